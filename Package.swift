@@ -1,0 +1,43 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+
+let package = Package(
+    name: "MiniVMM",
+    products: [
+        .library(name: "MiniVMM", targets: ["MiniVMM"]),
+        .library(name: "SoftKVM", targets: ["SoftKVM"]),
+        .executable(name: "minivmm", targets: ["minivmm"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    ],
+    targets: [
+        // The kernel's interface in C, and nothing else.
+        .target(name: "CKVMShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(name: "MiniVMM", dependencies: ["CKVMShim", system], swiftSettings: strict),
+        // KVM in user space.
+        .target(name: "CUnicornShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(name: "SoftKVM", dependencies: ["MiniVMM", "CUnicornShim", system], swiftSettings: strict),
+        // The demo guests: assembled here, catalogued in GuestPayloads.
+        .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
+        .target(name: "GuestPayloads", dependencies: ["GuestImages", "MiniVMM"], swiftSettings: strict),
+        // The yardstick of `minivmm bench`: the same loops in plain C.
+        .target(
+            name: "CBaseline", dependencies: ["CKVMShim"],
+            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .executableTarget(
+            name: "minivmm",
+            dependencies: [
+                "MiniVMM", "SoftKVM", "GuestPayloads", "CBaseline", system,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .testTarget(name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads"]),
+        .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
+        .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
+    ]
+)

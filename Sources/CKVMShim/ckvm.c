@@ -1,0 +1,67 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "CKVMShim.h"
+
+static inline long result(long value) { return value < 0 ? -(long)errno : value; }
+
+long ckvm_ioctl(int fd, unsigned long request, void *argument) { return result(ioctl(fd, request, argument)); }
+
+long ckvm_ioctl_value(int fd, unsigned long request, unsigned long argument) {
+    return result(ioctl(fd, request, argument));
+}
+
+long ckvm_copy_from(void *to, uint64_t address, uint64_t length) {
+    struct iovec local = {to, length}, remote = {(void *)(uintptr_t)address, length};
+    return result(process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
+}
+
+long ckvm_copy_to(uint64_t address, const void *from, uint64_t length) {
+    struct iovec local = {(void *)(uintptr_t)from, length}, remote = {(void *)(uintptr_t)address, length};
+    return result(process_vm_writev(getpid(), &local, 1, &remote, 1, 0));
+}
+
+long ckvm_vmsplice(int pipe, uint64_t address, uint64_t length) {
+    struct iovec vector = {(void *)(uintptr_t)address, length};
+    return result(vmsplice(pipe, &vector, 1, SPLICE_F_NONBLOCK));
+}
+
+long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length) {
+    int mode = FALLOC_FL_KEEP_SIZE | (punch_hole ? FALLOC_FL_PUNCH_HOLE : 0);
+    return result(fallocate(fd, mode, offset, length));
+}
+
+long ckvm_memfd_create(const char *name) { return result(memfd_create(name, MFD_CLOEXEC)); }
+
+int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset) {
+    int flags = MAP_SHARED | (reserve ? 0 : MAP_NORESERVE);
+    void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
+    return address == MAP_FAILED ? -(int64_t)errno : (int64_t)(intptr_t)address;
+}
+
+long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible) {
+    return result(mprotect((void *)(uintptr_t)address, length, accessible ? PROT_READ | PROT_WRITE : PROT_NONE));
+}
+
+static void nothing(int signal) { (void)signal; }
+
+long ckvm_install_kick_handler(void) {
+    struct sigaction action = {.sa_handler = nothing};
+    sigemptyset(&action.sa_mask);
+    return result(sigaction(SIGUSR1, &action, NULL));
+}
+
+long ckvm_kick_thread(int tid) { return result(syscall(SYS_tgkill, getpid(), tid, SIGUSR1)); }
+
+int ckvm_thread_id(void) {
+    static __thread int tid;
+    if (tid == 0) tid = (int)syscall(SYS_gettid);
+    return tid;
+}

@@ -1,0 +1,2 @@
+#include "ckvm_sys.h"
+#include "ckvm_uapi.h"

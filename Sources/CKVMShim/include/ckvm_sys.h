@@ -1,0 +1,54 @@
+// Raw calls that Swift cannot make itself: a variadic ioctl, fault-safe copies, volatile access to the
+// kvm_run page, signals to one thread. Each returns its value, or the negative errno. No logic.
+//
+// No system header is included here: what they declare depends on feature macros, and a module that saw
+// other ones would not agree with this one.
+#ifndef CKVM_SYS_H
+#define CKVM_SYS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ckvm_uapi.h"
+
+/// ioctl(2) with a pointer argument.
+long ckvm_ioctl(int fd, unsigned long request, void *_Nullable argument);
+/// ioctl(2) with an integer argument.
+long ckvm_ioctl_value(int fd, unsigned long request, unsigned long argument);
+
+/// Copies between our own buffer and our own address space through the kernel (process_vm_readv/writev), so
+/// that a page which cannot be touched is EFAULT and not SIGBUS. Returns the bytes copied before the first
+/// such page, or -EFAULT if there were none.
+long ckvm_copy_from(void *_Nonnull to, uint64_t address, uint64_t length);
+long ckvm_copy_to(uint64_t address, const void *_Nonnull from, uint64_t length);
+
+/// vmsplice(2) without SPLICE_F_GIFT: the pipe takes references on the pages of [address, address + length).
+long ckvm_vmsplice(int pipe, uint64_t address, uint64_t length);
+
+/// fallocate(2) that keeps the size, and punches a hole if asked to.
+long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length);
+
+/// memfd_create(2), close-on-exec.
+long ckvm_memfd_create(const char *_Nonnull name);
+
+/// mmap(2), readable and writable, MAP_SHARED: the address, or the negative errno.
+int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset);
+/// mprotect(2) to read-write, or to nothing.
+long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible);
+
+// kvm_run.immediate_exit is written by a thread that kicks while the vCPU's own thread may be entering.
+static inline void ckvm_set_immediate_exit(struct ckvm_run *_Nonnull run, uint8_t value) {
+    __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+static inline uint8_t ckvm_immediate_exit(const struct ckvm_run *_Nonnull run) {
+    return __atomic_load_n(&run->immediate_exit, __ATOMIC_SEQ_CST);
+}
+
+/// Installs the handler of the kick signal (SIGUSR1), which does nothing: EINTR is the effect.
+long ckvm_install_kick_handler(void);
+/// Sends it to one thread of this process.
+long ckvm_kick_thread(int tid);
+/// gettid(2), asked once a thread: KVM_RUN is called too often for a system call each time.
+int ckvm_thread_id(void);
+
+#endif

@@ -1,0 +1,1 @@
+#include "unicorn_shim.h"

@@ -1,0 +1,92 @@
+public import CKVMShim
+public import SystemPackage
+
+/// Why `KVM_RUN` came back, decoded once from the errno and the `kvm_run` page.
+public enum Exit: Sendable {
+    /// `KVM_EXIT_IO`; the bytes are in the page.
+    case io(ckvm_run_io)
+    /// `KVM_EXIT_MMIO`: an access to a guest-physical address that no memslot has.
+    case mmio(ckvm_run_mmio)
+    /// `KVM_EXIT_HYPERCALL`: the guest executed VMCALL or VMMCALL with an enabled number.
+    case hypercall(ckvm_run_hypercall)
+    /// `KVM_EXIT_MEMORY_FAULT`, with the errno that came with it: `EFAULT` or `EHWPOISON`.
+    case memoryFault(MemoryFault, Errno)
+    /// `KVM_EXIT_HLT`.
+    case halt
+    /// `KVM_EXIT_SHUTDOWN`: a triple fault.
+    case shutdown
+    /// `EINTR`, or `KVM_EXIT_INTR`: kicked, a signal, or the end of a time slice.
+    case interrupted
+    /// `KVM_EXIT_FAIL_ENTRY`, with the hardware's reason.
+    case failEntry(UInt64)
+    /// `KVM_EXIT_INTERNAL_ERROR`, with its suberror.
+    case internalError(UInt32)
+    /// `KVM_EXIT_SYSTEM_EVENT`, with its type.
+    case systemEvent(UInt32)
+    /// `KVM_RUN` failed with an errno that no exit information explains.
+    case failed(Errno)
+    /// An exit reason this monitor has no use for.
+    case unsupported(UInt32)
+}
+
+/// The payload of `KVM_EXIT_MEMORY_FAULT`.
+public struct MemoryFault: Sendable, Hashable {
+    /// Guest-physical address of the page, without the shared bit.
+    public let gpa: UInt64
+    /// Bytes.
+    public let size: UInt64
+    /// `KVM_MEMORY_EXIT_FLAG_*`, all 64 bits as they came.
+    public let flags: UInt64
+
+    public init(gpa: UInt64, size: UInt64, flags: UInt64) {
+        self.gpa = gpa
+        self.size = size
+        self.flags = flags
+    }
+
+    /// What the access wanted the page to be.
+    public var wants: PageState { flags & CKVM_MEMORY_EXIT_FLAG_PRIVATE != 0 ? .private : .shared }
+    /// Flag bits that have no meaning in the ABI.
+    public var unknownFlags: UInt64 { flags & ~CKVM_MEMORY_EXIT_FLAG_PRIVATE }
+}
+
+extension KVMVCPU {
+    /// Runs the vCPU and says why it came back. Allocates nothing.
+    public func runToExit() -> Exit {
+        do {
+            try run()
+        } catch {
+            switch error {
+            case .interrupted: return .interrupted
+            case .badAddress, .hardwarePoisoned:
+                // Linux leaves the reason of the previous exit in place on an error that it does not explain,
+                // so run() clears it first.
+                if runPage.exitReason == CKVM_EXIT_MEMORY_FAULT {
+                    let fault = runPage.memoryFault
+                    return .memoryFault(
+                        MemoryFault(gpa: fault.gpa, size: fault.size, flags: fault.flags), error)
+                }
+                return .failed(error)
+            default: return .failed(error)
+            }
+        }
+        let page = runPage
+        return switch page.exitReason {
+        case CKVM_EXIT_IO: .io(page.io)
+        case CKVM_EXIT_MMIO: .mmio(page.mmio)
+        case CKVM_EXIT_HYPERCALL: .hypercall(page.hypercall)
+        case CKVM_EXIT_HLT: .halt
+        case CKVM_EXIT_SHUTDOWN: .shutdown
+        case CKVM_EXIT_INTR: .interrupted
+        case CKVM_EXIT_FAIL_ENTRY: .failEntry(page.failEntryReason)
+        case CKVM_EXIT_INTERNAL_ERROR: .internalError(page.internalError.suberror)
+        case CKVM_EXIT_SYSTEM_EVENT: .systemEvent(page.systemEventType)
+        case let other: .unsupported(other)
+        }
+    }
+}
+
+extension Errno {
+    /// `EHWPOISON`: the page has a memory error.
+    public static var hardwarePoisoned: Errno { Errno(rawValue: 133) }
+}

@@ -1,0 +1,145 @@
+public import CKVMShim
+public import SystemPackage
+
+/// A kernel that answers the in-place guest_memfd interface of Linux 7.4.
+///
+/// Every requirement of these protocols stands for one system call, with the uAPI's own structs in and out
+/// and its errno thrown. Whoever implements them is a kernel: ``LinuxKVM`` is the one below this process, the
+/// adapters answer with what an older one has, SoftKVM is one in user space.
+///
+/// All types are safe to share between threads, as descriptors are; a vCPU runs on one thread at a time.
+public protocol KVMInterface: AnyObject, Sendable {
+    /// Who answers. Everything that is printed, written or drawn carries it.
+    var identity: KernelIdentity { get }
+
+    /// `KVM_CHECK_EXTENSION` on the system descriptor: what some VM type could do.
+    func checkExtension(_ capability: Capability) throws(Errno) -> Int
+
+    /// `KVM_GET_SUPPORTED_CPUID`.
+    func supportedCPUID() throws(Errno) -> CPUIDTable
+
+    /// `KVM_CREATE_VM`.
+    ///
+    /// - Parameter sharedBit: a guest-physical address bit that says *shared* for an access, as TDX has it
+    ///   (there it is fixed by `KVM_TDX_INIT_VM`). The VM then has one memslot a region, at the address
+    ///   without the bit; an access is shared or private by its address, and one that does not match the
+    ///   page's attribute leaves with `KVM_EXIT_MEMORY_FAULT`, whose `gpa` is without the bit. With `nil` the
+    ///   kind of an access is taken from the attribute, so that none mismatches.
+    /// - Throws: `EINVAL` where the kernel has no such VM type or cannot tell the accesses apart.
+    func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine
+
+    /// Nanoseconds on this kernel's monotonic clock (a virtual one in SoftKVM).
+    func now() -> UInt64
+
+    /// Waits on that clock. No lock may be held.
+    func sleep(nanoseconds: UInt64)
+
+    /// True where all vCPUs share one host thread: ``KVMVCPU/run()`` then ends with `EINTR` at the end of a
+    /// time slice, and the caller runs the next one. Two vCPUs are never inside at once.
+    var runsVCPUsInTurns: Bool { get }
+}
+
+/// A virtual machine: the descriptor of `KVM_CREATE_VM`.
+public protocol KVMVirtualMachine: AnyObject, Sendable {
+    /// What conversion does to contents on this VM when the call itself does not say.
+    var contentPromise: ContentPromise { get }
+
+    /// `KVM_CHECK_EXTENSION` on the VM.
+    func checkExtension(_ capability: Capability) throws(Errno) -> Int
+
+    /// `KVM_ENABLE_CAP` on the VM.
+    func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno)
+
+    /// `KVM_CREATE_GUEST_MEMFD`.
+    ///
+    /// - Parameter size: bytes, a multiple of the page size; `EINVAL` otherwise.
+    func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd
+
+    /// `KVM_SET_USER_MEMORY_REGION2`. `guest_memfd` is a ``KVMGuestMemfd/descriptor`` and `userspace_addr` a
+    /// ``HostMapping/address``; both must outlive the slot.
+    func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno)
+
+    /// `KVM_CREATE_VCPU`.
+    func createVCPU(id: Int) throws(Errno) -> any KVMVCPU
+}
+
+/// A guest_memfd: the RAM of a VM, or a part of it.
+public protocol KVMGuestMemfd: AnyObject, Sendable {
+    /// The number by which a memslot names the file.
+    var descriptor: Int32 { get }
+
+    /// Bytes.
+    var size: UInt64 { get }
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`: converts a range in place. All or nothing.
+    ///
+    /// - Throws: the errno of ABI table §2. For `EAGAIN` and `ENOMEM` `request.error_offset` then holds the
+    ///   byte offset of the page that failed; the struct is not touched otherwise.
+    func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno)
+
+    /// `mmap(MAP_SHARED, PROT_READ | PROT_WRITE)` of the file.
+    ///
+    /// - Throws: `ENODEV` without ``GuestMemfdFlags/mmap``.
+    func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping
+
+    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`, and `FALLOC_FL_PUNCH_HOLE` when `punchHole` is set.
+    func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno)
+}
+
+/// A host mapping of a guest_memfd.
+public protocol HostMapping: AnyObject, Sendable {
+    /// The address that a memslot's `userspace_addr` takes. Reading through it directly may be SIGBUS.
+    var address: UInt64 { get }
+
+    /// Bytes.
+    var length: UInt64 { get }
+
+    /// Reads as a system call on this memory would (`process_vm_readv`): the bytes before the first page that
+    /// cannot be read, `EFAULT` if the first one cannot.
+    ///
+    /// - Parameter offset: bytes from the start of the mapping.
+    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int
+
+    /// The same in the other direction (`process_vm_writev`).
+    func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int
+
+    /// Puts the pages into a pipe with `vmsplice`: they are in use until the pipe is drained.
+    ///
+    /// - Throws: `EFAULT` for a page the host cannot touch, `EAGAIN` for more pages than a pipe takes (16).
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold
+}
+
+/// References on pages that keep them from becoming private. Released by ``release()`` or by deinit.
+public protocol PageHold: AnyObject, Sendable {
+    /// Lets go. Calling it again does nothing.
+    func release()
+}
+
+/// A vCPU. ``run()`` on one thread at a time; ``kick()`` from any.
+public protocol KVMVCPU: AnyObject, Sendable {
+    var id: Int { get }
+
+    /// The vCPU's `kvm_run` page.
+    var runPage: RunPage { get }
+
+    /// `KVM_RUN`, not retried.
+    ///
+    /// - Throws: `EINTR` when kicked; `EFAULT` or `EHWPOISON`, and then the exit may be
+    ///   `KVM_EXIT_MEMORY_FAULT`; `EAGAIN` and others as the kernel has them.
+    func run() throws(Errno)
+
+    /// `KVM_GET_REGS` and `KVM_SET_REGS`.
+    func registers() throws(Errno) -> ckvm_regs
+    func setRegisters(_ registers: ckvm_regs) throws(Errno)
+
+    /// `KVM_GET_SREGS` and `KVM_SET_SREGS`.
+    func specialRegisters() throws(Errno) -> ckvm_sregs
+    func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno)
+
+    /// `KVM_SET_CPUID2`, before the first run.
+    func setCPUID(_ table: CPUIDTable) throws(Errno)
+
+    /// Makes the current or the next ``run()`` end with `EINTR`: sets `kvm_run.immediate_exit` and signals the
+    /// thread that is inside. Stays in force until ``RunPage/clearImmediateExit()``.
+    func kick()
+}

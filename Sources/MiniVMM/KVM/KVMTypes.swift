@@ -1,0 +1,119 @@
+public import CKVMShim
+
+/// A capability number, and what `KVM_CHECK_EXTENSION` calls it.
+///
+/// Posted versions of the in-place series used numbers that released kernels gave to other things, so a
+/// number alone proves nothing: the probe confirms by behaviour.
+public struct Capability: RawRepresentable, Hashable, Sendable {
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    public static let maxVCPUs = Capability(rawValue: 66)
+    public static let memslots = Capability(rawValue: 10)
+    public static let exitHypercall = Capability(rawValue: 201)
+    public static let userMemory2 = Capability(rawValue: 231)
+    public static let memoryFaultInfo = Capability(rawValue: 232)
+    public static let memoryAttributes = Capability(rawValue: 233)
+    public static let guestMemfd = Capability(rawValue: 234)
+    public static let vmTypes = Capability(rawValue: 235)
+    public static let preFaultMemory = Capability(rawValue: 236)
+    public static let guestMemfdFlags = Capability(rawValue: 244)
+    public static let guestMemfdMemoryAttributes = Capability(rawValue: 252)
+
+    /// The name without the `KVM_CAP_` prefix, or nil for a number this project has no use for.
+    public var name: String? {
+        switch self {
+        case .maxVCPUs: "MAX_VCPUS"
+        case .memslots: "NR_MEMSLOTS"
+        case .exitHypercall: "EXIT_HYPERCALL"
+        case .userMemory2: "USER_MEMORY2"
+        case .memoryFaultInfo: "MEMORY_FAULT_INFO"
+        case .memoryAttributes: "MEMORY_ATTRIBUTES"
+        case .guestMemfd: "GUEST_MEMFD"
+        case .vmTypes: "VM_TYPES"
+        case .preFaultMemory: "PRE_FAULT_MEMORY"
+        case .guestMemfdFlags: "GUEST_MEMFD_FLAGS"
+        case .guestMemfdMemoryAttributes: "GUEST_MEMFD_MEMORY_ATTRIBUTES"
+        default: nil
+        }
+    }
+}
+
+/// The argument of `KVM_CREATE_VM`.
+public enum VMType: UInt, Sendable {
+    /// `KVM_X86_DEFAULT_VM`: no private memory.
+    case `default` = 0
+    /// `KVM_X86_SW_PROTECTED_VM`: private memory without hardware behind it.
+    case softwareProtected = 1
+}
+
+/// `GUEST_MEMFD_FLAG_*`.
+public struct GuestMemfdFlags: OptionSet, Sendable {
+    public let rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    /// The host may mmap it.
+    public static let mmap = GuestMemfdFlags(rawValue: CKVM_GUEST_MEMFD_FLAG_MMAP)
+    /// Its pages start shared; without the flag they start private.
+    public static let initShared = GuestMemfdFlags(rawValue: CKVM_GUEST_MEMFD_FLAG_INIT_SHARED)
+}
+
+/// What a conversion does to contents by itself, in each direction.
+public struct ContentPromise: Sendable, Equatable {
+    public enum Fate: String, Sendable {
+        /// The same bytes are there afterwards: the ABI says so for this VM type.
+        case preserved
+        /// Nothing is said; firmware or history decides.
+        case undefined
+    }
+    public let toPrivate: Fate
+    public let toShared: Fate
+
+    public init(toPrivate: Fate, toShared: Fate) {
+        self.toPrivate = toPrivate
+        self.toShared = toShared
+    }
+
+    public static let preserved = ContentPromise(toPrivate: .preserved, toShared: .preserved)
+    public static let undefined = ContentPromise(toPrivate: .undefined, toShared: .undefined)
+}
+
+/// Which kernel answered.
+public struct KernelIdentity: Sendable, Equatable {
+    /// The implementation: `LinuxKVM`, `MemslotTrapKVM`, `SoftKVM`.
+    public let name: String
+    /// What stands below it, for instance `Linux 6.18.44` or `Unicorn 2.0.1`.
+    public let host: String
+
+    public init(name: String, host: String) {
+        self.name = name
+        self.host = host
+    }
+}
+
+extension KernelIdentity: CustomStringConvertible {
+    public var description: String { "\(name) (\(host))" }
+}
+
+/// The entries of `KVM_GET_SUPPORTED_CPUID` and `KVM_SET_CPUID2`.
+public struct CPUIDTable: Sendable {
+    public var entries: [ckvm_cpuid_entry2]
+
+    public init(entries: [ckvm_cpuid_entry2]) {
+        self.entries = entries
+    }
+
+    public func entry(function: UInt32, index: UInt32 = 0) -> ckvm_cpuid_entry2? {
+        entries.first { $0.function == function && $0.index == index }
+    }
+
+    /// Width of a guest-physical address: CPUID 0x80000008 EAX[7:0], 36 where the leaf is missing.
+    public var physicalAddressBits: Int {
+        entry(function: 0x8000_0008).map { Int($0.eax & 0xff) } ?? 36
+    }
+
+    /// Pages of 1 GiB: CPUID 0x80000001 EDX bit 26.
+    public var hasGigabytePages: Bool {
+        entry(function: 0x8000_0001).map { $0.edx & (1 << 26) != 0 } ?? false
+    }
+}

@@ -1,0 +1,115 @@
+import CKVMShim
+import Glibc
+public import SystemPackage
+
+/// The kernel below this process, through /dev/kvm. Emulates nothing.
+public final class LinuxKVM: KVMInterface {
+    public let identity: KernelIdentity
+    public let runsVCPUsInTurns = false
+    private let system: OwnedDescriptor
+    private let runPageLength: Int
+
+    /// Opens the device and checks that it speaks KVM's stable API.
+    public init(device: FilePath = "/dev/kvm") throws(KVMUnavailable) {
+        let opened: FileDescriptor
+        do {
+            opened = try FileDescriptor.open(device, .readWrite, options: .closeOnExec)
+        } catch {
+            throw KVMUnavailable(device: device, errno: (error as? Errno) ?? .ioError, reason: .open)
+        }
+        system = OwnedDescriptor(owning: opened.rawValue)
+        do {
+            let version = try ioctl(system, CKVM_GET_API_VERSION)
+            guard version == 12 else {
+                throw KVMUnavailable(device: device, errno: .notSupported, reason: .apiVersion(version))
+            }
+            runPageLength = try ioctl(system, CKVM_GET_VCPU_MMAP_SIZE)
+            _ = try value(ckvm_install_kick_handler())
+        } catch let error as KVMUnavailable {
+            throw error
+        } catch {
+            throw KVMUnavailable(device: device, errno: (error as? Errno) ?? .ioError, reason: .notKVM)
+        }
+        guard runPageLength >= MemoryLayout<ckvm_run>.size, runPageLength <= 1 << 20 else {
+            throw KVMUnavailable(
+                device: device, errno: .invalidArgument, reason: .runPageLength(runPageLength))
+        }
+        identity = KernelIdentity(name: "LinuxKVM", host: LinuxKVM.runningKernel())
+    }
+
+    /// `Linux` and its release, from uname(2).
+    public static func runningKernel() -> String {
+        var name = utsname()
+        guard unsafe uname(&name) == 0 else { return "Linux" }
+        let release = unsafe withUnsafeBytes(of: &name.release) { bytes in
+            unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        }
+        return "Linux \(release)"
+    }
+
+    public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
+        try ioctl(system, CKVM_CHECK_EXTENSION, value: UInt(capability.rawValue))
+    }
+
+    public func supportedCPUID() throws(Errno) -> CPUIDTable {
+        var table = ckvm_cpuid2()
+        table.nent = UInt32(CKVM_CPUID_MAX_ENTRIES)
+        try ioctl(system, CKVM_GET_SUPPORTED_CPUID, &table)
+        let count = min(Int(table.nent), Int(CKVM_CPUID_MAX_ENTRIES))
+        return CPUIDTable(
+            entries: unsafe withUnsafeBytes(of: &table.entries) { bytes in
+                unsafe Array(bytes.bindMemory(to: ckvm_cpuid_entry2.self).prefix(count))
+            })
+    }
+
+    public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
+        // A shared bit is TDX's, and this is no TDX VM.
+        guard sharedBit == nil else { throw .invalidArgument }
+        return try LinuxVM(system: system, type: type, runPageLength: runPageLength)
+    }
+
+    public func now() -> UInt64 { monotonicNanoseconds() }
+
+    public func sleep(nanoseconds: UInt64) {
+        let end = now().addingReportingOverflow(nanoseconds)
+        let until = min(end.overflow ? .max : end.partialValue, UInt64(Int64.max))
+        var deadline = timespec(tv_sec: Int(until / 1_000_000_000), tv_nsec: Int(until % 1_000_000_000))
+        while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, nil) == EINTR {}
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+public func monotonicNanoseconds() -> UInt64 {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+}
+
+/// Why /dev/kvm cannot be used.
+public struct KVMUnavailable: Error, Sendable, CustomStringConvertible {
+    public enum Reason: Sendable, Equatable {
+        case open
+        case notKVM
+        case apiVersion(Int)
+        case runPageLength(Int)
+    }
+    public let device: FilePath
+    public let errno: Errno
+    public let reason: Reason
+
+    public var description: String {
+        switch reason {
+        case .open:
+            switch errno {
+            case .noSuchFileOrDirectory:
+                "\(device): no such device: this machine offers no KVM, or its module is not loaded"
+            case .permissionDenied, .notPermitted:
+                "\(device): \(errno): add yourself to the group that owns it (usually kvm), or be root"
+            default: "\(device): \(errno)"
+            }
+        case .notKVM: "\(device): is not KVM: \(errno) on its first ioctl"
+        case .apiVersion(let version): "\(device): speaks KVM API \(version), and 12 is the only one there is"
+        case .runPageLength(let length): "\(device): claims a kvm_run page of \(length) bytes"
+        }
+    }
+}

@@ -1,0 +1,218 @@
+public import CKVMShim
+import Synchronization
+public import SystemPackage
+
+/// A VM of ``LinuxKVM``.
+public final class LinuxVM: KVMVirtualMachine {
+    public let contentPromise: ContentPromise
+    private let vm: OwnedDescriptor
+    private let runPageLength: Int
+
+    init(system: borrowing OwnedDescriptor, type: VMType, runPageLength: Int) throws(Errno) {
+        vm = OwnedDescriptor(owning: Int32(try ioctl(system, CKVM_CREATE_VM, value: type.rawValue)))
+        self.runPageLength = runPageLength
+        // ABI §2: on a software-protected VM contents survive in both directions. A default VM cannot convert.
+        contentPromise = type == .softwareProtected ? .preserved : .undefined
+    }
+
+    public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
+        try ioctl(vm, CKVM_CHECK_EXTENSION, value: UInt(capability.rawValue))
+    }
+
+    public func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
+        var request = ckvm_enable_cap()
+        request.cap = capability.rawValue
+        request.args.0 = argument
+        try ioctl(vm, CKVM_ENABLE_CAP, &request)
+    }
+
+    public func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
+        var request = ckvm_create_guest_memfd()
+        request.size = size
+        request.flags = flags.rawValue
+        let descriptor = try ioctl(vm, CKVM_CREATE_GUEST_MEMFD, &request)
+        return LinuxGuestMemfd(owning: Int32(descriptor), size: size)
+    }
+
+    public func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
+        var region = region
+        try ioctl(vm, CKVM_SET_USER_MEMORY_REGION2, &region)
+    }
+
+    /// `KVM_SET_USER_MEMORY_REGION`, for kernels before 6.8.
+    public func setUserMemoryRegion(_ region: ckvm_userspace_memory_region) throws(Errno) {
+        var region = region
+        try ioctl(vm, CKVM_SET_USER_MEMORY_REGION, &region)
+    }
+
+    public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
+        try LinuxVCPU(vm: vm, id: id, runPageLength: runPageLength)
+    }
+}
+
+/// A guest_memfd of ``LinuxKVM``.
+public final class LinuxGuestMemfd: KVMGuestMemfd {
+    public let size: UInt64
+    private let file: OwnedDescriptor
+
+    init(owning descriptor: Int32, size: UInt64) {
+        file = OwnedDescriptor(owning: descriptor)
+        self.size = size
+    }
+
+    public var descriptor: Int32 { file.rawValue }
+
+    public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
+        // A struct that comes back from a failed call carries its error_offset, which RFC v2 refuses.
+        request.error_offset = 0
+        try ioctl(file, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
+    }
+
+    public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
+        LinuxHostMapping(try OwnedMapping(file, offset: offset, length: length))
+    }
+
+    public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
+        try fallocate(file, punchHole: punchHole, offset: offset, length: length)
+    }
+}
+
+/// A host mapping whose every access is a system call, so that a private page is `EFAULT` and never SIGBUS.
+public final class LinuxHostMapping: HostMapping {
+    private let mapping: OwnedMapping
+
+    init(_ mapping: consuming OwnedMapping) { self.mapping = mapping }
+
+    public var address: UInt64 { mapping.address }
+    public var length: UInt64 { UInt64(mapping.length) }
+
+    public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+        let count = try checked(offset, buffer.count)
+        guard count > 0, let base = buffer.baseAddress else { return 0 }
+        return try value(unsafe ckvm_copy_from(base, address + offset, UInt64(count)))
+    }
+
+    public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
+        let count = try checked(offset, buffer.count)
+        guard count > 0, let base = buffer.baseAddress else { return 0 }
+        return try value(unsafe ckvm_copy_to(address + offset, base, UInt64(count)))
+    }
+
+    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        guard let count = Int(exactly: length) else { throw .invalidArgument }
+        _ = try checked(offset, count)
+        return try PipeHold(address: address + offset, length: count)
+    }
+
+    private func checked(_ offset: UInt64, _ count: Int) throws(Errno) -> Int {
+        guard offset <= length, UInt64(count) <= length - offset else { throw .badAddress }
+        return count
+    }
+}
+
+/// Pages in a pipe: `vmsplice` took a reference on each, and draining the pipe drops it.
+final class PipeHold: PageHold {
+    private let ends: Mutex<Ends?>
+
+    private struct Ends: ~Copyable {
+        let reading: OwnedDescriptor
+        let writing: OwnedDescriptor
+    }
+
+    init(address: UInt64, length: Int) throws(Errno) {
+        let ends: Ends
+        do {
+            let pipe = try FileDescriptor.pipe()
+            ends = Ends(
+                reading: OwnedDescriptor(owning: pipe.readEnd.rawValue),
+                writing: OwnedDescriptor(owning: pipe.writeEnd.rawValue))
+        } catch {
+            throw (error as? Errno) ?? .ioError
+        }
+        let taken = try value(ckvm_vmsplice(ends.writing.rawValue, address, UInt64(length)))
+        guard taken == length else { throw .resourceTemporarilyUnavailable }
+        self.ends = Mutex(consume ends)
+    }
+
+    /// Closing both ends drops the pipe's references.
+    func release() { ends.withLock { $0 = nil } }
+}
+
+/// `fallocate(2)` with `FALLOC_FL_KEEP_SIZE`.
+func fallocate(
+    _ file: borrowing OwnedDescriptor, punchHole: Bool, offset: UInt64, length: UInt64
+) throws(Errno) {
+    guard let offset = Int64(exactly: offset), let length = Int64(exactly: length) else {
+        throw .invalidArgument
+    }
+    _ = try value(ckvm_fallocate(file.rawValue, punchHole, offset, length))
+}
+
+/// A vCPU of ``LinuxKVM``.
+public final class LinuxVCPU: KVMVCPU {
+    public let id: Int
+    public let runPage: RunPage
+    private let vcpu: OwnedDescriptor
+    private let mapping: OwnedMapping
+    /// The thread inside ``run()``, 0 when none is. Written by that thread, read by ``kick()``.
+    private let runner = Atomic<Int32>(0)
+
+    init(vm: borrowing OwnedDescriptor, id: Int, runPageLength: Int) throws(Errno) {
+        vcpu = OwnedDescriptor(owning: Int32(try ioctl(vm, CKVM_CREATE_VCPU, value: UInt(bitPattern: id))))
+        mapping = try OwnedMapping(vcpu, length: UInt64(runPageLength), reserve: true)
+        runPage = unsafe RunPage(
+            mapping.base.bindMemory(to: ckvm_run.self, capacity: 1), length: runPageLength)
+        self.id = id
+    }
+
+    public func run() throws(Errno) {
+        // A failing KVM_RUN may leave the previous reason in place.
+        runPage.exitReason = CKVM_EXIT_UNKNOWN
+        runner.store(currentThreadID(), ordering: .sequentiallyConsistent)
+        defer { runner.store(0, ordering: .releasing) }
+        try ioctl(vcpu, CKVM_RUN, retryOnInterrupt: false)
+    }
+
+    public func kick() {
+        runPage.setImmediateExit()
+        let thread = runner.load(ordering: .sequentiallyConsistent)
+        // The thread may have left in between and even ended; then there is nobody to interrupt.
+        if thread != 0 { _ = ckvm_kick_thread(thread) }
+    }
+
+    public func registers() throws(Errno) -> ckvm_regs {
+        var registers = ckvm_regs()
+        try ioctl(vcpu, CKVM_GET_REGS, &registers)
+        return registers
+    }
+
+    public func setRegisters(_ registers: ckvm_regs) throws(Errno) {
+        var registers = registers
+        try ioctl(vcpu, CKVM_SET_REGS, &registers)
+    }
+
+    public func specialRegisters() throws(Errno) -> ckvm_sregs {
+        var registers = ckvm_sregs()
+        try ioctl(vcpu, CKVM_GET_SREGS, &registers)
+        return registers
+    }
+
+    public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
+        var registers = registers
+        try ioctl(vcpu, CKVM_SET_SREGS, &registers)
+    }
+
+    public func setCPUID(_ table: CPUIDTable) throws(Errno) {
+        guard table.entries.count <= Int(CKVM_CPUID_MAX_ENTRIES) else { throw .argListTooLong }
+        var request = ckvm_cpuid2()
+        request.nent = UInt32(table.entries.count)
+        unsafe withUnsafeMutableBytes(of: &request.entries) { bytes in
+            let slots = unsafe bytes.bindMemory(to: ckvm_cpuid_entry2.self)
+            for (index, entry) in table.entries.enumerated() { unsafe slots[index] = entry }
+        }
+        try ioctl(vcpu, CKVM_SET_CPUID2, &request)
+    }
+
+    /// gettid(2), once a thread.
+    private func currentThreadID() -> Int32 { ckvm_thread_id() }
+}

@@ -1,0 +1,87 @@
+import CKVMShim
+import Glibc
+public import SystemPackage
+
+// The one gateway through which this library calls the kernel.
+
+/// Turns what the shim returns, a value or a negative errno, into a value or a throw.
+@inline(__always)
+func value(_ result: Int) throws(Errno) -> Int {
+    guard result >= 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+    return result
+}
+
+/// `ioctl` whose argument is a struct.
+///
+/// - Parameter retryOnInterrupt: call again on `EINTR`. Never for `KVM_RUN`, where it is the answer.
+@inline(__always)
+@discardableResult
+func ioctl<Argument>(
+    _ descriptor: borrowing OwnedDescriptor, _ request: UInt, _ argument: inout Argument,
+    retryOnInterrupt: Bool = true
+) throws(Errno) -> Int {
+    while true {
+        let result = unsafe withUnsafeMutablePointer(to: &argument) {
+            unsafe ckvm_ioctl(descriptor.rawValue, request, $0)
+        }
+        if retryOnInterrupt && result == -Int(Errno.interrupted.rawValue) { continue }
+        return try value(result)
+    }
+}
+
+/// `ioctl` whose argument is a number.
+@inline(__always)
+@discardableResult
+func ioctl(
+    _ descriptor: borrowing OwnedDescriptor, _ request: UInt, value argument: UInt = 0,
+    retryOnInterrupt: Bool = true
+) throws(Errno) -> Int {
+    while true {
+        let result = ckvm_ioctl_value(descriptor.rawValue, request, argument)
+        if retryOnInterrupt && result == -Int(Errno.interrupted.rawValue) { continue }
+        return try value(result)
+    }
+}
+
+/// A file descriptor that is closed with its owner.
+public struct OwnedDescriptor: ~Copyable, Sendable {
+    public let rawValue: Int32
+
+    /// Takes ownership of an open descriptor.
+    public init(owning rawValue: Int32) { self.rawValue = rawValue }
+
+    deinit { close() }
+
+    private func close() {
+        // Nothing can be done about an error here, and Linux releases the number in any case.
+        try? FileDescriptor(rawValue: rawValue).close()
+    }
+}
+
+/// A mapping that is unmapped with its owner.
+@safe public struct OwnedMapping: ~Copyable, @unchecked Sendable {
+    /// Start of the mapping.
+    public let base: UnsafeMutableRawPointer
+    /// Bytes.
+    public let length: Int
+
+    /// `mmap(MAP_SHARED)` of a file, readable and writable.
+    ///
+    /// - Parameter reserve: false maps with `MAP_NORESERVE`, for memory that is mostly never touched.
+    public init(
+        _ descriptor: borrowing OwnedDescriptor, offset: UInt64 = 0, length: UInt64, reserve: Bool = false
+    ) throws(Errno) {
+        guard let bytes = Int(exactly: length), offset <= UInt64(Int64.max) else { throw .invalidArgument }
+        let result = ckvm_mmap_shared(length, reserve, descriptor.rawValue, offset)
+        guard result > 0, let pointer = unsafe UnsafeMutableRawPointer(bitPattern: Int(result)) else {
+            throw Errno(rawValue: CInt(truncatingIfNeeded: -result))
+        }
+        unsafe self.base = pointer
+        self.length = bytes
+    }
+
+    /// The start as a number, as the uAPI wants it.
+    public var address: UInt64 { UInt64(UInt(bitPattern: unsafe base)) }
+
+    deinit { _ = unsafe munmap(base, length) }
+}

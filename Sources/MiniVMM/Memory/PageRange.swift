@@ -1,0 +1,78 @@
+/// 4 KiB, the page of guest_memfd.
+public let pageSize: UInt64 = 4096
+
+/// What a page of guest memory is.
+public enum PageState: String, Sendable, CaseIterable {
+    /// Guest and host may touch it.
+    case shared
+    /// Only the guest may. `KVM_MEMORY_ATTRIBUTE_PRIVATE`.
+    case `private`
+
+    public var other: PageState { self == .shared ? .private : .shared }
+}
+
+/// A half-open range of bytes on page boundaries: file offsets or guest-physical addresses.
+public struct PageRange: Hashable, Sendable {
+    /// First byte.
+    public let start: UInt64
+    /// One past the last byte.
+    public let end: UInt64
+
+    /// - Returns: nil if a bound is not page aligned, the range is empty, or it wraps.
+    public init?(start: UInt64, size: UInt64) {
+        let (end, overflow) = start.addingReportingOverflow(size)
+        guard !overflow, size > 0, start % pageSize == 0, size % pageSize == 0 else { return nil }
+        self.start = start
+        self.end = end
+    }
+
+    /// The pages that `[start, start + size)` touches, or nil if it is empty or reaches past the last page.
+    public static func covering(start: UInt64, size: UInt64) -> PageRange? {
+        let (end, overflow) = start.addingReportingOverflow(size)
+        guard !overflow, size > 0 else { return nil }
+        let (padded, past) = end.addingReportingOverflow(pageSize - 1)
+        guard !past else { return nil }
+        let first = start & ~(pageSize - 1)
+        return PageRange(start: first, size: (padded & ~(pageSize - 1)) - first)
+    }
+
+    /// Bytes.
+    public var size: UInt64 { end - start }
+    public var pageCount: UInt64 { size / pageSize }
+
+    public func contains(_ address: UInt64) -> Bool { start <= address && address < end }
+    public func contains(_ other: PageRange) -> Bool { start <= other.start && other.end <= end }
+
+    public func intersection(_ other: PageRange) -> PageRange? {
+        let low = max(start, other.start)
+        let high = min(end, other.end)
+        return low < high ? PageRange(start: low, size: high - low) : nil
+    }
+
+    /// The same pages counted from `origin`; nil if the range starts below it.
+    public func offset(from origin: UInt64) -> PageRange? {
+        start >= origin ? PageRange(start: start - origin, size: size) : nil
+    }
+
+    /// The same pages `distance` bytes further up; nil on overflow or an unaligned distance.
+    public func advanced(by distance: UInt64) -> PageRange? {
+        let (moved, overflow) = start.addingReportingOverflow(distance)
+        return overflow ? nil : PageRange(start: moved, size: size)
+    }
+
+    /// Pieces of at most `size` bytes (a multiple of the page size), in order.
+    public func chunks(of size: UInt64) -> some Sequence<PageRange> & Sendable {
+        sequence(state: start) { position in
+            guard position < end else { return nil }
+            let piece = min(size, end - position)
+            defer { position += piece }
+            return PageRange(start: position, size: piece)
+        }
+    }
+}
+
+extension PageRange: CustomStringConvertible {
+    public var description: String {
+        "[0x\(String(start, radix: 16)), 0x\(String(end, radix: 16)))"
+    }
+}
