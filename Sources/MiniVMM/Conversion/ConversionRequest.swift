@@ -1,0 +1,114 @@
+public import SystemPackage
+
+/// What is to become of the contents of a range that changes state. Chosen by the caller, on every request.
+public enum ContentPolicy: String, Sendable, CaseIterable {
+    /// The same bytes are there afterwards, or the request is refused.
+    case preserve
+    /// Every byte is zero afterwards, or the request is refused.
+    case zero
+    /// The caller does not care; the kernel may do what it likes.
+    case unspecified
+}
+
+/// A conversion of guest memory.
+public struct ConversionRequest: Sendable {
+    /// Guest-physical, without the shared bit.
+    public let range: PageRange
+    public let target: PageState
+    public let contents: ContentPolicy
+
+    public init(range: PageRange, to target: PageState, contents: ContentPolicy) {
+        self.range = range
+        self.target = target
+        self.contents = contents
+    }
+}
+
+extension ConversionRequest: CustomStringConvertible {
+    public var description: String { "\(range) to \(target.rawValue), contents \(contents.rawValue)" }
+}
+
+/// By what the contents policy of a conversion was honoured.
+public enum ContentMeans: String, Sendable {
+    /// The ABI promises it for this VM type.
+    case promisedByABI = "the ABI's promise"
+    /// The monitor made the pages zero: holes in what was private, a memset of what was shared.
+    case zeroedByMonitor = "zeroed by the monitor"
+    /// Nothing was asked.
+    case nothingAsked = "nothing asked"
+}
+
+/// What a conversion did.
+public struct ConversionResult: Sendable {
+    /// How the contents policy was honoured.
+    public var means: ContentMeans
+    /// The ranges that the kernel now has in the target state, in order and joined.
+    public var converted: [PageRange] = []
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` calls made, and how many of them were answered `EAGAIN`.
+    public var calls = 0
+    public var busyAnswers = 0
+    /// Nanoseconds spent waiting between attempts.
+    public var waited: UInt64 = 0
+
+    mutating func add(_ range: PageRange) {
+        if let last = converted.last, last.end == range.start,
+            let joined = PageRange(start: last.start, size: last.size + range.size)
+        {
+            converted[converted.count - 1] = joined
+        } else {
+            converted.append(range)
+        }
+    }
+}
+
+/// A conversion that was not done, or not whole.
+public struct ConversionError: Error, Sendable {
+    public enum Reason: Sendable, Equatable {
+        /// The contents policy cannot be honoured here. Nothing has changed.
+        case refused(String)
+        /// The range is not in RAM. Nothing has changed.
+        case outsideRAM(size: UInt64)
+        /// These pages stayed in use until the retry policy gave up; guest-physical.
+        case inUse([PageRange])
+        /// The kernel's errno, and the page that it named, guest-physical.
+        case kernel(Errno, gpa: UInt64?)
+        /// The state changed, but these contents could not be made zero.
+        case zeroing(Errno, gpa: UInt64)
+    }
+    public let reason: Reason
+    public let request: ConversionRequest
+    /// What was done all the same: `result.converted` is exactly what changed.
+    public let result: ConversionResult
+
+    /// The errno that a guest gets for it.
+    public var errno: Errno {
+        switch reason {
+        case .refused: .notSupportedOnSocket
+        case .outsideRAM: .invalidArgument
+        case .inUse: .resourceTemporarilyUnavailable
+        case .kernel(let errno, _), .zeroing(let errno, _): errno
+        }
+    }
+}
+
+extension ConversionError: CustomStringConvertible {
+    public var description: String {
+        let why =
+            switch reason {
+            case .refused(let text): text
+            case .outsideRAM(let size): "the range leaves RAM, which ends at 0x\(String(size, radix: 16))"
+            case .inUse(let pages):
+                "in use after \(result.calls) calls, \(result.waited / 1_000_000) ms of waiting: "
+                    + pages.map(\.description).joined(separator: " ")
+                    + "; something holds these pages (io_uring buffers, vmsplice, VFIO, O_DIRECT): release it, "
+                    + "or convert around it (--in-use bisect)"
+            case .kernel(let errno, let gpa):
+                "the kernel answered \(errno)" + (gpa.map { " at 0x\(String($0, radix: 16))" } ?? "")
+            case .zeroing(let errno, let gpa):
+                "converted, but zeroing stopped at 0x\(String(gpa, radix: 16)): \(errno)"
+            }
+        let changed = result.converted.isEmpty
+            ? "nothing was converted" : "converted: " + result.converted.map(\.description).joined(separator: " ")
+        return "convert \(request): \(why) (\(changed))"
+    }
+}

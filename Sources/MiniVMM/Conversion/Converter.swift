@@ -1,0 +1,267 @@
+import CKVMShim
+import SystemPackage
+
+/// Converts guest memory between private and shared: contents honoured or refused, busy pages retried.
+///
+/// Any thread may call it. Each kernel call and the change of the shadow map that follows it happen under the
+/// lock of ``GuestMemory``; waiting, and asking holders to let go, happen under none.
+public final class Converter: Sendable {
+    private let kernel: any KVMInterface
+    private let promise: ContentPromise
+    private let memory: GuestMemory
+    public let holds: HoldRegistry
+    private let policy: RetryPolicy
+    private let chunk: UInt64
+    private let trace: Trace?
+
+    /// - Parameter chunk: bytes of the largest single call; a call of a gigabyte holds the file's lock for long.
+    public init(
+        kernel: any KVMInterface, vm: any KVMVirtualMachine, memory: GuestMemory, holds: HoldRegistry,
+        policy: RetryPolicy, chunk: UInt64 = Converter.defaultChunk, trace: Trace?
+    ) {
+        self.kernel = kernel
+        promise = vm.contentPromise
+        self.memory = memory
+        self.holds = holds
+        self.policy = policy
+        self.chunk = max(pageSize, chunk & ~(pageSize - 1))
+        self.trace = trace
+    }
+
+    /// 256 MiB.
+    public static let defaultChunk: UInt64 = 256 << 20
+
+    /// Converts a range.
+    ///
+    /// - Parameter actor: who asked, for the trace.
+    /// - Throws: ``ConversionError``, whose `result.converted` is exactly what changed all the same.
+    @discardableResult
+    public func convert(_ request: ConversionRequest, by actor: Actor) throws(ConversionError) -> ConversionResult {
+        var work = Work(request: request, actor: actor, result: ConversionResult(means: .nothingAsked))
+        trace?.record(.conversionStarted(request), by: actor)
+        do throws(ConversionError) {
+            work.result.means = try means(for: request, work)
+            guard request.range.end <= memory.size else { throw work.failed(.outsideRAM(size: memory.size)) }
+            work.started = kernel.now()
+            for part in memory.parts(of: request.range) {
+                for piece in part.gpa.chunks(of: chunk) { try convert(piece, in: part.region, &work) }
+            }
+            try convertParked(&work)
+        } catch {
+            trace?.record(.conversionFailed(error), by: actor)
+            throw error
+        }
+        trace?.record(.conversionFinished(request, work.result), by: actor)
+        return work.result
+    }
+
+    private struct Work {
+        let request: ConversionRequest
+        let actor: Actor
+        var result: ConversionResult
+        var started: UInt64 = 0
+        /// Pages found in use while bisecting, in order.
+        var parked: [(region: MemoryRegion, gpa: PageRange)] = []
+
+        func failed(_ reason: ConversionError.Reason) -> ConversionError {
+            ConversionError(reason: reason, request: request, result: result)
+        }
+    }
+
+    // MARK: contents
+
+    /// How the policy will be honoured, decided before anything changes.
+    private func means(for request: ConversionRequest, _ work: Work) throws(ConversionError) -> ContentMeans {
+        switch request.contents {
+        case .unspecified: return .nothingAsked
+        // The monitor can always make zeros itself, once the pages are in their new state.
+        case .zero: return .zeroedByMonitor
+        case .preserve:
+            let fate = request.target == .private ? promise.toPrivate : promise.toShared
+            guard fate == .preserved else {
+                throw work.failed(
+                    .refused(
+                        "contents cannot be preserved: this kernel promises nothing about them when memory becomes "
+                            + "\(request.target.rawValue); ask for zero or unspecified, and carry the bytes yourself"))
+            }
+            return .promisedByABI
+        }
+    }
+
+    /// Makes a converted piece zero. Called after the conversion, so that one which fails has lost nothing.
+    ///
+    /// What was private is punched out: nobody can have a reference on it, and pages never touched stay
+    /// unallocated. What was shared before and after is overwritten, because a hole would leave whoever holds
+    /// the page with the old one.
+    private func zero(
+        _ region: MemoryRegion, _ piece: PageRange, _ before: [(range: PageRange, state: PageState)],
+        target: PageState
+    ) -> (Errno, UInt64)? {
+        for run in target == .private ? [(range: piece, state: .private)] : before {
+            do throws(Errno) {
+                if run.state == .private {
+                    try region.file.allocate(
+                        punchHole: true, offset: run.range.start - region.gpa.start, length: run.range.size)
+                } else {
+                    try overwriteWithZeros(region, run.range)
+                }
+            } catch {
+                return (error, run.range.start)
+            }
+        }
+        return nil
+    }
+
+    private func overwriteWithZeros(_ region: MemoryRegion, _ range: PageRange) throws(Errno) {
+        let zeros = [UInt8](repeating: 0, count: Int(min(range.size, 1 << 20)))
+        var position = range.start - region.gpa.start
+        let end = range.end - region.gpa.start
+        while position < end {
+            let count = Int(min(UInt64(zeros.count), end - position))
+            var outcome: Result<Int, Errno> = .success(0)
+            unsafe zeros.withUnsafeBytes { bytes in
+                do throws(Errno) {
+                    let part = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<count])
+                    outcome = .success(try unsafe region.mapping.write(at: position, from: part))
+                } catch {
+                    outcome = .failure(error)
+                }
+            }
+            let written = try outcome.get()
+            guard written > 0 else { throw .badAddress }
+            position += UInt64(written)
+        }
+    }
+
+    // MARK: calls and retries
+
+    /// One answer of the kernel to one call.
+    private enum Answer {
+        case done
+        case busy(gpa: UInt64)
+        case failed(ConversionError.Reason)
+    }
+
+    /// One `KVM_SET_MEMORY_ATTRIBUTES2`, and what follows from it.
+    private func attempt(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work) -> Answer {
+        let request = work.request
+        let zeroing = work.result.means == .zeroedByMonitor
+        var call = ckvm_memory_attributes2()
+        call.offset = piece.start - region.gpa.start
+        call.size = piece.size
+        call.attributes = request.target == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
+        work.result.calls += 1
+        let (answer, errno) = memory.changingStates { states -> (Answer, Errno?) in
+            do throws(Errno) {
+                try region.file.setMemoryAttributes2(&call)
+            } catch {
+                let page = region.gpa.start &+ call.error_offset
+                switch error {
+                case .resourceTemporarilyUnavailable where piece.contains(page): return (.busy(gpa: page), error)
+                case .noMemory: return (.failed(.kernel(error, gpa: page)), error)
+                default: return (.failed(.kernel(error, gpa: nil)), error)
+                }
+            }
+            let before = zeroing ? Array(states.runs(in: piece)) : []
+            states.set(piece, to: request.target)
+            if zeroing, let (errno, gpa) = zero(region, piece, before, target: request.target) {
+                return (.failed(.zeroing(errno, gpa: gpa)), nil)
+            }
+            return (.done, nil)
+        }
+        trace?.record(
+            .attributesCall(offset: call.offset, size: call.size, target: request.target, errno, call.error_offset),
+            by: work.actor)
+        switch answer {
+        case .done, .failed(.zeroing): work.result.add(piece)
+        case .busy: work.result.busyAnswers += 1
+        case .failed: break
+        }
+        return answer
+    }
+
+    private func convert(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work) throws(ConversionError) {
+        var rest = piece
+        var attempts = 1
+        while true {
+            switch attempt(rest, in: region, &work) {
+            case .done: return
+            case .failed(let reason): throw work.failed(reason)
+            case .busy(let gpa):
+                let released = askHolders(of: gpa, work)
+                guard policy.inUse == .bisect else {
+                    try backOff(attempt: attempts, on: gpa, waiting: !released, &work)
+                    attempts += 1
+                    continue
+                }
+                // The page named is the lowest in use, so all before it can go now.
+                guard let page = PageRange(start: gpa, size: pageSize) else { continue }
+                if let before = PageRange(start: rest.start, size: gpa - rest.start) {
+                    try convert(before, in: region, &work)
+                }
+                work.parked.append((region, page))
+                guard let after = PageRange(start: page.end, size: rest.end - page.end) else { return }
+                rest = after
+            }
+        }
+    }
+
+    /// Comes back to the parked pages, all of them on each round, until they are converted or time is up.
+    private func convertParked(_ work: inout Work) throws(ConversionError) {
+        var attempts = 1
+        while !work.parked.isEmpty {
+            let pages = work.parked
+            work.parked = []
+            var released = false
+            for page in pages {
+                switch attempt(page.gpa, in: page.region, &work) {
+                case .done: break
+                case .failed(let reason): throw work.failed(reason)
+                case .busy(let gpa):
+                    if askHolders(of: gpa, work) { released = true }
+                    work.parked.append(page)
+                }
+            }
+            guard let first = work.parked.first else { break }
+            try backOff(attempt: attempts, on: first.gpa.start, waiting: !released, &work)
+            attempts += 1
+        }
+        work.result.sortConverted()
+    }
+
+    private func askHolders(of gpa: UInt64, _ work: Work) -> Bool {
+        let (released, refused) = holds.askToRelease(gpa: gpa)
+        if released + refused > 0 {
+            trace?.record(.holdersAsked(gpa: gpa, released: released, refused: refused), by: work.actor)
+        }
+        return released > 0
+    }
+
+    /// Waits before the next attempt, or gives up.
+    ///
+    /// - Parameter waiting: false when a holder has just let go, and there is nothing to wait for.
+    private func backOff(
+        attempt: Int, on gpa: UInt64, waiting: Bool, _ work: inout Work
+    ) throws(ConversionError) {
+        let spent = kernel.now() &- work.started
+        let wait = waiting ? policy.backoff(after: attempt) : 0
+        guard attempt < policy.attempts, spent < policy.deadline, wait <= policy.deadline - spent else {
+            let busy = work.parked.isEmpty
+                ? [PageRange(start: gpa, size: pageSize)].compactMap { $0 } : work.parked.map(\.gpa)
+            throw work.failed(.inUse(busy))
+        }
+        guard waiting else { return }
+        trace?.record(.waiting(gpa: gpa, nanoseconds: wait, attempt: attempt), by: work.actor)
+        kernel.sleep(nanoseconds: wait)
+        work.result.waited += wait
+    }
+}
+
+extension ConversionResult {
+    /// Pages that were parked come last; puts the ranges in order again and joins them.
+    fileprivate mutating func sortConverted() {
+        let sorted = converted.sorted { $0.start < $1.start }
+        converted = []
+        for range in sorted { add(range) }
+    }
+}

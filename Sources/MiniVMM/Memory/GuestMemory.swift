@@ -1,0 +1,152 @@
+import CKVMShim
+import Synchronization
+public import SystemPackage
+
+/// One guest_memfd with its place in the guest and the host's mapping of it.
+public final class MemoryRegion: Sendable {
+    /// Guest-physical addresses, without the shared bit.
+    public let gpa: PageRange
+    public let file: any KVMGuestMemfd
+    /// The whole file, mapped for as long as the region lives.
+    public let mapping: any HostMapping
+
+    public init(gpa: PageRange, file: any KVMGuestMemfd, mapping: any HostMapping) {
+        self.gpa = gpa
+        self.file = file
+        self.mapping = mapping
+    }
+}
+
+/// The RAM of a guest: its regions, and what the monitor knows of each page's state.
+///
+/// The kernel has no call that reads attributes back, so the monitor keeps a shadow. It changes only inside
+/// ``changingStates(_:)``, under the same lock as the ioctl that it follows. The regions never change.
+public final class GuestMemory: Sendable {
+    /// Ascending and without gaps from guest-physical 0.
+    public let regions: [MemoryRegion]
+    /// Bytes.
+    public let size: UInt64
+    private let states: Mutex<AttributeMap>
+
+    /// - Parameters:
+    ///   - regions: ascending and contiguous from 0.
+    ///   - initial: the state in which the files were created.
+    public init(regions: [MemoryRegion], initial: PageState) {
+        self.regions = regions
+        size = regions.last?.gpa.end ?? 0
+        states = Mutex(AttributeMap(size: size, initial: initial))
+    }
+
+    /// The state of the page at a guest-physical address, or nil outside RAM.
+    public func state(at gpa: UInt64) -> PageState? { states.withLock { $0.state(at: gpa) } }
+
+    /// A copy of the shadow map.
+    public var attributes: AttributeMap { states.withLock { $0 } }
+
+    /// Runs `body` with the shadow map, under its lock. `body` may call the kernel but must not wait.
+    func changingStates<R>(_ body: (inout AttributeMap) -> R) -> R {
+        // The closure of Mutex takes a `sending` inout; the map is a value and does not escape.
+        states.withLock { body(&$0) }
+    }
+
+    /// The parts of `range` by region, in order. What lies outside RAM is left out.
+    public func parts(of range: PageRange) -> [(region: MemoryRegion, gpa: PageRange)] {
+        regions.compactMap { region in region.gpa.intersection(range).map { (region, $0) } }
+    }
+
+    // MARK: the host's view
+
+    /// Reads guest memory as the host sees it.
+    ///
+    /// - Throws: ``HostAccessError`` naming the first byte that the host may not touch: a private page, or one
+    ///   outside RAM. The bytes before it are in `buffer`.
+    public func read(gpa: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(HostAccessError) {
+        try access(gpa, buffer.count, .read) { region, offset, done, count throws(Errno) in
+            let part = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done..<done + count])
+            return try unsafe region.mapping.read(at: offset, into: part)
+        }
+    }
+
+    /// Writes guest memory as the host sees it. The same errors.
+    public func write(gpa: UInt64, from buffer: UnsafeRawBufferPointer) throws(HostAccessError) {
+        try access(gpa, buffer.count, .write) { region, offset, done, count throws(Errno) in
+            let part = unsafe UnsafeRawBufferPointer(rebasing: buffer[done..<done + count])
+            return try unsafe region.mapping.write(at: offset, from: part)
+        }
+    }
+
+    /// Reads bytes as the host sees them.
+    public func read(gpa: UInt64, count: Int) throws(HostAccessError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var failure: HostAccessError?
+        unsafe bytes.withUnsafeMutableBytes { buffer in
+            do throws(HostAccessError) { try unsafe read(gpa: gpa, into: buffer) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return bytes
+    }
+
+    /// Writes bytes as the host sees them.
+    public func write(gpa: UInt64, _ bytes: [UInt8]) throws(HostAccessError) {
+        var failure: HostAccessError?
+        unsafe bytes.withUnsafeBytes { buffer in
+            do throws(HostAccessError) { try unsafe write(gpa: gpa, from: buffer) } catch { failure = error }
+        }
+        if let failure { throw failure }
+    }
+
+    /// A little-endian 64-bit word as the host sees it.
+    public func readWord(gpa: UInt64) throws(HostAccessError) -> UInt64 {
+        try read(gpa: gpa, count: 8).reversed().reduce(0) { $0 << 8 | UInt64($1) }
+    }
+
+    public func writeWord(gpa: UInt64, _ word: UInt64) throws(HostAccessError) {
+        try write(gpa: gpa, (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) })
+    }
+
+    private func access(
+        _ gpa: UInt64, _ count: Int, _ direction: HostAccessError.Direction,
+        _ move: (MemoryRegion, UInt64, Int, Int) throws(Errno) -> Int
+    ) throws(HostAccessError) {
+        var done = 0
+        while done < count {
+            let (here, overflow) = gpa.addingReportingOverflow(UInt64(done))
+            guard !overflow, let region = regions.first(where: { $0.gpa.contains(here) }) else {
+                throw HostAccessError(gpa: here, direction: direction, errno: .badAddress, state: nil)
+            }
+            let piece = Int(min(UInt64(count - done), region.gpa.end - here))
+            let moved: Int
+            do {
+                moved = try move(region, here - region.gpa.start, done, piece)
+            } catch {
+                throw HostAccessError(gpa: here, direction: direction, errno: error, state: state(at: here))
+            }
+            // A short copy stopped at a page; the next round meets it first and gets its errno.
+            guard moved > 0 else {
+                throw HostAccessError(gpa: here, direction: direction, errno: .ioError, state: state(at: here))
+            }
+            done += moved
+        }
+    }
+}
+
+/// The host touched guest memory that it may not touch.
+public struct HostAccessError: Error, Sendable, Equatable, CustomStringConvertible {
+    public enum Direction: String, Sendable { case read, write }
+    /// The first byte that could not be touched.
+    public let gpa: UInt64
+    public let direction: Direction
+    /// `EFAULT` for a page that is private or outside RAM.
+    public let errno: Errno
+    /// What the monitor knows of the page; nil outside RAM.
+    public let state: PageState?
+
+    public var description: String {
+        let place = "host \(direction.rawValue) at 0x\(String(gpa, radix: 16)): \(errno)"
+        return switch state {
+        case .private?: place + ": the page is private; it must be converted to shared first"
+        case .shared?: place + ": the page is shared; it was private for a moment, or its memory failed"
+        case nil: place + ": the guest has no RAM there"
+        }
+    }
+}

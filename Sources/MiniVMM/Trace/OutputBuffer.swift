@@ -1,0 +1,75 @@
+public import SystemPackage
+
+/// Bytes on their way to a descriptor. Its owner guards it.
+public struct OutputBuffer: Sendable {
+    private let descriptor: FileDescriptor
+    public private(set) var bytes: [UInt8] = []
+    private static let capacity = 1 << 16
+    /// The first error of the descriptor; later output is dropped.
+    public private(set) var failure: Errno?
+
+    public init(_ descriptor: FileDescriptor) {
+        self.descriptor = descriptor
+        bytes.reserveCapacity(Self.capacity + 4096)
+    }
+
+    @inline(__always)
+    public mutating func append(_ byte: UInt8) { bytes.append(byte) }
+
+    public mutating func append(_ text: StaticString) {
+        unsafe bytes.append(
+            contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    public mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
+
+    public mutating func append(contentsOf more: some Sequence<UInt8>) { bytes.append(contentsOf: more) }
+
+    public mutating func append(decimal value: UInt64) {
+        if value >= 10 { append(decimal: value / 10) }
+        bytes.append(UInt8(truncatingIfNeeded: value % 10) + 48)
+    }
+
+    public mutating func append(hex value: UInt64) {
+        var shift = value == 0 ? 0 : (63 - value.leadingZeroBitCount) / 4 * 4
+        while shift >= 0 {
+            let digit = UInt8(truncatingIfNeeded: value >> UInt64(shift)) & 15
+            bytes.append(digit < 10 ? digit + 48 : digit + 87)
+            shift -= 4
+        }
+    }
+
+    /// A JSON string with its quotes; what is not UTF-8 cannot be in a Swift string.
+    public mutating func append(quoted text: String) {
+        append(34)
+        for byte in text.utf8 {
+            switch byte {
+            case 34, 92:
+                append(92)
+                append(byte)
+            case 10: append("\\n")
+            case 0..<32:
+                append("\\u00")
+                append(byte < 16 ? "0" : "1")
+                append(hex: UInt64(byte & 15))
+            default: append(byte)
+            }
+        }
+        append(34)
+    }
+
+    public mutating func endLine() {
+        bytes.append(10)
+        if bytes.count >= Self.capacity { flush() }
+    }
+
+    public mutating func flush() {
+        defer { bytes.removeAll(keepingCapacity: true) }
+        guard failure == nil, !bytes.isEmpty else { return }
+        do {
+            _ = try descriptor.writeAll(bytes)
+        } catch {
+            failure = (error as? Errno) ?? .ioError
+        }
+    }
+}

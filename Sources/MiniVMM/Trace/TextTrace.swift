@@ -1,0 +1,94 @@
+import Synchronization
+public import SystemPackage
+
+/// One line an event, for people: microseconds since the start, actor, event, fields.
+public final class TextTrace: TraceSink {
+    private let line: Mutex<Line>
+
+    public init(_ descriptor: FileDescriptor) { line = Mutex(Line(buffer: OutputBuffer(descriptor))) }
+
+    public func begin(kernel: KernelIdentity, time: UInt64) {
+        line.withLock { line in
+            line.origin = time
+            line.buffer.append("# trace of ")
+            line.buffer.append(kernel.description)
+            line.buffer.append(", times in microseconds")
+            line.buffer.endLine()
+            line.buffer.flush()
+        }
+    }
+
+    public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
+        line.withLock { line in
+            line.begin(time, actor)
+            event.describe(to: &line)
+            line.buffer.endLine()
+            // People watch this one: a line is there when its event is.
+            line.buffer.flush()
+        }
+    }
+
+    public func flush() { line.withLock { $0.buffer.flush() } }
+
+    private struct Line: TraceFields, Sendable {
+        var buffer: OutputBuffer
+        var origin: UInt64 = 0
+
+        mutating func begin(_ time: UInt64, _ actor: Actor) {
+            let nanoseconds = time &- origin
+            let start = buffer.bytes.count
+            let microseconds = nanoseconds / 1000
+            var width = 1
+            var power: UInt64 = 10
+            while width < 9, microseconds >= power {
+                width += 1
+                power *= 10
+            }
+            for _ in width..<9 { buffer.append(32) }
+            buffer.append(decimal: microseconds)
+            buffer.append(46)
+            for digit in [nanoseconds / 100 % 10] { buffer.append(decimal: digit) }
+            buffer.append("  ")
+            switch actor {
+            case .host: buffer.append("host")
+            case .vcpu(let id):
+                buffer.append("vcpu")
+                buffer.append(decimal: UInt64(id))
+            }
+            while buffer.bytes.count - start < 20 { buffer.append(32) }
+        }
+
+        mutating func name(_ name: StaticString) {
+            buffer.append(name)
+            for _ in min(name.utf8CodeUnitCount, 22)..<22 { buffer.append(32) }
+        }
+        mutating func number(_ key: StaticString, _ value: UInt64) {
+            begin(key)
+            buffer.append(decimal: value)
+        }
+        mutating func address(_ key: StaticString, _ value: UInt64) {
+            begin(key)
+            buffer.append("0x")
+            buffer.append(hex: value)
+        }
+        mutating func signed(_ key: StaticString, _ value: Int64) {
+            begin(key)
+            if value < 0 { buffer.append(45) }
+            buffer.append(decimal: value.magnitude)
+        }
+        mutating func flag(_ key: StaticString, _ value: Bool) {
+            begin(key)
+            buffer.append(value ? "yes" : "no")
+        }
+        mutating func text(_ key: StaticString, _ value: String) {
+            begin(key)
+            if value.utf8.contains(32) { buffer.append(quoted: value) } else { buffer.append(value) }
+        }
+
+        private mutating func begin(_ key: StaticString) {
+            buffer.append(32)
+            buffer.append(key)
+            buffer.append(61)
+        }
+    }
+}
