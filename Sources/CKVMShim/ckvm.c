@@ -1,9 +1,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -64,4 +68,30 @@ int ckvm_thread_id(void) {
     static __thread int tid;
     if (tid == 0) tid = (int)syscall(SYS_gettid);
     return tid;
+}
+
+long ckvm_eventfd(void) { return result(eventfd(0, EFD_CLOEXEC)); }
+
+void ckvm_eventfd_signal(int fd) {
+    uint64_t one = 1;
+    ssize_t written = write(fd, &one, sizeof one);
+    (void)written;
+}
+
+long ckvm_signalfd_interrupts(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) return -EINVAL;
+    return result(signalfd(-1, &set, SFD_CLOEXEC));
+}
+
+long ckvm_wait(int event, int signals, int64_t nanoseconds) {
+    struct pollfd fds[2] = {{.fd = event, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    struct timespec limit = {.tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+    if (ppoll(fds, 2, nanoseconds < 0 ? NULL : &limit, NULL) <= 0) return -1;
+    struct signalfd_siginfo info;
+    if (fds[1].revents && read(signals, &info, sizeof info) == sizeof info) return (long)info.ssi_signo;
+    return fds[0].revents ? 0 : -1;
 }

@@ -51,4 +51,13 @@ long ckvm_kick_thread(int tid);
 /// gettid(2), asked once a thread: KVM_RUN is called too often for a system call each time.
 int ckvm_thread_id(void);
 
+/// eventfd(2), and its one use: becoming readable.
+long ckvm_eventfd(void);
+void ckvm_eventfd_signal(int fd);
+/// Blocks SIGINT and SIGTERM in the calling thread and returns a signalfd(2) for them.
+long ckvm_signalfd_interrupts(void);
+/// Waits for an eventfd and a signalfd (or -1), at most `nanoseconds` (negative = for ever).
+/// Returns 0 when the event came, the number of a signal that came, or -1.
+long ckvm_wait(int event, int signals, int64_t nanoseconds);
+
 #endif

@@ -107,8 +107,10 @@ extension ConversionError: CustomStringConvertible {
             case .zeroing(let errno, let gpa):
                 "converted, but zeroing stopped at 0x\(String(gpa, radix: 16)): \(errno)"
             }
-        let changed = result.converted.isEmpty
-            ? "nothing was converted" : "converted: " + result.converted.map(\.description).joined(separator: " ")
+        let changed =
+            result.converted.isEmpty
+            ? "nothing was converted"
+            : "converted: " + result.converted.map(\.description).joined(separator: " ")
         return "convert \(request): \(why) (\(changed))"
     }
 }

@@ -36,7 +36,9 @@ public final class Converter: Sendable {
     /// - Parameter actor: who asked, for the trace.
     /// - Throws: ``ConversionError``, whose `result.converted` is exactly what changed all the same.
     @discardableResult
-    public func convert(_ request: ConversionRequest, by actor: Actor) throws(ConversionError) -> ConversionResult {
+    public func convert(_ request: ConversionRequest, by actor: Actor) throws(ConversionError)
+        -> ConversionResult
+    {
         var work = Work(request: request, actor: actor, result: ConversionResult(means: .nothingAsked))
         trace?.record(.conversionStarted(request), by: actor)
         do throws(ConversionError) {
@@ -82,7 +84,8 @@ public final class Converter: Sendable {
                 throw work.failed(
                     .refused(
                         "contents cannot be preserved: this kernel promises nothing about them when memory becomes "
-                            + "\(request.target.rawValue); ask for zero or unspecified, and carry the bytes yourself"))
+                            + "\(request.target.rawValue); ask for zero or unspecified, and carry the bytes yourself"
+                    ))
             }
             return .promisedByABI
         }
@@ -157,7 +160,8 @@ public final class Converter: Sendable {
             } catch {
                 let page = region.gpa.start &+ call.error_offset
                 switch error {
-                case .resourceTemporarilyUnavailable where piece.contains(page): return (.busy(gpa: page), error)
+                case .resourceTemporarilyUnavailable where piece.contains(page):
+                    return (.busy(gpa: page), error)
                 case .noMemory: return (.failed(.kernel(error, gpa: page)), error)
                 default: return (.failed(.kernel(error, gpa: nil)), error)
                 }
@@ -170,7 +174,8 @@ public final class Converter: Sendable {
             return (.done, nil)
         }
         trace?.record(
-            .attributesCall(offset: call.offset, size: call.size, target: request.target, errno, call.error_offset),
+            .attributesCall(
+                offset: call.offset, size: call.size, target: request.target, errno, call.error_offset),
             by: work.actor)
         switch answer {
         case .done, .failed(.zeroing): work.result.add(piece)
@@ -180,7 +185,9 @@ public final class Converter: Sendable {
         return answer
     }
 
-    private func convert(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work) throws(ConversionError) {
+    private func convert(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work)
+        throws(ConversionError)
+    {
         var rest = piece
         var attempts = 1
         while true {
@@ -246,7 +253,8 @@ public final class Converter: Sendable {
         let spent = kernel.now() &- work.started
         let wait = waiting ? policy.backoff(after: attempt) : 0
         guard attempt < policy.attempts, spent < policy.deadline, wait <= policy.deadline - spent else {
-            let busy = work.parked.isEmpty
+            let busy =
+                work.parked.isEmpty
                 ? [PageRange(start: gpa, size: pageSize)].compactMap { $0 } : work.parked.map(\.gpa)
             throw work.failed(.inUse(busy))
         }

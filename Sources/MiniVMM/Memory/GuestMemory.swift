@@ -40,6 +40,11 @@ public final class GuestMemory: Sendable {
     /// The state of the page at a guest-physical address, or nil outside RAM.
     public func state(at gpa: UInt64) -> PageState? { states.withLock { $0.state(at: gpa) } }
 
+    /// The state of a whole range, or nil if it is mixed or leaves RAM.
+    public func uniformState(of range: PageRange) -> PageState? {
+        states.withLock { $0.uniformState(of: range) }
+    }
+
     /// A copy of the shadow map.
     public var attributes: AttributeMap { states.withLock { $0 } }
 
@@ -123,7 +128,8 @@ public final class GuestMemory: Sendable {
             }
             // A short copy stopped at a page; the next round meets it first and gets its errno.
             guard moved > 0 else {
-                throw HostAccessError(gpa: here, direction: direction, errno: .ioError, state: state(at: here))
+                throw HostAccessError(
+                    gpa: here, direction: direction, errno: .ioError, state: state(at: here))
             }
             done += moved
         }

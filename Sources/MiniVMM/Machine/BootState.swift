@@ -1,0 +1,102 @@
+import CKVMShim
+
+/// The registers and tables with which a vCPU starts: 64-bit mode, ring 0, paging on, no IDT.
+struct BootState {
+    let layout: GuestLayout
+
+    /// Flat 64-bit code and data descriptors and a busy TSS, as the hidden parts below have them.
+    private static let descriptors: [UInt64] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
+
+    /// What is written into RAM besides the image.
+    func structures(boot: BootInformation) -> [(gpa: UInt64, bytes: [UInt8])] {
+        [
+            (GuestLayout.gdt, Self.bytes(Self.descriptors)),
+            (GuestLayout.bootInformation, Self.bytes(boot.words(layout))),
+            (layout.tables.start, Self.bytes(layout.tables.words())),
+        ]
+    }
+
+    func registers(vcpu: Int) -> ckvm_regs {
+        var registers = ckvm_regs()
+        registers.rip = layout.entry
+        registers.rflags = 2
+        registers.rsp = layout.stackTop(vcpu)
+        registers.rdi = GuestLayout.bootInformation
+        registers.rsi = UInt64(vcpu)
+        return registers
+    }
+
+    /// - Parameter reset: the state after vCPU creation, which this overlays.
+    func specialRegisters(over reset: ckvm_sregs) -> ckvm_sregs {
+        var registers = reset
+        var code = ckvm_segment()
+        code.limit = 0xffff_ffff
+        code.selector = 8
+        code.type = 0xb
+        code.present = 1
+        code.s = 1
+        code.l = 1
+        code.g = 1
+        var data = code
+        data.selector = 16
+        data.type = 3
+        data.l = 0
+        data.db = 1
+        registers.cs = code
+        registers.ds = data
+        registers.es = data
+        registers.fs = data
+        registers.gs = data
+        registers.ss = data
+        registers.tr.base = 0
+        registers.tr.limit = 0x67
+        registers.tr.selector = 0
+        registers.tr.type = 0xb
+        registers.tr.present = 1
+        registers.tr.s = 0
+        registers.tr.unusable = 0
+        registers.ldt = ckvm_segment()
+        registers.ldt.unusable = 1
+        registers.gdt.base = GuestLayout.gdt
+        registers.gdt.limit = UInt16(Self.descriptors.count * 8 - 1)
+        registers.idt.base = 0
+        registers.idt.limit = 0
+        registers.cr0 = 0x8001_0033  // PG, WP, NE, ET, MP, PE
+        registers.cr3 = layout.tables.start
+        registers.cr4 = 0x620  // OSXMMEXCPT, OSFXSR, PAE
+        registers.efer = 0x500  // LMA, LME
+        return registers
+    }
+
+    static func bytes(_ words: [UInt64]) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(words.count * 8)
+        for word in words {
+            for shift in stride(from: UInt64(0), to: 64, by: 8) {
+                bytes.append(UInt8(truncatingIfNeeded: word >> shift))
+            }
+        }
+        return bytes
+    }
+}
+
+/// The boot information page, whose layout guest/include/guest.h gives to payloads.
+struct BootInformation {
+    /// VMMCALL or VMCALL reaches the monitor.
+    let instruction: Bool
+
+    func words(_ layout: GuestLayout) -> [UInt64] {
+        let flags: UInt64 = (instruction ? 1 : 0) | (layout.sharedBit != nil ? 2 : 0)
+        return [
+            0x314d_4d56_494e_494d,  // "MINIVMM1"
+            1 | UInt64(layout.vcpus) << 32,
+            layout.ramSize,
+            layout.sharedBit.map { 1 << UInt64($0) } ?? 0,
+            flags,
+            layout.image.start,
+            layout.image.end,
+            layout.free.lowerBound,
+            layout.free.upperBound,
+        ]
+    }
+}

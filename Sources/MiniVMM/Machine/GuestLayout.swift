@@ -1,0 +1,176 @@
+/// Where everything lies in guest-physical memory before the guest starts.
+///
+///     0x00001000  GDT
+///     0x00002000  boot information page
+///     0x00003000  page tables (at the top of RAM where they are too many for here)
+///     0x00040000  stacks, 16 KiB a vCPU
+///     0x00100000  a flat image; an ELF file lies where it was linked for
+///     above       free, from the next 2 MiB boundary where RAM reaches that far
+public struct GuestLayout: Sendable {
+    public let ramSize: UInt64
+    public let vcpus: Int
+    /// The bit that makes an access shared; nil with one door.
+    public let sharedBit: Int?
+    /// The image with its last page filled up, first byte to last.
+    public let image: PageRange
+    public let entry: UInt64
+    public let tables: PageTables
+    public let free: Range<UInt64>
+
+    static let gdt: UInt64 = 0x1000
+    static let bootInformation: UInt64 = 0x2000
+    static let lowTables: UInt64 = 0x3000
+    static let stacks: UInt64 = 0x4_0000
+    static let stackSize: UInt64 = 0x4000
+
+    /// The smallest and the largest RAM, in bytes.
+    public static let ramBounds: ClosedRange<UInt64> = 1 << 20...1 << 40
+    public static let vcpuBounds: ClosedRange<Int> = 1...16
+
+    /// - Parameter gigabytePages: the CPU has pages of 1 GiB.
+    public init(
+        ramSize: UInt64, vcpus: Int, sharedBit: Int?, gigabytePages: Bool, image: BootImage
+    ) throws(MachineError) {
+        guard Self.ramBounds.contains(ramSize), ramSize % pageSize == 0 else {
+            throw .configuration(
+                "RAM of \(ramSize) bytes: it must be whole pages of 4096 bytes, from 1 MiB to 1 TiB")
+        }
+        guard Self.vcpuBounds.contains(vcpus) else {
+            throw .configuration("\(vcpus) vCPUs: from 1 to 16 are possible")
+        }
+        if let sharedBit, ramSize > 1 << UInt64(sharedBit) {
+            throw .configuration(
+                "RAM of 0x\(String(ramSize, radix: 16)) bytes reaches into the shared alias, which starts at bit "
+                    + "\(sharedBit) on this CPU: use less RAM, or one door (--doors one)")
+        }
+        self.ramSize = ramSize
+        self.vcpus = vcpus
+        self.sharedBit = sharedBit
+        var tables = PageTables(ramSize: ramSize, sharedBit: sharedBit, gigabytePages: gigabytePages)
+        let stacksEnd = Self.stacks + UInt64(vcpus) * Self.stackSize
+        var taken: [(range: Range<UInt64>, name: String)] = [(Self.stacks..<stacksEnd, "the stacks")]
+        var top = ramSize
+        if Self.lowTables + tables.size <= Self.stacks {
+            tables.place(at: Self.lowTables)
+        } else {
+            guard tables.size < ramSize / 2 else {
+                throw .configuration("RAM is too small for its page tables")
+            }
+            top = ramSize - tables.size
+            tables.place(at: top)
+        }
+        self.tables = tables
+        taken.append((Self.gdt..<Self.lowTables, "the GDT and the boot information page"))
+        taken.append((tables.start..<tables.start + tables.size, "the page tables"))
+        let used = try Self.check(image, taken, ramSize: ramSize)
+        guard let pages = PageRange.covering(start: used.lowerBound, size: used.upperBound - used.lowerBound)
+        else {
+            throw .image(ImageError("the image reaches past the last page of the address space"))
+        }
+        self.image = pages
+        entry = image.entry
+        let usedEnd = max(pages.end, stacksEnd)
+        let aligned = (usedEnd + (2 << 20) - 1) & ~((2 << 20) - 1)
+        let start = aligned < top ? aligned : min(usedEnd, top)
+        free = start..<top
+    }
+
+    /// The top of a vCPU's stack: RSP at entry.
+    func stackTop(_ vcpu: Int) -> UInt64 { Self.stacks + UInt64(vcpu + 1) * Self.stackSize }
+
+    /// Checks that every segment lies in RAM, apart from the others and from what the monitor puts there.
+    private static func check(
+        _ image: BootImage, _ taken: [(range: Range<UInt64>, name: String)], ramSize: UInt64
+    ) throws(MachineError) -> Range<UInt64> {
+        var taken = taken
+        var low = UInt64.max
+        var high: UInt64 = 0
+        for segment in image.segments {
+            let (end, overflow) = segment.gpa.addingReportingOverflow(segment.size)
+            let place = "\(segment.name), [0x\(String(segment.gpa, radix: 16)), 0x\(String(end, radix: 16)))"
+            guard !overflow, end <= ramSize else {
+                throw .image(
+                    ImageError(
+                        "\(place), does not fit into RAM, which ends at 0x\(String(ramSize, radix: 16))"))
+            }
+            let range = segment.gpa..<end
+            if let clash = taken.first(where: { $0.range.overlaps(range) }) {
+                throw .image(
+                    ImageError(
+                        "\(place), overlaps \(clash.name) at [0x\(String(clash.range.lowerBound, radix: 16)), "
+                            + "0x\(String(clash.range.upperBound, radix: 16)))"))
+            }
+            taken.append((range, segment.name))
+            low = min(low, range.lowerBound)
+            high = max(high, range.upperBound)
+        }
+        guard low < high else { throw .image(ImageError("the image has nothing to load")) }
+        return low..<high
+    }
+}
+
+/// Identity-mapping page tables for RAM, the first 4 GiB, and the shared alias of both.
+public struct PageTables: Sendable {
+    private let spanPerAlias: UInt64
+    private let sharedBit: Int?
+    private let gigabytePages: Bool
+    /// Guest-physical address of the PML4.
+    public private(set) var start: UInt64 = 0
+
+    private static let gigabyte: UInt64 = 1 << 30
+    private static let entries: UInt64 = 512
+
+    init(ramSize: UInt64, sharedBit: Int?, gigabytePages: Bool) {
+        spanPerAlias = max(ramSize, 4 * Self.gigabyte)
+        self.sharedBit = sharedBit
+        self.gigabytePages = gigabytePages
+    }
+
+    mutating func place(at address: UInt64) { start = address }
+
+    private var aliases: UInt64 { sharedBit == nil ? 1 : 2 }
+    /// Gigabytes mapped in each alias: one PDPT entry each.
+    private var gigabytes: UInt64 { (spanPerAlias + Self.gigabyte - 1) / Self.gigabyte }
+    private var pointerTables: UInt64 { (gigabytes + Self.entries - 1) / Self.entries }
+    private var directories: UInt64 { gigabytePages ? 0 : gigabytes }
+    /// Bytes of all tables.
+    public var size: UInt64 { (1 + aliases * (pointerTables + directories)) * pageSize }
+
+    /// The tables as 64-bit words, from ``start`` on.
+    func words() -> [UInt64] {
+        let present: UInt64 = 0b11  // present, writable
+        let large: UInt64 = 1 << 7
+        var words = [UInt64](repeating: 0, count: Int(size / 8))
+        func index(_ address: UInt64) -> Int { Int((address - start) / 8) }
+        var next = start + pageSize
+        for alias in 0..<aliases {
+            let base = alias == 0 ? 0 : UInt64(1) << UInt64(sharedBit ?? 0)
+            let pointers = next
+            next += pointerTables * pageSize
+            let firstDirectory = next
+            next += directories * pageSize
+            for table in 0..<pointerTables {
+                let slot = (base >> 39) + table
+                // With the shared bit below 39 both aliases share the first PML4 entry and its PDPT.
+                if words[index(start + slot * 8)] == 0 {
+                    words[index(start + slot * 8)] = (pointers + table * pageSize) | present
+                }
+            }
+            for gigabyte in 0..<gigabytes {
+                let address = base + gigabyte * Self.gigabyte
+                let table = words[index(start + (address >> 39) * 8)] & ~0xfff
+                let entry = table + ((address >> 30) % Self.entries) * 8
+                if gigabytePages {
+                    words[index(entry)] = address | present | large
+                    continue
+                }
+                let directory = firstDirectory + gigabyte * pageSize
+                words[index(entry)] = directory | present
+                for page in 0..<Self.entries {
+                    words[index(directory + page * 8)] = (address + page << 21) | present | large
+                }
+            }
+        }
+        return words
+    }
+}

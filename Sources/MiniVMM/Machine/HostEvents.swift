@@ -1,0 +1,46 @@
+import CKVMShim
+public import SystemPackage
+
+/// SIGINT and SIGTERM as a descriptor. While it lives both are blocked in this thread and in those it starts.
+public final class SignalDescriptor: Sendable {
+    fileprivate let descriptor: OwnedDescriptor
+
+    public init() throws(Errno) {
+        descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_signalfd_interrupts())))
+    }
+}
+
+/// Becomes readable once, when something has happened (eventfd).
+final class EventDescriptor: Sendable {
+    enum Wakeup {
+        case signalled
+        case timedOut
+        case interrupted(signal: Int32)
+    }
+    private let descriptor: OwnedDescriptor
+
+    init() throws(Errno) { descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_eventfd()))) }
+
+    func signal() { ckvm_eventfd_signal(descriptor.rawValue) }
+
+    /// Waits without polling.
+    ///
+    /// - Parameter timeout: nanoseconds of real time, nil for ever.
+    func wait(timeout: UInt64?, interrupts: SignalDescriptor?) -> Wakeup {
+        let start = monotonicNanoseconds()
+        while true {
+            var left: Int64 = -1
+            if let timeout {
+                let spent = monotonicNanoseconds() &- start
+                if spent >= timeout { return .timedOut }
+                left = Int64(clamping: timeout - spent)
+            }
+            let answer = ckvm_wait(descriptor.rawValue, interrupts?.descriptor.rawValue ?? -1, left)
+            switch answer {
+            case 0: return .signalled
+            case 1...: return .interrupted(signal: Int32(truncatingIfNeeded: answer))
+            default: continue  // time is up, which the next round sees, or a signal that is none of ours
+            }
+        }
+    }
+}

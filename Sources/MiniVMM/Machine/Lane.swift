@@ -1,0 +1,24 @@
+import CKVMShim
+
+/// The thread of one vCPU, or of all of them where the kernel runs them in turns.
+struct Lane {
+    let machine: Machine
+    let vcpus: [any KVMVCPU]
+
+    /// Runs until the machine stops or every vCPU of the lane has halted.
+    func run() {
+        var loops = vcpus.map { RunLoop(machine: machine, vcpu: $0) }
+        var live = Array(loops.indices)
+        while !live.isEmpty, !machine.isStopping {
+            var turn = 0
+            while turn < live.count, !machine.isStopping {
+                switch loops[live[turn]].run() {
+                case .yielded: turn += 1
+                case .halted: live.remove(at: turn)
+                case .stopped: break
+                }
+            }
+        }
+        for loop in loops { machine.add(loop.statistics) }
+    }
+}

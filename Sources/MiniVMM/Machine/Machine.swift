@@ -1,0 +1,243 @@
+import CKVMShim
+import Synchronization
+import SystemPackage
+
+/// How many doors lead to the guest's RAM.
+public enum Doors: String, Sendable, CaseIterable {
+    /// One plain memslot. The guest converts explicitly, by call.
+    case one
+    /// A private alias and a shared one: an access through the wrong door is a memory fault.
+    case two
+}
+
+/// What the monitor does on a memory fault.
+public enum FaultPolicy: String, Sendable, CaseIterable {
+    /// Converts the page to what the access wanted.
+    case convert
+    /// Enters the guest again without converting: hazard A34, to see what comes of it.
+    case reenter
+}
+
+/// What a machine is made of.
+public struct MachineConfiguration: Sendable {
+    /// Bytes.
+    public var ramSize: UInt64 = 16 << 20
+    /// Regions that RAM is divided into, each with its guest_memfd.
+    public var regions = 1
+    public var vcpus = 1
+    public var doors = Doors.one
+    public var faultPolicy = FaultPolicy.convert
+    /// For conversions whose caller does not say.
+    public var contents = ContentPolicy.preserve
+    public var retry = RetryPolicy()
+    /// Bytes of the largest single conversion call.
+    public var chunk = Converter.defaultChunk
+    /// VMMCALL or VMCALL reaches the monitor: what the probe found.
+    public var hypercallInstruction = false
+
+    public init() {}
+}
+
+/// A guest with its RAM, its vCPUs and its devices: built, booted in place, run once.
+///
+/// Any thread may call ``stop(_:)`` and look at ``memory``; ``run(timeout:interrupts:)`` is called once.
+public final class Machine: Sendable {
+    public let kernel: any KVMInterface
+    public let configuration: MachineConfiguration
+    public let layout: GuestLayout
+    public let memory: GuestMemory
+    public let converter: Converter
+    public let console: Console
+    let trace: Trace?
+    private let vm: any KVMVirtualMachine
+    let vcpus: [any KVMVCPU]
+    /// The first outcome wins; set once by whoever ends the machine.
+    private let ending = Mutex<Outcome?>(nil)
+    private let stopping = Atomic<Bool>(false)
+    private let finished: EventDescriptor
+    private let statistics_ = Mutex(RunStatistics())
+
+    /// Builds the machine and puts the image into its memory: written while its pages are shared, then converted
+    /// to private in place, contents preserved. No copy stays behind.
+    public init(
+        kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
+        trace: Trace? = nil
+    ) throws(MachineError) {
+        self.kernel = kernel
+        self.configuration = configuration
+        self.console = console
+        self.trace = trace
+        let cpuid = try calling("KVM_GET_SUPPORTED_CPUID", "the system descriptor") { () throws(Errno) in
+            try kernel.supportedCPUID()
+        }
+        let sharedBit = configuration.doors == .two ? min(46, cpuid.physicalAddressBits - 1) : nil
+        layout = try GuestLayout(
+            ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit,
+            gigabytePages: cpuid.hasGigabytePages, image: image)
+        let vm = try calling(
+            "KVM_CREATE_VM", "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
+            hint: { $0 == .invalidArgument ? Machine.noVMHint(kernel, sharedBit) : nil }
+        ) { () throws(Errno) in try kernel.createVM(.softwareProtected, sharedBit: sharedBit) }
+        self.vm = vm
+        memory = try Machine.buildMemory(vm, configuration)
+        converter = Converter(
+            kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: configuration.retry,
+            chunk: configuration.chunk, trace: trace)
+        if configuration.hypercallInstruction {
+            try calling("KVM_ENABLE_CAP", "KVM_CAP_EXIT_HYPERCALL") { () throws(Errno) in
+                try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
+            }
+        }
+        let boot = BootState(layout: layout)
+        var vcpus: [any KVMVCPU] = []
+        for id in 0..<configuration.vcpus {
+            vcpus.append(try Machine.buildVCPU(vm, id, cpuid, boot))
+        }
+        self.vcpus = vcpus
+        do throws(Errno) {
+            finished = try EventDescriptor()
+        } catch {
+            throw .kernel(call: "eventfd", errno: error, attempted: "the end of the machine", hint: nil)
+        }
+        try bootInPlace(boot, image)
+    }
+
+    private static func noVMHint(_ kernel: any KVMInterface, _ sharedBit: Int?) -> String {
+        sharedBit == nil
+            ? "\(kernel.identity) has no VM type with private memory (KVM_X86_SW_PROTECTED_VM)"
+            : "\(kernel.identity) cannot tell private from shared accesses; use one door (--doors one)"
+    }
+
+    private static func buildMemory(
+        _ vm: any KVMVirtualMachine, _ configuration: MachineConfiguration
+    ) throws(MachineError) -> GuestMemory {
+        let pages = configuration.ramSize / pageSize
+        guard configuration.regions >= 1, configuration.regions <= 64, UInt64(configuration.regions) <= pages
+        else {
+            throw .configuration("\(configuration.regions) regions: from 1 to 64 are possible")
+        }
+        var regions: [MemoryRegion] = []
+        var start: UInt64 = 0
+        for index in 0..<UInt64(configuration.regions) {
+            let end = pages * (index + 1) / UInt64(configuration.regions) * pageSize
+            guard let gpa = PageRange(start: start, size: end - start) else { break }
+            start = end
+            let file = try calling("KVM_CREATE_GUEST_MEMFD", "\(gpa.size) bytes, MMAP | INIT_SHARED") {
+                () throws(Errno) in try vm.createGuestMemfd(size: gpa.size, flags: [.mmap, .initShared])
+            }
+            let mapping = try calling("mmap", "a guest_memfd of \(gpa.size) bytes") { () throws(Errno) in
+                try file.map(offset: 0, length: gpa.size)
+            }
+            var slot = ckvm_userspace_memory_region2()
+            slot.slot = UInt32(index)
+            slot.flags = CKVM_MEM_GUEST_MEMFD
+            slot.guest_phys_addr = gpa.start
+            slot.memory_size = gpa.size
+            slot.userspace_addr = mapping.address
+            slot.guest_memfd = UInt32(bitPattern: file.descriptor)
+            try calling("KVM_SET_USER_MEMORY_REGION2", "slot \(index), \(gpa)") { () throws(Errno) in
+                try vm.setUserMemoryRegion2(slot)
+            }
+            regions.append(MemoryRegion(gpa: gpa, file: file, mapping: mapping))
+        }
+        return GuestMemory(regions: regions, initial: .shared)
+    }
+
+    private static func buildVCPU(
+        _ vm: any KVMVirtualMachine, _ id: Int, _ cpuid: CPUIDTable, _ boot: BootState
+    ) throws(MachineError) -> any KVMVCPU {
+        let vcpu = try calling("KVM_CREATE_VCPU", "vCPU \(id)") { () throws(Errno) in
+            try vm.createVCPU(id: id)
+        }
+        try calling("KVM_SET_CPUID2", "vCPU \(id)") { () throws(Errno) in try vcpu.setCPUID(cpuid) }
+        try calling("KVM_SET_SREGS", "vCPU \(id)") { () throws(Errno) in
+            try vcpu.setSpecialRegisters(boot.specialRegisters(over: vcpu.specialRegisters()))
+        }
+        try calling("KVM_SET_REGS", "vCPU \(id)") { () throws(Errno) in
+            try vcpu.setRegisters(boot.registers(vcpu: id))
+        }
+        return vcpu
+    }
+
+    private func bootInPlace(_ boot: BootState, _ image: BootImage) throws(MachineError) {
+        let information = BootInformation(instruction: configuration.hypercallInstruction)
+        let pieces = boot.structures(boot: information) + image.segments.map { ($0.gpa, $0.bytes) }
+        for (gpa, bytes) in pieces where !bytes.isEmpty {
+            do throws(HostAccessError) {
+                try memory.write(gpa: gpa, bytes)
+            } catch {
+                throw .kernel(
+                    call: "process_vm_writev", errno: error.errno,
+                    attempted: "the image at \(hex(error.gpa)), through the mapping of shared memory",
+                    hint: nil)
+            }
+        }
+        trace?.record(
+            .booted(
+                image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
+                sharedBit: layout.sharedBit), by: .host)
+        guard let all = PageRange(start: 0, size: memory.size) else { return }
+        do throws(ConversionError) {
+            try converter.convert(ConversionRequest(range: all, to: .private, contents: .preserve), by: .host)
+        } catch {
+            throw .conversion(error)
+        }
+    }
+
+    // MARK: running
+
+    /// True once the machine is to end; the run loops look at it after each interruption.
+    var isStopping: Bool { stopping.load(ordering: .acquiring) }
+
+    /// Ends the machine with an outcome, unless it has one. Every vCPU is kicked.
+    public func stop(_ outcome: Outcome) {
+        let first = ending.withLock { ending in
+            defer { ending = ending ?? outcome }
+            return ending == nil
+        }
+        guard first else { return }
+        stopping.store(true, ordering: .releasing)
+        for vcpu in vcpus { vcpu.kick() }
+    }
+
+    /// What happened so far; complete when ``run(timeout:interrupts:)`` has returned.
+    public var statistics: RunStatistics { statistics_.withLock { $0 } }
+    func add(_ statistics: RunStatistics) { statistics_.withLock { $0.add(statistics) } }
+
+    /// Runs the guest to its end.
+    ///
+    /// - Parameters:
+    ///   - timeout: nanoseconds of real time, or nil for none.
+    ///   - interrupts: signals that end the machine.
+    public func run(timeout: UInt64? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
+        let lanes = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
+        let running = Atomic<Int>(lanes.count)
+        let threads = lanes.map { lane in
+            HostThread { [self] in
+                Lane(machine: self, vcpus: lane).run()
+                if running.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 { finished.signal() }
+            }
+        }
+        for thread in threads where thread == nil {
+            stop(
+                .failed(
+                    .kernel(
+                        call: "pthread_create", errno: .resourceTemporarilyUnavailable,
+                        attempted: "a vCPU's thread",
+                        hint: nil)))
+            if running.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 { finished.signal() }
+        }
+        switch finished.wait(timeout: timeout, interrupts: interrupts) {
+        case .signalled: break
+        case .timedOut: stop(.timeLimit(nanoseconds: timeout ?? 0))
+        case .interrupted(let signal): stop(.interrupted(signal: signal))
+        }
+        for thread in threads { thread?.join() }
+        converter.holds.releaseAll()
+        console.flush()
+        let outcome = ending.withLock { $0 } ?? .halted
+        trace?.record(.stopped(outcome.description), by: .host)
+        trace?.flush()
+        return outcome
+    }
+}

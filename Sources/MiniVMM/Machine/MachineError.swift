@@ -1,0 +1,59 @@
+public import SystemPackage
+
+/// The monitor or the host could not do its part. The guest is not to blame.
+public enum MachineError: Error, Sendable {
+    /// Asked for a machine that cannot be.
+    case configuration(String)
+    /// The image cannot be booted.
+    case image(ImageError)
+    /// A call to the kernel failed: its uAPI name, the errno, what was attempted, what would help.
+    case kernel(call: String, errno: Errno, attempted: String, hint: String?)
+    /// A conversion that the machine itself needed.
+    case conversion(ConversionError)
+    /// `KVM_EXIT_MEMORY_FAULT` with `EHWPOISON`: the host's memory failed.
+    case poisoned(vcpu: Int, gpa: UInt64)
+    /// `KVM_EXIT_MEMORY_FAULT` with flag bits that the ABI does not have.
+    case unknownFaultFlags(vcpu: Int, MemoryFault)
+    /// `KVM_RUN` failed with `EFAULT` and without an address.
+    case unexplainedFault(vcpu: Int, rip: UInt64?)
+    /// An exit that the monitor has no use for.
+    case unsupportedExit(vcpu: Int, String)
+}
+
+extension MachineError: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .configuration(let text): return text
+        case .image(let error): return error.description
+        case .kernel(let call, let errno, let attempted, let hint):
+            return "\(call): \(errno) (\(errno.name)) on \(attempted)" + (hint.map { ": \($0)" } ?? "")
+        case .conversion(let error): return error.description
+        case .poisoned(let vcpu, let gpa):
+            return "vCPU \(vcpu): the host's memory behind guest address \(hex(gpa)) has failed (EHWPOISON)"
+        case .unknownFaultFlags(let vcpu, let fault):
+            return
+                "vCPU \(vcpu): the memory fault at \(hex(fault.gpa)) has flags \(hex(fault.flags)), of which "
+                + "\(hex(fault.unknownFlags)) are unknown to this monitor: the kernel is newer than it"
+        case .unexplainedFault(let vcpu, let rip):
+            return "vCPU \(vcpu): KVM_RUN failed with EFAULT and without saying where"
+                + (rip.map { ", at RIP \(hex($0))" } ?? "")
+                + ": the kernel could not reach memory behind a memslot"
+        case .unsupportedExit(let vcpu, let text): return "vCPU \(vcpu): \(text)"
+        }
+    }
+}
+
+/// A number as people write addresses.
+func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
+
+/// Calls the kernel and says what was attempted if it fails.
+func calling<R>(
+    _ call: String, _ attempted: @autoclosure () -> String, hint: (Errno) -> String? = { _ in nil },
+    _ body: () throws(Errno) -> R
+) throws(MachineError) -> R {
+    do throws(Errno) {
+        return try body()
+    } catch {
+        throw .kernel(call: call, errno: error, attempted: attempted(), hint: hint(error))
+    }
+}

@@ -1,0 +1,96 @@
+/// How a machine ended.
+public enum Outcome: Sendable {
+    /// The guest wrote its exit status to port 0xF4.
+    case exited(UInt8)
+    /// Every vCPU halted; nothing can wake them.
+    case halted
+    /// The guest did something that no machine could go on from.
+    case crashed(vcpu: Int, String)
+    /// The same memory fault again and again.
+    case faultLoop(vcpu: Int, MemoryFault, faults: Int, rip: UInt64, String)
+    /// The time limit was reached.
+    case timeLimit(nanoseconds: UInt64)
+    /// A signal asked the monitor to stop.
+    case interrupted(signal: Int32)
+    /// The monitor or the host failed.
+    case failed(MachineError)
+}
+
+extension Outcome {
+    /// The exit status of a command that ran the guest: the guest's own up to 123, 124 time limit, 125 the
+    /// monitor or the host failed, 126 the guest crashed or looped, 128 + signal.
+    public var exitStatus: Int32 {
+        switch self {
+        case .exited(let status): Int32(min(status, 123))
+        case .halted: 0
+        case .crashed, .faultLoop: 126
+        case .timeLimit: 124
+        case .interrupted(let signal): 128 + signal
+        case .failed: 125
+        }
+    }
+
+    /// One word for programs.
+    public var kind: String {
+        switch self {
+        case .exited: "exited"
+        case .halted: "halted"
+        case .crashed: "crashed"
+        case .faultLoop: "fault-loop"
+        case .timeLimit: "time-limit"
+        case .interrupted: "interrupted"
+        case .failed: "failed"
+        }
+    }
+}
+
+extension Outcome: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .exited(let status):
+            status <= 123
+                ? "the guest ended with status \(status)"
+                : "the guest ended with status \(status); statuses above 123 are the monitor's own, so 123 is returned"
+        case .halted: "every vCPU halted with interrupts off, without an exit status"
+        case .crashed(let vcpu, let why): "vCPU \(vcpu) crashed: \(why)"
+        case .faultLoop(let vcpu, let fault, let faults, let rip, let why):
+            "vCPU \(vcpu) makes no progress: \(faults) memory faults in a row, the last at \(hex(fault.gpa)) "
+                + "(wants it \(fault.wants.rawValue)), RIP \(hex(rip)): \(why)"
+        case .timeLimit(let nanoseconds): "the time limit of \(seconds(nanoseconds)) s was reached"
+        case .interrupted(let signal): "interrupted by signal \(signal)"
+        case .failed(let error): error.description
+        }
+    }
+
+    private func seconds(_ nanoseconds: UInt64) -> String {
+        let milliseconds = nanoseconds / 1_000_000
+        let fraction = String(milliseconds % 1000 + 1000).dropFirst()
+        return milliseconds % 1000 == 0 ? "\(milliseconds / 1000)" : "\(milliseconds / 1000).\(fraction)"
+    }
+}
+
+/// Counts of what happened while a machine ran.
+public struct RunStatistics: Sendable, Equatable {
+    public var exits: UInt64 = 0
+    public var portExits: UInt64 = 0
+    public var hypercalls: UInt64 = 0
+    public var memoryFaults: UInt64 = 0
+    /// Memory faults whose page was already in the wanted state.
+    public var raceFaults: UInt64 = 0
+    /// Conversions that succeeded, asked for by the guest in either way.
+    public var conversions: UInt64 = 0
+    public var failedConversions: UInt64 = 0
+    /// Answers of `EAGAIN` to `KVM_SET_MEMORY_ATTRIBUTES2`.
+    public var busyAnswers: UInt64 = 0
+
+    mutating func add(_ other: RunStatistics) {
+        exits += other.exits
+        portExits += other.portExits
+        hypercalls += other.hypercalls
+        memoryFaults += other.memoryFaults
+        raceFaults += other.raceFaults
+        conversions += other.conversions
+        failedConversions += other.failedConversions
+        busyAnswers += other.busyAnswers
+    }
+}
