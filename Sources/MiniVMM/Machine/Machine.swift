@@ -55,7 +55,7 @@ public final class Machine: Sendable {
     private let ending = Mutex<Outcome?>(nil)
     private let stopping = Atomic<Bool>(false)
     private let finished: EventDescriptor
-    private let statistics_ = Mutex(RunStatistics())
+    private let counters = Mutex(RunStatistics())
 
     /// Builds the machine and puts the image into its memory: written while its pages are shared, then converted
     /// to private in place, contents preserved. No copy stays behind.
@@ -74,10 +74,15 @@ public final class Machine: Sendable {
         layout = try GuestLayout(
             ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit,
             gigabytePages: cpuid.hasGigabytePages, image: image)
-        let vm = try calling(
-            "KVM_CREATE_VM", "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
-            hint: { $0 == .invalidArgument ? Machine.noVMHint(kernel, sharedBit) : nil }
-        ) { () throws(Errno) in try kernel.createVM(.softwareProtected, sharedBit: sharedBit) }
+        let vm: any KVMVirtualMachine
+        do throws(Errno) {
+            vm = try kernel.createVM(.softwareProtected, sharedBit: sharedBit)
+        } catch {
+            throw .kernel(
+                call: "KVM_CREATE_VM", errno: error,
+                attempted: "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
+                hint: error == .invalidArgument ? Machine.noVMHint(kernel, sharedBit) : nil)
+        }
         self.vm = vm
         memory = try Machine.buildMemory(vm, configuration)
         converter = Converter(
@@ -201,8 +206,8 @@ public final class Machine: Sendable {
     }
 
     /// What happened so far; complete when ``run(timeout:interrupts:)`` has returned.
-    public var statistics: RunStatistics { statistics_.withLock { $0 } }
-    func add(_ statistics: RunStatistics) { statistics_.withLock { $0.add(statistics) } }
+    public var statistics: RunStatistics { counters.withLock { $0 } }
+    func add(_ statistics: RunStatistics) { counters.withLock { $0.add(statistics) } }
 
     /// Runs the guest to its end.
     ///

@@ -48,12 +48,11 @@ func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
 
 /// Calls the kernel and says what was attempted if it fails.
 func calling<R>(
-    _ call: String, _ attempted: @autoclosure () -> String, hint: (Errno) -> String? = { _ in nil },
-    _ body: () throws(Errno) -> R
+    _ call: String, _ attempted: @autoclosure () -> String, _ body: () throws(Errno) -> R
 ) throws(MachineError) -> R {
     do throws(Errno) {
         return try body()
     } catch {
-        throw .kernel(call: call, errno: error, attempted: attempted(), hint: hint(error))
+        throw .kernel(call: call, errno: error, attempted: attempted(), hint: nil)
     }
 }

@@ -1,0 +1,241 @@
+import CKVMShim
+public import SystemPackage
+
+/// What a kernel does when it is asked, found out on scratch VMs. Numbers of capabilities decide nothing.
+public struct KernelProbe: Sendable {
+    /// One question with its answer.
+    public struct Finding: Sendable {
+        public enum Verdict: String, Sendable {
+            case yes, no, unknown
+        }
+        /// A short key for programs.
+        public let key: String
+        public let question: String
+        public let verdict: Verdict
+        /// What the kernel answered.
+        public let answer: String
+        /// What that means for who runs guests here.
+        public let meaning: String
+    }
+
+    private let kernel: any KVMInterface
+
+    public init(_ kernel: any KVMInterface) { self.kernel = kernel }
+
+    /// Converts one page to and fro on a scratch VM of two pages.
+    ///
+    /// - Returns: nil if that works, else the call that failed with its errno.
+    public func conversionFailure() -> (call: String, errno: Errno)? {
+        var call = "KVM_CREATE_VM(KVM_X86_SW_PROTECTED_VM)"
+        do throws(Errno) {
+            let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            call = "KVM_CREATE_GUEST_MEMFD(MMAP | INIT_SHARED)"
+            let file = try vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap, .initShared])
+            call = "KVM_SET_MEMORY_ATTRIBUTES2"
+            for attributes in [CKVM_MEMORY_ATTRIBUTE_PRIVATE, 0] {
+                var request = ckvm_memory_attributes2()
+                request.size = pageSize
+                request.attributes = attributes
+                try file.setMemoryAttributes2(&request)
+            }
+            return nil
+        } catch {
+            return (call, error)
+        }
+    }
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` with size 0: `EINVAL` where it exists, `ENOTTY` where it does not.
+    private func conversionIoctl(_ vm: any KVMVirtualMachine) -> Finding {
+        let key = "in-place-conversion"
+        let question = "KVM_SET_MEMORY_ATTRIBUTES2 on a guest_memfd"
+        do throws(Errno) {
+            let file = try vm.createGuestMemfd(size: pageSize, flags: [])
+            var request = ckvm_memory_attributes2()
+            do throws(Errno) {
+                try file.setMemoryAttributes2(&request)
+            } catch {
+                switch error {
+                case .inappropriateIOCTLForDevice:
+                    return Finding(
+                        key: key, question: question, verdict: .no, answer: "ENOTTY",
+                        meaning: "this kernel cannot convert in place (Linux 7.4 can); an adapter does it with memslots")
+                case .invalidArgument:
+                    if let failure = conversionFailure() {
+                        return Finding(
+                            key: key, question: question, verdict: .no,
+                            answer: "\(failure.call): \(failure.errno.name)",
+                            meaning: "the call is there, but a conversion to private and back did not work")
+                    }
+                    return Finding(
+                        key: key, question: question, verdict: .yes, answer: "converted a page to and fro",
+                        meaning: "the interface this tool is about: conversions are the kernel's own")
+                default: break
+                }
+                return Finding(
+                    key: key, question: question, verdict: .unknown, answer: error.name,
+                    meaning: "an answer that no known version gives to size 0")
+            }
+            return Finding(
+                key: key, question: question, verdict: .unknown, answer: "size 0 was accepted",
+                meaning: "no known version accepts that: something else answers this number")
+        } catch {
+            return Finding(
+                key: key, question: question, verdict: .no, answer: "no guest_memfd: \(error.name)",
+                meaning: "there is nothing to convert")
+        }
+    }
+
+    /// Everything, in the order in which it is told.
+    public func findings() -> [Finding] {
+        var findings: [Finding] = []
+        let vm: any KVMVirtualMachine
+        do throws(Errno) {
+            vm = try kernel.createVM(.default, sharedBit: nil)
+        } catch {
+            return [
+                Finding(
+                    key: "create-vm", question: "KVM_CREATE_VM", verdict: .no, answer: error.name,
+                    meaning: "no guest can run here")
+            ]
+        }
+        findings.append(
+            Finding(
+                key: "create-vm", question: "KVM_CREATE_VM", verdict: .yes, answer: "made a VM",
+                meaning: "guests can be built"))
+        findings.append(softwareProtected())
+        findings.append(guestMemfd(vm))
+        let protected = try? kernel.createVM(.softwareProtected, sharedBit: nil)
+        findings.append(conversionIoctl(protected ?? vm))
+        findings.append(perVMAttributes(vm))
+        return findings
+    }
+
+    private func softwareProtected() -> Finding {
+        let key = "sw-protected-vm"
+        let question = "a software-protected VM (type 1)"
+        do throws(Errno) {
+            _ = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            return Finding(
+                key: key, question: question, verdict: .yes, answer: "made one",
+                meaning: "guests have private memory, without hardware behind it")
+        } catch {
+            return Finding(
+                key: key, question: question, verdict: .no, answer: error.name,
+                meaning: "no VM type with private memory (KVM_SW_PROTECTED_VM is off in this kernel)")
+        }
+    }
+
+    private func guestMemfd(_ vm: any KVMVirtualMachine) -> Finding {
+        let key = "guest-memfd"
+        let question = "guest_memfd on a default VM"
+        var accepted: [String] = []
+        for (flags, name): (GuestMemfdFlags, String) in [
+            ([], "0"), (.mmap, "MMAP"), (.initShared, "INIT_SHARED"), ([.mmap, .initShared], "MMAP | INIT_SHARED"),
+        ] where (try? vm.createGuestMemfd(size: pageSize, flags: flags)) != nil {
+            accepted.append(name)
+        }
+        guard !accepted.isEmpty else {
+            return Finding(
+                key: key, question: question, verdict: .no, answer: "refused with any flags",
+                meaning: "guest RAM will be an ordinary memfd")
+        }
+        let mappable =
+            (try? vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared]))
+            .map { (try? $0.map(offset: 0, length: pageSize)) != nil } ?? false
+        return Finding(
+            key: key, question: question, verdict: mappable ? .yes : .no,
+            answer: "flags accepted: " + accepted.joined(separator: ", "),
+            meaning: mappable
+                ? "guest RAM is a real guest_memfd that the host can map"
+                : "the host cannot map it, so guest RAM will be an ordinary memfd")
+    }
+
+    private func perVMAttributes(_ vm: any KVMVirtualMachine) -> Finding {
+        let bits = (try? (kernel.createVM(.softwareProtected, sharedBit: nil)).checkExtension(.memoryAttributes)) ?? 0
+        return Finding(
+            key: "per-vm-attributes", question: "per-VM attributes (Linux 6.8 to 7.3)",
+            verdict: bits & 8 != 0 ? .yes : .no, answer: "KVM_CAP_MEMORY_ATTRIBUTES = \(bits) on the VM",
+            meaning: bits & 8 != 0
+                ? "private and shared memory in two backings; contents do not survive a conversion"
+                : "nothing is lost: that interface cannot keep contents")
+    }
+
+    // MARK: what a guest can do
+
+    /// Boots a few instructions and says how they ended.
+    ///
+    /// - Parameter timeout: nanoseconds; some kernels execute some instructions for ever.
+    private func run(
+        _ code: [UInt8], timeout: UInt64, _ change: (inout MachineConfiguration) -> Void
+    ) -> (Outcome, RunStatistics) {
+        var configuration = MachineConfiguration()
+        configuration.ramSize = 4 << 20
+        change(&configuration)
+        do throws(MachineError) {
+            let image: BootImage
+            do throws(ImageError) { image = try BootImage.flat(code) } catch { throw .image(error) }
+            let machine = try Machine(
+                kernel: kernel, configuration: configuration, image: image, console: Console(nil))
+            return (machine.run(timeout: timeout), machine.statistics)
+        } catch {
+            return (.failed(error), RunStatistics())
+        }
+    }
+
+    /// Runs a guest that only exits.
+    public func guestRuns() -> Finding {
+        // mov $42, %al; out %al, $0xf4
+        let (outcome, _) = run([0xb0, 42, 0xe6, 0xf4], timeout: 2_000_000_000) { _ in }
+        if case .exited(42) = outcome {
+            return Finding(
+                key: "guest", question: "a guest in 64-bit mode", verdict: .yes, answer: "ran and exited",
+                meaning: "payloads run")
+        }
+        return Finding(
+            key: "guest", question: "a guest in 64-bit mode", verdict: .no, answer: outcome.description,
+            meaning: "payloads do not run on this kernel")
+    }
+
+    /// Runs a guest that reads its own page through the shared alias.
+    public func twoDoors() -> Finding {
+        // mov 0x18(%rdi), %rbx; mov 0x38(%rdi), %rcx; mov (%rbx,%rcx), %al; out %al, $0xf4
+        let code: [UInt8] = [0x48, 0x8b, 0x5f, 0x18, 0x48, 0x8b, 0x4f, 0x38, 0x8a, 0x04, 0x0b, 0xe6, 0xf4]
+        let (outcome, statistics) = run(code, timeout: 2_000_000_000) { $0.doors = .two }
+        if case .exited(0) = outcome, statistics.conversions == 1 {
+            return Finding(
+                key: "two-doors", question: "two doors (implicit conversion)", verdict: .yes,
+                answer: "an access through the shared alias was a memory fault, and completed",
+                meaning: "guests that convert by touching memory run")
+        }
+        return Finding(
+            key: "two-doors", question: "two doors (implicit conversion)", verdict: .no,
+            answer: outcome.description, meaning: "only guests that convert by call run")
+    }
+
+    /// Runs a guest that asks by VMMCALL.
+    ///
+    /// - Parameter timeout: nanoseconds; a kernel that cannot do it may never return.
+    public func hypercallInstruction(timeout: UInt64 = 20_000_000) -> Finding {
+        let key = "hypercall-instruction"
+        let question = "KVM_HC_MAP_GPA_RANGE by VMMCALL"
+        // mov 0x38(%rdi), %rbx; mov $1, %ecx; xor %edx, %edx; mov $12, %eax; vmmcall; out %al, $0xf4
+        let code: [UInt8] = [
+            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0x31, 0xd2, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9, 0xe6, 0xf4,
+        ]
+        let (outcome, statistics) = run(code, timeout: timeout) { $0.hypercallInstruction = true }
+        switch outcome {
+        case .exited(0) where statistics.hypercalls == 1:
+            return Finding(
+                key: key, question: question, verdict: .yes, answer: "KVM_EXIT_HYPERCALL",
+                meaning: "guests ask by the instruction, as under any confidential-VM host")
+        case .timeLimit:
+            return Finding(
+                key: key, question: question, verdict: .no, answer: "never returned",
+                meaning: "guests ask through port 0xe8 with the same registers")
+        default:
+            return Finding(
+                key: key, question: question, verdict: .no, answer: outcome.description,
+                meaning: "guests ask through port 0xe8 with the same registers")
+        }
+    }
+}

@@ -1,0 +1,51 @@
+import ArgumentParser
+
+/// A size on the command line: bytes, or with K, M, G, T for powers of 1024; `0x` for hex.
+struct ByteCount: ExpressibleByArgument {
+    let bytes: UInt64
+
+    init(bytes: UInt64) { self.bytes = bytes }
+
+    init?(argument: String) {
+        var digits = argument[...]
+        var scale: UInt64 = 1
+        if !argument.lowercased().hasPrefix("0x"), let last = argument.last,
+            let power = "kmgt".firstIndex(of: Character(last.lowercased()))
+        {
+            scale = 1 << (10 * UInt64("kmgt".distance(from: "kmgt".startIndex, to: power) + 1))
+            digits = argument.dropLast()
+        }
+        let value =
+            digits.lowercased().hasPrefix("0x") ? UInt64(digits.dropFirst(2), radix: 16) : UInt64(digits)
+        guard let value, case let (bytes, overflow) = value.multipliedReportingOverflow(by: scale), !overflow else {
+            return nil
+        }
+        self.bytes = bytes
+    }
+
+    var defaultValueDescription: String { Self.text(bytes) }
+
+    /// The shortest exact form.
+    static func text(_ bytes: UInt64) -> String {
+        for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")]
+        where bytes != 0 && bytes % (1 << UInt64(shift)) == 0 { return "\(bytes >> UInt64(shift)) \(unit)" }
+        return "\(bytes) bytes"
+    }
+}
+
+/// A time on the command line, in seconds, with decimals.
+struct Seconds: ExpressibleByArgument {
+    let nanoseconds: UInt64
+
+    init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
+
+    init?(argument: String) {
+        guard let value = Double(argument), value.isFinite, value >= 0, value <= 1e9 else { return nil }
+        nanoseconds = UInt64(value * 1e9)
+    }
+
+    var defaultValueDescription: String {
+        let seconds = Double(nanoseconds) / 1e9
+        return seconds == seconds.rounded() ? String(Int(seconds)) : String(seconds)
+    }
+}

@@ -1,0 +1,72 @@
+import Glibc
+import MiniVMM
+import SystemPackage
+
+/// Where text goes, and what it may look like there.
+struct Terminal {
+    let descriptor: FileDescriptor
+    /// Colour: only on a terminal, and not under NO_COLOR or TERM=dumb.
+    let colour: Bool
+    /// Drawing characters: only where the locale says UTF-8.
+    let unicode: Bool
+    /// Columns, 80 where nobody knows.
+    let width: Int
+
+    static let output = Terminal(.standardOutput)
+    static let diagnostics = Terminal(.standardError)
+
+    init(_ descriptor: FileDescriptor) {
+        self.descriptor = descriptor
+        let isTerminal = isatty(descriptor.rawValue) == 1
+        let plain = (environment("NO_COLOR") ?? "") != "" || environment("TERM") == "dumb"
+        colour = isTerminal && !plain
+        let locale = [environment("LC_ALL"), environment("LC_CTYPE"), environment("LANG")]
+            .compactMap { $0 }.first { !$0.isEmpty } ?? ""
+        let folded = locale.lowercased()
+        unicode = folded.contains("utf-8") || folded.contains("utf8")
+        var size = winsize()
+        let known = isTerminal && unsafe ioctl(descriptor.rawValue, UInt(TIOCGWINSZ), &size) == 0
+        width = known && size.ws_col > 0 ? Int(size.ws_col) : 80
+    }
+
+    enum Style: String {
+        case bold = "1"
+        case dim = "2"
+        case `private` = "34"
+        case shared = "33"
+        case held = "35"
+        case good = "32"
+        case bad = "31"
+    }
+
+    func styled(_ text: String, _ style: Style) -> String {
+        colour ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
+    }
+
+    func print(_ text: String = "") {
+        // A reader that went away is no reason to die of a trap; the command ends with SIGPIPE's meaning instead.
+        _ = try? descriptor.writeAll((text + "\n").utf8)
+    }
+
+    /// Prints a paragraph folded to the width, each line indented.
+    func paragraph(_ text: String, indent: Int = 0) {
+        let limit = max(20, min(width, 100) - indent)
+        var line = ""
+        for word in text.split(separator: " ") {
+            if !line.isEmpty, line.count + 1 + word.count > limit {
+                print(String(repeating: " ", count: indent) + line)
+                line = ""
+            }
+            line += (line.isEmpty ? "" : " ") + word
+        }
+        if !line.isEmpty { print(String(repeating: " ", count: indent) + line) }
+    }
+}
+
+/// An environment variable.
+func environment(_ name: String) -> String? {
+    unsafe getenv(name).map { unsafe String(cString: $0) }
+}
+
+/// `0x` and hex digits.
+func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
