@@ -1,0 +1,133 @@
+import CKVMShim
+import SystemPackage
+
+/// A memslot of the kernel below.
+struct BaseSlot: Hashable {
+    /// Guest-physical address, with the shared bit where it is the shared door.
+    let gpa: UInt64
+    /// Bytes.
+    let size: UInt64
+    /// Where the kernel's own accesses go.
+    let userspaceAddress: UInt64
+    /// The guest_memfd that it is bound to, nil for a memfd.
+    let guestMemfd: Int32?
+    /// Bytes from the start of the file.
+    let offset: UInt64
+
+    func region(id: UInt32) -> ckvm_userspace_memory_region2 {
+        var region = ckvm_userspace_memory_region2()
+        region.slot = id
+        region.guest_phys_addr = gpa
+        region.memory_size = size
+        region.userspace_addr = userspaceAddress
+        if let guestMemfd {
+            region.flags = CKVM_MEM_GUEST_MEMFD
+            region.guest_memfd = UInt32(bitPattern: guestMemfd)
+            region.guest_memfd_offset = offset
+        }
+        return region
+    }
+}
+
+/// The memslots that exist below, and their numbers. Guarded by the lock of ``TrapVM/memory``; the gate is
+/// closed while one changes.
+struct BaseSlots {
+    private let vm: any KVMVirtualMachine
+    /// `KVM_SET_USER_MEMORY_REGION`, where the kernel has no newer one (before 6.8).
+    private let old: LinuxVM?
+    private let limit: Int
+    /// By guest-physical address.
+    private var carved: [UInt64: UInt32] = [:]
+    private var freeIDs: [UInt32] = []
+    private var nextID: UInt32 = 0
+
+    init(_ vm: any KVMVirtualMachine, limit: Int?) throws(Errno) {
+        self.vm = vm
+        self.limit = try min(vm.checkExtension(.memslots), limit ?? .max)
+        old = try vm.checkExtension(.userMemory2) > 0 ? nil : vm as? LinuxVM
+    }
+
+    private var used: Int { Int(nextID) - freeIDs.count }
+
+    /// A number for a slot that is not carved.
+    mutating func takeID() throws(Errno) -> UInt32 {
+        if let id = freeIDs.popLast() { return id }
+        guard Int(nextID) < limit else { throw .noMemory }
+        defer { nextID += 1 }
+        return nextID
+    }
+
+    mutating func giveBack(_ id: UInt32) { freeIDs.append(id) }
+
+    /// Whether ``change(_:)`` has slots enough.
+    func hasRoom(for change: Change) -> Bool {
+        used - change.gone.count + change.new.count <= limit
+    }
+
+    /// Slots that go and slots that come.
+    struct Change {
+        var gone: [BaseSlot] = []
+        var new: [BaseSlot] = []
+
+        var isEmpty: Bool { gone.isEmpty && new.isEmpty }
+
+        /// What is in only one of the two stays out: only what differs is carved anew.
+        mutating func add(from before: [BaseSlot], to after: [BaseSlot]) {
+            let kept = Set(before).intersection(after)
+            gone += before.filter { !kept.contains($0) }
+            new += after.filter { !kept.contains($0) }
+        }
+    }
+
+    /// All or nothing.
+    mutating func apply(_ change: Change) throws(Errno) {
+        guard hasRoom(for: change) else { throw .noMemory }
+        var deleted = 0
+        var created = 0
+        do {
+            for slot in change.gone {
+                try delete(slot)
+                deleted += 1
+            }
+            for slot in change.new {
+                try create(slot)
+                created += 1
+            }
+        } catch {
+            // What existed a moment ago can exist again. Should the kernel refuse even that, the guest's
+            // accesses there leave as MMIO, and are finished one by one, since the page's state allows them.
+            for slot in change.new.prefix(created).reversed() { try? delete(slot) }
+            for slot in change.gone.prefix(deleted).reversed() { try? create(slot) }
+            throw error
+        }
+    }
+
+    private mutating func create(_ slot: BaseSlot) throws(Errno) {
+        let id = try takeID()
+        do {
+            try set(slot.region(id: id))
+        } catch {
+            giveBack(id)
+            throw error
+        }
+        carved[slot.gpa] = id
+    }
+
+    private mutating func delete(_ slot: BaseSlot) throws(Errno) {
+        guard let id = carved[slot.gpa] else { return }
+        var region = ckvm_userspace_memory_region2()
+        region.slot = id
+        try set(region)
+        carved[slot.gpa] = nil
+        giveBack(id)
+    }
+
+    /// One call to the kernel below.
+    func set(_ region: ckvm_userspace_memory_region2) throws(Errno) {
+        guard let old else { return try vm.setUserMemoryRegion2(region) }
+        try old.setUserMemoryRegion(
+            ckvm_userspace_memory_region(
+                slot: region.slot, flags: region.flags, guest_phys_addr: region.guest_phys_addr,
+                memory_size: region.memory_size, userspace_addr: region.userspace_addr))
+    }
+}

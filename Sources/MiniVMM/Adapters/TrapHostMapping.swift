@@ -1,0 +1,102 @@
+import CKVMShim
+import Synchronization
+import SystemPackage
+
+/// A host mapping whose private pages cannot be touched: PROT_NONE, so that whoever tries gets what the kernel
+/// says. Over a kernel whose mappings are no memory of this process, the same by looking at the map.
+final class TrapHostMapping: HostMapping {
+    private let base: any HostMapping
+    private let file: Int
+    /// The pages of the file that are mapped.
+    private let pages: PageRange
+    private let vm: TrapVM
+    private let isProtectable: Bool
+
+    init(_ base: any HostMapping, of file: Int, pages: PageRange, in vm: TrapVM) {
+        self.base = base
+        self.file = file
+        self.pages = pages
+        self.vm = vm
+        isProtectable = base is LinuxHostMapping
+    }
+
+    var address: UInt64 { base.address }
+    var length: UInt64 { base.length }
+
+    /// Gives the mapped part of `range` the access that its states allow. The lock of ``TrapVM/memory`` is held.
+    func protect(_ range: PageRange, as attributes: AttributeMap) throws(Errno) {
+        guard isProtectable, let range = range.intersection(pages) else { return }
+        for run in attributes.runs(in: range) {
+            let start = address + (run.range.start - pages.start)
+            _ = try value(ckvm_mprotect(start, run.range.size, run.state == .shared))
+        }
+    }
+
+    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+        if isProtectable { return unsafe try base.read(at: offset, into: buffer) }
+        return try vm.memory.withLock { memory throws(Errno) in
+            let count = try memory.touchable(offset, buffer.count, self.file, self.pages)
+            return unsafe try self.base.read(at: offset, into: .init(rebasing: buffer[..<count]))
+        }
+    }
+
+    func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
+        if isProtectable { return unsafe try base.write(at: offset, from: buffer) }
+        return try vm.memory.withLock { memory throws(Errno) in
+            let count = try memory.touchable(offset, buffer.count, self.file, self.pages)
+            return unsafe try self.base.write(at: offset, from: .init(rebasing: buffer[..<count]))
+        }
+    }
+
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try vm.memory.withLock { memory throws(Errno) in
+            if !isProtectable, let count = Int(exactly: length),
+                try memory.touchable(offset, count, file, pages) < count
+            {
+                throw .badAddress
+            }
+            let hold = try base.hold(at: offset, length: length)
+            let number = memory.number()
+            if let held = PageRange.covering(start: pages.start + offset, size: length) {
+                memory.files[file]?.holds[number] = held.chunks(of: pageSize).map(\.start)
+            }
+            return TrapHold(hold, number: number, file: file, in: vm)
+        }
+    }
+}
+
+extension TrapMemory {
+    /// Bytes from `offset` in a mapping of `pages` up to the first page that the host may not touch.
+    fileprivate func touchable(
+        _ offset: UInt64, _ count: Int, _ file: Int, _ pages: PageRange
+    ) throws(Errno) -> Int {
+        guard count > 0 else { return 0 }
+        guard offset < pages.size, UInt64(count) <= pages.size - offset, let file = files[file],
+            let run = file.attributes.run(containing: pages.start + offset), run.state == .shared
+        else { throw .badAddress }
+        return min(count, Int(clamping: run.range.end - (pages.start + offset)))
+    }
+}
+
+/// A hold that the adapter knows of.
+final class TrapHold: PageHold {
+    private let base: any PageHold
+    private let number: Int
+    private let file: Int
+    private let vm: TrapVM
+
+    init(_ base: any PageHold, number: Int, file: Int, in vm: TrapVM) {
+        self.base = base
+        self.number = number
+        self.file = file
+        self.vm = vm
+    }
+
+    deinit { release() }
+
+    /// The kernel's reference first: a page is free to convert only when it is really free.
+    func release() {
+        base.release()
+        vm.memory.withLock { $0.files[file]?.holds[number] = nil }
+    }
+}
