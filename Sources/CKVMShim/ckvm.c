@@ -64,9 +64,15 @@ long ckvm_install_kick_handler(void) {
 
 long ckvm_kick_thread(int tid) { return result(syscall(SYS_tgkill, getpid(), tid, SIGUSR1)); }
 
-int ckvm_thread_id(void) {
+int ckvm_kickable_thread_id(void) {
     static __thread int tid;
-    if (tid == 0) tid = (int)syscall(SYS_gettid);
+    if (tid == 0) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, SIGUSR1);
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        tid = (int)syscall(SYS_gettid);
+    }
     return tid;
 }
 

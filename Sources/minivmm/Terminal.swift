@@ -25,7 +25,8 @@ struct Terminal {
         let folded = locale.lowercased()
         unicode = folded.contains("utf-8") || folded.contains("utf8")
         var size = winsize()
-        let known = isTerminal && unsafe ioctl(descriptor.rawValue, UInt(TIOCGWINSZ), &size) == 0
+        let answer = unsafe ioctl(descriptor.rawValue, UInt(TIOCGWINSZ), &size)
+        let known = isTerminal && answer == 0
         width = known && size.ws_col > 0 ? Int(size.ws_col) : 80
     }
 

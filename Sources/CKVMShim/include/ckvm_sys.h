@@ -48,8 +48,9 @@ static inline uint8_t ckvm_immediate_exit(const struct ckvm_run *_Nonnull run) {
 long ckvm_install_kick_handler(void);
 /// Sends it to one thread of this process.
 long ckvm_kick_thread(int tid);
-/// gettid(2), asked once a thread: KVM_RUN is called too often for a system call each time.
-int ckvm_thread_id(void);
+/// gettid(2), asked once a thread: KVM_RUN is called too often for a system call each time. That first time the
+/// kick signal is unblocked too, because threads of a pool come with every signal blocked.
+int ckvm_kickable_thread_id(void);
 
 /// eventfd(2), and its one use: becoming readable.
 long ckvm_eventfd(void);

@@ -168,7 +168,7 @@ public final class LinuxVCPU: KVMVCPU {
     public func run() throws(Errno) {
         // A failing KVM_RUN may leave the previous reason in place.
         runPage.exitReason = CKVM_EXIT_UNKNOWN
-        runner.store(currentThreadID(), ordering: .sequentiallyConsistent)
+        runner.store(ckvm_kickable_thread_id(), ordering: .sequentiallyConsistent)
         defer { runner.store(0, ordering: .releasing) }
         try ioctl(vcpu, CKVM_RUN, retryOnInterrupt: false)
     }
@@ -211,8 +211,4 @@ public final class LinuxVCPU: KVMVCPU {
             for (index, entry) in table.entries.enumerated() { unsafe slots[index] = entry }
         }
         try ioctl(vcpu, CKVM_SET_CPUID2, &request)
-    }
-
-    /// gettid(2), once a thread.
-    private func currentThreadID() -> Int32 { ckvm_thread_id() }
-}
+    }}
