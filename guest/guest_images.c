@@ -1,0 +1,27 @@
+#include "guest_images.h"
+
+// One entry in the section guest_table is made by each guest's support.h; the linker gathers them and names both ends.
+struct entry {
+    const char *name;
+    const uint8_t *start;
+    const uint8_t *end;
+};
+
+extern const struct entry first[] __asm__("__start_guest_table") __attribute__((visibility("hidden")));
+extern const struct entry last[] __asm__("__stop_guest_table") __attribute__((visibility("hidden")));
+
+size_t guest_image_count(void) {
+    return (size_t)(last - first);
+}
+
+const char *guest_image_name(size_t index) {
+    return index < guest_image_count() ? first[index].name : 0;
+}
+
+const uint8_t *guest_image_start(size_t index) {
+    return index < guest_image_count() ? first[index].start : 0;
+}
+
+size_t guest_image_size(size_t index) {
+    return index < guest_image_count() ? (size_t)(first[index].end - first[index].start) : 0;
+}

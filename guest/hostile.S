@@ -1,0 +1,239 @@
+// hostile: everything that a guest must not get away with.
+//
+// It shows that a monitor trusts nothing. Requests that make no sense are answered with -EINVAL, valid ones for memory that the host
+// cannot touch with -EFAULT, and numbers that nobody knows with -ENOSYS (the monitor) or -1000 (KVM itself). Ports
+// that nobody listens to are read and written in every size. When all is over no byte of memory and no page's state has changed.
+// Ends with exit status 0.
+#define GUEST "hostile"
+#include "support.h"
+
+#define PAGES 8                         // R14: four shared pages, then four private ones
+#define BYTES (PAGES * 4096)
+#define UNDEFINED_PORT 0x2e4            // nothing on a PC ever lived there
+#define UNKNOWN_CALL 0x4d5600ff
+
+// A conversion of R12 pages at R11 must be -EINVAL, in both directions.
+.macro malformed what
+    to_shared %r11, %r12
+    expect_result -EINVAL, "to shared: \what"
+    to_private %r11, %r12
+    expect_result -EINVAL, "to private: \what"
+.endm
+
+// A service with RBX = address, RCX = pages or value, RDX = 0.
+.macro ask number, address, argument, want, what
+    mov     \address, %rbx
+    mov     \argument, %rcx
+    xor     %edx, %edx
+    service \number
+    expect_result \want, "\what"
+.endm
+
+// A valid page, with attributes that nobody knows.
+.macro unknown_attribute bits
+    mov     %r14, %rbx
+    mov     $1, %ecx
+    mov     $(\bits), %rdx
+    hypercall HC_MAP_GPA_RANGE
+    expect_result -EINVAL, "the unknown attribute \bits"
+.endm
+
+    begin
+    need_one_door
+    need_free PAGES + 1
+    mov     BOOT_RAM_SIZE(%r15), %r13   // R13 = the end of RAM
+    lea     4 * 4096(%r14), %r10        // R10 = the first private page
+    to_shared %r14, $4
+    expect_result 0, "preparing shared pages"
+    to_private %r10, $4
+    expect_result 0, "preparing private pages"
+    fill    %r14, $BYTES, $8, %r14
+
+    print   "Ranges that are none:"
+    mov     $1, %r12d
+    lea     1(%r14), %r11
+    malformed "an address one byte into a page"
+    lea     0x800(%r14), %r11
+    malformed "an address half into a page"
+    mov     %r14, %r11
+    xor     %r12d, %r12d
+    malformed "no pages"
+    mov     $-1, %r12
+    malformed "2^64 - 1 pages"
+    mov     $1 << 52, %r12
+    malformed "2^52 pages, whose bytes wrap to none"
+    mov     $(1 << 52) + 1, %r12
+    malformed "2^52 + 1 pages, whose bytes wrap to one page"
+    mov     $-4096, %r11
+    mov     $2, %r12d
+    malformed "a range that wraps to address 0"
+    print   " EINVAL\n"
+
+    print   "Ranges that are not ours:"
+    mov     %r13, %r11
+    mov     $1, %r12d
+    malformed "the page after RAM"
+    lea     -4096(%r13), %r11
+    mov     $2, %r12d
+    malformed "two pages, the second of which lies after RAM"
+    mov     %r14, %r11
+    mov     $1 << 40, %r12
+    malformed "2^40 pages"
+    mov     $-4096, %r11
+    mov     $1, %r12d
+    malformed "the last page that a number can name"
+    mov     $1 << 46, %r11
+    or      %r14, %r11
+    malformed "an address with the bit 46, a usual shared bit"
+    mov     $1 << 63, %r11
+    or      %r14, %r11
+    malformed "an address with the bit 63"
+    print   " EINVAL\n"
+
+    print   "Attributes that nobody knows:"
+    unknown_attribute 0x20
+    unknown_attribute 0x400
+    unknown_attribute 1 << 31
+    unknown_attribute 1 << 32
+    unknown_attribute 1 << 63
+    unknown_attribute -1
+    print   " EINVAL\n"
+
+    print   "Calls that nobody knows:"
+    service UNKNOWN_CALL
+    call    expect_unknown
+    mov     $-1, %rax
+    out     %eax, $PORT_HYPERCALL
+    call    expect_unknown
+    xor     %eax, %eax
+    out     %eax, $PORT_HYPERCALL
+    call    expect_unknown
+    hypercall UNKNOWN_CALL              // by instruction, where there is one
+    call    expect_unknown
+    print   " ENOSYS\n"
+
+    print   "The host is sent where it must not go:"
+    ask     HC_PEEK, %r13, $0, -EINVAL, "reading after RAM"
+    lea     -4(%r13), %r11
+    ask     HC_PEEK, %r11, $0, -EINVAL, "reading across the end of RAM"
+    ask     HC_PEEK, $-4, $0, -EINVAL, "reading eight bytes that wrap to address 0"
+    ask     HC_PEEK, $-4096, $0, -EINVAL, "reading at the end of all addresses"
+    ask     HC_POKE, %r13, $0, -EINVAL, "writing after RAM"
+    ask     HC_POKE, %r11, $0, -EINVAL, "writing across the end of RAM"
+    ask     HC_POKE, $-4, $0, -EINVAL, "writing eight bytes that wrap to address 0"
+    ask     HC_STATE, %r13, $0, -EINVAL, "the state of the page after RAM"
+    ask     HC_STATE, $-4096, $0, -EINVAL, "the state of the last page that a number can name"
+    ask     HC_PEEK, %r10, $0, -EFAULT, "reading a private page"
+    ask     HC_POKE, %r10, $0, -EFAULT, "writing a private page"
+    lea     -4(%r10), %r11
+    ask     HC_PEEK, %r11, $0, -EFAULT, "reading across a shared and a private page"
+    mov     (%r11), %r9                 // whoever writes half of it has changed nothing
+    ask     HC_POKE, %r11, %r9, -EFAULT, "writing across a shared and a private page"
+    print   " EINVAL, EFAULT\n"
+
+    print   "Pages to hold that cannot be held:"
+    ask     HC_HOLD, %r14, $0, -EINVAL, "holding no pages"
+    lea     1(%r14), %r11
+    ask     HC_HOLD, %r11, $1, -EINVAL, "holding a page that begins within another"
+    ask     HC_HOLD, %r13, $1, -EINVAL, "holding the page after RAM"
+    lea     -4096(%r13), %r11
+    ask     HC_HOLD, %r11, $2, -EINVAL, "holding across the end of RAM"
+    mov     $1 << 52, %r11
+    ask     HC_HOLD, %r14, %r11, -EINVAL, "holding 2^52 pages"
+    ask     HC_HOLD, %r14, $-1, -EINVAL, "holding 2^64 - 1 pages"
+    ask     HC_HOLD, %r10, $1, -EFAULT, "holding a private page"
+    service HC_RELEASE                  // of nothing
+    expect_result 0, "letting go of nothing"
+    service HC_RELEASE
+    expect_result 0, "letting go of nothing, twice"
+    print   " EINVAL, EFAULT\n"
+
+    // Ports. What comes back is nobody's business; that something comes back is.
+    print   "Ports that nobody listens to:"
+    lea     BYTES(%r14), %r11           // R11 = a page to read to
+    mov     $UNDEFINED_PORT, %edx
+    call    every_size
+    mov     $0xffff, %edx               // the last one: a wider access reaches past it
+    call    every_size
+    xor     %edx, %edx
+    call    every_size
+    print   " survived\n"
+
+    print   "Ports that listen, read and written the wrong way:"
+    mov     $PORT_EXIT, %edx            // only read: a write would be an exit status
+    call    reads
+    mov     $PORT_HYPERCALL, %edx
+    call    reads
+    mov     $UNKNOWN_CALL, %eax
+    out     %al, $PORT_HYPERCALL        // too narrow for a call
+    mov     $UNKNOWN_CALL, %eax
+    out     %ax, $PORT_HYPERCALL
+    mov     $PORT_COM1, %edx
+    call    reads
+    mov     $PORT_DEBUG, %edx
+    call    reads
+    mov     $0x20202020, %eax
+    out     %ax, %dx                    // blanks: the console takes one byte, or all
+    out     %eax, %dx
+    mov     $PORT_COM1, %edx
+    out     %ax, %dx
+    out     %eax, %dx
+    print   " survived\n"
+
+    lea     dots(%rip), %rsi            // a string in one instruction
+    mov     $PORT_COM1, %edx
+    mov     $dots_end - dots, %ecx
+    rep outsb
+    lea     dots(%rip), %rsi
+    mov     $PORT_DEBUG, %edx
+    mov     $dots_end - dots, %ecx
+    rep outsb
+
+    expect_shared %r14, "the first shared page after all this"
+    lea     -4096(%r10), %r11
+    expect_shared %r11, "the last shared page after all this"
+    expect_private %r10, "the first private page after all this"
+    lea     BYTES - 4096(%r14), %r11
+    expect_private %r11, "the last private page after all this"
+    verify  %r14, $BYTES, $8, %r14, "contents after all this"
+    print   "No byte has changed.\n"
+    exit    0
+
+expect_unknown:
+    cmp     $-ENOSYS, %rax
+    je      1f
+    expect_result -KVM_ENOSYS, "a call that nobody knows"
+1:  ret
+
+// The port DX in every size and form, with the page at R11 as memory.
+every_size:
+    out     %al, %dx
+    out     %ax, %dx
+    out     %eax, %dx
+    mov     %r11, %rsi
+    mov     $200, %ecx
+    rep outsb
+    mov     $3, %ecx
+    rep outsw
+    mov     $3, %ecx
+    rep outsl
+    xor     %ecx, %ecx
+    rep outsb                           // nothing at all
+reads:
+    in      %dx, %al
+    in      %dx, %ax
+    in      %dx, %eax
+    mov     %r11, %rdi
+    mov     $4096, %ecx
+    rep insb                            // more than fits the page through which KVM hands it over, at once
+    mov     %r11, %rdi
+    mov     $7, %ecx
+    rep insw
+    mov     $1021, %ecx
+    rep insl
+    ret
+
+    .subsection 2
+dots:
+    .ascii  "................................................................\n"
+dots_end:

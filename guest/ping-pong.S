@@ -1,0 +1,33 @@
+// ping-pong: one page, to and fro, a thousand times.
+//
+// It shows what a conversion costs, and that nothing wears out: each round trip increments a word of the page, once while it
+// is shared and once while it is private, so a single lost or repeated conversion of the contents shows in the sum.
+// Ends with exit status 0.
+#define GUEST "ping-pong"
+#include "support.h"
+
+#define ROUND_TRIPS 1000
+
+    begin
+    need_one_door
+    need_free 1
+    to_private %r14, $1
+    expect_result 0, "making the page private"
+    movq    $0, (%r14)
+    mov     $ROUND_TRIPS, %r12
+
+again:
+    to_shared %r14, $1, MAP_CONTENTS_PRESERVE
+    expect_result 0, "converting to shared"
+    incq    (%r14)
+    to_private %r14, $1, MAP_CONTENTS_PRESERVE
+    expect_result 0, "converting to private"
+    incq    (%r14)
+    dec     %r12
+    jnz     again
+
+    expect_value (%r14), $(2 * ROUND_TRIPS), "the word that every conversion left one more in"
+    print   "One page went to and fro "
+    print_dec $ROUND_TRIPS
+    print   " times.\n"
+    exit    0
