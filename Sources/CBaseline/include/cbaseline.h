@@ -1,0 +1,22 @@
+// The yardstick of `minivmm bench`: what the monitor does, in plain C with raw ioctls and nothing else.
+// Each function returns nanoseconds, or a negative errno.
+#ifndef CBASELINE_H
+#define CBASELINE_H
+
+#include <stdint.h>
+
+/// A guest in a default VM, its RAM a guest_memfd that the host has mapped, as the memslot adapter has it.
+struct cbaseline_guest {
+    const uint8_t *_Nonnull image;  // loaded and entered at 1 MiB
+    uint64_t image_size;            // bytes
+    uint64_t ram_size;              // bytes
+    int shared_bit;                 // of the second alias, or -1 for one door
+};
+
+/// Runs a guest to its write to port 0xF4: the time from the first KVM_RUN to that exit.
+int64_t cbaseline_run(const struct cbaseline_guest *_Nonnull guest);
+
+/// The same, but the time from opening nothing to that exit: VM, RAM, vCPU, registers.
+int64_t cbaseline_create_and_run(const struct cbaseline_guest *_Nonnull guest);
+
+#endif

@@ -8,21 +8,27 @@ public final class Console: Sendable {
     private struct State {
         var output: OutputBuffer?
         var kept: [UInt8] = []
+        var line: [UInt8] = []
         /// COM1's line control register; bit 7 makes 0x3f8 and 0x3f9 the divisor latch.
         var lineControl: UInt8 = 0
         var scratch: UInt8 = 0
     }
     private let state: Mutex<State>
     private let keeps: Bool
+    private let onLine: (@Sendable (String) -> Void)?
     /// Bytes kept at most: a guest that prints for ever costs no more.
     private static let keptLimit = 1 << 20
 
     /// - Parameters:
     ///   - output: where the bytes go, or nil for nowhere.
     ///   - keeps: also remember the first megabyte, for ``text``.
-    public init(_ output: FileDescriptor?, keeps: Bool = false) {
+    ///   - onLine: also called with each line, without its end, on the thread of the vCPU that ended it.
+    public init(
+        _ output: FileDescriptor?, keeps: Bool = false, onLine: (@Sendable (String) -> Void)? = nil
+    ) {
         state = Mutex(State(output: output.map { OutputBuffer($0) }))
         self.keeps = keeps
+        self.onLine = onLine
     }
 
     /// What was kept, as text.
@@ -35,15 +41,17 @@ public final class Console: Sendable {
     static let debugPort: UInt16 = 0xe9
 
     func write(port: UInt16, _ byte: UInt8) {
-        state.withLock { state in
+        let line = state.withLock { state -> [UInt8]? in
             switch port {
-            case Self.debugPort: put(byte, &state)
-            case 0x3f8 where state.lineControl & 0x80 == 0: put(byte, &state)
+            case Self.debugPort: return put(byte, &state)
+            case 0x3f8 where state.lineControl & 0x80 == 0: return put(byte, &state)
             case 0x3fb: state.lineControl = byte
             case 0x3ff: state.scratch = byte
             default: break
             }
+            return nil
         }
+        if let line { onLine?(String(decoding: line, as: UTF8.self)) }
     }
 
     func read(port: UInt16) -> UInt8 {
@@ -63,12 +71,28 @@ public final class Console: Sendable {
     /// What tells a guest that the debug console is there (Bochs, QEMU).
     private static let debugPortAnswer: UInt8 = 0xe9
 
-    private func put(_ byte: UInt8, _ state: inout State) {
+    /// A line longer than this is handed on in pieces.
+    private static let lineLimit = 4096
+
+    /// - Returns: a line for ``onLine``, if this byte ends one.
+    private func put(_ byte: UInt8, _ state: inout State) -> [UInt8]? {
         if keeps && state.kept.count < Self.keptLimit { state.kept.append(byte) }
         state.output?.append(byte)
-        if byte == 10 || (state.output?.bytes.count ?? 0) >= 4096 { state.output?.flush() }
+        if byte == 10 || (state.output?.bytes.count ?? 0) >= Self.lineLimit { state.output?.flush() }
+        guard onLine != nil else { return nil }
+        if byte != 10 { state.line.append(byte) }
+        guard byte == 10 || state.line.count >= Self.lineLimit else { return nil }
+        defer { state.line.removeAll(keepingCapacity: true) }
+        return state.line
     }
 
     /// Writes out a last line that has no end.
-    public func flush() { state.withLock { $0.output?.flush() } }
+    public func flush() {
+        let line = state.withLock { state -> [UInt8] in
+            state.output?.flush()
+            defer { state.line = [] }
+            return state.line
+        }
+        if !line.isEmpty { onLine?(String(decoding: line, as: UTF8.self)) }
+    }
 }

@@ -58,7 +58,8 @@ public final class Machine: Sendable {
     private let counters = Mutex(RunStatistics())
 
     /// Builds the machine and puts the image into its memory: written while its pages are shared, then converted
-    /// to private in place, contents preserved. No copy stays behind.
+    /// to private in place, contents preserved. No copy stays behind. On a kernel that does not preserve contents
+    /// the image and the boot structures stay shared.
     public init(
         kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
         trace: Trace? = nil
@@ -181,12 +182,25 @@ public final class Machine: Sendable {
             .booted(
                 image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
                 sharedBit: layout.sharedBit), by: .host)
-        guard let all = PageRange(start: 0, size: memory.size) else { return }
         do throws(ConversionError) {
-            try converter.convert(ConversionRequest(range: all, to: .private, contents: .preserve), by: .host)
+            try makePrivate(from: 0, .preserve)
         } catch {
-            throw .conversion(error)
+            // Where contents cannot be kept the image stays as it was written: shared. With two doors the guest
+            // could not even fetch its first instruction through the private one.
+            guard case .refused = error.reason, configuration.doors == .one else { throw .conversion(error) }
+            let written = max(layout.image.end, GuestLayout.stacks + UInt64(vcpus.count) * GuestLayout.stackSize)
+            trace?.record(.imageLeftShared(end: written), by: .host)
+            do throws(ConversionError) { try makePrivate(from: written, .unspecified) } catch {
+                throw .conversion(error)
+            }
         }
+    }
+
+    private func makePrivate(from start: UInt64, _ contents: ContentPolicy) throws(ConversionError) {
+        guard start < layout.free.upperBound,
+            let range = PageRange(start: start, size: memory.size - start)
+        else { return }
+        try converter.convert(ConversionRequest(range: range, to: .private, contents: contents), by: .host)
     }
 
     // MARK: running

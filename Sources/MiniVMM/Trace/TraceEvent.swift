@@ -10,6 +10,8 @@ public enum Actor: Sendable, Equatable {
 public enum TraceEvent: Sendable {
     // the machine
     case booted(image: PageRange, entry: UInt64, vcpus: Int, ram: UInt64, sharedBit: Int?)
+    /// The kernel does not preserve contents, so RAM up to `end` stays shared.
+    case imageLeftShared(end: UInt64)
     case guestExited(status: UInt8)
     case stopped(String)
     // exits
@@ -67,6 +69,9 @@ extension TraceEvent {
             fields.number("vcpus", UInt64(vcpus))
             fields.number("ram_bytes", ram)
             if let sharedBit { fields.number("shared_bit", UInt64(sharedBit)) }
+        case .imageLeftShared(let end):
+            fields.name("image-left-shared")
+            fields.address("end", end)
         case .guestExited(let status):
             fields.name("exit-status")
             fields.number("status", UInt64(status))

@@ -1,0 +1,185 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "CKVMShim.h"
+#include "cbaseline.h"
+
+#define PAGE 4096ull
+
+struct vm {
+    int kvm, vm, vcpu, file;
+    struct ckvm_run *run;
+    size_t run_size;
+    uint8_t *kernel_view;  // what the memslots name
+    uint8_t *host_view;    // what the host touches: private pages are PROT_NONE in it
+    struct cbaseline_guest guest;
+    uint64_t shared_page;  // two doors: the page that is shared now, or ~0
+};
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+static int set_slot(const struct vm *v, uint32_t slot, uint64_t gpa, uint64_t size, uint64_t offset) {
+    struct ckvm_userspace_memory_region2 r = {
+        .slot = slot,
+        .flags = CKVM_MEM_GUEST_MEMFD,
+        .guest_phys_addr = gpa,
+        .memory_size = size,
+        .userspace_addr = (uint64_t)(uintptr_t)v->kernel_view + offset,
+        .guest_memfd = (uint32_t)v->file,
+        .guest_memfd_offset = offset,
+    };
+    return ioctl(v->vm, CKVM_SET_USER_MEMORY_REGION2, &r);
+}
+
+static void put(struct vm *v, uint64_t at, uint64_t word) { memcpy(v->kernel_view + at, &word, sizeof word); }
+
+// GDT at 0x1000, boot information at 0x2000, tables from 0x3000: identity, pages of 1 GiB, both aliases.
+static void write_boot(struct vm *v) {
+    put(v, 0x1008, 0x00af9b000000ffff);
+    put(v, 0x1010, 0x00cf93000000ffff);
+    put(v, 0x2018, v->guest.shared_bit < 0 ? 0 : 1ull << v->guest.shared_bit);
+    put(v, 0x2038, 0x200000);
+    put(v, 0x3000, 0x4003);
+    for (uint64_t i = 0; i < 4; i++) put(v, 0x4000 + i * 8, i << 30 | 0x83);
+    if (v->guest.shared_bit >= 0) {
+        uint64_t base = 1ull << v->guest.shared_bit;
+        put(v, 0x3000 + (base >> 39) * 8, 0x5003);
+        for (uint64_t i = 0; i < 4; i++) put(v, 0x5000 + (((base >> 30) + i) & 511) * 8, (base + (i << 30)) | 0x83);
+    }
+    memcpy(v->kernel_view + 0x100000, v->guest.image, v->guest.image_size);
+}
+
+static int set_registers(struct vm *v) {
+    struct ckvm_sregs s;
+    if (ioctl(v->vcpu, CKVM_GET_SREGS, &s) < 0) return -1;
+    s.cs = (struct ckvm_segment){.limit = ~0u, .selector = 8, .type = 0xb, .present = 1, .s = 1, .l = 1, .g = 1};
+    s.ds = s.es = s.fs = s.gs = s.ss =
+        (struct ckvm_segment){.limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
+    s.gdt = (struct ckvm_dtable){.base = 0x1000, .limit = 23};
+    s.cr0 = 0x80010033;
+    s.cr3 = 0x3000;
+    s.cr4 = 0x620;
+    s.efer = 0x500;
+    if (ioctl(v->vcpu, CKVM_SET_SREGS, &s) < 0) return -1;
+    struct ckvm_regs r = {.rip = 0x100000, .rflags = 2, .rsp = 0x44000, .rdi = 0x2000};
+    return ioctl(v->vcpu, CKVM_SET_REGS, &r);
+}
+
+static int create(struct vm *v) {
+    static struct ckvm_cpuid2 cpuid;
+    v->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (v->kvm < 0) return -1;
+    cpuid.nent = CKVM_CPUID_MAX_ENTRIES;
+    if (ioctl(v->kvm, CKVM_GET_SUPPORTED_CPUID, &cpuid) < 0) return -1;
+    v->vm = ioctl(v->kvm, CKVM_CREATE_VM, 0ul);
+    if (v->vm < 0) return -1;
+    struct ckvm_create_guest_memfd file = {
+        .size = v->guest.ram_size,
+        .flags = CKVM_GUEST_MEMFD_FLAG_MMAP | CKVM_GUEST_MEMFD_FLAG_INIT_SHARED,
+    };
+    v->file = ioctl(v->vm, CKVM_CREATE_GUEST_MEMFD, &file);
+    if (v->file < 0) return -1;
+    int flags = MAP_SHARED | MAP_NORESERVE;
+    v->kernel_view = mmap(NULL, v->guest.ram_size, PROT_READ | PROT_WRITE, flags, v->file, 0);
+    if (v->kernel_view == MAP_FAILED) return -1;
+    v->host_view = mmap(NULL, v->guest.ram_size, PROT_READ | PROT_WRITE, flags, v->file, 0);
+    if (v->host_view == MAP_FAILED) return -1;
+    write_boot(v);
+    if (mprotect(v->host_view, v->guest.ram_size, PROT_NONE) < 0) return -1;
+    v->shared_page = ~0ull;
+    if (set_slot(v, 0, 0, v->guest.ram_size, 0) < 0) return -1;
+    v->vcpu = ioctl(v->vm, CKVM_CREATE_VCPU, 0ul);
+    if (v->vcpu < 0) return -1;
+    int size = ioctl(v->kvm, CKVM_GET_VCPU_MMAP_SIZE, 0ul);
+    if (size < 0) return -1;
+    v->run_size = (size_t)size;
+    v->run = mmap(NULL, v->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->vcpu, 0);
+    if (v->run == MAP_FAILED) return -1;
+    if (ioctl(v->vcpu, CKVM_SET_CPUID2, &cpuid) < 0) return -1;
+    return set_registers(v);
+}
+
+static void destroy(struct vm *v) {
+    if (v->run && v->run != MAP_FAILED) munmap(v->run, v->run_size);
+    if (v->vcpu > 0) close(v->vcpu);
+    if (v->host_view && v->host_view != MAP_FAILED) munmap(v->host_view, v->guest.ram_size);
+    if (v->kernel_view && v->kernel_view != MAP_FAILED) munmap(v->kernel_view, v->guest.ram_size);
+    if (v->file > 0) close(v->file);
+    if (v->vm > 0) close(v->vm);
+    if (v->kvm > 0) close(v->kvm);
+}
+
+// One page changes doors: slot 0 is split around it and slot 2 shows it through the other one, or the reverse.
+static int convert(struct vm *v, uint64_t page, bool to_shared) {
+    uint64_t ram = v->guest.ram_size, bit = 1ull << v->guest.shared_bit;
+    if (to_shared) {
+        if (set_slot(v, 0, 0, 0, 0) < 0 || set_slot(v, 0, 0, page, 0) < 0) return -1;
+        if (set_slot(v, 1, page + PAGE, ram - page - PAGE, page + PAGE) < 0) return -1;
+        if (set_slot(v, 2, page | bit, PAGE, page) < 0) return -1;
+    } else {
+        if (set_slot(v, 2, page | bit, 0, page) < 0 || set_slot(v, 0, 0, 0, 0) < 0) return -1;
+        if (set_slot(v, 1, page + PAGE, 0, page + PAGE) < 0 || set_slot(v, 0, 0, ram, 0) < 0) return -1;
+    }
+    v->shared_page = to_shared ? page : ~0ull;
+    return mprotect(v->host_view + page, PAGE, to_shared ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+static int touch(struct vm *v) {
+    uint64_t bit = 1ull << v->guest.shared_bit, gpa = v->run->mmio.phys_addr;
+    bool shared_door = gpa & bit;
+    uint64_t at = gpa & ~bit;
+    if (v->guest.shared_bit < 0 || v->run->mmio.len > 8 || at + 8 > v->guest.ram_size) return -1;
+    if (shared_door != (v->shared_page == (at & ~(PAGE - 1))) && convert(v, at & ~(PAGE - 1), shared_door) < 0) return -1;
+    if (v->run->mmio.is_write)
+        memcpy(v->kernel_view + at, v->run->mmio.data, v->run->mmio.len);
+    else
+        memcpy(v->run->mmio.data, v->kernel_view + at, v->run->mmio.len);
+    return 0;
+}
+
+static int loop(struct vm *v) {
+    for (;;) {
+        if (ioctl(v->vcpu, CKVM_RUN, 0ul) < 0) {
+            if (errno == EINTR) continue;
+            return -1;
+        }
+        switch (v->run->exit_reason) {
+        case 2:  // KVM_EXIT_IO
+            if (v->run->io.direction == CKVM_EXIT_IO_OUT && v->run->io.port == 0xf4) return 0;
+            break;
+        case 6:  // KVM_EXIT_MMIO
+            if (touch(v) < 0) return -1;
+            break;
+        default:
+            errno = EPROTO;
+            return -1;
+        }
+    }
+}
+
+static int64_t measure(const struct cbaseline_guest *guest, bool creation) {
+    struct vm v = {.guest = *guest};
+    int64_t before = now();
+    int64_t result = create(&v);
+    if (!creation) before = now();
+    if (result == 0) result = loop(&v);
+    int64_t elapsed = now() - before;
+    if (result < 0) elapsed = -errno;
+    destroy(&v);
+    return elapsed;
+}
+
+int64_t cbaseline_run(const struct cbaseline_guest *guest) { return measure(guest, false); }
+
+int64_t cbaseline_create_and_run(const struct cbaseline_guest *guest) { return measure(guest, true); }

@@ -1,0 +1,189 @@
+import ArgumentParser
+import GuestPayloads
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+struct Demo: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "A tour in six acts: real guests convert their memory, and you see it happen.")
+
+    @OptionGroup var kernel: KernelOptions
+    @Option(help: ArgumentHelp("Only this act, 1 to 6.", valueName: "number"))
+    var act: Int?
+    @Flag(help: "Wait for Enter between the acts.")
+    var step = false
+
+    func validate() throws {
+        if let act, !(1...6).contains(act) { throw ValidationError("--act \(act): there are acts 1 to 6.") }
+    }
+
+    private struct Act {
+        let title: String
+        let text: String
+        let play: (Demo, Narrator) throws -> Outcome?
+    }
+
+    func run() throws {
+        let terminal = Terminal.output
+        terminal.print(terminal.styled("MiniVMM: memory that changes hands", .bold))
+        terminal.print("  " + PageStrip(terminal: terminal).legend)
+        var failures = 0
+        var played = 0
+        let start = monotonicNanoseconds()
+        for (index, scene) in Self.acts.enumerated() where act == nil || act == index + 1 {
+            terminal.print()
+            terminal.print(terminal.styled("\(index + 1)  \(scene.title)", .bold))
+            terminal.paragraph(scene.text, indent: 3)
+            let narrator = Narrator(terminal)
+            let outcome = try scene.play(self, narrator)
+            narrator.finish()
+            played += 1
+            if let outcome, outcome.exitStatus != 0 {
+                failures += 1
+                terminal.print("   " + terminal.styled("this act failed: \(outcome)", .bad))
+            }
+            if step, index < Self.acts.count - 1, act == nil {
+                terminal.print(terminal.styled("   Enter goes on", .dim))
+                guard readLine() != nil else { break }
+            }
+        }
+        terminal.print()
+        let milliseconds = (monotonicNanoseconds() - start) / 1_000_000
+        let summary = failures == 0 ? "all as told" : "\(failures) not as told"
+        terminal.print(
+            terminal.styled("\(played) acts, \(summary)", failures == 0 ? .good : .bad) + " (\(milliseconds) ms). "
+                + "Go on: minivmm list, minivmm run implicit --trace -, minivmm probe")
+        if failures > 0 { throw Status.checkFailed }
+    }
+
+    private static let acts: [Act] = [
+        Act(
+            title: "Boot in place",
+            text: "All of RAM starts shared. The monitor writes the image through its mapping and then converts every page "
+                + "to private, contents preserved: the image is in place, and no copy of it is left outside."
+        ) { try $0.play("hello", $1) },
+        Act(
+            title: "Explicit: the guest asks",
+            text: "A guest that knows what it is names a range and says what it shall be. It shares pages to talk to the "
+                + "host, and takes them back."
+        ) { try $0.play("explicit", $1) },
+        Act(
+            title: "Implicit: the guest just touches",
+            text: "Two doors lead to the same RAM, a private alias and a shared one. An access through the door that does "
+                + "not match the page leaves the guest; the monitor converts the page, and the same access completes."
+        ) { try $0.play("implicit", $1) },
+        Act(
+            title: "The host's view",
+            text: "The host reads and writes through its mmap. A private page is out of its reach: EFAULT, and nobody dies "
+                + "of SIGBUS."
+        ) { try $0.hostView($1) },
+        Act(
+            title: "In use: EAGAIN, retry, release",
+            text: "A page that somebody holds cannot become private. The kernel names it in error_offset; the monitor asks "
+                + "known holders to let go, waits for the others, and gives up when its policy says so, with nothing lost."
+        ) { try $0.play("pinned", $1) },
+        Act(
+            title: "Contents: preserve, zero, refused",
+            text: "What becomes of the bytes is chosen on every request, and honoured or refused before anything changes."
+        ) { try $0.contents($1) },
+    ]
+
+    private func open(_ doors: Doors) throws -> ChosenKernel {
+        let chosen = try kernel.open(doors: doors)
+        let terminal = Terminal.output
+        terminal.print("   " + terminal.styled("on \(chosen.line)", .dim))
+        return chosen
+    }
+
+    private func machine(
+        _ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator
+    ) throws(MachineError) -> Machine {
+        var configuration = payload.machineConfiguration
+        configuration.hypercallInstruction = chosen.hypercallInstruction
+        let image: BootImage
+        do throws(ImageError) { image = try .flat(payload.image) } catch { throw .image(error) }
+        return try Machine(
+            kernel: chosen.kernel, configuration: configuration, image: image,
+            console: Console(nil, onLine: { narrator.console($0) }),
+            trace: Trace(kernel: chosen.kernel, sinks: [narrator]))
+    }
+
+    private func play(_ name: String, _ narrator: Narrator) throws -> Outcome? {
+        guard let payload = Catalogue.named(name) else { return nil }
+        return play(payload, try open(payload.doors), narrator)
+    }
+
+    private func play(_ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator) -> Outcome {
+        do throws(MachineError) {
+            let interrupts = try? SignalDescriptor()
+            return try machine(payload, chosen, narrator).run(timeout: Run.defaultTimeout, interrupts: interrupts)
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    private func hostView(_ narrator: Narrator) throws -> Outcome? {
+        guard let payload = Catalogue.named("hello") else { return nil }
+        let chosen = try open(.one)
+        let terminal = Terminal.output
+        func tell(_ what: String, _ body: () throws(HostAccessError) -> String) {
+            do throws(HostAccessError) {
+                terminal.print("  host   \(what): " + terminal.styled(try body(), .good))
+            } catch {
+                terminal.print("  host   \(what): " + terminal.styled(error.errno.name, .bad) + ", \(error)")
+            }
+        }
+        do throws(MachineError) {
+            let machine = try machine(payload, chosen, narrator)
+            let gpa = machine.layout.free.lowerBound
+            let message = "hi, guest"
+            func see() { tell("reads \(hex(gpa))") { () throws(HostAccessError) in
+                String(decoding: try machine.memory.read(gpa: gpa, count: message.utf8.count), as: UTF8.self)
+            } }
+            tell("reads the image") { () throws(HostAccessError) in
+                _ = try machine.memory.read(gpa: machine.layout.entry, count: 16)
+                return "it can"
+            }
+            guard let page = PageRange(start: gpa, size: pageSize) else { return nil }
+            do throws(ConversionError) {
+                try machine.converter.convert(
+                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .host)
+                tell("writes \(hex(gpa))") { () throws(HostAccessError) in
+                    try machine.memory.write(gpa: gpa, Array(message.utf8))
+                    return message
+                }
+                see()
+                try machine.converter.convert(
+                    ConversionRequest(range: page, to: .private, contents: .preserve), by: .host)
+                see()
+                try machine.converter.convert(
+                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .host)
+                see()
+            } catch {
+                throw .conversion(error)
+            }
+            return machine.run(timeout: Run.defaultTimeout)
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    private func contents(_ narrator: Narrator) throws -> Outcome? {
+        guard let payload = Catalogue.named("contents") else { return nil }
+        let outcome = play(payload, try open(payload.doors), narrator)
+        narrator.finish()
+        guard outcome.exitStatus == 0, kernel.kernel == .soft || SoftKVM().engineStatus.isAvailable else { return outcome }
+        let terminal = Terminal.output
+        terminal.paragraph(
+            "The same guest on a software kernel that was told to promise nothing about contents, as the second posted "
+                + "version of the interface did: what cannot be preserved is refused.", indent: 3)
+        var configuration = SoftKVM.Configuration()
+        configuration.contentPromise = .undefined
+        configuration.seed = kernel.seed
+        let chosen = ChosenKernel(
+            kernel: SoftKVM(configuration), name: .soft, reason: "told to promise nothing about contents")
+        terminal.print("   " + terminal.styled("on \(chosen.line)", .dim))
+        return play(payload, chosen, Narrator(terminal))
+    }
+}

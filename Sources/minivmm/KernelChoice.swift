@@ -1,0 +1,104 @@
+import ArgumentParser
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+/// `--kernel`.
+enum KernelName: String, ExpressibleByArgument, CaseIterable {
+    case auto
+    case linux
+    case memslotTrap = "memslot-trap"
+    case soft
+}
+
+/// A kernel, and why it is the one.
+struct ChosenKernel {
+    let kernel: any KVMInterface
+    let name: KernelName
+    let reason: String
+}
+
+/// No kernel can be had under the name asked for.
+struct KernelError: Error, CustomStringConvertible {
+    let description: String
+}
+
+/// What is asked of a kernel besides running guests.
+struct KernelNeeds {
+    var doors = Doors.one
+    var seed: UInt64 = 0
+}
+
+extension KernelName {
+    /// Opens the kernel; `auto` takes the most real one that a scratch VM shows to work.
+    func open(_ needs: KernelNeeds) throws(KernelError) -> ChosenKernel {
+        switch self {
+        case .linux:
+            let linux = try Self.linux()
+            return ChosenKernel(kernel: linux, name: .linux, reason: "asked for")
+        case .memslotTrap:
+            return ChosenKernel(kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
+        case .soft: return ChosenKernel(kernel: try Self.soft(needs), name: .soft, reason: "asked for")
+        case .auto: return try Self.automatic(needs)
+        }
+    }
+
+    private static func automatic(_ needs: KernelNeeds) throws(KernelError) -> ChosenKernel {
+        let linux: LinuxKVM
+        do throws(KernelError) {
+            linux = try Self.linux()
+        } catch {
+            return ChosenKernel(kernel: try soft(needs), name: .soft, reason: error.description)
+        }
+        let failure = KernelProbe(linux).conversionFailure()
+        if failure == nil, needs.doors == .one {
+            return ChosenKernel(kernel: linux, name: .linux, reason: "/dev/kvm converts in place")
+        }
+        let because =
+            failure.map { "/dev/kvm cannot convert in place (\($0.call): \($0.errno.name))" }
+            ?? "the guest wants two doors, which /dev/kvm cannot tell apart"
+        do throws(KernelError) {
+            let trap = try trap(over: linux)
+            if let failure = KernelProbe(trap).conversionFailure() {
+                throw KernelError(description: "\(because), nor with memslots (\(failure.call): \(failure.errno.name))")
+            }
+            return ChosenKernel(kernel: trap, name: .memslotTrap, reason: because)
+        } catch {
+            return ChosenKernel(kernel: try soft(needs), name: .soft, reason: error.description)
+        }
+    }
+
+    private static func linux() throws(KernelError) -> LinuxKVM {
+        do throws(KVMUnavailable) {
+            return try LinuxKVM()
+        } catch {
+            throw KernelError(description: error.description)
+        }
+    }
+
+    private static func trap(over linux: LinuxKVM) throws(KernelError) -> any KVMInterface {
+        MemslotTrapKVM(over: linux)
+    }
+
+    private static func soft(_ needs: KernelNeeds) throws(KernelError) -> SoftKVM {
+        var configuration = SoftKVM.Configuration()
+        configuration.seed = needs.seed
+        return SoftKVM(configuration)
+    }
+}
+
+extension ChosenKernel {
+    /// Whether guests may use VMMCALL. The kernels whose answer is known are not asked; the others are, on a
+    /// scratch VM with a time limit, because on some the instruction never returns.
+    var hypercallInstruction: Bool {
+        switch name {
+        case .soft: true
+        // The port does the same everywhere, and finding out costs more than it gives.
+        case .memslotTrap, .auto: false
+        case .linux: KernelProbe(kernel).hypercallInstruction().verdict == .yes
+        }
+    }
+
+    /// One line for people.
+    var line: String { "\(kernel.identity): \(reason)" }
+}

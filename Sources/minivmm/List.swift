@@ -1,0 +1,57 @@
+import ArgumentParser
+import GuestPayloads
+import MiniVMM
+
+struct List: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Names the payloads of the catalogue.")
+
+    @Flag(name: .shortAndLong, help: "Say more about each.")
+    var verbose = false
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run() {
+        let terminal = Terminal.output
+        if json {
+            terminal.print(
+                JSON.object([
+                    ("schema", .string("minivmm.list/1")), ("payloads", .array(Catalogue.all.map(\.json))),
+                ]).text)
+            return
+        }
+        let width = Catalogue.all.map(\.name.count).max() ?? 0
+        for payload in Catalogue.all {
+            let name = payload.name + String(repeating: " ", count: width - payload.name.count)
+            terminal.print(terminal.styled(name, .bold) + "  " + payload.shows)
+            guard verbose else { continue }
+            terminal.paragraph(payload.detail, indent: width + 2)
+            terminal.paragraph(
+                "\(payload.doors == .one ? "one door" : "two doors"), \(payload.vcpus) vCPU, "
+                    + "\(ByteCount.text(payload.ramSize)) of RAM, \(payload.image.count) bytes; "
+                    + "must end with \(payload.ending.text)", indent: width + 2)
+            terminal.print()
+        }
+    }
+}
+
+extension Payload.Ending {
+    /// For people.
+    var text: String {
+        switch self {
+        case .exit(let status): "status \(status)"
+        case .crash: "a crash (status 126)"
+        case .faultLoop: "a fault loop (status 126)"
+        case .timeLimit: "the time limit (status 124)"
+        }
+    }
+}
+
+extension Payload {
+    fileprivate var json: JSON {
+        .object([
+            ("name", .string(name)), ("shows", .string(shows)), ("detail", .string(detail)),
+            ("doors", .string(doors.rawValue)), ("vcpus", .number(UInt64(vcpus))), ("ram_bytes", .number(ramSize)),
+            ("image_bytes", .number(UInt64(image.count))), ("must_end_with", .string(ending.text)),
+        ])
+    }
+}

@@ -1,0 +1,31 @@
+import ArgumentParser
+import MiniVMM
+
+@main
+struct Minivmm: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "minivmm",
+        abstract: "Boots tiny x86-64 guests on guest_memfd and moves their memory between private and shared.",
+        discussion: """
+            Exit status: the guest's own (0 to 123) for `run`; 1 a check failed; 4 everything was skipped because \
+            this kernel cannot; 64 usage; 124 time limit; 125 the monitor or the host failed; 126 the guest \
+            crashed or looped; 128 + N ended by signal N.
+            """,
+        version: "0.1.0",
+        subcommands: [Probe.self, List.self, Run.self, Demo.self, Bench.self])
+}
+
+/// Exit statuses of the command that are not the guest's.
+enum Status {
+    static let checkFailed = ExitCode(1)
+    static let skipped = ExitCode(4)
+    static let usage = ExitCode(64)
+    static let monitorFailed = ExitCode(125)
+}
+
+/// Says what went wrong and ends with a status.
+func stop(_ message: String, _ status: ExitCode) -> any Error {
+    let terminal = Terminal.diagnostics
+    terminal.print(terminal.styled("minivmm: ", .bad) + message)
+    return status
+}

@@ -1,0 +1,171 @@
+import MiniVMM
+import Synchronization
+import SystemPackage
+
+/// Tells a trace as a story: a sentence an event and a picture of the pages where they change.
+///
+/// Events come from several threads; its lock keeps each sentence whole.
+final class Narrator: TraceSink {
+    private let terminal: Terminal
+    private let strip: PageStrip
+    private let told: Mutex<Told>
+
+    private struct Told {
+        var map = AttributeMap(size: 0, initial: .shared)
+        var held: [PageRange] = []
+        /// The pages of the close-up: the start of the guest's free memory.
+        var window: PageRange?
+        var lines = 0
+        var skipped = 0
+        var lastPicture = ""
+    }
+
+    /// Sentences of one act; the rest is counted.
+    private static let lineLimit = 22
+
+    init(_ terminal: Terminal) {
+        self.terminal = terminal
+        strip = PageStrip(terminal: terminal)
+        told = Mutex(Told())
+    }
+
+    private static let labelWidth = 7
+    private var cells: Int { max(8, min(64, terminal.width - Self.labelWidth - 16)) }
+
+    private func line(_ who: String, _ text: String) {
+        let label = who + String(repeating: " ", count: max(1, Self.labelWidth - who.count))
+        terminal.print("  " + terminal.styled(label, .dim) + text)
+    }
+
+    /// A line of the guest's console.
+    func console(_ text: String) {
+        told.withLock { _ in line("guest", terminal.styled(terminal.unicode ? "│ " : "| ", .dim) + text) }
+    }
+
+    /// What an act has not told, and its last picture.
+    func finish() {
+        told.withLock { told in
+            if told.skipped > 0 { line("", "… and \(told.skipped) more events like these") }
+        }
+    }
+
+    func begin(kernel: KernelIdentity, time: UInt64) {}
+    func flush() {}
+
+    func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
+        told.withLock { told in
+            guard let (sentence, pictures) = self.tell(event, &told) else { return }
+            guard told.lines < Self.lineLimit else {
+                told.skipped += 1
+                return
+            }
+            told.lines += 1
+            let who =
+                switch actor {
+                case .host: "host"
+                case .vcpu(let id): "vcpu\(id)"
+                }
+            self.line(who, sentence)
+            if pictures { self.picture(&told) }
+        }
+    }
+
+    private func picture(_ told: inout Told) {
+        guard told.map.size > 0, let all = PageRange(start: 0, size: told.map.size) else { return }
+        let whole = strip.draw(told.map, all, held: told.held, width: cells)
+        let window = told.window.map { strip.draw(told.map, $0, held: told.held, width: cells) } ?? ""
+        guard whole + window != told.lastPicture else { return }
+        told.lastPicture = whole + window
+        line("", "RAM      " + whole)
+        if let range = told.window, all.pageCount > 64 {
+            line("", "close-up " + window + terminal.styled("  \(Self.pages(range))", .dim))
+        }
+    }
+
+    private static func pages(_ range: PageRange) -> String {
+        let first = range.start / pageSize
+        return range.pageCount == 1 ? "page \(first)" : "pages \(first) to \(range.end / pageSize - 1)"
+    }
+
+    /// The sentence for an event, and whether pages have changed; nil for what the story leaves out.
+    private func tell(_ event: TraceEvent, _ told: inout Told) -> (String, Bool)? {
+        switch event {
+        case .booted(let image, _, _, let ram, _):
+            told.map = AttributeMap(size: ram, initial: .shared)
+            let free = (image.end + (2 << 20) - 1) & ~((2 << 20) - 1)
+            let start = free < ram ? free : image.end
+            told.window = PageRange(start: start, size: min(32 * pageSize, ram > start ? ram - start : 0))
+            return ("writes the image through its mmap of shared memory, \(Self.pages(image))", true)
+        case .imageLeftShared(let end):
+            return ("leaves RAM up to \(hex(end)) shared: this kernel does not preserve contents", false)
+        case .attributesCall(let offset, let size, let target, let errno, let errorOffset):
+            guard let errno else {
+                if let range = PageRange(start: offset, size: size) { told.map.set(range, to: target) }
+                return nil
+            }
+            return (
+                "KVM_SET_MEMORY_ATTRIBUTES2: " + terminal.styled(errno.name, .bad)
+                    + ", error_offset names page \(errorOffset / pageSize); nothing has changed", false
+            )
+        case .conversionFinished(let request, let result):
+            var text = "\(Self.pages(request.range)) to \(request.target.rawValue), contents \(request.contents.rawValue)"
+            if result.means != .nothingAsked { text += " (\(result.means.rawValue))" }
+            if result.busyAnswers > 0 { text += ", after \(result.calls) calls" }
+            return (text, true)
+        case .conversionFailed(let error):
+            let why =
+                switch error.reason {
+                case .refused(let text): terminal.styled("refused", .bad) + ": " + text
+                case .inUse(let pages):
+                    terminal.styled("given up", .bad) + " after \(error.result.calls) calls: still in use: "
+                        + pages.map(Self.pages).joined(separator: ", ")
+                default: error.description
+                }
+            return ("\(Self.pages(error.request.range)) to \(error.request.target.rawValue) " + why, false)
+        case .memoryFault(let fault, _, let verdict):
+            let door = fault.wants == .private ? "private" : "shared"
+            let found = fault.wants.other.rawValue
+            switch verdict {
+            case .convert:
+                return (
+                    "touches page \(fault.gpa / pageSize) through the \(door) door; it is \(found): "
+                        + terminal.styled("KVM_EXIT_MEMORY_FAULT", .bold), false
+                )
+            case .race: return ("faults on page \(fault.gpa / pageSize), which is \(door) by now: again", false)
+            case .reenter: return ("faults on page \(fault.gpa / pageSize); the monitor does nothing about it", false)
+            case .fatal: return ("faults at \(hex(fault.gpa)), and that is its end", false)
+            }
+        case .hypercall(let number, let a0, let a1, _, let byInstruction, let result) where number == 12:
+            let how = byInstruction ? "VMMCALL" : "port 0xe8"
+            return (
+                "KVM_HC_MAP_GPA_RANGE (\(how)) on \(a1) pages at \(hex(a0)) returns \(result)"
+                    + (result < 0 ? " (-\(Errno(rawValue: CInt(-result)).name))" : ""), false
+            )
+        case .hostAccess(let gpa, let direction, let error):
+            let verb = direction == .read ? "reads" : "writes"
+            guard let error else { return ("the host \(verb) page \(gpa / pageSize): it can", false) }
+            return (
+                "the host \(verb) page \(gpa / pageSize): " + terminal.styled(error.errno.name, .bad)
+                    + (error.state == .private ? ", it is private" : ""), false
+            )
+        case .held(let range, let yields):
+            told.held.append(range)
+            return (
+                "the host puts \(Self.pages(range)) into a pipe (vmsplice) and "
+                    + (yields ? "lets go when asked" : "does not let go"), true
+            )
+        case .holdersAsked(let gpa, let released, _):
+            guard released > 0 else { return nil }
+            told.held.removeAll { $0.contains(gpa) }
+            return ("asks who holds page \(gpa / pageSize) to let go: released", true)
+        case .releasedHolds:
+            told.held = []
+            return ("the host lets go of what it held", true)
+        case .waiting(_, let nanoseconds, let attempt):
+            guard attempt == 1 else { return nil }
+            return ("waits \(nanoseconds / 1000) µs and tries again, longer each time", false)
+        case .stopped(let why): return (why, false)
+        case .portIn, .portOut, .mmio, .halted, .kicked, .conversionStarted, .guestExited, .hypercall: return nil
+        }
+    }
+}

@@ -1,0 +1,46 @@
+import MiniVMM
+
+/// A row of cells that shows the state of pages: each state by its own sign, colour only in addition.
+struct PageStrip {
+    let terminal: Terminal
+
+    private func sign(_ cell: Cell) -> (String, Terminal.Style) {
+        switch cell {
+        case .private: (terminal.unicode ? "■" : "P", .private)
+        case .shared: (terminal.unicode ? "□" : "s", .shared)
+        case .mixed: (terminal.unicode ? "◧" : "m", .bold)
+        case .held: (terminal.unicode ? "◆" : "H", .held)
+        }
+    }
+
+    private enum Cell { case `private`, shared, mixed, held }
+
+    /// What the signs mean, in one line.
+    var legend: String {
+        [(Cell.private, "private"), (.shared, "shared"), (.mixed, "some of each"), (.held, "held by the host")]
+            .map { cell, text in
+                let (sign, style) = sign(cell)
+                return terminal.styled(sign, style) + " " + text
+            }.joined(separator: "   ")
+    }
+
+    /// The pages of `range` in at most `width` cells, pages a cell rounded up to a power of two.
+    func draw(_ map: AttributeMap, _ range: PageRange, held: [PageRange], width: Int) -> String {
+        var pagesPerCell: UInt64 = 1
+        while range.pageCount > UInt64(max(1, width)) * pagesPerCell { pagesPerCell *= 2 }
+        return range.chunks(of: pagesPerCell * pageSize).map { part in
+            let cell: Cell =
+                if held.contains(where: { $0.intersection(part) != nil }) {
+                    .held
+                } else {
+                    switch map.uniformState(of: part) {
+                    case .private: .private
+                    case .shared: .shared
+                    case nil: .mixed
+                    }
+                }
+            let (sign, style) = sign(cell)
+            return terminal.styled(sign, style)
+        }.joined()
+    }
+}

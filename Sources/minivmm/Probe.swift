@@ -1,0 +1,129 @@
+import ArgumentParser
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+struct Probe: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Finds out what the kernels here can do, and which one `auto` takes.",
+        discussion: "Everything is tried on scratch VMs; the number of a capability alone decides nothing.")
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    private struct Section {
+        let title: String
+        /// What `auto` would call it.
+        let name: KernelName
+        let identity: KernelIdentity?
+        let findings: [KernelProbe.Finding]
+        let absence: String?
+    }
+
+    func run() throws {
+        let sections = [linux(), trap(), soft()]
+        let choice: Result<ChosenKernel, KernelError>
+        do throws(KernelError) { choice = .success(try KernelName.auto.open(KernelNeeds())) } catch {
+            choice = .failure(error)
+        }
+        if json { printJSON(sections, choice) } else { printText(sections, choice) }
+        if case .failure = choice { throw Status.skipped }
+    }
+
+    private func linux() -> Section {
+        do throws(KVMUnavailable) {
+            let kernel = try LinuxKVM()
+            let probe = KernelProbe(kernel)
+            var findings = probe.findings()
+            if findings.contains(where: { $0.key == "in-place-conversion" && $0.verdict == .yes }) {
+                findings += [probe.guestRuns(), probe.hypercallInstruction()]
+            }
+            return Section(
+                title: "/dev/kvm", name: .linux, identity: kernel.identity, findings: findings, absence: nil)
+        } catch {
+            return Section(
+                title: "/dev/kvm", name: .linux, identity: nil, findings: [], absence: error.description)
+        }
+    }
+
+    private func trap() -> Section {
+        let title = "/dev/kvm, with memslots carved for what it lacks"
+        do throws(KVMUnavailable) {
+            let kernel = MemslotTrapKVM(over: try LinuxKVM())
+            let probe = KernelProbe(kernel)
+            let findings = [probe.guestRuns(), probe.twoDoors(), probe.hypercallInstruction()]
+            return Section(
+                title: title, name: .memslotTrap, identity: kernel.identity, findings: findings, absence: nil)
+        } catch {
+            return Section(
+                title: title, name: .memslotTrap, identity: nil, findings: [], absence: error.description)
+        }
+    }
+
+    private func soft() -> Section {
+        let kernel = SoftKVM()
+        let probe = KernelProbe(kernel)
+        let findings = probe.findings() + [probe.guestRuns(), probe.twoDoors(), probe.hypercallInstruction()]
+        return Section(
+            title: "KVM in user space", name: .soft, identity: kernel.identity, findings: findings, absence: nil)
+    }
+
+    private func printText(_ sections: [Section], _ choice: Result<ChosenKernel, KernelError>) {
+        let terminal = Terminal.output
+        for section in sections {
+            let who = section.identity.map { "  \($0)" } ?? ""
+            terminal.print(terminal.styled(section.title, .bold) + terminal.styled(who, .dim))
+            if let absence = section.absence { terminal.paragraph(absence, indent: 6) }
+            for finding in section.findings {
+                let mark =
+                    switch finding.verdict {
+                    case .yes: terminal.styled("yes", .good)
+                    case .no: terminal.styled(" no", .bad)
+                    case .unknown: terminal.styled("  ?", .held)
+                    }
+                terminal.print("  \(mark) \(finding.question): \(finding.answer)")
+                terminal.paragraph(finding.meaning, indent: 6)
+            }
+            terminal.print()
+        }
+        switch choice {
+        case .success(let chosen):
+            terminal.print(
+                terminal.styled("auto", .bold) + " takes --kernel \(chosen.name.rawValue): \(chosen.line)")
+        case .failure(let error):
+            terminal.print(terminal.styled("auto", .bold) + " finds no kernel that runs guests: \(error)")
+        }
+    }
+
+    private func printJSON(_ sections: [Section], _ choice: Result<ChosenKernel, KernelError>) {
+        let kernels = sections.map { section -> JSON in
+            .object([
+                ("name", .string(section.name.rawValue)),
+                ("kernel", section.identity.map { .string($0.name) } ?? .null),
+                ("host", section.identity.map { .string($0.host) } ?? .null),
+                ("absent", section.absence.map { .string($0) } ?? .null),
+                (
+                    "findings",
+                    .array(
+                        section.findings.map { finding in
+                            .object([
+                                ("key", .string(finding.key)), ("question", .string(finding.question)),
+                                ("verdict", .string(finding.verdict.rawValue)),
+                                ("answer", .string(finding.answer)), ("meaning", .string(finding.meaning)),
+                            ])
+                        })
+                ),
+            ])
+        }
+        let auto: JSON
+        switch choice {
+        case .success(let chosen):
+            auto = .object([("name", .string(chosen.name.rawValue)), ("reason", .string(chosen.reason))])
+        case .failure(let error): auto = .object([("name", .null), ("reason", .string(error.description))])
+        }
+        Terminal.output.print(
+            JSON.object([
+                ("schema", .string("minivmm.probe/1")), ("auto", auto), ("kernels", .array(kernels)),
+            ]).text)
+    }
+}

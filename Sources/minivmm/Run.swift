@@ -1,0 +1,259 @@
+import ArgumentParser
+import GuestPayloads
+import MiniVMM
+import SystemPackage
+
+extension Doors: ExpressibleByArgument {}
+extension FaultPolicy: ExpressibleByArgument {}
+extension ContentPolicy: ExpressibleByArgument {}
+extension RetryPolicy.InUse: ExpressibleByArgument {}
+
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Boots a guest and returns its exit status.",
+        discussion: """
+            The guest's console is written to standard output, all else to standard error. A payload of the \
+            catalogue brings its own machine (see `minivmm list`); the options change it.
+            """)
+
+    @Argument(help: "A payload of the catalogue, or a file: an ELF64 static executable or a flat image.")
+    var guest: String
+    @OptionGroup var machine: MachineOptions
+    @OptionGroup var kernel: KernelOptions
+
+    @Option(help: "Seconds of real time after which the guest is ended (status 124); 0 for no limit.")
+    var timeout: Seconds?
+    @Option(help: ArgumentHelp("Write the trace to a file, or to standard error with `-`.", valueName: "file"))
+    var trace: String?
+    @Option(help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
+    var traceFormat: TraceFormat?
+    @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
+    var json = false
+    @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")
+    var quiet = false
+
+    enum TraceFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
+
+    func run() throws {
+        let payload = Catalogue.named(guest)
+        var configuration = payload?.machineConfiguration ?? MachineConfiguration()
+        try machine.apply(to: &configuration)
+        let image = try bootImage(payload, ramSize: configuration.ramSize)
+        let chosen = try kernel.open(doors: configuration.doors)
+        configuration.hypercallInstruction = chosen.hypercallInstruction
+        let diagnostics = Terminal.diagnostics
+        if !quiet && !json { diagnostics.print(diagnostics.styled("kernel  ", .dim) + chosen.line) }
+        let console = Console(json ? nil : .standardOutput, keeps: json)
+        let (trace, traceSink) = try openTrace(chosen.kernel)
+        let limit = timeout?.nanoseconds ?? payload?.timeLimit ?? Self.defaultTimeout
+        let interrupts = try? SignalDescriptor()
+        let start = monotonicNanoseconds()
+        var statistics = RunStatistics()
+        var outcome: Outcome
+        do throws(MachineError) {
+            let machine = try Machine(
+                kernel: chosen.kernel, configuration: configuration, image: image, console: console, trace: trace)
+            outcome = machine.run(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
+            statistics = machine.statistics
+        } catch {
+            trace?.flush()
+            outcome = .failed(error)
+        }
+        let elapsed = monotonicNanoseconds() &- start
+        if let errno = traceSink?.failure {
+            outcome = .failed(.kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
+        }
+        report(outcome, statistics, elapsed, chosen, console)
+        throw ExitCode(outcome.exitStatus)
+    }
+
+    static let defaultTimeout: UInt64 = 60_000_000_000
+
+    private func bootImage(_ payload: Payload?, ramSize: UInt64) throws -> BootImage {
+        do throws(ImageError) {
+            if let payload { return try .flat(payload.image) }
+            return try .parse(try readFile(ramSize: ramSize))
+        } catch {
+            throw stop("\(guest): \(error)", Status.monitorFailed)
+        }
+    }
+
+    private func readFile(ramSize: UInt64) throws(ImageError) -> [UInt8] {
+        do {
+            let file = try FileDescriptor.open(FilePath(guest), .readOnly, options: .closeOnExec)
+            defer { try? file.close() }
+            var bytes: [UInt8] = []
+            var chunk = [UInt8](repeating: 0, count: 1 << 16)
+            while true {
+                let count = try unsafe chunk.withUnsafeMutableBytes { buffer in try unsafe file.read(into: buffer) }
+                if count == 0 { return bytes }
+                bytes.append(contentsOf: chunk[..<count])
+                // Debug information may make a file larger than its segments, but not without end.
+                guard UInt64(bytes.count) <= max(ramSize, 1 << 20) * 4 else {
+                    throw ImageError("the file has more than four times the guest's RAM")
+                }
+            }
+        } catch let error as ImageError {
+            throw error
+        } catch let error as Errno {
+            if error == .noSuchFileOrDirectory, !guest.contains("/") {
+                let near = Catalogue.nearest(to: guest)
+                let hint = near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"
+                throw ImageError("neither a payload of the catalogue nor a file\(hint) (`minivmm list` names them)")
+            }
+            throw ImageError("cannot be read: \(error)")
+        } catch {
+            throw ImageError("cannot be read: \(error)")
+        }
+    }
+
+    private func openTrace(_ kernel: any KVMInterface) throws -> (Trace?, JSONLinesTrace?) {
+        guard let path = trace else { return (nil, nil) }
+        let byName: TraceFormat = path.hasSuffix(".json") || path.hasSuffix(".jsonl") ? .json : .text
+        let file: FileDescriptor
+        if path == "-" {
+            file = .standardError
+        } else {
+            do {
+                file = try FileDescriptor.open(
+                    FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                    permissions: [.ownerReadWrite, .groupRead, .otherRead])
+            } catch {
+                throw stop("\(path): the trace cannot be written: \(error)", Status.monitorFailed)
+            }
+        }
+        switch traceFormat ?? byName {
+        case .text: return (Trace(kernel: kernel, sinks: [TextTrace(file)]), nil)
+        case .json:
+            let sink = JSONLinesTrace(file)
+            return (Trace(kernel: kernel, sinks: [sink]), sink)
+        }
+    }
+
+    private func report(
+        _ outcome: Outcome, _ statistics: RunStatistics, _ elapsed: UInt64, _ chosen: ChosenKernel,
+        _ console: Console
+    ) {
+        if json {
+            let members: [(String, JSON)] =
+                [
+                    ("schema", .string("minivmm.run/1")), ("guest", .string(guest)),
+                    ("kernel", .string(chosen.kernel.identity.name)),
+                    ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
+                    ("outcome", .string(outcome.kind)), ("status", .integer(Int64(outcome.exitStatus))),
+                    ("description", .string(outcome.description)), ("elapsed_ns", .number(elapsed)),
+                    ("statistics", statistics.json), ("console", .string(console.text)),
+                ]
+            Terminal.output.print(JSON.object(members).text)
+            return
+        }
+        let terminal = Terminal.diagnostics
+        let failed = outcome.exitStatus != 0
+        guard failed || !quiet else { return }
+        let milliseconds = Double(elapsed / 1000) / 1000
+        terminal.print(
+            terminal.styled("end     ", .dim)
+                + terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)")
+        if !quiet { terminal.print(terminal.styled("counts  ", .dim) + statistics.line) }
+    }
+}
+
+extension RunStatistics {
+    var json: JSON {
+        .object([
+            ("exits", .number(exits)), ("port_exits", .number(portExits)), ("hypercalls", .number(hypercalls)),
+            ("memory_faults", .number(memoryFaults)), ("race_faults", .number(raceFaults)),
+            ("conversions", .number(conversions)), ("failed_conversions", .number(failedConversions)),
+            ("busy_answers", .number(busyAnswers)),
+        ])
+    }
+
+    var line: String {
+        "\(exits) exits: \(portExits) port, \(memoryFaults) memory fault; \(hypercalls) calls; "
+            + "\(conversions) conversions, \(failedConversions) refused or failed, \(busyAnswers) EAGAIN"
+    }
+}
+
+/// What a machine is made of, as options.
+struct MachineOptions: ParsableArguments {
+    @Option(help: "Bytes of RAM, 1 MiB to 1 TiB; K, M, G and T are powers of 1024.")
+    var ram: ByteCount?
+    @Option(help: "vCPUs, 1 to 16.")
+    var vcpus: Int?
+    @Option(help: "Doors to RAM: one plain memslot, or two aliases, private and shared.")
+    var doors: Doors?
+    @Option(help: "Regions that RAM is divided into, each with its guest_memfd.")
+    var regions: Int?
+    @Option(help: "What to do on a memory fault.")
+    var onFault: FaultPolicy?
+    @Option(help: "Contents of converted pages, where the guest does not say.")
+    var contents: ContentPolicy?
+    @Option(help: "When a page stays in use: fail the request, or bisect around it.")
+    var inUse: RetryPolicy.InUse?
+    @Option(help: "Attempts for a range whose pages are in use.")
+    var attempts: Int?
+    @Option(help: "Seconds for one conversion with all its attempts.")
+    var deadline: Seconds?
+    @Option(help: "Bytes of the largest single conversion call.")
+    var chunk: ByteCount?
+
+    func validate() throws {
+        if let attempts, attempts < 1 { throw ValidationError("--attempts \(attempts): at least 1 is needed.") }
+        if let chunk, chunk.bytes == 0 || chunk.bytes % pageSize != 0 {
+            throw ValidationError("--chunk \(chunk.bytes): a positive multiple of 4096 is needed.")
+        }
+        if let vcpus, !GuestLayout.vcpuBounds.contains(vcpus) {
+            throw ValidationError("--vcpus \(vcpus): from 1 to 16 are possible.")
+        }
+        if let ram, !GuestLayout.ramBounds.contains(ram.bytes) || ram.bytes % pageSize != 0 {
+            throw ValidationError("--ram \(ram.bytes): whole pages of 4096 bytes, from 1 MiB to 1 TiB.")
+        }
+        if let regions, !(1...64).contains(regions) {
+            throw ValidationError("--regions \(regions): from 1 to 64 are possible.")
+        }
+    }
+
+    func apply(to configuration: inout MachineConfiguration) throws {
+        if let ram { configuration.ramSize = ram.bytes }
+        if let vcpus { configuration.vcpus = vcpus }
+        if let doors { configuration.doors = doors }
+        if let regions { configuration.regions = regions }
+        if let onFault { configuration.faultPolicy = onFault }
+        if let contents { configuration.contents = contents }
+        if let inUse { configuration.retry.inUse = inUse }
+        if let attempts { configuration.retry.attempts = attempts }
+        if let deadline { configuration.retry.deadline = deadline.nanoseconds }
+        if let chunk { configuration.chunk = chunk.bytes }
+    }
+}
+
+/// Which kernel, as options.
+struct KernelOptions: ParsableArguments {
+    @Option(help: "The kernel: auto takes the most real one that works here.")
+    var kernel = KernelName.auto
+    @Option(help: "Seed of the software kernel.")
+    var seed: UInt64 = 0
+
+    func open(doors: Doors) throws -> ChosenKernel {
+        do throws(KernelError) {
+            return try kernel.open(KernelNeeds(doors: doors, seed: seed))
+        } catch {
+            throw stop("--kernel \(kernel.rawValue): \(error)", Status.monitorFailed)
+        }
+    }
+}
+
+extension Payload {
+    /// The machine that the payload is made for.
+    var machineConfiguration: MachineConfiguration {
+        var configuration = MachineConfiguration()
+        configuration.ramSize = ramSize
+        configuration.vcpus = vcpus
+        configuration.doors = doors
+        configuration.faultPolicy = faultPolicy
+        return configuration
+    }
+
+    /// Nanoseconds, for the payload that never ends by itself.
+    var timeLimit: UInt64? { ending == .timeLimit ? 1_000_000_000 : nil }
+}
