@@ -38,6 +38,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
+        .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
     ]
 )

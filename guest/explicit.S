@@ -24,7 +24,7 @@ next_size:
     jz      done
     print   "  "
     print_dec %r13
-    print   " pages: "
+    print   " x 4 KiB: "
 
     mov     %r13, %r11
     shl     $12, %r11                   // R11 = bytes

@@ -18,8 +18,8 @@ arrivals:
     .subsection 0
 
     begin_every_vcpu
-    need_one_door
     mov     %esi, %ebp                  // RBP = which vCPU this is
+    need_one_door
     mov     BOOT_VCPUS(%r15), %r13d     // R13 = how many there are
     mov     %r13, %r10
     shl     $12, %r10                   // R10 = bytes from a page to the next of the same owner
@@ -71,11 +71,12 @@ next_round:
     add     $4096, %r12
     cmp     %r11, %r12
     jb      3b
+    print   "vCPUs: "
     print_dec %r13
-    print   " vCPUs, "
+    print   ", conversions of interleaved pages: "
     imul    $PAGES_EACH * 2 * ROUNDS, %r13, %r12
     print_dec %r12
-    print   " conversions of interleaved pages, no neighbour disturbed.\n"
+    print   ", no neighbour disturbed.\n"
     exit    0
 
 too_small:

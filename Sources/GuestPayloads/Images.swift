@@ -1,0 +1,16 @@
+import GuestImages
+
+/// The assembled guests in this executable, by name: the section `guest_table`, copied out.
+enum Images {
+    static let byName: [String: [UInt8]] = {
+        var images: [String: [UInt8]] = [:]
+        for index in 0..<guest_image_count() {
+            guard let name = unsafe guest_image_name(index), let start = unsafe guest_image_start(index)
+            else { continue }
+            // The table is made by the assembler and lives as long as the process.
+            let bytes = unsafe UnsafeBufferPointer(start: start, count: guest_image_size(index))
+            images[unsafe String(cString: name)] = unsafe Array(bytes)
+        }
+        return images
+    }()
+}

@@ -1,0 +1,58 @@
+/// A demo guest: its image, the machine it wants, and how it must end.
+public struct Payload: Sendable {
+    /// What `minivmm run` calls it.
+    public let name: String
+    /// What it shows, in one line.
+    public let shows: String
+    /// What it does and what to look for, in a few sentences.
+    public let detail: String
+    /// How its RAM is reached.
+    public let doors: Doors
+    /// Number of vCPUs it wants; one that wants 1 runs with more, the others then wait.
+    public let vcpus: Int
+    /// Bytes of RAM it wants.
+    public let ramSize: UInt64
+    /// What the monitor shall do when an access comes through the wrong door.
+    public let faultPolicy: FaultPolicy
+    /// How it must end.
+    public let ending: Ending
+    /// The flat image, to be loaded at 1 MiB and entered at its first byte. Position independent.
+    public let image: [UInt8]
+
+    /// How a guest's RAM is reached, `BOOT_SHARED_BIT` in its boot information page.
+    public enum Doors: Int, Sendable {
+        /// An access is shared or private as its page is; the guest asks for conversions.
+        case one = 1
+        /// An access is shared or private by its address; one that does not match its page is a memory fault.
+        case two = 2
+    }
+
+    /// What the monitor does on `KVM_EXIT_MEMORY_FAULT`.
+    public enum FaultPolicy: String, Sendable {
+        /// Converts the page to what the access wants, then re-enters.
+        case convert
+        /// Re-enters without converting: nothing changes, so the same fault comes back.
+        case reenter
+    }
+
+    /// How a guest comes to its end.
+    public enum Ending: Hashable, Sendable {
+        /// It writes a status to the exit port.
+        case exit(status: UInt8)
+        /// A triple fault: `KVM_EXIT_SHUTDOWN`.
+        case crash
+        /// The same memory fault again and again.
+        case faultLoop
+        /// It runs until its time is up.
+        case timeLimit
+
+        /// The exit status that `minivmm run` has for it.
+        public var exitStatus: UInt8 {
+            switch self {
+            case .exit(let status): status
+            case .crash, .faultLoop: 126
+            case .timeLimit: 124
+            }
+        }
+    }
+}
