@@ -1,3 +1,5 @@
+import MiniVMM
+
 /// The demo guests, in the order in which a newcomer should meet them.
 public enum Catalogue {
     /// Each guest that is described here and assembled in `guest/`.
@@ -103,8 +105,8 @@ public enum Catalogue {
     }
 
     private static func payload(
-        _ name: String, _ shows: String, _ detail: String, doors: Payload.Doors = .one, vcpus: Int = 1,
-        faultPolicy: Payload.FaultPolicy = .convert, ending: Payload.Ending = .exit(status: 0)
+        _ name: String, _ shows: String, _ detail: String, doors: Doors = .one, vcpus: Int = 1,
+        faultPolicy: FaultPolicy = .convert, ending: Payload.Ending = .exit(status: 0)
     ) -> Payload {
         // Without an image it would crash at once, and say so; the tests see to it that each has one.
         Payload(

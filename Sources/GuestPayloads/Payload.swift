@@ -1,3 +1,5 @@
+public import MiniVMM
+
 /// A demo guest: its image, the machine it wants, and how it must end.
 public struct Payload: Sendable {
     /// What `minivmm run` calls it.
@@ -18,22 +20,6 @@ public struct Payload: Sendable {
     public let ending: Ending
     /// The flat image, to be loaded at 1 MiB and entered at its first byte. Position independent.
     public let image: [UInt8]
-
-    /// How a guest's RAM is reached, `BOOT_SHARED_BIT` in its boot information page.
-    public enum Doors: Int, Sendable {
-        /// An access is shared or private as its page is; the guest asks for conversions.
-        case one = 1
-        /// An access is shared or private by its address; one that does not match its page is a memory fault.
-        case two = 2
-    }
-
-    /// What the monitor does on `KVM_EXIT_MEMORY_FAULT`.
-    public enum FaultPolicy: String, Sendable {
-        /// Converts the page to what the access wants, then re-enters.
-        case convert
-        /// Re-enters without converting: nothing changes, so the same fault comes back.
-        case reenter
-    }
 
     /// How a guest comes to its end.
     public enum Ending: Hashable, Sendable {

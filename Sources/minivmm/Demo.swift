@@ -18,10 +18,10 @@ struct Demo: ParsableCommand {
         if let act, !(1...6).contains(act) { throw ValidationError("--act \(act): there are acts 1 to 6.") }
     }
 
-    private struct Act {
+    private struct Act: Sendable {
         let title: String
         let text: String
-        let play: (Demo, Narrator) throws -> Outcome?
+        let play: @Sendable (Demo, Narrator) throws -> Outcome?
     }
 
     func run() throws {

@@ -83,6 +83,8 @@ public struct RunStatistics: Sendable, Equatable {
     /// Answers of `EAGAIN` to `KVM_SET_MEMORY_ATTRIBUTES2`.
     public var busyAnswers: UInt64 = 0
 
+    public init() {}
+
     mutating func add(_ other: RunStatistics) {
         exits += other.exits
         portExits += other.portExits
