@@ -1,4 +1,356 @@
 import ArgumentParser
+import CBaseline
+import Glibc
+import GuestPayloads
+import MiniVMM
+import SoftKVM
+import SystemPackage
 
 struct Bench: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measures the monitor against the same loops in plain C.",
+        discussion: """
+            Swift and C run in turns in this one process, on the same /dev/kvm; each ratio is the median over the \
+            rounds of Swift by C. What has no counterpart in C is given by itself. A bound is a promise: with --check \
+            a broken one ends with status 1.
+            """)
+
+    @Option(help: "Rounds; medians are taken over them.")
+    var rounds = 9
+    @Flag(help: "End with status 1 if a bound is broken.")
+    var check = false
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func validate() throws {
+        if !(1...1000).contains(rounds) { throw ValidationError("--rounds \(rounds): from 1 to 1000 are possible.") }
+    }
+
+    /// One line of the result.
+    struct Row {
+        let name: String
+        /// The measure, in `unit`.
+        let value: Double
+        let unit: String
+        /// The C loop's measure, where there is one.
+        var baseline: Double?
+        /// The promise: an upper bound of the ratio where there is a baseline, else of the value; negative for a
+        /// lower bound.
+        var bound: Double?
+
+        var ratio: Double? { baseline.map { value / $0 } }
+        var holds: Bool? {
+            bound.map { bound in
+                let measured = ratio ?? value
+                return bound < 0 ? measured >= -bound : measured <= bound
+            }
+        }
+    }
+
+    func run() throws {
+        var rows: [Row] = []
+        var kernel = "none: /dev/kvm cannot be used"
+        do {
+            let trap = MemslotTrapKVM(over: try LinuxKVM())
+            kernel = trap.identity.description
+            rows += try kernelRows(trap)
+        } catch let error as KVMUnavailable {
+            if !json { Terminal.diagnostics.print("minivmm: \(error); only what needs no /dev/kvm is measured") }
+        }
+        rows += mapRows() + modelRows() + processRows()
+        if json { printJSON(rows, kernel) } else { printText(rows, kernel) }
+        if check, rows.contains(where: { $0.holds == false }) { throw Status.checkFailed }
+    }
+
+    // MARK: against C
+
+    /// mov $count, %ecx; 1: out %al, $0x80; dec %ecx; jnz 1b; xor %eax, %eax; out %al, $0xf4
+    private static func exits(_ count: UInt32) -> [UInt8] {
+        [0xb9] + bytes(count) + [0xe6, 0x80, 0xff, 0xc9, 0x75, 0xfa, 0x31, 0xc0, 0xe6, 0xf4]
+    }
+
+    /// mov 0x18(%rdi), %rbx; mov 0x38(%rdi), %rdx; add %rdx, %rbx; mov $count, %ecx;
+    /// 1: mov (%rbx), %al; mov (%rdx), %al; dec %ecx; jnz 1b; xor %eax, %eax; out %al, $0xf4
+    private static func faults(_ count: UInt32) -> [UInt8] {
+        [0x48, 0x8b, 0x5f, 0x18, 0x48, 0x8b, 0x57, 0x38, 0x48, 0x01, 0xd3, 0xb9] + bytes(count) + [
+            0x8a, 0x03, 0x8a, 0x02, 0xff, 0xc9, 0x75, 0xf8, 0x31, 0xc0, 0xe6, 0xf4,
+        ]
+    }
+
+    private static func bytes(_ word: UInt32) -> [UInt8] {
+        (0..<4).map { UInt8(truncatingIfNeeded: word >> (UInt32($0) * 8)) }
+    }
+
+    private func kernelRows(_ kernel: any KVMInterface) throws -> [Row] {
+        let ram: UInt64 = 16 << 20
+        let exitCount: UInt32 = 5000
+        let faultCount: UInt32 = 100
+        let bit = try min(46, kernel.supportedCPUID().physicalAddressBits - 1)
+        let trace = try nullTrace(kernel)
+        var exits = Pairs()
+        var traced = Pairs()
+        var faults = Pairs()
+        var creations = Pairs()
+        for _ in 0..<rounds {
+            let loop = Self.exits(exitCount)
+            let (plain, c) = (try run(kernel, loop, .one, nil), try baseline(loop, ram, -1))
+            exits.add(plain.run, c, per: Double(exitCount))
+            traced.add(try run(kernel, loop, .one, trace).run, c, per: Double(exitCount))
+            let flips = Self.faults(faultCount)
+            faults.add(
+                try run(kernel, flips, .two, nil).run, try baseline(flips, ram, Int32(bit)),
+                per: Double(faultCount * 2))
+            for _ in 0..<5 {
+                let end = Self.exits(1)
+                creations.add(
+                    try run(kernel, end, .one, nil).total, try baseline(end, ram, -1, creation: true), per: 1)
+            }
+        }
+        return [
+            exits.row("exit round trip, trace off", "µs", 1e3, bound: 1.03),
+            traced.row("exit round trip, JSON trace to a file", "µs", 1e3, bound: 1.15),
+            faults.row("fault, convert, resume", "µs", 1e3, bound: 1.05),
+            creations.row("creation to first exit", "µs", 1e3, bound: 1.5),
+        ]
+    }
+
+    /// Pairs of times, Swift's and C's, taken one after the other.
+    private struct Pairs {
+        private var swift: [Double] = []
+        private var c: [Double] = []
+
+        mutating func add(_ swift: UInt64, _ c: Int64, per count: Double) {
+            self.swift.append(Double(swift) / count)
+            self.c.append(Double(c) / count)
+        }
+
+        /// The ratio is the median of the pairs' ratios; C's time is set so that it comes out.
+        func row(_ name: String, _ unit: String, _ divisor: Double, bound: Double) -> Row {
+            let ratio = median(zip(swift, c).map { $0 / $1 })
+            let value = median(swift) / divisor
+            return Row(name: name, value: value, unit: unit, baseline: value / ratio, bound: bound)
+        }
+    }
+
+    private func nullTrace(_ kernel: any KVMInterface) throws -> Trace {
+        // A file, not /dev/null: the bound is for a trace that is kept. It has no name and goes with the process.
+        let path = FilePath((environment("TMPDIR") ?? "/tmp")).appending("minivmm-bench-\(getpid()).jsonl")
+        let file = try FileDescriptor.open(
+            path, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec], permissions: .ownerReadWrite)
+        _ = unsafe path.withPlatformString { unsafe unlink($0) }
+        return Trace(kernel: kernel, sinks: [JSONLinesTrace(file)])
+    }
+
+    private func run(
+        _ kernel: any KVMInterface, _ code: [UInt8], _ doors: Doors, _ trace: Trace?
+    ) throws -> (run: UInt64, total: UInt64) {
+        var configuration = MachineConfiguration()
+        configuration.doors = doors
+        let start = monotonicNanoseconds()
+        let machine = try Machine(
+            kernel: kernel, configuration: configuration, image: .flat(code), console: Console(nil), trace: trace)
+        let built = monotonicNanoseconds()
+        let outcome = machine.run(timeout: 60_000_000_000)
+        let end = monotonicNanoseconds()
+        guard outcome.exitStatus == 0 else { throw stop("the measured guest failed: \(outcome)", Status.monitorFailed) }
+        return (end - built, end - start)
+    }
+
+    private func baseline(_ code: [UInt8], _ ram: UInt64, _ bit: Int32, creation: Bool = false) throws -> Int64 {
+        let time = unsafe code.withUnsafeBufferPointer { image -> Int64 in
+            guard let base = image.baseAddress else { return -Int64(EINVAL) }
+            var guest = unsafe cbaseline_guest(
+                image: base, image_size: UInt64(image.count), ram_size: ram, shared_bit: bit)
+            return creation ? unsafe cbaseline_create_and_run(&guest) : unsafe cbaseline_run(&guest)
+        }
+        guard time > 0 else {
+            throw stop("the C loop failed: \(Errno(rawValue: CInt(-time)))", Status.monitorFailed)
+        }
+        return time
+    }
+
+    // MARK: by themselves
+
+    private func mapRows() -> [Row] {
+        let runs: UInt64 = 1_000_000
+        var map = AttributeMap(size: 1 << 40, initial: .private)
+        let build = time {
+            for page in 0..<runs / 2 {
+                if let range = PageRange(start: page * 2 * pageSize, size: pageSize) { map.set(range, to: .shared) }
+            }
+        }
+        var position: UInt64 = 1
+        let count: UInt64 = 200_000
+        let flips = time {
+            for index in 0..<count {
+                // A page somewhere in the fragmented part, by a full-period generator: no order helps.
+                position = (position &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407)
+                let page = (position >> 33) % runs
+                if let range = PageRange(start: page * pageSize, size: pageSize) {
+                    map.set(range, to: index % 2 == 0 ? .shared : .private)
+                }
+            }
+        }
+        var whole = AttributeMap(size: 1 << 40, initial: .private)
+        let terabyte = time {
+            for index in 0..<count {
+                if let all = PageRange(start: 0, size: 1 << 40) { whole.set(all, to: index % 2 == 0 ? .shared : .private) }
+            }
+        }
+        return [
+            Row(
+                name: "attribute map, building 10⁶ alternating runs", value: Double(build) / Double(runs / 2),
+                unit: "ns a conversion", bound: 1000),
+            Row(
+                name: "attribute map of 10⁶ runs, a page anywhere", value: Double(flips) / Double(count),
+                unit: "ns a conversion", bound: 1000),
+            Row(
+                name: "attribute map, 1 TiB of one state", value: Double(terabyte) / Double(count),
+                unit: "ns a conversion", bound: 1000),
+        ]
+    }
+
+    private func modelRows() -> [Row] {
+        let count = 300_000
+        var operations = 0
+        let kernel = SoftKVM()
+        var elapsed: UInt64 = 1
+        do {
+            let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            let file = try vm.createGuestMemfd(size: 1 << 20, flags: [.mmap, .initShared])
+            let mapping = try file.map(offset: 0, length: 1 << 20)
+            guard let whole = PageRange(start: 0, size: 1 << 20) else { return [] }
+            let region = MemoryRegion(
+                gpa: whole, file: file, mapping: mapping)
+            let memory = GuestMemory(regions: [region], initial: .shared)
+            let converter = Converter(
+                kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(), trace: nil)
+            elapsed = try time {
+                var word: UInt64 = 0
+                for index in 0..<count {
+                    let gpa = UInt64(index % 256) * pageSize
+                    guard let page = PageRange(start: gpa, size: pageSize) else { continue }
+                    try converter.convert(.init(range: page, to: .private, contents: .preserve), by: .host)
+                    try converter.convert(.init(range: page, to: .shared, contents: .preserve), by: .host)
+                    _ = try unsafe withUnsafeMutableBytes(of: &word) { bytes in
+                        try unsafe mapping.write(at: gpa, from: UnsafeRawBufferPointer(bytes))
+                            + mapping.read(at: gpa, into: bytes)
+                    }
+                    operations += 4
+                }
+            }
+        } catch {
+            return [Row(name: "software kernel failed: \(error)", value: 0, unit: "operations/s", bound: -1e6)]
+        }
+        return [
+            Row(
+                name: "software kernel: convert, write, read", value: Double(operations) * 1e9 / Double(elapsed),
+                unit: "operations/s", bound: -1e6)
+        ]
+    }
+
+    private func processRows() -> [Row] {
+        var rows: [Row] = []
+        for name in [KernelName.soft, .memslotTrap] {
+            var times: [Double] = []
+            var memory = 0
+            for _ in 0..<rounds * 2 {
+                guard let usage = spawnHello(name) else { break }
+                times.append(Double(usage.nanoseconds) / 1e6)
+                memory = max(memory, usage.kibibytes)
+            }
+            guard !times.isEmpty else { continue }
+            rows.append(
+                Row(name: "run hello --kernel \(name.rawValue), the process", value: median(times), unit: "ms", bound: 10))
+            rows.append(
+                Row(
+                    name: "run hello --kernel \(name.rawValue), peak memory", value: Double(memory) / 1024, unit: "MiB",
+                    bound: 20))
+        }
+        return rows
+    }
+
+    /// Runs this very program on `hello` and waits for it; nil if it fails.
+    private func spawnHello(_ kernel: KernelName) -> (nanoseconds: UInt64, kibibytes: Int)? {
+        let words = ["minivmm", "run", "hello", "--quiet", "--kernel", kernel.rawValue]
+        var actions = unsafe posix_spawn_file_actions_t()
+        unsafe posix_spawn_file_actions_init(&actions)
+        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        for descriptor: Int32 in [1, 2] {
+            unsafe posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_WRONLY, 0)
+        }
+        let arguments = unsafe words.map { unsafe strdup($0) } + [nil]
+        defer { for unsafe argument in unsafe arguments { unsafe free(argument) } }
+        var child = pid_t()
+        let start = monotonicNanoseconds()
+        guard unsafe posix_spawn(&child, "/proc/self/exe", &actions, nil, arguments, environ) == 0 else { return nil }
+        var status: Int32 = 0
+        var usage = rusage()
+        guard unsafe wait4(child, &status, 0, &usage) == child, status == 0 else { return nil }
+        return (monotonicNanoseconds() - start, usage.ru_maxrss)
+    }
+
+    // MARK: results
+
+    private func printText(_ rows: [Row], _ kernel: String) {
+        let terminal = Terminal.output
+        terminal.print(terminal.styled("kernel", .bold) + "  \(kernel)")
+        let width = rows.map(\.name.count).max() ?? 0
+        for row in rows {
+            let name = row.name + String(repeating: " ", count: width - row.name.count)
+            var text = "\(name)  \(rounded(row.value)) \(row.unit)"
+            if let ratio = row.ratio, let baseline = row.baseline {
+                text += ", C \(rounded(baseline)), ratio \(rounded(ratio, 3))"
+            }
+            if let bound = row.bound, let holds = row.holds {
+                let sign = bound < 0 ? "≥" : "≤"
+                text += "  " + terminal.styled("\(sign) \(rounded(abs(bound)))" + (holds ? "" : " BROKEN"), holds ? .good : .bad)
+            }
+            terminal.print(text)
+        }
+    }
+
+    private func printJSON(_ rows: [Row], _ kernel: String) {
+        Terminal.output.print(
+            JSON.object([
+                ("schema", .string("minivmm.bench/1")), ("kernel", .string(kernel)),
+                ("rounds", .number(UInt64(rounds))),
+                (
+                    "rows",
+                    .array(
+                        rows.map { row in
+                            .object([
+                                ("name", .string(row.name)), ("value", .real(row.value)), ("unit", .string(row.unit)),
+                                ("c", row.baseline.map { .real($0) } ?? .null),
+                                ("ratio", row.ratio.map { .real($0) } ?? .null),
+                                ("bound", row.bound.map { .real(abs($0)) } ?? .null),
+                                ("holds", row.holds.map { .bool($0) } ?? .null),
+                            ])
+                        })
+                ),
+            ]).text)
+    }
+}
+
+/// The middle of the values, 0 if there are none.
+private func median(_ values: [Double]) -> Double {
+    let sorted = values.sorted()
+    guard !sorted.isEmpty else { return 0 }
+    return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
+}
+
+/// Nanoseconds of real time that `body` takes.
+private func time<E>(_ body: () throws(E) -> Void) throws(E) -> UInt64 {
+    let start = monotonicNanoseconds()
+    try body()
+    return max(1, monotonicNanoseconds() - start)
+}
+
+/// A number with `digits` decimals, fewer for large ones.
+private func rounded(_ value: Double, _ digits: Int = 2) -> String {
+    if value >= 10_000 { return String(Int(value)) }
+    var scale = 1.0
+    for _ in 0..<digits { scale *= 10 }
+    let text = String((value * scale).rounded() / scale)
+    return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
 }

@@ -27,7 +27,8 @@ struct Demo: ParsableCommand {
     func run() throws {
         let terminal = Terminal.output
         terminal.print(terminal.styled("MiniVMM: memory that changes hands", .bold))
-        terminal.print("  " + PageStrip(terminal: terminal).legend)
+        terminal.paragraph("Kernel: \(try kernel.open(doors: .one).line).")
+        terminal.print(PageStrip(terminal: terminal).legend)
         var failures = 0
         var played = 0
         let start = monotonicNanoseconds()
@@ -35,7 +36,7 @@ struct Demo: ParsableCommand {
             terminal.print()
             terminal.print(terminal.styled("\(index + 1)  \(scene.title)", .bold))
             terminal.paragraph(scene.text, indent: 3)
-            let narrator = Narrator(terminal)
+            let narrator = Narrator(terminal, tellsBoot: index == 0 || index == 3)
             let outcome = try scene.play(self, narrator)
             narrator.finish()
             played += 1
@@ -91,9 +92,13 @@ struct Demo: ParsableCommand {
 
     private func open(_ doors: Doors) throws -> ChosenKernel {
         let chosen = try kernel.open(doors: doors)
-        let terminal = Terminal.output
-        terminal.print("   " + terminal.styled("on \(chosen.line)", .dim))
+        say(chosen)
         return chosen
+    }
+
+    /// Each act names the kernel that answers in it.
+    private func say(_ chosen: ChosenKernel) {
+        Terminal.output.paragraph("on \(chosen.kernel.identity)", indent: 3, style: .dim)
     }
 
     private func machine(
@@ -131,7 +136,7 @@ struct Demo: ParsableCommand {
             do throws(HostAccessError) {
                 terminal.print("  host   \(what): " + terminal.styled(try body(), .good))
             } catch {
-                terminal.print("  host   \(what): " + terminal.styled(error.errno.name, .bad) + ", \(error)")
+                terminal.print("  host   \(what): " + terminal.styled(error.errno.name, .bad) + (error.state == .private ? ", it is private" : ""))
             }
         }
         do throws(MachineError) {
@@ -183,7 +188,7 @@ struct Demo: ParsableCommand {
         configuration.seed = kernel.seed
         let chosen = ChosenKernel(
             kernel: SoftKVM(configuration), name: .soft, reason: "told to promise nothing about contents")
-        terminal.print("   " + terminal.styled("on \(chosen.line)", .dim))
+        say(chosen)
         return play(payload, chosen, Narrator(terminal))
     }
 }

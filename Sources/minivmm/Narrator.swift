@@ -18,13 +18,20 @@ final class Narrator: TraceSink {
         var lines = 0
         var skipped = 0
         var lastPicture = ""
+        var booting = true
+        var busyPage: UInt64?
+        /// The map when the last conversion ended.
+        var before: AttributeMap?
     }
 
     /// Sentences of one act; the rest is counted.
-    private static let lineLimit = 22
+    private static let lineLimit = 16
+    private let tellsBoot: Bool
 
-    init(_ terminal: Terminal) {
+    /// - Parameter tellsBoot: whether what happens before the guest's first instruction is part of the story.
+    init(_ terminal: Terminal, tellsBoot: Bool = false) {
         self.terminal = terminal
+        self.tellsBoot = tellsBoot
         strip = PageStrip(terminal: terminal)
         told = Mutex(Told())
     }
@@ -54,7 +61,8 @@ final class Narrator: TraceSink {
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         told.withLock { told in
-            guard let (sentence, pictures) = self.tell(event, &told) else { return }
+            if case .vcpu = actor { told.booting = false }
+            guard let (sentence, pictures) = self.tell(event, &told), !told.booting || self.tellsBoot else { return }
             guard told.lines < Self.lineLimit else {
                 told.skipped += 1
                 return
@@ -70,16 +78,13 @@ final class Narrator: TraceSink {
         }
     }
 
+    /// All of RAM while the machine boots, then the pages that the guest works with.
     private func picture(_ told: inout Told) {
-        guard told.map.size > 0, let all = PageRange(start: 0, size: told.map.size) else { return }
-        let whole = strip.draw(told.map, all, held: told.held, width: cells)
-        let window = told.window.map { strip.draw(told.map, $0, held: told.held, width: cells) } ?? ""
-        guard whole + window != told.lastPicture else { return }
-        told.lastPicture = whole + window
-        line("", "RAM      " + whole)
-        if let range = told.window, all.pageCount > 64 {
-            line("", "close-up " + window + terminal.styled("  \(Self.pages(range))", .dim))
-        }
+        guard let range = told.booting ? PageRange(start: 0, size: told.map.size) : told.window else { return }
+        let picture = strip.draw(told.map, range, held: told.held, width: cells)
+        guard picture != told.lastPicture else { return }
+        told.lastPicture = picture
+        line("", picture + terminal.styled("  \(Self.pages(range))", .dim))
     }
 
     private static func pages(_ range: PageRange) -> String {
@@ -100,16 +105,23 @@ final class Narrator: TraceSink {
             return ("leaves RAM up to \(hex(end)) shared: this kernel does not preserve contents", false)
         case .attributesCall(let offset, let size, let target, let errno, let errorOffset):
             guard let errno else {
+                told.busyPage = nil
                 if let range = PageRange(start: offset, size: size) { told.map.set(range, to: target) }
                 return nil
             }
+            // The same answer to each attempt is told once.
+            guard told.busyPage != errorOffset else { return nil }
+            told.busyPage = errorOffset
             return (
                 "KVM_SET_MEMORY_ATTRIBUTES2: " + terminal.styled(errno.name, .bad)
                     + ", error_offset names page \(errorOffset / pageSize); nothing has changed", false
             )
         case .conversionFinished(let request, let result):
+            let before = told.before
+            told.before = told.map
+            if before?.uniformState(of: request.range) == request.target { return nil }
             var text = "\(Self.pages(request.range)) to \(request.target.rawValue), contents \(request.contents.rawValue)"
-            if result.means != .nothingAsked { text += " (\(result.means.rawValue))" }
+            if result.means == .zeroedByMonitor { text += " (\(result.means.rawValue))" }
             if result.busyAnswers > 0 { text += ", after \(result.calls) calls" }
             return (text, true)
         case .conversionFailed(let error):
@@ -135,12 +147,6 @@ final class Narrator: TraceSink {
             case .reenter: return ("faults on page \(fault.gpa / pageSize); the monitor does nothing about it", false)
             case .fatal: return ("faults at \(hex(fault.gpa)), and that is its end", false)
             }
-        case .hypercall(let number, let a0, let a1, _, let byInstruction, let result) where number == 12:
-            let how = byInstruction ? "VMMCALL" : "port 0xe8"
-            return (
-                "KVM_HC_MAP_GPA_RANGE (\(how)) on \(a1) pages at \(hex(a0)) returns \(result)"
-                    + (result < 0 ? " (-\(Errno(rawValue: CInt(-result)).name))" : ""), false
-            )
         case .hostAccess(let gpa, let direction, let error):
             let verb = direction == .read ? "reads" : "writes"
             guard let error else { return ("the host \(verb) page \(gpa / pageSize): it can", false) }

@@ -50,17 +50,19 @@ struct Terminal {
     }
 
     /// Prints a paragraph folded to the width, each line indented.
-    func paragraph(_ text: String, indent: Int = 0) {
+    func paragraph(_ text: String, indent: Int = 0, style: Style? = nil) {
         let limit = max(20, min(width, 100) - indent)
         var line = ""
         for word in text.split(separator: " ") {
             if !line.isEmpty, line.count + 1 + word.count > limit {
-                print(String(repeating: " ", count: indent) + line)
+                print(String(repeating: " ", count: indent) + (style.map { styled(line, $0) } ?? line))
                 line = ""
             }
             line += (line.isEmpty ? "" : " ") + word
         }
-        if !line.isEmpty { print(String(repeating: " ", count: indent) + line) }
+        if !line.isEmpty {
+            print(String(repeating: " ", count: indent) + (style.map { styled(line, $0) } ?? line))
+        }
     }
 }
 

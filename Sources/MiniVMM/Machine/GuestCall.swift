@@ -110,6 +110,8 @@ struct GuestCall {
 
     private func touch(_ machine: Machine, _ actor: Actor) -> Answer {
         let gpa = arguments.0
+        let (end, overflow) = gpa.addingReportingOverflow(8)
+        guard !overflow, end <= machine.memory.size else { return .failed(.invalidArgument) }
         var answer = Answer.done
         var failure: HostAccessError?
         do throws(HostAccessError) {
@@ -120,7 +122,7 @@ struct GuestCall {
             }
         } catch {
             failure = error
-            answer = .failed(error.state == nil ? .invalidArgument : error.errno)
+            answer = .failed(error.errno)
         }
         machine.trace?.record(
             .hostAccess(gpa: gpa, number == Number.peek ? .read : .write, failure), by: actor)

@@ -114,7 +114,7 @@ struct RunLoop {
             readPort(io)
             return machine.isStopping ? .stopped : nil
         }
-        if io.port == Self.hypercallPort { return callByPort(io) }
+        if io.port == Self.hypercallPort, io.size == 4, io.count == 1 { return callByPort(io) }
         var status: UInt8?
         let isConsole = Console.ports.contains(io.port) || io.port == Console.debugPort
         let inside: Void? = unsafe page.withIOData(io) { bytes in
