@@ -56,3 +56,7 @@ public struct Payload: Sendable {
         }
     }
 }
+
+extension Payload: CustomStringConvertible {
+    public var description: String { name }
+}
