@@ -1,9 +1,10 @@
 // contents: what becomes of the bytes, request by request.
 //
-// It shows that the decision is the guest's: each conversion says whether its bytes shall be preserved, be zeroed, or
-// are of no interest, in both directions, and the monitor does it or refuses. It may refuse with -EOPNOTSUPP and nothing
-// else, and then neither a byte nor the state of a page may have changed. The table says what was honoured; bytes are checked from inside,
-// and by the host (HC_PEEK) where the pages are shared.
+// It shows that the decision is the guest's: each conversion says whether its bytes shall be preserved, be
+// zeroed, or are of no interest, in both directions, and the monitor does it or refuses. It may refuse with
+// -EOPNOTSUPP and nothing else, and then neither a byte nor the state of a page may have changed. The table
+// says what was honoured; bytes are checked from inside, and by the host (HC_PEEK) where the pages are
+// shared.
 // Ends with exit status 0, whatever was refused.
 #define GUEST "contents"
 #include "support.h"
@@ -60,7 +61,8 @@
     print   " of 8 refused.\n"
     exit    0
 
-// What a glance at the pages says. Where the request left it open, this is how it went, not what it must be.
+// What a glance at the pages says. Where the request left it open, this is how it went, not what it must
+// be.
 print_fate:
     cmp     %r14, (%r14)
     jne     1f

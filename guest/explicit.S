@@ -1,8 +1,9 @@
 // explicit: memory that changes hands because the guest asks for it.
 //
-// It shows explicit conversion, the way of a guest that knows what it is: KVM_HC_MAP_GPA_RANGE names a range and
-// says what it shall be. The guest shares one page, then 16, then 2 MiB. Each time the host is asked to read a message there
-// and to write an answer, and after the pages are private again the host must be shut out, with every byte still in place.
+// It shows explicit conversion, the way of a guest that knows what it is: KVM_HC_MAP_GPA_RANGE names a
+// range and says what it shall be. The guest shares one page, then 16, then 2 MiB. Each time the host is
+// asked to read a message there and to write an answer, and after the pages are private again the host must
+// be shut out, with every byte still in place.
 // Ends with exit status 0.
 #define GUEST "explicit"
 #include "support.h"

@@ -1,8 +1,8 @@
 // fault-loop: the wrong door, and a monitor that does nothing about it.
 //
-// It shows hazard A34. The page is private and the guest reads it through the shared door. A monitor that re-enters
-// without converting gets the same KVM_EXIT_MEMORY_FAULT again, for ever: 100 % of a CPU and no progress. Run with the policy
-// to re-enter, the monitor must notice, and say so instead of looping along.
+// It shows hazard A34. The page is private and the guest reads it through the shared door. A monitor that
+// re-enters without converting gets the same KVM_EXIT_MEMORY_FAULT again, for ever: 100 % of a CPU and no
+// progress. Run with the policy to re-enter, the monitor must notice, and say so instead of looping along.
 // Ends with the verdict that the guest is in a fault loop, status 126.
 #define GUEST "fault-loop"
 #include "support.h"

@@ -1,6 +1,7 @@
 #include "guest_images.h"
 
-// One entry in the section guest_table is made by each guest's support.h; the linker gathers them and names both ends.
+// One entry in the section guest_table is made by each guest's support.h; the linker gathers them and names
+// both ends.
 struct entry {
     const char *name;
     const uint8_t *start;

@@ -1,7 +1,7 @@
 // hello: a guest that boots, looks around and leaves.
 //
-// It shows the boot contract: the boot information page in RDI, a console, a status. It reads how much RAM it has, how
-// many vCPUs, and how many doors lead to its memory, and converts nothing.
+// It shows the boot contract: the boot information page in RDI, a console, a status. It reads how much RAM
+// it has, how many vCPUs, and how many doors lead to its memory, and converts nothing.
 // Ends with exit status 0.
 #define GUEST "hello"
 #include "support.h"

@@ -1,8 +1,9 @@
 // hostile: everything that a guest must not get away with.
 //
-// It shows that a monitor trusts nothing. Requests that make no sense are answered with -EINVAL, valid ones for memory that the host
-// cannot touch with -EFAULT, and numbers that nobody knows with -ENOSYS (the monitor) or -1000 (KVM itself). Ports
-// that nobody listens to are read and written in every size. When all is over no byte of memory and no page's state has changed.
+// It shows that a monitor trusts nothing. Requests that make no sense are answered with -EINVAL, valid ones
+// for memory that the host cannot touch with -EFAULT, and numbers that nobody knows with -ENOSYS (the
+// monitor) or -1000 (KVM itself). Ports that nobody listens to are read and written in every size. When all
+// is over no byte of memory and no page's state has changed.
 // Ends with exit status 0.
 #define GUEST "hostile"
 #include "support.h"

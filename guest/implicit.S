@@ -1,9 +1,10 @@
 // implicit: memory that changes hands because the guest touches it.
 //
-// It shows implicit conversion, as a TDX guest does it: its RAM has two doors, and an access through the one that does
-// not match the page is a KVM_EXIT_MEMORY_FAULT, which the monitor answers by converting the page and letting the instruction
-// run again. The guest asks for nothing. It reads and writes in every size, across pages and across the border between private and
-// shared, modifies in place and copies from door to door, and looks through the other door for what it wrote.
+// It shows implicit conversion, as a TDX guest does it: its RAM has two doors, and an access through the
+// one that does not match the page is a KVM_EXIT_MEMORY_FAULT, which the monitor answers by converting the
+// page and letting the instruction run again. The guest asks for nothing. It reads and writes in every
+// size, across pages and across the border between private and shared, modifies in place and copies from
+// door to door, and looks through the other door for what it wrote.
 // Ends with exit status 0.
 #define GUEST "implicit"
 #include "support.h"
@@ -105,8 +106,9 @@
     expect_value (%r12), %r8, "what was written across the border"
     print   " only what must.\n"
 
-    // Copies from door to door, of pages 2 and 3 to 4 to 6, in bytes and in quadwords, with both ends off the page
-    // border: conversions in the midst of one instruction, which has to go on where it stopped.
+    // Copies from door to door: bytes and quadwords of pages 2 and 3 to pages 4 and 5, back, and on to page 6,
+    // with the ends off the page border. These are conversions in the midst of one instruction, which has to
+    // go on where it stopped.
     print   "Copied from door to door:"
     fill    %r14, $BYTES, $64, %r14
     lea     2 * 4096 + 0xf80(%r14), %r12

@@ -1,7 +1,8 @@
 // ping-pong: one page, to and fro, a thousand times.
 //
-// It shows what a conversion costs, and that nothing wears out: each round trip increments a word of the page, once while it
-// is shared and once while it is private, so a single lost or repeated conversion of the contents shows in the sum.
+// It shows what a conversion costs, and that nothing wears out: each round trip increments a word of the
+// page, once while it is shared and once while it is private, so a single lost or repeated conversion of
+// the contents shows in the sum.
 // Ends with exit status 0.
 #define GUEST "ping-pong"
 #include "support.h"

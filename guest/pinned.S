@@ -1,9 +1,10 @@
 // pinned: a page that the host does not let go of.
 //
-// It shows hazard A4 and its cure. Of eight shared pages the host holds one, as a device that does DMA would, and while it does
-// the page cannot become private: KVM answers EAGAIN and names it. A holder that lets go when it is asked costs
-// nothing but a retry. One that does not makes the request fail, with -EAGAIN: the guest must have lost no byte, the page is
-// still shared, and when the holder is gone the same request succeeds.
+// It shows hazard A4 and its cure. Of eight shared pages the host holds one, as a device that does DMA
+// would, and while it does the page cannot become private: KVM answers EAGAIN and names it. A holder that
+// lets go when it is asked costs nothing but a retry. One that does not makes the request fail, with
+// -EAGAIN: the guest must have lost no byte, the page is still shared, and when the holder is gone the same
+// request succeeds.
 // Ends with exit status 0.
 #define GUEST "pinned"
 #include "support.h"

@@ -1,9 +1,10 @@
 // smp: every vCPU converts pages of its own, between those of the others.
 //
-// It shows conversions in parallel. One range is dealt out like cards: of n vCPUs number i owns the pages i, i + n,
-// i + 2n ..., so that each page has neighbours which other vCPUs convert at the same moment. In every round each vCPU
-// makes its pages shared, counts that in them, makes them private, counts again, and looks each time at the next page, a
-// neighbour's, whose first word never changes. After a round the vCPUs meet at a counter in private memory.
+// It shows conversions in parallel. One range is dealt out like cards: of n vCPUs number i owns the pages
+// i, i + n, i + 2n ..., so that each page has neighbours which other vCPUs convert at the same moment. In
+// every round each vCPU makes its pages shared, counts that in them, makes them private, counts again, and
+// looks each time at the next page, a neighbour's, whose first word never changes. After a round the vCPUs
+// meet at a counter in private memory.
 // Ends with exit status 0, by vCPU 0 when all are done. Takes 1 to 16 vCPUs.
 #define GUEST "smp"
 #include "support.h"
@@ -91,7 +92,8 @@ look_next_door:
 4:  expect_value (%rdi), %rdi, "the first word of a neighbour's page"
     ret
 
-// Waits until all vCPUs are here. One that only spun would keep the others from running where they share a thread.
+// Waits until all vCPUs are here. One that only spun would keep the others from running where they share a
+// thread.
 meet:
     add     %r13, %r8
     lock incq arrivals(%rip)

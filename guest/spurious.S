@@ -1,8 +1,9 @@
 // spurious: asking for what is already so.
 //
-// It shows that conversion is idempotent: a page that has the wanted state may be asked for again, alone or in a range in
-// which only some pages have to change, and the answer is 0. No byte may change; historic kernels scrambled memory here.
-// Each request is made without a word about the contents, and with the wish to keep them.
+// It shows that conversion is idempotent: a page that has the wanted state may be asked for again, alone or
+// in a range in which only some pages have to change, and the answer is 0. No byte may change; historic
+// kernels scrambled memory here. Each request is made without a word about the contents, and with the wish
+// to keep them.
 // Ends with exit status 0.
 #define GUEST "spurious"
 #include "support.h"

@@ -1,16 +1,17 @@
 // What the guests have in common: how an image is laid out, printing, calling the monitor, checking.
 //
-// A guest is `#define GUEST "its name"`, `#include "support.h"`, and code, which is entered at the first line after
-// the include. Nearly all of them go on with `begin`, which leaves
+// A guest is `#define GUEST "its name"`, `#include "support.h"`, and code, which is entered at the first
+// line after the include. Nearly all of them go on with `begin`, which leaves
 //     R15 = the boot information page, R14 = the first byte of free RAM, RSI = the index of this vCPU.
 // The macros may change RAX, RBX, RCX, RDX, RSI, RDI and the flags; those that print change the flags only.
 // R8 to R15 and RBP are the guest's own. Arguments are registers of its own or immediates.
 #include "guest.h"
 
-// ---- the image -----------------------------------------------------------------------------------------------
-// One section holds all bytes of a guest. Its subsections, in this order: 0 the guest's code, 1 the routines at the
-// end of this file, 2 text and variables, 9 nothing but the end. Within the section everything is reached relative
-// to RIP, so the linker has nothing to fill in, and the bytes in the host's executable are the bytes that run.
+// ---- the image --------------------------------------------------------------------------------------------
+// One section holds all bytes of a guest. Its subsections, in this order: 0 the guest's code, 1 the
+// routines at the end of this file, 2 text and variables, 9 nothing but the end. Within the section
+// everything is reached relative to RIP, so the linker has nothing to fill in, and the bytes in the host's
+// executable are the bytes that run.
     .section .rodata.guest, "aR", @progbits
     .balign 16
 guest_start:
@@ -20,8 +21,9 @@ guest_name:
     .subsection 9
 guest_end:
 
-// The linker puts these entries of all guests one after the other; guest_images.c reads them. R keeps a section
-// from --gc-sections; w is there because an entry holds addresses, which the loader of the executable relocates.
+// The linker puts these entries of all guests one after the other; guest_images.c reads them. R keeps a
+// section from --gc-sections; w is there because an entry holds addresses, which the loader of the
+// executable relocates.
     .section guest_table, "awR", @progbits
     .balign 8
     .quad   guest_name, guest_start, guest_end
@@ -35,7 +37,8 @@ guest_end:
     call    setup
 .endm
 
-// Every vCPU starts at the same place at the same time. Most guests need only one: the others wait for its end.
+// Every vCPU starts at the same place at the same time. Most guests need only one: the others wait for its
+// end.
 .macro begin
     begin_every_vcpu
     test    %esi, %esi
@@ -50,7 +53,7 @@ guest_end:
     .subsection 0
 .endm
 
-// ---- printing, to COM1 ---------------------------------------------------------------------------------------
+// ---- printing, to COM1 ------------------------------------------------------------------------------------
 .macro print string
     text    .Ltext\@, "\string"
     push    %rsi
@@ -73,14 +76,14 @@ guest_end:
     pop     %rax
 .endm
 
-// ---- the end -------------------------------------------------------------------------------------------------
+// ---- the end ----------------------------------------------------------------------------------------------
 .macro exit status
     mov     $\status, %al
     out     %al, $PORT_EXIT
     jmp     .                           // not reached: the monitor does not come back from this
 .endm
 
-// ---- calls: the result is in RAX -----------------------------------------------------------------------------
+// ---- calls: the result is in RAX --------------------------------------------------------------------------
 // A call of KVM's, by instruction or by port, whichever `setup` found.
 .macro hypercall number
     mov     $\number, %eax
@@ -131,7 +134,7 @@ guest_end:
     service HC_STATE
 .endm
 
-// ---- checks: one that does not hold ends the guest with status 1 and says what was expected ---------------------
+// ---- checks: one that does not hold ends the guest with status 1 and says what was expected ---------------
 .macro fail what
     text    .Lwhat\@, "\what"
     lea     .Lwhat\@(%rip), %rsi
@@ -173,9 +176,9 @@ guest_end:
     expect_result 1, "\what (HC_STATE: 1 = private)"
 .endm
 
-// A pattern: one word every `stride` bytes, its value `seed` plus the distance from `address`, so that a word that
-// comes back from elsewhere is noticed. The interpreted ring 0 of some hosts makes five instructions a word dear; hence
-// the stride.
+// A pattern: one word every `stride` bytes, its value `seed` plus the distance from `address`, so that a
+// word that comes back from elsewhere is noticed. The interpreted ring 0 of some hosts makes five
+// instructions a word dear; hence the stride.
 .macro fill address, bytes, stride, seed
     mov     \address, %rdi
     mov     \bytes, %rcx
@@ -229,7 +232,7 @@ guest_end:
     je      failed
 .endm
 
-// ---- the routines --------------------------------------------------------------------------------------------
+// ---- the routines -----------------------------------------------------------------------------------------
     .subsection 1
 
 // Makes sure that the monitor keeps the contract of guest.h, and finds out how to make calls.
@@ -344,7 +347,8 @@ fill_words:
     jb      0b
     ret
 
-// Reads it back: RAX = how much the value grows from word to word, RBX = what it is, should a word be wrong.
+// Reads it back: RAX = how much the value grows from word to word, RBX = what it is, should a word be
+// wrong.
 verify_words:
     add     %rdi, %rcx
 0:  cmp     %rdx, (%rdi)

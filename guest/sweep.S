@@ -1,8 +1,9 @@
 // sweep: all free RAM, page by page, to shared and back.
 //
-// It shows bulk conversion the slow way, one call a page, which is also the way that makes the most of the monitor's attribute map:
-// a border wanders through the whole range, twice. Every page is given its own address while it is shared, and must
-// still hold it when it is private again. On a large machine it stops after 768 pages.
+// It shows bulk conversion the slow way, one call a page, which is also the way that makes the most of the
+// monitor's attribute map: a border wanders through the whole range, twice. Every page is given its own
+// address while it is shared, and must still hold it when it is private again. On a large machine it stops
+// after 768 pages.
 // Ends with exit status 0.
 #define GUEST "sweep"
 #include "support.h"
@@ -29,7 +30,7 @@
     print_hex %r14
     print   ":"
 
-    // To shared, from the bottom up. The word at the end of a page is written before, the one at its start after.
+    // To shared, from the bottom up. The word at the end of a page is written before, that at its start after.
     mov     %r14, %r12
 2:  mov     %r12, 0xff8(%r12)
     to_shared %r12, $1, MAP_CONTENTS_PRESERVE

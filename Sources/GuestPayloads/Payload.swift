@@ -42,3 +42,7 @@ public struct Payload: Sendable {
         }
     }
 }
+
+extension Payload: CustomStringConvertible {
+    public var description: String { name }
+}

@@ -1,4 +1,5 @@
-// The demo guests in this executable, in no particular order. All of it is constant and lives as long as the process.
+// The demo guests in this executable, in no particular order. All of it is constant and lives as long as
+// the process.
 #ifndef MINIVMM_GUEST_IMAGES_H
 #define MINIVMM_GUEST_IMAGES_H
 
