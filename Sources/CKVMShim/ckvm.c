@@ -62,6 +62,12 @@ long ckvm_kick_thread(int tid) { return result(syscall(SYS_tgkill, getpid(), tid
 
 int ckvm_thread_id(void) {
     static __thread int tid;
-    if (tid == 0) tid = (int)syscall(SYS_gettid);
+    if (tid == 0) {
+        sigset_t kick;
+        sigemptyset(&kick);
+        sigaddset(&kick, SIGUSR1);
+        pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
+        tid = (int)syscall(SYS_gettid);
+    }
     return tid;
 }

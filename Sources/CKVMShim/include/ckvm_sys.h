@@ -48,7 +48,9 @@ static inline uint8_t ckvm_immediate_exit(const struct ckvm_run *_Nonnull run) {
 long ckvm_install_kick_handler(void);
 /// Sends it to one thread of this process.
 long ckvm_kick_thread(int tid);
-/// gettid(2), asked once a thread: KVM_RUN is called too often for a system call each time.
+/// gettid(2), asked once a thread: KVM_RUN is called too often for a system call each time. Unblocks the kick
+/// signal on that thread as well: libdispatch, and with it Swift's concurrency, starts its threads with all
+/// signals blocked, and a blocked one does not end KVM_RUN.
 int ckvm_thread_id(void);
 
 #endif

@@ -39,11 +39,17 @@ final class TrapWatchdog {
     private let item: DispatchWorkItem
 
     init(seconds: Int, _ vcpus: [any KVMVCPU]) {
-        item = DispatchWorkItem { for vcpu in vcpus { vcpu.kick() } }
+        // Weak: a cancelled item stays where it is until its time comes.
+        let targets = vcpus.map { WeakVCPU(vcpu: $0) }
+        item = DispatchWorkItem { for target in targets { target.vcpu?.kick() } }
         DispatchQueue(label: "watchdog").asyncAfter(deadline: .now() + .seconds(seconds), execute: item)
     }
 
     deinit { item.cancel() }
+
+    private struct WeakVCPU {
+        weak var vcpu: (any KVMVCPU)?
+    }
 }
 
 extension ckvm_memory_attributes2 {
@@ -171,9 +177,9 @@ final class TrapGuest {
     /// Runs to the final OUT 0xf4 and converts what faults.
     ///
     /// - Returns: the faults, in order; nil for any other exit.
-    func finish(_ id: Int = 0) throws -> [MemoryFault]? {
+    func finish(_ id: Int = 0, limit: Int = 100) throws -> [MemoryFault]? {
         var faults: [MemoryFault] = []
-        while faults.count < 1000 {
+        while faults.count < limit {
             switch vcpus[id].runToExit() {
             case .memoryFault(let fault, .badAddress):
                 faults.append(fault)
