@@ -124,7 +124,7 @@ final class ScriptedVCPU: KVMVCPU {
     let id = 0
     let runPage: RunPage
     private let memory: OwnedRunPage
-    let script = Mutex<[@Sendable (ScriptedVCPU) throws(Errno) -> Void]>([])
+    let script = Mutex<[@Sendable (ScriptedVCPU) -> Void]>([])
 
     @safe private struct OwnedRunPage: ~Copyable, @unchecked Sendable {
         let pointer: UnsafeMutablePointer<ckvm_run>
@@ -143,13 +143,13 @@ final class ScriptedVCPU: KVMVCPU {
     func run() throws(Errno) {
         let step = script.withLock { $0.isEmpty ? nil : $0.removeFirst() }
         runPage.exitReason = CKVM_EXIT_HLT
-        try step?(self)
+        step?(self)
     }
 
     /// The next entry leaves with this access.
     func access(_ address: UInt64, length: UInt32, write: [UInt8]? = nil) {
         script.withLock {
-            $0.append { vcpu throws(Errno) in
+            $0.append { vcpu in
                 var access = ckvm_run_mmio()
                 access.phys_addr = address
                 access.len = length
