@@ -49,6 +49,13 @@ struct BaseSlots {
 
     private var used: Int { Int(nextID) - freeIDs.count }
 
+    /// The largest slot to make for a region: 256 MiB, or more where that would take over an eighth of the slots.
+    func chunk(forRegionOf size: UInt64) -> UInt64 {
+        var chunk: UInt64 = 256 << 20
+        while size / chunk > UInt64(limit / 8), chunk < 1 << 62 { chunk *= 2 }
+        return chunk
+    }
+
     /// A number for a slot that is not carved.
     mutating func takeID() throws(Errno) -> UInt32 {
         if let id = freeIDs.popLast() { return id }

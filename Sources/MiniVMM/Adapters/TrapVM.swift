@@ -110,7 +110,10 @@ extension TrapMemory {
             !regions.contains(where: { $0.file == number && $0.bytes.intersection(bytes) != nil })
         else { throw .invalidArgument }
         guard !isTaken(range, except: region.slot) else { throw .fileExists }
-        try insert(Region(slot: region.slot, range: range, file: number, bytes: bytes))
+        try insert(
+            Region(
+                slot: region.slot, range: range, file: number, bytes: bytes,
+                chunk: slots.chunk(forRegionOf: bytes.size)))
     }
 
     /// A region without a guest_memfd: one slot below, at its address, nothing trapped.

@@ -9,8 +9,9 @@ import Testing
 struct TrapModelTests {
     static let bit: UInt64 = 1 << 40
     static let pages: UInt64 = 6
-    /// The region starts here, and covers the file from its second page on.
+    /// The region starts here, and covers the window from its second page on.
     static let gpa: UInt64 = 0x10_0000
+    static let chunk: UInt64 = 256 << 20
 
     struct Fixture {
         let base: ScriptedKVM
@@ -18,30 +19,43 @@ struct TrapModelTests {
         let file: any KVMGuestMemfd
         let view: any HostMapping
         let vcpu: any KVMVCPU
+        /// Where in the file the window of six pages starts.
+        let start: UInt64
+        /// Of the window's pages.
         var states: [PageState]
 
-        init(protectable: Bool = true, slotLimit: Int? = nil) throws {
+        init(protectable: Bool = true, at start: UInt64 = 0) throws {
+            self.start = start
             base = ScriptedKVM(protectableMappings: protectable)
-            let kvm = MemslotTrapKVM(over: base, backing: .guestMemfd, slotLimit: slotLimit)
+            let kvm = MemslotTrapKVM(over: base, backing: .guestMemfd, slotLimit: nil)
             vm = try kvm.createVM(.softwareProtected, sharedBit: 40)
-            file = try vm.createGuestMemfd(size: pages * pageSize, flags: [.mmap, .initShared])
-            view = try file.map(offset: 0, length: pages * pageSize)
+            file = try vm.createGuestMemfd(size: start + pages * pageSize, flags: [.mmap, .initShared])
+            view = try file.map(offset: start, length: pages * pageSize)
             vcpu = try vm.createVCPU(id: 0)
             states = Array(repeating: .shared, count: Int(pages))
             try vm.setUserMemoryRegion2(
-                TrapFileTests.region(file, gpa: gpa, size: (pages - 1) * pageSize, offset: pageSize))
+                TrapFileTests.region(
+                    file, gpa: gpa, size: (pages - 1) * pageSize, offset: start + pageSize))
         }
 
-        /// The memslots that the states ask for: the runs of the pages that the region covers.
+        mutating func convert(_ pages: Range<UInt64>, to state: PageState) throws {
+            try file.convert(
+                start + pages.lowerBound * pageSize, UInt64(pages.count) * pageSize, to: state)
+            for page in pages { states[Int(page)] = state }
+        }
+
+        /// The memslots that the states ask for: the runs of the pages that the region covers, cut where a chunk
+        /// ends.
         var expectedTable: [[UInt64]] {
             var table: [[UInt64]] = []
             for page in 1..<pages {
                 let state = states[Int(page)]
-                if page > 1, state == states[Int(page) - 1] {
+                let offset = start + page * pageSize
+                if page > 1, state == states[Int(page) - 1], offset % chunk != 0 {
                     table[table.count - 1][1] += pageSize
                 } else {
                     let door = state == .shared ? bit : 0
-                    table.append([(gpa + (page - 1) * pageSize) | door, pageSize, page * pageSize])
+                    table.append([(gpa + (page - 1) * pageSize) | door, pageSize, offset])
                 }
             }
             return table.sorted { $0[0] < $1[0] }
@@ -57,22 +71,23 @@ struct TrapModelTests {
         }
     }
 
-    /// Every range in both directions from every state of six pages.
-    @Test(arguments: [true, false])
-    func `the memslots are the runs of the map after every conversion`(protectable: Bool) throws {
-        var fixture = try Fixture(protectable: protectable)
+    /// Ranges in both directions from every state of six pages, over mappings of both kinds, and over the end of
+    /// a chunk.
+    @Test(arguments: [(true, 0), (false, 0), (true, chunk - 3 * pageSize)] as [(Bool, UInt64)])
+    func `the memslots are the runs of the map after every conversion`(
+        protectable: Bool, start: UInt64
+    ) throws {
+        var fixture = try Fixture(protectable: protectable, at: start)
         try fixture.check()
         for states in 0..<1 << Self.pages as Range<UInt64> {
             for first in 0..<Self.pages {
                 for end in first + 1...Self.pages where (states ^ first ^ end) % 3 == 0 {
                     for state in PageState.allCases {
                         for page in 0..<Self.pages {
-                            let wanted: PageState = states >> page & 1 == 1 ? .private : .shared
-                            try fixture.file.convert(page * pageSize, to: wanted)
-                            fixture.states[Int(page)] = wanted
+                            try fixture.convert(
+                                page..<page + 1, to: states >> page & 1 == 1 ? .private : .shared)
                         }
-                        try fixture.file.convert(first * pageSize, (end - first) * pageSize, to: state)
-                        for page in first..<end { fixture.states[Int(page)] = state }
+                        try fixture.convert(first..<end, to: state)
                         try fixture.check()
                     }
                 }
@@ -82,25 +97,21 @@ struct TrapModelTests {
 
     @Test func `a conversion touches only the memslots that change`() throws {
         var fixture = try Fixture()
-        for page in [2, 4] as [UInt64] {
-            try fixture.file.convert(page * pageSize, to: .private)
-            fixture.states[Int(page)] = .private
-        }
+        try fixture.convert(2..<3, to: .private)
+        try fixture.convert(4..<5, to: .private)
         let before = fixture.base.vm.slots.withLock { $0.calls }
         // Page 5 joins page 4: two slots go, one comes.
-        try fixture.file.convert(5 * pageSize, to: .private)
-        fixture.states[5] = .private
+        try fixture.convert(5..<6, to: .private)
         try fixture.check()
         #expect(fixture.base.vm.slots.withLock { $0.calls } == before + 3)
         // Page 0 is in no region.
-        try fixture.file.convert(0, to: .private)
+        try fixture.convert(0..<1, to: .private)
         #expect(fixture.base.vm.slots.withLock { $0.calls } == before + 3)
     }
 
     @Test func `a kernel that refuses a memslot half way makes it ENOMEM and nothing has changed`() throws {
         var fixture = try Fixture()
-        try fixture.file.convert(3 * pageSize, to: .private)
-        fixture.states[3] = .private
+        try fixture.convert(3..<4, to: .private)
         let request = ckvm_memory_attributes2.conversion(2 * pageSize, 3 * pageSize, .private)
         var refusals = 0
         while true {

@@ -179,6 +179,22 @@ struct TrapThreadTests {
     }
 }
 
+extension TrapThreadTests {
+    /// KVM's cost of a memslot grows with its size, so a large region is made of many.
+    @Test func `a page of a large region converts as fast as one of a small region`() throws {
+        let vm = try TrapFileTests.vm()
+        let size: UInt64 = 16 << 30
+        let file = try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
+        try vm.setUserMemoryRegion2(TrapFileTests.region(file))
+        let time = try ContinuousClock().measure {
+            for page in 0..<256 as Range<UInt64> {
+                try file.convert(size / 2 + page * pageSize, to: .private)
+            }
+        }
+        #expect(time < .seconds(3))
+    }
+}
+
 extension TrapGuest {
     func pause(milliseconds: UInt64) {
         TrapHost.kvm?.sleep(nanoseconds: milliseconds * 1_000_000)
