@@ -41,10 +41,10 @@ struct BaseSlots {
     private var freeIDs: [UInt32] = []
     private var nextID: UInt32 = 0
 
-    init(_ vm: any KVMVirtualMachine, limit: Int?) throws(Errno) {
+    init(_ vm: any KVMVirtualMachine, limit: Int?, hasRegion2: Bool) throws(Errno) {
         self.vm = vm
         self.limit = try min(vm.checkExtension(.memslots), limit ?? .max)
-        old = try vm.checkExtension(.userMemory2) > 0 ? nil : vm as? LinuxVM
+        old = hasRegion2 ? nil : vm as? LinuxVM
     }
 
     private var used: Int { Int(nextID) - freeIDs.count }

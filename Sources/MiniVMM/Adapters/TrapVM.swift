@@ -13,13 +13,15 @@ final class TrapVM: KVMVirtualMachine {
     private let slotCount: UInt32
 
     init(
-        over base: any KVMVirtualMachine, backing: TrapBacking, slotLimit: Int?, sharedMask: UInt64?
+        over base: any KVMVirtualMachine, backing: TrapBacking, slotLimit: Int?, hasRegion2: Bool,
+        sharedMask: UInt64?
     ) throws(Errno) {
         self.base = base
         self.backing = backing
         slotCount = try UInt32(clamping: base.checkExtension(.memslots))
         memory = Mutex(
-            TrapMemory(slots: try BaseSlots(base, limit: slotLimit), sharedMask: sharedMask))
+            TrapMemory(
+                slots: try BaseSlots(base, limit: slotLimit, hasRegion2: hasRegion2), sharedMask: sharedMask))
     }
 
     /// The same page stays, in both directions.

@@ -182,4 +182,33 @@ struct TrapAccessTests {
         try guest.file.convert(Self.at, to: .private)
         #expect(guest.ends())
     }
+
+    @Test func `ring 3 moves 16 bytes from and to wrong pages`() throws {
+        // movups xmm0, [rsi]; movups [rdi], xmm0; out 0xf4, al
+        let guest = try TrapGuest([0x0f, 0x10, 0x06, 0x0f, 0x11, 0x07, 0xe6, 0xf4], ring: 3)
+        let text = (1...16).map { UInt8($0) }
+        let from = Self.at + pageSize - 3
+        let to = Self.at + 9 * pageSize - 11
+        try guest.view.put(from, text)
+        try guest.file.convert(Self.at + 9 * pageSize, to: .private)
+        try guest.start(rsi: from, rdi: to | TrapHost.shared)
+        #expect(
+            try guest.finish() == [
+                .on(Self.at, wanting: .private), .on(Self.at + pageSize, wanting: .private),
+                .on(Self.at + 9 * pageSize, wanting: .shared),
+            ])
+        #expect(try guest.view.bytes(to, 16) == text)
+    }
+
+    @Test func `a kernel before 6 8 does it as well`() throws {
+        let code = try #require(Self.stores[8])
+        let guest = try TrapGuest(code, backing: .memfd, hasRegion2: false)
+        try guest.start(rax: Self.value, rdi: Self.at + pageSize - 4)
+        #expect(
+            try guest.finish() == [
+                .on(Self.at, wanting: .private), .on(Self.at + pageSize, wanting: .private),
+            ])
+        try guest.file.convert(Self.at, 2 * pageSize, to: .shared)
+        #expect(try guest.view.word(Self.at + pageSize - 4) == Self.value)
+    }
 }

@@ -15,7 +15,7 @@ struct TrapFileTests {
     {
         let base = try LinuxKVM()
         let kvm = MemslotTrapKVM(
-            over: base, backing: backing ?? TrapBacking.best(on: base), slotLimit: nil)
+            over: base, backing: backing ?? TrapBacking.best(on: base))
         return try kvm.createVM(.softwareProtected, sharedBit: sharedBit)
     }
 

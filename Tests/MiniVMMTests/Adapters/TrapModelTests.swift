@@ -27,7 +27,7 @@ struct TrapModelTests {
         init(protectable: Bool = true, at start: UInt64 = 0) throws {
             self.start = start
             base = ScriptedKVM(protectableMappings: protectable)
-            let kvm = MemslotTrapKVM(over: base, backing: .guestMemfd, slotLimit: nil)
+            let kvm = MemslotTrapKVM(over: base, backing: .guestMemfd)
             vm = try kvm.createVM(.softwareProtected, sharedBit: 40)
             file = try vm.createGuestMemfd(size: start + pages * pageSize, flags: [.mmap, .initShared])
             view = try file.map(offset: start, length: pages * pageSize)
@@ -196,7 +196,7 @@ struct TrapModelTests {
 
     @Test func `a file that is let go while a slot has it stays until the slot goes`() throws {
         let base = ScriptedKVM()
-        let vm = try MemslotTrapKVM(over: base, backing: .guestMemfd, slotLimit: nil)
+        let vm = try MemslotTrapKVM(over: base, backing: .guestMemfd)
             .createVM(.softwareProtected, sharedBit: 40)
         do {
             let file = try vm.createGuestMemfd(size: pageSize, flags: .initShared)

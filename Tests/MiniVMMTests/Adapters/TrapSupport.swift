@@ -122,10 +122,15 @@ final class TrapGuest {
 
     var vcpu: any KVMVCPU { vcpus[0] }
 
-    init(_ code: [UInt8], vcpus count: Int = 1, backing: TrapBacking? = nil, slotLimit: Int? = nil) throws {
+    /// - Parameter ring: 0, or 3 with I/O privilege.
+    init(
+        _ code: [UInt8], vcpus count: Int = 1, ring: UInt8 = 0, backing: TrapBacking? = nil,
+        slotLimit: Int? = nil, hasRegion2: Bool = true
+    ) throws {
         let base = try LinuxKVM()
         let kvm = MemslotTrapKVM(
-            over: base, backing: backing ?? TrapBacking.best(on: base), slotLimit: slotLimit)
+            over: base, backing: backing ?? TrapBacking.best(on: base), slotLimit: slotLimit,
+            hasRegion2: hasRegion2)
         vm = try kvm.createVM(.softwareProtected, sharedBit: TrapHost.sharedBit)
         file = try vm.createGuestMemfd(size: Self.ram, flags: [.mmap, .initShared])
         view = try file.map(offset: 0, length: Self.ram)
@@ -137,13 +142,13 @@ final class TrapGuest {
         try vm.setUserMemoryRegion2(region)
 
         // PML4 at 0x1000: [0] the low door, [128] = bit 46 the high one; each a PDPT and a PD of 2 MiB pages.
-        try view.putWord(0x1000, 0x2003)
-        try view.putWord(0x1000 + 128 * 8, 0x4003)
-        try view.putWord(0x2000, 0x3003)
-        try view.putWord(0x4000, 0x5003)
+        try view.putWord(0x1000, 0x2007)
+        try view.putWord(0x1000 + 128 * 8, 0x4007)
+        try view.putWord(0x2000, 0x3007)
+        try view.putWord(0x4000, 0x5007)
         for index in 0..<Self.ram >> 21 {
-            try view.putWord(0x3000 + index * 8, index << 21 | 0x83)
-            try view.putWord(0x5000 + index * 8, TrapHost.shared | index << 21 | 0x83)
+            try view.putWord(0x3000 + index * 8, index << 21 | 0x87)
+            try view.putWord(0x5000 + index * 8, TrapHost.shared | index << 21 | 0x87)
         }
         try view.put(Self.code, code)
         try file.convert(0, 1 << 20, to: .private)
@@ -152,7 +157,7 @@ final class TrapGuest {
         vcpus = try (0..<count).map { [vm] id in
             let vcpu = try vm.createVCPU(id: id)
             try vcpu.setCPUID(cpuid)
-            try vcpu.enterLongMode()
+            try vcpu.enterLongMode(ring: ring)
             return vcpu
         }
         watchdog = TrapWatchdog(seconds: 20, vcpus)
@@ -165,7 +170,7 @@ final class TrapGuest {
     ) throws {
         var registers = ckvm_regs()
         registers.rip = rip
-        registers.rflags = 2
+        registers.rflags = 0x3002  // IOPL 3
         registers.rsp = 0x9000
         registers.rax = rax
         registers.rcx = rcx
@@ -203,18 +208,19 @@ final class TrapGuest {
 }
 
 extension KVMVCPU {
-    fileprivate func enterLongMode() throws(Errno) {
+    fileprivate func enterLongMode(ring: UInt8) throws(Errno) {
         var special = try specialRegisters()
         var segment = ckvm_segment()
         segment.limit = 0xffff_ffff
         segment.present = 1
         segment.s = 1
         segment.g = 1
+        segment.dpl = ring
         special.cs = segment
-        special.cs.selector = 8
+        special.cs.selector = 8 | UInt16(ring)
         special.cs.type = 11
         special.cs.l = 1
-        segment.selector = 16
+        segment.selector = 16 | UInt16(ring)
         segment.type = 3
         segment.db = 1
         special.ds = segment
