@@ -41,13 +41,20 @@ struct BaseSlots {
     private var freeIDs: [UInt32] = []
     private var nextID: UInt32 = 0
 
-    init(_ vm: any KVMVirtualMachine, limit: Int?) throws(Errno) {
+    init(_ vm: any KVMVirtualMachine, limit: Int?, hasRegion2: Bool) throws(Errno) {
         self.vm = vm
         self.limit = try min(vm.checkExtension(.memslots), limit ?? .max)
-        old = try vm.checkExtension(.userMemory2) > 0 ? nil : vm as? LinuxVM
+        old = hasRegion2 ? nil : vm as? LinuxVM
     }
 
     private var used: Int { Int(nextID) - freeIDs.count }
+
+    /// The largest slot to make for a region: 256 MiB, or more where that would take over an eighth of the slots.
+    func chunk(forRegionOf size: UInt64) -> UInt64 {
+        var chunk: UInt64 = 256 << 20
+        while size / chunk > UInt64(limit / 8), chunk < 1 << 62 { chunk *= 2 }
+        return chunk
+    }
 
     /// A number for a slot that is not carved.
     mutating func takeID() throws(Errno) -> UInt32 {

@@ -1,5 +1,4 @@
 import CKVMShim
-import Synchronization
 import SystemPackage
 
 /// Looks for the page that kept a vCPU from going on where the kernel names none: the code at RIP, or a page
@@ -7,31 +6,33 @@ import SystemPackage
 ///
 /// Used after the kernel gave up only, by the thread that runs the vCPU.
 struct GuestWalk {
-    let vm: TrapVM
-    let vcpu: any KVMVCPU
-    let isShutdown: Bool
+    private let special: ckvm_sregs
+    private let rip: UInt64
 
     /// The longest instruction there is.
     private static let instructionLength: UInt64 = 15
 
-    /// - Returns: nil if no page explains it.
-    func fault() throws(Errno) -> MemoryFault? {
-        let special = try vcpu.specialRegisters()
-        let rip = try vcpu.registers().rip
+    init(_ vcpu: any KVMVCPU) throws(Errno) {
+        special = try vcpu.specialRegisters()
+        rip = try vcpu.registers().rip
+    }
+
+    /// Some CPUs reset themselves at a triple fault (AMD); then nothing is left to look at or to try again.
+    var isReset: Bool { special.cr0 & 1 == 0 }
+
+    /// The page of the code at RIP, or of a page table before it, that is behind the wrong door.
+    func fault(fetchingFrom memory: borrowing TrapMemory) -> MemoryFault? {
         let start = special.cs.l != 0 ? rip : (special.cs.base &+ rip) & 0xffff_ffff
-        return vm.memory.withLock { memory in
-            let last = start &+ (Self.instructionLength - 1)
-            if let fault = memory.fault(fetching: start, special) { return fault }
-            // The instruction may go on into the next page.
-            if last / pageSize != start / pageSize, let fault = memory.fault(fetching: last, special) {
-                return fault
-            }
-            guard isShutdown else { return nil }
-            // A page table that the access of an instruction needed: the #PF it got has no handler. A data page
-            // itself is never the reason, it leaves as MMIO.
-            if case .stopped(let fault) = memory.translate(special.cr2, special) { return fault }
-            return nil
-        }
+        if let fault = memory.fault(fetching: start, special) { return fault }
+        // The instruction may go on into the next page.
+        let last = start &+ (Self.instructionLength - 1)
+        return last / pageSize == start / pageSize ? nil : memory.fault(fetching: last, special)
+    }
+
+    /// The page of a page table that the access of an instruction needed: the #PF it got had no handler. A data
+    /// page itself is never the reason, it leaves as MMIO.
+    func fault(walkingFrom memory: borrowing TrapMemory) -> MemoryFault? {
+        if case .stopped(let fault) = memory.translate(special.cr2, special) { fault } else { nil }
     }
 }
 

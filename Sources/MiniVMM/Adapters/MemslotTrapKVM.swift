@@ -18,8 +18,8 @@ public import SystemPackage
 ///   and a write, between which another vCPU may come.
 /// * A code page behind the wrong door is found by walking the guest's page tables after the kernel gave up
 ///   (`KVM_EXIT_INTERNAL_ERROR`), a page-table page after it let the guest shut down; the instruction is then
-///   executed again. Walked are 4 and 5 levels of long mode, and no paging. A guest with an IDT
-///   sees a #PF for a page-table page instead, and an access through the wrong door by an instruction that KVM
+///   executed again. Walked are 4 and 5 levels of long mode, and no paging. A guest with an IDT sees a #PF for
+///   a page-table page instead (and so does any guest on a CPU that resets at a triple fault), and an access through the wrong door by an instruction that KVM
 ///   cannot emulate (AVX) stays an internal error.
 /// * The kernel below counts no references for us: a page is in use when a ``HostMapping/hold(at:length:)``
 ///   of this adapter's has it. Other pins are not seen. A failed conversion does not unmap the host's pages.
@@ -29,16 +29,22 @@ public final class MemslotTrapKVM: KVMInterface {
     private let backing: TrapBacking
     /// Memslots that carving may use; nil takes what the kernel has.
     private let slotLimit: Int?
+    /// The kernel has `KVM_SET_USER_MEMORY_REGION2` (6.8).
+    private let hasRegion2: Bool
 
     public convenience init(over base: any KVMInterface) {
-        self.init(over: base, backing: TrapBacking.best(on: base), slotLimit: nil)
+        let hasRegion2 = (try? base.checkExtension(.userMemory2)) ?? 0 > 0
+        self.init(over: base, backing: TrapBacking.best(on: base), hasRegion2: hasRegion2)
     }
 
-    /// For tests: a backing, and fewer memslots than the kernel has.
-    init(over base: any KVMInterface, backing: TrapBacking, slotLimit: Int?) {
+    /// For tests: less than the kernel has.
+    init(
+        over base: any KVMInterface, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true
+    ) {
         self.base = base
         self.backing = backing
         self.slotLimit = slotLimit
+        self.hasRegion2 = hasRegion2
         identity = KernelIdentity(name: "MemslotTrapKVM", host: "\(base.identity.host), \(backing.rawValue)")
     }
 
@@ -64,7 +70,7 @@ public final class MemslotTrapKVM: KVMInterface {
         }
         return try TrapVM(
             over: base.createVM(.default, sharedBit: nil), backing: backing, slotLimit: slotLimit,
-            sharedMask: sharedBit.map { 1 << UInt64($0) })
+            hasRegion2: hasRegion2, sharedMask: sharedBit.map { 1 << UInt64($0) })
     }
 }
 

@@ -90,16 +90,28 @@ final class TrapVCPU: KVMVCPU {
                 guard isMemory(access) else { return }
                 pending.withLock { $0 = access }
             case CKVM_EXIT_INTERNAL_ERROR
-            where runPage.internalError.suberror == CKVM_INTERNAL_ERROR_EMULATION,
-                CKVM_EXIT_SHUTDOWN:
-                let walk = GuestWalk(vm: vm, vcpu: base, isShutdown: runPage.exitReason == CKVM_EXIT_SHUTDOWN)
-                if let fault = try walk.fault() { try present(fault, .badAddress) }
-                // Whoever was in the way may have been converted meanwhile: then it is worth another try.
-                if vm.gate.closings == generation { return }
+            where runPage.internalError.suberror == CKVM_INTERNAL_ERROR_EMULATION:
+                guard try explain(isShutdown: false, since: generation) else { return }
+            case CKVM_EXIT_SHUTDOWN:
+                guard try explain(isShutdown: true, since: generation) else { return }
             default:
                 return
             }
         }
+    }
+
+    /// Presents the memory fault that made the kernel give up.
+    ///
+    /// - Returns: whether to try again, because memslots have changed since the vCPU went in: who was in the way
+    ///   may be gone.
+    private func explain(isShutdown: Bool, since generation: UInt64) throws(Errno) -> Bool {
+        let walk = try GuestWalk(base)
+        guard !(isShutdown && walk.isReset) else { return false }
+        let fault = vm.memory.withLock { memory in
+            walk.fault(fetchingFrom: memory) ?? (isShutdown ? walk.fault(walkingFrom: memory) : nil)
+        }
+        if let fault { try present(fault, .badAddress) }
+        return vm.gate.closings != generation
     }
 
     private func isMemory(_ access: ckvm_run_mmio) -> Bool {

@@ -13,13 +13,15 @@ final class TrapVM: KVMVirtualMachine {
     private let slotCount: UInt32
 
     init(
-        over base: any KVMVirtualMachine, backing: TrapBacking, slotLimit: Int?, sharedMask: UInt64?
+        over base: any KVMVirtualMachine, backing: TrapBacking, slotLimit: Int?, hasRegion2: Bool,
+        sharedMask: UInt64?
     ) throws(Errno) {
         self.base = base
         self.backing = backing
         slotCount = try UInt32(clamping: base.checkExtension(.memslots))
         memory = Mutex(
-            TrapMemory(slots: try BaseSlots(base, limit: slotLimit), sharedMask: sharedMask))
+            TrapMemory(
+                slots: try BaseSlots(base, limit: slotLimit, hasRegion2: hasRegion2), sharedMask: sharedMask))
     }
 
     /// The same page stays, in both directions.
@@ -110,7 +112,10 @@ extension TrapMemory {
             !regions.contains(where: { $0.file == number && $0.bytes.intersection(bytes) != nil })
         else { throw .invalidArgument }
         guard !isTaken(range, except: region.slot) else { throw .fileExists }
-        try insert(Region(slot: region.slot, range: range, file: number, bytes: bytes))
+        try insert(
+            Region(
+                slot: region.slot, range: range, file: number, bytes: bytes,
+                chunk: slots.chunk(forRegionOf: bytes.size)))
     }
 
     /// A region without a guest_memfd: one slot below, at its address, nothing trapped.

@@ -1,0 +1,228 @@
+import CKVMShim
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+/// The carving and the bookkeeping, with no kernel: every call to the one below is seen, and can be refused.
+@Suite("MemslotTrapKVM: carving", .timeLimit(.minutes(1)))
+struct TrapModelTests {
+    static let bit: UInt64 = 1 << 40
+    static let pages: UInt64 = 6
+    /// The region starts here, and covers the window from its second page on.
+    static let gpa: UInt64 = 0x10_0000
+    static let chunk: UInt64 = 256 << 20
+
+    struct Fixture {
+        let base: ScriptedKVM
+        let vm: any KVMVirtualMachine
+        let file: any KVMGuestMemfd
+        let view: any HostMapping
+        let vcpu: any KVMVCPU
+        /// Where in the file the window of six pages starts.
+        let start: UInt64
+        /// Of the window's pages.
+        var states: [PageState]
+
+        init(protectable: Bool = true, at start: UInt64 = 0) throws {
+            self.start = start
+            base = ScriptedKVM(protectableMappings: protectable)
+            let kvm = MemslotTrapKVM(over: base, backing: .guestMemfd)
+            vm = try kvm.createVM(.softwareProtected, sharedBit: 40)
+            file = try vm.createGuestMemfd(size: start + pages * pageSize, flags: [.mmap, .initShared])
+            view = try file.map(offset: start, length: pages * pageSize)
+            vcpu = try vm.createVCPU(id: 0)
+            states = Array(repeating: .shared, count: Int(pages))
+            try vm.setUserMemoryRegion2(
+                TrapFileTests.region(
+                    file, gpa: gpa, size: (pages - 1) * pageSize, offset: start + pageSize))
+        }
+
+        mutating func convert(_ pages: Range<UInt64>, to state: PageState) throws {
+            try file.convert(
+                start + pages.lowerBound * pageSize, UInt64(pages.count) * pageSize, to: state)
+            for page in pages { states[Int(page)] = state }
+        }
+
+        /// The memslots that the states ask for: the runs of the pages that the region covers, cut where a chunk
+        /// ends.
+        var expectedTable: [[UInt64]] {
+            var table: [[UInt64]] = []
+            for page in 1..<pages {
+                let state = states[Int(page)]
+                let offset = start + page * pageSize
+                if page > 1, state == states[Int(page) - 1], offset % chunk != 0 {
+                    table[table.count - 1][1] += pageSize
+                } else {
+                    let door = state == .shared ? bit : 0
+                    table.append([(gpa + (page - 1) * pageSize) | door, pageSize, offset])
+                }
+            }
+            return table.sorted { $0[0] < $1[0] }
+        }
+
+        /// What is true after every call, whether it changed something or not.
+        func check() throws {
+            #expect(base.vm.table == expectedTable)
+            for page in 0..<pages {
+                let isReadable = (try? view.bytes(page * pageSize, 1)) != nil
+                #expect(isReadable == (states[Int(page)] == .shared))
+            }
+        }
+    }
+
+    /// Ranges in both directions from every state of six pages, over mappings of both kinds, and over the end of
+    /// a chunk.
+    @Test(arguments: [(true, 0), (false, 0), (true, chunk - 3 * pageSize)] as [(Bool, UInt64)])
+    func `the memslots are the runs of the map after every conversion`(
+        protectable: Bool, start: UInt64
+    ) throws {
+        var fixture = try Fixture(protectable: protectable, at: start)
+        try fixture.check()
+        for states in 0..<1 << Self.pages as Range<UInt64> {
+            for first in 0..<Self.pages {
+                for end in first + 1...Self.pages where (states ^ first ^ end) % 3 == 0 {
+                    for state in PageState.allCases {
+                        for page in 0..<Self.pages {
+                            try fixture.convert(
+                                page..<page + 1, to: states >> page & 1 == 1 ? .private : .shared)
+                        }
+                        try fixture.convert(first..<end, to: state)
+                        try fixture.check()
+                    }
+                }
+            }
+        }
+    }
+
+    @Test func `a conversion touches only the memslots that change`() throws {
+        var fixture = try Fixture()
+        try fixture.convert(2..<3, to: .private)
+        try fixture.convert(4..<5, to: .private)
+        let before = fixture.base.vm.slots.withLock { $0.calls }
+        // Page 5 joins page 4: two slots go, one comes.
+        try fixture.convert(5..<6, to: .private)
+        try fixture.check()
+        #expect(fixture.base.vm.slots.withLock { $0.calls } == before + 3)
+        // Page 0 is in no region.
+        try fixture.convert(0..<1, to: .private)
+        #expect(fixture.base.vm.slots.withLock { $0.calls } == before + 3)
+    }
+
+    @Test func `a kernel that refuses a memslot half way makes it ENOMEM and nothing has changed`() throws {
+        var fixture = try Fixture()
+        try fixture.convert(3..<4, to: .private)
+        let request = ckvm_memory_attributes2.conversion(2 * pageSize, 3 * pageSize, .private)
+        var refusals = 0
+        while true {
+            fixture.base.vm.slots.withLock { $0.callsUntilRefusal = refusals }
+            let refusal = fixture.file.refusal(of: request)
+            if refusal.errno == nil { break }
+            #expect(refusal == (.noMemory, 2 * pageSize))
+            try fixture.check()
+            refusals += 1
+            try #require(refusals < 20)
+        }
+        // Three slots went, three came.
+        #expect(refusals == 6)
+        for page in 2...4 { fixture.states[page] = .private }
+        try fixture.check()
+        // A region that cannot be made leaves nothing behind.
+        let file = try fixture.vm.createGuestMemfd(size: 2 * pageSize, flags: .initShared)
+        try file.convert(0, to: .private)
+        for refusal in 0..<2 {
+            fixture.base.vm.slots.withLock { $0.callsUntilRefusal = refusal }
+            #expect(throws: Errno.noMemory) {
+                try fixture.vm.setUserMemoryRegion2(TrapFileTests.region(file, slot: 7, gpa: 0))
+            }
+            try fixture.check()
+        }
+    }
+
+    @Test func `an access whose page already matches is finished and never shown`() throws {
+        let fixture = try Fixture()
+        try fixture.view.putWord(2 * pageSize, 0x1122_3344_5566_7788)
+        let shared = Self.gpa + pageSize | Self.bit
+        fixture.base.vm.vcpu.access(shared, length: 4)
+        fixture.base.vm.vcpu.script.withLock {
+            $0.append { vcpu in
+                // The kernel finds what it asked for, and has one more piece.
+                #expect(vcpu.runPage.mmio.data.0 == 0x88 && vcpu.runPage.mmio.data.3 == 0x55)
+            }
+        }
+        guard case .halt = fixture.vcpu.runToExit() else {
+            Issue.record("not HLT")
+            return
+        }
+        // A write in one piece over a page boundary whose second page is wrong: nothing is written before
+        // all of it can be.
+        try fixture.file.convert(3 * pageSize, to: .private)
+        fixture.base.vm.vcpu.access(shared + pageSize - 2, length: 4, write: [1, 2, 3, 4])
+        for _ in 0..<2 {
+            guard case .memoryFault(let fault, .badAddress) = fixture.vcpu.runToExit() else {
+                Issue.record("no fault")
+                return
+            }
+            #expect(fault == .on(Self.gpa + 2 * pageSize, wanting: .shared))
+            #expect(try fixture.view.bytes(3 * pageSize - 2, 2) == [0, 0])
+        }
+        try fixture.file.convert(3 * pageSize, to: .shared)
+        guard case .halt = fixture.vcpu.runToExit() else {
+            Issue.record("not HLT")
+            return
+        }
+        #expect(try fixture.view.bytes(3 * pageSize - 2, 4) == [1, 2, 3, 4])
+    }
+
+    @Test func `an access that is pending when its memslot goes becomes MMIO`() throws {
+        let fixture = try Fixture()
+        fixture.base.vm.vcpu.access(Self.gpa, length: 8, write: [9])
+        guard case .memoryFault = fixture.vcpu.runToExit() else {
+            Issue.record("no fault")
+            return
+        }
+        try fixture.vm.setUserMemoryRegion2(ckvm_userspace_memory_region2())
+        #expect(fixture.base.vm.table.isEmpty)
+        guard case .mmio(let access) = fixture.vcpu.runToExit() else {
+            Issue.record("not MMIO")
+            return
+        }
+        #expect(access.phys_addr == Self.gpa && access.is_write == 1 && access.data.0 == 9)
+        guard case .halt = fixture.vcpu.runToExit() else {
+            Issue.record("not HLT")
+            return
+        }
+    }
+
+    @Test func `a file that is let go while a slot has it stays until the slot goes`() throws {
+        let base = ScriptedKVM()
+        let vm = try MemslotTrapKVM(over: base, backing: .guestMemfd)
+            .createVM(.softwareProtected, sharedBit: 40)
+        do {
+            let file = try vm.createGuestMemfd(size: pageSize, flags: .initShared)
+            try vm.setUserMemoryRegion2(TrapFileTests.region(file))
+        }
+        #expect(base.vm.table.count == 1)
+        try vm.setUserMemoryRegion2(ckvm_userspace_memory_region2())
+        #expect(base.vm.table.isEmpty)
+    }
+
+    @Test func `a region without a guest_memfd is passed on`() throws {
+        let fixture = try Fixture()
+        var plain = ckvm_userspace_memory_region2()
+        plain.slot = 9
+        plain.guest_phys_addr = 0x40_0000
+        plain.memory_size = pageSize
+        plain.userspace_addr = 0x1000
+        try fixture.vm.setUserMemoryRegion2(plain)
+        #expect(fixture.base.vm.table.contains([0x40_0000, pageSize, 0]))
+        // Through the other door of a region is a collision too.
+        plain.slot = 10
+        plain.guest_phys_addr = Self.gpa | Self.bit
+        #expect(throws: Errno.fileExists) { try fixture.vm.setUserMemoryRegion2(plain) }
+        plain.slot = 9
+        plain.memory_size = 0
+        try fixture.vm.setUserMemoryRegion2(plain)
+        try fixture.check()
+    }
+}
