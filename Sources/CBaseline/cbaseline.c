@@ -44,18 +44,18 @@ static int set_slot(const struct vm *v, uint32_t slot, uint64_t gpa, uint64_t si
 
 static void put(struct vm *v, uint64_t at, uint64_t word) { memcpy(v->kernel_view + at, &word, sizeof word); }
 
-// GDT at 0x1000, boot information at 0x2000, tables from 0x3000: identity, pages of 1 GiB, both aliases.
+// GDT at 0x1000, boot information at 0x2000, tables from 0x3000: identity, 1 GiB in pages of 2 MiB, both aliases.
 static void write_boot(struct vm *v) {
     put(v, 0x1008, 0x00af9b000000ffff);
     put(v, 0x1010, 0x00cf93000000ffff);
     put(v, 0x2018, v->guest.shared_bit < 0 ? 0 : 1ull << v->guest.shared_bit);
     put(v, 0x2038, 0x200000);
-    put(v, 0x3000, 0x4003);
-    for (uint64_t i = 0; i < 4; i++) put(v, 0x4000 + i * 8, i << 30 | 0x83);
-    if (v->guest.shared_bit >= 0) {
-        uint64_t base = 1ull << v->guest.shared_bit;
-        put(v, 0x3000 + (base >> 39) * 8, 0x5003);
-        for (uint64_t i = 0; i < 4; i++) put(v, 0x5000 + (((base >> 30) + i) & 511) * 8, (base + (i << 30)) | 0x83);
+    for (int alias = 0; alias < (v->guest.shared_bit < 0 ? 1 : 2); alias++) {
+        uint64_t base = alias ? 1ull << v->guest.shared_bit : 0;
+        uint64_t pointers = 0x4000 + alias * 2 * PAGE, directory = pointers + PAGE;
+        put(v, 0x3000 + (base >> 39) * 8, pointers | 3);
+        put(v, pointers + ((base >> 30) & 511) * 8, directory | 3);
+        for (uint64_t i = 0; i < 512; i++) put(v, directory + i * 8, (base + (i << 21)) | 0x83);
     }
     memcpy(v->kernel_view + 0x100000, v->guest.image, v->guest.image_size);
 }

@@ -23,7 +23,9 @@ struct Bench: ParsableCommand {
     var json = false
 
     func validate() throws {
-        if !(1...1000).contains(rounds) { throw ValidationError("--rounds \(rounds): from 1 to 1000 are possible.") }
+        if !(1...1000).contains(rounds) {
+            throw ValidationError("--rounds \(rounds): from 1 to 1000 are possible.")
+        }
     }
 
     /// One line of the result.
@@ -55,7 +57,9 @@ struct Bench: ParsableCommand {
             kernel = trap.identity.description
             rows += try kernelRows(trap)
         } catch let error as KVMUnavailable {
-            if !json { Terminal.diagnostics.print("minivmm: \(error); only what needs no /dev/kvm is measured") }
+            if !json {
+                Terminal.diagnostics.print("minivmm: \(error); only what needs no /dev/kvm is measured")
+            }
         }
         rows += mapRows() + modelRows() + processRows()
         if json { printJSON(rows, kernel) } else { printText(rows, kernel) }
@@ -136,7 +140,8 @@ struct Bench: ParsableCommand {
         // A file, not /dev/null: the bound is for a trace that is kept. It has no name and goes with the process.
         let path = FilePath((environment("TMPDIR") ?? "/tmp")).appending("minivmm-bench-\(getpid()).jsonl")
         let file = try FileDescriptor.open(
-            path, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec], permissions: .ownerReadWrite)
+            path, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec], permissions: .ownerReadWrite
+        )
         _ = unsafe path.withPlatformString { unsafe unlink($0) }
         return Trace(kernel: kernel, sinks: [JSONLinesTrace(file)])
     }
@@ -148,15 +153,20 @@ struct Bench: ParsableCommand {
         configuration.doors = doors
         let start = monotonicNanoseconds()
         let machine = try Machine(
-            kernel: kernel, configuration: configuration, image: .flat(code), console: Console(nil), trace: trace)
+            kernel: kernel, configuration: configuration, image: .flat(code), console: Console(nil),
+            trace: trace)
         let built = monotonicNanoseconds()
         let outcome = machine.run(timeout: 60_000_000_000)
         let end = monotonicNanoseconds()
-        guard outcome.exitStatus == 0 else { throw stop("the measured guest failed: \(outcome)", Status.monitorFailed) }
+        guard outcome.exitStatus == 0 else {
+            throw stop("the measured guest failed: \(outcome)", Status.monitorFailed)
+        }
         return (end - built, end - start)
     }
 
-    private func baseline(_ code: [UInt8], _ ram: UInt64, _ bit: Int32, creation: Bool = false) throws -> Int64 {
+    private func baseline(_ code: [UInt8], _ ram: UInt64, _ bit: Int32, creation: Bool = false) throws
+        -> Int64
+    {
         let time = unsafe code.withUnsafeBufferPointer { image -> Int64 in
             guard let base = image.baseAddress else { return -Int64(EINVAL) }
             var guest = unsafe cbaseline_guest(
@@ -176,7 +186,9 @@ struct Bench: ParsableCommand {
         var map = AttributeMap(size: 1 << 40, initial: .private)
         let build = time {
             for page in 0..<runs / 2 {
-                if let range = PageRange(start: page * 2 * pageSize, size: pageSize) { map.set(range, to: .shared) }
+                if let range = PageRange(start: page * 2 * pageSize, size: pageSize) {
+                    map.set(range, to: .shared)
+                }
             }
         }
         var position: UInt64 = 1
@@ -194,7 +206,9 @@ struct Bench: ParsableCommand {
         var whole = AttributeMap(size: 1 << 40, initial: .private)
         let terabyte = time {
             for index in 0..<count {
-                if let all = PageRange(start: 0, size: 1 << 40) { whole.set(all, to: index % 2 == 0 ? .shared : .private) }
+                if let all = PageRange(start: 0, size: 1 << 40) {
+                    whole.set(all, to: index % 2 == 0 ? .shared : .private)
+                }
             }
         }
         return [
@@ -224,7 +238,8 @@ struct Bench: ParsableCommand {
                 gpa: whole, file: file, mapping: mapping)
             let memory = GuestMemory(regions: [region], initial: .shared)
             let converter = Converter(
-                kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(), trace: nil)
+                kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(),
+                trace: nil)
             elapsed = try time {
                 var word: UInt64 = 0
                 for index in 0..<count {
@@ -240,11 +255,14 @@ struct Bench: ParsableCommand {
                 }
             }
         } catch {
-            return [Row(name: "software kernel failed: \(error)", value: 0, unit: "operations/s", bound: -1e6)]
+            return [
+                Row(name: "software kernel failed: \(error)", value: 0, unit: "operations/s", bound: -1e6)
+            ]
         }
         return [
             Row(
-                name: "software kernel: convert, write, read", value: Double(operations) * 1e9 / Double(elapsed),
+                name: "software kernel: convert, write, read",
+                value: Double(operations) * 1e9 / Double(elapsed),
                 unit: "operations/s", bound: -1e6)
         ]
     }
@@ -261,10 +279,13 @@ struct Bench: ParsableCommand {
             }
             guard !times.isEmpty else { continue }
             rows.append(
-                Row(name: "run hello --kernel \(name.rawValue), the process", value: median(times), unit: "ms", bound: 10))
+                Row(
+                    name: "run hello --kernel \(name.rawValue), the process", value: median(times),
+                    unit: "ms", bound: 10))
             rows.append(
                 Row(
-                    name: "run hello --kernel \(name.rawValue), peak memory", value: Double(memory) / 1024, unit: "MiB",
+                    name: "run hello --kernel \(name.rawValue), peak memory", value: Double(memory) / 1024,
+                    unit: "MiB",
                     bound: 20))
         }
         return rows
@@ -280,10 +301,12 @@ struct Bench: ParsableCommand {
             unsafe posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_WRONLY, 0)
         }
         let arguments = unsafe words.map { unsafe strdup($0) } + [nil]
-        defer { for unsafe argument in unsafe arguments { unsafe free(argument) } }
+        defer { for unsafeargument in unsafe arguments { unsafe free(argument) } }
         var child = pid_t()
         let start = monotonicNanoseconds()
-        guard unsafe posix_spawn(&child, "/proc/self/exe", &actions, nil, arguments, environ) == 0 else { return nil }
+        guard unsafe posix_spawn(&child, "/proc/self/exe", &actions, nil, arguments, environ) == 0 else {
+            return nil
+        }
         var status: Int32 = 0
         var usage = rusage()
         guard unsafe wait4(child, &status, 0, &usage) == child, status == 0 else { return nil }
@@ -304,7 +327,10 @@ struct Bench: ParsableCommand {
             }
             if let bound = row.bound, let holds = row.holds {
                 let sign = bound < 0 ? "≥" : "≤"
-                text += "  " + terminal.styled("\(sign) \(rounded(abs(bound)))" + (holds ? "" : " BROKEN"), holds ? .good : .bad)
+                text +=
+                    "  "
+                    + terminal.styled(
+                        "\(sign) \(rounded(abs(bound)))" + (holds ? "" : " BROKEN"), holds ? .good : .bad)
             }
             terminal.print(text)
         }
@@ -320,7 +346,8 @@ struct Bench: ParsableCommand {
                     .array(
                         rows.map { row in
                             .object([
-                                ("name", .string(row.name)), ("value", .real(row.value)), ("unit", .string(row.unit)),
+                                ("name", .string(row.name)), ("value", .real(row.value)),
+                                ("unit", .string(row.unit)),
                                 ("c", row.baseline.map { .real($0) } ?? .null),
                                 ("ratio", row.ratio.map { .real($0) } ?? .null),
                                 ("bound", row.bound.map { .real(abs($0)) } ?? .null),

@@ -53,7 +53,8 @@ struct Demo: ParsableCommand {
         let milliseconds = (monotonicNanoseconds() - start) / 1_000_000
         let summary = failures == 0 ? "all as told" : "\(failures) not as told"
         terminal.print(
-            terminal.styled("\(played) acts, \(summary)", failures == 0 ? .good : .bad) + " (\(milliseconds) ms). "
+            terminal.styled("\(played) acts, \(summary)", failures == 0 ? .good : .bad)
+                + " (\(milliseconds) ms). "
                 + "Go on: minivmm list, minivmm run implicit --trace -, minivmm probe")
         if failures > 0 { throw Status.checkFailed }
     }
@@ -61,32 +62,38 @@ struct Demo: ParsableCommand {
     private static let acts: [Act] = [
         Act(
             title: "Boot in place",
-            text: "All of RAM starts shared. The monitor writes the image through its mapping and then converts every page "
+            text:
+                "All of RAM starts shared. The monitor writes the image through its mapping and then converts every page "
                 + "to private, contents preserved: the image is in place, and no copy of it is left outside."
         ) { try $0.play("hello", $1) },
         Act(
             title: "Explicit: the guest asks",
-            text: "A guest that knows what it is names a range and says what it shall be. It shares pages to talk to the "
+            text:
+                "A guest that knows what it is names a range and says what it shall be. It shares pages to talk to the "
                 + "host, and takes them back."
         ) { try $0.play("explicit", $1) },
         Act(
             title: "Implicit: the guest just touches",
-            text: "Two doors lead to the same RAM, a private alias and a shared one. An access through the door that does "
+            text:
+                "Two doors lead to the same RAM, a private alias and a shared one. An access through the door that does "
                 + "not match the page leaves the guest; the monitor converts the page, and the same access completes."
         ) { try $0.play("implicit", $1) },
         Act(
             title: "The host's view",
-            text: "The host reads and writes through its mmap. A private page is out of its reach: EFAULT, and nobody dies "
+            text:
+                "The host reads and writes through its mmap. A private page is out of its reach: EFAULT, and nobody dies "
                 + "of SIGBUS."
         ) { try $0.hostView($1) },
         Act(
             title: "In use: EAGAIN, retry, release",
-            text: "A page that somebody holds cannot become private. The kernel names it in error_offset; the monitor asks "
+            text:
+                "A page that somebody holds cannot become private. The kernel names it in error_offset; the monitor asks "
                 + "known holders to let go, waits for the others, and gives up when its policy says so, with nothing lost."
         ) { try $0.play("pinned", $1) },
         Act(
             title: "Contents: preserve, zero, refused",
-            text: "What becomes of the bytes is chosen on every request, and honoured or refused before anything changes."
+            text:
+                "What becomes of the bytes is chosen on every request, and honoured or refused before anything changes."
         ) { try $0.contents($1) },
     ]
 
@@ -122,7 +129,8 @@ struct Demo: ParsableCommand {
     private func play(_ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator) -> Outcome {
         do throws(MachineError) {
             let interrupts = try? SignalDescriptor()
-            return try machine(payload, chosen, narrator).run(timeout: Run.defaultTimeout, interrupts: interrupts)
+            return try machine(payload, chosen, narrator).run(
+                timeout: Run.defaultTimeout, interrupts: interrupts)
         } catch {
             return .failed(error)
         }
@@ -136,16 +144,21 @@ struct Demo: ParsableCommand {
             do throws(HostAccessError) {
                 terminal.print("  host   \(what): " + terminal.styled(try body(), .good))
             } catch {
-                terminal.print("  host   \(what): " + terminal.styled(error.errno.name, .bad) + (error.state == .private ? ", it is private" : ""))
+                terminal.print(
+                    "  host   \(what): " + terminal.styled(error.errno.name, .bad)
+                        + (error.state == .private ? ", it is private" : ""))
             }
         }
         do throws(MachineError) {
             let machine = try machine(payload, chosen, narrator)
             let gpa = machine.layout.free.lowerBound
             let message = "hi, guest"
-            func see() { tell("reads \(hex(gpa))") { () throws(HostAccessError) in
-                String(decoding: try machine.memory.read(gpa: gpa, count: message.utf8.count), as: UTF8.self)
-            } }
+            func see() {
+                tell("reads \(hex(gpa))") { () throws(HostAccessError) in
+                    String(
+                        decoding: try machine.memory.read(gpa: gpa, count: message.utf8.count), as: UTF8.self)
+                }
+            }
             tell("reads the image") { () throws(HostAccessError) in
                 _ = try machine.memory.read(gpa: machine.layout.entry, count: 16)
                 return "it can"
@@ -178,7 +191,9 @@ struct Demo: ParsableCommand {
         guard let payload = Catalogue.named("contents") else { return nil }
         let outcome = play(payload, try open(payload.doors), narrator)
         narrator.finish()
-        guard outcome.exitStatus == 0, kernel.kernel == .soft || SoftKVM().engineStatus.isAvailable else { return outcome }
+        guard outcome.exitStatus == 0, kernel.kernel == .soft || SoftKVM().engineStatus.isAvailable else {
+            return outcome
+        }
         let terminal = Terminal.output
         terminal.paragraph(
             "The same guest on a software kernel that was told to promise nothing about contents, as the second posted "

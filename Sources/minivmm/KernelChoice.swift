@@ -37,7 +37,8 @@ extension KernelName {
             let linux = try Self.linux()
             return ChosenKernel(kernel: linux, name: .linux, reason: "asked for")
         case .memslotTrap:
-            return ChosenKernel(kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
+            return ChosenKernel(
+                kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
         case .soft: return ChosenKernel(kernel: try Self.soft(needs), name: .soft, reason: "asked for")
         case .auto: return try Self.automatic(needs)
         }
@@ -60,7 +61,8 @@ extension KernelName {
         do throws(KernelError) {
             let trap = try trap(over: linux)
             if let failure = KernelProbe(trap).conversionFailure() {
-                throw KernelError(description: "\(because), nor with memslots (\(failure.call): \(failure.errno.name))")
+                throw KernelError(
+                    description: "\(because), nor with memslots (\(failure.call): \(failure.errno.name))")
             }
             return ChosenKernel(kernel: trap, name: .memslotTrap, reason: because)
         } catch {

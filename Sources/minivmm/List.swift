@@ -50,7 +50,8 @@ extension Payload {
     fileprivate var json: JSON {
         .object([
             ("name", .string(name)), ("shows", .string(shows)), ("detail", .string(detail)),
-            ("doors", .string(doors.rawValue)), ("vcpus", .number(UInt64(vcpus))), ("ram_bytes", .number(ramSize)),
+            ("doors", .string(doors.rawValue)), ("vcpus", .number(UInt64(vcpus))),
+            ("ram_bytes", .number(ramSize)),
             ("image_bytes", .number(UInt64(image.count))), ("must_end_with", .string(ending.text)),
         ])
     }

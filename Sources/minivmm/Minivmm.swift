@@ -5,7 +5,8 @@ import MiniVMM
 struct Minivmm: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "minivmm",
-        abstract: "Boots tiny x86-64 guests on guest_memfd and moves their memory between private and shared.",
+        abstract:
+            "Boots tiny x86-64 guests on guest_memfd and moves their memory between private and shared.",
         discussion: """
             Exit status: the guest's own (0 to 123) for `run`; 1 a check failed; 4 everything was skipped because \
             this kernel cannot; 64 usage; 124 time limit; 125 the monitor or the host failed; 126 the guest \

@@ -62,7 +62,9 @@ final class Narrator: TraceSink {
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         told.withLock { told in
             if case .vcpu = actor { told.booting = false }
-            guard let (sentence, pictures) = self.tell(event, &told), !told.booting || self.tellsBoot else { return }
+            guard let (sentence, pictures) = self.tell(event, &told), !told.booting || self.tellsBoot else {
+                return
+            }
             guard told.lines < Self.lineLimit else {
                 told.skipped += 1
                 return
@@ -80,7 +82,9 @@ final class Narrator: TraceSink {
 
     /// All of RAM while the machine boots, then the pages that the guest works with.
     private func picture(_ told: inout Told) {
-        guard let range = told.booting ? PageRange(start: 0, size: told.map.size) : told.window else { return }
+        guard let range = told.booting ? PageRange(start: 0, size: told.map.size) : told.window else {
+            return
+        }
         let picture = strip.draw(told.map, range, held: told.held, width: cells)
         guard picture != told.lastPicture else { return }
         told.lastPicture = picture
@@ -120,7 +124,8 @@ final class Narrator: TraceSink {
             let before = told.before
             told.before = told.map
             if before?.uniformState(of: request.range) == request.target { return nil }
-            var text = "\(Self.pages(request.range)) to \(request.target.rawValue), contents \(request.contents.rawValue)"
+            var text =
+                "\(Self.pages(request.range)) to \(request.target.rawValue), contents \(request.contents.rawValue)"
             if result.means == .zeroedByMonitor { text += " (\(result.means.rawValue))" }
             if result.busyAnswers > 0 { text += ", after \(result.calls) calls" }
             return (text, true)
@@ -143,8 +148,10 @@ final class Narrator: TraceSink {
                     "touches page \(fault.gpa / pageSize) through the \(door) door; it is \(found): "
                         + terminal.styled("KVM_EXIT_MEMORY_FAULT", .bold), false
                 )
-            case .race: return ("faults on page \(fault.gpa / pageSize), which is \(door) by now: again", false)
-            case .reenter: return ("faults on page \(fault.gpa / pageSize); the monitor does nothing about it", false)
+            case .race:
+                return ("faults on page \(fault.gpa / pageSize), which is \(door) by now: again", false)
+            case .reenter:
+                return ("faults on page \(fault.gpa / pageSize); the monitor does nothing about it", false)
             case .fatal: return ("faults at \(hex(fault.gpa)), and that is its end", false)
             }
         case .hostAccess(let gpa, let direction, let error):
@@ -171,7 +178,8 @@ final class Narrator: TraceSink {
             guard attempt == 1 else { return nil }
             return ("waits \(nanoseconds / 1000) µs and tries again, longer each time", false)
         case .stopped(let why): return (why, false)
-        case .portIn, .portOut, .mmio, .halted, .kicked, .conversionStarted, .guestExited, .hypercall: return nil
+        case .portIn, .portOut, .mmio, .halted, .kicked, .conversionStarted, .guestExited, .hypercall:
+            return nil
         }
     }
 }

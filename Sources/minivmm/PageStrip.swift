@@ -17,11 +17,14 @@ struct PageStrip {
 
     /// What the signs mean, in one line.
     var legend: String {
-        [(Cell.private, "private"), (.shared, "shared"), (.mixed, "some of each"), (.held, "held by the host")]
-            .map { cell, text in
-                let (sign, style) = sign(cell)
-                return terminal.styled(sign, style) + " " + text
-            }.joined(separator: "   ")
+        [
+            (Cell.private, "private"), (.shared, "shared"), (.mixed, "some of each"),
+            (.held, "held by the host"),
+        ]
+        .map { cell, text in
+            let (sign, style) = sign(cell)
+            return terminal.styled(sign, style) + " " + text
+        }.joined(separator: "   ")
     }
 
     /// The pages of `range` in at most `width` cells, pages a cell rounded up to a power of two.

@@ -65,7 +65,8 @@ struct Probe: ParsableCommand {
         let probe = KernelProbe(kernel)
         let findings = probe.findings() + [probe.guestRuns(), probe.twoDoors(), probe.hypercallInstruction()]
         return Section(
-            title: "KVM in user space", name: .soft, identity: kernel.identity, findings: findings, absence: nil)
+            title: "KVM in user space", name: .soft, identity: kernel.identity, findings: findings,
+            absence: nil)
     }
 
     private func printText(_ sections: [Section], _ choice: Result<ChosenKernel, KernelError>) {

@@ -23,9 +23,11 @@ struct Run: ParsableCommand {
 
     @Option(help: "Seconds of real time after which the guest is ended (status 124); 0 for no limit.")
     var timeout: Seconds?
-    @Option(help: ArgumentHelp("Write the trace to a file, or to standard error with `-`.", valueName: "file"))
+    @Option(
+        help: ArgumentHelp("Write the trace to a file, or to standard error with `-`.", valueName: "file"))
     var trace: String?
-    @Option(help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
+    @Option(
+        help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
     var traceFormat: TraceFormat?
     @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
     var json = false
@@ -52,7 +54,8 @@ struct Run: ParsableCommand {
         var outcome: Outcome
         do throws(MachineError) {
             let machine = try Machine(
-                kernel: chosen.kernel, configuration: configuration, image: image, console: console, trace: trace)
+                kernel: chosen.kernel, configuration: configuration, image: image, console: console,
+                trace: trace)
             outcome = machine.run(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
             statistics = machine.statistics
         } catch {
@@ -61,7 +64,8 @@ struct Run: ParsableCommand {
         }
         let elapsed = monotonicNanoseconds() &- start
         if let errno = traceSink?.failure {
-            outcome = .failed(.kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
+            outcome = .failed(
+                .kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
         }
         report(outcome, statistics, elapsed, chosen, console)
         throw ExitCode(outcome.exitStatus)
@@ -85,7 +89,9 @@ struct Run: ParsableCommand {
             var bytes: [UInt8] = []
             var chunk = [UInt8](repeating: 0, count: 1 << 16)
             while true {
-                let count = try unsafe chunk.withUnsafeMutableBytes { buffer in try unsafe file.read(into: buffer) }
+                let count = try unsafe chunk.withUnsafeMutableBytes { buffer in
+                    try unsafe file.read(into: buffer)
+                }
                 if count == 0 { return bytes }
                 bytes.append(contentsOf: chunk[..<count])
                 // Debug information may make a file larger than its segments, but not without end.
@@ -99,7 +105,8 @@ struct Run: ParsableCommand {
             if error == .noSuchFileOrDirectory, !guest.contains("/") {
                 let near = Catalogue.nearest(to: guest)
                 let hint = near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"
-                throw ImageError("neither a payload of the catalogue nor a file\(hint) (`minivmm list` names them)")
+                throw ImageError(
+                    "neither a payload of the catalogue nor a file\(hint) (`minivmm list` names them)")
             }
             throw ImageError("cannot be read: \(error)")
         } catch {
@@ -161,7 +168,8 @@ struct Run: ParsableCommand {
 extension RunStatistics {
     var json: JSON {
         .object([
-            ("exits", .number(exits)), ("port_exits", .number(portExits)), ("hypercalls", .number(hypercalls)),
+            ("exits", .number(exits)), ("port_exits", .number(portExits)),
+            ("hypercalls", .number(hypercalls)),
             ("memory_faults", .number(memoryFaults)), ("race_faults", .number(raceFaults)),
             ("conversions", .number(conversions)), ("failed_conversions", .number(failedConversions)),
             ("busy_answers", .number(busyAnswers)),
@@ -198,7 +206,9 @@ struct MachineOptions: ParsableArguments {
     var chunk: ByteCount?
 
     func validate() throws {
-        if let attempts, attempts < 1 { throw ValidationError("--attempts \(attempts): at least 1 is needed.") }
+        if let attempts, attempts < 1 {
+            throw ValidationError("--attempts \(attempts): at least 1 is needed.")
+        }
         if let chunk, chunk.bytes == 0 || chunk.bytes % pageSize != 0 {
             throw ValidationError("--chunk \(chunk.bytes): a positive multiple of 4096 is needed.")
         }

@@ -17,7 +17,9 @@ struct ByteCount: ExpressibleByArgument {
         }
         let value =
             digits.lowercased().hasPrefix("0x") ? UInt64(digits.dropFirst(2), radix: 16) : UInt64(digits)
-        guard let value, case let (bytes, overflow) = value.multipliedReportingOverflow(by: scale), !overflow else {
+        guard let value, case (let bytes, let overflow) = value.multipliedReportingOverflow(by: scale),
+            !overflow
+        else {
             return nil
         }
         self.bytes = bytes

@@ -20,7 +20,8 @@ struct Terminal {
         let isTerminal = isatty(descriptor.rawValue) == 1
         let plain = (environment("NO_COLOR") ?? "") != "" || environment("TERM") == "dumb"
         colour = isTerminal && !plain
-        let locale = [environment("LC_ALL"), environment("LC_CTYPE"), environment("LANG")]
+        let locale =
+            [environment("LC_ALL"), environment("LC_CTYPE"), environment("LANG")]
             .compactMap { $0 }.first { !$0.isEmpty } ?? ""
         let folded = locale.lowercased()
         unicode = folded.contains("utf-8") || folded.contains("utf8")

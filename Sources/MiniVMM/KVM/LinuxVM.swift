@@ -211,4 +211,5 @@ public final class LinuxVCPU: KVMVCPU {
             for (index, entry) in table.entries.enumerated() { unsafe slots[index] = entry }
         }
         try ioctl(vcpu, CKVM_SET_CPUID2, &request)
-    }}
+    }
+}

@@ -58,7 +58,9 @@ public struct KernelProbe: Sendable {
                 case .inappropriateIOCTLForDevice:
                     return Finding(
                         key: key, question: question, verdict: .no, answer: "ENOTTY",
-                        meaning: "this kernel cannot convert in place (Linux 7.4 can); an adapter does it with memslots")
+                        meaning:
+                            "this kernel cannot convert in place (Linux 7.4 can); an adapter does it with memslots"
+                    )
                 case .invalidArgument:
                     if let failure = conversionFailure() {
                         return Finding(
@@ -130,7 +132,8 @@ public struct KernelProbe: Sendable {
         let question = "guest_memfd on a default VM"
         var accepted: [String] = []
         for (flags, name): (GuestMemfdFlags, String) in [
-            ([], "0"), (.mmap, "MMAP"), (.initShared, "INIT_SHARED"), ([.mmap, .initShared], "MMAP | INIT_SHARED"),
+            ([], "0"), (.mmap, "MMAP"), (.initShared, "INIT_SHARED"),
+            ([.mmap, .initShared], "MMAP | INIT_SHARED"),
         ] where (try? vm.createGuestMemfd(size: pageSize, flags: flags)) != nil {
             accepted.append(name)
         }
@@ -151,7 +154,9 @@ public struct KernelProbe: Sendable {
     }
 
     private func perVMAttributes(_ vm: any KVMVirtualMachine) -> Finding {
-        let bits = (try? (kernel.createVM(.softwareProtected, sharedBit: nil)).checkExtension(.memoryAttributes)) ?? 0
+        let bits =
+            (try? (kernel.createVM(.softwareProtected, sharedBit: nil)).checkExtension(.memoryAttributes))
+            ?? 0
         return Finding(
             key: "per-vm-attributes", question: "per-VM attributes (Linux 6.8 to 7.3)",
             verdict: bits & 8 != 0 ? .yes : .no, answer: "KVM_CAP_MEMORY_ATTRIBUTES = \(bits) on the VM",
@@ -220,7 +225,8 @@ public struct KernelProbe: Sendable {
         let question = "KVM_HC_MAP_GPA_RANGE by VMMCALL"
         // mov 0x38(%rdi), %rbx; mov $1, %ecx; xor %edx, %edx; mov $12, %eax; vmmcall; out %al, $0xf4
         let code: [UInt8] = [
-            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0x31, 0xd2, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9, 0xe6, 0xf4,
+            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0x31, 0xd2, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9, 0xe6,
+            0xf4,
         ]
         let (outcome, statistics) = run(code, timeout: timeout) { $0.hypercallInstruction = true }
         switch outcome {

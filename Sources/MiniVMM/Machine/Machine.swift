@@ -188,7 +188,8 @@ public final class Machine: Sendable {
             // Where contents cannot be kept the image stays as it was written: shared. With two doors the guest
             // could not even fetch its first instruction through the private one.
             guard case .refused = error.reason, configuration.doors == .one else { throw .conversion(error) }
-            let written = max(layout.image.end, GuestLayout.stacks + UInt64(vcpus.count) * GuestLayout.stackSize)
+            let written = max(
+                layout.image.end, GuestLayout.stacks + UInt64(vcpus.count) * GuestLayout.stackSize)
             trace?.record(.imageLeftShared(end: written), by: .host)
             do throws(ConversionError) { try makePrivate(from: written, .unspecified) } catch {
                 throw .conversion(error)
