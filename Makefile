@@ -1,0 +1,58 @@
+# make demo and make test are all a newcomer types. Each installs what is missing, builds and runs.
+
+SWIFT ?= swift
+# Headers to build with; the CPU of the software kernel to run with (opened at run time).
+PACKAGES = libc6-dev libunicorn2
+BUILD = .build-release
+
+.PHONY: help setup build demo test bench dist sanitize clean
+
+help:
+	@echo "make demo      a tour in six acts"
+	@echo "make test      the test suite"
+	@echo "make bench     the monitor against plain C"
+	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
+	@echo "make sanitize  the test suite under the thread and the address sanitizer"
+
+setup:
+	@command -v $(SWIFT) >/dev/null || { \
+	    echo "No Swift toolchain on the PATH; https://www.swift.org/install/linux has them." >&2; exit 1; }
+	@missing=; for p in $(PACKAGES); do \
+	    dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+	    echo "This system has no apt; install what it calls$$missing (C headers, the Unicorn engine)." >&2; \
+	elif [ "$$(id -u)" != 0 ]; then \
+	    echo "Missing:$$missing. Install with:  sudo apt-get install -y$$missing" >&2; exit 1; \
+	else \
+	    echo "installing$$missing"; \
+	    { apt-get install -y -qq$$missing || { apt-get update -qq && apt-get install -y -qq$$missing; }; } >/dev/null; \
+	fi
+
+# The demo needs no optimisation, and a debug build is the quickest to have.
+demo: setup
+	@$(SWIFT) build --product minivmm
+	@.build/debug/minivmm demo
+
+test: setup
+	@$(SWIFT) build --build-tests
+	@$(SWIFT) test --skip-build
+
+build: setup
+	@$(SWIFT) build -c release --product minivmm --scratch-path $(BUILD) --static-swift-stdlib 2>&1 \
+	    | grep -v 'mktemp. is dangerous' ; test -x $(BUILD)/release/minivmm
+
+bench: build
+	@$(BUILD)/release/minivmm bench
+
+dist: build
+	@mkdir -p dist
+	@strip -o dist/minivmm $(BUILD)/release/minivmm
+	@ls -l dist/minivmm
+
+sanitize: setup
+	@$(SWIFT) test --sanitize=thread --scratch-path .build-tsan
+	@$(SWIFT) test --sanitize=address --scratch-path .build-asan
+
+clean:
+	@rm -rf .build .build-* dist
