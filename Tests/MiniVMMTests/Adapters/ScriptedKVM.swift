@@ -119,12 +119,13 @@ private final class OpaqueMapping: HostMapping {
     }
 }
 
-/// A vCPU whose every entry is the next step of a script; the end of the script is HLT.
+/// A vCPU whose every entry is the next step of a script, which may end with an errno; a step that says nothing,
+/// and the end of the script, is HLT.
 final class ScriptedVCPU: KVMVCPU {
     let id = 0
     let runPage: RunPage
     private let memory: OwnedRunPage
-    let script = Mutex<[@Sendable (ScriptedVCPU) -> Void]>([])
+    let script = Mutex<[@Sendable (ScriptedVCPU) -> Errno?]>([])
 
     @safe private struct OwnedRunPage: ~Copyable, @unchecked Sendable {
         let pointer: UnsafeMutablePointer<ckvm_run>
@@ -143,7 +144,7 @@ final class ScriptedVCPU: KVMVCPU {
     func run() throws(Errno) {
         let step = script.withLock { $0.isEmpty ? nil : $0.removeFirst() }
         runPage.exitReason = CKVM_EXIT_HLT
-        step?(self)
+        if let step, let errno = step(self) { throw errno }
     }
 
     /// The next entry leaves with this access.
@@ -159,6 +160,7 @@ final class ScriptedVCPU: KVMVCPU {
                 }
                 vcpu.runPage.mmio = access
                 vcpu.runPage.exitReason = CKVM_EXIT_MMIO
+                return nil
             }
         }
     }

@@ -148,6 +148,7 @@ struct TrapModelTests {
             $0.append { vcpu in
                 // The kernel finds what it asked for, and has one more piece.
                 #expect(vcpu.runPage.mmio.data.0 == 0x88 && vcpu.runPage.mmio.data.3 == 0x55)
+                return nil
             }
         }
         guard case .halt = fixture.vcpu.runToExit() else {
@@ -224,5 +225,58 @@ struct TrapModelTests {
         plain.memory_size = 0
         try fixture.vm.setUserMemoryRegion2(plain)
         try fixture.check()
+    }
+
+    @Test func `the gate's kick ends no run, not even when its signal comes late`() throws {
+        let fixture = try Fixture()
+        let threads = TrapThreads()
+        let file = fixture.file
+        fixture.base.vm.vcpu.script.withLock {
+            $0.append { vcpu in
+                // A conversion comes while the vCPU is inside. It leaves for a reason of its own.
+                threads.start { try? file.convert(2 * pageSize, to: .private) }
+                var waits = 0
+                while !vcpu.runPage.immediateExit, waits < 5000 {
+                    TrapHost.pause(milliseconds: 1)
+                    waits += 1
+                }
+                #expect(vcpu.runPage.immediateExit)
+                return nil
+            }
+            // The signal of that kick interrupts the next entry, and the one after it is a HLT again.
+            $0.append { vcpu in
+                #expect(!vcpu.runPage.immediateExit)
+                return .interrupted
+            }
+            $0.append { _ in nil }
+            // Nobody's: an interruption like this is the caller's.
+            $0.append { _ in .interrupted }
+        }
+        for _ in 0..<2 {
+            guard case .halt = fixture.vcpu.runToExit() else {
+                Issue.record("not HLT")
+                return
+            }
+            #expect(threads.join(seconds: 10))
+        }
+        guard case .interrupted = fixture.vcpu.runToExit() else {
+            Issue.record("not interrupted")
+            return
+        }
+    }
+
+    /// KVM's cost of making a memslot grows with its size.
+    @Test func `a conversion in a large region makes no large memslot anew`() throws {
+        let base = ScriptedKVM()
+        let vm = try MemslotTrapKVM(over: base, backing: .guestMemfd)
+            .createVM(.softwareProtected, sharedBit: 40)
+        let file = try vm.createGuestMemfd(size: 8 * Self.chunk, flags: .initShared)
+        try vm.setUserMemoryRegion2(TrapFileTests.region(file))
+        let before = Set(base.vm.table)
+        #expect(before.count == 8)
+        try file.convert(5 * Self.chunk + pageSize, to: .private)
+        let after = Set(base.vm.table)
+        #expect(after.subtracting(before).count == 3)
+        #expect(before.subtracting(after) == [[5 * Self.chunk | Self.bit, Self.chunk, 5 * Self.chunk]])
     }
 }

@@ -1,5 +1,6 @@
 import CKVMShim
 import Dispatch
+import Glibc
 import Synchronization
 import SystemPackage
 import Testing
@@ -17,6 +18,8 @@ enum TrapHost {
     static let reason: Comment = "needs a /dev/kvm with 47 or more physical address bits"
     static let sharedBit = 46
     static let shared: UInt64 = 1 << 46
+
+    static func pause(milliseconds: UInt32) { usleep(milliseconds * 1000) }
 
     static let backings: [TrapBacking] =
         kvm.map { TrapBacking.best(on: $0) == .guestMemfd ? [.guestMemfd, .memfd] : [.memfd] } ?? []
@@ -113,6 +116,9 @@ final class TrapGuest {
     static let code: UInt64 = 0x10000
     /// Where tests play: a page boundary far from the code.
     static let data: UInt64 = 4 << 20
+    /// A page that nobody touches, between code and page tables in the middle of their memslot: whoever converts it
+    /// has that memslot made anew.
+    static let besideCode: UInt64 = 0x8000
 
     let vm: any KVMVirtualMachine
     let file: any KVMGuestMemfd
