@@ -1,1 +1,471 @@
 #include "unicorn_shim.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- Unicorn's own numbers ------------------------------------------------------------------------------
+enum { UC_ARCH_X86 = 4, UC_MODE_64 = 8, UC_ERR_OK = 0 };
+enum { UC_PROT_READ = 1, UC_PROT_WRITE = 2, UC_PROT_EXEC = 4 };
+enum {
+    UC_HOOK_INTR = 1 << 0,
+    UC_HOOK_CODE = 1 << 2,
+    UC_HOOK_MEM_INVALID = 0x3f << 4,  // unmapped and protected; read, write and fetch
+    UC_HOOK_MEM_READ = 1 << 10,
+    UC_HOOK_MEM_WRITE = 1 << 11,
+    UC_HOOK_INSN_INVALID = 1 << 14,
+};
+enum {
+    UC_MEM_READ = 16,
+    UC_MEM_WRITE = 17,
+    UC_MEM_WRITE_UNMAPPED = 20,
+    UC_MEM_FETCH_UNMAPPED = 21,
+    UC_MEM_WRITE_PROT = 22,
+    UC_MEM_FETCH_PROT = 24,
+};
+enum { UC_CTL_WRITE_TB_REMOVE_CACHE = 0x48000009 };
+enum {
+    UC_X86_REG_EFLAGS = 25,
+    UC_X86_REG_RIP = 41,
+    UC_X86_REG_CR0 = 50,
+    UC_X86_REG_CR4 = 54,
+    UC_X86_REG_IDTR = 242,
+    UC_X86_REG_GDTR = 243,
+    UC_X86_REG_FS_BASE = 250,
+    UC_X86_REG_GS_BASE = 251,
+};
+static const int general_registers[CUC_REGISTERS] = {
+    35, 37, 38, 40, 43, 39, 44, 36,          // RAX RBX RCX RDX RSI RDI RSP RBP
+    106, 107, 108, 109, 110, 111, 112, 113,  // R8 to R15
+    UC_X86_REG_RIP, UC_X86_REG_EFLAGS,
+};
+struct table_register {
+    uint16_t selector;
+    uint64_t base;
+    uint32_t limit, flags;
+};
+
+typedef struct uc_engine uc_engine;
+typedef struct uc_context uc_context;
+struct cuc_library {
+    uint32_t version;
+    unsigned (*uc_version)(unsigned *, unsigned *);
+    int (*uc_open)(int, int, uc_engine **);
+    int (*uc_close)(uc_engine *);
+    int (*uc_reg_read)(uc_engine *, int, void *);
+    int (*uc_reg_write)(uc_engine *, int, const void *);
+    int (*uc_mem_read)(uc_engine *, uint64_t, void *, size_t);
+    int (*uc_mem_write)(uc_engine *, uint64_t, const void *, size_t);
+    int (*uc_mem_map_ptr)(uc_engine *, uint64_t, size_t, uint32_t, void *);
+    int (*uc_mem_unmap)(uc_engine *, uint64_t, size_t);
+    int (*uc_emu_start)(uc_engine *, uint64_t, uint64_t, uint64_t, size_t);
+    int (*uc_emu_stop)(uc_engine *);
+    int (*uc_hook_add)(uc_engine *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
+    int (*uc_ctl)(uc_engine *, int, ...);
+    int (*uc_context_alloc)(uc_engine *, uc_context **);
+    int (*uc_context_save)(uc_engine *, uc_context *);
+    int (*uc_context_restore)(uc_engine *, uc_context *);
+    int (*uc_context_free)(uc_context *);
+};
+
+const struct cuc_library *cuc_library_open(const char *name, uint32_t *version) {
+    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL) return NULL;
+    struct cuc_library *library = calloc(1, sizeof *library);
+    if (library == NULL) return NULL;
+    bool complete = true;
+#define FIND(function) complete &= (*(void **)&library->function = dlsym(handle, #function)) != NULL
+    FIND(uc_version);
+    FIND(uc_open);
+    FIND(uc_close);
+    FIND(uc_reg_read);
+    FIND(uc_reg_write);
+    FIND(uc_mem_read);
+    FIND(uc_mem_write);
+    FIND(uc_mem_map_ptr);
+    FIND(uc_mem_unmap);
+    FIND(uc_emu_start);
+    FIND(uc_emu_stop);
+    FIND(uc_hook_add);
+    FIND(uc_ctl);
+    FIND(uc_context_alloc);
+    FIND(uc_context_save);
+    FIND(uc_context_restore);
+    FIND(uc_context_free);
+#undef FIND
+    if (complete) {
+        unsigned major = 0, minor = 0;
+        unsigned whole = library->uc_version(&major, &minor);
+        *version = library->version = (whole >> 24) << 16 | (whole >> 16 & 0xff) << 8 | (whole >> 8 & 0xff);
+        if (library->version >> 16 == 2) return library;
+    }
+    free(library);
+    dlclose(handle);
+    return NULL;
+}
+
+// ---- the vCPU -------------------------------------------------------------------------------------------
+#define PAGE 4096u
+#define SEEN 1024u
+#define NO_PAGE UINT64_MAX
+
+struct region {
+    uint64_t linear, size;
+    uint8_t *host;
+};
+struct cuc_cpu {
+    const struct cuc_library *library;
+    uc_engine *engine;
+    uc_context *saved;
+    const volatile uint8_t *immediate_exit;
+
+    uint64_t executed, limit;
+    enum cuc_stop stop;  // 0 while running
+    struct cuc_access fault;
+    uint32_t exception, error;
+
+    // The access of the current instruction that crosses a page, and what was in memory before it: the engine
+    // does it in pieces, and reports a refused piece only.
+    struct cuc_access crossing;
+    uint8_t before[2][8];
+    uint32_t before_size[2];
+
+    bool careful;
+    uint32_t inner_reads;  // pieces of a crossing read still to come
+    uint32_t log_count;
+    struct cuc_access log[CUC_MAX_LOG];
+
+    // Pages whose touch was noted, by kind: page number + 1, direct mapped.
+    uint64_t seen[3][SEEN];
+    uint32_t touch_count;
+    struct cuc_touch touches[CUC_MAX_TOUCHES];
+
+    uint64_t code_page;          // linear page that the last instruction came from
+    const uint8_t *code_bytes;   // its bytes
+    uint32_t region_count;
+    struct region regions[CUC_MAX_REGIONS];
+};
+
+// From 2.1 on, an engine without paging numbers the upper half of the address space with 52 bits.
+static uint64_t engine_address(const struct cuc_cpu *cpu, uint64_t linear) {
+    return cpu->library->version >= 0x20100 ? linear & ((UINT64_C(1) << 52) - 1) : linear;
+}
+static uint64_t linear_address(uint64_t number) {
+    return number >> 47 == 0x1f ? number | UINT64_C(0xfff) << 52 : number;
+}
+
+static void stop(struct cuc_cpu *cpu, enum cuc_stop why) {
+    if (cpu->stop == 0) cpu->stop = why;
+    cpu->library->uc_emu_stop(cpu->engine);
+}
+
+static void touch(struct cuc_cpu *cpu, uint64_t address, uint32_t kind) {
+    uint64_t page = address / PAGE, *seen = &cpu->seen[kind][page % SEEN];
+    if (*seen == page + 1) return;
+    // A run ends before the list is full: the code hook looks, and one instruction touches few pages.
+    if (cpu->touch_count == CUC_MAX_TOUCHES) return;
+    *seen = page + 1;
+    cpu->touches[cpu->touch_count++] = (struct cuc_touch){page * PAGE, kind};
+}
+
+static const uint8_t *host_bytes(const struct cuc_cpu *cpu, uint64_t address) {
+    for (uint32_t i = 0; i < cpu->region_count; i++)
+        if (address - cpu->regions[i].linear < cpu->regions[i].size)
+            return cpu->regions[i].host + (address - cpu->regions[i].linear);
+    return NULL;
+}
+
+// Instructions whose effect is not the engine's to decide: ports, HLT, hypercalls, control registers, MSRs,
+// CPUID, INVLPG, system calls, and everything that would bring the host's time or chance into the guest.
+static bool is_privileged(const uint8_t *bytes, uint32_t size) {
+    uint32_t i = 0;
+    for (; i < size; i++) {
+        uint8_t byte = bytes[i];
+        bool is_prefix = byte == 0xf0 || byte == 0xf2 || byte == 0xf3 || (byte >= 0x64 && byte <= 0x67)
+            || (byte & 0xe7) == 0x26;
+        if (!is_prefix) break;
+    }
+    if (i < size && (bytes[i] & 0xf0) == 0x40) i++;
+    if (i >= size) return false;
+    switch (bytes[i]) {
+    case 0x6c: case 0x6d: case 0x6e: case 0x6f:                                // INS, OUTS
+    case 0xe4: case 0xe5: case 0xe6: case 0xe7:                                // IN, OUT port
+    case 0xec: case 0xed: case 0xee: case 0xef:                                // IN, OUT DX
+    case 0xf4:                                                                 // HLT
+        return true;
+    case 0x0f: break;
+    default: return false;
+    }
+    if (i + 1 >= size) return false;
+    uint8_t modrm = i + 2 < size ? bytes[i + 2] : 0;
+    switch (bytes[i + 1]) {
+    case 0x05: case 0x07: case 0x34: case 0x35:                                // SYSCALL, SYSRET, SYSENTER, SYSEXIT
+    case 0x20: case 0x22:                                                      // MOV from, to CR
+    case 0x30: case 0x31: case 0x32: case 0x33:                                // WRMSR, RDTSC, RDMSR, RDPMC
+    case 0xa2:                                                                 // CPUID
+        return true;
+    case 0x01:  // VMCALL, VMMCALL, MONITOR, MWAIT, RDTSCP, LMSW, INVLPG
+        return modrm == 0xc1 || modrm == 0xd9 || modrm == 0xc8 || modrm == 0xc9 || modrm == 0xf9
+            || (modrm >> 3 & 7) == 6 || ((modrm >> 3 & 7) == 7 && modrm < 0xc0);
+    case 0xc7:  // RDRAND, RDSEED, RDPID
+        return modrm >= 0xf0;
+    default: return false;
+    }
+}
+
+static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *context) {
+    struct cuc_cpu *cpu = context;
+    if (cpu->stop != 0) {
+        cpu->library->uc_emu_stop(engine);
+        return;
+    }
+    // What was fetched is noted even if it is not executed: the engine has translated it.
+    if (address / PAGE != cpu->code_page) {
+        cpu->code_page = address / PAGE;
+        cpu->code_bytes = host_bytes(cpu, address & ~(uint64_t)(PAGE - 1));
+        touch(cpu, address, CUC_TOUCH_FETCH);
+    }
+    if (*cpu->immediate_exit) return stop(cpu, CUC_STOP_KICK);
+    if (cpu->executed == cpu->limit) return stop(cpu, CUC_STOP_LIMIT);
+    if (cpu->touch_count > CUC_MAX_TOUCHES - 32) return stop(cpu, CUC_STOP_NOTES);
+    cpu->crossing.size = 0;
+    cpu->inner_reads = 0;
+    // The engine gives no size for an instruction that it does not know; VMCALL is one.
+    if (size > 15) size = 15;
+    uint8_t copy[15];
+    const uint8_t *bytes = cpu->code_bytes ? cpu->code_bytes + address % PAGE : copy;
+    if (cpu->code_bytes == NULL || address % PAGE + size > PAGE) {
+        touch(cpu, address + size - 1, CUC_TOUCH_FETCH);
+        uint32_t first = PAGE - address % PAGE < size ? (uint32_t)(PAGE - address % PAGE) : size;
+        memset(copy, 0, sizeof copy);
+        cpu->library->uc_mem_read(engine, engine_address(cpu, address), copy, first);
+        if (first < size)
+            cpu->library->uc_mem_read(engine, engine_address(cpu, address + first), copy + first, size - first);
+        bytes = copy;
+    }
+    if (is_privileged(bytes, size)) return stop(cpu, CUC_STOP_PRIVILEGED);
+    cpu->executed++;
+}
+
+static void keep_what_is_there(struct cuc_cpu *cpu, uint64_t address, uint32_t size) {
+    uint32_t first = PAGE - (uint32_t)(address % PAGE);
+    uint32_t sizes[2] = {first, size - first};
+    for (int part = 0; part < 2; part++) {
+        uint64_t start = engine_address(cpu, address + (part ? first : 0));
+        bool there = sizes[part] <= 8
+            && cpu->library->uc_mem_read(cpu->engine, start, cpu->before[part], sizes[part]) == UC_ERR_OK;
+        cpu->before_size[part] = there ? sizes[part] : 0;
+    }
+}
+
+static void put_back(struct cuc_cpu *cpu) {
+    if (cpu->crossing.size == 0 || !cpu->crossing.is_write) return;
+    uint64_t second = (cpu->crossing.address | (PAGE - 1)) + 1;
+    if (cpu->before_size[0])
+        cpu->library->uc_mem_write(
+            cpu->engine, engine_address(cpu, cpu->crossing.address), cpu->before[0], cpu->before_size[0]);
+    if (cpu->before_size[1])
+        cpu->library->uc_mem_write(
+            cpu->engine, engine_address(cpu, second), cpu->before[1], cpu->before_size[1]);
+    cpu->crossing.size = 0;
+}
+
+static void on_memory(uc_engine *engine, int type, uint64_t number, int size, int64_t value, void *context) {
+    (void)engine;
+    struct cuc_cpu *cpu = context;
+    if (cpu->stop != 0) return;
+    struct cuc_access access = {
+        linear_address(number), (uint64_t)value, (uint32_t)size, type == UC_MEM_WRITE, 0};
+    touch(cpu, access.address, access.is_write);
+    bool inner = !access.is_write && cpu->inner_reads > 0;
+    if (inner) cpu->inner_reads--;
+    if (access.address % PAGE + access.size > PAGE) {
+        touch(cpu, access.address + access.size - 1, access.is_write);
+        cpu->crossing = access;
+        if (access.is_write) keep_what_is_there(cpu, access.address, access.size);
+        else cpu->inner_reads = 2;
+    }
+    if (cpu->careful && !inner) {
+        if (cpu->log_count < CUC_MAX_LOG) cpu->log[cpu->log_count] = access;
+        cpu->log_count++;
+    }
+}
+
+static bool on_refused(uc_engine *engine, int type, uint64_t number, int size, int64_t value, void *context) {
+    (void)engine;
+    struct cuc_cpu *cpu = context;
+    if (cpu->stop != 0) return false;
+    cpu->stop = CUC_STOP_MEMORY;
+    cpu->fault = (struct cuc_access){
+        linear_address(number), (uint64_t)value, (uint32_t)size,
+        type == UC_MEM_WRITE_UNMAPPED || type == UC_MEM_WRITE_PROT,
+        type == UC_MEM_FETCH_UNMAPPED || type == UC_MEM_FETCH_PROT};
+    // The second piece of an access that crosses a page: say what the instruction meant.
+    struct cuc_access *crossing = &cpu->crossing;
+    if (crossing->size != 0 && !cpu->fault.is_fetch && crossing->is_write == cpu->fault.is_write
+        && cpu->fault.address / PAGE == (crossing->address + crossing->size - 1) / PAGE)
+        cpu->fault = *crossing;
+    return false;
+}
+
+static void on_exception(uc_engine *engine, uint32_t number, void *context) {
+    (void)engine;
+    struct cuc_cpu *cpu = context;
+    cpu->exception = number;
+    stop(cpu, CUC_STOP_EXCEPTION);
+}
+
+static bool on_invalid_instruction(uc_engine *engine, void *context) {
+    (void)engine;
+    struct cuc_cpu *cpu = context;
+    if (cpu->stop == 0) {
+        cpu->stop = CUC_STOP_EXCEPTION;
+        cpu->exception = 6;
+    }
+    return false;
+}
+
+struct cuc_cpu *cuc_cpu_create(const struct cuc_library *library, const uint8_t *immediate_exit) {
+    struct cuc_cpu *cpu = calloc(1, sizeof *cpu);
+    if (cpu == NULL) return NULL;
+    cpu->library = library;
+    cpu->immediate_exit = immediate_exit;
+    cpu->code_page = NO_PAGE;
+    if (library->uc_open(UC_ARCH_X86, UC_MODE_64, &cpu->engine) != UC_ERR_OK) {
+        free(cpu);
+        return NULL;
+    }
+    size_t hook;
+    int failed = library->uc_context_alloc(cpu->engine, &cpu->saved);
+#define HOOK(type, function) failed |= library->uc_hook_add(cpu->engine, &hook, type, (void *)function, cpu, 1, 0)
+    HOOK(UC_HOOK_CODE, on_code);
+    HOOK(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, on_memory);
+    HOOK(UC_HOOK_MEM_INVALID, on_refused);
+    HOOK(UC_HOOK_INTR, on_exception);
+    HOOK(UC_HOOK_INSN_INVALID, on_invalid_instruction);
+#undef HOOK
+    if (failed != UC_ERR_OK) {
+        cuc_cpu_destroy(cpu);
+        return NULL;
+    }
+    return cpu;
+}
+
+void cuc_cpu_destroy(struct cuc_cpu *cpu) {
+    if (cpu->saved) cpu->library->uc_context_free(cpu->saved);
+    cpu->library->uc_close(cpu->engine);
+    free(cpu);
+}
+
+enum cuc_stop cuc_run(struct cuc_cpu *cpu, uint64_t rip, uint64_t limit) {
+    cpu->executed = 0;
+    cpu->limit = limit;
+    cpu->stop = 0;
+    cpu->crossing.size = 0;
+    cpu->log_count = 0;
+    int error = cpu->library->uc_emu_start(cpu->engine, rip, UINT64_MAX, 0, 0);
+    if (cpu->stop == 0) {
+        cpu->stop = CUC_STOP_ERROR;
+        cpu->error = (uint32_t)error;
+    } else if (cpu->stop == CUC_STOP_MEMORY || cpu->stop == CUC_STOP_EXCEPTION) {
+        // The instruction was counted and then not done.
+        bool was_counted = cpu->stop == CUC_STOP_EXCEPTION || !cpu->fault.is_fetch;
+        if (was_counted && cpu->executed > 0) cpu->executed--;
+        if (cpu->stop == CUC_STOP_MEMORY) put_back(cpu);
+    }
+    return cpu->stop;
+}
+
+uint64_t cuc_executed(const struct cuc_cpu *cpu) { return cpu->executed; }
+struct cuc_access cuc_fault(const struct cuc_cpu *cpu) { return cpu->fault; }
+uint32_t cuc_exception(const struct cuc_cpu *cpu) { return cpu->exception; }
+uint32_t cuc_error(const struct cuc_cpu *cpu) { return cpu->error; }
+
+bool cuc_map(
+    struct cuc_cpu *cpu, uint64_t linear, uint64_t size, bool writable, bool executable, void *host) {
+    if (cpu->region_count == CUC_MAX_REGIONS) return false;
+    uint32_t permissions = UC_PROT_READ | (writable ? UC_PROT_WRITE : 0) | (executable ? UC_PROT_EXEC : 0);
+    if (cpu->library->uc_mem_map_ptr(cpu->engine, engine_address(cpu, linear), size, permissions, host))
+        return false;
+    cpu->regions[cpu->region_count++] = (struct region){linear, size, host};
+    return true;
+}
+
+void cuc_unmap(struct cuc_cpu *cpu, uint64_t linear, uint64_t size) {
+    cpu->library->uc_mem_unmap(cpu->engine, engine_address(cpu, linear), size);
+    for (uint32_t i = 0; i < cpu->region_count; i++)
+        if (cpu->regions[i].linear == linear) {
+            cpu->regions[i] = cpu->regions[--cpu->region_count];
+            break;
+        }
+    cpu->code_page = NO_PAGE;
+}
+
+void cuc_forget_code(struct cuc_cpu *cpu, uint64_t linear, uint64_t size) {
+    cpu->library->uc_ctl(cpu->engine, UC_CTL_WRITE_TB_REMOVE_CACHE, linear, linear + size);
+}
+
+uint32_t cuc_take_touches(struct cuc_cpu *cpu, struct cuc_touch *to) {
+    uint32_t count = cpu->touch_count;
+    memcpy(to, cpu->touches, count * sizeof *to);
+    cpu->touch_count = 0;
+    return count;
+}
+
+void cuc_forget_touches(struct cuc_cpu *cpu) {
+    memset(cpu->seen, 0, sizeof cpu->seen);
+    cpu->code_page = NO_PAGE;
+}
+
+void cuc_set_careful(struct cuc_cpu *cpu, bool careful) { cpu->careful = careful; }
+uint32_t cuc_log_count(const struct cuc_cpu *cpu) { return cpu->log_count; }
+struct cuc_access cuc_log(const struct cuc_cpu *cpu, uint32_t index) {
+    return index < CUC_MAX_LOG ? cpu->log[index] : (struct cuc_access){0};
+}
+
+bool cuc_save(struct cuc_cpu *cpu) {
+    return cpu->library->uc_context_save(cpu->engine, cpu->saved) == UC_ERR_OK;
+}
+
+void cuc_restore(struct cuc_cpu *cpu) {
+    cpu->library->uc_context_restore(cpu->engine, cpu->saved);
+    put_back(cpu);
+}
+
+void cuc_read_registers(struct cuc_cpu *cpu, uint64_t *values) {
+    memset(values, 0, CUC_REGISTERS * sizeof *values);
+    for (int i = 0; i < CUC_REGISTERS; i++) cpu->library->uc_reg_read(cpu->engine, general_registers[i], &values[i]);
+}
+
+void cuc_write_registers(struct cuc_cpu *cpu, const uint64_t *values) {
+    for (int i = 0; i < CUC_REGISTERS; i++)
+        cpu->library->uc_reg_write(cpu->engine, general_registers[i], &values[i]);
+}
+
+void cuc_read_system(struct cuc_cpu *cpu, struct cuc_system_registers *registers) {
+    const struct cuc_library *library = cpu->library;
+    struct table_register table = {0};
+    memset(registers, 0, sizeof *registers);
+    library->uc_reg_read(cpu->engine, UC_X86_REG_CR0, &registers->cr0);
+    library->uc_reg_read(cpu->engine, UC_X86_REG_CR4, &registers->cr4);
+    library->uc_reg_read(cpu->engine, UC_X86_REG_FS_BASE, &registers->fs_base);
+    library->uc_reg_read(cpu->engine, UC_X86_REG_GS_BASE, &registers->gs_base);
+    library->uc_reg_read(cpu->engine, UC_X86_REG_GDTR, &table);
+    registers->gdt_base = table.base;
+    registers->gdt_limit = table.limit;
+    library->uc_reg_read(cpu->engine, UC_X86_REG_IDTR, &table);
+    registers->idt_base = table.base;
+    registers->idt_limit = table.limit;
+}
+
+void cuc_write_system(struct cuc_cpu *cpu, const struct cuc_system_registers *registers) {
+    const struct cuc_library *library = cpu->library;
+    struct table_register gdt = {0, registers->gdt_base, registers->gdt_limit, 0};
+    struct table_register idt = {0, registers->idt_base, registers->idt_limit, 0};
+    library->uc_reg_write(cpu->engine, UC_X86_REG_CR0, &registers->cr0);
+    library->uc_reg_write(cpu->engine, UC_X86_REG_CR4, &registers->cr4);
+    library->uc_reg_write(cpu->engine, UC_X86_REG_FS_BASE, &registers->fs_base);
+    library->uc_reg_write(cpu->engine, UC_X86_REG_GS_BASE, &registers->gs_base);
+    library->uc_reg_write(cpu->engine, UC_X86_REG_GDTR, &gdt);
+    library->uc_reg_write(cpu->engine, UC_X86_REG_IDTR, &idt);
+}

@@ -1,0 +1,50 @@
+import CKVMShim
+import MiniVMM
+
+extension CPUIDTable {
+    /// What the CPU of ``SoftKVM`` says of itself: the same on every host.
+    static var soft: CPUIDTable {
+        CPUIDTable(entries: [
+            leaf(0, 1, vendor: "AuthenticAMD"),
+            // Family 15; FPU, TSC, MSR, PAE, CX8, PGE, CMOV, MMX, FXSR, SSE, SSE2; SSE3, CX16, POPCNT, hypervisor.
+            leaf(1, 0x0000_0f00, 0, 1 | 1 << 13 | 1 << 23 | 1 << 31, 0x0780_a171),
+            leaf(0x4000_0000, 0x4000_0001, vendor: "KVMKVMKVM\0\0\0"),
+            leaf(0x4000_0001, 0, 0, 0, 0),
+            leaf(0x8000_0000, 0x8000_0008, vendor: "AuthenticAMD"),
+            // NX, pages of 1 GiB, RDTSCP, long mode; LAHF in 64-bit mode.
+            leaf(0x8000_0001, 0x0000_0f00, 0, 1, 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29),
+            leaf(0x8000_0008, UInt32(GuestPhysical.bits) | 48 << 8, 0, 0, 0),
+        ])
+    }
+
+    private static func leaf(
+        _ function: UInt32, _ eax: UInt32, _ ebx: UInt32, _ ecx: UInt32, _ edx: UInt32
+    ) -> ckvm_cpuid_entry2 {
+        var entry = ckvm_cpuid_entry2()
+        entry.function = function
+        entry.eax = eax
+        entry.ebx = ebx
+        entry.ecx = ecx
+        entry.edx = edx
+        return entry
+    }
+
+    /// A leaf that spells its twelve letters in EBX, EDX, ECX, or for KVM's in EBX, ECX, EDX.
+    private static func leaf(_ function: UInt32, _ eax: UInt32, vendor: String) -> ckvm_cpuid_entry2 {
+        let letters = Array(vendor.utf8)
+        func word(_ index: Int) -> UInt32 {
+            letters.dropFirst(index * 4).prefix(4).reversed().reduce(0) { $0 << 8 | UInt32($1) }
+        }
+        return function == 0x4000_0000
+            ? leaf(function, eax, word(0), word(1), word(2)) : leaf(function, eax, word(0), word(2), word(1))
+    }
+
+    /// What the CPUID instruction returns: zeros for a leaf that the table does not have.
+    func answer(function: UInt32, index: UInt32) -> (eax: UInt32, ebx: UInt32, ecx: UInt32, edx: UInt32) {
+        let significantIndex: UInt32 = 1
+        let found = entries.first {
+            $0.function == function && ($0.flags & significantIndex == 0 || $0.index == index)
+        }
+        return found.map { ($0.eax, $0.ebx, $0.ecx, $0.edx) } ?? (0, 0, 0, 0)
+    }
+}

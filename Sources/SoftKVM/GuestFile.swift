@@ -1,0 +1,185 @@
+import CKVMShim
+import Glibc
+import MiniVMM
+import SystemPackage
+
+/// The inode of a guest_memfd: its pages, what each of them is, and who uses them.
+///
+/// Costs what was touched: the backing is a sparse memfd, the sets are sorted runs. Everything that changes is
+/// guarded by the model's lock.
+@safe final class GuestFile: @unchecked Sendable {
+    let model: Model
+    let vmType: VMType
+    /// The number of the VM whose file it is: another one cannot bind it.
+    let owner: UInt64
+    /// Bytes.
+    let size: UInt64
+    let flags: GuestMemfdFlags
+    private let backing: OwnedDescriptor
+    /// All of the backing. The model reads and writes pages here, and the engine runs on them.
+    private let memory: OwnedMapping
+
+    /// Private or shared, by byte offset.
+    var attributes: AttributeMap
+    /// Pages that exist (`private` stands for yes).
+    private(set) var allocated: AttributeMap
+    /// Pages that a host mapping has faulted in (`private` stands for yes).
+    private(set) var hostMapped: AttributeMap
+    /// Page references beyond the file's own, by page offset.
+    private var holds: [UInt64: [SoftPageHold.Reference]] = [:]
+    /// Slots that are served from the file. Those with a guest_memfd never share a page of it.
+    private var slots: [Weak<Memslot>] = []
+
+    init(
+        _ model: Model, owner: UInt64, vmType: VMType, size: UInt64, flags: GuestMemfdFlags
+    ) throws(Errno) {
+        self.model = model
+        self.owner = owner
+        self.vmType = vmType
+        self.size = size
+        self.flags = flags
+        let number = unsafe ckvm_memfd_create("guest_memfd")
+        guard number >= 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -number)) }
+        backing = OwnedDescriptor(owning: Int32(number))
+        guard ftruncate(backing.rawValue, Int(size)) == 0 else { throw Errno(rawValue: errno) }
+        memory = try OwnedMapping(backing, length: size, reserve: false)
+        attributes = AttributeMap(size: size, initial: flags.contains(.initShared) ? .shared : .private)
+        allocated = AttributeMap(size: size, initial: .shared)
+        hostMapped = AttributeMap(size: size, initial: .shared)
+    }
+
+    var descriptor: Int32 { backing.rawValue }
+
+    /// `mmap` of the backing; past the end of the file it is only address space.
+    func mapBacking(offset: UInt64, length: UInt64) throws(Errno) -> OwnedMapping {
+        try OwnedMapping(backing, offset: offset, length: length, reserve: false)
+    }
+
+    /// The page at `offset`, and what follows it in the file. The offset is inside the file.
+    func bytes(at offset: UInt64) -> UnsafeMutableRawPointer { unsafe memory.base + Int(offset) }
+
+    // MARK: what the host does
+
+    /// How many of `count` bytes at `offset` the host can touch; touching faults the pages in.
+    ///
+    /// - Throws: `EFAULT` if the first page is private or past the end.
+    func faultInForHost(_ offset: UInt64, _ count: UInt64) throws(Errno) -> UInt64 {
+        guard offset < size, let pages = PageRange.covering(start: offset, size: min(count, size - offset))
+        else {
+            throw .badAddress
+        }
+        var shared = pages
+        if attributes.uniformState(of: pages) != .shared {
+            guard let run = attributes.run(containing: pages.start), run.state == .shared,
+                let readable = run.range.intersection(pages)
+            else { throw .badAddress }
+            shared = readable
+        }
+        if hostMapped.uniformState(of: shared) != .private { hostMapped.set(shared, to: .private) }
+        noteAllocated(shared)
+        return min(count, shared.end - offset)
+    }
+
+    func noteAllocated(_ range: PageRange) {
+        if allocated.uniformState(of: range) != .private { allocated.set(range, to: .private) }
+    }
+
+    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`.
+    func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
+        guard length > 0, offset <= UInt64(Int64.max), length <= UInt64(Int64.max) else {
+            throw .invalidArgument
+        }
+        guard offset + length <= UInt64(Int64.max) else { throw .fileTooLarge }
+        guard let range = PageRange(start: offset, size: length) else { throw .invalidArgument }
+        guard punchHole else {
+            guard range.end <= size else { throw .invalidArgument }
+            return noteAllocated(range)
+        }
+        guard let range = range.intersection(PageRange(start: 0, size: size) ?? range) else { return }
+        detachHolds(in: range)
+        let result = ckvm_fallocate(backing.rawValue, true, Int64(range.start), Int64(range.size))
+        guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+        zapGuest(range)
+        dropHostMappings(of: range)
+        allocated.set(range, to: .shared)
+    }
+
+    // MARK: page references
+
+    func addHold(_ reference: SoftPageHold.Reference, page: UInt64) {
+        holds[page, default: []].append(reference)
+    }
+
+    func dropHold(_ reference: SoftPageHold.Reference, page: UInt64) {
+        holds[page]?.removeAll { $0 === reference }
+        if holds[page]?.isEmpty == true { holds[page] = nil }
+    }
+
+    func lowestPageInUse(in range: PageRange) -> UInt64? {
+        if holds.isEmpty { return nil }
+        if range.pageCount == 1 { return holds[range.start] == nil ? nil : range.start }
+        return holds.keys.lazy.filter { range.contains($0) }.min()
+    }
+
+    /// A punched page leaves the file; whoever holds it keeps the old one (hazard A11).
+    private func detachHolds(in range: PageRange) {
+        for page in holds.keys.filter({ range.contains($0) }) {
+            let old = unsafe [UInt8](UnsafeRawBufferPointer(start: bytes(at: page), count: Int(pageSize)))
+            holds.removeValue(forKey: page)?.forEach { $0.detached = old }
+        }
+    }
+
+    // MARK: what the guest sees
+
+    func bind(_ slot: Memslot) {
+        slots.removeAll { $0.object == nil }
+        slots.append(Weak(slot))
+    }
+
+    func unbind(_ slot: Memslot) { slots.removeAll { $0.object === slot } }
+
+    /// Whether a page of the range is bound to a slot.
+    func isBound(_ range: PageRange) -> Bool {
+        slots.contains { $0.object?.isGuestMemfd == true && $0.object?.fileRange?.intersection(range) != nil }
+    }
+
+    /// Takes the range out of all second-stage tables.
+    func zapGuest(_ range: PageRange) {
+        forEachSlot(serving: range) { slot, part in slot.zap(part, deleted: false) }
+    }
+
+    /// The host wrote to these pages: code that was translated from them is stale.
+    func noteHostWrite(_ range: PageRange) {
+        forEachSlot(serving: range) { slot, part in slot.codeChanged(part) }
+    }
+
+    /// The host's mappings of the range are gone; a slot without guest_memfd lived on them (the MMU notifier).
+    func dropHostMappings(of range: PageRange) {
+        if hostMapped.uniformState(of: range) != .shared { hostMapped.set(range, to: .shared) }
+        forEachSlot(serving: range) { slot, part in
+            if !slot.isGuestMemfd { slot.zap(part, deleted: false) }
+        }
+    }
+
+    private func forEachSlot(serving range: PageRange, _ body: (Memslot, _ inSlot: PageRange) -> Void) {
+        for case let slot? in slots.lazy.map(\.object) {
+            if let part = slot.fileRange?.intersection(range), let inSlot = part.offset(from: slot.fileOffset)
+            {
+                body(slot, inSlot)
+            }
+        }
+    }
+
+    /// Where nothing is promised, a page that changes state comes out with other bytes. Pages that do not exist
+    /// have none to lose.
+    func spoilContents(of range: PageRange, changingTo state: PageState) {
+        let promise = model.configuration.contentPromise
+        guard (state == .private ? promise.toPrivate : promise.toShared) == .undefined else { return }
+        for (changing, old) in attributes.runs(in: range) where old != state {
+            for (part, exists) in allocated.runs(in: changing) where exists == .private {
+                let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
+                for index in 0..<Int(part.size / 8) { unsafe words[index] = model.generator.next() }
+            }
+        }
+    }
+}

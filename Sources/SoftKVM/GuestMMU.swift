@@ -1,0 +1,149 @@
+import CKVMShim
+import MiniVMM
+
+/// Guest-physical addresses of this kernel.
+enum GuestPhysical {
+    /// Width, as CPUID 0x80000008 reports it.
+    static let bits = 40
+}
+
+/// What stands behind a guest-physical address.
+enum Target {
+    /// Memory of a slot; `run` are the guest-physical pages around, without the shared bit, of which all of this
+    /// is true as well.
+    case memory(Memslot, run: PageRange)
+    /// No slot, or a write to a read-only one.
+    case mmio
+    /// `KVM_EXIT_MEMORY_FAULT`.
+    case fault(MemoryFault)
+}
+
+/// A page of the guest's own tables.
+struct GuestPage {
+    /// Linear address of its start.
+    let linear: UInt64
+    /// Guest-physical address of its start, with the shared bit if it has it.
+    let gpa: UInt64
+    /// 4 KiB, 2 MiB or 1 GiB, bytes.
+    let size: UInt64
+    let writable: Bool
+    let executable: Bool
+}
+
+/// How a linear address is used.
+struct AccessKind {
+    let isWrite: Bool
+    let isFetch: Bool
+    /// From ring 3.
+    let isUser: Bool
+}
+
+/// Why a linear address leads nowhere.
+enum WalkFailure: Error {
+    /// The guest's own page fault, or general protection fault.
+    case exception
+    /// A page of its tables is of the wrong kind.
+    case fault(MemoryFault)
+}
+
+extension SoftVM {
+    /// The second stage: the slot, and whether this kind of access is what the page's attribute says.
+    func target(of address: UInt64, isWrite: Bool) -> Target {
+        let gpa = withoutSharedBit(address)
+        guard let slot = slots.slot(at: gpa) else { return .mmio }
+        guard !(isWrite && slot.isReadOnly) else { return .mmio }
+        let wants = wantedState(of: address)
+        let page = gpa & ~(pageSize - 1)
+        let inFile = slot.fileOffset + (page - slot.range.start)
+        // A slot without guest_memfd is what the host has mapped there: shared, or nothing.
+        let needs: PageState? = slot.isGuestMemfd ? wants : .shared
+        let isWrongDoor = !slot.isGuestMemfd && wants == .private
+        guard let needs else { return .memory(slot, run: slot.range) }
+        guard !isWrongDoor, let (run, state) = slot.file.attributes.run(containing: inFile), state == needs
+        else {
+            let flags = wants == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
+            return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags))
+        }
+        let visible = slot.fileRange?.intersection(run)?.offset(from: slot.fileOffset)
+        guard let gpas = visible?.advanced(by: slot.range.start) else { return .mmio }
+        return .memory(slot, run: gpas)
+    }
+
+    /// What an access through this address takes the page for; nil where the page's attribute decides, so that
+    /// nothing mismatches. A default VM knows shared accesses only.
+    private func wantedState(of address: UInt64) -> PageState? {
+        if let sharedBit { return address & (1 << sharedBit) != 0 ? .shared : .private }
+        return type == .default ? .shared : nil
+    }
+
+    func withoutSharedBit(_ address: UInt64) -> UInt64 {
+        sharedBit.map { address & ~(1 << $0) } ?? address
+    }
+
+    /// Walks the guest's 4-level tables, in guest memory, as a CPU would. Accessed and dirty bits are not written.
+    func walk(
+        _ linear: UInt64, _ access: AccessKind, _ registers: ckvm_sregs
+    ) throws(WalkFailure) -> GuestPage {
+        let canonical = Int64(bitPattern: linear) >> 47
+        guard canonical == 0 || canonical == -1 else { throw .exception }
+        var table = registers.cr3 & PageEntry.addressMask
+        var writable = true
+        var user = true
+        var executable = true
+        for level in [39, 30, 21, 12] {
+            let entry = PageEntry(rawValue: try tableEntry(at: table + (linear >> level & 0x1ff) * 8))
+            guard entry.isPresent,
+                !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0)
+            else { throw .exception }
+            writable = writable && entry.isWritable
+            user = user && entry.isUser
+            executable = executable && !entry.isNoExecute
+            guard level == 12 || entry.isLarge && level != 39 else {
+                table = entry.address
+                continue
+            }
+            let size = UInt64(1) << level
+            // CR0.WP: ring 0 may write read-only pages where it is clear.
+            let mayWrite = writable || (!access.isUser && registers.cr0 & 1 << 16 == 0)
+            guard !access.isWrite || mayWrite, !access.isFetch || executable, !access.isUser || user else {
+                throw .exception
+            }
+            return GuestPage(
+                linear: linear & ~(size - 1), gpa: entry.address & ~(size - 1), size: size,
+                writable: mayWrite,
+                executable: executable)
+        }
+        throw .exception
+    }
+
+    private func tableEntry(at address: UInt64) throws(WalkFailure) -> UInt64 {
+        switch target(of: address, isWrite: false) {
+        case .memory(let slot, _):
+            let offset = withoutSharedBit(address) - slot.range.start
+            slot.noteMapped(offset)
+            let bytes = unsafe slot.file.bytes(at: slot.fileOffset + offset)
+            return unsafe bytes.load(as: UInt64.self)
+        case .mmio: throw .exception
+        case .fault(let fault): throw .fault(fault)
+        }
+    }
+}
+
+/// An entry of a guest page table.
+private struct PageEntry {
+    let rawValue: UInt64
+
+    static let addressMask: UInt64 = (1 << GuestPhysical.bits - 1) & ~0xfff
+
+    var isPresent: Bool { rawValue & 1 << 0 != 0 }
+    var isWritable: Bool { rawValue & 1 << 1 != 0 }
+    var isUser: Bool { rawValue & 1 << 2 != 0 }
+    var isLarge: Bool { rawValue & 1 << 7 != 0 }
+    var isNoExecute: Bool { rawValue & 1 << 63 != 0 }
+    var address: UInt64 { rawValue & Self.addressMask }
+
+    func hasReservedBit(level: Int, noExecute: Bool) -> Bool {
+        let tooHigh = rawValue & (UInt64(1) << 52 - 1) & ~(UInt64(1) << GuestPhysical.bits - 1) != 0
+        return tooHigh || (isLarge && level == 39) || (isNoExecute && !noExecute)
+    }
+}

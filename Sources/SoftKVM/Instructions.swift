@@ -1,0 +1,189 @@
+import CKVMShim
+import CUnicornShim
+import MiniVMM
+
+// What the engine leaves to the kernel: memory that is not mapped yet, and privileged instructions.
+extension SoftVCPU {
+    /// A part of an access that lies in one page, resolved.
+    enum Reach {
+        case memory
+        /// No memory there: guest-physical address of the first byte.
+        case mmio(UInt64)
+        case stop(Step)
+    }
+
+    /// An access found no region: map what may be mapped, and leave for what may not.
+    func serve(_ access: cuc_access, _ engine: Engine) -> Step {
+        let kind = AccessKind(
+            isWrite: access.is_write != 0, isFetch: access.is_fetch != 0, isUser: currentRing == 3)
+        var fragments: [MMIOFragment] = []
+        for part in access.parts {
+            switch reach(part.address, kind, engine) {
+            case .memory: continue
+            case .stop(let step): return step
+            case .mmio(let gpa):
+                guard !kind.isFetch else { return internalError() }
+                fragments.append(MMIOFragment(part, gpa: gpa, isWrite: kind.isWrite))
+            }
+        }
+        return fragments.isEmpty ? .goOn : begin(fragments)
+    }
+
+    /// Makes one linear address reachable, if it is memory and the access is allowed.
+    func reach(_ linear: UInt64, _ kind: AccessKind, _ engine: Engine) -> Reach {
+        let leaf: GuestPage
+        do {
+            leaf = try vm.walk(linear, kind, special)
+        } catch {
+            switch error {
+            case .exception:
+                special.cr2 = linear
+                return .stop(shutdown())
+            case .fault(let fault): return .stop(memoryFault(fault))
+            }
+        }
+        let address = leaf.gpa + (linear - leaf.linear)
+        switch vm.target(of: address, isWrite: kind.isWrite) {
+        case .mmio: return .mmio(vm.withoutSharedBit(address))
+        case .fault(let fault): return .stop(memoryFault(fault))
+        case .memory(let slot, let run):
+            guard let region = region(around: linear, leaf, slot, run) else { return .stop(internalError()) }
+            let isMapped = engine.map(
+                region, writable: leaf.writable && !slot.isReadOnly, executable: leaf.executable)
+            return isMapped ? .memory : .stop(internalError())
+        }
+    }
+
+    /// The most that can be mapped at once around an address: one run of the second stage in one page of the guest's
+    /// tables in one block of the engine's.
+    private func region(
+        around linear: UInt64, _ leaf: GuestPage, _ slot: Memslot, _ run: PageRange
+    ) -> Engine.Region? {
+        // Inside an aligned block that is no larger than the shared bit, that bit is the same everywhere.
+        let block = min(Engine.largestRegion, leaf.size, vm.sharedBit.map { 1 << $0 } ?? .max)
+        let start = linear & ~(block - 1)
+        let gpa = vm.withoutSharedBit(leaf.gpa + (start - leaf.linear))
+        guard let all = PageRange(start: gpa, size: block), let part = all.intersection(run),
+            let inLinear = PageRange(start: start + (part.start - gpa), size: part.size)
+        else { return nil }
+        return Engine.Region(linear: inLinear, slot: slot, gpa: part.start)
+    }
+
+    // MARK: privileged instructions
+
+    func doPrivileged(_ engine: Engine) -> Step {
+        var bytes: [UInt8] = []
+        while bytes.count < 15, let byte = codeByte(at: registersNow.rip &+ UInt64(bytes.count)) {
+            bytes.append(byte)
+        }
+        guard let instruction = PrivilegedInstruction(bytes) else { return shutdown() }
+        if case .port = instruction.operation { return doPort(instruction, engine) }
+        // VMCALL answers in every ring; CPUID and the time stamp counter are for everyone.
+        switch instruction.operation {
+        case .hypercall: return doHypercall(instruction)
+        case .cpuid, .readTimeStamp: break
+        default: guard currentRing == 0 else { return shutdown() }
+        }
+        let next = registersNow.rip &+ instruction.length
+        switch instruction.operation {
+        case .halt:
+            registersNow.rip = next
+            runPage.exitReason = CKVM_EXIT_HLT
+            return .exit
+        case .controlRegister(let isWrite, let number, let general):
+            guard moveControlRegister(isWrite: isWrite, number: number, general: general, engine) else {
+                return shutdown()
+            }
+        case .readMSR:
+            guard let value = readMSR(UInt32(truncatingIfNeeded: registersNow.rcx)) else { return shutdown() }
+            setPair(value)
+        case .writeMSR:
+            let value = registersNow.rdx << 32 | registersNow.rax & 0xffff_ffff
+            guard writeMSR(UInt32(truncatingIfNeeded: registersNow.rcx), value, engine) else {
+                return shutdown()
+            }
+        case .readTimeStamp(let withProcessor):
+            setPair(vm.model.clock)
+            if withProcessor { registersNow.rcx = 0 }
+        case .cpuid:
+            let answer = table.answer(
+                function: UInt32(truncatingIfNeeded: registersNow.rax),
+                index: UInt32(truncatingIfNeeded: registersNow.rcx))
+            registersNow.rax = UInt64(answer.eax)
+            registersNow.rbx = UInt64(answer.ebx)
+            registersNow.rcx = UInt64(answer.ecx)
+            registersNow.rdx = UInt64(answer.edx)
+        case .invalidatePage: engine.flush()
+        case .port, .hypercall, .undefined: return shutdown()
+        }
+        registersNow.rip = next
+        return .goOn
+    }
+
+    private func setPair(_ value: UInt64) {
+        registersNow.rax = value & 0xffff_ffff
+        registersNow.rdx = value >> 32
+    }
+
+    /// A byte of code; the engine has just fetched it, so it is there.
+    private func codeByte(at linear: UInt64) -> UInt8? {
+        let fetch = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
+        guard let leaf = try? vm.walk(linear, fetch, special) else { return nil }
+        let address = leaf.gpa + (linear - leaf.linear)
+        guard case .memory(let slot, _) = vm.target(of: address, isWrite: false) else { return nil }
+        let offset = slot.fileOffset + (vm.withoutSharedBit(address) - slot.range.start)
+        return unsafe slot.file.bytes(at: offset).load(as: UInt8.self)
+    }
+
+    /// VMCALL and VMMCALL, as KVM's `kvm_emulate_hypercall`.
+    private func doHypercall(_ instruction: PrivilegedInstruction) -> Step {
+        let arguments = (gpa: registersNow.rbx, pages: registersNow.rcx, attributes: registersNow.rdx)
+        let number = registersNow.rax
+        func answer(_ value: Int64) -> Step {
+            registersNow.rax = UInt64(bitPattern: value)
+            registersNow.rip &+= instruction.length
+            return .goOn
+        }
+        guard currentRing == 0 else { return answer(KVMReturn.notPermitted) }
+        guard number == CKVM_HC_MAP_GPA_RANGE, vm.exitHypercalls & 1 << number != 0 else {
+            return answer(KVMReturn.noSuchCall)
+        }
+        let firstPage = arguments.gpa / pageSize
+        let (_, wraps) = firstPage.addingReportingOverflow(arguments.pages)
+        guard arguments.gpa % pageSize == 0, arguments.pages > 0, !wraps else {
+            return answer(KVMReturn.invalidArgument)
+        }
+        var call = ckvm_run_hypercall()
+        call.nr = number
+        call.args.0 = arguments.gpa
+        call.args.1 = arguments.pages
+        call.args.2 = arguments.attributes
+        call.flags = 1  // KVM_EXIT_HYPERCALL_LONG_MODE
+        runPage.exitReason = CKVM_EXIT_HYPERCALL
+        runPage.hypercall = call
+        pending = .hypercall(rip: registersNow.rip, length: instruction.length)
+        return .exit
+    }
+
+    /// What KVM itself answers to a hypercall (linux/kvm_para.h).
+    private enum KVMReturn {
+        static let notPermitted: Int64 = -1
+        static let invalidArgument: Int64 = -22
+        static let noSuchCall: Int64 = -1000
+    }
+}
+
+extension cuc_access {
+    /// The access cut at page boundaries, with the part of the value that belongs to each.
+    var parts: [cuc_access] {
+        let first = min(UInt64(size), pageSize - address % pageSize)
+        guard first < UInt64(size) else { return [self] }
+        var low = self
+        low.size = UInt32(first)
+        var high = self
+        high.address = address &+ first
+        high.size = size - UInt32(first)
+        high.value = value >> (first * 8)
+        return [low, high]
+    }
+}

@@ -1,0 +1,207 @@
+import CKVMShim
+import CUnicornShim
+import MiniVMM
+
+/// At most 8 bytes in one page that the VMM has to read or write: one `KVM_EXIT_MMIO`.
+struct MMIOFragment {
+    let linear: UInt64
+    let gpa: UInt64
+    /// Bytes.
+    let size: Int
+    let isWrite: Bool
+    /// What is written, or what the VMM has read; little endian.
+    var data: UInt64
+
+    init(_ part: cuc_access, gpa: UInt64, isWrite: Bool) {
+        linear = part.address
+        self.gpa = gpa
+        size = Int(part.size)
+        self.isWrite = isWrite
+        data = part.size < 8 ? part.value & (1 << (UInt64(part.size) * 8) - 1) : part.value
+    }
+
+    func covers(_ part: cuc_access) -> Bool {
+        isWrite == (part.is_write != 0) && linear <= part.address
+            && part.address + UInt64(part.size) <= linear + UInt64(size)
+    }
+}
+
+/// An instruction (one element of a repeated one) that needs the VMM for some of its accesses.
+///
+/// The engine cannot stop in the middle of one, so it is executed again when the VMM has answered: with the answers
+/// in scratch pages in place of the missing memory. If that run turns out to need more, it is undone and the VMM
+/// asked for the rest.
+struct MMIOInstruction {
+    let rip: UInt64
+    /// Answered.
+    var done: [MMIOFragment] = []
+    /// Still to be asked for; the first one is with the VMM.
+    var queue: [MMIOFragment]
+}
+
+extension SoftVCPU {
+    /// The current instruction needs these.
+    func begin(_ fragments: [MMIOFragment]) -> Step {
+        ask(MMIOInstruction(rip: registersNow.rip, queue: fragments))
+    }
+
+    private func ask(_ instruction: MMIOInstruction) -> Step {
+        guard let fragment = instruction.queue.first else { return internalError() }
+        var mmio = ckvm_run_mmio()
+        mmio.phys_addr = fragment.gpa
+        mmio.len = UInt32(fragment.size)
+        mmio.is_write = fragment.isWrite ? 1 : 0
+        if fragment.isWrite { mmio.word = fragment.data }
+        runPage.exitReason = CKVM_EXIT_MMIO
+        runPage.mmio = mmio
+        pending = .mmio(instruction)
+        return .exit
+    }
+
+    /// The VMM has answered the first of the queue, or repaired what the instruction stopped for.
+    func complete(_ instruction: MMIOInstruction, _ engine: Engine) -> Step {
+        var instruction = instruction
+        if var fragment = instruction.queue.first {
+            instruction.queue.removeFirst()
+            if !fragment.isWrite { fragment.data = runPage.mmio.word }
+            instruction.done.append(fragment)
+        }
+        return instruction.queue.isEmpty ? executeAgain(instruction, engine) : ask(instruction)
+    }
+
+    private func executeAgain(_ instruction: MMIOInstruction, _ engine: Engine) -> Step {
+        var instruction = instruction
+        // Every turn but the last makes a page reachable, and an instruction has few.
+        for _ in 0..<16 {
+            if specialChanged { loadSpecial(into: engine) }
+            engine.registers = registersNow
+            guard let attempt = Attempt(instruction, engine) else { return internalError() }
+            switch attempt.run() {
+            case .done:
+                registersNow = engine.registers
+                vm.model.clock &+= 1
+                takeTouches(engine)
+                return .goOn
+            case .needs(let accesses):
+                let known = instruction.done
+                for part in accesses where !known.contains(where: { $0.covers(part) }) {
+                    let page = part.address & ~(pageSize - 1)
+                    guard let same = known.first(where: { $0.linear & ~(pageSize - 1) == page }) else {
+                        continue
+                    }
+                    let gpa = same.gpa & ~(pageSize - 1) | part.address % pageSize
+                    instruction.queue.append(MMIOFragment(part, gpa: gpa, isWrite: part.is_write != 0))
+                }
+                return ask(instruction)
+            case .refused(let access):
+                let kind = AccessKind(
+                    isWrite: access.is_write != 0, isFetch: access.is_fetch != 0, isUser: currentRing == 3)
+                for part in access.parts where !attempt.isScratch(part.address) {
+                    switch reach(part.address, kind, engine) {
+                    case .memory: continue
+                    case .stop(let step):
+                        // The answers are kept: the VMM is not asked twice.
+                        if case .fail = step { pending = .mmio(instruction) }
+                        return step
+                    case .mmio(let gpa):
+                        instruction.queue.append(MMIOFragment(part, gpa: gpa, isWrite: kind.isWrite))
+                    }
+                }
+                if !instruction.queue.isEmpty { return ask(instruction) }
+            case .failed: return shutdown()
+            }
+        }
+        return internalError()
+    }
+}
+
+/// One execution of an MMIO instruction on scratch pages, undone unless it needed nothing else.
+@safe private final class Attempt {
+    enum Outcome {
+        case done
+        /// Accesses to scratch pages that no answer covers, in order, cut at pages.
+        case needs([cuc_access])
+        /// An access that no region allows.
+        case refused(cuc_access)
+        case failed
+    }
+
+    private let engine: Engine
+    private let done: [MMIOFragment]
+    /// Linear addresses of the scratch pages.
+    private var pages: [UInt64] = []
+    private let scratch: UnsafeMutableRawPointer
+    private static let maximumPages = 8
+
+    /// - Returns: nil if the engine does not take the pages.
+    init?(_ instruction: MMIOInstruction, _ engine: Engine) {
+        self.engine = engine
+        done = instruction.done
+        let length = Self.maximumPages * Int(pageSize)
+        unsafe scratch = .allocate(byteCount: length, alignment: Int(pageSize))
+        unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0, count: length)
+        for fragment in done {
+            let page = fragment.linear & ~(pageSize - 1)
+            if !pages.contains(page) {
+                guard pages.count < Self.maximumPages else { return nil }
+                engine.drop { $0.linear.contains(page) }
+                let host = unsafe scratch + pages.count * Int(pageSize)
+                guard unsafe cuc_map(engine.cpu, page, pageSize, true, true, host) else { return nil }
+                pages.append(page)
+            }
+            guard !fragment.isWrite, let index = pages.firstIndex(of: page) else { continue }
+            let start = index * Int(pageSize) + Int(fragment.linear % pageSize)
+            for byte in 0..<fragment.size {
+                let value = UInt8(truncatingIfNeeded: fragment.data >> (UInt64(byte) * 8))
+                unsafe (scratch + start + byte).storeBytes(of: value, as: UInt8.self)
+            }
+        }
+    }
+
+    deinit {
+        for page in pages { unsafe cuc_unmap(engine.cpu, page, pageSize) }
+        unsafe scratch.deallocate()
+    }
+
+    func isScratch(_ address: UInt64) -> Bool { pages.contains(address & ~(pageSize - 1)) }
+
+    func run() -> Outcome {
+        guard unsafe cuc_save(engine.cpu) else { return .failed }
+        let rip = engine.registers.rip
+        unsafe cuc_set_careful(engine.cpu, true)
+        let stop = unsafe cuc_run(engine.cpu, rip, 1)
+        unsafe cuc_set_careful(engine.cpu, false)
+        switch stop {
+        case CUC_STOP_LIMIT, CUC_STOP_PRIVILEGED, CUC_STOP_NOTES: break
+        case CUC_STOP_KICK where unsafe cuc_executed(engine.cpu) == 1: break
+        case CUC_STOP_MEMORY: return .refused(unsafe cuc_fault(engine.cpu))
+        default: return .failed
+        }
+        let count = unsafe cuc_log_count(engine.cpu)
+        guard count <= UInt32(CUC_MAX_LOG) else {
+            unsafe cuc_restore(engine.cpu)
+            return .failed
+        }
+        let accesses = (0..<count).flatMap { unsafe cuc_log(engine.cpu, $0).parts }
+        let missing = accesses.filter { part in
+            isScratch(part.address) && !done.contains { $0.covers(part) }
+        }
+        guard missing.isEmpty else {
+            unsafe cuc_restore(engine.cpu)
+            // What a write would have written may depend on a read that is missing: ask in order, reads first.
+            let reads = missing.filter { $0.is_write == 0 }
+            return .needs(reads.isEmpty ? missing : reads)
+        }
+        return .done
+    }
+}
+
+extension ckvm_run_mmio {
+    /// `data` as a number; bytes past `len` are the VMM's, and not looked at.
+    fileprivate var word: UInt64 {
+        get { unsafe withUnsafeBytes(of: data) { unsafe $0.loadUnaligned(as: UInt64.self) } }
+        set {
+            unsafe withUnsafeMutableBytes(of: &data) { unsafe $0.storeBytes(of: newValue, as: UInt64.self) }
+        }
+    }
+}

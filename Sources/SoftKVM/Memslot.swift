@@ -1,0 +1,147 @@
+import CKVMShim
+import MiniVMM
+import SystemPackage
+
+/// One memslot: a range of guest-physical addresses and the file that serves it.
+///
+/// Guarded by the model's lock.
+final class Memslot: @unchecked Sendable {
+    let id: UInt32
+    let flags: UInt32
+    /// Guest-physical, without the shared bit.
+    let range: PageRange
+    let userspaceAddress: UInt64
+    let file: GuestFile
+    /// Where in the file the slot begins, bytes.
+    let fileOffset: UInt64
+    private unowned let vm: SoftVM
+    /// Pages in the second-stage tables, by byte offset in the slot (`private` stands for yes).
+    private(set) var mapped: AttributeMap
+
+    init(
+        _ vm: SoftVM, region: ckvm_userspace_memory_region2, range: PageRange, file: GuestFile,
+        fileOffset: UInt64
+    ) {
+        self.vm = vm
+        id = region.slot
+        flags = region.flags
+        self.range = range
+        userspaceAddress = region.userspace_addr
+        self.file = file
+        self.fileOffset = fileOffset
+        mapped = AttributeMap(size: range.size, initial: .shared)
+    }
+
+    /// Whether the file itself is the memory; otherwise it is what is mmapped at `userspace_addr`.
+    var isGuestMemfd: Bool { flags & CKVM_MEM_GUEST_MEMFD != 0 }
+    var isReadOnly: Bool { flags & CKVM_MEM_READONLY != 0 }
+    /// The pages of the file, bytes.
+    var fileRange: PageRange? { PageRange(start: fileOffset, size: range.size) }
+
+    /// The guest touched the page at this offset: it is in the tables now, and it exists.
+    func noteMapped(_ offset: UInt64) {
+        let page = offset & ~(pageSize - 1)
+        guard mapped.state(at: page) == .shared, let pages = PageRange(start: page, size: pageSize) else {
+            return
+        }
+        mapped.set(pages, to: .private)
+        if let inFile = pages.advanced(by: fileOffset) { file.noteAllocated(inFile) }
+    }
+
+    /// Takes a part of the slot, by offset, out of the tables of all vCPUs.
+    func zap(_ part: PageRange, deleted: Bool) {
+        if mapped.uniformState(of: part) != .shared { mapped.set(part, to: .shared) }
+        guard let gpas = part.advanced(by: range.start) else { return }
+        // Where the attribute itself says what an access is, none can mismatch, and the memory stays the same:
+        // only the accounting starts again.
+        vm.zap(gpas, keepingAccess: !deleted && isGuestMemfd && vm.sharedBit == nil)
+    }
+
+    func codeChanged(_ part: PageRange) {
+        if let gpas = part.advanced(by: range.start) { vm.codeChanged(gpas) }
+    }
+}
+
+/// The slots of a VM, ascending by address: the rules of `KVM_SET_USER_MEMORY_REGION2`.
+struct Memslots {
+    private(set) var ascending: [Memslot] = []
+
+    /// `KVM_CAP_NR_MEMSLOTS`.
+    static let limit: UInt32 = 32764
+    /// KVM_MEM_MAX_NR_PAGES, in bytes.
+    private static let largest = (UInt64(1) << 31 - 1) * pageSize
+
+    func slot(at gpa: UInt64) -> Memslot? {
+        var low = 0
+        var high = ascending.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ascending[middle].range.end <= gpa { low = middle + 1 } else { high = middle }
+        }
+        return low < ascending.count && ascending[low].range.contains(gpa) ? ascending[low] : nil
+    }
+
+    /// Creates, moves or deletes a slot.
+    mutating func set(_ region: ckvm_userspace_memory_region2, of vm: SoftVM) throws(Errno) {
+        try Self.checkFlags(region.flags)
+        guard region.slot < Self.limit, region.memory_size <= Self.largest else { throw .invalidArgument }
+        guard region.memory_size % pageSize == 0, region.guest_phys_addr % pageSize == 0,
+            region.userspace_addr % pageSize == 0
+        else { throw .invalidArgument }
+        let old = ascending.first { $0.id == region.slot }
+        guard region.memory_size > 0 else {
+            guard let old else { throw .invalidArgument }
+            return delete(old)
+        }
+        guard let range = PageRange(start: region.guest_phys_addr, size: region.memory_size),
+            range.end <= UInt64(1) << (vm.sharedBit ?? GuestPhysical.bits)
+        else { throw .invalidArgument }
+        if let old {
+            // A slot with a guest_memfd cannot change; it can only be deleted. Others can move.
+            guard region.flags == old.flags, !old.isGuestMemfd, range.size == old.range.size,
+                region.userspace_addr == old.userspaceAddress
+            else { throw .invalidArgument }
+            if range == old.range { return }
+        }
+        guard !ascending.contains(where: { $0 !== old && $0.range.intersection(range) != nil }) else {
+            throw .fileExists
+        }
+        let new = try Self.make(region, range, of: vm)
+        if let old { delete(old) }
+        ascending.insert(new, at: ascending.firstIndex { $0.range.start > range.start } ?? ascending.endIndex)
+        new.file.bind(new)
+    }
+
+    private mutating func delete(_ slot: Memslot) {
+        if let all = PageRange(start: 0, size: slot.range.size) { slot.zap(all, deleted: true) }
+        slot.file.unbind(slot)
+        ascending.removeAll { $0 === slot }
+    }
+
+    private static func checkFlags(_ flags: UInt32) throws(Errno) {
+        // Dirty logging and read-only are refused with a guest_memfd. Without one, this model has no dirty log.
+        let allowed = flags & CKVM_MEM_GUEST_MEMFD != 0 ? CKVM_MEM_GUEST_MEMFD : CKVM_MEM_READONLY
+        guard flags & ~allowed == 0 else { throw .invalidArgument }
+    }
+
+    private static func make(
+        _ region: ckvm_userspace_memory_region2, _ range: PageRange, of vm: SoftVM
+    ) throws(Errno) -> Memslot {
+        guard region.flags & CKVM_MEM_GUEST_MEMFD != 0 else {
+            guard let mapping = vm.model.mapping(covering: region.userspace_addr, size: range.size) else {
+                throw .badAddress
+            }
+            let offset = mapping.fileOffset + (region.userspace_addr - mapping.address)
+            return Memslot(vm, region: region, range: range, file: mapping.file, fileOffset: offset)
+        }
+        guard let file = vm.model.file(Int32(bitPattern: region.guest_memfd)) else {
+            throw .badFileDescriptor
+        }
+        guard file.owner == vm.number,
+            let inFile = PageRange(start: region.guest_memfd_offset, size: range.size),
+            inFile.end <= file.size,
+            !file.isBound(inFile)
+        else { throw .invalidArgument }
+        return Memslot(vm, region: region, range: range, file: file, fileOffset: inFile.start)
+    }
+}

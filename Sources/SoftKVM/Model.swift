@@ -1,0 +1,109 @@
+import Glibc
+import MiniVMM
+import Synchronization
+import SystemPackage
+
+/// What all objects of one ``SoftKVM`` share: the lock, the clock, the generator, and who has which number.
+///
+/// There is one lock, and everything below is guarded by it. A kernel has finer ones; a model is read more often
+/// than it is waited for.
+final class Model: @unchecked Sendable {
+    let configuration: SoftKVM.Configuration
+    private let lock = Lock()
+    /// Nanoseconds since the model was made. Guarded by the lock.
+    var clock: UInt64 = 0
+    /// The source of bytes where contents are undefined. Guarded by the lock.
+    var generator: SplitMix64
+    /// Files by descriptor. Guarded by the lock.
+    private var files: [Int32: Weak<GuestFile>] = [:]
+    /// All host mappings, for slots without a guest_memfd. Guarded by the lock.
+    private var mappings: [Weak<SoftHostMapping>] = []
+    /// How many VMs were made. Guarded by the lock.
+    var vmsCreated: UInt64 = 0
+    /// The vCPU that ran last. Guarded by the lock.
+    var lastRunner: ObjectIdentifier?
+
+    /// What one system call takes on the virtual clock.
+    static let callNanoseconds: UInt64 = 1000
+
+    init(_ configuration: SoftKVM.Configuration) {
+        self.configuration = configuration
+        generator = SplitMix64(seed: configuration.seed)
+    }
+
+    /// One system call: under the lock, and the clock goes on.
+    @inline(__always)
+    func call<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
+        lock.acquire()
+        defer { lock.release() }
+        clock &+= Self.callNanoseconds
+        return try body()
+    }
+
+    /// A look at the model that is no system call.
+    @inline(__always)
+    func look<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
+        lock.acquire()
+        defer { lock.release() }
+        return try body()
+    }
+
+    func add(_ file: GuestFile) { files[file.descriptor] = Weak(file) }
+
+    func file(_ descriptor: Int32) -> GuestFile? { files[descriptor]?.object }
+
+    func add(_ mapping: SoftHostMapping) {
+        mappings.removeAll { $0.object == nil }
+        mappings.append(Weak(mapping))
+    }
+
+    /// The host mapping that covers the whole range of host addresses.
+    func mapping(covering address: UInt64, size: UInt64) -> SoftHostMapping? {
+        for case let mapping? in mappings.lazy.map(\.object)
+        where mapping.address <= address && address - mapping.address <= mapping.length
+            && size <= mapping.length - (address - mapping.address)
+        {
+            return mapping
+        }
+        return nil
+    }
+}
+
+/// A reference that does not keep its object.
+struct Weak<Object: AnyObject> {
+    private(set) weak var object: Object?
+    init(_ object: Object) { self.object = object }
+}
+
+/// A plain, not recursive lock.
+@safe private final class Lock: @unchecked Sendable {
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+
+    init() {
+        unsafe mutex = .allocate(capacity: 1)
+        unsafe mutex.initialize(to: pthread_mutex_t())
+        unsafe pthread_mutex_init(mutex, nil)
+    }
+
+    deinit {
+        unsafe pthread_mutex_destroy(mutex)
+        unsafe mutex.deallocate()
+    }
+
+    @inline(__always) func acquire() { unsafe pthread_mutex_lock(mutex) }
+    @inline(__always) func release() { unsafe pthread_mutex_unlock(mutex) }
+}
+
+/// Steele, Lea and Flood's SplitMix64: the same bytes for the same seed, everywhere.
+struct SplitMix64 {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,166 @@
+public import CKVMShim
+import Glibc
+public import MiniVMM
+public import SystemPackage
+
+/// A guest_memfd of ``SoftKVM``.
+public final class SoftGuestMemfd: KVMGuestMemfd {
+    let file: GuestFile
+
+    init(_ file: GuestFile) { self.file = file }
+
+    public var descriptor: Int32 { file.descriptor }
+    public var size: UInt64 { file.size }
+
+    public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
+        try file.model.call { () throws(Errno) in try file.convert(&request) }
+    }
+
+    public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
+        try file.model.call { () throws(Errno) in
+            guard file.flags.contains(.mmap) else { throw .operationNotSupportedByDevice }
+            let (padded, wraps) = length.addingReportingOverflow(pageSize - 1)
+            guard !wraps, padded >= pageSize, offset % pageSize == 0, offset <= UInt64(Int64.max) else {
+                throw .invalidArgument
+            }
+            let mapping = SoftHostMapping(
+                file, offset: offset, length: length, try file.mapBacking(offset: offset, length: length))
+            file.model.add(mapping)
+            return mapping
+        }
+    }
+
+    public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
+        try file.model.call { () throws(Errno) in
+            try file.allocate(punchHole: punchHole, offset: offset, length: length)
+        }
+    }
+
+    // MARK: what no system call tells
+
+    /// Bytes of `range` that are in `state`.
+    public func bytes(_ state: PageState, in range: PageRange) -> UInt64 {
+        file.model.look { file.attributes.bytes(state, in: range) }
+    }
+
+    /// Pages of `range` that host mappings have faulted in and not lost since. A failed call to private drops
+    /// them too, and this is the only place to see it: they fault back in.
+    public func hostMappedPages(in range: PageRange) -> UInt64 {
+        file.model.look { file.hostMapped.bytes(.private, in: range) / pageSize }
+    }
+
+    /// Pages of `range` that exist.
+    public func allocatedPages(in range: PageRange) -> UInt64 {
+        file.model.look { file.allocated.bytes(.private, in: range) / pageSize }
+    }
+}
+
+/// A host mapping of a ``SoftGuestMemfd``.
+///
+/// Access goes through ``read(at:into:)`` and ``write(at:from:)``, which know which pages are private. The memory at
+/// ``address`` is real, but nothing stops a direct access to a private page.
+public final class SoftHostMapping: HostMapping {
+    let file: GuestFile
+    /// Bytes.
+    let fileOffset: UInt64
+    public let length: UInt64
+    private let mapping: OwnedMapping
+
+    init(_ file: GuestFile, offset: UInt64, length: UInt64, _ mapping: consuming OwnedMapping) {
+        self.file = file
+        fileOffset = offset
+        self.length = length
+        self.mapping = mapping
+    }
+
+    public var address: UInt64 { mapping.address }
+
+    public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+        try file.model.call { () throws(Errno) in
+            let count = try touch(offset, buffer.count)
+            guard count > 0, let base = buffer.baseAddress else { return 0 }
+            unsafe base.copyMemory(from: file.bytes(at: fileOffset + offset), byteCount: count)
+            return count
+        }
+    }
+
+    public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
+        try file.model.call { () throws(Errno) in
+            let count = try touch(offset, buffer.count)
+            guard count > 0, let base = buffer.baseAddress else { return 0 }
+            unsafe file.bytes(at: fileOffset + offset).copyMemory(from: base, byteCount: count)
+            if let pages = PageRange.covering(start: fileOffset + offset, size: UInt64(count)) {
+                file.noteHostWrite(pages)
+            }
+            return count
+        }
+    }
+
+    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try file.model.call { () throws(Errno) in
+            guard let count = Int(exactly: length), count > 0 else { throw .invalidArgument }
+            guard offset <= self.length, length <= self.length - offset,
+                let pages = PageRange.covering(start: fileOffset + offset, size: length)
+            else { throw .badAddress }
+            // vmsplice puts what it could get into the pipe; less than asked for is nothing to this caller.
+            guard try touch(offset, count) == count else { throw .badAddress }
+            guard pages.pageCount <= SoftPageHold.pipePages else { throw .resourceTemporarilyUnavailable }
+            return SoftPageHold(file, pages)
+        }
+    }
+
+    /// How many bytes the host gets, the pages faulted in.
+    private func touch(_ offset: UInt64, _ count: Int) throws(Errno) -> Int {
+        guard offset <= length, UInt64(count) <= length - offset else { throw .badAddress }
+        guard count > 0 else { return 0 }
+        return Int(try file.faultInForHost(fileOffset + offset, UInt64(count)))
+    }
+}
+
+/// Pages in a pipe.
+public final class SoftPageHold: PageHold, @unchecked Sendable {
+    /// What a pipe takes before it is full.
+    public static let pipePages: UInt64 = 16
+
+    /// One reference on one page. Guarded by the model's lock.
+    final class Reference {
+        /// The page's bytes, once it was punched out of the file.
+        var detached: [UInt8]?
+    }
+
+    private let file: GuestFile
+    private let pages: PageRange
+    /// By page, ascending; empty once released. Guarded by the model's lock.
+    private var references: [Reference]
+
+    init(_ file: GuestFile, _ pages: PageRange) {
+        self.file = file
+        self.pages = pages
+        references = (0..<pages.pageCount).map { _ in Reference() }
+        for (index, reference) in references.enumerated() {
+            file.addHold(reference, page: pages.start + UInt64(index) * pageSize)
+        }
+    }
+
+    deinit { release() }
+
+    public func release() {
+        file.model.call {
+            for (index, reference) in references.enumerated() {
+                file.dropHold(reference, page: pages.start + UInt64(index) * pageSize)
+            }
+            references = []
+        }
+    }
+
+    /// What comes out of the pipe: the bytes of the `index`-th page as they are now, or as they were when it was
+    /// punched out of the file (hazard A11). Nil once released.
+    public func contents(ofPage index: Int) -> [UInt8]? {
+        file.model.look {
+            guard references.indices.contains(index) else { return nil }
+            if let old = references[index].detached { return old }
+            let page = unsafe file.bytes(at: pages.start + UInt64(index) * pageSize)
+            return unsafe [UInt8](UnsafeRawBufferPointer(start: page, count: Int(pageSize)))
+        }
+    }
+}

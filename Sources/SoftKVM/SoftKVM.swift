@@ -1,0 +1,129 @@
+import CUnicornShim
+import MiniVMM
+public import MiniVMM
+import Synchronization
+public import SystemPackage
+
+/// KVM in user space: the in-place interface of Linux 7.4 as an executable model.
+///
+/// Everything but `KVM_RUN` needs no library at all; vCPUs run on the Unicorn engine where it is installed. The
+/// same calls in the same order with the same configuration give the same answers, exits and clock, byte for
+/// byte: nothing asks the host for time or chance.
+///
+/// What a guest finds: 64-bit mode, one ring at a time (the one that `KVM_SET_SREGS` says), 4-level paging
+/// without accessed and dirty bits, SSE2, 40 physical address bits. No interrupt controller, and no
+/// exception is delivered: one that the guest raises is `KVM_EXIT_SHUTDOWN`, as if its IDT were empty.
+public final class SoftKVM: KVMInterface {
+    /// What this kernel is to be.
+    public struct Configuration: Sendable {
+        /// Seed of everything that is undefined by the ABI.
+        public var seed: UInt64
+        /// Instructions after which ``KVMVCPU/run()`` ends with `EINTR`; an element of a repeated string
+        /// instruction is one.
+        public var timeSlice: Int
+        /// What a conversion does to contents. ``ContentPromise/preserved`` is Linux 7.4 with a
+        /// software-protected VM. Where it says undefined, a conversion that changes a page
+        /// overwrites it with bytes from the seed, so that nobody depends on luck.
+        public var contentPromise: ContentPromise
+        /// `kvm.gmem_in_place_conversion`; false is a kernel without the series.
+        public var inPlaceConversion: Bool
+        /// Runs of equal state that one file's attributes may have before a conversion that needs more is
+        /// `ENOMEM`.
+        public var maximumAttributeRuns: Int
+        /// What dlopen is asked for, in order.
+        public var engineLibraries: [String]
+
+        public init(
+            seed: UInt64 = 0, timeSlice: Int = 100_000, contentPromise: ContentPromise = .preserved,
+            inPlaceConversion: Bool = true, maximumAttributeRuns: Int = .max,
+            engineLibraries: [String] = ["libunicorn.so.2", "libunicorn.so"]
+        ) {
+            self.seed = seed
+            self.timeSlice = max(1, timeSlice)
+            self.contentPromise = contentPromise
+            self.inPlaceConversion = inPlaceConversion
+            self.maximumAttributeRuns = maximumAttributeRuns
+            self.engineLibraries = engineLibraries
+        }
+    }
+
+    /// Whether vCPUs can run.
+    public enum EngineStatus: Sendable, Equatable {
+        /// The engine's version, `2.0.1`.
+        case available(version: String)
+        /// What to do about it.
+        case missing(message: String)
+    }
+
+    public let identity: KernelIdentity
+    public let engineStatus: EngineStatus
+    public let runsVCPUsInTurns = true
+    let model: Model
+    private let library: EngineLibrary?
+
+    public init(_ configuration: Configuration = Configuration()) {
+        model = Model(configuration)
+        library = EngineLibrary.open(configuration.engineLibraries)
+        if let library {
+            engineStatus = .available(version: library.version)
+            identity = KernelIdentity(name: "SoftKVM", host: "Unicorn \(library.version)")
+        } else {
+            let names = configuration.engineLibraries.joined(separator: ", ")
+            engineStatus = .missing(
+                message: "SoftKVM has no CPU: the Unicorn engine (\(names)) is not installed: "
+                    + "apt-get install libunicorn2")
+            identity = KernelIdentity(name: "SoftKVM", host: "no CPU: libunicorn2 is not installed")
+        }
+    }
+
+    public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
+        SoftVM.answer(capability, type: .softwareProtected, configuration: model.configuration)
+    }
+
+    public func supportedCPUID() throws(Errno) -> CPUIDTable { .soft }
+
+    /// - Parameter sharedBit: 12 to 39 on a software-protected VM; a default VM has no private memory to tell
+    ///   apart.
+    public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
+        if let sharedBit {
+            guard type == .softwareProtected, (12..<GuestPhysical.bits).contains(sharedBit) else {
+                throw .invalidArgument
+            }
+        }
+        return model.call { SoftVM(model, type: type, sharedBit: sharedBit, library: library) }
+    }
+
+    /// The virtual clock: 1 ns for every instruction that a guest executed, 1000 ns for every call into the model,
+    /// what was slept, and 20 ns for each look at the clock, so that polling it ends.
+    public func now() -> UInt64 {
+        model.look {
+            model.clock &+= 20
+            return model.clock
+        }
+    }
+
+    /// Advances the virtual clock and returns at once.
+    public func sleep(nanoseconds: UInt64) {
+        model.look {
+            let (later, overflow) = model.clock.addingReportingOverflow(nanoseconds)
+            model.clock = overflow ? .max : later
+        }
+    }
+}
+
+/// The engine's shared library, opened once.
+@safe struct EngineLibrary: @unchecked Sendable {
+    /// Valid for ever: the library is never closed.
+    let pointer: OpaquePointer
+    let version: String
+
+    static func open(_ names: [String]) -> EngineLibrary? {
+        for name in names {
+            var version: UInt32 = 0
+            guard let pointer = unsafe cuc_library_open(name, &version) else { continue }
+            let text = "\(version >> 16).\(version >> 8 & 0xff).\(version & 0xff)"
+            return unsafe EngineLibrary(pointer: pointer, version: text)
+        }
+        return nil
+    }
+}

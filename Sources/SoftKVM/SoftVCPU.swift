@@ -1,0 +1,241 @@
+public import CKVMShim
+import CUnicornShim
+public import MiniVMM
+public import SystemPackage
+
+/// A vCPU of ``SoftKVM``.
+///
+/// Between an exit and the next run it looks as on hardware: RIP names the instruction that left for a
+/// port, for MMIO or for a hypercall, and the next run completes it and steps over it, unless the VMM has moved
+/// RIP in between. After HLT it names the next one. Guarded by the model's lock, and the engine runs under it: a
+/// time slice is short. ``kick()`` takes no lock.
+@safe public final class SoftVCPU: KVMVCPU, @unchecked Sendable {
+    public let id: Int
+    public let runPage: RunPage
+    let vm: SoftVM
+    private let library: EngineLibrary?
+    /// `kvm_run`, and from ``ioDataOffset`` on the bytes of a port access.
+    let page: UnsafeMutableRawPointer
+    static let pageLength = 8192
+    static let ioDataOffset = 4096
+
+    /// Nil until the first run.
+    private(set) var engine: Engine?
+    /// While an engine runs it has the registers; at any other time they are here.
+    var registersNow = ckvm_regs()
+    var special = ckvm_sregs()
+    var table = CPUIDTable(entries: [])
+    /// The engine's copy of ``special`` is old.
+    var specialChanged = true
+    var kernelGSBase: UInt64 = 0
+    /// What the next run has to complete.
+    var pending: Pending?
+
+    /// An exit that waits for its completion, and the RIP that it belongs to.
+    enum Pending {
+        case port(PortAccess)
+        case hypercall(rip: UInt64, length: UInt64)
+        case mmio(MMIOInstruction)
+    }
+
+    /// How a step of ``run()`` ended.
+    enum Step {
+        /// Nothing for the VMM yet.
+        case goOn
+        /// `KVM_RUN` returns 0; the reason is in the page.
+        case exit
+        /// `KVM_RUN` fails.
+        case fail(Errno)
+    }
+
+    init(_ vm: SoftVM, id: Int, library: EngineLibrary?) {
+        self.vm = vm
+        self.id = id
+        self.library = library
+        unsafe page = .allocate(byteCount: Self.pageLength, alignment: 4096)
+        unsafe page.initializeMemory(as: UInt8.self, repeating: 0, count: Self.pageLength)
+        runPage = unsafe RunPage(
+            page.bindMemory(to: ckvm_run.self, capacity: 1), length: Self.pageLength)
+        registersNow.rflags = 2
+        registersNow.rip = 0xfff0
+        special.cr0 = 0x6000_0010
+        special.cs.base = 0xffff_0000
+        special.cs.selector = 0xf000
+    }
+
+    deinit { unsafe page.deallocate() }
+
+    /// - Throws: ``SystemPackage/Errno/notSupported`` without an engine; ``SoftKVM/engineStatus`` says what to
+    ///   install.
+    public func run() throws(Errno) {
+        runPage.exitReason = CKVM_EXIT_UNKNOWN
+        try vm.model.call { () throws(Errno) in
+            switch try runToEnd() {
+            case .exit, .goOn: return
+            case .fail(let errno): throw errno
+            }
+        }
+    }
+
+    private func openEngine() throws(Errno) -> Engine {
+        if let engine { return engine }
+        guard let library else { throw .notSupported }
+        let flag = unsafe UnsafePointer(page.assumingMemoryBound(to: UInt8.self)) + immediateExitOffset
+        guard let new = unsafe Engine(library, immediateExit: flag) else { throw .noMemory }
+        engine = new
+        return new
+    }
+
+    private func runToEnd() throws(Errno) -> Step {
+        let engine = try openEngine()
+        // Writes of this slice to what others have translated are to be seen again.
+        if vm.model.lastRunner != ObjectIdentifier(self) { engine.forgetTouches() }
+        vm.model.lastRunner = ObjectIdentifier(self)
+        guard special.isLongMode else { return failEntry() }
+
+        let completion = completePending(engine)
+        guard case .goOn = completion else { return completion }
+        if runPage.immediateExit { return .fail(.interrupted) }
+
+        var left = vm.model.configuration.timeSlice
+        while left > 0 {
+            if specialChanged { loadSpecial(into: engine) }
+            engine.registers = registersNow
+            let stop = unsafe cuc_run(engine.cpu, registersNow.rip, UInt64(left))
+            registersNow = engine.registers
+            let executed = unsafe cuc_executed(engine.cpu)
+            left -= Int(executed)
+            vm.model.clock &+= executed
+            takeTouches(engine)
+            let step: Step
+            switch stop {
+            case CUC_STOP_LIMIT, CUC_STOP_KICK: return .fail(.interrupted)
+            case CUC_STOP_NOTES: step = .goOn
+            case CUC_STOP_MEMORY: step = serve(unsafe cuc_fault(engine.cpu), engine)
+            case CUC_STOP_PRIVILEGED:
+                left -= 1
+                vm.model.clock &+= 1
+                step = doPrivileged(engine)
+            case CUC_STOP_EXCEPTION: step = shutdown()
+            default: step = internalError()
+            }
+            guard case .goOn = step else { return step }
+        }
+        return .fail(.interrupted)
+    }
+
+    private func completePending(_ engine: Engine) -> Step {
+        switch pending {
+        case nil: return .goOn
+        case .hypercall(let rip, let length):
+            pending = nil
+            if registersNow.rip == rip {
+                registersNow.rax = runPage.hypercall.ret
+                registersNow.rip = rip &+ length
+            }
+            return .goOn
+        case .port(let access):
+            pending = nil
+            return registersNow.rip == access.rip ? complete(access, engine) : .goOn
+        case .mmio(let instruction):
+            pending = nil
+            return registersNow.rip == instruction.rip ? complete(instruction, engine) : .goOn
+        }
+    }
+
+    func takeTouches(_ engine: Engine) {
+        engine.takeTouches { slot, offset, isWrite in
+            slot.noteMapped(offset)
+            // Another vCPU, or this one through another address, may have code from that page.
+            if isWrite, let written = PageRange(start: offset, size: pageSize) { slot.codeChanged(written) }
+        }
+    }
+
+    // MARK: exits without completion
+
+    func shutdown() -> Step {
+        runPage.exitReason = CKVM_EXIT_SHUTDOWN
+        return .exit
+    }
+
+    /// Something that KVM's emulator cannot do either: code outside of memory, for instance.
+    func internalError() -> Step {
+        runPage.exitReason = CKVM_EXIT_INTERNAL_ERROR
+        var error = ckvm_run_internal()
+        error.suberror = CKVM_INTERNAL_ERROR_EMULATION
+        runPage.internalError = error
+        return .exit
+    }
+
+    func memoryFault(_ fault: MemoryFault) -> Step {
+        runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
+        runPage.memoryFault = ckvm_run_memory_fault(flags: fault.flags, gpa: fault.gpa, size: fault.size)
+        return .fail(.badAddress)
+    }
+
+    /// The guest state is none that this CPU can enter: it knows 64-bit mode only.
+    private func failEntry() -> Step {
+        runPage.exitReason = CKVM_EXIT_FAIL_ENTRY
+        let invalidGuestState: UInt64 = 0x8000_0021
+        unsafe page.assumingMemoryBound(to: ckvm_run.self).pointee.fail_entry.hardware_entry_failure_reason =
+            invalidGuestState
+        return .exit
+    }
+
+    /// The ring that the guest is in: 0 or 3.
+    var currentRing: Int { Int(special.ss.dpl) }
+
+    // MARK: the other calls
+
+    public func registers() throws(Errno) -> ckvm_regs { vm.model.call { registersNow } }
+
+    public func setRegisters(_ registers: ckvm_regs) throws(Errno) {
+        vm.model.call {
+            registersNow = registers
+            registersNow.rflags |= 2
+        }
+    }
+
+    /// What was set, with what the guest changed since: control registers, EFER, FS and GS base, the descriptor
+    /// table registers. Selectors stay as they were set.
+    public func specialRegisters() throws(Errno) -> ckvm_sregs {
+        vm.model.call {
+            storeSpecial()
+            return special
+        }
+    }
+
+    public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
+        vm.model.call {
+            special = registers
+            specialChanged = true
+            engine?.flush()
+        }
+    }
+
+    public func setCPUID(_ table: CPUIDTable) throws(Errno) {
+        try vm.model.call { () throws(Errno) in
+            guard engine == nil else { throw .invalidArgument }
+            guard table.entries.count <= Int(CKVM_CPUID_MAX_ENTRIES) else { throw .argListTooLong }
+            self.table = table
+        }
+    }
+
+    /// Takes no lock: the vCPU may be inside, and looks at the flag before every instruction.
+    public func kick() { runPage.setImmediateExit() }
+}
+
+/// The offset of `immediate_exit` in `struct kvm_run`.
+private let immediateExitOffset = MemoryLayout<ckvm_run>.offset(of: \.immediate_exit) ?? 1
+
+extension ckvm_sregs {
+    /// 64-bit mode with 4-level paging, the only one there is here.
+    var isLongMode: Bool {
+        let needsCR0: UInt64 = 1 << 31 | 1
+        let physicalAddressExtension: UInt64 = 1 << 5
+        let fiveLevels: UInt64 = 1 << 12
+        let longModeActive: UInt64 = 1 << 10
+        return cr0 & needsCR0 == needsCR0 && cr4 & physicalAddressExtension != 0 && cr4 & fiveLevels == 0
+            && efer & longModeActive != 0 && cs.l != 0
+    }
+}
