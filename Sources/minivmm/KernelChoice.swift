@@ -49,7 +49,7 @@ extension KernelName {
         do throws(KernelError) {
             linux = try Self.linux()
         } catch {
-            return ChosenKernel(kernel: try soft(needs), name: .soft, reason: error.description)
+            return try soft(needs, instead: error)
         }
         let failure = KernelProbe(linux).conversionFailure()
         if failure == nil, needs.doors == .one {
@@ -66,7 +66,18 @@ extension KernelName {
             }
             return ChosenKernel(kernel: trap, name: .memslotTrap, reason: because)
         } catch {
+            return try soft(needs, instead: error)
+        }
+    }
+
+    /// The last resort; if that fails too, both reasons are told.
+    private static func soft(_ needs: KernelNeeds, instead error: KernelError) throws(KernelError)
+        -> ChosenKernel
+    {
+        do throws(KernelError) {
             return ChosenKernel(kernel: try soft(needs), name: .soft, reason: error.description)
+        } catch let missing {
+            throw KernelError(description: "\(error.description); \(missing.description)")
         }
     }
 
@@ -85,7 +96,9 @@ extension KernelName {
     private static func soft(_ needs: KernelNeeds) throws(KernelError) -> SoftKVM {
         var configuration = SoftKVM.Configuration()
         configuration.seed = needs.seed
-        return SoftKVM(configuration)
+        let kernel = SoftKVM(configuration)
+        if case .missing(let message) = kernel.engineStatus { throw KernelError(description: message) }
+        return kernel
     }
 }
 
