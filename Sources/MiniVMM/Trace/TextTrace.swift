@@ -2,6 +2,9 @@ import Synchronization
 public import SystemPackage
 
 /// One line an event, for people: microseconds since the start, actor, event, fields.
+///
+/// The exits by which a guest prints a line, one for each letter, are one line here: `console`, with the text and
+/// their number.
 public final class TextTrace: TraceSink {
     private let line: Mutex<Line>
 
@@ -20,6 +23,11 @@ public final class TextTrace: TraceSink {
 
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in
+            if case .portOut(let port, 1, let value) = event, port == 0x3f8 || port == Console.debugPort {
+                line.print(UInt8(truncatingIfNeeded: value), time, actor)
+                return
+            }
+            line.endPrinting()
             line.begin(time, actor)
             event.describe(to: &line)
             line.buffer.endLine()
@@ -28,11 +36,41 @@ public final class TextTrace: TraceSink {
         }
     }
 
-    public func flush() { line.withLock { $0.buffer.flush() } }
+    public func flush() {
+        line.withLock { line in
+            line.endPrinting()
+            line.buffer.flush()
+        }
+    }
 
     private struct Line: TraceFields, Sendable {
         var buffer: OutputBuffer
         var origin: UInt64 = 0
+        /// What a vCPU has printed since its last line or other event.
+        var printed: [UInt8] = []
+        var printer = Actor.host
+        var printedSince: UInt64 = 0
+
+        mutating func print(_ byte: UInt8, _ time: UInt64, _ actor: Actor) {
+            if actor != printer { endPrinting() }
+            if printed.isEmpty {
+                printer = actor
+                printedSince = time
+            }
+            printed.append(byte)
+            if byte == 10 || printed.count >= 256 { endPrinting() }
+        }
+
+        mutating func endPrinting() {
+            guard !printed.isEmpty else { return }
+            begin(printedSince, printer)
+            name("console")
+            text("text", String(decoding: printed.last == 10 ? printed.dropLast() : printed[...], as: UTF8.self))
+            number("exits", UInt64(printed.count))
+            buffer.endLine()
+            buffer.flush()
+            printed.removeAll(keepingCapacity: true)
+        }
 
         mutating func begin(_ time: UInt64, _ actor: Actor) {
             let nanoseconds = time &- origin
@@ -47,7 +85,7 @@ public final class TextTrace: TraceSink {
             for _ in width..<9 { buffer.append(32) }
             buffer.append(decimal: microseconds)
             buffer.append(46)
-            for digit in [nanoseconds / 100 % 10] { buffer.append(decimal: digit) }
+            buffer.append(decimal: nanoseconds / 100 % 10)
             buffer.append("  ")
             switch actor {
             case .host: buffer.append("host")
