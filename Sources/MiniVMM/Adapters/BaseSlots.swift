@@ -80,6 +80,12 @@ struct BaseSlots {
 
         /// What is in only one of the two stays out: only what differs is carved anew.
         mutating func add(from before: [BaseSlot], to after: [BaseSlot]) {
+            guard before.count + after.count > 16 else {
+                // Few, as for a page or a run: looking at all is quicker than hashing them.
+                gone += before.filter { !after.contains($0) }
+                new += after.filter { !before.contains($0) }
+                return
+            }
             let kept = Set(before).intersection(after)
             gone += before.filter { !kept.contains($0) }
             new += after.filter { !kept.contains($0) }

@@ -7,8 +7,15 @@ final class TrapVCPU: KVMVCPU {
     private let base: any KVMVCPU
     private let vm: TrapVM
     private let kicks = Mutex(Kicks())
+    /// Whether ``kicks`` says anything at all, so that an undisturbed run need not take its lock. Changes under
+    /// that lock only.
+    private let isKicked = Atomic<Bool>(false)
+    /// Between ``VCPUGate/enter(_:)`` and ``VCPUGate/leave(_:)``; the gate's own.
+    let isInside = Atomic<Bool>(false)
     /// An access that left as MMIO and is not finished. Touched by the thread that runs the vCPU only.
     private let pending = Mutex<ckvm_run_mmio?>(nil)
+    /// Whether ``pending`` has one. Touched by the same thread only.
+    private let hasPending = Atomic<Bool>(false)
 
     /// Who wants the vCPU out. `kvm_run.immediate_exit` is one flag for two kinds of kicks, so what it means is
     /// written down here, under one lock with the flag itself.
@@ -19,11 +26,26 @@ final class TrapVCPU: KVMVCPU {
         var byGate = false
         /// The gate's signal may come only after the vCPU had left, and interrupt the next entry.
         var signalMayBeLate = false
+
+        var isEmpty: Bool { !byUser && !byGate && !signalMayBeLate }
+    }
+
+    private func changeKicks<R>(_ body: (inout Kicks) -> R) -> R {
+        kicks.withLock { kicks in
+            defer { isKicked.store(!kicks.isEmpty, ordering: .sequentiallyConsistent) }
+            return body(&kicks)
+        }
+    }
+
+    private func setPending(_ access: ckvm_run_mmio?) {
+        pending.withLock { $0 = access }
+        hasPending.store(access != nil, ordering: .relaxed)
     }
 
     init(over base: any KVMVCPU, of vm: TrapVM) {
         self.base = base
         self.vm = vm
+        vm.gate.add(self)
     }
 
     var id: Int { base.id }
@@ -39,7 +61,7 @@ final class TrapVCPU: KVMVCPU {
     // MARK: kicks
 
     func kick() {
-        kicks.withLock {
+        changeKicks {
             $0.byUser = true
             base.kick()
         }
@@ -47,7 +69,7 @@ final class TrapVCPU: KVMVCPU {
 
     /// Called with the gate's lock held, while the vCPU is inside.
     func kickForGate() {
-        kicks.withLock {
+        changeKicks {
             $0.byGate = true
             base.kick()
         }
@@ -58,7 +80,8 @@ final class TrapVCPU: KVMVCPU {
     /// - Parameter interrupted: `KVM_RUN` gave `EINTR`.
     /// - Returns: whether that was the gate's doing alone.
     private func settleKicks(interrupted: Bool) -> Bool {
-        kicks.withLock { kicks in
+        guard interrupted || isKicked.load(ordering: .sequentiallyConsistent) else { return false }
+        return changeKicks { kicks in
             let isGates = kicks.byGate || interrupted && kicks.signalMayBeLate
             if kicks.byGate {
                 if !kicks.byUser { runPage.clearImmediateExit() }
@@ -75,7 +98,9 @@ final class TrapVCPU: KVMVCPU {
 
     func run() throws(Errno) {
         // Between runs the flag is the user's alone; only the user takes it back, and tells nobody.
-        kicks.withLock { $0.byUser = runPage.immediateExit }
+        if runPage.immediateExit || isKicked.load(ordering: .sequentiallyConsistent) {
+            changeKicks { $0.byUser = runPage.immediateExit }
+        }
         while true {
             guard try finishPending() else { return }
             let generation = vm.gate.enter(self)
@@ -88,7 +113,7 @@ final class TrapVCPU: KVMVCPU {
             case CKVM_EXIT_MMIO:
                 let access = runPage.mmio
                 guard isMemory(access) else { return }
-                pending.withLock { $0 = access }
+                setPending(access)
             case CKVM_EXIT_INTERNAL_ERROR
             where runPage.internalError.suberror == CKVM_INTERNAL_ERROR_EMULATION:
                 guard try explain(isShutdown: false, since: generation) else { return }
@@ -129,7 +154,7 @@ final class TrapVCPU: KVMVCPU {
     ///
     /// - Returns: false when it turned into an MMIO exit.
     private func finishPending() throws(Errno) -> Bool {
-        guard var access = pending.withLock({ $0 }) else { return true }
+        guard hasPending.load(ordering: .relaxed), var access = pending.withLock({ $0 }) else { return true }
         if runPage.immediateExit {
             runPage.exitReason = CKVM_EXIT_UNKNOWN
             throw .interrupted
@@ -140,10 +165,10 @@ final class TrapVCPU: KVMVCPU {
         case .notMemory:
             runPage.mmio = access
             runPage.exitReason = CKVM_EXIT_MMIO
-            pending.withLock { $0 = nil }
+            setPending(nil)
             return false
         }
-        pending.withLock { $0 = nil }
+        setPending(nil)
         return true
     }
 

@@ -1,17 +1,28 @@
 import Glibc
+import Synchronization
 
 /// Keeps vCPUs out of the kernel while memslots change, so that none ever sees one missing.
 ///
 /// vCPUs are readers, ``enter(_:)`` to ``leave(_:)``; who changes memslots is the writer: it closes the gate,
 /// kicks those inside and waits until all have left. A thread that is inside must not close the gate; a vCPU's
 /// own thread between runs may.
+///
+/// A reader says that it is inside and then looks whether the gate is closed; the writer closes it and then looks
+/// who is inside. All four are sequentially consistent, so that one of the two sees the other, and an open
+/// gate costs a vCPU no lock.
 @safe final class VCPUGate: @unchecked Sendable {
-    // All four below the pointers are guarded by `mutex`.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let changed: UnsafeMutablePointer<pthread_cond_t>
-    private var isClosed = false
-    private var inside: [TrapVCPU] = []
-    private var generation: UInt64 = 0
+    /// Changes under `mutex` only.
+    private let isClosed = Atomic<Bool>(false)
+    /// How many times the gate has been closed. Changes under `mutex` only.
+    private let generation = Atomic<UInt64>(0)
+    /// Guarded by `mutex`.
+    private var vcpus: [WeakVCPU] = []
+
+    private struct WeakVCPU {
+        weak var vcpu: TrapVCPU?
+    }
 
     init() {
         unsafe mutex = .allocate(capacity: 1)
@@ -27,30 +38,46 @@ import Glibc
         unsafe mutex.deallocate()
     }
 
+    private func withLock<R>(_ body: () -> R) -> R {
+        unsafe pthread_mutex_lock(mutex)
+        defer { unsafe pthread_mutex_unlock(mutex) }
+        return body()
+    }
+
+    /// Makes a vCPU known, before it first enters.
+    func add(_ vcpu: TrapVCPU) {
+        withLock {
+            vcpus.removeAll { $0.vcpu == nil }
+            vcpus.append(WeakVCPU(vcpu: vcpu))
+        }
+    }
+
     /// Waits for the gate to be open and lets the vCPU in.
     ///
     /// - Returns: how many times the gate had been closed; no memslot changes before ``leave(_:)``.
     func enter(_ vcpu: TrapVCPU) -> UInt64 {
-        unsafe pthread_mutex_lock(mutex)
-        defer { unsafe pthread_mutex_unlock(mutex) }
-        while isClosed { unsafe pthread_cond_wait(changed, mutex) }
-        inside.append(vcpu)
-        return generation
+        while true {
+            vcpu.isInside.store(true, ordering: .sequentiallyConsistent)
+            if !isClosed.load(ordering: .sequentiallyConsistent) {
+                return generation.load(ordering: .acquiring)
+            }
+            leave(vcpu)
+            withLock {
+                while isClosed.load(ordering: .relaxed) { unsafe pthread_cond_wait(changed, mutex) }
+            }
+        }
     }
 
+    /// When it returns the gate does not kick the vCPU any more: a writer that has seen it inside kicks before it
+    /// lets go of the lock.
     func leave(_ vcpu: TrapVCPU) {
-        unsafe pthread_mutex_lock(mutex)
-        defer { unsafe pthread_mutex_unlock(mutex) }
-        if let index = inside.firstIndex(where: { $0 === vcpu }) { inside.remove(at: index) }
-        if isClosed && inside.isEmpty { unsafe pthread_cond_broadcast(changed) }
+        vcpu.isInside.store(false, ordering: .sequentiallyConsistent)
+        guard isClosed.load(ordering: .sequentiallyConsistent) else { return }
+        _ = withLock { unsafe pthread_cond_broadcast(changed) }
     }
 
     /// How many times the gate has been closed.
-    var closings: UInt64 {
-        unsafe pthread_mutex_lock(mutex)
-        defer { unsafe pthread_mutex_unlock(mutex) }
-        return generation
-    }
+    var closings: UInt64 { generation.load(ordering: .sequentiallyConsistent) }
 
     /// Calls `body` while no vCPU is inside, and nobody else is in here.
     func withClosed<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
@@ -60,19 +87,25 @@ import Glibc
     }
 
     private func close() {
-        unsafe pthread_mutex_lock(mutex)
-        defer { unsafe pthread_mutex_unlock(mutex) }
-        while isClosed { unsafe pthread_cond_wait(changed, mutex) }
-        isClosed = true
-        generation &+= 1
-        for vcpu in inside { vcpu.kickForGate() }
-        while !inside.isEmpty { unsafe pthread_cond_wait(changed, mutex) }
+        withLock {
+            while isClosed.load(ordering: .relaxed) { unsafe pthread_cond_wait(changed, mutex) }
+            isClosed.store(true, ordering: .sequentiallyConsistent)
+            generation.add(1, ordering: .sequentiallyConsistent)
+            for case let vcpu? in vcpus.map(\.vcpu)
+            where vcpu.isInside.load(ordering: .sequentiallyConsistent) {
+                vcpu.kickForGate()
+            }
+            while vcpus.contains(where: { $0.vcpu?.isInside.load(ordering: .sequentiallyConsistent) == true })
+            {
+                unsafe pthread_cond_wait(changed, mutex)
+            }
+        }
     }
 
     private func open() {
-        unsafe pthread_mutex_lock(mutex)
-        defer { unsafe pthread_mutex_unlock(mutex) }
-        isClosed = false
-        unsafe pthread_cond_broadcast(changed)
+        withLock {
+            isClosed.store(false, ordering: .sequentiallyConsistent)
+            _ = unsafe pthread_cond_broadcast(changed)
+        }
     }
 }

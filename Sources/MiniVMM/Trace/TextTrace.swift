@@ -65,7 +65,9 @@ public final class TextTrace: TraceSink {
             guard !printed.isEmpty else { return }
             begin(printedSince, printer)
             name("console")
-            text("text", String(decoding: printed.last == 10 ? printed.dropLast() : printed[...], as: UTF8.self))
+            text(
+                "text",
+                String(decoding: printed.last == 10 ? printed.dropLast() : printed[...], as: UTF8.self))
             number("exits", UInt64(printed.count))
             buffer.endLine()
             buffer.flush()
