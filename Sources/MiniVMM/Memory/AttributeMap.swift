@@ -8,6 +8,8 @@ public struct AttributeMap: Sendable {
     /// The first byte of each run with its state in bit 0 (private = 1), ascending, in pieces of at most
     /// ``pieceCapacity``. The first run starts at 0; neighbours differ; no piece is empty.
     private var pieces: [ContiguousArray<UInt64>]
+    /// Where each piece starts, side by side: the search among a million runs stays in the cache.
+    private var pieceStarts: ContiguousArray<UInt64>
     /// Number of runs.
     public private(set) var runCount: Int
 
@@ -17,6 +19,7 @@ public struct AttributeMap: Sendable {
     public init(size: UInt64, initial: PageState) {
         self.size = size
         pieces = [[Self.entry(0, initial)]]
+        pieceStarts = [0]
         runCount = 1
     }
 
@@ -110,15 +113,15 @@ public struct AttributeMap: Sendable {
 
     private func lastRun(startingAtOrBefore offset: UInt64) -> Place {
         // The first piece and the first entry start at 0, so both searches find something.
-        let piece = partition(pieces.count) { Self.start(pieces[$0][0]) <= offset } - 1
+        let piece = partition(pieceStarts.count) { pieceStarts[$0] <= offset } - 1
         let index = partition(pieces[piece].count) { Self.start(pieces[piece][$0]) <= offset } - 1
         return Place(piece: piece, index: index)
     }
 
     private mutating func replaceRuns(startingIn bounds: ClosedRange<UInt64>, with new: InlinePair) {
-        let low = max(0, partition(pieces.count) { Self.start(pieces[$0][0]) < bounds.lowerBound } - 1)
+        let low = max(0, partition(pieceStarts.count) { pieceStarts[$0] < bounds.lowerBound } - 1)
         let lowIndex = partition(pieces[low].count) { Self.start(pieces[low][$0]) < bounds.lowerBound }
-        let high = max(low, partition(pieces.count) { Self.start(pieces[$0][0]) <= bounds.upperBound } - 1)
+        let high = max(low, partition(pieceStarts.count) { pieceStarts[$0] <= bounds.upperBound } - 1)
         let highIndex = partition(pieces[high].count) { Self.start(pieces[high][$0]) <= bounds.upperBound }
         let before = low == high ? pieces[low].count : pieces[low...high].reduce(0) { $0 + $1.count }
         if low == high {
@@ -127,6 +130,7 @@ public struct AttributeMap: Sendable {
             pieces[high].removeSubrange(..<highIndex)
             Self.splice(&pieces[low], lowIndex..<pieces[low].count, new)
             pieces.removeSubrange(low + 1..<high)
+            pieceStarts.removeSubrange(low + 1..<high)
         }
         let last = low == high ? low : low + 1
         let after = pieces[low...last].reduce(0) { $0 + $1.count }
@@ -148,22 +152,35 @@ public struct AttributeMap: Sendable {
 
     /// Drops empty pieces, splits a full one and joins small neighbours.
     private mutating func tidy(_ first: Int, _ last: Int) {
-        if last > first && pieces[last].isEmpty { pieces.remove(at: last) }
+        if last > first {
+            if pieces[last].isEmpty { removePiece(last) } else { noteStart(last) }
+        }
         if pieces[first].isEmpty && pieces.count > 1 {
-            pieces.remove(at: first)
+            removePiece(first)
             return
         }
+        noteStart(first)
         if pieces[first].count > Self.pieceCapacity {
             let half = pieces[first].count / 2
             let tail = ContiguousArray(pieces[first][half...])
             pieces[first].removeSubrange(half...)
             pieces.insert(tail, at: first + 1)
+            pieceStarts.insert(Self.start(tail[0]), at: first + 1)
         } else if first + 1 < pieces.count,
             pieces[first].count + pieces[first + 1].count <= Self.pieceCapacity / 2
         {
-            let tail = pieces.remove(at: first + 1)
-            pieces[first].append(contentsOf: tail)
+            pieces[first].append(contentsOf: pieces[first + 1])
+            removePiece(first + 1)
         }
+    }
+
+    private mutating func removePiece(_ index: Int) {
+        pieces.remove(at: index)
+        pieceStarts.remove(at: index)
+    }
+
+    private mutating func noteStart(_ index: Int) {
+        pieceStarts[index] = Self.start(pieces[index][0])
     }
 }
 
