@@ -66,7 +66,14 @@ public final class Converter: Sendable {
         var parked: [(region: MemoryRegion, gpa: PageRange)] = []
 
         func failed(_ reason: ConversionError.Reason) -> ConversionError {
-            ConversionError(reason: reason, request: request, result: result)
+            var result = result
+            result.sortConverted()
+            return ConversionError(reason: reason, request: request, result: result)
+        }
+
+        func gaveUp(on page: PageRange) -> ConversionError {
+            let pages = parked.isEmpty ? [page] : parked.map(\.gpa)
+            return failed(.inUse(pages.sorted { $0.start < $1.start }))
         }
     }
 
@@ -141,7 +148,7 @@ public final class Converter: Sendable {
     /// One answer of the kernel to one call.
     private enum Answer {
         case done
-        case busy(gpa: UInt64)
+        case busy(PageRange)
         case failed(ConversionError.Reason)
     }
 
@@ -158,11 +165,10 @@ public final class Converter: Sendable {
             do throws(Errno) {
                 try region.file.setMemoryAttributes2(&call)
             } catch {
-                let page = region.gpa.start &+ call.error_offset
-                switch error {
-                case .resourceTemporarilyUnavailable where piece.contains(page):
-                    return (.busy(gpa: page), error)
-                case .noMemory: return (.failed(.kernel(error, gpa: page)), error)
+                let page = named(by: call.error_offset, in: piece, region)
+                switch (error, page) {
+                case (.resourceTemporarilyUnavailable, let page?): return (.busy(page), error)
+                case (.noMemory, let page): return (.failed(.kernel(error, gpa: page?.start)), error)
                 default: return (.failed(.kernel(error, gpa: nil)), error)
                 }
             }
@@ -185,30 +191,38 @@ public final class Converter: Sendable {
         return answer
     }
 
+    /// The page in which `error_offset` lies; nil if the kernel names one that it was not asked about.
+    private func named(by offset: UInt64, in piece: PageRange, _ region: MemoryRegion) -> PageRange? {
+        let (gpa, overflow) = region.gpa.start.addingReportingOverflow(offset & ~(pageSize - 1))
+        return !overflow && piece.contains(gpa) ? PageRange(start: gpa, size: pageSize) : nil
+    }
+
     private func convert(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work)
         throws(ConversionError)
     {
-        var rest = piece
+        // What is still to do, the lowest last. A list, because a kernel may split a piece into as many as it likes.
+        var rest = [piece]
         var attempts = 1
-        while true {
-            switch attempt(rest, in: region, &work) {
-            case .done: return
+        while let next = rest.last {
+            switch attempt(next, in: region, &work) {
+            case .done: rest.removeLast()
             case .failed(let reason): throw work.failed(reason)
-            case .busy(let gpa):
-                let released = askHolders(of: gpa, work)
+            case .busy(let page):
+                let released = askHolders(of: page.start, work)
                 guard policy.inUse == .bisect else {
-                    try backOff(attempt: attempts, on: gpa, waiting: !released, &work)
+                    try backOff(attempt: attempts, on: page, waiting: !released, &work)
                     attempts += 1
                     continue
                 }
-                // The page named is the lowest in use, so all before it can go now.
-                guard let page = PageRange(start: gpa, size: pageSize) else { continue }
-                if let before = PageRange(start: rest.start, size: gpa - rest.start) {
-                    try convert(before, in: region, &work)
-                }
                 work.parked.append((region, page))
-                guard let after = PageRange(start: page.end, size: rest.end - page.end) else { return }
-                rest = after
+                // A range full of busy pages is many calls, and none of them waits.
+                guard kernel.now() &- work.started < policy.deadline else { throw work.gaveUp(on: page) }
+                rest.removeLast()
+                if let after = PageRange(start: page.end, size: next.end - page.end) { rest.append(after) }
+                // The page named is the lowest in use, so all before it can go now.
+                if let before = PageRange(start: next.start, size: page.start - next.start) {
+                    rest.append(before)
+                }
             }
         }
     }
@@ -224,13 +238,13 @@ public final class Converter: Sendable {
                 switch attempt(page.gpa, in: page.region, &work) {
                 case .done: break
                 case .failed(let reason): throw work.failed(reason)
-                case .busy(let gpa):
-                    if askHolders(of: gpa, work) { released = true }
+                case .busy(let busy):
+                    if askHolders(of: busy.start, work) { released = true }
                     work.parked.append(page)
                 }
             }
             guard let first = work.parked.first else { break }
-            try backOff(attempt: attempts, on: first.gpa.start, waiting: !released, &work)
+            try backOff(attempt: attempts, on: first.gpa, waiting: !released, &work)
             attempts += 1
         }
         work.result.sortConverted()
@@ -248,18 +262,15 @@ public final class Converter: Sendable {
     ///
     /// - Parameter waiting: false when a holder has just let go, and there is nothing to wait for.
     private func backOff(
-        attempt: Int, on gpa: UInt64, waiting: Bool, _ work: inout Work
+        attempt: Int, on page: PageRange, waiting: Bool, _ work: inout Work
     ) throws(ConversionError) {
         let spent = kernel.now() &- work.started
         let wait = waiting ? policy.backoff(after: attempt) : 0
         guard attempt < policy.attempts, spent < policy.deadline, wait <= policy.deadline - spent else {
-            let busy =
-                work.parked.isEmpty
-                ? [PageRange(start: gpa, size: pageSize)].compactMap { $0 } : work.parked.map(\.gpa)
-            throw work.failed(.inUse(busy))
+            throw work.gaveUp(on: page)
         }
         guard waiting else { return }
-        trace?.record(.waiting(gpa: gpa, nanoseconds: wait, attempt: attempt), by: work.actor)
+        trace?.record(.waiting(gpa: page.start, nanoseconds: wait, attempt: attempt), by: work.actor)
         kernel.sleep(nanoseconds: wait)
         work.result.waited += wait
     }

@@ -28,7 +28,7 @@ public struct RetryPolicy: Sendable, Equatable {
 
     /// Nanoseconds to wait after attempt number `attempt`, counted from 1.
     func backoff(after attempt: Int) -> UInt64 {
-        let doublings = UInt64(min(max(attempt - 1, 0), 40))
+        let doublings = UInt64(min(max(attempt, 1) - 1, 40))
         let (wait, overflow) = firstBackoff.multipliedReportingOverflow(by: 1 << doublings)
         return overflow ? longestBackoff : min(wait, longestBackoff)
     }

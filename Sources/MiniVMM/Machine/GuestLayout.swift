@@ -26,6 +26,9 @@ public struct GuestLayout: Sendable {
     /// The smallest and the largest RAM, in bytes.
     public static let ramBounds: ClosedRange<UInt64> = 1 << 20...1 << 40
     public static let vcpuBounds: ClosedRange<Int> = 1...16
+    /// Bits that can tell the doors apart: above the 4 GiB that are always mapped, and within what an identity
+    /// mapping of 4 levels reaches.
+    public static let sharedBits: ClosedRange<Int> = 32...46
 
     /// - Parameter gigabytePages: the CPU has pages of 1 GiB.
     public init(
@@ -37,6 +40,11 @@ public struct GuestLayout: Sendable {
         }
         guard Self.vcpuBounds.contains(vcpus) else {
             throw .configuration("\(vcpus) vCPUs: from 1 to 16 are possible")
+        }
+        if let sharedBit, !Self.sharedBits.contains(sharedBit) {
+            throw .configuration(
+                "two doors need 33 or more physical address bits, so that the alias starts above 4 GiB; this CPU would "
+                    + "have it at bit \(sharedBit): use one door (--doors one)")
         }
         if let sharedBit, ramSize > 1 << UInt64(sharedBit) {
             throw .configuration(

@@ -183,7 +183,7 @@ public final class Machine: Sendable {
                 image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
                 sharedBit: layout.sharedBit), by: .host)
         do throws(ConversionError) {
-            try makePrivate(from: 0, .preserve)
+            try makePrivate(0..<memory.size, .preserve)
         } catch {
             // Where contents cannot be kept the image stays as it was written: shared. With two doors the guest
             // could not even fetch its first instruction through the private one.
@@ -191,16 +191,20 @@ public final class Machine: Sendable {
             let written = max(
                 layout.image.end, GuestLayout.stacks + UInt64(vcpus.count) * GuestLayout.stackSize)
             trace?.record(.imageLeftShared(end: written), by: .host)
-            do throws(ConversionError) { try makePrivate(from: written, .unspecified) } catch {
+            // Page tables that are too many for low memory lie at the top, where free RAM ends.
+            let rest = written..<max(written, layout.free.upperBound)
+            do throws(ConversionError) { try makePrivate(rest, .unspecified) } catch {
                 throw .conversion(error)
             }
         }
     }
 
-    private func makePrivate(from start: UInt64, _ contents: ContentPolicy) throws(ConversionError) {
-        guard start < layout.free.upperBound,
-            let range = PageRange(start: start, size: memory.size - start)
-        else { return }
+    private func makePrivate(
+        _ bytes: Range<UInt64>, _ contents: ContentPolicy
+    ) throws(ConversionError) {
+        guard let range = PageRange(start: bytes.lowerBound, size: bytes.upperBound - bytes.lowerBound) else {
+            return
+        }
         try converter.convert(ConversionRequest(range: range, to: .private, contents: contents), by: .host)
     }
 

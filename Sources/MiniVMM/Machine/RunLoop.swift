@@ -107,11 +107,12 @@ struct RunLoop {
 
     private static let exitPort: UInt16 = 0xf4
     private static let hypercallPort: UInt16 = 0xe8
+    private static let outsidePage = "KVM_EXIT_IO names data outside the kvm_run page"
 
     private mutating func handle(_ io: ckvm_run_io) -> Pause? {
         statistics.portExits += 1
         if io.direction == CKVM_EXIT_IO_IN {
-            readPort(io)
+            guard readPort(io) else { return fail(Self.outsidePage) }
             return machine.isStopping ? .stopped : nil
         }
         if io.port == Self.hypercallPort, io.size == 4, io.count == 1 { return callByPort(io) }
@@ -126,7 +127,7 @@ struct RunLoop {
                 status = unsafe bytes.first
             }
         }
-        guard inside != nil else { return fail("KVM_EXIT_IO names data outside the kvm_run page") }
+        guard inside != nil else { return fail(Self.outsidePage) }
         if trace != nil { traceIO(io) }
         guard let status else { return machine.isStopping ? .stopped : nil }
         trace?.record(.guestExited(status: status), by: actor)
@@ -138,9 +139,10 @@ struct RunLoop {
         io.size <= 1 || index % Int(io.size) == 0
     }
 
-    private func readPort(_ io: ckvm_run_io) {
+    /// - Returns: false if the kernel names bytes outside the page.
+    private func readPort(_ io: ckvm_run_io) -> Bool {
         let isConsole = Console.ports.contains(io.port) || io.port == Console.debugPort
-        _ = unsafe page.withIOData(io) { bytes in
+        let inside: Void? = unsafe page.withIOData(io) { bytes in
             for index in bytes.indices {
                 // Nobody answers elsewhere: the bus floats high.
                 unsafe bytes[index] =
@@ -148,6 +150,7 @@ struct RunLoop {
             }
         }
         if trace != nil { traceIO(io) }
+        return inside != nil
     }
 
     private func traceIO(_ io: ckvm_run_io) {
@@ -273,7 +276,7 @@ struct ProgressGuard {
         self = ProgressGuard()
     }
 
-    /// - Returns: RIP, once there is no doubt: 2048 faults in a row, the registers unchanged at every 256th.
+    /// - Returns: RIP, once there is no doubt: 2304 faults in a row, the registers the same at every 256th of them.
     mutating func note(_ fault: MemoryFault, _ vcpu: any KVMVCPU) -> UInt64? {
         faults += 1
         guard faults % Self.period == 0, let now = try? vcpu.registers() else { return nil }

@@ -1,0 +1,89 @@
+import Foundation
+import Testing
+
+/// The built `minivmm`, run as a process of its own.
+enum Command {
+    struct Result {
+        /// The exit status, or 128 + the signal that ended it.
+        let status: Int32
+        let output: String
+        let diagnostics: String
+
+        /// Standard output as one JSON object.
+        var json: [String: Any]? {
+            (try? JSONSerialization.jsonObject(with: Data(output.utf8))) as? [String: Any]
+        }
+    }
+
+    /// It lies beside the test bundle.
+    static let executable: URL? = {
+        let bundles = Bundle.allBundles.map(\.bundleURL) + [Bundle.main.bundleURL]
+        let started = CommandLine.arguments.map { URL(fileURLWithPath: $0).deletingLastPathComponent() }
+        let places = (bundles + bundles.map { $0.deletingLastPathComponent() } + started)
+        return places.map { $0.appendingPathComponent("minivmm") }
+            .first { FileManager.default.isExecutableFile(atPath: $0.path) }
+    }()
+
+    static var isBuilt: Bool { executable != nil }
+    static let missing: Comment = "needs the minivmm executable beside the test bundle"
+
+    /// Whether guests run here at all: what `auto` takes.
+    static let runsGuests: Bool = {
+        guard isBuilt, let result = try? run(["run", "hello", "--quiet"]) else { return false }
+        return result.status == 0
+    }()
+    static let noGuests: Comment = "needs a kernel on which guests run"
+
+    /// Runs it to its end; it is killed after `seconds`, and the test fails.
+    static func run(
+        _ arguments: [String], environment: [String: String] = [:], seconds: Double = 60,
+        afterStart: ((Process) -> Void)? = nil
+    ) throws -> Result {
+        let process = Process()
+        let executable: URL = try #require(executable, missing)
+        process.executableURL = executable
+        process.arguments = arguments
+        process.environment = ["PATH": "/usr/bin:/bin", "LANG": "C"].merging(environment) { $1 }
+        process.standardInput = FileHandle.nullDevice
+        // Files and not pipes: nobody has to read while it runs.
+        let directory = try Scratch()
+        let output = directory.path("out")
+        let diagnostics = directory.path("err")
+        for path in [output, diagnostics] { _ = FileManager.default.createFile(atPath: path, contents: nil) }
+        process.standardOutput = try FileHandle(forWritingTo: URL(fileURLWithPath: output))
+        process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: diagnostics))
+        let ended = DispatchSemaphore(value: 0)
+        process.terminationHandler = { _ in ended.signal() }
+        try process.run()
+        afterStart?(process)
+        if ended.wait(timeout: .now() + seconds) == .timedOut {
+            kill(process.processIdentifier, SIGKILL)
+            ended.wait()
+            Issue.record("minivmm \(arguments.joined(separator: " ")) did not end within \(seconds) s")
+        }
+        return Result(
+            status: process.terminationReason == .uncaughtSignal
+                ? 128 + process.terminationStatus : process.terminationStatus,
+            output: try String(contentsOfFile: output, encoding: .utf8),
+            diagnostics: try String(contentsOfFile: diagnostics, encoding: .utf8))
+    }
+}
+
+/// A directory that goes away with its owner.
+final class Scratch {
+    let url: URL
+
+    init() throws {
+        url = FileManager.default.temporaryDirectory.appendingPathComponent("minivmm-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(at: url) }
+
+    func path(_ name: String) -> String { url.appendingPathComponent(name).path }
+
+    func file(_ name: String, _ bytes: [UInt8]) throws -> String {
+        try Data(bytes).write(to: url.appendingPathComponent(name))
+        return path(name)
+    }
+}

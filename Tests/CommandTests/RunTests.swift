@@ -1,0 +1,155 @@
+import Foundation
+import GuestPayloads
+import Testing
+
+@Suite(
+    "The command: what it runs", .enabled(if: Command.isBuilt, Command.missing),
+    .enabled(if: Command.runsGuests, Command.noGuests))
+struct RunTests {
+    @Test func statusesAreTheGuestsOrTheDocumentedOnes() throws {
+        for (arguments, status) in [
+            (["hello"], 0), (["fault-loop"], 126), (["crash"], 126), (["hang", "--timeout", "0.3"], 124),
+            (["hello", "--vcpus", "16", "--regions", "3", "--ram", "8M", "--chunk", "64K"], 0),
+            (["implicit", "--vcpus", "2"], 0),
+        ] as [([String], Int32)] {
+            let result = try Command.run(["run"] + arguments)
+            #expect(result.status == status, "\(arguments): \(result.diagnostics)")
+            #expect(result.diagnostics.contains("kernel  ") && result.diagnostics.contains("end     "))
+            #expect(result.diagnostics.contains("counts  "))
+        }
+    }
+
+    @Test func aFlatFileAndAnExecutableRun() throws {
+        let scratch = try Scratch()
+        let code: [UInt8] = [0xb0, 42, 0xe6, 0xf4]  // mov $42, %al; out %al, $0xf4
+        #expect(try Command.run(["run", try scratch.file("flat.bin", code)]).status == 42)
+        func little(_ value: UInt64, _ bytes: Int) -> [UInt8] {
+            (0..<bytes).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) }
+        }
+        var elf: [UInt8] =
+            [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1] + little(0, 9) + little(2, 2) + little(62, 2) + little(1, 4)
+        elf +=
+            little(0x20_0000, 8) + little(64, 8) + little(0, 8) + little(0, 4) + little(64, 2) + little(56, 2)
+        elf += little(1, 2) + little(0, 6)
+        elf += little(1, 4) + little(5, 4) + little(120, 8) + little(0x20_0000, 8) + little(0x20_0000, 8)
+        elf += little(4, 8) + little(4, 8) + little(4096, 8) + code
+        #expect(try Command.run(["run", try scratch.file("guest.elf", elf)]).status == 42)
+        // A payload's name wins, a path is a file.
+        #expect(try Command.run(["run", try scratch.file("crash", code)]).status == 42)
+    }
+
+    @Test func theConsoleIsStandardOutputAndNothingElseIs() throws {
+        let loud = try Command.run(["run", "hello"])
+        let quiet = try Command.run(["run", "hello", "--quiet"])
+        #expect(loud.output == quiet.output && loud.output.contains("\n"))
+        #expect(quiet.diagnostics == "")
+        #expect(!loud.output.contains("kernel  "))
+        #expect(try Command.run(["run", "crash", "--quiet"]).diagnostics.contains("triple fault"))
+    }
+
+    @Test func jsonIsOneObjectWithTheConsoleInside() throws {
+        for (payload, outcome, status) in [("hello", "exited", 0), ("crash", "crashed", 126)] {
+            let result = try Command.run(["run", payload, "--json"])
+            let json = try #require(result.json, "\(result.output)")
+            #expect(result.output.split(separator: "\n").count == 1 && result.diagnostics == "")
+            #expect(json["schema"] as? String == "minivmm.run/1" && json["guest"] as? String == payload)
+            #expect(json["outcome"] as? String == outcome && json["status"] as? Int == status)
+            #expect(Int(result.status) == status)
+            #expect(["LinuxKVM", "MemslotTrapKVM", "SoftKVM"].contains(json["kernel"] as? String ?? ""))
+            #expect(json["host"] as? String != "" && json["reason"] as? String != "")
+            #expect((json["statistics"] as? [String: Any])?.count == 8)
+            #expect((json["elapsed_ns"] as? Int ?? 0) > 0)
+            if payload == "hello" { #expect((json["console"] as? String)?.isEmpty == false) }
+        }
+    }
+
+    @Test func probeSaysWhichKernelAutoTakes() throws {
+        let json = try #require(try Command.run(["probe", "--json"]).json)
+        #expect(json["schema"] as? String == "minivmm.probe/1")
+        let kernels = try #require(json["kernels"] as? [[String: Any]])
+        #expect(kernels.compactMap { $0["name"] as? String } == ["linux", "memslot-trap", "soft"])
+        let auto = try #require(json["auto"] as? [String: Any])
+        let run = try #require(try Command.run(["run", "hello", "--json"]).json)
+        #expect(run["reason"] as? String == auto["reason"] as? String)
+        #expect(try Command.run(["probe"]).status == 0)
+    }
+
+    // MARK: traces
+
+    @Test func aTraceIsJSONLinesWithTheSchemaFirst() throws {
+        let scratch = try Scratch()
+        let path = scratch.path("trace.jsonl")
+        #expect(try Command.run(["run", "explicit", "--quiet", "--trace", path]).status == 0)
+        let lines = try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n").map { line in
+            try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any], "\(line)")
+        }
+        #expect(lines.first?["schema"] as? String == "minivmm.trace/1")
+        let events = lines.dropFirst().compactMap { $0["event"] as? String }
+        #expect(events.count == lines.count - 1)
+        #expect(events.first == "boot" && events.last == "stop")
+        #expect(events.contains("set-memory-attributes2") && events.contains("hypercall"))
+        let times = lines.compactMap { $0["t"] as? UInt64 }
+        #expect(times == times.sorted() && times.count == lines.count)
+    }
+
+    @Test func theFormatFollowsTheNameUnlessTold() throws {
+        let scratch = try Scratch()
+        for (name, options, first) in [
+            ("a.json", [], "{"), ("a.txt", [], "#"), ("a.txt", ["--trace-format", "json"], "{"),
+            ("a.json", ["--trace-format", "text"], "#"),
+        ] as [(String, [String], Character)] {
+            let path = scratch.path(name)
+            #expect(try Command.run(["run", "hello", "--quiet", "--trace", path] + options).status == 0)
+            #expect(try String(contentsOfFile: path, encoding: .utf8).first == first)
+        }
+        #expect(try Command.run(["run", "hello", "--trace", "-"]).diagnostics.contains("# trace of"))
+    }
+
+    @Test func aTraceThatCannotBeFinishedIsAnError() throws {
+        let result = try Command.run([
+            "run", "explicit", "--quiet", "--trace", "/dev/full", "--trace-format", "json",
+        ])
+        #expect(result.status == 125)
+        #expect(result.diagnostics.contains("the trace") && result.diagnostics.contains("ENOSPC"))
+    }
+
+    // MARK: people and terminals
+
+    @Test func whatIsNoTerminalGetsNoColour() throws {
+        for environment in [[:], ["NO_COLOR": "1"], ["TERM": "dumb"], ["TERM": "xterm-256color"]] {
+            let result = try Command.run(["run", "hello"], environment: environment)
+            #expect(!(result.output + result.diagnostics).contains("\u{1b}"))
+        }
+    }
+
+    @Test(arguments: [(SIGINT, 130), (SIGTERM, 143)] as [(Int32, Int32)])
+    func aSignalEndsTheGuestWithASummary(_ signal: Int32, _ status: Int32) throws {
+        let result = try Command.run(["run", "hang", "--timeout", "30"]) { process in
+            Thread.sleep(forTimeInterval: 0.7)
+            kill(process.processIdentifier, signal)
+        }
+        #expect(result.status == status)
+        #expect(result.diagnostics.contains("interrupted by signal \(signal)"), "\(result.diagnostics)")
+        #expect(result.diagnostics.contains("counts  "))
+    }
+
+    /// `minivmm run … | head -0`.
+    @Test func aReaderThatWentAwayDoesNotHangIt() throws {
+        for arguments in [["run", "ping-pong"], ["list"], ["run", "hello", "--json"]] {
+            let process = Process()
+            process.executableURL = Command.executable
+            process.arguments = arguments
+            let pipe = Pipe()
+            process.standardOutput = pipe
+            process.standardError = FileHandle.nullDevice
+            try pipe.fileHandleForReading.close()
+            let ended = DispatchSemaphore(value: 0)
+            process.terminationHandler = { _ in ended.signal() }
+            try process.run()
+            if ended.wait(timeout: .now() + 30) == .timedOut {
+                kill(process.processIdentifier, SIGKILL)
+                Issue.record("\(arguments) hangs")
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+import CKVMShim
+import Foundation
+import GuestPayloads
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+@Suite("What machines cost", .enabled(if: TrapHost.canTrap, TrapHost.reason), .serialized)
+struct ResourceTests {
+    private var kernel: MemslotTrapKVM {
+        get throws { MemslotTrapKVM(over: try #require(TrapHost.kvm)) }
+    }
+
+    /// Descriptors of this process that are KVM's, eventfds, pipes or memory: other tests may hold files meanwhile.
+    private func machineDescriptors() throws -> Int {
+        try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count { name in
+            let target =
+                (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")) ?? ""
+            return ["kvm", "memfd", "eventfd", "gmem"].contains { target.contains($0) }
+        }
+    }
+
+    /// Resident bytes of this process that are its own or shared memory.
+    private func resident() throws -> Int {
+        let text = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8)
+        return (Int(text.split(separator: " ")[1]) ?? 0) * 4096
+    }
+
+    /// A VM with its file, mapping, slot and vCPU, made and dropped over and over.
+    @Test func virtualMachinesLeaveNoDescriptorsBehind() throws {
+        let kernel = try kernel
+        func makeAndDrop() throws {
+            let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            let file = try vm.createGuestMemfd(size: 1 << 20, flags: [.mmap, .initShared])
+            let mapping = try file.map(offset: 0, length: 1 << 20)
+            var slot = ckvm_userspace_memory_region2()
+            slot.flags = CKVM_MEM_GUEST_MEMFD
+            slot.memory_size = 1 << 20
+            slot.userspace_addr = mapping.address
+            slot.guest_memfd = UInt32(bitPattern: file.descriptor)
+            try vm.setUserMemoryRegion2(slot)
+            _ = try vm.createVCPU(id: 0)
+        }
+        try makeAndDrop()
+        let before = try machineDescriptors()
+        // As many as fit into a few seconds; 10,000 where the machine is quick.
+        let end = kernel.now() + 3_000_000_000
+        var made = 0
+        while made < 10_000, kernel.now() < end {
+            try makeAndDrop()
+            made += 1
+        }
+        // Other suites run machines of their own meanwhile; a leak of one a VM would be hundreds.
+        let after = try machineDescriptors()
+        #expect(after - before < 200, "\(after - before) more after \(made) VMs")
+        #expect(made > 100)
+    }
+
+    @Test func machinesThatRanLeaveNothingBehind() throws {
+        let kernel = try kernel
+        func run() throws {
+            var configuration = MachineConfiguration()
+            configuration.ramSize = 4 << 20
+            configuration.retry = RetryPolicy(attempts: 1)
+            let machine = try Machine(
+                kernel: kernel, configuration: configuration, image: try .flat([0xb0, 5, 0xe6, 0xf4]),
+                console: Console(nil))
+            #expect(machine.run(timeout: 10_000_000_000).exitStatus == 5)
+        }
+        try run()
+        let before = try machineDescriptors()
+        let resident = try resident()
+        for _ in 0..<250 { try run() }
+        let after = try machineDescriptors()
+        #expect(after - before < 200, "\(after - before) more")
+        #expect(try self.resident() - resident < 256 << 20)
+    }
+
+    @Test func aTerabyteOfRAMCostsNothingUntilItIsTouched() throws {
+        let before = try resident()
+        var configuration = MachineConfiguration()
+        configuration.ramSize = 1 << 40
+        // One call: in chunks every step costs KVM a rebuild of its slots.
+        configuration.chunk = 1 << 40
+        let hello = try #require(Catalogue.named("hello"))
+        let console = Console(nil, keeps: true)
+        let machine = try Machine(
+            kernel: try kernel, configuration: configuration, image: try .flat(hello.image), console: console)
+        #expect(machine.run(timeout: 30_000_000_000).exitStatus == 0, "\(console.text)")
+        #expect(machine.memory.attributes.runCount <= 4)
+        let grown = try resident() - before
+        #expect(grown < 64 << 20, "\(grown >> 20) MiB")
+    }
+}

@@ -1,0 +1,57 @@
+import MiniVMM
+import SystemPackage
+
+@testable import MiniVMM
+
+/// A machine on a fake kernel whose vCPUs play scripts.
+final class MachineBench {
+    let kernel: FakeKernel
+    let machine: Machine
+    let console: Console
+    let events = EventList()
+
+    init(
+        _ kernel: FakeKernel = FakeKernel(), image: BootImage? = nil,
+        _ change: (inout MachineConfiguration) -> Void = { _ in }
+    ) throws {
+        self.kernel = kernel
+        var configuration = MachineConfiguration()
+        configuration.ramSize = 4 << 20
+        change(&configuration)
+        console = Console(nil, keeps: true)
+        machine = try Machine(
+            kernel: kernel, configuration: configuration, image: try image ?? .flat([0xf4]), console: console,
+            trace: Trace(kernel: kernel, sinks: [events]))
+    }
+
+    var vcpu: FakeVCPU { kernel.vm.vcpus[0] }
+    var file: FakeFile { kernel.vm.files[0] }
+
+    /// Runs the script to its end, with a time limit so that a bug is a failure and not a hang.
+    func run() -> Outcome { machine.run(timeout: 20_000_000_000) }
+}
+
+/// A trace that keeps the names of its events, and those of memory faults with their verdict.
+final class EventList: TraceSink {
+    private let names = Collected<String>()
+    var all: [String] { names.all }
+    func begin(kernel: KernelIdentity, time: UInt64) {}
+    func flush() {}
+    func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
+        var fields = Fields()
+        event.describe(to: &fields)
+        names.add(fields.text)
+    }
+
+    private struct Fields: TraceFields {
+        var text = ""
+        mutating func name(_ name: StaticString) { text = "\(name)" }
+        mutating func number(_ key: StaticString, _ value: UInt64) {}
+        mutating func address(_ key: StaticString, _ value: UInt64) {}
+        mutating func signed(_ key: StaticString, _ value: Int64) {}
+        mutating func flag(_ key: StaticString, _ value: Bool) {}
+        mutating func text(_ key: StaticString, _ value: String) {
+            if "\(key)" == "verdict" { text += " " + value }
+        }
+    }
+}
