@@ -125,7 +125,7 @@ import SystemPackage
     private func detachHolds(in range: PageRange) {
         for page in holds.keys.filter({ range.contains($0) }) {
             let old = unsafe [UInt8](UnsafeRawBufferPointer(start: bytes(at: page), count: Int(pageSize)))
-            holds.removeValue(forKey: page)?.forEach { $0.detached = old }
+            for reference in holds.removeValue(forKey: page) ?? [] { reference.detached = old }
         }
     }
 
