@@ -235,6 +235,12 @@ static bool is_privileged(const uint8_t *bytes, uint32_t size) {
     }
 }
 
+// Opcodes that is_privileged knows, what may precede them, and the escape to two-byte opcodes.
+static const bool wants_a_look[256] = {
+    [0x0f] = true, [0x26] = true, [0x2e] = true, [0x36] = true, [0x3e] = true, [0x64 ... 0x67] = true,
+    [0x6c ... 0x6f] = true, [0xe4 ... 0xe7] = true, [0xec ... 0xf4] = true,
+};
+
 static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *context) {
     struct cuc_cpu *cpu = context;
     if (cpu->stop != 0) {
@@ -266,7 +272,9 @@ static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *co
             cpu->library->uc_mem_read(engine, engine_address(cpu, address + first), copy + first, size - first);
         bytes = copy;
     }
-    if (is_privileged(bytes, size)) return stop(cpu, CUC_STOP_PRIVILEGED);
+    // Most instructions begin with REX or an ordinary opcode, and are done with here.
+    uint8_t opcode = (bytes[0] & 0xf0) == 0x40 && size > 1 ? bytes[1] : bytes[0];
+    if (wants_a_look[opcode] && is_privileged(bytes, size)) return stop(cpu, CUC_STOP_PRIVILEGED);
     cpu->executed++;
 }
 

@@ -63,7 +63,12 @@ public import SystemPackage
         special.cs.selector = 0xf000
     }
 
-    deinit { unsafe page.deallocate() }
+    deinit {
+        vm.model.look {
+            if let engine { vm.remove(engine) }
+        }
+        unsafe page.deallocate()
+    }
 
     /// - Throws: ``SystemPackage/Errno/notSupported`` without an engine; ``SoftKVM/engineStatus`` says what to
     ///   install.
@@ -83,6 +88,7 @@ public import SystemPackage
         let flag = unsafe UnsafePointer(page.assumingMemoryBound(to: UInt8.self)) + immediateExitOffset
         guard let new = unsafe Engine(library, immediateExit: flag) else { throw .noMemory }
         engine = new
+        vm.add(new)
         return new
     }
 
