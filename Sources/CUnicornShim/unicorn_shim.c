@@ -253,7 +253,8 @@ static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *co
         cpu->code_bytes = host_bytes(cpu, address & ~(uint64_t)(PAGE - 1));
         touch(cpu, address, CUC_TOUCH_FETCH);
     }
-    if (*cpu->immediate_exit) return stop(cpu, CUC_STOP_KICK);
+    // What is being completed is completed, kicked or not.
+    if (*cpu->immediate_exit && !cpu->careful) return stop(cpu, CUC_STOP_KICK);
     if (cpu->executed == cpu->limit) return stop(cpu, CUC_STOP_LIMIT);
     if (cpu->wrote_to_code || cpu->touch_count > CUC_MAX_TOUCHES - 32) return stop(cpu, CUC_STOP_NOTES);
     cpu->rip = address;

@@ -43,13 +43,13 @@ extension SoftVCPU {
             }
         }
         let address = leaf.gpa + (linear - leaf.linear)
-        switch vm.target(of: address, isWrite: kind.isWrite) {
+        switch vm.target(of: address) {
         case .mmio: return .mmio(vm.withoutSharedBit(address))
         case .fault(let fault): return .stop(memoryFault(fault))
         case .memory(let slot, let run):
             guard let region = region(around: linear, leaf, slot, run) else { return .stop(internalError()) }
             let isMapped = engine.map(
-                region, writable: leaf.writable && !slot.isReadOnly, executable: leaf.executable)
+                region, writable: leaf.writable, executable: leaf.executable)
             return isMapped ? .memory : .stop(internalError())
         }
     }
@@ -131,7 +131,7 @@ extension SoftVCPU {
         return fetch.parts.flatMap { part -> [UInt8] in
             guard let leaf = try? vm.walk(part.address, kind, special) else { return [] }
             let address = leaf.gpa + (part.address - leaf.linear)
-            guard case .memory(let slot, _) = vm.target(of: address, isWrite: false) else { return [] }
+            guard case .memory(let slot, _) = vm.target(of: address) else { return [] }
             let offset = slot.fileOffset + (vm.withoutSharedBit(address) - slot.range.start)
             return unsafe [UInt8](
                 UnsafeRawBufferPointer(start: slot.file.bytes(at: offset), count: Int(part.size)))

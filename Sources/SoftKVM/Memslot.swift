@@ -35,7 +35,6 @@ final class Memslot: @unchecked Sendable {
 
     /// Whether the file itself is the memory; otherwise it is what is mmapped at `userspace_addr`.
     var isGuestMemfd: Bool { flags & CKVM_MEM_GUEST_MEMFD != 0 }
-    var isReadOnly: Bool { flags & CKVM_MEM_READONLY != 0 }
     /// The pages of the file, bytes.
     var fileRange: PageRange? { PageRange(start: fileOffset, size: range.size) }
 
@@ -120,9 +119,8 @@ struct Memslots {
     }
 
     private static func checkFlags(_ flags: UInt32) throws(Errno) {
-        // Dirty logging and read-only are refused with a guest_memfd. Without one, this model has no dirty log.
-        let allowed = flags & CKVM_MEM_GUEST_MEMFD != 0 ? CKVM_MEM_GUEST_MEMFD : CKVM_MEM_READONLY
-        guard flags & ~allowed == 0 else { throw .invalidArgument }
+        // Dirty logging and read-only are refused with a guest_memfd; without one, this model has neither.
+        guard flags & ~CKVM_MEM_GUEST_MEMFD == 0 else { throw .invalidArgument }
     }
 
     private static func make(

@@ -104,6 +104,7 @@ public import SystemPackage
         if runPage.immediateExit { return .fail(.interrupted) }
 
         var left = vm.model.configuration.timeSlice
+        var stopsInARow = 0
         while left > 0 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
@@ -126,6 +127,9 @@ public import SystemPackage
             default: step = internalError()
             }
             guard case .goOn = step else { return step }
+            // Every stop repairs what it was for, so the guest moves; were it ever not so, say it.
+            stopsInARow = executed > 0 ? 0 : stopsInARow + 1
+            if stopsInARow > 1000 { return internalError() }
         }
         return .fail(.interrupted)
     }

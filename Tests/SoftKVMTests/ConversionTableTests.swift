@@ -136,7 +136,7 @@ struct ConversionTableTests {
         expect(
             model.file, request(0, 16 * pageSize), .resourceTemporarilyUnavailable, errorOffset: 9 * pageSize)
         #expect(model.states() == "PPPPPsssssssssss")
-        holds.forEach { $0.release() }
+        for hold in holds { hold.release() }
         expect(model.file, request(0, 16 * pageSize), nil)
     }
 

@@ -186,6 +186,21 @@ struct MMIOTests {
         #expect(try guest.ram.bytes(at: 0x20000, 1) == [0x42])
     }
 
+    @Test func aKickFindsTheAccessCompleted() throws {
+        let guest = try Guest([
+            0x8a, 0x06,  // mov al, [rsi]
+            0x48, 0xff, 0xc3,  // inc rbx
+            0xf4,  // hlt
+        ])
+        try guest.change { $0.rsi = Self.hole }
+        #expect(guest.vcpu.exit() == "mmio read 0x40000000 1")
+        answer(guest.vcpu, 9)
+        guest.vcpu.kick()
+        #expect(guest.vcpu.exit() == "interrupted")
+        let registers = try guest.vcpu.registers()
+        #expect((registers.rax, registers.rbx, registers.rip) == (9, 0, Guest.code + 2))
+    }
+
     @Test func aStackOutsideOfMemory() throws {
         let guest = try Guest([0x50, 0x5b, 0xf4])  // push rax; pop rbx; hlt
         try guest.change { ($0.rax, $0.rsp) = (0x1234, Self.hole + 0x100) }
