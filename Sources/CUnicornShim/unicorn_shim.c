@@ -107,6 +107,7 @@ const struct cuc_library *cuc_library_open(const char *name, uint32_t *version) 
 // ---- the vCPU -------------------------------------------------------------------------------------------
 #define PAGE 4096u
 #define SEEN 1024u
+#define FETCHED 4096u
 #define NO_PAGE UINT64_MAX
 
 struct region {
@@ -140,8 +141,14 @@ struct cuc_cpu {
     uint32_t touch_count;
     struct cuc_touch touches[CUC_MAX_TOUCHES];
 
-    uint64_t code_page;          // linear page that the last instruction came from
-    const uint8_t *code_bytes;   // its bytes
+    // Host pages that were fetched from, as a filter: a first write to one of them ends the run, for the caller to
+    // see whether translated code became stale. The engine itself sees only writes through the code's own address.
+    uint64_t fetched[FETCHED / 64];
+    bool wrote_to_code;
+
+    uint64_t rip;               // of the instruction that was begun last
+    uint64_t code_page;         // the linear page that it came from
+    const uint8_t *code_bytes;  // its bytes
     uint32_t region_count;
     struct region regions[CUC_MAX_REGIONS];
 };
@@ -159,20 +166,35 @@ static void stop(struct cuc_cpu *cpu, enum cuc_stop why) {
     cpu->library->uc_emu_stop(cpu->engine);
 }
 
-static void touch(struct cuc_cpu *cpu, uint64_t address, uint32_t kind) {
-    uint64_t page = address / PAGE, *seen = &cpu->seen[kind][page % SEEN];
-    if (*seen == page + 1) return;
-    // A run ends before the list is full: the code hook looks, and one instruction touches few pages.
-    if (cpu->touch_count == CUC_MAX_TOUCHES) return;
-    *seen = page + 1;
-    cpu->touches[cpu->touch_count++] = (struct cuc_touch){page * PAGE, kind};
-}
-
 static const uint8_t *host_bytes(const struct cuc_cpu *cpu, uint64_t address) {
     for (uint32_t i = 0; i < cpu->region_count; i++)
         if (address - cpu->regions[i].linear < cpu->regions[i].size)
             return cpu->regions[i].host + (address - cpu->regions[i].linear);
     return NULL;
+}
+
+static uint64_t *seen_entry(struct cuc_cpu *cpu, uint64_t address, uint32_t kind) {
+    return &cpu->seen[kind][address / PAGE % SEEN];
+}
+
+static void first_touch(struct cuc_cpu *cpu, uint64_t page, uint32_t kind) {
+    uint64_t host = (uintptr_t)host_bytes(cpu, page * PAGE) / PAGE % FETCHED;
+    uint64_t bit = UINT64_C(1) << host % 64;
+    if (kind == CUC_TOUCH_FETCH) {
+        cpu->fetched[host / 64] |= bit;
+        memset(cpu->seen[CUC_TOUCH_WRITE], 0, sizeof cpu->seen[CUC_TOUCH_WRITE]);
+    } else if (kind == CUC_TOUCH_WRITE && cpu->fetched[host / 64] & bit) {
+        cpu->wrote_to_code = true;
+    }
+    cpu->touches[cpu->touch_count++] = (struct cuc_touch){page * PAGE, kind};
+}
+
+static void touch(struct cuc_cpu *cpu, uint64_t address, uint32_t kind) {
+    uint64_t page = address / PAGE, *seen = seen_entry(cpu, address, kind);
+    // A run ends before the list is full: the code hook looks, and one instruction touches few pages.
+    if (*seen == page + 1 || cpu->touch_count == CUC_MAX_TOUCHES) return;
+    *seen = page + 1;
+    first_touch(cpu, page, kind);
 }
 
 // Instructions whose effect is not the engine's to decide: ports, HLT, hypercalls, control registers, MSRs,
@@ -213,6 +235,12 @@ static bool is_privileged(const uint8_t *bytes, uint32_t size) {
     }
 }
 
+// Opcodes that is_privileged knows, what may precede them, and the escape to two-byte opcodes.
+static const bool wants_a_look[256] = {
+    [0x0f] = true, [0x26] = true, [0x2e] = true, [0x36] = true, [0x3e] = true, [0x64 ... 0x67] = true,
+    [0x6c ... 0x6f] = true, [0xe4 ... 0xe7] = true, [0xec ... 0xf4] = true,
+};
+
 static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *context) {
     struct cuc_cpu *cpu = context;
     if (cpu->stop != 0) {
@@ -225,9 +253,11 @@ static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *co
         cpu->code_bytes = host_bytes(cpu, address & ~(uint64_t)(PAGE - 1));
         touch(cpu, address, CUC_TOUCH_FETCH);
     }
-    if (*cpu->immediate_exit) return stop(cpu, CUC_STOP_KICK);
+    // What is being completed is completed, kicked or not.
+    if (*cpu->immediate_exit && !cpu->careful) return stop(cpu, CUC_STOP_KICK);
     if (cpu->executed == cpu->limit) return stop(cpu, CUC_STOP_LIMIT);
-    if (cpu->touch_count > CUC_MAX_TOUCHES - 32) return stop(cpu, CUC_STOP_NOTES);
+    if (cpu->wrote_to_code || cpu->touch_count > CUC_MAX_TOUCHES - 32) return stop(cpu, CUC_STOP_NOTES);
+    cpu->rip = address;
     cpu->crossing.size = 0;
     cpu->inner_reads = 0;
     // The engine gives no size for an instruction that it does not know; VMCALL is one.
@@ -243,7 +273,9 @@ static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *co
             cpu->library->uc_mem_read(engine, engine_address(cpu, address + first), copy + first, size - first);
         bytes = copy;
     }
-    if (is_privileged(bytes, size)) return stop(cpu, CUC_STOP_PRIVILEGED);
+    // Most instructions begin with REX or an ordinary opcode, and are done with here.
+    uint8_t opcode = (bytes[0] & 0xf0) == 0x40 && size > 1 ? bytes[1] : bytes[0];
+    if (wants_a_look[opcode] && is_privileged(bytes, size)) return stop(cpu, CUC_STOP_PRIVILEGED);
     cpu->executed++;
 }
 
@@ -305,6 +337,11 @@ static bool on_refused(uc_engine *engine, int type, uint64_t number, int size, i
     if (crossing->size != 0 && !cpu->fault.is_fetch && crossing->is_write == cpu->fault.is_write
         && cpu->fault.address / PAGE == (crossing->address + crossing->size - 1) / PAGE)
         cpu->fault = *crossing;
+    // The engine may have announced it before it looked: nothing was touched.
+    if (!cpu->fault.is_fetch) {
+        *seen_entry(cpu, cpu->fault.address, cpu->fault.is_write) = 0;
+        *seen_entry(cpu, cpu->fault.address + cpu->fault.size - 1, cpu->fault.is_write) = 0;
+    }
     return false;
 }
 
@@ -361,6 +398,8 @@ enum cuc_stop cuc_run(struct cuc_cpu *cpu, uint64_t rip, uint64_t limit) {
     cpu->executed = 0;
     cpu->limit = limit;
     cpu->stop = 0;
+    cpu->fault = (struct cuc_access){0};
+    cpu->rip = rip;
     cpu->crossing.size = 0;
     cpu->log_count = 0;
     int error = cpu->library->uc_emu_start(cpu->engine, rip, UINT64_MAX, 0, 0);
@@ -372,6 +411,9 @@ enum cuc_stop cuc_run(struct cuc_cpu *cpu, uint64_t rip, uint64_t limit) {
         bool was_counted = cpu->stop == CUC_STOP_EXCEPTION || !cpu->fault.is_fetch;
         if (was_counted && cpu->executed > 0) cpu->executed--;
         if (cpu->stop == CUC_STOP_MEMORY) put_back(cpu);
+        // Some exceptions are reported with RIP after the instruction.
+        if (cpu->stop == CUC_STOP_EXCEPTION)
+            cpu->library->uc_reg_write(cpu->engine, UC_X86_REG_RIP, &cpu->rip);
     }
     return cpu->stop;
 }
@@ -409,6 +451,7 @@ uint32_t cuc_take_touches(struct cuc_cpu *cpu, struct cuc_touch *to) {
     uint32_t count = cpu->touch_count;
     memcpy(to, cpu->touches, count * sizeof *to);
     cpu->touch_count = 0;
+    cpu->wrote_to_code = false;
     return count;
 }
 

@@ -24,12 +24,12 @@ import MiniVMM
 
     let cpu: OpaquePointer
     private var regions: [Region] = []
-    /// Linear addresses of pages that code was translated from.
-    private var codePages: Set<UInt64> = []
+    /// Pages that code was translated from: their linear addresses, by guest-physical address.
+    private var codePages: [UInt64: Set<UInt64>] = [:]
     private let touches: UnsafeMutablePointer<cuc_touch>
 
-    /// Largest region, bytes. The engine's cost of undoing one grows with its size.
-    static let largestRegion: UInt64 = 2 << 20
+    /// Largest region, bytes. Undoing one costs the engine about 20 µs and 0.1 µs a page (measured, 2.0.1).
+    static let largestRegion: UInt64 = 256 << 10
     /// The engine slows down with more; the oldest then goes. Some of the shim's table is left for MMIO.
     private static let maximumRegions = Int(CUC_MAX_REGIONS) - 16
 
@@ -82,7 +82,7 @@ import MiniVMM
         return true
     }
 
-    func region(at linear: UInt64) -> Region? { regions.first { $0.linear.contains(linear) } }
+    func region(at linear: UInt64) -> Region? { regions.last { $0.linear.contains(linear) } }
 
     /// Forgets all translations: CR3, INVLPG.
     func flush() { drop { _ in true } }
@@ -93,7 +93,9 @@ import MiniVMM
 
     private func remove(at index: Int) {
         let region = regions.remove(at: index)
-        forgetCode(in: region.linear)
+        if let gpas = PageRange(start: region.gpa, size: region.linear.size) {
+            forgetCode(at: gpas) { region.linear.contains($0) }
+        }
         unsafe cuc_unmap(cpu, region.linear.start, region.linear.size)
     }
 
@@ -109,21 +111,22 @@ import MiniVMM
 
     // MARK: translated code
 
-    /// The bytes of these guest-physical pages have changed behind the engine's back.
-    func forgetCode(at gpas: PageRange) {
-        if codePages.isEmpty { return }
-        for region in regions {
-            if let linear = region.linear(of: gpas) { forgetCode(in: linear) }
+    /// The bytes of these guest-physical pages have changed behind the engine's back, or are no longer at
+    /// these linear addresses.
+    func forgetCode(at gpas: PageRange, where condition: (_ linear: UInt64) -> Bool = { _ in true }) {
+        if gpas.pageCount == 1 {
+            if codePages[gpas.start] != nil { forgetCode(atPage: gpas.start, condition) }
+        } else {
+            for page in codePages.keys.filter({ gpas.contains($0) }) { forgetCode(atPage: page, condition) }
         }
     }
 
-    private func forgetCode(in linear: PageRange) {
-        if codePages.isEmpty { return }
-        let stale = codePages.filter { linear.contains($0) }
+    private func forgetCode(atPage gpa: UInt64, _ condition: (_ linear: UInt64) -> Bool) {
+        let (stale, current) = (codePages[gpa] ?? []).split(by: condition)
         if stale.isEmpty { return }
-        for page in stale { unsafe cuc_forget_code(cpu, page, pageSize) }
-        codePages.subtract(stale)
-        // The next fetch from them is to be noted again.
+        codePages[gpa] = current.isEmpty ? nil : current
+        for linear in stale { unsafe cuc_forget_code(cpu, linear, pageSize) }
+        // The next fetch from there is to be noted again.
         forgetTouches()
     }
 
@@ -138,8 +141,19 @@ import MiniVMM
         for index in 0..<Int(count) {
             let touch = unsafe touches[index]
             guard let region = region(at: touch.address) else { continue }
-            if touch.kind == UInt32(CUC_TOUCH_FETCH) { codePages.insert(touch.address) }
-            body(region.slot, region.offset(of: touch.address), touch.kind == UInt32(CUC_TOUCH_WRITE))
+            let offset = region.offset(of: touch.address)
+            if touch.kind == UInt32(CUC_TOUCH_FETCH) {
+                codePages[region.slot.range.start + offset, default: []].insert(touch.address)
+            }
+            body(region.slot, offset, touch.kind == UInt32(CUC_TOUCH_WRITE))
         }
+    }
+}
+
+extension Set {
+    /// The elements for which the condition holds, and the others.
+    fileprivate func split(by condition: (Element) -> Bool) -> (Set, Set) {
+        let matching = filter(condition)
+        return (matching, subtracting(matching))
     }
 }

@@ -28,7 +28,7 @@ import SystemPackage
     /// Page references beyond the file's own, by page offset.
     private var holds: [UInt64: [SoftPageHold.Reference]] = [:]
     /// Slots that are served from the file. Those with a guest_memfd never share a page of it.
-    private var slots: [Weak<Memslot>] = []
+    private var slots: [Memslot] = []
 
     init(
         _ model: Model, owner: UInt64, vmType: VMType, size: UInt64, flags: GuestMemfdFlags
@@ -125,22 +125,18 @@ import SystemPackage
     private func detachHolds(in range: PageRange) {
         for page in holds.keys.filter({ range.contains($0) }) {
             let old = unsafe [UInt8](UnsafeRawBufferPointer(start: bytes(at: page), count: Int(pageSize)))
-            holds.removeValue(forKey: page)?.forEach { $0.detached = old }
+            for reference in holds.removeValue(forKey: page) ?? [] { reference.detached = old }
         }
     }
 
     // MARK: what the guest sees
 
-    func bind(_ slot: Memslot) {
-        slots.removeAll { $0.object == nil }
-        slots.append(Weak(slot))
-    }
-
-    func unbind(_ slot: Memslot) { slots.removeAll { $0.object === slot } }
+    func bind(_ slot: Memslot) { slots.append(slot) }
+    func unbind(_ slot: Memslot) { slots.removeAll { $0 === slot } }
 
     /// Whether a page of the range is bound to a slot.
     func isBound(_ range: PageRange) -> Bool {
-        slots.contains { $0.object?.isGuestMemfd == true && $0.object?.fileRange?.intersection(range) != nil }
+        slots.contains { $0.isGuestMemfd && $0.fileRange?.intersection(range) != nil }
     }
 
     /// Takes the range out of all second-stage tables.
@@ -162,7 +158,7 @@ import SystemPackage
     }
 
     private func forEachSlot(serving range: PageRange, _ body: (Memslot, _ inSlot: PageRange) -> Void) {
-        for case let slot? in slots.lazy.map(\.object) {
+        for slot in slots {
             if let part = slot.fileRange?.intersection(range), let inSlot = part.offset(from: slot.fileOffset)
             {
                 body(slot, inSlot)

@@ -12,7 +12,7 @@ enum Target {
     /// Memory of a slot; `run` are the guest-physical pages around, without the shared bit, of which all of this
     /// is true as well.
     case memory(Memslot, run: PageRange)
-    /// No slot, or a write to a read-only one.
+    /// No slot.
     case mmio
     /// `KVM_EXIT_MEMORY_FAULT`.
     case fault(MemoryFault)
@@ -48,10 +48,9 @@ enum WalkFailure: Error {
 
 extension SoftVM {
     /// The second stage: the slot, and whether this kind of access is what the page's attribute says.
-    func target(of address: UInt64, isWrite: Bool) -> Target {
+    func target(of address: UInt64) -> Target {
         let gpa = withoutSharedBit(address)
         guard let slot = slots.slot(at: gpa) else { return .mmio }
-        guard !(isWrite && slot.isReadOnly) else { return .mmio }
         let wants = wantedState(of: address)
         let page = gpa & ~(pageSize - 1)
         let inFile = slot.fileOffset + (page - slot.range.start)
@@ -117,7 +116,7 @@ extension SoftVM {
     }
 
     private func tableEntry(at address: UInt64) throws(WalkFailure) -> UInt64 {
-        switch target(of: address, isWrite: false) {
+        switch target(of: address) {
         case .memory(let slot, _):
             let offset = withoutSharedBit(address) - slot.range.start
             slot.noteMapped(offset)

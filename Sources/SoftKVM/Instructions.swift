@@ -43,13 +43,13 @@ extension SoftVCPU {
             }
         }
         let address = leaf.gpa + (linear - leaf.linear)
-        switch vm.target(of: address, isWrite: kind.isWrite) {
+        switch vm.target(of: address) {
         case .mmio: return .mmio(vm.withoutSharedBit(address))
         case .fault(let fault): return .stop(memoryFault(fault))
         case .memory(let slot, let run):
             guard let region = region(around: linear, leaf, slot, run) else { return .stop(internalError()) }
             let isMapped = engine.map(
-                region, writable: leaf.writable && !slot.isReadOnly, executable: leaf.executable)
+                region, writable: leaf.writable, executable: leaf.executable)
             return isMapped ? .memory : .stop(internalError())
         }
     }
@@ -72,11 +72,7 @@ extension SoftVCPU {
     // MARK: privileged instructions
 
     func doPrivileged(_ engine: Engine) -> Step {
-        var bytes: [UInt8] = []
-        while bytes.count < 15, let byte = codeByte(at: registersNow.rip &+ UInt64(bytes.count)) {
-            bytes.append(byte)
-        }
-        guard let instruction = PrivilegedInstruction(bytes) else { return shutdown() }
+        guard let instruction = PrivilegedInstruction(codeAtRIP()) else { return shutdown() }
         if case .port = instruction.operation { return doPort(instruction, engine) }
         // VMCALL answers in every ring; CPUID and the time stamp counter are for everyone.
         switch instruction.operation {
@@ -125,14 +121,21 @@ extension SoftVCPU {
         registersNow.rdx = value >> 32
     }
 
-    /// A byte of code; the engine has just fetched it, so it is there.
-    private func codeByte(at linear: UInt64) -> UInt8? {
-        let fetch = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
-        guard let leaf = try? vm.walk(linear, fetch, special) else { return nil }
-        let address = leaf.gpa + (linear - leaf.linear)
-        guard case .memory(let slot, _) = vm.target(of: address, isWrite: false) else { return nil }
-        let offset = slot.fileOffset + (vm.withoutSharedBit(address) - slot.range.start)
-        return unsafe slot.file.bytes(at: offset).load(as: UInt8.self)
+    /// The bytes at RIP, as many as an instruction may have; the engine has just fetched it, so they are there.
+    private func codeAtRIP() -> [UInt8] {
+        var fetch = cuc_access()
+        fetch.address = registersNow.rip
+        fetch.size = 15
+        fetch.is_fetch = 1
+        let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
+        return fetch.parts.flatMap { part -> [UInt8] in
+            guard let leaf = try? vm.walk(part.address, kind, special) else { return [] }
+            let address = leaf.gpa + (part.address - leaf.linear)
+            guard case .memory(let slot, _) = vm.target(of: address) else { return [] }
+            let offset = slot.fileOffset + (vm.withoutSharedBit(address) - slot.range.start)
+            return unsafe [UInt8](
+                UnsafeRawBufferPointer(start: slot.file.bytes(at: offset), count: Int(part.size)))
+        }
     }
 
     /// VMCALL and VMMCALL, as KVM's `kvm_emulate_hypercall`.

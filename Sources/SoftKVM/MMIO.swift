@@ -173,7 +173,6 @@ extension SoftVCPU {
         unsafe cuc_set_careful(engine.cpu, false)
         switch stop {
         case CUC_STOP_LIMIT, CUC_STOP_PRIVILEGED, CUC_STOP_NOTES: break
-        case CUC_STOP_KICK where unsafe cuc_executed(engine.cpu) == 1: break
         case CUC_STOP_MEMORY: return .refused(unsafe cuc_fault(engine.cpu))
         default: return .failed
         }

@@ -14,7 +14,8 @@ final class Memslot: @unchecked Sendable {
     let file: GuestFile
     /// Where in the file the slot begins, bytes.
     let fileOffset: UInt64
-    private unowned let vm: SoftVM
+    /// Nil while it goes: another thread may still be in the file.
+    private weak var vm: SoftVM?
     /// Pages in the second-stage tables, by byte offset in the slot (`private` stands for yes).
     private(set) var mapped: AttributeMap
 
@@ -34,7 +35,6 @@ final class Memslot: @unchecked Sendable {
 
     /// Whether the file itself is the memory; otherwise it is what is mmapped at `userspace_addr`.
     var isGuestMemfd: Bool { flags & CKVM_MEM_GUEST_MEMFD != 0 }
-    var isReadOnly: Bool { flags & CKVM_MEM_READONLY != 0 }
     /// The pages of the file, bytes.
     var fileRange: PageRange? { PageRange(start: fileOffset, size: range.size) }
 
@@ -51,14 +51,14 @@ final class Memslot: @unchecked Sendable {
     /// Takes a part of the slot, by offset, out of the tables of all vCPUs.
     func zap(_ part: PageRange, deleted: Bool) {
         if mapped.uniformState(of: part) != .shared { mapped.set(part, to: .shared) }
-        guard let gpas = part.advanced(by: range.start) else { return }
+        guard let gpas = part.advanced(by: range.start), let vm else { return }
         // Where the attribute itself says what an access is, none can mismatch, and the memory stays the same:
         // only the accounting starts again.
         vm.zap(gpas, keepingAccess: !deleted && isGuestMemfd && vm.sharedBit == nil)
     }
 
     func codeChanged(_ part: PageRange) {
-        if let gpas = part.advanced(by: range.start) { vm.codeChanged(gpas) }
+        if let gpas = part.advanced(by: range.start) { vm?.codeChanged(gpas) }
     }
 }
 
@@ -119,9 +119,8 @@ struct Memslots {
     }
 
     private static func checkFlags(_ flags: UInt32) throws(Errno) {
-        // Dirty logging and read-only are refused with a guest_memfd. Without one, this model has no dirty log.
-        let allowed = flags & CKVM_MEM_GUEST_MEMFD != 0 ? CKVM_MEM_GUEST_MEMFD : CKVM_MEM_READONLY
-        guard flags & ~allowed == 0 else { throw .invalidArgument }
+        // Dirty logging and read-only are refused with a guest_memfd; without one, this model has neither.
+        guard flags & ~CKVM_MEM_GUEST_MEMFD == 0 else { throw .invalidArgument }
     }
 
     private static func make(

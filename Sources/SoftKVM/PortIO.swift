@@ -31,8 +31,8 @@ extension SoftVCPU {
         var value = registersNow.rax
         if isString {
             linear = elementAddress(isOut, instruction)
-            switch unsafe element(at: linear, size, isWrite: !isOut) {
-            case .success(let bytes): unsafe value = isOut ? Self.load(bytes, size) : 0
+            switch element(at: linear, size, isWrite: !isOut) {
+            case .success(let bytes): value = bytes.value
             case .failure(let stop): return stop.step
             }
         }
@@ -44,7 +44,7 @@ extension SoftVCPU {
         io.data_offset = UInt64(Self.ioDataOffset)
         runPage.exitReason = CKVM_EXIT_IO
         runPage.io = io
-        if isOut { unsafe Self.store(value, [ioData], size) }
+        if isOut { ioData(size).value = value }
         pending = .port(
             PortAccess(
                 rip: registersNow.rip, instruction: instruction, isOut: isOut, size: size, isString: isString,
@@ -54,12 +54,11 @@ extension SoftVCPU {
 
     func complete(_ access: PortAccess, _ engine: Engine) -> Step {
         let instruction = access.instruction
-        let value = unsafe Self.load([ioData], access.size)
+        let value = ioData(access.size).value
         if access.isString {
             if !access.isOut {
-                switch unsafe element(at: access.linear, access.size, isWrite: true) {
-                case .success(let bytes):
-                    unsafe Self.store(value, bytes, access.size)
+                switch element(at: access.linear, access.size, isWrite: true) {
+                case .success(let bytes): bytes.value = value
                 case .failure(let stop):
                     // Converted since the exit: the element waits for the page.
                     pending = .port(access)
@@ -106,62 +105,64 @@ extension SoftVCPU {
 
     private struct Stop: Error { let step: Step }
 
-    /// The host addresses of an element's bytes, one for each page that it lies in. An element in MMIO is more than
-    /// this emulation does.
-    private func element(
-        at linear: UInt64, _ size: Int, isWrite: Bool
-    ) -> Result<[UnsafeMutableRawPointer], Stop> {
+    /// An element of a string instruction in memory. One in MMIO is more than this emulation does.
+    private func element(at linear: UInt64, _ size: Int, isWrite: Bool) -> Result<ElementBytes, Stop> {
         let kind = AccessKind(isWrite: isWrite, isFetch: false, isUser: currentRing == 3)
         var access = cuc_access()
         access.address = linear
         access.size = UInt32(size)
-        var pieces: [UnsafeMutableRawPointer] = unsafe []
+        var bytes = ElementBytes()
         for part in access.parts {
             let leaf: GuestPage
             do {
                 leaf = try vm.walk(part.address, kind, special)
             } catch {
                 switch error {
-                case .exception: return unsafe .failure(Stop(step: shutdown()))
-                case .fault(let fault): return unsafe .failure(Stop(step: memoryFault(fault)))
+                case .exception: return .failure(Stop(step: shutdown()))
+                case .fault(let fault): return .failure(Stop(step: memoryFault(fault)))
                 }
             }
             let address = leaf.gpa + (part.address - leaf.linear)
-            switch vm.target(of: address, isWrite: isWrite) {
-            case .mmio: return unsafe .failure(Stop(step: internalError()))
-            case .fault(let fault): return unsafe .failure(Stop(step: memoryFault(fault)))
+            switch vm.target(of: address) {
+            case .mmio: return .failure(Stop(step: internalError()))
+            case .fault(let fault): return .failure(Stop(step: memoryFault(fault)))
             case .memory(let slot, _):
                 let offset = vm.withoutSharedBit(address) - slot.range.start
                 slot.noteMapped(offset)
                 if isWrite, let page = PageRange.covering(start: offset, size: 1) { slot.codeChanged(page) }
-                unsafe pieces.append(slot.file.bytes(at: slot.fileOffset + offset))
+                unsafe bytes.append(slot.file.bytes(at: slot.fileOffset + offset), Int(part.size))
             }
         }
-        return unsafe .success(pieces)
+        return .success(bytes)
     }
 
-    private var ioData: UnsafeMutableRawPointer { unsafe page + Self.ioDataOffset }
+    /// The bytes of the exit, in the `kvm_run` page.
+    private func ioData(_ size: Int) -> ElementBytes {
+        var bytes = ElementBytes()
+        unsafe bytes.append(page + Self.ioDataOffset, size)
+        return bytes
+    }
+}
 
-    /// Little endian; the second piece begins on a page.
-    private static func load(_ pieces: [UnsafeMutableRawPointer], _ size: Int) -> UInt64 {
-        (0..<size).reversed().reduce(0) { value, index in
-            unsafe value << 8 | UInt64(byte(pieces, index, size).load(as: UInt8.self))
+/// At most 4 bytes of host memory, in at most two pieces, as a little-endian number.
+@safe private struct ElementBytes {
+    private var pieces: [UnsafeMutableRawBufferPointer] = unsafe []
+
+    mutating func append(_ start: UnsafeMutableRawPointer, _ count: Int) {
+        unsafe pieces.append(UnsafeMutableRawBufferPointer(start: start, count: count))
+    }
+
+    var value: UInt64 {
+        get { unsafe pieces.joined().reversed().reduce(0) { $0 << 8 | UInt64($1) } }
+        nonmutating set {
+            var rest = newValue
+            for number in unsafe pieces.indices {
+                let piece = unsafe pieces[number]
+                for index in piece.indices {
+                    unsafe piece[index] = UInt8(truncatingIfNeeded: rest)
+                    rest >>= 8
+                }
+            }
         }
-    }
-
-    private static func store(_ value: UInt64, _ pieces: [UnsafeMutableRawPointer], _ size: Int) {
-        for index in 0..<size {
-            let byte = UInt8(truncatingIfNeeded: value >> (UInt64(index) * 8))
-            unsafe Self.byte(pieces, index, size).storeBytes(of: byte, as: UInt8.self)
-        }
-    }
-
-    private static func byte(
-        _ pieces: [UnsafeMutableRawPointer], _ index: Int, _ size: Int
-    ) -> UnsafeMutableRawPointer {
-        let first = unsafe pieces[0]
-        guard unsafe pieces.count > 1 else { return unsafe first + index }
-        let inFirst = Int(pageSize) - Int(UInt(bitPattern: first) % UInt(pageSize))
-        return unsafe index < inFirst ? first + index : pieces[1] + (index - inFirst)
     }
 }

@@ -63,7 +63,12 @@ public import SystemPackage
         special.cs.selector = 0xf000
     }
 
-    deinit { unsafe page.deallocate() }
+    deinit {
+        vm.model.look {
+            if let engine { vm.remove(engine) }
+        }
+        unsafe page.deallocate()
+    }
 
     /// - Throws: ``SystemPackage/Errno/notSupported`` without an engine; ``SoftKVM/engineStatus`` says what to
     ///   install.
@@ -83,6 +88,7 @@ public import SystemPackage
         let flag = unsafe UnsafePointer(page.assumingMemoryBound(to: UInt8.self)) + immediateExitOffset
         guard let new = unsafe Engine(library, immediateExit: flag) else { throw .noMemory }
         engine = new
+        vm.add(new)
         return new
     }
 
@@ -98,6 +104,7 @@ public import SystemPackage
         if runPage.immediateExit { return .fail(.interrupted) }
 
         var left = vm.model.configuration.timeSlice
+        var stopsInARow = 0
         while left > 0 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
@@ -120,6 +127,9 @@ public import SystemPackage
             default: step = internalError()
             }
             guard case .goOn = step else { return step }
+            // Every stop repairs what it was for, so the guest moves; were it ever not so, say it.
+            stopsInARow = executed > 0 ? 0 : stopsInARow + 1
+            if stopsInARow > 1000 { return internalError() }
         }
         return .fail(.interrupted)
     }

@@ -14,6 +14,8 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
     private let library: EngineLibrary?
     private(set) var slots = Memslots()
     private var vcpus: [Weak<SoftVCPU>] = []
+    /// The engines of those vCPUs that have run.
+    private var engines: [Engine] = []
     /// Hypercall numbers that leave with `KVM_EXIT_HYPERCALL`, one bit each.
     private(set) var exitHypercalls: UInt64 = 0
 
@@ -24,6 +26,13 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
         self.library = library
         model.vmsCreated += 1
         number = model.vmsCreated
+    }
+
+    deinit {
+        // The slots go with the VM, and the files forget them.
+        model.look {
+            for slot in slots.ascending { slot.file.unbind(slot) }
+        }
     }
 
     public var contentPromise: ContentPromise {
@@ -102,12 +111,15 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
     // MARK: for the slots; the caller holds the lock
 
     func zap(_ gpas: PageRange, keepingAccess: Bool) {
-        for vcpu in vcpus { vcpu.object?.engine?.zap(gpas, keepingAccess: keepingAccess) }
+        for engine in engines { engine.zap(gpas, keepingAccess: keepingAccess) }
     }
 
     func codeChanged(_ gpas: PageRange) {
-        for vcpu in vcpus { vcpu.object?.engine?.forgetCode(at: gpas) }
+        for engine in engines { engine.forgetCode(at: gpas) }
     }
+
+    func add(_ engine: Engine) { engines.append(engine) }
+    func remove(_ engine: Engine) { engines.removeAll { $0 === engine } }
 }
 
 extension Memslot {

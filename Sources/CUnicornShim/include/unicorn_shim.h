@@ -27,7 +27,7 @@ enum cuc_stop {
     CUC_STOP_PRIVILEGED,  // an instruction that the caller has to do
     CUC_STOP_MEMORY,      // no region allows `fault`
     CUC_STOP_EXCEPTION,   // the guest raised exception number `exception`
-    CUC_STOP_NOTES,       // the list of touched pages is full
+    CUC_STOP_NOTES,       // the touched pages want to be looked at: the list is full, or one held code
     CUC_STOP_ERROR,       // the engine failed: `error` is its number
 };
 

@@ -1,0 +1,78 @@
+import CKVMShim
+import MiniVMM
+import SoftKVM
+import SystemPackage
+import Testing
+
+struct KernelTests {
+    @Test func withoutTheEngineEverythingButRunningWorks() throws {
+        let kvm = SoftKVM(.init(engineLibraries: ["libno-such-engine.so.9"]))
+        guard case .missing(let message) = kvm.engineStatus else { return #expect(Bool(false)) }
+        #expect(message.contains("apt-get install libunicorn2"))
+        #expect(kvm.identity.host.contains("not installed"))
+        let vm = try kvm.createVM(.softwareProtected, sharedBit: 39)
+        let file = try vm.createGuestMemfd(size: 4 * pageSize, flags: [.mmap, .initShared])
+        try vm.setUserMemoryRegion2(slot(file))
+        #expect(file.convert(0, 2, to: .private).errno == nil)
+        let vcpu = try vm.createVCPU(id: 0)
+        try vcpu.setCPUID(kvm.supportedCPUID())
+        var special = try vcpu.specialRegisters()
+        special.cr3 = 0x5000
+        try vcpu.setSpecialRegisters(special)
+        #expect(try vcpu.specialRegisters().cr3 == 0x5000)
+        var registers = try vcpu.registers()
+        registers.rip = 0x1234
+        try vcpu.setRegisters(registers)
+        #expect(try vcpu.registers().rip == 0x1234)
+        #expect(errno { () throws(Errno) in try vcpu.run() } == .notSupported)
+    }
+
+    @Test func capabilities() throws {
+        let kvm = SoftKVM()
+        let plain = try kvm.createVM(.default, sharedBit: nil)
+        let protected = try kvm.createVM(.softwareProtected, sharedBit: nil)
+        #expect(try plain.checkExtension(.guestMemfdMemoryAttributes) == 0)
+        #expect(try protected.checkExtension(.guestMemfdMemoryAttributes) == 8)
+        #expect(try kvm.checkExtension(.vmTypes) == 3)
+        #expect(try protected.checkExtension(.memoryAttributes) == 0)
+        #expect(try protected.checkExtension(Capability(rawValue: 9999)) == 0)
+        #expect(plain.contentPromise == .undefined)
+        #expect(
+            errno { () throws(Errno) in try protected.enableCapability(.exitHypercall, argument: 1 << 11) }
+                == .invalidArgument)
+        #expect(
+            errno { () throws(Errno) in try protected.enableCapability(.guestMemfd, argument: 0) }
+                == .invalidArgument)
+        #expect(
+            errno { () throws(Errno) in try protected.enableCapability(.exitHypercall, argument: 1 << 12) }
+                == nil)
+        #expect(try kvm.supportedCPUID().physicalAddressBits == 40)
+        #expect(try kvm.supportedCPUID().hasGigabytePages)
+    }
+
+    @Test func vcpuNumbersAreUnique() throws {
+        let vm = try SoftKVM().createVM(.default, sharedBit: nil)
+        let first = try vm.createVCPU(id: 3)
+        #expect(errno { () throws(Errno) in _ = try vm.createVCPU(id: 3) } == .fileExists)
+        #expect(errno { () throws(Errno) in _ = try vm.createVCPU(id: -1) } == .invalidArgument)
+        #expect(errno { () throws(Errno) in _ = try vm.createVCPU(id: 256) } == .invalidArgument)
+        #expect(first.id == 3)
+    }
+
+    @Test func theClockCountsWhatIsDone() throws {
+        func play() throws -> [UInt64] {
+            let model = try ModelVM()
+            var times = [model.kvm.now()]
+            model.kvm.sleep(nanoseconds: 5_000_000)
+            times.append(model.kvm.now())
+            _ = model.file.convert(0, 1, to: .private)
+            times.append(model.kvm.now())
+            model.kvm.sleep(nanoseconds: .max)
+            return times
+        }
+        let times = try play()
+        #expect(times == (try play()))
+        #expect(times[1] - times[0] == 5_000_020)
+        #expect(times[2] - times[1] == 1020)
+    }
+}
