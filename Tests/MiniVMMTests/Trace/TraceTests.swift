@@ -21,7 +21,7 @@ struct TraceTests {
             .booted(image: range, entry: 0x5001, vcpus: 2, ram: 1 << 40, sharedBit: 46),
             .imageLeftShared(end: 0x7000), .guestExited(status: 255),
             .stopped("a \"reason\"\n\twith\u{1} \\"),
-            .portOut(port: 0x3f8, size: 1, value: 65), .portIn(port: 0x3fd, size: 4, value: .max),
+            .portOut(port: 0x80, size: 1, value: 65), .portIn(port: 0x3fd, size: 4, value: .max),
             .mmio(gpa: 1 << 51, size: 8, write: true),
             .memoryFault(MemoryFault(gpa: 0x5000, size: 4096, flags: 8), .badAddress, .convert),
             .hypercall(number: 12, .max, 1, 0x10, byInstruction: true, result: -22),
@@ -61,7 +61,9 @@ struct TraceTests {
     ]
 
     /// What a sink writes for all events, by line.
-    private func lines(_ make: (FileDescriptor) -> any TraceSink) throws -> [String] {
+    private func lines(
+        of events: [(TraceEvent, Actor)]? = nil, _ make: (FileDescriptor) -> any TraceSink
+    ) throws -> [String] {
         let path = FilePath("/tmp/minivmm-trace-\(UUID().uuidString)")
         let file = try FileDescriptor.open(
             path, .readWrite, options: [.create, .truncate], permissions: .ownerReadWrite)
@@ -71,9 +73,10 @@ struct TraceTests {
         }
         let kernel = FakeKernel()
         let trace = Trace(kernel: kernel, sinks: [make(file)])
-        for (index, event) in try Self.everyEvent().enumerated() {
+        let told = try events ?? Self.everyEvent().enumerated().map { ($1, $0 % 2 == 0 ? .host : .vcpu(15)) }
+        for (event, actor) in told {
             kernel.advance(1_500)
-            trace.record(event, by: index % 2 == 0 ? .host : .vcpu(15))
+            trace.record(event, by: actor)
         }
         trace.flush()
         let text = try String(contentsOfFile: path.string, encoding: .utf8)
@@ -138,6 +141,20 @@ struct TraceTests {
         #expect(lines.contains { $0.contains("entry=0x5001") })
         #expect(lines.contains { $0.contains("result=-22") })
         #expect(lines.contains { $0.contains("yields=no") })
+    }
+
+    @Test func whatIsPrintedIsOneLineForPeople() throws {
+        let printed: [(TraceEvent, Actor)] =
+            Array("hi, you\n".utf8).map { (.portOut(port: 0x3f8, size: 1, value: UInt64($0)), .vcpu(0)) }
+            + [(.portOut(port: 0xe9, size: 1, value: 33), .vcpu(1)), (.halted, .vcpu(1))]
+            + [(.portOut(port: 0xe9, size: 2, value: 34), .vcpu(1))]
+        let lines = try lines(of: printed) { TextTrace($0) }.dropFirst()
+        let words = lines.map { $0.split(separator: " ").dropFirst().joined(separator: " ") }
+        #expect(
+            words == [
+                "vcpu0 console text=\"hi, you\" exits=8", "vcpu1 console text=! exits=1", "vcpu1 halt",
+                "vcpu1 out port=0xe9 bytes=2 value=0x22",
+            ])
     }
 
     @Test func whatCannotBeWrittenIsRemembered() throws {
