@@ -83,7 +83,8 @@ struct MemoryFaultTests {
     }
 
     @Test func aStoreThatFaultsOnItsSecondPageHasWrittenNothing() throws {
-        let guest = try Guest([0x48, 0x89, 0x07, 0xf4], sharedBit: 39, isPrivate: true)  // mov [rdi], rax; hlt
+        // mov [rdi], rax; hlt
+        let guest = try Guest([0x48, 0x89, 0x07, 0xf4], sharedBit: 39, isPrivate: true)
         #expect(guest.model.file.convert(page(0x21000), 1, to: .shared).errno == nil)
         try guest.change { ($0.rax, $0.rdi) = (.max, 0x20ffc) }
         // The second time the first page is in the TLB.
