@@ -10,6 +10,9 @@ public import SystemPackage
 /// same calls in the same order with the same configuration give the same answers, exits and clock, byte for
 /// byte: nothing asks the host for time or chance.
 ///
+/// One lock guards it all, and a run holds it to its end, at most a time slice: other threads wait that long, and
+/// only ``KVMVCPU/kick()`` does not.
+///
 /// What a guest finds: 64-bit mode, one ring at a time (the one that `KVM_SET_SREGS` says), 4-level paging
 /// without accessed and dirty bits, SSE2, 40 physical address bits. No interrupt controller, and no
 /// exception is delivered: one that the guest raises is `KVM_EXIT_SHUTDOWN`, as if its IDT were empty.

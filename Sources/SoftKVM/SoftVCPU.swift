@@ -128,7 +128,7 @@ public import SystemPackage
             }
             guard case .goOn = step else { return step }
             // Every stop repairs what it was for, so the guest moves; were it ever not so, say it.
-            stopsInARow = executed > 0 ? 0 : stopsInARow + 1
+            stopsInARow = executed > 0 || stop == CUC_STOP_PRIVILEGED ? 0 : stopsInARow + 1
             if stopsInARow > 1000 { return internalError() }
         }
         return .fail(.interrupted)

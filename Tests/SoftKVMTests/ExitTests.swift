@@ -302,6 +302,24 @@ struct ExitTests {
         }
     }
 
+    @Test func privilegedInstructionsOfEveryShapeAreSteppedOver() throws {
+        let shapes: [[UInt8]] = [
+            [0x0f, 0x01, 0x3e],  // invlpg [rsi]
+            [0x0f, 0x01, 0x7c, 0x24, 0x08],  // invlpg [rsp + 8]
+            [0x0f, 0x01, 0x3d, 0x10, 0x00, 0x00, 0x00],  // invlpg [rip + 16]
+            [0x0f, 0x01, 0x3c, 0x25, 0x00, 0x10, 0x00, 0x00],  // invlpg [0x1000]
+            [0x43, 0x0f, 0x01, 0xbc, 0x88, 0x00, 0x01, 0x00, 0x00],  // invlpg [r8 + r9 * 4 + 256]
+            [0x0f, 0x01, 0xf9],  // rdtscp
+            [0x44, 0x0f, 0x20, 0xc1],  // mov rcx, cr8
+            [0x66, 0x0f, 0x20, 0xd1],  // mov rcx, cr2, with a prefix that says nothing
+        ]
+        let guest = try Guest(shapes.flatMap { $0 } + [0xf4])
+        #expect(guest.vcpu.exit() == "halt")
+        #expect(try guest.vcpu.registers().rip == Guest.code + UInt64(shapes.joined().count) + 1)
+        let row = try Guest([[UInt8]](repeating: [0x0f, 0xa2], count: 1500).flatMap { $0 } + [0xf4])  // cpuid
+        #expect(row.vcpu.exit() == "halt")
+    }
+
     @Test func timeInTheGuestIsTheVirtualClock() throws {
         let guest = try Guest([
             0x0f, 0x31,  // rdtsc

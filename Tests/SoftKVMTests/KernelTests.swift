@@ -75,4 +75,43 @@ struct KernelTests {
         #expect(times[1] - times[0] == 5_000_020)
         #expect(times[2] - times[1] == 1020)
     }
+
+    @Test func threadsThatConvertInOppositeDirectionsBothSucceed() async throws {
+        // Hazard A33: the last one to take the lock wins.
+        let model = try ModelVM(pages: 64)
+        await withTaskGroup(of: Bool.self) { group in
+            for state in PageState.allCases {
+                group.addTask {
+                    (0..<2000).allSatisfy { turn in
+                        model.file.convert(UInt64(turn % 32), 32, to: state).errno == nil
+                    }
+                }
+            }
+            for await allSucceeded in group { #expect(allSucceeded) }
+        }
+        let all = try #require(PageRange(start: 0, size: 64 * pageSize))
+        #expect(model.file.bytes(.private, in: all) + model.file.bytes(.shared, in: all) == all.size)
+    }
+
+    @Test(.enabled(if: hasEngine, "libunicorn2 is not installed"))
+    func aGuestRunsOnWhileTheHostConvertsUnderIt() async throws {
+        // inc qword [rdi]; dec rcx; jnz back to the first; hlt
+        let guest = try Guest(
+            [0x48, 0xff, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf8, 0xf4], sharedBit: 39, isPrivate: true,
+            .init(timeSlice: 200))
+        try guest.change { ($0.rdi, $0.rcx) = (0x30000, 20000) }
+        let file = guest.model.file
+        let host = Task.detached {
+            for turn in 0..<300 { _ = file.convert(0x30, 1, to: turn % 2 == 0 ? .shared : .private) }
+        }
+        var end = ""
+        repeat {
+            end = guest.vcpu.exit()
+            if end.hasPrefix("fault") { _ = file.convert(0x30, 1, to: .private) }
+        } while end == "interrupted" || end == "fault 0x30000 4096 8 errno 14"
+        await host.value
+        #expect(end == "halt")
+        _ = file.convert(0x30, 1, to: .shared)
+        #expect(try guest.ram.word(at: 0x30000) == 20000)
+    }
 }

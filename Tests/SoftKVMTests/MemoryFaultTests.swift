@@ -82,6 +82,17 @@ struct MemoryFaultTests {
         #expect(try guest.ram.word(at: 0x20ffc) == 5)
     }
 
+    @Test func aStoreThatFaultsOnItsSecondPageHasWrittenNothing() throws {
+        // mov [rdi], rax; hlt
+        let guest = try Guest([0x48, 0x89, 0x07, 0xf4], sharedBit: 39, isPrivate: true)
+        #expect(guest.model.file.convert(page(0x21000), 1, to: .shared).errno == nil)
+        try guest.change { ($0.rax, $0.rdi) = (.max, 0x20ffc) }
+        // The second time the first page is in the TLB.
+        for _ in 0..<2 { #expect(guest.vcpu.exit() == "fault 0x21000 4096 8 errno 14") }
+        #expect(guest.model.file.convert(page(0x20000), 1, to: .shared).errno == nil)
+        #expect(try guest.ram.word(at: 0x20ffc) == 0)
+    }
+
     @Test func whereTheAttributeDecidesNothingMismatches() throws {
         let guest = try Guest(Self.writeThenRead)
         try guest.change { ($0.rax, $0.rdi, $0.rsi) = (5, 0x20000, 0x20000) }
