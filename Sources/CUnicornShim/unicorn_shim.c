@@ -69,7 +69,7 @@ struct cuc_library {
 };
 
 const struct cuc_library *cuc_library_open(const char *name, uint32_t *version) {
-    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
     if (handle == NULL) return NULL;
     struct cuc_library *library = calloc(1, sizeof *library);
     if (library == NULL) return NULL;
