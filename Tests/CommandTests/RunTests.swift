@@ -149,7 +149,10 @@ struct RunTests {
             if ended.wait(timeout: .now() + 30) == .timedOut {
                 kill(process.processIdentifier, SIGKILL)
                 Issue.record("\(arguments) hangs")
+                continue
             }
+            // As every filter ends whose reader has gone.
+            #expect(process.terminationReason == .uncaughtSignal && process.terminationStatus == SIGPIPE)
         }
     }
 }

