@@ -78,17 +78,18 @@ struct BaseSlots {
 
         var isEmpty: Bool { gone.isEmpty && new.isEmpty }
 
-        /// What is in only one of the two stays out: only what differs is carved anew.
-        mutating func add(from before: [BaseSlot], to after: [BaseSlot]) {
-            guard before.count + after.count > 16 else {
+        /// What goes only to come again stays: only what differs is carved anew.
+        mutating func dropCommon() {
+            let before = gone
+            if gone.count + new.count <= 16 {
                 // Few, as for a page or a run: looking at all is quicker than hashing them.
-                gone += before.filter { !after.contains($0) }
-                new += after.filter { !before.contains($0) }
+                gone.removeAll { new.contains($0) }
+                new.removeAll { before.contains($0) }
                 return
             }
-            let kept = Set(before).intersection(after)
-            gone += before.filter { !kept.contains($0) }
-            new += after.filter { !kept.contains($0) }
+            let kept = Set(gone).intersection(new)
+            gone.removeAll { kept.contains($0) }
+            new.removeAll { kept.contains($0) }
         }
     }
 

@@ -25,18 +25,19 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         let (range, state) = try validated(request)
         do throws(ConversionRefusal) {
             // No vCPU is disturbed for a call that changes no memslot.
-            let isDone = try vm.memory.withLock { memory throws(ConversionRefusal) -> Bool in
-                let plan = try memory.plan(number, range, state)
-                guard let plan, !plan.change.isEmpty else {
-                    if let plan { try memory.carryOut(plan) }
-                    return true
+            let needsGate = try vm.memory.withLock { memory throws(ConversionRefusal) -> Bool in
+                guard let file = memory.files[number], file.attributes.uniformState(of: range) != state else {
+                    return false
                 }
+                let isHeld = state == .private && file.lowestHeldPage(in: range) != nil
+                if memory.isCarved(number) && !isHeld { return true }
+                try memory.convert(number, range, to: state)
                 return false
             }
-            if isDone { return }
+            guard needsGate else { return }
             try vm.gate.withClosed { () throws(ConversionRefusal) in
                 try vm.memory.withLock { memory throws(ConversionRefusal) in
-                    if let plan = try memory.plan(number, range, state) { try memory.carryOut(plan) }
+                    try memory.convert(number, range, to: state)
                 }
             }
         } catch {
@@ -92,50 +93,43 @@ struct ConversionRefusal: Error {
 }
 
 extension TrapMemory.File {
-    fileprivate mutating func forgetHolds(in range: PageRange) {
+    fileprivate func forgetHolds(in range: PageRange) {
         for (id, pages) in holds { holds[id] = pages.filter { !range.contains($0) } }
     }
 }
 
 extension TrapMemory {
-    /// A conversion that was found possible.
-    fileprivate struct Plan {
-        let file: Int
-        let range: PageRange
-        let after: AttributeMap
-        let change: BaseSlots.Change
+    /// Rows 9 to 11 of the table, and the conversion. All or nothing; a kernel below that has no memory for it is
+    /// `ENOMEM`. Where memslots change the gate is closed.
+    fileprivate mutating func convert(
+        _ number: Int, _ range: PageRange, to state: PageState
+    ) throws(ConversionRefusal) {
+        guard let file = files[number], file.attributes.uniformState(of: range) != state else { return }
+        let before = Array(file.attributes.runs(in: range))
+        let change = set(range, of: file, number, to: state)
+        let refusal: ConversionRefusal
+        if !slots.hasRoom(for: change) {
+            refusal = ConversionRefusal(errno: .noMemory, offset: range.start)
+        } else if state == .private, let held = file.lowestHeldPage(in: range) {
+            refusal = ConversionRefusal(errno: .resourceTemporarilyUnavailable, offset: held)
+        } else {
+            do throws(Errno) {
+                try file.protectViews(range)
+                try slots.apply(change)
+                return
+            } catch {
+                refusal = ConversionRefusal(errno: .noMemory, offset: range.start)
+            }
+        }
+        for run in before { file.attributes.set(run.range, to: run.state) }
+        if refusal.errno == .noMemory { try? file.protectViews(range) }
+        throw refusal
     }
+}
 
-    /// Rows 9 to 11 of the table.
-    ///
-    /// - Returns: nil when nothing is to be done.
-    fileprivate func plan(
-        _ number: Int, _ range: PageRange, _ state: PageState
-    ) throws(ConversionRefusal) -> Plan? {
-        guard let file = files[number], file.attributes.uniformState(of: range) != state else { return nil }
-        var after = file.attributes
-        after.set(range, to: state)
-        let change = change(of: file, number, range, to: after)
-        guard slots.hasRoom(for: change) else {
-            throw ConversionRefusal(errno: .noMemory, offset: range.start)
-        }
-        if state == .private, let held = file.lowestHeldPage(in: range) {
-            throw ConversionRefusal(errno: .resourceTemporarilyUnavailable, offset: held)
-        }
-        return Plan(file: number, range: range, after: after, change: change)
-    }
-
-    /// All or nothing; a kernel that has no memory for it is `ENOMEM`.
-    fileprivate mutating func carryOut(_ plan: Plan) throws(ConversionRefusal) {
-        guard let file = files[plan.file] else { return }
-        let views = file.views.compactMap(\.view)
-        do throws(Errno) {
-            for view in views { try view.protect(plan.range, as: plan.after) }
-            try slots.apply(plan.change)
-        } catch {
-            for view in views { try? view.protect(plan.range, as: file.attributes) }
-            throw ConversionRefusal(errno: .noMemory, offset: plan.range.start)
-        }
-        files[plan.file]?.attributes = plan.after
+extension TrapMemory.File {
+    /// Gives the mappings that were handed out the access that the states of `range` allow.
+    fileprivate func protectViews(_ range: PageRange) throws(Errno) {
+        for index in views.indices { try views[index].view?.protect(range, as: attributes) }
     }
 }

@@ -5,8 +5,8 @@ import SystemPackage
 ///
 /// A value without a lock of its own; ``TrapVM/memory`` guards it.
 struct TrapMemory {
-    /// A guest_memfd as the caller knows it.
-    struct File {
+    /// A guest_memfd as the caller knows it. Guarded by the lock of ``TrapVM/memory``, like all that is in here.
+    final class File: @unchecked Sendable {
         let backing: any KVMGuestMemfd
         /// The mapping that the kernel's own accesses use: all of the file, never protected, handed to nobody.
         let kernelView: any HostMapping
@@ -20,9 +20,19 @@ struct TrapMemory {
         /// Nobody has the file any more; it goes with its last region.
         var isClosed = false
 
+        init(
+            backing: any KVMGuestMemfd, kernelView: any HostMapping, isGuestMemfd: Bool,
+            attributes: AttributeMap
+        ) {
+            self.backing = backing
+            self.kernelView = kernelView
+            self.isGuestMemfd = isGuestMemfd
+            self.attributes = attributes
+        }
+
         /// The lowest page in `range` that somebody holds.
         func lowestHeldPage(in range: PageRange) -> UInt64? {
-            holds.values.joined().filter(range.contains).min()
+            holds.isEmpty ? nil : holds.values.joined().filter(range.contains).min()
         }
     }
 
@@ -76,7 +86,7 @@ struct TrapMemory {
     mutating func insert(_ region: Region) throws(Errno) {
         guard let file = files[region.file] else { throw .badFileDescriptor }
         var change = BaseSlots.Change()
-        change.new = carve(region, region.bytes, file, file.attributes)
+        carve(region, region.bytes, file, into: &change.new)
         try slots.apply(change)
         let place = regions.firstIndex { $0.range.start > region.range.start } ?? regions.endIndex
         regions.insert(region, at: place)
@@ -85,46 +95,70 @@ struct TrapMemory {
     mutating func remove(_ region: Region) throws(Errno) {
         guard let file = files[region.file] else { return }
         var change = BaseSlots.Change()
-        change.gone = carve(region, region.bytes, file, file.attributes)
+        carve(region, region.bytes, file, into: &change.gone)
         try slots.apply(change)
         regions.removeAll { $0.slot == region.slot }
         if file.isClosed { close(region.file) }
     }
 
-    /// The slots below that stand for `bytes` of a region: a run of one state is one slot, at its door.
-    private func carve(
-        _ region: Region, _ bytes: PageRange, _ file: File, _ attributes: AttributeMap
-    ) -> [BaseSlot] {
+    /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its door.
+    private func carve(_ region: Region, _ bytes: PageRange, _ file: File, into slots: inout [BaseSlot]) {
         func slot(_ bytes: PageRange, _ door: UInt64) -> BaseSlot {
             BaseSlot(
                 gpa: region.range.start + (bytes.start - region.bytes.start) | door, size: bytes.size,
                 userspaceAddress: file.kernelView.address + bytes.start,
                 guestMemfd: file.isGuestMemfd ? file.backing.descriptor : nil, offset: bytes.start)
         }
-        guard let sharedMask else { return [slot(region.bytes, 0)] }
-        return attributes.runs(in: bytes).flatMap { run in
-            run.range.pieces(between: region.chunk).map { slot($0, run.state == .shared ? sharedMask : 0) }
+        guard let sharedMask else {
+            slots.append(slot(region.bytes, 0))
+            return
+        }
+        for run in file.attributes.runs(in: bytes) {
+            let door = run.state == .shared ? sharedMask : 0
+            var position = run.range.start
+            while position < run.range.end {
+                let length = min(region.chunk - position % region.chunk, run.range.end - position)
+                if let piece = PageRange(start: position, size: length) { slots.append(slot(piece, door)) }
+                position += length
+            }
         }
     }
 
-    /// What has to change below for `range` of a file to have the states of `after`.
-    func change(of file: File, _ key: Int, _ range: PageRange, to after: AttributeMap) -> BaseSlots.Change {
+    /// Whether memslots follow the states of a file.
+    func isCarved(_ file: Int) -> Bool { sharedMask != nil && regions.contains { $0.file == file } }
+
+    /// Sets the states of `range` of a file.
+    ///
+    /// - Returns: what has to change below.
+    mutating func set(_ range: PageRange, of file: File, _ key: Int, to state: PageState) -> BaseSlots.Change
+    {
         var change = BaseSlots.Change()
-        guard sharedMask != nil else { return change }
-        for region in regions where region.file == key {
-            guard let touched = range.intersection(region.bytes) else { continue }
-            // The neighbours as well, up to the end of their chunks: a slot that grows or is cut is another.
-            let before = touched.start - min(touched.start, 1)
-            let floor = touched.start - touched.start % region.chunk
-            let ceiling = touched.end + (region.chunk - touched.end % region.chunk) % region.chunk
-            let low = max(file.attributes.run(containing: before)?.range.start ?? 0, floor)
-            let high = min(file.attributes.run(containing: touched.end)?.range.end ?? touched.end, ceiling)
-            guard let bytes = PageRange(start: low, size: high - low)?.intersection(region.bytes)
-            else { continue }
-            change.add(
-                from: carve(region, bytes, file, file.attributes), to: carve(region, bytes, file, after))
+        guard isCarved(key) else {
+            file.attributes.set(range, to: state)
+            return change
         }
+        // A file page is bound to one region at most, so the regions do not disturb each other.
+        var places: [(region: Region, bytes: PageRange)] = []
+        for region in regions where region.file == key {
+            if let bytes = affected(by: range, region, file) { places.append((region, bytes)) }
+        }
+        for place in places { carve(place.region, place.bytes, file, into: &change.gone) }
+        file.attributes.set(range, to: state)
+        for place in places { carve(place.region, place.bytes, file, into: &change.new) }
+        change.dropCommon()
         return change
+    }
+
+    /// The bytes of a region whose slots may change with the states of `range`: the neighbours as well, up to the
+    /// end of their chunks, for a slot that grows or is cut is another.
+    private func affected(by range: PageRange, _ region: Region, _ file: File) -> PageRange? {
+        guard let touched = range.intersection(region.bytes) else { return nil }
+        let before = touched.start - min(touched.start, 1)
+        let floor = touched.start - touched.start % region.chunk
+        let ceiling = touched.end + (region.chunk - touched.end % region.chunk) % region.chunk
+        let low = max(file.attributes.run(containing: before)?.range.start ?? 0, floor)
+        let high = min(file.attributes.run(containing: touched.end)?.range.end ?? touched.end, ceiling)
+        return PageRange(start: low, size: high - low)?.intersection(region.bytes)
     }
 
     // MARK: accesses
@@ -162,19 +196,5 @@ struct TrapMemory {
                 gpa: gpa, size: pageSize, flags: door == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0)
         }
         return nil
-    }
-}
-
-extension PageRange {
-    /// The range, cut at the multiples of `size`.
-    fileprivate func pieces(between size: UInt64) -> [PageRange] {
-        var pieces: [PageRange] = []
-        var position = start
-        while position < end {
-            let length = min(size - position % size, end - position)
-            if let piece = PageRange(start: position, size: length) { pieces.append(piece) }
-            position += length
-        }
-        return pieces
     }
 }

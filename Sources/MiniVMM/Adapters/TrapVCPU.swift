@@ -45,11 +45,12 @@ final class TrapVCPU: KVMVCPU {
     init(over base: any KVMVCPU, of vm: TrapVM) {
         self.base = base
         self.vm = vm
+        runPage = base.runPage
         vm.gate.add(self)
     }
 
     var id: Int { base.id }
-    var runPage: RunPage { base.runPage }
+    let runPage: RunPage
     func registers() throws(Errno) -> ckvm_regs { try base.registers() }
     func setRegisters(_ registers: ckvm_regs) throws(Errno) { try base.setRegisters(registers) }
     func specialRegisters() throws(Errno) -> ckvm_sregs { try base.specialRegisters() }

@@ -14,9 +14,17 @@ public final class HoldRegistry: Sendable {
 
     public init() {}
 
-    /// - Parameter yields: true if the holder lets go when a conversion needs the page.
-    public func add(_ hold: any PageHold, range: PageRange, yields: Bool) {
-        entries.withLock { $0.append(Entry(range: range, hold: hold, yields: yields)) }
+    /// - Parameters:
+    ///   - yields: true if the holder lets go when a conversion needs the page.
+    ///   - limit: holds that there may be; with so many already the new one is not added.
+    /// - Returns: whether it was added.
+    @discardableResult
+    public func add(_ hold: any PageHold, range: PageRange, yields: Bool, limit: Int = .max) -> Bool {
+        entries.withLock { list in
+            guard list.count < limit else { return false }
+            list.append(Entry(range: range, hold: hold, yields: yields))
+            return true
+        }
     }
 
     /// Asks the holders of the page at `gpa` to let go.

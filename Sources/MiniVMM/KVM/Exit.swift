@@ -61,8 +61,9 @@ extension KVMVCPU {
             case .badAddress, .hardwarePoisoned:
                 // Linux leaves the reason of the previous exit in place on an error that it does not explain,
                 // so run() clears it first.
-                if runPage.exitReason == CKVM_EXIT_MEMORY_FAULT {
-                    let fault = runPage.memoryFault
+                let page = runPage
+                if page.exitReason == CKVM_EXIT_MEMORY_FAULT {
+                    let fault = page.memoryFault
                     return .memoryFault(
                         MemoryFault(gpa: fault.gpa, size: fault.size, flags: fault.flags), error)
                 }

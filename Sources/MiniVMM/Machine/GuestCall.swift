@@ -94,13 +94,17 @@ struct GuestCall {
 
     private func hold(_ machine: Machine, _ actor: Actor) -> Answer {
         guard let range = pages(of: machine), arguments.2 <= 1 else { return .failed(.invalidArgument) }
-        guard machine.converter.holds.heldRanges.count < Self.holdLimit else { return .failed(.noMemory) }
         guard let region = machine.memory.regions.first(where: { $0.gpa.contains(range) }) else {
             return .failed(.invalidArgument)
         }
         do throws(Errno) {
             let hold = try region.mapping.hold(at: range.start - region.gpa.start, length: range.size)
-            machine.converter.holds.add(hold, range: range, yields: arguments.2 == 0)
+            let yields = arguments.2 == 0
+            guard machine.converter.holds.add(hold, range: range, yields: yields, limit: Self.holdLimit)
+            else {
+                hold.release()
+                return .failed(.noMemory)
+            }
         } catch {
             return .failed(error)
         }
