@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -16,10 +15,23 @@
 
 static inline long result(long value) { return value < 0 ? -(long)errno : value; }
 
-long ckvm_ioctl(int fd, unsigned long request, void *argument) { return result(ioctl(fd, request, argument)); }
+// The system call itself: KVM_RUN passes here on every exit, and the kernel's own convention, a negative errno, is
+// the one that is wanted.
+static inline long raw_ioctl(long fd, unsigned long request, unsigned long argument) {
+    long value;
+    __asm__ volatile("syscall"
+                     : "=a"(value)
+                     : "a"((long)SYS_ioctl), "D"(fd), "S"(request), "d"(argument)
+                     : "rcx", "r11", "memory");
+    return value;
+}
+
+long ckvm_ioctl(int fd, unsigned long request, void *argument) {
+    return raw_ioctl(fd, request, (unsigned long)argument);
+}
 
 long ckvm_ioctl_value(int fd, unsigned long request, unsigned long argument) {
-    return result(ioctl(fd, request, argument));
+    return raw_ioctl(fd, request, argument);
 }
 
 long ckvm_copy_from(void *to, uint64_t address, uint64_t length) {

@@ -1,5 +1,4 @@
 import CUnicornShim
-import MiniVMM
 public import MiniVMM
 import Synchronization
 public import SystemPackage
@@ -120,13 +119,35 @@ public final class SoftKVM: KVMInterface {
     let pointer: OpaquePointer
     let version: String
 
+    /// Those that were opened, by name.
+    private static let opened = Mutex<[String: EngineLibrary]>([:])
+
     static func open(_ names: [String]) -> EngineLibrary? {
-        for name in names {
-            var version: UInt32 = 0
-            guard let pointer = unsafe cuc_library_open(name, &version) else { continue }
-            let text = "\(version >> 16).\(version >> 8 & 0xff).\(version & 0xff)"
-            return unsafe EngineLibrary(pointer: pointer, version: text)
+        opened.withLock { opened in
+            for name in names {
+                if let library = opened[name] ?? load(name) {
+                    opened[name] = library
+                    return library
+                }
+            }
+            return nil
         }
-        return nil
+    }
+
+    private static func load(_ name: String) -> EngineLibrary? {
+        var version: UInt32 = 0
+        guard let pointer = unsafe cuc_library_open(name, &version) else { return nil }
+        let text = "\(version >> 16).\(version >> 8 & 0xff).\(version & 0xff)"
+        return unsafe EngineLibrary(pointer: pointer, version: text)
+    }
+}
+
+extension SoftKVM {
+    /// Opens the engine on a thread of its own. To bind that library takes as long as to start a program, so who
+    /// knows early that it will be needed does both at once.
+    public static func openEngineEarly(_ configuration: Configuration = Configuration()) {
+        let names = configuration.engineLibraries
+        // Who opens it again meanwhile waits for this; who does not come loses nothing.
+        _ = HostThread { _ = EngineLibrary.open(names) }
     }
 }

@@ -2,7 +2,7 @@ import Glibc
 import Synchronization
 
 /// A thread that is joined.
-final class HostThread: Sendable {
+package final class HostThread: Sendable {
     /// The handle until it was joined. Guarded by its lock.
     private let handle: Mutex<pthread_t?>
 
@@ -12,7 +12,7 @@ final class HostThread: Sendable {
     }
 
     /// - Returns: nil if the system has no room for another thread.
-    init?(_ body: @escaping @Sendable () -> Void) {
+    package init?(_ body: @escaping @Sendable () -> Void) {
         var thread = pthread_t()
         let box = unsafe Unmanaged.passRetained(Body(body))
         let result = unsafe pthread_create(
@@ -31,7 +31,7 @@ final class HostThread: Sendable {
     }
 
     /// Waits for its end. Only the first call does.
-    func join() {
+    package func join() {
         let thread = handle.withLock { handle in
             defer { handle = nil }
             return handle

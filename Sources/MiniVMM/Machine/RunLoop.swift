@@ -153,17 +153,19 @@ struct RunLoop {
         return inside != nil
     }
 
+    /// A string instruction may make one exit of many transfers; each is an event.
     private func traceIO(_ io: ckvm_run_io) {
-        let value =
-            unsafe page.withIOData(io) { bytes in
-                unsafe bytes.prefix(min(8, Int(io.size))).reversed().reduce(UInt64(0)) {
-                    $0 << 8 | UInt64($1)
-                }
-            } ?? 0
-        trace?.record(
-            io.direction == CKVM_EXIT_IO_IN
-                ? .portIn(port: io.port, size: Int(io.size), value: value)
-                : .portOut(port: io.port, size: Int(io.size), value: value), by: actor)
+        let size = max(1, Int(io.size))
+        _ = unsafe page.withIOData(io) { bytes in
+            for start in stride(from: 0, to: bytes.count, by: size) {
+                let transfer = unsafe bytes[start..<min(start + size, bytes.count)]
+                let value = unsafe transfer.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+                trace?.record(
+                    io.direction == CKVM_EXIT_IO_IN
+                        ? .portIn(port: io.port, size: size, value: value)
+                        : .portOut(port: io.port, size: size, value: value), by: actor)
+            }
+        }
     }
 
     // MARK: calls
