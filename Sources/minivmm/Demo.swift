@@ -21,6 +21,9 @@ struct Demo: ParsableCommand {
     private struct Act: Sendable {
         let title: String
         let text: String
+        /// How much of the trace is told.
+        var sentences = 8
+        var tellsBoot = false
         let play: @Sendable (Demo, Narrator) throws -> Outcome?
     }
 
@@ -36,7 +39,7 @@ struct Demo: ParsableCommand {
             terminal.print()
             terminal.print(terminal.styled("\(index + 1)  \(scene.title)", .bold))
             terminal.paragraph(scene.text, indent: 3)
-            let narrator = Narrator(terminal, tellsBoot: index == 0 || index == 3)
+            let narrator = Narrator(terminal, limit: scene.sentences, tellsBoot: scene.tellsBoot)
             let outcome = try scene.play(self, narrator)
             narrator.finish()
             played += 1
@@ -64,36 +67,42 @@ struct Demo: ParsableCommand {
             title: "Boot in place",
             text:
                 "All of RAM starts shared. The monitor writes the image through its mapping and then converts every page "
-                + "to private, contents preserved: the image is in place, and no copy of it is left outside."
+                + "to private, contents preserved: the image is in place, and no copy of it is left outside.",
+            tellsBoot: true
         ) { try $0.play("hello", $1) },
         Act(
             title: "Explicit: the guest asks",
             text:
                 "A guest that knows what it is names a range and says what it shall be. It shares pages to talk to the "
-                + "host, and takes them back."
+                + "host, and takes them back.",
+            sentences: 9
         ) { try $0.play("explicit", $1) },
         Act(
             title: "Implicit: the guest just touches",
             text:
                 "Two doors lead to the same RAM, a private alias and a shared one. An access through the door that does "
-                + "not match the page leaves the guest; the monitor converts the page, and the same access completes."
+                + "not match the page leaves the guest; the monitor converts the page, and the same access completes.",
+            sentences: 6
         ) { try $0.play("implicit", $1) },
         Act(
             title: "The host's view",
             text:
                 "The host reads and writes through its mmap. A private page is out of its reach: EFAULT, and nobody dies "
-                + "of SIGBUS."
+                + "of SIGBUS.",
+            sentences: 20, tellsBoot: true
         ) { try $0.hostView($1) },
         Act(
             title: "In use: EAGAIN, retry, release",
             text:
                 "A page that somebody holds cannot become private. The kernel names it in error_offset; the monitor asks "
-                + "known holders to let go, waits for the others, and gives up when its policy says so, with nothing lost."
+                + "known holders to let go, waits for the others, and gives up when its policy says so, with nothing lost.",
+            sentences: 12
         ) { try $0.play("pinned", $1) },
         Act(
             title: "Contents: preserve, zero, refused",
             text:
-                "What becomes of the bytes is chosen on every request, and honoured or refused before anything changes."
+                "What becomes of the bytes is chosen on every request, and honoured or refused before anything changes.",
+            sentences: 4
         ) { try $0.contents($1) },
     ]
 
@@ -108,16 +117,19 @@ struct Demo: ParsableCommand {
         Terminal.output.paragraph("on \(chosen.kernel.identity)", indent: 3, style: .dim)
     }
 
+    /// - Parameter aloud: whether what the guest prints is part of the story.
     private func machine(
-        _ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator
+        _ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator, aloud: Bool = true
     ) throws(MachineError) -> Machine {
         var configuration = payload.machineConfiguration
         configuration.hypercallInstruction = chosen.hypercallInstruction
+        var onLine: (@Sendable (String) -> Void)?
+        if aloud { onLine = { narrator.console($0) } }
         let image: BootImage
         do throws(ImageError) { image = try .flat(payload.image) } catch { throw .image(error) }
         return try Machine(
             kernel: chosen.kernel, configuration: configuration, image: image,
-            console: Console(nil, onLine: { narrator.console($0) }),
+            console: Console(nil, onLine: onLine),
             trace: Trace(kernel: chosen.kernel, sinks: [narrator]))
     }
 
@@ -150,7 +162,7 @@ struct Demo: ParsableCommand {
             }
         }
         do throws(MachineError) {
-            let machine = try machine(payload, chosen, narrator)
+            let machine = try machine(payload, chosen, narrator, aloud: false)
             let gpa = machine.layout.free.lowerBound
             let message = "hi, guest"
             func see() {
@@ -206,6 +218,6 @@ struct Demo: ParsableCommand {
         }
         let chosen = ChosenKernel(kernel: soft, name: .soft, reason: "told to promise nothing about contents")
         say(chosen)
-        return play(payload, chosen, Narrator(terminal))
+        return play(payload, chosen, Narrator(terminal, limit: 4))
     }
 }

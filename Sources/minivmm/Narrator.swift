@@ -18,19 +18,23 @@ final class Narrator: TraceSink {
         var lines = 0
         var skipped = 0
         var lastPicture = ""
+        var lastSentence = ""
         var booting = true
         var busyPage: UInt64?
         /// The map when the last conversion ended.
         var before: AttributeMap?
     }
 
-    /// Sentences of one act; the rest is counted.
-    private static let lineLimit = 16
+    /// Sentences at most; the rest is counted.
+    private let limit: Int
     private let tellsBoot: Bool
 
-    /// - Parameter tellsBoot: whether what happens before the guest's first instruction is part of the story.
-    init(_ terminal: Terminal, tellsBoot: Bool = false) {
+    /// - Parameters:
+    ///   - limit: sentences at most; what the guest says comes on top.
+    ///   - tellsBoot: whether what happens before the guest's first instruction is part of the story.
+    init(_ terminal: Terminal, limit: Int, tellsBoot: Bool = false) {
         self.terminal = terminal
+        self.limit = limit
         self.tellsBoot = tellsBoot
         strip = PageStrip(terminal: terminal)
         told = Mutex(Told())
@@ -41,7 +45,7 @@ final class Narrator: TraceSink {
 
     private func line(_ who: String, _ text: String) {
         let label = who + String(repeating: " ", count: max(1, Self.labelWidth - who.count))
-        terminal.print("  " + terminal.styled(label, .dim) + text)
+        terminal.hanging("  " + terminal.styled(label, .dim), text, indent: Self.labelWidth + 2)
     }
 
     /// A line of the guest's console.
@@ -61,11 +65,14 @@ final class Narrator: TraceSink {
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         told.withLock { told in
-            if case .vcpu = actor { told.booting = false }
+            // Booting ends with the first thing that happens after RAM was made private.
+            if told.before != nil { told.booting = false }
             guard let (sentence, pictures) = self.tell(event, &told), !told.booting || self.tellsBoot else {
                 return
             }
-            guard told.lines < Self.lineLimit else {
+            guard sentence != told.lastSentence else { return }
+            told.lastSentence = sentence
+            guard told.lines < limit else {
                 told.skipped += 1
                 return
             }
@@ -132,7 +139,7 @@ final class Narrator: TraceSink {
         case .conversionFailed(let error):
             let why =
                 switch error.reason {
-                case .refused(let text): terminal.styled("refused", .bad) + ": " + text
+                case .refused(let text): terminal.styled("refused", .bad) + ": " + text.prefix { $0 != ";" }
                 case .inUse(let pages):
                     terminal.styled("given up", .bad) + " after \(error.result.calls) calls: still in use: "
                         + pages.map(Self.pages).joined(separator: ", ")

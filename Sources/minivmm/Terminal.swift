@@ -50,6 +50,38 @@ struct Terminal {
         _ = try? descriptor.writeAll((text + "\n").utf8)
     }
 
+    /// Prints a line that goes on below itself, indented, where the terminal ends.
+    func hanging(_ start: String, _ text: String, indent: Int) {
+        var line = start
+        var used = indent
+        for (index, word) in text.split(separator: " ", omittingEmptySubsequences: false).enumerated() {
+            let width = Self.visibleWidth(word)
+            if index > 0, used + 1 + width > max(self.width, indent + 20) {
+                print(line)
+                line = String(repeating: " ", count: indent)
+                used = indent
+            } else if index > 0 {
+                line += " "
+                used += 1
+            }
+            line += word
+            used += width
+        }
+        print(line)
+    }
+
+    /// Characters without the sequences that set colours.
+    private static func visibleWidth(_ text: Substring) -> Int {
+        var width = 0
+        var inSequence = false
+        for character in text {
+            if character == "\u{1b}" { inSequence = true }
+            if !inSequence { width += 1 }
+            if character == "m" { inSequence = false }
+        }
+        return width
+    }
+
     /// Prints a paragraph folded to the width, each line indented.
     func paragraph(_ text: String, indent: Int = 0, style: Style? = nil) {
         let limit = max(20, min(width, 100) - indent)
