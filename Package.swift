@@ -36,7 +36,11 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
-        .testTarget(name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads"]),
+        .target(
+            name: "CAllocationCounter", path: "Tests/CAllocationCounter",
+            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .testTarget(
+            name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),

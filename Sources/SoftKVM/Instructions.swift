@@ -30,7 +30,11 @@ extension SoftVCPU {
     }
 
     /// Makes one linear address reachable, if it is memory and the access is allowed.
-    func reach(_ linear: UInt64, _ kind: AccessKind, _ engine: Engine) -> Reach {
+    ///
+    /// - Parameter scratch: linear pages that are in use for answers of the VMM, and stay as they are.
+    func reach(
+        _ linear: UInt64, _ kind: AccessKind, _ engine: Engine, besides scratch: [UInt64] = []
+    ) -> Reach {
         let leaf: GuestPage
         do {
             leaf = try vm.walk(linear, kind, special)
@@ -47,7 +51,9 @@ extension SoftVCPU {
         case .mmio: return .mmio(vm.withoutSharedBit(address))
         case .fault(let fault): return .stop(memoryFault(fault))
         case .memory(let slot, let run):
-            guard let region = region(around: linear, leaf, slot, run) else { return .stop(internalError()) }
+            guard let region = region(around: linear, leaf, slot, run, besides: scratch) else {
+                return .stop(internalError())
+            }
             let isMapped = engine.map(
                 region, writable: leaf.writable, executable: leaf.executable)
             return isMapped ? .memory : .stop(internalError())
@@ -57,16 +63,20 @@ extension SoftVCPU {
     /// The most that can be mapped at once around an address: one run of the second stage in one page of the guest's
     /// tables in one block of the engine's.
     private func region(
-        around linear: UInt64, _ leaf: GuestPage, _ slot: Memslot, _ run: PageRange
+        around linear: UInt64, _ leaf: GuestPage, _ slot: Memslot, _ run: PageRange, besides scratch: [UInt64]
     ) -> Engine.Region? {
         // Inside an aligned block that is no larger than the shared bit, that bit is the same everywhere.
         let block = min(Engine.largestRegion, leaf.size, vm.sharedBit.map { 1 << $0 } ?? .max)
         let start = linear & ~(block - 1)
         let gpa = vm.withoutSharedBit(leaf.gpa + (start - leaf.linear))
-        guard let all = PageRange(start: gpa, size: block), let part = all.intersection(run),
-            let inLinear = PageRange(start: start + (part.start - gpa), size: part.size)
-        else { return nil }
-        return Engine.Region(linear: inLinear, slot: slot, gpa: part.start)
+        guard let all = PageRange(start: gpa, size: block), let part = all.intersection(run) else {
+            return nil
+        }
+        let first = start + (part.start - gpa)
+        let low = scratch.filter { $0 < linear }.map { $0 + pageSize }.reduce(first, max)
+        let high = scratch.filter { $0 > linear }.reduce(first + part.size, min)
+        guard low < high, let inLinear = PageRange(start: low, size: high - low) else { return nil }
+        return Engine.Region(linear: inLinear, slot: slot, gpa: part.start + (low - first))
     }
 
     // MARK: privileged instructions

@@ -97,7 +97,7 @@ extension SoftVCPU {
                 let kind = AccessKind(
                     isWrite: access.is_write != 0, isFetch: access.is_fetch != 0, isUser: currentRing == 3)
                 for part in access.parts where !attempt.isScratch(part.address) {
-                    switch reach(part.address, kind, engine) {
+                    switch reach(part.address, kind, engine, besides: attempt.pages) {
                     case .memory: continue
                     case .stop(let step):
                         // The answers are kept: the VMM is not asked twice.
@@ -129,7 +129,7 @@ extension SoftVCPU {
     private let engine: Engine
     private let done: [MMIOFragment]
     /// Linear addresses of the scratch pages.
-    private var pages: [UInt64] = []
+    private(set) var pages: [UInt64] = []
     private let scratch: UnsafeMutableRawPointer
     private static let maximumPages = 8
 

@@ -1,14 +1,47 @@
 import GuestPayloads
+import SoftKVM
 import SystemPackage
 import Testing
 
 @testable import MiniVMM
 
-/// The catalogue's guests on the kernel of this machine, by memslots, which work on any /dev/kvm.
-@Suite("Payloads on this machine's KVM", .enabled(if: TrapHost.canTrap, TrapHost.reason), .serialized)
+/// A kernel that the payloads run on.
+enum KernelUnderTest: String, CaseIterable, Sendable {
+    /// This machine's /dev/kvm, with memslots carved.
+    case trap
+    /// KVM in user space.
+    case software
+    /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
+    case trapOverSoftware
+
+    /// Why it cannot be had here; nil if it can.
+    var absence: Comment? {
+        switch self {
+        case .trap: return TrapHost.canTrap ? nil : TrapHost.reason
+        case .software, .trapOverSoftware:
+            if case .missing(let message) = SoftKVM().engineStatus { return Comment(rawValue: message) }
+            return nil
+        }
+    }
+
+    func open() throws -> any KVMInterface {
+        switch self {
+        case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
+        case .software: SoftKVM()
+        case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
+        }
+    }
+
+    /// VMMCALL returns and reaches the monitor.
+    var hypercallInstruction: Bool { self == .software }
+}
+
+/// The catalogue's guests: one body, every kernel at hand.
+@Suite("Payloads", .serialized)
 struct PayloadTests {
     private func machine(
         _ payload: Payload, _ console: Console = Console(nil, keeps: true),
+        on kernel: KernelUnderTest = .trap,
         _ change: (inout MachineConfiguration) -> Void = { _ in }
     ) throws -> Machine {
         var configuration = MachineConfiguration()
@@ -16,16 +49,17 @@ struct PayloadTests {
         configuration.vcpus = payload.vcpus
         configuration.doors = payload.doors
         configuration.faultPolicy = payload.faultPolicy
+        configuration.hypercallInstruction = kernel.hypercallInstruction
         change(&configuration)
         return try Machine(
-            kernel: MemslotTrapKVM(over: try #require(TrapHost.kvm)), configuration: configuration,
-            image: try .flat(payload.image), console: console)
+            kernel: kernel.open(), configuration: configuration, image: try .flat(payload.image),
+            console: console)
     }
 
-    @Test(arguments: Catalogue.all) func endsAsTheCatalogueSays(_ payload: Payload) throws {
+    private func endsAsTheCatalogueSays(_ payload: Payload, on kernel: KernelUnderTest) throws {
         let console = Console(nil, keeps: true)
-        let machine = try machine(payload, console)
-        let limit: UInt64 = payload.ending == .timeLimit ? 200_000_000 : 30_000_000_000
+        let machine = try machine(payload, console, on: kernel)
+        let limit: UInt64 = payload.ending == .timeLimit ? 200_000_000 : 60_000_000_000
         let outcome = machine.run(timeout: limit)
         #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
         switch payload.ending {
@@ -36,7 +70,25 @@ struct PayloadTests {
         }
     }
 
-    @Test(arguments: [2, 3, 7, 64]) func severalRegionsAreOneRAM(regions: Int) throws {
+    private static let trap = ConditionTrait.enabled(
+        if: KernelUnderTest.trap.absence == nil, KernelUnderTest.trap.absence ?? "")
+    private static let software = ConditionTrait.enabled(
+        if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? "")
+
+    @Test(trap, arguments: Catalogue.all) func onThisMachinesKVM(_ payload: Payload) throws {
+        try endsAsTheCatalogueSays(payload, on: .trap)
+    }
+
+    @Test(software, arguments: Catalogue.all) func onTheSoftwareKernel(_ payload: Payload) throws {
+        try endsAsTheCatalogueSays(payload, on: .software)
+    }
+
+    @Test(software, arguments: Catalogue.all) func onMemslotsOverTheSoftwareKernel(_ payload: Payload) throws
+    {
+        try endsAsTheCatalogueSays(payload, on: .trapOverSoftware)
+    }
+
+    @Test(trap, arguments: [2, 3, 7, 64]) func severalRegionsAreOneRAM(regions: Int) throws {
         for name in ["explicit", "implicit", "sweep"] {
             let console = Console(nil, keeps: true)
             let machine = try machine(try #require(Catalogue.named(name)), console) { $0.regions = regions }
@@ -45,14 +97,14 @@ struct PayloadTests {
         }
     }
 
-    @Test func sixteenVCPUsConvertAtTheSameTime() throws {
+    @Test(trap) func sixteenVCPUsConvertAtTheSameTime() throws {
         let console = Console(nil, keeps: true)
         let machine = try machine(try #require(Catalogue.named("smp")), console) { $0.vcpus = 16 }
         let outcome = machine.run(timeout: 60_000_000_000)
         #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
     }
 
-    @Test func stopFromAnotherThreadEndsAGuestThatNeverLeaves() throws {
+    @Test(trap) func stopFromAnotherThreadEndsAGuestThatNeverLeaves() throws {
         for vcpus in [1, 4] {
             let machine = try machine(try #require(Catalogue.named("hang"))) { $0.vcpus = vcpus }
             let threads = TrapThreads()
