@@ -82,17 +82,19 @@ struct Probe: ParsableCommand {
                     case .no: terminal.styled(" no", .bad)
                     case .unknown: terminal.styled("  ?", .held)
                     }
-                terminal.print("  \(mark) \(finding.question): \(finding.answer)")
+                terminal.hanging("  \(mark) ", "\(finding.question): \(finding.answer)", indent: 6)
                 terminal.paragraph(finding.meaning, indent: 6)
             }
             terminal.print()
         }
         switch choice {
         case .success(let chosen):
-            terminal.print(
-                terminal.styled("auto", .bold) + " takes --kernel \(chosen.name.rawValue): \(chosen.line)")
+            terminal.hanging(
+                terminal.styled("auto ", .bold), "takes --kernel \(chosen.name.rawValue): \(chosen.line)",
+                indent: 5)
         case .failure(let error):
-            terminal.print(terminal.styled("auto", .bold) + " finds no kernel that runs guests: \(error)")
+            terminal.hanging(
+                terminal.styled("auto ", .bold), "finds no kernel that runs guests: \(error)", indent: 5)
         }
     }
 

@@ -156,6 +156,8 @@ struct Run: ParsableCommand {
         }
         let terminal = Terminal.diagnostics
         let failed = outcome.exitStatus != 0
+        // A status is the guest's answer; all other endings are news.
+        if quiet, case .exited = outcome { return }
         guard failed || !quiet else { return }
         let milliseconds = Double(elapsed / 1000) / 1000
         terminal.print(

@@ -149,7 +149,7 @@ public struct KernelProbe: Sendable {
             key: key, question: question, verdict: mappable ? .yes : .no,
             answer: "flags accepted: " + accepted.joined(separator: ", "),
             meaning: mappable
-                ? "guest RAM is a real guest_memfd that the host can map"
+                ? "the host can map a guest's RAM and fill it in place"
                 : "the host cannot map it, so guest RAM will be an ordinary memfd")
     }
 
