@@ -1,18 +1,20 @@
 # make demo and make test are all a newcomer types. Each installs what is missing, builds and runs.
 
 SWIFT ?= swift
+SHELL = /bin/bash
 # Headers to build with; the CPU of the software kernel to run with (opened at run time).
 PACKAGES = libc6-dev libunicorn2
 BUILD = .build-release
 
-.PHONY: help setup build demo test bench dist sanitize clean
+.PHONY: help setup build demo test bench dist sanitize soak clean
 
 help:
 	@echo "make demo      a tour in six acts"
 	@echo "make test      the test suite"
 	@echo "make bench     the monitor against plain C"
 	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
-	@echo "make sanitize  the test suite under the thread and the address sanitizer"
+	@echo "make sanitize  the test suite under the address sanitizer"
+	@echo "make soak      10,000 VMs, and not one descriptor left"
 
 setup:
 	@command -v $(SWIFT) >/dev/null || { \
@@ -38,9 +40,11 @@ test: setup
 	@$(SWIFT) build --build-tests
 	@$(SWIFT) test --skip-build
 
+# Not position independent: relocating 15 MB costs a third of the start. FoundationEssentials brings a mktemp that
+# nobody calls; the linker's warning about it is left out.
 build: setup
-	@$(SWIFT) build -c release --product minivmm --scratch-path $(BUILD) --static-swift-stdlib 2>&1 \
-	    | grep -v 'mktemp. is dangerous' ; test -x $(BUILD)/release/minivmm
+	@set -o pipefail; $(SWIFT) build -c release --product minivmm --scratch-path $(BUILD) --static-swift-stdlib \
+	    -Xswiftc -Xclang-linker -Xswiftc -no-pie 2>&1 | { grep -v 'mktemp. is dangerous' || true; }
 
 bench: build
 	@$(BUILD)/release/minivmm bench
@@ -50,9 +54,15 @@ dist: build
 	@strip -o dist/minivmm $(BUILD)/release/minivmm
 	@ls -l dist/minivmm
 
+# The thread sanitizer cannot see Swift's Mutex on Linux (a futex in a library that it does not instrument) and
+# reports every access under one.
 sanitize: setup
-	@$(SWIFT) test --sanitize=thread --scratch-path .build-tsan
 	@$(SWIFT) test --sanitize=address --scratch-path .build-asan
+
+# The long version of what the suite does quickly: 10,000 VMs, and not one descriptor left.
+soak: setup
+	@$(SWIFT) build --build-tests
+	@MINIVMM_SOAK_VMS=10000 $(SWIFT) test --skip-build --filter virtualMachinesLeaveNoDescriptorsBehind
 
 clean:
 	@rm -rf .build .build-* dist
