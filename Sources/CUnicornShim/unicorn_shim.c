@@ -118,7 +118,7 @@ struct cuc_cpu {
     const struct cuc_library *library;
     uc_engine *engine;
     uc_context *saved;
-    const volatile uint8_t *immediate_exit;
+    const uint8_t *immediate_exit;  // written by who kicks, on any thread
 
     uint64_t executed, limit;
     enum cuc_stop stop;  // 0 while running
@@ -254,7 +254,7 @@ static void on_code(uc_engine *engine, uint64_t address, uint32_t size, void *co
         touch(cpu, address, CUC_TOUCH_FETCH);
     }
     // What is being completed is completed, kicked or not.
-    if (*cpu->immediate_exit && !cpu->careful) return stop(cpu, CUC_STOP_KICK);
+    if (__atomic_load_n(cpu->immediate_exit, __ATOMIC_RELAXED) && !cpu->careful) return stop(cpu, CUC_STOP_KICK);
     if (cpu->executed == cpu->limit) return stop(cpu, CUC_STOP_LIMIT);
     if (cpu->wrote_to_code || cpu->touch_count > CUC_MAX_TOUCHES - 32) return stop(cpu, CUC_STOP_NOTES);
     cpu->rip = address;
