@@ -44,7 +44,9 @@ struct Run: ParsableCommand {
         let chosen = try kernel.open(doors: configuration.doors)
         configuration.hypercallInstruction = chosen.hypercallInstruction
         let diagnostics = Terminal.diagnostics
-        if !quiet && !json { diagnostics.print(diagnostics.styled("kernel  ", .dim) + chosen.line) }
+        if !quiet && !json {
+            diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
+        }
         let console = Console(json ? nil : .standardOutput, keeps: json)
         let (trace, traceSink) = try openTrace(chosen.kernel)
         let limit = timeout?.nanoseconds ?? payload?.timeLimit ?? Self.defaultTimeout
@@ -95,8 +97,8 @@ struct Run: ParsableCommand {
                 if count == 0 { return bytes }
                 bytes.append(contentsOf: chunk[..<count])
                 // Debug information may make a file larger than its segments, but not without end.
-                guard UInt64(bytes.count) <= max(ramSize, 1 << 20) * 4 else {
-                    throw ImageError("the file has more than four times the guest's RAM")
+                guard UInt64(bytes.count) <= min(max(ramSize, 1 << 20) * 4, 1 << 30) else {
+                    throw ImageError("the file has more than four times the guest's RAM, or than 1 GiB")
                 }
             }
         } catch let error as ImageError {
@@ -160,10 +162,12 @@ struct Run: ParsableCommand {
         if quiet, case .exited = outcome { return }
         guard failed || !quiet else { return }
         let milliseconds = Double(elapsed / 1000) / 1000
-        terminal.print(
-            terminal.styled("end     ", .dim)
-                + terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)")
-        if !quiet { terminal.print(terminal.styled("counts  ", .dim) + statistics.line) }
+        terminal.hanging(
+            terminal.styled("end     ", .dim),
+            terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
+        if !quiet, statistics.exits > 0 {
+            terminal.hanging(terminal.styled("counts  ", .dim), statistics.line, indent: 8)
+        }
     }
 }
 

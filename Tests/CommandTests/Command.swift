@@ -43,7 +43,10 @@ enum Command {
         let executable: URL = try #require(executable, missing)
         process.executableURL = executable
         process.arguments = arguments
-        process.environment = ["PATH": "/usr/bin:/bin", "LANG": "C"].merging(environment) { $1 }
+        // Nothing of the tester's environment, but what a sanitizer was told.
+        let own = ProcessInfo.processInfo.environment.filter { $0.key.hasSuffix("SAN_OPTIONS") }
+        process.environment = ["PATH": "/usr/bin:/bin", "LANG": "C"].merging(own) { $1 }.merging(environment)
+        { $1 }
         process.standardInput = FileHandle.nullDevice
         // Files and not pipes: nobody has to read while it runs.
         let directory = try Scratch()

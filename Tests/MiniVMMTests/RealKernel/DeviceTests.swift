@@ -1,0 +1,53 @@
+import CKVMShim
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+@Suite("/dev/kvm that is not what it should be")
+struct DeviceTests {
+    private func failure(_ device: FilePath) -> KVMUnavailable? {
+        do throws(KVMUnavailable) {
+            _ = try LinuxKVM(device: device)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    @Test func isMissing() throws {
+        let error = try #require(failure("/nonexistent/kvm"))
+        #expect(error.reason == .open && error.errno == .noSuchFileOrDirectory)
+        #expect(error.description.hasPrefix("/nonexistent/kvm: no such device"))
+    }
+
+    @Test(arguments: ["/dev/null", "/dev/zero"]) func isAnotherDevice(path: String) throws {
+        let error = try #require(failure(FilePath(path)))
+        #expect(error.reason == .notKVM && error.errno == .inappropriateIOCTLForDevice)
+        #expect(error.description.contains("is not KVM"))
+    }
+
+    @Test func isADirectory() throws {
+        let error = try #require(failure("/dev"))
+        #expect(error.reason == .open && error.errno == .isDirectory)
+    }
+
+    /// A real one that knows no conversion: the wrapper emulates nothing, and its refusal comes through.
+    @Test(.enabled(if: TrapHost.kvm != nil, "needs /dev/kvm")) func whatTheKernelRefusesIsRefused() throws {
+        let kernel = try #require(TrapHost.kvm)
+        let vm = try kernel.createVM(.default, sharedBit: nil)
+        guard let file = try? vm.createGuestMemfd(size: 4096, flags: []) else { return }
+        // A default VM converts nothing: no such ioctl (before 7.4), or not for this type of VM.
+        var request = ckvm_memory_attributes2()
+        request.size = 4096
+        request.attributes = CKVM_MEMORY_ATTRIBUTE_PRIVATE
+        #expect {
+            try file.setMemoryAttributes2(&request)
+        } throws: { error in
+            error as? Errno == .inappropriateIOCTLForDevice || error as? Errno == .invalidArgument
+        }
+        #expect(throws: Errno.invalidArgument) { _ = try kernel.createVM(.default, sharedBit: 46) }
+        #expect(throws: Errno.self) { _ = try vm.createGuestMemfd(size: 4095, flags: []) }
+        #expect(throws: Errno.self) { _ = try file.map(offset: 0, length: 4096) }
+    }
+}
