@@ -16,6 +16,7 @@ struct Probe: ParsableCommand {
         /// What `auto` would call it.
         let name: KernelName
         let identity: KernelIdentity?
+        var claims: [KernelProbe.CapabilityClaim] = []
         let findings: [KernelProbe.Finding]
         let absence: String?
     }
@@ -39,7 +40,8 @@ struct Probe: ParsableCommand {
                 findings += [probe.guestRuns(), probe.hypercallInstruction()]
             }
             return Section(
-                title: "/dev/kvm", name: .linux, identity: kernel.identity, findings: findings, absence: nil)
+                title: "/dev/kvm", name: .linux, identity: kernel.identity, claims: probe.claims(),
+                findings: findings, absence: nil)
         } catch {
             return Section(
                 title: "/dev/kvm", name: .linux, identity: nil, findings: [], absence: error.description)
@@ -75,6 +77,14 @@ struct Probe: ParsableCommand {
             let who = section.identity.map { "  \($0)" } ?? ""
             terminal.print(terminal.styled(section.title, .bold) + terminal.styled(who, .dim))
             if let absence = section.absence { terminal.paragraph(absence, indent: 6) }
+            for claim in section.claims {
+                let name = claim.capability.name ?? ""
+                terminal.hanging(
+                    "  ",
+                    "\(claim.capability.rawValue) \(name) = \(claim.value): "
+                        + terminal.styled(claim.meaning, .dim),
+                    indent: 6)
+            }
             for finding in section.findings {
                 let mark =
                     switch finding.verdict {
@@ -105,6 +115,17 @@ struct Probe: ParsableCommand {
                 ("kernel", section.identity.map { .string($0.name) } ?? .null),
                 ("host", section.identity.map { .string($0.host) } ?? .null),
                 ("absent", section.absence.map { .string($0) } ?? .null),
+                (
+                    "capabilities",
+                    .array(
+                        section.claims.map { claim in
+                            .object([
+                                ("number", .number(UInt64(claim.capability.rawValue))),
+                                ("name", .string(claim.capability.name ?? "")),
+                                ("value", .integer(Int64(claim.value))), ("meaning", .string(claim.meaning)),
+                            ])
+                        })
+                ),
                 (
                     "findings",
                     .array(

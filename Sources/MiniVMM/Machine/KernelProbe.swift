@@ -165,6 +165,38 @@ public struct KernelProbe: Sendable {
                 : "nothing is lost: that interface cannot keep contents")
     }
 
+    /// What `KVM_CHECK_EXTENSION` says on a VM, and what that would mean. A claim; the findings are the evidence.
+    public struct CapabilityClaim: Sendable {
+        public let capability: Capability
+        public let value: Int
+        public let meaning: String
+    }
+
+    private static let meanings: [(Capability, String)] = [
+        (.memslots, "memslots a VM may have; states finer than that cannot be carved"),
+        (.userMemory2, "a memslot can name a guest_memfd (6.8)"),
+        (.guestMemfd, "guest RAM can live in a guest_memfd (6.8)"),
+        (.guestMemfdFlags, "its flags: 1 = the host may mmap it, 2 = it may start shared (6.18)"),
+        (.vmTypes, "a bit for each VM type; bit 1 = software-protected, with private memory"),
+        (.memoryFaultInfo, "KVM_EXIT_MEMORY_FAULT says which page and which kind of access"),
+        (
+            .memoryAttributes,
+            "attributes a VM can set by address: 8 = private, in a second backing (6.8 to 7.3)"
+        ),
+        (.guestMemfdMemoryAttributes, "attributes a guest_memfd can set in place: 8 = private (7.4)"),
+        (.exitHypercall, "hypercalls that reach the monitor; bit 12 = KVM_HC_MAP_GPA_RANGE"),
+        (.preFaultMemory, "pages can be mapped before the guest touches them"),
+    ]
+
+    /// The capabilities that matter here, asked on a default VM. Empty if there is none to ask.
+    public func claims() -> [CapabilityClaim] {
+        guard let vm = try? kernel.createVM(.default, sharedBit: nil) else { return [] }
+        return Self.meanings.map { capability, meaning in
+            CapabilityClaim(
+                capability: capability, value: (try? vm.checkExtension(capability)) ?? 0, meaning: meaning)
+        }
+    }
+
     // MARK: what a guest can do
 
     /// Boots a few instructions and says how they ended.

@@ -1,0 +1,61 @@
+import GuestPayloads
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+@Suite("The host's view while pages change hands")
+struct HostViewTests {
+    private static func machine(on kernel: KernelUnderTest) throws -> Machine {
+        try Machine(
+            kernel: kernel.open(), configuration: MachineConfiguration(),
+            image: .flat(try #require(Catalogue.named("hang")).image), console: Console(nil))
+    }
+
+    /// A thread reads and writes a page through the host's mapping while another converts it, over and over. Each
+    /// access is whole or a typed EFAULT; nobody dies of SIGBUS, and no byte gets lost.
+    private func race(_ kernel: KernelUnderTest) throws {
+        let machine = try Self.machine(on: kernel)
+        let memory = machine.memory
+        let gpa = machine.layout.free.lowerBound
+        let page = try #require(PageRange(start: gpa, size: pageSize))
+        func convert(to state: PageState) throws {
+            try machine.converter.convert(
+                ConversionRequest(range: page, to: state, contents: .preserve), by: .host)
+        }
+        try convert(to: .shared)
+        try memory.writeWord(gpa: gpa, 0)
+        let outcomes = Collected<(done: Int, refused: Int, other: [HostAccessError])>()
+        let threads = TrapThreads()
+        threads.start {
+            var result = (done: 0, refused: 0, other: [HostAccessError]())
+            // The word counts the accesses that succeeded: each reads it and writes one more.
+            while result.done + result.refused < 20_000 {
+                do throws(HostAccessError) {
+                    let word = try memory.readWord(gpa: gpa)
+                    if word != UInt64(result.done) { break }
+                    try memory.writeWord(gpa: gpa, word + 1)
+                    result.done += 1
+                } catch {
+                    if error.errno == .badAddress { result.refused += 1 } else { result.other.append(error) }
+                }
+            }
+            outcomes.add(result)
+        }
+        for _ in 0..<300 {
+            try convert(to: .private)
+            try convert(to: .shared)
+        }
+        #expect(threads.join(seconds: 60))
+        let result = try #require(outcomes.all.first)
+        #expect(result.other.isEmpty, "\(result.other)")
+        #expect(result.done + result.refused == 20_000, "a word was lost after \(result.done)")
+        #expect(try memory.readWord(gpa: gpa) == UInt64(result.done))
+    }
+
+    @Test(.enabled(if: KernelUnderTest.trap.absence == nil, KernelUnderTest.trap.absence ?? ""))
+    func survivesConversionsOnThisMachinesKVM() throws { try race(.trap) }
+
+    @Test(.enabled(if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? ""))
+    func survivesConversionsOnTheSoftwareKernel() throws { try race(.software) }
+}
