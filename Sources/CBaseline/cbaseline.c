@@ -24,11 +24,13 @@ struct vm {
     uint64_t shared_page;  // two doors: the page that is shared now, or ~0
 };
 
-static int64_t now(void) {
+static int64_t read_clock(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
+
+static int64_t now(void) { return read_clock(CLOCK_MONOTONIC); }
 
 static int set_slot(const struct vm *v, uint32_t slot, uint64_t gpa, uint64_t size, uint64_t offset) {
     struct ckvm_userspace_memory_region2 r = {
@@ -169,13 +171,15 @@ static int loop(struct vm *v) {
     }
 }
 
-static int64_t measure_here(const struct cbaseline_guest *guest, bool creation) {
+static int64_t measure_here(const struct cbaseline_guest *guest, bool creation, int64_t *cpu) {
     struct vm v = {.guest = *guest};
     int64_t before = now();
     int64_t result = create(&v);
     if (!creation) before = now();
+    int64_t cpu_before = read_clock(CLOCK_THREAD_CPUTIME_ID);
     if (result == 0) result = loop(&v);
     int64_t elapsed = now() - before;
+    *cpu = read_clock(CLOCK_THREAD_CPUTIME_ID) - cpu_before;
     if (result < 0) elapsed = -errno;
     destroy(&v);
     return elapsed;
@@ -185,24 +189,29 @@ struct job {
     const struct cbaseline_guest *guest;
     bool creation;
     int64_t result;
+    int64_t cpu;
 };
 
 static void *work(void *argument) {
     struct job *job = argument;
-    job->result = measure_here(job->guest, job->creation);
+    job->result = measure_here(job->guest, job->creation, &job->cpu);
     return NULL;
 }
 
 // A monitor runs its vCPU on a thread of its own, so that another can end it; so does this one.
-static int64_t measure(const struct cbaseline_guest *guest, bool creation) {
+static int64_t measure(const struct cbaseline_guest *guest, bool creation, int64_t *cpu) {
     struct job job = {.guest = guest, .creation = creation};
     pthread_t thread;
     int error = pthread_create(&thread, NULL, work, &job);
     if (error) return -error;
     pthread_join(thread, NULL);
+    *cpu = job.cpu;
     return job.result;
 }
 
-int64_t cbaseline_run(const struct cbaseline_guest *guest) { return measure(guest, false); }
+int64_t cbaseline_run(const struct cbaseline_guest *guest, int64_t *cpu) { return measure(guest, false, cpu); }
 
-int64_t cbaseline_create_and_run(const struct cbaseline_guest *guest) { return measure(guest, true); }
+int64_t cbaseline_create_and_run(const struct cbaseline_guest *guest) {
+    int64_t cpu;
+    return measure(guest, true, &cpu);
+}

@@ -13,7 +13,7 @@ public struct AttributeMap: Sendable {
     /// Number of runs.
     public private(set) var runCount: Int
 
-    private static let pieceCapacity = 512
+    private static let pieceCapacity = 128
 
     /// - Parameter size: bytes, a multiple of ``pageSize``; an empty map has no state anywhere.
     public init(size: UInt64, initial: PageState) {
@@ -74,11 +74,18 @@ public struct AttributeMap: Sendable {
         let end = min(range.end, size)
         guard range.start < end else { return }
         // The entries in [start, end] go; at most one comes at each bound.
+        var low = lastRun(startingAtOrBefore: range.start)
+        let first = pieces[low.piece][low.index]
+        let startsHere = Self.start(first) == range.start
+        // Neighbours differ, so what comes before a run is the other state.
+        let before = startsHere ? Self.state(first).other : Self.state(first)
+        if !startsHere { low.index += 1 }
+        let high = lastRun(startingAtOrBefore: end)
+        let after = Self.state(pieces[high.piece][high.index])
         var new = InlinePair()
-        let before = range.start == 0 ? nil : self.state(at: range.start - 1)
-        if before != state { new.append(Self.entry(range.start, state)) }
-        if let after = self.state(at: end), after != state { new.append(Self.entry(end, after)) }
-        replaceRuns(startingIn: range.start...end, with: new)
+        if range.start == 0 || before != state { new.append(Self.entry(range.start, state)) }
+        if end < size && after != state { new.append(Self.entry(end, after)) }
+        replaceRuns(from: low, through: high, with: new)
     }
 
     // MARK: the pieces
@@ -118,11 +125,9 @@ public struct AttributeMap: Sendable {
         return Place(piece: piece, index: index)
     }
 
-    private mutating func replaceRuns(startingIn bounds: ClosedRange<UInt64>, with new: InlinePair) {
-        let low = max(0, partition(pieceStarts.count) { pieceStarts[$0] < bounds.lowerBound } - 1)
-        let lowIndex = partition(pieces[low].count) { Self.start(pieces[low][$0]) < bounds.lowerBound }
-        let high = max(low, partition(pieceStarts.count) { pieceStarts[$0] <= bounds.upperBound } - 1)
-        let highIndex = partition(pieces[high].count) { Self.start(pieces[high][$0]) <= bounds.upperBound }
+    private mutating func replaceRuns(from start: Place, through end: Place, with new: InlinePair) {
+        let (low, lowIndex) = (start.piece, start.index)
+        let (high, highIndex) = (end.piece, end.index + 1)
         let before = low == high ? pieces[low].count : pieces[low...high].reduce(0) { $0 + $1.count }
         if low == high {
             Self.splice(&pieces[low], lowIndex..<highIndex, new)
