@@ -69,7 +69,7 @@ struct Bench: ParsableCommand {
 
     private func kernelRows(_ kernel: any KVMInterface) throws -> [Row] {
         let ram: UInt64 = 16 << 20
-        let exitCount: UInt32 = 2000
+        let exitCount: UInt32 = 10000
         let faultCount: UInt32 = 250
         let bit = try min(46, kernel.supportedCPUID().physicalAddressBits - 1)
         let trace = try nullTrace(kernel)
