@@ -56,7 +56,8 @@ struct Demo: ParsableCommand {
         let milliseconds = (monotonicNanoseconds() - start) / 1_000_000
         let summary = failures == 0 ? "all as told" : "\(failures) not as told"
         terminal.print(
-            terminal.styled("\(played) acts, \(summary)", failures == 0 ? .good : .bad)
+            terminal.styled(
+                "\(played) \(played == 1 ? "act" : "acts"), \(summary)", failures == 0 ? .good : .bad)
                 + " (\(milliseconds) ms). "
                 + "Go on: minivmm list, minivmm run implicit --trace -, minivmm probe")
         if failures > 0 { throw Status.checkFailed }
