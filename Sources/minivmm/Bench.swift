@@ -72,7 +72,7 @@ struct Bench: ParsableCommand {
         let exitCount: UInt32 = 10000
         let faultCount: UInt32 = 250
         let bit = try min(46, kernel.supportedCPUID().physicalAddressBits - 1)
-        let trace = try nullTrace(kernel)
+        let trace = try fileTrace(kernel)
         var exits = Pairs()
         var traced = Pairs()
         var faults = Pairs()
@@ -143,7 +143,7 @@ struct Bench: ParsableCommand {
         }
     }
 
-    private func nullTrace(_ kernel: any KVMInterface) throws -> Trace {
+    private func fileTrace(_ kernel: any KVMInterface) throws -> Trace {
         // A file, not /dev/null: the bound is for a trace that is kept. It has no name and goes with the process.
         let path = FilePath((environment("TMPDIR") ?? "/tmp")).appending("minivmm-bench-\(getpid()).jsonl")
         let file = try FileDescriptor.open(

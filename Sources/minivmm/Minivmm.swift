@@ -27,7 +27,6 @@ struct Minivmm: ParsableCommand {
 enum Status {
     static let checkFailed = ExitCode(1)
     static let skipped = ExitCode(4)
-    static let usage = ExitCode(64)
     static let monitorFailed = ExitCode(125)
 }
 

@@ -108,7 +108,7 @@ public struct KernelProbe: Sendable {
         findings.append(guestMemfd(vm))
         let protected = try? kernel.createVM(.softwareProtected, sharedBit: nil)
         findings.append(conversionIoctl(protected ?? vm))
-        findings.append(perVMAttributes(vm))
+        findings.append(perVMAttributes())
         return findings
     }
 
@@ -153,7 +153,7 @@ public struct KernelProbe: Sendable {
                 : "the host cannot map it, so guest RAM will be an ordinary memfd")
     }
 
-    private func perVMAttributes(_ vm: any KVMVirtualMachine) -> Finding {
+    private func perVMAttributes() -> Finding {
         let bits =
             (try? (kernel.createVM(.softwareProtected, sharedBit: nil)).checkExtension(.memoryAttributes))
             ?? 0

@@ -48,9 +48,9 @@ public struct OutputBuffer: Sendable {
                 append(92)
                 append(byte)
             case 10: append("\\n")
-            case 0..<32:
+            case 0..<32, 127:
                 append("\\u00")
-                append(byte < 16 ? "0" : "1")
+                append(UInt8(48 + byte / 16))
                 append(hex: UInt64(byte & 15))
             default: append(byte)
             }

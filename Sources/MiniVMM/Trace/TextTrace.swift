@@ -122,7 +122,9 @@ public final class TextTrace: TraceSink {
         }
         mutating func text(_ key: StaticString, _ value: String) {
             begin(key)
-            if value.utf8.contains(32) { buffer.append(quoted: value) } else { buffer.append(value) }
+            // Quoted, control characters are escaped: what a guest prints does not steer the terminal from here.
+            let isPlain = value.utf8.allSatisfy { $0 > 32 && $0 != 34 && $0 != 127 }
+            if isPlain { buffer.append(value) } else { buffer.append(quoted: value) }
         }
 
         private mutating func begin(_ key: StaticString) {

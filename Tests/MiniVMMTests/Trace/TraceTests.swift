@@ -157,6 +157,14 @@ struct TraceTests {
             ])
     }
 
+    @Test func aGuestDoesNotSteerTheTerminalThroughTheTrace() throws {
+        let printed: [(TraceEvent, Actor)] =
+            [0x1b, 0x5b, 0x32, 0x4a, 0x7f, 0x0a].map { (.portOut(port: 0x3f8, size: 1, value: $0), .vcpu(0)) }
+        let lines = try lines(of: printed) { TextTrace($0) }.dropFirst()
+        #expect(lines.count == 1)
+        #expect(try #require(lines.first).contains(#"text="\u001b[2J\u007f" exits=6"#))
+    }
+
     @Test func whatCannotBeWrittenIsRemembered() throws {
         let file = try FileDescriptor.open("/dev/null", .readOnly)
         defer { try? file.close() }

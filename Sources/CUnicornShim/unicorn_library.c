@@ -1,0 +1,40 @@
+#include "unicorn_library.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+const struct cuc_library *cuc_library_open(const char *name, uint32_t *version) {
+    void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+    if (handle == NULL) return NULL;
+    struct cuc_library *library = calloc(1, sizeof *library);
+    if (library == NULL) return NULL;
+    bool complete = true;
+#define FIND(function) complete &= (*(void **)&library->function = dlsym(handle, #function)) != NULL
+    FIND(uc_version);
+    FIND(uc_open);
+    FIND(uc_close);
+    FIND(uc_reg_read);
+    FIND(uc_reg_write);
+    FIND(uc_mem_read);
+    FIND(uc_mem_write);
+    FIND(uc_mem_map_ptr);
+    FIND(uc_mem_unmap);
+    FIND(uc_emu_start);
+    FIND(uc_emu_stop);
+    FIND(uc_hook_add);
+    FIND(uc_ctl);
+    FIND(uc_context_alloc);
+    FIND(uc_context_save);
+    FIND(uc_context_restore);
+    FIND(uc_context_free);
+#undef FIND
+    if (complete) {
+        unsigned major = 0, minor = 0;
+        unsigned whole = library->uc_version(&major, &minor);
+        *version = library->version = (whole >> 24) << 16 | (whole >> 16 & 0xff) << 8 | (whole >> 8 & 0xff);
+        if (library->version >> 16 == 2) return library;
+    }
+    free(library);
+    dlclose(handle);
+    return NULL;
+}

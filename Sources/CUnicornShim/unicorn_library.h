@@ -1,0 +1,70 @@
+// Unicorn's interface, declared from its documentation: what unicorn_library.c finds and unicorn_shim.c calls.
+#ifndef UNICORN_LIBRARY_H
+#define UNICORN_LIBRARY_H
+
+#include "unicorn_shim.h"
+
+enum { UC_ARCH_X86 = 4, UC_MODE_64 = 8, UC_ERR_OK = 0 };
+enum { UC_PROT_READ = 1, UC_PROT_WRITE = 2, UC_PROT_EXEC = 4 };
+enum {
+    UC_HOOK_INTR = 1 << 0,
+    UC_HOOK_CODE = 1 << 2,
+    UC_HOOK_MEM_INVALID = 0x3f << 4,  // unmapped and protected; read, write and fetch
+    UC_HOOK_MEM_READ = 1 << 10,
+    UC_HOOK_MEM_WRITE = 1 << 11,
+    UC_HOOK_INSN_INVALID = 1 << 14,
+};
+enum {
+    UC_MEM_READ = 16,
+    UC_MEM_WRITE = 17,
+    UC_MEM_WRITE_UNMAPPED = 20,
+    UC_MEM_FETCH_UNMAPPED = 21,
+    UC_MEM_WRITE_PROT = 22,
+    UC_MEM_FETCH_PROT = 24,
+};
+enum { UC_CTL_WRITE_TB_REMOVE_CACHE = 0x48000009 };
+enum {
+    UC_X86_REG_EFLAGS = 25,
+    UC_X86_REG_RIP = 41,
+    UC_X86_REG_CR0 = 50,
+    UC_X86_REG_CR4 = 54,
+    UC_X86_REG_IDTR = 242,
+    UC_X86_REG_GDTR = 243,
+    UC_X86_REG_FS_BASE = 250,
+    UC_X86_REG_GS_BASE = 251,
+};
+static const int general_registers[CUC_REGISTERS] __attribute__((unused)) = {
+    35, 37, 38, 40, 43, 39, 44, 36,          // RAX RBX RCX RDX RSI RDI RSP RBP
+    106, 107, 108, 109, 110, 111, 112, 113,  // R8 to R15
+    UC_X86_REG_RIP, UC_X86_REG_EFLAGS,
+};
+struct table_register {
+    uint16_t selector;
+    uint64_t base;
+    uint32_t limit, flags;
+};
+
+typedef struct uc_engine uc_engine;
+typedef struct uc_context uc_context;
+struct cuc_library {
+    uint32_t version;
+    unsigned (*uc_version)(unsigned *, unsigned *);
+    int (*uc_open)(int, int, uc_engine **);
+    int (*uc_close)(uc_engine *);
+    int (*uc_reg_read)(uc_engine *, int, void *);
+    int (*uc_reg_write)(uc_engine *, int, const void *);
+    int (*uc_mem_read)(uc_engine *, uint64_t, void *, size_t);
+    int (*uc_mem_write)(uc_engine *, uint64_t, const void *, size_t);
+    int (*uc_mem_map_ptr)(uc_engine *, uint64_t, size_t, uint32_t, void *);
+    int (*uc_mem_unmap)(uc_engine *, uint64_t, size_t);
+    int (*uc_emu_start)(uc_engine *, uint64_t, uint64_t, uint64_t, size_t);
+    int (*uc_emu_stop)(uc_engine *);
+    int (*uc_hook_add)(uc_engine *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
+    int (*uc_ctl)(uc_engine *, int, ...);
+    int (*uc_context_alloc)(uc_engine *, uc_context **);
+    int (*uc_context_save)(uc_engine *, uc_context *);
+    int (*uc_context_restore)(uc_engine *, uc_context *);
+    int (*uc_context_free)(uc_context *);
+};
+
+#endif
