@@ -7,7 +7,12 @@ public import SystemPackage
 public final class SoftGuestMemfd: KVMGuestMemfd {
     let file: GuestFile
 
-    init(_ file: GuestFile) { self.file = file }
+    init(_ file: GuestFile) {
+        self.file = file
+        file.noteOpened()
+    }
+
+    deinit { file.model.look { file.noteClosed() } }
 
     public var descriptor: Int32 { file.descriptor }
     public var size: UInt64 { file.size }
@@ -71,7 +76,10 @@ public final class SoftHostMapping: HostMapping {
         fileOffset = offset
         self.length = length
         self.mapping = mapping
+        file.noteOpened()
     }
+
+    deinit { file.model.look { file.noteClosed() } }
 
     public var address: UInt64 { mapping.address }
 
