@@ -34,8 +34,8 @@ extension KernelName {
     func open(_ needs: KernelNeeds) throws(KernelError) -> ChosenKernel {
         switch self {
         case .linux:
-            let linux = try Self.linux()
-            return ChosenKernel(kernel: linux, name: .linux, reason: "asked for")
+            return ChosenKernel(
+                kernel: Self.withDoors(needs.doors, try Self.linux()), name: .linux, reason: "asked for")
         case .memslotTrap:
             return ChosenKernel(
                 kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
@@ -52,12 +52,12 @@ extension KernelName {
             return try soft(needs, instead: error)
         }
         let failure = KernelProbe(linux).conversionFailure()
-        if failure == nil, needs.doors == .one {
-            return ChosenKernel(kernel: linux, name: .linux, reason: "/dev/kvm converts in place")
+        guard let failure else {
+            return ChosenKernel(
+                kernel: Self.withDoors(needs.doors, linux), name: .linux,
+                reason: "/dev/kvm converts in place")
         }
-        let because =
-            failure.map { "/dev/kvm cannot convert in place (\($0.call): \($0.errno.name))" }
-            ?? "the guest wants two doors, which /dev/kvm cannot tell apart"
+        let because = "/dev/kvm cannot convert in place (\(failure.call): \(failure.errno.name))"
         do throws(KernelError) {
             let trap = try trap(over: linux)
             if let failure = KernelProbe(trap).conversionFailure() {
@@ -87,6 +87,11 @@ extension KernelName {
         } catch {
             throw KernelError(description: error.description)
         }
+    }
+
+    /// The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel still converts.
+    private static func withDoors(_ doors: Doors, _ linux: LinuxKVM) -> any KVMInterface {
+        doors == .two ? MemslotTrapKVM(doorsOver: linux) : linux
     }
 
     private static func trap(over linux: LinuxKVM) throws(KernelError) -> any KVMInterface {

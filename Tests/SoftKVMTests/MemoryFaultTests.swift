@@ -69,7 +69,8 @@ struct MemoryFaultTests {
     @Test func aSlotWhoseFileIsClosedIsNothingButFaults() throws {
         let guest = try Guest(Self.writeThenRead)
         let other: UInt64 = 1 << 30
-        var file: (any KVMGuestMemfd)? = try guest.model.vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap])
+        var file: (any KVMGuestMemfd)?
+        file = try guest.model.vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap])
         try guest.model.vm.setUserMemoryRegion2(slot(try #require(file), id: 1, gpa: other))
         try guest.change {
             $0.rdi = other + 0x10

@@ -13,12 +13,14 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
     case software
     /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
     case trapOverSoftware
+    /// Two doors made of memslots over a software kernel that converts by itself.
+    case doorsOverSoftware
 
     /// Why it cannot be had here; nil if it can.
     var absence: Comment? {
         switch self {
         case .trap: return TrapHost.canTrap ? nil : TrapHost.reason
-        case .software, .trapOverSoftware:
+        case .software, .trapOverSoftware, .doorsOverSoftware:
             if case .missing(let message) = SoftKVM().engineStatus { return Comment(rawValue: message) }
             return nil
         }
@@ -29,11 +31,12 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
         case .software: SoftKVM()
         case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
+        case .doorsOverSoftware: MemslotTrapKVM(doorsOver: SoftKVM())
         }
     }
 
     /// VMMCALL returns and reaches the monitor.
-    var hypercallInstruction: Bool { self == .software }
+    var hypercallInstruction: Bool { self == .software || self == .doorsOverSoftware }
 }
 
 /// The catalogue's guests: one body, every kernel at hand.
@@ -86,6 +89,10 @@ struct PayloadTests {
     @Test(software, arguments: Catalogue.all) func onMemslotsOverTheSoftwareKernel(_ payload: Payload) throws
     {
         try endsAsTheCatalogueSays(payload, on: .trapOverSoftware)
+    }
+
+    @Test(software, arguments: Catalogue.all) func onDoorsOverTheSoftwareKernel(_ payload: Payload) throws {
+        try endsAsTheCatalogueSays(payload, on: .doorsOverSoftware)
     }
 
     @Test(trap, arguments: [2, 3, 7, 64]) func severalRegionsAreOneRAM(regions: Int) throws {
