@@ -1,43 +1,8 @@
 import GuestPayloads
-import SoftKVM
 import SystemPackage
 import Testing
 
 @testable import MiniVMM
-
-/// A kernel that the payloads run on.
-enum KernelUnderTest: String, CaseIterable, Sendable {
-    /// This machine's /dev/kvm, with memslots carved.
-    case trap
-    /// KVM in user space.
-    case software
-    /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
-    case trapOverSoftware
-    /// Two doors made of memslots over a software kernel that converts by itself.
-    case doorsOverSoftware
-
-    /// Why it cannot be had here; nil if it can.
-    var absence: Comment? {
-        switch self {
-        case .trap: return TrapHost.canTrap ? nil : TrapHost.reason
-        case .software, .trapOverSoftware, .doorsOverSoftware:
-            if case .missing(let message) = SoftKVM().engineStatus { return Comment(rawValue: message) }
-            return nil
-        }
-    }
-
-    func open() throws -> any KVMInterface {
-        switch self {
-        case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
-        case .software: SoftKVM()
-        case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
-        case .doorsOverSoftware: MemslotTrapKVM(doorsOver: SoftKVM())
-        }
-    }
-
-    /// VMMCALL returns and reaches the monitor.
-    var hypercallInstruction: Bool { self == .software || self == .doorsOverSoftware }
-}
 
 /// The catalogue's guests: one body, every kernel at hand.
 @Suite("Payloads", .serialized)
@@ -55,11 +20,12 @@ struct PayloadTests {
         configuration.hypercallInstruction = kernel.hypercallInstruction
         change(&configuration)
         return try Machine(
-            kernel: kernel.open(), configuration: configuration, image: try .flat(payload.image),
+            kernel: kernel.required(doors: configuration.doors), configuration: configuration,
+            image: try .flat(payload.image),
             console: console)
     }
 
-    private func endsAsTheCatalogueSays(_ payload: Payload, on kernel: KernelUnderTest) throws {
+    private func expectEnd(of payload: Payload, on kernel: KernelUnderTest) throws {
         let console = Console(nil, keeps: true)
         let machine = try machine(payload, console, on: kernel)
         let limit: UInt64 = payload.ending == .timeLimit ? 200_000_000 : 60_000_000_000
@@ -73,47 +39,37 @@ struct PayloadTests {
         }
     }
 
-    private static let trap = ConditionTrait.enabled(
-        if: KernelUnderTest.trap.absence == nil, KernelUnderTest.trap.absence ?? "")
-    private static let software = ConditionTrait.enabled(
-        if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? "")
-
-    @Test(trap, arguments: Catalogue.all) func onThisMachinesKVM(_ payload: Payload) throws {
-        try endsAsTheCatalogueSays(payload, on: .trap)
+    @Test(arguments: Catalogue.all, KernelUnderTest.allCases)
+    func endsAsTheCatalogueSays(_ payload: Payload, on kernel: KernelUnderTest) throws {
+        try expectEnd(of: payload, on: kernel)
     }
 
-    @Test(software, arguments: Catalogue.all) func onTheSoftwareKernel(_ payload: Payload) throws {
-        try endsAsTheCatalogueSays(payload, on: .software)
-    }
-
-    @Test(software, arguments: Catalogue.all) func onMemslotsOverTheSoftwareKernel(_ payload: Payload) throws
-    {
-        try endsAsTheCatalogueSays(payload, on: .trapOverSoftware)
-    }
-
-    @Test(software, arguments: Catalogue.all) func onDoorsOverTheSoftwareKernel(_ payload: Payload) throws {
-        try endsAsTheCatalogueSays(payload, on: .doorsOverSoftware)
-    }
-
-    @Test(trap, arguments: [2, 3, 7, 64]) func severalRegionsAreOneRAM(regions: Int) throws {
+    @Test(arguments: [2, 3, 7, 64], [KernelUnderTest.inPlace, .trap])
+    func severalRegionsAreOneRAM(regions: Int, on kernel: KernelUnderTest) throws {
         for name in ["explicit", "implicit", "sweep"] {
             let console = Console(nil, keeps: true)
-            let machine = try machine(try #require(Catalogue.named(name)), console) { $0.regions = regions }
+            let machine = try machine(
+                try #require(Catalogue.named(name)), console, on: kernel
+            ) { $0.regions = regions }
             let outcome = machine.run(timeout: 30_000_000_000)
             #expect(outcome.exitStatus == 0, "\(name): \(outcome)\n\(console.text)")
         }
     }
 
-    @Test(trap) func sixteenVCPUsConvertAtTheSameTime() throws {
+    @Test(arguments: [KernelUnderTest.inPlace, .trap])
+    func sixteenVCPUsConvertAtTheSameTime(on kernel: KernelUnderTest) throws {
         let console = Console(nil, keeps: true)
-        let machine = try machine(try #require(Catalogue.named("smp")), console) { $0.vcpus = 16 }
+        let machine = try machine(
+            try #require(Catalogue.named("smp")), console, on: kernel
+        ) { $0.vcpus = 16 }
         let outcome = machine.run(timeout: 60_000_000_000)
         #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
     }
 
-    @Test(trap) func stopFromAnotherThreadEndsAGuestThatNeverLeaves() throws {
+    @Test(arguments: [KernelUnderTest.inPlace, .trap])
+    func stopFromAnotherThreadEndsAGuestThatNeverLeaves(on kernel: KernelUnderTest) throws {
         for vcpus in [1, 4] {
-            let machine = try machine(try #require(Catalogue.named("hang"))) { $0.vcpus = vcpus }
+            let machine = try machine(try #require(Catalogue.named("hang")), on: kernel) { $0.vcpus = vcpus }
             let threads = TrapThreads()
             let outcomes = Collected<Outcome>()
             threads.start { outcomes.add(machine.run(timeout: 20_000_000_000)) }

@@ -1,0 +1,66 @@
+import SoftKVM
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+/// A kernel that a test runs on.
+enum KernelUnderTest: String, CaseIterable, Sendable {
+    /// This machine's /dev/kvm, which converts in place.
+    case inPlace
+    /// This machine's /dev/kvm, with memslots carved.
+    case trap
+    /// KVM in user space.
+    case software
+    /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
+    case trapOverSoftware
+    /// Two doors made of memslots over a software kernel that converts by itself.
+    case doorsOverSoftware
+
+    /// Why it cannot be had here; nil if it can.
+    var absence: Comment? {
+        switch self {
+        case .inPlace: Self.conversionFailure
+        case .trap: TrapHost.canTrap ? nil : TrapHost.reason
+        case .software, .trapOverSoftware, .doorsOverSoftware:
+            if case .missing(let message) = SoftKVM().engineStatus { Comment(rawValue: message) } else { nil }
+        }
+    }
+
+    private static let conversionFailure: Comment? = {
+        guard let kvm = TrapHost.kvm else { return "no /dev/kvm" }
+        return KernelProbe(kvm).conversionFailure().map {
+            "/dev/kvm cannot convert in place (\($0.call): \($0.errno.name))"
+        }
+    }()
+
+    func open(doors: Doors = .one) throws -> any KVMInterface {
+        switch self {
+        case .inPlace:
+            doors == .one
+                ? try #require(TrapHost.kvm) : MemslotTrapKVM(doorsOver: try #require(TrapHost.kvm))
+        case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
+        case .software: SoftKVM()
+        case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
+        case .doorsOverSoftware: MemslotTrapKVM(doorsOver: SoftKVM())
+        }
+    }
+
+    /// The kernel, or the end of the test with the reason why there is none.
+    func required(doors: Doors = .one) throws -> any KVMInterface {
+        if let absence { try Test.cancel(absence) }
+        return try open(doors: doors)
+    }
+
+    /// VMMCALL returns and reaches the monitor.
+    var hypercallInstruction: Bool {
+        switch self {
+        case .software, .doorsOverSoftware: true
+        case .trap, .trapOverSoftware: false
+        case .inPlace: Self.hasHypercall
+        }
+    }
+
+    private static let hasHypercall: Bool =
+        TrapHost.kvm.map { KernelProbe($0).hypercallInstruction().verdict == .yes } ?? false
+}
