@@ -12,7 +12,7 @@ die() {
     shift
     say "$1"
     shift
-    [[ $# -eq 0 ]] || printf '  %s\n' "$@" >&2
+    [[ $# -eq 0 ]] || printf '%s\n' "$@" | sed 's/^/  /' >&2
     exit "$status"
 }
 

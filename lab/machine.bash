@@ -28,7 +28,7 @@ compose_machine() {
 
 # The readers of the serial ports end when QEMU does. The kernel's log is kept, and shown from the command's start on.
 start_readers() {
-    local -a filter=(-u -e 's/\r//g' -e "w $work/log")
+    local -a filter=(-u -e 's/\r//g' -e "w $work/log" -e '/reboot: Restarting system$/d')
     [[ -n $verbose ]] || filter+=(-e '0,/lab: the command starts$/d')
     [[ -z $interactive ]] || filter+=(-e 's/$/\r/')
     mkfifo "$work"/{events,console,out,err}
@@ -62,7 +62,8 @@ stop_qemu() {
 }
 
 # Reads events until the command has ended or cannot any more. Sets `phase` to how far it came (boot, init, command) and
-# `ended` to status, lacks, gone (QEMU), time, silence or closed (our standard output); `detail` to a status or sentence.
+# `ended` to status, lacks, gone (QEMU), time, silence, halted or closed (our standard output); `detail` to a status or a
+# sentence.
 follow_events() {
     local part line=''
     phase=boot ended='' detail=''
@@ -87,6 +88,8 @@ follow_events() {
             ended=time
         elif [[ $phase == boot && ! -s $work/log && $((SECONDS - started)) -ge $silence_limit ]]; then
             ended=silence
+        elif [[ $phase == boot ]] && grep -q -e '-- System halted' "$work/log"; then
+            ended=halted # what the decompressor says of a damaged kernel
         elif [[ -z $interactive ]] && ! kill -0 "$out_pid" 2>/dev/null; then
             ended=closed
         fi
@@ -185,7 +188,7 @@ run_machine() {
     case $ended in
         status) exit "$detail" ;;
         lacks) die 70 "this kernel lacks something: $detail" ;;
-        gone) explain_end "$qemu_status" ;;
+        gone | halted) explain_end "$qemu_status" ;;
         silence) no_console "$silence_limit" ;;
         closed)
             [[ $out_status == 141 ]] || die 73 "standard output cannot be written"

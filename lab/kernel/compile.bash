@@ -17,8 +17,8 @@ apply_patches() {
     for patch in "${patches[@]}"; do
         log=$(LC_ALL=C patch -d "$1" -p1 --dry-run --force <"$patch" 2>&1) ||
             die 75 "${patch##*/} does not apply to $source_package $source_version:" \
-                "$(grep -E '^(patching|Hunk .* FAILED|can.t find|.*malformed|.*garbage|[0-9]+ out of)' <<<"$log" |
-                    grep -B1 -E 'FAILED|find|malformed|garbage|out of' | tail -n 6)" \
+                "$(grep -E '^(checking|Hunk .* FAILED|can.t find|No file to patch|.*malformed|.*garbage)' <<<"$log" |
+                    grep -B1 -E 'FAILED|find|No file|malformed|garbage' | tail -n 6)" \
                 "--no-patch builds without."
         patch -d "$1" -p1 --force --silent <"$patch"
         applied+=("${patch##*/}")
