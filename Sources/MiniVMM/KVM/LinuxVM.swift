@@ -63,8 +63,6 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
     public var descriptor: Int32 { file.rawValue }
 
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        // A struct that comes back from a failed call carries its error_offset, which RFC v2 refuses.
-        request.error_offset = 0
         try ioctl(file, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
     }
 
