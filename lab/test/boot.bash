@@ -35,14 +35,12 @@ head -c $(($(stat -c %s "$kernel") / 2)) "$kernel" >"$scratch/half"
 
 # A PATH with everything but what is named.
 path_without() {
-    local directory=$scratch/path file name
+    local directory=$scratch/path
     rm -rf "$directory"
     mkdir "$directory"
-    for file in /usr/local/bin/* /usr/bin/* /bin/* /usr/sbin/* /sbin/*; do
-        name=${file##*/}
-        case " $* " in *" $name "*) continue ;; esac
-        [[ ! -x $file || -e $directory/$name ]] || ln -s "$file" "$directory/$name"
-    done
+    # The first of a name is taken, as on the PATH; ln complains of the others.
+    ln -s -t "$directory" /usr/local/bin/* /usr/bin/* /bin/* /usr/sbin/* /sbin/* 2>/dev/null || true
+    (cd "$directory" && rm -f "$@")
     printf '%s\n' "$directory"
 }
 missing_program() {
@@ -211,14 +209,20 @@ takes_kernel_down() {
 t "a command that takes the kernel down" takes_kernel_down
 t "a command that restarts the machine" expect 125 'no status came back' "${boot[@]}" -- reboot -f
 
-ended_by() { # SIGNAL STATUS
-    local pid status=0 waited
+# Starts a command that does not end and waits until it runs; sets `pid`.
+start_and_wait() {
+    local waited
     "${boot[@]}" -- sh -c 'echo up; sleep 1000' >"$out" 2>"$err" </dev/null &
     pid=$!
     for ((waited = 0; waited < 1200; waited++)); do
-        [[ ! -s $out ]] || break
+        [[ ! -s $out ]] || return 0
         sleep 0.1
     done
+    fail "the command did not start" "$(tail -n 8 "$err")"
+}
+ended_by() { # SIGNAL STATUS
+    local pid status=0
+    start_and_wait
     kill "-$1" "$pid"
     wait "$pid" || status=$?
     same "$status" "$2"
@@ -226,15 +230,11 @@ ended_by() { # SIGNAL STATUS
 t "ended by TERM" ended_by TERM 143
 t "ended by HUP" ended_by HUP 129
 killed_outright() {
-    local pid waited
-    "${boot[@]}" -- sh -c 'echo up; sleep 1000' >"$out" 2>"$err" </dev/null &
-    pid=$!
-    for ((waited = 0; waited < 1200; waited++)); do
-        [[ ! -s $out ]] || break
-        sleep 0.1
-    done
+    local pid status=0
+    start_and_wait
     kill -KILL "$pid"
-    wait "$pid" || true
+    { wait "$pid" || status=$?; } 2>/dev/null
+    same "$status" 137
     sleep 2
     rm -rf "$TMPDIR"/minivmm-lab.* # nobody is left to do it
 }
