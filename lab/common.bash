@@ -49,9 +49,9 @@ need_installed() {
     [[ ${#packages[@]} -gt 0 ]] || return 0
     if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
         say "installing ${packages[*]}"
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null 2>&1 ||
-            { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}"; } \
-                >/dev/null || true
+        local -a install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+        "${install[@]}" "${packages[@]}" >/dev/null 2>&1 ||
+            { apt-get update -qq && "${install[@]}" "${packages[@]}"; } >/dev/null || true
     fi
     for item; do
         present "${item%:*}" ||

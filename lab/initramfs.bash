@@ -44,7 +44,9 @@ copy_libraries() {
 }
 
 # The Unicorn engine, which minivmm opens at run time where there is one.
-unicorn_library() { { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | sed -n 's/.*libunicorn\.so\.2.* => //p' | head -1; }
+unicorn_library() {
+    { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | sed -n 's/.*libunicorn\.so\.2.* => //p' | head -1
+}
 
 # initramfs_base MINIVMM: the path of the base that has this minivmm ('' for none), from the cache or made.
 initramfs_base() {
@@ -95,7 +97,8 @@ initramfs_base() {
     printf '%s\n' "$base"
 }
 
-# place ROOT HOSTPATH[:INSIDE]: copies a file or directory; INSIDE is relative to /lab and the file's own name by default.
+# place ROOT HOSTPATH[:INSIDE]: copies a file or directory; INSIDE is relative to /lab, and the file's own name by
+# default.
 place() {
     local root=$1 from=$2 inside=
     if [[ ! -e $from && $from == *:* ]]; then
@@ -120,6 +123,9 @@ place() {
 
 # quoted WORD…: the words for a POSIX shell to read back, every byte as it was.
 quoted() {
-    local LC_ALL=C word
-    for word; do printf " '%s'" "${word//\'/\'\\\'\'}"; done
+    local LC_ALL=C word gap=''
+    for word; do
+        printf "%s'%s'" "$gap" "${word//\'/\'\\\'\'}"
+        gap=' '
+    done
 }

@@ -55,15 +55,15 @@ start_qemu() {
     exec {events}<"$work/events"
 }
 
+# The shell would say on standard error that it was killed.
 stop_qemu() {
-    kill -KILL "$qemu_pid" 2>/dev/null || true
-    wait "$qemu_pid" || true
+    { kill -KILL "$qemu_pid" && wait "$qemu_pid"; } 2>/dev/null || true
     qemu_pid=''
 }
 
-# Reads events until the command has ended or cannot any more. Sets `phase` to how far it came (boot, init, command) and
-# `ended` to status, lacks, gone (QEMU), time, silence, halted or closed (our standard output); `detail` to a status or a
-# sentence.
+# Reads events until the command has ended or cannot any more. Sets `phase` to how far it came (boot, init, command),
+# `ended` to status, lacks, gone (QEMU), time, silence, halted or closed (our standard output), and `detail` to the
+# status or what is lacking.
 follow_events() {
     local part line=''
     phase=boot ended='' detail=''
@@ -120,7 +120,8 @@ kernel_lines() {
 
 no_console() {
     die 70 "the kernel printed nothing on the serial console for $1 s:" \
-        "it needs CONFIG_SERIAL_8250_CONSOLE and CONFIG_PRINTK, or it hangs before its console is there."
+        "it needs CONFIG_SERIAL_8250_CONSOLE and CONFIG_PRINTK, or it is damaged or hangs before its console is there" \
+        "(with CONFIG_EARLY_PRINTK it would say more)."
 }
 
 # What a boot that ended in a panic usually lacked; prints a sentence, or nothing.
@@ -133,7 +134,7 @@ lacking() {
         echo "it could not unpack the initramfs; more --memory may help"
     elif grep -qE 'Failed to execute /init \(error -8\)|Requested init /init failed \(error -8\)' "$work/log"; then
         echo "it cannot run scripts and programs: it needs CONFIG_BINFMT_SCRIPT and CONFIG_BINFMT_ELF"
-    elif grep -qE 'check access for rdinit=/init failed|Unable to mount root fs|No working init found' "$work/log"; then
+    elif grep -qE 'rdinit=/init failed|Unable to mount root fs|No working init found' "$work/log"; then
         echo "no initramfs support: it needs CONFIG_BLK_DEV_INITRD"
     fi
 }

@@ -94,7 +94,8 @@ find_source() {
 fetch_source() {
     local log
     mkdir "$1/package" "$1/source"
-    log=$(cd "$1/package" && LC_ALL=C apt-get "${apt_options[@]}" -q download "$source_package=$source_version" 2>&1) ||
+    log=$(cd "$1/package" &&
+        LC_ALL=C apt-get "${apt_options[@]}" -q download "$source_package=$source_version" 2>&1) ||
         die 71 "$source_package $source_version cannot be downloaded:" "$(tail -n 3 <<<"$log")"
     dpkg-deb -x "$1"/package/*.deb "$1/package/x" &&
         tar -x -f "$1"/package/x/usr/src/linux-source-*.tar.xz -C "$1/source" --strip-components=1 ||

@@ -24,7 +24,8 @@ t "half a bzImage" expect 65 'is cut short' "${boot_plain[@]}" --kernel "$scratc
 t "a file to copy that is not there" expect 66 'there is no /nowhere' "${boot[@]}" --file /nowhere:x -- true
 t "a file to copy below a mount" expect 64 'below a mount' "${boot[@]}" --file /bin/bash:/proc/bash -- true
 t "a file to copy outside of the root" expect 64 '[.][.] in the place' "${boot[@]}" --file /bin/bash:../bash -- true
-t "a minivmm that is not there" expect 66 'there is no /nowhere' "$lab_dir/boot" --kernel "$kernel" --minivmm /nowhere -- true
+t "a minivmm that is not there" expect 66 'there is no /nowhere' \
+    "$lab_dir/boot" --kernel "$kernel" --minivmm /nowhere -- true
 t "--out to a file" expect 73 'cannot write to' "${boot[@]}" --out "$lab_dir/init" -- true
 
 : >"$scratch/empty"
@@ -35,14 +36,12 @@ head -c $(($(stat -c %s "$kernel") / 2)) "$kernel" >"$scratch/half"
 
 # A PATH with everything but what is named.
 path_without() {
-    local directory=$scratch/path file name
+    local directory=$scratch/path
     rm -rf "$directory"
     mkdir "$directory"
-    for file in /usr/local/bin/* /usr/bin/* /bin/* /usr/sbin/* /sbin/*; do
-        name=${file##*/}
-        case " $* " in *" $name "*) continue ;; esac
-        [[ ! -x $file || -e $directory/$name ]] || ln -s "$file" "$directory/$name"
-    done
+    # The first of a name is taken, as on the PATH; ln complains of the others.
+    ln -s -t "$directory" /usr/local/bin/* /usr/bin/* /bin/* /usr/sbin/* /sbin/* 2>/dev/null || true
+    (cd "$directory" && rm -f "$@")
     printf '%s\n' "$directory"
 }
 missing_program() {
@@ -83,9 +82,11 @@ t "a kernel that hangs in its boot" with_fake_qemu 124 'Booting somehow' \
 
 damaged_kernel() {
     cp "$kernel" "$scratch/damaged"
-    dd if=/dev/zero of="$scratch/damaged" bs=4096 seek=$(($(stat -c %s "$kernel") / 8192)) count=64 conv=notrunc status=none
-    run "${boot_plain[@]}" --kernel "$scratch/damaged" --timeout 60 -- true
-    case $got in 124 | 125) ;; *) fail "status $got" "$(tail -n 8 "$err")" ;; esac
+    dd if=/dev/zero of="$scratch/damaged" bs=4096 seek=$(($(stat -c %s "$kernel") / 8192)) count=64 conv=notrunc \
+        status=none
+    run "${boot_plain[@]}" --kernel "$scratch/damaged" --timeout 30 -- true
+    # 70 where it cannot say so: the decompressor's messages take CONFIG_EARLY_PRINTK.
+    case $got in 70 | 124 | 125) ;; *) fail "status $got" "$(tail -n 8 "$err")" ;; esac
     wants "$got" 'kernel'
 }
 t "a bzImage with a damaged middle" damaged_kernel
@@ -120,7 +121,7 @@ output_is_exact() {
     wants 0 ''
     cmp "$scratch/data" "$out" || fail "standard output changed"
     # Standard error may have the kernel's warnings and the lab's notes as well.
-    cmp -n 120000 "$scratch/data" <(tail -c 120000 "$err") || grep -q 'lab/boot: note' "$err" || fail "standard error changed"
+    cmp "$scratch/data" <(tail -c 120000 "$err") || grep -qa '^\[' "$err" || fail "standard error changed"
 }
 t "binary output, NULs, a long line, both outputs at once" output_is_exact
 
@@ -162,8 +163,8 @@ files_arrive() {
     mkdir -p "$scratch/directory/inner"
     echo inner >"$scratch/directory/inner/file"
     echo 'a b' >"$scratch/with space"
-    run "${boot[@]}" --file "$scratch/directory" --file "$scratch/with space:sub/new name" --file "$(command -v bash):/bin/bash" \
-        -- bash -c 'cat directory/inner/file "sub/new name"; echo ${BASH_VERSION:+bash}; pwd'
+    run "${boot[@]}" --file "$scratch/directory" --file "$scratch/with space:sub/new name" \
+        --file "$(command -v bash):/bin/bash" -- bash -c 'cat directory/inner/file "sub/new name"; echo ${BASH_VERSION:+bash}; pwd'
     wants 0 ''
     same "$(cat "$out")" $'inner\na b\nbash\n/lab'
 }
@@ -211,14 +212,20 @@ takes_kernel_down() {
 t "a command that takes the kernel down" takes_kernel_down
 t "a command that restarts the machine" expect 125 'no status came back' "${boot[@]}" -- reboot -f
 
-ended_by() { # SIGNAL STATUS
-    local pid status=0 waited
+# Starts a command that does not end and waits until it runs; sets `pid`.
+start_and_wait() {
+    local waited
     "${boot[@]}" -- sh -c 'echo up; sleep 1000' >"$out" 2>"$err" </dev/null &
     pid=$!
     for ((waited = 0; waited < 1200; waited++)); do
-        [[ ! -s $out ]] || break
+        [[ ! -s $out ]] || return 0
         sleep 0.1
     done
+    fail "the command did not start" "$(tail -n 8 "$err")"
+}
+ended_by() { # SIGNAL STATUS
+    local pid status=0
+    start_and_wait
     kill "-$1" "$pid"
     wait "$pid" || status=$?
     same "$status" "$2"
@@ -226,15 +233,11 @@ ended_by() { # SIGNAL STATUS
 t "ended by TERM" ended_by TERM 143
 t "ended by HUP" ended_by HUP 129
 killed_outright() {
-    local pid waited
-    "${boot[@]}" -- sh -c 'echo up; sleep 1000' >"$out" 2>"$err" </dev/null &
-    pid=$!
-    for ((waited = 0; waited < 1200; waited++)); do
-        [[ ! -s $out ]] || break
-        sleep 0.1
-    done
+    local pid status=0
+    start_and_wait
     kill -KILL "$pid"
-    wait "$pid" || true
+    { wait "$pid" || status=$?; } 2>/dev/null
+    same "$status" 137
     sleep 2
     rm -rf "$TMPDIR"/minivmm-lab.* # nobody is left to do it
 }

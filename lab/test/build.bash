@@ -37,8 +37,8 @@ toy_lab() {
     kernels=$XDG_CACHE_HOME/minivmm/kernels
 }
 toy_patch() { # FILE LINE: changes the toy's line 2 from LINE
-    printf '%s\n' '--- a/virt/kvm/guest_memfd.c' '+++ b/virt/kvm/guest_memfd.c' '@@ -1,3 +1,3 @@' ' one' "-$2" '+patched' \
-        ' three' >"$scratch/lab/kernel/$1.patch"
+    printf '%s\n' '--- a/virt/kvm/guest_memfd.c' '+++ b/virt/kvm/guest_memfd.c' '@@ -1,3 +1,3 @@' \
+        ' one' "-$2" '+patched' ' three' >"$scratch/lab/kernel/$1.patch"
 }
 
 # archive_with VERSION…: an archive that offers linux-source-VERSION, known to apt as the machine's own.
@@ -51,7 +51,8 @@ archive_with() {
         rm -rf "$package"
         mkdir -p "$package/DEBIAN" "$package/usr/src"
         [[ -d $scratch/toy ]] || toy_tree "$scratch/toy"
-        tar -C "$scratch" -cJf "$package/usr/src/linux-source-$version.tar.xz" --transform "s|^toy|linux-source-$version|" toy
+        tar -C "$scratch" -cJf "$package/usr/src/linux-source-$version.tar.xz" \
+            --transform "s|^toy|linux-source-$version|" toy
         printf '%s\n' "Package: linux-source-$version" "Version: $version.1-1" 'Architecture: all' \
             'Maintainer: nobody <nobody@example.org>' 'Description: toy' >"$package/DEBIAN/control"
         file=linux-source-$version.deb
