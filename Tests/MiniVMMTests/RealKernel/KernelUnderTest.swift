@@ -1,3 +1,4 @@
+import Foundation
 import SoftKVM
 import SystemPackage
 import Testing
@@ -17,9 +18,15 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
     /// Two doors made of memslots over a software kernel that converts by itself.
     case doorsOverSoftware
 
+    /// Kernels to run on, by name and with commas between; without the variable all that there are.
+    private static let asked = ProcessInfo.processInfo.environment["MINIVMM_TEST_KERNELS"].map {
+        $0.split(separator: ",").map(String.init)
+    }
+
     /// Why it cannot be had here; nil if it can.
     var absence: Comment? {
-        switch self {
+        if let asked = Self.asked, !asked.contains(rawValue) { return "MINIVMM_TEST_KERNELS leaves it out" }
+        return switch self {
         case .inPlace: Self.conversionFailure
         case .trap: TrapHost.canTrap ? nil : TrapHost.reason
         case .software, .trapOverSoftware, .doorsOverSoftware:

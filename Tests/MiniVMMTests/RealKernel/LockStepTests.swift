@@ -81,7 +81,7 @@ struct LockStepTests {
         let views = (try #require(kernel.view), try #require(model.view))
         var generator = Generator(seed: seed)
         var holds: [(any PageHold, any PageHold)] = []
-        for number in 0..<3000 {
+        for number in 0..<2000 {
             let first = UInt64(generator.below(Int(Self.pages)))
             let count = 1 + UInt64(generator.below(Int(Self.pages - first)))
             let place = "call \(number), pages \(first) to \(first + count - 1)"
@@ -116,10 +116,11 @@ struct LockStepTests {
                     two.release()
                 }
             }
-            for page in 0..<Self.pages {
-                let words = [views.0, views.1].map { try? $0.word(page * pageSize) }
-                #expect(words[0] == words[1], "\(place), page \(page)")
+            guard number % 16 == 15 else { continue }
+            let words = [views.0, views.1].map { view in
+                (0..<Self.pages).map { try? view.word($0 * pageSize) }
             }
+            #expect(words[0] == words[1], "after \(place)")
         }
     }
 
