@@ -41,7 +41,7 @@
 
     begin
     need_one_door
-    need_free PAGES + 1
+    need_free PAGES + 2
     mov     BOOT_RAM_SIZE(%r15), %r13   // R13 = the end of RAM
     lea     4 * 4096(%r14), %r10        // R10 = the first private page
     to_shared %r14, $4
@@ -151,7 +151,7 @@
 
     // Ports. What comes back is nobody's business; that something comes back is.
     print   "Ports that nobody listens to:"
-    lea     BYTES(%r14), %r11           // R11 = a page to read to
+    lea     BYTES(%r14), %r11           // R11 = two pages to read to
     call    share_what_kvm_reads
     mov     $UNDEFINED_PORT, %edx
     call    every_size
@@ -205,7 +205,7 @@
 
 // A string instruction is KVM's to carry out: it reads the instruction, the memory and the page tables on the way
 // through the host's mapping. Where a private page is shut to the host it is shut to KVM as well (Linux 7.4), so for
-// this part the image, all below it and the page at R11 are shared. Where contents cannot be preserved the image
+// this part the image, all below it and the two pages at R11 are shared. Where contents cannot be preserved the image
 // is shared anyway.
 share_what_kvm_reads:
     mov     BOOT_IMAGE_END(%r15), %r9
@@ -214,8 +214,8 @@ share_what_kvm_reads:
     cmp     $-EOPNOTSUPP, %rax
     je      1f
     expect_result 0, "sharing the image"
-1:  to_shared %r11, $1, MAP_CONTENTS_UNSPECIFIED
-    expect_result 0, "sharing the page to read to"
+1:  to_shared %r11, $2, MAP_CONTENTS_UNSPECIFIED
+    expect_result 0, "sharing the pages to read to"
     ret
 hide_it_again:
     mov     BOOT_IMAGE_END(%r15), %r9
@@ -224,8 +224,8 @@ hide_it_again:
     cmp     $-EOPNOTSUPP, %rax
     je      2f
     expect_result 0, "making the image private again"
-2:  to_private %r11, $1, MAP_CONTENTS_UNSPECIFIED
-    expect_result 0, "making the page private again"
+2:  to_private %r11, $2, MAP_CONTENTS_UNSPECIFIED
+    expect_result 0, "making the pages private again"
     ret
 
 expect_unknown:
