@@ -22,7 +22,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
     var size: UInt64 { backing.size }
 
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        let (range, state) = try validated(request)
+        let (range, state) = try request.validated(fileSize: size)
         do throws(ConversionRefusal) {
             // No vCPU is disturbed for a call that changes no memslot.
             let needsGate = try vm.memory.withLock { memory throws(ConversionRefusal) -> Bool in
@@ -44,18 +44,6 @@ final class TrapGuestMemfd: KVMGuestMemfd {
             request.error_offset = error.offset
             throw error.errno
         }
-    }
-
-    /// Rows 2 to 8 of the table, in its order.
-    private func validated(
-        _ request: ckvm_memory_attributes2
-    ) throws(Errno) -> (range: PageRange, state: PageState) {
-        guard request.flags == 0 else { throw .invalidArgument }
-        let hasReserved = unsafe withUnsafeBytes(of: request.reserved) { unsafe $0.contains { $0 != 0 } }
-        guard !hasReserved, request.attributes & ~CKVM_MEMORY_ATTRIBUTE_PRIVATE == 0,
-            let range = PageRange(start: request.offset, size: request.size), range.end <= size
-        else { throw .invalidArgument }
-        return (range, request.attributes == 0 ? .shared : .private)
     }
 
     func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
