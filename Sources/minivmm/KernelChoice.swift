@@ -7,6 +7,7 @@ import SystemPackage
 enum KernelName: String, ExpressibleByArgument, CaseIterable {
     case auto
     case linux
+    case perVMAttributes = "per-vm-attributes"
     case memslotTrap = "memslot-trap"
     case soft
 }
@@ -26,7 +27,10 @@ struct KernelError: Error, CustomStringConvertible {
 /// What is asked of a kernel besides running guests.
 struct KernelNeeds {
     var doors = Doors.one
+    /// Conversions must be able to preserve contents.
+    var preservation = false
     var seed: UInt64 = 0
+
 }
 
 extension KernelName {
@@ -36,6 +40,10 @@ extension KernelName {
         case .linux:
             let linux = try Self.linux()
             return ChosenKernel(kernel: linux, name: .linux, reason: "asked for")
+        case .perVMAttributes:
+            return ChosenKernel(
+                kernel: PerVMAttributesKVM(over: try Self.linux()), name: .perVMAttributes,
+                reason: "asked for")
         case .memslotTrap:
             return ChosenKernel(
                 kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
@@ -55,9 +63,20 @@ extension KernelName {
         if failure == nil, needs.doors == .one {
             return ChosenKernel(kernel: linux, name: .linux, reason: "/dev/kvm converts in place")
         }
-        let because =
+        var because =
             failure.map { "/dev/kvm cannot convert in place (\($0.call): \($0.errno.name))" }
             ?? "the guest wants two doors, which /dev/kvm cannot tell apart"
+        let perVM = PerVMAttributesKVM(over: linux)
+        if failure != nil, KernelProbe(perVM).conversionFailure() == nil {
+            guard needs.doors == .two || needs.preservation else {
+                return ChosenKernel(
+                    kernel: perVM, name: .perVMAttributes, reason: "\(because), but has per-VM attributes")
+            }
+            because +=
+                needs.preservation
+                ? ", and its per-VM attributes do not preserve contents, which the guest needs"
+                : ", and with its per-VM attributes two doors cannot be told apart"
+        }
         do throws(KernelError) {
             let trap = try trap(over: linux)
             if let failure = KernelProbe(trap).conversionFailure() {
@@ -110,7 +129,7 @@ extension ChosenKernel {
         case .soft: true
         // The port does the same everywhere, and finding out costs more than it gives.
         case .memslotTrap, .auto: false
-        case .linux: KernelProbe(kernel).hypercallInstruction().verdict == .yes
+        case .linux, .perVMAttributes: KernelProbe(kernel).hypercallInstruction().verdict == .yes
         }
     }
 

@@ -41,7 +41,8 @@ public final class PerVMAttributesKVM: KVMInterface {
     /// - Throws: `EINVAL` for a shared bit, and where the kernel below has no such VM type.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         guard type == .softwareProtected else { return try base.createVM(type, sharedBit: sharedBit) }
-        guard sharedBit == nil, let vm = try base.createVM(type, sharedBit: nil) as? any PerVMAttributes else {
+        guard sharedBit == nil, let vm = try base.createVM(type, sharedBit: nil) as? any PerVMAttributes
+        else {
             throw .invalidArgument
         }
         return try PerVMVirtualMachine(over: vm)

@@ -73,8 +73,8 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
         in memory: borrowing PerVMMemory
     ) {
         for run in before {
-            for gpas in memory.places(of: run.range, in: file) where done.contains(where: { $0.contains(gpas) })
-            {
+            for gpas in memory.places(of: run.range, in: file)
+            where done.contains(where: { $0.contains(gpas) }) {
                 try? vm.set(gpas, to: run.state)
             }
             try? file.protectViews(run.range)
