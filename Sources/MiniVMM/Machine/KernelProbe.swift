@@ -212,12 +212,16 @@ public struct KernelProbe: Sendable {
         (.preFaultMemory, "pages can be mapped before the guest touches them"),
     ]
 
-    /// The capabilities that matter here, asked on a default VM. Empty if there is none to ask.
+    /// The capabilities that matter here, asked on a default VM; what is said of private memory on one that has it, if
+    /// there is one. Empty if there is none to ask.
     public func claims() -> [CapabilityClaim] {
         guard let vm = try? kernel.createVM(.default, sharedBit: nil) else { return [] }
+        let protected = try? kernel.createVM(.softwareProtected, sharedBit: nil)
         return Self.meanings.map { capability, meaning in
-            CapabilityClaim(
-                capability: capability, value: (try? vm.checkExtension(capability)) ?? 0, meaning: meaning)
+            let isOfPrivateMemory = [.memoryAttributes, .guestMemfdMemoryAttributes].contains(capability)
+            let asked = isOfPrivateMemory ? protected ?? vm : vm
+            return CapabilityClaim(
+                capability: capability, value: (try? asked.checkExtension(capability)) ?? 0, meaning: meaning)
         }
     }
 
@@ -305,13 +309,13 @@ public struct KernelProbe: Sendable {
     /// Runs a guest that asks by VMMCALL.
     ///
     /// - Parameter timeout: nanoseconds; a kernel that cannot do it may never return.
-    public func hypercallInstruction(timeout: UInt64 = 20_000_000) -> Finding {
+    public func hypercallInstruction(timeout: UInt64 = 200_000_000) -> Finding {
         let key = "hypercall-instruction"
         let question = "KVM_HC_MAP_GPA_RANGE by VMMCALL"
-        // mov 0x38(%rdi), %rbx; mov $1, %ecx; xor %edx, %edx; mov $12, %eax; vmmcall; out %al, $0xf4
+        // mov 0x38(%rdi), %rbx; mov $1, %ecx; mov $0x300, %edx; mov $12, %eax; vmmcall; out %al, $0xf4
         let code: [UInt8] = [
-            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0x31, 0xd2, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9, 0xe6,
-            0xf4,
+            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0xba, 0, 3, 0, 0, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9,
+            0xe6, 0xf4,
         ]
         let (outcome, statistics) = run(code, timeout: timeout) { $0.hypercallInstruction = true }
         switch outcome {

@@ -13,6 +13,8 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
     case software
     /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
     case trapOverSoftware
+    /// This machine's /dev/kvm with its per-VM attributes.
+    case perVM
 
     /// Why it cannot be had here; nil if it can.
     var absence: Comment? {
@@ -21,6 +23,11 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         case .software, .trapOverSoftware:
             if case .missing(let message) = SoftKVM().engineStatus { return Comment(rawValue: message) }
             return nil
+        case .perVM:
+            guard let kvm = TrapHost.kvm else { return "needs /dev/kvm" }
+            return KernelProbe(PerVMAttributesKVM(over: kvm)).conversionFailure().map {
+                "needs a /dev/kvm with per-VM attributes (Linux 6.8 to 7.3, KVM_SW_PROTECTED_VM); here \($0.call) is \($0.errno.name)"
+            }
         }
     }
 
@@ -29,6 +36,7 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
         case .software: SoftKVM()
         case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
+        case .perVM: PerVMAttributesKVM(over: try #require(TrapHost.kvm))
         }
     }
 
@@ -44,11 +52,7 @@ struct PayloadTests {
         on kernel: KernelUnderTest = .trap,
         _ change: (inout MachineConfiguration) -> Void = { _ in }
     ) throws -> Machine {
-        var configuration = MachineConfiguration()
-        configuration.ramSize = payload.ramSize
-        configuration.vcpus = payload.vcpus
-        configuration.doors = payload.doors
-        configuration.faultPolicy = payload.faultPolicy
+        var configuration = payload.machineConfiguration
         configuration.hypercallInstruction = kernel.hypercallInstruction
         change(&configuration)
         return try Machine(
@@ -75,6 +79,9 @@ struct PayloadTests {
     private static let software = ConditionTrait.enabled(
         if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? "")
 
+    private static let perVM = ConditionTrait.enabled(
+        if: KernelUnderTest.perVM.absence == nil, KernelUnderTest.perVM.absence ?? "")
+
     @Test(trap, arguments: Catalogue.all) func onThisMachinesKVM(_ payload: Payload) throws {
         try endsAsTheCatalogueSays(payload, on: .trap)
     }
@@ -86,6 +93,55 @@ struct PayloadTests {
     @Test(software, arguments: Catalogue.all) func onMemslotsOverTheSoftwareKernel(_ payload: Payload) throws
     {
         try endsAsTheCatalogueSays(payload, on: .trapOverSoftware)
+    }
+
+    /// Those that need one door and nothing preserved run; the others are refused before they are built.
+    @Test(perVM, arguments: Catalogue.all) func onPerVMAttributes(_ payload: Payload) throws {
+        guard payload.doors == .two || payload.needsPreservation else {
+            return try endsAsTheCatalogueSays(payload, on: .perVM)
+        }
+        do {
+            _ = try machine(payload, on: .perVM)
+            Issue.record("built")
+        } catch let error as MachineError {
+            guard case .unsupported = error else { throw error }
+        }
+    }
+
+    /// A kernel whose conversions scramble contents, or lose them.
+    @Test(software, arguments: [ContentPromise.undefined, .lost], Catalogue.all)
+    func whereContentsAreNotPreserved(promise: ContentPromise, payload: Payload) throws {
+        let console = Console(nil, keeps: true)
+        do {
+            let machine = try Machine(
+                kernel: SoftKVM(.init(seed: 3, contentPromise: promise)),
+                configuration: payload.machineConfiguration, image: try .flat(payload.image),
+                console: console)
+            #expect(!payload.needsPreservation)
+            let outcome = machine.run(
+                timeout: payload.ending == .timeLimit ? 200_000_000 : 60_000_000_000)
+            #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
+        } catch let error as MachineError {
+            guard case .unsupported(let why) = error else { throw error }
+            #expect(payload.needsPreservation && why.contains("does not preserve contents"))
+        }
+    }
+
+    /// What a guest does through both doors does not depend on where its RAM lies, nor on how it is mapped.
+    @Test(software, arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
+    func twoDoorsWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {
+        for promise in [ContentPromise.undefined, .lost] {
+            let payload = try #require(Catalogue.named("forget"))
+            var configuration = payload.machineConfiguration
+            configuration.ramSize = ram
+            configuration.vcpus = vcpus
+            let console = Console(nil, keeps: true)
+            let machine = try Machine(
+                kernel: SoftKVM(.init(contentPromise: promise)), configuration: configuration,
+                image: try .flat(payload.image), console: console)
+            let outcome = machine.run(timeout: 60_000_000_000)
+            #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
+        }
     }
 
     @Test(trap, arguments: [2, 3, 7, 64]) func severalRegionsAreOneRAM(regions: Int) throws {
