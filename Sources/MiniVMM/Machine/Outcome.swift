@@ -78,7 +78,7 @@ public struct RunStatistics: Sendable, Equatable {
     public var portExits: UInt64 = 0
     public var hypercalls: UInt64 = 0
     public var memoryFaults: UInt64 = 0
-    /// Memory faults whose page was already in the wanted state.
+    /// Memory faults that only met a conversion on its way, and were tried again.
     public var raceFaults: UInt64 = 0
     /// Conversions that succeeded, asked for by the guest in either way.
     public var conversions: UInt64 = 0
