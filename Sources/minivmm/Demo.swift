@@ -126,11 +126,15 @@ struct Demo: ParsableCommand {
         Terminal.output.paragraph("on \(chosen.kernel.identity)", indent: 3, style: .dim)
     }
 
-    /// - Parameter aloud: whether what the guest prints is part of the story.
+    /// - Parameters:
+    ///   - aloud: whether what the guest prints is part of the story.
+    ///   - preserving: whether the act needs preserved contents, even if the guest does not.
     private func machine(
-        _ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator, aloud: Bool = true
+        _ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator, aloud: Bool = true,
+        preserving: Bool = false
     ) throws(MachineError) -> Machine {
         var configuration = payload.machineConfiguration
+        if preserving { configuration.needsPreservation = true }
         configuration.hypercallInstruction = chosen.hypercallInstruction
         var onLine: (@Sendable (String) -> Void)?
         if aloud { onLine = { narrator.console($0) } }
@@ -171,7 +175,7 @@ struct Demo: ParsableCommand {
             }
         }
         do throws(MachineError) {
-            let machine = try machine(payload, chosen, narrator, aloud: false)
+            let machine = try machine(payload, chosen, narrator, aloud: false, preserving: true)
             let gpa = machine.layout.free.lowerBound
             let message = "hi, guest"
             func see() {
