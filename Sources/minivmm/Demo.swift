@@ -59,8 +59,8 @@ struct Demo: ParsableCommand {
         terminal.print()
         let milliseconds = (monotonicNanoseconds() - start) / 1_000_000
         let summary =
-            (failures == 0 ? "all as told" : "\(failures) not as told")
-            + (skipped == 0 ? "" : ", \(skipped) not shown")
+            (failures > 0 ? "\(failures) not as told" : skipped == played ? "none shown" : "all as told")
+            + (skipped == 0 || skipped == played ? "" : ", \(skipped) not shown")
         terminal.print(
             terminal.styled(
                 "\(played) \(played == 1 ? "act" : "acts"), \(summary)", failures == 0 ? .good : .bad)
