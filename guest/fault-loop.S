@@ -10,7 +10,7 @@
     begin
     need_two_doors
     need_free 1
-    to_private %r14, $1
+    to_private %r14, $1, MAP_CONTENTS_UNSPECIFIED
     expect_result 0, "making the page private"
     mov     BOOT_SHARED_BIT(%r15), %r12
     or      %r14, %r12

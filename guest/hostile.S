@@ -44,9 +44,9 @@
     need_free PAGES + 2
     mov     BOOT_RAM_SIZE(%r15), %r13   // R13 = the end of RAM
     lea     4 * 4096(%r14), %r10        // R10 = the first private page
-    to_shared %r14, $4
+    to_shared %r14, $4, MAP_CONTENTS_UNSPECIFIED
     expect_result 0, "preparing shared pages"
-    to_private %r10, $4
+    to_private %r10, $4, MAP_CONTENTS_UNSPECIFIED
     expect_result 0, "preparing private pages"
     fill    %r14, $BYTES, $8, %r14
 

@@ -17,14 +17,21 @@ public enum Catalogue {
             KVM_HC_MAP_GPA_RANGE on one page, on 16, and on 2 MiB. Each time the guest shares a message, the host \
             reads it and answers, and the pages become private again: the host is then shut out (EFAULT), and \
             every byte is still there.
-            """),
+            """, needsPreservation: true),
         payload(
             "implicit", "memory that changes hands because the guest touches it",
             """
             Two doors lead to the same RAM, as on TDX. An access through the one that does not match the page is \
             a KVM_EXIT_MEMORY_FAULT, and the monitor answers by converting. Accesses of every size, across pages \
             and across the border of private and shared, modified in place and copied from door to door.
-            """, doors: .two),
+            """, doors: .two, needsPreservation: true),
+        payload(
+            "forget", "memory that changes hands empty",
+            """
+            Like implicit, on a machine told to make zeros of whatever changes hands. What was written through one \
+            door is never found through the other, in any size, in both directions; the page next to it keeps \
+            every byte. Runs where contents cannot be preserved, too.
+            """, doors: .two, contents: .zero),
         payload(
             "contents", "what becomes of the bytes: preserve, zero, unspecified",
             """
@@ -37,32 +44,32 @@ public enum Catalogue {
             """
             2000 conversions of the same page, each of which leaves a mark in it: what one costs, and that none \
             gets lost. Look at the latencies in the summary.
-            """),
+            """, needsPreservation: true),
         payload(
             "sweep", "all free RAM, page by page, to shared and back",
             """
             A border between shared and private wanders through up to 768 pages, twice. Every page is given its \
             address while it is shared and must still have it when it is private. Made for the page timeline.
-            """),
+            """, needsPreservation: true),
         payload(
             "smp", "vCPUs that convert neighbouring pages at the same time",
             """
             One range is dealt out like cards to all vCPUs. Each converts its own pages to and fro and looks at \
             its neighbours' in between: no conversion may touch a page that it does not name.
-            """, vcpus: 4),
+            """, vcpus: 4, needsPreservation: true),
         payload(
             "pinned", "a page that the host does not let go of",
             """
             While the host holds one of eight shared pages, as for DMA, the range cannot become private: EAGAIN. \
             A holder that lets go when asked costs a retry. A stubborn one makes the request fail, with every \
             byte in place; when it has gone, the same request succeeds.
-            """),
+            """, needsPreservation: true),
         payload(
             "spurious", "asking for what is already so",
             """
             Pages that have the wanted state are asked for again, alone and in mixed ranges. The answer is 0 and \
             no byte changes. Postings 3 to 5 of the kernel series scrambled memory here.
-            """),
+            """, needsPreservation: true),
         payload(
             "hostile", "everything a guest must not get away with",
             """
@@ -106,12 +113,14 @@ public enum Catalogue {
 
     private static func payload(
         _ name: String, _ shows: String, _ detail: String, doors: Doors = .one, vcpus: Int = 1,
+        contents: ContentPolicy = .preserve, needsPreservation: Bool = false,
         faultPolicy: FaultPolicy = .convert, ending: Payload.Ending = .exit(status: 0)
     ) -> Payload {
         // Without an image it would crash at once, and say so; the tests see to it that each has one.
         Payload(
             name: name, shows: shows, detail: detail, doors: doors, vcpus: vcpus, ramSize: 16 << 20,
-            faultPolicy: faultPolicy, ending: ending, image: Images.byName[name] ?? [])
+            faultPolicy: faultPolicy, contents: contents, needsPreservation: needsPreservation,
+            ending: ending, image: Images.byName[name] ?? [])
     }
 
     /// Insertions, deletions, replacements and swaps of neighbours that lead from one to the other.

@@ -16,6 +16,10 @@ public struct Payload: Sendable {
     public let ramSize: UInt64
     /// What the monitor shall do when an access comes through the wrong door.
     public let faultPolicy: FaultPolicy
+    /// What shall become of contents where it does not say, and where it only touches.
+    public let contents: ContentPolicy
+    /// It does its job only where conversions can preserve contents.
+    public let needsPreservation: Bool
     /// How it must end.
     public let ending: Ending
     /// The flat image, to be loaded at 1 MiB and entered at its first byte. Position independent.
@@ -40,6 +44,20 @@ public struct Payload: Sendable {
             case .timeLimit: 124
             }
         }
+    }
+}
+
+extension Payload {
+    /// The machine that the payload is made for.
+    public var machineConfiguration: MachineConfiguration {
+        var configuration = MachineConfiguration()
+        configuration.ramSize = ramSize
+        configuration.vcpus = vcpus
+        configuration.doors = doors
+        configuration.faultPolicy = faultPolicy
+        configuration.contents = contents
+        configuration.needsPreservation = needsPreservation
+        return configuration
     }
 }
 

@@ -181,15 +181,18 @@ import SystemPackage
         }
     }
 
-    /// Where nothing is promised, a page that changes state comes out with other bytes. Pages that do not exist
-    /// have none to lose.
+    /// Where contents are not preserved, a page that changes state comes out with other bytes: from the seed where
+    /// nothing is promised, zeros where they stay behind. Pages that do not exist have none to lose.
     func spoilContents(of range: PageRange, changingTo state: PageState) {
         let promise = model.configuration.contentPromise
-        guard (state == .private ? promise.toPrivate : promise.toShared) == .undefined else { return }
+        let fate = state == .private ? promise.toPrivate : promise.toShared
+        guard fate != .preserved else { return }
         for (changing, old) in attributes.runs(in: range) where old != state {
             for (part, exists) in allocated.runs(in: changing) where exists == .private {
                 let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
-                for index in 0..<Int(part.size / 8) { unsafe words[index] = model.generator.next() }
+                for index in 0..<Int(part.size / 8) {
+                    unsafe words[index] = fate == .lost ? 0 : model.generator.next()
+                }
             }
         }
     }

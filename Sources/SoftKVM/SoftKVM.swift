@@ -24,8 +24,8 @@ public final class SoftKVM: KVMInterface {
         /// instruction is one.
         public var timeSlice: Int
         /// What a conversion does to contents. ``ContentPromise/preserved`` is Linux 7.4 with a
-        /// software-protected VM. Where it says undefined, a conversion that changes a page
-        /// overwrites it with bytes from the seed, so that nobody depends on luck.
+        /// software-protected VM. A conversion that changes a page overwrites it with bytes from the seed where it says
+        /// undefined, so that nobody depends on luck, and with zeros where it says lost.
         public var contentPromise: ContentPromise
         /// `kvm.gmem_in_place_conversion`; false is a kernel without the series.
         public var inPlaceConversion: Bool

@@ -7,6 +7,7 @@ import SystemPackage
 enum KernelName: String, ExpressibleByArgument, CaseIterable {
     case auto
     case linux
+    case perVMAttributes = "per-vm-attributes"
     case memslotTrap = "memslot-trap"
     case soft
 }
@@ -26,7 +27,10 @@ struct KernelError: Error, CustomStringConvertible {
 /// What is asked of a kernel besides running guests.
 struct KernelNeeds {
     var doors = Doors.one
+    /// Conversions must be able to preserve contents.
+    var preservation = false
     var seed: UInt64 = 0
+
 }
 
 extension KernelName {
@@ -36,6 +40,10 @@ extension KernelName {
         case .linux:
             return ChosenKernel(
                 kernel: Self.withDoors(needs.doors, try Self.linux()), name: .linux, reason: "asked for")
+        case .perVMAttributes:
+            return ChosenKernel(
+                kernel: Self.withDoors(needs.doors, PerVMAttributesKVM(over: try Self.linux())),
+                name: .perVMAttributes, reason: "asked for")
         case .memslotTrap:
             return ChosenKernel(
                 kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
@@ -57,7 +65,16 @@ extension KernelName {
                 kernel: Self.withDoors(needs.doors, linux), name: .linux,
                 reason: "/dev/kvm converts in place")
         }
-        let because = "/dev/kvm cannot convert in place (\(failure.call): \(failure.errno.name))"
+        var because = "/dev/kvm cannot convert in place (\(failure.call): \(failure.errno.name))"
+        let perVM = PerVMAttributesKVM(over: linux)
+        if KernelProbe(perVM).conversionFailure() == nil {
+            guard needs.preservation else {
+                return ChosenKernel(
+                    kernel: Self.withDoors(needs.doors, perVM), name: .perVMAttributes,
+                    reason: "\(because), but has per-VM attributes")
+            }
+            because += ", and its per-VM attributes do not preserve contents, which the guest needs"
+        }
         do throws(KernelError) {
             let trap = try trap(over: linux)
             if let failure = KernelProbe(trap).conversionFailure() {
@@ -89,9 +106,11 @@ extension KernelName {
         }
     }
 
-    /// The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel still converts.
-    private static func withDoors(_ doors: Doors, _ linux: LinuxKVM) -> any KVMInterface {
-        doors == .two ? MemslotTrapKVM(doorsOver: linux) : linux
+    /// The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel below still converts.
+    private static func withDoors(
+        _ doors: Doors, _ kernel: any KVMInterface
+    ) -> any KVMInterface {
+        doors == .two ? MemslotTrapKVM(doorsOver: kernel) : kernel
     }
 
     private static func trap(over linux: LinuxKVM) throws(KernelError) -> any KVMInterface {
@@ -115,7 +134,7 @@ extension ChosenKernel {
         case .soft: true
         // The port does the same everywhere, and finding out costs more than it gives.
         case .memslotTrap, .auto: false
-        case .linux: KernelProbe(kernel).hypercallInstruction().verdict == .yes
+        case .linux, .perVMAttributes: KernelProbe(kernel).hypercallInstruction().verdict == .yes
         }
     }
 

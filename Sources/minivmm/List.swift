@@ -28,6 +28,8 @@ struct List: ParsableCommand {
             terminal.paragraph(
                 "\(payload.doors == .one ? "one door" : "two doors"), \(payload.vcpus) vCPU, "
                     + "\(ByteCount.text(payload.ramSize)) of RAM, \(payload.image.count) bytes; "
+                    + (payload.needsPreservation ? "needs a kernel that preserves contents; " : "")
+                    + (payload.contents == .preserve ? "" : "contents \(payload.contents.rawValue); ")
                     + "must end with \(payload.ending.text)", indent: width + 2)
             terminal.print()
         }
@@ -51,7 +53,8 @@ extension Payload {
         .object([
             ("name", .string(name)), ("shows", .string(shows)), ("detail", .string(detail)),
             ("doors", .string(doors.rawValue)), ("vcpus", .number(UInt64(vcpus))),
-            ("ram_bytes", .number(ramSize)),
+            ("ram_bytes", .number(ramSize)), ("contents", .string(contents.rawValue)),
+            ("needs_preservation", .bool(needsPreservation)),
             ("image_bytes", .number(UInt64(image.count))), ("must_end_with", .string(ending.text)),
         ])
     }

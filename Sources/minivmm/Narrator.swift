@@ -156,7 +156,7 @@ final class Narrator: TraceSink {
                         + terminal.styled("KVM_EXIT_MEMORY_FAULT", .bold), false
                 )
             case .race:
-                return ("faults on page \(fault.gpa / pageSize), which is \(door) by now: again", false)
+                return ("faults on page \(fault.gpa / pageSize), in the midst of a conversion: again", false)
             case .reenter:
                 return ("faults on page \(fault.gpa / pageSize); the monitor does nothing about it", false)
             case .fatal: return ("faults at \(hex(fault.gpa)), and that is its end", false)

@@ -22,12 +22,19 @@ struct Probe: ParsableCommand {
     }
 
     func run() throws {
-        let sections = [linux(), trap(), soft()]
+        let sections = [linux(), perVMAttributes(), trap(), soft()]
         let choice: Result<ChosenKernel, KernelError>
         do throws(KernelError) { choice = .success(try KernelName.auto.open(KernelNeeds())) } catch {
             choice = .failure(error)
         }
-        if json { printJSON(sections, choice) } else { printText(sections, choice) }
+        var needs = KernelNeeds()
+        needs.preservation = true
+        let preserving = try? KernelName.auto.open(needs)
+        if json {
+            printJSON(sections, choice, preserving)
+        } else {
+            printText(sections, choice, preserving)
+        }
         if case .failure = choice { throw Status.skipped }
     }
 
@@ -37,7 +44,7 @@ struct Probe: ParsableCommand {
             let probe = KernelProbe(kernel)
             var findings = probe.findings()
             if findings.contains(where: { $0.key == "in-place-conversion" && $0.verdict == .yes }) {
-                findings += [probe.guestRuns(), probe.hypercallInstruction()]
+                findings += [probe.guestRuns(), probe.contents(), probe.hypercallInstruction()]
             }
             return Section(
                 title: "/dev/kvm", name: .linux, identity: kernel.identity, claims: probe.claims(),
@@ -48,12 +55,33 @@ struct Probe: ParsableCommand {
         }
     }
 
+    private func perVMAttributes() -> Section {
+        let title = "/dev/kvm, with its per-VM attributes"
+        do throws(KVMUnavailable) {
+            let kernel = PerVMAttributesKVM(over: try LinuxKVM())
+            let probe = KernelProbe(kernel)
+            if let failure = probe.conversionFailure() {
+                return Section(
+                    title: title, name: .perVMAttributes, identity: nil, findings: [],
+                    absence: "cannot convert a page on a scratch VM (\(failure.call): \(failure.errno.name))")
+            }
+            return Section(
+                title: title, name: .perVMAttributes, identity: kernel.identity,
+                findings: [probe.guestRuns(), probe.contents(), probe.hypercallInstruction()], absence: nil)
+        } catch {
+            return Section(
+                title: title, name: .perVMAttributes, identity: nil, findings: [], absence: error.description)
+        }
+    }
+
     private func trap() -> Section {
         let title = "/dev/kvm, with memslots carved for what it lacks"
         do throws(KVMUnavailable) {
             let kernel = MemslotTrapKVM(over: try LinuxKVM())
             let probe = KernelProbe(kernel)
-            let findings = [probe.guestRuns(), probe.twoDoors(), probe.hypercallInstruction()]
+            let findings = [
+                probe.guestRuns(), probe.contents(), probe.twoDoors(), probe.hypercallInstruction(),
+            ]
             return Section(
                 title: title, name: .memslotTrap, identity: kernel.identity, findings: findings, absence: nil)
         } catch {
@@ -65,13 +93,19 @@ struct Probe: ParsableCommand {
     private func soft() -> Section {
         let kernel = SoftKVM()
         let probe = KernelProbe(kernel)
-        let findings = probe.findings() + [probe.guestRuns(), probe.twoDoors(), probe.hypercallInstruction()]
+        let findings =
+            probe.findings() + [
+                probe.guestRuns(), probe.contents(), probe.twoDoors(), probe.hypercallInstruction(),
+            ]
         return Section(
             title: "KVM in user space", name: .soft, identity: kernel.identity, findings: findings,
             absence: nil)
     }
 
-    private func printText(_ sections: [Section], _ choice: Result<ChosenKernel, KernelError>) {
+    /// - Parameter preserving: what `auto` takes for a guest whose contents must be preserved.
+    private func printText(
+        _ sections: [Section], _ choice: Result<ChosenKernel, KernelError>, _ preserving: ChosenKernel?
+    ) {
         let terminal = Terminal.output
         for section in sections {
             let who = section.identity.map { "  \($0)" } ?? ""
@@ -102,13 +136,20 @@ struct Probe: ParsableCommand {
             terminal.hanging(
                 terminal.styled("auto ", .bold), "takes --kernel \(chosen.name.rawValue): \(chosen.line)",
                 indent: 5)
+            if let preserving, preserving.name != chosen.name {
+                terminal.paragraph(
+                    "and --kernel \(preserving.name.rawValue) for guests that need their contents preserved",
+                    indent: 5)
+            }
         case .failure(let error):
             terminal.hanging(
                 terminal.styled("auto ", .bold), "finds no kernel that runs guests: \(error)", indent: 5)
         }
     }
 
-    private func printJSON(_ sections: [Section], _ choice: Result<ChosenKernel, KernelError>) {
+    private func printJSON(
+        _ sections: [Section], _ choice: Result<ChosenKernel, KernelError>, _ preserving: ChosenKernel?
+    ) {
         let kernels = sections.map { section -> JSON in
             .object([
                 ("name", .string(section.name.rawValue)),
@@ -142,7 +183,10 @@ struct Probe: ParsableCommand {
         let auto: JSON
         switch choice {
         case .success(let chosen):
-            auto = .object([("name", .string(chosen.name.rawValue)), ("reason", .string(chosen.reason))])
+            auto = .object([
+                ("name", .string(chosen.name.rawValue)), ("reason", .string(chosen.reason)),
+                ("preserving", preserving.map { .string($0.name.rawValue) } ?? .null),
+            ])
         case .failure(let error): auto = .object([("name", .null), ("reason", .string(error.description))])
         }
         Terminal.output.print(

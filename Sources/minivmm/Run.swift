@@ -41,7 +41,12 @@ struct Run: ParsableCommand {
         var configuration = payload?.machineConfiguration ?? MachineConfiguration()
         try machine.apply(to: &configuration)
         let image = try bootImage(payload, ramSize: configuration.ramSize)
-        let chosen = try kernel.open(doors: configuration.doors)
+        // A guest from a file says nobody what it needs: where there is a choice, what its conversions do not say
+        // otherwise is preserved.
+        let chosen = try kernel.open(
+            doors: configuration.doors,
+            preservation: configuration.needsPreservation
+                || payload == nil && configuration.contents == .preserve)
         configuration.hypercallInstruction = chosen.hypercallInstruction
         let diagnostics = Terminal.diagnostics
         if !quiet && !json {
@@ -235,7 +240,11 @@ struct MachineOptions: ParsableArguments {
         if let doors { configuration.doors = doors }
         if let regions { configuration.regions = regions }
         if let onFault { configuration.faultPolicy = onFault }
-        if let contents { configuration.contents = contents }
+        if let contents {
+            configuration.contents = contents
+            // Who says so means it.
+            if contents == .preserve { configuration.needsPreservation = true }
+        }
         if let inUse { configuration.retry.inUse = inUse }
         if let attempts { configuration.retry.attempts = attempts }
         if let deadline { configuration.retry.deadline = deadline.nanoseconds }
@@ -250,9 +259,9 @@ struct KernelOptions: ParsableArguments {
     @Option(help: "Seed of the software kernel.")
     var seed: UInt64 = 0
 
-    func open(doors: Doors) throws -> ChosenKernel {
+    func open(doors: Doors, preservation: Bool) throws -> ChosenKernel {
         do throws(KernelError) {
-            return try kernel.open(KernelNeeds(doors: doors, seed: seed))
+            return try kernel.open(KernelNeeds(doors: doors, preservation: preservation, seed: seed))
         } catch {
             throw stop("--kernel \(kernel.rawValue): \(error)", Status.monitorFailed)
         }
@@ -260,16 +269,6 @@ struct KernelOptions: ParsableArguments {
 }
 
 extension Payload {
-    /// The machine that the payload is made for.
-    var machineConfiguration: MachineConfiguration {
-        var configuration = MachineConfiguration()
-        configuration.ramSize = ramSize
-        configuration.vcpus = vcpus
-        configuration.doors = doors
-        configuration.faultPolicy = faultPolicy
-        return configuration
-    }
-
     /// Nanoseconds, for the payload that never ends by itself.
     var timeLimit: UInt64? { ending == .timeLimit ? 1_000_000_000 : nil }
 }

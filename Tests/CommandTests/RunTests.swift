@@ -55,7 +55,9 @@ struct RunTests {
             #expect(json["schema"] as? String == "minivmm.run/1" && json["guest"] as? String == payload)
             #expect(json["outcome"] as? String == outcome && json["status"] as? Int == status)
             #expect(Int(result.status) == status)
-            #expect(["LinuxKVM", "MemslotTrapKVM", "SoftKVM"].contains(json["kernel"] as? String ?? ""))
+            #expect(
+                ["LinuxKVM", "PerVMAttributesKVM", "MemslotTrapKVM", "SoftKVM"].contains(
+                    json["kernel"] as? String ?? ""))
             #expect(json["host"] as? String != "" && json["reason"] as? String != "")
             #expect((json["statistics"] as? [String: Any])?.count == 8)
             #expect((json["elapsed_ns"] as? Int ?? 0) > 0)
@@ -67,11 +69,52 @@ struct RunTests {
         let json = try #require(try Command.run(["probe", "--json"]).json)
         #expect(json["schema"] as? String == "minivmm.probe/1")
         let kernels = try #require(json["kernels"] as? [[String: Any]])
-        #expect(kernels.compactMap { $0["name"] as? String } == ["linux", "memslot-trap", "soft"])
+        #expect(
+            kernels.compactMap { $0["name"] as? String } == [
+                "linux", "per-vm-attributes", "memslot-trap", "soft",
+            ])
         let auto = try #require(json["auto"] as? [String: Any])
         let run = try #require(try Command.run(["run", "hello", "--json"]).json)
         #expect(run["reason"] as? String == auto["reason"] as? String)
         #expect(try Command.run(["probe"]).status == 0)
+        // A guest that needs its contents gets a kernel that keeps them.
+        let explicit = try Command.run(["run", "explicit", "--json"])
+        #expect(explicit.status == 0, "\(explicit)")
+    }
+
+    /// Each kernel by name runs each of these guests, or says why it cannot: status 4, and never another failure.
+    @Test(arguments: ["linux", "per-vm-attributes", "memslot-trap", "soft"])
+    func aKernelRunsAGuestOrSaysWhyNot(kernel: String) throws {
+        let probe = try #require(try Command.run(["probe", "--json"]).json)
+        let sections = try #require(probe["kernels"] as? [[String: Any]])
+        let section = try #require(sections.first { $0["name"] as? String == kernel })
+        let findings = section["findings"] as? [[String: Any]] ?? []
+        let runs = findings.contains { $0["key"] as? String == "guest" && $0["verdict"] as? String == "yes" }
+        for guest in ["hello", "explicit", "forget", "contents"] {
+            let result = try Command.run(["run", guest, "--kernel", kernel, "--json"])
+            if result.status == 4 {
+                #expect(result.json?["outcome"] as? String == "unsupported")
+                let why = result.json?["description"] as? String ?? ""
+                #expect(
+                    ["no VM type", "preserve contents", "tell private from shared"].contains {
+                        why.contains($0)
+                    })
+                #expect(!runs || guest == "explicit" || guest == "forget", "\(kernel) \(guest): \(why)")
+            } else if runs {
+                #expect(result.status == 0, "\(kernel) \(guest): \(result)")
+            }
+        }
+    }
+
+    /// Who asks for preservation gets it, or hears that this kernel cannot; 125 where it is not to be had at all.
+    @Test func askingForPreservationIsANeed() throws {
+        let scratch = try Scratch()
+        let file = try scratch.file("flat.bin", [0xb0, 42, 0xe6, 0xf4])
+        for options in [["--contents", "preserve"], ["--contents", "zero"], []] {
+            #expect(try Command.run(["run", file] + options).status == 42)
+        }
+        let result = try Command.run(["run", file, "--kernel", "per-vm-attributes", "--contents", "preserve"])
+        #expect([4, 125].contains(result.status), "\(result)")
     }
 
     // MARK: traces

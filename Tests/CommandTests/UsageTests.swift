@@ -100,6 +100,10 @@ struct UsageTests {
         for payload in payloads {
             #expect(payload["ram_bytes"] as? Int == 16 << 20 && (payload["image_bytes"] as? Int ?? 0) > 0)
             #expect(["one", "two"].contains(payload["doors"] as? String ?? ""))
+            let name = payload["name"] as? String ?? ""
+            let known = Catalogue.named(name)
+            #expect(payload["needs_preservation"] as? Bool == known?.needsPreservation, "\(name)")
+            #expect(payload["contents"] as? String == known?.contents.rawValue, "\(name)")
         }
     }
 }

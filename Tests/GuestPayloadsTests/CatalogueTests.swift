@@ -68,6 +68,14 @@ import Testing
         #expect(Catalogue.all.allSatisfy { $0.faultPolicy == .convert || $0.doors == .two })
     }
 
+    /// Whoever asks for other contents than preserved cannot need that they are.
+    @Test func needs() {
+        #expect(Catalogue.all.allSatisfy { !$0.needsPreservation || $0.contents == .preserve })
+        #expect(Catalogue.named("forget")?.contents == .zero)
+        let without = Catalogue.all.filter { !$0.needsPreservation }.map(\.name)
+        #expect(without == ["hello", "forget", "contents", "hostile", "fault-loop", "crash", "hang"])
+    }
+
     @Test func lookup() {
         #expect(Catalogue.named("smp")?.vcpus == 4)
         #expect(Catalogue.named("SMP") == nil)

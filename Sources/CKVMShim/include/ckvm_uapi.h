@@ -46,12 +46,13 @@ CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes2, reserved, 40);
 
 // KVM_SET_MEMORY_ATTRIBUTES on a VM (Linux 6.8): per-VM attributes by guest-physical address.
 struct ckvm_memory_attributes {
-    uint64_t address;
-    uint64_t size;
-    uint64_t attributes;
-    uint64_t flags;
+    uint64_t address;     // guest-physical, bytes
+    uint64_t size;        // bytes
+    uint64_t attributes;  // 0 = shared, CKVM_MEMORY_ATTRIBUTE_PRIVATE
+    uint64_t flags;       // 0
 };
 CKVM_ASSERT_SIZE(struct ckvm_memory_attributes, 32);
+CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes, attributes, 16);
 
 static const uint64_t CKVM_MEMORY_ATTRIBUTE_PRIVATE = 1u << 3;
 

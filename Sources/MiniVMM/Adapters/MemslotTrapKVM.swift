@@ -69,7 +69,7 @@ public final class MemslotTrapKVM: KVMInterface {
         if capability == .vmTypes {
             return try base.checkExtension(capability) | 1 << Int(VMType.softwareProtected.rawValue)
         }
-        if let answer = TrapVM.answer(capability) { return answer }
+        if let answer = capability.inPlaceAnswer { return answer }
         return try base.checkExtension(capability)
     }
 

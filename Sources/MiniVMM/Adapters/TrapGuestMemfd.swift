@@ -27,7 +27,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
 
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         if convertsBelow { return try convertBelow(&request) }
-        let (range, state) = try validated(request)
+        let (range, state) = try request.validated(fileSize: size)
         do throws(ConversionRefusal) {
             // No vCPU is disturbed for a call that changes no memslot.
             let needsGate = try vm.memory.withLock { memory throws(ConversionRefusal) -> Bool in
@@ -55,7 +55,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
     private func convertBelow(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         var call = request
         defer { request = call }
-        let conversion = try? validated(call)
+        let conversion = try? call.validated(fileSize: size)
         // No vCPU is disturbed for a call that changes no memslot, or that the kernel will refuse.
         let isDone = try vm.memory.withLock { memory throws(Errno) -> Bool in
             guard let file = memory.files[number] else { throw .badFileDescriptor }
@@ -74,18 +74,6 @@ final class TrapGuestMemfd: KVMGuestMemfd {
                 try memory.convertBelow(number, range, to: state, &call)
             }
         }
-    }
-
-    /// Rows 2 to 8 of the table, in its order.
-    private func validated(
-        _ request: ckvm_memory_attributes2
-    ) throws(Errno) -> (range: PageRange, state: PageState) {
-        guard request.flags == 0 else { throw .invalidArgument }
-        let hasReserved = unsafe withUnsafeBytes(of: request.reserved) { unsafe $0.contains { $0 != 0 } }
-        guard !hasReserved, request.attributes & ~CKVM_MEMORY_ATTRIBUTE_PRIVATE == 0,
-            let range = PageRange(start: request.offset, size: request.size), range.end <= size
-        else { throw .invalidArgument }
-        return (range, request.attributes == 0 ? .shared : .private)
     }
 
     func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {

@@ -25,11 +25,7 @@ final class TrapHostMapping: HostMapping {
 
     /// Gives the mapped part of `range` the access that its states allow. The lock of ``TrapVM/memory`` is held.
     func protect(_ range: PageRange, as attributes: AttributeMap) throws(Errno) {
-        guard isProtectable, let range = range.intersection(pages) else { return }
-        for run in attributes.runs(in: range) {
-            let start = address + (run.range.start - pages.start)
-            _ = try value(ckvm_mprotect(start, run.range.size, run.state == .shared))
-        }
+        if isProtectable { try base.protect(range, of: pages, as: attributes) }
     }
 
     func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {

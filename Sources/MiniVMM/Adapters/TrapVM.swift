@@ -27,20 +27,8 @@ final class TrapVM: KVMVirtualMachine {
     /// The same page stays, in both directions, unless the kernel below has it otherwise.
     var contentPromise: ContentPromise { backing == .inPlace ? base.contentPromise : .preserved }
 
-    /// What the adapter itself knows; nil asks the kernel below.
-    static func answer(_ capability: Capability) -> Int? {
-        switch capability {
-        case .guestMemfdMemoryAttributes: Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE)
-        case .guestMemfdFlags: Int(CKVM_GUEST_MEMFD_FLAG_MMAP | CKVM_GUEST_MEMFD_FLAG_INIT_SHARED)
-        case .guestMemfd, .userMemory2, .memoryFaultInfo: 1
-        // The per-VM attributes and the file's exclude each other.
-        case .memoryAttributes: 0
-        default: nil
-        }
-    }
-
     func checkExtension(_ capability: Capability) throws(Errno) -> Int {
-        if backing != .inPlace, let answer = Self.answer(capability) { return answer }
+        if backing != .inPlace, let answer = capability.inPlaceAnswer { return answer }
         return try base.checkExtension(capability)
     }
 

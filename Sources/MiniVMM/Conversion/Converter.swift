@@ -87,14 +87,20 @@ public final class Converter: Sendable {
         case .zero: return .zeroedByMonitor
         case .preserve:
             let fate = request.target == .private ? promise.toPrivate : promise.toShared
-            guard fate == .preserved else {
-                throw work.failed(
-                    .refused(
-                        "contents cannot be preserved: this kernel promises nothing about them when memory becomes "
-                            + "\(request.target.rawValue); ask for zero or unspecified, and carry the bytes yourself"
-                    ))
+            let why: String
+            switch fate {
+            case .preserved: return .promisedByABI
+            case .undefined:
+                why = "this kernel promises nothing about them when memory becomes \(request.target.rawValue)"
+            case .lost:
+                why =
+                    "this kernel has private and shared memory in two places (per-VM attributes), and the bytes stay "
+                    + "behind when memory becomes \(request.target.rawValue)"
             }
-            return .promisedByABI
+            throw work.failed(
+                .refused(
+                    "contents cannot be preserved: \(why); ask for zero or unspecified, and carry the bytes yourself"
+                ))
         }
     }
 

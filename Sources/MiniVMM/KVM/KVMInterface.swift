@@ -63,6 +63,15 @@ public protocol KVMVirtualMachine: AnyObject, Sendable {
     func createVCPU(id: Int) throws(Errno) -> any KVMVCPU
 }
 
+/// A VM whose kernel keeps what is private by guest-physical address (Linux 6.8 to 7.3), beside the interface that
+/// all the rest of this library speaks.
+public protocol PerVMAttributes: KVMVirtualMachine {
+    /// `KVM_SET_MEMORY_ATTRIBUTES`. All or nothing.
+    ///
+    /// - Throws: `ENOTTY` where the kernel does not have it, `EINVAL` on a VM without private memory, `ENOMEM`.
+    func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno)
+}
+
 /// A guest_memfd: the RAM of a VM, or a part of it.
 public protocol KVMGuestMemfd: AnyObject, Sendable {
     /// The number by which a memslot names the file.

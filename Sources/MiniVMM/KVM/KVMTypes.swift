@@ -65,6 +65,8 @@ public struct ContentPromise: Sendable, Equatable {
         case preserved
         /// Nothing is said; firmware or history decides.
         case undefined
+        /// Private and shared memory are two places: the bytes stay behind in the one that goes out of use.
+        case lost
     }
     public let toPrivate: Fate
     public let toShared: Fate
@@ -76,11 +78,15 @@ public struct ContentPromise: Sendable, Equatable {
 
     public static let preserved = ContentPromise(toPrivate: .preserved, toShared: .preserved)
     public static let undefined = ContentPromise(toPrivate: .undefined, toShared: .undefined)
+    public static let lost = ContentPromise(toPrivate: .lost, toShared: .lost)
+
+    /// The same bytes are there after a conversion in either direction.
+    public var isPreserved: Bool { self == .preserved }
 }
 
 /// Which kernel answered.
 public struct KernelIdentity: Sendable, Equatable {
-    /// The implementation: `LinuxKVM`, `MemslotTrapKVM`, `SoftKVM`.
+    /// The implementation: `LinuxKVM`, `PerVMAttributesKVM`, `MemslotTrapKVM`, `SoftKVM`.
     public let name: String
     /// What stands below it, for instance `Linux 6.18.44` or `Unicorn 2.0.1`.
     public let host: String

@@ -3,7 +3,7 @@ import Synchronization
 public import SystemPackage
 
 /// A VM of ``LinuxKVM``.
-public final class LinuxVM: KVMVirtualMachine {
+public final class LinuxVM: PerVMAttributes {
     public let contentPromise: ContentPromise
     private let vm: OwnedDescriptor
     private let runPageLength: Int
@@ -43,6 +43,11 @@ public final class LinuxVM: KVMVirtualMachine {
     public func setUserMemoryRegion(_ region: ckvm_userspace_memory_region) throws(Errno) {
         var region = region
         try ioctl(vm, CKVM_SET_USER_MEMORY_REGION, &region)
+    }
+
+    public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
+        var request = request
+        try ioctl(vm, CKVM_SET_MEMORY_ATTRIBUTES, &request)
     }
 
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {

@@ -62,7 +62,7 @@ struct BootState {
         registers.idt.base = 0
         registers.idt.limit = 0
         registers.cr0 = 0x8001_0033  // PG, WP, NE, ET, MP, PE
-        registers.cr3 = layout.tables.start
+        registers.cr3 = layout.tables.root
         registers.cr4 = 0x620  // OSXMMEXCPT, OSFXSR, PAE
         registers.efer = 0x500  // LMA, LME
         return registers

@@ -6,11 +6,17 @@
 ///     0x00040000  stacks, 16 KiB a vCPU
 ///     0x00100000  a flat image; an ELF file lies where it was linked for
 ///     above       free, from the next 2 MiB boundary where RAM reaches that far
+///
+/// Where a conversion does not keep contents, all that is not free stays shared. With two doors the addresses above
+/// then lead to the shared alias, and so do CR3 and the page tables' own entries; free RAM is whole pages of 2 MiB, so
+/// that one entry never has both.
 public struct GuestLayout: Sendable {
     public let ramSize: UInt64
     public let vcpus: Int
     /// The bit that makes an access shared; nil with one door.
     public let sharedBit: Int?
+    /// What is not free stays shared.
+    public let imageStaysShared: Bool
     /// The image with its last page filled up, first byte to last.
     public let image: PageRange
     public let entry: UInt64
@@ -30,10 +36,56 @@ public struct GuestLayout: Sendable {
     /// mapping of 4 levels reaches.
     public static let sharedBits: ClosedRange<Int> = 32...46
 
-    /// - Parameter gigabytePages: the CPU has pages of 1 GiB.
+    /// - Parameters:
+    ///   - gigabytePages: the CPU has pages of 1 GiB.
+    ///   - imageStaysShared: contents do not survive a conversion, so nothing of what is written may be converted.
     public init(
-        ramSize: UInt64, vcpus: Int, sharedBit: Int?, gigabytePages: Bool, image: BootImage
+        ramSize: UInt64, vcpus: Int, sharedBit: Int?, gigabytePages: Bool, image: BootImage,
+        imageStaysShared: Bool = false
     ) throws(MachineError) {
+        try Self.check(ramSize: ramSize, vcpus: vcpus, sharedBit: sharedBit)
+        self.ramSize = ramSize
+        self.vcpus = vcpus
+        self.sharedBit = sharedBit
+        self.imageStaysShared = imageStaysShared
+        let hasSharedLow = imageStaysShared && sharedBit != nil
+        var tables = PageTables(
+            ramSize: ramSize, sharedBit: sharedBit, gigabytePages: gigabytePages, hasSharedLow: hasSharedLow)
+        let stacksEnd = Self.stacks + UInt64(vcpus) * Self.stackSize
+        var taken: [(range: Range<UInt64>, name: String)] = [(Self.stacks..<stacksEnd, "the stacks")]
+        var top = ramSize
+        if Self.lowTables + tables.size <= Self.stacks {
+            tables.place(at: Self.lowTables)
+        } else {
+            guard tables.size < ramSize / 2 else {
+                throw .configuration("RAM is too small for its page tables")
+            }
+            top = ramSize - tables.size
+            tables.place(at: top)
+        }
+        taken.append((Self.gdt..<Self.lowTables, "the GDT and the boot information page"))
+        taken.append((tables.start..<tables.start + tables.size, "the page tables"))
+        let used = try Self.check(image, taken, ramSize: ramSize)
+        guard let pages = PageRange.covering(start: used.lowerBound, size: used.upperBound - used.lowerBound)
+        else {
+            throw .image(ImageError("the image reaches past the last page of the address space"))
+        }
+        self.image = pages
+        entry = image.entry
+        let usedEnd = max(pages.end, stacksEnd)
+        let aligned = (usedEnd + PageTables.largePage - 1) & ~(PageTables.largePage - 1)
+        if hasSharedLow, top < ramSize { top &= ~(PageTables.largePage - 1) }
+        let fallback = hasSharedLow ? top : min(usedEnd, top)
+        free = (aligned < top ? aligned : fallback)..<top
+        if hasSharedLow { tables.privateLow = free }
+        self.tables = tables
+    }
+
+    /// The top of a vCPU's stack: RSP at entry.
+    func stackTop(_ vcpu: Int) -> UInt64 { Self.stacks + UInt64(vcpu + 1) * Self.stackSize }
+
+    /// Checks what needs no image to be known, in words of who configures a machine.
+    static func check(ramSize: UInt64, vcpus: Int, sharedBit: Int?) throws(MachineError) {
         guard Self.ramBounds.contains(ramSize), ramSize % pageSize == 0 else {
             throw .configuration(
                 "RAM of \(ramSize) bytes: it must be whole pages of 4096 bytes, from 1 MiB to 1 TiB")
@@ -51,40 +103,7 @@ public struct GuestLayout: Sendable {
                 "RAM of 0x\(String(ramSize, radix: 16)) bytes reaches into the shared alias, which starts at bit "
                     + "\(sharedBit) on this CPU: use less RAM, or one door (--doors one)")
         }
-        self.ramSize = ramSize
-        self.vcpus = vcpus
-        self.sharedBit = sharedBit
-        var tables = PageTables(ramSize: ramSize, sharedBit: sharedBit, gigabytePages: gigabytePages)
-        let stacksEnd = Self.stacks + UInt64(vcpus) * Self.stackSize
-        var taken: [(range: Range<UInt64>, name: String)] = [(Self.stacks..<stacksEnd, "the stacks")]
-        var top = ramSize
-        if Self.lowTables + tables.size <= Self.stacks {
-            tables.place(at: Self.lowTables)
-        } else {
-            guard tables.size < ramSize / 2 else {
-                throw .configuration("RAM is too small for its page tables")
-            }
-            top = ramSize - tables.size
-            tables.place(at: top)
-        }
-        self.tables = tables
-        taken.append((Self.gdt..<Self.lowTables, "the GDT and the boot information page"))
-        taken.append((tables.start..<tables.start + tables.size, "the page tables"))
-        let used = try Self.check(image, taken, ramSize: ramSize)
-        guard let pages = PageRange.covering(start: used.lowerBound, size: used.upperBound - used.lowerBound)
-        else {
-            throw .image(ImageError("the image reaches past the last page of the address space"))
-        }
-        self.image = pages
-        entry = image.entry
-        let usedEnd = max(pages.end, stacksEnd)
-        let aligned = (usedEnd + (2 << 20) - 1) & ~((2 << 20) - 1)
-        let start = aligned < top ? aligned : min(usedEnd, top)
-        free = start..<top
     }
-
-    /// The top of a vCPU's stack: RSP at entry.
-    func stackTop(_ vcpu: Int) -> UInt64 { Self.stacks + UInt64(vcpu + 1) * Self.stackSize }
 
     /// Checks that every segment lies in RAM, apart from the others and from what the monitor puts there.
     private static func check(
@@ -119,30 +138,62 @@ public struct GuestLayout: Sendable {
 
 /// Identity-mapping page tables for RAM, the first 4 GiB, and the shared alias of both.
 public struct PageTables: Sendable {
-    private let spanPerAlias: UInt64
+    private let ramSize: UInt64
     private let sharedBit: Int?
     private let gigabytePages: Bool
-    /// Guest-physical address of the PML4.
+    private let hasSharedLow: Bool
+    /// Guest-physical address of the PML4, without the shared bit.
     public private(set) var start: UInt64 = 0
+    /// The part of RAM whose low addresses are its own; the others lead to the shared alias. Its bounds are whole
+    /// large pages, or the end of RAM. Nil where every address is its own.
+    var privateLow: Range<UInt64>?
 
+    static let largePage: UInt64 = 2 << 20
     private static let gigabyte: UInt64 = 1 << 30
     private static let entries: UInt64 = 512
 
-    init(ramSize: UInt64, sharedBit: Int?, gigabytePages: Bool) {
-        spanPerAlias = max(ramSize, 4 * Self.gigabyte)
+    /// - Parameter hasSharedLow: ``privateLow`` will be set.
+    init(ramSize: UInt64, sharedBit: Int?, gigabytePages: Bool, hasSharedLow: Bool = false) {
+        self.ramSize = ramSize
         self.sharedBit = sharedBit
         self.gigabytePages = gigabytePages
+        self.hasSharedLow = hasSharedLow
     }
 
     mutating func place(at address: UInt64) { start = address }
 
     private var aliases: UInt64 { sharedBit == nil ? 1 : 2 }
+    private var sharedMask: UInt64 { sharedBit.map { 1 << UInt64($0) } ?? 0 }
     /// Gigabytes mapped in each alias: one PDPT entry each.
-    private var gigabytes: UInt64 { (spanPerAlias + Self.gigabyte - 1) / Self.gigabyte }
+    private var gigabytes: UInt64 {
+        (max(ramSize, 4 * Self.gigabyte) + Self.gigabyte - 1) / Self.gigabyte
+    }
     private var pointerTables: UInt64 { (gigabytes + Self.entries - 1) / Self.entries }
-    private var directories: UInt64 { gigabytePages ? 0 : gigabytes }
+    /// With pages of 1 GiB only those that have both kinds of RAM, one at each end of what is private.
+    private var directories: UInt64 {
+        gigabytePages ? (hasSharedLow ? 2 : 0) : aliases * gigabytes
+    }
     /// Bytes of all tables.
-    public var size: UInt64 { (1 + aliases * (pointerTables + directories)) * pageSize }
+    public var size: UInt64 { (1 + aliases * pointerTables + directories) * pageSize }
+
+    /// What CR3 takes.
+    var root: UInt64 { start | tableDoor }
+    /// The tables are where the image is.
+    private var tableDoor: UInt64 { hasSharedLow ? sharedMask : 0 }
+
+    /// Where a low address leads: itself, or its shared alias.
+    private func target(_ address: UInt64) -> UInt64 {
+        guard let privateLow, address < ramSize, !privateLow.contains(address) else { return address }
+        return address | sharedMask
+    }
+
+    /// Whether all of a gigabyte leads through one door.
+    private func isUniform(_ address: UInt64) -> Bool {
+        guard let privateLow else { return true }
+        return ![privateLow.lowerBound, privateLow.upperBound].contains { bound in
+            bound > address && bound < address + Self.gigabyte && bound < ramSize
+        }
+    }
 
     /// The tables as 64-bit words, from ``start`` on.
     func words() -> [UInt64] {
@@ -151,31 +202,32 @@ public struct PageTables: Sendable {
         var words = [UInt64](repeating: 0, count: Int(size / 8))
         func index(_ address: UInt64) -> Int { Int((address - start) / 8) }
         var next = start + pageSize
+        func takeTables(_ count: UInt64) -> UInt64 {
+            defer { next += count * pageSize }
+            return next
+        }
         for alias in 0..<aliases {
-            let base = alias == 0 ? 0 : UInt64(1) << UInt64(sharedBit ?? 0)
-            let pointers = next
-            next += pointerTables * pageSize
-            let firstDirectory = next
-            next += directories * pageSize
+            let base = alias == 0 ? 0 : sharedMask
+            let pointers = takeTables(pointerTables)
             for table in 0..<pointerTables {
                 let slot = (base >> 39) + table
                 // With the shared bit below 39 both aliases share the first PML4 entry and its PDPT.
                 if words[index(start + slot * 8)] == 0 {
-                    words[index(start + slot * 8)] = (pointers + table * pageSize) | present
+                    words[index(start + slot * 8)] = (pointers + table * pageSize) | tableDoor | present
                 }
             }
             for gigabyte in 0..<gigabytes {
                 let address = base + gigabyte * Self.gigabyte
-                let table = words[index(start + (address >> 39) * 8)] & ~0xfff
+                let table = words[index(start + (address >> 39) * 8)] & ~(tableDoor | 0xfff)
                 let entry = table + ((address >> 30) % Self.entries) * 8
-                if gigabytePages {
-                    words[index(entry)] = address | present | large
+                if gigabytePages, alias == 1 || isUniform(address) {
+                    words[index(entry)] = target(address) | present | large
                     continue
                 }
-                let directory = firstDirectory + gigabyte * pageSize
-                words[index(entry)] = directory | present
+                let directory = takeTables(1)
+                words[index(entry)] = directory | tableDoor | present
                 for page in 0..<Self.entries {
-                    words[index(directory + page * 8)] = (address + page << 21) | present | large
+                    words[index(directory + page * 8)] = target(address + page << 21) | present | large
                 }
             }
         }

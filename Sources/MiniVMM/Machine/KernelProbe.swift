@@ -22,7 +22,7 @@ public struct KernelProbe: Sendable {
 
     public init(_ kernel: any KVMInterface) { self.kernel = kernel }
 
-    /// Converts one page to and fro on a scratch VM of two pages.
+    /// Converts one page to and fro on a scratch VM of two pages, in a memslot.
     ///
     /// - Returns: nil if that works, else the call that failed with its errno.
     public func conversionFailure() -> (call: String, errno: Errno)? {
@@ -31,6 +31,15 @@ public struct KernelProbe: Sendable {
             let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
             call = "KVM_CREATE_GUEST_MEMFD(MMAP | INIT_SHARED)"
             let file = try vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap, .initShared])
+            call = "mmap"
+            let mapping = try file.map(offset: 0, length: 2 * pageSize)
+            call = "KVM_SET_USER_MEMORY_REGION2"
+            var slot = ckvm_userspace_memory_region2()
+            slot.flags = CKVM_MEM_GUEST_MEMFD
+            slot.memory_size = 2 * pageSize
+            slot.userspace_addr = mapping.address
+            slot.guest_memfd = UInt32(bitPattern: file.descriptor)
+            try vm.setUserMemoryRegion2(slot)
             call = "KVM_SET_MEMORY_ATTRIBUTES2"
             for attributes in [CKVM_MEMORY_ATTRIBUTE_PRIVATE, 0] {
                 var request = ckvm_memory_attributes2()
@@ -38,6 +47,7 @@ public struct KernelProbe: Sendable {
                 request.attributes = attributes
                 try file.setMemoryAttributes2(&request)
             }
+            withExtendedLifetime(mapping) {}
             return nil
         } catch {
             return (call, error)
@@ -59,7 +69,7 @@ public struct KernelProbe: Sendable {
                     return Finding(
                         key: key, question: question, verdict: .no, answer: "ENOTTY",
                         meaning:
-                            "this kernel cannot convert in place (Linux 7.4 can); an adapter does it with memslots"
+                            "this kernel cannot convert in place (Linux 7.4 can); an adapter does it with what is there"
                     )
                 case .invalidArgument:
                     if let failure = conversionFailure() {
@@ -153,16 +163,30 @@ public struct KernelProbe: Sendable {
                 : "the host cannot map it, so guest RAM will be an ordinary memfd")
     }
 
+    /// `KVM_SET_MEMORY_ATTRIBUTES` on a page of a scratch VM, to private and back.
     private func perVMAttributes() -> Finding {
-        let bits =
-            (try? (kernel.createVM(.softwareProtected, sharedBit: nil)).checkExtension(.memoryAttributes))
-            ?? 0
-        return Finding(
-            key: "per-vm-attributes", question: "per-VM attributes (Linux 6.8 to 7.3)",
-            verdict: bits & 8 != 0 ? .yes : .no, answer: "KVM_CAP_MEMORY_ATTRIBUTES = \(bits) on the VM",
-            meaning: bits & 8 != 0
-                ? "private and shared memory in two backings; contents do not survive a conversion"
-                : "nothing is lost: that interface cannot keep contents")
+        func finding(_ verdict: Finding.Verdict, _ answer: String, _ meaning: String) -> Finding {
+            Finding(
+                key: "per-vm-attributes", question: "KVM_SET_MEMORY_ATTRIBUTES on a VM (Linux 6.8 to 7.3)",
+                verdict: verdict, answer: answer, meaning: meaning)
+        }
+        let none = "nothing is lost: that interface cannot keep contents"
+        let vm: any KVMVirtualMachine
+        do throws(Errno) { vm = try kernel.createVM(.softwareProtected, sharedBit: nil) } catch {
+            return finding(.no, "no VM to ask: \(error.name)", none)
+        }
+        guard let vm = vm as? any PerVMAttributes else { return finding(.no, "it has none", none) }
+        do throws(Errno) {
+            for attributes in [CKVM_MEMORY_ATTRIBUTE_PRIVATE, 0] {
+                try vm.setMemoryAttributes(
+                    ckvm_memory_attributes(address: 0, size: pageSize, attributes: attributes, flags: 0))
+            }
+            return finding(
+                .yes, "made a page private and shared again",
+                "private and shared memory in two places; contents do not survive a conversion")
+        } catch {
+            return finding(.no, error.name, none)
+        }
     }
 
     /// What `KVM_CHECK_EXTENSION` says on a VM, and what that would mean. A claim; the findings are the evidence.
@@ -188,12 +212,16 @@ public struct KernelProbe: Sendable {
         (.preFaultMemory, "pages can be mapped before the guest touches them"),
     ]
 
-    /// The capabilities that matter here, asked on a default VM. Empty if there is none to ask.
+    /// The capabilities that matter here, asked on a default VM; what is said of private memory on one that has it, if
+    /// there is one. Empty if there is none to ask.
     public func claims() -> [CapabilityClaim] {
         guard let vm = try? kernel.createVM(.default, sharedBit: nil) else { return [] }
+        let protected = try? kernel.createVM(.softwareProtected, sharedBit: nil)
         return Self.meanings.map { capability, meaning in
-            CapabilityClaim(
-                capability: capability, value: (try? vm.checkExtension(capability)) ?? 0, meaning: meaning)
+            let isOfPrivateMemory = [.memoryAttributes, .guestMemfdMemoryAttributes].contains(capability)
+            let asked = isOfPrivateMemory ? protected ?? vm : vm
+            return CapabilityClaim(
+                capability: capability, value: (try? asked.checkExtension(capability)) ?? 0, meaning: meaning)
         }
     }
 
@@ -233,6 +261,35 @@ public struct KernelProbe: Sendable {
             meaning: "payloads do not run on this kernel")
     }
 
+    /// Runs a guest that writes a byte, makes its page shared and looks whether the byte is still there.
+    public func contents() -> Finding {
+        // mov 0x38(%rdi), %rbx; movb $42, (%rbx); mov $1, %ecx; mov $0x300, %edx; mov $12, %eax; out %eax, $0xe8;
+        // mov (%rbx), %al; out %al, $0xf4
+        let code: [UInt8] = [
+            0x48, 0x8b, 0x5f, 0x38, 0xc6, 0x03, 42, 0xb9, 1, 0, 0, 0, 0xba, 0, 3, 0, 0, 0xb8, 12, 0, 0, 0,
+            0xe7,
+            0xe8, 0x8a, 0x03, 0xe6, 0xf4,
+        ]
+        let key = "contents"
+        let question = "contents after a conversion"
+        let (outcome, _) = run(code, timeout: 2_000_000_000) { _ in }
+        switch outcome {
+        case .exited(42):
+            return Finding(
+                key: key, question: question, verdict: .yes, answer: "a byte was still there",
+                meaning: "guests whose data changes hands run")
+        case .exited(let byte):
+            return Finding(
+                key: key, question: question, verdict: .no,
+                answer: byte == 0 ? "a byte was zero" : "a byte was another",
+                meaning: "only guests that carry their data themselves run")
+        default:
+            return Finding(
+                key: key, question: question, verdict: .unknown, answer: outcome.description,
+                meaning: "the guest that was to look did not come to it")
+        }
+    }
+
     /// Runs a guest that reads its own page through the shared alias.
     public func twoDoors() -> Finding {
         // mov 0x18(%rdi), %rbx; mov 0x38(%rdi), %rcx; mov (%rbx,%rcx), %al; out %al, $0xf4
@@ -252,13 +309,13 @@ public struct KernelProbe: Sendable {
     /// Runs a guest that asks by VMMCALL.
     ///
     /// - Parameter timeout: nanoseconds; a kernel that cannot do it may never return.
-    public func hypercallInstruction(timeout: UInt64 = 20_000_000) -> Finding {
+    public func hypercallInstruction(timeout: UInt64 = 200_000_000) -> Finding {
         let key = "hypercall-instruction"
         let question = "KVM_HC_MAP_GPA_RANGE by VMMCALL"
-        // mov 0x38(%rdi), %rbx; mov $1, %ecx; xor %edx, %edx; mov $12, %eax; vmmcall; out %al, $0xf4
+        // mov 0x38(%rdi), %rbx; mov $1, %ecx; mov $0x300, %edx; mov $12, %eax; vmmcall; out %al, $0xf4
         let code: [UInt8] = [
-            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0x31, 0xd2, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9, 0xe6,
-            0xf4,
+            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0xba, 0, 3, 0, 0, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9,
+            0xe6, 0xf4,
         ]
         let (outcome, statistics) = run(code, timeout: timeout) { $0.hypercallInstruction = true }
         switch outcome {

@@ -29,6 +29,8 @@ public struct MachineConfiguration: Sendable {
     public var faultPolicy = FaultPolicy.convert
     /// For conversions whose caller does not say.
     public var contents = ContentPolicy.preserve
+    /// The guest does its job only where conversions can preserve contents.
+    public var needsPreservation = false
     public var retry = RetryPolicy()
     /// Bytes of the largest single conversion call.
     public var chunk = Converter.defaultChunk
@@ -59,7 +61,9 @@ public final class Machine: Sendable {
 
     /// Builds the machine and puts the image into its memory: written while its pages are shared, then converted
     /// to private in place, contents preserved. No copy stays behind. On a kernel that does not preserve contents
-    /// the image and the boot structures stay shared.
+    /// all but free RAM stays shared, and with two doors the guest's low addresses lead there.
+    ///
+    /// - Throws: ``MachineError/unsupported(_:)`` where the kernel has no such machine.
     public init(
         kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
         trace: Trace? = nil
@@ -72,18 +76,13 @@ public final class Machine: Sendable {
             try kernel.supportedCPUID()
         }
         let sharedBit = configuration.doors == .two ? min(46, cpuid.physicalAddressBits - 1) : nil
+        try GuestLayout.check(
+            ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit)
+        let vm = try Machine.buildVM(kernel, sharedBit, configuration)
         layout = try GuestLayout(
             ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit,
-            gigabytePages: cpuid.hasGigabytePages, image: image)
-        let vm: any KVMVirtualMachine
-        do throws(Errno) {
-            vm = try kernel.createVM(.softwareProtected, sharedBit: sharedBit)
-        } catch {
-            throw .kernel(
-                call: "KVM_CREATE_VM", errno: error,
-                attempted: "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
-                hint: error == .invalidArgument ? Machine.noVMHint(kernel, sharedBit) : nil)
-        }
+            gigabytePages: cpuid.hasGigabytePages, image: image,
+            imageStaysShared: vm.contentPromise.toPrivate != .preserved)
         self.vm = vm
         memory = try Machine.buildMemory(vm, configuration)
         converter = Converter(
@@ -108,10 +107,30 @@ public final class Machine: Sendable {
         try bootInPlace(boot, image)
     }
 
-    private static func noVMHint(_ kernel: any KVMInterface, _ sharedBit: Int?) -> String {
-        sharedBit == nil
-            ? "\(kernel.identity) has no VM type with private memory (KVM_X86_SW_PROTECTED_VM)"
-            : "\(kernel.identity) cannot tell private from shared accesses; use one door (--doors one)"
+    private static func buildVM(
+        _ kernel: any KVMInterface, _ sharedBit: Int?, _ configuration: MachineConfiguration
+    ) throws(MachineError) -> any KVMVirtualMachine {
+        let vm: any KVMVirtualMachine
+        do throws(Errno) {
+            vm = try kernel.createVM(.softwareProtected, sharedBit: sharedBit)
+        } catch .invalidArgument {
+            throw .unsupported(
+                sharedBit == nil
+                    ? "\(kernel.identity) has no VM type with private memory (KVM_X86_SW_PROTECTED_VM)"
+                    : "\(kernel.identity) cannot tell private from shared accesses; use one door (--doors one)"
+            )
+        } catch {
+            throw .kernel(
+                call: "KVM_CREATE_VM", errno: error,
+                attempted: "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
+                hint: nil)
+        }
+        guard !configuration.needsPreservation || vm.contentPromise.isPreserved else {
+            throw .unsupported(
+                "\(kernel.identity) does not preserve contents when memory is converted, and the guest needs that"
+            )
+        }
+        return vm
     }
 
     private static func buildMemory(
@@ -182,30 +201,24 @@ public final class Machine: Sendable {
             .booted(
                 image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
                 sharedBit: layout.sharedBit), by: .host)
-        do throws(ConversionError) {
+        if layout.imageStaysShared {
+            trace?.record(.imageLeftShared(end: layout.free.lowerBound), by: .host)
+            try makePrivate(layout.free, .unspecified)
+        } else {
             try makePrivate(0..<memory.size, .preserve)
-        } catch {
-            // Where contents cannot be kept the image stays as it was written: shared. With two doors the guest
-            // could not even fetch its first instruction through the private one.
-            guard case .refused = error.reason, configuration.doors == .one else { throw .conversion(error) }
-            let written = max(
-                layout.image.end, GuestLayout.stacks + UInt64(vcpus.count) * GuestLayout.stackSize)
-            trace?.record(.imageLeftShared(end: written), by: .host)
-            // Page tables that are too many for low memory lie at the top, where free RAM ends.
-            let rest = written..<max(written, layout.free.upperBound)
-            do throws(ConversionError) { try makePrivate(rest, .unspecified) } catch {
-                throw .conversion(error)
-            }
         }
     }
 
-    private func makePrivate(
-        _ bytes: Range<UInt64>, _ contents: ContentPolicy
-    ) throws(ConversionError) {
+    private func makePrivate(_ bytes: Range<UInt64>, _ contents: ContentPolicy) throws(MachineError) {
         guard let range = PageRange(start: bytes.lowerBound, size: bytes.upperBound - bytes.lowerBound) else {
             return
         }
-        try converter.convert(ConversionRequest(range: range, to: .private, contents: contents), by: .host)
+        do throws(ConversionError) {
+            let request = ConversionRequest(range: range, to: .private, contents: contents)
+            try converter.convert(request, by: .host)
+        } catch {
+            throw .conversion(error)
+        }
     }
 
     // MARK: running

@@ -4,6 +4,8 @@ public import SystemPackage
 public enum MachineError: Error, Sendable {
     /// Asked for a machine that cannot be.
     case configuration(String)
+    /// This kernel has no such machine; another one may.
+    case unsupported(String)
     /// The image cannot be booted.
     case image(ImageError)
     /// A call to the kernel failed: its uAPI name, the errno, what was attempted, what would help.
@@ -23,7 +25,7 @@ public enum MachineError: Error, Sendable {
 extension MachineError: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .configuration(let text): return text
+        case .configuration(let text), .unsupported(let text): return text
         case .image(let error): return error.description
         case .kernel(let call, let errno, let attempted, let hint):
             return "\(call): \(errno) (\(errno.name)) on \(attempted)" + (hint.map { ": \($0)" } ?? "")

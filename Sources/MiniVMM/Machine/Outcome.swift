@@ -18,7 +18,8 @@ public enum Outcome: Sendable {
 
 extension Outcome {
     /// The exit status of a command that ran the guest: the guest's own up to 123, 124 time limit, 125 the
-    /// monitor or the host failed, 126 the guest crashed or looped, 128 + signal.
+    /// monitor or the host failed, 126 the guest crashed or looped, 128 + signal; 4 if this kernel has no such machine,
+    /// so that the guest never ran.
     public var exitStatus: Int32 {
         switch self {
         case .exited(let status): Int32(min(status, 123))
@@ -26,6 +27,7 @@ extension Outcome {
         case .crashed, .faultLoop: 126
         case .timeLimit: 124
         case .interrupted(let signal): 128 + signal
+        case .failed(.unsupported): 4
         case .failed: 125
         }
     }
@@ -39,6 +41,7 @@ extension Outcome {
         case .faultLoop: "fault-loop"
         case .timeLimit: "time-limit"
         case .interrupted: "interrupted"
+        case .failed(.unsupported): "unsupported"
         case .failed: "failed"
         }
     }
@@ -75,7 +78,7 @@ public struct RunStatistics: Sendable, Equatable {
     public var portExits: UInt64 = 0
     public var hypercalls: UInt64 = 0
     public var memoryFaults: UInt64 = 0
-    /// Memory faults whose page was already in the wanted state.
+    /// Memory faults that only met a conversion on its way, and were tried again.
     public var raceFaults: UInt64 = 0
     /// Conversions that succeeded, asked for by the guest in either way.
     public var conversions: UInt64 = 0

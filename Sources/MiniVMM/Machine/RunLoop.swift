@@ -256,7 +256,9 @@ struct RunLoop {
         if let rip = progress.note(fault, vcpu) {
             return fatal(.faultLoop(vcpu: vcpu.id, fault, faults: progress.faults, rip: rip, loopReason()))
         }
-        if machine.memory.uniformState(of: range) == fault.wants {
+        // With one door the kernel takes the kind of an access from the page's attribute: no access asks for anything,
+        // and what faults has met a conversion on its way. To convert then would undo somebody's work.
+        if machine.configuration.doors == .one || machine.memory.uniformState(of: range) == fault.wants {
             statistics.raceFaults += 1
             trace?.record(.memoryFault(fault, errno, .race), by: actor)
             return nil
@@ -279,7 +281,11 @@ struct RunLoop {
     }
 
     private func loopReason() -> String {
-        machine.configuration.faultPolicy == .reenter
+        guard machine.configuration.doors == .two else {
+            return
+                "with one door an access never asks for a conversion, and the kernel does not let this one through"
+        }
+        return machine.configuration.faultPolicy == .reenter
             ? "the monitor was told to enter it again without converting (--on-fault reenter)"
             : "each conversion is undone by the next; one instruction may be touching a page through both doors"
     }

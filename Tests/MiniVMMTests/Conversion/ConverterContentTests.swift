@@ -7,7 +7,7 @@ import Testing
 struct ConverterContentTests {
     private static let promises: [ContentPromise] = [
         .preserved, .undefined, ContentPromise(toPrivate: .preserved, toShared: .undefined),
-        ContentPromise(toPrivate: .undefined, toShared: .preserved),
+        ContentPromise(toPrivate: .undefined, toShared: .preserved), .lost,
     ]
 
     /// Preserve is what the ABI promises, or an error before the first call: in every combination.
@@ -25,6 +25,7 @@ struct ConverterContentTests {
                     continue
                 }
                 #expect(why.contains(target.rawValue))
+                #expect(why.contains("two places") == (fate == .lost))
                 #expect(result.error?.errno.name == "EOPNOTSUPP")
                 #expect(bench.file.calls.isEmpty && bench.file.holes.isEmpty)
                 #expect(bench.memory.attributes.runCount == 1)

@@ -85,14 +85,42 @@ struct BootInPlaceTests {
         #expect((0..<4).map { bench.file.byte(0x10_0000 + UInt64($0)) } == code)
     }
 
-    /// Through the private door such a guest could not fetch its first instruction.
-    @Test func withoutAPromiseTwoDoorsAreRefused() throws {
-        do {
-            _ = try MachineBench(FakeKernel(promise: .undefined)) { $0.doors = .two }
-            Issue.record("accepted")
-        } catch let error as MachineError {
-            #expect(error.description.contains("contents cannot be preserved"))
+    /// With two doors the vCPU gets at what stayed shared through the shared door, from its first instruction on.
+    @Test(arguments: [16 << 20, 1 << 30, 64 << 30, 1 << 40] as [UInt64], [true, false])
+    func withoutAPromiseTwoDoorsLeadToWhatStayedShared(ram: UInt64, gigabytePages: Bool) throws {
+        for promise in [ContentPromise.undefined, .lost] {
+            let kernel = FakeKernel(promise: promise, gigabytePages: gigabytePages)
+            let bench = try MachineBench(kernel, image: try .flat(code)) {
+                $0.ramSize = ram
+                $0.doors = .two
+            }
+            let layout = bench.machine.layout
+            let special = try bench.vcpu.specialRegisters()
+            #expect(special.cr3 == layout.tables.start | 1 << 46)
+            #expect(bench.machine.memory.state(at: layout.free.lowerBound) == .private)
+            #expect(bench.machine.memory.state(at: layout.free.upperBound - 1) == .private)
+            for gpa in [layout.tables.start, layout.image.start, layout.stackTop(0) - 8] {
+                #expect(bench.machine.memory.state(at: gpa) == .shared, "\(gpa)")
+            }
+            #expect((0..<4).map { bench.file.byte(0x10_0000 + UInt64($0)) } == code)
         }
+    }
+
+    /// A guest that cannot do without is not even built.
+    @Test func whatTheGuestNeedsIsAskedFirst() throws {
+        for promise in [
+            ContentPromise.undefined, .lost, ContentPromise(toPrivate: .preserved, toShared: .lost),
+        ] {
+            let kernel = FakeKernel(promise: promise)
+            do {
+                _ = try MachineBench(kernel) { $0.needsPreservation = true }
+                Issue.record("accepted")
+            } catch MachineError.unsupported(let why) {
+                #expect(why.contains("does not preserve contents"))
+            }
+            #expect(kernel.vm.files.isEmpty && kernel.vm.vcpus.isEmpty)
+        }
+        _ = try MachineBench { $0.needsPreservation = true }
     }
 
     /// What a configuration or a CPU may say, and no machine can be made of.

@@ -33,7 +33,11 @@ struct LayoutCase: Sendable, CustomTestStringConvertible {
 @Suite("Guest layout and page tables")
 struct GuestLayoutTests {
     /// What an x86-64 CPU makes of an address; nil for a fault.
-    private func walk(_ words: [UInt64], start: UInt64, _ address: UInt64) -> UInt64? {
+    ///
+    /// - Parameter tableDoor: what every entry that names a table must have set.
+    private func walk(
+        _ words: [UInt64], start: UInt64, _ address: UInt64, tableDoor: UInt64 = 0
+    ) -> UInt64? {
         var table = start
         for level in stride(from: 39, through: 12, by: -9) as StrideThrough<UInt64> {
             let index = table - start + (address >> level & 511) * 8
@@ -45,7 +49,8 @@ struct GuestLayoutTests {
                 guard level < 39, entry & 0x000f_ffff_ffff_e000 & ((1 << level) - 1) == 0 else { return nil }
                 return entry & 0x000f_ffff_ffff_f000 & ~((1 << level) - 1) | address & ((1 << level) - 1)
             }
-            table = entry & 0x000f_ffff_ffff_f000
+            guard entry & tableDoor == tableDoor else { return nil }
+            table = entry & 0x000f_ffff_ffff_f000 & ~tableDoor
             guard table >= start else { return nil }
         }
         return nil
@@ -75,6 +80,53 @@ struct GuestLayoutTests {
         // Beyond them there is nothing: a stray pointer faults.
         let end = (span + (1 << 30) - 1) & ~((1 << 30) - 1)
         if machine.sharedBit == nil { #expect(walk(words, start: layout.tables.start, end) == nil) }
+    }
+
+    /// Where the image stays shared: each low address of RAM leads to its own byte, free RAM through the private door
+    /// and all else through the shared one, as do the tables themselves.
+    @Test(arguments: LayoutCase.all.filter { $0.sharedBit != nil })
+    func whatStaysSharedIsReachedThroughTheSharedDoor(_ machine: LayoutCase) throws {
+        let mask: UInt64 = 1 << UInt64(machine.sharedBit ?? 0)
+        for image in machine.ram > 4 << 20
+            ? [try lowImage(), try .flat([UInt8](repeating: 1, count: 3 << 20))]
+            : [
+                try lowImage()
+            ]
+        {
+            let layout = try GuestLayout(
+                ramSize: machine.ram, vcpus: 16, sharedBit: machine.sharedBit,
+                gigabytePages: machine.gigabytePages, image: image, imageStaysShared: true)
+            let words = layout.tables.words()
+            #expect(UInt64(words.count) * 8 == layout.tables.size)
+            #expect(layout.tables.root == layout.tables.start | mask)
+            #expect(layout.free.isEmpty || layout.free.lowerBound % (2 << 20) == 0)
+            for taken in [
+                layout.image.start..<layout.image.end, GuestLayout.gdt..<layout.stackTop(15),
+                layout.tables.start..<layout.tables.start + layout.tables.size,
+            ] { #expect(layout.free.isEmpty || !layout.free.overlaps(taken)) }
+
+            var generator = Generator(seed: machine.ram)
+            let span = max(machine.ram, 1 << 32)
+            var samples: [UInt64] = [
+                0, 4095, 1 << 20, layout.image.end - 1, layout.tables.start,
+                layout.tables.start + layout.tables.size - 1,
+                machine.ram - 1, layout.free.lowerBound, layout.free.upperBound, layout.free.lowerBound &- 1,
+                layout.free.upperBound - 1,
+            ]
+            for _ in 0..<64 { samples.append(generator.next() % machine.ram) }
+            for gigabyte in stride(from: 0, to: machine.ram, by: 1 << 30) { samples.append(gigabyte) }
+            for sample in samples where sample < machine.ram {
+                let door = layout.free.contains(sample) ? 0 : mask
+                #expect(
+                    walk(words, start: layout.tables.start, sample, tableDoor: mask) == sample | door,
+                    "0x\(String(sample, radix: 16))")
+            }
+            for _ in 0..<64 { samples.append(generator.next() % span) }
+            for sample in samples where sample < span {
+                #expect(
+                    walk(words, start: layout.tables.start, mask | sample, tableDoor: mask) == mask | sample)
+            }
+        }
     }
 
     @Test(arguments: LayoutCase.all)

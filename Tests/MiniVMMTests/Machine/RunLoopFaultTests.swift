@@ -51,6 +51,23 @@ struct RunLoopFaultTests {
         #expect(bench.events.all.count { $0 == "memory-fault race" } == 100)
     }
 
+    /// With one door the attribute decides what an access is. A fault means that the page was converted under it, and it
+    /// may have been converted once more before the monitor looks: to convert would undo that.
+    @Test func withOneDoorNoFaultIsARequest() throws {
+        let bench = try MachineBench()
+        bench.file.forget()
+        for flags in [0, 8, 0, 0] as [UInt64] { bench.vcpu.then(FakeVCPU.fault(Self.page, flags: flags)) }
+        #expect(bench.run().kind == "halted")
+        #expect(bench.file.calls.isEmpty)
+        #expect(bench.machine.statistics.raceFaults == 4 && bench.machine.statistics.conversions == 0)
+        #expect(bench.events.all.count { $0 == "memory-fault race" } == 4)
+
+        let endless = try MachineBench()
+        endless.vcpu.forEver(FakeVCPU.fault(Self.page, flags: 0))
+        let outcome = endless.run()
+        #expect(outcome.kind == "fault-loop" && outcome.description.contains("with one door"))
+    }
+
     @Test func unknownFlagsAreNotGuessedAt() throws {
         for flags in [1, 2, 4, 16, 8 | 1, 1 << 63, .max] as [UInt64] {
             let bench = try MachineBench { $0.doors = .two }

@@ -17,10 +17,7 @@ struct DeterminismTests {
             try? file.close()
             unlink(path.string)
         }
-        var configuration = MachineConfiguration()
-        configuration.ramSize = payload.ramSize
-        configuration.vcpus = payload.vcpus
-        configuration.doors = payload.doors
+        var configuration = payload.machineConfiguration
         configuration.hypercallInstruction = true
         let kernel = SoftKVM(SoftKVM.Configuration(seed: seed, timeSlice: 500))
         let machine = try Machine(
@@ -32,7 +29,7 @@ struct DeterminismTests {
 
     @Test(
         .enabled(if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? ""),
-        arguments: ["smp", "implicit", "pinned", "contents"])
+        arguments: ["smp", "implicit", "forget", "pinned", "contents"])
     func sameInputAndSeedSameTrace(name: String) throws {
         let payload = try #require(Catalogue.named(name))
         let first = try trace(payload, seed: 7)

@@ -9,6 +9,8 @@ import Testing
 enum KernelUnderTest: String, CaseIterable, Sendable {
     /// This machine's /dev/kvm, which converts in place.
     case inPlace
+    /// This machine's /dev/kvm with its per-VM attributes.
+    case perVM
     /// This machine's /dev/kvm, with memslots carved.
     case trap
     /// KVM in user space.
@@ -27,30 +29,41 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
     var absence: Comment? {
         if let asked = Self.asked, !asked.contains(rawValue) { return "MINIVMM_TEST_KERNELS leaves it out" }
         return switch self {
-        case .inPlace: Self.conversionFailure
+        case .inPlace: Self.inPlaceFailure
+        case .perVM: Self.perVMFailure
         case .trap: TrapHost.canTrap ? nil : TrapHost.reason
         case .software, .trapOverSoftware, .doorsOverSoftware:
             if case .missing(let message) = SoftKVM().engineStatus { Comment(rawValue: message) } else { nil }
         }
     }
 
-    private static let conversionFailure: Comment? = {
+    private static let inPlaceFailure: Comment? = {
         guard let kvm = TrapHost.kvm else { return "no /dev/kvm" }
         return KernelProbe(kvm).conversionFailure().map {
             "/dev/kvm cannot convert in place (\($0.call): \($0.errno.name))"
         }
     }()
 
+    private static let perVMFailure: Comment? = {
+        guard let kvm = TrapHost.kvm else { return "no /dev/kvm" }
+        return KernelProbe(PerVMAttributesKVM(over: kvm)).conversionFailure().map {
+            "/dev/kvm has no per-VM attributes (\($0.call): \($0.errno.name))"
+        }
+    }()
+
     func open(doors: Doors = .one) throws -> any KVMInterface {
         switch self {
-        case .inPlace:
-            doors == .one
-                ? try #require(TrapHost.kvm) : MemslotTrapKVM(doorsOver: try #require(TrapHost.kvm))
+        case .inPlace: Self.withDoors(doors, try #require(TrapHost.kvm))
+        case .perVM: Self.withDoors(doors, PerVMAttributesKVM(over: try #require(TrapHost.kvm)))
         case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
         case .software: SoftKVM()
         case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
         case .doorsOverSoftware: MemslotTrapKVM(doorsOver: SoftKVM())
         }
+    }
+
+    private static func withDoors(_ doors: Doors, _ kernel: any KVMInterface) -> any KVMInterface {
+        doors == .one ? kernel : MemslotTrapKVM(doorsOver: kernel)
     }
 
     /// The kernel, or the end of the test with the reason why there is none.
@@ -64,10 +77,15 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         switch self {
         case .software, .doorsOverSoftware: true
         case .trap, .trapOverSoftware: false
-        case .inPlace: Self.hasHypercall
+        case .inPlace: Self.inPlaceHypercall
+        case .perVM: Self.perVMHypercall
         }
     }
 
-    private static let hasHypercall: Bool =
+    private static let inPlaceHypercall =
         TrapHost.kvm.map { KernelProbe($0).hypercallInstruction().verdict == .yes } ?? false
+    private static let perVMHypercall =
+        TrapHost.kvm.map {
+            KernelProbe(PerVMAttributesKVM(over: $0)).hypercallInstruction().verdict == .yes
+        } ?? false
 }

@@ -1,0 +1,44 @@
+import CKVMShim
+import SystemPackage
+
+// What every adapter answers alike, because the in-place interface says so.
+
+extension ckvm_memory_attributes2 {
+    /// Rows 2 to 8 of the table, in its order, for a file of `fileSize` bytes on a VM with private memory.
+    func validated(fileSize: UInt64) throws(Errno) -> (range: PageRange, state: PageState) {
+        guard flags == 0 else { throw .invalidArgument }
+        let hasReserved = unsafe withUnsafeBytes(of: reserved) { unsafe $0.contains { $0 != 0 } }
+        guard !hasReserved, attributes & ~CKVM_MEMORY_ATTRIBUTE_PRIVATE == 0,
+            let range = PageRange(start: offset, size: size), range.end <= fileSize
+        else { throw .invalidArgument }
+        return (range, attributes == 0 ? .shared : .private)
+    }
+}
+
+extension Capability {
+    /// What `KVM_CHECK_EXTENSION` says on a VM that converts in place; nil asks the kernel below.
+    var inPlaceAnswer: Int? {
+        switch self {
+        case .guestMemfdMemoryAttributes: Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE)
+        case .guestMemfdFlags: Int(CKVM_GUEST_MEMFD_FLAG_MMAP | CKVM_GUEST_MEMFD_FLAG_INIT_SHARED)
+        case .guestMemfd, .userMemory2, .memoryFaultInfo: 1
+        // The per-VM attributes and the file's exclude each other.
+        case .memoryAttributes: 0
+        default: nil
+        }
+    }
+}
+
+extension HostMapping {
+    /// Gives the mapped part of `range` the access that its states allow: private pages cannot be touched. For
+    /// mappings that are memory of this process.
+    ///
+    /// - Parameter pages: the pages of the file that are mapped.
+    func protect(_ range: PageRange, of pages: PageRange, as attributes: AttributeMap) throws(Errno) {
+        guard let range = range.intersection(pages) else { return }
+        for run in attributes.runs(in: range) {
+            let start = address + (run.range.start - pages.start)
+            _ = try value(ckvm_mprotect(start, run.range.size, run.state == .shared))
+        }
+    }
+}

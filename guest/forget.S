@@ -1,0 +1,172 @@
+// forget: memory that changes hands empty.
+//
+// It shows the honest alternative to keeping contents. Two doors lead to the RAM, and the monitor was told to make
+// zeros of whatever changes hands (--contents zero), as a kernel with private and shared memory in two places
+// does anyway. What was written through one door is never found through the other: not in any size, in neither
+// direction, not where an access meets two pages of which only one has to be converted, and not after a call.
+// Each time the page next to it keeps every byte. The host looks as well (HC_PEEK).
+// Ends with exit status 0.
+#define GUEST "forget"
+#include "support.h"
+
+#define PAGES 16
+#define BYTES (PAGES * 4096)
+
+// R14 = the range through the private door, R13 = the same through the shared one.
+// Of R8, which is all ones like the word that is written through one door, as much as one size has is read through
+// the other door. LEFT is what then must be in it.
+.macro forgotten suffix, register, left, from, to
+    mov     $-1, %r8
+    mov     %r8, 0x100(\from)
+    mov     0x100(\to), %\register
+    expect_value %r8, $\left, "a \suffix written through one door and read through the other"
+.endm
+
+.macro forgotten_sizes from, to
+    fill    \from, $4096, $8, $-1
+    forgotten byte, r8b, -0x100, \from, \to
+    fill    \from, $4096, $8, $-1
+    forgotten word, r8w, -0x10000, \from, \to
+    fill    \from, $4096, $8, $-1
+    forgotten doubleword, r8d, 0, \from, \to
+    fill    \from, $4096, $8, $-1
+    forgotten quadword, r8, 0, \from, \to
+    verify_zero \to, $4096, $8, "the rest of the page, after an access of each size"
+.endm
+
+// All but the first so many pages have what was written through the private door when the guest began.
+.macro others_kept pages, what
+    lea     \pages * 4096(%r14), %r11
+    expect_private %r11, "\what"
+    verify  %r11, $(BYTES - \pages * 4096), $64, %r11, "\what"
+.endm
+
+    begin
+    need_two_doors
+    testb   $BOOT_FLAG_IMPLICIT, BOOT_FLAGS(%r15)
+    jz      not_converted
+    need_free PAGES
+    mov     BOOT_SHARED_BIT(%r15), %r13
+    or      %r14, %r13
+    lea     0xff8(%r14), %r10           // R10 = the last word of page 0
+
+    print   "Private to shared:"
+    fill    %r14, $BYTES, $8, %r14      // whatever the pages were: now they are private
+    verify  %r14, $BYTES, $8, %r14, "what was just written through the private door"
+    expect_value 8(%r13), $0, "a private page, read through the shared door"
+    expect_shared %r14, "page 0 after a read through the shared door"
+    verify_zero %r13, $4096, $8, "a private page, read through the shared door"
+    peek    %r14
+    expect_result 0, "the host reads the first word of page 0"
+    expect_value %rcx, $0, "what the host reads in the first word of page 0"
+    peek    %r10
+    expect_result 0, "the host reads the last word of page 0"
+    expect_value %rcx, $0, "what the host reads in the last word of page 0"
+    others_kept 1, "the pages after page 0"
+    print   " zeros, for the host too.\n"
+
+    print   "Shared to private:"
+    fill    %r13, $4096, $8, %r13
+    verify  %r13, $4096, $8, %r13, "what was just written through the shared door"
+    peek    %r14
+    expect_result 0, "the host reads what was written through the shared door"
+    expect_value %rcx, %r13, "what the host reads of what was written through the shared door"
+    expect_value 8(%r14), $0, "a shared page, read through the private door"
+    expect_private %r14, "page 0 after a read through the private door"
+    verify_zero %r14, $4096, $8, "a shared page, read through the private door"
+    peek    %r10
+    expect_result -EFAULT, "the host reads page 0, which is private"
+    others_kept 1, "the pages after page 0"
+    print   " zeros.\n"
+
+    print   "1, 2, 4 and 8 bytes, to and fro:"
+    forgotten_sizes %r13, %r14
+    forgotten_sizes %r14, %r13
+    print   " zeros.\n"
+
+    // A write is what is there afterwards, and nothing else.
+    print   "Written and modified:"
+    fill    %r14, $4096, $8, $-1
+    movb    $0x5a, 0x123(%r13)
+    expect_value 0x120(%r13), $0x5a000000, "the word around a byte written through the shared door"
+    movb    $0, 0x123(%r13)
+    verify_zero %r13, $4096, $8, "the rest of a page of which one byte was written through the shared door"
+    fill    %r13, $4096, $8, $-1
+    movb    $0x5a, 0x123(%r14)
+    expect_value 0x120(%r14), $0x5a000000, "the word around a byte written through the private door"
+    movb    $0, 0x123(%r14)
+    verify_zero %r14, $4096, $8, "the rest of a page of which one byte was written through the private door"
+    movq    $41, 0x200(%r14)
+    incq    0x200(%r13)
+    expect_value 0x200(%r13), $1, "41, incremented through the shared door"
+    addl    $2, 0x200(%r14)
+    expect_value 0x200(%r14), $2, "1, and 2 added through the private door"
+    print   " on zeros.\n"
+
+    print   "Across two pages:"
+    lea     4096 - 3(%r14), %r12        // R12, R11 = where the access begins, through either door
+    lea     4096 - 3(%r13), %r11
+    fill    %r14, $(2 * 4096), $8, $-1
+    mov     $-1, %r8
+    mov     %r8, (%r12)
+    expect_value (%r11), $0, "two private pages, read through the shared door"
+    verify_zero %r13, $(2 * 4096), $8, "two private pages, read through the shared door"
+    fill    %r13, $(2 * 4096), $8, $-1
+    mov     $-1, %r8
+    mov     %r8, (%r11)
+    expect_value (%r12), $0, "two shared pages, read through the private door"
+    verify_zero %r14, $(2 * 4096), $8, "two shared pages, read through the private door"
+    // Only one of them has to change: of the other every byte stays.
+    mov     $0x1122334455667788, %r8
+    mov     %r8, 0xff8(%r13)            // page 0 is shared now, page 1 private
+    mov     %r8, 0x1000(%r14)
+    expect_value (%r11), $0x112233, "a shared page and a private one, read through the shared door"
+    mov     %r8, 0x1000(%r14)           // page 0 still shared, page 1 private again
+    mov     $0x4455667788000000, %r9
+    expect_value (%r12), %r9, "a shared page and a private one, read through the private door"
+    others_kept 2, "the pages after page 1"
+    print   " zeros where it changed, the bytes where it did not.\n"
+
+    print   "By call:"
+    lea     sizes(%rip), %r12
+next_size:
+    mov     (%r12), %r9                 // R9 = pages, R8 = bytes
+    add     $8, %r12
+    test    %r9, %r9
+    jz      done
+    mov     %r9, %r8
+    shl     $12, %r8
+    lea     -8(%r14, %r8), %r10         // R10 = the last word
+    fill    %r14, %r8, $64, $-1
+    mov     %r8, (%r10)
+    to_shared %r14, %r9
+    expect_result 0, "converting to shared, as the monitor was told"
+    expect_shared %r10, "the last page after converting to shared"
+    verify_zero %r13, %r8, $64, "contents after converting to shared"
+    peek    %r10
+    expect_result 0, "the host reads the last word"
+    expect_value %rcx, $0, "what the host reads in the last word"
+    poke    %r10, $-1
+    expect_result 0, "the host writes the last word"
+    to_private %r14, %r9, MAP_CONTENTS_ZERO
+    expect_result 0, "converting to private, zero"
+    expect_private %r10, "the last page after converting to private"
+    expect_value (%r10), $0, "what the host wrote, after converting to private"
+    verify_zero %r14, %r8, $64, "contents after converting to private"
+    peek    %r10
+    expect_result -EFAULT, "the host reads a private page"
+    print   " "
+    print_dec %r9
+    jmp     next_size
+
+done:
+    print   " pages, zeros.\n"
+    exit    0
+
+not_converted:
+    fail    "wants a monitor that converts a page which is touched through the wrong door"
+
+    .subsection 2
+    .balign 8
+sizes:
+    .quad   1, 4, PAGES, 0
