@@ -26,10 +26,12 @@ compose_machine() {
     )
 }
 
-# The readers of the serial ports end when QEMU does. The kernel's log is kept, and shown from the command's start on.
+# The readers of the serial ports end when QEMU does. The kernel's log is kept, and shown from the command's start on,
+# without the farewell and without what KVM says of every VM where the processor cannot scale the TSC.
 start_readers() {
-    local -a filter=(-u -e 's/\r//g' -e "w $work/log" -e '/reboot: Restarting system$/d')
-    [[ -n $verbose ]] || filter+=(-e '0,/lab: the command starts$/d')
+    local -a filter=(-u -e 's/\r//g' -e "w $work/log")
+    [[ -n $verbose ]] || filter+=(-e '0,/lab: the command starts$/d' -e '/reboot: Restarting system$/d'
+        -e '/kvm: user requested TSC rate below hardware speed$/d')
     [[ -z $interactive ]] || filter+=(-e 's/$/\r/')
     mkfifo "$work"/{events,console,out,err}
     : >"$work/log"

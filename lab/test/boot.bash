@@ -84,7 +84,7 @@ damaged_kernel() {
     cp "$kernel" "$scratch/damaged"
     dd if=/dev/zero of="$scratch/damaged" bs=4096 seek=$(($(stat -c %s "$kernel") / 8192)) count=64 conv=notrunc \
         status=none
-    run "${boot_plain[@]}" --kernel "$scratch/damaged" --timeout 30 -- true
+    run "${boot_plain[@]}" --kernel "$scratch/damaged" --timeout 15 -- true
     # 70 where it cannot say so: the decompressor's messages take CONFIG_EARLY_PRINTK.
     case $got in 70 | 124 | 125) ;; *) fail "status $got" "$(tail -n 8 "$err")" ;; esac
     wants "$got" 'kernel'
@@ -198,7 +198,7 @@ two_processors() {
 
 hangs() {
     local began=$SECONDS
-    expect 124 'time limit of 40 s' "${boot[@]}" --timeout 40 -- sh -c 'trap "" TERM INT HUP; while :; do :; done'
+    expect 124 'time limit of 25 s' "${boot[@]}" --timeout 25 -- sh -c 'trap "" TERM INT HUP; while :; do :; done'
     [[ $((SECONDS - began)) -lt 60 ]] || fail "took $((SECONDS - began)) s"
 }
 t "a command without end" hangs
