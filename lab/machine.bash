@@ -35,7 +35,7 @@ start_readers() {
     [[ -z $interactive ]] || filter+=(-e 's/$/\r/')
     mkfifo "$work"/{events,console,out,err}
     : >"$work/log"
-    cat "$work/out" &
+    cat "$work/out" 2>/dev/null &
     out_pid=$!
     cat "$work/err" >&2 &
     readers=($!)
@@ -188,15 +188,14 @@ run_machine() {
     exec {terminal}>&-
     wait "$out_pid" || out_status=$?
     wait "${readers[@]}" || true
+    # 141: the reader of our output has left, which is its right.
+    [[ $out_status == 0 || $out_status == 141 ]] || die 73 "standard output cannot be written"
     case $ended in
         status) exit "$detail" ;;
         lacks) die 70 "this kernel lacks something: $detail" ;;
         gone | halted) explain_end "$qemu_status" ;;
         silence) no_console "$silence_limit" ;;
-        closed)
-            [[ $out_status == 141 ]] || die 73 "standard output cannot be written"
-            exit 141
-            ;;
+        closed) exit 141 ;;
         time)
             [[ -s $work/log || $phase != boot ]] || no_console "$timeout"
             case $phase in

@@ -157,6 +157,13 @@ reader_leaves() {
 }
 t "the reader of its output leaves" reader_leaves
 
+output_is_full() {
+    got=0
+    timeout 300 "${boot[@]}" -- seq 10000 >/dev/full 2>"$err" || got=$?
+    wants 73 'standard output cannot be written'
+}
+t "standard output cannot be written" output_is_full
+
 # --- files
 
 files_arrive() {
