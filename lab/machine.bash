@@ -4,6 +4,7 @@
 silence_limit=60
 
 compose_machine() {
+    local ports=${work//,/,,} # as QEMU writes a comma
     local arguments="console=ttyS0,115200 earlyprintk=serial,ttyS0,115200 rdinit=/init panic=-1 oops=panic"
     arguments+=" tsc=reliable no_timer_check ${verbose:+ignore_loglevel }loglevel=7$append"
     machine=(
@@ -12,13 +13,13 @@ compose_machine() {
         -cpu "EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"
         -smp "$cpus" -m "$memory" -kernel "$kernel" -initrd "$work/initrd" -append "$arguments"
         -no-user-config -nodefaults -no-reboot -display none
-        -chardev "file,id=console,path=$work/console" -chardev "file,id=events,path=$work/events"
-        -chardev "file,id=err,path=$work/err"
+        -chardev "file,id=console,path=$ports/console" -chardev "file,id=events,path=$ports/events"
+        -chardev "file,id=err,path=$ports/err"
     )
     if [[ -n $interactive ]]; then
         machine+=(-chardev "stdio,id=out,mux=on,signal=off" -mon chardev=out)
     else
-        machine+=(-chardev "file,id=out,path=$work/out")
+        machine+=(-chardev "file,id=out,path=$ports/out")
     fi
     machine+=(
         -device isa-serial,index=0,chardev=console -device isa-serial,index=1,chardev=out
@@ -108,11 +109,10 @@ receive_out() {
 
 # QEMU leaves when the kernel restarts. One that does not has said all the same what was asked of it.
 await_qemu() {
-    local patience=$((SECONDS + 10)) rest
+    local patience=$((SECONDS + 10))
     while [[ $SECONDS -lt $patience ]]; do
-        IFS= read -r -t 1 -u "$events" rest || [[ $? -gt 128 ]] || break
+        read -r -t 1 -u "$events" _ || [[ $? -gt 128 ]] || break
     done
-    : "$rest"
 }
 
 kernel_lines() {

@@ -242,7 +242,7 @@ ended_by() { # SIGNAL STATUS
     local pid status=0
     start_and_wait
     kill "-$1" "$pid"
-    wait "$pid" || status=$?
+    { wait "$pid" || status=$?; } 2>/dev/null # the shell would tell how it ended
     same "$status" "$2"
 }
 t "ended by TERM" ended_by TERM 143
