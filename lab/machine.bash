@@ -4,6 +4,7 @@
 silence_limit=60
 
 compose_machine() {
+    local ports=${work//,/,,} # as QEMU writes a comma
     local arguments="console=ttyS0,115200 earlyprintk=serial,ttyS0,115200 rdinit=/init panic=-1 oops=panic"
     arguments+=" tsc=reliable no_timer_check ${verbose:+ignore_loglevel }loglevel=7$append"
     machine=(
@@ -12,13 +13,13 @@ compose_machine() {
         -cpu "EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"
         -smp "$cpus" -m "$memory" -kernel "$kernel" -initrd "$work/initrd" -append "$arguments"
         -no-user-config -nodefaults -no-reboot -display none
-        -chardev "file,id=console,path=$work/console" -chardev "file,id=events,path=$work/events"
-        -chardev "file,id=err,path=$work/err"
+        -chardev "file,id=console,path=$ports/console" -chardev "file,id=events,path=$ports/events"
+        -chardev "file,id=err,path=$ports/err"
     )
     if [[ -n $interactive ]]; then
         machine+=(-chardev "stdio,id=out,mux=on,signal=off" -mon chardev=out)
     else
-        machine+=(-chardev "file,id=out,path=$work/out")
+        machine+=(-chardev "file,id=out,path=$ports/out")
     fi
     machine+=(
         -device isa-serial,index=0,chardev=console -device isa-serial,index=1,chardev=out
@@ -26,14 +27,16 @@ compose_machine() {
     )
 }
 
-# The readers of the serial ports end when QEMU does. The kernel's log is kept, and shown from the command's start on.
+# The readers of the serial ports end when QEMU does. The kernel's log is kept, and shown from the command's start on,
+# without the farewell and without what KVM says of every VM where the processor cannot scale the TSC.
 start_readers() {
-    local -a filter=(-u -e 's/\r//g' -e "w $work/log" -e '/reboot: Restarting system$/d')
-    [[ -n $verbose ]] || filter+=(-e '0,/lab: the command starts$/d')
+    local -a filter=(-u -e 's/\r//g' -e "w $work/log")
+    [[ -n $verbose ]] || filter+=(-e '0,/lab: the command starts$/d' -e '/reboot: Restarting system$/d'
+        -e '/kvm: user requested TSC rate below hardware speed$/d')
     [[ -z $interactive ]] || filter+=(-e 's/$/\r/')
     mkfifo "$work"/{events,console,out,err}
     : >"$work/log"
-    cat "$work/out" &
+    cat "$work/out" 2>/dev/null &
     out_pid=$!
     cat "$work/err" >&2 &
     readers=($!)
@@ -106,11 +109,10 @@ receive_out() {
 
 # QEMU leaves when the kernel restarts. One that does not has said all the same what was asked of it.
 await_qemu() {
-    local patience=$((SECONDS + 10)) rest
+    local patience=$((SECONDS + 10))
     while [[ $SECONDS -lt $patience ]]; do
-        IFS= read -r -t 1 -u "$events" rest || [[ $? -gt 128 ]] || break
+        read -r -t 1 -u "$events" _ || [[ $? -gt 128 ]] || break
     done
-    : "$rest"
 }
 
 kernel_lines() {
@@ -186,15 +188,14 @@ run_machine() {
     exec {terminal}>&-
     wait "$out_pid" || out_status=$?
     wait "${readers[@]}" || true
+    # 141: the reader of our output has left, which is its right.
+    [[ $out_status == 0 || $out_status == 141 ]] || die 73 "standard output cannot be written"
     case $ended in
         status) exit "$detail" ;;
         lacks) die 70 "this kernel lacks something: $detail" ;;
         gone | halted) explain_end "$qemu_status" ;;
         silence) no_console "$silence_limit" ;;
-        closed)
-            [[ $out_status == 141 ]] || die 73 "standard output cannot be written"
-            exit 141
-            ;;
+        closed) exit 141 ;;
         time)
             [[ -s $work/log || $phase != boot ]] || no_console "$timeout"
             case $phase in

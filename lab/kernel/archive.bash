@@ -97,8 +97,10 @@ fetch_source() {
     log=$(cd "$1/package" &&
         LC_ALL=C apt-get "${apt_options[@]}" -q download "$source_package=$source_version" 2>&1) ||
         die 71 "$source_package $source_version cannot be downloaded:" "$(tail -n 3 <<<"$log")"
+    # Half a gigabyte of the source is lists of a graphics chip's registers.
     dpkg-deb -x "$1"/package/*.deb "$1/package/x" &&
-        tar -x -f "$1"/package/x/usr/src/linux-source-*.tar.xz -C "$1/source" --strip-components=1 ||
+        tar -x -f "$1"/package/x/usr/src/linux-source-*.tar.xz -C "$1/source" --strip-components=1 \
+            --exclude='*/drivers/gpu/drm/amd/include/*' ||
         die 70 "$source_package $source_version cannot be unpacked"
     rm -rf "$1/package"
 }

@@ -153,7 +153,7 @@ build_interrupted() {
     toy_lab
     toy_tree "$scratch/slow"
     : >"$scratch/slow/slow"
-    "$build" --tree "$scratch/slow" >"$out" 2>"$err" &
+    env --default-signal=TERM "$build" --tree "$scratch/slow" >"$out" 2>"$err" &
     pid=$!
     for ((waited = 0; waited < 300; waited++)); do
         [[ -z $(find "$kernels" -name begun 2>/dev/null) ]] || break
@@ -199,6 +199,24 @@ archive_is_built() {
     same "$(sed -n 2p "$(built)")" patched
 }
 t "build: the newest source of the archive, patched, cached, updated" archive_is_built
+
+ended_while_waiting() {
+    local pid status=0
+    toy_lab
+    mkdir -p "$kernels"
+    exec {held}>"$kernels/lock"
+    flock "$held"
+    env --default-signal=TERM "$build" >"$out" 2>"$err" {held}>&- &
+    pid=$!
+    for ((waited = 0; waited < 300; waited++)); do
+        ! grep -q 'waiting for it' "$err" || break
+        sleep 0.1
+    done
+    kill -TERM "$pid"
+    wait "$pid" || status=$?
+    same "$status" 143
+}
+t "build: ended while it waits for another" ended_while_waiting
 
 builds_at_once() {
     local first status=0
