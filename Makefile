@@ -4,9 +4,12 @@ SWIFT ?= swift
 SHELL = /bin/bash
 # Headers to build with; the CPU of the software kernel to run with (opened at run time).
 PACKAGES = libc6-dev libunicorn2
+# The lab: QEMU and an initramfs for lab/boot, a kernel build for lab/kernel/build.
+LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison bc perl patch xz-utils zstd libelf-dev \
+    libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup build demo test bench dist sanitize soak clean
+.PHONY: help setup lab-setup build demo test bench dist sanitize soak clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -15,6 +18,7 @@ help:
 	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
 	@echo "make sanitize  the test suite under the address sanitizer"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
+	@echo "make lab-setup what lab/boot and lab/kernel/build take, see lab/README.md"
 
 setup:
 	@command -v $(SWIFT) >/dev/null || { \
@@ -30,6 +34,10 @@ setup:
 	    echo "installing$$missing"; \
 	    { apt-get install -y -qq$$missing || { apt-get update -qq && apt-get install -y -qq$$missing; }; } >/dev/null; \
 	fi
+
+# A machine that boots kernels needs no Swift, hence a command for it that is there.
+lab-setup:
+	@$(MAKE) --no-print-directory setup SWIFT=make PACKAGES="$(LAB_PACKAGES)"
 
 # The demo needs no optimisation, and a debug build is the quickest to have.
 demo: setup

@@ -36,6 +36,8 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+        // What a test run says, as the kernel's own tests say it.
+        .executableTarget(name: "ktap", path: "lab/ktap", swiftSettings: strict),
         .target(
             name: "CAllocationCounter", path: "Tests/CAllocationCounter",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),

@@ -49,6 +49,56 @@ long ckvm_vmsplice(int pipe, uint64_t address, uint64_t length) {
     return result(vmsplice(pipe, &vector, 1, SPLICE_F_NONBLOCK));
 }
 
+// The three calls of io_uring and those of AIO have no wrapper in the C library.
+long ckvm_io_uring_setup(void) {
+    uint64_t parameters[15] = {0};  // struct io_uring_params, 120 bytes
+    return result(syscall(SYS_io_uring_setup, 1u, parameters));
+}
+
+long ckvm_io_uring_register_buffer(int ring, uint64_t address, uint64_t length) {
+    struct iovec vector = {(void *)(uintptr_t)address, length};
+    return result(syscall(SYS_io_uring_register, ring, 0u /* IORING_REGISTER_BUFFERS */, &vector, 1u));
+}
+
+long ckvm_io_uring_unregister_buffers(int ring) {
+    return result(syscall(SYS_io_uring_register, ring, 1u /* IORING_UNREGISTER_BUFFERS */, NULL, 0u));
+}
+
+long ckvm_open_direct(const char *path) { return result(open(path, O_RDWR | O_DIRECT | O_CLOEXEC)); }
+
+long ckvm_aio_write(int fd, uint64_t address, uint64_t length, uint64_t *context) {
+    *context = 0;
+    if (syscall(SYS_io_setup, 1u, context) < 0) return -(long)errno;
+    // struct iocb: opcode at 16, descriptor at 20, buffer at 24, length at 32, offset at 40.
+    struct {
+        uint64_t data, key;
+        uint16_t opcode;
+        int16_t priority;
+        uint32_t fd;
+        uint64_t buffer, length;
+        int64_t offset;
+        uint64_t reserved;
+        uint32_t flags, event;
+    } write = {.opcode = 1 /* IOCB_CMD_PWRITE */, .fd = (uint32_t)fd, .buffer = address, .length = length};
+    _Static_assert(sizeof write == 64, "struct iocb");
+    void *list[1] = {&write};
+    long submitted = result(syscall(SYS_io_submit, *context, 1l, list));
+    if (submitted != 1) {
+        syscall(SYS_io_destroy, *context);
+        return submitted < 0 ? submitted : -EAGAIN;
+    }
+    return 0;
+}
+
+void ckvm_aio_finish(uint64_t context) {
+    struct {
+        uint64_t data, object;
+        int64_t result, result2;
+    } event;
+    while (syscall(SYS_io_getevents, context, 1l, 1l, &event, NULL) < 0 && errno == EINTR) {}
+    syscall(SYS_io_destroy, context);
+}
+
 long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length) {
     int mode = FALLOC_FL_KEEP_SIZE | (punch_hole ? FALLOC_FL_PUNCH_HOLE : 0);
     return result(fallocate(fd, mode, offset, length));

@@ -29,6 +29,8 @@ import SystemPackage
     private var holds: [UInt64: [SoftPageHold.Reference]] = [:]
     /// Slots that are served from the file. Those with a guest_memfd never share a page of it.
     private var slots: [Memslot] = []
+    /// Descriptors and host mappings of the file. A memslot is neither: it does not keep the file open.
+    private var openReferences = 0
 
     init(
         _ model: Model, owner: UInt64, vmType: VMType, size: UInt64, flags: GuestMemfdFlags
@@ -127,6 +129,19 @@ import SystemPackage
             let old = unsafe [UInt8](UnsafeRawBufferPointer(start: bytes(at: page), count: Int(pageSize)))
             for reference in holds.removeValue(forKey: page) ?? [] { reference.detached = old }
         }
+    }
+
+    // MARK: who has it open
+
+    /// A memslot outlives the last of these; every access through it is then a memory fault.
+    var isClosed: Bool { openReferences == 0 }
+
+    func noteOpened() { openReferences += 1 }
+
+    func noteClosed() {
+        openReferences -= 1
+        guard isClosed else { return }
+        for slot in slots where slot.isGuestMemfd { slot.zapAll() }
     }
 
     // MARK: what the guest sees

@@ -54,15 +54,17 @@ extension SoftVM {
         let wants = wantedState(of: address)
         let page = gpa & ~(pageSize - 1)
         let inFile = slot.fileOffset + (page - slot.range.start)
+        func fault() -> Target {
+            let flags = wants == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
+            return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags))
+        }
+        if slot.isGuestMemfd, slot.file.isClosed { return fault() }
         // A slot without guest_memfd is what the host has mapped there: shared, or nothing.
         let needs: PageState? = slot.isGuestMemfd ? wants : .shared
         let isWrongDoor = !slot.isGuestMemfd && wants == .private
         guard let needs else { return .memory(slot, run: slot.range) }
         guard !isWrongDoor, let (run, state) = slot.file.attributes.run(containing: inFile), state == needs
-        else {
-            let flags = wants == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
-            return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags))
-        }
+        else { return fault() }
         let visible = slot.fileRange?.intersection(run)?.offset(from: slot.fileOffset)
         guard let gpas = visible?.advanced(by: slot.range.start) else { return .mmio }
         return .memory(slot, run: gpas)

@@ -57,6 +57,11 @@ final class Memslot: @unchecked Sendable {
         vm.zap(gpas, keepingAccess: !deleted && isGuestMemfd && vm.sharedBit == nil)
     }
 
+    /// The slot, or the file that it is bound to, goes.
+    func zapAll() {
+        if let all = PageRange(start: 0, size: range.size) { zap(all, deleted: true) }
+    }
+
     func codeChanged(_ part: PageRange) {
         if let gpas = part.advanced(by: range.start) { vm?.codeChanged(gpas) }
     }
@@ -113,7 +118,7 @@ struct Memslots {
     }
 
     private mutating func delete(_ slot: Memslot) {
-        if let all = PageRange(start: 0, size: slot.range.size) { slot.zap(all, deleted: true) }
+        slot.zapAll()
         slot.file.unbind(slot)
         ascending.removeAll { $0 === slot }
     }
@@ -133,7 +138,7 @@ struct Memslots {
             let offset = mapping.fileOffset + (region.userspace_addr - mapping.address)
             return Memslot(vm, region: region, range: range, file: mapping.file, fileOffset: offset)
         }
-        guard let file = vm.model.file(Int32(bitPattern: region.guest_memfd)) else {
+        guard let file = vm.model.file(Int32(bitPattern: region.guest_memfd)), !file.isClosed else {
             throw .badFileDescriptor
         }
         guard file.owner == vm.number,

@@ -7,7 +7,12 @@ public import SystemPackage
 public final class SoftGuestMemfd: KVMGuestMemfd {
     let file: GuestFile
 
-    init(_ file: GuestFile) { self.file = file }
+    init(_ file: GuestFile) {
+        self.file = file
+        file.noteOpened()
+    }
+
+    deinit { file.model.look { file.noteClosed() } }
 
     public var descriptor: Int32 { file.descriptor }
     public var size: UInt64 { file.size }
@@ -71,7 +76,10 @@ public final class SoftHostMapping: HostMapping {
         fileOffset = offset
         self.length = length
         self.mapping = mapping
+        file.noteOpened()
     }
+
+    deinit { file.model.look { file.noteClosed() } }
 
     public var address: UInt64 { mapping.address }
 
@@ -96,7 +104,8 @@ public final class SoftHostMapping: HostMapping {
         }
     }
 
-    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+    /// Every kind of holder takes the same references here; only a pipe has an end.
+    public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         try file.model.call { () throws(Errno) in
             guard let count = Int(exactly: length), count > 0 else { throw .invalidArgument }
             guard offset <= self.length, length <= self.length - offset,
@@ -104,7 +113,9 @@ public final class SoftHostMapping: HostMapping {
             else { throw .badAddress }
             // vmsplice puts what it could get into the pipe; less than asked for is nothing to this caller.
             guard try touch(offset, count) == count else { throw .badAddress }
-            guard pages.pageCount <= SoftPageHold.pipePages else { throw .resourceTemporarilyUnavailable }
+            guard kind != .vmsplice || pages.pageCount <= SoftPageHold.pipePages else {
+                throw .resourceTemporarilyUnavailable
+            }
             return SoftPageHold(file, pages)
         }
     }
@@ -117,7 +128,7 @@ public final class SoftHostMapping: HostMapping {
     }
 }
 
-/// Pages in a pipe.
+/// Pages that somebody on the host uses.
 public final class SoftPageHold: PageHold, @unchecked Sendable {
     /// What a pipe takes before it is full.
     public static let pipePages: UInt64 = 16
@@ -153,7 +164,7 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         }
     }
 
-    /// What comes out of the pipe: the bytes of the `index`-th page as they are now, or as they were when it was
+    /// What the holder has, for instance what comes out of the pipe: the bytes of the `index`-th page as they are now, or as they were when it was
     /// punched out of the file (hazard A11). Nil once released.
     public func contents(ofPage index: Int) -> [UInt8]? {
         file.model.look {

@@ -30,7 +30,6 @@ struct KernelNeeds {
     /// Conversions must be able to preserve contents.
     var preservation = false
     var seed: UInt64 = 0
-
 }
 
 extension KernelName {
@@ -38,12 +37,12 @@ extension KernelName {
     func open(_ needs: KernelNeeds) throws(KernelError) -> ChosenKernel {
         switch self {
         case .linux:
-            let linux = try Self.linux()
-            return ChosenKernel(kernel: linux, name: .linux, reason: "asked for")
+            return ChosenKernel(
+                kernel: Self.withDoors(needs.doors, try Self.linux()), name: .linux, reason: "asked for")
         case .perVMAttributes:
             return ChosenKernel(
-                kernel: PerVMAttributesKVM(over: try Self.linux()), name: .perVMAttributes,
-                reason: "asked for")
+                kernel: Self.withDoors(needs.doors, PerVMAttributesKVM(over: try Self.linux())),
+                name: .perVMAttributes, reason: "asked for")
         case .memslotTrap:
             return ChosenKernel(
                 kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
@@ -60,22 +59,20 @@ extension KernelName {
             return try soft(needs, instead: error)
         }
         let failure = KernelProbe(linux).conversionFailure()
-        if failure == nil, needs.doors == .one {
-            return ChosenKernel(kernel: linux, name: .linux, reason: "/dev/kvm converts in place")
+        guard let failure else {
+            return ChosenKernel(
+                kernel: Self.withDoors(needs.doors, linux), name: .linux,
+                reason: "/dev/kvm converts in place")
         }
-        var because =
-            failure.map { "/dev/kvm cannot convert in place (\($0.call): \($0.errno.name))" }
-            ?? "the guest wants two doors, which /dev/kvm cannot tell apart"
+        var because = "/dev/kvm cannot convert in place (\(failure.call): \(failure.errno.name))"
         let perVM = PerVMAttributesKVM(over: linux)
-        if failure != nil, KernelProbe(perVM).conversionFailure() == nil {
-            guard needs.doors == .two || needs.preservation else {
+        if KernelProbe(perVM).conversionFailure() == nil {
+            guard needs.preservation else {
                 return ChosenKernel(
-                    kernel: perVM, name: .perVMAttributes, reason: "\(because), but has per-VM attributes")
+                    kernel: Self.withDoors(needs.doors, perVM), name: .perVMAttributes,
+                    reason: "\(because), but has per-VM attributes")
             }
-            because +=
-                needs.preservation
-                ? ", and its per-VM attributes do not preserve contents, which the guest needs"
-                : ", and with its per-VM attributes two doors cannot be told apart"
+            because += ", and its per-VM attributes do not preserve contents, which the guest needs"
         }
         do throws(KernelError) {
             let trap = try trap(over: linux)
@@ -106,6 +103,11 @@ extension KernelName {
         } catch {
             throw KernelError(description: error.description)
         }
+    }
+
+    /// The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel still converts.
+    private static func withDoors(_ doors: Doors, _ kernel: any KVMInterface) -> any KVMInterface {
+        doors == .two ? MemslotTrapKVM(doorsOver: kernel) : kernel
     }
 
     private static func trap(over linux: LinuxKVM) throws(KernelError) -> any KVMInterface {

@@ -185,7 +185,8 @@ final class Narrator: TraceSink {
             guard attempt == 1 else { return nil }
             return ("waits \(nanoseconds / 1000) µs and tries again, longer each time", false)
         case .stopped(let why): return (why, false)
-        case .portIn, .portOut, .mmio, .halted, .kicked, .conversionStarted, .guestExited, .hypercall:
+        case .portIn, .portOut, .mmio, .halted, .kicked, .conversionStarted, .guestExited, .hypercall,
+            .steppedOver:
             return nil
         }
     }

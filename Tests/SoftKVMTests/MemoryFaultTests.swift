@@ -66,6 +66,42 @@ struct MemoryFaultTests {
         #expect(tables.vcpu.exit() == "fault 0x2000 4096 8 errno 14")
     }
 
+    @Test func aSlotWhoseFileIsClosedIsNothingButFaults() throws {
+        let guest = try Guest(Self.writeThenRead)
+        let other: UInt64 = 1 << 30
+        var file: (any KVMGuestMemfd)?
+        file = try guest.model.vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap])
+        try guest.model.vm.setUserMemoryRegion2(slot(try #require(file), id: 1, gpa: other))
+        try guest.change {
+            $0.rdi = other + 0x10
+            $0.rsi = other + pageSize
+        }
+        file = nil
+        for _ in 0..<2 { #expect(guest.vcpu.exit() == "fault 0x40000000 4096 0 errno 14") }
+        // The slot can go, and another come in its place.
+        var deletion = slot(guest.model.file, id: 1)
+        deletion.memory_size = 0
+        try guest.model.vm.setUserMemoryRegion2(deletion)
+        let fresh = try guest.model.vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap])
+        try guest.model.vm.setUserMemoryRegion2(slot(fresh, id: 1, gpa: other))
+        #expect(guest.vcpu.exit() == "halt")
+    }
+
+    @Test func closingAFileTakesItsPagesOutOfTheTables() throws {
+        let guest = try Guest([0x48, 0xff, 0x07, 0xe6, 0x10, 0xeb, 0xf9])
+        var file: (any KVMGuestMemfd)? = try guest.model.vm.createGuestMemfd(size: pageSize, flags: [.mmap])
+        try guest.model.vm.setUserMemoryRegion2(slot(try #require(file), id: 1, gpa: 1 << 30))
+        var mapping = try file?.map(offset: 0, length: pageSize)
+        try guest.change { $0.rdi = 1 << 30 }
+        #expect(guest.vcpu.exit() == "io out 16 1")
+        file = nil
+        // A mapping keeps it open.
+        #expect(guest.vcpu.exit() == "io out 16 1")
+        #expect(mapping != nil)
+        mapping = nil
+        #expect(guest.vcpu.exit() == "fault 0x40000000 4096 0 errno 14")
+    }
+
     @Test func anAccessOverTwoPagesNamesTheOneThatIsWrong() throws {
         let guest = try Guest(
             [

@@ -25,6 +25,17 @@ long ckvm_copy_to(uint64_t address, const void *_Nonnull from, uint64_t length);
 /// vmsplice(2) without SPLICE_F_GIFT: the pipe takes references on the pages of [address, address + length).
 long ckvm_vmsplice(int pipe, uint64_t address, uint64_t length);
 
+/// io_uring_setup(2) with one entry; io_uring_register(2) of one fixed buffer, and of none again.
+long ckvm_io_uring_setup(void);
+long ckvm_io_uring_register_buffer(int ring, uint64_t address, uint64_t length);
+long ckvm_io_uring_unregister_buffers(int ring);
+
+/// open(2) for reading and writing, O_DIRECT.
+long ckvm_open_direct(const char *_Nonnull path);
+/// io_submit(2) of one write at offset 0, in a context of its own; io_getevents(2) waits for it to be done.
+long ckvm_aio_write(int fd, uint64_t address, uint64_t length, uint64_t *_Nonnull context);
+void ckvm_aio_finish(uint64_t context);
+
 /// fallocate(2) that keeps the size, and punches a hole if asked to.
 long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length);
 

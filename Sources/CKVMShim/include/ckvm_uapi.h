@@ -253,6 +253,19 @@ static const uint64_t CKVM_HC_MAP_GPA_RANGE = 12;
 static const uint64_t CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK = 0xf;
 static const uint64_t CKVM_MAP_GPA_RANGE_ENCRYPTED = 1u << 4;
 
+// ---- pinning pages for a test: /sys/kernel/debug/gup_test (mm/gup_test.h) ------------------------------------
+struct ckvm_pin_longterm_test {
+    uint64_t addr;  // of this process
+    uint64_t size;  // bytes, whole pages
+    uint32_t flags;
+    uint32_t padding;
+};
+CKVM_ASSERT_SIZE(struct ckvm_pin_longterm_test, 24);
+
+static const uint32_t CKVM_PIN_LONGTERM_TEST_FLAG_USE_WRITE = 1;
+static const unsigned long CKVM_PIN_LONGTERM_TEST_START = 1UL << 30 | 24UL << 16 | 0x67UL << 8 | 7;
+static const unsigned long CKVM_PIN_LONGTERM_TEST_STOP = 0x67UL << 8 | 8;
+
 // ---- ioctls -----------------------------------------------------------------------------------------------
 // on /dev/kvm
 static const unsigned long CKVM_GET_API_VERSION = CKVM_IO(0x00);

@@ -14,13 +14,21 @@ struct BaseSlot: Hashable {
     /// Bytes from the start of the file.
     let offset: UInt64
 
-    func region(id: UInt32) -> ckvm_userspace_memory_region2 {
+    /// A door that is shut: its slot is bound to a file that is closed afterwards, so that the kernel answers an access
+    /// with `KVM_EXIT_MEMORY_FAULT` instead of emulating a device.
+    static func shut(gpa: UInt64, size: UInt64, offset: UInt64) -> BaseSlot {
+        BaseSlot(gpa: gpa, size: size, userspaceAddress: 0, guestMemfd: shutFile, offset: offset)
+    }
+    private static let shutFile: Int32 = -1
+    var isShut: Bool { guestMemfd == Self.shutFile }
+
+    func region(id: UInt32, shutFile: Int32?) -> ckvm_userspace_memory_region2 {
         var region = ckvm_userspace_memory_region2()
         region.slot = id
         region.guest_phys_addr = gpa
         region.memory_size = size
         region.userspace_addr = userspaceAddress
-        if let guestMemfd {
+        if let guestMemfd = isShut ? shutFile : guestMemfd {
             region.flags = CKVM_MEM_GUEST_MEMFD
             region.guest_memfd = UInt32(bitPattern: guestMemfd)
             region.guest_memfd_offset = offset
@@ -78,6 +86,11 @@ struct BaseSlots {
 
         var isEmpty: Bool { gone.isEmpty && new.isEmpty }
 
+        /// Bytes of a file that all shut doors among the slots can be bound to; nil without any.
+        var shutFileSize: UInt64? {
+            (gone + new).lazy.filter(\.isShut).map { $0.offset + $0.size }.max()
+        }
+
         /// What goes only to come again stays: only what differs is carved anew.
         mutating func dropCommon() {
             let before = gone
@@ -99,6 +112,10 @@ struct BaseSlots {
     /// those who still use the old memslots, and a microsecond between two makes the second wait a fifth longer.
     mutating func apply(_ change: Change) throws(Errno) {
         guard hasRoom(for: change) else { throw .noMemory }
+        // Open while slots are bound to it. No vCPU is inside, so none finds the door open.
+        var shutFile: (any KVMGuestMemfd)?
+        if let size = change.shutFileSize { shutFile = try vm.createGuestMemfd(size: size, flags: [.mmap]) }
+        defer { withExtendedLifetime(shutFile) {} }
         var calls: [ckvm_userspace_memory_region2] = []
         calls.reserveCapacity(change.gone.count + change.new.count)
         var ids: [UInt32] = []
@@ -115,7 +132,7 @@ struct BaseSlots {
             let id: UInt32
             if let freed = spare.popLast() { id = freed } else { id = try takeID() }
             ids.append(id)
-            calls.append(slot.region(id: id))
+            calls.append(slot.region(id: id, shutFile: shutFile?.descriptor))
         }
         var done = 0
         do throws(Errno) {
@@ -124,7 +141,7 @@ struct BaseSlots {
                 done += 1
             }
         } catch {
-            undo(change, ids, deletions: deletions, done: done)
+            undo(change, ids, deletions: deletions, done: done, shutFile: shutFile?.descriptor)
             throw error
         }
         for slot in change.gone { carved[slot.gpa] = nil }
@@ -134,7 +151,9 @@ struct BaseSlots {
 
     /// What existed a moment ago can exist again. Should the kernel refuse even that, the guest's accesses there
     /// leave as MMIO, and are finished one by one, since the page's state allows them.
-    private mutating func undo(_ change: Change, _ ids: [UInt32], deletions: Int, done: Int) {
+    private mutating func undo(
+        _ change: Change, _ ids: [UInt32], deletions: Int, done: Int, shutFile: Int32?
+    ) {
         for index in (deletions..<max(deletions, done)).reversed() {
             var deletion = ckvm_userspace_memory_region2()
             deletion.slot = ids[index]
@@ -143,7 +162,7 @@ struct BaseSlots {
         let gone = change.gone.filter { carved[$0.gpa] != nil }
         for (slot, id) in zip(gone, ids).prefix(min(done, deletions)).reversed() {
             do throws(Errno) {
-                try set(slot.region(id: id))
+                try set(slot.region(id: id, shutFile: shutFile))
             } catch {
                 carved[slot.gpa] = nil
                 giveBack(id)

@@ -37,6 +37,15 @@ public final class MemslotTrapKVM: KVMInterface {
         self.init(over: base, backing: TrapBacking.best(on: base), hasRegion2: hasRegion2)
     }
 
+    /// Two doors on a kernel that converts in place but whose VMs have no shared bit: the kernel's own ioctl converts,
+    /// with its checks and its errors, and memslots follow. The door that does not match a page's attribute is *shut*:
+    /// its memslot is bound to a guest_memfd that has been closed since, and what the kernel says of an access there
+    /// is its own `KVM_EXIT_MEMORY_FAULT`. The instruction has done nothing and is executed again, so of the
+    /// differences above only this one is left: a kernel that cannot make such a slot (before Linux 6.18) has MMIO.
+    public convenience init(doorsOver base: any KVMInterface) {
+        self.init(over: base, backing: .inPlace)
+    }
+
     /// For tests: less than the kernel has.
     init(
         over base: any KVMInterface, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true
@@ -45,7 +54,9 @@ public final class MemslotTrapKVM: KVMInterface {
         self.backing = backing
         self.slotLimit = slotLimit
         self.hasRegion2 = hasRegion2
-        identity = KernelIdentity(name: "MemslotTrapKVM", host: "\(base.identity.host), \(backing.rawValue)")
+        identity = KernelIdentity(
+            name: backing == .inPlace ? base.identity.name : "MemslotTrapKVM",
+            host: "\(base.identity.host), \(backing.rawValue)")
     }
 
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
@@ -54,6 +65,7 @@ public final class MemslotTrapKVM: KVMInterface {
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
 
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
+        if backing == .inPlace { return try base.checkExtension(capability) }
         if capability == .vmTypes {
             return try base.checkExtension(capability) | 1 << Int(VMType.softwareProtected.rawValue)
         }
@@ -63,13 +75,16 @@ public final class MemslotTrapKVM: KVMInterface {
 
     /// - Throws: `EINVAL` for a shared bit on a default VM, below a page, or beyond the CPU's physical addresses.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
-        guard type == .softwareProtected else { return try base.createVM(type, sharedBit: sharedBit) }
+        guard type == .softwareProtected, backing != .inPlace || sharedBit != nil else {
+            return try base.createVM(type, sharedBit: sharedBit)
+        }
         if let sharedBit {
             let width = try min(base.supportedCPUID().physicalAddressBits, 52)
             guard sharedBit > 12, sharedBit < width else { throw .invalidArgument }
         }
         return try TrapVM(
-            over: base.createVM(.default, sharedBit: nil), backing: backing, slotLimit: slotLimit,
+            over: base.createVM(backing == .inPlace ? type : .default, sharedBit: nil), backing: backing,
+            slotLimit: slotLimit,
             hasRegion2: hasRegion2, sharedMask: sharedBit.map { 1 << UInt64($0) })
     }
 }
@@ -78,6 +93,8 @@ public final class MemslotTrapKVM: KVMInterface {
 enum TrapBacking: String {
     case guestMemfd = "guest_memfd"
     case memfd
+    /// A guest_memfd that the kernel below converts itself; what is added is a second door.
+    case inPlace = "two doors by memslots"
 
     /// A guest_memfd where the kernel lets the host map one on a default VM, found out by doing it: a number in
     /// a capability proves nothing.
@@ -96,8 +113,11 @@ enum TrapBacking: String {
         }
     }
 
-    func create(on vm: any KVMVirtualMachine, size: UInt64) throws(Errno) -> any KVMGuestMemfd {
+    func create(
+        on vm: any KVMVirtualMachine, size: UInt64, flags: GuestMemfdFlags
+    ) throws(Errno) -> any KVMGuestMemfd {
         switch self {
+        case .inPlace: try vm.createGuestMemfd(size: size, flags: flags)
         case .guestMemfd: try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
         case .memfd: try Memfd(size: size)
         }

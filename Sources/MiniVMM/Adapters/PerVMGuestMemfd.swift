@@ -161,7 +161,7 @@ final class PerVMHostMapping: HostMapping {
         unsafe try base.write(at: offset, from: buffer)
     }
 
-    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
-        try base.hold(at: offset, length: length)
+    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
+        try base.hold(at: offset, length: length, by: kind)
     }
 }

@@ -7,12 +7,16 @@ final class TrapGuestMemfd: KVMGuestMemfd {
     private let backing: any KVMGuestMemfd
     private let number: Int
     private let flags: GuestMemfdFlags
+    private let convertsBelow: Bool
     private let vm: TrapVM
 
-    init(_ backing: any KVMGuestMemfd, number: Int, flags: GuestMemfdFlags, of vm: TrapVM) {
+    init(
+        _ backing: any KVMGuestMemfd, number: Int, flags: GuestMemfdFlags, convertsBelow: Bool, of vm: TrapVM
+    ) {
         self.backing = backing
         self.number = number
         self.flags = flags
+        self.convertsBelow = convertsBelow
         self.vm = vm
     }
 
@@ -22,6 +26,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
     var size: UInt64 { backing.size }
 
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
+        if convertsBelow { return try convertBelow(&request) }
         let (range, state) = try request.validated(fileSize: size)
         do throws(ConversionRefusal) {
             // No vCPU is disturbed for a call that changes no memslot.
@@ -46,7 +51,33 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         }
     }
 
+    /// The kernel below judges and converts; memslots follow.
+    private func convertBelow(_ request: inout ckvm_memory_attributes2) throws(Errno) {
+        var call = request
+        defer { request = call }
+        let conversion = try? call.validated(fileSize: size)
+        // No vCPU is disturbed for a call that changes no memslot, or that the kernel will refuse.
+        let isDone = try vm.memory.withLock { memory throws(Errno) -> Bool in
+            guard let file = memory.files[number] else { throw .badFileDescriptor }
+            if let (range, state) = conversion, memory.isCarved(number),
+                file.attributes.uniformState(of: range) != state
+            {
+                return false
+            }
+            try backing.setMemoryAttributes2(&call)
+            if let (range, state) = conversion { file.attributes.set(range, to: state) }
+            return true
+        }
+        guard !isDone, let (range, state) = conversion else { return }
+        try vm.gate.withClosed { () throws(Errno) in
+            try vm.memory.withLock { memory throws(Errno) in
+                try memory.convertBelow(number, range, to: state, &call)
+            }
+        }
+    }
+
     func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
+        if convertsBelow { return try backing.map(offset: offset, length: length) }
         guard flags.contains(.mmap) else { throw .operationNotSupportedByDevice }
         guard length > 0, offset % pageSize == 0,
             let pages = PageRange.covering(start: offset, size: length)
@@ -63,6 +94,9 @@ final class TrapGuestMemfd: KVMGuestMemfd {
     }
 
     func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
+        if convertsBelow {
+            return try backing.allocate(punchHole: punchHole, offset: offset, length: length)
+        }
         guard let range = PageRange(start: offset, size: length), punchHole || range.end <= size else {
             throw .invalidArgument
         }
@@ -112,6 +146,41 @@ extension TrapMemory {
         for run in before { file.attributes.set(run.range, to: run.state) }
         if refusal.errno == .noMemory { try? file.protectViews(range) }
         throw refusal
+    }
+}
+
+extension TrapMemory {
+    /// All or nothing, as far as the kernel below can undo what it did: nobody but a new holder can keep it from that.
+    fileprivate mutating func convertBelow(
+        _ number: Int, _ range: PageRange, to state: PageState, _ call: inout ckvm_memory_attributes2
+    ) throws(Errno) {
+        guard let file = files[number] else { throw .badFileDescriptor }
+        let before = Array(file.attributes.runs(in: range))
+        let change = set(range, of: file, number, to: state)
+        do throws(Errno) {
+            guard slots.hasRoom(for: change) else {
+                call.error_offset = range.start
+                throw .noMemory
+            }
+            try file.backing.setMemoryAttributes2(&call)
+        } catch {
+            for run in before { file.attributes.set(run.range, to: run.state) }
+            throw error
+        }
+        do throws(Errno) {
+            try slots.apply(change)
+        } catch {
+            for run in before {
+                var undo = ckvm_memory_attributes2()
+                undo.offset = run.range.start
+                undo.size = run.range.size
+                undo.attributes = run.state == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
+                try? file.backing.setMemoryAttributes2(&undo)
+                file.attributes.set(run.range, to: run.state)
+            }
+            call.error_offset = range.start
+            throw .noMemory
+        }
     }
 }
 

@@ -44,14 +44,14 @@ final class TrapHostMapping: HostMapping {
         }
     }
 
-    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         try vm.memory.withLock { memory throws(Errno) in
             if !isProtectable, let count = Int(exactly: length),
                 try memory.touchable(offset, count, file, pages) < count
             {
                 throw .badAddress
             }
-            let hold = try base.hold(at: offset, length: length)
+            let hold = try base.hold(at: offset, length: length, by: kind)
             let number = memory.number()
             if let held = PageRange.covering(start: pages.start + offset, size: length) {
                 memory.files[file]?.holds[number] = held.chunks(of: pageSize).map(\.start)

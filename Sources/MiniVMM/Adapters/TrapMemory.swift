@@ -8,10 +8,10 @@ struct TrapMemory {
     /// A guest_memfd as the caller knows it. Guarded by the lock of ``TrapVM/memory``, like all that is in here.
     final class File: @unchecked Sendable {
         let backing: any KVMGuestMemfd
-        /// The mapping that the kernel's own accesses use: all of the file, never protected, handed to nobody.
-        let kernelView: any HostMapping
-        /// Memslots may be bound to the file itself.
-        let isGuestMemfd: Bool
+        let kind: TrapBacking
+        /// The mapping that the kernel's own accesses use: all of the file, never protected, handed to nobody. Nil
+        /// where the kernel below converts: there they go where the caller's `userspace_addr` says.
+        let kernelView: (any HostMapping)?
         var attributes: AttributeMap
         /// The mappings that were handed out.
         var views: [WeakView] = []
@@ -21,12 +21,12 @@ struct TrapMemory {
         var isClosed = false
 
         init(
-            backing: any KVMGuestMemfd, kernelView: any HostMapping, isGuestMemfd: Bool,
+            backing: any KVMGuestMemfd, kind: TrapBacking, kernelView: (any HostMapping)?,
             attributes: AttributeMap
         ) {
             self.backing = backing
+            self.kind = kind
             self.kernelView = kernelView
-            self.isGuestMemfd = isGuestMemfd
             self.attributes = attributes
         }
 
@@ -48,6 +48,8 @@ struct TrapMemory {
         let file: Int
         /// The bytes of the file.
         let bytes: PageRange
+        /// Where the kernel's own accesses to the first byte go.
+        let userspaceAddress: UInt64
         /// No slot below crosses a multiple of this in the file. KVM's bookkeeping of a slot grows with it
         /// (0.4 ms a GiB each time one is made), and a conversion makes the slots around it anew.
         let chunk: UInt64
@@ -101,13 +103,14 @@ struct TrapMemory {
         if file.isClosed { close(region.file) }
     }
 
-    /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its door.
+    /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its door. The
+    /// other door has none, and an access is MMIO; or, where the kernel below converts, one that is shut.
     private func carve(_ region: Region, _ bytes: PageRange, _ file: File, into slots: inout [BaseSlot]) {
         func slot(_ bytes: PageRange, _ door: UInt64) -> BaseSlot {
             BaseSlot(
                 gpa: region.range.start + (bytes.start - region.bytes.start) | door, size: bytes.size,
-                userspaceAddress: file.kernelView.address + bytes.start,
-                guestMemfd: file.isGuestMemfd ? file.backing.descriptor : nil, offset: bytes.start)
+                userspaceAddress: region.userspaceAddress + (bytes.start - region.bytes.start),
+                guestMemfd: file.kind == .memfd ? nil : file.backing.descriptor, offset: bytes.start)
         }
         guard let sharedMask else {
             slots.append(slot(region.bytes, 0))
@@ -118,7 +121,14 @@ struct TrapMemory {
             var position = run.range.start
             while position < run.range.end {
                 let length = min(region.chunk - position % region.chunk, run.range.end - position)
-                if let piece = PageRange(start: position, size: length) { slots.append(slot(piece, door)) }
+                if let piece = PageRange(start: position, size: length) {
+                    let open = slot(piece, door)
+                    slots.append(open)
+                    if file.kind == .inPlace {
+                        slots.append(
+                            .shut(gpa: open.gpa ^ sharedMask, size: length, offset: open.gpa & ~sharedMask))
+                    }
+                }
                 position += length
             }
         }
@@ -162,6 +172,16 @@ struct TrapMemory {
     }
 
     // MARK: accesses
+
+    /// A memory fault of the kernel below as the caller knows it: without the shared bit, wanting what the door says.
+    func throughDoor(_ fault: ckvm_run_memory_fault) -> ckvm_run_memory_fault {
+        guard let place = place(of: fault.gpa, length: 1), let door = place.door else { return fault }
+        var fault = fault
+        fault.gpa = place.gpa
+        fault.flags &= ~CKVM_MEMORY_EXIT_FLAG_PRIVATE
+        if door == .private { fault.flags |= CKVM_MEMORY_EXIT_FLAG_PRIVATE }
+        return fault
+    }
 
     /// Where a guest-physical access lands.
     struct Place {

@@ -109,7 +109,13 @@ final class TrapVCPU: KVMVCPU {
             do throws(Errno) { try base.run() } catch { outcome = error }
             vm.gate.leave(self)
             if settleKicks(interrupted: outcome == .interrupted) { continue }
-            if let outcome { throw outcome }
+            if let outcome {
+                if runPage.exitReason == CKVM_EXIT_MEMORY_FAULT {
+                    let fault = runPage.memoryFault
+                    runPage.memoryFault = vm.memory.withLock { $0.throughDoor(fault) }
+                }
+                throw outcome
+            }
             switch runPage.exitReason {
             case CKVM_EXIT_MMIO:
                 let access = runPage.mmio

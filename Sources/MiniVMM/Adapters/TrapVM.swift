@@ -24,11 +24,11 @@ final class TrapVM: KVMVirtualMachine {
                 slots: try BaseSlots(base, limit: slotLimit, hasRegion2: hasRegion2), sharedMask: sharedMask))
     }
 
-    /// The same page stays, in both directions.
-    var contentPromise: ContentPromise { .preserved }
+    /// The same page stays, in both directions, unless the kernel below has it otherwise.
+    var contentPromise: ContentPromise { backing == .inPlace ? base.contentPromise : .preserved }
 
     func checkExtension(_ capability: Capability) throws(Errno) -> Int {
-        if let answer = capability.inPlaceAnswer { return answer }
+        if backing != .inPlace, let answer = capability.inPlaceAnswer { return answer }
         return try base.checkExtension(capability)
     }
 
@@ -44,22 +44,22 @@ final class TrapVM: KVMVirtualMachine {
         guard flags.isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
             let bytes = PageRange(start: 0, size: size)
         else { throw .invalidArgument }
-        let file = try backing.create(on: base, size: size)
-        let kernelView = try file.map(offset: 0, length: size)
-        let isGuestMemfd = backing == .guestMemfd
+        let file = try backing.create(on: base, size: size, flags: flags)
+        let kernelView = backing == .inPlace ? nil : try file.map(offset: 0, length: size)
         let number = memory.withLock { memory in
             let number = memory.number()
             memory.files[number] = TrapMemory.File(
-                backing: file, kernelView: kernelView, isGuestMemfd: isGuestMemfd,
+                backing: file, kind: backing, kernelView: kernelView,
                 attributes: AttributeMap(
                     size: bytes.size, initial: flags.contains(.initShared) ? .shared : .private))
             return number
         }
-        return TrapGuestMemfd(file, number: number, flags: flags, of: self)
+        return TrapGuestMemfd(
+            file, number: number, flags: flags, convertsBelow: backing == .inPlace, of: self)
     }
 
-    /// Checks as Linux does, then carves. `userspace_addr` of a region with a guest_memfd is not used: the
-    /// kernel below gets a mapping that is always accessible.
+    /// Checks as Linux does, then carves. `userspace_addr` of a region with a guest_memfd is not used unless the kernel
+    /// below converts: else that gets a mapping that is always accessible.
     func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         let hasFile = region.flags & CKVM_MEM_GUEST_MEMFD != 0
         let end = region.guest_phys_addr.addingReportingOverflow(region.memory_size)
@@ -103,6 +103,7 @@ extension TrapMemory {
         try insert(
             Region(
                 slot: region.slot, range: range, file: number, bytes: bytes,
+                userspaceAddress: file.kernelView.map { $0.address + bytes.start } ?? region.userspace_addr,
                 chunk: slots.chunk(forRegionOf: bytes.size)))
     }
 

@@ -162,6 +162,8 @@ public final class Converter: Sendable {
     private func attempt(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work) -> Answer {
         let request = work.request
         let zeroing = work.result.means == .zeroedByMonitor
+        // Made anew for each attempt: a struct that comes back from a failed call carries its error_offset, which
+        // RFC v2 refuses (hazard H1).
         var call = ckvm_memory_attributes2()
         call.offset = piece.start - region.gpa.start
         call.size = piece.size

@@ -112,16 +112,18 @@ public protocol HostMapping: AnyObject, Sendable {
     /// The same in the other direction (`process_vm_writev`).
     func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int
 
-    /// Puts the pages into a pipe with `vmsplice`: they are in use until the pipe is drained.
+    /// Has a user of the given kind take references on the pages, as a device model would.
     ///
-    /// - Throws: `EFAULT` for a page the host cannot touch, `EAGAIN` for more pages than a pipe takes (16).
-    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold
+    /// - Throws: `EFAULT` for a page the host cannot touch, `EAGAIN` for more pages than a pipe takes (16), what
+    ///   opening the kind's device gives (`ENOENT`, `ENOSYS`, …) where this kernel has none.
+    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold
 }
 
-/// References on pages that keep them from becoming private. Released by ``release()`` or by deinit.
-public protocol PageHold: AnyObject, Sendable {
-    /// Lets go. Calling it again does nothing.
-    func release()
+extension HostMapping {
+    /// A hold by ``HoldKind/vmsplice``, which every kernel has and which needs no privilege.
+    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try hold(at: offset, length: length, by: .vmsplice)
+    }
 }
 
 /// A vCPU. ``run()`` on one thread at a time; ``kick()`` from any.

@@ -68,8 +68,6 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
     public var descriptor: Int32 { file.rawValue }
 
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        // A struct that comes back from a failed call carries its error_offset, which RFC v2 refuses.
-        request.error_offset = 0
         try ioctl(file, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
     }
 
@@ -103,44 +101,22 @@ public final class LinuxHostMapping: HostMapping {
         return try value(unsafe ckvm_copy_to(address + offset, base, UInt64(count)))
     }
 
-    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+    public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         guard let count = Int(exactly: length) else { throw .invalidArgument }
         _ = try checked(offset, count)
-        return try PipeHold(address: address + offset, length: count)
+        let address = address + offset
+        return switch kind {
+        case .vmsplice: try PipeHold(address: address, length: count)
+        case .ioUring: try FixedBufferHold(address: address, length: length)
+        case .directIO: try DirectIOHold(address: address, length: length)
+        case .gupTest: try LongTermPinHold(address: address, length: length)
+        }
     }
 
     private func checked(_ offset: UInt64, _ count: Int) throws(Errno) -> Int {
         guard offset <= length, UInt64(count) <= length - offset else { throw .badAddress }
         return count
     }
-}
-
-/// Pages in a pipe: `vmsplice` took a reference on each, and draining the pipe drops it.
-final class PipeHold: PageHold {
-    private let ends: Mutex<Ends?>
-
-    private struct Ends: ~Copyable {
-        let reading: OwnedDescriptor
-        let writing: OwnedDescriptor
-    }
-
-    init(address: UInt64, length: Int) throws(Errno) {
-        let ends: Ends
-        do {
-            let pipe = try FileDescriptor.pipe()
-            ends = Ends(
-                reading: OwnedDescriptor(owning: pipe.readEnd.rawValue),
-                writing: OwnedDescriptor(owning: pipe.writeEnd.rawValue))
-        } catch {
-            throw (error as? Errno) ?? .ioError
-        }
-        let taken = try value(ckvm_vmsplice(ends.writing.rawValue, address, UInt64(length)))
-        guard taken == length else { throw .resourceTemporarilyUnavailable }
-        self.ends = Mutex(consume ends)
-    }
-
-    /// Closing both ends drops the pipe's references.
-    func release() { ends.withLock { $0 = nil } }
 }
 
 /// `fallocate(2)` with `FALLOC_FL_KEEP_SIZE`.

@@ -9,6 +9,8 @@ struct RunLoop {
     let vcpu: any KVMVCPU
     private(set) var statistics = RunStatistics()
     private var progress = ProgressGuard()
+    /// RIP at the hypercall that the last exit was.
+    private var callInProgress: UInt64?
     private let trace: Trace?
     private let page: RunPage
 
@@ -44,6 +46,8 @@ struct RunLoop {
             case .hypercall(let call):
                 progress.reset()
                 handle(call)
+                callInProgress = try? vcpu.registers().rip
+                continue
             case .interrupted:
                 if machine.isStopping {
                     trace?.record(.kicked, by: actor)
@@ -64,6 +68,7 @@ struct RunLoop {
                         vcpu: vcpu.id,
                         "\(write ? "wrote" : "read") \(access.len) bytes at \(hex(access.phys_addr)), where the "
                             + "machine has neither RAM nor a device\(place())"))
+            case .internalError(CKVM_INTERNAL_ERROR_EMULATION) where stepOverCall(): break
             case .internalError(let suberror):
                 let why =
                     suberror == CKVM_INTERNAL_ERROR_EMULATION
@@ -85,6 +90,7 @@ struct RunLoop {
                             call: "KVM_RUN", errno: errno, attempted: "vCPU \(vcpu.id)\(place())", hint: nil))
                 )
             }
+            callInProgress = nil
         }
     }
 
@@ -189,6 +195,22 @@ struct RunLoop {
                         call: "KVM_GET_REGS", errno: error, attempted: "a call of vCPU \(vcpu.id) by port",
                         hint: nil)))
         }
+    }
+
+    /// The length of VMMCALL and of VMCALL.
+    private static let callLength: UInt64 = 3
+
+    /// On a CPU that does not save the next RIP (CPUID 0x8000000a EDX bit 3; emulated ones mostly), KVM reads the
+    /// instruction to know where it ends, which it cannot where the code is private: the answer is in RAX, and
+    /// RIP still at the call.
+    private func stepOverCall() -> Bool {
+        guard let rip = callInProgress, var registers = try? vcpu.registers(), registers.rip == rip else {
+            return false
+        }
+        registers.rip = rip &+ Self.callLength
+        do throws(Errno) { try vcpu.setRegisters(registers) } catch { return false }
+        trace?.record(.steppedOver(rip: rip), by: actor)
+        return true
     }
 
     private mutating func handle(_ call: ckvm_run_hypercall) {

@@ -20,6 +20,8 @@ public enum TraceEvent: Sendable {
     case mmio(gpa: UInt64, size: Int, write: Bool)
     case memoryFault(MemoryFault, Errno, FaultVerdict)
     case hypercall(number: UInt64, UInt64, UInt64, UInt64, byInstruction: Bool, result: Int64)
+    /// KVM could not step over VMMCALL because it could not read it, and the monitor did.
+    case steppedOver(rip: UInt64)
     case halted
     case kicked
     // conversions
@@ -110,6 +112,9 @@ extension TraceEvent {
             fields.address("a2", a2)
             fields.text("by", byInstruction ? "instruction" : "port")
             fields.signed("result", result)
+        case .steppedOver(let rip):
+            fields.name("step-over")
+            fields.address("rip", rip)
         case .halted: fields.name("halt")
         case .kicked: fields.name("kick")
         case .conversionStarted(let request):

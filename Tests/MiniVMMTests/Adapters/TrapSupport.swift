@@ -214,7 +214,8 @@ final class TrapGuest {
 }
 
 extension KVMVCPU {
-    fileprivate func enterLongMode(ring: UInt8) throws(Errno) {
+    /// Paging with the tables at 0x1000.
+    func enterLongMode(ring: UInt8) throws(Errno) {
         var special = try specialRegisters()
         var segment = ckvm_segment()
         segment.limit = 0xffff_ffff

@@ -81,6 +81,49 @@ struct RunLoopExitTests {
         #expect(outcome.exitStatus == 126 && !outcome.description.contains("RIP"))
     }
 
+    /// KVM answers VMMCALL and then cannot read how long it is: private code, and a CPU that does not save the next RIP.
+    @Test func aCallThatKVMCannotStepOverIsSteppedOver() throws {
+        @Sendable func failingStep(_ vcpu: FakeVCPU) {
+            var error = ckvm_run_internal()
+            error.suberror = CKVM_INTERNAL_ERROR_EMULATION
+            vcpu.runPage.internalError = error
+            vcpu.runPage.exitReason = CKVM_EXIT_INTERNAL_ERROR
+        }
+        @Sendable func call(_ vcpu: FakeVCPU) {
+            vcpu.change { $0.rip = 0x10_0010 }
+            vcpu.runPage.hypercall = ckvm_run_hypercall()
+            vcpu.runPage.exitReason = CKVM_EXIT_HYPERCALL
+        }
+        let bench = try MachineBench()
+        for _ in 0..<2 {
+            bench.vcpu.then { call($0) }
+            bench.vcpu.then { failingStep($0) }
+        }
+        bench.vcpu.then { vcpu throws(Errno) in
+            #expect(try vcpu.registers().rip == 0x10_0013)
+            vcpu.runPage.exitReason = CKVM_EXIT_HLT
+        }
+        #expect(bench.run().kind == "halted")
+
+        // KVM had stepped over, and failed at what came then.
+        let other = try MachineBench()
+        other.vcpu.then { call($0) }
+        other.vcpu.then {
+            $0.change { $0.rip = 0x10_0013 }
+            failingStep($0)
+        }
+        #expect(other.run().kind == "crashed")
+        // Stepped over once, not for ever.
+        let again = try MachineBench()
+        again.vcpu.then { call($0) }
+        again.vcpu.then { failingStep($0) }
+        again.vcpu.then {
+            $0.change { $0.rip = 0x10_0010 }
+            failingStep($0)
+        }
+        #expect(again.run().kind == "crashed")
+    }
+
     @Test func internalErrorsTellEmulationFromTheRest() throws {
         for (suberror, words) in [(1, "could not execute an instruction"), (3, "suberror 3")]
             as [(UInt32, String)]

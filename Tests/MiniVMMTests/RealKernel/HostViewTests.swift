@@ -8,13 +8,14 @@ import Testing
 struct HostViewTests {
     private static func machine(on kernel: KernelUnderTest) throws -> Machine {
         try Machine(
-            kernel: kernel.open(), configuration: MachineConfiguration(),
+            kernel: kernel.required(), configuration: MachineConfiguration(),
             image: .flat(try #require(Catalogue.named("hang")).image), console: Console(nil))
     }
 
     /// A thread reads and writes a page through the host's mapping while another converts it, over and over. Each
     /// access is whole or a typed EFAULT; nobody dies of SIGBUS, and no byte gets lost.
-    private func race(_ kernel: KernelUnderTest) throws {
+    @Test(arguments: [KernelUnderTest.inPlace, .trap, .software])
+    func survivesConversions(on kernel: KernelUnderTest) throws {
         let machine = try Self.machine(on: kernel)
         let memory = machine.memory
         let gpa = machine.layout.free.lowerBound
@@ -53,9 +54,4 @@ struct HostViewTests {
         #expect(try memory.readWord(gpa: gpa) == UInt64(result.done))
     }
 
-    @Test(.enabled(if: KernelUnderTest.trap.absence == nil, KernelUnderTest.trap.absence ?? ""))
-    func survivesConversionsOnThisMachinesKVM() throws { try race(.trap) }
-
-    @Test(.enabled(if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? ""))
-    func survivesConversionsOnTheSoftwareKernel() throws { try race(.software) }
 }

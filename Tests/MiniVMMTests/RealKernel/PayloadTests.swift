@@ -5,45 +5,6 @@ import Testing
 
 @testable import MiniVMM
 
-/// A kernel that the payloads run on.
-enum KernelUnderTest: String, CaseIterable, Sendable {
-    /// This machine's /dev/kvm, with memslots carved.
-    case trap
-    /// KVM in user space.
-    case software
-    /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
-    case trapOverSoftware
-    /// This machine's /dev/kvm with its per-VM attributes.
-    case perVM
-
-    /// Why it cannot be had here; nil if it can.
-    var absence: Comment? {
-        switch self {
-        case .trap: return TrapHost.canTrap ? nil : TrapHost.reason
-        case .software, .trapOverSoftware:
-            if case .missing(let message) = SoftKVM().engineStatus { return Comment(rawValue: message) }
-            return nil
-        case .perVM:
-            guard let kvm = TrapHost.kvm else { return "needs /dev/kvm" }
-            return KernelProbe(PerVMAttributesKVM(over: kvm)).conversionFailure().map {
-                "needs a /dev/kvm with per-VM attributes (Linux 6.8 to 7.3, KVM_SW_PROTECTED_VM); here \($0.call) is \($0.errno.name)"
-            }
-        }
-    }
-
-    func open() throws -> any KVMInterface {
-        switch self {
-        case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
-        case .software: SoftKVM()
-        case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
-        case .perVM: PerVMAttributesKVM(over: try #require(TrapHost.kvm))
-        }
-    }
-
-    /// VMMCALL returns and reaches the monitor.
-    var hypercallInstruction: Bool { self == .software }
-}
-
 /// The catalogue's guests: one body, every kernel at hand.
 @Suite("Payloads", .serialized)
 struct PayloadTests {
@@ -56,13 +17,20 @@ struct PayloadTests {
         configuration.hypercallInstruction = kernel.hypercallInstruction
         change(&configuration)
         return try Machine(
-            kernel: kernel.open(), configuration: configuration, image: try .flat(payload.image),
+            kernel: kernel.required(doors: configuration.doors), configuration: configuration,
+            image: try .flat(payload.image),
             console: console)
     }
 
-    private func endsAsTheCatalogueSays(_ payload: Payload, on kernel: KernelUnderTest) throws {
+    private func expectEnd(of payload: Payload, on kernel: KernelUnderTest) throws {
         let console = Console(nil, keeps: true)
-        let machine = try machine(payload, console, on: kernel)
+        let machine: Machine
+        do {
+            machine = try self.machine(payload, console, on: kernel)
+            #expect(kernel.preserves || !payload.needsPreservation)
+        } catch MachineError.unsupported where !kernel.preserves && payload.needsPreservation {
+            return
+        }
         let limit: UInt64 = payload.ending == .timeLimit ? 200_000_000 : 60_000_000_000
         let outcome = machine.run(timeout: limit)
         #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
@@ -74,42 +42,15 @@ struct PayloadTests {
         }
     }
 
-    private static let trap = ConditionTrait.enabled(
-        if: KernelUnderTest.trap.absence == nil, KernelUnderTest.trap.absence ?? "")
-    private static let software = ConditionTrait.enabled(
-        if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? "")
-
-    private static let perVM = ConditionTrait.enabled(
-        if: KernelUnderTest.perVM.absence == nil, KernelUnderTest.perVM.absence ?? "")
-
-    @Test(trap, arguments: Catalogue.all) func onThisMachinesKVM(_ payload: Payload) throws {
-        try endsAsTheCatalogueSays(payload, on: .trap)
-    }
-
-    @Test(software, arguments: Catalogue.all) func onTheSoftwareKernel(_ payload: Payload) throws {
-        try endsAsTheCatalogueSays(payload, on: .software)
-    }
-
-    @Test(software, arguments: Catalogue.all) func onMemslotsOverTheSoftwareKernel(_ payload: Payload) throws
-    {
-        try endsAsTheCatalogueSays(payload, on: .trapOverSoftware)
-    }
-
-    /// Those that need one door and nothing preserved run; the others are refused before they are built.
-    @Test(perVM, arguments: Catalogue.all) func onPerVMAttributes(_ payload: Payload) throws {
-        guard payload.doors == .two || payload.needsPreservation else {
-            return try endsAsTheCatalogueSays(payload, on: .perVM)
-        }
-        do {
-            _ = try machine(payload, on: .perVM)
-            Issue.record("built")
-        } catch let error as MachineError {
-            guard case .unsupported = error else { throw error }
-        }
+    @Test(arguments: Catalogue.all, KernelUnderTest.allCases)
+    func endsAsTheCatalogueSays(_ payload: Payload, on kernel: KernelUnderTest) throws {
+        try expectEnd(of: payload, on: kernel)
     }
 
     /// A kernel whose conversions scramble contents, or lose them.
-    @Test(software, arguments: [ContentPromise.undefined, .lost], Catalogue.all)
+    @Test(
+        .enabled(if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? ""),
+        arguments: [ContentPromise.undefined, .lost], Catalogue.all)
     func whereContentsAreNotPreserved(promise: ContentPromise, payload: Payload) throws {
         let console = Console(nil, keeps: true)
         do {
@@ -128,7 +69,9 @@ struct PayloadTests {
     }
 
     /// What a guest does through both doors does not depend on where its RAM lies, nor on how it is mapped.
-    @Test(software, arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
+    @Test(
+        .enabled(if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? ""),
+        arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
     func twoDoorsWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {
         for promise in [ContentPromise.undefined, .lost] {
             let payload = try #require(Catalogue.named("forget"))
@@ -144,25 +87,32 @@ struct PayloadTests {
         }
     }
 
-    @Test(trap, arguments: [2, 3, 7, 64]) func severalRegionsAreOneRAM(regions: Int) throws {
+    @Test(arguments: [2, 3, 7, 64], [KernelUnderTest.inPlace, .trap])
+    func severalRegionsAreOneRAM(regions: Int, on kernel: KernelUnderTest) throws {
         for name in ["explicit", "implicit", "sweep"] {
             let console = Console(nil, keeps: true)
-            let machine = try machine(try #require(Catalogue.named(name)), console) { $0.regions = regions }
+            let machine = try machine(
+                try #require(Catalogue.named(name)), console, on: kernel
+            ) { $0.regions = regions }
             let outcome = machine.run(timeout: 30_000_000_000)
             #expect(outcome.exitStatus == 0, "\(name): \(outcome)\n\(console.text)")
         }
     }
 
-    @Test(trap) func sixteenVCPUsConvertAtTheSameTime() throws {
+    @Test(arguments: [KernelUnderTest.inPlace, .trap])
+    func sixteenVCPUsConvertAtTheSameTime(on kernel: KernelUnderTest) throws {
         let console = Console(nil, keeps: true)
-        let machine = try machine(try #require(Catalogue.named("smp")), console) { $0.vcpus = 16 }
+        let machine = try machine(
+            try #require(Catalogue.named("smp")), console, on: kernel
+        ) { $0.vcpus = 16 }
         let outcome = machine.run(timeout: 60_000_000_000)
         #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
     }
 
-    @Test(trap) func stopFromAnotherThreadEndsAGuestThatNeverLeaves() throws {
+    @Test(arguments: [KernelUnderTest.inPlace, .trap])
+    func stopFromAnotherThreadEndsAGuestThatNeverLeaves(on kernel: KernelUnderTest) throws {
         for vcpus in [1, 4] {
-            let machine = try machine(try #require(Catalogue.named("hang"))) { $0.vcpus = vcpus }
+            let machine = try machine(try #require(Catalogue.named("hang")), on: kernel) { $0.vcpus = vcpus }
             let threads = TrapThreads()
             let outcomes = Collected<Outcome>()
             threads.start { outcomes.add(machine.run(timeout: 20_000_000_000)) }

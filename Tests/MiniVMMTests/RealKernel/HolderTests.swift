@@ -1,0 +1,135 @@
+import CKVMShim
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+/// Pages that somebody on the host really uses, each kind of user in its own way.
+@Suite("Pages in use", .serialized, .timeLimit(.minutes(5)))
+struct HolderTests {
+    /// A kernel and a kind of holder.
+    struct Case: Sendable, CustomTestStringConvertible {
+        let kernel: KernelUnderTest
+        let kind: HoldKind
+        var testDescription: String { "\(kind.rawValue) on \(kernel.rawValue)" }
+    }
+    static let cases = [KernelUnderTest.inPlace, .software, .trap].flatMap { kernel in
+        HoldKind.allCases.map { Case(kernel: kernel, kind: $0) }
+    }
+
+    /// Eight shared pages, each with its number in it, of which one is held.
+    private struct Fixture {
+        static let pages: UInt64 = 8
+        static let held: UInt64 = 5
+        let kernel: any KVMInterface
+        let vm: any KVMVirtualMachine
+        let file: any KVMGuestMemfd
+        let view: any HostMapping
+        let hold: any PageHold
+
+        init(_ test: Case) throws {
+            kernel = try test.kernel.required()
+            vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            file = try vm.createGuestMemfd(size: Self.pages * pageSize, flags: [.mmap, .initShared])
+            view = try file.map(offset: 0, length: Self.pages * pageSize)
+            for page in 0..<Self.pages { try view.putWord(page * pageSize, page) }
+            do throws(Errno) {
+                hold = try view.hold(at: Self.held * pageSize, length: pageSize, by: test.kind)
+            } catch {
+                // Without privilege or without the device there is no such holder; anything else is a failure.
+                let absent: [Errno] = [
+                    .noSuchFileOrDirectory, .noSuchAddressOrDevice, .permissionDenied, .notPermitted,
+                    .noFunction,
+                ]
+                guard absent.contains(error) else { throw error }
+                try Test.cancel("no \(test.kind.rawValue) holder here: \(error.name)")
+            }
+        }
+
+        func refusal(_ page: UInt64, _ count: UInt64) -> (errno: Errno?, errorOffset: UInt64?) {
+            file.refusal(of: .conversion(page * pageSize, count * pageSize, .private))
+        }
+
+        /// Every page is readable for the host, with its number in it.
+        func expectAllSharedAndIntact() throws {
+            for page in 0..<Self.pages { #expect(try view.word(page * pageSize) == page) }
+        }
+    }
+
+    @Test(arguments: cases) func theRequestFailsAtTheHeldPageAndNothingChanges(_ test: Case) throws {
+        let fixture = try Fixture(test)
+        let held = Fixture.held
+        #expect(fixture.refusal(0, Fixture.pages) == (.resourceTemporarilyUnavailable, held * pageSize))
+        try fixture.expectAllSharedAndIntact()
+        #expect(fixture.refusal(held, 1) == (.resourceTemporarilyUnavailable, held * pageSize))
+        #expect(fixture.refusal(held - 1, 3) == (.resourceTemporarilyUnavailable, held * pageSize))
+        // Nobody has the others.
+        for page in 0..<Fixture.pages where page != held {
+            #expect(fixture.refusal(page, 1) == (nil, nil), "page \(page)")
+        }
+        try fixture.file.convert(0, held * pageSize, to: .shared)
+        try fixture.file.convert((held + 1) * pageSize, 2 * pageSize, to: .shared)
+        try fixture.expectAllSharedAndIntact()
+
+        fixture.hold.release()
+        #expect(fixture.refusal(0, Fixture.pages) == (nil, nil))
+        #expect(throws: Errno.badAddress) { try fixture.view.word(held * pageSize) }
+        try fixture.file.convert(0, Fixture.pages * pageSize, to: .shared)
+        try fixture.expectAllSharedAndIntact()
+    }
+
+    private func converter(_ fixture: Fixture, _ policy: RetryPolicy) throws -> (Converter, GuestMemory) {
+        let range = try #require(PageRange(start: 0, size: Fixture.pages * pageSize))
+        let memory = GuestMemory(
+            regions: [MemoryRegion(gpa: range, file: fixture.file, mapping: fixture.view)], initial: .shared)
+        let converter = Converter(
+            kernel: fixture.kernel, vm: fixture.vm, memory: memory, holds: HoldRegistry(), policy: policy,
+            trace: nil)
+        return (converter, memory)
+    }
+
+    @Test(arguments: cases) func aHolderThatLetsGoWhenAskedCostsARetry(_ test: Case) throws {
+        let fixture = try Fixture(test)
+        let (converter, memory) = try converter(fixture, RetryPolicy())
+        let page = try #require(PageRange(start: Fixture.held * pageSize, size: pageSize))
+        converter.holds.add(fixture.hold, range: page, yields: true)
+        let all = try #require(PageRange(start: 0, size: Fixture.pages * pageSize))
+        let result = try converter.convert(
+            ConversionRequest(range: all, to: .private, contents: .preserve), by: .host)
+        #expect(result.busyAnswers >= 1)
+        #expect(result.converted == [all])
+        #expect(memory.uniformState(of: all) == .private)
+        try converter.convert(ConversionRequest(range: all, to: .shared, contents: .preserve), by: .host)
+        try fixture.expectAllSharedAndIntact()
+    }
+
+    @Test(arguments: cases) func bisectingConvertsAllButTheHeldPage(_ test: Case) throws {
+        let fixture = try Fixture(test)
+        var policy = RetryPolicy()
+        policy.inUse = .bisect
+        policy.attempts = 2
+        // A holder that nobody can ask, as another process would be. An O_DIRECT write may end by itself meanwhile.
+        policy.deadline = 50_000_000
+        let (converter, memory) = try converter(fixture, policy)
+        let all = try #require(PageRange(start: 0, size: Fixture.pages * pageSize))
+        do throws(ConversionError) {
+            try converter.convert(
+                ConversionRequest(range: all, to: .private, contents: .preserve), by: .host)
+            Issue.record("the held page was converted")
+        } catch {
+            guard case .inUse(let pages) = error.reason else {
+                Issue.record("\(error)")
+                return
+            }
+            #expect(pages.map(\.start) == [Fixture.held * pageSize])
+            #expect(error.result.converted.map(\.size) == [5 * pageSize, 2 * pageSize])
+        }
+        for page in 0..<Fixture.pages {
+            #expect(memory.state(at: page * pageSize) == (page == Fixture.held ? .shared : .private))
+        }
+        #expect(try fixture.view.word(Fixture.held * pageSize) == Fixture.held)
+        #expect(throws: Errno.badAddress) { try fixture.view.word(0) }
+        fixture.hold.release()
+        #expect(fixture.refusal(0, Fixture.pages) == (nil, nil))
+    }
+}

@@ -1,0 +1,72 @@
+import CKVMShim
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+/// A guest of a few instructions behind one plain memslot: 64-bit mode, ring 0, an identity of 2 MiB pages. Its code
+/// and its page tables stay shared, so that a kernel which has to read an instruction can; tests play with the pages
+/// from ``data`` on.
+struct PlainGuest {
+    static let ram: UInt64 = 4 << 20
+    static let code: UInt64 = 0x10000
+    /// A word for whatever a test has to tell its guest while it runs.
+    static let mailbox: UInt64 = 0x20000
+    static let data: UInt64 = 2 << 20
+
+    let kernel: any KVMInterface
+    let vm: any KVMVirtualMachine
+    let file: any KVMGuestMemfd
+    let view: any HostMapping
+    let vcpus: [any KVMVCPU]
+
+    init(_ code: [UInt8], vcpus count: Int = 1, on kernel: any KVMInterface) throws {
+        self.kernel = kernel
+        vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+        file = try vm.createGuestMemfd(size: Self.ram, flags: [.mmap, .initShared])
+        view = try file.map(offset: 0, length: Self.ram)
+        var region = ckvm_userspace_memory_region2()
+        region.flags = CKVM_MEM_GUEST_MEMFD
+        region.memory_size = Self.ram
+        region.userspace_addr = view.address
+        region.guest_memfd = UInt32(bitPattern: file.descriptor)
+        try vm.setUserMemoryRegion2(region)
+        try view.putWord(0x1000, 0x2003)
+        try view.putWord(0x2000, 0x3003)
+        for index in 0..<Self.ram >> 21 { try view.putWord(0x3000 + index * 8, index << 21 | 0x83) }
+        try view.put(Self.code, code)
+        let cpuid = try kernel.supportedCPUID()
+        vcpus = try (0..<count).map { [vm] id in
+            let vcpu = try vm.createVCPU(id: id)
+            try vcpu.setCPUID(cpuid)
+            try vcpu.enterLongMode(ring: 0)
+            return vcpu
+        }
+    }
+
+    /// Sets the registers of a vCPU for a start at ``code``.
+    func prepare(_ id: Int = 0, _ change: (inout ckvm_regs) -> Void = { _ in }) throws {
+        var registers = ckvm_regs()
+        registers.rip = Self.code
+        registers.rflags = 2
+        registers.rsp = 0x9000
+        change(&registers)
+        try vcpus[id].setRegisters(registers)
+    }
+
+    /// Runs a vCPU to its OUT 0xf4; what else it may leave for is no end.
+    ///
+    /// - Returns: memory faults on the way, and the exit that should not have been, if there was one.
+    func finish(_ id: Int = 0) -> (faults: Int, stray: Exit?) {
+        var faults = 0
+        while true {
+            switch vcpus[id].runToExit() {
+            case .io(let io) where io.port == 0xf4: return (faults, nil)
+            // The page matches by the time that anybody looks: a race, to be entered again.
+            case .memoryFault: faults += 1
+            case .interrupted, .failed(.resourceTemporarilyUnavailable): continue
+            case let exit: return (faults, exit)
+            }
+        }
+    }
+}

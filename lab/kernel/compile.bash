@@ -1,0 +1,106 @@
+# Sourced by lab/kernel/build: patches, configures and compiles a kernel tree.
+
+# Without these lab/boot cannot work, or has nothing to show.
+essential=(
+    64BIT PRINTK TTY SERIAL_8250 SERIAL_8250_CONSOLE BLK_DEV_INITRD BINFMT_ELF BINFMT_SCRIPT DEVTMPFS PROC_FS
+    KVM KVM_AMD
+)
+
+applied=()
+apply_patches() {
+    local patch log
+    [[ ${#patches[@]} -gt 0 ]] || return 0
+    if grep -q KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES "$1/include/uapi/linux/kvm.h"; then
+        say "this source converts guest_memfd in place by itself; no patch is applied"
+        return
+    fi
+    for patch in "${patches[@]}"; do
+        log=$(LC_ALL=C patch -d "$1" -p1 --dry-run --force <"$patch" 2>&1) ||
+            die 75 "${patch##*/} does not apply to $source_package $source_version:" \
+                "$(grep -E '^(checking|Hunk .* FAILED|can.t find|No file to patch|.*malformed|.*garbage)' <<<"$log" |
+                    grep -B1 -E 'FAILED|find|No file|malformed|garbage' | tail -n 6)" \
+                "--no-patch builds without."
+        patch -d "$1" -p1 --force --silent <"$patch"
+        applied+=("${patch##*/}")
+    done
+}
+
+# The same inputs give the same kernel, and nothing is written to the tree.
+export KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00 UTC'
+export PYTHONDONTWRITEBYTECODE=1
+
+# Sets `make`, the command that builds TREE into OBJECTS.
+make_command() { make=(make --no-print-directory -C "$1" O="$2" ${CC:+CC="$CC"}); }
+
+# configure TREE OBJECTS: the smallest configuration, the fragments merged into it.
+configure() {
+    local tree=$1 objects=$2 log stamp
+    local -a make
+    make_command "$tree" "$objects"
+    stamp=$(cat "${fragments[@]}" | hash_of)
+    if [[ ! -f $objects/.config || $(cat "$objects/lab-config" 2>/dev/null) != "$stamp" ]]; then
+        # The merging script leaves its temporary file in the current directory.
+        log=$({
+            "${make[@]}" tinyconfig && cd "$objects" &&
+                "$tree/scripts/kconfig/merge_config.sh" -m -O . .config "${fragments[@]}"
+        } 2>&1) || die 70 "the kernel cannot be configured:" "$(tail -n 10 <<<"$log")"
+    fi
+    log=$("${make[@]}" olddefconfig 2>&1) ||
+        die 70 "the kernel cannot be configured:" "$(tail -n 10 <<<"$log")"
+    check_configuration "$objects/.config"
+    printf '%s\n' "$stamp" >"$objects/lab-config"
+}
+
+# Compares the configuration with what the fragments ask for, the last of them in force.
+check_configuration() {
+    local line name value got
+    local -A asked=()
+    local -a refused=()
+    while IFS= read -r line; do
+        if [[ $line =~ ^CONFIG_([A-Za-z0-9_]+)=(.*)$ ]]; then
+            asked[${BASH_REMATCH[1]}]=${BASH_REMATCH[2]}
+        elif [[ $line =~ ^#\ CONFIG_([A-Za-z0-9_]+)\ is\ not\ set ]]; then
+            asked[${BASH_REMATCH[1]}]=n
+        fi
+    done < <(cat "${fragments[@]}")
+    while IFS= read -r name; do
+        value=${asked[$name]}
+        got=$(sed -n "s/^CONFIG_$name=//p" "$1")
+        [[ $value == "${got:-n}" ]] || refused+=("CONFIG_$name: asked for $value, is ${got:-n}")
+    done < <(printf '%s\n' "${!asked[@]}" | sort)
+    if [[ ${#refused[@]} -gt 0 ]]; then
+        say "note: these did not end as asked (no such item in this kernel, or others decide it):"
+        printf '  %s\n' "${refused[@]}" >&2
+    fi
+    for name in "${essential[@]}"; do
+        grep -qx "CONFIG_$name=y" "$1" ||
+            die 76 "CONFIG_$name is not set in the resulting configuration, and the lab cannot do without it;" \
+                "the fragments are ${fragments[*]}"
+    done
+}
+
+# compile TREE OBJECTS LOG: makes the bzImage and tells now and then how far it is.
+compile() {
+    local log=$3 status=0 began=$SECONDS told=$SECONDS
+    local -a make
+    make_command "$1" "$2"
+    : >"$log" || die 73 "cannot write $log"
+    # A process group of its own, to be ended as a whole, and ended with this script whatever ends that.
+    setsid setpriv --pdeathsig TERM "${make[@]}" -j"$jobs" bzImage </dev/null >"$log" 2>&1 {lock_held}>&- &
+    compiling=$!
+    while kill -0 "$compiling" 2>/dev/null; do
+        sleep 1
+        if [[ $((SECONDS - told)) -ge 30 ]]; then
+            told=$SECONDS
+            say "compiling: $(wc -l <"$log") steps in $((SECONDS - began)) s"
+        fi
+    done
+    wait "$compiling" || status=$?
+    compiling=''
+    if [[ $status != 0 || ! -f $2/arch/x86/boot/bzImage ]]; then
+        die 70 "the kernel does not compile:" \
+            "$(grep -nE -A4 'error:|\*\*\*|undefined reference|No space left' "$log" | tail -n 25)" \
+            "the whole log: $log"
+    fi
+    say "compiled in $((SECONDS - began)) s"
+}

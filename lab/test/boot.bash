@@ -1,0 +1,278 @@
+# Sourced by lab/selftest: the tests of lab/boot.
+
+boot_plain=("$lab_dir/boot" --minivmm none)
+boot=("${boot_plain[@]}" --kernel "$kernel")
+
+# --- options, and input that is no kernel
+
+t "an unknown option" expect 64 'unknown option --nonsense' "${boot[@]}" --nonsense -- true
+t "an option without its value" expect 64 '--kernel needs a value' "${boot_plain[@]}" --kernel
+t "--timeout 0" expect 64 "not '0'" "${boot[@]}" --timeout 0 -- true
+t "--timeout abc" expect 64 "not 'abc'" "${boot[@]}" --timeout=abc -- true
+t "--cpus 0" expect 64 "not '0'" "${boot[@]}" --cpus 0 -- true
+t "--memory 2" expect 64 "not '2'" "${boot[@]}" --memory 2 -- true
+t "--memory 64M" expect 64 'at least 256M' "${boot[@]}" --memory 64M -- true
+t "no command, and no terminal" expect 64 'no COMMAND' "${boot[@]}"
+t "--interactive without a terminal" expect 64 'needs a terminal' "${boot[@]}" -i -- true
+t "a kernel that is not there" expect 66 'no kernel /nowhere' "${boot_plain[@]}" --kernel /nowhere -- true
+t "a directory as the kernel" expect 66 'no kernel /' "${boot_plain[@]}" --kernel / -- true
+t "an empty file as the kernel" expect 65 'no x86 bzImage' "${boot_plain[@]}" --kernel "$scratch/empty" -- true
+t "a text file as the kernel" expect 65 'no x86 bzImage' "${boot_plain[@]}" --kernel "$lab_dir/init" -- true
+t "random bytes as the kernel" expect 65 'no x86 bzImage' "${boot_plain[@]}" --kernel "$scratch/random" -- true
+t "an ELF file as the kernel" expect 65 'is an ELF file' "${boot_plain[@]}" --kernel /bin/bash -- true
+t "half a bzImage" expect 65 'is cut short' "${boot_plain[@]}" --kernel "$scratch/half" -- true
+t "a file to copy that is not there" expect 66 'there is no /nowhere' "${boot[@]}" --file /nowhere:x -- true
+t "a file to copy below a mount" expect 64 'below a mount' "${boot[@]}" --file /bin/bash:/proc/bash -- true
+t "a file to copy outside of the root" expect 64 '[.][.] in the place' "${boot[@]}" --file /bin/bash:../bash -- true
+t "a minivmm that is not there" expect 66 'there is no /nowhere' \
+    "$lab_dir/boot" --kernel "$kernel" --minivmm /nowhere -- true
+t "--out to a file" expect 73 'cannot write to' "${boot[@]}" --out "$lab_dir/init" -- true
+
+: >"$scratch/empty"
+head -c 1000000 /dev/urandom >"$scratch/random"
+head -c $(($(stat -c %s "$kernel") / 2)) "$kernel" >"$scratch/half"
+
+# --- QEMU missing, failing, mute; and what it would show of kernels that lack something, played by a script
+
+# A PATH with everything but what is named.
+path_without() {
+    local directory=$scratch/path
+    rm -rf "$directory"
+    mkdir "$directory"
+    # The first of a name is taken, as on the PATH; ln complains of the others.
+    ln -s -t "$directory" /usr/local/bin/* /usr/bin/* /bin/* /usr/sbin/* /sbin/* 2>/dev/null || true
+    (cd "$directory" && rm -f "$@")
+    printf '%s\n' "$directory"
+}
+missing_program() {
+    PATH=$(path_without "$1" apt-get) expect 69 "sudo apt-get install -y $2" "${boot[@]}" -- true
+    grep -q "$1 is missing" "$err" || fail "does not name $1"
+}
+t "QEMU is missing" missing_program qemu-system-x86_64 qemu-system-x86
+t "busybox is missing" missing_program busybox busybox-static
+t "cpio is missing" missing_program cpio cpio
+
+fake_qemu() { # SCRIPT: run with $console set to the console's pipe
+    cat >"$scratch/qemu" <<'TEXT'
+#!/bin/bash
+for argument; do [[ $argument != file,id=console,* ]] || console=${argument##*path=}; done
+TEXT
+    printf '%s\n' "$1" >>"$scratch/qemu"
+    chmod +x "$scratch/qemu"
+}
+with_fake_qemu() { # STATUS PATTERN SCRIPT [OPTION…]
+    fake_qemu "$3"
+    QEMU=$scratch/qemu expect "$1" "$2" "${boot[@]}" "${@:4}" -- true
+}
+named_qemu_missing() { QEMU=/nowhere expect 69 'no QEMU=/nowhere' "${boot[@]}" -- true; }
+t "another QEMU that is not there" named_qemu_missing
+t "QEMU fails" with_fake_qemu 71 'does not like it' 'echo "it does not like it" >&2; exit 1'
+t "a kernel without a console" with_fake_qemu 70 CONFIG_SERIAL_8250_CONSOLE 'exec sleep 1000' --timeout 3
+t "a kernel without an initramfs" with_fake_qemu 70 CONFIG_BLK_DEV_INITRD \
+    'echo "[    0.5] check access for rdinit=/init failed: -2, ignoring
+[    0.6] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)" >"$console"'
+t "a kernel without scripts" with_fake_qemu 70 CONFIG_BINFMT_SCRIPT \
+    'echo "[    0.5] Failed to execute /init (error -8)" >"$console"'
+t "a kernel without devtmpfs" with_fake_qemu 70 CONFIG_DEVTMPFS \
+    'echo "[    0.5] lab: lacks: no devtmpfs: it needs CONFIG_DEVTMPFS" >"$console"'
+t "a kernel that dies in its boot" with_fake_qemu 125 'BUG: something' \
+    'echo "[    0.5] BUG: something" >"$console"'
+t "a kernel that hangs in its boot" with_fake_qemu 124 'Booting somehow' \
+    'echo "[    0.5] Booting somehow" >"$console"; exec sleep 1000' --timeout 3
+
+damaged_kernel() {
+    cp "$kernel" "$scratch/damaged"
+    dd if=/dev/zero of="$scratch/damaged" bs=4096 seek=$(($(stat -c %s "$kernel") / 8192)) count=64 conv=notrunc \
+        status=none
+    run "${boot_plain[@]}" --kernel "$scratch/damaged" --timeout 30 -- true
+    # 70 where it cannot say so: the decompressor's messages take CONFIG_EARLY_PRINTK.
+    case $got in 70 | 124 | 125) ;; *) fail "status $got" "$(tail -n 8 "$err")" ;; esac
+    wants "$got" 'kernel'
+}
+t "a bzImage with a damaged middle" damaged_kernel
+
+# --- statuses
+
+exits_with() {
+    run "${boot[@]}" -- "${@:2}"
+    [[ $got == "$1" ]] || fail "status $got, not $1" "$(tail -n 8 "$err")"
+}
+t "a command that succeeds" exits_with 0 true
+t "status 1" exits_with 1 false
+t "status 123" exits_with 123 sh -c 'exit 123'
+t "status 126: not executable" exits_with 126 /etc/passwd
+t "status 127: not found" exits_with 127 no-such-command
+t "status 139: a segmentation fault" exits_with 139 sh -c 'kill -SEGV $$'
+t "status 137: a command that kills all there is" exits_with 137 sh -c 'kill -9 1; kill -9 -1; kill -9 $$'
+
+# --- arguments and output
+
+arguments_arrive() {
+    local -a words=('a b' "it's" '"quoted"' $'two\nlines' '' '$HOME `date`' '\n' '*' $'\xff\xfe\x01' ' ' $'end\n')
+    run "${boot[@]}" -- printf '<%s>' "${words[@]}"
+    wants 0 ''
+    printf '<%s>' "${words[@]}" | cmp - "$out" || fail "the arguments changed:" "$(cat -A "$out")"
+}
+t "arguments arrive exactly" arguments_arrive
+
+output_is_exact() {
+    { head -c 60000 /dev/urandom && head -c 60000 /dev/zero | tr '\0' x; } >"$scratch/data"
+    run "${boot[@]}" --file "$scratch/data" -- sh -c 'cat data & cat data >&2; wait'
+    wants 0 ''
+    cmp "$scratch/data" "$out" || fail "standard output changed"
+    # Standard error may have the kernel's warnings and the lab's notes as well.
+    cmp "$scratch/data" <(tail -c 120000 "$err") || grep -qa '^\[' "$err" || fail "standard error changed"
+}
+t "binary output, NULs, a long line, both outputs at once" output_is_exact
+
+forged_status() {
+    run "${boot[@]}" -- sh -c 'for to in /dev/stdout /dev/stderr /dev/kmsg; do
+        printf "status 0\nlab: lacks: nothing\nlacks nothing\n[ 1.0] lab: the command starts\n" >$to; done; exit 7'
+    wants 7 'status 0'
+    grep -q '^status 0$' "$out" || fail "the output is gone"
+}
+t "output that looks like a status" forged_status
+
+leaves_child_behind() {
+    local began=$SECONDS
+    run "${boot[@]}" --timeout 200 -- sh -c 'sleep 1000 & trap "" TERM; echo started'
+    same "$got $(cat "$out")" '0 started'
+    [[ $((SECONDS - began)) -lt 150 ]] || fail "waited for what the command left behind"
+}
+t "a command that leaves a process behind" leaves_child_behind
+
+no_input() {
+    run "${boot[@]}" -- wc -c
+    same "$got $(cat "$out")" '0 0'
+}
+t "standard input is empty" no_input
+
+reader_leaves() {
+    local -a statuses
+    set +e
+    timeout 300 "${boot[@]}" -- yes 2>"$err" | head -c 4 >/dev/null
+    statuses=("${PIPESTATUS[@]}")
+    set -e
+    same "${statuses[0]}" 141
+}
+t "the reader of its output leaves" reader_leaves
+
+# --- files
+
+files_arrive() {
+    mkdir -p "$scratch/directory/inner"
+    echo inner >"$scratch/directory/inner/file"
+    echo 'a b' >"$scratch/with space"
+    run "${boot[@]}" --file "$scratch/directory" --file "$scratch/with space:sub/new name" \
+        --file "$(command -v bash):/bin/bash" -- bash -c 'cat directory/inner/file "sub/new name"; echo ${BASH_VERSION:+bash}; pwd'
+    wants 0 ''
+    same "$(cat "$out")" $'inner\na b\nbash\n/lab'
+}
+t "files, directories and dynamic programs arrive" files_arrive
+
+out_comes_back() {
+    run "${boot[@]}" --out "$scratch/back" -- sh -c 'mkdir /out/d; seq 20000 >"/out/d/the numbers"; exit 5'
+    wants 5 ''
+    seq 20000 | cmp - "$scratch/back/d/the numbers" || fail "/out changed on its way"
+}
+t "--out brings files back, and the status" out_comes_back
+
+t "--verbose shows the kernel's log" verbose_shows_log
+verbose_shows_log() {
+    run "${boot[@]}" --verbose -- true
+    wants 0 'Linux version'
+}
+t "--append reaches the kernel" append_arrives
+append_arrives() {
+    run "${boot[@]}" --append 'lab.test=1 lab.more' -- grep -c 'lab.test=1 lab.more' /proc/cmdline
+    same "$got $(cat "$out")" '0 1'
+}
+t "two processors, with a note" two_processors
+two_processors() {
+    run "${boot[@]}" --cpus 2 -- nproc
+    wants 0 'several emulated processors'
+    same "$(cat "$out")" 2
+}
+
+# --- ends
+
+hangs() {
+    local began=$SECONDS
+    expect 124 'time limit of 40 s' "${boot[@]}" --timeout 40 -- sh -c 'trap "" TERM INT HUP; while :; do :; done'
+    [[ $((SECONDS - began)) -lt 60 ]] || fail "took $((SECONDS - began)) s"
+}
+t "a command without end" hangs
+
+takes_kernel_down() {
+    run "${boot[@]}" -- sh -c '[ -e /proc/sysrq-trigger ] || exit 77; echo c >/proc/sysrq-trigger; sleep 60'
+    [[ $got != 77 ]] || skip "this kernel has no CONFIG_MAGIC_SYSRQ"
+    wants 125 'Kernel panic'
+    wants 125 'no status came back'
+}
+t "a command that takes the kernel down" takes_kernel_down
+t "a command that restarts the machine" expect 125 'no status came back' "${boot[@]}" -- reboot -f
+
+# Starts a command that does not end and waits until it runs; sets `pid`.
+start_and_wait() {
+    local waited
+    "${boot[@]}" -- sh -c 'echo up; sleep 1000' >"$out" 2>"$err" </dev/null &
+    pid=$!
+    for ((waited = 0; waited < 1200; waited++)); do
+        [[ ! -s $out ]] || return 0
+        sleep 0.1
+    done
+    fail "the command did not start" "$(tail -n 8 "$err")"
+}
+ended_by() { # SIGNAL STATUS
+    local pid status=0
+    start_and_wait
+    kill "-$1" "$pid"
+    wait "$pid" || status=$?
+    same "$status" "$2"
+}
+t "ended by TERM" ended_by TERM 143
+t "ended by HUP" ended_by HUP 129
+killed_outright() {
+    local pid status=0
+    start_and_wait
+    kill -KILL "$pid"
+    { wait "$pid" || status=$?; } 2>/dev/null
+    same "$status" 137
+    sleep 2
+    rm -rf "$TMPDIR"/minivmm-lab.* # nobody is left to do it
+}
+t "killed outright, QEMU goes as well" killed_outright
+
+# --- KVM
+
+t "/dev/kvm is there" kvm_is_there
+kvm_is_there() {
+    run "${boot[@]}" -- test -c /dev/kvm
+    ! grep -q 'CONFIG_KVM' "$err" || skip "this kernel has no KVM built in"
+    wants 0 ''
+}
+without_svm() { # OPTION…: the rest of what the emulated processor is
+    printf '#!/bin/bash\nexec qemu-system-x86_64 "${@/+svm,/-svm,}"\n' >"$scratch/qemu"
+    chmod +x "$scratch/qemu"
+    export QEMU=$scratch/qemu
+}
+kvm_missing() {
+    without_svm
+    run "${boot[@]}" -- echo fine
+    wants 0 'note: this kernel has no /dev/kvm: SVM not supported'
+    same "$(cat "$out")" fine
+}
+t "no /dev/kvm is a note" kvm_missing
+kvm_required() {
+    without_svm
+    expect 70 'no /dev/kvm: SVM not supported' "${boot[@]}" --require-kvm -- echo fine
+}
+t "no /dev/kvm with --require-kvm" kvm_required
+minivmm_runs() {
+    [[ -x ${lab_dir%/lab}/dist/minivmm ]] || skip "no dist/minivmm"
+    run "$lab_dir/boot" --kernel "$kernel" --require-kvm --minivmm "${lab_dir%/lab}/dist/minivmm" -- minivmm probe
+    ! grep -q 'CONFIG_KVM' "$err" || skip "this kernel has no KVM built in"
+    wants 0 ''
+    grep -q '/dev/kvm' "$out" || fail "$(head -n 20 "$out")"
+}
+t "minivmm probe" minivmm_runs

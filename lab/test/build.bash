@@ -1,0 +1,276 @@
+# Sourced by lab/selftest: the tests of lab/kernel/build, with a toy in place of the kernel's source. The archive is a
+# directory that apt reads through APT_CONFIG.
+
+# toy_tree DIR: what lab/kernel/build touches of a kernel tree. make appends to the bzImage's log of builds.
+toy_tree() {
+    mkdir -p "$1"/{arch/x86/kvm,include/uapi/linux,scripts/kconfig,virt/kvm}
+    : >"$1/Kconfig"
+    printf '%s\n' 'one' 'two' 'three' 'four' >"$1/virt/kvm/guest_memfd.c"
+    echo '#define KVM_CAP_GUEST_MEMFD 234' >"$1/include/uapi/linux/kvm.h"
+    cat >"$1/Makefile" <<'TEXT'
+tinyconfig: ; @: > $(O)/.config
+olddefconfig: ; @grep -v REFUSED $(O)/.config > $(O)/.config.new; mv $(O)/.config.new $(O)/.config
+bzImage:
+	@if [ -e slow ]; then touch $(O)/begun; sleep 1000; fi
+	@if [ -e broken ]; then echo "virt/kvm/guest_memfd.c:2:1: error: expected something" >&2; exit 1; fi
+	@mkdir -p $(O)/arch/x86/boot; cat virt/kvm/guest_memfd.c > $(O)/arch/x86/boot/bzImage
+	@: > $(O)/System.map; echo built >> $(O)/builds
+TEXT
+    cat >"$1/scripts/kconfig/merge_config.sh" <<'TEXT'
+#!/bin/sh
+shift 4
+cat "$@" >> .config
+TEXT
+    chmod +x "$1/scripts/kconfig/merge_config.sh"
+}
+
+# A copy of the lab, to give it other patches and another configuration.
+toy_lab() {
+    rm -rf "$scratch/lab"
+    mkdir -p "$scratch/lab/kernel"
+    cp "$lab_dir"/*.bash "$scratch/lab/"
+    cp "$lab_dir"/kernel/{build,*.bash} "$scratch/lab/kernel/"
+    printf 'CONFIG_%s=y\n' 64BIT PRINTK TTY SERIAL_8250 SERIAL_8250_CONSOLE BLK_DEV_INITRD BINFMT_ELF BINFMT_SCRIPT \
+        DEVTMPFS PROC_FS KVM KVM_AMD >"$scratch/lab/kernel/config"
+    rm -rf "${XDG_CACHE_HOME:?}/minivmm/kernels"
+    build=$scratch/lab/kernel/build
+    kernels=$XDG_CACHE_HOME/minivmm/kernels
+}
+toy_patch() { # FILE LINE: changes the toy's line 2 from LINE
+    printf '%s\n' '--- a/virt/kvm/guest_memfd.c' '+++ b/virt/kvm/guest_memfd.c' '@@ -1,3 +1,3 @@' \
+        ' one' "-$2" '+patched' ' three' >"$scratch/lab/kernel/$1.patch"
+}
+
+# archive_with VERSION…: an archive that offers linux-source-VERSION, known to apt as the machine's own.
+archive_with() {
+    local version package file
+    rm -rf "$scratch/archive" "$scratch/apt"
+    mkdir -p "$scratch/archive" "$scratch/apt/lists/partial" "$scratch/apt/cache/archives/partial"
+    for version; do
+        package=$scratch/package
+        rm -rf "$package"
+        mkdir -p "$package/DEBIAN" "$package/usr/src"
+        [[ -d $scratch/toy ]] || toy_tree "$scratch/toy"
+        tar -C "$scratch" -cJf "$package/usr/src/linux-source-$version.tar.xz" \
+            --transform "s|^toy|linux-source-$version|" toy
+        printf '%s\n' "Package: linux-source-$version" "Version: $version.1-1" 'Architecture: all' \
+            'Maintainer: nobody <nobody@example.org>' 'Description: toy' >"$package/DEBIAN/control"
+        file=linux-source-$version.deb
+        dpkg-deb --root-owner-group -b "$package" "$scratch/archive/$file" >/dev/null
+        {
+            cat "$package/DEBIAN/control"
+            printf '%s\n' "Filename: ./$file" "Size: $(stat -c %s "$scratch/archive/$file")" \
+                "SHA256: $(sha256sum <"$scratch/archive/$file" | cut -d' ' -f1)" ''
+        } >>"$scratch/archive/Packages"
+    done
+    apt_knows "deb [trusted=yes] file:$scratch/archive ./"
+    apt-get -qq update >"$scratch/apt/log" 2>&1 || fail "the toy archive: $(cat "$scratch/apt/log")"
+}
+apt_knows() { # LINE: the only line in apt's list of archives
+    mkdir -p "$scratch/apt/lists/partial"
+    printf '%s\n' "$1" >"$scratch/apt/list"
+    cat >"$scratch/apt/conf" <<TEXT
+Dir::Etc::sourcelist "$scratch/apt/list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "$scratch/apt/lists";
+Dir::Cache "$scratch/apt/cache";
+APT::Sandbox::User "$(id -un)";
+TEXT
+    export APT_CONFIG=$scratch/apt/conf
+}
+no_archive() { apt_knows 'deb http://127.0.0.1:9/debian trixie main'; }
+
+# built: the path that the last run printed, alone on standard output.
+built() {
+    wants 0 ''
+    [[ $(wc -l <"$out") == 1 && -f $(cat "$out") ]] || fail "prints no path:" "$(cat "$out")"
+    cat "$out"
+}
+nothing_half_done() {
+    local left
+    left=$(find "$kernels" -maxdepth 1 -name 'build.*' -type d)
+    [[ -z $left ]] || fail "left in the cache: $left"
+}
+
+# --- a developer's tree
+
+t "build: an unknown option" expect 64 'unknown argument --nonsense' "$lab_dir/kernel/build" --nonsense
+t "build: --jobs 0" expect 64 "not '0'" "$lab_dir/kernel/build" --jobs 0
+t "build: no such tree" expect 66 'no Linux kernel tree' "$lab_dir/kernel/build" --tree /nowhere
+t "build: a directory that is no kernel tree" expect 66 'no Linux kernel tree' "$lab_dir/kernel/build" --tree /etc
+t "build: no such configuration file" expect 66 'no configuration file' "$lab_dir/kernel/build" --config /nowhere
+
+tree_is_built() {
+    toy_lab
+    toy_tree "$scratch/tree"
+    local before image
+    before=$(cd "$scratch/tree" && find . -type f -exec sha256sum {} + | sort)
+    run "$build" --tree "$scratch/tree" --print
+    wants 1 'not been built'
+    run "$build" --tree "$scratch/tree"
+    image=$(built)
+    cmp "$image" "$scratch/tree/virt/kvm/guest_memfd.c"
+    same "$(cd "$scratch/tree" && find . -type f -exec sha256sum {} + | sort)" "$before"
+    echo five >>"$scratch/tree/virt/kvm/guest_memfd.c"
+    run "$build" --tree "$scratch/tree"
+    same "$(built)" "$image"
+    cmp "$image" "$scratch/tree/virt/kvm/guest_memfd.c"
+    run "$build" --tree "$scratch/tree" --print
+    same "$(built)" "$image"
+}
+t "build: a tree, and again after an edit; the tree is not written to" tree_is_built
+
+tree_built_in_place() {
+    toy_lab
+    toy_tree "$scratch/dirty"
+    : >"$scratch/dirty/.config"
+    expect 66 'mrproper' "$build" --tree "$scratch/dirty"
+}
+t "build: a tree that was built in place" tree_built_in_place
+
+tree_does_not_compile() {
+    toy_lab
+    toy_tree "$scratch/broken"
+    : >"$scratch/broken/broken"
+    expect 70 'guest_memfd.c:2:1: error: expected something' "$build" --tree "$scratch/broken"
+}
+t "build: a tree that does not compile" tree_does_not_compile
+
+refused_item() {
+    toy_lab
+    toy_tree "$scratch/tree"
+    echo 'CONFIG_REFUSED=y' >"$scratch/extra"
+    run "$build" --tree "$scratch/tree" --config "$scratch/extra"
+    wants 0 'CONFIG_REFUSED: asked for y, is n'
+    echo '# CONFIG_KVM_AMD is not set' >"$scratch/extra"
+    sed -i '/KVM_AMD/d' "$scratch/lab/kernel/config"
+    expect 76 'CONFIG_KVM_AMD' "$build" --tree "$scratch/tree" --config "$scratch/extra"
+}
+t "build: refused configuration items" refused_item
+
+build_interrupted() {
+    local pid status=0 waited
+    toy_lab
+    toy_tree "$scratch/slow"
+    : >"$scratch/slow/slow"
+    "$build" --tree "$scratch/slow" >"$out" 2>"$err" &
+    pid=$!
+    for ((waited = 0; waited < 300; waited++)); do
+        [[ -z $(find "$kernels" -name begun 2>/dev/null) ]] || break
+        sleep 0.1
+    done
+    kill -TERM "$pid"
+    wait "$pid" || status=$?
+    same "$status" 143
+}
+t "build: ended by TERM" build_interrupted
+
+# --- the archive
+
+archive_is_built() {
+    toy_lab
+    toy_patch 0001-change two
+    run "$build" --print
+    wants 1 'no kernel is built'
+    archive_with 6.12 7.3 7.10
+    local image
+    run "$build"
+    image=$(built)
+    wants 0 'building linux-source-7.10 7.10.1-1'
+    same "$(sed -n 2p "$image")" patched
+    same "$(ls "${image%/*}")" $'System.map\nbzImage\nconfig\nsource'
+    nothing_half_done
+    # Warm: no archive is needed, and a newer one does not matter until it is asked for.
+    no_archive
+    run "$build"
+    same "$(built)" "$image"
+    archive_with 7.11
+    run "$build"
+    same "$(built)" "$image"
+    run "$build" --print
+    same "$(built)" "$image"
+    run "$build" --update
+    [[ $(built) != "$image" ]] || fail "--update gave the old kernel"
+    wants 0 'linux-source-7.11'
+    # Other inputs are another kernel.
+    run "$build" --no-patch
+    same "$(sed -n 2p "$(built)")" two
+    run "$build" --print
+    same "$(sed -n 2p "$(built)")" patched
+}
+t "build: the newest source of the archive, patched, cached, updated" archive_is_built
+
+builds_at_once() {
+    local first status=0
+    toy_lab
+    archive_with 7.4
+    "$build" >"$scratch/first" 2>&1 &
+    first=$!
+    run "$build"
+    wait "$first" || status=$?
+    same "$status" 0
+    same "$(tail -n 1 "$scratch/first")" "$(built)"
+    same "$(cat "$err" "$scratch/first" | grep -c 'building linux')" 1
+}
+t "build: two at once, of which one builds" builds_at_once
+
+patch_does_not_apply() {
+    toy_lab
+    toy_patch 0001-change two
+    toy_patch 0002-again two
+    archive_with 7.4
+    expect 75 '0002-again.patch does not apply to linux-source-7.4 7.4.1-1' "$build"
+    grep -q 'virt/kvm/guest_memfd.c' "$err" || fail "does not name the file" "$(cat "$err")"
+    nothing_half_done
+}
+t "build: a patch that does not apply" patch_does_not_apply
+
+patch_drops_out() {
+    toy_lab
+    toy_patch 0001-change nothing-there
+    toy_tree "$scratch/toy"
+    echo '#define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES 252' >>"$scratch/toy/include/uapi/linux/kvm.h"
+    archive_with 7.5
+    rm -rf "$scratch/toy"
+    run "$build"
+    wants 0 'no patch is applied'
+    same "$(sed -n 2p "$(built)")" two
+}
+t "build: the patches drop out when the source has the change" patch_drops_out
+
+too_old() {
+    toy_lab
+    archive_with 6.1 7.2
+    mkdir -p "$scratch/archive/empty"
+    apt_knows "deb [trusted=yes] file:$scratch/archive/empty trixie main"
+    expect 72 'offers linux-source 7.3 or newer' "$build"
+}
+t "build: no source that is new enough" too_old
+
+unsigned() {
+    toy_lab
+    rm -rf "$scratch/unsigned" "$scratch/apt"
+    mkdir -p "$scratch/unsigned/dists/trixie-backports"
+    printf '%s\n' 'Suite: trixie-backports' "Date: $(date -u -R)" 'Architectures: amd64' 'Components: main' 'SHA256:' \
+        >"$scratch/unsigned/dists/trixie-backports/Release"
+    apt_knows "deb file:$scratch/unsigned trixie main"
+    expect 74 'signature of trixie-backports is not good' "$build"
+    nothing_half_done
+}
+t "build: an archive without a signature" unsigned
+
+unreachable() {
+    toy_lab
+    rm -rf "$scratch/apt"
+    no_archive
+    expect 71 'cannot be reached' "$build"
+    nothing_half_done
+}
+t "build: an archive that cannot be reached" unreachable
+no_archives() {
+    toy_lab
+    rm -rf "$scratch/apt"
+    apt_knows ''
+    expect 71 'configured for no archive' "$build"
+}
+t "build: no archive at all" no_archives
