@@ -30,7 +30,6 @@ struct KernelNeeds {
     /// Conversions must be able to preserve contents.
     var preservation = false
     var seed: UInt64 = 0
-
 }
 
 extension KernelName {
@@ -107,9 +106,7 @@ extension KernelName {
     }
 
     /// The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel below still converts.
-    private static func withDoors(
-        _ doors: Doors, _ kernel: any KVMInterface
-    ) -> any KVMInterface {
+    private static func withDoors(_ doors: Doors, _ kernel: any KVMInterface) -> any KVMInterface {
         doors == .two ? MemslotTrapKVM(doorsOver: kernel) : kernel
     }
 

@@ -44,7 +44,10 @@ struct Probe: ParsableCommand {
             let probe = KernelProbe(kernel)
             var findings = probe.findings()
             if findings.contains(where: { $0.key == "in-place-conversion" && $0.verdict == .yes }) {
-                findings += [probe.guestRuns(), probe.contents(), probe.hypercallInstruction()]
+                findings += [
+                    probe.guestRuns(), probe.contents(),
+                    KernelProbe(MemslotTrapKVM(doorsOver: kernel)).twoDoors(), probe.hypercallInstruction(),
+                ]
             }
             return Section(
                 title: "/dev/kvm", name: .linux, identity: kernel.identity, claims: probe.claims(),
@@ -67,7 +70,10 @@ struct Probe: ParsableCommand {
             }
             return Section(
                 title: title, name: .perVMAttributes, identity: kernel.identity,
-                findings: [probe.guestRuns(), probe.contents(), probe.hypercallInstruction()], absence: nil)
+                findings: [
+                    probe.guestRuns(), probe.contents(),
+                    KernelProbe(MemslotTrapKVM(doorsOver: kernel)).twoDoors(), probe.hypercallInstruction(),
+                ], absence: nil)
         } catch {
             return Section(
                 title: title, name: .perVMAttributes, identity: nil, findings: [], absence: error.description)

@@ -96,7 +96,8 @@ struct RunTests {
                 #expect(result.json?["outcome"] as? String == "unsupported")
                 let why = result.json?["description"] as? String ?? ""
                 #expect(
-                    ["no VM type", "preserve contents", "tell private from shared"].contains {
+                    ["no VM type", "preserve contents", "tell private from shared", "cannot convert"].contains
+                    {
                         why.contains($0)
                     })
                 #expect(!runs || guest == "explicit" || guest == "forget", "\(kernel) \(guest): \(why)")

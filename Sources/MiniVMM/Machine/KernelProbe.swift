@@ -294,7 +294,10 @@ public struct KernelProbe: Sendable {
     public func twoDoors() -> Finding {
         // mov 0x18(%rdi), %rbx; mov 0x38(%rdi), %rcx; mov (%rbx,%rcx), %al; out %al, $0xf4
         let code: [UInt8] = [0x48, 0x8b, 0x5f, 0x18, 0x48, 0x8b, 0x4f, 0x38, 0x8a, 0x04, 0x0b, 0xe6, 0xf4]
-        let (outcome, statistics) = run(code, timeout: 2_000_000_000) { $0.doors = .two }
+        let (outcome, statistics) = run(code, timeout: 2_000_000_000) {
+            $0.doors = .two
+            $0.contents = .unspecified
+        }
         if case .exited(0) = outcome, statistics.conversions == 1 {
             return Finding(
                 key: "two-doors", question: "two doors (implicit conversion)", verdict: .yes,

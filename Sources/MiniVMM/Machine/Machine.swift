@@ -84,7 +84,7 @@ public final class Machine: Sendable {
             gigabytePages: cpuid.hasGigabytePages, image: image,
             imageStaysShared: vm.contentPromise.toPrivate != .preserved)
         self.vm = vm
-        memory = try Machine.buildMemory(vm, configuration)
+        memory = try Machine.buildMemory(kernel, vm, configuration)
         converter = Converter(
             kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: configuration.retry,
             chunk: configuration.chunk, trace: trace)
@@ -134,7 +134,7 @@ public final class Machine: Sendable {
     }
 
     private static func buildMemory(
-        _ vm: any KVMVirtualMachine, _ configuration: MachineConfiguration
+        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, _ configuration: MachineConfiguration
     ) throws(MachineError) -> GuestMemory {
         let pages = configuration.ramSize / pageSize
         guard configuration.regions >= 1, configuration.regions <= 64, UInt64(configuration.regions) <= pages
@@ -147,9 +147,7 @@ public final class Machine: Sendable {
             let end = pages * (index + 1) / UInt64(configuration.regions) * pageSize
             guard let gpa = PageRange(start: start, size: end - start) else { break }
             start = end
-            let file = try calling("KVM_CREATE_GUEST_MEMFD", "\(gpa.size) bytes, MMAP | INIT_SHARED") {
-                () throws(Errno) in try vm.createGuestMemfd(size: gpa.size, flags: [.mmap, .initShared])
-            }
+            let file = try buildFile(kernel, vm, size: gpa.size)
             let mapping = try calling("mmap", "a guest_memfd of \(gpa.size) bytes") { () throws(Errno) in
                 try file.map(offset: 0, length: gpa.size)
             }
@@ -166,6 +164,23 @@ public final class Machine: Sendable {
             regions.append(MemoryRegion(gpa: gpa, file: file, mapping: mapping))
         }
         return GuestMemory(regions: regions, initial: .shared)
+    }
+
+    private static func buildFile(
+        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, size: UInt64
+    ) throws(MachineError) -> any KVMGuestMemfd {
+        do throws(Errno) {
+            return try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
+        } catch .invalidArgument {
+            // Private memory that can be shared later needs conversion in place.
+            throw .unsupported(
+                "\(kernel.identity) has no guest_memfd that starts shared on a VM with private memory (MMAP | "
+                    + "INIT_SHARED is EINVAL), so it cannot convert in place")
+        } catch {
+            throw .kernel(
+                call: "KVM_CREATE_GUEST_MEMFD", errno: error,
+                attempted: "\(size) bytes, MMAP | INIT_SHARED", hint: nil)
+        }
     }
 
     private static func buildVCPU(
@@ -217,7 +232,11 @@ public final class Machine: Sendable {
             let request = ConversionRequest(range: range, to: .private, contents: contents)
             try converter.convert(request, by: .host)
         } catch {
-            throw .conversion(error)
+            guard case .kernel(.inappropriateIOCTLForDevice, _) = error.reason else {
+                throw .conversion(error)
+            }
+            throw .unsupported(
+                "\(kernel.identity) cannot convert memory: its kernel has no such call (ENOTTY)")
         }
     }
 

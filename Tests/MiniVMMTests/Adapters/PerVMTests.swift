@@ -459,6 +459,51 @@ private final class PerVMBench {
         #expect(failure?.call == "KVM_SET_USER_MEMORY_REGION2" || failure?.errno == .noMemory)
     }
 
+    /// A machine boots with its image where it was written; one whose kernel has no such call is unsupported, and one whose
+    /// kernel has it and fails has failed.
+    @Test func `machines boot on it, or say why they cannot`() throws {
+        let code: [UInt8] = [0xb0, 7, 0xe6, 0xf4, 0x11, 0x22, 0x33, 0x44]
+        func machine(refusing errno: Errno?) throws(MachineError) -> ScriptedPerVM {
+            let base = ScriptedPerVMKVM()
+            base.vm.state.withLock {
+                $0.attributesUntilRefusal = errno == nil ? nil : 0
+                $0.attributesErrno = errno ?? .noMemory
+            }
+            var configuration = MachineConfiguration()
+            configuration.regions = 3
+            let image: BootImage
+            do throws(ImageError) { image = try .flat(code) } catch { throw .image(error) }
+            let machine = try Machine(
+                kernel: PerVMAttributesKVM(over: base), configuration: configuration, image: image,
+                console: Console(nil))
+            withExtendedLifetime(machine) {
+                #expect(base.vm.guest(0x10_0000) == .word(0x4433_2211_f4e6_07b0))
+                #expect(base.vm.guest(machine.layout.free.lowerBound) == .word(0))
+            }
+            #expect(throws: HostAccessError.self) {
+                try machine.memory.readWord(gpa: machine.layout.free.lowerBound)
+            }
+            return base.vm
+        }
+        let states = try machine(refusing: nil).state.withLock { $0.attributes }
+        #expect(states.state(at: 0x10_0000) == .shared && states.state(at: 0x20_0000) == .private)
+        #expect(states.state(at: (16 << 20) - pageSize) == .private)
+        do throws(MachineError) {
+            _ = try machine(refusing: .inappropriateIOCTLForDevice)
+            Issue.record("built")
+        } catch {
+            guard case .unsupported(let why) = error else { throw error }
+            #expect(why.contains("cannot convert"))
+        }
+        do throws(MachineError) {
+            _ = try machine(refusing: .noMemory)
+            Issue.record("built")
+        } catch {
+            guard case .conversion(let error) = error else { throw error }
+            #expect(error.errno == .noMemory)
+        }
+    }
+
     /// The monitor above it: refused is what cannot be, and zeros are zeros.
     @Test func `the converter refuses to preserve and says why in words of its own`() throws {
         let bench = try PerVMBench()

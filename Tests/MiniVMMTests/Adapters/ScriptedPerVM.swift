@@ -49,8 +49,9 @@ final class ScriptedPerVM: PerVMAttributes {
         var files: [Int32: WeakFile] = [:]
         /// The flags of the files that were created.
         var flags: [GuestMemfdFlags] = []
-        /// Calls of `KVM_SET_MEMORY_ATTRIBUTES` from now until one is refused with `ENOMEM`; nil refuses none.
+        /// Calls of `KVM_SET_MEMORY_ATTRIBUTES` from now until one is refused; nil refuses none.
         var attributesUntilRefusal: Int?
+        var attributesErrno = Errno.noMemory
         var slotRefusal: Errno?
         /// Called before each change of attributes.
         var onAttributes: (@Sendable () -> Void)?
@@ -99,7 +100,7 @@ final class ScriptedPerVM: PerVMAttributes {
             }
             if let left = state.attributesUntilRefusal {
                 state.attributesUntilRefusal = left == 0 ? nil : left - 1
-                if left == 0 { throw .noMemory }
+                if left == 0 { throw state.attributesErrno }
             }
             let target: PageState = request.attributes == 0 ? .shared : .private
             state.calls.append(.attributes(range.start / pageSize, range.pageCount, target))

@@ -1,4 +1,5 @@
 import CKVMShim
+import SoftKVM
 import SystemPackage
 import Testing
 
@@ -121,6 +122,21 @@ struct BootInPlaceTests {
             #expect(kernel.vm.files.isEmpty && kernel.vm.vcpus.isEmpty)
         }
         _ = try MachineBench { $0.needsPreservation = true }
+    }
+
+    /// Private memory that starts shared needs conversion in place, and a kernel says so with EINVAL.
+    @Test func aKernelThatCannotConvertInPlaceIsUnsupported() throws {
+        do throws(MachineError) {
+            let image: BootImage
+            do throws(ImageError) { image = try .flat(code) } catch { throw .image(error) }
+            _ = try Machine(
+                kernel: SoftKVM(.init(inPlaceConversion: false)), configuration: MachineConfiguration(),
+                image: image, console: Console(nil))
+            Issue.record("built")
+        } catch {
+            guard case .unsupported(let why) = error else { throw error }
+            #expect(why.contains("INIT_SHARED"))
+        }
     }
 
     /// What a configuration or a CPU may say, and no machine can be made of.

@@ -13,7 +13,7 @@ struct HolderTests {
         let kind: HoldKind
         var testDescription: String { "\(kind.rawValue) on \(kernel.rawValue)" }
     }
-    static let cases = [KernelUnderTest.inPlace, .software, .trap].flatMap { kernel in
+    static let cases = KernelUnderTest.asked(of: [.inPlace, .software, .trap]).flatMap { kernel in
         HoldKind.allCases.map { Case(kernel: kernel, kind: $0) }
     }
 

@@ -14,7 +14,7 @@ struct HostViewTests {
 
     /// A thread reads and writes a page through the host's mapping while another converts it, over and over. Each
     /// access is whole or a typed EFAULT; nobody dies of SIGBUS, and no byte gets lost.
-    @Test(arguments: [KernelUnderTest.inPlace, .trap, .software])
+    @Test(arguments: KernelUnderTest.asked(of: [.inPlace, .trap, .software]))
     func survivesConversions(on kernel: KernelUnderTest) throws {
         let machine = try Self.machine(on: kernel)
         let memory = machine.memory

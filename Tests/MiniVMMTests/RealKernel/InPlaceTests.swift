@@ -9,7 +9,7 @@ import Testing
 /// the model of it.
 @Suite("Conversion in place", .serialized, .timeLimit(.minutes(10)))
 struct InPlaceTests {
-    static let kernels: [KernelUnderTest] = [.inPlace, .software]
+    static let kernels = KernelUnderTest.asked(of: [.inPlace, .software])
 
     /// Guest and host write markers and read each other's, before and after conversions in both directions: it is the
     /// same page all the time.

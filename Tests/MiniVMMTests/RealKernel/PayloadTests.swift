@@ -37,7 +37,7 @@ struct PayloadTests {
     }
 
     /// Where the kernel cannot what a guest needs, the machine is refused before it is built.
-    @Test(arguments: Catalogue.all, KernelUnderTest.allCases)
+    @Test(arguments: Catalogue.all, KernelUnderTest.asked())
     func endsAsTheCatalogueSays(_ payload: Payload, on kernel: KernelUnderTest) throws {
         guard kernel == .perVM, payload.needsPreservation else {
             return try expectEnd(of: payload, on: kernel)
@@ -88,7 +88,7 @@ struct PayloadTests {
         }
     }
 
-    @Test(arguments: [2, 3, 7, 64], [KernelUnderTest.inPlace, .trap])
+    @Test(arguments: [2, 3, 7, 64], KernelUnderTest.asked(of: [.inPlace, .trap]))
     func severalRegionsAreOneRAM(regions: Int, on kernel: KernelUnderTest) throws {
         for name in ["explicit", "implicit", "sweep"] {
             let console = Console(nil, keeps: true)
@@ -100,7 +100,7 @@ struct PayloadTests {
         }
     }
 
-    @Test(arguments: [KernelUnderTest.inPlace, .trap])
+    @Test(arguments: KernelUnderTest.asked(of: [.inPlace, .trap]))
     func sixteenVCPUsConvertAtTheSameTime(on kernel: KernelUnderTest) throws {
         let console = Console(nil, keeps: true)
         let machine = try machine(
@@ -110,7 +110,7 @@ struct PayloadTests {
         #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
     }
 
-    @Test(arguments: [KernelUnderTest.inPlace, .trap])
+    @Test(arguments: KernelUnderTest.asked(of: [.inPlace, .trap]))
     func stopFromAnotherThreadEndsAGuestThatNeverLeaves(on kernel: KernelUnderTest) throws {
         for vcpus in [1, 4] {
             let machine = try machine(try #require(Catalogue.named("hang")), on: kernel) { $0.vcpus = vcpus }
