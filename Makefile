@@ -9,7 +9,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup build demo test bench dist sanitize soak clean
+.PHONY: help setup lab-setup lab build demo test bench dist sanitize soak clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -18,6 +18,7 @@ help:
 	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
 	@echo "make sanitize  the test suite under the address sanitizer"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
+	@echo "make lab       the tests that want a real kernel, on one under QEMU; the first time builds it, see lab/README.md"
 	@echo "make lab-setup what lab/boot and lab/kernel/build take, see lab/README.md"
 
 setup:
@@ -39,6 +40,9 @@ setup:
 lab-setup:
 	@$(MAKE) --no-print-directory setup SWIFT=make PACKAGES="$(LAB_PACKAGES)"
 
+lab: setup lab-setup
+	@lab/check
+
 # The demo needs no optimisation, and a debug build is the quickest to have.
 demo: setup
 	@$(SWIFT) build --product minivmm
@@ -46,7 +50,9 @@ demo: setup
 
 test: setup
 	@$(SWIFT) build --build-tests
-	@$(SWIFT) test --skip-build
+	@events=$$(mktemp); trap "rm -f $$events" EXIT; status=0; \
+	$(SWIFT) test --skip-build --event-stream-version 0 --event-stream-output-path $$events || status=$$?; \
+	$$($(SWIFT) build --show-bin-path)/ktap --summary < $$events; exit $$status
 
 # Not position independent: relocating 15 MB costs a third of the start. FoundationEssentials brings a mktemp that
 # nobody calls; the linker's warning about it is left out.

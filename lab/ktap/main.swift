@@ -1,16 +1,21 @@
 // Prints the event stream of a Swift Testing run as KTAP (Documentation/dev-tools/ktap.rst), the format of the
 // kernel's own tests.
 //
-//     tests --event-stream-output-path /dev/stdout --event-stream-version 0 | ktap
+//     tests --event-stream-output-path /dev/stdout --event-stream-version 0 | ktap [--summary | --title NAME]
 //
-// A function with cases is a subtest. With `--summary` only the numbers are printed, with the reasons of what was
+// A function with cases is a subtest; the title is that of the whole, where it is one itself. With `--summary` only the numbers are printed, with the reasons of what was
 // skipped. Exit status: 0 passed, 1 something failed or the run did not come to its end, 4 everything was skipped.
 import FoundationEssentials
 import Glibc
 
-let onlySummary = CommandLine.arguments.dropFirst() == ["--summary"]
-guard onlySummary || CommandLine.arguments.count == 1 else {
-    print("usage: ktap [--summary] < EVENTS")
+var onlySummary = false
+var title: String?
+switch Array(CommandLine.arguments.dropFirst()) {
+case []: break
+case ["--summary"]: onlySummary = true
+case let words where words.count == 2 && words[0] == "--title": title = words[1]
+default:
+    print("usage: ktap [--summary | --title NAME] < EVENTS")
     exit(64)
 }
 
@@ -33,6 +38,9 @@ func say(_ result: Report.Result, number: Int, depth: Int) {
     say(line, depth: depth)
 }
 
+say("KTAP version 1")
+if let title { say("# Subtest: \(title)") }
+
 var report = Report()
 var number = 0
 let decoder = JSONDecoder()
@@ -43,7 +51,6 @@ while let line = readLine() {
         continue
     }
     if record.kind == "event", record.payload.kind == "runStarted" {
-        say("KTAP version 1")
         say("1..\(report.planned)")
     }
     guard let result = report.take(record) else { continue }
