@@ -8,13 +8,10 @@
 import FoundationEssentials
 import Glibc
 
-var onlySummary = false
-var title: String?
-switch Array(CommandLine.arguments.dropFirst()) {
-case []: break
-case ["--summary"]: onlySummary = true
-case let words where words.count == 2 && words[0] == "--title": title = words[1]
-default:
+let words = Array(CommandLine.arguments.dropFirst())
+let onlySummary = words == ["--summary"]
+let title = words.count == 2 && words[0] == "--title" ? words[1] : nil
+guard words.isEmpty || onlySummary || title != nil else {
     print("usage: ktap [--summary | --title NAME] < EVENTS")
     exit(64)
 }
