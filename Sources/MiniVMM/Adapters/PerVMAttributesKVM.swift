@@ -16,7 +16,8 @@ public import SystemPackage
 /// * KVM's own accesses (to emulate an instruction, or to step over one where the CPU does not say how long it is) go to
 ///   the shared memory, whatever the page is. Code, stacks and page tables of a guest belong into shared pages here, and
 ///   a string instruction that exits moves no byte of a private page.
-/// * The kernel tells the accesses apart by attribute alone: with a shared bit there is no such VM.
+/// * The kernel tells the accesses apart by attribute alone: with a shared bit there is no such VM, and
+///   ``MemslotTrapKVM/init(doorsOver:)`` makes the doors. A door that is shut is a slot whose file has been closed.
 /// * The host's mappings are of the shared memory. Private pages of them are made inaccessible (PROT_NONE), so that a
 ///   system call on one is `EFAULT`.
 public final class PerVMAttributesKVM: KVMInterface {
