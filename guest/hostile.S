@@ -49,6 +49,8 @@
     to_private %r10, $4, MAP_CONTENTS_UNSPECIFIED
     expect_result 0, "preparing private pages"
     fill    %r14, $BYTES, $8, %r14
+    lea     BYTES(%r14), %r11
+    call    share_what_kvm_reads
 
     print   "Ranges that are none:"
     mov     $1, %r12d
@@ -152,7 +154,6 @@
     // Ports. What comes back is nobody's business; that something comes back is.
     print   "Ports that nobody listens to:"
     lea     BYTES(%r14), %r11           // R11 = two pages to read to
-    call    share_what_kvm_reads
     mov     $UNDEFINED_PORT, %edx
     call    every_size
     mov     $0xffff, %edx               // the last one: a wider access reaches past it
@@ -203,10 +204,10 @@
     print   "No byte has changed.\n"
     exit    0
 
-// A string instruction is KVM's to carry out: it reads the instruction, the memory and the page tables on the way
-// through the host's mapping. Where a private page is shut to the host it is shut to KVM as well (Linux 7.4), so for
-// this part the image, all below it and the two pages at R11 are shared. Where contents cannot be preserved the image
-// is shared anyway.
+// A string instruction is KVM's to carry out, and a malformed call KVM's to refuse: it reads the instruction, the
+// memory and the page tables on the way through the host's mapping. Where a private page is shut to the host it is
+// shut to KVM as well (Linux 7.4), so the image, all below it and the two pages at R11 are shared meanwhile. Where
+// contents cannot be preserved the image is shared anyway.
 share_what_kvm_reads:
     mov     BOOT_IMAGE_END(%r15), %r9
     shr     $12, %r9

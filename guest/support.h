@@ -247,13 +247,9 @@ setup:
     jne     failed
     testb   $BOOT_FLAG_VMMCALL, BOOT_FLAGS(%r15)
     jz      1f                          // by port, as the image says already
-    xor     %eax, %eax                  // AMD and Hygon have VMMCALL, all others VMCALL
-    cpuid
-    mov     $1, %al
-    cmp     $0x68747541, %ebx           // "Auth"
-    je      0f
-    cmp     $0x6f677948, %ebx           // "Hygo"
-    je      0f
+    mov     $1, %al                     // no CPUID: not every KVM can carry one out in private code
+    testb   $BOOT_FLAG_VMCALL, BOOT_FLAGS(%r15)
+    jz      0f
     mov     $2, %al
 0:  mov     %al, calls_by(%rip)
 1:  pop     %rsi

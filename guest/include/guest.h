@@ -24,6 +24,7 @@
 #define BOOT_MAGIC_VALUE 0x314d4d56494e494d  // "MINIVMM1", little endian
 #define BOOT_FLAG_VMMCALL 1    // the instruction (VMMCALL, or VMCALL on Intel) reaches the monitor
 #define BOOT_FLAG_IMPLICIT 2   // two doors: an access through the wrong one converts the page
+#define BOOT_FLAG_VMCALL 4     // that instruction is VMCALL here
 
 // ---- ports -------------------------------------------------------------------------------------------------
 #define PORT_COM1 0x3f8      // transmit always ready

@@ -118,6 +118,12 @@ public struct CPUIDTable: Sendable {
         entry(function: 0x8000_0008).map { Int($0.eax & 0xff) } ?? 36
     }
 
+    /// The CPU's hypercall is VMMCALL, as AMD and Hygon have it; on all others it is VMCALL.
+    public var hasVMMCALL: Bool {
+        // "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
+        entry(function: 0).map { [0x6874_7541, 0x6f67_7948].contains($0.ebx) } ?? false
+    }
+
     /// Pages of 1 GiB: CPUID 0x80000001 EDX bit 26.
     public var hasGigabytePages: Bool {
         entry(function: 0x8000_0001).map { $0.edx & (1 << 26) != 0 } ?? false

@@ -84,9 +84,12 @@ struct BootState {
 struct BootInformation {
     /// VMMCALL or VMCALL reaches the monitor.
     let instruction: Bool
+    /// It is VMCALL.
+    let isVMCALL: Bool
 
     func words(_ layout: GuestLayout) -> [UInt64] {
-        let flags: UInt64 = (instruction ? 1 : 0) | (layout.sharedBit != nil ? 2 : 0)
+        let flags: UInt64 =
+            (instruction ? 1 : 0) | (layout.sharedBit != nil ? 2 : 0) | (instruction && isVMCALL ? 4 : 0)
         return [
             0x314d_4d56_494e_494d,  // "MINIVMM1"
             1 | UInt64(layout.vcpus) << 32,

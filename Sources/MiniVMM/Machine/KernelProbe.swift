@@ -314,11 +314,12 @@ public struct KernelProbe: Sendable {
     /// - Parameter timeout: nanoseconds; a kernel that cannot do it may never return.
     public func hypercallInstruction(timeout: UInt64 = 200_000_000) -> Finding {
         let key = "hypercall-instruction"
-        let question = "KVM_HC_MAP_GPA_RANGE by VMMCALL"
-        // mov 0x38(%rdi), %rbx; mov $1, %ecx; mov $0x300, %edx; mov $12, %eax; vmmcall; out %al, $0xf4
+        let hasVMMCALL = (try? kernel.supportedCPUID())?.hasVMMCALL ?? true
+        let question = "KVM_HC_MAP_GPA_RANGE by \(hasVMMCALL ? "VMMCALL" : "VMCALL")"
+        // mov 0x38(%rdi), %rbx; mov $1, %ecx; mov $0x300, %edx; mov $12, %eax; vmmcall or vmcall; out %al, $0xf4
         let code: [UInt8] = [
-            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0xba, 0, 3, 0, 0, 0xb8, 12, 0, 0, 0, 0x0f, 0x01, 0xd9,
-            0xe6, 0xf4,
+            0x48, 0x8b, 0x5f, 0x38, 0xb9, 1, 0, 0, 0, 0xba, 0, 3, 0, 0, 0xb8, 12, 0, 0, 0, 0x0f, 0x01,
+            hasVMMCALL ? 0xd9 : 0xc1, 0xe6, 0xf4,
         ]
         let (outcome, statistics) = run(code, timeout: timeout) { $0.hypercallInstruction = true }
         switch outcome {

@@ -104,7 +104,7 @@ public final class Machine: Sendable {
         } catch {
             throw .kernel(call: "eventfd", errno: error, attempted: "the end of the machine", hint: nil)
         }
-        try bootInPlace(boot, image)
+        try bootInPlace(boot, image, hasVMMCALL: cpuid.hasVMMCALL)
     }
 
     private static func buildVM(
@@ -199,8 +199,11 @@ public final class Machine: Sendable {
         return vcpu
     }
 
-    private func bootInPlace(_ boot: BootState, _ image: BootImage) throws(MachineError) {
-        let information = BootInformation(instruction: configuration.hypercallInstruction)
+    private func bootInPlace(
+        _ boot: BootState, _ image: BootImage, hasVMMCALL: Bool
+    ) throws(MachineError) {
+        let information = BootInformation(
+            instruction: configuration.hypercallInstruction, isVMCALL: !hasVMMCALL)
         let pieces = boot.structures(boot: information) + image.segments.map { ($0.gpa, $0.bytes) }
         for (gpa, bytes) in pieces where !bytes.isEmpty {
             do throws(HostAccessError) {

@@ -34,7 +34,7 @@ struct BootInPlaceTests {
         }
         #expect(word(0) == 0x314d_4d56_494e_494d)
         #expect(word(8) == 1 | 3 << 32)
-        #expect(word(0x10) == 4 << 20 && word(0x18) == 1 << 46 && word(0x20) == 3)
+        #expect(word(0x10) == 4 << 20 && word(0x18) == 1 << 46 && word(0x20) == 7)
         #expect(word(0x28) == 0x10_0000 && word(0x30) == 0x10_1000)
         #expect(word(0x38) == 0x20_0000 && word(0x40) == 0x40_0000)
         #expect(word(0x48) == 0)
