@@ -1,0 +1,48 @@
+import GuestPayloads
+import SoftKVM
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+
+/// The catalogue's guests where contents do not survive a conversion.
+@Suite("Payloads without preservation", .serialized)
+struct PreservationTests {
+    /// A kernel whose conversions scramble contents, or lose them.
+    @Test(arguments: [ContentPromise.undefined, .lost], Catalogue.all)
+    func whereContentsAreNotPreserved(promise: ContentPromise, payload: Payload) throws {
+        _ = try KernelUnderTest.software.required()
+        let console = Console(nil, keeps: true)
+        do {
+            let machine = try Machine(
+                kernel: SoftKVM(.init(seed: 3, contentPromise: promise)),
+                configuration: payload.machineConfiguration, image: try .flat(payload.image),
+                console: console)
+            #expect(!payload.needsPreservation)
+            let outcome = machine.run(
+                timeout: payload.ending == .timeLimit ? 200_000_000 : 60_000_000_000)
+            #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
+        } catch let error as MachineError {
+            guard case .unsupported(let why) = error else { throw error }
+            #expect(payload.needsPreservation && why.contains("does not preserve contents"))
+        }
+    }
+
+    /// What a guest does through both doors does not depend on where its RAM lies, nor on how it is mapped.
+    @Test(arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
+    func twoDoorsWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {
+        _ = try KernelUnderTest.software.required()
+        for promise in [ContentPromise.undefined, .lost] {
+            let payload = try #require(Catalogue.named("forget"))
+            var configuration = payload.machineConfiguration
+            configuration.ramSize = ram
+            configuration.vcpus = vcpus
+            let console = Console(nil, keeps: true)
+            let machine = try Machine(
+                kernel: SoftKVM(.init(contentPromise: promise)), configuration: configuration,
+                image: try .flat(payload.image), console: console)
+            let outcome = machine.run(timeout: 60_000_000_000)
+            #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
+        }
+    }
+}
