@@ -15,14 +15,16 @@ enum Command {
         }
     }
 
-    /// It lies beside the test bundle.
-    static let executable: URL? = {
+    static let executable = built("minivmm")
+
+    /// An executable of this package. It lies beside the test bundle.
+    static func built(_ name: String) -> URL? {
         let bundles = Bundle.allBundles.map(\.bundleURL) + [Bundle.main.bundleURL]
         let started = CommandLine.arguments.map { URL(fileURLWithPath: $0).deletingLastPathComponent() }
         let places = (bundles + bundles.map { $0.deletingLastPathComponent() } + started)
-        return places.map { $0.appendingPathComponent("minivmm") }
+        return places.map { $0.appendingPathComponent(name) }
             .first { FileManager.default.isExecutableFile(atPath: $0.path) }
-    }()
+    }
 
     static var isBuilt: Bool { executable != nil }
     static let missing: Comment = "needs the minivmm executable beside the test bundle"
@@ -35,21 +37,30 @@ enum Command {
     static let noGuests: Comment = "needs a kernel on which guests run"
 
     /// Runs it to its end; it is killed after `seconds`, and the test fails.
+    ///
+    /// - Parameters:
+    ///   - tool: another executable of the package.
+    ///   - input: standard input, empty by default.
     static func run(
-        _ arguments: [String], environment: [String: String] = [:], seconds: Double = 60,
+        _ arguments: [String], tool: URL? = executable, input: String? = nil,
+        environment: [String: String] = [:], seconds: Double = 60,
         afterStart: ((Process) -> Void)? = nil
     ) throws -> Result {
         let process = Process()
-        let executable: URL = try #require(executable, missing)
+        let executable: URL = try #require(tool, missing)
         process.executableURL = executable
         process.arguments = arguments
         // Nothing of the tester's environment, but what a sanitizer was told.
         let own = ProcessInfo.processInfo.environment.filter { $0.key.hasSuffix("SAN_OPTIONS") }
         process.environment = ["PATH": "/usr/bin:/bin", "LANG": "C"].merging(own) { $1 }.merging(environment)
         { $1 }
-        process.standardInput = FileHandle.nullDevice
         // Files and not pipes: nobody has to read while it runs.
         let directory = try Scratch()
+        process.standardInput = FileHandle.nullDevice
+        if let input {
+            let file = try directory.file("in", Array(input.utf8))
+            process.standardInput = try FileHandle(forReadingFrom: URL(fileURLWithPath: file))
+        }
         let output = directory.path("out")
         let diagnostics = directory.path("err")
         for path in [output, diagnostics] { _ = FileManager.default.createFile(atPath: path, contents: nil) }

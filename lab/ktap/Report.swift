@@ -50,7 +50,9 @@ struct Report {
                 return nil
             }
         case "testCaseCancelled", "testSkipped", "testCancelled":
-            let reason = (payload.comments ?? payload.messages?.map(\.text))?.joined(separator: "; ") ?? ""
+            let reason =
+                (payload.comments ?? payload.messages?.map(\.text))?.joined(separator: "; ").replacing(
+                    "\n", with: " ") ?? ""
             let index = caseIndex[Self.key(test, payload.testCase)]
             change(test, name) { result in
                 if let index, result.cases.indices.contains(index) {

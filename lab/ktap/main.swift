@@ -30,7 +30,7 @@ func say(_ result: Report.Result, number: Int, depth: Int) {
     let name = result.name.replacing("#", with: "_").replacing("\n", with: " ")
     var line = result.hasFailed ? "not ok \(number) \(name)" : "ok \(number) \(name)"
     if !result.hasFailed, let reason = result.skipped {
-        line += " # SKIP \(reason.replacing("\n", with: " "))"
+        line += " # SKIP \(reason)"
     }
     say(line, depth: depth)
 }
