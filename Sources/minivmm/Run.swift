@@ -63,6 +63,11 @@ struct Run: ParsableCommand {
             let machine = try Machine(
                 kernel: chosen.kernel, configuration: configuration, image: image, console: console,
                 trace: trace)
+            if machine.layout.imageStaysShared, !quiet, !json {
+                diagnostics.hanging(
+                    diagnostics.styled("boot    ", .dim),
+                    "the image stays shared: contents do not survive a conversion on this kernel", indent: 8)
+            }
             outcome = machine.run(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
             statistics = machine.statistics
         } catch {
