@@ -32,7 +32,7 @@ compose_machine() {
 start_readers() {
     local -a filter=(-u -e 's/\r//g' -e "w $work/log")
     [[ -n $verbose ]] || filter+=(-e '0,/lab: the command starts$/d' -e '/reboot: Restarting system$/d'
-        -e '/kvm: user requested TSC rate below hardware speed$/d')
+        -e '/kvm: user requested TSC rate below hardware speed$/d' -e '/set_tsc_khz: [0-9]* callbacks suppressed$/d')
     [[ -z $interactive ]] || filter+=(-e 's/$/\r/')
     mkfifo "$work"/{events,console,out,err}
     : >"$work/log"
