@@ -1,4 +1,5 @@
 import CKVMShim
+import Synchronization
 public import SystemPackage
 
 /// The in-place interface on a kernel that knows no memory attributes at all.
@@ -31,10 +32,13 @@ public final class MemslotTrapKVM: KVMInterface {
     private let slotLimit: Int?
     /// The kernel has `KVM_SET_USER_MEMORY_REGION2` (6.8).
     private let hasRegion2: Bool
+    /// The VM on which the backing was tried: it becomes the first one, since a VM takes its time to make.
+    private let spareVM: Mutex<(any KVMVirtualMachine)?>
 
     public convenience init(over base: any KVMInterface) {
         let hasRegion2 = (try? base.checkExtension(.userMemory2)) ?? 0 > 0
-        self.init(over: base, backing: TrapBacking.best(on: base), hasRegion2: hasRegion2)
+        let (backing, vm) = TrapBacking.best(on: base)
+        self.init(over: base, backing: backing, hasRegion2: hasRegion2, spareVM: vm)
     }
 
     /// Two doors on a kernel that converts in place but whose VMs have no shared bit: the kernel's own ioctl converts,
@@ -48,8 +52,10 @@ public final class MemslotTrapKVM: KVMInterface {
 
     /// For tests: less than the kernel has.
     init(
-        over base: any KVMInterface, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true
+        over base: any KVMInterface, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true,
+        spareVM: (any KVMVirtualMachine)? = nil
     ) {
+        self.spareVM = Mutex(spareVM)
         self.base = base
         self.backing = backing
         self.slotLimit = slotLimit
@@ -83,9 +89,17 @@ public final class MemslotTrapKVM: KVMInterface {
             guard sharedBit > 12, sharedBit < width else { throw .invalidArgument }
         }
         return try TrapVM(
-            over: base.createVM(backing == .inPlace ? type : .default, sharedBit: nil), backing: backing,
-            slotLimit: slotLimit,
-            hasRegion2: hasRegion2, sharedMask: sharedBit.map { 1 << UInt64($0) })
+            over: vmBelow(), backing: backing, slotLimit: slotLimit, hasRegion2: hasRegion2,
+            sharedMask: sharedBit.map { 1 << UInt64($0) })
+    }
+
+    private func vmBelow() throws(Errno) -> any KVMVirtualMachine {
+        let spare = spareVM.withLock { spare in
+            defer { spare = nil }
+            return spare
+        }
+        if let spare { return spare }
+        return try base.createVM(backing == .inPlace ? .softwareProtected : .default, sharedBit: nil)
     }
 }
 
@@ -98,18 +112,20 @@ enum TrapBacking: String {
 
     /// A guest_memfd where the kernel lets the host map one on a default VM, found out by doing it: a number in
     /// a capability proves nothing.
-    static func best(on base: any KVMInterface) -> TrapBacking {
+    ///
+    /// - Returns: the VM as well, on which nothing is left of that.
+    static func best(on base: any KVMInterface) -> (TrapBacking, (any KVMVirtualMachine)?) {
+        guard let vm = try? base.createVM(.default, sharedBit: nil) else { return (.memfd, nil) }
         do throws(Errno) {
-            let vm = try base.createVM(.default, sharedBit: nil)
             let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
             let view = try file.map(offset: 0, length: pageSize)
             var probe: UInt64 = 0
             let count = unsafe try withUnsafeMutableBytes(of: &probe) { bytes throws(Errno) in
                 unsafe try view.read(at: 0, into: bytes)
             }
-            return count == 8 ? .guestMemfd : .memfd
+            return (count == 8 ? .guestMemfd : .memfd, vm)
         } catch {
-            return .memfd
+            return (.memfd, vm)
         }
     }
 

@@ -15,7 +15,7 @@ struct TrapFileTests {
     {
         let base = try LinuxKVM()
         let kvm = MemslotTrapKVM(
-            over: base, backing: backing ?? TrapBacking.best(on: base))
+            over: base, backing: backing ?? TrapBacking.best(on: base).0)
         return try kvm.createVM(.softwareProtected, sharedBit: sharedBit)
     }
 

@@ -22,7 +22,7 @@ enum TrapHost {
     static func pause(milliseconds: UInt32) { usleep(milliseconds * 1000) }
 
     static let backings: [TrapBacking] =
-        kvm.map { TrapBacking.best(on: $0) == .guestMemfd ? [.guestMemfd, .memfd] : [.memfd] } ?? []
+        kvm.map { TrapBacking.best(on: $0).0 == .guestMemfd ? [.guestMemfd, .memfd] : [.memfd] } ?? []
 }
 
 /// A vCPU or a converter on a thread of its own, joined with a time limit.
@@ -135,7 +135,7 @@ final class TrapGuest {
     ) throws {
         let base = try LinuxKVM()
         let kvm = MemslotTrapKVM(
-            over: base, backing: backing ?? TrapBacking.best(on: base), slotLimit: slotLimit,
+            over: base, backing: backing ?? TrapBacking.best(on: base).0, slotLimit: slotLimit,
             hasRegion2: hasRegion2)
         vm = try kvm.createVM(.softwareProtected, sharedBit: TrapHost.sharedBit)
         file = try vm.createGuestMemfd(size: Self.ram, flags: [.mmap, .initShared])
