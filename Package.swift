@@ -34,7 +34,7 @@ let package = Package(
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "MiniVMM", "SoftKVM", "GuestPayloads", "CBaseline", system,
+                "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CBaseline", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

@@ -17,7 +17,9 @@ struct TestMaker {
         (files, views, holds, children, names) = ([], [], [], [], 0)
         let letters = Array("abc XYZ #=>:.,!'".unicodeScalars)
         var test = LitmusTest(
-            name: "t" + String(String.UnicodeScalarView((0..<below(30)).map { _ in letters[below(letters.count)] })))
+            name: "t"
+                + String(String.UnicodeScalarView((0..<below(30)).map { _ in letters[below(letters.count)] }))
+        )
         test.hazards = many(3) { Hazard(isHistoric: $0.flip(), number: UInt16($0.below(99))) }
         let needs = [Need.inPlace, .preservation, .references] + HoldKind.allCases.map(Need.holder)
         test.needs = many(3) { needs[$0.below(needs.count)] }
@@ -40,14 +42,17 @@ struct TestMaker {
                     }
                     return step
                 }
-                let clauses = results.isEmpty ? [] : many(3) { maker in
-                    Clause(
-                        Clause.Kind.allCases[maker.below(3)],
-                        (0...maker.below(2)).map { _ in
-                            Clause.Condition(
-                                result: results[maker.below(results.count)], outcome: maker.anyOutcome())
-                        })
-                }
+                let clauses =
+                    results.isEmpty
+                    ? []
+                    : many(3) { maker in
+                        Clause(
+                            Clause.Kind.allCases[maker.below(3)],
+                            (0...maker.below(2)).map { _ in
+                                Clause.Condition(
+                                    result: results[maker.below(results.count)], outcome: maker.anyOutcome())
+                            })
+                    }
                 test.body.append(.parallel(Parallel(steps: steps, clauses: clauses)))
             } else {
                 test.body.append(.step(step()))
@@ -120,10 +125,12 @@ struct TestMaker {
         switch below(17) {
         case 0: return Step(actor, .read(place()), expecting([.value(UInt8(below(256))), .sigbus()]))
         case 1: return Step(actor, .write(place(), UInt8(below(256))), expecting([.ok]))
-        case 2: return Step(actor, .fill(touched(), UInt8(below(256))), expecting([.sigbus(at: word()), .ok]))
+        case 2:
+            return Step(actor, .fill(touched(), UInt8(below(256))), expecting([.sigbus(at: word()), .ok]))
         case 3: return Step(actor, .check(touched(), UInt8(below(256))), expecting([.differs(at: word())]))
         case 4, 5:
-            var conversion = Conversion(extent(of: files), attributes: flip() ? Attributes.word(state()) : word())
+            var conversion = Conversion(
+                extent(of: files), attributes: flip() ? Attributes.word(state()) : word())
             if flip() { conversion.contents = ContentPolicy.allCases[below(3)] }
             if below(4) == 0 { conversion.flags = word() }
             conversion.reserved = many(2) { Conversion.Word(index: $0.below(11), value: $0.word()) }
@@ -157,7 +164,8 @@ struct TestMaker {
             if flip() { binding.address = place() }
             return Step(actor, .bind(binding), expecting([refusal, .errno(17)]))
         case 15:
-            return Step(.vcpu(below(4)), .hypercall(extent(of: [.ram]), attributes: word()), expecting([refusal]))
+            return Step(
+                .vcpu(below(4)), .hypercall(extent(of: [.ram]), attributes: word()), expecting([refusal]))
         case 16 where children.count < 4:
             children.append(children.count)
             return Step(actor, .fork(child: children.count - 1), expecting([.ok]))

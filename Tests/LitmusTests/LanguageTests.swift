@@ -50,7 +50,8 @@ struct LanguageTests {
             Issue.record("no conversion")
             return
         }
-        #expect(raw.attributes == 0x10 && raw.flags == 1 && raw.errorOffset == 9 && raw.structure == .readOnly)
+        #expect(
+            raw.attributes == 0x10 && raw.flags == 1 && raw.errorOffset == 9 && raw.structure == .readOnly)
         #expect(raw.reserved == [Conversion.Word(index: 3, value: 7)])
         #expect(steps.count == 10)
         #expect(try Source(parsing: test.text).test == test)
@@ -69,22 +70,43 @@ struct LanguageTests {
         ("test \"x\"\nmemory 1 pages shared\nhost jump 0", "3:6: expected an action: `read`"),
         ("test \"x\"\nmemory 1 pages shared\nhost read 0x => 1", "3:11: `0x` is no number"),
         ("test \"x\"\nmemory 1 pages shared\nhost read 0 => 256", "3:16: 256 is too large: expected a byte"),
-        ("test \"x\"\nmemory 1 pages shared\n host read 0 => EFAULT", "3:2: an access that gets no page is `SIGBUS`"),
-        ("test \"x\"\nmemory 1 pages shared\nhost fill 3..1 0", "3:14: the last page, 1, is before the first, 3"),
-        ("test \"x\"\nmemory 1 pages shared\nhost read 0 0", "3:13: expected the end of the line, found the number 0"),
+        (
+            "test \"x\"\nmemory 1 pages shared\n host read 0 => EFAULT",
+            "3:2: an access that gets no page is `SIGBUS`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost fill 3..1 0",
+            "3:14: the last page, 1, is before the first, 3"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 0 0",
+            "3:13: expected the end of the line, found the number 0"
+        ),
         ("test \"x\"\nmemory 1 pages shared\nhost release h", "3:1: there is no hold `h`"),
         ("test \"x\"\nmemory 1 pages shared\nhost convert 0 private => EWHAT", "3:27: `EWHAT` is no outcome"),
         ("test \"x\"\nmemory 1 pages shared\nhost99 read 0", "3:1: `host99` is no actor"),
         ("test \"x\"\nmemory 1 pages shared\nvcpu read 0", "3:1: `vcpu` is no actor"),
         ("test \"x\"\nmemory 1 pages shared\nhost read 0 => a", "3:1: `a` is no outcome; results have names"),
-        ("test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0", "3:1: the parallel block that begins here"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0",
+            "3:1: the parallel block that begins here"
+        ),
         ("test \"x\"\nend", "2:1: `end` without `parallel`"),
         ("test \"x\"\ntest \"y\"", "2:1: a second `test`"),
-        ("test \"x\"\nmemory 1 pages shared\nhost read 0\nvm default", "4:1: `vm` belongs before the first step"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 0\nvm default",
+            "4:1: `vm` belongs before the first step"
+        ),
         ("test \"x\"\nmemory 1 pages shared\nhost read \u{7}", "3:11: the byte 0x7 means nothing here"),
         ("test \"x\"\nmemory 1 pages shared\nhost fill 0..99999 1", "3:1: one step touches at most 64 MiB"),
-        ("test \"x\"\nmemory 1 pages shared\nhost read 18446744073709551616", "3:11: `18446744073709551616` is no"),
-        ("test \"x\"\nmemory 1 pages shared\nhost read 4503599627370496", "3:11: 4503599627370496 is too large"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 18446744073709551616",
+            "3:11: `18446744073709551616` is no"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 4503599627370496",
+            "3:11: 4503599627370496 is too large"
+        ),
         ("test \"x\"\nmemory 1 pages shared\nhost hypercall 0 private", "3:1: a hypercall is made by a vCPU"),
     ])
     func errorsNameThePlace(_ text: String, _ message: String) {
@@ -128,7 +150,9 @@ struct LanguageTests {
         print("litmus fuzz, seed \(seed)")
         var generator = Generator(seed: seed)
         var maker = TestMaker(seed: seed)
-        let words = ["host ", "=> ", "..", "@", "+", "\n", "\"", "0x", "18446744073709551615", "end\n", ":", "="]
+        let words = [
+            "host ", "=> ", "..", "@", "+", "\n", "\"", "0x", "18446744073709551615", "end\n", ":", "=",
+        ]
         let texts = (0..<200).map { _ in Array(maker.next().text.utf8.prefix(160)) }
         var accepted = 0
         for number in 0..<100_000 {

@@ -78,7 +78,8 @@ private struct Check {
             try require(!clause.conditions.isEmpty, "`\(clause.kind.rawValue)` says nothing")
             for condition in clause.conditions {
                 try require(
-                    results.contains(condition.result), "no step of the block has a result `\(condition.result)`")
+                    results.contains(condition.result),
+                    "no step of the block has a result `\(condition.result)`")
                 try range(of: condition.outcome)
             }
         }
@@ -238,7 +239,8 @@ extension Action {
 extension Step {
     fileprivate func hint(_ outcome: StepOutcome) -> String {
         if case .errno(14, _) = outcome {
-            return "an access that gets no page is `SIGBUS` here, also where the kernel is asked by a system call"
+            return
+                "an access that gets no page is `SIGBUS` here, also where the kernel is asked by a system call"
         }
         return "`\(outcome)` cannot come of `\(action)`"
     }

@@ -88,7 +88,8 @@ struct Lexer {
         }
         let byte = bytes[position]
         switch byte {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): return Token(kind: .number(try number(column)), column: column)
+        case UInt8(ascii: "0")...UInt8(ascii: "9"):
+            return Token(kind: .number(try number(column)), column: column)
         case _ where Self.isWordByte(byte): return Token(kind: .word(run()), column: column)
         case UInt8(ascii: "\""): return Token(kind: .string(try string(column)), column: column)
         case UInt8(ascii: "."):
@@ -127,7 +128,8 @@ struct Lexer {
         guard let value else {
             throw SyntaxError(
                 line: line, column: column,
-                message: "`\(digits.prefix(40))` is no number: decimal digits, or 0x and hexadecimal ones, up to 2^64 - 1"
+                message:
+                    "`\(digits.prefix(40))` is no number: decimal digits, or 0x and hexadecimal ones, up to 2^64 - 1"
             )
         }
         return value
@@ -145,7 +147,8 @@ struct Lexer {
             position += 1
         }
         guard position < bytes.endIndex else {
-            throw SyntaxError(line: line, column: column, message: "the text that begins here has no closing quote")
+            throw SyntaxError(
+                line: line, column: column, message: "the text that begins here has no closing quote")
         }
         defer { position += 1 }
         return String(decoding: bytes[start..<position], as: UTF8.self)

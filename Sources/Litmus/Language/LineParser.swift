@@ -160,7 +160,9 @@ struct LineParser {
         guard take(.dots) else { return Extent(name, offset: first * pageSize, size: pageSize) }
         let column = self.column
         let last: UInt64 = try number("the last page", upTo: largest)
-        guard last >= first else { throw error(at: column, "the last page, \(last), is before the first, \(first)") }
+        guard last >= first else {
+            throw error(at: column, "the last page, \(last), is before the first, \(first)")
+        }
         return Extent(name, offset: first * pageSize, size: (last - first + 1) * pageSize)
     }
 
@@ -185,7 +187,9 @@ struct LineParser {
                 number = try self.number("an errno", upTo: 4095)
                 guard number != 0 else { throw error(at: numberColumn, "0 is no errno: say `ok`") }
             }
-            guard let number else { throw error(at: column, "`\(word.prefix(40))` is no outcome and no errno") }
+            guard let number else {
+                throw error(at: column, "`\(word.prefix(40))` is no outcome and no errno")
+            }
             return .errno(number, at: take("at") ? try offset() : nil)
         }
     }

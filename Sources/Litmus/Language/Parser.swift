@@ -42,7 +42,8 @@ private struct FileParser {
         var parser = LineParser(try Lexer.tokens(bytes, line: line), line: line)
         guard !parser.isAtEnd else { return }
         let column = parser.column
-        let keyword = try parser.word("an actor (`host`, `vcpu0`, `child`) or a keyword (`test`, `memory`, …)")
+        let keyword = try parser.word(
+            "an actor (`host`, `vcpu0`, `child`) or a keyword (`test`, `memory`, …)")
         guard name != nil || keyword == "test" else {
             throw parser.error(at: column, "a test begins with `test \"what it shows\"`")
         }
@@ -77,7 +78,8 @@ private struct FileParser {
                 )
             }
             if let clause = block?.1.clauses.last {
-                throw parser.error(at: column, "a step after `\(clause.kind.rawValue)`: steps come first in a block")
+                throw parser.error(
+                    at: column, "a step after `\(clause.kind.rawValue)`: steps come first in a block")
             }
             let step = try parser.step(of: actor)
             places.append((line, column))
@@ -106,10 +108,12 @@ private struct FileParser {
 
     mutating func finish() throws(SyntaxError) -> LitmusTest {
         guard let name else {
-            throw SyntaxError(line: 1, column: 1, message: "an empty text: a test begins with `test \"what it shows\"`")
+            throw SyntaxError(
+                line: 1, column: 1, message: "an empty text: a test begins with `test \"what it shows\"`")
         }
         if let (start, _) = block {
-            throw SyntaxError(line: start, column: 1, message: "the parallel block that begins here has no `end`")
+            throw SyntaxError(
+                line: start, column: 1, message: "the parallel block that begins here has no `end`")
         }
         test.name = name
         if let problem = test.firstProblem() {

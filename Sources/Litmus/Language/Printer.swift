@@ -4,7 +4,9 @@ extension LitmusTest {
     /// The written form; comments are not part of a test.
     public var text: String {
         var lines = [Layout.line("test", "\"\(name)\"")]
-        if !hazards.isEmpty { lines.append(Layout.line("hazard", hazards.map(\.description).joined(separator: " "))) }
+        if !hazards.isEmpty {
+            lines.append(Layout.line("hazard", hazards.map(\.description).joined(separator: " ")))
+        }
         for need in needs { lines.append(Layout.line("needs", need.description)) }
         if vm != .softwareProtected { lines.append(Layout.line("vm", vm.word)) }
         for memory in memory { lines.append(Layout.line("memory", memory.description)) }
@@ -52,7 +54,8 @@ extension Need: CustomStringConvertible {
 
 extension Memory: CustomStringConvertible {
     public var description: String {
-        (name == .ram ? "" : "\(name) ") + "\(pages) pages \(initial.rawValue)" + (isUnbound ? " unbound" : "")
+        (name == .ram ? "" : "\(name) ") + "\(pages) pages \(initial.rawValue)"
+            + (isUnbound ? " unbound" : "")
     }
 }
 

@@ -13,7 +13,8 @@ extension LineParser {
     ]
 
     private mutating func action() throws(SyntaxError) -> Action {
-        let word = try choice("an action: \(Self.words.map { word in "`\(word)`" }.joined(separator: ", "))") { word in
+        let word = try choice("an action: \(Self.words.map { word in "`\(word)`" }.joined(separator: ", "))")
+        { word in
             Self.words.contains(word) ? word : nil
         }
         switch word {
@@ -41,7 +42,9 @@ extension LineParser {
         case "hypercall": return .hypercall(try extent(), attributes: try attributes())
         default:
             let column = self.column
-            guard case .child(let number) = try choice("a child, like `child` or `child1`", { Role(word: $0) }) else {
+            guard
+                case .child(let number) = try choice("a child, like `child` or `child1`", { Role(word: $0) })
+            else {
                 throw error(at: column, "expected a child, like `child` or `child1`")
             }
             return .fork(child: number)

@@ -87,7 +87,9 @@ extension World {
         // Its mappings are the model's, and only their memory is this process's.
         if mapping is SoftHostMapping { throw .skip("SoftKVM has no model of madvise") }
         let start = unsafe UnsafeMutableRawPointer(bitPattern: UInt(mapping.address + extent.offset))
-        guard unsafe madvise(start, Int(extent.size), advice.number) == 0 else { return Errno(rawValue: errno) }
+        guard unsafe madvise(start, Int(extent.size), advice.number) == 0 else {
+            return Errno(rawValue: errno)
+        }
         return nil
     }
 

@@ -47,7 +47,8 @@ final class World {
             let made = try create(NewFile(memory.name, size: size, flags: flags.rawValue))
             guard made == nil else {
                 throw .skip(
-                    "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made?.name ?? ""))")
+                    "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made?.name ?? ""))"
+                )
             }
             let extent = Extent(memory.name, offset: 0, size: size)
             if let errno = try map(extent, memory.name) {
@@ -86,7 +87,9 @@ final class World {
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
-        guard let file = files[name] else { throw .broken("there is no file `\(name)`: it could not be made") }
+        guard let file = files[name] else {
+            throw .broken("there is no file `\(name)`: it could not be made")
+        }
         return file
     }
 
@@ -97,7 +100,8 @@ final class World {
         }
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
         guard !overflow, end <= view.mapping.length else {
-            throw .broken("\(extent) is not inside the view `\(extent.name)`, which has \(view.mapping.length) bytes")
+            throw .broken(
+                "\(extent) is not inside the view `\(extent.name)`, which has \(view.mapping.length) bytes")
         }
         return view.mapping
     }
@@ -136,7 +140,8 @@ final class World {
     func unmap(_ name: Name) throws(Stop) {
         _ = try mapping(Extent(name, offset: 0, size: 0))
         if slots.values.contains(name) {
-            throw .skip("a memslot leads into the view `\(name)`: what is mapped there next would become the guest's")
+            throw .skip(
+                "a memslot leads into the view `\(name)`: what is mapped there next would become the guest's")
         }
         views[name] = nil
     }
