@@ -22,6 +22,8 @@ let package = Package(
         // KVM in user space.
         .target(name: "CUnicornShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .target(name: "SoftKVM", dependencies: ["MiniVMM", "CUnicornShim", system], swiftSettings: strict),
+        // Tests of memory conversion as values, as text, and run.
+        .target(name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", system], swiftSettings: strict),
         // The demo guests: assembled here, catalogued in GuestPayloads.
         .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
         .target(name: "GuestPayloads", dependencies: ["GuestImages", "MiniVMM"], swiftSettings: strict),
@@ -32,7 +34,7 @@ let package = Package(
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "MiniVMM", "SoftKVM", "GuestPayloads", "CBaseline", system,
+                "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CBaseline", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -45,6 +47,7 @@ let package = Package(
             name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
+        .testTarget(name: "LitmusTests", dependencies: ["Litmus"]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
     ]
 )

@@ -1,0 +1,199 @@
+public import MiniVMM
+
+/// A byte: of a file, of a view, or for a vCPU of guest-physical memory.
+public struct Place: Sendable, Hashable {
+    /// The file or view; a vCPU has none but ``Name/ram``.
+    public var name: Name
+    /// Bytes from its start.
+    public var offset: UInt64
+
+    public init(_ name: Name = .ram, offset: UInt64) {
+        self.name = name
+        self.offset = offset
+    }
+
+    public init(_ name: Name = .ram, page: UInt32) { self.init(name, offset: UInt64(page) * pageSize) }
+}
+
+/// A run of bytes, not checked: a conversion may be asked for any.
+public struct Extent: Sendable, Hashable {
+    public var name: Name
+    /// Bytes.
+    public var offset: UInt64
+    public var size: UInt64
+
+    public init(_ name: Name = .ram, offset: UInt64, size: UInt64) {
+        self.name = name
+        self.offset = offset
+        self.size = size
+    }
+
+    public init(_ name: Name = .ram, pages: ClosedRange<UInt32>) {
+        let first = UInt64(pages.lowerBound)
+        self.init(name, offset: first * pageSize, size: (UInt64(pages.upperBound) - first + 1) * pageSize)
+    }
+
+    /// First page and last page, where it is made of whole ones.
+    var pages: (first: UInt64, last: UInt64)? {
+        guard let range = PageRange(start: offset, size: size) else { return nil }
+        return (range.start / pageSize, range.end / pageSize - 1)
+    }
+}
+
+/// What an actor does.
+public enum Action: Sendable, Equatable {
+    /// One byte, through a view.
+    case read(Place)
+    case write(Place, UInt8)
+    /// Writes every byte.
+    case fill(Extent, UInt8)
+    /// Reads every byte and compares.
+    case check(Extent, UInt8)
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` on a file.
+    case convert(Conversion)
+    /// `mmap` of a part of a file, which makes a view.
+    case map(Extent, view: Name)
+    /// `munmap` of all of a view.
+    case unmap(Name)
+    /// `madvise` on a part of a view.
+    case advise(Extent, Advice)
+    /// `fallocate` with `KEEP_SIZE`, and `PUNCH_HOLE` for `punch`.
+    case allocate(Extent)
+    case punch(Extent)
+    /// Somebody takes references on the pages of a view.
+    case hold(Extent, by: HoldKind, hold: Name)
+    case release(Name)
+    /// `KVM_CREATE_GUEST_MEMFD`.
+    case create(NewFile)
+    /// `close` of a file's descriptor. Its views stay.
+    case close(Name)
+    /// `KVM_SET_USER_MEMORY_REGION2`: makes a memslot, or tries to change one.
+    case bind(Binding)
+    /// The same with size 0: deletes one.
+    case unbind(slot: UInt32, on: VMType?)
+    /// `KVM_HC_MAP_GPA_RANGE` by a vCPU; the attributes as a conversion has them.
+    case hypercall(Extent, attributes: UInt64)
+    /// A child is forked from the monitor.
+    case fork(child: Int)
+}
+
+/// The argument of `KVM_SET_MEMORY_ATTRIBUTES2`, word by word.
+public struct Conversion: Sendable, Equatable {
+    /// Where the struct is.
+    public enum Structure: String, Sendable, CaseIterable {
+        case writable
+        case readOnly = "readonly"
+        case unmapped
+    }
+    public struct Word: Sendable, Equatable {
+        /// 0 to 10.
+        public var index: Int
+        public var value: UInt64
+
+        public init(index: Int, value: UInt64) {
+            self.index = index
+            self.value = value
+        }
+    }
+    public var extent: Extent
+    public var attributes: UInt64
+    /// What is to become of the contents, where the monitor is asked; nil is the bare call.
+    public var contents: ContentPolicy?
+    public var flags: UInt64
+    public var reserved: [Word]
+    /// `error_offset` on input.
+    public var errorOffset: UInt64
+    public var structure: Structure
+
+    public init(
+        _ extent: Extent, attributes: UInt64, contents: ContentPolicy? = nil, flags: UInt64 = 0,
+        reserved: [Word] = [], errorOffset: UInt64 = 0, structure: Structure = .writable
+    ) {
+        self.extent = extent
+        self.attributes = attributes
+        self.contents = contents
+        self.flags = flags
+        self.reserved = reserved
+        self.errorOffset = errorOffset
+        self.structure = structure
+    }
+
+    public init(_ extent: Extent, to state: PageState, contents: ContentPolicy? = nil) {
+        self.init(extent, attributes: Attributes.word(state), contents: contents)
+    }
+}
+
+/// The attributes word.
+public enum Attributes {
+    /// `KVM_MEMORY_ATTRIBUTE_PRIVATE`.
+    public static let `private`: UInt64 = 1 << 3
+
+    public static func word(_ state: PageState) -> UInt64 { state == .private ? Self.private : 0 }
+
+    /// The state that a word means, nil if it means none.
+    static func state(_ word: UInt64) -> PageState? { PageState.allCases.first { self.word($0) == word } }
+}
+
+/// `MADV_*`.
+public enum Advice: String, Sendable, CaseIterable {
+    case dontNeed = "dontneed"
+    case remove
+    case populateRead = "populate_read"
+    case populateWrite = "populate_write"
+    case collapse
+
+    var number: Int32 {
+        switch self {
+        case .dontNeed: 4
+        case .remove: 9
+        case .populateRead: 22
+        case .populateWrite: 23
+        case .collapse: 25
+        }
+    }
+}
+
+/// The argument of `KVM_CREATE_GUEST_MEMFD`.
+public struct NewFile: Sendable, Equatable {
+    public var name: Name
+    /// Bytes.
+    public var size: UInt64
+    public var flags: UInt64
+    /// The VM it is made on; nil is the test's.
+    public var vm: VMType?
+
+    public init(_ name: Name, size: UInt64, flags: UInt64, vm: VMType? = nil) {
+        self.name = name
+        self.size = size
+        self.flags = flags
+        self.vm = vm
+    }
+}
+
+/// The argument of `KVM_SET_USER_MEMORY_REGION2`, with a size that is not 0.
+public struct Binding: Sendable, Equatable {
+    public var slot: UInt32
+    /// `guest_memfd`, `guest_memfd_offset` and `memory_size`.
+    public var extent: Extent
+    /// `guest_phys_addr`, bytes.
+    public var gpa: UInt64
+    /// `KVM_MEM_GUEST_MEMFD` is 4.
+    public var flags: UInt32
+    /// `userspace_addr`: a place in a view. Nil is the same place in the view with the file's name.
+    public var address: Place?
+    public var vm: VMType?
+
+    public static let guestMemfd: UInt32 = 1 << 2
+
+    public init(
+        slot: UInt32, to extent: Extent, gpa: UInt64, flags: UInt32 = guestMemfd, address: Place? = nil,
+        vm: VMType? = nil
+    ) {
+        self.slot = slot
+        self.extent = extent
+        self.gpa = gpa
+        self.flags = flags
+        self.address = address
+        self.vm = vm
+    }
+}

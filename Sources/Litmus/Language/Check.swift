@@ -1,0 +1,247 @@
+import MiniVMM
+
+/// What makes no sense though it can be written.
+public struct TestProblem: Error, Sendable, Equatable {
+    /// The index in ``LitmusTest/steps``, nil where it is none of them.
+    public let step: Int?
+    public let message: String
+}
+
+extension LitmusTest {
+    /// Largest memory: 1 TiB.
+    public static let mostPages: UInt64 = 1 << 28
+    /// Most steps of a test.
+    public static let mostSteps = 10_000
+    /// Most bytes that one step touches.
+    public static let mostTouched: UInt64 = 64 << 20
+
+    /// Words that begin an outcome, so that no result can have them for a name.
+    static let outcomeWords: Set<String> = ["ok", "errno", "differs", "fault", "mmio"]
+
+    /// Nil for a test that can be run, and whose written form reads back as the same.
+    public func firstProblem() -> TestProblem? {
+        var check = Check()
+        do throws(TestProblem) {
+            try check.test(self)
+            return nil
+        } catch {
+            return error
+        }
+    }
+}
+
+/// Goes through a test as a run would, with names alone.
+private struct Check {
+    private var step: Int?
+    private var files: Set<Name> = []
+    private var views: Set<Name> = []
+    private var holds: Set<Name> = []
+    private var children: Set<Int> = []
+
+    private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
+
+    private func require(_ condition: Bool, _ message: @autoclosure () -> String) throws(TestProblem) {
+        if !condition { throw fail(message()) }
+    }
+
+    mutating func test(_ test: LitmusTest) throws(TestProblem) {
+        let printable = test.name.utf8.allSatisfy { (0x20..<0x7f).contains($0) && $0 != 0x22 && $0 != 0x5c }
+        try require(
+            printable && !test.name.isEmpty && test.name.utf8.count <= 200,
+            "what a test shows takes 1 to 200 bytes of printable ASCII, without quotes and backslashes")
+        try require(test.hazards.count <= 64 && test.needs.count <= 64, "at most 64 hazards and 64 needs")
+        try require(test.memory.count <= 64, "at most 64 memories")
+        for memory in test.memory {
+            try require(files.insert(memory.name).inserted, "a second memory `\(memory.name)`")
+            try require(
+                (1...LitmusTest.mostPages).contains(memory.pages),
+                "a memory has 1 to \(LitmusTest.mostPages) pages, not \(memory.pages)")
+            views.insert(memory.name)
+        }
+        var number = 0
+        for entry in test.body {
+            switch entry {
+            case .step(let step): try self.step(step, number: &number, results: nil)
+            case .parallel(let block): try parallel(block, number: &number)
+            }
+        }
+        step = nil
+        try require(number > 0, "a test has a step")
+    }
+
+    private mutating func parallel(_ block: Parallel, number: inout Int) throws(TestProblem) {
+        let first = number
+        var results: Set<Name> = []
+        for step in block.steps { results = try self.step(step, number: &number, results: results) }
+        step = first < number ? first : nil
+        for clause in block.clauses {
+            try require(!clause.conditions.isEmpty, "`\(clause.kind.rawValue)` says nothing")
+            for condition in clause.conditions {
+                try require(
+                    results.contains(condition.result),
+                    "no step of the block has a result `\(condition.result)`")
+                try range(of: condition.outcome)
+            }
+        }
+    }
+
+    @discardableResult
+    private mutating func step(
+        _ step: Step, number: inout Int, results: Set<Name>?
+    ) throws(TestProblem) -> Set<Name> {
+        self.step = number
+        number += 1
+        var results = results
+        try require(number <= LitmusTest.mostSteps, "at most \(LitmusTest.mostSteps) steps")
+        try actor(step)
+        try action(step.action, by: step.role)
+        switch step.expectation {
+        case .unsaid: break
+        case .anyOf(let outcomes):
+            try require(!outcomes.isEmpty && outcomes.count <= 16, "1 to 16 outcomes behind `=>`")
+            for outcome in outcomes {
+                try range(of: outcome)
+                try require(step.action.canEnd(with: outcome, on: step.role), step.hint(outcome))
+            }
+        case .named(let name):
+            try require(
+                results != nil, "`\(name)` is no outcome; results have names in parallel blocks only")
+            try require(
+                !LitmusTest.outcomeWords.contains(name.description), "`\(name)` is an outcome, and no name")
+            try require(results?.insert(name).inserted == true, "a second result `\(name)`")
+        }
+        return results ?? []
+    }
+
+    private func range(of outcome: StepOutcome) throws(TestProblem) {
+        guard case .errno(let number, _) = outcome else { return }
+        try require((1...4095).contains(number), "an errno is from 1 to 4095, not \(number)")
+    }
+
+    // MARK: who
+
+    private func actor(_ step: Step) throws(TestProblem) {
+        let number =
+            switch step.role {
+            case .host(let number), .vcpu(let number), .child(let number): number
+            }
+        try require((0..<Role.limit).contains(number), "actors have numbers below \(Role.limit)")
+        let isAccess =
+            switch step.action {
+            case .read, .write, .fill, .check: true
+            default: false
+            }
+        switch step.role {
+        case .host:
+            if case .hypercall = step.action { throw fail("a hypercall is made by a vCPU") }
+        case .vcpu:
+            if case .hypercall = step.action { return }
+            try require(isAccess, "a vCPU can `read`, `write`, `fill`, `check` and `hypercall`")
+        case .child(let child):
+            try require(children.contains(child), "\(step.role) has not been forked before")
+            try require(isAccess, "a child can `read`, `write`, `fill` and `check`")
+        }
+    }
+
+    // MARK: what
+
+    private mutating func action(_ action: Action, by actor: Role) throws(TestProblem) {
+        switch action {
+        case .read(let place), .write(let place, _): try view(place.name, actor)
+        case .fill(let extent, _), .check(let extent, _):
+            try touch(extent)
+            try view(extent.name, actor)
+        case .hold(let extent, _, let hold):
+            try touch(extent)
+            try view(extent.name, actor)
+            try require(holds.insert(hold).inserted, "a second hold `\(hold)`")
+        case .advise(let extent, _):
+            _ = try end(of: extent)
+            try view(extent.name, actor)
+        case .convert(let conversion):
+            try file(conversion.extent.name)
+            try require(
+                conversion.reserved.allSatisfy { (0...10).contains($0.index) },
+                "the reserved words have numbers 0 to 10")
+        case .allocate(let extent), .punch(let extent): try file(extent.name)
+        case .map(let extent, let view):
+            try file(extent.name)
+            try require(extent.size <= LitmusTest.mostPages * pageSize, "a view has at most 1 TiB")
+            try require(views.insert(view).inserted, "a second view `\(view)`")
+        case .unmap(let view):
+            try require(views.remove(view) != nil, "there is no view `\(view)`")
+        case .release(let hold):
+            try require(holds.remove(hold) != nil, "there is no hold `\(hold)`")
+        case .create(let new):
+            try require(files.insert(new.name).inserted, "a second file `\(new.name)`")
+        case .close(let name):
+            try file(name)
+            files.remove(name)
+        case .bind(let binding):
+            try file(binding.extent.name)
+            try require(binding.extent.size > 0, "a slot of no bytes: say `unbind`")
+            if let address = binding.address { try view(address.name, actor) }
+        case .unbind: break
+        case .hypercall(let extent, _):
+            try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
+        case .fork(let child):
+            try require((0..<Role.limit).contains(child), "actors have numbers below \(Role.limit)")
+            try require(children.insert(child).inserted, "\(Role.child(child)) has been forked before")
+        }
+    }
+
+    private func end(of extent: Extent) throws(TestProblem) -> UInt64 {
+        let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
+        try require(!overflow && extent.size > 0, "a step touches one byte at least, below 2^64")
+        return end
+    }
+
+    private func touch(_ extent: Extent) throws(TestProblem) {
+        _ = try end(of: extent)
+        try require(extent.size <= LitmusTest.mostTouched, "one step touches at most 64 MiB")
+    }
+
+    private func file(_ name: Name) throws(TestProblem) {
+        try require(files.contains(name), "there is no file `\(name)`")
+    }
+
+    private func view(_ name: Name, _ actor: Role) throws(TestProblem) {
+        if case .vcpu = actor {
+            return try require(name == .ram, "a vCPU names guest-physical pages, and no view")
+        }
+        try require(views.contains(name), "there is no view `\(name)`")
+    }
+}
+
+extension Action {
+    /// Whether that is a thing that can come of it, on some kernel.
+    fileprivate func canEnd(with outcome: StepOutcome, on actor: Role) -> Bool {
+        var isVCPU = false
+        if case .vcpu = actor { isVCPU = true }
+        switch (self, outcome) {
+        case (.read, .value), (.check, .differs): return true
+        case (.read, .ok): return false
+        case (_, .ok): return true
+        case (.read, .sigbus(let place)), (.write, .sigbus(let place)): return !isVCPU && place == nil
+        case (.fill, .sigbus), (.check, .sigbus): return !isVCPU
+        case (.read, .fault), (.write, .fault), (.fill, .fault), (.check, .fault): return isVCPU
+        case (.read, .mmio), (.write, .mmio), (.fill, .mmio), (.check, .mmio): return isVCPU
+        case (.read, .errno(let number, let place)), (.write, .errno(let number, let place)),
+            (.fill, .errno(let number, let place)), (.check, .errno(let number, let place)):
+            return place == nil && (isVCPU || number != 14)
+        case (.convert, .errno), (.hypercall, .errno): return true
+        case (_, .errno(_, let place)): return place == nil
+        default: return false
+        }
+    }
+}
+
+extension Step {
+    fileprivate func hint(_ outcome: StepOutcome) -> String {
+        if case .errno(14, _) = outcome {
+            return
+                "an access that gets no page is `SIGBUS` here, also where the kernel is asked by a system call"
+        }
+        return "`\(outcome)` cannot come of `\(action)`"
+    }
+}

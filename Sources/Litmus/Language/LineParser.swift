@@ -1,0 +1,217 @@
+import MiniVMM
+
+/// The tokens of a line, and what can be made of them.
+struct LineParser {
+    private let tokens: [Token]
+    private let line: Int
+    private var position = 0
+
+    /// - Parameter tokens: the last one is `end`.
+    init(_ tokens: [Token], line: Int) {
+        self.tokens = tokens
+        self.line = line
+    }
+
+    var token: Token { tokens[min(position, tokens.count - 1)] }
+    var column: Int { token.column }
+    var isAtEnd: Bool { token.kind == .end }
+
+    func error(at column: Int? = nil, _ message: String) -> SyntaxError {
+        SyntaxError(line: line, column: column ?? self.column, message: message)
+    }
+
+    private func unexpected(_ wanted: String) -> SyntaxError {
+        error("expected \(wanted), found \(token.name)")
+    }
+
+    // MARK: single tokens
+
+    mutating func end() throws(SyntaxError) {
+        guard isAtEnd else { throw unexpected("the end of the line") }
+    }
+
+    mutating func word(_ wanted: String) throws(SyntaxError) -> String {
+        guard case .word(let word) = token.kind else { throw unexpected(wanted) }
+        position += 1
+        return word
+    }
+
+    mutating func string(_ wanted: String) throws(SyntaxError) -> String {
+        guard case .string(let text) = token.kind else { throw unexpected(wanted) }
+        position += 1
+        return text
+    }
+
+    mutating func number<Number: FixedWidthInteger>(
+        _ wanted: String, upTo limit: Number = .max
+    ) throws(SyntaxError) -> Number {
+        guard case .number(let value) = token.kind else { throw unexpected(wanted) }
+        guard let number = Number(exactly: value), number <= limit else {
+            throw error("\(value) is too large: expected \(wanted), at most \(limit)")
+        }
+        position += 1
+        return number
+    }
+
+    /// Takes the word if it is next.
+    mutating func take(_ word: String) -> Bool {
+        guard token.kind == .word(word) else { return false }
+        position += 1
+        return true
+    }
+
+    mutating func take(_ kind: Token.Kind) -> Bool {
+        guard token.kind == kind else { return false }
+        position += 1
+        return true
+    }
+
+    mutating func require(_ word: String) throws(SyntaxError) {
+        guard take(word) else { throw unexpected("`\(word)`") }
+    }
+
+    mutating func require(sign: Character, _ byte: UInt8) throws(SyntaxError) {
+        guard take(.sign(byte)) else { throw unexpected("`\(sign)`") }
+    }
+
+    /// One of these words.
+    mutating func choice<Choice>(
+        _ wanted: @autoclosure () -> String, _ make: (String) -> Choice?
+    ) throws(SyntaxError) -> Choice {
+        guard case .word(let word) = token.kind, let choice = make(word) else { throw unexpected(wanted()) }
+        position += 1
+        return choice
+    }
+
+    mutating func choice<Choice: RawRepresentable<String> & CaseIterable>(
+        of type: Choice.Type
+    ) throws(SyntaxError) -> Choice {
+        try choice("one of \(type.allCases.map { "`\($0.rawValue)`" }.joined(separator: ", "))") {
+            Choice(rawValue: $0)
+        }
+    }
+
+    mutating func name(_ wanted: String) throws(SyntaxError) -> Name {
+        try choice("\(wanted) (a lower-case letter, then letters, digits and `_`, 32 at most)") { Name($0) }
+    }
+
+    // MARK: the header
+
+    mutating func hazard() throws(SyntaxError) -> Hazard {
+        try choice("a hazard of the table, like `A6` or `H22`") { word in
+            let digits = word.dropFirst()
+            guard let era = word.first, era == "A" || era == "H", let number = UInt16(digits),
+                String(number) == digits
+            else { return nil }
+            return Hazard(isHistoric: era == "H", number: number)
+        }
+    }
+
+    mutating func need() throws(SyntaxError) -> Need {
+        let plain = [Need.inPlace, .preservation, .references]
+        if take("holder") { return .holder(try choice(of: HoldKind.self)) }
+        return try choice("`in-place`, `preservation`, `references` or `holder`") { word in
+            plain.first { $0.description == word }
+        }
+    }
+
+    mutating func vmType() throws(SyntaxError) -> VMType {
+        try choice("`protected` or `default`") { VMType(word: $0) }
+    }
+
+    mutating func memory() throws(SyntaxError) -> Memory {
+        var name = Name.ram
+        if case .word = token.kind { name = try self.name("a name or a number of pages") }
+        let pages: UInt64 = try number("a number of pages", upTo: LitmusTest.mostPages)
+        try require("pages")
+        let initial = try choice(of: PageState.self)
+        return Memory(name: name, pages: pages, initial: initial, isUnbound: take("unbound"))
+    }
+
+    // MARK: places
+
+    /// A byte offset: the number of a page, or `@` and bytes.
+    mutating func offset(_ wanted: String = "a page, or `@` and a byte") throws(SyntaxError) -> UInt64 {
+        if take(.sign(UInt8(ascii: "@"))) { return try number("a byte offset") }
+        let page: UInt64 = try number(wanted, upTo: UInt64.max / pageSize)
+        return page * pageSize
+    }
+
+    /// `NAME:`, or nothing for `ram`.
+    private mutating func prefix() throws(SyntaxError) -> Name {
+        guard case .word = token.kind else { return .ram }
+        let name = try self.name("a page, `@` and a byte, or a name")
+        try require(sign: ":", UInt8(ascii: ":"))
+        return name
+    }
+
+    mutating func place() throws(SyntaxError) -> Place { Place(try prefix(), offset: try offset()) }
+
+    mutating func extent() throws(SyntaxError) -> Extent {
+        let name = try prefix()
+        if take(.sign(UInt8(ascii: "@"))) {
+            let offset: UInt64 = try number("a byte offset")
+            try require(sign: "+", UInt8(ascii: "+"))
+            return Extent(name, offset: offset, size: try number("a number of bytes"))
+        }
+        // The byte behind the last page has to have a number, too.
+        let largest = UInt64.max / pageSize - 1
+        let first: UInt64 = try number("a page, or `@` and a byte", upTo: largest)
+        guard take(.dots) else { return Extent(name, offset: first * pageSize, size: pageSize) }
+        let column = self.column
+        let last: UInt64 = try number("the last page", upTo: largest)
+        guard last >= first else {
+            throw error(at: column, "the last page, \(last), is before the first, \(first)")
+        }
+        return Extent(name, offset: first * pageSize, size: (last - first + 1) * pageSize)
+    }
+
+    // MARK: answers
+
+    mutating func outcome() throws(SyntaxError) -> StepOutcome {
+        if case .number = token.kind { return .value(try number("a byte")) }
+        let column = self.column
+        let word = try word("an outcome: `ok`, an errno, a byte, `SIGBUS`, `differs`, `fault` or `mmio`")
+        switch word {
+        case "ok": return .ok
+        case "SIGBUS": return .sigbus(at: take("at") ? try offset() : nil)
+        case "mmio": return .mmio
+        case "fault": return .fault(try choice(of: PageState.self))
+        case "differs":
+            try require("at")
+            return .differs(at: try offset())
+        default:
+            var number = ErrnoName.byName[word]
+            if word == "errno" {
+                let numberColumn = self.column
+                number = try self.number("an errno", upTo: 4095)
+                guard number != 0 else { throw error(at: numberColumn, "0 is no errno: say `ok`") }
+            }
+            guard let number else {
+                throw error(at: column, "`\(word.prefix(40))` is no outcome and no errno")
+            }
+            return .errno(number, at: take("at") ? try offset() : nil)
+        }
+    }
+
+    mutating func expectation() throws(SyntaxError) -> Expectation {
+        guard take(.arrow) else { return .unsaid }
+        if case .word(let word) = token.kind, let name = Name(word), !LitmusTest.outcomeWords.contains(word) {
+            position += 1
+            return .named(name)
+        }
+        var outcomes = [try outcome()]
+        while take("or") { outcomes.append(try outcome()) }
+        return .anyOf(outcomes)
+    }
+
+    mutating func clause(_ kind: Clause.Kind) throws(SyntaxError) -> Clause {
+        var conditions: [Clause.Condition] = []
+        repeat {
+            let name = try name("the name of a result")
+            try require(sign: "=", UInt8(ascii: "="))
+            conditions.append(Clause.Condition(result: name, outcome: try outcome()))
+        } while take(.sign(UInt8(ascii: ",")))
+        return Clause(kind, conditions)
+    }
+}

@@ -1,0 +1,125 @@
+import MiniVMM
+
+/// A test with the places of its steps in the text that it was read from.
+public struct Source: Sendable {
+    public let test: LitmusTest
+    /// Line and column of every step, as ``LitmusTest/steps`` has them.
+    public let places: [(line: Int, column: Int)]
+
+    /// Largest text, bytes.
+    public static let largestText = 1 << 20
+
+    public init(parsing text: String) throws(SyntaxError) { try self.init(parsing: Array(text.utf8)) }
+
+    /// Reads the written form. Time and memory are linear in the size of the text.
+    public init(parsing bytes: [UInt8]) throws(SyntaxError) {
+        guard bytes.count <= Self.largestText else {
+            throw SyntaxError(line: 1, column: 1, message: "a test has at most \(Self.largestText) bytes")
+        }
+        var file = FileParser()
+        for line in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
+            try file.take(line.last == UInt8(ascii: "\r") ? line.dropLast() : line)
+        }
+        test = try file.finish()
+        places = file.places
+    }
+
+    /// A test that was not read from a text: the places are those of its written form.
+    public init(_ test: LitmusTest) throws(SyntaxError) { try self.init(parsing: test.text) }
+}
+
+/// The lines of a test, one after the other.
+private struct FileParser {
+    private var line = 0
+    private var name: String?
+    private var test = LitmusTest(name: "")
+    private var block: (start: Int, Parallel)?
+    private var seen: Set<String> = []
+    private(set) var places: [(line: Int, column: Int)] = []
+
+    mutating func take(_ bytes: ArraySlice<UInt8>) throws(SyntaxError) {
+        line += 1
+        var parser = LineParser(try Lexer.tokens(bytes, line: line), line: line)
+        guard !parser.isAtEnd else { return }
+        let column = parser.column
+        let keyword = try parser.word(
+            "an actor (`host`, `vcpu0`, `child`) or a keyword (`test`, `memory`, …)")
+        guard name != nil || keyword == "test" else {
+            throw parser.error(at: column, "a test begins with `test \"what it shows\"`")
+        }
+        try dispatch(keyword, column, &parser)
+        try parser.end()
+    }
+
+    private mutating func dispatch(
+        _ keyword: String, _ column: Int, _ parser: inout LineParser
+    ) throws(SyntaxError) {
+        switch keyword {
+        case "test", "hazard", "vm", "needs", "memory": try header(keyword, column, &parser)
+        case "parallel":
+            guard block == nil else { throw parser.error(at: column, "a parallel block has no other inside") }
+            block = (line, Parallel(steps: []))
+        case "end":
+            guard let (_, parallel) = block else {
+                throw parser.error(at: column, "`end` without `parallel`")
+            }
+            test.body.append(.parallel(parallel))
+            block = nil
+        case _ where Clause.Kind(rawValue: keyword) != nil:
+            guard let kind = Clause.Kind(rawValue: keyword), block != nil else {
+                throw parser.error(at: column, "`\(keyword)` speaks of a parallel block, before its `end`")
+            }
+            block?.1.clauses.append(try parser.clause(kind))
+        default:
+            guard let actor = Role(word: keyword) else {
+                throw parser.error(
+                    at: column,
+                    "`\(keyword.prefix(40))` is no actor (`host`, `host1`, `vcpu0`, `child`; numbers below \(Role.limit)) and no keyword"
+                )
+            }
+            if let clause = block?.1.clauses.last {
+                throw parser.error(
+                    at: column, "a step after `\(clause.kind.rawValue)`: steps come first in a block")
+            }
+            let step = try parser.step(of: actor)
+            places.append((line, column))
+            if block != nil { block?.1.steps.append(step) } else { test.body.append(.step(step)) }
+        }
+    }
+
+    private mutating func header(
+        _ keyword: String, _ column: Int, _ parser: inout LineParser
+    ) throws(SyntaxError) {
+        guard test.body.isEmpty, block == nil else {
+            throw parser.error(at: column, "`\(keyword)` belongs before the first step")
+        }
+        if keyword != "needs", keyword != "memory", !seen.insert(keyword).inserted {
+            throw parser.error(at: column, "a second `\(keyword)`")
+        }
+        switch keyword {
+        case "test": name = try parser.string("what the test shows, in quotes")
+        case "hazard":
+            repeat { test.hazards.append(try parser.hazard()) } while !parser.isAtEnd
+        case "vm": test.vm = try parser.vmType()
+        case "needs": test.needs.append(try parser.need())
+        default: test.memory.append(try parser.memory())
+        }
+    }
+
+    mutating func finish() throws(SyntaxError) -> LitmusTest {
+        guard let name else {
+            throw SyntaxError(
+                line: 1, column: 1, message: "an empty text: a test begins with `test \"what it shows\"`")
+        }
+        if let (start, _) = block {
+            throw SyntaxError(
+                line: start, column: 1, message: "the parallel block that begins here has no `end`")
+        }
+        test.name = name
+        if let problem = test.firstProblem() {
+            let place = problem.step.flatMap { places.indices.contains($0) ? places[$0] : nil } ?? (1, 1)
+            throw SyntaxError(line: place.0, column: place.1, message: problem.message)
+        }
+        return test
+    }
+}

@@ -1,0 +1,186 @@
+import MiniVMM
+
+extension LitmusTest {
+    /// The written form; comments are not part of a test.
+    public var text: String {
+        var lines = [Layout.line("test", "\"\(name)\"")]
+        if !hazards.isEmpty {
+            lines.append(Layout.line("hazard", hazards.map(\.description).joined(separator: " ")))
+        }
+        for need in needs { lines.append(Layout.line("needs", need.description)) }
+        if vm != .softwareProtected { lines.append(Layout.line("vm", vm.word)) }
+        for memory in memory { lines.append(Layout.line("memory", memory.description)) }
+        for entry in body {
+            switch entry {
+            case .step(let step): lines.append(step.description)
+            case .parallel(let block):
+                lines.append("parallel")
+                lines += block.steps.map(\.description)
+                lines += block.clauses.map(\.description)
+                lines.append("end")
+            }
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+}
+
+/// Columns, so that what happens and what comes of it can be read down the page.
+private enum Layout {
+    static func line(_ first: String, _ rest: String) -> String {
+        first + String(repeating: " ", count: max(1, 10 - first.utf8.count)) + rest
+    }
+
+    static func line(_ first: String, _ rest: String, _ answer: String?) -> String {
+        let line = line(first, rest)
+        guard let answer else { return line }
+        return line + String(repeating: " ", count: max(1, 46 - line.utf8.count)) + "=> " + answer
+    }
+}
+
+extension Hazard: CustomStringConvertible {
+    public var description: String { "\(isHistoric ? "H" : "A")\(number)" }
+}
+
+extension Need: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .inPlace: "in-place"
+        case .preservation: "preservation"
+        case .references: "references"
+        case .holder(let kind): "holder \(kind.rawValue)"
+        }
+    }
+}
+
+extension Memory: CustomStringConvertible {
+    public var description: String {
+        (name == .ram ? "" : "\(name) ") + "\(pages) pages \(initial.rawValue)"
+            + (isUnbound ? " unbound" : "")
+    }
+}
+
+extension Step: CustomStringConvertible {
+    public var description: String {
+        let answer: String? =
+            switch expectation {
+            case .unsaid: nil
+            case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
+            case .named(let name): name.description
+            }
+        return Layout.line(role.description, action.description, answer)
+    }
+}
+
+extension Clause: CustomStringConvertible {
+    public var description: String {
+        Layout.line(
+            kind.rawValue,
+            conditions.map { "\($0.result) = \($0.outcome)" }.joined(separator: ", "))
+    }
+}
+
+extension StepOutcome: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .ok: "ok"
+        case .errno(let number, let place):
+            (ErrnoName.byNumber[number] ?? "errno \(number)") + (place.map { " at \(written($0))" } ?? "")
+        case .value(let byte): hex(UInt64(byte))
+        case .sigbus(let place): "SIGBUS" + (place.map { " at \(written($0))" } ?? "")
+        case .differs(let place): "differs at \(written(place))"
+        case .fault(let state): "fault \(state.rawValue)"
+        case .mmio: "mmio"
+        }
+    }
+}
+
+extension Action: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .read(let place): "read \(place)"
+        case .write(let place, let byte): "write \(place) \(hex(UInt64(byte)))"
+        case .fill(let extent, let byte): "fill \(extent) \(hex(UInt64(byte)))"
+        case .check(let extent, let byte): "check \(extent) \(hex(UInt64(byte)))"
+        case .convert(let conversion): "convert \(conversion)"
+        case .map(let extent, let view): "map \(extent) as \(view)"
+        case .unmap(let view): "unmap \(view)"
+        case .advise(let extent, let advice): "madvise \(extent) \(advice.rawValue)"
+        case .allocate(let extent): "allocate \(extent)"
+        case .punch(let extent): "punch \(extent)"
+        case .hold(let extent, let kind, let hold):
+            "hold \(extent)" + (kind == .vmsplice ? "" : " by \(kind.rawValue)") + " as \(hold)"
+        case .release(let hold): "release \(hold)"
+        case .create(let file): "create \(file)"
+        case .close(let file): "close \(file)"
+        case .bind(let binding): "bind \(binding)"
+        case .unbind(let slot, let vm): "unbind slot \(slot)" + (vm.map { " on \($0.word)" } ?? "")
+        case .hypercall(let extent, let attributes): "hypercall \(extent) \(written(attributes: attributes))"
+        case .fork(let child): "fork \(Role.child(child))"
+        }
+    }
+}
+
+extension Conversion: CustomStringConvertible {
+    public var description: String {
+        var words = ["\(extent)", written(attributes: attributes)]
+        if let contents { words.append(contents.rawValue) }
+        if flags != 0 { words.append("flags \(hex(flags))") }
+        words += reserved.map { "reserved \($0.index) = \(hex($0.value))" }
+        if errorOffset != 0 { words.append("error_offset \(hex(errorOffset))") }
+        if structure != .writable { words.append("struct \(structure.rawValue)") }
+        return words.joined(separator: " ")
+    }
+}
+
+extension NewFile: CustomStringConvertible {
+    public var description: String {
+        var words = ["\(name)"]
+        words.append(size > 0 && size % pageSize == 0 ? "\(size / pageSize) pages" : "\(size) bytes")
+        var rest = flags
+        for (word, bit) in Self.flagWords where flags & bit != 0 {
+            words.append(word)
+            rest &= ~bit
+        }
+        if rest != 0 { words.append("flags \(hex(rest))") }
+        if let vm { words.append("on \(vm.word)") }
+        return words.joined(separator: " ")
+    }
+
+    /// In the order in which they are written.
+    static let flagWords = [
+        ("mmap", GuestMemfdFlags.mmap.rawValue), ("init_shared", GuestMemfdFlags.initShared.rawValue),
+    ]
+}
+
+extension Binding: CustomStringConvertible {
+    public var description: String {
+        var words = ["slot \(slot) to \(extent) at \(written(gpa))"]
+        if flags != Self.guestMemfd { words.append("flags \(hex(UInt64(flags)))") }
+        if let address { words.append("address \(address)") }
+        if let vm { words.append("on \(vm.word)") }
+        return words.joined(separator: " ")
+    }
+}
+
+extension Place: CustomStringConvertible {
+    public var description: String { (name == .ram ? "" : "\(name):") + written(offset) }
+}
+
+extension Extent: CustomStringConvertible {
+    public var description: String {
+        let prefix = name == .ram ? "" : "\(name):"
+        guard let pages else { return "\(prefix)@\(hex(offset))+\(size)" }
+        return prefix + "\(pages.first)" + (pages.last > pages.first ? "..\(pages.last)" : "")
+    }
+}
+
+/// A byte offset: the number of a page where it is the first byte of one.
+func written(_ offset: UInt64) -> String {
+    offset % pageSize == 0 ? "\(offset / pageSize)" : "@\(hex(offset))"
+}
+
+private func written(attributes: UInt64) -> String {
+    Attributes.state(attributes)?.rawValue ?? "attributes \(hex(attributes))"
+}
+
+func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }

@@ -1,0 +1,109 @@
+import MiniVMM
+
+// The actions, each as it is written behind its actor.
+extension LineParser {
+    mutating func step(of actor: Role) throws(SyntaxError) -> Step {
+        let action = try action()
+        return Step(actor, action, try expectation())
+    }
+
+    private static let words = [
+        "read", "write", "fill", "check", "convert", "map", "unmap", "madvise", "allocate", "punch", "hold",
+        "release", "create", "close", "bind", "unbind", "hypercall", "fork",
+    ]
+
+    private mutating func action() throws(SyntaxError) -> Action {
+        let word = try choice("an action: \(Self.words.map { word in "`\(word)`" }.joined(separator: ", "))")
+        { word in
+            Self.words.contains(word) ? word : nil
+        }
+        switch word {
+        case "read": return .read(try place())
+        case "write": return .write(try place(), try number("a byte"))
+        case "fill": return .fill(try extent(), try number("a byte"))
+        case "check": return .check(try extent(), try number("a byte"))
+        case "convert": return .convert(try conversion())
+        case "map":
+            let extent = try extent()
+            try require("as")
+            return .map(extent, view: try name("a name for the view"))
+        case "unmap": return .unmap(try name("the name of a view"))
+        case "madvise": return .advise(try extent(), try choice(of: Advice.self))
+        case "allocate": return .allocate(try extent())
+        case "punch": return .punch(try extent())
+        case "hold": return try hold()
+        case "release": return .release(try name("the name of a hold"))
+        case "create": return .create(try newFile())
+        case "close": return .close(try name("the name of a file"))
+        case "bind": return .bind(try binding())
+        case "unbind":
+            try require("slot")
+            return .unbind(slot: try number("a slot"), on: take("on") ? try vmType() : nil)
+        case "hypercall": return .hypercall(try extent(), attributes: try attributes())
+        default:
+            let column = self.column
+            guard
+                case .child(let number) = try choice("a child, like `child` or `child1`", { Role(word: $0) })
+            else {
+                throw error(at: column, "expected a child, like `child` or `child1`")
+            }
+            return .fork(child: number)
+        }
+    }
+
+    private mutating func hold() throws(SyntaxError) -> Action {
+        let extent = try extent()
+        let kind = take("by") ? try choice(of: HoldKind.self) : .vmsplice
+        try require("as")
+        return .hold(extent, by: kind, hold: try name("a name for the hold"))
+    }
+
+    private mutating func attributes() throws(SyntaxError) -> UInt64 {
+        if take("attributes") { return try number("the attributes word") }
+        return Attributes.word(
+            try choice("`shared`, `private` or `attributes` and a number") { PageState(rawValue: $0) })
+    }
+
+    private mutating func conversion() throws(SyntaxError) -> Conversion {
+        var conversion = Conversion(try extent(), attributes: try attributes())
+        if case .word(let word) = token.kind, let policy = ContentPolicy(rawValue: word), take(word) {
+            conversion.contents = policy
+        }
+        if take("flags") { conversion.flags = try number("the flags word") }
+        while take("reserved") {
+            let index: Int = try number("the number of a reserved word", upTo: 10)
+            try require(sign: "=", UInt8(ascii: "="))
+            conversion.reserved.append(Conversion.Word(index: index, value: try number("a word")))
+        }
+        if take("error_offset") { conversion.errorOffset = try number("a word") }
+        if take("struct") { conversion.structure = try choice(of: Conversion.Structure.self) }
+        return conversion
+    }
+
+    private mutating func newFile() throws(SyntaxError) -> NewFile {
+        let name = try name("a name for the file")
+        let column = self.column
+        let count: UInt64 = try number("a size")
+        let unit = try choice("`pages` or `bytes`") { ["pages": pageSize, "bytes": 1][$0] }
+        let (size, overflow) = count.multipliedReportingOverflow(by: unit)
+        guard !overflow else { throw error(at: column, "a size of more than 2^64 bytes") }
+        var file = NewFile(name, size: size, flags: 0)
+        for (word, bit) in NewFile.flagWords where take(word) { file.flags |= bit }
+        if take("flags") { file.flags |= try number("the flags word") }
+        if take("on") { file.vm = try vmType() }
+        return file
+    }
+
+    private mutating func binding() throws(SyntaxError) -> Binding {
+        try require("slot")
+        let slot: UInt32 = try number("a slot")
+        try require("to")
+        let extent = try extent()
+        try require("at")
+        var binding = Binding(slot: slot, to: extent, gpa: try offset("a guest page, or `@` and a byte"))
+        if take("flags") { binding.flags = try number("the flags word") }
+        if take("address") { binding.address = try place() }
+        if take("on") { binding.vm = try vmType() }
+        return binding
+    }
+}

@@ -1,0 +1,73 @@
+import MiniVMM
+
+/// What a test calls a file, a view, a hold or a result: a lower-case letter, then at most 31 letters, digits and
+/// underscores.
+public struct Name: Sendable, Hashable, CustomStringConvertible {
+    public let description: String
+
+    /// - Returns: nil if it is no name.
+    public init?(_ text: String) {
+        let bytes = text.utf8
+        guard let first = bytes.first, (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(first),
+            bytes.count <= 32, bytes.allSatisfy({ Lexer.isWordByte($0) && $0 != UInt8(ascii: "-") })
+        else { return nil }
+        description = text
+    }
+
+    private init(known: String) { description = known }
+
+    /// The memory that steps mean when they name none.
+    public static let ram = Name(known: "ram")
+}
+
+/// The symbols of errno.
+enum ErrnoName {
+    static let byNumber: [Int32: String] = [
+        1: "EPERM", 2: "ENOENT", 4: "EINTR", 5: "EIO", 6: "ENXIO", 7: "E2BIG", 9: "EBADF", 11: "EAGAIN",
+        12: "ENOMEM", 13: "EACCES", 14: "EFAULT", 16: "EBUSY", 17: "EEXIST", 19: "ENODEV", 22: "EINVAL",
+        25: "ENOTTY", 26: "ETXTBSY", 27: "EFBIG", 28: "ENOSPC", 32: "EPIPE", 34: "ERANGE", 38: "ENOSYS",
+        75: "EOVERFLOW", 95: "EOPNOTSUPP", 133: "EHWPOISON",
+    ]
+    static let byName = Dictionary(uniqueKeysWithValues: byNumber.map { ($1, $0) })
+}
+
+extension VMType {
+    var word: String { self == .default ? "default" : "protected" }
+
+    init?(word: String) {
+        switch word {
+        case "default": self = .default
+        case "protected": self = .softwareProtected
+        default: return nil
+        }
+    }
+}
+
+extension Role: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .host(let number): number == 0 ? "host" : "host\(number)"
+        case .vcpu(let number): "vcpu\(number)"
+        case .child(let number): number == 0 ? "child" : "child\(number)"
+        }
+    }
+
+    init?(word: String) {
+        for (stem, needsNumber, make) in [
+            ("host", false, Role.host), ("vcpu", true, Role.vcpu), ("child", false, Role.child),
+        ] as [(String, Bool, @Sendable (Int) -> Role)] where word.hasPrefix(stem) {
+            let digits = word.dropFirst(stem.count)
+            if digits.isEmpty {
+                guard !needsNumber else { return nil }
+                self = make(0)
+                return
+            }
+            guard digits.utf8.count <= 2, let number = Int(digits), (0..<Role.limit).contains(number) else {
+                return nil
+            }
+            self = make(number)
+            return
+        }
+        return nil
+    }
+}

@@ -1,0 +1,68 @@
+import CKVMShim
+import MiniVMM
+import SystemPackage
+
+/// Whether a kernel has what a test needs, found out on scratch VMs.
+struct Needs {
+    private let kernel: any KVMInterface
+    private let type: VMType
+
+    init(_ kernel: any KVMInterface, _ type: VMType) {
+        self.kernel = kernel
+        self.type = type
+    }
+
+    /// Why it cannot be had; nil if it can.
+    func absence(of need: Need) -> String? {
+        do throws(Errno) {
+            switch need {
+            case .inPlace: return try inPlace()
+            case .preservation:
+                let promise = try kernel.createVM(type, sharedBit: nil).contentPromise
+                return promise.isPreserved ? nil : "contents do not survive conversions on this kernel"
+            case .references: return try references()
+            case .holder(let kind):
+                _ = try scratch().view.hold(at: 0, length: pageSize, by: kind)
+                return nil
+            }
+        } catch {
+            return "needs \(need): \(error.name)"
+        }
+    }
+
+    /// A call with size 0 on a VM of the other kind, which no adapter stands before.
+    private func inPlace() throws(Errno) -> String? {
+        let vm = try kernel.createVM(.default, sharedBit: nil)
+        let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
+        var request = ckvm_memory_attributes2()
+        do throws(Errno) {
+            try file.setMemoryAttributes2(&request)
+            return "needs in-place: size 0 was accepted, so something else answers this number"
+        } catch {
+            return error == .invalidArgument
+                ? nil : "needs in-place: this kernel does not convert by itself (\(error.name))"
+        }
+    }
+
+    private func references() throws(Errno) -> String? {
+        let (file, view) = try scratch()
+        let hold = try view.hold(at: 0, length: pageSize)
+        defer { hold.release() }
+        var request = ckvm_memory_attributes2()
+        request.size = pageSize
+        request.attributes = Attributes.private
+        do throws(Errno) {
+            try file.setMemoryAttributes2(&request)
+            return "needs references: this kernel does not count who holds a page"
+        } catch {
+            guard error == .resourceTemporarilyUnavailable else { throw error }
+            return nil
+        }
+    }
+
+    private func scratch() throws(Errno) -> (file: any KVMGuestMemfd, view: any HostMapping) {
+        let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+        let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
+        return (file, try file.map(offset: 0, length: pageSize))
+    }
+}

@@ -1,0 +1,52 @@
+import Glibc
+import Litmus
+import SystemPackage
+
+/// Tests in the file system.
+enum LitmusFiles {
+    static let ending = ".litmus"
+
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    /// The tests of a directory, or the file itself.
+    static func expand(_ path: String) throws(Failure) -> [String] {
+        guard let directory = unsafe opendir(path) else {
+            if errno == ENOTDIR { return [path] }
+            throw Failure(description: "\(path): \(Errno(rawValue: errno))")
+        }
+        defer { unsafe closedir(directory) }
+        var names: [String] = []
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            if name.hasSuffix(ending), !name.hasPrefix(".") { names.append(name) }
+        }
+        guard !names.isEmpty else {
+            throw Failure(description: "\(path): no file in it has a name that ends in \(ending)")
+        }
+        return names.sorted().map { FilePath(path).appending($0).string }
+    }
+
+    static func read(_ path: String) throws(Failure) -> [UInt8] {
+        do {
+            let file = try FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec)
+            defer { try? file.close() }
+            var bytes: [UInt8] = []
+            var chunk = [UInt8](repeating: 0, count: 1 << 16)
+            // One byte more than a test may have, and the parser says so.
+            while bytes.count <= Source.largestText {
+                let count = try unsafe chunk.withUnsafeMutableBytes { buffer in
+                    try unsafe file.read(into: buffer)
+                }
+                if count == 0 { break }
+                bytes.append(contentsOf: chunk[..<count])
+            }
+            return bytes
+        } catch {
+            throw Failure(description: "\(path): cannot be read: \(error)")
+        }
+    }
+}

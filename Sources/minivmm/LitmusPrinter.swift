@@ -1,0 +1,104 @@
+import Litmus
+import MiniVMM
+
+/// The results of litmus tests: KTAP (Documentation/dev-tools/ktap.rst) for the kernel's own tools, JSON, text.
+struct LitmusPrinter {
+    let format: LitmusCommand.Format
+    let chosen: ChosenKernel
+    private var out: Terminal { .output }
+
+    func begin(_ count: Int) {
+        switch format {
+        case .ktap:
+            out.print("KTAP version 1")
+            out.print("# \(chosen.line)")
+            out.print("1..\(count)")
+        case .json: break
+        case .text:
+            let diagnostics = Terminal.diagnostics
+            diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
+        }
+    }
+
+    func ran(_ item: LitmusCommand.Item, number: Int) {
+        switch format {
+        case .ktap: ktap(item, number)
+        case .json: break
+        case .text: text(item)
+        }
+    }
+
+    func end(_ items: [LitmusCommand.Item]) {
+        func count(_ word: String) -> Int { items.count { $0.verdict.word == word } }
+        let (passed, failed, skipped) = (count("passed"), count("failed"), count("skipped"))
+        switch format {
+        case .ktap:
+            out.print("# Totals: pass:\(passed) fail:\(failed) xfail:0 xpass:0 skip:\(skipped) error:0")
+        case .json:
+            out.print(
+                JSON.object([
+                    ("schema", .string("minivmm.litmus/1")),
+                    ("kernel", .string(chosen.kernel.identity.name)),
+                    ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
+                    ("passed", .number(UInt64(passed))), ("failed", .number(UInt64(failed))),
+                    ("skipped", .number(UInt64(skipped))), ("tests", .array(items.map(\.json))),
+                ]).text)
+        case .text:
+            let summary = "\(passed) passed, \(failed) failed, \(skipped) skipped"
+            out.print(out.styled(summary, failed > 0 ? .bad : passed > 0 ? .good : .dim))
+        }
+    }
+
+    /// Diagnostics stand before the line of the result; what a name or a reason contains must not look like a directive.
+    private func ktap(_ item: LitmusCommand.Item, _ number: Int) {
+        let name = Self.plain(item.shortName)
+        switch item.verdict {
+        case .passed: out.print("ok \(number) \(name)")
+        case .skipped(let reason): out.print("ok \(number) \(name) # SKIP \(Self.plain(reason))")
+        case .failed(let failure):
+            for line in [item.path + ": " + item.source.test.name] + failure.lines { out.print("# \(line)") }
+            out.print("not ok \(number) \(name)")
+        }
+    }
+
+    private static func plain(_ text: String) -> String {
+        let kept = text.unicodeScalars.map { $0 == "#" || $0.value < 0x20 ? "_" : $0 }
+        return String(String.UnicodeScalarView(kept))
+    }
+
+    private func text(_ item: LitmusCommand.Item) {
+        let name = "\(item.shortName): \(item.source.test.name)"
+        switch item.verdict {
+        case .passed: out.print(out.styled("passed  ", .good) + name)
+        case .skipped(let reason):
+            out.print(out.styled("skipped ", .dim) + name)
+            out.print("        \(reason)")
+        case .failed(let failure):
+            out.print(out.styled("failed  ", .bad) + name)
+            let place = failure.line.map { "\(item.path):\($0)" } ?? item.path
+            out.print("        \(place): \(failure.text)")
+            for line in failure.lines.dropFirst() { out.print("          \(line)") }
+        }
+    }
+}
+
+extension LitmusCommand.Item {
+    fileprivate var json: JSON {
+        var members: [(String, JSON)] = [
+            ("file", .string(path)), ("name", .string(source.test.name)),
+            ("hazards", .array(source.test.hazards.map { .string($0.description) })),
+            ("verdict", .string(verdict.word)),
+        ]
+        switch verdict {
+        case .passed: break
+        case .skipped(let reason): members.append(("reason", .string(reason)))
+        case .failed(let failure):
+            members += [
+                ("line", failure.line.map { .number(UInt64($0)) } ?? .null), ("step", .string(failure.text)),
+                ("expected", .string(failure.expected)), ("seen", .string(failure.seen)),
+                ("pages", .array(failure.pages.map(JSON.string))),
+            ]
+        }
+        return .object(members)
+    }
+}

@@ -1,0 +1,191 @@
+import MiniVMM
+
+@testable import Litmus
+
+/// Random tests that make sense: every one has a written form.
+struct TestMaker {
+    private var generator: Generator
+    private var files: [Name] = []
+    private var views: [Name] = []
+    private var holds: [Name] = []
+    private var children: [Int] = []
+    private var names = 0
+
+    init(seed: UInt64) { generator = Generator(seed: seed) }
+
+    mutating func next() -> LitmusTest {
+        (files, views, holds, children, names) = ([], [], [], [], 0)
+        let letters = Array("abc XYZ #=>:.,!'".unicodeScalars)
+        var test = LitmusTest(
+            name: "t"
+                + String(String.UnicodeScalarView((0..<below(30)).map { _ in letters[below(letters.count)] }))
+        )
+        test.hazards = many(3) { Hazard(isHistoric: $0.flip(), number: UInt16($0.below(99))) }
+        let needs = [Need.inPlace, .preservation, .references] + HoldKind.allCases.map(Need.holder)
+        test.needs = many(3) { needs[$0.below(needs.count)] }
+        test.vm = flip() ? .default : .softwareProtected
+        for index in 0...below(3) {
+            let name = index == 0 ? Name.ram : fresh()
+            test.memory.append(
+                Memory(name: name, pages: 1 + UInt64(below(99)), initial: state(), isUnbound: flip()))
+            files.append(name)
+            views.append(name)
+        }
+        for _ in 0...below(12) {
+            if below(8) == 0 {
+                var results: [Name] = []
+                let steps = (0...below(3)).map { _ in
+                    var step = self.step()
+                    if flip() {
+                        results.append(fresh())
+                        step.expectation = .named(results[results.count - 1])
+                    }
+                    return step
+                }
+                let clauses =
+                    results.isEmpty
+                    ? []
+                    : many(3) { maker in
+                        Clause(
+                            Clause.Kind.allCases[maker.below(3)],
+                            (0...maker.below(2)).map { _ in
+                                Clause.Condition(
+                                    result: results[maker.below(results.count)], outcome: maker.anyOutcome())
+                            })
+                    }
+                test.body.append(.parallel(Parallel(steps: steps, clauses: clauses)))
+            } else {
+                test.body.append(.step(step()))
+            }
+        }
+        return test
+    }
+
+    // MARK: parts
+
+    private mutating func below(_ bound: Int) -> Int { generator.below(bound) }
+    private mutating func flip() -> Bool { generator.below(2) == 0 }
+    private mutating func state() -> PageState { flip() ? .shared : .private }
+
+    private mutating func many<T>(_ most: Int, _ make: (inout TestMaker) -> T) -> [T] {
+        (0..<below(most + 1)).map { _ in make(&self) }
+    }
+
+    private mutating func fresh() -> Name {
+        names += 1
+        return Name("n_\(names)") ?? .ram
+    }
+
+    /// Small, near a page, near 2^64, or anything.
+    private mutating func word() -> UInt64 {
+        switch below(5) {
+        case 0: UInt64(below(20))
+        case 1: UInt64(below(20)) * pageSize
+        case 2: UInt64(below(20)) * pageSize + 1
+        case 3: UInt64.max - UInt64(below(9000))
+        default: generator.next()
+        }
+    }
+
+    private mutating func extent(of names: [Name]) -> Extent {
+        let name = names[below(names.count)]
+        if flip() {
+            let first = UInt32(below(50))
+            return Extent(name, pages: first...(first + UInt32(below(5))))
+        }
+        return Extent(name, offset: word(), size: word())
+    }
+
+    private mutating func touched() -> Extent {
+        Extent(views[below(views.count)], offset: UInt64(below(100_000)), size: 1 + UInt64(below(50_000)))
+    }
+
+    private mutating func place() -> Place { Place(views[below(views.count)], offset: word()) }
+
+    private mutating func anyOutcome() -> StepOutcome {
+        switch below(8) {
+        case 0: .ok
+        case 1: .errno(1 + Int32(below(200)))
+        case 2: .errno(11, at: word())
+        case 3: .value(UInt8(below(256)))
+        case 4: .sigbus(at: flip() ? nil : word())
+        case 5: .differs(at: word())
+        case 6: .fault(state())
+        default: .mmio
+        }
+    }
+
+    private mutating func vm() -> VMType? { flip() ? nil : flip() ? .default : .softwareProtected }
+
+    private mutating func step() -> Step {
+        let actor = Role.host(below(3))
+        let sometimes = flip()
+        func expecting(_ outcomes: [StepOutcome]) -> Expectation { sometimes ? .anyOf(outcomes) : .unsaid }
+        let refusal = StepOutcome.errno(22)
+        switch below(17) {
+        case 0: return Step(actor, .read(place()), expecting([.value(UInt8(below(256))), .sigbus()]))
+        case 1: return Step(actor, .write(place(), UInt8(below(256))), expecting([.ok]))
+        case 2:
+            return Step(actor, .fill(touched(), UInt8(below(256))), expecting([.sigbus(at: word()), .ok]))
+        case 3: return Step(actor, .check(touched(), UInt8(below(256))), expecting([.differs(at: word())]))
+        case 4, 5:
+            var conversion = Conversion(
+                extent(of: files), attributes: flip() ? Attributes.word(state()) : word())
+            if flip() { conversion.contents = ContentPolicy.allCases[below(3)] }
+            if below(4) == 0 { conversion.flags = word() }
+            conversion.reserved = many(2) { Conversion.Word(index: $0.below(11), value: $0.word()) }
+            if below(4) == 0 { conversion.errorOffset = word() }
+            conversion.structure = Conversion.Structure.allCases[below(3)]
+            return Step(actor, .convert(conversion), expecting([.errno(11, at: word()), .ok, refusal]))
+        case 6:
+            var part = extent(of: files)
+            part.size = min(part.size, 1 << 40)
+            let view = fresh()
+            views.append(view)
+            return Step(actor, .map(part, view: view), expecting([refusal]))
+        case 7 where views.count > 1: return Step(actor, .unmap(views.removeLast()), expecting([.ok]))
+        case 8: return Step(actor, .advise(touched(), Advice.allCases[below(5)]), expecting([refusal]))
+        case 9: return Step(actor, .allocate(extent(of: files)), expecting([refusal, .errno(27)]))
+        case 10: return Step(actor, .punch(extent(of: files)), expecting([refusal]))
+        case 11:
+            holds.append(fresh())
+            return Step(
+                actor, .hold(touched(), by: HoldKind.allCases[below(4)], hold: holds[holds.count - 1]),
+                expecting([.errno(14)]))
+        case 12 where !holds.isEmpty: return Step(actor, .release(holds.removeLast()), expecting([.ok]))
+        case 13:
+            let file = NewFile(fresh(), size: word(), flags: word(), vm: vm())
+            files.append(file.name)
+            return Step(actor, .create(file), expecting([refusal]))
+        case 14:
+            var binding = Binding(slot: UInt32(below(9)), to: extent(of: files), gpa: word(), vm: vm())
+            binding.extent.size = max(1, binding.extent.size)
+            if flip() { binding.flags = UInt32(below(64)) }
+            if flip() { binding.address = place() }
+            return Step(actor, .bind(binding), expecting([refusal, .errno(17)]))
+        case 15:
+            return Step(
+                .vcpu(below(4)), .hypercall(extent(of: [.ram]), attributes: word()), expecting([refusal]))
+        case 16 where children.count < 4:
+            children.append(children.count)
+            return Step(actor, .fork(child: children.count - 1), expecting([.ok]))
+        default: return Step(actor, .unbind(slot: UInt32(below(9)), on: vm()), expecting([refusal]))
+        }
+    }
+}
+
+/// Steele, Lea and Flood's SplitMix64.
+struct Generator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+
+    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
+}

@@ -1,0 +1,189 @@
+import MiniVMM
+import Testing
+
+@testable import Litmus
+
+@Suite("The litmus language", .timeLimit(.minutes(5)))
+struct LanguageTests {
+    static let example = """
+        test    "one page in use fails the whole request"   # and all is as before
+        hazard  A6 A10
+        needs   references
+        needs   holder io_uring
+        memory  4 pages shared
+        memory  other 2 pages private unbound
+
+        host    fill 0..3 0x41
+        host    hold 2 by io_uring as h
+        host    convert 0..3 private preserve   => EAGAIN at 2
+        host1   read @0x10                      => 65 or SIGBUS
+        host    release h
+        host    convert @4096+1 attributes 0x10 flags 1 reserved 3 = 7 error_offset 9 struct readonly => EINVAL
+        host    create f 3 pages mmap flags 0x10 on default => EINVAL
+        host    bind slot 7 to other:0..1 at 16 address other:1 => ok
+        parallel
+        host    convert 0 private               => a
+        host1   punch 0                         => b
+        allowed a = ok, b = ok
+        end
+        """
+
+    @Test func theTextSaysWhatTheValueSays() throws {
+        let test = try Source(parsing: Self.example).test
+        #expect(test.name == "one page in use fails the whole request")
+        #expect(test.hazards == [Hazard(number: 6), Hazard(number: 10)])
+        #expect(test.needs == [.references, .holder(.ioUring)])
+        #expect(
+            test.memory == [
+                Memory(pages: 4, initial: .shared),
+                Memory(name: try #require(Name("other")), pages: 2, initial: .private, isUnbound: true),
+            ])
+        let steps = test.steps
+        #expect(steps[0] == Step(.host(0), .fill(Extent(pages: 0...3), 0x41)))
+        #expect(
+            steps[2]
+                == Step(
+                    .host(0), .convert(Conversion(Extent(pages: 0...3), to: .private, contents: .preserve)),
+                    .anyOf([.errno(11, at: 0x2000)])))
+        #expect(steps[3] == Step(.host(1), .read(Place(offset: 16)), .anyOf([.value(65), .sigbus()])))
+        guard case .convert(let raw) = steps[5].action else {
+            Issue.record("no conversion")
+            return
+        }
+        #expect(
+            raw.attributes == 0x10 && raw.flags == 1 && raw.errorOffset == 9 && raw.structure == .readOnly)
+        #expect(raw.reserved == [Conversion.Word(index: 3, value: 7)])
+        #expect(steps.count == 10)
+        #expect(try Source(parsing: test.text).test == test)
+    }
+
+    @Test(arguments: [
+        ("", "1:1: an empty text"),
+        ("host read 0", "1:1: a test begins with"),
+        ("test x", "1:6: expected what the test shows, in quotes, found `x`"),
+        ("test \"x", "1:6: the text that begins here has no closing quote"),
+        ("test \"x\\\"", "1:8: a text has printable ASCII"),
+        ("test \"x\"\nmemory 0 pages shared\nhost read 0", "1:1: a memory has 1 to 268435456 pages, not 0"),
+        ("test \"x\"\nmemory 4 page shared", "2:10: expected `pages`, found `page`"),
+        ("test \"x\"\nmemory 4 pages common", "2:16: expected one of `shared`, `private`, found `common`"),
+        ("test \"x\"\nmemory 1 pages shared", "1:1: a test has a step"),
+        ("test \"x\"\nmemory 1 pages shared\nhost jump 0", "3:6: expected an action: `read`"),
+        ("test \"x\"\nmemory 1 pages shared\nhost read 0x => 1", "3:11: `0x` is no number"),
+        ("test \"x\"\nmemory 1 pages shared\nhost read 0 => 256", "3:16: 256 is too large: expected a byte"),
+        (
+            "test \"x\"\nmemory 1 pages shared\n host read 0 => EFAULT",
+            "3:2: an access that gets no page is `SIGBUS`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost fill 3..1 0",
+            "3:14: the last page, 1, is before the first, 3"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 0 0",
+            "3:13: expected the end of the line, found the number 0"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost release h", "3:1: there is no hold `h`"),
+        ("test \"x\"\nmemory 1 pages shared\nhost convert 0 private => EWHAT", "3:27: `EWHAT` is no outcome"),
+        ("test \"x\"\nmemory 1 pages shared\nhost99 read 0", "3:1: `host99` is no actor"),
+        ("test \"x\"\nmemory 1 pages shared\nvcpu read 0", "3:1: `vcpu` is no actor"),
+        ("test \"x\"\nmemory 1 pages shared\nhost read 0 => a", "3:1: `a` is no outcome; results have names"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0",
+            "3:1: the parallel block that begins here"
+        ),
+        ("test \"x\"\nend", "2:1: `end` without `parallel`"),
+        ("test \"x\"\ntest \"y\"", "2:1: a second `test`"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 0\nvm default",
+            "4:1: `vm` belongs before the first step"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost read \u{7}", "3:11: the byte 0x7 means nothing here"),
+        ("test \"x\"\nmemory 1 pages shared\nhost fill 0..99999 1", "3:1: one step touches at most 64 MiB"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 18446744073709551616",
+            "3:11: `18446744073709551616` is no"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 4503599627370496",
+            "3:11: 4503599627370496 is too large"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost hypercall 0 private", "3:1: a hypercall is made by a vCPU"),
+    ])
+    func errorsNameThePlace(_ text: String, _ message: String) {
+        let error = #expect(throws: SyntaxError.self) { _ = try Source(parsing: text) }
+        #expect(error?.description.hasPrefix(message) == true, "\(error?.description ?? "none")")
+    }
+
+    @Test func textsAndLinesHaveALargestSize() {
+        let line = [UInt8](repeating: 0x20, count: Lexer.longestLine + 1)
+        #expect(throws: SyntaxError.self) { _ = try Source(parsing: line) }
+        let text = [UInt8](repeating: 0x0a, count: Source.largestText + 1)
+        #expect(throws: SyntaxError.self) { _ = try Source(parsing: text) }
+        let steps = "test \"x\"\nmemory 1 pages shared\n" + String(repeating: "host read 0\n", count: 10_001)
+        #expect(throws: SyntaxError.self) { _ = try Source(parsing: steps) }
+    }
+
+    @Test func printingAndParsingUndoEachOther() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        print("litmus round trips, seed \(seed)")
+        var maker = TestMaker(seed: seed)
+        for number in 0..<3000 {
+            let test = maker.next()
+            #expect(test.firstProblem() == nil, "seed \(seed), test \(number)")
+            let text = test.text
+            do {
+                let read = try Source(parsing: text)
+                guard read.test == test, read.test.text == text, read.places.count == test.steps.count else {
+                    Issue.record("seed \(seed), test \(number) comes back different:\n\(text)")
+                    return
+                }
+            } catch {
+                Issue.record("seed \(seed), test \(number): \(error)\n\(text)")
+                return
+            }
+        }
+    }
+
+    /// Whatever is read is either refused with a place inside the text, or a test whose written form reads back.
+    @Test func nothingThatIsReadBreaksTheReader() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        print("litmus fuzz, seed \(seed)")
+        var generator = Generator(seed: seed)
+        var maker = TestMaker(seed: seed)
+        let words = [
+            "host ", "=> ", "..", "@", "+", "\n", "\"", "0x", "18446744073709551615", "end\n", ":", "=",
+        ]
+        let texts = (0..<200).map { _ in Array(maker.next().text.utf8.prefix(160)) }
+        var accepted = 0
+        for number in 0..<100_000 {
+            var bytes: [UInt8]
+            if number % 10 == 0 {
+                bytes = (0..<generator.below(30)).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
+            } else {
+                bytes = texts[generator.below(texts.count)]
+                for _ in 0...generator.below(3) where !bytes.isEmpty {
+                    let place = generator.below(bytes.count)
+                    switch generator.below(4) {
+                    case 0: bytes[place] = UInt8(truncatingIfNeeded: generator.next())
+                    case 1: bytes.remove(at: place)
+                    case 2: bytes.insert(contentsOf: words[generator.below(words.count)].utf8, at: place)
+                    default: bytes[place] = bytes[generator.below(bytes.count)]
+                    }
+                }
+            }
+            do {
+                let test = try Source(parsing: bytes).test
+                accepted += 1
+                let again = try Source(parsing: test.text).test
+                if again != test { Issue.record("seed \(seed), input \(number):\n\(test.text)") }
+            } catch {
+                if error.line < 1 || error.column < 1 || error.line > bytes.count + 1
+                    || error.column > bytes.count + 1
+                {
+                    Issue.record("seed \(seed), input \(number): \(error)")
+                }
+            }
+        }
+        #expect(accepted > 1000, "too few of the texts make sense for this to say anything")
+    }
+}
