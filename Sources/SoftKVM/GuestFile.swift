@@ -19,6 +19,7 @@ import SystemPackage
     /// All of the backing. The model reads and writes pages here, and the engine runs on them.
     private let memory: OwnedMapping
 
+    let initialState: PageState
     /// Private or shared, by byte offset.
     var attributes: AttributeMap
     /// Pages that exist (`private` stands for yes).
@@ -45,7 +46,8 @@ import SystemPackage
         backing = OwnedDescriptor(owning: Int32(number))
         guard ftruncate(backing.rawValue, Int(size)) == 0 else { throw Errno(rawValue: errno) }
         memory = try OwnedMapping(backing, length: size, reserve: false)
-        attributes = AttributeMap(size: size, initial: flags.contains(.initShared) ? .shared : .private)
+        initialState = flags.contains(model.faults.initSharedFlag) ? .shared : .private
+        attributes = AttributeMap(size: size, initial: initialState)
         allocated = AttributeMap(size: size, initial: .shared)
         hostMapped = AttributeMap(size: size, initial: .shared)
     }
@@ -65,13 +67,13 @@ import SystemPackage
     /// How many of `count` bytes at `offset` the host can touch; touching faults the pages in.
     ///
     /// - Throws: `EFAULT` if the first page is private or past the end.
-    func faultInForHost(_ offset: UInt64, _ count: UInt64) throws(Errno) -> UInt64 {
+    func faultInForHost(_ offset: UInt64, _ count: UInt64, evenPrivate: Bool) throws(Errno) -> UInt64 {
         guard offset < size, let pages = PageRange.covering(start: offset, size: min(count, size - offset))
         else {
             throw .badAddress
         }
         var shared = pages
-        if attributes.uniformState(of: pages) != .shared {
+        if !evenPrivate, attributes.uniformState(of: pages) != .shared {
             guard let run = attributes.run(containing: pages.start), run.state == .shared,
                 let readable = run.range.intersection(pages)
             else { throw .badAddress }
@@ -92,13 +94,18 @@ import SystemPackage
             throw .invalidArgument
         }
         guard offset + length <= UInt64(Int64.max) else { throw .fileTooLarge }
-        guard let range = PageRange(start: offset, size: length) else { throw .invalidArgument }
+        let rounding = plants(.unalignedPunchAccepted) ? ~(pageSize - 1) : .max
+        guard let range = PageRange(start: offset & rounding, size: length & rounding) else {
+            throw .invalidArgument
+        }
         guard punchHole else {
             guard range.end <= size else { throw .invalidArgument }
             return noteAllocated(range)
         }
         guard let range = range.intersection(PageRange(start: 0, size: size) ?? range) else { return }
-        detachHolds(in: range)
+        if !plants(.punchKeepsHolders) { detachHolds(in: range) }
+        if plants(.punchChangesState) { attributes.set(range, to: .shared) }
+        if plants(.punchKeepsContents) { return }
         let result = ckvm_fallocate(backing.rawValue, true, Int64(range.start), Int64(range.size))
         guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
         zapGuest(range)
@@ -113,6 +120,7 @@ import SystemPackage
     }
 
     func dropHold(_ reference: SoftPageHold.Reference, page: UInt64) {
+        if plants(.releaseForgotten) { return }
         holds[page]?.removeAll { $0 === reference }
         if holds[page]?.isEmpty == true { holds[page] = nil }
     }
@@ -121,6 +129,17 @@ import SystemPackage
         if holds.isEmpty { return nil }
         if range.pageCount == 1 { return holds[range.start] == nil ? nil : range.start }
         return holds.keys.lazy.filter { range.contains($0) }.min()
+    }
+
+    /// For a planted fault.
+    func highestPageInUse(in range: PageRange) -> UInt64? {
+        holds.keys.lazy.filter { range.contains($0) }.max()
+    }
+
+    /// vCPUs that were about to map the page have done so.
+    func endFault(on page: UInt64) {
+        holds[page]?.removeAll(where: \.isFault)
+        if holds[page]?.isEmpty == true { holds[page] = nil }
     }
 
     /// A punched page leaves the file; whoever holds it keeps the old one (hazard A11).
@@ -181,19 +200,41 @@ import SystemPackage
         }
     }
 
-    /// Where contents are not preserved, a page that changes state comes out with other bytes: from the seed where
-    /// nothing is promised, zeros where they stay behind. Pages that do not exist have none to lose.
-    func spoilContents(of range: PageRange, changingTo state: PageState) {
-        let promise = model.configuration.contentPromise
-        let fate = state == .private ? promise.toPrivate : promise.toShared
-        guard fate != .preserved else { return }
-        for (changing, old) in attributes.runs(in: range) where old != state {
-            for (part, exists) in allocated.runs(in: changing) where exists == .private {
-                let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
-                for index in 0..<Int(part.size / 8) {
-                    unsafe words[index] = fate == .lost ? 0 : model.generator.next()
-                }
-            }
+    /// What a conversion does to contents. Where they are not preserved, a page that changes state comes out with other
+    /// bytes: from the seed where nothing is promised, zeros where they stay behind. Where the call says it, that holds
+    /// for all pages of its range. Pages that do not exist have none to lose.
+    func settleContents(of range: PageRange, changingTo state: PageState, _ mode: ContentMode) {
+        switch state == .private ? model.contentFate.toPrivate : model.contentFate.toShared {
+        case .preserved: return
+        case .undefined: overwriteChanging(range, to: state) { model.generator.next() }
+        case .lost: overwriteChanging(range, to: state) { 0 }
+        case .byFlag where mode == .preserve: return
+        case .byFlag where mode == .zero: overwrite(range) { 0 }
+        case .byFlag: overwrite(range) { model.generator.next() }
         }
+    }
+
+    private func overwriteChanging(_ range: PageRange, to state: PageState, with word: () -> UInt64) {
+        for (changing, old) in attributes.runs(in: range) where old != state {
+            overwrite(changing, with: word)
+        }
+    }
+
+    /// Overwrites the pages of the range that exist.
+    func overwrite(_ range: PageRange, with word: () -> UInt64) {
+        for (part, exists) in allocated.runs(in: range) where exists == .private {
+            let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
+            for index in 0..<Int(part.size / 8) { unsafe words[index] = word() }
+            noteHostWrite(part)
+        }
+    }
+}
+
+extension PlantedFaults {
+    /// The flag without which a file starts private.
+    fileprivate var initSharedFlag: GuestMemfdFlags {
+        // No file has the unknown flag, and every one has none at all.
+        contains(.initSharedIgnored)
+            ? GuestMemfdFlags(rawValue: 1 << 63) : contains(.startsShared) ? [] : .initShared
     }
 }

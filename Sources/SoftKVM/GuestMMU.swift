@@ -55,7 +55,9 @@ extension SoftVM {
         let page = gpa & ~(pageSize - 1)
         let inFile = slot.fileOffset + (page - slot.range.start)
         func fault() -> Target {
-            let flags = wants == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
+            let isPrivate = (wants == .private) != model.faults.contains(.faultFlagWrong)
+            let flags = isPrivate ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
+            let page = model.faults.contains(.faultNamesNextPage) ? page + pageSize : page
             return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags))
         }
         if slot.isGuestMemfd, slot.file.isClosed { return fault() }
@@ -63,7 +65,8 @@ extension SoftVM {
         let needs: PageState? = slot.isGuestMemfd ? wants : .shared
         let isWrongDoor = !slot.isGuestMemfd && wants == .private
         guard let needs else { return .memory(slot, run: slot.range) }
-        guard !isWrongDoor, let (run, state) = slot.file.attributes.run(containing: inFile), state == needs
+        guard !isWrongDoor, let (run, state) = slot.file.attributes.run(containing: inFile),
+            state == needs || model.faults.contains(.mismatchIgnored)
         else { return fault() }
         let visible = slot.fileRange?.intersection(run)?.offset(from: slot.fileOffset)
         guard let gpas = visible?.advanced(by: slot.range.start) else { return .mmio }

@@ -39,13 +39,17 @@ final class Memslot: @unchecked Sendable {
     var fileRange: PageRange? { PageRange(start: fileOffset, size: range.size) }
 
     /// The guest touched the page at this offset: it is in the tables now, and it exists.
-    func noteMapped(_ offset: UInt64) {
+    ///
+    /// - Returns: whether it was not before.
+    @discardableResult
+    func noteMapped(_ offset: UInt64) -> Bool {
         let page = offset & ~(pageSize - 1)
         guard mapped.state(at: page) == .shared, let pages = PageRange(start: page, size: pageSize) else {
-            return
+            return false
         }
         mapped.set(pages, to: .private)
         if let inFile = pages.advanced(by: fileOffset) { file.noteAllocated(inFile) }
+        return true
     }
 
     /// Takes a part of the slot, by offset, out of the tables of all vCPUs.
@@ -118,7 +122,10 @@ struct Memslots {
     }
 
     private mutating func delete(_ slot: Memslot) {
-        slot.zapAll()
+        if !slot.file.plants(.deletedSlotStaysMapped) { slot.zapAll() }
+        if slot.file.plants(.attributesLostWithSlot), let pages = slot.fileRange {
+            slot.file.attributes.set(pages, to: slot.file.initialState)
+        }
         slot.file.unbind(slot)
         ascending.removeAll { $0 === slot }
     }
@@ -141,10 +148,10 @@ struct Memslots {
         guard let file = vm.model.file(Int32(bitPattern: region.guest_memfd)), !file.isClosed else {
             throw .badFileDescriptor
         }
-        guard file.owner == vm.number,
+        guard file.owner == vm.number || file.plants(.foreignFileBound),
             let inFile = PageRange(start: region.guest_memfd_offset, size: range.size),
             inFile.end <= file.size,
-            !file.isBound(inFile)
+            !file.isBound(inFile) || file.plants(.pageBoundTwice)
         else { throw .invalidArgument }
         return Memslot(vm, region: region, range: range, file: file, fileOffset: inFile.start)
     }

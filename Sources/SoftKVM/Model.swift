@@ -9,6 +9,11 @@ import SystemPackage
 /// than it is waited for.
 final class Model: @unchecked Sendable {
     let configuration: SoftKVM.Configuration
+    let abi: ABIProfile
+    let faults: PlantedFaults
+    /// What the kernel says that conversions do to contents, and what they do.
+    let contentPromise: ContentPromise
+    let contentFate: ContentPromise
     private let lock = Lock()
     /// Nanoseconds since the model was made. Guarded by the lock.
     var clock: UInt64 = 0
@@ -28,6 +33,10 @@ final class Model: @unchecked Sendable {
 
     init(_ configuration: SoftKVM.Configuration) {
         self.configuration = configuration
+        abi = configuration.abi
+        faults = PlantedFaults(configuration.plantedFaults)
+        contentPromise = configuration.contentPromise ?? abi.contentPromise
+        contentFate = faults.contents(contentPromise)
         generator = SplitMix64(seed: configuration.seed)
     }
 

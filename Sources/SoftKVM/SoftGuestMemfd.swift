@@ -4,7 +4,7 @@ public import MiniVMM
 public import SystemPackage
 
 /// A guest_memfd of ``SoftKVM``.
-public final class SoftGuestMemfd: KVMGuestMemfd {
+public final class SoftGuestMemfd: FirstPostedGuestMemfd {
     let file: GuestFile
 
     init(_ file: GuestFile) {
@@ -21,9 +21,24 @@ public final class SoftGuestMemfd: KVMGuestMemfd {
         try file.model.call { () throws(Errno) in try file.convert(&request) }
     }
 
+    /// The call of ``ABIProfile/rfcV1``; `ENOTTY` in the others.
+    public func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno) {
+        var wide = ckvm_memory_attributes2()
+        wide.offset = request.offset
+        wide.size = request.size
+        wide.attributes = request.attributes
+        wide.flags = request.flags
+        wide.error_offset = request.error_offset
+        (wide.reserved.0, wide.reserved.1, wide.reserved.2) = request.reserved
+        defer { request.error_offset = wide.error_offset }
+        try file.model.call { () throws(Errno) in try file.convert(&wide, isFirstCall: true) }
+    }
+
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
         try file.model.call { () throws(Errno) in
-            guard file.flags.contains(.mmap) else { throw .operationNotSupportedByDevice }
+            guard file.flags.contains(.mmap) || file.plants(.mmapNeedsNoFlag) else {
+                throw .operationNotSupportedByDevice
+            }
             let (padded, wraps) = length.addingReportingOverflow(pageSize - 1)
             guard !wraps, padded >= pageSize, offset % pageSize == 0, offset <= UInt64(Int64.max) else {
                 throw .invalidArgument
@@ -85,7 +100,7 @@ public final class SoftHostMapping: HostMapping {
 
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         try file.model.call { () throws(Errno) in
-            let count = try touch(offset, buffer.count)
+            let count = try touch(offset, buffer.count, unless: .hostReadsPrivate)
             guard count > 0, let base = buffer.baseAddress else { return 0 }
             unsafe base.copyMemory(from: file.bytes(at: fileOffset + offset), byteCount: count)
             return count
@@ -94,7 +109,7 @@ public final class SoftHostMapping: HostMapping {
 
     public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
         try file.model.call { () throws(Errno) in
-            let count = try touch(offset, buffer.count)
+            let count = try touch(offset, buffer.count, unless: .hostWritesPrivate)
             guard count > 0, let base = buffer.baseAddress else { return 0 }
             unsafe file.bytes(at: fileOffset + offset).copyMemory(from: base, byteCount: count)
             if let pages = PageRange.covering(start: fileOffset + offset, size: UInt64(count)) {
@@ -121,10 +136,13 @@ public final class SoftHostMapping: HostMapping {
     }
 
     /// How many bytes the host gets, the pages faulted in.
-    private func touch(_ offset: UInt64, _ count: Int) throws(Errno) -> Int {
+    private func touch(_ offset: UInt64, _ count: Int, unless fault: PlantedFault? = nil) throws(Errno) -> Int
+    {
         guard offset <= length, UInt64(count) <= length - offset else { throw .badAddress }
         guard count > 0 else { return 0 }
-        return Int(try file.faultInForHost(fileOffset + offset, UInt64(count)))
+        return Int(
+            try file.faultInForHost(
+                fileOffset + offset, UInt64(count), evenPrivate: fault.map { file.plants($0) } ?? false))
     }
 }
 
@@ -137,6 +155,10 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
     final class Reference {
         /// The page's bytes, once it was punched out of the file.
         var detached: [UInt8]?
+        /// A vCPU's, between finding the page and mapping it (``ABIProfile``, hazard H2).
+        let isFault: Bool
+
+        init(isFault: Bool = false) { self.isFault = isFault }
     }
 
     private let file: GuestFile

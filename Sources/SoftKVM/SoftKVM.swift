@@ -3,7 +3,7 @@ public import MiniVMM
 import Synchronization
 public import SystemPackage
 
-/// KVM in user space: the in-place interface of Linux 7.4 as an executable model.
+/// KVM in user space: the in-place interface of Linux 7.4, or of an earlier version, as an executable model.
 ///
 /// Everything but `KVM_RUN` needs no library at all; vCPUs run on the Unicorn engine where it is installed. The
 /// same calls in the same order with the same configuration give the same answers, exits and clock, byte for
@@ -23,10 +23,14 @@ public final class SoftKVM: KVMInterface {
         /// Instructions after which ``KVMVCPU/run()`` ends with `EINTR`; an element of a repeated string
         /// instruction is one.
         public var timeSlice: Int
-        /// What a conversion does to contents. ``ContentPromise/preserved`` is Linux 7.4 with a
-        /// software-protected VM. A conversion that changes a page overwrites it with bytes from the seed where it says
-        /// undefined, so that nobody depends on luck, and with zeros where it says lost.
-        public var contentPromise: ContentPromise
+        /// The version of the interface.
+        public var abi: ABIProfile
+        /// What a conversion does to contents; nil is what ``abi`` says. A conversion that changes a page overwrites it
+        /// with bytes from the seed where it says undefined, so that nobody depends on luck, and with zeros where it says
+        /// lost.
+        public var contentPromise: ContentPromise?
+        /// Rules of the interface that are broken on purpose. ``SoftKVM/identity`` names them.
+        public var plantedFaults: Set<PlantedFault>
         /// `kvm.gmem_in_place_conversion`; false is a kernel without the series.
         public var inPlaceConversion: Bool
         /// Runs of equal state that one file's attributes may have before a conversion that needs more is
@@ -36,13 +40,16 @@ public final class SoftKVM: KVMInterface {
         public var engineLibraries: [String]
 
         public init(
-            seed: UInt64 = 0, timeSlice: Int = 100_000, contentPromise: ContentPromise = .preserved,
+            seed: UInt64 = 0, timeSlice: Int = 100_000, abi: ABIProfile = .linux74,
+            contentPromise: ContentPromise? = nil, plantedFaults: Set<PlantedFault> = [],
             inPlaceConversion: Bool = true, maximumAttributeRuns: Int = .max,
             engineLibraries: [String] = ["libunicorn.so.2", "libunicorn.so"]
         ) {
             self.seed = seed
             self.timeSlice = max(1, timeSlice)
+            self.abi = abi
             self.contentPromise = contentPromise
+            self.plantedFaults = plantedFaults
             self.inPlaceConversion = inPlaceConversion
             self.maximumAttributeRuns = maximumAttributeRuns
             self.engineLibraries = engineLibraries
@@ -68,13 +75,15 @@ public final class SoftKVM: KVMInterface {
         library = EngineLibrary.open(configuration.engineLibraries)
         if let library {
             engineStatus = .available(version: library.version)
-            identity = KernelIdentity(name: "SoftKVM", host: "Unicorn \(library.version)")
+            identity = KernelIdentity(
+                name: "SoftKVM", host: "Unicorn \(library.version)" + configuration.peculiarities)
         } else {
             let names = configuration.engineLibraries.joined(separator: ", ")
             engineStatus = .missing(
                 message: "SoftKVM has no CPU: the Unicorn engine (\(names)) is not installed: "
                     + "apt-get install libunicorn2")
-            identity = KernelIdentity(name: "SoftKVM", host: "no CPU: libunicorn2 is not installed")
+            identity = KernelIdentity(
+                name: "SoftKVM", host: "no CPU: libunicorn2 is not installed" + configuration.peculiarities)
         }
     }
 
@@ -110,6 +119,15 @@ public final class SoftKVM: KVMInterface {
             let (later, overflow) = model.clock.addingReportingOverflow(nanoseconds)
             model.clock = overflow ? .max : later
         }
+    }
+}
+
+extension SoftKVM.Configuration {
+    /// What the identity has to say: nothing simulated is shown as another thing than it is.
+    fileprivate var peculiarities: String {
+        let faults = plantedFaults.map(\.name).sorted().joined(separator: ", ")
+        return (abi == .linux74 ? "" : ", ABI \(abi.name)")
+            + (faults.isEmpty ? "" : ", FAULTS PLANTED: \(faults)")
     }
 }
 

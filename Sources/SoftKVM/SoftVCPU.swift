@@ -31,6 +31,11 @@ public import SystemPackage
     /// What the next run has to complete.
     var pending: Pending?
 
+    /// The page of a file that this vCPU brought into the tables last, in this run.
+    private var broughtIn: (file: GuestFile, page: UInt64)?
+    /// The reference that it holds on one.
+    private var fault: (file: GuestFile, page: UInt64, SoftPageHold.Reference)?
+
     /// An exit that waits for its completion, and the RIP that it belongs to.
     enum Pending {
         case port(PortAccess)
@@ -75,11 +80,30 @@ public import SystemPackage
     public func run() throws(Errno) {
         runPage.exitReason = CKVM_EXIT_UNKNOWN
         try vm.model.call { () throws(Errno) in
+            endFault()
             switch try runToEnd() {
             case .exit, .goOn: return
+            case .fail(.interrupted):
+                beginFault()
+                throw .interrupted
             case .fail(let errno): throw errno
             }
         }
+    }
+
+    /// The time slice is over in the midst of a fault: the page has a reference more (``ABIProfile``, hazard H2).
+    private func beginFault() {
+        guard vm.model.abi.faultsHoldReferences, let (file, page) = broughtIn else { return }
+        let reference = SoftPageHold.Reference(isFault: true)
+        file.addHold(reference, page: page)
+        fault = (file, page, reference)
+    }
+
+    private func endFault() {
+        broughtIn = nil
+        guard let (file, page, reference) = fault else { return }
+        file.dropHold(reference, page: page)
+        fault = nil
     }
 
     private func openEngine() throws(Errno) -> Engine {
@@ -155,7 +179,9 @@ public import SystemPackage
 
     func takeTouches(_ engine: Engine) {
         engine.takeTouches { slot, offset, isWrite in
-            slot.noteMapped(offset)
+            if slot.noteMapped(offset) {
+                broughtIn = (slot.file, slot.fileOffset + (offset & ~(pageSize - 1)))
+            }
             // Another vCPU, or this one through another address, may have code from that page.
             if isWrite, let written = PageRange(start: offset, size: pageSize) { slot.codeChanged(written) }
         }
@@ -180,7 +206,7 @@ public import SystemPackage
     func memoryFault(_ fault: MemoryFault) -> Step {
         runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
         runPage.memoryFault = ckvm_run_memory_fault(flags: fault.flags, gpa: fault.gpa, size: fault.size)
-        return .fail(.badAddress)
+        return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(.badAddress)
     }
 
     /// The guest state is none that this CPU can enter: it knows 64-bit mode only.

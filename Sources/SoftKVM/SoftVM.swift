@@ -36,7 +36,7 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
     }
 
     public var contentPromise: ContentPromise {
-        type == .softwareProtected ? model.configuration.contentPromise : .undefined
+        type == .softwareProtected ? model.contentPromise : .undefined
     }
 
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
@@ -44,7 +44,9 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
     }
 
     static func answer(_ capability: Capability, type: VMType, configuration: SoftKVM.Configuration) -> Int {
-        let converts = type == .softwareProtected && configuration.inPlaceConversion
+        let converts =
+            type == .softwareProtected && configuration.inPlaceConversion
+            && !configuration.plantedFaults.contains(.capabilityHidden)
         return switch capability {
         case .memslots: Int(Memslots.limit)
         case .maxVCPUs: maximumVCPUs
@@ -77,6 +79,7 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
     public func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
         guard size > 0, size <= UInt64(Int64.max), size % pageSize == 0,
             flags.isSubset(of: Self.allowedFlags(type, model.configuration))
+                || model.faults.contains(.unknownFileFlagsAccepted)
         else { throw .invalidArgument }
         return try model.call { () throws(Errno) in
             let file = try GuestFile(

@@ -219,17 +219,14 @@ struct Demo: ParsableCommand {
         guard outcome.exitStatus == 0 else { return outcome }
         let terminal = Terminal.output
         terminal.paragraph(
-            "The same guest on a software kernel that was told to promise nothing about contents, as the second posted "
-                + "version of the interface did: what cannot be preserved is refused.", indent: 3)
-        var configuration = SoftKVM.Configuration()
-        configuration.contentPromise = .undefined
-        configuration.seed = kernel.seed
-        let soft = SoftKVM(configuration)
+            "The same guest on a software kernel that is the second posted version of the interface, which promised "
+                + "nothing about contents: what cannot be preserved is refused.", indent: 3)
+        let soft = SoftKVM(SoftKVM.Configuration(seed: kernel.seed, abi: .rfcV2))
         if case .missing(let message) = soft.engineStatus {
             terminal.paragraph("Not shown: \(message).", indent: 3)
             return outcome
         }
-        let chosen = ChosenKernel(kernel: soft, name: .soft, reason: "told to promise nothing about contents")
+        let chosen = ChosenKernel(kernel: soft, name: .soft, reason: "promises nothing about contents")
         say(chosen)
         return play(payload, chosen, Narrator(terminal, limit: 4))
     }

@@ -29,7 +29,8 @@ struct KernelNeeds {
     var doors = Doors.one
     /// Conversions must be able to preserve contents.
     var preservation = false
-    var seed: UInt64 = 0
+    /// What the software kernel is to be.
+    var soft = SoftKVM.Configuration()
 }
 
 extension KernelName {
@@ -115,9 +116,7 @@ extension KernelName {
     }
 
     private static func soft(_ needs: KernelNeeds) throws(KernelError) -> SoftKVM {
-        var configuration = SoftKVM.Configuration()
-        configuration.seed = needs.seed
-        let kernel = SoftKVM(configuration)
+        let kernel = SoftKVM(needs.soft)
         if case .missing(let message) = kernel.engineStatus { throw KernelError(description: message) }
         return kernel
     }

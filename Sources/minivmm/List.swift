@@ -1,16 +1,47 @@
 import ArgumentParser
 import GuestPayloads
 import MiniVMM
+import SoftKVM
 
 struct List: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Names the payloads of the catalogue.")
+    static let configuration = CommandConfiguration(
+        abstract: "Names the payloads of the catalogue, or the faults that `--plant` knows.")
 
     @Flag(name: .shortAndLong, help: "Say more about each.")
     var verbose = false
+    @Flag(help: "Name the rules that the software kernel can be told to break.")
+    var planted = false
     @Flag(help: "Print one JSON object.")
     var json = false
 
     func run() {
+        if planted { listPlanted() } else { listPayloads() }
+    }
+
+    private func listPlanted() {
+        let terminal = Terminal.output
+        let faults = PlantedFault.allCases
+        if json {
+            let list = faults.map { fault in
+                JSON.object([
+                    ("name", .string(fault.name)), ("rule", .string(fault.rule)),
+                    ("does", .string(fault.description)),
+                ])
+            }
+            terminal.print(
+                JSON.object([("schema", .string("minivmm.planted/1")), ("faults", .array(list))]).text)
+            return
+        }
+        let width = faults.map(\.name.count).max() ?? 0
+        for fault in faults {
+            let name = fault.name + String(repeating: " ", count: width - fault.name.count)
+            terminal.hanging(
+                terminal.styled(name, .bold) + "  ",
+                fault.description + terminal.styled(" (\(fault.rule))", .dim), indent: width + 2)
+        }
+    }
+
+    private func listPayloads() {
         let terminal = Terminal.output
         if json {
             terminal.print(

@@ -133,7 +133,9 @@ final class Narrator: TraceSink {
             if before?.uniformState(of: request.range) == request.target { return nil }
             var text =
                 "\(Self.pages(request.range)) to \(request.target.rawValue), contents \(request.contents.rawValue)"
-            if result.means == .zeroedByMonitor { text += " (\(result.means.rawValue))" }
+            if ![.promisedByABI, .nothingAsked].contains(result.means) {
+                text += " (\(result.means.rawValue))"
+            }
             if result.busyAnswers > 0 { text += ", after \(result.calls) calls" }
             return (text, true)
         case .conversionFailed(let error):

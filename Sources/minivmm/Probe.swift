@@ -6,8 +6,12 @@ import SystemPackage
 struct Probe: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Finds out what the kernels here can do, and which one `auto` takes.",
-        discussion: "Everything is tried on scratch VMs; the number of a capability alone decides nothing.")
+        discussion: """
+            Everything is tried on scratch VMs; the number of a capability alone decides nothing. With --kernel, only \
+            that one is asked.
+            """)
 
+    @OptionGroup var kernel: KernelOptions
     @Flag(help: "Print one JSON object.")
     var json = false
 
@@ -22,14 +26,17 @@ struct Probe: ParsableCommand {
     }
 
     func run() throws {
-        let sections = [linux(), perVMAttributes(), trap(), soft()]
+        let all: [(KernelName, () -> Section)] = [
+            (.linux, linux), (.perVMAttributes, perVMAttributes), (.memslotTrap, trap), (.soft, soft),
+        ]
+        let sections = all.filter { kernel.kernel == .auto || kernel.kernel == $0.0 }.map { $0.1() }
         let choice: Result<ChosenKernel, KernelError>
-        do throws(KernelError) { choice = .success(try KernelName.auto.open(KernelNeeds())) } catch {
+        do throws(KernelError) {
+            choice = .success(try kernel.kernel.open(KernelNeeds(soft: kernel.soft)))
+        } catch {
             choice = .failure(error)
         }
-        var needs = KernelNeeds()
-        needs.preservation = true
-        let preserving = try? KernelName.auto.open(needs)
+        let preserving = try? kernel.kernel.open(KernelNeeds(preservation: true, soft: kernel.soft))
         if json {
             printJSON(sections, choice, preserving)
         } else {
@@ -97,7 +104,7 @@ struct Probe: ParsableCommand {
     }
 
     private func soft() -> Section {
-        let kernel = SoftKVM()
+        let kernel = SoftKVM(self.kernel.soft)
         let probe = KernelProbe(kernel)
         let findings =
             probe.findings() + [
@@ -137,6 +144,8 @@ struct Probe: ParsableCommand {
             }
             terminal.print()
         }
+        // Who asks about one kernel does not ask which one is taken.
+        guard kernel.kernel == .auto else { return }
         switch choice {
         case .success(let chosen):
             terminal.hanging(
@@ -188,6 +197,7 @@ struct Probe: ParsableCommand {
         }
         let auto: JSON
         switch choice {
+        case _ where kernel.kernel != .auto: auto = .null
         case .success(let chosen):
             auto = .object([
                 ("name", .string(chosen.name.rawValue)), ("reason", .string(chosen.reason)),

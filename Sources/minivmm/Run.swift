@@ -1,12 +1,14 @@
 import ArgumentParser
 import GuestPayloads
 import MiniVMM
+import SoftKVM
 import SystemPackage
 
 extension Doors: ExpressibleByArgument {}
 extension FaultPolicy: ExpressibleByArgument {}
 extension ContentPolicy: ExpressibleByArgument {}
 extension RetryPolicy.InUse: ExpressibleByArgument {}
+extension ABIProfile: ExpressibleByArgument {}
 
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -263,10 +265,35 @@ struct KernelOptions: ParsableArguments {
     var kernel = KernelName.auto
     @Option(help: "Seed of the software kernel.")
     var seed: UInt64 = 0
+    @Option(help: "The version of the interface that the software kernel has.")
+    var abi: ABIProfile?
+    @Option(
+        help: ArgumentHelp(
+            "Have the software kernel break a rule; repeatable, `minivmm list --planted` names them.",
+            valueName: "fault"),
+        transform: { name in
+            guard let fault = PlantedFault(name: name) else {
+                throw ValidationError("no such fault; `minivmm list --planted` names them.")
+            }
+            return fault
+        })
+    var plant: [PlantedFault] = []
+
+    func validate() throws {
+        guard kernel != .soft else { return }
+        for (option, isGiven) in [("--abi", abi != nil), ("--plant", !plant.isEmpty)] where isGiven {
+            throw ValidationError("\(option) is for the software kernel: add --kernel soft.")
+        }
+    }
+
+    /// What the software kernel is to be.
+    var soft: SoftKVM.Configuration {
+        SoftKVM.Configuration(seed: seed, abi: abi ?? .linux74, plantedFaults: Set(plant))
+    }
 
     func open(doors: Doors, preservation: Bool) throws -> ChosenKernel {
         do throws(KernelError) {
-            return try kernel.open(KernelNeeds(doors: doors, preservation: preservation, seed: seed))
+            return try kernel.open(KernelNeeds(doors: doors, preservation: preservation, soft: soft))
         } catch {
             throw stop("--kernel \(kernel.rawValue): \(error)", Status.monitorFailed)
         }

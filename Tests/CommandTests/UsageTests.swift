@@ -18,7 +18,9 @@ struct UsageTests {
         (["--kernel", "nonsense"], "nonsense"), (["--contents", "some"], "some"), (["--in-use", "x"], "x"),
         (["--on-fault", "x"], "x"), (["--timeout", "nan"], "nan"), (["--timeout=-1"], "-1"),
         (["--timeout", "1e300"], "1e300"), (["--deadline", "soon"], "soon"), (["--seed=-1"], "-1"),
-        (["--trace-format", "xml"], "xml"),
+        (["--trace-format", "xml"], "xml"), (["--abi", "rfc-v2"], "--kernel soft"),
+        (["--kernel", "soft", "--abi", "rfc-v3"], "rfc-v3"), (["--plant", "flags-ignored"], "--kernel soft"),
+        (["--kernel", "soft", "--plant", "nonsense"], "minivmm list --planted"),
     ]) func wrongOptionsAreUsageErrors(_ options: [String], _ words: String) throws {
         let result = try Command.run(["run", "hello"] + options)
         #expect(result.status == 64, "\(result.diagnostics)")
@@ -30,6 +32,24 @@ struct UsageTests {
         for arguments in [["jump"], ["run"], ["run", "hello", "crash"], ["demo", "--act", "7"]] {
             #expect(try Command.run(arguments).status == 64, "\(arguments)")
         }
+    }
+
+    @Test func plantedFaultsAreListed() throws {
+        let list = try Command.run(["list", "--planted"])
+        #expect(list.status == 0 && list.output.contains("busy-names-highest"))
+        let faults = try Command.run(["list", "--planted", "--json"]).json?["faults"] as? [[String: String]]
+        #expect((faults?.count ?? 0) >= 30)
+        #expect(faults?.allSatisfy { $0.keys.sorted() == ["does", "name", "rule"] } == true)
+    }
+
+    @Test func aKernelThatIsNotTheUsualOneSaysSo() throws {
+        let probe = try Command.run([
+            "probe", "--kernel", "soft", "--abi", "rfc-v2", "--plant", "busy-names-start", "--json",
+        ])
+        let kernels = probe.json?["kernels"] as? [[String: Any]]
+        #expect(kernels?.count == 1)
+        let host = kernels?.first?["host"] as? String ?? ""
+        #expect(host.contains("ABI RFC v2") && host.contains("FAULTS PLANTED: busy-names-start"))
     }
 
     @Test func helpAndVersionAreNoErrors() throws {

@@ -44,6 +44,22 @@ CKVM_ASSERT_SIZE(struct ckvm_memory_attributes2, 128);
 CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes2, error_offset, 32);
 CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes2, reserved, 40);
 
+// flags of versions 3 to 5 as posted: what becomes of the contents. The applied version has none.
+static const uint64_t CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_ZERO = 1u << 0;
+static const uint64_t CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_PRESERVE = 1u << 1;
+
+// The same call as version 1 was posted: half the struct, another number.
+struct ckvm_memory_attributes_rfc_v1 {
+    uint64_t offset;
+    uint64_t size;
+    uint64_t attributes;
+    uint64_t flags;
+    uint64_t error_offset;
+    uint64_t reserved[3];
+};
+CKVM_ASSERT_SIZE(struct ckvm_memory_attributes_rfc_v1, 64);
+CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes_rfc_v1, error_offset, 32);
+
 // KVM_SET_MEMORY_ATTRIBUTES on a VM (Linux 6.8): per-VM attributes by guest-physical address.
 struct ckvm_memory_attributes {
     uint64_t address;     // guest-physical, bytes
@@ -282,6 +298,7 @@ static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES = CKVM_IOW(0xd2, sizeof(st
 static const unsigned long CKVM_CREATE_GUEST_MEMFD = CKVM_IOWR(0xd4, sizeof(struct ckvm_create_guest_memfd));
 // on a guest_memfd
 static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES2 = CKVM_IOWR(0xd2, sizeof(struct ckvm_memory_attributes2));
+static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES_RFC_V1 = CKVM_IOWR(0xd6, sizeof(struct ckvm_memory_attributes_rfc_v1));
 // on a vCPU
 static const unsigned long CKVM_RUN = CKVM_IO(0x80);
 static const unsigned long CKVM_GET_REGS = CKVM_IOR(0x81, sizeof(struct ckvm_regs));
@@ -291,6 +308,7 @@ static const unsigned long CKVM_SET_SREGS = CKVM_IOW(0x84, sizeof(struct ckvm_sr
 static const unsigned long CKVM_SET_CPUID2 = CKVM_IOW(0x90, 8);
 
 _Static_assert(CKVM_IOWR(0xd2, sizeof(struct ckvm_memory_attributes2)) == 0xC080AED2UL, "SET_MEMORY_ATTRIBUTES2");
+_Static_assert(CKVM_IOWR(0xd6, sizeof(struct ckvm_memory_attributes_rfc_v1)) == 0xC040AED6UL, "RFC v1");
 _Static_assert(CKVM_IOW(0xd2, sizeof(struct ckvm_memory_attributes)) == 0x4020AED2UL, "SET_MEMORY_ATTRIBUTES");
 _Static_assert(CKVM_IOWR(0xd4, sizeof(struct ckvm_create_guest_memfd)) == 0xC040AED4UL, "CREATE_GUEST_MEMFD");
 _Static_assert(CKVM_IOW(0x49, sizeof(struct ckvm_userspace_memory_region2)) == 0x40A0AE49UL, "SET_USER_MEMORY_REGION2");

@@ -175,6 +175,7 @@ extension TrapMemory {
                 undo.offset = run.range.start
                 undo.size = run.range.size
                 undo.attributes = run.state == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
+                undo.flags = call.flags & ContentMode.preserve.rawValue
                 try? file.backing.setMemoryAttributes2(&undo)
                 file.attributes.set(run.range, to: run.state)
             }

@@ -32,10 +32,23 @@ extension ConversionRequest: CustomStringConvertible {
 public enum ContentMeans: String, Sendable {
     /// The ABI promises it for this VM type.
     case promisedByABI = "the ABI's promise"
+    /// The kernel's own flag asked it to keep them (``ContentMode/preserve``).
+    case keptByFlag = "the call's PRESERVE flag"
+    /// The kernel's own flag asked it to make the pages zero (``ContentMode/zero``).
+    case zeroedByFlag = "the call's ZERO flag"
     /// The monitor made the pages zero: holes in what was private, a memset of what was shared.
     case zeroedByMonitor = "zeroed by the monitor"
     /// Nothing was asked.
     case nothingAsked = "nothing asked"
+
+    /// What the call says about it.
+    var mode: ContentMode {
+        switch self {
+        case .keptByFlag: .preserve
+        case .zeroedByFlag: .zero
+        case .promisedByABI, .zeroedByMonitor, .nothingAsked: []
+        }
+    }
 }
 
 /// What a conversion did.

@@ -83,13 +83,17 @@ public final class Converter: Sendable {
     private func means(for request: ConversionRequest, _ work: Work) throws(ConversionError) -> ContentMeans {
         switch request.contents {
         case .unspecified: return .nothingAsked
-        // The monitor can always make zeros itself, once the pages are in their new state.
-        case .zero: return .zeroedByMonitor
+        // The monitor can always make zeros itself, once the pages are in their new state. Where each call says what it
+        // wants, the kernel does it to shared; to private none does.
+        case .zero:
+            let byFlag = request.target == .shared && promise.toShared == .byFlag
+            return byFlag ? .zeroedByFlag : .zeroedByMonitor
         case .preserve:
             let fate = request.target == .private ? promise.toPrivate : promise.toShared
             let why: String
             switch fate {
             case .preserved: return .promisedByABI
+            case .byFlag: return .keptByFlag
             case .undefined:
                 why = "this kernel promises nothing about them when memory becomes \(request.target.rawValue)"
             case .lost:
@@ -168,10 +172,11 @@ public final class Converter: Sendable {
         call.offset = piece.start - region.gpa.start
         call.size = piece.size
         call.attributes = request.target == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
+        call.flags = work.result.means.mode.rawValue
         work.result.calls += 1
         let (answer, errno) = memory.changingStates { states -> (Answer, Errno?) in
             do throws(Errno) {
-                try region.file.setMemoryAttributes2(&call)
+                try region.file.convertInPlace(&call)
             } catch {
                 let page = named(by: call.error_offset, in: piece, region)
                 switch (error, page) {

@@ -67,6 +67,12 @@ public struct ContentPromise: Sendable, Equatable {
         case undefined
         /// Private and shared memory are two places: the bytes stay behind in the one that goes out of use.
         case lost
+        /// Each call says it: versions 3 to 5 of the series, as posted, keep the bytes with
+        /// ``ContentMode/preserve`` and overwrite them with noise without a flag.
+        case byFlag
+
+        /// A caller who asks for it finds the same bytes afterwards.
+        public var canPreserve: Bool { self == .preserved || self == .byFlag }
     }
     public let toPrivate: Fate
     public let toShared: Fate
@@ -79,9 +85,10 @@ public struct ContentPromise: Sendable, Equatable {
     public static let preserved = ContentPromise(toPrivate: .preserved, toShared: .preserved)
     public static let undefined = ContentPromise(toPrivate: .undefined, toShared: .undefined)
     public static let lost = ContentPromise(toPrivate: .lost, toShared: .lost)
+    public static let byFlag = ContentPromise(toPrivate: .byFlag, toShared: .byFlag)
 
-    /// The same bytes are there after a conversion in either direction.
-    public var isPreserved: Bool { self == .preserved }
+    /// Who asks for it has the same bytes after a conversion, in either direction.
+    public var canPreserve: Bool { toPrivate.canPreserve && toShared.canPreserve }
 }
 
 /// Which kernel answered.

@@ -11,8 +11,14 @@ public final class LinuxVM: PerVMAttributes {
     init(system: borrowing OwnedDescriptor, type: VMType, runPageLength: Int) throws(Errno) {
         vm = OwnedDescriptor(owning: Int32(try ioctl(system, CKVM_CREATE_VM, value: type.rawValue)))
         self.runPageLength = runPageLength
-        // ABI §2: on a software-protected VM contents survive in both directions. A default VM cannot convert.
-        contentPromise = type == .softwareProtected ? .preserved : .undefined
+        // A default VM cannot convert.
+        guard type == .softwareProtected else {
+            contentPromise = .undefined
+            return
+        }
+        // ABI §2: on a software-protected VM contents survive in both directions, unless the kernel has content modes.
+        let scratch = try? Self.createGuestMemfd(of: vm, size: pageSize, flags: [])
+        contentPromise = scratch.map { .discovered(on: $0, otherwise: .preserved) } ?? .preserved
     }
 
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
@@ -27,6 +33,12 @@ public final class LinuxVM: PerVMAttributes {
     }
 
     public func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
+        try Self.createGuestMemfd(of: vm, size: size, flags: flags)
+    }
+
+    private static func createGuestMemfd(
+        of vm: borrowing OwnedDescriptor, size: UInt64, flags: GuestMemfdFlags
+    ) throws(Errno) -> LinuxGuestMemfd {
         var request = ckvm_create_guest_memfd()
         request.size = size
         request.flags = flags.rawValue

@@ -82,7 +82,7 @@ public final class Machine: Sendable {
         layout = try GuestLayout(
             ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit,
             gigabytePages: cpuid.hasGigabytePages, image: image,
-            imageStaysShared: vm.contentPromise.toPrivate != .preserved)
+            imageStaysShared: !vm.contentPromise.toPrivate.canPreserve)
         self.vm = vm
         memory = try Machine.buildMemory(kernel, vm, configuration)
         converter = Converter(
@@ -125,7 +125,7 @@ public final class Machine: Sendable {
                 attempted: "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
                 hint: nil)
         }
-        guard !configuration.needsPreservation || vm.contentPromise.isPreserved else {
+        guard !configuration.needsPreservation || vm.contentPromise.canPreserve else {
             throw .unsupported(
                 "\(kernel.identity) does not preserve contents when memory is converted, and the guest needs that"
             )

@@ -28,6 +28,24 @@ struct PreservationTests {
         }
     }
 
+    /// The catalogue on every version of the interface: told, or not run for want of preservation.
+    @Test(arguments: ABIProfile.allCases.filter { $0 != .linux74 }, Catalogue.all)
+    func onEarlierVersions(abi: ABIProfile, payload: Payload) throws {
+        _ = try KernelUnderTest.software.required()
+        let console = Console(nil, keeps: true)
+        do {
+            let machine = try Machine(
+                kernel: SoftKVM(.init(seed: 3, abi: abi)), configuration: payload.machineConfiguration,
+                image: try .flat(payload.image), console: console)
+            let outcome = machine.run(
+                timeout: payload.ending == .timeLimit ? 200_000_000 : 60_000_000_000)
+            #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
+        } catch let error as MachineError {
+            guard case .unsupported = error else { throw error }
+            #expect(payload.needsPreservation && (abi == .rfcV1 || abi == .rfcV2))
+        }
+    }
+
     /// What a guest does through both doors does not depend on where its RAM lies, nor on how it is mapped.
     @Test(arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
     func twoDoorsWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {

@@ -1,0 +1,72 @@
+public import CKVMShim
+public import SystemPackage
+
+// What posted versions of the in-place series had and the applied one has not. A kernel is never known by its number:
+// it is asked, and its answers decide.
+
+/// `flags` of `KVM_SET_MEMORY_ATTRIBUTES2` in versions 3 to 5: what becomes of the contents. At most one of them;
+/// without one, pages that exist are overwritten with noise.
+public struct ContentMode: OptionSet, Sendable {
+    public let rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    public static let zero = ContentMode(rawValue: CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_ZERO)
+    public static let preserve = ContentMode(rawValue: CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_PRESERVE)
+}
+
+/// A guest_memfd of version 1: its call had another number (0xd6) and half the struct, and the one of today is
+/// `ENOTTY`.
+public protocol FirstPostedGuestMemfd: KVMGuestMemfd {
+    /// - Throws: what ``KVMGuestMemfd/setMemoryAttributes2(_:)`` does.
+    func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno)
+}
+
+extension KVMGuestMemfd {
+    /// Converts by the call that this kernel has.
+    func convertInPlace(_ request: inout ckvm_memory_attributes2) throws(Errno) {
+        do throws(Errno) {
+            try setMemoryAttributes2(&request)
+        } catch {
+            guard error == .inappropriateIOCTLForDevice, let first = self as? any FirstPostedGuestMemfd else {
+                throw error
+            }
+            var old = ckvm_memory_attributes_rfc_v1()
+            old.offset = request.offset
+            old.size = request.size
+            old.attributes = request.attributes
+            old.flags = request.flags
+            defer { request.error_offset = old.error_offset }
+            try first.setMemoryAttributes(&old)
+        }
+    }
+}
+
+extension ContentPromise {
+    /// Finds out whether the kernel has content modes, which would make another promise worthless: without a flag it
+    /// then overwrites what is converted.
+    ///
+    /// No version offers ZERO to private. A kernel with content modes therefore says `EOPNOTSUPP`, which it does
+    /// before anything else; the others do not know the flag (`EINVAL`) or the call (`ENOTTY`).
+    ///
+    /// - Parameters:
+    ///   - scratch: a private guest_memfd of the VM, at least a page, in no memslot and never touched: nothing of a
+    ///     guest is at stake.
+    ///   - promise: what holds where there are no content modes.
+    public static func discovered(on scratch: any KVMGuestMemfd, otherwise promise: ContentPromise)
+        -> ContentPromise
+    {
+        func answer(_ mode: ContentMode, _ attributes: UInt64) -> Errno? {
+            var request = ckvm_memory_attributes2()
+            request.size = pageSize
+            request.attributes = attributes
+            request.flags = mode.rawValue
+            do throws(Errno) { try scratch.setMemoryAttributes2(&request) } catch { return error }
+            return nil
+        }
+        guard answer(.zero, CKVM_MEMORY_ATTRIBUTE_PRIVATE) == .notSupportedOnSocket else { return promise }
+        func fate(_ attributes: UInt64) -> Fate {
+            answer(.preserve, attributes) == nil ? .byFlag : .undefined
+        }
+        return ContentPromise(toPrivate: fate(CKVM_MEMORY_ATTRIBUTE_PRIVATE), toShared: fate(0))
+    }
+}

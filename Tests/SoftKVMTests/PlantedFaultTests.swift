@@ -1,0 +1,250 @@
+import CKVMShim
+import MiniVMM
+import SoftKVM
+import SystemPackage
+import Testing
+
+/// Each fault changes an answer: a script is played on the sound model and on the one with the fault, and what is seen
+/// differs.
+struct PlantedFaultTests {
+    /// Those that only a running guest can see.
+    private static let guestsAreNeeded: Set<PlantedFault> = [
+        .uniformRangeZapped, .guestViewKept, .neighbourZapped, .deletedSlotStaysMapped, .faultFlagWrong,
+        .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored,
+    ]
+    private static let visible = PlantedFault.allCases.filter { hasEngine || !guestsAreNeeded.contains($0) }
+
+    @Test(arguments: visible) func itChangesAnAnswer(fault: PlantedFault) throws {
+        let sound = try play(fault, .init())
+        let faulty = try play(fault, .init(plantedFaults: [fault]))
+        #expect(sound != faulty, "the fault is dead: \(sound)")
+        // Chance has no part in it.
+        #expect(try play(fault, .init()) == sound)
+        #expect(try play(fault, .init(plantedFaults: [fault])) == faulty)
+    }
+
+    @Test func theyHaveNamesAndTheKernelTellsThem() throws {
+        #expect(PlantedFault.allCases.count >= 30)
+        #expect(Set(PlantedFault.allCases.map(\.name)).count == PlantedFault.allCases.count)
+        for fault in PlantedFault.allCases {
+            #expect(PlantedFault(name: fault.name) == fault)
+            #expect(fault.name.allSatisfy { $0.isLowercase || $0 == "-" })
+            #expect(!fault.description.contains("\n") && !fault.rule.isEmpty)
+        }
+        #expect(PlantedFault(name: "flagsIgnored") == nil)
+        let kvm = SoftKVM(.init(plantedFaults: [.startsShared, .flagsIgnored]))
+        #expect(kvm.identity.host.hasSuffix(", FAULTS PLANTED: flags-ignored, starts-shared"))
+        #expect(!SoftKVM().identity.host.contains("PLANTED"))
+    }
+
+    // MARK: the scripts
+
+    private func play(_ fault: PlantedFault, _ configuration: SoftKVM.Configuration) throws -> String {
+        switch fault {
+        case .flagsIgnored: try call(configuration, request(0, pageSize)) { $0.flags = 1 }
+        case .reservedIgnored: try call(configuration, request(0, pageSize)) { $0.reserved.10 = 1 }
+        case .errorOffsetRefused, .errorOffsetWrittenOnSuccess:
+            try call(configuration, request(0, pageSize))
+        case .defaultTypeConverts: try call(configuration, request(0, pageSize), on: .default)
+        case .unknownAttributesIgnored: try call(configuration, request(0, pageSize, 9))
+        case .emptyRangeAccepted: try call(configuration, request(0, 0))
+        case .wrapAccepted: try call(configuration, request(pageSize, 0 &- pageSize))
+        case .sizeTruncated: try call(configuration, request(0, pageSize + 1))
+        case .offsetTruncated: try call(configuration, request(1, pageSize))
+        case .endOffByOne: try call(configuration, request(15 * pageSize, 2 * pageSize))
+        case .startPastEndAccepted: try call(configuration, request(16 * pageSize, pageSize))
+        case .uniformBeforeValidation: try call(configuration, request(0, pageSize, 0)) { $0.flags = 1 }
+        case .busyBeforeBounds: try convert(0, 17, holding: [0], configuration)
+        case .uniformRangeChecked: try convert(0, 4, to: .shared, holding: [0], configuration)
+        case .uniformRangeUnmapped: try convert(0, 4, to: .shared, writing: [1], configuration)
+        case .memoryAfterBusyCheck, .noMemoryNamesNothing, .noMemoryConvertsFirstPage:
+            try convert(5, 2, holding: [6], configuration.with { $0.maximumAttributeRuns = 4 }) {
+                $0.convert(2, 1, to: .private)
+            }
+        case .busyCheckMissing, .firstPageUnchecked: try convert(0, 4, holding: [0], configuration)
+        case .lastPageUnchecked: try convert(0, 4, holding: [3], configuration)
+        case .mixedRangeUnchecked:
+            try convert(0, 4, holding: [1], configuration) { $0.convert(0, 1, to: .private) }
+        case .toSharedChecked:
+            try convert(0, 4, to: .shared, holding: [2], configuration) { $0.convert(0, 2, to: .private) }
+        case .busyNamesHighest, .busyNamesStart, .busyNamesNothing, .busyWithOtherErrno, .busyConvertsBefore,
+            .busyConvertsAll, .busyLosesContents:
+            try convert(1, 12, writing: [3], holding: [5, 9], configuration)
+        case .releaseForgotten:
+            try convert(0, 4, configuration) { file in
+                try? file.map(offset: 0, length: pageSize).hold(at: 0, length: pageSize).release()
+            }
+        case .toPrivateKeepsHostMappings, .lastPageLeftOut, .neighbourConverted:
+            try convert(2, 3, writing: [2, 4], configuration)
+        case .untouchedPagesForgotten: try convert(2, 3, configuration)
+        case .toSharedDropsHostMappings:
+            try convert(0, 2, to: .shared, writing: [1], configuration) { $0.convert(0, 1, to: .private) }
+        case .contentsLostToPrivate, .contentsLostToShared, .contentsScrambledToPrivate,
+            .contentsScrambledToShared:
+            try contents(configuration)
+        case .hostReadsPrivate, .hostWritesPrivate, .punchChangesState, .punchKeepsContents,
+            .punchKeepsHolders,
+            .unalignedPunchAccepted:
+            try host(configuration)
+        case .initSharedIgnored, .startsShared, .unknownFileFlagsAccepted, .capabilityHidden,
+            .mmapNeedsNoFlag:
+            try creation(configuration)
+        case .attributesLostWithSlot, .pageBoundTwice, .foreignFileBound: try slots(configuration)
+        case .uniformRangeZapped, .neighbourZapped: try statistic(configuration)
+        case .guestViewKept: try view(configuration)
+        case .deletedSlotStaysMapped: try deletedSlot(configuration)
+        case .faultFlagWrong, .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored:
+            try wrongDoor(configuration)
+        }
+    }
+
+    private func name(_ errno: Errno?) -> String { errno?.name ?? "0" }
+
+    private func call(
+        _ configuration: SoftKVM.Configuration, _ plain: ckvm_memory_attributes2,
+        on type: VMType = .softwareProtected, _ change: (inout ckvm_memory_attributes2) -> Void = { _ in }
+    ) throws -> String {
+        let model = try ModelVM(type: type, configuration)
+        var request = plain
+        request.error_offset = 0xdead
+        change(&request)
+        let answer = errno { () throws(Errno) in try model.file.setMemoryAttributes2(&request) }
+        return "\(name(answer)) \(request.error_offset) \(model.states())"
+    }
+
+    /// What a conversion answers, and all that can be seen of the file afterwards.
+    private func convert(
+        _ first: UInt64, _ count: UInt64, to state: PageState = .private, writing: [UInt64] = [],
+        holding: [UInt64] = [], _ configuration: SoftKVM.Configuration,
+        after preparation: (SoftGuestMemfd) -> Void = { _ in }
+    ) throws -> String {
+        let model = try ModelVM(configuration)
+        preparation(model.file)
+        for page in writing { try model.mapping.put([UInt8(page)], at: page * pageSize) }
+        let holds = try holding.map { try model.mapping.hold(at: $0 * pageSize, length: 1) }
+        let answer = model.file.convert(first, count, to: state)
+        let all = try #require(PageRange(start: 0, size: model.file.size))
+        let mapped = model.file.hostMappedPages(in: all)
+        let bytes = writing.map { (try? model.mapping.bytes(at: $0 * pageSize, 1)) ?? [] }
+        for hold in holds { hold.release() }
+        return "\(name(answer.errno)) \(answer.errorOffset) \(model.states()) \(mapped) \(bytes)"
+    }
+
+    private func contents(_ configuration: SoftKVM.Configuration) throws -> String {
+        let model = try ModelVM(configuration)
+        try model.mapping.put([1, 2, 3, 4], at: 0)
+        _ = model.file.convert(0, 2, to: .private)
+        _ = model.file.convert(0, 2, to: .shared)
+        return "\(try model.mapping.bytes(at: 0, 16))"
+    }
+
+    private func host(_ configuration: SoftKVM.Configuration) throws -> String {
+        let model = try ModelVM(pages: 4, configuration)
+        try model.mapping.put([7], at: 0)
+        try model.mapping.put([8], at: pageSize)
+        _ = model.file.convert(0, 1, to: .private)
+        let read = try? model.mapping.bytes(at: 0, 1)
+        let written = try? model.mapping.put([9], at: 0)
+        let hold = try model.mapping.hold(at: pageSize, length: 1)
+        let unaligned = errno { () throws(Errno) in
+            try model.file.allocate(punchHole: true, offset: 2 * pageSize, length: pageSize + 1)
+        }
+        try model.file.allocate(punchHole: true, offset: 0, length: 2 * pageSize)
+        let states = model.states()
+        let after = try model.mapping.bytes(at: pageSize, 1)
+        let busy = model.file.convert(1, 1, to: .private).errno
+        hold.release()
+        return "\(read ?? []) \(written ?? -1) \(name(unaligned)) \(states) \(after) \(name(busy))"
+    }
+
+    private func creation(_ configuration: SoftKVM.Configuration) throws -> String {
+        let vm = try SoftKVM(configuration).createVM(.softwareProtected, sharedBit: nil)
+        var seen = "\(try vm.checkExtension(.guestMemfdMemoryAttributes))"
+        for flags in 0..<UInt64(5) {
+            let file = try? vm.createGuestMemfd(size: pageSize, flags: GuestMemfdFlags(rawValue: flags))
+            let soft = file as? SoftGuestMemfd
+            let shared = PageRange(start: 0, size: pageSize).map { soft?.bytes(.shared, in: $0) ?? 1 }
+            let canMap = (try? file?.map(offset: 0, length: pageSize)) != nil
+            seen += " \(flags): \(shared ?? 0) \(canMap)"
+        }
+        return seen
+    }
+
+    private func slots(_ configuration: SoftKVM.Configuration) throws -> String {
+        let model = try ModelVM(configuration)
+        let stranger = try model.kvm.createVM(.softwareProtected, sharedBit: nil)
+        func set(_ region: ckvm_userspace_memory_region2, _ vm: any KVMVirtualMachine) -> String {
+            name(errno { () throws(Errno) in try vm.setUserMemoryRegion2(region) })
+        }
+        var answers = [set(slot(model.file), model.vm)]
+        _ = model.file.convert(3, 2, to: .private)
+        answers.append(set(slot(model.file, id: 1, gpa: 1 << 30), model.vm))
+        var gone = slot(model.file)
+        gone.memory_size = 0
+        answers.append(set(gone, model.vm))
+        answers.append(set(slot(model.file), stranger))
+        return answers.joined(separator: " ") + model.states()
+    }
+
+    /// Touches two pages apart, converts around one of them, then without an effect around the other.
+    private func statistic(_ configuration: SoftKVM.Configuration) throws -> String {
+        let guest = try Guest(
+            [
+                0x88, 0x07,  // mov [rdi], al
+                0x8a, 0x06,  // mov al, [rsi]
+                0xf4,  // hlt
+            ], configuration)
+        try guest.change { ($0.rdi, $0.rsi) = (0x30000, 0x41000) }
+        var seen = guest.vcpu.exit()
+        for (page, state) in [(0x30, .private), (0x41, .shared)] as [(UInt64, PageState)] {
+            _ = guest.model.file.convert(page, 1, to: state)
+            seen += " \(guest.model.vm.pages4K)"
+        }
+        return seen
+    }
+
+    /// Counts in a page that the host takes away meanwhile.
+    private func view(_ configuration: SoftKVM.Configuration) throws -> String {
+        let guest = try Guest(
+            [
+                0x48, 0xff, 0x07,  // inc qword [rdi]
+                0xe6, 0x10,  // out 0x10, al
+                0xeb, 0xf9,  // jmp back to the first
+            ], sharedBit: 39, isPrivate: true, configuration)
+        try guest.change { $0.rdi = 0x30000 }
+        let before = guest.vcpu.exit()
+        _ = guest.model.file.convert(0x30, 1, to: .shared)
+        return "\(before), \(guest.vcpu.exit())"
+    }
+
+    private func deletedSlot(_ configuration: SoftKVM.Configuration) throws -> String {
+        let guest = try Guest(
+            [
+                0x8a, 0x06,  // mov al, [rsi]
+                0xeb, 0xfc,  // jmp back to it
+            ], sharedBit: 39, isPrivate: true, configuration.with { $0.timeSlice = 50 })
+        let extra = try guest.model.vm.createGuestMemfd(size: pageSize, flags: .mmap)
+        try guest.model.vm.setUserMemoryRegion2(slot(extra, id: 1, gpa: 1 << 30))
+        try guest.change { $0.rsi = 1 << 30 }
+        let before = guest.vcpu.exit()
+        var gone = slot(extra, id: 1)
+        gone.memory_size = 0
+        try guest.model.vm.setUserMemoryRegion2(gone)
+        return "\(before), \(guest.vcpu.exit())"
+    }
+
+    private func wrongDoor(_ configuration: SoftKVM.Configuration) throws -> String {
+        // mov [rdi], rax; hlt
+        let guest = try Guest([0x48, 0x89, 0x07, 0xf4], sharedBit: 39, isPrivate: true, configuration)
+        try guest.change { $0.rdi = Guest.sharedBit | 0x20010 }
+        return guest.vcpu.exit()
+    }
+}
+
+extension SoftKVM.Configuration {
+    fileprivate func with(_ change: (inout Self) -> Void) -> Self {
+        var copy = self
+        change(&copy)
+        return copy
+    }
+}
