@@ -19,7 +19,7 @@ struct Needs {
             case .inPlace: return try inPlace()
             case .preservation:
                 let promise = try kernel.createVM(type, sharedBit: nil).contentPromise
-                return promise.isPreserved ? nil : "contents do not survive conversions on this kernel"
+                return promise == .preserved ? nil : "contents do not survive conversions on this kernel"
             case .references: return try references()
             case .holder(let kind):
                 _ = try scratch().view.hold(at: 0, length: pageSize, by: kind)
