@@ -150,9 +150,9 @@ struct Memslots {
         }
         guard file.owner == vm.number || file.plants(.foreignFileBound),
             let inFile = PageRange(start: region.guest_memfd_offset, size: range.size),
-            inFile.end <= file.size,
-            !file.isBound(inFile) || file.plants(.pageBoundTwice)
+            inFile.end <= file.size
         else { throw .invalidArgument }
+        guard !file.isBound(inFile) || file.plants(.pageBoundTwice) else { throw .fileExists }
         return Memslot(vm, region: region, range: range, file: file, fileOffset: inFile.start)
     }
 }

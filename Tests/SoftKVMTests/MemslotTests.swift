@@ -22,7 +22,7 @@ struct MemslotTests {
         #expect(set(slot(model.file, id: 0, gpa: 0, size: 8 * pageSize)) == nil)
         #expect(
             set(slot(model.file, id: 1, gpa: 1 << 30, size: 8 * pageSize, offset: 7 * pageSize))
-                == .invalidArgument)
+                == .fileExists)
         #expect(set(slot(model.file, id: 1, gpa: 1 << 30, size: 8 * pageSize, offset: 8 * pageSize)) == nil)
         #expect(delete(0) == nil)
         #expect(set(slot(model.file, id: 2, gpa: 1 << 31, size: 8 * pageSize)) == nil)

@@ -96,10 +96,11 @@ extension TrapMemory {
         guard let number = file(descriptor: Int32(bitPattern: region.guest_memfd)), let file = files[number]
         else { throw .badFileDescriptor }
         guard let bytes = PageRange(start: region.guest_memfd_offset, size: region.memory_size),
-            bytes.end <= file.attributes.size,
-            !regions.contains(where: { $0.file == number && $0.bytes.intersection(bytes) != nil })
+            bytes.end <= file.attributes.size
         else { throw .invalidArgument }
-        guard !isTaken(range, except: region.slot) else { throw .fileExists }
+        guard !isTaken(range, except: region.slot),
+            !regions.contains(where: { $0.file == number && $0.bytes.intersection(bytes) != nil })
+        else { throw .fileExists }
         try insert(
             Region(
                 slot: region.slot, range: range, file: number, bytes: bytes,

@@ -236,7 +236,7 @@ struct TrapFileTests {
         refused(.badFileDescriptor) { $0.guest_memfd = UInt32(bitPattern: other.descriptor) }
         try vm.setUserMemoryRegion2(Self.region(file, slot: 1, gpa: 1 << 20))
         refused(.invalidArgument) { _ in }  // immutable
-        refused(.invalidArgument) {
+        refused(.fileExists) {
             $0.slot = 2
             $0.guest_phys_addr = 2 << 20
         }  // the same bytes twice
