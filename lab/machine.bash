@@ -78,6 +78,8 @@ follow_events() {
                 start) phase=command ;;
                 'note '*) say "note: ${line#note }" ;;
                 'lacks '*) ended=lacks detail=${line#lacks } ;;
+                # A kernel that drives fewer ports than there are may move its console to the last.
+                '['*'lab: lacks: '*) ended=lacks detail=${line##*lab: lacks: } detail=${detail%$'\r'} ;;
                 'status '*) [[ ! ${line#status } =~ ^[0-9]{1,3}$ ]] || ended=status detail=${line#status } ;;
             esac
             line=

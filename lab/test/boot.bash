@@ -52,10 +52,15 @@ t "QEMU is missing" missing_program qemu-system-x86_64 qemu-system-x86
 t "busybox is missing" missing_program busybox busybox-static
 t "cpio is missing" missing_program cpio cpio
 
-fake_qemu() { # SCRIPT: run with $console set to the console's pipe
+fake_qemu() { # SCRIPT: run with $console and $events set to the pipes of these ports
     cat >"$scratch/qemu" <<'TEXT'
 #!/bin/bash
-for argument; do [[ $argument != file,id=console,* ]] || console=${argument##*path=}; done
+for argument; do
+    case $argument in
+        file,id=console,*) console=${argument##*path=} ;;
+        file,id=events,*) events=${argument##*path=} ;;
+    esac
+done
 TEXT
     printf '%s\n' "$1" >>"$scratch/qemu"
     chmod +x "$scratch/qemu"
@@ -75,6 +80,9 @@ t "a kernel without scripts" with_fake_qemu 70 CONFIG_BINFMT_SCRIPT \
     'echo "[    0.5] Failed to execute /init (error -8)" >"$console"'
 t "a kernel without devtmpfs" with_fake_qemu 70 CONFIG_DEVTMPFS \
     'echo "[    0.5] lab: lacks: no devtmpfs: it needs CONFIG_DEVTMPFS" >"$console"'
+t "a kernel with two serial ports" with_fake_qemu 70 CONFIG_SERIAL_8250_NR_UARTS=4 \
+    'echo "[    0.5] Booting" >"$console"
+echo "[    0.6] lab: lacks: no serial port ttyS2: it needs CONFIG_SERIAL_8250_NR_UARTS=4" >"$events"'
 t "a kernel that dies in its boot" with_fake_qemu 125 'BUG: something' \
     'echo "[    0.5] BUG: something" >"$console"'
 t "a kernel that hangs in its boot" with_fake_qemu 124 'Booting somehow' \
