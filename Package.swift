@@ -23,7 +23,8 @@ let package = Package(
         .target(name: "CUnicornShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
         .target(name: "SoftKVM", dependencies: ["MiniVMM", "CUnicornShim", system], swiftSettings: strict),
         // Tests of memory conversion as values, as text, and run.
-        .target(name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", system], swiftSettings: strict),
+        .target(
+            name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", system], swiftSettings: strict),
         // The demo guests: assembled here, catalogued in GuestPayloads.
         .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
         .target(name: "GuestPayloads", dependencies: ["GuestImages", "MiniVMM"], swiftSettings: strict),
@@ -47,7 +48,7 @@ let package = Package(
             name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
-        .testTarget(name: "LitmusTests", dependencies: ["Litmus"]),
+        .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
     ]
 )
