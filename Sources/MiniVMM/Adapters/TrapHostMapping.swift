@@ -15,7 +15,8 @@ final class TrapHostMapping: HostMapping {
     private let isProtectable: Bool
 
     init(
-        _ base: any HostMapping, of file: Int, pages: PageRange, in vm: TrapVM, openedBy opener: TrapGuestMemfd
+        _ base: any HostMapping, of file: Int, pages: PageRange, in vm: TrapVM,
+        openedBy opener: TrapGuestMemfd
     ) {
         self.base = base
         self.opener = opener
