@@ -35,16 +35,19 @@ struct RunnerTests {
         if case .failed(let failure) = verdict { failure } else { nil }
     }
 
-    @Test func thereAreTests() { #expect(Self.files.count >= 37) }
+    @Test func thereAreTests() { #expect(Self.files.count >= 40) }
 
-    @Test(arguments: files) func everyTestPassesOnTheModel(_ file: URL) throws {
+    static let hasCPU = if case .available = SoftKVM().engineStatus { true } else { false }
+    static let noCPU: Comment = "needs the Unicorn engine"
+
+    @Test(.enabled(if: hasCPU, noCPU), arguments: files) func everyTestPassesOnTheModel(_ file: URL) throws {
         let source = try Source(parsing: Array(Data(contentsOf: file)))
         #expect(Runner(SoftKVM()).run(source) == .passed)
         #expect(try Source(parsing: source.test.text).test == source.test)
     }
 
     /// The adapter over the model: what it cannot answer is skipped, and nothing fails.
-    @Test(arguments: files) func noTestFailsOnTheAdapter(_ file: URL) throws {
+    @Test(.enabled(if: hasCPU, noCPU), arguments: files) func noTestFailsOnTheAdapter(_ file: URL) throws {
         let source = try Source(parsing: Array(Data(contentsOf: file)))
         let verdict = Runner(MemslotTrapKVM(over: SoftKVM())).run(source)
         #expect(failure(verdict) == nil)
@@ -90,7 +93,7 @@ struct RunnerTests {
     }
 
     @Test(arguments: [
-        ("vcpu0 read 0", "steps of vCPUs"), ("host fork child\nchild read 0", "forked children"),
+        ("vcpu0 hypercall 0 private", "hypercalls"), ("host fork child\nchild read 0", "forked children"),
         ("parallel\nhost read 0 => a\nend", "parallel blocks"),
         ("host convert 0 private struct readonly", "readonly"),
         ("host convert 0 private zero", "contents zero"),
@@ -99,6 +102,19 @@ struct RunnerTests {
     ])
     func whatCannotBeRunIsSkippedWithItsReason(_ body: String, _ reason: String) throws {
         #expect(self.reason(try run(body))?.contains(reason) == true)
+    }
+
+    @Test(
+        .enabled(if: hasCPU, noCPU),
+        arguments: [
+            ("vcpu0 read 0 => 1", "0x0"), ("vcpu0 write 2 7\nvcpu1 read 2 => 8", "0x7"),
+            ("vcpu0 fill 0..1 7\nhost check 0..1 7\nvcpu0 check 0..1 8", "differs at 0"),
+            ("vcpu3 write @0x1fff 7\nvcpu0 check 1 0", "differs at @0x1fff"), ("vcpu0 read 4", "mmio"),
+            ("vcpu0 read 4 => mmio\nvcpu0 write 0 7\nhost read 0 => 8", "0x7"),
+            ("vcpu0 read 262143", "below 0x3ff00000"),
+        ])
+    func vcpusTouchTheSameMemory(_ body: String, _ seen: String) throws {
+        #expect(failure(try run(body))?.seen.contains(seen) == true)
     }
 
     @Test func aKernelThatCannotIsNeverAPass() throws {
