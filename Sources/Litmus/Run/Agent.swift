@@ -115,6 +115,7 @@ final class Agent {
             case .memoryFault(let fault, _):
                 stuck.insert(number)
                 return (.fault(fault.wants), false)
+            case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
             case .failed(let errno):
                 stuck.insert(number)
                 return (.errno(errno.rawValue), false)
