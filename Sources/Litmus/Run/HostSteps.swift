@@ -6,6 +6,7 @@ import SystemPackage
 // The steps of the host.
 extension World {
     func perform(_ step: Step) throws(Stop) -> Observation {
+        if case .vcpu(let number) = step.role { return try guest().perform(step.action, vcpu: number) }
         switch step.action {
         case .read(let place):
             let extent = Extent(place.name, offset: place.offset, size: 1)

@@ -103,7 +103,7 @@ extension LitmusTest {
         for entry in body {
             guard case .step(let step) = entry else { return "parallel blocks are not run yet" }
             switch (step.role, step.action) {
-            case (.vcpu, _): return "steps of vCPUs are not run yet"
+            case (.vcpu, .hypercall): return "hypercalls are not run yet"
             case (.child, _), (_, .fork): return "forked children are not run yet"
             case (_, .convert(let conversion)):
                 if conversion.contents == .zero { return "conversions with contents zero are not run yet" }

@@ -23,6 +23,8 @@ final class World {
     private var holds: [Name: any PageHold] = [:]
     /// The view that a slot's `userspace_addr` leads into.
     private var slots: [SlotKey: Name?] = [:]
+    /// The guest that vCPUs run, once one of them has acted.
+    private var agent: Agent?
     /// What the answers so far have made of the pages of a file.
     private var states: [Name: AttributeMap] = [:]
 
@@ -65,6 +67,8 @@ final class World {
 
     /// In the order in which things lean on each other.
     func close() {
+        agent?.close()
+        agent = nil
         for slot in slots.keys { _ = try? unbind(slot.number, on: slot.vm) }
         for hold in holds.values { hold.release() }
         holds = [:]
@@ -104,6 +108,13 @@ final class World {
                 "\(extent) is not inside the view `\(extent.name)`, which has \(view.mapping.length) bytes")
         }
         return view.mapping
+    }
+
+    func guest() throws(Stop) -> Agent {
+        if let agent { return agent }
+        let agent = try Agent(on: try vm(type))
+        self.agent = agent
+        return agent
     }
 
     // MARK: system calls; each returns the errno, nil for success

@@ -84,7 +84,8 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         else { throw .invalidArgument }
         return try vm.memory.withLock { memory throws(Errno) in
             let view = TrapHostMapping(
-                try backing.map(offset: offset, length: length), of: number, pages: pages, in: vm)
+                try backing.map(offset: offset, length: length), of: number, pages: pages, in: vm,
+                openedBy: self)
             guard let file = memory.files[number] else { throw .badFileDescriptor }
             try view.protect(pages, as: file.attributes)
             memory.files[number]?.views.removeAll { $0.view == nil }

@@ -10,10 +10,16 @@ final class TrapHostMapping: HostMapping {
     /// The pages of the file that are mapped.
     private let pages: PageRange
     private let vm: TrapVM
+    /// A mapping keeps its file open, as mmap does.
+    private let opener: TrapGuestMemfd
     private let isProtectable: Bool
 
-    init(_ base: any HostMapping, of file: Int, pages: PageRange, in vm: TrapVM) {
+    init(
+        _ base: any HostMapping, of file: Int, pages: PageRange, in vm: TrapVM,
+        openedBy opener: TrapGuestMemfd
+    ) {
         self.base = base
+        self.opener = opener
         self.file = file
         self.pages = pages
         self.vm = vm

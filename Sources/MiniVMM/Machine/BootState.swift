@@ -28,7 +28,30 @@ struct BootState {
 
     /// - Parameter reset: the state after vCPU creation, which this overlays.
     func specialRegisters(over reset: ckvm_sregs) -> ckvm_sregs {
-        var registers = reset
+        var registers = reset.inLongMode(tables: layout.tables.root)
+        registers.gdt.base = GuestLayout.gdt
+        registers.gdt.limit = UInt16(Self.descriptors.count * 8 - 1)
+        return registers
+    }
+
+    static func bytes(_ words: [UInt64]) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(words.count * 8)
+        for word in words {
+            for shift in stride(from: UInt64(0), to: 64, by: 8) {
+                bytes.append(UInt8(truncatingIfNeeded: word >> shift))
+            }
+        }
+        return bytes
+    }
+}
+
+extension ckvm_sregs {
+    /// The state after vCPU creation overlaid with 64-bit mode: ring 0, flat segments, paging on, no GDT and no IDT.
+    ///
+    /// - Parameter tables: guest-physical address of the 4-level page tables.
+    package func inLongMode(tables: UInt64) -> ckvm_sregs {
+        var registers = self
         var code = ckvm_segment()
         code.limit = 0xffff_ffff
         code.selector = 8
@@ -57,26 +80,15 @@ struct BootState {
         registers.tr.unusable = 0
         registers.ldt = ckvm_segment()
         registers.ldt.unusable = 1
-        registers.gdt.base = GuestLayout.gdt
-        registers.gdt.limit = UInt16(Self.descriptors.count * 8 - 1)
+        registers.gdt.base = 0
+        registers.gdt.limit = 0
         registers.idt.base = 0
         registers.idt.limit = 0
         registers.cr0 = 0x8001_0033  // PG, WP, NE, ET, MP, PE
-        registers.cr3 = layout.tables.root
+        registers.cr3 = tables
         registers.cr4 = 0x620  // OSXMMEXCPT, OSFXSR, PAE
         registers.efer = 0x500  // LMA, LME
         return registers
-    }
-
-    static func bytes(_ words: [UInt64]) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(words.count * 8)
-        for word in words {
-            for shift in stride(from: UInt64(0), to: 64, by: 8) {
-                bytes.append(UInt8(truncatingIfNeeded: word >> shift))
-            }
-        }
-        return bytes
     }
 }
 

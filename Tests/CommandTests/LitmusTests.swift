@@ -1,0 +1,54 @@
+import Testing
+
+@Suite("minivmm litmus", .enabled(if: Command.isBuilt, Command.missing), .timeLimit(.minutes(5)))
+struct LitmusCommandTests {
+    private static let good = "test \"good\"\nmemory 1 pages shared\nhost read 0 => 0\n"
+    private static let bad = "test \"bad # SKIP\"\nmemory 1 pages shared\nhost read 0 => 1\n"
+    private static let skipped = "test \"later\"\nmemory 1 pages shared\nhost fork child\n"
+
+    private func run(_ tests: [String], _ options: [String] = []) throws -> Command.Result {
+        let scratch = try Scratch()
+        for (index, text) in tests.enumerated() {
+            _ = try scratch.file("test-\(index + 1)#.litmus", Array(text.utf8))
+        }
+        return try Command.run(["litmus", "--kernel", "soft", scratch.url.path] + options)
+    }
+
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func statuses() throws {
+        #expect(try run([Self.good]).status == 0)
+        #expect(try run([Self.good, Self.skipped]).status == 0)
+        #expect(try run([Self.good, Self.bad, Self.skipped]).status == 1)
+        #expect(try run([Self.skipped]).status == 4)
+        let unreadable = try run([Self.good, "test \"x\"\nhost jump"])
+        #expect(unreadable.status == 64)
+        #expect(unreadable.output.isEmpty)
+        #expect(unreadable.diagnostics.contains("test-2#.litmus:2:6: expected an action"))
+        #expect(try run([]).status == 64)
+        #expect(try Command.run(["litmus", "/nonexistent"]).status == 64)
+        #expect(try Command.run(["litmus"]).status == 64)
+    }
+
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func ktapToTheLetter() throws {
+        let lines = try run([Self.good, Self.bad, Self.skipped], ["--format", "ktap"]).output
+            .split(separator: "\n").map(String.init)
+        #expect(lines.first == "KTAP version 1")
+        #expect(lines[2] == "1..3")
+        #expect(
+            lines.filter { !$0.hasPrefix("# ") } == [
+                "KTAP version 1", "1..3", "ok 1 test-1_", "not ok 2 test-2_",
+                "ok 3 test-3_ # SKIP forked children are not run yet",
+            ])
+        #expect(lines.last == "# Totals: pass:1 fail:1 xfail:0 xpass:0 skip:1 error:0")
+    }
+
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func jsonHasTheSameResults() throws {
+        let json = try #require(try run([Self.good, Self.bad], ["--format", "json"]).json)
+        #expect(json["schema"] as? String == "minivmm.litmus/1")
+        #expect(json["passed"] as? Int == 1)
+        #expect(json["failed"] as? Int == 1)
+        let tests = try #require(json["tests"] as? [[String: Any]])
+        #expect(tests.map { $0["verdict"] as? String } == ["passed", "failed"])
+        #expect(tests[1]["line"] as? Int == 3)
+        #expect(tests[1]["seen"] as? String == "0x0")
+    }
+}
