@@ -221,7 +221,9 @@ struct Demo: ParsableCommand {
         terminal.paragraph(
             "The same guest on a software kernel that is the second posted version of the interface, which promised "
                 + "nothing about contents: what cannot be preserved is refused.", indent: 3)
-        let soft = SoftKVM(SoftKVM.Configuration(seed: kernel.seed, abi: .rfcV2))
+        var configuration = kernel.soft
+        configuration.abi = .rfcV2
+        let soft = SoftKVM(configuration)
         if case .missing(let message) = soft.engineStatus {
             terminal.paragraph("Not shown: \(message).", indent: 3)
             return outcome

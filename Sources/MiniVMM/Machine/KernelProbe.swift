@@ -65,6 +65,11 @@ public struct KernelProbe: Sendable {
                 try file.setMemoryAttributes2(&request)
             } catch {
                 switch error {
+                case .inappropriateIOCTLForDevice where file is any FirstPostedGuestMemfd:
+                    return Finding(
+                        key: key, question: question, verdict: .no, answer: "ENOTTY",
+                        meaning:
+                            "this is version 1 as posted: its call has another number, and is used instead")
                 case .inappropriateIOCTLForDevice:
                     return Finding(
                         key: key, question: question, verdict: .no, answer: "ENOTTY",
@@ -118,8 +123,30 @@ public struct KernelProbe: Sendable {
         findings.append(guestMemfd(vm))
         let protected = try? kernel.createVM(.softwareProtected, sharedBit: nil)
         findings.append(conversionIoctl(protected ?? vm))
+        findings.append(contentModes(protected ?? vm))
         findings.append(perVMAttributes())
         return findings
+    }
+
+    /// Whether the call says what becomes of contents, by what it answers about a scratch file.
+    private func contentModes(_ vm: any KVMVirtualMachine) -> Finding {
+        func finding(_ verdict: Finding.Verdict, _ answer: String, _ meaning: String) -> Finding {
+            Finding(
+                key: "content-modes", question: "flags for contents on that call (versions 3 to 5 as posted)",
+                verdict: verdict, answer: answer, meaning: meaning)
+        }
+        guard let scratch = try? vm.createGuestMemfd(size: pageSize, flags: []) else {
+            return finding(.no, "no file to ask about", "there is nothing to convert")
+        }
+        let promise = ContentPromise.discovered(on: scratch, otherwise: .lost)
+        guard promise != .lost else {
+            return finding(.no, "it knows none", "contents follow from the VM's type, and no call says it")
+        }
+        let kept = [("private", promise.toPrivate), ("shared", promise.toShared)].filter { $0.1.canPreserve }
+        return finding(
+            .yes,
+            kept.isEmpty ? "ZERO" : "ZERO, and PRESERVE to " + kept.map(\.0).joined(separator: " and to "),
+            "without a flag this kernel overwrites what it converts; preserve and zero use its flags")
     }
 
     private func softwareProtected() -> Finding {

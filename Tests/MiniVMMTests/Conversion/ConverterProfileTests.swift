@@ -110,4 +110,16 @@ struct ConverterProfileTests {
         #expect(try bench.convert(to: .private, .unspecified).calls == 1)
         #expect(try bench.convert(to: .shared, .unspecified).calls == 1)
     }
+
+    /// What the probe says of each version, in its own words.
+    @Test(arguments: ABIProfile.allCases) func theProbeTellsThemApart(abi: ABIProfile) throws {
+        let findings = KernelProbe(SoftKVM(.init(abi: abi))).findings()
+        let call = try #require(findings.first { $0.key == "in-place-conversion" })
+        #expect(call.verdict == (abi == .rfcV1 ? .no : .yes))
+        #expect(call.meaning.contains("version 1") == (abi == .rfcV1))
+        let modes = try #require(findings.first { $0.key == "content-modes" })
+        let hasModes = abi == .rfcV4 || abi == .rfcV5
+        #expect(modes.verdict == (hasModes ? .yes : .no))
+        #expect(modes.answer == (hasModes ? "ZERO, and PRESERVE to private and to shared" : "it knows none"))
+    }
 }
