@@ -29,6 +29,7 @@ func errno(_ body: () throws(Errno) -> Void) -> Errno? {
 
 extension KVMGuestMemfd {
     /// Converts, and says what came of it.
+    @discardableResult
     func convert(_ page: UInt64, _ count: UInt64, to state: PageState) -> (errno: Errno?, errorOffset: UInt64)
     {
         var attributes = request(page * pageSize, count * pageSize, state == .private ? privateAttribute : 0)
