@@ -140,11 +140,8 @@ final class TrapGuest {
         vm = try kvm.createVM(.softwareProtected, sharedBit: TrapHost.sharedBit)
         file = try vm.createGuestMemfd(size: Self.ram, flags: [.mmap, .initShared])
         view = try file.map(offset: 0, length: Self.ram)
-        var region = ckvm_userspace_memory_region2()
-        region.flags = CKVM_MEM_GUEST_MEMFD
-        region.memory_size = Self.ram
+        var region = TrapFileTests.region(file)
         region.userspace_addr = view.address
-        region.guest_memfd = UInt32(bitPattern: file.descriptor)
         try vm.setUserMemoryRegion2(region)
 
         // PML4 at 0x1000: [0] the low door, [128] = bit 46 the high one; each a PDPT and a PD of 2 MiB pages.

@@ -25,11 +25,8 @@ struct PlainGuest {
         vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
         file = try vm.createGuestMemfd(size: Self.ram, flags: [.mmap, .initShared])
         view = try file.map(offset: 0, length: Self.ram)
-        var region = ckvm_userspace_memory_region2()
-        region.flags = CKVM_MEM_GUEST_MEMFD
-        region.memory_size = Self.ram
+        var region = TrapFileTests.region(file)
         region.userspace_addr = view.address
-        region.guest_memfd = UInt32(bitPattern: file.descriptor)
         try vm.setUserMemoryRegion2(region)
         try view.putWord(0x1000, 0x2003)
         try view.putWord(0x2000, 0x3003)
