@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
@@ -114,6 +115,30 @@ int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset)
 
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible) {
     return result(mprotect((void *)(uintptr_t)address, length, accessible ? PROT_READ | PROT_WRITE : PROT_NONE));
+}
+
+long ckvm_madvise(uint64_t address, uint64_t length, int advice) {
+    return result(madvise((void *)(uintptr_t)address, length, advice));
+}
+
+// Two pages; the argument ends at the end of the first or reaches into the second, which is not accessible.
+int64_t ckvm_argument_map(const void *from, uint64_t length, uint64_t readable, bool read_only) {
+    const uint64_t page = 4096;
+    if (length > page || readable > length) return -EINVAL;
+    char *base = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return -(int64_t)errno;
+    char *start = base + page - readable;
+    memcpy(start, from, length);
+    if (mprotect(base + page, page, PROT_NONE) < 0 || (read_only && mprotect(base, page, PROT_READ) < 0)) {
+        int error = errno;
+        munmap(base, 2 * page);
+        return -error;
+    }
+    return (int64_t)(intptr_t)start;
+}
+
+void ckvm_argument_unmap(int64_t address, uint64_t readable) {
+    munmap((char *)(intptr_t)address + readable - 4096, 8192);
 }
 
 static void nothing(int signal) { (void)signal; }

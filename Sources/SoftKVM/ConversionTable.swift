@@ -11,21 +11,29 @@ extension GuestFile {
     /// The caller holds the model's lock, as conversions of one file are serialised with each other, with host
     /// faults, vCPU faults and fallocate.
     ///
-    /// - Parameter isFirstCall: the call of RFC v1.
-    func convert(_ request: inout ckvm_memory_attributes2, isFirstCall: Bool = false) throws(Errno) {
+    /// - Parameters:
+    ///   - isFirstCall: the call of RFC v1.
+    ///   - memory: where the request is; nil is memory that can be read and written.
+    func convert(
+        _ request: inout ckvm_memory_attributes2, isFirstCall: Bool = false, in memory: ArgumentMemory? = nil
+    ) throws(Errno) {
         let abi = model.abi
 
         // 0. Parameter off, or a kernel without the series. RFC v1 has another call.
         guard model.configuration.inPlaceConversion, abi.hasFirstCall == isFirstCall else {
             throw .inappropriateIOCTLForDevice
         }
+        // 1. Struct not readable (all of it is read).
+        guard memory?.isReadable != false || plants(.structPartlyRead) && memory == .cut else {
+            throw .badAddress
+        }
         if model.faults.isPlanted, try plantedShortcut(&request) { return }
 
-        // 1. Struct not readable: cannot happen, the request is a Swift value.
-
-        // 2. flags ≠ 0. RFC v3 to v5 have the content mode there.
+        // 2. flags ≠ 0. RFC v3 to v5 have the content mode there, one of the proposed designs a flag.
         var mode = ContentMode()
-        if abi.hasContentModes {
+        if let design = model.configuration.contentDesign {
+            mode = try contentMode(of: request, design)
+        } else if abi.hasContentModes {
             mode = try contentMode(of: &request)
         } else {
             guard request.flags == 0 || plants(.flagsIgnored) else { throw .invalidArgument }
@@ -62,7 +70,9 @@ extension GuestFile {
         //    contents all the same.
         if attributes.uniformState(of: range) == state {
             if model.faults.isPlanted { try plantedUniform(range, &request) }
-            if abi.hasContentModes { settleContents(of: range, changingTo: state, mode) }
+            if abi.hasContentModes, model.configuration.contentDesign == nil {
+                settleContents(of: range, changingTo: state, mode)
+            }
             return
         }
 
@@ -85,12 +95,24 @@ extension GuestFile {
             }
         }
 
-        // 12. Result cannot be copied out: cannot happen, for the same reason as row 1.
-
         if !plants(.guestViewKept) { zapGuest(range) }
         settleContents(of: range, changingTo: state, mode)
         if model.faults.isPlanted { return plantedSuccess(range, state, &request) }
         attributes.set(range, to: state)
+    }
+
+    /// Row 2 where another design decides.
+    private func contentMode(
+        of request: ckvm_memory_attributes2, _ design: ContentDesign
+    ) throws(Errno) -> ContentMode {
+        let flag = ContentDesign.callFlagBit
+        guard request.flags == 0 || design == .callFlag && request.flags == flag else {
+            throw .invalidArgument
+        }
+        let keeps = design.preserves(fileFlags: flags, callFlags: request.flags)
+        let fate = request.target == .private ? model.contentFate.toPrivate : model.contentFate.toShared
+        guard !keeps || fate == .preserved else { throw .invalidArgument }
+        return keeps ? .preserve : []
     }
 
     /// Row 2 in RFC v3 to v5. A software-protected VM offers PRESERVE both ways and ZERO to-shared.

@@ -125,6 +125,11 @@ import SystemPackage
         if holds[page]?.isEmpty == true { holds[page] = nil }
     }
 
+    /// Ascending.
+    func heldPages() -> [(offset: UInt64, count: Int)] {
+        holds.keys.sorted().map { ($0, holds[$0]?.count ?? 0) }
+    }
+
     func lowestPageInUse(in range: PageRange) -> UInt64? {
         if holds.isEmpty { return nil }
         if range.pageCount == 1 { return holds[range.start] == nil ? nil : range.start }
@@ -204,6 +209,10 @@ import SystemPackage
     /// bytes: from the seed where nothing is promised, zeros where they stay behind. Where the call says it, that holds
     /// for all pages of its range. Pages that do not exist have none to lose.
     func settleContents(of range: PageRange, changingTo state: PageState, _ mode: ContentMode) {
+        if model.configuration.contentDesign != nil {
+            if mode.isEmpty { overwriteChanging(range, to: state) { model.generator.next() } }
+            return
+        }
         switch state == .private ? model.contentFate.toPrivate : model.contentFate.toShared {
         case .preserved: return
         case .undefined: overwriteChanging(range, to: state) { model.generator.next() }

@@ -4,7 +4,7 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     // Validation.
     case flagsIgnored, reservedIgnored, errorOffsetRefused, defaultTypeConverts, unknownAttributesIgnored
     case emptyRangeAccepted, wrapAccepted, sizeTruncated, offsetTruncated, endOffByOne, startPastEndAccepted
-    case uniformBeforeValidation, busyBeforeBounds
+    case uniformBeforeValidation, busyBeforeBounds, structPartlyRead, copyOutUnchecked
     // A range that has the attribute already.
     case uniformRangeChecked, uniformRangeUnmapped, uniformRangeZapped
     // No memory.
@@ -43,6 +43,8 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     /// table, the rest are paragraphs of the same section.
     public var rule: String {
         switch self {
+        case .structPartlyRead: "row 1"
+        case .copyOutUnchecked: "row 12"
         case .flagsIgnored: "row 2"
         case .reservedIgnored, .errorOffsetRefused: "row 3"
         case .defaultTypeConverts: "row 4"
@@ -90,6 +92,8 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
         case .startPastEndAccepted: "a range that starts at the end of the file is a success"
         case .uniformBeforeValidation: "a range that has the attribute already is a success, bad flags or not"
         case .busyBeforeBounds: "a page in use is EAGAIN even if the range leaves the file"
+        case .structPartlyRead: "a struct of which only the first half can be read is accepted"
+        case .copyOutUnchecked: "a result that cannot be copied out is the call's own errno, and not EFAULT"
         case .uniformRangeChecked: "a range that has the attribute already is checked for pages in use"
         case .uniformRangeUnmapped: "a conversion that changes nothing drops the host's mappings"
         case .uniformRangeZapped: "a conversion that changes nothing zaps the guest's mappings"
@@ -146,11 +150,11 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
 
 /// The faults of one kernel, as bits: to ask for one costs a test.
 struct PlantedFaults {
-    private let bits: UInt64
+    private let bits: UInt128
 
-    init(_ faults: Set<PlantedFault>) { bits = faults.reduce(0) { $0 | 1 << UInt64($1.rawValue) } }
+    init(_ faults: Set<PlantedFault>) { bits = faults.reduce(0) { $0 | 1 << UInt128($1.rawValue) } }
 
     var isPlanted: Bool { bits != 0 }
     @inline(__always)
-    func contains(_ fault: PlantedFault) -> Bool { bits & 1 << UInt64(fault.rawValue) != 0 }
+    func contains(_ fault: PlantedFault) -> Bool { bits & 1 << UInt128(fault.rawValue) != 0 }
 }

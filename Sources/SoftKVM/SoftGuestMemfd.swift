@@ -4,7 +4,7 @@ public import MiniVMM
 public import SystemPackage
 
 /// A guest_memfd of ``SoftKVM``.
-public final class SoftGuestMemfd: FirstPostedGuestMemfd {
+public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMemfd {
     let file: GuestFile
 
     init(_ file: GuestFile) {
@@ -19,6 +19,21 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd {
 
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         try file.model.call { () throws(Errno) in try file.convert(&request) }
+    }
+
+    /// Row 12: what cannot be copied out is `EFAULT`, whatever the answer was.
+    public func setMemoryAttributes2(
+        _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
+    ) throws(Errno) {
+        try file.model.call { () throws(Errno) in
+            var copy = request
+            do throws(Errno) {
+                try file.convert(&copy, in: memory)
+            } catch {
+                let isNamed = [.resourceTemporarilyUnavailable, .noMemory].contains(error)
+                throw isNamed && !file.plants(.copyOutUnchecked) ? .badAddress : error
+            }
+        }
     }
 
     /// The call of ``ABIProfile/rfcV1``; `ENOTTY` in the others.
@@ -119,6 +134,27 @@ public final class SoftHostMapping: HostMapping {
         }
     }
 
+    /// MADV_DONTNEED only unmaps; MADV_REMOVE is a hole; huge pages are not for these files.
+    public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        try file.model.call { () throws(Errno) in
+            guard offset % pageSize == 0, offset <= self.length, length <= self.length - offset else {
+                throw .invalidArgument
+            }
+            guard length > 0 else { return }
+            let start = fileOffset + offset
+            guard let pages = PageRange.covering(start: start, size: length) else { throw .invalidArgument }
+            switch advice {
+            case .dontNeed: file.dropHostMappings(of: pages)
+            case .remove: try file.allocate(punchHole: true, offset: start, length: pages.size)
+            case .populateRead, .populateWrite:
+                guard try file.faultInForHost(start, pages.size, evenPrivate: false) == pages.size else {
+                    throw .badAddress
+                }
+            case .collapse: throw .invalidArgument
+            }
+        }
+    }
+
     /// Every kind of holder takes the same references here; only a pipe has an end.
     public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         try file.model.call { () throws(Errno) in
@@ -161,8 +197,8 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         init(isFault: Bool = false) { self.isFault = isFault }
     }
 
-    private let file: GuestFile
-    private let pages: PageRange
+    let file: GuestFile
+    let pages: PageRange
     /// By page, ascending; empty once released. Guarded by the model's lock.
     private var references: [Reference]
 
@@ -185,6 +221,43 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
             references = []
         }
     }
+
+    /// Copies what the holder has, as a device would that was given the pages: from the file, or from the page as it was
+    /// when it was punched out.
+    ///
+    /// - Parameter offset: bytes from the start of the first page; what is asked for is inside one page.
+    /// - Returns: nil once released.
+    public func read(at offset: UInt64, count: Int) -> [UInt8]? {
+        file.model.call {
+            let index = Int(offset / pageSize)
+            let start = Int(offset % pageSize)
+            guard references.indices.contains(index), count <= Int(pageSize) - start else { return nil }
+            if let old = references[index].detached { return Array(old[start..<start + count]) }
+            let page = unsafe file.bytes(at: pages.start + UInt64(index) * pageSize)
+            return unsafe [UInt8](UnsafeRawBufferPointer(start: page + start, count: count))
+        }
+    }
+
+    /// Writes one byte value to a part of what the holder has. The same rules.
+    public func fill(at offset: UInt64, count: Int, with byte: UInt8) {
+        file.model.call {
+            let index = Int(offset / pageSize)
+            let start = Int(offset % pageSize)
+            guard references.indices.contains(index), count <= Int(pageSize) - start else { return }
+            if references[index].detached != nil {
+                for place in start..<start + count { references[index].detached?[place] = byte }
+                return
+            }
+            let page = unsafe file.bytes(at: pages.start + UInt64(index) * pageSize)
+            unsafe (page + start).initializeMemory(as: UInt8.self, repeating: byte, count: count)
+            if let range = PageRange(start: pages.start + UInt64(index) * pageSize, size: pageSize) {
+                file.noteHostWrite(range)
+            }
+        }
+    }
+
+    /// For each page the bytes of the holder's own, where it was punched out of the file.
+    func detachedPages() -> [[UInt8]?] { references.map(\.detached) }
 
     /// What the holder has, for instance what comes out of the pipe: the bytes of the `index`-th page as they are now, or as they were when it was
     /// punched out of the file (hazard A11). Nil once released.

@@ -29,6 +29,9 @@ public final class SoftKVM: KVMInterface {
         /// with bytes from the seed where it says undefined, so that nobody depends on luck, and with zeros where it says
         /// lost.
         public var contentPromise: ContentPromise?
+        /// Another place where it is decided what becomes of contents; nil is what ``abi`` says. Contents that are not to be
+        /// kept are overwritten with bytes from the seed.
+        public var contentDesign: ContentDesign?
         /// Rules of the interface that are broken on purpose. ``SoftKVM/identity`` names them.
         public var plantedFaults: Set<PlantedFault>
         /// `kvm.gmem_in_place_conversion`; false is a kernel without the series.
@@ -41,7 +44,8 @@ public final class SoftKVM: KVMInterface {
 
         public init(
             seed: UInt64 = 0, timeSlice: Int = 100_000, abi: ABIProfile = .linux74,
-            contentPromise: ContentPromise? = nil, plantedFaults: Set<PlantedFault> = [],
+            contentPromise: ContentPromise? = nil, contentDesign: ContentDesign? = nil,
+            plantedFaults: Set<PlantedFault> = [],
             inPlaceConversion: Bool = true, maximumAttributeRuns: Int = .max,
             engineLibraries: [String] = ["libunicorn.so.2", "libunicorn.so"]
         ) {
@@ -49,6 +53,7 @@ public final class SoftKVM: KVMInterface {
             self.timeSlice = max(1, timeSlice)
             self.abi = abi
             self.contentPromise = contentPromise
+            self.contentDesign = contentDesign
             self.plantedFaults = plantedFaults
             self.inPlaceConversion = inPlaceConversion
             self.maximumAttributeRuns = maximumAttributeRuns
@@ -67,6 +72,8 @@ public final class SoftKVM: KVMInterface {
     public let identity: KernelIdentity
     public let engineStatus: EngineStatus
     public let runsVCPUsInTurns = true
+    /// What this kernel is.
+    public var configuration: Configuration { model.configuration }
     let model: Model
     private let library: EngineLibrary?
 
@@ -127,6 +134,7 @@ extension SoftKVM.Configuration {
     fileprivate var peculiarities: String {
         let faults = plantedFaults.map(\.name).sorted().joined(separator: ", ")
         return (abi == .linux74 ? "" : ", ABI \(abi.name)")
+            + (contentDesign.map { ", contents decided by \($0.rawValue)" } ?? "")
             + (faults.isEmpty ? "" : ", FAULTS PLANTED: \(faults)")
     }
 }

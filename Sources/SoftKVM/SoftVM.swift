@@ -65,7 +65,10 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
     private static func allowedFlags(_ type: VMType, _ configuration: SoftKVM.Configuration)
         -> GuestMemfdFlags
     {
-        type == .default || configuration.inPlaceConversion ? [.mmap, .initShared] : [.mmap]
+        let flags: GuestMemfdFlags =
+            type == .default || configuration.inPlaceConversion ? [.mmap, .initShared] : [.mmap]
+        return configuration.contentDesign == .creationFlag
+            ? flags.union(ContentDesign.creationFlagBit) : flags
     }
 
     /// `EINVAL` for anything but ``Capability/exitHypercall`` with `KVM_HC_MAP_GPA_RANGE` or nothing.

@@ -1,7 +1,10 @@
 import ArgumentParser
 import Litmus
 import MiniVMM
+import SoftKVM
 import SystemPackage
+
+extension ContentDesign: ExpressibleByArgument {}
 
 struct LitmusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -11,8 +14,15 @@ struct LitmusCommand: ParsableCommand {
             litmus/README.md is the manual of the language. Of a directory the files in it whose names end in .litmus \
             are run, in the order of their names. Nothing is run unless every file can be read.
 
-            Exit status: 0 all passed, or some were skipped; 1 a test failed; 4 every test was skipped; 64 usage, or \
-            a file that is no test.
+            Tests with parallel blocks are gone through in all interleavings on the software kernel, and run --runs times \
+            on others; what is seen there is held against what the software kernel can come to.
+
+            With --abi twice or more it prints where those versions of the interface answer differently. With --faults \
+            it prints which faults, planted in the software kernel, the tests catch. With --table FILE is what --format \
+            json printed on some kernel, and the tests' hazards are printed as a table, a column each.
+
+            Exit status: 0 all passed, or some were skipped; 1 a test failed, or a fault was caught by none; 4 every test was \
+            skipped; 64 usage, or a file that is no test.
             """)
 
     enum Format: String, ExpressibleByArgument, CaseIterable { case ktap, json, text }
@@ -22,12 +32,23 @@ struct LitmusCommand: ParsableCommand {
     @OptionGroup var kernel: KernelOptions
     @Option(help: "How the results are printed.")
     var format = Format.text
+    @Option(help: "Runs of a test with parallel blocks, where not all interleavings are gone through.")
+    var runs = 1000
+    @Option(help: "Seconds for one test with all its runs.")
+    var timeout = Seconds(nanoseconds: 60_000_000_000)
+    @Option(help: "Where the software kernel decides what becomes of contents, for tests that are about it.")
+    var design: ContentDesign?
+    @Flag(help: "Plant each fault in the software kernel, and print which tests catch it.")
+    var faults = false
+    @Flag(help: "Print a table of hazards from reports in JSON.")
+    var table = false
 
     /// A test, and what came of it.
     struct Item {
         let path: String
         let source: Source
-        var verdict = Verdict.skipped("not run")
+        var report = Report(verdict: .skipped("not run"))
+        var verdict: Verdict { report.verdict }
 
         /// The file's name without its ending.
         var shortName: String {
@@ -36,13 +57,34 @@ struct LitmusCommand: ParsableCommand {
         }
     }
 
+    func validate() throws {
+        if !(1...100_000_000).contains(runs) {
+            throw ValidationError("--runs \(runs): from 1 to 100000000 are possible.")
+        }
+        if timeout.nanoseconds == 0 { throw ValidationError("--timeout: more than 0 seconds are needed.") }
+        if design != nil, kernel.kernel != .soft {
+            throw ValidationError("--design is for the software kernel: add --kernel soft.")
+        }
+        if faults, !kernel.plant.isEmpty || !kernel.abi.isEmpty {
+            throw ValidationError("--faults plants each fault by itself, in Linux 7.4's interface.")
+        }
+        if table, faults { throw ValidationError("--table and --faults: one at a time.") }
+    }
+
     func run() throws {
+        if table { return try LitmusTables.hazards(paths) }
         var items = try read()
-        let chosen = try kernel.open(doors: .one, preservation: false)
+        if kernel.abi.count > 1 { return try LitmusTables.compare(items, kernel.abi, kernel.soft, format) }
+        if faults { return try LitmusTables.faults(items, format) }
+        var soft = kernel.soft
+        soft.contentDesign = design
+        let chosen = try kernel.open(doors: .one, preservation: false, soft: soft)
         let printer = LitmusPrinter(format: format, chosen: chosen)
         printer.begin(items.count)
+        let runner = Runner(
+            chosen.kernel, .init(runs: runs, seed: kernel.seed, timeLimit: timeout.nanoseconds))
         for index in items.indices {
-            items[index].verdict = Runner(chosen.kernel).run(items[index].source)
+            items[index].report = runner.report(items[index].source)
             printer.ran(items[index], number: index + 1)
         }
         printer.end(items)

@@ -30,14 +30,14 @@ enum LitmusFiles {
         return names.sorted().map { FilePath(path).appending($0).string }
     }
 
-    static func read(_ path: String) throws(Failure) -> [UInt8] {
+    static func read(_ path: String, most: Int = Source.largestText) throws(Failure) -> [UInt8] {
         do {
             let file = try FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec)
             defer { try? file.close() }
             var bytes: [UInt8] = []
             var chunk = [UInt8](repeating: 0, count: 1 << 16)
             // One byte more than a test may have, and the parser says so.
-            while bytes.count <= Source.largestText {
+            while bytes.count <= most {
                 let count = try unsafe chunk.withUnsafeMutableBytes { buffer in
                     try unsafe file.read(into: buffer)
                 }

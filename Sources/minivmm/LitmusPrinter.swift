@@ -52,6 +52,7 @@ struct LitmusPrinter {
     /// Diagnostics stand before the line of the result; what a name or a reason contains must not look like a directive.
     private func ktap(_ item: LitmusCommand.Item, _ number: Int) {
         let name = Self.plain(item.shortName)
+        for line in item.report.blocks.flatMap(\.lines) { out.print("# \(line)") }
         switch item.verdict {
         case .passed: out.print("ok \(number) \(name)")
         case .skipped(let reason): out.print("ok \(number) \(name) # SKIP \(Self.plain(reason))")
@@ -79,6 +80,21 @@ struct LitmusPrinter {
             out.print("        \(place): \(failure.text)")
             for line in failure.lines.dropFirst() { out.print("          \(line)") }
         }
+        for block in item.report.blocks {
+            let lines = block.lines
+            out.print("        " + lines[0])
+            var left = (shown: 16, folded: 0)
+            for (line, outcome) in zip(lines.dropFirst(), block.outcomes) {
+                guard left.shown > 0 || !outcome.isFine else {
+                    left.folded += 1
+                    continue
+                }
+                left.shown -= 1
+                let style: Terminal.Style = outcome.isFine ? outcome.count == 0 ? .dim : .good : .bad
+                out.print("        " + out.styled(line, style))
+            }
+            if left.folded > 0 { out.print("          … and \(left.folded) more; --format json has all") }
+        }
     }
 }
 
@@ -89,6 +105,7 @@ extension LitmusCommand.Item {
             ("hazards", .array(source.test.hazards.map { .string($0.description) })),
             ("verdict", .string(verdict.word)),
         ]
+        if !report.blocks.isEmpty { members.append(("blocks", .array(report.blocks.map(\.json)))) }
         switch verdict {
         case .passed: break
         case .skipped(let reason): members.append(("reason", .string(reason)))
@@ -100,5 +117,61 @@ extension LitmusCommand.Item {
             ]
         }
         return .object(members)
+    }
+}
+
+extension BlockReport {
+    /// What was looked at, then an outcome a line.
+    var lines: [String] {
+        let states = states.map { "\($0) states" }
+        let what: String
+        if let runs {
+            let model = states.map { "; the model goes through \($0)" } ?? "; no model judges it"
+            what = "\(runs) runs\(model)"
+        } else {
+            what = "all interleavings, \(states ?? "none")"
+        }
+        return ["line \(line): \(what)"]
+            + outcomes.map { outcome in
+                var line = "  "
+                if let runs, let count = outcome.count {
+                    let share = Double(count) / Double(max(runs, 1))
+                    line += padded("\(count)", 8) + " " + padded(count == 0 ? "" : percent(share), 9) + "  "
+                }
+                line += outcome.isFine ? "allowed    " : "FORBIDDEN  "
+                line += outcome.text.isEmpty ? "no result has a name" : outcome.text
+                if outcome.count == 0 { line += "  (not seen)" }
+                if outcome.isAllowed, outcome.isInModel == false { line += "  (the model never comes to it)" }
+                return line
+            }
+    }
+
+    private func padded(_ text: String, _ width: Int) -> String {
+        String(repeating: " ", count: max(0, width - text.count)) + text
+    }
+
+    /// With as many digits as tell it from nothing.
+    private func percent(_ share: Double) -> String {
+        let digits = share >= 0.01 ? 10.0 : 1000.0
+        return "\((share * 100 * digits).rounded() / digits) %"
+    }
+
+    var json: JSON {
+        .object([
+            ("line", .number(UInt64(line))), ("runs", runs.map { .number(UInt64($0)) } ?? .null),
+            ("states", states.map { .number(UInt64($0)) } ?? .null),
+            (
+                "outcomes",
+                .array(
+                    outcomes.map { outcome in
+                        .object([
+                            ("results", .string(outcome.text)),
+                            ("count", outcome.count.map { .number(UInt64($0)) } ?? .null),
+                            ("allowed", .bool(outcome.isAllowed)),
+                            ("in_model", outcome.isInModel.map(JSON.bool) ?? .null),
+                        ])
+                    })
+            ),
+        ])
     }
 }

@@ -38,6 +38,8 @@ struct Run: ParsableCommand {
 
     enum TraceFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
 
+    func validate() throws { try kernel.oneVersion() }
+
     func run() throws {
         let payload = Catalogue.named(guest)
         var configuration = payload?.machineConfiguration ?? MachineConfiguration()
@@ -266,7 +268,7 @@ struct KernelOptions: ParsableArguments {
     @Option(help: "Seed of the software kernel.")
     var seed: UInt64 = 0
     @Option(help: "The version of the interface that the software kernel has.")
-    var abi: ABIProfile?
+    var abi: [ABIProfile] = []
     @Option(
         help: ArgumentHelp(
             "Have the software kernel break a rule; repeatable, `minivmm list --planted` names them.",
@@ -279,20 +281,28 @@ struct KernelOptions: ParsableArguments {
         })
     var plant: [PlantedFault] = []
 
+    /// A command that has no use for two versions at once says so.
+    func oneVersion() throws {
+        if abi.count > 1 { throw ValidationError("--abi: one version at a time.") }
+    }
+
     func validate() throws {
         guard kernel != .soft else { return }
-        for (option, isGiven) in [("--abi", abi != nil), ("--plant", !plant.isEmpty)] where isGiven {
+        for (option, isGiven) in [("--abi", !abi.isEmpty), ("--plant", !plant.isEmpty)] where isGiven {
             throw ValidationError("\(option) is for the software kernel: add --kernel soft.")
         }
     }
 
     /// What the software kernel is to be.
     var soft: SoftKVM.Configuration {
-        SoftKVM.Configuration(seed: seed, abi: abi ?? .linux74, plantedFaults: Set(plant))
+        SoftKVM.Configuration(seed: seed, abi: abi.last ?? .linux74, plantedFaults: Set(plant))
     }
 
-    func open(doors: Doors, preservation: Bool) throws -> ChosenKernel {
+    func open(
+        doors: Doors, preservation: Bool, soft: SoftKVM.Configuration? = nil
+    ) throws -> ChosenKernel {
         do throws(KernelError) {
+            let soft = soft ?? self.soft
             return try kernel.open(KernelNeeds(doors: doors, preservation: preservation, soft: soft))
         } catch {
             throw stop("--kernel \(kernel.rawValue): \(error)", Status.monitorFailed)

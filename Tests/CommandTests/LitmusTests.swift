@@ -4,7 +4,7 @@ import Testing
 struct LitmusCommandTests {
     private static let good = "test \"good\"\nmemory 1 pages shared\nhost read 0 => 0\n"
     private static let bad = "test \"bad # SKIP\"\nmemory 1 pages shared\nhost read 0 => 1\n"
-    private static let skipped = "test \"later\"\nmemory 1 pages shared\nhost fork child\n"
+    private static let skipped = "test \"later\"\nmemory 1 pages shared\nhost unmap ram\n"
 
     private func run(_ tests: [String], _ options: [String] = []) throws -> Command.Result {
         let scratch = try Scratch()

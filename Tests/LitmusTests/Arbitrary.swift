@@ -1,4 +1,5 @@
 import MiniVMM
+import SoftKVM
 
 @testable import Litmus
 
@@ -23,6 +24,12 @@ struct TestMaker {
         test.hazards = many(3) { Hazard(isHistoric: $0.flip(), number: UInt16($0.below(99))) }
         let needs = [Need.inPlace, .preservation, .references] + HoldKind.allCases.map(Need.holder)
         test.needs = many(3) { needs[$0.below(needs.count)] }
+        if below(4) == 0 {
+            test.settings.isInPlaceOff = flip()
+            if flip() { test.settings.attributeRuns = below(9) }
+            if flip() { test.settings.design = ContentDesign.allCases[below(6)] }
+            if flip() { test.settings.keptDirection = state() }
+        }
         test.vm = flip() ? .default : .softwareProtected
         for index in 0...below(3) {
             let name = index == 0 ? Name.ram : fresh()
@@ -36,6 +43,15 @@ struct TestMaker {
                 var results: [Name] = []
                 let steps = (0...below(3)).map { _ in
                     var step = self.step()
+                    // What has no place in a block.
+                    switch step.action {
+                    case .check(let extent, _): step = Step(step.role, .punch(extent.atHome))
+                    case .fork: step = Step(.host(1), .write(place(), 1))
+                    case .convert(var conversion) where conversion.contents == .zero:
+                        conversion.contents = .preserve
+                        step.action = .convert(conversion)
+                    default: break
+                    }
                     if flip() {
                         results.append(fresh())
                         step.expectation = .named(results[results.count - 1])
@@ -115,7 +131,7 @@ struct TestMaker {
         }
     }
 
-    private mutating func vm() -> VMType? { flip() ? nil : flip() ? .default : .softwareProtected }
+    private mutating func vm() -> VMName? { flip() ? nil : VMName.allCases[below(3)] }
 
     private mutating func step() -> Step {
         let actor = Role.host(below(3))
@@ -135,7 +151,7 @@ struct TestMaker {
             if below(4) == 0 { conversion.flags = word() }
             conversion.reserved = many(2) { Conversion.Word(index: $0.below(11), value: $0.word()) }
             if below(4) == 0 { conversion.errorOffset = word() }
-            conversion.structure = Conversion.Structure.allCases[below(3)]
+            conversion.structure = Conversion.Structure.allCases[below(4)]
             return Step(actor, .convert(conversion), expecting([.errno(11, at: word()), .ok, refusal]))
         case 6:
             var part = extent(of: files)
@@ -154,7 +170,7 @@ struct TestMaker {
                 expecting([.errno(14)]))
         case 12 where !holds.isEmpty: return Step(actor, .release(holds.removeLast()), expecting([.ok]))
         case 13:
-            let file = NewFile(fresh(), size: word(), flags: word(), vm: vm())
+            let file = NewFile(fresh(), size: word(), flags: word(), vm: vm(), preserves: flip())
             files.append(file.name)
             return Step(actor, .create(file), expecting([refusal]))
         case 14:
@@ -172,6 +188,11 @@ struct TestMaker {
         default: return Step(actor, .unbind(slot: UInt32(below(9)), on: vm()), expecting([refusal]))
         }
     }
+}
+
+extension Extent {
+    /// The same bytes of the file that is always there.
+    fileprivate var atHome: Extent { Extent(offset: offset, size: size) }
 }
 
 /// Steele, Lea and Flood's SplitMix64.

@@ -41,6 +41,8 @@ struct PlantedFaultTests {
 
     private func play(_ fault: PlantedFault, _ configuration: SoftKVM.Configuration) throws -> String {
         switch fault {
+        case .structPartlyRead: try call(configuration, in: .cut, holding: nil)
+        case .copyOutUnchecked: try call(configuration, in: .readOnly, holding: 0)
         case .flagsIgnored: try call(configuration, request(0, pageSize)) { $0.flags = 1 }
         case .reservedIgnored: try call(configuration, request(0, pageSize)) { $0.reserved.10 = 1 }
         case .errorOffsetRefused, .errorOffsetWrittenOnSuccess:
@@ -110,6 +112,19 @@ struct PlantedFaultTests {
         change(&request)
         let answer = errno { () throws(Errno) in try model.file.setMemoryAttributes2(&request) }
         return "\(name(answer)) \(request.error_offset) \(model.states())"
+    }
+
+    /// The same with the struct somewhere else.
+    private func call(
+        _ configuration: SoftKVM.Configuration, in memory: ArgumentMemory, holding page: UInt64?
+    ) throws -> String {
+        let model = try ModelVM(type: .softwareProtected, configuration)
+        let hold = try page.map { try model.mapping.hold(at: $0, length: pageSize) }
+        defer { hold?.release() }
+        let answer = errno { () throws(Errno) in
+            try model.file.setMemoryAttributes2(request(0, pageSize), in: memory)
+        }
+        return "\(name(answer)) \(model.states())"
     }
 
     /// What a conversion answers, and all that can be seen of the file afterwards.

@@ -47,6 +47,25 @@ int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset)
 /// mprotect(2) to read-write, or to nothing.
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible);
 
+/// madvise(2).
+long ckvm_madvise(uint64_t address, uint64_t length, int advice);
+
+/// The argument of a call in memory of its own: `length` bytes, at most a page, filled from `from`; only the first `readable` of them are there, and none can be written if `read_only`. Returns the address of the first byte.
+int64_t ckvm_argument_map(const void *_Nonnull from, uint64_t length, uint64_t readable, bool read_only);
+void ckvm_argument_unmap(int64_t address, uint64_t readable);
+
+/// Bytes that one call of the following two moves at most.
+#define CKVM_CHILD_CHUNK 4096u
+
+/// fork(2) of a process that has this one's mappings and no descriptor of it, and touches them as it is asked to. Returns
+/// its pid; it ends with the socket, or with this process.
+long ckvm_child_fork(int *_Nonnull socket);
+/// As ckvm_copy_from and ckvm_copy_to, done by the child. -EPIPE if it is gone.
+long ckvm_child_read(int socket, uint64_t address, void *_Nonnull to, uint32_t length);
+long ckvm_child_write(int socket, uint64_t address, const void *_Nonnull from, uint32_t length);
+/// Closes the socket, ends the child and waits for it.
+void ckvm_child_end(int socket, int child);
+
 // kvm_run.immediate_exit is written by a thread that kicks while the vCPU's own thread may be entering.
 static inline void ckvm_set_immediate_exit(struct ckvm_run *_Nonnull run, uint8_t value) {
     __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST);

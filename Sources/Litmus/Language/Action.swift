@@ -70,7 +70,7 @@ public enum Action: Sendable, Equatable {
     /// `KVM_SET_USER_MEMORY_REGION2`: makes a memslot, or tries to change one.
     case bind(Binding)
     /// The same with size 0: deletes one.
-    case unbind(slot: UInt32, on: VMType?)
+    case unbind(slot: UInt32, on: VMName?)
     /// `KVM_HC_MAP_GPA_RANGE` by a vCPU; the attributes as a conversion has them.
     case hypercall(Extent, attributes: UInt64)
     /// A child is forked from the monitor.
@@ -84,6 +84,8 @@ public struct Conversion: Sendable, Equatable {
         case writable
         case readOnly = "readonly"
         case unmapped
+        /// Its second half is not mapped.
+        case cut
     }
     public struct Word: Sendable, Equatable {
         /// 0 to 10.
@@ -134,23 +136,15 @@ public enum Attributes {
     static func state(_ word: UInt64) -> PageState? { PageState.allCases.first { self.word($0) == word } }
 }
 
-/// `MADV_*`.
-public enum Advice: String, Sendable, CaseIterable {
-    case dontNeed = "dontneed"
-    case remove
-    case populateRead = "populate_read"
-    case populateWrite = "populate_write"
-    case collapse
+/// One of the VMs of a test.
+public enum VMName: String, Sendable, CaseIterable {
+    /// A software-protected VM, and a second one.
+    case protected
+    case second
+    /// A default VM.
+    case `default`
 
-    var number: Int32 {
-        switch self {
-        case .dontNeed: 4
-        case .remove: 9
-        case .populateRead: 22
-        case .populateWrite: 23
-        case .collapse: 25
-        }
-    }
+    var type: VMType { self == .default ? .default : .softwareProtected }
 }
 
 /// The argument of `KVM_CREATE_GUEST_MEMFD`.
@@ -160,9 +154,12 @@ public struct NewFile: Sendable, Equatable {
     public var size: UInt64
     public var flags: UInt64
     /// The VM it is made on; nil is the test's.
-    public var vm: VMType?
+    public var vm: VMName?
+    /// Its contents are to be preserved, where a kernel can be told so at creation (``ContentDesign/creationFlag``).
+    public var preserves: Bool
 
-    public init(_ name: Name, size: UInt64, flags: UInt64, vm: VMType? = nil) {
+    public init(_ name: Name, size: UInt64, flags: UInt64, vm: VMName? = nil, preserves: Bool = false) {
+        self.preserves = preserves
         self.name = name
         self.size = size
         self.flags = flags
@@ -181,13 +178,13 @@ public struct Binding: Sendable, Equatable {
     public var flags: UInt32
     /// `userspace_addr`: a place in a view. Nil is the same place in the view with the file's name.
     public var address: Place?
-    public var vm: VMType?
+    public var vm: VMName?
 
     public static let guestMemfd: UInt32 = 1 << 2
 
     public init(
         slot: UInt32, to extent: Extent, gpa: UInt64, flags: UInt32 = guestMemfd, address: Place? = nil,
-        vm: VMType? = nil
+        vm: VMName? = nil
     ) {
         self.slot = slot
         self.extent = extent

@@ -95,6 +95,7 @@ private struct Check {
         try require(number <= LitmusTest.mostSteps, "at most \(LitmusTest.mostSteps) steps")
         try actor(step)
         try action(step.action, by: step.role)
+        if results != nil { try atOnce(step) }
         switch step.expectation {
         case .unsaid: break
         case .anyOf(let outcomes):
@@ -111,6 +112,19 @@ private struct Check {
             try require(results?.insert(name).inserted == true, "a second result `\(name)`")
         }
         return results ?? []
+    }
+
+    /// What is more than one thing to those who act at the same time, and has no place in a block.
+    private func atOnce(_ step: Step) throws(TestProblem) {
+        switch (step.action, step.role) {
+        case (.check, _): throw fail("in a parallel block one byte is looked at: say `read`")
+        case (.fill, .vcpu): throw fail("in a parallel block a vCPU touches one byte: say `write`")
+        case (.fork, _): throw fail("a child is forked before the parallel block")
+        case (.convert(let conversion), _) where conversion.contents == .zero:
+            throw fail(
+                "`zero` is a conversion and then another step of the monitor: say both in a parallel block")
+        default: break
+        }
     }
 
     private func range(of outcome: StepOutcome) throws(TestProblem) {

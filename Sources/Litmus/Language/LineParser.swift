@@ -1,4 +1,5 @@
 import MiniVMM
+import SoftKVM
 
 /// The tokens of a line, and what can be made of them.
 struct LineParser {
@@ -113,6 +114,26 @@ struct LineParser {
         return try choice("`in-place`, `preservation`, `references` or `holder`") { word in
             plain.first { $0.description == word }
         }
+    }
+
+    mutating func setting(_ settings: inout KernelSettings) throws(SyntaxError) {
+        let column = self.column
+        let before = settings
+        switch try choice("one of `in-place`, `runs`, `design`, `keeps`", { $0 }) {
+        case "in-place":
+            try require("off")
+            settings.isInPlaceOff = true
+        case "runs":
+            let number: UInt32 = try number("a number of runs")
+            settings.attributeRuns = Int(number)
+        case "design": settings.design = try choice(of: ContentDesign.self)
+        case "keeps":
+            settings.keptDirection = try choice("`to-private` or `to-shared`") { word in
+                PageState.allCases.first { "to-\($0.rawValue)" == word }
+            }
+        default: throw error(at: column, "expected one of `in-place`, `runs`, `design`, `keeps`")
+        }
+        guard settings != before else { throw error(at: column, "this is said already") }
     }
 
     mutating func vmType() throws(SyntaxError) -> VMType {

@@ -1,4 +1,5 @@
 public import MiniVMM
+public import SoftKVM
 
 /// A litmus test: what the machine is, and what its actors do to its memory, in which order, with which answers.
 ///
@@ -9,18 +10,22 @@ public struct LitmusTest: Sendable, Equatable {
     public var name: String
     public var hazards: [Hazard]
     public var needs: [Need]
+    /// What the kernel is to be; only the software kernel can be told.
+    public var settings: KernelSettings
     /// The type of the VM that steps mean when they name none.
     public var vm: VMType
     public var memory: [Memory]
     public var body: [Entry]
 
     public init(
-        name: String, hazards: [Hazard] = [], needs: [Need] = [], vm: VMType = .softwareProtected,
+        name: String, hazards: [Hazard] = [], needs: [Need] = [], settings: KernelSettings = KernelSettings(),
+        vm: VMType = .softwareProtected,
         memory: [Memory] = [], body: [Entry] = []
     ) {
         self.name = name
         self.hazards = hazards
         self.needs = needs
+        self.settings = settings
         self.vm = vm
         self.memory = memory
         self.body = body
@@ -58,6 +63,23 @@ public enum Need: Sendable, Hashable {
     case references
     /// `holder KIND`: that user of pages can be had.
     case holder(HoldKind)
+}
+
+/// What the kernel of a test is to be (`kernel` lines). ``SoftKVM`` is made so; of a real one the first is asked, and the
+/// others mean that it cannot say anything about the test.
+public struct KernelSettings: Sendable, Hashable {
+    /// `kernel in-place off`: `kvm.gmem_in_place_conversion=0`, or a kernel without the series.
+    public var isInPlaceOff = false
+    /// `kernel runs N`: runs of equal state that the attributes of a file may have; beyond that it is `ENOMEM`.
+    public var attributeRuns: Int?
+    /// `kernel design NAME`: where it is decided what becomes of contents.
+    public var design: ContentDesign?
+    /// `kernel keeps to-private` or `to-shared`: the one direction in which the memory can keep contents at all.
+    public var keptDirection: PageState?
+
+    public init() {}
+
+    public var isEmpty: Bool { self == KernelSettings() }
 }
 
 /// A guest_memfd that is there when the test begins, `MMAP` set, with a view of all of it under the same name.
@@ -162,7 +184,7 @@ public enum Expectation: Sendable, Equatable {
 }
 
 /// What can come of a step.
-public enum StepOutcome: Sendable, Equatable {
+public enum StepOutcome: Sendable, Hashable {
     case ok
     /// A system call's errno (its raw value, 1 to 4095), and for a conversion `error_offset` where it was written.
     case errno(Int32, at: UInt64? = nil)

@@ -55,7 +55,7 @@ private struct FileParser {
         _ keyword: String, _ column: Int, _ parser: inout LineParser
     ) throws(SyntaxError) {
         switch keyword {
-        case "test", "hazard", "vm", "needs", "memory": try header(keyword, column, &parser)
+        case "test", "hazard", "vm", "needs", "kernel", "memory": try header(keyword, column, &parser)
         case "parallel":
             guard block == nil else { throw parser.error(at: column, "a parallel block has no other inside") }
             block = (line, Parallel(steps: []))
@@ -93,7 +93,7 @@ private struct FileParser {
         guard test.body.isEmpty, block == nil else {
             throw parser.error(at: column, "`\(keyword)` belongs before the first step")
         }
-        if keyword != "needs", keyword != "memory", !seen.insert(keyword).inserted {
+        if !["needs", "kernel", "memory"].contains(keyword), !seen.insert(keyword).inserted {
             throw parser.error(at: column, "a second `\(keyword)`")
         }
         switch keyword {
@@ -102,6 +102,7 @@ private struct FileParser {
             repeat { test.hazards.append(try parser.hazard()) } while !parser.isAtEnd
         case "vm": test.vm = try parser.vmType()
         case "needs": test.needs.append(try parser.need())
+        case "kernel": try parser.setting(&test.settings)
         default: test.memory.append(try parser.memory())
         }
     }

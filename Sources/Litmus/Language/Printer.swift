@@ -7,6 +7,7 @@ extension LitmusTest {
         if !hazards.isEmpty {
             lines.append(Layout.line("hazard", hazards.map(\.description).joined(separator: " ")))
         }
+        for words in settings.lines { lines.append(Layout.line("kernel", words)) }
         for need in needs { lines.append(Layout.line("needs", need.description)) }
         if vm != .softwareProtected { lines.append(Layout.line("vm", vm.word)) }
         for memory in memory { lines.append(Layout.line("memory", memory.description)) }
@@ -49,6 +50,17 @@ extension Need: CustomStringConvertible {
         case .references: "references"
         case .holder(let kind): "holder \(kind.rawValue)"
         }
+    }
+}
+
+extension KernelSettings {
+    /// What stands behind `kernel`, a line each.
+    fileprivate var lines: [String] {
+        [
+            isInPlaceOff ? "in-place off" : nil, attributeRuns.map { "runs \($0)" },
+            design.map { "design \($0.rawValue)" },
+            keptDirection.map { "keeps to-\($0.rawValue)" },
+        ].compactMap { $0 }
     }
 }
 
@@ -113,7 +125,7 @@ extension Action: CustomStringConvertible {
         case .create(let file): "create \(file)"
         case .close(let file): "close \(file)"
         case .bind(let binding): "bind \(binding)"
-        case .unbind(let slot, let vm): "unbind slot \(slot)" + (vm.map { " on \($0.word)" } ?? "")
+        case .unbind(let slot, let vm): "unbind slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
         case .hypercall(let extent, let attributes): "hypercall \(extent) \(written(attributes: attributes))"
         case .fork(let child): "fork \(Role.child(child))"
         }
@@ -142,7 +154,8 @@ extension NewFile: CustomStringConvertible {
             rest &= ~bit
         }
         if rest != 0 { words.append("flags \(hex(rest))") }
-        if let vm { words.append("on \(vm.word)") }
+        if preserves { words.append("preserve") }
+        if let vm { words.append("on \(vm.rawValue)") }
         return words.joined(separator: " ")
     }
 
@@ -157,7 +170,7 @@ extension Binding: CustomStringConvertible {
         var words = ["slot \(slot) to \(extent) at \(written(gpa))"]
         if flags != Self.guestMemfd { words.append("flags \(hex(UInt64(flags)))") }
         if let address { words.append("address \(address)") }
-        if let vm { words.append("on \(vm.word)") }
+        if let vm { words.append("on \(vm.rawValue)") }
         return words.joined(separator: " ")
     }
 }

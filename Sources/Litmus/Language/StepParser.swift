@@ -38,7 +38,7 @@ extension LineParser {
         case "bind": return .bind(try binding())
         case "unbind":
             try require("slot")
-            return .unbind(slot: try number("a slot"), on: take("on") ? try vmType() : nil)
+            return .unbind(slot: try number("a slot"), on: take("on") ? try choice(of: VMName.self) : nil)
         case "hypercall": return .hypercall(try extent(), attributes: try attributes())
         default:
             let column = self.column
@@ -90,7 +90,8 @@ extension LineParser {
         var file = NewFile(name, size: size, flags: 0)
         for (word, bit) in NewFile.flagWords where take(word) { file.flags |= bit }
         if take("flags") { file.flags |= try number("the flags word") }
-        if take("on") { file.vm = try vmType() }
+        file.preserves = take("preserve")
+        if take("on") { file.vm = try choice(of: VMName.self) }
         return file
     }
 
@@ -103,7 +104,7 @@ extension LineParser {
         var binding = Binding(slot: slot, to: extent, gpa: try offset("a guest page, or `@` and a byte"))
         if take("flags") { binding.flags = try number("the flags word") }
         if take("address") { binding.address = try place() }
-        if take("on") { binding.vm = try vmType() }
+        if take("on") { binding.vm = try choice(of: VMName.self) }
         return binding
     }
 }

@@ -31,6 +31,11 @@ enum ErrnoName {
     static let byName = Dictionary(uniqueKeysWithValues: byNumber.map { ($1, $0) })
 }
 
+extension VMName {
+    /// The VM that steps mean when they name none.
+    init(_ type: VMType) { self = type == .default ? .default : .protected }
+}
+
 extension VMType {
     var word: String { self == .default ? "default" : "protected" }
 

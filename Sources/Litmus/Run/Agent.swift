@@ -1,47 +1,96 @@
 import CKVMShim
 import MiniVMM
+import Synchronization
 import SystemPackage
 
-/// The guest that does the steps of vCPUs: it asks for an address and an order by port, makes one access to one byte, and
-/// says what it read.
+/// The guest that does the steps of vCPUs: it asks for an address and an order by port, makes one access to one byte or one
+/// hypercall, and says what came of it.
 ///
-/// It lives in a guest_memfd of its own, far above the memory of tests, which no step can name.
-final class Agent {
-    private static let code: [UInt8] = [
-        0xe5, 0xf5,  //         1: in   $0xf5, %eax
-        0x89, 0xc6,  //            mov  %eax, %esi      the address
-        0xe5, 0xf5,  //            in   $0xf5, %eax     the order: AH is 1 to write AL
-        0x84, 0xe4,  //            test %ah, %ah
-        0x75, 0x04,  //            jnz  2f
-        0x8a, 0x06,  //            mov  (%rsi), %al
-        0xeb, 0x02,  //            jmp  3f
-        0x88, 0x06,  //         2: mov  %al, (%rsi)
-        0xe6, 0xf4,  //         3: out  %al, $0xf4
-        0xeb, 0xec,  //            jmp  1b
-    ]
+/// It lives in a guest_memfd of its own, far above the memory of tests, which no step can name. A vCPU acts on one thread at a
+/// time; different ones may on different threads.
+final class Agent: Sendable {
+    private static func code(_ method: HypercallMethod) -> [UInt8] {
+        let call: [UInt8] =
+            switch method {
+            case .vmmcall: [0x0f, 0x01, 0xd9]
+            case .vmcall: [0x0f, 0x01, 0xc1]
+            case .port: [0xe7, 0xe8, 0x90]  // out %eax, $0xe8; nop
+            }
+        return [
+            0xe5, 0xf5,  //              1: in   $0xf5, %eax
+            0x89, 0xc6,  //                 mov  %eax, %esi      the address
+            0xe5, 0xf5,  //                 in   $0xf5, %eax     the order: AH is 0 to read, 1 to write AL, 2 to call
+            0x84, 0xe4,  //                 test %ah, %ah
+            0x75, 0x04,  //                 jnz  2f
+            0x8a, 0x06,  //                 mov  (%rsi), %al
+            0xeb, 0x1f,  //                 jmp  4f
+            0x80, 0xfc, 0x02,  //        2: cmp  $2, %ah
+            0x74, 0x04,  //                 je   3f
+            0x88, 0x06,  //                 mov  %al, (%rsi)
+            0xeb, 0x16,  //                 jmp  4f
+            0x89, 0xf3,  //              3: mov  %esi, %ebx
+            0xe5, 0xf5,  //                 in   $0xf5, %eax
+            0x89, 0xc1,  //                 mov  %eax, %ecx      pages
+            0xe5, 0xf5,  //                 in   $0xf5, %eax
+            0x89, 0xc2,  //                 mov  %eax, %edx      attributes
+            0xb8, 0x0c, 0x00, 0x00, 0x00,  // mov $12, %eax      KVM_HC_MAP_GPA_RANGE
+        ] + call + [
+            0xe7, 0xf6,  //                 out  %eax, $0xf6     the answer
+            0xeb, 0xd3,  //                 jmp  1b
+            0xe6, 0xf4,  //              4: out  %al, $0xf4      what was read
+            0xeb, 0xcf,  //                 jmp  1b
+        ]
+    }
     private static let askPort: UInt16 = 0xf5
     private static let tellPort: UInt16 = 0xf4
+    private static let answerPort: UInt16 = 0xf6
+    private static let callPort: UInt16 = 0xe8
     /// Code, then three levels of tables that map the first GiB to itself in pages of 2 MiB.
     private static let size = 4 * pageSize
     /// Guest-physical; tests have what is below.
     static let start: UInt64 = (1 << 30) - (1 << 20)
     private static let slot: UInt32 = 400
     /// A step of a vCPU costs three exits a byte.
-    private static let mostBytes = 4 * pageSize
+    static let mostBytes = 4 * pageSize
+    /// Memory faults after which an access of a racing vCPU is given up. A conversion that it meets on its way can be one.
+    private static let mostRaces = 10_000
+
+    /// `KVM_HC_MAP_GPA_RANGE` as the guest has asked for it.
+    struct Call {
+        let gpa: UInt64
+        let pages: UInt64
+        let attributes: UInt64
+    }
+    /// What the monitor makes of one: nil, or the errno and the page that it is about.
+    typealias Answer = (errno: Errno, page: UInt64?)?
+
+    /// A vCPU.
+    private final class CPU: Sendable {
+        let vcpu: any KVMVCPU
+        /// It stands before an access that it cannot finish.
+        let isStuck = Atomic<Bool>(false)
+
+        init(_ vcpu: any KVMVCPU) { self.vcpu = vcpu }
+    }
 
     private let vm: any KVMVirtualMachine
     private let file: any KVMGuestMemfd
     private let view: any HostMapping
-    private var vcpus: [Int: any KVMVCPU] = [:]
-    /// Those that stand before an access which they cannot finish.
-    private var stuck: Set<Int> = []
+    private let method: HypercallMethod
+    private let patience: Patience
+    private let vcpus = Mutex<[Int: CPU]>([:])
 
-    init(on vm: any KVMVirtualMachine) throws(Stop) {
+    init(on vm: any KVMVirtualMachine, _ facts: KernelFacts, _ patience: Patience) throws(Stop) {
         self.vm = vm
+        self.patience = patience
+        method = facts.hypercallMethod
         do throws(Errno) {
+            if method != .port {
+                try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
+            }
             file = try vm.createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
             view = try file.map(offset: 0, length: Self.size)
-            try Self.write(Self.code, at: 0, view)
+            try Self.write(Self.code(method), at: 0, view)
             let tables = Self.start + pageSize
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
             try Self.write(Self.bytes([tables + 2 * pageSize | 3]), at: 2 * pageSize, view)
@@ -61,23 +110,47 @@ final class Agent {
     }
 
     func close() {
-        vcpus = [:]
+        let gone = vcpus.withLock { vcpus in
+            defer { vcpus = [:] }
+            return vcpus.values.map(\.vcpu)
+        }
+        for vcpu in gone { patience.remove(vcpu) }
         var region = ckvm_userspace_memory_region2()
         region.slot = Self.slot
         region.flags = Binding.guestMemfd
         try? vm.setUserMemoryRegion2(region)
     }
 
-    func perform(_ action: Action, vcpu number: Int) throws(Stop) -> Observation {
-        guard let extent = action.extent,
-            let end = Optional(extent.offset.addingReportingOverflow(extent.size)),
-            !end.overflow, end.partialValue <= Self.start
-        else { throw .broken("a vCPU reaches guest-physical addresses below \(hex(Self.start))") }
+    /// Whether a vCPU is stuck.
+    var isStuck: Bool {
+        vcpus.withLock { $0.values.contains { $0.isStuck.load(ordering: .relaxed) } }
+    }
+
+    /// The vCPUs that are stuck, ascending.
+    var stuck: [Int] {
+        vcpus.withLock { vcpus in
+            vcpus.filter { $0.value.isStuck.load(ordering: .relaxed) }.map(\.key).sorted()
+        }
+    }
+
+    // MARK: steps
+
+    /// An access to bytes, or a part of one.
+    ///
+    /// - Parameters:
+    ///   - extent: guest-physical.
+    ///   - isRacing: a memory fault may be a conversion met on the way, so the vCPU enters again, as any monitor would.
+    func access(
+        _ extent: Extent, _ action: Action, vcpu number: Int, isRacing: Bool
+    ) throws(Stop) -> Observation {
+        try Self.check(extent)
         guard extent.size <= Self.mostBytes else {
             throw .skip("a vCPU touches at most \(Self.mostBytes / pageSize) pages in a step")
         }
-        for address in extent.offset..<end.partialValue {
-            let (seen, isDone) = try access(UInt32(address), action.order, number)
+        for address in extent.offset..<extent.offset + extent.size {
+            let (seen, isDone) = try run(
+                [UInt32(address), action.order], number, isRacing
+            ) { _ in nil }
             guard isDone, case .value(let byte) = seen else { return Observation(seen) }
             switch action {
             case .read: return Observation(seen)
@@ -88,45 +161,106 @@ final class Agent {
         return Observation(.ok)
     }
 
-    /// - Parameter order: the byte to write, and bit 8 to write it.
-    /// - Returns: what was read or what came instead, and whether the access was made.
-    private func access(
-        _ address: UInt32, _ order: UInt32, _ number: Int
+    /// - Parameter answer: what the monitor does for the call.
+    func hypercall(
+        _ extent: Extent, _ attributes: UInt64, vcpu number: Int, _ answer: (Call) throws(Stop) -> Answer
+    ) throws(Stop) -> Observation {
+        guard extent.offset % pageSize == 0, extent.size % pageSize == 0 else {
+            throw .broken("a hypercall names whole pages, and \(extent) is none")
+        }
+        // What fits a register here; the pages may lie anywhere.
+        guard let address = UInt32(exactly: extent.offset),
+            let pages = UInt32(exactly: extent.size / pageSize),
+            let word = UInt32(exactly: Attributes.hypercallWord(attributes))
+        else { throw .broken("a hypercall names pages below 4 GiB, and attributes below 2^32") }
+        let (seen, _) = try run([address, 0x200, pages, word], number, true, answer)
+        return Observation(seen)
+    }
+
+    private static func check(_ extent: Extent) throws(Stop) {
+        let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
+        guard !overflow, end <= start else {
+            throw .broken("a vCPU reaches guest-physical addresses below \(hex(start))")
+        }
+    }
+
+    /// - Parameter orders: what the guest asks for, in order.
+    /// - Returns: what came of it, and whether the access was made.
+    private func run(
+        _ orders: [UInt32], _ number: Int, _ isRacing: Bool, _ monitor: (Call) throws(Stop) -> Answer
     ) throws(Stop) -> (StepOutcome, Bool) {
-        guard !stuck.contains(number) else {
+        let cpu = try cpu(number)
+        guard !cpu.isStuck.load(ordering: .relaxed) else {
             throw .skip("vcpu\(number) stands before an access that it cannot finish")
         }
-        let vcpu = try vcpu(number)
+        let vcpu = cpu.vcpu
         let page = vcpu.runPage
-        var answers = [address, order]
+        var asked = 0
+        var races = 0
         var isMMIO = false
-        // A time slice that ends is no exit; the agent is done after three that are.
-        for _ in 0..<1000 {
+        var named: UInt64?
+        func stop(_ outcome: StepOutcome) -> (StepOutcome, Bool) {
+            cpu.isStuck.store(true, ordering: .relaxed)
+            return (outcome, false)
+        }
+        func answer(_ call: Call) throws(Stop) -> Int64 {
+            guard let (errno, page) = try monitor(call) else { return 0 }
+            named = page
+            return -Int64(errno.rawValue)
+        }
+        while true {
             switch vcpu.runToExit() {
-            case .interrupted: continue
-            case .io(let io) where io.port == Self.askPort && io.size == 4 && !answers.isEmpty:
-                let answer = answers.removeFirst()
-                _ = unsafe page.withIOData(io) { bytes in unsafe bytes.storeBytes(of: answer, as: UInt32.self)
+            case .interrupted:
+                // A time slice that ends is no exit; the agent is done after three that are.
+                guard !patience.isOver else {
+                    throw .broken("time is over, and vcpu\(number) has not come to an end")
+                }
+            case .io(let io) where io.port == Self.askPort && io.size == 4 && asked < orders.count:
+                let order = orders[asked]
+                asked += 1
+                _ = unsafe page.withIOData(io) { bytes in unsafe bytes.storeBytes(of: order, as: UInt32.self)
                 }
             case .io(let io) where io.port == Self.tellPort && io.size == 1:
                 let byte = unsafe page.withIOData(io) { bytes in unsafe bytes.load(as: UInt8.self) } ?? 0
                 return isMMIO ? (.mmio, false) : (.value(byte), true)
+            case .io(let io) where io.port == Self.callPort && io.size == 4:
+                do throws(Errno) {
+                    var registers = try vcpu.registers()
+                    let call = Call(
+                        gpa: registers.rbx, pages: registers.rcx, attributes: registers.rdx)
+                    var result: Int64 = 0
+                    do throws(Stop) { result = try answer(call) } catch { throw Errno.ioError }
+                    registers.rax = UInt64(bitPattern: result)
+                    try vcpu.setRegisters(registers)
+                } catch {
+                    throw .broken("the call of vcpu\(number) could not be answered (\(error.name))")
+                }
+            case .hypercall(let call):
+                var reply = call
+                let asked = Call(gpa: call.args.0, pages: call.args.1, attributes: call.args.2)
+                reply.ret = UInt64(bitPattern: try answer(asked))
+                page.hypercall = reply
+            case .io(let io) where io.port == Self.answerPort && io.size == 4:
+                let word = unsafe page.withIOData(io) { bytes in unsafe bytes.load(as: Int32.self) } ?? 0
+                return (word == 0 ? .ok : .errno(0 &- word, at: named), true)
             case .mmio: isMMIO = true
-            case .memoryFault(let fault, _):
-                stuck.insert(number)
-                return (.fault(fault.wants), false)
+            case .memoryFault(let fault, let errno):
+                races += 1
+                if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
+                return stop(.fault(fault.wants))
             case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
-            case .failed(let errno):
-                stuck.insert(number)
-                return (.errno(errno.rawValue), false)
+            case .failed(.resourceTemporarilyUnavailable): continue
+            case .failed(let errno): return stop(.errno(errno.rawValue))
             case let other: throw .broken("vcpu\(number) left with \(other)")
             }
         }
-        throw .broken("vcpu\(number) did not come to the end of its access")
     }
 
-    private func vcpu(_ number: Int) throws(Stop) -> any KVMVCPU {
-        if let vcpu = vcpus[number] { return vcpu }
+    /// Makes the vCPU if there is none yet.
+    func prepare(_ number: Int) throws(Stop) { _ = try cpu(number) }
+
+    private func cpu(_ number: Int) throws(Stop) -> CPU {
+        if let cpu = vcpus.withLock({ $0[number] }) { return cpu }
         do throws(Errno) {
             let vcpu = try vm.createVCPU(id: number)
             try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: Self.start + pageSize))
@@ -134,8 +268,10 @@ final class Agent {
             registers.rip = Self.start
             registers.rflags = 2
             try vcpu.setRegisters(registers)
-            vcpus[number] = vcpu
-            return vcpu
+            let cpu = CPU(vcpu)
+            vcpus.withLock { $0[number] = cpu }
+            patience.add(vcpu)
+            return cpu
         } catch {
             throw .skip("vcpu\(number) cannot be had here (\(error.name))")
         }
@@ -151,6 +287,17 @@ final class Agent {
 
     private static func bytes(_ words: [UInt64]) -> [UInt8] {
         words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (UInt64($0) * 8)) } }
+    }
+}
+
+extension Attributes {
+    /// The attributes of `KVM_HC_MAP_GPA_RANGE` for those of a conversion; a word that is none of its is as it is.
+    static func hypercallWord(_ attributes: UInt64) -> UInt64 {
+        switch state(attributes) {
+        case .private?: CKVM_MAP_GPA_RANGE_ENCRYPTED
+        case .shared?: 0
+        case nil: attributes
+        }
     }
 }
 

@@ -1,52 +1,109 @@
 public import MiniVMM
+import SoftKVM
+import Synchronization
 import SystemPackage
 
-/// Runs tests on a kernel, step by step in the order of the text.
+/// Runs tests on a kernel.
 ///
-/// The host's threads are one here: what they do one after the other is the same from any thread of a process.
+/// Steps that follow one another are done in the order of the text; which thread of the host does them makes no difference then.
+/// A parallel block is gone through in all interleavings on ``SoftKVM``; on other kernels it is run many times, an actor a
+/// thread, and what is seen is judged by the test's clauses and by what ``SoftKVM`` can come to.
 public struct Runner: Sendable {
-    private let kernel: any KVMInterface
+    public struct Options: Sendable {
+        /// Runs of a test with parallel blocks, where not all interleavings are gone through.
+        public var runs: Int
+        /// Where the starting times of actors come from.
+        public var seed: UInt64
+        /// Nanoseconds for a test with all its runs.
+        public var timeLimit: UInt64
 
-    public init(_ kernel: any KVMInterface) { self.kernel = kernel }
-
-    public func run(_ source: Source) -> Verdict {
-        if let reason = source.test.unsupported { return .skipped(reason) }
-        for need in source.test.needs {
-            if let reason = Needs(kernel, source.test.vm).absence(of: need) { return .skipped(reason) }
+        public init(runs: Int = 1000, seed: UInt64 = 0, timeLimit: UInt64 = 60_000_000_000) {
+            self.runs = max(1, runs)
+            self.seed = seed
+            self.timeLimit = timeLimit
         }
-        let world: World
+    }
+
+    private let facts: KernelFacts
+    private let options: Options
+
+    public init(_ kernel: any KVMInterface, _ options: Options = Options()) {
+        facts = KernelFacts(kernel)
+        self.options = options
+    }
+
+    public func run(_ source: Source) -> Verdict { report(source).verdict }
+
+    /// Runs the test, at most as long as the options say: then its vCPUs are kicked, and who is still in a system call a
+    /// second later is left behind with its thread.
+    public func report(_ source: Source) -> Report {
+        let patience = Patience()
+        let result = Mutex<Report?>(nil)
+        guard let done = try? EventDescriptor() else {
+            return Report(verdict: source.broken("no descriptor is left for an event"))
+        }
+        let facts = facts
+        let options = options
+        let box = Shared(result)
+        let thread = HostThread {
+            let report = Self.report(source, facts, options, patience)
+            box.value.withLock { $0 = report }
+            done.signal()
+        }
+        guard let thread else { return Report(verdict: source.broken("there is no room for a thread")) }
+        if case .timedOut = done.wait(timeout: options.timeLimit) {
+            let steps = patience.steps
+            patience.end()
+            let told = steps.isEmpty ? "no step" : steps.joined(separator: ", ")
+            let seconds = Double(options.timeLimit / 10_000_000) / 100
+            let late = Report(
+                verdict: source.broken("time is over after \(seconds) s; under way: \(told)", text: told))
+            if case .timedOut = done.wait(timeout: 1_000_000_000) { return late }
+            thread.join()
+            return late
+        }
+        thread.join()
+        return box.value.withLock { $0 } ?? Report(verdict: source.broken("no report"))
+    }
+
+    private static func report(
+        _ source: Source, _ facts: KernelFacts, _ options: Options, _ patience: Patience
+    ) -> Report {
         do throws(Stop) {
-            world = try World(kernel, source.test)
+            let facts = try facts.configured(for: source.test.settings)
+            for need in source.test.needs {
+                if let reason = Needs(facts.kernel, source.test.vm).absence(of: need) { throw .skip(reason) }
+            }
+            guard !Program(source.test).blocks.isEmpty else {
+                return Report(verdict: try sequence(source, facts, patience))
+            }
+            if facts.soft != nil {
+                return Judge(source).report(exact: try source.explored(on: facts, patience))
+            }
+            let model = try? source.model?.explored(patience)
+            return try Sampler(source, facts, patience, options).report(model: model)
         } catch {
-            return verdict(error, nil, nil, source)
+            return Report(verdict: source.verdict(error))
         }
+    }
+
+    private static func sequence(
+        _ source: Source, _ facts: KernelFacts, _ patience: Patience
+    ) throws(Stop) -> Verdict {
+        let world = try World(facts, source.test, patience)
         defer { world.close() }
         for (index, step) in source.test.steps.enumerated() {
-            do throws(Stop) {
-                let seen = try world.perform(step)
-                if step.accepts(seen) { continue }
-                return .failed(
-                    Failure(
-                        step: index, line: source.places[index].line, text: "\(step.role) \(step.action)",
-                        expected: step.expected, seen: seen.description, pages: world.pages(around: step)))
-            } catch {
-                return verdict(error, step, index, source)
-            }
+            let seen = try source.attempt(index, step) { () throws(Stop) in try world.perform(step) }
+            if let failure = source.judge(seen, index, step, world) { return .failed(failure) }
         }
         return .passed
     }
+}
 
-    private func verdict(_ stop: Stop, _ step: Step?, _ index: Int?, _ source: Source) -> Verdict {
-        switch stop {
-        case .skip(let reason): .skipped(reason)
-        case .broken(let reason):
-            .failed(
-                Failure(
-                    step: index, line: index.map { source.places[$0].line },
-                    text: step.map { "\($0.role) \($0.action)" } ?? "the machine is made",
-                    expected: step?.expected ?? "ok", seen: reason, pages: []))
-        }
-    }
+/// A mutex that a thread may keep when nobody waits for it any more.
+private final class Shared<Value: ~Copyable & Sendable>: Sendable {
+    let value: Value
+    init(_ value: consuming Value) { self.value = value }
 }
 
 /// Why a test does not go on.
@@ -55,6 +112,8 @@ enum Stop: Error {
     case skip(String)
     /// What it says cannot be done, because an earlier step ended otherwise, or at all.
     case broken(String)
+    /// The same, of a step that is known.
+    case brokenStep(Failure)
 }
 
 /// What came of a step.
@@ -71,8 +130,97 @@ struct Observation: CustomStringConvertible {
     var description: String { "\(outcome)" + (oddity.map { ", and \($0)" } ?? "") }
 }
 
+extension Source {
+    /// Does a step; one that cannot be done is told with its place.
+    func attempt<R>(_ index: Int, _ step: Step, _ body: () throws(Stop) -> R) throws(Stop) -> R {
+        do throws(Stop) {
+            return try body()
+        } catch {
+            guard case .broken(let reason) = error else { throw error }
+            throw .brokenStep(failure(index, step, seen: reason, pages: []))
+        }
+    }
+
+    /// Nil if that may come of the step.
+    func judge(_ seen: Observation, _ index: Int, _ step: Step, _ world: World) -> Failure? {
+        step.accepts(seen)
+            ? nil : failure(index, step, seen: seen.description, pages: world.pages(around: step))
+    }
+
+    private func failure(_ index: Int, _ step: Step, seen: String, pages: [String]) -> Failure {
+        Failure(
+            step: index, line: places[index].line, text: "\(step.role) \(step.action)",
+            expected: step.expected, seen: seen, pages: pages)
+    }
+
+    func verdict(_ stop: Stop) -> Verdict {
+        switch stop {
+        case .skip(let reason): .skipped(reason)
+        case .broken(let reason): broken(reason, text: "the machine is made")
+        case .brokenStep(let failure): .failed(failure)
+        }
+    }
+
+    func broken(_ reason: String, text: String = "the test is run") -> Verdict {
+        .failed(Failure(step: nil, line: nil, text: text, expected: "an end", seen: reason, pages: []))
+    }
+
+    /// All endings on the software kernel.
+    func explored(on facts: KernelFacts, _ patience: Patience) throws(Stop) -> Explorer.Result {
+        var explorer = Explorer(self, on: facts, patience)
+        return try explorer.explore()
+    }
+
+    /// What judges another kernel: the model of Linux 7.4. Nil where it has no CPU for the test's vCPUs.
+    var model: Model? {
+        let kernel = SoftKVM()
+        let needsCPU = test.steps.contains { step in
+            if case .vcpu = step.role { true } else { false }
+        }
+        if needsCPU, case .missing = kernel.engineStatus { return nil }
+        return Model(source: self, kernel: kernel)
+    }
+
+    struct Model {
+        let source: Source
+        let kernel: SoftKVM
+
+        func explored(_ patience: Patience) throws(Stop) -> Explorer.Result {
+            let facts = try KernelFacts(kernel).configured(for: source.test.settings)
+            return try source.explored(on: facts, patience)
+        }
+    }
+}
+
+extension KernelFacts {
+    /// The kernel as a test's `kernel` lines want it.
+    func configured(for settings: KernelSettings) throws(Stop) -> KernelFacts {
+        guard !settings.isEmpty else { return self }
+        guard let soft else {
+            let rest =
+                settings.attributeRuns != nil || settings.design != nil || settings.keptDirection != nil
+            if rest { throw .skip("only the software kernel can be told what to be") }
+            guard isInPlaceOff else { throw .skip("this kernel converts in place") }
+            return self
+        }
+        var configuration = soft.configuration
+        if settings.isInPlaceOff { configuration.inPlaceConversion = false }
+        if let runs = settings.attributeRuns { configuration.maximumAttributeRuns = runs }
+        // One that the command has chosen stays.
+        if let design = settings.design, configuration.contentDesign == nil {
+            configuration.contentDesign = design
+        }
+        if let kept = settings.keptDirection {
+            configuration.contentPromise = ContentPromise(
+                toPrivate: kept == .private ? .preserved : .undefined,
+                toShared: kept == .shared ? .preserved : .undefined)
+        }
+        return KernelFacts(SoftKVM(configuration))
+    }
+}
+
 extension Step {
-    fileprivate func accepts(_ seen: Observation) -> Bool {
+    func accepts(_ seen: Observation) -> Bool {
         guard seen.oddity == nil else { return false }
         switch (expectation, seen.outcome) {
         case (.unsaid, .value), (.unsaid, .ok), (.named, _): return true
@@ -91,28 +239,8 @@ extension Step {
 
 extension StepOutcome {
     /// `SIGBUS` without a place is one anywhere; all else is meant to the letter.
-    fileprivate func covers(_ seen: StepOutcome) -> Bool {
+    func covers(_ seen: StepOutcome) -> Bool {
         if case (.sigbus(nil), .sigbus) = (self, seen) { return true }
         return self == seen
-    }
-}
-
-extension LitmusTest {
-    /// What this runner cannot do; a test that asks for it is skipped, whole.
-    fileprivate var unsupported: String? {
-        for entry in body {
-            guard case .step(let step) = entry else { return "parallel blocks are not run yet" }
-            switch (step.role, step.action) {
-            case (.vcpu, .hypercall): return "hypercalls are not run yet"
-            case (.child, _), (_, .fork): return "forked children are not run yet"
-            case (_, .convert(let conversion)):
-                if conversion.contents == .zero { return "conversions with contents zero are not run yet" }
-                if conversion.structure != .writable {
-                    return "a struct that is \(conversion.structure.rawValue) is not run yet"
-                }
-            default: break
-            }
-        }
-        return nil
     }
 }

@@ -1,5 +1,5 @@
 /// What a run of a test came to.
-public enum Verdict: Sendable, Equatable {
+public enum Verdict: Sendable, Hashable {
     /// Every step ended as it must.
     case passed
     /// A step did not; nothing was done after it.
@@ -9,7 +9,7 @@ public enum Verdict: Sendable, Equatable {
 }
 
 /// The first step that did not end as it must.
-public struct Failure: Sendable, Equatable {
+public struct Failure: Sendable, Hashable {
     /// The index in ``LitmusTest/steps``, and its line in the text; nil where it was the machine that could not be made.
     public let step: Int?
     public let line: Int?
@@ -27,5 +27,43 @@ extension Failure: CustomStringConvertible {
     /// For people, line by line.
     public var lines: [String] {
         ["\(line.map { "line \($0): " } ?? "")\(text)", "expected: \(expected)", "seen: \(seen)"] + pages
+    }
+}
+
+/// A verdict, and of a test with parallel blocks what was seen of each.
+public struct Report: Sendable, Equatable {
+    public var verdict: Verdict
+    public var blocks: [BlockReport]
+
+    public init(verdict: Verdict, blocks: [BlockReport] = []) {
+        self.verdict = verdict
+        self.blocks = blocks
+    }
+}
+
+/// The outcomes of a parallel block.
+public struct BlockReport: Sendable, Equatable {
+    /// The line of its first step.
+    public let line: Int
+    /// Runs of it, nil where all interleavings were gone through instead.
+    public let runs: Int?
+    /// Different states of the machine that were met while going through the interleavings, of this kernel or of the model
+    /// that judges it; nil without either.
+    public let states: Int?
+    /// Those seen first, the most frequent first; then those that the model has and nobody saw.
+    public let outcomes: [Outcome]
+
+    public struct Outcome: Sendable, Equatable {
+        /// `a = ok, b = EAGAIN at 0`.
+        public let text: String
+        /// Of how many runs; nil where all interleavings were gone through.
+        public let count: Int?
+        /// The test's clauses let it happen.
+        public let isAllowed: Bool
+        /// The model can come to it; nil where it was not asked.
+        public let isInModel: Bool?
+
+        /// Nothing speaks against it.
+        public var isFine: Bool { isAllowed && isInModel != false }
     }
 }

@@ -1,45 +1,68 @@
 import CKVMShim
 import MiniVMM
+import SoftKVM
+import Synchronization
 import SystemPackage
 
 /// The machine of a test while it runs.
-final class World {
-    struct View {
+///
+/// Actors of a parallel block come from threads of their own. What there is, by name, is guarded by the lock of
+/// ``state``; no system call is made under it.
+final class World: Sendable {
+    struct View: Sendable {
         let mapping: any HostMapping
         let file: Name
         /// Where in the file it begins, bytes.
         let offset: UInt64
     }
+    struct Slot: Sendable {
+        let gpa: UInt64
+        /// What of which file it is bound to.
+        let extent: Extent
+        /// The view that its `userspace_addr` leads into.
+        let view: Name?
+    }
     struct SlotKey: Hashable {
-        let vm: VMType
+        let vm: VMName
         let number: UInt32
     }
+    struct State {
+        var vms: [VMName: any KVMVirtualMachine] = [:]
+        var files: [Name: any KVMGuestMemfd] = [:]
+        var views: [Name: View] = [:]
+        var holds: [Name: any PageHold] = [:]
+        var slots: [SlotKey: Slot] = [:]
+        var children: [Int: any Child] = [:]
+        /// The guest that vCPUs run, once one of them has acted.
+        var agent: Agent?
+        /// What the answers so far have made of the pages of a file. Where actors race it is their last word, and no more.
+        var states: [Name: AttributeMap] = [:]
+        /// Nothing was made, closed or bound since the machine was: ``World/reset()`` can have it as new.
+        var isOnlyTouched = true
+    }
 
-    private let kernel: any KVMInterface
-    private let type: VMType
-    private var vms: [VMType: any KVMVirtualMachine] = [:]
-    private var files: [Name: any KVMGuestMemfd] = [:]
-    private var views: [Name: View] = [:]
-    private var holds: [Name: any PageHold] = [:]
-    /// The view that a slot's `userspace_addr` leads into.
-    private var slots: [SlotKey: Name?] = [:]
-    /// The guest that vCPUs run, once one of them has acted.
-    private var agent: Agent?
-    /// What the answers so far have made of the pages of a file.
-    private var states: [Name: AttributeMap] = [:]
+    let kernel: any KVMInterface
+    let facts: KernelFacts
+    let patience: Patience
+    private let main: VMName
+    private let memories: [Memory]
+    let state = Mutex(State())
 
-    init(_ kernel: any KVMInterface, _ test: LitmusTest) throws(Stop) {
-        self.kernel = kernel
-        type = test.vm
+    init(_ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience) throws(Stop) {
+        kernel = facts.kernel
+        self.facts = facts
+        self.patience = patience
+        main = VMName(test.vm)
+        memories = test.memory
         do throws(Stop) {
-            try make(test.memory)
+            try make()
         } catch {
             close()
             throw error
         }
     }
 
-    private func make(_ memories: [Memory]) throws(Stop) {
+    private func make() throws(Stop) {
         var gpa: UInt64 = 0
         var slot: UInt32 = 0
         for memory in memories {
@@ -63,35 +86,73 @@ final class World {
             slot += 1
             gpa += size
         }
+        state.withLock { $0.isOnlyTouched = true }
+    }
+
+    /// Makes the machine what it was at first, if that is cheaper than another one: bytes, states, holds.
+    ///
+    /// - Returns: whether it was done.
+    func reset() -> Bool {
+        let (holds, isOnlyTouched, files) = state.withLock { state in
+            defer { state.holds = [:] }
+            return (state.holds.values.map { $0 }, state.isOnlyTouched, state.files)
+        }
+        for hold in holds { hold.release() }
+        // A kernel with faults planted may not come back to what it was.
+        guard isOnlyTouched, !facts.isFaulty else { return false }
+        let isStuck = state.withLock { $0.agent?.isStuck == true }
+        guard !isStuck else { return false }
+        for memory in memories {
+            guard let file = files[memory.name] else { return false }
+            var request = ckvm_memory_attributes2()
+            request.size = file.size
+            request.attributes = Attributes.word(memory.initial)
+            do throws(Errno) {
+                try file.allocate(punchHole: true, offset: 0, length: file.size)
+                try file.convertInPlace(&request)
+            } catch {
+                return false
+            }
+            state.withLock {
+                $0.states[memory.name] = AttributeMap(size: file.size, initial: memory.initial)
+            }
+        }
+        return true
     }
 
     /// In the order in which things lean on each other.
     func close() {
+        let agent = state.withLock { state in
+            state.children = [:]
+            defer { state.agent = nil }
+            return state.agent
+        }
         agent?.close()
-        agent = nil
-        for slot in slots.keys { _ = try? unbind(slot.number, on: slot.vm) }
-        for hold in holds.values { hold.release() }
-        holds = [:]
-        views = [:]
-        files = [:]
-        vms = [:]
+        for slot in state.withLock({ Array($0.slots.keys) }) { _ = try? unbind(slot.number, on: slot.vm) }
+        for hold in state.withLock({ Array($0.holds.values) }) { hold.release() }
+        let rest = state.withLock { state in
+            defer { state = State() }
+            return state
+        }
+        withExtendedLifetime(rest) {}
     }
 
     // MARK: what there is
 
-    private func vm(_ type: VMType) throws(Stop) -> any KVMVirtualMachine {
-        if let vm = vms[type] { return vm }
+    func vm(_ name: VMName?) throws(Stop) -> any KVMVirtualMachine {
+        let name = name ?? main
+        if let vm = state.withLock({ $0.vms[name] }) { return vm }
         do throws(Errno) {
-            let vm = try kernel.createVM(type, sharedBit: nil)
-            vms[type] = vm
+            let vm = try kernel.createVM(name.type, sharedBit: nil)
+            state.withLock { $0.vms[name] = vm }
             return vm
         } catch {
-            throw .skip("this kernel has no \(type.word) VM (KVM_CREATE_VM: \(error.name))")
+            throw .skip("this kernel has no \(name.type.word) VM (KVM_CREATE_VM: \(error.name))")
         }
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
-        guard let file = files[name] else {
+        guard let file = state.withLock({ $0.files[name] }) else {
             throw .broken("there is no file `\(name)`: it could not be made")
         }
         return file
@@ -99,33 +160,53 @@ final class World {
 
     /// The mapping of a view, with all of `extent` inside: no test touches other memory of this process.
     func mapping(_ extent: Extent) throws(Stop) -> any HostMapping {
-        guard let view = views[extent.name] else {
+        guard let view = state.withLock({ $0.views[extent.name] }) else {
             throw .broken("there is no view `\(extent.name)`: it could not be made")
         }
-        let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
-        guard !overflow, end <= view.mapping.length else {
-            throw .broken(
-                "\(extent) is not inside the view `\(extent.name)`, which has \(view.mapping.length) bytes")
-        }
+        try extent.isInside(view.mapping.length)
         return view.mapping
     }
 
     func guest() throws(Stop) -> Agent {
-        if let agent { return agent }
-        let agent = try Agent(on: try vm(type))
-        self.agent = agent
+        if let agent = state.withLock({ $0.agent }) { return agent }
+        let agent = try Agent(on: try vm(nil), facts, patience)
+        state.withLock { $0.agent = agent }
         return agent
+    }
+
+    /// The files and what of them is at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
+    func places(of range: PageRange) -> [(file: Name, bytes: PageRange, gpa: UInt64)]? {
+        let slots = state.withLock { state in
+            state.slots.filter { $0.key.vm == main }.map(\.value).sorted { $0.gpa < $1.gpa }
+        }
+        var places: [(Name, PageRange, UInt64)] = []
+        var position = range.start
+        for slot in slots {
+            guard let gpas = PageRange(start: slot.gpa, size: slot.extent.size),
+                let part = gpas.intersection(range), part.start == position,
+                let bytes = PageRange(
+                    start: slot.extent.offset + (part.start - slot.gpa), size: part.size)
+            else { continue }
+            places.append((slot.extent.name, bytes, part.start))
+            position = part.end
+        }
+        return position == range.end ? places : nil
     }
 
     // MARK: system calls; each returns the errno, nil for success
 
     func create(_ new: NewFile) throws(Stop) -> Errno? {
-        let vm = try vm(new.vm ?? type)
+        let vm = try vm(new.vm)
         do throws(Errno) {
-            let flags = GuestMemfdFlags(rawValue: new.flags)
-            files[new.name] = try vm.createGuestMemfd(size: new.size, flags: flags)
-            states[new.name] = AttributeMap(
-                size: new.size, initial: flags.contains(.initShared) ? .shared : .private)
+            var flags = GuestMemfdFlags(rawValue: new.flags)
+            if new.preserves, facts.design == .creationFlag { flags.insert(ContentDesign.creationFlagBit) }
+            let file = try vm.createGuestMemfd(size: new.size, flags: flags)
+            state.withLock { state in
+                state.files[new.name] = file
+                state.states[new.name] = AttributeMap(
+                    size: new.size, initial: flags.contains(.initShared) ? .shared : .private)
+                state.isOnlyTouched = false
+            }
             return nil
         } catch {
             return error
@@ -133,15 +214,22 @@ final class World {
     }
 
     func close(_ name: Name) throws(Stop) {
-        _ = try file(name)
-        files[name] = nil
+        let file = try file(name)
+        state.withLock { state in
+            state.files[name] = nil
+            state.isOnlyTouched = false
+        }
+        withExtendedLifetime(file) {}
     }
 
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
         let file = try file(extent.name)
         do throws(Errno) {
             let mapping = try file.map(offset: extent.offset, length: extent.size)
-            views[view] = View(mapping: mapping, file: extent.name, offset: extent.offset)
+            state.withLock { state in
+                state.views[view] = View(mapping: mapping, file: extent.name, offset: extent.offset)
+                state.isOnlyTouched = false
+            }
             return nil
         } catch {
             return error
@@ -150,11 +238,15 @@ final class World {
 
     func unmap(_ name: Name) throws(Stop) {
         _ = try mapping(Extent(name, offset: 0, size: 0))
-        if slots.values.contains(name) {
+        if state.withLock({ $0.slots.values.contains { $0.view == name } }) {
             throw .skip(
                 "a memslot leads into the view `\(name)`: what is mapped there next would become the guest's")
         }
-        views[name] = nil
+        let view = state.withLock { state in
+            state.isOnlyTouched = false
+            return state.views.removeValue(forKey: name)
+        }
+        withExtendedLifetime(view) {}
     }
 
     func bind(_ binding: Binding) throws(Stop) -> Errno? {
@@ -168,11 +260,14 @@ final class World {
         region.userspace_addr = address
         region.guest_memfd = UInt32(bitPattern: file.descriptor)
         region.guest_memfd_offset = binding.extent.offset
-        let type = binding.vm ?? type
-        let vm = try vm(type)
+        let vm = try vm(binding.vm)
         do throws(Errno) {
             try vm.setUserMemoryRegion2(region)
-            slots[SlotKey(vm: type, number: binding.slot)] = .some(view)
+            state.withLock { state in
+                state.slots[SlotKey(vm: binding.vm ?? main, number: binding.slot)] = Slot(
+                    gpa: binding.gpa, extent: binding.extent, view: view)
+                state.isOnlyTouched = false
+            }
             return nil
         } catch {
             return error
@@ -187,9 +282,9 @@ final class World {
             return (mapping.address + place.offset, place.name)
         }
         let extent = binding.extent
-        if let view = views[extent.name], view.file == extent.name, extent.offset >= view.offset,
-            case let start = extent.offset - view.offset, start <= view.mapping.length,
-            extent.size <= view.mapping.length - start
+        if let view = state.withLock({ $0.views[extent.name] }), view.file == extent.name,
+            extent.offset >= view.offset, case let start = extent.offset - view.offset,
+            start <= view.mapping.length, extent.size <= view.mapping.length - start
         {
             return (view.mapping.address + start, extent.name)
         }
@@ -202,14 +297,17 @@ final class World {
         return (0, nil)
     }
 
-    func unbind(_ slot: UInt32, on type: VMType?) throws(Stop) -> Errno? {
+    func unbind(_ slot: UInt32, on name: VMName?) throws(Stop) -> Errno? {
         var region = ckvm_userspace_memory_region2()
         region.slot = slot
         region.flags = Binding.guestMemfd
-        let vm = try vm(type ?? self.type)
+        let vm = try vm(name)
         do throws(Errno) {
             try vm.setUserMemoryRegion2(region)
-            slots[SlotKey(vm: type ?? self.type, number: slot)] = nil
+            state.withLock { state in
+                state.slots[SlotKey(vm: name ?? main, number: slot)] = nil
+                state.isOnlyTouched = false
+            }
             return nil
         } catch {
             return error
@@ -219,51 +317,36 @@ final class World {
     func hold(_ extent: Extent, _ kind: HoldKind, _ name: Name) throws(Stop) -> Errno? {
         let mapping = try mapping(extent)
         do throws(Errno) {
-            holds[name] = try mapping.hold(at: extent.offset, length: extent.size, by: kind)
+            let hold = try mapping.hold(at: extent.offset, length: extent.size, by: kind)
+            state.withLock { $0.holds[name] = hold }
             return nil
         } catch {
             return error
         }
     }
 
+    /// Lets go. What could not be had is let go of by nobody.
     func release(_ name: Name) throws(Stop) {
-        guard let hold = holds[name] else { throw .broken("there is no hold `\(name)`: it could not be had") }
+        guard let hold = state.withLock({ $0.holds.removeValue(forKey: name) }) else {
+            throw .broken("there is no hold `\(name)`: it could not be had")
+        }
         hold.release()
-        holds[name] = nil
     }
 
-    // MARK: conversions
+    func fork(_ number: Int) throws(Stop) {
+        let views = state.withLock { $0.views.mapValues(\.mapping) }
+        let child: any Child = try facts.fork(views)
+        state.withLock { state in
+            state.children[number] = child
+            state.isOnlyTouched = false
+        }
+    }
 
-    func convert(_ conversion: Conversion) throws(Stop) -> Observation {
-        let file = try file(conversion.extent.name)
-        if conversion.contents == .preserve, let state = Attributes.state(conversion.attributes) {
-            let promise = try vm(type).contentPromise
-            guard (state == .private ? promise.toPrivate : promise.toShared) == .preserved else {
-                return Observation(.errno(Errno.notSupportedOnSocket.rawValue))
-            }
+    func child(_ number: Int) throws(Stop) -> any Child {
+        guard let child = state.withLock({ $0.children[number] }) else {
+            throw .broken("\(Role.child(number)) is not there: it could not be forked")
         }
-        let before = ckvm_memory_attributes2(conversion)
-        var request = before
-        do throws(Errno) {
-            try file.setMemoryAttributes2(&request)
-            if let state = Attributes.state(conversion.attributes),
-                let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
-                range.end <= file.size
-            {
-                states[conversion.extent.name]?.set(range, to: state)
-            }
-            return Observation(
-                .ok,
-                oddity: request.error_offset == before.error_offset
-                    ? request.change(from: before)
-                    : "error_offset was written: \(written(request.error_offset))")
-        } catch {
-            let names = [.resourceTemporarilyUnavailable, .noMemory].contains(error)
-            let isWritten = names || request.error_offset != before.error_offset
-            return Observation(
-                .errno(error.rawValue, at: isWritten ? request.error_offset : nil),
-                oddity: request.change(from: before))
-        }
+        return child
     }
 
     // MARK: what there is to see
@@ -271,22 +354,23 @@ final class World {
     /// The pages of the step's file, one before and one behind those that it names, at most eight.
     func pages(around step: Step) -> [String] {
         guard let extent = step.action.extent else { return [] }
-        let name = views[extent.name]?.file ?? extent.name
-        guard let states = states[name] else { return [] }
-        let base = views[extent.name]?.offset ?? 0
+        let state = state.withLock { $0 }
+        let name = state.views[extent.name]?.file ?? extent.name
+        guard let states = state.states[name] else { return [] }
+        let base = state.views[extent.name]?.offset ?? 0
         let count = states.size / pageSize
         let first = min(base.addingReportingOverflow(extent.offset).partialValue / pageSize, count - 1)
         let lines = max(1, min(extent.size / pageSize, 6)) + 2
         let start = first == 0 ? 0 : first - 1
         return (start..<min(count, start + lines)).map { page in
             let offset = page * pageSize
-            let state = states.state(at: offset)?.rawValue ?? "unknown"
-            return "page \(page) of \(name): \(state), the host reads \(look(name, offset))"
+            let word = states.state(at: offset)?.rawValue ?? "unknown"
+            return "page \(page) of \(name): \(word), the host reads \(look(name, offset, state.views[name]))"
         }
     }
 
-    private func look(_ name: Name, _ offset: UInt64) -> String {
-        guard let view = views[name], view.file == name, offset >= view.offset,
+    private func look(_ name: Name, _ offset: UInt64, _ view: View?) -> String {
+        guard let view, view.file == name, offset >= view.offset,
             offset - view.offset < view.mapping.length
         else { return "nothing, for want of a view" }
         var byte: UInt8 = 0
@@ -301,27 +385,13 @@ final class World {
     }
 }
 
-extension ckvm_memory_attributes2 {
-    init(_ conversion: Conversion) {
-        self.init()
-        offset = conversion.extent.offset
-        size = conversion.extent.size
-        attributes = conversion.attributes
-        flags = conversion.flags
-        error_offset = conversion.errorOffset
-        unsafe withUnsafeMutableBytes(of: &reserved) { bytes in
-            for word in conversion.reserved where (0...10).contains(word.index) {
-                unsafe bytes.storeBytes(of: word.value, toByteOffset: word.index * 8, as: UInt64.self)
-            }
+extension Extent {
+    /// - Throws: if a part of it is not in the view of that length.
+    func isInside(_ length: UInt64) throws(Stop) {
+        let (end, overflow) = offset.addingReportingOverflow(size)
+        guard !overflow, end <= length else {
+            throw .broken("\(self) is not inside the view `\(name)`, which has \(length) bytes")
         }
-    }
-
-    /// What a call has changed though it never may.
-    func change(from before: Self) -> String? {
-        let isSame =
-            offset == before.offset && size == before.size && attributes == before.attributes
-            && flags == before.flags
-        return isSame ? nil : "a word of the struct that is only read was written"
     }
 }
 

@@ -161,6 +161,10 @@ final class PerVMHostMapping: HostMapping {
         unsafe try base.write(at: offset, from: buffer)
     }
 
+    func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        try base.advise(at: offset, length: length, advice)
+    }
+
     func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         try base.hold(at: offset, length: length, by: kind)
     }

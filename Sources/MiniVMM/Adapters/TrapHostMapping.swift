@@ -50,6 +50,11 @@ final class TrapHostMapping: HostMapping {
         }
     }
 
+    /// What the kernel below makes of it; a page that cannot be touched is not populated.
+    func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        try base.advise(at: offset, length: length, advice)
+    }
+
     func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         try vm.memory.withLock { memory throws(Errno) in
             if !isProtectable, let count = Int(exactly: length),

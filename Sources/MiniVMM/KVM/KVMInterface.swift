@@ -112,6 +112,12 @@ public protocol HostMapping: AnyObject, Sendable {
     /// The same in the other direction (`process_vm_writev`).
     func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int
 
+    /// `madvise` on a part of the mapping.
+    ///
+    /// - Throws: `EFAULT` where a page that is to be populated cannot be touched, `EINVAL` for an offset that is not
+    ///   page aligned and for advice that this memory cannot take.
+    func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno)
+
     /// Has a user of the given kind take references on the pages, as a device model would.
     ///
     /// - Throws: `EFAULT` for a page the host cannot touch, `EAGAIN` for more pages than a pipe takes (16), what

@@ -58,6 +58,25 @@ public struct GuestMemfdFlags: OptionSet, Sendable {
     public static let initShared = GuestMemfdFlags(rawValue: CKVM_GUEST_MEMFD_FLAG_INIT_SHARED)
 }
 
+/// `MADV_*`.
+public enum Advice: String, Sendable, CaseIterable {
+    case dontNeed = "dontneed"
+    case remove
+    case populateRead = "populate_read"
+    case populateWrite = "populate_write"
+    case collapse
+
+    var number: Int32 {
+        switch self {
+        case .dontNeed: 4
+        case .remove: 9
+        case .populateRead: 22
+        case .populateWrite: 23
+        case .collapse: 25
+        }
+    }
+}
+
 /// What a conversion does to contents by itself, in each direction.
 public struct ContentPromise: Sendable, Equatable {
     public enum Fate: String, Sendable {

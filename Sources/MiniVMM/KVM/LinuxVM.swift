@@ -68,7 +68,7 @@ public final class LinuxVM: PerVMAttributes {
 }
 
 /// A guest_memfd of ``LinuxKVM``.
-public final class LinuxGuestMemfd: KVMGuestMemfd {
+public final class LinuxGuestMemfd: ArgumentTakingGuestMemfd {
     public let size: UInt64
     private let file: OwnedDescriptor
 
@@ -81,6 +81,14 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
 
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         try ioctl(file, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
+    }
+
+    public func setMemoryAttributes2(
+        _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
+    ) throws(Errno) {
+        _ = try memory.withArgument(request) { address throws(Errno) in
+            try ioctl(file, CKVM_SET_MEMORY_ATTRIBUTES2, value: address)
+        }
     }
 
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
@@ -123,6 +131,12 @@ public final class LinuxHostMapping: HostMapping {
         case .directIO: try DirectIOHold(address: address, length: length)
         case .gupTest: try LongTermPinHold(address: address, length: length)
         }
+    }
+
+    public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        guard let count = Int(exactly: length) else { throw .invalidArgument }
+        _ = try checked(offset, count)
+        _ = try value(ckvm_madvise(address + offset, length, advice.number))
     }
 
     private func checked(_ offset: UInt64, _ count: Int) throws(Errno) -> Int {

@@ -23,7 +23,9 @@ public protocol FirstPostedGuestMemfd: KVMGuestMemfd {
 
 extension KVMGuestMemfd {
     /// Converts by the call that this kernel has.
-    func convertInPlace(_ request: inout ckvm_memory_attributes2) throws(Errno) {
+    ///
+    /// - Throws: what ``setMemoryAttributes2(_:)`` does.
+    public func convertInPlace(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         do throws(Errno) {
             try setMemoryAttributes2(&request)
         } catch {
@@ -35,6 +37,8 @@ extension KVMGuestMemfd {
             old.size = request.size
             old.attributes = request.attributes
             old.flags = request.flags
+            old.error_offset = request.error_offset
+            old.reserved = (request.reserved.0, request.reserved.1, request.reserved.2)
             defer { request.error_offset = old.error_offset }
             try first.setMemoryAttributes(&old)
         }

@@ -11,22 +11,22 @@ public final class SignalDescriptor: Sendable {
 }
 
 /// Becomes readable once, when something has happened (eventfd).
-final class EventDescriptor: Sendable {
-    enum Wakeup {
+package final class EventDescriptor: Sendable {
+    package enum Wakeup {
         case signalled
         case timedOut
         case interrupted(signal: Int32)
     }
     private let descriptor: OwnedDescriptor
 
-    init() throws(Errno) { descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_eventfd()))) }
+    package init() throws(Errno) { descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_eventfd()))) }
 
-    func signal() { ckvm_eventfd_signal(descriptor.rawValue) }
+    package func signal() { ckvm_eventfd_signal(descriptor.rawValue) }
 
     /// Waits without polling.
     ///
     /// - Parameter timeout: nanoseconds of real time, nil for ever.
-    func wait(timeout: UInt64?, interrupts: SignalDescriptor?) -> Wakeup {
+    package func wait(timeout: UInt64?, interrupts: SignalDescriptor? = nil) -> Wakeup {
         let start = monotonicNanoseconds()
         while true {
             var left: Int64 = -1

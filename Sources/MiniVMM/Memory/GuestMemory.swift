@@ -31,10 +31,16 @@ public final class GuestMemory: Sendable {
     /// - Parameters:
     ///   - regions: ascending and contiguous from 0.
     ///   - initial: the state in which the files were created.
-    public init(regions: [MemoryRegion], initial: PageState) {
+    public convenience init(regions: [MemoryRegion], initial: PageState) {
+        let size = regions.last?.gpa.end ?? 0
+        self.init(regions: regions, attributes: AttributeMap(size: size, initial: initial))
+    }
+
+    /// - Parameter attributes: the state of every page, as large as the regions.
+    public init(regions: [MemoryRegion], attributes: AttributeMap) {
         self.regions = regions
         size = regions.last?.gpa.end ?? 0
-        states = Mutex(AttributeMap(size: size, initial: initial))
+        states = Mutex(attributes)
     }
 
     /// The state of the page at a guest-physical address, or nil outside RAM.

@@ -114,6 +114,8 @@ private final class OpaqueMapping: HostMapping {
     func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
         unsafe try mapping.write(at: offset, from: buffer)
     }
+    func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) { throw .invalidArgument }
+
     func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         try mapping.hold(at: offset, length: length, by: kind)
     }

@@ -178,6 +178,8 @@ final class FakeMapping: HostMapping {
         }
     }
 
+    func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) { throw .invalidArgument }
+
     func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         guard let range = PageRange(start: offset, size: length) else { throw .invalidArgument }
         guard range.pageCount <= 16 else { throw .resourceTemporarilyUnavailable }

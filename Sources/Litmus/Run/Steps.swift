@@ -1,18 +1,19 @@
-import Glibc
 import MiniVMM
-import SoftKVM
 import SystemPackage
 
-// The steps of the host.
+// Every step, from its first to its last effect.
 extension World {
-    func perform(_ step: Step) throws(Stop) -> Observation {
-        if case .vcpu(let number) = step.role { return try guest().perform(step.action, vcpu: number) }
+    /// - Parameter isRacing: others act meanwhile.
+    func perform(_ step: Step, isRacing: Bool = false) throws(Stop) -> Observation {
+        patience.begin(step)
+        defer { patience.end(step) }
+        if case .vcpu(let number) = step.role { return try guestStep(step.action, number, isRacing) }
         switch step.action {
         case .read(let place):
             let extent = Extent(place.name, offset: place.offset, size: 1)
             var value: UInt8 = 0
             let stop = try access(
-                extent,
+                extent, step.role,
                 .read { _, bytes in
                     value = bytes[0]
                     return nil
@@ -20,11 +21,12 @@ extension World {
             return stop.map { $0.withoutPlace } ?? Observation(.value(value))
         case .write(let place, let byte):
             let extent = Extent(place.name, offset: place.offset, size: 1)
-            return try access(extent, .write(byte))?.withoutPlace ?? Observation(.ok)
-        case .fill(let extent, let byte): return try access(extent, .write(byte)) ?? Observation(.ok)
+            return try access(extent, step.role, .write(byte))?.withoutPlace ?? Observation(.ok)
+        case .fill(let extent, let byte):
+            return try access(extent, step.role, .write(byte)) ?? Observation(.ok)
         case .check(let extent, let byte):
             let stop = try access(
-                extent,
+                extent, step.role,
                 .read { offset, bytes in
                     bytes.firstIndex { $0 != byte }.map { Observation(.differs(at: offset + UInt64($0))) }
                 })
@@ -59,14 +61,27 @@ extension World {
             return Observation(.ok)
         case .bind(let binding): return answer(try bind(binding))
         case .unbind(let slot, let vm): return answer(try unbind(slot, on: vm))
-        case .hypercall, .fork: throw .skip("\(step.role) \(step.action) is not run yet")
+        case .fork(let number):
+            try fork(number)
+            return Observation(.ok)
+        case .hypercall: throw .broken("a hypercall is made by a vCPU")
         }
+    }
+
+    private func guestStep(_ action: Action, _ number: Int, _ isRacing: Bool) throws(Stop) -> Observation {
+        if case .hypercall(let extent, let attributes) = action {
+            return try guest().hypercall(extent, attributes, vcpu: number) { call throws(Stop) in
+                try self.mapGPARange(call)
+            }
+        }
+        guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
+        return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
     }
 
     /// What opening a holder's device says where there is none, or none for this user.
     private static let missing: [Errno] = [
-        .noSuchFileOrDirectory, .noFunction, .notPermitted, .permissionDenied, Errno(rawValue: ENODEV),
-        Errno(rawValue: ENXIO),
+        .noSuchFileOrDirectory, .noFunction, .notPermitted, .permissionDenied, .operationNotSupportedByDevice,
+        .noSuchAddressOrDevice,
     ]
 
     private func answer(_ errno: Errno?) -> Observation {
@@ -85,13 +100,12 @@ extension World {
 
     private func advise(_ extent: Extent, _ advice: Advice) throws(Stop) -> Errno? {
         let mapping = try mapping(extent)
-        // Its mappings are the model's, and only their memory is this process's.
-        if mapping is SoftHostMapping { throw .skip("SoftKVM has no model of madvise") }
-        let start = unsafe UnsafeMutableRawPointer(bitPattern: UInt(mapping.address + extent.offset))
-        guard unsafe madvise(start, Int(extent.size), advice.number) == 0 else {
-            return Errno(rawValue: errno)
+        do throws(Errno) {
+            try mapping.advise(at: extent.offset, length: extent.size, advice)
+            return nil
+        } catch {
+            return error
         }
-        return nil
     }
 
     // MARK: accesses
@@ -106,8 +120,19 @@ extension World {
     /// an instruction.
     ///
     /// - Returns: what ended it early.
-    private func access(_ extent: Extent, _ access: Access) throws(Stop) -> Observation? {
-        let mapping = try mapping(extent)
+    private func access(_ extent: Extent, _ role: Role, _ access: Access) throws(Stop) -> Observation? {
+        var child: (any Child)?
+        var mapping: (any HostMapping)?
+        if case .child(let number) = role {
+            let process = try self.child(number)
+            guard let length = process.length(of: extent.name) else {
+                throw .broken("\(role) has no view `\(extent.name)`: there was none when it was forked")
+            }
+            try extent.isInside(length)
+            child = process
+        } else {
+            mapping = try self.mapping(extent)
+        }
         let end = extent.offset + extent.size
         let chunk = UnsafeMutableRawBufferPointer.allocate(
             byteCount: Int(min(extent.size, 1 << 16)), alignment: 1)
@@ -121,10 +146,13 @@ extension World {
             var count = 0
             do throws(Errno) {
                 let part = unsafe UnsafeMutableRawBufferPointer(rebasing: chunk[..<wanted])
-                if case .read = access {
-                    count = unsafe try mapping.read(at: offset, into: part)
-                } else {
-                    count = unsafe try mapping.write(at: offset, from: UnsafeRawBufferPointer(part))
+                let source = UnsafeRawBufferPointer(part)
+                switch (access, child) {
+                case (.read, let child?): count = unsafe try child.read(extent.name, at: offset, into: part)
+                case (.write, let child?):
+                    count = unsafe try child.write(extent.name, at: offset, from: source)
+                case (.read, nil): count = unsafe try mapping?.read(at: offset, into: part) ?? 0
+                case (.write, nil): count = unsafe try mapping?.write(at: offset, from: source) ?? 0
                 }
             } catch {
                 guard error == .badAddress else { return Observation(.errno(error.rawValue)) }
@@ -142,7 +170,7 @@ extension World {
 
 extension Observation {
     /// For the access to one byte, whose place is known.
-    fileprivate var withoutPlace: Observation {
+    var withoutPlace: Observation {
         if case .sigbus = outcome { Observation(.sigbus()) } else { self }
     }
 }

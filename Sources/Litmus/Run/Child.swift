@@ -1,0 +1,78 @@
+import CKVMShim
+import MiniVMM
+import SystemPackage
+
+/// A process that was forked from the host: it has the views that there were, whatever becomes of the host's.
+protocol Child: AnyObject, Sendable {
+    /// As ``HostMapping/read(at:into:)``.
+    func read(_ view: Name, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno)
+        -> Int
+    func write(_ view: Name, at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int
+    /// Bytes of a view, nil if the child has none of that name.
+    func length(of view: Name) -> UInt64?
+    /// The mapping itself, where the child is a part of a model.
+    func mapping(of view: Name) -> (any HostMapping)?
+}
+
+/// A real one. One request at a time: an actor has one thread.
+final class ForkedChild: Child {
+    private let views: [Name: (address: UInt64, length: UInt64)]
+    private let socket: Int32
+    private let pid: Int32
+
+    /// - Throws: the errno of `fork` or `socketpair`.
+    init(_ views: [Name: any HostMapping]) throws(Errno) {
+        self.views = views.mapValues { ($0.address, $0.length) }
+        var socket: Int32 = -1
+        let pid = unsafe ckvm_child_fork(&socket)
+        guard pid > 0 else { throw Errno(rawValue: Int32(truncatingIfNeeded: -pid)) }
+        self.socket = socket
+        self.pid = Int32(truncatingIfNeeded: pid)
+    }
+
+    deinit { ckvm_child_end(socket, pid) }
+
+    func length(of view: Name) -> UInt64? { views[view]?.length }
+    func mapping(of view: Name) -> (any HostMapping)? { nil }
+
+    func read(_ view: Name, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno)
+        -> Int
+    {
+        guard let (address, _) = views[view], let base = buffer.baseAddress else { throw .invalidArgument }
+        let count = UInt32(min(buffer.count, Int(CKVM_CHILD_CHUNK)))
+        return try answer(unsafe ckvm_child_read(socket, address + offset, base, count))
+    }
+
+    func write(_ view: Name, at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
+        guard let (address, _) = views[view], let base = buffer.baseAddress else { throw .invalidArgument }
+        let count = UInt32(min(buffer.count, Int(CKVM_CHILD_CHUNK)))
+        return try answer(unsafe ckvm_child_write(socket, address + offset, base, count))
+    }
+
+    private func answer(_ result: Int) throws(Errno) -> Int {
+        guard result >= 0 else { throw Errno(rawValue: Int32(truncatingIfNeeded: -result)) }
+        return result
+    }
+}
+
+/// One of a kernel whose mappings are no memory of this process.
+final class ModelChild: Child {
+    private let views: [Name: any HostMapping]
+
+    init(_ views: [Name: any HostMapping]) { self.views = views }
+
+    func length(of view: Name) -> UInt64? { views[view]?.length }
+    func mapping(of view: Name) -> (any HostMapping)? { views[view] }
+
+    func read(_ view: Name, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno)
+        -> Int
+    {
+        guard let view = views[view] else { throw .invalidArgument }
+        return try unsafe view.read(at: offset, into: buffer)
+    }
+
+    func write(_ view: Name, at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
+        guard let view = views[view] else { throw .invalidArgument }
+        return try unsafe view.write(at: offset, from: buffer)
+    }
+}

@@ -1,0 +1,79 @@
+import MiniVMM
+public import SoftKVM
+
+/// Where versions of the interface answer a test differently.
+///
+/// Each step is done on each of them, whatever came of the one before; of a parallel block all outcomes are looked for.
+public struct Comparison: Sendable {
+    /// A step or an outcome that is not the same everywhere.
+    public struct Difference: Sendable, Equatable {
+        public let line: Int
+        /// The step as it is written, without its expectation; or `parallel` and an outcome.
+        public let text: String
+        /// What came of it, a version each. `-` where it could not be done or was not seen.
+        public let answers: [String]
+    }
+
+    private let configurations: [SoftKVM.Configuration]
+
+    public init(_ configurations: [SoftKVM.Configuration]) { self.configurations = configurations }
+
+    public func differences(_ source: Source) -> [Difference] {
+        let runs = configurations.map { configuration in
+            let kernel = SoftKVM(configuration)
+            return (answers(source, kernel), outcomes(source, kernel))
+        }
+        var differences: [Difference] = []
+        for (index, step) in source.test.steps.enumerated() {
+            let answers = runs.map { $0.0[index] ?? "-" }
+            guard Set(answers).count > 1 else { continue }
+            differences.append(
+                Difference(
+                    line: source.places[index].line, text: "\(step.role) \(step.action)", answers: answers))
+        }
+        for block in Program(source.test).blocks {
+            let sets = runs.map { $0.1[block.number] ?? [] }
+            for text in Set(sets.joined()).sorted() {
+                let answers = sets.map { $0.contains(text) ? "seen" : "-" }
+                guard Set(answers).count > 1 else { continue }
+                differences.append(
+                    Difference(
+                        line: source.places[block.first].line, text: "parallel: \(text)", answers: answers))
+            }
+        }
+        return differences
+    }
+
+    /// What came of each step outside of blocks, by its index; steps that could not be done are left out.
+    private func answers(_ source: Source, _ kernel: SoftKVM) -> [Int: String] {
+        var answers: [Int: String] = [:]
+        do throws(Stop) {
+            let facts = try KernelFacts(kernel).configured(for: source.test.settings)
+            let world = try World(facts, source.test, Patience())
+            defer { world.close() }
+            for part in Program(source.test).parts {
+                guard case .step(let index, let step) = part else { continue }
+                guard let seen = try? world.perform(step) else { continue }
+                answers[index] = seen.description
+            }
+        } catch {
+            return answers
+        }
+        return answers
+    }
+
+    /// All outcomes of each block, by its number.
+    private func outcomes(_ source: Source, _ kernel: SoftKVM) -> [Int: Set<String>] {
+        let blocks = Program(source.test).blocks
+        guard !blocks.isEmpty, let facts = try? KernelFacts(kernel).configured(for: source.test.settings),
+            let result = try? source.explored(on: facts, Patience())
+        else { return [:] }
+        var outcomes: [Int: Set<String>] = [:]
+        for block in blocks {
+            outcomes[block.number] = Set(
+                result.endings.map(block.results(of:)).filter { $0.count == block.results.count }
+                    .map(block.text))
+        }
+        return outcomes
+    }
+}

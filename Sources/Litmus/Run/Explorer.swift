@@ -1,0 +1,296 @@
+import MiniVMM
+import SoftKVM
+
+/// Goes through all interleavings of a test's parallel blocks on the software kernel.
+///
+/// The pieces that are interleaved are what is one to everybody else: a call of the conversion ioctl, a vCPU's access, a
+/// host's access to a page once it has its reference, and the taking of that reference before. Interleavings that lead to
+/// the same state of the machine, with the same steps left, go on as one: the state is written down whole
+/// (``World/appendState(to:)``) and compared, so the set of outcomes is exact.
+///
+/// A run cannot be taken back. To go on differently from a state, the way to it is gone again.
+struct Explorer {
+    /// All endings, and how many states were met on the way to them.
+    struct Result {
+        var endings: Set<Ending> = []
+        var states = 0
+    }
+
+    /// Pieces that are done before it is given up.
+    static let mostPieces = 5_000_000
+
+    private let source: Source
+    private let program: Program
+    private let facts: KernelFacts
+    private let patience: Patience
+    private var known: [[UInt8]: Set<Ending>] = [:]
+    private var world: World?
+    private var pieces = 0
+
+    init(_ source: Source, on facts: KernelFacts, _ patience: Patience) {
+        self.source = source
+        self.facts = facts
+        self.patience = patience
+        program = Program(source.test)
+    }
+
+    mutating func explore() throws(Stop) -> Result {
+        defer {
+            world?.close()
+            world = nil
+        }
+        var cursor = try start()
+        let endings = try visit(&cursor, path: [])
+        return Result(endings: endings, states: known.count)
+    }
+
+    // MARK: the run under way
+
+    /// How far a run has come.
+    private struct Cursor {
+        let world: World
+        /// The part that is next, or under way.
+        var part = 0
+        /// In a block: how far each actor has come; empty outside.
+        var actors: [Position] = []
+        var failure: Failure?
+    }
+
+    private struct Position {
+        /// The step that is next, or under way.
+        var step = 0
+        /// Bytes of its access that are done.
+        var done: UInt64 = 0
+        /// The reference that the access has on its page.
+        var reference: SoftPageHold?
+    }
+
+    private mutating func start() throws(Stop) -> Cursor {
+        if let world, !world.reset() {
+            world.close()
+            self.world = nil
+        }
+        let fresh: World
+        if let world { fresh = world } else { fresh = try World(facts, source.test, patience) }
+        world = fresh
+        var cursor = Cursor(world: fresh)
+        try advanceToBlock(&cursor)
+        return cursor
+    }
+
+    /// Does the steps up to the next block, or to the end.
+    private mutating func advanceToBlock(_ cursor: inout Cursor) throws(Stop) {
+        while cursor.part < program.parts.count {
+            switch program.parts[cursor.part] {
+            case .block(let block):
+                cursor.actors = block.actors.map { _ in Position() }
+                return
+            case .step(let index, let step):
+                pieces += 1
+                let seen = try source.attempt(index, step) { () throws(Stop) in try cursor.world.perform(step)
+                }
+                if let failure = source.judge(seen, index, step, cursor.world) {
+                    cursor.failure = failure
+                    return
+                }
+                cursor.part += 1
+            }
+        }
+    }
+
+    private mutating func replay(_ path: [Int]) throws(Stop) -> Cursor {
+        var cursor = try start()
+        for actor in path { _ = try advance(actor, &cursor) }
+        return cursor
+    }
+
+    /// All endings from here on. The results of what was done before are not in them.
+    private mutating func visit(_ cursor: inout Cursor, path: [Int]) throws(Stop) -> Set<Ending> {
+        if let failure = cursor.failure { return [Ending(failure: failure)] }
+        guard cursor.part < program.parts.count, case .block(let block) = program.parts[cursor.part] else {
+            return [Ending()]
+        }
+        let key = key(of: cursor)
+        if let endings = known[key] { return endings }
+        guard pieces < Self.mostPieces else {
+            throw .broken("more than \(Self.mostPieces) pieces, and not all interleavings are gone through")
+        }
+        if patience.isOver { throw .broken("time is over, and not all interleavings are gone through") }
+        var endings: Set<Ending> = []
+        var isHere = true
+        for actor in block.actors.indices where cursor.actors[actor].step < block.actors[actor].count {
+            var here = isHere ? cursor : try replay(path)
+            isHere = false
+            let result = try advance(actor, &here)
+            for ending in try visit(&here, path: path + [actor]) {
+                var ending = ending
+                if let result {
+                    ending.results[ResultKey(block: block.number, name: result.name)] = result.outcome
+                }
+                endings.insert(ending)
+            }
+        }
+        known[key] = endings
+        return endings
+    }
+
+    /// Everything that decides what can still come.
+    private func key(of cursor: Cursor) -> [UInt8] {
+        var key: [UInt8] = [
+            UInt8(truncatingIfNeeded: cursor.part), UInt8(truncatingIfNeeded: cursor.part >> 8),
+        ]
+        for position in cursor.actors {
+            key.append(UInt8(truncatingIfNeeded: position.step))
+            key.append(UInt8(truncatingIfNeeded: position.step >> 8))
+            key.append(contentsOf: (0..<4).map { UInt8(truncatingIfNeeded: position.done >> ($0 * 8)) })
+            key.append(position.reference == nil ? 0 : 1)
+            position.reference?.appendState(to: &key)
+        }
+        cursor.world.appendState(to: &key)
+        return key
+    }
+
+    // MARK: pieces
+
+    /// Does the next piece of an actor, and all that follows a block whose last piece it was.
+    ///
+    /// - Returns: the result that has a name, if the step ended with it.
+    private mutating func advance(
+        _ actor: Int, _ cursor: inout Cursor
+    ) throws(Stop) -> (name: Name, outcome: StepOutcome)? {
+        guard case .block(let block) = program.parts[cursor.part] else { return nil }
+        let (index, step) = block.actors[actor][cursor.actors[actor].step]
+        pieces += 1
+        var position = cursor.actors[actor]
+        let world = cursor.world
+        let seen = try source.attempt(index, step) { () throws(Stop) in
+            try piece(of: step, &position, world)
+        }
+        cursor.actors[actor] = position
+        guard let seen else { return nil }
+        cursor.actors[actor] = Position(step: position.step + 1)
+        if let failure = source.judge(seen, index, step, world) {
+            cursor.failure = failure
+            return nil
+        }
+        let isOver = zip(cursor.actors, block.actors).allSatisfy { $0.step == $1.count }
+        if isOver {
+            cursor.actors = []
+            cursor.part += 1
+            try advanceToBlock(&cursor)
+        }
+        return step.result.map { ($0, seen.outcome) }
+    }
+
+    /// - Returns: what came of the step, nil if there is more of it.
+    private func piece(
+        of step: Step, _ position: inout Position, _ world: World
+    ) throws(Stop) -> Observation? {
+        guard let extent = step.action.extent, step.action.isAccess else { return try world.perform(step) }
+        let place = extent.offset + position.done
+        let left = extent.size - position.done
+        let count = min(left, pageSize - place % pageSize)
+        let part = Extent(extent.name, offset: place, size: count)
+        if case .vcpu(let number) = step.role {
+            if position.reference == nil, let fault = try world.beginGuestFault(at: place) {
+                position.reference = fault
+                return nil
+            }
+            let seen = try world.guest().access(part, step.action, vcpu: number, isRacing: true)
+            position.reference?.release()
+            position.reference = nil
+            position.done += count
+            return seen.outcome == .ok && position.done < extent.size ? nil : seen
+        }
+        guard let reference = position.reference else {
+            position.reference = try world.beginHostAccess(part, step.role)
+            guard position.reference == nil else { return nil }
+            let seen = Observation(.sigbus(at: place))
+            return step.action.isSingle ? seen.withoutPlace : seen
+        }
+        defer {
+            reference.release()
+            position.reference = nil
+            position.done += count
+        }
+        switch step.action {
+        case .write(_, let byte), .fill(_, let byte):
+            reference.fill(at: place % pageSize, count: Int(count), with: byte)
+        default:
+            let byte = reference.read(at: place % pageSize, count: 1)?.first ?? 0
+            return Observation(.value(byte))
+        }
+        return position.done + count < extent.size ? nil : Observation(.ok)
+    }
+}
+
+extension World {
+    /// The reference that an access takes on its page first.
+    ///
+    /// - Returns: nil if the host gets no page.
+    fileprivate func beginHostAccess(_ extent: Extent, _ role: Role) throws(Stop) -> SoftPageHold? {
+        let mapping: any HostMapping
+        if case .child(let number) = role {
+            guard let view = try child(number).mapping(of: extent.name) else {
+                throw .broken("\(role) has no view `\(extent.name)`: there was none when it was forked")
+            }
+            try extent.isInside(view.length)
+            mapping = view
+        } else {
+            mapping = try self.mapping(extent)
+        }
+        return (try? mapping.hold(at: extent.offset, length: extent.size, by: .directIO)) as? SoftPageHold
+    }
+
+    fileprivate func beginGuestFault(at gpa: UInt64) throws(Stop) -> SoftPageHold? {
+        (try vm(nil) as? SoftVM)?.beginGuestFault(at: gpa)
+    }
+
+    /// Everything that decides what later steps come to, on the software kernel.
+    func appendState(to bytes: inout [UInt8]) {
+        let state = state.withLock { $0 }
+        func append(_ name: Name) { bytes += Array(name.description.utf8) + [0] }
+        for (name, file) in state.files.sorted(by: { $0.key.description < $1.key.description }) {
+            append(name)
+            (file as? SoftGuestMemfd)?.appendState(to: &bytes)
+        }
+        for (name, view) in state.views.sorted(by: { $0.key.description < $1.key.description }) {
+            append(name)
+            // A file that is closed lives on in its views.
+            if state.files[view.file] == nil {
+                (view.mapping as? SoftHostMapping)?.appendFileState(to: &bytes)
+            }
+        }
+        for (name, hold) in state.holds.sorted(by: { $0.key.description < $1.key.description }) {
+            append(name)
+            (hold as? SoftPageHold)?.appendState(to: &bytes)
+        }
+        for (_, vm) in state.vms.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
+            (vm as? SoftVM)?.appendState(to: &bytes)
+        }
+        for (key, slot) in state.slots.sorted(by: {
+            ($0.key.vm.rawValue, $0.key.number) < ($1.key.vm.rawValue, $1.key.number)
+        }) {
+            bytes += Array("\(key.vm.rawValue) \(key.number) \(slot.extent.name)".utf8) + [0]
+        }
+        for number in state.agent?.stuck ?? [] { bytes.append(UInt8(truncatingIfNeeded: number)) }
+    }
+}
+
+extension Action {
+    /// An access to memory, of a host's or a guest's instruction.
+    var isAccess: Bool {
+        switch self {
+        case .read, .write, .fill, .check: true
+        default: false
+        }
+    }
+
+    /// To one byte.
+    fileprivate var isSingle: Bool {
+        switch self {
+        case .read, .write: true
+        default: false
+        }
+    }
+}

@@ -1,0 +1,92 @@
+/// Makes a report of what was seen of a test with parallel blocks.
+struct Judge {
+    let source: Source
+    let program: Program
+
+    init(_ source: Source) {
+        self.source = source
+        program = Program(source.test)
+    }
+
+    /// Of all endings there are.
+    func report(exact: Explorer.Result) -> Report {
+        var report = Report(verdict: .passed)
+        if let failure = exact.endings.compactMap(\.failure).min(by: { ($0.step ?? 0) < ($1.step ?? 0) }) {
+            report.verdict = .failed(failure)
+        }
+        for block in program.blocks {
+            let outcomes = complete(exact.endings, block)
+            let rows = outcomes.map { outcome in
+                BlockReport.Outcome(
+                    text: block.text(outcome), count: nil, isAllowed: block.allows(outcome), isInModel: true)
+            }
+            add(block, rows.sorted { $0.text < $1.text }, runs: nil, states: exact.states, to: &report)
+            guard case .passed = report.verdict, let clause = block.unmet(in: outcomes).first else {
+                continue
+            }
+            report.verdict = .failed(
+                failure(
+                    block, expected: "some interleaving with \(clause.conditionText)",
+                    seen: "none of all interleavings comes to it"))
+        }
+        return report
+    }
+
+    /// Of what was seen in some runs.
+    ///
+    /// - Parameter seen: how often each outcome of each block was seen.
+    func report(
+        seen: [[[Name: StepOutcome]: Int]], runs: Int, model: Explorer.Result?, failure: Failure?
+    ) -> Report {
+        var report = Report(verdict: failure.map(Verdict.failed) ?? .passed)
+        for (block, counts) in zip(program.blocks, seen) {
+            let known = model.map { complete($0.endings, block) }
+            var rows = counts.map { outcome, count in
+                BlockReport.Outcome(
+                    text: block.text(outcome), count: count, isAllowed: block.allows(outcome),
+                    isInModel: known.map { $0.contains(outcome) })
+            }
+            for outcome in known ?? [] where counts[outcome] == nil {
+                rows.append(
+                    BlockReport.Outcome(
+                        text: block.text(outcome), count: 0, isAllowed: block.allows(outcome),
+                        isInModel: true))
+            }
+            rows.sort { ($1.count ?? 0, $0.text) < ($0.count ?? 0, $1.text) }
+            add(block, rows, runs: runs, states: model?.states, to: &report)
+        }
+        return report
+    }
+
+    /// The outcomes of a block, of those endings that came to its end.
+    private func complete(_ endings: Set<Ending>, _ block: Program.Block) -> Set<[Name: StepOutcome]> {
+        Set(endings.lazy.map(block.results(of:)).filter { $0.count == block.results.count })
+    }
+
+    private func add(
+        _ block: Program.Block, _ rows: [BlockReport.Outcome], runs: Int?, states: Int?,
+        to report: inout Report
+    ) {
+        report.blocks.append(
+            BlockReport(line: source.places[block.first].line, runs: runs, states: states, outcomes: rows))
+        guard case .passed = report.verdict else { return }
+        guard let wrong = rows.first(where: { !$0.isFine && $0.count != 0 }) else { return }
+        let often = wrong.count.map { ", in \($0) of \(runs ?? 0) runs" } ?? ""
+        report.verdict = .failed(
+            failure(
+                block,
+                expected: wrong.isAllowed
+                    ? "an outcome that the model has" : "an outcome that the test allows",
+                seen: wrong.text + often))
+    }
+
+    private func failure(_ block: Program.Block, expected: String, seen: String) -> Failure {
+        Failure(
+            step: block.first, line: source.places[block.first].line, text: "parallel", expected: expected,
+            seen: seen, pages: [])
+    }
+}
+
+extension Clause {
+    var conditionText: String { conditions.map { "\($0.result) = \($0.outcome)" }.joined(separator: ", ") }
+}

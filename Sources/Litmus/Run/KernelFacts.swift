@@ -1,0 +1,106 @@
+import CKVMShim
+import MiniVMM
+import SoftKVM
+import Synchronization
+import SystemPackage
+
+/// A kernel, and what is known of it before a test runs.
+final class KernelFacts: Sendable {
+    let kernel: any KVMInterface
+    /// How vCPUs ask for a conversion; found out when the first one does. Guarded by its lock.
+    private let hypercall = Mutex<HypercallMethod?>(nil)
+
+    init(_ kernel: any KVMInterface) { self.kernel = kernel }
+
+    /// The kernel is the model itself.
+    var soft: SoftKVM? { kernel as? SoftKVM }
+    /// Where it is decided what becomes of contents, if not as in a version of the interface.
+    var design: ContentDesign? { soft?.configuration.contentDesign }
+    /// Rules are broken on purpose.
+    var isFaulty: Bool { soft?.configuration.plantedFaults.isEmpty == false }
+    /// The in-place interface is answered by something above the kernel.
+    var isAdapter: Bool { ["MemslotTrapKVM", "PerVMAttributesKVM"].contains(kernel.identity.name) }
+
+    /// The kernel does not convert in place by itself: `ENOTTY`.
+    var isInPlaceOff: Bool {
+        guard !isAdapter, let vm = try? kernel.createVM(.default, sharedBit: nil),
+            let file = try? vm.createGuestMemfd(size: pageSize, flags: [])
+        else { return false }
+        var request = ckvm_memory_attributes2()
+        do throws(Errno) { try file.setMemoryAttributes2(&request) } catch {
+            return error == .inappropriateIOCTLForDevice
+        }
+        return false
+    }
+
+    var hypercallMethod: HypercallMethod {
+        hypercall.withLock { known in
+            if let known { return known }
+            // VMMCALL is what SoftKVM's CPU has. Where it is not known the instruction is tried, with a time limit: on some
+            // kernels it never returns.
+            let hasVMMCALL = (try? kernel.supportedCPUID())?.hasVMMCALL ?? true
+            let isThere =
+                soft != nil
+                || !isAdapter && kernel.identity.name == "LinuxKVM"
+                    && KernelProbe(kernel).hypercallInstruction().verdict == .yes
+            let method: HypercallMethod = isThere ? hasVMMCALL ? .vmmcall : .vmcall : .port
+            known = method
+            return method
+        }
+    }
+
+    /// A child with these views.
+    func fork(_ views: [Name: any HostMapping]) throws(Stop) -> any Child {
+        if soft != nil { return ModelChild(views) }
+        guard !isAdapter else {
+            throw .skip(
+                "\(kernel.identity.name) keeps private pages from the process that it is in, and no other")
+        }
+        do throws(Errno) {
+            return try ForkedChild(views)
+        } catch {
+            throw .broken("a child could not be forked (\(error.name))")
+        }
+    }
+}
+
+/// By what a vCPU asks.
+enum HypercallMethod: Sendable {
+    case vmmcall
+    case vmcall
+    /// Port 0xe8, with the same registers.
+    case port
+}
+
+/// How long a test may take, and who is stopped when it is over.
+final class Patience: Sendable {
+    private struct State {
+        var vcpus: [any KVMVCPU] = []
+        var isOver = false
+        /// The steps under way, by actor.
+        var steps: [Role: Step] = [:]
+    }
+    private let state = Mutex(State())
+
+    var isOver: Bool { state.withLock { $0.isOver } }
+
+    func add(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.append(vcpu) } }
+    func remove(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.removeAll { $0 === vcpu } } }
+
+    func begin(_ step: Step) { state.withLock { $0.steps[step.role] = step } }
+    func end(_ step: Step) { state.withLock { $0.steps[step.role] = nil } }
+
+    /// The steps under way, as they are written.
+    var steps: [String] {
+        state.withLock { $0.steps.values.map { "\($0.role) \($0.action)" }.sorted() }
+    }
+
+    /// Kicks those inside, again and again if need be: who is about to enter is kicked as well.
+    func end() {
+        let vcpus = state.withLock { state in
+            state.isOver = true
+            return state.vcpus
+        }
+        for vcpu in vcpus { vcpu.kick() }
+    }
+}

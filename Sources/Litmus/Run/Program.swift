@@ -1,0 +1,118 @@
+import MiniVMM
+
+/// A test as it is run: its parts in order, and of a block what each actor does.
+struct Program {
+    enum Part {
+        case step(index: Int, Step)
+        case block(Block)
+    }
+
+    /// A parallel block.
+    struct Block {
+        /// Which of the test's blocks it is, from 0.
+        let number: Int
+        /// The index of its first step in ``LitmusTest/steps``.
+        let first: Int
+        let clauses: [Clause]
+        /// The steps of each actor, in their order; actors in the order in which they first act.
+        let actors: [[(index: Int, step: Step)]]
+        /// Its results in the order of the text.
+        let results: [Name]
+    }
+
+    let parts: [Part]
+
+    init(_ test: LitmusTest) {
+        var parts: [Part] = []
+        var index = 0
+        var blocks = 0
+        for entry in test.body {
+            switch entry {
+            case .step(let step):
+                parts.append(.step(index: index, step))
+                index += 1
+            case .parallel(let block):
+                let first = index
+                var roles: [Role] = []
+                var actors: [[(index: Int, step: Step)]] = []
+                for step in block.steps {
+                    if let place = roles.firstIndex(of: step.role) {
+                        actors[place].append((index, step))
+                    } else {
+                        roles.append(step.role)
+                        actors.append([(index, step)])
+                    }
+                    index += 1
+                }
+                parts.append(
+                    .block(
+                        Block(
+                            number: blocks, first: first, clauses: block.clauses, actors: actors,
+                            results: block.steps.compactMap(\.result))))
+                blocks += 1
+            }
+        }
+        self.parts = parts
+    }
+
+    var blocks: [Block] {
+        parts.compactMap { part in
+            if case .block(let block) = part { block } else { nil }
+        }
+    }
+}
+
+extension Step {
+    /// The name of its result.
+    var result: Name? { if case .named(let name) = expectation { name } else { nil } }
+}
+
+/// A result of a block.
+struct ResultKey: Hashable {
+    let block: Int
+    let name: Name
+}
+
+/// What came of a run: the results of its blocks, or the step that ended it.
+struct Ending: Hashable {
+    var results: [ResultKey: StepOutcome] = [:]
+    var failure: Failure?
+}
+
+extension Program.Block {
+    /// The results of this block in an ending.
+    func results(of ending: Ending) -> [Name: StepOutcome] {
+        var results: [Name: StepOutcome] = [:]
+        for name in self.results { results[name] = ending.results[ResultKey(block: number, name: name)] }
+        return results
+    }
+
+    /// As a person reads it, in the order of the text.
+    func text(_ outcome: [Name: StepOutcome]) -> String {
+        results.compactMap { name in outcome[name].map { "\(name) = \($0)" } }.joined(separator: ", ")
+    }
+
+    /// Whether the test lets that happen.
+    func allows(_ outcome: [Name: StepOutcome]) -> Bool {
+        func holds(_ clause: Clause) -> Bool {
+            clause.conditions.allSatisfy { condition in
+                outcome[condition.result].map(condition.outcome.covers) ?? false
+            }
+        }
+        if clauses.contains(where: { $0.kind == .forbidden && holds($0) }) { return false }
+        guard clauses.contains(where: { $0.kind == .allowed }) else { return true }
+        return clauses.contains { $0.kind != .forbidden && holds($0) }
+    }
+
+    /// The clauses that are required and hold in none of these.
+    func unmet(in outcomes: some Collection<[Name: StepOutcome]>) -> [Clause] {
+        clauses.filter { clause in
+            clause.kind == .required
+                && !outcomes.contains { outcome in
+                    clause.conditions.allSatisfy { condition in
+                        outcome[condition.result].map(condition.outcome.covers) ?? false
+                    }
+                }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+import Glibc
+import MiniVMM
+import Synchronization
+
+/// Runs a test with parallel blocks many times, an actor a thread, as litmus7 does: what is rare shows itself by
+/// spreading the times at which actors start.
+struct Sampler {
+    private let source: Source
+    private let program: Program
+    private let facts: KernelFacts
+    private let patience: Patience
+    private let options: Runner.Options
+
+    init(_ source: Source, _ facts: KernelFacts, _ patience: Patience, _ options: Runner.Options) {
+        self.source = source
+        program = Program(source.test)
+        self.facts = facts
+        self.patience = patience
+        self.options = options
+    }
+
+    /// - Parameter model: what is judged by.
+    func report(model: Explorer.Result?) throws(Stop) -> Report {
+        let width = program.blocks.map(\.actors.count).max() ?? 1
+        guard let crew = Crew(width) else { throw .broken("there is no room for \(width) threads") }
+        defer { crew.end() }
+        var counts = [[[Name: StepOutcome]: Int]](repeating: [:], count: program.blocks.count)
+        var world = try World(facts, source.test, patience)
+        defer { world.close() }
+        var chance = SplitMix(seed: options.seed)
+        var failure: Failure?
+        var runs = 0
+        while runs < options.runs, failure == nil {
+            if runs > 0, !world.reset() {
+                world.close()
+                world = try World(facts, source.test, patience)
+            }
+            failure = try run(world, crew, &chance, &counts)
+            runs += 1
+            if patience.isOver { throw .broken("time is over after \(runs) of \(options.runs) runs") }
+        }
+        return Judge(source).report(seen: counts, runs: runs, model: model, failure: failure)
+    }
+
+    private func run(
+        _ world: World, _ crew: Crew, _ chance: inout SplitMix, _ counts: inout [[[Name: StepOutcome]: Int]]
+    ) throws(Stop) -> Failure? {
+        for part in program.parts {
+            switch part {
+            case .step(let index, let step):
+                let seen = try source.attempt(index, step) { () throws(Stop) in try world.perform(step) }
+                if let failure = source.judge(seen, index, step, world) { return failure }
+            case .block(let block):
+                try prepare(block, world)
+                let tracks = block.actors.map { Track($0, chance.next()) }
+                crew.run { number in
+                    if tracks.indices.contains(number) { tracks[number].run(source, world) }
+                }
+                var outcome: [Name: StepOutcome] = [:]
+                for track in tracks {
+                    let (results, stop, failure) = track.ending
+                    if let stop { throw stop }
+                    if let failure { return failure }
+                    outcome.merge(results) { first, _ in first }
+                }
+                counts[block.number][outcome, default: 0] += 1
+            }
+        }
+        return nil
+    }
+
+    /// What actors need is there before they race.
+    private func prepare(_ block: Program.Block, _ world: World) throws(Stop) {
+        for actor in block.actors {
+            if case .vcpu(let number)? = actor.first?.step.role { try world.guest().prepare(number) }
+        }
+    }
+}
+
+/// The steps of one actor in one run. Used by its thread, and by the caller when that is done.
+private final class Track: Sendable {
+    private struct State {
+        var results: [Name: StepOutcome] = [:]
+        var stop: Stop?
+        var failure: Failure?
+    }
+    private let steps: [(index: Int, step: Step)]
+    private let seed: UInt64
+    private let state = Mutex(State())
+
+    init(_ steps: [(index: Int, step: Step)], _ seed: UInt64) {
+        self.steps = steps
+        self.seed = seed
+    }
+
+    var ending: (results: [Name: StepOutcome], stop: Stop?, failure: Failure?) {
+        state.withLock { ($0.results, $0.stop, $0.failure) }
+    }
+
+    func run(_ source: Source, _ world: World) {
+        var chance = SplitMix(seed: seed)
+        var state = State()
+        do throws(Stop) {
+            for (index, step) in steps {
+                Self.wait(&chance)
+                let seen = try source.attempt(index, step) { () throws(Stop) in
+                    try world.perform(step, isRacing: true)
+                }
+                if let failure = source.judge(seen, index, step, world) {
+                    state.failure = failure
+                    break
+                }
+                if let name = step.result { state.results[name] = seen.outcome }
+            }
+        } catch {
+            state.stop = error
+        }
+        self.state.withLock { $0 = state }
+    }
+
+    /// Nothing, a little while, or what it takes for another thread to run: on one CPU only that lets others in between.
+    private static func wait(_ chance: inout SplitMix) {
+        let draw = chance.next()
+        switch draw % 4 {
+        case 0: break
+        case 1: sched_yield()
+        default:
+            // Up to 64, 512 or 4096 turns of a loop that the compiler cannot leave out.
+            let turns = (draw >> 8) % (64 << (3 * ((draw >> 4) % 3)))
+            var clock: UInt64 = 0
+            for _ in 0..<turns { clock &+= monotonicTick() }
+            withExtendedLifetime(clock) {}
+        }
+    }
+
+    @inline(never) private static func monotonicTick() -> UInt64 { 1 }
+}
+
+/// Steele, Lea and Flood's SplitMix64.
+struct SplitMix {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}

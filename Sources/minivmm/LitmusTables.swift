@@ -1,0 +1,180 @@
+import ArgumentParser
+import FoundationEssentials
+import Litmus
+import MiniVMM
+import SoftKVM
+
+/// What litmus tests tell beside whether they pass: tables, as Markdown on standard output.
+enum LitmusTables {
+    private static var out: Terminal { .output }
+
+    // MARK: versions of the interface
+
+    /// Where versions answer differently.
+    static func compare(
+        _ items: [LitmusCommand.Item], _ versions: [ABIProfile], _ base: SoftKVM.Configuration,
+        _ format: LitmusCommand.Format
+    ) throws {
+        let comparison = Comparison(
+            versions.map { version in
+                var configuration = base
+                configuration.abi = version
+                return configuration
+            })
+        let rows = items.flatMap { item in comparison.differences(item.source).map { (item, $0) } }
+        guard format != .json else {
+            out.print(
+                JSON.object([
+                    ("schema", .string("minivmm.litmus-versions/1")),
+                    ("versions", .array(versions.map { .string($0.rawValue) })),
+                    (
+                        "differences",
+                        .array(
+                            rows.map { item, row in
+                                .object([
+                                    ("file", .string(item.path)), ("line", .number(UInt64(row.line))),
+                                    ("step", .string(row.text)),
+                                    ("answers", .array(row.answers.map(JSON.string))),
+                                ])
+                            })
+                    ),
+                ]).text)
+            return
+        }
+        printTable(
+            ["test", "step"] + versions.map(\.name),
+            rows.map { item, row in
+                ["\(item.shortName):\(row.line)", "`\(row.text)`"] + row.answers
+            })
+        out.print("")
+        out.print("\(rows.count) of \(items.reduce(0) { $0 + $1.source.test.steps.count }) steps differ")
+    }
+
+    // MARK: planted faults
+
+    /// Which faults the tests catch.
+    static func faults(_ items: [LitmusCommand.Item], _ format: LitmusCommand.Format) throws {
+        let search = FaultSearch(items.map(\.source))
+        let rows = PlantedFault.allCases.map { ($0, search.catching($0).map { items[$0].shortName }) }
+        let missed = rows.filter(\.1.isEmpty).map(\.0.name)
+        if format == .json {
+            out.print(
+                JSON.object([
+                    ("schema", .string("minivmm.litmus-faults/1")),
+                    (
+                        "faults",
+                        .array(
+                            rows.map { fault, tests in
+                                .object([
+                                    ("fault", .string(fault.name)), ("rule", .string(fault.rule)),
+                                    ("caught_by", .array(tests.map(JSON.string))),
+                                ])
+                            })
+                    ),
+                ]).text)
+        } else {
+            printTable(
+                ["fault", "rule", "what the kernel does wrong", "caught by"],
+                rows.map { fault, tests in
+                    ["`\(fault.name)`", fault.rule, fault.description, some(tests)]
+                })
+            out.print("")
+            out.print("\(rows.count - missed.count) of \(rows.count) faults are caught")
+        }
+        guard missed.isEmpty else {
+            throw stop("no test catches \(missed.joined(separator: ", "))", Status.checkFailed)
+        }
+    }
+
+    private static func some(_ names: [String]) -> String {
+        guard names.count > 3 else { return names.isEmpty ? "**nothing**" : names.joined(separator: ", ") }
+        return names.prefix(2).joined(separator: ", ") + " and \(names.count - 2) more"
+    }
+
+    // MARK: hazards
+
+    /// What `--format json` prints, as far as it is needed.
+    private struct ReportFile: Decodable {
+        struct Test: Decodable {
+            let file: String
+            let hazards: [String]
+            let verdict: String
+        }
+        let schema: String
+        let kernel: String
+        let host: String
+        let tests: [Test]
+
+        var title: String { kernel == "SoftKVM" ? "\(kernel) (\(host))" : "\(kernel), \(host)" }
+    }
+
+    /// The hazards that tests have, by what kernels made of them.
+    static func hazards(_ paths: [String]) throws {
+        let reports = try paths.map(report)
+        var tests: [String: Set<String>] = [:]
+        for test in reports.flatMap(\.tests) {
+            for hazard in test.hazards { tests[hazard, default: []].insert(test.file) }
+        }
+        let order = tests.keys.sorted {
+            ($0.first ?? " ", Int($0.dropFirst()) ?? 0) < ($1.first ?? " ", Int($1.dropFirst()) ?? 0)
+        }
+        printTable(
+            ["hazard", "tests"] + reports.map(\.title),
+            order.map { hazard in
+                [hazard, "\(tests[hazard]?.count ?? 0)"] + reports.map { cell(hazard, $0) }
+            })
+        out.print("")
+        for report in reports {
+            func count(_ verdict: String) -> Int { report.tests.count { $0.verdict == verdict } }
+            out.print(
+                "\(report.title): \(count("passed")) passed, \(count("failed")) failed, \(count("skipped")) skipped"
+            )
+        }
+    }
+
+    private static func cell(_ hazard: String, _ report: ReportFile) -> String {
+        let verdicts = report.tests.filter { $0.hazards.contains(hazard) }.map(\.verdict)
+        let failed = verdicts.count { $0 == "failed" }
+        if failed > 0 { return failed == verdicts.count ? "shows" : "shows in \(failed)" }
+        return verdicts.contains("passed") ? "passes" : "skipped"
+    }
+
+    private static func report(_ path: String) throws -> ReportFile {
+        let report: ReportFile
+        do {
+            report = try JSONDecoder().decode(
+                ReportFile.self, from: Data(try LitmusFiles.read(path, most: 64 << 20)))
+        } catch let error as LitmusFiles.Failure {
+            throw stop(error.description, .validationFailure)
+        } catch let error as DecodingError {
+            throw stop("\(path): no report of litmus --format json: \(error.place)", .validationFailure)
+        }
+        guard report.schema == "minivmm.litmus/1" else {
+            throw stop("\(path): its schema is \(report.schema), not minivmm.litmus/1", .validationFailure)
+        }
+        return report
+    }
+
+    // MARK: Markdown
+
+    private static func printTable(_ head: [String], _ rows: [[String]]) {
+        func line(_ cells: [String]) -> String {
+            "| " + cells.map { $0.replacing("|", with: "\\|") }.joined(separator: " | ") + " |"
+        }
+        out.print(line(head))
+        out.print("|" + String(repeating: "---|", count: head.count))
+        for row in rows { out.print(line(row)) }
+    }
+}
+
+extension DecodingError {
+    /// One line, without what it was nested in.
+    fileprivate var place: String {
+        switch self {
+        case .keyNotFound(let key, _): "there is no `\(key.stringValue)`"
+        case .typeMismatch(_, let context), .valueNotFound(_, let context):
+            "`\(context.codingPath.map(\.stringValue).joined(separator: "."))` is something else"
+        default: "it is no JSON"
+        }
+    }
+}
