@@ -103,6 +103,7 @@ final class World: Sendable {
             defer {
                 state.holds = [:]
                 state.missed = []
+                state.mappedPages = 0
             }
             return (state.holds.values.map { $0 }, state.isOnlyTouched, state.files)
         }
