@@ -28,6 +28,8 @@ struct Explorer {
     private var known: [[UInt8]: Set<Ending>] = [:]
     private var world: World?
     private var pieces = 0
+    /// The state of a machine on which nothing was done.
+    private var beginning: [UInt8] = []
 
     init(_ source: Source, on facts: KernelFacts, _ patience: Patience, merges: Bool = true) {
         self.source = source
@@ -69,16 +71,24 @@ struct Explorer {
     }
 
     private mutating func start() throws(Stop) -> Cursor {
-        if let world, !world.reset() {
+        // A kernel with faults planted may not come back to what it was.
+        if let world, !world.reset() || state(of: world) != beginning {
             world.close()
             self.world = nil
         }
         let fresh: World
         if let world { fresh = world } else { fresh = try World(facts, source.test, patience) }
+        if world == nil { beginning = state(of: fresh) }
         world = fresh
         var cursor = Cursor(world: fresh)
         try advanceToBlock(&cursor)
         return cursor
+    }
+
+    private func state(of world: World) -> [UInt8] {
+        var state: [UInt8] = []
+        world.appendState(to: &state)
+        return state
     }
 
     /// Does the steps up to the next block, or to the end.

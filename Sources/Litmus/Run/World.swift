@@ -108,8 +108,7 @@ final class World: Sendable {
             return (state.holds.values.map { $0 }, state.isOnlyTouched, state.files)
         }
         for hold in holds { hold.release() }
-        // A kernel with faults planted may not come back to what it was.
-        guard isOnlyTouched, !facts.isFaulty else { return false }
+        guard isOnlyTouched else { return false }
         let isStuck = state.withLock { $0.agent?.isStuck == true }
         guard !isStuck else { return false }
         for memory in memories {
