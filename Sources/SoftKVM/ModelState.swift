@@ -17,10 +17,7 @@ public enum Sight: Sendable, Hashable {
 extension SoftGuestMemfd {
     /// What a host mapping of the file shows at a byte. Faults nothing in.
     public func hostSight(at offset: UInt64) -> Sight {
-        file.model.look {
-            let mayRead = file.attributes.state(at: offset) == .shared || file.plants(.hostReadsPrivate)
-            return mayRead && offset < size ? .byte(file.byte(at: offset)) : .noPage
-        }
+        file.model.look { file.hostSight(at: offset) }
     }
 
     /// Private or shared; nil behind the end.
@@ -36,6 +33,11 @@ extension SoftGuestMemfd {
 }
 
 extension SoftHostMapping {
+    /// What it shows at a byte, counted from its start.
+    public func sight(at offset: UInt64) -> Sight {
+        file.model.look { offset < length ? file.hostSight(at: fileOffset + offset) : .noPage }
+    }
+
     /// The same, of the file behind a mapping.
     public func appendFileState(to bytes: inout [UInt8]) {
         file.model.look { file.appendState(to: &bytes) }
@@ -98,6 +100,12 @@ extension SoftPageHold {
 }
 
 extension GuestFile {
+    /// The caller holds the model's lock.
+    fileprivate func hostSight(at offset: UInt64) -> Sight {
+        let mayRead = attributes.state(at: offset) == .shared || plants(.hostReadsPrivate)
+        return mayRead && offset < size ? .byte(byte(at: offset)) : .noPage
+    }
+
     /// The caller holds the model's lock, and the offset is inside the file.
     fileprivate func byte(at offset: UInt64) -> UInt8 {
         guard allocated.state(at: offset) == .private else { return 0 }

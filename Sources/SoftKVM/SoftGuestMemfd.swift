@@ -94,7 +94,7 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
 ///
 /// Access goes through ``read(at:into:)`` and ``write(at:from:)``, which know which pages are private. The memory at
 /// ``address`` is real, but nothing stops a direct access to a private page.
-public final class SoftHostMapping: HostMapping {
+public final class SoftHostMapping: ResidencyCounting {
     let file: GuestFile
     /// Bytes.
     let fileOffset: UInt64
@@ -131,6 +131,15 @@ public final class SoftHostMapping: HostMapping {
                 file.noteHostWrite(pages)
             }
             return count
+        }
+    }
+
+    /// The model has one set of page tables for all mappings of a file.
+    public func residentPages(at offset: UInt64, length: UInt64) -> UInt64 {
+        file.model.look {
+            PageRange.covering(start: fileOffset + offset, size: length).map {
+                file.hostMapped.bytes(.private, in: $0) / pageSize
+            } ?? 0
         }
     }
 

@@ -5,7 +5,7 @@ public import SystemPackage
 /// A VM of ``SoftKVM``.
 ///
 /// What changes is guarded by the model's lock.
-public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
+public final class SoftVM: SecondStageCounting, @unchecked Sendable {
     let model: Model
     let type: VMType
     let sharedBit: Int?
@@ -113,6 +113,8 @@ public final class SoftVM: KVMVirtualMachine, @unchecked Sendable {
     public var pages4K: UInt64 {
         model.look { slots.ascending.reduce(0) { $0 + $1.mappedPages } }
     }
+
+    public func countPages4K() -> UInt64 { pages4K }
 
     // MARK: for the slots; the caller holds the lock
 

@@ -32,6 +32,8 @@ struct LitmusCommand: ParsableCommand {
     @OptionGroup var kernel: KernelOptions
     @Option(help: "How the results are printed.")
     var format = Format.text
+    @Option(help: ArgumentHelp("Write the results as JSON to a file as well.", valueName: "file"))
+    var save: String?
     @Option(help: "Runs of a test with parallel blocks, where not all interleavings are gone through.")
     var runs = 1000
     @Option(help: "Seconds for one test with all its runs.")
@@ -88,8 +90,20 @@ struct LitmusCommand: ParsableCommand {
             printer.ran(items[index], number: index + 1)
         }
         printer.end(items)
+        if let save { try self.save(printer.json(items), to: save) }
         if items.contains(where: \.verdict.isFailure) { throw Status.checkFailed }
         if items.allSatisfy(\.verdict.isSkip) { throw Status.skipped }
+    }
+
+    private func save(_ text: String, to path: String) throws {
+        do {
+            let file = try FileDescriptor.open(
+                FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                permissions: [.ownerReadWrite, .groupRead, .otherRead])
+            try file.closeAfter { _ = try file.writeAll((text + "\n").utf8) }
+        } catch {
+            throw stop("\(path): the results cannot be written: \(error)", Status.monitorFailed)
+        }
     }
 
     /// All files, or what is wrong with each that is no test.

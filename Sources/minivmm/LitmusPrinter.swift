@@ -28,21 +28,29 @@ struct LitmusPrinter {
         }
     }
 
-    func end(_ items: [LitmusCommand.Item]) {
+    private func counts(_ items: [LitmusCommand.Item]) -> (passed: Int, failed: Int, skipped: Int) {
         func count(_ word: String) -> Int { items.count { $0.verdict.word == word } }
-        let (passed, failed, skipped) = (count("passed"), count("failed"), count("skipped"))
+        return (count("passed"), count("failed"), count("skipped"))
+    }
+
+    /// Schema `minivmm.litmus/1`.
+    func json(_ items: [LitmusCommand.Item]) -> String {
+        let (passed, failed, skipped) = counts(items)
+        return JSON.object([
+            ("schema", .string("minivmm.litmus/1")),
+            ("kernel", .string(chosen.kernel.identity.name)),
+            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
+            ("passed", .number(UInt64(passed))), ("failed", .number(UInt64(failed))),
+            ("skipped", .number(UInt64(skipped))), ("tests", .array(items.map(\.json))),
+        ]).text
+    }
+
+    func end(_ items: [LitmusCommand.Item]) {
+        let (passed, failed, skipped) = counts(items)
         switch format {
         case .ktap:
             out.print("# Totals: pass:\(passed) fail:\(failed) xfail:0 xpass:0 skip:\(skipped) error:0")
-        case .json:
-            out.print(
-                JSON.object([
-                    ("schema", .string("minivmm.litmus/1")),
-                    ("kernel", .string(chosen.kernel.identity.name)),
-                    ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
-                    ("passed", .number(UInt64(passed))), ("failed", .number(UInt64(failed))),
-                    ("skipped", .number(UInt64(skipped))), ("tests", .array(items.map(\.json))),
-                ]).text)
+        case .json: out.print(json(items))
         case .text:
             let summary = "\(passed) passed, \(failed) failed, \(skipped) skipped"
             out.print(out.styled(summary, failed > 0 ? .bad : passed > 0 ? .good : .dim))

@@ -126,7 +126,7 @@ struct TestMaker {
         case 3: .value(UInt8(below(256)))
         case 4: .sigbus(at: flip() ? nil : word())
         case 5: .differs(at: word())
-        case 6: .fault(state())
+        case 6: .fault(state(), at: flip() ? nil : word())
         default: .mmio
         }
     }
@@ -138,7 +138,13 @@ struct TestMaker {
         let sometimes = flip()
         func expecting(_ outcomes: [StepOutcome]) -> Expectation { sometimes ? .anyOf(outcomes) : .unsaid }
         let refusal = StepOutcome.errno(22)
-        switch below(17) {
+        switch below(20) {
+        case 17:
+            return Step(actor, flip() ? .zapped : .present(touched()), expecting([.value(UInt8(below(256)))]))
+        case 18: return Step(actor, .extension(UInt32(below(300))), expecting([.value(8), refusal]))
+        case 19:
+            return Step(
+                .vcpu(below(4)), .again, expecting([.fault(state(), at: flip() ? nil : word()), .value(1)]))
         case 0: return Step(actor, .read(place()), expecting([.value(UInt8(below(256))), .sigbus()]))
         case 1: return Step(actor, .write(place(), UInt8(below(256))), expecting([.ok]))
         case 2:

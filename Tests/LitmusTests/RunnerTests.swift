@@ -19,6 +19,8 @@ struct RunnerTests {
             .sorted { $0.lastPathComponent < $1.lastPathComponent }
     }()
 
+    static func source(_ file: URL) throws -> Source { try Source(parsing: Array(Data(contentsOf: file))) }
+
     private func source(_ body: String) throws -> Source {
         try Source(parsing: "test \"x\"\nmemory 4 pages shared\n" + body)
     }

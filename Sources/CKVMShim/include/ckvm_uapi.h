@@ -301,6 +301,7 @@ static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES2 = CKVM_IOWR(0xd2, sizeof(
 static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES_RFC_V1 = CKVM_IOWR(0xd6, sizeof(struct ckvm_memory_attributes_rfc_v1));
 // on a vCPU
 static const unsigned long CKVM_RUN = CKVM_IO(0x80);
+static const unsigned long CKVM_GET_STATS_FD = CKVM_IO(0xce);
 static const unsigned long CKVM_GET_REGS = CKVM_IOR(0x81, sizeof(struct ckvm_regs));
 static const unsigned long CKVM_SET_REGS = CKVM_IOW(0x82, sizeof(struct ckvm_regs));
 static const unsigned long CKVM_GET_SREGS = CKVM_IOR(0x83, sizeof(struct ckvm_sregs));

@@ -73,8 +73,17 @@ public enum Action: Sendable, Equatable {
     case unbind(slot: UInt32, on: VMName?)
     /// `KVM_HC_MAP_GPA_RANGE` by a vCPU; the attributes as a conversion has them.
     case hypercall(Extent, attributes: UInt64)
+    /// A vCPU enters the guest again, and makes the access that it left before.
+    case again
     /// A child is forked from the monitor.
     case fork(child: Int)
+    /// How many pages have gone out of the VM's second-stage tables since a vCPU last made an access (`pages_4k` of
+    /// `KVM_GET_STATS_FD`).
+    case zapped
+    /// How many pages of a part of a view are in this process's page tables (`/proc/self/pagemap`).
+    case present(Extent)
+    /// `KVM_CHECK_EXTENSION` of a number on the VM.
+    case `extension`(UInt32)
 }
 
 /// The argument of `KVM_SET_MEMORY_ATTRIBUTES2`, word by word.

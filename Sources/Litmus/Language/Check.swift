@@ -37,6 +37,7 @@ private struct Check {
     private var views: Set<Name> = []
     private var holds: Set<Name> = []
     private var children: Set<Int> = []
+    private var hasTwoDoors = false
 
     private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
 
@@ -58,6 +59,10 @@ private struct Check {
                 "a memory has 1 to \(LitmusTest.mostPages) pages, not \(memory.pages)")
             views.insert(memory.name)
         }
+        try require(
+            !test.hasTwoDoors || test.vm == .softwareProtected,
+            "a default VM has no private memory, and one door")
+        hasTwoDoors = test.hasTwoDoors
         var number = 0
         for entry in test.body {
             switch entry {
@@ -147,10 +152,17 @@ private struct Check {
             }
         switch step.role {
         case .host:
-            if case .hypercall = step.action { throw fail("a hypercall is made by a vCPU") }
+            switch step.action {
+            case .hypercall: throw fail("a hypercall is made by a vCPU")
+            case .again: throw fail("a vCPU enters again, and no host")
+            default: break
+            }
         case .vcpu:
-            if case .hypercall = step.action { return }
-            try require(isAccess, "a vCPU can `read`, `write`, `fill`, `check` and `hypercall`")
+            switch step.action {
+            case .hypercall, .again: return
+            default: break
+            }
+            try require(isAccess, "a vCPU can `read`, `write`, `fill`, `check`, `hypercall` and `again`")
         case .child(let child):
             try require(children.contains(child), "\(step.role) has not been forked before")
             try require(isAccess, "a child can `read`, `write`, `fill` and `check`")
@@ -195,7 +207,10 @@ private struct Check {
             try file(binding.extent.name)
             try require(binding.extent.size > 0, "a slot of no bytes: say `unbind`")
             if let address = binding.address { try view(address.name, actor) }
-        case .unbind: break
+        case .unbind, .again, .zapped, .extension: break
+        case .present(let extent):
+            _ = try end(of: extent)
+            try view(extent.name, actor)
         case .hypercall(let extent, _):
             try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
         case .fork(let child):
@@ -221,7 +236,9 @@ private struct Check {
 
     private func view(_ name: Name, _ actor: Role) throws(TestProblem) {
         if case .vcpu = actor {
-            return try require(name == .ram, "a vCPU names guest-physical pages, and no view")
+            let isDoor = name == .ram || name == .shared && hasTwoDoors
+            return try require(
+                isDoor, "a vCPU names guest-physical pages, and no view (`shared:` with `doors two`)")
         }
         try require(views.contains(name), "there is no view `\(name)`")
     }
@@ -233,8 +250,11 @@ extension Action {
         var isVCPU = false
         if case .vcpu = actor { isVCPU = true }
         switch (self, outcome) {
-        case (.read, .value), (.check, .differs): return true
+        case (.read, .value), (.check, .differs), (.again, .value): return true
+        case (.zapped, .value), (.present, .value), (.extension, .value): return true
+        case (.zapped, .ok), (.present, .ok), (.extension, .ok): return false
         case (.read, .ok): return false
+        case (.again, .fault), (.again, .mmio): return true
         case (_, .ok): return true
         case (.read, .sigbus(let place)), (.write, .sigbus(let place)): return !isVCPU && place == nil
         case (.fill, .sigbus), (.check, .sigbus): return !isVCPU

@@ -197,7 +197,8 @@ struct LineParser {
         case "ok": return .ok
         case "SIGBUS": return .sigbus(at: take("at") ? try offset() : nil)
         case "mmio": return .mmio
-        case "fault": return .fault(try choice(of: PageState.self))
+        case "fault":
+            return .fault(try choice(of: PageState.self), at: take("at") ? try offset() : nil)
         case "differs":
             try require("at")
             return .differs(at: try offset())

@@ -14,19 +14,22 @@ public struct LitmusTest: Sendable, Equatable {
     public var settings: KernelSettings
     /// The type of the VM that steps mean when they name none.
     public var vm: VMType
+    /// `doors two`: the VM has a shared bit, so that an access of a vCPU is private or shared by its address.
+    public var hasTwoDoors: Bool
     public var memory: [Memory]
     public var body: [Entry]
 
     public init(
         name: String, hazards: [Hazard] = [], needs: [Need] = [], settings: KernelSettings = KernelSettings(),
         vm: VMType = .softwareProtected,
-        memory: [Memory] = [], body: [Entry] = []
+        hasTwoDoors: Bool = false, memory: [Memory] = [], body: [Entry] = []
     ) {
         self.name = name
         self.hazards = hazards
         self.needs = needs
         self.settings = settings
         self.vm = vm
+        self.hasTwoDoors = hasTwoDoors
         self.memory = memory
         self.body = body
     }
@@ -194,8 +197,8 @@ public enum StepOutcome: Sendable, Hashable {
     case sigbus(at: UInt64? = nil)
     /// The first byte that is not what it should be.
     case differs(at: UInt64)
-    /// A vCPU left with `KVM_EXIT_MEMORY_FAULT`, wanting the page to be this.
-    case fault(PageState)
+    /// A vCPU left with `KVM_EXIT_MEMORY_FAULT`, wanting the page to be this; with its guest-physical address.
+    case fault(PageState, at: UInt64? = nil)
     /// A vCPU left with `KVM_EXIT_MMIO`.
     case mmio
 }

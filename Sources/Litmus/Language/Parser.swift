@@ -55,7 +55,8 @@ private struct FileParser {
         _ keyword: String, _ column: Int, _ parser: inout LineParser
     ) throws(SyntaxError) {
         switch keyword {
-        case "test", "hazard", "vm", "needs", "kernel", "memory": try header(keyword, column, &parser)
+        case "test", "hazard", "vm", "doors", "needs", "kernel", "memory":
+            try header(keyword, column, &parser)
         case "parallel":
             guard block == nil else { throw parser.error(at: column, "a parallel block has no other inside") }
             block = (line, Parallel(steps: []))
@@ -101,6 +102,9 @@ private struct FileParser {
         case "hazard":
             repeat { test.hazards.append(try parser.hazard()) } while !parser.isAtEnd
         case "vm": test.vm = try parser.vmType()
+        case "doors":
+            try parser.require("two")
+            test.hasTwoDoors = true
         case "needs": test.needs.append(try parser.need())
         case "kernel": try parser.setting(&test.settings)
         default: test.memory.append(try parser.memory())

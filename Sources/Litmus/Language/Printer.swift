@@ -10,6 +10,7 @@ extension LitmusTest {
         for words in settings.lines { lines.append(Layout.line("kernel", words)) }
         for need in needs { lines.append(Layout.line("needs", need.description)) }
         if vm != .softwareProtected { lines.append(Layout.line("vm", vm.word)) }
+        if hasTwoDoors { lines.append(Layout.line("doors", "two")) }
         for memory in memory { lines.append(Layout.line("memory", memory.description)) }
         for entry in body {
             switch entry {
@@ -100,7 +101,8 @@ extension StepOutcome: CustomStringConvertible {
         case .value(let byte): hex(UInt64(byte))
         case .sigbus(let place): "SIGBUS" + (place.map { " at \(written($0))" } ?? "")
         case .differs(let place): "differs at \(written(place))"
-        case .fault(let state): "fault \(state.rawValue)"
+        case .fault(let state, let place):
+            "fault \(state.rawValue)" + (place.map { " at \(written($0))" } ?? "")
         case .mmio: "mmio"
         }
     }
@@ -127,7 +129,11 @@ extension Action: CustomStringConvertible {
         case .bind(let binding): "bind \(binding)"
         case .unbind(let slot, let vm): "unbind slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
         case .hypercall(let extent, let attributes): "hypercall \(extent) \(written(attributes: attributes))"
+        case .again: "again"
         case .fork(let child): "fork \(Role.child(child))"
+        case .zapped: "zapped"
+        case .present(let extent): "present \(extent)"
+        case .extension(let number): "extension \(number)"
         }
     }
 }

@@ -9,7 +9,8 @@ extension LineParser {
 
     private static let words = [
         "read", "write", "fill", "check", "convert", "map", "unmap", "madvise", "allocate", "punch", "hold",
-        "release", "create", "close", "bind", "unbind", "hypercall", "fork",
+        "release", "create", "close", "bind", "unbind", "hypercall", "again", "fork",
+        "zapped", "present", "extension",
     ]
 
     private mutating func action() throws(SyntaxError) -> Action {
@@ -39,6 +40,10 @@ extension LineParser {
         case "unbind":
             try require("slot")
             return .unbind(slot: try number("a slot"), on: take("on") ? try choice(of: VMName.self) : nil)
+        case "again": return .again
+        case "zapped": return .zapped
+        case "present": return .present(try extent())
+        case "extension": return .extension(try number("the number of a capability"))
         case "hypercall": return .hypercall(try extent(), attributes: try attributes())
         default:
             let column = self.column

@@ -18,6 +18,8 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
 
     /// The memory that steps mean when they name none.
     public static let ram = Name(known: "ram")
+    /// What vCPUs call the shared door of a VM with two.
+    public static let shared = Name(known: "shared")
 }
 
 /// The symbols of errno.

@@ -19,7 +19,7 @@ final class Agent: Sendable {
         return [
             0xe5, 0xf5,  //              1: in   $0xf5, %eax
             0x89, 0xc6,  //                 mov  %eax, %esi      the address
-            0xe5, 0xf5,  //                 in   $0xf5, %eax     the order: AH is 0 to read, 1 to write AL, 2 to call
+            0xe5, 0xf5,  //                 in   $0xf5, %eax     AH: 0 reads, 1 writes AL, 2 calls
             0x84, 0xe4,  //                 test %ah, %ah
             0x75, 0x04,  //                 jnz  2f
             0x8a, 0x06,  //                 mov  (%rsi), %al
@@ -45,8 +45,10 @@ final class Agent: Sendable {
     private static let tellPort: UInt16 = 0xf4
     private static let answerPort: UInt16 = 0xf6
     private static let callPort: UInt16 = 0xe8
-    /// Code, then three levels of tables that map the first GiB to itself in pages of 2 MiB.
-    private static let size = 4 * pageSize
+    /// Code, then three levels of tables: the first GiB is mapped to itself in pages of 2 MiB, the second one to the shared
+    /// door, where there are two.
+    private static let size = 5 * pageSize
+    private static let sharedDoor: UInt64 = 1 << 30
     /// Guest-physical; tests have what is below.
     static let start: UInt64 = (1 << 30) - (1 << 20)
     private static let slot: UInt32 = 400
@@ -69,6 +71,8 @@ final class Agent: Sendable {
         let vcpu: any KVMVCPU
         /// It stands before an access that it cannot finish.
         let isStuck = Atomic<Bool>(false)
+        /// The access, if ``World`` can have it made again. Used by the thread that runs the vCPU.
+        let pending = Mutex<Action?>(nil)
 
         init(_ vcpu: any KVMVCPU) { self.vcpu = vcpu }
     }
@@ -77,25 +81,47 @@ final class Agent: Sendable {
     private let file: any KVMGuestMemfd
     private let view: any HostMapping
     private let method: HypercallMethod
+    private let cpuid: CPUIDTable?
+    /// Guest-physical, as CR3 has it.
+    private let tables: UInt64
     private let patience: Patience
     private let vcpus = Mutex<[Int: CPU]>([:])
 
-    init(on vm: any KVMVirtualMachine, _ facts: KernelFacts, _ patience: Patience) throws(Stop) {
+    /// - Parameter sharedBit: of a VM with two doors. The guest's own pages are private then.
+    init(
+        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: KernelFacts, _ patience: Patience
+    ) throws(Stop) {
         self.vm = vm
         self.patience = patience
         method = facts.hypercallMethod
         do throws(Errno) {
+            cpuid = sharedBit == nil ? nil : try facts.kernel.supportedCPUID()
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
             file = try vm.createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
             view = try file.map(offset: 0, length: Self.size)
             try Self.write(Self.code(method), at: 0, view)
-            let tables = Self.start + pageSize
+            let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
+            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so.
+            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve
+            let ownDoor = isPrivate ? 0 : door
+            tables = (Self.start + pageSize) | ownDoor
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
-            try Self.write(Self.bytes([tables + 2 * pageSize | 3]), at: 2 * pageSize, view)
+            let directories = [tables + 2 * pageSize | 3, tables + 3 * pageSize | 3]
+            try Self.write(Self.bytes(directories), at: 2 * pageSize, view)
             // Present, writable, a large page.
-            try Self.write(Self.bytes((0..<512).map { $0 << 21 | 0x83 }), at: 3 * pageSize, view)
+            let ownPage = Self.start >> 21
+            let low = (0..<512).map { page in page << 21 | 0x83 | (page == ownPage ? ownDoor : 0) }
+            try Self.write(Self.bytes(low), at: 3 * pageSize, view)
+            try Self.write(Self.bytes((0..<512).map { $0 << 21 | door | 0x83 }), at: 4 * pageSize, view)
+            if isPrivate {
+                var request = ckvm_memory_attributes2()
+                request.size = Self.size
+                request.attributes = Attributes.private
+                request.flags = vm.contentPromise.toPrivate == .byFlag ? ContentMode.preserve.rawValue : 0
+                try file.convertInPlace(&request)
+            }
             var region = ckvm_userspace_memory_region2()
             region.slot = Self.slot
             region.flags = Binding.guestMemfd
@@ -126,10 +152,13 @@ final class Agent: Sendable {
         vcpus.withLock { $0.values.contains { $0.isStuck.load(ordering: .relaxed) } }
     }
 
-    /// The vCPUs that are stuck, ascending.
-    var stuck: [Int] {
+    /// What the vCPUs that are stuck stand before, ascending by vCPU.
+    var stuck: [String] {
         vcpus.withLock { vcpus in
-            vcpus.filter { $0.value.isStuck.load(ordering: .relaxed) }.map(\.key).sorted()
+            vcpus.filter { $0.value.isStuck.load(ordering: .relaxed) }.sorted { $0.key < $1.key }.map {
+                number, cpu in
+                "\(number) " + cpu.pending.withLock { $0?.description ?? "" }
+            }
         }
     }
 
@@ -147,10 +176,12 @@ final class Agent: Sendable {
         guard extent.size <= Self.mostBytes else {
             throw .skip("a vCPU touches at most \(Self.mostBytes / pageSize) pages in a step")
         }
+        let door = extent.name == .shared ? Self.sharedDoor : 0
         for address in extent.offset..<extent.offset + extent.size {
             let (seen, isDone) = try run(
-                [UInt32(address), action.order], number, isRacing
+                [UInt32(address + door), action.order], number, isRacing
             ) { _ in nil }
+            if !isDone, action.isSingle { try cpu(number).pending.withLock { $0 = action } }
             guard isDone, case .value(let byte) = seen else { return Observation(seen) }
             switch action {
             case .read: return Observation(seen)
@@ -158,6 +189,20 @@ final class Agent: Sendable {
             default: break
             }
         }
+        return Observation(.ok)
+    }
+
+    /// Enters again, before the access that the vCPU has left.
+    func again(vcpu number: Int) throws(Stop) -> Observation {
+        let cpu = try cpu(number)
+        guard cpu.isStuck.load(ordering: .relaxed), let action = cpu.pending.withLock({ $0 }) else {
+            throw .broken("vcpu\(number) stands before no `read` or `write`")
+        }
+        cpu.isStuck.store(false, ordering: .relaxed)
+        let (seen, isDone) = try run([], number, false) { _ in nil }
+        guard isDone, case .value = seen else { return Observation(seen) }
+        cpu.pending.withLock { $0 = nil }
+        if case .read = action { return Observation(seen) }
         return Observation(.ok)
     }
 
@@ -247,7 +292,7 @@ final class Agent: Sendable {
             case .memoryFault(let fault, let errno):
                 races += 1
                 if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
-                return stop(.fault(fault.wants))
+                return stop(.fault(fault.wants, at: fault.gpa))
             case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
             case .failed(.resourceTemporarilyUnavailable): continue
             case .failed(let errno): return stop(.errno(errno.rawValue))
@@ -263,7 +308,9 @@ final class Agent: Sendable {
         if let cpu = vcpus.withLock({ $0[number] }) { return cpu }
         do throws(Errno) {
             let vcpu = try vm.createVCPU(id: number)
-            try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: Self.start + pageSize))
+            // A shared bit is a physical address bit that a CPU has to have.
+            if let cpuid { try vcpu.setCPUID(cpuid) }
+            try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: tables))
             var registers = ckvm_regs()
             registers.rip = Self.start
             registers.rflags = 2

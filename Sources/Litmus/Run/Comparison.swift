@@ -48,7 +48,7 @@ public struct Comparison: Sendable {
     private func answers(_ source: Source, _ kernel: SoftKVM) -> [Int: String] {
         var answers: [Int: String] = [:]
         do throws(Stop) {
-            let facts = try KernelFacts(kernel).configured(for: source.test.settings)
+            let facts = try KernelFacts(kernel).configured(for: source.test)
             let world = try World(facts, source.test, Patience())
             defer { world.close() }
             for part in Program(source.test).parts {
@@ -65,7 +65,7 @@ public struct Comparison: Sendable {
     /// All outcomes of each block, by its number.
     private func outcomes(_ source: Source, _ kernel: SoftKVM) -> [Int: Set<String>] {
         let blocks = Program(source.test).blocks
-        guard !blocks.isEmpty, let facts = try? KernelFacts(kernel).configured(for: source.test.settings),
+        guard !blocks.isEmpty, let facts = try? KernelFacts(kernel).configured(for: source.test),
             let result = try? source.explored(on: facts, Patience())
         else { return [:] }
         var outcomes: [Int: Set<String>] = [:]

@@ -77,6 +77,11 @@ extension World {
                 return Observation(.errno(Errno.notSupportedOnSocket.rawValue))
             }
         }
+        // The struct of RFC v1 is half as long.
+        let isSayable = conversion.reserved.allSatisfy { $0.index < 3 || $0.value == 0 }
+        guard isSayable || facts.soft?.configuration.abi != .rfcV1 else {
+            throw .skip("RFC v1 has three reserved words")
+        }
         let before = ckvm_memory_attributes2(conversion)
         var request = before
         do throws(Errno) {

@@ -99,7 +99,8 @@ import Synchronization
         var spins = 0
         while !isSo() {
             spins += 1
-            if spins % 64 == 0 { sched_yield() }
+            // Somebody who does not come is no reason to keep a CPU busy.
+            if spins > 1 << 20 { usleep(1000) } else if spins % 64 == 0 { sched_yield() }
         }
     }
 }

@@ -23,12 +23,15 @@ struct Explorer {
     private let program: Program
     private let facts: KernelFacts
     private let patience: Patience
+    /// False goes through every interleaving by itself: for a check of this one.
+    private let merges: Bool
     private var known: [[UInt8]: Set<Ending>] = [:]
     private var world: World?
     private var pieces = 0
 
-    init(_ source: Source, on facts: KernelFacts, _ patience: Patience) {
+    init(_ source: Source, on facts: KernelFacts, _ patience: Patience, merges: Bool = true) {
         self.source = source
+        self.merges = merges
         self.facts = facts
         self.patience = patience
         program = Program(source.test)
@@ -111,7 +114,7 @@ struct Explorer {
             return [Ending()]
         }
         let key = key(of: cursor)
-        if let endings = known[key] { return endings }
+        if merges, let endings = known[key] { return endings }
         guard pieces < Self.mostPieces else {
             throw .broken("more than \(Self.mostPieces) pieces, and not all interleavings are gone through")
         }
@@ -273,7 +276,7 @@ extension World {
         }) {
             bytes += Array("\(key.vm.rawValue) \(key.number) \(slot.extent.name)".utf8) + [0]
         }
-        for number in state.agent?.stuck ?? [] { bytes.append(UInt8(truncatingIfNeeded: number)) }
+        for access in state.agent?.stuck ?? [] { bytes += Array(access.utf8) + [0] }
     }
 }
 
@@ -287,7 +290,7 @@ extension Action {
     }
 
     /// To one byte.
-    fileprivate var isSingle: Bool {
+    var isSingle: Bool {
         switch self {
         case .read, .write: true
         default: false

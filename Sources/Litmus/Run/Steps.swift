@@ -64,7 +64,16 @@ extension World {
         case .fork(let number):
             try fork(number)
             return Observation(.ok)
-        case .hypercall: throw .broken("a hypercall is made by a vCPU")
+        case .zapped: return try zapped()
+        case .present(let extent): return try present(extent)
+        case .extension(let number):
+            let vm = try vm(nil)
+            do throws(Errno) {
+                return Observation(count: UInt64(try vm.checkExtension(Capability(rawValue: number))))
+            } catch {
+                return Observation(.errno(error.rawValue))
+            }
+        case .hypercall, .again: throw .broken("\(step.role) does not \(step.action)")
         }
     }
 
@@ -74,8 +83,37 @@ extension World {
                 try self.mapGPARange(call)
             }
         }
+        defer {
+            if let pages = try? (vm(nil) as? any SecondStageCounting)?.countPages4K() {
+                state.withLock { $0.mappedPages = pages }
+            }
+        }
+        if case .again = action { return try guest().again(vcpu: number) }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
         return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
+    }
+
+    private func zapped() throws(Stop) -> Observation {
+        guard let vm = try vm(nil) as? any SecondStageCounting else {
+            throw .skip("\(kernel.identity.name) does not count the pages in a VM's tables")
+        }
+        do throws(Errno) {
+            let (pages, before) = (try vm.countPages4K(), state.withLock { $0.mappedPages })
+            return Observation(count: before - min(before, pages))
+        } catch {
+            throw .skip("the statistic pages_4k cannot be had here (KVM_GET_STATS_FD: \(error.name))")
+        }
+    }
+
+    private func present(_ extent: Extent) throws(Stop) -> Observation {
+        guard let mapping = try mapping(extent) as? any ResidencyCounting else {
+            throw .skip("\(kernel.identity.name) does not leave it to the kernel what a process has mapped")
+        }
+        do throws(Errno) {
+            return Observation(count: try mapping.residentPages(at: extent.offset, length: extent.size))
+        } catch {
+            throw .skip("what a process has mapped cannot be seen here (/proc/self/pagemap: \(error.name))")
+        }
     }
 
     /// What opening a holder's device says where there is none, or none for this user.
@@ -169,6 +207,9 @@ extension World {
 }
 
 extension Observation {
+    /// A number; what is more than a byte can say is its largest.
+    fileprivate init(count: UInt64) { self.init(.value(UInt8(clamping: count))) }
+
     /// For the access to one byte, whose place is known.
     var withoutPlace: Observation {
         if case .sigbus = outcome { Observation(.sigbus()) } else { self }

@@ -37,6 +37,10 @@ final class World: Sendable {
         var agent: Agent?
         /// What the answers so far have made of the pages of a file. Where actors race it is their last word, and no more.
         var states: [Name: AttributeMap] = [:]
+        /// Holds that could not be had.
+        var missed: Set<Name> = []
+        /// Pages in the second-stage tables when a vCPU last made an access.
+        var mappedPages: UInt64 = 0
         /// Nothing was made, closed or bound since the machine was: ``World/reset()`` can have it as new.
         var isOnlyTouched = true
     }
@@ -45,6 +49,7 @@ final class World: Sendable {
     let facts: KernelFacts
     let patience: Patience
     private let main: VMName
+    private let hasTwoDoors: Bool
     private let memories: [Memory]
     let state = Mutex(State())
 
@@ -53,6 +58,7 @@ final class World: Sendable {
         self.facts = facts
         self.patience = patience
         main = VMName(test.vm)
+        hasTwoDoors = test.hasTwoDoors
         memories = test.memory
         do throws(Stop) {
             try make()
@@ -94,7 +100,11 @@ final class World: Sendable {
     /// - Returns: whether it was done.
     func reset() -> Bool {
         let (holds, isOnlyTouched, files) = state.withLock { state in
-            defer { state.holds = [:] }
+            defer {
+                state.holds = [:]
+                state.missed = []
+                state.mappedPages = 0
+            }
             return (state.holds.values.map { $0 }, state.isOnlyTouched, state.files)
         }
         for hold in holds { hold.release() }
@@ -143,12 +153,21 @@ final class World: Sendable {
         let name = name ?? main
         if let vm = state.withLock({ $0.vms[name] }) { return vm }
         do throws(Errno) {
-            let vm = try kernel.createVM(name.type, sharedBit: nil)
+            let vm = try kernel.createVM(name.type, sharedBit: name == main ? sharedBit() : nil)
             state.withLock { $0.vms[name] = vm }
             return vm
         } catch {
+            if name == main, hasTwoDoors {
+                throw .skip(
+                    "this kernel's VMs have one door (KVM_CREATE_VM with a shared bit: \(error.name))")
+            }
             throw .skip("this kernel has no \(name.type.word) VM (KVM_CREATE_VM: \(error.name))")
         }
+    }
+
+    /// The bit that says shared, of a VM with two doors: the highest that an identity mapping can reach.
+    private func sharedBit() throws(Errno) -> Int? {
+        hasTwoDoors ? min(46, try kernel.supportedCPUID().physicalAddressBits - 1) : nil
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
@@ -169,7 +188,12 @@ final class World: Sendable {
 
     func guest() throws(Stop) -> Agent {
         if let agent = state.withLock({ $0.agent }) { return agent }
-        let agent = try Agent(on: try vm(nil), facts, patience)
+        let vm = try vm(nil)
+        let bit: Int?
+        do throws(Errno) { bit = try sharedBit() } catch {
+            throw .broken("KVM_GET_SUPPORTED_CPUID: \(error.name)")
+        }
+        let agent = try Agent(on: vm, sharedBit: bit, facts, patience)
         state.withLock { $0.agent = agent }
         return agent
     }
@@ -321,16 +345,20 @@ final class World: Sendable {
             state.withLock { $0.holds[name] = hold }
             return nil
         } catch {
+            state.withLock { _ = $0.missed.insert(name) }
             return error
         }
     }
 
-    /// Lets go. What could not be had is let go of by nobody.
+    /// Lets go. Of what could not be had there is nothing to let go.
     func release(_ name: Name) throws(Stop) {
-        guard let hold = state.withLock({ $0.holds.removeValue(forKey: name) }) else {
+        let (hold, isMissed) = state.withLock {
+            ($0.holds.removeValue(forKey: name), $0.missed.contains(name))
+        }
+        guard hold != nil || isMissed else {
             throw .broken("there is no hold `\(name)`: it could not be had")
         }
-        hold.release()
+        hold?.release()
     }
 
     func fork(_ number: Int) throws(Stop) {
@@ -405,7 +433,8 @@ extension Action {
             extent
         case .convert(let conversion): conversion.extent
         case .bind(let binding): binding.extent
-        case .unmap, .release, .create, .close, .unbind, .fork: nil
+        case .present(let extent): extent
+        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension: nil
         }
     }
 }

@@ -3,7 +3,7 @@ import Synchronization
 public import SystemPackage
 
 /// A VM of ``LinuxKVM``.
-public final class LinuxVM: PerVMAttributes {
+public final class LinuxVM: PerVMAttributes, SecondStageCounting {
     public let contentPromise: ContentPromise
     private let vm: OwnedDescriptor
     private let runPageLength: Int
@@ -60,6 +60,11 @@ public final class LinuxVM: PerVMAttributes {
     public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
         var request = request
         try ioctl(vm, CKVM_SET_MEMORY_ATTRIBUTES, &request)
+    }
+
+    public func countPages4K() throws(Errno) -> UInt64 {
+        let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
+        return try BinaryStatistics(owning: Int32(descriptor)).value(of: "pages_4k")
     }
 
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {

@@ -1,0 +1,244 @@
+import MiniVMM
+public import SoftKVM
+import SystemPackage
+
+/// The software kernel as a judge: it is led through a program step by step, says before each what a kernel may answer and
+/// after each what every actor may see of every byte, and follows a kernel that has chosen.
+///
+/// What a kernel is free in, when nobody acts meanwhile: a conversion that has something to write down may find no memory
+/// (`ENOMEM`, at its start, nothing changed); and the bytes of a page whose conversion promised nothing are any bytes.
+///
+/// One thread at a time.
+public final class Oracle {
+    /// What a kernel may answer to a step.
+    public struct Answers: Sendable, Equatable {
+        /// What the model answers.
+        public let model: StepOutcome
+        /// What it could answer as well.
+        public var others: [StepOutcome] = []
+        /// Any byte will do: the contents are undefined.
+        public var isAnyByte = false
+
+        public func contains(_ seen: StepOutcome) -> Bool {
+            if isAnyByte {
+                switch (model, seen) {
+                case (.value, .value): return true
+                // A comparison of bytes that nobody knows.
+                case (.ok, .differs), (.differs, .ok), (.differs, .differs): return true
+                default: break
+                }
+            }
+            return model.covers(seen) || others.contains { $0.covers(seen) }
+        }
+    }
+
+    /// Why a step cannot be judged.
+    public struct Problem: Error, Sendable, Equatable, CustomStringConvertible {
+        public let description: String
+    }
+
+    private let test: LitmusTest
+    private let facts: KernelFacts
+    private var world: World
+    /// What was done, as far as the kernel that is judged did it.
+    private var history: [Step] = []
+    /// Pages whose bytes nobody knows, by file and page offset.
+    private var undefined: [Name: Set<UInt64>] = [:]
+
+    /// - Parameters:
+    ///   - test: its header says what the machine is; its steps are not looked at.
+    ///   - configuration: the version of the interface.
+    public init(
+        _ test: LitmusTest, _ configuration: SoftKVM.Configuration = SoftKVM.Configuration()
+    ) throws(Problem) {
+        self.test = test
+        do throws(Stop) {
+            facts = try KernelFacts(SoftKVM(configuration)).configured(for: test)
+            world = try World(facts, test, Patience())
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    deinit { world.close() }
+
+    // MARK: answers
+
+    /// What a kernel may answer to this step now. Nothing is done.
+    public func answers(to step: Step) throws(Problem) -> Answers {
+        do throws(Stop) {
+            // A model cannot be copied, and steps are cheap: another one goes the same way.
+            let other = try World(facts, test, Patience())
+            defer { other.close() }
+            for step in history { _ = try other.perform(step) }
+            return answers(to: step, try other.perform(step).outcome)
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    /// Follows a kernel: the step was done, and this came of it.
+    ///
+    /// - Returns: whether it may.
+    @discardableResult
+    public func follow(_ step: Step, _ seen: StepOutcome) throws(Problem) -> Bool {
+        if case .convert(let conversion) = step.action, seen == Self.noMemory(conversion), mayGrow(conversion)
+        {
+            return true
+        }
+        do throws(Stop) {
+            let before = changingPages(step)
+            let outcome = try world.perform(step).outcome
+            let isFine = answers(to: step, outcome).contains(seen)
+            history.append(step)
+            note(step, outcome, before)
+            return isFine
+        } catch {
+            throw Problem(error)
+        }
+    }
+
+    private func answers(to step: Step, _ outcome: StepOutcome) -> Answers {
+        var answers = Answers(model: outcome)
+        switch step.action {
+        case .convert(let conversion) where outcome == .ok && mayGrow(conversion):
+            answers.others.append(Self.noMemory(conversion))
+        case .read, .check:
+            switch outcome {
+            case .value, .ok, .differs: answers.isAnyByte = isUndefined(step)
+            default: break
+            }
+        default: break
+        }
+        return answers
+    }
+
+    private static func noMemory(_ conversion: Conversion) -> StepOutcome {
+        .errno(Errno.noMemory.rawValue, at: conversion.extent.offset)
+    }
+
+    /// Whether the conversion has something to write down.
+    private func mayGrow(_ conversion: Conversion) -> Bool {
+        guard let file = softFile(conversion.extent.name),
+            let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
+            range.end <= file.size, let state = Attributes.state(conversion.attributes)
+        else { return false }
+        return range.chunks(of: pageSize).contains { file.state(at: $0.start) != state }
+    }
+
+    // MARK: contents that nobody knows
+
+    /// The pages that a conversion would change, with a file and a fate of contents that is not to be relied on.
+    private func changingPages(_ step: Step) -> (name: Name, pages: [UInt64])? {
+        guard case .convert(let conversion) = step.action, let file = softFile(conversion.extent.name),
+            let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
+            range.end <= file.size, let state = Attributes.state(conversion.attributes),
+            let promise = try? world.vm(nil).contentPromise
+        else { return nil }
+        let fate = state == .private ? promise.toPrivate : promise.toShared
+        let isKept =
+            fate == .preserved
+            || fate == .byFlag
+                && (conversion.contents == .preserve || conversion.flags == ContentMode.preserve.rawValue)
+        guard !isKept else { return nil }
+        // Versions with content modes overwrite what does not change as well.
+        let pages = range.chunks(of: pageSize).map(\.start).filter {
+            fate == .byFlag || file.state(at: $0) != state
+        }
+        return (conversion.extent.name, pages)
+    }
+
+    private func note(_ step: Step, _ outcome: StepOutcome, _ changing: (name: Name, pages: [UInt64])?) {
+        if let changing, outcome == .ok { undefined[changing.name, default: []].formUnion(changing.pages) }
+        switch step.action {
+        case .fill(let extent, _):
+            if case .vcpu = step.role { return }
+            define(whole: extent, through: true)
+        case .punch(let extent): define(whole: extent, through: false)
+        case .convert(let conversion) where conversion.contents == .zero && outcome == .ok:
+            define(whole: conversion.extent, through: false)
+        default: break
+        }
+    }
+
+    /// All bytes of the whole pages in the extent are known again.
+    private func define(whole extent: Extent, through isView: Bool) {
+        let place = isView ? world.filePlace(of: extent) : extent
+        guard let place, !undefined.isEmpty else { return }
+        let (end, overflow) = place.offset.addingReportingOverflow(place.size)
+        undefined[place.name] = undefined[place.name]?.filter { page in
+            !(page >= place.offset && !overflow && page + pageSize <= end)
+        }
+    }
+
+    private func isUndefined(_ step: Step) -> Bool {
+        guard let extent = step.action.extent, !undefined.isEmpty else { return false }
+        var places: [Extent] = []
+        if case .vcpu = step.role {
+            guard let range = PageRange.covering(start: extent.offset, size: extent.size) else {
+                return false
+            }
+            places = (world.places(of: range) ?? []).map {
+                Extent($0.file, offset: $0.bytes.start, size: $0.bytes.size)
+            }
+        } else if let place = world.filePlace(of: extent) {
+            places = [place]
+        }
+        return places.contains { place in
+            undefined[place.name]?.contains { page in
+                page < place.offset + place.size && place.offset < page + pageSize
+            } == true
+        }
+    }
+
+    // MARK: what there is to see
+
+    /// What an actor finds at a byte: through a view for hosts and children, at a guest-physical address for vCPUs. Looking
+    /// changes nothing.
+    ///
+    /// - Returns: nil where there is no such view, or the byte is not in it.
+    public func sight(of place: Place, by role: Role) -> Sight? {
+        switch role {
+        case .vcpu: return (try? world.vm(nil) as? SoftVM)?.guestSight(at: place.offset)
+        case .host:
+            guard let extent = world.filePlace(of: Extent(place.name, offset: place.offset, size: 1)) else {
+                return nil
+            }
+            return softFile(extent.name)?.hostSight(at: extent.offset)
+        case .child(let number):
+            guard let view = try? world.child(number).mapping(of: place.name) as? SoftHostMapping else {
+                return nil
+            }
+            return view.sight(at: place.offset)
+        }
+    }
+
+    /// Private or shared; nil without such a page.
+    public func state(of place: Place) -> PageState? { softFile(place.name)?.state(at: place.offset) }
+
+    /// Whether nobody can know the byte.
+    public func isUndefined(_ place: Place) -> Bool {
+        undefined[place.name]?.contains(place.offset & ~(pageSize - 1)) == true
+    }
+
+    private func softFile(_ name: Name) -> SoftGuestMemfd? { try? world.file(name) as? SoftGuestMemfd }
+}
+
+extension Oracle.Problem {
+    fileprivate init(_ stop: Stop) {
+        switch stop {
+        case .skip(let reason), .broken(let reason): description = reason
+        case .brokenStep(let failure): description = failure.seen
+        }
+    }
+}
+
+extension World {
+    /// The bytes of a file that a part of a view shows; nil if it is not in the view.
+    fileprivate func filePlace(of extent: Extent) -> Extent? {
+        guard let view = state.withLock({ $0.views[extent.name] }),
+            (try? extent.isInside(view.mapping.length)) != nil
+        else { return nil }
+        return Extent(view.file, offset: view.offset + extent.offset, size: extent.size)
+    }
+}
