@@ -18,6 +18,12 @@ final class KernelFacts: Sendable {
     var design: ContentDesign? { soft?.configuration.contentDesign }
     /// Rules are broken on purpose.
     var isFaulty: Bool { soft?.configuration.plantedFaults.isEmpty == false }
+    /// The same kernel with no rule broken: it has what a fault must not hide from the tests that look for it.
+    var sound: KernelFacts {
+        guard isFaulty, var configuration = soft?.configuration else { return self }
+        configuration.plantedFaults = []
+        return KernelFacts(SoftKVM(configuration))
+    }
     /// The in-place interface is answered by something above the kernel.
     var isAdapter: Bool { ["MemslotTrapKVM", "PerVMAttributesKVM"].contains(kernel.identity.name) }
 

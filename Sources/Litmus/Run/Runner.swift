@@ -72,7 +72,9 @@ public struct Runner: Sendable {
         do throws(Stop) {
             let facts = try facts.configured(for: source.test)
             for need in source.test.needs {
-                if let reason = Needs(facts.kernel, source.test.vm).absence(of: need) { throw .skip(reason) }
+                if let reason = Needs(facts.sound.kernel, source.test.vm).absence(of: need) {
+                    throw .skip(reason)
+                }
             }
             guard !Program(source.test).blocks.isEmpty else {
                 return Report(verdict: try sequence(source, facts, patience))
