@@ -81,7 +81,7 @@ final class Agent: Sendable {
     private let file: any KVMGuestMemfd
     private let view: any HostMapping
     private let method: HypercallMethod
-    private let cpuid: CPUIDTable?
+    private let cpuid: CPUIDTable
     /// Guest-physical, as CR3 has it.
     private let tables: UInt64
     private let patience: Patience
@@ -95,7 +95,7 @@ final class Agent: Sendable {
         self.patience = patience
         method = facts.hypercallMethod
         do throws(Errno) {
-            cpuid = sharedBit == nil ? nil : try facts.kernel.supportedCPUID()
+            cpuid = try facts.kernel.supportedCPUID()
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
@@ -308,8 +308,8 @@ final class Agent: Sendable {
         if let cpu = vcpus.withLock({ $0[number] }) { return cpu }
         do throws(Errno) {
             let vcpu = try vm.createVCPU(id: number)
-            // A shared bit is a physical address bit that a CPU has to have.
-            if let cpuid { try vcpu.setCPUID(cpuid) }
+            // A CPU has to have long mode, and as many physical address bits as a shared bit takes.
+            try vcpu.setCPUID(cpuid)
             try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: tables))
             var registers = ckvm_regs()
             registers.rip = Self.start

@@ -33,6 +33,11 @@ extension World {
             return stop ?? Observation(.ok)
         case .convert(let conversion):
             let seen = try convert(conversion)
+            if seen.outcome == .errno(Errno.inappropriateIOCTLForDevice.rawValue),
+                !step.expects(.inappropriateIOCTLForDevice)
+            {
+                throw .skip("this kernel does not know the call (ENOTTY)")
+            }
             if seen.outcome == .errno(Errno.notSupportedOnSocket.rawValue), conversion.contents == .preserve,
                 !step.expects(.notSupportedOnSocket)
             {
