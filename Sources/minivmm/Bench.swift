@@ -8,6 +8,7 @@ import SystemPackage
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "bench",
         abstract: "Measures the monitor against the same loops in plain C.",
         discussion: """
             Swift and C run in turns in this one process, on the same /dev/kvm; each ratio is the median over the \
