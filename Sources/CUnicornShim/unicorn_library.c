@@ -1,10 +1,19 @@
+#define _GNU_SOURCE
 #include "unicorn_library.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
 
+// To bind the engine is to look up 24,000 names, nearly all of them its own: looking there first takes 0.7 ms off a
+// start of 8. The address sanitizer forbids it.
+#if __has_feature(address_sanitizer)
+#define OWN_SYMBOLS_FIRST 0
+#else
+#define OWN_SYMBOLS_FIRST RTLD_DEEPBIND
+#endif
+
 const struct cuc_library *cuc_library_open(const char *name, uint32_t *version) {
-    void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+    void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL | OWN_SYMBOLS_FIRST);
     if (handle == NULL) return NULL;
     struct cuc_library *library = calloc(1, sizeof *library);
     if (library == NULL) return NULL;

@@ -167,13 +167,3 @@ extension SoftKVM.Configuration {
         return unsafe EngineLibrary(pointer: pointer, version: text)
     }
 }
-
-extension SoftKVM {
-    /// Opens the engine on a thread of its own. To bind that library takes as long as to start a program, so who
-    /// knows early that it will be needed does both at once.
-    public static func openEngineEarly(_ configuration: Configuration = Configuration()) {
-        let names = configuration.engineLibraries
-        // Who opens it again meanwhile waits for this; who does not come loses nothing.
-        _ = HostThread { _ = EngineLibrary.open(names) }
-    }
-}

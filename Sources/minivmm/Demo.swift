@@ -6,6 +6,7 @@ import SystemPackage
 
 struct Demo: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "demo",
         abstract: "A tour in six acts: real guests convert their memory, and you see it happen.")
 
     @OptionGroup var kernel: KernelOptions

@@ -5,6 +5,7 @@ import SoftKVM
 
 struct List: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "list",
         abstract: "Names the payloads of the catalogue, or the faults that `--plant` knows.")
 
     @Flag(name: .shortAndLong, help: "Say more about each.")

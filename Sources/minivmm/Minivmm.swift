@@ -1,6 +1,5 @@
 import ArgumentParser
 import MiniVMM
-import SoftKVM
 
 @main
 struct Minivmm: ParsableCommand {
@@ -15,12 +14,6 @@ struct Minivmm: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [Probe.self, List.self, Run.self, Demo.self, LitmusCommand.self, Bench.self])
-
-    static func main() {
-        // The software kernel's engine takes as long to open as the arguments to parse: both at once.
-        if CommandLine.arguments.contains(KernelName.soft.rawValue) { SoftKVM.openEngineEarly() }
-        main(nil)
-    }
 }
 
 /// Exit statuses of the command that are not the guest's.

@@ -5,6 +5,7 @@ import SystemPackage
 
 struct Probe: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "probe",
         abstract: "Finds out what the kernels here can do, and which one `auto` takes.",
         discussion: """
             Everything is tried on scratch VMs; the number of a capability alone decides nothing. With --kernel, only \

@@ -12,6 +12,7 @@ extension ABIProfile: ExpressibleByArgument {}
 
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
+        commandName: "run",
         abstract: "Boots a guest and returns its exit status.",
         discussion: """
             The guest's console is written to standard output, all else to standard error. A payload of the \

@@ -13,6 +13,9 @@ struct cbaseline_guest {
     int shared_bit;                 // of the second alias, or -1 for one door
 };
 
+/// Keeps this thread, and those that it starts from now on, on the CPU where it is; 0, or -1 with errno.
+int cbaseline_stay_on_this_cpu(void);
+
 /// Runs a guest to its write to port 0xF4: the time from the first KVM_RUN to that exit. `cpu` gets the nanoseconds of
 /// processor time that it took, the kernel's included.
 int64_t cbaseline_run(const struct cbaseline_guest *_Nonnull guest, int64_t *_Nonnull cpu);

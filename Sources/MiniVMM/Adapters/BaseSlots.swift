@@ -93,11 +93,12 @@ struct BaseSlots {
 
         /// What goes only to come again stays: only what differs is carved anew.
         mutating func dropCommon() {
-            let before = gone
             if gone.count + new.count <= 16 {
                 // Few, as for a page or a run: looking at all is quicker than hashing them.
-                gone.removeAll { new.contains($0) }
-                new.removeAll { before.contains($0) }
+                let kept = gone.filter(new.contains)
+                guard !kept.isEmpty else { return }
+                gone.removeAll(where: kept.contains)
+                new.removeAll(where: kept.contains)
                 return
             }
             let kept = Set(gone).intersection(new)
@@ -118,20 +119,16 @@ struct BaseSlots {
         defer { withExtendedLifetime(shutFile) {} }
         var calls: [ckvm_userspace_memory_region2] = []
         calls.reserveCapacity(change.gone.count + change.new.count)
-        var ids: [UInt32] = []
         for slot in change.gone {
             guard let id = carved[slot.gpa] else { continue }
-            ids.append(id)
             var deletion = ckvm_userspace_memory_region2()
             deletion.slot = id
             calls.append(deletion)
         }
+        // New slots have the numbers of deleted ones, as far as these go.
         let deletions = calls.count
-        var spare = ids
-        for slot in change.new {
-            let id: UInt32
-            if let freed = spare.popLast() { id = freed } else { id = try takeID() }
-            ids.append(id)
+        for (index, slot) in change.new.enumerated() {
+            let id = index < deletions ? calls[index].slot : try takeID()
             calls.append(slot.region(id: id, shutFile: shutFile?.descriptor))
         }
         var done = 0
@@ -141,35 +138,36 @@ struct BaseSlots {
                 done += 1
             }
         } catch {
-            undo(change, ids, deletions: deletions, done: done, shutFile: shutFile?.descriptor)
+            undo(change, calls, deletions: deletions, done: done, shutFile: shutFile?.descriptor)
             throw error
         }
         for slot in change.gone { carved[slot.gpa] = nil }
-        for (slot, id) in zip(change.new, ids[deletions...]) { carved[slot.gpa] = id }
-        for id in spare { giveBack(id) }
+        for (slot, call) in zip(change.new, calls[deletions...]) { carved[slot.gpa] = call.slot }
+        for call in calls[..<deletions].dropFirst(change.new.count) { giveBack(call.slot) }
     }
 
     /// What existed a moment ago can exist again. Should the kernel refuse even that, the guest's accesses there
     /// leave as MMIO, and are finished one by one, since the page's state allows them.
     private mutating func undo(
-        _ change: Change, _ ids: [UInt32], deletions: Int, done: Int, shutFile: Int32?
+        _ change: Change, _ calls: [ckvm_userspace_memory_region2], deletions: Int, done: Int,
+        shutFile: Int32?
     ) {
         for index in (deletions..<max(deletions, done)).reversed() {
             var deletion = ckvm_userspace_memory_region2()
-            deletion.slot = ids[index]
+            deletion.slot = calls[index].slot
             try? set(deletion)
         }
         let gone = change.gone.filter { carved[$0.gpa] != nil }
-        for (slot, id) in zip(gone, ids).prefix(min(done, deletions)).reversed() {
+        for (slot, call) in zip(gone, calls).prefix(min(done, deletions)).reversed() {
             do throws(Errno) {
-                try set(slot.region(id: id, shutFile: shutFile))
+                try set(slot.region(id: call.slot, shutFile: shutFile))
             } catch {
                 carved[slot.gpa] = nil
-                giveBack(id)
+                giveBack(call.slot)
             }
         }
         // Numbers that were taken for new slots alone.
-        for id in Set(ids[deletions...]).subtracting(ids[..<deletions]) { giveBack(id) }
+        for call in calls.dropFirst(2 * deletions) { giveBack(call.slot) }
     }
 
     /// One call to the kernel below.

@@ -80,7 +80,7 @@ extension TrapMemory {
     private func read(_ place: Place) -> UInt64? {
         var entry: UInt64 = 0
         let count = unsafe withUnsafeMutableBytes(of: &entry) { bytes in
-            unsafe try? files[place.file]?.kernelView?.read(at: place.offset, into: bytes)
+            unsafe try? place.file.kernelView?.read(at: place.offset, into: bytes)
         }
         return count == 8 ? entry : nil
     }

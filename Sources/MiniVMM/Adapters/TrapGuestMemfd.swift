@@ -4,24 +4,20 @@ import SystemPackage
 
 /// A guest_memfd of ``MemslotTrapKVM``. Keeps its VM alive.
 final class TrapGuestMemfd: KVMGuestMemfd {
-    private let backing: any KVMGuestMemfd
-    private let number: Int
+    private let file: TrapMemory.File
     private let flags: GuestMemfdFlags
-    private let convertsBelow: Bool
     private let vm: TrapVM
 
-    init(
-        _ backing: any KVMGuestMemfd, number: Int, flags: GuestMemfdFlags, convertsBelow: Bool, of vm: TrapVM
-    ) {
-        self.backing = backing
-        self.number = number
+    init(_ file: TrapMemory.File, flags: GuestMemfdFlags, of vm: TrapVM) {
+        self.file = file
         self.flags = flags
-        self.convertsBelow = convertsBelow
         self.vm = vm
     }
 
-    deinit { vm.memory.withLock { $0.close(number) } }
+    deinit { vm.memory.withLock { $0.files.removeAll { $0 === file } } }
 
+    private var backing: any KVMGuestMemfd { file.backing }
+    private var convertsBelow: Bool { file.kind == .inPlace }
     var descriptor: Int32 { backing.descriptor }
     var size: UInt64 { backing.size }
 
@@ -31,18 +27,16 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         do throws(ConversionRefusal) {
             // No vCPU is disturbed for a call that changes no memslot.
             let needsGate = try vm.memory.withLock { memory throws(ConversionRefusal) -> Bool in
-                guard let file = memory.files[number], file.attributes.uniformState(of: range) != state else {
-                    return false
-                }
+                guard file.attributes.uniformState(of: range) != state else { return false }
                 let isHeld = state == .private && file.lowestHeldPage(in: range) != nil
-                if memory.isCarved(number) && !isHeld { return true }
-                try memory.convert(number, range, to: state)
+                if memory.isCarved(file) && !isHeld { return true }
+                try memory.convert(range, of: file, to: state)
                 return false
             }
             guard needsGate else { return }
             try vm.gate.withClosed { () throws(ConversionRefusal) in
                 try vm.memory.withLock { memory throws(ConversionRefusal) in
-                    try memory.convert(number, range, to: state)
+                    try memory.convert(range, of: file, to: state)
                 }
             }
         } catch {
@@ -58,8 +52,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         let conversion = try? call.validated(fileSize: size)
         // No vCPU is disturbed for a call that changes no memslot, or that the kernel will refuse.
         let isDone = try vm.memory.withLock { memory throws(Errno) -> Bool in
-            guard let file = memory.files[number] else { throw .badFileDescriptor }
-            if let (range, state) = conversion, memory.isCarved(number),
+            if let (range, state) = conversion, memory.isCarved(file),
                 file.attributes.uniformState(of: range) != state
             {
                 return false
@@ -71,7 +64,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         guard !isDone, let (range, state) = conversion else { return }
         try vm.gate.withClosed { () throws(Errno) in
             try vm.memory.withLock { memory throws(Errno) in
-                try memory.convertBelow(number, range, to: state, &call)
+                try memory.convertBelow(range, of: file, to: state, &call)
             }
         }
     }
@@ -82,14 +75,12 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         guard length > 0, offset % pageSize == 0,
             let pages = PageRange.covering(start: offset, size: length)
         else { throw .invalidArgument }
-        return try vm.memory.withLock { memory throws(Errno) in
+        return try vm.memory.withLock { _ throws(Errno) in
             let view = TrapHostMapping(
-                try backing.map(offset: offset, length: length), of: number, pages: pages, in: vm,
-                openedBy: self)
-            guard let file = memory.files[number] else { throw .badFileDescriptor }
+                try backing.map(offset: offset, length: length), of: file, pages: pages, in: vm)
             try view.protect(pages, as: file.attributes)
-            memory.files[number]?.views.removeAll { $0.view == nil }
-            memory.files[number]?.views.append(TrapMemory.WeakView(view: view))
+            file.views.removeAll { $0.view == nil }
+            file.views.append(TrapMemory.WeakView(view: view))
             return view
         }
     }
@@ -101,10 +92,10 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         guard let range = PageRange(start: offset, size: length), punchHole || range.end <= size else {
             throw .invalidArgument
         }
-        try vm.memory.withLock { memory throws(Errno) in
+        try vm.memory.withLock { _ throws(Errno) in
             try backing.allocate(punchHole: punchHole, offset: offset, length: length)
             // Whoever holds a punched page keeps the old one, and the file has it no more.
-            if punchHole { memory.files[number]?.forgetHolds(in: range) }
+            if punchHole { file.forgetHolds(in: range) }
         }
     }
 }
@@ -125,11 +116,11 @@ extension TrapMemory {
     /// Rows 9 to 11 of the table, and the conversion. All or nothing; a kernel below that has no memory for it is
     /// `ENOMEM`. Where memslots change the gate is closed.
     fileprivate mutating func convert(
-        _ number: Int, _ range: PageRange, to state: PageState
+        _ range: PageRange, of file: File, to state: PageState
     ) throws(ConversionRefusal) {
-        guard let file = files[number], file.attributes.uniformState(of: range) != state else { return }
+        guard file.attributes.uniformState(of: range) != state else { return }
         let before = Array(file.attributes.runs(in: range))
-        let change = set(range, of: file, number, to: state)
+        let change = set(range, of: file, to: state)
         let refusal: ConversionRefusal
         if !slots.hasRoom(for: change) {
             refusal = ConversionRefusal(errno: .noMemory, offset: range.start)
@@ -153,11 +144,10 @@ extension TrapMemory {
 extension TrapMemory {
     /// All or nothing, as far as the kernel below can undo what it did: nobody but a new holder can keep it from that.
     fileprivate mutating func convertBelow(
-        _ number: Int, _ range: PageRange, to state: PageState, _ call: inout ckvm_memory_attributes2
+        _ range: PageRange, of file: File, to state: PageState, _ call: inout ckvm_memory_attributes2
     ) throws(Errno) {
-        guard let file = files[number] else { throw .badFileDescriptor }
         let before = Array(file.attributes.runs(in: range))
-        let change = set(range, of: file, number, to: state)
+        let change = set(range, of: file, to: state)
         do throws(Errno) {
             guard slots.hasRoom(for: change) else {
                 call.error_offset = range.start
@@ -189,6 +179,7 @@ extension TrapMemory {
 extension TrapMemory.File {
     /// Gives the mappings that were handed out the access that the states of `range` allow.
     fileprivate func protectViews(_ range: PageRange) throws(Errno) {
-        for index in views.indices { try views[index].view?.protect(range, as: attributes) }
+        let attributes = attributes
+        for reference in views { try reference.view?.protect(range, as: attributes) }
     }
 }

@@ -6,20 +6,15 @@ import SystemPackage
 /// says. Over a kernel whose mappings are no memory of this process, the same by looking at the map.
 final class TrapHostMapping: HostMapping {
     private let base: any HostMapping
-    private let file: Int
+    /// A mapping keeps its file open, as mmap does.
+    private let file: TrapMemory.File
     /// The pages of the file that are mapped.
     private let pages: PageRange
     private let vm: TrapVM
-    /// A mapping keeps its file open, as mmap does.
-    private let opener: TrapGuestMemfd
     private let isProtectable: Bool
 
-    init(
-        _ base: any HostMapping, of file: Int, pages: PageRange, in vm: TrapVM,
-        openedBy opener: TrapGuestMemfd
-    ) {
+    init(_ base: any HostMapping, of file: TrapMemory.File, pages: PageRange, in vm: TrapVM) {
         self.base = base
-        self.opener = opener
         self.file = file
         self.pages = pages
         self.vm = vm
@@ -63,9 +58,9 @@ final class TrapHostMapping: HostMapping {
                 throw .badAddress
             }
             let hold = try base.hold(at: offset, length: length, by: kind)
-            let number = memory.number()
+            let number = memory.holdNumber()
             if let held = PageRange.covering(start: pages.start + offset, size: length) {
-                memory.files[file]?.holds[number] = held.chunks(of: pageSize).map(\.start)
+                file.holds[number] = held.chunks(of: pageSize).map(\.start)
             }
             return TrapHold(hold, number: number, file: file, in: vm)
         }
@@ -75,10 +70,10 @@ final class TrapHostMapping: HostMapping {
 extension TrapMemory {
     /// Bytes from `offset` in a mapping of `pages` up to the first page that the host may not touch.
     fileprivate func touchable(
-        _ offset: UInt64, _ count: Int, _ file: Int, _ pages: PageRange
+        _ offset: UInt64, _ count: Int, _ file: File, _ pages: PageRange
     ) throws(Errno) -> Int {
         guard count > 0 else { return 0 }
-        guard offset < pages.size, UInt64(count) <= pages.size - offset, let file = files[file],
+        guard offset < pages.size, UInt64(count) <= pages.size - offset,
             let run = file.attributes.run(containing: pages.start + offset), run.state == .shared
         else { throw .badAddress }
         return min(count, Int(clamping: run.range.end - (pages.start + offset)))
@@ -89,10 +84,11 @@ extension TrapMemory {
 final class TrapHold: PageHold {
     private let base: any PageHold
     private let number: Int
-    private let file: Int
+    /// Pages may be held longer than their file is open.
+    private weak let file: TrapMemory.File?
     private let vm: TrapVM
 
-    init(_ base: any PageHold, number: Int, file: Int, in vm: TrapVM) {
+    init(_ base: any PageHold, number: Int, file: TrapMemory.File, in vm: TrapVM) {
         self.base = base
         self.number = number
         self.file = file
@@ -104,6 +100,6 @@ final class TrapHold: PageHold {
     /// The kernel's reference first: a page is free to convert only when it is really free.
     func release() {
         base.release()
-        vm.memory.withLock { $0.files[file]?.holds[number] = nil }
+        vm.memory.withLock { _ in file?.holds[number] = nil }
     }
 }

@@ -17,8 +17,6 @@ struct TrapMemory {
         var views: [WeakView] = []
         /// The pages each hold has, by file offset.
         var holds: [Int: [UInt64]] = [:]
-        /// Nobody has the file any more; it goes with its last region.
-        var isClosed = false
 
         init(
             backing: any KVMGuestMemfd, kind: TrapBacking, kernelView: (any HostMapping)?,
@@ -45,7 +43,7 @@ struct TrapMemory {
         let slot: UInt32
         /// Guest-physical, without the shared bit.
         let range: PageRange
-        let file: Int
+        let file: File
         /// The bytes of the file.
         let bytes: PageRange
         /// Where the kernel's own accesses to the first byte go.
@@ -57,55 +55,49 @@ struct TrapMemory {
 
     /// Nil for a guest that asks explicitly: one door, one plain slot.
     let sharedMask: UInt64?
-    var files: [Int: File] = [:]
+    /// Those that somebody has open. A closed one lives on in its regions and mappings.
+    var files: [File] = []
     /// Ascending by address.
     private(set) var regions: [Region] = []
     var slots: BaseSlots
     /// Regions without a guest_memfd: the number below, and where.
     var plain: [UInt32: (id: UInt32, range: PageRange)] = [:]
-    private var nextNumber = 0
+    private var nextHold = 0
 
     init(slots: BaseSlots, sharedMask: UInt64?) {
         self.slots = slots
         self.sharedMask = sharedMask
     }
 
-    /// A number that was never used before.
-    mutating func number() -> Int {
-        defer { nextNumber += 1 }
-        return nextNumber
+    /// A number for a hold that was never used before.
+    mutating func holdNumber() -> Int {
+        defer { nextHold += 1 }
+        return nextHold
     }
 
-    func file(descriptor: Int32) -> Int? { files.first { $0.value.backing.descriptor == descriptor }?.key }
-
-    mutating func close(_ file: Int) {
-        files[file]?.isClosed = true
-        if !regions.contains(where: { $0.file == file }) { files[file] = nil }
-    }
+    func file(descriptor: Int32) -> File? { files.first { $0.backing.descriptor == descriptor } }
 
     // MARK: regions
 
     mutating func insert(_ region: Region) throws(Errno) {
-        guard let file = files[region.file] else { throw .badFileDescriptor }
         var change = BaseSlots.Change()
-        carve(region, region.bytes, file, into: &change.new)
+        carve(region, region.bytes, into: &change.new)
         try slots.apply(change)
         let place = regions.firstIndex { $0.range.start > region.range.start } ?? regions.endIndex
         regions.insert(region, at: place)
     }
 
     mutating func remove(_ region: Region) throws(Errno) {
-        guard let file = files[region.file] else { return }
         var change = BaseSlots.Change()
-        carve(region, region.bytes, file, into: &change.gone)
+        carve(region, region.bytes, into: &change.gone)
         try slots.apply(change)
         regions.removeAll { $0.slot == region.slot }
-        if file.isClosed { close(region.file) }
     }
 
     /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its door. The
     /// other door has none, and an access is MMIO; or, where the kernel below converts, one that is shut.
-    private func carve(_ region: Region, _ bytes: PageRange, _ file: File, into slots: inout [BaseSlot]) {
+    private func carve(_ region: Region, _ bytes: PageRange, into slots: inout [BaseSlot]) {
+        let file = region.file
         func slot(_ bytes: PageRange, _ door: UInt64) -> BaseSlot {
             BaseSlot(
                 gpa: region.range.start + (bytes.start - region.bytes.start) | door, size: bytes.size,
@@ -116,6 +108,8 @@ struct TrapMemory {
             slots.append(slot(region.bytes, 0))
             return
         }
+        // A page and what is before and after it, mostly.
+        slots.reserveCapacity(slots.count + 3)
         for run in file.attributes.runs(in: bytes) {
             let door = run.state == .shared ? sharedMask : 0
             var position = run.range.start
@@ -135,39 +129,39 @@ struct TrapMemory {
     }
 
     /// Whether memslots follow the states of a file.
-    func isCarved(_ file: Int) -> Bool { sharedMask != nil && regions.contains { $0.file == file } }
+    func isCarved(_ file: File) -> Bool { sharedMask != nil && regions.contains { $0.file === file } }
 
     /// Sets the states of `range` of a file.
     ///
     /// - Returns: what has to change below.
-    mutating func set(_ range: PageRange, of file: File, _ key: Int, to state: PageState) -> BaseSlots.Change
-    {
+    func set(_ range: PageRange, of file: File, to state: PageState) -> BaseSlots.Change {
         var change = BaseSlots.Change()
-        guard isCarved(key) else {
+        guard isCarved(file) else {
             file.attributes.set(range, to: state)
             return change
         }
         // A file page is bound to one region at most, so the regions do not disturb each other.
         var places: [(region: Region, bytes: PageRange)] = []
-        for region in regions where region.file == key {
-            if let bytes = affected(by: range, region, file) { places.append((region, bytes)) }
+        for region in regions where region.file === file {
+            if let bytes = affected(by: range, region) { places.append((region, bytes)) }
         }
-        for place in places { carve(place.region, place.bytes, file, into: &change.gone) }
+        for place in places { carve(place.region, place.bytes, into: &change.gone) }
         file.attributes.set(range, to: state)
-        for place in places { carve(place.region, place.bytes, file, into: &change.new) }
+        for place in places { carve(place.region, place.bytes, into: &change.new) }
         change.dropCommon()
         return change
     }
 
     /// The bytes of a region whose slots may change with the states of `range`: the neighbours as well, up to the
     /// end of their chunks, for a slot that grows or is cut is another.
-    private func affected(by range: PageRange, _ region: Region, _ file: File) -> PageRange? {
+    private func affected(by range: PageRange, _ region: Region) -> PageRange? {
         guard let touched = range.intersection(region.bytes) else { return nil }
+        let attributes = region.file.attributes
         let before = touched.start - min(touched.start, 1)
         let floor = touched.start - touched.start % region.chunk
         let ceiling = touched.end + (region.chunk - touched.end % region.chunk) % region.chunk
-        let low = max(file.attributes.run(containing: before)?.range.start ?? 0, floor)
-        let high = min(file.attributes.run(containing: touched.end)?.range.end ?? touched.end, ceiling)
+        let low = max(attributes.run(containing: before)?.range.start ?? 0, floor)
+        let high = min(attributes.run(containing: touched.end)?.range.end ?? touched.end, ceiling)
         return PageRange(start: low, size: high - low)?.intersection(region.bytes)
     }
 
@@ -185,7 +179,7 @@ struct TrapMemory {
 
     /// Where a guest-physical access lands.
     struct Place {
-        let file: Int
+        let file: File
         /// Byte in the file.
         let offset: UInt64
         /// Without the shared bit.
@@ -207,10 +201,10 @@ struct TrapMemory {
 
     /// The memory fault of an access: its first page whose state is not that of its door.
     func fault(at place: Place, length: UInt64) -> MemoryFault? {
-        guard let door = place.door, let file = files[place.file],
+        guard let door = place.door,
             let pages = PageRange.covering(start: place.offset, size: length)
         else { return nil }
-        for page in pages.chunks(of: pageSize) where file.attributes.state(at: page.start) != door {
+        for page in pages.chunks(of: pageSize) where place.file.attributes.state(at: page.start) != door {
             let gpa = (place.gpa - place.offset % pageSize) + (page.start - pages.start)
             return MemoryFault(
                 gpa: gpa, size: pageSize, flags: door == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0)

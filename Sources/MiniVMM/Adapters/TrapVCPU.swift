@@ -201,7 +201,7 @@ extension TrapMemory {
     fileprivate func finish(_ access: inout ckvm_run_mmio) -> TrapVCPU.Progress {
         let length = access.length
         guard let place = place(of: access.phys_addr, length: UInt64(length)),
-            let memory = files[place.file]?.kernelView
+            let memory = place.file.kernelView
         else { return .notMemory }
         if let fault = fault(at: place, length: UInt64(length)) { return .fault(fault, .badAddress) }
         let isWrite = access.is_write != 0

@@ -44,18 +44,14 @@ final class TrapVM: KVMVirtualMachine {
         guard flags.isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
             let bytes = PageRange(start: 0, size: size)
         else { throw .invalidArgument }
-        let file = try backing.create(on: base, size: size, flags: flags)
-        let kernelView = backing == .inPlace ? nil : try file.map(offset: 0, length: size)
-        let number = memory.withLock { memory in
-            let number = memory.number()
-            memory.files[number] = TrapMemory.File(
-                backing: file, kind: backing, kernelView: kernelView,
-                attributes: AttributeMap(
-                    size: bytes.size, initial: flags.contains(.initShared) ? .shared : .private))
-            return number
-        }
-        return TrapGuestMemfd(
-            file, number: number, flags: flags, convertsBelow: backing == .inPlace, of: self)
+        let below = try backing.create(on: base, size: size, flags: flags)
+        let file = TrapMemory.File(
+            backing: below, kind: backing,
+            kernelView: backing == .inPlace ? nil : try below.map(offset: 0, length: size),
+            attributes: AttributeMap(
+                size: bytes.size, initial: flags.contains(.initShared) ? .shared : .private))
+        memory.withLock { $0.files.append(file) }
+        return TrapGuestMemfd(file, flags: flags, of: self)
     }
 
     /// Checks as Linux does, then carves. `userspace_addr` of a region with a guest_memfd is not used unless the kernel
@@ -93,17 +89,18 @@ extension TrapMemory {
         _ region: ckvm_userspace_memory_region2, at range: PageRange
     ) throws(Errno) {
         guard plain[region.slot] == nil, range.end <= sharedMask ?? .max else { throw .invalidArgument }
-        guard let number = file(descriptor: Int32(bitPattern: region.guest_memfd)), let file = files[number]
-        else { throw .badFileDescriptor }
+        guard let file = file(descriptor: Int32(bitPattern: region.guest_memfd)) else {
+            throw .badFileDescriptor
+        }
         guard let bytes = PageRange(start: region.guest_memfd_offset, size: region.memory_size),
             bytes.end <= file.attributes.size
         else { throw .invalidArgument }
         guard !isTaken(range, except: region.slot),
-            !regions.contains(where: { $0.file == number && $0.bytes.intersection(bytes) != nil })
+            !regions.contains(where: { $0.file === file && $0.bytes.intersection(bytes) != nil })
         else { throw .fileExists }
         try insert(
             Region(
-                slot: region.slot, range: range, file: number, bytes: bytes,
+                slot: region.slot, range: range, file: file, bytes: bytes,
                 userspaceAddress: file.kernelView.map { $0.address + bytes.start } ?? region.userspace_addr,
                 chunk: slots.chunk(forRegionOf: bytes.size)))
     }

@@ -91,13 +91,16 @@ import Synchronization
             while isClosed.load(ordering: .relaxed) { unsafe pthread_cond_wait(changed, mutex) }
             isClosed.store(true, ordering: .sequentiallyConsistent)
             generation.add(1, ordering: .sequentiallyConsistent)
-            for case let vcpu? in vcpus.map(\.vcpu)
-            where vcpu.isInside.load(ordering: .sequentiallyConsistent) {
-                vcpu.kickForGate()
+            for reference in vcpus {
+                guard let vcpu = reference.vcpu else { continue }
+                if vcpu.isInside.load(ordering: .sequentiallyConsistent) { vcpu.kickForGate() }
             }
-            while vcpus.contains(where: { $0.vcpu?.isInside.load(ordering: .sequentiallyConsistent) == true })
-            {
-                unsafe pthread_cond_wait(changed, mutex)
+            // One after the other: who has left finds the gate closed.
+            for reference in vcpus {
+                guard let vcpu = reference.vcpu else { continue }
+                while vcpu.isInside.load(ordering: .sequentiallyConsistent) {
+                    unsafe pthread_cond_wait(changed, mutex)
+                }
             }
         }
     }

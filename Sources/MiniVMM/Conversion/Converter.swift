@@ -213,12 +213,14 @@ public final class Converter: Sendable {
     private func convert(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work)
         throws(ConversionError)
     {
-        // What is still to do, the lowest last. A list, because a kernel may split a piece into as many as it likes.
-        var rest = [piece]
+        // What is still to do after `next`, the lowest last. A list, because a kernel may split a piece into as many
+        // as it likes.
+        var rest: [PageRange] = []
+        var next: PageRange? = piece
         var attempts = 1
-        while let next = rest.last {
-            switch attempt(next, in: region, &work) {
-            case .done: rest.removeLast()
+        while let current = next {
+            switch attempt(current, in: region, &work) {
+            case .done: next = rest.popLast()
             case .failed(let reason): throw work.failed(reason)
             case .busy(let page):
                 let released = askHolders(of: page.start, work)
@@ -230,18 +232,16 @@ public final class Converter: Sendable {
                 work.parked.append((region, page))
                 // A range full of busy pages is many calls, and none of them waits.
                 guard kernel.now() &- work.started < policy.deadline else { throw work.gaveUp(on: page) }
-                rest.removeLast()
-                if let after = PageRange(start: page.end, size: next.end - page.end) { rest.append(after) }
+                if let after = PageRange(start: page.end, size: current.end - page.end) { rest.append(after) }
                 // The page named is the lowest in use, so all before it can go now.
-                if let before = PageRange(start: next.start, size: page.start - next.start) {
-                    rest.append(before)
-                }
+                next = PageRange(start: current.start, size: page.start - current.start) ?? rest.popLast()
             }
         }
     }
 
     /// Comes back to the parked pages, all of them on each round, until they are converted or time is up.
     private func convertParked(_ work: inout Work) throws(ConversionError) {
+        guard !work.parked.isEmpty else { return }
         var attempts = 1
         while !work.parked.isEmpty {
             let pages = work.parked

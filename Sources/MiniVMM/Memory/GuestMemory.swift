@@ -61,8 +61,8 @@ public final class GuestMemory: Sendable {
     }
 
     /// The parts of `range` by region, in order. What lies outside RAM is left out.
-    public func parts(of range: PageRange) -> [(region: MemoryRegion, gpa: PageRange)] {
-        regions.compactMap { region in region.gpa.intersection(range).map { (region, $0) } }
+    public func parts(of range: PageRange) -> some Sequence<(region: MemoryRegion, gpa: PageRange)> {
+        regions.lazy.compactMap { region in region.gpa.intersection(range).map { (region, $0) } }
     }
 
     // MARK: the host's view
