@@ -32,6 +32,8 @@ struct Bench: ParsableCommand {
     func run() throws {
         // First, while this process is small: a child's peak memory counts its parent's at the start.
         let processes = processRows()
+        // Before it stays on one CPU.
+        let litmus = litmusRows((try? LinuxKVM()).map { MemslotTrapKVM(over: $0) })
         // A conversion waits for workers of the kernel. Whether they run beside a thread or on its CPU makes a wait
         // three times as long, and the scheduler's choice would be what is compared.
         _ = cbaseline_stay_on_this_cpu()
@@ -47,7 +49,7 @@ struct Bench: ParsableCommand {
             }
         }
         rows += mapRows() + modelRows()
-        rows += processes
+        rows += litmus + processes
         if json { printJSON(rows, kernel) } else { printText(rows, kernel) }
         if check, rows.contains(where: { $0.holds == false }) { throw Status.checkFailed }
     }
@@ -343,7 +345,7 @@ private func median(_ values: [Double]) -> Double {
 }
 
 /// Nanoseconds of real time that `body` takes.
-private func time<E>(_ body: () throws(E) -> Void) throws(E) -> UInt64 {
+func time<E>(_ body: () throws(E) -> Void) throws(E) -> UInt64 {
     let start = monotonicNanoseconds()
     try body()
     return max(1, monotonicNanoseconds() - start)

@@ -51,7 +51,7 @@ struct RunnerTests {
     /// The adapter over the model: what it cannot answer is skipped, and nothing fails.
     @Test(.enabled(if: hasCPU, noCPU), arguments: files) func noTestFailsOnTheAdapter(_ file: URL) throws {
         let source = try Source(parsing: Array(Data(contentsOf: file)))
-        let verdict = Runner(MemslotTrapKVM(over: SoftKVM())).run(source)
+        let verdict = Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: 20)).run(source)
         #expect(failure(verdict) == nil)
     }
 
