@@ -10,7 +10,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test bench dist sanitize soak clean
+.PHONY: help setup lab-setup lab build demo test bench dist sanitize soak fuzz tables clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -19,6 +19,8 @@ help:
 	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
 	@echo "make sanitize  the test suite under the address sanitizer"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
+	@echo "make fuzz      a million texts for the reader of litmus tests"
+	@echo "make tables    what the litmus tests say of every kernel at hand, as litmus/TABLES.md and in the README"
 	@echo "make lab       the tests that want a real kernel, on one under QEMU; the first time builds it, see lab/README.md"
 	@echo "make lab-setup what lab/boot and lab/kernel/build take, see lab/README.md"
 
@@ -82,6 +84,14 @@ sanitize: setup
 soak: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_SOAK_VMS=10000 $(SWIFT) test --skip-build --filter virtualMachinesLeaveNoDescriptorsBehind
+
+# The long version of what the suite does with fewer.
+fuzz: setup
+	@$(SWIFT) build --build-tests
+	@MINIVMM_FUZZ_INPUTS=1000000 $(SWIFT) test --skip-build --filter nothingThatIsReadBreaksTheReader
+
+tables: setup lab-setup
+	@lab/tables
 
 clean:
 	@rm -rf .build .build-* dist
