@@ -242,6 +242,7 @@ final class Agent: Sendable {
         var races = 0
         var isMMIO = false
         var named: UInt64?
+        var callInProgress: UInt64?
         func stop(_ outcome: StepOutcome) -> (StepOutcome, Bool) {
             cpu.isStuck.store(true, ordering: .relaxed)
             return (outcome, false)
@@ -283,6 +284,10 @@ final class Agent: Sendable {
                 let asked = Call(gpa: call.args.0, pages: call.args.1, attributes: call.args.2)
                 reply.ret = UInt64(bitPattern: try answer(asked))
                 page.hypercall = reply
+                callInProgress = try? vcpu.registers().rip
+            case .internalError(CKVM_INTERNAL_ERROR_EMULATION)
+            where Self.stepOver(callInProgress, vcpu):
+                callInProgress = nil
             case .io(let io) where io.port == Self.answerPort && io.size == 4:
                 let word = unsafe page.withIOData(io) { bytes in unsafe bytes.load(as: Int32.self) } ?? 0
                 if isMMIO { return (.mmio, false) }
@@ -298,6 +303,16 @@ final class Agent: Sendable {
             case let other: throw .broken("vcpu\(number) left with \(other)")
             }
         }
+    }
+
+    /// A CPU that does not save the next RIP leaves it to KVM to read the instruction, which it cannot where the code is
+    /// private: the answer is in RAX, and RIP still at the call.
+    private static func stepOver(_ call: UInt64?, _ vcpu: any KVMVCPU) -> Bool {
+        guard let call, var registers = try? vcpu.registers(), registers.rip == call else { return false }
+        let length: UInt64 = 3
+        registers.rip &+= length
+        do throws(Errno) { try vcpu.setRegisters(registers) } catch { return false }
+        return true
     }
 
     /// Makes the vCPU if there is none yet.
