@@ -134,6 +134,16 @@ public final class SoftHostMapping: ResidencyCounting {
         }
     }
 
+    /// References on the pages of a part that are in page tables, as whoever unmaps them has until the CPUs' translations
+    /// are flushed: one for each page, ascending.
+    public func holdMapped(at offset: UInt64, length: UInt64) -> [SoftPageHold] {
+        file.model.look {
+            guard let pages = PageRange.covering(start: fileOffset + offset, size: length) else { return [] }
+            return file.hostMapped.runs(in: pages).filter { $0.state == .private }
+                .flatMap { $0.range.chunks(of: pageSize) }.map { SoftPageHold(file, $0) }
+        }
+    }
+
     /// The model has one set of page tables for all mappings of a file.
     public func residentPages(at offset: UInt64, length: UInt64) -> UInt64 {
         file.model.look {
@@ -153,7 +163,7 @@ public final class SoftHostMapping: ResidencyCounting {
             let start = fileOffset + offset
             guard let pages = PageRange.covering(start: start, size: length) else { throw .invalidArgument }
             switch advice {
-            case .dontNeed: file.dropHostMappings(of: pages)
+            case .dontNeed: file.dropHostMappings(of: pages, only: self)
             case .remove: try file.allocate(punchHole: true, offset: start, length: pages.size)
             case .populateRead, .populateWrite:
                 guard try file.faultInForHost(start, pages.size, evenPrivate: false) == pages.size else {

@@ -203,7 +203,9 @@ public import SystemPackage
         return .exit
     }
 
-    func memoryFault(_ fault: MemoryFault) -> Step {
+    /// - Parameter fault: nil for `EFAULT` that no exit explains.
+    func memoryFault(_ fault: MemoryFault?) -> Step {
+        guard let fault else { return .fail(.badAddress) }
         runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
         runPage.memoryFault = ckvm_run_memory_fault(flags: fault.flags, gpa: fault.gpa, size: fault.size)
         return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(.badAddress)
