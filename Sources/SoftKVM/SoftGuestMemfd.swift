@@ -90,11 +90,21 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
     }
 }
 
+extension SoftGuestMemfd: ExaminableFile {
+    public func attempt(_ call: FileCall) throws(Errno) {
+        switch call {
+        case .read, .write, .truncate: throw .invalidArgument
+        case .mapPrivate: throw file.flags.contains(.mmap) ? .invalidArgument : .operationNotSupportedByDevice
+        case .grow: throw .notSupportedOnSocket
+        }
+    }
+}
+
 /// A host mapping of a ``SoftGuestMemfd``.
 ///
 /// Access goes through ``read(at:into:)`` and ``write(at:from:)``, which know which pages are private. The memory at
 /// ``address`` is real, but nothing stops a direct access to a private page.
-public final class SoftHostMapping: ResidencyCounting {
+public final class SoftHostMapping: ResidencyCounting, ExaminableMapping {
     let file: GuestFile
     /// Bytes.
     let fileOffset: UInt64
@@ -150,6 +160,13 @@ public final class SoftHostMapping: ResidencyCounting {
             PageRange.covering(start: fileOffset + offset, size: length).map {
                 file.hostMapped.bytes(.private, in: $0) / pageSize
             } ?? 0
+        }
+    }
+
+    public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
+        try file.model.call { () throws(Errno) in
+            guard (try? touch(offset, 1)) == 1 else { throw .ioError }
+            return unsafe file.bytes(at: fileOffset + offset).load(as: UInt8.self)
         }
     }
 
