@@ -1,7 +1,7 @@
 /// What an event is to a picture: its sign, its words, and the filter that it falls under.
 public enum EventKind: UInt8, CaseIterable, Sendable {
     case other, boot, fault, race, hypercall, convert, ioctl, busy, failedCall, converted, notConverted
-    case hold, release, access, refusedAccess, wait, resume, console, port, punch, file, step, failedStep, end, failedEnd
+    case hold, ask, release, access, refusedAccess, wait, resume, console, port, exit, punch, file, step, failedStep, end, failedEnd
 
     /// One character that tells it from all others without colour.
     public var sign: String {
@@ -18,6 +18,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .converted: "]"
         case .notConverted: "⨯"
         case .hold: "◆"
+        case .ask: "h"
         case .release: "◇"
         case .access: "a"
         case .refusedAccess: "ⓧ"
@@ -25,6 +26,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .resume: "▷"
         case .console: "≡"
         case .port: "p"
+        case .exit: "e"
         case .punch: "○"
         case .file: "F"
         case .step: "✓"
@@ -49,6 +51,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .converted: "conversion ends"
         case .notConverted: "conversion failed"
         case .hold: "hold"
+        case .ask: "holder asked"
         case .release: "release"
         case .access: "access"
         case .refusedAccess: "access refused"
@@ -56,6 +59,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .resume: "resume"
         case .console: "console"
         case .port: "port"
+        case .exit: "exit"
         case .punch: "hole punched"
         case .file: "guest_memfd"
         case .step: "step"
@@ -73,9 +77,9 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .ioctl, .failedCall: "ioctls"
         case .busy, .wait: "EAGAIN"
         case .convert, .converted, .notConverted: "conversions"
-        case .hold, .release: "holds"
+        case .hold, .ask, .release: "holds"
         case .access, .refusedAccess, .punch: "accesses"
-        case .console, .port: "console and ports"
+        case .console, .port, .exit: "console and exits"
         case .other, .boot, .file, .step, .failedStep, .end, .failedEnd: "other"
         }
     }
@@ -90,8 +94,8 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .race, .punch, .release: 5
         case .access, .hypercall, .boot, .end, .file, .step: 4
         case .ioctl: 3
-        case .wait, .converted: 2
-        case .convert, .resume, .other: 1
+        case .wait, .ask, .converted: 2
+        case .convert, .resume, .exit, .other: 1
         case .console, .port: 0
         }
     }
@@ -114,7 +118,8 @@ extension RecordedTrace {
     public func kind(_ event: Int) -> EventKind {
         let failed = signed(event, .errno).map { $0 != 0 } ?? false
         switch name(event) {
-        case "boot": return .boot
+        case "boot", "image-left-shared": return .boot
+        case "halt", "kick", "step-over", "mmio": return .exit
         case "memory-fault": return text(event, .verdict) == "race" ? .race : .fault
         case "hypercall": return .hypercall
         case "convert": return .convert
@@ -123,7 +128,8 @@ extension RecordedTrace {
         case "converted": return .converted
         case "not-converted": return .notConverted
         case "hold": return .hold
-        case "release", "release-holds", "ask-holders": return .release
+        case "release", "release-holds": return .release
+        case "ask-holders": return .ask
         case "host-access", "access": return failed ? .refusedAccess : .access
         case "wait": return .wait
         case "resume": return .resume

@@ -185,9 +185,9 @@ extension Timeline.State {
         case .private: 1
         case .shared: 2
         case .hole: 3
-        case .held: 4
-        case .converting: 5
-        case .failed: 6
+        case .converting: 4
+        case .failed: 5
+        case .held: 6
         }
     }
 }

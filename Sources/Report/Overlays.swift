@@ -50,7 +50,7 @@ struct Overlays {
             fault[actor] = nil
         case .hold where holds.count < Self.most:
             holds.append((rows, event, trace.text(event, .name)))
-        case .release: release(event, rows, trace, &found)
+        case .release, .ask: release(event, rows, trace, &found)
         case .punch where holes.count < Self.most: holes.append((rows, event))
         case .access: touch(rows, event, &found)
         default: break

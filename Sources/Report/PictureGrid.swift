@@ -33,7 +33,7 @@ struct PictureGrid {
         var tops = [0.0]
         if isExact {
             let total = rows.reduce(0) { $0 + $1.weight }
-            let unit = min(18, 640 / max(1, total))
+            let unit = min(22, 640 / max(1, total))
             for row in rows { tops.append((tops.last ?? 0) + row.weight * unit) }
         } else {
             tops = (0...bands).map { Double($0) * 4 }

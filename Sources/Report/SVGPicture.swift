@@ -37,7 +37,7 @@ public struct SVGPicture {
     func x(_ event: Double) -> Double { Self.left + event / Double(max(1, trace.count)) * plotWidth }
 
     public func write(to out: inout OutputBuffer) {
-        let height = pagesBottom + 92
+        let height = pagesBottom + 110
         out.append(
             """
             <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.width) \(Self.round(height))" width="\(Self.width)" \
@@ -73,7 +73,7 @@ public struct SVGPicture {
         <pattern id="none" width="8" height="8" patternUnits="userSpaceOnUse"><rect width="8" height="8" fill="#eeece6"/><path d="M0 8L8 0" stroke="#bdb9ae"/></pattern>
         <pattern id="shared" width="8" height="8" patternUnits="userSpaceOnUse"><rect width="8" height="8" fill="#f6cf6a"/><circle cx="2" cy="2" r=".9" fill="#a87400"/><circle cx="6" cy="6" r=".9" fill="#a87400"/></pattern>
         <pattern id="held" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="3" height="3" fill="#9c2f83"/><rect x="3" y="3" width="3" height="3" fill="#9c2f83"/></pattern>
-        <pattern id="converting" width="7" height="7" patternUnits="userSpaceOnUse"><path d="M-1 6L6 -1M1 8L8 1" stroke="#10131a" stroke-width="1.3"/></pattern>
+        <pattern id="converting" width="8" height="8" patternUnits="userSpaceOnUse"><path d="M-2 2L2 -2M-2 10L10 -2M6 10L10 6" stroke="#10131a" stroke-width="1.4"/></pattern>
         <pattern id="failed" width="7" height="7" patternUnits="userSpaceOnUse"><path d="M0 0L7 7M7 0L0 7" stroke="#c2280f" stroke-width="1.5"/></pattern>
         <pattern id="hole" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="6" height="6" fill="#ffffff"/><circle cx="3" cy="3" r="1.8" fill="none" stroke="#8a857a"/></pattern>
         </defs>
@@ -102,14 +102,18 @@ public struct SVGPicture {
             rect(
                 begin, y, max(0.6, x(run.columns.upperBound) - begin), grid.top(run.band + 1) - grid.top(run.band),
                 Self.fill(run.state), to: &out)
+        }
+        // Words behind the mark of the event that began the state.
+        let behind = plotWidth / Double(trace.count) / 2 + 9
+        for run in grid.runs() where !run.state.isOverlay {
             let tall = grid.top(run.band + 1) - grid.top(run.band)
-            let wide = x(run.columns.upperBound) - begin
-            if tall >= 13, wide >= 14, !run.state.isOverlay || run.state == .held {
-                let word = wide > 70 && !run.state.isOverlay ? "\(run.state)" : run.state.letter
-                text(
-                    begin + 4, y + tall / 2 + 4.5, word, size: 12, weight: "bold",
-                    fill: run.state == .private ? "#ffffff" : "#2b2000", to: &out)
-            }
+            let begin = x(run.columns.lowerBound) + behind
+            let wide = x(run.columns.upperBound) - begin - 8
+            guard tall >= 12, wide >= 10 else { continue }
+            text(
+                begin, pagesTop + grid.top(run.band) + tall / 2 + 4.5,
+                wide > 50 ? "\(run.state)" : run.state.letter, size: 12, weight: "bold",
+                fill: run.state == .private ? "#ffffff" : "#2b2000", to: &out)
         }
         var lastLabel = -20.0
         for band in 0..<grid.bands {
@@ -185,8 +189,9 @@ public struct SVGPicture {
             let event = count == 1 ? 0 : tick * (trace.count - 1) / (count - 1)
             let place = x(Double(event) + 0.5)
             let nanoseconds = trace.times[event] &- trace.start
-            text(place, pagesBottom + 16, "\(event + 1)", anchor: "middle", fill: Self.soft, to: &out)
-            text(place, pagesBottom + 31, Self.duration(nanoseconds), anchor: "middle", fill: Self.soft, to: &out)
+            let anchor = tick > 0 && tick == count - 1 ? "end" : "middle"
+            text(place, pagesBottom + 16, "\(event + 1)", anchor: anchor, fill: Self.soft, to: &out)
+            text(place, pagesBottom + 31, Self.duration(nanoseconds), anchor: anchor, fill: Self.soft, to: &out)
         }
         text(Self.left - 8 - 30, pagesBottom + 16, "event", anchor: "end", fill: Self.soft, to: &out)
         text(Self.left - 8 - 30, pagesBottom + 31, "at", anchor: "end", fill: Self.soft, to: &out)
@@ -194,6 +199,7 @@ public struct SVGPicture {
 
     private func drawLegend(y: Double, to out: inout OutputBuffer) {
         var place = 16.0
+        var y = y
         let present = Set(timeline.segments.map(\.state))
         for state in [Timeline.State.private, .shared, .held, .converting, .failed, .hole] where present.contains(state) {
             rect(place, y - 11, 22, 14, Self.fill(state), stroke: true, to: &out)
@@ -201,7 +207,11 @@ public struct SVGPicture {
             place += 50 + Double("\(state)".count + 4) * 6.6
         }
         let kinds = Set(timeline.kinds)
-        for kind in EventKind.allCases where kinds.contains(kind) && kind.weight > 2 && place < Self.width - 110 {
+        for kind in EventKind.allCases where kinds.contains(kind) {
+            if place > Self.width - 130 {
+                place = 16
+                y += 19
+            }
             SVGSign.draw(kind, place + 6, y - 4, to: &out)
             text(place + 17, y + 1, kind.label, size: 12, to: &out)
             place += 32 + Double(kind.label.count) * 6.6

@@ -55,6 +55,8 @@ enum SVGSign {
         case .hypercall: letter("H")
         case .boot: letter("B")
         case .file: letter("F")
+        case .ask: letter("h")
+        case .exit: letter("e")
         case .port: letter("p")
         case .other: letter("?")
         }

@@ -10,8 +10,7 @@ public struct Timeline: Sendable {
 
         /// How much height it is worth: a few pages count each, of many only that they are many.
         public var weight: Double {
-            guard pages > 8 else { return Double(pages) }
-            return min(Double(pages), 4 + 2 * Double(UInt64.bitWidth - pages.leadingZeroBitCount))
+            pages <= 4 ? Double(pages) : pages <= 16 ? 4 : 4.5
         }
     }
 

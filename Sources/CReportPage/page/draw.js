@@ -16,9 +16,9 @@ function makePatterns() {
   const held = c("held"), failed = c("failed"), conv = c("converting");
   patterns = [
     p((x, y) => (x + y) % 8 === 0 ? noneDot : none),
-    p((x, y) => (x === 1 && y === 1) || (x === 5 && y === 5) ? dot : shared),
+    p((x, y) => (x >> 1 === 0 && y >> 1 === 0) || (x >> 1 === 2 && y >> 1 === 2) ? dot : shared),
     p(() => own),
-    p((x, y) => (x + y) % 4 < 2 !== (x - y + 8) % 4 < 2 ? held : 0),
+    p((x, y) => ((x >> 1) + (y >> 1)) & 1 ? held : 0),
     p((x, y) => (x - y + 8) % 8 < 2 ? conv : 0),
     p((x, y) => (x + y) % 8 < 2 || (x - y + 8) % 8 < 2 ? failed : 0),
     p((x, y) => x % 4 < 2 && y % 4 < 2 ? noneDot : none),
@@ -44,7 +44,8 @@ function fillStates(context, left, top, width, height, ux0, ux1, step) {
     if (d <= c) d = c + 1;
     if (d <= 0 || c >= h) continue;
     c = Math.max(0, c); d = Math.min(h, d);
-    const pattern = patterns[segState[s]];
+    // While a conversion goes on nobody knows that it will fail.
+    const pattern = patterns[step !== undefined && segState[s] === 5 ? 4 : segState[s]];
     for (let y = c; y < d; y++) {
       const line = y * w, py = (Math.floor(y / scale) & 7) << 3;
       if (pattern[py] === pattern[py + 1] && pattern[py + 1] === pattern[py + 2] && pattern[py + 2] === pattern[py + 3] &&
@@ -70,9 +71,9 @@ function sign(g, kind, x, y, r, colour, halo) {
   const shape = path => {
     g.beginPath(); path();
     g.lineJoin = "round";
-    if (halo) { g.strokeStyle = css.halo; g.lineWidth = 3.2; g.stroke(); }
+    if (halo) { g.strokeStyle = halo; g.lineWidth = 3.4; g.stroke(); }
   };
-  const fill = path => { shape(path); g.fillStyle = colour; g.fill(); if (halo) { g.strokeStyle = css.mark; g.lineWidth = 1; g.stroke(); } };
+  const fill = path => { shape(path); g.fillStyle = colour; g.fill(); };
   const stroke = (path, width = 2.2) => { shape(path); g.strokeStyle = colour; g.lineWidth = width; g.stroke(); };
   const triangle = () => { g.moveTo(x, y - r); g.lineTo(x + r, y + r * 0.85); g.lineTo(x - r, y + r * 0.85); g.closePath(); };
   const diamond = () => { g.moveTo(x, y - r * 1.15); g.lineTo(x + r, y); g.lineTo(x, y + r * 1.15); g.lineTo(x - r, y); g.closePath(); };
@@ -80,7 +81,7 @@ function sign(g, kind, x, y, r, colour, halo) {
   const circle = () => g.arc(x, y, r * 0.85, 0, 7);
   const letter = text => {
     g.font = `700 ${Math.round(r * 2.1)}px system-ui, sans-serif`; g.textAlign = "center"; g.textBaseline = "middle";
-    if (halo) { g.strokeStyle = css.halo; g.lineWidth = 3.2; g.lineJoin = "round"; g.strokeText(text, x, y + 0.5); }
+    if (halo) { g.strokeStyle = halo; g.lineWidth = 3.4; g.lineJoin = "round"; g.strokeText(text, x, y + 0.5); }
     g.fillStyle = colour; g.fillText(text, x, y + 0.5);
   };
   switch (name) {
@@ -104,26 +105,30 @@ function sign(g, kind, x, y, r, colour, halo) {
     case "failed end": case "step failed": fill(() => g.rect(x - r, y - r, r * 2, r * 2));
       g.strokeStyle = css.card; g.lineWidth = 2; g.beginPath(); g.moveTo(x - r * .5, y - r * .5); g.lineTo(x + r * .5, y + r * .5); g.moveTo(x + r * .5, y - r * .5); g.lineTo(x - r * .5, y + r * .5); return g.stroke();
     case "step": return stroke(() => { g.moveTo(x - r * .8, y); g.lineTo(x - r * .2, y + r * .7); g.lineTo(x + r * .9, y - r * .7); }, 2.2);
-    default: return letter({ boot: "B", hypercall: "H", port: "p", guest_memfd: "F" }[name] ?? "?");
+    default: return letter({ boot: "B", hypercall: "H", port: "p", "holder asked": "h", exit: "e", guest_memfd: "F" }[name] ?? "?");
   }
 }
 const BAD = new Set(["EAGAIN", "ioctl failed", "conversion failed", "access refused", "failed end", "step failed"]);
-const colourOf = (kind, onPages) => BAD.has(KINDS[kind].name) ? css.failed : onPages ? css.mark :
-  KINDS[kind].name === "hold" ? css.held : css.ink;
+const colourOf = (kind, onPages) => BAD.has(KINDS[kind].name) ? onPages ? css.failed : css.bad :
+  onPages ? css.mark : KINDS[kind].name === "hold" ? css["held-mark"] : css.ink;
 
-// Marks in a grid of places; of several in one the weightiest is drawn.
-function places(from, to, size, position) {
-  const grid = new Map();
+// Marks that would touch become one, in which the weightiest event is drawn. Events come in order, so the last mark at a
+// height is the only one that the next can touch.
+function places(from, to, size, yOfEvent) {
+  const last = new Map(), marks = [];
   for (let i = from; i < to; i++) {
     if (!isShown(i)) continue;
-    const at = position(i);
-    if (!at) continue;
-    const key = Math.round(at[0] / size) * 65536 + Math.round(at[1] / size);
-    const old = grid.get(key);
-    if (!old) grid.set(key, { i, x: at[0], y: at[1], n: 1 });
-    else { old.n++; if (KINDS[kindOf[i]].weight > KINDS[kindOf[old.i]].weight) { old.i = i; old.x = at[0]; old.y = at[1]; } }
+    const y = yOfEvent(i);
+    if (!(y >= 0)) continue;
+    const x = xOf(middle(i)), key = Math.round(y / 8), old = last.get(key);
+    if (old && x - old.x < size) {
+      if (KINDS[kindOf[i]].weight > KINDS[kindOf[old.i]].weight) { old.i = i; old.y = y; }
+    } else {
+      const mark = { i, x, y };
+      last.set(key, mark); marks.push(mark);
+    }
   }
-  return grid;
+  return marks;
 }
 
 function drawLanes(g, from, to) {
@@ -157,22 +162,22 @@ function drawLanes(g, from, to) {
     if (last > first) { g.lineWidth = 2.4; g.beginPath(); g.moveTo(xOf(middle(first)), y + box.lane * 0.42); g.lineTo(xOf(middle(last)), y + box.lane * 0.42); g.stroke(); }
   }
   const size = box.lane > 20 ? 13 : 10;
-  for (const { i, x, y } of places(from, to, size, i => [xOf(middle(i)), 4 + laneOf[actorOf[i]] * box.lane + box.lane / 2]).values()) {
-    sign(g, kindOf[i], x, y, box.lane > 20 ? 5.5 : 4.5, colourOf(kindOf[i]), true);
+  for (const { i, x, y } of places(from, to, size, i => 4 + laneOf[actorOf[i]] * box.lane + box.lane / 2)) {
+    sign(g, kindOf[i], x, y, box.lane > 20 ? 5.5 : 4.5, colourOf(kindOf[i]), css.card);
   }
   g.restore();
 }
 
 function drawRows(g) {
   const labelRight = box.nowAt - 7, perWeight = (box.bottom - box.top) / (view.y1 - view.y0);
-  let lastLabel = -1e9, letters = 0;
+  let lastLabel = -1e9;
   const first = rowAt(view.y0), last = rowAt(Math.min(view.y1, HEIGHT - 1e-9));
   const everyRow = (last - first) < 400;
   for (let r = first; r <= last; r += everyRow ? 1 : Math.ceil((last - first) / 400)) {
     const y0 = yOf(rowTop[r]), y1 = yOf(rowTop[r + 1]);
     if (everyRow && y1 - y0 >= 5) {
       g.strokeStyle = css.grid; g.lineWidth = 1;
-      g.beginPath(); g.moveTo(box.nowAt, y1); g.lineTo(box.nowAt + box.nowWidth, y1); g.moveTo(box.left, y1); g.lineTo(box.right, y1); g.stroke();
+      g.beginPath(); g.moveTo(box.left, y1); g.lineTo(box.right, y1); g.stroke();
       if (rowPages(r) <= 8 && perWeight >= 9) {
         g.globalAlpha = 0.45; g.beginPath();
         for (let p = 1; p < rowPages(r); p++) { const y = y0 + (y1 - y0) * p / rowPages(r); g.moveTo(box.left, y); g.lineTo(box.right, y); }
@@ -187,13 +192,32 @@ function drawRows(g) {
       const page = rowPage(r), n = rowPages(r), text = n > 1 ? `${page}–${page + n - 1}` : String(page);
       g.fillText(text, labelRight, y, labelRight - 2);
     }
-    if (everyRow && y1 - y0 >= 11 && letters++ < 300) {
-      const { base, over } = stateAfter(r, view.step), state = over >= 0 && over !== 4 ? over : base;
-      g.font = "700 13px system-ui, sans-serif"; g.textAlign = "center"; g.textBaseline = "middle";
-      if (state >= 3) { g.strokeStyle = css.halo; g.lineWidth = 3; g.strokeText(LETTERS[state], box.nowAt + box.nowWidth / 2, y); }
-      g.fillStyle = state === 2 ? css["private-ink"] : state === 1 ? css["shared-ink"] : state === 0 ? css.soft : css.mark;
-      g.fillText(LETTERS[state], box.nowAt + box.nowWidth / 2, y);
+  }
+}
+
+// What every page is after the step: a column of its own, with letters where there is room.
+function drawNow(g) {
+  fillStates(g, box.nowAt, box.top, box.nowWidth, box.bottom - box.top, 0, 1, view.step);
+  const first = rowAt(view.y0), last = rowAt(Math.min(view.y1, HEIGHT - 1e-9));
+  if (last - first >= 200) return;
+  const base = new Int8Array(last - first + 1), over = new Int8Array(last - first + 1).fill(-1), i = view.step;
+  for (let s = 0; s < S; s++) {
+    if (segFrom[s] > i || segTo[s] <= i) continue;
+    const state = segState[s], to = Math.min(last, segRow[s] + segRows[s] - 1);
+    for (let r = Math.max(first, segRow[s]); r <= to; r++) {
+      if (state <= 2) base[r - first] = state; else if (state !== 4 && state !== 5) over[r - first] = state;
     }
+  }
+  for (let r = first; r <= last; r++) {
+    const y0 = yOf(rowTop[r]), y1 = yOf(rowTop[r + 1]), y = (Math.max(y0, box.top) + Math.min(y1, box.bottom)) / 2;
+    if (y1 - y0 < 11) continue;
+    g.strokeStyle = css.grid; g.lineWidth = 1;
+    g.beginPath(); g.moveTo(box.nowAt, y1); g.lineTo(box.nowAt + box.nowWidth, y1); g.stroke();
+    const state = over[r - first] >= 0 ? over[r - first] : base[r - first];
+    g.font = "700 13px system-ui, sans-serif"; g.textAlign = "center"; g.textBaseline = "middle";
+    if (state >= 3) { g.strokeStyle = css.halo; g.lineWidth = 3.5; g.lineJoin = "round"; g.strokeText(LETTERS[state], box.nowAt + box.nowWidth / 2, y); }
+    g.fillStyle = state === 2 ? css["private-ink"] : state === 1 ? css["shared-ink"] : state === 0 ? css.soft : css.mark;
+    g.fillText(LETTERS[state], box.nowAt + box.nowWidth / 2, y);
   }
 }
 
@@ -205,14 +229,20 @@ function drawWords(g) {
     const x0 = Math.max(box.left, xOf(across[segFrom[s]])), x1 = Math.min(box.right, xOf(across[segTo[s]]));
     if (x1 - x0 < 18) continue;
     const y0 = Math.max(box.top, yOf(rowTop[segRow[s]])), y1 = Math.min(box.bottom, yOf(rowTop[segRow[s] + segRows[s]]));
-    if (y1 - y0 < 13) continue;
+    // The common state is said where it is said well; a word in each of many thin rows is noise.
+    if (y1 - y0 < (segState[s] === 2 ? 18 : 12)) continue;
     count++;
     g.font = "600 12.5px system-ui, sans-serif"; g.textAlign = "left"; g.textBaseline = "middle";
-    const text = x1 - x0 > g.measureText(WORDS[segState[s]]).width + 12 ? WORDS[segState[s]] : LETTERS[segState[s]];
-    const y = (y0 + y1) / 2;
-    if (segState[s] >= 3) { g.strokeStyle = css.halo; g.lineWidth = 3.5; g.lineJoin = "round"; g.strokeText(text, x0 + 5, y); }
+    // Behind the mark of the event that began it.
+    const slot = view.byTime ? 0 : xOf(across[segFrom[s] + 1]) - xOf(across[segFrom[s]]);
+    const x = Math.max(box.left, xOf(across[segFrom[s]]) + slot / 2) + 9, room = x1 - x - 9;
+    const word = g.measureText(WORDS[segState[s]]).width, text = room > word ? WORDS[segState[s]] : LETTERS[segState[s]];
+    if (room < 8) continue;
+    // Marks are in the middle of what they are about; words of several rows in the first.
+    const y = y0 + Math.min(y1 - y0, Math.max(20, (y1 - y0) / segRows[s])) / 2;
+    if (segState[s] >= 3) { g.strokeStyle = css.halo; g.lineWidth = 3.5; g.lineJoin = "round"; g.strokeText(text, x, y); }
     g.fillStyle = segState[s] === 2 ? css["private-ink"] : segState[s] === 1 ? css["shared-ink"] : css.mark;
-    g.fillText(text, x0 + 5, y);
+    g.fillText(text, x, y);
   }
 }
 
@@ -232,10 +262,40 @@ function drawAxis(g) {
     if (!view.byTime) g.fillText(duration(time[i]), x, box.bottom + 22);
   }
   g.textAlign = "right";
-  g.fillText(view.byTime ? "time" : "event", box.left - 8, box.bottom + 6);
-  if (!view.byTime) g.fillText("at", box.left - 8, box.bottom + 22);
+  g.fillText(view.byTime ? "time" : "event", box.nowAt - 7, box.bottom + 6);
+  if (!view.byTime) g.fillText("at", box.nowAt - 7, box.bottom + 22);
 }
 
+// All that does not depend on the step: drawn once for a view, and kept.
+function drawStill(g) {
+  const from = Math.max(0, eventAt(view.x0) - 1), to = Math.min(N, eventAt(view.x1) + 1);
+  if (R) {
+    fillStates(g, box.left, box.top, box.right - box.left, box.bottom - box.top, view.x0, view.x1);
+    drawRows(g);
+  }
+  g.save();
+  g.beginPath(); g.rect(box.left, box.top, box.right - box.left, box.bottom - box.top); g.clip();
+  if (R) drawWords(g);
+  if (view.rows) {
+    g.fillStyle = css.veil;
+    g.fillRect(box.left, box.top, box.width, yOf(rowTop[view.rows[0]]) - box.top);
+    g.fillRect(box.left, yOf(rowTop[view.rows[1]]), box.width, box.bottom);
+  }
+  // Where events are dense the colours tell of what went well, and marks of the rest.
+  const slot = (box.right - box.left) / Math.max(1, to - from), rowHeight = (box.bottom - box.top) / (view.y1 - view.y0);
+  const least = slot < 5 ? 4 : 0, radius = Math.max(3.2, Math.min(6, rowHeight * 0.3));
+  const marks = places(from, to, radius * 2 + 3, i => {
+    const kind = KINDS[kindOf[i]];
+    if (!kind.marks || rowOf[i] < 0 || kind.weight < least) return -1;
+    const y = (yOf(rowTop[rowOf[i]]) + yOf(rowTop[rowOf[i] + rowsOf[i]])) / 2;
+    return y < box.top || y > box.bottom ? -1 : y;
+  });
+  for (const { i, x, y } of marks) sign(g, kindOf[i], x, y, radius, colourOf(kindOf[i], true), css.halo);
+  g.restore();
+  drawLanes(g, from, to);
+}
+
+const still = { canvas: document.createElement("canvas"), key: "" };
 function draw() {
   const canvas = $("picture"), dpr = window.devicePixelRatio || 1;
   measure();
@@ -247,28 +307,18 @@ function draw() {
   g.setTransform(dpr, 0, 0, dpr, 0, 0);
   g.clearRect(0, 0, box.width, box.height);
   if (!N) return;
-  const from = Math.max(0, eventAt(view.x0) - 1), to = Math.min(N, eventAt(view.x1) + 1);
-  if (R) {
-    fillStates(g, box.left, box.top, box.right - box.left, box.bottom - box.top, view.x0, view.x1);
-    fillStates(g, box.nowAt, box.top, box.nowWidth, box.bottom - box.top, 0, 1, view.step);
-    drawRows(g);
+  const key = [view.x0, view.x1, view.y0, view.y1, view.byTime, canvas.width, canvas.height, dpr, css.bg, view.hoverRow, view.rows,
+    [...view.actors].sort(), [...view.groups].sort()].join();
+  if (key !== still.key) {
+    still.key = key;
+    still.canvas.width = canvas.width; still.canvas.height = canvas.height;
+    const s = still.canvas.getContext("2d");
+    s.setTransform(dpr, 0, 0, dpr, 0, 0);
+    drawStill(s);
+    drawAxis(s);
   }
-  g.save();
-  g.beginPath(); g.rect(box.left, box.top, box.right - box.left, box.bottom - box.top); g.clip();
-  if (R) drawWords(g);
-  if (view.rows) {
-    g.fillStyle = css.veil;
-    g.fillRect(box.left, box.top, box.width, yOf(rowTop[view.rows[0]]) - box.top);
-    g.fillRect(box.left, yOf(rowTop[view.rows[1]]), box.width, box.bottom);
-  }
-  const marks = places(from, to, 14, i => {
-    if (!KINDS[kindOf[i]].marks || rowOf[i] < 0) return null;
-    const y = (yOf(rowTop[rowOf[i]]) + yOf(rowTop[rowOf[i] + rowsOf[i]])) / 2;
-    return y < box.top || y > box.bottom ? null : [xOf(middle(i)), y];
-  });
-  for (const { i, x, y } of marks.values()) sign(g, kindOf[i], x, y, 5.5, colourOf(kindOf[i], true), true);
-  g.restore();
-  drawLanes(g, from, to);
+  g.drawImage(still.canvas, 0, 0, box.width, box.height);
+  if (R) drawNow(g);
   // What is still to come is veiled.
   const i = view.step, x = xOf(middle(i)), end = xOf(view.byTime ? across[i] : across[i + 1]);
   if (i < N - 1 && end < box.right) {
@@ -285,5 +335,4 @@ function draw() {
       if (y1 > y0) { g.lineWidth = 3; g.strokeRect(box.nowAt + 1, y0 + 1, box.nowWidth - 2, Math.max(3, y1 - y0 - 2)); }
     }
   }
-  drawAxis(g);
 }

@@ -10,14 +10,14 @@ function signCanvas(kind, size = 18) {
   c.width = c.height = size * dpr; c.style.cssText = `width:${size}px;height:${size}px;display:inline-block;vertical-align:-4px;margin-right:6px`;
   const g = c.getContext("2d");
   g.scale(dpr, dpr);
-  sign(g, kind, size / 2, size / 2, size * 0.3, colourOf(kind), false);
+  sign(g, kind, size / 2, size / 2, size * 0.3, colourOf(kind));
   return c;
 }
 function fieldText(key, value, i) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (key === "errno" || (key === "result" && value < 0)) return value === 0 ? "0" : `${value} ${errno(value)}`;
   if (key === "number") return `${hex(value)}${CALLS[value] ? " " + CALLS[value] : ""}`;
-  if (key === "size" || key === "image_bytes" || key === "ram_bytes" || key === "converted_bytes") return `${hex(value)} (${value % 4096 === 0 ? value / 4096 + " pages" : value + " bytes"})`;
+  if (key === "size" || key === "image_bytes" || key === "ram_bytes" || key === "converted_bytes") return `${hex(value)} (${value % 4096 === 0 ? `${value / 4096} page${value === 4096 ? "" : "s"}` : value + " bytes"})`;
   if (key === "gpa" || key === "error_offset") return `${hex(value)} (page ${Math.floor(value / 4096)})`;
   if (key === "ns" || key === "waited_ns") return duration(value);
   return ADDRESSES.has(key) ? hex(value) : String(value);

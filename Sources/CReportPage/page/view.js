@@ -63,7 +63,7 @@ const css = {};
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   for (const name of ["bg", "card", "ink", "soft", "line", "accent", "private", "private-ink", "shared", "shared-dot", "shared-ink", "none",
-    "none-dot", "held", "failed", "converting", "grid", "veil", "good", "bad", "mark", "halo"]) css[name] = style.getPropertyValue("--" + name).trim();
+    "none-dot", "held", "held-mark", "failed", "converting", "grid", "veil", "good", "bad", "mark", "halo"]) css[name] = style.getPropertyValue("--" + name).trim();
 }
 
 // The picture's geometry in CSS pixels.
@@ -79,7 +79,7 @@ function measure() {
   box.right = width - 4;
   box.top = lanes.length * box.lane + 12;
   const most = Math.max(260, Math.min(window.innerHeight * 0.62, 720));
-  const pages = Math.max(96, Math.min(most, HEIGHT * (narrow ? 15 : 19)));
+  const pages = Math.max(96, Math.min(most, HEIGHT * (narrow ? 20 : 26)));
   box.bottom = box.top + pages;
   box.height = box.bottom + 40;
 }

@@ -59,6 +59,10 @@ function sentence(i) {
     case "file": return `a guest_memfd ${f.name ?? ""}: ${where}, ${f.state}`;
     case "step": return `line ${f.line}: ${f.text} → ${f.outcome ?? ""}${f.ok === false ? " ✗" : ""}`;
     case "exit-status": return `ends with status ${f.status}`;
+    case "halt": return "halts: nothing can wake it";
+    case "kick": return "is taken out of the guest";
+    case "step-over": return `is put behind the call at ${hex(f.rip)}`;
+    case "mmio": return `${f.write ? "writes" : "reads"} ${f.bytes} bytes at ${hex(f.gpa)}, where there is neither RAM nor a device`;
     case "stop": return `the machine stops: ${f.why}`;
     default: return name + (onlyName.has(name) ? "" : " " + fieldsOf(i).map(([k, v]) => `${k}=${ADDRESSES.has(k) ? hex(v) : v}`).join(" "));
   }
