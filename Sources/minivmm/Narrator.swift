@@ -28,14 +28,18 @@ final class Narrator: TraceSink {
     /// Sentences at most; the rest is counted.
     private let limit: Int
     private let tellsBoot: Bool
+    /// Where events go besides.
+    let gallery: Gallery?
 
     /// - Parameters:
     ///   - limit: sentences at most; what the guest says comes on top.
+    ///   - gallery: records the same events for pictures.
     ///   - tellsBoot: whether what happens before the guest's first instruction is part of the story.
-    init(_ terminal: Terminal, limit: Int, tellsBoot: Bool = false) {
+    init(_ terminal: Terminal, limit: Int, tellsBoot: Bool = false, gallery: Gallery? = nil) {
         self.terminal = terminal
         self.limit = limit
         self.tellsBoot = tellsBoot
+        self.gallery = gallery
         strip = PageStrip(terminal: terminal)
         told = Mutex(Told())
     }

@@ -66,7 +66,7 @@ enum Picture {
 }
 
 /// Records a trace while something runs, in a file that has no name and goes away by itself.
-final class TraceRecorder {
+final class TraceRecorder: Sendable {
     private let file: FileDescriptor
     let sink: JSONLinesTrace
 

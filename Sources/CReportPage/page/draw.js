@@ -68,13 +68,13 @@ function fillStates(context, left, top, width, height, ux0, ux1, step) {
 // A sign by strokes, the same on every machine: no font needs to have it.
 function sign(g, kind, x, y, r, colour, halo) {
   const name = KINDS[kind].name;
-  const shape = path => {
+  const shape = (path, edge = 3.4) => {
     g.beginPath(); path();
     g.lineJoin = "round";
-    if (halo) { g.strokeStyle = halo; g.lineWidth = 3.4; g.stroke(); }
+    if (halo) { g.strokeStyle = halo; g.lineWidth = edge; g.stroke(); }
   };
   const fill = path => { shape(path); g.fillStyle = colour; g.fill(); };
-  const stroke = (path, width = 2.2) => { shape(path); g.strokeStyle = colour; g.lineWidth = width; g.stroke(); };
+  const stroke = (path, width = 2.2) => { shape(path, width + 2.8); g.strokeStyle = colour; g.lineWidth = width; g.stroke(); };
   const triangle = () => { g.moveTo(x, y - r); g.lineTo(x + r, y + r * 0.85); g.lineTo(x - r, y + r * 0.85); g.closePath(); };
   const diamond = () => { g.moveTo(x, y - r * 1.15); g.lineTo(x + r, y); g.lineTo(x, y + r * 1.15); g.lineTo(x - r, y); g.closePath(); };
   const cross = () => { g.moveTo(x - r, y - r); g.lineTo(x + r, y + r); g.moveTo(x + r, y - r); g.lineTo(x - r, y + r); };
