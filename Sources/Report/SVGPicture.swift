@@ -2,8 +2,8 @@ public import MiniVMM
 
 /// The page timeline as a drawing for papers and slides: pages down, one step an event across.
 ///
-/// Its size does not grow with the trace: what would be smaller than a cell of the grid is drawn into the cell, the
-/// most exposed state on top.
+/// Its size does not grow with the trace: a cell of the grid that several pages or events share is drawn as what most of
+/// it is, with what went wrong on top.
 public struct SVGPicture {
     let trace: RecordedTrace
     let timeline: Timeline
@@ -166,10 +166,12 @@ public struct SVGPicture {
             if let old = best[place], timeline.kinds[old.event].weight >= timeline.kinds[event].weight { return }
             best[place] = (event, x, y)
         }
+        // Where events are dense the colours tell of what went well, and marks of the rest.
+        let least = trace.count > 2000 ? 7 : trace.count > 250 ? 4 : 0
         for event in 0..<trace.count {
             if let lane = lanes.firstIndex(of: Int(trace.actorOf[event])) { put(event, laneY(lane)) }
             let rows = timeline.rowsOf[event]
-            guard timeline.kinds[event].marksPages, !rows.isEmpty else { continue }
+            guard timeline.kinds[event].marksPages, !rows.isEmpty, timeline.kinds[event].weight >= least else { continue }
             put(event, pagesTop + grid.middle(Int(rows.lowerBound)..<Int(rows.upperBound)))
         }
         for mark in best.values.sorted(by: { ($0.event, $0.y) < ($1.event, $1.y) }) {

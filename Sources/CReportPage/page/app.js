@@ -79,6 +79,7 @@ function showLegend() {
     item.append(c, `${WORDS[state]} (${LETTERS[state]})`);
     return item;
   });
+  if (isDense()) items.push(element("li", "▚ where many share a place: in proportion"));
   const present = new Set(kindOf);
   const marks = KINDS.map((kind, k) => k).filter(k => present.has(k)).map(k => {
     const item = element("li");
@@ -224,6 +225,7 @@ function start() {
   go(N - 1);
   fromHash();
   draw();
-  document.documentElement.dataset.ready = "yes";
+  showLegend();
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 start();

@@ -24,12 +24,47 @@ function makePatterns() {
     p((x, y) => x % 4 < 2 && y % 4 < 2 ? noneDot : none),
   ];
 }
+const BAYER = [0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5].map(v => (v + 0.5) / 16);
+// Whether pixels are so few that many rows or segments share one: then shared and private are mixed in proportion.
+const isDense = () => S > 60000 || R * (view.y1 - view.y0) / HEIGHT > (box.bottom - box.top);
+// How much of each pixel is in which state, as sums that change where a segment begins and ends, and from that a pattern
+// of pixels in the same proportion.
+function fillDense(pixels, w, h, ux0, sx, sy, step) {
+  const shared = new Float32Array((w + 2) * h), own = new Float32Array((w + 2) * h);
+  for (let s = 0; s < S; s++) {
+    const state = segState[s];
+    if (state !== 1 && state !== 2) continue;
+    let a = 0, b = w;
+    if (step === undefined) {
+      a = Math.max(0, (across[segFrom[s]] - ux0) * sx); b = Math.min(w, (across[segTo[s]] - ux0) * sx);
+      if (b <= 0 || a >= w || b <= a) continue;
+    } else if (segFrom[s] > step || segTo[s] <= step) continue;
+    const c = Math.max(0, (rowTop[segRow[s]] - view.y0) * sy), d = Math.min(h, (rowTop[segRow[s] + segRows[s]] - view.y0) * sy);
+    const sums = state === 1 ? shared : own, ia = Math.floor(a), ib = Math.floor(b);
+    for (let y = Math.floor(c); y < d; y++) {
+      const part = Math.min(d, y + 1) - Math.max(c, y), line = y * (w + 2);
+      sums[line + ia] += part * (ia + 1 - a); sums[line + ia + 1] += part * (a - ia);
+      sums[line + ib] -= part * (ib + 1 - b); sums[line + ib + 1] -= part * (b - ib);
+    }
+  }
+  const one = patterns[1][2], two = patterns[2][0], none = patterns[0][1];
+  for (let y = 0; y < h; y++) {
+    let p = 0, q = 0;
+    for (let x = 0, at = y * (w + 2); x < w; x++, at++) {
+      p += shared[at]; q += own[at];
+      const level = BAYER[(y & 3) * 4 + (x & 3)];
+      pixels[y * w + x] = p > level ? one : p + q > level ? two : none;
+    }
+  }
+}
 function fillStates(context, left, top, width, height, ux0, ux1, step) {
   const dpr = window.devicePixelRatio || 1, w = Math.max(1, Math.round(width * dpr)), h = Math.max(1, Math.round(height * dpr));
   const image = new ImageData(w, h), pixels = new Uint32Array(image.data.buffer), scale = Math.max(1, Math.round(dpr));
   pixels.fill(patterns[0][1]);
-  const sx = w / (ux1 - ux0), sy = h / (view.y1 - view.y0);
+  const sx = w / (ux1 - ux0), sy = h / (view.y1 - view.y0), dense = isDense();
+  if (dense) fillDense(pixels, w, h, ux0, sx, sy, step);
   for (let s = 0; s < S; s++) {
+    if (dense && (segState[s] <= 2 || segState[s] === 4)) continue;
     let a, b;
     if (step === undefined) {
       a = Math.floor((across[segFrom[s]] - ux0) * sx); b = Math.floor((across[segTo[s]] - ux0) * sx);
@@ -283,7 +318,7 @@ function drawStill(g) {
   }
   // Where events are dense the colours tell of what went well, and marks of the rest.
   const slot = (box.right - box.left) / Math.max(1, to - from), rowHeight = (box.bottom - box.top) / (view.y1 - view.y0);
-  const least = slot < 5 ? 4 : 0, radius = Math.max(3.2, Math.min(6, rowHeight * 0.3));
+  const least = slot < 0.4 ? 7 : slot < 5 ? 4 : 0, radius = Math.max(3.2, Math.min(6, rowHeight * 0.3));
   const marks = places(from, to, radius * 2 + 3, i => {
     const kind = KINDS[kindOf[i]];
     if (!kind.marks || rowOf[i] < 0 || kind.weight < least) return -1;
