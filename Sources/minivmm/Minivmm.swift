@@ -13,13 +13,16 @@ struct Minivmm: ParsableCommand {
             crashed or looped; 128 + N ended by signal N.
             """,
         version: "0.1.0",
-        subcommands: [Probe.self, List.self, Run.self, Demo.self, LitmusCommand.self, Bench.self])
+        subcommands: [
+            Probe.self, List.self, Run.self, Demo.self, ReportCommand.self, LitmusCommand.self, Bench.self,
+        ])
 }
 
 /// Exit statuses of the command that are not the guest's.
 enum Status {
     static let checkFailed = ExitCode(1)
     static let skipped = ExitCode(4)
+    static let usage = ExitCode(64)
     static let monitorFailed = ExitCode(125)
 }
 

@@ -32,6 +32,7 @@ struct Run: ParsableCommand {
     @Option(
         help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
     var traceFormat: TraceFormat?
+    @OptionGroup(title: "Pictures") var pictures: PictureOptions
     @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
     var json = false
     @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")
@@ -58,7 +59,8 @@ struct Run: ParsableCommand {
             diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
         }
         let console = Console(json ? nil : .standardOutput, keeps: json)
-        let (trace, traceSink) = try openTrace(chosen.kernel)
+        let recorder = pictures.isWanted ? try TraceRecorder() : nil
+        let (trace, traceSink) = try openTrace(chosen.kernel, recorder)
         let limit = timeout?.nanoseconds ?? payload?.timeLimit ?? Self.defaultTimeout
         let interrupts = try? SignalDescriptor()
         let start = monotonicNanoseconds()
@@ -76,8 +78,9 @@ struct Run: ParsableCommand {
             outcome = machine.run(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
             statistics = machine.statistics
         } catch {
-            trace?.flush()
             outcome = .failed(error)
+            trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .host)
+            trace?.flush()
         }
         let elapsed = monotonicNanoseconds() &- start
         if let errno = traceSink?.failure {
@@ -85,6 +88,8 @@ struct Run: ParsableCommand {
                 .kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
         }
         report(outcome, statistics, elapsed, chosen, console)
+        // However it ended: a run that failed is the one to look at.
+        if let recorder { try pictures.draw(try recorder.recorded(), title: guest) }
         throw ExitCode(outcome.exitStatus)
     }
 
@@ -131,8 +136,13 @@ struct Run: ParsableCommand {
         }
     }
 
-    private func openTrace(_ kernel: any KVMInterface) throws -> (Trace?, JSONLinesTrace?) {
-        guard let path = trace else { return (nil, nil) }
+    private func openTrace(
+        _ kernel: any KVMInterface, _ recorder: TraceRecorder?
+    ) throws -> (Trace?, JSONLinesTrace?) {
+        let recording: [any TraceSink] = recorder.map { [$0.sink] } ?? []
+        guard let path = trace else {
+            return (recorder.map { _ in Trace(kernel: kernel, sinks: recording) }, nil)
+        }
         let byName: TraceFormat = path.hasSuffix(".json") || path.hasSuffix(".jsonl") ? .json : .text
         let file: FileDescriptor
         if path == "-" {
@@ -147,10 +157,10 @@ struct Run: ParsableCommand {
             }
         }
         switch traceFormat ?? byName {
-        case .text: return (Trace(kernel: kernel, sinks: [TextTrace(file)]), nil)
+        case .text: return (Trace(kernel: kernel, sinks: [TextTrace(file)] + recording), nil)
         case .json:
             let sink = JSONLinesTrace(file)
-            return (Trace(kernel: kernel, sinks: [sink]), sink)
+            return (Trace(kernel: kernel, sinks: [sink] + recording), sink)
         }
     }
 
