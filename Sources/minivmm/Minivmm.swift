@@ -10,11 +10,13 @@ struct Minivmm: ParsableCommand {
             "Boots tiny x86-64 guests on guest_memfd and moves their memory between private and shared.",
         discussion: """
             Exit status: the guest's own (0 to 123) for `run`; 1 a check failed; 4 everything was skipped because \
-            this kernel cannot; 64 usage; 124 time limit; 125 the monitor or the host failed; 126 the guest \
+            this kernel cannot; 64 usage, or a file that is not what it should be; 124 time limit; 125 the monitor or the host failed; 126 the guest \
             crashed or looped; 128 + N ended by signal N.
             """,
         version: "0.1.0",
-        subcommands: [Probe.self, List.self, Run.self, Demo.self, ReportCommand.self, LitmusCommand.self, Bench.self])
+        subcommands: [
+            Probe.self, List.self, Run.self, Demo.self, ReportCommand.self, LitmusCommand.self, Bench.self,
+        ])
 
     static func main() {
         // The software kernel's engine takes as long to open as the arguments to parse: both at once.
