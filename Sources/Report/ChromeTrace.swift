@@ -84,7 +84,9 @@ public struct ChromeTrace {
             arguments(end == event ? [event] : [event, end], &out)
         case .ioctl, .busy, .failedCall:
             guard let took = trace.number(event, .ns) else { return instant(event, &out) }
-            begin("X", "KVM_SET_MEMORY_ATTRIBUTES2", "ioctl", trace.actorOf[event], time &- min(took, time), &out)
+            begin(
+                "X", "KVM_SET_MEMORY_ATTRIBUTES2", "ioctl", trace.actorOf[event], time &- min(took, time),
+                &out)
             span(0, took, &out)
             arguments([event], &out)
         case .fault, .race, .resume: return
@@ -99,7 +101,9 @@ public struct ChromeTrace {
     }
 
     private func name(_ event: Int) -> String {
-        if timeline.kinds[event] == .console, let text = trace.text(event, .text) { return text.isEmpty ? "console" : text }
+        if timeline.kinds[event] == .console, let text = trace.text(event, .text) {
+            return text.isEmpty ? "console" : text
+        }
         return trace.name(event)
     }
 
@@ -128,7 +132,9 @@ public struct ChromeTrace {
 
     private func writeFlows(_ out: inout OutputBuffer) {
         for (index, conversion) in timeline.conversions.enumerated() {
-            guard let cause = conversion.cause, timeline.kinds[cause] == .fault, let resume = conversion.resume else {
+            guard let cause = conversion.cause, timeline.kinds[cause] == .fault,
+                let resume = conversion.resume
+            else {
                 continue
             }
             let actor = trace.actorOf[conversion.start]
@@ -144,9 +150,12 @@ public struct ChromeTrace {
     }
 
     private func writeCounters(_ out: inout OutputBuffer) {
-        for (state, name) in [(Timeline.State.private, "private pages"), (.shared, "shared pages"), (.held, "held pages")] {
+        for (state, name) in [
+            (Timeline.State.private, "private pages"), (.shared, "shared pages"), (.held, "held pages"),
+        ] {
             var last: Int64 = -1
-            for (event, pages) in timeline.counts(of: state, events: trace.count).enumerated() where pages != last {
+            for (event, pages) in timeline.counts(of: state, events: trace.count).enumerated()
+            where pages != last {
                 last = pages
                 begin("C", name, "pages", nil, trace.times[event], &out)
                 out.append(",\"args\":{\"pages\":")
@@ -160,7 +169,8 @@ public struct ChromeTrace {
     // MARK: parts of an event
 
     private func begin(
-        _ phase: String, _ name: String, _ category: String, _ actor: UInt8?, _ time: UInt64, _ out: inout OutputBuffer
+        _ phase: String, _ name: String, _ category: String, _ actor: UInt8?, _ time: UInt64,
+        _ out: inout OutputBuffer
     ) {
         out.append("{\"ph\":\"")
         out.append(phase)

@@ -1,7 +1,8 @@
 /// What an event is to a picture: its sign, its words, and the filter that it falls under.
 public enum EventKind: UInt8, CaseIterable, Sendable {
     case other, boot, fault, race, hypercall, convert, ioctl, busy, failedCall, converted, notConverted
-    case hold, ask, release, access, refusedAccess, wait, resume, console, port, exit, punch, file, step, failedStep, end, failedEnd
+    case hold, ask, release, access, refusedAccess, wait, resume, console, port, exit, punch, file, step,
+        failedStep, end, failedEnd
 
     /// One character that tells it from all others without colour.
     public var sign: String {
@@ -103,7 +104,8 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
     /// Whether its mark belongs on the pages too, not only in its actor's lane.
     public var marksPages: Bool {
         switch self {
-        case .fault, .race, .ioctl, .busy, .failedCall, .notConverted, .hold, .release, .access, .refusedAccess,
+        case .fault, .race, .ioctl, .busy, .failedCall, .notConverted, .hold, .release, .access,
+            .refusedAccess,
             .punch, .other:
             true
         default: false
@@ -146,7 +148,8 @@ extension RecordedTrace {
 
     /// Whether the trace ends as it should: nil where it does not say.
     public var endedWell: Bool? {
-        guard let last = (0..<count).last(where: { name($0) == "stop" }), let status = signed(last, .status) else {
+        guard let last = (0..<count).last(where: { name($0) == "stop" }), let status = signed(last, .status)
+        else {
             return nil
         }
         return status == 0

@@ -91,18 +91,23 @@ public struct HTMLReport {
             out.append(String(row.weight))
         }
         let painted = Timeline.State.allCases.sorted { $0.paintOrder < $1.paintOrder }
-        list(",\"segments\":[", painted.lazy.flatMap { state in timeline.segments.lazy.filter { $0.state == state } }, &out) {
+        list(
+            ",\"segments\":[",
+            painted.lazy.flatMap { state in timeline.segments.lazy.filter { $0.state == state } }, &out
+        ) {
             segment, out in
             out.append(decimal: UInt64(segment.state.rawValue))
             for number in [
-                segment.rows.lowerBound, segment.rows.count, segment.events.lowerBound, segment.events.upperBound,
+                segment.rows.lowerBound, segment.rows.count, segment.events.lowerBound,
+                segment.events.upperBound,
             ] {
                 out.append(",")
                 out.append(decimal: UInt64(number))
             }
         }
         list(",\"conversions\":[", timeline.conversions, &out) { conversion, out in
-            for number in [conversion.start, conversion.end, conversion.cause ?? -1, conversion.resume ?? -1] {
+            for number in [conversion.start, conversion.end, conversion.cause ?? -1, conversion.resume ?? -1]
+            {
                 out.append(signed: Int64(number))
                 out.append(",")
             }

@@ -152,7 +152,9 @@ struct LineScanner: Sendable {
             position += 1
         }
         // Fractions and exponents are nobody's here, and kept as text.
-        while position < end, [43, 45, 46, 69, 101].contains(bytes[position]) || (48...57).contains(bytes[position]) {
+        while position < end,
+            [43, 45, 46, 69, 101].contains(bytes[position]) || (48...57).contains(bytes[position])
+        {
             isWhole = false
             position += 1
         }
@@ -187,7 +189,9 @@ struct LineScanner: Sendable {
             plain.removeAll()
         }
         func unit(_ index: Int) -> UInt32? {
-            guard index + 6 <= source.endIndex, source[index] == 92, source[index + 1] == 117 else { return nil }
+            guard index + 6 <= source.endIndex, source[index] == 92, source[index + 1] == 117 else {
+                return nil
+            }
             return UInt32(String(decoding: source[index + 2..<index + 6], as: UTF8.self), radix: 16)
         }
         var index = source.startIndex

@@ -61,7 +61,9 @@ struct Overlays {
         _ index: Int, _ event: Int, _ state: Timeline.State, _ conversions: [Timeline.Conversion],
         _ found: inout [Timeline.Segment]
     ) {
-        guard let rows = rowsOfConversion[index], !rows.isEmpty, conversions[index].start < event else { return }
+        guard let rows = rowsOfConversion[index], !rows.isEmpty, conversions[index].start < event else {
+            return
+        }
         found.append(Timeline.Segment(state: state, rows: rows, events: conversions[index].start..<event))
     }
 
@@ -77,7 +79,9 @@ struct Overlays {
             guard !tellsReleases, trace.number(event, .released) ?? 0 > 0 else { return }
             gone = holds.indices.filter { holds[$0].rows.overlaps(rows) }
         default:
-            if let one = holds.firstIndex(where: { name != nil ? $0.name == name : $0.rows == rows }) { gone = [one] }
+            if let one = holds.firstIndex(where: { name != nil ? $0.name == name : $0.rows == rows }) {
+                gone = [one]
+            }
         }
         for index in gone.reversed() {
             let hold = holds.remove(at: index)
@@ -95,7 +99,9 @@ struct Overlays {
     }
 
     /// What is still so at the end.
-    mutating func end(_ event: Int, _ found: inout [Timeline.Segment], _ conversions: inout [Timeline.Conversion]) {
+    mutating func end(
+        _ event: Int, _ found: inout [Timeline.Segment], _ conversions: inout [Timeline.Conversion]
+    ) {
         for hold in holds {
             found.append(Timeline.Segment(state: .held, rows: hold.rows, events: hold.since..<event))
         }

@@ -77,7 +77,7 @@ struct PageRuns {
     }
 
     /// Every run, in order.
-    func forEach(_ body: (Range<Int>, PageState, Int32) -> Void) {
+    func visit(_ body: (Range<Int>, PageState, Int32) -> Void) {
         var start = 0
         while start < count {
             let next = nextStart(after: start)

@@ -54,7 +54,8 @@ struct PictureGrid {
 
     private func rowsOf(_ band: Int) -> Range<Int> {
         isExact
-            ? band..<band + 1 : (band * rows.count + bands - 1) / bands..<((band + 1) * rows.count + bands - 1) / bands
+            ? band..<band + 1
+            : (band * rows.count + bands - 1) / bands..<((band + 1) * rows.count + bands - 1) / bands
     }
 
     private func band(_ row: Int) -> Int { isExact ? row : row * bands / rows.count }
@@ -134,7 +135,9 @@ struct PictureGrid {
                     while end < columns, cells[band * columns + end] == value { end += 1 }
                     if value != 0, value != 255, let state = Timeline.State(rawValue: value) {
                         found.append(
-                            Run(band: band, columns: Double(start) * perColumn..<Double(end) * perColumn, state: state))
+                            Run(
+                                band: band, columns: Double(start) * perColumn..<Double(end) * perColumn,
+                                state: state))
                     }
                     start = end
                 }

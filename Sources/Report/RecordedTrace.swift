@@ -23,7 +23,8 @@ public struct RecordedTrace: Sendable {
         /// Whether text shows a key's value in hex.
         let isAddress: [Bool]
         private static let addresses: Set<String> = [
-            "gpa", "size", "offset", "error_offset", "image", "entry", "end", "port", "value", "flags", "number", "a0",
+            "gpa", "size", "offset", "error_offset", "image", "entry", "end", "port", "value", "flags",
+            "number", "a0",
             "a1", "a2", "rip",
         ]
 
@@ -96,8 +97,10 @@ public struct RecordedTrace: Sendable {
 
 /// The keys that pictures look at. All others are shown as they are.
 enum EventKey: String, CaseIterable, Sendable {
-    case gpa, size, bytes, offset, target, state, errno, verdict, wants, number, a0, a1, a2, result, status, why
-    case image, released, contents, means, before, after, ns, text, name, port, value, direction, write, attempt
+    case gpa, size, bytes, offset, target, state, errno, verdict, wants, number, a0, a1, a2, result, status,
+        why
+    case image, released, contents, means, before, after, ns, text, name, port, value, direction, write,
+        attempt
     case outcome, ok, line
     case ram = "ram_bytes"
     case imageBytes = "image_bytes"

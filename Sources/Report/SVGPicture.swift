@@ -27,8 +27,10 @@ public struct SVGPicture {
             name.hasPrefix("vcpu") ? 0 : name.hasPrefix("host") ? 1 : name.hasPrefix("child") ? 2 : 3
         }
         lanes = Array(
-            trace.actors.indices.sorted { (rank(trace.actors[$0]), trace.actors[$0]) < (rank(trace.actors[$1]), trace.actors[$1]) }
-                .prefix(24))
+            trace.actors.indices.sorted {
+                (rank(trace.actors[$0]), trace.actors[$0]) < (rank(trace.actors[$1]), trace.actors[$1])
+            }
+            .prefix(24))
     }
 
     private var pagesTop: Double { Self.top + Double(lanes.count) * Self.laneHeight + 8 }
@@ -51,9 +53,13 @@ public struct SVGPicture {
         out.append("<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n")
         text(16, 30, title, size: 21, weight: "bold", to: &out)
         let verdict = trace.endedWell.map { $0 ? "✓ " : "✗ " } ?? ""
-        let facts = [trace.ending.map { verdict + $0 }, "\(trace.count) events", "\(timeline.conversions.count) conversions"]
+        let facts = [
+            trace.ending.map { verdict + $0 }, "\(trace.count) events",
+            "\(timeline.conversions.count) conversions",
+        ]
         text(
-            16, 52, Self.clipped(facts.compactMap { $0 }.joined(separator: " · "), 150), fill: Self.soft, to: &out)
+            16, 52, Self.clipped(facts.compactMap { $0 }.joined(separator: " · "), 150), fill: Self.soft,
+            to: &out)
         drawPages(to: &out)
         drawLanes(to: &out)
         drawMarks(to: &out)
@@ -62,7 +68,8 @@ public struct SVGPicture {
         text(
             16, height - 12,
             (trace.isSimulated ? "Simulated, no real kernel was involved: " : "Answered by ") + trace.identity
-                + " · trace from \(trace.start) ns, monotonic clock · MiniVMM", size: 12, fill: Self.soft, to: &out)
+                + " · trace from \(trace.start) ns, monotonic clock · MiniVMM", size: 12, fill: Self.soft,
+            to: &out)
         out.append("</svg>")
         out.endLine()
         out.flush()
@@ -100,7 +107,8 @@ public struct SVGPicture {
             let y = pagesTop + grid.top(run.band)
             let begin = x(run.columns.lowerBound)
             rect(
-                begin, y, max(0.6, x(run.columns.upperBound) - begin), grid.top(run.band + 1) - grid.top(run.band),
+                begin, y, max(0.6, x(run.columns.upperBound) - begin),
+                grid.top(run.band + 1) - grid.top(run.band),
                 Self.fill(run.state), to: &out)
         }
         // Words behind the mark of the event that began the state.
@@ -133,9 +141,12 @@ public struct SVGPicture {
     private func drawLanes(to out: inout OutputBuffer) {
         for (index, actor) in lanes.enumerated() {
             let y = laneY(index)
-            text(Self.left - 8, y + 4.5, Self.clipped(trace.actors[actor], 16), weight: "bold", anchor: "end", to: &out)
+            text(
+                Self.left - 8, y + 4.5, Self.clipped(trace.actors[actor], 16), weight: "bold", anchor: "end",
+                to: &out)
             out.append(
-                "<path d=\"M\(Self.left) \(Self.round(y))H\(Self.round(Self.left + plotWidth))\" stroke=\"#d9d6cd\"/>\n")
+                "<path d=\"M\(Self.left) \(Self.round(y))H\(Self.round(Self.left + plotWidth))\" stroke=\"#d9d6cd\"/>\n"
+            )
         }
         var drawn = [Double](repeating: -1, count: trace.actors.count)
         for conversion in timeline.conversions {
@@ -145,7 +156,8 @@ public struct SVGPicture {
             let end = max(begin + 1, x(Double(conversion.end) + 0.5))
             guard end > drawn[actor] + 1 else { continue }
             drawn[actor] = end
-            let target: Timeline.State = trace.text(conversion.start, .target) == "private" ? .private : .shared
+            let target: Timeline.State =
+                trace.text(conversion.start, .target) == "private" ? .private : .shared
             rect(
                 begin, laneY(lane) - 7, end - begin, 14, conversion.succeeded ? Self.fill(target) : "#c2280f",
                 stroke: end - begin > 5, to: &out)
@@ -163,7 +175,9 @@ public struct SVGPicture {
         func put(_ event: Int, _ y: Double) {
             let x = x(Double(event) + 0.5)
             let place = Place(x: Int(x / 12), y: Int(y / 12))
-            if let old = best[place], timeline.kinds[old.event].weight >= timeline.kinds[event].weight { return }
+            if let old = best[place], timeline.kinds[old.event].weight >= timeline.kinds[event].weight {
+                return
+            }
             best[place] = (event, x, y)
         }
         // Where events are dense the colours tell of what went well, and marks of the rest.
@@ -171,7 +185,8 @@ public struct SVGPicture {
         for event in 0..<trace.count {
             if let lane = lanes.firstIndex(of: Int(trace.actorOf[event])) { put(event, laneY(lane)) }
             let rows = timeline.rowsOf[event]
-            guard timeline.kinds[event].marksPages, !rows.isEmpty, timeline.kinds[event].weight >= least else { continue }
+            guard timeline.kinds[event].marksPages, !rows.isEmpty, timeline.kinds[event].weight >= least
+            else { continue }
             put(event, pagesTop + grid.middle(Int(rows.lowerBound)..<Int(rows.upperBound)))
         }
         for mark in best.values.sorted(by: { ($0.event, $0.y) < ($1.event, $1.y) }) {
@@ -193,7 +208,9 @@ public struct SVGPicture {
             let nanoseconds = trace.times[event] &- trace.start
             let anchor = tick > 0 && tick == count - 1 ? "end" : "middle"
             text(place, pagesBottom + 16, "\(event + 1)", anchor: anchor, fill: Self.soft, to: &out)
-            text(place, pagesBottom + 31, Self.duration(nanoseconds), anchor: anchor, fill: Self.soft, to: &out)
+            text(
+                place, pagesBottom + 31, Self.duration(nanoseconds), anchor: anchor, fill: Self.soft, to: &out
+            )
         }
         text(Self.left - 8 - 30, pagesBottom + 16, "event", anchor: "end", fill: Self.soft, to: &out)
         text(Self.left - 8 - 30, pagesBottom + 31, "at", anchor: "end", fill: Self.soft, to: &out)
@@ -203,7 +220,8 @@ public struct SVGPicture {
         var place = 16.0
         var y = y
         let present = Set(timeline.segments.map(\.state))
-        for state in [Timeline.State.private, .shared, .held, .converting, .failed, .hole] where present.contains(state) {
+        for state in [Timeline.State.private, .shared, .held, .converting, .failed, .hole]
+        where present.contains(state) {
             rect(place, y - 11, 22, 14, Self.fill(state), stroke: true, to: &out)
             text(place + 27, y + 1, "\(state) (\(state.letter))", size: 12, to: &out)
             place += 50 + Double("\(state)".count + 4) * 6.6
@@ -234,7 +252,8 @@ public struct SVGPicture {
     }
 
     private func text(
-        _ x: Double, _ y: Double, _ text: String, size: Int = 13, weight: String = "normal", anchor: String = "start",
+        _ x: Double, _ y: Double, _ text: String, size: Int = 13, weight: String = "normal",
+        anchor: String = "start",
         fill: String = ink, to out: inout OutputBuffer
     ) {
         out.append(

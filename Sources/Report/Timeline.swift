@@ -110,7 +110,8 @@ public struct Timeline: Sendable {
         var overlays = Overlays(trace)
         var found: [Segment] = []
         func set(_ rows: Range<Int32>, _ state: PageRuns.PageState, _ event: Int) {
-            runs.set(Int(rows.lowerBound)..<Int(rows.upperBound), to: state, at: Int32(event)) { rows, old, since in
+            runs.set(Int(rows.lowerBound)..<Int(rows.upperBound), to: state, at: Int32(event)) {
+                rows, old, since in
                 guard Int(since) < event else { return }
                 found.append(
                     Segment(
@@ -129,7 +130,7 @@ public struct Timeline: Sendable {
             overlays.take(event, kinds[event], rows, trace, &found, &conversions)
         }
         overlays.end(trace.count, &found, &conversions)
-        runs.forEach { rows, state, since in
+        runs.visit { rows, state, since in
             guard Int(since) < trace.count else { return }
             found.append(
                 Segment(
@@ -145,7 +146,8 @@ public struct Timeline: Sendable {
         var before = [UInt64](repeating: 0, count: rows.count + 1)
         for (index, row) in rows.enumerated() { before[index + 1] = before[index] &+ row.pages }
         for segment in segments where segment.state == state {
-            let pages = Int64(truncatingIfNeeded: before[segment.rows.upperBound] &- before[segment.rows.lowerBound])
+            let pages = Int64(
+                truncatingIfNeeded: before[segment.rows.upperBound] &- before[segment.rows.lowerBound])
             change[segment.events.lowerBound] &+= pages
             change[segment.events.upperBound] &-= pages
         }

@@ -180,7 +180,9 @@ public struct TraceReader: Sendable {
         -> UInt16?
     {
         // Hashes can be made to collide; with the types right, nothing worse than a wrong name comes of it.
-        if let known = shapesByHash[hash], trace.shapes[Int(known)].types.elementsEqual(fields.lazy.map(\.type)) {
+        if let known = shapesByHash[hash],
+            trace.shapes[Int(known)].types.elementsEqual(fields.lazy.map(\.type))
+        {
             return known
         }
         guard trace.shapes.count < Self.mostShapes else { return nil }
@@ -206,7 +208,9 @@ public struct TraceReader: Sendable {
         }
         trace.strings.append(string(field))
         let index = trace.strings.count - 1
-        if field.text.count < 64, !field.isEscaped { stringsByHash[field.textHash, default: []].append(index) }
+        if field.text.count < 64, !field.isEscaped {
+            stringsByHash[field.textHash, default: []].append(index)
+        }
         return index
     }
 

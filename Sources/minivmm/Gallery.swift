@@ -54,7 +54,8 @@ extension PictureOptions {
     func numbered(_ number: Int) -> PictureOptions {
         func name(_ path: String?) -> String? {
             guard let path, path != "-" else { return path }
-            guard let dot = path.lastIndex(of: "."), !path[dot...].contains("/"), dot != path.startIndex else {
+            guard let dot = path.lastIndex(of: "."), !path[dot...].contains("/"), dot != path.startIndex
+            else {
                 return "\(path)-\(number)"
             }
             return "\(path[..<dot])-\(number)\(path[dot...])"

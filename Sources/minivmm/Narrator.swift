@@ -191,7 +191,8 @@ final class Narrator: TraceSink {
             guard attempt == 1 else { return nil }
             return ("waits \(nanoseconds / 1000) µs and tries again, longer each time", false)
         case .stopped(let why, _): return (why, false)
-        case .portIn, .portOut, .mmio, .resumed, .released, .halted, .kicked, .conversionStarted, .guestExited, .hypercall,
+        case .portIn, .portOut, .mmio, .resumed, .released, .halted, .kicked, .conversionStarted,
+            .guestExited, .hypercall,
             .steppedOver:
             return nil
         }

@@ -8,7 +8,8 @@ import SystemPackage
 struct PictureOptions: ParsableArguments {
     @Option(
         name: [.customLong("report"), .customLong("html")],
-        help: ArgumentHelp("Write the page timeline: one page that opens from a file.", valueName: "file.html"))
+        help: ArgumentHelp(
+            "Write the page timeline: one page that opens from a file.", valueName: "file.html"))
     var html: String?
     @Option(help: ArgumentHelp("Write the page timeline as a drawing.", valueName: "file.svg"))
     var svg: String?
@@ -61,7 +62,9 @@ enum Picture {
             // Some file systems say only now that there was no room.
             do { try file.close() } catch { failure = failure ?? (error as? Errno) ?? .ioError }
         }
-        if let failure { throw stop("\(path): cannot be written: \(failure); it is incomplete", Status.monitorFailed) }
+        if let failure {
+            throw stop("\(path): cannot be written: \(failure); it is incomplete", Status.monitorFailed)
+        }
     }
 }
 

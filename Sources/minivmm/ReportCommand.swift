@@ -27,7 +27,8 @@ struct ReportCommand: ParsableCommand {
         var pictures = pictures
         if !pictures.isWanted, !text {
             guard trace != "-" else {
-                throw ValidationError("standard input has no name: say --html FILE, --svg FILE, --chrome FILE or --text.")
+                throw ValidationError(
+                    "standard input has no name: say --html FILE, --svg FILE, --chrome FILE or --text.")
             }
             pictures.html = stem + ".html"
         }
@@ -37,7 +38,9 @@ struct ReportCommand: ParsableCommand {
 
     /// The trace's name without its ending.
     private var stem: String {
-        for ending in [".jsonl", ".json"] where trace.hasSuffix(ending) { return String(trace.dropLast(ending.count)) }
+        for ending in [".jsonl", ".json"] where trace.hasSuffix(ending) {
+            return String(trace.dropLast(ending.count))
+        }
         return trace == "-" ? "trace" : trace
     }
 
@@ -45,7 +48,8 @@ struct ReportCommand: ParsableCommand {
         let isInput = trace == "-"
         do {
             let file =
-                isInput ? .standardInput : try FileDescriptor.open(FilePath(trace), .readOnly, options: .closeOnExec)
+                isInput
+                ? .standardInput : try FileDescriptor.open(FilePath(trace), .readOnly, options: .closeOnExec)
             defer { if !isInput { try? file.close() } }
             return try TraceReader.read(file)
         } catch let error as ReportError {

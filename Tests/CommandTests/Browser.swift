@@ -6,7 +6,9 @@ import Testing
 /// Its time limits end every wait.
 final class Browser {
     /// `MINIVMM_BROWSER` names the program; `make browser-test` sets it.
-    static let program = ProcessInfo.processInfo.environment["MINIVMM_BROWSER"].flatMap { $0.isEmpty ? nil : $0 }
+    static let program = ProcessInfo.processInfo.environment["MINIVMM_BROWSER"].flatMap {
+        $0.isEmpty ? nil : $0
+    }
 
     struct Failure: Error, CustomStringConvertible { let description: String }
 
@@ -37,7 +39,9 @@ final class Browser {
         output = try #require(FileHandle(forUpdatingAtPath: scratch.path("out")))
         try process.run()
         let target = try command("Target.createTarget", ["url": "about:blank"])["targetId"] as? String ?? ""
-        session = try command("Target.attachToTarget", ["targetId": target, "flatten": true])["sessionId"] as? String
+        session =
+            try command("Target.attachToTarget", ["targetId": target, "flatten": true])["sessionId"]
+            as? String
         for domain in ["Page", "Runtime"] { try command("\(domain).enable") }
         try size(1440, 1000)
     }
@@ -53,7 +57,9 @@ final class Browser {
         try command("Page.navigate", ["url": URL(fileURLWithPath: path).absoluteString])
         let start = Date()
         while try text("document.documentElement?.dataset?.ready ?? ''").isEmpty {
-            guard Date().timeIntervalSince(start) < 30 else { throw Failure(description: "\(path) does not get ready") }
+            guard Date().timeIntervalSince(start) < 30 else {
+                throw Failure(description: "\(path) does not get ready")
+            }
             usleep(10_000)
         }
     }
@@ -65,8 +71,11 @@ final class Browser {
     }
 
     func press(_ key: String) throws {
-        let codes = ["ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Home": 36, "End": 35, "PageUp": 33,
-            "PageDown": 34, " ": 32, "Tab": 9]
+        let codes = [
+            "ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Home": 36, "End": 35,
+            "PageUp": 33,
+            "PageDown": 34, " ": 32, "Tab": 9,
+        ]
         for type in ["keyDown", "keyUp"] {
             var event: [String: Any] = ["type": type, "key": key, "code": key == " " ? "Space" : key]
             event["windowsVirtualKeyCode"] = codes[key] ?? 0
@@ -78,7 +87,10 @@ final class Browser {
         for type in ["mouseMoved", "mousePressed", "mouseReleased"] {
             try command(
                 "Input.dispatchMouseEvent",
-                ["type": type, "x": x, "y": y, "button": type == "mouseMoved" ? "none" : "left", "clickCount": 1])
+                [
+                    "type": type, "x": x, "y": y, "button": type == "mouseMoved" ? "none" : "left",
+                    "clickCount": 1,
+                ])
         }
     }
 
@@ -99,7 +111,8 @@ final class Browser {
         try command(
             "Runtime.evaluate",
             [
-                "expression": "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(1))))",
+                "expression":
+                    "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(1))))",
                 "awaitPromise": true,
             ])
     }
@@ -108,7 +121,8 @@ final class Browser {
     func screenshot(_ name: String) throws {
         guard let directory = ProcessInfo.processInfo.environment["MINIVMM_SCREENSHOTS"] else { return }
         try settle()
-        let data = try command("Page.captureScreenshot", ["captureBeyondViewport": true])["data"] as? String ?? ""
+        let data =
+            try command("Page.captureScreenshot", ["captureBeyondViewport": true])["data"] as? String ?? ""
         try Data(base64Encoded: data)?.write(to: URL(fileURLWithPath: "\(directory)/\(name).png"))
     }
 
@@ -122,7 +136,9 @@ final class Browser {
         try input.write(contentsOf: JSONSerialization.data(withJSONObject: message) + [0])
         while true {
             let answer = try read()
-            if answer["method"] as? String == "Runtime.exceptionThrown" { complaints.append("\(answer["params"] ?? "")") }
+            if answer["method"] as? String == "Runtime.exceptionThrown" {
+                complaints.append("\(answer["params"] ?? "")")
+            }
             if answer["method"] as? String == "Page.javascriptDialogOpening" {
                 complaints.append("dialog: \(answer["params"] ?? "")")
             }
@@ -140,7 +156,9 @@ final class Browser {
                 return try JSONSerialization.jsonObject(with: message) as? [String: Any] ?? [:]
             }
             var ready = pollfd(fd: output.fileDescriptor, events: Int16(POLLIN), revents: 0)
-            guard poll(&ready, 1, 30_000) == 1 else { throw Failure(description: "the browser does not answer") }
+            guard poll(&ready, 1, 30_000) == 1 else {
+                throw Failure(description: "the browser does not answer")
+            }
             buffer.append(output.availableData)
         }
     }

@@ -7,7 +7,9 @@ import Testing
     .enabled(if: Browser.program != nil, "needs a browser: make browser-test"))
 struct BrowserTests {
     /// A run's page, and its events as text: actor and name.
-    private func report(_ scratch: Scratch, _ payload: String) throws -> (page: String, events: [(String, String)]) {
+    private func report(_ scratch: Scratch, _ payload: String) throws -> (
+        page: String, events: [(String, String)]
+    ) {
         let page = scratch.path("\(payload).html")
         let trace = scratch.path("\(payload).jsonl")
         _ = try Command.run(
@@ -16,17 +18,23 @@ struct BrowserTests {
     }
 
     private func events(_ trace: String) throws -> [(String, String)] {
-        try Command.run(["report", trace, "--text"]).output.split(separator: "\n").filter { !$0.hasPrefix("#") }
-            .map { line in
-                let words = line.split(separator: " ", maxSplits: 3, omittingEmptySubsequences: true)
-                return (String(words[1]), String(words[2]))
-            }
+        try Command.run(["report", trace, "--text"]).output.split(separator: "\n").filter {
+            !$0.hasPrefix("#")
+        }
+        .map { line in
+            let words = line.split(separator: " ", maxSplits: 3, omittingEmptySubsequences: true)
+            return (String(words[1]), String(words[2]))
+        }
     }
 
     private func shown(_ browser: Browser) throws -> (step: Int, actor: String, name: String) {
         let name = try browser.text("document.getElementById('what').textContent")
         return (
-            try #require(Int(browser.text("Number(document.getElementById('where').textContent.split(' ')[0].replaceAll(',', ''))"))),
+            try #require(
+                Int(
+                    browser.text(
+                        "Number(document.getElementById('where').textContent.split(' ')[0].replaceAll(',', ''))"
+                    ))),
             try browser.text("document.querySelector('#now .who').textContent"),
             name == "KVM_SET_MEMORY_ATTRIBUTES2" ? "set-memory-attributes2" : name
         )
@@ -38,7 +46,8 @@ struct BrowserTests {
         let browser = try Browser()
         try browser.open(page)
         #expect(try browser.text("document.querySelector('h1').textContent") == "pinned")
-        #expect(try browser.text("document.getElementById('facts').textContent").contains("Simulated: SoftKVM"))
+        #expect(
+            try browser.text("document.getElementById('facts').textContent").contains("Simulated: SoftKVM"))
         #expect(try shown(browser).step == events.count)
         try browser.press("Home")
         for (index, event) in events.enumerated() {
@@ -142,7 +151,8 @@ struct BrowserTests {
 
     @Test func noTextRunsAsAScript() throws {
         let scratch = try Scratch()
-        let bad = #"</script><img src=x onerror=\"window.hacked=1;alert(1)\"><script>window.hacked=1</script>"#
+        let bad =
+            #"</script><img src=x onerror=\"window.hacked=1;alert(1)\"><script>window.hacked=1</script>"#
         let trace = try scratch.file(
             "bad.jsonl",
             Array(
@@ -153,7 +163,9 @@ struct BrowserTests {
 
                 """.utf8))
         let page = scratch.path("bad.html")
-        #expect(try Command.run(["report", trace, "--html", page, "--title", "<img src=x onerror=alert(1)>"]).status == 0)
+        #expect(
+            try Command.run(["report", trace, "--html", page, "--title", "<img src=x onerror=alert(1)>"])
+                .status == 0)
         let browser = try Browser()
         try browser.open(page)
         for key in ["Home", "ArrowRight", "End", "ArrowUp"] { try browser.press(key) }
@@ -161,7 +173,8 @@ struct BrowserTests {
         #expect(try browser.text("window.hacked") == "undefined")
         #expect(browser.complaints.isEmpty, "\(browser.complaints)")
         #expect(try browser.text("document.querySelectorAll('img').length") == "0")
-        #expect(try browser.text("document.querySelector('h1').textContent") == "<img src=x onerror=alert(1)>")
+        #expect(
+            try browser.text("document.querySelector('h1').textContent") == "<img src=x onerror=alert(1)>")
     }
 
     @Test func onAPhoneNothingLeavesTheWindow() throws {
@@ -171,7 +184,8 @@ struct BrowserTests {
         for (width, height) in [(360, 740), (768, 1000), (1440, 1000), (1920, 1080)] {
             try browser.size(width, height)
             try browser.open(page)
-            #expect(try browser.text("document.documentElement.scrollWidth <= innerWidth") == "true", "\(width)")
+            #expect(
+                try browser.text("document.documentElement.scrollWidth <= innerWidth") == "true", "\(width)")
             try browser.screenshot("smp-\(width)")
         }
         _ = try browser.text("document.getElementById('theme').click()")
@@ -186,11 +200,16 @@ struct BrowserTests {
             #"{"t":1,"actor":"host","event":"boot","image":0,"image_bytes":4096,"entry":0,"vcpus":4,"ram_bytes":40960000}"#,
         ]
         for index in 0..<33_333 {
-            let range = #""gpa":\#(index * 7919 % 10_000 * 4096),"size":4096,"target":"\#(index % 3 == 0 ? "shared" : "private")""#
+            let range =
+                #""gpa":\#(index * 7919 % 10_000 * 4096),"size":4096,"target":"\#(index % 3 == 0 ? "shared" : "private")""#
             let actor = #""actor":"vcpu\#(index % 4)""#
-            lines.append(#"{"t":\#(index * 900 + 10),\#(actor),"event":"convert",\#(range),"contents":"preserve"}"#)
-            lines.append(#"{"t":\#(index * 900 + 200),\#(actor),"event":"set-memory-attributes2","offset":0,\#(range),"errno":0}"#)
-            lines.append(#"{"t":\#(index * 900 + 300),\#(actor),"event":"converted",\#(range),"contents":"preserve"}"#)
+            lines.append(
+                #"{"t":\#(index * 900 + 10),\#(actor),"event":"convert",\#(range),"contents":"preserve"}"#)
+            lines.append(
+                #"{"t":\#(index * 900 + 200),\#(actor),"event":"set-memory-attributes2","offset":0,\#(range),"errno":0}"#
+            )
+            lines.append(
+                #"{"t":\#(index * 900 + 300),\#(actor),"event":"converted",\#(range),"contents":"preserve"}"#)
         }
         let trace = try scratch.file("large.jsonl", Array((lines.joined(separator: "\n") + "\n").utf8))
         let page = scratch.path("large.html")

@@ -1,6 +1,7 @@
 import Foundation
-@testable import Report
 import Testing
+
+@testable import Report
 
 /// Chrome's trace-event format: the keys that its document asks of each phase.
 @Suite("Chrome's trace format")
@@ -13,7 +14,8 @@ struct ChromeTests {
         let object = try #require(try JSONSerialization.jsonObject(with: Data(bytes)) as? [String: Any])
         #expect(["ms", "ns"].contains(object["displayTimeUnit"] as? String ?? ""))
         return (
-            try #require(object["traceEvents"] as? [[String: Any]]), try #require(object["otherData"] as? [String: Any])
+            try #require(object["traceEvents"] as? [[String: Any]]),
+            try #require(object["otherData"] as? [String: Any])
         )
     }
 
@@ -23,7 +25,8 @@ struct ChromeTests {
 
     @Test func everyEventHasWhatItsPhaseAsksFor() throws {
         let (events, other) = try events(Lines.fault())
-        #expect(other["kernel"] as? String == "SoftKVM (Unicorn 2.0.1)" && other["simulated"] as? String == "yes")
+        #expect(
+            other["kernel"] as? String == "SoftKVM (Unicorn 2.0.1)" && other["simulated"] as? String == "yes")
         var phases: Set<String> = []
         for event in events {
             let phase = try #require(event["ph"] as? String)
@@ -37,7 +40,8 @@ struct ChromeTests {
                         && event["args"] is [String: Any])
             case "X": #expect(try number(event, "dur") >= 0)
             case "i": #expect(event["s"] as? String == "t")
-            case "C": #expect((event["args"] as? [String: Any])?.values.allSatisfy { $0 is NSNumber } ?? false)
+            case "C":
+                #expect((event["args"] as? [String: Any])?.values.allSatisfy { $0 is NSNumber } ?? false)
             case "s", "t", "f": #expect(event["id"] is Int)
             default: Issue.record("phase \(phase)")
             }
@@ -48,7 +52,9 @@ struct ChromeTests {
     @Test func spansOfATrackNestAndTimesAreTheKernels() throws {
         var lines = Lines.fault()
         for step in 0..<200 {
-            lines += Lines.convert(step % 16, 1, to: step % 2 == 0 ? "shared" : "private", by: "vcpu\(step % 3)", t: 4000 + step * 70)
+            lines += Lines.convert(
+                step % 16, 1, to: step % 2 == 0 ? "shared" : "private", by: "vcpu\(step % 3)",
+                t: 4000 + step * 70)
         }
         let (events, _) = try events(lines)
         for thread in Set(events.compactMap { $0["tid"] as? Int }) {
@@ -58,7 +64,9 @@ struct ChromeTests {
             var open: [Double] = []
             for (start, end) in spans {
                 while let last = open.last, last <= start + 1e-9 { open.removeLast() }
-                if let last = open.last { #expect(end <= last + 1e-9, "\(start) to \(end) leaves its parent") }
+                if let last = open.last {
+                    #expect(end <= last + 1e-9, "\(start) to \(end) leaves its parent")
+                }
                 open.append(end)
             }
         }

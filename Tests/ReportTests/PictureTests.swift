@@ -1,7 +1,8 @@
 import Foundation
 import FoundationXML
-@testable import Report
 import Testing
+
+@testable import Report
 
 @Suite("Pictures of a trace")
 struct PictureTests {
@@ -19,10 +20,13 @@ struct PictureTests {
         let trace = try trace(Lines.fault())
         let page = try writtenText { HTMLReport(trace, Timeline(trace), title: "a fault").write(to: &$0) }
         let data = try data(page)
-        #expect(data["count"] as? Int == trace.count && data["kernel"] as? String == "SoftKVM (Unicorn 2.0.1)")
+        #expect(
+            data["count"] as? Int == trace.count && data["kernel"] as? String == "SoftKVM (Unicorn 2.0.1)")
         #expect(data["simulated"] as? Bool == true && data["endedWell"] as? Bool == true)
         #expect((data["conversions"] as? [Int]) == [2, 4, 1, 5, 1])
-        for word in ["http://", "https://", "src=", "@import", "url("] { #expect(!page.contains(word), "\(word)") }
+        for word in ["http://", "https://", "src=", "@import", "url("] {
+            #expect(!page.contains(word), "\(word)")
+        }
         #expect(page.contains("<title>a fault · SoftKVM (Unicorn 2.0.1) · MiniVMM</title>"))
     }
 
@@ -32,12 +36,13 @@ struct PictureTests {
             [Lines.event(quoted, #""\#(quoted)":"\#(quoted)","gpa":4096"#, by: quoted)],
             header: #"{"schema":"minivmm.trace/1","t":0,"kernel":"\#(quoted)","host":"\#(quoted)"}"#)
         let timeline = Timeline(trace)
-        let harmless = try trace_(Lines.fault())
+        let harmless = try faultTrace()
         let page = try writtenText { HTMLReport(trace, timeline, title: Self.hostile).write(to: &$0) }
         let plain = try writtenText { HTMLReport(harmless, Timeline(harmless), title: "x").write(to: &$0) }
         // As many elements as any other page has.
         for tag in ["<script", "</script", "<img", "<!--"] {
-            #expect(page.components(separatedBy: tag).count == plain.components(separatedBy: tag).count, "\(tag)")
+            #expect(
+                page.components(separatedBy: tag).count == plain.components(separatedBy: tag).count, "\(tag)")
         }
         #expect(try data(page)["title"] as? String == Self.hostile)
         let drawing = try writtenText { SVGPicture(trace, timeline, title: Self.hostile).write(to: &$0) }
@@ -46,12 +51,14 @@ struct PictureTests {
         #expect((try? JSONSerialization.jsonObject(with: Data(chrome))) != nil)
     }
 
-    private func trace_(_ lines: [String]) throws -> RecordedTrace { try trace(lines) }
+    private func faultTrace() throws -> RecordedTrace { try trace(Lines.fault()) }
 
     @Test func theDrawingIsXMLAndNamesTheKernel() throws {
         for lines in [[], Lines.fault(), [Lines.boot()]] {
             let trace = try trace(lines)
-            let drawing = try writtenText { SVGPicture(trace, Timeline(trace), title: "t & <u>").write(to: &$0) }
+            let drawing = try writtenText {
+                SVGPicture(trace, Timeline(trace), title: "t & <u>").write(to: &$0)
+            }
             #expect(XMLParser(data: Data(drawing.utf8)).parse())
             #expect(drawing.contains("Simulated, no real kernel was involved: SoftKVM (Unicorn 2.0.1)"))
         }
@@ -59,7 +66,10 @@ struct PictureTests {
 
     @Test func picturesOfALargeTraceDoNotGrowWithIt() throws {
         var lines = [Lines.boot(pages: 20_000)]
-        for page in 0..<10_000 { lines += Lines.convert(page * 2, 1, to: page % 3 == 0 ? "shared" : "private", t: 2000 + page * 100) }
+        for page in 0..<10_000 {
+            lines += Lines.convert(
+                page * 2, 1, to: page % 3 == 0 ? "shared" : "private", t: 2000 + page * 100)
+        }
         let trace = try trace(lines)
         let timeline = Timeline(trace)
         let drawing = try written { SVGPicture(trace, timeline, title: "large").write(to: &$0) }

@@ -1,5 +1,6 @@
-@testable import Report
 import Testing
+
+@testable import Report
 
 @Suite("Reading a trace")
 struct ReaderTests {
@@ -19,10 +20,15 @@ struct ReaderTests {
 
     @Test func whatNobodyKnowsIsKept() throws {
         let trace = try trace([
-            Lines.event("quantum-leap", #""gpa":4096,"depth":-3,"deep":{"a":[1,"}"]},"half":0.5,"none":null,"yes":true"#)
+            Lines.event(
+                "quantum-leap",
+                #""gpa":4096,"depth":-3,"deep":{"a":[1,"}"]},"half":0.5,"none":null,"yes":true"#)
         ])
         let text = try writtenText { TextListing(trace).write(to: &$0) }
-        #expect(text.contains(#"quantum-leap           gpa=0x1000 depth=-3 deep="{\"a\":[1,\"}\"]}" half=0.5 none=null yes=yes"#))
+        #expect(
+            text.contains(
+                #"quantum-leap           gpa=0x1000 depth=-3 deep="{\"a\":[1,\"}\"]}" half=0.5 none=null yes=yes"#
+            ))
         #expect(trace.kind(0) == .other && trace.count == 1)
         #expect(Timeline(trace).rows.map(\.page) == [1])
     }
@@ -37,12 +43,15 @@ struct ReaderTests {
     }
 
     @Test func escapesAreUndone() throws {
-        let trace = try trace([Lines.event("stop", #""why":"a\"\\\/\n\t\u00e9\ud83d\ude00\ud83d\u001b[2J""#, by: "h\\u006fst")])
+        let trace = try trace([
+            Lines.event("stop", #""why":"a\"\\\/\n\t\u00e9\ud83d\ude00\ud83d\u001b[2J""#, by: "h\\u006fst")
+        ])
         #expect(trace.ending == "a\"\\/\n\té😀\u{fffd}\u{1b}[2J")
         #expect(trace.actors == ["host"])
         // None of it steers a terminal.
         let text = try writtenText { TextListing(trace).write(to: &$0) }
-        #expect(!text.unicodeScalars.contains { $0.value < 32 && $0 != "\n" || (127..<160).contains($0.value) })
+        #expect(
+            !text.unicodeScalars.contains { $0.value < 32 && $0 != "\n" || (127..<160).contains($0.value) })
     }
 
     private static let noTraces: [(String, Int)] = {
@@ -93,7 +102,8 @@ struct ReaderTests {
     }
 
     @Test func tooManyKindsAndActorsAreStillATrace() throws {
-        let lines = (0..<5000).map { Lines.event("kind\($0)", #""key\#($0)":1"#, by: "actor\($0)") } + Lines.fault()
+        let lines =
+            (0..<5000).map { Lines.event("kind\($0)", #""key\#($0)":1"#, by: "actor\($0)") } + Lines.fault()
         let trace = try trace(lines)
         #expect(trace.count == lines.count && trace.shapes.count < 2100 && trace.actors.count <= 201)
         _ = try writtenText { HTMLReport(trace, Timeline(trace), title: "many").write(to: &$0) }
@@ -111,7 +121,10 @@ struct ReaderTests {
                 switch numbers.next(3) {
                 case 0: bytes[at] = UInt8(numbers.next(256))
                 case 1: bytes.remove(at: at)
-                default: bytes.insert(contentsOf: bytes[at..<min(bytes.count, at + numbers.next(40))], at: numbers.next(bytes.count))
+                default:
+                    bytes.insert(
+                        contentsOf: bytes[at..<min(bytes.count, at + numbers.next(40))],
+                        at: numbers.next(bytes.count))
                 }
             }
             var reader = TraceReader()

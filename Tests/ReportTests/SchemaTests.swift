@@ -1,7 +1,8 @@
 import Foundation
-@testable import MiniVMM
 import SystemPackage
 import Testing
+
+@testable import MiniVMM
 
 /// docs/trace.md is the schema: its tables are read, and what the code writes is held against them.
 @Suite("The trace's schema")
@@ -12,7 +13,9 @@ struct SchemaTests {
     }
 
     /// The tables of the document: event, key, what the key is.
-    private static func document() throws -> (events: [String: [String: Key]], every: [String: Key], litmus: Set<String>) {
+    private static func document() throws -> (
+        events: [String: [String: Key]], every: [String: Key], litmus: Set<String>
+    ) {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
         let text = try String(contentsOf: root.appendingPathComponent("docs/trace.md"), encoding: .utf8)
@@ -34,7 +37,8 @@ struct SchemaTests {
             if cells[1].isEmpty {
                 events[cells[0], default: [:]] = [:]
             } else {
-                events[cells[0], default: [:]][cells[1]] = Key(type: cells[2], mayBeAbsent: cells[4].contains("absent"))
+                events[cells[0], default: [:]][cells[1]] = Key(
+                    type: cells[2], mayBeAbsent: cells[4].contains("absent"))
             }
         }
         return (events, every, litmus)
@@ -49,10 +53,13 @@ struct SchemaTests {
         return [
             .booted(image: range, entry: 1, vcpus: 2, ram: 1 << 40, sharedBit: 46),
             .booted(image: range, entry: 1, vcpus: 2, ram: 1 << 40, sharedBit: nil), .imageLeftShared(end: 7),
-            .guestExited(status: 1), .stopped("why"), .stopped("why", status: 128), .portOut(port: 1, size: 1, value: 1),
+            .guestExited(status: 1), .stopped("why"), .stopped("why", status: 128),
+            .portOut(port: 1, size: 1, value: 1),
             .portIn(port: 1, size: 4, value: .max), .mmio(gpa: 1, size: 8, write: true),
-            .memoryFault(MemoryFault(gpa: 0x5000, size: 4096, flags: 8), .badAddress, .convert), .resumed(gpa: 0x5000),
-            .hypercall(number: 12, .max, 1, 2, byInstruction: true, result: -22), .steppedOver(rip: 1), .halted, .kicked,
+            .memoryFault(MemoryFault(gpa: 0x5000, size: 4096, flags: 8), .badAddress, .convert),
+            .resumed(gpa: 0x5000),
+            .hypercall(number: 12, .max, 1, 2, byInstruction: true, result: -22), .steppedOver(rip: 1),
+            .halted, .kicked,
             .conversionStarted(request), .conversionStarted(request, before: bytes),
             .attributesCall(offset: 0, size: 4096, target: .private, .resourceTemporarilyUnavailable, 8192),
             .attributesCall(offset: 0, size: 4096, target: .shared, nil, 0, gpa: 4096, nanoseconds: 7),
@@ -132,7 +139,9 @@ struct SchemaTests {
         let fromLitmus: [String: Set<String>] = ["hold": ["name"], "release": ["name"]]
         let (documented, _, litmus) = try Self.document()
         for (name, keys) in documented where !litmus.contains(name) {
-            #expect(seen[name]?.union(fromLitmus[name] ?? []) == Set(keys.keys).union(fromLitmus[name] ?? []), "\(name)")
+            #expect(
+                seen[name]?.union(fromLitmus[name] ?? []) == Set(keys.keys).union(fromLitmus[name] ?? []),
+                "\(name)")
         }
         #expect(litmus == ["file", "step", "access", "punch"])
     }

@@ -6,7 +6,8 @@ import Testing
 
 /// What a picture writes, as bytes.
 func written(_ body: (inout OutputBuffer) -> Void) throws -> [UInt8] {
-    let path = FileManager.default.temporaryDirectory.appendingPathComponent("minivmm-report-\(UUID().uuidString)")
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent(
+        "minivmm-report-\(UUID().uuidString)")
     defer { try? FileManager.default.removeItem(at: path) }
     let file = try FileDescriptor.open(
         FilePath(path.path), .writeOnly, options: [.create, .truncate], permissions: .ownerReadWrite)
@@ -38,23 +39,32 @@ enum Lines {
     static let header =
         #"{"schema":"minivmm.trace/1","clock":"monotonic ns","t":1000,"kernel":"SoftKVM","host":"Unicorn 2.0.1"}"#
 
-    static func event(_ name: String, _ fields: String = "", by actor: String = "vcpu0", t: Int = 2000) -> String {
+    static func event(_ name: String, _ fields: String = "", by actor: String = "vcpu0", t: Int = 2000)
+        -> String
+    {
         #"{"t":\#(t),"actor":"\#(actor)","event":"\#(name)"\#(fields.isEmpty ? "" : ",")\#(fields)}"#
     }
 
     static func boot(pages: Int = 16, t: Int = 1500) -> String {
-        event("boot", #""image":0,"image_bytes":4096,"entry":0,"vcpus":1,"ram_bytes":\#(pages * 4096)"#, by: "host", t: t)
+        event(
+            "boot", #""image":0,"image_bytes":4096,"entry":0,"vcpus":1,"ram_bytes":\#(pages * 4096)"#,
+            by: "host", t: t)
     }
 
-    static func convert(_ page: Int, _ pages: Int, to target: String, by actor: String = "vcpu0", t: Int) -> [String] {
+    static func convert(_ page: Int, _ pages: Int, to target: String, by actor: String = "vcpu0", t: Int)
+        -> [String]
+    {
         let range = #""gpa":\#(page * 4096),"size":\#(pages * 4096),"target":"\#(target)""#
         return [
             event("convert", range + #","contents":"preserve""#, by: actor, t: t),
             event(
-                "set-memory-attributes2", #""offset":\#(page * 4096),"#.dropLast() + "," + range + #","errno":0,"ns":40"#,
+                "set-memory-attributes2",
+                #""offset":\#(page * 4096),"#.dropLast() + "," + range + #","errno":0,"ns":40"#,
                 by: actor, t: t + 50),
             event(
-                "converted", range + #","contents":"preserve","means":"the ABI's promise","calls":1,"busy":0,"waited_ns":0"#,
+                "converted",
+                range
+                    + #","contents":"preserve","means":"the ABI's promise","calls":1,"busy":0,"waited_ns":0"#,
                 by: actor, t: t + 60),
         ]
     }
@@ -62,7 +72,11 @@ enum Lines {
     /// A guest that touches a page, has it converted, and ends.
     static func fault() -> [String] {
         [
-            boot(), event("memory-fault", #""gpa":12288,"bytes":4096,"flags":0,"wants":"private","errno":14,"verdict":"convert""#, t: 2000),
+            boot(),
+            event(
+                "memory-fault",
+                #""gpa":12288,"bytes":4096,"flags":0,"wants":"private","errno":14,"verdict":"convert""#,
+                t: 2000),
         ] + convert(3, 1, to: "private", t: 2010) + [
             event("resume", #""gpa":12288"#, t: 2080), event("exit-status", #""status":0"#, t: 3000),
             event("stop", #""why":"the guest ended with status 0","status":0"#, by: "host", t: 3100),

@@ -1,12 +1,14 @@
-@testable import Report
 import Testing
+
+@testable import Report
 
 @Suite("Pages over time")
 struct TimelineTests {
     /// The state of a page after each event, from the segments.
     private func states(_ timeline: Timeline, page: UInt64, events: Int) -> [Timeline.State] {
         var found = [Timeline.State](repeating: .unallocated, count: events)
-        guard let row = timeline.rows.firstIndex(where: { $0.page <= page && page < $0.page + $0.pages }) else { return found }
+        guard let row = timeline.rows.firstIndex(where: { $0.page <= page && page < $0.page + $0.pages })
+        else { return found }
         for segment in timeline.segments where !segment.state.isOverlay && segment.rows.contains(row) {
             for event in segment.events { found[event] = segment.state }
         }
@@ -30,14 +32,20 @@ struct TimelineTests {
                         #""offset":0,"size":\#(count * 4096),"target":"\#(target)","errno":\#(works ? 0 : 11),"gpa":\#(start * 4096)"#,
                         t: 2000 + step))
                 var next = model[model.count - 1]
-                if works { for page in start..<start + count { next[page] = target == "private" ? .private : .shared } }
+                if works {
+                    for page in start..<start + count {
+                        next[page] = target == "private" ? .private : .shared
+                    }
+                }
                 model.append(next)
             }
             let trace = try trace(lines)
             let timeline = Timeline(trace)
             #expect(timeline.rows.reduce(0) { $0 + $1.pages } == UInt64(pages))
             for page in 0..<pages {
-                #expect(states(timeline, page: UInt64(page), events: trace.count) == model.map { $0[page] }, "seed \(seed)")
+                #expect(
+                    states(timeline, page: UInt64(page), events: trace.count) == model.map { $0[page] },
+                    "seed \(seed)")
             }
             let count = timeline.counts(of: .private, events: trace.count)
             #expect(count == model.map { Int64($0.count { $0 == .private }) })
@@ -46,7 +54,8 @@ struct TimelineTests {
     }
 
     @Test func aTerabyteIsARow() throws {
-        let trace = try trace([Lines.boot(pages: 1 << 28)] + Lines.convert(0, 1 << 28, to: "private", t: 2000))
+        let trace = try trace(
+            [Lines.boot(pages: 1 << 28)] + Lines.convert(0, 1 << 28, to: "private", t: 2000))
         let timeline = Timeline(trace)
         #expect(timeline.rows == [Timeline.Row(page: 0, pages: 1 << 28)])
         #expect(timeline.segments.count { !$0.state.isOverlay } == 2)
@@ -55,7 +64,8 @@ struct TimelineTests {
     @Test func aFaultIsLinkedToItsConversionAndToWhereTheGuestGoesOn() throws {
         let trace = try trace(Lines.fault())
         let conversion = try #require(Timeline(trace).conversions.first)
-        #expect(conversion.cause == 1 && conversion.start == 2 && conversion.end == 4 && conversion.resume == 5)
+        #expect(
+            conversion.cause == 1 && conversion.start == 2 && conversion.end == 4 && conversion.resume == 5)
         #expect(conversion.succeeded && trace.endedWell == true)
     }
 
@@ -71,11 +81,15 @@ struct TimelineTests {
     @Test func holdsEndWithTheirRelease() throws {
         func hold(_ page: Int, _ name: String? = nil) -> String {
             Lines.event(
-                "hold", #""gpa":\#(page * 4096),"size":4096,"yields":true"# + (name.map { #","name":"\#($0)""# } ?? ""), by: "host1")
+                "hold",
+                #""gpa":\#(page * 4096),"size":4096,"yields":true"#
+                    + (name.map { #","name":"\#($0)""# } ?? ""), by: "host1")
         }
         let trace = try trace([
-            Lines.boot(), hold(1, "a"), hold(1, "b"), hold(2), Lines.event("release", #""gpa":4096,"size":4096,"name":"b""#),
-            Lines.event("release", #""gpa":8192,"size":4096"#), Lines.event("release-holds", #""count":1"#), hold(3),
+            Lines.boot(), hold(1, "a"), hold(1, "b"), hold(2),
+            Lines.event("release", #""gpa":4096,"size":4096,"name":"b""#),
+            Lines.event("release", #""gpa":8192,"size":4096"#), Lines.event("release-holds", #""count":1"#),
+            hold(3),
         ])
         let held = Timeline(trace).segments.filter { $0.state == .held }.map(\.events)
         #expect(Set(held) == [2..<4, 3..<5, 1..<6, 7..<8])
@@ -94,7 +108,8 @@ struct TimelineTests {
     }
 
     @Test func aConversionThatNeverEndsHasFailed() throws {
-        let trace = try trace([Lines.boot()] + Lines.convert(1, 2, to: "private", t: 2000).prefix(1) + [Lines.event("kick")])
+        let trace = try trace(
+            [Lines.boot()] + Lines.convert(1, 2, to: "private", t: 2000).prefix(1) + [Lines.event("kick")])
         let timeline = Timeline(trace)
         #expect(timeline.segments.contains { $0.state == .failed && $0.events == 1..<3 })
         #expect(timeline.conversions.first?.succeeded == false)

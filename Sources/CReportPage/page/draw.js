@@ -69,6 +69,8 @@ function fillStates(context, left, top, width, height, ux0, ux1, step) {
     if (step === undefined) {
       a = Math.floor((across[segFrom[s]] - ux0) * sx); b = Math.floor((across[segTo[s]] - ux0) * sx);
       if (b <= a) b = a + 1;
+      // Too short for its pattern to be one; it would only hide what the pages are.
+      if (segState[s] === 4 && b - a < 8 * dpr && segTo[s] - segFrom[s] < N / 100) continue;
       if (b <= 0 || a >= w) continue;
       a = Math.max(0, a); b = Math.min(w, b);
     } else {
@@ -172,7 +174,7 @@ function drawLanes(g, from, to) {
     const y = 4 + at * box.lane + box.lane / 2;
     g.globalAlpha = view.actors.has(lane.a) ? 1 : 0.35;
     g.fillStyle = css.ink; g.textAlign = "right"; g.font = `600 ${box.lane > 20 ? 14 : 12}px system-ui, sans-serif`;
-    g.fillText(lane.name.length > 14 ? lane.name.slice(0, 13) + "…" : lane.name, box.nowAt + box.nowWidth, y, box.nowAt + box.nowWidth - 2);
+    g.fillText(lane.name.length > 14 ? lane.name.slice(0, 13) + "…" : lane.name, box.nowAt + box.nowWidth - 6, y, box.nowAt + box.nowWidth - 8);
     g.strokeStyle = css.line; g.lineWidth = 1;
     g.beginPath(); g.moveTo(box.left, y); g.lineTo(box.right, y); g.stroke();
     g.globalAlpha = 1;
