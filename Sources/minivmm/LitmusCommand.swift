@@ -17,6 +17,9 @@ struct LitmusCommand: ParsableCommand {
             Tests with parallel blocks are gone through in all interleavings on the software kernel, and run --runs times \
             on others; what is seen there is held against what the software kernel can come to.
 
+            With --report and its like one run of each test is drawn, one that fails if any does; of several tests each has \
+            its number in its files' names.
+
             With --abi twice or more it prints where those versions of the interface answer differently. With --faults \
             it prints which faults, planted in the software kernel, the tests catch. With --table FILE is what --format \
             json printed on some kernel, and the tests' hazards are printed as a table, a column each.
@@ -38,6 +41,7 @@ struct LitmusCommand: ParsableCommand {
     var runs = 1000
     @Option(help: "Seconds for one test with all its runs.")
     var timeout = Seconds(nanoseconds: 60_000_000_000)
+    @OptionGroup var pictures: PictureOptions
     @Option(help: "Where the software kernel decides what becomes of contents, for tests that are about it.")
     var design: ContentDesign?
     @Flag(help: "Plant each fault in the software kernel, and print which tests catch it.")
@@ -83,11 +87,20 @@ struct LitmusCommand: ParsableCommand {
         let chosen = try kernel.open(doors: .one, preservation: false, soft: soft)
         let printer = LitmusPrinter(format: format, chosen: chosen)
         printer.begin(items.count)
-        let runner = Runner(
-            chosen.kernel, .init(runs: runs, seed: kernel.seed, timeLimit: timeout.nanoseconds))
+        var options = Runner.Options(runs: runs, seed: kernel.seed, timeLimit: timeout.nanoseconds)
+        let runner = Runner(chosen.kernel, options)
         for index in items.indices {
-            items[index].report = runner.report(items[index].source)
+            guard pictures.isWanted else {
+                items[index].report = runner.report(items[index].source)
+                printer.ran(items[index], number: index + 1)
+                continue
+            }
+            let recorder = LitmusRecorder()
+            options.recorder = recorder
+            items[index].report = Runner(chosen.kernel, options).report(items[index].source)
             printer.ran(items[index], number: index + 1)
+            let numbered = items.count == 1 ? pictures : pictures.numbered(index + 1)
+            _ = try recorder.draw(numbered, title: items[index].shortName)
         }
         printer.end(items)
         if let save { try self.save(printer.json(items), to: save) }

@@ -81,12 +81,7 @@ final class Narrator: TraceSink {
                 return
             }
             told.lines += 1
-            let who =
-                switch actor {
-                case .host: "host"
-                case .vcpu(let id): "vcpu\(id)"
-                }
-            self.line(who, sentence)
+            self.line(actor.name, sentence)
             if pictures { self.picture(&told) }
         }
     }
@@ -167,6 +162,8 @@ final class Narrator: TraceSink {
                 return ("faults on page \(fault.gpa / pageSize); the monitor does nothing about it", false)
             case .fatal: return ("faults at \(hex(fault.gpa)), and that is its end", false)
             }
+        // No guest does that.
+        case .fileAppeared, .step, .access, .punched, .heldByName, .releasedByName: return nil
         case .hostAccess(let gpa, let direction, let error):
             let verb = direction == .read ? "reads" : "writes"
             guard let error else { return ("the host \(verb) page \(gpa / pageSize): it can", false) }

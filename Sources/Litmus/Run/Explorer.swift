@@ -19,13 +19,13 @@ struct Explorer {
     /// Pieces that are done before it is given up.
     static let mostPieces = 5_000_000
 
-    private let source: Source
-    private let program: Program
-    private let facts: KernelFacts
-    private let patience: Patience
+    let source: Source
+    let program: Program
+    let facts: KernelFacts
+    let patience: Patience
     /// False goes through every interleaving by itself: for a check of this one.
     private let merges: Bool
-    private var known: [[UInt8]: Set<Ending>] = [:]
+    private(set) var known: [[UInt8]: Set<Ending>] = [:]
     private var world: World?
     private var pieces = 0
     /// The state of a machine on which nothing was done.
@@ -52,7 +52,7 @@ struct Explorer {
     // MARK: the run under way
 
     /// How far a run has come.
-    private struct Cursor {
+    struct Cursor {
         let world: World
         /// The part that is next, or under way.
         var part = 0
@@ -61,11 +61,13 @@ struct Explorer {
         var failure: Failure?
     }
 
-    private struct Position {
+    struct Position {
         /// The step that is next, or under way.
         var step = 0
         /// Bytes of its access that are done.
         var done: UInt64 = 0
+        /// When it began, where that is written down.
+        var began: UInt64?
         /// The references that the step has on pages: an access on its own, who unmaps on all that were mapped.
         var references: [SoftPageHold] = []
 
@@ -97,7 +99,7 @@ struct Explorer {
     }
 
     /// Does the steps up to the next block, or to the end.
-    private mutating func advanceToBlock(_ cursor: inout Cursor) throws(Stop) {
+    mutating func advanceToBlock(_ cursor: inout Cursor) throws(Stop) {
         while cursor.part < program.parts.count {
             switch program.parts[cursor.part] {
             case .block(let block):
@@ -105,9 +107,7 @@ struct Explorer {
                 return
             case .step(let index, let step):
                 pieces += 1
-                let seen = try source.attempt(index, step) { () throws(Stop) in try cursor.world.perform(step)
-                }
-                if let failure = source.judge(seen, index, step, cursor.world) {
+                if let failure = try source.perform(index, step, cursor.world) {
                     cursor.failure = failure
                     return
                 }
@@ -116,9 +116,9 @@ struct Explorer {
         }
     }
 
-    private mutating func replay(_ path: [Int]) throws(Stop) -> Cursor {
+    mutating func replay(_ path: [Int]) throws(Stop) -> Cursor {
         var cursor = try start()
-        for actor in path { _ = try advance(actor, &cursor) }
+        for actor in path { try advance(actor, &cursor) }
         return cursor
     }
 
@@ -153,7 +153,7 @@ struct Explorer {
     }
 
     /// Everything that decides what can still come.
-    private func key(of cursor: Cursor) -> [UInt8] {
+    func key(of cursor: Cursor) -> [UInt8] {
         var key: [UInt8] = [
             UInt8(truncatingIfNeeded: cursor.part), UInt8(truncatingIfNeeded: cursor.part >> 8),
         ]
@@ -173,7 +173,8 @@ struct Explorer {
     /// Does the next piece of an actor, and all that follows a block whose last piece it was.
     ///
     /// - Returns: the result that has a name, if the step ended with it.
-    private mutating func advance(
+    @discardableResult
+    mutating func advance(
         _ actor: Int, _ cursor: inout Cursor
     ) throws(Stop) -> (name: Name, outcome: StepOutcome)? {
         guard case .block(let block) = program.parts[cursor.part] else { return nil }
@@ -181,12 +182,16 @@ struct Explorer {
         pieces += 1
         var position = cursor.actors[actor]
         let world = cursor.world
+        if world.isRecording, position.began == nil { position.began = world.kernel.now() }
         let seen = try source.attempt(index, step) { () throws(Stop) in
             try piece(of: step, &position, world)
         }
         cursor.actors[actor] = position
         guard let seen else { return nil }
         cursor.actors[actor] = Position(step: position.step + 1)
+        if let began = position.began {
+            world.record(step, line: source.places[index].line, seen, ok: step.accepts(seen), began: began)
+        }
         if let failure = source.judge(seen, index, step, world) {
             cursor.failure = failure
             return nil

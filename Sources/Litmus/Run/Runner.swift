@@ -16,8 +16,14 @@ public struct Runner: Sendable {
         public var seed: UInt64
         /// Nanoseconds for a test with all its runs.
         public var timeLimit: UInt64
+        /// Who keeps what happens; nil costs nothing.
+        public var recorder: (any RunRecorder)?
 
-        public init(runs: Int = 1000, seed: UInt64 = 0, timeLimit: UInt64 = 60_000_000_000) {
+        public init(
+            runs: Int = 1000, seed: UInt64 = 0, timeLimit: UInt64 = 60_000_000_000,
+            recorder: (any RunRecorder)? = nil
+        ) {
+            self.recorder = recorder
             self.runs = max(1, runs)
             self.seed = seed
             self.timeLimit = timeLimit
@@ -77,10 +83,13 @@ public struct Runner: Sendable {
                 }
             }
             guard !Program(source.test).blocks.isEmpty else {
-                return Report(verdict: try sequence(source, facts, patience))
+                return Report(verdict: try sequence(source, facts, patience, options.recorder))
             }
             if facts.soft != nil {
-                return Judge(source).report(exact: try source.explored(on: facts, patience))
+                var explorer = Explorer(source, on: facts, patience)
+                let result = try explorer.explore()
+                if let recorder = options.recorder { try explorer.replayTelling(recorder) }
+                return Judge(source).report(exact: result)
             }
             let model = try? source.model?.explored(patience)
             return try Sampler(source, facts, patience, options).report(model: model)
@@ -90,14 +99,16 @@ public struct Runner: Sendable {
     }
 
     private static func sequence(
-        _ source: Source, _ facts: KernelFacts, _ patience: Patience
+        _ source: Source, _ facts: KernelFacts, _ patience: Patience, _ recorder: (any RunRecorder)?
     ) throws(Stop) -> Verdict {
-        let world = try World(facts, source.test, patience)
+        var isTelling = true
+        defer { recorder?.end(isTelling: isTelling) }
+        let world = try World(facts, source.test, patience, trace: recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
         for (index, step) in source.test.steps.enumerated() {
-            let seen = try source.attempt(index, step) { () throws(Stop) in try world.perform(step) }
-            if let failure = source.judge(seen, index, step, world) { return .failed(failure) }
+            if let failure = try source.perform(index, step, world) { return .failed(failure) }
         }
+        isTelling = false
         return .passed
     }
 }
@@ -141,6 +152,22 @@ extension Source {
             guard case .broken(let reason) = error else { throw error }
             throw .brokenStep(failure(index, step, seen: reason, pages: []))
         }
+    }
+
+    /// Does a whole step.
+    ///
+    /// - Returns: nil if it ended as it must.
+    func perform(
+        _ index: Int, _ step: Step, _ world: World, isRacing: Bool = false,
+        _ result: (StepOutcome) -> Void = { _ in }
+    ) throws(Stop) -> Failure? {
+        let began = world.isRecording ? world.kernel.now() : 0
+        let seen = try attempt(index, step) { () throws(Stop) in try world.perform(step, isRacing: isRacing) }
+        if world.isRecording {
+            world.record(step, line: places[index].line, seen, ok: step.accepts(seen), began: began)
+        }
+        result(seen.outcome)
+        return judge(seen, index, step, world)
     }
 
     /// Nil if that may come of the step.

@@ -25,45 +25,54 @@ struct Sampler {
         guard let crew = Crew(width) else { throw .broken("there is no room for \(width) threads") }
         defer { crew.end() }
         var counts = [[[Name: StepOutcome]: Int]](repeating: [:], count: program.blocks.count)
-        var world = try World(facts, source.test, patience)
+        var world = try World(
+            facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
         var chance = SplitMix(seed: options.seed)
         var failure: Failure?
         var runs = 0
         while runs < options.runs, failure == nil {
-            if runs > 0, !world.reset() {
+            // A run that is written down has a machine of its own.
+            if runs > 0, options.recorder != nil || !world.reset() {
                 world.close()
-                world = try World(facts, source.test, patience)
+                world = try World(
+                    facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
             }
-            failure = try run(world, crew, &chance, &counts)
+            var ending = Ending()
+            failure = try run(world, crew, &chance, &ending)
             runs += 1
+            if failure == nil {
+                for block in program.blocks {
+                    counts[block.number][block.results(of: ending), default: 0] += 1
+                }
+            }
+            options.recorder?.end(isTelling: failure != nil || program.disallows(ending))
             if patience.isOver { throw .broken("time is over after \(runs) of \(options.runs) runs") }
         }
         return Judge(source).report(seen: counts, runs: runs, model: model, failure: failure)
     }
 
     private func run(
-        _ world: World, _ crew: Crew, _ chance: inout SplitMix, _ counts: inout [[[Name: StepOutcome]: Int]]
+        _ world: World, _ crew: Crew, _ chance: inout SplitMix, _ ending: inout Ending
     ) throws(Stop) -> Failure? {
         for part in program.parts {
             switch part {
             case .step(let index, let step):
-                let seen = try source.attempt(index, step) { () throws(Stop) in try world.perform(step) }
-                if let failure = source.judge(seen, index, step, world) { return failure }
+                if let failure = try source.perform(index, step, world) { return failure }
             case .block(let block):
                 try prepare(block, world)
                 let tracks = block.actors.map { Track($0, chance.next()) }
                 crew.run { number in
                     if tracks.indices.contains(number) { tracks[number].run(source, world) }
                 }
-                var outcome: [Name: StepOutcome] = [:]
                 for track in tracks {
                     let (results, stop, failure) = track.ending
                     if let stop { throw stop }
                     if let failure { return failure }
-                    outcome.merge(results) { first, _ in first }
+                    for (name, outcome) in results {
+                        ending.results[ResultKey(block: block.number, name: name)] = outcome
+                    }
                 }
-                counts[block.number][outcome, default: 0] += 1
             }
         }
         return nil
@@ -103,14 +112,13 @@ private final class Track: Sendable {
         do throws(Stop) {
             for (index, step) in steps {
                 Self.wait(&chance)
-                let seen = try source.attempt(index, step) { () throws(Stop) in
-                    try world.perform(step, isRacing: true)
+                let failure = try source.perform(index, step, world, isRacing: true) { seen in
+                    if let name = step.result { state.results[name] = seen }
                 }
-                if let failure = source.judge(seen, index, step, world) {
+                if let failure {
                     state.failure = failure
                     break
                 }
-                if let name = step.result { state.results[name] = seen.outcome }
             }
         } catch {
             state.stop = error

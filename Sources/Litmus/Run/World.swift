@@ -41,6 +41,8 @@ final class World: Sendable {
         var missed: Set<Name> = []
         /// Pages in the second-stage tables when a vCPU last made an access.
         var mappedPages: UInt64 = 0
+        /// Where what happens is written down, if anybody wants it.
+        var recording: Recording?
         /// Nothing was made, closed or bound since the machine was: ``World/reset()`` can have it as new.
         var isOnlyTouched = true
     }
@@ -53,13 +55,17 @@ final class World: Sendable {
     private let memories: [Memory]
     let state = Mutex(State())
 
-    init(_ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience) throws(Stop) {
+    /// - Parameter trace: where what happens is written down.
+    init(
+        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil
+    ) throws(Stop) {
         kernel = facts.kernel
         self.facts = facts
         self.patience = patience
         main = VMName(test.vm)
         hasTwoDoors = test.hasTwoDoors
         memories = test.memory
+        if let trace { state.withLock { $0.recording = Recording(trace) } }
         do throws(Stop) {
             try make()
         } catch {
@@ -224,12 +230,14 @@ final class World: Sendable {
             var flags = GuestMemfdFlags(rawValue: new.flags)
             if new.preserves, facts.design == .creationFlag { flags.insert(ContentDesign.creationFlagBit) }
             let file = try vm.createGuestMemfd(size: new.size, flags: flags)
-            state.withLock { state in
+            let initial: PageState = flags.contains(.initShared) ? .shared : .private
+            let (trace, event) = state.withLock { state in
                 state.files[new.name] = file
-                state.states[new.name] = AttributeMap(
-                    size: new.size, initial: flags.contains(.initShared) ? .shared : .private)
+                state.states[new.name] = AttributeMap(size: new.size, initial: initial)
                 state.isOnlyTouched = false
+                return (state.recording?.trace, state.recording?.add(new.name, size: new.size, initial))
             }
+            if let trace, let event { trace.record(event, by: .host) }
             return nil
         } catch {
             return error

@@ -43,6 +43,10 @@ public final class JSONLinesTrace: TraceSink {
             buffer.append(decimal: time)
             switch actor {
             case .host: buffer.append(",\"actor\":\"host\"")
+            case .hostThread, .child:
+                buffer.append(",\"actor\":\"")
+                buffer.append(actor.name)
+                buffer.append("\"")
             case .vcpu(let id):
                 buffer.append(",\"actor\":\"vcpu")
                 buffer.append(decimal: UInt64(id))

@@ -91,6 +91,7 @@ public final class TextTrace: TraceSink {
             buffer.append("  ")
             switch actor {
             case .host: buffer.append("host")
+            case .hostThread, .child: buffer.append(actor.name)
             case .vcpu(let id):
                 buffer.append("vcpu")
                 buffer.append(decimal: UInt64(id))

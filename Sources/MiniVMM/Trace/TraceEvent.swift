@@ -4,6 +4,20 @@ public import SystemPackage
 public enum Actor: Sendable, Equatable {
     case vcpu(Int)
     case host
+    /// Another thread of the host, from 1; in litmus tests.
+    case hostThread(Int)
+    /// A process forked from the host, from 0; in litmus tests.
+    case child(Int)
+
+    /// `host`, `vcpu0`, `host1`, `child`, `child1`.
+    public var name: String {
+        switch self {
+        case .vcpu(let id): "vcpu\(id)"
+        case .host: "host"
+        case .hostThread(let number): "host\(number)"
+        case .child(let number): number == 0 ? "child" : "child\(number)"
+        }
+    }
 }
 
 /// One thing that happened. Each stands for one exit, one call, or one decision of the monitor.
@@ -45,6 +59,14 @@ public enum TraceEvent: Sendable {
     case released(PageRange)
     case releasedHolds(Int)
     case hostAccess(gpa: UInt64, HostAccessError.Direction, HostAccessError?)
+    // litmus tests; their files lie one behind the other in one space of addresses
+    case fileAppeared(String, PageRange, PageState)
+    /// - Parameter line: 0 where the test has no text.
+    case step(line: Int, String, outcome: String, ok: Bool)
+    case access(gpa: UInt64, size: UInt64, HostAccessError.Direction, Errno?, value: UInt8?)
+    case punched(PageRange)
+    case heldByName(String, PageRange)
+    case releasedByName(String, PageRange)
 }
 
 /// What the run loop makes of a memory fault.
@@ -187,6 +209,40 @@ extension TraceEvent {
         case .releasedHolds(let count):
             fields.name("release-holds")
             fields.number("count", UInt64(count))
+        case .fileAppeared(let name, let range, let state):
+            fields.name("file")
+            fields.text("name", name)
+            fields.address("gpa", range.start)
+            fields.address("size", range.size)
+            fields.text("state", state.rawValue)
+        case .step(let line, let text, let outcome, let ok):
+            fields.name("step")
+            fields.number("line", UInt64(line))
+            fields.text("text", text)
+            fields.text("outcome", outcome)
+            fields.flag("ok", ok)
+        case .access(let gpa, let size, let direction, let errno, let value):
+            fields.name("access")
+            fields.address("gpa", gpa)
+            fields.address("size", size)
+            fields.text("direction", direction.rawValue)
+            fields.signed("errno", Int64(errno?.rawValue ?? 0))
+            if let value { fields.address("value", UInt64(value)) }
+        case .punched(let range):
+            fields.name("punch")
+            fields.address("gpa", range.start)
+            fields.address("size", range.size)
+        case .heldByName(let name, let range):
+            fields.name("hold")
+            fields.address("gpa", range.start)
+            fields.address("size", range.size)
+            fields.flag("yields", false)
+            fields.text("name", name)
+        case .releasedByName(let name, let range):
+            fields.name("release")
+            fields.address("gpa", range.start)
+            fields.address("size", range.size)
+            fields.text("name", name)
         case .hostAccess(let gpa, let direction, let error):
             fields.name("host-access")
             fields.address("gpa", gpa)

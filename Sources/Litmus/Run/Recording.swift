@@ -1,0 +1,168 @@
+public import MiniVMM
+import SystemPackage
+
+/// Who keeps what happens in the runs of a test, as a trace that pictures are made of.
+///
+/// A test without parallel blocks is one run. Of one with them each run on a real kernel is recorded; and on the software
+/// kernel, where all interleavings are gone through, one of them once more: one that fails, if any does.
+public protocol RunRecorder: AnyObject, Sendable {
+    /// A run begins: where its events go.
+    func begin(kernel: any KVMInterface) -> Trace
+    /// It is over.
+    ///
+    /// - Parameter isTelling: it is worth more than one that is not: it fails, or comes to what the test does not allow.
+    func end(isTelling: Bool)
+}
+
+/// Turns the steps of one run into events. Files lie one behind the other in one space of addresses.
+///
+/// Guarded by the lock of ``World/state``, which has it; events are recorded without.
+struct Recording {
+    let trace: Trace
+    /// Where each file begins.
+    private(set) var bases: [Name: PageRange] = [:]
+    private var end: UInt64 = 0
+    /// What holds have, in that space.
+    private var holds: [Name: PageRange] = [:]
+
+    init(_ trace: Trace) { self.trace = trace }
+
+    /// A place for a file; none where there is no room any more.
+    mutating func add(_ name: Name, size: UInt64, _ state: PageState) -> TraceEvent? {
+        // What pictures can count exactly.
+        let limit: UInt64 = 1 << 52
+        guard size <= limit, let range = PageRange(start: end, size: size), range.end <= limit else {
+            return nil
+        }
+        bases[name] = range
+        end = range.end
+        return .fileAppeared(name.description, range, state)
+    }
+
+    mutating func hold(_ name: Name, _ range: PageRange) { holds[name] = range }
+    mutating func release(_ name: Name) -> PageRange? { holds.removeValue(forKey: name) }
+
+    /// Bytes of a file as that space has them; nil if they leave it.
+    func place(_ extent: Extent) -> (start: UInt64, size: UInt64)? {
+        guard let base = bases[extent.name], extent.offset <= base.size,
+            extent.size <= base.size - extent.offset
+        else { return nil }
+        return (base.start + extent.offset, extent.size)
+    }
+}
+
+extension World {
+    var isRecording: Bool { state.withLock { $0.recording != nil } }
+
+    /// Writes down what a step did and what came of it.
+    ///
+    /// - Parameters:
+    ///   - line: of the test's text.
+    ///   - began: ``KVMInterface/now()`` before it.
+    func record(_ step: Step, line: Int, _ seen: Observation, ok: Bool, began: UInt64) {
+        guard let trace = state.withLock({ $0.recording?.trace }) else { return }
+        let actor = step.role.actor
+        for event in events(step, seen.outcome, took: kernel.now() &- began) {
+            trace.record(event, by: actor)
+        }
+        trace.record(
+            .step(
+                line: line, "\(step.role) \(step.action)", outcome: seen.description, ok: ok), by: actor)
+    }
+
+    private func events(_ step: Step, _ outcome: StepOutcome, took nanoseconds: UInt64) -> [TraceEvent] {
+        switch step.action {
+        case .read, .write, .fill, .check: return accesses(step, outcome)
+        case .convert(let conversion):
+            guard let target = Attributes.state(conversion.attributes) else { return [] }
+            return [call(conversion.extent, target, outcome, nanoseconds)]
+        case .hypercall(let extent, let attributes):
+            guard let target = Attributes.state(attributes) else { return [] }
+            return inFile(extent, step.role).map { call($0, target, outcome, nanoseconds) }
+        case .punch(let extent) where outcome == .ok, .advise(let extent, .remove) where outcome == .ok:
+            return ranges(inFile(extent, step.role)).map(TraceEvent.punched)
+        case .hold(let extent, _, let name) where outcome == .ok:
+            return ranges(inFile(extent, step.role)).map { range in
+                state.withLock { $0.recording?.hold(name, range) }
+                return .heldByName(name.description, range)
+            }
+        case .release(let name):
+            let range = state.withLock { $0.recording?.release(name) }
+            return range.map { [.releasedByName(name.description, $0)] } ?? []
+        default: return []
+        }
+    }
+
+    private func call(
+        _ extent: Extent, _ target: PageState, _ outcome: StepOutcome, _ nanoseconds: UInt64
+    ) -> TraceEvent {
+        var errno: Errno?
+        var place: UInt64 = 0
+        if case .errno(let number, let offset) = outcome {
+            errno = Errno(rawValue: number)
+            place = offset ?? 0
+        }
+        let gpa = state.withLock { $0.recording?.place(extent)?.start }
+        return .attributesCall(
+            offset: extent.offset, size: extent.size, target: target, errno, place, gpa: gpa,
+            nanoseconds: nanoseconds)
+    }
+
+    private func accesses(_ step: Step, _ outcome: StepOutcome) -> [TraceEvent] {
+        var direction = HostAccessError.Direction.read
+        var value: UInt8?
+        switch step.action {
+        case .write(_, let byte), .fill(_, let byte): (direction, value) = (.write, byte)
+        default: if case .value(let byte) = outcome { value = byte }
+        }
+        var errno: Errno?
+        switch outcome {
+        case .sigbus, .fault, .mmio: errno = .badAddress
+        case .errno(let number, _): errno = Errno(rawValue: number)
+        case .ok, .value, .differs: break
+        }
+        guard let extent = step.action.extent else { return [] }
+        return inFile(extent, step.role).compactMap { part in
+            state.withLock { $0.recording?.place(part) }.map { place in
+                .access(
+                    gpa: place.start, size: place.size, direction, errno, value: errno == nil ? value : nil)
+            }
+        }
+    }
+
+    /// What of which files a step's bytes are: through a view, or a vCPU's memslots.
+    private func inFile(_ extent: Extent, _ role: Role) -> [Extent] {
+        if case .vcpu = role {
+            guard let pages = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }
+            return (places(of: pages) ?? []).map { place in
+                let start = max(extent.offset, place.gpa)
+                let end = min(extent.offset + extent.size, place.gpa + place.bytes.size)
+                return Extent(place.file, offset: place.bytes.start + (start - place.gpa), size: end - start)
+            }
+        }
+        if let view = state.withLock({ $0.views[extent.name] }) {
+            let (offset, overflow) = view.offset.addingReportingOverflow(extent.offset)
+            return overflow ? [] : [Extent(view.file, offset: offset, size: extent.size)]
+        }
+        return [extent]
+    }
+
+    private func ranges(_ extents: [Extent]) -> [PageRange] {
+        extents.compactMap { extent in
+            state.withLock { $0.recording?.place(extent) }.flatMap {
+                PageRange.covering(start: $0.start, size: $0.size)
+            }
+        }
+    }
+}
+
+extension Role {
+    /// As the trace has it.
+    fileprivate var actor: Actor {
+        switch self {
+        case .host(let number): number == 0 ? .host : .hostThread(number)
+        case .vcpu(let number): .vcpu(number)
+        case .child(let number): .child(number)
+        }
+    }
+}

@@ -1,0 +1,117 @@
+import MiniVMM
+import SoftKVM
+import Synchronization
+import Testing
+
+@testable import Litmus
+
+@Suite("Recording litmus tests")
+struct RecordingTests {
+    /// Takes down what is said to it.
+    private final class Recorder: RunRecorder {
+        struct Run {
+            var events: [(Actor, TraceEvent)] = []
+            var isTelling: Bool?
+        }
+        private let list = Mutex<[Run]>([])
+        var runs: [Run] { list.withLock { $0 } }
+
+        private final class Sink: TraceSink {
+            let recorder: Recorder
+            init(_ recorder: Recorder) { self.recorder = recorder }
+            func begin(kernel: KernelIdentity, time: UInt64) {}
+            func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
+                recorder.list.withLock { $0[$0.count - 1].events.append((actor, event)) }
+            }
+            func flush() {}
+        }
+
+        func begin(kernel: any KVMInterface) -> Trace {
+            list.withLock { $0.append(Run()) }
+            return Trace(kernel: kernel, sinks: [Sink(self)])
+        }
+        func end(isTelling: Bool) { list.withLock { $0[$0.count - 1].isTelling = isTelling } }
+    }
+
+    private func record(
+        _ body: String, on kernel: any KVMInterface = SoftKVM(), runs: Int = 5
+    ) throws -> (Report, [Recorder.Run]) {
+        let recorder = Recorder()
+        let source = try Source(
+            parsing: "test \"x\"\nmemory 4 pages shared\nmemory more 2 pages private\n" + body)
+        let report = Runner(kernel, .init(runs: runs, recorder: recorder)).report(source)
+        return (report, recorder.runs)
+    }
+
+    private func steps(_ run: Recorder.Run) -> [String] {
+        run.events.compactMap { actor, event in
+            guard case .step(let line, let text, let outcome, let ok) = event else { return nil }
+            return "\(actor.name) \(line) \(text) = \(outcome) \(ok)"
+        }
+    }
+
+    @Test func everyStepIsThereWithItsPlace() throws {
+        let (report, runs) = try record(
+            """
+            host write more:1 7 => SIGBUS
+            host1 hold 2 as h
+            host convert 1..2 private => EAGAIN at 2
+            host release h
+            host punch 3
+            """)
+        #expect(report.verdict == .passed)
+        let run = try #require(runs.first)
+        #expect(runs.count == 1)
+        #expect(run.isTelling == false)
+        #expect(
+            steps(run) == [
+                "host 4 host write more:1 0x7 = SIGBUS true", "host1 5 host1 hold 2 as h = ok true",
+                "host 6 host convert 1..2 private = EAGAIN at 2 true", "host 7 host release h = ok true",
+                "host 8 host punch 3 = ok true",
+            ])
+        // Files lie one behind the other.
+        var places: [UInt64] = []
+        for (_, event) in run.events {
+            switch event {
+            case .fileAppeared(_, let range, _), .heldByName(_, let range), .releasedByName(_, let range),
+                .punched(let range):
+                places.append(range.start / pageSize)
+            case .access(let gpa, _, _, _, _): places.append(gpa / pageSize)
+            case .attributesCall(_, _, _, _, let offset, let gpa, _):
+                places += [(gpa ?? 0) / pageSize, offset / pageSize]
+            default: break
+            }
+        }
+        #expect(places == [0, 4, 5, 2, 1, 2, 2, 3])
+    }
+
+    @Test func aFailureIsTelling() throws {
+        let (_, runs) = try record("host read 0 => 1")
+        #expect(runs.map(\.isTelling) == [true])
+        #expect(steps(runs[0]).last?.hasSuffix("= 0x0 false") == true)
+    }
+
+    @Test func ofAllInterleavingsOneIsRecordedThatTells() throws {
+        let race = "parallel\nhost convert 0 private => a\nhost1 read 0 => b\n"
+        let (_, fine) = try record(race + "end")
+        #expect(fine.map(\.isTelling) == [false])
+        let (report, bad) = try record(race + "forbidden b = SIGBUS\nend")
+        #expect(report.verdict != .passed)
+        #expect(bad.map(\.isTelling) == [true])
+        #expect(
+            steps(bad[0]) == [
+                "host 5 host convert 0 private = ok true", "host1 6 host1 read 0 = SIGBUS true",
+            ])
+        let (_, late) = try record(
+            "parallel\nhost write 0 1\nhost1 write 0 2\nend\nhost read 0 => 1")
+        #expect(late.map(\.isTelling) == [true])
+        #expect(steps(late[0]).last == "host 8 host read 0 = 0x2 false")
+    }
+
+    @Test func everyRunOfThreadsIsRecorded() throws {
+        let body = "parallel\nhost write 0 1 => a\nhost1 write 1 1 => b\nforbidden a = ok\nend"
+        let (_, runs) = try record(body, on: MemslotTrapKVM(over: SoftKVM()), runs: 3)
+        #expect(runs.map(\.isTelling) == [true, true, true])
+        #expect(runs.allSatisfy { steps($0).count == 2 })
+    }
+}
