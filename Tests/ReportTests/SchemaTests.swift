@@ -71,7 +71,8 @@ struct SchemaTests {
                 gpa: 1, .read, HostAccessError(gpa: 1, direction: .read, errno: .badAddress, state: .private)),
             .hostAccess(gpa: 1, .write, nil),
             .fileAppeared("ram", range, .shared), .step(line: 3, "host read 0", outcome: "0x41", ok: true),
-            .access(gpa: 1, size: 1, .read, nil, value: 7), .access(gpa: 1, size: 9, .write, .badAddress, value: nil),
+            .access(gpa: 1, size: 1, .read, nil, value: 7),
+            .access(gpa: 1, size: 9, .write, .badAddress, value: nil),
             .punched(range), .heldByName("h", range), .releasedByName("h", range),
         ]
     }
