@@ -14,6 +14,10 @@ static const unsigned char script[] = {
     ,
 #embed "page/view.js"
     ,
+#embed "page/states.js"
+    ,
+#embed "page/signs.js"
+    ,
 #embed "page/draw.js"
     ,
 #embed "page/panel.js"

@@ -104,6 +104,8 @@ function showHead() {
   fact(`${N.toLocaleString("en")} events, ${duration(N ? time[N - 1] - time[0] : 0)}`);
   const failed = [...Array(C).keys()].filter(c => !conversion(c).ok).length;
   if (C) fact(`${C.toLocaleString("en")} conversion${C > 1 ? "s" : ""}${failed ? `, ${failed} failed` : ""}`);
+  const wrong = kindOf.reduce((n, k) => n + (k === K["step failed"] ? 1 : 0), 0);
+  if (wrong) fact(`✗ ${wrong} step${wrong > 1 ? "s" : ""} not as expected`, "bad");
   $("picture").setAttribute("aria-label", `Pages down, time across: ${N} events of ${T.actors.join(", ")}, ${R} groups of pages, ${C} conversions. The arrow keys go through the events.`);
   for (const note of T.notes) $("notes").append(element("p", note, { class: "note" }));
   $("foot").textContent = `Answered by ${T.kernel}${T.simulated ? " (simulated: no real kernel was involved)" : ""}. Times are nanoseconds of the kernel's monotonic clock, from ${T.startText}.`;

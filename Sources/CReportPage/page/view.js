@@ -76,7 +76,7 @@ function measure() {
   box.nowWidth = narrow ? 20 : 28;
   box.nowAt = narrow ? 82 : 132;
   box.left = box.nowAt + box.nowWidth + 6;
-  box.right = width - 4;
+  box.right = width - 12;
   box.top = lanes.length * box.lane + 12;
   const most = Math.max(260, Math.min(window.innerHeight * 0.62, 720));
   const pages = Math.max(96, Math.min(most, HEIGHT * (narrow ? 20 : 26)));
