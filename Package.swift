@@ -25,6 +25,8 @@ let package = Package(
         // Tests of memory conversion as values, as text, and run.
         .target(
             name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", system], swiftSettings: strict),
+        // What exits, errors, hazards and the trace mean, in words.
+        .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // The demo guests: assembled here, catalogued in GuestPayloads.
         .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
         .target(name: "GuestPayloads", dependencies: ["GuestImages", "MiniVMM"], swiftSettings: strict),
@@ -35,7 +37,7 @@ let package = Package(
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CBaseline", system,
+                "MiniVMM", "SoftKVM", "Litmus", "Explain", "GuestPayloads", "CBaseline", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -49,6 +51,7 @@ let package = Package(
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
+        .testTarget(name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
     ]
 )

@@ -13,7 +13,10 @@ struct Minivmm: ParsableCommand {
             crashed or looped; 128 + N ended by signal N.
             """,
         version: "0.1.0",
-        subcommands: [Probe.self, List.self, Run.self, Demo.self, LitmusCommand.self, Bench.self])
+        subcommands: [
+            Probe.self, List.self, Run.self, Demo.self, LitmusCommand.self, ExplainCommand.self,
+            Bench.self,
+        ])
 }
 
 /// Exit statuses of the command that are not the guest's.
@@ -21,11 +24,4 @@ enum Status {
     static let checkFailed = ExitCode(1)
     static let skipped = ExitCode(4)
     static let monitorFailed = ExitCode(125)
-}
-
-/// Says what went wrong and ends with a status.
-func stop(_ message: String, _ status: ExitCode) -> any Error {
-    let terminal = Terminal.diagnostics
-    terminal.print(terminal.styled("minivmm: ", .bad) + message)
-    return status
 }
