@@ -51,7 +51,8 @@ let package = Package(
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
-        .testTarget(name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
+        .testTarget(
+            name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
     ]
 )

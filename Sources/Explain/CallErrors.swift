@@ -33,7 +33,9 @@ enum CallErrors {
             means:
                 "The slot is not one that a guest_memfd can serve: not page aligned, outside the file, read-only or with "
                 + "dirty logging.",
-            advice: "Bind each page of the file to one slot, and give userspace_addr the mapping of the same offset."),
+            advice:
+                "Bind each page of the file to one slot, and give userspace_addr the mapping of the same offset."
+        ),
         CallError(
             call: "KVM_SET_USER_MEMORY_REGION2", errno: .fileExists,
             means: "The slot's guest-physical addresses, or its pages of the file, belong to another slot.",
@@ -60,7 +62,8 @@ enum CallErrors {
             means: "fallocate on a guest_memfd must keep the file's size.",
             advice: "Add FALLOC_FL_KEEP_SIZE."),
         CallError(
-            call: "fallocate", errno: .invalidArgument, means: "offset or length is no multiple of the page size.",
+            call: "fallocate", errno: .invalidArgument,
+            means: "offset or length is no multiple of the page size.",
             advice: "Align both to 4096 bytes."),
         CallError(
             call: "ftruncate", errno: .invalidArgument, means: "A guest_memfd never changes its size.",
@@ -71,14 +74,16 @@ enum CallErrors {
             advice: "Convert the page to shared first, and check its state under the lock of your own map."),
         CallError(
             call: "/proc/self/mem", errno: .ioError,
-            means: "The page is private, or behind the end of the file: read this way it is EIO instead of EFAULT.",
+            means:
+                "The page is private, or behind the end of the file: read this way it is EIO instead of EFAULT.",
             advice: "Convert the page to shared first."),
         CallError(
             call: "KVM_RUN", errno: .badAddress,
             means:
                 "With exit reason 39 it is a memory fault, of the page that memory_fault.gpa names. Without, the kernel could "
                 + "not reach memory that it needed and does not say where.",
-            advice: "Clear exit_reason before each run and look at it after; minivmm explain exit 39 goes on."),
+            advice: "Clear exit_reason before each run and look at it after; minivmm explain exit 39 goes on."
+        ),
         CallError(
             call: "KVM_RUN", errno: .hardwarePoisoned,
             means: "The host's memory behind the page has failed.",
@@ -97,8 +102,8 @@ enum CallErrors {
     }
 
     /// What the errno means where another call gives it.
-    static func elsewhere(_ errno: Errno) -> String {
-        all.filter { $0.errno == errno }.map { "\($0.call): \($0.means)" }.joined(separator: " ")
+    static func elsewhere(_ errno: Errno) -> [String] {
+        all.filter { $0.errno == errno }.map { "\($0.call): \($0.means)" }
     }
 
     /// For an errno that no table has for this call.
@@ -108,21 +113,33 @@ enum CallErrors {
             ("This user may not do that here.", "Use a user that may, or another place.")
         case .noSuchFileOrDirectory: ("There is no such file or device.", "Check the name.")
         case .noMemory:
-            ("The kernel had no memory for it, or a limit was reached.", "Give the guest less RAM (--ram), or free some.")
+            (
+                "The kernel had no memory for it, or a limit was reached.",
+                "Give the guest less RAM (--ram), or free some."
+            )
         case .noSpace: ("There is no room left where it is written.", "Free some, or write elsewhere.")
         case .inappropriateIOCTLForDevice:
-            ("This kernel does not have the call.", "minivmm probe says what it can do; --kernel auto takes what works.")
+            (
+                "This kernel does not have the call.",
+                "minivmm probe says what it can do; --kernel auto takes what works."
+            )
         case .invalidArgument:
-            ("The kernel does not take these arguments, or does not know a flag among them.",
-             "minivmm probe says what this kernel can do; --kernel soft takes everything that Linux 7.4 takes.")
-        case .badAddress: ("The kernel could not reach the memory that was named.", "Check whether its page is private.")
-        case .resourceTemporarilyUnavailable: ("Something is in use, or a limit is reached.", "Try again later.")
+            (
+                "The kernel does not take these arguments, or does not know a flag among them.",
+                "minivmm probe says what this kernel can do; --kernel soft takes everything that Linux 7.4 takes."
+            )
+        case .badAddress:
+            ("The kernel could not reach the memory that was named.", "Check whether its page is private.")
+        case .resourceTemporarilyUnavailable:
+            ("Something is in use, or a limit is reached.", "Try again later.")
         case .resourceBusy: ("Somebody else uses it.", "Wait for them, or end them.")
         case Errno(rawValue: 24), Errno(rawValue: 23):
             ("There are too many open files.", "Raise the limit (ulimit -n), or close what leaks them.")
         default:
-            ("The call is not documented to fail like this; the host is short of something or the kernel differs.",
-             "Look at the kernel's log, and compare with --kernel soft.")
+            (
+                "The call is not documented to fail like this; the host is short of something or the kernel differs.",
+                "Look at the kernel's log, and compare with --kernel soft."
+            )
         }
     }
 }

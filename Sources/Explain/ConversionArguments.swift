@@ -65,7 +65,8 @@ public struct ConversionArguments: Sendable, Equatable {
             states = known
         default:
             let near = Words.nearest(to: key, among: Self.keys, limit: 1).map { "; did you mean \($0)=?" }
-            return "\(key)=: no argument of the call\(near.first ?? ""). There are \(Self.keys.joined(separator: ", "))."
+            return
+                "\(key)=: no argument of the call\(near.first ?? ""). There are \(Self.keys.joined(separator: ", "))."
         }
         return nil
     }
@@ -85,12 +86,15 @@ public struct ConversionArguments: Sendable, Equatable {
         }
         if let attributes {
             parts.append(
-                attributes == 8 ? "to private" : attributes == 0 ? "to shared" : "attributes \(Words.hex(attributes))")
+                attributes == 8
+                    ? "to private" : attributes == 0 ? "to shared" : "attributes \(Words.hex(attributes))")
         }
         if let flags { parts.append("flags \(Words.hex(flags))") }
         if let reserved { parts.append("a reserved word \(Words.hex(reserved))") }
         if let fileSize { parts.append("a file of \(Words.hex(fileSize)) bytes") }
-        if let hasPrivateMemory { parts.append("on a \(hasPrivateMemory ? "VM with private memory" : "default VM")") }
+        if let hasPrivateMemory {
+            parts.append("on a \(hasPrivateMemory ? "VM with private memory" : "default VM")")
+        }
         if let states { parts.append("the range being \(states.rawValue)") }
         return parts.joined(separator: ", ")
     }

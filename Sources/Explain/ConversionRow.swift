@@ -4,7 +4,8 @@ public import SystemPackage
 /// first one that holds is the answer.
 public enum ConversionRow: Int, Sendable, CaseIterable {
     case noSuchCall = 0
-    case unreadable, flags, reserved, vmType, attributes, size, alignment, endOfFile, unchanged, noMemory, inUse,
+    case unreadable, flags, reserved, vmType, attributes, size, alignment, endOfFile, unchanged, noMemory,
+        inUse,
         unwritable
     /// All checks passed.
     case converted
@@ -59,7 +60,8 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         case .flags: "The applied version has no flags. Versions 3 to 5 as posted had the content mode there."
         case .reserved:
             "One of the eleven words behind error_offset was not cleared. error_offset itself may hold anything."
-        case .vmType: "A default x86 VM has no private memory, so there is nothing to convert, in either direction."
+        case .vmType:
+            "A default x86 VM has no private memory, so there is nothing to convert, in either direction."
         case .attributes: "The only attribute is KVM_MEMORY_ATTRIBUTE_PRIVATE, 0x8; 0 is shared."
         case .size: "The request names no bytes, or more than there are addresses."
         case .alignment: "The call converts whole pages, 4096 bytes each, and rounds nothing."
@@ -86,16 +88,21 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         case .noSuchCall:
             "minivmm probe says what this kernel can do; --kernel auto takes an adapter. On 7.4, load kvm with "
                 + "gmem_in_place_conversion=1. The call goes to the guest_memfd, not to the VM."
-        case .unreadable: "Pass the address of a whole struct kvm_memory_attributes2, cleared before it is filled."
+        case .unreadable:
+            "Pass the address of a whole struct kvm_memory_attributes2, cleared before it is filled."
         case .flags: "Set flags to 0. What becomes of the contents is the VMM's to honour or refuse."
         case .reserved: "Clear the whole struct before filling it."
-        case .vmType: "Create the VM with a type that has private memory, KVM_X86_SW_PROTECTED_VM for instance."
+        case .vmType:
+            "Create the VM with a type that has private memory, KVM_X86_SW_PROTECTED_VM for instance."
         case .attributes: "Pass 0x8 for private and 0 for shared."
         case .size: "Leave out empty requests, and check the sum before the call."
-        case .alignment: "Align the range to 4096 bytes, down at its start and up at its end, if all of it may change."
-        case .endOfFile: "Compare with the file's size; from a guest-physical address subtract the start of its memslot first."
+        case .alignment:
+            "Align the range to 4096 bytes, down at its start and up at its end, if all of it may change."
+        case .endOfFile:
+            "Compare with the file's size; from a guest-physical address subtract the start of its memslot first."
         case .unchanged: "Nothing. To find out whether a page is in use, this call is no test (hazard A10)."
-        case .noMemory: "Free memory, or convert in larger pieces, so that neighbours have the same state again."
+        case .noMemory:
+            "Free memory, or convert in larger pieces, so that neighbours have the same state again."
         case .inUse:
             "Have whoever holds the page let go (unregister an io_uring buffer, drain a pipe, wait for O_DIRECT, unpin in "
                 + "VFIO), then call again; or convert around it and come back. Wait without holding anything that the "

@@ -3,7 +3,8 @@ import SystemPackage
 
 extension Errno {
     /// Those that have a symbol here, by number.
-    static let known: [(number: Int32, name: String)] = (1...133).compactMap { (number: Int32) -> (number: Int32, name: String)? in
+    static let known: [(number: Int32, name: String)] = (1...133).compactMap {
+        (number: Int32) -> (number: Int32, name: String)? in
         let name = Errno(rawValue: number).name
         return name.hasPrefix("E") ? (number, name) : nil
     }
@@ -11,7 +12,8 @@ extension Errno {
     /// By symbol or number, with or without a minus sign; nil if it is neither.
     init?(word: String) {
         let folded = word.uppercased()
-        if let match = Self.known.first(where: { $0.name == folded || folded == "ENOTSUP" && $0.number == 95 }) {
+        if let match = Self.known.first(where: { $0.name == folded || folded == "ENOTSUP" && $0.number == 95 }
+        ) {
             self = Errno(rawValue: match.number)
             return
         }
@@ -39,9 +41,9 @@ struct ErrnoExplanation {
                 + (version == .linux74 ? "" : ", \(version.name)"))
         text.add(
             .attempted,
-            call.isEmpty
+            call.text.isEmpty
                 ? "to convert a range of a guest_memfd (KVM_SET_MEMORY_ATTRIBUTES2)"
-                : "to convert: \(call.text)" + (version == .linux74 ? "" : "; the interface is \(version.name)"))
+                : "to convert: \(call.text)")
         let all = table.possibilities(call)
         let matching = all.filter { $0.errno == errno }
         let fitting = matching.filter { possibility in
@@ -51,9 +53,10 @@ struct ErrnoExplanation {
         if fitting.isEmpty {
             contradiction(matching, all, &text)
         } else {
-            say(fitting, all, &text)
+            say(fitting, &text)
         }
-        text.add(.elsewhere, CallErrors.elsewhere(errno))
+        // Who has arguments of the conversion call means that call.
+        if call.isEmpty { for other in CallErrors.elsewhere(errno) { text.add(.elsewhere, other) } }
         return text
     }
 
@@ -69,44 +72,49 @@ struct ErrnoExplanation {
     }
 
     /// Rows that can be it: the one that follows from the arguments, else all that may be.
-    private func say(
-        _ fitting: [ValidationTable.Possibility], _ all: [ValidationTable.Possibility], _ text: inout Explanation
-    ) {
+    private func say(_ fitting: [ValidationTable.Possibility], _ text: inout Explanation) {
         let certain = fitting.filter(\.follows)
-        let named = fitting.filter { !$0.follows && call.errorOffset != nil && $0.row == .reserved && $0.why.contains("H1") }
+        let named = fitting.filter {
+            !$0.follows && call.errorOffset != nil && $0.row == .reserved && $0.why.contains("H1")
+        }
         // What the arguments show comes before what nobody said.
         let shown = certain.isEmpty ? (named.isEmpty ? fitting : named) : certain
         var rows: [Int] = []
-        for possibility in shown where !rows.contains(possibility.row.rawValue) {
-            rows.append(possibility.row.rawValue)
-            text.add(.means, means(possibility, alone: shown.count == 1))
+        for possibility in shown {
+            if !rows.contains(possibility.row.rawValue) { rows.append(possibility.row.rawValue) }
+            text.add(.means, means(possibility))
         }
         text.rows = rows
-        for advice in shown.map({ advice($0) }).removingRepetitions {
-            text.add(.advice, shown.count == 1 ? advice : advice)
+        for possibility in shown {
+            text.add(.advice, (shown.count == 1 ? "" : possibility.row.label + ": ") + advice(possibility))
         }
         let others = fitting.filter { other in !shown.contains(other) }
         if !others.isEmpty {
             let labels = others.map { "\($0.why) (\($0.row.label))" }.removingRepetitions
-            text.add(.unless, "an earlier check: " + labels.joined(separator: ", ") + ".")
+            text.add(
+                .unless, "it was something that is not told here: " + labels.joined(separator: ", ") + ".")
         }
     }
 
-    private func means(_ possibility: ValidationTable.Possibility, alone: Bool) -> String {
+    private func means(_ possibility: ValidationTable.Possibility) -> String {
         let row = possibility.row
         var text = "\(row.label): \(row.condition)"
         if possibility.follows { text += " (\(possibility.why))" }
         text += ". "
         if possibility.errno == .notSupportedOnSocket {
-            text = "\(row.label): \(possibility.why): this VM type does not offer that content mode in this direction."
+            text =
+                "\(row.label): \(possibility.why): this VM type does not offer that content mode in this direction."
             return text + " Nothing has changed; error_offset is the start of the request."
         }
-        if possibility.row == .reserved, possibility.why.contains("H1") || possibility.why == "error_offset on input" {
+        if possibility.row == .reserved,
+            possibility.why.contains("H1") || possibility.why == "error_offset on input"
+        {
             return
                 "\(row.label): error_offset was not 0 when the call was made, as after a failed attempt (hazard H1). "
                 + "This version refuses that."
         }
-        text += version.hasContentModes && row == .flags
+        text +=
+            version.hasContentModes && row == .flags
             ? "flags may be ZERO (1) or PRESERVE (2), not both, and nothing else." : row.means
         if row == .inUse, version.faultsHoldReferences {
             text += " In this version a vCPU that faults the page in holds it for a moment too (hazard H2)."
@@ -116,7 +124,8 @@ struct ErrnoExplanation {
 
     private func advice(_ possibility: ValidationTable.Possibility) -> String {
         if possibility.errno == .notSupportedOnSocket {
-            return "Ask for a mode that is offered: PRESERVE either way on a software-protected VM, ZERO to shared only."
+            return
+                "Ask for a mode that is offered: PRESERVE either way on a software-protected VM, ZERO to shared only."
         }
         if possibility.row == .reserved, possibility.why.contains("error_offset") {
             return "Fill a new struct for every attempt."
@@ -139,7 +148,8 @@ struct ErrnoExplanation {
 
     /// The arguments and the answer do not go together.
     private func contradiction(
-        _ matching: [ValidationTable.Possibility], _ all: [ValidationTable.Possibility], _ text: inout Explanation
+        _ matching: [ValidationTable.Possibility], _ all: [ValidationTable.Possibility],
+        _ text: inout Explanation
     ) {
         if let errorOffset = call.errorOffset, !matching.isEmpty {
             text.rows = matching.map(\.row.rawValue)
@@ -147,7 +157,10 @@ struct ErrnoExplanation {
                 .means,
                 "The ABI says otherwise: with \(errno.name) \(matching[0].row.errorOffset) of the request, and "
                     + "\(Words.hex(errorOffset)) is not that.")
-            text.add(.advice, "Check the numbers; if they are right, it is a bug of the kernel that minivmm litmus can show.")
+            text.add(
+                .advice,
+                "Check the numbers; if they are right, it is a bug of the kernel that minivmm litmus can show."
+            )
             return
         }
         if let certain = all.first(where: \.follows) {
@@ -156,15 +169,21 @@ struct ErrnoExplanation {
                 .means,
                 "The ABI says otherwise: with these arguments the answer is \(expected) at the latest by "
                     + "\(certain.row.label) (\(certain.why)), and no row before it is \(errno.name).")
-            text.add(.advice, "Check the arguments; if they are right, it is a bug of the kernel that minivmm litmus can show.")
+            text.add(
+                .advice,
+                "Check the arguments; if they are right, it is a bug of the kernel that minivmm litmus can show."
+            )
             return
         }
-        let possible = all.compactMap { $0.errno?.name }.removingRepetitions
+        let possible = all.map { $0.errno?.name ?? "0" }.removingRepetitions
         text.add(
             .means,
             "No row of the call's validation table gives \(errno.name)"
-                + (call.isEmpty ? "." : " for these arguments.") + " It answers " + possible.joined(separator: ", ") + ".")
-        text.add(.advice, "See whether another call failed; minivmm explain KVM_SET_MEMORY_ATTRIBUTES2 has the table.")
+                + (call.isEmpty ? "." : " for these arguments.") + " It answers "
+                + possible.joined(separator: ", ") + ".")
+        text.add(
+            .advice,
+            "See whether another call failed; minivmm explain KVM_SET_MEMORY_ATTRIBUTES2 has the table.")
     }
 }
 

@@ -5,18 +5,30 @@ import SystemPackage
 public enum EventTexts {
     /// Names of events, and what each stands for.
     static let all: [(name: String, means: String)] = [
-        ("boot", "The monitor has written the guest's image into its memory and is about to make it private."),
-        ("image-left-shared", "This kernel does not keep contents when memory changes hands, so the image stays shared."),
+        (
+            "boot",
+            "The monitor has written the guest's image into its memory and is about to make it private."
+        ),
+        (
+            "image-left-shared",
+            "This kernel does not keep contents when memory changes hands, so the image stays shared."
+        ),
         ("exit-status", "The guest wrote its exit status to port 0xf4."),
         ("stop", "The machine is at its end."),
         ("out", "The guest wrote to a port."),
         ("in", "The guest read a port."),
-        ("console", "What the guest has printed: one exit for each letter, a line of the trace for all of them."),
+        (
+            "console",
+            "What the guest has printed: one exit for each letter, a line of the trace for all of them."
+        ),
         ("mmio", "The guest touched an address at which there is no memslot and no device."),
         ("memory-fault", "KVM_RUN came back with exit 39: the access did not find the page as it wanted it."),
         ("resume", "The vCPU enters the guest again, and the instruction that faulted is done once more."),
         ("hypercall", "The guest called the monitor."),
-        ("step-over", "KVM could not read the guest's call instruction and so not step over it; the monitor moved RIP on."),
+        (
+            "step-over",
+            "KVM could not read the guest's call instruction and so not step over it; the monitor moved RIP on."
+        ),
         ("halt", "The vCPU executed HLT. There are no interrupts, so nothing wakes it."),
         ("kick", "The vCPU was taken out of the guest because the machine stops."),
         ("convert", "Somebody asked for a range to change its state; the kernel has not been called yet."),
@@ -38,7 +50,10 @@ public enum EventTexts {
         guard let found = all.first(where: { Words.folded($0.name) == name }) else { return nil }
         return Explanation(
             .event, found.name, "\(found.name), a line of the trace",
-            [(.means, found.means), (.advice, "minivmm run GUEST --trace - --explain says it of each line, with its numbers.")])
+            [
+                (.means, found.means),
+                (.advice, "minivmm run GUEST --trace - --explain says it of each line, with its numbers."),
+            ])
     }
 
     /// Why this event is there, in a sentence or two. Nil for a name that is not known.
@@ -56,7 +71,8 @@ public enum EventTexts {
         case "not-converted": notConverted(event)
         case "hold": hold(event)
         case "host-access": hostAccess(event)
-        case "mmio": "No memslot has this address and no device either: the guest cannot go on. Inside RAM it would be hazard A14."
+        case "mmio":
+            "No memslot has this address and no device either: the guest cannot go on. Inside RAM it would be hazard A14."
         default: all.first { $0.name == event.name }?.means
         }
     }
@@ -64,8 +80,7 @@ public enum EventTexts {
     // MARK: one by one
 
     private static func boot(_ event: EventFields) -> String {
-        "The image was written through the mapping while its pages were shared; now all of RAM becomes private in place, and no copy "
-            + "stays outside."
+        "The image was written through the mapping while its pages were shared; next they become private, and no copy stays outside."
             + (event.number("shared_bit").map { " Two doors: address bit \($0) says shared." } ?? "")
     }
 
@@ -83,7 +98,9 @@ public enum EventTexts {
         case 0xe8? where isOut: return "This port takes calls; the numbers are in the registers."
         case let port? where port == 0xe9 || (0x3f8...0x3ff).contains(port):
             return isOut ? "A port of the console." : "The console's status: it can always take a letter."
-        default: return isOut ? "No device has this port; the write is lost." : "No device has this port: it reads as ones."
+        default:
+            return isOut
+                ? "No device has this port; the write is lost." : "No device has this port: it reads as ones."
         }
     }
 
@@ -110,8 +127,10 @@ public enum EventTexts {
 
     private static let calls: [UInt64: String] = [
         0x4d56_0001: "that the host take references on pages, as a device would",
-        0x4d56_0002: "that the host let go of the pages that it holds", 0x4d56_0003: "that the host read eight bytes of its memory",
-        0x4d56_0004: "that the host write eight bytes of its memory", 0x4d56_0005: "what the state of a page is",
+        0x4d56_0002: "that the host let go of the pages that it holds",
+        0x4d56_0003: "that the host read eight bytes of its memory",
+        0x4d56_0004: "that the host write eight bytes of its memory",
+        0x4d56_0005: "what the state of a page is",
         0x4d56_0006: "that another vCPU run",
     ]
 
@@ -121,12 +140,13 @@ public enum EventTexts {
         var text: String
         if number == 12 {
             let target = (event.number("a2") ?? 0) & 0x10 != 0 ? "private" : "shared"
-            text = "The guest asked for \(Words.count(event.number("a1") ?? 0, "page")) to be \(target) (KVM_HC_MAP_GPA_RANGE)"
+            text =
+                "The guest asked for \(Words.count(event.number("a1") ?? 0, "page")) to be \(target) (KVM_HC_MAP_GPA_RANGE)"
         } else {
             text = "The guest asked " + (calls[number] ?? "for something that nobody knows")
         }
         if result < 0 {
-            let errno = Int32(exactly: -result).map { Errno(rawValue: $0) } ?? .invalidArgument
+            let errno = Int32(exactly: result).map { Errno(rawValue: 0 &- $0) } ?? .invalidArgument
             return text + "; the answer was \(errno.name), which the guest finds in RAX."
         }
         if number == 0x4d56_0005 { return text + ": \(result == 1 ? "private" : "shared")." }
@@ -148,8 +168,8 @@ public enum EventTexts {
         let target = event.text("target") ?? "private"
         guard let number = event.signed("errno"), number != 0 else {
             return target == "private"
-                ? "No page of the range was in use: the host's mappings are unmapped, the attribute is recorded, the bytes stay where they are."
-                : "To shared nothing is checked: the attribute is recorded, and the host may touch the pages."
+                ? "Done: no page of the range was in use, or all of it was private already. The host cannot touch it now."
+                : "Done: to shared nobody's reference is in the way. The host may touch it now."
         }
         let errno = Int32(exactly: number).map { Errno(rawValue: $0) } ?? .invalidArgument
         var arguments = ConversionArguments()
@@ -157,7 +177,8 @@ public enum EventTexts {
         arguments.size = event.number("size")
         arguments.attributes = target == "private" ? 8 : 0
         if errno == .resourceTemporarilyUnavailable {
-            let page = event.number("error_offset").map { " It is the one at \(Words.hex($0)) of the file." } ?? ""
+            let page =
+                event.number("error_offset").map { " It is the one at \(Words.hex($0)) of the file." } ?? ""
             return ConversionRow.inUse.means + page
         }
         let row = ValidationTable().possibilities(arguments).first { $0.errno == errno }?.row
@@ -177,7 +198,8 @@ public enum EventTexts {
         case .promisedByABI?: how = "The contents are the same: this VM type promises it."
         case .keptByFlag?: how = "The contents are the same: each call asked for it."
         case .zeroedByFlag?: how = "The contents are zero: each call asked for it."
-        case .zeroedByMonitor?: how = "The contents are zero: the monitor made them so, once the pages were theirs."
+        case .zeroedByMonitor?:
+            how = "The contents are zero: the monitor made them so, once the pages were theirs."
         case .nothingAsked?, nil: how = "Nobody asked what becomes of the contents."
         }
         let busy = event.number("busy") ?? 0
@@ -188,11 +210,16 @@ public enum EventTexts {
     private static func notConverted(_ event: EventFields) -> String {
         let errno = event.signed("errno").flatMap { Int32(exactly: $0) }.map { Errno(rawValue: $0) }
         let changed = event.number("converted_bytes") ?? 0
-        let kept = changed == 0 ? "No page has changed." : "\(Words.count(changed / pageSize, "page")) had been converted before that."
+        let kept =
+            changed == 0
+            ? "No page has changed."
+            : "\(Words.count(changed / pageSize, "page")) had been converted before that."
         switch errno {
-        case .resourceTemporarilyUnavailable?: return "A page stayed in use until the retry policy gave up. \(kept)"
+        case .resourceTemporarilyUnavailable?:
+            return "A page stayed in use until the retry policy gave up. \(kept)"
         case .notSupportedOnSocket?:
-            return "This kernel cannot keep the contents as was asked, and refusing is better than losing them. \(kept)"
+            return
+                "This kernel cannot keep the contents as was asked, and refusing is better than losing them. \(kept)"
         default: return "The request cannot be done: \(errno?.name ?? "no errno"). \(kept)"
         }
     }
@@ -204,7 +231,9 @@ public enum EventTexts {
 
     private static func hostAccess(_ event: EventFields) -> String {
         let verb = event.text("direction") == "write" ? "wrote" : "read"
-        guard let errno = event.signed("errno"), errno != 0 else { return "The host \(verb) the page: it is shared." }
+        guard let errno = event.signed("errno"), errno != 0 else {
+            return "The host \(verb) the page: it is shared."
+        }
         return errno == 14
             ? "The page is private (or outside RAM), out of the host's reach: a system call gets EFAULT, a plain access would be SIGBUS."
             : "The host could not touch the page."

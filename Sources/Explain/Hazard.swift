@@ -23,6 +23,8 @@ public struct Hazard: Sendable {
         self.litmus = litmus
     }
 
+    var number: Int { Int(id.dropFirst()) ?? 0 }
+
     /// Linux 7.4 does not have it.
     public var isHistoric: Bool { versions != nil }
 
@@ -34,7 +36,7 @@ public struct Hazard: Sendable {
 
     var explanation: Explanation {
         var text = Explanation(
-            .hazard, id, "hazard \(id): \(symptom)",
+            .hazard, id, "hazard \(id)",
             [(.symptom, symptom), (.trigger, trigger), (.means, means), (.advice, cure)])
         text.add(.versions, versionsText)
         text.add(

@@ -1,6 +1,7 @@
 extension Hazard {
     /// Those of posted versions (H) and those that Linux 7.4 has as well (A).
-    public static let all: [Hazard] = inUse + afterCalls + guests + historic
+    public static let all: [Hazard] =
+        (inUse + afterCalls + guests).sorted { $0.number < $1.number } + historic
 
     private static let inUse: [Hazard] = [
         Hazard(
@@ -16,18 +17,21 @@ extension Hazard {
             trigger:
                 "a long-term pin: VFIO or iommufd, RDMA, a fixed buffer of io_uring (which needs no privilege)",
             means: "The pin stays until its owner takes it back, and no waiting helps.",
-            cure: "Know who pins guest memory, and have the owner unpin the page before it is converted; give up after a while.",
+            cure:
+                "Know who pins guest memory, and have the owner unpin the page before it is converted; give up after a while.",
             litmus: ["held-by-io-uring", "held-by-gup-test", "failed-call-twice"]),
         Hazard(
             "A5", "EAGAIN until something is drained",
-            trigger: "a page of the range lies in a pipe (vmsplice), or under O_DIRECT that has not completed",
+            trigger:
+                "a page of the range lies in a pipe (vmsplice), or under O_DIRECT that has not completed",
             means: "The reference goes when the pipe is read or the device has answered.",
             cure: "Drain the pipe or wait for the device, without a lock that they need; then call again.",
             litmus: ["held-by-vmsplice", "held-by-o-direct", "row-11-page-in-use"]),
         Hazard(
             "A6", "one page in use fails a huge request",
             trigger: "a bulk conversion of a range in which a single page is pinned",
-            means: "The call is all or nothing: nothing is converted, and error_offset names the lowest such page.",
+            means:
+                "The call is all or nothing: nothing is converted, and error_offset names the lowest such page.",
             cure:
                 "Convert what lies before error_offset, leave that page out, go on behind it and come back to it (--in-use bisect).",
             litmus: ["all-or-nothing", "bisect-around-a-page-in-use", "bisect-two-pages-in-use"]),
@@ -59,8 +63,10 @@ extension Hazard {
         Hazard(
             "A9", "the guest faults pages in again that nobody converted",
             trigger: "munmap or MADV_DONTNEED on the memory that userspace_addr of a slot names",
-            means: "KVM watches that memory and drops the guest's mappings of it, though they lead to the file.",
-            cure: "Leave the mapping behind userspace_addr alone while the guest runs; use another one for your own work.",
+            means:
+                "KVM watches that memory and drops the guest's mappings of it, though they lead to the file.",
+            cure:
+                "Leave the mapping behind userspace_addr alone while the guest runs; use another one for your own work.",
             litmus: ["a-slot-that-is-a-mapping", "dontneed-under-the-guest", "zap-by-dontneed"]),
         Hazard(
             "A11", "a device works on a page that the guest no longer has",
@@ -68,30 +74,35 @@ extension Hazard {
             means:
                 "The hole detaches the page. A later conversion succeeds on the fresh one, while who holds the pin keeps the "
                 + "old one.",
-            cure: "Have the holder let go before a hole is punched; success of the conversion does not show it.",
+            cure:
+                "Have the holder let go before a hole is punched; success of the conversion does not show it.",
             litmus: ["punch-while-held", "a-hold-on-the-fresh-page", "punch-between-eagain-and-retry"]),
         Hazard(
             "A12", "data of the wrong page",
             trigger: "a memslot whose userspace_addr is not the mapping of its file at its offset",
-            means: "KVM's own accesses go through userspace_addr and the guest's to the file. Nobody checks that they agree.",
+            means:
+                "KVM's own accesses go through userspace_addr and the guest's to the file. Nobody checks that they agree.",
             cure: "Derive both from one place: userspace_addr = mapping + the slot's offset in the file.",
             litmus: ["the-wrong-userspace-address", "the-wrong-offset-in-userspace"]),
         Hazard(
             "A13", "EFAULT, and the real answer is lost",
             trigger: "the struct of the call lies in memory that cannot be written",
-            means: "The kernel could not write error_offset. It was EAGAIN or ENOMEM; success writes nothing.",
+            means:
+                "The kernel could not write error_offset. It was EAGAIN or ENOMEM; success writes nothing.",
             cure: "Keep the struct in writable memory.",
             litmus: ["row-12-eagain-is-hidden", "row-12-enomem-is-hidden"]),
         Hazard(
             "A15", "everything on the file stalls for a while",
             trigger: "one call for a very large range, 1 GiB for instance",
-            means: "Conversions of a file exclude each other, host faults, vCPU faults and fallocate while they last.",
+            means:
+                "Conversions of a file exclude each other, host faults, vCPU faults and fallocate while they last.",
             cure: "Convert in pieces (--chunk).",
             litmus: ["sixty-four-mebibytes", "sixty-four-mebibytes-in-chunks"]),
         Hazard(
             "A16", "memory of the kernel that grows with every conversion",
             trigger: "every other page converted, so that no two neighbours agree",
-            means: "Attributes are kept as ranges; a range for each page is the worst case, and ENOMEM its end.",
+            means:
+                "Attributes are kept as ranges; a range for each page is the worst case, and ENOMEM its end.",
             cure: "Limit how finely a guest may divide its memory, and join what can be joined.",
             litmus: ["every-other-page", "row-10-no-memory", "row-10-every-other-page"]),
     ]
@@ -100,8 +111,10 @@ extension Hazard {
         Hazard(
             "A14", "guest memory that has turned into MMIO",
             trigger: "the memslot of a private page is deleted",
-            means: "Without a slot the address is no RAM. The attribute stays with the file and is there when a slot comes back.",
-            cure: "Take a slot away only when the guest no longer uses it; treat MMIO inside RAM as this error.",
+            means:
+                "Without a slot the address is no RAM. The attribute stays with the file and is there when a slot comes back.",
+            cure:
+                "Take a slot away only when the guest no longer uses it; treat MMIO inside RAM as this error.",
             litmus: ["deleted-memslot", "a-private-page-without-its-slot", "the-slot-comes-back-elsewhere"]),
         Hazard(
             "A28", "KVM itself cannot reach its structure",
@@ -111,7 +124,8 @@ extension Hazard {
         Hazard(
             "A29", "a thread of the VMM dies of SIGBUS",
             trigger: "a device model touches, through the mapping, a page that the guest made private",
-            means: "The mapping stays, but a private page behind it cannot be touched. By system call it is EFAULT instead.",
+            means:
+                "The mapping stays, but a private page behind it cannot be touched. By system call it is EFAULT instead.",
             cure: "Touch guest memory by calls that can fail, or under the lock of the map of states.",
             litmus: ["a-device-meets-a-private-page", "host-access", "the-mapping-stays"]),
         Hazard(
@@ -119,12 +133,15 @@ extension Hazard {
             trigger: "a conversion to private while other processes map the file",
             means: "The kernel unmaps the range in every process, however they came by it.",
             cure: "Tell every process that maps guest memory before it is converted.",
-            litmus: ["a-child-loses-the-page", "children-and-their-parent", "every-view-loses-a-private-page"]),
+            litmus: [
+                "a-child-loses-the-page", "children-and-their-parent", "every-view-loses-a-private-page",
+            ]),
         Hazard(
             "A33", "two conversions succeeded, and one of them is undone",
             trigger: "two threads convert the same range in opposite directions",
             means: "Whoever takes the lock last wins, and both calls return 0.",
-            cure: "Have one lock around the call and the map of states, and decide under it what the state shall be.",
+            cure:
+                "Have one lock around the call and the map of states, and decide under it what the state shall be.",
             litmus: ["race-opposite-ways", "race-hypercalls-opposite-ways", "race-overlapping-ranges"]),
         Hazard(
             "A34", "a vCPU that faults without end, at full speed",
@@ -140,7 +157,8 @@ extension Hazard {
         Hazard(
             "H1", "EINVAL on the retry after EAGAIN",
             trigger: "the struct of the failed call is used again, with error_offset still in it",
-            means: "These versions refuse an error_offset other than 0 on input; the arguments are right otherwise.",
+            means:
+                "These versions refuse an error_offset other than 0 on input; the arguments are right otherwise.",
             cure: "Fill a new struct for every attempt.", versions: [.rfcV2, .rfcV3, .rfcV4],
             litmus: ["retry-with-the-same-struct", "retry-after-eagain", "row-3-error-offset-on-input"]),
         Hazard(
@@ -154,8 +172,10 @@ extension Hazard {
         Hazard(
             "H22", "shared data destroyed by a call that changes nothing",
             trigger: "flags 0 on a range that is shared already",
-            means: "Without a content mode these versions overwrite pages that exist, even where no attribute changes.",
-            cure: "Pass PRESERVE, or leave out the call where the state is right.", versions: [.rfcV3, .rfcV4, .rfcV5],
+            means:
+                "Without a content mode these versions overwrite pages that exist, even where no attribute changes.",
+            cure: "Pass PRESERVE, or leave out the call where the state is right.",
+            versions: [.rfcV3, .rfcV4, .rfcV5],
             litmus: ["shared-again-is-harmless", "private-again-is-harmless", "row-9-nothing-changes"]),
         Hazard(
             "H24", "a size that is no whole number of pages is accepted",

@@ -43,8 +43,10 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
             text.add(
                 .means,
                 "The call has number 0xd6 and a struct of 64 bytes; KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY. References are "
-                    + "checked in both directions, and a size that is no whole number of pages is cut down without a word.")
-            text.add(.advice, "Send 0xd6 where KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY, and round sizes yourself.")
+                    + "checked in both directions, and a size that is no whole number of pages is cut down without a word."
+            )
+            text.add(
+                .advice, "Send 0xd6 where KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY, and round sizes yourself.")
         case .rfcV2:
             text.add(
                 .means,
@@ -60,9 +62,13 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
                     + "exist are overwritten with noise, even where no attribute changes.")
             if refusesErrorOffset { text.add(.unless, "error_offset ≠ 0 on input is EINVAL, as in RFC v2.") }
             if self == .rfcV5 {
-                text.add(.unless, "It adds PRESERVE to private on SNP and TDX, before the launch is finalised.")
+                text.add(
+                    .unless, "It adds PRESERVE to private on SNP and TDX, before the launch is finalised.")
             }
-            text.add(.advice, "Pass PRESERVE whenever the bytes matter. For zeros in private pages: write them, then PRESERVE.")
+            text.add(
+                .advice,
+                "Pass PRESERVE whenever the bytes matter. For zeros in private pages: write them, then PRESERVE."
+            )
         case .v6:
             text.add(
                 .means,
@@ -75,7 +81,10 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
                 "One ioctl on the guest_memfd converts a range in place, all or nothing. flags and reserved words are 0. "
                     + "Contents are not part of the call: a software-protected VM keeps them both ways, on SNP and TDX the "
                     + "firmware decides.")
-            text.add(.advice, "Confirm it by behaviour: with size 0 the call is EINVAL where it exists and ENOTTY where not.")
+            text.add(
+                .advice,
+                "Confirm it by behaviour: with size 0 the call is EINVAL where it exists and ENOTTY where not."
+            )
         }
         let hazards = Hazard.all.filter { $0.isIn(self) && $0.isHistoric }.map(\.id)
         if !hazards.isEmpty { text.add(.see, "hazards of this version: " + hazards.joined(separator: ", ")) }

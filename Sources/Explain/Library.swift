@@ -19,7 +19,9 @@ public enum Library {
             let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             return (String(parts[0]), parts.count > 1 ? String(parts[1]) : "")
         }
-        guard let first = names.first else { return .misused("what is it that has these arguments? For instance: errno EAGAIN offset=0") }
+        guard let first = names.first else {
+            return .misused("what is it that has these arguments? For instance: errno EAGAIN offset=0")
+        }
         let kind = kind(named: first)
         guard names.count <= (kind == nil ? 1 : 2) else {
             return .misused("\(names.joined(separator: " ")): one thing at a time, after its kind if need be")
@@ -27,7 +29,11 @@ public enum Library {
         guard let kind else { return look(up: first, in: nil, arguments, version) }
         // A kind by itself lists what there is of it; its word may be the name of something as well.
         guard names.count == 2 else {
-            if kind == .errno, !arguments.isEmpty { return .misused("errno: which one? For instance: errno EAGAIN \(words.filter(isArgument).joined(separator: " "))") }
+            if kind == .errno, !arguments.isEmpty {
+                return .misused(
+                    "errno: which one? For instance: errno EAGAIN \(words.filter(isArgument).joined(separator: " "))"
+                )
+            }
             return .found([list(kind)])
         }
         return look(up: names[1], in: kind, arguments, version)
@@ -67,6 +73,7 @@ public enum Library {
                     if let problem = taken.take(key, value) { return .misused(problem) }
                 }
                 found.append(ErrnoExplanation(errno: errno, call: taken, version: version).explanation)
+            case .status where kinds.count > 1 && !Statuses.isCommon(word): continue
             default: found += plain(word, kind).map { [$0] } ?? []
             }
         }

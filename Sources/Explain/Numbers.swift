@@ -55,5 +55,7 @@ enum Words {
     static func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
 
     /// `1 page`, `4 pages`.
-    static func count(_ value: UInt64, _ noun: String) -> String { "\(value) \(noun)\(value == 1 ? "" : "s")" }
+    static func count(_ value: UInt64, _ noun: String) -> String {
+        "\(value) \(noun)\(value == 1 ? "" : "s")"
+    }
 }

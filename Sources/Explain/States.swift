@@ -5,7 +5,10 @@ enum States {
             .state, "private", "a private page: only the guest may touch it",
             [
                 (.means, "KVM_MEMORY_ATTRIBUTE_PRIVATE is set for it in the guest_memfd."),
-                (.host, "The mapping is still there, but touching the page is SIGBUS; a system call on it is EFAULT."),
+                (
+                    .host,
+                    "The mapping is still there, but touching the page is SIGBUS; a system call on it is EFAULT."
+                ),
                 (
                     .guest,
                     "It reads and writes it. Through the shared door the access is a memory fault, exit 39 with flags 0."
@@ -20,7 +23,10 @@ enum States {
             .state, "shared", "a shared page: guest and host may touch it",
             [
                 (.means, "No attribute is set for it."),
-                (.host, "It reads and writes through mmap, and others may take references on it: pipes, io_uring, devices."),
+                (
+                    .host,
+                    "It reads and writes through mmap, and others may take references on it: pipes, io_uring, devices."
+                ),
                 (
                     .guest,
                     "It reads and writes it. Through the private door the access is a memory fault, exit 39 with flag PRIVATE (0x8)."
@@ -38,7 +44,10 @@ enum States {
                     "It is pinned for DMA, still mapped, or its reference count is not what the kernel expects once its own "
                         + "batches are drained."
                 ),
-                (.host, "Known holders are io_uring buffers, pipes (vmsplice), O_DIRECT on its way, VFIO and RDMA."),
+                (
+                    .host,
+                    "Known holders are io_uring buffers, pipes (vmsplice), O_DIRECT on its way, VFIO and RDMA."
+                ),
                 (.guest, "It notices nothing until it asks for the page to be private: EAGAIN."),
                 (.advice, "Have the holder let go and call again, or convert around the page."),
                 (.see, "hazards A3 A4 A5 A6 A7"),
@@ -49,7 +58,10 @@ enum States {
                 (.means, "The file has only its attribute, not its bytes. Converting it is bookkeeping."),
                 (.host, "The first touch reads zero, if the page is shared."),
                 (.guest, "The first touch reads zero."),
-                (.advice, "To make a page so again, punch a hole (FALLOC_FL_PUNCH_HOLE): private or shared does not change."),
+                (
+                    .advice,
+                    "To make a page so again, punch a hole (FALLOC_FL_PUNCH_HOLE): private or shared does not change."
+                ),
             ]),
         Explanation(
             .state, "mixed", "a range that is private in part",
@@ -61,13 +73,18 @@ enum States {
                         + "checks none."
                 ),
                 (.guest, "Each page is what it is."),
-                (.advice, "Ask for what you want of the whole range: the call goes through or changes nothing."),
+                (
+                    .advice,
+                    "Ask for what you want of the whole range: the call goes through or changes nothing."
+                ),
                 (.see, "hazard A10"),
             ]),
     ]
 
     static func named(_ word: String) -> Explanation? {
-        let name = ["held": "in_use", "pinned": "in_use", "busy": "in_use", "unallocated": "untouched"][Words.folded(word)]
+        let name =
+            ["held": "in_use", "pinned": "in_use", "busy": "in_use", "unallocated": "untouched"][
+                Words.folded(word)]
             ?? Words.folded(word)
         return all.first { Words.folded($0.name) == name }
     }

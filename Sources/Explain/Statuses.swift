@@ -1,10 +1,18 @@
 /// Exit statuses of minivmm.
 enum Statuses {
-    private static func text(_ name: String, _ title: String, _ means: String, _ advice: String) -> Explanation {
+    private static func text(_ name: String, _ title: String, _ means: String, _ advice: String)
+        -> Explanation
+    {
         Explanation(.status, name, title, [(.means, means), (.advice, advice)])
     }
 
     static let names = ["0", "1", "4", "64", "124", "125", "126", "130"]
+
+    /// Numbers that are first of all statuses.
+    static func isCommon(_ word: String) -> Bool {
+        guard let status = Words.number(word) else { return false }
+        return names.contains("\(status)") || (129...143).contains(status)
+    }
 
     /// - Parameter word: 0 to 255.
     static func explanation(_ word: String) -> Explanation? {
@@ -26,10 +34,12 @@ enum Statuses {
             return text(
                 name, title + ": skipped, because this kernel cannot",
                 "No such VM type, no two doors, or contents that are not preserved. For run it may also be the guest's own.",
-                "minivmm probe says what this machine can; --kernel auto or soft looks for a kernel that can.")
+                "minivmm probe says what this machine can; --kernel auto or soft looks for a kernel that can."
+            )
         case 64:
             return text(
-                name, title + ": usage", "An option, an argument or a litmus file was not understood. Nothing was run.",
+                name, title + ": usage",
+                "An option, an argument or a litmus file was not understood. Nothing was run.",
                 "minivmm help has the options, litmus/README.md the language.")
         case 124:
             return text(
@@ -48,12 +58,16 @@ enum Statuses {
                 "Run it with --trace - --explain and look at the last events before the end.")
         case 129...192:
             let signal = status - 128
-            let known = [1: "SIGHUP", 2: "SIGINT", 6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 15: "SIGTERM"]
+            let known = [
+                1: "SIGHUP", 2: "SIGINT", 6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE",
+                15: "SIGTERM",
+            ]
             return text(
                 name, title + ": ended by signal \(signal)" + (known[Int(signal)].map { " (\($0))" } ?? ""),
                 "128 + the signal's number. Somebody sent it, or the process did something that cannot be.",
                 signal == 2 || signal == 15
-                    ? "Nothing: somebody asked it to stop." : "If nobody sent it, it is a bug worth a report.")
+                    ? "Nothing: somebody asked it to stop." : "If nobody sent it, it is a bug worth a report."
+            )
         case 2...123:
             return text(
                 name, title + ": the guest's own",
@@ -61,7 +75,8 @@ enum Statuses {
                 "minivmm list --verbose says what the payloads return.")
         default:
             return text(
-                name, title + ": not one of minivmm's", "Statuses above 123 are the monitor's own, and it has none of this number.",
+                name, title + ": not one of minivmm's",
+                "Statuses above 123 are the monitor's own, and it has none of this number.",
                 "See whether another program returned it.")
         }
     }

@@ -99,7 +99,9 @@ public struct ValidationTable: Sendable {
             checks.append(
                 Check(
                     .reserved,
-                    call.errorOffset.map { $0 == 0 ? nil : .maybe("error_offset \(Words.hex($0)) on input (hazard H1)") }
+                    call.errorOffset.map {
+                        $0 == 0 ? nil : .maybe("error_offset \(Words.hex($0)) on input (hazard H1)")
+                    }
                         ?? .maybe("error_offset on input")))
         }
         checks.append(
@@ -109,7 +111,9 @@ public struct ValidationTable: Sendable {
         checks.append(Check(.attributes, known(call.attributes, "attributes") { $0 & ~8 != 0 }))
         checks += [sizeCheck(call), alignmentCheck(call)]
         if version.truncatesSize, let given = call.size, size == 0, given != 0 {
-            checks.append(Check(.unchanged, .yes("size \(Words.hex(given)) is cut down to no page at all (hazard H24)")))
+            checks.append(
+                Check(.unchanged, .yes("size \(Words.hex(given)) is cut down to no page at all (hazard H24)"))
+            )
         }
         checks.append(Check(.endOfFile, endOfFile(call, size)))
         checks.append(Check(.unchanged, unchanged(call)))
@@ -129,12 +133,16 @@ public struct ValidationTable: Sendable {
 
     private func contentModes(_ call: ConversionArguments) -> [Check] {
         guard version.hasContentModes else { return [Check(.flags, known(call.flags, "flags") { $0 != 0 })] }
-        guard let flags = call.flags else { return [Check(.flags, .maybe("flags")), refusedMode(.maybe("flags"))] }
+        guard let flags = call.flags else {
+            return [Check(.flags, .maybe("flags")), refusedMode(.maybe("flags"))]
+        }
         guard flags <= 2 else { return [Check(.flags, .yes("flags \(Words.hex(flags))"))] }
         guard flags != 0 else { return [] }
         let name = flags == 1 ? "ZERO" : "PRESERVE"
         guard call.hasPrivateMemory != false else { return [refusedMode(.yes("\(name) on a default VM"))] }
-        guard call.hasPrivateMemory != nil else { return [refusedMode(.maybe("which modes the VM's type offers"))] }
+        guard call.hasPrivateMemory != nil else {
+            return [refusedMode(.maybe("which modes the VM's type offers"))]
+        }
         // On a software-protected VM; SNP and TDX offer less.
         if flags == 1, call.target != .shared {
             return [refusedMode(call.target == nil ? .maybe("ZERO, if to private") : .yes("ZERO to private"))]
@@ -182,11 +190,14 @@ public struct ValidationTable: Sendable {
         }
         guard let offset = call.offset, let size else { return .maybe("where the range ends") }
         let (end, overflow) = offset.addingReportingOverflow(size)
-        return overflow || end > file ? .yes("the range ends at \(Words.hex(end)), the file at \(Words.hex(file))") : nil
+        return overflow || end > file
+            ? .yes("the range ends at \(Words.hex(end)), the file at \(Words.hex(file))") : nil
     }
 
     private func unchanged(_ call: ConversionArguments) -> Verdict? {
-        guard let states = call.states, let target = call.target else { return .maybe("what the range is already") }
+        guard let states = call.states, let target = call.target else {
+            return .maybe("what the range is already")
+        }
         return states.rawValue == target.rawValue ? .yes("the range is all \(target.rawValue) already") : nil
     }
 }

@@ -45,7 +45,7 @@ extension Diagnosis {
     /// Something about a file that the command reads or writes.
     static func file(_ what: String, _ error: any Error) -> Diagnosis? {
         guard let errno = error as? Errno else { return nil }
-        let error = MachineError.kernel(call: "open or write", errno: errno, attempted: what, hint: nil)
+        let error = MachineError.kernel(call: "write", errno: errno, attempted: what, hint: nil)
         return error.diagnosis
     }
 
@@ -54,7 +54,8 @@ extension Diagnosis {
         Diagnosis(
             attempted: "to open the Unicorn engine, the CPU of the software kernel",
             answer: "no library of that name: \(message)",
-            means: "The library is not installed here; minivmm opens it when it runs, and is built without it.",
+            means:
+                "The library is not installed here; minivmm opens it when it runs, and is built without it.",
             advice: "Install it (Debian: libunicorn2), or take a machine that offers /dev/kvm.")
     }
 }

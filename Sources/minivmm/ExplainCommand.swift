@@ -25,7 +25,9 @@ struct ExplainCommand: ParsableCommand {
         switch Library.answer(words, version: abi) {
         case .found(let found): json ? printJSON(found) : printText(found)
         case .unknown(let word, let near):
-            let hint = near.isEmpty ? "minivmm explain lists the topics" : "did you mean \(near.joined(separator: " or "))?"
+            let hint =
+                near.isEmpty
+                ? "minivmm explain lists the topics" : "did you mean \(near.joined(separator: " or "))?"
             throw stop("\(word): nothing is known of it; \(hint)", .validationFailure)
         case .misused(let problem): throw stop(problem, .validationFailure)
         }
@@ -43,7 +45,8 @@ struct ExplainCommand: ParsableCommand {
     private func printJSON(_ found: [Explanation]) {
         let topics = found.map { text -> JSON in
             var members: [(String, JSON)] = [
-                ("kind", .string(text.kind.rawValue)), ("name", .string(text.name)), ("title", .string(text.title)),
+                ("kind", .string(text.kind.rawValue)), ("name", .string(text.name)),
+                ("title", .string(text.title)),
                 ("rows", .array(text.rows.map { .number(UInt64($0)) })),
             ]
             for label in Explanation.Label.allCases {

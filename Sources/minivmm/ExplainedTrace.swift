@@ -32,7 +32,8 @@ final class ExplainedTrace: TraceSink {
 
     func begin(kernel: KernelIdentity, time: UInt64) {
         state.withLock { $0.origin = time }
-        terminal.hanging("", terminal.styled("# trace of \(kernel), times in microseconds", .dim), indent: 2, used: 0)
+        terminal.hanging(
+            "", terminal.styled("# trace of \(kernel), times in microseconds", .dim), indent: 2, used: 0)
     }
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
@@ -63,7 +64,8 @@ final class ExplainedTrace: TraceSink {
         let isNarrow = terminal.width < Self.narrow
         let indent = isNarrow ? 2 : Self.column
         var start = isNarrow ? time + " " : Self.left(time, 11) + "  "
-        start = terminal.styled(start, .dim) + (isNarrow ? who + " " : Self.right(who, Self.column - start.count))
+        start =
+            terminal.styled(start, .dim) + (isNarrow ? who + " " : Self.right(who, Self.column - start.count))
         let name = terminal.styled(event.name, style(of: event))
         let used = isNarrow ? time.count + who.count + 2 : Self.column
         let gap = isNarrow ? "" : String(repeating: " ", count: max(0, Self.nameWidth - event.name.count))

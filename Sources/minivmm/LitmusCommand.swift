@@ -104,7 +104,8 @@ struct LitmusCommand: ParsableCommand {
             try file.closeAfter { _ = try file.writeAll((text + "\n").utf8) }
         } catch {
             throw stop(
-                "\(path): the results cannot be written: \(error)", Status.monitorFailed, .file("the results", error))
+                "\(path): the results cannot be written: \(error)", Status.monitorFailed,
+                .file("the results", error))
         }
     }
 

@@ -178,34 +178,37 @@ struct Probe: ParsableCommand {
         _ sections: [Section], _ choice: Result<ChosenKernel, KernelError>, _ preserving: ChosenKernel?
     ) {
         let kernels = sections.map { section -> JSON in
-            .object([
-                ("name", .string(section.name.rawValue)),
-                ("kernel", section.identity.map { .string($0.name) } ?? .null),
-                ("host", section.identity.map { .string($0.host) } ?? .null),
-                ("absent", section.absence.map { .string($0) } ?? .null),
-                (
-                    "capabilities",
-                    .array(
-                        section.claims.map { claim in
-                            .object([
-                                ("number", .number(UInt64(claim.capability.rawValue))),
-                                ("name", .string(claim.capability.name ?? "")),
-                                ("value", .integer(Int64(claim.value))), ("meaning", .string(claim.meaning)),
-                            ])
-                        })
-                ),
-                (
-                    "findings",
-                    .array(
-                        section.findings.map { finding in
-                            .object([
-                                ("key", .string(finding.key)), ("question", .string(finding.question)),
-                                ("verdict", .string(finding.verdict.rawValue)),
-                                ("answer", .string(finding.answer)), ("meaning", .string(finding.meaning)),
-                            ])
-                        })
-                ),
-            ] + section.diagnosis.json)
+            .object(
+                [
+                    ("name", .string(section.name.rawValue)),
+                    ("kernel", section.identity.map { .string($0.name) } ?? .null),
+                    ("host", section.identity.map { .string($0.host) } ?? .null),
+                    ("absent", section.absence.map { .string($0) } ?? .null),
+                    (
+                        "capabilities",
+                        .array(
+                            section.claims.map { claim in
+                                .object([
+                                    ("number", .number(UInt64(claim.capability.rawValue))),
+                                    ("name", .string(claim.capability.name ?? "")),
+                                    ("value", .integer(Int64(claim.value))),
+                                    ("meaning", .string(claim.meaning)),
+                                ])
+                            })
+                    ),
+                    (
+                        "findings",
+                        .array(
+                            section.findings.map { finding in
+                                .object([
+                                    ("key", .string(finding.key)), ("question", .string(finding.question)),
+                                    ("verdict", .string(finding.verdict.rawValue)),
+                                    ("answer", .string(finding.answer)),
+                                    ("meaning", .string(finding.meaning)),
+                                ])
+                            })
+                    ),
+                ] + section.diagnosis.json)
         }
         let auto: JSON
         switch choice {

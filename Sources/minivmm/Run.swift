@@ -44,7 +44,9 @@ struct Run: ParsableCommand {
 
     func validate() throws {
         try kernel.oneVersion()
-        if explain, trace == nil { throw ValidationError("--explain is for a trace: add --trace - or --trace FILE.") }
+        if explain, trace == nil {
+            throw ValidationError("--explain is for a trace: add --trace - or --trace FILE.")
+        }
         if explain, let trace, format(of: trace) == .json {
             throw ValidationError("--explain is for a text trace: add --trace-format text.")
         }
@@ -152,7 +154,8 @@ struct Run: ParsableCommand {
                     permissions: [.ownerReadWrite, .groupRead, .otherRead])
             } catch {
                 throw stop(
-                    "\(path): the trace cannot be written: \(error)", Status.monitorFailed, .file("the trace", error))
+                    "\(path): the trace cannot be written: \(error)", Status.monitorFailed,
+                    .file("the trace", error))
             }
         }
         switch format(of: path) {

@@ -38,7 +38,8 @@ public struct PrintedText: Sendable {
         let letters = bytes.last == 10 ? bytes.dropLast() : bytes[...]
         defer { bytes.removeAll(keepingCapacity: true) }
         return [
-            Line(text: String(decoding: letters, as: UTF8.self), exits: bytes.count, actor: actor, time: since)
+            Line(
+                text: String(decoding: letters, as: UTF8.self), exits: bytes.count, actor: actor, time: since)
         ]
     }
 }
