@@ -9,8 +9,15 @@ extension Errno {
         return name.hasPrefix("E") ? (number, name) : nil
     }
 
-    /// By symbol or number, with or without a minus sign; nil if it is neither.
+    /// The answer of a call that has none.
+    static let success = Errno(rawValue: 0)
+
+    /// By symbol or number, with or without a minus sign, `0` and `ok` for success; nil if it is none of these.
     init?(word: String) {
+        if ["0", "ok", "success"].contains(word.lowercased()) {
+            self = .success
+            return
+        }
         let folded = word.uppercased()
         if let match = Self.known.first(where: { $0.name == folded || folded == "ENOTSUP" && $0.number == 95 }
         ) {
@@ -23,7 +30,11 @@ extension Errno {
     }
 
     /// `EAGAIN (11)`.
-    var nameAndNumber: String { name.hasPrefix("E") ? "\(name) (\(rawValue))" : name }
+    var nameAndNumber: String {
+        self == .success ? "0, success" : name.hasPrefix("E") ? "\(name) (\(rawValue))" : name
+    }
+    /// `EAGAIN`.
+    var symbol: String { self == .success ? "0" : name }
 }
 
 /// An answer of the conversion call with its arguments.
@@ -36,7 +47,7 @@ struct ErrnoExplanation {
 
     var explanation: Explanation {
         var text = Explanation(
-            .errno, errno.name,
+            .errno, errno.symbol,
             "\(errno.nameAndNumber) from the conversion call"
                 + (version == .linux74 ? "" : ", \(version.name)"))
         text.add(
@@ -45,7 +56,7 @@ struct ErrnoExplanation {
                 ? "to convert a range of a guest_memfd (KVM_SET_MEMORY_ATTRIBUTES2)"
                 : "to convert: \(call.text)")
         let all = table.possibilities(call)
-        let matching = all.filter { $0.errno == errno }
+        let matching = all.filter { ($0.errno ?? .success) == errno }
         let fitting = matching.filter { possibility in
             call.errorOffset.map { table.fits($0, possibility.errorOffset, call) } ?? true
         }
@@ -81,7 +92,8 @@ struct ErrnoExplanation {
         let shown = certain.isEmpty ? (named.isEmpty ? fitting : named) : certain
         var rows: [Int] = []
         for possibility in shown {
-            if !rows.contains(possibility.row.rawValue) { rows.append(possibility.row.rawValue) }
+            let row = possibility.row
+            if row != .converted, !rows.contains(row.rawValue) { rows.append(row.rawValue) }
             text.add(.means, means(possibility))
         }
         text.rows = rows
@@ -116,6 +128,10 @@ struct ErrnoExplanation {
         text +=
             version.hasContentModes && row == .flags
             ? "flags may be ZERO (1) or PRESERVE (2), not both, and nothing else." : row.means
+        if row == .unchanged, version.hasContentModes {
+            text +=
+                " But contents were settled: with flags 0 the pages that exist hold noise now (hazard H22)."
+        }
         if row == .inUse, version.faultsHoldReferences {
             text += " In this version a vCPU that faults the page in holds it for a moment too (hazard H2)."
         }
@@ -155,7 +171,7 @@ struct ErrnoExplanation {
             text.rows = matching.map(\.row.rawValue)
             text.add(
                 .means,
-                "The ABI says otherwise: with \(errno.name) \(matching[0].row.errorOffset) of the request, and "
+                "The ABI says otherwise: with \(errno.symbol) \(matching[0].row.errorOffset) of the request, and "
                     + "\(Words.hex(errorOffset)) is not that.")
             text.add(
                 .advice,
@@ -168,7 +184,7 @@ struct ErrnoExplanation {
             text.add(
                 .means,
                 "The ABI says otherwise: with these arguments the answer is \(expected) at the latest by "
-                    + "\(certain.row.label) (\(certain.why)), and no row before it is \(errno.name).")
+                    + "\(certain.row.label) (\(certain.why)), and no row before it is \(errno.symbol).")
             text.add(
                 .advice,
                 "Check the arguments; if they are right, it is a bug of the kernel that minivmm litmus can show."
@@ -178,7 +194,7 @@ struct ErrnoExplanation {
         let possible = all.map { $0.errno?.name ?? "0" }.removingRepetitions
         text.add(
             .means,
-            "No row of the call's validation table gives \(errno.name)"
+            "No row of the call's validation table gives \(errno.symbol)"
                 + (call.isEmpty ? "." : " for these arguments.") + " It answers "
                 + possible.joined(separator: ", ") + ".")
         text.add(

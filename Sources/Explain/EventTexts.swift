@@ -60,6 +60,7 @@ public enum EventTexts {
     public static func why(_ event: EventFields) -> String? {
         switch event.name {
         case "boot": boot(event)
+        case "console": "\(Words.count(event.number("exits") ?? 0, "letter")) for the console, an exit each."
         case "stop": stop(event)
         case "out", "in": port(event)
         case "memory-fault": memoryFault(event)
@@ -80,7 +81,7 @@ public enum EventTexts {
     // MARK: one by one
 
     private static func boot(_ event: EventFields) -> String {
-        "The image was written through the mapping while its pages were shared; next they become private, and no copy stays outside."
+        "The image was written through the mapping while its pages were shared: no copy of it stays outside."
             + (event.number("shared_bit").map { " Two doors: address bit \($0) says shared." } ?? "")
     }
 

@@ -43,7 +43,7 @@ public struct Hazard: Sendable {
             .litmus,
             litmus.isEmpty
                 ? "none shows it yet"
-                : "minivmm litmus " + litmus.map { "litmus/\($0).litmus" }.joined(separator: " "))
+                : litmus.joined(separator: ", ") + " (minivmm litmus litmus/NAME.litmus)")
         return text
     }
 

@@ -60,10 +60,10 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
                     + "mode that the VM type does not offer in that direction is EOPNOTSUPP before anything else. On a "
                     + "software-protected VM PRESERVE works both ways and ZERO to shared only. With no flag the pages that "
                     + "exist are overwritten with noise, even where no attribute changes.")
-            if refusesErrorOffset { text.add(.unless, "error_offset ≠ 0 on input is EINVAL, as in RFC v2.") }
+            if refusesErrorOffset { text.add(.means, "error_offset ≠ 0 on input is EINVAL, as in RFC v2.") }
             if self == .rfcV5 {
                 text.add(
-                    .unless, "It adds PRESERVE to private on SNP and TDX, before the launch is finalised.")
+                    .means, "It adds PRESERVE to private on SNP and TDX, before the launch is finalised.")
             }
             text.add(
                 .advice,

@@ -87,7 +87,7 @@ public enum Library {
     /// A bare number is an errno only where that has a name.
     private static func errno(_ word: String, chosen: Bool) -> Errno? {
         guard let errno = Errno(word: word) else { return nil }
-        return chosen || errno.name.hasPrefix("E") ? errno : nil
+        return chosen || errno.name.hasPrefix("E") || Words.number(word) == nil ? errno : nil
     }
 
     private static func plain(_ word: String, _ kind: Kind) -> Explanation? {
@@ -108,7 +108,7 @@ public enum Library {
         switch kind {
         case .exit: ExitText.all.map(\.name)
         case .errno:
-            ConversionRow.allCases.compactMap { $0.errno?.name }.removingRepetitions + ["EOPNOTSUPP"]
+            ConversionRow.allCases.compactMap { $0.errno?.name }.removingRepetitions + ["EOPNOTSUPP", "ok"]
         case .capability: CapabilityText.all.map(\.name)
         case .hazard: Hazard.all.map(\.id)
         case .state: States.all.map(\.name)

@@ -86,7 +86,8 @@ final class ExplainedTrace: TraceSink {
             case (_, "private"): .private
             case (_, "shared"): .shared
             case ("error", _), ("error_offset", _): .bad
-            case ("errno", let number): number == "0" ? nil : .bad
+            // The errno of a memory fault is how it comes, and no error.
+            case ("errno", let number): number == "0" || event.name == "memory-fault" ? nil : .bad
             default: nil
             }
         return terminal.styled(key + "=", .dim) + (style.map { terminal.styled(text, $0) } ?? text)
