@@ -8,8 +8,8 @@ struct ExplainCommand: ParsableCommand {
         commandName: "explain",
         abstract: "Says what an exit, an errno, a hazard or another word of this interface means.",
         discussion: """
-            Names are found without their kind (explain A6, explain private); numbers want one (explain exit 39). \
-            An errno with the call's arguments is looked up in the validation table: \
+            Names are found without their kind (explain A6, explain private); a number may be several things (explain \
+            exit 39 is one of them). An errno with the call's arguments is looked up in the validation table: \
             explain errno EINVAL offset=0 size=0x1800. With no word it lists the topics.
             """)
 
