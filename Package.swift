@@ -30,6 +30,8 @@ let package = Package(
             name: "CReportPage", exclude: ["page"],
             cSettings: [.unsafeFlags(["-std=c23", "-Wall", "-Wextra", "-Werror"])]),
         .target(name: "Report", dependencies: ["CReportPage", "MiniVMM", system], swiftSettings: strict),
+        // What exits, errors, hazards and the trace mean, in words.
+        .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // The demo guests: assembled here, catalogued in GuestPayloads.
         .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
         .target(name: "GuestPayloads", dependencies: ["GuestImages", "MiniVMM"], swiftSettings: strict),
@@ -40,7 +42,7 @@ let package = Package(
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CBaseline", "Report", system,
+                "MiniVMM", "SoftKVM", "Litmus", "Explain", "GuestPayloads", "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -55,6 +57,8 @@ let package = Package(
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
+        .testTarget(
+            name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
     ]
 )

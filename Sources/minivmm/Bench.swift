@@ -1,5 +1,6 @@
 import ArgumentParser
 import CBaseline
+import Explain
 import Glibc
 import GuestPayloads
 import MiniVMM
@@ -174,7 +175,7 @@ struct Bench: ParsableCommand {
         let end = monotonicNanoseconds()
         let cpuEnd = processorNanoseconds()
         guard outcome.exitStatus == 0 else {
-            throw stop("the measured guest failed: \(outcome)", Status.monitorFailed)
+            throw stop("the measured guest failed: \(outcome)", Status.monitorFailed, outcome.diagnosis)
         }
         return (end - built, end - start, cpuEnd - cpu)
     }

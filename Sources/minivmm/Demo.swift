@@ -1,4 +1,5 @@
 import ArgumentParser
+import Explain
 import GuestPayloads
 import MiniVMM
 import SoftKVM
@@ -51,9 +52,11 @@ struct Demo: ParsableCommand {
             if case .failed(.unsupported(let why))? = outcome {
                 skipped += 1
                 terminal.paragraph("Not shown: \(why).", indent: 3)
+                terminal.print(MachineError.unsupported(why).diagnosis, indent: 3)
             } else if let outcome, outcome.exitStatus != 0 {
                 failures += 1
                 terminal.print("   " + terminal.styled("this act failed: \(outcome)", .bad))
+                if let diagnosis = outcome.diagnosis { terminal.print(diagnosis, indent: 3) }
             }
             if step, index < Self.acts.count - 1, act == nil {
                 terminal.print(terminal.styled("   Enter goes on", .dim))
@@ -172,6 +175,7 @@ struct Demo: ParsableCommand {
         guard let payload = Catalogue.named("hello") else { return nil }
         let chosen = try open(.one)
         let terminal = Terminal.output
+        var explained = false
         func tell(_ what: String, _ body: () throws(HostAccessError) -> String) {
             do throws(HostAccessError) {
                 terminal.print("  host   \(what): " + terminal.styled(try body(), .good))
@@ -179,6 +183,9 @@ struct Demo: ParsableCommand {
                 terminal.print(
                     "  host   \(what): " + terminal.styled(error.errno.name, .bad)
                         + (error.state == .private ? ", it is private" : ""))
+                // Once is enough: the others are like it.
+                if !explained { terminal.print(error.diagnosis, indent: 9) }
+                explained = true
             }
         }
         do throws(MachineError) {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Explain
 import MiniVMM
 import SoftKVM
 import SystemPackage
@@ -22,6 +23,8 @@ struct ChosenKernel {
 /// No kernel can be had under the name asked for.
 struct KernelError: Error, CustomStringConvertible {
     let description: String
+    /// What it means, and what to do about it.
+    let diagnosis: Diagnosis
 }
 
 /// What is asked of a kernel besides running guests.
@@ -79,7 +82,10 @@ extension KernelName {
             let trap = try trap(over: linux)
             if let failure = KernelProbe(trap).conversionFailure() {
                 throw KernelError(
-                    description: "\(because), nor with memslots (\(failure.call): \(failure.errno.name))")
+                    description: "\(because), nor with memslots (\(failure.call): \(failure.errno.name))",
+                    diagnosis: MachineError.kernel(
+                        call: failure.call, errno: failure.errno, attempted: "a scratch VM", hint: nil
+                    ).diagnosis)
             }
             return ChosenKernel(kernel: trap, name: .memslotTrap, reason: because)
         } catch {
@@ -94,7 +100,8 @@ extension KernelName {
         do throws(KernelError) {
             return ChosenKernel(kernel: try soft(needs), name: .soft, reason: error.description)
         } catch let missing {
-            throw KernelError(description: "\(error.description); \(missing.description)")
+            throw KernelError(
+                description: "\(error.description); \(missing.description)", diagnosis: missing.diagnosis)
         }
     }
 
@@ -102,7 +109,7 @@ extension KernelName {
         do throws(KVMUnavailable) {
             return try LinuxKVM()
         } catch {
-            throw KernelError(description: error.description)
+            throw KernelError(description: error.description, diagnosis: error.diagnosis)
         }
     }
 
@@ -117,7 +124,9 @@ extension KernelName {
 
     private static func soft(_ needs: KernelNeeds) throws(KernelError) -> SoftKVM {
         let kernel = SoftKVM(needs.soft)
-        if case .missing(let message) = kernel.engineStatus { throw KernelError(description: message) }
+        if case .missing(let message) = kernel.engineStatus {
+            throw KernelError(description: message, diagnosis: .engine(message))
+        }
         return kernel
     }
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Explain
 import Litmus
 import MiniVMM
 import SoftKVM
@@ -115,7 +116,9 @@ struct LitmusCommand: ParsableCommand {
                 permissions: [.ownerReadWrite, .groupRead, .otherRead])
             try file.closeAfter { _ = try file.writeAll((text + "\n").utf8) }
         } catch {
-            throw stop("\(path): the results cannot be written: \(error)", Status.monitorFailed)
+            throw stop(
+                "\(path): the results cannot be written: \(error)", Status.monitorFailed,
+                .file("the results", error))
         }
     }
 

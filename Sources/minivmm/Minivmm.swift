@@ -14,7 +14,8 @@ struct Minivmm: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Probe.self, List.self, Run.self, Demo.self, ReportCommand.self, LitmusCommand.self, Bench.self,
+            Probe.self, List.self, Run.self, Demo.self, ReportCommand.self, LitmusCommand.self,
+            ExplainCommand.self, Bench.self,
         ])
 }
 
@@ -24,11 +25,4 @@ enum Status {
     static let skipped = ExitCode(4)
     static let usage = ExitCode(64)
     static let monitorFailed = ExitCode(125)
-}
-
-/// Says what went wrong and ends with a status.
-func stop(_ message: String, _ status: ExitCode) -> any Error {
-    let terminal = Terminal.diagnostics
-    terminal.print(terminal.styled("minivmm: ", .bad) + message)
-    return status
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Explain
 import MiniVMM
 import SoftKVM
 import SystemPackage
@@ -24,6 +25,8 @@ struct Probe: ParsableCommand {
         var claims: [KernelProbe.CapabilityClaim] = []
         let findings: [KernelProbe.Finding]
         let absence: String?
+        /// What the absence means.
+        var diagnosis: Diagnosis?
     }
 
     func run() throws {
@@ -62,7 +65,8 @@ struct Probe: ParsableCommand {
                 findings: findings, absence: nil)
         } catch {
             return Section(
-                title: "/dev/kvm", name: .linux, identity: nil, findings: [], absence: error.description)
+                title: "/dev/kvm", name: .linux, identity: nil, findings: [], absence: error.description,
+                diagnosis: error.diagnosis)
         }
     }
 
@@ -74,7 +78,10 @@ struct Probe: ParsableCommand {
             if let failure = probe.conversionFailure() {
                 return Section(
                     title: title, name: .perVMAttributes, identity: nil, findings: [],
-                    absence: "cannot convert a page on a scratch VM (\(failure.call): \(failure.errno.name))")
+                    absence: "cannot convert a page on a scratch VM (\(failure.call): \(failure.errno.name))",
+                    diagnosis: MachineError.kernel(
+                        call: failure.call, errno: failure.errno, attempted: "a scratch VM", hint: nil
+                    ).diagnosis)
             }
             return Section(
                 title: title, name: .perVMAttributes, identity: kernel.identity,
@@ -84,7 +91,8 @@ struct Probe: ParsableCommand {
                 ], absence: nil)
         } catch {
             return Section(
-                title: title, name: .perVMAttributes, identity: nil, findings: [], absence: error.description)
+                title: title, name: .perVMAttributes, identity: nil, findings: [], absence: error.description,
+                diagnosis: error.diagnosis)
         }
     }
 
@@ -100,7 +108,8 @@ struct Probe: ParsableCommand {
                 title: title, name: .memslotTrap, identity: kernel.identity, findings: findings, absence: nil)
         } catch {
             return Section(
-                title: title, name: .memslotTrap, identity: nil, findings: [], absence: error.description)
+                title: title, name: .memslotTrap, identity: nil, findings: [], absence: error.description,
+                diagnosis: error.diagnosis)
         }
     }
 
@@ -125,6 +134,7 @@ struct Probe: ParsableCommand {
             let who = section.identity.map { "  \($0)" } ?? ""
             terminal.print(terminal.styled(section.title, .bold) + terminal.styled(who, .dim))
             if let absence = section.absence { terminal.paragraph(absence, indent: 6) }
+            if let diagnosis = section.diagnosis { terminal.print(diagnosis, indent: 6) }
             for claim in section.claims {
                 let name = claim.capability.name ?? ""
                 terminal.hanging(
@@ -160,6 +170,7 @@ struct Probe: ParsableCommand {
         case .failure(let error):
             terminal.hanging(
                 terminal.styled("auto ", .bold), "finds no kernel that runs guests: \(error)", indent: 5)
+            terminal.print(error.diagnosis, indent: 5)
         }
     }
 
@@ -167,34 +178,37 @@ struct Probe: ParsableCommand {
         _ sections: [Section], _ choice: Result<ChosenKernel, KernelError>, _ preserving: ChosenKernel?
     ) {
         let kernels = sections.map { section -> JSON in
-            .object([
-                ("name", .string(section.name.rawValue)),
-                ("kernel", section.identity.map { .string($0.name) } ?? .null),
-                ("host", section.identity.map { .string($0.host) } ?? .null),
-                ("absent", section.absence.map { .string($0) } ?? .null),
-                (
-                    "capabilities",
-                    .array(
-                        section.claims.map { claim in
-                            .object([
-                                ("number", .number(UInt64(claim.capability.rawValue))),
-                                ("name", .string(claim.capability.name ?? "")),
-                                ("value", .integer(Int64(claim.value))), ("meaning", .string(claim.meaning)),
-                            ])
-                        })
-                ),
-                (
-                    "findings",
-                    .array(
-                        section.findings.map { finding in
-                            .object([
-                                ("key", .string(finding.key)), ("question", .string(finding.question)),
-                                ("verdict", .string(finding.verdict.rawValue)),
-                                ("answer", .string(finding.answer)), ("meaning", .string(finding.meaning)),
-                            ])
-                        })
-                ),
-            ])
+            .object(
+                [
+                    ("name", .string(section.name.rawValue)),
+                    ("kernel", section.identity.map { .string($0.name) } ?? .null),
+                    ("host", section.identity.map { .string($0.host) } ?? .null),
+                    ("absent", section.absence.map { .string($0) } ?? .null),
+                    (
+                        "capabilities",
+                        .array(
+                            section.claims.map { claim in
+                                .object([
+                                    ("number", .number(UInt64(claim.capability.rawValue))),
+                                    ("name", .string(claim.capability.name ?? "")),
+                                    ("value", .integer(Int64(claim.value))),
+                                    ("meaning", .string(claim.meaning)),
+                                ])
+                            })
+                    ),
+                    (
+                        "findings",
+                        .array(
+                            section.findings.map { finding in
+                                .object([
+                                    ("key", .string(finding.key)), ("question", .string(finding.question)),
+                                    ("verdict", .string(finding.verdict.rawValue)),
+                                    ("answer", .string(finding.answer)),
+                                    ("meaning", .string(finding.meaning)),
+                                ])
+                            })
+                    ),
+                ] + section.diagnosis.json)
         }
         let auto: JSON
         switch choice {
@@ -204,7 +218,9 @@ struct Probe: ParsableCommand {
                 ("name", .string(chosen.name.rawValue)), ("reason", .string(chosen.reason)),
                 ("preserving", preserving.map { .string($0.name.rawValue) } ?? .null),
             ])
-        case .failure(let error): auto = .object([("name", .null), ("reason", .string(error.description))])
+        case .failure(let error):
+            auto = .object(
+                [("name", .null), ("reason", .string(error.description))] + Optional(error.diagnosis).json)
         }
         Terminal.output.print(
             JSON.object([

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Explain
 import GuestPayloads
 import MiniVMM
 import SoftKVM
@@ -33,6 +34,8 @@ struct Run: ParsableCommand {
         help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
     var traceFormat: TraceFormat?
     @OptionGroup(title: "Pictures") var pictures: PictureOptions
+    @Flag(help: "Say below each event of a text trace why it is there.")
+    var explain = false
     @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
     var json = false
     @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")
@@ -40,7 +43,15 @@ struct Run: ParsableCommand {
 
     enum TraceFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
 
-    func validate() throws { try kernel.oneVersion() }
+    func validate() throws {
+        try kernel.oneVersion()
+        if explain, trace == nil {
+            throw ValidationError("--explain is for a trace: add --trace - or --trace FILE.")
+        }
+        if explain, let trace, format(of: trace) == .json {
+            throw ValidationError("--explain is for a text trace: add --trace-format text.")
+        }
+    }
 
     func run() throws {
         let payload = Catalogue.named(guest)
@@ -100,7 +111,7 @@ struct Run: ParsableCommand {
             if let payload { return try .flat(payload.image) }
             return try .parse(try readFile(ramSize: ramSize))
         } catch {
-            throw stop("\(guest): \(error)", Status.monitorFailed)
+            throw stop("\(guest): \(error)", Status.monitorFailed, error.diagnosis)
         }
     }
 
@@ -143,7 +154,6 @@ struct Run: ParsableCommand {
         guard let path = trace else {
             return (recorder.map { _ in Trace(kernel: kernel, sinks: recording) }, nil)
         }
-        let byName: TraceFormat = path.hasSuffix(".json") || path.hasSuffix(".jsonl") ? .json : .text
         let file: FileDescriptor
         if path == "-" {
             file = .standardError
@@ -153,15 +163,27 @@ struct Run: ParsableCommand {
                     FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
                     permissions: [.ownerReadWrite, .groupRead, .otherRead])
             } catch {
-                throw stop("\(path): the trace cannot be written: \(error)", Status.monitorFailed)
+                throw stop(
+                    "\(path): the trace cannot be written: \(error)", Status.monitorFailed,
+                    .file("the trace", error))
             }
         }
-        switch traceFormat ?? byName {
-        case .text: return (Trace(kernel: kernel, sinks: [TextTrace(file)] + recording), nil)
+        switch format(of: path) {
+        case .text: return (Trace(kernel: kernel, sinks: [textSink(file)] + recording), nil)
         case .json:
             let sink = JSONLinesTrace(file)
             return (Trace(kernel: kernel, sinks: [sink] + recording), sink)
         }
+    }
+
+    private func format(of path: String) -> TraceFormat {
+        traceFormat ?? (path.hasSuffix(".json") || path.hasSuffix(".jsonl") ? .json : .text)
+    }
+
+    private func textSink(_ file: FileDescriptor) -> any TraceSink {
+        let terminal = Terminal(file)
+        return explain || terminal.isTerminal
+            ? ExplainedTrace(terminal, explains: explain) : TextTrace(file)
     }
 
     private func report(
@@ -177,7 +199,7 @@ struct Run: ParsableCommand {
                     ("outcome", .string(outcome.kind)), ("status", .integer(Int64(outcome.exitStatus))),
                     ("description", .string(outcome.description)), ("elapsed_ns", .number(elapsed)),
                     ("statistics", statistics.json), ("console", .string(console.text)),
-                ]
+                ] + outcome.diagnosis.json
             Terminal.output.print(JSON.object(members).text)
             return
         }
@@ -190,6 +212,7 @@ struct Run: ParsableCommand {
         terminal.hanging(
             terminal.styled("end     ", .dim),
             terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
+        if let diagnosis = outcome.diagnosis { terminal.print(diagnosis, indent: 8) }
         if !quiet, statistics.exits > 0 {
             terminal.hanging(terminal.styled("counts  ", .dim), statistics.line, indent: 8)
         }
@@ -316,7 +339,7 @@ struct KernelOptions: ParsableArguments {
             let soft = soft ?? self.soft
             return try kernel.open(KernelNeeds(doors: doors, preservation: preservation, soft: soft))
         } catch {
-            throw stop("--kernel \(kernel.rawValue): \(error)", Status.monitorFailed)
+            throw stop("--kernel \(kernel.rawValue): \(error)", Status.monitorFailed, error.diagnosis)
         }
     }
 }

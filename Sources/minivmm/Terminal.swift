@@ -9,15 +9,16 @@ struct Terminal {
     let colour: Bool
     /// Drawing characters: only where the locale says UTF-8.
     let unicode: Bool
+    let isTerminal: Bool
     /// Columns, 80 where nobody knows.
-    let width: Int
+    var width: Int
 
     static let output = Terminal(.standardOutput)
     static let diagnostics = Terminal(.standardError)
 
     init(_ descriptor: FileDescriptor) {
         self.descriptor = descriptor
-        let isTerminal = isatty(descriptor.rawValue) == 1
+        isTerminal = isatty(descriptor.rawValue) == 1
         let plain = (environment("NO_COLOR") ?? "") != "" || environment("TERM") == "dumb"
         colour = isTerminal && !plain
         let locale =
@@ -51,9 +52,11 @@ struct Terminal {
     }
 
     /// Prints a line that goes on below itself, indented, where the terminal ends.
-    func hanging(_ start: String, _ text: String, indent: Int) {
+    ///
+    /// - Parameter used: columns of `start`; as many as the indent if it is not said.
+    func hanging(_ start: String, _ text: String, indent: Int, used columns: Int? = nil) {
         var line = start
-        var used = indent
+        var used = columns ?? indent
         for (index, word) in text.split(separator: " ", omittingEmptySubsequences: false).enumerated() {
             let width = Self.visibleWidth(word)
             if index > 0, used + 1 + width > max(self.width, indent + 20) {

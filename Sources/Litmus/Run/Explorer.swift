@@ -25,13 +25,18 @@ struct Explorer {
     let patience: Patience
     /// False goes through every interleaving by itself: for a check of this one.
     private let merges: Bool
+    private let mostPieces: Int
     private(set) var known: [[UInt8]: Set<Ending>] = [:]
     private var world: World?
     private var pieces = 0
     /// The state of a machine on which nothing was done.
     private var beginning: [UInt8] = []
 
-    init(_ source: Source, on facts: KernelFacts, _ patience: Patience, merges: Bool = true) {
+    init(
+        _ source: Source, on facts: KernelFacts, _ patience: Patience, merges: Bool = true,
+        mostPieces: Int = Explorer.mostPieces
+    ) {
+        self.mostPieces = mostPieces
         self.source = source
         self.merges = merges
         self.facts = facts
@@ -130,8 +135,8 @@ struct Explorer {
         }
         let key = key(of: cursor)
         if merges, let endings = known[key] { return endings }
-        guard pieces < Self.mostPieces else {
-            throw .broken("more than \(Self.mostPieces) pieces, and not all interleavings are gone through")
+        guard pieces < mostPieces else {
+            throw .broken("more than \(mostPieces) pieces, and not all interleavings are gone through")
         }
         if patience.isOver { throw .broken("time is over, and not all interleavings are gone through") }
         var endings: Set<Ending> = []

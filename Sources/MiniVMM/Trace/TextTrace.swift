@@ -23,11 +23,9 @@ public final class TextTrace: TraceSink {
 
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in
-            if case .portOut(let port, 1, let value) = event, port == 0x3f8 || port == Console.debugPort {
-                line.print(UInt8(truncatingIfNeeded: value), time, actor)
-                return
-            }
-            line.endPrinting()
+            let (isPrinting, ended) = line.printed.take(event, by: actor, time: time)
+            for text in ended { line.write(text) }
+            if isPrinting { return }
             line.begin(time, actor)
             event.describe(to: &line)
             line.buffer.endLine()
@@ -38,7 +36,7 @@ public final class TextTrace: TraceSink {
 
     public func flush() {
         line.withLock { line in
-            line.endPrinting()
+            for text in line.printed.end() { line.write(text) }
             line.buffer.flush()
         }
     }
@@ -46,32 +44,15 @@ public final class TextTrace: TraceSink {
     private struct Line: TraceFields, Sendable {
         var buffer: OutputBuffer
         var origin: UInt64 = 0
-        /// What a vCPU has printed since its last line or other event.
-        var printed: [UInt8] = []
-        var printer = Actor.host
-        var printedSince: UInt64 = 0
+        var printed = PrintedText()
 
-        mutating func print(_ byte: UInt8, _ time: UInt64, _ actor: Actor) {
-            if actor != printer { endPrinting() }
-            if printed.isEmpty {
-                printer = actor
-                printedSince = time
-            }
-            printed.append(byte)
-            if byte == 10 || printed.count >= 256 { endPrinting() }
-        }
-
-        mutating func endPrinting() {
-            guard !printed.isEmpty else { return }
-            begin(printedSince, printer)
+        mutating func write(_ printed: PrintedText.Line) {
+            begin(printed.time, printed.actor)
             name("console")
-            text(
-                "text",
-                String(decoding: printed.last == 10 ? printed.dropLast() : printed[...], as: UTF8.self))
-            number("exits", UInt64(printed.count))
+            text("text", printed.text)
+            number("exits", UInt64(printed.exits))
             buffer.endLine()
             buffer.flush()
-            printed.removeAll(keepingCapacity: true)
         }
 
         mutating func begin(_ time: UInt64, _ actor: Actor) {

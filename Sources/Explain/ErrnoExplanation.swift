@@ -1,0 +1,212 @@
+import MiniVMM
+import SystemPackage
+
+extension Errno {
+    /// Those that have a symbol here, by number.
+    static let known: [(number: Int32, name: String)] = (1...133).compactMap {
+        (number: Int32) -> (number: Int32, name: String)? in
+        let name = Errno(rawValue: number).name
+        return name.hasPrefix("E") ? (number, name) : nil
+    }
+
+    /// The answer of a call that has none.
+    static let success = Errno(rawValue: 0)
+
+    /// By symbol or number, with or without a minus sign, `0` and `ok` for success; nil if it is none of these.
+    init?(word: String) {
+        if ["0", "ok", "success"].contains(word.lowercased()) {
+            self = .success
+            return
+        }
+        let folded = word.uppercased()
+        if let match = Self.known.first(where: { $0.name == folded || folded == "ENOTSUP" && $0.number == 95 }
+        ) {
+            self = Errno(rawValue: match.number)
+            return
+        }
+        let digits = word.hasPrefix("-") ? word.dropFirst() : word[...]
+        guard let number = Words.number(digits), (1...4095).contains(number) else { return nil }
+        self = Errno(rawValue: Int32(number))
+    }
+
+    /// `EAGAIN (11)`.
+    var nameAndNumber: String {
+        self == .success ? "0, success" : name.hasPrefix("E") ? "\(name) (\(rawValue))" : name
+    }
+    /// `EAGAIN`.
+    var symbol: String { self == .success ? "0" : name }
+}
+
+/// An answer of the conversion call with its arguments.
+struct ErrnoExplanation {
+    let errno: Errno
+    let call: ConversionArguments
+    let version: InterfaceVersion
+
+    private var table: ValidationTable { ValidationTable(version) }
+
+    var explanation: Explanation {
+        var text = Explanation(
+            .errno, errno.symbol,
+            "\(errno.nameAndNumber) from the conversion call"
+                + (version == .linux74 ? "" : ", \(version.name)"))
+        text.add(
+            .attempted,
+            call.text.isEmpty
+                ? "to convert a range of a guest_memfd (KVM_SET_MEMORY_ATTRIBUTES2)"
+                : "to convert: \(call.text)")
+        let all = table.possibilities(call)
+        let matching = all.filter { ($0.errno ?? .success) == errno }
+        let fitting = matching.filter { possibility in
+            call.errorOffset.map { table.fits($0, possibility.errorOffset, call) } ?? true
+        }
+        text.add(.answer, answer)
+        if fitting.isEmpty {
+            contradiction(matching, all, &text)
+        } else {
+            say(fitting, &text)
+        }
+        // Who has arguments of the conversion call means that call.
+        if call.isEmpty { for other in CallErrors.elsewhere(errno) { text.add(.elsewhere, other) } }
+        return text
+    }
+
+    private var answer: String {
+        guard let errorOffset = call.errorOffset else { return errno.nameAndNumber }
+        var text = "\(errno.nameAndNumber), error_offset \(Words.hex(errorOffset))"
+        if let offset = call.offset, let size = call.size, errorOffset >= offset, errorOffset - offset < size,
+            errorOffset % pageSize == 0, size % pageSize == 0
+        {
+            text += ", page \((errorOffset - offset) / pageSize + 1) of \(size / pageSize)"
+        }
+        return text
+    }
+
+    /// Rows that can be it: the one that follows from the arguments, else all that may be.
+    private func say(_ fitting: [ValidationTable.Possibility], _ text: inout Explanation) {
+        let certain = fitting.filter(\.follows)
+        let named = fitting.filter {
+            !$0.follows && call.errorOffset != nil && $0.row == .reserved && $0.why.contains("H1")
+        }
+        // What the arguments show comes before what nobody said.
+        let shown = certain.isEmpty ? (named.isEmpty ? fitting : named) : certain
+        var rows: [Int] = []
+        for possibility in shown {
+            let row = possibility.row
+            if row != .converted, !rows.contains(row.rawValue) { rows.append(row.rawValue) }
+            text.add(.means, means(possibility))
+        }
+        text.rows = rows
+        for possibility in shown {
+            text.add(.advice, (shown.count == 1 ? "" : possibility.row.label + ": ") + advice(possibility))
+        }
+        let others = fitting.filter { other in !shown.contains(other) }
+        if !others.isEmpty {
+            let labels = others.map { "\($0.why) (\($0.row.label))" }.removingRepetitions
+            text.add(
+                .unless, "it was something that is not told here: " + labels.joined(separator: ", ") + ".")
+        }
+    }
+
+    private func means(_ possibility: ValidationTable.Possibility) -> String {
+        let row = possibility.row
+        var text = "\(row.label): \(row.condition)"
+        if possibility.follows { text += " (\(possibility.why))" }
+        text += ". "
+        if possibility.errno == .notSupportedOnSocket {
+            text =
+                "\(row.label): \(possibility.why): this VM type does not offer that content mode in this direction."
+            return text + " Nothing has changed; error_offset is the start of the request."
+        }
+        if possibility.row == .reserved,
+            possibility.why.contains("H1") || possibility.why == "error_offset on input"
+        {
+            return
+                "\(row.label): error_offset was not 0 when the call was made, as after a failed attempt (hazard H1). "
+                + "This version refuses that."
+        }
+        text +=
+            version.hasContentModes && row == .flags
+            ? "flags may be ZERO (1) or PRESERVE (2), not both, and nothing else." : row.means
+        if row == .unchanged, version.hasContentModes {
+            text +=
+                " But contents were settled: with flags 0 the pages that exist hold noise now (hazard H22)."
+        }
+        if row == .inUse, version.faultsHoldReferences {
+            text += " In this version a vCPU that faults the page in holds it for a moment too (hazard H2)."
+        }
+        return text
+    }
+
+    private func advice(_ possibility: ValidationTable.Possibility) -> String {
+        if possibility.errno == .notSupportedOnSocket {
+            return
+                "Ask for a mode that is offered: PRESERVE either way on a software-protected VM, ZERO to shared only."
+        }
+        if possibility.row == .reserved, possibility.why.contains("error_offset") {
+            return "Fill a new struct for every attempt."
+        }
+        if possibility.row == .inUse, let around = around() { return possibility.row.advice + " " + around }
+        return possibility.row.advice
+    }
+
+    /// The calls that convert all but the page in use.
+    private func around() -> String? {
+        guard let offset = call.offset, let size = call.size, let page = call.errorOffset, page >= offset,
+            case (let end, false) = offset.addingReportingOverflow(size),
+            case (let after, false) = page.addingReportingOverflow(pageSize), after <= end
+        else { return nil }
+        var calls: [String] = []
+        if page > offset { calls.append("offset=\(Words.hex(offset)) size=\(Words.hex(page - offset))") }
+        if after < end { calls.append("offset=\(Words.hex(after)) size=\(Words.hex(end - after))") }
+        return calls.isEmpty ? nil : "Around it: \(calls.joined(separator: " and "))."
+    }
+
+    /// The arguments and the answer do not go together.
+    private func contradiction(
+        _ matching: [ValidationTable.Possibility], _ all: [ValidationTable.Possibility],
+        _ text: inout Explanation
+    ) {
+        if let errorOffset = call.errorOffset, !matching.isEmpty {
+            text.rows = matching.map(\.row.rawValue)
+            text.add(
+                .means,
+                "The ABI says otherwise: with \(errno.symbol) \(matching[0].row.errorOffset) of the request, and "
+                    + "\(Words.hex(errorOffset)) is not that.")
+            text.add(
+                .advice,
+                "Check the numbers; if they are right, it is a bug of the kernel that minivmm litmus can show."
+            )
+            return
+        }
+        if let certain = all.first(where: \.follows) {
+            let expected = certain.errno.map(\.name) ?? "success"
+            text.add(
+                .means,
+                "The ABI says otherwise: with these arguments the answer is \(expected) at the latest by "
+                    + "\(certain.row.label) (\(certain.why)), and no row before it is \(errno.symbol).")
+            text.add(
+                .advice,
+                "Check the arguments; if they are right, it is a bug of the kernel that minivmm litmus can show."
+            )
+            return
+        }
+        let possible = all.map { $0.errno?.name ?? "0" }.removingRepetitions
+        text.add(
+            .means,
+            "No row of the call's validation table gives \(errno.symbol)"
+                + (call.isEmpty ? "." : " for these arguments.") + " It answers "
+                + possible.joined(separator: ", ") + ".")
+        text.add(
+            .advice,
+            "See whether another call failed; minivmm explain KVM_SET_MEMORY_ATTRIBUTES2 has the table.")
+    }
+}
+
+extension Sequence where Element: Hashable {
+    /// The elements in their order, each once.
+    var removingRepetitions: [Element] {
+        var seen: Set<Element> = []
+        return filter { seen.insert($0).inserted }
+    }
+}

@@ -1,0 +1,297 @@
+public import MiniVMM
+import SystemPackage
+
+// What each error of the monitor means: the four lines below it.
+
+extension MachineError {
+    public var diagnosis: Diagnosis {
+        switch self {
+        case .configuration:
+            Diagnosis(
+                attempted: "to build the machine that was asked for",
+                answer: "none: the kernel was not asked",
+                means: "Such a machine cannot be, on any kernel.",
+                advice: "Change that option; minivmm help run has the bounds of each.")
+        case .unsupported(let text): Self.unsupported(text)
+        case .image(let error): error.diagnosis
+        case .kernel(let call, let errno, let attempted, let hint):
+            Self.kernel(call, errno, attempted, hint)
+        case .conversion(let error): error.diagnosis
+        case .poisoned(let vcpu, let gpa):
+            Diagnosis(
+                attempted: "to run vCPU \(vcpu), which accessed \(Words.hex(gpa))",
+                answer: "EHWPOISON with exit 39, KVM_EXIT_MEMORY_FAULT",
+                means:
+                    "The host's memory behind that page has failed. Private or shared has nothing to do with it.",
+                advice: "Look at the host's log for memory errors, and start the guest again.")
+        case .unknownFaultFlags(let vcpu, let fault):
+            Diagnosis(
+                attempted: "to run vCPU \(vcpu), which accessed \(Words.hex(fault.gpa))",
+                answer: "EFAULT with exit 39, flags \(Words.hex(fault.flags))",
+                means:
+                    "Bits \(Words.hex(fault.unknownFlags)) are none that this ABI has: the kernel is newer, and what the access wanted is not known.",
+                advice: "Use a minivmm that knows this kernel, or --kernel soft.")
+        case .unexplainedFault(let vcpu, let rip):
+            Diagnosis(
+                attempted: "to run vCPU \(vcpu)" + (rip.map { " at RIP \(Words.hex($0))" } ?? ""),
+                answer: "EFAULT, and no exit 39 with it",
+                means:
+                    "The kernel could not reach memory behind a memslot and does not say where: a mapping may be gone, or hold a private page.",
+                advice:
+                    "Keep the memory at userspace_addr mapped (hazards A9, A12), and KVM's own structures on shared pages (A28)."
+            )
+        case .unsupportedExit(let vcpu, let text):
+            Diagnosis(
+                attempted: "to run vCPU \(vcpu)", answer: text,
+                means: "The guest did something for which this monitor has no device and no answer.",
+                advice:
+                    "minivmm explain exit lists the exits; run with --trace - --explain to see what came before."
+            )
+        }
+    }
+
+    /// What is missing, by the words of the error; a general text for what is not known.
+    private static func unsupported(_ text: String) -> Diagnosis {
+        let known: [(words: String, attempted: String, answer: String, means: String, advice: String)] = [
+            (
+                "no VM type with private memory", "KVM_CREATE_VM of a software-protected VM", "EINVAL (22)",
+                "Without such a VM type there is no private memory and nothing to convert.",
+                "Take --kernel memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM."
+            ),
+            (
+                "cannot tell private from shared", "KVM_CREATE_VM of a VM with two doors", "EINVAL (22)",
+                "This kernel takes the kind of an access from the page, so that none asks for a conversion.",
+                "Use one door (--doors one), if the guest can do with it, or --kernel auto."
+            ),
+            (
+                "does not preserve contents", "to build a machine whose guest needs its contents preserved",
+                "the VM was made; it promises nothing about contents",
+                "On this kernel the bytes do not survive a conversion, and losing them would be worse than not running.",
+                "Take --kernel auto, which looks for one that preserves them; minivmm probe says which do."
+            ),
+            (
+                "no guest_memfd that starts shared", "KVM_CREATE_GUEST_MEMFD with MMAP and INIT_SHARED",
+                "EINVAL (22)",
+                "Pages that start shared on a VM with private memory need conversion in place (Linux 7.4).",
+                "Take --kernel auto or memslot-trap; on 7.4 load kvm with gmem_in_place_conversion=1."
+            ),
+            (
+                "no such call (ENOTTY)", "to convert guest memory (KVM_SET_MEMORY_ATTRIBUTES2)",
+                "ENOTTY (25)",
+                ConversionRow.noSuchCall.means,
+                ConversionRow.noSuchCall.advice
+            ),
+        ]
+        let found = known.first { text.contains($0.words) }
+        return Diagnosis(
+            attempted: found?.attempted ?? "to build the guest's machine on this kernel",
+            answer: found?.answer ?? text,
+            means: found?.means
+                ?? "This kernel lacks something that this guest needs; another one may have it.",
+            advice: found?.advice ?? "Take --kernel auto or soft; minivmm probe says what each kernel can.")
+    }
+
+    private static func kernel(_ call: String, _ errno: Errno, _ attempted: String, _ hint: String?)
+        -> Diagnosis
+    {
+        let known = CallErrors.of(call, errno)
+        let general = CallErrors.general(errno)
+        return Diagnosis(
+            attempted: "\(call) on \(attempted)", answer: errno.nameAndNumber,
+            means: (known?.means ?? general.means) + (hint.map { " Here: \($0)." } ?? ""),
+            advice: known?.advice ?? general.advice)
+    }
+}
+
+extension ImageError {
+    public var diagnosis: Diagnosis {
+        Diagnosis(
+            attempted: "to load the guest's image", answer: "none: the kernel was not asked",
+            means:
+                "This is nothing that can be booted: a guest is a flat image or a static ELF64 executable for x86-64, and fits into RAM.",
+            advice:
+                "minivmm list names guests that are there; guest/README.md has a linker's command line; --ram makes room."
+        )
+    }
+}
+
+extension ConversionError {
+    public var diagnosis: Diagnosis {
+        let (answer, means, advice) = parts
+        return Diagnosis(
+            attempted: "to convert \(request)", answer: answer,
+            means: means
+                + (result.converted.isEmpty
+                    ? ""
+                    : " Converted all the same: \(result.converted.map(\.description).joined(separator: ", "))."),
+            advice: advice)
+    }
+
+    private var parts: (answer: String, means: String, advice: String) {
+        switch reason {
+        case .refused(let why):
+            return (
+                "none, the kernel was not asked: \(why.prefix { $0 != ";" })",
+                "What cannot be preserved is refused and not silently lost. Nothing has changed.",
+                "Ask for zero or unspecified contents (--contents) and carry the bytes over yourself, or take a kernel that preserves them "
+                    + "(--kernel auto)."
+            )
+        case .outsideRAM(let size):
+            return (
+                "none, the kernel was not asked: RAM ends at \(Words.hex(size))",
+                "The range is not all RAM. An address is without the shared bit. Nothing has changed.",
+                "Check the guest's arguments, or give it more RAM (--ram)."
+            )
+        case .inUse(let pages):
+            let list =
+                pages.prefix(4).map(\.description).joined(separator: ", ") + (pages.count > 4 ? ", …" : "")
+            return (
+                "EAGAIN (11), \(Words.count(UInt64(result.busyAnswers), "time")) in \(Words.count(UInt64(result.calls), "call")); "
+                    + "in use: \(list)",
+                ConversionRow.inUse.means,
+                ConversionRow.inUse.advice
+                    + " --in-use bisect, --attempts and --deadline set how long minivmm tries."
+            )
+        case .kernel(let errno, let gpa):
+            let row = ConversionRow.allCases.first {
+                $0.errno == errno && errno != .invalidArgument && errno != .badAddress
+            }
+            return (
+                errno.nameAndNumber + (gpa.map { " at \(Words.hex($0))" } ?? ""),
+                row?.means ?? CallErrors.general(errno).means, row?.advice ?? CallErrors.general(errno).advice
+            )
+        case .zeroing(let errno, let gpa):
+            return (
+                "the conversion was done; zeroing was \(errno.nameAndNumber) at \(Words.hex(gpa))",
+                "The pages have their new state, but from that address on they hold what they held.",
+                "Treat the range as not zeroed: convert it again with contents zero before anybody reads it."
+            )
+        }
+    }
+}
+
+extension HostAccessError {
+    public var diagnosis: Diagnosis {
+        let (means, advice) =
+            switch state {
+            case .private?:
+                (
+                    "The page is private: only the guest may touch it. A plain access would have been SIGBUS.",
+                    "Convert the page to shared first, or have the guest copy what the host is to see."
+                )
+            case .shared?:
+                (
+                    "The page is shared now: it was private for a moment while it was touched, or the memory behind it failed.",
+                    "Touch it again, under the lock of the map of states; if it stays so, look at the host's log."
+                )
+            case nil:
+                (
+                    "The guest has no RAM there.",
+                    "Check the address: it is without the shared bit, and RAM begins at 0."
+                )
+            }
+        return Diagnosis(
+            attempted:
+                "the host's \(direction.rawValue) of guest memory at \(Words.hex(gpa)), by a system call on its mapping",
+            answer: errno.nameAndNumber, means: means, advice: advice)
+    }
+}
+
+extension KVMUnavailable {
+    public var diagnosis: Diagnosis {
+        let (answer, means, advice): (String, String, String)
+        switch (reason, errno) {
+        case (.open, .noSuchFileOrDirectory):
+            (answer, means, advice) = (
+                errno.nameAndNumber,
+                "This machine offers no KVM: no virtualisation, none passed on to it, or a module that is not loaded.",
+                "Load kvm_intel or kvm_amd, or take --kernel soft, which needs no KVM."
+            )
+        case (.open, .permissionDenied), (.open, .notPermitted):
+            (answer, means, advice) = (
+                errno.nameAndNumber, "The device is there, but not for this user.",
+                "Add yourself to the group that owns it (usually kvm) and log in again, or take --kernel soft."
+            )
+        case (.open, _):
+            (answer, means, advice) = (
+                errno.nameAndNumber, CallErrors.general(errno).means, CallErrors.general(errno).advice
+            )
+        case (.notKVM, _):
+            (answer, means, advice) = (
+                "\(errno.nameAndNumber) on its first ioctl", "Something else is behind this name.",
+                "Look what it is; --kernel soft needs no device."
+            )
+        case (.apiVersion(let version), _):
+            (answer, means, advice) = (
+                "API version \(version)",
+                "KVM has spoken version 12 for as long as it is stable; this is no KVM.",
+                "Take --kernel soft, or another machine."
+            )
+        case (.runPageLength(let length), _):
+            (answer, means, advice) = (
+                "a kvm_run page of \(length) bytes",
+                "That is too small for the page's own struct; this is no KVM.",
+                "Take --kernel soft, or another machine."
+            )
+        }
+        return Diagnosis(attempted: "to open \(device)", answer: answer, means: means, advice: advice)
+    }
+}
+
+extension Outcome {
+    /// Nil for endings that are no error: a status of the guest's own, a halt, a signal.
+    public var diagnosis: Diagnosis? {
+        switch self {
+        case .exited, .halted, .interrupted: return nil
+        case .failed(let error): return error.diagnosis
+        case .crashed(let vcpu, let why): return Self.crash(vcpu, why)
+        case .faultLoop(let vcpu, let fault, let faults, let rip, let why):
+            return Diagnosis(
+                attempted:
+                    "to run vCPU \(vcpu), whose instruction at \(Words.hex(rip)) wants \(Words.hex(fault.gpa)) \(fault.wants.rawValue)",
+                answer: "EFAULT with exit 39, \(faults) times in a row",
+                means: "The same access meets the same state again and again (hazard A34): \(why).",
+                advice:
+                    "Convert on the fault to what the access wants (--on-fault convert), and keep an instruction from touching one page through both doors. "
+                    + "minivmm explain A34 has the tests.")
+        case .timeLimit(let nanoseconds):
+            let milliseconds = nanoseconds / 1_000_000
+            return Diagnosis(
+                attempted: "to run the guest to its end",
+                answer: "none: it still ran after \(milliseconds) ms",
+                means:
+                    "It loops, or waits for something that does not come: there are no interrupts and no timer here.",
+                advice: "Give it more time (--timeout, 0 for no limit), or look where it stands (--trace -).")
+        }
+    }
+
+    private static func crash(_ vcpu: Int, _ why: String) -> Diagnosis {
+        let known: [(words: String, answer: String, means: String, advice: String)] = [
+            (
+                "triple fault", "exit 8, KVM_EXIT_SHUTDOWN",
+                "An exception came for which the guest has no handler: it begins without an IDT.",
+                "Look at the instruction at RIP; run with --trace - --explain to see what it did before."
+            ),
+            (
+                "neither RAM nor a device", "exit 6, KVM_EXIT_MMIO",
+                "The address is outside RAM and no device is there.",
+                "Check the pointer, and the size of RAM (--ram). A slot that was deleted looks like this too (hazard A14)."
+            ),
+            (
+                "RAM ends at", "EFAULT with exit 39, outside RAM",
+                "The guest touched an address at which there is no RAM to convert.",
+                "Check the pointer and the shared bit, or give the guest more RAM (--ram)."
+            ),
+            (
+                "KVM_EXIT_INTERNAL_ERROR", "exit 17, KVM_EXIT_INTERNAL_ERROR",
+                "KVM had to interpret an instruction and could not.",
+                "Look at the instruction at RIP: some hosts interpret ring 0, without SSE or AVX. --kernel soft has both."
+            ),
+        ]
+        let found = known.first { why.contains($0.words) }
+        return Diagnosis(
+            attempted: "to run vCPU \(vcpu)", answer: found?.answer ?? why,
+            means: found?.means ?? "The guest did something that no machine could go on from.",
+            advice: found?.advice ?? "Run it with --trace - --explain and look at the last events.")
+    }
+}

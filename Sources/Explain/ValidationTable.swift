@@ -1,0 +1,203 @@
+import MiniVMM
+public import SystemPackage
+
+/// What a conversion call can answer, from what is known of its arguments.
+public struct ValidationTable: Sendable {
+    public let version: InterfaceVersion
+
+    public init(_ version: InterfaceVersion = .linux74) { self.version = version }
+
+    /// A row that may be the answer.
+    public struct Possibility: Sendable, Equatable {
+        public let row: ConversionRow
+        public let errno: Errno?
+        /// It follows from the arguments, unless an earlier possibility does.
+        public let follows: Bool
+        /// What of the arguments makes it so, or what is not known of them.
+        public let why: String
+        /// What error_offset holds then; nil if it is not written.
+        public let errorOffset: ErrorOffset?
+    }
+
+    public enum ErrorOffset: Sendable, Equatable {
+        case start
+        /// A page of the range; it may begin outside when the offset is not known.
+        case pageInRange
+    }
+
+    /// Every row that may be the answer, in the kernel's order. All behind the first that follows are left out.
+    public func possibilities(_ call: ConversionArguments) -> [Possibility] {
+        var found: [Possibility] = []
+        for check in checks(call) {
+            guard let verdict = check.verdict else { continue }
+            found.append(
+                Possibility(
+                    row: check.row, errno: check.errno, follows: verdict.follows, why: verdict.why,
+                    errorOffset: check.errorOffset))
+            if verdict.follows { return found }
+        }
+        return found
+    }
+
+    /// Whether error_offset, as it was found, can be what the row leaves there.
+    func fits(_ errorOffset: UInt64, _ place: ErrorOffset?, _ call: ConversionArguments) -> Bool {
+        switch place {
+        case .start?: return call.offset.map { $0 == errorOffset } ?? (errorOffset % pageSize == 0)
+        case .pageInRange?:
+            guard errorOffset % pageSize == 0 else { return false }
+            if let offset = call.offset, errorOffset < offset { return false }
+            if let size = call.size, case (let end, false) = (call.offset ?? 0).addingReportingOverflow(size),
+                call.offset != nil, errorOffset >= end
+            {
+                return false
+            }
+            return true
+        case nil: return true
+        }
+    }
+
+    // MARK: the rows
+
+    private struct Verdict {
+        let follows: Bool
+        let why: String
+        static func yes(_ why: String) -> Verdict { Verdict(follows: true, why: why) }
+        static func maybe(_ why: String) -> Verdict { Verdict(follows: false, why: why) }
+    }
+
+    private struct Check {
+        let row: ConversionRow
+        var errno: Errno?
+        var errorOffset: ErrorOffset?
+        /// nil if it cannot be this row.
+        let verdict: Verdict?
+
+        init(_ row: ConversionRow, _ verdict: Verdict?) {
+            self.row = row
+            self.verdict = verdict
+            errno = row.errno
+            errorOffset =
+                switch row {
+                case .noMemory: .start
+                case .inUse: .pageInRange
+                default: nil
+                }
+        }
+    }
+
+    /// Each row with what the arguments say about it, in order.
+    private func checks(_ call: ConversionArguments) -> [Check] {
+        let size = call.size.map { version.truncatesSize ? $0 & ~(pageSize - 1) : $0 }
+        var checks = [
+            Check(.noSuchCall, .maybe("whether the kernel has the call")),
+            Check(.unreadable, .maybe("whether the struct can be read")),
+        ]
+        checks += contentModes(call)
+        checks.append(Check(.reserved, known(call.reserved, "reserved") { $0 != 0 }))
+        // It is read before it is written, so a value found after EINVAL was there before.
+        if version.refusesErrorOffset {
+            checks.append(
+                Check(
+                    .reserved,
+                    call.errorOffset.map {
+                        $0 == 0 ? nil : .maybe("error_offset \(Words.hex($0)) on input (hazard H1)")
+                    }
+                        ?? .maybe("error_offset on input")))
+        }
+        checks.append(
+            Check(
+                .vmType,
+                call.hasPrivateMemory.map { $0 ? nil : .yes("a default VM") } ?? .maybe("the VM's type")))
+        checks.append(Check(.attributes, known(call.attributes, "attributes") { $0 & ~8 != 0 }))
+        checks += [sizeCheck(call), alignmentCheck(call)]
+        if version.truncatesSize, let given = call.size, size == 0, given != 0 {
+            checks.append(
+                Check(.unchanged, .yes("size \(Words.hex(given)) is cut down to no page at all (hazard H24)"))
+            )
+        }
+        checks.append(Check(.endOfFile, endOfFile(call, size)))
+        checks.append(Check(.unchanged, unchanged(call)))
+        checks.append(Check(.noMemory, .maybe("the kernel's memory")))
+        if call.target != .shared || version.checksReferencesToShared {
+            checks.append(Check(.inUse, .maybe("who holds a page")))
+        }
+        checks.append(Check(.unwritable, .maybe("whether the struct can be written")))
+        checks.append(Check(.converted, .maybe("")))
+        return checks
+    }
+
+    private func known(_ value: UInt64?, _ name: String, _ isWrong: (UInt64) -> Bool) -> Verdict? {
+        guard let value else { return .maybe(name) }
+        return isWrong(value) ? .yes("\(name) \(Words.hex(value))") : nil
+    }
+
+    private func contentModes(_ call: ConversionArguments) -> [Check] {
+        guard version.hasContentModes else { return [Check(.flags, known(call.flags, "flags") { $0 != 0 })] }
+        guard let flags = call.flags else {
+            return [Check(.flags, .maybe("flags")), refusedMode(.maybe("flags"))]
+        }
+        guard flags <= 2 else { return [Check(.flags, .yes("flags \(Words.hex(flags))"))] }
+        guard flags != 0 else { return [] }
+        let name = flags == 1 ? "ZERO" : "PRESERVE"
+        guard call.hasPrivateMemory != false else { return [refusedMode(.yes("\(name) on a default VM"))] }
+        guard call.hasPrivateMemory != nil else {
+            return [refusedMode(.maybe("which modes the VM's type offers"))]
+        }
+        // On a software-protected VM; SNP and TDX offer less.
+        if flags == 1, call.target != .shared {
+            return [refusedMode(call.target == nil ? .maybe("ZERO, if to private") : .yes("ZERO to private"))]
+        }
+        return []
+    }
+
+    private func refusedMode(_ verdict: Verdict) -> Check {
+        var check = Check(.flags, verdict)
+        check.errno = .notSupportedOnSocket
+        check.errorOffset = .start
+        return check
+    }
+
+    private func sizeCheck(_ call: ConversionArguments) -> Check {
+        let verdict: Verdict? =
+            switch (call.offset, call.size) {
+            case (_, 0?): .yes("size 0")
+            case (let offset?, let size?):
+                offset.addingReportingOverflow(size).overflow
+                    ? .yes("\(Words.hex(offset)) + \(Words.hex(size)) wraps") : nil
+            case (_, nil): .maybe("size")
+            case (nil, _?): .maybe("offset")
+            }
+        return Check(.size, verdict)
+    }
+
+    private func alignmentCheck(_ call: ConversionArguments) -> Check {
+        if let offset = call.offset, offset % pageSize != 0 {
+            // With less than a page nothing is looked at any more in the version that rounds down.
+            if version.truncatesSize, let size = call.size, size < pageSize { return Check(.alignment, nil) }
+            return Check(.alignment, .yes("offset \(Words.hex(offset)) is not on a page"))
+        }
+        if let size = call.size, size % pageSize != 0, !version.truncatesSize {
+            return Check(.alignment, .yes("size \(Words.hex(size)) is no whole number of pages"))
+        }
+        guard call.offset != nil else { return Check(.alignment, .maybe("offset")) }
+        return Check(.alignment, call.size == nil && !version.truncatesSize ? .maybe("size") : nil)
+    }
+
+    private func endOfFile(_ call: ConversionArguments, _ size: UInt64?) -> Verdict? {
+        guard let file = call.fileSize else { return .maybe("the file's size") }
+        if let offset = call.offset, offset >= file {
+            return .yes("offset \(Words.hex(offset)) in a file of \(Words.hex(file)) bytes")
+        }
+        guard let offset = call.offset, let size else { return .maybe("where the range ends") }
+        let (end, overflow) = offset.addingReportingOverflow(size)
+        return overflow || end > file
+            ? .yes("the range ends at \(Words.hex(end)), the file at \(Words.hex(file))") : nil
+    }
+
+    private func unchanged(_ call: ConversionArguments) -> Verdict? {
+        guard let states = call.states, let target = call.target else {
+            return .maybe("what the range is already")
+        }
+        return states.rawValue == target.rawValue ? .yes("the range is all \(target.rawValue) already") : nil
+    }
+}

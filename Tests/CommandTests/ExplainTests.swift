@@ -1,0 +1,100 @@
+import Foundation
+import Testing
+
+@Suite("The command: what it explains", .enabled(if: Command.isBuilt, Command.missing))
+struct ExplainTests {
+    @Test func aTopicIsTextOrOneObject() throws {
+        let words = [
+            "explain", "errno", "EAGAIN", "offset=0x2000", "size=0x4000", "error_offset=0x3000", "to=private",
+        ]
+        let text = try Command.run(words)
+        #expect(text.status == 0 && text.diagnostics == "" && !text.output.contains("\u{1b}"))
+        for word in ["attempted:", "answer:", "means:", "try:", "row 11", "offset=0x4000 size=0x2000"] {
+            #expect(text.output.contains(word), "\(text.output)")
+        }
+        #expect(text.output.split(separator: "\n").allSatisfy { $0.count <= 80 })
+        let json = try #require(try Command.run(words + ["--json"]).json)
+        #expect(json["schema"] as? String == "minivmm.explain/1")
+        let topics = try #require(json["topics"] as? [[String: Any]])
+        #expect(
+            topics.count == 1 && topics[0]["kind"] as? String == "errno"
+                && topics[0]["rows"] as? [Int] == [11])
+        #expect((topics[0]["try"] as? [String])?.isEmpty == false)
+    }
+
+    @Test func withoutAWordItListsTheTopics() throws {
+        let text = try Command.run(["explain"])
+        #expect(text.status == 0)
+        for word in ["MEMORY_FAULT", "A34", "private", "rfc-v2", "EAGAIN", "converted"] {
+            #expect(text.output.contains(word))
+        }
+        let kinds = try Command.run(["explain", "--json"]).json?["kinds"] as? [[String: Any]]
+        #expect(kinds?.count == 9)
+    }
+
+    @Test func whatIsNotKnownIsUsage() throws {
+        let near = try Command.run(["explain", "EGAIN"])
+        #expect(near.status == 64 && near.diagnostics.contains("did you mean EAGAIN?") && near.output == "")
+        #expect(try Command.run(["explain", "errno", "EAGAIN", "size=x"]).status == 64)
+        #expect(try Command.run(["explain", "EAGAIN", "--abi", "rfc-v9"]).status == 64)
+    }
+
+    private static let labels = ["attempted: ", "answer: ", "means: ", "try: "]
+
+    @Test func anErrorEndsWithWhatItMeans() throws {
+        for arguments in [
+            ["run", "nonsense"], ["run", "hello", "--trace", "/nonexistent/place"],
+            ["run", "explicit", "--kernel", "soft", "--abi", "rfc-v2"],
+        ] {
+            let result = try Command.run(arguments)
+            let lines = result.diagnostics.split(separator: "\n")
+            let places = Self.labels.map { label in
+                lines.firstIndex { $0.trimmingCharacters(in: .whitespaces).hasPrefix(label) } ?? -1
+            }
+            #expect(places == places.sorted() && (places.first ?? -1) > 0, "\(result.diagnostics)")
+        }
+        // Usage errors say what was wrong, and that is all.
+        #expect(!(try Command.run(["run", "hello", "--ram", "1"]).diagnostics.contains("means: ")))
+    }
+
+    @Test func theFieldsOfAnErrorAreInJSON() throws {
+        let failed = try Command.run(["run", "explicit", "--kernel", "soft", "--abi", "rfc-v2", "--json"])
+        for key in ["attempted", "answer", "means", "try"] {
+            #expect((failed.json?[key] as? String)?.isEmpty == false, "\(failed)")
+        }
+    }
+
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func crashesAreExplained() throws {
+        for (arguments, words) in [
+            (["crash"], "KVM_EXIT_SHUTDOWN"), (["fault-loop"], "A34"),
+            (["hang", "--timeout", "0.2"], "--timeout"),
+        ] {
+            let result = try Command.run(["run"] + arguments + ["--quiet"])
+            for label in Self.labels { #expect(result.diagnostics.contains(label), "\(result.diagnostics)") }
+            #expect(result.diagnostics.contains(words), "\(result.diagnostics)")
+        }
+        let json = try #require(try Command.run(["run", "crash", "--json"]).json)
+        #expect((json["means"] as? String)?.contains("handler") == true)
+        #expect(try Command.run(["run", "hello", "--json"]).json?["means"] is NSNull)
+    }
+
+    /// The same lines as without, and below each one why it is there.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func aTraceSaysWhy() throws {
+        let scratch = try Scratch()
+        func trace(_ options: [String]) throws -> [String] {
+            let path = scratch.path("trace.txt")
+            #expect(try Command.run(["run", "hello", "--quiet", "--trace", path] + options).status == 0)
+            return try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n").map(String.init)
+        }
+        func words(_ line: String) -> [Substring] { Array(line.split(separator: " ").dropFirst().prefix(2)) }
+        let plain = try trace([])
+        let explained = try trace(["--explain"])
+        let isWhy = { (line: String) in line.hasPrefix(String(repeating: " ", count: 20)) }
+        #expect(explained.filter { !isWhy($0) }.map(words) == plain.map(words))
+        #expect(explained.count { isWhy($0) } == plain.count - 1)
+        #expect(!explained.joined().contains("\u{1b}"))
+        #expect(try Command.run(["run", "hello", "--explain"]).status == 64)
+        #expect(
+            try Command.run(["run", "hello", "--explain", "--trace", scratch.path("a.json")]).status == 64)
+    }
+}

@@ -1,0 +1,122 @@
+import Testing
+
+@testable import Explain
+
+struct LibraryTests {
+    private func titles(_ words: String) -> [String] {
+        guard case .found(let found) = Library.answer(words.split(separator: " ").map(String.init)) else {
+            return []
+        }
+        return found.map(\.title)
+    }
+
+    @Test(arguments: [
+        ("exit 39 flags=8 gpa=0x1000", "KVM_EXIT_MEMORY_FAULT (39)"),
+        ("exit MEMORY_FAULT", "KVM_EXIT_MEMORY_FAULT (39)"),
+        ("KVM_EXIT_MEMORY_FAULT", "KVM_EXIT_MEMORY_FAULT (39)"), ("39", "KVM_EXIT_MEMORY_FAULT (39)"),
+        ("capability 252", "KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES (252)"),
+        ("kvm_cap_guest_memfd", "KVM_CAP_GUEST_MEMFD (234)"), ("cap 246", "capability 246"),
+        ("A6", "hazard A6"), ("hazard h1", "hazard H1"),
+        ("KVM_SET_MEMORY_ATTRIBUTES2", "KVM_SET_MEMORY_ATTRIBUTES2 (0xC080AED2, on a guest_memfd)"),
+        ("0xC080AED2", "KVM_SET_MEMORY_ATTRIBUTES2 (0xC080AED2, on a guest_memfd)"),
+        ("status 126", "exit status 126: the guest crashed or looped"),
+        ("converted", "converted, a line of the trace"),
+        ("event memory_fault", "memory-fault, a line of the trace"),
+        ("EAGAIN", "EAGAIN (11) from the conversion call"),
+        ("errno 11", "EAGAIN (11) from the conversion call"), ("exit", "exit: " + Kind.exit.what),
+    ]) func wordsAreFound(_ words: String, _ title: String) { #expect(titles(words) == [title]) }
+
+    /// Every name that the list of topics has is found, by itself and behind its kind.
+    @Test(arguments: Kind.allCases) func everyListedNameIsFound(_ kind: Kind) {
+        let names = Library.names(kind)
+        #expect(!names.isEmpty && Set(names).count == names.count)
+        for name in names {
+            #expect(!titles("\(kind.rawValue) \(name)").isEmpty, "\(kind) \(name)")
+            #expect(!titles(name).isEmpty, "\(name)")
+            guard case .found(let found) = Library.answer([kind.rawValue, name]) else { continue }
+            for text in found {
+                #expect(text.sections.count >= 2 && text.text(.means) != nil, "\(name)")
+                for section in text.sections {
+                    // Texts are of every machine and not of this one.
+                    for place in ["/root", "/home", "/tmp", "/work", "/usr", ".build"] {
+                        #expect(!section.text.contains(place), "\(name): \(section.text)")
+                    }
+                    #expect(!section.text.contains("  "), "\(name): \(section.text)")
+                }
+            }
+        }
+    }
+
+    @Test func whatCameWithAnExitMatters() {
+        func means(_ words: String) -> String {
+            guard case .found(let found) = Library.answer(words.split(separator: " ").map(String.init)) else {
+                return ""
+            }
+            return found.first?.sections.filter { $0.label == .means }.map(\.text).joined() ?? ""
+        }
+        #expect(means("exit 39 flags=8").contains("wanted the page private"))
+        #expect(means("exit 39 flags=0").contains("wanted the page shared"))
+        #expect(means("exit 39 flags=0x18").contains("Flag bits 0x10"))
+        #expect(means("exit 39 errno=EHWPOISON").contains("has failed"))
+        #expect(means("exit 39 errno=EINTR").contains("left over"))
+        #expect(means("exit 39 gpa=0x1001").contains("not on a page"))
+    }
+
+    @Test(arguments: [
+        ("EGAIN", "EAGAIN"), ("memory-fualt", "memory-fault"),
+        ("KVM_SET_MEMORY_ATTRIBUTE2", "KVM_SET_MEMORY_ATTRIBUTES2"),
+        ("privat", "private"), ("hazard A66", "A6"), ("capabilty", "capability"),
+    ]) func nearNamesAreSuggested(_ words: String, _ name: String) {
+        guard case .unknown(_, let near) = Library.answer(words.split(separator: " ").map(String.init)) else {
+            Issue.record("\(words)")
+            return
+        }
+        #expect(near.contains(name), "\(near)")
+    }
+
+    /// Nothing that is typed breaks it.
+    @Test func whatIsTypedIsTakenOrRefused() {
+        for words in [
+            ["errno", "EAGAIN", "offset=99999999999999999999"], ["errno", "EAGAIN", "size=-1"],
+            ["errno", "EAGAIN", "size=16777216T"], ["errno", "EAGAIN", "="], ["errno", "EAGAIN", "x=1"],
+            ["A6", "offset=1"], ["exit", "39", "flags=x"], ["offset=1"], ["exit", "39", "more"],
+            ["errno", "offset=1"],
+        ] {
+            guard case .misused = Library.answer(words) else {
+                Issue.record("\(words)")
+                continue
+            }
+        }
+        for word in [
+            "", "-", "0x", "+1", "0x+1", "99999999999999999999", String(repeating: "x", count: 10_000), "ß",
+            "\0",
+        ] {
+            guard case .unknown = Library.answer([word]) else {
+                Issue.record("\(word)")
+                continue
+            }
+        }
+        // The largest numbers there are.
+        let ends = [
+            "0", "1", "0xfff", "0x1000", "0x7fffffffffffffff", "0xfffffffffffff000", "0xffffffffffffffff",
+        ]
+        for errno in ["EAGAIN", "EINVAL", "ENOMEM"] {
+            for offset in ends {
+                for size in ends {
+                    for place in ends {
+                        let words = [
+                            "errno", errno, "offset=\(offset)", "size=\(size)", "error_offset=\(place)",
+                            "file=\(size)",
+                        ]
+                        for version in InterfaceVersion.allCases {
+                            guard case .found = Library.answer(words, version: version) else {
+                                Issue.record("\(words)")
+                                continue
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+import Foundation
+import SoftKVM
+import SystemPackage
+import Testing
+
+@testable import Explain
+@testable import MiniVMM
+
+/// The sources of this package, for tables that have to follow them.
+enum Sources {
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    static func text(_ path: String) throws -> String {
+        try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
+    }
+}
+
+struct HazardTests {
+    /// Those that the interface's documentation names.
+    @Test func everyHazardHasItsTexts() {
+        let ids =
+            [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 28, 29, 30, 33, 34].map { "A\($0)" }
+            + ["H1", "H2", "H22", "H24"]
+        #expect(Set(Hazard.all.map(\.id)) == Set(ids) && Hazard.all.count == ids.count)
+        for hazard in Hazard.all {
+            #expect(hazard.isHistoric == hazard.id.hasPrefix("H"))
+            for text in [hazard.symptom, hazard.trigger, hazard.means, hazard.cure] { #expect(!text.isEmpty) }
+        }
+    }
+
+    /// Each test that is named says in its hazard line that it is about it, and a hazard with tests names some.
+    @Test func litmusTestsThatAreNamedSayTheSame() throws {
+        let folder = Sources.root.appendingPathComponent("litmus")
+        var shown: [String: Set<String>] = [:]
+        for file in try FileManager.default.contentsOfDirectory(atPath: folder.path)
+        where file.hasSuffix(".litmus") {
+            for line in try Sources.text("litmus/\(file)").split(separator: "\n")
+            where line.hasPrefix("hazard ") {
+                for id in line.split(separator: " ").dropFirst() {
+                    shown[String(id), default: []].insert(String(file.dropLast(7)))
+                }
+            }
+        }
+        #expect(!shown.isEmpty)
+        for hazard in Hazard.all {
+            let tests = shown[hazard.id] ?? []
+            #expect(tests.isSuperset(of: hazard.litmus), "\(hazard.id)")
+            #expect(hazard.litmus.isEmpty == tests.isEmpty, "\(hazard.id)")
+        }
+        for id in shown.keys { #expect(Hazard.named(id) != nil, "\(id)") }
+    }
+}
+
+struct EventTests {
+    /// The names are the schema's: the source has every one of them.
+    @Test func everyEventOfTheTraceIsExplained() throws {
+        let source = try Sources.text("Sources/MiniVMM/Trace/TraceEvent.swift")
+        let names = source.matches(of: /fields\.name\("([^"]+)"\)/).map { String($0.1) }
+        #expect(names.count >= 21)
+        for name in names { #expect(EventTexts.names.contains(name), "\(name)") }
+    }
+
+    private static let page = PageRange(start: 0x20_0000, size: 4 * pageSize)
+
+    @Test func everyEventHasAWhy() throws {
+        let page = try #require(Self.page)
+        let fault = MemoryFault(gpa: 0x20_0000, size: pageSize, flags: 0)
+        let request = ConversionRequest(range: page, to: .private, contents: .preserve)
+        var events: [(TraceEvent, String)] = [
+            (.booted(image: page, entry: 0, vcpus: 1, ram: 1 << 24, sharedBit: 39), "bit 39"),
+            (.imageLeftShared(end: 0x20_0000), "stays shared"), (.guestExited(status: 3), "0xf4"),
+            (.portOut(port: 0xf4, size: 1, value: 0), "exit status"),
+            (.portOut(port: 0x80, size: 1, value: 0), "No device"),
+            (.portIn(port: 0x3fd, size: 1, value: 0x60), "console"),
+            (.portIn(port: 0x60, size: 1, value: 0xff), "ones"),
+            (.mmio(gpa: 1 << 40, size: 8, write: true), "No memslot"),
+            (.memoryFault(fault, .badAddress, .convert), "wants the page shared, and it is private"),
+            (.memoryFault(fault, .badAddress, .race), "Entering again"),
+            (.memoryFault(fault, .badAddress, .reenter), "A34"),
+            (.memoryFault(fault, .hardwarePoisoned, .fatal), "EHWPOISON"),
+            (.hypercall(number: 12, 0, 4, 0x10, byInstruction: true, result: 0), "4 pages to be private"),
+            (.hypercall(number: 12, 0, 1, 0, byInstruction: false, result: -11), "EAGAIN"),
+            (.hypercall(number: 0x4d56_0005, 0, 1, 0, byInstruction: false, result: 1), "private"),
+            (.hypercall(number: 9, 0, 1, 0, byInstruction: false, result: .min), "nobody knows"),
+            (.steppedOver(rip: 0), "RIP"), (.halted, "HLT"), (.kicked, "stops"),
+            (.conversionStarted(request), "4 pages shall become private"),
+            (.attributesCall(offset: 0, size: pageSize, target: .shared, nil, 0), "Done"),
+            (
+                .attributesCall(
+                    offset: 0, size: 2 * pageSize, target: .private, .resourceTemporarilyUnavailable, pageSize
+                ),
+                "0x1000"
+            ),
+            (
+                .attributesCall(offset: 0, size: pageSize, target: .private, .inappropriateIOCTLForDevice, 0),
+                "7.4"
+            ),
+            (.holdersAsked(gpa: 0, released: 1, refused: 0), "let go"),
+            (.holdersAsked(gpa: 0, released: 0, refused: 2), "will not"),
+            (.waiting(gpa: 0, nanoseconds: 20_000, attempt: 1), "waits"),
+            (.conversionFinished(request, ConversionResult(means: .zeroedByMonitor)), "zero"),
+            (.held(page, yields: true), "when asked"), (.releasedHolds(2), "let go"),
+            (.hostAccess(gpa: 0, .read, nil), "shared"),
+        ]
+        for reason in ErrorTests.reasons {
+            events.append((.conversionFailed(ErrorTests.failure(reason)), ""))
+        }
+        for (event, words) in events {
+            let fields = EventFields(event)
+            let why = try #require(EventTexts.why(fields), "\(fields.name)")
+            #expect((words.isEmpty || why.contains(words)) && why.hasSuffix("."), "\(fields.name): \(why)")
+        }
+        #expect(EventTexts.why(EventFields(console: "hi", exits: 2)) != nil)
+    }
+}
+
+struct ErrorTests {
+    private static let page = PageRange(start: 0x20_0000, size: 4 * pageSize)
+
+    static let reasons: [ConversionError.Reason] = [
+        .refused("contents cannot be preserved: nothing is promised; ask for zero"),
+        .outsideRAM(size: 1 << 24),
+        .inUse(page.map { [$0] } ?? []), .kernel(.noMemory, gpa: 0x20_0000),
+        .kernel(.invalidArgument, gpa: nil),
+        .kernel(.inappropriateIOCTLForDevice, gpa: nil), .zeroing(.badAddress, gpa: 0x20_0000),
+    ]
+
+    /// The error of a real conversion, with another reason.
+    static func failure(_ reason: ConversionError.Reason) -> ConversionError {
+        let range = page ?? PageRange.covering(start: 0, size: 1)
+        let request = range.map { ConversionRequest(range: $0, to: .private, contents: .preserve) }
+        guard let request else { preconditionFailure("a page is a page") }
+        return ConversionError(
+            reason: reason, request: request, result: ConversionResult(means: .nothingAsked))
+    }
+
+    /// Four lines, none empty, none with a path of some machine, none that ends in the middle.
+    private func check(_ diagnosis: Diagnosis, _ location: SourceLocation = #_sourceLocation) {
+        #expect(diagnosis.lines.map(\.label) == ["attempted", "answer", "means", "try"])
+        for (label, text) in diagnosis.lines {
+            #expect(!text.isEmpty, "\(label)", sourceLocation: location)
+            #expect(!text.contains("  ") && !text.contains(".."), "\(text)", sourceLocation: location)
+        }
+        #expect(diagnosis.means.hasSuffix(".") && diagnosis.advice.hasSuffix("."), sourceLocation: location)
+    }
+
+    @Test func everyErrorHasFourLines() {
+        let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0x11)
+        var errors: [MachineError] = [
+            .configuration("65 regions: from 1 to 64 are possible"), .unsupported("something new"),
+            .image(ImageError("the image is empty")), .poisoned(vcpu: 0, gpa: 0x1000),
+            .unknownFaultFlags(vcpu: 0, fault), .unexplainedFault(vcpu: 0, rip: 0x10_0000),
+            .unexplainedFault(vcpu: 1, rip: nil), .unsupportedExit(vcpu: 0, "KVM_EXIT reason 99"),
+        ]
+        for number in Int32(1)...133 {
+            for call in ["KVM_CREATE_VM", "KVM_RUN", "mmap", "something"] {
+                errors.append(
+                    .kernel(call: call, errno: Errno(rawValue: number), attempted: "a test", hint: "a hint"))
+            }
+        }
+        errors += Self.reasons.map { .conversion(Self.failure($0)) }
+        for error in errors {
+            check(error.diagnosis)
+            if let diagnosis = Outcome.failed(error).diagnosis { check(diagnosis) }
+        }
+        for state in [PageState.private, .shared, nil] {
+            for direction in [HostAccessError.Direction.read, .write] {
+                check(
+                    HostAccessError(gpa: 1, direction: direction, errno: .badAddress, state: state).diagnosis)
+            }
+        }
+        for reason in [KVMUnavailable.Reason.open, .notKVM, .apiVersion(11), .runPageLength(8)] {
+            for errno in [Errno.noSuchFileOrDirectory, .permissionDenied, .notPermitted, .noMemory] {
+                check(KVMUnavailable(device: "/dev/kvm", errno: errno, reason: reason).diagnosis)
+            }
+        }
+    }
+
+    @Test func endingsThatAreNewsHaveFourLines() throws {
+        let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0)
+        let endings: [Outcome] = [
+            .crashed(vcpu: 0, "triple fault"), .crashed(vcpu: 0, "something else"),
+            .faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, "why"), .timeLimit(nanoseconds: 1_000_000_000),
+        ]
+        for outcome in endings { check(try #require(outcome.diagnosis)) }
+        for outcome in [Outcome.exited(3), .halted, .interrupted(signal: 2)] {
+            #expect(outcome.diagnosis == nil)
+        }
+    }
+
+    /// What the monitor says of a kernel that lacks something is recognised by its words.
+    @Test func whatAKernelLacksIsRecognised() {
+        var soft: [(SoftKVM.Configuration, Doors, Bool, String)] = [
+            (.init(abi: .rfcV2), .one, true, "losing them"),
+            (.init(inPlaceConversion: false), .one, false, "in place"),
+        ]
+        soft.append((.init(contentPromise: .lost), .one, true, "losing them"))
+        for (configuration, doors, preserves, words) in soft {
+            var machine = MachineConfiguration()
+            machine.doors = doors
+            machine.needsPreservation = preserves
+            do throws(MachineError) {
+                let image: BootImage
+                do throws(ImageError) { image = try .flat([0xf4]) } catch { throw .image(error) }
+                _ = try Machine(
+                    kernel: SoftKVM(configuration), configuration: machine, image: image,
+                    console: Console(nil))
+                Issue.record("it was built: \(configuration)")
+            } catch {
+                #expect(error.diagnosis.means.contains(words), "\(error)")
+            }
+        }
+    }
+}
