@@ -10,11 +10,12 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test bench dist sanitize soak fuzz tables clean
+.PHONY: help setup lab-setup lab build demo test browser-test bench dist sanitize soak fuzz tables clean
 
 help:
 	@echo "make demo      a tour in six acts"
 	@echo "make test      the test suite"
+	@echo "make browser-test  the page timeline in a headless Chromium"
 	@echo "make bench     the monitor against plain C"
 	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
 	@echo "make sanitize  the test suite under the address sanitizer"
@@ -56,6 +57,12 @@ test: setup
 	@events=$$(mktemp); trap "rm -f $$events" EXIT; status=0; \
 	$(SWIFT) test --skip-build --event-stream-version 0 --event-stream-output-path $$events || status=$$?; \
 	$$($(SWIFT) build --show-bin-path)/ktap --summary < $$events; exit $$status
+
+# The page of --report, driven by keys and clicks in a browser; installs Chromium where there is none.
+browser-test: setup
+	@command -v chromium >/dev/null || $(MAKE) --no-print-directory setup SWIFT=make PACKAGES=chromium
+	@$(SWIFT) build --build-tests
+	@MINIVMM_BROWSER=$$(command -v chromium) $(SWIFT) test --skip-build --filter BrowserTests
 
 # What a start costs decides: not position independent, since relocating 15 MB takes a third of it, and C++'s library
 # inside, in a directory that has nothing else of that name, since binding it takes another tenth. FoundationEssentials

@@ -117,6 +117,32 @@ long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible) {
     return result(mprotect((void *)(uintptr_t)address, length, accessible ? PROT_READ | PROT_WRITE : PROT_NONE));
 }
 
+long ckvm_file_call(int fd, enum ckvm_file_call call) {
+    char byte = 0;
+    void *address;
+    switch (call) {
+    case CKVM_FILE_READ: return result(read(fd, &byte, 1));
+    case CKVM_FILE_WRITE: return result(write(fd, &byte, 1));
+    case CKVM_FILE_TRUNCATE: return result(ftruncate(fd, 4096));
+    case CKVM_FILE_MAP_PRIVATE:
+        address = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (address == MAP_FAILED) return -(long)errno;
+        munmap(address, 4096);
+        return 0;
+    case CKVM_FILE_GROW: return result(fallocate(fd, 0, 0, 4096));
+    }
+    return -ENOSYS;
+}
+
+long ckvm_peek(uint64_t address) {
+    unsigned char byte;
+    int fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -(long)errno;
+    long got = result(pread(fd, &byte, 1, (off_t)address));
+    close(fd);
+    return got == 1 ? byte : got < 0 ? got : -EIO;
+}
+
 long ckvm_madvise(uint64_t address, uint64_t length, int advice) {
     return result(madvise((void *)(uintptr_t)address, length, advice));
 }

@@ -188,11 +188,19 @@ import SystemPackage
         forEachSlot(serving: range) { slot, part in slot.codeChanged(part) }
     }
 
-    /// The host's mappings of the range are gone; a slot without guest_memfd lived on them (the MMU notifier).
-    func dropHostMappings(of range: PageRange) {
+    /// The host's mappings of the range are gone, and with them what a slot shows the guest whose `userspace_addr` leads
+    /// into one of them (the MMU notifier): it does not ask whether the slot has a file.
+    ///
+    /// - Parameter mapping: only this one is; nil is all of them.
+    func dropHostMappings(of range: PageRange, only mapping: SoftHostMapping? = nil) {
         if hostMapped.uniformState(of: range) != .shared { hostMapped.set(range, to: .shared) }
         forEachSlot(serving: range) { slot, part in
-            if !slot.isGuestMemfd { slot.zap(part, deleted: false) }
+            let isInside =
+                mapping.map {
+                    $0.address <= slot.userspaceAddress && slot.userspaceAddress - $0.address < $0.length
+                }
+                ?? (slot.userspaceAddress != 0)
+            if isInside { slot.zap(part, deleted: false) }
         }
     }
 

@@ -14,8 +14,8 @@ enum Target {
     case memory(Memslot, run: PageRange)
     /// No slot.
     case mmio
-    /// `KVM_EXIT_MEMORY_FAULT`.
-    case fault(MemoryFault)
+    /// `KVM_EXIT_MEMORY_FAULT`; nil is `EFAULT` alone, where the page cannot be had through a host mapping.
+    case fault(MemoryFault?)
 }
 
 /// A page of the guest's own tables.
@@ -43,7 +43,7 @@ enum WalkFailure: Error {
     /// The guest's own page fault, or general protection fault.
     case exception
     /// A page of its tables is of the wrong kind.
-    case fault(MemoryFault)
+    case fault(MemoryFault?)
 }
 
 extension SoftVM {
@@ -63,9 +63,12 @@ extension SoftVM {
         if slot.isGuestMemfd, slot.file.isClosed { return fault() }
         // A slot without guest_memfd is what the host has mapped there: shared, or nothing.
         let needs: PageState? = slot.isGuestMemfd ? wants : .shared
-        let isWrongDoor = !slot.isGuestMemfd && wants == .private
         guard let needs else { return .memory(slot, run: slot.range) }
-        guard !isWrongDoor, let (run, state) = slot.file.attributes.run(containing: inFile),
+        if !slot.isGuestMemfd {
+            guard wants != .private else { return fault() }
+            guard slot.file.attributes.state(at: inFile) == .shared else { return .fault(nil) }
+        }
+        guard let (run, state) = slot.file.attributes.run(containing: inFile),
             state == needs || model.faults.contains(.mismatchIgnored)
         else { return fault() }
         let visible = slot.fileRange?.intersection(run)?.offset(from: slot.fileOffset)
@@ -74,10 +77,9 @@ extension SoftVM {
     }
 
     /// What an access through this address takes the page for; nil where the page's attribute decides, so that
-    /// nothing mismatches. A default VM knows shared accesses only.
+    /// nothing mismatches, and on a default VM, which has no private memory.
     private func wantedState(of address: UInt64) -> PageState? {
-        if let sharedBit { return address & (1 << sharedBit) != 0 ? .shared : .private }
-        return type == .default ? .shared : nil
+        sharedBit.map { address & (1 << $0) != 0 ? .shared : .private }
     }
 
     func withoutSharedBit(_ address: UInt64) -> UInt64 {

@@ -90,11 +90,21 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
     }
 }
 
+extension SoftGuestMemfd: ExaminableFile {
+    public func attempt(_ call: FileCall) throws(Errno) {
+        switch call {
+        case .read, .write, .truncate: throw .invalidArgument
+        case .mapPrivate: throw file.flags.contains(.mmap) ? .invalidArgument : .operationNotSupportedByDevice
+        case .grow: throw .notSupportedOnSocket
+        }
+    }
+}
+
 /// A host mapping of a ``SoftGuestMemfd``.
 ///
 /// Access goes through ``read(at:into:)`` and ``write(at:from:)``, which know which pages are private. The memory at
 /// ``address`` is real, but nothing stops a direct access to a private page.
-public final class SoftHostMapping: ResidencyCounting {
+public final class SoftHostMapping: ResidencyCounting, ExaminableMapping {
     let file: GuestFile
     /// Bytes.
     let fileOffset: UInt64
@@ -134,12 +144,29 @@ public final class SoftHostMapping: ResidencyCounting {
         }
     }
 
+    /// References on the pages of a part that are in page tables, as whoever unmaps them has until the CPUs' translations
+    /// are flushed: one for each page, ascending.
+    public func holdMapped(at offset: UInt64, length: UInt64) -> [SoftPageHold] {
+        file.model.look {
+            guard let pages = PageRange.covering(start: fileOffset + offset, size: length) else { return [] }
+            return file.hostMapped.runs(in: pages).filter { $0.state == .private }
+                .flatMap { $0.range.chunks(of: pageSize) }.map { SoftPageHold(file, $0) }
+        }
+    }
+
     /// The model has one set of page tables for all mappings of a file.
     public func residentPages(at offset: UInt64, length: UInt64) -> UInt64 {
         file.model.look {
             PageRange.covering(start: fileOffset + offset, size: length).map {
                 file.hostMapped.bytes(.private, in: $0) / pageSize
             } ?? 0
+        }
+    }
+
+    public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
+        try file.model.call { () throws(Errno) in
+            guard (try? touch(offset, 1)) == 1 else { throw .ioError }
+            return unsafe file.bytes(at: fileOffset + offset).load(as: UInt8.self)
         }
     }
 
@@ -153,7 +180,7 @@ public final class SoftHostMapping: ResidencyCounting {
             let start = fileOffset + offset
             guard let pages = PageRange.covering(start: start, size: length) else { throw .invalidArgument }
             switch advice {
-            case .dontNeed: file.dropHostMappings(of: pages)
+            case .dontNeed: file.dropHostMappings(of: pages, only: self)
             case .remove: try file.allocate(punchHole: true, offset: start, length: pages.size)
             case .populateRead, .populateWrite:
                 guard try file.faultInForHost(start, pages.size, evenPrivate: false) == pages.size else {

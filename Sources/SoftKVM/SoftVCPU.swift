@@ -28,6 +28,8 @@ public import SystemPackage
     /// The engine's copy of ``special`` is old.
     var specialChanged = true
     var kernelGSBase: UInt64 = 0
+    /// Where KVM's clock is, guest-physical, and whether it is to be written.
+    var clock: (gpa: UInt64, isDue: Bool)?
     /// What the next run has to complete.
     var pending: Pending?
 
@@ -81,6 +83,7 @@ public import SystemPackage
         runPage.exitReason = CKVM_EXIT_UNKNOWN
         try vm.model.call { () throws(Errno) in
             endFault()
+            writeClock()
             switch try runToEnd() {
             case .exit, .goOn: return
             case .fail(.interrupted):
@@ -203,7 +206,9 @@ public import SystemPackage
         return .exit
     }
 
-    func memoryFault(_ fault: MemoryFault) -> Step {
+    /// - Parameter fault: nil for `EFAULT` that no exit explains.
+    func memoryFault(_ fault: MemoryFault?) -> Step {
+        guard let fault else { return .fail(.badAddress) }
         runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
         runPage.memoryFault = ckvm_run_memory_fault(flags: fault.flags, gpa: fault.gpa, size: fault.size)
         return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(.badAddress)

@@ -51,7 +51,7 @@ public final class SoftVM: SecondStageCounting, @unchecked Sendable {
         case .memslots: Int(Memslots.limit)
         case .maxVCPUs: maximumVCPUs
         case .exitHypercall: 1 << CKVM_HC_MAP_GPA_RANGE
-        case .userMemory2, .memoryFaultInfo, .guestMemfd: 1
+        case .userMemory2, .memoryFaultInfo, .guestMemfd, .preFaultMemory: 1
         case .vmTypes: 1 << VMType.default.rawValue | 1 << VMType.softwareProtected.rawValue
         case .guestMemfdFlags: Int(allowedFlags(type, configuration).rawValue)
         case .guestMemfdMemoryAttributes: converts ? Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE) : 0

@@ -13,6 +13,7 @@ struct Demo: ParsableCommand {
     @OptionGroup var kernel: KernelOptions
     @Option(help: ArgumentHelp("Only this act, 1 to 6.", valueName: "number"))
     var act: Int?
+    @OptionGroup(title: "Pictures, one for each machine") var pictures: PictureOptions
     @Flag(help: "Wait for Enter between the acts.")
     var step = false
 
@@ -34,6 +35,7 @@ struct Demo: ParsableCommand {
         terminal.print(terminal.styled("MiniVMM: memory that changes hands", .bold))
         terminal.paragraph("Kernel: \(try kernel.open(doors: .one, preservation: true).line).")
         terminal.print(PageStrip(terminal: terminal).legend)
+        let gallery = Gallery(pictures)
         var failures = 0
         var skipped = 0
         var played = 0
@@ -42,7 +44,8 @@ struct Demo: ParsableCommand {
             terminal.print()
             terminal.print(terminal.styled("\(index + 1)  \(scene.title)", .bold))
             terminal.paragraph(scene.text, indent: 3)
-            let narrator = Narrator(terminal, limit: scene.sentences, tellsBoot: scene.tellsBoot)
+            let narrator = Narrator(
+                terminal, limit: scene.sentences, tellsBoot: scene.tellsBoot, gallery: gallery)
             let outcome = try scene.play(self, narrator)
             narrator.finish()
             played += 1
@@ -70,6 +73,8 @@ struct Demo: ParsableCommand {
                 "\(played) \(played == 1 ? "act" : "acts"), \(summary)", failures == 0 ? .good : .bad)
                 + " (\(milliseconds) ms). "
                 + "Go on: minivmm list, minivmm run implicit --trace -, minivmm probe")
+        let files = try gallery.draw(pictures)
+        if !files.isEmpty { terminal.paragraph("Pictures: \(files.joined(separator: ", ")).") }
         if failures > 0 { throw Status.checkFailed }
         if skipped == played { throw Status.skipped }
     }
@@ -147,7 +152,8 @@ struct Demo: ParsableCommand {
         return try Machine(
             kernel: chosen.kernel, configuration: configuration, image: image,
             console: Console(nil, onLine: onLine),
-            trace: Trace(kernel: chosen.kernel, sinks: [narrator]))
+            trace: Trace(
+                kernel: chosen.kernel, sinks: [narrator] + (narrator.gallery?.sinks(payload.name) ?? [])))
     }
 
     private func play(_ name: String, _ narrator: Narrator) throws -> Outcome? {
@@ -238,6 +244,6 @@ struct Demo: ParsableCommand {
         }
         let chosen = ChosenKernel(kernel: soft, name: .soft, reason: "promises nothing about contents")
         say(chosen)
-        return play(payload, chosen, Narrator(terminal, limit: 4))
+        return play(payload, chosen, Narrator(terminal, limit: 4, gallery: narrator.gallery))
     }
 }

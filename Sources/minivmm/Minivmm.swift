@@ -14,8 +14,8 @@ struct Minivmm: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Probe.self, List.self, Run.self, Demo.self, LitmusCommand.self, ExplainCommand.self,
-            Bench.self,
+            Probe.self, List.self, Run.self, Demo.self, ReportCommand.self, LitmusCommand.self,
+            ExplainCommand.self, Bench.self,
         ])
 }
 
@@ -23,5 +23,6 @@ struct Minivmm: ParsableCommand {
 enum Status {
     static let checkFailed = ExitCode(1)
     static let skipped = ExitCode(4)
+    static let usage = ExitCode(64)
     static let monitorFailed = ExitCode(125)
 }

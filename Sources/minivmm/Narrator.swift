@@ -28,14 +28,18 @@ final class Narrator: TraceSink {
     /// Sentences at most; the rest is counted.
     private let limit: Int
     private let tellsBoot: Bool
+    /// Where events go besides.
+    let gallery: Gallery?
 
     /// - Parameters:
     ///   - limit: sentences at most; what the guest says comes on top.
+    ///   - gallery: records the same events for pictures.
     ///   - tellsBoot: whether what happens before the guest's first instruction is part of the story.
-    init(_ terminal: Terminal, limit: Int, tellsBoot: Bool = false) {
+    init(_ terminal: Terminal, limit: Int, tellsBoot: Bool = false, gallery: Gallery? = nil) {
         self.terminal = terminal
         self.limit = limit
         self.tellsBoot = tellsBoot
+        self.gallery = gallery
         strip = PageStrip(terminal: terminal)
         told = Mutex(Told())
     }
@@ -114,10 +118,10 @@ final class Narrator: TraceSink {
             return ("writes the image through its mmap of shared memory, \(Self.pages(image))", true)
         case .imageLeftShared(let end):
             return ("leaves RAM up to \(hex(end)) shared: this kernel does not preserve contents", false)
-        case .attributesCall(let offset, let size, let target, let errno, let errorOffset):
+        case .attributesCall(let offset, let size, let target, let errno, let errorOffset, let gpa, _):
             guard let errno else {
                 told.busyPage = nil
-                if let range = PageRange(start: offset, size: size) { told.map.set(range, to: target) }
+                if let range = PageRange(start: gpa ?? offset, size: size) { told.map.set(range, to: target) }
                 return nil
             }
             // The same answer to each attempt is told once.
@@ -127,7 +131,7 @@ final class Narrator: TraceSink {
                 "KVM_SET_MEMORY_ATTRIBUTES2: " + terminal.styled(errno.name, .bad)
                     + ", error_offset names page \(errorOffset / pageSize); nothing has changed", false
             )
-        case .conversionFinished(let request, let result):
+        case .conversionFinished(let request, let result, _):
             let before = told.before
             told.before = told.map
             if before?.uniformState(of: request.range) == request.target { return nil }
@@ -186,8 +190,9 @@ final class Narrator: TraceSink {
         case .waiting(_, let nanoseconds, let attempt):
             guard attempt == 1 else { return nil }
             return ("waits \(nanoseconds / 1000) µs and tries again, longer each time", false)
-        case .stopped(let why): return (why, false)
-        case .portIn, .portOut, .mmio, .halted, .kicked, .conversionStarted, .guestExited, .hypercall,
+        case .stopped(let why, _): return (why, false)
+        case .portIn, .portOut, .mmio, .resumed, .released, .halted, .kicked, .conversionStarted,
+            .guestExited, .hypercall,
             .steppedOver:
             return nil
         }

@@ -35,6 +35,7 @@ struct Run: ParsableCommand {
     var traceFormat: TraceFormat?
     @Flag(help: "Say below each event of a text trace why it is there.")
     var explain = false
+    @OptionGroup(title: "Pictures") var pictures: PictureOptions
     @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
     var json = false
     @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")
@@ -69,7 +70,8 @@ struct Run: ParsableCommand {
             diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
         }
         let console = Console(json ? nil : .standardOutput, keeps: json)
-        let (trace, traceSink) = try openTrace(chosen.kernel)
+        let recorder = pictures.isWanted ? try TraceRecorder() : nil
+        let (trace, traceSink) = try openTrace(chosen.kernel, recorder)
         let limit = timeout?.nanoseconds ?? payload?.timeLimit ?? Self.defaultTimeout
         let interrupts = try? SignalDescriptor()
         let start = monotonicNanoseconds()
@@ -87,8 +89,9 @@ struct Run: ParsableCommand {
             outcome = machine.run(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
             statistics = machine.statistics
         } catch {
-            trace?.flush()
             outcome = .failed(error)
+            trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .host)
+            trace?.flush()
         }
         let elapsed = monotonicNanoseconds() &- start
         if let errno = traceSink?.failure {
@@ -96,6 +99,8 @@ struct Run: ParsableCommand {
                 .kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
         }
         report(outcome, statistics, elapsed, chosen, console)
+        // However it ended: a run that failed is the one to look at.
+        if let recorder { try pictures.draw(try recorder.recorded(), title: guest) }
         throw ExitCode(outcome.exitStatus)
     }
 
@@ -142,8 +147,13 @@ struct Run: ParsableCommand {
         }
     }
 
-    private func openTrace(_ kernel: any KVMInterface) throws -> (Trace?, JSONLinesTrace?) {
-        guard let path = trace else { return (nil, nil) }
+    private func openTrace(
+        _ kernel: any KVMInterface, _ recorder: TraceRecorder?
+    ) throws -> (Trace?, JSONLinesTrace?) {
+        let recording: [any TraceSink] = recorder.map { [$0.sink] } ?? []
+        guard let path = trace else {
+            return (recorder.map { _ in Trace(kernel: kernel, sinks: recording) }, nil)
+        }
         let file: FileDescriptor
         if path == "-" {
             file = .standardError
@@ -159,10 +169,10 @@ struct Run: ParsableCommand {
             }
         }
         switch format(of: path) {
-        case .text: return (Trace(kernel: kernel, sinks: [textSink(file)]), nil)
+        case .text: return (Trace(kernel: kernel, sinks: [textSink(file)] + recording), nil)
         case .json:
             let sink = JSONLinesTrace(file)
-            return (Trace(kernel: kernel, sinks: [sink]), sink)
+            return (Trace(kernel: kernel, sinks: [sink] + recording), sink)
         }
     }
 

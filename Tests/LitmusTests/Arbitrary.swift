@@ -138,7 +138,13 @@ struct TestMaker {
         let sometimes = flip()
         func expecting(_ outcomes: [StepOutcome]) -> Expectation { sometimes ? .anyOf(outcomes) : .unsaid }
         let refusal = StepOutcome.errno(22)
-        switch below(20) {
+        switch below(24) {
+        case 20: return Step(actor, .peek(place()), expecting([.errno(5), .value(3)]))
+        case 21:
+            let file = files[below(files.count)]
+            return Step(actor, .syscall(file, FileCall.allCases[below(5)]), expecting([refusal]))
+        case 22: return Step(.vcpu(1), .preFault(extent(of: [.ram])), expecting([.errno(2), .ok]))
+        case 23: return Step(.vcpu(0), .clock(Place(offset: word())), expecting([refusal]))
         case 17:
             return Step(actor, flip() ? .zapped : .present(touched()), expecting([.value(UInt8(below(256)))]))
         case 18: return Step(actor, .extension(UInt32(below(300))), expecting([.value(8), refusal]))

@@ -47,6 +47,13 @@ int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset)
 /// mprotect(2) to read-write, or to nothing.
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible);
 
+/// What a guest_memfd does not do: read(2) and write(2) of a byte, ftruncate(2) to a page, mmap(2) with MAP_PRIVATE,
+/// fallocate(2) that may grow the file.
+enum ckvm_file_call { CKVM_FILE_READ, CKVM_FILE_WRITE, CKVM_FILE_TRUNCATE, CKVM_FILE_MAP_PRIVATE, CKVM_FILE_GROW };
+long ckvm_file_call(int fd, enum ckvm_file_call call);
+/// A byte of this process's memory through /proc/self/mem.
+long ckvm_peek(uint64_t address);
+
 /// madvise(2).
 long ckvm_madvise(uint64_t address, uint64_t length, int advice);
 

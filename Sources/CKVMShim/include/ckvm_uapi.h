@@ -72,6 +72,18 @@ CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes, attributes, 16);
 
 static const uint64_t CKVM_MEMORY_ATTRIBUTE_PRIVATE = 1u << 3;
 
+// KVM_SET_MSRS on a vCPU, of one register.
+struct ckvm_msrs1 {
+    uint32_t nmsrs;  // 1
+    uint32_t pad;
+    uint32_t index;
+    uint32_t reserved;
+    uint64_t data;
+};
+CKVM_ASSERT_SIZE(struct ckvm_msrs1, 24);
+// MSR_KVM_SYSTEM_TIME_NEW: guest-physical address of the clock's structure, bit 0 enables it.
+static const uint32_t CKVM_MSR_SYSTEM_TIME_NEW = 0x4b564d01;
+
 // ---- memory slots ---------------------------------------------------------------------------------------
 
 struct ckvm_userspace_memory_region {
@@ -296,19 +308,22 @@ static const unsigned long CKVM_SET_USER_MEMORY_REGION2 = CKVM_IOW(0x49, sizeof(
 static const unsigned long CKVM_ENABLE_CAP = CKVM_IOW(0xa3, sizeof(struct ckvm_enable_cap));
 static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES = CKVM_IOW(0xd2, sizeof(struct ckvm_memory_attributes));
 static const unsigned long CKVM_CREATE_GUEST_MEMFD = CKVM_IOWR(0xd4, sizeof(struct ckvm_create_guest_memfd));
+static const unsigned long CKVM_GET_STATS_FD = CKVM_IO(0xce);
 // on a guest_memfd
 static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES2 = CKVM_IOWR(0xd2, sizeof(struct ckvm_memory_attributes2));
 static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES_RFC_V1 = CKVM_IOWR(0xd6, sizeof(struct ckvm_memory_attributes_rfc_v1));
 // on a vCPU
 static const unsigned long CKVM_RUN = CKVM_IO(0x80);
-static const unsigned long CKVM_GET_STATS_FD = CKVM_IO(0xce);
 static const unsigned long CKVM_GET_REGS = CKVM_IOR(0x81, sizeof(struct ckvm_regs));
 static const unsigned long CKVM_SET_REGS = CKVM_IOW(0x82, sizeof(struct ckvm_regs));
 static const unsigned long CKVM_GET_SREGS = CKVM_IOR(0x83, sizeof(struct ckvm_sregs));
 static const unsigned long CKVM_SET_SREGS = CKVM_IOW(0x84, sizeof(struct ckvm_sregs));
 static const unsigned long CKVM_SET_CPUID2 = CKVM_IOW(0x90, 8);
+static const unsigned long CKVM_SET_MSRS = CKVM_IOW(0x89, 8);
+static const unsigned long CKVM_PRE_FAULT_MEMORY = CKVM_IOWR(0xd5, sizeof(struct ckvm_pre_fault_memory));
 
 _Static_assert(CKVM_IOWR(0xd2, sizeof(struct ckvm_memory_attributes2)) == 0xC080AED2UL, "SET_MEMORY_ATTRIBUTES2");
+_Static_assert(CKVM_IOWR(0xd5, sizeof(struct ckvm_pre_fault_memory)) == 0xC040AED5UL, "PRE_FAULT_MEMORY");
 _Static_assert(CKVM_IOWR(0xd6, sizeof(struct ckvm_memory_attributes_rfc_v1)) == 0xC040AED6UL, "RFC v1");
 _Static_assert(CKVM_IOW(0xd2, sizeof(struct ckvm_memory_attributes)) == 0x4020AED2UL, "SET_MEMORY_ATTRIBUTES");
 _Static_assert(CKVM_IOWR(0xd4, sizeof(struct ckvm_create_guest_memfd)) == 0xC040AED4UL, "CREATE_GUEST_MEMFD");

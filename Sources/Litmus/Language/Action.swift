@@ -77,6 +77,14 @@ public enum Action: Sendable, Equatable {
     case again
     /// A child is forked from the monitor.
     case fork(child: Int)
+    /// `KVM_PRE_FAULT_MEMORY` by a vCPU.
+    case preFault(Extent)
+    /// KVM's clock is to be at a guest-physical byte (`MSR_KVM_SYSTEM_TIME_NEW`).
+    case clock(Place)
+    /// A system call that a guest_memfd does not do.
+    case syscall(Name, FileCall)
+    /// A byte of a view through `/proc/self/mem`.
+    case peek(Place)
     /// How many pages have gone out of the VM's second-stage tables since a vCPU last made an access (`pages_4k` of
     /// `KVM_GET_STATS_FD`).
     case zapped

@@ -154,15 +154,17 @@ private struct Check {
         case .host:
             switch step.action {
             case .hypercall: throw fail("a hypercall is made by a vCPU")
-            case .again: throw fail("a vCPU enters again, and no host")
+            case .again, .preFault, .clock: throw fail("only a vCPU can `\(step.action)`")
             default: break
             }
         case .vcpu:
             switch step.action {
-            case .hypercall, .again: return
+            case .hypercall, .again, .preFault, .clock: return
             default: break
             }
-            try require(isAccess, "a vCPU can `read`, `write`, `fill`, `check`, `hypercall` and `again`")
+            try require(
+                isAccess,
+                "a vCPU can `read`, `write`, `fill`, `check`, `hypercall`, `prefault`, `clock` and `again`")
         case .child(let child):
             try require(children.contains(child), "\(step.role) has not been forked before")
             try require(isAccess, "a child can `read`, `write`, `fill` and `check`")
@@ -208,6 +210,12 @@ private struct Check {
             try require(binding.extent.size > 0, "a slot of no bytes: say `unbind`")
             if let address = binding.address { try view(address.name, actor) }
         case .unbind, .again, .zapped, .extension: break
+        case .syscall(let name, _): try file(name)
+        case .peek(let place): try view(place.name, actor)
+        case .preFault(let extent):
+            try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
+        case .clock(let place):
+            try require(place.name == .ram, "a vCPU names guest-physical pages, and no file")
         case .present(let extent):
             _ = try end(of: extent)
             try view(extent.name, actor)
@@ -250,7 +258,8 @@ extension Action {
         var isVCPU = false
         if case .vcpu = actor { isVCPU = true }
         switch (self, outcome) {
-        case (.read, .value), (.check, .differs), (.again, .value): return true
+        case (.read, .value), (.check, .differs), (.again, .value), (.peek, .value): return true
+        case (.peek, .ok): return false
         case (.zapped, .value), (.present, .value), (.extension, .value): return true
         case (.zapped, .ok), (.present, .ok), (.extension, .ok): return false
         case (.read, .ok): return false

@@ -9,7 +9,8 @@ extension LineParser {
 
     private static let words = [
         "read", "write", "fill", "check", "convert", "map", "unmap", "madvise", "allocate", "punch", "hold",
-        "release", "create", "close", "bind", "unbind", "hypercall", "again", "fork",
+        "release", "create", "close", "bind", "unbind", "hypercall", "prefault", "clock", "again", "fork",
+        "syscall", "peek",
         "zapped", "present", "extension",
     ]
 
@@ -40,6 +41,11 @@ extension LineParser {
         case "unbind":
             try require("slot")
             return .unbind(slot: try number("a slot"), on: take("on") ? try choice(of: VMName.self) : nil)
+        case "prefault": return .preFault(try extent())
+        case "clock": return .clock(try place())
+        case "syscall":
+            return .syscall(try name("the name of a file"), try choice(of: FileCall.self))
+        case "peek": return .peek(try place())
         case "again": return .again
         case "zapped": return .zapped
         case "present": return .present(try extent())

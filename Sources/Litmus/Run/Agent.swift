@@ -204,6 +204,31 @@ final class Agent: Sendable {
         return Observation(seen)
     }
 
+    func preFault(_ extent: Extent, vcpu number: Int) throws(Stop) -> Observation {
+        var request = ckvm_pre_fault_memory()
+        request.gpa = extent.offset
+        request.size = extent.size
+        return try examine(number) { vcpu throws(Errno) in try vcpu.preFault(&request) }
+    }
+
+    func setClock(at gpa: UInt64, vcpu number: Int) throws(Stop) -> Observation {
+        try examine(number) { vcpu throws(Errno) in try vcpu.setClock(at: gpa) }
+    }
+
+    private func examine(
+        _ number: Int, _ call: (any ExaminableVCPU) throws(Errno) -> Void
+    ) throws(Stop) -> Observation {
+        guard let vcpu = try cpu(number).vcpu as? any ExaminableVCPU else {
+            throw .skip("an adapter's vCPUs have no such call")
+        }
+        do throws(Errno) {
+            try call(vcpu)
+            return Observation(.ok)
+        } catch {
+            return Observation(.errno(error.rawValue))
+        }
+    }
+
     /// - Parameter answer: what the monitor does for the call.
     func hypercall(
         _ extent: Extent, _ attributes: UInt64, vcpu number: Int, _ answer: (Call) throws(Stop) -> Answer

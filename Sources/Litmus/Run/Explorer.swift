@@ -66,8 +66,13 @@ struct Explorer {
         var step = 0
         /// Bytes of its access that are done.
         var done: UInt64 = 0
-        /// The reference that the access has on its page.
-        var reference: SoftPageHold?
+        /// The references that the step has on pages: an access on its own, who unmaps on all that were mapped.
+        var references: [SoftPageHold] = []
+
+        mutating func letGo() {
+            for reference in references { reference.release() }
+            references = []
+        }
     }
 
     private mutating func start() throws(Stop) -> Cursor {
@@ -156,8 +161,8 @@ struct Explorer {
             key.append(UInt8(truncatingIfNeeded: position.step))
             key.append(UInt8(truncatingIfNeeded: position.step >> 8))
             key.append(contentsOf: (0..<4).map { UInt8(truncatingIfNeeded: position.done >> ($0 * 8)) })
-            key.append(position.reference == nil ? 0 : 1)
-            position.reference?.appendState(to: &key)
+            key.append(UInt8(truncatingIfNeeded: position.references.count))
+            for reference in position.references { reference.appendState(to: &key) }
         }
         cursor.world.appendState(to: &key)
         return key
@@ -195,35 +200,57 @@ struct Explorer {
         return step.result.map { ($0, seen.outcome) }
     }
 
+    /// References on all pages that are mapped, the step itself, and the references let go of one after the other.
+    private func unmapping(
+        _ view: Extent, _ step: Step, _ position: inout Position, _ world: World
+    ) throws(Stop) -> Observation? {
+        guard position.done == 0 else {
+            position.references.removeFirst().release()
+            return position.references.isEmpty ? Observation(.ok) : nil
+        }
+        if position.references.isEmpty {
+            position.references = try world.beginUnmapping(view)
+            if !position.references.isEmpty { return nil }
+        }
+        let seen = try world.perform(step)
+        guard seen.outcome == .ok, !position.references.isEmpty else {
+            position.letGo()
+            return seen
+        }
+        position.done = 1
+        return nil
+    }
+
     /// - Returns: what came of the step, nil if there is more of it.
     private func piece(
         of step: Step, _ position: inout Position, _ world: World
     ) throws(Stop) -> Observation? {
+        if let view = step.action.unmapped { return try unmapping(view, step, &position, world) }
         guard let extent = step.action.extent, step.action.isAccess else { return try world.perform(step) }
         let place = extent.offset + position.done
         let left = extent.size - position.done
         let count = min(left, pageSize - place % pageSize)
         let part = Extent(extent.name, offset: place, size: count)
         if case .vcpu(let number) = step.role {
-            if position.reference == nil, let fault = try world.beginGuestFault(at: place) {
-                position.reference = fault
+            if position.references.isEmpty, let fault = try world.beginGuestFault(at: place) {
+                position.references = [fault]
                 return nil
             }
             let seen = try world.guest().access(part, step.action, vcpu: number, isRacing: true)
-            position.reference?.release()
-            position.reference = nil
+            position.letGo()
             position.done += count
             return seen.outcome == .ok && position.done < extent.size ? nil : seen
         }
-        guard let reference = position.reference else {
-            position.reference = try world.beginHostAccess(part, step.role)
-            guard position.reference == nil else { return nil }
+        guard let reference = position.references.first else {
+            if let reference = try world.beginHostAccess(part, step.role) {
+                position.references = [reference]
+                return nil
+            }
             let seen = Observation(.sigbus(at: place))
             return step.action.isSingle ? seen.withoutPlace : seen
         }
         defer {
-            reference.release()
-            position.reference = nil
+            position.letGo()
             position.done += count
         }
         switch step.action {
@@ -253,6 +280,14 @@ extension World {
             mapping = try self.mapping(extent)
         }
         return (try? mapping.hold(at: extent.offset, length: extent.size, by: .directIO)) as? SoftPageHold
+    }
+
+    /// Those on the pages that are mapped in what is to be unmapped. Nothing where that cannot be done.
+    fileprivate func beginUnmapping(_ extent: Extent) throws(Stop) -> [SoftPageHold] {
+        guard let view = state.withLock({ $0.views[extent.name] })?.mapping as? SoftHostMapping,
+            extent.offset <= view.length
+        else { return [] }
+        return view.holdMapped(at: extent.offset, length: min(extent.size, view.length - extent.offset))
     }
 
     fileprivate func beginGuestFault(at gpa: UInt64) throws(Stop) -> SoftPageHold? {
@@ -296,6 +331,15 @@ extension Action {
         switch self {
         case .read, .write, .fill, .check: true
         default: false
+        }
+    }
+
+    /// The part of a view that it takes out of the page tables; all of it is more than there is.
+    fileprivate var unmapped: Extent? {
+        switch self {
+        case .unmap(let view): Extent(view, offset: 0, size: .max)
+        case .advise(let extent, .dontNeed): extent
+        default: nil
         }
     }
 

@@ -78,7 +78,23 @@ extension World {
             } catch {
                 return Observation(.errno(error.rawValue))
             }
-        case .hypercall, .again: throw .broken("\(step.role) does not \(step.action)")
+        case .syscall(let name, let call):
+            guard let file = try file(name) as? any ExaminableFile else { throw notExaminable() }
+            do throws(Errno) {
+                try file.attempt(call)
+                return Observation(.ok)
+            } catch {
+                return Observation(.errno(error.rawValue))
+            }
+        case .peek(let place):
+            let mapping = try mapping(Extent(place.name, offset: place.offset, size: 1))
+            guard let mapping = mapping as? any ExaminableMapping else { throw notExaminable() }
+            do throws(Errno) {
+                return Observation(.value(try mapping.peek(at: place.offset)))
+            } catch {
+                return Observation(.errno(error.rawValue))
+            }
+        case .hypercall, .again, .preFault, .clock: throw .broken("\(step.role) does not \(step.action)")
         }
     }
 
@@ -93,9 +109,18 @@ extension World {
                 state.withLock { $0.mappedPages = pages }
             }
         }
-        if case .again = action { return try guest().again(vcpu: number) }
+        switch action {
+        case .again: return try guest().again(vcpu: number)
+        case .preFault(let extent): return try guest().preFault(extent, vcpu: number)
+        case .clock(let place): return try guest().setClock(at: place.offset, vcpu: number)
+        default: break
+        }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
         return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
+    }
+
+    private func notExaminable() -> Stop {
+        .skip("\(kernel.identity.name) is an adapter, and has other files and vCPUs than its kernel")
     }
 
     private func zapped() throws(Stop) -> Observation {

@@ -432,7 +432,9 @@ extension Action {
             extent
         case .convert(let conversion): conversion.extent
         case .bind(let binding): binding.extent
-        case .present(let extent): extent
+        case .present(let extent), .preFault(let extent): extent
+        case .peek(let place), .clock(let place): Extent(place.name, offset: place.offset, size: 1)
+        case .syscall(let file, _): Extent(file, offset: 0, size: pageSize)
         case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension: nil
         }
     }

@@ -40,7 +40,8 @@ public final class Converter: Sendable {
         -> ConversionResult
     {
         var work = Work(request: request, actor: actor, result: ConversionResult(means: .nothingAsked))
-        trace?.record(.conversionStarted(request), by: actor)
+        // Contents are looked at only for somebody who looks.
+        trace?.record(.conversionStarted(request, before: memory.firstBytes(of: request.range)), by: actor)
         do throws(ConversionError) {
             work.result.means = try means(for: request, work)
             guard request.range.end <= memory.size else { throw work.failed(.outsideRAM(size: memory.size)) }
@@ -53,7 +54,8 @@ public final class Converter: Sendable {
             trace?.record(.conversionFailed(error), by: actor)
             throw error
         }
-        trace?.record(.conversionFinished(request, work.result), by: actor)
+        trace?.record(
+            .conversionFinished(request, work.result, after: memory.firstBytes(of: request.range)), by: actor)
         return work.result
     }
 
@@ -174,8 +176,11 @@ public final class Converter: Sendable {
         call.attributes = request.target == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
         call.flags = work.result.means.mode.rawValue
         work.result.calls += 1
+        let begun = trace.map { _ in kernel.now() }
+        var ended: UInt64?
         let (answer, errno) = memory.changingStates { states -> (Answer, Errno?) in
             do throws(Errno) {
+                defer { ended = begun.map { _ in kernel.now() } }
                 try region.file.convertInPlace(&call)
             } catch {
                 let page = named(by: call.error_offset, in: piece, region)
@@ -194,7 +199,8 @@ public final class Converter: Sendable {
         }
         trace?.record(
             .attributesCall(
-                offset: call.offset, size: call.size, target: request.target, errno, call.error_offset),
+                offset: call.offset, size: call.size, target: request.target, errno, call.error_offset,
+                gpa: piece.start, nanoseconds: ended.flatMap { end in begun.map { end &- $0 } }),
             by: work.actor)
         switch answer {
         case .done, .failed(.zeroing): work.result.add(piece)
@@ -264,7 +270,9 @@ public final class Converter: Sendable {
     }
 
     private func askHolders(of gpa: UInt64, _ work: Work) -> Bool {
-        let (released, refused) = holds.askToRelease(gpa: gpa)
+        let (released, refused) = holds.askToRelease(gpa: gpa) { range in
+            trace?.record(.released(range), by: work.actor)
+        }
         if released + refused > 0 {
             trace?.record(.holdersAsked(gpa: gpa, released: released, refused: refused), by: work.actor)
         }

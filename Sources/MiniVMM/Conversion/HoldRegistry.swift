@@ -29,25 +29,36 @@ public final class HoldRegistry: Sendable {
 
     /// Asks the holders of the page at `gpa` to let go.
     ///
+    /// - Parameter each: called for each hold that is gone, with its range.
     /// - Returns: how many did, and how many hold on.
-    public func askToRelease(gpa: UInt64) -> (released: Int, refused: Int) {
+    public func askToRelease(
+        gpa: UInt64, each: (PageRange) -> Void = { _ in }
+    ) -> (released: Int, refused: Int) {
         let (asked, refused) = entries.withLock { list in
             let holding = list.filter { $0.range.contains(gpa) }
             list.removeAll { $0.yields && $0.range.contains(gpa) }
             return (holding.filter(\.yields), holding.count { !$0.yields })
         }
-        for entry in asked { entry.hold.release() }
+        for entry in asked {
+            entry.hold.release()
+            each(entry.range)
+        }
         return (asked.count, refused)
     }
 
     /// Releases every hold, asked or not.
+    ///
+    /// - Parameter each: called for each hold that is gone, with its range.
     @discardableResult
-    public func releaseAll() -> Int {
+    public func releaseAll(each: (PageRange) -> Void = { _ in }) -> Int {
         let all = entries.withLock { list in
             defer { list = [] }
             return list
         }
-        for entry in all { entry.hold.release() }
+        for entry in all {
+            entry.hold.release()
+            each(entry.range)
+        }
         return all.count
     }
 

@@ -161,7 +161,7 @@ func fallocate(
 }
 
 /// A vCPU of ``LinuxKVM``.
-public final class LinuxVCPU: KVMVCPU {
+public final class LinuxVCPU: ExaminableVCPU {
     public let id: Int
     public let runPage: RunPage
     private let vcpu: OwnedDescriptor
@@ -212,6 +212,19 @@ public final class LinuxVCPU: KVMVCPU {
     public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
         var registers = registers
         try ioctl(vcpu, CKVM_SET_SREGS, &registers)
+    }
+
+    public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
+        try ioctl(vcpu, CKVM_PRE_FAULT_MEMORY, &request)
+    }
+
+    public func setClock(at gpa: UInt64) throws(Errno) {
+        var request = ckvm_msrs1()
+        request.nmsrs = 1
+        request.index = CKVM_MSR_SYSTEM_TIME_NEW
+        request.data = gpa | 1
+        // The number of registers that were written.
+        guard try ioctl(vcpu, CKVM_SET_MSRS, &request) == 1 else { throw .invalidArgument }
     }
 
     public func setCPUID(_ table: CPUIDTable) throws(Errno) {

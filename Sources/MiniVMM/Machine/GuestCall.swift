@@ -38,7 +38,9 @@ struct GuestCall {
         case CKVM_HC_MAP_GPA_RANGE: return convert(machine, actor, &statistics)
         case Number.hold: return hold(machine, actor)
         case Number.release:
-            let count = machine.converter.holds.releaseAll()
+            let count = machine.converter.holds.releaseAll { range in
+                machine.trace?.record(.released(range), by: actor)
+            }
             machine.trace?.record(.releasedHolds(count), by: actor)
             return .done
         case Number.peek, Number.poke: return touch(machine, actor)

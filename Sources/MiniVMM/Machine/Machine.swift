@@ -292,10 +292,10 @@ public final class Machine: Sendable {
         case .interrupted(let signal): stop(.interrupted(signal: signal))
         }
         for thread in threads { thread?.join() }
-        converter.holds.releaseAll()
+        converter.holds.releaseAll { trace?.record(.released($0), by: .host) }
         console.flush()
         let outcome = ending.withLock { $0 } ?? .halted
-        trace?.record(.stopped(outcome.description), by: .host)
+        trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .host)
         trace?.flush()
         return outcome
     }

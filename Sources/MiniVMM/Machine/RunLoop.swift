@@ -43,6 +43,7 @@ struct RunLoop {
                 if let pause = handle(io) { return pause }
             case .memoryFault(let fault, let errno):
                 if let outcome = handle(fault, errno) { return end(outcome) }
+                trace?.record(.resumed(gpa: fault.gpa), by: actor)
             case .hypercall(let call):
                 progress.reset()
                 handle(call)

@@ -25,6 +25,9 @@ public struct OutputBuffer: Sendable {
 
     public mutating func append(contentsOf more: some Sequence<UInt8>) { bytes.append(contentsOf: more) }
 
+    /// Takes back the last bytes appended since ``flush()``.
+    public mutating func removeLast(_ count: Int) { bytes.removeLast(count) }
+
     public mutating func append(decimal value: UInt64) {
         if value >= 10 { append(decimal: value / 10) }
         bytes.append(UInt8(truncatingIfNeeded: value % 10) + 48)

@@ -13,26 +13,36 @@ public enum TraceEvent: Sendable {
     /// The kernel does not preserve contents, so RAM up to `end` stays shared.
     case imageLeftShared(end: UInt64)
     case guestExited(status: UInt8)
-    case stopped(String)
+    /// - Parameter status: the exit status of `run` for it.
+    case stopped(String, status: Int32? = nil)
     // exits
     case portOut(port: UInt16, size: Int, value: UInt64)
     case portIn(port: UInt16, size: Int, value: UInt64)
     case mmio(gpa: UInt64, size: Int, write: Bool)
     case memoryFault(MemoryFault, Errno, FaultVerdict)
+    /// The vCPU goes back into the guest after a memory fault.
+    case resumed(gpa: UInt64)
     case hypercall(number: UInt64, UInt64, UInt64, UInt64, byInstruction: Bool, result: Int64)
     /// KVM could not step over VMMCALL because it could not read it, and the monitor did.
     case steppedOver(rip: UInt64)
     case halted
     case kicked
     // conversions
-    case conversionStarted(ConversionRequest)
-    case attributesCall(offset: UInt64, size: UInt64, target: PageState, Errno?, UInt64)
+    case conversionStarted(ConversionRequest, before: FirstBytes? = nil)
+    /// - Parameters:
+    ///   - gpa: what is at `offset` of the file.
+    ///   - nanoseconds: how long the call took; the event is stamped when it has returned.
+    case attributesCall(
+        offset: UInt64, size: UInt64, target: PageState, Errno?, UInt64, gpa: UInt64? = nil,
+        nanoseconds: UInt64? = nil)
     case holdersAsked(gpa: UInt64, released: Int, refused: Int)
     case waiting(gpa: UInt64, nanoseconds: UInt64, attempt: Int)
-    case conversionFinished(ConversionRequest, ConversionResult)
+    case conversionFinished(ConversionRequest, ConversionResult, after: FirstBytes? = nil)
     case conversionFailed(ConversionError)
     // the host's side
     case held(PageRange, yields: Bool)
+    /// One hold is let go.
+    case released(PageRange)
     case releasedHolds(Int)
     case hostAccess(gpa: UInt64, HostAccessError.Direction, HostAccessError?)
 }
@@ -78,9 +88,10 @@ extension TraceEvent {
         case .guestExited(let status):
             fields.name("exit-status")
             fields.number("status", UInt64(status))
-        case .stopped(let why):
+        case .stopped(let why, let status):
             fields.name("stop")
             fields.text("why", why)
+            if let status { fields.signed("status", Int64(status)) }
         case .portOut(let port, let size, let value):
             fields.name("out")
             fields.address("port", UInt64(port))
@@ -104,6 +115,9 @@ extension TraceEvent {
             fields.text("wants", fault.wants.rawValue)
             fields.signed("errno", Int64(errno.rawValue))
             fields.text("verdict", verdict.rawValue)
+        case .resumed(let gpa):
+            fields.name("resume")
+            fields.address("gpa", gpa)
         case .hypercall(let number, let a0, let a1, let a2, let byInstruction, let result):
             fields.name("hypercall")
             fields.address("number", number)
@@ -117,10 +131,12 @@ extension TraceEvent {
             fields.address("rip", rip)
         case .halted: fields.name("halt")
         case .kicked: fields.name("kick")
-        case .conversionStarted(let request):
+        case .conversionStarted(let request, let before):
             fields.name("convert")
             fields.request(request)
-        case .attributesCall(let offset, let size, let target, let errno, let errorOffset):
+            if let before { fields.text("before", before.description) }
+        case .attributesCall(
+            let offset, let size, let target, let errno, let errorOffset, let gpa, let nanoseconds):
             fields.name("set-memory-attributes2")
             fields.address("offset", offset)
             fields.address("size", size)
@@ -132,6 +148,8 @@ extension TraceEvent {
             } else {
                 fields.signed("errno", 0)
             }
+            if let gpa { fields.address("gpa", gpa) }
+            if let nanoseconds { fields.number("ns", nanoseconds) }
         case .holdersAsked(let gpa, let released, let refused):
             fields.name("ask-holders")
             fields.address("gpa", gpa)
@@ -142,13 +160,14 @@ extension TraceEvent {
             fields.address("gpa", gpa)
             fields.number("ns", nanoseconds)
             fields.number("attempt", UInt64(attempt))
-        case .conversionFinished(let request, let result):
+        case .conversionFinished(let request, let result, let after):
             fields.name("converted")
             fields.request(request)
             fields.text("means", result.means.rawValue)
             fields.number("calls", UInt64(result.calls))
             fields.number("busy", UInt64(result.busyAnswers))
             fields.number("waited_ns", result.waited)
+            if let after { fields.text("after", after.description) }
         case .conversionFailed(let error):
             fields.name("not-converted")
             fields.request(error.request)
@@ -161,6 +180,10 @@ extension TraceEvent {
             fields.address("gpa", range.start)
             fields.address("size", range.size)
             fields.flag("yields", yields)
+        case .released(let range):
+            fields.name("release")
+            fields.address("gpa", range.start)
+            fields.address("size", range.size)
         case .releasedHolds(let count):
             fields.name("release-holds")
             fields.number("count", UInt64(count))

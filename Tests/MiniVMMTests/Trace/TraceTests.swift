@@ -25,12 +25,13 @@ struct TraceTests {
             .mmio(gpa: 1 << 51, size: 8, write: true),
             .memoryFault(MemoryFault(gpa: 0x5000, size: 4096, flags: 8), .badAddress, .convert),
             .hypercall(number: 12, .max, 1, 0x10, byInstruction: true, result: -22),
-            .steppedOver(rip: 0x10_0010), .halted, .kicked, .conversionStarted(request),
+            .steppedOver(rip: 0x10_0010), .resumed(gpa: 0x5000), .halted, .kicked,
+            .conversionStarted(request),
             .attributesCall(offset: 0, size: 4096, target: .private, .resourceTemporarilyUnavailable, 8192),
             .attributesCall(offset: 0, size: 4096, target: .shared, nil, 0),
             .holdersAsked(gpa: 0x5000, released: 1, refused: 2),
             .waiting(gpa: 0x5000, nanoseconds: 20_000, attempt: 1), .conversionFinished(request, result),
-            .conversionFailed(error), .held(range, yields: false), .releasedHolds(3),
+            .conversionFailed(error), .held(range, yields: false), .released(range), .releasedHolds(3),
             .hostAccess(gpa: 0x5000, .read, access),
         ]
     }
@@ -47,6 +48,7 @@ struct TraceTests {
         "memory-fault: bytes errno flags gpa verdict wants",
         "hypercall: a0 a1 a2 by number result",
         "step-over: rip",
+        "resume: gpa",
         "halt: ",
         "kick: ",
         "convert: contents gpa size target",
@@ -57,6 +59,7 @@ struct TraceTests {
         "converted: busy calls contents gpa means size target waited_ns",
         "not-converted: calls contents converted_bytes errno gpa size target why",
         "hold: gpa size yields",
+        "release: gpa size",
         "release-holds: count",
         "host-access: direction errno gpa",
     ]

@@ -1,0 +1,86 @@
+// The event beside the picture: its fields, the contents before and after, what led to it and what came of it.
+function element(tag, text, attributes = {}) {
+  const e = document.createElement(tag);
+  if (text !== undefined) e.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
+  return e;
+}
+function signCanvas(kind, size = 18) {
+  const c = element("canvas", undefined, { "aria-hidden": "true" }), dpr = window.devicePixelRatio || 1;
+  c.width = c.height = size * dpr; c.style.cssText = `width:${size}px;height:${size}px;display:inline-block;vertical-align:-4px;margin-right:6px`;
+  const g = c.getContext("2d");
+  g.scale(dpr, dpr);
+  sign(g, kind, size / 2, size / 2, size * 0.3, colourOf(kind));
+  return c;
+}
+function fieldText(key, value, i) {
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (key === "errno" || (key === "result" && value < 0)) return value === 0 ? "0" : `${value} ${errno(value)}`;
+  if (key === "number") return `${hex(value)}${CALLS[value] ? " " + CALLS[value] : ""}`;
+  if (key === "size" || key === "image_bytes" || key === "ram_bytes" || key === "converted_bytes") return `${hex(value)} (${value % 4096 === 0 ? `${value / 4096} page${value === 4096 ? "" : "s"}` : value + " bytes"})`;
+  if (key === "gpa" || key === "error_offset") return `${hex(value)} (page ${Math.floor(value / 4096)})`;
+  if (key === "ns" || key === "waited_ns") return duration(value);
+  return ADDRESSES.has(key) ? hex(value) : String(value);
+}
+function bytesRow(body, label, text, other) {
+  body.append(element("span", label));
+  if (text === undefined) return body.append(element("span", "not visible to the host: private", { class: "hidden" }));
+  const cells = element("span", undefined, { class: "cells mono" });
+  for (let b = 0; b < 8; b++) {
+    const byte = text.slice(2 * b, 2 * b + 2);
+    cells.append(element("span", byte, other !== undefined && other.slice(2 * b, 2 * b + 2) !== byte ? { class: "changed", title: "changed" } : {}));
+  }
+  body.append(cells);
+}
+function showPanel() {
+  const i = view.step;
+  $("fields").replaceChildren(); $("contents").replaceChildren(); $("chain").replaceChildren();
+  if (!N) { $("what").textContent = "No events"; return; }
+  $("what").replaceChildren(signCanvas(kindOf[i], 22), nameOf(i) === "set-memory-attributes2" ? "KVM_SET_MEMORY_ATTRIBUTES2" : nameOf(i));
+  const row = (key, value) => {
+    const r = element("tr");
+    r.append(element("th", key, { scope: "row" }), element("td", value));
+    $("fields").append(r);
+  };
+  row("who", actorName(i));
+  row("at", `${duration(time[i])} · ${T.start !== undefined ? "event " + (i + 1) : ""}`);
+  for (const [key, value] of fieldsOf(i)) if (key !== "before" && key !== "after") row(key, fieldText(key, value, i));
+  const c = conversionOf[i];
+  if (c >= 0) {
+    const v = conversion(c), before = get(v.start, "before"), after = get(v.end, "after");
+    if (before !== undefined || after !== undefined) {
+      const box = element("div", undefined, { class: "bytes" });
+      bytesRow(box, "before", before);
+      if (v.end <= i) bytesRow(box, "after", after, before);
+      $("contents").append(element("h3", "First 8 bytes, as the host sees them"), box);
+    }
+    const list = element("ol", undefined, { class: "chain" });
+    for (const [label, j] of [["asked by", v.cause], ["begins", v.start], [v.ok ? "ends" : "fails", v.end], ["goes on", v.resume]]) {
+      if (j < 0 || (label === "goes on" && j === v.cause)) continue;
+      const b = element("button", `${label}: ${nameOf(j)} at ${duration(time[j])}`, { type: "button" });
+      if (j === i) b.setAttribute("aria-current", "true");
+      b.onclick = () => go(j);
+      const item = element("li");
+      item.append(b);
+      list.append(item);
+    }
+    $("chain").append(element("h3", "The conversion"), list);
+  }
+  const near = [];
+  for (let j = i, n = 0; j >= 0 && n < 5; j--) if (j === i || isShown(j)) { near.unshift(j); n++; }
+  for (let j = i + 1; j < N && near.length < 11; j++) if (isShown(j)) near.push(j);
+  $("list").replaceChildren(...near.map(j => {
+    const item = element("li"), b = element("button", undefined, { type: "button", tabindex: j === i ? "0" : "-1" });
+    b.append(element("span", duration(time[j]), { class: "t" }), signCanvas(kindOf[j], 15), `${actorName(j)} ${nameOf(j)}`);
+    if (j === i) b.setAttribute("aria-current", "true");
+    b.onclick = () => go(j);
+    item.append(b);
+    return item;
+  }));
+}
+function showSentence() {
+  const i = view.step;
+  if (!N) { $("now").textContent = "The trace has no events."; return; }
+  $("now").replaceChildren(element("span", actorName(i), { class: "who" }), sentence(i));
+  $("where").textContent = `${(i + 1).toLocaleString("en")} of ${N.toLocaleString("en")} · ${duration(time[i])}`;
+}

@@ -1,0 +1,242 @@
+import CReportPage
+public import MiniVMM
+
+/// A trace as one page that needs nothing else: no network, no other file.
+public struct HTMLReport {
+    private let trace: RecordedTrace
+    private let timeline: Timeline
+    private let title: String
+
+    /// - Parameter title: what was run; the page's heading.
+    public init(_ trace: RecordedTrace, _ timeline: Timeline, title: String) {
+        self.trace = trace
+        self.timeline = timeline
+        self.title = title
+    }
+
+    /// Writes the page. Whether that worked is in ``OutputBuffer/failure``.
+    public func write(to out: inout OutputBuffer) {
+        // Scripts and styles are those in the page; whatever a trace says, nothing is fetched or sent.
+        out.append(
+            """
+            <!doctype html>
+            <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+            <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
+            script-src 'unsafe-inline'; img-src data:">
+            <meta name="generator" content="MiniVMM">
+            <title>
+            """)
+        out.append(markup: "\(title) · \(trace.identity) · MiniVMM")
+        out.append("</title>\n<style>\n")
+        unsafe out.append(creport_style)
+        out.append("</style></head><body>\n")
+        unsafe out.append(creport_body)
+        out.append("<script id=\"trace\" type=\"application/json\">\n")
+        writeData(to: &out)
+        out.append("</script>\n<script>\n")
+        unsafe out.append(creport_script)
+        out.append("</script></body></html>")
+        out.endLine()
+        out.flush()
+    }
+
+    private func writeData(to out: inout OutputBuffer) {
+        out.append("{\"title\":")
+        out.append(inScript: title)
+        out.append(",\"kernel\":")
+        out.append(inScript: trace.identity)
+        out.append(trace.isSimulated ? ",\"simulated\":true" : ",\"simulated\":false")
+        if let ending = trace.ending {
+            out.append(",\"ending\":")
+            out.append(inScript: ending)
+        }
+        if let well = trace.endedWell { out.append(well ? ",\"endedWell\":true" : ",\"endedWell\":false") }
+        out.append(",\"start\":")
+        out.append(decimal: trace.start)
+        out.append(",\"startText\":\"")
+        out.append(decimal: trace.start)
+        out.append("\",\"count\":")
+        out.append(decimal: UInt64(trace.count))
+        out.endLine()
+        list(",\"notes\":[", trace.notes, &out) { $1.append(inScript: $0) }
+        list(",\"actors\":[", trace.actors, &out) { $1.append(inScript: $0) }
+        list(",\"kinds\":[", EventKind.allCases, &out) { kind, out in
+            out.append("[")
+            out.append(inScript: kind.label)
+            out.append(",")
+            out.append(inScript: kind.group)
+            out.append(",")
+            out.append(decimal: UInt64(kind.weight))
+            out.append(kind.marksPages ? ",1]" : ",0]")
+        }
+        list(",\"shapes\":[", trace.shapes, &out) { shape, out in
+            out.append("[")
+            out.append(inScript: shape.name)
+            list(",[", shape.keys, &out) { $1.append(inScript: $0) }
+            out.append(",\"")
+            for type in shape.types {
+                switch type {
+                case .number: out.append("n")
+                case .wide, .text: out.append("s")
+                case .flag: out.append("b")
+                }
+            }
+            out.append("\"]")
+        }
+        list(",\"rows\":[", timeline.rows, &out) { row, out in
+            out.append(decimal: row.page)
+            out.append(",")
+            out.append(decimal: row.pages)
+            out.append(",")
+            out.append(String(row.weight))
+        }
+        let painted = Timeline.State.allCases.sorted { $0.paintOrder < $1.paintOrder }
+        list(
+            ",\"segments\":[",
+            painted.lazy.flatMap { state in timeline.segments.lazy.filter { $0.state == state } }, &out
+        ) {
+            segment, out in
+            out.append(decimal: UInt64(segment.state.rawValue))
+            for number in [
+                segment.rows.lowerBound, segment.rows.count, segment.events.lowerBound,
+                segment.events.upperBound,
+            ] {
+                out.append(",")
+                out.append(decimal: UInt64(number))
+            }
+        }
+        list(",\"conversions\":[", timeline.conversions, &out) { conversion, out in
+            for number in [conversion.start, conversion.end, conversion.cause ?? -1, conversion.resume ?? -1]
+            {
+                out.append(signed: Int64(number))
+                out.append(",")
+            }
+            out.append(conversion.succeeded ? "1" : "0")
+        }
+        writeEvents(to: &out)
+        out.append("}")
+        out.endLine()
+    }
+
+    /// For each event its time since the last one, its actor, shape and kind, its rows, and its values.
+    private func writeEvents(to out: inout OutputBuffer) {
+        // Numbers that a script cannot hold go as texts, after those that the trace has.
+        var wide: [UInt64] = []
+        var last = trace.start
+        list(",\"events\":[", 0..<trace.count, &out) { event, out in
+            let time = trace.times[event]
+            out.append(signed: Int64(bitPattern: time &- last))
+            last = time
+            out.append(",")
+            out.append(decimal: UInt64(trace.actorOf[event]))
+            out.append(",")
+            out.append(decimal: UInt64(trace.shapeOf[event]))
+            out.append(",")
+            out.append(decimal: UInt64(timeline.kinds[event].rawValue))
+            out.append(",")
+            let rows = timeline.rowsOf[event]
+            out.append(signed: rows.isEmpty ? -1 : Int64(rows.lowerBound))
+            out.append(",")
+            out.append(decimal: UInt64(rows.count))
+            let types = trace.shape(event).types
+            for place in types.indices {
+                out.append(",")
+                let value = trace.value(event, place)
+                if types[place] == .wide {
+                    wide.append(UInt64(bitPattern: value))
+                    out.append(decimal: UInt64(trace.strings.count + wide.count - 1))
+                } else {
+                    out.append(signed: value)
+                }
+            }
+        }
+        out.append(",\"strings\":[")
+        for (index, text) in trace.strings.enumerated() {
+            if index > 0 { out.append(",") }
+            out.append(inScript: text)
+            out.endLine()
+        }
+        for (index, value) in wide.enumerated() {
+            if index + trace.strings.count > 0 { out.append(",") }
+            out.append("\"0x")
+            out.append(hex: value)
+            out.append("\"")
+        }
+        out.append("]")
+    }
+
+    private func list<S: Sequence>(
+        _ start: StaticString, _ elements: S, _ out: inout OutputBuffer,
+        _ write: (S.Element, inout OutputBuffer) -> Void
+    ) {
+        out.append(start)
+        var isFirst = true
+        for element in elements {
+            if !isFirst { out.append(",") }
+            isFirst = false
+            write(element, &out)
+            // White space between numbers, so that nothing is ever one endless line, and the buffer empties.
+            out.endLine()
+        }
+        out.append("]")
+    }
+}
+
+extension Timeline.State {
+    /// Of several in one place, the later is seen: what is exposed over what is not, what lies on top over both.
+    var paintOrder: Int {
+        switch self {
+        case .unallocated: 0
+        case .private: 1
+        case .shared: 2
+        case .hole: 3
+        case .converting: 4
+        case .failed: 5
+        case .held: 6
+        }
+    }
+}
+
+extension OutputBuffer {
+    mutating func append(signed value: Int64) {
+        if value < 0 { append(45) }
+        append(decimal: value.magnitude)
+    }
+
+    /// A JSON string inside a script element: nothing in it can end the element or open a comment.
+    mutating func append(inScript text: String) {
+        let start = bytes.count
+        append(quoted: text)
+        guard bytes[start...].contains(60) else { return }
+        var safe = OutputBuffer(.standardOutput)
+        safe.append(34)
+        for (index, part) in text.split(separator: "<", omittingEmptySubsequences: false).enumerated() {
+            if index > 0 { safe.append("\\u003c") }
+            var piece = OutputBuffer(.standardOutput)
+            piece.append(quoted: String(part))
+            safe.append(contentsOf: piece.bytes.dropFirst().dropLast())
+        }
+        safe.append(34)
+        removeLast(bytes.count - start)
+        append(contentsOf: safe.bytes)
+    }
+
+    /// Text between tags or in a quoted attribute. What XML forbids is left out.
+    mutating func append(markup text: String) {
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "&": append("&amp;")
+            case "<": append("&lt;")
+            case ">": append("&gt;")
+            case "\"": append("&quot;")
+            case "\u{0}"..<"\u{20}", "\u{7f}", "\u{fffe}", "\u{ffff}": append(" ")
+            default: append(contentsOf: String(scalar).utf8)
+            }
+        }
+    }
+
+    mutating func append(_ part: creport_part) {
+        let bytes = unsafe UnsafeBufferPointer(start: part.bytes, count: part.count)
+        unsafe append(contentsOf: bytes)
+    }
+}

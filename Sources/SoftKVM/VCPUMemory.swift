@@ -1,0 +1,46 @@
+public import CKVMShim
+public import MiniVMM
+public import SystemPackage
+
+extension SoftVCPU: ExaminableVCPU {
+    public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
+        var (gpa, left) = (request.gpa, request.size)
+        let padding = request.padding
+        let isZero = request.flags | padding.0 | padding.1 | padding.2 | padding.3 | padding.4 == 0
+        guard isZero, let range = PageRange(start: gpa, size: left) else { throw .invalidArgument }
+        let failure = vm.model.call { () -> Errno? in
+            for page in range.chunks(of: pageSize) {
+                guard let slot = vm.slots.slot(at: page.start) else { return .noSuchFileOrDirectory }
+                guard case .memory = vm.target(of: page.start) else { return .badAddress }
+                slot.noteMapped(page.start - slot.range.start)
+                gpa = page.end
+                left -= pageSize
+            }
+            return nil
+        }
+        // A part that was done is a success.
+        if let failure, left == request.size { throw failure }
+        (request.gpa, request.size) = (gpa, left)
+    }
+
+    public func setClock(at gpa: UInt64) throws(Errno) { vm.model.call { clock = (gpa, isDue: true) } }
+
+    /// What KVM does at the next entry after the register was written: it writes the structure through `userspace_addr`,
+    /// where the host's mapping has the page. Where it has not, nobody hears of it (hazard A28).
+    func writeClock() {
+        guard let (gpa, isDue) = clock, isDue else { return }
+        clock = (gpa, isDue: false)
+        guard let slot = vm.slots.slot(at: gpa), slot.userspaceAddress != 0 else { return }
+        let offset = slot.fileOffset + (gpa - slot.range.start)
+        let structure: UInt64 = 32
+        guard (try? slot.file.faultInForHost(offset, structure, evenPrivate: false)) == structure,
+            let pages = PageRange.covering(start: offset, size: structure)
+        else { return }
+        // struct pvclock_vcpu_time_info: an even version, then the time.
+        let bytes = unsafe slot.file.bytes(at: offset)
+        let version = unsafe (bytes.loadUnaligned(as: UInt32.self) | 1) &+ 1
+        unsafe bytes.storeBytes(of: version, as: UInt32.self)
+        unsafe bytes.storeBytes(of: vm.model.clock, toByteOffset: 16, as: UInt64.self)
+        slot.file.noteHostWrite(pages)
+    }
+}

@@ -1,0 +1,69 @@
+import MiniVMM
+import Report
+import Synchronization
+
+/// The traces of several machines, one after another, and their pictures in the end.
+final class Gallery: Sendable {
+    private struct Entries {
+        var recorders: [(title: String, recorder: TraceRecorder)] = []
+        var failure: (any Error)?
+    }
+    private let entries = Mutex(Entries())
+    private let isWanted: Bool
+
+    init(_ pictures: PictureOptions) { isWanted = pictures.isWanted }
+
+    /// Where the events of the next machine go; nowhere if nobody wants a picture.
+    func sinks(_ title: String) -> [any TraceSink] {
+        guard isWanted else { return [] }
+        return entries.withLock { entries in
+            guard entries.failure == nil else { return [] }
+            do {
+                let recorder = try TraceRecorder()
+                entries.recorders.append((title, recorder))
+                return [recorder.sink]
+            } catch {
+                entries.failure = error
+                return []
+            }
+        }
+    }
+
+    /// Draws them. Of several each has its number in its files' names.
+    ///
+    /// - Returns: the files.
+    func draw(_ pictures: PictureOptions) throws -> [String] {
+        let recorders = try entries.withLock { entries in
+            if let failure = entries.failure { throw failure }
+            return entries.recorders
+        }
+        var files: [String] = []
+        for (index, entry) in recorders.enumerated() {
+            let numbered = recorders.count == 1 ? pictures : pictures.numbered(index + 1)
+            try numbered.draw(try entry.recorder.recorded(), title: entry.title)
+            files += numbered.files
+        }
+        return files
+    }
+}
+
+extension PictureOptions {
+    var files: [String] { [html, svg, chrome].compactMap { $0 } }
+
+    /// The same with a number before each file's ending: `tour.html` is `tour-3.html`.
+    func numbered(_ number: Int) -> PictureOptions {
+        func name(_ path: String?) -> String? {
+            guard let path, path != "-" else { return path }
+            guard let dot = path.lastIndex(of: "."), !path[dot...].contains("/"), dot != path.startIndex
+            else {
+                return "\(path)-\(number)"
+            }
+            return "\(path[..<dot])-\(number)\(path[dot...])"
+        }
+        var copy = self
+        copy.html = name(html)
+        copy.svg = name(svg)
+        copy.chrome = name(chrome)
+        return copy
+    }
+}

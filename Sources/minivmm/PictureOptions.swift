@@ -1,0 +1,114 @@
+import ArgumentParser
+import Explain
+import Glibc
+import MiniVMM
+import Report
+import SystemPackage
+
+/// Pictures of a trace, as options.
+struct PictureOptions: ParsableArguments {
+    @Option(
+        name: [.customLong("report"), .customLong("html")],
+        help: ArgumentHelp(
+            "Write the page timeline: one page that opens from a file.", valueName: "file.html"))
+    var html: String?
+    @Option(help: ArgumentHelp("Write the page timeline as a drawing.", valueName: "file.svg"))
+    var svg: String?
+    @Option(
+        help: ArgumentHelp("Write Chrome's trace format, which Perfetto opens.", valueName: "file.json"))
+    var chrome: String?
+
+    /// Whether anything is to be drawn, and so a trace to be recorded.
+    var isWanted: Bool { html != nil || svg != nil || chrome != nil }
+
+    /// Draws what was asked for.
+    ///
+    /// - Throws: status 125 and a message on standard error, where one cannot be written.
+    func draw(_ trace: RecordedTrace, title: String) throws {
+        guard isWanted else { return }
+        let timeline = Timeline(trace)
+        if let html {
+            try Picture.write(html) { HTMLReport(trace, timeline, title: title).write(to: &$0) }
+        }
+        if let svg { try Picture.write(svg) { SVGPicture(trace, timeline, title: title).write(to: &$0) } }
+        if let chrome {
+            try Picture.write(chrome) { ChromeTrace(trace, timeline, title: title).write(to: &$0) }
+        }
+    }
+}
+
+/// Files that pictures are written to.
+enum Picture {
+    /// - Parameter path: `-` is standard output.
+    static func write(_ path: String, _ body: (inout OutputBuffer) -> Void) throws {
+        // A reader that went away is an error like any other.
+        signal(SIGPIPE, SIG_IGN)
+        let isOutput = path == "-"
+        let file: FileDescriptor
+        do {
+            file =
+                isOutput
+                ? .standardOutput
+                : try .open(
+                    FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                    permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        } catch {
+            throw stop(
+                "\(path): cannot be written: \(error)", Status.monitorFailed, .file("the picture", error))
+        }
+        var out = OutputBuffer(file)
+        body(&out)
+        out.flush()
+        var failure = out.failure
+        if !isOutput {
+            // Some file systems say only now that there was no room.
+            do { try file.close() } catch { failure = failure ?? (error as? Errno) ?? .ioError }
+        }
+        if let failure {
+            throw stop(
+                "\(path): cannot be written: \(failure); it is incomplete", Status.monitorFailed,
+                .file("the picture", failure))
+        }
+    }
+}
+
+/// Records a trace while something runs, in a file that has no name and goes away by itself.
+final class TraceRecorder: Sendable {
+    private let file: FileDescriptor
+    let sink: JSONLinesTrace
+
+    /// - Throws: status 125, where there is no room for temporary files.
+    init() throws {
+        let directory = environment("TMPDIR").flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp"
+        let path = FilePath(directory).appending("minivmm-trace-\(getpid())-\(monotonicNanoseconds())").string
+        do {
+            file = try .open(
+                FilePath(path), .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
+                permissions: .ownerReadWrite)
+            unsafe unlink(path)
+        } catch {
+            throw stop(
+                "\(path): the trace cannot be recorded: \(error)", Status.monitorFailed,
+                .file("the trace", error))
+        }
+        sink = JSONLinesTrace(file)
+    }
+
+    deinit { try? file.close() }
+
+    /// What was recorded so far.
+    func recorded() throws -> RecordedTrace {
+        sink.flush()
+        if let failure = sink.failure {
+            throw stop(
+                "the trace cannot be recorded: \(failure)", Status.monitorFailed, .file("the trace", failure))
+        }
+        do {
+            try file.seek(offset: 0, from: .start)
+            return try TraceReader.read(file)
+        } catch {
+            throw stop(
+                "the trace cannot be read back: \(error)", Status.monitorFailed, .file("the trace", error))
+        }
+    }
+}

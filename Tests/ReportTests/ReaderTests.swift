@@ -1,0 +1,137 @@
+import Testing
+
+@testable import Report
+
+@Suite("Reading a trace")
+struct ReaderTests {
+    @Test func whatIsPrintedBecomesALine() throws {
+        let printed = "hi <b>\n".utf8.enumerated().map {
+            Lines.event("out", #""port":1016,"bytes":1,"value":\#($1)"#, t: 2000 + $0)
+        }
+        // Another actor in between does not tear it apart; the same one does.
+        let trace = try trace(
+            printed.prefix(3) + [Lines.event("halt", by: "vcpu1")] + printed.dropFirst(3)
+                + [Lines.event("out", #""port":233,"bytes":1,"value":33"#), Lines.event("halt")])
+        #expect((0..<trace.count).map(trace.name) == ["console", "halt", "console", "halt"])
+        let text = try writtenText { TextListing(trace).write(to: &$0) }
+        #expect(text.contains(#"vcpu0  console                text="hi <b>" exits=7"#))
+        #expect(text.contains("text=! exits=1"))
+    }
+
+    @Test func whatNobodyKnowsIsKept() throws {
+        let trace = try trace([
+            Lines.event(
+                "quantum-leap",
+                #""gpa":4096,"depth":-3,"deep":{"a":[1,"}"]},"half":0.5,"none":null,"yes":true"#)
+        ])
+        let text = try writtenText { TextListing(trace).write(to: &$0) }
+        #expect(
+            text.contains(
+                #"quantum-leap           gpa=0x1000 depth=-3 deep="{\"a\":[1,\"}\"]}" half=0.5 none=null yes=yes"#
+            ))
+        #expect(trace.kind(0) == .other && trace.count == 1)
+        #expect(Timeline(trace).rows.map(\.page) == [1])
+    }
+
+    @Test func everyNumberIsKept() throws {
+        for value in ["0", "-1", "9007199254740992", "9007199254740993", "18446744073709551615"] {
+            let trace = try trace([Lines.event("x", #""plain":\#(value)"#)])
+            #expect(try writtenText { TextListing(trace).write(to: &$0) }.contains(" plain=\(value)\n"))
+        }
+        let big = try trace([Lines.event("x", #""gpa":18446744073709551615"#)])
+        #expect(try writtenText { TextListing(big).write(to: &$0) }.contains("gpa=0xffffffffffffffff"))
+    }
+
+    @Test func escapesAreUndone() throws {
+        let trace = try trace([
+            Lines.event("stop", #""why":"a\"\\\/\n\t\u00e9\ud83d\ude00\ud83d\u001b[2J""#, by: "h\\u006fst")
+        ])
+        #expect(trace.ending == "a\"\\/\n\té😀\u{fffd}\u{1b}[2J")
+        #expect(trace.actors == ["host"])
+        // None of it steers a terminal.
+        let text = try writtenText { TextListing(trace).write(to: &$0) }
+        #expect(
+            !text.unicodeScalars.contains { $0.value < 32 && $0 != "\n" || (127..<160).contains($0.value) })
+    }
+
+    private static let noTraces: [(String, Int)] = {
+        let begun = Lines.header + "\n"
+        let booted = begun + Lines.boot()
+        var list: [(String, Int)] = [("", 1), ("\n", 1), ("hello\n", 1), ("{}\n", 1)]
+        list.append((#"{"schema":"minivmm.run/1"}"# + "\n", 1))
+        list.append((#"{"schema":"minivmm.trace/2","kernel":"x"}"# + "\n", 1))
+        list.append((#"{"schema":"minivmm.trace/1"}"# + "\n", 1))
+        list.append((#"[{"schema":"minivmm.trace/1"}]"# + "\n", 1))
+        list.append(("\u{7f}ELF\u{2}\u{1}\u{0}\n", 1))
+        list.append((begun + "nonsense\n", 2))
+        list.append((begun + "{}\n", 2))
+        list.append((booted + "\n{\"t\":1,\n", 3))
+        list.append((begun + begun, 2))
+        list.append((booted + Lines.boot() + "\n", 2))
+        list.append((begun + Lines.event("x", "\"a\":" + String(repeating: "[", count: 100_000)) + "\n", 2))
+        list.append((begun + String(repeating: "a", count: 3 << 20), 2))
+        list.append((begun + #"{"t":"now","actor":"host","event":"halt"}"# + "\n", 2))
+        return list
+    }()
+
+    @Test(arguments: noTraces)
+    func whatIsNoTraceIsSaidWithItsLine(_ text: String, _ line: Int) throws {
+        var error: ReportError?
+        do throws(ReportError) {
+            var reader = TraceReader()
+            try reader.add(Array(text.utf8))
+            _ = try reader.finish()
+        } catch let caught {
+            error = caught
+        }
+        #expect(error?.line == line, "\(String(describing: error))")
+        #expect(!(error?.message.isEmpty ?? true))
+    }
+
+    @Test func aTraceCutAnywhereIsShownUpToThere() throws {
+        let whole = Array(([Lines.header] + Lines.fault()).joined(separator: "\n").utf8) + [10]
+        for count in Lines.header.utf8.count..<whole.count {
+            var reader = TraceReader()
+            try reader.add(whole[..<count])
+            let trace = try reader.finish()
+            let ends = whole[..<count].split(separator: 10).count - 1
+            let isCut = whole[count - 1] != 10 && whole[count] != 10
+            #expect(trace.notes.count == (isCut ? 1 : 0), "\(count)")
+            #expect(trace.count == ends - (isCut ? 1 : 0), "\(count)")
+        }
+    }
+
+    @Test func tooManyKindsAndActorsAreStillATrace() throws {
+        let lines =
+            (0..<5000).map { Lines.event("kind\($0)", #""key\#($0)":1"#, by: "actor\($0)") } + Lines.fault()
+        let trace = try trace(lines)
+        #expect(trace.count == lines.count && trace.shapes.count < 2100 && trace.actors.count <= 201)
+        _ = try writtenText { HTMLReport(trace, Timeline(trace), title: "many").write(to: &$0) }
+        _ = try writtenText { SVGPicture(trace, Timeline(trace), title: "many").write(to: &$0) }
+        _ = try writtenText { ChromeTrace(trace, Timeline(trace), title: "many").write(to: &$0) }
+    }
+
+    @Test func noBytesCrashIt() throws {
+        var numbers = Numbers(state: 7)
+        let whole = Array(([Lines.header] + Lines.fault()).joined(separator: "\n").utf8) + [10]
+        for _ in 0..<3000 {
+            var bytes = whole
+            for _ in 0...numbers.next(6) {
+                let at = numbers.next(bytes.count)
+                switch numbers.next(3) {
+                case 0: bytes[at] = UInt8(numbers.next(256))
+                case 1: bytes.remove(at: at)
+                default:
+                    bytes.insert(
+                        contentsOf: bytes[at..<min(bytes.count, at + numbers.next(40))],
+                        at: numbers.next(bytes.count))
+                }
+            }
+            var reader = TraceReader()
+            guard (try? reader.add(bytes)) != nil, let trace = try? reader.finish() else { continue }
+            let timeline = Timeline(trace)
+            var out = OutputBuffers()
+            out.draw(trace, timeline)
+        }
+    }
+}
