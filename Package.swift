@@ -25,13 +25,13 @@ let package = Package(
         // Tests of memory conversion as values, as text, and run.
         .target(
             name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", system], swiftSettings: strict),
+        // What exits, errors, hazards and the trace mean, in words.
+        .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // A trace as pictures: the page timeline, a drawing, Chrome's trace format. The page itself is compiled in.
         .target(
             name: "CReportPage", exclude: ["page"],
             cSettings: [.unsafeFlags(["-std=c23", "-Wall", "-Wextra", "-Werror"])]),
         .target(name: "Report", dependencies: ["CReportPage", "MiniVMM", system], swiftSettings: strict),
-        // What exits, errors, hazards and the trace mean, in words.
-        .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // The demo guests: assembled here, catalogued in GuestPayloads.
         .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
         .target(name: "GuestPayloads", dependencies: ["GuestImages", "MiniVMM"], swiftSettings: strict),
@@ -56,9 +56,9 @@ let package = Package(
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
-        .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
+        .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
     ]
 )

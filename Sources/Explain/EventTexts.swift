@@ -41,6 +41,10 @@ public enum EventTexts {
         ("release", "A hold has let go of its pages."),
         ("release-holds", "The host let go of all it held."),
         ("host-access", "The host touched guest memory through its mapping."),
+        ("file", "A litmus test has a guest_memfd more; its pages have a place of their own in the picture."),
+        ("step", "A step of a litmus test, and what came of it."),
+        ("access", "An actor of a litmus test touched memory."),
+        ("punch", "A hole: the pages are given back, read zero at the next touch, and stay private or shared."),
     ]
 
     public static var names: [String] { all.map(\.name) }

@@ -117,10 +117,11 @@ extension Hazard {
                 "Take a slot away only when the guest no longer uses it; treat MMIO inside RAM as this error.",
             litmus: ["deleted-memslot", "a-private-page-without-its-slot", "the-slot-comes-back-elsewhere"]),
         Hazard(
-            "A28", "KVM itself cannot reach its structure",
+            "A28", "KVM no longer writes its own structure in guest memory, and nobody is told",
             trigger: "the page that kvmclock or steal time lives in becomes private",
             means: "KVM writes there on the host's side, where a private page is out of reach.",
-            cure: "Keep such pages shared, and refuse to convert them."),
+            cure: "Keep such pages shared, and refuse to convert them.",
+            litmus: ["kvm-clock-on-a-private-page"]),
         Hazard(
             "A29", "a thread of the VMM dies of SIGBUS",
             trigger: "a device model touches, through the mapping, a page that the guest made private",

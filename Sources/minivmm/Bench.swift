@@ -191,7 +191,10 @@ struct Bench: ParsableCommand {
             return creation ? unsafe cbaseline_create_and_run(&guest) : unsafe cbaseline_run(&guest, &cpu)
         }
         guard time > 0 else {
-            throw stop("the C loop failed: \(Errno(rawValue: CInt(-time)))", Status.monitorFailed)
+            let errno = Errno(rawValue: CInt(-time))
+            throw stop(
+                "the C loop failed: \(errno)", Status.monitorFailed,
+                .file("a VM of the C loop", errno, call: "ioctl"))
         }
         return (time, cpu)
     }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Explain
 import Glibc
 import MiniVMM
 import Report
@@ -52,7 +53,8 @@ enum Picture {
                     FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
                     permissions: [.ownerReadWrite, .groupRead, .otherRead])
         } catch {
-            throw stop("\(path): cannot be written: \(error)", Status.monitorFailed)
+            throw stop(
+                "\(path): cannot be written: \(error)", Status.monitorFailed, .file("the picture", error))
         }
         var out = OutputBuffer(file)
         body(&out)
@@ -63,7 +65,9 @@ enum Picture {
             do { try file.close() } catch { failure = failure ?? (error as? Errno) ?? .ioError }
         }
         if let failure {
-            throw stop("\(path): cannot be written: \(failure); it is incomplete", Status.monitorFailed)
+            throw stop(
+                "\(path): cannot be written: \(failure); it is incomplete", Status.monitorFailed,
+                .file("the picture", failure))
         }
     }
 }
@@ -83,7 +87,9 @@ final class TraceRecorder: Sendable {
                 permissions: .ownerReadWrite)
             unsafe unlink(path)
         } catch {
-            throw stop("\(path): the trace cannot be recorded: \(error)", Status.monitorFailed)
+            throw stop(
+                "\(path): the trace cannot be recorded: \(error)", Status.monitorFailed,
+                .file("the trace", error))
         }
         sink = JSONLinesTrace(file)
     }
@@ -94,13 +100,15 @@ final class TraceRecorder: Sendable {
     func recorded() throws -> RecordedTrace {
         sink.flush()
         if let failure = sink.failure {
-            throw stop("the trace cannot be recorded: \(failure)", Status.monitorFailed)
+            throw stop(
+                "the trace cannot be recorded: \(failure)", Status.monitorFailed, .file("the trace", failure))
         }
         do {
             try file.seek(offset: 0, from: .start)
             return try TraceReader.read(file)
         } catch {
-            throw stop("the trace cannot be read back: \(error)", Status.monitorFailed)
+            throw stop(
+                "the trace cannot be read back: \(error)", Status.monitorFailed, .file("the trace", error))
         }
     }
 }

@@ -33,9 +33,9 @@ struct Run: ParsableCommand {
     @Option(
         help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
     var traceFormat: TraceFormat?
-    @OptionGroup(title: "Pictures") var pictures: PictureOptions
     @Flag(help: "Say below each event of a text trace why it is there.")
     var explain = false
+    @OptionGroup(title: "Pictures") var pictures: PictureOptions
     @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
     var json = false
     @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")

@@ -38,7 +38,7 @@ struct LibraryTests {
                 #expect(text.sections.count >= 2 && text.text(.means) != nil, "\(name)")
                 for section in text.sections {
                     // Texts are of every machine and not of this one.
-                    for place in ["/root", "/home", "/tmp", "/work", "/usr", ".build"] {
+                    for place in [Sources.root.path, "/root", "/home", "/tmp", "/usr", ".build"] {
                         #expect(!section.text.contains(place), "\(name): \(section.text)")
                     }
                     #expect(!section.text.contains("  "), "\(name): \(section.text)")
