@@ -1,6 +1,6 @@
 import Testing
 
-@Suite("minivmm litmus", .enabled(if: Command.isBuilt, Command.missing), .timeLimit(.minutes(5)))
+@Suite("minivmm litmus", .enabled(if: Command.isBuilt, Command.missing), .timeLimit(.minutes(15)))
 struct LitmusCommandTests {
     private static let good = "test \"good\"\nmemory 1 pages shared\nhost read 0 => 0\n"
     private static let bad = "test \"bad # SKIP\"\nmemory 1 pages shared\nhost read 0 => 1\n"

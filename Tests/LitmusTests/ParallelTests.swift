@@ -6,7 +6,7 @@ import Testing
 
 @testable import Litmus
 
-@Suite("Parallel blocks", .timeLimit(.minutes(5)))
+@Suite("Parallel blocks", .timeLimit(.minutes(15)))
 struct ParallelTests {
     static let hasCPU = RunnerTests.hasCPU
     static let noCPU = RunnerTests.noCPU

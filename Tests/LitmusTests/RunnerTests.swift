@@ -7,7 +7,7 @@ import Testing
 
 @testable import Litmus
 
-@Suite("Running litmus tests", .timeLimit(.minutes(5)))
+@Suite("Running litmus tests", .timeLimit(.minutes(15)))
 struct RunnerTests {
     /// The tests of the repository.
     static let files: [URL] = {

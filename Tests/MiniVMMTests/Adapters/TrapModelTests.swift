@@ -5,7 +5,7 @@ import Testing
 @testable import MiniVMM
 
 /// The carving and the bookkeeping, with no kernel: every call to the one below is seen, and can be refused.
-@Suite("MemslotTrapKVM: carving", .timeLimit(.minutes(1)))
+@Suite("MemslotTrapKVM: carving", .timeLimit(.minutes(15)))
 struct TrapModelTests {
     static let bit: UInt64 = 1 << 40
     static let pages: UInt64 = 6

@@ -8,7 +8,7 @@ import Testing
 
 /// vCPUs that run while memslots are carved.
 @Suite(
-    "MemslotTrapKVM: threads", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(2)),
+    "MemslotTrapKVM: threads", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(15)),
     .serialized)
 struct TrapThreadTests {
     static let at = TrapGuest.data

@@ -7,7 +7,7 @@ import Testing
 
 /// What conversion in place means, looked at from both sides. The same body on a kernel that has the ioctl and on
 /// the model of it.
-@Suite("Conversion in place", .serialized, .timeLimit(.minutes(10)))
+@Suite("Conversion in place", .serialized, .timeLimit(.minutes(15)))
 struct InPlaceTests {
     static let kernels = KernelUnderTest.asked(of: [.inPlace, .software])
 
