@@ -41,7 +41,7 @@ struct Needs {
         let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
         var request = ckvm_memory_attributes2()
         do throws(Errno) {
-            try file.setMemoryAttributes2(&request)
+            try file.convertInPlace(&request)
             return "needs in-place: size 0 was accepted, so something else answers this number"
         } catch {
             return error == .invalidArgument
@@ -57,7 +57,7 @@ struct Needs {
         request.size = pageSize
         request.attributes = Attributes.private
         do throws(Errno) {
-            try file.setMemoryAttributes2(&request)
+            try file.convertInPlace(&request)
             return "needs references: this kernel does not count who holds a page"
         } catch {
             guard error == .resourceTemporarilyUnavailable else { throw error }
