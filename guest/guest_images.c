@@ -6,6 +6,8 @@ struct entry {
     const char *name;
     const uint8_t *start;
     const uint8_t *end;
+    const uint8_t *source;
+    const uint8_t *source_end;
 };
 
 extern const struct entry first[] __asm__("__start_guest_table") __attribute__((visibility("hidden")));
@@ -25,4 +27,12 @@ const uint8_t *guest_image_start(size_t index) {
 
 size_t guest_image_size(size_t index) {
     return index < guest_image_count() ? (size_t)(first[index].end - first[index].start) : 0;
+}
+
+const uint8_t *guest_image_source(size_t index) {
+    return index < guest_image_count() ? first[index].source : 0;
+}
+
+size_t guest_image_source_size(size_t index) {
+    return index < guest_image_count() ? (size_t)(first[index].source_end - first[index].source) : 0;
 }

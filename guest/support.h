@@ -26,7 +26,13 @@ guest_end:
 // executable relocates.
     .section guest_table, "awR", @progbits
     .balign 8
-    .quad   guest_name, guest_start, guest_end
+    .quad   guest_name, guest_start, guest_end, guest_source, guest_source_end
+
+// The text that a reader is shown: the guest's own file.
+    .section .rodata.guest_source, "aR", @progbits
+guest_source:
+    .incbin __BASE_FILE__
+guest_source_end:
 
     .section .note.GNU-stack, "", @progbits
     .section .rodata.guest, "aR", @progbits

@@ -13,4 +13,16 @@ enum Images {
         }
         return images
     }()
+
+    /// What they were assembled from, by name.
+    static let sources: [String: String] = {
+        var sources: [String: String] = [:]
+        for index in 0..<guest_image_count() {
+            guard let name = unsafe guest_image_name(index), let start = unsafe guest_image_source(index)
+            else { continue }
+            let bytes = unsafe UnsafeBufferPointer(start: start, count: guest_image_source_size(index))
+            sources[unsafe String(cString: name)] = unsafe String(decoding: bytes, as: UTF8.self)
+        }
+        return sources
+    }()
 }

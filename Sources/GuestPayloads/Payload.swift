@@ -48,6 +48,9 @@ public struct Payload: Sendable {
 }
 
 extension Payload {
+    /// The assembler text of the guest itself; what guests share is in guest/support.h.
+    public var source: String { Images.sources[name] ?? "" }
+
     /// The machine that the payload is made for.
     public var machineConfiguration: MachineConfiguration {
         var configuration = MachineConfiguration()

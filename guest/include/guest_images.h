@@ -15,4 +15,9 @@ const uint8_t *_Nullable guest_image_start(size_t index);
 /// Bytes, 0 past the last.
 size_t guest_image_size(size_t index);
 
+/// The text that it was assembled from, not ended by a zero, or NULL past the last.
+const uint8_t *_Nullable guest_image_source(size_t index);
+/// Bytes, 0 past the last.
+size_t guest_image_source_size(size_t index);
+
 #endif
