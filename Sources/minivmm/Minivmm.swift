@@ -14,7 +14,8 @@ struct Minivmm: ParsableCommand {
             """,
         version: "0.1.0",
         subcommands: [
-            Probe.self, List.self, Run.self, Demo.self, ReportCommand.self, LitmusCommand.self,
+            Probe.self, List.self, Run.self, Demo.self, TourCommand.self, ReportCommand.self,
+            LitmusCommand.self,
             ExplainCommand.self, Bench.self,
         ])
 }

@@ -36,6 +36,8 @@ struct Run: ParsableCommand {
     @Flag(help: "Say below each event of a text trace why it is there.")
     var explain = false
     @OptionGroup(title: "Pictures") var pictures: PictureOptions
+    @Flag(help: "Stop at each exit and ask what to do; ? at the prompt lists the commands.")
+    var step = false
     @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
     var json = false
     @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")
@@ -72,7 +74,8 @@ struct Run: ParsableCommand {
         let console = Console(json ? nil : .standardOutput, keeps: json)
         let recorder = pictures.isWanted ? try TraceRecorder() : nil
         let (trace, traceSink) = try openTrace(chosen.kernel, recorder)
-        let limit = timeout?.nanoseconds ?? payload?.timeLimit ?? Self.defaultTimeout
+        // Who thinks has no time limit.
+        let limit = timeout?.nanoseconds ?? (step ? 0 : payload?.timeLimit ?? Self.defaultTimeout)
         let interrupts = try? SignalDescriptor()
         let start = monotonicNanoseconds()
         var statistics = RunStatistics()
@@ -80,7 +83,7 @@ struct Run: ParsableCommand {
         do throws(MachineError) {
             let machine = try Machine(
                 kernel: chosen.kernel, configuration: configuration, image: image, console: console,
-                trace: trace)
+                trace: trace, observer: step ? Stepper(image: image) : nil)
             if machine.layout.imageStaysShared, !quiet, !json {
                 diagnostics.hanging(
                     diagnostics.styled("boot    ", .dim),

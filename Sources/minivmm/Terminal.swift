@@ -32,6 +32,9 @@ struct Terminal {
         width = known && size.ws_col > 0 ? Int(size.ws_col) : 80
     }
 
+    /// Somebody is there to be asked.
+    static var isInteractive: Bool { isatty(0) == 1 && isatty(1) == 1 }
+
     enum Style: String {
         case bold = "1"
         case dim = "2"

@@ -51,6 +51,7 @@ public final class Machine: Sendable {
     public let converter: Converter
     public let console: Console
     let trace: Trace?
+    let observer: (any ExitObserver)?
     private let vm: any KVMVirtualMachine
     let vcpus: [any KVMVCPU]
     /// The first outcome wins; set once by whoever ends the machine.
@@ -66,12 +67,13 @@ public final class Machine: Sendable {
     /// - Throws: ``MachineError/unsupported(_:)`` where the kernel has no such machine.
     public init(
         kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
-        trace: Trace? = nil
+        trace: Trace? = nil, observer: (any ExitObserver)? = nil
     ) throws(MachineError) {
         self.kernel = kernel
         self.configuration = configuration
         self.console = console
         self.trace = trace
+        self.observer = observer
         let cpuid = try calling("KVM_GET_SUPPORTED_CPUID", "the system descriptor") { () throws(Errno) in
             try kernel.supportedCPUID()
         }

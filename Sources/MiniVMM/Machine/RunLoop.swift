@@ -12,6 +12,7 @@ struct RunLoop {
     /// RIP at the hypercall that the last exit was.
     private var callInProgress: UInt64?
     private let trace: Trace?
+    private let observer: (any ExitObserver)?
     private let page: RunPage
 
     enum Pause {
@@ -27,6 +28,7 @@ struct RunLoop {
         self.machine = machine
         self.vcpu = vcpu
         trace = machine.trace
+        observer = machine.observer
         page = vcpu.runPage
     }
 
@@ -37,6 +39,10 @@ struct RunLoop {
         while true {
             let exit = vcpu.runToExit()
             statistics.exits += 1
+            if let observer, !exit.isInterruption {
+                observer.left(exit, vcpu, machine)
+                if machine.isStopping { return .stopped }
+            }
             switch exit {
             case .io(let io):
                 progress.reset()
