@@ -10,7 +10,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test browser-test bench dist sanitize soak fuzz tables clean
+.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize soak fuzz tables clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -18,6 +18,9 @@ help:
 	@echo "make browser-test  the page timeline in a headless Chromium"
 	@echo "make bench     the monitor against plain C"
 	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
+	@echo "make docs      the library's documentation, in .build-docs/MiniVMM.doccarchive"
+	@echo "make man       man pages and shell completions, in dist/"
+	@echo "make install   the binary, its man pages and completions, under PREFIX (/usr/local) and DESTDIR"
 	@echo "make sanitize  the test suite under the address sanitizer"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
 	@echo "make fuzz      a million texts for the reader of litmus tests"
@@ -81,6 +84,34 @@ dist: build
 	@mkdir -p dist
 	@strip -o dist/minivmm $(BUILD)/release/minivmm
 	@ls -l dist/minivmm
+
+# The library's articles and its public symbols; a link that leads nowhere fails it.
+DOCS = .build-docs
+docs: setup
+	@mkdir -p $(DOCS)/symbols
+	@$(SWIFT) build --target MiniVMM --scratch-path $(DOCS)/build -Xswiftc -emit-symbol-graph \
+	    -Xswiftc -emit-symbol-graph-dir -Xswiftc $(abspath $(DOCS))/symbols
+	@docc=$$(dirname $$(readlink -f $$(command -v $(SWIFT))))/docc; \
+	$$docc convert Sources/MiniVMM/MiniVMM.docc --fallback-display-name MiniVMM \
+	    --fallback-bundle-identifier minivmm --additional-symbol-graph-dir $(DOCS)/symbols \
+	    --output-path $(DOCS)/MiniVMM.doccarchive --warnings-as-errors
+	@echo "$(DOCS)/MiniVMM.doccarchive: docc preview shows it"
+
+# Written by the command itself: the argument parser's own generators.
+man: dist
+	@$(SWIFT) package --scratch-path .build-man --allow-writing-to-package-directory generate-manual --multi-page >/dev/null
+	@mkdir -p dist/man dist/completions
+	@cp .build-man/plugins/GenerateManual/outputs/minivmm/*.1 dist/man/
+	@for s in bash zsh fish; do dist/minivmm --generate-completion-script $$s > dist/completions/minivmm.$$s; done
+	@ls dist/man dist/completions
+
+PREFIX ?= /usr/local
+install: man
+	@install -D -m 755 dist/minivmm $(DESTDIR)$(PREFIX)/bin/minivmm
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 dist/man/*.1
+	@install -D -m 644 dist/completions/minivmm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/minivmm
+	@install -D -m 644 dist/completions/minivmm.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_minivmm
+	@install -D -m 644 dist/completions/minivmm.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/minivmm.fish
 
 # The thread sanitizer cannot see Swift's Mutex on Linux (a futex in a library that it does not instrument) and
 # reports every access under one. Leaks are not counted: what the runtime keeps for ever is reported as lost.

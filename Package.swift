@@ -60,5 +60,9 @@ let package = Package(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
+        // The examples of README, articles and lecture.
+        .testTarget(
+            name: "DocumentationTests",
+            dependencies: ["minivmm", "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CKVMShim", system]),
     ]
 )

@@ -44,7 +44,10 @@ public enum EventTexts {
         ("file", "A litmus test has a guest_memfd more; its pages have a place of their own in the picture."),
         ("step", "A step of a litmus test, and what came of it."),
         ("access", "An actor of a litmus test touched memory."),
-        ("punch", "A hole: the pages are given back, read zero at the next touch, and stay private or shared."),
+        (
+            "punch",
+            "A hole: the pages are given back, read zero at the next touch, and stay private or shared."
+        ),
     ]
 
     public static var names: [String] { all.map(\.name) }

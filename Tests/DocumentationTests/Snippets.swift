@@ -1,0 +1,116 @@
+import CKVMShim
+import GuestPayloads
+import MiniVMM
+import SoftKVM
+import Synchronization
+import SystemPackage
+import Testing
+
+private let hasCPU = if case .available = SoftKVM().engineStatus { true } else { false }
+
+/// The Swift of the articles, compiled and run: ``DocumentationTests`` holds the articles against this file.
+@Suite("Snippets of the articles", .enabled(if: hasCPU, "needs the Unicorn engine"))
+struct Snippets {
+    private func hello() throws -> [UInt8] { try #require(Catalogue.named("hello")).image }
+
+    @Test func overview() throws {
+        let image = try hello()
+        let machine = try Machine(
+            kernel: SoftKVM(), configuration: MachineConfiguration(), image: .flat(image),
+            console: Console(nil))
+        let outcome = machine.run(timeout: 10_000_000_000)
+        #expect(outcome.exitStatus == 0)
+    }
+
+    @Test func aMachineAndAConversion() throws {
+        let image = try hello()
+        let configuration = MachineConfiguration()
+        let console = Console(nil, keeps: true)
+        let machine = try Machine(
+            kernel: SoftKVM(), configuration: configuration, image: .flat(image), console: console)
+        let outcome = machine.run(timeout: 10_000_000_000)
+        guard case .exited(0) = outcome else {
+            Issue.record("\(outcome)")
+            return
+        }
+        #expect(!console.text.isEmpty)
+        let page = try #require(PageRange(start: machine.layout.free.lowerBound, size: pageSize))
+        try machine.converter.convert(.init(range: page, to: .shared, contents: .preserve), by: .host)
+        try machine.memory.writeWord(gpa: page.start, 42)
+        try machine.converter.convert(.init(range: page, to: .private, contents: .preserve), by: .host)
+        #expect(throws: HostAccessError.self) { try machine.memory.readWord(gpa: page.start) }
+    }
+
+    @Test func aKernelThatCounts() throws {
+        let kernel = CountingKernel(SoftKVM())
+        let payload = try #require(Catalogue.named("explicit"))
+        let machine = try Machine(
+            kernel: kernel, configuration: payload.machineConfiguration, image: .flat(payload.image),
+            console: Console(nil))
+        #expect(machine.run(timeout: 60_000_000_000).exitStatus == 0)
+        #expect(kernel.calls.load(ordering: .relaxed) > 3)
+    }
+}
+
+final class CountingKernel: KVMInterface {
+    let base: any KVMInterface
+    let calls = Atomic<Int>(0)
+
+    init(_ base: any KVMInterface) { self.base = base }
+
+    var identity: KernelIdentity { KernelIdentity(name: "CountingKernel", host: base.identity.description) }
+    var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
+    func now() -> UInt64 { base.now() }
+    func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
+    func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
+    func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
+    func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
+        CountingVM(try base.createVM(type, sharedBit: sharedBit), self)
+    }
+}
+
+private final class CountingVM: KVMVirtualMachine {
+    let base: any KVMVirtualMachine
+    let kernel: CountingKernel
+
+    init(_ base: any KVMVirtualMachine, _ kernel: CountingKernel) {
+        self.base = base
+        self.kernel = kernel
+    }
+
+    var contentPromise: ContentPromise { base.contentPromise }
+    func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
+    func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
+        try base.enableCapability(capability, argument: argument)
+    }
+    func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
+        CountingFile(try base.createGuestMemfd(size: size, flags: flags), kernel)
+    }
+    func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
+        try base.setUserMemoryRegion2(region)
+    }
+    func createVCPU(id: Int) throws(Errno) -> any KVMVCPU { try base.createVCPU(id: id) }
+}
+
+private final class CountingFile: KVMGuestMemfd {
+    let base: any KVMGuestMemfd
+    let kernel: CountingKernel
+
+    init(_ base: any KVMGuestMemfd, _ kernel: CountingKernel) {
+        self.base = base
+        self.kernel = kernel
+    }
+
+    var descriptor: Int32 { base.descriptor }
+    var size: UInt64 { base.size }
+    func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
+        kernel.calls.add(1, ordering: .relaxed)
+        try base.setMemoryAttributes2(&request)
+    }
+    func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
+        try base.map(offset: offset, length: length)
+    }
+    func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
+        try base.allocate(punchHole: punchHole, offset: offset, length: length)
+    }
+}
