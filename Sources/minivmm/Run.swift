@@ -310,6 +310,7 @@ struct KernelOptions: ParsableArguments {
         help: ArgumentHelp(
             "Have the software kernel break a rule; repeatable, `minivmm list --planted` names them.",
             valueName: "fault"),
+        completion: .list(PlantedFault.allCases.map(\.name)),
         transform: { name in
             guard let fault = PlantedFault(name: name) else {
                 throw ValidationError("no such fault; `minivmm list --planted` names them.")

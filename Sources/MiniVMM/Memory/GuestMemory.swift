@@ -20,7 +20,7 @@ public final class MemoryRegion: Sendable {
 /// The RAM of a guest: its regions, and what the monitor knows of each page's state.
 ///
 /// The kernel has no call that reads attributes back, so the monitor keeps a shadow. It changes only inside
-/// ``changingStates(_:)``, under the same lock as the ioctl that it follows. The regions never change.
+/// `changingStates(_:)`, under the same lock as the ioctl that it follows. The regions never change.
 public final class GuestMemory: Sendable {
     /// Ascending and without gaps from guest-physical 0.
     public let regions: [MemoryRegion]
