@@ -117,6 +117,10 @@ enum CallErrors {
                 "The kernel had no memory for it, or a limit was reached.",
                 "Give the guest less RAM (--ram), or free some."
             )
+        case .brokenPipe:
+            (
+                "Whoever read it went away before the end.", "Have it read to the end, or write to a file."
+            )
         case .noSpace: ("There is no room left where it is written.", "Free some, or write elsewhere.")
         case .inappropriateIOCTLForDevice:
             (

@@ -108,11 +108,11 @@ struct Weak<Object: AnyObject> {
 }
 
 /// Steele, Lea and Flood's SplitMix64: the same bytes for the same seed, everywhere.
-struct SplitMix64 {
+package struct SplitMix64 {
     private var state: UInt64
-    init(seed: UInt64) { state = seed }
+    package init(seed: UInt64) { state = seed }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state &+= 0x9e37_79b9_7f4a_7c15
         var z = state
         z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9

@@ -1,5 +1,6 @@
 import Glibc
 import MiniVMM
+import SoftKVM
 import Synchronization
 
 /// Runs a test with parallel blocks many times, an actor a thread, as litmus7 does: what is rare shows itself by
@@ -28,7 +29,7 @@ struct Sampler {
         var world = try World(
             facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
-        var chance = SplitMix(seed: options.seed)
+        var chance = SplitMix64(seed: options.seed)
         var failure: Failure?
         var runs = 0
         while runs < options.runs, failure == nil {
@@ -53,7 +54,7 @@ struct Sampler {
     }
 
     private func run(
-        _ world: World, _ crew: Crew, _ chance: inout SplitMix, _ ending: inout Ending
+        _ world: World, _ crew: Crew, _ chance: inout SplitMix64, _ ending: inout Ending
     ) throws(Stop) -> Failure? {
         for part in program.parts {
             switch part {
@@ -107,7 +108,7 @@ private final class Track: Sendable {
     }
 
     func run(_ source: Source, _ world: World) {
-        var chance = SplitMix(seed: seed)
+        var chance = SplitMix64(seed: seed)
         var state = State()
         do throws(Stop) {
             for (index, step) in steps {
@@ -127,7 +128,7 @@ private final class Track: Sendable {
     }
 
     /// Nothing, a little while, or what it takes for another thread to run: on one CPU only that lets others in between.
-    private static func wait(_ chance: inout SplitMix) {
+    private static func wait(_ chance: inout SplitMix64) {
         let draw = chance.next()
         switch draw % 4 {
         case 0: break
@@ -142,18 +143,4 @@ private final class Track: Sendable {
     }
 
     @inline(never) private static func monotonicTick() -> UInt64 { 1 }
-}
-
-/// Steele, Lea and Flood's SplitMix64.
-struct SplitMix {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
 }

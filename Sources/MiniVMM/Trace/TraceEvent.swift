@@ -276,6 +276,7 @@ extension Errno {
         case .permissionDenied: "EACCES"
         case .badAddress: "EFAULT"
         case .resourceBusy: "EBUSY"
+        case .brokenPipe: "EPIPE"
         case .fileExists: "EEXIST"
         case Errno(rawValue: 19): "ENODEV"
         case .invalidArgument: "EINVAL"

@@ -1,0 +1,167 @@
+import CKVMShim
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+// The host's system calls on what a test has made. Each returns the errno, nil for success.
+extension World {
+    func create(_ new: NewFile) throws(Stop) -> Errno? {
+        let vm = try vm(new.vm)
+        do throws(Errno) {
+            var flags = GuestMemfdFlags(rawValue: new.flags)
+            if new.preserves, facts.design == .creationFlag { flags.insert(ContentDesign.creationFlagBit) }
+            let file = try vm.createGuestMemfd(size: new.size, flags: flags)
+            let initial: PageState = flags.contains(.initShared) ? .shared : .private
+            let (trace, event) = state.withLock { state in
+                state.files[new.name] = file
+                state.states[new.name] = AttributeMap(size: new.size, initial: initial)
+                state.isOnlyTouched = false
+                return (state.recording?.trace, state.recording?.add(new.name, size: new.size, initial))
+            }
+            if let trace, let event { trace.record(event, by: .host) }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    func close(_ name: Name) throws(Stop) {
+        let file = try file(name)
+        state.withLock { state in
+            state.files[name] = nil
+            state.isOnlyTouched = false
+        }
+        withExtendedLifetime(file) {}
+    }
+
+    func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
+        let file = try file(extent.name)
+        do throws(Errno) {
+            let mapping = try file.map(offset: extent.offset, length: extent.size)
+            state.withLock { state in
+                state.views[view] = View(mapping: mapping, file: extent.name, offset: extent.offset)
+                state.isOnlyTouched = false
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    func unmap(_ name: Name) throws(Stop) {
+        _ = try mapping(Extent(name, offset: 0, size: 0))
+        if state.withLock({ $0.slots.values.contains { $0.view == name } }) {
+            throw .skip(
+                "a memslot leads into the view `\(name)`: what is mapped there next would become the guest's")
+        }
+        let view = state.withLock { state in
+            state.isOnlyTouched = false
+            return state.views.removeValue(forKey: name)
+        }
+        withExtendedLifetime(view) {}
+    }
+
+    func bind(_ binding: Binding) throws(Stop) -> Errno? {
+        let file = try file(binding.extent.name)
+        let (address, view) = try address(binding, file)
+        var region = ckvm_userspace_memory_region2()
+        region.slot = binding.slot
+        region.flags = binding.flags
+        region.guest_phys_addr = binding.gpa
+        region.memory_size = binding.extent.size
+        region.userspace_addr = address
+        region.guest_memfd = UInt32(bitPattern: file.descriptor)
+        region.guest_memfd_offset = binding.extent.offset
+        let vm = try vm(binding.vm)
+        do throws(Errno) {
+            try vm.setUserMemoryRegion2(region)
+            state.withLock { state in
+                state.slots[SlotKey(vm: binding.vm ?? main, number: binding.slot)] = Slot(
+                    gpa: binding.gpa, extent: binding.extent, view: view)
+                state.isOnlyTouched = false
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    /// `userspace_addr`, and the view that it leads into. Every byte of the slot has to be in that view: what is next
+    /// to it belongs to this process.
+    private func address(_ binding: Binding, _ file: any KVMGuestMemfd) throws(Stop) -> (UInt64, Name?) {
+        if let place = binding.address {
+            let mapping = try mapping(Extent(place.name, offset: place.offset, size: binding.extent.size))
+            return (mapping.address + place.offset, place.name)
+        }
+        let extent = binding.extent
+        if let view = state.withLock({ $0.views[extent.name] }), view.file == extent.name,
+            extent.offset >= view.offset, case let start = extent.offset - view.offset,
+            start <= view.mapping.length, extent.size <= view.mapping.length - start
+        {
+            return (view.mapping.address + start, extent.name)
+        }
+        // Nothing is ever mapped below mmap_min_addr; and what leaves the file is no slot on any kernel.
+        let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
+        guard overflow || end > file.size || binding.flags & Binding.guestMemfd != 0 && extent.size <= 1 << 16
+        else {
+            throw .broken("the slot needs an address: map \(extent) as `\(extent.name)`, or name a view")
+        }
+        return (0, nil)
+    }
+
+    func unbind(_ slot: UInt32, on name: VMName?) throws(Stop) -> Errno? {
+        var region = ckvm_userspace_memory_region2()
+        region.slot = slot
+        region.flags = Binding.guestMemfd
+        let vm = try vm(name)
+        do throws(Errno) {
+            try vm.setUserMemoryRegion2(region)
+            state.withLock { state in
+                state.slots[SlotKey(vm: name ?? main, number: slot)] = nil
+                state.isOnlyTouched = false
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    func hold(_ extent: Extent, _ kind: HoldKind, _ name: Name) throws(Stop) -> Errno? {
+        let mapping = try mapping(extent)
+        do throws(Errno) {
+            let hold = try mapping.hold(at: extent.offset, length: extent.size, by: kind)
+            state.withLock { $0.holds[name] = hold }
+            return nil
+        } catch {
+            state.withLock { _ = $0.missed.insert(name) }
+            return error
+        }
+    }
+
+    /// Lets go. Of what could not be had there is nothing to let go.
+    func release(_ name: Name) throws(Stop) {
+        let (hold, isMissed) = state.withLock {
+            ($0.holds.removeValue(forKey: name), $0.missed.contains(name))
+        }
+        guard hold != nil || isMissed else {
+            throw .broken("there is no hold `\(name)`: it could not be had")
+        }
+        hold?.release()
+    }
+
+    func fork(_ number: Int) throws(Stop) {
+        let views = state.withLock { $0.views.mapValues(\.mapping) }
+        let child: any Child = try facts.fork(views)
+        state.withLock { state in
+            state.children[number] = child
+            state.isOnlyTouched = false
+        }
+    }
+
+    func child(_ number: Int) throws(Stop) -> any Child {
+        guard let child = state.withLock({ $0.children[number] }) else {
+            throw .broken("\(Role.child(number)) is not there: it could not be forked")
+        }
+        return child
+    }
+}
