@@ -29,7 +29,7 @@ struct ExplainTests {
             #expect(text.output.contains(word))
         }
         let kinds = try Command.run(["explain", "--json"]).json?["kinds"] as? [[String: Any]]
-        #expect(kinds?.count == 9)
+        #expect(kinds?.count == 10)
     }
 
     @Test func whatIsNotKnownIsUsage() throws {
@@ -61,6 +61,15 @@ struct ExplainTests {
         let failed = try Command.run(["run", "explicit", "--kernel", "soft", "--abi", "rfc-v2", "--json"])
         for key in ["attempted", "answer", "means", "try"] {
             #expect((failed.json?[key] as? String)?.isEmpty == false, "\(failed)")
+        }
+        // A run that never began is an object as well, and the only one.
+        for arguments in [["nonsense"], ["/dev/null"], ["hello", "--trace", "/nonexistent/place"]] {
+            let result = try Command.run(["run"] + arguments + ["--json"])
+            #expect(result.status == 125 && result.diagnostics.contains("means: "), "\(result)")
+            let json = try #require(result.json)
+            #expect(json["schema"] as? String == "minivmm.run/1" && json["kernel"] is NSNull)
+            #expect(json["outcome"] as? String == "failed" && json["status"] as? Int == 125)
+            #expect((json["means"] as? String)?.isEmpty == false && json["statistics"] != nil)
         }
     }
 
