@@ -57,18 +57,39 @@ struct ErrnoExplanation {
                 : "to convert: \(call.text)")
         let all = table.possibilities(call)
         let matching = all.filter { ($0.errno ?? .success) == errno }
-        let fitting = matching.filter { possibility in
-            call.errorOffset.map { table.fits($0, possibility.errorOffset, call) } ?? true
-        }
+        let fitting = Self.fitting(errno, call, table)
         text.add(.answer, answer)
         if fitting.isEmpty {
             contradiction(matching, all, &text)
+            otherVersions(&text)
         } else {
             say(fitting, &text)
         }
         // Who has arguments of the conversion call means that call.
         if call.isEmpty { for other in CallErrors.elsewhere(errno) { text.add(.elsewhere, other) } }
         return text
+    }
+
+    /// Rows that give this errno, and leave error_offset as it was found.
+    private static func fitting(
+        _ errno: Errno, _ call: ConversionArguments, _ table: ValidationTable
+    ) -> [ValidationTable.Possibility] {
+        table.possibilities(call).filter { possibility in
+            (possibility.errno ?? .success) == errno
+                && call.errorOffset.map { table.fits($0, possibility.errorOffset, call) } ?? true
+        }
+    }
+
+    /// What is no answer of this version may be one of another.
+    private func otherVersions(_ text: inout Explanation) {
+        let others = InterfaceVersion.allCases.filter { other in
+            other != version && !Self.fitting(errno, call, ValidationTable(other)).isEmpty
+        }
+        guard !others.isEmpty else { return }
+        text.add(
+            .versions,
+            others.map(\.rawValue).joined(separator: ", ")
+                + " can answer this (--abi \(others[0].rawValue) says why)")
     }
 
     private var answer: String {

@@ -184,6 +184,24 @@ struct ValidationTableTests {
         #expect(rows("errno EAGAIN to=shared", .rfcV1) == [11])
     }
 
+    @Test func whatAnotherVersionAnswersIsSaid() throws {
+        func versions(_ words: String, _ version: InterfaceVersion = .linux74) throws -> String? {
+            guard
+                case .found(let found) = Library.answer(
+                    words.split(separator: " ").map(String.init), version: version)
+            else { return nil }
+            return try #require(found.first).text(.versions)
+        }
+        #expect(try versions("errno EOPNOTSUPP")?.hasPrefix("rfc-v3, rfc-v4, rfc-v5 ") == true)
+        #expect(try versions("errno EAGAIN to=shared")?.hasPrefix("rfc-v1 ") == true)
+        let fine = "offset=0 size=4096 to=private flags=0 reserved=0 file=4096 vm=protected"
+        #expect(
+            try versions("errno EINVAL \(fine) error_offset=4096")?.hasPrefix("rfc-v2, rfc-v3, rfc-v4 ")
+                == true)
+        #expect(try versions("errno EINVAL offset=0 size=0x1800", .linux74) == nil)
+        #expect(try versions("errno EPERM") == nil)
+    }
+
     /// Texts are those of the version that was asked for.
     @Test func textsAreOfTheirVersion() throws {
         func text(_ words: String, _ version: InterfaceVersion) throws -> String {
