@@ -33,5 +33,6 @@ struct CompletionTests {
         #expect(try complete(["minivmm", "run", "hello", "--kernel", "mem"]).contains("memslot-trap"))
         let faults = try complete(["minivmm", "run", "hello", "--plant", "busy-names"])
         #expect(faults.contains("busy-names-highest"))
+        #expect(try complete(["minivmm", "explain", "MEMORY_F"]).contains("MEMORY_FAULT"))
     }
 }
