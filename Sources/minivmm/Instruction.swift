@@ -31,7 +31,7 @@ struct Instruction {
     /// Bytes, and what they mean where that is known.
     var line: String {
         let hex = bytes.map(Self.hexByte).joined(separator: " ")
-        return text.map { hex + "   " + $0 } ?? hex + " …"
+        return text.map { hex + "   " + $0 } ?? hex + " ..."
     }
 
     static func hexByte(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
