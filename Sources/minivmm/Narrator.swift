@@ -94,7 +94,9 @@ final class Narrator: TraceSink {
         let picture = strip.draw(told.map, range, held: told.held, width: cells)
         guard picture != told.lastPicture else { return }
         told.lastPicture = picture
-        line("", picture + terminal.styled("  \(Self.pages(range))", .dim))
+        var what = Self.pages(range)
+        if terminal.width < 60 { what = what.replacing(" to ", with: "-") }
+        line("", picture + terminal.styled("  \(what)", .dim))
     }
 
     private static func pages(_ range: PageRange) -> String {

@@ -55,7 +55,7 @@ struct StepView {
             }.first
             if let behind {
                 line = (
-                    "at \(hex(rip &- UInt64(behind.bytes.count)))  ", behind.line + "   (RIP is behind it already)"
+                    "at \(hex(rip &- UInt64(behind.bytes.count)))  ", behind.line + " (RIP is behind it already)"
                 )
             }
         }

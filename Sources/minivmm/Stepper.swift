@@ -108,13 +108,13 @@ final class Stepper: ExitObserver {
             ("Enter, n", "to the next exit"), ("u", "to the next exit that asks for a conversion"),
             ("c", "on without stopping"), ("q", "end the guest"), ("r", "all registers"),
             ("p", "the pages: private and shared"), ("x ADDRESS [BYTES]", "memory, as the host sees it"),
-            ("private ADDRESS PAGES [preserve|zero|unspecified]", "convert by hand"),
-            ("shared ADDRESS PAGES [preserve|zero|unspecified]", "the same to shared"),
+            ("private ADDRESS PAGES [POLICY]", "convert by hand; to shared: shared ..."),
+            ("POLICY", "what becomes of the bytes: preserve (else), zero, unspecified"),
         ] {
             terminal.hanging(
                 "   " + terminal.styled(command, .bold) + " ", " " + what, indent: 5, used: 4 + command.count)
         }
-        terminal.print("   " + PageStrip(terminal: terminal).legend)
+        PageStrip(terminal: terminal).printLegend(indent: 3)
     }
 
     private func memory(_ words: [String], _ machine: Machine) {

@@ -79,12 +79,12 @@ struct Terminal {
         print(line)
     }
 
-    /// Prints a command that goes on, where the line ends, as a shell has it: behind a backslash.
+    /// Prints a command that goes on, where the line of a terminal ends, as a shell has it: behind a backslash.
     ///
     /// - Parameter label: what is before the first line.
     func command(_ label: String, _ text: String) {
-        let indent = label.count
-        let room = max(20, width - indent - 2)
+        let indent = width < 60 ? 2 : label.count
+        let room = isTerminal ? max(20, width - label.count - 2) : .max
         var lines = [""]
         for word in text.split(separator: " ") {
             let line = lines[lines.count - 1]

@@ -3,7 +3,7 @@ import MiniVMM
 /// The tour, in the order in which a newcomer should hear it.
 enum Chapters {
     private static let raceTest = """
-        test    "a conversion and a read at once"
+        test    "a conversion and a read"
         memory  1 pages shared
         host    write 0 0x41
         parallel

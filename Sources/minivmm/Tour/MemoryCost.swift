@@ -72,7 +72,7 @@ extension TourStage {
     private func row(_ what: String, _ bytes: UInt64) {
         let terminal = Terminal.output
         let amount = "\((bytes + (1 << 19)) >> 20) MiB"
-        if terminal.width < 48 { return terminal.hanging("    ", "\(what): \(amount)", indent: 7, used: 5) }
+        if terminal.width < 48 { return terminal.hanging("     ", "\(what): \(amount)", indent: 7, used: 5) }
         terminal.print("     " + what + String(repeating: " ", count: max(1, 34 - what.count)) + amount)
     }
 

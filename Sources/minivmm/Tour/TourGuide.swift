@@ -22,7 +22,7 @@ struct TourGuide {
         let chapter = Chapters.all[index]
         var isAnswered = false
         while true {
-            let hint = isAnswered ? "Enter next; b, r, s, q, ? help >" : "think, then Enter >"
+            let hint = isAnswered ? "Enter next; b, r, s, q, ? >" : "think, then Enter >"
             guard let line = ask("[\(index + 1)/\(Chapters.all.count)] \(hint)") else {
                 return signal.map { .interrupted(signal: $0) } ?? .end
             }
@@ -99,7 +99,7 @@ extension Chapter {
         terminal.paragraph("Answer: " + answer, indent: 3)
         terminal.print()
         for (command, why) in toTry {
-            terminal.command("   try  ", command)
+            terminal.command(terminal.width < 60 ? "   $ " : "   try  ", command)
             terminal.paragraph(why, indent: terminal.width < 60 ? 5 : 8, style: .dim)
         }
     }
