@@ -1,4 +1,5 @@
 import CKVMShim
+import MiniVMM
 
 /// The first instruction in some bytes, in AT&T syntax: those that leave a guest, touch its memory or go elsewhere.
 ///
@@ -36,12 +37,8 @@ struct Instruction {
 
     static func hexByte(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
 
-    /// Whether it touches the page, with these registers before it.
-    ///
-    /// - Parameters:
-    ///   - page: its number.
-    ///   - mask: the bits of an address that count.
-    func touches(page: UInt64, _ registers: ckvm_regs, at rip: UInt64, mask: UInt64) -> Bool {
+    /// Whether it touches a page of the address space, with these registers before it.
+    func touches(page: UInt64, _ registers: ckvm_regs, at rip: UInt64) -> Bool {
         let all = registers.inOrder
         return operands.contains { operand in
             var address = UInt64(bitPattern: operand.displacement)
@@ -49,7 +46,7 @@ struct Instruction {
             if let base = operand.base { address &+= all[base] }
             if let index = operand.index { address &+= all[index] &* operand.scale }
             // Eight bytes may lie across two pages.
-            return (address & mask) >> 12 == page || ((address &+ 7) & mask) >> 12 == page
+            return address / pageSize == page || (address &+ 7) / pageSize == page
         }
     }
 }
@@ -111,13 +108,14 @@ struct InstructionDecoder {
             return modRM(size).map { "lea " + $0.memory + ", " + register($0.register, size) }
         case 0x90: return "nop"
         case 0xa4, 0xa5, 0xaa, 0xab, 0x6c...0x6f: return string(code)
-        case 0xb0...0xb7: return immediate(1).map { "mov $\($0), " + register(Int(code & 7) + extended(1), 1) }
-        case 0xb8...0xbf:
-            return immediate(size).map { "mov $\($0), " + register(Int(code & 7) + extended(1), size) }
+        case 0xb0...0xbf:
+            let width = code < 0xb8 ? 1 : size
+            return immediate(width).map { "mov $\($0), " + register(Int(code & 7) + extended(1), width) }
         case 0xc3: return "ret"
         case 0xc6, 0xc7:
             let width = code == 0xc6 ? 1 : size
-            guard let (part, memory) = modRM(width), part & 7 == 0, let value = immediate(min(width, 4)) else {
+            guard let (part, memory) = modRM(width), part & 7 == 0, let value = immediate(min(width, 4))
+            else {
                 return nil
             }
             return "mov" + suffix(width) + " $\(value), " + memory
@@ -127,10 +125,7 @@ struct InstructionDecoder {
         case 0xe9: return target(4).map { "jmp " + $0 }
         case 0xeb: return target(1).map { "jmp " + $0 }
         case 0xf4: return "hlt"
-        case 0xfe, 0xff:
-            let width = code == 0xfe ? 1 : size
-            guard let (part, memory) = modRM(width), part & 7 < 2 else { return nil }
-            return (part & 7 == 0 ? "inc" : "dec") + suffix(width) + " " + memory
+        case 0xfe, 0xff: return oneOperand(code)
         default: return nil
         }
     }
@@ -180,6 +175,18 @@ struct InstructionDecoder {
             let value = immediate(code == 0x81 ? min(width, 4) : 1)
         else { return nil }
         return Self.operations[part & 7] + suffix(width) + " $\(value), " + memory
+    }
+
+    private mutating func oneOperand(_ code: UInt8) -> String? {
+        let width = code == 0xfe ? 1 : size
+        guard let (part, memory) = modRM(width) else { return nil }
+        switch (part & 7, code) {
+        case (0, _): return "inc" + suffix(width) + " " + memory
+        case (1, _): return "dec" + suffix(width) + " " + memory
+        // Always eight bytes; in a register it would be another encoding.
+        case (6, 0xff) where !operands.isEmpty && !isShort: return "push " + memory
+        default: return nil
+        }
     }
 
     private mutating func twoOperands(_ code: UInt8) -> String? {

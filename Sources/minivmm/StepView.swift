@@ -33,34 +33,47 @@ struct StepView {
         guard let here = decoded(at: rip) else {
             return terminal.paragraph("at RIP  outside the image", indent: 3)
         }
-        let mask = machine.layout.sharedBit.map { ~(UInt64(1) << UInt64($0)) } ?? .max
+        // The page as the guest addresses it: the shared door is at the shared bit.
+        func page(_ fault: MemoryFault) -> UInt64 {
+            let bit = fault.wants == .shared ? machine.layout.sharedBit : nil
+            return (fault.gpa | (bit.map { UInt64(1) << UInt64($0) } ?? 0)) / pageSize
+        }
         func left(_ instruction: Instruction, at address: UInt64) -> Bool {
             switch exit {
             case .io(let io): return Self.isAccess(instruction, io)
             case .memoryFault(let fault, _):
-                return instruction.touches(
-                    page: fault.gpa / pageSize, registers, at: address, mask: mask)
+                return instruction.touches(page: page(fault), registers, at: address)
             default: return true
             }
         }
-        var line = ("at RIP  ", here.line)
-        if !left(here, at: rip) {
-            // The nearest one that ends where RIP is, and does what the exit says.
-            let behind = (1...15).lazy.compactMap { length -> Instruction? in
-                let address = rip &- UInt64(length)
-                guard let one = decoded(at: address), one.text != nil, one.bytes.count == length,
-                    left(one, at: address)
-                else { return nil }
-                return one
-            }.first
-            if let behind {
-                line = (
-                    "at \(hex(rip &- UInt64(behind.bytes.count)))  ", behind.line + " (RIP is behind it already)"
-                )
-            }
+        var label = "at RIP  "
+        var line = here.line
+        if !left(here, at: rip), let behind = ending(at: rip, where: left) {
+            label = "at \(hex(rip &- UInt64(behind.bytes.count)))  "
+            line = behind.line + " (RIP is behind it already)"
         }
-        terminal.hanging("   " + line.0, line.1, indent: 5, used: 3 + line.0.count)
+        terminal.hanging("   " + label, line, indent: 5, used: 3 + label.count)
     }
+
+    /// The instruction that ends where RIP is and does what the exit says: the shortest, with its prefixes.
+    private func ending(at rip: UInt64, where does: (Instruction, UInt64) -> Bool) -> Instruction? {
+        var found: Instruction?
+        for length in 1...15 {
+            let address = rip &- UInt64(length)
+            guard let one = decoded(at: address), let first = one.bytes.first, one.text != nil,
+                one.bytes.count == length, first != 0, does(one, address),
+                found == nil || Self.prefixes.contains(first)
+            else {
+                if found != nil { break }
+                continue
+            }
+            found = one
+        }
+        return found
+    }
+
+    /// LOCK, REPNE, REP, operand size and REX.
+    private static let prefixes: Set<UInt8> = Set(0x40...0x4f).union([0xf0, 0xf2, 0xf3, 0x66])
 
     private func decoded(at address: UInt64) -> Instruction? {
         let segment = image.segments.first {
@@ -76,8 +89,9 @@ struct StepView {
         guard text.hasPrefix(io.direction == 1 ? "out" : "in "), !text.hasPrefix("inc") else {
             return io.direction == 0 && text.hasPrefix("ins")
         }
-        return text.contains("(%dx)") || text.contains("outs")
-            || text.split(separator: " ").contains { $0.replacing(",", with: "") == "$" + hex(UInt64(io.port)) }
+        if text.contains("(%dx)") || text.contains("outs") { return true }
+        let port = "$" + hex(UInt64(io.port))
+        return text.split(separator: " ").contains { $0.replacing(",", with: "") == port }
     }
 
     // MARK: the pages
@@ -102,7 +116,8 @@ struct StepView {
             let first = Int((part.start - near.start) / cell)
             let last = Int((part.end - 1 - near.start) / cell)
             lines.append(
-                "   " + String(repeating: " ", count: first) + String(repeating: "^", count: last - first + 1))
+                "   " + String(repeating: " ", count: first)
+                    + String(repeating: "^", count: last - first + 1))
         }
         return lines
     }
@@ -112,7 +127,9 @@ struct StepView {
         let size = 32 * pageSize
         let ram = machine.memory.size
         var start = machine.layout.free.lowerBound
-        if let range, range.start < start || range.start >= start + size { start = range.start / size * size }
+        if let range, range.start < start || range.start >= start + size {
+            start = range.start / size * size
+        }
         guard start < ram else { return nil }
         return PageRange(start: start, size: min(size, ram - start) & ~(pageSize - 1))
     }

@@ -55,7 +55,8 @@ struct StepTests {
     @Test func theInstructionIsFoundWhereverRIPIs() throws {
         let result = try Command.run(["run", "implicit", "--step"], input: "u\nu\nc\n")
         #expect(result.status == 0)
-        #expect(result.diagnostics.contains("41 c6 45 08 5a   movb $0x5a, 0x8(%r13)"), "\(result.diagnostics)")
+        #expect(
+            result.diagnostics.contains("41 c6 45 08 5a   movb $0x5a, 0x8(%r13)"), "\(result.diagnostics)")
     }
 
     @Test func aHypercallAndAHeldPageAreShown() throws {
@@ -70,7 +71,8 @@ struct StepTests {
     @Test(arguments: ["implicit", "smp"]) func ctrlCEndsIt(guest: String) throws {
         let terminal = try PseudoTerminal(columns: 40, rows: 24)
         let status = try terminal.run(
-            ["run", guest, "--step"], environment: [:], typing: ["u"], interruptAfter: "MAP_GPA\u{1}memory fault")
+            ["run", guest, "--step"], environment: [:], typing: ["u"],
+            interruptAfter: "MAP_GPA\u{1}memory fault")
         #expect(status == 130, "\(terminal.text)")
     }
 

@@ -82,7 +82,9 @@ struct TourTests {
         let all = try soft(["--abi", "rfc-v2", "--no-interactive"])
         #expect(all.status == 0)
         #expect(all.output.contains("Not shown by this kernel: 1, 2, 3, 6."))
-        #expect(all.output.unfolded.contains("one copy. SoftKVM (Unicorn 2.0.1, ABI RFC v2) does not keep bytes in place"))
+        #expect(
+            all.output.unfolded.contains(
+                "one copy. SoftKVM (Unicorn 2.0.1, ABI RFC v2) does not keep bytes in place"))
         let one = try soft(["--abi", "rfc-v2", "--chapter", "1"])
         #expect(one.status == 4)
         #expect(one.output.unfolded.contains("does not preserve contents"))

@@ -79,7 +79,8 @@ struct TourCommand: ParsableCommand {
         let chapter = Chapters.all[index]
         terminal.print()
         terminal.hanging(
-            terminal.styled("\(index + 1)", .bold) + " ", " " + terminal.styled(chapter.title, .bold), indent: 3,
+            terminal.styled("\(index + 1)", .bold) + " ", " " + terminal.styled(chapter.title, .bold),
+            indent: 3,
             used: 2)
         for paragraph in chapter.idea { terminal.paragraph(paragraph, indent: 3) }
         terminal.print()
