@@ -42,7 +42,8 @@ let package = Package(
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "MiniVMM", "SoftKVM", "Litmus", "Explain", "GuestPayloads", "CBaseline", "Report", system,
+                "CKVMShim", "MiniVMM", "SoftKVM", "Litmus", "Explain", "GuestPayloads", "CBaseline", "Report",
+                system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

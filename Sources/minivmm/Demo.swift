@@ -34,7 +34,7 @@ struct Demo: ParsableCommand {
         let terminal = Terminal.output
         terminal.print(terminal.styled("MiniVMM: memory that changes hands", .bold))
         terminal.paragraph("Kernel: \(try kernel.open(doors: .one, preservation: true).line).")
-        terminal.print(PageStrip(terminal: terminal).legend)
+        PageStrip(terminal: terminal).printLegend()
         let gallery = Gallery(pictures)
         var failures = 0
         var skipped = 0

@@ -60,7 +60,8 @@ final class Narrator: TraceSink {
     /// What an act has not told, and its last picture.
     func finish() {
         told.withLock { told in
-            if told.skipped > 0 { line("", "… and \(told.skipped) more events like these") }
+            guard told.skipped > 0 else { return }
+            line("", "\(terminal.unicode ? "…" : "...") and \(told.skipped) more events like these")
         }
     }
 
@@ -94,7 +95,9 @@ final class Narrator: TraceSink {
         let picture = strip.draw(told.map, range, held: told.held, width: cells)
         guard picture != told.lastPicture else { return }
         told.lastPicture = picture
-        line("", picture + terminal.styled("  \(Self.pages(range))", .dim))
+        var what = Self.pages(range)
+        if terminal.width < 60 { what = what.replacing(" to ", with: "-") }
+        line("", picture + terminal.styled("  \(what)", .dim))
     }
 
     private static func pages(_ range: PageRange) -> String {
@@ -186,7 +189,8 @@ final class Narrator: TraceSink {
             return ("the host lets go of what it held", true)
         case .waiting(_, let nanoseconds, let attempt):
             guard attempt == 1 else { return nil }
-            return ("waits \(nanoseconds / 1000) µs and tries again, longer each time", false)
+            let unit = terminal.unicode ? "µs" : "us"
+            return ("waits \(nanoseconds / 1000) \(unit) and tries again, longer each time", false)
         case .stopped(let why, _): return (why, false)
         case .portIn, .portOut, .mmio, .resumed, .released, .halted, .kicked, .conversionStarted,
             .guestExited, .hypercall,

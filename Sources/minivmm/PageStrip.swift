@@ -16,15 +16,34 @@ struct PageStrip {
     private enum Cell { case `private`, shared, mixed, held }
 
     /// What the signs mean, in one line.
-    var legend: String {
+    var legend: String { legendParts.map(\.text).joined(separator: "   ") }
+
+    /// What the signs mean, in as many lines as it takes.
+    func printLegend(indent: Int = 0) {
+        let margin = String(repeating: " ", count: indent)
+        var line = margin
+        var used = indent
+        for (text, width) in legendParts {
+            if used > indent, used + 3 + width > terminal.width {
+                terminal.print(line)
+                line = margin
+                used = indent
+            }
+            line += (used > indent ? "   " : "") + text
+            used += (used > indent ? 3 : 0) + width
+        }
+        terminal.print(line)
+    }
+
+    private var legendParts: [(text: String, width: Int)] {
         [
             (Cell.private, "private"), (.shared, "shared"), (.mixed, "some of each"),
             (.held, "held by the host"),
         ]
         .map { cell, text in
             let (sign, style) = sign(cell)
-            return terminal.styled(sign, style) + " " + text
-        }.joined(separator: "   ")
+            return (terminal.styled(sign, style) + " " + text, text.count + 2)
+        }
     }
 
     /// The pages of `range` in at most `width` cells, pages a cell rounded up to a power of two.

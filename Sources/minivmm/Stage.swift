@@ -62,11 +62,12 @@ struct Stage {
         var explained = false
         func tell(_ what: String, _ body: () throws(HostAccessError) -> String) {
             do throws(HostAccessError) {
-                terminal.print("  host   \(what): " + terminal.styled(try body(), .good))
+                terminal.hanging("  host   ", "\(what): " + terminal.styled(try body(), .good), indent: 9)
             } catch {
-                terminal.print(
-                    "  host   \(what): " + terminal.styled(error.errno.name, .bad)
-                        + (error.state == .private ? ", it is private" : ""))
+                terminal.hanging(
+                    "  host   ",
+                    "\(what): " + terminal.styled(error.errno.name, .bad)
+                        + (error.state == .private ? ", it is private" : ""), indent: 9)
                 // Once is enough: the others are like it.
                 if !explained { terminal.print(error.diagnosis, indent: 9) }
                 explained = true

@@ -27,6 +27,21 @@ enum StepText {
         return call?.number == mapGPARange
     }
 
+    /// The pages that the exit is about.
+    static func pages(_ exit: Exit, _ call: Call?) -> PageRange? {
+        switch exit {
+        case .memoryFault(let fault, _): return PageRange(start: fault.gpa, size: pageSize)
+        case .hypercall, .io:
+            guard let call, call.number == mapGPARange,
+                case (let size, false) = call.arguments.1.multipliedReportingOverflow(by: pageSize)
+            else { return nil }
+            return PageRange(start: call.arguments.0, size: size)
+        default: return nil
+        }
+    }
+
+    static func count(_ pages: UInt64) -> String { pages == 1 ? "1 page" : "\(pages) pages" }
+
     static func what(_ exit: Exit, _ page: RunPage, _ call: Call?) -> String {
         switch exit {
         case .io(let io):
@@ -59,7 +74,7 @@ enum StepText {
         guard call.number == mapGPARange else {
             return "call \(hex(call.number)) (\(hex(a)), \(hex(b)), \(hex(c)))"
         }
-        return "KVM_HC_MAP_GPA_RANGE: \(b) pages from \(hex(a)) to \(c & 0x10 != 0 ? "private" : "shared")"
+        return "KVM_HC_MAP_GPA_RANGE: \(count(b)) from \(hex(a)) to \(c & 0x10 != 0 ? "private" : "shared")"
     }
 
     static func next(_ exit: Exit, _ call: Call?, _ machine: Machine) -> String {
@@ -86,51 +101,6 @@ enum StepText {
                 : "The monitor was told to enter again without converting."
         case .halt: return "Nothing can wake it: this vCPU is done."
         default: return "The machine ends."
-        }
-    }
-}
-
-/// The first instruction in some bytes, where it is one of the few that leave a guest or convert its memory.
-struct Instruction {
-    let text: String
-
-    init(_ bytes: [UInt8]) {
-        let shown = bytes.prefix(8).map(Self.hexByte).joined(separator: " ")
-        text = shown + (Self.name(bytes).map { "   " + $0 } ?? "")
-    }
-
-    static func hexByte(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
-
-    private static func name(_ bytes: [UInt8]) -> String? {
-        guard let first = bytes.first else { return nil }
-        // REX prefixes only widen what follows.
-        if (0x40..<0x50).contains(first) { return name(Array(bytes.dropFirst())) }
-        let second = bytes.count > 1 ? bytes[1] : 0
-        let third = bytes.count > 2 ? bytes[2] : 0
-        let port = "$0x" + String(second, radix: 16)
-        switch (first, second, third) {
-        case (0xe4, _, _): return "in \(port), %al"
-        case (0xe5, _, _): return "in \(port), %eax"
-        case (0xe6, _, _): return "out %al, \(port)"
-        case (0xe7, _, _): return "out %eax, \(port)"
-        case (0xec, _, _): return "in (%dx), %al"
-        case (0xed, _, _): return "in (%dx), %eax"
-        case (0xee, _, _): return "out %al, (%dx)"
-        case (0xef, _, _): return "out %eax, (%dx)"
-        case (0xf4, _, _): return "hlt"
-        case (0x0f, 0x01, 0xc1): return "vmcall"
-        case (0x0f, 0x01, 0xd9): return "vmmcall"
-        case (0xf3, 0xa4, _): return "rep movsb"
-        case (0xf3, 0xaa, _): return "rep stosb"
-        case (0xf3, 0x48, 0xa5): return "rep movsq"
-        case (0xf3, 0x48, 0xab): return "rep stosq"
-        case (0x88, _, _), (0x89, _, _): return "mov to memory or a register"
-        case (0x8a, _, _), (0x8b, _, _): return "mov from memory or a register"
-        case (0xc6, _, _), (0xc7, _, _): return "mov of a number to memory or a register"
-        case (0xc3, _, _): return "ret"
-        case (0xe8, _, _): return "call"
-        case (0xeb, _, _), (0xe9, _, _): return "jmp"
-        default: return nil
         }
     }
 }

@@ -6,7 +6,7 @@ import SystemPackage
 /// Stops a machine at its exits and asks what to do.
 ///
 /// Its lock is held while somebody is asked, so that vCPUs on several threads stop in turn; the others run meanwhile, and
-/// wait at their next exit.
+/// wait at their next exit. A machine that ends meanwhile, by a signal say, is asked about no more.
 final class Stepper: ExitObserver {
     private enum Mode {
         case step
@@ -19,15 +19,17 @@ final class Stepper: ExitObserver {
         var exits = 0
         /// The picture of the pages when it last stopped.
         var before: [String] = []
+        var input = LineReader()
     }
     private let state = Mutex(State())
-    private let image: BootImage
     private let terminal = Terminal.diagnostics
+    private let view: StepView
 
-    init(image: BootImage) { self.image = image }
+    init(image: BootImage) { view = StepView(image: image, terminal: .diagnostics) }
 
     func left(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
         state.withLock { state in
+            guard !machine.isStopping else { return }
             state.exits += 1
             let call = StepText.call(exit, vcpu)
             switch state.mode {
@@ -43,15 +45,19 @@ final class Stepper: ExitObserver {
     private func show(
         _ exit: Exit, _ call: StepText.Call?, _ vcpu: any KVMVCPU, _ machine: Machine, _ state: inout State
     ) {
+        let title = "exit \(state.exits), vcpu\(vcpu.id)"
         terminal.print()
-        terminal.print(
-            terminal.styled("exit \(state.exits), vcpu\(vcpu.id)", .bold) + "  "
-                + StepText.what(exit, vcpu.runPage, call))
+        terminal.hanging(
+            terminal.styled(title, .bold) + " ", " " + StepText.what(exit, vcpu.runPage, call), indent: 3,
+            used: title.count + 1)
         terminal.paragraph(StepText.next(exit, call, machine), indent: 3, style: .dim)
-        registers(vcpu, isShort: true)
-        instruction(vcpu)
-        let now = pages(machine)
-        if state.before != now { for line in now { terminal.print(line) } }
+        view.registers(vcpu, isShort: true)
+        view.instruction(exit, vcpu, machine)
+        let about = StepText.pages(exit, call)
+        let now = view.pages(machine)
+        if state.before != now || about != nil {
+            for line in view.pages(machine, about: about) { terminal.print(line) }
+        }
         state.before = now
     }
 
@@ -60,15 +66,22 @@ final class Stepper: ExitObserver {
     /// Until something lets the machine go on.
     private func ask(_ vcpu: any KVMVCPU, _ machine: Machine, _ state: inout State) {
         while true {
-            terminal.print(terminal.styled("   step (Enter), c, u, ? >", .dim))
-            guard let line = readLine() else {
+            terminal.print(terminal.styled("   Enter steps; u, c, q, ? help >", .dim))
+            let line = state.input.next {
+                while !machine.isStopping {
+                    if isReadable(.standardInput, within: 50_000_000) { return true }
+                }
+                return false
+            }
+            guard !machine.isStopping else { return }
+            guard let line else {
                 terminal.print("   the input ends here: the guest goes on by itself")
                 state.mode = .free
                 return
             }
             let words = line.split(separator: " ").map(String.init)
             switch words.first ?? "" {
-            case "", "n", "step":
+            case "", "n", "s", "step":
                 state.mode = .step
                 return
             case "c", "continue":
@@ -80,92 +93,55 @@ final class Stepper: ExitObserver {
             case "q", "quit":
                 machine.stop(.interrupted(signal: SIGINT))
                 return
-            case "r", "registers": registers(vcpu, isShort: false)
-            case "p", "pages": for line in pages(machine) { terminal.print(line) }
+            case "r", "registers": view.registers(vcpu, isShort: false)
+            case "p", "pages": for line in view.pages(machine) { terminal.print(line) }
             case "x", "memory": memory(words, machine)
-            case "private", "shared":
-                convert(words, machine)
+            case "private", "shared": convert(words, machine)
             default: help(words.first ?? "")
             }
         }
     }
 
     private func help(_ word: String) {
-        if word != "?", word != "help" { terminal.print("   no such command: \(word)") }
+        if word != "?", word != "h", word != "help" { terminal.print("   no such command: \(word)") }
         for (command, what) in [
             ("Enter, n", "to the next exit"), ("u", "to the next exit that asks for a conversion"),
             ("c", "on without stopping"), ("q", "end the guest"), ("r", "all registers"),
             ("p", "the pages: private and shared"), ("x ADDRESS [BYTES]", "memory, as the host sees it"),
-            ("private ADDRESS PAGES [preserve|zero|unspecified]", "convert by hand; shared, too"),
+            ("private ADDRESS PAGES [POLICY]", "convert by hand; to shared: shared ..."),
+            ("POLICY", "what becomes of the bytes: preserve (else), zero, unspecified"),
         ] {
-            terminal.hanging("   " + terminal.styled(command, .bold) + "  ", what, indent: 5)
+            terminal.hanging(
+                "   " + terminal.styled(command, .bold) + " ", " " + what, indent: 5, used: 4 + command.count)
         }
-    }
-
-    private func registers(_ vcpu: any KVMVCPU, isShort: Bool) {
-        guard let r = try? vcpu.registers() else {
-            return terminal.print("   the registers cannot be read")
-        }
-        let short = [
-            ("RIP", r.rip), ("RAX", r.rax), ("RBX", r.rbx), ("RCX", r.rcx), ("RDX", r.rdx), ("RSP", r.rsp),
-            ("FLAGS", r.rflags),
-        ]
-        let rest = [
-            ("RSI", r.rsi), ("RDI", r.rdi), ("RBP", r.rbp), ("R8", r.r8), ("R9", r.r9), ("R10", r.r10),
-            ("R11", r.r11), ("R12", r.r12), ("R13", r.r13), ("R14", r.r14), ("R15", r.r15),
-        ]
-        let words = (isShort ? short : short + rest).map { "\($0.0)=\(hex($0.1))" }
-        terminal.paragraph(words.joined(separator: " "), indent: 3)
-    }
-
-    /// The bytes at RIP as they were loaded: the host cannot read private code.
-    private func instruction(_ vcpu: any KVMVCPU) {
-        guard let rip = try? vcpu.registers().rip,
-            let segment = image.segments.first(where: {
-                $0.gpa <= rip && rip - $0.gpa < UInt64($0.bytes.count)
-            })
-        else { return }
-        let start = Int(rip - segment.gpa)
-        let bytes = Array(segment.bytes[start..<min(start + 15, segment.bytes.count)])
-        terminal.print("   at RIP  " + Instruction(bytes).text)
-    }
-
-    private func pages(_ machine: Machine) -> [String] {
-        let strip = PageStrip(terminal: terminal)
-        let free = machine.layout.free
-        let size = min(free.upperBound - free.lowerBound, 32 * pageSize) & ~(pageSize - 1)
-        let width = max(8, min(32, terminal.width - 24))
-        let map = machine.memory.attributes
-        return [
-            (PageRange(start: 0, size: map.size), "all of RAM"),
-            (PageRange(start: free.lowerBound, size: size), "from \(hex(free.lowerBound))"),
-        ].compactMap { range, what in
-            range.map {
-                "   \(strip.draw(map, $0, held: [], width: width))  " + terminal.styled(what, .dim)
-            }
-        }
+        PageStrip(terminal: terminal).printLegend(indent: 3)
     }
 
     private func memory(_ words: [String], _ machine: Machine) {
-        guard words.count >= 2, let gpa = Self.number(words[1]),
+        guard (2...3).contains(words.count), let gpa = Self.number(words[1]),
             case let wanted = words.count > 2 ? Self.number(words[2]) : 16, let wanted, wanted > 0
         else { return terminal.print("   x ADDRESS [BYTES]: numbers, decimal or 0x") }
         let count = Int(min(wanted, 256))
+        // Eight bytes a row where sixteen have no room.
+        let row = terminal.width < 72 ? 8 : 16
         do throws(HostAccessError) {
             let bytes = try machine.memory.read(gpa: gpa, count: count)
-            for start in stride(from: 0, to: count, by: 16) {
-                let row = bytes[start..<min(start + 16, count)].map(Instruction.hexByte)
-                terminal.print("   \(hex(gpa &+ UInt64(start))):  " + row.joined(separator: " "))
+            for start in stride(from: 0, to: count, by: row) {
+                let part = bytes[start..<min(start + row, count)].map(Instruction.hexByte)
+                terminal.print("   \(hex(gpa &+ UInt64(start))):  " + part.joined(separator: " "))
             }
+            if wanted > 256 { terminal.print("   256 bytes are shown at most") }
         } catch {
-            terminal.paragraph("\(error)", indent: 3)
+            let why = error.errno.name
+            terminal.hanging(
+                "   " + terminal.styled(why, .bad), ": " + error.description, indent: 5, used: 3 + why.count)
         }
     }
 
     private func convert(_ words: [String], _ machine: Machine) {
         let policy = words.count > 3 ? ContentPolicy(rawValue: words[3]) : .preserve
-        guard words.count >= 3, let gpa = Self.number(words[1]), let pages = Self.number(words[2]),
-            let target = PageState(rawValue: words[0]), let policy,
+        guard (3...4).contains(words.count), let gpa = Self.number(words[1]),
+            let pages = Self.number(words[2]), let target = PageState(rawValue: words[0]), let policy,
             case (let size, false) = pages.multipliedReportingOverflow(by: pageSize),
             let range = PageRange(start: gpa, size: size)
         else {
@@ -176,11 +152,13 @@ final class Stepper: ExitObserver {
         do throws(ConversionError) {
             let result = try machine.converter.convert(
                 ConversionRequest(range: range, to: target, contents: policy), by: .host)
-            terminal.print(
-                "   \(pages) pages to \(target.rawValue): done, contents: \(result.means.rawValue)")
+            terminal.paragraph(
+                "\(StepText.count(pages)) to \(target.rawValue), contents \(policy.rawValue): done "
+                    + "(\(result.means.rawValue))", indent: 3)
         } catch {
             terminal.paragraph("\(error)", indent: 3)
         }
+        for line in view.pages(machine, about: range) { terminal.print(line) }
     }
 
     private static func number(_ text: String) -> UInt64? {

@@ -12,6 +12,8 @@ struct Terminal {
     let isTerminal: Bool
     /// Columns, 80 where nobody knows.
     var width: Int
+    /// Rows, or nil where there is no end to them.
+    let height: Int?
 
     static let output = Terminal(.standardOutput)
     static let diagnostics = Terminal(.standardError)
@@ -30,6 +32,7 @@ struct Terminal {
         let answer = unsafe ioctl(descriptor.rawValue, UInt(TIOCGWINSZ), &size)
         let known = isTerminal && answer == 0
         width = known && size.ws_col > 0 ? Int(size.ws_col) : 80
+        height = known && size.ws_row > 0 ? Int(size.ws_row) : nil
     }
 
     /// Somebody is there to be asked.
@@ -74,6 +77,28 @@ struct Terminal {
             used += width
         }
         print(line)
+    }
+
+    /// Prints a command that goes on, where the line of a terminal ends, as a shell has it: behind a backslash.
+    ///
+    /// - Parameter label: what is before the first line.
+    func command(_ label: String, _ text: String) {
+        let indent = width < 60 ? 2 : label.count
+        let room = isTerminal ? max(20, width - label.count - 2) : .max
+        var lines = [""]
+        for word in text.split(separator: " ") {
+            let line = lines[lines.count - 1]
+            if !line.isEmpty, line.count + 1 + word.count > room {
+                lines.append("  " + word)
+            } else {
+                lines[lines.count - 1] = line.isEmpty ? String(word) : line + " " + word
+            }
+        }
+        for (index, line) in lines.enumerated() {
+            print(
+                (index == 0 ? label : String(repeating: " ", count: indent)) + styled(line, .good)
+                    + (index < lines.count - 1 ? " \\" : ""))
+        }
     }
 
     /// Characters without the sequences that set colours.

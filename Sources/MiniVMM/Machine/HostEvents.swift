@@ -8,6 +8,30 @@ public final class SignalDescriptor: Sendable {
     public init() throws(Errno) {
         descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_signalfd_interrupts())))
     }
+
+    /// The signal that has come, if one has.
+    public func pending() -> Int32? {
+        let answer = ckvm_wait(-1, descriptor.rawValue, 0)
+        return answer > 0 ? Int32(truncatingIfNeeded: answer) : nil
+    }
+
+    /// Waits until `input` can be read, which it also can where it ends.
+    ///
+    /// - Returns: nil, or the signal that came meanwhile.
+    public func wait(untilReadable input: FileDescriptor) -> Int32? {
+        while true {
+            let answer = ckvm_wait(input.rawValue, descriptor.rawValue, -1)
+            if answer >= 0 { return answer == 0 ? nil : Int32(truncatingIfNeeded: answer) }
+        }
+    }
+}
+
+/// Waits until `input` can be read, which it also can where it ends.
+///
+/// - Parameter timeout: nanoseconds.
+/// - Returns: false if it cannot yet.
+public func isReadable(_ input: FileDescriptor, within timeout: UInt64) -> Bool {
+    ckvm_wait(input.rawValue, -1, Int64(clamping: timeout)) == 0
 }
 
 /// Becomes readable once, when something has happened (eventfd).

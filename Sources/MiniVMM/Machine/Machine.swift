@@ -248,7 +248,7 @@ public final class Machine: Sendable {
     // MARK: running
 
     /// True once the machine is to end; the run loops look at it after each interruption.
-    var isStopping: Bool { stopping.load(ordering: .acquiring) }
+    public var isStopping: Bool { stopping.load(ordering: .acquiring) }
 
     /// Ends the machine with an outcome, unless it has one. Every vCPU is kicked.
     public func stop(_ outcome: Outcome) {

@@ -13,6 +13,14 @@ struct Chapter: Sendable {
     let answer: String
     /// Commands, each with what it is for.
     let toTry: [(command: String, why: String)]
-    /// The guest whose text can be looked at.
-    var guest: String?
+    /// What can be looked at.
+    var source = Source.none
+
+    enum Source: Sendable {
+        /// A guest of the catalogue.
+        case guest(String)
+        /// A litmus test that the chapter brings.
+        case test(String)
+        case none
+    }
 }

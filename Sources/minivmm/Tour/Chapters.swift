@@ -2,6 +2,16 @@ import MiniVMM
 
 /// The tour, in the order in which a newcomer should hear it.
 enum Chapters {
+    private static let raceTest = """
+        test    "a conversion and a read"
+        memory  1 pages shared
+        host    write 0 0x41
+        parallel
+        host    convert 0 private  => c
+        host1   read 0             => r
+        end
+        """
+
     static let all: [Chapter] = [
         Chapter(
             title: "What private means",
@@ -25,8 +35,9 @@ enum Chapters {
                     "minivmm run hello --trace - --explain",
                     "every exit and every call, each with why it is there"
                 ),
+                ("minivmm run hello --step", "stop at each exit; ? says what can be done there"),
                 ("minivmm explain private", "the same in a paragraph"),
-            ], guest: "hello"),
+            ], source: .guest("hello")),
         Chapter(
             title: "Two doors",
             idea: [
@@ -45,8 +56,12 @@ enum Chapters {
                 + "status 126 and says why.",
             toTry: [
                 ("minivmm run fault-loop; echo $?", "a guest and a monitor that get nowhere"),
+                (
+                    "minivmm run implicit --step",
+                    "type u, then shared 0x200000 1, then c: you have converted it by hand"
+                ),
                 ("minivmm run implicit --report doors.html", "the same as a picture; open it in a browser"),
-            ], guest: "implicit"),
+            ], source: .guest("implicit")),
         Chapter(
             title: "Explicit and implicit",
             idea: [
@@ -63,7 +78,7 @@ enum Chapters {
             toTry: [
                 ("minivmm run explicit --trace -", "the hypercalls and their answers"),
                 ("minivmm run hostile", "every malformed request, and an errno for each"),
-            ], guest: "explicit"),
+            ], source: .guest("explicit")),
         Chapter(
             title: "In place, or two copies",
             idea: [
@@ -84,9 +99,9 @@ enum Chapters {
             toTry: [
                 (
                     "lab/boot --append kvm.gmem_in_place_conversion=0 -- minivmm run forget --trace -",
-                    "a real kernel with two places: contents are lost, and the guest lives with it"
+                    "in the repository: a real kernel with two places; contents are lost, and the guest lives with it"
                 )
-            ], guest: "forget"),
+            ], source: .guest("forget")),
         Chapter(
             title: "Contents: who decides",
             idea: [
@@ -110,7 +125,7 @@ enum Chapters {
                     "minivmm litmus --kernel soft --abi rfc-v2 --abi rfc-v4 --abi 7.4 litmus",
                     "how the interface changed its mind"
                 ),
-            ], guest: "contents"),
+            ], source: .guest("contents")),
         Chapter(
             title: "In use: EAGAIN",
             idea: [
@@ -132,7 +147,7 @@ enum Chapters {
                     "minivmm explain errno EAGAIN offset=0x2000 size=0x4000 error_offset=0x3000 to=private",
                     "what that answer says"
                 ),
-            ], guest: "pinned"),
+            ], source: .guest("pinned")),
         Chapter(
             title: "Races",
             idea: [
@@ -140,18 +155,7 @@ enum Chapters {
                     + "left to chance is the order. A litmus test says who does what at once; the software kernel goes through "
                     + "all orders; a real one is run many times."
             ],
-            play: {
-                $0.race(
-                    """
-                    test    "a conversion and a read at once"
-                    memory  1 pages shared
-                    host    write 0 0x41
-                    parallel
-                    host    convert 0 private  => c
-                    host1   read 0             => r
-                    end
-                    """)
-            },
+            play: { try $0.race(raceTest) },
             afterwards: [
                 "Three things can come of it. Who reads first gets the byte; who comes too late gets no page; and if the reader "
                     + "has its reference while the conversion looks, that is EAGAIN though nobody holds the page for long: "
@@ -168,7 +172,7 @@ enum Chapters {
                     "one run as a picture"
                 ),
                 ("minivmm run smp --report smp.html", "four vCPUs at once"),
-            ]),
+            ], source: .test(raceTest)),
         Chapter(
             title: "What TDX, SNP and pKVM do differently",
             idea: [
@@ -184,7 +188,7 @@ enum Chapters {
                 "Before a launch is finished, SNP and TDX encrypt what the host has written: the boot image goes to private with "
                     + "its contents, once. After that it does not.",
             ],
-            play: { _ in },
+            play: { $0.nothingRuns() },
             afterwards: [
                 "Nothing ran in this chapter: there is no such hardware below, and nothing here pretends to be it."
             ],

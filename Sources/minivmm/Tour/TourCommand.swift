@@ -1,5 +1,4 @@
 import ArgumentParser
-import GuestPayloads
 import MiniVMM
 
 struct TourCommand: ParsableCommand {
@@ -10,11 +9,13 @@ struct TourCommand: ParsableCommand {
             In a terminal each chapter waits: Enter or n goes on, b goes back, r repeats, s shows the guest's source, \
             a number goes to that chapter, q ends. Elsewhere, and with --no-interactive, all of it is printed.
 
-            Exit status: 0; 1 a chapter went otherwise than told; 64 usage; 125 no kernel.
+            Exit status: 0; 1 a chapter went otherwise than told; 4 this kernel can show none of it; 64 usage; \
+            125 no kernel; 130 Ctrl-C.
             """)
 
     @OptionGroup var kernel: KernelOptions
-    @Option(help: ArgumentHelp("Only this chapter, 1 to 8.", valueName: "number"))
+    @Option(
+        help: ArgumentHelp("Only this chapter, 1 to 8; where it waits, the first one.", valueName: "number"))
     var chapter: Int?
     @Flag(help: "Print the chapters' titles.")
     var list = false
@@ -38,95 +39,78 @@ struct TourCommand: ParsableCommand {
             }
             return
         }
-        let stage = TourStage(kernel: kernel)
         terminal.print(terminal.styled("A tour of memory that changes hands", .bold))
         terminal.paragraph("Kernel: \(try kernel.open(doors: .one, preservation: true).line).")
-        terminal.print(PageStrip(terminal: terminal).legend)
-        let isInteractive = interactive ?? (Terminal.isInteractive && chapter == nil)
+        PageStrip(terminal: terminal).printLegend()
+        // From here on Ctrl-C is read, not suffered: a guest that runs is ended, and so is a question.
+        let signals = try? SignalDescriptor()
+        let stage = TourStage(kernel: kernel)
+        let isInteractive = interactive ?? Terminal.isInteractive
+        var guide = isInteractive ? TourGuide(signals: signals) : nil
+        var results: [Int: TourStage.ChapterResult] = [:]
         var index = chapter.map { $0 - 1 } ?? 0
-        let last = chapter.map { $0 - 1 } ?? Chapters.all.count - 1
+        let last = isInteractive ? Chapters.all.count - 1 : chapter.map { $0 - 1 } ?? Chapters.all.count - 1
         while index <= last {
             try tell(index, stage)
-            guard isInteractive else {
-                answer(index)
+            if case .interrupted(let signal) = stage.result { throw interrupted(signal) }
+            results[index] = stage.result
+            if guide == nil {
+                if let signal = signals?.pending() { throw interrupted(signal) }
+                Chapters.all[index].tellAnswer()
                 index += 1
                 continue
             }
-            guard let next = prompt(index) else { break }
-            index = next
+            switch guide?.next(after: index) {
+            case .chapter(let next)?: index = next
+            case .interrupted(let signal)?: throw interrupted(signal)
+            case .end?, nil: index = last + 1
+            }
         }
-        terminal.print()
-        terminal.paragraph(
-            stage.failures == 0
-                ? "All as told. Go on: minivmm list, minivmm litmus litmus, minivmm explain"
-                : "\(stage.failures) not as told.")
-        if stage.failures > 0 { throw Status.checkFailed }
+        try end(results)
+    }
+
+    private func interrupted(_ signal: Int32) -> ExitCode {
+        Terminal.output.print()
+        return ExitCode(128 + signal)
     }
 
     private func tell(_ index: Int, _ stage: TourStage) throws {
         let terminal = Terminal.output
         let chapter = Chapters.all[index]
         terminal.print()
-        terminal.print(terminal.styled("\(index + 1)  \(chapter.title)", .bold))
+        terminal.hanging(
+            terminal.styled("\(index + 1)", .bold) + " ", " " + terminal.styled(chapter.title, .bold),
+            indent: 3,
+            used: 2)
         for paragraph in chapter.idea { terminal.paragraph(paragraph, indent: 3) }
         terminal.print()
+        stage.begin()
         try chapter.play(stage)
         terminal.print()
         for paragraph in chapter.afterwards { terminal.paragraph(paragraph, indent: 3) }
-        terminal.print()
+        if !chapter.afterwards.isEmpty { terminal.print() }
         terminal.paragraph("Question: " + chapter.question, indent: 3, style: .bold)
     }
 
-    private func answer(_ index: Int) {
-        let terminal = Terminal.output
-        let chapter = Chapters.all[index]
-        terminal.paragraph("Answer: " + chapter.answer, indent: 3)
-        terminal.print()
-        for (command, why) in chapter.toTry {
-            terminal.print("   try  " + terminal.styled(command, .good))
-            terminal.paragraph(why, indent: 8, style: .dim)
-        }
-    }
-
-    // MARK: the one who learns
-
-    /// Asks what is next.
-    ///
-    /// - Returns: the chapter, nil for the end.
-    private func prompt(_ index: Int) -> Int? {
-        let terminal = Terminal.output
-        var isAnswered = false
-        while true {
-            let hint = isAnswered ? "next n, back b, repeat r, source s, quit q" : "think, then Enter"
-            terminal.print(terminal.styled("   [\(index + 1)/\(Chapters.all.count)] \(hint)", .dim))
-            guard let line = readLine() else { return nil }
-            let word = line.split(separator: " ").first.map(String.init)?.lowercased() ?? ""
-            switch word {
-            case "" where !isAnswered, "a":
-                answer(index)
-                isAnswered = true
-            case "", "n": return index + 1
-            case "b": return max(0, index - 1)
-            case "r": return index
-            case "s": source(index)
-            case "q": return nil
-            default:
-                if let number = Int(word), Chapters.all.indices.contains(number - 1) { return number - 1 }
-                terminal.paragraph(
-                    "Enter or a: the answer, then on. n next, b back, r repeat, s the guest's source, 1 to "
-                        + "\(Chapters.all.count) a chapter, q quit.", indent: 3)
+    private func end(_ results: [Int: TourStage.ChapterResult]) throws {
+        var failed: [String] = []
+        var notShown: [String] = []
+        for (index, result) in results.sorted(by: { $0.key < $1.key }) {
+            switch result {
+            case .failed: failed.append(String(index + 1))
+            case .notShown: notShown.append(String(index + 1))
+            case .shown, .interrupted: break
             }
         }
-    }
-
-    private func source(_ index: Int) {
+        var text = failed.isEmpty ? "All as told" : "Otherwise than told: \(failed.joined(separator: ", "))"
+        if !notShown.isEmpty {
+            text = failed.isEmpty && notShown.count == results.count ? "" : text + ". "
+            text += "Not shown by this kernel: \(notShown.joined(separator: ", "))"
+        }
         let terminal = Terminal.output
-        guard let name = Chapters.all[index].guest, let payload = Catalogue.named(name) else {
-            return terminal.paragraph("No guest runs in this chapter.", indent: 3)
-        }
-        terminal.print(terminal.styled("   guest/\(name).S", .dim))
-        for line in payload.source.split(separator: "\n", omittingEmptySubsequences: false) {
-            terminal.print("   " + line)
-        }
+        terminal.print()
+        terminal.paragraph("\(text). Go on: minivmm list, minivmm litmus litmus, minivmm explain")
+        if !failed.isEmpty { throw Status.checkFailed }
+        if !notShown.isEmpty, notShown.count == results.count { throw Status.skipped }
     }
 }

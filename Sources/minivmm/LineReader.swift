@@ -1,0 +1,34 @@
+import MiniVMM
+import SystemPackage
+
+/// Standard input, line by line, for somebody who may be interrupted while waiting: `readLine()` cannot be.
+struct LineReader {
+    private static let input = FileDescriptor.standardInput
+    private var bytes: [UInt8] = []
+    private var hasEnded = false
+
+    /// - Parameter wait: returns when there is something to read, or false to give up.
+    /// - Returns: the line without its end; nil at the end of input, or when given up.
+    mutating func next(_ wait: () -> Bool) -> String? {
+        while true {
+            if let end = bytes.firstIndex(of: 0x0a) {
+                defer { bytes.removeSubrange(...end) }
+                return String(decoding: bytes[..<end], as: UTF8.self)
+            }
+            if hasEnded {
+                defer { bytes = [] }
+                return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
+            }
+            guard wait() else { return nil }
+            var chunk = [UInt8](repeating: 0, count: 4096)
+            let count = try? unsafe chunk.withUnsafeMutableBytes { buffer in
+                unsafe try Self.input.read(into: buffer)
+            }
+            guard let count, count > 0 else {
+                hasEnded = true
+                continue
+            }
+            bytes += chunk[..<count]
+        }
+    }
+}

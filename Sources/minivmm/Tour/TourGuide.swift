@@ -1,0 +1,106 @@
+import GuestPayloads
+import MiniVMM
+import SystemPackage
+
+/// The one who waits for a learner: the answer, the way on, the source.
+struct TourGuide {
+    enum Way {
+        case chapter(Int)
+        case end
+        case interrupted(signal: Int32)
+    }
+
+    let signals: SignalDescriptor?
+    private var reader = LineReader()
+    private var signal: Int32?
+
+    init(signals: SignalDescriptor?) { self.signals = signals }
+
+    /// Asks what is next.
+    mutating func next(after index: Int) -> Way {
+        let terminal = Terminal.output
+        let chapter = Chapters.all[index]
+        var isAnswered = false
+        while true {
+            let hint = isAnswered ? "Enter next; b, r, s, q, ? >" : "think, then Enter >"
+            guard let line = ask("[\(index + 1)/\(Chapters.all.count)] \(hint)") else {
+                return signal.map { .interrupted(signal: $0) } ?? .end
+            }
+            let word = line.split(separator: " ").first.map(String.init)?.lowercased() ?? ""
+            switch word {
+            case "" where !isAnswered, "a":
+                chapter.tellAnswer()
+                isAnswered = true
+            case "", "n": return index + 1 < Chapters.all.count ? .chapter(index + 1) : .end
+            case "b": return .chapter(max(0, index - 1))
+            case "r": return .chapter(index)
+            case "q": return .end
+            case "s":
+                source(chapter)
+                if let signal { return .interrupted(signal: signal) }
+            default:
+                if let number = Int(word), Chapters.all.indices.contains(number - 1) {
+                    return .chapter(number - 1)
+                }
+                if word != "?", word != "h" { terminal.print("   no such command: \(word)") }
+                terminal.paragraph(
+                    "Enter or a: the answer, then on. n next, b back, r repeat, s the guest's source, 1 to "
+                        + "\(Chapters.all.count) a chapter, q quit, ? this help.", indent: 3)
+            }
+        }
+    }
+
+    /// A line of input; nil at its end, or when ``signal`` has come.
+    private mutating func ask(_ text: String) -> String? {
+        Terminal.output.print(Terminal.output.styled("   " + text, .dim))
+        var came: Int32?
+        let line = reader.next { [signals] in
+            guard let signals else { return true }
+            came = signals.wait(untilReadable: .standardInput)
+            return came == nil
+        }
+        signal = came
+        return line
+    }
+
+    // MARK: the source
+
+    /// What runs in the chapter, a screen at a time where there are screens.
+    private mutating func source(_ chapter: Chapter) {
+        let terminal = Terminal.output
+        let text: String
+        switch chapter.source {
+        case .none: return terminal.paragraph("Nothing runs in this chapter.", indent: 3)
+        case .test(let test):
+            terminal.print(terminal.styled("   a litmus test", .dim))
+            text = test
+        case .guest(let name):
+            guard let payload = Catalogue.named(name) else { return }
+            terminal.print(terminal.styled("   guest/\(name).S", .dim))
+            text = payload.source
+        }
+        let screen = terminal.height.map { max(5, $0 - 2) } ?? .max
+        var rows = 1
+        for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
+            let used = max(1, (line.count + 2 + terminal.width) / max(1, terminal.width))
+            if rows + used > screen {
+                guard let answer = ask("Enter more, q back >"), !answer.hasPrefix("q") else { return }
+                rows = 0
+            }
+            terminal.print("   " + line)
+            rows += used
+        }
+    }
+}
+
+extension Chapter {
+    func tellAnswer() {
+        let terminal = Terminal.output
+        terminal.paragraph("Answer: " + answer, indent: 3)
+        terminal.print()
+        for (command, why) in toTry {
+            terminal.command(terminal.width < 60 ? "   $ " : "   try  ", command)
+            terminal.paragraph(why, indent: terminal.width < 60 ? 5 : 8, style: .dim)
+        }
+    }
+}
