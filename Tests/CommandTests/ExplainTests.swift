@@ -106,4 +106,25 @@ struct ExplainTests {
         #expect(
             try Command.run(["run", "hello", "--explain", "--trace", scratch.path("a.json")]).status == 64)
     }
+
+    /// As wide as the terminal is, and coloured unless somebody said no.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests), arguments: [40, 80, 200], [true, false])
+    func textsFitATerminal(_ columns: Int, _ colour: Bool) throws {
+        let environment = colour ? ["TERM": "xterm"] : ["TERM": "xterm", "NO_COLOR": "1"]
+        for (arguments, status) in [
+            (["explain"], 0), (["explain", "errno", "EINVAL"], 0),
+            (["explain", "KVM_SET_MEMORY_ATTRIBUTES2"], 0),
+            (["explain", "EGAIN"], 64), (["run", "nonsense"], 125),
+            (["run", "crash", "--kernel", "soft"], 126),
+            (["run", "pinned", "--kernel", "soft", "--json", "--trace", "-", "--explain"], 0),
+        ] as [([String], Int32)] {
+            let terminal = try PseudoTerminal(columns: columns, rows: 50)
+            #expect(try terminal.run(arguments, environment: environment, typing: []) == status)
+            #expect(terminal.text.contains("\u{1b}[") == colour, "\(arguments)")
+            // JSON is one line.
+            let lines = terminal.plainText.split(separator: "\n").filter { !$0.hasPrefix("{") }
+            let long = lines.filter { $0.count > columns }
+            #expect(!lines.isEmpty && long.isEmpty, "\(arguments): \(long)")
+        }
+    }
 }
