@@ -1,6 +1,7 @@
 import CKVMShim
 import MiniVMM
 import SoftKVM
+import Synchronization
 import SystemPackage
 import Testing
 
@@ -335,6 +336,22 @@ struct ParallelTests {
             host extension 9999 => 0
             """
         #expect(Runner(SoftKVM()).run(try source(body)) == .passed)
+    }
+
+    /// A VM that no memory of the test is on is made when the first actor needs it.
+    @Test func actorsAtOnceHaveTheSameVM() throws {
+        let test = try source("host read 0").test
+        let crew = try #require(Crew(4))
+        defer { crew.end() }
+        for _ in 0..<300 {
+            let world = try World(KernelFacts(SoftKVM()), test, Patience())
+            defer { world.close() }
+            let seen = Mutex<Set<ObjectIdentifier>>([])
+            crew.run { _ in
+                if let vm = try? world.vm(.second) { seen.withLock { _ = $0.insert(ObjectIdentifier(vm)) } }
+            }
+            #expect(seen.withLock { $0.count } == 1)
+        }
     }
 
     // MARK: limits
