@@ -15,7 +15,7 @@ struct PictureOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Write the page timeline as a drawing.", valueName: "file.svg"))
     var svg: String?
     @Option(
-        help: ArgumentHelp("Write Chrome's trace format, which Perfetto opens.", valueName: "file.json"))
+        help: ArgumentHelp("Write Chrome's trace format, which Perfetto reads.", valueName: "file.json"))
     var chrome: String?
 
     /// Whether anything is to be drawn, and so a trace to be recorded.
