@@ -13,7 +13,8 @@ struct ExplainCommand: ParsableCommand {
             explain errno EINVAL offset=0 size=0x1800. With no word it lists the topics.
             """)
 
-    @Argument(help: "A kind and a name, or a name; then key=value for an exit or an errno.")
+    @Argument(
+        help: "A kind and a name, or a name; then key=value for an exit or an errno.", completion: .explained)
     var words: [String] = []
     @Option(help: "The version of the interface that an errno came from.")
     var abi = InterfaceVersion.linux74
