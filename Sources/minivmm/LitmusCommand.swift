@@ -37,7 +37,8 @@ struct LitmusCommand: ParsableCommand {
     @Option(help: "How the results are printed.")
     var format = Format.text
     @Option(
-        help: ArgumentHelp("Write the results as JSON to a file as well.", valueName: "file"), completion: .file())
+        help: ArgumentHelp("Write the results as JSON to a file as well.", valueName: "file"),
+        completion: .file())
     var save: String?
     @Option(help: "Runs of a test with parallel blocks, where not all interleavings are gone through.")
     var runs = 1000

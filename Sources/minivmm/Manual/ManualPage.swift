@@ -21,7 +21,18 @@ struct ManualPage {
         }
     }
 
-    private mutating func prose(_ text: String) { line(Self.guarded(Self.formatted(text))) }
+    /// Folded in the source too, which roff fills again.
+    private mutating func prose(_ text: String) {
+        var row = ""
+        for word in Self.formatted(text).split(separator: " ") {
+            if !row.isEmpty, row.count + word.count >= 78 {
+                line(Self.guarded(row))
+                row = ""
+            }
+            row += (row.isEmpty ? "" : " ") + word
+        }
+        if !row.isEmpty { line(Self.guarded(row)) }
+    }
 
     mutating func paragraph() { line(".PP") }
 

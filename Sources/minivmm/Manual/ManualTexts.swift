@@ -46,9 +46,6 @@ enum ManualTexts {
                 example(
                     "Where private and shared are two places and contents are lost, zero what is converted by touch:",
                     "run forget --kernel soft --contents zero"),
-                example(
-                    "A kernel that names the wrong page:",
-                    "run pinned --kernel soft --plant busy-names-highest --quiet"),
             ]
         case "demo":
             [example("How a page in use is waited for:", "demo --kernel soft --act 5")]
@@ -74,7 +71,11 @@ enum ManualTexts {
                     "Where two versions of the interface answer differently:",
                     "litmus --kernel soft --abi rfc-v2 --abi 7.4 litmus/retry-after-eagain.litmus"),
                 example(
-                    "Which planted faults a test catches:", "litmus --faults litmus/all-or-nothing.litmus"),
+                    "A kernel that breaks a rule, and the test that notices (status 1):",
+                    "litmus --kernel soft --plant busy-names-highest litmus/row-11-lowest-page.litmus"),
+                example(
+                    "Which planted faults a test catches (status 1: one alone misses some):",
+                    "litmus --faults litmus/all-or-nothing.litmus"),
             ]
         case "explain":
             [
