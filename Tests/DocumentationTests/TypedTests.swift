@@ -1,0 +1,140 @@
+import ArgumentParser
+import Foundation
+import Testing
+
+@testable import minivmm
+
+/// The commands of the documents.
+@Suite("Commands of the documents", .timeLimit(.minutes(15)))
+struct TypedTests {
+    /// Their outputs are those of a machine, so what they print is not compared.
+    private static let ofSomeMachine = ["README.md", "litmus/README.md"]
+
+    /// As on the page, but on a kernel that is everywhere.
+    private func onSoft(_ words: [String]) -> [String] {
+        let takesKernel = ["run", "demo", "tour", "litmus"].contains(words.first ?? "")
+        return takesKernel && !words.contains("--kernel") ? words + ["--kernel", "soft"] : words
+    }
+
+    /// Files that a document's commands find: its first guest, and its first race.
+    private func directory(_ document: Document) throws -> Tool.Directory {
+        let directory = try Tool.Directory()
+        let blocks = document.examples
+        if let guest = blocks.first(where: { $0.language == "asm" && $0.text.contains("_start:") }) {
+            try directory.write("my.S", guest.text + "\n")
+            #expect(try Tool.shell(Tool.assembling, in: directory).status == 0, "\(guest.place)")
+        }
+        if let test = blocks.first(where: { $0.language == "litmus" }) {
+            try directory.write("my.litmus", test.text + "\n")
+        }
+        if let race = blocks.first(where: { $0.language == "" && $0.text.hasPrefix("parallel\n") }) {
+            try directory.write(
+                "race.litmus", "test \"a race\"\nmemory 1 pages shared\nhost write 0 0x41\n\(race.text)\n")
+        }
+        return directory
+    }
+
+    /// All are typed in their order, in one directory. They end as they say, and print what stands below them.
+    @Test(
+        .enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
+    func whatIsTypedDoesWhatStandsBelow(_ path: String) throws {
+        let document = try Document(path)
+        let directory = try directory(document)
+        for example in document.examples where example.language == "console" {
+            for typed in Typed.read(example) {
+                let words = try #require(typed.words, "\(path):\(typed.line): no command of minivmm")
+                // Minutes, and the numbers of one machine.
+                if words.first == "bench" { continue }
+                let result = try Tool.minivmm(onSoft(words), in: directory)
+                let place = "\(path):\(typed.line): \(typed.command)"
+                // A guest ends as it likes.
+                let status = words.first == "run" && words.contains("my.elf") ? result.status : typed.status
+                #expect(result.status == status, "\(place)\n\(result.output)")
+                if !Self.ofSomeMachine.contains(path) {
+                    let missing = typed.missing(in: result.output)
+                    #expect(missing == nil, "\(place): no line \(missing ?? "")\n\(result.output)")
+                }
+                try look(at: words, in: directory, place)
+            }
+        }
+    }
+
+    /// What a command has drawn is there.
+    private func look(at words: [String], in directory: Tool.Directory, _ place: String) throws {
+        for (option, ending) in [("--report", "</html>\n"), ("--html", "</html>\n"), ("--svg", "</svg>\n")] {
+            guard let index = words.firstIndex(of: option) else { continue }
+            #expect(try directory.read(words[index + 1]).hasSuffix(ending), "\(place)")
+        }
+    }
+
+    /// The lecture shows something below each command that prints, and keeps to its hour and a half.
+    @Test func theLectureIsComplete() throws {
+        let lecture = try Document("docs/lecture.md")
+        let typed = lecture.examples.filter { $0.language == "console" }.flatMap(Typed.read)
+        #expect(typed.count >= 25)
+        for each in typed where each.words?.first != "report" {
+            #expect(!each.shown.isEmpty, "docs/lecture.md:\(each.line): \(each.command)")
+        }
+        for subcommand in ["run", "tour", "demo", "probe", "litmus", "report", "explain"] {
+            #expect(typed.contains { $0.words?.first == subcommand }, "\(subcommand)")
+        }
+        let tour = (1...8).map { "minivmm tour --kernel soft --chapter \($0) --no-interactive" }
+        for command in tour { #expect(typed.contains { $0.command == command }, "\(command)") }
+
+        // Minutes in the headings are those of the table, and grow.
+        let headings = lecture.text.matches(of: /\n## (\d+) ([^\n]*)/).map { (Int($0.1) ?? -1, String($0.2)) }
+        let rows = lecture.text.matches(of: /\n\| (\d+) \| \[([^\]]*)\]/).map { (Int($0.1) ?? -1, String($0.2)) }
+        #expect(headings.map(\.0) == rows.map(\.0) && headings.map(\.1) == rows.map(\.1))
+        #expect(headings.map(\.0) == headings.map(\.0).sorted() && headings.last?.0 ?? 90 < 90)
+        #expect(headings.first?.0 == 0)
+        // A picture that is named is drawn.
+        for picture in Set(lecture.inlineCode.filter { $0.wholeMatch(of: /[a-z]+\.(html|svg)/) != nil }) {
+            #expect(typed.contains { $0.command.contains(" \(picture)") }, "\(picture)")
+        }
+    }
+
+    /// Commands in scripts and within sentences are commands: every subcommand and option is there.
+    @Test(arguments: Document.paths) func everyCommandIsOne(_ path: String) throws {
+        let document = try Document(path)
+        let scripts = document.examples.filter { $0.language == "sh" }.flatMap(\.lines)
+        for text in scripts + document.inlineCode {
+            for command in commands(in: text) {
+                #expect(throws: Never.self, "\(path): \(command.joined(separator: " "))") {
+                    _ = try Minivmm.parseAsRoot(command)
+                }
+            }
+        }
+    }
+
+    /// The words behind each `minivmm` of a line, up to where the shell goes on with something else.
+    private func commands(in line: String) -> [[String]] {
+        let code = line.replacing(/ +# .*/, with: "").replacing("\\|", with: "/")
+        return code.split(whereSeparator: { "|;&{}".contains($0) }).compactMap { part in
+            var words = part.split(separator: " ").map(String.init)
+            guard let start = words.firstIndex(where: { $0 == "minivmm" || $0.hasSuffix("/minivmm") })
+            else { return nil }
+            words = Array(words.dropFirst(start + 1))
+            // A name by itself is a name.
+            return words.isEmpty || words.contains("minivmm") ? nil : words
+        }
+    }
+
+    /// README's scripts of commands run, in their order.
+    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"))
+    func whatToSeeIsThere() throws {
+        let document = try Document("README.md")
+        var count = 0
+        for example in document.examples where example.language == "sh" {
+            let directory = try Tool.Directory()
+            for line in example.lines where line.hasPrefix("minivmm ") && line.contains(".html") {
+                for words in commands(in: line) {
+                    let result = try Tool.minivmm(onSoft(words), in: directory)
+                    #expect(result.status == 0, "\(line)\n\(result.output)")
+                    try look(at: words, in: directory, line)
+                    count += 1
+                }
+            }
+        }
+        #expect(count >= 3)
+    }
+}
