@@ -86,12 +86,13 @@ dist: build
 	@ls -l dist/minivmm
 
 # The library's articles and its public symbols. A warning fails it, a link that leads nowhere for one; what is let pass is a
-# parameter without words of its own.
+# parameter without words of its own. What other modules say is not ours.
 DOCS = .build-docs
 docs: setup
 	@mkdir -p $(DOCS)/symbols
 	@$(SWIFT) build --target MiniVMM --scratch-path $(DOCS)/build -Xswiftc -emit-symbol-graph \
 	    -Xswiftc -emit-symbol-graph-dir -Xswiftc $(abspath $(DOCS))/symbols
+	@find $(DOCS)/symbols -name '*.symbols.json' ! -name 'MiniVMM*' -delete
 	@docc=$$(dirname $$(readlink -f $$(command -v $(SWIFT))))/docc; \
 	$$docc convert Sources/MiniVMM/MiniVMM.docc --fallback-display-name MiniVMM \
 	    --fallback-bundle-identifier minivmm --additional-symbol-graph-dir $(DOCS)/symbols \

@@ -42,15 +42,27 @@ struct TypedTests {
         let directory = try directory(document)
         for example in document.examples where example.language == "console" {
             for typed in Typed.read(example) {
-                let words = try #require(typed.words, "\(path):\(typed.line): no command of minivmm")
+                let place = "\(path):\(typed.line): \(typed.command)"
+                // The lab takes minutes; what it is to run is parsed elsewhere.
+                if typed.command.hasPrefix("lab/") { continue }
+                guard let words = typed.words else {
+                    #expect(typed.command.hasPrefix("cat "), "\(place): what is that?")
+                    let result = try Tool.shell(typed.command, in: directory)
+                    #expect(result.status == 0, "\(place)\n\(result.output)")
+                    let missing = typed.missing(in: result.output)
+                    if path == "README.md" {
+                        // It shows this test as it was before.
+                        withKnownIssue(isIntermittent: true) { #expect(missing == nil, "\(place)") }
+                    } else {
+                        #expect(missing == nil, "\(place): no line \(missing ?? "")")
+                    }
+                    continue
+                }
                 // Minutes, and the numbers of one machine.
                 if words.first == "bench" { continue }
                 let result = try Tool.minivmm(onSoft(words), in: directory)
-                let place = "\(path):\(typed.line): \(typed.command)"
-                // A guest ends as it likes.
-                let status = words.first == "run" && words.contains("my.elf") ? result.status : typed.status
-                #expect(result.status == status, "\(place)\n\(result.output)")
-                if !Self.ofSomeMachine.contains(path) {
+                #expect(result.status == typed.status, "\(place)\n\(result.output)")
+                if !Self.ofSomeMachine.contains(path) || words.first == "explain" {
                     let missing = typed.missing(in: result.output)
                     #expect(missing == nil, "\(place): no line \(missing ?? "")\n\(result.output)")
                 }
@@ -83,7 +95,9 @@ struct TypedTests {
 
         // Minutes in the headings are those of the table, and grow.
         let headings = lecture.text.matches(of: /\n## (\d+) ([^\n]*)/).map { (Int($0.1) ?? -1, String($0.2)) }
-        let rows = lecture.text.matches(of: /\n\| (\d+) \| \[([^\]]*)\]/).map { (Int($0.1) ?? -1, String($0.2)) }
+        let rows = lecture.text.matches(of: /\n\| (\d+) \| \[([^\]]*)\]/).map {
+            (Int($0.1) ?? -1, String($0.2))
+        }
         #expect(headings.map(\.0) == rows.map(\.0) && headings.map(\.1) == rows.map(\.1))
         #expect(headings.map(\.0) == headings.map(\.0).sorted() && headings.last?.0 ?? 90 < 90)
         #expect(headings.first?.0 == 0)
@@ -97,7 +111,8 @@ struct TypedTests {
     @Test(arguments: Document.paths) func everyCommandIsOne(_ path: String) throws {
         let document = try Document(path)
         let scripts = document.examples.filter { $0.language == "sh" }.flatMap(\.lines)
-        for text in scripts + document.inlineCode {
+        let typed = document.examples.filter { $0.language == "console" }.flatMap(Typed.read).map(\.command)
+        for text in scripts + typed + document.inlineCode {
             for command in commands(in: text) {
                 #expect(throws: Never.self, "\(path): \(command.joined(separator: " "))") {
                     _ = try Minivmm.parseAsRoot(command)
@@ -108,7 +123,7 @@ struct TypedTests {
 
     /// The words behind each `minivmm` of a line, up to where the shell goes on with something else.
     private func commands(in line: String) -> [[String]] {
-        let code = line.replacing(/ +# .*/, with: "").replacing("\\|", with: "/")
+        let code = line.replacing(#/\ +# .*/#, with: "").replacing("\\|", with: "/")
         return code.split(whereSeparator: { "|;&{}".contains($0) }).compactMap { part in
             var words = part.split(separator: " ").map(String.init)
             guard let start = words.firstIndex(where: { $0 == "minivmm" || $0.hasSuffix("/minivmm") })
@@ -126,7 +141,7 @@ struct TypedTests {
         var count = 0
         for example in document.examples where example.language == "sh" {
             let directory = try Tool.Directory()
-            for line in example.lines where line.hasPrefix("minivmm ") && line.contains(".html") {
+            for line in example.lines where line.hasPrefix("minivmm ") && line.contains(/\.(html|jsonl)/) {
                 for words in commands(in: line) {
                     let result = try Tool.minivmm(onSoft(words), in: directory)
                     #expect(result.status == 0, "\(line)\n\(result.output)")
