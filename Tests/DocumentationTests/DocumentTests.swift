@@ -51,7 +51,12 @@ struct DocumentTests {
             try directory.write("my.S", text + "\n")
             let assembled = try Tool.shell(Tool.assembling, in: directory)
             #expect(assembled.status == 0, "\(example.place): \(assembled.output)")
-            let run = try Tool.minivmm(["run", "my.elf", "--kernel", "soft", "--quiet"], in: directory)
+            // What it has to be run with stands in its first line.
+            let options =
+                text.firstMatch(of: #/^// minivmm run my.elf( [^\n]*)/#)?.1.split(separator: " ").map(
+                    String.init) ?? []
+            let run = try Tool.minivmm(
+                ["run", "my.elf", "--kernel", "soft", "--quiet"] + options, in: directory)
             #expect(run.status == status, "\(example.place): \(run.output)")
         }
     }

@@ -16,22 +16,17 @@ struct TypedTests {
         return takesKernel && !words.contains("--kernel") ? words + ["--kernel", "soft"] : words
     }
 
-    /// Files that a document's commands find: its first guest, and its first race.
-    private func directory(_ document: Document) throws -> Tool.Directory {
-        let directory = try Tool.Directory()
-        let blocks = document.examples
-        if let guest = blocks.first(where: { $0.language == "asm" && $0.text.contains("_start:") }) {
-            try directory.write("my.S", guest.text + "\n")
-            #expect(try Tool.shell(Tool.assembling, in: directory).status == 0, "\(guest.place)")
-        }
-        if let test = blocks.first(where: { $0.language == "litmus" }) {
-            try directory.write("my.litmus", test.text + "\n")
-        }
-        if let race = blocks.first(where: { $0.language == "" && $0.text.hasPrefix("parallel\n") }) {
+    /// What a block leaves for the commands below it: a guest as my.elf, a test as my.litmus, a race as race.litmus.
+    private func prepare(_ block: Document.Example, in directory: Tool.Directory) throws {
+        if block.language == "asm", block.text.contains("_start:") {
+            try directory.write("my.S", block.text + "\n")
+            #expect(try Tool.shell(Tool.assembling, in: directory).status == 0, "\(block.place)")
+        } else if block.language == "litmus" {
+            try directory.write("my.litmus", block.text + "\n")
+        } else if block.language == "", block.text.hasPrefix("parallel\n") {
             try directory.write(
-                "race.litmus", "test \"a race\"\nmemory 1 pages shared\nhost write 0 0x41\n\(race.text)\n")
+                "race.litmus", "test \"a race\"\nmemory 1 pages shared\nhost write 0 0x41\n\(block.text)\n")
         }
-        return directory
     }
 
     /// All are typed in their order, in one directory. They end as they say, and print what stands below them.
@@ -39,8 +34,10 @@ struct TypedTests {
         .enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
     func whatIsTypedDoesWhatStandsBelow(_ path: String) throws {
         let document = try Document(path)
-        let directory = try directory(document)
-        for example in document.examples where example.language == "console" {
+        let directory = try Tool.Directory()
+        for example in document.examples {
+            try prepare(example, in: directory)
+            guard example.language == "console" else { continue }
             for typed in Typed.read(example) {
                 let place = "\(path):\(typed.line): \(typed.command)"
                 // The lab takes minutes; what it is to run is parsed elsewhere.
@@ -118,6 +115,20 @@ struct TypedTests {
                     _ = try Minivmm.parseAsRoot(command)
                 }
             }
+        }
+    }
+
+    /// Options within sentences are some subcommand's. The lab has its own.
+    @Test(arguments: Document.paths.filter { !$0.hasPrefix("lab/") }) func everyOptionIsOne(_ path: String)
+        throws
+    {
+        let top = try HelpDump.current().command
+        let known = Set(
+            ([top] + (top.subcommands ?? [])).flatMap { $0.arguments ?? [] }.flatMap { $0.names ?? [] }.map(
+                \.text))
+        for code in try Document(path).inlineCode where code.hasPrefix("--") {
+            let option = code.prefix { $0 != " " && $0 != "=" && $0 != "|" }
+            #expect(known.contains(String(option)), "\(path): \(code)")
         }
     }
 
