@@ -59,6 +59,7 @@ struct ManualTests {
             for section in Self.sections {
                 #expect(page.contains(section.contains(" ") ? ".SH \"\(section)\"\n" : ".SH \(section)\n"))
             }
+            #expect(page.contains("\n.EX\nminivmm "), "\(name) has no example")
             // Where each of them is explained, not merely named.
             let options =
                 page.components(separatedBy: ".SH OPTIONS\n").last?.components(separatedBy: ".SH ").first
