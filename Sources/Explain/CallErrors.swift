@@ -92,6 +92,11 @@ enum CallErrors {
             call: "KVM_RUN", errno: .interrupted, means: "A signal, or immediate_exit: the vCPU was kicked.",
             advice: "Do what the kick was for, and run it again."),
         CallError(
+            call: "KVM_HC_MAP_GPA_RANGE", errno: .notSupportedOnSocket,
+            means:
+                "This is minivmm's own answer to a guest: contents that it asked to preserve cannot be preserved here.",
+            advice: "Ask for zero or unspecified contents, and carry the bytes over."),
+        CallError(
             call: "KVM_ENABLE_CAP", errno: .invalidArgument,
             means: "The kernel does not have this capability on this VM.",
             advice: "Let the guest ask through the port instead: minivmm finds out by probing."),

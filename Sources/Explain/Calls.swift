@@ -1,6 +1,6 @@
 /// Names of the interface: ioctls, flags, fields, files.
 enum Calls {
-    private static func text(
+    static func text(
         _ name: String, _ title: String, _ attempted: String, _ answer: String, _ means: String,
         _ advice: String,
         see: String = ""
@@ -12,7 +12,9 @@ enum Calls {
         return text
     }
 
-    static let all: [Explanation] = [
+    static let all = conversion + around
+
+    private static let conversion: [Explanation] = [
         text(
             "KVM_SET_MEMORY_ATTRIBUTES2", "KVM_SET_MEMORY_ATTRIBUTES2 (0xC080AED2, on a guest_memfd)",
             "to convert a range of the file to private or shared, in place; a struct of 128 bytes: offset, size, attributes, flags, "
@@ -141,7 +143,8 @@ enum Calls {
     ]
 
     static func named(_ word: String) -> Explanation? {
-        let name = Words.folded(Words.number(word).flatMap { numbers[$0] } ?? word)
+        let typed = Words.folded(Words.number(word).flatMap { numbers[$0] } ?? word)
+        let name = synonyms[typed] ?? typed
         return all.first { text in
             let known = Words.folded(text.name)
             return known == name || known == "kvm_" + name || known == "guest_memfd_flag_" + name

@@ -57,18 +57,39 @@ struct ErrnoExplanation {
                 : "to convert: \(call.text)")
         let all = table.possibilities(call)
         let matching = all.filter { ($0.errno ?? .success) == errno }
-        let fitting = matching.filter { possibility in
-            call.errorOffset.map { table.fits($0, possibility.errorOffset, call) } ?? true
-        }
+        let fitting = Self.fitting(errno, call, table)
         text.add(.answer, answer)
         if fitting.isEmpty {
             contradiction(matching, all, &text)
+            otherVersions(&text)
         } else {
             say(fitting, &text)
         }
         // Who has arguments of the conversion call means that call.
         if call.isEmpty { for other in CallErrors.elsewhere(errno) { text.add(.elsewhere, other) } }
         return text
+    }
+
+    /// Rows that give this errno, and leave error_offset as it was found.
+    private static func fitting(
+        _ errno: Errno, _ call: ConversionArguments, _ table: ValidationTable
+    ) -> [ValidationTable.Possibility] {
+        table.possibilities(call).filter { possibility in
+            (possibility.errno ?? .success) == errno
+                && call.errorOffset.map { table.fits($0, possibility.errorOffset, call) } ?? true
+        }
+    }
+
+    /// What is no answer of this version may be one of another.
+    private func otherVersions(_ text: inout Explanation) {
+        let others = InterfaceVersion.allCases.filter { other in
+            other != version && !Self.fitting(errno, call, ValidationTable(other)).isEmpty
+        }
+        guard !others.isEmpty else { return }
+        text.add(
+            .versions,
+            others.map(\.rawValue).joined(separator: ", ")
+                + " can answer this (--abi \(others[0].rawValue) says why)")
     }
 
     private var answer: String {
@@ -85,69 +106,74 @@ struct ErrnoExplanation {
     /// Rows that can be it: the one that follows from the arguments, else all that may be.
     private func say(_ fitting: [ValidationTable.Possibility], _ text: inout Explanation) {
         let certain = fitting.filter(\.follows)
-        let named = fitting.filter {
-            !$0.follows && call.errorOffset != nil && $0.row == .reserved && $0.why.contains("H1")
-        }
+        let named = fitting.filter { !$0.follows && call.errorOffset != nil && $0.isErrorOffset }
         // What the arguments show comes before what nobody said.
         let shown = certain.isEmpty ? (named.isEmpty ? fitting : named) : certain
-        var rows: [Int] = []
-        for possibility in shown {
-            let row = possibility.row
-            if row != .converted, !rows.contains(row.rawValue) { rows.append(row.rawValue) }
-            text.add(.means, means(possibility))
-        }
-        text.rows = rows
-        for possibility in shown {
-            text.add(.advice, (shown.count == 1 ? "" : possibility.row.label + ": ") + advice(possibility))
-        }
+        text.rows = shown.map(\.row).filter { $0 != .converted }.map(\.rawValue).removingRepetitions
+        for means in shown.map(means).removingRepetitions { text.add(.means, means) }
+        if let cut, errno == .success { text.add(.means, cut) }
+        let tries = shown.map { (shown.count == 1 ? "" : $0.row.label + ": ") + advice($0) }
+        for advice in tries.removingRepetitions { text.add(.advice, advice) }
         let others = fitting.filter { other in !shown.contains(other) }
         if !others.isEmpty {
             let labels = others.map { "\($0.why) (\($0.row.label))" }.removingRepetitions
             text.add(
                 .unless, "it was something that is not told here: " + labels.joined(separator: ", ") + ".")
         }
+        seeAlso(shown, &text)
     }
 
     private func means(_ possibility: ValidationTable.Possibility) -> String {
         let row = possibility.row
-        var text = "\(row.label): \(row.condition)"
-        if possibility.follows { text += " (\(possibility.why))" }
-        text += ". "
-        if possibility.errno == .notSupportedOnSocket {
-            text =
-                "\(row.label): \(possibility.why): this VM type does not offer that content mode in this direction."
-            return text + " Nothing has changed; error_offset is the start of the request."
+        if possibility.isRefusedMode {
+            return
+                "\(row.label): \(possibility.why): this VM type does not offer that content mode in this direction. "
+                + "Nothing has changed; error_offset is the start of the request."
         }
-        if possibility.row == .reserved,
-            possibility.why.contains("H1") || possibility.why == "error_offset on input"
-        {
+        if possibility.isErrorOffset {
             return
                 "\(row.label): error_offset was not 0 when the call was made, as after a failed attempt (hazard H1). "
                 + "This version refuses that."
         }
-        text +=
-            version.hasContentModes && row == .flags
-            ? "flags may be ZERO (1) or PRESERVE (2), not both, and nothing else." : row.means
-        if row == .unchanged, version.hasContentModes {
-            text +=
-                " But contents were settled: with flags 0 the pages that exist hold noise now (hazard H22)."
-        }
-        if row == .inUse, version.faultsHoldReferences {
-            text += " In this version a vCPU that faults the page in holds it for a moment too (hazard H2)."
-        }
-        return text
+        return "\(row.label): \(row.condition(in: version))"
+            + (possibility.follows ? " (\(possibility.why))" : "") + ". " + row.means(in: version)
     }
 
     private func advice(_ possibility: ValidationTable.Possibility) -> String {
-        if possibility.errno == .notSupportedOnSocket {
+        if possibility.isRefusedMode {
             return
                 "Ask for a mode that is offered: PRESERVE either way on a software-protected VM, ZERO to shared only."
         }
-        if possibility.row == .reserved, possibility.why.contains("error_offset") {
-            return "Fill a new struct for every attempt."
+        if possibility.isErrorOffset { return "Fill a new struct for every attempt." }
+        let advice = possibility.row.advice(in: version)
+        return possibility.row == .inUse ? around().map { advice + " " + $0 } ?? advice : advice
+    }
+
+    /// Of whole pages this version takes what it likes, and says nothing.
+    private var cut: String? {
+        guard version.truncatesSize, let size = call.size, size % pageSize != 0 else { return nil }
+        return
+            "Of size \(Words.hex(size)) this version took \(Words.hex(size - size % pageSize)) and said nothing (hazard H24)."
+    }
+
+    /// Where to read on, and what to run to see it.
+    private func seeAlso(_ shown: [ValidationTable.Possibility], _ text: inout Explanation) {
+        let rows = shown.map(\.row).removingRepetitions
+        if call.isEmpty, rows.count > 2 {
+            text.add(
+                .see,
+                "fewer are left with the call's arguments: \(ConversionArguments.keys.joined(separator: "= "))="
+            )
         }
-        if possibility.row == .inUse, let around = around() { return possibility.row.advice + " " + around }
-        return possibility.row.advice
+        let hazards = rows.flatMap { $0.hazards(in: version) }.removingRepetitions
+        if !hazards.isEmpty {
+            text.add(.see, (hazards.count == 1 ? "hazard " : "hazards ") + hazards.joined(separator: ", "))
+        }
+        // Of many rows one test each.
+        let tests =
+            shown.allSatisfy(\.isErrorOffset)
+            ? Hazard.named("H1")?.litmus ?? [] : rows.flatMap { $0.litmus.prefix(rows.count == 1 ? 2 : 1) }
+        if !tests.isEmpty { text.add(.litmus, tests.joined(separator: ", ")) }
     }
 
     /// The calls that convert all but the page in use.

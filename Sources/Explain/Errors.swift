@@ -105,12 +105,16 @@ extension MachineError {
 
 extension ImageError {
     public var diagnosis: Diagnosis {
-        Diagnosis(
-            attempted: "to load the guest's image", answer: "none: the kernel was not asked",
-            means:
-                "This is nothing that can be booted: a guest is a flat image or a static ELF64 executable for x86-64, and fits into RAM.",
-            advice:
-                "minivmm list names guests that are there; guest/README.md has a linker's command line; --ram makes room."
+        let isAbsent = description.hasPrefix("neither") || description.hasPrefix("cannot be read")
+        return Diagnosis(
+            attempted: isAbsent ? "to read the guest's image" : "to load the guest's image",
+            answer: "none: the kernel was not asked for a VM",
+            means: isAbsent
+                ? "There is no guest of this name, neither in the catalogue nor as a file that can be read."
+                : "This is nothing that can be booted: a guest is a flat image or a static ELF64 executable for x86-64, and fits into RAM.",
+            advice: isAbsent
+                ? "minivmm list names guests that are there; for a file, check its name and who may read it."
+                : "minivmm list names guests that are there; guest/README.md has a linker's command line; --ram makes room."
         )
     }
 }

@@ -115,14 +115,15 @@ public enum EventTexts {
     private static func memoryFault(_ event: EventFields) -> String {
         let wants = event.text("wants") ?? "other"
         let state = wants == "private" ? "shared" : "private"
+        let page = event.number("gpa").map { "page \($0 / pageSize)" } ?? "the page"
         switch event.text("verdict").flatMap(FaultVerdict.init(rawValue:)) {
         case .convert?:
             return
-                "The access wants the page \(wants), and it is \(state): KVM_RUN came back with EFAULT and exit 39. The monitor converts "
+                "The access wants \(page) \(wants), and it is \(state): KVM_RUN came back with EFAULT and exit 39. The monitor converts "
                 + "it, and the same instruction completes."
         case .race?:
             return
-                "The page is already as the access wants it, or no access wants anything here: it met a conversion on its way. Entering again "
+                "\(page.prefix(1).uppercased() + page.dropFirst()) is already as the access wants it, or no access wants anything here: it met a conversion on its way. Entering again "
                 + "is the cure; converting would undo somebody's work."
         case .reenter?:
             return "The monitor was told not to convert, so the same access will fault again (hazard A34)."

@@ -95,7 +95,12 @@ struct ExitText: Sendable {
             arguments.gpa.map { "to run a vCPU, which accessed \(Words.hex($0))" }
                 ?? "to run a vCPU (KVM_RUN)")
         guard number == CKVM_EXIT_MEMORY_FAULT else {
-            text.add(.answer, "KVM_RUN returned 0 with exit reason \(number)")
+            text.add(
+                .answer,
+                number == CKVM_EXIT_UNKNOWN
+                    ? "KVM_RUN came back and exit_reason is 0"
+                    : "KVM_RUN returned 0 with exit reason \(number)"
+            )
             text.add(.means, means)
             text.add(.advice, advice)
             return text

@@ -63,7 +63,7 @@ public struct Explanation: Sendable, Equatable {
 
 /// The kinds of things that are explained. The raw value is the word that chooses one.
 public enum Kind: String, Sendable, CaseIterable {
-    case exit, errno, capability, hazard, state, call, status, event, version
+    case exit, errno, capability, hazard, state, contents, call, status, event, version
 
     /// What may stand after the word, for the list of topics.
     public var what: String {
@@ -75,6 +75,7 @@ public enum Kind: String, Sendable, CaseIterable {
         case .capability: "a number or name of KVM_CHECK_EXTENSION"
         case .hazard: "what goes wrong around conversions, and its cure"
         case .state: "what a page of guest memory can be"
+        case .contents: "what a request says of the bytes that it converts"
         case .call: "ioctls, flags, fields and files of the interface"
         case .status: "an exit status of minivmm"
         case .event: "a line of the trace"

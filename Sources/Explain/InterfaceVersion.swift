@@ -14,17 +14,15 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
         case .rfcV1: "RFC v1 (October 2025)"
         case .rfcV2: "RFC v2 (February 2026)"
         case .rfcV3: "RFC v3 (March 2026)"
-        case .rfcV4: "RFC v4 (March 2026)"
+        case .rfcV4: "RFC v4 (March or April 2026)"
         case .rfcV5: "RFC v5 (April 2026)"
         case .v6: "version 6 and later (May 2026)"
         case .linux74: "Linux 7.4, as applied"
         }
     }
 
-    /// Bytes of the call's struct.
-    var structSize: Int { self == .rfcV1 ? 64 : 128 }
-    /// Reserved words of it.
-    var reservedWords: Int { self == .rfcV1 ? 3 : 11 }
+    /// The call is number 0xd6, its struct 64 bytes.
+    var hasFirstCall: Bool { self == .rfcV1 }
     /// What a size has beyond whole pages is left out, silently (H24).
     var truncatesSize: Bool { self == .rfcV1 }
     /// To-shared looks for references as well.

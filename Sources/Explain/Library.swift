@@ -45,6 +45,7 @@ public enum Library {
         case "ioctl", "uapi", "name": .call
         case "trace": .event
         case "abi": .version
+        case "content", "policy": .contents
         case let word: Kind(rawValue: word)
         }
     }
@@ -96,6 +97,7 @@ public enum Library {
         case .capability: CapabilityText.explanation(word)
         case .hazard: Hazard.named(word)?.explanation
         case .state: States.named(word)
+        case .contents: Contents.named(word)
         case .call: Calls.named(word)
         case .status: Statuses.explanation(word)
         case .event: EventTexts.explanation(word)
@@ -112,6 +114,7 @@ public enum Library {
         case .capability: CapabilityText.all.map(\.name)
         case .hazard: Hazard.all.map(\.id)
         case .state: States.all.map(\.name)
+        case .contents: Contents.all.map(\.name)
         case .call: Calls.all.map(\.name)
         case .status: Statuses.names
         case .event: EventTexts.names

@@ -17,6 +17,11 @@ public struct ValidationTable: Sendable {
         public let why: String
         /// What error_offset holds then; nil if it is not written.
         public let errorOffset: ErrorOffset?
+
+        /// A content mode that this VM type does not offer in this direction.
+        var isRefusedMode: Bool { row == .flags && errno == .notSupportedOnSocket }
+        /// error_offset was passed in, where that is refused.
+        var isErrorOffset: Bool { row == .reserved && why.hasPrefix("error_offset") }
     }
 
     public enum ErrorOffset: Sendable, Equatable {
@@ -109,12 +114,9 @@ public struct ValidationTable: Sendable {
                 .vmType,
                 call.hasPrivateMemory.map { $0 ? nil : .yes("a default VM") } ?? .maybe("the VM's type")))
         checks.append(Check(.attributes, known(call.attributes, "attributes") { $0 & ~8 != 0 }))
-        checks += [sizeCheck(call), alignmentCheck(call)]
-        if version.truncatesSize, let given = call.size, size == 0, given != 0 {
-            checks.append(
-                Check(.unchanged, .yes("size \(Words.hex(given)) is cut down to no page at all (hazard H24)"))
-            )
-        }
+        checks.append(sizeCheck(call))
+        if version.truncatesSize { checks.append(Check(.unchanged, cutToNothing(call))) }
+        checks.append(alignmentCheck(call))
         checks.append(Check(.endOfFile, endOfFile(call, size)))
         checks.append(Check(.unchanged, unchanged(call)))
         checks.append(Check(.noMemory, .maybe("the kernel's memory")))
@@ -170,10 +172,15 @@ public struct ValidationTable: Sendable {
         return Check(.size, verdict)
     }
 
+    /// In the version that rounds down, less than a page is nothing, and nothing more is looked at.
+    private func cutToNothing(_ call: ConversionArguments) -> Verdict? {
+        guard let size = call.size else { return .maybe("a size of less than a page, hazard H24") }
+        return size < pageSize
+            ? .yes("size \(Words.hex(size)) is cut down to no page at all, hazard H24") : nil
+    }
+
     private func alignmentCheck(_ call: ConversionArguments) -> Check {
         if let offset = call.offset, offset % pageSize != 0 {
-            // With less than a page nothing is looked at any more in the version that rounds down.
-            if version.truncatesSize, let size = call.size, size < pageSize { return Check(.alignment, nil) }
             return Check(.alignment, .yes("offset \(Words.hex(offset)) is not on a page"))
         }
         if let size = call.size, size % pageSize != 0, !version.truncatesSize {
@@ -187,6 +194,9 @@ public struct ValidationTable: Sendable {
         guard let file = call.fileSize else { return .maybe("the file's size") }
         if let offset = call.offset, offset >= file {
             return .yes("offset \(Words.hex(offset)) in a file of \(Words.hex(file)) bytes")
+        }
+        if let size, size > file {
+            return .yes("\(Words.hex(size)) bytes of a file of \(Words.hex(file))")
         }
         guard let offset = call.offset, let size else { return .maybe("where the range ends") }
         let (end, overflow) = offset.addingReportingOverflow(size)

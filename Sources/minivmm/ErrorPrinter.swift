@@ -8,7 +8,13 @@ import SystemPackage
 /// Says what went wrong, what it means where that is known, and ends with a status.
 func stop(_ message: String, _ status: ExitCode, _ diagnosis: Diagnosis? = nil) -> any Error {
     let terminal = Terminal.diagnostics
-    terminal.print(terminal.styled("minivmm: ", .bad) + message)
+    let name = terminal.styled("minivmm: ", .bad)
+    // One line for programs that look for it; folded for people.
+    if terminal.isTerminal {
+        terminal.hanging(name, message, indent: 9)
+    } else {
+        terminal.print(name + message)
+    }
     if let diagnosis { terminal.print(diagnosis) }
     return status
 }

@@ -65,10 +65,12 @@ struct Run: ParsableCommand {
         let image = try bootImage(payload, ramSize: configuration.ramSize)
         // A guest from a file says nobody what it needs: where there is a choice, what its conversions do not say
         // otherwise is preserved.
-        let chosen = try kernel.open(
-            doors: configuration.doors,
-            preservation: configuration.needsPreservation
-                || payload == nil && configuration.contents == .preserve)
+        let chosen = try openKernel(
+            KernelNeeds(
+                doors: configuration.doors,
+                preservation: configuration.needsPreservation
+                    || payload == nil && configuration.contents == .preserve,
+                soft: kernel.soft))
         configuration.hypercallInstruction = chosen.hypercallInstruction
         let diagnostics = Terminal.diagnostics
         if !quiet && !json {
@@ -117,8 +119,30 @@ struct Run: ParsableCommand {
             if let payload { return try .flat(payload.image) }
             return try .parse(try readFile(ramSize: ramSize))
         } catch {
-            throw stop("\(guest): \(error)", Status.monitorFailed, error.diagnosis)
+            throw fail("\(guest): \(error)", error.diagnosis)
         }
+    }
+
+    private func openKernel(_ needs: KernelNeeds) throws -> ChosenKernel {
+        do throws(KernelError) {
+            return try kernel.kernel.open(needs)
+        } catch {
+            throw fail("--kernel \(kernel.kernel.rawValue): \(error)", error.diagnosis)
+        }
+    }
+
+    /// The end of a run that has not begun. With --json it is an object like that of any other ending.
+    private func fail(_ message: String, _ diagnosis: Diagnosis?) -> any Error {
+        if json {
+            let members: [(String, JSON)] = [
+                ("schema", .string("minivmm.run/1")), ("guest", .string(guest)), ("kernel", .null),
+                ("host", .null), ("reason", .null), ("outcome", .string("failed")),
+                ("status", .integer(Int64(Status.monitorFailed.rawValue))), ("description", .string(message)),
+                ("elapsed_ns", .number(0)), ("statistics", RunStatistics().json), ("console", .string("")),
+            ]
+            Terminal.output.print(JSON.object(members + diagnosis.json).text)
+        }
+        return stop(message, Status.monitorFailed, diagnosis)
     }
 
     private func readFile(ramSize: UInt64) throws(ImageError) -> [UInt8] {
@@ -169,9 +193,8 @@ struct Run: ParsableCommand {
                     FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
                     permissions: [.ownerReadWrite, .groupRead, .otherRead])
             } catch {
-                throw stop(
-                    "\(path): the trace cannot be written: \(error)", Status.monitorFailed,
-                    .file("the trace", error))
+                throw fail(
+                    "\(path): the trace cannot be written: \(error)", .file("the trace", error))
             }
         }
         switch format(of: path) {

@@ -46,23 +46,38 @@ struct StepView {
             default: return true
             }
         }
-        var label = "at RIP  "
-        var line = here.line
-        if !left(here, at: rip), let behind = ending(at: rip, where: left) {
-            label = "at \(hex(rip &- UInt64(behind.bytes.count)))  "
-            line = behind.line + " (RIP is behind it already)"
+        // Carved memslots turn a fault into MMIO, and KVM has gone past a write by then. Elsewhere a fault is at RIP.
+        var isFault = false
+        if case .memoryFault = exit { isFault = true }
+        let mayBeBehind = !isFault || machine.kernel.identity.name == "MemslotTrapKVM"
+        let isHere = left(here, at: rip)
+        let behind = mayBeBehind ? ending(at: rip, prefixes: Self.prefixes(exit), where: left) : nil
+        guard let behind, !isHere || isFault else {
+            return terminal.hanging("   at RIP  ", here.line, indent: 5, used: 11)
         }
-        terminal.hanging("   " + label, line, indent: 5, used: 3 + label.count)
+        let label = "at \(hex(rip &- UInt64(behind.bytes.count)))  "
+        if isHere {
+            terminal.hanging("   at RIP  ", here.line, indent: 5, used: 11)
+            terminal.hanging(
+                "   or at", " " + label.dropFirst(3) + behind.line + " (a write; RIP is behind it then)",
+                indent: 5,
+                used: 8)
+        } else {
+            terminal.hanging(
+                "   " + label, behind.line + " (RIP is behind it already)", indent: 5, used: 3 + label.count)
+        }
     }
 
     /// The instruction that ends where RIP is and does what the exit says: the shortest, with its prefixes.
-    private func ending(at rip: UInt64, where does: (Instruction, UInt64) -> Bool) -> Instruction? {
+    private func ending(
+        at rip: UInt64, prefixes: Set<UInt8>, where does: (Instruction, UInt64) -> Bool
+    ) -> Instruction? {
         var found: Instruction?
         for length in 1...15 {
             let address = rip &- UInt64(length)
             guard let one = decoded(at: address), let first = one.bytes.first, one.text != nil,
                 one.bytes.count == length, first != 0, does(one, address),
-                found == nil || Self.prefixes.contains(first)
+                found == nil || prefixes.contains(first)
             else {
                 if found != nil { break }
                 continue
@@ -72,8 +87,13 @@ struct StepView {
         return found
     }
 
-    /// LOCK, REPNE, REP, operand size and REX.
-    private static let prefixes: Set<UInt8> = Set(0x40...0x4f).union([0xf0, 0xf2, 0xf3, 0x66])
+    /// LOCK, REPNE, REP and operand size; REX where it says something, which it does not for IN and OUT: there it would be
+    /// the last byte of what is before.
+    private static func prefixes(_ exit: Exit) -> Set<UInt8> {
+        let all: Set<UInt8> = [0xf0, 0xf2, 0xf3, 0x66]
+        if case .io = exit { return all }
+        return all.union(0x40...0x4f)
+    }
 
     private func decoded(at address: UInt64) -> Instruction? {
         let segment = image.segments.first {

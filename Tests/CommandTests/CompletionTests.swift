@@ -94,5 +94,6 @@ struct CompletionTests {
         for word in ["errno", "hazard", "A6", "private"] { #expect(first.contains(word), "\(first)") }
         let behind = try complete(["minivmm", "explain", "errno", "EA"])
         #expect(behind == ["EAGAIN"])
+        #expect(try complete(["minivmm", "explain", "MEMORY_F"]).contains("MEMORY_FAULT"))
     }
 }

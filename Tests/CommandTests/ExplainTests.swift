@@ -29,7 +29,7 @@ struct ExplainTests {
             #expect(text.output.contains(word))
         }
         let kinds = try Command.run(["explain", "--json"]).json?["kinds"] as? [[String: Any]]
-        #expect(kinds?.count == 9)
+        #expect(kinds?.count == 10)
     }
 
     @Test func whatIsNotKnownIsUsage() throws {
@@ -61,6 +61,15 @@ struct ExplainTests {
         let failed = try Command.run(["run", "explicit", "--kernel", "soft", "--abi", "rfc-v2", "--json"])
         for key in ["attempted", "answer", "means", "try"] {
             #expect((failed.json?[key] as? String)?.isEmpty == false, "\(failed)")
+        }
+        // A run that never began is an object as well, and the only one.
+        for arguments in [["nonsense"], ["/dev/null"], ["hello", "--trace", "/nonexistent/place"]] {
+            let result = try Command.run(["run"] + arguments + ["--json"])
+            #expect(result.status == 125 && result.diagnostics.contains("means: "), "\(result)")
+            let json = try #require(result.json)
+            #expect(json["schema"] as? String == "minivmm.run/1" && json["kernel"] is NSNull)
+            #expect(json["outcome"] as? String == "failed" && json["status"] as? Int == 125)
+            #expect((json["means"] as? String)?.isEmpty == false && json["statistics"] != nil)
         }
     }
 
@@ -96,5 +105,26 @@ struct ExplainTests {
         #expect(try Command.run(["run", "hello", "--explain"]).status == 64)
         #expect(
             try Command.run(["run", "hello", "--explain", "--trace", scratch.path("a.json")]).status == 64)
+    }
+
+    /// As wide as the terminal is, and coloured unless somebody said no.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests), arguments: [40, 80, 200], [true, false])
+    func textsFitATerminal(_ columns: Int, _ colour: Bool) throws {
+        let environment = colour ? ["TERM": "xterm"] : ["TERM": "xterm", "NO_COLOR": "1"]
+        for (arguments, status) in [
+            (["explain"], 0), (["explain", "errno", "EINVAL"], 0),
+            (["explain", "KVM_SET_MEMORY_ATTRIBUTES2"], 0),
+            (["explain", "EGAIN"], 64), (["run", "nonsense"], 125),
+            (["run", "crash", "--kernel", "soft"], 126),
+            (["run", "pinned", "--kernel", "soft", "--json", "--trace", "-", "--explain"], 0),
+        ] as [([String], Int32)] {
+            let terminal = try PseudoTerminal(columns: columns, rows: 50)
+            #expect(try terminal.run(arguments, environment: environment, typing: []) == status)
+            #expect(terminal.text.contains("\u{1b}[") == colour, "\(arguments)")
+            // JSON is one line.
+            let lines = terminal.plainText.split(separator: "\n").filter { !$0.hasPrefix("{") }
+            let long = lines.filter { $0.count > columns }
+            #expect(!lines.isEmpty && long.isEmpty, "\(arguments): \(long)")
+        }
     }
 }

@@ -50,6 +50,63 @@ struct HazardTests {
         }
         for id in shown.keys { #expect(Hazard.named(id) != nil, "\(id)") }
     }
+
+    /// Rows, contents and all other texts name tests that exist; those of a row are called by its number.
+    @Test func testsThatAreNamedExist() throws {
+        let folder = Sources.root.appendingPathComponent("litmus").path
+        let files = Set(try FileManager.default.contentsOfDirectory(atPath: folder))
+        for row in ConversionRow.allCases where row != .converted {
+            #expect(!row.litmus.isEmpty)
+            for test in row.litmus {
+                #expect(files.contains(test + ".litmus") && test.hasPrefix("row-\(row.rawValue)-"), "\(test)")
+            }
+            for version in InterfaceVersion.allCases {
+                for id in row.hazards(in: version) { #expect(Hazard.named(id)?.isIn(version) == true) }
+                for text in [row.means(in: version), row.advice(in: version)] {
+                    #expect(text.hasSuffix(".") && !text.contains("  "), "\(text)")
+                }
+            }
+        }
+        for contents in Contents.all {
+            for test in (contents.text(.litmus) ?? "").split(separator: ", ") {
+                #expect(files.contains(test + ".litmus"), "\(test)")
+            }
+        }
+    }
+
+    /// Every hazard, topic and test that a text refers to is there.
+    @Test func whatTextsReferToIsThere() throws {
+        for kind in Kind.allCases {
+            for name in Library.names(kind) {
+                guard case .found(let found) = Library.answer([kind.rawValue, name]) else { continue }
+                for section in found.flatMap(\.sections) {
+                    for id in section.text.matches(of: /\b[AH][0-9]+\b/) {
+                        #expect(Hazard.named(String(id.output)) != nil, "\(id.output) in \(section.text)")
+                    }
+                    for topic in section.text.matches(of: /minivmm explain ((?:[a-zA-Z0-9_]+ )?[A-Z0-9_]+)\b/)
+                    {
+                        let words = topic.1.split(separator: " ").map(String.init)
+                        guard case .found = Library.answer(words) else {
+                            Issue.record("\(words) in \(section.text)")
+                            continue
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Other words for a topic lead to one.
+    @Test func synonymsLeadSomewhere() {
+        for (word, name) in Calls.synonyms {
+            #expect(Calls.named(word) != nil && Words.folded(word) == word, "\(word): \(name)")
+        }
+    }
+
+    /// Each policy of a request has its text, and nothing else has.
+    @Test func everyContentPolicyIsExplained() {
+        #expect(Contents.all.map(\.name) == ContentPolicy.allCases.map(\.rawValue))
+    }
 }
 
 struct EventTests {
@@ -75,7 +132,7 @@ struct EventTests {
             (.portIn(port: 0x3fd, size: 1, value: 0x60), "console"),
             (.portIn(port: 0x60, size: 1, value: 0xff), "ones"),
             (.mmio(gpa: 1 << 40, size: 8, write: true), "No memslot"),
-            (.memoryFault(fault, .badAddress, .convert), "wants the page shared, and it is private"),
+            (.memoryFault(fault, .badAddress, .convert), "wants page 512 shared, and it is private"),
             (.memoryFault(fault, .badAddress, .race), "Entering again"),
             (.memoryFault(fault, .badAddress, .reenter), "A34"),
             (.memoryFault(fault, .hardwarePoisoned, .fatal), "EHWPOISON"),

@@ -54,6 +54,17 @@ struct ValidationTableTests {
         return call
     }
 
+    /// The same call, of which somebody has forgotten a part.
+    private static func part(of call: ConversionArguments, _ dice: inout Dice) -> ConversionArguments {
+        var part = call
+        for field in [
+            \ConversionArguments.offset, \.size, \.attributes, \.flags, \.reserved, \.errorOffset, \.fileSize,
+        ] where dice.roll(3) == 0 { part[keyPath: field] = nil }
+        if dice.roll(3) == 0 { part.hasPrivateMemory = nil }
+        if dice.roll(3) == 0 { part.states = nil }
+        return part
+    }
+
     /// Random calls, with all that is known of them: the model's answer is among the possibilities, and is the one that
     /// follows from the arguments where one does.
     @Test(arguments: versions) func explainAndTheModelAgree(
@@ -108,6 +119,13 @@ struct ValidationTableTests {
                 #expect(!matching.contains { table.fits(errorOffset + 1, $0.errorOffset, known) })
             }
             for row in matching { seen.insert(row.row.rawValue) }
+            // Who knows less of the call has more rows left, and the answer is among them.
+            let part = Self.part(of: known, &dice)
+            let left = ValidationTable(version).possibilities(part)
+            #expect(left.contains { $0.errno == errno }, "\(errno?.name ?? "0") for \(part) of \(known)")
+            if let certain = possible.last, certain.follows {
+                #expect(left.contains { $0.row == certain.row }, "\(certain.row) for \(part) of \(known)")
+            }
         }
         #expect(seen.isSuperset(of: version.truncatesSize ? [3, 4, 5, 6, 7, 8, 9, 10, 11] : Set(2...11)))
     }
@@ -120,7 +138,8 @@ struct ValidationTableTests {
             ("EINVAL", "vm=default", [4]), ("EINVAL", "attributes=4", [5]), ("EINVAL", "size=0", [6]),
             ("EINVAL", "offset=0xfffffffffffff000 size=0x2000", [6]), ("EINVAL", "offset=0 size=0x1800", [7]),
             ("EINVAL", "offset=1 size=4096", [7]), ("EINVAL", "offset=0x4000 size=4K file=16K", [8]),
-            ("EINVAL", "offset=0x3000 size=8K file=16K", [8]), ("ENOMEM", "", [10]),
+            ("EINVAL", "offset=0x3000 size=8K file=16K", [8]), ("EINVAL", "size=32K file=16K", [8]),
+            ("ENOMEM", "", [10]),
             ("ENOMEM", "offset=0x2000 size=0x4000 error_offset=0x2000", [10]),
             ("EAGAIN", "offset=0x2000 size=0x4000 error_offset=0x3000 attributes=private", [11]),
             ("EINVAL", "", [2, 3, 4, 5, 6, 7, 8]), ("11", "", [11]), ("EAGAIN", "attributes=shared", []),
@@ -163,5 +182,46 @@ struct ValidationTableTests {
         #expect(rows("errno EOPNOTSUPP flags=zero to=private vm=protected", .rfcV4) == [2])
         #expect(rows("errno EOPNOTSUPP flags=zero to=private vm=protected", .linux74) == [])
         #expect(rows("errno EAGAIN to=shared", .rfcV1) == [11])
+    }
+
+    @Test func whatAnotherVersionAnswersIsSaid() throws {
+        func versions(_ words: String, _ version: InterfaceVersion = .linux74) throws -> String? {
+            guard
+                case .found(let found) = Library.answer(
+                    words.split(separator: " ").map(String.init), version: version)
+            else { return nil }
+            return try #require(found.first).text(.versions)
+        }
+        #expect(try versions("errno EOPNOTSUPP")?.hasPrefix("rfc-v3, rfc-v4, rfc-v5 ") == true)
+        #expect(try versions("errno EAGAIN to=shared")?.hasPrefix("rfc-v1 ") == true)
+        let fine = "offset=0 size=4096 to=private flags=0 reserved=0 file=4096 vm=protected"
+        #expect(
+            try versions("errno EINVAL \(fine) error_offset=4096")?.hasPrefix("rfc-v2, rfc-v3, rfc-v4 ")
+                == true)
+        #expect(try versions("errno EINVAL offset=0 size=0x1800", .linux74) == nil)
+        #expect(try versions("errno EPERM") == nil)
+    }
+
+    /// Texts are those of the version that was asked for.
+    @Test func textsAreOfTheirVersion() throws {
+        func text(_ words: String, _ version: InterfaceVersion) throws -> String {
+            guard
+                case .found(let found) = Library.answer(
+                    words.split(separator: " ").map(String.init), version: version)
+            else { return "" }
+            let sections = try #require(found.first).sections
+            return sections.map { "\($0.label.rawValue): \($0.text)" }.joined(separator: "\n")
+        }
+        #expect(try text("errno EFAULT", .linux74).contains("128 bytes"))
+        #expect(try text("errno EFAULT", .rfcV1).contains("64 bytes"))
+        #expect(try text("errno ENOTTY", .rfcV1).contains("0xd6"))
+        #expect(try text("errno EINVAL flags=3", .rfcV4).contains("PRESERVE"))
+        #expect(try !text("errno EINVAL flags=4", .v6).contains("content mode"))
+        #expect(try text("errno EAGAIN", .rfcV1).contains("both directions"))
+        #expect(try text("errno EAGAIN", .v6).contains("H2"))
+        #expect(try !text("errno EAGAIN", .linux74).contains("H2"))
+        #expect(try text("errno 0 offset=0 size=0x1800", .rfcV1).contains("took 0x1000"))
+        #expect(try text("errno EINVAL error_offset=4096", .rfcV2).contains("retry-with-the-same-struct"))
+        #expect(try text("errno 0 state=shared to=shared", .rfcV5).contains("noise"))
     }
 }

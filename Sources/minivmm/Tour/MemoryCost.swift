@@ -39,8 +39,11 @@ extension TourStage {
     private func perVMKernel() -> (kernel: (any KVMInterface)?, why: String) {
         guard kernel.kernel != .soft else { return (nil, "the software kernel was asked for") }
         let needs = KernelNeeds(doors: .one, preservation: false, soft: kernel.soft)
-        guard let perVM = try? KernelName.perVMAttributes.open(needs).kernel else {
-            return (nil, "there is no /dev/kvm")
+        let perVM: any KVMInterface
+        do throws(KernelError) {
+            perVM = try KernelName.perVMAttributes.open(needs).kernel
+        } catch {
+            return (nil, "\(error)")
         }
         if let failure = KernelProbe(perVM).conversionFailure() {
             return (nil, "\(failure.call): \(failure.errno.name)")
@@ -51,8 +54,8 @@ extension TourStage {
     private func measureStandIn(_ why: String) throws(Errno) {
         let copies = try Self.twoCopies()
         Terminal.output.paragraph(
-            "two copies, by two pieces of shared memory of this process that stand for the two memories of per-VM "
-                + "attributes, which this kernel does not have (\(why)):", indent: 3)
+            "two copies, by two pieces of shared memory of this process. They stand for the two memories of per-VM "
+                + "attributes, which are not here (\(why)):", indent: 3)
         row("shared", copies.before)
         row("while the bytes are carried over", copies.during)
         row("when the old copy is given back", copies.after)
