@@ -14,8 +14,7 @@ struct ExplainCommand: ParsableCommand {
             """)
 
     @Argument(
-        help: "A kind and a name, or a name; then key=value for an exit or an errno.",
-        completion: .list(Kind.allCases.flatMap { [$0.rawValue] + Library.names($0) }))
+        help: "A kind and a name, or a name; then key=value for an exit or an errno.", completion: .explained)
     var words: [String] = []
     @Option(help: "The version of the interface that an errno came from.")
     var abi = InterfaceVersion.linux74

@@ -31,12 +31,14 @@ struct LitmusCommand: ParsableCommand {
 
     enum Format: String, ExpressibleByArgument, CaseIterable { case ktap, json, text }
 
-    @Argument(help: "Files, and directories of them.")
+    @Argument(help: "Files, and directories of them.", completion: .file(extensions: ["litmus"]))
     var paths: [String]
     @OptionGroup var kernel: KernelOptions
     @Option(help: "How the results are printed.")
     var format = Format.text
-    @Option(help: ArgumentHelp("Write the results as JSON to a file as well.", valueName: "file"))
+    @Option(
+        help: ArgumentHelp("Write the results as JSON to a file as well.", valueName: "file"),
+        completion: .file())
     var save: String?
     @Option(help: "Runs of a test with parallel blocks, where not all interleavings are gone through.")
     var runs = 1000

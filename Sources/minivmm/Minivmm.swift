@@ -3,6 +3,8 @@ import MiniVMM
 
 @main
 struct Minivmm: ParsableCommand {
+    static let version = "0.1.0"
+
     static let configuration = CommandConfiguration(
         commandName: "minivmm",
         abstract:
@@ -12,11 +14,11 @@ struct Minivmm: ParsableCommand {
             this kernel cannot; 64 usage; 124 time limit; 125 the monitor or the host failed; 126 the guest \
             crashed or looped; 128 + N ended by signal N.
             """,
-        version: "0.1.0",
+        version: version,
         subcommands: [
             Probe.self, List.self, Run.self, Demo.self, TourCommand.self, ReportCommand.self,
             LitmusCommand.self,
-            ExplainCommand.self, Bench.self,
+            ExplainCommand.self, Bench.self, ManualCommand.self,
         ])
 }
 

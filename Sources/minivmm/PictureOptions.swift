@@ -10,12 +10,16 @@ struct PictureOptions: ParsableArguments {
     @Option(
         name: [.customLong("report"), .customLong("html")],
         help: ArgumentHelp(
-            "Write the page timeline: one page that opens from a file.", valueName: "file.html"))
+            "Write the page timeline: one page that opens from a file.", valueName: "file.html"),
+        completion: .file(extensions: ["html"]))
     var html: String?
-    @Option(help: ArgumentHelp("Write the page timeline as a drawing.", valueName: "file.svg"))
+    @Option(
+        help: ArgumentHelp("Write the page timeline as a drawing.", valueName: "file.svg"),
+        completion: .file(extensions: ["svg"]))
     var svg: String?
     @Option(
-        help: ArgumentHelp("Write Chrome's trace format, which Perfetto reads.", valueName: "file.json"))
+        help: ArgumentHelp("Write Chrome's trace format, which Perfetto reads.", valueName: "file.json"),
+        completion: .file(extensions: ["json"]))
     var chrome: String?
 
     /// Whether anything is to be drawn, and so a trace to be recorded.

@@ -12,7 +12,9 @@ struct ReportCommand: ParsableCommand {
             `-`, standard output. Without an option the page is written beside the trace, as TRACE.html.
             """)
 
-    @Argument(help: ArgumentHelp("The trace, or - for standard input.", valueName: "trace.jsonl"))
+    @Argument(
+        help: ArgumentHelp("The trace, or - for standard input.", valueName: "trace.jsonl"),
+        completion: .file(extensions: ["jsonl", "json"]))
     var trace: String
     @OptionGroup var pictures: PictureOptions
     @Flag(help: "Print the events as text.")

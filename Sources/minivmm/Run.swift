@@ -20,7 +20,9 @@ struct Run: ParsableCommand {
             catalogue brings its own machine (see `minivmm list`); the options change it.
             """)
 
-    @Argument(help: "A payload of the catalogue, or a file: an ELF64 static executable or a flat image.")
+    @Argument(
+        help: "A payload of the catalogue, or a file: an ELF64 static executable or a flat image.",
+        completion: .guest)
     var guest: String
     @OptionGroup var machine: MachineOptions
     @OptionGroup var kernel: KernelOptions
@@ -28,7 +30,8 @@ struct Run: ParsableCommand {
     @Option(help: "Seconds of real time after which the guest is ended (status 124); 0 for no limit.")
     var timeout: Seconds?
     @Option(
-        help: ArgumentHelp("Write the trace to a file, or to standard error with `-`.", valueName: "file"))
+        help: ArgumentHelp("Write the trace to a file, or to standard error with `-`.", valueName: "file"),
+        completion: .file())
     var trace: String?
     @Option(
         help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")

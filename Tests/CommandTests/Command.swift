@@ -43,13 +43,14 @@ enum Command {
     ///   - input: standard input, empty by default.
     static func run(
         _ arguments: [String], tool: URL? = executable, input: String? = nil,
-        environment: [String: String] = [:], seconds: Double = 60,
+        in place: URL? = nil, environment: [String: String] = [:], seconds: Double = 60,
         afterStart: ((Process) -> Void)? = nil
     ) throws -> Result {
         let process = Process()
         let executable: URL = try #require(tool, missing)
         process.executableURL = executable
         process.arguments = arguments
+        if let place { process.currentDirectoryURL = place }
         // Nothing of the tester's environment, but what a sanitizer was told.
         let own = ProcessInfo.processInfo.environment.filter { $0.key.hasSuffix("SAN_OPTIONS") }
         process.environment = ["PATH": "/usr/bin:/bin", "LANG": "C"].merging(own) { $1 }.merging(environment)

@@ -3,129 +3,103 @@ import Litmus
 import SoftKVM
 import Testing
 
-/// The examples of all documents: Swift is what Snippets.swift compiles, guests are assembled and run, litmus tests and
-/// commands are run.
+/// The examples of all documents: Swift is what Snippets.swift compiles, guests are assembled and run, litmus tests are
+/// run. ``TypedTests`` has the commands.
 @Suite("Examples of the documents", .timeLimit(.minutes(15)))
 struct DocumentTests {
-    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent()
-
-    /// Every document with examples that are to be true.
-    static let documents: [String] = {
-        let articles =
-            (try? FileManager.default.contentsOfDirectory(
-                atPath: root.appendingPathComponent("Sources/MiniVMM/MiniVMM.docc").path)) ?? []
-        return ["README.md", "guest/README.md", "litmus/README.md", "docs/lecture.md"]
-            + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
-    }()
-
-    struct Example {
-        let language: String
-        let lines: [String]
-        /// Line of its first line.
-        let line: Int
-        var text: String { lines.joined(separator: "\n") }
-    }
-
-    static func examples(_ document: String, _ language: String) throws -> [Example] {
-        let text = try String(contentsOf: root.appendingPathComponent(document), encoding: .utf8)
-        var examples: [Example] = []
-        var open: (language: String, lines: [String], line: Int)?
-        for (index, line) in text.components(separatedBy: "\n").enumerated() {
-            guard line.hasPrefix("```") else {
-                open?.lines.append(line)
-                continue
-            }
-            if let (language, lines, start) = open {
-                examples.append(Example(language: language, lines: lines, line: start))
-                open = nil
-            } else {
-                open = (String(line.dropFirst(3)), [], index + 2)
-            }
-        }
-        return examples.filter { $0.language == language }
-    }
-
     @Test func thereAreDocuments() throws {
-        #expect(Self.documents.count >= 10)
-        let kinds = ["swift", "asm", "litmus", "console"]
-        for kind in kinds {
-            #expect(try Self.documents.contains { try !Self.examples($0, kind).isEmpty }, "\(kind)")
+        #expect(Document.paths.count >= 12)
+        for kind in ["swift", "asm", "litmus", "console", "sh"] {
+            #expect(try Document.paths.contains { try !Document.examples($0, kind).isEmpty }, "\(kind)")
         }
     }
 
-    @Test(arguments: documents) func swiftIsWhatIsCompiled(_ document: String) throws {
+    @Test(arguments: Document.paths) func swiftIsWhatIsCompiled(_ document: String) throws {
         let source = try String(
-            contentsOf: Self.root.appendingPathComponent("Tests/DocumentationTests/Snippets.swift"),
+            contentsOf: Document.root.appendingPathComponent("Tests/DocumentationTests/Snippets.swift"),
             encoding: .utf8)
         func flat(_ text: String) -> String {
             text.components(separatedBy: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.joined(
                 separator: "\n")
         }
-        for example in try Self.examples(document, "swift") {
-            #expect(flat(source).contains(flat(example.text)), "\(document):\(example.line)")
+        for example in try Document.examples(document, "swift") {
+            #expect(!example.text.isEmpty && flat(source).contains(flat(example.text)), "\(example.place)")
         }
     }
 
-    @Test(arguments: documents) func litmusTestsPass(_ document: String) throws {
-        for example in try Self.examples(document, "litmus") {
+    @Test(arguments: Document.paths) func litmusTestsPass(_ document: String) throws {
+        for example in try Document.examples(document, "litmus") {
             let source = try Source(parsing: example.text)
-            #expect(Runner(SoftKVM()).run(source) == .passed, "\(document):\(example.line)")
+            #expect(Runner(SoftKVM()).run(source) == .passed, "\(example.place)")
         }
     }
 
-    /// A guest says how it ends: `exit status: N`.
-    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: documents)
+    /// A whole guest says how it ends, `exit status: N`; a part says what is in RCX, `RCX: N`, and is made whole.
+    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
     func guestsEndAsTheySay(_ document: String) throws {
-        for example in try Self.examples(document, "asm") where example.text.contains("_start:") {
-            let place = "\(document):\(example.line)"
+        for example in try Document.examples(document, "asm") where !example.text.contains("#include") {
+            let isWhole = example.text.contains("_start:")
+            let text =
+                isWhole
+                ? example.text
+                : ".globl _start\n_start:\n\(example.text)\nmov %cl, %al\nout %al, $0xf4"
             let status = try #require(
-                example.text.firstMatch(of: /exit status:? (\d+)/).flatMap { Int32($0.1) }, "\(place)")
-            let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
-            try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-            defer { try? FileManager.default.removeItem(at: directory) }
-            let (source, image) = (
-                directory.appendingPathComponent("my.S"), directory.appendingPathComponent("my.elf")
-            )
-            try (example.text + "\n").write(to: source, atomically: true, encoding: .utf8)
-            let assembled = try Tool.run(
-                "/usr/bin/env",
-                ["clang"] + [
-                    "-nostdlib", "-static", "-fuse-ld=lld", "-Wl,-N,--image-base=0x100000,-Ttext=0x100000",
-                    "-o",
-                    image.path, source.path,
-                ])
-            #expect(assembled.status == 0, "\(place): \(assembled.output)")
-            let run = try Tool.minivmm(["run", image.path, "--kernel", "soft", "--quiet"])
-            #expect(run.status == status, "\(place): \(run.output)")
+                (isWhole
+                    ? text.firstMatch(of: /exit status:? (\d+)/) : text.firstMatch(of: /RCX: (\d+)/))
+                    .flatMap { Int32($0.1) }, "\(example.place)")
+            let directory = try Tool.Directory()
+            try directory.write("my.S", text + "\n")
+            let assembled = try Tool.shell(Tool.assembling, in: directory)
+            #expect(assembled.status == 0, "\(example.place): \(assembled.output)")
+            // What it has to be run with stands in its first line.
+            let options =
+                text.firstMatch(of: #/^// minivmm run my.elf( [^\n]*)/#)?.1.split(separator: " ").map(
+                    String.init) ?? []
+            let run = try Tool.minivmm(
+                ["run", "my.elf", "--kernel", "soft", "--quiet"] + options, in: directory)
+            #expect(run.status == status, "\(example.place): \(run.output)")
         }
     }
 
-    /// The commands of the lecture and of the articles: each ends well.
-    @Test(
-        .enabled(if: Tool.runsGuests, "needs a kernel on which guests run"),
-        arguments: documents.filter { $0.hasPrefix("docs") || $0.hasSuffix("History.md") })
-    func commandsEndWell(_ document: String) throws {
-        let directory = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
-        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: directory) }
-        try FileManager.default.createSymbolicLink(
-            at: directory.appendingPathComponent("litmus"),
-            withDestinationURL: Self.root.appendingPathComponent("litmus"))
-        var count = 0
-        for example in try Self.examples(document, "console") {
-            for line in example.lines where line.hasPrefix("$ minivmm ") {
-                let words = line.dropFirst("$ minivmm ".count).split(separator: " ").map(String.init)
-                let result = try Tool.minivmm(words, in: directory)
-                #expect(result.status == 0, "\(document): \(line)\n\(result.output)")
-                #expect(!result.output.isEmpty, "\(document): \(line)")
-                count += 1
-                guard let place = words.firstIndex(of: "--report") else { continue }
-                let page = try String(
-                    contentsOf: directory.appendingPathComponent(words[place + 1]), encoding: .utf8)
-                #expect(page.hasSuffix("</html>\n"), "\(line)")
+    /// What a guest of the catalogue begins with is what they begin with.
+    @Test func theHeadOfAPayload() throws {
+        let guest = try Document("guest/README.md")
+        let heads = guest.examples.filter { $0.language == "asm" && $0.text.contains("#include") }
+        #expect(heads.count == 1)
+        for name in ["hello", "explicit", "pinned"] {
+            let source = try Document("guest/\(name).S").text
+            for head in heads {
+                #expect(source.contains(head.text.replacing("NAME", with: name)), "guest/\(name).S")
             }
         }
-        #expect(count >= 3)
+    }
+
+    /// Every way to make a guest that a document names makes one.
+    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
+    func waysToAssembleWork(_ document: String) throws {
+        let text = try Document(document)
+        let lines = text.examples.filter { $0.language == "sh" }.flatMap(\.lines).filter {
+            $0.contains("my.S")
+        }
+        guard !lines.isEmpty else { return }
+        #expect(lines.contains(Tool.assembling), "\(document): not as the tests assemble")
+        let guest = try #require(
+            text.examples.first { $0.language == "asm" && $0.text.contains("_start:") }, "\(document)")
+        let status = try #require(guest.text.firstMatch(of: /exit status:? (\d+)/).flatMap { Int32($0.1) })
+        for line in lines {
+            let tools = ["clang", "gcc", "as", "objcopy"].filter {
+                line.split(separator: " ").contains(Substring($0))
+            }
+            guard
+                try tools.allSatisfy({ try Tool.shell("command -v \($0)", in: Tool.Directory()).status == 0 })
+            else { continue }
+            let directory = try Tool.Directory()
+            try directory.write("my.S", guest.text + "\n")
+            let made = try Tool.shell(line, in: directory)
+            #expect(made.status == 0, "\(document): \(line)\n\(made.output)")
+            let image = line.contains("my.bin") ? "my.bin" : "my.elf"
+            let run = try Tool.minivmm(["run", image, "--kernel", "soft", "--quiet"], in: directory)
+            #expect(run.status == status, "\(document): \(line)\n\(run.output)")
+        }
     }
 }

@@ -1,4 +1,5 @@
 import CKVMShim
+import Foundation
 import GuestPayloads
 import MiniVMM
 import SoftKVM
@@ -39,6 +40,27 @@ struct Snippets {
         try machine.memory.writeWord(gpa: page.start, 42)
         try machine.converter.convert(.init(range: page, to: .private, contents: .preserve), by: .host)
         #expect(throws: HostAccessError.self) { try machine.memory.readWord(gpa: page.start) }
+    }
+
+    @Test func aTraceAndARetryPolicy() throws {
+        let image = try hello()
+        let path = FilePath("/tmp/minivmm-snippet-\(UInt64.random(in: 0 ... .max)).jsonl")
+        let file = try FileDescriptor.open(
+            path, .readWrite, options: [.create, .exclusiveCreate], permissions: .ownerReadWrite)
+        defer {
+            try? file.close()
+            try? FileManager.default.removeItem(atPath: path.string)
+        }
+        let kernel = SoftKVM()
+        var configuration = MachineConfiguration()
+        configuration.retry = RetryPolicy(attempts: 3, deadline: 100_000_000, inUse: .bisect)
+        let trace = Trace(kernel: kernel, sinks: [JSONLinesTrace(file)])
+        let machine = try Machine(
+            kernel: kernel, configuration: configuration, image: .flat(image), console: Console(nil),
+            trace: trace)
+        #expect(machine.run(timeout: 10_000_000_000).exitStatus == 0)
+        let lines = try String(contentsOfFile: path.string, encoding: .utf8)
+        #expect(lines.contains("\"schema\":\"minivmm.trace/1\"") && lines.contains("\"event\":\"stop\""))
     }
 
     @Test func aKernelThatCounts() throws {

@@ -13,10 +13,41 @@ enum Tool {
 
     static let runsGuests: Bool = (try? minivmm(["run", "hello", "--kernel", "soft", "--quiet"]).status) == 0
 
-    static func minivmm(_ arguments: [String], in directory: URL? = nil) throws -> (
+    /// As the documents say it.
+    static let assembling =
+        "clang -nostdlib -static -fuse-ld=lld -Wl,-N,--image-base=0x100000,-Ttext=0x100000 -o my.elf my.S"
+
+    /// A directory that goes away with its owner, with the litmus tests in it.
+    final class Directory {
+        let url = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "minivmm-\(UUID().uuidString)")
+
+        init() throws {
+            try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+            try FileManager.default.createSymbolicLink(
+                at: url.appendingPathComponent("litmus"),
+                withDestinationURL: Document.root.appendingPathComponent("litmus"))
+        }
+
+        deinit { try? FileManager.default.removeItem(at: url) }
+
+        func write(_ name: String, _ text: String) throws {
+            try text.write(to: url.appendingPathComponent(name), atomically: true, encoding: .utf8)
+        }
+
+        func read(_ name: String) throws -> String {
+            try String(contentsOf: url.appendingPathComponent(name), encoding: .utf8)
+        }
+    }
+
+    static func minivmm(_ arguments: [String], in directory: Directory? = nil) throws -> (
         status: Int32, output: String
     ) {
-        try run(try #require(executable).path, arguments, in: directory)
+        try run(try #require(executable).path, arguments, in: directory?.url)
+    }
+
+    static func shell(_ line: String, in directory: Directory) throws -> (status: Int32, output: String) {
+        try run("/bin/bash", ["-c", line], in: directory.url)
     }
 
     /// Runs a program to its end; what it prints, on both outputs.
@@ -28,6 +59,8 @@ enum Tool {
         process.arguments = arguments
         if let directory { process.currentDirectoryURL = directory }
         process.standardInput = FileHandle.nullDevice
+        // Drawing characters, as on the page.
+        process.environment = ProcessInfo.processInfo.environment.merging(["LC_ALL": "C.UTF-8"]) { $1 }
         let pipe = Pipe()
         process.standardOutput = pipe
         process.standardError = pipe

@@ -1,0 +1,54 @@
+import ArgumentParser
+import Explain
+import Glibc
+import GuestPayloads
+
+/// What Tab offers where the argument parser alone knows nothing.
+extension CompletionKind {
+    /// A payload of the catalogue, or a file.
+    static var guest: CompletionKind {
+        .custom { _, _, prefix in
+            Catalogue.all.map(\.name).filter { $0.hasPrefix(prefix) } + Completions.files(prefix)
+        }
+    }
+
+    /// A kind and a name, or a name.
+    static var explained: CompletionKind {
+        .custom { words, index, prefix in
+            let before = words.indices.contains(index - 1) ? words[index - 1] : ""
+            // Behind a kind its names; else both.
+            let names =
+                Kind(rawValue: before).map(Library.names)
+                ?? Kind.allCases.map(\.rawValue) + Kind.allCases.flatMap(Library.names)
+            return Completions.once(names.filter { $0.hasPrefix(prefix) })
+        }
+    }
+}
+
+enum Completions {
+    /// Files whose path begins so; directories end in a slash.
+    static func files(_ prefix: String) -> [String] {
+        let cut = prefix.lastIndex(of: "/").map(prefix.index(after:)) ?? prefix.startIndex
+        let (place, start) = (prefix[..<cut], prefix[cut...])
+        guard let directory = unsafe opendir(place.isEmpty ? "." : String(place)) else { return [] }
+        defer { unsafe closedir(directory) }
+        var found: [String] = []
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            // Hidden ones are for who begins with the dot.
+            guard name != ".", name != "..", name.hasPrefix(start),
+                !name.hasPrefix(".") || start.hasPrefix(".")
+            else { continue }
+            found.append(place + name + (unsafe entry.pointee.d_type == UInt8(DT_DIR) ? "/" : ""))
+        }
+        return found.sorted()
+    }
+
+    /// The same without repetitions.
+    static func once(_ words: [String]) -> [String] {
+        var seen: Set<String> = []
+        return words.filter { seen.insert($0).inserted }
+    }
+}

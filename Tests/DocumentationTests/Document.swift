@@ -1,0 +1,137 @@
+import Foundation
+import Testing
+
+/// A text with examples.
+struct Document: CustomTestStringConvertible {
+    /// From the top of the repository.
+    let path: String
+    let text: String
+
+    static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
+
+    init(_ path: String) throws {
+        self.path = path
+        text = try String(contentsOf: Self.root.appendingPathComponent(path), encoding: .utf8)
+    }
+
+    /// Every document with examples that are to be true.
+    static let paths: [String] = {
+        let articles =
+            (try? FileManager.default.contentsOfDirectory(
+                atPath: root.appendingPathComponent("Sources/MiniVMM/MiniVMM.docc").path)) ?? []
+        return [
+            "README.md", "guest/README.md", "litmus/README.md", "lab/README.md", "docs/lecture.md",
+            "docs/trace.md",
+        ]
+            + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
+    }()
+
+    var testDescription: String { path }
+
+    struct Example {
+        let document: String
+        let language: String
+        let lines: [String]
+        /// Line of its first line.
+        let line: Int
+        var text: String { lines.joined(separator: "\n") }
+        var place: String { "\(document):\(line)" }
+    }
+
+    /// Its blocks between fences.
+    var examples: [Example] {
+        var examples: [Example] = []
+        var open: (language: String, lines: [String], line: Int)?
+        for (index, line) in text.components(separatedBy: "\n").enumerated() {
+            guard line.hasPrefix("```") else {
+                open?.lines.append(line)
+                continue
+            }
+            if let (language, lines, start) = open {
+                examples.append(Example(document: path, language: language, lines: lines, line: start))
+                open = nil
+            } else {
+                open = (String(line.dropFirst(3)), [], index + 2)
+            }
+        }
+        return examples
+    }
+
+    static func examples(_ path: String, _ language: String) throws -> [Example] {
+        try Document(path).examples.filter { $0.language == language }
+    }
+
+    /// What stands in backquotes within the text.
+    var inlineCode: [String] {
+        var inside = false
+        var found: [String] = []
+        var paragraph = ""
+        func take() {
+            let parts = paragraph.components(separatedBy: "`")
+            found += parts.enumerated().filter { $0.offset % 2 == 1 }.map(\.element)
+            paragraph = ""
+        }
+        for line in text.components(separatedBy: "\n") {
+            if line.hasPrefix("```") { inside.toggle() }
+            if inside || line.isEmpty || line.hasPrefix("|") || line.hasPrefix("```") { take() }
+            if !inside, !line.hasPrefix("```") { paragraph += " " + line }
+        }
+        take()
+        return found.map { $0.trimmingCharacters(in: .whitespaces) }
+    }
+}
+
+/// A command of a transcript and what stands below it.
+struct Typed {
+    let command: String
+    let line: Int
+    /// Lines that must appear in this order; `...` and `…` are gone.
+    var shown: [String] = []
+    var status: Int32 = 0
+
+    /// The words behind `minivmm`, if that is what is typed.
+    var words: [String]? {
+        let words = command.split(separator: " ").map(String.init)
+        return words.first == "minivmm" ? Array(words.dropFirst()) : nil
+    }
+
+    /// `$ command`, then what it prints. `$ echo $?` and a number say how the one before ended.
+    static func read(_ example: Document.Example) -> [Typed] {
+        var typed: [Typed] = []
+        var asksForStatus = false
+        for (index, line) in example.lines.enumerated() {
+            let text = line.trimmingCharacters(in: .whitespaces)
+            if line == "$ echo $?" {
+                asksForStatus = true
+            } else if line.hasPrefix("$ ") {
+                asksForStatus = false
+                typed.append(Typed(command: String(line.dropFirst(2)), line: example.line + index))
+            } else if let last = typed.indices.last {
+                if asksForStatus, let status = Int32(text) {
+                    typed[last].status = status
+                } else if !text.isEmpty, !text.hasPrefix("..."), !text.hasPrefix("…") {
+                    typed[last].shown.append(text)
+                }
+            }
+        }
+        return typed
+    }
+
+    /// The first line that is not where it should be.
+    func missing(in output: String) -> String? {
+        var rest = output.components(separatedBy: "\n")[...]
+        for line in shown {
+            guard let place = rest.firstIndex(where: { Self.flat($0).contains(Self.flat(line)) }) else {
+                return line
+            }
+            rest = rest[rest.index(after: place)...]
+        }
+        return nil
+    }
+
+    /// Columns are not what an example is about.
+    private static func flat(_ line: String) -> String {
+        line.split(separator: " ").joined(separator: " ")
+    }
+}

@@ -1,0 +1,160 @@
+import Foundation
+import Testing
+
+@testable import minivmm
+
+/// The commands of the documents.
+@Suite("Commands of the documents", .timeLimit(.minutes(15)))
+struct TypedTests {
+    /// Their outputs are those of a machine, so what they print is not compared.
+    private static let ofSomeMachine = ["README.md", "litmus/README.md"]
+
+    /// As on the page, but on a kernel that is everywhere.
+    private func onSoft(_ words: [String]) -> [String] {
+        let takesKernel = ["run", "demo", "tour", "litmus"].contains(words.first ?? "")
+        return takesKernel && !words.contains("--kernel") ? words + ["--kernel", "soft"] : words
+    }
+
+    /// What a block leaves for the commands below it: a guest as my.elf, a test as my.litmus, a race as race.litmus.
+    private func prepare(_ block: Document.Example, in directory: Tool.Directory) throws {
+        if block.language == "asm", block.text.contains("_start:") {
+            try directory.write("my.S", block.text + "\n")
+            #expect(try Tool.shell(Tool.assembling, in: directory).status == 0, "\(block.place)")
+        } else if block.language == "litmus" {
+            try directory.write("my.litmus", block.text + "\n")
+        } else if block.language == "", block.text.hasPrefix("parallel\n") {
+            try directory.write(
+                "race.litmus", "test \"a race\"\nmemory 1 pages shared\nhost write 0 0x41\n\(block.text)\n")
+        }
+    }
+
+    /// All are typed in their order, in one directory. They end as they say, and print what stands below them.
+    @Test(
+        .enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
+    func whatIsTypedDoesWhatStandsBelow(_ path: String) throws {
+        let document = try Document(path)
+        let directory = try Tool.Directory()
+        for example in document.examples {
+            try prepare(example, in: directory)
+            guard example.language == "console" else { continue }
+            for typed in Typed.read(example) {
+                let place = "\(path):\(typed.line): \(typed.command)"
+                // The lab takes minutes; what it is to run is parsed elsewhere.
+                if typed.command.hasPrefix("lab/") { continue }
+                guard let words = typed.words else {
+                    #expect(typed.command.hasPrefix("cat "), "\(place): what is that?")
+                    let result = try Tool.shell(typed.command, in: directory)
+                    #expect(result.status == 0, "\(place)\n\(result.output)")
+                    let missing = typed.missing(in: result.output)
+                    #expect(missing == nil, "\(place): no line \(missing ?? "")")
+                    continue
+                }
+                // Minutes, and the numbers of one machine.
+                if words.first == "bench" { continue }
+                let result = try Tool.minivmm(onSoft(words), in: directory)
+                #expect(result.status == typed.status, "\(place)\n\(result.output)")
+                if !Self.ofSomeMachine.contains(path) || words.first == "explain" {
+                    let missing = typed.missing(in: result.output)
+                    #expect(missing == nil, "\(place): no line \(missing ?? "")\n\(result.output)")
+                }
+                try look(at: words, in: directory, place)
+            }
+        }
+    }
+
+    /// What a command has drawn is there.
+    private func look(at words: [String], in directory: Tool.Directory, _ place: String) throws {
+        for (option, ending) in [("--report", "</html>\n"), ("--html", "</html>\n"), ("--svg", "</svg>\n")] {
+            guard let index = words.firstIndex(of: option) else { continue }
+            #expect(try directory.read(words[index + 1]).hasSuffix(ending), "\(place)")
+        }
+    }
+
+    /// The lecture shows something below each command that prints, and keeps to its hour and a half.
+    @Test func theLectureIsComplete() throws {
+        let lecture = try Document("docs/lecture.md")
+        let typed = lecture.examples.filter { $0.language == "console" }.flatMap(Typed.read)
+        #expect(typed.count >= 25)
+        for each in typed where each.words?.first != "report" {
+            #expect(!each.shown.isEmpty, "docs/lecture.md:\(each.line): \(each.command)")
+        }
+        for subcommand in ["run", "tour", "demo", "probe", "litmus", "report", "explain"] {
+            #expect(typed.contains { $0.words?.first == subcommand }, "\(subcommand)")
+        }
+        let tour = (1...8).map { "minivmm tour --kernel soft --chapter \($0) --no-interactive" }
+        for command in tour { #expect(typed.contains { $0.command == command }, "\(command)") }
+
+        // Minutes in the headings are those of the table, and grow.
+        let headings = lecture.text.matches(of: /\n## (\d+) ([^\n]*)/).map { (Int($0.1) ?? -1, String($0.2)) }
+        let rows = lecture.text.matches(of: /\n\| (\d+) \| \[([^\]]*)\]/).map {
+            (Int($0.1) ?? -1, String($0.2))
+        }
+        #expect(headings.map(\.0) == rows.map(\.0) && headings.map(\.1) == rows.map(\.1))
+        #expect(headings.map(\.0) == headings.map(\.0).sorted() && headings.last?.0 ?? 90 < 90)
+        #expect(headings.first?.0 == 0)
+        // A picture that is named is drawn.
+        for picture in Set(lecture.inlineCode.filter { $0.wholeMatch(of: /[a-z]+\.(html|svg)/) != nil }) {
+            #expect(typed.contains { $0.command.contains(" \(picture)") }, "\(picture)")
+        }
+    }
+
+    /// Commands in scripts and within sentences are commands: every subcommand and option is there.
+    @Test(arguments: Document.paths) func everyCommandIsOne(_ path: String) throws {
+        let document = try Document(path)
+        let scripts = document.examples.filter { $0.language == "sh" }.flatMap(\.lines)
+        let typed = document.examples.filter { $0.language == "console" }.flatMap(Typed.read).map(\.command)
+        for text in scripts + typed + document.inlineCode {
+            for command in commands(in: text) {
+                #expect(throws: Never.self, "\(path): \(command.joined(separator: " "))") {
+                    _ = try Minivmm.parseAsRoot(command)
+                }
+            }
+        }
+    }
+
+    /// Options within sentences are some subcommand's. The lab has its own.
+    @Test(arguments: Document.paths.filter { !$0.hasPrefix("lab/") }) func everyOptionIsOne(_ path: String)
+        throws
+    {
+        let top = try HelpDump.current().command
+        let known = Set(
+            ([top] + (top.subcommands ?? [])).flatMap { $0.arguments ?? [] }.flatMap { $0.names ?? [] }.map(
+                \.text))
+        for code in try Document(path).inlineCode where code.hasPrefix("--") {
+            let option = code.prefix { $0 != " " && $0 != "=" && $0 != "|" }
+            #expect(known.contains(String(option)), "\(path): \(code)")
+        }
+    }
+
+    /// The words behind each `minivmm` of a line, up to where the shell goes on with something else.
+    private func commands(in line: String) -> [[String]] {
+        let code = line.replacing(#/\ +# .*/#, with: "").replacing("\\|", with: "/")
+        return code.split(whereSeparator: { "|;&{}".contains($0) }).compactMap { part in
+            var words = part.split(separator: " ").map(String.init)
+            guard let start = words.firstIndex(where: { $0 == "minivmm" || $0.hasSuffix("/minivmm") })
+            else { return nil }
+            words = Array(words.dropFirst(start + 1))
+            // A name by itself is a name.
+            return words.isEmpty || words.contains("minivmm") ? nil : words
+        }
+    }
+
+    /// README's scripts of commands run, in their order.
+    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"))
+    func whatToSeeIsThere() throws {
+        let document = try Document("README.md")
+        var count = 0
+        for example in document.examples where example.language == "sh" {
+            let directory = try Tool.Directory()
+            for line in example.lines where line.hasPrefix("minivmm ") && line.contains(/\.(html|jsonl)/) {
+                for words in commands(in: line) {
+                    let result = try Tool.minivmm(onSoft(words), in: directory)
+                    #expect(result.status == 0, "\(line)\n\(result.output)")
+                    try look(at: words, in: directory, line)
+                    count += 1
+                }
+            }
+        }
+        #expect(count >= 3)
+    }
+}
