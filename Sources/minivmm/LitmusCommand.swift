@@ -106,22 +106,9 @@ struct LitmusCommand: ParsableCommand {
             _ = try recorder.draw(numbered, title: items[index].shortName)
         }
         printer.end(items)
-        if let save { try self.save(printer.json(items), to: save) }
+        if let save { try TextFile.write(printer.json(items) + "\n", to: save, what: "the results") }
         if items.contains(where: \.verdict.isFailure) { throw Status.checkFailed }
         if items.allSatisfy(\.verdict.isSkip) { throw Status.skipped }
-    }
-
-    private func save(_ text: String, to path: String) throws {
-        do {
-            let file = try FileDescriptor.open(
-                FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
-                permissions: [.ownerReadWrite, .groupRead, .otherRead])
-            try file.closeAfter { _ = try file.writeAll((text + "\n").utf8) }
-        } catch {
-            throw stop(
-                "\(path): the results cannot be written: \(error)", Status.monitorFailed,
-                .file("the results", error))
-        }
     }
 
     /// All files, or what is wrong with each that is no test.

@@ -17,7 +17,7 @@ struct Minivmm: ParsableCommand {
         version: version,
         subcommands: [
             Probe.self, List.self, Run.self, Demo.self, TourCommand.self, ReportCommand.self,
-            LitmusCommand.self,
+            LitmusCommand.self, ExploreCommand.self,
             ExplainCommand.self, Bench.self, ManualCommand.self,
         ])
 }

@@ -52,9 +52,11 @@ struct Terminal {
         colour ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
     }
 
-    func print(_ text: String = "") {
+    func print(_ text: String = "") { write(text + "\n") }
+
+    func write(_ text: String) {
         // A reader that went away is no reason to die of a trap; the command ends with SIGPIPE's meaning instead.
-        _ = try? descriptor.writeAll((text + "\n").utf8)
+        _ = try? descriptor.writeAll(text.utf8)
     }
 
     /// Prints a line that goes on below itself, indented, where the terminal ends.

@@ -86,13 +86,20 @@ public final class Oracle {
         {
             return true
         }
+        return try perform(step).contains(seen)
+    }
+
+    /// Does the step as the model does it.
+    ///
+    /// - Returns: what a kernel may answer.
+    public func perform(_ step: Step) throws(Problem) -> Answers {
         do throws(Stop) {
             let before = changingPages(step)
             let outcome = try world.perform(step).outcome
-            let isFine = answers(to: step, outcome).contains(seen)
+            let answers = answers(to: step, outcome)
             history.append(step)
             note(step, outcome, before)
-            return isFine
+            return answers
         } catch {
             throw Problem(error)
         }

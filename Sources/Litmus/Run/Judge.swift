@@ -9,7 +9,7 @@ struct Judge {
     }
 
     /// Of all endings there are.
-    func report(exact: Explorer.Result) -> Report {
+    func report(exact: Interleavings.Result) -> Report {
         var report = Report(verdict: .passed)
         if let failure = exact.endings.compactMap(\.failure).min(by: { ($0.step ?? 0) < ($1.step ?? 0) }) {
             report.verdict = .failed(failure)
@@ -36,7 +36,7 @@ struct Judge {
     ///
     /// - Parameter seen: how often each outcome of each block was seen.
     func report(
-        seen: [[[Name: StepOutcome]: Int]], runs: Int, model: Explorer.Result?, failure: Failure?
+        seen: [[[Name: StepOutcome]: Int]], runs: Int, model: Interleavings.Result?, failure: Failure?
     ) -> Report {
         var report = Report(verdict: failure.map(Verdict.failed) ?? .passed)
         for (block, counts) in zip(program.blocks, seen) {

@@ -86,9 +86,9 @@ public struct Runner: Sendable {
                 return Report(verdict: try sequence(source, facts, patience, options.recorder))
             }
             if facts.soft != nil {
-                var explorer = Explorer(source, on: facts, patience)
-                let result = try explorer.explore()
-                if let recorder = options.recorder { try explorer.replayTelling(recorder) }
+                var interleavings = Interleavings(source, on: facts, patience)
+                let result = try interleavings.explore()
+                if let recorder = options.recorder { try interleavings.replayTelling(recorder) }
                 return Judge(source).report(exact: result)
             }
             let model = try? source.model?.explored(patience)
@@ -195,9 +195,9 @@ extension Source {
     }
 
     /// All endings on the software kernel.
-    func explored(on facts: KernelFacts, _ patience: Patience) throws(Stop) -> Explorer.Result {
-        var explorer = Explorer(self, on: facts, patience)
-        return try explorer.explore()
+    func explored(on facts: KernelFacts, _ patience: Patience) throws(Stop) -> Interleavings.Result {
+        var interleavings = Interleavings(self, on: facts, patience)
+        return try interleavings.explore()
     }
 
     /// What judges another kernel: the model of Linux 7.4. Nil where it has no CPU for the test's vCPUs.
@@ -214,7 +214,7 @@ extension Source {
         let source: Source
         let kernel: SoftKVM
 
-        func explored(_ patience: Patience) throws(Stop) -> Explorer.Result {
+        func explored(_ patience: Patience) throws(Stop) -> Interleavings.Result {
             let facts = try KernelFacts(kernel).configured(for: source.test)
             return try source.explored(on: facts, patience)
         }

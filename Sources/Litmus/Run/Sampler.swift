@@ -21,7 +21,7 @@ struct Sampler {
     }
 
     /// - Parameter model: what is judged by.
-    func report(model: Explorer.Result?) throws(Stop) -> Report {
+    func report(model: Interleavings.Result?) throws(Stop) -> Report {
         let width = program.blocks.map(\.actors.count).max() ?? 1
         guard let crew = Crew(width) else { throw .broken("there is no room for \(width) threads") }
         defer { crew.end() }

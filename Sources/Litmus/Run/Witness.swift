@@ -1,7 +1,7 @@
 import MiniVMM
 
 // One interleaving of all that were gone through, to be shown.
-extension Explorer {
+extension Interleavings {
     /// Runs one once more with its events recorded: one that fails or comes to what the test does not allow, if there is any.
     mutating func replayTelling(_ recorder: any RunRecorder) throws(Stop) {
         let all = try endings()

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Glibc
 import SystemPackage
 
 /// Writes the manual: a page for the command and one for each subcommand. Not shown by `minivmm help`.
@@ -22,16 +21,8 @@ struct ManualCommand: ParsableCommand {
 
     func run() throws {
         for (name, text) in Manual(try HelpDump.current(), date: date).pages {
-            let path = FilePath(directory).appending("\(name).1")
-            do {
-                let file = try FileDescriptor.open(
-                    path, .writeOnly, options: [.create, .truncate, .closeOnExec],
-                    permissions: [.ownerReadWrite, .groupRead, .otherRead])
-                try file.closeAfter { _ = try file.writeAll(text.utf8) }
-            } catch {
-                throw stop(
-                    "\(path): cannot be written: \(error)", Status.monitorFailed, .file("the page", error))
-            }
+            try TextFile.write(
+                text, to: FilePath(directory).appending("\(name).1").string, what: "the page")
         }
     }
 }

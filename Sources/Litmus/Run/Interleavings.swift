@@ -9,7 +9,7 @@ import SoftKVM
 /// (``World/appendState(to:)``) and compared, so the set of outcomes is exact.
 ///
 /// A run cannot be taken back. To go on differently from a state, the way to it is gone again.
-struct Explorer {
+struct Interleavings {
     /// All endings, and how many states were met on the way to them.
     struct Result {
         var endings: Set<Ending> = []
@@ -34,7 +34,7 @@ struct Explorer {
 
     init(
         _ source: Source, on facts: KernelFacts, _ patience: Patience, merges: Bool = true,
-        mostPieces: Int = Explorer.mostPieces
+        mostPieces: Int = Interleavings.mostPieces
     ) {
         self.mostPieces = mostPieces
         self.source = source

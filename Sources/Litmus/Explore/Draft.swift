@@ -1,0 +1,159 @@
+import MiniVMM
+import SoftKVM
+
+/// A test in the making: what its steps can name by now, and chance.
+struct Draft {
+    struct File {
+        let name: Name
+        let pages: UInt64
+    }
+    struct View {
+        let name: Name
+        let size: UInt64
+    }
+
+    private var chance: SplitMix64
+    private(set) var test: LitmusTest
+    private(set) var files: [File] = []
+    private(set) var views: [View] = []
+    private(set) var holds: [Name] = []
+    /// Children, with the views that there were when they were forked.
+    private(set) var children: [(number: Int, views: [View])] = []
+    private(set) var lastStep: Step?
+    /// The vCPU that made the last access.
+    private(set) var lastAccess: Role?
+    /// What was held last.
+    private(set) var lastHold: Extent?
+    private var names = 0
+    private var forks = 0
+    private var byte: UInt8 = 0x40
+
+    /// A small machine: one file or two, of a few pages.
+    init(seed: UInt64, _ machines: Set<TestGenerator.Machine> = []) {
+        chance = SplitMix64(seed: seed)
+        test = LitmusTest(name: "random")
+        if machines.contains(.default), oneIn(8) { test.vm = .default }
+        if machines.contains(.twoDoors), test.vm == .softwareProtected, oneIn(6) { test.hasTwoDoors = true }
+        if machines.contains(.fewRuns), oneIn(16) { test.settings.attributeRuns = 1 + Int(below(2)) }
+        add(Memory(pages: 1 + below(4), initial: state()))
+        if oneIn(3), let name = Name("other") {
+            add(Memory(name: name, pages: 1 + below(2), initial: state(), isUnbound: oneIn(3)))
+        }
+    }
+
+    private mutating func add(_ memory: Memory) {
+        test.memory.append(memory)
+        files.append(File(name: memory.name, pages: memory.pages))
+        views.append(View(name: memory.name, size: memory.pages * pageSize))
+    }
+
+    // MARK: the body
+
+    mutating func append(_ step: Step) {
+        note(step.action)
+        lastStep = step
+        if case .vcpu = step.role, step.action.isAccess { lastAccess = step.role }
+        test.body.append(.step(step))
+    }
+
+    mutating func append(_ block: Parallel) {
+        for step in block.steps { note(step.action) }
+        test.body.append(.parallel(block))
+    }
+
+    /// What can be named from here on.
+    private mutating func note(_ action: Action) {
+        switch action {
+        case .create(let new): files.append(File(name: new.name, pages: new.size / pageSize))
+        case .close(let name): files.removeAll { $0.name == name }
+        case .map(let extent, let view): views.append(View(name: view, size: extent.size))
+        case .unmap(let name): views.removeAll { $0.name == name }
+        case .hold(let extent, _, let name):
+            holds.append(name)
+            lastHold = extent
+        case .release(let name): holds.removeAll { $0 == name }
+        case .fork(let number): children.append((number, views))
+        default: break
+        }
+    }
+
+    // MARK: chance
+
+    mutating func below(_ bound: UInt64) -> UInt64 { bound > 1 ? chance.next() % bound : 0 }
+    mutating func oneIn(_ count: UInt64) -> Bool { below(count) == 0 }
+    mutating func state() -> PageState { oneIn(2) ? .shared : .private }
+
+    mutating func pick<T>(_ items: [T]) -> T? {
+        items.isEmpty ? nil : items[Int(below(UInt64(items.count)))]
+    }
+
+    /// Another one each time, so that a byte says who wrote it.
+    mutating func freshByte() -> UInt8 {
+        byte = byte < 0x7e ? byte + 1 : 0x41
+        return byte
+    }
+
+    mutating func freshName(_ stem: String) -> Name {
+        names += 1
+        return Name("\(stem)\(names)") ?? .ram
+    }
+
+    mutating func freshChild() -> Int? {
+        guard forks < 2 else { return nil }
+        defer { forks += 1 }
+        return forks
+    }
+
+    // MARK: places
+
+    /// Mostly the first byte of a page, else the second or the last.
+    mutating func byteInPage() -> UInt64 { oneIn(5) ? oneIn(2) ? 1 : pageSize - 1 : 0 }
+
+    mutating func place(in views: [View]) -> Place? {
+        guard let view = pick(views.filter { $0.size > 0 }) else { return nil }
+        let pages = max(1, view.size / pageSize)
+        return Place(view.name, offset: min(view.size - 1, below(pages) * pageSize + byteInPage()))
+    }
+
+    /// Whole pages, mostly; all inside.
+    mutating func extent(in views: [View]) -> Extent? {
+        guard let view = pick(views.filter { $0.size > 0 }) else { return nil }
+        let pages = max(1, view.size / pageSize)
+        let first = below(pages)
+        let count = 1 + below(pages - first)
+        var extent = Extent(view.name, offset: first * pageSize, size: count * pageSize)
+        if oneIn(6) {
+            extent.offset += byteInPage()
+            extent.size = 1 + below(extent.size)
+        }
+        let end = min(view.size, extent.offset + extent.size)
+        extent.size = end - extent.offset
+        return extent.size > 0 ? extent : nil
+    }
+
+    /// Whole pages of a file, all inside.
+    mutating func pages(of file: File) -> Extent {
+        let first = below(file.pages)
+        let count = 1 + below(max(1, file.pages - first))
+        return Extent(file.name, offset: first * pageSize, size: count * pageSize)
+    }
+
+    /// Pages that vCPUs know, and at times the one behind.
+    private var guestPages: UInt64 {
+        test.memory.filter { !$0.isUnbound }.reduce(0) { $0 + $1.pages }
+    }
+
+    private mutating func door() -> Name { test.hasTwoDoors && oneIn(2) ? .shared : .ram }
+
+    mutating func guestPlace() -> Place {
+        let pages = guestPages + (!test.hasTwoDoors && oneIn(10) ? 1 : 0)
+        return Place(door(), offset: below(max(1, pages)) * pageSize + byteInPage())
+    }
+
+    mutating func guestExtent(door isDoor: Bool = true) -> Extent {
+        let first = below(max(1, guestPages))
+        let most = min(Agent.mostBytes / pageSize, max(1, guestPages - first))
+        return Extent(
+            isDoor ? door() : .ram, offset: first * pageSize, size: (1 + below(most)) * pageSize)
+    }
+}

@@ -1,0 +1,235 @@
+import MiniVMM
+import SoftKVM
+
+/// A kind of step that tests are made of.
+enum Move: String, CaseIterable, Sendable {
+    case hostRead, hostWrite, hostFill, hostCheck
+    case guestRead, guestWrite, guestFill, guestCheck, again
+    case fork, childRead, childWrite
+    case convert, convertOddly, ask, hypercall
+    case map, unmap, advise, present
+    case punch, allocate, fileCall, peek
+    // Direct I/O is left out: how long it holds a page is the device's to say.
+    case hold, holdLong, release
+    case create, close, bind, unbind, preFault, zapped, capability
+
+    /// As people read it.
+    var name: String {
+        switch self {
+        case .hostRead: "host read"
+        case .hostWrite: "host write"
+        case .hostFill: "host fill"
+        case .hostCheck: "host check"
+        case .guestRead: "vcpu read"
+        case .guestWrite: "vcpu write"
+        case .guestFill: "vcpu fill"
+        case .guestCheck: "vcpu check"
+        case .childRead: "child read"
+        case .childWrite: "child write"
+        case .convertOddly: "convert, bad arguments"
+        case .ask: "convert with contents"
+        case .advise: "madvise"
+        case .fileCall: "syscall"
+        case .hold: "hold by vmsplice"
+        case .holdLong: "hold by io_uring"
+        case .preFault: "prefault"
+        case .capability: "extension"
+        default: rawValue
+        }
+    }
+
+    /// How often, beside the others.
+    var weight: UInt64 {
+        switch self {
+        case .convert: 24
+        case .convertOddly, .guestRead, .guestWrite, .hostRead, .hostWrite: 8
+        case .hold, .release, .hypercall, .ask: 6
+        case .hostCheck, .guestCheck, .punch, .childRead, .unmap, .zapped: 4
+        case .capability: 1
+        default: 3
+        }
+    }
+
+    /// It has a place in a parallel block.
+    var isAtomic: Bool {
+        switch self {
+        case .hostRead, .hostWrite, .guestRead, .guestWrite, .childRead, .childWrite, .convert, .hypercall,
+            .punch, .hold, .advise:
+            true
+        default: false
+        }
+    }
+
+    /// A step of this kind; nil where the test has nothing that it could be about.
+    func step(in draft: inout Draft) -> Step? {
+        let host = Role.host(Int(draft.below(2)))
+        let vcpu = Role.vcpu(Int(draft.below(2)))
+        switch self {
+        case .hostRead: return draft.place(in: draft.views).map { Step(host, .read($0)) }
+        case .hostWrite:
+            let byte = draft.freshByte()
+            return draft.place(in: draft.views).map { Step(host, .write($0, byte)) }
+        case .hostFill:
+            let byte = draft.freshByte()
+            return draft.extent(in: draft.views).map { Step(host, .fill($0, byte)) }
+        case .hostCheck:
+            let byte = draft.oneIn(2) ? 0 : draft.freshByte()
+            return draft.extent(in: draft.views).map { Step(host, .check($0, byte)) }
+        case .guestRead: return Step(vcpu, .read(draft.guestPlace()))
+        case .guestWrite: return Step(vcpu, .write(draft.guestPlace(), draft.freshByte()))
+        case .guestFill: return Step(vcpu, .fill(draft.guestExtent(), draft.freshByte()))
+        case .guestCheck: return Step(vcpu, .check(draft.guestExtent(), 0))
+        case .again:
+            // Of the last vCPU that made an access.
+            return draft.test.hasTwoDoors ? draft.lastAccess.map { Step($0, .again) } : nil
+        case .fork: return draft.freshChild().map { Step(.host(0), .fork(child: $0)) }
+        case .childRead:
+            guard let child = draft.pick(draft.children) else { return nil }
+            return draft.place(in: child.views).map { Step(.child(child.number), .read($0)) }
+        case .childWrite:
+            guard let child = draft.pick(draft.children) else { return nil }
+            let byte = draft.freshByte()
+            return draft.place(in: child.views).map { Step(.child(child.number), .write($0, byte)) }
+        case .convert, .ask, .convertOddly:
+            guard let file = draft.pick(draft.files) else { return nil }
+            return Step(host, .convert(conversion(of: file, in: &draft)))
+        case .hypercall:
+            return Step(
+                vcpu, .hypercall(draft.guestExtent(door: false), attributes: Attributes.word(draft.state())))
+        case .map:
+            guard let file = draft.pick(draft.files) else { return nil }
+            return Step(host, .map(draft.pages(of: file), view: draft.freshName("v")))
+        case .unmap:
+            // Those of the header are what memslots lead into.
+            let own = Set(draft.test.memory.map(\.name))
+            return draft.pick(draft.views.filter { !own.contains($0.name) }).map { Step(host, .unmap($0.name)) }
+        case .advise:
+            guard let advice = draft.pick([Advice.dontNeed, .remove, .populateRead, .populateWrite]),
+                let extent = draft.extent(in: draft.views)
+            else { return nil }
+            return Step(host, .advise(extent, advice))
+        case .present: return draft.extent(in: draft.views).map { Step(host, .present($0)) }
+        case .punch, .allocate:
+            guard let file = draft.pick(draft.files) else { return nil }
+            var extent = draft.pages(of: file)
+            if draft.oneIn(8) { extent.offset += 1 }
+            if draft.oneIn(8) { extent.size += pageSize }
+            return Step(host, self == .punch ? .punch(extent) : .allocate(extent))
+        case .fileCall:
+            guard let file = draft.pick(draft.files), let call = draft.pick(FileCall.allCases) else {
+                return nil
+            }
+            return Step(host, .syscall(file.name, call))
+        case .peek: return draft.place(in: draft.views).map { Step(host, .peek($0)) }
+        case .hold, .holdLong:
+            let kind: HoldKind = self == .hold ? .vmsplice : .ioUring
+            let name = draft.freshName("h")
+            return draft.extent(in: draft.views).map { Step(host, .hold($0, by: kind, hold: name)) }
+        case .release: return draft.pick(draft.holds).map { Step(host, .release($0)) }
+        case .create: return Step(host, .create(newFile(in: &draft)))
+        case .close:
+            return draft.files.count > 1 ? draft.pick(draft.files).map { Step(host, .close($0.name)) } : nil
+        // Where there is no memslot KVM emulates the access, and cannot read the instruction of private code: which a
+        // VM with two doors has.
+        case .bind where !draft.test.hasTwoDoors: return binding(in: &draft).map { Step(host, .bind($0)) }
+        case .unbind where !draft.test.hasTwoDoors:
+            return Step(host, .unbind(slot: UInt32(draft.below(3)), on: nil))
+        case .bind, .unbind: return nil
+        case .preFault: return Step(vcpu, .preFault(draft.guestExtent(door: false)))
+        case .zapped: return Step(host, .zapped)
+        case .capability:
+            guard let number = draft.pick([Capability.guestMemfdMemoryAttributes, .guestMemfdFlags, .guestMemfd])
+            else { return nil }
+            return Step(host, .extension(UInt32(number.rawValue)))
+        }
+    }
+
+    /// A step that looks at what the last one did.
+    static func followUp(in draft: inout Draft) -> (move: Move, step: Step)? {
+        guard let last = draft.lastStep else { return nil }
+        let host = Role.host(Int(draft.below(2)))
+        switch (last.action, last.role) {
+        case (.convert(let conversion), _) where draft.oneIn(2):
+            return look(at: conversion.extent, in: &draft, by: host)
+        case (.hypercall(let extent, _), _) where draft.oneIn(2):
+            return look(at: extent, in: &draft, by: host)
+        case (.punch, _), (.advise, _), (.unbind, _):
+            if draft.oneIn(3) { return (.zapped, Step(host, .zapped)) }
+            guard draft.oneIn(3), let hold = draft.lastHold else { return nil }
+            return (.convert, Step(host, .convert(Conversion(hold, to: draft.state()))))
+        // Somebody has a page: what can still be done with it?
+        case (.hold(let extent, _, _), _):
+            guard let file = draft.files.first(where: { $0.name == extent.name }) else { return nil }
+            if draft.oneIn(4) { return (.punch, Step(host, .punch(extent))) }
+            guard draft.oneIn(2) else { return nil }
+            return (.convert, Step(host, .convert(Conversion(draft.pages(of: file), to: draft.state()))))
+        case (.create(let new), _) where new.vm != nil && new.size > 0 && draft.oneIn(2):
+            let extent = Extent(new.name, offset: 0, size: new.size)
+            return (.bind, Step(host, .bind(Binding(slot: 3, to: extent, gpa: 16 * pageSize))))
+        // The other way through the door, and the same access once more.
+        case (.read(let place), .vcpu), (.write(let place, _), .vcpu):
+            guard draft.test.hasTwoDoors, place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize else { return nil }
+            let page = UInt32(truncatingIfNeeded: place.offset / pageSize)
+            let target: PageState = place.name == .shared ? .shared : .private
+            return (.convert, Step(host, .convert(Conversion(Extent(pages: page...page), to: target))))
+        default: return nil
+        }
+    }
+
+    private static func look(
+        at extent: Extent, in draft: inout Draft, by host: Role
+    ) -> (move: Move, step: Step)? {
+        let isInside = draft.views.contains { view in
+            view.name == extent.name && extent.offset < view.size && extent.size <= view.size - extent.offset
+                && extent.size > 0
+        }
+        switch draft.below(4) {
+        case 0: return (.zapped, Step(host, .zapped))
+        case 1 where isInside: return (.present, Step(host, .present(extent)))
+        case 2 where isInside:
+            return (.hostRead, Step(host, .read(Place(extent.name, offset: extent.offset))))
+        default: return (.guestRead, Step(.vcpu(Int(draft.below(2))), .read(draft.guestPlace())))
+        }
+    }
+
+    private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {
+        var conversion = Conversion(draft.pages(of: file), to: draft.state())
+        if self == .ask { conversion.contents = draft.pick(ContentPolicy.allCases) }
+        guard self == .convertOddly else { return conversion }
+        func word(_ draft: inout Draft) -> UInt64 { 1 << draft.below(64) }
+        switch draft.below(11) {
+        case 0: conversion.flags = word(&draft)
+        case 1: conversion.reserved = [.init(index: Int(draft.below(11)), value: word(&draft))]
+        case 2: conversion.errorOffset = word(&draft)
+        case 3: conversion.attributes = word(&draft) | draft.below(2) * Attributes.private
+        case 4: conversion.extent.size = 0
+        case 5: conversion.extent.size = .max - draft.below(2) * (pageSize - 1)
+        case 6: conversion.extent.offset += 1
+        case 7: conversion.extent.size += 1
+        case 8: conversion.extent.size += pageSize * (1 + draft.below(4))
+        case 9: conversion.extent.offset = file.pages * pageSize
+        default: conversion.structure = draft.pick(Conversion.Structure.allCases) ?? .cut
+        }
+        // More than one thing may be wrong: the order of the rows.
+        if draft.oneIn(4) { conversion.flags = word(&draft) }
+        return conversion
+    }
+
+    private func newFile(in draft: inout Draft) -> NewFile {
+        var flags = draft.below(4)
+        if draft.oneIn(6) { flags |= 1 << draft.below(64) }
+        var file = NewFile(draft.freshName("f"), size: (1 + draft.below(3)) * pageSize, flags: flags)
+        if draft.oneIn(8) { file.size = draft.below(2) * (pageSize + 1) }
+        if draft.oneIn(4) { file.vm = draft.pick([.default, .second]) }
+        return file
+    }
+
+    private func binding(in draft: inout Draft) -> Binding? {
+        guard let file = draft.pick(draft.files), file.pages > 0 else { return nil }
+        var binding = Binding(
+            slot: UInt32(draft.below(3)), to: draft.pages(of: file), gpa: (draft.below(4) + 4) * pageSize)
+        if draft.oneIn(4) { binding.gpa = draft.below(6) * pageSize }
+        if draft.oneIn(6) { binding.extent.size += pageSize }
+        return binding
+    }
+}

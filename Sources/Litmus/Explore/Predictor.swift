@@ -1,0 +1,110 @@
+import MiniVMM
+import SoftKVM
+
+/// Writes behind every step of a test what the model comes to, so that any kernel's runner can judge it.
+///
+/// What cannot be done is left out: a step on a file that could not be made, a comparison of bytes that nobody knows.
+struct Predictor: Sendable {
+    /// A test that says what must come of it.
+    struct Prediction {
+        let source: Source
+        /// What a kernel may answer instead of what the test says, by the index of the step. The test cannot go on then.
+        let others: [Int: [StepOutcome]]
+
+        var test: LitmusTest { source.test }
+    }
+
+    /// Most outcomes of a parallel block that a test says one by one.
+    static let mostOutcomes = 48
+
+    /// The model that judges.
+    let configuration: SoftKVM.Configuration
+
+    /// - Returns: nil where nothing is left of the test, or what the model comes to has no written form.
+    func predict(_ test: LitmusTest) -> Prediction? {
+        var test = test
+        var others: [Int: [StepOutcome]] = [:]
+        // A step that cannot be done may leave something behind: without it all is done again.
+        while let (body, free, isComplete) = predictSteps(test) {
+            test.body = body
+            others = free
+            if isComplete { break }
+        }
+        // Behind a block the machine is in one of several states: what is looked at there is a block again.
+        if test.body.contains(where: \.isBlock) {
+            guard let body = predictBlocks(test) else { return nil }
+            test.body = body
+        }
+        guard let source = try? Source(test) else { return nil }
+        return Prediction(source: source, others: others)
+    }
+
+    /// The steps up to the first block with their answers, and the rest as it is; nil if the machine cannot be made.
+    private func predictSteps(
+        _ test: LitmusTest
+    ) -> (body: [Entry], others: [Int: [StepOutcome]], isComplete: Bool)? {
+        guard let oracle = try? Oracle(test, configuration) else { return nil }
+        var others: [Int: [StepOutcome]] = [:]
+        var body: [Entry] = []
+        var rest = test.body[...]
+        while case .step(let step)? = rest.first {
+            rest.removeFirst()
+            guard let (said, free) = predict(step, oracle) else { return (body + rest, [:], false) }
+            if !free.isEmpty { others[body.count] = free }
+            body.append(.step(said))
+        }
+        return (body + rest, others, true)
+    }
+
+    /// The step with its answer; nil if it cannot be done, or says nothing.
+    private func predict(_ step: Step, _ oracle: Oracle) -> (Step, others: [StepOutcome])? {
+        guard let answers = try? oracle.perform(step) else { return nil }
+        var step = step
+        if answers.isAnyByte {
+            guard case .read = step.action else { return nil }
+            step.expectation = .unsaid
+        } else {
+            step.expectation = answers.model == .ok ? .unsaid : .anyOf([answers.model])
+        }
+        return (step, answers.others)
+    }
+
+    /// The body with the outcomes of its blocks, of all interleavings.
+    private func predictBlocks(_ test: LitmusTest) -> [Entry]? {
+        var test = test
+        test.body = test.body.enumerated().map { number, entry in
+            guard case .parallel(let block) = entry else { return entry }
+            return .parallel(Parallel(steps: block.steps.enumerated().map { index, step in
+                var step = step
+                step.expectation = Name("r\(number)_\(index)").map(Expectation.named) ?? .unsaid
+                return step
+            }))
+        }
+        guard let source = try? Source(test),
+            let facts = try? KernelFacts(SoftKVM(configuration)).configured(for: test),
+            let result = try? source.explored(on: facts, Patience())
+        else { return nil }
+        guard !result.endings.contains(where: { $0.failure != nil }) else { return nil }
+        var blocks = Program(test).blocks[...]
+        var body: [Entry] = []
+        for entry in test.body {
+            guard case .parallel(var block) = entry, let known = blocks.popFirst() else {
+                body.append(entry)
+                continue
+            }
+            let outcomes = Set(result.endings.map(known.results(of:)))
+            guard outcomes.count <= Self.mostOutcomes else { return nil }
+            block.clauses = outcomes.sorted { known.text($0) < known.text($1) }.map { outcome in
+                Clause(.allowed, known.results.compactMap { name in
+                    outcome[name].map { Clause.Condition(result: name, outcome: $0) }
+                })
+            }
+            body.append(.parallel(block))
+        }
+        return body
+    }
+}
+
+extension Entry {
+    fileprivate var isBlock: Bool { if case .parallel = self { true } else { false } }
+}

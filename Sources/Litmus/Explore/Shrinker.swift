@@ -1,0 +1,234 @@
+import MiniVMM
+
+/// Makes a test smaller as long as what is wrong stays wrong: fewer steps first, then simpler ones, then less memory.
+///
+/// After Zeller's delta debugging (ddmin), with the steps of a test as its parts.
+struct Shrinker {
+    /// Whether a test still shows it.
+    let shows: (LitmusTest) -> Bool
+
+    func shrink(_ test: LitmusTest) -> LitmusTest {
+        var best = test
+        while true {
+            let before = best
+            removeSteps(&best)
+            untangle(&best)
+            simplify(&best)
+            if best == before { return best }
+        }
+    }
+
+    /// Takes the change if the test still shows it.
+    private func take(_ candidate: LitmusTest, _ best: inout LitmusTest) -> Bool {
+        guard candidate != best, shows(candidate) else { return false }
+        best = candidate
+        return true
+    }
+
+    // MARK: fewer
+
+    private func removeSteps(_ best: inout LitmusTest) {
+        var size = max(1, best.steps.count / 2)
+        while true {
+            var start = 0
+            while start < best.steps.count {
+                let cut = Set(start..<min(start + size, best.steps.count))
+                if !take(best.without(cut), &best) { start += size }
+            }
+            if size == 1 { return }
+            size /= 2
+        }
+    }
+
+    /// A block whose steps show it one after the other is none.
+    private func untangle(_ best: inout LitmusTest) {
+        var index = 0
+        while index < best.body.count {
+            if case .parallel(let block) = best.body[index] {
+                var candidate = best
+                candidate.body.replaceSubrange(
+                    index...index, with: block.steps.map { .step(Step($0.role, $0.action)) })
+                _ = take(candidate, &best)
+            }
+            index += 1
+        }
+    }
+
+    // MARK: simpler
+
+    private func simplify(_ best: inout LitmusTest) {
+        for change in Self.machines(best) { _ = take(change, &best) }
+        for index in best.steps.indices {
+            var isNew = true
+            while isNew {
+                isNew = false
+                guard index < best.steps.count else { break }
+                for step in best.steps[index].simpler {
+                    if take(best.replacing(index, step), &best) {
+                        isNew = true
+                        break
+                    }
+                }
+            }
+        }
+    }
+
+    /// Smaller machines for the same steps.
+    private static func machines(_ test: LitmusTest) -> [LitmusTest] {
+        var machines: [LitmusTest] = []
+        func change(_ body: (inout LitmusTest) -> Void) {
+            var test = test
+            body(&test)
+            machines.append(test)
+        }
+        change { $0.vm = .softwareProtected }
+        change { $0.hasTwoDoors = false }
+        for index in test.memory.indices.reversed() {
+            change { $0.memory.remove(at: index) }
+            for pages in Set([1, test.memory[index].pages / 2]).sorted() where pages > 0 {
+                change { $0.memory[index].pages = pages }
+            }
+            if test.memory[index].pages > 1 { change { $0.memory[index].pages -= 1 } }
+            change { $0.memory[index].initial = .shared }
+            change { $0.memory[index].isUnbound = false }
+        }
+        return machines
+    }
+}
+
+extension LitmusTest {
+    /// The test without some of its steps, by their indices; a block of one actor is none any more.
+    func without(_ cut: Set<Int>) -> LitmusTest {
+        mapSteps { index, step in cut.contains(index) ? nil : step }
+    }
+
+    func replacing(_ wanted: Int, _ new: Step) -> LitmusTest {
+        mapSteps { index, step in index == wanted ? new : step }
+    }
+
+    private func mapSteps(_ change: (Int, Step) -> Step?) -> LitmusTest {
+        var test = self
+        var index = 0
+        test.body = body.compactMap { entry in
+            func next(_ step: Step) -> Step? {
+                defer { index += 1 }
+                return change(index, step)
+            }
+            switch entry {
+            case .step(let step): return next(step).map(Entry.step)
+            case .parallel(let block):
+                let steps = block.steps.compactMap(next)
+                return steps.isEmpty ? nil : .parallel(Parallel(steps: steps, clauses: block.clauses))
+            }
+        }
+        return test
+    }
+}
+
+extension Step {
+    /// The same with less to it, each a little; the largest change first.
+    fileprivate var simpler: [Step] {
+        var steps: [Step] = []
+        func add(_ role: Role, _ action: Action) {
+            let step = Step(role, action, expectation)
+            if step != self { steps.append(step) }
+        }
+        switch role {
+        case .host: add(.host(0), action)
+        case .vcpu: add(.vcpu(0), action)
+        case .child: break
+        }
+        for action in action.simpler { add(role, action) }
+        return steps
+    }
+}
+
+extension Action {
+    fileprivate var simpler: [Action] {
+        switch self {
+        case .read(let place): place.simpler.map(Action.read)
+        case .peek(let place): place.simpler.map(Action.peek)
+        case .write(let place, let byte): place.simpler.map { .write($0, byte) } + [.write(place, 0x41)]
+        case .fill(let extent, let byte):
+            [.write(extent.start, byte)] + extent.simpler.map { .fill($0, byte) } + [.fill(extent, 0x41)]
+        case .check(let extent, let byte):
+            [.read(extent.start)] + extent.simpler.map { .check($0, byte) }
+        case .convert(let conversion): conversion.simpler.map(Action.convert)
+        case .map(let extent, let view): extent.simpler.map { .map($0, view: view) }
+        case .advise(let extent, let advice): extent.simpler.map { .advise($0, advice) }
+        case .allocate(let extent): extent.simpler.map(Action.allocate)
+        case .punch(let extent): extent.simpler.map(Action.punch)
+        case .present(let extent): extent.simpler.map(Action.present)
+        case .preFault(let extent): extent.simpler.map(Action.preFault)
+        case .hypercall(let extent, let attributes):
+            extent.simpler.map { .hypercall($0, attributes: attributes) }
+        case .hold(let extent, let kind, let name):
+            [.hold(extent, by: .vmsplice, hold: name)] + extent.simpler.map { .hold($0, by: kind, hold: name) }
+        case .bind(let binding):
+            binding.extent.simpler.map { extent in
+                var binding = binding
+                binding.extent = extent
+                return .bind(binding)
+            }
+        case .create(let file):
+            [file.size == pageSize ? file.flags : file.flags & 3].map { flags in
+                .create(NewFile(file.name, size: min(file.size, pageSize), flags: flags, vm: nil))
+            }
+        case .unmap, .release, .close, .unbind, .again, .fork, .clock, .syscall, .zapped, .extension: []
+        }
+    }
+}
+
+extension Conversion {
+    fileprivate var simpler: [Conversion] {
+        var conversions: [Conversion] = []
+        func change(_ body: (inout Conversion) -> Void) {
+            var conversion = self
+            body(&conversion)
+            conversions.append(conversion)
+        }
+        change { $0.flags = 0 }
+        change { $0.reserved = [] }
+        change { $0.errorOffset = 0 }
+        change { $0.structure = .writable }
+        change { $0.contents = nil }
+        if flags > 1 { change { $0.flags = 1 } }
+        if errorOffset > 1 { change { $0.errorOffset = 1 } }
+        if let word = reserved.first, word.value > 1 {
+            change { $0.reserved = [Word(index: word.index, value: 1)] }
+        }
+        for extent in extent.simpler { change { $0.extent = extent } }
+        return conversions
+    }
+}
+
+extension Place {
+    fileprivate var simpler: [Place] {
+        let page = offset / pageSize
+        return [
+            Place(name, offset: 0), Place(name, offset: page * pageSize),
+            Place(name, offset: page > 0 ? (page - 1) * pageSize : 0),
+        ].filter { $0 != self }
+    }
+}
+
+extension Extent {
+    fileprivate var start: Place { Place(name, offset: offset) }
+
+    /// Fewer pages, and those further in front.
+    fileprivate var simpler: [Extent] {
+        var extents: [Extent] = []
+        func add(_ offset: UInt64, _ size: UInt64) {
+            let extent = Extent(name, offset: offset, size: size)
+            if extent != self { extents.append(extent) }
+        }
+        add(offset / pageSize * pageSize, pageSize)
+        if size > pageSize {
+            add(offset, size - pageSize)
+            let (next, overflow) = offset.addingReportingOverflow(pageSize)
+            if !overflow { add(next, size - pageSize) }
+        }
+        if offset >= pageSize { add(offset - pageSize, size) }
+        return extents
+    }
+}

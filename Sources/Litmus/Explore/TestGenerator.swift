@@ -1,0 +1,121 @@
+import MiniVMM
+import SoftKVM
+
+/// Makes random tests of the moves that a kernel can do; what must come of them is the ``Predictor``'s to say.
+struct TestGenerator {
+    /// Machines beside a software-protected VM with one door.
+    enum Machine: CaseIterable, Sendable {
+        case `default`
+        case twoDoors
+        /// Attributes that can have few runs: without more memory it is `ENOMEM`.
+        case fewRuns
+
+        /// The lines of a test that say so.
+        var header: String {
+            switch self {
+            case .default: "vm default\nmemory 1 pages shared"
+            case .twoDoors: "doors two\nmemory 1 pages shared"
+            case .fewRuns: "kernel runs 1\nmemory 1 pages shared"
+            }
+        }
+        /// As people read it.
+        var name: String {
+            switch self {
+            case .default: "vm default"
+            case .twoDoors: "doors two"
+            case .fewRuns: "kernel runs"
+            }
+        }
+    }
+
+    /// What tests are made of here.
+    struct Palette: Sendable {
+        var moves: [Move]
+        var machines: Set<Machine> = []
+    }
+
+    private let palette: Palette
+    private let mostSteps: Int
+    private var seeds: SplitMix64
+
+    init(_ palette: Palette, seed: UInt64, mostSteps: Int) {
+        self.palette = palette
+        self.mostSteps = max(1, mostSteps)
+        seeds = SplitMix64(seed: seed)
+    }
+
+    /// Steps one after the other.
+    mutating func next() -> LitmusTest {
+        var draft = Draft(seed: seeds.next(), palette.machines)
+        fill(&draft, 1 + draft.below(UInt64(mostSteps)), palette.moves)
+        return draft.test
+    }
+
+    /// Some steps, then some at once, then a look at every page.
+    mutating func nextParallel() -> LitmusTest {
+        var draft = Draft(seed: seeds.next())
+        fill(&draft, draft.below(4), palette.moves)
+        let atomic = palette.moves.filter(\.isAtomic)
+        var block = Parallel(steps: [])
+        let actors = 2 + draft.below(2)
+        var roles: Set<Role> = []
+        for actor in 0..<actors {
+            var own: Role?
+            for _ in 0...draft.below(actors == 2 ? 3 : 2) {
+                guard var step = move(of: atomic, &draft)?.step(in: &draft) else { continue }
+                // One actor is one thread, whatever the move has chosen.
+                let role = own ?? Self.role(step.role, Int(actor))
+                guard Self.isSameKind(role, step.role), own != nil || !roles.contains(role) else { continue }
+                own = role
+                roles.insert(role)
+                step.role = role
+                block.steps.append(step)
+            }
+        }
+        guard roles.count > 1 else { return draft.test }
+        draft.append(block)
+        let pages = draft.views.prefix(1).flatMap { view in
+            (0..<view.size / pageSize).map { Place(view.name, offset: $0 * pageSize) }
+        }
+        draft.append(Parallel(steps: pages.map { Step(.host(0), .read($0)) }))
+        return draft.test
+    }
+
+    private static func role(_ role: Role, _ number: Int) -> Role {
+        switch role {
+        case .host: .host(number)
+        case .vcpu: .vcpu(number)
+        case .child: role
+        }
+    }
+
+    private static func isSameKind(_ a: Role, _ b: Role) -> Bool {
+        switch (a, b) {
+        case (.host, .host), (.vcpu, .vcpu): true
+        default: a == b
+        }
+    }
+
+    private func fill(_ draft: inout Draft, _ count: UInt64, _ moves: [Move]) {
+        var left = count
+        // Some moves have nothing to be about.
+        for _ in 0..<4 * count where left > 0 {
+            if let (move, step) = Move.followUp(in: &draft), moves.contains(move) {
+                draft.append(step)
+                left -= 1
+            }
+            guard left > 0, let step = move(of: moves, &draft)?.step(in: &draft) else { continue }
+            draft.append(step)
+            left -= 1
+        }
+    }
+
+    private func move(of moves: [Move], _ draft: inout Draft) -> Move? {
+        var rest = draft.below(moves.reduce(0) { $0 + $1.weight })
+        for move in moves {
+            if rest < move.weight { return move }
+            rest -= move.weight
+        }
+        return moves.last
+    }
+}

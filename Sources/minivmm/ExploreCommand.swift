@@ -1,0 +1,117 @@
+import ArgumentParser
+import Litmus
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+struct ExploreCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "explore",
+        abstract: "Looks for what a kernel answers and the model of Linux 7.4 does not.",
+        discussion: """
+            First all that can be done to two pages in --depth steps: every step from every state that the model has. Then \
+            random tests: --tests of one step after the other, and --parallel of steps at once, which are gone through in \
+            all interleavings on the software kernel and run --runs times on others. The model says what must come of each \
+            step; what kind of step this kernel cannot do is left out, and named.
+
+            What comes to something else is a finding: it is made as small as it gets, and printed as a litmus test that \
+            says what the model comes to. With --output each is a file, for `minivmm litmus`.
+
+            With --report and its like a run of each finding is drawn; of several each has its number in its files' \
+            names. Where nothing was found the longest random test is drawn.
+
+            Exit status: 0 nothing was found; 1 something was; 4 the kernel can do nothing that tests are made of; 64 usage.
+            """)
+
+    @OptionGroup var kernel: KernelOptions
+    @Option(help: "Steps of the small scope; 0 leaves it out.")
+    var depth = 2
+    @Option(help: "Random tests of one step after the other.")
+    var tests = 1000
+    @Option(help: "Random tests with steps at once.")
+    var parallel = 100
+    @Option(help: "Most steps of a random test.")
+    var steps = 12
+    @Option(help: "Runs of a test with steps at once, where not all interleavings are gone through.")
+    var runs = 100
+    @Option(help: "Findings of different kinds after which it ends.")
+    var findings = 1
+    @Option(help: "Seconds after which no other test is begun.")
+    var timeout = Seconds(nanoseconds: 60_000_000_000)
+    @Option(
+        help: ArgumentHelp(
+            "Write each finding as a litmus test into this directory, which is made if it is not there.",
+            valueName: "directory"),
+        completion: .directory)
+    var output: String?
+    @Flag(help: "Print the results as JSON.")
+    var json = false
+    @OptionGroup var pictures: PictureOptions
+
+    func validate() throws {
+        try kernel.oneVersion()
+        func check(_ name: String, _ value: Int, _ range: ClosedRange<Int>) throws {
+            guard !range.contains(value) else { return }
+            throw ValidationError(
+                "\(name) \(value): from \(range.lowerBound) to \(range.upperBound) are possible.")
+        }
+        try check("--depth", depth, 0...8)
+        try check("--tests", tests, 0...1_000_000_000)
+        try check("--parallel", parallel, 0...1_000_000_000)
+        try check("--steps", steps, 1...100)
+        try check("--runs", runs, 1...1_000_000)
+        try check("--findings", findings, 1...1000)
+        if depth == 0, tests == 0, parallel == 0 {
+            throw ValidationError("--depth 0 --tests 0 --parallel 0: nothing is left to be tried.")
+        }
+        if timeout.nanoseconds == 0 { throw ValidationError("--timeout: more than 0 seconds are needed.") }
+    }
+
+    private var options: Exploration.Options {
+        Exploration.Options(
+            depth: depth, tests: tests, parallelTests: parallel, mostSteps: steps, runs: runs,
+            seed: kernel.seed, mostFindings: findings, timeLimit: timeout.nanoseconds)
+    }
+
+    func run() throws {
+        let chosen = try kernel.open(doors: .one, preservation: false)
+        // What is found is not to be lost for want of a place.
+        if let output { try TextFile.makeDirectory(output, for: "the findings") }
+        let printer = ExplorePrinter(options: options, chosen: chosen, isJSON: json)
+        printer.begin()
+        let exploration = Exploration(chosen.kernel, options, progress: printer.progress)
+        let summary = exploration.run()
+        let files = try save(summary.findings)
+        printer.end(summary, files: files)
+        try draw(summary, chosen.kernel)
+        if !summary.findings.isEmpty { throw Status.checkFailed }
+        if summary.tests == 0 { throw Status.skipped }
+    }
+
+    // MARK: files
+
+    /// - Returns: the files, one a finding.
+    private func save(_ findings: [Finding]) throws -> [String] {
+        guard let output else { return [] }
+        return try findings.enumerated().map { index, finding in
+            let path = FilePath(output).appending("finding-\(index + 1).litmus").string
+            try TextFile.write(finding.source.test.text, to: path, what: "the finding")
+            return path
+        }
+    }
+
+    /// A run of each finding; where there is none, of the longest random test.
+    private func draw(_ summary: Exploration.Summary, _ kernel: any KVMInterface) throws {
+        guard pictures.isWanted else { return }
+        let sources = summary.findings.isEmpty ? [summary.sample].compactMap { $0 } : summary.findings.map(\.source)
+        for (index, source) in sources.enumerated() {
+            let recorder = LitmusRecorder()
+            let options = Runner.Options(runs: runs, seed: self.kernel.seed, recorder: recorder)
+            _ = Runner(kernel, options).report(source)
+            let pictures = sources.count == 1 ? pictures : pictures.numbered(index + 1)
+            _ = try recorder.draw(
+                pictures,
+                title: summary.findings.isEmpty ? "nothing found: the longest of \(summary.tests) tests" : source.test.name)
+        }
+    }
+}

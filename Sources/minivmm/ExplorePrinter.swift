@@ -1,0 +1,244 @@
+import Litmus
+import MiniVMM
+import Synchronization
+
+/// What an exploration tried and found, as text and as JSON.
+struct ExplorePrinter: Sendable {
+    let options: Exploration.Options
+    let chosen: ChosenKernel
+    let isJSON: Bool
+    private let start = monotonicNanoseconds()
+    private let out = Terminal.output
+    private let diagnostics = Terminal.diagnostics
+    private let line: ProgressLine
+
+    init(options: Exploration.Options, chosen: ChosenKernel, isJSON: Bool) {
+        self.options = options
+        self.chosen = chosen
+        self.isJSON = isJSON
+        line = ProgressLine(diagnostics)
+    }
+
+    func begin() {
+        guard !isJSON else { return }
+        label("kernel", chosen.line, on: diagnostics)
+        label("seed", "\(options.seed)", on: diagnostics)
+    }
+
+    /// One line that is written over, where somebody looks.
+    func progress(_ phase: Exploration.Phase, _ summary: Exploration.Summary) {
+        line.show { "\(phase.title)  \(grouped(summary.counts[phase]?.tests ?? 0)) tests" }
+    }
+
+    func end(_ summary: Exploration.Summary, files: [String]) {
+        line.clear()
+        guard !isJSON else { return out.print(json(summary, files: files).text) }
+        tried(summary)
+        for (index, finding) in summary.findings.enumerated() {
+            out.print("")
+            found(finding, file: files.indices.contains(index) ? files[index] : nil)
+        }
+        out.print("")
+        verdict(summary)
+    }
+
+    // MARK: what was tried
+
+    private func label(_ label: String, _ text: String, on terminal: Terminal) {
+        let padded = label + String(repeating: " ", count: max(2, 10 - label.count))
+        terminal.hanging(terminal.styled(padded, .dim), text, indent: 10)
+    }
+
+    private func tried(_ summary: Exploration.Summary) {
+        for phase in Exploration.Phase.allCases {
+            guard let count = summary.counts[phase] else { continue }
+            var text = "\(grouped(count.tests)) tests, \(grouped(count.steps)) steps"
+            switch phase {
+            case .scope where summary.states > 0:
+                text =
+                    "every step from each of \(grouped(summary.states)) states: \(grouped(summary.transitions)) steps in "
+                    + "\(grouped(count.tests)) tests"
+            case .parallel:
+                text += chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+            default: break
+            }
+            label(phase.title, text, on: out)
+        }
+        let outcomes = summary.coverage.values.reduce(0) { $0 + $1.count }
+        if outcomes > 0 {
+            label(
+                "seen", "\(summary.coverage.count) kinds of steps with \(outcomes) kinds of answers", on: out)
+        }
+        for (index, group) in groups(summary.leftOut).enumerated() {
+            label(index == 0 ? "left out" : "", group, on: out)
+        }
+        let skipped = summary.skipped.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+        for (index, entry) in skipped.enumerated() {
+            label(index == 0 ? "skipped" : "", "\(grouped(entry.value)) tests: \(entry.key)", on: out)
+        }
+        if summary.lawful > 0 {
+            label(
+                "free", "\(grouped(summary.lawful)) tests in which the kernel found no memory, as it may", on: out)
+        }
+    }
+
+    /// Moves with the same reason go together.
+    private func groups(_ leftOut: [(move: String, reason: String)]) -> [String] {
+        var order: [String] = []
+        var moves: [String: [String]] = [:]
+        for (move, reason) in leftOut {
+            if moves[reason] == nil { order.append(reason) }
+            moves[reason, default: []].append(move)
+        }
+        return order.map { "\(moves[$0, default: []].joined(separator: ", ")): \($0)" }
+    }
+
+    private func verdict(_ summary: Exploration.Summary) {
+        let seconds = Double((monotonicNanoseconds() - start) / 10_000_000) / 100
+        let tests = "\(grouped(summary.tests)) tests in \(seconds) s"
+        let end = summary.isCutShort ? "; the time was over before all was tried" : ""
+        switch summary.findings.count {
+        case 0 where summary.tests == 0:
+            out.print(out.styled("nothing could be tried on this kernel", .dim))
+        case 0:
+            out.print(out.styled("nothing that the model does not come to", .good) + ", \(tests)\(end)")
+        case let count:
+            let what = count == 1 ? "1 finding" : "\(count) findings"
+            out.print(out.styled(what, .bad) + ", \(tests)\(end)")
+        }
+    }
+
+    // MARK: what was found
+
+    private func found(_ finding: Finding, file: String?) {
+        label("found", finding.failure.text, on: out)
+        label("model", finding.failure.expected, on: out)
+        out.hanging(
+            out.styled("kernel    ", .dim) + out.styled(finding.failure.seen, .bad),
+            "", indent: 10, used: 10 + finding.failure.seen.count)
+        let left = finding.source.test.steps.count
+        label(
+            "shown",
+            "in \(finding.seen) of \(finding.runs) runs; \(left) of \(finding.steps) steps are left of test \(finding.found)",
+            on: out)
+        out.print("")
+        for line in finding.source.test.text.split(separator: "\n", omittingEmptySubsequences: false).dropLast() {
+            out.print("    \(line)")
+        }
+        guard let file else { return }
+        out.print("")
+        out.command(out.styled("again     ", .dim), "minivmm litmus\(kernelOption) \(file)")
+    }
+
+    private var kernelOption: String { " --kernel \(chosen.name.rawValue)" }
+
+    /// 12345 is 12,345.
+    private func grouped(_ number: Int) -> String {
+        var text = ""
+        for (index, digit) in String(number).reversed().enumerated() {
+            if index > 0, index % 3 == 0, digit != "-" { text.append(",") }
+            text.append(digit)
+        }
+        return String(text.reversed())
+    }
+
+    // MARK: JSON
+
+    /// Schema `minivmm.explore/1`.
+    private func json(_ summary: Exploration.Summary, files: [String]) -> JSON {
+        func number(_ value: Int) -> JSON { .number(UInt64(max(0, value))) }
+        return .object([
+            ("schema", .string("minivmm.explore/1")),
+            ("kernel", .string(chosen.kernel.identity.name)),
+            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
+            ("seed", .number(options.seed)),
+            (
+                "phases",
+                .array(
+                    Exploration.Phase.allCases.compactMap { phase in
+                        summary.counts[phase].map { count in
+                            .object([
+                                ("phase", .string(phase.rawValue)), ("tests", number(count.tests)),
+                                ("steps", number(count.steps)),
+                            ])
+                        }
+                    })
+            ),
+            ("states", number(summary.states)), ("transitions", number(summary.transitions)),
+            (
+                "coverage",
+                .object(
+                    summary.coverage.sorted { $0.key < $1.key }.map { kind, outcomes in
+                        (kind, .object(outcomes.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) }))
+                    })
+            ),
+            (
+                "left_out",
+                .array(
+                    summary.leftOut.map {
+                        .object([("step", .string($0.move)), ("reason", .string($0.reason))])
+                    })
+            ),
+            (
+                "skipped",
+                .object(summary.skipped.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) })
+            ),
+            ("lawful", number(summary.lawful)), ("cut_short", .bool(summary.isCutShort)),
+            (
+                "findings",
+                .array(
+                    summary.findings.enumerated().map { index, finding in
+                        json(finding, file: files.indices.contains(index) ? files[index] : nil)
+                    })
+            ),
+        ])
+    }
+
+    private func json(_ finding: Finding, file: String?) -> JSON {
+        .object([
+            ("step", .string(finding.failure.text)), ("model", .string(finding.failure.expected)),
+            ("seen", .string(finding.failure.seen)),
+            ("line", finding.failure.line.map { .number(UInt64($0)) } ?? .null),
+            ("runs", .number(UInt64(finding.runs))), ("runs_that_show_it", .number(UInt64(finding.seen))),
+            ("test_number", .number(UInt64(finding.found))), ("steps_before", .number(UInt64(finding.steps))),
+            ("steps", .number(UInt64(finding.source.test.steps.count))),
+            ("litmus", .string(finding.source.test.text)), ("file", file.map(JSON.string) ?? .null),
+        ])
+    }
+}
+
+extension Exploration.Phase {
+    fileprivate var title: String {
+        switch self {
+        case .scope: "scope"
+        case .random: "random"
+        case .parallel: "at once"
+        }
+    }
+}
+
+/// A line on a terminal that is written over a few times a second; nothing anywhere else.
+private final class ProgressLine: Sendable {
+    private let terminal: Terminal
+    /// When it was written last, and whether it stands there.
+    private let state = Mutex<(last: UInt64, isShown: Bool)>((0, false))
+
+    init(_ terminal: Terminal) { self.terminal = terminal }
+
+    func show(_ text: () -> String) {
+        guard terminal.isTerminal else { return }
+        state.withLock { state in
+            let now = monotonicNanoseconds()
+            guard now &- state.last > 100_000_000 else { return }
+            state = (now, true)
+            terminal.write("\r\u{1b}[K" + terminal.styled(text(), .dim))
+        }
+    }
+
+    func clear() {
+        state.withLock { state in
+            if state.isShown { terminal.write("\r\u{1b}[K") }
+            state.isShown = false
+        }
+    }
+}
