@@ -24,8 +24,8 @@ import SystemPackage
     var attributes: AttributeMap
     /// Pages that exist (`private` stands for yes).
     private(set) var allocated: AttributeMap
-    /// Pages that a host mapping has faulted in (`private` stands for yes).
-    private(set) var hostMapped: AttributeMap
+    /// The host's mappings, each with what it has faulted in.
+    private var hostMappings: [Weak<SoftHostMapping>] = []
     /// Page references beyond the file's own, by page offset.
     private var holds: [UInt64: [SoftPageHold.Reference]] = [:]
     /// Slots that are served from the file. Those with a guest_memfd never share a page of it.
@@ -49,7 +49,6 @@ import SystemPackage
         initialState = flags.contains(model.faults.initSharedFlag) ? .shared : .private
         attributes = AttributeMap(size: size, initial: initialState)
         allocated = AttributeMap(size: size, initial: .shared)
-        hostMapped = AttributeMap(size: size, initial: .shared)
     }
 
     var descriptor: Int32 { backing.rawValue }
@@ -64,10 +63,23 @@ import SystemPackage
 
     // MARK: what the host does
 
-    /// How many of `count` bytes at `offset` the host can touch; touching faults the pages in.
+    func add(_ mapping: SoftHostMapping) {
+        hostMappings.removeAll { $0.object == nil }
+        hostMappings.append(Weak(mapping))
+    }
+
+    /// Pages of `range` in the page tables of all mappings together.
+    func hostMappedPages(in range: PageRange) -> UInt64 {
+        hostMappings.reduce(0) { $0 + ($1.object?.mappedPages(in: range) ?? 0) }
+    }
+
+    /// How many of `count` bytes at `offset` the host can touch; touching faults the pages in, into the page tables of
+    /// `mapping`.
     ///
     /// - Throws: `EFAULT` if the first page is private or past the end.
-    func faultInForHost(_ offset: UInt64, _ count: UInt64, evenPrivate: Bool) throws(Errno) -> UInt64 {
+    func faultInForHost(
+        _ offset: UInt64, _ count: UInt64, evenPrivate: Bool, through mapping: SoftHostMapping?
+    ) throws(Errno) -> UInt64 {
         guard offset < size, let pages = PageRange.covering(start: offset, size: min(count, size - offset))
         else {
             throw .badAddress
@@ -79,7 +91,7 @@ import SystemPackage
             else { throw .badAddress }
             shared = readable
         }
-        if hostMapped.uniformState(of: shared) != .private { hostMapped.set(shared, to: .private) }
+        mapping?.noteMapped(shared)
         noteAllocated(shared)
         return min(count, shared.end - offset)
     }
@@ -193,7 +205,11 @@ import SystemPackage
     ///
     /// - Parameter mapping: only this one is; nil is all of them.
     func dropHostMappings(of range: PageRange, only mapping: SoftHostMapping? = nil) {
-        if hostMapped.uniformState(of: range) != .shared { hostMapped.set(range, to: .shared) }
+        if let mapping {
+            mapping.noteUnmapped(range)
+        } else {
+            for mapping in hostMappings { mapping.object?.noteUnmapped(range) }
+        }
         forEachSlot(serving: range) { slot, part in
             let isInside =
                 mapping.map {

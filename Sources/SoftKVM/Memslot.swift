@@ -66,6 +66,8 @@ final class Memslot: @unchecked Sendable {
         if let all = PageRange(start: 0, size: range.size) { zap(all, deleted: true) }
     }
 
+    var isOfDefaultVM: Bool { vm?.type == .default }
+
     func codeChanged(_ part: PageRange) {
         if let gpas = part.advanced(by: range.start) { vm?.codeChanged(gpas) }
     }
@@ -121,8 +123,12 @@ struct Memslots {
         new.file.bind(new)
     }
 
+    /// On a default VM the tables of all slots go (`KVM_X86_QUIRK_SLOT_ZAP_ALL`), on others those of the slot.
     private mutating func delete(_ slot: Memslot) {
-        if !slot.file.plants(.deletedSlotStaysMapped) { slot.zapAll() }
+        if !slot.file.plants(.deletedSlotStaysMapped) {
+            slot.zapAll()
+            if slot.isOfDefaultVM { for other in ascending { other.zapAll() } }
+        }
         if slot.file.plants(.attributesLostWithSlot), let pages = slot.fileRange {
             slot.file.attributes.set(pages, to: slot.file.initialState)
         }

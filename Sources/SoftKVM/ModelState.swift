@@ -38,6 +38,11 @@ extension SoftHostMapping {
         file.model.look { offset < length ? file.hostSight(at: fileOffset + offset) : .noPage }
     }
 
+    /// Writes down what of the file it has in its page tables.
+    public func appendState(to bytes: inout [UInt8]) {
+        file.model.look { appendRuns(of: mapped, to: &bytes) }
+    }
+
     /// The same, of the file behind a mapping.
     public func appendFileState(to bytes: inout [UInt8]) {
         file.model.look { file.appendState(to: &bytes) }
@@ -114,7 +119,6 @@ extension GuestFile {
 
     fileprivate func appendState(to out: inout [UInt8]) {
         appendRuns(of: attributes, to: &out)
-        appendRuns(of: hostMapped, to: &out)
         guard let all = PageRange(start: 0, size: size) else { return }
         for (run, exists) in allocated.runs(in: all) where exists == .private {
             for page in run.chunks(of: pageSize) {

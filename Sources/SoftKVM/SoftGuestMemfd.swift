@@ -61,6 +61,7 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
             let mapping = SoftHostMapping(
                 file, offset: offset, length: length, try file.mapBacking(offset: offset, length: length))
             file.model.add(mapping)
+            file.add(mapping)
             return mapping
         }
     }
@@ -78,10 +79,10 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         file.model.look { file.attributes.bytes(state, in: range) }
     }
 
-    /// Pages of `range` that host mappings have faulted in and not lost since. A failed call to private drops
+    /// Pages of `range` that host mappings have faulted in and not lost since, of each mapping. A failed call to private drops
     /// them too, and this is the only place to see it: they fault back in.
     public func hostMappedPages(in range: PageRange) -> UInt64 {
-        file.model.look { file.hostMapped.bytes(.private, in: range) / pageSize }
+        file.model.look { file.hostMappedPages(in: range) }
     }
 
     /// Pages of `range` that exist.
@@ -104,14 +105,18 @@ extension SoftGuestMemfd: ExaminableFile {
 ///
 /// Access goes through ``read(at:into:)`` and ``write(at:from:)``, which know which pages are private. The memory at
 /// ``address`` is real, but nothing stops a direct access to a private page.
-public final class SoftHostMapping: ResidencyCounting, ExaminableMapping {
+public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unchecked Sendable {
     let file: GuestFile
     /// Bytes.
     let fileOffset: UInt64
     public let length: UInt64
     private let mapping: OwnedMapping
+    /// Pages in its page tables, counted from its start (`private` stands for yes). Guarded by the model's lock.
+    private(set) var mapped: AttributeMap
 
     init(_ file: GuestFile, offset: UInt64, length: UInt64, _ mapping: consuming OwnedMapping) {
+        let pages = PageRange.covering(start: 0, size: length)
+        mapped = AttributeMap(size: pages?.size ?? 0, initial: .shared)
         self.file = file
         fileOffset = offset
         self.length = length
@@ -144,23 +149,55 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping {
         }
     }
 
+    /// The same pages as another process has them that was forked now: with page tables of its own, which are empty.
+    public func forked() throws(Errno) -> SoftHostMapping {
+        try file.model.call { () throws(Errno) in
+            let copy = SoftHostMapping(
+                file, offset: fileOffset, length: length,
+                try file.mapBacking(offset: fileOffset, length: length))
+            file.add(copy)
+            return copy
+        }
+    }
+
     /// References on the pages of a part that are in page tables, as whoever unmaps them has until the CPUs' translations
     /// are flushed: one for each page, ascending.
     public func holdMapped(at offset: UInt64, length: UInt64) -> [SoftPageHold] {
         file.model.look {
-            guard let pages = PageRange.covering(start: fileOffset + offset, size: length) else { return [] }
-            return file.hostMapped.runs(in: pages).filter { $0.state == .private }
-                .flatMap { $0.range.chunks(of: pageSize) }.map { SoftPageHold(file, $0) }
+            guard let pages = PageRange.covering(start: offset, size: length) else { return [] }
+            return mapped.runs(in: pages).filter { $0.state == .private }
+                .flatMap { $0.range.chunks(of: pageSize) }.compactMap { $0.advanced(by: fileOffset) }
+                .map { SoftPageHold(file, $0) }
         }
     }
 
-    /// The model has one set of page tables for all mappings of a file.
     public func residentPages(at offset: UInt64, length: UInt64) -> UInt64 {
         file.model.look {
-            PageRange.covering(start: fileOffset + offset, size: length).map {
-                file.hostMapped.bytes(.private, in: $0) / pageSize
-            } ?? 0
+            PageRange.covering(start: fileOffset + offset, size: length).map(mappedPages) ?? 0
         }
+    }
+
+    // MARK: its page tables; the caller holds the model's lock
+
+    /// Of pages of the file, by their place in it.
+    func mappedPages(in range: PageRange) -> UInt64 {
+        inMapping(range).map { mapped.bytes(.private, in: $0) / pageSize } ?? 0
+    }
+
+    func noteMapped(_ range: PageRange) {
+        guard let own = inMapping(range) else { return }
+        if mapped.uniformState(of: own) != .private { mapped.set(own, to: .private) }
+    }
+
+    func noteUnmapped(_ range: PageRange) {
+        guard let own = inMapping(range) else { return }
+        if mapped.uniformState(of: own) != .shared { mapped.set(own, to: .shared) }
+    }
+
+    /// The part of a range of the file that is mapped, counted from the mapping's start.
+    private func inMapping(_ range: PageRange) -> PageRange? {
+        PageRange(start: fileOffset, size: mapped.size).flatMap { range.intersection($0) }?
+            .offset(from: fileOffset)
     }
 
     public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
@@ -183,7 +220,10 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping {
             case .dontNeed: file.dropHostMappings(of: pages, only: self)
             case .remove: try file.allocate(punchHole: true, offset: start, length: pages.size)
             case .populateRead, .populateWrite:
-                guard try file.faultInForHost(start, pages.size, evenPrivate: false) == pages.size else {
+                guard
+                    try file.faultInForHost(start, pages.size, evenPrivate: false, through: self)
+                        == pages.size
+                else {
                     throw .badAddress
                 }
             case .collapse: throw .invalidArgument
@@ -214,7 +254,8 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping {
         guard count > 0 else { return 0 }
         return Int(
             try file.faultInForHost(
-                fileOffset + offset, UInt64(count), evenPrivate: fault.map { file.plants($0) } ?? false))
+                fileOffset + offset, UInt64(count), evenPrivate: fault.map { file.plants($0) } ?? false,
+                through: self))
     }
 }
 

@@ -33,7 +33,11 @@ extension SoftVCPU: ExaminableVCPU {
         guard let slot = vm.slots.slot(at: gpa), slot.userspaceAddress != 0 else { return }
         let offset = slot.fileOffset + (gpa - slot.range.start)
         let structure: UInt64 = 32
-        guard (try? slot.file.faultInForHost(offset, structure, evenPrivate: false)) == structure,
+        guard
+            let mapping = vm.model.mapping(
+                covering: slot.userspaceAddress + (gpa - slot.range.start), size: structure),
+            (try? slot.file.faultInForHost(offset, structure, evenPrivate: false, through: mapping))
+                == structure,
             let pages = PageRange.covering(start: offset, size: structure)
         else { return }
         // struct pvclock_vcpu_time_info: an even version, then the time.

@@ -103,7 +103,8 @@ struct ExploreCommand: ParsableCommand {
     /// A run of each finding; where there is none, of the longest random test.
     private func draw(_ summary: Exploration.Summary, _ kernel: any KVMInterface) throws {
         guard pictures.isWanted else { return }
-        let sources = summary.findings.isEmpty ? [summary.sample].compactMap { $0 } : summary.findings.map(\.source)
+        let sources =
+            summary.findings.isEmpty ? [summary.sample].compactMap { $0 } : summary.findings.map(\.source)
         for (index, source) in sources.enumerated() {
             let recorder = LitmusRecorder()
             let options = Runner.Options(runs: runs, seed: self.kernel.seed, recorder: recorder)
@@ -111,7 +112,8 @@ struct ExploreCommand: ParsableCommand {
             let pictures = sources.count == 1 ? pictures : pictures.numbered(index + 1)
             _ = try recorder.draw(
                 pictures,
-                title: summary.findings.isEmpty ? "nothing found: the longest of \(summary.tests) tests" : source.test.name)
+                title: summary.findings.isEmpty
+                    ? "nothing found: the longest of \(summary.tests) tests" : source.test.name)
         }
     }
 }

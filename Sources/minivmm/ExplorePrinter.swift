@@ -59,7 +59,8 @@ struct ExplorePrinter: Sendable {
                     "every step from each of \(grouped(summary.states)) states: \(grouped(summary.transitions)) steps in "
                     + "\(grouped(count.tests)) tests"
             case .parallel:
-                text += chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+                text +=
+                    chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             default: break
             }
             label(phase.title, text, on: out)
@@ -78,7 +79,8 @@ struct ExplorePrinter: Sendable {
         }
         if summary.lawful > 0 {
             label(
-                "free", "\(grouped(summary.lawful)) tests in which the kernel found no memory, as it may", on: out)
+                "free", "\(grouped(summary.lawful)) tests in which the kernel found no memory, as it may",
+                on: out)
         }
     }
 
@@ -122,7 +124,9 @@ struct ExplorePrinter: Sendable {
             "in \(finding.seen) of \(finding.runs) runs; \(left) of \(finding.steps) steps are left of test \(finding.found)",
             on: out)
         out.print("")
-        for line in finding.source.test.text.split(separator: "\n", omittingEmptySubsequences: false).dropLast() {
+        for line in finding.source.test.text.split(separator: "\n", omittingEmptySubsequences: false)
+            .dropLast()
+        {
             out.print("    \(line)")
         }
         guard let file else { return }
@@ -169,7 +173,10 @@ struct ExplorePrinter: Sendable {
                 "coverage",
                 .object(
                     summary.coverage.sorted { $0.key < $1.key }.map { kind, outcomes in
-                        (kind, .object(outcomes.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) }))
+                        (
+                            kind,
+                            .object(outcomes.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) })
+                        )
                     })
             ),
             (
@@ -226,7 +233,7 @@ private final class ProgressLine: Sendable {
     init(_ terminal: Terminal) { self.terminal = terminal }
 
     func show(_ text: () -> String) {
-        guard terminal.isTerminal else { return }
+        guard terminal.isTerminal, environment("TERM") != "dumb" else { return }
         state.withLock { state in
             let now = monotonicNanoseconds()
             guard now &- state.last > 100_000_000 else { return }

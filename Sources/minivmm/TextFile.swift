@@ -13,7 +13,8 @@ enum TextFile {
                 permissions: [.ownerReadWrite, .groupRead, .otherRead])
             try file.closeAfter { _ = try file.writeAll(text.utf8) }
         } catch {
-            throw stop("\(path): \(what) cannot be written: \(error)", Status.monitorFailed, .file(what, error))
+            throw stop(
+                "\(path): \(what) cannot be written: \(error)", Status.monitorFailed, .file(what, error))
         }
     }
 
@@ -26,6 +27,7 @@ enum TextFile {
         if errno == EEXIST, unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return }
         let error = Errno(rawValue: errno == EEXIST ? ENOTDIR : errno)
         throw stop(
-            "\(path): a directory for \(what) cannot be made: \(error)", Status.monitorFailed, .file(what, error))
+            "\(path): a directory for \(what) cannot be made: \(error)", Status.monitorFailed,
+            .file(what, error))
     }
 }

@@ -13,7 +13,10 @@ struct ExplorationTests {
         for _ in 0..<3000 {
             let o = try Oracle(source.test)
             var t = ""
-            for step in source.test.steps { let a = try o.perform(step); if case .zapped = step.action { t = "\(a.model)" } }
+            for step in source.test.steps {
+                let a = try o.perform(step)
+                if case .zapped = step.action { t = "\(a.model)" }
+            }
             c[t, default: 0] += 1
         }
         print(c)

@@ -91,7 +91,8 @@ public final class Exploration {
 
     /// - Parameter progress: is told after each test.
     public init(
-        _ kernel: any KVMInterface, _ options: Options, progress: @escaping (Phase, Summary) -> Void = { _, _ in }
+        _ kernel: any KVMInterface, _ options: Options,
+        progress: @escaping (Phase, Summary) -> Void = { _, _ in }
     ) {
         self.kernel = kernel
         self.options = options
@@ -119,7 +120,8 @@ public final class Exploration {
                 summary.transitions = size?.transitions ?? 0
             case .random, .parallel:
                 var generator = TestGenerator(
-                    palette, seed: options.seed ^ (phase == .parallel ? 1 << 63 : 0), mostSteps: options.mostSteps)
+                    palette, seed: options.seed ^ (phase == .parallel ? 1 << 63 : 0),
+                    mostSteps: options.mostSteps)
                 for _ in 0..<(phase == .random ? options.tests : options.parallelTests) where !isOver {
                     self.try(phase == .random ? generator.next() : generator.nextParallel(), phase, predictor)
                 }
@@ -237,7 +239,9 @@ public final class Exploration {
         var palette = TestGenerator.Palette(moves: [])
         let predictor = predictor()
         for move in Move.allCases {
-            guard let test = Self.example(of: move), let prediction = predictor.predict(test) else { continue }
+            guard let test = Self.example(of: move), let prediction = predictor.predict(test) else {
+                continue
+            }
             if case .skipped(let reason) = judge(prediction) {
                 summary.leftOut.append((move.name, reason))
             } else {
@@ -245,7 +249,9 @@ public final class Exploration {
             }
         }
         for machine in TestGenerator.Machine.allCases {
-            guard let source = try? Source(parsing: "test \"x\"\n\(machine.header)\nhost read 0") else { continue }
+            guard let source = try? Source(parsing: "test \"x\"\n\(machine.header)\nhost read 0") else {
+                continue
+            }
             if case .skipped(let reason) = runner.run(source) {
                 summary.leftOut.append((machine.name, reason))
             } else {
@@ -277,7 +283,8 @@ public final class Exploration {
         var test = LitmusTest(name: "again", hasTwoDoors: true, memory: [Memory(pages: 1, initial: .private)])
         let conversion = Conversion(Extent(pages: 0...0), to: .shared)
         test.body = [
-            .step(Step(.vcpu(0), .read(Place(.shared, page: 0)))), .step(Step(.host(0), .convert(conversion))),
+            .step(Step(.vcpu(0), .read(Place(.shared, page: 0)))),
+            .step(Step(.host(0), .convert(conversion))),
             .step(Step(.vcpu(0), .again)),
         ]
         return test

@@ -102,7 +102,9 @@ enum Move: String, CaseIterable, Sendable {
         case .unmap:
             // Those of the header are what memslots lead into.
             let own = Set(draft.test.memory.map(\.name))
-            return draft.pick(draft.views.filter { !own.contains($0.name) }).map { Step(host, .unmap($0.name)) }
+            return draft.pick(draft.views.filter { !own.contains($0.name) }).map {
+                Step(host, .unmap($0.name))
+            }
         case .advise:
             guard let advice = draft.pick([Advice.dontNeed, .remove, .populateRead, .populateWrite]),
                 let extent = draft.extent(in: draft.views)
@@ -138,7 +140,10 @@ enum Move: String, CaseIterable, Sendable {
         case .preFault: return Step(vcpu, .preFault(draft.guestExtent(door: false)))
         case .zapped: return Step(host, .zapped)
         case .capability:
-            guard let number = draft.pick([Capability.guestMemfdMemoryAttributes, .guestMemfdFlags, .guestMemfd])
+            guard
+                let number = draft.pick([
+                    Capability.guestMemfdMemoryAttributes, .guestMemfdFlags, .guestMemfd,
+                ])
             else { return nil }
             return Step(host, .extension(UInt32(number.rawValue)))
         }
@@ -168,7 +173,8 @@ enum Move: String, CaseIterable, Sendable {
             return (.bind, Step(host, .bind(Binding(slot: 3, to: extent, gpa: 16 * pageSize))))
         // The other way through the door, and the same access once more.
         case (.read(let place), .vcpu), (.write(let place, _), .vcpu):
-            guard draft.test.hasTwoDoors, place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize else { return nil }
+            guard draft.test.hasTwoDoors, place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize
+            else { return nil }
             let page = UInt32(truncatingIfNeeded: place.offset / pageSize)
             let target: PageState = place.name == .shared ? .shared : .private
             return (.convert, Step(host, .convert(Conversion(Extent(pages: page...page), to: target))))

@@ -74,11 +74,13 @@ struct Predictor: Sendable {
         var test = test
         test.body = test.body.enumerated().map { number, entry in
             guard case .parallel(let block) = entry else { return entry }
-            return .parallel(Parallel(steps: block.steps.enumerated().map { index, step in
-                var step = step
-                step.expectation = Name("r\(number)_\(index)").map(Expectation.named) ?? .unsaid
-                return step
-            }))
+            return .parallel(
+                Parallel(
+                    steps: block.steps.enumerated().map { index, step in
+                        var step = step
+                        step.expectation = Name("r\(number)_\(index)").map(Expectation.named) ?? .unsaid
+                        return step
+                    }))
         }
         guard let source = try? Source(test),
             let facts = try? KernelFacts(SoftKVM(configuration)).configured(for: test),
@@ -95,9 +97,11 @@ struct Predictor: Sendable {
             let outcomes = Set(result.endings.map(known.results(of:)))
             guard outcomes.count <= Self.mostOutcomes else { return nil }
             block.clauses = outcomes.sorted { known.text($0) < known.text($1) }.map { outcome in
-                Clause(.allowed, known.results.compactMap { name in
-                    outcome[name].map { Clause.Condition(result: name, outcome: $0) }
-                })
+                Clause(
+                    .allowed,
+                    known.results.compactMap { name in
+                        outcome[name].map { Clause.Condition(result: name, outcome: $0) }
+                    })
             }
             body.append(.parallel(block))
         }

@@ -163,7 +163,8 @@ extension Action {
         case .hypercall(let extent, let attributes):
             extent.simpler.map { .hypercall($0, attributes: attributes) }
         case .hold(let extent, let kind, let name):
-            [.hold(extent, by: .vmsplice, hold: name)] + extent.simpler.map { .hold($0, by: kind, hold: name) }
+            [.hold(extent, by: .vmsplice, hold: name)]
+                + extent.simpler.map { .hold($0, by: kind, hold: name) }
         case .bind(let binding):
             binding.extent.simpler.map { extent in
                 var binding = binding

@@ -71,7 +71,10 @@ struct SmallScope {
             oddly { $0.extent.offset = 1 }
             oddly { $0.extent.offset = pageSize }
             oddly { $0.extent.offset = 2 * pageSize }
-            oddly { $0.extent.size = .max - pageSize + 1; $0.extent.offset = pageSize }
+            oddly {
+                $0.extent.size = .max - pageSize + 1
+                $0.extent.offset = pageSize
+            }
             for structure in [Conversion.Structure.readOnly, .cut] { oddly { $0.structure = structure } }
         }
         return letters

@@ -13,7 +13,8 @@ struct TestGenerator {
         /// The lines of a test that say so.
         var header: String {
             switch self {
-            case .default: "vm default\nmemory 1 pages shared"
+            // Adapters have the kernel's own below, which converts nothing.
+            case .default: "vm default\nneeds in-place\nmemory 1 pages shared"
             case .twoDoors: "doors two\nmemory 1 pages shared"
             case .fewRuns: "kernel runs 1\nmemory 1 pages shared"
             }

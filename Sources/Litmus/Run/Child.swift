@@ -1,5 +1,6 @@
 import CKVMShim
 import MiniVMM
+import SoftKVM
 import SystemPackage
 
 /// A process that was forked from the host: it has the views that there were, whatever becomes of the host's.
@@ -59,7 +60,11 @@ final class ForkedChild: Child {
 final class ModelChild: Child {
     private let views: [Name: any HostMapping]
 
-    init(_ views: [Name: any HostMapping]) { self.views = views }
+    init(_ views: [Name: any HostMapping]) throws(Errno) {
+        var own: [Name: any HostMapping] = [:]
+        for (name, view) in views { own[name] = try (view as? SoftHostMapping)?.forked() ?? view }
+        self.views = own
+    }
 
     func length(of view: Name) -> UInt64? { views[view]?.length }
     func mapping(of view: Name) -> (any HostMapping)? { views[view] }

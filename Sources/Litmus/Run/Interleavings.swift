@@ -314,6 +314,7 @@ extension World {
         }
         for (name, view) in state.views.sorted(by: { $0.key.description < $1.key.description }) {
             append(name)
+            (view.mapping as? SoftHostMapping)?.appendState(to: &bytes)
             // A file that is closed lives on in its views.
             if state.files[view.file] == nil {
                 (view.mapping as? SoftHostMapping)?.appendFileState(to: &bytes)

@@ -57,7 +57,13 @@ final class KernelFacts: Sendable {
 
     /// A child with these views.
     func fork(_ views: [Name: any HostMapping]) throws(Stop) -> any Child {
-        if soft != nil { return ModelChild(views) }
+        if soft != nil {
+            do throws(Errno) {
+                return try ModelChild(views)
+            } catch {
+                throw .broken("a child could not be forked (\(error.name))")
+            }
+        }
         guard !isAdapter else {
             throw .skip(
                 "\(kernel.identity.name) keeps private pages from the process that it is in, and no other")

@@ -1,4 +1,5 @@
 import CKVMShim
+import Glibc
 import SystemPackage
 
 // What every adapter answers alike, because the in-place interface says so.
@@ -12,6 +13,13 @@ extension ckvm_memory_attributes2 {
             let range = PageRange(start: offset, size: size), range.end <= fileSize
         else { throw .invalidArgument }
         return (range, attributes == 0 ? .shared : .private)
+    }
+}
+
+extension Errno {
+    /// What `guest_memfd` is refused with that is none of the VM's own files: another file, or none at all.
+    static func noGuestMemfd(_ descriptor: UInt32) -> Errno {
+        fcntl(Int32(bitPattern: descriptor), F_GETFD) < 0 ? .badFileDescriptor : .invalidArgument
     }
 }
 

@@ -67,13 +67,14 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
             }
             // A slot with a guest_memfd is never modified, only deleted.
             guard memory.slots[region.slot] == nil else { throw .invalidArgument }
+            // As KVM does: the guest's addresses first, then the file.
+            guard !isTaken else { throw .fileExists }
             guard let file = memory.files[Int32(bitPattern: region.guest_memfd)] else {
-                throw .badFileDescriptor
+                throw .noGuestMemfd(region.guest_memfd)
             }
             guard let bytes = PageRange(start: region.guest_memfd_offset, size: region.memory_size),
                 bytes.end <= file.attributes.size
             else { throw .invalidArgument }
-            guard !isTaken else { throw .fileExists }
             try bind(region, PerVMMemory.Slot(gpas: gpas, binding: (file, bytes)), in: &memory)
         }
     }

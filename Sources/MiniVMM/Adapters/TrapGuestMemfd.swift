@@ -94,7 +94,6 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         }
         try vm.memory.withLock { _ throws(Errno) in
             try backing.allocate(punchHole: punchHole, offset: offset, length: length)
-            // Whoever holds a punched page keeps the old one, and the file has it no more.
             if punchHole { file.forgetHolds(in: range) }
         }
     }
@@ -107,7 +106,8 @@ struct ConversionRefusal: Error {
 }
 
 extension TrapMemory.File {
-    fileprivate func forgetHolds(in range: PageRange) {
+    /// Whoever holds a page that is punched out keeps the old one, and the file has it no more.
+    func forgetHolds(in range: PageRange) {
         for (id, pages) in holds { holds[id] = pages.filter { !range.contains($0) } }
     }
 }

@@ -45,9 +45,22 @@ final class TrapHostMapping: HostMapping {
         }
     }
 
-    /// What the kernel below makes of it; a page that cannot be touched is not populated.
+    /// What the kernel below makes of it. A private page is not populated: `EFAULT`, where the kernel itself would find fault
+    /// with a mapping that cannot be touched.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        let isPopulating = advice == .populateRead || advice == .populateWrite
+        if isPopulating, offset % pageSize == 0, offset <= pages.size, length <= pages.size - offset,
+            length > 0,
+            let range = PageRange.covering(start: pages.start + offset, size: length)
+        {
+            try vm.memory.withLock { _ throws(Errno) in
+                guard file.attributes.uniformState(of: range) == .shared else { throw .badAddress }
+            }
+        }
         try base.advise(at: offset, length: length, advice)
+        if advice == .remove, let range = PageRange.covering(start: pages.start + offset, size: length) {
+            vm.memory.withLock { _ in file.forgetHolds(in: range) }
+        }
     }
 
     func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {

@@ -89,14 +89,15 @@ extension TrapMemory {
         _ region: ckvm_userspace_memory_region2, at range: PageRange
     ) throws(Errno) {
         guard plain[region.slot] == nil, range.end <= sharedMask ?? .max else { throw .invalidArgument }
+        // As KVM does: the guest's addresses first, then the file.
+        guard !isTaken(range, except: region.slot) else { throw .fileExists }
         guard let file = file(descriptor: Int32(bitPattern: region.guest_memfd)) else {
-            throw .badFileDescriptor
+            throw .noGuestMemfd(region.guest_memfd)
         }
         guard let bytes = PageRange(start: region.guest_memfd_offset, size: region.memory_size),
             bytes.end <= file.attributes.size
         else { throw .invalidArgument }
-        guard !isTaken(range, except: region.slot),
-            !regions.contains(where: { $0.file === file && $0.bytes.intersection(bytes) != nil })
+        guard !regions.contains(where: { $0.file === file && $0.bytes.intersection(bytes) != nil })
         else { throw .fileExists }
         try insert(
             Region(

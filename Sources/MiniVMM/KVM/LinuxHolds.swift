@@ -21,8 +21,12 @@ final class PipeHold: PageHold {
         } catch {
             throw (error as? Errno) ?? .ioError
         }
-        let taken = try value(ckvm_vmsplice(ends.writing.rawValue, address, UInt64(length)))
-        guard taken == length else { throw .resourceTemporarilyUnavailable }
+        // What it could get is in the pipe; asked for the rest, the kernel says why there is no more.
+        var taken = 0
+        while taken < length {
+            taken += try value(
+                ckvm_vmsplice(ends.writing.rawValue, address + UInt64(taken), UInt64(length - taken)))
+        }
         self.ends = Mutex(consume ends)
     }
 

@@ -233,7 +233,7 @@ struct TrapFileTests {
         refused(.invalidArgument) { $0.slot = .max }
         refused(.invalidArgument) { $0.memory_size = 0 }  // no such slot
         refused(.badFileDescriptor) { $0.guest_memfd = UInt32(bitPattern: -1) }
-        refused(.badFileDescriptor) { $0.guest_memfd = UInt32(bitPattern: other.descriptor) }
+        refused(.invalidArgument) { $0.guest_memfd = UInt32(bitPattern: other.descriptor) }
         try vm.setUserMemoryRegion2(Self.region(file, slot: 1, gpa: 1 << 20))
         refused(.invalidArgument) { _ in }  // immutable
         refused(.fileExists) {
