@@ -5,20 +5,260 @@ import Testing
 
 @testable import Litmus
 
-@Suite("Exploration")
+@Suite("Exploration", .timeLimit(.minutes(15)))
 struct ExplorationTests {
-    @Test func scratch() throws {
-        let source = try Source(parsing: try String(contentsOfFile: "/tmp/z.litmus", encoding: .utf8))
-        var c: [String: Int] = [:]
-        for _ in 0..<3000 {
-            let o = try Oracle(source.test)
-            var t = ""
-            for step in source.test.steps {
-                let a = try o.perform(step)
-                if case .zapped = step.action { t = "\(a.model)" }
+    private static let quick = Exploration.Options(
+        depth: 1, tests: 150, parallelTests: 15, runs: 20, timeLimit: 300_000_000_000)
+
+    private func explore(
+        _ kernel: any KVMInterface, _ options: Exploration.Options = quick
+    ) -> Exploration.Summary {
+        Exploration(kernel, options).run()
+    }
+
+    // MARK: what it finds
+
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: [0, 1] as [UInt64])
+    func theModelDoesNothingThatItDoesNotComeTo(_ seed: UInt64) throws {
+        var options = Self.quick
+        options.seed = seed
+        let summary = explore(SoftKVM(), options)
+        #expect(summary.findings.map(\.failure.description) == [])
+        #expect(summary.leftOut.map(\.move) == [] && summary.skipped == [:])
+        #expect(!summary.isCutShort && summary.lawful == 0)
+        #expect((summary.counts[.random]?.tests ?? 0) > 140 && (summary.counts[.parallel]?.tests ?? 0) > 10)
+        #expect(summary.sample != nil)
+        // All that steps are made of was in them.
+        #expect(summary.coverage.count >= 24 && summary.coverage["host convert"]?.count ?? 0 >= 5)
+    }
+
+    /// Of many kinds, since each is found by other steps; all of them with MINIVMM_EXPLORE set.
+    private static let faults: [PlantedFault] =
+        ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
+        ? PlantedFault.allCases
+        : [
+            .flagsIgnored, .busyCheckMissing, .busyConvertsBefore, .contentsLostToShared, .hostReadsPrivate,
+            .punchKeepsContents, .faultNamesNextPage, .attributesLostWithSlot, .guestViewKept,
+            .copyOutUnchecked,
+        ]
+
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: faults)
+    func aPlantedFaultIsFoundAndMadeSmall(_ fault: PlantedFault) throws {
+        let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [fault]))
+        let options = Exploration.Options(
+            depth: 2, tests: 20_000, parallelTests: 0, timeLimit: 400_000_000_000)
+        let finding = try #require(explore(faulty, options).findings.first)
+        #expect(finding.seen == finding.runs && finding.source.test.steps.count <= 6, "\(finding.source.test.text)")
+        // It is a test like any other: it reads back, passes where no rule is broken, and fails where one is.
+        let again = try Source(parsing: finding.source.test.text)
+        #expect(again.test == finding.source.test)
+        #expect(Runner(SoftKVM()).run(again) == .passed)
+        #expect(Runner(faulty).run(again) == .failed(finding.failure))
+        // No step can be done without.
+        for index in again.test.steps.indices {
+            guard let less = Predictor(configuration: .init()).predict(again.test.without([index])) else { continue }
+            if case .failed(let failure) = Runner(faulty).run(less.source) {
+                #expect(failure.kind != finding.failure.kind, "\(less.test.text)")
             }
-            c[t, default: 0] += 1
         }
-        print(c)
+    }
+
+    /// One that shows itself only when two act at once.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func versionsDifferAtOnce() throws {
+        let old = SoftKVM(SoftKVM.Configuration(abi: .rfcV5))
+        let options = Exploration.Options(depth: 0, tests: 0, parallelTests: 3000, timeLimit: 300_000_000_000)
+        let finding = try #require(explore(old, options).findings.first)
+        #expect(Runner(SoftKVM()).run(finding.source) == .passed)
+        #expect(finding.source.test.body.contains { if case .parallel = $0 { true } else { false } })
+    }
+
+    /// The adapter over the model has the rules of the interface, but for what it says that it leaves out.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theAdapterHoldsTheRules() throws {
+        let summary = explore(MemslotTrapKVM(over: SoftKVM()))
+        #expect(summary.findings.map(\.failure.description) == [])
+        #expect(summary.leftOut.contains { $0.move == "fork" && !$0.reason.isEmpty })
+    }
+
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func differentKindsAreDifferentFindings() {
+        let faulty = SoftKVM(
+            SoftKVM.Configuration(plantedFaults: [.flagsIgnored, .hostReadsPrivate, .punchKeepsContents]))
+        var options = Self.quick
+        options.mostFindings = 3
+        let kinds = explore(faulty, options).findings.map(\.failure.kind)
+        #expect(kinds.count == 3 && Set(kinds).count == 3, "\(kinds)")
+    }
+
+    /// A kernel that errs at times is caught all the same, and it is said how often.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func whatComesAtTimesIsCounted() throws {
+        var options = Self.quick
+        options.depth = 1
+        let finding = try #require(explore(CarelessKernel(SoftKVM()), options).findings.first)
+        #expect((1..<finding.runs).contains(finding.seen), "\(finding.seen) of \(finding.runs)")
+        #expect(finding.source.test.steps.count <= 3, "\(finding.source.test.text)")
+        #expect(finding.failure.seen.hasPrefix("EBUSY"))
+    }
+
+    // MARK: how far it goes
+
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theSameSeedIsTheSame() throws {
+        let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [.busyNamesHighest]))
+        let options = Exploration.Options(depth: 0, tests: 2000, parallelTests: 0, seed: 7)
+        let (first, second) = (explore(faulty, options), explore(faulty, options))
+        #expect(first.counts == second.counts && first.coverage == second.coverage)
+        let texts = [first, second].map { $0.findings.map(\.source.test.text) }
+        #expect(texts[0] == texts[1] && texts[0].count == 1)
+        var other = options
+        other.seed = 8
+        other.tests = 20
+        #expect(explore(SoftKVM(), other).coverage != first.coverage)
+    }
+
+    @Test func timeEndsIt() {
+        var options = Self.quick
+        options.timeLimit = 0
+        let summary = explore(SoftKVM(), options)
+        #expect(summary.isCutShort && summary.tests <= 1)
+    }
+
+    @Test func aKernelThatCanDoNothingIsNotBlamed() {
+        let summary = explore(NoKernel())
+        #expect(summary.tests == 0 && summary.findings.isEmpty)
+        #expect(summary.leftOut.count >= Move.allCases.count - 1)
+    }
+
+    /// Everything once: what the alphabet does from every state that one step can lead to.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theSmallScopeIsWhole() throws {
+        func run(_ depth: Int, _ moves: Set<Move>) throws -> (SmallScope.Size, [LitmusTest]) {
+            var tests: [LitmusTest] = []
+            let size = try SmallScope(moves, depth: depth, .init()).explore { test in
+                tests.append(test)
+                return true
+            }
+            return (size, tests)
+        }
+        // Six conversions from both beginnings. Shared: three change something, private: the other three.
+        let (one, tests) = try run(1, [.convert])
+        #expect(one == SmallScope.Size(states: 2, transitions: 12))
+        // For either: one test with what changes nothing, and one for each change.
+        #expect(tests.count == 8)
+        // Four states of two pages, from both beginnings.
+        #expect(try run(9, [.convert]).0 == SmallScope.Size(states: 8, transitions: 48))
+        // A hold can be had and let go of; of a private page there is none.
+        let (held, _) = try run(1, [.hold, .release])
+        #expect(held == SmallScope.Size(states: 2, transitions: 4))
+        #expect(try run(0, [.convert]).0 == SmallScope.Size())
+        #expect(try run(2, []).0 == SmallScope.Size())
+    }
+
+    // MARK: smaller
+
+    private func test(_ body: String) throws -> LitmusTest {
+        try Source(parsing: "test \"x\"\nvm default\nmemory 4 pages private\nmemory other 2 pages shared\n" + body)
+            .test
+    }
+
+    /// Without a kernel: what is wrong is that some test has a hold before a conversion.
+    @Test func shrinkingLeavesWhatIsNeeded() throws {
+        let large = try test(
+            """
+            host write 3 0x99
+            host3 hold 1..2 by io_uring as h
+            host map other:0..1 as v
+            vcpu2 read 0
+            host2 convert 1..3 private preserve
+            host read v:0
+            parallel
+            host read 0 => a
+            vcpu1 read 1 => b
+            end
+            """)
+        var runs = 0
+        let small = Shrinker { test in
+            runs += 1
+            var isHeld = false
+            for step in test.steps {
+                switch step.action {
+                case .hold: isHeld = true
+                case .convert where isHeld: return true
+                default: break
+                }
+            }
+            return false
+        }.shrink(large)
+        let wanted = try Source(
+            parsing: "test \"x\"\nhost hold 0 as h\nhost convert 0 private", memory: Memory(pages: 1, initial: .shared))
+        #expect(small.steps == wanted.test.steps)
+        #expect(small.memory.count <= 1 && small.vm == .softwareProtected)
+        #expect(runs < 300)
+    }
+
+    @Test func aBlockThatNeedsNoBlockIsNone() throws {
+        let large = try test("parallel\nhost convert 0 private\nhost1 read 1\nend")
+        let small = Shrinker { test in
+            test.steps.contains { if case .convert = $0.action { true } else { false } }
+        }.shrink(large)
+        #expect(small.body.count == 1)
+        if case .parallel = small.body[0] { Issue.record("\(small.text)") }
+    }
+
+    // MARK: what must come of it
+
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theModelWritesTheAnswers() throws {
+        let predictor = Predictor(configuration: .init())
+        let blank = try test(
+            """
+            host hold 1 as h
+            host read other:0
+            vcpu0 again
+            host convert 0..2 private
+            host read 0
+            """)
+        let said = try #require(predictor.predict(blank))
+        // A vCPU that stands before nothing has no `again`, and is as if it had never been asked.
+        #expect(
+            said.test.steps.map { "\($0.action) \($0.expectation)" }.count == 4
+                && !said.test.steps.contains { $0.action == .again })
+        #expect(said.test.steps[1].expectation == .anyOf([.value(0)]))
+        #expect(Runner(SoftKVM()).run(said.source) == .passed)
+    }
+
+    /// Bytes that nobody promised are not judged.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func undefinedBytesAreNotJudged() throws {
+        var configuration = SoftKVM.Configuration()
+        configuration.contentPromise = ContentPromise(toPrivate: .undefined, toShared: .undefined)
+        let blank = try Source(
+            parsing: """
+                test "x"
+                memory 2 pages shared
+                host write 0 0x41
+                host write 1 0x42
+                host convert 0 private
+                host convert 0 shared
+                host read 0
+                host check 0..1 0
+                host read 1
+                """
+        ).test
+        let said = try #require(Predictor(configuration: configuration).predict(blank))
+        #expect(said.test.steps.map(\.expectation).suffix(2) == [.unsaid, .anyOf([.value(0x42)])])
+        #expect(said.test.steps.count == 6)
+    }
+
+    @Test func kindsOfFindings() {
+        func kind(_ text: String, _ expected: String, _ seen: String) -> String {
+            Failure(step: 0, line: 1, text: text, expected: expected, seen: seen, pages: []).kind
+        }
+        #expect(kind("host convert 2..3 private", "EAGAIN at 2", "ok") == "host convert EAGAIN ok")
+        #expect(kind("host3 convert 0 private", "EAGAIN at 0", "ok") == "host convert EAGAIN ok")
+        #expect(kind("host read 0", "0x41", "0x0") == kind("host1 read 3", "0x55", "0x1"))
+        #expect(kind("host read 0", "SIGBUS", "0x0") != kind("host read 0", "0x0", "SIGBUS"))
+        #expect(kind("parallel", "an outcome", "a = ok, b = 0x41, in 3 of 100 runs").hasSuffix("outcome"))
+    }
+}
+
+extension Source {
+    fileprivate init(parsing text: String, memory: Memory) throws(SyntaxError) {
+        let lines = text.split(separator: "\n", maxSplits: 1)
+        try self.init(parsing: "\(lines[0])\nmemory \(memory)\n\(lines[1])")
     }
 }

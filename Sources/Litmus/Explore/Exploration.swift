@@ -206,21 +206,21 @@ public final class Exploration {
             return false
         }
         _ = shrinker.shrink(prediction.test.unsaid)
+        var (last, shown) = smallest
+        var test = last.test
+        test.name = shown.headline
+        test.needs = test.impliedNeeds
+        if let source = try? Source(test) { last = Predictor.Prediction(source: source, others: last.others) }
         let runs = attempts == 1 ? 10 : 100
         var seen = 0
         for _ in 0..<runs where monotonicNanoseconds() < deadline || seen == 0 {
-            if case .wrong(let now) = judge(smallest.0) {
-                seen += 1
-                smallest.1 = now
-            }
+            guard case .wrong(let now) = judge(last) else { continue }
+            seen += 1
+            shown = now
         }
-        var test = smallest.0.test
-        test.name = smallest.1.headline
-        test.needs = test.impliedNeeds
-        let source = (try? Source(test)) ?? smallest.0.source
         summary.findings.append(
             Finding(
-                source: source, failure: smallest.1, seen: seen, runs: runs, found: summary.tests,
+                source: last.source, failure: shown, seen: seen, runs: runs, found: summary.tests,
                 steps: prediction.test.steps.count))
     }
 
@@ -239,9 +239,9 @@ public final class Exploration {
         var palette = TestGenerator.Palette(moves: [])
         let predictor = predictor()
         for move in Move.allCases {
-            guard let test = Self.example(of: move), let prediction = predictor.predict(test) else {
-                continue
-            }
+            guard var test = Self.example(of: move) else { continue }
+            if move.isHold { test.needs.append(.references) }
+            guard let prediction = predictor.predict(test) else { continue }
             if case .skipped(let reason) = judge(prediction) {
                 summary.leftOut.append((move.name, reason))
             } else {

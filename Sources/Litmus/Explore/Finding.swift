@@ -29,7 +29,8 @@ extension Failure {
 
     /// What it is, in a line: the name of a test that shows it.
     var headline: String {
-        let line = text == "parallel" ? "at once: \(seen)" : "\(text): \(seen), and not \(expected)"
+        let outcome = seen.split(separator: ", in ").first ?? ""
+        let line = text == "parallel" ? "at once: \(outcome)" : "\(text): \(seen), and not \(expected)"
         return String(line.map { $0.isASCII && $0 != "\"" && $0 != "\\" ? $0 : "?" }.prefix(200))
     }
 }

@@ -50,6 +50,9 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
+    /// It means nothing on a kernel that does not count references.
+    var isHold: Bool { [.hold, .holdLong, .release].contains(self) }
+
     /// It has a place in a parallel block.
     var isAtomic: Bool {
         switch self {

@@ -69,16 +69,24 @@ struct Predictor: Sendable {
         return (step, answers.others)
     }
 
+    /// a to z, then r26 and so on.
+    private static func result(_ number: Int) -> Name {
+        let letter = UnicodeScalar(UInt8(97 + min(number, 25)))
+        return Name(number < 26 ? String(Character(letter)) : "r\(number)") ?? .ram
+    }
+
     /// The body with the outcomes of its blocks, of all interleavings.
     private func predictBlocks(_ test: LitmusTest) -> [Entry]? {
         var test = test
-        test.body = test.body.enumerated().map { number, entry in
+        var results = 0
+        test.body = test.body.map { entry in
             guard case .parallel(let block) = entry else { return entry }
             return .parallel(
                 Parallel(
-                    steps: block.steps.enumerated().map { index, step in
+                    steps: block.steps.map { step in
                         var step = step
-                        step.expectation = Name("r\(number)_\(index)").map(Expectation.named) ?? .unsaid
+                        step.expectation = .named(Self.result(results))
+                        results += 1
                         return step
                     }))
         }

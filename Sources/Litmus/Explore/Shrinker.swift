@@ -57,7 +57,8 @@ struct Shrinker {
     // MARK: simpler
 
     private func simplify(_ best: inout LitmusTest) {
-        for change in Self.machines(best) { _ = take(change, &best) }
+        // Each is the best so far with one change.
+        while Self.machines(best).contains(where: { take($0, &best) }) {}
         for index in best.steps.indices {
             var isNew = true
             while isNew {
@@ -134,8 +135,8 @@ extension Step {
             if step != self { steps.append(step) }
         }
         switch role {
-        case .host: add(.host(0), action)
-        case .vcpu: add(.vcpu(0), action)
+        case .host(let number): for lower in [0, number - 1] where lower >= 0 { add(.host(lower), action) }
+        case .vcpu(let number): for lower in [0, number - 1] where lower >= 0 { add(.vcpu(lower), action) }
         case .child: break
         }
         for action in action.simpler { add(role, action) }

@@ -23,6 +23,18 @@ extension Errno {
     }
 }
 
+extension Advice {
+    /// The pages of the file that are to be faulted in; nil for other advice, and where the kernel itself refuses the range.
+    ///
+    /// Of these a private one is `EFAULT`, which the kernel does not say of a mapping that may not be touched.
+    func populated(at offset: UInt64, length: UInt64, of pages: PageRange) -> PageRange? {
+        guard self == .populateRead || self == .populateWrite, offset % pageSize == 0, length > 0,
+            offset <= pages.size, length <= pages.size - offset
+        else { return nil }
+        return PageRange.covering(start: pages.start + offset, size: length)
+    }
+}
+
 extension Capability {
     /// What `KVM_CHECK_EXTENSION` says on a VM that converts in place; nil asks the kernel below.
     var inPlaceAnswer: Int? {

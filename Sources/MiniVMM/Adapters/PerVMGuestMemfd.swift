@@ -3,7 +3,7 @@ import Synchronization
 import SystemPackage
 
 /// A guest_memfd of ``PerVMAttributesKVM``: a real one for what is private, a memfd for what is shared. Keeps its VM
-/// alive. The real one is closed with this object, whatever slots are bound to it.
+/// alive. The real one is closed with this object, whatever slots are bound to it; mappings keep it open, as mmap does.
 final class PerVMGuestMemfd: KVMGuestMemfd {
     private let file: PerVMMemory.File
     private let privateSide: any KVMGuestMemfd
@@ -93,13 +93,20 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
             let pages = PageRange.covering(start: offset, size: length)
         else { throw .invalidArgument }
         let view = PerVMHostMapping(
-            try file.sharedSide.memfd.map(offset: offset, length: length), of: pages)
+            try file.sharedSide.memfd.map(offset: offset, length: length), of: pages, in: self)
         try vm.memory.withLock { _ throws(Errno) in
             try view.protect(pages, as: file.attributes)
             file.views.removeAll { $0.view == nil }
             file.views.append(PerVMMemory.WeakView(view: view))
         }
         return view
+    }
+
+    /// - Throws: `EFAULT` if a page of the range is private.
+    func requireShared(_ range: PageRange) throws(Errno) {
+        try vm.memory.withLock { _ throws(Errno) in
+            guard file.attributes.uniformState(of: range) == .shared else { throw .badAddress }
+        }
     }
 
     /// A hole is one in both memories; pages are allocated in the one that is in use.
@@ -139,10 +146,12 @@ final class PerVMSharedMemory: Sendable {
 final class PerVMHostMapping: HostMapping {
     private let base: any HostMapping
     private let pages: PageRange
+    private let file: PerVMGuestMemfd
 
-    init(_ base: any HostMapping, of pages: PageRange) {
+    init(_ base: any HostMapping, of pages: PageRange, in file: PerVMGuestMemfd) {
         self.base = base
         self.pages = pages
+        self.file = file
     }
 
     var address: UInt64 { base.address }
@@ -161,8 +170,15 @@ final class PerVMHostMapping: HostMapping {
         unsafe try base.write(at: offset, from: buffer)
     }
 
+    /// A hole is one in both memories.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        if let range = advice.populated(at: offset, length: length, of: pages) {
+            try file.requireShared(range)
+        }
         try base.advise(at: offset, length: length, advice)
+        if advice == .remove, let range = PageRange.covering(start: pages.start + offset, size: length) {
+            try file.allocate(punchHole: true, offset: range.start, length: range.size)
+        }
     }
 
     func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {

@@ -45,14 +45,9 @@ final class TrapHostMapping: HostMapping {
         }
     }
 
-    /// What the kernel below makes of it. A private page is not populated: `EFAULT`, where the kernel itself would find fault
-    /// with a mapping that cannot be touched.
+    /// What the kernel below makes of it.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
-        let isPopulating = advice == .populateRead || advice == .populateWrite
-        if isPopulating, offset % pageSize == 0, offset <= pages.size, length <= pages.size - offset,
-            length > 0,
-            let range = PageRange.covering(start: pages.start + offset, size: length)
-        {
+        if let range = advice.populated(at: offset, length: length, of: pages) {
             try vm.memory.withLock { _ throws(Errno) in
                 guard file.attributes.uniformState(of: range) == .shared else { throw .badAddress }
             }
