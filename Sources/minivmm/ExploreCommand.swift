@@ -77,7 +77,8 @@ struct ExploreCommand: ParsableCommand {
         let chosen = try kernel.open(doors: .one, preservation: false)
         // What is found is not to be lost for want of a place.
         if let output { try TextFile.makeDirectory(output, for: "the findings") }
-        let printer = ExplorePrinter(options: options, chosen: chosen, isJSON: json)
+        let printer = ExplorePrinter(
+            options: options, chosen: chosen, kernelOptions: kernel.text(chosen.name), isJSON: json)
         printer.begin()
         let exploration = Exploration(chosen.kernel, options, progress: printer.progress)
         let summary = exploration.run()

@@ -6,15 +6,18 @@ import Synchronization
 struct ExplorePrinter: Sendable {
     let options: Exploration.Options
     let chosen: ChosenKernel
+    /// The options that chose the kernel.
+    let kernelOptions: String
     let isJSON: Bool
     private let start = monotonicNanoseconds()
     private let out = Terminal.output
     private let diagnostics = Terminal.diagnostics
     private let line: ProgressLine
 
-    init(options: Exploration.Options, chosen: ChosenKernel, isJSON: Bool) {
+    init(options: Exploration.Options, chosen: ChosenKernel, kernelOptions: String, isJSON: Bool) {
         self.options = options
         self.chosen = chosen
+        self.kernelOptions = kernelOptions
         self.isJSON = isJSON
         line = ProgressLine(diagnostics)
     }
@@ -44,9 +47,15 @@ struct ExplorePrinter: Sendable {
 
     // MARK: what was tried
 
-    private func label(_ label: String, _ text: String, on terminal: Terminal) {
+    private func label(
+        _ label: String, _ text: String, on terminal: Terminal, _ style: Terminal.Style? = nil
+    ) {
         let padded = label + String(repeating: " ", count: max(2, 10 - label.count))
-        terminal.hanging(terminal.styled(padded, .dim), text, indent: 10)
+        // Word by word, since a line may end behind any.
+        let words = text.split(separator: " ").map { word in
+            style.map { terminal.styled(String(word), $0) } ?? String(word)
+        }
+        terminal.hanging(terminal.styled(padded, .dim), words.joined(separator: " "), indent: 10)
     }
 
     private func tried(_ summary: Exploration.Summary) {
@@ -113,11 +122,9 @@ struct ExplorePrinter: Sendable {
     // MARK: what was found
 
     private func found(_ finding: Finding, file: String?) {
-        label("found", finding.failure.text, on: out)
-        label("model", finding.failure.expected, on: out)
-        out.hanging(
-            out.styled("kernel    ", .dim) + out.styled(finding.failure.seen, .bad),
-            "", indent: 10, used: 10 + finding.failure.seen.count)
+        label("found", finding.what, on: out)
+        label("model", finding.model, on: out)
+        label("kernel", finding.failure.seen, on: out, .bad)
         let left = finding.source.test.steps.count
         label(
             "shown",
@@ -131,10 +138,8 @@ struct ExplorePrinter: Sendable {
         }
         guard let file else { return }
         out.print("")
-        out.command(out.styled("again     ", .dim), "minivmm litmus\(kernelOption) \(file)")
+        out.command("again     ", "minivmm litmus \(kernelOptions) \(file)")
     }
-
-    private var kernelOption: String { " --kernel \(chosen.name.rawValue)" }
 
     /// 12345 is 12,345.
     private func grouped(_ number: Int) -> String {
@@ -203,7 +208,7 @@ struct ExplorePrinter: Sendable {
 
     private func json(_ finding: Finding, file: String?) -> JSON {
         .object([
-            ("step", .string(finding.failure.text)), ("model", .string(finding.failure.expected)),
+            ("step", .string(finding.what)), ("model", .string(finding.model)),
             ("seen", .string(finding.failure.seen)),
             ("line", finding.failure.line.map { .number(UInt64($0)) } ?? .null),
             ("runs", .number(UInt64(finding.runs))), ("runs_that_show_it", .number(UInt64(finding.seen))),

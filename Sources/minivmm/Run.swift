@@ -357,6 +357,13 @@ struct KernelOptions: ParsableArguments {
         }
     }
 
+    /// The same kernel once more, on a command line.
+    func text(_ name: KernelName) -> String {
+        (["--kernel \(name.rawValue)"] + abi.map { "--abi \($0.rawValue)" }
+            + plant.map { "--plant \($0.name)" })
+            .joined(separator: " ")
+    }
+
     /// What the software kernel is to be.
     var soft: SoftKVM.Configuration {
         SoftKVM.Configuration(seed: seed, abi: abi.last ?? .linux74, plantedFaults: Set(plant))

@@ -48,7 +48,9 @@ struct ExplorationTests {
         let options = Exploration.Options(
             depth: 2, tests: 20_000, parallelTests: 0, timeLimit: 400_000_000_000)
         let finding = try #require(explore(faulty, options).findings.first)
-        #expect(finding.seen == finding.runs && finding.source.test.steps.count <= 6, "\(finding.source.test.text)")
+        #expect(
+            finding.seen == finding.runs && finding.source.test.steps.count <= 6,
+            "\(finding.source.test.text)")
         // It is a test like any other: it reads back, passes where no rule is broken, and fails where one is.
         let again = try Source(parsing: finding.source.test.text)
         #expect(again.test == finding.source.test)
@@ -56,7 +58,9 @@ struct ExplorationTests {
         #expect(Runner(faulty).run(again) == .failed(finding.failure))
         // No step can be done without.
         for index in again.test.steps.indices {
-            guard let less = Predictor(configuration: .init()).predict(again.test.without([index])) else { continue }
+            guard let less = Predictor(configuration: .init()).predict(again.test.without([index])) else {
+                continue
+            }
             if case .failed(let failure) = Runner(faulty).run(less.source) {
                 #expect(failure.kind != finding.failure.kind, "\(less.test.text)")
             }
@@ -120,6 +124,15 @@ struct ExplorationTests {
         #expect(summary.isCutShort && summary.tests <= 1)
     }
 
+    @Test func withoutACPUTheGuestIsLeftOut() {
+        let none = SoftKVM.Configuration(engineLibraries: [])
+        let summary = Exploration(SoftKVM(none), Self.quick, model: none).run()
+        #expect(summary.findings.isEmpty && (summary.counts[.random]?.tests ?? 0) > 100)
+        let reasons = summary.leftOut.filter { $0.move.hasPrefix("vcpu") }.map(\.reason)
+        #expect(reasons.count >= 4 && reasons.allSatisfy { $0.contains("libunicorn2") })
+        #expect(!summary.coverage.keys.contains { $0.hasPrefix("vcpu") })
+    }
+
     @Test func aKernelThatCanDoNothingIsNotBlamed() {
         let summary = explore(NoKernel())
         #expect(summary.tests == 0 && summary.findings.isEmpty)
@@ -153,8 +166,10 @@ struct ExplorationTests {
     // MARK: smaller
 
     private func test(_ body: String) throws -> LitmusTest {
-        try Source(parsing: "test \"x\"\nvm default\nmemory 4 pages private\nmemory other 2 pages shared\n" + body)
-            .test
+        try Source(
+            parsing: "test \"x\"\nvm default\nmemory 4 pages private\nmemory other 2 pages shared\n" + body
+        )
+        .test
     }
 
     /// Without a kernel: what is wrong is that some test has a hold before a conversion.
@@ -186,7 +201,8 @@ struct ExplorationTests {
             return false
         }.shrink(large)
         let wanted = try Source(
-            parsing: "test \"x\"\nhost hold 0 as h\nhost convert 0 private", memory: Memory(pages: 1, initial: .shared))
+            parsing: "test \"x\"\nhost hold 0 as h\nhost convert 0 private",
+            memory: Memory(pages: 1, initial: .shared))
         #expect(small.steps == wanted.test.steps)
         #expect(small.memory.count <= 1 && small.vm == .softwareProtected)
         #expect(runs < 300)

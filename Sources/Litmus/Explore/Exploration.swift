@@ -1,5 +1,5 @@
 public import MiniVMM
-import SoftKVM
+public import SoftKVM
 
 /// Looks for what a kernel answers and the model does not.
 ///
@@ -86,14 +86,19 @@ public final class Exploration {
     private let deadline: UInt64
     private let progress: (Phase, Summary) -> Void
     private let runner: Runner
+    private let model: SoftKVM.Configuration
     private var summary = Summary()
     private var kinds: Set<String> = []
 
-    /// - Parameter progress: is told after each test.
+    /// - Parameters:
+    ///   - model: what judges; what the kernel's VMs promise about contents goes before its own.
+    ///   - progress: is told after each test.
     public init(
         _ kernel: any KVMInterface, _ options: Options,
+        model: SoftKVM.Configuration = SoftKVM.Configuration(),
         progress: @escaping (Phase, Summary) -> Void = { _, _ in }
     ) {
+        self.model = model
         self.kernel = kernel
         self.options = options
         self.progress = progress
@@ -208,7 +213,7 @@ public final class Exploration {
         _ = shrinker.shrink(prediction.test.unsaid)
         var (last, shown) = smallest
         var test = last.test
-        test.name = shown.headline
+        test.name = last.source.headline(shown)
         test.needs = test.impliedNeeds
         if let source = try? Source(test) { last = Predictor.Prediction(source: source, others: last.others) }
         let runs = attempts == 1 ? 10 : 100
@@ -237,17 +242,6 @@ public final class Exploration {
     /// The moves that the kernel does, each tried.
     private func palette() -> TestGenerator.Palette {
         var palette = TestGenerator.Palette(moves: [])
-        let predictor = predictor()
-        for move in Move.allCases {
-            guard var test = Self.example(of: move) else { continue }
-            if move.isHold { test.needs.append(.references) }
-            guard let prediction = predictor.predict(test) else { continue }
-            if case .skipped(let reason) = judge(prediction) {
-                summary.leftOut.append((move.name, reason))
-            } else {
-                palette.moves.append(move)
-            }
-        }
         for machine in TestGenerator.Machine.allCases {
             guard let source = try? Source(parsing: "test \"x\"\n\(machine.header)\nhost read 0") else {
                 continue
@@ -258,7 +252,42 @@ public final class Exploration {
                 palette.machines.insert(machine)
             }
         }
+        let predictor = predictor()
+        for move in Move.allCases {
+            guard var test = Self.example(of: move) else { continue }
+            if let reason = absence(of: test, predictor) {
+                summary.leftOut.append((move.name, reason))
+                continue
+            }
+            palette.moves.append(move)
+            guard palette.machines.contains(.twoDoors), !test.hasTwoDoors else {
+                palette.doorMoves += test.hasTwoDoors ? [move] : []
+                continue
+            }
+            test.hasTwoDoors = true
+            if let reason = absence(of: test, predictor) {
+                summary.leftOut.append(("\(move.name) with doors two", reason))
+            } else {
+                palette.doorMoves.append(move)
+            }
+        }
         return palette
+    }
+
+    /// Why a kernel can say nothing about a test; nil if it can.
+    private func absence(of test: LitmusTest, _ predictor: Predictor) -> String? {
+        var test = test
+        // A hold means nothing where no references are counted.
+        let holds = test.steps.contains { if case .hold = $0.action { true } else { false } }
+        if holds { test.needs.append(.references) }
+        let needsCPU = test.steps.contains { if case .vcpu = $0.role { true } else { false } }
+        if needsCPU, case .missing(let message) = SoftKVM(model).engineStatus {
+            return "the model has no CPU here: \(message)"
+        }
+        guard let prediction = predictor.predict(test), case .skipped(let reason) = judge(prediction) else {
+            return nil
+        }
+        return reason
     }
 
     /// A short test in which there is such a step.
@@ -266,11 +295,8 @@ public final class Exploration {
         if move == .again { return implicit }
         for seed in 0..<64 as Range<UInt64> {
             var draft = Draft(seed: seed)
-            // What it could be about; a child only for those who need one.
-            let needsChild = [.childRead, .childWrite].contains(move)
-            for before in [Move.map, .hold, needsChild ? .fork : .convert] {
-                if let step = before.step(in: &draft) { draft.append(step) }
-            }
+            // What it could be about.
+            if let before = move.subject?.step(in: &draft) { draft.append(before) }
             guard let step = move.step(in: &draft) else { continue }
             draft.append(step)
             return draft.test
@@ -292,7 +318,7 @@ public final class Exploration {
 
     /// The model of Linux 7.4, with the contents that this kernel's VMs promise.
     private func predictor() -> Predictor {
-        var configuration = SoftKVM.Configuration()
+        var configuration = model
         if let promise = try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise,
             promise != .preserved
         {

@@ -2,7 +2,7 @@
 public struct Finding: Sendable {
     /// The smallest test that shows it; it says what the model comes to.
     public let source: Source
-    /// What the kernel did instead.
+    /// Where the kernel was seen to do something else.
     public let failure: Failure
     /// In how many of how many runs of it.
     public let seen: Int
@@ -10,6 +10,47 @@ public struct Finding: Sendable {
     /// The number of the test that showed it first, counted from 1, and how many steps that had.
     public let found: Int
     public let steps: Int
+
+    /// What was done: a step, or the steps of a parallel block.
+    public var what: String { source.block(of: failure).map { "at once: \($0.text)" } ?? failure.text }
+
+    /// What the model comes to.
+    public var model: String {
+        guard let block = source.block(of: failure) else { return failure.expected }
+        let allowed = block.clauses.filter { $0.kind == .allowed }.map(\.conditionText)
+        return allowed.count <= 3
+            ? allowed.joined(separator: " or ") : "one of \(allowed.count) other outcomes"
+    }
+}
+
+extension Source {
+    /// The parallel block whose outcome is meant; nil where it is a step.
+    fileprivate func block(of failure: Failure) -> Program.Block? {
+        failure.text == "parallel" ? Program(test).blocks.first { $0.first == failure.step } : nil
+    }
+
+    /// What is shown, in a line: the name of a test.
+    func headline(_ failure: Failure) -> String {
+        var line = "\(failure.text): \(failure.seen), and not \(failure.expected)"
+        if let block = block(of: failure) {
+            // `a = ok, b = SIGBUS, in 3 of 100 runs`
+            let results = (failure.seen.split(separator: ", in ").first ?? "").split(separator: ", ")
+                .map { $0.split(separator: " = ", maxSplits: 1).last ?? "" }
+            line =
+                "at once: "
+                + zip(block.actors.joined().sorted { $0.index < $1.index }, results)
+                .map { "\($0.step.role) \($0.step.action): \($1)" }.joined(separator: "; ")
+        }
+        return String(line.map { $0.isASCII && $0 != "\"" && $0 != "\\" ? $0 : "?" }.prefix(200))
+    }
+}
+
+extension Program.Block {
+    /// Its steps on one line, in the order of the text.
+    fileprivate var text: String {
+        actors.joined().sorted { $0.index < $1.index }.map { "\($0.step.role) \($0.step.action)" }
+            .joined(separator: "; ")
+    }
 }
 
 extension Failure {
@@ -25,12 +66,5 @@ extension Failure {
             String(word.prefix { !$0.isNumber })
         }
         return (step + [words(expected), words(seen)]).joined(separator: " ")
-    }
-
-    /// What it is, in a line: the name of a test that shows it.
-    var headline: String {
-        let outcome = seen.split(separator: ", in ").first ?? ""
-        let line = text == "parallel" ? "at once: \(outcome)" : "\(text): \(seen), and not \(expected)"
-        return String(line.map { $0.isASCII && $0 != "\"" && $0 != "\\" ? $0 : "?" }.prefix(200))
     }
 }

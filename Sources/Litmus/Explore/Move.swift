@@ -6,7 +6,7 @@ enum Move: String, CaseIterable, Sendable {
     case hostRead, hostWrite, hostFill, hostCheck
     case guestRead, guestWrite, guestFill, guestCheck, again
     case fork, childRead, childWrite
-    case convert, convertOddly, ask, hypercall
+    case convert, convertOddly, convertFrom, ask, hypercall
     case map, unmap, advise, present
     case punch, allocate, fileCall, peek
     // Direct I/O is left out: how long it holds a page is the device's to say.
@@ -27,6 +27,7 @@ enum Move: String, CaseIterable, Sendable {
         case .childRead: "child read"
         case .childWrite: "child write"
         case .convertOddly: "convert, bad arguments"
+        case .convertFrom: "convert, struct in other memory"
         case .ask: "convert with contents"
         case .advise: "madvise"
         case .fileCall: "syscall"
@@ -50,8 +51,15 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    /// It means nothing on a kernel that does not count references.
-    var isHold: Bool { [.hold, .holdLong, .release].contains(self) }
+    /// The move that makes what this one is about, where the machine as it begins has none.
+    var subject: Move? {
+        switch self {
+        case .unmap: .map
+        case .release: .hold
+        case .childRead, .childWrite: .fork
+        default: nil
+        }
+    }
 
     /// It has a place in a parallel block.
     var isAtomic: Bool {
@@ -93,7 +101,7 @@ enum Move: String, CaseIterable, Sendable {
             guard let child = draft.pick(draft.children) else { return nil }
             let byte = draft.freshByte()
             return draft.place(in: child.views).map { Step(.child(child.number), .write($0, byte)) }
-        case .convert, .ask, .convertOddly:
+        case .convert, .ask, .convertOddly, .convertFrom:
             guard let file = draft.pick(draft.files) else { return nil }
             return Step(host, .convert(conversion(of: file, in: &draft)))
         case .hypercall:
@@ -204,9 +212,10 @@ enum Move: String, CaseIterable, Sendable {
     private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {
         var conversion = Conversion(draft.pages(of: file), to: draft.state())
         if self == .ask { conversion.contents = draft.pick(ContentPolicy.allCases) }
+        if self == .convertFrom { conversion.structure = draft.pick([.readOnly, .unmapped, .cut]) ?? .cut }
         guard self == .convertOddly else { return conversion }
         func word(_ draft: inout Draft) -> UInt64 { 1 << draft.below(64) }
-        switch draft.below(11) {
+        switch draft.below(10) {
         case 0: conversion.flags = word(&draft)
         case 1: conversion.reserved = [.init(index: Int(draft.below(11)), value: word(&draft))]
         case 2: conversion.errorOffset = word(&draft)
@@ -216,8 +225,7 @@ enum Move: String, CaseIterable, Sendable {
         case 6: conversion.extent.offset += 1
         case 7: conversion.extent.size += 1
         case 8: conversion.extent.size += pageSize * (1 + draft.below(4))
-        case 9: conversion.extent.offset = file.pages * pageSize
-        default: conversion.structure = draft.pick(Conversion.Structure.allCases) ?? .cut
+        default: conversion.extent.offset = file.pages * pageSize
         }
         // More than one thing may be wrong: the order of the rows.
         if draft.oneIn(4) { conversion.flags = word(&draft) }

@@ -75,7 +75,11 @@ struct SmallScope {
                 $0.extent.size = .max - pageSize + 1
                 $0.extent.offset = pageSize
             }
-            for structure in [Conversion.Structure.readOnly, .cut] { oddly { $0.structure = structure } }
+            for structure in [Conversion.Structure.readOnly, .unmapped, .cut] {
+                var conversion = Conversion(both, to: state)
+                conversion.structure = structure
+                add(.convertFrom, host, .convert(conversion))
+            }
         }
         return letters
     }()

@@ -32,6 +32,8 @@ struct TestGenerator {
     /// What tests are made of here.
     struct Palette: Sendable {
         var moves: [Move]
+        /// Those of a VM with two doors.
+        var doorMoves: [Move] = []
         var machines: Set<Machine> = []
     }
 
@@ -48,7 +50,8 @@ struct TestGenerator {
     /// Steps one after the other.
     mutating func next() -> LitmusTest {
         var draft = Draft(seed: seeds.next(), palette.machines)
-        fill(&draft, 1 + draft.below(UInt64(mostSteps)), palette.moves)
+        let moves = draft.test.hasTwoDoors ? palette.doorMoves : palette.moves
+        fill(&draft, 1 + draft.below(UInt64(mostSteps)), moves)
         return draft.test
     }
 

@@ -77,6 +77,19 @@ enum ManualTexts {
                     "Which planted faults a test catches (status 1: one alone misses some):",
                     "litmus --faults litmus/all-or-nothing.litmus"),
             ]
+        case "explore":
+            [
+                example("Does the software kernel keep to itself?", "explore --kernel soft --tests 200"),
+                example(
+                    "A kernel that breaks a rule: found, made small, kept for `minivmm litmus` (status 1):",
+                    "explore --kernel soft --plant busy-names-highest --output found"),
+                example(
+                    "What version 5 of the interface did when two acted at once, as a picture (status 1):",
+                    "explore --kernel soft --abi rfc-v5 --depth 0 --tests 0 --report race.html"),
+                example(
+                    "As much as five seconds hold, of other tests; a night is 28800:",
+                    "explore --kernel soft --tests 1000000000 --seed 7 --timeout 5"),
+            ]
         case "explain":
             [
                 example("A hazard:", "explain A6"),
@@ -126,6 +139,12 @@ enum ManualTexts {
                 ("4", "Every test was skipped."),
                 ("64", "Usage, or a file that is no test. Nothing was run."),
                 noKernel, signal,
+            ]
+        case "explore":
+            [
+                ("0", "Nothing was found."), ("1", "Something was."),
+                ("4", "The kernel can do nothing that tests are made of."), usage,
+                ("125", "No such kernel, or a file cannot be written."), signal,
             ]
         case "bench":
             [

@@ -1,0 +1,127 @@
+import Foundation
+import Testing
+
+@Suite(
+    "minivmm explore", .enabled(if: Command.isBuilt, Command.missing),
+    .enabled(if: Command.runsGuests, Command.noGuests), .timeLimit(.minutes(15)))
+struct ExploreCommandTests {
+    private func explore(_ options: [String], in scratch: Scratch? = nil) throws -> Command.Result {
+        try Command.run(["explore", "--kernel", "soft"] + options, in: scratch?.url, seconds: 300)
+    }
+
+    private static let few = ["--depth", "1", "--tests", "50", "--parallel", "5"]
+    private static let faulty = ["--plant", "busy-check-missing", "--depth", "2", "--parallel", "0"]
+
+    @Test func nothingIsFoundWhereNothingIsWrong() throws {
+        let result = try explore(Self.few + ["--seed", "3"])
+        #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
+        #expect(result.output.contains("\nnothing that the model does not come to, "))
+        #expect(result.output.contains("scope     every step from each of 2 states: "))
+        #expect(
+            result.output.contains("random    50 tests, ") && result.output.contains("in all interleavings"))
+        #expect(
+            result.diagnostics.contains("kernel    SoftKVM") && result.diagnostics.contains("seed      3"))
+    }
+
+    /// What is found is a file that `litmus` runs, here and where the rule is kept, and a picture.
+    @Test func aFindingIsATestAndAPicture() throws {
+        let scratch = try Scratch()
+        let result = try explore(
+            Self.faulty + ["--output", "found/", "--report", "f.html", "--svg", "f.svg"], in: scratch)
+        #expect(result.status == 1, "\(result.diagnostics)")
+        #expect(
+            result.output.contains(
+                "\nfound     host convert 0 private\nmodel     EAGAIN at 0\nkernel    ok\n"))
+        #expect(result.output.contains("\n1 finding, "))
+        let file = "found/finding-1.litmus"
+        let text = try String(contentsOfFile: scratch.path(file), encoding: .utf8)
+        #expect(text.contains("needs     references\n") && text.hasSuffix("=> EAGAIN at 0\n"))
+        // The same command line as the one that is printed.
+        let again = try #require(
+            result.output.split(separator: "\n").first { $0.hasPrefix("again     ") }?.split(separator: " ")
+                .dropFirst())
+        #expect(again.first == "minivmm" && again.last == "found/finding-1.litmus")
+        let rerun = try Command.run(again.dropFirst().map(String.init), in: scratch.url)
+        #expect(rerun.status == 1 && rerun.output.contains("expected: EAGAIN at 0"))
+        #expect(try Command.run(["litmus", "--kernel", "soft", file], in: scratch.url).status == 0)
+        for (name, ending) in [("f.html", "</html>\n"), ("f.svg", "</svg>\n")] {
+            let picture = try String(contentsOfFile: scratch.path(name), encoding: .utf8)
+            #expect(picture.hasSuffix(ending) && picture.contains("busy-check-missing"), "\(name)")
+            #expect(picture.contains("host convert 0 private"), "\(name)")
+        }
+    }
+
+    @Test func severalFindingsAreSeveralFiles() throws {
+        let scratch = try Scratch()
+        let result = try explore(
+            [
+                "--plant", "flags-ignored", "--plant", "host-reads-private", "--findings", "2", "--output",
+                ".",
+                "--depth", "2", "--report", "f.html",
+            ], in: scratch)
+        #expect(result.status == 1)
+        let names = try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).sorted()
+        #expect(names == ["f-1.html", "f-2.html", "finding-1.litmus", "finding-2.litmus"])
+    }
+
+    /// Where nothing is found there is something to see all the same.
+    @Test func theLongestTestIsDrawn() throws {
+        let scratch = try Scratch()
+        #expect(try explore(Self.few + ["--report", "f.html"], in: scratch).status == 0)
+        let page = try String(contentsOfFile: scratch.path("f.html"), encoding: .utf8)
+        #expect(page.hasSuffix("</html>\n") && page.contains("nothing found: the longest of "))
+    }
+
+    @Test func jsonHasTheSameResults() throws {
+        let good = try #require(try explore(Self.few + ["--json"]).json)
+        #expect(good["schema"] as? String == "minivmm.explore/1" && good["kernel"] as? String == "SoftKVM")
+        #expect((good["findings"] as? [Any])?.isEmpty == true && good["states"] as? Int == 2)
+        #expect(
+            (good["phases"] as? [[String: Any]])?.map { $0["phase"] as? String } == [
+                "scope", "random", "parallel",
+            ])
+        #expect((good["coverage"] as? [String: [String: Int]])?["host convert"]?["ok"] ?? 0 > 0)
+        let bad = try #require(try explore(Self.faulty + ["--json"]).json)
+        let finding = try #require((bad["findings"] as? [[String: Any]])?.first)
+        #expect(finding["model"] as? String == "EAGAIN at 0" && finding["seen"] as? String == "ok")
+        #expect(finding["runs"] as? Int == finding["runs_that_show_it"] as? Int)
+        #expect((finding["litmus"] as? String)?.hasPrefix("test ") == true && finding["file"] is NSNull)
+    }
+
+    @Test(arguments: [
+        ["--depth", "9"], ["--tests", "-1"], ["--steps", "0"], ["--runs", "0"], ["--findings", "0"],
+        ["--timeout", "0"], ["--depth", "0", "--tests", "0", "--parallel", "0"], ["--seed", "x"],
+        ["file.litmus"],
+        ["--abi", "rfc-v1", "--abi", "rfc-v2"], ["--plant", "nothing"],
+    ])
+    func usage(_ options: [String]) throws {
+        let result = try explore(options)
+        #expect(result.status == 64 && result.output.isEmpty, "\(options)")
+        #expect(result.diagnostics.contains("Error: "))
+    }
+
+    /// Before anything is explored, and not after.
+    @Test func noPlaceForWhatIsFound() throws {
+        let scratch = try Scratch()
+        let file = try scratch.file("file", [])
+        for place in [file, "/no/such/place/found", "/proc/found"] {
+            let result = try explore(["--output", place, "--tests", "1000000000"])
+            #expect(
+                result.status == 125 && result.diagnostics.contains("\(place): a directory for the findings"))
+            #expect(result.diagnostics.contains("try:"), "\(result.diagnostics)")
+        }
+        let full = try explore(Self.few + ["--report", "/dev/full"])
+        #expect(full.status == 125 && full.diagnostics.contains("/dev/full"))
+    }
+
+    @Test func timeEndsIt() throws {
+        let result = try explore(["--tests", "1000000000", "--timeout", "0.3"])
+        #expect(result.status == 0 && result.output.contains("the time was over before all was tried"))
+    }
+
+    /// On this machine's own kernel.
+    @Test func whatAutoTakes() throws {
+        let result = try Command.run(["explore"] + Self.few + ["--runs", "20"], seconds: 300)
+        #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
+    }
+}
