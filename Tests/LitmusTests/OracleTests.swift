@@ -88,6 +88,30 @@ struct OracleTests {
         #expect(try !oracle.follow(steps[7], .differs(at: 0)))
     }
 
+    /// Nor those of pages that a guest has asked to convert, whoever looks and how.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theGuestsConversionsPromiseNoMore() throws
+    {
+        let body = """
+            host fill 0..1 0x41
+            vcpu0 hypercall 0 private
+            vcpu0 read 0
+            vcpu1 read shared:0
+            vcpu0 hypercall 0 shared
+            vcpu1 again
+            host peek 0
+            host peek 1
+            """
+        let test = try Source(parsing: "test \"x\"\ndoors two\nmemory 4 pages shared\n" + body).test
+        let steps = test.steps
+        let oracle = try Oracle(test, SoftKVM.Configuration(seed: 3, abi: .rfcV2))
+        for step in steps[..<2] { #expect(try oracle.follow(step, .ok)) }
+        #expect(try oracle.perform(steps[2]).isAnyByte)
+        #expect(try oracle.perform(steps[3]).model == .fault(.shared, at: 0))
+        #expect(try oracle.follow(steps[4], .ok))
+        for step in steps[5...6] { #expect(try oracle.perform(step).isAnyByte, "\(step)") }
+        #expect(try oracle.perform(steps[7]) == .init(model: .value(0x41)))
+    }
+
     /// Led through the whole library beside a model with a fault, it notices it.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func itFollowsTheLibrary() throws {
         var judged = 0

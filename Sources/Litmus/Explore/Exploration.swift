@@ -253,8 +253,15 @@ public final class Exploration {
             }
         }
         let predictor = predictor()
+        let promise = promise
+        palette.knowsContents = promise.isKnown
         for move in Move.allCases {
             guard var test = Self.example(of: move) else { continue }
+            if move == .ask, [promise.toPrivate, promise.toShared].contains(.byFlag) {
+                summary.leftOut.append(
+                    (move.name, "each call says what becomes of contents, and in Linux 7.4 none does"))
+                continue
+            }
             if let reason = absence(of: test, predictor) {
                 summary.leftOut.append((move.name, reason))
                 continue
@@ -319,12 +326,18 @@ public final class Exploration {
     /// The model of Linux 7.4, with the contents that this kernel's VMs promise.
     private func predictor() -> Predictor {
         var configuration = model
-        if let promise = try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise,
-            promise != .preserved
-        {
-            configuration.contentPromise = promise
+        if promise != .preserved {
+            func fate(_ fate: ContentPromise.Fate) -> ContentPromise.Fate {
+                fate == .byFlag ? .undefined : fate
+            }
+            configuration.contentPromise = ContentPromise(
+                toPrivate: fate(promise.toPrivate), toShared: fate(promise.toShared))
         }
         return Predictor(configuration: configuration)
+    }
+
+    private var promise: ContentPromise {
+        (try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
     }
 }
 

@@ -61,6 +61,8 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
+    var isRead: Bool { [.hostRead, .guestRead, .childRead].contains(self) }
+
     /// It has a place in a parallel block.
     var isAtomic: Bool {
         switch self {

@@ -35,6 +35,8 @@ struct TestGenerator {
         /// Those of a VM with two doors.
         var doorMoves: [Move] = []
         var machines: Set<Machine> = []
+        /// Which bytes a page has after a conversion can be said, and so what who reads meanwhile may see.
+        var knowsContents = true
     }
 
     private let palette: Palette
@@ -59,7 +61,7 @@ struct TestGenerator {
     mutating func nextParallel() -> LitmusTest {
         var draft = Draft(seed: seeds.next())
         fill(&draft, draft.below(4), palette.moves)
-        let atomic = palette.moves.filter(\.isAtomic)
+        let atomic = palette.moves.filter { $0.isAtomic && (palette.knowsContents || !$0.isRead) }
         var block = Parallel(steps: [])
         let actors = 2 + draft.below(2)
         var roles: Set<Role> = []
@@ -78,6 +80,7 @@ struct TestGenerator {
         }
         guard roles.count > 1 else { return draft.test }
         draft.append(block)
+        guard palette.knowsContents else { return draft.test }
         let pages = draft.views.prefix(1).flatMap { view in
             (0..<view.size / pageSize).map { Place(view.name, offset: $0 * pageSize) }
         }

@@ -42,6 +42,8 @@ public final class Oracle {
     private var world: World
     /// What was done, as far as the kernel that is judged did it.
     private var history: [Step] = []
+    /// The last access of each vCPU, which `again` makes once more.
+    private var pending: [Int: Action] = [:]
     /// Pages whose bytes nobody knows, by file and page offset.
     private var undefined: [Name: Set<UInt64>] = [:]
 
@@ -96,6 +98,7 @@ public final class Oracle {
         do throws(Stop) {
             let before = changingPages(step)
             let outcome = try world.perform(step).outcome
+            if case .vcpu(let number) = step.role, step.action.isAccess { pending[number] = step.action }
             let answers = answers(to: step, outcome)
             history.append(step)
             note(step, outcome, before)
@@ -110,7 +113,7 @@ public final class Oracle {
         switch step.action {
         case .convert(let conversion) where outcome == .ok && mayGrow(conversion):
             answers.others.append(Self.noMemory(conversion))
-        case .read, .check:
+        case .read, .check, .peek, .again:
             switch outcome {
             case .value, .ok, .differs: answers.isAnyByte = isUndefined(step)
             default: break
@@ -135,9 +138,19 @@ public final class Oracle {
 
     // MARK: contents that nobody knows
 
-    /// The pages that a conversion would change, with a file and a fate of contents that is not to be relied on.
-    private func changingPages(_ step: Step) -> (name: Name, pages: [UInt64])? {
-        guard case .convert(let conversion) = step.action, let file = softFile(conversion.extent.name),
+    /// The pages that a step would convert, with a fate of contents that is not to be relied on, by file.
+    private func changingPages(_ step: Step) -> [(name: Name, pages: [UInt64])] {
+        switch step.action {
+        case .convert(let conversion): return [changingPages(conversion)].compactMap { $0 }
+        case .hypercall(let extent, let attributes):
+            return bytes(ofGuest: extent).map { Conversion($0, attributes: attributes) }
+                .compactMap(changingPages)
+        default: return []
+        }
+    }
+
+    private func changingPages(_ conversion: Conversion) -> (name: Name, pages: [UInt64])? {
+        guard let file = softFile(conversion.extent.name),
             let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
             range.end <= file.size, let state = Attributes.state(conversion.attributes),
             let promise = try? world.vm(nil).contentPromise
@@ -155,8 +168,22 @@ public final class Oracle {
         return (conversion.extent.name, pages)
     }
 
-    private func note(_ step: Step, _ outcome: StepOutcome, _ changing: (name: Name, pages: [UInt64])?) {
-        if let changing, outcome == .ok { undefined[changing.name, default: []].formUnion(changing.pages) }
+    /// The bytes of files that are at guest-physical addresses; none if one of them has no slot.
+    private func bytes(ofGuest extent: Extent) -> [Extent] {
+        guard let range = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }
+        return (world.places(of: range) ?? []).map {
+            Extent($0.file, offset: $0.bytes.start, size: $0.bytes.size)
+        }
+    }
+
+    private func note(
+        _ step: Step, _ outcome: StepOutcome, _ changing: [(name: Name, pages: [UInt64])]
+    ) {
+        for (name, pages) in changing {
+            // A hypercall that fails may have been done for the first of its memslots.
+            let done = outcome == .ok ? pages : pages.filter { isConverted(name, page: $0, by: step) }
+            if !done.isEmpty { undefined[name, default: []].formUnion(done) }
+        }
         switch step.action {
         case .fill(let extent, _):
             if case .vcpu = step.role { return }
@@ -178,16 +205,20 @@ public final class Oracle {
         }
     }
 
+    private func isConverted(_ name: Name, page: UInt64, by step: Step) -> Bool {
+        guard case .hypercall(_, let attributes) = step.action else { return false }
+        return softFile(name)?.state(at: page) == Attributes.state(attributes)
+    }
+
     private func isUndefined(_ step: Step) -> Bool {
-        guard let extent = step.action.extent, !undefined.isEmpty else { return false }
+        var action = step.action
+        if case .again = action, case .vcpu(let number) = step.role, let access = pending[number] {
+            action = access
+        }
+        guard let extent = action.extent, !undefined.isEmpty else { return false }
         var places: [Extent] = []
         if case .vcpu = step.role {
-            guard let range = PageRange.covering(start: extent.offset, size: extent.size) else {
-                return false
-            }
-            places = (world.places(of: range) ?? []).map {
-                Extent($0.file, offset: $0.bytes.start, size: $0.bytes.size)
-            }
+            places = bytes(ofGuest: Extent(offset: extent.offset, size: extent.size))
         } else if let place = world.filePlace(of: extent) {
             places = [place]
         }

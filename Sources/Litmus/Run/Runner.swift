@@ -91,7 +91,7 @@ public struct Runner: Sendable {
                 if let recorder = options.recorder { try interleavings.replayTelling(recorder) }
                 return Judge(source).report(exact: result)
             }
-            let model = try? source.model?.explored(patience)
+            let model = try? source.model(of: facts)?.explored(patience)
             return try Sampler(source, facts, patience, options).report(model: model)
         } catch {
             return Report(verdict: source.verdict(error))
@@ -200,9 +200,14 @@ extension Source {
         return try interleavings.explore()
     }
 
-    /// What judges another kernel: the model of Linux 7.4. Nil where it has no CPU for the test's vCPUs.
-    var model: Model? {
-        let kernel = SoftKVM()
+    /// What judges another kernel: the model of Linux 7.4, which loses the contents that the other one says it loses. Nil
+    /// where the model has no CPU for the test's vCPUs.
+    func model(of facts: KernelFacts) -> Model? {
+        var configuration = SoftKVM.Configuration()
+        if let promise = try? facts.kernel.createVM(test.vm, sharedBit: nil).contentPromise, promise.isKnown {
+            configuration.contentPromise = promise
+        }
+        let kernel = SoftKVM(configuration)
         let needsCPU = test.steps.contains { step in
             if case .vcpu = step.role { true } else { false }
         }
@@ -251,6 +256,11 @@ extension KernelFacts {
         }
         return KernelFacts(SoftKVM(configuration))
     }
+}
+
+extension ContentPromise {
+    /// Which bytes a page has after a bare conversion can be said.
+    var isKnown: Bool { [toPrivate, toShared].allSatisfy { $0 == .preserved || $0 == .lost } }
 }
 
 extension Step {
