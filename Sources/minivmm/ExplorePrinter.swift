@@ -64,8 +64,9 @@ struct ExplorePrinter: Sendable {
             var text = "\(grouped(count.tests)) tests, \(grouped(count.steps)) steps"
             switch phase {
             case .scope where summary.states > 0:
+                let states = summary.states == 1 ? "1 state" : "\(grouped(summary.states)) states"
                 text =
-                    "every step from each of \(grouped(summary.states)) states: \(grouped(summary.transitions)) steps in "
+                    "every step from each of \(states): \(grouped(summary.transitions)) steps in "
                     + "\(grouped(count.tests)) tests"
             case .parallel:
                 text +=

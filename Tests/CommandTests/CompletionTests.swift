@@ -55,7 +55,9 @@ struct CompletionTests {
 
     @Test func subcommands() throws {
         let offered = try complete(["minivmm", ""])
-        for word in ["probe", "list", "run", "demo", "tour", "report", "litmus", "explain", "bench"] {
+        for word in [
+            "probe", "list", "run", "demo", "tour", "report", "litmus", "explore", "explain", "bench",
+        ] {
             #expect(offered.contains(word), "\(offered)")
         }
         #expect(!offered.contains("generate-manual"))

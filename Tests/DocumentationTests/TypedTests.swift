@@ -11,7 +11,7 @@ struct TypedTests {
 
     /// As on the page, but on a kernel that is everywhere.
     private func onSoft(_ words: [String]) -> [String] {
-        let takesKernel = ["run", "demo", "tour", "litmus"].contains(words.first ?? "")
+        let takesKernel = ["run", "demo", "tour", "litmus", "explore"].contains(words.first ?? "")
         return takesKernel && !words.contains("--kernel") ? words + ["--kernel", "soft"] : words
     }
 
@@ -78,7 +78,7 @@ struct TypedTests {
         for each in typed where each.words?.first != "report" {
             #expect(!each.shown.isEmpty, "docs/lecture.md:\(each.line): \(each.command)")
         }
-        for subcommand in ["run", "tour", "demo", "probe", "litmus", "report", "explain"] {
+        for subcommand in ["run", "tour", "demo", "probe", "litmus", "explore", "report", "explain"] {
             #expect(typed.contains { $0.words?.first == subcommand }, "\(subcommand)")
         }
         let tour = (1...8).map { "minivmm tour --kernel soft --chapter \($0) --no-interactive" }

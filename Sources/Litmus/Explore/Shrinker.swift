@@ -217,20 +217,32 @@ extension Place {
 extension Extent {
     fileprivate var start: Place { Place(name, offset: offset) }
 
-    /// Fewer pages, and those further in front.
+    /// Fewer pages, and those further in front: by halves, so that the largest is small after some dozen, at last by pages.
     fileprivate var simpler: [Extent] {
         var extents: [Extent] = []
         func add(_ offset: UInt64, _ size: UInt64) {
             let extent = Extent(name, offset: offset, size: size)
             if extent != self { extents.append(extent) }
         }
-        add(offset / pageSize * pageSize, pageSize)
-        if size > pageSize {
-            add(offset, size - pageSize)
-            let (next, overflow) = offset.addingReportingOverflow(pageSize)
-            if !overflow { add(next, size - pageSize) }
+        func addRest(from distance: UInt64) {
+            let (start, overflow) = offset.addingReportingOverflow(distance)
+            if !overflow { add(start, size - distance) }
         }
-        if offset >= pageSize { add(offset - pageSize, size) }
+        let few = 64 * pageSize
+        add(offset / pageSize * pageSize, pageSize)
+        let half = size / 2 / pageSize * pageSize
+        if half > 0 {
+            add(offset, size - half)
+            addRest(from: half)
+        }
+        if size > pageSize, size <= few {
+            add(offset, size - pageSize)
+            addRest(from: pageSize)
+        }
+        if offset >= pageSize {
+            add(offset / 2 / pageSize * pageSize, size)
+            if offset <= few { add(offset - pageSize, size) }
+        }
         return extents
     }
 }
