@@ -127,7 +127,8 @@ public final class Exploration {
                 var generator = TestGenerator(
                     palette, seed: options.seed ^ (phase == .parallel ? 1 << 63 : 0),
                     mostSteps: options.mostSteps)
-                for _ in 0..<(phase == .random ? options.tests : options.parallelTests) where !isOver {
+                for _ in 0..<(phase == .random ? options.tests : options.parallelTests) {
+                    if isOver { break }
                     self.try(phase == .random ? generator.next() : generator.nextParallel(), phase, predictor)
                 }
             }

@@ -17,6 +17,9 @@ struct Predictor: Sendable {
     /// Most outcomes of a parallel block that a test says one by one.
     static let mostOutcomes = 48
 
+    /// Pieces of interleavings that are gone through for one test: a tenth of a second.
+    static let mostPieces = 20_000
+
     /// The model that judges.
     let configuration: SoftKVM.Configuration
 
@@ -92,7 +95,7 @@ struct Predictor: Sendable {
         }
         guard let source = try? Source(test),
             let facts = try? KernelFacts(SoftKVM(configuration)).configured(for: test),
-            let result = try? source.explored(on: facts, Patience())
+            let result = try? source.explored(on: facts, Patience(), mostPieces: Self.mostPieces)
         else { return nil }
         guard !result.endings.contains(where: { $0.failure != nil }) else { return nil }
         var blocks = Program(test).blocks[...]

@@ -195,8 +195,10 @@ extension Source {
     }
 
     /// All endings on the software kernel.
-    func explored(on facts: KernelFacts, _ patience: Patience) throws(Stop) -> Interleavings.Result {
-        var interleavings = Interleavings(self, on: facts, patience)
+    func explored(
+        on facts: KernelFacts, _ patience: Patience, mostPieces: Int = Interleavings.mostPieces
+    ) throws(Stop) -> Interleavings.Result {
+        var interleavings = Interleavings(self, on: facts, patience, mostPieces: mostPieces)
         return try interleavings.explore()
     }
 
