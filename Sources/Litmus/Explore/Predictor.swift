@@ -28,10 +28,10 @@ struct Predictor: Sendable {
         var test = test
         var others: [Int: [StepOutcome]] = [:]
         // A step that cannot be done may leave something behind: without it all is done again.
-        while let (body, free, isComplete) = predictSteps(test) {
-            test.body = body
-            others = free
-            if isComplete { break }
+        var isComplete = false
+        while !isComplete {
+            guard let said = predictSteps(test) else { return nil }
+            (test.body, others, isComplete) = said
         }
         // Behind a block the machine is in one of several states: what is looked at there is a block again.
         if test.body.contains(where: \.isBlock) {

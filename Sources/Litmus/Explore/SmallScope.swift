@@ -106,20 +106,22 @@ struct SmallScope {
         guard let first = try model.key(after: []) else { return true }
         var known: Set<[UInt8]> = [first]
         var queue: [(path: [Step], key: [UInt8])] = [([], first)]
-        while let (path, key) = queue.first {
-            queue.removeFirst()
+        var next = 0
+        while next < queue.count {
+            let (path, key) = queue[next]
+            next += 1
             size.states += 1
             var loops: [Step] = []
             for step in alphabet where Self.canFollow(path, step) {
-                guard let next = try model.key(after: path + [step]) else { continue }
+                guard let after = try model.key(after: path + [step]) else { continue }
                 size.transitions += 1
-                if next == key {
+                if after == key {
                     loops.append(step)
                     continue
                 }
                 // What goes on from there begins with this step, and has the look at the state.
-                if known.insert(next).inserted, path.count + 1 < depth {
-                    queue.append((path + [step], next))
+                if known.insert(after).inserted, path.count + 1 < depth {
+                    queue.append((path + [step], after))
                 } else if try !test(Self.test(machine, path + [step] + looks)) {
                     return false
                 }

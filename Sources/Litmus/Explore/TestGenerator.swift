@@ -3,42 +3,6 @@ import SoftKVM
 
 /// Makes random tests of the moves that a kernel can do; what must come of them is the ``Predictor``'s to say.
 struct TestGenerator {
-    /// Machines beside a software-protected VM with one door.
-    enum Machine: CaseIterable, Sendable {
-        case `default`
-        case twoDoors
-        /// Attributes that can have few runs: without more memory it is `ENOMEM`.
-        case fewRuns
-
-        /// The lines of a test that say so.
-        var header: String {
-            switch self {
-            // Adapters have the kernel's own below, which converts nothing.
-            case .default: "vm default\nneeds in-place\nmemory 1 pages shared"
-            case .twoDoors: "doors two\nmemory 1 pages shared"
-            case .fewRuns: "kernel runs 1\nmemory 1 pages shared"
-            }
-        }
-        /// As people read it.
-        var name: String {
-            switch self {
-            case .default: "vm default"
-            case .twoDoors: "doors two"
-            case .fewRuns: "kernel runs"
-            }
-        }
-    }
-
-    /// What tests are made of here.
-    struct Palette: Sendable {
-        var moves: [Move]
-        /// Those of a VM with two doors.
-        var doorMoves: [Move] = []
-        var machines: Set<Machine> = []
-        /// Which bytes a page has after a conversion can be said, and so what who reads meanwhile may see.
-        var knowsContents = true
-    }
-
     private let palette: Palette
     private let mostSteps: Int
     private var seeds: SplitMix64

@@ -263,7 +263,7 @@ public final class Oracle {
 }
 
 extension Oracle.Problem {
-    fileprivate init(_ stop: Stop) {
+    init(_ stop: Stop) {
         switch stop {
         case .skip(let reason), .broken(let reason): description = reason
         case .brokenStep(let failure): description = failure.seen

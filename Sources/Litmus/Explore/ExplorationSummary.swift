@@ -1,0 +1,78 @@
+extension Exploration {
+    /// What tests are made of, one after the other.
+    public enum Phase: String, Sendable, CaseIterable {
+        /// All of a few steps.
+        case scope
+        /// Random steps, one after the other.
+        case random
+        /// Random steps at once.
+        case parallel
+    }
+
+    /// What was tried, and what came of it.
+    public struct Summary: Sendable {
+        public struct Count: Sendable, Equatable {
+            public var tests = 0
+            public var steps = 0
+        }
+        public var counts: [Phase: Count] = [:]
+        /// Of the small scope.
+        public var states = 0
+        public var transitions = 0
+        /// How often each kind of step came to each kind of outcome, as the model has it.
+        public var coverage: [String: [String: Int]] = [:]
+        /// Kinds of steps that this kernel cannot do, with its reason.
+        public var leftOut: [(move: String, reason: String)] = []
+        /// Tests whose answer was another one that a kernel is free to give.
+        public var lawful = 0
+        /// Tests that the kernel could not say anything about, by reason.
+        public var skipped: [String: Int] = [:]
+        public var findings: [Finding] = []
+        /// It ended by its time limit.
+        public var isCutShort = false
+        /// The longest random test that went as the model has it, to be shown where nothing was found.
+        public var sample: Source?
+
+        public var tests: Int { counts.values.reduce(0) { $0 + $1.tests } }
+    }
+}
+
+extension Exploration.Summary {
+    /// A test is about to be run.
+    mutating func note(_ test: LitmusTest, in phase: Exploration.Phase) {
+        counts[phase, default: .init()].tests += 1
+        counts[phase, default: .init()].steps += test.steps.count
+        for step in test.steps {
+            let outcomes: [String] =
+                switch step.expectation {
+                case .unsaid: ["ok"]
+                case .anyOf(let outcomes): outcomes.map(\.kind)
+                case .named: ["at once"]
+                }
+            for outcome in outcomes { coverage[step.kind, default: [:]][outcome, default: 0] += 1 }
+        }
+    }
+}
+
+extension Step {
+    /// The actor without its number, and the word of the action.
+    fileprivate var kind: String {
+        let role =
+            switch role {
+            case .host: "host"
+            case .vcpu: "vcpu"
+            case .child: "child"
+            }
+        return role + " " + (action.description.split(separator: " ").first.map(String.init) ?? "")
+    }
+}
+
+extension StepOutcome {
+    /// Without numbers.
+    fileprivate var kind: String {
+        switch self {
+        case .value: "byte"
+        default: description.split(separator: " ").first.map(String.init) ?? ""
+        }
+    }
+}

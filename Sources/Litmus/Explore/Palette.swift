@@ -1,0 +1,130 @@
+import MiniVMM
+import SoftKVM
+
+/// What tests are made of on a kernel, found out by trying.
+struct Palette {
+    /// Machines beside a software-protected VM with one door.
+    enum Machine: CaseIterable, Sendable {
+        case `default`
+        case twoDoors
+        /// Attributes that can have few runs: without more memory it is `ENOMEM`.
+        case fewRuns
+
+        /// The lines of a test that say so.
+        fileprivate var header: String {
+            switch self {
+            // Adapters have the kernel's own below, which converts nothing.
+            case .default: "vm default\nneeds in-place\nmemory 1 pages shared"
+            case .twoDoors: "doors two\nmemory 1 pages shared"
+            case .fewRuns: "kernel runs 1\nmemory 1 pages shared"
+            }
+        }
+        /// As people read it.
+        fileprivate var name: String {
+            switch self {
+            case .default: "vm default"
+            case .twoDoors: "doors two"
+            case .fewRuns: "kernel runs"
+            }
+        }
+    }
+
+    private(set) var moves: [Move] = []
+    /// Those of a VM with two doors.
+    private(set) var doorMoves: [Move] = []
+    private(set) var machines: Set<Machine> = []
+    /// Which bytes a page has after a conversion can be said, and so what who reads meanwhile may see.
+    let knowsContents: Bool
+    /// What the kernel cannot do, with its reason.
+    private(set) var leftOut: [(move: String, reason: String)] = []
+
+    private let predictor: Predictor
+    private let runner: Runner
+
+    init(_ kernel: any KVMInterface, _ predictor: Predictor, _ runner: Runner) {
+        self.predictor = predictor
+        self.runner = runner
+        let promise = Self.promise(of: kernel)
+        knowsContents = promise.isKnown
+        for machine in Machine.allCases { add(machine) }
+        for move in Move.allCases {
+            if move == .ask, [promise.toPrivate, promise.toShared].contains(.byFlag) {
+                leftOut.append(
+                    (move.name, "each call says what becomes of contents, and in Linux 7.4 none does"))
+            } else {
+                add(move)
+            }
+        }
+    }
+
+    static func promise(of kernel: any KVMInterface) -> ContentPromise {
+        (try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
+    }
+
+    private mutating func add(_ machine: Machine) {
+        guard let source = try? Source(parsing: "test \"x\"\n\(machine.header)\nhost read 0") else { return }
+        if case .skipped(let reason) = runner.run(source) {
+            leftOut.append((machine.name, reason))
+        } else {
+            machines.insert(machine)
+        }
+    }
+
+    private mutating func add(_ move: Move) {
+        guard var test = Self.example(of: move) else { return }
+        if let reason = absence(of: test) { return leftOut.append((move.name, reason)) }
+        moves.append(move)
+        if test.hasTwoDoors { return doorMoves.append(move) }
+        guard machines.contains(.twoDoors) else { return }
+        test.hasTwoDoors = true
+        if let reason = absence(of: test) {
+            leftOut.append(("\(move.name) with doors two", reason))
+        } else {
+            doorMoves.append(move)
+        }
+    }
+
+    /// Why the kernel can say nothing about a test; nil if it can.
+    private func absence(of test: LitmusTest) -> String? {
+        var test = test
+        // A hold means nothing where no references are counted.
+        let holds = test.steps.contains { if case .hold = $0.action { true } else { false } }
+        if holds { test.needs.append(.references) }
+        let needsCPU = test.steps.contains { if case .vcpu = $0.role { true } else { false } }
+        if needsCPU, case .missing(let message) = SoftKVM(predictor.configuration).engineStatus {
+            return "the model has no CPU here: \(message)"
+        }
+        guard let prediction = predictor.predict(test),
+            case .skipped(let reason) = runner.run(prediction.source)
+        else { return nil }
+        return reason
+    }
+
+    // MARK: examples
+
+    /// A short test in which there is such a step.
+    private static func example(of move: Move) -> LitmusTest? {
+        if move == .again { return implicit }
+        for seed in 0..<64 as Range<UInt64> {
+            var draft = Draft(seed: seed)
+            // What it could be about.
+            if let before = move.subject?.step(in: &draft) { draft.append(before) }
+            guard let step = move.step(in: &draft) else { continue }
+            draft.append(step)
+            return draft.test
+        }
+        return nil
+    }
+
+    /// A vCPU stands before a page of the other kind, and makes its access once the page is converted.
+    private static let implicit: LitmusTest = {
+        var test = LitmusTest(name: "again", hasTwoDoors: true, memory: [Memory(pages: 1, initial: .private)])
+        let conversion = Conversion(Extent(pages: 0...0), to: .shared)
+        test.body = [
+            .step(Step(.vcpu(0), .read(Place(.shared, page: 0)))),
+            .step(Step(.host(0), .convert(conversion))),
+            .step(Step(.vcpu(0), .again)),
+        ]
+        return test
+    }()
+}
