@@ -77,30 +77,29 @@ struct ExploreCommand: ParsableCommand {
 
     func run() throws {
         let chosen = try kernel.open(doors: .one, preservation: false)
-        // What is found is not to be lost for want of a place.
-        if let output { try TextFile.makeDirectory(output, for: "the findings") }
+        let files = try FindingFiles(output)
         let printer = ExplorePrinter(
             options: options, chosen: chosen, kernelOptions: kernel.text(chosen.name), isJSON: json)
         printer.begin()
-        let exploration = Exploration(chosen.kernel, options, progress: printer.progress)
+        let interrupts = try? SignalDescriptor()
+        var signal: Int32?
+        let exploration = Exploration(
+            chosen.kernel, options,
+            isStopped: {
+                signal = signal ?? interrupts?.pending()
+                return signal != nil || files.failure != nil
+            },
+            progress: { phase, summary in
+                files.save(summary.findings)
+                printer.progress(phase, summary)
+            })
         let summary = exploration.run()
-        let files = try save(summary.findings)
-        printer.end(summary, files: files)
+        printer.end(summary, files: files.names)
+        if let failure = files.failure { throw failure }
         try draw(summary, chosen.kernel)
+        if let signal { throw ExitCode(128 + signal) }
         if !summary.findings.isEmpty { throw Status.checkFailed }
         if summary.tests == 0 { throw Status.skipped }
-    }
-
-    // MARK: files
-
-    /// - Returns: the files, one a finding.
-    private func save(_ findings: [Finding]) throws -> [String] {
-        guard let output else { return [] }
-        return try findings.enumerated().map { index, finding in
-            let path = FilePath(output).appending("finding-\(index + 1).litmus").string
-            try TextFile.write(finding.source.test.text, to: path, what: "the finding")
-            return path
-        }
     }
 
     /// A run of each finding; where there is none, of the longest random test.
@@ -117,6 +116,33 @@ struct ExploreCommand: ParsableCommand {
                 pictures,
                 title: summary.findings.isEmpty
                     ? "nothing found: the longest of \(summary.tests) tests" : source.test.name)
+        }
+    }
+}
+
+/// The files of findings, each written when it is found: what took a night is not to be lost by what comes after.
+private final class FindingFiles {
+    private let directory: String?
+    private(set) var names: [String] = []
+    private(set) var failure: (any Error)?
+
+    /// - Throws: before anything is explored, where there can be no such directory.
+    init(_ directory: String?) throws {
+        self.directory = directory
+        if let directory { try TextFile.makeDirectory(directory, for: "the findings") }
+    }
+
+    func save(_ findings: [Finding]) {
+        guard let directory, failure == nil else { return }
+        for finding in findings.dropFirst(names.count) {
+            let path = FilePath(directory).appending("finding-\(names.count + 1).litmus").string
+            do {
+                try TextFile.write(finding.source.test.text, to: path, what: "the finding")
+                names.append(path)
+            } catch {
+                failure = error
+                return
+            }
         }
     }
 }

@@ -30,7 +30,11 @@ struct ExplorePrinter: Sendable {
 
     /// One line that is written over, where somebody looks.
     func progress(_ phase: Exploration.Phase, _ summary: Exploration.Summary) {
-        line.show { "\(phase.title)  \(grouped(summary.counts[phase]?.tests ?? 0)) tests" }
+        line.show {
+            let title = phase.title + String(repeating: " ", count: 10 - phase.title.count)
+            let found = summary.findings.isEmpty ? "" : ", \(summary.findings.count) found"
+            return "\(title)\(grouped(summary.counts[phase]?.tests ?? 0)) tests\(found)"
+        }
     }
 
     func end(_ summary: Exploration.Summary, files: [String]) {
@@ -85,7 +89,8 @@ struct ExplorePrinter: Sendable {
         }
         let skipped = summary.skipped.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
         for (index, entry) in skipped.enumerated() {
-            label(index == 0 ? "skipped" : "", "\(grouped(entry.value)) tests: \(entry.key)", on: out)
+            let tests = entry.value == 1 ? "1 test" : "\(grouped(entry.value)) tests"
+            label(index == 0 ? "skipped" : "", "\(tests): \(entry.key)", on: out)
         }
         if summary.lawful > 0 {
             label(
@@ -108,7 +113,12 @@ struct ExplorePrinter: Sendable {
     private func verdict(_ summary: Exploration.Summary) {
         let seconds = Double((monotonicNanoseconds() - start) / 10_000_000) / 100
         let tests = "\(grouped(summary.tests)) tests in \(seconds) s"
-        let end = summary.isCutShort ? "; the time was over before all was tried" : ""
+        let end =
+            switch summary.end {
+            case .complete, .findings: ""
+            case .time: "; the time was over before all was tried"
+            case .stopped: "; interrupted before all was tried"
+            }
         switch summary.findings.count {
         case 0 where summary.tests == 0:
             out.print(out.styled("nothing could be tried on this kernel", .dim))
@@ -196,7 +206,7 @@ struct ExplorePrinter: Sendable {
                 "skipped",
                 .object(summary.skipped.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) })
             ),
-            ("lawful", number(summary.lawful)), ("cut_short", .bool(summary.isCutShort)),
+            ("lawful", number(summary.lawful)), ("end", .string(summary.end.rawValue)),
             (
                 "findings",
                 .array(

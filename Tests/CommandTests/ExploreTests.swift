@@ -119,6 +119,30 @@ struct ExploreCommandTests {
         #expect(result.status == 0 && result.output.contains("the time was over before all was tried"))
     }
 
+    /// What was found by then is told, and kept.
+    @Test(arguments: [(SIGINT, 130), (SIGTERM, 143)] as [(Int32, Int32)])
+    func interrupted(_ signal: Int32, _ status: Int32) throws {
+        let scratch = try Scratch()
+        let result = try Command.run(
+            [
+                "explore", "--kernel", "soft", "--plant", "flags-ignored", "--tests", "1000000000",
+                "--findings", "9",
+                "--timeout", "1000", "--depth", "1", "--output", "found",
+            ], in: scratch.url, seconds: 300
+        ) { process in
+            let end = Date(timeIntervalSinceNow: 200)
+            while !FileManager.default.fileExists(atPath: scratch.path("found/finding-1.litmus")),
+                Date() < end
+            {
+                usleep(10_000)
+            }
+            kill(process.processIdentifier, signal)
+        }
+        #expect(result.status == status, "\(result.diagnostics)")
+        #expect(result.output.contains("; interrupted before all was tried"))
+        #expect(result.output.contains("\nfound     host convert "))
+    }
+
     /// On this machine's own kernel.
     @Test func whatAutoTakes() throws {
         let result = try Command.run(["explore"] + Self.few + ["--runs", "20"], seconds: 300)

@@ -25,7 +25,7 @@ struct ExplorationTests {
         let summary = explore(SoftKVM(), options)
         #expect(summary.findings.map(\.failure.description) == [])
         #expect(summary.leftOut.map(\.move) == [] && summary.skipped == [:])
-        #expect(!summary.isCutShort && summary.lawful == 0)
+        #expect(summary.end == .complete && summary.lawful == 0)
         #expect((summary.counts[.random]?.tests ?? 0) > 140 && (summary.counts[.parallel]?.tests ?? 0) > 10)
         #expect(summary.sample != nil)
         // All that steps are made of was in them.
@@ -125,7 +125,17 @@ struct ExplorationTests {
         var options = Self.quick
         options.timeLimit = 0
         let summary = explore(SoftKVM(), options)
-        #expect(summary.isCutShort && summary.tests <= 1)
+        #expect(summary.end == .time && summary.tests <= 1)
+    }
+
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func whoWantsToStopCan() {
+        var options = Self.quick
+        options.tests = 1_000_000_000
+        var tests = 0
+        let exploration = Exploration(
+            SoftKVM(), options, isStopped: { tests >= 100 }, progress: { tests = max(tests, $1.tests) })
+        let summary = exploration.run()
+        #expect(summary.end == .stopped && summary.tests == 100)
     }
 
     @Test func withoutACPUTheGuestIsLeftOut() {

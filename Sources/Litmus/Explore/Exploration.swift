@@ -48,6 +48,7 @@ public final class Exploration {
     private let options: Options
     private let deadline: UInt64
     private let progress: (Phase, Summary) -> Void
+    private let isStopped: () -> Bool
     private let runner: Runner
     private let model: SoftKVM.Configuration
     private var summary = Summary()
@@ -55,12 +56,15 @@ public final class Exploration {
 
     /// - Parameters:
     ///   - model: what judges; what the kernel's VMs promise about contents goes before its own.
+    ///   - isStopped: is asked before each test whether that was the last one.
     ///   - progress: is told after each test.
     public init(
         _ kernel: any KVMInterface, _ options: Options,
         model: SoftKVM.Configuration = SoftKVM.Configuration(),
+        isStopped: @escaping () -> Bool = { false },
         progress: @escaping (Phase, Summary) -> Void = { _, _ in }
     ) {
+        self.isStopped = isStopped
         self.model = model
         self.kernel = kernel
         self.options = options
@@ -125,9 +129,15 @@ public final class Exploration {
     }
 
     private var isOver: Bool {
-        if summary.findings.count >= options.mostFindings { return true }
-        if monotonicNanoseconds() >= deadline { summary.isCutShort = true }
-        return summary.isCutShort
+        guard summary.end == .complete else { return true }
+        if summary.findings.count >= options.mostFindings {
+            summary.end = .findings
+        } else if isStopped() {
+            summary.end = .stopped
+        } else if monotonicNanoseconds() >= deadline {
+            summary.end = .time
+        }
+        return summary.end != .complete
     }
 
     // MARK: one test
@@ -138,7 +148,10 @@ public final class Exploration {
         defer { progress(phase, summary) }
         // What goes wrong hides what comes behind it: without that step it is looked at, too.
         while case .wrong(let failure) = judge(prediction, phase) {
-            if kinds.insert(failure.kind).inserted { add(prediction, failure, predictor) }
+            if kinds.insert(failure.kind).inserted {
+                add(prediction, failure, predictor)
+                progress(phase, summary)
+            }
             guard !isOver, let step = failure.step, failure.text != "parallel",
                 let rest = predictor.predict(prediction.test.unsaid.without([step])),
                 rest.test.steps.count < prediction.test.steps.count
@@ -188,9 +201,7 @@ public final class Exploration {
         // The last test that showed it, with what it showed.
         var smallest = (prediction, failure)
         let shrinker = Shrinker { test in
-            guard monotonicNanoseconds() < self.deadline, let candidate = predictor.predict(test) else {
-                return false
-            }
+            guard !self.isOver, let candidate = predictor.predict(test) else { return false }
             for _ in 0..<attempts {
                 guard case .wrong(let now) = self.judge(candidate) else { continue }
                 guard now.kind == failure.kind else { return false }
@@ -207,7 +218,7 @@ public final class Exploration {
         if let source = try? Source(test) { last = Predictor.Prediction(source: source, others: last.others) }
         let runs = attempts == 1 ? 10 : 100
         var seen = 0
-        for _ in 0..<runs where monotonicNanoseconds() < deadline || seen == 0 {
+        for _ in 0..<runs where seen == 0 || !isOver {
             guard case .wrong(let now) = judge(last) else { continue }
             seen += 1
             shown = now

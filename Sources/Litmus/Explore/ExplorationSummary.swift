@@ -9,6 +9,18 @@ extension Exploration {
         case parallel
     }
 
+    /// Why nothing more was tried.
+    public enum End: String, Sendable {
+        /// All was.
+        case complete
+        /// As much was found as was asked for.
+        case findings
+        /// The time limit.
+        case time
+        /// Somebody wanted it.
+        case stopped
+    }
+
     /// What was tried, and what came of it.
     public struct Summary: Sendable {
         public struct Count: Sendable, Equatable {
@@ -28,8 +40,7 @@ extension Exploration {
         /// Tests that the kernel could not say anything about, by reason.
         public var skipped: [String: Int] = [:]
         public var findings: [Finding] = []
-        /// It ended by its time limit.
-        public var isCutShort = false
+        public var end = End.complete
         /// The longest random test that went as the model has it, to be shown where nothing was found.
         public var sample: Source?
 
