@@ -120,7 +120,7 @@ struct ExplorePrinter: Sendable {
             case .stopped: "; interrupted before all was tried"
             }
         switch summary.findings.count {
-        case 0 where summary.tests == 0:
+        case 0 where summary.tests == 0 && summary.end == .complete:
             out.print(out.styled("nothing could be tried on this kernel", .dim))
         case 0:
             out.print(out.styled("nothing that the model does not come to", .good) + ", \(tests)\(end)")

@@ -84,7 +84,8 @@ struct ResourceTests {
             kernel: try kernel, configuration: configuration, image: try .flat(hello.image), console: console)
         #expect(machine.run(timeout: 30_000_000_000).exitStatus == 0, "\(console.text)")
         #expect(machine.memory.attributes.runCount <= 4)
+        // Other tests run meanwhile, and the address sanitizer keeps what they free. Page tables alone would be 2 GiB.
         let grown = try resident() - before
-        #expect(grown < 64 << 20, "\(grown >> 20) MiB")
+        #expect(grown < 256 << 20, "\(grown >> 20) MiB")
     }
 }
