@@ -138,7 +138,7 @@ struct Draft {
         return Extent(file.name, offset: first * pageSize, size: count * pageSize)
     }
 
-    /// Pages that vCPUs know, and at times the one behind.
+    /// Pages that vCPUs know.
     private var guestPages: UInt64 {
         test.memory.filter { !$0.isUnbound }.reduce(0) { $0 + $1.pages }
     }

@@ -24,8 +24,10 @@ final class PipeHold: PageHold {
         // What it could get is in the pipe; asked for the rest, the kernel says why there is no more.
         var taken = 0
         while taken < length {
-            taken += try value(
+            let more = try value(
                 ckvm_vmsplice(ends.writing.rawValue, address + UInt64(taken), UInt64(length - taken)))
+            guard more > 0 else { throw .resourceTemporarilyUnavailable }
+            taken += more
         }
         self.ends = Mutex(consume ends)
     }
