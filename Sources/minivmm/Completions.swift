@@ -1,6 +1,5 @@
 import ArgumentParser
 import Explain
-import Glibc
 import GuestPayloads
 
 /// What Tab offers where the argument parser alone knows nothing.
@@ -30,20 +29,10 @@ enum Completions {
     static func files(_ prefix: String) -> [String] {
         let cut = prefix.lastIndex(of: "/").map(prefix.index(after:)) ?? prefix.startIndex
         let (place, start) = (prefix[..<cut], prefix[cut...])
-        guard let directory = unsafe opendir(place.isEmpty ? "." : String(place)) else { return [] }
-        defer { unsafe closedir(directory) }
-        var found: [String] = []
-        while let entry = unsafe readdir(directory) {
-            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-            }
-            // Hidden ones are for who begins with the dot.
-            guard name != ".", name != "..", name.hasPrefix(start),
-                !name.hasPrefix(".") || start.hasPrefix(".")
-            else { continue }
-            found.append(place + name + (unsafe entry.pointee.d_type == UInt8(DT_DIR) ? "/" : ""))
-        }
-        return found.sorted()
+        // Hidden ones are for who begins with the dot.
+        return ((try? DirectoryListing.read(place.isEmpty ? "." : String(place))) ?? [])
+            .filter { $0.name.hasPrefix(start) && (!$0.name.hasPrefix(".") || start.hasPrefix(".")) }
+            .map { place + $0.name + ($0.isDirectory ? "/" : "") }
     }
 
     /// The same without repetitions.

@@ -1,4 +1,3 @@
-import Glibc
 import Litmus
 import SystemPackage
 
@@ -12,22 +11,18 @@ enum LitmusFiles {
 
     /// The tests of a directory, or the file itself.
     static func expand(_ path: String) throws(Failure) -> [String] {
-        guard let directory = unsafe opendir(path) else {
-            if errno == ENOTDIR { return [path] }
-            throw Failure(description: "\(path): \(Errno(rawValue: errno))")
+        let entries: [DirectoryListing.Entry]
+        do throws(Errno) {
+            entries = try DirectoryListing.read(path)
+        } catch {
+            if error == .notDirectory { return [path] }
+            throw Failure(description: "\(path): \(error)")
         }
-        defer { unsafe closedir(directory) }
-        var names: [String] = []
-        while let entry = unsafe readdir(directory) {
-            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
-            }
-            if name.hasSuffix(ending), !name.hasPrefix(".") { names.append(name) }
-        }
+        let names = entries.map(\.name).filter { $0.hasSuffix(ending) && !$0.hasPrefix(".") }
         guard !names.isEmpty else {
             throw Failure(description: "\(path): no file in it has a name that ends in \(ending)")
         }
-        return names.sorted().map { FilePath(path).appending($0).string }
+        return names.map { FilePath(path).appending($0).string }
     }
 
     static func read(_ path: String, most: Int = Source.largestText) throws(Failure) -> [UInt8] {

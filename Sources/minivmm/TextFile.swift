@@ -23,9 +23,10 @@ enum TextFile {
     /// - Throws: status 125 and a message on standard error, where there can be none.
     static func makeDirectory(_ path: String, for what: String) throws {
         guard unsafe mkdir(path, 0o755) != 0 else { return }
+        let number = errno
         var status = stat()
-        if errno == EEXIST, unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return }
-        let error = Errno(rawValue: errno == EEXIST ? ENOTDIR : errno)
+        if number == EEXIST, unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return }
+        let error = Errno(rawValue: number == EEXIST ? ENOTDIR : number)
         throw stop(
             "\(path): a directory for \(what) cannot be made: \(error)", Status.monitorFailed,
             .file(what, error))

@@ -1,37 +1,18 @@
 import Foundation
 import Testing
 
+@testable import minivmm
+
 /// The manual, held against what `--experimental-dump-help` says, and against the readers of manuals.
 @Suite("Manual pages", .enabled(if: Command.isBuilt, Command.missing))
 struct ManualTests {
-    private struct Dump: Decodable {
-        struct Command: Decodable {
-            let commandName: String
-            let shouldDisplay: Bool
-            let subcommands: [Command]?
-            let arguments: [Argument]?
-        }
-        struct Argument: Decodable {
-            struct Name: Decodable {
-                let kind: String
-                let name: String
-            }
-            let kind: String
-            let shouldDisplay: Bool
-            let names: [Name]?
-            let valueName: String?
-            let allValues: [String]?
-        }
-        let command: Command
-    }
-
     private static let sections = [
         "NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES", "SEE ALSO",
     ]
 
-    private func dump() throws -> Dump.Command {
+    private func dump() throws -> HelpDump.Command {
         let text = try Command.run(["--experimental-dump-help"]).output
-        return try JSONDecoder().decode(Dump.self, from: Data(text.utf8)).command
+        return try JSONDecoder().decode(HelpDump.self, from: Data(text.utf8)).command
     }
 
     /// Names without their ending, and texts.

@@ -4,42 +4,26 @@ import Synchronization
 import SystemPackage
 
 /// A kernel that says `EBUSY` to every third conversion.
-final class CarelessKernel: KVMInterface {
-    let base: any KVMInterface
+final class CarelessKernel: ForwardingKernel, @unchecked Sendable {
     fileprivate let calls = Atomic<Int>(0)
-    init(_ base: any KVMInterface) { self.base = base }
 
-    var identity: KernelIdentity { KernelIdentity(name: "Careless", host: "a test") }
-    var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
-    func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
-    func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
-    func now() -> UInt64 { base.now() }
-    func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
-    func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
+    override func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         CarelessVM(try base.createVM(type, sharedBit: sharedBit), self)
     }
 }
 
-private final class CarelessVM: KVMVirtualMachine {
-    let base: any KVMVirtualMachine
+private final class CarelessVM: ForwardingVM, @unchecked Sendable {
     let kernel: CarelessKernel
     init(_ base: any KVMVirtualMachine, _ kernel: CarelessKernel) {
-        self.base = base
         self.kernel = kernel
+        super.init(base)
     }
 
-    var contentPromise: ContentPromise { base.contentPromise }
-    func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
-    func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
-        try base.enableCapability(capability, argument: argument)
-    }
-    func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
+    override func createGuestMemfd(
+        size: UInt64, flags: GuestMemfdFlags
+    ) throws(Errno) -> any KVMGuestMemfd {
         CarelessFile(try base.createGuestMemfd(size: size, flags: flags), kernel)
     }
-    func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
-        try base.setUserMemoryRegion2(region)
-    }
-    func createVCPU(id: Int) throws(Errno) -> any KVMVCPU { try base.createVCPU(id: id) }
 }
 
 private final class CarelessFile: KVMGuestMemfd {

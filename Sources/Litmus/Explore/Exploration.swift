@@ -72,7 +72,9 @@ public final class Exploration {
         let (deadline, overflow) = monotonicNanoseconds().addingReportingOverflow(options.timeLimit)
         self.deadline = overflow ? .max : deadline
         runner = Runner(
-            kernel, .init(runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit))
+            kernel,
+            .init(
+                runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false))
     }
 
     /// Tries everything, once.
@@ -80,8 +82,9 @@ public final class Exploration {
     /// - Returns: what was tried and found. No test at all where the kernel can do nothing that they are made of: the
     ///   reasons are in what was left out.
     public func run() -> Summary {
-        let predictor = predictor()
-        let palette = Palette(kernel, predictor, runner)
+        let promise = (try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
+        let predictor = predictor(promise)
+        let palette = Palette(promise, predictor, runner)
         summary.leftOut = palette.leftOut
         guard !palette.moves.isEmpty else { return summary }
         for phase in Phase.allCases where !isOver {
@@ -115,9 +118,8 @@ public final class Exploration {
     }
 
     /// The model of Linux 7.4, with the contents that this kernel's VMs promise.
-    private func predictor() -> Predictor {
+    private func predictor(_ promise: ContentPromise) -> Predictor {
         var configuration = model
-        let promise = Palette.promise(of: kernel)
         if promise != .preserved {
             func fate(_ fate: ContentPromise.Fate) -> ContentPromise.Fate {
                 fate == .byFlag ? .undefined : fate

@@ -41,10 +41,10 @@ struct Palette {
     private let predictor: Predictor
     private let runner: Runner
 
-    init(_ kernel: any KVMInterface, _ predictor: Predictor, _ runner: Runner) {
+    /// - Parameter promise: what the kernel's VMs say becomes of contents.
+    init(_ promise: ContentPromise, _ predictor: Predictor, _ runner: Runner) {
         self.predictor = predictor
         self.runner = runner
-        let promise = Self.promise(of: kernel)
         knowsContents = promise.isKnown
         for machine in Machine.allCases { add(machine) }
         for move in Move.allCases {
@@ -55,10 +55,6 @@ struct Palette {
                 add(move)
             }
         }
-    }
-
-    static func promise(of kernel: any KVMInterface) -> ContentPromise {
-        (try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
     }
 
     private mutating func add(_ machine: Machine) {
@@ -127,4 +123,9 @@ struct Palette {
         ]
         return test
     }()
+}
+
+extension ContentPromise {
+    /// Which bytes a page has after a bare conversion can be said.
+    fileprivate var isKnown: Bool { [toPrivate, toShared].allSatisfy { $0 == .preserved || $0 == .lost } }
 }

@@ -1,0 +1,27 @@
+import Glibc
+import SystemPackage
+
+/// What is in a directory.
+enum DirectoryListing {
+    struct Entry {
+        let name: String
+        let isDirectory: Bool
+    }
+
+    /// Sorted by name, without `.` and `..`.
+    ///
+    /// - Throws: `ENOTDIR` for a file, and what else `opendir(3)` says.
+    static func read(_ path: String) throws(Errno) -> [Entry] {
+        guard let directory = unsafe opendir(path) else { throw Errno(rawValue: errno) }
+        defer { unsafe closedir(directory) }
+        var entries: [Entry] = []
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+            }
+            guard name != ".", name != ".." else { continue }
+            entries.append(Entry(name: name, isDirectory: unsafe entry.pointee.d_type == UInt8(DT_DIR)))
+        }
+        return entries.sorted { $0.name < $1.name }
+    }
+}

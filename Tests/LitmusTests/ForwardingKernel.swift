@@ -1,0 +1,37 @@
+import CKVMShim
+import MiniVMM
+import SystemPackage
+
+/// A kernel that is another one, but for what a subclass of its VMs does.
+class ForwardingKernel: KVMInterface, @unchecked Sendable {
+    let base: any KVMInterface
+    init(_ base: any KVMInterface) { self.base = base }
+
+    var identity: KernelIdentity { KernelIdentity(name: "Forwarding", host: "a test") }
+    var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
+    func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
+    func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
+    func now() -> UInt64 { base.now() }
+    func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
+    func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
+        ForwardingVM(try base.createVM(type, sharedBit: sharedBit))
+    }
+}
+
+class ForwardingVM: KVMVirtualMachine, @unchecked Sendable {
+    let base: any KVMVirtualMachine
+    init(_ base: any KVMVirtualMachine) { self.base = base }
+
+    var contentPromise: ContentPromise { base.contentPromise }
+    func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
+    func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
+        try base.enableCapability(capability, argument: argument)
+    }
+    func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
+        try base.createGuestMemfd(size: size, flags: flags)
+    }
+    func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
+        try base.setUserMemoryRegion2(region)
+    }
+    func createVCPU(id: Int) throws(Errno) -> any KVMVCPU { try base.createVCPU(id: id) }
+}

@@ -1,0 +1,206 @@
+// What the macros of support.h call, and the texts that are printed. support.h includes it, and nobody else.
+    .subsection 1
+
+// Makes sure that the monitor keeps the contract of guest.h, and finds out how to make calls.
+setup:
+    push    %rsi
+    mov     $BOOT_MAGIC_VALUE, %rax
+    cmp     %rax, BOOT_MAGIC(%r15)
+    lea     what_magic(%rip), %rsi
+    jne     failed
+    cmpl    $1, BOOT_VERSION(%r15)
+    lea     what_version(%rip), %rsi
+    jne     failed
+    testb   $BOOT_FLAG_VMMCALL, BOOT_FLAGS(%r15)
+    jz      1f                          // by port, as the image says already
+    mov     $1, %al                     // no CPUID: not every KVM can carry one out in private code
+    testb   $BOOT_FLAG_VMCALL, BOOT_FLAGS(%r15)
+    jz      0f
+    mov     $2, %al
+0:  mov     %al, calls_by(%rip)
+1:  pop     %rsi
+    ret
+
+wait_for_ever:
+    service HC_YIELD
+    jmp     wait_for_ever
+
+// A call of KVM's: RAX = number.
+call_monitor:
+    cmpb    $1, calls_by(%rip)
+    je      1f
+    ja      2f
+    out     %eax, $PORT_HYPERCALL
+    ret
+1:  vmmcall
+    ret
+2:  vmcall
+    ret
+
+// Prints the string at RSI.
+print_string:
+    push    %rax
+    push    %rdx
+    push    %rsi
+    mov     $PORT_COM1, %edx
+0:  lodsb
+    test    %al, %al
+    jz      1f
+    out     %al, %dx
+    jmp     0b
+1:  pop     %rsi
+    pop     %rdx
+    pop     %rax
+    ret
+
+// Prints RAX.
+print_hexadecimal:
+    push    %rsi
+    lea     text_0x(%rip), %rsi
+    call    print_string
+    pop     %rsi
+    push    %rbx
+    mov     $16, %ebx
+    jmp     print_radix
+print_signed:
+    test    %rax, %rax
+    jns     print_decimal
+    push    %rsi
+    lea     text_minus(%rip), %rsi
+    call    print_string
+    pop     %rsi
+    neg     %rax
+print_decimal:
+    push    %rbx
+    mov     $10, %ebx
+print_radix:                            // RAX in the base RBX; RBX is on the stack already
+    push    %rax
+    push    %rdx
+    push    %rsi
+    mov     %rsp, %rsi                  // the digits grow downward, below the saved registers
+    sub     $72, %rsp
+    dec     %rsi
+    movb    $0, (%rsi)
+0:  xor     %edx, %edx
+    div     %rbx
+    add     $'0', %dl
+    cmp     $'9', %dl
+    jbe     1f
+    add     $'a' - '9' - 1, %dl
+1:  dec     %rsi
+    mov     %dl, (%rsi)
+    test    %rax, %rax
+    jnz     0b
+    call    print_string
+    add     $72, %rsp
+    pop     %rsi
+    pop     %rdx
+    pop     %rax
+    pop     %rbx
+    ret
+
+// Writes the pattern: RDI = address, RCX = bytes, RSI = stride, RDX = seed.
+fill_words:
+    add     %rdi, %rcx
+0:  mov     %rdx, (%rdi)
+    add     %rsi, %rdi
+    add     %rsi, %rdx
+    cmp     %rcx, %rdi
+    jb      0b
+    ret
+
+// Reads it back: RAX = how much the value grows from word to word, RBX = what it is, should a word be
+// wrong.
+verify_words:
+    add     %rdi, %rcx
+0:  cmp     %rdx, (%rdi)
+    jne     1f
+    add     %rsi, %rdi
+    add     %rax, %rdx
+    cmp     %rcx, %rdi
+    jb      0b
+    ret
+1:  mov     %rbx, %rsi
+    call    print_failed
+    lea     text_at(%rip), %rsi
+    call    print_string
+    mov     (%rdi), %rbx                // what is there, since RAX is wanted for printing
+    mov     %rdi, %rax
+    call    print_hexadecimal
+    mov     %rbx, %rax
+    jmp     expected_value
+
+// The ends of a guest that found something wrong: RSI = what, RDX = what it expected, RAX = what it got.
+failed:
+    call    print_failed
+    lea     text_newline(%rip), %rsi
+    call    print_string
+    exit    1
+
+failed_result:
+    call    print_failed
+    lea     text_expected(%rip), %rsi
+    call    print_string
+    xchg    %rax, %rdx
+    call    print_signed
+    lea     text_got(%rip), %rsi
+    call    print_string
+    mov     %rdx, %rax
+    call    print_signed
+    lea     text_newline(%rip), %rsi
+    call    print_string
+    exit    1
+
+failed_value:
+    call    print_failed
+expected_value:
+    lea     text_expected(%rip), %rsi
+    call    print_string
+    xchg    %rax, %rdx
+    call    print_hexadecimal
+    lea     text_got(%rip), %rsi
+    call    print_string
+    mov     %rdx, %rax
+    call    print_hexadecimal
+    lea     text_newline(%rip), %rsi
+    call    print_string
+    exit    1
+
+// "NAME: FAILED: what", RSI = what.
+print_failed:
+    push    %rsi
+    lea     text_newline(%rip), %rsi    // whatever line was begun ends here
+    call    print_string
+    lea     guest_name(%rip), %rsi
+    call    print_string
+    lea     text_failed(%rip), %rsi
+    call    print_string
+    pop     %rsi
+    jmp     print_string
+
+    .subsection 2
+calls_by:
+    .byte   0                           // 0 = port, 1 = VMMCALL, 2 = VMCALL
+text_0x:
+    .asciz  "0x"
+text_minus:
+    .asciz  "-"
+text_newline:
+    .asciz  "\n"
+text_failed:
+    .asciz  ": FAILED: "
+text_expected:
+    .asciz  ": expected "
+text_got:
+    .asciz  ", got "
+text_at:
+    .asciz  ": at "
+what_magic:
+    .asciz  "the boot information page has no magic number"
+what_version:
+    .asciz  "the boot information page has another version"
+
+what_one_door:
+    .asciz  "wants a machine with one door to its RAM"
+what_two_doors:
+    .asciz  "wants a machine with two doors to its RAM"
