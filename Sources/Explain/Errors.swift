@@ -44,7 +44,8 @@ extension MachineError {
             Diagnosis(
                 attempted: "to run vCPU \(vcpu) on the software CPU, which has a process of its own",
                 answer: failure.description,
-                means: "The process could not start, or something outside of minivmm ended it. The guest has no part in it.",
+                means:
+                    "The process could not start, or something outside of minivmm ended it. The guest has no part in it.",
                 advice:
                     "Look at the limits of this shell (ulimit -v, ulimit -u) and at the kernel's log for processes that were killed when memory ran out."
             )

@@ -1,8 +1,8 @@
 /// Why a vCPU that is a program could not go on: what stands behind a `KVM_EXIT_INTERNAL_ERROR` of such a kernel.
 public struct CPUFailure: Error, Sendable, Hashable {
     public enum Reason: Sendable, Hashable {
-        /// It could not execute the instruction.
-        case instruction
+        /// It could not execute the instruction; the engine's own error number, or -1 where it aborted.
+        case instruction(error: Int32)
         /// Its process was ended by a signal.
         case signal(Int32)
         /// Its process called exit with this status.
@@ -44,13 +44,15 @@ extension CPUFailure: CustomStringConvertible {
         guard case .notStarted(let status) = reason else {
             return "the software CPU failed at RIP \(hex(rip)): \(why); \(bytes)"
         }
-        return "the software CPU could not start: its process exited with status \(status). It takes 1.1 GiB of "
+        return
+            "the software CPU could not start: its process exited with status \(status). It takes 1.1 GiB of "
             + "address space; a limit on that (ulimit -v) may be too low"
     }
 
     private var why: String {
         switch reason {
-        case .instruction: "it cannot execute the instruction"
+        case .instruction(let error):
+            "it cannot execute the instruction" + (error == -1 ? "" : " (the engine's error \(error))")
         case .signal(let number): "its process was ended by signal \(number)"
         case .exited(let status): "its process exited with status \(status)"
         case .hung(let seconds): "it used \(seconds) s of processor time without executing an instruction"
@@ -63,9 +65,10 @@ extension CPUFailure: CustomStringConvertible {
     private var bytes: String {
         code.isEmpty
             ? "the guest has no memory there"
-            : "the guest's bytes there are " + code.map { byte in
-                (byte < 16 ? "0" : "") + String(byte, radix: 16)
-            }.joined(separator: " ")
+            : "the guest's bytes there are "
+                + code.map { byte in
+                    (byte < 16 ? "0" : "") + String(byte, radix: 16)
+                }.joined(separator: " ")
     }
 }
 
