@@ -71,7 +71,7 @@ enum Statuses {
             return text(
                 name, title + ": ended by signal \(signal)" + (known[Int(signal)].map { " (\($0))" } ?? ""),
                 "128 + the signal's number. Somebody sent it, or the process did something that cannot be.",
-                signal == 2 || signal == 15
+                [1, 2, 15].contains(signal)
                     ? "Nothing: somebody asked it to stop." : "If nobody sent it, it is a bug worth a report."
             )
         case 2...123:

@@ -75,7 +75,7 @@ struct ExploreCommand: ParsableCommand {
             depth: depth, tests: tests, parallelTests: parallel, mostSteps: steps, runs: runs,
             seed: kernel.seed, mostFindings: findings, timeLimit: timeout.nanoseconds,
             // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
-            testTimeLimit: max(20_000_000_000, UInt64(runs) * 200_000_000), interrupts: interrupts)
+            testTimeLimit: max(60_000_000_000, UInt64(runs) * 200_000_000), interrupts: interrupts)
     }
 
     func run() throws {

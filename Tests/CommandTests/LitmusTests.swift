@@ -77,6 +77,20 @@ struct LitmusCommandTests {
         #expect(interrupted.output.contains("not run: interrupted by signal 2"))
     }
 
+    /// A line that is written over, where somebody looks.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func progressIsShownOnATerminal() throws {
+        let scratch = try Scratch()
+        let race =
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0 => a\nhost1 read 0 => b\nend\n"
+        let path = try scratch.file("race.litmus", Array(race.utf8))
+        let terminal = try PseudoTerminal(columns: 200, rows: 50)
+        let status = try terminal.run(
+            ["litmus", path, "--runs", "100000000", "--timeout", "0.5"], environment: ["TERM": "xterm"],
+            typing: [])
+        guard !terminal.plainText.contains("SoftKVM") else { return }
+        #expect(status == 0 && terminal.plainText.contains(#/race  [0-9]+ of 100000000 runs/#))
+    }
+
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func jsonHasTheSameResults() throws {
         let json = try #require(try run([Self.good, Self.bad], ["--format", "json"]).json)
         #expect(json["schema"] as? String == "minivmm.litmus/1")

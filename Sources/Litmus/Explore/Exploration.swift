@@ -32,7 +32,7 @@ public final class Exploration {
         public init(
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, mostSteps: Int = 12, runs: Int = 100,
             seed: UInt64 = 0, mostFindings: Int = 1, timeLimit: UInt64 = 60_000_000_000,
-            testTimeLimit: UInt64 = 20_000_000_000, interrupts: SignalDescriptor? = nil
+            testTimeLimit: UInt64 = 60_000_000_000, interrupts: SignalDescriptor? = nil
         ) {
             self.interrupts = interrupts
             self.depth = depth
