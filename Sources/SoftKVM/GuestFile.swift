@@ -26,6 +26,12 @@ import SystemPackage
     private(set) var allocated: AttributeMap
     /// The host's mappings, each with what it has faulted in.
     private var hostMappings: [Weak<SoftHostMapping>] = []
+    /// Pages whose memory has failed, by offset. Nobody can touch one until it is punched out.
+    var poisoned: Set<UInt64> = []
+    /// Where pages come from; what is set later goes first.
+    var policies: [(range: PageRange, policy: MemoryPolicy)] = []
+    /// The node of each page that is not on node 0, by offset.
+    var nodes: [UInt64: UInt32] = [:]
     /// Page references beyond the file's own, by page offset.
     private var holds: [UInt64: [SoftPageHold.Reference]] = [:]
     /// Slots that are served from the file. Those with a guest_memfd never share a page of it.
@@ -91,12 +97,17 @@ import SystemPackage
             else { throw .badAddress }
             shared = readable
         }
+        if !poisoned.isEmpty {
+            guard let sound = soundRun(of: shared, around: shared.start) else { throw .badAddress }
+            shared = sound
+        }
         mapping?.noteMapped(shared)
         noteAllocated(shared)
         return min(count, shared.end - offset)
     }
 
     func noteAllocated(_ range: PageRange) {
+        if !policies.isEmpty { place(range) }
         if allocated.uniformState(of: range) != .private { allocated.set(range, to: .private) }
     }
 
@@ -123,6 +134,9 @@ import SystemPackage
         zapGuest(range)
         dropHostMappings(of: range)
         allocated.set(range, to: .shared)
+        // The fresh page has other memory.
+        poisoned = poisoned.filter { !range.contains($0) }
+        nodes = nodes.filter { !range.contains($0.key) }
     }
 
     // MARK: page references
@@ -210,6 +224,11 @@ import SystemPackage
         } else {
             for mapping in hostMappings { mapping.object?.noteUnmapped(range) }
         }
+        zapGuest(through: mapping, range)
+    }
+
+    /// Takes the range out of the second-stage tables of slots that lead into a mapping, or into any (nil).
+    func zapGuest(through mapping: SoftHostMapping?, _ range: PageRange) {
         forEachSlot(serving: range) { slot, part in
             let isInside =
                 mapping.map {
@@ -220,7 +239,7 @@ import SystemPackage
         }
     }
 
-    private func forEachSlot(serving range: PageRange, _ body: (Memslot, _ inSlot: PageRange) -> Void) {
+    func forEachSlot(serving range: PageRange, _ body: (Memslot, _ inSlot: PageRange) -> Void) {
         for slot in slots {
             if let part = slot.fileRange?.intersection(range), let inSlot = part.offset(from: slot.fileOffset)
             {

@@ -1,5 +1,6 @@
 import CKVMShim
 import MiniVMM
+import SystemPackage
 
 /// Guest-physical addresses of this kernel.
 enum GuestPhysical {
@@ -50,9 +51,14 @@ extension SoftVM {
     /// The second stage: the slot, and whether this kind of access is what the page's attribute says.
     func target(of address: UInt64) -> Target {
         let gpa = withoutSharedBit(address)
-        guard let slot = slots.slot(at: gpa) else { return .mmio }
-        let wants = wantedState(of: address)
         let page = gpa & ~(pageSize - 1)
+        let wants = attributes?.state(at: page) ?? wantedState(of: address)
+        guard let slot = slots.slot(at: gpa) else {
+            // Of private memory only the VM's own attributes can say that there is none.
+            guard attributes != nil, wants == .private else { return .mmio }
+            return .fault(
+                MemoryFault(gpa: page, size: pageSize, flags: CKVM_MEMORY_EXIT_FLAG_PRIVATE))
+        }
         let inFile = slot.fileOffset + (page - slot.range.start)
         func fault() -> Target {
             let isPrivate = (wants == .private) != model.faults.contains(.faultFlagWrong)
@@ -61,9 +67,20 @@ extension SoftVM {
             return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags))
         }
         if slot.isGuestMemfd, slot.file.isClosed { return fault() }
+        if slot.isGuestMemfd, attributes != nil {
+            // A file that the host can map has its pages in both states; of another the shared ones are elsewhere.
+            guard slot.file.flags.contains(.mmap) || wants == .private else { return .fault(nil) }
+            guard let run = attributes?.run(containing: page)?.range.intersection(slot.range),
+                let sound = sound(run, around: page, in: slot)
+            else { return fault() }
+            return .memory(slot, run: sound)
+        }
         // A slot without guest_memfd is what the host has mapped there: shared, or nothing.
         let needs: PageState? = slot.isGuestMemfd ? wants : .shared
-        guard let needs else { return .memory(slot, run: slot.range) }
+        guard let needs else {
+            guard let sound = sound(slot.range, around: page, in: slot) else { return fault() }
+            return .memory(slot, run: sound)
+        }
         if !slot.isGuestMemfd {
             guard wants != .private else { return fault() }
             guard slot.file.attributes.state(at: inFile) == .shared else { return .fault(nil) }
@@ -73,7 +90,28 @@ extension SoftVM {
         else { return fault() }
         let visible = slot.fileRange?.intersection(run)?.offset(from: slot.fileOffset)
         guard let gpas = visible?.advanced(by: slot.range.start) else { return .mmio }
-        return .memory(slot, run: gpas)
+        guard let sound = sound(gpas, around: page, in: slot) else { return fault() }
+        return .memory(slot, run: sound)
+    }
+
+    /// The pages around one of a run, up to those whose memory has failed; nil if it is one of them.
+    private func sound(_ run: PageRange, around page: UInt64, in slot: Memslot) -> PageRange? {
+        guard slot.isGuestMemfd, !slot.file.poisoned.isEmpty else { return run }
+        let inFile = run.offset(from: slot.range.start)?.advanced(by: slot.fileOffset)
+        let part = inFile.flatMap {
+            slot.file.soundRun(of: $0, around: slot.fileOffset + (page - slot.range.start))
+        }
+        return part?.offset(from: slot.fileOffset)?.advanced(by: slot.range.start)
+    }
+
+    /// What `KVM_RUN` returns with a memory fault: `EHWPOISON` where the page is of the right kind and its memory has failed.
+    func errno(of fault: MemoryFault) -> Errno {
+        guard let slot = slots.slot(at: fault.gpa), slot.isGuestMemfd, !slot.file.isClosed else {
+            return .badAddress
+        }
+        let inFile = slot.fileOffset + (fault.gpa - slot.range.start)
+        let matches = sharedBit == nil || slot.file.attributes.state(at: inFile) == fault.wants
+        return matches && slot.file.poisoned.contains(inFile) ? .hardwarePoisoned : .badAddress
     }
 
     /// What an access through this address takes the page for; nil where the page's attribute decides, so that

@@ -18,6 +18,8 @@ final class Memslot: @unchecked Sendable {
     private weak var vm: SoftVM?
     /// Pages in the second-stage tables, by byte offset in the slot (`private` stands for yes).
     private(set) var mapped: AttributeMap
+    /// Pages that the guest has written since the log was last taken, likewise; nil without `KVM_MEM_LOG_DIRTY_PAGES`.
+    private var written: AttributeMap?
 
     init(
         _ vm: SoftVM, region: ckvm_userspace_memory_region2, range: PageRange, file: GuestFile,
@@ -31,6 +33,7 @@ final class Memslot: @unchecked Sendable {
         self.file = file
         self.fileOffset = fileOffset
         mapped = AttributeMap(size: range.size, initial: .shared)
+        if region.flags & CKVM_MEM_LOG_DIRTY_PAGES != 0 { written = mapped }
     }
 
     /// Whether the file itself is the memory; otherwise it is what is mmapped at `userspace_addr`.
@@ -67,6 +70,24 @@ final class Memslot: @unchecked Sendable {
     }
 
     var isOfDefaultVM: Bool { vm?.type == .default }
+
+    /// The guest is about to write the page at this offset, or has.
+    func noteWritten(_ offset: UInt64) {
+        if let page = PageRange.covering(start: offset, size: 1) { written?.set(page, to: .private) }
+    }
+
+    /// The first 64 pages that were written, one bit each; all count as unwritten afterwards.
+    func takeWritten() -> UInt64? {
+        guard let log = written else { return nil }
+        written = AttributeMap(size: range.size, initial: .shared)
+        return (0..<64).reduce(0) { bits, page in
+            log.state(at: UInt64(page) * pageSize) == .private ? bits | 1 << UInt64(page) : bits
+        }
+    }
+
+    var isLogging: Bool { written != nil }
+    /// For whoever compares states.
+    var writtenPages: AttributeMap? { written }
 
     func codeChanged(_ part: PageRange) {
         if let gpas = part.advanced(by: range.start) { vm?.codeChanged(gpas) }
@@ -137,8 +158,10 @@ struct Memslots {
     }
 
     private static func checkFlags(_ flags: UInt32) throws(Errno) {
-        // Dirty logging and read-only are refused with a guest_memfd; without one, this model has neither.
-        guard flags & ~CKVM_MEM_GUEST_MEMFD == 0 else { throw .invalidArgument }
+        // Dirty logging and read-only are refused with a guest_memfd; without one, this model has no read-only slots.
+        guard flags & ~CKVM_MEM_GUEST_MEMFD == 0 || flags == CKVM_MEM_LOG_DIRTY_PAGES else {
+            throw .invalidArgument
+        }
     }
 
     private static func make(
@@ -151,7 +174,7 @@ struct Memslots {
             let offset = mapping.fileOffset + (region.userspace_addr - mapping.address)
             return Memslot(vm, region: region, range: range, file: mapping.file, fileOffset: offset)
         }
-        guard let file = vm.model.file(Int32(bitPattern: region.guest_memfd)), !file.isClosed else {
+        guard let file = vm.model.file(Int32(bitPattern: region.guest_memfd)) else {
             throw .badFileDescriptor
         }
         guard file.owner == vm.number || file.plants(.foreignFileBound),

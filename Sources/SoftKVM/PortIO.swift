@@ -129,7 +129,10 @@ extension SoftVCPU {
             case .memory(let slot, _):
                 let offset = vm.withoutSharedBit(address) - slot.range.start
                 slot.noteMapped(offset)
-                if isWrite, let page = PageRange.covering(start: offset, size: 1) { slot.codeChanged(page) }
+                if isWrite, let page = PageRange.covering(start: offset, size: 1) {
+                    slot.codeChanged(page)
+                    slot.noteWritten(offset)
+                }
                 unsafe bytes.append(slot.file.bytes(at: slot.fileOffset + offset), Int(part.size))
             }
         }

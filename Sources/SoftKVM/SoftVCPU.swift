@@ -186,7 +186,10 @@ public import SystemPackage
                 broughtIn = (slot.file, slot.fileOffset + (offset & ~(pageSize - 1)))
             }
             // Another vCPU, or this one through another address, may have code from that page.
-            if isWrite, let written = PageRange(start: offset, size: pageSize) { slot.codeChanged(written) }
+            if isWrite, let written = PageRange(start: offset, size: pageSize) {
+                slot.codeChanged(written)
+                slot.noteWritten(offset)
+            }
         }
     }
 
@@ -211,7 +214,7 @@ public import SystemPackage
         guard let fault else { return .fail(.badAddress) }
         runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
         runPage.memoryFault = ckvm_run_memory_fault(flags: fault.flags, gpa: fault.gpa, size: fault.size)
-        return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(.badAddress)
+        return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(vm.errno(of: fault))
     }
 
     /// The guest state is none that this CPU can enter: it knows 64-bit mode only.

@@ -11,7 +11,11 @@ extension SoftVCPU: ExaminableVCPU {
         let failure = vm.model.call { () -> Errno? in
             for page in range.chunks(of: pageSize) {
                 guard let slot = vm.slots.slot(at: page.start) else { return .noSuchFileOrDirectory }
-                guard case .memory = vm.target(of: page.start) else { return .badAddress }
+                switch vm.target(of: page.start) {
+                case .memory: break
+                case .fault(let fault?): return vm.errno(of: fault)
+                case .fault(nil), .mmio: return .badAddress
+                }
                 slot.noteMapped(page.start - slot.range.start)
                 gpa = page.end
                 left -= pageSize
@@ -36,6 +40,7 @@ extension SoftVCPU: ExaminableVCPU {
         guard
             let mapping = vm.model.mapping(
                 covering: slot.userspaceAddress + (gpa - slot.range.start), size: structure),
+            mapping.isWritable(at: slot.userspaceAddress + (gpa - slot.range.start) - mapping.address),
             (try? slot.file.faultInForHost(offset, structure, evenPrivate: false, through: mapping))
                 == structure,
             let pages = PageRange.covering(start: offset, size: structure)
@@ -46,5 +51,6 @@ extension SoftVCPU: ExaminableVCPU {
         unsafe bytes.storeBytes(of: version, as: UInt32.self)
         unsafe bytes.storeBytes(of: vm.model.clock, toByteOffset: 16, as: UInt64.self)
         slot.file.noteHostWrite(pages)
+        slot.noteWritten(gpa - slot.range.start)
     }
 }

@@ -321,7 +321,9 @@ final class Agent: Sendable {
             case .memoryFault(let fault, let errno):
                 races += 1
                 if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
-                return stop(.fault(fault.wants, at: fault.gpa))
+                return stop(
+                    errno == .hardwarePoisoned
+                        ? .errno(errno.rawValue, at: fault.gpa) : .fault(fault.wants, at: fault.gpa))
             case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
             case .failed(.resourceTemporarilyUnavailable): continue
             case .failed(let errno): return stop(.errno(errno.rawValue))

@@ -75,6 +75,8 @@ struct Interleavings {
         var began: UInt64?
         /// The references that the step has on pages: an access on its own, who unmaps on all that were mapped.
         var references: [SoftPageHold] = []
+        /// The page that a vCPU is about to write is in the dirty log.
+        var isLogged = false
 
         mutating func letGo() {
             for reference in references { reference.release() }
@@ -166,7 +168,7 @@ struct Interleavings {
             key.append(UInt8(truncatingIfNeeded: position.step))
             key.append(UInt8(truncatingIfNeeded: position.step >> 8))
             key.append(contentsOf: (0..<4).map { UInt8(truncatingIfNeeded: position.done >> ($0 * 8)) })
-            key.append(UInt8(truncatingIfNeeded: position.references.count))
+            key.append(UInt8(truncatingIfNeeded: position.references.count) << 1 | (position.isLogged ? 1 : 0))
             for reference in position.references { reference.appendState(to: &key) }
         }
         cursor.world.appendState(to: &key)
@@ -231,23 +233,42 @@ struct Interleavings {
         return nil
     }
 
+    /// A reference on the page, then the failure of its memory.
+    private func poisoning(
+        _ page: Extent, _ step: Step, _ position: inout Position, _ world: World
+    ) throws(Stop) -> Observation? {
+        if position.references.isEmpty, let reference = try? world.beginHostAccess(page, step.role) {
+            position.references = [reference]
+            return nil
+        }
+        defer { position.letGo() }
+        return try world.perform(step)
+    }
+
     /// - Returns: what came of the step, nil if there is more of it.
     private func piece(
         of step: Step, _ position: inout Position, _ world: World
     ) throws(Stop) -> Observation? {
         if let view = step.action.unmapped { return try unmapping(view, step, &position, world) }
+        if let page = step.action.poisoned { return try poisoning(page, step, &position, world) }
         guard let extent = step.action.extent, step.action.isAccess else { return try world.perform(step) }
         let place = extent.offset + position.done
         let left = extent.size - position.done
         let count = min(left, pageSize - place % pageSize)
         let part = Extent(extent.name, offset: place, size: count)
         if case .vcpu(let number) = step.role {
+            // The page is logged before it is written, and once more if the log has been taken in between.
+            if step.action.isWrite, !position.isLogged, try world.beginGuestWrite(at: place) {
+                position.isLogged = true
+                return nil
+            }
             if position.references.isEmpty, let fault = try world.beginGuestFault(at: place) {
                 position.references = [fault]
                 return nil
             }
             let seen = try world.guest().access(part, step.action, vcpu: number, isRacing: true)
             position.letGo()
+            position.isLogged = false
             position.done += count
             return seen.outcome == .ok && position.done < extent.size ? nil : seen
         }
@@ -300,6 +321,13 @@ extension World {
         return view.holdMapped(at: extent.offset, length: min(extent.size, view.length - extent.offset))
     }
 
+    /// A write fault of a vCPU: the page comes into the dirty log.
+    ///
+    /// - Returns: whether its slot has one.
+    fileprivate func beginGuestWrite(at gpa: UInt64) throws(Stop) -> Bool {
+        (try vm(nil) as? SoftVM)?.beginGuestWrite(at: gpa) ?? false
+    }
+
     fileprivate func beginGuestFault(at gpa: UInt64) throws(Stop) -> SoftPageHold? {
         (try vm(nil) as? SoftVM)?.beginGuestFault(at: gpa)
     }
@@ -320,6 +348,7 @@ extension World {
                 (view.mapping as? SoftHostMapping)?.appendFileState(to: &bytes)
             }
         }
+        for name in state.gone.keys.map(\.description).sorted() { bytes += Array(name.utf8) + [1] }
         for (name, hold) in state.holds.sorted(by: { $0.key.description < $1.key.description }) {
             append(name)
             (hold as? SoftPageHold)?.appendState(to: &bytes)
@@ -351,6 +380,19 @@ extension Action {
         case .unmap(let view): Extent(view, offset: 0, size: .max)
         case .advise(let extent, .dontNeed): extent
         default: nil
+        }
+    }
+
+    /// The page whose memory fails: the first of those that are named.
+    fileprivate var poisoned: Extent? {
+        guard case .advise(let extent, .hwPoison) = self, extent.offset % pageSize == 0 else { return nil }
+        return Extent(extent.name, offset: extent.offset, size: min(extent.size, pageSize))
+    }
+
+    fileprivate var isWrite: Bool {
+        switch self {
+        case .write, .fill: true
+        default: false
         }
     }
 

@@ -1,3 +1,4 @@
+import CKVMShim
 import MiniVMM
 import SystemPackage
 
@@ -45,10 +46,17 @@ extension World {
             }
             return seen
         case .map(let extent, let view): return answer(try map(extent, view))
-        case .unmap(let view):
-            try unmap(view)
-            return Observation(.ok)
-        case .advise(let extent, let advice): return answer(try advise(extent, advice))
+        case .unmap(let view): return answer(try unmap(view))
+        case .remap(let view, let pages, let new): return answer(try remap(view, pages: pages, as: new))
+        case .protect(let extent, let protection): return answer(try protect(extent, protection))
+        case .mbind(let extent, let policy, let flags):
+            return try answerOfMachine(step, try mbind(extent, policy, flags))
+        case .migrate(let place, let node): return try answerOfMachine(step, try migrate(place, to: node))
+        case .node(let place): return try node(step, place)
+        case .advise(let extent, let advice):
+            if advice == .hwPoison { try poison(extent) }
+            let errno = try advise(extent, advice)
+            return advice.isMemoryFailure ? try answerOfMachine(step, errno) : answer(errno)
         case .allocate(let extent): return answer(try allocate(extent, punchHole: false))
         case .punch(let extent): return answer(try allocate(extent, punchHole: true))
         case .hold(let extent, let kind, let name):
@@ -61,9 +69,11 @@ extension World {
             try release(name)
             return Observation(.ok)
         case .create(let new): return answer(try create(new))
-        case .close(let name):
-            try close(name)
-            return Observation(.ok)
+        case .close(let name): return answer(try close(name))
+        case .dup(let name, let copy): return answer(try duplicate(name, as: copy))
+        case .dirty(let slot, let vm): return try dirty(slot, on: vm)
+        case .setAttributes(let extent, let attributes, let flags, let vm):
+            return try setAttributes(step, extent, attributes, flags, on: vm)
         case .bind(let binding): return answer(try bind(binding))
         case .unbind(let slot, let vm): return answer(try unbind(slot, on: vm))
         case .fork(let number):
@@ -156,6 +166,59 @@ extension World {
         Observation(errno.map { .errno($0.rawValue) } ?? .ok)
     }
 
+    /// Of a call that not every kernel has, or leaves to everybody: without it there is nothing to say.
+    private func answerOfMachine(_ step: Step, _ errno: Errno?) throws(Stop) -> Observation {
+        guard let errno, !step.expects(errno) else { return answer(errno) }
+        var isMissing = [.noFunction, .notPermitted, .notSupportedOnSocket].contains(errno)
+        // What madvise says of advice that it does not know.
+        if case .advise(let extent, _) = step.action, errno == .invalidArgument {
+            isMissing = extent.offset % pageSize == 0
+        }
+        guard isMissing else { return answer(errno) }
+        throw .skip("this kernel does not do that, or not for this user (\(step.action): \(errno.name))")
+    }
+
+    private func node(_ step: Step, _ place: Place) throws(Stop) -> Observation {
+        let mapping = try placing(Extent(place.name, offset: place.offset, size: 1))
+        do throws(Errno) {
+            return Observation(count: UInt64(try mapping.node(at: place.offset)))
+        } catch {
+            return try answerOfMachine(step, error)
+        }
+    }
+
+    private func dirty(_ slot: UInt32, on name: VMName?) throws(Stop) -> Observation {
+        guard let vm = try vm(name) as? any DirtyLogging else {
+            throw .skip("\(kernel.identity.name) is an adapter, and its kernel has other memslots")
+        }
+        let size = state.withLock { $0.slots[SlotKey(vm: name ?? main, number: slot)]?.extent.size } ?? 0
+        guard size <= 8 * pageSize else { throw .broken("`dirty` says of eight pages which were written") }
+        do throws(Errno) {
+            return Observation(.value(UInt8(truncatingIfNeeded: try vm.dirtyLog(slot: slot))))
+        } catch {
+            return Observation(.errno(error.rawValue))
+        }
+    }
+
+    private func setAttributes(
+        _ step: Step, _ extent: Extent, _ attributes: UInt64, _ flags: UInt64, on name: VMName?
+    ) throws(Stop) -> Observation {
+        guard let vm = try vm(name) as? any PerVMAttributes else {
+            throw .skip("\(kernel.identity.name) is an adapter, and keeps the attributes of its VMs itself")
+        }
+        do throws(Errno) {
+            try vm.setMemoryAttributes(
+                ckvm_memory_attributes(
+                    address: extent.offset, size: extent.size, attributes: attributes, flags: flags))
+            return Observation(.ok)
+        } catch {
+            if error == .inappropriateIOCTLForDevice, !step.expects(error) {
+                throw .skip("this kernel has no KVM_SET_MEMORY_ATTRIBUTES on a VM, or converts in place (ENOTTY)")
+            }
+            return Observation(.errno(error.rawValue))
+        }
+    }
+
     private func allocate(_ extent: Extent, punchHole: Bool) throws(Stop) -> Errno? {
         let file = try file(extent.name)
         do throws(Errno) {
@@ -244,6 +307,11 @@ extension Observation {
     var withoutPlace: Observation {
         if case .sigbus = outcome { Observation(.sigbus()) } else { self }
     }
+}
+
+extension Advice {
+    /// It needs a privilege, and a kernel that is built with it.
+    fileprivate var isMemoryFailure: Bool { self == .hwPoison || self == .softOffline }
 }
 
 extension Step {

@@ -14,6 +14,8 @@ final class World: Sendable {
         let file: Name
         /// Where in the file it begins, bytes.
         let offset: UInt64
+        /// Parts of it have another protection or policy than others: the kernel has several mappings there.
+        var isSplit = false
     }
     struct Slot: Sendable {
         let gpa: UInt64
@@ -21,6 +23,8 @@ final class World: Sendable {
         let extent: Extent
         /// The view that its `userspace_addr` leads into.
         let view: Name?
+        /// The guest's memory is that view, and no guest_memfd.
+        let isPlain: Bool
     }
     struct SlotKey: Hashable {
         let vm: VMName
@@ -30,6 +34,12 @@ final class World: Sendable {
         var vms: [VMName: any KVMVirtualMachine] = [:]
         var files: [Name: any KVMGuestMemfd] = [:]
         var views: [Name: View] = [:]
+        /// Views that were unmapped or moved, with their addresses, where nothing else will ever be.
+        var gone: [Name: View] = [:]
+        /// Names of files that were closed where the descriptor went with them.
+        var lost: Set<Name> = []
+        /// Files with a page whose memory has failed.
+        var poisoned: Set<Name> = []
         var holds: [Name: any PageHold] = [:]
         var slots: [SlotKey: Slot] = [:]
         var children: [Int: any Child] = [:]
@@ -53,6 +63,9 @@ final class World: Sendable {
     let main: VMName
     private let hasTwoDoors: Bool
     private let memories: [Memory]
+    /// Files that the test closes, and views that it unmaps or moves: what names them is to stay theirs.
+    let closed: Set<Name>
+    let unmapped: Set<Name>
     let state = Mutex(State())
 
     /// - Parameter trace: where what happens is written down.
@@ -65,6 +78,15 @@ final class World: Sendable {
         main = VMName(test.vm)
         hasTwoDoors = test.hasTwoDoors
         memories = test.memory
+        let actions = test.steps.map(\.action)
+        closed = Set(actions.compactMap { if case .close(let name) = $0 { name } else { nil } })
+        unmapped = Set(
+            actions.compactMap { action in
+                switch action {
+                case .unmap(let name), .remap(let name, _, _): name
+                default: nil
+                }
+            })
         if let trace { state.withLock { $0.recording = Recording(trace) } }
         do throws(Stop) {
             try make()
@@ -180,15 +202,19 @@ final class World: Sendable {
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
-        guard let file = state.withLock({ $0.files[name] }) else {
+        let (file, isLost) = state.withLock { ($0.files[name], $0.lost.contains(name)) }
+        guard let file else {
+            if isLost {
+                throw .skip("the descriptor of `\(name)` is closed, and its number may be another file's here")
+            }
             throw .broken("there is no file `\(name)`: it could not be made")
         }
         return file
     }
 
-    /// The mapping of a view, with all of `extent` inside: no test touches other memory of this process.
+    /// The mapping of a view, also of one that is gone, with all of `extent` inside: no test touches other memory of this process.
     func mapping(_ extent: Extent) throws(Stop) -> any HostMapping {
-        guard let view = state.withLock({ $0.views[extent.name] }) else {
+        guard let view = state.withLock({ $0.views[extent.name] ?? $0.gone[extent.name] }) else {
             throw .broken("there is no view `\(extent.name)`: it could not be made")
         }
         try extent.isInside(view.mapping.length)
@@ -282,10 +308,13 @@ extension Action {
             extent
         case .convert(let conversion): conversion.extent
         case .bind(let binding): binding.extent
+        case .protect(let extent, _), .mbind(let extent, _, _), .setAttributes(let extent, _, _, _): extent
+        case .migrate(let place, _), .node(let place): Extent(place.name, offset: place.offset, size: 1)
         case .present(let extent), .preFault(let extent): extent
         case .peek(let place), .clock(let place): Extent(place.name, offset: place.offset, size: 1)
         case .syscall(let file, _): Extent(file, offset: 0, size: pageSize)
-        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension: nil
+        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension, .remap, .dup, .dirty:
+            nil
         }
     }
 }
