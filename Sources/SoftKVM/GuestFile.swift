@@ -74,6 +74,13 @@ import SystemPackage
         hostMappings.append(Weak(mapping))
     }
 
+    /// The mappings that have a page in their page tables keep that its memory has failed.
+    func noteFailure(of page: PageRange) {
+        for case let mapping? in hostMappings.map(\.object) where mapping.mappedPages(in: page) == 1 {
+            mapping.failed.insert(page.start - mapping.fileOffset)
+        }
+    }
+
     /// Pages of `range` in the page tables of all mappings together.
     func hostMappedPages(in range: PageRange) -> UInt64 {
         hostMappings.reduce(0) { $0 + ($1.object?.mappedPages(in: range) ?? 0) }
@@ -132,7 +139,7 @@ import SystemPackage
         let result = ckvm_fallocate(backing.rawValue, true, Int64(range.start), Int64(range.size))
         guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
         zapGuest(range)
-        dropHostMappings(of: range)
+        dropHostMappings(of: range, zaps: false)
         allocated.set(range, to: .shared)
         // The fresh page has other memory.
         poisoned = poisoned.filter { !range.contains($0) }
@@ -217,12 +224,14 @@ import SystemPackage
     /// The host's mappings of the range are gone, and with them what a slot shows the guest whose `userspace_addr` leads
     /// into one of them (the MMU notifier): it does not ask whether the slot has a file.
     ///
-    /// - Parameter mapping: only this one is; nil is all of them.
-    func dropHostMappings(of range: PageRange, only mapping: SoftHostMapping? = nil) {
+    /// - Parameters:
+    ///   - mapping: only this one is; nil is all of them.
+    ///   - zaps: as of ``SoftHostMapping/noteUnmapped(_:zaps:)``.
+    func dropHostMappings(of range: PageRange, only mapping: SoftHostMapping? = nil, zaps: Bool = true) {
         if let mapping {
             mapping.noteUnmapped(range)
         } else {
-            for mapping in hostMappings { mapping.object?.noteUnmapped(range) }
+            for mapping in hostMappings { mapping.object?.noteUnmapped(range, zaps: zaps) }
         }
         zapGuest(through: mapping, range)
     }

@@ -18,7 +18,8 @@ final class Memslot: @unchecked Sendable {
     private weak var vm: SoftVM?
     /// Pages in the second-stage tables, by byte offset in the slot (`private` stands for yes).
     private(set) var mapped: AttributeMap
-    /// Pages that the guest has written since the log was last taken, likewise; nil without `KVM_MEM_LOG_DIRTY_PAGES`.
+    /// Pages that the guest has written, or faulted in, since the log was last taken, likewise; nil without
+    /// `KVM_MEM_LOG_DIRTY_PAGES`.
     private var written: AttributeMap?
 
     init(
@@ -51,6 +52,8 @@ final class Memslot: @unchecked Sendable {
             return false
         }
         mapped.set(pages, to: .private)
+        // It is mapped writable, whatever the access was.
+        noteWritten(page)
         if let inFile = pages.advanced(by: fileOffset) { file.noteAllocated(inFile) }
         return true
     }

@@ -48,6 +48,7 @@ extension SoftHostMapping {
         file.model.look {
             bytes.append(isMapped ? 1 : 0)
             for map in [mapped] + protections { appendRuns(of: map, to: &bytes) }
+            for page in failed.sorted() { append(page, to: &bytes) }
         }
     }
 

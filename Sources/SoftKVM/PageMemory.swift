@@ -8,16 +8,20 @@ extension GuestFile {
     /// The memory of a page fails: it goes out of all tables, and comes back into none. Linux keeps a reference on it for
     /// ever, so that it is in use for a conversion.
     func poison(_ page: UInt64) {
-        guard let range = PageRange(start: page, size: pageSize), poisoned.insert(page).inserted else { return }
+        guard let range = PageRange(start: page, size: pageSize), poisoned.insert(page).inserted else {
+            return
+        }
         addHold(SoftPageHold.Reference(), page: page)
-        dropHostMappings(of: range)
+        noteFailure(of: range)
+        dropHostMappings(of: range, zaps: false)
         forEachSlot(serving: range) { slot, part in slot.zap(part, deleted: true) }
     }
 
     /// The pages around one of a range, up to those that have failed; nil if it has.
     func soundRun(of range: PageRange, around page: UInt64) -> PageRange? {
         guard !poisoned.contains(page) else { return nil }
-        let low = poisoned.lazy.filter { $0 < page }.max().map { max($0 + pageSize, range.start) } ?? range.start
+        let low =
+            poisoned.lazy.filter { $0 < page }.max().map { max($0 + pageSize, range.start) } ?? range.start
         let high = poisoned.lazy.filter { $0 > page }.min().map { min($0, range.end) } ?? range.end
         return PageRange(start: low, size: high - low)
     }

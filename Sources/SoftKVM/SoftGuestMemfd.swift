@@ -120,7 +120,6 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
 extension SoftGuestMemfd: ExaminableFile {
     /// The model hands out each number once as long as the object lives.
     public func reserveDescriptor() throws(Errno) {}
-    public var isDescriptorReserved: Bool { true }
 
     public func duplicate() throws(Errno) -> any ExaminableFile {
         try call { () throws(Errno) in
@@ -168,6 +167,8 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     /// Pages that the process may not read, and not write, likewise.
     var unreadable: AttributeMap
     var unwritable: AttributeMap
+    /// Pages of which its page tables say that their memory has failed, counted from its start. A hole does not change that.
+    var failed: Set<UInt64> = []
     /// False once it is unmapped or moved.
     var isMapped = true
 
@@ -258,8 +259,10 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         if mapped.uniformState(of: own) != .private { mapped.set(own, to: .private) }
     }
 
-    func noteUnmapped(_ range: PageRange) {
+    /// - Parameter zaps: its page tables are emptied there, also of what says that memory has failed.
+    func noteUnmapped(_ range: PageRange, zaps: Bool = true) {
         guard let own = inMapping(range) else { return }
+        if zaps, !failed.isEmpty { failed = failed.filter { !own.contains($0) } }
         if mapped.uniformState(of: own) != .shared { mapped.set(own, to: .shared) }
     }
 
@@ -346,8 +349,9 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
             done = (try? file.faultInForHost(pages.start, permitted, evenPrivate: false, through: self)) ?? 0
         }
         guard done < pages.size else { return }
-        if done == permitted { throw .invalidArgument }
-        throw file.poisoned.contains(pages.start + done) ? .hardwarePoisoned : .badAddress
+        let isPoisoned = failed.contains(offset + done) || file.poisoned.contains(pages.start + done)
+        if done == permitted, !isPoisoned { throw .invalidArgument }
+        throw isPoisoned ? .hardwarePoisoned : .badAddress
     }
 
     // MARK: what the process may do; the caller holds the model's lock
@@ -356,7 +360,9 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     private func permitted(_ offset: UInt64, _ count: UInt64, toWrite: Bool) -> UInt64 {
         let refused = toWrite ? unwritable : unreadable
         guard isMapped, let run = refused.run(containing: offset), run.state == .shared else { return 0 }
-        return run.range.end >= refused.size ? count : min(count, run.range.end - offset)
+        let end = failed.lazy.filter { $0 + pageSize > offset }.min() ?? .max
+        let most = run.range.end >= refused.size ? count : min(count, run.range.end - offset)
+        return end > offset ? min(most, end - offset) : 0
     }
 
     func isReadable(at offset: UInt64) -> Bool { permitted(offset, 1, toWrite: false) == 1 }

@@ -24,10 +24,18 @@ extension SoftHostMapping {
             let other = SoftHostMapping(
                 file, offset: fileOffset, length: new,
                 try file.mapBacking(offset: fileOffset, length: new))
-            other.take(mapped, unreadable, unwritable)
+            other.take(self)
             forget()
             other.register()
             return other
+        }
+    }
+
+    /// The memory of the page fails that is there, whatever it is by now.
+    public func failMemory(at offset: UInt64) {
+        file.model.call {
+            let page = fileOffset + offset
+            if file.allocated.state(at: page) == .private { file.poison(page) }
         }
     }
 
@@ -90,16 +98,17 @@ extension SoftHostMapping: NodePlacing {
 // The caller holds the model's lock.
 extension SoftHostMapping {
     /// What another mapping had of the same pages, as far as this one goes.
-    func take(_ mapped: AttributeMap, _ unreadable: AttributeMap, _ unwritable: AttributeMap) {
-        guard let own = PageRange(start: 0, size: self.mapped.size) else { return }
-        for run in mapped.runs(in: own) { self.mapped.set(run.range, to: run.state) }
-        for run in unreadable.runs(in: own) { self.unreadable.set(run.range, to: run.state) }
-        for run in unwritable.runs(in: own) { self.unwritable.set(run.range, to: run.state) }
+    func take(_ old: SoftHostMapping) {
+        guard let own = PageRange(start: 0, size: mapped.size) else { return }
+        for run in old.mapped.runs(in: own) { mapped.set(run.range, to: run.state) }
+        for run in old.unreadable.runs(in: own) { unreadable.set(run.range, to: run.state) }
+        for run in old.unwritable.runs(in: own) { unwritable.set(run.range, to: run.state) }
+        failed = old.failed.filter { own.contains($0) }
         // The last page's protection is that of all that follows.
-        let (old, end) = (min(mapped.size, own.size), own.size)
-        guard old < end, let more = PageRange(start: old, size: end - old) else { return }
-        self.unreadable.set(more, to: unreadable.state(at: old - pageSize) ?? .shared)
-        self.unwritable.set(more, to: unwritable.state(at: old - pageSize) ?? .shared)
+        let end = min(old.mapped.size, own.size)
+        guard end < own.size, let more = PageRange(start: end, size: own.size - end) else { return }
+        unreadable.set(more, to: old.unreadable.state(at: end - pageSize) ?? .shared)
+        unwritable.set(more, to: old.unwritable.state(at: end - pageSize) ?? .shared)
     }
 
     func set(_ protection: Protection, for pages: PageRange) {

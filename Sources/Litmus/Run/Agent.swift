@@ -106,7 +106,8 @@ final class Agent: Sendable {
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
-            file = try vm.createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
+            let (file, isPlain) = try Self.file(on: vm, facts.kernel)
+            self.file = file
             view = try file.map(offset: 0, length: Self.size)
             try Self.write(Self.code(method), at: 0, view)
             let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
@@ -131,14 +132,31 @@ final class Agent: Sendable {
             }
             var region = ckvm_userspace_memory_region2()
             region.slot = Self.slot
-            region.flags = Binding.guestMemfd
             region.guest_phys_addr = Self.start
             region.memory_size = Self.size
             region.userspace_addr = view.address
-            region.guest_memfd = UInt32(bitPattern: file.descriptor)
+            if !isPlain {
+                region.flags = Binding.guestMemfd
+                region.guest_memfd = UInt32(bitPattern: file.descriptor)
+            }
             try vm.setUserMemoryRegion2(region)
         } catch {
             throw .skip("the guest that does the steps of vCPUs cannot be loaded here (\(error.name))")
+        }
+    }
+
+    /// A file that the host can write, and whether its memslot has to do without it: a VM with private memory that does not
+    /// convert in place has none whose pages are shared at first, and gets the mapping of a default VM's.
+    private static func file(
+        on vm: any KVMVirtualMachine, _ kernel: any KVMInterface
+    ) throws(Errno) -> (any KVMGuestMemfd, isPlain: Bool) {
+        let flags: GuestMemfdFlags = [.mmap, .initShared]
+        do throws(Errno) {
+            return (try vm.createGuestMemfd(size: size, flags: flags), isPlain: false)
+        } catch {
+            guard error == .invalidArgument else { throw error }
+            let other = try kernel.createVM(.default, sharedBit: nil)
+            return (try other.createGuestMemfd(size: size, flags: flags), isPlain: true)
         }
     }
 

@@ -1,5 +1,6 @@
 import MiniVMM
 import SoftKVM
+import SystemPackage
 
 /// Goes through all interleavings of a test's parallel blocks on the software kernel.
 ///
@@ -168,7 +169,8 @@ struct Interleavings {
             key.append(UInt8(truncatingIfNeeded: position.step))
             key.append(UInt8(truncatingIfNeeded: position.step >> 8))
             key.append(contentsOf: (0..<4).map { UInt8(truncatingIfNeeded: position.done >> ($0 * 8)) })
-            key.append(UInt8(truncatingIfNeeded: position.references.count) << 1 | (position.isLogged ? 1 : 0))
+            key.append(
+                UInt8(truncatingIfNeeded: position.references.count) << 1 | (position.isLogged ? 1 : 0))
             for reference in position.references { reference.appendState(to: &key) }
         }
         cursor.world.appendState(to: &key)
@@ -233,16 +235,25 @@ struct Interleavings {
         return nil
     }
 
-    /// A reference on the page, then the failure of its memory.
+    /// A reference on the page; then, as long as the page is new to the LRU, none for a moment; then the failure of its
+    /// memory, whatever the page is by now.
     private func poisoning(
         _ page: Extent, _ step: Step, _ position: inout Position, _ world: World
     ) throws(Stop) -> Observation? {
-        if position.references.isEmpty, let reference = try? world.beginHostAccess(page, step.role) {
-            position.references = [reference]
-            return nil
+        guard position.done == 0 else {
+            try world.failMemory(page)
+            return Observation(.errno(Errno.resourceBusy.rawValue))
         }
-        defer { position.letGo() }
-        return try world.perform(step)
+        if position.references.isEmpty {
+            guard let reference = try? world.beginHostAccess(page, step) else {
+                return try world.perform(step)
+            }
+            position.references = [reference]
+        } else {
+            position.letGo()
+            position.done = 1
+        }
+        return nil
     }
 
     /// - Returns: what came of the step, nil if there is more of it.
@@ -273,7 +284,7 @@ struct Interleavings {
             return seen.outcome == .ok && position.done < extent.size ? nil : seen
         }
         guard let reference = position.references.first else {
-            if let reference = try world.beginHostAccess(part, step.role) {
+            if let reference = try world.beginHostAccess(part, step) {
                 position.references = [reference]
                 return nil
             }
@@ -299,7 +310,8 @@ extension World {
     /// The reference that an access takes on its page first.
     ///
     /// - Returns: nil if the host gets no page.
-    fileprivate func beginHostAccess(_ extent: Extent, _ role: Role) throws(Stop) -> SoftPageHold? {
+    fileprivate func beginHostAccess(_ extent: Extent, _ step: Step) throws(Stop) -> SoftPageHold? {
+        let role = step.role
         let mapping: any HostMapping
         if case .child(let number) = role {
             guard let view = try child(number).mapping(of: extent.name) else {
@@ -310,7 +322,9 @@ extension World {
         } else {
             mapping = try self.mapping(extent)
         }
-        return (try? mapping.hold(at: extent.offset, length: extent.size, by: .directIO)) as? SoftPageHold
+        // Who reads the pages, or writes them.
+        let kind: HoldKind = step.action.isWrite ? .gupTest : .directIO
+        return (try? mapping.hold(at: extent.offset, length: extent.size, by: kind)) as? SoftPageHold
     }
 
     /// Those on the pages that are mapped in what is to be unmapped. Nothing where that cannot be done.
@@ -319,6 +333,11 @@ extension World {
             extent.offset <= view.length
         else { return [] }
         return view.holdMapped(at: extent.offset, length: min(extent.size, view.length - extent.offset))
+    }
+
+    fileprivate func failMemory(_ page: Extent) throws(Stop) {
+        try poison(page)
+        (try mapping(page) as? SoftHostMapping)?.failMemory(at: page.offset)
     }
 
     /// A write fault of a vCPU: the page comes into the dirty log.

@@ -11,34 +11,41 @@ extension World {
             var flags = GuestMemfdFlags(rawValue: new.flags)
             if new.preserves, facts.design == .creationFlag { flags.insert(ContentDesign.creationFlagBit) }
             let file = try vm.createGuestMemfd(size: new.size, flags: flags)
-            // Where there is no such number, a use after the end is skipped.
-            if closed.contains(new.name) { try? (file as? any ExaminableFile)?.reserveDescriptor() }
             let initial: PageState = flags.contains(.initShared) ? .shared : .private
             let (trace, event) = state.withLock { state in
                 state.files[new.name] = file
-                state.lost.remove(new.name)
                 state.states[new.name] = AttributeMap(size: new.size, initial: initial)
                 state.isOnlyTouched = false
                 return (state.recording?.trace, state.recording?.add(new.name, size: new.size, initial))
             }
             if let trace, let event { trace.record(event, by: .host) }
-            return nil
         } catch {
             return error
+        }
+        if late.files.contains(new.name) { try reserveDescriptor(of: new.name) }
+        return nil
+    }
+
+    /// The number of a descriptor that is used once it is closed must not be another file's by then.
+    private func reserveDescriptor(of name: Name) throws(Stop) {
+        guard let file = try file(name) as? any ExaminableFile else {
+            throw .skip("\(kernel.identity.name) is an adapter, and has no descriptors that are closed")
+        }
+        do throws(Errno) {
+            try file.reserveDescriptor()
+        } catch {
+            throw .broken("no number is free for the descriptor of `\(name)` (fcntl: \(error.name))")
         }
     }
 
     func close(_ name: Name) throws(Stop) -> Errno? {
         let file = try file(name)
         state.withLock { $0.isOnlyTouched = false }
-        if let file = file as? any ExaminableFile, file.isDescriptorReserved {
+        if late.files.contains(name), let file = file as? any ExaminableFile {
             do throws(Errno) { try file.closeDescriptor() } catch { return error }
             return nil
         }
-        state.withLock { state in
-            state.files[name] = nil
-            state.lost.insert(name)
-        }
+        state.withLock { $0.files[name] = nil }
         withExtendedLifetime(file) {}
         return nil
     }
@@ -51,7 +58,6 @@ extension World {
             let new = try file.duplicate()
             state.withLock { state in
                 state.files[copy] = new
-                state.lost.remove(copy)
                 state.states[copy] = state.states[name]
                 state.isOnlyTouched = false
             }
@@ -63,9 +69,12 @@ extension World {
 
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
         let file = try file(extent.name)
+        guard !late.views.contains(view) || file is any ExaminableFile else {
+            throw .skip("\(kernel.identity.name) is an adapter, and its mappings end with their last user")
+        }
         do throws(Errno) {
             let mapping: any HostMapping
-            if unmapped.contains(view), let file = file as? any ExaminableFile {
+            if ending.contains(view), let file = file as? any ExaminableFile {
                 mapping = try file.mapAlone(offset: extent.offset, length: extent.size)
             } else {
                 mapping = try file.map(offset: extent.offset, length: extent.size)
@@ -140,7 +149,8 @@ extension World {
     func protect(_ extent: Extent, _ protection: Protection) throws(Stop) -> Errno? {
         let mapping = try examinable(extent)
         guard !state.withLock({ $0.slots.values.contains { $0.isPlain && $0.view == extent.name } }) else {
-            throw .skip("the view `\(extent.name)` is a guest's memory: what its protection does is not modelled")
+            throw .skip(
+                "the view `\(extent.name)` is a guest's memory: what its protection does is not modelled")
         }
         noteSplit(extent, mapping.length)
         do throws(Errno) {
@@ -252,7 +262,8 @@ extension World {
     }
 
     private static let endsInSIGBUS = Stop.skip(
-        "a memslot without a guest_memfd leads to a page whose memory has failed: KVM's answer is SIGBUS to minivmm")
+        "a memslot without a guest_memfd leads to a page whose memory has failed: KVM's answer is SIGBUS to minivmm"
+    )
 
     func poison(_ extent: Extent) throws(Stop) {
         let isPlain = state.withLock { state in

@@ -36,8 +36,6 @@ final class World: Sendable {
         var views: [Name: View] = [:]
         /// Views that were unmapped or moved, with their addresses, where nothing else will ever be.
         var gone: [Name: View] = [:]
-        /// Names of files that were closed where the descriptor went with them.
-        var lost: Set<Name> = []
         /// Files with a page whose memory has failed.
         var poisoned: Set<Name> = []
         var holds: [Name: any PageHold] = [:]
@@ -63,9 +61,9 @@ final class World: Sendable {
     let main: VMName
     private let hasTwoDoors: Bool
     private let memories: [Memory]
-    /// Files that the test closes, and views that it unmaps or moves: what names them is to stay theirs.
-    let closed: Set<Name>
-    let unmapped: Set<Name>
+    /// Files that are used after their end, and views that are unmapped or moved: what names them is to stay theirs.
+    let late: LateUses
+    let ending: Set<Name>
     let state = Mutex(State())
 
     /// - Parameter trace: where what happens is written down.
@@ -78,15 +76,8 @@ final class World: Sendable {
         main = VMName(test.vm)
         hasTwoDoors = test.hasTwoDoors
         memories = test.memory
-        let actions = test.steps.map(\.action)
-        closed = Set(actions.compactMap { if case .close(let name) = $0 { name } else { nil } })
-        unmapped = Set(
-            actions.compactMap { action in
-                switch action {
-                case .unmap(let name), .remap(let name, _, _): name
-                default: nil
-                }
-            })
+        late = LateUses(test)
+        ending = Set(test.steps.compactMap(\.action.endedView))
         if let trace { state.withLock { $0.recording = Recording(trace) } }
         do throws(Stop) {
             try make()
@@ -202,11 +193,7 @@ final class World: Sendable {
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
-        let (file, isLost) = state.withLock { ($0.files[name], $0.lost.contains(name)) }
-        guard let file else {
-            if isLost {
-                throw .skip("the descriptor of `\(name)` is closed, and its number may be another file's here")
-            }
+        guard let file = state.withLock({ $0.files[name] }) else {
             throw .broken("there is no file `\(name)`: it could not be made")
         }
         return file
@@ -313,7 +300,8 @@ extension Action {
         case .present(let extent), .preFault(let extent): extent
         case .peek(let place), .clock(let place): Extent(place.name, offset: place.offset, size: 1)
         case .syscall(let file, _): Extent(file, offset: 0, size: pageSize)
-        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension, .remap, .dup, .dirty:
+        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension, .remap, .dup,
+            .dirty:
             nil
         }
     }

@@ -106,8 +106,6 @@ public final class LinuxGuestMemfd: ArgumentTakingGuestMemfd {
         }
     }
 
-    public var isDescriptorReserved: Bool { state.withLock { $0.isReserved } }
-
     public func duplicate() throws(Errno) -> any ExaminableFile {
         let number = try ReservedDescriptors.duplicate(descriptor)
         return LinuxGuestMemfd(owning: number, size: size, isReserved: true)

@@ -36,9 +36,6 @@ public protocol ExaminableFile: KVMGuestMemfd {
     /// - Throws: `EINVAL` or `EMFILE` where the limit on open files leaves none.
     func reserveDescriptor() throws(Errno)
 
-    /// Whether it has such a number.
-    var isDescriptorReserved: Bool { get }
-
     /// `dup` of the descriptor, with a number of that kind.
     func duplicate() throws(Errno) -> any ExaminableFile
 
