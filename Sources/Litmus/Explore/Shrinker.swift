@@ -180,8 +180,8 @@ extension Action {
         case .mbind(let extent, let policy, let flags): extent.simpler.map { .mbind($0, policy, flags) }
         case .setAttributes(let extent, let attributes, let flags, let vm):
             extent.simpler.map { .setAttributes($0, attributes: attributes, flags: flags, on: vm) }
-        case .unmap, .release, .close, .unbind, .again, .fork, .clock, .syscall, .zapped, .extension, .remap, .dup,
-            .migrate, .node, .dirty:
+        case .unmap, .release, .close, .unbind, .again, .fork, .clock, .syscall, .zapped, .extension, .remap,
+            .dup, .migrate, .node, .dirty:
             []
         }
     }

@@ -230,7 +230,7 @@ private struct Check {
             if let address = binding.address { try view(address.name, actor) }
         case .unbind, .again, .zapped, .extension, .dirty: break
         case .setAttributes(let extent, _, _, _):
-            try require(extent.name == .ram, "a VM's attributes are those of guest-physical pages, and no file")
+            try require(extent.name == .ram, "a VM's attributes are of guest-physical pages, and no file")
         case .syscall(let name, _): try file(name)
         case .peek(let place): try view(place.name, actor)
         case .preFault(let extent):

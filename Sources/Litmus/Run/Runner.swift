@@ -293,7 +293,8 @@ extension StepOutcome {
         // A memory fault as well; only shared pages can be poisoned.
         case (.fault(.shared, let place), .errno(Errno.hardwarePoisoned.rawValue, let seen)):
             return place == nil || place == seen
-        case (.errno(Errno.hardwarePoisoned.rawValue, nil), .errno(Errno.hardwarePoisoned.rawValue, _)): return true
+        case (.errno(Errno.hardwarePoisoned.rawValue, nil), .errno(Errno.hardwarePoisoned.rawValue, _)):
+            return true
         default: break
         }
         return self == seen
