@@ -45,6 +45,7 @@ extension GuestFile {
     }
 
     func appendPlacement(to bytes: inout [UInt8]) {
+        if poisoned.isEmpty, nodes.isEmpty, policies.isEmpty { return }
         bytes += Array("\(poisoned.sorted()) \(nodes.sorted { $0.key < $1.key }) \(policies)".utf8)
     }
 }

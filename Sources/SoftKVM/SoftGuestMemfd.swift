@@ -359,6 +359,8 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     /// Bytes up to the first page that the protection keeps away.
     private func permitted(_ offset: UInt64, _ count: UInt64, toWrite: Bool) -> UInt64 {
         let refused = toWrite ? unwritable : unreadable
+        // Nothing is kept away from most mappings.
+        if isMapped, refused.runCount == 1, failed.isEmpty, refused.state(at: 0) == .shared { return count }
         guard isMapped, let run = refused.run(containing: offset), run.state == .shared else { return 0 }
         let end = failed.lazy.filter { $0 + pageSize > offset }.min() ?? .max
         let most = run.range.end >= refused.size ? count : min(count, run.range.end - offset)
