@@ -1,4 +1,5 @@
 import CKVMShim
+import Glibc
 import Synchronization
 public import SystemPackage
 
@@ -10,10 +11,11 @@ extension LinuxGuestMemfd: ExaminableFile {
     }
 
     public func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping {
-        // What mmap checks before it looks for room. A length of 0 is its own to refuse.
-        guard length > 0, let room = PrivateAddresses.take(length), offset <= UInt64(Int64.max) else {
+        // What mmap refuses by itself, before it looks for room.
+        guard length > 0, offset <= UInt64(Int64.max) else {
             return try mapAnywhere(offset: offset, length: length)
         }
+        guard let room = PrivateAddresses.take(length) else { throw .noMemory }
         let address = ckvm_mmap_shared_at(room, length, descriptor, offset)
         guard address > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -address)) }
         return LinuxHostMapping(try OwnedMapping(owning: room, length: length))
@@ -41,12 +43,16 @@ enum PrivateAddresses {
 /// Numbers of descriptors that no other file gets: those that the kernel hands out by itself are the lowest that are free.
 enum ReservedDescriptors {
     private static let lowest: Int32 = 512
+    /// With a lower limit on open files the others would come up to these.
+    private static let lowestLimit: Int32 = 128
     /// Of objects that are alive, open or closed.
     private static let taken = Mutex<Set<Int32>>([])
 
     static func duplicate(_ descriptor: Int32) throws(Errno) -> Int32 {
-        try taken.withLock { taken throws(Errno) in
-            var least = lowest
+        let limit = Int32(clamping: sysconf(Int32(_SC_OPEN_MAX)))
+        guard limit >= lowestLimit else { throw .tooManyOpenFiles }
+        return try taken.withLock { taken throws(Errno) in
+            var least = min(lowest, limit / 2)
             while true {
                 let number = Int32(try value(ckvm_duplicate(descriptor, least)))
                 guard taken.contains(number) else {

@@ -33,13 +33,14 @@ public protocol ExaminableFile: KVMGuestMemfd {
     /// Gives the descriptor a number that no other file of this process gets as long as this object lives, so that it can
     /// be used once it is closed.
     ///
-    /// - Throws: `EINVAL` or `EMFILE` where the limit on open files leaves none.
+    /// - Throws: `EMFILE` or `EINVAL` where the limit on open files leaves none.
     func reserveDescriptor() throws(Errno)
 
     /// `dup` of the descriptor, with a number of that kind.
     func duplicate() throws(Errno) -> any ExaminableFile
 
-    /// `close` of the descriptor. Every call afterwards is `EBADF`, this one too.
+    /// `close` of the descriptor. Every call afterwards is `EBADF`, this one too, if the number is reserved; else it may by
+    /// then be another file's.
     func closeDescriptor() throws(Errno)
 
     /// ``KVMGuestMemfd/map(offset:length:)`` at addresses where nothing else is mapped until this process ends, so that
