@@ -18,6 +18,8 @@ final class Memslot: @unchecked Sendable {
     private weak var vm: SoftVM?
     /// Pages in the second-stage tables, by byte offset in the slot (`private` stands for yes).
     private(set) var mapped: AttributeMap
+    /// KVM_MEMSLOT_INVALID: its pages are out of the tables, and the slot itself is still to go.
+    var isInvalid = false
 
     init(
         _ vm: SoftVM, region: ckvm_userspace_memory_region2, range: PageRange, file: GuestFile,
@@ -123,12 +125,25 @@ struct Memslots {
         new.file.bind(new)
     }
 
+    /// Says of a slot that it is on its way out, or that it is not.
+    ///
+    /// - Returns: false without such a slot.
+    func invalidate(_ id: UInt32, isInvalid: Bool) -> Bool {
+        guard let slot = ascending.first(where: { $0.id == id }) else { return false }
+        slot.isInvalid = isInvalid
+        if isInvalid { zap(slot) }
+        return true
+    }
+
     /// On a default VM the tables of all slots go (`KVM_X86_QUIRK_SLOT_ZAP_ALL`), on others those of the slot.
+    private func zap(_ slot: Memslot) {
+        guard !slot.file.plants(.deletedSlotStaysMapped) else { return }
+        slot.zapAll()
+        if slot.isOfDefaultVM { for other in ascending { other.zapAll() } }
+    }
+
     private mutating func delete(_ slot: Memslot) {
-        if !slot.file.plants(.deletedSlotStaysMapped) {
-            slot.zapAll()
-            if slot.isOfDefaultVM { for other in ascending { other.zapAll() } }
-        }
+        zap(slot)
         if slot.file.plants(.attributesLostWithSlot), let pages = slot.fileRange {
             slot.file.attributes.set(pages, to: slot.file.initialState)
         }

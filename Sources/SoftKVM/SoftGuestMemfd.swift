@@ -288,6 +288,35 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         }
     }
 
+    /// References that others took, of pages that follow one another.
+    private init(_ file: GuestFile, _ pages: PageRange, _ references: [Reference]) {
+        self.file = file
+        self.pages = pages
+        self.references = references
+    }
+
+    /// The references of `holds`, which have none left; nil unless their pages follow one another.
+    public convenience init?(joining holds: [SoftPageHold]) {
+        guard let first = holds.first, let last = holds.last,
+            let pages = PageRange(start: first.pages.start, size: last.pages.end - first.pages.start),
+            pages.pageCount == holds.count
+        else { return nil }
+        self.init(first.file, pages, first.file.model.look { holds.flatMap { $0.giveAway() } })
+    }
+
+    /// The same references, a hold for each page, ascending. This one has none left.
+    public func split() -> [SoftPageHold] {
+        file.model.look {
+            let pages = pages.chunks(of: pageSize)
+            return zip(pages, giveAway()).map { SoftPageHold(file, $0, [$1]) }
+        }
+    }
+
+    private func giveAway() -> [Reference] {
+        defer { references = [] }
+        return references
+    }
+
     deinit { release() }
 
     public func release() {
