@@ -77,10 +77,17 @@ extension SoftVM {
     }
 
     /// What an access through this address takes the page for; nil where the page's attribute decides, so that
-    /// nothing mismatches, and on a default VM, which has no private memory.
+    /// nothing mismatches.
+    ///
+    /// On a default VM every access is shared. Linux 7.4 asks the file what the page is all the same, so a file that does
+    /// not start shared cannot be touched; earlier versions do not ask.
     private func wantedState(of address: UInt64) -> PageState? {
-        sharedBit.map { address & (1 << $0) != 0 ? .shared : .private }
+        if let sharedBit { return address & (1 << sharedBit) != 0 ? .shared : .private }
+        return type == .default && hasFileKinds ? .shared : nil
     }
+
+    /// No access can mismatch, whatever a conversion does.
+    var takesKindFromPage: Bool { sharedBit == nil && !(type == .default && hasFileKinds) }
 
     func withoutSharedBit(_ address: UInt64) -> UInt64 {
         sharedBit.map { address & ~(1 << $0) } ?? address

@@ -60,7 +60,7 @@ final class Memslot: @unchecked Sendable {
         guard let gpas = part.advanced(by: range.start), let vm else { return }
         // Where the attribute itself says what an access is, none can mismatch, and the memory stays the same:
         // only the accounting starts again.
-        vm.zap(gpas, keepingAccess: !deleted && isGuestMemfd && vm.sharedBit == nil)
+        vm.zap(gpas, keepingAccess: !deleted && isGuestMemfd && vm.takesKindFromPage)
     }
 
     /// The slot, or the file that it is bound to, goes.

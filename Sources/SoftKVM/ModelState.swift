@@ -55,6 +55,7 @@ extension SoftVM {
         model.look {
             guard let slot = slots.slot(at: gpa) else { return .noMemslot }
             guard !slot.isGuestMemfd || !slot.file.isClosed else { return .fault }
+            if sharedBit == nil, case .fault = target(of: gpa) { return .fault }
             return .byte(slot.file.byte(at: slot.fileOffset + (gpa - slot.range.start)))
         }
     }

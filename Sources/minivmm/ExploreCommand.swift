@@ -30,6 +30,8 @@ struct ExploreCommand: ParsableCommand {
     var tests = 1000
     @Option(help: "Random tests with steps at once.")
     var parallel = 100
+    @Option(help: "Tests of each pair of kinds of steps at once; 0 leaves them out.")
+    var pairs = 0
     @Option(help: "Most steps of a random test.")
     var steps = 12
     @Option(help: "Runs of a test with steps at once, where not all interleavings are gone through.")
@@ -58,10 +60,11 @@ struct ExploreCommand: ParsableCommand {
         try check("--depth", depth, 0...8)
         try check("--tests", tests, 0...1_000_000_000)
         try check("--parallel", parallel, 0...1_000_000_000)
+        try check("--pairs", pairs, 0...1_000_000)
         try check("--steps", steps, 1...100)
         try check("--runs", runs, 1...1_000_000)
         try check("--findings", findings, 1...1000)
-        if depth == 0, tests == 0, parallel == 0 {
+        if depth == 0, tests == 0, parallel == 0, pairs == 0 {
             throw ValidationError("--depth 0 --tests 0 --parallel 0: nothing is left to be tried.")
         }
         if timeout.nanoseconds == 0 { throw ValidationError("--timeout: more than 0 seconds are needed.") }
@@ -69,7 +72,7 @@ struct ExploreCommand: ParsableCommand {
 
     private var options: Exploration.Options {
         Exploration.Options(
-            depth: depth, tests: tests, parallelTests: parallel, mostSteps: steps, runs: runs,
+            depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps, runs: runs,
             seed: kernel.seed, mostFindings: findings, timeLimit: timeout.nanoseconds,
             // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
             testTimeLimit: max(20_000_000_000, UInt64(runs) * 200_000_000))
@@ -77,6 +80,7 @@ struct ExploreCommand: ParsableCommand {
 
     func run() throws {
         let chosen = try kernel.open(doors: .one, preservation: false)
+        try chosen.requireAttributes()
         let files = try FindingFiles(output)
         let printer = ExplorePrinter(
             options: options, chosen: chosen, kernelOptions: kernel.text(chosen.name), isJSON: json)

@@ -66,10 +66,8 @@ enum Move: String, CaseIterable, Sendable {
     /// It has a place in a parallel block.
     var isAtomic: Bool {
         switch self {
-        case .hostRead, .hostWrite, .guestRead, .guestWrite, .childRead, .childWrite, .convert, .hypercall,
-            .punch, .hold, .advise:
-            true
-        default: false
+        case .hostCheck, .guestFill, .guestCheck, .again, .fork, .zapped: false
+        default: true
         }
     }
 

@@ -4,6 +4,9 @@ import SoftKVM
 /// Everything that can be done to two pages in a few steps, once: breadth first over the states of the model, every step of
 /// the alphabet from every state, on the shortest way to it.
 ///
+/// It begins with two shared pages, two private ones, and one of each. Where the kernel has them, a default VM and a file whose
+/// attributes can have few runs are gone through in the same way, the first in one step: on it nothing changes state.
+///
 /// What a step leaves as it was is tried in one test with the others of that state; one that changes something has a test of
 /// its own, with a look at every page behind it.
 struct SmallScope {
@@ -17,14 +20,21 @@ struct SmallScope {
     private let alphabet: [Step]
     private let looks: [Step]
     private let depth: Int
-    private let facts: KernelFacts
+    private let machines: Set<Palette.Machine>
+    private let configuration: SoftKVM.Configuration
 
-    init(_ moves: Set<Move>, depth: Int, _ configuration: SoftKVM.Configuration) {
+    init(
+        _ moves: Set<Move>, on machines: Set<Palette.Machine> = [], depth: Int,
+        _ configuration: SoftKVM.Configuration
+    ) {
         alphabet = Self.letters.filter { moves.contains($0.move) }.map(\.step)
-        looks = Self.letters.filter { [.hostRead, .guestRead].contains($0.move) && moves.contains($0.move) }
-            .map(\.step)
+        // What is mapped is counted before anybody touches it.
+        looks = [.present, .zapped, .hostRead, .guestRead].flatMap { look in
+            Self.letters.filter { $0.move == look && moves.contains(look) }.map(\.step)
+        }
         self.depth = depth
-        facts = KernelFacts(SoftKVM(configuration))
+        self.machines = machines
+        self.configuration = configuration
     }
 
     private static let letters: [(move: Move, step: Step)] = {
@@ -36,6 +46,9 @@ struct SmallScope {
         for extent in [Extent(pages: 0...0), Extent(pages: 1...1), both] {
             for state in PageState.allCases { add(.convert, host, .convert(Conversion(extent, to: state))) }
         }
+        // What the conversions that changed nothing have unmapped.
+        add(.present, host, .present(both))
+        add(.zapped, host, .zapped)
         for page in [0, 1] as [UInt32] {
             add(.hostRead, host, .read(Place(page: page)))
             add(.hostWrite, host, .write(Place(page: page), 0x41))
@@ -91,24 +104,47 @@ struct SmallScope {
     func explore(_ test: (LitmusTest) throws(Stop) -> Bool) throws(Stop) -> Size {
         var size = Size()
         guard depth > 0, !alphabet.isEmpty else { return size }
-        for initial in PageState.allCases.reversed() {
-            let machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
-            guard try explore(machine, &size, test) else { break }
+        for (machine, beginnings, depth) in starts {
+            guard try explore(machine, from: beginnings, depth, &size, test) else { break }
         }
         return size
     }
 
+    /// The machines, with the steps that lead to where it begins on each, and how many steps are tried from there.
+    private var starts: [(machine: LitmusTest, beginnings: [[Step]], depth: Int)] {
+        var starts: [(LitmusTest, [[Step]], Int)] = []
+        for initial in PageState.allCases.reversed() {
+            func machine(_ change: (inout LitmusTest) -> Void) -> LitmusTest {
+                var test = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
+                change(&test)
+                return test
+            }
+            let other: PageState = initial == .shared ? .private : .shared
+            let mixed = Step(.host(0), .convert(Conversion(Extent(pages: 1...1), to: other)))
+            starts.append((machine { _ in }, alphabet.contains(mixed) ? [[], [mixed]] : [[]], depth))
+            if machines.contains(.default) { starts.append((machine { $0.vm = .default }, [[]], min(1, depth))) }
+            for runs in [1, 2] where machines.contains(.fewRuns) {
+                starts.append((machine { $0.settings.attributeRuns = runs }, [[]], depth))
+            }
+        }
+        return starts
+    }
+
     private func explore(
-        _ machine: LitmusTest, _ size: inout Size, _ test: (LitmusTest) throws(Stop) -> Bool
+        _ machine: LitmusTest, from beginnings: [[Step]], _ depth: Int, _ size: inout Size,
+        _ test: (LitmusTest) throws(Stop) -> Bool
     ) throws(Stop) -> Bool {
-        let model = ScopeModel(facts, machine)
+        let model = ScopeModel(try KernelFacts(SoftKVM(configuration)).configured(for: machine), machine)
         defer { model.close() }
-        guard let first = try model.key(after: []) else { return true }
-        var known: Set<[UInt8]> = [first]
-        var queue: [(path: [Step], key: [UInt8])] = [([], first)]
+        var known: Set<[UInt8]> = []
+        var queue: [(path: [Step], key: [UInt8], left: Int)] = []
+        for path in beginnings {
+            guard let key = try model.key(after: path) else { continue }
+            if known.insert(key).inserted { queue.append((path, key, depth)) }
+        }
         var next = 0
         while next < queue.count {
-            let (path, key) = queue[next]
+            let (path, key, left) = queue[next]
             next += 1
             size.states += 1
             var loops: [Step] = []
@@ -120,8 +156,8 @@ struct SmallScope {
                     continue
                 }
                 // What goes on from there begins with this step, and has the look at the state.
-                if known.insert(after).inserted, path.count + 1 < depth {
-                    queue.append((path + [step], after))
+                if known.insert(after).inserted, left > 1 {
+                    queue.append((path + [step], after, left - 1))
                 } else if try !test(Self.test(machine, path + [step] + looks)) {
                     return false
                 }
