@@ -8,7 +8,9 @@ extension SoftHostMapping {
     /// The page at an offset is in the page tables, so that whoever wants a reference on it needs no fault.
     public func isMapped(at offset: UInt64) -> Bool {
         file.model.look {
-            guard offset < length, file.attributes.state(at: fileOffset + offset) == .shared else { return false }
+            guard offset < length, file.attributes.state(at: fileOffset + offset) == .shared else {
+                return false
+            }
             return mapped.state(at: offset & ~(pageSize - 1)) == .private
         }
     }
@@ -39,7 +41,9 @@ extension SoftHostMapping {
     /// One more reference on a page that is mapped.
     public func holdPage(at offset: UInt64) -> SoftPageHold? {
         file.model.look {
-            PageRange(start: fileOffset + (offset & ~(pageSize - 1)), size: pageSize).map { SoftPageHold(file, $0) }
+            PageRange(start: fileOffset + (offset & ~(pageSize - 1)), size: pageSize).map {
+                SoftPageHold(file, $0)
+            }
         }
     }
 }
@@ -74,7 +78,9 @@ extension SoftVM {
     public func preFaultPage(at gpa: UInt64, asPrivate isPrivate: Bool) -> Errno? {
         model.look {
             // With two doors the address says it, and the target knows.
-            guard sharedBit != nil || isPrivate == (hasFileKinds && isPrivateInFile(gpa)) else { return .badAddress }
+            guard sharedBit != nil || isPrivate == (hasFileKinds && isPrivateInFile(gpa)) else {
+                return .badAddress
+            }
             guard let slot = slots.slot(at: gpa) else { return .noSuchFileOrDirectory }
             guard !slot.isInvalid else { return .resourceTemporarilyUnavailable }
             guard case .memory = target(of: gpa) else { return .badAddress }
@@ -88,7 +94,8 @@ extension SoftVM {
     public func hostPage(at gpa: UInt64) -> (mapping: SoftHostMapping, offset: UInt64)? {
         model.look {
             let page = gpa & ~(pageSize - 1)
-            guard let slot = slots.slot(at: page), !slot.isGuestMemfd, case let offset = page - slot.range.start,
+            guard let slot = slots.slot(at: page), !slot.isGuestMemfd,
+                case let offset = page - slot.range.start,
                 slot.mapped.state(at: offset) == .shared,
                 let mapping = model.mapping(covering: slot.userspaceAddress + offset, size: pageSize)
             else { return nil }
@@ -100,7 +107,8 @@ extension SoftVM {
     public func isMapped(at gpa: UInt64) -> Bool {
         model.look {
             let page = gpa & ~(pageSize - 1)
-            return slots.slot(at: page).map { $0.mapped.state(at: page - $0.range.start) == .private } ?? false
+            return slots.slot(at: page).map { $0.mapped.state(at: page - $0.range.start) == .private }
+                ?? false
         }
     }
 

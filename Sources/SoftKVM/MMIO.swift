@@ -42,18 +42,15 @@ struct MMIOInstruction {
 extension SoftVCPU {
     /// The current instruction needs these.
     func begin(_ fragments: [MMIOFragment]) -> Step {
-        ask(MMIOInstruction(rip: registersNow.rip, queue: fragments))
+        if let failure = failedFetch() { return failure }
+        return ask(MMIOInstruction(rip: registersNow.rip, queue: fragments))
     }
 
     private func ask(_ instruction: MMIOInstruction) -> Step {
         guard let fragment = instruction.queue.first else { return internalError() }
-        var mmio = ckvm_run_mmio()
-        mmio.phys_addr = fragment.gpa
-        mmio.len = UInt32(fragment.size)
-        mmio.is_write = fragment.isWrite ? 1 : 0
-        if fragment.isWrite { mmio.word = fragment.data }
         runPage.exitReason = CKVM_EXIT_MMIO
-        runPage.mmio = mmio
+        runPage.mmio = ckvm_run_mmio(
+            gpa: fragment.gpa, size: fragment.size, writing: fragment.isWrite ? fragment.data : nil)
         pending = .mmio(instruction)
         return .exit
     }
@@ -75,7 +72,7 @@ extension SoftVCPU {
         for _ in 0..<16 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
-            guard let attempt = Attempt(instruction, engine) else { return internalError() }
+            guard let attempt = Attempt(instruction, engine, vm) else { return internalError() }
             switch attempt.run() {
             case .done:
                 registersNow = engine.registers
@@ -130,11 +127,13 @@ extension SoftVCPU {
     private let done: [MMIOFragment]
     /// Linear addresses of the scratch pages.
     private(set) var pages: [UInt64] = []
+    /// Those of them that are memory which is only written by the VMM: its bytes are there to be read.
+    private var readable: Set<UInt64> = []
     private let scratch: UnsafeMutableRawPointer
     private static let maximumPages = 8
 
     /// - Returns: nil if the engine does not take the pages.
-    init?(_ instruction: MMIOInstruction, _ engine: Engine) {
+    init?(_ instruction: MMIOInstruction, _ engine: Engine, _ vm: SoftVM) {
         self.engine = engine
         done = instruction.done
         let length = Self.maximumPages * Int(pageSize)
@@ -148,6 +147,10 @@ extension SoftVCPU {
                 let host = unsafe scratch + pages.count * Int(pageSize)
                 guard unsafe cuc_map(engine.cpu, page, pageSize, true, true, host) else { return nil }
                 pages.append(page)
+                if let (slot, offset) = vm.readOnlyPage(at: fragment.gpa) {
+                    readable.insert(page)
+                    unsafe host.copyMemory(from: slot.file.bytes(at: offset), byteCount: Int(pageSize))
+                }
             }
             guard !fragment.isWrite, let index = pages.firstIndex(of: page) else { continue }
             let start = index * Int(pageSize) + Int(fragment.linear % pageSize)
@@ -183,7 +186,8 @@ extension SoftVCPU {
         }
         let accesses = (0..<count).flatMap { unsafe cuc_log(engine.cpu, $0).parts }
         let missing = accesses.filter { part in
-            isScratch(part.address) && !done.contains { $0.covers(part) }
+            let isThere = part.is_write == 0 && readable.contains(part.address & ~(pageSize - 1))
+            return isScratch(part.address) && !isThere && !done.contains { $0.covers(part) }
         }
         guard missing.isEmpty else {
             unsafe cuc_restore(engine.cpu)
@@ -196,8 +200,17 @@ extension SoftVCPU {
 }
 
 extension ckvm_run_mmio {
+    /// - Parameter value: what is written, nil for a read.
+    init(gpa: UInt64, size: Int, writing value: UInt64?) {
+        self.init()
+        phys_addr = gpa
+        len = UInt32(size)
+        is_write = value == nil ? 0 : 1
+        if let value { word = value }
+    }
+
     /// `data` as a number; bytes past `len` are the VMM's, and not looked at.
-    fileprivate var word: UInt64 {
+    var word: UInt64 {
         get { unsafe withUnsafeBytes(of: data) { unsafe $0.loadUnaligned(as: UInt64.self) } }
         set {
             unsafe withUnsafeMutableBytes(of: &data) { unsafe $0.storeBytes(of: newValue, as: UInt64.self) }

@@ -7,7 +7,8 @@ import SystemPackage
 /// Guarded by the model's lock.
 final class Memslot: @unchecked Sendable {
     let id: UInt32
-    let flags: UInt32
+    /// Of these dirty logging can be switched on and off, without a guest_memfd.
+    fileprivate(set) var flags: UInt32
     /// Guest-physical, without the shared bit.
     let range: PageRange
     let userspaceAddress: UInt64
@@ -37,6 +38,8 @@ final class Memslot: @unchecked Sendable {
 
     /// Whether the file itself is the memory; otherwise it is what is mmapped at `userspace_addr`.
     var isGuestMemfd: Bool { flags & CKVM_MEM_GUEST_MEMFD != 0 }
+    /// Writes are MMIO.
+    var isReadOnly: Bool { flags & CKVM_MEM_READONLY != 0 }
     /// The pages of the file, bytes.
     var fileRange: PageRange? { PageRange(start: fileOffset, size: range.size) }
 
@@ -110,11 +113,15 @@ struct Memslots {
             range.end <= UInt64(1) << (vm.sharedBit ?? GuestPhysical.bits)
         else { throw .invalidArgument }
         if let old {
-            // A slot with a guest_memfd cannot change; it can only be deleted. Others can move.
-            guard region.flags == old.flags, !old.isGuestMemfd, range.size == old.range.size,
+            // A slot with a guest_memfd cannot change; it can only be deleted. Others can move, or be logged.
+            let fixed = CKVM_MEM_READONLY | CKVM_MEM_GUEST_MEMFD
+            guard (region.flags ^ old.flags) & fixed == 0, !old.isGuestMemfd, range.size == old.range.size,
                 region.userspace_addr == old.userspaceAddress
             else { throw .invalidArgument }
-            if range == old.range { return }
+            if range == old.range {
+                old.flags = region.flags
+                return
+            }
         }
         guard !ascending.contains(where: { $0 !== old && $0.range.intersection(range) != nil }) else {
             throw .fileExists
@@ -152,8 +159,11 @@ struct Memslots {
     }
 
     private static func checkFlags(_ flags: UInt32) throws(Errno) {
-        // Dirty logging and read-only are refused with a guest_memfd; without one, this model has neither.
-        guard flags & ~CKVM_MEM_GUEST_MEMFD == 0 else { throw .invalidArgument }
+        // Dirty logging and read-only are refused with a guest_memfd.
+        let known =
+            flags & CKVM_MEM_GUEST_MEMFD != 0
+            ? CKVM_MEM_GUEST_MEMFD : CKVM_MEM_LOG_DIRTY_PAGES | CKVM_MEM_READONLY
+        guard flags & ~known == 0 else { throw .invalidArgument }
     }
 
     private static func make(
@@ -173,6 +183,7 @@ struct Memslots {
             let inFile = PageRange(start: region.guest_memfd_offset, size: range.size),
             inFile.end <= file.size
         else { throw .invalidArgument }
+        guard file.hasMemory(offset: inFile.start, length: inFile.size) else { throw SoftKVM.noMemoryBehind }
         guard !file.isBound(inFile) || file.plants(.pageBoundTwice) else { throw .fileExists }
         return Memslot(vm, region: region, range: range, file: file, fileOffset: inFile.start)
     }

@@ -58,6 +58,7 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
             guard !wraps, padded >= pageSize, offset % pageSize == 0, offset <= UInt64(Int64.max) else {
                 throw .invalidArgument
             }
+            guard file.hasMemory(offset: offset, length: length) else { throw SoftKVM.noMemoryBehind }
             let mapping = SoftHostMapping(
                 file, offset: offset, length: length, try file.mapBacking(offset: offset, length: length))
             file.model.add(mapping)

@@ -134,7 +134,8 @@ public final class Exploration {
     private func goThroughScope(_ palette: Palette, _ predictor: Predictor) {
         do throws(Stop) {
             let scope = SmallScope(
-                Set(palette.moves), on: palette.machines, depth: options.depth, predictor.configuration)
+                Set(palette.moves), doors: Set(palette.doorMoves), on: palette.machines, depth: options.depth,
+                predictor.configuration)
             let size = try scope.explore { test in
                 attempt(test, .scope, predictor)
                 return !isOver

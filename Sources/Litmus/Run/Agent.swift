@@ -110,8 +110,9 @@ final class Agent: Sendable {
             view = try file.map(offset: 0, length: Self.size)
             try Self.write(Self.code(method), at: 0, view)
             let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
-            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so.
-            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve
+            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so. KVM
+            // has to read them where there is no memslot, to emulate the access, and reads no private page.
+            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux
             let ownDoor = isPrivate ? 0 : door
             tables = (Self.start + pageSize) | ownDoor
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
@@ -321,10 +322,11 @@ final class Agent: Sendable {
             case .memoryFault(let fault, let errno):
                 races += 1
                 if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
-                return stop(.fault(fault.wants, at: fault.gpa))
+                // What stops a step first is what it comes to.
+                return stop(isMMIO ? .mmio : .fault(fault.wants, at: fault.gpa))
             case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
             case .failed(.resourceTemporarilyUnavailable): continue
-            case .failed(let errno): return stop(.errno(errno.rawValue))
+            case .failed(let errno): return stop(isMMIO ? .mmio : .errno(errno.rawValue))
             case let other: throw .broken("vcpu\(number) left with \(other)")
             }
         }

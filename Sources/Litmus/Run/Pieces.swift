@@ -103,7 +103,8 @@ struct Position {
         case .hold(let extent, let kind, let name): return try hold(extent, kind, name, step, world)
         case .release(let name): return try release(name, step, world)
         case .unbind(let slot, let vm): return try delete(slot, vm, step, world)
-        case .bind(let binding) where world.moves(binding): return try delete(binding.slot, binding.vm, step, world)
+        case .bind(let binding) where world.moves(binding):
+            return try delete(binding.slot, binding.vm, step, world)
         case .preFault(let extent):
             guard case .vcpu(let number) = step.role else { return try world.perform(step) }
             return try preFault(extent, number, world)
@@ -154,7 +155,8 @@ struct Position {
     // MARK: steps of the host
 
     private mutating func access(_ step: Step, _ world: World) throws(Stop) -> Observation? {
-        guard let extent = step.action.extent, let mapping = try world.softMapping(of: extent, step.role) else {
+        guard let extent = step.action.extent, let mapping = try world.softMapping(of: extent, step.role)
+        else {
             return try world.perform(step)
         }
         let start = extent.offset + done
@@ -197,7 +199,9 @@ struct Position {
         }
     }
 
-    private mutating func populate(_ extent: Extent, _ step: Step, _ world: World) throws(Stop) -> Observation? {
+    private mutating func populate(_ extent: Extent, _ step: Step, _ world: World) throws(Stop)
+        -> Observation?
+    {
         guard extent.offset % pageSize == 0, let mapping = try world.softMapping(of: extent, step.role) else {
             return try world.perform(step)
         }
@@ -280,7 +284,8 @@ struct Position {
         return nil
     }
 
-    private mutating func present(_ extent: Extent, _ step: Step, _ world: World) throws(Stop) -> Observation? {
+    private mutating func present(_ extent: Extent, _ step: Step, _ world: World) throws(Stop) -> Observation?
+    {
         let place = extent.offset + done
         let size = min(pageSize - place % pageSize, extent.size - done)
         let part = Extent(extent.name, offset: place, size: size)
@@ -329,7 +334,8 @@ struct Position {
     private mutating func preFault(
         _ extent: Extent, _ number: Int, _ world: World
     ) throws(Stop) -> Observation? {
-        guard let range = PageRange(start: extent.offset, size: extent.size), let vm = try world.vm(nil) as? SoftVM
+        guard let range = PageRange(start: extent.offset, size: extent.size),
+            let vm = try world.vm(nil) as? SoftVM
         else { return try world.perform(Step(.vcpu(number), .preFault(extent))) }
         let gpa = range.start + done
         switch phase {
@@ -365,7 +371,8 @@ struct Position {
         _ extent: Extent, _ attributes: UInt64, _ number: Int, _ world: World
     ) throws(Stop) -> Observation? {
         let call = Agent.Call(
-            gpa: extent.offset, pages: extent.size / pageSize, attributes: Attributes.hypercallWord(attributes))
+            gpa: extent.offset, pages: extent.size / pageSize,
+            attributes: Attributes.hypercallWord(attributes))
         var answer: Agent.Answer = nil
         if let places = world.places(of: call) {
             guard let place = places.first(where: { $0.gpa >= extent.offset + done }) else {
