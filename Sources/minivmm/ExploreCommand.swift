@@ -10,8 +10,9 @@ struct ExploreCommand: ParsableCommand {
         abstract: "Looks for what a kernel answers and the model of Linux 7.4 does not.",
         discussion: """
             First all that can be done to two pages in --depth steps: every step from every state that the model has. Then \
-            random tests: --tests of one step after the other, and --parallel of steps at once, which are gone through in \
-            all interleavings on the software kernel and run --runs times on others. The model says what must come of each \
+            random tests: --tests of one step after the other, --pairs of each two kinds of steps at once, and --parallel of \
+            several steps at once; steps at once are explored in all interleavings on the software kernel and run --runs \
+            times on others. The model says what must come of each \
             step; what kind of step this kernel cannot do is left out, and named.
 
             What comes to something else is a finding: it is made as small as it gets, and printed as a litmus test that \
@@ -30,7 +31,7 @@ struct ExploreCommand: ParsableCommand {
     var tests = 1000
     @Option(help: "Random tests with steps at once.")
     var parallel = 100
-    @Option(help: "Tests of each pair of kinds of steps at once; 0 leaves them out.")
+    @Option(help: "Random tests of each pair of kinds of steps at once; 0 leaves them out.")
     var pairs = 0
     @Option(help: "Most steps of a random test.")
     var steps = 12

@@ -147,7 +147,7 @@ extension ChosenKernel {
     func requireAttributes() throws {
         guard name == .perVMAttributes, let failure = KernelProbe(kernel).conversionFailure() else { return }
         let error = MachineError.kernel(
-            call: failure.call, errno: failure.errno, attempted: "to convert a page of a scratch VM", hint: nil)
+            call: failure.call, errno: failure.errno, attempted: "a scratch VM", hint: nil)
         throw stop(
             "this kernel has no per-VM attributes (\(failure.call): \(failure.errno.name)); all is skipped",
             Status.skipped, error.diagnosis)

@@ -57,6 +57,8 @@ enum Move: String, CaseIterable, Sendable {
         case .unmap: .map
         case .release: .hold
         case .childRead, .childWrite: .fork
+        // The machine's own file is not the only one, so that it may go.
+        case .close: .create
         default: nil
         }
     }
