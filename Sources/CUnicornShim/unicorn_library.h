@@ -22,7 +22,11 @@ enum {
     UC_MEM_WRITE_PROT = 22,
     UC_MEM_FETCH_PROT = 24,
 };
-enum { UC_CTL_WRITE_TB_REMOVE_CACHE = 0x48000009 };
+enum {
+    UC_CTL_WRITE_UC_USE_EXITS = 0x44000004,
+    UC_CTL_WRITE_UC_EXITS = 0x48000006,
+    UC_CTL_WRITE_TB_REMOVE_CACHE = 0x48000009,
+};
 enum {
     UC_X86_REG_EFLAGS = 25,
     UC_X86_REG_RIP = 41,
@@ -47,6 +51,7 @@ struct table_register {
 typedef struct uc_engine uc_engine;
 typedef struct uc_context uc_context;
 struct cuc_library {
+    char name[128];  // as it was opened
     uint32_t version;
     unsigned (*uc_version)(unsigned *, unsigned *);
     int (*uc_open)(int, int, uc_engine **);

@@ -134,7 +134,8 @@ enum Calls {
             "Off, KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY. Only a kernel with attributes by address "
                 + "(CONFIG_KVM_VM_MEMORY_ATTRIBUTES) has the parameter. Without them conversion in place is always on and "
                 + "/sys/module/kvm/parameters has no such file: its absence says nothing.",
-            "Ask capability 252 (KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES), and load kvm with gmem_in_place_conversion=1."),
+            "Ask capability 252 (KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES), and load kvm with gmem_in_place_conversion=1."
+        ),
     ]
 
     private static var tableText: String {

@@ -40,6 +40,15 @@ extension MachineError {
                 advice:
                     "Keep the memory at userspace_addr mapped (hazards A9, A12), and KVM's own structures on shared pages (A28)."
             )
+        case .softwareCPU(let vcpu, let failure):
+            Diagnosis(
+                attempted: "to run vCPU \(vcpu) on the software CPU, which has a process of its own",
+                answer: failure.description,
+                means:
+                    "The process could not start, or something outside of minivmm ended it. The guest has no part in it.",
+                advice:
+                    "Look at the limits of this shell (ulimit -v, ulimit -u) and at the kernel's log for processes that were killed when memory ran out."
+            )
         case .unsupportedExit(let vcpu, let text):
             Diagnosis(
                 attempted: "to run vCPU \(vcpu)", answer: text,

@@ -1,28 +1,30 @@
 import CKVMShim
 import CUnicornShim
 import MiniVMM
+import SystemPackage
 
-/// A vCPU's engine and what it can reach: its regions are this vCPU's TLB.
+/// A vCPU's engine and what it can reach: its regions are this vCPU's TLB. The engine runs in a process of its own, which
+/// is started here and ends with this object.
 ///
 /// Used under the model's lock.
 @safe final class Engine {
     /// Linear addresses that the engine reaches, and what they are.
     struct Region {
-        let linear: PageRange
+        let linear: LinearRange
         let slot: Memslot
         /// Guest-physical address of its start, without the shared bit.
         let gpa: UInt64
 
         /// The offset in the slot that a linear address of the region stands for.
-        func offset(of address: UInt64) -> UInt64 { gpa + (address - linear.start) - slot.range.start }
-        /// The region's linear addresses that are in these guest-physical pages.
-        func linear(of gpas: PageRange) -> PageRange? {
-            PageRange(start: gpa, size: linear.size)?.intersection(gpas)?.offset(from: gpa)?
-                .advanced(by: linear.start)
+        func offset(of address: UInt64) -> UInt64 { gpa + linear.offset(of: address) - slot.range.start }
+        func contains(gpas: PageRange) -> Bool {
+            PageRange(start: gpa, size: linear.size)?.intersection(gpas) != nil
         }
     }
 
     let cpu: OpaquePointer
+    /// Files of guest memory that the process has, by identity, and their numbers there.
+    private var files: [ObjectIdentifier: (file: Weak<GuestFile>, number: Int32)] = [:]
     private var regions: [Region] = []
     /// Pages that code was translated from: their linear addresses, by guest-physical address.
     private var codePages: [UInt64: Set<UInt64>] = [:]
@@ -33,9 +35,12 @@ import MiniVMM
     /// The engine slows down with more; the oldest then goes. Some of the shim's table is left for MMIO.
     private static let maximumRegions = Int(CUC_MAX_REGIONS) - 16
 
-    /// - Parameter immediateExit: looked at before every instruction.
-    init?(_ library: EngineLibrary, immediateExit: UnsafePointer<UInt8>) {
-        guard let cpu = unsafe cuc_cpu_create(library.pointer, immediateExit) else { return nil }
+    /// - Throws: what the host had no more of: `EMFILE`, `ENOMEM`, `EAGAIN` for processes.
+    init(_ library: EngineLibrary) throws(Errno) {
+        var failure = cuc_failure()
+        guard let cpu = unsafe cuc_cpu_create(library.pointer, &failure) else {
+            throw Errno(rawValue: failure.number)
+        }
         unsafe self.cpu = cpu
         unsafe touches = .allocate(capacity: Int(CUC_MAX_TOUCHES))
     }
@@ -64,22 +69,49 @@ import MiniVMM
         }
     }
 
+    /// Executes at most `limit` instructions from the RIP of ``registers``.
+    ///
+    /// - Parameter immediateExit: ends it when it is not 0, before any instruction and within milliseconds.
+    func run(limit: UInt64, immediateExit: UnsafePointer<UInt8>) -> (stop: cuc_stop, executed: UInt64) {
+        let stop = unsafe cuc_run(cpu, limit, immediateExit)
+        return unsafe (stop, cuc_executed(cpu))
+    }
+
+    /// Why the process, or the engine in it, does not go on; nil while it does.
+    var failure: CPUFailure? { unsafe CPUFailure(cuc_failure(cpu)) }
+    /// For tests: the process that it is.
+    var process: Int32 { unsafe cuc_process(cpu) }
+
     // MARK: the TLB
 
     /// Lets the guest reach a run of pages.
     ///
-    /// - Returns: false if the engine refuses.
+    /// - Returns: false if the process is gone.
     func map(_ region: Region, writable: Bool, executable: Bool) -> Bool {
-        drop { $0.linear.intersection(region.linear) != nil }
+        drop { $0.linear.overlaps(region.linear) }
         if regions.count >= Self.maximumRegions { remove(at: 0) }
-        let host = unsafe region.slot.file.bytes(
-            at: region.slot.fileOffset + region.offset(of: region.linear.start))
-        guard
-            unsafe cuc_map(
-                cpu, region.linear.start, region.linear.size, writable, executable, host)
-        else { return false }
+        guard let file = number(of: region.slot.file) else { return false }
+        unsafe cuc_map(
+            cpu, region.linear.start, region.linear.size, writable, executable, file,
+            region.slot.fileOffset + region.offset(of: region.linear.start))
         regions.append(region)
         return true
+    }
+
+    /// The number that the process knows a file by, which is given to it the first time.
+    ///
+    /// - Returns: nil if the process is gone.
+    private func number(of file: GuestFile) -> Int32? {
+        if let known = files[ObjectIdentifier(file)], known.file.object === file { return known.number }
+        if files.count == Int(CUC_MAX_FILES) || files.values.contains(where: { $0.file.object == nil }) {
+            flush()
+            unsafe cuc_close_files(cpu)
+            files = [:]
+        }
+        let number = unsafe cuc_open_file(cpu, file.descriptor, file.memorySize)
+        guard number >= 0 else { return nil }
+        files[ObjectIdentifier(file)] = (Weak(file), number)
+        return number
     }
 
     func region(at linear: UInt64) -> Region? { regions.last { $0.linear.contains(linear) } }
@@ -104,7 +136,7 @@ import MiniVMM
         if keepingAccess {
             forgetCode(at: gpas)
         } else {
-            drop { $0.linear(of: gpas) != nil }
+            drop { $0.contains(gpas: gpas) }
         }
         forgetTouches()
     }
@@ -148,6 +180,18 @@ import MiniVMM
             body(region.slot, offset, touch.kind == UInt32(CUC_TOUCH_WRITE))
         }
     }
+}
+
+/// Linear addresses, which may reach to the last one there is.
+struct LinearRange {
+    let start: UInt64
+    /// Bytes, at least one page.
+    let size: UInt64
+
+    /// Bytes from the start; of an address outside, more than there are.
+    func offset(of address: UInt64) -> UInt64 { address &- start }
+    func contains(_ address: UInt64) -> Bool { offset(of: address) < size }
+    func overlaps(_ other: LinearRange) -> Bool { contains(other.start) || other.contains(start) }
 }
 
 extension Set {

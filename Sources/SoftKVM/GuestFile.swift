@@ -21,6 +21,8 @@ import SystemPackage
     /// Bytes of a file that have memory behind them: an address space is finite, and a file can be larger. Behind that a page
     /// has its state and nothing else, and nobody can map or bind it.
     static let mostMemory: UInt64 = 1 << 40
+    /// Bytes of the backing.
+    var memorySize: UInt64 { min(size, Self.mostMemory) }
 
     let initialState: PageState
     /// Private or shared, by byte offset.

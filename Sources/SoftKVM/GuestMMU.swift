@@ -92,7 +92,9 @@ extension SoftVM {
     /// The page at an address, if its slot is read-only: the slot, and where in its file the page is.
     func readOnlyPage(at gpa: UInt64) -> (slot: Memslot, offset: UInt64)? {
         let page = withoutSharedBit(gpa) & ~(pageSize - 1)
-        guard let slot = slots.slot(at: page), slot.isReadOnly, case .memory = target(of: page) else { return nil }
+        guard let slot = slots.slot(at: page), slot.isReadOnly, case .memory = target(of: page) else {
+            return nil
+        }
         return (slot, slot.fileOffset + (page - slot.range.start))
     }
 

@@ -57,7 +57,8 @@ extension SoftVCPU {
             }
             let isMapped = engine.map(
                 region, writable: leaf.writable && !slot.isReadOnly, executable: leaf.executable)
-            return isMapped ? .memory : .stop(internalError())
+            // Where it is not, the process is gone, and the next run says why.
+            return isMapped || engine.failure == nil ? .memory : .stop(internalError())
         }
     }
 
@@ -73,11 +74,16 @@ extension SoftVCPU {
         guard let all = PageRange(start: gpa, size: block), let part = all.intersection(run) else {
             return nil
         }
-        let first = start + (part.start - gpa)
-        let low = scratch.filter { $0 < linear }.map { $0 + pageSize }.reduce(first, max)
-        let high = scratch.filter { $0 > linear }.reduce(first + part.size, min)
-        guard low < high, let inLinear = PageRange(start: low, size: high - low) else { return nil }
-        return Engine.Region(linear: inLinear, slot: slot, gpa: part.start + (low - first))
+        // Offsets in the block, so that nothing wraps in the last one of the address space.
+        let first = part.start - gpa
+        let here = linear - start
+        func offset(of page: UInt64) -> UInt64? { page >= start && page - start < block ? page - start : nil }
+        let others = scratch.compactMap(offset)
+        let low = others.filter { $0 < here }.map { $0 + pageSize }.reduce(first, max)
+        let high = others.filter { $0 > here }.reduce(first + part.size, min)
+        guard low < high else { return nil }
+        return Engine.Region(
+            linear: LinearRange(start: start + low, size: high - low), slot: slot, gpa: gpa + low)
     }
 
     // MARK: privileged instructions
@@ -94,7 +100,8 @@ extension SoftVCPU {
         let next = registersNow.rip &+ instruction.length
         switch instruction.operation {
         case .cpuid, .readMSR, .writeMSR, .controlRegister(isWrite: true, number: 0, general: _),
-            .controlRegister(isWrite: true, number: 4, general: _), .controlRegister(isWrite: true, number: 8, general: _):
+            .controlRegister(isWrite: true, number: 4, general: _),
+            .controlRegister(isWrite: true, number: 8, general: _):
             if let failure = failedStepOver() { return failure }
         default: break
         }
@@ -107,6 +114,14 @@ extension SoftVCPU {
             guard moveControlRegister(isWrite: isWrite, number: number, general: general, engine) else {
                 return shutdown()
             }
+        case .debugRegister(let isWrite, let number, let general):
+            guard moveDebugRegister(isWrite: isWrite, number: number, general: general) else {
+                return shutdown()
+            }
+        case .swapGSBase:
+            storeSpecial()
+            (special.gs.base, kernelGSBase) = (kernelGSBase, special.gs.base)
+            specialChanged = true
         case .readMSR:
             guard let value = readMSR(UInt32(truncatingIfNeeded: registersNow.rcx)) else { return shutdown() }
             setPair(value)
@@ -139,7 +154,7 @@ extension SoftVCPU {
     }
 
     /// The bytes at RIP, as many as an instruction may have; the engine has just fetched it, so they are there.
-    private func codeAtRIP() -> [UInt8] {
+    func codeAtRIP() -> [UInt8] {
         var fetch = cuc_access()
         fetch.address = registersNow.rip
         fetch.size = 15

@@ -24,7 +24,9 @@ extension SoftVCPU {
     func failedFetch() -> Step? {
         guard vm.isReadByKVM else { return nil }
         let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
-        guard let code = try? vm.walk(registersNow.rip, kind, special, through: vm.isReadable) else { return shutdown() }
+        guard let code = try? vm.walk(registersNow.rip, kind, special, through: vm.isReadable) else {
+            return shutdown()
+        }
         return vm.isReadable(code.gpa + (registersNow.rip - code.linear)) ? nil : internalError()
     }
 
@@ -39,7 +41,9 @@ extension SoftVCPU {
     /// - Throws: what ends the emulation, where it cannot walk the tables.
     func unreadable(_ linear: UInt64, _ kind: AccessKind) -> Reach {
         guard vm.isReadByKVM else { return .memory }
-        guard let leaf = try? vm.walk(linear, kind, special, through: vm.isReadable) else { return .stop(shutdown()) }
+        guard let leaf = try? vm.walk(linear, kind, special, through: vm.isReadable) else {
+            return .stop(shutdown())
+        }
         let gpa = leaf.gpa + (linear - leaf.linear)
         guard case .memory = vm.target(of: gpa), !vm.isReadable(gpa) else { return .memory }
         return .mmio(gpa)

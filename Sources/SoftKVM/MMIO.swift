@@ -21,8 +21,8 @@ struct MMIOFragment {
     }
 
     func covers(_ part: cuc_access) -> Bool {
-        isWrite == (part.is_write != 0) && linear <= part.address
-            && part.address + UInt64(part.size) <= linear + UInt64(size)
+        let (offset, isBelow) = part.address.subtractingReportingOverflow(linear)
+        return isWrite == (part.is_write != 0) && !isBelow && offset + UInt64(part.size) <= UInt64(size)
     }
 }
 
@@ -73,11 +73,12 @@ extension SoftVCPU {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
             guard let attempt = Attempt(instruction, engine, vm) else { return internalError() }
-            switch attempt.run() {
+            let outcome = unsafe attempt.run(immediateExit)
+            takeTouches(engine)
+            switch outcome {
             case .done:
                 registersNow = engine.registers
                 vm.model.clock &+= 1
-                takeTouches(engine)
                 return .goOn
             case .needs(let accesses):
                 let known = instruction.done
@@ -105,7 +106,7 @@ extension SoftVCPU {
                     }
                 }
                 if !instruction.queue.isEmpty { return ask(instruction) }
-            case .failed: return shutdown()
+            case .failed: return engine.failure.map(engineFailed) ?? shutdown()
             }
         }
         return internalError()
@@ -129,50 +130,46 @@ extension SoftVCPU {
     private(set) var pages: [UInt64] = []
     /// Those of them that are memory which is only written by the VMM: its bytes are there to be read.
     private var readable: Set<UInt64> = []
-    private let scratch: UnsafeMutableRawPointer
-    private static let maximumPages = 8
 
     /// - Returns: nil if the engine does not take the pages.
     init?(_ instruction: MMIOInstruction, _ engine: Engine, _ vm: SoftVM) {
         self.engine = engine
         done = instruction.done
-        let length = Self.maximumPages * Int(pageSize)
-        unsafe scratch = .allocate(byteCount: length, alignment: Int(pageSize))
-        unsafe scratch.initializeMemory(as: UInt8.self, repeating: 0, count: length)
         for fragment in done {
             let page = fragment.linear & ~(pageSize - 1)
             if !pages.contains(page) {
-                guard pages.count < Self.maximumPages else { return nil }
+                guard pages.count < Int(CUC_SCRATCH_PAGES) else { return nil }
                 engine.drop { $0.linear.contains(page) }
-                let host = unsafe scratch + pages.count * Int(pageSize)
-                guard unsafe cuc_map(engine.cpu, page, pageSize, true, true, host) else { return nil }
+                let number = UInt32(pages.count)
+                unsafe cuc_scratch(engine.cpu, number).update(repeating: 0, count: Int(pageSize))
+                unsafe cuc_map_scratch(engine.cpu, page, number)
                 pages.append(page)
                 if let (slot, offset) = vm.readOnlyPage(at: fragment.gpa) {
                     readable.insert(page)
-                    unsafe host.copyMemory(from: slot.file.bytes(at: offset), byteCount: Int(pageSize))
+                    let bytes = unsafe UnsafeRawBufferPointer(
+                        start: slot.file.bytes(at: offset), count: Int(pageSize))
+                    unsafe UnsafeMutableRawBufferPointer(
+                        start: cuc_scratch(engine.cpu, number), count: Int(pageSize)
+                    ).copyMemory(from: bytes)
                 }
             }
             guard !fragment.isWrite, let index = pages.firstIndex(of: page) else { continue }
-            let start = index * Int(pageSize) + Int(fragment.linear % pageSize)
+            let bytes = unsafe cuc_scratch(engine.cpu, UInt32(index)) + Int(fragment.linear % pageSize)
             for byte in 0..<fragment.size {
-                let value = UInt8(truncatingIfNeeded: fragment.data >> (UInt64(byte) * 8))
-                unsafe (scratch + start + byte).storeBytes(of: value, as: UInt8.self)
+                unsafe bytes[byte] = UInt8(truncatingIfNeeded: fragment.data >> (UInt64(byte) * 8))
             }
         }
     }
 
     deinit {
         for page in pages { unsafe cuc_unmap(engine.cpu, page, pageSize) }
-        unsafe scratch.deallocate()
     }
 
     func isScratch(_ address: UInt64) -> Bool { pages.contains(address & ~(pageSize - 1)) }
 
-    func run() -> Outcome {
-        guard unsafe cuc_save(engine.cpu) else { return .failed }
-        let rip = engine.registers.rip
+    func run(_ immediateExit: UnsafePointer<UInt8>) -> Outcome {
         unsafe cuc_set_careful(engine.cpu, true)
-        let stop = unsafe cuc_run(engine.cpu, rip, 1)
+        let (stop, _) = unsafe engine.run(limit: 1, immediateExit: immediateExit)
         unsafe cuc_set_careful(engine.cpu, false)
         switch stop {
         case CUC_STOP_LIMIT, CUC_STOP_PRIVILEGED, CUC_STOP_NOTES: break

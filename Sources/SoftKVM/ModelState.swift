@@ -66,12 +66,15 @@ extension SoftVM {
             for slot in slots.ascending {
                 let flags: UInt64 = (slot.file.isClosed ? 1 : 0) | (slot.isInvalid ? 2 : 0)
                 for word in [
-                    UInt64(slot.id), UInt64(slot.flags), slot.range.start, slot.range.size, slot.fileOffset, flags,
+                    UInt64(slot.id), UInt64(slot.flags), slot.range.start, slot.range.size, slot.fileOffset,
+                    flags,
                 ] {
                     append(word, to: &bytes)
                 }
                 // What is mapped can be told from where faults take references.
-                if model.abi.faultsHoldReferences || !slot.isGuestMemfd { appendRuns(of: slot.mapped, to: &bytes) }
+                if model.abi.faultsHoldReferences || !slot.isGuestMemfd {
+                    appendRuns(of: slot.mapped, to: &bytes)
+                }
             }
         }
     }

@@ -3,7 +3,7 @@ import MiniVMM
 
 /// An instruction whose effect is the kernel's business, taken apart.
 ///
-/// The engine stops before each of these; which they are is `is_privileged` in the shim.
+/// The engine stops before each of these; which they are is `cuc_is_privileged` in the shim.
 struct PrivilegedInstruction: Equatable {
     enum Operation: Equatable {
         /// IN, OUT, INS, OUTS; `port` is nil where DX says it. `size` in bytes.
@@ -12,6 +12,9 @@ struct PrivilegedInstruction: Equatable {
         case hypercall
         /// MOV between a control register and a general one, by their numbers.
         case controlRegister(isWrite: Bool, number: Int, general: Int)
+        /// MOV between a debug register and a general one, by their numbers.
+        case debugRegister(isWrite: Bool, number: Int, general: Int)
+        case swapGSBase
         case readMSR
         case writeMSR
         case readTimeStamp(withProcessor: Bool)
@@ -37,21 +40,21 @@ struct PrivilegedInstruction: Equatable {
         var hasShortOperands = false
         var rex: UInt8 = 0
         while let byte = rest.first {
+            // A REX prefix counts only directly before the opcode.
+            let precedingREX = rex
+            rex = 0
             switch byte {
             case 0x66: hasShortOperands = true
             case 0x67: hasShortAddresses = true
             case 0xf2, 0xf3: isRepeated = true
             case 0x64, 0x65: segment = byte
             case 0xf0, 0x26, 0x2e, 0x36, 0x3e: break
+            case 0x40...0x4f: rex = byte
             default:
-                if byte & 0xf0 == 0x40 {
-                    rex = byte
-                    rest = rest.dropFirst()
-                }
                 guard let code = rest.popFirst() else { return nil }
                 operation = .undefined
                 length = 0
-                guard decode(code, rex, hasShortOperands, &rest) else { return nil }
+                guard decode(code, precedingREX, hasShortOperands, &rest) else { return nil }
                 length = UInt64(bytes.count - rest.count)
                 return
             }
@@ -83,11 +86,15 @@ struct PrivilegedInstruction: Equatable {
         _ code: UInt8, _ rex: UInt8, _ rest: inout ArraySlice<UInt8>
     ) -> Bool {
         switch code {
-        case 0x20, 0x22:
+        case 0x20...0x23:
             guard let modrm = rest.popFirst() else { return false }
-            operation = .controlRegister(
-                isWrite: code == 0x22, number: Int(modrm >> 3 & 7) | Int(rex & 4) << 1,
-                general: Int(modrm & 7) | Int(rex & 1) << 3)
+            let isWrite = code >= 0x22
+            let number = Int(modrm >> 3 & 7) | Int(rex & 4) << 1
+            let general = Int(modrm & 7) | Int(rex & 1) << 3
+            operation =
+                code & 1 == 0
+                ? .controlRegister(isWrite: isWrite, number: number, general: general)
+                : .debugRegister(isWrite: isWrite, number: number, general: general)
         case 0x30: operation = .writeMSR
         case 0x31: operation = .readTimeStamp(withProcessor: false)
         case 0x32: operation = .readMSR
@@ -96,6 +103,7 @@ struct PrivilegedInstruction: Equatable {
             guard let modrm = rest.popFirst() else { return false }
             switch modrm {
             case 0xc1, 0xd9: operation = .hypercall
+            case 0xf8: operation = .swapGSBase
             case 0xf9: operation = .readTimeStamp(withProcessor: true)
             case _ where modrm >> 3 & 7 == 7 && modrm < 0xc0:
                 operation = .invalidatePage

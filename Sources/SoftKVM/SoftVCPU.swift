@@ -9,7 +9,10 @@ public import SystemPackage
 /// port, for MMIO or for a hypercall, and the next run completes it and steps over it, unless the VMM has moved
 /// RIP in between. After HLT it names the next one. Guarded by the model's lock, and the engine runs under it: a
 /// time slice is short. ``kick()`` takes no lock.
-@safe public final class SoftVCPU: KVMVCPU, @unchecked Sendable {
+///
+/// The engine is in a process of its own, which begins with the first run. If it fails the exit is
+/// `KVM_EXIT_INTERNAL_ERROR`, and ``failure`` says why.
+@safe public final class SoftVCPU: SoftwareVCPU, @unchecked Sendable {
     public let id: Int
     public let runPage: RunPage
     let vm: SoftVM
@@ -30,8 +33,11 @@ public import SystemPackage
     var kernelGSBase: UInt64 = 0
     /// Where KVM's clock is, guest-physical, and whether it is to be written.
     var clock: (gpa: UInt64, isDue: Bool)?
+    /// DR0 to DR3, DR6, DR7. They are kept, and no breakpoint in them ever strikes.
+    var debugRegisters = DebugRegisters()
     /// What the next run has to complete.
     var pending: Pending?
+    public private(set) var failure: CPUFailure?
 
     /// The page of a file that this vCPU brought into the tables last, in this run.
     private var broughtIn: (file: GuestFile, page: UInt64)?
@@ -114,11 +120,15 @@ public import SystemPackage
     private func openEngine() throws(Errno) -> Engine {
         if let engine { return engine }
         guard let library else { throw .notSupported }
-        let flag = unsafe UnsafePointer(page.assumingMemoryBound(to: UInt8.self)) + immediateExitOffset
-        guard let new = unsafe Engine(library, immediateExit: flag) else { throw .noMemory }
+        let new = try Engine(library)
         engine = new
         vm.add(new)
         return new
+    }
+
+    /// `kvm_run.immediate_exit`, which another thread may set at any time.
+    var immediateExit: UnsafePointer<UInt8> {
+        unsafe UnsafePointer(page.assumingMemoryBound(to: UInt8.self)) + immediateExitOffset
     }
 
     private func runToEnd() throws(Errno) -> Step {
@@ -137,9 +147,9 @@ public import SystemPackage
         while left > 0 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
-            let stop = unsafe cuc_run(engine.cpu, registersNow.rip, UInt64(left))
+            let (stop, executed) = unsafe engine.run(limit: UInt64(left), immediateExit: immediateExit)
+            if let failure = engine.failure { return engineFailed(failure) }
             registersNow = engine.registers
-            let executed = unsafe cuc_executed(engine.cpu)
             left -= Int(executed)
             vm.model.clock &+= executed
             takeTouches(engine)
@@ -201,6 +211,16 @@ public import SystemPackage
     func shutdown() -> Step {
         runPage.exitReason = CKVM_EXIT_SHUTDOWN
         return .exit
+    }
+
+    /// The engine, or the process that it is in, does not go on.
+    func engineFailed(_ failure: CPUFailure) -> Step {
+        let isNew = self.failure == nil
+        registersNow.rip = failure.rip
+        self.failure = failure
+        if failure.code.isEmpty { self.failure?.code = codeAtRIP() }
+        // Who kicked it wants to be back, and hears of the failure if it is run again.
+        return isNew && failure.reason == .unresponsive ? .fail(.interrupted) : internalError()
     }
 
     /// Something that KVM's emulator cannot do either: code outside of memory, for instance.

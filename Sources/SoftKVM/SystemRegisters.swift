@@ -69,6 +69,25 @@ extension SoftVCPU {
         return true
     }
 
+    /// MOV to or from a debug register. False is an exception: no such register, or bits set that are reserved.
+    func moveDebugRegister(isWrite: Bool, number: Int, general: Int) -> Bool {
+        let debuggingExtensions: UInt64 = 1 << 3
+        var number = number
+        if number == 4 || number == 5 {
+            guard special.cr4 & debuggingExtensions == 0 else { return false }
+            number += 2
+        }
+        guard (0..<8).contains(number) else { return false }
+        if isWrite {
+            let value = registersNow[general]
+            guard number < 4 || value >> 32 == 0 else { return false }
+            debugRegisters.set(number, to: value)
+        } else {
+            registersNow[general] = debugRegisters[number]
+        }
+        return true
+    }
+
     /// RDMSR; nil for one that this CPU does not have.
     func readMSR(_ number: UInt32) -> UInt64? {
         storeSpecial()
@@ -100,6 +119,23 @@ extension SoftVCPU {
         }
         specialChanged = true
         return true
+    }
+}
+
+/// What the guest wrote to its debug registers.
+struct DebugRegisters {
+    private var values: [UInt64] = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400]
+
+    subscript(number: Int) -> UInt64 { values[number & 7] }
+
+    /// Bits that are fixed stay as they are.
+    mutating func set(_ number: Int, to value: UInt64) {
+        values[number & 7] =
+            switch number {
+            case 6: value & 0xe00f | 0xffff_0ff0
+            case 7: value & 0xffff_2bff | 0x400
+            default: value
+            }
     }
 }
 

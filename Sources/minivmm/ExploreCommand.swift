@@ -73,7 +73,8 @@ struct ExploreCommand: ParsableCommand {
 
     private var options: Exploration.Options {
         Exploration.Options(
-            depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps, runs: runs,
+            depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps,
+            runs: runs,
             seed: kernel.seed, mostFindings: findings, timeLimit: timeout.nanoseconds,
             // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
             testTimeLimit: max(20_000_000_000, UInt64(runs) * 200_000_000))

@@ -74,7 +74,8 @@ struct ExplorePrinter: Sendable {
                     + "\(grouped(count.tests)) tests"
             case .pairs:
                 text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
-                text += chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+                text +=
+                    chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             case .parallel:
                 text +=
                     chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
@@ -190,7 +191,8 @@ struct ExplorePrinter: Sendable {
                         }
                     })
             ),
-            ("pairs", number(summary.pairs)), ("pairs_without_a_test", .array(summary.emptyPairs.map(JSON.string))),
+            ("pairs", number(summary.pairs)),
+            ("pairs_without_a_test", .array(summary.emptyPairs.map(JSON.string))),
             ("states", number(summary.states)), ("transitions", number(summary.transitions)),
             (
                 "coverage",

@@ -92,12 +92,14 @@ struct ExplorationTests {
             depth: 0, tests: 0, parallelTests: 0, pairTests: 1, seed: 1, timeLimit: 800_000_000_000)
         var tests = 0
         let exploration = Exploration(
-            SoftKVM(), options, isStopped: { !isWhole && tests >= 60 }, progress: { tests = max(tests, $1.tests) })
+            SoftKVM(), options, isStopped: { !isWhole && tests >= 60 },
+            progress: { tests = max(tests, $1.tests) })
         let summary = exploration.run()
         #expect(summary.findings.map(\.failure.description) == [] && summary.tests >= 60)
         guard isWhole else { return }
         let kinds = Move.allCases.filter(\.isAtomic).count
-        #expect(summary.end == .complete && summary.pairs + summary.emptyPairs.count == kinds * (kinds + 1) / 2)
+        #expect(
+            summary.end == .complete && summary.pairs + summary.emptyPairs.count == kinds * (kinds + 1) / 2)
         // What one step names the other takes away.
         #expect(summary.emptyPairs.count < 5, "\(summary.emptyPairs)")
     }

@@ -141,7 +141,8 @@ struct MemoryFaultTests {
 
     /// Its files have attributes for the host alone: up to Linux 7.3 a guest reads what a file that began private holds, here
     /// empty page tables, and from 7.4 on it cannot touch it.
-    @Test(arguments: [ABIProfile.rfcV5, .linux74]) func aDefaultVMHasNoPrivateMemory(_ abi: ABIProfile) throws {
+    @Test(arguments: [ABIProfile.rfcV5, .linux74]) func aDefaultVMHasNoPrivateMemory(_ abi: ABIProfile) throws
+    {
         let model = try ModelVM(pages: 32, flags: .mmap, type: .default, .init(abi: abi))
         try model.vm.setUserMemoryRegion2(slot(model.file))
         let vcpu = try #require(model.vm.createVCPU(id: 0) as? SoftVCPU)

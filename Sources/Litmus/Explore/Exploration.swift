@@ -30,7 +30,8 @@ public final class Exploration {
         public var testTimeLimit: UInt64
 
         public init(
-            depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0, mostSteps: Int = 12,
+            depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
+            mostSteps: Int = 12,
             runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1, timeLimit: UInt64 = 60_000_000_000,
             testTimeLimit: UInt64 = 20_000_000_000
         ) {

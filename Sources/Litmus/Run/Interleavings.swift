@@ -68,7 +68,8 @@ struct Interleavings {
         func actors(of block: Program.Block) -> [Int] {
             block.actors.indices.filter { actor in
                 let (position, steps) = (actors[actor], block.actors[actor])
-                return position.step < steps.count && !position.waits(before: steps[position.step].step, world)
+                return position.step < steps.count
+                    && !position.waits(before: steps[position.step].step, world)
             }
         }
     }

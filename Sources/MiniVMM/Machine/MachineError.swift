@@ -18,6 +18,8 @@ public enum MachineError: Error, Sendable {
     case unknownFaultFlags(vcpu: Int, MemoryFault)
     /// `KVM_RUN` failed with `EFAULT` and without an address.
     case unexplainedFault(vcpu: Int, rip: UInt64?)
+    /// The process of a software CPU could not start, or was killed from outside.
+    case softwareCPU(vcpu: Int, CPUFailure)
     /// An exit that the monitor has no use for.
     case unsupportedExit(vcpu: Int, String)
 }
@@ -40,6 +42,7 @@ extension MachineError: CustomStringConvertible {
             return "vCPU \(vcpu): KVM_RUN failed with EFAULT and without saying where"
                 + (rip.map { ", at RIP \(hex($0))" } ?? "")
                 + ": the kernel could not reach memory behind a memslot"
+        case .softwareCPU(let vcpu, let failure): return "vCPU \(vcpu): \(failure)"
         case .unsupportedExit(let vcpu, let text): return "vCPU \(vcpu): \(text)"
         }
     }

@@ -47,6 +47,14 @@ extension Outcome {
     }
 }
 
+extension Outcome {
+    /// How a machine ends whose software CPU failed.
+    static func of(_ failure: CPUFailure, vcpu: Int) -> Outcome {
+        failure.isOfGuest
+            ? .crashed(vcpu: vcpu, failure.description) : .failed(.softwareCPU(vcpu: vcpu, failure))
+    }
+}
+
 extension Outcome: CustomStringConvertible {
     public var description: String {
         switch self {

@@ -82,6 +82,9 @@ struct RunLoop {
                     ))
             case .internalError(CKVM_INTERNAL_ERROR_EMULATION) where stepOverCall(): break
             case .internalError(let suberror):
+                if let failure = (vcpu as? any SoftwareVCPU)?.failure {
+                    return end(.of(failure, vcpu: vcpu.id))
+                }
                 let why =
                     suberror == CKVM_INTERNAL_ERROR_EMULATION
                     ? "KVM could not execute an instruction (KVM_EXIT_INTERNAL_ERROR, emulation)"

@@ -1,0 +1,68 @@
+#define _GNU_SOURCE
+#include "code_memory.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define MOST_PAGES ((32u << 20) / PAGE)
+#define LONGEST_LINE 256
+
+// Resident pages that are not of a shared mapping or a file; 0 if that cannot be read.
+static uint64_t private_pages(int statm) {
+    char text[128];
+    ssize_t length = statm < 0 ? -1 : pread(statm, text, sizeof text - 1, 0);
+    if (length <= 0) return 0;
+    text[length] = 0;
+    unsigned long long all = 0, resident = 0, shared = 0;
+    if (sscanf(text, "%llu %llu %llu", &all, &resident, &shared) != 3) return 0;
+    return resident > shared ? resident - shared : 0;
+}
+
+// The largest mapping that can be written and executed is the engine's buffer.
+static void look_at(struct code_memory *memory, const char *line) {
+    unsigned long long start, end;
+    char flags[5];
+    if (sscanf(line, "%llx-%llx %4s", &start, &end, flags) != 3) return;
+    if (strcmp(flags, "rwxp") != 0 || end - start <= memory->size) return;
+    memory->buffer = (uint8_t *)(uintptr_t)start;
+    memory->size = (size_t)(end - start);
+}
+
+void code_memory_open(struct code_memory *memory) {
+    *memory = (struct code_memory){
+        .statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC), .maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+}
+
+void code_memory_find(struct code_memory *memory) {
+    char text[4096], line[LONGEST_LINE];
+    size_t filled = 0;
+    off_t offset = 0;
+    ssize_t length;
+    while (memory->maps >= 0 && (length = pread(memory->maps, text, sizeof text, offset)) > 0) {
+        offset += length;
+        for (ssize_t i = 0; i < length; i++) {
+            if (text[i] != '\n') {
+                if (filled < sizeof line - 1) line[filled++] = text[i];
+                continue;
+            }
+            line[filled] = 0;
+            filled = 0;
+            look_at(memory, line);
+        }
+    }
+    memory->base = private_pages(memory->statm);
+}
+
+bool code_memory_is_full(const struct code_memory *memory) {
+    return memory->buffer != NULL && private_pages(memory->statm) > memory->base + MOST_PAGES;
+}
+
+void code_memory_release(struct code_memory *memory) {
+    if (memory->buffer != NULL) munmap(memory->buffer, memory->size);
+    memory->buffer = NULL;
+    memory->size = 0;
+}

@@ -1,0 +1,205 @@
+#define _GNU_SOURCE
+#include "launcher.h"
+
+#include "cpu_process.h"
+#include "messages.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum request_kind { LAUNCH, HAS_ENDED, END };
+struct request {
+    enum request_kind kind;
+    pid_t process;
+    char library[128];
+};
+struct reply {
+    int32_t value;  // LAUNCH: the process identifier or a negative errno; else whether it has ended
+    int32_t status;
+};
+
+// MARK: in the launcher
+
+// All shared memory of the monitor: guest RAM, channels, rings of the kernel's.
+static void unmap_shared_memory(void) {
+    struct range {
+        unsigned long long start, end;
+    } *ranges = NULL;
+    size_t count = 0, room = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (maps == NULL) return;
+    char line[8192];
+    while (fgets(line, sizeof line, maps)) {
+        struct range range;
+        char flags[5];
+        if (sscanf(line, "%llx-%llx %4s", &range.start, &range.end, flags) != 3 || flags[3] != 's') continue;
+        if (count == room) {
+            room = room ? room * 2 : 64;
+            struct range *more = realloc(ranges, room * sizeof *ranges);
+            if (more == NULL) break;
+            ranges = more;
+        }
+        ranges[count++] = range;
+    }
+    fclose(maps);
+    for (size_t i = 0; i < count; i++)
+        munmap((void *)(uintptr_t)ranges[i].start, (size_t)(ranges[i].end - ranges[i].start));
+    free(ranges);
+}
+
+// All descriptors but one; 0 to 2 lead nowhere.
+static void close_descriptors(int kept) {
+    if (kept > 0) syscall(SYS_close_range, 0, kept - 1, 0);
+    syscall(SYS_close_range, kept + 1, ~0u, 0);
+    int nowhere = open("/dev/null", O_RDWR);
+    for (int i = 0; i < 3; i++)
+        if (i != kept && nowhere >= 0 && nowhere != i) dup2(nowhere, i);
+    if (nowhere > 2 && nowhere != kept) close(nowhere);
+}
+
+static void leave_the_monitor(int socket) {
+    // Ctrl-C and a terminal that goes are for the monitor, which ends us.
+    setsid();
+    for (int i = 1; i < NSIG; i++) signal(i, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    close_descriptors(socket);
+    unmap_shared_memory();
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    prctl(PR_SET_NAME, "cpu launcher");
+}
+
+static pid_t fork_cpu(const char *name, int channel, int socket, int control) {
+    // Opened before the fork, for all CPUs to share.
+    static const struct cuc_library *library;
+    static char opened[sizeof((struct request *)0)->library];
+    if (library == NULL || strcmp(opened, name) != 0) {
+        uint32_t version;
+        library = cuc_library_open(name, &version);
+        if (library == NULL) return -ELIBACC;
+        memcpy(opened, name, sizeof opened);
+    }
+    pid_t launcher = getpid(), process = fork();
+    if (process != 0) return process < 0 ? -errno : process;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != launcher) _exit(0);
+    prctl(PR_SET_NAME, "software cpu");
+    close(control);
+    cuc_cpu_process(library, channel, socket);
+}
+
+static struct reply look_after(pid_t process, bool ends) {
+    struct reply reply = {1, SIGKILL};
+    pid_t ended = waitpid(process, &reply.status, WNOHANG);
+    // Only a child of this launcher is killed: its identifier cannot have gone to another process yet.
+    if (ended == 0 && ends) {
+        kill(process, SIGKILL);
+        ended = waitpid(process, &reply.status, 0);
+    }
+    reply.value = ended != 0;
+    if (ended < 0) reply.status = SIGKILL;
+    return reply;
+}
+
+_Noreturn static void launch_until_the_end(int control) {
+    leave_the_monitor(control);
+    struct request request;
+    int descriptors[2];
+    while (cuc_receive(control, &request, sizeof request, descriptors, 2)) {
+        struct reply reply = {0, 0};
+        request.library[sizeof request.library - 1] = 0;
+        if (request.kind == LAUNCH)
+            reply.value = fork_cpu(request.library, descriptors[0], descriptors[1], control);
+        else
+            reply = look_after(request.process, request.kind == END);
+        for (int i = 0; i < 2; i++)
+            if (descriptors[i] >= 0) close(descriptors[i]);
+        if (!cuc_send(control, &reply, sizeof reply, NULL, 0)) break;
+    }
+    _exit(0);
+}
+
+// MARK: in the monitor
+
+// Guards the two below, and a request until its reply.
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int control = -1;
+// The process that forked the launcher: a child of the monitor's needs one of its own.
+static pid_t owner;
+
+static int start_locked(void) {
+    if (control >= 0 && owner == getpid()) return 0;
+    if (control >= 0) close(control);
+    control = -1;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return errno;
+    pid_t launcher = fork();
+    if (launcher == 0) launch_until_the_end(pair[1]);
+    int error = launcher < 0 ? errno : 0;
+    close(pair[1]);
+    if (error != 0) {
+        close(pair[0]);
+        return error;
+    }
+    control = pair[0];
+    owner = getpid();
+    return 0;
+}
+
+int cuc_launcher_start(void) {
+    pthread_mutex_lock(&lock);
+    int error = start_locked();
+    pthread_mutex_unlock(&lock);
+    return error;
+}
+
+// Asks the launcher. False if there is none any more; the next request starts another one.
+static bool ask_locked(const struct request *request, const int *descriptors, int count, struct reply *reply) {
+    if (cuc_send(control, request, sizeof *request, descriptors, count)
+        && cuc_receive(control, reply, sizeof *reply, NULL, 0))
+        return true;
+    close(control);
+    control = -1;
+    return false;
+}
+
+pid_t cuc_launch(const struct cuc_library *library, int channel, int socket) {
+    struct request request = {.kind = LAUNCH};
+    strncpy(request.library, library->name, sizeof request.library - 1);
+    int descriptors[2] = {channel, socket};
+    struct reply reply = {0, 0};
+    pthread_mutex_lock(&lock);
+    int error = 0;
+    // A launcher that somebody has killed is replaced once.
+    for (int attempt = 0; attempt < 2; attempt++) {
+        error = start_locked();
+        if (error != 0 || ask_locked(&request, descriptors, 2, &reply)) break;
+        error = ECHILD;
+    }
+    pthread_mutex_unlock(&lock);
+    return error != 0 ? -error : reply.value;
+}
+
+bool cuc_has_ended(pid_t process, bool kill, int *status) {
+    struct request request = {.kind = kill ? END : HAS_ENDED, .process = process};
+    struct reply reply = {0, 0};
+    pthread_mutex_lock(&lock);
+    // Without its launcher a CPU process is gone, by SIGKILL.
+    bool is_there = control >= 0 && owner == getpid() && ask_locked(&request, NULL, 0, &reply);
+    pthread_mutex_unlock(&lock);
+    *status = is_there ? reply.status : SIGKILL;
+    return !is_there || reply.value != 0;
+}
