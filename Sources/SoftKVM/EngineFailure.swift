@@ -15,7 +15,9 @@ extension CPUFailure {
         case CUC_FAILURE_START: reason = .notStarted(status: failure.number)
         default: reason = .nonsense
         }
-        let code = unsafe withUnsafeBytes(of: failure.code) { unsafe [UInt8]($0.prefix(Int(failure.code_size))) }
+        let code = unsafe withUnsafeBytes(of: failure.code) {
+            unsafe [UInt8]($0.prefix(Int(failure.code_size)))
+        }
         self.init(reason, rip: failure.rip, code: code)
     }
 }

@@ -18,6 +18,11 @@ import SystemPackage
     private let backing: OwnedDescriptor
     /// All of the backing. The model reads and writes pages here, and the engine runs on them.
     private let memory: OwnedMapping
+    /// Bytes of a file that have memory behind them: an address space is finite, and a file can be larger. Behind that a page
+    /// has its state and nothing else, and nobody can map or bind it.
+    static let mostMemory: UInt64 = 1 << 40
+    /// Bytes of the backing.
+    var memorySize: UInt64 { min(size, Self.mostMemory) }
 
     let initialState: PageState
     /// Private or shared, by byte offset.
@@ -50,8 +55,9 @@ import SystemPackage
         let number = unsafe ckvm_memfd_create("guest_memfd")
         guard number >= 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -number)) }
         backing = OwnedDescriptor(owning: Int32(number))
-        guard ftruncate(backing.rawValue, Int(size)) == 0 else { throw Errno(rawValue: errno) }
-        memory = try OwnedMapping(backing, length: size, reserve: false)
+        let bytes = min(size, Self.mostMemory)
+        guard ftruncate(backing.rawValue, Int(bytes)) == 0 else { throw Errno(rawValue: errno) }
+        memory = try OwnedMapping(backing, length: bytes, reserve: false)
         initialState = flags.contains(model.faults.initSharedFlag) ? .shared : .private
         attributes = AttributeMap(size: size, initial: initialState)
         allocated = AttributeMap(size: size, initial: .shared)
@@ -62,6 +68,12 @@ import SystemPackage
     /// `mmap` of the backing; past the end of the file it is only address space.
     func mapBacking(offset: UInt64, length: UInt64) throws(Errno) -> OwnedMapping {
         try OwnedMapping(backing, offset: offset, length: length, reserve: false)
+    }
+
+    /// Whether there is memory behind all of these bytes, as far as they are in the file.
+    func hasMemory(offset: UInt64, length: UInt64) -> Bool {
+        let (end, overflow) = offset.addingReportingOverflow(length)
+        return size <= Self.mostMemory || !overflow && end <= Self.mostMemory
     }
 
     /// The page at `offset`, and what follows it in the file. The offset is inside the file.
@@ -130,14 +142,17 @@ import SystemPackage
         }
         guard punchHole else {
             guard range.end <= size else { throw .invalidArgument }
+            guard hasMemory(offset: range.start, length: range.size) else { throw SoftKVM.noMemoryBehind }
             return noteAllocated(range)
         }
         guard let range = range.intersection(PageRange(start: 0, size: size) ?? range) else { return }
         if !plants(.punchKeepsHolders) { detachHolds(in: range) }
         if plants(.punchChangesState) { attributes.set(range, to: .shared) }
         if plants(.punchKeepsContents) { return }
-        let result = ckvm_fallocate(backing.rawValue, true, Int64(range.start), Int64(range.size))
-        guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+        if let part = PageRange(start: 0, size: Self.mostMemory)?.intersection(range) {
+            let result = ckvm_fallocate(backing.rawValue, true, Int64(part.start), Int64(part.size))
+            guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+        }
         zapGuest(range)
         dropHostMappings(of: range, zaps: false)
         allocated.set(range, to: .shared)
@@ -283,6 +298,7 @@ import SystemPackage
 
     /// Overwrites the pages of the range that exist.
     func overwrite(_ range: PageRange, with word: () -> UInt64) {
+        guard let range = PageRange(start: 0, size: Self.mostMemory)?.intersection(range) else { return }
         for (part, exists) in allocated.runs(in: range) where exists == .private {
             let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
             for index in 0..<Int(part.size / 8) { unsafe words[index] = word() }

@@ -115,9 +115,25 @@ extension SoftVM {
     }
 
     /// What an access through this address takes the page for; nil where the page's attribute decides, so that
-    /// nothing mismatches, and on a default VM, which has no private memory.
+    /// nothing mismatches.
+    ///
+    /// On a default VM every access is shared. Linux 7.4 asks the file what the page is all the same, so a file that does
+    /// not start shared cannot be touched; earlier versions do not ask.
     private func wantedState(of address: UInt64) -> PageState? {
-        sharedBit.map { address & (1 << $0) != 0 ? .shared : .private }
+        if let sharedBit { return address & (1 << sharedBit) != 0 ? .shared : .private }
+        return type == .default && hasFileKinds ? .shared : nil
+    }
+
+    /// No access can mismatch, whatever a conversion does.
+    var takesKindFromPage: Bool { sharedBit == nil && !(type == .default && hasFileKinds) }
+
+    /// The page at an address, if its slot is read-only: the slot, and where in its file the page is.
+    func readOnlyPage(at gpa: UInt64) -> (slot: Memslot, offset: UInt64)? {
+        let page = withoutSharedBit(gpa) & ~(pageSize - 1)
+        guard let slot = slots.slot(at: page), slot.isReadOnly, case .memory = target(of: page) else {
+            return nil
+        }
+        return (slot, slot.fileOffset + (page - slot.range.start))
     }
 
     func withoutSharedBit(_ address: UInt64) -> UInt64 {
@@ -125,8 +141,11 @@ extension SoftVM {
     }
 
     /// Walks the guest's 4-level tables, in guest memory, as a CPU would. Accessed and dirty bits are not written.
+    ///
+    /// - Parameter isReadable: whether who walks can read an entry at that guest-physical address; not is an exception.
     func walk(
-        _ linear: UInt64, _ access: AccessKind, _ registers: ckvm_sregs
+        _ linear: UInt64, _ access: AccessKind, _ registers: ckvm_sregs,
+        through isReadable: ((UInt64) -> Bool)? = nil
     ) throws(WalkFailure) -> GuestPage {
         let canonical = Int64(bitPattern: linear) >> 47
         guard canonical == 0 || canonical == -1 else { throw .exception }
@@ -135,7 +154,9 @@ extension SoftVM {
         var user = true
         var executable = true
         for level in [39, 30, 21, 12] {
-            let entry = PageEntry(rawValue: try tableEntry(at: table + (linear >> level & 0x1ff) * 8))
+            let place = table + (linear >> level & 0x1ff) * 8
+            if let isReadable, !isReadable(place) { throw .exception }
+            let entry = PageEntry(rawValue: try tableEntry(at: place))
             guard entry.isPresent,
                 !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0)
             else { throw .exception }

@@ -64,7 +64,7 @@ extension SoftVM {
         model.look {
             guard let slot = slots.slot(at: gpa) else { return .noMemslot }
             guard !slot.isGuestMemfd || !slot.file.isClosed else { return .fault }
-            guard case .memory = target(of: gpa) else { return .fault }
+            if sharedBit == nil, case .fault = target(of: gpa) { return .fault }
             return .byte(slot.file.byte(at: slot.fileOffset + (gpa - slot.range.start)))
         }
     }
@@ -74,14 +74,18 @@ extension SoftVM {
         model.look {
             if let attributes { appendRuns(of: attributes, to: &bytes) }
             for slot in slots.ascending {
+                let flags: UInt64 = (slot.file.isClosed ? 1 : 0) | (slot.isInvalid ? 2 : 0)
                 for word in [
                     UInt64(slot.id), UInt64(slot.flags), slot.range.start, slot.range.size, slot.fileOffset,
-                    slot.file.isClosed ? 1 : 0,
+                    flags,
                 ] {
                     append(word, to: &bytes)
                 }
                 if let written = slot.writtenPages { appendRuns(of: written, to: &bytes) }
-                if model.abi.faultsHoldReferences { appendRuns(of: slot.mapped, to: &bytes) }
+                // What is mapped can be told from where faults take references.
+                if model.abi.faultsHoldReferences || !slot.isGuestMemfd {
+                    appendRuns(of: slot.mapped, to: &bytes)
+                }
             }
         }
     }

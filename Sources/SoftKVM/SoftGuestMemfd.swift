@@ -85,6 +85,7 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
             guard !wraps, padded >= pageSize, offset % pageSize == 0, offset <= UInt64(Int64.max) else {
                 throw .invalidArgument
             }
+            guard file.hasMemory(offset: offset, length: length) else { throw SoftKVM.noMemoryBehind }
             let mapping = SoftHostMapping(
                 file, offset: offset, length: length, try file.mapBacking(offset: offset, length: length))
             mapping.register()
@@ -401,6 +402,35 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         for (index, reference) in references.enumerated() {
             file.addHold(reference, page: pages.start + UInt64(index) * pageSize)
         }
+    }
+
+    /// References that others took, of pages that follow one another.
+    private init(_ file: GuestFile, _ pages: PageRange, _ references: [Reference]) {
+        self.file = file
+        self.pages = pages
+        self.references = references
+    }
+
+    /// The references of `holds`, which have none left; nil unless their pages follow one another.
+    public convenience init?(joining holds: [SoftPageHold]) {
+        guard let first = holds.first, let last = holds.last,
+            let pages = PageRange(start: first.pages.start, size: last.pages.end - first.pages.start),
+            pages.pageCount == holds.count
+        else { return nil }
+        self.init(first.file, pages, first.file.model.look { holds.flatMap { $0.giveAway() } })
+    }
+
+    /// The same references, a hold for each page, ascending. This one has none left.
+    public func split() -> [SoftPageHold] {
+        file.model.look {
+            let pages = pages.chunks(of: pageSize)
+            return zip(pages, giveAway()).map { SoftPageHold(file, $0, [$1]) }
+        }
+    }
+
+    private func giveAway() -> [Reference] {
+        defer { references = [] }
+        return references
     }
 
     deinit { release() }

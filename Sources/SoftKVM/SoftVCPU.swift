@@ -47,6 +47,8 @@ public import SystemPackage
     /// An exit that waits for its completion, and the RIP that it belongs to.
     enum Pending {
         case port(PortAccess)
+        /// An element of a string instruction that KVM took for MMIO.
+        case element(PortAccess)
         case hypercall(rip: UInt64, length: UInt64)
         case mmio(MMIOInstruction)
     }
@@ -178,12 +180,16 @@ public import SystemPackage
             pending = nil
             if registersNow.rip == rip {
                 registersNow.rax = runPage.hypercall.ret
+                if let failure = failedStepOver() { return failure }
                 registersNow.rip = rip &+ length
             }
             return .goOn
         case .port(let access):
             pending = nil
             return registersNow.rip == access.rip ? complete(access, engine) : .goOn
+        case .element(let access):
+            pending = nil
+            return registersNow.rip == access.rip ? completeElement(access, engine) : .goOn
         case .mmio(let instruction):
             pending = nil
             return registersNow.rip == instruction.rip ? complete(instruction, engine) : .goOn

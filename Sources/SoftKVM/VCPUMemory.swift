@@ -10,13 +10,8 @@ extension SoftVCPU: ExaminableVCPU {
         guard isZero, let range = PageRange(start: gpa, size: left) else { throw .invalidArgument }
         let failure = vm.model.call { () -> Errno? in
             for page in range.chunks(of: pageSize) {
-                guard let slot = vm.slots.slot(at: page.start) else { return .noSuchFileOrDirectory }
-                switch vm.target(of: page.start) {
-                case .memory: break
-                case .fault(let fault?): return vm.errno(of: fault)
-                case .fault(nil), .mmio: return .badAddress
-                }
-                slot.noteMapped(page.start - slot.range.start)
+                let isPrivate = vm.isTakenForPrivate(at: page.start)
+                if let failure = vm.preFaultPage(at: page.start, asPrivate: isPrivate) { return failure }
                 gpa = page.end
                 left -= pageSize
             }

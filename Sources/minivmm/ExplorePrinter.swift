@@ -72,6 +72,10 @@ struct ExplorePrinter: Sendable {
                 text =
                     "every step from each of \(states): \(grouped(summary.transitions)) steps in "
                     + "\(grouped(count.tests)) tests"
+            case .pairs:
+                text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
+                text +=
+                    chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             case .parallel:
                 text +=
                     chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
@@ -91,6 +95,9 @@ struct ExplorePrinter: Sendable {
         for (index, entry) in skipped.enumerated() {
             let tests = entry.value == 1 ? "1 test" : "\(grouped(entry.value)) tests"
             label(index == 0 ? "skipped" : "", "\(tests): \(entry.key)", on: out)
+        }
+        for (index, pair) in summary.emptyPairs.enumerated() {
+            label(index == 0 ? "no test" : "", pair, on: out)
         }
         if summary.lawful > 0 {
             label(
@@ -184,6 +191,8 @@ struct ExplorePrinter: Sendable {
                         }
                     })
             ),
+            ("pairs", number(summary.pairs)),
+            ("pairs_without_a_test", .array(summary.emptyPairs.map(JSON.string))),
             ("states", number(summary.states)), ("transitions", number(summary.transitions)),
             (
                 "coverage",
@@ -235,6 +244,7 @@ extension Exploration.Phase {
         switch self {
         case .scope: "scope"
         case .random: "random"
+        case .pairs: "pairs"
         case .parallel: "at once"
         }
     }

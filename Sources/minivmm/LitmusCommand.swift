@@ -88,6 +88,7 @@ struct LitmusCommand: ParsableCommand {
         var soft = kernel.soft
         soft.contentDesign = design
         let chosen = try kernel.open(doors: .one, preservation: false, soft: soft)
+        try chosen.requireAttributes()
         let printer = LitmusPrinter(format: format, chosen: chosen)
         printer.begin(items.count)
         var options = Runner.Options(runs: runs, seed: kernel.seed, timeLimit: timeout.nanoseconds)

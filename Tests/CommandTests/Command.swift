@@ -36,6 +36,15 @@ enum Command {
     }()
     static let noGuests: Comment = "needs a kernel on which guests run"
 
+    /// A /dev/kvm that can be opened, and has no per-VM attributes.
+    static let lacksAttributes: Bool = {
+        guard isBuilt, FileManager.default.isWritableFile(atPath: "/dev/kvm") else { return false }
+        guard let result = try? run(["run", "hello", "--kernel", "per-vm-attributes", "--quiet"]) else {
+            return false
+        }
+        return result.status == 4
+    }()
+
     /// Runs it to its end; it is killed after `seconds`, and the test fails.
     ///
     /// - Parameters:

@@ -48,7 +48,7 @@ struct TestMaker {
                     // What has no place in a block.
                     switch step.action {
                     case .check(let extent, _): step = Step(step.role, .punch(extent.atHome))
-                    case .fork: step = Step(.host(1), .write(place(), 1))
+                    case .fork, .zapped: step = Step(.host(1), .write(place(), 1))
                     case .convert(var conversion) where conversion.contents == .zero:
                         conversion.contents = .preserve
                         step.action = .convert(conversion)

@@ -130,6 +130,8 @@ private struct Check {
         case (.check, _): throw fail("in a parallel block one byte is looked at: say `read`")
         case (.fill, .vcpu): throw fail("in a parallel block a vCPU touches one byte: say `write`")
         case (.fork, _): throw fail("a child is forked before the parallel block")
+        case (.zapped, _):
+            throw fail("in a parallel block nobody can say since when pages went: say `zapped` behind it")
         case (.convert(let conversion), _) where conversion.contents == .zero:
             throw fail(
                 "`zero` is a conversion and then another step of the monitor: say both in a parallel block")

@@ -137,7 +137,7 @@ public final class Oracle {
             let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
             range.end <= file.size, let state = Attributes.state(conversion.attributes)
         else { return false }
-        return range.chunks(of: pageSize).contains { file.state(at: $0.start) != state }
+        return file.bytes(state, in: range) < range.size
     }
 
     // MARK: contents that nobody knows

@@ -111,8 +111,9 @@ final class Agent: Sendable {
             view = try file.map(offset: 0, length: Self.size)
             try Self.write(Self.code(method), at: 0, view)
             let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
-            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so.
-            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve
+            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so. KVM
+            // has to read them where there is no memslot, to emulate the access, and reads no private page.
+            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux
             let ownDoor = isPrivate ? 0 : door
             tables = (Self.start + pageSize) | ownDoor
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
@@ -339,12 +340,14 @@ final class Agent: Sendable {
             case .memoryFault(let fault, let errno):
                 races += 1
                 if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
+                // What stops a step first is what it comes to.
+                if isMMIO { return stop(.mmio) }
                 return stop(
                     errno == .hardwarePoisoned
                         ? .errno(errno.rawValue, at: fault.gpa) : .fault(fault.wants, at: fault.gpa))
             case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
             case .failed(.resourceTemporarilyUnavailable): continue
-            case .failed(let errno): return stop(.errno(errno.rawValue))
+            case .failed(let errno): return stop(isMMIO ? .mmio : .errno(errno.rawValue))
             case let other: throw .broken("vcpu\(number) left with \(other)")
             }
         }

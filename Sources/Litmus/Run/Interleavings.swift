@@ -4,10 +4,9 @@ import SystemPackage
 
 /// Goes through all interleavings of a test's parallel blocks on the software kernel.
 ///
-/// The pieces that are interleaved are what is one to everybody else: a call of the conversion ioctl, a vCPU's access, a
-/// host's access to a page once it has its reference, and the taking of that reference before. Interleavings that lead to
-/// the same state of the machine, with the same steps left, go on as one: the state is written down whole
-/// (``World/appendState(to:)``) and compared, so the set of outcomes is exact.
+/// What is interleaved are the atomic pieces of each step (``Position``). Interleavings that lead to the same state of the
+/// machine, with the same steps left, go on as one: the state is written down whole (``World/appendState(to:)``) and
+/// compared, so the set of outcomes is exact.
 ///
 /// A run cannot be taken back. To go on differently from a state, the way to it is gone again.
 struct Interleavings {
@@ -65,23 +64,14 @@ struct Interleavings {
         /// In a block: how far each actor has come; empty outside.
         var actors: [Position] = []
         var failure: Failure?
-    }
 
-    struct Position {
-        /// The step that is next, or under way.
-        var step = 0
-        /// Bytes of its access that are done.
-        var done: UInt64 = 0
-        /// When it began, where that is written down.
-        var began: UInt64?
-        /// The references that the step has on pages: an access on its own, who unmaps on all that were mapped.
-        var references: [SoftPageHold] = []
-        /// The page that a vCPU is about to write is in the dirty log.
-        var isLogged = false
-
-        mutating func letGo() {
-            for reference in references { reference.release() }
-            references = []
+        /// Those who have a step left and need not wait for another.
+        func actors(of block: Program.Block) -> [Int] {
+            block.actors.indices.filter { actor in
+                let (position, steps) = (actors[actor], block.actors[actor])
+                return position.step < steps.count
+                    && !position.waits(before: steps[position.step].step, world)
+            }
         }
     }
 
@@ -144,7 +134,8 @@ struct Interleavings {
         if patience.isOver { throw .broken("time is over, and not all interleavings are gone through") }
         var endings: Set<Ending> = []
         var isHere = true
-        for actor in block.actors.indices where cursor.actors[actor].step < block.actors[actor].count {
+        let canGoOn = cursor.actors(of: block)
+        for actor in canGoOn {
             var here = isHere ? cursor : try replay(path)
             isHere = false
             let result = try advance(actor, &here)
@@ -165,14 +156,7 @@ struct Interleavings {
         var key: [UInt8] = [
             UInt8(truncatingIfNeeded: cursor.part), UInt8(truncatingIfNeeded: cursor.part >> 8),
         ]
-        for position in cursor.actors {
-            key.append(UInt8(truncatingIfNeeded: position.step))
-            key.append(UInt8(truncatingIfNeeded: position.step >> 8))
-            key.append(contentsOf: (0..<4).map { UInt8(truncatingIfNeeded: position.done >> ($0 * 8)) })
-            key.append(
-                UInt8(truncatingIfNeeded: position.references.count) << 1 | (position.isLogged ? 1 : 0))
-            for reference in position.references { reference.appendState(to: &key) }
-        }
+        for position in cursor.actors { position.appendState(to: &key) }
         cursor.world.appendState(to: &key)
         return key
     }
@@ -193,7 +177,7 @@ struct Interleavings {
         let world = cursor.world
         if world.isRecording, position.began == nil { position.began = world.kernel.now() }
         let seen = try source.attempt(index, step) { () throws(Stop) in
-            try piece(of: step, &position, world)
+            try position.advance(step, world)
         }
         cursor.actors[actor] = position
         guard let seen else { return nil }
@@ -213,144 +197,9 @@ struct Interleavings {
         }
         return step.result.map { ($0, seen.outcome) }
     }
-
-    /// References on all pages that are mapped, the step itself, and the references let go of one after the other.
-    private func unmapping(
-        _ view: Extent, _ step: Step, _ position: inout Position, _ world: World
-    ) throws(Stop) -> Observation? {
-        guard position.done == 0 else {
-            position.references.removeFirst().release()
-            return position.references.isEmpty ? Observation(.ok) : nil
-        }
-        if position.references.isEmpty {
-            position.references = try world.beginUnmapping(view)
-            if !position.references.isEmpty { return nil }
-        }
-        let seen = try world.perform(step)
-        guard seen.outcome == .ok, !position.references.isEmpty else {
-            position.letGo()
-            return seen
-        }
-        position.done = 1
-        return nil
-    }
-
-    /// A reference on the page; then, as long as the page is new to the LRU, none for a moment; then the failure of its
-    /// memory, whatever the page is by now.
-    private func poisoning(
-        _ page: Extent, _ step: Step, _ position: inout Position, _ world: World
-    ) throws(Stop) -> Observation? {
-        guard position.done == 0 else {
-            try world.failMemory(page)
-            return Observation(.errno(Errno.resourceBusy.rawValue))
-        }
-        if position.references.isEmpty {
-            guard let reference = try? world.beginHostAccess(page, step) else {
-                return try world.perform(step)
-            }
-            position.references = [reference]
-        } else {
-            position.letGo()
-            position.done = 1
-        }
-        return nil
-    }
-
-    /// - Returns: what came of the step, nil if there is more of it.
-    private func piece(
-        of step: Step, _ position: inout Position, _ world: World
-    ) throws(Stop) -> Observation? {
-        if let view = step.action.unmapped { return try unmapping(view, step, &position, world) }
-        if let page = step.action.poisoned { return try poisoning(page, step, &position, world) }
-        guard let extent = step.action.extent, step.action.isAccess else { return try world.perform(step) }
-        let place = extent.offset + position.done
-        let left = extent.size - position.done
-        let count = min(left, pageSize - place % pageSize)
-        let part = Extent(extent.name, offset: place, size: count)
-        if case .vcpu(let number) = step.role {
-            // The page is logged before it is written, and once more if the log has been taken in between.
-            if step.action.isWrite, !position.isLogged, try world.beginGuestWrite(at: place) {
-                position.isLogged = true
-                return nil
-            }
-            if position.references.isEmpty, let fault = try world.beginGuestFault(at: place) {
-                position.references = [fault]
-                return nil
-            }
-            let seen = try world.guest().access(part, step.action, vcpu: number, isRacing: true)
-            position.letGo()
-            position.isLogged = false
-            position.done += count
-            return seen.outcome == .ok && position.done < extent.size ? nil : seen
-        }
-        guard let reference = position.references.first else {
-            if let reference = try world.beginHostAccess(part, step) {
-                position.references = [reference]
-                return nil
-            }
-            let seen = Observation(.sigbus(at: place))
-            return step.action.isSingle ? seen.withoutPlace : seen
-        }
-        defer {
-            position.letGo()
-            position.done += count
-        }
-        switch step.action {
-        case .write(_, let byte), .fill(_, let byte):
-            reference.fill(at: place % pageSize, count: Int(count), with: byte)
-        default:
-            let byte = reference.read(at: place % pageSize, count: 1)?.first ?? 0
-            return Observation(.value(byte))
-        }
-        return position.done + count < extent.size ? nil : Observation(.ok)
-    }
 }
 
 extension World {
-    /// The reference that an access takes on its page first.
-    ///
-    /// - Returns: nil if the host gets no page.
-    fileprivate func beginHostAccess(_ extent: Extent, _ step: Step) throws(Stop) -> SoftPageHold? {
-        let role = step.role
-        let mapping: any HostMapping
-        if case .child(let number) = role {
-            guard let view = try child(number).mapping(of: extent.name) else {
-                throw .broken("\(role) has no view `\(extent.name)`: there was none when it was forked")
-            }
-            try extent.isInside(view.length)
-            mapping = view
-        } else {
-            mapping = try self.mapping(extent)
-        }
-        // Who reads the pages, or writes them.
-        let kind: HoldKind = step.action.isWrite ? .gupTest : .directIO
-        return (try? mapping.hold(at: extent.offset, length: extent.size, by: kind)) as? SoftPageHold
-    }
-
-    /// Those on the pages that are mapped in what is to be unmapped. Nothing where that cannot be done.
-    fileprivate func beginUnmapping(_ extent: Extent) throws(Stop) -> [SoftPageHold] {
-        guard let view = state.withLock({ $0.views[extent.name] })?.mapping as? SoftHostMapping,
-            extent.offset <= view.length
-        else { return [] }
-        return view.holdMapped(at: extent.offset, length: min(extent.size, view.length - extent.offset))
-    }
-
-    fileprivate func failMemory(_ page: Extent) throws(Stop) {
-        try poison(page)
-        (try mapping(page) as? SoftHostMapping)?.failMemory(at: page.offset)
-    }
-
-    /// A write fault of a vCPU: the page comes into the dirty log.
-    ///
-    /// - Returns: whether its slot has one.
-    fileprivate func beginGuestWrite(at gpa: UInt64) throws(Stop) -> Bool {
-        (try vm(nil) as? SoftVM)?.beginGuestWrite(at: gpa) ?? false
-    }
-
-    fileprivate func beginGuestFault(at gpa: UInt64) throws(Stop) -> SoftPageHold? {
-        (try vm(nil) as? SoftVM)?.beginGuestFault(at: gpa)
-    }
-
     /// Everything that decides what later steps come to, on the software kernel.
     func appendState(to bytes: inout [UInt8]) {
         let state = state.withLock { $0 }
@@ -389,28 +238,6 @@ extension Action {
     var isAccess: Bool {
         switch self {
         case .read, .write, .fill, .check: true
-        default: false
-        }
-    }
-
-    /// The part of a view that it takes out of the page tables; all of it is more than there is.
-    fileprivate var unmapped: Extent? {
-        switch self {
-        case .unmap(let view): Extent(view, offset: 0, size: .max)
-        case .advise(let extent, .dontNeed): extent
-        default: nil
-        }
-    }
-
-    /// The page whose memory fails: the first of those that are named.
-    fileprivate var poisoned: Extent? {
-        guard case .advise(let extent, .hwPoison) = self, extent.offset % pageSize == 0 else { return nil }
-        return Extent(extent.name, offset: extent.offset, size: min(extent.size, pageSize))
-    }
-
-    fileprivate var isWrite: Bool {
-        switch self {
-        case .write, .fill: true
         default: false
         }
     }

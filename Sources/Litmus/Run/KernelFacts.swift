@@ -24,6 +24,8 @@ final class KernelFacts: Sendable {
         configuration.plantedFaults = []
         return KernelFacts(SoftKVM(configuration))
     }
+    /// A real kernel that converts by itself, with two doors above it or without.
+    var isLinux: Bool { kernel.identity.name == "LinuxKVM" }
     /// The in-place interface is answered by something above the kernel.
     var isAdapter: Bool { ["MemslotTrapKVM", "PerVMAttributesKVM"].contains(kernel.identity.name) }
 

@@ -172,7 +172,7 @@ extension World {
             try file.allocate(punchHole: punchHole, offset: extent.offset, length: extent.size)
             return nil
         } catch {
-            return error
+            return try answer(error)
         }
     }
 

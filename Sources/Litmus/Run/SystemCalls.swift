@@ -20,6 +20,9 @@ extension World {
             }
             if let trace, let event { trace.record(event, by: .host) }
         } catch {
+            if facts.isAdapter, error == .noMemory, new.size > LitmusTest.mostPages * pageSize {
+                throw .skip("\(kernel.identity.name) maps all of a file, and cannot map \(new.size) bytes")
+            }
             return error
         }
         if late.files.contains(new.name) { try reserveDescriptor(of: new.name) }
@@ -67,6 +70,12 @@ extension World {
         }
     }
 
+    /// What the model cannot do is no answer of a kernel's.
+    func answer(_ error: Errno) throws(Stop) -> Errno {
+        guard facts.soft != nil, error == SoftKVM.noMemoryBehind else { return error }
+        throw .skip("the software kernel has memory for the first TiB of a file")
+    }
+
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
         let file = try file(extent.name)
         guard !late.views.contains(view) || file is any ExaminableFile else {
@@ -82,7 +91,7 @@ extension World {
             add(View(mapping: mapping, file: extent.name, offset: extent.offset), as: view)
             return nil
         } catch {
-            return error
+            return try answer(error)
         }
     }
 
@@ -117,7 +126,7 @@ extension World {
             }
             return nil
         } catch {
-            return error
+            return try answer(error)
         }
     }
 

@@ -26,6 +26,12 @@ final class World: Sendable {
         /// The guest's memory is that view, and no guest_memfd.
         let isPlain: Bool
     }
+    /// A part of a file that is at guest-physical addresses.
+    struct Behind {
+        let file: Name
+        let bytes: PageRange
+        let gpa: UInt64
+    }
     struct SlotKey: Hashable {
         let vm: VMName
         let number: UInt32
@@ -221,11 +227,11 @@ final class World: Sendable {
     }
 
     /// The files and what of them is at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
-    func places(of range: PageRange) -> [(file: Name, bytes: PageRange, gpa: UInt64)]? {
+    func places(of range: PageRange) -> [Behind]? {
         let slots = state.withLock { state in
             state.slots.filter { $0.key.vm == main }.map(\.value).sorted { $0.gpa < $1.gpa }
         }
-        var places: [(Name, PageRange, UInt64)] = []
+        var places: [Behind] = []
         var position = range.start
         for slot in slots {
             guard let gpas = PageRange(start: slot.gpa, size: slot.extent.size),
@@ -233,7 +239,7 @@ final class World: Sendable {
                 let bytes = PageRange(
                     start: slot.extent.offset + (part.start - slot.gpa), size: part.size)
             else { continue }
-            places.append((slot.extent.name, bytes, part.start))
+            places.append(Behind(file: slot.extent.name, bytes: bytes, gpa: part.start))
             position = part.end
         }
         return position == range.end ? places : nil

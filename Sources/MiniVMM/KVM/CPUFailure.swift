@@ -44,7 +44,8 @@ extension CPUFailure: CustomStringConvertible {
         guard case .notStarted(let status) = reason else {
             return "the software CPU failed at RIP \(hex(rip)): \(why); \(bytes)"
         }
-        return "the software CPU could not start: its process exited with status \(status). It takes 1.1 GiB of "
+        return
+            "the software CPU could not start: its process exited with status \(status). It takes 1.1 GiB of "
             + "address space; a limit on that (ulimit -v) may be too low"
     }
 
@@ -63,9 +64,10 @@ extension CPUFailure: CustomStringConvertible {
     private var bytes: String {
         code.isEmpty
             ? "the guest has no memory there"
-            : "the guest's bytes there are " + code.map { byte in
-                (byte < 16 ? "0" : "") + String(byte, radix: 16)
-            }.joined(separator: " ")
+            : "the guest's bytes there are "
+                + code.map { byte in
+                    (byte < 16 ? "0" : "") + String(byte, radix: 16)
+                }.joined(separator: " ")
     }
 }
 
