@@ -1,4 +1,4 @@
-import MiniVMM
+public import MiniVMM
 public import SystemPackage
 
 // What a kernel does in pieces, between which others act: for who goes through interleavings. All of it at once is what the
@@ -120,6 +120,39 @@ extension SoftVM {
                 slot.noteMapped(page - slot.range.start)
             }
             fault.release()
+        }
+    }
+
+    /// What comes of a vCPU's access to one byte.
+    public enum Access: Sendable, Hashable {
+        case byte(UInt8)
+        case mmio
+        case fault(MemoryFault)
+        /// `EFAULT` alone.
+        case noPage
+    }
+
+    /// An access of a vCPU to one byte, as the CPU would make it, without one.
+    ///
+    /// - Parameter byte: what is written, nil for a read.
+    public func access(_ gpa: UInt64, writing byte: UInt8?) -> Access {
+        model.call {
+            switch target(of: gpa) {
+            case .mmio: return .mmio
+            case .fault(let fault): return fault.map(Access.fault) ?? .noPage
+            case .memory(let slot, _) where slot.isReadOnly && byte != nil: return .mmio
+            case .memory(let slot, _):
+                let offset = withoutSharedBit(gpa) - slot.range.start
+                slot.noteMapped(offset)
+                let place = unsafe slot.file.bytes(at: slot.fileOffset + offset)
+                if let byte {
+                    unsafe place.storeBytes(of: byte, as: UInt8.self)
+                    if let page = PageRange.covering(start: slot.fileOffset + offset, size: 1) {
+                        slot.file.noteHostWrite(page)
+                    }
+                }
+                return .byte(unsafe place.load(as: UInt8.self))
+            }
         }
     }
 

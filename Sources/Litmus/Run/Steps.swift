@@ -1,4 +1,5 @@
 import MiniVMM
+import SoftKVM
 import SystemPackage
 
 // Every step, from its first to its last effect.
@@ -116,6 +117,9 @@ extension World {
         default: break
         }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
+        if canSayAccesses, isModel || isRacing, action.isSingle, let vm = try vm(nil) as? SoftVM {
+            return try guest().access(extent, action, vcpu: number, on: vm)
+        }
         return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
     }
 
