@@ -10,7 +10,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize soak fuzz explore tables clean
+.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize soak fuzz hostile explore tables clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -24,6 +24,7 @@ help:
 	@echo "make sanitize  the test suite under the address sanitizer"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
 	@echo "make fuzz      a million texts for the reader of litmus tests"
+	@echo "make hostile   170,000 guests that are made to break the software CPU"
 	@echo "make explore   each planted fault is found by random tests"
 	@echo "make tables    what the litmus tests say of every kernel at hand, as litmus/TABLES.md and in the README"
 	@echo "make lab       the tests that want a real kernel, on one under QEMU; the first time builds it, see lab/README.md"
@@ -134,6 +135,11 @@ soak: setup
 fuzz: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_FUZZ_INPUTS=1000000 $(SWIFT) test --skip-build --filter nothingThatIsReadBreaksTheReader
+
+# Every opcode with every prefix, and 100,000 random guests, on the software CPU.
+hostile: setup
+	@$(SWIFT) build --build-tests
+	@MINIVMM_HOSTILE=1 $(SWIFT) test --skip-build --filter HostileGuestTests
 
 # Each planted fault is found by tests that nobody wrote.
 explore: setup

@@ -16,6 +16,7 @@ enum cuc_operation_kind {
     CUC_OPERATION_FORGET_CODE,
     CUC_OPERATION_FORGET_TOUCHES,
     CUC_OPERATION_WRITE_SYSTEM,  // the fields of `system`
+    CUC_OPERATION_RESET_SEGMENTS,
     CUC_OPERATION_OPEN_FILE,     // the next descriptor on the socket is file number `file`, of `size` bytes
     CUC_OPERATION_CLOSE_FILES,
 };
@@ -30,6 +31,7 @@ struct cuc_operation {
 struct cuc_answer {
     enum cuc_stop stop;
     uint32_t exception;
+    int32_t error;  // CUC_STOP_ENGINE_FAILED: the engine's (uc_err), or CUC_ERROR_ABORTED
     struct cuc_access fault;
     uint64_t executed;
     uint64_t registers[CUC_REGISTERS];

@@ -166,22 +166,25 @@ static bool command(
     struct cuc_cpu *cpu, enum cuc_command command, uint64_t limit, const uint8_t *immediate_exit) {
     struct cuc_channel *channel = cpu->channel;
     // The first time it may still be opening its engine.
-    if (cpu->has_ended || !await(cpu, immediate_exit)) {
-        channel->operation_count = 0;
-        return false;
+    bool is_there = !cpu->has_ended && await(cpu, immediate_exit);
+    if (is_there) {
+        channel->command = command;
+        channel->limit = limit;
+        channel->careful = cpu->is_careful;
+        channel->kick = 0;
+        keep_near(cpu);
+        cuc_pass_turn(&channel->turn, CUC_TURN_CPU);
+        is_there = await(cpu, cpu->is_careful ? NULL : immediate_exit);
     }
-    channel->command = command;
-    channel->limit = limit;
-    channel->careful = cpu->is_careful;
-    channel->kick = 0;
-    keep_near(cpu);
-    cuc_pass_turn(&channel->turn, CUC_TURN_CPU);
-    bool is_there = await(cpu, cpu->is_careful ? NULL : immediate_exit);
     channel->operation_count = 0;
-    if (!is_there) return false;
-    memcpy(&cpu->answer, &channel->answer, offsetof(struct cuc_answer, touches));
+    return is_there;
+}
+
+// Copies the answer to a run out of the process's reach. False, and the process is ended, if no engine answers so.
+static bool take_answer(struct cuc_cpu *cpu, uint64_t limit) {
+    memcpy(&cpu->answer, &cpu->channel->answer, offsetof(struct cuc_answer, touches));
     if (cpu->answer.touch_count <= CUC_MAX_TOUCHES)
-        memcpy(cpu->answer.touches, channel->answer.touches, cpu->answer.touch_count * sizeof *cpu->answer.touches);
+        memcpy(cpu->answer.touches, cpu->channel->answer.touches, cpu->answer.touch_count * sizeof *cpu->answer.touches);
     if (is_possible(&cpu->answer, limit)) return true;
     cpu->answer = (struct cuc_answer){0};
     end(cpu, CUC_FAILURE_ANSWER, 0);
@@ -189,9 +192,13 @@ static bool command(
 }
 
 enum cuc_stop cuc_run(struct cuc_cpu *cpu, uint64_t limit, const uint8_t *immediate_exit) {
-    if (cpu->failure.kind == CUC_FAILURE_NONE && command(cpu, CUC_COMMAND_RUN, limit, immediate_exit)) {
+    // One that could not execute an instruction may execute another.
+    if (cpu->failure.kind == CUC_FAILURE_ENGINE) cpu->failure = (struct cuc_failure){0};
+    if (cpu->failure.kind == CUC_FAILURE_NONE && command(cpu, CUC_COMMAND_RUN, limit, immediate_exit)
+        && take_answer(cpu, limit)) {
         if (cpu->answer.stop == CUC_STOP_ENGINE_FAILED) {
             cpu->failure.kind = CUC_FAILURE_ENGINE;
+            cpu->failure.number = cpu->answer.error;
             cpu->failure.rip = cpu->answer.registers[CUC_REGISTERS - 2];
             cpu->failure.code_size = cpu->answer.code_size;
             memcpy(cpu->failure.code, cpu->answer.code, sizeof cpu->failure.code);
@@ -201,8 +208,7 @@ enum cuc_stop cuc_run(struct cuc_cpu *cpu, uint64_t limit, const uint8_t *immedi
     cpu->answer.executed = 0;
     cpu->answer.touch_count = 0;
     cpu->answer.log_count = 0;
-    bool was_engine = cpu->failure.kind == CUC_FAILURE_ENGINE;
-    return was_engine ? CUC_STOP_ENGINE_FAILED : CUC_STOP_PROCESS_DIED;
+    return CUC_STOP_PROCESS_DIED;
 }
 
 uint64_t cuc_executed(const struct cuc_cpu *cpu) { return cpu->answer.executed; }
@@ -296,12 +302,9 @@ struct cuc_access cuc_log(const struct cuc_cpu *cpu, uint32_t index) {
 }
 
 void cuc_restore(struct cuc_cpu *cpu) {
-    struct cuc_answer kept = cpu->answer;
-    if (command(cpu, CUC_COMMAND_RESTORE, UINT64_MAX, NULL)) {
-        memcpy(kept.registers, cpu->answer.registers, sizeof kept.registers);
-        kept.system = cpu->answer.system;
-    }
-    cpu->answer = kept;
+    if (!command(cpu, CUC_COMMAND_RESTORE, 0, NULL)) return;
+    memcpy(cpu->answer.registers, cpu->channel->answer.registers, sizeof cpu->answer.registers);
+    cpu->answer.system = cpu->channel->answer.system;
 }
 
 void cuc_read_registers(struct cuc_cpu *cpu, uint64_t *values) {
@@ -320,3 +323,5 @@ void cuc_write_system(struct cuc_cpu *cpu, const struct cuc_system_registers *re
     cpu->channel->system = *registers;
     operation(cpu, CUC_OPERATION_WRITE_SYSTEM);
 }
+
+void cuc_reset_segments(struct cuc_cpu *cpu) { operation(cpu, CUC_OPERATION_RESET_SEGMENTS); }

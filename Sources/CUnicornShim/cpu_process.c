@@ -18,6 +18,7 @@ struct process {
     struct cuc_channel *channel;
     struct engine *engine;
     int socket;
+    bool has_failed;  // to do an operation; every run since says so
     struct file files[CUC_MAX_FILES];
 };
 
@@ -56,6 +57,7 @@ static bool perform(struct process *process, const struct cuc_operation *operati
     case CUC_OPERATION_FORGET_CODE: engine_forget_code(engine, operation->linear, operation->size); break;
     case CUC_OPERATION_FORGET_TOUCHES: engine_forget_touches(engine); break;
     case CUC_OPERATION_WRITE_SYSTEM: engine_write_system(engine, &process->channel->system); break;
+    case CUC_OPERATION_RESET_SEGMENTS: engine_reset_segments(engine); break;
     case CUC_OPERATION_OPEN_FILE: return open_file(process, operation->file, operation->size);
     case CUC_OPERATION_CLOSE_FILES: close_files(process); break;
     }
@@ -65,17 +67,17 @@ static bool perform(struct process *process, const struct cuc_operation *operati
 static void serve(struct process *process) {
     struct cuc_channel *channel = process->channel;
     struct cuc_answer *answer = &channel->answer;
-    bool done = true;
-    for (uint32_t i = 0; i < channel->operation_count; i++) done &= perform(process, &channel->operations[i]);
+    for (uint32_t i = 0; i < channel->operation_count; i++)
+        process->has_failed |= !perform(process, &channel->operations[i]);
     switch (channel->command) {
-    case CUC_COMMAND_NOTHING: answer->stop = CUC_STOP_LIMIT; break;
+    case CUC_COMMAND_NOTHING: return;
     case CUC_COMMAND_RESTORE: engine_restore(process->engine); break;
     case CUC_COMMAND_RUN:
         engine_write_registers(process->engine, channel->registers);
-        if (done) engine_run(process->engine, channel->limit, channel->careful, answer);
+        if (process->has_failed) *answer = (struct cuc_answer){.stop = CUC_STOP_ENGINE_FAILED};
+        else engine_run(process->engine, channel->limit, channel->careful, answer);
         break;
     }
-    if (!done) answer->stop = CUC_STOP_ENGINE_FAILED;
     engine_read_registers(process->engine, answer->registers);
     engine_read_system(process->engine, &answer->system);
 }

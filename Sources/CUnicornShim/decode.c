@@ -47,15 +47,9 @@ bool cuc_is_privileged(const uint8_t *bytes, uint32_t size) {
     }
 }
 
-// The instructions that LOCK may precede, all with a destination in memory.
-static bool takes_lock(const uint8_t *opcode, uint32_t size) {
-    if (size < 2) return true;  // cut short: not for us to say
-    bool has_escape = opcode[0] == 0x0f;
-    if (has_escape && size < 3) return true;
-    uint8_t modrm = opcode[has_escape ? 2 : 1];
-    uint8_t extension = modrm >> 3 & 7;
-    if (modrm >= 0xc0) return false;
-    if (has_escape) {
+// The instructions that LOCK may precede, where their destination is in memory. `extension` is the reg field of ModRM.
+static bool is_lockable(const uint8_t *opcode, uint8_t extension) {
+    if (opcode[0] == 0x0f) {
         switch (opcode[1]) {
         case 0xab: case 0xb3: case 0xbb: case 0xb0: case 0xb1: case 0xc0: case 0xc1: return true;
         case 0xba: return extension >= 5;  // BTS, BTR, BTC
@@ -70,6 +64,14 @@ static bool takes_lock(const uint8_t *opcode, uint32_t size) {
     case 0xfe: case 0xff: return extension <= 1;                               // INC, DEC
     default: return opcode[0] < 0x38 && (opcode[0] & 7) <= 1;                  // ADD to XOR
     }
+}
+
+static bool takes_lock(const uint8_t *opcode, uint32_t size) {
+    uint32_t modrm_at = opcode[0] == 0x0f ? 2 : 1;
+    // Without a ModRM byte it has no destination in memory, or is cut short after the escape.
+    if (size <= modrm_at) return size == 1 && opcode[0] == 0x0f;
+    uint8_t modrm = opcode[modrm_at];
+    return modrm < 0xc0 && is_lockable(opcode, modrm >> 3 & 7);
 }
 
 bool cuc_is_undefined(const uint8_t *bytes, uint32_t size) {

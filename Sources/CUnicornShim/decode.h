@@ -8,8 +8,8 @@
 // CPUID, INVLPG, SWAPGS, system calls, and everything that would bring the host's time or chance into the guest.
 bool cuc_is_privileged(const uint8_t *bytes, uint32_t size);
 
-// Instructions that raise #UD on a processor (Intel SDM volume 2; AMD64 volume 3) and that make the engine abort instead:
-// far calls and jumps through a register, and LOCK where it is not allowed.
+// Instructions that raise #UD on a processor (Intel SDM volume 2; AMD64 volume 3), where the engine aborts or takes no
+// notice: far calls and jumps through a register, and LOCK where it is not allowed.
 bool cuc_is_undefined(const uint8_t *bytes, uint32_t size);
 
 // Opcodes that cuc_is_privileged knows, what may precede them, and the escape to two-byte opcodes.

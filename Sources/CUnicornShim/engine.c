@@ -14,6 +14,8 @@
 #define FETCHED 4096u
 #define MEASURE_EVERY 16384u
 #define NO_PAGE UINT64_MAX
+#define INVALID_OPCODE 6  // #UD
+#define DOUBLE_FAULT 8
 // Why the hooks stopped the engine, beside what they tell the monitor: to go on at once.
 #define STOP_RENEW ((enum cuc_stop)100)
 #define STOP_STEP ((enum cuc_stop)101)
@@ -28,6 +30,7 @@ struct engine {
     uc_engine *uc;
     uc_context *saved;  // before a careful run
     uc_context *moved;  // from one engine to the next
+    uc_context *fresh;  // as it was opened
     struct cuc_channel *channel;
 
     uint64_t limit;
@@ -159,8 +162,17 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
     }
     // Most instructions begin with REX or an ordinary opcode, and are done with here.
     uint8_t opcode = (bytes[0] & 0xf0) == 0x40 && size > 1 ? bytes[1] : bytes[0];
-    if (cuc_wants_a_look[opcode] && cuc_is_privileged(bytes, size)) return stop(engine, CUC_STOP_PRIVILEGED);
-    channel->live_executed++;
+    if (!cuc_wants_a_look[opcode]) {
+        channel->live_executed++;
+    } else if (cuc_is_privileged(bytes, size)) {
+        stop(engine, CUC_STOP_PRIVILEGED);
+    } else {
+        channel->live_executed++;
+        if (cuc_is_undefined(bytes, size)) {
+            engine->exception = INVALID_OPCODE;
+            stop(engine, CUC_STOP_EXCEPTION);
+        }
+    }
 }
 
 static void keep_what_is_there(struct engine *engine, uint64_t address, uint32_t size) {
@@ -241,7 +253,7 @@ static bool on_invalid_instruction(uc_engine *uc, void *context) {
     struct engine *engine = context;
     if (engine->stop == 0) {
         engine->stop = CUC_STOP_EXCEPTION;
-        engine->exception = 6;
+        engine->exception = INVALID_OPCODE;
     }
     return false;
 }
@@ -280,7 +292,9 @@ struct engine *engine_open(const struct cuc_library *library, struct cuc_channel
     code_memory_open(&engine->memory);
     struct sigaction action = {.sa_handler = on_abort, .sa_flags = SA_NODEFER};
     bool is_open = open_uc(engine) && library->uc_context_alloc(engine->uc, &engine->saved) == UC_ERR_OK
-        && library->uc_context_alloc(engine->uc, &engine->moved) == UC_ERR_OK && sigaction(SIGABRT, &action, NULL) == 0;
+        && library->uc_context_alloc(engine->uc, &engine->moved) == UC_ERR_OK
+        && library->uc_context_alloc(engine->uc, &engine->fresh) == UC_ERR_OK
+        && library->uc_context_save(engine->uc, engine->fresh) == UC_ERR_OK && sigaction(SIGABRT, &action, NULL) == 0;
     return is_open ? engine : NULL;
 }
 
@@ -337,7 +351,7 @@ static bool recover(struct engine *engine, struct cuc_answer *answer) {
         // The abort that has a cause in the instruction set: the processor has no such instruction.
         bool is_undefined = cuc_is_undefined(answer->code, answer->code_size);
         engine->stop = is_undefined ? CUC_STOP_EXCEPTION : CUC_STOP_ENGINE_FAILED;
-        engine->exception = 6;
+        engine->exception = INVALID_OPCODE;
         return false;
     }
     engine->is_stepping = true;
@@ -356,17 +370,18 @@ static int start(struct engine *engine, struct cuc_answer *answer) {
             error = engine->library->uc_emu_start(engine->uc, rip, UINT64_MAX, 0, 0);
             running = NULL;
         } else if (!recover(engine, answer)) {
-            return error;
+            return CUC_ERROR_ABORTED;
         } else {
             continue;
         }
         if (engine->stop == STOP_RENEW && !renew(engine, false)) {
             engine->stop = 0;
-            return error;
+            return CUC_ERROR_ABORTED;
         }
-        bool goes_on = engine->stop == STOP_RENEW || engine->stop == STOP_STEP
-            || (engine->stop == 0 && engine->is_stepping && error == UC_ERR_OK);
-        if (!goes_on) return error;
+        // The end of a block that was cut, which no hook sees.
+        bool is_cut = engine->stop == 0 && engine->is_stepping && read_rip(engine) - rip - 1 < CUC_MAX_CODE;
+        bool goes_on = engine->stop == STOP_RENEW || engine->stop == STOP_STEP || is_cut;
+        if (error != UC_ERR_OK || !goes_on) return error;
         engine->stop = 0;
     }
 }
@@ -383,7 +398,12 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
     engine->log_count = 0;
     answer->code_size = 0;
     if (careful) engine->library->uc_context_save(engine->uc, engine->saved);
-    start(engine, answer);
+    answer->error = start(engine, answer);
+    if (engine->stop == 0 && answer->error == UC_ERR_OK && engine->has_begun) {
+        // The engine ends in silence at a triple fault. It takes an exception for one if an earlier one was left to us.
+        engine->stop = CUC_STOP_EXCEPTION;
+        engine->exception = DOUBLE_FAULT;
+    }
     if (engine->stop == 0) {
         engine->stop = CUC_STOP_ENGINE_FAILED;
         answer->code_size = read_code(engine, read_rip(engine), answer->code);
@@ -478,4 +498,20 @@ void engine_write_system(struct engine *engine, const struct cuc_system_register
     library->uc_reg_write(engine->uc, UC_X86_REG_GS_BASE, &registers->gs_base);
     library->uc_reg_write(engine->uc, UC_X86_REG_GDTR, &gdt);
     library->uc_reg_write(engine->uc, UC_X86_REG_IDTR, &idt);
+}
+
+void engine_reset_segments(struct engine *engine) {
+    const struct cuc_library *library = engine->library;
+    uint16_t changed = 0;
+    for (size_t i = 0; i < sizeof segment_registers / sizeof *segment_registers; i++) {
+        uint16_t selector = 0;
+        library->uc_reg_read(engine->uc, segment_registers[i], &selector);
+        changed |= selector;  // they are 0 in an engine that was just opened
+    }
+    if (changed == 0) return;
+    enum { COUNT = sizeof vector_registers / sizeof *vector_registers };
+    uint8_t values[COUNT][16] = {{0}};
+    for (int i = 0; i < COUNT; i++) library->uc_reg_read(engine->uc, vector_registers[i], values[i]);
+    library->uc_context_restore(engine->uc, engine->fresh);
+    for (int i = 0; i < COUNT; i++) library->uc_reg_write(engine->uc, vector_registers[i], values[i]);
 }

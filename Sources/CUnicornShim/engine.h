@@ -31,5 +31,8 @@ void engine_read_registers(struct engine *engine, uint64_t *values);
 void engine_write_registers(struct engine *engine, const uint64_t *values);
 void engine_read_system(struct engine *engine, struct cuc_system_registers *registers);
 void engine_write_system(struct engine *engine, const struct cuc_system_registers *registers);
+/// Segments as a CPU in 64-bit mode has them, if the guest has changed any; the rest stays but for the registers that the
+/// caller writes.
+void engine_reset_segments(struct engine *engine);
 
 #endif

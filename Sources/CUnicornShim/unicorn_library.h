@@ -37,6 +37,13 @@ enum {
     UC_X86_REG_FS_BASE = 250,
     UC_X86_REG_GS_BASE = 251,
 };
+// CS DS ES FS GS SS
+static const int segment_registers[] __attribute__((unused)) = {11, 17, 28, 32, 33, 49};
+// Of the x87 and SSE units: FP0 to FP7 (10 bytes), XMM0 to XMM15 (16 bytes), FPSW, FPCW, FPTAG, MXCSR.
+static const int vector_registers[] __attribute__((unused)) = {
+    82, 83, 84, 85, 86, 87, 88, 89, 122, 123, 124, 125, 126, 127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137,
+    31, 246, 247, 249,
+};
 static const int general_registers[CUC_REGISTERS] __attribute__((unused)) = {
     35, 37, 38, 40, 43, 39, 44, 36,          // RAX RBX RCX RDX RSI RDI RSP RBP
     106, 107, 108, 109, 110, 111, 112, 113,  // R8 to R15

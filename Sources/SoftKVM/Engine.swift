@@ -79,8 +79,11 @@ import SystemPackage
 
     /// Why the process, or the engine in it, does not go on; nil while it does.
     var failure: CPUFailure? { unsafe CPUFailure(cuc_failure(cpu)) }
-    /// For tests: the process that it is.
+    /// The process that it runs in.
     var process: Int32 { unsafe cuc_process(cpu) }
+
+    /// 64-bit code and data segments, whatever the guest has loaded since.
+    func resetSegments() { unsafe cuc_reset_segments(cpu) }
 
     // MARK: the TLB
 

@@ -7,7 +7,7 @@ extension CPUFailure {
         let reason: Reason
         switch failure.kind {
         case CUC_FAILURE_NONE: return nil
-        case CUC_FAILURE_ENGINE: reason = .instruction
+        case CUC_FAILURE_ENGINE: reason = .instruction(error: failure.number)
         case CUC_FAILURE_SIGNAL: reason = .signal(failure.number)
         case CUC_FAILURE_EXIT: reason = .exited(status: failure.number)
         case CUC_FAILURE_HANG: reason = .hung(seconds: Int(failure.number))

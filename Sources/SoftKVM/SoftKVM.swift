@@ -119,6 +119,11 @@ public final class SoftKVM: KVMInterface {
         return model.call { SoftVM(model, type: type, sharedBit: sharedBit, library: library) }
     }
 
+    /// Forks the launcher of CPU processes. If that fails, starting one says so.
+    public func prepareToRun() {
+        if library != nil { _ = cuc_launcher_start() }
+    }
+
     /// The virtual clock: 1 ns for every instruction that a guest executed, 1000 ns for every call into the model,
     /// what was slept, and 20 ns for each look at the clock, so that polling it ends.
     public func now() -> UInt64 {

@@ -38,6 +38,8 @@ public import SystemPackage
     /// What the next run has to complete.
     var pending: Pending?
     public private(set) var failure: CPUFailure?
+    /// The process that its engine runs in; nil before the first run.
+    public var process: Int32? { vm.model.look { engine?.process } }
 
     /// The page of a file that this vCPU brought into the tables last, in this run.
     private var broughtIn: (file: GuestFile, page: UInt64)?
@@ -137,6 +139,7 @@ public import SystemPackage
         if vm.model.lastRunner != ObjectIdentifier(self) { engine.forgetTouches() }
         vm.model.lastRunner = ObjectIdentifier(self)
         guard special.isLongMode else { return failEntry() }
+        if case .instruction = failure?.reason { failure = nil }
 
         let completion = completePending(engine)
         guard case .goOn = completion else { return completion }
@@ -276,6 +279,7 @@ public import SystemPackage
         vm.model.call {
             special = registers
             specialChanged = true
+            engine?.resetSegments()
             engine?.flush()
         }
     }

@@ -20,6 +20,18 @@ struct Minivmm: ParsableCommand {
             LitmusCommand.self, ExploreCommand.self,
             ExplainCommand.self, Bench.self, ManualCommand.self,
         ])
+
+    /// Every command but one gives up what no monitor needs before it does anything: guests may be hostile, on any kernel.
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            // The bench starts this program anew, to measure it.
+            if !(command is Bench) { try? Confinement.enter() }
+            try command.run()
+        } catch {
+            exit(withError: error)
+        }
+    }
 }
 
 /// Exit statuses of the command that are not the guest's.

@@ -39,6 +39,11 @@ void ckvm_aio_finish(uint64_t context);
 /// fallocate(2) that keeps the size, and punches a hole if asked to.
 long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length);
 
+/// Takes from this process, for good and in all its threads, what a monitor does not need (seccomp(2), no new privileges):
+/// to execute a program, sockets, other processes' memory, mounts, identities, modules, BPF, keys. That is EPERM then.
+/// Returns 0 or a negative errno: -EINVAL on a kernel without seccomp.
+long ckvm_confine(void);
+
 /// memfd_create(2), close-on-exec.
 long ckvm_memfd_create(const char *_Nonnull name);
 

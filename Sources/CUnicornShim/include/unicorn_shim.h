@@ -62,7 +62,7 @@ struct cuc_touch {
 /// Why a CPU process failed.
 enum cuc_failure_kind {
     CUC_FAILURE_NONE,
-    CUC_FAILURE_ENGINE,      // the engine gave up an instruction; the process lives, and does not go on
+    CUC_FAILURE_ENGINE,      // the engine gave up an instruction, with uc_err `number` or CUC_ERROR_ABORTED; the process lives
     CUC_FAILURE_SIGNAL,      // ended by signal `number`
     CUC_FAILURE_EXIT,        // called exit(`number`)
     CUC_FAILURE_HANG,        // used processor time for `number` seconds without executing an instruction
@@ -71,6 +71,7 @@ enum cuc_failure_kind {
     CUC_FAILURE_START,       // called exit(`number`) before it could execute anything
     CUC_FAILURE_LAUNCH,      // never began: errno `number`
 };
+#define CUC_ERROR_ABORTED (-1)
 struct cuc_failure {
     enum cuc_failure_kind kind;
     int32_t number;
@@ -102,7 +103,7 @@ struct cuc_access cuc_fault(const struct cuc_cpu *_Nonnull cpu);
 uint32_t cuc_exception(const struct cuc_cpu *_Nonnull cpu);
 /// CUC_STOP_ENGINE_FAILED, CUC_STOP_PROCESS_DIED.
 struct cuc_failure cuc_failure(const struct cuc_cpu *_Nonnull cpu);
-/// The CPU process, for tests.
+/// The identifier of the CPU process.
 int32_t cuc_process(const struct cuc_cpu *_Nonnull cpu);
 
 /// Gives the CPU a file of guest memory. Returns its number for cuc_map, or -1 if there are CUC_MAX_FILES.
@@ -150,5 +151,8 @@ struct cuc_system_registers {
 };
 void cuc_read_system(struct cuc_cpu *_Nonnull cpu, struct cuc_system_registers *_Nonnull registers);
 void cuc_write_system(struct cuc_cpu *_Nonnull cpu, const struct cuc_system_registers *_Nonnull registers);
+/// Segments as a CPU in 64-bit mode has them, whatever the guest has loaded. General and system registers are to be written
+/// after it.
+void cuc_reset_segments(struct cuc_cpu *_Nonnull cpu);
 
 #endif

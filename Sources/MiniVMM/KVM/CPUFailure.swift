@@ -1,8 +1,8 @@
 /// Why a vCPU that is a program could not go on: what stands behind a `KVM_EXIT_INTERNAL_ERROR` of such a kernel.
 public struct CPUFailure: Error, Sendable, Hashable {
     public enum Reason: Sendable, Hashable {
-        /// It could not execute the instruction.
-        case instruction
+        /// It could not execute the instruction; the engine's own error number, or -1 where it aborted.
+        case instruction(error: Int32)
         /// Its process was ended by a signal.
         case signal(Int32)
         /// Its process called exit with this status.
@@ -51,7 +51,8 @@ extension CPUFailure: CustomStringConvertible {
 
     private var why: String {
         switch reason {
-        case .instruction: "it cannot execute the instruction"
+        case .instruction(let error):
+            "it cannot execute the instruction" + (error == -1 ? "" : " (the engine's error \(error))")
         case .signal(let number): "its process was ended by signal \(number)"
         case .exited(let status): "its process exited with status \(status)"
         case .hung(let seconds): "it used \(seconds) s of processor time without executing an instruction"

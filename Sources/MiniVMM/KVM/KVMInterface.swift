@@ -28,6 +28,10 @@ public protocol KVMInterface: AnyObject, Sendable {
     /// - Throws: `EINVAL` where the kernel has no such VM type or cannot tell the accesses apart.
     func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine
 
+    /// vCPUs are going to run. A kernel whose vCPUs are processes starts what those are forked from, before this process has
+    /// much that would be forked with it.
+    func prepareToRun()
+
     /// Nanoseconds on this kernel's monotonic clock (a virtual one in SoftKVM).
     func now() -> UInt64
 
@@ -37,6 +41,10 @@ public protocol KVMInterface: AnyObject, Sendable {
     /// True where all vCPUs share one host thread: ``KVMVCPU/run()`` then ends with `EINTR` at the end of a
     /// time slice, and the caller runs the next one. Two vCPUs are never inside at once.
     var runsVCPUsInTurns: Bool { get }
+}
+
+extension KVMInterface {
+    public func prepareToRun() {}
 }
 
 /// A virtual machine: the descriptor of `KVM_CREATE_VM`.

@@ -74,6 +74,7 @@ public final class Machine: Sendable {
         self.console = console
         self.trace = trace
         self.observer = observer
+        kernel.prepareToRun()
         let cpuid = try calling("KVM_GET_SUPPORTED_CPUID", "the system descriptor") { () throws(Errno) in
             try kernel.supportedCPUID()
         }

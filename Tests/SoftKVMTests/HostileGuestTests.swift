@@ -1,0 +1,420 @@
+import CKVMShim
+import Foundation
+import MiniVMM
+import SoftKVM
+import SystemPackage
+import Testing
+
+/// Guests that are made to break the software CPU. Whatever they do is an exit of the vCPU: the monitor goes on, and takes
+/// no more memory than it is allowed.
+///
+/// The everyday suite tries every 97th; `make hostile` tries all, and prints the table of docs/hostile-guests.md.
+@Suite(.enabled(if: hasEngine, "libunicorn2 is not installed"))
+struct HostileGuestTests {
+    private static let isComplete = ProcessInfo.processInfo.environment["MINIVMM_HOSTILE"] != nil
+    private static let stride = isComplete ? 1 : 97
+
+    // MARK: every opcode
+
+    /// What may precede an opcode, and change what it is.
+    private static let prefixes: [[UInt8]] = [
+        [], [0x48], [0x66], [0xf0], [0xf2], [0xf3], [0x67], [0x40, 0x40], [0x4f, 0x66], [0x64], [0xf0, 0x48],
+    ]
+    /// ModRM bytes: each register form of the reg field, and two in memory (`[rax]`, RIP-relative).
+    private static let operands: [[UInt8]] =
+        (0..<8).map { [0xc0 | $0 << 3 | 1, 0, 0, 0, 0] } + [[0x00, 0, 0, 0, 0], [0x3d, 0x10, 0, 0, 0]]
+
+    @Test func everyOneByteOpcode() throws {
+        var trial = try Trial("one-byte opcodes")
+        try trial.run(everyNth: Self.stride, Self.combinations(opcodes: (0...UInt8.max).map { [$0] }))
+        trial.report(Self.isComplete)
+    }
+
+    @Test func everyTwoByteOpcode() throws {
+        var trial = try Trial("two-byte opcodes")
+        try trial.run(
+            everyNth: Self.stride, Self.combinations(opcodes: (0...UInt8.max).map { [0x0f, $0] }))
+        trial.report(Self.isComplete)
+    }
+
+    @Test func everyThreeByteOpcode() throws {
+        var trial = try Trial("three-byte opcodes")
+        let opcodes = [0x38, 0x3a].flatMap { (map: UInt8) -> [[UInt8]] in
+            (0...UInt8.max).map { [0x0f, map, $0] }
+        }
+        try trial.run(everyNth: Self.stride, Self.combinations(opcodes: opcodes))
+        trial.report(Self.isComplete)
+    }
+
+    private static func combinations(opcodes: [[UInt8]]) -> [[UInt8]] {
+        var all: [[UInt8]] = []
+        for prefix in prefixes {
+            for opcode in opcodes {
+                for operand in operands { all.append(prefix + opcode + operand) }
+            }
+        }
+        return all
+    }
+
+    // MARK: random ones
+
+    @Test func randomBytes() throws {
+        var random = SplitMix(state: 1)
+        var trial = try Trial("random bytes, random registers")
+        let count = Self.isComplete ? 100_000 : 1000
+        for _ in 0..<count {
+            let code = (0..<1 + random.next() % 32).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+            try trial.run(code) { registers in
+                for number in 0..<16 where number != 4 { registers.set(number, to: random.interesting()) }
+            }
+        }
+        trial.report(Self.isComplete)
+    }
+
+    /// Code of many pages: the engine's translations are dropped before they take too much.
+    @Test func codeWithoutEnd() throws {
+        let ram = Guest.ram
+        let guest = try Guest([])
+        let end = ram - Guest.code - 8
+        try guest.ram.put([UInt8](repeating: 0x90, count: Int(end)), at: Guest.code)
+        // Back to the start, at another byte each time, so that none of it has been translated before:
+        // inc rbx; lea rcx, [rbx + code]; jmp rcx
+        try guest.ram.put(
+            [0x48, 0xff, 0xc3, 0x48, 0x8d, 0x8b, 0x00, 0x00, 0x01, 0x00, 0xff, 0xe1], at: ram - 16)
+        let rounds = Self.isComplete ? 24 : 2
+        for _ in 0..<rounds {
+            let wanted = try guest.vcpu.registers().rbx + 1
+            var slices = 0
+            while try guest.vcpu.registers().rbx < wanted {
+                guard case .interrupted = guest.vcpu.runToExit() else { break }
+                slices += 1
+                try #require(slices < 1000)
+            }
+            #expect(try guest.vcpu.registers().rbx == wanted)
+        }
+        #expect(guest.vcpu.failure == nil)
+        let most = try #require(peakMemory(guest.vcpu.process))
+        #expect(most <= Int(ram) + 128 << 20, "\(most) bytes")
+    }
+
+    // MARK: one by one
+
+    @Test(
+        arguments: [
+            [0xff, 0xd8], [0xff, 0xe8], [0x48, 0xff, 0xd9],  // far CALL and JMP through a register
+            [0xf0, 0x0f, 0xa3, 0xc0], [0xf0, 0x0f, 0xab, 0xc0], [0xf0, 0x0f, 0xba, 0xe8, 0x01],  // LOCK BT, BTS
+            [0xf0, 0xa7],  // LOCK CMPS
+            [0xf0, 0x90], [0xf0, 0x8b, 0x00], [0xf0, 0x39, 0x00], [0x0f, 0x0b],
+        ] as [[UInt8]])
+    func whatNoProcessorHasIsAnException(code: [UInt8]) throws {
+        // inc rbx before it: the place is known, however much has been translated with it.
+        let guest = try Guest([0x48, 0xff, 0xc3] + code)
+        guard case .shutdown = guest.vcpu.runToExit() else {
+            Issue.record("\(code): no shutdown")
+            return
+        }
+        #expect(guest.vcpu.failure == nil)
+        let registers = try guest.vcpu.registers()
+        #expect((registers.rbx, registers.rip) == (1, Guest.code + 3))
+    }
+
+    @Test func theEngineStopsAtEachPrivilegedInstructionBehindAnyPrefixes() throws {
+        let prefixes: [[UInt8]] = [
+            [0x40, 0x40], [0x40, 0x48], [0x48, 0x66], [0x66, 0x48, 0x67], [0x4f, 0x2e, 0x40],
+        ]
+        for prefix in prefixes {
+            let guest = try Guest(prefix + [0xe6, 0xf4])
+            guard case .io(let io) = guest.vcpu.runToExit() else {
+                Issue.record("\(prefix): OUT was not seen")
+                continue
+            }
+            #expect(io.port == 0xf4)
+            let halting = try Guest(prefix + [0xf4])
+            guard case .halt = halting.vcpu.runToExit() else {
+                Issue.record("\(prefix): HLT was not seen")
+                continue
+            }
+        }
+    }
+
+    /// A REX prefix counts only directly before the opcode: `48 66 0f 20 d8` is not another register.
+    @Test func onlyTheLastREXPrefixCounts() throws {
+        let guest = try Guest([0x41, 0x66, 0x0f, 0x20, 0xd8, 0xf4])  // mov rax, cr3, and not r8
+        guard case .halt = guest.vcpu.runToExit() else {
+            Issue.record("no halt")
+            return
+        }
+        #expect(try guest.vcpu.registers().rax == Guest.tables)
+    }
+
+    @Test func debugRegistersAreKept() throws {
+        let guest = try Guest([
+            0x0f, 0x23, 0xc0,  // mov dr0, rax
+            0x0f, 0x23, 0xfb,  // mov dr7, rbx
+            0x0f, 0x21, 0xc1,  // mov rcx, dr0
+            0x0f, 0x21, 0xfa,  // mov rdx, dr7
+            0x0f, 0x21, 0xee,  // mov rsi, dr5, which is dr7
+            0xf4,
+        ])
+        try guest.change { ($0.rax, $0.rbx) = (0xffff_8000_1234_5678, 1) }
+        guard case .halt = guest.vcpu.runToExit() else {
+            Issue.record("no halt")
+            return
+        }
+        let registers = try guest.vcpu.registers()
+        #expect((registers.rcx, registers.rdx, registers.rsi) == (0xffff_8000_1234_5678, 0x401, 0x401))
+    }
+
+    @Test func theLastPageOfTheAddressSpaceIsLikeAnyOther() throws {
+        let guest = try Guest([
+            0x0f, 0x22, 0xd8,  // mov cr3, rax
+            0x48, 0x89, 0x0b,  // mov [rbx], rcx
+            0x48, 0x8b, 0x53, 0xf8,  // mov rdx, [rbx - 8]
+            0x48, 0x8b, 0x33,  // mov rsi, [rbx]
+            0xf4,
+        ])
+        for (table, entry) in [(UInt64(0x5000), UInt64(0x6003)), (0x6000, 0x7003), (0x7000, 0x8003)] {
+            try guest.ram.put(word: entry, at: table + 511 * 8)
+        }
+        try guest.ram.put(word: 0x2003, at: 0x5000)  // the identity map, for the code
+        try guest.ram.put(word: 0x2_0003, at: 0x8000 + 511 * 8)
+        try guest.ram.put(word: 0x2_1003, at: 0x8000 + 510 * 8)
+        try guest.ram.put(word: 0x55, at: 0x21ff8)
+        try guest.change { ($0.rax, $0.rbx, $0.rcx) = (0x5000, 0xffff_ffff_ffff_f000, 0x77) }
+        guard case .halt = guest.vcpu.runToExit() else {
+            Issue.record("no halt")
+            return
+        }
+        let registers = try guest.vcpu.registers()
+        #expect((registers.rdx, registers.rsi) == (0x55, 0x77))
+        #expect(try guest.ram.word(at: 0x20000) == 0x77)
+    }
+
+    /// `KVM_SET_SREGS` after a far return to a 32-bit code segment: 64-bit mode again.
+    @Test func segmentsAreThoseThatWereSet() throws {
+        let guest = try Guest([0x0f, 0x01, 0x10, 0x48, 0xcb])  // lgdt [rax]; retfq
+        try guest.ram.put(word: 0x00cf_9b00_0000_ffff, at: 0x20008)  // 8: 32-bit code
+        try guest.ram.put([0x0f, 0x00, 0x00, 0x00, 0x02, 0x00, 0, 0, 0, 0], at: 0x21000)
+        try guest.ram.put(word: 0x11000, at: Guest.stack)
+        try guest.ram.put(word: 8, at: Guest.stack + 8)
+        // In 64-bit mode 48 ff c3 is inc rbx; in 32-bit mode 48 is dec eax.
+        try guest.ram.put([0x48, 0xff, 0xc3, 0xf4], at: 0x11000)
+        try guest.change { $0.rax = 0x21000 }
+        guard case .halt = guest.vcpu.runToExit() else {
+            Issue.record("no halt in 32-bit mode")
+            return
+        }
+        #expect(try guest.vcpu.registers().rax == 0x20fff)
+        try guest.vcpu.setSpecialRegisters(Guest.longMode)
+        try guest.change { ($0.rax, $0.rbx, $0.rip) = (0x21000, 0, 0x11000) }
+        guard case .halt = guest.vcpu.runToExit() else {
+            Issue.record("no halt in 64-bit mode")
+            return
+        }
+        #expect(try guest.vcpu.registers().rax == 0x21000)
+        #expect(try guest.vcpu.registers().rbx == 1)
+    }
+
+    // MARK: when the process fails
+
+    @Test func aProcessThatIsKilledIsAnExitWithTheReason() throws {
+        let guest = try Guest([0x48, 0xff, 0xc3, 0xeb, 0xfb])  // inc rbx; jmp -5
+        guard case .interrupted = guest.vcpu.runToExit() else {
+            Issue.record("no time slice")
+            return
+        }
+        let process = try #require(guest.vcpu.process)
+        #expect(kill(process, SIGKILL) == 0)
+        for _ in 0..<2 {
+            guard case .internalError = guest.vcpu.runToExit() else {
+                Issue.record("no internal error")
+                return
+            }
+            #expect(guest.vcpu.failure?.reason == CPUFailure.Reason.signal(9))
+            #expect(guest.vcpu.failure?.isOfGuest == false)
+        }
+        // The next vCPU has a process of its own.
+        let other = try Guest([0xf4])
+        guard case .halt = other.vcpu.runToExit() else {
+            Issue.record("no halt")
+            return
+        }
+    }
+
+    @Test func aProcessThatIsStoppedIsEndedByAKick() throws {
+        let guest = try Guest([0xeb, 0xfe])  // jmp to itself
+        guard case .interrupted = guest.vcpu.runToExit() else {
+            Issue.record("no time slice")
+            return
+        }
+        let process = try #require(guest.vcpu.process)
+        #expect(kill(process, SIGSTOP) == 0)
+        let vcpu = guest.vcpu
+        let kicker = Thread { vcpu.kick() }
+        kicker.start()
+        guard case .interrupted = guest.vcpu.runToExit() else {
+            Issue.record("no kick")
+            return
+        }
+        guest.vcpu.runPage.clearImmediateExit()
+        // Kicked before it began, it is only late.
+        if guest.vcpu.failure == nil { kill(process, SIGCONT) }
+    }
+
+    /// The process has no descriptors of the monitor's, and a filter for its system calls.
+    @Test func theProcessIsConfined() throws {
+        let guest = try Guest([0xf4])
+        _ = guest.vcpu.runToExit()
+        let process = try #require(guest.vcpu.process)
+        let status = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+        #expect(status.contains("NoNewPrivs:\t1"))
+        let files = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/fd").map { name in
+            try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/fd/\(name)")
+        }
+        for file in files {
+            let isExpected =
+                file == "/dev/null" || file.hasPrefix("socket:") || file.hasSuffix("/statm")
+                || file.hasSuffix("/maps")
+            #expect(isExpected, "\(file)")
+        }
+        let shared = try String(contentsOfFile: "/proc/\(process)/maps", encoding: .utf8)
+            .split(separator: "\n").filter { $0.contains("rw-s") }
+        #expect(shared.allSatisfy { $0.contains("software-cpu") || $0.contains("guest_memfd") }, "\(shared)")
+    }
+}
+
+/// Many guests on one vCPU, which is made anew when one of them has broken it.
+private struct Trial {
+    let name: String
+    private var guest: Guest
+    private var tried = 0
+    private var failures: [String: Int] = [:]
+    private var exits: [String: Int] = [:]
+    private var mostMemory = 0
+
+    init(_ name: String) throws {
+        self.name = name
+        guest = try Self.newGuest()
+    }
+
+    private static func newGuest() throws -> Guest {
+        try Guest([], SoftKVM.Configuration(timeSlice: 300))
+    }
+
+    mutating func run(everyNth stride: Int, _ codes: [[UInt8]]) throws {
+        for index in Swift.stride(from: 0, to: codes.count, by: stride) {
+            try run(codes[index]) { registers in
+                for number in 0..<16 where number != 4 { registers.set(number, to: 0x20000) }
+            }
+        }
+    }
+
+    /// - Parameter prepare: sets the registers but RIP and RSP.
+    mutating func run(_ code: [UInt8], _ prepare: (inout ckvm_regs) -> Void) throws {
+        tried += 1
+        // Guests can change their tables, what is behind the code, and segments.
+        if tried % 25 == 0 { try renew() }
+        var bytes = [UInt8](repeating: 0xf4, count: 64)
+        bytes.replaceSubrange(0..<code.count, with: code)
+        try guest.ram.put(bytes, at: Guest.code)
+        var registers = ckvm_regs()
+        prepare(&registers)
+        registers.rip = Guest.code
+        registers.rsp = Guest.stack
+        registers.rflags = 2
+        try guest.vcpu.setSpecialRegisters(Guest.longMode)
+        try guest.vcpu.setRegisters(registers)
+        // What is pending is for another RIP, and dropped.
+        for _ in 0..<4 {
+            switch guest.vcpu.runToExit() {
+            case .io, .mmio: continue
+            case .internalError:
+                guard let failure = guest.vcpu.failure else { return count("KVM cannot execute it") }
+                failures["\(failure.reason)", default: 0] += 1
+                count("the CPU failed")
+                if failures.values.reduce(0, +) < 20 {
+                    print("\(name): \(code.map { String($0, radix: 16) }.joined(separator: " ")): \(failure)")
+                }
+                return try renew()
+            case .interrupted: return count("time slice")
+            case .shutdown: return count("exception")
+            case .halt: return count("halt")
+            default: return count("other")
+            }
+        }
+        count("device")
+    }
+
+    private mutating func count(_ exit: String) { exits[exit, default: 0] += 1 }
+
+    private mutating func renew() throws {
+        mostMemory = max(mostMemory, peakMemory(guest.vcpu.process) ?? 0)
+        guest = try Self.newGuest()
+    }
+
+    /// The row of the table, and what must hold.
+    mutating func report(_ isPrinted: Bool) {
+        mostMemory = max(mostMemory, peakMemory(guest.vcpu.process) ?? 0)
+        #expect(mostMemory <= Int(Guest.ram) + 128 << 20, "\(mostMemory) bytes")
+        #expect(exits.values.reduce(0, +) == tried)
+        if isPrinted {
+            let kinds = exits.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+            print(
+                "| \(name) | \(tried) | \(kinds.joined(separator: ", ")) | 0 | 0 | \(mostMemory >> 20) MiB |")
+            for (reason, count) in failures.sorted(by: { $0.key < $1.key }) { print("  \(reason): \(count)") }
+        }
+    }
+}
+
+/// The most memory that a process has had, bytes; nil when it is gone.
+private func peakMemory(_ process: Int32?) -> Int? {
+    guard let process, let status = try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+    else { return nil }
+    let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+    return line?.split(whereSeparator: { !$0.isNumber }).first.flatMap { Int($0) }.map { $0 << 10 }
+}
+
+private struct SplitMix {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+
+    /// A value at which something may break.
+    mutating func interesting() -> UInt64 {
+        let values: [UInt64] = [
+            0, 1, 0x20000, 0x20ffc, Guest.ram - 4, Guest.ram, 0xffff_ffff_ffff_f000, .max,
+            0xffff_ffff_ffff_fffc,
+            0x8000_0000_0000_0000, 0x7fff_ffff_fffc, 0x10_0000_0000, 0x3f_ffff_fffe, Guest.code,
+        ]
+        let choice = next()
+        return choice & 3 == 0 ? next() : values[Int((choice >> 2) % UInt64(values.count))]
+    }
+}
+
+extension ckvm_regs {
+    fileprivate mutating func set(_ number: Int, to value: UInt64) {
+        switch number {
+        case 0: rax = value
+        case 1: rcx = value
+        case 2: rdx = value
+        case 3: rbx = value
+        case 5: rbp = value
+        case 6: rsi = value
+        case 7: rdi = value
+        case 8: r8 = value
+        case 9: r9 = value
+        case 10: r10 = value
+        case 11: r11 = value
+        case 12: r12 = value
+        case 13: r13 = value
+        case 14: r14 = value
+        default: r15 = value
+        }
+    }
+}
