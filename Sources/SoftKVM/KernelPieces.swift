@@ -1,4 +1,4 @@
-import MiniVMM
+public import MiniVMM
 public import SystemPackage
 
 // What a kernel does in pieces, between which others act: for who goes through interleavings. All of it at once is what the
@@ -25,8 +25,11 @@ extension SoftHostMapping {
         file.model.look {
             let page = offset & ~(pageSize - 1)
             guard isMapped else { return .noMemory }
-            if failed.contains(page) || file.poisoned.contains(fileOffset + page) { return .hardwarePoisoned }
-            return (toWrite ? isWritable(at: offset) : isReadable(at: offset)) ? .badAddress : .invalidArgument
+            guard !failed.contains(page), !file.poisoned.contains(fileOffset + page) else {
+                return .hardwarePoisoned
+            }
+            let isPermitted = toWrite ? isWritable(at: offset) : isReadable(at: offset)
+            return isPermitted ? .badAddress : .invalidArgument
         }
     }
 
@@ -139,6 +142,44 @@ extension SoftVM {
                 slot.noteMapped(page - slot.range.start)
             }
             fault.release()
+        }
+    }
+
+    /// What comes of a vCPU's access to one byte.
+    public enum Access: Sendable, Hashable {
+        case byte(UInt8)
+        case mmio
+        case fault(MemoryFault)
+        /// One with `EHWPOISON`: the memory of the page has failed.
+        case poisoned(MemoryFault)
+        /// `EFAULT` alone.
+        case noPage
+    }
+
+    /// An access of a vCPU to one byte, as the CPU would make it, without one.
+    ///
+    /// - Parameter byte: what is written, nil for a read.
+    public func access(_ gpa: UInt64, writing byte: UInt8?) -> Access {
+        model.call {
+            switch target(of: gpa) {
+            case .mmio: return .mmio
+            case .fault(let fault?):
+                return errno(of: fault) == .hardwarePoisoned ? .poisoned(fault) : .fault(fault)
+            case .fault(nil): return .noPage
+            case .memory(let slot, _) where slot.isReadOnly && byte != nil: return .mmio
+            case .memory(let slot, _):
+                let offset = withoutSharedBit(gpa) - slot.range.start
+                slot.noteMapped(offset)
+                let place = unsafe slot.file.bytes(at: slot.fileOffset + offset)
+                if let byte {
+                    slot.noteWritten(offset)
+                    unsafe place.storeBytes(of: byte, as: UInt8.self)
+                    if let page = PageRange.covering(start: slot.fileOffset + offset, size: 1) {
+                        slot.file.noteHostWrite(page)
+                    }
+                }
+                return .byte(unsafe place.load(as: UInt8.self))
+            }
         }
     }
 

@@ -98,7 +98,9 @@ final class Memslot: @unchecked Sendable {
     /// A log that is switched on begins empty.
     fileprivate func setFlags(_ new: UInt32) {
         let isLogged = new & CKVM_MEM_LOG_DIRTY_PAGES != 0
-        if isLogged != isLogging { written = isLogged ? AttributeMap(size: range.size, initial: .shared) : nil }
+        if isLogged != isLogging {
+            written = isLogged ? AttributeMap(size: range.size, initial: .shared) : nil
+        }
         flags = new
     }
 

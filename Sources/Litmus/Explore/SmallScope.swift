@@ -318,7 +318,11 @@ private final class ScopeModel {
     func key(after path: [Step]) throws(Stop) -> [UInt8]? {
         if let world, !world.reset() { close() }
         let world: World
-        if let here = self.world { world = here } else { world = try World(facts, machine, Patience()) }
+        if let here = self.world {
+            world = here
+        } else {
+            world = try World(facts, machine, Patience(), isModel: true)
+        }
         self.world = world
         do throws(Stop) {
             for step in path { _ = try world.perform(step) }

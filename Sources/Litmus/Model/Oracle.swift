@@ -56,7 +56,7 @@ public final class Oracle {
         self.test = test
         do throws(Stop) {
             facts = try KernelFacts(SoftKVM(configuration)).configured(for: test)
-            world = try World(facts, test, Patience())
+            world = try World(facts, test, Patience(), isModel: true)
         } catch {
             throw Problem(error)
         }
@@ -70,7 +70,7 @@ public final class Oracle {
     public func answers(to step: Step) throws(Problem) -> Answers {
         do throws(Stop) {
             // A model cannot be copied, and steps are cheap: another one goes the same way.
-            let other = try World(facts, test, Patience())
+            let other = try World(facts, test, Patience(), isModel: true)
             defer { other.close() }
             for step in history { _ = try other.perform(step) }
             return answers(to: step, try other.perform(step).outcome)

@@ -1,5 +1,6 @@
 import CKVMShim
 import MiniVMM
+import SoftKVM
 import Synchronization
 import SystemPackage
 
@@ -211,6 +212,32 @@ final class Agent: Sendable {
         return Observation(.differs(at: UInt64(UInt32(bitPattern: 0 &- past)) &- door &- 1))
     }
 
+    /// An access to one byte on the model, which says what comes of it without a CPU.
+    func access(
+        _ extent: Extent, _ action: Action, vcpu number: Int, on vm: SoftVM
+    ) throws(Stop) -> Observation {
+        try Self.check(extent)
+        let cpu = try cpu(number)
+        guard !cpu.isStuck.load(ordering: .relaxed) else { throw Self.isStuck(number) }
+        var byte: UInt8?
+        if case .write(_, let written) = action { byte = written }
+        let outcome: StepOutcome
+        switch vm.access(extent.offset, writing: byte) {
+        case .byte(let read): return Observation(byte == nil ? .value(read) : .ok)
+        case .mmio: outcome = .mmio
+        case .fault(let fault): outcome = .fault(fault.wants, at: fault.gpa)
+        case .poisoned(let fault): outcome = .errno(Errno.hardwarePoisoned.rawValue, at: fault.gpa)
+        case .noPage: outcome = .errno(Errno.badAddress.rawValue)
+        }
+        if outcome != .mmio { cpu.isStuck.store(true, ordering: .relaxed) }
+        cpu.pending.withLock { $0 = action }
+        return Observation(outcome)
+    }
+
+    private static func isStuck(_ number: Int) -> Stop {
+        .skip("vcpu\(number) stands before an access that it cannot finish")
+    }
+
     /// Enters again, before the access that the vCPU has left.
     func again(vcpu number: Int) throws(Stop) -> Observation {
         let cpu = try cpu(number)
@@ -277,9 +304,7 @@ final class Agent: Sendable {
         _ orders: [UInt32], _ number: Int, _ isRacing: Bool, _ monitor: (Call) throws(Stop) -> Answer
     ) throws(Stop) -> (StepOutcome, Bool) {
         let cpu = try cpu(number)
-        guard !cpu.isStuck.load(ordering: .relaxed) else {
-            throw .skip("vcpu\(number) stands before an access that it cannot finish")
-        }
+        guard !cpu.isStuck.load(ordering: .relaxed) else { throw Self.isStuck(number) }
         let vcpu = cpu.vcpu
         let page = vcpu.runPage
         var asked = 0

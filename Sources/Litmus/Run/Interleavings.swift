@@ -23,6 +23,8 @@ struct Interleavings {
     let program: Program
     let facts: KernelFacts
     let patience: Patience
+    /// The software kernel is the one that is looked at, and no judge of another.
+    private let isJudged: Bool
     /// False goes through every interleaving by itself: for a check of this one.
     private let merges: Bool
     private let mostPieces: Int
@@ -33,10 +35,12 @@ struct Interleavings {
     private var beginning: [UInt8] = []
 
     init(
-        _ source: Source, on facts: KernelFacts, _ patience: Patience, merges: Bool = true,
+        _ source: Source, on facts: KernelFacts, _ patience: Patience, isJudged: Bool = false,
+        merges: Bool = true,
         mostPieces: Int = Interleavings.mostPieces
     ) {
         self.mostPieces = mostPieces
+        self.isJudged = isJudged
         self.source = source
         self.merges = merges
         self.facts = facts
@@ -82,7 +86,11 @@ struct Interleavings {
             self.world = nil
         }
         let fresh: World
-        if let world { fresh = world } else { fresh = try World(facts, source.test, patience) }
+        if let world {
+            fresh = world
+        } else {
+            fresh = try World(facts, source.test, patience, isModel: !isJudged)
+        }
         if world == nil { beginning = state(of: fresh) }
         world = fresh
         var cursor = Cursor(world: fresh)

@@ -374,7 +374,7 @@ struct Position {
             isLogged = true
             return nil
         }
-        return try world.guest().access(extent, action, vcpu: number, isRacing: true)
+        return try world.perform(Step(.vcpu(number), action), isRacing: true)
     }
 
     private mutating func preFault(
@@ -429,6 +429,9 @@ struct Position {
             if answer == nil, done < extent.size { return nil }
         } else {
             answer = (.invalidArgument, nil)
+        }
+        if world.canSayAccesses {
+            return Observation(answer.map { .errno($0.errno.rawValue, at: $0.page) } ?? .ok)
         }
         let said = answer
         return try world.guest().hypercall(extent, attributes, vcpu: number) { _ in said }

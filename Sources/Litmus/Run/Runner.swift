@@ -90,7 +90,7 @@ public struct Runner: Sendable {
                 return Report(verdict: try sequence(source, facts, patience, options.recorder))
             }
             if facts.soft != nil {
-                var interleavings = Interleavings(source, on: facts, patience)
+                var interleavings = Interleavings(source, on: facts, patience, isJudged: true)
                 let result = try interleavings.explore()
                 if let recorder = options.recorder { try interleavings.replayTelling(recorder) }
                 return Judge(source).report(exact: result)

@@ -1,5 +1,6 @@
 import CKVMShim
 import MiniVMM
+import SoftKVM
 import SystemPackage
 
 // Every step, from its first to its last effect.
@@ -126,6 +127,9 @@ extension World {
         default: break
         }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
+        if canSayAccesses, isModel || isRacing, action.isSingle, let vm = try vm(nil) as? SoftVM {
+            return try guest().access(extent, action, vcpu: number, on: vm)
+        }
         return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
     }
 

@@ -72,10 +72,28 @@ final class World: Sendable {
     let ending: Set<Name>
     let state = Mutex(State())
 
-    /// - Parameter trace: where what happens is written down.
+    /// The model can say what comes of a vCPU's access to a byte, without a CPU: no rule is broken, no access is made again, and
+    /// nobody looks at the exits.
+    let canSayAccesses: Bool
+    /// It is asked for that in steps that follow one another, too: a kernel that is judged makes them.
+    let isModel: Bool
+
+    /// - Parameters:
+    ///   - trace: where what happens is written down.
+    ///   - isModel: the software kernel is asked what a kernel may do, and is not the kernel that is looked at.
     init(
-        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil
+        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil,
+        isModel: Bool = false
     ) throws(Stop) {
+        self.isModel = isModel
+        canSayAccesses =
+            facts.soft != nil && !facts.isFaulty && trace == nil && !test.hasTwoDoors
+            && !test.steps.contains { step in
+                switch step.action {
+                case .again, .clock: true
+                default: false
+                }
+            }
         kernel = facts.kernel
         self.facts = facts
         self.patience = patience
