@@ -147,6 +147,98 @@ long ckvm_madvise(uint64_t address, uint64_t length, int advice) {
     return result(madvise((void *)(uintptr_t)address, length, advice));
 }
 
+// si_code of a memory failure; the headers hide the names without a feature macro.
+enum { MCE_ACTION_REQUIRED = 4, MCE_ACTION_OPTIONAL = 5 };
+static struct sigaction before_poison;
+static __thread bool is_poisoning;
+
+static void poisoned(int signal, siginfo_t *info, void *context) {
+    if (is_poisoning && (info->si_code == MCE_ACTION_REQUIRED || info->si_code == MCE_ACTION_OPTIONAL)) return;
+    if (before_poison.sa_flags & SA_SIGINFO) return before_poison.sa_sigaction(signal, info, context);
+    if (before_poison.sa_handler != SIG_DFL && before_poison.sa_handler != SIG_IGN)
+        return before_poison.sa_handler(signal);
+    // An access that faults is made again, and ends the process as it would have.
+    sigaction(SIGBUS, &before_poison, NULL);
+}
+
+static void install_poisoned(void) {
+    struct sigaction action = {.sa_sigaction = poisoned, .sa_flags = SA_SIGINFO};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, &before_poison);
+}
+
+long ckvm_poison(uint64_t address, uint64_t length) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_poisoned);
+    // A signal that is blocked would end the process: the kernel forces this one.
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &set, &old);
+    is_poisoning = true;
+    long done = ckvm_madvise(address, length, 100 /* MADV_HWPOISON */);
+    is_poisoning = false;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return done;
+}
+
+long ckvm_duplicate(int fd, int least) { return result(fcntl(fd, F_DUPFD_CLOEXEC, least)); }
+
+long ckvm_close(int fd) { return result(close(fd)); }
+
+int64_t ckvm_mmap_shared_at(uint64_t address, uint64_t length, int fd, uint64_t offset) {
+    const int fixed_no_replace = 0x100000;
+    int flags = MAP_SHARED | MAP_NORESERVE | fixed_no_replace;
+    void *got = mmap((void *)(uintptr_t)address, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
+    if (got == MAP_FAILED) return -(int64_t)errno;
+    if ((uintptr_t)got == address) return (int64_t)address;
+    // A kernel before 4.17 takes the address for a wish.
+    munmap(got, length);
+    return -EEXIST;
+}
+
+long ckvm_munmap(uint64_t address, uint64_t length) { return result(munmap((void *)(uintptr_t)address, length)); }
+
+int64_t ckvm_mremap(uint64_t address, uint64_t length, uint64_t new_length, uint64_t to) {
+    void *got = mremap((void *)(uintptr_t)address, length, new_length, MREMAP_MAYMOVE | MREMAP_FIXED,
+                       (void *)(uintptr_t)to);
+    return got == MAP_FAILED ? -(int64_t)errno : (int64_t)(intptr_t)got;
+}
+
+long ckvm_mprotect_to(uint64_t address, uint64_t length, bool readable, bool writable) {
+    int protection = (readable ? PROT_READ : 0) | (writable ? PROT_WRITE : 0);
+    return result(mprotect((void *)(uintptr_t)address, length, protection));
+}
+
+long ckvm_mbind(uint64_t address, uint64_t length, int mode, int node, unsigned flags) {
+    unsigned long nodes[16] = {0};
+    const unsigned bits = 8 * sizeof nodes[0];
+    if (node >= (int)(bits * 16)) return -EINVAL;
+    if (node >= 0) nodes[(unsigned)node / bits] = 1UL << (unsigned)node % bits;
+    return result(syscall(SYS_mbind, address, length, mode, node < 0 ? NULL : nodes, node < 0 ? 0 : bits * 16, flags));
+}
+
+long ckvm_move_page(uint64_t address, int node) {
+    void *pages[1] = {(void *)(uintptr_t)address};
+    int status = -ENOENT;
+    const int move = 1 << 1;  // MPOL_MF_MOVE
+    long failed = result(syscall(SYS_move_pages, 0, 1UL, pages, node < 0 ? NULL : &node, &status, move));
+    // The number of pages that were not moved, whose status is not written.
+    return failed < 0 ? failed : failed > 0 ? -EBUSY : status;
+}
+
+long ckvm_dirty_log(int vm, uint32_t slot, uint64_t *first) {
+    // One bit a page of the largest slot; what the kernel does not write is never there.
+    const uint64_t pages = (1UL << 31) - 1, bytes = (pages + 63) / 64 * 8;
+    uint64_t *bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bits == MAP_FAILED) return -(long)errno;
+    struct ckvm_dirty_log log = {.slot = slot, .dirty_bitmap = (uint64_t)(uintptr_t)bits};
+    long done = raw_ioctl(vm, CKVM_GET_DIRTY_LOG, (unsigned long)&log);
+    *first = bits[0];
+    munmap(bits, bytes);
+    return done;
+}
+
 // Two pages; the argument ends at the end of the first or reaches into the second, which is not accessible.
 int64_t ckvm_argument_map(const void *from, uint64_t length, uint64_t readable, bool read_only) {
     const uint64_t page = 4096;

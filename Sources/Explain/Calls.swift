@@ -27,7 +27,8 @@ enum Calls {
         text(
             "KVM_SET_MEMORY_ATTRIBUTES", "KVM_SET_MEMORY_ATTRIBUTES (0x4020AED2, on a VM)",
             "to make guest-physical addresses private or shared (Linux 6.8 and later, software-protected VM)",
-            "0 or an errno; ENOTTY where the module converts in place instead",
+            "0 or an errno; where the module converts in place instead, 0 for attributes 0 and EINVAL for PRIVATE, or ENOTTY "
+                + "where attributes by address are not compiled in",
             "Shared bytes live at userspace_addr and private ones in the file, so a conversion changes the place and leaves the "
                 + "contents behind. The host never sees the private side.",
             "Discard the other backing after a conversion, or both take memory (PUNCH_HOLE on the file, MADV_REMOVE or DONTNEED "
@@ -48,9 +49,12 @@ enum Calls {
             "Let userspace_addr be the mapping of the same file at the same offset (hazard A12)."),
         text(
             "KVM_PRE_FAULT_MEMORY", "KVM_PRE_FAULT_MEMORY (0xC040AED5, on a vCPU)",
-            "to map guest pages before the guest touches them", "0 or an errno",
-            "It saves the guest the first fault of each page.",
-            "Use it after booting in place, if start-up time matters."),
+            "to map guest pages before the guest touches them",
+            "0 with gpa and size moved on, ENOENT without a memslot, EAGAIN while one is being deleted, EFAULT while a page is "
+                + "being converted",
+            "It saves the guest the first fault of each page. It goes page by page: an errno comes only if the first page failed, "
+                + "and what was done before counts as success.",
+            "Use it after booting in place, if start-up time matters, and call it again for the rest."),
         text(
             "KVM_RUN", "KVM_RUN, on a vCPU", "to run guest code",
             "0 with an exit reason, or -1: EINTR when kicked, EFAULT or EHWPOISON with or without exit 39",
@@ -99,7 +103,8 @@ enum Calls {
             "GUEST_MEMFD_FLAG_INIT_SHARED", "GUEST_MEMFD_FLAG_INIT_SHARED (0x2)",
             "to have pages start shared",
             "EINVAL on a VM with private memory, unless conversion in place is on",
-            "Without the flag they start private.",
+            "Without the flag they start private, and the guest of a default VM cannot touch them on Linux 7.4 (KVM_RUN EFAULT, exit "
+                + "39 with flags 0); 7.3 and earlier let it.",
             "Use it to boot in place: write, then convert."),
         text(
             "error_offset", "error_offset, a field of the conversion call", "read back after the call",
@@ -126,8 +131,11 @@ enum Calls {
             "gmem_in_place_conversion", "kvm.gmem_in_place_conversion, a module parameter",
             "to load kvm with conversion in place",
             "read-only once loaded",
-            "Off, KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY. It is on by default where attributes by address are "
-                + "compiled out; a module has one or the other.", "Load kvm with gmem_in_place_conversion=1."),
+            "Off, KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY. Only a kernel with attributes by address "
+                + "(CONFIG_KVM_VM_MEMORY_ATTRIBUTES) has the parameter. Without them conversion in place is always on and "
+                + "/sys/module/kvm/parameters has no such file: its absence says nothing.",
+            "Ask capability 252 (KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES), and load kvm with gmem_in_place_conversion=1."
+        ),
     ]
 
     private static var tableText: String {

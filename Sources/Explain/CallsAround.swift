@@ -17,6 +17,18 @@ extension Calls {
             "Delete a slot only when the guest no longer uses it (hazard A14).",
             see: "minivmm explain KVM_SET_USER_MEMORY_REGION2"),
         text(
+            "emulation", "emulation: what KVM reads and writes by itself",
+            "to let KVM emulate what the CPU leaves to it: string I/O, an access where there is no RAM, stepping over an "
+                + "instruction whose length the CPU does not tell",
+            "the instruction is done, or KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_SHUTDOWN, KVM_EXIT_MMIO",
+            "KVM reads the instruction, the guest's page tables and the data through userspace_addr, as any process of the host "
+                + "does, and gets no private page. Private tables are a page fault in the guest, which without an IDT is a "
+                + "triple fault; private code is KVM_EXIT_INTERNAL_ERROR, suberror 1; private data is KVM_EXIT_MMIO. With "
+                + "per-VM attributes it silently reads and writes the shared side. On a CPU that does not save the next RIP "
+                + "(AMD without NRIPS) CPUID, RDMSR, WRMSR and hypercalls are among these instructions.",
+            "Use IN and OUT with a register, and keep shared what has to be emulated: the code, the tables and the data.",
+            see: "minivmm explain userspace_addr"),
+        text(
             "KVM_X86_SW_PROTECTED_VM", "KVM_X86_SW_PROTECTED_VM (1), a VM type",
             "to make a VM with private memory and no hardware that protects it",
             "a VM, or EINVAL where the kernel does not have the type",

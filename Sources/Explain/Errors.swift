@@ -293,13 +293,22 @@ extension Outcome {
         let known: [(words: String, answer: String, means: String, advice: String)] = [
             (
                 "triple fault", "exit 8, KVM_EXIT_SHUTDOWN",
-                "An exception came for which the guest has no handler: it begins without an IDT.",
-                "Look at the instruction at RIP; run with --trace - --explain to see what it did before."
+                "An exception came for which the guest has no handler: it begins without an IDT. So ends also what KVM has to "
+                    + "emulate (OUTS, INS, an access where there is no RAM) while the guest's page tables are private: KVM cannot "
+                    + "read private memory.",
+                "Look at the instruction at RIP; run with --trace - --explain to see what it did before, and see minivmm explain "
+                    + "emulation."
             ),
             (
                 "neither RAM nor a device", "exit 6, KVM_EXIT_MMIO",
                 "The address is outside RAM and no device is there.",
                 "Check the pointer, and the size of RAM (--ram). A slot that was deleted looks like this too (hazard A14)."
+            ),
+            (
+                "private RAM that KVM cannot", "exit 6, KVM_EXIT_MMIO",
+                "KVM emulates string I/O and reads and writes its data through the host's mapping. What is private it cannot "
+                    + "reach there, and takes for MMIO.",
+                "Convert the buffer to shared first, or move its bytes through a register (see minivmm explain emulation)."
             ),
             (
                 "RAM ends at", "EFAULT with exit 39, outside RAM",
@@ -308,8 +317,9 @@ extension Outcome {
             ),
             (
                 "KVM_EXIT_INTERNAL_ERROR", "exit 17, KVM_EXIT_INTERNAL_ERROR",
-                "KVM had to interpret an instruction and could not.",
-                "Look at the instruction at RIP: some hosts interpret ring 0, without SSE or AVX. --kernel soft has both."
+                "KVM had to interpret an instruction and could not. It cannot read one that is in private memory.",
+                "Look at the instruction at RIP: some hosts interpret ring 0, without SSE or AVX. --kernel soft has both. Of private "
+                    + "code no OUTS, INS or MMIO works, and without NRIPS no CPUID or RDMSR (minivmm explain emulation)."
             ),
         ]
         let found = known.first { why.contains($0.words) }

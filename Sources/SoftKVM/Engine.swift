@@ -111,7 +111,7 @@ import SystemPackage
             unsafe cuc_close_files(cpu)
             files = [:]
         }
-        let number = unsafe cuc_open_file(cpu, file.descriptor, file.size)
+        let number = unsafe cuc_open_file(cpu, file.descriptor, file.memorySize)
         guard number >= 0 else { return nil }
         files[ObjectIdentifier(file)] = (Weak(file), number)
         return number

@@ -18,6 +18,11 @@ import SystemPackage
     private let backing: OwnedDescriptor
     /// All of the backing. The model reads and writes pages here, and the engine runs on them.
     private let memory: OwnedMapping
+    /// Bytes of a file that have memory behind them: an address space is finite, and a file can be larger. Behind that a page
+    /// has its state and nothing else, and nobody can map or bind it.
+    static let mostMemory: UInt64 = 1 << 40
+    /// Bytes of the backing.
+    var memorySize: UInt64 { min(size, Self.mostMemory) }
 
     let initialState: PageState
     /// Private or shared, by byte offset.
@@ -26,6 +31,12 @@ import SystemPackage
     private(set) var allocated: AttributeMap
     /// The host's mappings, each with what it has faulted in.
     private var hostMappings: [Weak<SoftHostMapping>] = []
+    /// Pages whose memory has failed, by offset. Nobody can touch one until it is punched out.
+    var poisoned: Set<UInt64> = []
+    /// Where pages come from; what is set later goes first.
+    var policies: [(range: PageRange, policy: MemoryPolicy)] = []
+    /// The node of each page that is not on node 0, by offset.
+    var nodes: [UInt64: UInt32] = [:]
     /// Page references beyond the file's own, by page offset.
     private var holds: [UInt64: [SoftPageHold.Reference]] = [:]
     /// Slots that are served from the file. Those with a guest_memfd never share a page of it.
@@ -44,8 +55,9 @@ import SystemPackage
         let number = unsafe ckvm_memfd_create("guest_memfd")
         guard number >= 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -number)) }
         backing = OwnedDescriptor(owning: Int32(number))
-        guard ftruncate(backing.rawValue, Int(size)) == 0 else { throw Errno(rawValue: errno) }
-        memory = try OwnedMapping(backing, length: size, reserve: false)
+        let bytes = min(size, Self.mostMemory)
+        guard ftruncate(backing.rawValue, Int(bytes)) == 0 else { throw Errno(rawValue: errno) }
+        memory = try OwnedMapping(backing, length: bytes, reserve: false)
         initialState = flags.contains(model.faults.initSharedFlag) ? .shared : .private
         attributes = AttributeMap(size: size, initial: initialState)
         allocated = AttributeMap(size: size, initial: .shared)
@@ -58,6 +70,12 @@ import SystemPackage
         try OwnedMapping(backing, offset: offset, length: length, reserve: false)
     }
 
+    /// Whether there is memory behind all of these bytes, as far as they are in the file.
+    func hasMemory(offset: UInt64, length: UInt64) -> Bool {
+        let (end, overflow) = offset.addingReportingOverflow(length)
+        return size <= Self.mostMemory || !overflow && end <= Self.mostMemory
+    }
+
     /// The page at `offset`, and what follows it in the file. The offset is inside the file.
     func bytes(at offset: UInt64) -> UnsafeMutableRawPointer { unsafe memory.base + Int(offset) }
 
@@ -66,6 +84,13 @@ import SystemPackage
     func add(_ mapping: SoftHostMapping) {
         hostMappings.removeAll { $0.object == nil }
         hostMappings.append(Weak(mapping))
+    }
+
+    /// The mappings that have a page in their page tables keep that its memory has failed.
+    func noteFailure(of page: PageRange) {
+        for case let mapping? in hostMappings.map(\.object) where mapping.mappedPages(in: page) == 1 {
+            mapping.failed.insert(page.start - mapping.fileOffset)
+        }
     }
 
     /// Pages of `range` in the page tables of all mappings together.
@@ -91,12 +116,17 @@ import SystemPackage
             else { throw .badAddress }
             shared = readable
         }
+        if !poisoned.isEmpty {
+            guard let sound = soundRun(of: shared, around: shared.start) else { throw .badAddress }
+            shared = sound
+        }
         mapping?.noteMapped(shared)
         noteAllocated(shared)
         return min(count, shared.end - offset)
     }
 
     func noteAllocated(_ range: PageRange) {
+        if !policies.isEmpty { place(range) }
         if allocated.uniformState(of: range) != .private { allocated.set(range, to: .private) }
     }
 
@@ -112,17 +142,23 @@ import SystemPackage
         }
         guard punchHole else {
             guard range.end <= size else { throw .invalidArgument }
+            guard hasMemory(offset: range.start, length: range.size) else { throw SoftKVM.noMemoryBehind }
             return noteAllocated(range)
         }
         guard let range = range.intersection(PageRange(start: 0, size: size) ?? range) else { return }
         if !plants(.punchKeepsHolders) { detachHolds(in: range) }
         if plants(.punchChangesState) { attributes.set(range, to: .shared) }
         if plants(.punchKeepsContents) { return }
-        let result = ckvm_fallocate(backing.rawValue, true, Int64(range.start), Int64(range.size))
-        guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+        if let part = PageRange(start: 0, size: Self.mostMemory)?.intersection(range) {
+            let result = ckvm_fallocate(backing.rawValue, true, Int64(part.start), Int64(part.size))
+            guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+        }
         zapGuest(range)
-        dropHostMappings(of: range)
+        dropHostMappings(of: range, zaps: false)
         allocated.set(range, to: .shared)
+        // The fresh page has other memory.
+        poisoned = poisoned.filter { !range.contains($0) }
+        nodes = nodes.filter { !range.contains($0.key) }
     }
 
     // MARK: page references
@@ -203,13 +239,20 @@ import SystemPackage
     /// The host's mappings of the range are gone, and with them what a slot shows the guest whose `userspace_addr` leads
     /// into one of them (the MMU notifier): it does not ask whether the slot has a file.
     ///
-    /// - Parameter mapping: only this one is; nil is all of them.
-    func dropHostMappings(of range: PageRange, only mapping: SoftHostMapping? = nil) {
+    /// - Parameters:
+    ///   - mapping: only this one is; nil is all of them.
+    ///   - zaps: as of ``SoftHostMapping/noteUnmapped(_:zaps:)``.
+    func dropHostMappings(of range: PageRange, only mapping: SoftHostMapping? = nil, zaps: Bool = true) {
         if let mapping {
             mapping.noteUnmapped(range)
         } else {
-            for mapping in hostMappings { mapping.object?.noteUnmapped(range) }
+            for mapping in hostMappings { mapping.object?.noteUnmapped(range, zaps: zaps) }
         }
+        zapGuest(through: mapping, range)
+    }
+
+    /// Takes the range out of the second-stage tables of slots that lead into a mapping, or into any (nil).
+    func zapGuest(through mapping: SoftHostMapping?, _ range: PageRange) {
         forEachSlot(serving: range) { slot, part in
             let isInside =
                 mapping.map {
@@ -220,7 +263,7 @@ import SystemPackage
         }
     }
 
-    private func forEachSlot(serving range: PageRange, _ body: (Memslot, _ inSlot: PageRange) -> Void) {
+    func forEachSlot(serving range: PageRange, _ body: (Memslot, _ inSlot: PageRange) -> Void) {
         for slot in slots {
             if let part = slot.fileRange?.intersection(range), let inSlot = part.offset(from: slot.fileOffset)
             {
@@ -255,6 +298,7 @@ import SystemPackage
 
     /// Overwrites the pages of the range that exist.
     func overwrite(_ range: PageRange, with word: () -> UInt64) {
+        guard let range = PageRange(start: 0, size: Self.mostMemory)?.intersection(range) else { return }
         for (part, exists) in allocated.runs(in: range) where exists == .private {
             let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
             for index in 0..<Int(part.size / 8) { unsafe words[index] = word() }

@@ -1,5 +1,6 @@
 import CKVMShim
 import MiniVMM
+import SystemPackage
 
 /// Guest-physical addresses of this kernel.
 enum GuestPhysical {
@@ -50,9 +51,14 @@ extension SoftVM {
     /// The second stage: the slot, and whether this kind of access is what the page's attribute says.
     func target(of address: UInt64) -> Target {
         let gpa = withoutSharedBit(address)
-        guard let slot = slots.slot(at: gpa) else { return .mmio }
-        let wants = wantedState(of: address)
         let page = gpa & ~(pageSize - 1)
+        let wants = attributes?.state(at: page) ?? wantedState(of: address)
+        guard let slot = slots.slot(at: gpa) else {
+            // Of private memory only the VM's own attributes can say that there is none.
+            guard attributes != nil, wants == .private else { return .mmio }
+            return .fault(
+                MemoryFault(gpa: page, size: pageSize, flags: CKVM_MEMORY_EXIT_FLAG_PRIVATE))
+        }
         let inFile = slot.fileOffset + (page - slot.range.start)
         func fault() -> Target {
             let isPrivate = (wants == .private) != model.faults.contains(.faultFlagWrong)
@@ -61,9 +67,20 @@ extension SoftVM {
             return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags))
         }
         if slot.isGuestMemfd, slot.file.isClosed { return fault() }
+        if slot.isGuestMemfd, attributes != nil {
+            // A file that the host can map has its pages in both states; of another the shared ones are elsewhere.
+            guard slot.file.flags.contains(.mmap) || wants == .private else { return .fault(nil) }
+            guard let run = attributes?.run(containing: page)?.range.intersection(slot.range),
+                let sound = sound(run, around: page, in: slot)
+            else { return fault() }
+            return .memory(slot, run: sound)
+        }
         // A slot without guest_memfd is what the host has mapped there: shared, or nothing.
         let needs: PageState? = slot.isGuestMemfd ? wants : .shared
-        guard let needs else { return .memory(slot, run: slot.range) }
+        guard let needs else {
+            guard let sound = sound(slot.range, around: page, in: slot) else { return fault() }
+            return .memory(slot, run: sound)
+        }
         if !slot.isGuestMemfd {
             guard wants != .private else { return fault() }
             guard slot.file.attributes.state(at: inFile) == .shared else { return .fault(nil) }
@@ -73,13 +90,50 @@ extension SoftVM {
         else { return fault() }
         let visible = slot.fileRange?.intersection(run)?.offset(from: slot.fileOffset)
         guard let gpas = visible?.advanced(by: slot.range.start) else { return .mmio }
-        return .memory(slot, run: gpas)
+        guard let sound = sound(gpas, around: page, in: slot) else { return fault() }
+        return .memory(slot, run: sound)
+    }
+
+    /// The pages around one of a run, up to those whose memory has failed; nil if it is one of them.
+    private func sound(_ run: PageRange, around page: UInt64, in slot: Memslot) -> PageRange? {
+        guard slot.isGuestMemfd, !slot.file.poisoned.isEmpty else { return run }
+        let inFile = run.offset(from: slot.range.start)?.advanced(by: slot.fileOffset)
+        let part = inFile.flatMap {
+            slot.file.soundRun(of: $0, around: slot.fileOffset + (page - slot.range.start))
+        }
+        return part?.offset(from: slot.fileOffset)?.advanced(by: slot.range.start)
+    }
+
+    /// What `KVM_RUN` returns with a memory fault: `EHWPOISON` where the page is of the right kind and its memory has failed.
+    func errno(of fault: MemoryFault) -> Errno {
+        guard let slot = slots.slot(at: fault.gpa), slot.isGuestMemfd, !slot.file.isClosed else {
+            return .badAddress
+        }
+        let inFile = slot.fileOffset + (fault.gpa - slot.range.start)
+        let matches = sharedBit == nil || slot.file.attributes.state(at: inFile) == fault.wants
+        return matches && slot.file.poisoned.contains(inFile) ? .hardwarePoisoned : .badAddress
     }
 
     /// What an access through this address takes the page for; nil where the page's attribute decides, so that
-    /// nothing mismatches, and on a default VM, which has no private memory.
+    /// nothing mismatches.
+    ///
+    /// On a default VM every access is shared. Linux 7.4 asks the file what the page is all the same, so a file that does
+    /// not start shared cannot be touched; earlier versions do not ask.
     private func wantedState(of address: UInt64) -> PageState? {
-        sharedBit.map { address & (1 << $0) != 0 ? .shared : .private }
+        if let sharedBit { return address & (1 << sharedBit) != 0 ? .shared : .private }
+        return type == .default && hasFileKinds ? .shared : nil
+    }
+
+    /// No access can mismatch, whatever a conversion does.
+    var takesKindFromPage: Bool { sharedBit == nil && !(type == .default && hasFileKinds) }
+
+    /// The page at an address, if its slot is read-only: the slot, and where in its file the page is.
+    func readOnlyPage(at gpa: UInt64) -> (slot: Memslot, offset: UInt64)? {
+        let page = withoutSharedBit(gpa) & ~(pageSize - 1)
+        guard let slot = slots.slot(at: page), slot.isReadOnly, case .memory = target(of: page) else {
+            return nil
+        }
+        return (slot, slot.fileOffset + (page - slot.range.start))
     }
 
     func withoutSharedBit(_ address: UInt64) -> UInt64 {
@@ -87,8 +141,11 @@ extension SoftVM {
     }
 
     /// Walks the guest's 4-level tables, in guest memory, as a CPU would. Accessed and dirty bits are not written.
+    ///
+    /// - Parameter isReadable: whether who walks can read an entry at that guest-physical address; not is an exception.
     func walk(
-        _ linear: UInt64, _ access: AccessKind, _ registers: ckvm_sregs
+        _ linear: UInt64, _ access: AccessKind, _ registers: ckvm_sregs,
+        through isReadable: ((UInt64) -> Bool)? = nil
     ) throws(WalkFailure) -> GuestPage {
         let canonical = Int64(bitPattern: linear) >> 47
         guard canonical == 0 || canonical == -1 else { throw .exception }
@@ -97,7 +154,9 @@ extension SoftVM {
         var user = true
         var executable = true
         for level in [39, 30, 21, 12] {
-            let entry = PageEntry(rawValue: try tableEntry(at: table + (linear >> level & 0x1ff) * 8))
+            let place = table + (linear >> level & 0x1ff) * 8
+            if let isReadable, !isReadable(place) { throw .exception }
+            let entry = PageEntry(rawValue: try tableEntry(at: place))
             guard entry.isPresent,
                 !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0)
             else { throw .exception }

@@ -50,12 +50,13 @@ extension SoftVCPU {
         switch vm.target(of: address) {
         case .mmio: return .mmio(vm.withoutSharedBit(address))
         case .fault(let fault): return .stop(memoryFault(fault))
+        case .memory(let slot, _) where slot.isReadOnly && kind.isWrite: return .mmio(address)
         case .memory(let slot, let run):
             guard let region = region(around: linear, leaf, slot, run, besides: scratch) else {
                 return .stop(internalError())
             }
             let isMapped = engine.map(
-                region, writable: leaf.writable, executable: leaf.executable)
+                region, writable: leaf.writable && !slot.isReadOnly, executable: leaf.executable)
             // Where it is not, the process is gone, and the next run says why.
             return isMapped || engine.failure == nil ? .memory : .stop(internalError())
         }
@@ -97,6 +98,13 @@ extension SoftVCPU {
         default: guard currentRing == 0 else { return shutdown() }
         }
         let next = registersNow.rip &+ instruction.length
+        switch instruction.operation {
+        case .cpuid, .readMSR, .writeMSR, .controlRegister(isWrite: true, number: 0, general: _),
+            .controlRegister(isWrite: true, number: 4, general: _),
+            .controlRegister(isWrite: true, number: 8, general: _):
+            if let failure = failedStepOver() { return failure }
+        default: break
+        }
         switch instruction.operation {
         case .halt:
             registersNow.rip = next

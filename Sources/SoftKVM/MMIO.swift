@@ -42,18 +42,15 @@ struct MMIOInstruction {
 extension SoftVCPU {
     /// The current instruction needs these.
     func begin(_ fragments: [MMIOFragment]) -> Step {
-        ask(MMIOInstruction(rip: registersNow.rip, queue: fragments))
+        if let failure = failedFetch() { return failure }
+        return ask(MMIOInstruction(rip: registersNow.rip, queue: fragments))
     }
 
     private func ask(_ instruction: MMIOInstruction) -> Step {
         guard let fragment = instruction.queue.first else { return internalError() }
-        var mmio = ckvm_run_mmio()
-        mmio.phys_addr = fragment.gpa
-        mmio.len = UInt32(fragment.size)
-        mmio.is_write = fragment.isWrite ? 1 : 0
-        if fragment.isWrite { mmio.word = fragment.data }
         runPage.exitReason = CKVM_EXIT_MMIO
-        runPage.mmio = mmio
+        runPage.mmio = ckvm_run_mmio(
+            gpa: fragment.gpa, size: fragment.size, writing: fragment.isWrite ? fragment.data : nil)
         pending = .mmio(instruction)
         return .exit
     }
@@ -75,7 +72,7 @@ extension SoftVCPU {
         for _ in 0..<16 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
-            guard let attempt = Attempt(instruction, engine) else { return internalError() }
+            guard let attempt = Attempt(instruction, engine, vm) else { return internalError() }
             let outcome = unsafe attempt.run(immediateExit)
             takeTouches(engine)
             switch outcome {
@@ -131,9 +128,11 @@ extension SoftVCPU {
     private let done: [MMIOFragment]
     /// Linear addresses of the scratch pages.
     private(set) var pages: [UInt64] = []
+    /// Those of them that are memory which is only written by the VMM: its bytes are there to be read.
+    private var readable: Set<UInt64> = []
 
     /// - Returns: nil if the engine does not take the pages.
-    init?(_ instruction: MMIOInstruction, _ engine: Engine) {
+    init?(_ instruction: MMIOInstruction, _ engine: Engine, _ vm: SoftVM) {
         self.engine = engine
         done = instruction.done
         for fragment in done {
@@ -145,6 +144,14 @@ extension SoftVCPU {
                 unsafe cuc_scratch(engine.cpu, number).update(repeating: 0, count: Int(pageSize))
                 unsafe cuc_map_scratch(engine.cpu, page, number)
                 pages.append(page)
+                if let (slot, offset) = vm.readOnlyPage(at: fragment.gpa) {
+                    readable.insert(page)
+                    let bytes = unsafe UnsafeRawBufferPointer(
+                        start: slot.file.bytes(at: offset), count: Int(pageSize))
+                    unsafe UnsafeMutableRawBufferPointer(
+                        start: cuc_scratch(engine.cpu, number), count: Int(pageSize)
+                    ).copyMemory(from: bytes)
+                }
             }
             guard !fragment.isWrite, let index = pages.firstIndex(of: page) else { continue }
             let bytes = unsafe cuc_scratch(engine.cpu, UInt32(index)) + Int(fragment.linear % pageSize)
@@ -176,7 +183,8 @@ extension SoftVCPU {
         }
         let accesses = (0..<count).flatMap { unsafe cuc_log(engine.cpu, $0).parts }
         let missing = accesses.filter { part in
-            isScratch(part.address) && !done.contains { $0.covers(part) }
+            let isThere = part.is_write == 0 && readable.contains(part.address & ~(pageSize - 1))
+            return isScratch(part.address) && !isThere && !done.contains { $0.covers(part) }
         }
         guard missing.isEmpty else {
             unsafe cuc_restore(engine.cpu)
@@ -189,8 +197,17 @@ extension SoftVCPU {
 }
 
 extension ckvm_run_mmio {
+    /// - Parameter value: what is written, nil for a read.
+    init(gpa: UInt64, size: Int, writing value: UInt64?) {
+        self.init()
+        phys_addr = gpa
+        len = UInt32(size)
+        is_write = value == nil ? 0 : 1
+        if let value { word = value }
+    }
+
     /// `data` as a number; bytes past `len` are the VMM's, and not looked at.
-    fileprivate var word: UInt64 {
+    var word: UInt64 {
         get { unsafe withUnsafeBytes(of: data) { unsafe $0.loadUnaligned(as: UInt64.self) } }
         set {
             unsafe withUnsafeMutableBytes(of: &data) { unsafe $0.storeBytes(of: newValue, as: UInt64.self) }

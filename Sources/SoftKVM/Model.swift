@@ -19,8 +19,8 @@ final class Model: @unchecked Sendable {
     var clock: UInt64 = 0
     /// The source of bytes where contents are undefined. Guarded by the lock.
     var generator: SplitMix64
-    /// Files by descriptor. Guarded by the lock.
-    private var files: [Int32: Weak<GuestFile>] = [:]
+    /// Descriptors by number, closed ones among them. Guarded by the lock.
+    private var descriptors: [Int32: Weak<SoftGuestMemfd>] = [:]
     /// All host mappings, for slots without a guest_memfd. Guarded by the lock.
     private var mappings: [Weak<SoftHostMapping>] = []
     /// How many VMs were made. Guarded by the lock.
@@ -57,9 +57,13 @@ final class Model: @unchecked Sendable {
         return try body()
     }
 
-    func add(_ file: GuestFile) { files[file.descriptor] = Weak(file) }
+    func add(_ memfd: SoftGuestMemfd) { descriptors[memfd.descriptor] = Weak(memfd) }
 
-    func file(_ descriptor: Int32) -> GuestFile? { files[descriptor]?.object }
+    /// The file of a descriptor that is open.
+    func file(_ descriptor: Int32) -> GuestFile? {
+        guard let memfd = descriptors[descriptor]?.object, memfd.isOpen else { return nil }
+        return memfd.file
+    }
 
     func add(_ mapping: SoftHostMapping) {
         mappings.removeAll { $0.object == nil }
@@ -69,7 +73,7 @@ final class Model: @unchecked Sendable {
     /// The host mapping that covers the whole range of host addresses.
     func mapping(covering address: UInt64, size: UInt64) -> SoftHostMapping? {
         for case let mapping? in mappings.lazy.map(\.object)
-        where mapping.address <= address && address - mapping.address <= mapping.length
+        where mapping.isMapped && mapping.address <= address && address - mapping.address <= mapping.length
             && size <= mapping.length - (address - mapping.address)
         {
             return mapping

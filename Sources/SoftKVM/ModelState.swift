@@ -28,19 +28,28 @@ extension SoftGuestMemfd {
     /// Writes down all that decides what later calls and accesses answer: two files of which this is equal cannot be
     /// told apart from outside. Which slots serve the file is the VM's to say.
     public func appendState(to bytes: inout [UInt8]) {
-        file.model.look { file.appendState(to: &bytes) }
+        file.model.look {
+            bytes.append(isOpen ? 1 : 0)
+            file.appendState(to: &bytes)
+        }
     }
 }
 
 extension SoftHostMapping {
     /// What it shows at a byte, counted from its start.
     public func sight(at offset: UInt64) -> Sight {
-        file.model.look { offset < length ? file.hostSight(at: fileOffset + offset) : .noPage }
+        file.model.look {
+            offset < length && isReadable(at: offset) ? file.hostSight(at: fileOffset + offset) : .noPage
+        }
     }
 
-    /// Writes down what of the file it has in its page tables.
+    /// Writes down what of the file it has in its page tables, and what it may do with it.
     public func appendState(to bytes: inout [UInt8]) {
-        file.model.look { appendRuns(of: mapped, to: &bytes) }
+        file.model.look {
+            bytes.append(isMapped ? 1 : 0)
+            for map in [mapped] + protections { appendRuns(of: map, to: &bytes) }
+            for page in failed.sorted() { append(page, to: &bytes) }
+        }
     }
 
     /// The same, of the file behind a mapping.
@@ -55,6 +64,7 @@ extension SoftVM {
         model.look {
             guard let slot = slots.slot(at: gpa) else { return .noMemslot }
             guard !slot.isGuestMemfd || !slot.file.isClosed else { return .fault }
+            if sharedBit == nil, case .fault = target(of: gpa) { return .fault }
             return .byte(slot.file.byte(at: slot.fileOffset + (gpa - slot.range.start)))
         }
     }
@@ -62,15 +72,34 @@ extension SoftVM {
     /// The same as of a file, of the VM's memslots; which files they are bound to, and vCPUs, are left out.
     public func appendState(to bytes: inout [UInt8]) {
         model.look {
+            if let attributes { appendRuns(of: attributes, to: &bytes) }
             for slot in slots.ascending {
+                let flags: UInt64 = (slot.file.isClosed ? 1 : 0) | (slot.isInvalid ? 2 : 0)
                 for word in [
                     UInt64(slot.id), UInt64(slot.flags), slot.range.start, slot.range.size, slot.fileOffset,
-                    slot.file.isClosed ? 1 : 0,
+                    flags,
                 ] {
                     append(word, to: &bytes)
                 }
-                if model.abi.faultsHoldReferences { appendRuns(of: slot.mapped, to: &bytes) }
+                if let written = slot.writtenPages { appendRuns(of: written, to: &bytes) }
+                // What is mapped can be told from where faults take references.
+                if model.abi.faultsHoldReferences || !slot.isGuestMemfd {
+                    appendRuns(of: slot.mapped, to: &bytes)
+                }
             }
+        }
+    }
+
+    /// A vCPU is about to write the page at a guest-physical address: it is in the dirty log from now on.
+    ///
+    /// - Returns: whether its slot has one.
+    public func beginGuestWrite(at gpa: UInt64) -> Bool {
+        model.look {
+            guard let slot = slots.slot(at: gpa), slot.isLogging, case .memory = target(of: gpa) else {
+                return false
+            }
+            slot.noteWritten(gpa - slot.range.start)
+            return true
         }
     }
 
@@ -108,7 +137,8 @@ extension GuestFile {
     /// The caller holds the model's lock.
     fileprivate func hostSight(at offset: UInt64) -> Sight {
         let mayRead = attributes.state(at: offset) == .shared || plants(.hostReadsPrivate)
-        return mayRead && offset < size ? .byte(byte(at: offset)) : .noPage
+        let isPoisoned = poisoned.contains(offset & ~(pageSize - 1))
+        return mayRead && offset < size && !isPoisoned ? .byte(byte(at: offset)) : .noPage
     }
 
     /// The caller holds the model's lock, and the offset is inside the file.
@@ -134,6 +164,7 @@ extension GuestFile {
                 }
             }
         }
+        appendPlacement(to: &out)
         for page in heldPages() {
             append(page.offset, to: &out)
             out.append(UInt8(clamping: page.count))

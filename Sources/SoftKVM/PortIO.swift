@@ -10,7 +10,8 @@ struct PortAccess {
     /// Bytes.
     let size: Int
     let isString: Bool
-    /// INS: where the element goes.
+    let port: UInt16
+    /// Of a string instruction: where the element is.
     let linear: UInt64
 }
 
@@ -27,29 +28,55 @@ extension SoftVCPU {
             registersNow.rip &+= instruction.length
             return .goOn
         }
-        var linear: UInt64 = 0
-        var value = registersNow.rax
-        if isString {
-            linear = elementAddress(isOut, instruction)
-            switch element(at: linear, size, isWrite: !isOut) {
-            case .success(let bytes): value = bytes.value
-            case .failure(let stop): return stop.step
-            }
+        if isString, let failure = failedFetch() { return failure }
+        let access = PortAccess(
+            rip: registersNow.rip, instruction: instruction, isOut: isOut, size: size, isString: isString,
+            port: port ?? UInt16(truncatingIfNeeded: registersNow.rdx),
+            linear: isString ? elementAddress(isOut, instruction) : 0)
+        guard isString else { return transfer(access, registersNow.rax) }
+        if isOut, let step = takeForMMIO(access, writing: nil) { return step }
+        switch element(at: access.linear, size, isWrite: !isOut) {
+        case .success(let bytes): return transfer(access, bytes.value)
+        case .failure(let stop): return stop.step
         }
+    }
+
+    /// Leaves with `KVM_EXIT_IO`.
+    private func transfer(_ access: PortAccess, _ value: UInt64) -> Step {
         var io = ckvm_run_io()
-        io.direction = isOut ? CKVM_EXIT_IO_OUT : CKVM_EXIT_IO_IN
-        io.size = UInt8(size)
-        io.port = port ?? UInt16(truncatingIfNeeded: registersNow.rdx)
+        io.direction = access.isOut ? CKVM_EXIT_IO_OUT : CKVM_EXIT_IO_IN
+        io.size = UInt8(access.size)
+        io.port = access.port
         io.count = 1
         io.data_offset = UInt64(Self.ioDataOffset)
         runPage.exitReason = CKVM_EXIT_IO
         runPage.io = io
-        if isOut { ioData(size).value = value }
-        pending = .port(
-            PortAccess(
-                rip: registersNow.rip, instruction: instruction, isOut: isOut, size: size, isString: isString,
-                linear: linear))
+        if access.isOut { ioData(access.size).value = value }
+        pending = .port(access)
         return .exit
+    }
+
+    /// Leaves with `KVM_EXIT_MMIO` where KVM cannot read or write an element of a string instruction by itself.
+    ///
+    /// - Parameter value: what is to be written, nil for a read.
+    private func takeForMMIO(_ access: PortAccess, writing value: UInt64?) -> Step? {
+        let kind = AccessKind(isWrite: value != nil, isFetch: false, isUser: currentRing == 3)
+        switch unreadable(access.linear, kind) {
+        case .memory: return nil
+        case .stop(let step): return step
+        case .mmio(let gpa):
+            runPage.exitReason = CKVM_EXIT_MMIO
+            runPage.mmio = ckvm_run_mmio(gpa: gpa, size: access.size, writing: value)
+            pending = .element(access)
+            return .exit
+        }
+    }
+
+    /// The monitor has answered for an element.
+    func completeElement(_ access: PortAccess, _ engine: Engine) -> Step {
+        if access.isOut { return transfer(access, runPage.mmio.word) }
+        if !advance(access) { registersNow.rip = access.rip &+ access.instruction.length }
+        return .goOn
     }
 
     func complete(_ access: PortAccess, _ engine: Engine) -> Step {
@@ -57,6 +84,7 @@ extension SoftVCPU {
         let value = ioData(access.size).value
         if access.isString {
             if !access.isOut {
+                if let step = takeForMMIO(access, writing: value) { return step }
                 switch element(at: access.linear, access.size, isWrite: true) {
                 case .success(let bytes): bytes.value = value
                 case .failure(let stop):
@@ -126,10 +154,15 @@ extension SoftVCPU {
             switch vm.target(of: address) {
             case .mmio: return .failure(Stop(step: internalError()))
             case .fault(let fault): return .failure(Stop(step: memoryFault(fault)))
+            case .memory(let slot, _) where slot.isReadOnly && isWrite:
+                return .failure(Stop(step: internalError()))
             case .memory(let slot, _):
                 let offset = vm.withoutSharedBit(address) - slot.range.start
                 slot.noteMapped(offset)
-                if isWrite, let page = PageRange.covering(start: offset, size: 1) { slot.codeChanged(page) }
+                if isWrite, let page = PageRange.covering(start: offset, size: 1) {
+                    slot.codeChanged(page)
+                    slot.noteWritten(offset)
+                }
                 unsafe bytes.append(slot.file.bytes(at: slot.fileOffset + offset), Int(part.size))
             }
         }

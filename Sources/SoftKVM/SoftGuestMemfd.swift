@@ -4,28 +4,50 @@ public import MiniVMM
 public import SystemPackage
 
 /// A guest_memfd of ``SoftKVM``.
-public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMemfd {
+public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMemfd, @unchecked Sendable {
     let file: GuestFile
+    /// The number of a descriptor that was duplicated; the first has the file's.
+    private let ownNumber: OwnedDescriptor?
+    /// Guarded by the model's lock.
+    private(set) var isOpen = true
 
-    init(_ file: GuestFile) {
+    init(_ file: GuestFile, number: consuming OwnedDescriptor? = nil) {
         self.file = file
+        ownNumber = number
         file.noteOpened()
     }
 
-    deinit { file.model.look { file.noteClosed() } }
+    deinit {
+        file.model.look {
+            if isOpen { file.noteClosed() }
+        }
+    }
 
-    public var descriptor: Int32 { file.descriptor }
+    public var descriptor: Int32 {
+        switch ownNumber {
+        case .some(let own): own.rawValue
+        case nil: file.descriptor
+        }
+    }
     public var size: UInt64 { file.size }
 
+    /// A system call on the descriptor.
+    private func call<R>(_ body: () throws(Errno) -> R) throws(Errno) -> R {
+        try file.model.call { () throws(Errno) in
+            guard isOpen else { throw .badFileDescriptor }
+            return try body()
+        }
+    }
+
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        try file.model.call { () throws(Errno) in try file.convert(&request) }
+        try call { () throws(Errno) in try file.convert(&request) }
     }
 
     /// Row 12: what cannot be copied out is `EFAULT`, whatever the answer was.
     public func setMemoryAttributes2(
         _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
     ) throws(Errno) {
-        try file.model.call { () throws(Errno) in
+        try call { () throws(Errno) in
             var copy = request
             do throws(Errno) {
                 try file.convert(&copy, in: memory)
@@ -46,11 +68,16 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         wide.error_offset = request.error_offset
         (wide.reserved.0, wide.reserved.1, wide.reserved.2) = request.reserved
         defer { request.error_offset = wide.error_offset }
-        try file.model.call { () throws(Errno) in try file.convert(&wide, isFirstCall: true) }
+        try call { () throws(Errno) in try file.convert(&wide, isFirstCall: true) }
     }
 
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
-        try file.model.call { () throws(Errno) in
+        try mapAlone(offset: offset, length: length)
+    }
+
+    /// Only the model knows the addresses of a mapping, so it is always alone.
+    public func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping {
+        try call { () throws(Errno) in
             guard file.flags.contains(.mmap) || file.plants(.mmapNeedsNoFlag) else {
                 throw .operationNotSupportedByDevice
             }
@@ -58,16 +85,16 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
             guard !wraps, padded >= pageSize, offset % pageSize == 0, offset <= UInt64(Int64.max) else {
                 throw .invalidArgument
             }
+            guard file.hasMemory(offset: offset, length: length) else { throw SoftKVM.noMemoryBehind }
             let mapping = SoftHostMapping(
                 file, offset: offset, length: length, try file.mapBacking(offset: offset, length: length))
-            file.model.add(mapping)
-            file.add(mapping)
+            mapping.register()
             return mapping
         }
     }
 
     public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
-        try file.model.call { () throws(Errno) in
+        try call { () throws(Errno) in
             try file.allocate(punchHole: punchHole, offset: offset, length: length)
         }
     }
@@ -92,7 +119,32 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
 }
 
 extension SoftGuestMemfd: ExaminableFile {
-    public func attempt(_ call: FileCall) throws(Errno) {
+    /// The model hands out each number once as long as the object lives.
+    public func reserveDescriptor() throws(Errno) {}
+
+    public func duplicate() throws(Errno) -> any ExaminableFile {
+        try call { () throws(Errno) in
+            // A number that no other file of this process has.
+            let number = dup(file.descriptor)
+            guard number >= 0 else { throw Errno(rawValue: errno) }
+            let copy = SoftGuestMemfd(file, number: OwnedDescriptor(owning: number))
+            file.model.add(copy)
+            return copy
+        }
+    }
+
+    public func closeDescriptor() throws(Errno) {
+        try call { () throws(Errno) in
+            isOpen = false
+            file.noteClosed()
+        }
+    }
+
+    public func attempt(_ fileCall: FileCall) throws(Errno) {
+        try call { () throws(Errno) in try refuse(fileCall) }
+    }
+
+    private func refuse(_ call: FileCall) throws(Errno) {
         switch call {
         case .read, .write, .truncate: throw .invalidArgument
         case .mapPrivate: throw file.flags.contains(.mmap) ? .invalidArgument : .operationNotSupportedByDevice
@@ -112,11 +164,19 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     public let length: UInt64
     private let mapping: OwnedMapping
     /// Pages in its page tables, counted from its start (`private` stands for yes). Guarded by the model's lock.
-    private(set) var mapped: AttributeMap
+    var mapped: AttributeMap
+    /// Pages that the process may not read, and not write, likewise.
+    var unreadable: AttributeMap
+    var unwritable: AttributeMap
+    /// Pages of which its page tables say that their memory has failed, counted from its start. A hole does not change that.
+    var failed: Set<UInt64> = []
+    /// False once it is unmapped or moved.
+    var isMapped = true
 
     init(_ file: GuestFile, offset: UInt64, length: UInt64, _ mapping: consuming OwnedMapping) {
         let pages = PageRange.covering(start: 0, size: length)
         mapped = AttributeMap(size: pages?.size ?? 0, initial: .shared)
+        (unreadable, unwritable) = (mapped, mapped)
         self.file = file
         fileOffset = offset
         self.length = length
@@ -124,9 +184,19 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         file.noteOpened()
     }
 
-    deinit { file.model.look { file.noteClosed() } }
+    deinit {
+        file.model.look {
+            if isMapped { file.noteClosed() }
+        }
+    }
 
     public var address: UInt64 { mapping.address }
+
+    /// The model and the file know it from now on.
+    func register() {
+        file.model.add(self)
+        file.add(self)
+    }
 
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         try file.model.call { () throws(Errno) in
@@ -139,7 +209,7 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
 
     public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
         try file.model.call { () throws(Errno) in
-            let count = try touch(offset, buffer.count, unless: .hostWritesPrivate)
+            let count = try touch(offset, buffer.count, toWrite: true, unless: .hostWritesPrivate)
             guard count > 0, let base = buffer.baseAddress else { return 0 }
             unsafe file.bytes(at: fileOffset + offset).copyMemory(from: base, byteCount: count)
             if let pages = PageRange.covering(start: fileOffset + offset, size: UInt64(count)) {
@@ -155,6 +225,7 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
             let copy = SoftHostMapping(
                 file, offset: fileOffset, length: length,
                 try file.mapBacking(offset: fileOffset, length: length))
+            (copy.unreadable, copy.unwritable) = (unreadable, unwritable)
             file.add(copy)
             return copy
         }
@@ -189,8 +260,10 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         if mapped.uniformState(of: own) != .private { mapped.set(own, to: .private) }
     }
 
-    func noteUnmapped(_ range: PageRange) {
+    /// - Parameter zaps: its page tables are emptied there, also of what says that memory has failed.
+    func noteUnmapped(_ range: PageRange, zaps: Bool = true) {
         guard let own = inMapping(range) else { return }
+        if zaps, !failed.isEmpty { failed = failed.filter { !own.contains($0) } }
         if mapped.uniformState(of: own) != .shared { mapped.set(own, to: .shared) }
     }
 
@@ -214,19 +287,25 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
                 throw .invalidArgument
             }
             guard length > 0 else { return }
+            guard isMapped else {
+                throw [.hwPoison, .softOffline].contains(advice) ? .badAddress : .noMemory
+            }
             let start = fileOffset + offset
             guard let pages = PageRange.covering(start: start, size: length) else { throw .invalidArgument }
             switch advice {
             case .dontNeed: file.dropHostMappings(of: pages, only: self)
             case .remove: try file.allocate(punchHole: true, offset: start, length: pages.size)
             case .populateRead, .populateWrite:
-                guard
-                    try file.faultInForHost(start, pages.size, evenPrivate: false, through: self)
-                        == pages.size
-                else {
-                    throw .badAddress
-                }
+                try populate(offset, pages, toWrite: advice == .populateWrite)
             case .collapse: throw .invalidArgument
+            case .hwPoison:
+                guard try touch(offset, 1) == 1 else { throw .badAddress }
+                file.poison(start)
+                throw .resourceBusy
+            case .softOffline:
+                // These pages cannot be moved.
+                guard try touch(offset, 1) == 1 else { throw .badAddress }
+                throw .resourceBusy
             }
         }
     }
@@ -239,7 +318,9 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
                 let pages = PageRange.covering(start: fileOffset + offset, size: length)
             else { throw .badAddress }
             // vmsplice puts what it could get into the pipe; less than asked for is nothing to this caller.
-            guard try touch(offset, count) == count else { throw .badAddress }
+            // What is to be read from the pages needs no more; the others take them to write.
+            let toWrite = kind == .ioUring || kind == .gupTest
+            guard try touch(offset, count, toWrite: toWrite) == count else { throw .badAddress }
             guard kind != .vmsplice || pages.pageCount <= SoftPageHold.pipePages else {
                 throw .resourceTemporarilyUnavailable
             }
@@ -248,15 +329,50 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     }
 
     /// How many bytes the host gets, the pages faulted in.
-    private func touch(_ offset: UInt64, _ count: Int, unless fault: PlantedFault? = nil) throws(Errno) -> Int
-    {
+    private func touch(
+        _ offset: UInt64, _ count: Int, toWrite: Bool = false, unless fault: PlantedFault? = nil
+    ) throws(Errno) -> Int {
         guard offset <= length, UInt64(count) <= length - offset else { throw .badAddress }
         guard count > 0 else { return 0 }
+        let permitted = permitted(offset, UInt64(count), toWrite: toWrite)
+        guard permitted > 0 else { throw .badAddress }
         return Int(
             try file.faultInForHost(
-                fileOffset + offset, UInt64(count), evenPrivate: fault.map { file.plants($0) } ?? false,
+                fileOffset + offset, permitted, evenPrivate: fault.map { file.plants($0) } ?? false,
                 through: self))
     }
+
+    /// The pages one after the other: the first that cannot be had ends it.
+    private func populate(_ offset: UInt64, _ pages: PageRange, toWrite: Bool) throws(Errno) {
+        let permitted = permitted(offset, pages.size, toWrite: toWrite)
+        var done: UInt64 = 0
+        if permitted > 0 {
+            done = (try? file.faultInForHost(pages.start, permitted, evenPrivate: false, through: self)) ?? 0
+        }
+        guard done < pages.size else { return }
+        let isPoisoned = failed.contains(offset + done) || file.poisoned.contains(pages.start + done)
+        if done == permitted, !isPoisoned { throw .invalidArgument }
+        throw isPoisoned ? .hardwarePoisoned : .badAddress
+    }
+
+    // MARK: what the process may do; the caller holds the model's lock
+
+    /// Bytes up to the first page that the protection keeps away.
+    private func permitted(_ offset: UInt64, _ count: UInt64, toWrite: Bool) -> UInt64 {
+        let refused = toWrite ? unwritable : unreadable
+        // Nothing is kept away from most mappings.
+        if isMapped, refused.runCount == 1, failed.isEmpty, refused.state(at: 0) == .shared { return count }
+        guard isMapped, let run = refused.run(containing: offset), run.state == .shared else { return 0 }
+        let end = failed.lazy.filter { $0 + pageSize > offset }.min() ?? .max
+        let most = run.range.end >= refused.size ? count : min(count, run.range.end - offset)
+        return end > offset ? min(most, end - offset) : 0
+    }
+
+    func isReadable(at offset: UInt64) -> Bool { permitted(offset, 1, toWrite: false) == 1 }
+    func isWritable(at offset: UInt64) -> Bool { permitted(offset, 1, toWrite: true) == 1 }
+
+    /// For whoever compares states.
+    var protections: [AttributeMap] { [unreadable, unwritable] }
 }
 
 /// Pages that somebody on the host uses.
@@ -286,6 +402,35 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         for (index, reference) in references.enumerated() {
             file.addHold(reference, page: pages.start + UInt64(index) * pageSize)
         }
+    }
+
+    /// References that others took, of pages that follow one another.
+    private init(_ file: GuestFile, _ pages: PageRange, _ references: [Reference]) {
+        self.file = file
+        self.pages = pages
+        self.references = references
+    }
+
+    /// The references of `holds`, which have none left; nil unless their pages follow one another.
+    public convenience init?(joining holds: [SoftPageHold]) {
+        guard let first = holds.first, let last = holds.last,
+            let pages = PageRange(start: first.pages.start, size: last.pages.end - first.pages.start),
+            pages.pageCount == holds.count
+        else { return nil }
+        self.init(first.file, pages, first.file.model.look { holds.flatMap { $0.giveAway() } })
+    }
+
+    /// The same references, a hold for each page, ascending. This one has none left.
+    public func split() -> [SoftPageHold] {
+        file.model.look {
+            let pages = pages.chunks(of: pageSize)
+            return zip(pages, giveAway()).map { SoftPageHold(file, $0, [$1]) }
+        }
+    }
+
+    private func giveAway() -> [Reference] {
+        defer { references = [] }
+        return references
     }
 
     deinit { release() }

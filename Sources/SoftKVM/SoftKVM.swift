@@ -42,6 +42,9 @@ public final class SoftKVM: KVMInterface {
         /// Runs of equal state that one file's attributes may have before a conversion that needs more is
         /// `ENOMEM`.
         public var maximumAttributeRuns: Int
+        /// The CPU says where the next instruction is (NRIPS on AMD; every Intel CPU). Where it does not, KVM reads the instruction
+        /// to step over CPUID, RDMSR, WRMSR, a hypercall or a write to CR0, CR4 or CR8, and cannot where that is private.
+        public var nextRIPSaved: Bool
         /// What dlopen is asked for, in order.
         public var engineLibraries: [String]
 
@@ -49,7 +52,7 @@ public final class SoftKVM: KVMInterface {
             seed: UInt64 = 0, timeSlice: Int = 100_000, abi: ABIProfile = .linux74,
             contentPromise: ContentPromise? = nil, contentDesign: ContentDesign? = nil,
             plantedFaults: Set<PlantedFault> = [],
-            inPlaceConversion: Bool = true, maximumAttributeRuns: Int = .max,
+            inPlaceConversion: Bool = true, maximumAttributeRuns: Int = .max, nextRIPSaved: Bool = true,
             engineLibraries: [String] = ["libunicorn.so.2", "libunicorn.so"]
         ) {
             self.seed = seed
@@ -60,6 +63,7 @@ public final class SoftKVM: KVMInterface {
             self.plantedFaults = plantedFaults
             self.inPlaceConversion = inPlaceConversion
             self.maximumAttributeRuns = maximumAttributeRuns
+            self.nextRIPSaved = nextRIPSaved
             self.engineLibraries = engineLibraries
         }
     }
@@ -71,6 +75,10 @@ public final class SoftKVM: KVMInterface {
         /// What to do about it.
         case missing(message: String)
     }
+
+    /// What is thrown where a kernel would map or bind a part of a file for which this one has no memory: pages behind the
+    /// first TiB. No kernel answers so.
+    public static let noMemoryBehind = Errno.notSupported
 
     public let identity: KernelIdentity
     public let engineStatus: EngineStatus

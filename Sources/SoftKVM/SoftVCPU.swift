@@ -49,6 +49,8 @@ public import SystemPackage
     /// An exit that waits for its completion, and the RIP that it belongs to.
     enum Pending {
         case port(PortAccess)
+        /// An element of a string instruction that KVM took for MMIO.
+        case element(PortAccess)
         case hypercall(rip: UInt64, length: UInt64)
         case mmio(MMIOInstruction)
     }
@@ -181,12 +183,16 @@ public import SystemPackage
             pending = nil
             if registersNow.rip == rip {
                 registersNow.rax = runPage.hypercall.ret
+                if let failure = failedStepOver() { return failure }
                 registersNow.rip = rip &+ length
             }
             return .goOn
         case .port(let access):
             pending = nil
             return registersNow.rip == access.rip ? complete(access, engine) : .goOn
+        case .element(let access):
+            pending = nil
+            return registersNow.rip == access.rip ? completeElement(access, engine) : .goOn
         case .mmio(let instruction):
             pending = nil
             return registersNow.rip == instruction.rip ? complete(instruction, engine) : .goOn
@@ -199,7 +205,10 @@ public import SystemPackage
                 broughtIn = (slot.file, slot.fileOffset + (offset & ~(pageSize - 1)))
             }
             // Another vCPU, or this one through another address, may have code from that page.
-            if isWrite, let written = PageRange(start: offset, size: pageSize) { slot.codeChanged(written) }
+            if isWrite, let written = PageRange(start: offset, size: pageSize) {
+                slot.codeChanged(written)
+                slot.noteWritten(offset)
+            }
         }
     }
 
@@ -234,7 +243,7 @@ public import SystemPackage
         guard let fault else { return .fail(.badAddress) }
         runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
         runPage.memoryFault = ckvm_run_memory_fault(flags: fault.flags, gpa: fault.gpa, size: fault.size)
-        return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(.badAddress)
+        return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(vm.errno(of: fault))
     }
 
     /// The guest state is none that this CPU can enter: it knows 64-bit mode only.

@@ -5,7 +5,7 @@ public import SystemPackage
 /// A VM of ``SoftKVM``.
 ///
 /// What changes is guarded by the model's lock.
-public final class SoftVM: SecondStageCounting, @unchecked Sendable {
+public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @unchecked Sendable {
     let model: Model
     let type: VMType
     let sharedBit: Int?
@@ -16,6 +16,8 @@ public final class SoftVM: SecondStageCounting, @unchecked Sendable {
     private var vcpus: [Weak<SoftVCPU>] = []
     /// The engines of those vCPUs that have run.
     private var engines: [Engine] = []
+    /// What is private by guest-physical address, where that is the VM's to say (``PerVMAttributes``).
+    private(set) var attributes: AttributeMap?
     /// Hypercall numbers that leave with `KVM_EXIT_HYPERCALL`, one bit each.
     private(set) var exitHypercalls: UInt64 = 0
 
@@ -26,6 +28,9 @@ public final class SoftVM: SecondStageCounting, @unchecked Sendable {
         self.library = library
         model.vmsCreated += 1
         number = model.vmsCreated
+        if type == .softwareProtected, !model.configuration.inPlaceConversion {
+            attributes = AttributeMap(size: .max & ~(pageSize - 1), initial: .shared)
+        }
     }
 
     deinit {
@@ -54,6 +59,9 @@ public final class SoftVM: SecondStageCounting, @unchecked Sendable {
         case .userMemory2, .memoryFaultInfo, .guestMemfd, .preFaultMemory: 1
         case .vmTypes: 1 << VMType.default.rawValue | 1 << VMType.softwareProtected.rawValue
         case .guestMemfdFlags: Int(allowedFlags(type, configuration).rawValue)
+        case .memoryAttributes:
+            type == .softwareProtected && !configuration.inPlaceConversion
+                ? Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE) : 0
         case .guestMemfdMemoryAttributes: converts ? Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE) : 0
         default: 0
         }
@@ -87,8 +95,9 @@ public final class SoftVM: SecondStageCounting, @unchecked Sendable {
         return try model.call { () throws(Errno) in
             let file = try GuestFile(
                 model, owner: number, vmType: type, size: size, flags: flags)
-            model.add(file)
-            return SoftGuestMemfd(file)
+            let memfd = SoftGuestMemfd(file)
+            model.add(memfd)
+            return memfd
         }
     }
 
@@ -115,6 +124,40 @@ public final class SoftVM: SecondStageCounting, @unchecked Sendable {
     }
 
     public func countPages4K() -> UInt64 { pages4K }
+
+    /// The call of Linux 6.8 to 7.3, and of later ones that are built with it and do not convert in place.
+    public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
+        try model.call { () throws(Errno) in
+            guard !model.configuration.inPlaceConversion else { throw .inappropriateIOCTLForDevice }
+            let known = attributes == nil ? 0 : CKVM_MEMORY_ATTRIBUTE_PRIVATE
+            guard request.flags == 0, request.attributes & ~known == 0,
+                let range = PageRange(start: request.address, size: request.size)
+            else { throw .invalidArgument }
+            let state: PageState = request.attributes == 0 ? .shared : .private
+            if attributes?.uniformState(of: range) == state { return }
+            change(range, to: state)
+        }
+    }
+
+    private func change(_ range: PageRange, to state: PageState) {
+        attributes?.set(range, to: state)
+        for slot in slots.ascending {
+            if let part = slot.range.intersection(range)?.offset(from: slot.range.start) {
+                slot.zap(part, deleted: true)
+            }
+        }
+    }
+
+    public func dirtyLog(slot number: UInt32) throws(Errno) -> UInt64 {
+        try model.call { () throws(Errno) in
+            guard number < Memslots.limit else { throw .invalidArgument }
+            guard let slot = slots.ascending.first(where: { $0.id == number }), let bits = slot.takeWritten()
+            else { throw .noSuchFileOrDirectory }
+            // The next write of each vCPU to a page counts again.
+            model.lastRunner = nil
+            return bits
+        }
+    }
 
     // MARK: for the slots; the caller holds the lock
 

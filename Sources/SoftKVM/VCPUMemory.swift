@@ -10,9 +10,8 @@ extension SoftVCPU: ExaminableVCPU {
         guard isZero, let range = PageRange(start: gpa, size: left) else { throw .invalidArgument }
         let failure = vm.model.call { () -> Errno? in
             for page in range.chunks(of: pageSize) {
-                guard let slot = vm.slots.slot(at: page.start) else { return .noSuchFileOrDirectory }
-                guard case .memory = vm.target(of: page.start) else { return .badAddress }
-                slot.noteMapped(page.start - slot.range.start)
+                let isPrivate = vm.isTakenForPrivate(at: page.start)
+                if let failure = vm.preFaultPage(at: page.start, asPrivate: isPrivate) { return failure }
                 gpa = page.end
                 left -= pageSize
             }
@@ -36,6 +35,7 @@ extension SoftVCPU: ExaminableVCPU {
         guard
             let mapping = vm.model.mapping(
                 covering: slot.userspaceAddress + (gpa - slot.range.start), size: structure),
+            mapping.isWritable(at: slot.userspaceAddress + (gpa - slot.range.start) - mapping.address),
             (try? slot.file.faultInForHost(offset, structure, evenPrivate: false, through: mapping))
                 == structure,
             let pages = PageRange.covering(start: offset, size: structure)
@@ -46,5 +46,6 @@ extension SoftVCPU: ExaminableVCPU {
         unsafe bytes.storeBytes(of: version, as: UInt32.self)
         unsafe bytes.storeBytes(of: vm.model.clock, toByteOffset: 16, as: UInt64.self)
         slot.file.noteHostWrite(pages)
+        slot.noteWritten(gpa - slot.range.start)
     }
 }

@@ -10,8 +10,9 @@ struct ExploreCommand: ParsableCommand {
         abstract: "Looks for what a kernel answers and the model of Linux 7.4 does not.",
         discussion: """
             First all that can be done to two pages in --depth steps: every step from every state that the model has. Then \
-            random tests: --tests of one step after the other, and --parallel of steps at once, which are gone through in \
-            all interleavings on the software kernel and run --runs times on others. The model says what must come of each \
+            random tests: --tests of one step after the other, --pairs of each two kinds of steps at once, and --parallel of \
+            several steps at once; steps at once are explored in all interleavings on the software kernel and run --runs \
+            times on others. The model says what must come of each \
             step; what kind of step this kernel cannot do is left out, and named.
 
             What comes to something else is a finding: it is made as small as it gets, and printed as a litmus test that \
@@ -33,6 +34,8 @@ struct ExploreCommand: ParsableCommand {
     var tests = 1000
     @Option(help: "Random tests with steps at once.")
     var parallel = 100
+    @Option(help: "Random tests of each pair of kinds of steps at once; 0 leaves them out.")
+    var pairs = 0
     @Option(help: "Most steps of a random test.")
     var steps = 12
     @Option(help: "Runs of a test with steps at once, where not all interleavings are gone through.")
@@ -61,10 +64,11 @@ struct ExploreCommand: ParsableCommand {
         try check("--depth", depth, 0...8)
         try check("--tests", tests, 0...1_000_000_000)
         try check("--parallel", parallel, 0...1_000_000_000)
+        try check("--pairs", pairs, 0...1_000_000)
         try check("--steps", steps, 1...100)
         try check("--runs", runs, 1...1_000_000)
         try check("--findings", findings, 1...1000)
-        if depth == 0, tests == 0, parallel == 0 {
+        if depth == 0, tests == 0, parallel == 0, pairs == 0 {
             throw ValidationError("--depth 0 --tests 0 --parallel 0: nothing is left to be tried.")
         }
         if timeout.nanoseconds == 0 { throw ValidationError("--timeout: more than 0 seconds are needed.") }
@@ -72,7 +76,8 @@ struct ExploreCommand: ParsableCommand {
 
     private func options(_ interrupts: SignalDescriptor?) -> Exploration.Options {
         Exploration.Options(
-            depth: depth, tests: tests, parallelTests: parallel, mostSteps: steps, runs: runs,
+            depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps,
+            runs: runs,
             seed: kernel.seed, mostFindings: findings, timeLimit: timeout.nanoseconds,
             // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
             testTimeLimit: max(60_000_000_000, UInt64(runs) * 200_000_000), interrupts: interrupts)
@@ -80,6 +85,7 @@ struct ExploreCommand: ParsableCommand {
 
     func run() throws {
         let chosen = try kernel.open(doors: .one, preservation: false)
+        try chosen.requireAttributes()
         let files = try FindingFiles(output)
         let interrupts = try? SignalDescriptor()
         let options = options(interrupts)

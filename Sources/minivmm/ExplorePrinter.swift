@@ -78,6 +78,10 @@ struct ExplorePrinter: Sendable {
                 text =
                     "every step from each of \(states): \(grouped(summary.transitions)) steps in "
                     + "\(grouped(count.tests)) tests"
+            case .pairs:
+                text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
+                text +=
+                    chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             case .parallel:
                 text +=
                     chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
@@ -98,6 +102,9 @@ struct ExplorePrinter: Sendable {
             let tests = entry.value == 1 ? "1 test" : "\(grouped(entry.value)) tests"
             label(index == 0 ? "skipped" : "", "\(tests): \(entry.key)", on: out)
         }
+        for (index, pair) in summary.emptyPairs.enumerated() {
+            label(index == 0 ? "no test" : "", pair, on: out)
+        }
         if summary.lawful > 0 {
             label(
                 "free", "\(grouped(summary.lawful)) tests in which the kernel found no memory, as it may",
@@ -110,6 +117,7 @@ struct ExplorePrinter: Sendable {
         let parts = summary.untried.map { phase, tests in
             switch phase {
             case .scope: "the rest of the small scope (--depth \(options.depth))"
+            case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
             case .random: "\(grouped(tests ?? 0)) of \(grouped(options.tests)) random tests"
             case .parallel:
                 "\(grouped(tests ?? 0)) of \(grouped(options.parallelTests)) tests of steps at once"
@@ -240,6 +248,8 @@ struct ExplorePrinter: Sendable {
                         }
                     })
             ),
+            ("pairs", number(summary.pairs)),
+            ("pairs_without_a_test", .array(summary.emptyPairs.map(JSON.string))),
             ("states", number(summary.states)), ("transitions", number(summary.transitions)),
             (
                 "coverage",
@@ -303,6 +313,7 @@ extension Exploration.Phase {
         switch self {
         case .scope: "scope"
         case .random: "random"
+        case .pairs: "pairs"
         case .parallel: "at once"
         }
     }

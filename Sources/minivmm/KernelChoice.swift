@@ -165,6 +165,16 @@ extension ChosenKernel {
         }
     }
 
+    /// For what is made of conversions: ends with status 4 where the kernel was asked for its attributes of VMs, and has none.
+    func requireAttributes() throws {
+        guard name == .perVMAttributes, let failure = KernelProbe(kernel).conversionFailure() else { return }
+        let error = MachineError.kernel(
+            call: failure.call, errno: failure.errno, attempted: "a scratch VM", hint: nil)
+        throw stop(
+            "this kernel has no per-VM attributes (\(failure.call): \(failure.errno.name)); all is skipped",
+            Status.skipped, error.diagnosis)
+    }
+
     /// One line for people.
     var line: String { "\(kernel.identity): \(reason)" }
 }

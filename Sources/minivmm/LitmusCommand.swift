@@ -95,6 +95,7 @@ struct LitmusCommand: ParsableCommand {
         var soft = kernel.soft
         soft.contentDesign = design
         let chosen = try kernel.open(doors: .one, preservation: false, soft: soft)
+        try chosen.requireAttributes()
         let printer = LitmusPrinter(format: format, chosen: chosen)
         let interrupts = try? SignalDescriptor()
         printer.begin(items.count)

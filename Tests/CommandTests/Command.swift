@@ -42,6 +42,15 @@ enum Command {
         while !isSo(), Date() < end { usleep(10_000) }
     }
 
+    /// A /dev/kvm that can be opened, and has no per-VM attributes.
+    static let lacksAttributes: Bool = {
+        guard isBuilt, FileManager.default.isWritableFile(atPath: "/dev/kvm") else { return false }
+        guard let result = try? run(["run", "hello", "--kernel", "per-vm-attributes", "--quiet"]) else {
+            return false
+        }
+        return result.status == 4
+    }()
+
     /// Runs it to its end; it is killed after `seconds`, and the test fails.
     ///
     /// - Parameters:

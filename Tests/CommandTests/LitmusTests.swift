@@ -101,4 +101,16 @@ struct LitmusCommandTests {
         #expect(tests[1]["line"] as? Int == 3)
         #expect(tests[1]["seen"] as? String == "0x0")
     }
+
+    /// A kernel without per-VM attributes says so once, and no test is run.
+    @Test(.enabled(if: Command.lacksAttributes, "needs a /dev/kvm without per-VM attributes"))
+    func withoutTheAttributesAllIsSkipped() throws {
+        let scratch = try Scratch()
+        let file = try scratch.file("good.litmus", Array(Self.good.utf8))
+        for command in [["litmus", file], ["explore"]] {
+            let result = try Command.run(command + ["--kernel", "per-vm-attributes"])
+            #expect(result.status == 4 && result.output.isEmpty, "\(result.diagnostics)")
+            #expect(result.diagnostics.contains("no per-VM attributes"))
+        }
+    }
 }

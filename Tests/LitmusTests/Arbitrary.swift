@@ -22,7 +22,9 @@ struct TestMaker {
                 + String(String.UnicodeScalarView((0..<below(30)).map { _ in letters[below(letters.count)] }))
         )
         test.hazards = many(3) { Hazard(isHistoric: $0.flip(), number: UInt16($0.below(99))) }
-        let needs = [Need.inPlace, .preservation, .references] + HoldKind.allCases.map(Need.holder)
+        let needs =
+            [Need.inPlace, .preservation, .references, .nodes(UInt32(below(65)))]
+            + HoldKind.allCases.map(Need.holder)
         test.needs = many(3) { needs[$0.below(needs.count)] }
         if below(4) == 0 {
             test.settings.isInPlaceOff = flip()
@@ -46,7 +48,7 @@ struct TestMaker {
                     // What has no place in a block.
                     switch step.action {
                     case .check(let extent, _): step = Step(step.role, .punch(extent.atHome))
-                    case .fork: step = Step(.host(1), .write(place(), 1))
+                    case .fork, .zapped: step = Step(.host(1), .write(place(), 1))
                     case .convert(var conversion) where conversion.contents == .zero:
                         conversion.contents = .preserve
                         step.action = .convert(conversion)
@@ -138,7 +140,37 @@ struct TestMaker {
         let sometimes = flip()
         func expecting(_ outcomes: [StepOutcome]) -> Expectation { sometimes ? .anyOf(outcomes) : .unsaid }
         let refusal = StepOutcome.errno(22)
-        switch below(24) {
+        switch below(32) {
+        case 24 where views.count > 1:
+            let (old, new) = (views.removeLast(), fresh())
+            views.append(new)
+            return Step(actor, .remap(old, pages: UInt64(below(9)), view: new), expecting([refusal]))
+        case 25:
+            return Step(actor, .protect(touched(), Protection.allCases[below(3)]), expecting([.errno(12)]))
+        case 26:
+            let policies: [MemoryPolicy] = [
+                .standard, .local, .bind(UInt32(below(3))), .preferred(UInt32.max),
+            ]
+            let flags: [PolicyFlags] = [[], .strict, .move, [.strict, .move]]
+            return Step(
+                actor, .mbind(touched(), policies[below(4)], flags[below(4)]), expecting([.errno(5), .ok]))
+        case 27:
+            return flip()
+                ? Step(actor, .node(place()), expecting([.value(1), .errno(2)]))
+                : Step(actor, .migrate(place(), node: UInt32(below(3))), expecting([.errno(16)]))
+        case 28:
+            let (file, copy) = (files[below(files.count)], fresh())
+            files.append(copy)
+            return Step(actor, .dup(file, file: copy), expecting([.errno(9)]))
+        case 29: return Step(actor, .close(files[below(files.count)]), expecting([.errno(9), .ok]))
+        case 30:
+            return Step(actor, .dirty(slot: UInt32(below(9)), on: vm()), expecting([.value(5), .errno(2)]))
+        case 31:
+            return Step(
+                actor,
+                .setAttributes(
+                    extent(of: [.ram]), attributes: word(), flags: flip() ? 0 : word(), on: vm()),
+                expecting([.errno(25), refusal]))
         case 20: return Step(actor, .peek(place()), expecting([.errno(5), .value(3)]))
         case 21:
             let file = files[below(files.count)]
@@ -172,7 +204,7 @@ struct TestMaker {
             views.append(view)
             return Step(actor, .map(part, view: view), expecting([refusal]))
         case 7 where views.count > 1: return Step(actor, .unmap(views.removeLast()), expecting([.ok]))
-        case 8: return Step(actor, .advise(touched(), Advice.allCases[below(5)]), expecting([refusal]))
+        case 8: return Step(actor, .advise(touched(), Advice.allCases[below(7)]), expecting([refusal]))
         case 9: return Step(actor, .allocate(extent(of: files)), expecting([refusal, .errno(27)]))
         case 10: return Step(actor, .punch(extent(of: files)), expecting([refusal]))
         case 11:

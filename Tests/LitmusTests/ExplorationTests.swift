@@ -39,7 +39,7 @@ struct ExplorationTests {
         : [
             .flagsIgnored, .busyCheckMissing, .busyConvertsBefore, .contentsLostToShared, .hostReadsPrivate,
             .punchKeepsContents, .faultNamesNextPage, .attributesLostWithSlot, .guestViewKept,
-            .copyOutUnchecked,
+            .copyOutUnchecked, .toSharedDropsHostMappings, .mixedRangeUnchecked, .punchKeepsHolders,
         ]
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: faults)
@@ -69,6 +69,39 @@ struct ExplorationTests {
                 #expect(failure.kind != finding.failure.kind, "\(less.test.text)")
             }
         }
+    }
+
+    /// The small scope alone has them all, so that no seed misses one.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: faults)
+    func noSeedMissesAPlantedFault(_ fault: PlantedFault) throws {
+        let seeds: [UInt64] =
+            ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil ? Array(1...20) : [3]
+        for seed in seeds {
+            let faulty = SoftKVM(SoftKVM.Configuration(seed: seed, plantedFaults: [fault]))
+            let options = Exploration.Options(seed: seed, timeLimit: 400_000_000_000)
+            let summary = explore(faulty, options)
+            #expect(summary.findings.count == 1, "seed \(seed)")
+            #expect(summary.counts[.random] == nil, "seed \(seed): not by the small scope")
+        }
+    }
+
+    /// Each kind of step that can be at once with another is, with each; with MINIVMM_EXPLORE set all of them are.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theModelHasNoPairThatItDoesNotComeTo() {
+        let isWhole = ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
+        let options = Exploration.Options(
+            depth: 0, tests: 0, parallelTests: 0, pairTests: 1, seed: 1, timeLimit: 800_000_000_000)
+        var tests = 0
+        let exploration = Exploration(
+            SoftKVM(), options, isStopped: { !isWhole && tests >= 60 },
+            progress: { tests = max(tests, $1.tests) })
+        let summary = exploration.run()
+        #expect(summary.findings.map(\.failure.description) == [] && summary.tests >= 60)
+        guard isWhole else { return }
+        let kinds = Move.allCases.filter(\.isAtomic).count
+        #expect(
+            summary.end == .complete && summary.pairs + summary.emptyPairs.count == kinds * (kinds + 1) / 2)
+        // What one step names the other takes away.
+        #expect(summary.emptyPairs.count < 5, "\(summary.emptyPairs)")
     }
 
     /// One that shows itself only when two act at once.
@@ -163,16 +196,17 @@ struct ExplorationTests {
             }
             return (size, tests)
         }
-        // Six conversions from both beginnings. Shared: three change something, private: the other three.
+        // Six conversions from four beginnings, and two of the second file: of a uniform one three change something, of a mixed
+        // one four.
         let (one, tests) = try run(1, [.convert])
-        #expect(one == SmallScope.Size(states: 2, transitions: 12))
-        // For either: one test with what changes nothing, and one for each change.
-        #expect(tests.count == 8)
-        // Four states of two pages, from both beginnings.
-        #expect(try run(9, [.convert]).0 == SmallScope.Size(states: 8, transitions: 48))
+        #expect(one == SmallScope.Size(states: 4, transitions: 24 + 32))
+        // For each beginning: one test with what changes nothing, and one for each change; and the endings.
+        #expect(tests.count == 4 + 3 + 4 + 3 + 4 + 16)
+        // Four states of two pages, whatever it begins with.
+        #expect(try run(9, [.convert]).0 == SmallScope.Size(states: 8, transitions: 48 + 32))
         // A hold can be had and let go of; of a private page there is none.
         let (held, _) = try run(1, [.hold, .release])
-        #expect(held == SmallScope.Size(states: 2, transitions: 4))
+        #expect(held == SmallScope.Size(states: 2, transitions: 6))
         #expect(try run(0, [.convert]).0 == SmallScope.Size())
         #expect(try run(2, []).0 == SmallScope.Size())
     }

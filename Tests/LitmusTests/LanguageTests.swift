@@ -109,10 +109,62 @@ struct LanguageTests {
             "3:11: 4503599627370496 is too large"
         ),
         ("test \"x\"\nmemory 1 pages shared\nhost hypercall 0 private", "3:1: a hypercall is made by a vCPU"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost mbind 0 interleave 0",
+            "3:14: expected `default`, `local`, `bind` or `preferred`, found `interleave`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost mprotect 0 exec",
+            "3:17: expected one of `none`, `read`, `read_write`, found `exec`"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost mremap v to 1 pages as w", "3:1: there is no view `v`"),
+        ("test \"x\"\nmemory 1 pages shared\nhost dup ram as ram", "3:1: a second file `ram`"),
+        ("test \"x\"\nmemory 1 pages shared\nvcpu0 dirty slot 1", "3:1: a vCPU can `read`"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost vm_attributes ram:0 private on default\nhost vm_attributes f:0 shared",
+            "4:1: a VM's attributes are of guest-physical pages"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost fork child\nhost map 0 as v\nhost unmap v\nhost fork child1\nchild1 read w:0",
+            "7:1: there is no view `w`"
+        ),
     ])
     func errorsNameThePlace(_ text: String, _ message: String) {
         let error = #expect(throws: SyntaxError.self) { _ = try Source(parsing: text) }
         #expect(error?.description.hasPrefix(message) == true, "\(error?.description ?? "none")")
+    }
+
+    /// A name means what was closed or unmapped until it is given anew.
+    @Test func namesOutlastWhatTheyName() throws {
+        let test = try Source(
+            parsing: """
+                test "x"
+                memory 2 pages shared
+                host map 0 as v
+                host fork child
+                host unmap v
+                host read v:0 => SIGBUS
+                child read v:0
+                host mremap v to 0x2 pages as w => EFAULT
+                host map 1 as v
+                host create f 1 pages mmap
+                host close f
+                host close f => EBADF
+                host create f 1 pages mmap
+                host dup f as g
+                host mbind 0..1 preferred 1 strict move => EIO or ok
+                host vm_attributes 0 private flags 1 on default => EINVAL
+                parallel
+                host unmap v
+                host1 madvise v:0 soft_offline => a
+                end
+                """
+        ).test
+        #expect(
+            test.steps[5].action == .remap(try #require(Name("v")), pages: 2, view: try #require(Name("w"))))
+        #expect(test.steps[12].action == .mbind(Extent(pages: 0...1), .preferred(1), [.strict, .move]))
+        #expect(try Source(parsing: test.text).test == test)
+        #expect(test.text.contains("host      vm_attributes 0 private flags 0x1 on default"))
     }
 
     @Test func textsAndLinesHaveALargestSize() {

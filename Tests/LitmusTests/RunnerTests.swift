@@ -95,10 +95,65 @@ struct RunnerTests {
     }
 
     @Test(arguments: [
-        ("host unmap ram", "a memslot leads into the view")
+        ("host unmap ram", "a memslot leads into the view"),
+        ("host mremap ram to 1 pages as v", "a memslot leads into the view"),
+        (
+            "host mprotect 0 none\nhost read 1\nhost map 0..1 as v\nhost mprotect v:0 none\nhost mremap v to 1 pages as w",
+            "before Linux 6.17"
+        ),
+        (
+            "host bind slot 1 to ram:0 at 16 flags 0 address ram:0\nhost mprotect 0 none",
+            "what its protection does is not modelled"
+        ),
+        (
+            "host bind slot 1 to ram:0 at 16 flags 0 address ram:0\nhost madvise 0 hwpoison",
+            "SIGBUS to minivmm"
+        ),
+        (
+            "host madvise 0 hwpoison\nhost bind slot 1 to ram:0 at 16 flags 0 address ram:0",
+            "SIGBUS to minivmm"
+        ),
+        ("host vm_attributes 0 private", "no KVM_SET_MEMORY_ATTRIBUTES"),
     ])
     func whatCannotBeRunIsSkippedWithItsReason(_ body: String, _ reason: String) throws {
         #expect(self.reason(try run(body))?.contains(reason) == true)
+    }
+
+    /// Each time, and not only when one actor of a block is quicker than another.
+    @Test(arguments: [
+        ("host create f 1 pages mmap\nhost close f\nhost close f => EBADF", "no descriptors that are closed"),
+        (
+            "host map 0 as v\nparallel\nhost unmap v\nhost1 read v:0 => a\nend",
+            "mappings end with their last user"
+        ),
+        ("host dup ram as f", "has other files than its kernel"),
+        ("host mprotect 0 none", "protects mappings itself"),
+        ("host vm_attributes 0 private", "keeps the attributes of its VMs itself"),
+        ("host dirty slot 0", "has other memslots"),
+    ])
+    func anAdapterSkipsWhatItHasNot(_ body: String, _ reason: String) throws {
+        let verdict = Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: 1)).run(try source(body))
+        #expect(self.reason(verdict)?.contains(reason) == true, "\(verdict)")
+    }
+
+    /// The caller of madvise hears that the kernel could not do without the page, and the page is poisoned all the same.
+    @Test func poisonSucceedsWithAnErrno() throws {
+        for answer in ["", " => EBUSY"] {
+            #expect(try run("host madvise 0 hwpoison\(answer)\nhost read 0 => SIGBUS") == .passed)
+        }
+        #expect(failure(try run("host madvise 0 soft_offline"))?.seen == "EBUSY")
+        #expect(failure(try run("host madvise 0 hwpoison => ok"))?.seen == "EBUSY")
+    }
+
+    @Test(.enabled(if: hasCPU, noCPU)) func poisonIsAMemoryFault() throws {
+        for answer in ["fault shared", "fault shared at 1", "EHWPOISON", "EHWPOISON at 1"] {
+            #expect(try run("host madvise 1 hwpoison\nvcpu0 read 1 => \(answer)") == .passed)
+        }
+        for answer in ["fault private", "fault shared at 2", "EFAULT", "EHWPOISON at 2"] {
+            #expect(
+                failure(try run("host madvise 1 hwpoison\nvcpu0 read 1 => \(answer)"))?.seen
+                    == "EHWPOISON at 1")
+        }
     }
 
     @Test(

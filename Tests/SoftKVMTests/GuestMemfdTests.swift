@@ -186,4 +186,28 @@ struct GuestMemfdTests {
         region.memory_size = tebibyte
         #expect(errno { () throws(Errno) in try model.vm.setUserMemoryRegion2(region) } == nil)
     }
+
+    /// The kernel counts pages, and a file of more than there are addresses costs nothing.
+    @Test func aFileCanBeLargerThanAnAddressSpace() throws {
+        let vm = try SoftKVM().createVM(.softwareProtected, sharedBit: nil)
+        let largest = UInt64(Int64.max) & ~(pageSize - 1)
+        for size in [1 << 48, 1 << 56, largest] as [UInt64] {
+            let file = try #require(
+                vm.createGuestMemfd(size: size, flags: [.mmap, .initShared]) as? SoftGuestMemfd)
+            let last = size / pageSize - 1
+            #expect(file.convert(last, 1, to: .private).errno == nil && file.state(at: size - 1) == .private)
+            #expect(file.convert(0, size / pageSize, to: .private).errno == nil)
+            #expect(
+                errno { () throws(Errno) in try file.allocate(punchHole: true, offset: 0, length: size) }
+                    == nil)
+            // What there is no memory for in the model is no answer of a kernel's.
+            #expect(
+                errno { () throws(Errno) in _ = try file.map(offset: last * pageSize, length: pageSize) }
+                    == SoftKVM.noMemoryBehind)
+            _ = try file.map(offset: 0, length: pageSize)
+        }
+        #expect(
+            errno { () throws(Errno) in _ = try vm.createGuestMemfd(size: 1 << 63, flags: []) }
+                == .invalidArgument)
+    }
 }

@@ -218,4 +218,23 @@ struct MMIOTests {
         try guest.change { $0.rsi = Guest.sharedBit | Self.hole }
         #expect(guest.vcpu.exit() == "mmio read 0x40000000 1")
     }
+
+    /// A write to a slot that is read-only; a read-modify-write finds what is there.
+    @Test func writesToAReadOnlySlotAreMMIO() throws {
+        // mov al, [rsi]; add byte [rsi], 2; mov bl, [rsi]; hlt
+        let guest = try Guest([0x8a, 0x06, 0x80, 0x06, 0x02, 0x8a, 0x1e, 0xf4])
+        let other = try guest.model.vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
+        let view = try other.map(offset: 0, length: pageSize)
+        try view.put([0x41], at: 0)
+        var region = slot(other, id: 1, gpa: Self.hole, flags: CKVM_MEM_READONLY)
+        region.userspace_addr = view.address
+        try guest.model.vm.setUserMemoryRegion2(region)
+        try guest.change { $0.rsi = Self.hole }
+        #expect(guest.vcpu.exit() == "mmio write 0x40000000 1")
+        #expect(data(guest.vcpu) & 0xff == 0x43)
+        #expect(guest.vcpu.exit() == "halt")
+        let registers = try guest.vcpu.registers()
+        #expect(registers.rax & 0xff == 0x41 && registers.rbx & 0xff == 0x41)
+        #expect(try view.bytes(at: 0, 1) == [0x41])
+    }
 }

@@ -139,14 +139,15 @@ struct MemoryFaultTests {
         #expect(try guest.ram.word(at: 0x20000) == 5)
     }
 
-    /// Its files have attributes for the host alone: a guest reads what a file that began private holds, here empty
-    /// page tables.
-    @Test func aDefaultVMHasNoPrivateMemory() throws {
-        let model = try ModelVM(pages: 32, flags: .mmap, type: .default)
+    /// Its files have attributes for the host alone: up to Linux 7.3 a guest reads what a file that began private holds, here
+    /// empty page tables, and from 7.4 on it cannot touch it.
+    @Test(arguments: [ABIProfile.rfcV5, .linux74]) func aDefaultVMHasNoPrivateMemory(_ abi: ABIProfile) throws
+    {
+        let model = try ModelVM(pages: 32, flags: .mmap, type: .default, .init(abi: abi))
         try model.vm.setUserMemoryRegion2(slot(model.file))
         let vcpu = try #require(model.vm.createVCPU(id: 0) as? SoftVCPU)
         try vcpu.setSpecialRegisters(Guest.longMode)
-        #expect(vcpu.exit() == "shutdown")
+        #expect(vcpu.exit() == (abi == .linux74 ? "fault 0x1000 4096 0 errno 14" : "shutdown"))
         let shared = try Guest([0xf4], type: .default)
         #expect(shared.vcpu.exit() == "halt")
     }
@@ -157,7 +158,7 @@ struct MemoryFaultTests {
                 0x88, 0x07,  // mov [rdi], al
                 0x8a, 0x06,  // mov al, [rsi]
                 0xf4,  // hlt
-            ])
+            ], isReadByKVM: false)
         try guest.change { ($0.rdi, $0.rsi) = (0x30000, 0x41fff) }
         #expect(guest.model.vm.pages4K == 0)
         #expect(guest.vcpu.exit() == "halt")
@@ -245,5 +246,20 @@ struct MemoryFaultTests {
         #expect(memory.convert(1, 1, to: .private).errno == nil)
         try guest.change { $0.rip = Guest.code }
         #expect(guest.vcpu.exit() == "failed 14")
+    }
+
+    /// The applied code asks the file what a page is, whatever the type of the VM; earlier versions do not.
+    @Test(arguments: ABIProfile.allCases) func aDefaultVMAndAFileThatDoesNotStartShared(_ abi: ABIProfile)
+        throws
+    {
+        let guest = try Guest([0x8a, 0x06, 0xf4], type: .default, .init(abi: abi))  // mov al, [rsi]; hlt
+        let other = try guest.model.vm.createGuestMemfd(size: pageSize, flags: [.mmap])
+        try guest.model.vm.setUserMemoryRegion2(slot(other, id: 1, gpa: 1 << 30))
+        try guest.change { $0.rsi = 1 << 30 }
+        var request = ckvm_pre_fault_memory()
+        (request.gpa, request.size) = (1 << 30, pageSize)
+        let failure = errno { () throws(Errno) in try guest.vcpu.preFault(&request) }
+        #expect(failure == (abi == .linux74 ? .badAddress : nil))
+        #expect(guest.vcpu.exit() == (abi == .linux74 ? "fault 0x40000000 4096 0 errno 14" : "halt"))
     }
 }

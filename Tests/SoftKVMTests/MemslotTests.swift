@@ -50,6 +50,25 @@ struct MemslotTests {
         }
     }
 
+    /// Without a file a slot can be read-only for good, and its dirty log switched on and off.
+    @Test func flagsOfASlotWithoutAFile() throws {
+        func plain(_ flags: UInt32, id: UInt32, gpa: UInt64) -> ckvm_userspace_memory_region2 {
+            var region = slot(model.file, id: id, gpa: gpa, size: 4 * pageSize, flags: flags)
+            region.userspace_addr = model.mapping.address
+            return region
+        }
+        let (log, readOnly) = (CKVM_MEM_LOG_DIRTY_PAGES, CKVM_MEM_READONLY)
+        for (id, flags) in [log, readOnly, log | readOnly].enumerated() {
+            #expect(set(plain(flags, id: UInt32(id), gpa: UInt64(id + 1) << 30)) == nil)
+        }
+        #expect(set(plain(0, id: 0, gpa: 1 << 30)) == nil && set(plain(log, id: 0, gpa: 1 << 30)) == nil)
+        #expect(set(plain(readOnly, id: 0, gpa: 1 << 30)) == .invalidArgument)
+        #expect(set(plain(0, id: 1, gpa: 2 << 30)) == .invalidArgument)
+        #expect(set(plain(8, id: 3, gpa: 4 << 30)) == .invalidArgument)
+        // A move may change it as well.
+        #expect(set(plain(0, id: 0, gpa: 8 << 30)) == nil)
+    }
+
     @Test func badArguments() throws {
         #expect(delete(0) == .invalidArgument)
         #expect(set(slot(model.file, id: 32764)) == .invalidArgument)

@@ -112,13 +112,18 @@ struct Guest {
     var vcpu: SoftVCPU { vcpus[0] }
     var ram: any HostMapping { model.mapping }
 
-    /// - Parameter isPrivate: all RAM is converted before the first instruction.
+    /// - Parameters:
+    ///   - isPrivate: all RAM is converted before the first instruction.
+    ///   - isReadByKVM: the memslot has the mapping for its `userspace_addr`.
     init(
         _ code: [UInt8], type: VMType = .softwareProtected, sharedBit: Int? = nil, isPrivate: Bool = false,
-        vcpus count: Int = 1, _ configuration: SoftKVM.Configuration = .init()
+        isReadByKVM: Bool = true, vcpus count: Int = 1, _ configuration: SoftKVM.Configuration = .init()
     ) throws {
         let model = try ModelVM(pages: Self.ram / pageSize, type: type, sharedBit: sharedBit, configuration)
-        try model.vm.setUserMemoryRegion2(slot(model.file))
+        // KVM's own accesses go through the mapping.
+        var region = slot(model.file)
+        if isReadByKVM { region.userspace_addr = model.mapping.address }
+        try model.vm.setUserMemoryRegion2(region)
         try model.mapping.put(code, at: Self.code)
         for half in 0..<UInt64(2) {
             let directory = Self.tables + 0x1000 * (half + 1)

@@ -61,6 +61,32 @@ long ckvm_peek(uint64_t address);
 
 /// madvise(2).
 long ckvm_madvise(uint64_t address, uint64_t length, int advice);
+/// madvise(2) with MADV_HWPOISON. The kernel sends SIGBUS (BUS_MCEERR_AR) to the calling thread for a page that it has
+/// mapped and written; that signal, and no other, is dropped.
+long ckvm_poison(uint64_t address, uint64_t length);
+
+/// fcntl(2) F_DUPFD_CLOEXEC: the lowest free number that is not below `least`.
+long ckvm_duplicate(int fd, int least);
+/// close(2).
+long ckvm_close(int fd);
+
+/// mmap(2) as above, at an address where nothing is mapped: -EEXIST if something is.
+int64_t ckvm_mmap_shared_at(uint64_t address, uint64_t length, int fd, uint64_t offset);
+/// munmap(2).
+long ckvm_munmap(uint64_t address, uint64_t length);
+/// mremap(2) to the address `to`.
+int64_t ckvm_mremap(uint64_t address, uint64_t length, uint64_t new_length, uint64_t to);
+/// mprotect(2) to reading, writing, both or nothing.
+long ckvm_mprotect_to(uint64_t address, uint64_t length, bool readable, bool writable);
+
+/// mbind(2) with a mode of MPOL_* and one node, or none (negative).
+long ckvm_mbind(uint64_t address, uint64_t length, int mode, int node, unsigned flags);
+/// move_pages(2) of one page of this process: to a node, or, with a negative one, only to ask where it is. Returns the
+/// node that it is on then; -EBUSY if the kernel did not move it.
+long ckvm_move_page(uint64_t address, int node);
+
+/// KVM_GET_DIRTY_LOG of a slot of any size: the bits of its first 64 pages go to `first`.
+long ckvm_dirty_log(int vm, uint32_t slot, uint64_t *_Nonnull first);
 
 /// The argument of a call in memory of its own: `length` bytes, at most a page, filled from `from`; only the first `readable` of them are there, and none can be written if `read_only`. Returns the address of the first byte.
 int64_t ckvm_argument_map(const void *_Nonnull from, uint64_t length, uint64_t readable, bool read_only);

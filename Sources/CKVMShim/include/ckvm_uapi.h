@@ -113,6 +113,15 @@ static const uint32_t CKVM_MEM_LOG_DIRTY_PAGES = 1u << 0;
 static const uint32_t CKVM_MEM_READONLY = 1u << 1;
 static const uint32_t CKVM_MEM_GUEST_MEMFD = 1u << 2;
 
+// KVM_GET_DIRTY_LOG: which pages of a slot were written since the last call, one bit each.
+struct ckvm_dirty_log {
+    uint32_t slot;
+    uint32_t padding1;
+    uint64_t dirty_bitmap;  // address of the bits, whole 64-bit words
+};
+CKVM_ASSERT_SIZE(struct ckvm_dirty_log, 16);
+CKVM_ASSERT_OFFSET(struct ckvm_dirty_log, dirty_bitmap, 8);
+
 struct ckvm_pre_fault_memory {
     uint64_t gpa;
     uint64_t size;
@@ -303,6 +312,7 @@ static const unsigned long CKVM_GET_VCPU_MMAP_SIZE = CKVM_IO(0x04);
 static const unsigned long CKVM_GET_SUPPORTED_CPUID = CKVM_IOWR(0x05, 8);
 // on a VM
 static const unsigned long CKVM_CREATE_VCPU = CKVM_IO(0x41);
+static const unsigned long CKVM_GET_DIRTY_LOG = CKVM_IOW(0x42, sizeof(struct ckvm_dirty_log));
 static const unsigned long CKVM_SET_USER_MEMORY_REGION = CKVM_IOW(0x46, sizeof(struct ckvm_userspace_memory_region));
 static const unsigned long CKVM_SET_USER_MEMORY_REGION2 = CKVM_IOW(0x49, sizeof(struct ckvm_userspace_memory_region2));
 static const unsigned long CKVM_ENABLE_CAP = CKVM_IOW(0xa3, sizeof(struct ckvm_enable_cap));
@@ -326,6 +336,7 @@ _Static_assert(CKVM_IOWR(0xd2, sizeof(struct ckvm_memory_attributes2)) == 0xC080
 _Static_assert(CKVM_IOWR(0xd5, sizeof(struct ckvm_pre_fault_memory)) == 0xC040AED5UL, "PRE_FAULT_MEMORY");
 _Static_assert(CKVM_IOWR(0xd6, sizeof(struct ckvm_memory_attributes_rfc_v1)) == 0xC040AED6UL, "RFC v1");
 _Static_assert(CKVM_IOW(0xd2, sizeof(struct ckvm_memory_attributes)) == 0x4020AED2UL, "SET_MEMORY_ATTRIBUTES");
+_Static_assert(CKVM_IOW(0x42, sizeof(struct ckvm_dirty_log)) == 0x4010AE42UL, "GET_DIRTY_LOG");
 _Static_assert(CKVM_IOWR(0xd4, sizeof(struct ckvm_create_guest_memfd)) == 0xC040AED4UL, "CREATE_GUEST_MEMFD");
 _Static_assert(CKVM_IOW(0x49, sizeof(struct ckvm_userspace_memory_region2)) == 0x40A0AE49UL, "SET_USER_MEMORY_REGION2");
 

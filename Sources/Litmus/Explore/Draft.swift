@@ -41,6 +41,13 @@ struct Draft {
         }
     }
 
+    /// A machine of two pages, so that steps meet.
+    init(seed: UInt64, pages: UInt64) {
+        chance = SplitMix64(seed: seed)
+        test = LitmusTest(name: "random")
+        add(Memory(pages: pages, initial: state()))
+    }
+
     private mutating func add(_ memory: Memory) {
         test.memory.append(memory)
         files.append(File(name: memory.name, pages: memory.pages))

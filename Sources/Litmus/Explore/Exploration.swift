@@ -15,6 +15,8 @@ public final class Exploration {
         /// Random tests, and how many of them have steps at once.
         public var tests: Int
         public var parallelTests: Int
+        /// Tests of each pair of kinds of steps at once; 0 leaves them out.
+        public var pairTests: Int
         /// Most steps of a random test before something happens at once.
         public var mostSteps: Int
         /// Runs of a test with steps at once, on a kernel whose interleavings cannot be gone through.
@@ -30,14 +32,16 @@ public final class Exploration {
         public var interrupts: SignalDescriptor?
 
         public init(
-            depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, mostSteps: Int = 12, runs: Int = 100,
-            seed: UInt64 = 0, mostFindings: Int = 1, timeLimit: UInt64 = 60_000_000_000,
-            testTimeLimit: UInt64 = 60_000_000_000, interrupts: SignalDescriptor? = nil
+            depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
+            mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
+            timeLimit: UInt64 = 60_000_000_000, testTimeLimit: UInt64 = 60_000_000_000,
+            interrupts: SignalDescriptor? = nil
         ) {
             self.interrupts = interrupts
             self.depth = depth
             self.tests = tests
             self.parallelTests = parallelTests
+            self.pairTests = pairTests
             self.mostSteps = mostSteps
             self.runs = runs
             self.seed = seed
@@ -97,7 +101,11 @@ public final class Exploration {
             switch phase {
             case .scope:
                 guard options.depth > 0 else { continue }
-                if !isOver { goThroughScope(Set(palette.moves), predictor) }
+                if !isOver { goThroughScope(palette, predictor) }
+                if isOver { summary.untried.append((phase, nil)) }
+            case .pairs:
+                guard options.pairTests > 0 else { continue }
+                if !isOver { goThroughPairs(palette, predictor) }
                 if isOver { summary.untried.append((phase, nil)) }
             case .random, .parallel:
                 var generator = TestGenerator(
@@ -116,9 +124,33 @@ public final class Exploration {
         return summary
     }
 
-    private func goThroughScope(_ moves: Set<Move>, _ predictor: Predictor) {
+    /// Each kind of step that has a place in a block at once with each kind, itself too.
+    private func goThroughPairs(_ palette: Palette, _ predictor: Predictor) {
+        var generator = TestGenerator(palette, seed: options.seed ^ 1 << 62, mostSteps: options.mostSteps)
+        let moves = generator.atomicMoves
+        for (index, first) in moves.enumerated() {
+            for second in moves[index...] {
+                let before = summary.counts[.pairs]?.tests ?? 0
+                // Of some drafts nothing can be said: what one step names the other takes away.
+                for _ in 0..<8 * options.pairTests
+                where !isOver && (summary.counts[.pairs]?.tests ?? 0) - before < options.pairTests {
+                    if let test = generator.nextPair(first, second) { attempt(test, .pairs, predictor) }
+                }
+                if isOver { return }
+                if summary.counts[.pairs]?.tests ?? 0 > before {
+                    summary.pairs += 1
+                } else {
+                    summary.emptyPairs.append("\(first.name) with \(second.name)")
+                }
+            }
+        }
+    }
+
+    private func goThroughScope(_ palette: Palette, _ predictor: Predictor) {
         do throws(Stop) {
-            let scope = SmallScope(moves, depth: options.depth, predictor.configuration)
+            let scope = SmallScope(
+                Set(palette.moves), doors: Set(palette.doorMoves), on: palette.machines, depth: options.depth,
+                predictor.configuration)
             let size = try scope.explore { test in
                 attempt(test, .scope, predictor)
                 return !isOver

@@ -5,6 +5,8 @@ extension Exploration {
         case scope
         /// Random steps, one after the other.
         case random
+        /// Each kind of step at once with each kind.
+        case pairs
         /// Random steps at once.
         case parallel
     }
@@ -28,6 +30,9 @@ extension Exploration {
             public var steps = 0
         }
         public var counts: [Phase: Count] = [:]
+        /// Pairs of kinds of steps that were tried at once, and those of which no test could be made.
+        public var pairs = 0
+        public var emptyPairs: [String] = []
         /// Of the small scope.
         public var states = 0
         public var transitions = 0

@@ -57,6 +57,8 @@ enum Move: String, CaseIterable, Sendable {
         case .unmap: .map
         case .release: .hold
         case .childRead, .childWrite: .fork
+        // The machine's own file is not the only one, so that it may go.
+        case .close: .create
         default: nil
         }
     }
@@ -66,10 +68,8 @@ enum Move: String, CaseIterable, Sendable {
     /// It has a place in a parallel block.
     var isAtomic: Bool {
         switch self {
-        case .hostRead, .hostWrite, .guestRead, .guestWrite, .childRead, .childWrite, .convert, .hypercall,
-            .punch, .hold, .advise:
-            true
-        default: false
+        case .hostCheck, .guestFill, .guestCheck, .again, .fork, .zapped: false
+        default: true
         }
     }
 

@@ -176,7 +176,13 @@ extension Action {
             [file.size == pageSize ? file.flags : file.flags & 3].map { flags in
                 .create(NewFile(file.name, size: min(file.size, pageSize), flags: flags, vm: nil))
             }
-        case .unmap, .release, .close, .unbind, .again, .fork, .clock, .syscall, .zapped, .extension: []
+        case .protect(let extent, let protection): extent.simpler.map { .protect($0, protection) }
+        case .mbind(let extent, let policy, let flags): extent.simpler.map { .mbind($0, policy, flags) }
+        case .setAttributes(let extent, let attributes, let flags, let vm):
+            extent.simpler.map { .setAttributes($0, attributes: attributes, flags: flags, on: vm) }
+        case .unmap, .release, .close, .unbind, .again, .fork, .clock, .syscall, .zapped, .extension, .remap,
+            .dup, .migrate, .node, .dirty:
+            []
         }
     }
 }

@@ -4,8 +4,13 @@ import SoftKVM
 /// Everything that can be done to two pages in a few steps, once: breadth first over the states of the model, every step of
 /// the alphabet from every state, on the shortest way to it.
 ///
+/// It begins with two shared pages, two private ones, and one of each. Where the kernel has them, a default VM, a VM with two
+/// doors and a file whose attributes can have few runs are gone through in the same way, the first in one step: on it nothing
+/// changes state. What can be done with a second file is tried where it begins.
+///
 /// What a step leaves as it was is tried in one test with the others of that state; one that changes something has a test of
-/// its own, with a look at every page behind it.
+/// its own. Behind it all that can be seen of the pages is looked at, and at last they are converted to and fro, which tells
+/// who still holds them.
 struct SmallScope {
     struct Size: Sendable, Equatable {
         /// Different states of the machine in which steps were tried.
@@ -14,20 +19,41 @@ struct SmallScope {
         var transitions = 0
     }
 
-    private let alphabet: [Step]
-    private let looks: [Step]
-    private let depth: Int
-    private let facts: KernelFacts
+    private typealias Letter = (move: Move, step: Step)
 
-    init(_ moves: Set<Move>, depth: Int, _ configuration: SoftKVM.Configuration) {
-        alphabet = Self.letters.filter { moves.contains($0.move) }.map(\.step)
-        looks = Self.letters.filter { [.hostRead, .guestRead].contains($0.move) && moves.contains($0.move) }
-            .map(\.step)
+    private let moves: Set<Move>
+    /// The moves of a VM with two doors; empty where there is none.
+    private let doorMoves: Set<Move>
+    private let depth: Int
+    private let machines: Set<Palette.Machine>
+    private let configuration: SoftKVM.Configuration
+
+    init(
+        _ moves: Set<Move>, doors doorMoves: Set<Move> = [], on machines: Set<Palette.Machine> = [],
+        depth: Int,
+        _ configuration: SoftKVM.Configuration
+    ) {
+        self.moves = moves
+        self.doorMoves = doorMoves
         self.depth = depth
-        facts = KernelFacts(SoftKVM(configuration))
+        self.machines = machines
+        self.configuration = configuration
     }
 
-    private static let letters: [(move: Move, step: Step)] = {
+    /// What a machine is gone through with.
+    private struct Start {
+        let machine: LitmusTest
+        /// The steps that lead to where it begins.
+        let beginnings: [[Step]]
+        let alphabet: [Step]
+        let looks: [Step]
+        /// Tried where it begins, and no further.
+        let endings: [[Step]]
+        /// Steps that are tried from where it begins.
+        let depth: Int
+    }
+
+    private static let letters: [Letter] = {
         var letters: [(Move, Step)] = []
         func add(_ move: Move, _ role: Role, _ action: Action) { letters.append((move, Step(role, action))) }
         let both = Extent(pages: 0...1)
@@ -36,6 +62,9 @@ struct SmallScope {
         for extent in [Extent(pages: 0...0), Extent(pages: 1...1), both] {
             for state in PageState.allCases { add(.convert, host, .convert(Conversion(extent, to: state))) }
         }
+        // What the conversions that changed nothing have unmapped.
+        add(.present, host, .present(both))
+        add(.zapped, host, .zapped)
         for page in [0, 1] as [UInt32] {
             add(.hostRead, host, .read(Place(page: page)))
             add(.hostWrite, host, .write(Place(page: page), 0x41))
@@ -44,6 +73,10 @@ struct SmallScope {
             add(.punch, host, .punch(Extent(pages: page...page)))
             guard let hold = Name("h\(page)") else { continue }
             add(.hold, host, .hold(Extent(pages: page...page), by: .vmsplice, hold: hold))
+            add(.release, host, .release(hold))
+        }
+        if let hold = Name("hb") {
+            add(.hold, host, .hold(both, by: .vmsplice, hold: hold))
             add(.release, host, .release(hold))
         }
         for advice in [Advice.dontNeed, .remove, .populateWrite] { add(.advise, host, .advise(both, advice)) }
@@ -84,35 +117,134 @@ struct SmallScope {
         return letters
     }()
 
+    /// Through the two doors: the right one and the wrong one.
+    private static let doorLetters: [Letter] = {
+        var letters: [Letter] = []
+        for page in [0, 1] as [UInt32] {
+            for door in [Name.ram, .shared] {
+                letters.append((.guestRead, Step(.vcpu(0), .read(Place(door, page: page)))))
+                letters.append((.guestWrite, Step(.vcpu(0), .write(Place(door, page: page), 0x56))))
+            }
+            for state in PageState.allCases {
+                let conversion = Conversion(Extent(pages: page...page), to: state)
+                letters.append((.convert, Step(.host(0), .convert(conversion))))
+            }
+        }
+        letters.append((.again, Step(.vcpu(0), .again)))
+        return letters
+    }()
+
+    /// What is done with a second file, of all flags and of other VMs.
+    private static let fileEndings: [[Letter]] = {
+        guard let file = Name("f"), let view = Name("v") else { return [] }
+        let host = Role.host(0)
+        let page = Extent(file, offset: 0, size: pageSize)
+        let creations: [NewFile] =
+            ([0, 1, 2, 3, 4, 1 << 63].map { NewFile(file, size: pageSize, flags: $0, vm: nil) })
+            + [VMName.default, .second].map { NewFile(file, size: pageSize, flags: 1, vm: $0) }
+        return creations.map { new in
+            [
+                (.create, Step(host, .create(new))), (.map, Step(host, .map(page, view: view))),
+                (.hostRead, Step(host, .read(Place(view, offset: 0)))),
+                (.bind, Step(host, .bind(Binding(slot: 3, to: page, gpa: 16 * pageSize)))),
+                (.bind, Step(host, .bind(Binding(slot: 4, to: page, gpa: 17 * pageSize)))),
+                (.guestRead, Step(.vcpu(0), .read(Place(.ram, page: 16)))),
+                (.convert, Step(host, .convert(Conversion(page, to: .shared)))),
+                (.convert, Step(host, .convert(Conversion(page, to: .private)))),
+                (.close, Step(host, .close(file))),
+            ]
+        } + [
+            [Capability.guestMemfdMemoryAttributes, .guestMemfdFlags, .guestMemfd].map {
+                (.capability, Step(host, .extension(UInt32($0.rawValue))))
+            }
+        ]
+    }()
+
     /// Goes through it.
     ///
     /// - Parameter test: what is to be run; false ends it.
     /// - Returns: how much there was, as far as it was gone through.
     func explore(_ test: (LitmusTest) throws(Stop) -> Bool) throws(Stop) -> Size {
         var size = Size()
-        guard depth > 0, !alphabet.isEmpty else { return size }
-        for initial in PageState.allCases.reversed() {
-            let machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
-            guard try explore(machine, &size, test) else { break }
+        guard depth > 0 else { return size }
+        for start in starts where !start.alphabet.isEmpty {
+            guard try explore(start, &size, test) else { break }
         }
         return size
     }
 
+    private var starts: [Start] {
+        let alphabet = steps(Self.letters)
+        // What is mapped is counted before anybody touches it.
+        let looks = [.present, .zapped, .hostRead, .guestRead].flatMap { look in
+            steps(Self.letters.filter { $0.move == look })
+        }
+        let conversions = PageState.allCases.map {
+            Step(.host(0), .convert(Conversion(Extent(pages: 0...1), to: $0)))
+        }
+        let back =
+            moves.contains(.convert)
+            ? conversions.flatMap { [$0] + steps(Self.letters.filter { $0.move == .hostRead }) } : []
+        var starts: [Start] = []
+        for initial in PageState.allCases.reversed() {
+            func add(
+                _ depth: Int, from beginnings: [[Step]] = [[]], endings: [[Step]] = [],
+                _ change: (inout LitmusTest) -> Void = { _ in }
+            ) {
+                var machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
+                change(&machine)
+                starts.append(
+                    Start(
+                        machine: machine, beginnings: beginnings, alphabet: alphabet, looks: looks + back,
+                        endings: endings, depth: depth))
+            }
+            let other: PageState = initial == .shared ? .private : .shared
+            let mixed = Step(.host(0), .convert(Conversion(Extent(pages: 1...1), to: other)))
+            let endings = Self.fileEndings.map { steps($0) }.filter { !$0.isEmpty }
+            add(depth, from: moves.contains(.convert) ? [[], [mixed]] : [[]], endings: endings)
+            if machines.contains(.default) { add(min(1, depth)) { $0.vm = .default } }
+            for runs in [1, 2] where machines.contains(.fewRuns) {
+                add(depth) { $0.settings.attributeRuns = runs }
+            }
+            guard machines.contains(.twoDoors) else { continue }
+            var machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
+            machine.hasTwoDoors = true
+            let doors = Self.doorLetters.filter { doorMoves.contains($0.move) }.map(\.step)
+            starts.append(
+                Start(
+                    machine: machine, beginnings: [[]], alphabet: doors, looks: [], endings: [], depth: depth)
+            )
+        }
+        return starts
+    }
+
+    private func steps(_ letters: [Letter]) -> [Step] {
+        letters.filter { moves.contains($0.move) }.map(\.step)
+    }
+
     private func explore(
-        _ machine: LitmusTest, _ size: inout Size, _ test: (LitmusTest) throws(Stop) -> Bool
+        _ start: Start, _ size: inout Size, _ test: (LitmusTest) throws(Stop) -> Bool
     ) throws(Stop) -> Bool {
-        let model = ScopeModel(facts, machine)
+        let machine = start.machine
+        let model = ScopeModel(try KernelFacts(SoftKVM(configuration)).configured(for: machine), machine)
         defer { model.close() }
-        guard let first = try model.key(after: []) else { return true }
-        var known: Set<[UInt8]> = [first]
-        var queue: [(path: [Step], key: [UInt8])] = [([], first)]
+        var known: Set<[UInt8]> = []
+        var queue: [(path: [Step], key: [UInt8], left: Int)] = []
+        for path in start.beginnings {
+            guard let key = try model.key(after: path) else { continue }
+            if known.insert(key).inserted { queue.append((path, key, start.depth)) }
+        }
+        for ending in start.endings {
+            size.transitions += ending.count
+            if try !test(Self.test(machine, ending)) { return false }
+        }
         var next = 0
         while next < queue.count {
-            let (path, key) = queue[next]
+            let (path, key, left) = queue[next]
             next += 1
             size.states += 1
             var loops: [Step] = []
-            for step in alphabet where Self.canFollow(path, step) {
+            for step in start.alphabet where Self.canFollow(path, step) {
                 guard let after = try model.key(after: path + [step]) else { continue }
                 size.transitions += 1
                 if after == key {
@@ -120,9 +252,9 @@ struct SmallScope {
                     continue
                 }
                 // What goes on from there begins with this step, and has the look at the state.
-                if known.insert(after).inserted, path.count + 1 < depth {
-                    queue.append((path + [step], after))
-                } else if try !test(Self.test(machine, path + [step] + looks)) {
+                if known.insert(after).inserted, left > 1 {
+                    queue.append((path + [step], after, left - 1))
+                } else if try !test(Self.test(machine, path + [step] + start.looks)) {
                     return false
                 }
             }
@@ -186,7 +318,11 @@ private final class ScopeModel {
     func key(after path: [Step]) throws(Stop) -> [UInt8]? {
         if let world, !world.reset() { close() }
         let world: World
-        if let here = self.world { world = here } else { world = try World(facts, machine, Patience()) }
+        if let here = self.world {
+            world = here
+        } else {
+            world = try World(facts, machine, Patience(), isModel: true)
+        }
         self.world = world
         do throws(Stop) {
             for step in path { _ = try world.perform(step) }

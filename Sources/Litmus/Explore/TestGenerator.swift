@@ -25,7 +25,7 @@ struct TestGenerator {
     mutating func nextParallel() -> LitmusTest {
         var draft = Draft(seed: seeds.next())
         fill(&draft, draft.below(4), palette.moves)
-        let atomic = palette.moves.filter { $0.isAtomic && (palette.knowsContents || !$0.isRead) }
+        let atomic = atomicMoves
         var block = Parallel(steps: [])
         let actors = 2 + draft.below(2)
         var roles: Set<Role> = []
@@ -44,12 +44,36 @@ struct TestGenerator {
         }
         guard roles.count > 1 else { return draft.test }
         draft.append(block)
-        guard palette.knowsContents else { return draft.test }
+        appendLooks(to: &draft)
+        return draft.test
+    }
+
+    /// The moves that have a place in a block.
+    var atomicMoves: [Move] { palette.moves.filter { $0.isAtomic && (palette.knowsContents || !$0.isRead) } }
+
+    /// Two steps at once, one of each kind, on two pages; nil where there is nothing that they could be about.
+    mutating func nextPair(_ first: Move, _ second: Move) -> LitmusTest? {
+        var draft = Draft(seed: seeds.next(), pages: 2)
+        // What the two are about: a hold to be released, a child that reads, a memslot that is not bound.
+        for subject in [first.subject, second.subject].compactMap({ $0 }) {
+            if let step = subject.step(in: &draft) { draft.append(step) }
+        }
+        fill(&draft, draft.below(3), palette.moves)
+        guard var one = first.step(in: &draft), var two = second.step(in: &draft) else { return nil }
+        (one.role, two.role) = (Self.role(one.role, 0), Self.role(two.role, 1))
+        guard one.role != two.role else { return nil }
+        draft.append(Parallel(steps: [one, two]))
+        appendLooks(to: &draft)
+        return draft.test
+    }
+
+    /// A look at every page of the first view, behind a block.
+    private func appendLooks(to draft: inout Draft) {
+        guard palette.knowsContents else { return }
         let pages = draft.views.prefix(1).flatMap { view in
             (0..<view.size / pageSize).map { Place(view.name, offset: $0 * pageSize) }
         }
         draft.append(Parallel(steps: pages.map { Step(.host(0), .read($0)) }))
-        return draft.test
     }
 
     private static func role(_ role: Role, _ number: Int) -> Role {

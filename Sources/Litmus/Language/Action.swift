@@ -53,8 +53,17 @@ public enum Action: Sendable, Equatable {
     case convert(Conversion)
     /// `mmap` of a part of a file, which makes a view.
     case map(Extent, view: Name)
-    /// `munmap` of all of a view.
+    /// `munmap` of all of a view. The name stays: a step on it finds nothing mapped.
     case unmap(Name)
+    /// `mremap` of all of a view to another address, with so many pages. Another view is there then, and the old one is gone.
+    case remap(Name, pages: UInt64, view: Name)
+    /// `mprotect` of a part of a view.
+    case protect(Extent, Protection)
+    /// `mbind` of a part of a view.
+    case mbind(Extent, MemoryPolicy, PolicyFlags)
+    /// `move_pages` of the page at a place of a view to a NUMA node, or only to say on which it is.
+    case migrate(Place, node: UInt32)
+    case node(Place)
     /// `madvise` on a part of a view.
     case advise(Extent, Advice)
     /// `fallocate` with `KEEP_SIZE`, and `PUNCH_HOLE` for `punch`.
@@ -65,12 +74,18 @@ public enum Action: Sendable, Equatable {
     case release(Name)
     /// `KVM_CREATE_GUEST_MEMFD`.
     case create(NewFile)
-    /// `close` of a file's descriptor. Its views stay.
+    /// `close` of a file's descriptor. Its views stay, and so does the name, of a descriptor that is closed.
     case close(Name)
+    /// `dup` of a file's descriptor.
+    case dup(Name, file: Name)
     /// `KVM_SET_USER_MEMORY_REGION2`: makes a memslot, or tries to change one.
     case bind(Binding)
     /// The same with size 0: deletes one.
     case unbind(slot: UInt32, on: VMName?)
+    /// `KVM_GET_DIRTY_LOG` of a slot, its first eight pages.
+    case dirty(slot: UInt32, on: VMName?)
+    /// `KVM_SET_MEMORY_ATTRIBUTES` on a VM; the extent is guest-physical.
+    case setAttributes(Extent, attributes: UInt64, flags: UInt64, on: VMName?)
     /// `KVM_HC_MAP_GPA_RANGE` by a vCPU; the attributes as a conversion has them.
     case hypercall(Extent, attributes: UInt64)
     /// A vCPU enters the guest again, and makes the access that it left before.

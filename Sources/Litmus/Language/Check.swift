@@ -1,4 +1,5 @@
 import MiniVMM
+import SystemPackage
 
 /// What makes no sense though it can be written.
 public struct TestProblem: Error, Sendable, Equatable {
@@ -36,7 +37,11 @@ private struct Check {
     private var files: Set<Name> = []
     private var views: Set<Name> = []
     private var holds: Set<Name> = []
-    private var children: Set<Int> = []
+    /// Descriptors that were closed and views that were unmapped: they have their names until these are given anew.
+    private var closed: Set<Name> = []
+    private var unmapped: Set<Name> = []
+    /// Children, with the views that there were when they were forked.
+    private var children: [Int: Set<Name>] = [:]
     private var hasTwoDoors = false
 
     private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
@@ -125,6 +130,8 @@ private struct Check {
         case (.check, _): throw fail("in a parallel block one byte is looked at: say `read`")
         case (.fill, .vcpu): throw fail("in a parallel block a vCPU touches one byte: say `write`")
         case (.fork, _): throw fail("a child is forked before the parallel block")
+        case (.zapped, _):
+            throw fail("in a parallel block nobody can say since when pages went: say `zapped` behind it")
         case (.convert(let conversion), _) where conversion.contents == .zero:
             throw fail(
                 "`zero` is a conversion and then another step of the monitor: say both in a parallel block")
@@ -166,7 +173,7 @@ private struct Check {
                 isAccess,
                 "a vCPU can `read`, `write`, `fill`, `check`, `hypercall`, `prefault`, `clock` and `again`")
         case .child(let child):
-            try require(children.contains(child), "\(step.role) has not been forked before")
+            try require(children[child] != nil, "\(step.role) has not been forked before")
             try require(isAccess, "a child can `read`, `write`, `fill` and `check`")
         }
     }
@@ -195,21 +202,37 @@ private struct Check {
         case .map(let extent, let view):
             try file(extent.name)
             try require(extent.size <= LitmusTest.mostPages * pageSize, "a view has at most 1 TiB")
-            try require(views.insert(view).inserted, "a second view `\(view)`")
-        case .unmap(let view):
-            try require(views.remove(view) != nil, "there is no view `\(view)`")
+            try newView(view)
+        case .unmap(let name):
+            try view(name, actor)
+            forget(name)
+        case .remap(let name, let pages, let new):
+            try view(name, actor)
+            try require(pages <= LitmusTest.mostPages, "a view has at most 1 TiB")
+            forget(name)
+            try newView(new)
+        case .protect(let extent, _), .mbind(let extent, _, _):
+            _ = try end(of: extent)
+            try view(extent.name, actor)
+        case .node(let place), .migrate(let place, _): try view(place.name, actor)
         case .release(let hold):
             try require(holds.remove(hold) != nil, "there is no hold `\(hold)`")
         case .create(let new):
-            try require(files.insert(new.name).inserted, "a second file `\(new.name)`")
+            try newFile(new.name)
+        case .dup(let name, let copy):
+            try file(name)
+            try newFile(copy)
         case .close(let name):
             try file(name)
             files.remove(name)
+            closed.insert(name)
         case .bind(let binding):
             try file(binding.extent.name)
             try require(binding.extent.size > 0, "a slot of no bytes: say `unbind`")
             if let address = binding.address { try view(address.name, actor) }
-        case .unbind, .again, .zapped, .extension: break
+        case .unbind, .again, .zapped, .extension, .dirty: break
+        case .setAttributes(let extent, _, _, _):
+            try require(extent.name == .ram, "a VM's attributes are of guest-physical pages, and no file")
         case .syscall(let name, _): try file(name)
         case .peek(let place): try view(place.name, actor)
         case .preFault(let extent):
@@ -223,7 +246,8 @@ private struct Check {
             try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
         case .fork(let child):
             try require((0..<Role.limit).contains(child), "actors have numbers below \(Role.limit)")
-            try require(children.insert(child).inserted, "\(Role.child(child)) has been forked before")
+            try require(children[child] == nil, "\(Role.child(child)) has been forked before")
+            children[child] = views
         }
     }
 
@@ -239,7 +263,22 @@ private struct Check {
     }
 
     private func file(_ name: Name) throws(TestProblem) {
-        try require(files.contains(name), "there is no file `\(name)`")
+        try require(files.contains(name) || closed.contains(name), "there is no file `\(name)`")
+    }
+
+    private mutating func newFile(_ name: Name) throws(TestProblem) {
+        try require(files.insert(name).inserted, "a second file `\(name)`")
+        closed.remove(name)
+    }
+
+    private mutating func newView(_ name: Name) throws(TestProblem) {
+        try require(views.insert(name).inserted, "a second view `\(name)`")
+        unmapped.remove(name)
+    }
+
+    private mutating func forget(_ view: Name) {
+        views.remove(view)
+        unmapped.insert(view)
     }
 
     private func view(_ name: Name, _ actor: Role) throws(TestProblem) {
@@ -248,7 +287,8 @@ private struct Check {
             return try require(
                 isDoor, "a vCPU names guest-physical pages, and no view (`shared:` with `doors two`)")
         }
-        try require(views.contains(name), "there is no view `\(name)`")
+        if case .child(let number) = actor, children[number]?.contains(name) == true { return }
+        try require(views.contains(name) || unmapped.contains(name), "there is no view `\(name)`")
     }
 }
 
@@ -260,8 +300,9 @@ extension Action {
         switch (self, outcome) {
         case (.read, .value), (.check, .differs), (.again, .value), (.peek, .value): return true
         case (.peek, .ok): return false
-        case (.zapped, .value), (.present, .value), (.extension, .value): return true
-        case (.zapped, .ok), (.present, .ok), (.extension, .ok): return false
+        case (.zapped, .value), (.present, .value), (.extension, .value), (.dirty, .value), (.node, .value):
+            return true
+        case (.zapped, .ok), (.present, .ok), (.extension, .ok), (.dirty, .ok), (.node, .ok): return false
         case (.read, .ok): return false
         case (.again, .fault), (.again, .mmio): return true
         case (_, .ok): return true
@@ -271,7 +312,10 @@ extension Action {
         case (.read, .mmio), (.write, .mmio), (.fill, .mmio), (.check, .mmio): return isVCPU
         case (.read, .errno(let number, let place)), (.write, .errno(let number, let place)),
             (.fill, .errno(let number, let place)), (.check, .errno(let number, let place)):
+            // A vCPU names the page whose memory has failed.
+            if isVCPU, number == Errno.hardwarePoisoned.rawValue { return true }
             return place == nil && (isVCPU || number != 14)
+        case (.again, .errno): return true
         case (.convert, .errno), (.hypercall, .errno): return true
         case (_, .errno(_, let place)): return place == nil
         default: return false

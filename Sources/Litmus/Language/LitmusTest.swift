@@ -66,6 +66,8 @@ public enum Need: Sendable, Hashable {
     case references
     /// `holder KIND`: that user of pages can be had.
     case holder(HoldKind)
+    /// `nodes N`: the machine has so many NUMA nodes with memory.
+    case nodes(UInt32)
 }
 
 /// What the kernel of a test is to be (`kernel` lines). ``SoftKVM`` is made so; of a real one the first is asked, and the

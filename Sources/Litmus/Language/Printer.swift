@@ -50,6 +50,7 @@ extension Need: CustomStringConvertible {
         case .preservation: "preservation"
         case .references: "references"
         case .holder(let kind): "holder \(kind.rawValue)"
+        case .nodes(let count): "nodes \(count)"
         }
     }
 }
@@ -118,6 +119,11 @@ extension Action: CustomStringConvertible {
         case .convert(let conversion): "convert \(conversion)"
         case .map(let extent, let view): "map \(extent) as \(view)"
         case .unmap(let view): "unmap \(view)"
+        case .remap(let view, let pages, let new): "mremap \(view) to \(pages) pages as \(new)"
+        case .protect(let extent, let protection): "mprotect \(extent) \(protection.rawValue)"
+        case .mbind(let extent, let policy, let flags): "mbind \(extent) \(policy.words)\(flags.words)"
+        case .migrate(let place, let node): "migrate \(place) to \(node)"
+        case .node(let place): "node \(place)"
         case .advise(let extent, let advice): "madvise \(extent) \(advice.rawValue)"
         case .allocate(let extent): "allocate \(extent)"
         case .punch(let extent): "punch \(extent)"
@@ -126,8 +132,13 @@ extension Action: CustomStringConvertible {
         case .release(let hold): "release \(hold)"
         case .create(let file): "create \(file)"
         case .close(let file): "close \(file)"
+        case .dup(let file, let copy): "dup \(file) as \(copy)"
         case .bind(let binding): "bind \(binding)"
         case .unbind(let slot, let vm): "unbind slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
+        case .dirty(let slot, let vm): "dirty slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
+        case .setAttributes(let extent, let attributes, let flags, let vm):
+            "vm_attributes \(extent) \(written(attributes: attributes))"
+                + (flags == 0 ? "" : " flags \(hex(flags))") + (vm.map { " on \($0.rawValue)" } ?? "")
         case .hypercall(let extent, let attributes): "hypercall \(extent) \(written(attributes: attributes))"
         case .again: "again"
         case .fork(let child): "fork \(Role.child(child))"
@@ -139,6 +150,26 @@ extension Action: CustomStringConvertible {
         case .present(let extent): "present \(extent)"
         case .extension(let number): "extension \(number)"
         }
+    }
+}
+
+extension MemoryPolicy {
+    fileprivate var words: String {
+        switch self {
+        case .standard: "default"
+        case .local: "local"
+        case .bind(let node): "bind \(node)"
+        case .preferred(let node): "preferred \(node)"
+        }
+    }
+}
+
+extension PolicyFlags {
+    /// In the order in which they are written.
+    static let flagWords: [(String, PolicyFlags)] = [("strict", .strict), ("move", .move)]
+
+    fileprivate var words: String {
+        Self.flagWords.filter { contains($0.1) }.map { " " + $0.0 }.joined()
     }
 }
 

@@ -10,8 +10,8 @@ extension LineParser {
     private static let words = [
         "read", "write", "fill", "check", "convert", "map", "unmap", "madvise", "allocate", "punch", "hold",
         "release", "create", "close", "bind", "unbind", "hypercall", "prefault", "clock", "again", "fork",
-        "syscall", "peek",
-        "zapped", "present", "extension",
+        "syscall", "peek", "zapped", "present", "extension", "dup", "mremap", "mprotect", "mbind", "migrate",
+        "node", "dirty", "vm_attributes",
     ]
 
     private mutating func action() throws(SyntaxError) -> Action {
@@ -30,6 +30,14 @@ extension LineParser {
             try require("as")
             return .map(extent, view: try name("a name for the view"))
         case "unmap": return .unmap(try name("the name of a view"))
+        case "mremap": return try remap()
+        case "mprotect": return .protect(try extent(), try choice(of: Protection.self))
+        case "mbind": return .mbind(try extent(), try policy(), policyFlags())
+        case "migrate":
+            let place = try place()
+            try require("to")
+            return .migrate(place, node: try number("a NUMA node"))
+        case "node": return .node(try place())
         case "madvise": return .advise(try extent(), try choice(of: Advice.self))
         case "allocate": return .allocate(try extent())
         case "punch": return .punch(try extent())
@@ -37,10 +45,21 @@ extension LineParser {
         case "release": return .release(try name("the name of a hold"))
         case "create": return .create(try newFile())
         case "close": return .close(try name("the name of a file"))
+        case "dup":
+            let file = try name("the name of a file")
+            try require("as")
+            return .dup(file, file: try name("a name for the other descriptor"))
         case "bind": return .bind(try binding())
         case "unbind":
             try require("slot")
-            return .unbind(slot: try number("a slot"), on: take("on") ? try choice(of: VMName.self) : nil)
+            return .unbind(slot: try number("a slot"), on: try vm())
+        case "dirty":
+            try require("slot")
+            return .dirty(slot: try number("a slot"), on: try vm())
+        case "vm_attributes":
+            let (extent, attributes) = (try extent(), try attributes())
+            let flags: UInt64 = take("flags") ? try number("the flags word") : 0
+            return .setAttributes(extent, attributes: attributes, flags: flags, on: try vm())
         case "prefault": return .preFault(try extent())
         case "clock": return .clock(try place())
         case "syscall":
@@ -60,6 +79,37 @@ extension LineParser {
             }
             return .fork(child: number)
         }
+    }
+
+    private mutating func vm() throws(SyntaxError) -> VMName? {
+        take("on") ? try choice(of: VMName.self) : nil
+    }
+
+    private mutating func remap() throws(SyntaxError) -> Action {
+        let view = try name("the name of a view")
+        try require("to")
+        let pages: UInt64 = try number("a number of pages", upTo: LitmusTest.mostPages)
+        try require("pages")
+        try require("as")
+        return .remap(view, pages: pages, view: try name("a name for the view"))
+    }
+
+    private mutating func policy() throws(SyntaxError) -> MemoryPolicy {
+        switch try choice(
+            "`default`, `local`, `bind` or `preferred`",
+            { ["default", "local", "bind", "preferred"].contains($0) ? $0 : nil })
+        {
+        case "bind": return .bind(try number("a NUMA node"))
+        case "preferred": return .preferred(try number("a NUMA node"))
+        case "local": return .local
+        default: return .standard
+        }
+    }
+
+    private mutating func policyFlags() -> PolicyFlags {
+        var flags: PolicyFlags = []
+        for (word, flag) in PolicyFlags.flagWords where take(word) { flags.insert(flag) }
+        return flags
     }
 
     private mutating func hold() throws(SyntaxError) -> Action {
@@ -102,7 +152,7 @@ extension LineParser {
         for (word, bit) in NewFile.flagWords where take(word) { file.flags |= bit }
         if take("flags") { file.flags |= try number("the flags word") }
         file.preserves = take("preserve")
-        if take("on") { file.vm = try choice(of: VMName.self) }
+        file.vm = try vm()
         return file
     }
 
@@ -115,7 +165,7 @@ extension LineParser {
         var binding = Binding(slot: slot, to: extent, gpa: try offset("a guest page, or `@` and a byte"))
         if take("flags") { binding.flags = try number("the flags word") }
         if take("address") { binding.address = try place() }
-        if take("on") { binding.vm = try choice(of: VMName.self) }
+        binding.vm = try vm()
         return binding
     }
 }

@@ -1,5 +1,6 @@
 import CKVMShim
 import MiniVMM
+import SoftKVM
 import Synchronization
 import SystemPackage
 
@@ -106,12 +107,14 @@ final class Agent: Sendable {
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
-            file = try vm.createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
+            let (file, isPlain) = try Self.file(on: vm, facts.kernel)
+            self.file = file
             view = try file.map(offset: 0, length: Self.size)
             try Self.write(Self.code(method), at: 0, view)
             let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
-            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so.
-            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve
+            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so. KVM
+            // has to read them where there is no memslot, to emulate the access, and reads no private page.
+            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux
             let ownDoor = isPrivate ? 0 : door
             tables = (Self.start + pageSize) | ownDoor
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
@@ -131,16 +134,33 @@ final class Agent: Sendable {
             }
             var region = ckvm_userspace_memory_region2()
             region.slot = Self.slot
-            region.flags = Binding.guestMemfd
             region.guest_phys_addr = Self.start
             region.memory_size = Self.size
             region.userspace_addr = view.address
-            region.guest_memfd = UInt32(bitPattern: file.descriptor)
+            if !isPlain {
+                region.flags = Binding.guestMemfd
+                region.guest_memfd = UInt32(bitPattern: file.descriptor)
+            }
             try vm.setUserMemoryRegion2(region)
         } catch {
             throw .absent(
                 "the guest that does the steps of vCPUs cannot be loaded here (\(error.name))",
                 "the guest that does the steps of vCPUs", error)
+        }
+    }
+
+    /// A file that the host can write, and whether its memslot has to do without it: a VM with private memory that does not
+    /// convert in place has none whose pages are shared at first, and gets the mapping of a default VM's.
+    private static func file(
+        on vm: any KVMVirtualMachine, _ kernel: any KVMInterface
+    ) throws(Errno) -> (any KVMGuestMemfd, isPlain: Bool) {
+        let flags: GuestMemfdFlags = [.mmap, .initShared]
+        do throws(Errno) {
+            return (try vm.createGuestMemfd(size: size, flags: flags), isPlain: false)
+        } catch {
+            guard error == .invalidArgument else { throw error }
+            let other = try kernel.createVM(.default, sharedBit: nil)
+            return (try other.createGuestMemfd(size: size, flags: flags), isPlain: true)
         }
     }
 
@@ -192,6 +212,32 @@ final class Agent: Sendable {
         guard isDone, case .check = action, case .errno(let past, _) = seen else { return Observation(seen) }
         // The answer is a place, and no errno.
         return Observation(.differs(at: UInt64(UInt32(bitPattern: 0 &- past)) &- door &- 1))
+    }
+
+    /// An access to one byte on the model, which says what comes of it without a CPU.
+    func access(
+        _ extent: Extent, _ action: Action, vcpu number: Int, on vm: SoftVM
+    ) throws(Stop) -> Observation {
+        try Self.check(extent)
+        let cpu = try cpu(number)
+        guard !cpu.isStuck.load(ordering: .relaxed) else { throw Self.isStuck(number) }
+        var byte: UInt8?
+        if case .write(_, let written) = action { byte = written }
+        let outcome: StepOutcome
+        switch vm.access(extent.offset, writing: byte) {
+        case .byte(let read): return Observation(byte == nil ? .value(read) : .ok)
+        case .mmio: outcome = .mmio
+        case .fault(let fault): outcome = .fault(fault.wants, at: fault.gpa)
+        case .poisoned(let fault): outcome = .errno(Errno.hardwarePoisoned.rawValue, at: fault.gpa)
+        case .noPage: outcome = .errno(Errno.badAddress.rawValue)
+        }
+        if outcome != .mmio { cpu.isStuck.store(true, ordering: .relaxed) }
+        cpu.pending.withLock { $0 = action }
+        return Observation(outcome)
+    }
+
+    private static func isStuck(_ number: Int) -> Stop {
+        .skip("vcpu\(number) stands before an access that it cannot finish")
     }
 
     /// Enters again, before the access that the vCPU has left.
@@ -260,9 +306,7 @@ final class Agent: Sendable {
         _ orders: [UInt32], _ number: Int, _ isRacing: Bool, _ monitor: (Call) throws(Stop) -> Answer
     ) throws(Stop) -> (StepOutcome, Bool) {
         let cpu = try cpu(number)
-        guard !cpu.isStuck.load(ordering: .relaxed) else {
-            throw .skip("vcpu\(number) stands before an access that it cannot finish")
-        }
+        guard !cpu.isStuck.load(ordering: .relaxed) else { throw Self.isStuck(number) }
         let vcpu = cpu.vcpu
         let page = vcpu.runPage
         var asked = 0
@@ -323,10 +367,14 @@ final class Agent: Sendable {
             case .memoryFault(let fault, let errno):
                 races += 1
                 if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
-                return stop(.fault(fault.wants, at: fault.gpa))
+                // What stops a step first is what it comes to.
+                if isMMIO { return stop(.mmio) }
+                return stop(
+                    errno == .hardwarePoisoned
+                        ? .errno(errno.rawValue, at: fault.gpa) : .fault(fault.wants, at: fault.gpa))
             case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
             case .failed(.resourceTemporarilyUnavailable): continue
-            case .failed(let errno): return stop(.errno(errno.rawValue))
+            case .failed(let errno): return stop(isMMIO ? .mmio : .errno(errno.rawValue))
             case let other: throw .broken("vcpu\(number) left with \(other)")
             }
         }

@@ -122,24 +122,35 @@ extension World {
     /// What the monitor does for `KVM_HC_MAP_GPA_RANGE`: one bare call a memslot, until one fails.
     ///
     /// - Returns: nil for success; else the errno, and the guest-physical page that the kernel named.
-    func mapGPARange(_ call: Agent.Call) throws(Stop) -> (errno: Errno, page: UInt64?)? {
-        let known = CKVM_MAP_GPA_RANGE_ENCRYPTED | CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK
-        let (size, overflow) = call.pages.multipliedReportingOverflow(by: pageSize)
-        guard call.attributes & ~known == 0, call.attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2,
-            !overflow, let range = PageRange(start: call.gpa, size: size), let places = places(of: range)
-        else { return (.invalidArgument, nil) }
-        let target: PageState = call.attributes & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared
+    func mapGPARange(_ call: Agent.Call) throws(Stop) -> Agent.Answer {
+        guard let places = places(of: call) else { return (.invalidArgument, nil) }
         for place in places {
-            let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
-            let conversion = Conversion(extent, to: target)
-            if case .errno(let number, let offset) = try self.call(conversion, try file(place.file)).outcome {
-                return (
-                    Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) }
-                )
-            }
+            if let answer = try convert(place, call.target) { return answer }
         }
         return nil
     }
+
+    /// What of which file a call is about, in order; nil where the call is wrong.
+    func places(of call: Agent.Call) -> [Behind]? {
+        let known = CKVM_MAP_GPA_RANGE_ENCRYPTED | CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK
+        let (size, overflow) = call.pages.multipliedReportingOverflow(by: pageSize)
+        guard call.attributes & ~known == 0, call.attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2,
+            !overflow, let range = PageRange(start: call.gpa, size: size)
+        else { return nil }
+        return places(of: range)
+    }
+
+    /// The bare call for one memslot.
+    func convert(_ place: Behind, _ target: PageState) throws(Stop) -> Agent.Answer {
+        let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
+        let seen = try self.call(Conversion(extent, to: target), try file(place.file))
+        guard case .errno(let number, let offset) = seen.outcome else { return nil }
+        return (Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) })
+    }
+}
+
+extension Agent.Call {
+    var target: PageState { attributes & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared }
 }
 
 extension Conversion {

@@ -1,12 +1,12 @@
 import MiniVMM
 import SoftKVM
+import SystemPackage
 
 /// Goes through all interleavings of a test's parallel blocks on the software kernel.
 ///
-/// The pieces that are interleaved are what is one to everybody else: a call of the conversion ioctl, a vCPU's access, a
-/// host's access to a page once it has its reference, and the taking of that reference before. Interleavings that lead to
-/// the same state of the machine, with the same steps left, go on as one: the state is written down whole
-/// (``World/appendState(to:)``) and compared, so the set of outcomes is exact.
+/// What is interleaved are the atomic pieces of each step (``Position``). Interleavings that lead to the same state of the
+/// machine, with the same steps left, go on as one: the state is written down whole (``World/appendState(to:)``) and
+/// compared, so the set of outcomes is exact.
 ///
 /// A run cannot be taken back. To go on differently from a state, the way to it is gone again.
 struct Interleavings {
@@ -25,6 +25,8 @@ struct Interleavings {
     let program: Program
     let facts: KernelFacts
     let patience: Patience
+    /// The software kernel is the one that is looked at, and no judge of another.
+    private let isJudged: Bool
     /// False goes through every interleaving by itself: for a check of this one.
     private let merges: Bool
     private let mostPieces: Int
@@ -38,10 +40,11 @@ struct Interleavings {
     private var beginning: [UInt8] = []
 
     init(
-        _ source: Source, on facts: KernelFacts, _ patience: Patience, merges: Bool = true,
-        mostPieces: Int = Interleavings.mostPieces, keepsPart: Bool = false
+        _ source: Source, on facts: KernelFacts, _ patience: Patience, isJudged: Bool = false,
+        merges: Bool = true, mostPieces: Int = Interleavings.mostPieces, keepsPart: Bool = false
     ) {
         self.mostPieces = mostPieces
+        self.isJudged = isJudged
         self.keepsPart = keepsPart
         self.source = source
         self.merges = merges
@@ -70,21 +73,14 @@ struct Interleavings {
         /// In a block: how far each actor has come; empty outside.
         var actors: [Position] = []
         var failure: Failure?
-    }
 
-    struct Position {
-        /// The step that is next, or under way.
-        var step = 0
-        /// Bytes of its access that are done.
-        var done: UInt64 = 0
-        /// When it began, where that is written down.
-        var began: UInt64?
-        /// The references that the step has on pages: an access on its own, who unmaps on all that were mapped.
-        var references: [SoftPageHold] = []
-
-        mutating func letGo() {
-            for reference in references { reference.release() }
-            references = []
+        /// Those who have a step left and need not wait for another.
+        func actors(of block: Program.Block) -> [Int] {
+            block.actors.indices.filter { actor in
+                let (position, steps) = (actors[actor], block.actors[actor])
+                return position.step < steps.count
+                    && !position.waits(before: steps[position.step].step, world)
+            }
         }
     }
 
@@ -95,7 +91,11 @@ struct Interleavings {
             self.world = nil
         }
         let fresh: World
-        if let world { fresh = world } else { fresh = try World(facts, source.test, patience) }
+        if let world {
+            fresh = world
+        } else {
+            fresh = try World(facts, source.test, patience, isModel: !isJudged)
+        }
         if world == nil { beginning = state(of: fresh) }
         world = fresh
         var cursor = Cursor(world: fresh)
@@ -148,8 +148,8 @@ struct Interleavings {
         }
         var endings: Set<Ending> = []
         var isHere = true
-        for actor in block.actors.indices
-        where cut == nil && cursor.actors[actor].step < block.actors[actor].count {
+        let canGoOn = cursor.actors(of: block)
+        for actor in canGoOn where cut == nil {
             var here = isHere ? cursor : try replay(path)
             isHere = false
             let result = try advance(actor, &here)
@@ -170,13 +170,7 @@ struct Interleavings {
         var key: [UInt8] = [
             UInt8(truncatingIfNeeded: cursor.part), UInt8(truncatingIfNeeded: cursor.part >> 8),
         ]
-        for position in cursor.actors {
-            key.append(UInt8(truncatingIfNeeded: position.step))
-            key.append(UInt8(truncatingIfNeeded: position.step >> 8))
-            key.append(contentsOf: (0..<4).map { UInt8(truncatingIfNeeded: position.done >> ($0 * 8)) })
-            key.append(UInt8(truncatingIfNeeded: position.references.count))
-            for reference in position.references { reference.appendState(to: &key) }
-        }
+        for position in cursor.actors { position.appendState(to: &key) }
         cursor.world.appendState(to: &key)
         return key
     }
@@ -197,7 +191,7 @@ struct Interleavings {
         let world = cursor.world
         if world.isRecording, position.began == nil { position.began = world.kernel.now() }
         let seen = try source.attempt(index, step) { () throws(Stop) in
-            try piece(of: step, &position, world)
+            try position.advance(step, world)
         }
         cursor.actors[actor] = position
         guard let seen else { return nil }
@@ -218,101 +212,9 @@ struct Interleavings {
         }
         return step.result.map { ($0, seen.outcome) }
     }
-
-    /// References on all pages that are mapped, the step itself, and the references let go of one after the other.
-    private func unmapping(
-        _ view: Extent, _ step: Step, _ position: inout Position, _ world: World
-    ) throws(Stop) -> Observation? {
-        guard position.done == 0 else {
-            position.references.removeFirst().release()
-            return position.references.isEmpty ? Observation(.ok) : nil
-        }
-        if position.references.isEmpty {
-            position.references = try world.beginUnmapping(view)
-            if !position.references.isEmpty { return nil }
-        }
-        let seen = try world.perform(step)
-        guard seen.outcome == .ok, !position.references.isEmpty else {
-            position.letGo()
-            return seen
-        }
-        position.done = 1
-        return nil
-    }
-
-    /// - Returns: what came of the step, nil if there is more of it.
-    private func piece(
-        of step: Step, _ position: inout Position, _ world: World
-    ) throws(Stop) -> Observation? {
-        if let view = step.action.unmapped { return try unmapping(view, step, &position, world) }
-        guard let extent = step.action.extent, step.action.isAccess else { return try world.perform(step) }
-        let place = extent.offset + position.done
-        let left = extent.size - position.done
-        let count = min(left, pageSize - place % pageSize)
-        let part = Extent(extent.name, offset: place, size: count)
-        if case .vcpu(let number) = step.role {
-            if position.references.isEmpty, let fault = try world.beginGuestFault(at: place) {
-                position.references = [fault]
-                return nil
-            }
-            let seen = try world.guest().access(part, step.action, vcpu: number, isRacing: true)
-            position.letGo()
-            position.done += count
-            return seen.outcome == .ok && position.done < extent.size ? nil : seen
-        }
-        guard let reference = position.references.first else {
-            if let reference = try world.beginHostAccess(part, step.role) {
-                position.references = [reference]
-                return nil
-            }
-            let seen = Observation(.sigbus(at: place))
-            return step.action.isSingle ? seen.withoutPlace : seen
-        }
-        defer {
-            position.letGo()
-            position.done += count
-        }
-        switch step.action {
-        case .write(_, let byte), .fill(_, let byte):
-            reference.fill(at: place % pageSize, count: Int(count), with: byte)
-        default:
-            let byte = reference.read(at: place % pageSize, count: 1)?.first ?? 0
-            return Observation(.value(byte))
-        }
-        return position.done + count < extent.size ? nil : Observation(.ok)
-    }
 }
 
 extension World {
-    /// The reference that an access takes on its page first.
-    ///
-    /// - Returns: nil if the host gets no page.
-    fileprivate func beginHostAccess(_ extent: Extent, _ role: Role) throws(Stop) -> SoftPageHold? {
-        let mapping: any HostMapping
-        if case .child(let number) = role {
-            guard let view = try child(number).mapping(of: extent.name) else {
-                throw .broken("\(role) has no view `\(extent.name)`: there was none when it was forked")
-            }
-            try extent.isInside(view.length)
-            mapping = view
-        } else {
-            mapping = try self.mapping(extent)
-        }
-        return (try? mapping.hold(at: extent.offset, length: extent.size, by: .directIO)) as? SoftPageHold
-    }
-
-    /// Those on the pages that are mapped in what is to be unmapped. Nothing where that cannot be done.
-    fileprivate func beginUnmapping(_ extent: Extent) throws(Stop) -> [SoftPageHold] {
-        guard let view = state.withLock({ $0.views[extent.name] })?.mapping as? SoftHostMapping,
-            extent.offset <= view.length
-        else { return [] }
-        return view.holdMapped(at: extent.offset, length: min(extent.size, view.length - extent.offset))
-    }
-
-    fileprivate func beginGuestFault(at gpa: UInt64) throws(Stop) -> SoftPageHold? {
-        (try vm(nil) as? SoftVM)?.beginGuestFault(at: gpa)
-    }
-
     /// Everything that decides what later steps come to, on the software kernel.
     func appendState(to bytes: inout [UInt8]) {
         let state = state.withLock { $0 }
@@ -329,6 +231,7 @@ extension World {
                 (view.mapping as? SoftHostMapping)?.appendFileState(to: &bytes)
             }
         }
+        for name in state.gone.keys.map(\.description).sorted() { bytes += Array(name.utf8) + [1] }
         for (name, hold) in state.holds.sorted(by: { $0.key.description < $1.key.description }) {
             append(name)
             (hold as? SoftPageHold)?.appendState(to: &bytes)
@@ -351,15 +254,6 @@ extension Action {
         switch self {
         case .read, .write, .fill, .check: true
         default: false
-        }
-    }
-
-    /// The part of a view that it takes out of the page tables; all of it is more than there is.
-    fileprivate var unmapped: Extent? {
-        switch self {
-        case .unmap(let view): Extent(view, offset: 0, size: .max)
-        case .advise(let extent, .dontNeed): extent
-        default: nil
         }
     }
 

@@ -23,7 +23,8 @@ struct Judge {
             let outcomes = complete(exact.endings, block)
             let rows = outcomes.map { outcome in
                 BlockReport.Outcome(
-                    text: block.text(outcome), count: nil, isAllowed: block.allows(outcome), isInModel: true)
+                    text: block.text(outcome), count: nil, isAllowed: block.allows(outcome), isInModel: true,
+                    isNamed: block.names(outcome))
             }
             add(block, rows.sorted { $0.text < $1.text }, runs: nil, states: exact.states, to: &report)
             // Where not everything was seen, nothing is missing.
@@ -51,13 +52,13 @@ struct Judge {
             var rows = counts.map { outcome, count in
                 BlockReport.Outcome(
                     text: block.text(outcome), count: count, isAllowed: block.allows(outcome),
-                    isInModel: known.map { $0.contains(outcome) })
+                    isInModel: known.map { $0.contains(outcome) }, isNamed: block.names(outcome))
             }
             for outcome in known ?? [] where counts[outcome] == nil {
                 rows.append(
                     BlockReport.Outcome(
                         text: block.text(outcome), count: 0, isAllowed: block.allows(outcome),
-                        isInModel: true))
+                        isInModel: true, isNamed: block.names(outcome)))
             }
             rows.sort { ($1.count ?? 0, $0.text) < ($0.count ?? 0, $1.text) }
             add(block, rows, runs: runs, states: model?.states, to: &report)

@@ -24,6 +24,8 @@ final class KernelFacts: Sendable {
         configuration.plantedFaults = []
         return KernelFacts(SoftKVM(configuration))
     }
+    /// A real kernel that converts by itself, with two doors above it or without.
+    var isLinux: Bool { kernel.identity.name == "LinuxKVM" }
     /// The in-place interface is answered by something above the kernel.
     var isAdapter: Bool { ["MemslotTrapKVM", "PerVMAttributesKVM"].contains(kernel.identity.name) }
 
@@ -67,7 +69,8 @@ final class KernelFacts: Sendable {
                 throw .broken("a child could not be forked (\(error.name))", "mmap", error)
             }
         }
-        guard !isAdapter else {
+        // On a default VM the mappings are the kernel's own.
+        guard !isAdapter || views.values.allSatisfy({ $0 is LinuxHostMapping }) else {
             throw .skip(
                 "\(kernel.identity.name) keeps private pages from the process that it is in, and no other")
         }

@@ -1,5 +1,6 @@
 import CKVMShim
 import MiniVMM
+import SoftKVM
 import SystemPackage
 
 /// Whether a kernel has what a test needs, found out on scratch VMs.
@@ -22,6 +23,9 @@ struct Needs {
                 return promise == .preserved ? nil : "contents do not survive conversions on this kernel"
             // One that converts by itself has to count them, so a test finds out whether it does.
             case .references: return try inPlace() == nil ? nil : references()
+            case .nodes(let count):
+                let nodes = kernel is SoftKVM ? SoftHostMapping.nodeCount : Self.nodeCount()
+                return nodes >= count ? nil : "needs nodes \(count): this machine has \(nodes)"
             case .holder(let kind):
                 _ = try scratch().view.hold(at: 0, length: pageSize, by: kind)
                 return nil
@@ -29,6 +33,24 @@ struct Needs {
         } catch {
             if error.isHostLimit { throw .host(HostFailure("a scratch VM, for `needs \(need)`", error)) }
             return "needs \(need): \(error.name)"
+        }
+    }
+
+    /// NUMA nodes with memory; 0 on a kernel without NUMA.
+    private static func nodeCount() -> UInt32 {
+        // Like `0-1,4`.
+        let path = FilePath("/sys/devices/system/node/has_memory")
+        guard let file = try? FileDescriptor.open(path, .readOnly, options: .closeOnExec) else { return 0 }
+        defer { try? file.close() }
+        var bytes = [UInt8](repeating: 0, count: 256)
+        let count = unsafe bytes.withUnsafeMutableBytes { unsafe (try? file.read(into: $0)) ?? 0 }
+        let text = String(decoding: bytes.prefix(count), as: UTF8.self)
+        return text.split { $0 == "," || $0 == "\n" }.reduce(0) { nodes, part in
+            let bounds = part.split(separator: "-").compactMap { UInt32($0) }
+            guard let first = bounds.first, let last = bounds.last, first <= last, last < 1 << 16 else {
+                return nodes
+            }
+            return nodes + last - first + 1
         }
     }
 

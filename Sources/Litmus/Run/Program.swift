@@ -94,25 +94,28 @@ extension Program.Block {
 
     /// Whether the test lets that happen.
     func allows(_ outcome: [Name: StepOutcome]) -> Bool {
-        func holds(_ clause: Clause) -> Bool {
-            clause.conditions.allSatisfy { condition in
-                outcome[condition.result].map(condition.outcome.covers) ?? false
-            }
-        }
-        if clauses.contains(where: { $0.kind == .forbidden && holds($0) }) { return false }
-        guard clauses.contains(where: { $0.kind == .allowed }) else { return true }
-        return clauses.contains { $0.kind != .forbidden && holds($0) }
+        if clauses.contains(where: { $0.kind == .forbidden && $0.holds(for: outcome) }) { return false }
+        return names(outcome) || !clauses.contains { $0.kind == .allowed }
+    }
+
+    /// Whether a clause says that it may or must happen.
+    func names(_ outcome: [Name: StepOutcome]) -> Bool {
+        clauses.contains { $0.kind != .forbidden && $0.holds(for: outcome) }
     }
 
     /// The clauses that are required and hold in none of these.
     func unmet(in outcomes: some Collection<[Name: StepOutcome]>) -> [Clause] {
         clauses.filter { clause in
             clause.kind == .required
-                && !outcomes.contains { outcome in
-                    clause.conditions.allSatisfy { condition in
-                        outcome[condition.result].map(condition.outcome.covers) ?? false
-                    }
-                }
+                && !outcomes.contains { clause.holds(for: $0) }
+        }
+    }
+}
+
+extension Clause {
+    fileprivate func holds(for outcome: [Name: StepOutcome]) -> Bool {
+        conditions.allSatisfy { condition in
+            outcome[condition.result].map(condition.outcome.covers) ?? false
         }
     }
 }

@@ -138,7 +138,8 @@ public struct Runner: Sendable {
                 return Report(verdict: try sequence(source, facts, patience, options.recorder))
             }
             if facts.soft != nil {
-                var interleavings = Interleavings(source, on: facts, patience, keepsPart: true)
+                var interleavings = Interleavings(
+                    source, on: facts, patience, isJudged: true, keepsPart: true)
                 let result = try interleavings.explore()
                 if let recorder = options.recorder { try interleavings.replayTelling(recorder) }
                 return Judge(source).report(exact: result)
@@ -317,6 +318,8 @@ extension Step {
         guard seen.oddity == nil else { return false }
         switch (expectation, seen.outcome) {
         case (.unsaid, .value), (.unsaid, .ok), (.named, _): return true
+        // The page is poisoned whether the kernel could give up its contents (0) or not.
+        case (.unsaid, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
         case (.unsaid, _): return false
         case (.anyOf(let outcomes), let seen): return outcomes.contains { $0.covers(seen) }
         }
@@ -330,12 +333,22 @@ extension Step {
     }
 }
 
+extension Action {
+    /// The memory of a page is made to fail.
+    fileprivate var isPoison: Bool { if case .advise(_, .hwPoison) = self { true } else { false } }
+}
+
 extension StepOutcome {
     /// `SIGBUS` and `fault` without a place are one anywhere; all else is meant to the letter.
     func covers(_ seen: StepOutcome) -> Bool {
         switch (self, seen) {
         case (.sigbus(nil), .sigbus): return true
         case (.fault(let wanted, nil), .fault(let state, _)): return wanted == state
+        // A memory fault as well; only shared pages can be poisoned.
+        case (.fault(.shared, let place), .errno(Errno.hardwarePoisoned.rawValue, let seen)):
+            return place == nil || place == seen
+        case (.errno(Errno.hardwarePoisoned.rawValue, nil), .errno(Errno.hardwarePoisoned.rawValue, _)):
+            return true
         default: break
         }
         return self == seen

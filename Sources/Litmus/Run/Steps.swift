@@ -1,4 +1,6 @@
+import CKVMShim
 import MiniVMM
+import SoftKVM
 import SystemPackage
 
 // Every step, from its first to its last effect.
@@ -45,10 +47,17 @@ extension World {
             }
             return seen
         case .map(let extent, let view): return answer(try map(extent, view))
-        case .unmap(let view):
-            try unmap(view)
-            return Observation(.ok)
-        case .advise(let extent, let advice): return answer(try advise(extent, advice))
+        case .unmap(let view): return answer(try unmap(view))
+        case .remap(let view, let pages, let new): return answer(try remap(view, pages: pages, as: new))
+        case .protect(let extent, let protection): return answer(try protect(extent, protection))
+        case .mbind(let extent, let policy, let flags):
+            return try answerOfMachine(step, try mbind(extent, policy, flags))
+        case .migrate(let place, let node): return try answerOfMachine(step, try migrate(place, to: node))
+        case .node(let place): return try node(step, place)
+        case .advise(let extent, let advice):
+            if advice == .hwPoison { try poison(extent) }
+            let errno = try advise(extent, advice)
+            return advice.isMemoryFailure ? try answerOfMachine(step, errno) : answer(errno)
         case .allocate(let extent): return answer(try allocate(extent, punchHole: false))
         case .punch(let extent): return answer(try allocate(extent, punchHole: true))
         case .hold(let extent, let kind, let name):
@@ -61,9 +70,11 @@ extension World {
             try release(name)
             return Observation(.ok)
         case .create(let new): return answer(try create(new))
-        case .close(let name):
-            try close(name)
-            return Observation(.ok)
+        case .close(let name): return answer(try close(name))
+        case .dup(let name, let copy): return answer(try duplicate(name, as: copy))
+        case .dirty(let slot, let vm): return try dirty(slot, on: vm)
+        case .setAttributes(let extent, let attributes, let flags, let vm):
+            return try setAttributes(step, extent, attributes, flags, on: vm)
         case .bind(let binding): return answer(try bind(binding))
         case .unbind(let slot, let vm): return answer(try unbind(slot, on: vm))
         case .fork(let number):
@@ -116,6 +127,9 @@ extension World {
         default: break
         }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
+        if canSayAccesses, isModel || isRacing, action.isSingle, let vm = try vm(nil) as? SoftVM {
+            return try guest().access(extent, action, vcpu: number, on: vm)
+        }
         return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
     }
 
@@ -152,7 +166,7 @@ extension World {
         .noSuchAddressOrDevice,
     ]
 
-    private func answer(_ errno: Errno?) -> Observation {
+    func answer(_ errno: Errno?) -> Observation {
         Observation(errno.map { .errno($0.rawValue) } ?? .ok)
     }
 
@@ -162,7 +176,7 @@ extension World {
             try file.allocate(punchHole: punchHole, offset: extent.offset, length: extent.size)
             return nil
         } catch {
-            return error
+            return try answer(error)
         }
     }
 
@@ -239,7 +253,7 @@ extension World {
 
 extension Observation {
     /// A number; what is more than a byte can say is its largest.
-    fileprivate init(count: UInt64) { self.init(.value(UInt8(clamping: count))) }
+    init(count: UInt64) { self.init(.value(UInt8(clamping: count))) }
 
     /// For the access to one byte, whose place is known.
     var withoutPlace: Observation {
@@ -247,8 +261,13 @@ extension Observation {
     }
 }
 
+extension Advice {
+    /// It needs a privilege, and a kernel that is built with it.
+    fileprivate var isMemoryFailure: Bool { self == .hwPoison || self == .softOffline }
+}
+
 extension Step {
-    fileprivate func expects(_ errno: Errno) -> Bool {
+    func expects(_ errno: Errno) -> Bool {
         guard case .anyOf(let outcomes) = expectation else { return false }
         return outcomes.contains(.errno(errno.rawValue))
     }

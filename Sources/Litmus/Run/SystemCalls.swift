@@ -19,27 +19,49 @@ extension World {
                 return (state.recording?.trace, state.recording?.add(new.name, size: new.size, initial))
             }
             if let trace, let event { trace.record(event, by: .host) }
-            return nil
         } catch {
+            if facts.isAdapter, error == .noMemory, new.size > LitmusTest.mostPages * pageSize {
+                throw .skip("\(kernel.identity.name) maps all of a file, and cannot map \(new.size) bytes")
+            }
             return error
         }
+        if late.files.contains(new.name) { try reserveDescriptor(of: new.name) }
+        return nil
     }
 
-    func close(_ name: Name) throws(Stop) {
-        let file = try file(name)
-        state.withLock { state in
-            state.files[name] = nil
-            state.isOnlyTouched = false
+    /// The number of a descriptor that is used once it is closed must not be another file's by then.
+    private func reserveDescriptor(of name: Name) throws(Stop) {
+        guard let file = try file(name) as? any ExaminableFile else {
+            throw .skip("\(kernel.identity.name) is an adapter, and has no descriptors that are closed")
         }
-        withExtendedLifetime(file) {}
+        do throws(Errno) {
+            try file.reserveDescriptor()
+        } catch {
+            throw .broken("no number is free for the descriptor of `\(name)` (fcntl: \(error.name))")
+        }
     }
 
-    func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
-        let file = try file(extent.name)
+    func close(_ name: Name) throws(Stop) -> Errno? {
+        let file = try file(name)
+        state.withLock { $0.isOnlyTouched = false }
+        if late.files.contains(name), let file = file as? any ExaminableFile {
+            do throws(Errno) { try file.closeDescriptor() } catch { return error }
+            return nil
+        }
+        state.withLock { $0.files[name] = nil }
+        withExtendedLifetime(file) {}
+        return nil
+    }
+
+    func duplicate(_ name: Name, as copy: Name) throws(Stop) -> Errno? {
+        guard let file = try file(name) as? any ExaminableFile else {
+            throw .skip("\(kernel.identity.name) is an adapter, and has other files than its kernel")
+        }
         do throws(Errno) {
-            let mapping = try file.map(offset: extent.offset, length: extent.size)
+            let new = try file.duplicate()
             state.withLock { state in
-                state.views[view] = View(mapping: mapping, file: extent.name, offset: extent.offset)
+                state.files[copy] = new
+                state.states[copy] = state.states[name]
                 state.isOnlyTouched = false
             }
             return nil
@@ -48,22 +70,43 @@ extension World {
         }
     }
 
-    func unmap(_ name: Name) throws(Stop) {
-        _ = try mapping(Extent(name, offset: 0, size: 0))
-        if state.withLock({ $0.slots.values.contains { $0.view == name } }) {
-            throw .skip(
-                "a memslot leads into the view `\(name)`: what is mapped there next would become the guest's")
+    /// What the model cannot do is no answer of a kernel's.
+    func answer(_ error: Errno) throws(Stop) -> Errno {
+        guard facts.soft != nil, error == SoftKVM.noMemoryBehind else { return error }
+        throw .skip("the software kernel has memory for the first TiB of a file")
+    }
+
+    func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
+        let file = try file(extent.name)
+        guard !late.views.contains(view) || file is any ExaminableFile else {
+            throw .skip("\(kernel.identity.name) is an adapter, and its mappings end with their last user")
         }
-        let view = state.withLock { state in
+        do throws(Errno) {
+            let mapping: any HostMapping
+            if ending.contains(view), let file = file as? any ExaminableFile {
+                mapping = try file.mapAlone(offset: extent.offset, length: extent.size)
+            } else {
+                mapping = try file.map(offset: extent.offset, length: extent.size)
+            }
+            add(View(mapping: mapping, file: extent.name, offset: extent.offset), as: view)
+            return nil
+        } catch {
+            return try answer(error)
+        }
+    }
+
+    func add(_ view: View, as name: Name) {
+        state.withLock { state in
+            state.views[name] = view
+            state.gone[name] = nil
             state.isOnlyTouched = false
-            return state.views.removeValue(forKey: name)
         }
-        withExtendedLifetime(view) {}
     }
 
     func bind(_ binding: Binding) throws(Stop) -> Errno? {
         let file = try file(binding.extent.name)
         let (address, view) = try address(binding, file)
+        if binding.flags & Binding.guestMemfd == 0 { try requireSound(view) }
         var region = ckvm_userspace_memory_region2()
         region.slot = binding.slot
         region.flags = binding.flags
@@ -77,12 +120,13 @@ extension World {
             try vm.setUserMemoryRegion2(region)
             state.withLock { state in
                 state.slots[SlotKey(vm: binding.vm ?? main, number: binding.slot)] = Slot(
-                    gpa: binding.gpa, extent: binding.extent, view: view)
+                    gpa: binding.gpa, extent: binding.extent, view: view,
+                    isPlain: binding.flags & Binding.guestMemfd == 0)
                 state.isOnlyTouched = false
             }
             return nil
         } catch {
-            return error
+            return try answer(error)
         }
     }
 

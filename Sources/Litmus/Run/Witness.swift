@@ -38,8 +38,7 @@ extension Interleavings {
                 case .block(let block) = program.parts[here.part]
             else { return path }
             var next: (actor: Int, wanted: Ending)?
-            for actor in block.actors.indices
-            where next == nil && here.actors[actor].step < block.actors[actor].count {
+            for actor in here.actors(of: block) where next == nil {
                 var there = try replay(path)
                 let result = try advance(actor, &there)
                 var rest = wanted

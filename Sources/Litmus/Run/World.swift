@@ -14,6 +14,8 @@ final class World: Sendable {
         let file: Name
         /// Where in the file it begins, bytes.
         let offset: UInt64
+        /// Parts of it have another protection or policy than others: the kernel has several mappings there.
+        var isSplit = false
     }
     struct Slot: Sendable {
         let gpa: UInt64
@@ -21,6 +23,14 @@ final class World: Sendable {
         let extent: Extent
         /// The view that its `userspace_addr` leads into.
         let view: Name?
+        /// The guest's memory is that view, and no guest_memfd.
+        let isPlain: Bool
+    }
+    /// A part of a file that is at guest-physical addresses.
+    struct Behind {
+        let file: Name
+        let bytes: PageRange
+        let gpa: UInt64
     }
     struct SlotKey: Hashable {
         let vm: VMName
@@ -30,6 +40,10 @@ final class World: Sendable {
         var vms: [VMName: any KVMVirtualMachine] = [:]
         var files: [Name: any KVMGuestMemfd] = [:]
         var views: [Name: View] = [:]
+        /// Views that were unmapped or moved, with their addresses, where nothing else will ever be.
+        var gone: [Name: View] = [:]
+        /// Files with a page whose memory has failed.
+        var poisoned: Set<Name> = []
         var holds: [Name: any PageHold] = [:]
         var slots: [SlotKey: Slot] = [:]
         var children: [Int: any Child] = [:]
@@ -53,18 +67,41 @@ final class World: Sendable {
     let main: VMName
     private let hasTwoDoors: Bool
     private let memories: [Memory]
+    /// Files that are used after their end, and views that are unmapped or moved: what names them is to stay theirs.
+    let late: LateUses
+    let ending: Set<Name>
     let state = Mutex(State())
 
-    /// - Parameter trace: where what happens is written down.
+    /// The model can say what comes of a vCPU's access to a byte, without a CPU: no rule is broken, no access is made again, and
+    /// nobody looks at the exits.
+    let canSayAccesses: Bool
+    /// It is asked for that in steps that follow one another, too: a kernel that is judged makes them.
+    let isModel: Bool
+
+    /// - Parameters:
+    ///   - trace: where what happens is written down.
+    ///   - isModel: the software kernel is asked what a kernel may do, and is not the kernel that is looked at.
     init(
-        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil
+        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil,
+        isModel: Bool = false
     ) throws(Stop) {
+        self.isModel = isModel
+        canSayAccesses =
+            facts.soft != nil && !facts.isFaulty && trace == nil && !test.hasTwoDoors
+            && !test.steps.contains { step in
+                switch step.action {
+                case .again, .clock: true
+                default: false
+                }
+            }
         kernel = facts.kernel
         self.facts = facts
         self.patience = patience
         main = VMName(test.vm)
         hasTwoDoors = test.hasTwoDoors
         memories = test.memory
+        late = LateUses(test)
+        ending = Set(test.steps.compactMap(\.action.endedView))
         if let trace { state.withLock { $0.recording = Recording(trace) } }
         do throws(Stop) {
             try make()
@@ -190,9 +227,9 @@ final class World: Sendable {
         return file
     }
 
-    /// The mapping of a view, with all of `extent` inside: no test touches other memory of this process.
+    /// The mapping of a view, also of one that is gone, with all of `extent` inside: no test touches other memory of this process.
     func mapping(_ extent: Extent) throws(Stop) -> any HostMapping {
-        guard let view = state.withLock({ $0.views[extent.name] }) else {
+        guard let view = state.withLock({ $0.views[extent.name] ?? $0.gone[extent.name] }) else {
             throw .broken("there is no view `\(extent.name)`: it could not be made")
         }
         try extent.isInside(view.mapping.length)
@@ -212,11 +249,11 @@ final class World: Sendable {
     }
 
     /// The files and what of them is at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
-    func places(of range: PageRange) -> [(file: Name, bytes: PageRange, gpa: UInt64)]? {
+    func places(of range: PageRange) -> [Behind]? {
         let slots = state.withLock { state in
             state.slots.filter { $0.key.vm == main }.map(\.value).sorted { $0.gpa < $1.gpa }
         }
-        var places: [(Name, PageRange, UInt64)] = []
+        var places: [Behind] = []
         var position = range.start
         for slot in slots {
             guard let gpas = PageRange(start: slot.gpa, size: slot.extent.size),
@@ -224,7 +261,7 @@ final class World: Sendable {
                 let bytes = PageRange(
                     start: slot.extent.offset + (part.start - slot.gpa), size: part.size)
             else { continue }
-            places.append((slot.extent.name, bytes, part.start))
+            places.append(Behind(file: slot.extent.name, bytes: bytes, gpa: part.start))
             position = part.end
         }
         return position == range.end ? places : nil
@@ -286,10 +323,14 @@ extension Action {
             extent
         case .convert(let conversion): conversion.extent
         case .bind(let binding): binding.extent
+        case .protect(let extent, _), .mbind(let extent, _, _), .setAttributes(let extent, _, _, _): extent
+        case .migrate(let place, _), .node(let place): Extent(place.name, offset: place.offset, size: 1)
         case .present(let extent), .preFault(let extent): extent
         case .peek(let place), .clock(let place): Extent(place.name, offset: place.offset, size: 1)
         case .syscall(let file, _): Extent(file, offset: 0, size: pageSize)
-        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension: nil
+        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension, .remap, .dup,
+            .dirty:
+            nil
         }
     }
 }

@@ -35,6 +35,14 @@ extension Advice {
     }
 }
 
+extension HostMapping {
+    /// A page of a memfd whose memory fails is answered with SIGBUS, to the monitor that has written it and to every vCPU
+    /// that touches it: what stands for a guest_memfd there cannot be poisoned.
+    func refusePoison(_ advice: Advice, inMemfd isMemfd: Bool) throws(Errno) {
+        if isMemfd, advice == .hwPoison { throw .notSupportedOnSocket }
+    }
+}
+
 extension Capability {
     /// What `KVM_CHECK_EXTENSION` says on a VM that converts in place; nil asks the kernel below.
     var inPlaceAnswer: Int? {

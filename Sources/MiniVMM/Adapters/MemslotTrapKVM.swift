@@ -167,6 +167,6 @@ final class Memfd: KVMGuestMemfd {
     }
 
     func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
-        try fallocate(file, punchHole: punchHole, offset: offset, length: length)
+        try fallocate(file.rawValue, punchHole: punchHole, offset: offset, length: length)
     }
 }

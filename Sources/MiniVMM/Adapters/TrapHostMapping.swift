@@ -47,6 +47,7 @@ final class TrapHostMapping: HostMapping {
 
     /// What the kernel below makes of it.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        try refusePoison(advice, inMemfd: file.kind == .memfd)
         if let range = advice.populated(at: offset, length: length, of: pages) {
             try vm.memory.withLock { _ throws(Errno) in
                 guard file.attributes.uniformState(of: range) == .shared else { throw .badAddress }
@@ -72,6 +73,25 @@ final class TrapHostMapping: HostMapping {
             }
             return TrapHold(hold, number: number, file: file, in: vm)
         }
+    }
+}
+
+extension TrapHostMapping: NodePlacing {
+    private func placing() throws(Errno) -> any NodePlacing {
+        guard let base = base as? any NodePlacing else { throw .noFunction }
+        return base
+    }
+
+    func bind(
+        at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
+    ) throws(Errno) {
+        try placing().bind(at: offset, length: length, policy, flags)
+    }
+
+    func node(at offset: UInt64) throws(Errno) -> UInt32 { try placing().node(at: offset) }
+
+    func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
+        try placing().migrate(at: offset, to: node)
     }
 }
 

@@ -65,6 +65,10 @@ public enum Advice: String, Sendable, CaseIterable {
     case populateRead = "populate_read"
     case populateWrite = "populate_write"
     case collapse
+    /// The memory of the first page fails. The kernel answers `EBUSY` and keeps the page out of use all the same.
+    case hwPoison = "hwpoison"
+    /// The kernel is to move the contents to another page and retire this one.
+    case softOffline = "soft_offline"
 
     var number: Int32 {
         switch self {
@@ -73,6 +77,8 @@ public enum Advice: String, Sendable, CaseIterable {
         case .populateRead: 22
         case .populateWrite: 23
         case .collapse: 25
+        case .hwPoison: 100
+        case .softOffline: 101
         }
     }
 }

@@ -62,6 +62,12 @@ public final class LinuxVM: PerVMAttributes, SecondStageCounting {
         try ioctl(vm, CKVM_SET_MEMORY_ATTRIBUTES, &request)
     }
 
+    public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
+        var first: UInt64 = 0
+        _ = try value(unsafe ckvm_dirty_log(vm.rawValue, slot, &first))
+        return first
+    }
+
     public func countPages4K() throws(Errno) -> UInt64 {
         let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
         return try BinaryStatistics(owning: Int32(descriptor)).value(of: "pages_4k")
@@ -75,44 +81,99 @@ public final class LinuxVM: PerVMAttributes, SecondStageCounting {
 /// A guest_memfd of ``LinuxKVM``.
 public final class LinuxGuestMemfd: ArgumentTakingGuestMemfd {
     public let size: UInt64
-    private let file: OwnedDescriptor
+    /// The number stays when the descriptor is closed, so that it can be used then.
+    private let state: Mutex<(number: Int32, isOpen: Bool, isReserved: Bool)>
 
-    init(owning descriptor: Int32, size: UInt64) {
-        file = OwnedDescriptor(owning: descriptor)
+    init(owning descriptor: Int32, size: UInt64, isReserved: Bool = false) {
+        state = Mutex((descriptor, isOpen: true, isReserved: isReserved))
         self.size = size
     }
 
-    public var descriptor: Int32 { file.rawValue }
+    deinit {
+        let (number, isOpen, isReserved) = state.withLock { $0 }
+        if isOpen { _ = ckvm_close(number) }
+        if isReserved { ReservedDescriptors.giveBack(number) }
+    }
+
+    public var descriptor: Int32 { state.withLock { $0.number } }
+
+    public func reserveDescriptor() throws(Errno) {
+        try state.withLock { state throws(Errno) in
+            guard !state.isReserved else { return }
+            let number = try ReservedDescriptors.duplicate(state.number)
+            _ = ckvm_close(state.number)
+            state = (number, isOpen: true, isReserved: true)
+        }
+    }
+
+    public func duplicate() throws(Errno) -> any ExaminableFile {
+        let number = try ReservedDescriptors.duplicate(descriptor)
+        return LinuxGuestMemfd(owning: number, size: size, isReserved: true)
+    }
+
+    public func closeDescriptor() throws(Errno) {
+        // Not under the lock: others may use the number meanwhile.
+        let number = state.withLock { state in
+            state.isOpen = false
+            return state.number
+        }
+        _ = try value(ckvm_close(number))
+    }
 
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        try ioctl(file, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
+        try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
     }
 
     public func setMemoryAttributes2(
         _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
     ) throws(Errno) {
         _ = try memory.withArgument(request) { address throws(Errno) in
-            try ioctl(file, CKVM_SET_MEMORY_ATTRIBUTES2, value: address)
+            try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, value: address)
         }
     }
 
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
-        LinuxHostMapping(try OwnedMapping(file, offset: offset, length: length))
+        try mapAnywhere(offset: offset, length: length)
+    }
+
+    func mapAnywhere(offset: UInt64, length: UInt64) throws(Errno) -> LinuxHostMapping {
+        LinuxHostMapping(try OwnedMapping(descriptor, offset: offset, length: length))
     }
 
     public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
-        try fallocate(file, punchHole: punchHole, offset: offset, length: length)
+        try fallocate(descriptor, punchHole: punchHole, offset: offset, length: length)
     }
 }
 
 /// A host mapping whose every access is a system call, so that a private page is `EFAULT` and never SIGBUS.
 public final class LinuxHostMapping: HostMapping {
-    private let mapping: OwnedMapping
+    public let address: UInt64
+    public let length: UInt64
+    /// Nil once it is unmapped or moved.
+    private let mapping: Mutex<OwnedMapping?>
 
-    init(_ mapping: consuming OwnedMapping) { self.mapping = mapping }
+    init(_ mapping: consuming OwnedMapping) {
+        address = mapping.address
+        length = UInt64(mapping.length)
+        self.mapping = Mutex(consume mapping)
+    }
 
-    public var address: UInt64 { mapping.address }
-    public var length: UInt64 { UInt64(mapping.length) }
+    public func unmap() throws(Errno) {
+        let isMapped = mapping.withLock { mapping in
+            defer { mapping = nil }
+            return mapping != nil
+        }
+        if !isMapped { _ = try value(ckvm_munmap(address, length)) }
+    }
+
+    func moved(toLength new: UInt64, at room: UInt64) throws(Errno) -> OwnedMapping {
+        try mapping.withLock { mapping throws(Errno) in
+            let result = ckvm_mremap(address, length, new, room)
+            guard result > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+            mapping.take()?.disown()
+            return try OwnedMapping(owning: room, length: new)
+        }
+    }
 
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         let count = try checked(offset, buffer.count)
@@ -128,8 +189,7 @@ public final class LinuxHostMapping: HostMapping {
 
     public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         guard let count = Int(exactly: length) else { throw .invalidArgument }
-        _ = try checked(offset, count)
-        let address = address + offset
+        let address = try start(of: offset, length)
         return switch kind {
         case .vmsplice: try PipeHold(address: address, length: count)
         case .ioUring: try FixedBufferHold(address: address, length: length)
@@ -139,9 +199,16 @@ public final class LinuxHostMapping: HostMapping {
     }
 
     public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        let start = try start(of: offset, length)
+        _ = try value(
+            advice == .hwPoison ? ckvm_poison(start, length) : ckvm_madvise(start, length, advice.number))
+    }
+
+    /// The address of a part, all of which is inside.
+    func start(of offset: UInt64, _ length: UInt64) throws(Errno) -> UInt64 {
         guard let count = Int(exactly: length) else { throw .invalidArgument }
         _ = try checked(offset, count)
-        _ = try value(ckvm_madvise(address + offset, length, advice.number))
+        return address + offset
     }
 
     private func checked(_ offset: UInt64, _ count: Int) throws(Errno) -> Int {
@@ -152,12 +219,12 @@ public final class LinuxHostMapping: HostMapping {
 
 /// `fallocate(2)` with `FALLOC_FL_KEEP_SIZE`.
 func fallocate(
-    _ file: borrowing OwnedDescriptor, punchHole: Bool, offset: UInt64, length: UInt64
+    _ file: Int32, punchHole: Bool, offset: UInt64, length: UInt64
 ) throws(Errno) {
     guard let offset = Int64(exactly: offset), let length = Int64(exactly: length) else {
         throw .invalidArgument
     }
-    _ = try value(ckvm_fallocate(file.rawValue, punchHole, offset, length))
+    _ = try value(ckvm_fallocate(file, punchHole, offset, length))
 }
 
 /// A vCPU of ``LinuxKVM``.

@@ -15,7 +15,7 @@ public enum FileCall: String, Sendable, CaseIterable {
     /// `fallocate` without `FALLOC_FL_KEEP_SIZE`.
     case grow
 
-    fileprivate var number: ckvm_file_call {
+    var number: ckvm_file_call {
         switch self {
         case .read: CKVM_FILE_READ
         case .write: CKVM_FILE_WRITE
@@ -26,17 +26,120 @@ public enum FileCall: String, Sendable, CaseIterable {
     }
 }
 
-/// A file on which any system call can be tried.
+/// A file on which any system call can be tried, also with a descriptor that is closed.
 public protocol ExaminableFile: KVMGuestMemfd {
     func attempt(_ call: FileCall) throws(Errno)
+
+    /// Gives the descriptor a number that no other file of this process gets as long as this object lives, so that it can
+    /// be used once it is closed.
+    ///
+    /// - Throws: `EMFILE` or `EINVAL` where the limit on open files leaves none.
+    func reserveDescriptor() throws(Errno)
+
+    /// `dup` of the descriptor, with a number of that kind.
+    func duplicate() throws(Errno) -> any ExaminableFile
+
+    /// `close` of the descriptor. Every call afterwards is `EBADF`, this one too, if the number is reserved; else it may by
+    /// then be another file's.
+    func closeDescriptor() throws(Errno)
+
+    /// ``KVMGuestMemfd/map(offset:length:)`` at addresses where nothing else is mapped until this process ends, so that
+    /// they can be used once the mapping is gone.
+    func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping
 }
 
-/// A mapping that can be read in another way than by an access.
+/// What a process may do with its mapping of a page (`PROT_*`).
+public enum Protection: String, Sendable, CaseIterable {
+    case none
+    case read
+    case readWrite = "read_write"
+
+    public var isReadable: Bool { self != .none }
+    public var isWritable: Bool { self == .readWrite }
+}
+
+/// A mapping that can be changed, and read in another way than by an access. What is said here of calls after
+/// ``unmap()`` holds for one of ``ExaminableFile/mapAlone(offset:length:)``.
 public protocol ExaminableMapping: HostMapping {
     /// A byte through `/proc/self/mem`.
     ///
     /// - Throws: `EIO` for a page that the host cannot touch.
     func peek(at offset: UInt64) throws(Errno) -> UInt8
+
+    /// `munmap` of all of it. Calls afterwards find no mapping: `ENOMEM` of ``HostMapping/advise(at:length:_:)`` and
+    /// ``protect(at:length:_:)``, `EFAULT` of the others; this one succeeds.
+    func unmap() throws(Errno)
+
+    /// `mremap` of all of it to another address and length. This mapping is gone then.
+    ///
+    /// - Throws: `EINVAL` for no bytes, `EFAULT` where nothing is mapped.
+    func move(toLength length: UInt64) throws(Errno) -> any ExaminableMapping
+
+    /// `mprotect` of a part.
+    ///
+    /// - Throws: `EINVAL` for an offset that is not page aligned, `ENOMEM` where nothing is mapped.
+    func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno)
+}
+
+/// From which NUMA node a page comes (`MPOL_*`).
+public enum MemoryPolicy: Sendable, Hashable {
+    /// `MPOL_DEFAULT`: none of its own.
+    case standard
+    /// `MPOL_LOCAL`: the node of the CPU that touches it first.
+    case local
+    /// `MPOL_BIND` and `MPOL_PREFERRED` with one node.
+    case bind(UInt32)
+    case preferred(UInt32)
+
+    /// The mode, and the node or nil.
+    var words: (mode: Int32, node: UInt32?) {
+        switch self {
+        case .standard: (0, nil)
+        case .preferred(let node): (1, node)
+        case .bind(let node): (2, node)
+        case .local: (4, nil)
+        }
+    }
+}
+
+/// Flags of `mbind` (`MPOL_MF_*`), about pages that are there already.
+public struct PolicyFlags: OptionSet, Sendable, Hashable {
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// One on another node is `EIO`.
+    public static let strict = PolicyFlags(rawValue: 1 << 0)
+    /// They are to be moved.
+    public static let move = PolicyFlags(rawValue: 1 << 1)
+}
+
+/// A mapping whose pages come from NUMA nodes.
+public protocol NodePlacing: HostMapping {
+    /// `mbind` of a part.
+    ///
+    /// - Throws: `EINVAL` for a node that is not there and an offset that is not page aligned, `EIO`
+    ///   (``PolicyFlags/strict``), `EFAULT` where nothing is mapped, `ENOSYS` on a kernel without NUMA.
+    func bind(at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags) throws(Errno)
+
+    /// The node that a page is on (`move_pages` without nodes).
+    ///
+    /// - Throws: `ENOENT` for a page that is not in this process's page tables, `EFAULT` where nothing is mapped.
+    func node(at offset: UInt64) throws(Errno) -> UInt32
+
+    /// `move_pages` of one page.
+    ///
+    /// - Throws: as ``node(at:)``; `ENODEV` for a node that is not there, `EACCES` for a page in several page tables,
+    ///   `EBUSY` for one that the kernel did not move.
+    func migrate(at offset: UInt64, to node: UInt32) throws(Errno)
+}
+
+/// A VM that logs which pages its guest writes.
+public protocol DirtyLogging: KVMVirtualMachine {
+    /// `KVM_GET_DIRTY_LOG`: the first 64 pages of a slot, one bit each, that were written since the last call.
+    ///
+    /// - Throws: `ENOENT` for a slot that is not there or has no `KVM_MEM_LOG_DIRTY_PAGES`, `EINVAL` for a number
+    ///   that no slot can have.
+    func dirtyLog(slot: UInt32) throws(Errno) -> UInt64
 }
 
 /// A vCPU with the calls that concern memory beside ``KVMVCPU/run()``.
@@ -50,17 +153,4 @@ public protocol ExaminableVCPU: KVMVCPU {
     /// Writes `MSR_KVM_SYSTEM_TIME_NEW`: KVM keeps its clock's structure at that guest-physical address, and writes it when
     /// the vCPU enters next.
     func setClock(at gpa: UInt64) throws(Errno)
-}
-
-extension LinuxGuestMemfd: ExaminableFile {
-    public func attempt(_ call: FileCall) throws(Errno) {
-        _ = try value(ckvm_file_call(descriptor, call.number))
-    }
-}
-
-extension LinuxHostMapping: ExaminableMapping {
-    public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
-        guard offset < length else { throw .badAddress }
-        return UInt8(truncatingIfNeeded: try value(ckvm_peek(address + offset)))
-    }
 }

@@ -20,9 +20,18 @@ func ioctl<Argument>(
     _ descriptor: borrowing OwnedDescriptor, _ request: UInt, _ argument: inout Argument,
     retryOnInterrupt: Bool = true
 ) throws(Errno) -> Int {
+    try ioctl(descriptor.rawValue, request, &argument, retryOnInterrupt: retryOnInterrupt)
+}
+
+/// The same by the descriptor's number, which may be closed.
+@inline(__always)
+@discardableResult
+func ioctl<Argument>(
+    _ descriptor: Int32, _ request: UInt, _ argument: inout Argument, retryOnInterrupt: Bool = true
+) throws(Errno) -> Int {
     while true {
         let result = unsafe withUnsafeMutablePointer(to: &argument) {
-            unsafe ckvm_ioctl(descriptor.rawValue, request, $0)
+            unsafe ckvm_ioctl(descriptor, request, $0)
         }
         if retryOnInterrupt && result == -Int(Errno.interrupted.rawValue) { continue }
         return try value(result)
@@ -36,8 +45,16 @@ func ioctl(
     _ descriptor: borrowing OwnedDescriptor, _ request: UInt, value argument: UInt = 0,
     retryOnInterrupt: Bool = true
 ) throws(Errno) -> Int {
+    try ioctl(descriptor.rawValue, request, value: argument, retryOnInterrupt: retryOnInterrupt)
+}
+
+@inline(__always)
+@discardableResult
+func ioctl(
+    _ descriptor: Int32, _ request: UInt, value argument: UInt = 0, retryOnInterrupt: Bool = true
+) throws(Errno) -> Int {
     while true {
-        let result = ckvm_ioctl_value(descriptor.rawValue, request, argument)
+        let result = ckvm_ioctl_value(descriptor, request, argument)
         if retryOnInterrupt && result == -Int(Errno.interrupted.rawValue) { continue }
         return try value(result)
     }
@@ -71,14 +88,33 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     public init(
         _ descriptor: borrowing OwnedDescriptor, offset: UInt64 = 0, length: UInt64, reserve: Bool = false
     ) throws(Errno) {
+        try self.init(descriptor.rawValue, offset: offset, length: length, reserve: reserve)
+    }
+
+    /// The same by the descriptor's number, which may be closed.
+    init(
+        _ descriptor: Int32, offset: UInt64 = 0, length: UInt64, reserve: Bool = false
+    ) throws(Errno) {
         guard let bytes = Int(exactly: length), offset <= UInt64(Int64.max) else { throw .invalidArgument }
-        let result = ckvm_mmap_shared(length, reserve, descriptor.rawValue, offset)
+        let result = ckvm_mmap_shared(length, reserve, descriptor, offset)
         guard result > 0, let pointer = unsafe UnsafeMutableRawPointer(bitPattern: Int(result)) else {
             throw Errno(rawValue: CInt(truncatingIfNeeded: -result))
         }
         unsafe self.base = pointer
         self.length = bytes
     }
+
+    /// Takes over what is mapped at an address.
+    init(owning address: UInt64, length: UInt64) throws(Errno) {
+        guard let bytes = Int(exactly: length),
+            let pointer = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address))
+        else { throw .invalidArgument }
+        unsafe self.base = pointer
+        self.length = bytes
+    }
+
+    /// Leaves the mapping to whoever has moved it.
+    consuming func disown() { discard self }
 
     /// The start as a number, as the uAPI wants it.
     public var address: UInt64 { UInt64(UInt(bitPattern: unsafe base)) }

@@ -70,11 +70,16 @@ struct RunLoop {
             case .mmio(let access):
                 let write = access.is_write != 0
                 trace?.record(.mmio(gpa: access.phys_addr, size: Int(access.len), write: write), by: actor)
+                let isPrivate = machine.memory.state(at: access.phys_addr) == .private
+                let what =
+                    isPrivate
+                    ? "which is private RAM that KVM cannot reach"
+                    : "where the machine has neither RAM nor a device"
                 return end(
                     .crashed(
                         vcpu: vcpu.id,
-                        "\(write ? "wrote" : "read") \(access.len) bytes at \(hex(access.phys_addr)), where the "
-                            + "machine has neither RAM nor a device\(place())"))
+                        "\(write ? "wrote" : "read") \(access.len) bytes at \(hex(access.phys_addr)), \(what)\(place())"
+                    ))
             case .internalError(CKVM_INTERNAL_ERROR_EMULATION) where stepOverCall(): break
             case .internalError(let suberror):
                 if let failure = (vcpu as? any SoftwareVCPU)?.failure {

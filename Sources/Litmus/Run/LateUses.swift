@@ -1,0 +1,93 @@
+import MiniVMM
+
+/// What a test uses although it is closed or unmapped, or may be by the time another actor of a block comes to it.
+struct LateUses {
+    private(set) var files: Set<Name> = []
+    private(set) var views: Set<Name> = []
+
+    init(_ test: LitmusTest) {
+        files = Self.find(in: test, begins: \.begunFile, uses: { $0.action.usedFile }, ends: \.endedFile)
+        // A child has the views that there were when it was forked.
+        views = Self.find(
+            in: test, begins: \.begunView,
+            uses: { step in if case .child = step.role { nil } else { step.action.usedView } },
+            ends: \.endedView)
+    }
+
+    private static func find(
+        in test: LitmusTest, begins: (Action) -> Name?, uses: (Step) -> Name?, ends: (Action) -> Name?
+    ) -> Set<Name> {
+        var ended: Set<Name> = []
+        var late: Set<Name> = []
+        for entry in test.body {
+            switch entry {
+            case .step(let step):
+                if let name = uses(step), ended.contains(name) { late.insert(name) }
+                if let name = ends(step.action) { ended.insert(name) }
+                if let name = begins(step.action) { ended.remove(name) }
+            case .parallel(let block):
+                for (place, step) in block.steps.enumerated() {
+                    guard let name = uses(step) else { continue }
+                    let isOver = block.steps.enumerated().contains { other, end in
+                        ends(end.action) == name && (end.role == step.role ? other < place : true)
+                    }
+                    if isOver || ended.contains(name) { late.insert(name) }
+                }
+                ended.formUnion(block.steps.compactMap { ends($0.action) })
+                ended.subtract(block.steps.compactMap { begins($0.action) })
+            }
+        }
+        return late
+    }
+}
+
+extension Action {
+    fileprivate var begunFile: Name? {
+        switch self {
+        case .create(let new): new.name
+        case .dup(_, let copy): copy
+        default: nil
+        }
+    }
+
+    fileprivate var endedFile: Name? { if case .close(let name) = self { name } else { nil } }
+
+    fileprivate var usedFile: Name? {
+        switch self {
+        case .convert(let conversion): conversion.extent.name
+        case .map(let extent, _), .allocate(let extent), .punch(let extent): extent.name
+        case .close(let name), .dup(let name, _), .syscall(let name, _): name
+        case .bind(let binding): binding.extent.name
+        default: nil
+        }
+    }
+
+    fileprivate var begunView: Name? {
+        switch self {
+        case .map(_, let view), .remap(_, _, let view): view
+        default: nil
+        }
+    }
+
+    /// The view that is gone after this.
+    var endedView: Name? {
+        switch self {
+        case .unmap(let view), .remap(let view, _, _): view
+        default: nil
+        }
+    }
+
+    fileprivate var usedView: Name? {
+        switch self {
+        case .read(let place), .write(let place, _), .peek(let place), .node(let place),
+            .migrate(let place, _):
+            place.name
+        case .fill(let extent, _), .check(let extent, _), .advise(let extent, _), .hold(let extent, _, _),
+            .present(let extent), .protect(let extent, _), .mbind(let extent, _, _):
+            extent.name
+        case .unmap(let view), .remap(let view, _, _): view
+        case .bind(let binding): binding.address?.name
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,61 @@
+import CKVMShim
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+// Calls that not every kernel has.
+extension World {
+    /// Of a call that not every kernel has, or leaves to everybody: without it there is nothing to say.
+    func answerOfMachine(_ step: Step, _ errno: Errno?) throws(Stop) -> Observation {
+        guard let errno, !step.expects(errno) else { return answer(errno) }
+        var isMissing = [.noFunction, .notPermitted, .notSupportedOnSocket].contains(errno)
+        // What madvise says of advice that it does not know.
+        if case .advise(let extent, _) = step.action, errno == .invalidArgument {
+            isMissing = extent.offset % pageSize == 0
+        }
+        guard isMissing else { return answer(errno) }
+        throw .skip("this kernel does not do that, or not for this user (\(step.action): \(errno.name))")
+    }
+
+    func node(_ step: Step, _ place: Place) throws(Stop) -> Observation {
+        let mapping = try placing(Extent(place.name, offset: place.offset, size: 1))
+        do throws(Errno) {
+            return Observation(count: UInt64(try mapping.node(at: place.offset)))
+        } catch {
+            return try answerOfMachine(step, error)
+        }
+    }
+
+    func dirty(_ slot: UInt32, on name: VMName?) throws(Stop) -> Observation {
+        guard let vm = try vm(name) as? any DirtyLogging else {
+            throw .skip("\(kernel.identity.name) is an adapter, and its kernel has other memslots")
+        }
+        let size = state.withLock { $0.slots[SlotKey(vm: name ?? main, number: slot)]?.extent.size } ?? 0
+        guard size <= 8 * pageSize else { throw .broken("`dirty` says of eight pages which were written") }
+        do throws(Errno) {
+            return Observation(.value(UInt8(truncatingIfNeeded: try vm.dirtyLog(slot: slot))))
+        } catch {
+            return Observation(.errno(error.rawValue))
+        }
+    }
+
+    func setAttributes(
+        _ step: Step, _ extent: Extent, _ attributes: UInt64, _ flags: UInt64, on name: VMName?
+    ) throws(Stop) -> Observation {
+        guard let vm = try vm(name) as? any PerVMAttributes else {
+            throw .skip("\(kernel.identity.name) is an adapter, and keeps the attributes of its VMs itself")
+        }
+        do throws(Errno) {
+            try vm.setMemoryAttributes(
+                ckvm_memory_attributes(
+                    address: extent.offset, size: extent.size, attributes: attributes, flags: flags))
+            return Observation(.ok)
+        } catch {
+            if error == .inappropriateIOCTLForDevice, !step.expects(error) {
+                throw .skip(
+                    "this kernel has no KVM_SET_MEMORY_ATTRIBUTES on a VM, or converts in place (ENOTTY)")
+            }
+            return Observation(.errno(error.rawValue))
+        }
+    }
+}

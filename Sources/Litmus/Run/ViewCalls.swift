@@ -1,0 +1,140 @@
+import MiniVMM
+import SystemPackage
+
+// System calls on views: what unmaps, moves and protects them, and from where their pages come.
+extension World {
+    func unmap(_ name: Name) throws(Stop) -> Errno? {
+        let mapping = try mapping(Extent(name, offset: 0, size: 0))
+        try requireNoSlot(into: name)
+        guard let examinable = mapping as? any ExaminableMapping else {
+            let view = state.withLock { state in
+                state.isOnlyTouched = false
+                return state.views.removeValue(forKey: name)
+            }
+            withExtendedLifetime(view) {}
+            return nil
+        }
+        do throws(Errno) {
+            try examinable.unmap()
+            setGone(name)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private func setGone(_ name: Name) {
+        state.withLock { state in
+            state.isOnlyTouched = false
+            if let view = state.views.removeValue(forKey: name) { state.gone[name] = view }
+        }
+    }
+
+    private func requireNoSlot(into name: Name) throws(Stop) {
+        guard state.withLock({ $0.slots.values.contains { $0.view == name } }) else { return }
+        throw .skip(
+            "a memslot leads into the view `\(name)`: what is mapped there next would become the guest's")
+    }
+
+    func remap(_ name: Name, pages: UInt64, as new: Name) throws(Stop) -> Errno? {
+        let mapping = try examinable(Extent(name, offset: 0, size: 0))
+        try requireNoSlot(into: name)
+        guard let old = state.withLock({ $0.views[name] ?? $0.gone[name] }) else {
+            throw .broken("there is no view `\(name)`: it could not be made")
+        }
+        guard !old.isSplit else {
+            throw .skip("parts of `\(name)` differ, and before Linux 6.17 mremap moves one mapping")
+        }
+        do throws(Errno) {
+            let moved = try mapping.move(toLength: pages * pageSize)
+            setGone(name)
+            add(View(mapping: moved, file: old.file, offset: old.offset), as: new)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    func protect(_ extent: Extent, _ protection: Protection) throws(Stop) -> Errno? {
+        let mapping = try examinable(extent)
+        guard !state.withLock({ $0.slots.values.contains { $0.isPlain && $0.view == extent.name } }) else {
+            throw .skip(
+                "the view `\(extent.name)` is a guest's memory: what its protection does is not modelled")
+        }
+        noteSplit(extent, mapping.length)
+        do throws(Errno) {
+            try mapping.protect(at: extent.offset, length: extent.size, protection)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private func noteSplit(_ extent: Extent, _ length: UInt64) {
+        state.withLock { state in
+            state.isOnlyTouched = false
+            if extent.offset > 0 || extent.size < length { state.views[extent.name]?.isSplit = true }
+        }
+    }
+
+    private func examinable(_ extent: Extent) throws(Stop) -> any ExaminableMapping {
+        guard let mapping = try mapping(extent) as? any ExaminableMapping else {
+            throw .skip("\(kernel.identity.name) is an adapter, and protects mappings itself")
+        }
+        return mapping
+    }
+
+    func placing(_ extent: Extent) throws(Stop) -> any NodePlacing {
+        guard let mapping = try mapping(extent) as? any NodePlacing else {
+            throw .skip("\(kernel.identity.name) is an adapter whose shared memory is no guest_memfd")
+        }
+        return mapping
+    }
+
+    func mbind(_ extent: Extent, _ policy: MemoryPolicy, _ flags: PolicyFlags) throws(Stop) -> Errno? {
+        let mapping = try placing(extent)
+        noteSplit(extent, mapping.length)
+        do throws(Errno) {
+            try mapping.bind(at: extent.offset, length: extent.size, policy, flags)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    func migrate(_ place: Place, to node: UInt32) throws(Stop) -> Errno? {
+        let mapping = try placing(Extent(place.name, offset: place.offset, size: 1))
+        do throws(Errno) {
+            try mapping.migrate(at: place.offset, to: node)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    // MARK: memory that fails
+
+    /// KVM sends SIGBUS to a monitor whose guest touches memory of its own that has failed.
+    func requireSound(_ view: Name?) throws(Stop) {
+        let isPoisoned = state.withLock { state in
+            view.flatMap { state.views[$0]?.file }.map(state.poisoned.contains) ?? false
+        }
+        if isPoisoned { throw Self.endsInSIGBUS }
+    }
+
+    private static let endsInSIGBUS = Stop.skip(
+        "a memslot without a guest_memfd leads to a page whose memory has failed: KVM's answer is SIGBUS to minivmm"
+    )
+
+    func poison(_ extent: Extent) throws(Stop) {
+        let isPlain = state.withLock { state in
+            let file = state.views[extent.name]?.file
+            if let file { state.poisoned.insert(file) }
+            state.isOnlyTouched = false
+            return state.slots.values.contains { slot in
+                slot.isPlain && slot.view.flatMap { state.views[$0]?.file } == file
+            }
+        }
+        if isPlain { throw Self.endsInSIGBUS }
+    }
+}
