@@ -48,7 +48,7 @@ public final class Oracle {
     private var undefined: [Name: Set<UInt64>] = [:]
 
     /// - Parameters:
-    ///   - test: its header says what the machine is; its steps are not looked at.
+    ///   - test: its header says what the machine is. Its steps, if it has any, are those that are asked for.
     ///   - configuration: the version of the interface.
     public init(
         _ test: LitmusTest, _ configuration: SoftKVM.Configuration = SoftKVM.Configuration()
@@ -56,7 +56,7 @@ public final class Oracle {
         self.test = test
         do throws(Stop) {
             facts = try KernelFacts(SoftKVM(configuration)).configured(for: test)
-            world = try World(facts, test, Patience(), isModel: true)
+            world = try World(facts, test, Patience(), isModel: !test.steps.isEmpty)
         } catch {
             throw Problem(error)
         }
@@ -70,7 +70,7 @@ public final class Oracle {
     public func answers(to step: Step) throws(Problem) -> Answers {
         do throws(Stop) {
             // A model cannot be copied, and steps are cheap: another one goes the same way.
-            let other = try World(facts, test, Patience(), isModel: true)
+            let other = try World(facts, test, Patience(), isModel: !test.steps.isEmpty)
             defer { other.close() }
             for step in history { _ = try other.perform(step) }
             return answers(to: step, try other.perform(step).outcome)

@@ -85,7 +85,7 @@ enum ManualTexts {
                     "explore --kernel soft --plant busy-names-highest --output found"),
                 example(
                     "What version 5 of the interface did when two acted at once, as a picture (status 1):",
-                    "explore --kernel soft --abi rfc-v5 --depth 0 --tests 0 --report race.html"),
+                    "explore --kernel soft --abi rfc-v5 --depth 0 --tests 0 --seed 5 --report race.html"),
                 example(
                     "As much as five seconds hold, of other tests; a night is 28800:",
                     "explore --kernel soft --tests 1000000000 --seed 7 --timeout 5"),
