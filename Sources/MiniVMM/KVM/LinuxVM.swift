@@ -218,13 +218,19 @@ public final class LinuxHostMapping: HostMapping {
 }
 
 /// `fallocate(2)` with `FALLOC_FL_KEEP_SIZE`.
+///
+/// KVM ends an allocation when its thread has a signal, or work that an io_uring has left behind. What is done stays done, and
+/// the call is made again.
 func fallocate(
     _ file: Int32, punchHole: Bool, offset: UInt64, length: UInt64
 ) throws(Errno) {
     guard let offset = Int64(exactly: offset), let length = Int64(exactly: length) else {
         throw .invalidArgument
     }
-    _ = try value(ckvm_fallocate(file, punchHole, offset, length))
+    let interrupted = -Int(Errno.interrupted.rawValue)
+    var result: Int
+    repeat { result = ckvm_fallocate(file, punchHole, offset, length) } while result == interrupted
+    _ = try value(result)
 }
 
 /// A vCPU of ``LinuxKVM``.
