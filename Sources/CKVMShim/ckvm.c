@@ -197,13 +197,35 @@ void ckvm_eventfd_signal(int fd) {
     (void)written;
 }
 
+long ckvm_open_standard_descriptors(void) {
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+        // The lowest number that is free, and all below it are taken.
+        if (open("/dev/null", O_RDWR) != fd) return -EBADF;
+    }
+    return 0;
+}
+
+static void interrupts(sigset_t *set) {
+    struct sigaction hangup;
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+    // nohup(1) ignores it, and what is ignored stays so: a signalfd would report it all the same.
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(set, SIGHUP);
+}
+
 long ckvm_signalfd_interrupts(void) {
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
+    interrupts(&set);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0) return -EINVAL;
     return result(signalfd(-1, &set, SFD_CLOEXEC));
+}
+
+void ckvm_unblock_interrupts(void) {
+    sigset_t set;
+    interrupts(&set);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 long ckvm_wait(int event, int signals, int64_t nanoseconds) {

@@ -150,8 +150,8 @@ static bool is_possible(const struct cuc_answer *answer, uint64_t limit) {
         && answer->code_size <= CUC_MAX_CODE;
 }
 
-// Binds the process to the processor that this thread is on. The two take turns, so they need but one, and a turn within one
-// costs a third of one that wakes another processor (8 and 25 µs, measured in a virtual machine).
+// Binds the process to the processor that this thread is on. The two take turns, so they need but one, and a turn within
+// one costs a third of one that wakes another processor (8 and 25 µs, measured in a virtual machine).
 static void keep_near(struct cuc_cpu *cpu) {
     int processor = sched_getcpu();
     if (processor < 0 || processor == cpu->processor || processor >= CPU_SETSIZE) return;
@@ -183,8 +183,8 @@ static bool command(
 // Copies the answer to a run out of the process's reach. False, and the process is ended, if no engine answers so.
 static bool take_answer(struct cuc_cpu *cpu, uint64_t limit) {
     memcpy(&cpu->answer, &cpu->channel->answer, offsetof(struct cuc_answer, touches));
-    if (cpu->answer.touch_count <= CUC_MAX_TOUCHES)
-        memcpy(cpu->answer.touches, cpu->channel->answer.touches, cpu->answer.touch_count * sizeof *cpu->answer.touches);
+    size_t touches = cpu->answer.touch_count * sizeof *cpu->answer.touches;
+    if (touches <= sizeof cpu->answer.touches) memcpy(cpu->answer.touches, cpu->channel->answer.touches, touches);
     if (is_possible(&cpu->answer, limit)) return true;
     cpu->answer = (struct cuc_answer){0};
     end(cpu, CUC_FAILURE_ANSWER, 0);

@@ -14,8 +14,8 @@ struct engine;
 /// NULL if the engine cannot be opened. The kick flag and the live fields of the channel are used while it runs.
 struct engine *engine_open(const struct cuc_library *library, struct cuc_channel *channel);
 
-/// Executes at most `limit` instructions from RIP and says in `answer` how that ended, but not the registers. An element
-/// of a repeated string instruction counts as one. A careful run writes down every data access and saves what
+/// Executes at most `limit` instructions from RIP and says in `answer` how that ended, but not the registers. An
+/// element of a repeated string instruction counts as one. A careful run writes down every data access and saves what
 /// `engine_restore` brings back.
 void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_answer *answer);
 /// Brings back all registers, and the memory that the last straddling write changed, as of before the last careful run.
@@ -31,8 +31,8 @@ void engine_read_registers(struct engine *engine, uint64_t *values);
 void engine_write_registers(struct engine *engine, const uint64_t *values);
 void engine_read_system(struct engine *engine, struct cuc_system_registers *registers);
 void engine_write_system(struct engine *engine, const struct cuc_system_registers *registers);
-/// Segments as a CPU in 64-bit mode has them, if the guest has changed any; the rest stays but for the registers that the
-/// caller writes.
+/// Segments as a CPU in 64-bit mode has them, if the guest has changed any. General and system registers are to be
+/// written after it.
 void engine_reset_segments(struct engine *engine);
 
 #endif

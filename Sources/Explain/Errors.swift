@@ -56,6 +56,11 @@ extension MachineError {
                 advice:
                     "minivmm explain exit lists the exits; run with --trace - --explain to see what came before."
             )
+        case .cancelled:
+            Diagnosis(
+                attempted: "to build the machine", answer: "none: it was cancelled",
+                means: "The time limit or a signal ended it before the guest ran.",
+                advice: "Give it more time (--timeout), less memory (--ram), or larger chunks (--chunk).")
         }
     }
 
@@ -178,6 +183,12 @@ extension ConversionError {
                 "the conversion was done; zeroing was \(errno.nameAndNumber) at \(Words.hex(gpa))",
                 "The pages have their new state, but from that address on they hold what they held.",
                 "Treat the range as not zeroed: convert it again with contents zero before anybody reads it."
+            )
+        case .cancelled:
+            return (
+                "none: no further call was made",
+                "The machine is to end, by its time limit, a signal or its guest.",
+                "Nothing; with more time (--timeout) or larger chunks (--chunk) it gets further."
             )
         }
     }

@@ -6,7 +6,7 @@ enum Statuses {
         Explanation(.status, name, title, [(.means, means), (.advice, advice)])
     }
 
-    static let names = ["0", "1", "4", "64", "124", "125", "126", "130"]
+    static let names = ["0", "1", "3", "4", "64", "124", "125", "126", "130"]
 
     /// Numbers that are first of all statuses.
     static func isCommon(_ word: String) -> Bool {
@@ -30,6 +30,12 @@ enum Statuses {
                 name, title + ": a check failed",
                 "For run it is the guest's own status. For demo, litmus and bench a check did not come out as it must.",
                 "Read the line that says which; with run --trace - you see what the guest did.")
+        case 3:
+            return text(
+                name, title + ": the search ended early",
+                "explore was ended by --timeout or a signal before everything was tried, and had found nothing. For run it may also be the guest's own.",
+                "Read the line `not tried`, and give it more time (--timeout) or less to do (--depth, --tests, --parallel)."
+            )
         case 4:
             return text(
                 name, title + ": skipped, because this kernel cannot",
@@ -65,7 +71,7 @@ enum Statuses {
             return text(
                 name, title + ": ended by signal \(signal)" + (known[Int(signal)].map { " (\($0))" } ?? ""),
                 "128 + the signal's number. Somebody sent it, or the process did something that cannot be.",
-                signal == 2 || signal == 15
+                [1, 2, 15].contains(signal)
                     ? "Nothing: somebody asked it to stop." : "If nobody sent it, it is a bug worth a report."
             )
         case 2...123:

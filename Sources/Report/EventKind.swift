@@ -138,7 +138,7 @@ extension RecordedTrace {
         case "console": return .console
         case "out", "in": return .port
         case "punch": return .punch
-        case "file": return .file
+        case "file", "pages-then": return .file
         case "step": return number(event, .ok) == 0 ? .failedStep : .step
         case "exit-status": return .end
         case "stop": return signed(event, .status).map { $0 != 0 } ?? false ? .failedEnd : .end

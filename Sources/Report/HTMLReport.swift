@@ -205,6 +205,7 @@ extension OutputBuffer {
 
     /// A JSON string inside a script element: nothing in it can end the element or open a comment.
     mutating func append(inScript text: String) {
+        let text = VisibleText.escaped(text)
         let start = bytes.count
         append(quoted: text)
         guard bytes[start...].contains(60) else { return }
@@ -230,6 +231,7 @@ extension OutputBuffer {
             case ">": append("&gt;")
             case "\"": append("&quot;")
             case "\u{0}"..<"\u{20}", "\u{7f}", "\u{fffe}", "\u{ffff}": append(" ")
+            case _ where VisibleText.isHidden(scalar): append(VisibleText.escape(scalar))
             default: append(contentsOf: String(scalar).utf8)
             }
         }

@@ -1,3 +1,4 @@
+import MiniVMM
 public import SystemPackage
 
 /// Reads JSON lines of the schema `minivmm.trace/1`, piece by piece as they come.
@@ -23,13 +24,28 @@ public struct TraceReader: Sendable {
     private var overflowShape: UInt16?
 
     /// What an actor has printed since its last newline.
+    /// Events that a picture shows, and a page stays small enough to open.
+    public static let defaultEvents = 200_000
+    /// Bytes of the lines that are kept until it is known whether they are among the last.
+    private static let mostTailBytes = 64 << 20
+    private let mostEvents: Int
+    /// The last lines so far, with their numbers, once the first half of what is kept is there.
+    private var tail: [(line: Int, bytes: [UInt8])] = []
+    /// How many of them are gone.
+    private var gone = 0
+    private var tailBytes = 0
+    private var leftOut = LeftOut()
+    private var isDraining = false
+
     private struct OpenLine: Sendable {
         let event: Int
         var bytes: [UInt8] = []
         var exits = 0
     }
 
-    public init() {}
+    /// - Parameter mostEvents: of a longer trace the first half of so many and the last are kept, and
+    ///   ``RecordedTrace/notes`` says so.
+    public init(mostEvents: Int = .max) { self.mostEvents = max(2, mostEvents) }
 
     /// Takes the next bytes of the file.
     public mutating func add(_ bytes: some Collection<UInt8>) throws(ReportError) {
@@ -51,6 +67,7 @@ public struct TraceReader: Sendable {
 
     /// Ends the file: a last line without its end is complete, or is reported in ``RecordedTrace/notes``.
     public mutating func finish() throws(ReportError) -> RecordedTrace {
+        try drain()
         if !rest.isEmpty {
             let whole = 0..<rest.count
             if line == 0 {
@@ -73,6 +90,7 @@ public struct TraceReader: Sendable {
     private mutating func addLine(_ range: Range<Int>) throws(ReportError) {
         line += 1
         if range.isEmpty, line > 1 { return }
+        if trace.count >= mostEvents / 2, !isDraining, line > 1 { return try keep(range) }
         do throws(ReportError) {
             try scanner.scan(rest, range)
         } catch {
@@ -82,6 +100,81 @@ public struct TraceReader: Sendable {
         }
         if line == 1 { return try readHeader() }
         try readEvent()
+    }
+
+    /// Keeps a line that may be among the last.
+    private mutating func keep(_ range: Range<Int>) throws(ReportError) {
+        tail.append((line, Array(rest[range])))
+        tailBytes += range.count
+        while tail.count - gone > mostEvents - mostEvents / 2 || tailBytes > Self.mostTailBytes {
+            let (number, old) = tail[gone]
+            tail[gone].bytes = []
+            gone += 1
+            tailBytes -= old.count
+            if gone > 4096, gone > tail.count / 2 {
+                tail.removeFirst(gone)
+                gone = 0
+            }
+            do throws(ReportError) {
+                try scanner.scan(old, 0..<old.count)
+            } catch {
+                throw ReportError(line: number, error.message)
+            }
+            leftOut.take(scanner.fields, in: old)
+        }
+    }
+
+    /// Reads the lines that were kept, behind what was left out.
+    private mutating func drain() throws(ReportError) {
+        isDraining = true
+        guard tail.count > gone else { return }
+        if leftOut.count > 0 { tellLeftOut() }
+        let (unread, number) = (rest, line)
+        for (line, bytes) in tail[gone...] {
+            rest = bytes
+            self.line = line - 1
+            try addLine(0..<bytes.count)
+        }
+        (rest, line) = (unread, number)
+        tail = []
+        gone = 0
+    }
+
+    /// One event for all that is not there, and one for each range of pages that it changed.
+    private mutating func tellLeftOut() {
+        for actor in console.keys.sorted() { endPrinting(actor) }
+        let host = UInt8(trace.actors.firstIndex(of: "host") ?? 0)
+        if trace.actors.isEmpty { trace.actors.append("host") }
+        func shape(_ name: String, _ keys: [String], _ types: [RecordedTrace.ValueType]) -> UInt16 {
+            trace.shapes.append(RecordedTrace.Shape(name: name, keys: keys, types: types))
+            return UInt16(trace.shapes.count - 1)
+        }
+        begin(leftOut.firstTime, host, shape("left-out", ["events"], [.number]))
+        trace.values.append(Int64(leftOut.count))
+        let state = shape("pages-then", ["gpa", "size", "state"], [.number, .number, .text])
+        let words = PageState.allCases.map { ($0, Int64(intern($0.rawValue))) }
+        var told = 0
+        var untold: PageRange?
+        var changes: [(PageRange, PageState)] = []
+        leftOut.forEachRange { range, now in
+            told += 1
+            if told <= LeftOut.mostRanges { changes.append((range, now)) } else { untold = range }
+            return untold == nil
+        }
+        for (range, now) in changes {
+            begin(leftOut.lastTime, host, state)
+            trace.values += [Int64(bitPattern: range.start), Int64(bitPattern: range.size)]
+            trace.values.append(words.first { $0.0 == now }?.1 ?? 0)
+        }
+        if let untold {
+            trace.notes.append(
+                "Behind what was left out, the pages from \(untold) on may be in another state than is drawn."
+            )
+        }
+        trace.notes.append(
+            "\(leftOut.count) events in the middle are left out: this shows the first \(mostEvents / 2) and the last "
+                + "\(tail.count - gone). `minivmm report TRACE.jsonl --text` lists all; `--events N` draws more of them."
+        )
     }
 
     private mutating func readHeader() throws(ReportError) {
@@ -268,8 +361,8 @@ extension TraceReader {
     /// Reads a whole file, a pipe or a terminal.
     ///
     /// - Throws: ``ReportError``, or the descriptor's `Errno`.
-    public static func read(_ file: FileDescriptor) throws -> RecordedTrace {
-        var reader = TraceReader()
+    public static func read(_ file: FileDescriptor, mostEvents: Int = .max) throws -> RecordedTrace {
+        var reader = TraceReader(mostEvents: mostEvents)
         var chunk = [UInt8](repeating: 0, count: 1 << 18)
         while true {
             let count = try unsafe chunk.withUnsafeMutableBytes { try unsafe file.read(into: $0) }

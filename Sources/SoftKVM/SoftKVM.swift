@@ -9,6 +9,9 @@ public import SystemPackage
 /// same calls in the same order with the same configuration give the same answers, exits and clock, byte for
 /// byte: nothing asks the host for time or chance.
 ///
+/// Each vCPU's engine runs in a process of its own, which begins with the first `KVM_RUN` and which a hostile guest can at
+/// most crash: docs/hostile-guests.md. Everything that runs no vCPU starts none.
+///
 /// One lock guards it all, and a run holds it to its end, at most a time slice: other threads wait that long, and
 /// only ``KVMVCPU/kick()`` does not.
 ///

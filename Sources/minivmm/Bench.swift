@@ -152,7 +152,8 @@ struct Bench: ParsableCommand {
 
     private func fileTrace(_ kernel: any KVMInterface) throws -> Trace {
         // A file, not /dev/null: the bound is for a trace that is kept. It has no name and goes with the process.
-        let path = FilePath((environment("TMPDIR") ?? "/tmp")).appending("minivmm-bench-\(getpid()).jsonl")
+        let path = FilePath(argument: environment("TMPDIR") ?? "/tmp").appending(
+            "minivmm-bench-\(getpid()).jsonl")
         let file = try FileDescriptor.open(
             path, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec], permissions: .ownerReadWrite
         )

@@ -49,6 +49,10 @@ struct Demo: ParsableCommand {
             let outcome = try scene.play(Stage(kernel: kernel), narrator)
             narrator.finish()
             played += 1
+            if case .interrupted(let signal)? = outcome {
+                terminal.print("   " + terminal.styled("interrupted by signal \(signal)", .bad))
+                throw ExitCode(128 + signal)
+            }
             if case .failed(.unsupported(let why))? = outcome {
                 skipped += 1
                 terminal.paragraph("Not shown: \(why).", indent: 3)

@@ -12,12 +12,15 @@ enum DirectoryListing {
     ///
     /// - Throws: `ENOTDIR` for a file, and what else `opendir(3)` says.
     static func read(_ path: String) throws(Errno) -> [Entry] {
-        guard let directory = unsafe opendir(path) else { throw Errno(rawValue: errno) }
+        let opened = unsafe FilePath(argument: path).withPlatformString { unsafe opendir($0) }
+        guard let directory = unsafe opened else { throw Errno(rawValue: errno) }
         defer { unsafe closedir(directory) }
         var entries: [Entry] = []
         while let entry = unsafe readdir(directory) {
             let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+                unsafe pointer.withMemoryRebound(to: CChar.self, capacity: 256) {
+                    unsafe Arguments.string($0)
+                }
             }
             guard name != ".", name != ".." else { continue }
             entries.append(Entry(name: name, isDirectory: unsafe entry.pointee.d_type == UInt8(DT_DIR)))

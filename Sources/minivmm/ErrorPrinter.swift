@@ -6,7 +6,10 @@ import SystemPackage
 // How errors are printed: what went wrong in one line, and what it means below.
 
 /// Says what went wrong, what it means where that is known, and ends with a status.
+///
+/// - Parameter message: one line, whatever is in the names that it repeats.
 func stop(_ message: String, _ status: ExitCode, _ diagnosis: Diagnosis? = nil) -> any Error {
+    let message = ByteText.visible(message)
     let terminal = Terminal.diagnostics
     let name = terminal.styled("minivmm: ", .bad)
     // One line for programs that look for it; folded for people.

@@ -117,7 +117,10 @@ extension EventFields.Value {
         case .signed(let value): return "\(value)"
         case .flag(let value): return value ? "yes" : "no"
         case .text(let value):
-            if value.utf8.allSatisfy({ $0 > 32 && $0 != 34 && $0 != 127 }) { return value }
+            let isPlain = value.unicodeScalars.allSatisfy {
+                $0.value > 32 && $0 != "\"" && !VisibleText.isHidden($0)
+            }
+            if isPlain { return value }
             return JSON.string(value).text
         }
     }

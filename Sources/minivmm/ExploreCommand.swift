@@ -21,7 +21,10 @@ struct ExploreCommand: ParsableCommand {
             With --report and its like a run of each finding is drawn; of several each has its number in its files' \
             names. Where nothing was found the longest random test is drawn.
 
-            Exit status: 0 nothing was found; 1 something was; 4 the kernel can do nothing that tests are made of; 64 usage.
+            Files that --output finds in the directory are kept: each finding gets the next free number.
+
+            Exit status: 0 complete, and nothing was found; 1 something was; 3 it ended early, by --timeout or a signal, and \
+            nothing was found so far; 4 the kernel can do nothing that tests are made of; 64 usage.
             """)
 
     @OptionGroup var kernel: KernelOptions
@@ -40,7 +43,7 @@ struct ExploreCommand: ParsableCommand {
     @Option(help: "Findings of different kinds after which it ends.")
     var findings = 1
     @Option(help: "Seconds after which no other test is begun.")
-    var timeout = Seconds(nanoseconds: 60_000_000_000)
+    var timeout = Seconds(nanoseconds: 600_000_000_000)
     @Option(
         help: ArgumentHelp(
             "Write each finding as a litmus test into this directory, which is made if it is not there.",
@@ -71,41 +74,57 @@ struct ExploreCommand: ParsableCommand {
         if timeout.nanoseconds == 0 { throw ValidationError("--timeout: more than 0 seconds are needed.") }
     }
 
-    private var options: Exploration.Options {
+    private func options(_ interrupts: SignalDescriptor?) -> Exploration.Options {
         Exploration.Options(
             depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps,
             runs: runs,
             seed: kernel.seed, mostFindings: findings, timeLimit: timeout.nanoseconds,
             // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
-            testTimeLimit: max(20_000_000_000, UInt64(runs) * 200_000_000))
+            testTimeLimit: max(60_000_000_000, UInt64(runs) * 200_000_000), interrupts: interrupts)
     }
 
     func run() throws {
         let chosen = try kernel.open(doors: .one, preservation: false)
         try chosen.requireAttributes()
         let files = try FindingFiles(output)
+        let interrupts = try? SignalDescriptor()
+        let options = options(interrupts)
         let printer = ExplorePrinter(
             options: options, chosen: chosen, kernelOptions: kernel.text(chosen.name), isJSON: json)
         printer.begin()
-        let interrupts = try? SignalDescriptor()
-        var signal: Int32?
         let exploration = Exploration(
             chosen.kernel, options,
-            isStopped: {
-                signal = signal ?? interrupts?.pending()
-                return signal != nil || files.failure != nil
-            },
+            isStopped: { interrupts?.pending() != nil || files.failure != nil },
             progress: { phase, summary in
                 files.save(summary.findings)
                 printer.progress(phase, summary)
             })
         let summary = exploration.run()
-        printer.end(summary, files: files.names)
+        // What is left takes little; a signal ends it like any other program.
+        interrupts?.unblock()
+        if let failure = summary.hostFailure {
+            throw stop(failure.description, Status.monitorFailed, failure.diagnosis)
+        }
+        printer.end(summary, files: files.names, alone: try summary.findings.map(alone))
         if let failure = files.failure { throw failure }
         try draw(summary, chosen.kernel)
-        if let signal { throw ExitCode(128 + signal) }
         if !summary.findings.isEmpty { throw Status.checkFailed }
+        if summary.end == .time || summary.end == .stopped { throw Status.endedEarly }
         if summary.tests == 0, summary.end == .complete { throw Status.skipped }
+    }
+
+    /// A finding on a kernel that has run no other test: what it shows there does not come from an earlier one.
+    private func alone(_ finding: Finding) throws -> ExplorePrinter.Alone {
+        let kernel = try kernel.open(doors: .one, preservation: false).kernel
+        let runner = Runner(kernel, Runner.Options(runs: runs, seed: self.kernel.seed, asksModel: false))
+        var seen = 0
+        var done = 0
+        // Where it always shows, once is enough.
+        while done < finding.runs, seen == 0 || finding.seen < finding.runs {
+            if runner.run(finding.source).isFailure { seen += 1 }
+            done += 1
+        }
+        return ExplorePrinter.Alone(seen: seen, runs: done)
     }
 
     /// A run of each finding; where there is none, of the longest random test.
@@ -130,6 +149,8 @@ struct ExploreCommand: ParsableCommand {
 private final class FindingFiles {
     private let directory: String?
     private(set) var names: [String] = []
+    /// Of the last file that was written, or was there already.
+    private var number = 0
     private(set) var failure: (any Error)?
 
     /// - Throws: before anything is explored, where there can be no such directory.
@@ -141,10 +162,18 @@ private final class FindingFiles {
     func save(_ findings: [Finding]) {
         guard let directory, failure == nil else { return }
         for finding in findings.dropFirst(names.count) {
-            let path = FilePath(directory).appending("finding-\(names.count + 1).litmus").string
             do {
-                try TextFile.write(finding.source.test.text, to: path, what: "the finding")
-                names.append(path)
+                // The files of earlier explorations stay as they are.
+                while true {
+                    number += 1
+                    let path = ByteText.join(directory, "finding-\(number).litmus")
+                    let text = finding.source.test.text
+                    guard try TextFile.write(text, to: path, what: "the finding", isNew: true) else {
+                        continue
+                    }
+                    names.append(path)
+                    break
+                }
             } catch {
                 failure = error
                 return

@@ -1,6 +1,6 @@
+import Glibc
 import Litmus
 import MiniVMM
-import Synchronization
 
 /// What an exploration tried and found, as text and as JSON.
 struct ExplorePrinter: Sendable {
@@ -37,13 +37,19 @@ struct ExplorePrinter: Sendable {
         }
     }
 
-    func end(_ summary: Exploration.Summary, files: [String]) {
+    /// What a finding showed by itself, on a kernel that has run no other test.
+    struct Alone {
+        let seen: Int
+        let runs: Int
+    }
+
+    func end(_ summary: Exploration.Summary, files: [String], alone: [Alone]) {
         line.clear()
-        guard !isJSON else { return out.print(json(summary, files: files).text) }
+        guard !isJSON else { return out.print(json(summary, files: files, alone).text) }
         tried(summary)
-        for (index, finding) in summary.findings.enumerated() {
+        for ((index, finding), alone) in zip(summary.findings.enumerated(), alone) {
             out.print("")
-            found(finding, file: files.indices.contains(index) ? files[index] : nil)
+            found(finding, file: files.indices.contains(index) ? files[index] : nil, alone)
         }
         out.print("")
         verdict(summary)
@@ -106,6 +112,20 @@ struct ExplorePrinter: Sendable {
         }
     }
 
+    /// What was asked for and not run; nil where everything was.
+    private func untried(_ summary: Exploration.Summary) -> String? {
+        let parts = summary.untried.map { phase, tests in
+            switch phase {
+            case .scope: "the rest of the small scope (--depth \(options.depth))"
+            case .random: "\(grouped(tests ?? 0)) of \(grouped(options.tests)) random tests"
+            case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
+            case .parallel:
+                "\(grouped(tests ?? 0)) of \(grouped(options.parallelTests)) tests of steps at once"
+            }
+        }
+        return parts.isEmpty ? nil : parts.joined(separator: ", ")
+    }
+
     /// Moves with the same reason go together.
     private func groups(_ leftOut: [(move: String, reason: String)]) -> [String] {
         var order: [String] = []
@@ -118,6 +138,7 @@ struct ExplorePrinter: Sendable {
     }
 
     private func verdict(_ summary: Exploration.Summary) {
+        if let untried = untried(summary) { label("not tried", untried, on: out) }
         let seconds = Double((monotonicNanoseconds() - start) / 10_000_000) / 100
         let tests = "\(grouped(summary.tests)) tests in \(seconds) s"
         let end =
@@ -129,6 +150,8 @@ struct ExplorePrinter: Sendable {
         switch summary.findings.count {
         case 0 where summary.tests == 0 && summary.end == .complete:
             out.print(out.styled("nothing could be tried on this kernel", .dim))
+        case 0 where summary.end != .complete:
+            out.print(out.styled("nothing found so far", .bold) + ", \(tests)\(end)")
         case 0:
             out.print(out.styled("nothing that the model does not come to", .good) + ", \(tests)\(end)")
         case let count:
@@ -139,7 +162,40 @@ struct ExplorePrinter: Sendable {
 
     // MARK: what was found
 
-    private func found(_ finding: Finding, file: String?) {
+    /// Runs of the test after which it has shown with a probability of 99 %, if it shows by chance as often as it did.
+    private func runsNeeded(_ alone: Alone) -> Int? {
+        guard alone.seen > 0 else { return nil }
+        guard alone.seen < alone.runs else { return 1 }
+        let miss = 1 - Double(alone.seen) / Double(alone.runs)
+        return Int((log(0.01) / log(miss)).rounded(.up))
+    }
+
+    /// The command line that shows it again, and what has to be known about it.
+    private func again(_ finding: Finding, file: String, _ alone: Alone) {
+        guard let needed = runsNeeded(alone) else {
+            out.command("again     ", "minivmm litmus \(kernelOptions) \(file)")
+            return label(
+                "",
+                "By itself the test did not show it in \(alone.runs) runs: it needs what an earlier test left behind. "
+                    + "The same exploration, with the same seed, may show it again.", on: out)
+        }
+        // A test without steps at once is run once, whatever --runs says.
+        let isParallel = finding.source.test.body.contains { entry in
+            if case .parallel = entry { true } else { false }
+        }
+        let isSampled = isParallel && chosen.name != .soft
+        let runs = options.runs.multipliedReportingOverflow(by: needed).partialValue
+        out.command(
+            "again     ",
+            "minivmm litmus \(kernelOptions) " + (isSampled ? "--runs \(max(1, runs)) " : "") + file)
+        guard needed > 1, !isSampled else { return }
+        label(
+            "",
+            "By itself it shows in \(alone.seen) of \(alone.runs) runs: repeat the command \(needed) times.",
+            on: out)
+    }
+
+    private func found(_ finding: Finding, file: String?, _ alone: Alone) {
         label("found", finding.what, on: out)
         label("model", finding.model, on: out)
         label("kernel", finding.failure.seen, on: out, .bad)
@@ -154,9 +210,10 @@ struct ExplorePrinter: Sendable {
         {
             out.print("    \(line)")
         }
-        guard let file else { return }
         out.print("")
-        out.command("again     ", "minivmm litmus \(kernelOptions) \(file)")
+        if let file { return again(finding, file: file, alone) }
+        guard alone.seen < alone.runs else { return }
+        label("alone", "by itself it shows in \(alone.seen) of \(alone.runs) runs", on: out)
     }
 
     /// 12345 is 12,345.
@@ -172,7 +229,7 @@ struct ExplorePrinter: Sendable {
     // MARK: JSON
 
     /// Schema `minivmm.explore/1`.
-    private func json(_ summary: Exploration.Summary, files: [String]) -> JSON {
+    private func json(_ summary: Exploration.Summary, files: [String], _ alone: [Alone]) -> JSON {
         func number(_ value: Int) -> JSON { .number(UInt64(max(0, value))) }
         return .object([
             ("schema", .string("minivmm.explore/1")),
@@ -217,21 +274,33 @@ struct ExplorePrinter: Sendable {
             ),
             ("lawful", number(summary.lawful)), ("end", .string(summary.end.rawValue)),
             (
+                "untried",
+                .array(
+                    summary.untried.map { phase, tests in
+                        .object([("phase", .string(phase.rawValue)), ("tests", tests.map(number) ?? .null)])
+                    })
+            ),
+            (
                 "findings",
                 .array(
-                    summary.findings.enumerated().map { index, finding in
-                        json(finding, file: files.indices.contains(index) ? files[index] : nil)
+                    zip(summary.findings.enumerated(), alone).map { found, alone in
+                        let (index, finding) = found
+                        return json(
+                            finding, file: files.indices.contains(index) ? files[index] : nil, alone)
                     })
             ),
         ])
     }
 
-    private func json(_ finding: Finding, file: String?) -> JSON {
+    private func json(_ finding: Finding, file: String?, _ alone: Alone) -> JSON {
         .object([
             ("step", .string(finding.what)), ("model", .string(finding.model)),
             ("seen", .string(finding.failure.seen)),
             ("line", finding.failure.line.map { .number(UInt64($0)) } ?? .null),
             ("runs", .number(UInt64(finding.runs))), ("runs_that_show_it", .number(UInt64(finding.seen))),
+            ("runs_alone", .number(UInt64(alone.runs))),
+            ("runs_alone_that_show_it", .number(UInt64(alone.seen))),
+            ("runs_needed", runsNeeded(alone).map { .number(UInt64($0)) } ?? .null),
             ("test_number", .number(UInt64(finding.found))), ("steps_before", .number(UInt64(finding.steps))),
             ("steps", .number(UInt64(finding.source.test.steps.count))),
             ("litmus", .string(finding.source.test.text)), ("file", file.map(JSON.string) ?? .null),
@@ -246,32 +315,6 @@ extension Exploration.Phase {
         case .random: "random"
         case .pairs: "pairs"
         case .parallel: "at once"
-        }
-    }
-}
-
-/// A line on a terminal that is written over a few times a second; nothing anywhere else.
-private final class ProgressLine: Sendable {
-    private let terminal: Terminal
-    /// When it was written last, and whether it stands there.
-    private let state = Mutex<(last: UInt64, isShown: Bool)>((0, false))
-
-    init(_ terminal: Terminal) { self.terminal = terminal }
-
-    func show(_ text: () -> String) {
-        guard terminal.isTerminal, environment("TERM") != "dumb" else { return }
-        state.withLock { state in
-            let now = monotonicNanoseconds()
-            guard now &- state.last > 100_000_000 else { return }
-            state = (now, true)
-            terminal.write("\r\u{1b}[K" + terminal.styled(text(), .dim))
-        }
-    }
-
-    func clear() {
-        state.withLock { state in
-            if state.isShown { terminal.write("\r\u{1b}[K") }
-            state.isShown = false
         }
     }
 }

@@ -20,7 +20,10 @@ enum JSON {
 
     private func write(to out: inout OutputBuffer) {
         switch self {
-        case .string(let text): out.append(quoted: text)
+        case .string(let text):
+            // What is no UTF-8 cannot be in JSON.
+            let hasBytes = text.unicodeScalars.contains { ByteText.byte($0) != nil }
+            out.append(quoted: hasBytes ? ByteText.visible(text) : text)
         case .number(let value): out.append(decimal: value)
         case .integer(let value): out.append(String(value))
         case .real(let value): out.append(value.isFinite ? String(value) : "null")

@@ -25,6 +25,19 @@ struct KernelError: Error, CustomStringConvertible {
     let description: String
     /// What it means, and what to do about it.
     let diagnosis: Diagnosis
+    /// The host has no more of something: what the kernel can do is not known.
+    var isHostLimit = false
+}
+
+extension KernelError {
+    /// A call on a scratch VM that failed.
+    init(_ failure: (call: String, errno: Errno)) {
+        self.init(
+            description: "a scratch VM could not be tried (\(failure.call): \(failure.errno.name))",
+            diagnosis: MachineError.kernel(
+                call: failure.call, errno: failure.errno, attempted: "a scratch VM", hint: nil
+            ).diagnosis, isHostLimit: failure.errno.isHostLimit)
+    }
 }
 
 /// What is asked of a kernel besides running guests.
@@ -60,9 +73,12 @@ extension KernelName {
         do throws(KernelError) {
             linux = try Self.linux()
         } catch {
+            // What the host has no more of says nothing about its kernel.
+            if error.isHostLimit { throw error }
             return try soft(needs, instead: error)
         }
         let failure = KernelProbe(linux).conversionFailure()
+        if let failure, failure.errno.isHostLimit { throw KernelError(failure) }
         guard let failure else {
             return ChosenKernel(
                 kernel: Self.withDoors(needs.doors, linux), name: .linux,
@@ -70,7 +86,9 @@ extension KernelName {
         }
         var because = "/dev/kvm cannot convert in place (\(failure.call): \(failure.errno.name))"
         let perVM = PerVMAttributesKVM(over: linux)
-        if KernelProbe(perVM).conversionFailure() == nil {
+        let perVMFailure = KernelProbe(perVM).conversionFailure()
+        if let perVMFailure, perVMFailure.errno.isHostLimit { throw KernelError(perVMFailure) }
+        if perVMFailure == nil {
             guard needs.preservation else {
                 return ChosenKernel(
                     kernel: Self.withDoors(needs.doors, perVM), name: .perVMAttributes,
@@ -81,6 +99,7 @@ extension KernelName {
         do throws(KernelError) {
             let trap = try trap(over: linux)
             if let failure = KernelProbe(trap).conversionFailure() {
+                if failure.errno.isHostLimit { throw KernelError(failure) }
                 throw KernelError(
                     description: "\(because), nor with memslots (\(failure.call): \(failure.errno.name))",
                     diagnosis: MachineError.kernel(
@@ -89,6 +108,7 @@ extension KernelName {
             }
             return ChosenKernel(kernel: trap, name: .memslotTrap, reason: because)
         } catch {
+            if error.isHostLimit { throw error }
             return try soft(needs, instead: error)
         }
     }
@@ -109,7 +129,9 @@ extension KernelName {
         do throws(KVMUnavailable) {
             return try LinuxKVM()
         } catch {
-            throw KernelError(description: error.description, diagnosis: error.diagnosis)
+            throw KernelError(
+                description: error.description, diagnosis: error.diagnosis,
+                isHostLimit: error.errno.isHostLimit)
         }
     }
 

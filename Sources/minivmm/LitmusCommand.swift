@@ -25,8 +25,12 @@ struct LitmusCommand: ParsableCommand {
             it prints which faults, planted in the software kernel, the tests catch. With --table FILE is what --format \
             json printed on some kernel, and the tests' hazards are printed as a table, a column each.
 
+            At its time limit or on Ctrl-C, a test with parallel blocks finishes the run under way, and the outcomes seen so \
+            far are judged: a forbidden one is a failure, and a required one may still be missing. One single run that does \
+            not end is a failure.
+
             Exit status: 0 all passed, or some were skipped; 1 a test failed, or a fault was caught by none; 4 every test was \
-            skipped; 64 usage, or a file that is no test.
+            skipped; 64 usage, or a file that is no test; 125 the host failed, by its limits for instance; 128 + N interrupted by signal N.
             """)
 
     enum Format: String, ExpressibleByArgument, CaseIterable { case ktap, json, text }
@@ -42,7 +46,10 @@ struct LitmusCommand: ParsableCommand {
     var save: String?
     @Option(help: "Runs of a test with parallel blocks, where not all interleavings are gone through.")
     var runs = 1000
-    @Option(help: "Seconds for one test with all its runs.")
+    @Option(
+        help: ArgumentHelp(
+            "Seconds for one test with all its runs. A test with parallel blocks then ends with what it has seen.",
+            valueName: "seconds"))
     var timeout = Seconds(nanoseconds: 60_000_000_000)
     @OptionGroup var pictures: PictureOptions
     @Option(help: "Where the software kernel decides what becomes of contents, for tests that are about it.")
@@ -61,7 +68,7 @@ struct LitmusCommand: ParsableCommand {
 
         /// The file's name without its ending.
         var shortName: String {
-            let name = FilePath(path).lastComponent?.string ?? path
+            let name = ByteText.visible(ByteText.lastComponent(path))
             return name.hasSuffix(LitmusFiles.ending) ? String(name.dropLast(LitmusFiles.ending.count)) : name
         }
     }
@@ -90,26 +97,59 @@ struct LitmusCommand: ParsableCommand {
         let chosen = try kernel.open(doors: .one, preservation: false, soft: soft)
         try chosen.requireAttributes()
         let printer = LitmusPrinter(format: format, chosen: chosen)
+        let interrupts = try? SignalDescriptor()
         printer.begin(items.count)
-        var options = Runner.Options(runs: runs, seed: kernel.seed, timeLimit: timeout.nanoseconds)
-        let runner = Runner(chosen.kernel, options)
+        var hostFailure: HostFailure?
         for index in items.indices {
-            guard pictures.isWanted else {
-                items[index].report = runner.report(items[index].source)
-                printer.ran(items[index], number: index + 1)
-                continue
+            if hostFailure != nil {
+                items[index].report = Report(verdict: .skipped("not run: the host failed before"))
+            } else if let signal = interrupts?.pending() {
+                items[index].report = Report(verdict: .skipped("not run: interrupted by signal \(signal)"))
+            } else {
+                try run(&items[index], index, of: items.count, chosen, printer, interrupts)
             }
-            let recorder = LitmusRecorder()
-            options.recorder = recorder
-            items[index].report = Runner(chosen.kernel, options).report(items[index].source)
+            if case .hostFailed(let failure) = items[index].verdict { hostFailure = failure }
             printer.ran(items[index], number: index + 1)
-            let numbered = items.count == 1 ? pictures : pictures.numbered(index + 1)
-            _ = try recorder.draw(numbered, title: items[index].shortName)
         }
         printer.end(items)
         if let save { try TextFile.write(printer.json(items) + "\n", to: save, what: "the results") }
+        if let hostFailure {
+            throw stop(hostFailure.description, Status.monitorFailed, hostFailure.diagnosis)
+        }
+        if let signal = interrupts?.pending() { throw ExitCode(128 + signal) }
         if items.contains(where: \.verdict.isFailure) { throw Status.checkFailed }
         if items.allSatisfy(\.verdict.isSkip) { throw Status.skipped }
+    }
+
+    private func run(
+        _ item: inout Item, _ index: Int, of count: Int, _ chosen: ChosenKernel, _ printer: LitmusPrinter,
+        _ interrupts: SignalDescriptor?
+    ) throws {
+        let name = item.shortName
+        let recorder = pictures.isWanted ? LitmusRecorder() : nil
+        let options = Runner.Options(
+            runs: runs, seed: kernel.seed, timeLimit: timeout.nanoseconds, recorder: recorder,
+            interrupts: interrupts,
+            progress: { done in printer.progress(name, done, of: runs) })
+        item.report = Runner(chosen.kernel, options).report(item.source)
+        printer.endProgress()
+        guard let recorder else { return }
+        let numbered = count == 1 ? pictures : pictures.numbered(index + 1)
+        _ = try recorder.draw(numbered, title: name)
+    }
+
+    /// Every hazard that a test names is one of the table (`minivmm explain hazard`).
+    private static func checkHazards(_ source: Source, _ bytes: [UInt8]) throws(SyntaxError) {
+        guard let unknown = source.test.hazards.first(where: { Hazard.named($0.description) == nil }) else {
+            return
+        }
+        let lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        let line = lines.firstIndex { line in
+            line.drop { $0 == 0x20 || $0 == 0x09 }.starts(with: Array("hazard".utf8))
+        }
+        throw SyntaxError(
+            line: (line ?? 0) + 1, column: 1,
+            message: "there is no hazard \(unknown): `minivmm explain hazard` lists them")
     }
 
     /// All files, or what is wrong with each that is no test.
@@ -121,7 +161,10 @@ struct LitmusCommand: ParsableCommand {
                 for file in try LitmusFiles.expand(path) {
                     let bytes = try LitmusFiles.read(file)
                     do throws(SyntaxError) {
-                        items.append(Item(path: file, source: try Source(parsing: bytes)))
+                        let source = try Source(parsing: bytes)
+                        if let problem = source.impossibility() { throw problem }
+                        try Self.checkHazards(source, bytes)
+                        items.append(Item(path: file, source: source))
                     } catch {
                         problems.append("\(file):\(error)")
                     }
@@ -147,6 +190,16 @@ extension Verdict {
         case .passed: "passed"
         case .failed: "failed"
         case .skipped: "skipped"
+        case .hostFailed: "error"
         }
+    }
+}
+
+extension HostFailure {
+    var diagnosis: Diagnosis {
+        Diagnosis(
+            attempted: "to run a litmus test: \(call)", answer: "\(errno.name): \(errno)",
+            means: "The host has no more of what the test needs. That says nothing about the kernel.",
+            advice: advice)
     }
 }

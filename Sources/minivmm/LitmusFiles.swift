@@ -22,24 +22,13 @@ enum LitmusFiles {
         guard !names.isEmpty else {
             throw Failure(description: "\(path): no file in it has a name that ends in \(ending)")
         }
-        return names.map { FilePath(path).appending($0).string }
+        return names.map { ByteText.join(path, $0) }
     }
 
     static func read(_ path: String, most: Int = Source.largestText) throws(Failure) -> [UInt8] {
-        do {
-            let file = try FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec)
-            defer { try? file.close() }
-            var bytes: [UInt8] = []
-            var chunk = [UInt8](repeating: 0, count: 1 << 16)
+        do throws(Errno) {
             // One byte more than a test may have, and the parser says so.
-            while bytes.count <= most {
-                let count = try unsafe chunk.withUnsafeMutableBytes { buffer in
-                    try unsafe file.read(into: buffer)
-                }
-                if count == 0 { break }
-                bytes.append(contentsOf: chunk[..<count])
-            }
-            return bytes
+            return try InputFile.read(FilePath(argument: path), most: UInt64(most)) ?? []
         } catch {
             throw Failure(description: "\(path): cannot be read: \(error)")
         }

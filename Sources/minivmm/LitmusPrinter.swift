@@ -2,10 +2,23 @@ import Litmus
 import MiniVMM
 
 /// The results of litmus tests: KTAP (Documentation/dev-tools/ktap.rst) for the kernel's own tools, JSON, text.
-struct LitmusPrinter {
+struct LitmusPrinter: Sendable {
     let format: LitmusCommand.Format
     let chosen: ChosenKernel
     private var out: Terminal { .output }
+    private let line = ProgressLine(.diagnostics)
+
+    init(format: LitmusCommand.Format, chosen: ChosenKernel) {
+        self.format = format
+        self.chosen = chosen
+    }
+
+    /// Runs of a test that is run many times, while it is.
+    func progress(_ name: String, _ done: Int, of runs: Int) {
+        line.show { "\(name)  \(done) of \(runs) runs" }
+    }
+
+    func endProgress() { line.clear() }
 
     func begin(_ count: Int) {
         switch format {
@@ -33,6 +46,8 @@ struct LitmusPrinter {
         return (count("passed"), count("failed"), count("skipped"))
     }
 
+    private func cutShort(_ items: [LitmusCommand.Item]) -> Int { items.count { $0.report.cut != nil } }
+
     /// Schema `minivmm.litmus/1`.
     func json(_ items: [LitmusCommand.Item]) -> String {
         let (passed, failed, skipped) = counts(items)
@@ -41,18 +56,25 @@ struct LitmusPrinter {
             ("kernel", .string(chosen.kernel.identity.name)),
             ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
             ("passed", .number(UInt64(passed))), ("failed", .number(UInt64(failed))),
-            ("skipped", .number(UInt64(skipped))), ("tests", .array(items.map(\.json))),
+            ("skipped", .number(UInt64(skipped))), ("cut_short", .number(UInt64(cutShort(items)))),
+            ("tests", .array(items.map(\.json))),
         ]).text
     }
 
     func end(_ items: [LitmusCommand.Item]) {
         let (passed, failed, skipped) = counts(items)
+        let errors = items.count { $0.verdict.word == "error" }
         switch format {
         case .ktap:
-            out.print("# Totals: pass:\(passed) fail:\(failed) xfail:0 xpass:0 skip:\(skipped) error:0")
+            out.print(
+                "# Totals: pass:\(passed) fail:\(failed) xfail:0 xpass:0 skip:\(skipped) error:\(errors)")
         case .json: out.print(json(items))
         case .text:
-            let summary = "\(passed) passed, \(failed) failed, \(skipped) skipped"
+            let cut = cutShort(items)
+            let summary =
+                "\(passed) passed, \(failed) failed, \(skipped) skipped"
+                + (errors > 0 ? ", \(errors) not known: the host failed" : "")
+                + (cut > 0 ? "; \(cut) cut short" : "")
             out.print(out.styled(summary, failed > 0 ? .bad : passed > 0 ? .good : .dim))
         }
     }
@@ -60,18 +82,24 @@ struct LitmusPrinter {
     /// Diagnostics stand before the line of the result; what a name or a reason contains must not look like a directive.
     private func ktap(_ item: LitmusCommand.Item, _ number: Int) {
         let name = Self.plain(item.shortName)
+        if let cut = item.report.cut { out.print("# \(cut.text(item.verdict))") }
         for line in item.report.blocks.flatMap(\.lines) { out.print("# \(line)") }
         switch item.verdict {
         case .passed: out.print("ok \(number) \(name)")
         case .skipped(let reason): out.print("ok \(number) \(name) # SKIP \(Self.plain(reason))")
         case .failed(let failure):
-            for line in [item.path + ": " + item.source.test.name] + failure.lines { out.print("# \(line)") }
+            for line in [ByteText.visible(item.path) + ": " + item.source.test.name] + failure.lines {
+                out.print("# \(line)")
+            }
+            out.print("not ok \(number) \(name)")
+        case .hostFailed(let failure):
+            for line in [failure.description, failure.advice] { out.print("# \(line)") }
             out.print("not ok \(number) \(name)")
         }
     }
 
     private static func plain(_ text: String) -> String {
-        let kept = text.unicodeScalars.map { $0 == "#" || $0.value < 0x20 ? "_" : $0 }
+        let kept = text.unicodeScalars.map { $0 == "#" || VisibleText.isHidden($0) ? "_" : $0 }
         return String(String.UnicodeScalarView(kept))
     }
 
@@ -82,12 +110,17 @@ struct LitmusPrinter {
         case .skipped(let reason):
             out.print(out.styled("skipped ", .dim) + name)
             out.print("        \(reason)")
+        case .hostFailed(let failure):
+            out.print(out.styled("error   ", .bad) + name)
+            out.print("        \(failure)")
         case .failed(let failure):
             out.print(out.styled("failed  ", .bad) + name)
-            let place = failure.line.map { "\(item.path):\($0)" } ?? item.path
+            let path = ByteText.visible(item.path)
+            let place = failure.line.map { "\(path):\($0)" } ?? path
             out.print("        \(place): \(failure.text)")
             for line in failure.lines.dropFirst() { out.print("          \(line)") }
         }
+        if let cut = item.report.cut { out.hanging("        ", cut.text(item.verdict), indent: 8) }
         for block in item.report.blocks {
             let lines = block.lines
             out.print("        " + lines[0])
@@ -113,10 +146,22 @@ extension LitmusCommand.Item {
             ("hazards", .array(source.test.hazards.map { .string($0.description) })),
             ("verdict", .string(verdict.word)),
         ]
+        if let cut = report.cut {
+            members.append(
+                (
+                    "cut_short",
+                    .object([
+                        ("by", .string(cut.reason.word)), ("reason", .string(cut.reason.description)),
+                        ("runs", cut.runs.map { .number(UInt64($0)) } ?? .null),
+                        ("of", cut.wanted.map { .number(UInt64($0)) } ?? .null),
+                    ])
+                ))
+        }
         if !report.blocks.isEmpty { members.append(("blocks", .array(report.blocks.map(\.json)))) }
         switch verdict {
         case .passed: break
         case .skipped(let reason): members.append(("reason", .string(reason)))
+        case .hostFailed(let failure): members.append(("reason", .string(failure.description)))
         case .failed(let failure):
             members += [
                 ("line", failure.line.map { .number(UInt64($0)) } ?? .null), ("step", .string(failure.text)),
@@ -125,6 +170,16 @@ extension LitmusCommand.Item {
             ]
         }
         return .object(members)
+    }
+}
+
+extension Cut {
+    /// One line for people.
+    func text(_ verdict: Verdict) -> String {
+        var done = "not all interleavings were explored"
+        if let runs, let wanted { done = "\(runs) of \(wanted) runs" }
+        let judged = verdict == .passed ? ", no forbidden outcome" : ""
+        return "cut short by \(reason): \(done)\(judged)"
     }
 }
 
@@ -137,7 +192,7 @@ extension BlockReport {
             let model = states.map { "; the model goes through \($0)" } ?? "; no model judges it"
             what = "\(runs) runs\(model)"
         } else {
-            what = "all interleavings, \(states ?? "none")"
+            what = (isComplete ? "all" : "some") + " interleavings, \(states ?? "none")"
         }
         return ["line \(line): \(what)"]
             + outcomes.map { outcome in

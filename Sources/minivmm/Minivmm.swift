@@ -1,4 +1,6 @@
 import ArgumentParser
+import CKVMShim
+import Glibc
 import MiniVMM
 
 @main
@@ -10,7 +12,8 @@ struct Minivmm: ParsableCommand {
         abstract:
             "Boots tiny x86-64 guests on guest_memfd and moves their memory between private and shared.",
         discussion: """
-            Exit status: the guest's own (0 to 123) for `run`; 1 a check failed; 4 everything was skipped because \
+            Exit status: the guest's own (0 to 123) for `run`; 1 a check failed; 3 a search ended \
+            early and found nothing; 4 everything was skipped because \
             this kernel cannot; 64 usage; 124 time limit; 125 the monitor or the host failed; 126 the guest \
             crashed or looped; 128 + N ended by signal N.
             """,
@@ -23,20 +26,40 @@ struct Minivmm: ParsableCommand {
 
     /// Every command but one gives up what no monitor needs before it does anything: guests may be hostile, on any kernel.
     static func main() {
+        guard ckvm_open_standard_descriptors() == 0 else { Glibc.exit(Status.monitorFailed.rawValue) }
         do {
-            var command = try parseAsRoot()
+            var command = try parseAsRoot(Arguments.all)
             // The bench starts this program anew, to measure it.
             if !(command is Bench) { try? Confinement.enter() }
             try command.run()
+            end(.success)
         } catch {
-            exit(withError: error)
+            let status = exitCode(for: error)
+            let message = fullMessage(for: error)
+            if !message.isEmpty {
+                // Help and completions are ours, an error repeats what was typed.
+                if status.isSuccess {
+                    Terminal.output.put(Array((message + "\n").utf8))
+                } else {
+                    Terminal.diagnostics.print(message)
+                }
+            }
+            end(status)
         }
+    }
+
+    /// Ends the process, with status 125 where something could not be written.
+    private static func end(_ status: ExitCode) -> Never {
+        guard let message = OutputFailures.message else { Glibc.exit(status.rawValue) }
+        _ = stop(message, Status.monitorFailed)
+        Glibc.exit(Status.monitorFailed.rawValue)
     }
 }
 
 /// Exit statuses of the command that are not the guest's.
 enum Status {
     static let checkFailed = ExitCode(1)
+    static let endedEarly = ExitCode(3)
     static let skipped = ExitCode(4)
     static let usage = ExitCode(64)
     static let monitorFailed = ExitCode(125)

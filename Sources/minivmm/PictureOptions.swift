@@ -30,6 +30,7 @@ struct PictureOptions: ParsableArguments {
     /// - Throws: status 125 and a message on standard error, where one cannot be written.
     func draw(_ trace: RecordedTrace, title: String) throws {
         guard isWanted else { return }
+        let title = ByteText.visible(title)
         let timeline = Timeline(trace)
         if let html {
             try Picture.write(html) { HTMLReport(trace, timeline, title: title).write(to: &$0) }
@@ -48,13 +49,14 @@ enum Picture {
         // A reader that went away is an error like any other.
         signal(SIGPIPE, SIG_IGN)
         let isOutput = path == "-"
+        let path = isOutput ? "standard output" : path
         let file: FileDescriptor
         do {
             file =
                 isOutput
                 ? .standardOutput
                 : try .open(
-                    FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                    FilePath(argument: path), .writeOnly, options: [.create, .truncate, .closeOnExec],
                     permissions: [.ownerReadWrite, .groupRead, .otherRead])
         } catch {
             throw stop(
@@ -84,12 +86,14 @@ final class TraceRecorder: Sendable {
     /// - Throws: status 125, where there is no room for temporary files.
     init() throws {
         let directory = environment("TMPDIR").flatMap { $0.isEmpty ? nil : $0 } ?? "/tmp"
-        let path = FilePath(directory).appending("minivmm-trace-\(getpid())-\(monotonicNanoseconds())").string
+        let path = ByteText.join(
+            directory, "minivmm-trace-\(getpid())-\(monotonicNanoseconds())")
+        let place = FilePath(argument: path)
         do {
             file = try .open(
-                FilePath(path), .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
+                place, .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
                 permissions: .ownerReadWrite)
-            unsafe unlink(path)
+            _ = unsafe place.withPlatformString { unsafe unlink($0) }
         } catch {
             throw stop(
                 "\(path): the trace cannot be recorded: \(error)", Status.monitorFailed,
@@ -109,7 +113,7 @@ final class TraceRecorder: Sendable {
         }
         do {
             try file.seek(offset: 0, from: .start)
-            return try TraceReader.read(file)
+            return try TraceReader.read(file, mostEvents: TraceReader.defaultEvents)
         } catch {
             throw stop(
                 "the trace cannot be read back: \(error)", Status.monitorFailed, .file("the trace", error))

@@ -46,7 +46,18 @@ struct Probe: ParsableCommand {
         } else {
             printText(sections, choice, preserving)
         }
-        if case .failure = choice { throw Status.skipped }
+        // What could not be tried for want of something is not known.
+        let limits = [Errno.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory]
+        let answers = sections.flatMap { $0.findings.map(\.answer) + [$0.absence ?? ""] }
+        if let limit = limits.first(where: { limit in answers.contains { $0.contains(limit.name) } }) {
+            throw stop(
+                "the host failed while it was probed (\(limit.name)): answers that name it say nothing about a kernel",
+                Status.monitorFailed, .file("a scratch VM", limit, call: "probe"))
+        }
+        if case .failure(let error) = choice {
+            if error.isHostLimit { throw stop(error.description, Status.monitorFailed, error.diagnosis) }
+            throw Status.skipped
+        }
     }
 
     private func linux() -> Section {

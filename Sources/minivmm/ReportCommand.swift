@@ -17,10 +17,21 @@ struct ReportCommand: ParsableCommand {
         completion: .file(extensions: ["jsonl", "json"]))
     var trace: String
     @OptionGroup var pictures: PictureOptions
-    @Flag(help: "Print the events as text.")
+    @Flag(help: "Print the events as text, all of them.")
     var text = false
+    @Option(
+        help:
+            "Events that a picture shows at most, the first half of them and the last; 0 for all. A page of many millions does not open in a browser."
+    )
+    var events = TraceReader.defaultEvents
     @Option(help: "The heading; by default the trace's name.")
     var title: String?
+
+    func validate() throws {
+        if events != 0, !(2...1_000_000_000).contains(events) {
+            throw ValidationError("--events \(events): 0, or from 2 to 1000000000.")
+        }
+    }
 
     func run() throws {
         let recorded = try read()
@@ -34,7 +45,7 @@ struct ReportCommand: ParsableCommand {
             }
             pictures.html = stem + ".html"
         }
-        try pictures.draw(recorded, title: title ?? FilePath(stem).lastComponent?.string ?? "trace")
+        try pictures.draw(recorded, title: title ?? ByteText.lastComponent(stem))
         if self.pictures.html == nil, let html = pictures.html { Terminal.output.print(html) }
     }
 
@@ -51,9 +62,11 @@ struct ReportCommand: ParsableCommand {
         do {
             let file =
                 isInput
-                ? .standardInput : try FileDescriptor.open(FilePath(trace), .readOnly, options: .closeOnExec)
+                ? .standardInput
+                : try FileDescriptor.open(FilePath(argument: trace), .readOnly, options: .closeOnExec)
             defer { if !isInput { try? file.close() } }
-            return try TraceReader.read(file)
+            // Text has no page to keep small.
+            return try TraceReader.read(file, mostEvents: text || events == 0 ? .max : events)
         } catch let error as ReportError {
             let place = error.line.map { ":\($0)" } ?? ""
             throw stop("\(isInput ? "standard input" : trace)\(place): \(error.message)", Status.usage)

@@ -60,9 +60,13 @@ struct Run: ParsableCommand {
 
     func run() throws {
         let payload = Catalogue.named(guest)
+        // No time limit while stepping.
+        let limit = timeout?.nanoseconds ?? (step ? 0 : payload?.timeLimit ?? Self.defaultTimeout)
+        let interrupts = try? SignalDescriptor()
+        let cancellation = Cancellation(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
         var configuration = payload?.machineConfiguration ?? MachineConfiguration()
         try machine.apply(to: &configuration)
-        let image = try bootImage(payload, ramSize: configuration.ramSize)
+        let image = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
         // A guest from a file says nobody what it needs: where there is a choice, what its conversions do not say
         // otherwise is preserved.
         let chosen = try openKernel(
@@ -78,33 +82,41 @@ struct Run: ParsableCommand {
         }
         let console = Console(json ? nil : .standardOutput, keeps: json)
         let recorder = pictures.isWanted ? try TraceRecorder() : nil
-        let (trace, traceSink) = try openTrace(chosen.kernel, recorder)
-        // Who thinks has no time limit.
-        let limit = timeout?.nanoseconds ?? (step ? 0 : payload?.timeLimit ?? Self.defaultTimeout)
-        let interrupts = try? SignalDescriptor()
+        let (trace, traceFile) = try openTrace(chosen.kernel, recorder)
         let start = monotonicNanoseconds()
         var statistics = RunStatistics()
         var outcome: Outcome
         do throws(MachineError) {
             let machine = try Machine(
                 kernel: chosen.kernel, configuration: configuration, image: image, console: console,
-                trace: trace, observer: step ? Stepper(image: image) : nil)
+                trace: trace, observer: step ? Stepper(image: image) : nil, cancellation: cancellation)
             if machine.layout.imageStaysShared, !quiet, !json {
                 diagnostics.hanging(
                     diagnostics.styled("boot    ", .dim),
                     "the image stays shared: contents do not survive a conversion on this kernel", indent: 8)
             }
-            outcome = machine.run(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
+            outcome = machine.run(timeout: cancellation.remaining, interrupts: interrupts)
+            if case .timeLimit = outcome { outcome = .timeLimit(nanoseconds: limit) }
             statistics = machine.statistics
         } catch {
             outcome = .failed(error)
+            if case .cancelled = error, let reason = cancellation.outcome { outcome = reason }
             trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .host)
             trace?.flush()
         }
         let elapsed = monotonicNanoseconds() &- start
-        if let errno = traceSink?.failure {
+        // Nothing below looks for signals: they end the process again.
+        interrupts?.unblock()
+        if let errno = traceFile?.close() {
             outcome = .failed(
                 .kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
+        }
+        // A reader that went away ends the command by a signal, or wants no more.
+        if let errno = console.failure, errno != .brokenPipe {
+            outcome = .failed(
+                .kernel(
+                    call: "write", errno: errno, attempted: "the guest's console, standard output",
+                    hint: "it is incomplete"))
         }
         report(outcome, statistics, elapsed, chosen, console)
         // However it ended: a run that failed is the one to look at.
@@ -114,13 +126,17 @@ struct Run: ParsableCommand {
 
     static let defaultTimeout: UInt64 = 60_000_000_000
 
-    private func bootImage(_ payload: Payload?, ramSize: UInt64) throws -> BootImage {
+    private func bootImage(
+        _ payload: Payload?, ramSize: UInt64, _ cancellation: Cancellation
+    ) throws -> BootImage {
         do throws(ImageError) {
             if let payload { return try .flat(payload.image) }
-            return try .parse(try readFile(ramSize: ramSize))
+            if let bytes = try readFile(ramSize: ramSize, cancellation) { return try .parse(bytes) }
         } catch {
             throw fail("\(guest): \(error)", error.diagnosis)
         }
+        let outcome = cancellation.outcome ?? .failed(.cancelled)
+        throw fail("\(guest): \(outcome) while the file was read", nil, outcome)
     }
 
     private func openKernel(_ needs: KernelNeeds) throws -> ChosenKernel {
@@ -132,39 +148,36 @@ struct Run: ParsableCommand {
     }
 
     /// The end of a run that has not begun. With --json it is an object like that of any other ending.
-    private func fail(_ message: String, _ diagnosis: Diagnosis?) -> any Error {
+    private func fail(
+        _ message: String, _ diagnosis: Diagnosis?, _ outcome: Outcome? = nil
+    ) -> any Error {
+        let status = outcome.map { ExitCode($0.exitStatus) } ?? Status.monitorFailed
         if json {
             let members: [(String, JSON)] = [
                 ("schema", .string("minivmm.run/1")), ("guest", .string(guest)), ("kernel", .null),
-                ("host", .null), ("reason", .null), ("outcome", .string("failed")),
-                ("status", .integer(Int64(Status.monitorFailed.rawValue))), ("description", .string(message)),
+                ("host", .null), ("reason", .null), ("outcome", .string(outcome?.kind ?? "failed")),
+                ("status", .integer(Int64(status.rawValue))), ("description", .string(message)),
                 ("elapsed_ns", .number(0)), ("statistics", RunStatistics().json), ("console", .string("")),
             ]
             Terminal.output.print(JSON.object(members + diagnosis.json).text)
         }
-        return stop(message, Status.monitorFailed, diagnosis)
+        return stop(message, status, diagnosis)
     }
 
-    private func readFile(ramSize: UInt64) throws(ImageError) -> [UInt8] {
-        do {
-            let file = try FileDescriptor.open(FilePath(guest), .readOnly, options: .closeOnExec)
-            defer { try? file.close() }
-            var bytes: [UInt8] = []
-            var chunk = [UInt8](repeating: 0, count: 1 << 16)
-            while true {
-                let count = try unsafe chunk.withUnsafeMutableBytes { buffer in
-                    try unsafe file.read(into: buffer)
-                }
-                if count == 0 { return bytes }
-                bytes.append(contentsOf: chunk[..<count])
-                // Debug information may make a file larger than its segments, but not without end.
-                guard UInt64(bytes.count) <= min(max(ramSize, 1 << 20) * 4, 1 << 30) else {
-                    throw ImageError("the file has more than four times the guest's RAM, or than 1 GiB")
-                }
+    /// - Returns: nil if it was cancelled.
+    private func readFile(
+        ramSize: UInt64, _ cancellation: Cancellation
+    ) throws(ImageError) -> [UInt8]? {
+        do throws(Errno) {
+            // Debug information may make a file larger than its segments, but not without end.
+            let most = min(max(ramSize, 1 << 20) * 4, 1 << 30)
+            let bytes = try InputFile.read(FilePath(argument: guest), most: most, cancellation)
+            guard UInt64(bytes?.count ?? 0) <= most else { throw .fileTooLarge }
+            return bytes
+        } catch {
+            if error == .fileTooLarge {
+                throw ImageError("the file has more than four times the guest's RAM, or than 1 GiB")
             }
-        } catch let error as ImageError {
-            throw error
-        } catch let error as Errno {
             if error == .noSuchFileOrDirectory, !guest.contains("/") {
                 let near = Catalogue.nearest(to: guest)
                 let hint = near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"
@@ -172,14 +185,12 @@ struct Run: ParsableCommand {
                     "neither a payload of the catalogue nor a file\(hint) (`minivmm list` names them)")
             }
             throw ImageError("cannot be read: \(error)")
-        } catch {
-            throw ImageError("cannot be read: \(error)")
         }
     }
 
     private func openTrace(
         _ kernel: any KVMInterface, _ recorder: TraceRecorder?
-    ) throws -> (Trace?, JSONLinesTrace?) {
+    ) throws -> (Trace?, TraceFile?) {
         let recording: [any TraceSink] = recorder.map { [$0.sink] } ?? []
         guard let path = trace else {
             return (recorder.map { _ in Trace(kernel: kernel, sinks: recording) }, nil)
@@ -190,18 +201,31 @@ struct Run: ParsableCommand {
         } else {
             do {
                 file = try FileDescriptor.open(
-                    FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                    FilePath(argument: path), .writeOnly, options: [.create, .truncate, .closeOnExec],
                     permissions: [.ownerReadWrite, .groupRead, .otherRead])
             } catch {
                 throw fail(
                     "\(path): the trace cannot be written: \(error)", .file("the trace", error))
             }
         }
-        switch format(of: path) {
-        case .text: return (Trace(kernel: kernel, sinks: [textSink(file)] + recording), nil)
-        case .json:
-            let sink = JSONLinesTrace(file)
-            return (Trace(kernel: kernel, sinks: [sink] + recording), sink)
+        let (sink, failure) = sink(file, path)
+        return (
+            Trace(kernel: kernel, sinks: [sink] + recording),
+            TraceFile(file: path == "-" ? nil : file, failure: failure)
+        )
+    }
+
+    private struct TraceFile {
+        /// Nil where it is standard error.
+        let file: FileDescriptor?
+        let failure: () -> Errno?
+
+        /// - Returns: why something of the trace could not be written.
+        func close() -> Errno? {
+            let failure = failure()
+            // Some file systems say only now that there was no room.
+            do { try file?.close() } catch { return failure ?? (error as? Errno) ?? .ioError }
+            return failure
         }
     }
 
@@ -209,10 +233,19 @@ struct Run: ParsableCommand {
         traceFormat ?? (path.hasSuffix(".json") || path.hasSuffix(".jsonl") ? .json : .text)
     }
 
-    private func textSink(_ file: FileDescriptor) -> any TraceSink {
-        let terminal = Terminal(file)
-        return explain || terminal.isTerminal
-            ? ExplainedTrace(terminal, explains: explain) : TextTrace(file)
+    /// Where events go, and how one learns that they did not get there.
+    private func sink(_ file: FileDescriptor, _ path: String) -> (any TraceSink, () -> Errno?) {
+        guard format(of: path) == .text else {
+            let sink = JSONLinesTrace(file)
+            return (sink, { sink.failure })
+        }
+        let terminal = Terminal(file, name: "the trace, \(path == "-" ? "standard error" : path),")
+        guard explain || terminal.isTerminal else {
+            let sink = TextTrace(file)
+            return (sink, { sink.failure })
+        }
+        // What it cannot write is told in the end.
+        return (ExplainedTrace(terminal, explains: explain), { nil })
     }
 
     private func report(

@@ -35,14 +35,16 @@ struct ByteCount: ExpressibleByArgument {
     }
 }
 
-/// A time on the command line, in seconds, with decimals.
+/// A time on the command line, in seconds, with decimals: 0, or from a nanosecond to 10⁹ seconds.
 struct Seconds: ExpressibleByArgument {
     let nanoseconds: UInt64
 
     init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
 
     init?(argument: String) {
-        guard let value = Double(argument), value.isFinite, value >= 0, value <= 1e9 else { return nil }
+        guard let value = Double(argument), value.isFinite, value == 0 || value >= 1e-9, value <= 1e9 else {
+            return nil
+        }
         nanoseconds = UInt64(value * 1e9)
     }
 

@@ -3,8 +3,10 @@ import MiniVMM
 import SystemPackage
 
 /// Where text goes, and what it may look like there.
-struct Terminal {
+struct Terminal: Sendable {
     let descriptor: FileDescriptor
+    /// How a message names it.
+    let name: String
     /// Colour: only on a terminal, and not under NO_COLOR or TERM=dumb.
     let colour: Bool
     /// Drawing characters: only where the locale says UTF-8.
@@ -18,8 +20,11 @@ struct Terminal {
     static let output = Terminal(.standardOutput)
     static let diagnostics = Terminal(.standardError)
 
-    init(_ descriptor: FileDescriptor) {
+    /// - Parameter name: of a descriptor that is neither standard output nor standard error.
+    init(_ descriptor: FileDescriptor, name: String? = nil) {
         self.descriptor = descriptor
+        self.name =
+            name ?? (descriptor == .standardError ? "standard error" : "standard output")
         isTerminal = isatty(descriptor.rawValue) == 1
         let plain = (environment("NO_COLOR") ?? "") != "" || environment("TERM") == "dumb"
         colour = isTerminal && !plain
@@ -38,7 +43,7 @@ struct Terminal {
     /// Somebody is there to be asked.
     static var isInteractive: Bool { isatty(0) == 1 && isatty(1) == 1 }
 
-    enum Style: String {
+    enum Style: String, CaseIterable {
         case bold = "1"
         case dim = "2"
         case `private` = "34"
@@ -48,15 +53,56 @@ struct Terminal {
         case bad = "31"
     }
 
+    /// Styles are noncharacters in a string, which ``write(_:)`` turns into sequences: a sequence that comes from elsewhere,
+    /// from a file's name say, is never one.
+    private static let markers: ClosedRange<UInt32> = 0xfdd0...0xfdef
+    private static let end: UInt32 = 0xfdef
+
+    static func isMarker(_ scalar: Unicode.Scalar) -> Bool { markers.contains(scalar.value) }
+
     func styled(_ text: String, _ style: Style) -> String {
-        colour ? "\u{1b}[\(style.rawValue)m\(text)\u{1b}[0m" : text
+        guard colour, let index = Style.allCases.firstIndex(of: style),
+            let start = Unicode.Scalar(Self.markers.lowerBound + UInt32(index)),
+            let end = Unicode.Scalar(Self.end)
+        else { return text }
+        return String(start) + text + String(end)
     }
 
     func print(_ text: String = "") { write(text + "\n") }
 
+    /// Writes lines. What is hidden in them, but the end of a line, is escaped.
     func write(_ text: String) {
-        // A reader that went away is no reason to die of a trap; the command ends with SIGPIPE's meaning instead.
-        _ = try? descriptor.writeAll(text.utf8)
+        let isPlain = text.utf8.allSatisfy { $0 == 10 || (0x20..<0x7f).contains($0) }
+        put(isPlain ? Array(text.utf8) : Array(shown(text).utf8))
+    }
+
+    /// Writes bytes as they are.
+    func put(_ bytes: [UInt8]) {
+        do {
+            _ = try descriptor.writeAll(bytes)
+        } catch {
+            OutputFailures.note(name, (error as? Errno) ?? .ioError)
+        }
+    }
+
+    private func shown(_ text: String) -> String {
+        var shown = ""
+        for scalar in text.unicodeScalars {
+            if scalar == "\n" {
+                shown.append("\n")
+            } else if colour, Self.isMarker(scalar) {
+                let index = Int(scalar.value - Self.markers.lowerBound)
+                let code = Style.allCases.indices.contains(index) ? Style.allCases[index].rawValue : "0"
+                shown += "\u{1b}[\(code)m"
+            } else if let byte = ByteText.byte(scalar) {
+                shown += "\\x" + String(byte, radix: 16)
+            } else if VisibleText.isHidden(scalar) {
+                shown += VisibleText.escape(scalar)
+            } else {
+                shown.unicodeScalars.append(scalar)
+            }
+        }
+        return shown
     }
 
     /// Prints a line that goes on below itself, indented, where the terminal ends.
@@ -103,16 +149,9 @@ struct Terminal {
         }
     }
 
-    /// Characters without the sequences that set colours.
+    /// Characters without the marks of styles.
     private static func visibleWidth(_ text: Substring) -> Int {
-        var width = 0
-        var inSequence = false
-        for character in text {
-            if character == "\u{1b}" { inSequence = true }
-            if !inSequence { width += 1 }
-            if character == "m" { inSequence = false }
-        }
-        return width
+        text.count { character in !character.unicodeScalars.allSatisfy(isMarker) }
     }
 
     /// Prints a paragraph folded to the width, each line indented.
@@ -134,7 +173,7 @@ struct Terminal {
 
 /// An environment variable.
 func environment(_ name: String) -> String? {
-    unsafe getenv(name).map { unsafe String(cString: $0) }
+    unsafe getenv(name).map { unsafe Arguments.string($0) }
 }
 
 /// `0x` and hex digits.

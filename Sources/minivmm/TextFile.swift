@@ -4,15 +4,23 @@ import SystemPackage
 
 /// Files that the command writes.
 enum TextFile {
-    /// - Parameter what: what it is, with its article: `the results`.
+    /// - Parameters:
+    ///   - what: what it is, with its article: `the results`.
+    ///   - isNew: a file that is there already stays as it is.
+    /// - Returns: false where there is one already.
     /// - Throws: status 125 and a message on standard error, where it cannot be written.
-    static func write(_ text: String, to path: String, what: String) throws {
+    @discardableResult
+    static func write(_ text: String, to path: String, what: String, isNew: Bool = false) throws -> Bool {
         do {
+            var options: FileDescriptor.OpenOptions = [.create, .truncate, .closeOnExec]
+            if isNew { options = [.create, .exclusiveCreate, .closeOnExec] }
             let file = try FileDescriptor.open(
-                FilePath(path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                FilePath(argument: path), .writeOnly, options: options,
                 permissions: [.ownerReadWrite, .groupRead, .otherRead])
             try file.closeAfter { _ = try file.writeAll(text.utf8) }
+            return true
         } catch {
+            if isNew, error as? Errno == .fileExists { return false }
             throw stop(
                 "\(path): \(what) cannot be written: \(error)", Status.monitorFailed, .file(what, error))
         }
@@ -22,10 +30,15 @@ enum TextFile {
     ///
     /// - Throws: status 125 and a message on standard error, where there can be none.
     static func makeDirectory(_ path: String, for what: String) throws {
-        guard unsafe mkdir(path, 0o755) != 0 else { return }
+        let place = FilePath(argument: path)
+        guard unsafe place.withPlatformString({ unsafe mkdir($0, 0o755) }) != 0 else { return }
         let number = errno
         var status = stat()
-        if number == EEXIST, unsafe stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR { return }
+        if number == EEXIST, unsafe place.withPlatformString({ unsafe stat($0, &status) }) == 0,
+            status.st_mode & S_IFMT == S_IFDIR
+        {
+            return
+        }
         let error = Errno(rawValue: number == EEXIST ? ENOTDIR : number)
         throw stop(
             "\(path): a directory for \(what) cannot be made: \(error)", Status.monitorFailed,

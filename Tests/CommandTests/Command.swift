@@ -45,6 +45,12 @@ enum Command {
         return result.status == 4
     }()
 
+    /// Until it is so; a limit for a hang.
+    static func wait(until isSo: () -> Bool) {
+        let end = Date(timeIntervalSinceNow: 300)
+        while !isSo(), Date() < end { usleep(10_000) }
+    }
+
     /// Runs it to its end; it is killed after `seconds`, and the test fails.
     ///
     /// - Parameters:
@@ -52,8 +58,9 @@ enum Command {
     ///   - input: standard input, empty by default.
     static func run(
         _ arguments: [String], tool: URL? = executable, input: String? = nil,
-        in place: URL? = nil, environment: [String: String] = [:], seconds: Double = 60,
-        afterStart: ((Process) -> Void)? = nil
+        in place: URL? = nil, environment: [String: String] = [:], seconds: Double = 600,
+        afterStart: ((Process) -> Void)? = nil,
+        watching: ((Process, _ diagnostics: () -> String) -> Void)? = nil
     ) throws -> Result {
         let process = Process()
         let executable: URL = try #require(tool, missing)
@@ -80,6 +87,7 @@ enum Command {
         process.terminationHandler = { _ in ended.signal() }
         try process.run()
         afterStart?(process)
+        watching?(process) { (try? String(contentsOfFile: diagnostics, encoding: .utf8)) ?? "" }
         if ended.wait(timeout: .now() + seconds) == .timedOut {
             kill(process.processIdentifier, SIGKILL)
             ended.wait()

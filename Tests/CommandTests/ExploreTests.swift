@@ -3,14 +3,16 @@ import Testing
 
 @Suite(
     "minivmm explore", .enabled(if: Command.isBuilt, Command.missing),
-    .enabled(if: Command.runsGuests, Command.noGuests), .timeLimit(.minutes(15)))
+    .enabled(if: Command.runsGuests, Command.noGuests), .timeLimit(.minutes(120)))
 struct ExploreCommandTests {
     private func explore(_ options: [String], in scratch: Scratch? = nil) throws -> Command.Result {
-        try Command.run(["explore", "--kernel", "soft"] + options, in: scratch?.url, seconds: 300)
+        try Command.run(["explore", "--kernel", "soft"] + options, in: scratch?.url)
     }
 
-    private static let few = ["--depth", "1", "--tests", "50", "--parallel", "5"]
-    private static let faulty = ["--plant", "busy-check-missing", "--depth", "2", "--parallel", "0"]
+    private static let few = ["--depth", "1", "--tests", "50", "--parallel", "5", "--timeout", "3000"]
+    private static let faulty = [
+        "--plant", "busy-check-missing", "--depth", "2", "--parallel", "0", "--timeout", "3000",
+    ]
 
     @Test func nothingIsFoundWhereNothingIsWrong() throws {
         let result = try explore(Self.few + ["--seed", "3"])
@@ -116,19 +118,53 @@ struct ExploreCommandTests {
 
     @Test func timeEndsIt() throws {
         let result = try explore(["--tests", "1000000000", "--timeout", "0.3"])
-        #expect(result.status == 0 && result.output.contains("the time was over before all was tried"))
+        #expect(result.status == 3, "\(result.output)")
+        #expect(result.output.contains("nothing found so far") && result.output.contains("the time was over"))
+        #expect(result.output.contains("\nnot tried "), "\(result.output)")
+        let json = try #require(
+            try explore(["--tests", "1000000000", "--timeout", "0.3", "--json"]).json)
+        #expect(json["end"] as? String == "time")
+        let untried = (json["untried"] as? [[String: Any]])?.map { $0["phase"] as? String }
+        #expect(untried?.suffix(2) == ["random", "parallel"])
+    }
+
+    /// Not with the status of a signal: what counts is that the search is incomplete.
+    @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func interruptedWithNothingFound(_ signal: Int32) throws {
+        let scratch = try Scratch()
+        let result = try Command.run(
+            ["explore", "--kernel", "soft", "--tests", "1000000000", "--timeout", "1000", "--depth", "1"],
+            in: scratch.url,
+            watching: { process, diagnostics in
+                // It listens before it says what it does.
+                Command.wait(until:) { diagnostics().contains("seed") }
+                kill(process.processIdentifier, signal)
+            })
+        #expect(result.status == 3, "\(result.status) \(result.output) \(result.diagnostics)")
+        #expect(result.output.contains("interrupted before all was tried"))
+    }
+
+    /// An earlier exploration's files stay as they are.
+    @Test func noFileIsOverwritten() throws {
+        let scratch = try Scratch()
+        _ = try scratch.file("finding-1.litmus", Array("mine".utf8))
+        _ = try scratch.file("finding-3.litmus", Array("mine, too".utf8))
+        let result = try explore(Self.faulty + ["--output", "."], in: scratch)
+        #expect(result.status == 1 && result.output.contains("finding-2.litmus"))
+        #expect(try String(contentsOfFile: scratch.path("finding-1.litmus"), encoding: .utf8) == "mine")
+        #expect(
+            try explore(Self.faulty + ["--output", "."], in: scratch).output.contains("finding-4.litmus"))
+        #expect(try String(contentsOfFile: scratch.path("finding-3.litmus"), encoding: .utf8) == "mine, too")
     }
 
     /// What was found by then is told, and kept.
-    @Test(arguments: [(SIGINT, 130), (SIGTERM, 143)] as [(Int32, Int32)])
-    func interrupted(_ signal: Int32, _ status: Int32) throws {
+    @Test(arguments: [SIGINT, SIGTERM]) func interrupted(_ signal: Int32) throws {
         let scratch = try Scratch()
         let result = try Command.run(
             [
                 "explore", "--kernel", "soft", "--plant", "flags-ignored", "--tests", "1000000000",
                 "--findings", "9",
                 "--timeout", "1000", "--depth", "1", "--output", "found",
-            ], in: scratch.url, seconds: 300
+            ], in: scratch.url
         ) { process in
             let end = Date(timeIntervalSinceNow: 200)
             while !FileManager.default.fileExists(atPath: scratch.path("found/finding-1.litmus")),
@@ -138,14 +174,14 @@ struct ExploreCommandTests {
             }
             kill(process.processIdentifier, signal)
         }
-        #expect(result.status == status, "\(result.diagnostics)")
+        #expect(result.status == 1, "\(result.diagnostics)")
         #expect(result.output.contains("; interrupted before all was tried"))
         #expect(result.output.contains("\nfound     host convert "))
     }
 
     /// On this machine's own kernel.
     @Test func whatAutoTakes() throws {
-        let result = try Command.run(["explore"] + Self.few + ["--runs", "20"], seconds: 300)
+        let result = try Command.run(["explore"] + Self.few + ["--runs", "20"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
     }
 }

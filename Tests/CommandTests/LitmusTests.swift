@@ -1,6 +1,7 @@
+import Foundation
 import Testing
 
-@Suite("minivmm litmus", .enabled(if: Command.isBuilt, Command.missing), .timeLimit(.minutes(15)))
+@Suite("minivmm litmus", .enabled(if: Command.isBuilt, Command.missing), .timeLimit(.minutes(120)))
 struct LitmusCommandTests {
     private static let good = "test \"good\"\nmemory 1 pages shared\nhost read 0 => 0\n"
     private static let bad = "test \"bad # SKIP\"\nmemory 1 pages shared\nhost read 0 => 1\n"
@@ -39,6 +40,55 @@ struct LitmusCommandTests {
                 "ok 3 test-3_ # SKIP a memslot leads into the view `ram`: what is mapped there next would become the guest's",
             ])
         #expect(lines.last == "# Totals: pass:1 fail:1 xfail:0 xpass:0 skip:1 error:0")
+    }
+
+    /// Runs that could never all be done: what was seen counts, in each format.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func aTestThatIsCutShort() throws {
+        let scratch = try Scratch()
+        let race =
+            "test \"race\"\nmemory 1 pages shared\nparallel\nhost convert 0 private => a\nhost1 read 0 => b\nend\n"
+        _ = try scratch.file("race.litmus", Array(race.utf8))
+        // Its interleavings are explored on the software kernel, so this is for what else there is.
+        let options = ["litmus", scratch.url.path, "--runs", "100000000", "--timeout", "0.5"]
+        let text = try Command.run(options)
+        guard !text.diagnostics.contains("SoftKVM") else { return }
+        #expect(text.status == 0, "\(text.output)")
+        #expect(text.output.contains("cut short by the time limit of 0.5 s: "))
+        #expect(text.output.contains("of 100000000 runs") && text.output.contains("; 1 cut short"))
+        let ktap = try Command.run(options + ["--format", "ktap"]).output
+        #expect(ktap.contains("\n# cut short by ") && ktap.contains("\nok 1 race\n"))
+        let json = try #require(try Command.run(options + ["--format", "json"]).json)
+        let test = try #require((json["tests"] as? [[String: Any]])?.first)
+        let cut = try #require(test["cut_short"] as? [String: Any])
+        #expect(json["cut_short"] as? Int == 1 && test["verdict"] as? String == "passed")
+        #expect(cut["by"] as? String == "time limit" && cut["of"] as? Int == 100_000_000)
+        let runs = (test["blocks"] as? [[String: Any]])?.first?["runs"] as? Int
+        #expect(runs != nil && cut["runs"] as? Int == runs)
+        // Ctrl-C ends all of it; what was not run is not run.
+        _ = try scratch.file("second.litmus", Array(race.utf8))
+        let long = ["litmus", scratch.url.path, "--runs", "100000000", "--timeout", "1000"]
+        let interrupted = try Command.run(
+            long,
+            watching: { process, diagnostics in
+                Command.wait { diagnostics().contains("kernel  ") }
+                kill(process.processIdentifier, SIGINT)
+            })
+        #expect(interrupted.status == 130)
+        #expect(interrupted.output.contains("not run: interrupted by signal 2"))
+    }
+
+    /// A line that is written over, where somebody looks.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func progressIsShownOnATerminal() throws {
+        let scratch = try Scratch()
+        let race =
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0 => a\nhost1 read 0 => b\nend\n"
+        let path = try scratch.file("race.litmus", Array(race.utf8))
+        let terminal = try PseudoTerminal(columns: 200, rows: 50)
+        let status = try terminal.run(
+            ["litmus", path, "--runs", "100000000", "--timeout", "0.5"], environment: ["TERM": "xterm"],
+            typing: [])
+        guard !terminal.plainText.contains("SoftKVM") else { return }
+        #expect(status == 0 && terminal.plainText.contains(#/race  [0-9]+ of 100000000 runs/#))
     }
 
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func jsonHasTheSameResults() throws {

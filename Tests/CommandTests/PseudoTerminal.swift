@@ -53,7 +53,7 @@ final class PseudoTerminal: Sendable {
         process.standardOutput = handle
         process.standardError = handle
         try process.run()
-        let deadline = Date().addingTimeInterval(60)
+        let deadline = Date().addingTimeInterval(600)
         var answered = 0
         var isInterrupted = false
         while process.isRunning {

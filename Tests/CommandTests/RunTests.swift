@@ -166,15 +166,72 @@ struct RunTests {
         }
     }
 
-    @Test(arguments: [(SIGINT, 130), (SIGTERM, 143)] as [(Int32, Int32)])
+    @Test(arguments: [(SIGINT, 130), (SIGTERM, 143), (SIGHUP, 129)] as [(Int32, Int32)])
     func aSignalEndsTheGuestWithASummary(_ signal: Int32, _ status: Int32) throws {
-        let result = try Command.run(["run", "hang", "--timeout", "30"]) { process in
-            Thread.sleep(forTimeInterval: 0.7)
-            kill(process.processIdentifier, signal)
-        }
+        let result = try Command.run(
+            ["run", "hang", "--timeout", "0"],
+            watching: { process, diagnostics in
+                Command.wait { diagnostics().contains("kernel  ") }
+                kill(process.processIdentifier, signal)
+            })
         #expect(result.status == status)
         #expect(result.diagnostics.contains("interrupted by signal \(signal)"), "\(result.diagnostics)")
-        #expect(result.diagnostics.contains("counts  "))
+    }
+
+    // MARK: limits that hold from the start
+
+    /// 16,777,216 calls before the guest starts.
+    private static let longBoot = ["run", "hello", "--kernel", "soft", "--ram", "64G", "--chunk", "4096"]
+
+    @Test func theTimeLimitHoldsWhileTheMachineIsBuilt() throws {
+        let result = try Command.run(Self.longBoot + ["--timeout", "0.5"])
+        #expect(result.status == 124 && result.diagnostics.contains("the time limit of 0.500 s was reached"))
+        #expect(
+            try Command.run(Self.longBoot + ["--timeout", "0.5", "--json"]).json?["status"] as? Int == 124)
+    }
+
+    @Test func aSignalIsHeardWhileTheMachineIsBuilt() throws {
+        let result = try Command.run(
+            Self.longBoot + ["--timeout", "0"],
+            watching: { process, diagnostics in
+                Command.wait { diagnostics().contains("kernel  ") }
+                kill(process.processIdentifier, SIGTERM)
+            })
+        #expect(result.status == 143 && result.diagnostics.contains("interrupted by signal 15"))
+    }
+
+    /// One hypercall that overwrites 4 GiB with zeros.
+    @Test func theTimeLimitHoldsInsideAHypercall() throws {
+        let scratch = try Scratch()
+        let code: [UInt8] = [
+            0xbb, 0x00, 0x00, 0x20, 0x00, 0xb9, 0x00, 0xfe, 0x0f, 0x00, 0xba, 0x00, 0x02, 0x00, 0x00,
+            0xb8, 0x0c, 0x00, 0x00, 0x00, 0xe7, 0xe8, 0xbb, 0x00, 0x00, 0x20, 0x00, 0xb9, 0x00, 0xfe,
+            0x0f, 0x00, 0xba, 0x00, 0x02, 0x00, 0x00, 0xb8, 0x0c, 0x00, 0x00, 0x00, 0xe7, 0xe8, 0x88,
+            0xc0, 0xe6, 0xf4,
+        ]
+        let guest = try scratch.file("zero.bin", code)
+        let result = try Command.run(
+            ["run", guest, "--kernel", "soft", "--ram", "4G", "--timeout", "0.5"])
+        #expect(result.status == 124, "\(result.status) \(result.diagnostics)")
+    }
+
+    /// A file that nobody writes is waited for, and the limit holds there as well.
+    @Test func theTimeLimitHoldsWhileTheGuestIsRead() throws {
+        let scratch = try Scratch()
+        let pipe = scratch.path("guest")
+        #expect(mkfifo(pipe, 0o600) == 0)
+        let result = try Command.run(["run", pipe, "--timeout", "0.3"])
+        #expect(result.status == 124 && result.diagnostics.contains("while the file was read"))
+    }
+
+    @Test(arguments: ["1e-300", "nan", "inf", "-inf", "1e300", "-1", "", "x"])
+    func aTimeThatCannotBe(_ text: String) throws {
+        for command in [["run", "hello"], ["litmus", "."], ["explore"]] {
+            let result = try Command.run(command + ["--timeout=" + text])
+            #expect(result.status == 64 && result.output.isEmpty, "\(command) \(text)")
+            #expect(result.diagnostics.contains("--timeout"))
+        }
+        #expect(try Command.run(["run", "hello", "--deadline=" + text]).status == 64)
     }
 
     /// `minivmm run … | head -0`.
@@ -190,7 +247,7 @@ struct RunTests {
             let ended = DispatchSemaphore(value: 0)
             process.terminationHandler = { _ in ended.signal() }
             try process.run()
-            if ended.wait(timeout: .now() + 30) == .timedOut {
+            if ended.wait(timeout: .now() + 300) == .timedOut {
                 kill(process.processIdentifier, SIGKILL)
                 Issue.record("\(arguments) hangs")
                 continue

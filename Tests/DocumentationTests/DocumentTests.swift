@@ -5,7 +5,7 @@ import Testing
 
 /// The examples of all documents: Swift is what Snippets.swift compiles, guests are assembled and run, litmus tests are
 /// run. ``TypedTests`` has the commands.
-@Suite("Examples of the documents", .timeLimit(.minutes(15)))
+@Suite("Examples of the documents", .timeLimit(.minutes(120)))
 struct DocumentTests {
     @Test func thereAreDocuments() throws {
         #expect(Document.paths.count >= 12)

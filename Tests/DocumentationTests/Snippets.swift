@@ -19,7 +19,7 @@ struct Snippets {
         let machine = try Machine(
             kernel: SoftKVM(), configuration: MachineConfiguration(), image: .flat(image),
             console: Console(nil))
-        let outcome = machine.run(timeout: 10_000_000_000)
+        let outcome = machine.run(timeout: 60_000_000_000)
         #expect(outcome.exitStatus == 0)
     }
 
@@ -29,7 +29,7 @@ struct Snippets {
         let console = Console(nil, keeps: true)
         let machine = try Machine(
             kernel: SoftKVM(), configuration: configuration, image: .flat(image), console: console)
-        let outcome = machine.run(timeout: 10_000_000_000)
+        let outcome = machine.run(timeout: 60_000_000_000)
         guard case .exited(0) = outcome else {
             Issue.record("\(outcome)")
             return
@@ -58,7 +58,7 @@ struct Snippets {
         let machine = try Machine(
             kernel: kernel, configuration: configuration, image: .flat(image), console: Console(nil),
             trace: trace)
-        #expect(machine.run(timeout: 10_000_000_000).exitStatus == 0)
+        #expect(machine.run(timeout: 60_000_000_000).exitStatus == 0)
         let lines = try String(contentsOfFile: path.string, encoding: .utf8)
         #expect(lines.contains("\"schema\":\"minivmm.trace/1\"") && lines.contains("\"event\":\"stop\""))
     }

@@ -4,7 +4,7 @@ import Testing
 @testable import minivmm
 
 /// The commands of the documents.
-@Suite("Commands of the documents", .timeLimit(.minutes(15)))
+@Suite("Commands of the documents", .timeLimit(.minutes(120)))
 struct TypedTests {
     /// Their outputs are those of a machine, so what they print is not compared.
     private static let ofSomeMachine = ["README.md", "litmus/README.md"]

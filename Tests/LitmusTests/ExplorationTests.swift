@@ -5,7 +5,7 @@ import Testing
 
 @testable import Litmus
 
-@Suite("Exploration", .timeLimit(.minutes(15)))
+@Suite("Exploration", .timeLimit(.minutes(120)))
 struct ExplorationTests {
     private static let quick = Exploration.Options(
         depth: 1, tests: 150, parallelTests: 15, runs: 20, timeLimit: 300_000_000_000)

@@ -4,7 +4,7 @@ import Testing
 
 @testable import Litmus
 
-@Suite("The litmus language", .timeLimit(.minutes(15)))
+@Suite("The litmus language", .timeLimit(.minutes(120)))
 struct LanguageTests {
     static let example = """
         test    "one page in use fails the whole request"   # and all is as before

@@ -5,7 +5,7 @@ import Testing
 @testable import Litmus
 
 /// What the tests of the repository are worth.
-@Suite("The library of litmus tests", .timeLimit(.minutes(15)), .serialized)
+@Suite("The library of litmus tests", .timeLimit(.minutes(120)), .serialized)
 struct LibraryTests {
     static let search = try? FaultSearch(RunnerTests.files.map(RunnerTests.source))
 

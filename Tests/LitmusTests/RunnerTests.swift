@@ -7,7 +7,7 @@ import Testing
 
 @testable import Litmus
 
-@Suite("Running litmus tests", .timeLimit(.minutes(15)))
+@Suite("Running litmus tests", .timeLimit(.minutes(120)))
 struct RunnerTests {
     /// The tests of the repository.
     static let files: [URL] = {
@@ -167,6 +167,7 @@ struct RunnerTests {
             case .passed: steps += test.steps.count
             case .failed(let failure): steps += failure.step ?? 0
             case .skipped(let reason): #expect(!reason.isEmpty, "seed \(seed), test \(number)")
+            case .hostFailed(let failure): Issue.record("seed \(seed), test \(number): \(failure)")
             }
         }
         #expect(steps > 100)

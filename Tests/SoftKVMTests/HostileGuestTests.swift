@@ -290,6 +290,7 @@ private struct Trial {
     private var tried = 0
     private var failures: [String: Int] = [:]
     private var exits: [String: Int] = [:]
+    private var hung = 0
     private var mostMemory = 0
 
     init(_ name: String) throws {
@@ -331,6 +332,7 @@ private struct Trial {
             case .internalError:
                 guard let failure = guest.vcpu.failure else { return count("KVM cannot execute it") }
                 failures["\(failure.reason)", default: 0] += 1
+                if case .hung = failure.reason { hung += 1 }
                 count("the CPU failed")
                 if failures.values.reduce(0, +) < 20 {
                     print("\(name): \(code.map { String($0, radix: 16) }.joined(separator: " ")): \(failure)")
@@ -359,8 +361,10 @@ private struct Trial {
         #expect(exits.values.reduce(0, +) == tried)
         if isPrinted {
             let kinds = exits.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
+            let all = failures.values.reduce(0, +)
             print(
-                "| \(name) | \(tried) | \(kinds.joined(separator: ", ")) | 0 | 0 | \(mostMemory >> 20) MiB |")
+                "| \(name) | \(tried) | \(kinds.joined(separator: ", ")) | \(hung) | \(all - hung) | "
+                    + "\(mostMemory >> 20) MiB |")
             for (reason, count) in failures.sorted(by: { $0.key < $1.key }) { print("  \(reason): \(count)") }
         }
     }

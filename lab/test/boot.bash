@@ -88,6 +88,27 @@ t "a kernel that dies in its boot" with_fake_qemu 125 'BUG: something' \
 t "a kernel that hangs in its boot" with_fake_qemu 124 'Booting somehow' \
     'echo "[    0.5] Booting somehow" >"$console"; exec sleep 1000' --timeout 3
 
+# The first two machines have been up for an hour when they begin.
+fast_clock='n=$(cat "$SCRATCH_COUNT" 2>/dev/null || echo 0); echo $((n + 1)) >"$SCRATCH_COUNT"
+echo "[    0.5] Booting" >"$console"
+[ "$n" -ge "$FAST_CLOCKS" ] || { printf "alive\nuptime 3600.00\n" >"$events"; exec sleep 1000; }
+printf "alive\nuptime 0.01\nstart\nstatus 7\n" >"$events"'
+clock_is_checked() { # FAST_CLOCKS STATUS PATTERN
+    rm -f "$scratch/count"
+    SCRATCH_COUNT=$scratch/count FAST_CLOCKS=$1 with_fake_qemu "$2" "$3" "$fast_clock" --timeout 100
+}
+t "a kernel whose clock is fast is started again" clock_is_checked 2 7 'starting it again'
+t "a kernel whose clock is always fast" clock_is_checked 9 71 'clock is fast'
+
+# The readers of its output end with QEMU; that its events are read later is no reason to say that the reader left. So
+# lab/boot is stopped until QEMU has gone.
+late_events() {
+    with_fake_qemu 7 '' 'kill -STOP "$PPID"
+printf "alive\nstart\nnote one\nnote two\nstatus 7\n" >"$events"
+(exec 3>&- 4>&- 5>&- 6>&-; sleep 2; kill -CONT "$PPID") &'
+}
+t "a status that is read after QEMU has gone" late_events
+
 damaged_kernel() {
     cp "$kernel" "$scratch/damaged"
     dd if=/dev/zero of="$scratch/damaged" bs=4096 seek=$(($(stat -c %s "$kernel") / 8192)) count=64 conv=notrunc \
@@ -191,6 +212,15 @@ out_comes_back() {
     seq 20000 | cmp - "$scratch/back/d/the numbers" || fail "/out changed on its way"
 }
 t "--out brings files back, and the status" out_comes_back
+
+out_is_harmless() {
+    run "${boot[@]}" --out "$scratch/foreign" -- sh -c 'cp /bin/busybox /out/root; chmod 6755 /out/root
+        mkdir /out/d; chmod 2777 /out/d; mknod /out/d/memory c 1 1; exit 0'
+    wants 0 ''
+    same "$(find "$scratch/foreign" -perm /6000 -o -type c)" ''
+    [[ -x $scratch/foreign/root ]] || fail "the file is gone"
+}
+t "--out brings back no set-user-ID bits and no devices" out_is_harmless
 
 t "--verbose shows the kernel's log" verbose_shows_log
 verbose_shows_log() {

@@ -97,8 +97,12 @@ int ckvm_kickable_thread_id(void);
 /// eventfd(2), and its one use: becoming readable.
 long ckvm_eventfd(void);
 void ckvm_eventfd_signal(int fd);
-/// Blocks SIGINT and SIGTERM in the calling thread and returns a signalfd(2) for them.
+/// Opens /dev/null as whichever of the descriptors 0 to 2 is closed, so that no file of ours gets its number.
+long ckvm_open_standard_descriptors(void);
+/// Blocks SIGINT, SIGTERM and, unless it is ignored, SIGHUP in the calling thread and returns a signalfd(2) for them.
 long ckvm_signalfd_interrupts(void);
+/// Unblocks them in the calling thread.
+void ckvm_unblock_interrupts(void);
 /// Waits for an eventfd and a signalfd (or -1), at most `nanoseconds` (negative = for ever).
 /// Returns 0 when the event came, the number of a signal that came, or -1.
 long ckvm_wait(int event, int signals, int64_t nanoseconds);

@@ -56,6 +56,8 @@ function sentence(i) {
     case "console": return `prints “${f.text}”`;
     case "out": case "in": return `${name} ${hex(f.port)}: ${hex(f.value)}`;
     case "punch": return `punches a hole: ${where} unallocated`;
+    case "left-out": return `${f.events.toLocaleString("en")} events are left out here`;
+    case "pages-then": return `behind what was left out: ${where}, ${f.state}`;
     case "file": return `a guest_memfd ${f.name ?? ""}: ${where}, ${f.state}`;
     case "step": return `line ${f.line}: ${f.text} → ${f.outcome ?? ""}${f.ok === false ? " ✗" : ""}`;
     case "exit-status": return `ends with status ${f.status}`;

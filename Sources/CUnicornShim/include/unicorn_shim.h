@@ -62,7 +62,7 @@ struct cuc_touch {
 /// Why a CPU process failed.
 enum cuc_failure_kind {
     CUC_FAILURE_NONE,
-    CUC_FAILURE_ENGINE,      // the engine gave up an instruction, with uc_err `number` or CUC_ERROR_ABORTED; the process lives
+    CUC_FAILURE_ENGINE,      // gave up an instruction, with uc_err `number` or CUC_ERROR_ABORTED; the process lives
     CUC_FAILURE_SIGNAL,      // ended by signal `number`
     CUC_FAILURE_EXIT,        // called exit(`number`)
     CUC_FAILURE_HANG,        // used processor time for `number` seconds without executing an instruction
@@ -128,8 +128,8 @@ void cuc_forget_code(struct cuc_cpu *_Nonnull cpu, uint64_t linear, uint64_t siz
 uint32_t cuc_take_touches(struct cuc_cpu *_Nonnull cpu, struct cuc_touch *_Nonnull to);
 void cuc_forget_touches(struct cuc_cpu *_Nonnull cpu);
 
-/// While on, cuc_run writes down every data access and first saves all registers, so that one instruction can be checked
-/// and undone. It is not kicked.
+/// While on, cuc_run writes down every data access and first saves all registers, so that one instruction can be
+/// checked and undone. It is not kicked.
 void cuc_set_careful(struct cuc_cpu *_Nonnull cpu, bool careful);
 /// The accesses of the last careful run; more than CUC_MAX_LOG means that some are missing.
 uint32_t cuc_log_count(const struct cuc_cpu *_Nonnull cpu);
@@ -151,8 +151,8 @@ struct cuc_system_registers {
 };
 void cuc_read_system(struct cuc_cpu *_Nonnull cpu, struct cuc_system_registers *_Nonnull registers);
 void cuc_write_system(struct cuc_cpu *_Nonnull cpu, const struct cuc_system_registers *_Nonnull registers);
-/// Segments as a CPU in 64-bit mode has them, whatever the guest has loaded. General and system registers are to be written
-/// after it.
+/// Segments as a CPU in 64-bit mode has them, whatever the guest has loaded. General and system registers are to be
+/// written after it.
 void cuc_reset_segments(struct cuc_cpu *_Nonnull cpu);
 
 #endif

@@ -28,13 +28,16 @@ public final class Exploration {
         public var timeLimit: UInt64
         /// Nanoseconds for one test.
         public var testTimeLimit: UInt64
+        /// Signals that end the test under way.
+        public var interrupts: SignalDescriptor?
 
         public init(
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
-            mostSteps: Int = 12,
-            runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1, timeLimit: UInt64 = 60_000_000_000,
-            testTimeLimit: UInt64 = 20_000_000_000
+            mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
+            timeLimit: UInt64 = 60_000_000_000, testTimeLimit: UInt64 = 60_000_000_000,
+            interrupts: SignalDescriptor? = nil
         ) {
+            self.interrupts = interrupts
             self.depth = depth
             self.tests = tests
             self.parallelTests = parallelTests
@@ -78,7 +81,8 @@ public final class Exploration {
         runner = Runner(
             kernel,
             .init(
-                runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false))
+                runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
+                interrupts: options.interrupts))
     }
 
     /// Tries everything, once.
@@ -90,17 +94,28 @@ public final class Exploration {
         let predictor = predictor(promise)
         let palette = Palette(promise, predictor, runner)
         summary.leftOut = palette.leftOut
+        summary.hostFailure = palette.hostFailure
         guard !palette.moves.isEmpty else { return summary }
-        for phase in Phase.allCases where !isOver {
+        for phase in Phase.allCases {
+            let wanted = phase == .random ? options.tests : options.parallelTests
             switch phase {
-            case .scope: goThroughScope(palette, predictor)
-            case .pairs: goThroughPairs(palette, predictor)
+            case .scope:
+                guard options.depth > 0 else { continue }
+                if !isOver { goThroughScope(palette, predictor) }
+                if isOver { summary.untried.append((phase, nil)) }
+            case .pairs:
+                guard options.pairTests > 0 else { continue }
+                if !isOver { goThroughPairs(palette, predictor) }
+                if isOver { summary.untried.append((phase, nil)) }
             case .random, .parallel:
                 var generator = TestGenerator(
                     palette, seed: options.seed ^ (phase == .parallel ? 1 << 63 : 0),
                     mostSteps: options.mostSteps)
-                for _ in 0..<(phase == .random ? options.tests : options.parallelTests) {
-                    if isOver { break }
+                for number in 0..<wanted {
+                    if isOver {
+                        summary.untried.append((phase, wanted - number))
+                        break
+                    }
                     let test = phase == .random ? generator.next() : generator.nextParallel()
                     attempt(test, phase, predictor)
                 }
@@ -164,7 +179,7 @@ public final class Exploration {
         guard summary.end == .complete else { return true }
         if summary.findings.count >= options.mostFindings {
             summary.end = .findings
-        } else if isStopped() {
+        } else if isStopped() || summary.hostFailure != nil {
             summary.end = .stopped
         } else if monotonicNanoseconds() >= deadline {
             summary.end = .time
@@ -203,6 +218,11 @@ public final class Exploration {
         switch runner.run(prediction.source) {
         case .passed: return .fine
         case .skipped(let reason): return .skipped(reason)
+        case .hostFailed(let failure):
+            let others = failure.step.flatMap { prediction.others[$0] } ?? []
+            let isLawful = others.contains { $0.description == failure.errno.name }
+            if !isLawful { summary.hostFailure = summary.hostFailure ?? failure }
+            return isLawful ? .lawful : .skipped(failure.description)
         case .failed(let failure):
             let others = failure.step.flatMap { prediction.others[$0] } ?? []
             return others.contains { $0.description == failure.seen } ? .lawful : .wrong(failure)

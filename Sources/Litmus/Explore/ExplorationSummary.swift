@@ -46,6 +46,11 @@ extension Exploration {
         public var skipped: [String: Int] = [:]
         public var findings: [Finding] = []
         public var end = End.complete
+        /// What the host had no more of; it ends the exploration.
+        public var hostFailure: HostFailure?
+        /// Tests that were not run because the exploration ended early, by phase. Of the small scope nobody knows how many
+        /// are left: nil.
+        public var untried: [(phase: Phase, tests: Int?)] = []
         /// The longest random test that went as the model has it, to be shown where nothing was found.
         public var sample: Source?
 

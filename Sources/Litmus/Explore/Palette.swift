@@ -38,6 +38,9 @@ struct Palette {
     /// What the kernel cannot do, with its reason.
     private(set) var leftOut: [(move: String, reason: String)] = []
 
+    /// What the host had no more of while moves were tried.
+    private(set) var hostFailure: HostFailure?
+
     private let predictor: Predictor
     private let runner: Runner
 
@@ -59,10 +62,10 @@ struct Palette {
 
     private mutating func add(_ machine: Machine) {
         guard let source = try? Source(parsing: "test \"x\"\n\(machine.header)\nhost read 0") else { return }
-        if case .skipped(let reason) = runner.run(source) {
-            leftOut.append((machine.name, reason))
-        } else {
-            machines.insert(machine)
+        switch runner.run(source) {
+        case .skipped(let reason): leftOut.append((machine.name, reason))
+        case .hostFailed(let failure): hostFailure = hostFailure ?? failure
+        case .passed, .failed: machines.insert(machine)
         }
     }
 
@@ -81,7 +84,7 @@ struct Palette {
     }
 
     /// Why the kernel can say nothing about a test; nil if it can.
-    private func absence(of test: LitmusTest) -> String? {
+    private mutating func absence(of test: LitmusTest) -> String? {
         var test = test
         // A hold means nothing where no references are counted.
         let holds = test.steps.contains { if case .hold = $0.action { true } else { false } }
@@ -90,10 +93,14 @@ struct Palette {
         if needsCPU, case .missing(let message) = SoftKVM(predictor.configuration).engineStatus {
             return "the model has no CPU here: \(message)"
         }
-        guard let prediction = predictor.predict(test),
-            case .skipped(let reason) = runner.run(prediction.source)
-        else { return nil }
-        return reason
+        guard let prediction = predictor.predict(test) else { return nil }
+        switch runner.run(prediction.source) {
+        case .skipped(let reason): return reason
+        case .hostFailed(let failure):
+            hostFailure = hostFailure ?? failure
+            return failure.description
+        case .passed, .failed: return nil
+        }
     }
 
     // MARK: examples

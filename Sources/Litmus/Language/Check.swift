@@ -256,7 +256,7 @@ private struct Check {
 
 extension Action {
     /// Whether that is a thing that can come of it, on some kernel.
-    fileprivate func canEnd(with outcome: StepOutcome, on actor: Role) -> Bool {
+    func canEnd(with outcome: StepOutcome, on actor: Role) -> Bool {
         var isVCPU = false
         if case .vcpu = actor { isVCPU = true }
         switch (self, outcome) {
@@ -282,7 +282,7 @@ extension Action {
 }
 
 extension Step {
-    fileprivate func hint(_ outcome: StepOutcome) -> String {
+    func hint(_ outcome: StepOutcome) -> String {
         if case .errno(14, _) = outcome {
             return
                 "an access that gets no page is `SIGBUS` here, also where the kernel is asked by a system call"

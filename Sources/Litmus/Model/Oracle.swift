@@ -267,6 +267,7 @@ extension Oracle.Problem {
         switch stop {
         case .skip(let reason), .broken(let reason): description = reason
         case .brokenStep(let failure): description = failure.seen
+        case .host(let failure): description = failure.description
         }
     }
 }

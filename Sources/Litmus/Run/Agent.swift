@@ -140,7 +140,9 @@ final class Agent: Sendable {
             region.guest_memfd = UInt32(bitPattern: file.descriptor)
             try vm.setUserMemoryRegion2(region)
         } catch {
-            throw .skip("the guest that does the steps of vCPUs cannot be loaded here (\(error.name))")
+            throw .absent(
+                "the guest that does the steps of vCPUs cannot be loaded here (\(error.name))",
+                "the guest that does the steps of vCPUs", error)
         }
     }
 
@@ -385,7 +387,7 @@ final class Agent: Sendable {
             patience.add(vcpu)
             return cpu
         } catch {
-            throw .skip("vcpu\(number) cannot be had here (\(error.name))")
+            throw .absent("vcpu\(number) cannot be had here (\(error.name))", "KVM_CREATE_VCPU", error)
         }
     }
 

@@ -52,7 +52,7 @@ extension World {
         } catch {
             note(error.result, target, name)
             switch error.reason {
-            case .refused, .outsideRAM: return Observation(.errno(error.errno.rawValue))
+            case .refused, .outsideRAM, .cancelled: return Observation(.errno(error.errno.rawValue))
             case .inUse(let pages):
                 return Observation(.errno(error.errno.rawValue, at: pages.first?.start))
             case .kernel(let errno, let gpa): return Observation(.errno(errno.rawValue, at: gpa))

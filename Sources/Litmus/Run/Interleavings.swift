@@ -13,6 +13,8 @@ struct Interleavings {
     struct Result {
         var endings: Set<Ending> = []
         var states = 0
+        /// Why these are not all; nil where they are.
+        var cut: Cut.Reason?
     }
 
     /// Pieces that are done before it is given up.
@@ -27,6 +29,9 @@ struct Interleavings {
     /// False goes through every interleaving by itself: for a check of this one.
     private let merges: Bool
     private let mostPieces: Int
+    /// Whether the endings found so far will do where not all can be had.
+    private let keepsPart: Bool
+    private var cut: Cut.Reason?
     private(set) var known: [[UInt8]: Set<Ending>] = [:]
     private var world: World?
     private var pieces = 0
@@ -35,11 +40,11 @@ struct Interleavings {
 
     init(
         _ source: Source, on facts: KernelFacts, _ patience: Patience, isJudged: Bool = false,
-        merges: Bool = true,
-        mostPieces: Int = Interleavings.mostPieces
+        merges: Bool = true, mostPieces: Int = Interleavings.mostPieces, keepsPart: Bool = false
     ) {
         self.mostPieces = mostPieces
         self.isJudged = isJudged
+        self.keepsPart = keepsPart
         self.source = source
         self.merges = merges
         self.facts = facts
@@ -54,7 +59,7 @@ struct Interleavings {
         }
         var cursor = try start()
         let endings = try visit(&cursor, path: [])
-        return Result(endings: endings, states: known.count)
+        return Result(endings: endings, states: known.count, cut: cut)
     }
 
     // MARK: the run under way
@@ -135,14 +140,14 @@ struct Interleavings {
         }
         let key = key(of: cursor)
         if merges, let endings = known[key] { return endings }
-        guard pieces < mostPieces else {
-            throw .broken("more than \(mostPieces) pieces, and not all interleavings are gone through")
+        if let reason = pieces < mostPieces ? patience.stop : .pieces(mostPieces) {
+            guard keepsPart else { throw .broken("not all interleavings are explored: \(reason)") }
+            cut = reason
+            return []
         }
-        if patience.isOver { throw .broken("time is over, and not all interleavings are gone through") }
         var endings: Set<Ending> = []
         var isHere = true
-        let canGoOn = cursor.actors(of: block)
-        for actor in canGoOn {
+        for actor in cursor.actors(of: block) where cut == nil {
             var here = isHere ? cursor : try replay(path)
             isHere = false
             let result = try advance(actor, &here)
@@ -154,7 +159,7 @@ struct Interleavings {
                 endings.insert(ending)
             }
         }
-        known[key] = endings
+        if cut == nil { known[key] = endings }
         return endings
     }
 
@@ -188,6 +193,7 @@ struct Interleavings {
         }
         cursor.actors[actor] = position
         guard let seen else { return nil }
+        if let failure = source.hostFailure(seen, index, step, world) { throw .host(failure) }
         cursor.actors[actor] = Position(step: position.step + 1)
         if let began = position.began {
             world.record(step, line: source.places[index].line, seen, ok: step.accepts(seen), began: began)

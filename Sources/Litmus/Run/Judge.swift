@@ -10,7 +10,12 @@ struct Judge {
 
     /// Of all endings there are.
     func report(exact: Interleavings.Result) -> Report {
-        var report = Report(verdict: .passed)
+        var report = Report(
+            verdict: .passed, cut: exact.cut.map { Cut(reason: $0, runs: nil, wanted: nil) })
+        if let cut = exact.cut, exact.endings.isEmpty {
+            report.verdict = .skipped("\(cut) was reached before an interleaving came to its end")
+            return report
+        }
         if let failure = exact.endings.compactMap(\.failure).min(by: { ($0.step ?? 0) < ($1.step ?? 0) }) {
             report.verdict = .failed(failure)
         }
@@ -22,9 +27,10 @@ struct Judge {
                     isNamed: block.names(outcome))
             }
             add(block, rows.sorted { $0.text < $1.text }, runs: nil, states: exact.states, to: &report)
-            guard case .passed = report.verdict, let clause = block.unmet(in: outcomes).first else {
-                continue
-            }
+            // Where not everything was seen, nothing is missing.
+            guard case .passed = report.verdict, exact.cut == nil,
+                let clause = block.unmet(in: outcomes).first
+            else { continue }
             report.verdict = .failed(
                 failure(
                     block, expected: "some interleaving with \(clause.conditionText)",
@@ -37,9 +43,10 @@ struct Judge {
     ///
     /// - Parameter seen: how often each outcome of each block was seen.
     func report(
-        seen: [[[Name: StepOutcome]: Int]], runs: Int, model: Interleavings.Result?, failure: Failure?
+        seen: [[[Name: StepOutcome]: Int]], runs: Int, model: Interleavings.Result?, failure: Failure?,
+        cut: Cut? = nil
     ) -> Report {
-        var report = Report(verdict: failure.map(Verdict.failed) ?? .passed)
+        var report = Report(verdict: failure.map(Verdict.failed) ?? .passed, cut: cut)
         for (block, counts) in zip(program.blocks, seen) {
             let known = model.map { complete($0.endings, block) }
             var rows = counts.map { outcome, count in
@@ -69,7 +76,9 @@ struct Judge {
         to report: inout Report
     ) {
         report.blocks.append(
-            BlockReport(line: source.places[block.first].line, runs: runs, states: states, outcomes: rows))
+            BlockReport(
+                line: source.places[block.first].line, runs: runs, states: states,
+                isComplete: report.cut == nil, outcomes: rows))
         guard case .passed = report.verdict else { return }
         guard let wrong = rows.first(where: { !$0.isFine && $0.count != 0 }) else { return }
         let often = wrong.count.map { ", in \($0) of \(runs ?? 0) runs" } ?? ""

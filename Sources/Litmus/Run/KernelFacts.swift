@@ -30,12 +30,15 @@ final class KernelFacts: Sendable {
     var isAdapter: Bool { ["MemslotTrapKVM", "PerVMAttributesKVM"].contains(kernel.identity.name) }
 
     /// The kernel does not convert in place by itself: `ENOTTY`.
-    var isInPlaceOff: Bool {
-        guard !isAdapter, let vm = try? kernel.createVM(.default, sharedBit: nil),
-            let file = try? vm.createGuestMemfd(size: pageSize, flags: [])
-        else { return false }
-        var request = ckvm_memory_attributes2()
-        do throws(Errno) { try file.setMemoryAttributes2(&request) } catch {
+    func isInPlaceOff() throws(Stop) -> Bool {
+        guard !isAdapter else { return false }
+        do throws(Errno) {
+            let vm = try kernel.createVM(.default, sharedBit: nil)
+            let file = try vm.createGuestMemfd(size: pageSize, flags: [])
+            var request = ckvm_memory_attributes2()
+            try file.setMemoryAttributes2(&request)
+        } catch {
+            if error.isHostLimit { throw .host(HostFailure("a scratch VM", error)) }
             return error == .inappropriateIOCTLForDevice
         }
         return false
@@ -63,7 +66,7 @@ final class KernelFacts: Sendable {
             do throws(Errno) {
                 return try ModelChild(views)
             } catch {
-                throw .broken("a child could not be forked (\(error.name))")
+                throw .broken("a child could not be forked (\(error.name))", "mmap", error)
             }
         }
         guard !isAdapter else {
@@ -73,7 +76,8 @@ final class KernelFacts: Sendable {
         do throws(Errno) {
             return try ForkedChild(views)
         } catch {
-            throw .broken("a child could not be forked (\(error.name))")
+            if error == .resourceTemporarilyUnavailable { throw .host(HostFailure("fork", error)) }
+            throw .broken("a child could not be forked (\(error.name))", "fork", error)
         }
     }
 }
@@ -91,12 +95,18 @@ final class Patience: Sendable {
     private struct State {
         var vcpus: [any KVMVCPU] = []
         var isOver = false
+        /// Why no further run is begun.
+        var stop: Cut.Reason?
         /// The steps under way, by actor.
         var steps: [Role: Step] = [:]
     }
     private let state = Mutex(State())
 
     var isOver: Bool { state.withLock { $0.isOver } }
+
+    /// Why the test is to end after the run, or the piece, that is under way; nil while it is not.
+    var stop: Cut.Reason? { state.withLock { $0.stop } }
+    func stop(_ reason: Cut.Reason) { state.withLock { $0.stop = $0.stop ?? reason } }
 
     func add(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.append(vcpu) } }
     func remove(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.removeAll { $0 === vcpu } } }

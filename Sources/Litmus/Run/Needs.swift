@@ -13,7 +13,7 @@ struct Needs {
     }
 
     /// Why it cannot be had; nil if it can.
-    func absence(of need: Need) -> String? {
+    func absence(of need: Need) throws(Stop) -> String? {
         do throws(Errno) {
             switch need {
             case .inPlace: return try inPlace()
@@ -27,6 +27,7 @@ struct Needs {
                 return nil
             }
         } catch {
+            if error.isHostLimit { throw .host(HostFailure("a scratch VM, for `needs \(need)`", error)) }
             return "needs \(need): \(error.name)"
         }
     }
@@ -44,6 +45,7 @@ struct Needs {
             try file.convertInPlace(&request)
             return "needs in-place: size 0 was accepted, so something else answers this number"
         } catch {
+            if error.isHostLimit { throw error }
             return error == .invalidArgument
                 ? nil : "needs in-place: this kernel does not convert by itself (\(error.name))"
         }

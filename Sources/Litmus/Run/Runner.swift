@@ -14,8 +14,14 @@ public struct Runner: Sendable {
         public var runs: Int
         /// Where the starting times of actors come from.
         public var seed: UInt64
-        /// Nanoseconds for a test with all its runs.
+        /// Nanoseconds for a test with all its runs. One with parallel blocks ends at the limit with what it has seen.
         public var timeLimit: UInt64
+        /// Nanoseconds that a run under way is given beyond the limit before it is said to hang.
+        public var hangLimit: UInt64
+        /// Signals that end a test early.
+        public var interrupts: SignalDescriptor?
+        /// Called on some thread after each run of a test with parallel blocks that is run many times.
+        public var progress: (@Sendable (_ runs: Int) -> Void)?
         /// What is seen of parallel blocks is held against all that the model comes to, besides the test's clauses. A
         /// test whose clauses are the model's own needs none of it.
         public var asksModel: Bool
@@ -23,9 +29,14 @@ public struct Runner: Sendable {
         public var recorder: (any RunRecorder)?
 
         public init(
-            runs: Int = 1000, seed: UInt64 = 0, timeLimit: UInt64 = 60_000_000_000, asksModel: Bool = true,
-            recorder: (any RunRecorder)? = nil
+            runs: Int = 1000, seed: UInt64 = 0, timeLimit: UInt64 = 60_000_000_000,
+            hangLimit: UInt64 = 30_000_000_000, asksModel: Bool = true,
+            recorder: (any RunRecorder)? = nil, interrupts: SignalDescriptor? = nil,
+            progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
+            self.hangLimit = hangLimit
+            self.interrupts = interrupts
+            self.progress = progress
             self.asksModel = asksModel
             self.recorder = recorder
             self.runs = max(1, runs)
@@ -44,45 +55,82 @@ public struct Runner: Sendable {
 
     public func run(_ source: Source) -> Verdict { report(source).verdict }
 
-    /// Runs the test, at most as long as the options say: then its vCPUs are kicked, and who is still in a system call a
-    /// second later is left behind with its thread.
+    /// Runs the test, at most as long as the options say.
+    ///
+    /// A test with parallel blocks then finishes the run under way and reports what it has seen. A run that does not end is
+    /// a failure: its vCPUs are kicked, and a thread that is still inside a system call a second later is abandoned.
     public func report(_ source: Source) -> Report {
         let patience = Patience()
         let result = Mutex<Report?>(nil)
-        guard let done = try? EventDescriptor() else {
-            return Report(verdict: source.broken("no descriptor is left for an event"))
+        let done: EventDescriptor
+        do throws(Errno) { done = try EventDescriptor() } catch {
+            return Report(verdict: .hostFailed(HostFailure("eventfd", error)))
         }
         let facts = facts
         let options = options
         let box = Shared(result)
+        let program = Program(source.test)
+        let tally = Tally(program)
         let thread = HostThread {
-            let report = Self.report(source, facts, options, patience)
+            let report = Self.report(source, facts, options, patience, tally)
             box.value.withLock { $0 = report }
             done.signal()
         }
-        guard let thread else { return Report(verdict: source.broken("there is no room for a thread")) }
-        if case .timedOut = done.wait(timeout: options.timeLimit) {
-            let steps = patience.steps
-            patience.end()
-            let told = steps.isEmpty ? "no step" : steps.joined(separator: ", ")
-            let seconds = Double(options.timeLimit / 10_000_000) / 100
-            let late = Report(
-                verdict: source.broken("time is over after \(seconds) s; under way: \(told)", text: told))
-            if case .timedOut = done.wait(timeout: 1_000_000_000) { return late }
-            thread.join()
-            return late
+        guard let thread else {
+            return Report(
+                verdict: .hostFailed(HostFailure("pthread_create", .resourceTemporarilyUnavailable)))
         }
-        thread.join()
-        return box.value.withLock { $0 } ?? Report(verdict: source.broken("no report"))
+        var waited = options.timeLimit
+        var wakeup = done.wait(timeout: waited, interrupts: options.interrupts)
+        if case .signalled = wakeup {
+        } else if !program.blocks.isEmpty {
+            patience.stop(Self.reason(wakeup, options))
+            if case .interrupted = wakeup {
+                waited = Self.interruptedLimit
+            } else {
+                waited = options.hangLimit
+            }
+            wakeup = done.wait(timeout: waited, interrupts: options.interrupts)
+        }
+        if case .signalled = wakeup {
+            thread.join()
+            return box.value.withLock { $0 } ?? Report(verdict: source.broken("no report"))
+        }
+        let steps = patience.steps
+        let stop = patience.stop ?? Self.reason(wakeup, options)
+        patience.end()
+        if case .signalled = done.wait(timeout: 1_000_000_000) { thread.join() }
+        let report = tally.report(Judge(source), wanted: options.runs, failure: nil, stop)
+        if case .interrupted(let signal) = stop {
+            guard tally.runs > 0 else {
+                return Report(verdict: .skipped("interrupted by signal \(signal) before it ended"))
+            }
+            return report
+        }
+        let told = steps.isEmpty ? "no step" : steps.joined(separator: ", ")
+        let after = program.blocks.isEmpty ? "" : "after \(tally.runs) of \(options.runs) runs, "
+        var late = program.blocks.isEmpty ? Report(verdict: .passed) : report
+        late.verdict = source.broken(
+            "\(after)timed out after \(seconds(waited)) s in: \(told)", text: told,
+            expected: "an end of the step")
+        return late
+    }
+
+    /// Nanoseconds that a run under way is given after a signal.
+    private static let interruptedLimit: UInt64 = 2_000_000_000
+
+    private static func reason(_ wakeup: EventDescriptor.Wakeup, _ options: Options) -> Cut.Reason {
+        if case .interrupted(let signal) = wakeup { return .interrupted(signal: signal) }
+        return .timeLimit(nanoseconds: options.timeLimit)
     }
 
     private static func report(
-        _ source: Source, _ facts: KernelFacts, _ options: Options, _ patience: Patience
+        _ source: Source, _ facts: KernelFacts, _ options: Options, _ patience: Patience, _ tally: Tally
     ) -> Report {
         do throws(Stop) {
             let facts = try facts.configured(for: source.test)
             for need in source.test.needs {
-                if let reason = Needs(facts.sound.kernel, source.test.vm).absence(of: need) {
+                if let reason = try Needs(facts.sound.kernel, source.test.vm).absence(of: need) {
                     throw .skip(reason)
                 }
             }
@@ -90,13 +138,15 @@ public struct Runner: Sendable {
                 return Report(verdict: try sequence(source, facts, patience, options.recorder))
             }
             if facts.soft != nil {
-                var interleavings = Interleavings(source, on: facts, patience, isJudged: true)
+                var interleavings = Interleavings(
+                    source, on: facts, patience, isJudged: true, keepsPart: true)
                 let result = try interleavings.explore()
                 if let recorder = options.recorder { try interleavings.replayTelling(recorder) }
                 return Judge(source).report(exact: result)
             }
             let model = options.asksModel ? try? source.model?.explored(patience) : nil
-            return try Sampler(source, facts, patience, options).report(model: model)
+            tally.judge(by: model)
+            return try Sampler(source, facts, patience, options, tally).report()
         } catch {
             return Report(verdict: source.verdict(error))
         }
@@ -131,6 +181,8 @@ enum Stop: Error {
     case broken(String)
     /// The same, of a step that is known.
     case brokenStep(Failure)
+    /// The host has no more of something.
+    case host(HostFailure)
 }
 
 /// What came of a step.
@@ -170,6 +222,7 @@ extension Source {
         if world.isRecording {
             world.record(step, line: places[index].line, seen, ok: step.accepts(seen), began: began)
         }
+        if let failure = hostFailure(seen, index, step, world) { throw .host(failure) }
         result(seen.outcome)
         return judge(seen, index, step, world)
     }
@@ -191,11 +244,12 @@ extension Source {
         case .skip(let reason): .skipped(reason)
         case .broken(let reason): broken(reason, text: "the machine is made")
         case .brokenStep(let failure): .failed(failure)
+        case .host(let failure): .hostFailed(failure)
         }
     }
 
-    func broken(_ reason: String, text: String = "the test is run") -> Verdict {
-        .failed(Failure(step: nil, line: nil, text: text, expected: "an end", seen: reason, pages: []))
+    func broken(_ reason: String, text: String = "the test is run", expected: String = "an end") -> Verdict {
+        .failed(Failure(step: nil, line: nil, text: text, expected: expected, seen: reason, pages: []))
     }
 
     /// All endings on the software kernel.
@@ -240,7 +294,7 @@ extension KernelFacts {
             let rest =
                 settings.attributeRuns != nil || settings.design != nil || settings.keptDirection != nil
             if rest { throw .skip("only the software kernel can be told what to be") }
-            guard isInPlaceOff else { throw .skip("this kernel converts in place") }
+            guard try isInPlaceOff() else { throw .skip("this kernel converts in place") }
             return self
         }
         var configuration = soft.configuration

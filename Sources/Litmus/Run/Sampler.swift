@@ -11,28 +11,35 @@ struct Sampler {
     private let facts: KernelFacts
     private let patience: Patience
     private let options: Runner.Options
+    private let tally: Tally
 
-    init(_ source: Source, _ facts: KernelFacts, _ patience: Patience, _ options: Runner.Options) {
+    init(
+        _ source: Source, _ facts: KernelFacts, _ patience: Patience, _ options: Runner.Options,
+        _ tally: Tally
+    ) {
         self.source = source
+        self.tally = tally
         program = Program(source.test)
         self.facts = facts
         self.patience = patience
         self.options = options
     }
 
-    /// - Parameter model: what is judged by.
-    func report(model: Interleavings.Result?) throws(Stop) -> Report {
+    /// Runs the test as often as the options say, or until it is to stop, but once at least.
+    func report() throws(Stop) -> Report {
         let width = program.blocks.map(\.actors.count).max() ?? 1
-        guard let crew = Crew(width) else { throw .broken("there is no room for \(width) threads") }
+        guard let crew = Crew(width) else {
+            throw .host(HostFailure("pthread_create", .resourceTemporarilyUnavailable))
+        }
         defer { crew.end() }
-        var counts = [[[Name: StepOutcome]: Int]](repeating: [:], count: program.blocks.count)
         var world = try World(
             facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
         var chance = SplitMix64(seed: options.seed)
         var failure: Failure?
+        var stop: Cut.Reason?
         var runs = 0
-        while runs < options.runs, failure == nil {
+        while runs < options.runs, failure == nil, stop == nil {
             // A run that is written down has a machine of its own.
             if runs > 0, options.recorder != nil || !world.reset() {
                 world.close()
@@ -42,15 +49,12 @@ struct Sampler {
             var ending = Ending()
             failure = try run(world, crew, &chance, &ending)
             runs += 1
-            if failure == nil {
-                for block in program.blocks {
-                    counts[block.number][block.results(of: ending), default: 0] += 1
-                }
-            }
+            if failure == nil { tally.add(ending, program) }
             options.recorder?.end(isTelling: failure != nil || program.disallows(ending))
-            if patience.isOver { throw .broken("time is over after \(runs) of \(options.runs) runs") }
+            options.progress?(runs)
+            if runs < options.runs { stop = patience.stop }
         }
-        return Judge(source).report(seen: counts, runs: runs, model: model, failure: failure)
+        return tally.report(Judge(source), wanted: options.runs, failure: failure, stop)
     }
 
     private func run(
@@ -84,6 +88,44 @@ struct Sampler {
         for actor in block.actors {
             if case .vcpu(let number)? = actor.first?.step.role { try world.guest().prepare(number) }
         }
+    }
+}
+
+/// What was seen so far. It outlives the threads of a run that hangs.
+final class Tally: Sendable {
+    private struct State {
+        var counts: [[[Name: StepOutcome]: Int]]
+        var runs = 0
+        var model: Interleavings.Result?
+    }
+    private let state: Mutex<State>
+
+    init(_ program: Program) {
+        state = Mutex(State(counts: Array(repeating: [:], count: program.blocks.count)))
+    }
+
+    /// Runs that came to their end.
+    var runs: Int { state.withLock { $0.runs } }
+
+    /// - Parameter model: what is judged by.
+    func judge(by model: Interleavings.Result?) { state.withLock { $0.model = model } }
+
+    func add(_ ending: Ending, _ program: Program) {
+        state.withLock { state in
+            state.runs += 1
+            for block in program.blocks {
+                state.counts[block.number][block.results(of: ending), default: 0] += 1
+            }
+        }
+    }
+
+    /// - Parameter stop: why these are not all runs.
+    func report(_ judge: Judge, wanted: Int, failure: Failure?, _ stop: Cut.Reason?) -> Report {
+        let state = state.withLock { $0 }
+        return judge.report(
+            seen: state.counts, runs: state.runs + (failure == nil ? 0 : 1), model: state.model,
+            failure: failure,
+            cut: stop.map { Cut(reason: $0, runs: state.runs, wanted: wanted) })
     }
 }
 

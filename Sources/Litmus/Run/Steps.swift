@@ -214,6 +214,7 @@ extension World {
         unsafe chunk.initializeMemory(as: UInt8.self, repeating: pattern)
         var offset = extent.offset
         while offset < end {
+            if patience.isOver { throw .broken("it was cancelled at byte \(offset)") }
             let wanted = Int(min(end - offset, UInt64(chunk.count)))
             var count = 0
             do throws(Errno) {

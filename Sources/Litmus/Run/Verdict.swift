@@ -6,6 +6,8 @@ public enum Verdict: Sendable, Hashable {
     case failed(Failure)
     /// This kernel, or this runner, cannot say anything about it.
     case skipped(String)
+    /// Nothing is known: the host could not do its part.
+    case hostFailed(HostFailure)
 }
 
 /// The first step that did not end as it must.
@@ -34,22 +36,67 @@ extension Failure: CustomStringConvertible {
 public struct Report: Sendable, Equatable {
     public var verdict: Verdict
     public var blocks: [BlockReport]
+    /// Nil where everything was done that was asked for.
+    public var cut: Cut?
 
-    public init(verdict: Verdict, blocks: [BlockReport] = []) {
+    public init(verdict: Verdict, blocks: [BlockReport] = [], cut: Cut? = nil) {
         self.verdict = verdict
         self.blocks = blocks
+        self.cut = cut
     }
+}
+
+/// A test with parallel blocks ended before all its runs, or all its interleavings, were done. What was seen until then is
+/// judged, but nothing is missed: what was not seen may have come later.
+public struct Cut: Sendable, Equatable {
+    public enum Reason: Sendable, Equatable {
+        case timeLimit(nanoseconds: UInt64)
+        case interrupted(signal: Int32)
+        /// More pieces than the exploration of interleavings does.
+        case pieces(Int)
+    }
+    public let reason: Reason
+    /// Runs done, and runs asked for; nil where interleavings are explored.
+    public let runs: Int?
+    public let wanted: Int?
+}
+
+extension Cut.Reason: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .timeLimit(let nanoseconds): "the time limit of \(seconds(nanoseconds)) s"
+        case .interrupted(let signal): "signal \(signal)"
+        case .pieces(let count): "the bound of \(count) atomic pieces"
+        }
+    }
+
+    /// For programs.
+    public var word: String {
+        switch self {
+        case .timeLimit: "time limit"
+        case .interrupted: "signal"
+        case .pieces: "size"
+        }
+    }
+}
+
+/// With two decimals at most.
+func seconds(_ nanoseconds: UInt64) -> String {
+    let hundredths = nanoseconds / 10_000_000
+    return hundredths % 100 == 0 ? "\(hundredths / 100)" : "\(Double(hundredths) / 100)"
 }
 
 /// The outcomes of a parallel block.
 public struct BlockReport: Sendable, Equatable {
     /// The line of its first step.
     public let line: Int
-    /// Runs of it, nil where all interleavings were gone through instead.
+    /// Runs of it, nil where the interleavings were explored instead.
     public let runs: Int?
     /// Different states of the machine that were met while going through the interleavings, of this kernel or of the model
     /// that judges it; nil without either.
     public let states: Int?
+    /// Whether these are the outcomes of all runs, or of all interleavings, that were asked for.
+    public let isComplete: Bool
     /// Those seen first, the most frequent first; then those that the model has and nobody saw.
     public let outcomes: [Outcome]
 

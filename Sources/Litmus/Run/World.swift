@@ -107,18 +107,19 @@ final class World: Sendable {
             var flags = GuestMemfdFlags.mmap
             if memory.initial == .shared { flags.insert(.initShared) }
             let made = try create(NewFile(memory.name, size: size, flags: flags.rawValue))
-            guard made == nil else {
-                throw .skip(
-                    "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made?.name ?? ""))"
-                )
+            if let made {
+                throw .absent(
+                    "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made.name))",
+                    "KVM_CREATE_GUEST_MEMFD", made)
             }
             let extent = Extent(memory.name, offset: 0, size: size)
             if let errno = try map(extent, memory.name) {
-                throw .skip("\(memory): the host cannot map it (mmap: \(errno.name))")
+                throw .absent("\(memory): the host cannot map it (mmap: \(errno.name))", "mmap", errno)
             }
             guard !memory.isUnbound else { continue }
             if let errno = try bind(Binding(slot: slot, to: extent, gpa: gpa)) {
-                throw .broken("memslot \(slot) for \(memory): \(errno.name)")
+                throw .broken(
+                    "memslot \(slot) for \(memory): \(errno.name)", "KVM_SET_USER_MEMORY_REGION2", errno)
             }
             slot += 1
             gpa += size
@@ -192,10 +193,13 @@ final class World: Sendable {
             }
         } catch {
             if name == main, hasTwoDoors {
-                throw .skip(
-                    "this kernel's VMs have one door (KVM_CREATE_VM with a shared bit: \(error.name))")
+                throw .absent(
+                    "this kernel's VMs have one door (KVM_CREATE_VM with a shared bit: \(error.name))",
+                    "KVM_CREATE_VM", error)
             }
-            throw .skip("this kernel has no \(name.type.word) VM (KVM_CREATE_VM: \(error.name))")
+            throw .absent(
+                "this kernel has no \(name.type.word) VM (KVM_CREATE_VM: \(error.name))", "KVM_CREATE_VM",
+                error)
         }
     }
 
@@ -225,7 +229,7 @@ final class World: Sendable {
         let vm = try vm(nil)
         let bit: Int?
         do throws(Errno) { bit = try sharedBit() } catch {
-            throw .broken("KVM_GET_SUPPORTED_CPUID: \(error.name)")
+            throw .broken("KVM_GET_SUPPORTED_CPUID: \(error.name)", "KVM_GET_SUPPORTED_CPUID", error)
         }
         let agent = try Agent(on: vm, sharedBit: bit, facts, patience)
         state.withLock { $0.agent = agent }

@@ -87,6 +87,8 @@ public struct ConversionError: Error, Sendable {
         case kernel(Errno, gpa: UInt64?)
         /// The state changed, but these contents could not be made zero.
         case zeroing(Errno, gpa: UInt64)
+        /// The machine is to end.
+        case cancelled
     }
     public let reason: Reason
     public let request: ConversionRequest
@@ -100,6 +102,7 @@ public struct ConversionError: Error, Sendable {
         case .outsideRAM: .invalidArgument
         case .inUse: .resourceTemporarilyUnavailable
         case .kernel(let errno, _), .zeroing(let errno, _): errno
+        case .cancelled: .canceled
         }
     }
 }
@@ -119,6 +122,7 @@ extension ConversionError: CustomStringConvertible {
                 "the kernel answered \(errno)" + (gpa.map { " at 0x\(String($0, radix: 16))" } ?? "")
             case .zeroing(let errno, let gpa):
                 "converted, but zeroing stopped at 0x\(String(gpa, radix: 16)): \(errno)"
+            case .cancelled: "cancelled, because the machine is to end"
             }
         let changed =
             result.converted.isEmpty

@@ -13,13 +13,18 @@ public final class Converter: Sendable {
     private let policy: RetryPolicy
     private let chunk: UInt64
     private let trace: Trace?
+    private let cancellation: Cancellation
 
-    /// - Parameter chunk: bytes of the largest single call; a call of a gigabyte holds the file's lock for long.
+    /// - Parameters:
+    ///   - chunk: bytes of the largest single call; a call of a gigabyte holds the file's lock for long.
+    ///   - cancellation: asked before each call, and while pages are zeroed.
     public init(
         kernel: any KVMInterface, vm: any KVMVirtualMachine, memory: GuestMemory, holds: HoldRegistry,
-        policy: RetryPolicy, chunk: UInt64 = Converter.defaultChunk, trace: Trace?
+        policy: RetryPolicy, chunk: UInt64 = Converter.defaultChunk, trace: Trace?,
+        cancellation: Cancellation = Cancellation()
     ) {
         self.kernel = kernel
+        self.cancellation = cancellation
         promise = vm.contentPromise
         self.memory = memory
         self.holds = holds
@@ -121,6 +126,7 @@ public final class Converter: Sendable {
     ) -> (Errno, UInt64)? {
         for run in target == .private ? [(range: piece, state: .private)] : before {
             do throws(Errno) {
+                guard !cancellation.isCancelled else { throw .canceled }
                 if run.state == .private {
                     try region.file.allocate(
                         punchHole: true, offset: run.range.start - region.gpa.start, length: run.range.size)
@@ -139,6 +145,7 @@ public final class Converter: Sendable {
         var position = range.start - region.gpa.start
         let end = range.end - region.gpa.start
         while position < end {
+            guard !cancellation.isCancelled else { throw .canceled }
             let count = Int(min(UInt64(zeros.count), end - position))
             var outcome: Result<Int, Errno> = .success(0)
             unsafe zeros.withUnsafeBytes { bytes in
@@ -166,6 +173,7 @@ public final class Converter: Sendable {
 
     /// One `KVM_SET_MEMORY_ATTRIBUTES2`, and what follows from it.
     private func attempt(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work) -> Answer {
+        guard !cancellation.isCancelled else { return .failed(.cancelled) }
         let request = work.request
         let zeroing = work.result.means == .zeroedByMonitor
         // Made anew for each attempt: a struct that comes back from a failed call carries its error_offset, which

@@ -1,18 +1,42 @@
 import CKVMShim
+import Synchronization
 public import SystemPackage
 
-/// SIGINT and SIGTERM as a descriptor. While it lives both are blocked in this thread and in those it starts.
+/// SIGINT, SIGTERM and SIGHUP as a descriptor. While it lives they are blocked in this thread and in those it starts, so
+/// whatever takes long meanwhile has to look for them. The thread that made it lets go of it.
 public final class SignalDescriptor: Sendable {
     fileprivate let descriptor: OwnedDescriptor
+    /// The first signal that was read; 0 before.
+    private let first = Atomic<Int32>(0)
+    /// How many there are: the signals stay blocked until the last one goes.
+    private static let alive = Atomic<Int>(0)
 
     public init() throws(Errno) {
         descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_signalfd_interrupts())))
+        Self.alive.add(1, ordering: .relaxed)
     }
 
-    /// The signal that has come, if one has.
+    deinit {
+        if Self.alive.subtract(1, ordering: .relaxed).newValue == 0 { ckvm_unblock_interrupts() }
+    }
+
+    /// Has the calling thread be ended by these signals again, where nobody looks for them any more.
+    public func unblock() { ckvm_unblock_interrupts() }
+
+    /// The first signal that has come, if one has, whoever has seen it.
     public func pending() -> Int32? {
+        let seen = first.load(ordering: .acquiring)
+        if seen != 0 { return seen }
         let answer = ckvm_wait(-1, descriptor.rawValue, 0)
-        return answer > 0 ? Int32(truncatingIfNeeded: answer) : nil
+        return answer > 0 ? note(answer) : nil
+    }
+
+    @discardableResult
+    fileprivate func note(_ answer: Int) -> Int32 {
+        let signal = Int32(truncatingIfNeeded: answer)
+        let (_, before) = first.compareExchange(
+            expected: 0, desired: signal, ordering: .acquiringAndReleasing)
+        return before == 0 ? signal : before
     }
 
     /// Waits until `input` can be read, which it also can where it ends.
@@ -21,7 +45,7 @@ public final class SignalDescriptor: Sendable {
     public func wait(untilReadable input: FileDescriptor) -> Int32? {
         while true {
             let answer = ckvm_wait(input.rawValue, descriptor.rawValue, -1)
-            if answer >= 0 { return answer == 0 ? nil : Int32(truncatingIfNeeded: answer) }
+            if answer >= 0 { return answer == 0 ? nil : note(answer) }
         }
     }
 }
@@ -62,7 +86,9 @@ package final class EventDescriptor: Sendable {
             let answer = ckvm_wait(descriptor.rawValue, interrupts?.descriptor.rawValue ?? -1, left)
             switch answer {
             case 0: return .signalled
-            case 1...: return .interrupted(signal: Int32(truncatingIfNeeded: answer))
+            case 1...:
+                let signal = Int32(truncatingIfNeeded: answer)
+                return .interrupted(signal: interrupts?.note(answer) ?? signal)
             default: continue  // time is up, which the next round sees, or a signal that is none of ours
             }
         }

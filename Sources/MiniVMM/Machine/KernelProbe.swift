@@ -256,6 +256,9 @@ public struct KernelProbe: Sendable {
 
     /// Boots a few instructions and says how they ended.
     ///
+    /// Nanoseconds for a guest of a few instructions: what a busy machine takes at most.
+    private static let guestLimit: UInt64 = 20_000_000_000
+
     /// - Parameter timeout: nanoseconds; some kernels execute some instructions for ever.
     private func run(
         _ code: [UInt8], timeout: UInt64, _ change: (inout MachineConfiguration) -> Void
@@ -277,7 +280,7 @@ public struct KernelProbe: Sendable {
     /// Runs a guest that only exits.
     public func guestRuns() -> Finding {
         // mov $42, %al; out %al, $0xf4
-        let (outcome, _) = run([0xb0, 42, 0xe6, 0xf4], timeout: 2_000_000_000) { _ in }
+        let (outcome, _) = run([0xb0, 42, 0xe6, 0xf4], timeout: Self.guestLimit) { _ in }
         if case .exited(42) = outcome {
             return Finding(
                 key: "guest", question: "a guest in 64-bit mode", verdict: .yes, answer: "ran and exited",
@@ -299,7 +302,7 @@ public struct KernelProbe: Sendable {
         ]
         let key = "contents"
         let question = "contents after a conversion"
-        let (outcome, _) = run(code, timeout: 2_000_000_000) { _ in }
+        let (outcome, _) = run(code, timeout: Self.guestLimit) { _ in }
         switch outcome {
         case .exited(42):
             return Finding(
@@ -321,7 +324,7 @@ public struct KernelProbe: Sendable {
     public func twoDoors() -> Finding {
         // mov 0x18(%rdi), %rbx; mov 0x38(%rdi), %rcx; mov (%rbx,%rcx), %al; out %al, $0xf4
         let code: [UInt8] = [0x48, 0x8b, 0x5f, 0x18, 0x48, 0x8b, 0x4f, 0x38, 0x8a, 0x04, 0x0b, 0xe6, 0xf4]
-        let (outcome, statistics) = run(code, timeout: 2_000_000_000) {
+        let (outcome, statistics) = run(code, timeout: Self.guestLimit) {
             $0.doors = .two
             $0.contents = .unspecified
         }
@@ -339,7 +342,7 @@ public struct KernelProbe: Sendable {
     /// Runs a guest that asks by VMMCALL.
     ///
     /// - Parameter timeout: nanoseconds; a kernel that cannot do it may never return.
-    public func hypercallInstruction(timeout: UInt64 = 200_000_000) -> Finding {
+    public func hypercallInstruction(timeout: UInt64 = 1_000_000_000) -> Finding {
         let key = "hypercall-instruction"
         let hasVMMCALL = (try? kernel.supportedCPUID())?.hasVMMCALL ?? true
         let question = "KVM_HC_MAP_GPA_RANGE by \(hasVMMCALL ? "VMMCALL" : "VMCALL")"

@@ -57,6 +57,7 @@ public final class Machine: Sendable {
     /// The first outcome wins; set once by whoever ends the machine.
     private let ending = Mutex<Outcome?>(nil)
     private let stopping = Atomic<Bool>(false)
+    private let cancellation: Cancellation
     private let finished: EventDescriptor
     private let counters = Mutex(RunStatistics())
 
@@ -64,12 +65,15 @@ public final class Machine: Sendable {
     /// to private in place, contents preserved. No copy stays behind. On a kernel that does not preserve contents
     /// all but free RAM stays shared, and with two doors the guest's low addresses lead there.
     ///
-    /// - Throws: ``MachineError/unsupported(_:)`` where the kernel has no such machine.
+    /// - Parameter cancellation: ends the building as well, which takes long for much memory in small chunks.
+    /// - Throws: ``MachineError/unsupported(_:)`` where the kernel has no such machine, ``MachineError/cancelled``.
     public init(
         kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
-        trace: Trace? = nil, observer: (any ExitObserver)? = nil
+        trace: Trace? = nil, observer: (any ExitObserver)? = nil,
+        cancellation: Cancellation = Cancellation()
     ) throws(MachineError) {
         self.kernel = kernel
+        self.cancellation = cancellation
         self.configuration = configuration
         self.console = console
         self.trace = trace
@@ -90,7 +94,7 @@ public final class Machine: Sendable {
         memory = try Machine.buildMemory(kernel, vm, configuration)
         converter = Converter(
             kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: configuration.retry,
-            chunk: configuration.chunk, trace: trace)
+            chunk: configuration.chunk, trace: trace, cancellation: cancellation)
         if configuration.hypercallInstruction {
             try calling("KVM_ENABLE_CAP", "KVM_CAP_EXIT_HYPERCALL") { () throws(Errno) in
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
@@ -202,6 +206,9 @@ public final class Machine: Sendable {
         return vcpu
     }
 
+    /// Bytes of the image that are written at a time.
+    private static let slice = 1 << 24
+
     private func bootInPlace(
         _ boot: BootState, _ image: BootImage, hasVMMCALL: Bool
     ) throws(MachineError) {
@@ -210,7 +217,11 @@ public final class Machine: Sendable {
         let pieces = boot.structures(boot: information) + image.segments.map { ($0.gpa, $0.bytes) }
         for (gpa, bytes) in pieces where !bytes.isEmpty {
             do throws(HostAccessError) {
-                try memory.write(gpa: gpa, bytes)
+                for start in stride(from: 0, to: bytes.count, by: Self.slice) {
+                    guard !cancellation.isCancelled else { break }
+                    let end = min(start + Self.slice, bytes.count)
+                    try memory.write(gpa: gpa + UInt64(start), Array(bytes[start..<end]))
+                }
             } catch {
                 throw .kernel(
                     call: "process_vm_writev", errno: error.errno,
@@ -218,6 +229,7 @@ public final class Machine: Sendable {
                     hint: nil)
             }
         }
+        guard !cancellation.isCancelled else { throw .cancelled }
         trace?.record(
             .booted(
                 image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
@@ -238,6 +250,7 @@ public final class Machine: Sendable {
             let request = ConversionRequest(range: range, to: .private, contents: contents)
             try converter.convert(request, by: .host)
         } catch {
+            if case .cancelled = error.reason { throw .cancelled }
             guard case .kernel(.inappropriateIOCTLForDevice, _) = error.reason else {
                 throw .conversion(error)
             }
@@ -259,6 +272,7 @@ public final class Machine: Sendable {
         }
         guard first else { return }
         stopping.store(true, ordering: .releasing)
+        cancellation.cancel(outcome)
         for vcpu in vcpus { vcpu.kick() }
     }
 
@@ -272,6 +286,7 @@ public final class Machine: Sendable {
     ///   - timeout: nanoseconds of real time, or nil for none.
     ///   - interrupts: signals that end the machine.
     public func run(timeout: UInt64? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
+        cancellation.stopLooking()
         let lanes = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
         let running = Atomic<Int>(lanes.count)
         let threads = lanes.map { lane in
@@ -295,6 +310,8 @@ public final class Machine: Sendable {
         case .interrupted(let signal): stop(.interrupted(signal: signal))
         }
         for thread in threads { thread?.join() }
+        // The host can still convert what the guest has left.
+        cancellation.reset()
         converter.holds.releaseAll { trace?.record(.released($0), by: .host) }
         console.flush()
         let outcome = ending.withLock { $0 } ?? .halted

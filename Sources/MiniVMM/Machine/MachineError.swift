@@ -22,6 +22,8 @@ public enum MachineError: Error, Sendable {
     case softwareCPU(vcpu: Int, CPUFailure)
     /// An exit that the monitor has no use for.
     case unsupportedExit(vcpu: Int, String)
+    /// Its ``Cancellation`` ended the building of the machine, and says why.
+    case cancelled
 }
 
 extension MachineError: CustomStringConvertible {
@@ -44,6 +46,7 @@ extension MachineError: CustomStringConvertible {
                 + ": the kernel could not reach memory behind a memslot"
         case .softwareCPU(let vcpu, let failure): return "vCPU \(vcpu): \(failure)"
         case .unsupportedExit(let vcpu, let text): return "vCPU \(vcpu): \(text)"
+        case .cancelled: return "cancelled before the guest ran"
         }
     }
 }

@@ -42,8 +42,27 @@ public struct OutputBuffer: Sendable {
         }
     }
 
-    /// A JSON string with its quotes; what is not UTF-8 cannot be in a Swift string.
+    /// A JSON string with its quotes; what is not UTF-8 cannot be in a Swift string. What would steer a terminal or the
+    /// writing direction is escaped.
     public mutating func append(quoted text: String) {
+        guard text.utf8.contains(where: { $0 >= 0x80 && VisibleText.isSuspicious($0) }) else {
+            return append(quotedPlain: text)
+        }
+        append(34)
+        for scalar in text.unicodeScalars {
+            guard scalar.value >= 0x80, VisibleText.isHidden(scalar) else {
+                var one = OutputBuffer(descriptor)
+                one.append(quotedPlain: String(scalar))
+                append(contentsOf: one.bytes.dropFirst().dropLast())
+                continue
+            }
+            append("\\u")
+            for shift in [12, 8, 4, 0] { append(hex: UInt64(scalar.value) >> shift & 15) }
+        }
+        append(34)
+    }
+
+    private mutating func append(quotedPlain text: String) {
         append(34)
         for byte in text.utf8 {
             switch byte {

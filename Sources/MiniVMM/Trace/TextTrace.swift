@@ -10,6 +10,9 @@ public final class TextTrace: TraceSink {
 
     public init(_ descriptor: FileDescriptor) { line = Mutex(Line(buffer: OutputBuffer(descriptor))) }
 
+    /// The first error in writing, if there was one; what came after it is lost.
+    public var failure: Errno? { line.withLock { $0.buffer.failure } }
+
     public func begin(kernel: KernelIdentity, time: UInt64) {
         line.withLock { line in
             line.origin = time
@@ -105,7 +108,9 @@ public final class TextTrace: TraceSink {
         mutating func text(_ key: StaticString, _ value: String) {
             begin(key)
             // Quoted, control characters are escaped: what a guest prints does not steer the terminal from here.
-            let isPlain = value.utf8.allSatisfy { $0 > 32 && $0 != 34 && $0 != 127 }
+            let isPlain = value.utf8.allSatisfy {
+                $0 > 32 && $0 != 34 && !VisibleText.isSuspicious($0)
+            }
             if isPlain { buffer.append(value) } else { buffer.append(quoted: value) }
         }
 

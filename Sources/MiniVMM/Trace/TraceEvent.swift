@@ -262,6 +262,14 @@ extension TraceFields {
 }
 
 extension Errno {
+    /// The host has no more of something: descriptors, or memory. It says nothing about what a kernel can do.
+    public var isHostLimit: Bool {
+        switch self {
+        case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory: true
+        default: false
+        }
+    }
+
     /// The symbol, for those that this interface knows; else the number.
     public var name: String {
         switch self {
@@ -273,6 +281,9 @@ extension Errno {
         case .badFileDescriptor: "EBADF"
         case .resourceTemporarilyUnavailable: "EAGAIN"
         case .noMemory: "ENOMEM"
+        case .tooManyOpenFiles: "EMFILE"
+        case .tooManyOpenFilesInSystem: "ENFILE"
+        case .canceled: "ECANCELED"
         case .permissionDenied: "EACCES"
         case .badAddress: "EFAULT"
         case .resourceBusy: "EBUSY"

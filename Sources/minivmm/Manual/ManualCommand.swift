@@ -22,7 +22,7 @@ struct ManualCommand: ParsableCommand {
     func run() throws {
         for (name, text) in Manual(try HelpDump.current(), date: date).pages {
             try TextFile.write(
-                text, to: FilePath(directory).appending("\(name).1").string, what: "the page")
+                text, to: ByteText.join(directory, "\(name).1"), what: "the page")
         }
     }
 }

@@ -113,6 +113,7 @@ enum ManualTexts {
             [
                 ("0 to 123", "The guest's own, for `run`; 0 is success everywhere else."),
                 ("1", "A check failed."),
+                ("3", "`explore` ended early and had found nothing."),
                 ("4", "Everything was skipped, because this kernel cannot."),
                 ("64", "Usage; a file that is no litmus test."),
                 ("124", "The time limit was reached."),
@@ -138,13 +139,14 @@ enum ManualTexts {
                 ("1", "A test failed, or with `--faults` a fault was caught by none."),
                 ("4", "Every test was skipped."),
                 ("64", "Usage, or a file that is no test. Nothing was run."),
-                noKernel, signal,
+                ("125", "No such kernel, the host failed, or output cannot be written."), signal,
             ]
         case "explore":
             [
-                ("0", "Nothing was found."), ("1", "Something was."),
+                ("0", "Everything was tried, and nothing was found."), ("1", "Something was found."),
+                ("3", "It ended early, by `--timeout` or a signal, and had found nothing."),
                 ("4", "The kernel can do nothing that tests are made of."), usage,
-                ("125", "No such kernel, or a file cannot be written."), signal,
+                ("125", "No such kernel, the host failed, or output cannot be written."), signal,
             ]
         case "bench":
             [

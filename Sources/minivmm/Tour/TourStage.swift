@@ -78,24 +78,34 @@ final class TourStage {
         let source = try Source(parsing: text)
         terminal.print()
         let soft = SoftKVM(kernel.soft)
-        show(Runner(soft).report(source), "all interleavings, on \(soft.identity)")
+        let interrupts = try? SignalDescriptor()
+        show(
+            Runner(soft, .init(interrupts: interrupts)).report(source),
+            "all interleavings, on \(soft.identity)", interrupts)
+        if case .interrupted = result { return }
         let chosen = try kernel.open(doors: .one, preservation: true)
         guard chosen.name != .soft else {
             return notShown(
                 "a histogram of a real kernel. The one that answers is the software kernel: \(chosen.reason)")
         }
         show(
-            Runner(chosen.kernel, .init(runs: 2000, seed: kernel.seed)).report(source),
-            "2000 runs, a thread an actor, on \(chosen.kernel.identity)")
+            Runner(chosen.kernel, .init(runs: 2000, seed: kernel.seed, interrupts: interrupts)).report(
+                source),
+            "2000 runs, a thread an actor, on \(chosen.kernel.identity)", interrupts)
     }
 
-    private func show(_ report: Report, _ title: String) {
+    private func show(_ report: Report, _ title: String, _ interrupts: SignalDescriptor?) {
+        if let signal = interrupts?.pending() {
+            result = .interrupted(signal: signal)
+            return
+        }
         terminal.paragraph(title, indent: 3)
         switch report.verdict {
         case .passed:
             for line in report.blocks.flatMap(\.lines).dropFirst() { outcome(line) }
         case .skipped(let why): notShown(why)
         case .failed(let failure): fail(failure.lines.joined(separator: " "))
+        case .hostFailed(let failure): fail("\(failure). \(failure.advice)")
         }
     }
 

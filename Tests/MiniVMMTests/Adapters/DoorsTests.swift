@@ -6,7 +6,7 @@ import Testing
 @testable import MiniVMM
 
 /// Two doors over a kernel that converts by itself: its answers come through, and memslots follow only what it did.
-@Suite("Two doors by memslots", .timeLimit(.minutes(15)))
+@Suite("Two doors by memslots", .timeLimit(.minutes(120)))
 struct DoorsTests {
     static let pages: UInt64 = 16
 

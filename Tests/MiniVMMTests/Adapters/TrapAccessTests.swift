@@ -5,7 +5,7 @@ import Testing
 @testable import MiniVMM
 
 /// Every kind of data access through the wrong door, on this machine's kernel.
-@Suite("MemslotTrapKVM: accesses", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(15)))
+@Suite("MemslotTrapKVM: accesses", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapAccessTests {
     /// `mov [rdi], rax` and its smaller sisters; `out 0xf4, al`.
     static let stores: [Int: [UInt8]] = [

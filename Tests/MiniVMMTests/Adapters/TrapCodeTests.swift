@@ -5,7 +5,7 @@ import Testing
 @testable import MiniVMM
 
 /// Code and page tables behind the wrong door: the kernel names no page, the adapter finds it.
-@Suite("MemslotTrapKVM: code", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(15)))
+@Suite("MemslotTrapKVM: code", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapCodeTests {
     static let at = TrapGuest.data
 

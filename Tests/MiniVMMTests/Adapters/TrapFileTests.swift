@@ -6,7 +6,7 @@ import Testing
 @testable import MiniVMM
 
 /// The guest_memfd and its mappings: answers, host access, holds. Needs no vCPU.
-@Suite("MemslotTrapKVM: file", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(15)))
+@Suite("MemslotTrapKVM: file", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapFileTests {
     static let private1 = CKVM_MEMORY_ATTRIBUTE_PRIVATE
 

@@ -5,7 +5,7 @@ import Testing
 @testable import MiniVMM
 
 /// The carving and the bookkeeping, with no kernel: every call to the one below is seen, and can be refused.
-@Suite("MemslotTrapKVM: carving", .timeLimit(.minutes(15)))
+@Suite("MemslotTrapKVM: carving", .timeLimit(.minutes(120)))
 struct TrapModelTests {
     static let bit: UInt64 = 1 << 40
     static let pages: UInt64 = 6
@@ -236,7 +236,7 @@ struct TrapModelTests {
                 // A conversion comes while the vCPU is inside. It leaves for a reason of its own.
                 threads.start { try? file.convert(2 * pageSize, to: .private) }
                 var waits = 0
-                while !vcpu.runPage.immediateExit, waits < 5000 {
+                while !vcpu.runPage.immediateExit, waits < 300_000 {
                     TrapHost.pause(milliseconds: 1)
                     waits += 1
                 }
@@ -257,7 +257,7 @@ struct TrapModelTests {
                 Issue.record("not HLT")
                 return
             }
-            #expect(threads.join(seconds: 10))
+            #expect(threads.join(seconds: 600))
         }
         guard case .interrupted = fixture.vcpu.runToExit() else {
             Issue.record("not interrupted")

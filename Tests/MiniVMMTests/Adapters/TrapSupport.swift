@@ -163,7 +163,7 @@ final class TrapGuest {
             try vcpu.enterLongMode(ring: ring)
             return vcpu
         }
-        watchdog = TrapWatchdog(seconds: 20, vcpus)
+        watchdog = TrapWatchdog(seconds: 600, vcpus)
     }
 
     /// Enters at `rip` with these registers.

@@ -5,7 +5,7 @@ import Testing
 @testable import MiniVMM
 
 /// Pages that somebody on the host really uses, each kind of user in its own way.
-@Suite("Pages in use", .serialized, .timeLimit(.minutes(15)))
+@Suite("Pages in use", .serialized, .timeLimit(.minutes(120)))
 struct HolderTests {
     /// A kernel and a kind of holder.
     struct Case: Sendable, CustomTestStringConvertible {

@@ -47,7 +47,7 @@ struct HostViewTests {
             try convert(to: .private)
             try convert(to: .shared)
         }
-        #expect(threads.join(seconds: 60))
+        #expect(threads.join(seconds: 600))
         let result = try #require(outcomes.all.first)
         #expect(result.other.isEmpty, "\(result.other)")
         #expect(result.done + result.refused == 20_000, "a word was lost after \(result.done)")

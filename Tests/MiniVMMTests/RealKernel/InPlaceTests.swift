@@ -7,7 +7,7 @@ import Testing
 
 /// What conversion in place means, looked at from both sides. The same body on a kernel that has the ioctl and on
 /// the model of it.
-@Suite("Conversion in place", .serialized, .timeLimit(.minutes(15)))
+@Suite("Conversion in place", .serialized, .timeLimit(.minutes(120)))
 struct InPlaceTests {
     static let kernels = KernelUnderTest.asked(of: [.inPlace, .software])
 
@@ -97,7 +97,7 @@ struct InPlaceTests {
         }
         try guest.file.convert(PlainGuest.data, pages * pageSize, to: .shared)
         try guest.view.putWord(PlainGuest.mailbox, 1)
-        try #require(threads.join(seconds: 120), "vCPUs do not end")
+        try #require(threads.join(seconds: 600), "vCPUs do not end")
         #expect(busy == 0, "\(busy) of \(conversions) conversions found a page in use that nobody held")
         for (_, stray) in results.all { #expect(stray == nil, "\(String(describing: stray))") }
         for id in guest.vcpus.indices {

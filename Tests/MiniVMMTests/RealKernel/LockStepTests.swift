@@ -6,7 +6,7 @@ import Testing
 @testable import MiniVMM
 
 /// The model against the kernel: the same calls to both, and the same answers.
-@Suite("The model and the kernel in lock-step", .serialized, .timeLimit(.minutes(15)))
+@Suite("The model and the kernel in lock-step", .serialized, .timeLimit(.minutes(120)))
 struct LockStepTests {
     static let pages: UInt64 = 16
 

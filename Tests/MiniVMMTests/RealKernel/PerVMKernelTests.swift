@@ -30,7 +30,7 @@ struct PerVMKernelTests {
             special.cs.base = 0
             special.cs.selector = 0
             try vcpu.setSpecialRegisters(special)
-            watchdog = TrapWatchdog(seconds: 30, [vcpu])
+            watchdog = TrapWatchdog(seconds: 600, [vcpu])
             try start()
         }
 
@@ -120,7 +120,7 @@ struct PerVMKernelTests {
             console: Console(nil))
         let threads = TrapThreads()
         let outcomes = Collected<Outcome>()
-        threads.start { outcomes.add(machine.run(timeout: 50_000_000_000)) }
+        threads.start { outcomes.add(machine.run(timeout: 600_000_000_000)) }
         let gpa = machine.layout.free.lowerBound
         let page = try #require(PageRange(start: gpa, size: pageSize))
         for _ in 0..<200 {
@@ -131,7 +131,7 @@ struct PerVMKernelTests {
             }
         }
         machine.stop(.interrupted(signal: 2))
-        #expect(threads.join(seconds: 60))
+        #expect(threads.join(seconds: 600))
         #expect(outcomes.all.map(\.exitStatus) == [130], "\(outcomes.all)")
         #expect(machine.statistics.memoryFaults == machine.statistics.raceFaults)
     }

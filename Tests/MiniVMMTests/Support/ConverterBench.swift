@@ -13,7 +13,8 @@ final class ConverterBench {
     /// - Parameter pages: of each region.
     init(
         pages: [UInt64] = [16], initial: PageState = .shared, policy: RetryPolicy = RetryPolicy(),
-        promise: ContentPromise = .preserved, chunk: UInt64 = Converter.defaultChunk
+        promise: ContentPromise = .preserved, chunk: UInt64 = Converter.defaultChunk,
+        cancellation: Cancellation = Cancellation()
     ) throws {
         kernel = FakeKernel(promise: promise)
         var regions: [MemoryRegion] = []
@@ -31,7 +32,7 @@ final class ConverterBench {
         memory = GuestMemory(regions: regions, initial: initial)
         converter = Converter(
             kernel: kernel, vm: kernel.vm, memory: memory, holds: holds, policy: policy, chunk: chunk,
-            trace: nil)
+            trace: nil, cancellation: cancellation)
     }
 
     var file: FakeFile { files[0] }

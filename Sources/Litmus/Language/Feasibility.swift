@@ -1,0 +1,118 @@
+import MiniVMM
+
+// What can be written, and can be done on no kernel: the test itself is wrong.
+
+extension Source {
+    /// The first step or clause that can never be done or apply, with its place; nil where there is none.
+    ///
+    /// A request that every kernel refuses is not one of these: it has an answer.
+    public func impossibility() -> SyntaxError? {
+        var feasibility = Feasibility(test)
+        do throws(TestProblem) {
+            try feasibility.check()
+            return nil
+        } catch {
+            let place = error.step.flatMap { places.indices.contains($0) ? places[$0] : nil } ?? (1, 1)
+            return SyntaxError(line: place.0, column: place.1, message: error.message)
+        }
+    }
+}
+
+private struct Feasibility {
+    private let test: LitmusTest
+    private var step: Int?
+    /// Bytes of each view.
+    private var lengths: [Name: UInt64] = [:]
+    /// Views that are not there, since the step that makes them is to fail.
+    private var neverThere: Set<Name> = []
+
+    init(_ test: LitmusTest) {
+        self.test = test
+        for memory in test.memory { lengths[memory.name] = memory.pages * pageSize }
+    }
+
+    private func require(_ condition: Bool, _ message: @autoclosure () -> String) throws(TestProblem) {
+        if !condition { throw TestProblem(step: step, message: message()) }
+    }
+
+    mutating func check() throws(TestProblem) {
+        var number = 0
+        for entry in test.body {
+            switch entry {
+            case .step(let step):
+                self.step = number
+                try check(step)
+                number += 1
+            case .parallel(let block):
+                let first = number
+                for step in block.steps {
+                    self.step = number
+                    try check(step)
+                    number += 1
+                }
+                self.step = first
+                for clause in block.clauses { try check(clause, of: block) }
+            }
+        }
+    }
+
+    private mutating func check(_ step: Step) throws(TestProblem) {
+        switch step.action {
+        case .read(let place), .write(let place, _):
+            try access(Extent(place.name, offset: place.offset, size: 1), step.role)
+        case .fill(let extent, _), .check(let extent, _), .hold(let extent, _, _):
+            try access(extent, step.role)
+        case .peek(let place): try access(Extent(place.name, offset: place.offset, size: 1), step.role)
+        case .present(let extent): try access(extent, step.role)
+        case .map(let extent, let view):
+            lengths[view] = extent.size
+            neverThere.remove(view)
+            if case .anyOf(let outcomes) = step.expectation, !outcomes.contains(.ok) {
+                neverThere.insert(view)
+            }
+        case .hypercall(let extent, _):
+            try require(
+                extent.offset % pageSize == 0 && extent.size % pageSize == 0,
+                "a hypercall names whole pages, and \(extent) is none")
+        default: break
+        }
+    }
+
+    private func access(_ extent: Extent, _ actor: Role) throws(TestProblem) {
+        let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
+        if case .vcpu = actor {
+            try require(
+                extent.size <= Agent.mostBytes,
+                "a vCPU touches at most \(Agent.mostBytes / pageSize) pages in a step")
+            return try require(
+                !overflow && end <= Agent.start,
+                "a vCPU reaches guest-physical addresses below 0x\(String(Agent.start, radix: 16))")
+        }
+        try require(
+            !neverThere.contains(extent.name),
+            "there is no view `\(extent.name)`: the step that makes it is to fail")
+        guard let length = lengths[extent.name] else { return }
+        let pages = length % pageSize == 0 ? ", \(length / pageSize) pages from page 0 on" : ""
+        try require(
+            !overflow && end <= length,
+            "\(extent) is not inside the view `\(extent.name)`, which has \(length) bytes\(pages)")
+    }
+
+    private func check(_ clause: Clause, of block: Parallel) throws(TestProblem) {
+        for condition in clause.conditions {
+            let steps = block.steps.filter { $0.result == condition.result }
+            for step in steps {
+                try require(
+                    step.action.canEnd(with: condition.outcome, on: step.role),
+                    "`\(clause.kind.rawValue) \(clause.conditionText)` never applies: "
+                        + step.hint(condition.outcome))
+            }
+            try require(
+                clause.conditions.allSatisfy {
+                    $0.result != condition.result || $0.outcome == condition.outcome
+                },
+                "`\(clause.kind.rawValue) \(clause.conditionText)` never applies: "
+                    + "`\(condition.result)` has one outcome in a run")
+        }
+    }
+}

@@ -1,0 +1,61 @@
+import MiniVMM
+public import SystemPackage
+
+/// The host had no more of something that a test needs: no verdict on the kernel, and no reason to skip the test.
+public struct HostFailure: Error, Sendable, Hashable {
+    /// What failed: a system call, or a step as it is written.
+    public let call: String
+    public let errno: Errno
+    /// The step, where it was one.
+    public let step: Int?
+
+    init(_ call: String, _ errno: Errno, step: Int? = nil) {
+        self.call = call
+        self.errno = errno
+        self.step = step
+    }
+
+    /// What to do about it.
+    public var advice: String {
+        switch errno {
+        case .tooManyOpenFiles:
+            "Raise the limit of open files, which `ulimit -n` shows: 256 are enough for any test of litmus/."
+        case .tooManyOpenFilesInSystem: "Raise /proc/sys/fs/file-max, or close files elsewhere."
+        case .noMemory:
+            "Free memory, or raise the limits of address space (`ulimit -v`), locked memory (`ulimit -l`) and mappings (vm.max_map_count)."
+        default: "Raise the limit of processes and threads, which `ulimit -u` shows."
+        }
+    }
+}
+
+extension HostFailure: CustomStringConvertible {
+    public var description: String { "the host failed: \(call): \(errno) (\(errno.name))" }
+}
+
+extension Stop {
+    /// Something that this kernel does not have, unless it is the host that has no more of it.
+    static func absent(_ reason: String, _ call: String, _ errno: Errno) -> Stop {
+        errno.isHostLimit ? .host(HostFailure(call, errno)) : .skip(reason)
+    }
+
+    /// The same of something that every kernel has.
+    static func broken(_ reason: String, _ call: String, _ errno: Errno) -> Stop {
+        errno.isHostLimit ? .host(HostFailure(call, errno)) : .broken(reason)
+    }
+}
+
+extension Source {
+    /// A step that ended with an errno by which the host says that it has no more of something, where nobody expects that.
+    func hostFailure(_ seen: Observation, _ index: Int, _ step: Step, _ world: World) -> HostFailure? {
+        guard case .errno(let number, _) = seen.outcome, case let errno = Errno(rawValue: number),
+            errno.isHostLimit
+        else { return nil }
+        switch step.expectation {
+        case .anyOf where step.accepts(seen): return nil
+        // The model has this answer of its own.
+        case _ where errno == .noMemory && world.facts.soft != nil: return nil
+        case .named where errno == .noMemory: return nil
+        default: return HostFailure("\(step.role) \(step.action)", errno, step: index)
+        }
+    }
+}

@@ -1,0 +1,106 @@
+import Glibc
+import MiniVMM
+import SystemPackage
+
+/// Bytes as a string that can be turned back, whatever they are. A path is bytes, and a Swift string is Unicode.
+///
+/// A byte that belongs to no UTF-8 is a scalar of a private use area, and so is each byte of the scalars that stand for
+/// bytes. Everything else is itself.
+enum ByteText {
+    private static let base: UInt32 = 0x10_ff00
+    private static let stand: ClosedRange<UInt32> = 0x10_ff80...0x10_ffff
+
+    static func string(_ bytes: some Collection<UInt8>) -> String {
+        let bytes = Array(bytes)
+        if let text = String(validating: bytes, as: UTF8.self), !bytes.contains(0xf4) { return text }
+        var text = ""
+        var position = 0
+        while position < bytes.count {
+            let length = [1, 2, 3, 4].first { length in
+                position + length <= bytes.count
+                    && String(validating: bytes[position..<position + length], as: UTF8.self) != nil
+            }
+            if let length,
+                let piece = String(validating: bytes[position..<position + length], as: UTF8.self),
+                let scalar = piece.unicodeScalars.first, !stand.contains(scalar.value)
+            {
+                text.unicodeScalars.append(scalar)
+                position += length
+            } else {
+                if let scalar = Unicode.Scalar(base + UInt32(bytes[position])) {
+                    text.unicodeScalars.append(scalar)
+                }
+                position += 1
+            }
+        }
+        return text
+    }
+
+    /// The byte that a scalar stands for; nil if it is itself.
+    static func byte(_ scalar: Unicode.Scalar) -> UInt8? {
+        stand.contains(scalar.value) ? UInt8(truncatingIfNeeded: scalar.value) : nil
+    }
+
+    static func bytes(_ text: String) -> [UInt8] {
+        var bytes: [UInt8] = []
+        for scalar in text.unicodeScalars {
+            if let byte = byte(scalar) { bytes.append(byte) } else { bytes += Array(String(scalar).utf8) }
+        }
+        return bytes
+    }
+
+    /// To be printed: on one line, with nothing that steers a terminal, `\xff` for a byte that is no UTF-8.
+    static func visible(_ text: String) -> String {
+        var visible = ""
+        for scalar in text.unicodeScalars {
+            if let byte = byte(scalar) {
+                visible += "\\x" + String(byte, radix: 16)
+            } else if VisibleText.isHidden(scalar) || Terminal.isMarker(scalar) {
+                visible += VisibleText.escape(scalar)
+            } else {
+                visible.unicodeScalars.append(scalar)
+            }
+        }
+        return visible
+    }
+
+    /// A file in a directory.
+    static func join(_ directory: String, _ name: String) -> String {
+        directory.isEmpty || directory.hasSuffix("/") ? directory + name : directory + "/" + name
+    }
+
+    /// The last part of a path.
+    static func lastComponent(_ path: String) -> String {
+        path.split(separator: "/").last.map(String.init) ?? path
+    }
+}
+
+extension FilePath {
+    /// The path that was given as an argument, byte by byte.
+    init(argument: String) {
+        let bytes = ByteText.bytes(argument).map { CChar(bitPattern: $0) } + [0]
+        self = unsafe bytes.withUnsafeBufferPointer { buffer in
+            guard let start = buffer.baseAddress else { return FilePath() }
+            return unsafe FilePath(platformString: start)
+        }
+    }
+}
+
+/// What was typed behind the command's name.
+enum Arguments {
+    /// `CommandLine.arguments` has other characters where bytes are no UTF-8.
+    static var all: [String] {
+        var arguments: [String] = []
+        for index in 1..<max(1, Int(CommandLine.argc)) {
+            guard let argument = unsafe CommandLine.unsafeArgv[index] else { break }
+            unsafe arguments.append(string(argument))
+        }
+        return arguments
+    }
+
+    /// Of C's kind.
+    static func string(_ text: UnsafePointer<CChar>) -> String {
+        let bytes = unsafe UnsafeBufferPointer(start: text, count: strlen(text))
+        return unsafe ByteText.string(bytes.map { UInt8(bitPattern: $0) })
+    }
+}

@@ -1,0 +1,61 @@
+import Foundation
+import Testing
+
+/// `minivmm run` with guests that are made to break the software CPU: exit statuses and what is said.
+@Suite(.enabled(if: Command.runsGuests, Command.noGuests))
+struct HostileCommandTests {
+    private func run(_ code: [UInt8], _ options: [String] = []) throws -> Command.Result {
+        let scratch = try Scratch()
+        let file = try scratch.file("guest.bin", code)
+        return try Command.run(["run", file, "--kernel", "soft"] + options)
+    }
+
+    @Test(
+        arguments: [
+            ([0xff, 0xd8], 126), ([0xff, 0xe8], 126),  // far CALL and JMP through a register
+            ([0xf0, 0x0f, 0xa3, 0xc0], 126),  // LOCK BT
+            // mov eax, 1; mov dr7, rax; mov al, 7; out 0xf4, al
+            ([0xb8, 1, 0, 0, 0, 0x0f, 0x23, 0xf8, 0xb0, 7, 0xe6, 0xf4], 7),
+            ([0xb0, 7, 0x40, 0x40, 0xe6, 0xf4], 7), ([0x40, 0x40, 0xf4], 0),
+        ] as [([UInt8], Int32)])
+    func hostileCodeHasAStatus(code: [UInt8], status: Int32) throws {
+        let result = try run(code)
+        #expect(result.status == status, "\(result.diagnostics)")
+    }
+
+    @Test(.disabled(if: isSanitized, "the address sanitizer itself needs the address space"))
+    func aLimitOnAddressSpaceIsTheHostsAffair() throws {
+        let minivmm = try #require(Command.executable)
+        let result = try Command.run(
+            ["-c", "ulimit -v 900000; exec \"$0\" run hello --kernel soft", minivmm.path],
+            tool: URL(fileURLWithPath: "/bin/sh"))
+        #expect(result.status == 125)
+        #expect(result.diagnostics.contains("ulimit -v"), "\(result.diagnostics)")
+    }
+
+    /// The monitor has given up what it does not need by the time a guest runs.
+    @Test func theMonitorIsConfined() throws {
+        let seen = Seen()
+        let result = try Command.run(["run", "hang", "--kernel", "soft", "--timeout", "600"]) { process in
+            let path = "/proc/\(process.processIdentifier)/status"
+            // The limit is for hangs.
+            for _ in 0..<6000 where !seen.isConfined {
+                let status = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
+                seen.isConfined = status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1")
+                usleep(10_000)
+            }
+            process.terminate()
+        }
+        #expect(seen.isConfined || !Self.hasSeccomp)
+        #expect(result.status == 128 + SIGTERM)
+    }
+
+    private static let isSanitized = ProcessInfo.processInfo.environment["ASAN_OPTIONS"] != nil
+
+    private final class Seen: @unchecked Sendable {
+        var isConfined = false
+    }
+
+    private static let hasSeccomp = FileManager.default.fileExists(
+        atPath: "/proc/sys/kernel/seccomp/actions_avail")
+}

@@ -1,0 +1,188 @@
+import Foundation
+import Testing
+
+/// What is written where nothing can be written, and what is printed of names that others have chosen.
+@Suite(
+    "The command: output", .enabled(if: Command.isBuilt, Command.missing),
+    .enabled(if: Command.runsGuests, Command.noGuests), .timeLimit(.minutes(120)))
+struct OutputTests {
+    private static let test = "test \"x\"\nmemory 1 pages shared\nhost read 0 => 0\n"
+
+    /// By a shell, which can redirect and limit.
+    private func shell(
+        _ script: String, _ arguments: [String] = [], in scratch: Scratch? = nil
+    ) throws -> Command.Result {
+        let executable = try #require(Command.executable, Command.missing)
+        return try Command.run(
+            ["-c", script, executable.path] + arguments, tool: URL(fileURLWithPath: "/bin/sh"),
+            in: scratch?.url)
+    }
+
+    @Test(arguments: [
+        "run hello --kernel soft", "run hello --kernel soft --json", "list", "list --planted", "explain",
+        "explain errno EAGAIN", "probe --kernel soft", "probe --kernel soft --json", "demo --act 1",
+        "tour --chapter 1 --no-interactive", "litmus --kernel soft x.litmus",
+        "litmus --kernel soft --format ktap x.litmus", "litmus --kernel soft --format json x.litmus",
+        "explore --kernel soft --depth 1 --tests 2 --parallel 0",
+        "explore --kernel soft --depth 1 --tests 2 --parallel 0 --json", "--help", "help run", "--version",
+        "--generate-completion-script fish", "report t.jsonl --text", "report t.jsonl --svg -",
+    ])
+    func aFullDiskIsAnError(_ command: String) throws {
+        let scratch = try Scratch()
+        _ = try scratch.file("x.litmus", Array(Self.test.utf8))
+        if command.hasPrefix("report") {
+            _ = try Command.run(["run", "hello", "--kernel", "soft", "--trace", "t.jsonl"], in: scratch.url)
+        }
+        let result = try shell("exec \"$0\" \(command) > /dev/full", in: scratch)
+        #expect(result.status == 125, "\(result.diagnostics)")
+        #expect(result.diagnostics.contains("standard output"), "\(result.diagnostics)")
+        #expect(result.diagnostics.contains("ENOSPC"), "\(result.diagnostics)")
+    }
+
+    @Test(arguments: [
+        "run hello --kernel soft --trace /dev/full --trace-format json",
+        "run hello --kernel soft --trace /dev/full",
+        "run hello --kernel soft --trace /dev/full --explain", "run hello --kernel soft --report /dev/full",
+        "litmus --kernel soft x.litmus --save /dev/full", "litmus --kernel soft x.litmus --svg /dev/full",
+    ])
+    func aFileThatCannotBeWrittenIsAnError(_ command: String) throws {
+        let scratch = try Scratch()
+        _ = try scratch.file("x.litmus", Array(Self.test.utf8))
+        let result = try shell("exec \"$0\" \(command)", in: scratch)
+        #expect(result.status == 125, "\(result.diagnostics)")
+        let text = result.diagnostics
+        #expect(text.contains("/dev/full") || text.contains("the trace"), "\(text)")
+    }
+
+    /// Nobody can be told, but the status says it.
+    @Test func nobodyHearsTheDiagnostics() throws {
+        #expect(try shell("exec \"$0\" run hello --kernel soft 2> /dev/full").status == 125)
+        #expect(try shell("exec \"$0\" run hello --kernel soft --trace - 2> /dev/full").status == 125)
+    }
+
+    /// Whichever of the three is closed, no file of the command gets its number.
+    @Test(arguments: [">&-", ">&- 2>&-", "<&- >&-", "<&- >&- 2>&-", "<&-", "2>&-"])
+    func aClosedDescriptorIsNobodys(_ closed: String) throws {
+        let scratch = try Scratch()
+        let open = try Command.run(
+            ["run", "hello", "--kernel", "soft", "--trace", "open.txt"], in: scratch.url)
+        let result = try shell(
+            "exec \"$0\" run hello --kernel soft --trace closed.txt \(closed)", in: scratch)
+        #expect(open.status == 0 && result.status == 0, "\(result.diagnostics)")
+        let traces = try ["open.txt", "closed.txt"].map {
+            try String(contentsOfFile: scratch.path($0), encoding: .utf8)
+        }
+        #expect(traces[0] == traces[1] && !traces[0].contains("\nHello"))
+    }
+
+    // MARK: limits of the host
+
+    /// No verdict on the kernel, and no skip.
+    @Test(arguments: ["soft", "auto"], [5, 6, 7, 8]) func tooFewDescriptors(_ kernel: String, _ count: Int)
+        throws
+    {
+        let scratch = try Scratch()
+        let test =
+            "test \"x\"\nneeds references\nmemory 1 pages shared\nhost create f 1 pages mmap\n"
+            + "host create g 1 pages mmap\nhost create h 1 pages mmap\nhost create i 1 pages mmap\n"
+        _ = try scratch.file("x.litmus", Array(test.utf8))
+        let result = try shell(
+            "ulimit -n \(count); exec \"$0\" litmus --kernel \(kernel) x.litmus", in: scratch)
+        #expect(result.status == 125, "\(result.status) \(result.output)\(result.diagnostics)")
+        #expect(!result.output.contains("failed  ") && !result.output.contains("skipped "))
+    }
+
+    @Test func theLimitIsNamed() throws {
+        let scratch = try Scratch()
+        _ = try scratch.file(
+            "x.litmus",
+            Array((Self.test + (0..<9).map { "host create f\($0) 1 pages mmap\n" }.joined()).utf8))
+        let result = try shell("ulimit -n 10; exec \"$0\" litmus --kernel soft x.litmus", in: scratch)
+        #expect(result.status == 125 && result.diagnostics.contains("EMFILE"), "\(result.diagnostics)")
+        #expect(result.diagnostics.contains("ulimit -n"))
+        let json = try shell(
+            "ulimit -n 10; exec \"$0\" litmus --kernel soft --format json x.litmus", in: scratch
+        ).json
+        #expect((json?["tests"] as? [[String: Any]])?.first?["verdict"] as? String == "error")
+    }
+
+    // MARK: names
+
+    /// Bytes that are no UTF-8, a sequence for the terminal, an override of the direction, a line's end.
+    private static let names: [(bytes: [UInt8], shown: String)] = [
+        (Array("a".utf8) + [0xff, 0xfe], "a\\xff\\xfe"), (Array("b\u{1b}[31mred".utf8), "b\\x1b[31mred"),
+        (Array("c\u{202e}gpj".utf8), "c\\u{202e}gpj"), (Array("d\nnew".utf8), "d\\x0anew"),
+        (Array("e\u{9b}31m".utf8), "e\\x9b31m"), (Array("f\u{10ff80}".utf8), "f\\xf4\\x8f\\xbe\\x80"),
+    ]
+
+    private func create(_ name: [UInt8], _ text: String, in scratch: Scratch) throws -> String {
+        let path = Array(scratch.url.path.utf8) + [0x2f] + name
+        let octal = path.map {
+            "\\" + String($0 / 64, radix: 8) + String($0 / 8 % 8, radix: 8) + String($0 % 8, radix: 8)
+        }
+        .joined()
+        _ = try scratch.file("content", Array(text.utf8))
+        // The shell makes the bytes, since Foundation's names are Unicode.
+        let made = try shell("cp content \"$(printf '\(octal)')\"; rm content", in: scratch)
+        #expect(made.status == 0, "\(made.diagnostics)")
+        return "\"$(printf '\(octal)')\""
+    }
+
+    @Test func namesOfFilesAreBytesAndArePrintedVisibly() throws {
+        for (name, shown) in Self.names {
+            let scratch = try Scratch()
+            let ending = Array(".litmus".utf8)
+            let path = try create(name + ending, Self.test, in: scratch)
+            for arguments in [path, ". --format ktap", "\(path) --format ktap", "."] {
+                let result = try shell("exec \"$0\" litmus --kernel soft \(arguments)", in: scratch)
+                #expect(result.status == 0, "\(shown): \(result.diagnostics)")
+                let isKTAP = arguments.contains("ktap")
+                #expect(result.output.contains(shown + (isKTAP ? "\n" : ": x\n")), "\(result.output)")
+            }
+            let json = try shell("exec \"$0\" litmus --kernel soft --format json \(path)", in: scratch)
+            #expect(json.json != nil && !json.output.contains("\u{202e}") && !json.output.contains("\u{9b}"))
+            // Everything that takes a file does.
+            let files = try shell(
+                "\"$0\" run hello -q --kernel soft --trace \(path).jsonl --report \(path).html "
+                    + "&& \"$0\" report \(path).jsonl --svg \(path).svg "
+                    + "&& \"$0\" litmus --kernel soft --save \(path).json \(path) "
+                    + "&& test -s \(path).html && test -s \(path).svg && test -s \(path).json", in: scratch)
+            #expect(files.status == 0, "\(shown): \(files.diagnostics)")
+            let missing = try shell("exec \"$0\" run \(path)missing", in: scratch)
+            #expect(missing.status == 125 && missing.diagnostics.contains("\(shown).litmusmissing: "))
+            #expect(missing.diagnostics.utf8.allSatisfy { $0 == 10 || $0 >= 0x20 })
+            let usage = try shell("exec \"$0\" run hello \(path)", in: scratch)
+            #expect(usage.status == 64 && !usage.diagnostics.contains("\u{1b}"), "\(usage.diagnostics)")
+        }
+    }
+
+    /// On a terminal, where the command's own sequences are.
+    @Test func aNameIsNoSequenceOnATerminal() throws {
+        let scratch = try Scratch()
+        let path = try scratch.file("b\u{1b}[31mred.litmus", Array(Self.test.utf8))
+        let terminal = try PseudoTerminal(columns: 200, rows: 50)
+        let status = try terminal.run(
+            ["litmus", "--kernel", "soft", path], environment: ["TERM": "xterm"], typing: [])
+        #expect(status == 0 && terminal.text.contains("b\\x1b[31mred"), "\(terminal.text.debugDescription)")
+        #expect(terminal.text.contains("\u{1b}[32mpassed"), "\(terminal.text.debugDescription)")
+    }
+
+    // MARK: tests that are wrong
+
+    @Test func aWrongTestIsFoundBeforeAnyIsRun() throws {
+        let scratch = try Scratch()
+        for (index, body) in ["host read 0", "host read 7", "hazard A99\nhost read 0", "host jump"]
+            .enumerated()
+        {
+            let memory = "memory 4 pages shared\n"
+            let text =
+                body.hasPrefix("hazard") ? "test \"x\"\n\(memory)\(body)\n" : "test \"x\"\n\(memory)\(body)\n"
+            _ = try scratch.file("\(index).litmus", Array(text.utf8))
+        }
+        let result = try Command.run(["litmus", "--kernel", "soft", "."], in: scratch.url)
+        #expect(result.status == 64 && result.output.isEmpty, "\(result.output)")
+        #expect(result.diagnostics.contains("./1.litmus:3:1: @0x7000+1 is not inside the view `ram`"))
+        #expect(result.diagnostics.contains("./2.litmus:3:1: there is no hazard A99"))
+        #expect(result.diagnostics.contains("./3.litmus:3:6: expected an action"))
+    }
+}

@@ -1,0 +1,111 @@
+import MiniVMM
+import SoftKVM
+import Synchronization
+import Testing
+
+@testable import Litmus
+
+/// Tests with parallel blocks that end before everything was done. No time is measured: none of them could come to its end.
+@Suite("Tests that are cut short", .timeLimit(.minutes(120)))
+struct CutShortTests {
+    private static let never = 100_000_000
+
+    private func source(_ body: String, _ head: String = "memory 4 pages shared") throws -> Source {
+        try Source(parsing: "test \"x\"\n\(head)\n" + body)
+    }
+
+    private func failure(_ report: Report) -> Failure? {
+        if case .failed(let failure) = report.verdict { failure } else { nil }
+    }
+
+    /// On an adapter tests are run many times.
+    private var runner: Runner {
+        Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: Self.never, timeLimit: 200_000_000))
+    }
+
+    private static let race = "parallel\nhost convert 0 private => a\nhost1 read 0 => b\n"
+
+    @Test func theRunsThatWereDoneAreReported() throws {
+        let report = runner.report(try source(Self.race + "required b = 0x7\nend"))
+        #expect(report.verdict == .passed, "\(report)")
+        let cut = try #require(report.cut)
+        #expect(cut.reason == .timeLimit(nanoseconds: 200_000_000))
+        let runs = try #require(cut.runs)
+        #expect(runs > 0 && runs < Self.never && cut.wanted == Self.never)
+        let block = try #require(report.blocks.first)
+        #expect(block.runs == runs && !block.isComplete)
+        #expect(block.outcomes.compactMap(\.count).reduce(0, +) == runs)
+    }
+
+    @Test func aForbiddenOutcomeIsStillAFailure() throws {
+        let report = runner.report(
+            try source("parallel\nhost write 0 1 => a\nhost1 write 1 2 => b\nforbidden a = ok, b = ok\nend"))
+        let runs = try #require(report.cut?.runs)
+        #expect(failure(report)?.seen == "a = ok, b = ok, in \(runs) of \(runs) runs")
+    }
+
+    @Test func whatEndsInTimeIsNotCut() throws {
+        let runner = Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: 20))
+        let report = runner.report(try source(Self.race + "end"))
+        #expect(
+            report.cut == nil && report.blocks.first?.runs == 20 && report.blocks.first?.isComplete == true)
+    }
+
+    /// Sixteen steps of four actors have more interleavings than anybody waits for.
+    @Test func theInterleavingsThatWereExploredAreReported() throws {
+        func steps(_ actor: String) -> String {
+            (0..<4).map { "\(actor) convert \($0) \($0 % 2 == 0 ? "private" : "shared") => \(actor)_\($0)\n" }
+                .joined()
+        }
+        let actors = ["host", "host1", "host2", "host3"].map(steps).joined()
+        let runner = Runner(SoftKVM(), .init(timeLimit: 300_000_000))
+        let report = runner.report(
+            try source("parallel\nhost5 write 0 7 => w\n" + actors + "required w = 0x9\nend"))
+        guard case .timeLimit? = report.cut?.reason else {
+            Issue.record("\(report.verdict), \(report.cut.debugDescription)")
+            return
+        }
+        // Even the first interleaving may not have ended on a busy machine, and then there is nothing to judge.
+        if case .skipped = report.verdict { return }
+        #expect(report.verdict == .passed && report.blocks.first?.isComplete == false)
+        #expect(report.blocks.first?.outcomes.isEmpty == false)
+    }
+
+    @Test func moreThanCanBeExploredIsCutToo() throws {
+        let facts = KernelFacts(SoftKVM())
+        let test = try source(Self.race + "required b = 0x7\nend")
+        var part = Interleavings(test, on: facts, Patience(), mostPieces: 4, keepsPart: true)
+        let result = try part.explore()
+        #expect(result.cut == .pieces(4))
+        // Whoever needs all of them gets none.
+        var whole = Interleavings(test, on: facts, Patience(), mostPieces: 4)
+        #expect(throws: (any Error).self) { try whole.explore() }
+        #expect(Judge(test).report(exact: result).verdict != .passed || !result.endings.isEmpty)
+    }
+
+    /// One run that hangs is a failure, with what was seen before.
+    @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal)) func aRunThatHangsIsNamed() throws {
+        let kernel = HangingKernel(try LinuxKVM())
+        let runner = Runner(
+            kernel, .init(runs: Self.never, timeLimit: 200_000_000, hangLimit: 200_000_000, asksModel: false))
+        let report = runner.report(
+            try source("parallel\nhost write 0 1\nvcpu0 read 0\nend", "vm default\nmemory 1 pages shared"))
+        let seen = try #require(failure(report)?.seen)
+        #expect(seen.contains("vcpu0 read 0") && seen.contains("after 0 of \(Self.never) runs"), "\(seen)")
+        #expect(failure(report)?.expected == "an end of the step")
+    }
+
+    @Test func theProgressIsTold() throws {
+        let told = Told()
+        let runner = Runner(
+            MemslotTrapKVM(over: SoftKVM()), .init(runs: 20, progress: { runs in told.note(runs) }))
+        _ = runner.report(try source(Self.race + "end"))
+        #expect(told.all == Array(1...20))
+    }
+}
+
+private final class Told: Sendable {
+    private let runs = Mutex<[Int]>([])
+    var all: [Int] { runs.withLock { $0 } }
+    func note(_ count: Int) { runs.withLock { $0.append(count) } }
+}

@@ -1,0 +1,58 @@
+import MiniVMM
+import SoftKVM
+import SystemPackage
+import Testing
+
+@testable import Litmus
+
+/// A host that has no more of something: no verdict on the kernel, and no reason to skip a test.
+@Suite("A host without descriptors or memory")
+struct HostFailureTests {
+    private func source(_ body: String, _ head: String = "memory 1 pages shared") throws -> Source {
+        try Source(parsing: "test \"x\"\n\(head)\n" + body)
+    }
+
+    private func failure(_ verdict: Verdict) -> HostFailure? {
+        if case .hostFailed(let failure) = verdict { failure } else { nil }
+    }
+
+    @Test(arguments: [Errno.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory])
+    func aVMThatCannotBeHadIsTheHosts(_ errno: Errno) throws {
+        for body in ["host read 0", "parallel\nhost read 0 => a\nhost1 read 0 => b\nend"] {
+            for head in ["memory 1 pages shared", "needs references\nmemory 1 pages shared"] {
+                let kernel = StarvedKernel(SoftKVM(), errno)
+                #expect(failure(Runner(kernel, .init(runs: 5)).run(try source(body, head)))?.errno == errno)
+            }
+        }
+        // Any other errno says something about the kernel.
+        let verdict = Runner(StarvedKernel(SoftKVM(), .invalidArgument)).run(try source("host read 0"))
+        guard case .skipped = verdict else { return #expect(Bool(false), "\(verdict)") }
+    }
+
+    @Test func anExplorationEndsWithIt() {
+        let kernel = StarvedKernel(SoftKVM(), .tooManyOpenFiles)
+        let summary = Exploration(kernel, .init(depth: 1, tests: 10, parallelTests: 0)).run()
+        #expect(summary.hostFailure?.errno == .tooManyOpenFiles && summary.findings.isEmpty)
+    }
+
+    @Test func theAdviceNamesTheLimit() throws {
+        let kernel = StarvedKernel(SoftKVM(), .tooManyOpenFiles)
+        let failure = try #require(failure(Runner(kernel).run(try source("host read 0"))))
+        #expect(failure.description == "the host failed: KVM_CREATE_VM: Too many open files (EMFILE)")
+        #expect(failure.advice.contains("ulimit -n"))
+    }
+}
+
+/// No VM can be had.
+private final class StarvedKernel: ForwardingKernel, @unchecked Sendable {
+    private let errno: Errno
+
+    init(_ base: any KVMInterface, _ errno: Errno) {
+        self.errno = errno
+        super.init(base)
+    }
+
+    override func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
+        throw errno
+    }
+}
