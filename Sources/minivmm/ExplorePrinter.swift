@@ -119,6 +119,7 @@ struct ExplorePrinter: Sendable {
             case .scope: "the rest of the small scope (--depth \(options.depth))"
             case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
             case .random: "\(grouped(tests ?? 0)) of \(grouped(options.tests)) random tests"
+            case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
             case .parallel:
                 "\(grouped(tests ?? 0)) of \(grouped(options.parallelTests)) tests of steps at once"
             }

@@ -148,8 +148,7 @@ struct Interleavings {
         }
         var endings: Set<Ending> = []
         var isHere = true
-        let canGoOn = cursor.actors(of: block)
-        for actor in canGoOn where cut == nil {
+        for actor in cursor.actors(of: block) where cut == nil {
             var here = isHere ? cursor : try replay(path)
             isHere = false
             let result = try advance(actor, &here)
