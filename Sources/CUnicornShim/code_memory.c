@@ -37,6 +37,13 @@ void code_memory_open(struct code_memory *memory) {
         .statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC), .maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
 }
 
+void code_memory_close(struct code_memory *memory) {
+    if (memory->statm >= 0) close(memory->statm);
+    if (memory->maps >= 0) close(memory->maps);
+}
+
+void code_memory_start(struct code_memory *memory) { memory->base = private_pages(memory->statm); }
+
 void code_memory_find(struct code_memory *memory) {
     char text[4096], line[LONGEST_LINE];
     size_t filled = 0;
@@ -54,7 +61,7 @@ void code_memory_find(struct code_memory *memory) {
             look_at(memory, line);
         }
     }
-    memory->base = private_pages(memory->statm);
+    code_memory_start(memory);
 }
 
 bool code_memory_is_full(const struct code_memory *memory) {

@@ -15,7 +15,10 @@ struct code_memory {
 
 /// Opens what the others read. Needs /proc; without it nothing is ever full.
 void code_memory_open(struct code_memory *memory);
-/// Finds the buffer that the engine has just mapped.
+void code_memory_close(struct code_memory *memory);
+/// What there is now is what there is when the buffer is empty.
+void code_memory_start(struct code_memory *memory);
+/// Finds the buffer that the engine has just mapped, and starts.
 void code_memory_find(struct code_memory *memory);
 /// Whether more than 32 MiB have come since the buffer was found. Costs a system call.
 bool code_memory_is_full(const struct code_memory *memory);

@@ -82,14 +82,13 @@ static void serve(struct process *process) {
     engine_read_system(process->engine, &answer->system);
 }
 
-void cuc_cpu_process(const struct cuc_library *library, int channel, int socket) {
-    struct process process = {.socket = socket};
+void cuc_cpu_process(struct engine *engine, int channel, int socket) {
+    struct process process = {.socket = socket, .engine = engine};
     process.channel =
         mmap(NULL, sizeof *process.channel, PROT_READ | PROT_WRITE, MAP_SHARED, channel, 0);
     close(channel);
     if (process.channel == MAP_FAILED) _exit(CUC_EXIT_NO_CHANNEL);
-    process.engine = engine_open(library, process.channel);
-    if (process.engine == NULL) _exit(CUC_EXIT_NO_ENGINE);
+    engine_adopt(engine, process.channel);
     int error = cuc_confine();
     // A kernel without seccomp leaves the process without a filter; any other failure is not to be overlooked.
     if (error != 0 && error != ENOSYS && error != EINVAL) _exit(CUC_EXIT_NOT_CONFINED);

@@ -25,11 +25,10 @@ static bool open_uc(struct engine *engine) {
     return true;
 }
 
-struct engine *engine_open(const struct cuc_library *library, struct cuc_channel *channel) {
+struct engine *engine_open(const struct cuc_library *library) {
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL) return NULL;
     engine->library = library;
-    engine->channel = channel;
     engine->code_page = NO_PAGE;
     engine->until_measured = MEASURE_EVERY;
     code_memory_open(&engine->memory);
@@ -39,6 +38,17 @@ struct engine *engine_open(const struct cuc_library *library, struct cuc_channel
         && library->uc_context_alloc(engine->uc, &engine->fresh) == UC_ERR_OK
         && library->uc_context_save(engine->uc, engine->fresh) == UC_ERR_OK && sigaction(SIGABRT, &action, NULL) == 0;
     return is_open ? engine : NULL;
+}
+
+void engine_adopt(struct engine *engine, struct cuc_channel *channel) {
+    engine->channel = channel;
+    // What was opened are the other process's.
+    code_memory_close(&engine->memory);
+    struct code_memory memory;
+    code_memory_open(&memory);
+    engine->memory.statm = memory.statm;
+    engine->memory.maps = memory.maps;
+    code_memory_start(&engine->memory);
 }
 
 // Goes on with a new engine, which has no translations yet: the old one's were too many, or it has aborted. (To have it

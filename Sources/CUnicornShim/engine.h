@@ -11,8 +11,11 @@
 #include "unicorn_library.h"
 
 struct engine;
-/// NULL if the engine cannot be opened. The kick flag and the live fields of the channel are used while it runs.
-struct engine *engine_open(const struct cuc_library *library, struct cuc_channel *channel);
+/// NULL if the engine cannot be opened.
+struct engine *engine_open(const struct cuc_library *library);
+/// Gives an engine that was opened before a fork to this process, and to a channel, whose kick flag and live fields are
+/// used while it runs.
+void engine_adopt(struct engine *engine, struct cuc_channel *channel);
 
 /// Executes at most `limit` instructions from RIP and says in `answer` how that ended, but not the registers. An
 /// element of a repeated string instruction counts as one. A careful run writes down every data access and saves what

@@ -2,6 +2,7 @@
 #include "launcher.h"
 
 #include "cpu_process.h"
+#include "engine.h"
 #include "messages.h"
 
 #include <errno.h>
@@ -18,6 +19,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+// What the engine maps when it is opened, with room to spare: a buffer of 1 GiB.
+#define ENGINE_MEMORY ((size_t)1152 << 20)
 
 enum request_kind { LAUNCH, HAS_ENDED, END };
 struct request {
@@ -82,23 +86,42 @@ static void leave_the_monitor(int socket) {
     prctl(PR_SET_NAME, "cpu launcher");
 }
 
-static pid_t fork_cpu(const char *name, int channel, int socket, int control) {
-    // Opened before the fork, for all CPUs to share.
-    static const struct cuc_library *library;
+static struct engine *open_engine(const char *name) {
+    uint32_t version;
+    const struct cuc_library *library = cuc_library_open(name, &version);
+    return library != NULL ? engine_open(library) : NULL;
+}
+
+// An engine that gets no memory calls exit(), which is not to end the launcher.
+static bool has_room_for_an_engine(void) {
+    void *room = mmap(NULL, ENGINE_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) return false;
+    munmap(room, ENGINE_MEMORY);
+    return true;
+}
+
+// The engine that CPU processes are born with: opened once, and copied by the forks. NULL where each has to open its own.
+static struct engine *common_engine(const char *name) {
+    static struct engine *engine;
     static char opened[sizeof((struct request *)0)->library];
-    if (library == NULL || strcmp(opened, name) != 0) {
-        uint32_t version;
-        library = cuc_library_open(name, &version);
-        if (library == NULL) return -ELIBACC;
-        memcpy(opened, name, sizeof opened);
+    if (engine == NULL && has_room_for_an_engine()) {
+        engine = open_engine(name);
+        strcpy(opened, name);
     }
+    return engine != NULL && strcmp(opened, name) == 0 ? engine : NULL;
+}
+
+static pid_t fork_cpu(const char *name, int channel, int socket, int control) {
+    struct engine *engine = common_engine(name);
     pid_t launcher = getpid(), process = fork();
     if (process != 0) return process < 0 ? -errno : process;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != launcher) _exit(0);
     prctl(PR_SET_NAME, "software cpu");
     close(control);
-    cuc_cpu_process(library, channel, socket);
+    if (engine == NULL) engine = open_engine(name);
+    if (engine == NULL) _exit(CUC_EXIT_NO_ENGINE);
+    cuc_cpu_process(engine, channel, socket);
 }
 
 static struct reply look_after(pid_t process, bool ends) {

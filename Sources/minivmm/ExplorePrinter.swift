@@ -117,7 +117,6 @@ struct ExplorePrinter: Sendable {
         let parts = summary.untried.map { phase, tests in
             switch phase {
             case .scope: "the rest of the small scope (--depth \(options.depth))"
-            case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
             case .random: "\(grouped(tests ?? 0)) of \(grouped(options.tests)) random tests"
             case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
             case .parallel:
