@@ -71,8 +71,13 @@ struct ExplorationTests {
         }
     }
 
+    /// Those that random tests have missed with some seeds; all of them with MINIVMM_EXPLORE set.
+    private static let missedBefore: [PlantedFault] =
+        ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
+        ? PlantedFault.allCases : [.toSharedDropsHostMappings, .mixedRangeUnchecked]
+
     /// The small scope alone has them all, so that no seed misses one.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: faults)
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: missedBefore)
     func noSeedMissesAPlantedFault(_ fault: PlantedFault) throws {
         let seeds: [UInt64] =
             ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil ? Array(1...20) : [3]
