@@ -80,8 +80,7 @@ struct cuc_cpu *cuc_cpu_create(const struct cuc_library *library, struct cuc_fai
 }
 
 void cuc_cpu_destroy(struct cuc_cpu *cpu) {
-    int status;
-    if (!cpu->has_ended) cuc_has_ended(cpu->process, true, &status);
+    if (!cpu->has_ended) cuc_end(cpu->process);
     munmap(cpu->channel, sizeof *cpu->channel);
     close(cpu->socket);
     free(cpu);
@@ -95,15 +94,14 @@ static void fail(struct cuc_cpu *cpu, enum cuc_failure_kind kind, int32_t number
 }
 
 static void end(struct cuc_cpu *cpu, enum cuc_failure_kind kind, int32_t number) {
-    int status;
-    if (!cpu->has_ended) cuc_has_ended(cpu->process, true, &status);
+    if (!cpu->has_ended) cuc_end(cpu->process);
     fail(cpu, kind, number);
 }
 
 // Ended by itself: how.
 static bool has_died(struct cuc_cpu *cpu) {
     int status;
-    if (!cuc_has_ended(cpu->process, false, &status)) return false;
+    if (!cuc_has_ended(cpu->process, &status)) return false;
     bool has_started = __atomic_load_n(&cpu->channel->is_ready, __ATOMIC_RELAXED);
     if (WIFSIGNALED(status)) fail(cpu, CUC_FAILURE_SIGNAL, WTERMSIG(status));
     else fail(cpu, has_started ? CUC_FAILURE_EXIT : CUC_FAILURE_START, WEXITSTATUS(status));

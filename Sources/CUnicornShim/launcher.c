@@ -30,7 +30,7 @@ struct request {
     char library[128];
 };
 struct reply {
-    int32_t value;  // LAUNCH: the process identifier or a negative errno; else whether it has ended
+    int32_t value;  // LAUNCH: the process identifier or a negative errno; HAS_ENDED: whether it has; END has no reply
     int32_t status;
 };
 
@@ -137,8 +137,9 @@ static struct reply look_after(pid_t process, bool ends) {
     return reply;
 }
 
-_Noreturn static void launch_until_the_end(int control) {
+_Noreturn static void launch_until_the_end(int control, const char *library) {
     leave_the_monitor(control);
+    common_engine(library);  // while the monitor builds its machine
     struct request request;
     int descriptors[2];
     while (cuc_receive(control, &request, sizeof request, descriptors, 2)) {
@@ -148,6 +149,7 @@ _Noreturn static void launch_until_the_end(int control) {
             reply.value = fork_cpu(request.library, descriptors[0], descriptors[1], control);
         else
             reply = look_after(request.process, request.kind == END);
+        if (request.kind == END) continue;
         for (int i = 0; i < 2; i++)
             if (descriptors[i] >= 0) close(descriptors[i]);
         if (!cuc_send(control, &reply, sizeof reply, NULL, 0)) break;
@@ -163,14 +165,14 @@ static int control = -1;
 // The process that forked the launcher: a child of the monitor's needs one of its own.
 static pid_t owner;
 
-static int start_locked(void) {
+static int start_locked(const struct cuc_library *library) {
     if (control >= 0 && owner == getpid()) return 0;
     if (control >= 0) close(control);
     control = -1;
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return errno;
     pid_t launcher = fork();
-    if (launcher == 0) launch_until_the_end(pair[1]);
+    if (launcher == 0) launch_until_the_end(pair[1], library->name);
     int error = launcher < 0 ? errno : 0;
     close(pair[1]);
     if (error != 0) {
@@ -182,9 +184,9 @@ static int start_locked(void) {
     return 0;
 }
 
-int cuc_launcher_start(void) {
+int cuc_launcher_start(const struct cuc_library *library) {
     pthread_mutex_lock(&lock);
-    int error = start_locked();
+    int error = start_locked(library);
     pthread_mutex_unlock(&lock);
     return error;
 }
@@ -208,7 +210,7 @@ pid_t cuc_launch(const struct cuc_library *library, int channel, int socket) {
     int error = 0;
     // A launcher that somebody has killed is replaced once.
     for (int attempt = 0; attempt < 2; attempt++) {
-        error = start_locked();
+        error = start_locked(library);
         if (error != 0 || ask_locked(&request, descriptors, 2, &reply)) break;
         error = ECHILD;
     }
@@ -216,8 +218,8 @@ pid_t cuc_launch(const struct cuc_library *library, int channel, int socket) {
     return error != 0 ? -error : reply.value;
 }
 
-bool cuc_has_ended(pid_t process, bool kill, int *status) {
-    struct request request = {.kind = kill ? END : HAS_ENDED, .process = process};
+bool cuc_has_ended(pid_t process, int *status) {
+    struct request request = {.kind = HAS_ENDED, .process = process};
     struct reply reply = {0, 0};
     pthread_mutex_lock(&lock);
     // Without its launcher a CPU process is gone, by SIGKILL.
@@ -225,4 +227,11 @@ bool cuc_has_ended(pid_t process, bool kill, int *status) {
     pthread_mutex_unlock(&lock);
     *status = is_there ? reply.status : SIGKILL;
     return !is_there || reply.value != 0;
+}
+
+void cuc_end(pid_t process) {
+    struct request request = {.kind = END, .process = process};
+    pthread_mutex_lock(&lock);
+    if (control >= 0 && owner == getpid()) cuc_send(control, &request, sizeof request, NULL, 0);
+    pthread_mutex_unlock(&lock);
 }

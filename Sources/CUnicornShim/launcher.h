@@ -9,5 +9,7 @@
 // A new CPU process with these descriptors. Returns its process identifier, or a negative errno.
 pid_t cuc_launch(const struct cuc_library *library, int channel, int socket);
 
-// Whether a CPU process has ended, and how (`status` as of waitpid). With `kill` it is ended first. True once only.
-bool cuc_has_ended(pid_t process, bool kill, int *status);
+// Whether a CPU process has ended, and how (`status` as of waitpid). True once only.
+bool cuc_has_ended(pid_t process, int *status);
+// Ends a CPU process, and does not wait for that.
+void cuc_end(pid_t process);

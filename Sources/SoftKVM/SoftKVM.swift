@@ -124,7 +124,7 @@ public final class SoftKVM: KVMInterface {
 
     /// Forks the launcher of CPU processes. If that fails, starting one says so.
     public func prepareToRun() {
-        if library != nil { _ = cuc_launcher_start() }
+        if let library { _ = unsafe cuc_launcher_start(library.pointer) }
     }
 
     /// The virtual clock: 1 ns for every instruction that a guest executed, 1000 ns for every call into the model,

@@ -80,9 +80,10 @@ struct cuc_failure {
     uint8_t code[CUC_MAX_CODE];  // the bytes at RIP, where they are known
 };
 
-/// Forks the launcher, if that has not been done in this process. CPU processes are forked from it, so it should be
-/// early: what the monitor has open or mapped by then is closed and unmapped in the launcher. Returns 0 or an errno.
-int cuc_launcher_start(void);
+/// Forks the launcher, if that has not been done in this process, and has it open an engine. CPU processes are forked from
+/// it, so it should be early: what the monitor has open or mapped by then is closed and unmapped in the launcher.
+/// Returns 0 or an errno.
+int cuc_launcher_start(const struct cuc_library *_Nonnull library);
 
 /// One vCPU's process. Not safe to share: one thread at a time.
 struct cuc_cpu;
