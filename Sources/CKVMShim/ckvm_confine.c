@@ -10,8 +10,9 @@
 
 #include "CKVMShim.h"
 
-// What a monitor needs, by purpose. All else is EPERM: to execute a program, sockets, other processes' memory, mounts,
-// identities, modules, BPF, keys, clocks. The C library falls back where it may not use a newer call.
+// The system calls that a monitor needs, by purpose. All others fail with EPERM: executing a program, network sockets,
+// tracing, mounts, identities, modules, BPF, keys, setting clocks. Calls that are newer than the list fail with ENOSYS,
+// for which the C library has a fallback.
 static const unsigned allowed[] = {
     // KVM, holders of pages, and descriptors of every kind.
     SYS_ioctl, SYS_openat, SYS_open, SYS_close, SYS_close_range, SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64,

@@ -48,7 +48,7 @@ struct cuc_channel {
     uint32_t is_ready;  // the CPU process has opened its engine
     uint8_t kick;       // looked at before every instruction
 
-    // What the CPU is doing, for the monitor to see progress and, after a crash, the place.
+    // Instructions executed in this run and the last RIP: the monitor sees progress, and the place after a crash.
     uint64_t live_executed, live_rip;
 
     enum cuc_command command;

@@ -13,10 +13,10 @@ struct code_memory {
     uint64_t base;    // private pages when the buffer was empty
 };
 
-/// Opens what the others read. Needs /proc; without it nothing is ever full.
+/// Opens the files of /proc/self that the other functions read. Without /proc the buffer never counts as full.
 void code_memory_open(struct code_memory *memory);
 void code_memory_close(struct code_memory *memory);
-/// What there is now is what there is when the buffer is empty.
+/// Takes the present size of the process for that with an empty buffer.
 void code_memory_start(struct code_memory *memory);
 /// Finds the buffer that the engine has just mapped, and starts.
 void code_memory_find(struct code_memory *memory);

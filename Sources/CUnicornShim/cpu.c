@@ -20,7 +20,7 @@
 static const struct timespec look_interval = {0, 5000000};
 // Processor time without an instruction after which a CPU counts as hung, seconds. A starved process uses none.
 #define HANG_SECONDS 5
-// What a kicked CPU may take to its next instruction: processor time, and wall time for one that gets no processor.
+// Time that a kicked CPU has until its next instruction: processor time, and wall time for one that gets no processor.
 #define KICK_NANOSECONDS UINT64_C(200000000)
 #define KICK_WALL_NANOSECONDS UINT64_C(2000000000)
 // The largest access of an instruction, bytes.
@@ -34,7 +34,7 @@ struct cuc_cpu {
     int processor;  // the host's, that the process is bound to
     bool is_careful, has_ended;
     struct cuc_failure failure;
-    // What the last run answered: copied, checked, and out of the CPU process's reach.
+    // The answer to the last run, copied out of the CPU process's reach and checked.
     struct cuc_answer answer;
 };
 

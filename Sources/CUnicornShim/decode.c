@@ -1,6 +1,6 @@
 #include "decode.h"
 
-// What precedes the opcode. A REX prefix counts only directly before it.
+// The prefixes of an instruction. A REX prefix counts only directly before the opcode.
 struct prefixes {
     uint32_t length;
     bool has_lock;

@@ -1,4 +1,4 @@
-// What has to be known of an instruction before the engine executes it, by its bytes.
+// Classifies an instruction by its bytes before the engine executes it.
 #pragma once
 
 #include <stdbool.h>

@@ -42,7 +42,7 @@ struct engine *engine_open(const struct cuc_library *library) {
 
 void engine_adopt(struct engine *engine, struct cuc_channel *channel) {
     engine->channel = channel;
-    // What was opened are the other process's.
+    // The open files of /proc/self are those of the process that opened the engine.
     code_memory_close(&engine->memory);
     struct code_memory memory;
     code_memory_open(&memory);

@@ -46,7 +46,7 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
         engine->library->uc_emu_stop(uc);
         return;
     }
-    // What was fetched is noted even if it is not executed: the engine has translated it.
+    // A fetch is noted even if the instruction is not executed: the engine has translated it.
     if (address / PAGE != engine->code_page) {
         engine->code_page = address / PAGE;
         engine->code_bytes = engine_bytes(engine, address & ~(uint64_t)(PAGE - 1));

@@ -1,4 +1,4 @@
-// What the guest can reach, and its registers.
+// The memory that the guest can reach, and its registers.
 #include "engine_state.h"
 
 #include <string.h>

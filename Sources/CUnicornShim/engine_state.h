@@ -1,5 +1,5 @@
-// What the engine's parts share: engine_hooks.c runs while the guest runs, engine.c starts and ends that, engine_state.c
-// has what the guest can reach and its registers.
+// Shared by the parts of the engine: engine_hooks.c runs while the guest runs, engine.c starts and ends a run,
+// engine_state.c has the mapped memory and the registers.
 #ifndef ENGINE_STATE_H
 #define ENGINE_STATE_H
 
