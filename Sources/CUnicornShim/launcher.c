@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// What the engine maps when it is opened, with room to spare: a buffer of 1 GiB.
+// Address space that opening the engine takes: a buffer of 1 GiB, and some room to spare.
 #define ENGINE_MEMORY ((size_t)1152 << 20)
 
 enum request_kind { LAUNCH, HAS_ENDED, END };

@@ -306,8 +306,8 @@ extension Outcome {
             ),
             (
                 "private RAM that KVM cannot", "exit 6, KVM_EXIT_MMIO",
-                "KVM emulates string I/O and reads and writes its data through the host's mapping. What is private it cannot "
-                    + "reach there, and takes for MMIO.",
+                "KVM emulates string I/O and reads and writes its data through the host's mapping. It cannot reach "
+                    + "private memory there, and treats the access as MMIO.",
                 "Convert the buffer to shared first, or move its bytes through a register (see minivmm explain emulation)."
             ),
             (

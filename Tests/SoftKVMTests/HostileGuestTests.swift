@@ -59,7 +59,7 @@ struct HostileGuestTests {
     // MARK: random ones
 
     @Test func randomBytes() throws {
-        var random = SplitMix(state: 1)
+        var random = SplitMix64(seed: 1)
         var trial = try Trial("random bytes, random registers")
         let count = Self.isComplete ? 100_000 : 1000
         for _ in 0..<count {
@@ -379,19 +379,9 @@ private func peakMemory(_ process: Int32?) -> Int? {
     return line?.split(whereSeparator: { !$0.isNumber }).first.flatMap { Int($0) }.map { $0 << 10 }
 }
 
-private struct SplitMix {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
+extension SplitMix64 {
     /// A value at which something may break.
-    mutating func interesting() -> UInt64 {
+    fileprivate mutating func interesting() -> UInt64 {
         let values: [UInt64] = [
             0, 1, 0x20000, 0x20ffc, Guest.ram - 4, Guest.ram, 0xffff_ffff_ffff_f000, .max,
             0xffff_ffff_ffff_fffc,

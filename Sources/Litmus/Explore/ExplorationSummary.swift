@@ -46,10 +46,10 @@ extension Exploration {
         public var skipped: [String: Int] = [:]
         public var findings: [Finding] = []
         public var end = End.complete
-        /// What the host had no more of; it ends the exploration.
+        /// The resource that the host ran out of, which ends the exploration.
         public var hostFailure: HostFailure?
-        /// Tests that were not run because the exploration ended early, by phase. Of the small scope nobody knows how many
-        /// are left: nil.
+        /// Tests that were not run because the exploration ended early, by phase. Nil for the small scope,
+        /// whose number of tests is not known in advance.
         public var untried: [(phase: Phase, tests: Int?)] = []
         /// The longest random test that went as the model has it, to be shown where nothing was found.
         public var sample: Source?

@@ -38,7 +38,7 @@ struct Palette {
     /// What the kernel cannot do, with its reason.
     private(set) var leftOut: [(move: String, reason: String)] = []
 
-    /// What the host had no more of while moves were tried.
+    /// The resource that the host ran out of while moves were tried.
     private(set) var hostFailure: HostFailure?
 
     private let predictor: Predictor

@@ -6,7 +6,7 @@ import SoftKVM
 ///
 /// It begins with two shared pages, two private ones, and one of each. Where the kernel has them, a default VM, a VM with two
 /// doors and a file whose attributes can have few runs are gone through in the same way, the first in one step: on it nothing
-/// changes state. What can be done with a second file is tried where it begins.
+/// changes state. Steps with a second file are tried from the initial states only.
 ///
 /// What a step leaves as it was is tried in one test with the others of that state; one that changes something has a test of
 /// its own. Behind it all that can be seen of the pages is looked at, and at last they are converted to and fro, which tells
@@ -40,7 +40,7 @@ struct SmallScope {
         self.configuration = configuration
     }
 
-    /// What a machine is gone through with.
+    /// A machine, the states that exploring begins in, and the steps that are tried.
     private struct Start {
         let machine: LitmusTest
         /// The steps that lead to where it begins.
@@ -62,7 +62,7 @@ struct SmallScope {
         for extent in [Extent(pages: 0...0), Extent(pages: 1...1), both] {
             for state in PageState.allCases { add(.convert, host, .convert(Conversion(extent, to: state))) }
         }
-        // What the conversions that changed nothing have unmapped.
+        // Pages that conversions without an effect have unmapped.
         add(.present, host, .present(both))
         add(.zapped, host, .zapped)
         for page in [0, 1] as [UInt32] {
@@ -134,7 +134,7 @@ struct SmallScope {
         return letters
     }()
 
-    /// What is done with a second file, of all flags and of other VMs.
+    /// Steps with a second file, with all flags and of other VMs.
     private static let fileEndings: [[Letter]] = {
         guard let file = Name("f"), let view = Name("v") else { return [] }
         let host = Role.host(0)
@@ -175,7 +175,7 @@ struct SmallScope {
 
     private var starts: [Start] {
         let alphabet = steps(Self.letters)
-        // What is mapped is counted before anybody touches it.
+        // Mapped pages are counted before any access.
         let looks = [.present, .zapped, .hostRead, .guestRead].flatMap { look in
             steps(Self.letters.filter { $0.move == look })
         }

@@ -54,7 +54,7 @@ struct TestGenerator {
     /// Two steps at once, one of each kind, on two pages; nil where there is nothing that they could be about.
     mutating func nextPair(_ first: Move, _ second: Move) -> LitmusTest? {
         var draft = Draft(seed: seeds.next(), pages: 2)
-        // What the two are about: a hold to be released, a child that reads, a memslot that is not bound.
+        // The objects that the two steps use: a hold to be released, a child that reads, a memslot that is not bound.
         for subject in [first.subject, second.subject].compactMap({ $0 }) {
             if let step = subject.step(in: &draft) { draft.append(step) }
         }
