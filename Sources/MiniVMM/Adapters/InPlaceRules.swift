@@ -36,10 +36,16 @@ extension Advice {
 }
 
 extension HostMapping {
-    /// A page of a memfd whose memory fails is answered with SIGBUS, to the monitor that has written it and to every vCPU
-    /// that touches it: what stands for a guest_memfd there cannot be poisoned.
-    func refusePoison(_ advice: Advice, inMemfd isMemfd: Bool) throws(Errno) {
-        if isMemfd, advice == .hwPoison { throw .notSupportedOnSocket }
+    /// Advice that a memfd answers otherwise than a guest_memfd. It has huge pages where the mapping's address and the free
+    /// memory allow one; a guest_memfd never has (`EINVAL`). A page of a memfd whose memory fails is answered with SIGBUS,
+    /// to the monitor that has written it and to every vCPU that touches it.
+    func refuse(_ advice: Advice, inMemfd isMemfd: Bool) throws(Errno) {
+        guard isMemfd else { return }
+        switch advice {
+        case .collapse: throw .invalidArgument
+        case .hwPoison: throw .notSupportedOnSocket
+        default: return
+        }
     }
 }
 

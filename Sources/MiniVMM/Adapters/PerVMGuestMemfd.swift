@@ -172,7 +172,7 @@ final class PerVMHostMapping: HostMapping {
 
     /// A hole is one in both memories.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
-        try refusePoison(advice, inMemfd: true)
+        try refuse(advice, inMemfd: true)
         if let range = advice.populated(at: offset, length: length, of: pages) {
             try file.requireShared(range)
         }

@@ -47,7 +47,7 @@ final class TrapHostMapping: HostMapping {
 
     /// What the kernel below makes of it.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
-        try refusePoison(advice, inMemfd: file.kind == .memfd)
+        try refuse(advice, inMemfd: file.kind == .memfd)
         if let range = advice.populated(at: offset, length: length, of: pages) {
             try vm.memory.withLock { _ throws(Errno) in
                 guard file.attributes.uniformState(of: range) == .shared else { throw .badAddress }
