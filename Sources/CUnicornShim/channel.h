@@ -1,13 +1,13 @@
 // The memory that the monitor shares with the process of one software CPU.
 //
-// It belongs to one side at a time: `turn` says to which, and is the futex that the other one waits on. The
-// monitor trusts nothing in it: it copies an answer once and checks the copy.
+// It belongs to one side at a time: `turn` says to which. The monitor trusts nothing in it: it copies an answer once and
+// checks the copy.
 #ifndef CHANNEL_H
 #define CHANNEL_H
 
+#include "messages.h"
 #include "unicorn_shim.h"
 
-enum { CUC_TURN_MONITOR = 0, CUC_TURN_CPU = 1 };
 enum cuc_command { CUC_COMMAND_NOTHING, CUC_COMMAND_RUN, CUC_COMMAND_RESTORE };
 
 enum cuc_operation_kind {
@@ -44,7 +44,7 @@ struct cuc_answer {
 };
 
 struct cuc_channel {
-    uint32_t turn;
+    struct cuc_turn turn;
     uint32_t is_ready;  // the CPU process has opened its engine
     uint8_t kick;       // looked at before every instruction
 

@@ -5,7 +5,6 @@
 #include "messages.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +30,6 @@ struct cuc_cpu {
     int socket;
     struct cuc_channel *channel;
     uint32_t files;
-    int processor;  // the host's, that the process is bound to
     bool is_careful, has_ended;
     struct cuc_failure failure;
     // The answer to the last run, copied out of the CPU process's reach and checked.
@@ -49,7 +47,7 @@ static uint64_t processor_time(pid_t process) {
     return clock_getcpuclockid(process, &clock) == 0 ? clock_now(clock) : 0;
 }
 
-struct cuc_cpu *cuc_cpu_create(const struct cuc_library *library, struct cuc_failure *failure) {
+struct cuc_cpu *cuc_cpu_create(const char *library, struct cuc_failure *failure) {
     *failure = (struct cuc_failure){.kind = CUC_FAILURE_LAUNCH, .number = ENOMEM};
     struct cuc_cpu *cpu = calloc(1, sizeof *cpu);
     if (cpu == NULL) return NULL;
@@ -62,9 +60,8 @@ struct cuc_cpu *cuc_cpu_create(const struct cuc_library *library, struct cuc_fai
         failure->number = errno;
     } else {
         cpu->channel = channel;
-        cpu->processor = -1;
         madvise(channel, sizeof *cpu->channel, MADV_DONTFORK);
-        cpu->channel->turn = CUC_TURN_CPU;
+        cpu->channel->turn.side = CUC_TURN_CPU;
         cpu->process = cuc_launch(library, memory, pair[1]);
         if (cpu->process < 0) failure->number = -cpu->process;
         else failure->kind = CUC_FAILURE_NONE;
@@ -148,17 +145,6 @@ static bool is_possible(const struct cuc_answer *answer, uint64_t limit) {
         && answer->code_size <= CUC_MAX_CODE;
 }
 
-// Binds the process to the processor that this thread is on. The two take turns, so they need but one, and a turn within
-// one costs a third of one that wakes another processor (8 and 25 µs, measured in a virtual machine).
-static void keep_near(struct cuc_cpu *cpu) {
-    int processor = sched_getcpu();
-    if (processor < 0 || processor == cpu->processor || processor >= CPU_SETSIZE) return;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(processor, &set);
-    if (sched_setaffinity(cpu->process, sizeof set, &set) == 0) cpu->processor = processor;
-}
-
 // Has the CPU do the operations that have gathered, and a command. False if it is gone.
 static bool command(
     struct cuc_cpu *cpu, enum cuc_command command, uint64_t limit, const uint8_t *immediate_exit) {
@@ -170,7 +156,6 @@ static bool command(
         channel->limit = limit;
         channel->careful = cpu->is_careful;
         channel->kick = 0;
-        keep_near(cpu);
         cuc_pass_turn(&channel->turn, CUC_TURN_CPU);
         is_there = await(cpu, cpu->is_careful ? NULL : immediate_exit);
     }

@@ -23,14 +23,16 @@
 // Address space that opening the engine takes: a buffer of 1 GiB, and some room to spare.
 #define ENGINE_MEMORY ((size_t)1152 << 20)
 
-enum request_kind { LAUNCH, HAS_ENDED, END };
+enum request_kind { VERSION, LAUNCH, HAS_ENDED, END };
 struct request {
     enum request_kind kind;
     pid_t process;
-    char library[128];
+    char library[CUC_MAX_NAME];
 };
+// END has none.
 struct reply {
-    int32_t value;  // LAUNCH: the process identifier or a negative errno; HAS_ENDED: whether it has; END has no reply
+    // VERSION: as of cuc_library_version; LAUNCH: the process identifier or a negative errno; HAS_ENDED: whether it has
+    int32_t value;
     int32_t status;
 };
 
@@ -86,10 +88,20 @@ static void leave_the_monitor(int socket) {
     prctl(PR_SET_NAME, "cpu launcher");
 }
 
-static struct engine *open_engine(const char *name) {
-    uint32_t version;
-    const struct cuc_library *library = cuc_library_open(name, &version);
-    return library != NULL ? engine_open(library) : NULL;
+// Each is opened once. NULL if it is not there.
+static const struct cuc_library *library_named(const char *name) {
+    static struct entry {
+        const struct cuc_library *library;
+        struct entry *next;
+    } *first;
+    for (struct entry *entry = first; entry != NULL; entry = entry->next)
+        if (strcmp(entry->library->name, name) == 0) return entry->library;
+    const struct cuc_library *library = cuc_library_open(name);
+    struct entry *entry = library != NULL ? malloc(sizeof *entry) : NULL;
+    if (entry == NULL) return NULL;
+    *entry = (struct entry){library, first};
+    first = entry;
+    return library;
 }
 
 // An engine that gets no memory calls exit(), which is not to end the launcher.
@@ -101,28 +113,31 @@ static bool has_room_for_an_engine(void) {
 }
 
 // The engine that CPU processes are born with: opened once, and copied by the forks. NULL where each has to open its own.
-static struct engine *common_engine(const char *name) {
+static struct engine *common_engine(const struct cuc_library *library) {
     static struct engine *engine;
-    static char opened[sizeof((struct request *)0)->library];
-    if (engine == NULL && has_room_for_an_engine()) {
-        engine = open_engine(name);
-        strcpy(opened, name);
+    static const struct cuc_library *opened;
+    if (engine == NULL && library != NULL && has_room_for_an_engine()) {
+        engine = engine_open(library);
+        opened = library;
     }
-    return engine != NULL && strcmp(opened, name) == 0 ? engine : NULL;
+    return opened == library ? engine : NULL;
 }
 
-static pid_t fork_cpu(const char *name, int channel, int socket, int control) {
-    struct engine *engine = common_engine(name);
+static pid_t fork_cpu(const struct cuc_library *library, int channel, int socket, int control) {
+    if (library == NULL) return -ENOENT;
+    struct engine *engine = common_engine(library);
     pid_t launcher = getpid(), process = fork();
     if (process != 0) return process < 0 ? -errno : process;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != launcher) _exit(0);
     prctl(PR_SET_NAME, "software cpu");
     close(control);
-    if (engine == NULL) engine = open_engine(name);
+    if (engine == NULL) engine = engine_open(library);
     if (engine == NULL) _exit(CUC_EXIT_NO_ENGINE);
     cuc_cpu_process(engine, channel, socket);
 }
+
+static int32_t version_of(const struct cuc_library *library) { return library != NULL ? (int32_t)library->version : 0; }
 
 static struct reply look_after(pid_t process, bool ends) {
     struct reply reply = {1, SIGKILL};
@@ -139,17 +154,20 @@ static struct reply look_after(pid_t process, bool ends) {
 
 _Noreturn static void launch_until_the_end(int control, const char *library) {
     leave_the_monitor(control);
-    common_engine(library);  // while the monitor builds its machine
+    common_engine(library_named(library));  // while the monitor builds its machine
     struct request request;
     int descriptors[2];
     while (cuc_receive(control, &request, sizeof request, descriptors, 2)) {
         struct reply reply = {0, 0};
         request.library[sizeof request.library - 1] = 0;
-        if (request.kind == LAUNCH)
-            reply.value = fork_cpu(request.library, descriptors[0], descriptors[1], control);
-        else
-            reply = look_after(request.process, request.kind == END);
-        if (request.kind == END) continue;
+        switch (request.kind) {
+        case VERSION: reply.value = version_of(library_named(request.library)); break;
+        case LAUNCH:
+            reply.value = fork_cpu(library_named(request.library), descriptors[0], descriptors[1], control);
+            break;
+        case HAS_ENDED: reply = look_after(request.process, false); break;
+        case END: look_after(request.process, true); continue;
+        }
         for (int i = 0; i < 2; i++)
             if (descriptors[i] >= 0) close(descriptors[i]);
         if (!cuc_send(control, &reply, sizeof reply, NULL, 0)) break;
@@ -165,14 +183,14 @@ static int control = -1;
 // The process that forked the launcher: a child of the monitor's needs one of its own.
 static pid_t owner;
 
-static int start_locked(const struct cuc_library *library) {
+static int start_locked(const char *library) {
     if (control >= 0 && owner == getpid()) return 0;
     if (control >= 0) close(control);
     control = -1;
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return errno;
     pid_t launcher = fork();
-    if (launcher == 0) launch_until_the_end(pair[1], library->name);
+    if (launcher == 0) launch_until_the_end(pair[1], library);
     int error = launcher < 0 ? errno : 0;
     close(pair[1]);
     if (error != 0) {
@@ -184,7 +202,7 @@ static int start_locked(const struct cuc_library *library) {
     return 0;
 }
 
-int cuc_launcher_start(const struct cuc_library *library) {
+int cuc_launcher_start(const char *library) {
     pthread_mutex_lock(&lock);
     int error = start_locked(library);
     pthread_mutex_unlock(&lock);
@@ -201,21 +219,28 @@ static bool ask_locked(const struct request *request, const int *descriptors, in
     return false;
 }
 
-pid_t cuc_launch(const struct cuc_library *library, int channel, int socket) {
-    struct request request = {.kind = LAUNCH};
-    strncpy(request.library, library->name, sizeof request.library - 1);
-    int descriptors[2] = {channel, socket};
+// Asks about a library. Returns the reply's value, or a negative errno.
+static int32_t ask_about(const char *library, enum request_kind kind, const int *descriptors, int count) {
+    struct request request = {.kind = kind};
+    if (strlen(library) >= sizeof request.library) return -ENAMETOOLONG;
+    strcpy(request.library, library);
     struct reply reply = {0, 0};
     pthread_mutex_lock(&lock);
     int error = 0;
     // A launcher that somebody has killed is replaced once.
     for (int attempt = 0; attempt < 2; attempt++) {
         error = start_locked(library);
-        if (error != 0 || ask_locked(&request, descriptors, 2, &reply)) break;
+        if (error != 0 || ask_locked(&request, descriptors, count, &reply)) break;
         error = ECHILD;
     }
     pthread_mutex_unlock(&lock);
     return error != 0 ? -error : reply.value;
+}
+
+int32_t cuc_library_version(const char *library) { return ask_about(library, VERSION, NULL, 0); }
+
+pid_t cuc_launch(const char *library, int channel, int socket) {
+    return ask_about(library, LAUNCH, (int[]){channel, socket}, 2);
 }
 
 bool cuc_has_ended(pid_t process, int *status) {

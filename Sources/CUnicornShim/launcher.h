@@ -2,12 +2,11 @@
 // descriptors are closed and shared memory is unmapped. It ends with the monitor, and the CPU processes with it.
 #pragma once
 
-#include "unicorn_library.h"
-
+#include <stdbool.h>
 #include <sys/types.h>
 
 // A new CPU process with these descriptors. Returns its process identifier, or a negative errno.
-pid_t cuc_launch(const struct cuc_library *library, int channel, int socket);
+pid_t cuc_launch(const char *library, int channel, int socket);
 
 // Whether a CPU process has ended, and how (`status` as of waitpid). True once only.
 bool cuc_has_ended(pid_t process, int *status);

@@ -13,7 +13,7 @@
 #define OWN_SYMBOLS_FIRST RTLD_DEEPBIND
 #endif
 
-const struct cuc_library *cuc_library_open(const char *name, uint32_t *version) {
+const struct cuc_library *cuc_library_open(const char *name) {
     void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL | OWN_SYMBOLS_FIRST);
     if (handle == NULL) return NULL;
     struct cuc_library *library = calloc(1, sizeof *library);
@@ -42,7 +42,7 @@ const struct cuc_library *cuc_library_open(const char *name, uint32_t *version) 
     if (complete) {
         unsigned major = 0, minor = 0;
         unsigned whole = library->uc_version(&major, &minor);
-        *version = library->version = (whole >> 24) << 16 | (whole >> 16 & 0xff) << 8 | (whole >> 8 & 0xff);
+        library->version = (whole >> 24) << 16 | (whole >> 16 & 0xff) << 8 | (whole >> 8 & 0xff);
         if (library->version >> 16 == 2) return library;
     }
     free(library);

@@ -1,4 +1,4 @@
-// Unicorn's interface, declared from its documentation: what unicorn_library.c finds and unicorn_shim.c calls.
+// Unicorn's interface, declared from its documentation: what unicorn_library.c finds and engine*.c call.
 #ifndef UNICORN_LIBRARY_H
 #define UNICORN_LIBRARY_H
 
@@ -58,8 +58,8 @@ struct table_register {
 typedef struct uc_engine uc_engine;
 typedef struct uc_context uc_context;
 struct cuc_library {
-    char name[128];  // as it was opened
-    uint32_t version;
+    char name[CUC_MAX_NAME];  // as it was opened
+    uint32_t version;         // major << 16 | minor << 8 | rest
     unsigned (*uc_version)(unsigned *, unsigned *);
     int (*uc_open)(int, int, uc_engine **);
     int (*uc_close)(uc_engine *);
@@ -78,5 +78,8 @@ struct cuc_library {
     int (*uc_context_restore)(uc_engine *, uc_context *);
     int (*uc_context_free)(uc_context *);
 };
+
+// dlopen. NULL if the library is not there or lacks a function. Never closed.
+const struct cuc_library *cuc_library_open(const char *name);
 
 #endif

@@ -35,10 +35,16 @@ import SystemPackage
     /// The engine slows down with more; the oldest then goes. Some of the shim's table is left for MMIO.
     private static let maximumRegions = Int(CUC_MAX_REGIONS) - 16
 
-    /// - Throws: what the host had no more of: `EMFILE`, `ENOMEM`, `EAGAIN` for processes.
+    /// - Throws: `ENOTSUP` without an engine; what the host had no more of: `EMFILE`, `ENOMEM`, `EAGAIN` for processes.
     init(_ library: EngineLibrary) throws(Errno) {
+        let name: String
+        switch library.search() {
+        case .found(let found, _): name = found
+        case .missing: throw .notSupported
+        case .failed(let errno): throw errno
+        }
         var failure = cuc_failure()
-        guard let cpu = unsafe cuc_cpu_create(library.pointer, &failure) else {
+        guard let cpu = unsafe cuc_cpu_create(name, &failure) else {
             throw Errno(rawValue: failure.number)
         }
         unsafe self.cpu = cpu

@@ -1,4 +1,3 @@
-import CUnicornShim
 public import MiniVMM
 import Synchronization
 public import SystemPackage
@@ -68,42 +67,27 @@ public final class SoftKVM: KVMInterface {
         }
     }
 
-    /// Whether vCPUs can run.
-    public enum EngineStatus: Sendable, Equatable {
-        /// The engine's version, `2.0.1`.
-        case available(version: String)
-        /// What to do about it.
-        case missing(message: String)
-    }
-
     /// What is thrown where a kernel would map or bind a part of a file for which this one has no memory: pages behind the
     /// first TiB. No kernel answers so.
     public static let noMemoryBehind = Errno.notSupported
 
-    public let identity: KernelIdentity
-    public let engineStatus: EngineStatus
     public let runsVCPUsInTurns = true
     /// What this kernel is.
     public var configuration: Configuration { model.configuration }
     let model: Model
-    private let library: EngineLibrary?
+    private let library: EngineLibrary
 
     public init(_ configuration: Configuration = Configuration()) {
         model = Model(configuration)
-        library = EngineLibrary.open(configuration.engineLibraries)
-        if let library {
-            engineStatus = .available(version: library.version)
-            identity = KernelIdentity(
-                name: "SoftKVM", host: "Unicorn \(library.version)" + configuration.peculiarities)
-        } else {
-            let names = configuration.engineLibraries.joined(separator: ", ")
-            engineStatus = .missing(
-                message: "SoftKVM has no CPU: the Unicorn engine (\(names)) is not installed: "
-                    + "apt-get install libunicorn2")
-            identity = KernelIdentity(
-                name: "SoftKVM", host: "no CPU: libunicorn2 is not installed" + configuration.peculiarities)
-        }
+        library = EngineLibrary(names: configuration.engineLibraries)
     }
+
+    /// Waits for the process that opens the engine, as ``engineStatus`` does.
+    public var identity: KernelIdentity {
+        KernelIdentity(name: "SoftKVM", host: library.description + configuration.peculiarities)
+    }
+
+    public var engineStatus: EngineStatus { library.status }
 
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         SoftVM.answer(capability, type: .softwareProtected, configuration: model.configuration)
@@ -122,9 +106,9 @@ public final class SoftKVM: KVMInterface {
         return model.call { SoftVM(model, type: type, sharedBit: sharedBit, library: library) }
     }
 
-    /// Forks the launcher of CPU processes. If that fails, starting one says so.
+    /// Forks the launcher of CPU processes, which opens the engine. If that fails, starting one says so.
     public func prepareToRun() {
-        if let library { _ = unsafe cuc_launcher_start(library.pointer) }
+        library.open()
     }
 
     /// The virtual clock: 1 ns for every instruction that a guest executed, 1000 ns for every call into the model,
@@ -152,34 +136,5 @@ extension SoftKVM.Configuration {
         return (abi == .linux74 ? "" : ", ABI \(abi.name)")
             + (contentDesign.map { ", contents decided by \($0.rawValue)" } ?? "")
             + (faults.isEmpty ? "" : ", FAULTS PLANTED: \(faults)")
-    }
-}
-
-/// The engine's shared library, opened once.
-@safe struct EngineLibrary: @unchecked Sendable {
-    /// Valid for ever: the library is never closed.
-    let pointer: OpaquePointer
-    let version: String
-
-    /// Those that were opened, by name.
-    private static let opened = Mutex<[String: EngineLibrary]>([:])
-
-    static func open(_ names: [String]) -> EngineLibrary? {
-        opened.withLock { opened in
-            for name in names {
-                if let library = opened[name] ?? load(name) {
-                    opened[name] = library
-                    return library
-                }
-            }
-            return nil
-        }
-    }
-
-    private static func load(_ name: String) -> EngineLibrary? {
-        var version: UInt32 = 0
-        guard let pointer = unsafe cuc_library_open(name, &version) else { return nil }
-        let text = "\(version >> 16).\(version >> 8 & 0xff).\(version & 0xff)"
-        return unsafe EngineLibrary(pointer: pointer, version: text)
     }
 }

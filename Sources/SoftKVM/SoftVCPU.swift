@@ -16,7 +16,7 @@ public import SystemPackage
     public let id: Int
     public let runPage: RunPage
     let vm: SoftVM
-    private let library: EngineLibrary?
+    private let library: EngineLibrary
     /// `kvm_run`, and from ``ioDataOffset`` on the bytes of a port access.
     let page: UnsafeMutableRawPointer
     static let pageLength = 8192
@@ -65,7 +65,7 @@ public import SystemPackage
         case fail(Errno)
     }
 
-    init(_ vm: SoftVM, id: Int, library: EngineLibrary?) {
+    init(_ vm: SoftVM, id: Int, library: EngineLibrary) {
         self.vm = vm
         self.id = id
         self.library = library
@@ -121,7 +121,6 @@ public import SystemPackage
 
     private func openEngine() throws(Errno) -> Engine {
         if let engine { return engine }
-        guard let library else { throw .notSupported }
         let new = try Engine(library)
         engine = new
         vm.add(new)

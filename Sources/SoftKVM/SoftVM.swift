@@ -11,7 +11,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     let sharedBit: Int?
     /// Unique in the model.
     let number: UInt64
-    private let library: EngineLibrary?
+    private let library: EngineLibrary
     private(set) var slots = Memslots()
     private var vcpus: [Weak<SoftVCPU>] = []
     /// The engines of those vCPUs that have run.
@@ -21,7 +21,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     /// Hypercall numbers that leave with `KVM_EXIT_HYPERCALL`, one bit each.
     private(set) var exitHypercalls: UInt64 = 0
 
-    init(_ model: Model, type: VMType, sharedBit: Int?, library: EngineLibrary?) {
+    init(_ model: Model, type: VMType, sharedBit: Int?, library: EngineLibrary) {
         self.model = model
         self.type = type
         self.sharedBit = sharedBit

@@ -17,7 +17,10 @@ enum KernelName: String, ExpressibleByArgument, CaseIterable {
 struct ChosenKernel {
     let kernel: any KVMInterface
     let name: KernelName
-    let reason: String
+    /// Nil if it was asked for.
+    let because: String?
+
+    var reason: String { because ?? "asked for" }
 }
 
 /// No kernel can be had under the name asked for.
@@ -55,15 +58,15 @@ extension KernelName {
         switch self {
         case .linux:
             return ChosenKernel(
-                kernel: Self.withDoors(needs.doors, try Self.linux()), name: .linux, reason: "asked for")
+                kernel: Self.withDoors(needs.doors, try Self.linux()), name: .linux, because: nil)
         case .perVMAttributes:
             return ChosenKernel(
                 kernel: Self.withDoors(needs.doors, PerVMAttributesKVM(over: try Self.linux())),
-                name: .perVMAttributes, reason: "asked for")
+                name: .perVMAttributes, because: nil)
         case .memslotTrap:
             return ChosenKernel(
-                kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, reason: "asked for")
-        case .soft: return ChosenKernel(kernel: try Self.soft(needs), name: .soft, reason: "asked for")
+                kernel: try Self.trap(over: try Self.linux()), name: .memslotTrap, because: nil)
+        case .soft: return try Self.soft(needs, because: nil)
         case .auto: return try Self.automatic(needs)
         }
     }
@@ -75,14 +78,14 @@ extension KernelName {
         } catch {
             // What the host has no more of says nothing about its kernel.
             if error.isHostLimit { throw error }
-            return try soft(needs, instead: error)
+            return try soft(needs, because: error.description)
         }
         let failure = KernelProbe(linux).conversionFailure()
         if let failure, failure.errno.isHostLimit { throw KernelError(failure) }
         guard let failure else {
             return ChosenKernel(
                 kernel: Self.withDoors(needs.doors, linux), name: .linux,
-                reason: "/dev/kvm converts in place")
+                because: "/dev/kvm converts in place")
         }
         var because = "/dev/kvm cannot convert in place (\(failure.call): \(failure.errno.name))"
         let perVM = PerVMAttributesKVM(over: linux)
@@ -92,7 +95,7 @@ extension KernelName {
             guard needs.preservation else {
                 return ChosenKernel(
                     kernel: Self.withDoors(needs.doors, perVM), name: .perVMAttributes,
-                    reason: "\(because), but has per-VM attributes")
+                    because: "\(because), but has per-VM attributes")
             }
             because += ", and its per-VM attributes do not preserve contents, which the guest needs"
         }
@@ -106,22 +109,10 @@ extension KernelName {
                         call: failure.call, errno: failure.errno, attempted: "a scratch VM", hint: nil
                     ).diagnosis)
             }
-            return ChosenKernel(kernel: trap, name: .memslotTrap, reason: because)
+            return ChosenKernel(kernel: trap, name: .memslotTrap, because: because)
         } catch {
             if error.isHostLimit { throw error }
-            return try soft(needs, instead: error)
-        }
-    }
-
-    /// The last resort; if that fails too, both reasons are told.
-    private static func soft(_ needs: KernelNeeds, instead error: KernelError) throws(KernelError)
-        -> ChosenKernel
-    {
-        do throws(KernelError) {
-            return ChosenKernel(kernel: try soft(needs), name: .soft, reason: error.description)
-        } catch let missing {
-            throw KernelError(
-                description: "\(error.description); \(missing.description)", diagnosis: missing.diagnosis)
+            return try soft(needs, because: error.description)
         }
     }
 
@@ -144,12 +135,16 @@ extension KernelName {
         MemslotTrapKVM(over: linux)
     }
 
-    private static func soft(_ needs: KernelNeeds) throws(KernelError) -> SoftKVM {
+    /// The last resort, too: if that fails as well, both reasons are told.
+    private static func soft(_ needs: KernelNeeds, because: String?) throws(KernelError) -> ChosenKernel {
         let kernel = SoftKVM(needs.soft)
-        if case .missing(let message) = kernel.engineStatus {
-            throw KernelError(description: message, diagnosis: .engine(message))
+        switch kernel.engineStatus {
+        case .available: return ChosenKernel(kernel: kernel, name: .soft, because: because)
+        case .missing(let message):
+            throw KernelError(
+                description: because.map { "\($0); \(message)" } ?? message, diagnosis: .engine(message))
+        case .unknown(let errno): throw KernelError((call: "fork of the software CPU", errno: errno))
         }
-        return kernel
     }
 }
 

@@ -127,7 +127,7 @@ struct Stage {
             terminal.paragraph("Not shown: \(message).", indent: 3)
             return outcome
         }
-        let chosen = ChosenKernel(kernel: soft, name: .soft, reason: "promises nothing about contents")
+        let chosen = ChosenKernel(kernel: soft, name: .soft, because: "promises nothing about contents")
         say(chosen)
         return play(payload, chosen, Narrator(terminal, limit: 4, gallery: narrator.gallery))
     }

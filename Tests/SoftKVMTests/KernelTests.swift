@@ -1,4 +1,5 @@
 import CKVMShim
+import Foundation
 import MiniVMM
 import SoftKVM
 import SystemPackage
@@ -25,6 +26,23 @@ struct KernelTests {
         try vcpu.setRegisters(registers)
         #expect(try vcpu.registers().rip == 0x1234)
         #expect(errno { () throws(Errno) in try vcpu.run() } == .notSupported)
+    }
+
+    @Test(.enabled(if: hasEngine)) func theMonitorHasNoEngineInItsMemory() throws {
+        let kvm = SoftKVM()
+        guard case .available(let version) = kvm.engineStatus else { return #expect(Bool(false)) }
+        #expect(kvm.identity.host == "Unicorn \(version)")
+        #expect(version.hasPrefix("2."))
+        #expect(try !String(contentsOfFile: "/proc/self/maps", encoding: .utf8).contains("unicorn"))
+    }
+
+    /// A name that no library can have, and one that is there but is no engine.
+    @Test(arguments: [String(repeating: "x", count: 500), "libc.so.6"])
+    func whatIsNoEngine(name: String) {
+        switch SoftKVM(.init(engineLibraries: [name])).engineStatus {
+        case .missing, .unknown(.fileNameTooLong): break
+        case let status: Issue.record("\(status)")
+        }
     }
 
     @Test func capabilities() throws {

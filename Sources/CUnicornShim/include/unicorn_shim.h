@@ -17,12 +17,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// The library and its functions.
-struct cuc_library;
-/// dlopen. NULL if the library is not there or lacks a function. `version` gets major << 16 | minor << 8 | rest.
-/// Never closed.
-const struct cuc_library *_Nullable cuc_library_open(const char *_Nonnull name, uint32_t *_Nonnull version);
-
 /// Why `cuc_run` came back. RIP is at the instruction that has not been executed.
 enum cuc_stop {
     CUC_STOP_LIMIT = 1,   // as many instructions as asked for were executed
@@ -80,16 +74,21 @@ struct cuc_failure {
     uint8_t code[CUC_MAX_CODE];  // the bytes at RIP, where they are known
 };
 
-/// Forks the launcher, if that has not been done in this process, and has it open an engine. CPU processes are forked from
-/// it, so it should be early: what the monitor has open or mapped by then is closed and unmapped in the launcher.
-/// Returns 0 or an errno.
-int cuc_launcher_start(const struct cuc_library *_Nonnull library);
+/// Longest name of a library, with its end.
+#define CUC_MAX_NAME 128
+/// Forks the launcher, if that has not been done in this process. It opens the library (what dlopen takes) and an engine at
+/// once, while the monitor goes on. CPU processes are forked from it, so it should be early: what the monitor has open or
+/// mapped by then is closed and unmapped in the launcher. Returns 0 or an errno.
+int cuc_launcher_start(const char *_Nonnull library);
+/// Has the launcher open a library, and starts it for that. Returns major << 16 | minor << 8 | rest; 0 if the library is
+/// not there or lacks a function; a negative errno if there is no launcher to ask.
+int32_t cuc_library_version(const char *_Nonnull library);
 
 /// One vCPU's process. Not safe to share: one thread at a time.
 struct cuc_cpu;
 /// Starts a CPU process. NULL if it cannot be, with the reason in `failure`.
 struct cuc_cpu *_Nullable cuc_cpu_create(
-    const struct cuc_library *_Nonnull library, struct cuc_failure *_Nonnull failure);
+    const char *_Nonnull library, struct cuc_failure *_Nonnull failure);
 /// Ends the process.
 void cuc_cpu_destroy(struct cuc_cpu *_Nonnull cpu);
 
