@@ -282,9 +282,10 @@ extension Outcome {
             let milliseconds = nanoseconds / 1_000_000
             return Diagnosis(
                 attempted: "to run the guest to its end",
-                answer: "none: it still ran after \(milliseconds) ms",
+                answer: "none: it had not ended after \(milliseconds) ms",
                 means:
-                    "It loops, or waits for something that does not come: there are no interrupts and no timer here.",
+                    "It loops, or waits for something that does not come: there are no interrupts and no timer here. Or there is too "
+                    + "much to do: to convert many GiB in small chunks (--ram, --chunk) takes long before the first instruction.",
                 advice: "Give it more time (--timeout, 0 for no limit), or look where it stands (--trace -).")
         }
     }

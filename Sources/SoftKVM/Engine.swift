@@ -35,17 +35,11 @@ import SystemPackage
     /// The engine slows down with more; the oldest then goes. Some of the shim's table is left for MMIO.
     private static let maximumRegions = Int(CUC_MAX_REGIONS) - 16
 
-    /// - Throws: `ENOTSUP` without an engine; what the host had no more of: `EMFILE`, `ENOMEM`, `EAGAIN` for processes.
-    init(_ library: EngineLibrary) throws(Errno) {
-        let name: String
-        switch library.search() {
-        case .found(let found, _): name = found
-        case .missing: throw .notSupported
-        case .failed(let errno): throw errno
-        }
+    /// - Parameter library: the name of the engine's.
+    init(_ library: String) throws(CPUFailure) {
         var failure = cuc_failure()
-        guard let cpu = unsafe cuc_cpu_create(name, &failure) else {
-            throw Errno(rawValue: failure.number)
+        guard let cpu = unsafe cuc_cpu_create(library, &failure) else {
+            throw CPUFailure(.notLaunched(Errno(rawValue: failure.number)), rip: 0, code: [])
         }
         unsafe self.cpu = cpu
         unsafe touches = .allocate(capacity: Int(CUC_MAX_TOUCHES))

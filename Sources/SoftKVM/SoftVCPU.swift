@@ -94,7 +94,7 @@ public import SystemPackage
         try vm.model.call { () throws(Errno) in
             endFault()
             writeClock()
-            switch try runToEnd() {
+            switch runToEnd() {
             case .exit, .goOn: return
             case .fail(.interrupted):
                 beginFault()
@@ -119,8 +119,9 @@ public import SystemPackage
         fault = nil
     }
 
-    private func openEngine() throws(Errno) -> Engine {
-        if let engine { return engine }
+    /// - Parameter library: its name.
+    /// - Throws: ``CPUFailure`` where the host does not give it what it takes.
+    private func openEngine(_ library: String) throws(CPUFailure) -> Engine {
         let new = try Engine(library)
         engine = new
         vm.add(new)
@@ -132,8 +133,20 @@ public import SystemPackage
         unsafe UnsafePointer(page.assumingMemoryBound(to: UInt8.self)) + immediateExitOffset
     }
 
-    private func runToEnd() throws(Errno) -> Step {
-        let engine = try openEngine()
+    private func runToEnd() -> Step {
+        if let engine { return run(on: engine) }
+        do throws(CPUFailure) {
+            switch library.search() {
+            case .found(let name, _): return run(on: try openEngine(name))
+            case .missing: return .fail(.notSupported)
+            case .failed(let errno): throw CPUFailure(.notLaunched(errno), rip: 0, code: [])
+            }
+        } catch {
+            return engineFailed(CPUFailure(error.reason, rip: registersNow.rip, code: []))
+        }
+    }
+
+    private func run(on engine: Engine) -> Step {
         // Writes of this slice to what others have translated are to be seen again.
         if vm.model.lastRunner != ObjectIdentifier(self) { engine.forgetTouches() }
         vm.model.lastRunner = ObjectIdentifier(self)

@@ -113,18 +113,11 @@ struct ExploreCommand: ParsableCommand {
         if summary.tests == 0, summary.end == .complete { throw Status.skipped }
     }
 
-    /// A finding on a kernel that has run no other test: what it shows there does not come from an earlier one.
-    private func alone(_ finding: Finding) throws -> ExplorePrinter.Alone {
-        let kernel = try kernel.open(doors: .one, preservation: false).kernel
-        let runner = Runner(kernel, Runner.Options(runs: runs, seed: self.kernel.seed, asksModel: false))
-        var seen = 0
-        var done = 0
-        // Where it always shows, once is enough.
-        while done < finding.runs, seen == 0 || finding.seen < finding.runs {
-            if runner.run(finding.source).isFailure { seen += 1 }
-            done += 1
-        }
-        return ExplorePrinter.Alone(seen: seen, runs: done)
+    /// What a finding shows on a kernel that has run no other test does not come from an earlier one.
+    private func alone(_ finding: Finding) throws -> Repetition {
+        finding.repeated(
+            on: try kernel.open(doors: .one, preservation: false).kernel,
+            Runner.Options(runs: runs, seed: kernel.seed, asksModel: false))
     }
 
     /// A run of each finding; where there is none, of the longest random test.

@@ -1,4 +1,3 @@
-import Glibc
 import Litmus
 import MiniVMM
 
@@ -37,13 +36,7 @@ struct ExplorePrinter: Sendable {
         }
     }
 
-    /// What a finding showed by itself, on a kernel that has run no other test.
-    struct Alone {
-        let seen: Int
-        let runs: Int
-    }
-
-    func end(_ summary: Exploration.Summary, files: [String], alone: [Alone]) {
+    func end(_ summary: Exploration.Summary, files: [String], alone: [Repetition]) {
         line.clear()
         guard !isJSON else { return out.print(json(summary, files: files, alone).text) }
         tried(summary)
@@ -162,17 +155,9 @@ struct ExplorePrinter: Sendable {
 
     // MARK: what was found
 
-    /// Runs of the test after which it has shown with a probability of 99 %, if it shows by chance as often as it did.
-    private func runsNeeded(_ alone: Alone) -> Int? {
-        guard alone.seen > 0 else { return nil }
-        guard alone.seen < alone.runs else { return 1 }
-        let miss = 1 - Double(alone.seen) / Double(alone.runs)
-        return Int((log(0.01) / log(miss)).rounded(.up))
-    }
-
     /// The command line that shows it again, and what has to be known about it.
-    private func again(_ finding: Finding, file: String, _ alone: Alone) {
-        guard let needed = runsNeeded(alone) else {
+    private func again(_ finding: Finding, file: String, _ alone: Repetition) {
+        guard let needed = alone.needed else {
             out.command("again     ", "minivmm litmus \(kernelOptions) \(file)")
             return label(
                 "",
@@ -195,7 +180,7 @@ struct ExplorePrinter: Sendable {
             on: out)
     }
 
-    private func found(_ finding: Finding, file: String?, _ alone: Alone) {
+    private func found(_ finding: Finding, file: String?, _ alone: Repetition) {
         label("found", finding.what, on: out)
         label("model", finding.model, on: out)
         label("kernel", finding.failure.seen, on: out, .bad)
@@ -229,7 +214,7 @@ struct ExplorePrinter: Sendable {
     // MARK: JSON
 
     /// Schema `minivmm.explore/1`.
-    private func json(_ summary: Exploration.Summary, files: [String], _ alone: [Alone]) -> JSON {
+    private func json(_ summary: Exploration.Summary, files: [String], _ alone: [Repetition]) -> JSON {
         func number(_ value: Int) -> JSON { .number(UInt64(max(0, value))) }
         return .object([
             ("schema", .string("minivmm.explore/1")),
@@ -292,7 +277,7 @@ struct ExplorePrinter: Sendable {
         ])
     }
 
-    private func json(_ finding: Finding, file: String?, _ alone: Alone) -> JSON {
+    private func json(_ finding: Finding, file: String?, _ alone: Repetition) -> JSON {
         .object([
             ("step", .string(finding.what)), ("model", .string(finding.model)),
             ("seen", .string(finding.failure.seen)),
@@ -300,7 +285,7 @@ struct ExplorePrinter: Sendable {
             ("runs", .number(UInt64(finding.runs))), ("runs_that_show_it", .number(UInt64(finding.seen))),
             ("runs_alone", .number(UInt64(alone.runs))),
             ("runs_alone_that_show_it", .number(UInt64(alone.seen))),
-            ("runs_needed", runsNeeded(alone).map { .number(UInt64($0)) } ?? .null),
+            ("runs_needed", alone.needed.map { .number(UInt64($0)) } ?? .null),
             ("test_number", .number(UInt64(finding.found))), ("steps_before", .number(UInt64(finding.steps))),
             ("steps", .number(UInt64(finding.source.test.steps.count))),
             ("litmus", .string(finding.source.test.text)), ("file", file.map(JSON.string) ?? .null),

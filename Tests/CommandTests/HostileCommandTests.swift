@@ -33,6 +33,23 @@ struct HostileCommandTests {
         #expect(result.diagnostics.contains("ulimit -v"), "\(result.diagnostics)")
     }
 
+    /// It is no verdict on a kernel either.
+    @Test(.disabled(if: isSanitized, "the address sanitizer itself needs the address space"))
+    func noTestFailsByALimitOnAddressSpace() throws {
+        let minivmm = try #require(Command.executable)
+        let scratch = try Scratch()
+        let file = try scratch.file(
+            "x.litmus",
+            Array("test \"x\"\nmemory 1 pages shared\nvcpu0 write 0 0x41\nhost read 0 => 0x41\n".utf8))
+        for arguments in [["litmus", file], ["explore"]] {
+            let result = try Command.run(
+                ["-c", "ulimit -v 900000; exec \"$0\" \"$@\" --kernel soft", minivmm.path] + arguments,
+                tool: URL(fileURLWithPath: "/bin/sh"))
+            #expect(result.status == 125 && result.diagnostics.contains("ulimit -v"), "\(result.diagnostics)")
+            #expect(!(result.output + result.diagnostics).contains("failed  "))
+        }
+    }
+
     /// The monitor has given up what it does not need by the time a guest runs.
     @Test func theMonitorIsConfined() throws {
         let seen = Seen()

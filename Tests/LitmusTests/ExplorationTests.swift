@@ -144,6 +144,19 @@ struct ExplorationTests {
         #expect(finding.failure.seen.hasPrefix("EBUSY"))
     }
 
+    /// How often to repeat what shows by chance is said, and what does not show by itself is told apart.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func howOftenToRepeatAFinding() throws {
+        let careless = try #require(explore(CarelessKernel(SoftKVM())).findings.first)
+        let alone = careless.repeated(on: CarelessKernel(SoftKVM()), .init(runs: 20))
+        #expect(alone.seen > 0 && alone.seen < alone.runs && alone.needed ?? 0 > 1, "\(alone)")
+        #expect(careless.repeated(on: SoftKVM(), .init(runs: 20)).needed == nil)
+        let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [.hostReadsPrivate]))
+        let always = try #require(explore(faulty).findings.first)
+        #expect(always.repeated(on: faulty, .init(runs: 20)) == Repetition(seen: 1, runs: 1))
+        // 1 - 0.5^7 is the first above 99 %.
+        #expect(Repetition(seen: 10, runs: 20).needed == 7 && Repetition(seen: 0, runs: 9).needed == nil)
+    }
+
     // MARK: how far it goes
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theSameSeedIsTheSame() throws {

@@ -1,3 +1,6 @@
+import Glibc
+public import MiniVMM
+
 /// Something that a kernel answers and the model does not, made as small as it gets.
 public struct Finding: Sendable {
     /// The smallest test that shows it; it says what the model comes to.
@@ -20,6 +23,41 @@ public struct Finding: Sendable {
         let allowed = block.clauses.filter { $0.kind == .allowed }.map(\.conditionText)
         return allowed.count <= 3
             ? allowed.joined(separator: " or ") : "one of \(allowed.count) other outcomes"
+    }
+}
+
+/// How often a finding shows by itself, on a kernel that has run no other test.
+public struct Repetition: Sendable, Equatable {
+    public let seen: Int
+    public let runs: Int
+
+    public init(seen: Int, runs: Int) {
+        self.seen = seen
+        self.runs = runs
+    }
+
+    /// Runs after which it has shown with a probability of 99 %, if it shows by chance as often as it did. Nil where it did
+    /// not show: it needs what an earlier test left behind, or more luck.
+    public var needed: Int? {
+        guard seen > 0 else { return nil }
+        guard seen < runs else { return 1 }
+        let miss = 1 - Double(seen) / Double(runs)
+        return Int((log(0.01) / log(miss)).rounded(.up))
+    }
+}
+
+extension Finding {
+    /// - Parameter kernel: has run no test before.
+    public func repeated(on kernel: any KVMInterface, _ options: Runner.Options) -> Repetition {
+        let runner = Runner(kernel, options)
+        var shown = 0
+        var done = 0
+        // Where it always shows, once is enough.
+        while done < runs, shown == 0 || seen < runs {
+            if case .failed = runner.run(source) { shown += 1 }
+            done += 1
+        }
+        return Repetition(seen: shown, runs: done)
     }
 }
 

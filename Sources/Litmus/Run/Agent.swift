@@ -375,9 +375,18 @@ final class Agent: Sendable {
             case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
             case .failed(.resourceTemporarilyUnavailable): continue
             case .failed(let errno): return stop(isMMIO ? .mmio : .errno(errno.rawValue))
-            case let other: throw .broken("vcpu\(number) left with \(other)")
+            case let other: throw Self.stop(other, vcpu, number)
             }
         }
+    }
+
+    /// An exit that no step comes to. A program that is a CPU may have failed, by the host or by the guest's code.
+    private static func stop(_ exit: Exit, _ vcpu: any KVMVCPU, _ number: Int) -> Stop {
+        guard let failure = (vcpu as? any SoftwareVCPU)?.failure else {
+            return .broken("vcpu\(number) left with \(exit)")
+        }
+        let what = "vcpu\(number): \(failure)"
+        return failure.hostErrno.map { .host(HostFailure(what, $0)) } ?? .broken(what)
     }
 
     /// A CPU that does not save the next RIP leaves it to KVM to read the instruction, which it cannot where the code is

@@ -1,3 +1,5 @@
+public import SystemPackage
+
 /// Why a vCPU that is a program could not go on: what stands behind a `KVM_EXIT_INTERNAL_ERROR` of such a kernel.
 public struct CPUFailure: Error, Sendable, Hashable {
     public enum Reason: Sendable, Hashable {
@@ -13,6 +15,8 @@ public struct CPUFailure: Error, Sendable, Hashable {
         case unresponsive
         /// It answered what no CPU answers, and was ended.
         case nonsense
+        /// The host would not start its process.
+        case notLaunched(Errno)
         /// Its process exited with this status before it could execute anything.
         case notStarted(status: Int32)
     }
@@ -31,22 +35,28 @@ public struct CPUFailure: Error, Sendable, Hashable {
 
     /// Whether the guest's code is the cause, as far as can be told. A process that never started, or that somebody
     /// killed (`SIGKILL`: the kernel when it is out of memory), is the host's affair.
-    public var isOfGuest: Bool {
+    public var isOfGuest: Bool { hostErrno == nil }
+
+    /// What the host has no more of, as an errno; nil where the guest's code is the cause.
+    public var hostErrno: Errno? {
         switch reason {
-        case .notStarted, .signal(9): false
-        default: true
+        case .notLaunched(let errno): errno
+        case .notStarted, .signal(9): .noMemory
+        default: nil
         }
     }
 }
 
 extension CPUFailure: CustomStringConvertible {
     public var description: String {
-        guard case .notStarted(let status) = reason else {
-            return "the software CPU failed at RIP \(hex(rip)): \(why); \(bytes)"
-        }
-        return
+        switch reason {
+        case .notLaunched(let errno):
+            "the software CPU could not start: \(errno) (\(errno.name)) for its process"
+        case .notStarted(let status):
             "the software CPU could not start: its process exited with status \(status). It takes 1.1 GiB of "
-            + "address space; a limit on that (ulimit -v) may be too low"
+                + "address space; a limit on that (ulimit -v) may be too low"
+        default: "the software CPU failed at RIP \(hex(rip)): \(why); \(bytes)"
+        }
     }
 
     private var why: String {
@@ -58,7 +68,7 @@ extension CPUFailure: CustomStringConvertible {
         case .hung(let seconds): "it used \(seconds) s of processor time without executing an instruction"
         case .unresponsive: "it did not stop when it was told to"
         case .nonsense: "it gave an answer that no CPU gives"
-        case .notStarted: "its process did not start"
+        case .notLaunched, .notStarted: "its process did not start"
         }
     }
 
