@@ -5,7 +5,7 @@ import Testing
 @testable import Litmus
 
 /// Steps that the kernel takes piece by piece: what comes of two of them at once.
-@Suite("Pieces of steps", .timeLimit(.minutes(15)))
+@Suite("Pieces of steps", .timeLimit(.minutes(120)))
 struct PieceTests {
     private func source(_ body: String, _ head: String = "memory 4 pages shared") throws -> Source {
         try Source(parsing: "test \"x\"\n\(head)\n" + body)

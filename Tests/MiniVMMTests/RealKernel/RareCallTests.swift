@@ -6,7 +6,7 @@ import Testing
 @testable import MiniVMM
 
 /// Descriptors and mappings that are used once they are closed or unmapped: of a memfd, which this kernel has in any case.
-@Suite("After the end", .timeLimit(.minutes(15)))
+@Suite("After the end", .timeLimit(.minutes(120)))
 struct RareCallTests {
     private static let pages: UInt64 = 4
 
