@@ -10,7 +10,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize soak fuzz hostile explore tables clean
+.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded soak fuzz hostile explore tables clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -22,6 +22,7 @@ help:
 	@echo "make man       man pages and shell completions, in dist/"
 	@echo "make install   the binary, its man pages and completions, under PREFIX (/usr/local) and DESTDIR"
 	@echo "make sanitize  the test suite under the address sanitizer"
+	@echo "make embedded  the model of the interface for WebAssembly, with Embedded Swift"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
 	@echo "make fuzz      a million texts for the reader of litmus tests"
 	@echo "make hostile   170,000 guests that are made to break the software CPU"
@@ -127,6 +128,15 @@ sanitize: setup
 	@ASAN_OPTIONS=detect_leaks=0 $(SWIFT) test --sanitize=address --scratch-path .build-asan
 
 # The long version of what the suite does quickly: 10,000 VMs, and not one descriptor left.
+# The model imports nothing and has to compile for a browser, too.
+embedded:
+	@mkdir -p $(BUILD)
+	@swiftc=$$(dirname "$$(command -v $(SWIFT))")/swiftc; \
+	"$$swiftc" -parse-as-library -swift-version 6 -strict-memory-safety -warnings-as-errors -wmo -Osize \
+	    -enable-experimental-feature Embedded -target wasm32-unknown-none-wasm -module-name ConversionModel \
+	    -c $$(find Sources/ConversionModel -name '*.swift' | sort) -o $(BUILD)/ConversionModel.o
+	@ls -l $(BUILD)/ConversionModel.o
+
 soak: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_SOAK_VMS=10000 $(SWIFT) test --skip-build --filter virtualMachinesLeaveNoDescriptorsBehind

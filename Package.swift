@@ -18,10 +18,15 @@ let package = Package(
     targets: [
         // The kernel's interface in C, and nothing else.
         .target(name: "CKVMShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
-        .target(name: "MiniVMM", dependencies: ["CKVMShim", system], swiftSettings: strict),
+        // The rules of the interface as a value. It imports nothing.
+        .target(name: "ConversionModel", swiftSettings: strict),
+        .target(
+            name: "MiniVMM", dependencies: ["ConversionModel", "CKVMShim", system], swiftSettings: strict),
         // KVM in user space.
         .target(name: "CUnicornShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
-        .target(name: "SoftKVM", dependencies: ["MiniVMM", "CUnicornShim", system], swiftSettings: strict),
+        .target(
+            name: "SoftKVM", dependencies: ["ConversionModel", "MiniVMM", "CUnicornShim", system],
+            swiftSettings: strict),
         // Tests of memory conversion as values, as text, and run.
         .target(
             name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", system], swiftSettings: strict),
@@ -52,6 +57,7 @@ let package = Package(
         .target(
             name: "CAllocationCounter", path: "Tests/CAllocationCounter",
             cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .testTarget(name: "ConversionModelTests", dependencies: ["ConversionModel"]),
         .testTarget(
             name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),

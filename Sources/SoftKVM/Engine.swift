@@ -11,12 +11,14 @@ import SystemPackage
     /// Linear addresses that the engine reaches, and what they are.
     struct Region {
         let linear: LinearRange
-        let slot: Memslot
         /// Guest-physical address of its start, without the shared bit.
         let gpa: UInt64
+        let memory: FileMemory
+        /// Where in the file it starts, bytes.
+        let fileOffset: UInt64
 
-        /// The offset in the slot that a linear address of the region stands for.
-        func offset(of address: UInt64) -> UInt64 { gpa + linear.offset(of: address) - slot.range.start }
+        /// The guest-physical address that a linear address of the region stands for.
+        func gpa(of address: UInt64) -> UInt64 { gpa + linear.offset(of: address) }
         func contains(gpas: PageRange) -> Bool {
             PageRange(start: gpa, size: linear.size)?.intersection(gpas) != nil
         }
@@ -24,7 +26,7 @@ import SystemPackage
 
     let cpu: OpaquePointer
     /// Files of guest memory that the process has, by identity, and their numbers there.
-    private var files: [ObjectIdentifier: (file: Weak<GuestFile>, number: Int32)] = [:]
+    private var files: [ObjectIdentifier: (file: Weak<FileMemory>, number: Int32)] = [:]
     private var regions: [Region] = []
     /// Pages that code was translated from: their linear addresses, by guest-physical address.
     private var codePages: [UInt64: Set<UInt64>] = [:]
@@ -93,10 +95,9 @@ import SystemPackage
     func map(_ region: Region, writable: Bool, executable: Bool) -> Bool {
         drop { $0.linear.overlaps(region.linear) }
         if regions.count >= Self.maximumRegions { remove(at: 0) }
-        guard let file = number(of: region.slot.file) else { return false }
+        guard let file = number(of: region.memory) else { return false }
         unsafe cuc_map(
-            cpu, region.linear.start, region.linear.size, writable, executable, file,
-            region.slot.fileOffset + region.offset(of: region.linear.start))
+            cpu, region.linear.start, region.linear.size, writable, executable, file, region.fileOffset)
         regions.append(region)
         return true
     }
@@ -104,14 +105,14 @@ import SystemPackage
     /// The number that the process knows a file by, which is given to it the first time.
     ///
     /// - Returns: nil if the process is gone.
-    private func number(of file: GuestFile) -> Int32? {
+    private func number(of file: FileMemory) -> Int32? {
         if let known = files[ObjectIdentifier(file)], known.file.object === file { return known.number }
         if files.count == Int(CUC_MAX_FILES) || files.values.contains(where: { $0.file.object == nil }) {
             flush()
             unsafe cuc_close_files(cpu)
             files = [:]
         }
-        let number = unsafe cuc_open_file(cpu, file.descriptor, file.memorySize)
+        let number = unsafe cuc_open_file(cpu, file.descriptor, file.size)
         guard number >= 0 else { return nil }
         files[ObjectIdentifier(file)] = (Weak(file), number)
         return number
@@ -171,16 +172,14 @@ import SystemPackage
     func forgetTouches() { unsafe cuc_forget_touches(cpu) }
 
     /// Pages that were touched for the first time since.
-    func takeTouches(_ body: (_ slot: Memslot, _ offset: UInt64, _ isWrite: Bool) -> Void) {
+    func takeTouches(_ body: (_ gpa: UInt64, _ isWrite: Bool) -> Void) {
         let count = unsafe cuc_take_touches(cpu, touches)
         for index in 0..<Int(count) {
             let touch = unsafe touches[index]
             guard let region = region(at: touch.address) else { continue }
-            let offset = region.offset(of: touch.address)
-            if touch.kind == UInt32(CUC_TOUCH_FETCH) {
-                codePages[region.slot.range.start + offset, default: []].insert(touch.address)
-            }
-            body(region.slot, offset, touch.kind == UInt32(CUC_TOUCH_WRITE))
+            let gpa = region.gpa(of: touch.address)
+            if touch.kind == UInt32(CUC_TOUCH_FETCH) { codePages[gpa, default: []].insert(touch.address) }
+            body(gpa, touch.kind == UInt32(CUC_TOUCH_WRITE))
         }
     }
 }

@@ -1,22 +1,12 @@
 import CKVMShim
+import ConversionModel
 import MiniVMM
 import SystemPackage
 
 /// Guest-physical addresses of this kernel.
 enum GuestPhysical {
     /// Width, as CPUID 0x80000008 reports it.
-    static let bits = 40
-}
-
-/// What stands behind a guest-physical address.
-enum Target {
-    /// Memory of a slot; `run` are the guest-physical pages around, without the shared bit, of which all of this
-    /// is true as well.
-    case memory(Memslot, run: PageRange)
-    /// No slot.
-    case mmio
-    /// `KVM_EXIT_MEMORY_FAULT`; nil is `EFAULT` alone, where the page cannot be had through a host mapping.
-    case fault(MemoryFault?)
+    static let bits = KernelModel.guestPhysicalBits
 }
 
 /// A page of the guest's own tables.
@@ -48,96 +38,16 @@ enum WalkFailure: Error {
 }
 
 extension SoftVM {
-    /// The second stage: the slot, and whether this kind of access is what the page's attribute says.
-    func target(of address: UInt64) -> Target {
-        let gpa = withoutSharedBit(address)
-        let page = gpa & ~(pageSize - 1)
-        let wants = attributes?.state(at: page) ?? wantedState(of: address)
-        guard let slot = slots.slot(at: gpa) else {
-            // Of private memory only the VM's own attributes can say that there is none.
-            guard attributes != nil, wants == .private else { return .mmio }
-            return .fault(
-                MemoryFault(gpa: page, size: pageSize, flags: CKVM_MEMORY_EXIT_FLAG_PRIVATE))
-        }
-        let inFile = slot.fileOffset + (page - slot.range.start)
-        func fault() -> Target {
-            let isPrivate = (wants == .private) != model.faults.contains(.faultFlagWrong)
-            let flags = isPrivate ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
-            let page = model.faults.contains(.faultNamesNextPage) ? page + pageSize : page
-            return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags))
-        }
-        if slot.isGuestMemfd, slot.file.isClosed { return fault() }
-        if slot.isGuestMemfd, attributes != nil {
-            // A file that the host can map has its pages in both states; of another the shared ones are elsewhere.
-            guard slot.file.flags.contains(.mmap) || wants == .private else { return .fault(nil) }
-            guard let run = attributes?.run(containing: page)?.range.intersection(slot.range),
-                let sound = sound(run, around: page, in: slot)
-            else { return fault() }
-            return .memory(slot, run: sound)
-        }
-        // A slot without guest_memfd is what the host has mapped there: shared, or nothing.
-        let needs: PageState? = slot.isGuestMemfd ? wants : .shared
-        guard let needs else {
-            guard let sound = sound(slot.range, around: page, in: slot) else { return fault() }
-            return .memory(slot, run: sound)
-        }
-        if !slot.isGuestMemfd {
-            guard wants != .private else { return fault() }
-            guard slot.file.attributes.state(at: inFile) == .shared else { return .fault(nil) }
-        }
-        guard let (run, state) = slot.file.attributes.run(containing: inFile),
-            state == needs || model.faults.contains(.mismatchIgnored)
-        else { return fault() }
-        let visible = slot.fileRange?.intersection(run)?.offset(from: slot.fileOffset)
-        guard let gpas = visible?.advanced(by: slot.range.start) else { return .mmio }
-        guard let sound = sound(gpas, around: page, in: slot) else { return fault() }
-        return .memory(slot, run: sound)
-    }
+    // The lock is held.
+    func target(of address: UInt64) -> Target { model.kernel.target(number, of: address) }
+    func errno(of fault: MemoryFault) -> Errno { Errno(model.kernel.error(number, of: fault)) }
+    func withoutSharedBit(_ address: UInt64) -> UInt64 { model.kernel.withoutSharedBit(number, address) }
+    func isReadable(_ gpa: UInt64) -> Bool { model.kernel.isReadableByKVM(number, gpa) }
 
-    /// The pages around one of a run, up to those whose memory has failed; nil if it is one of them.
-    private func sound(_ run: PageRange, around page: UInt64, in slot: Memslot) -> PageRange? {
-        guard slot.isGuestMemfd, !slot.file.poisoned.isEmpty else { return run }
-        let inFile = run.offset(from: slot.range.start)?.advanced(by: slot.fileOffset)
-        let part = inFile.flatMap {
-            slot.file.soundRun(of: $0, around: slot.fileOffset + (page - slot.range.start))
-        }
-        return part?.offset(from: slot.fileOffset)?.advanced(by: slot.range.start)
-    }
-
-    /// What `KVM_RUN` returns with a memory fault: `EHWPOISON` where the page is of the right kind and its memory has failed.
-    func errno(of fault: MemoryFault) -> Errno {
-        guard let slot = slots.slot(at: fault.gpa), slot.isGuestMemfd, !slot.file.isClosed else {
-            return .badAddress
-        }
-        let inFile = slot.fileOffset + (fault.gpa - slot.range.start)
-        let matches = sharedBit == nil || slot.file.attributes.state(at: inFile) == fault.wants
-        return matches && slot.file.poisoned.contains(inFile) ? .hardwarePoisoned : .badAddress
-    }
-
-    /// What an access through this address takes the page for; nil where the page's attribute decides, so that
-    /// nothing mismatches.
-    ///
-    /// On a default VM every access is shared. Linux 7.4 asks the file what the page is all the same, so a file that does
-    /// not start shared cannot be touched; earlier versions do not ask.
-    private func wantedState(of address: UInt64) -> PageState? {
-        if let sharedBit { return address & (1 << sharedBit) != 0 ? .shared : .private }
-        return type == .default && hasFileKinds ? .shared : nil
-    }
-
-    /// No access can mismatch, whatever a conversion does.
-    var takesKindFromPage: Bool { sharedBit == nil && !(type == .default && hasFileKinds) }
-
-    /// The page at an address, if its slot is read-only: the slot, and where in its file the page is.
-    func readOnlyPage(at gpa: UInt64) -> (slot: Memslot, offset: UInt64)? {
-        let page = withoutSharedBit(gpa) & ~(pageSize - 1)
-        guard let slot = slots.slot(at: page), slot.isReadOnly, case .memory = target(of: page) else {
-            return nil
-        }
-        return (slot, slot.fileOffset + (page - slot.range.start))
-    }
-
-    func withoutSharedBit(_ address: UInt64) -> UInt64 {
-        sharedBit.map { address & ~(1 << $0) } ?? address
+    /// The byte of guest memory that an address leads to, and what follows it in the page; nil where it is not memory.
+    func bytes(in slot: SlotView, at address: UInt64) -> UnsafeMutableRawPointer? {
+        let offset = withoutSharedBit(address) - slot.range.start
+        return unsafe model.memory(of: slot.file)?.bytes(at: slot.fileOffset + offset)
     }
 
     /// Walks the guest's 4-level tables, in guest memory, as a CPU would. Accessed and dirty bits are not written.
@@ -184,9 +94,8 @@ extension SoftVM {
     private func tableEntry(at address: UInt64) throws(WalkFailure) -> UInt64 {
         switch target(of: address) {
         case .memory(let slot, _):
-            let offset = withoutSharedBit(address) - slot.range.start
-            slot.noteMapped(offset)
-            let bytes = unsafe slot.file.bytes(at: slot.fileOffset + offset)
+            _ = model.kernel.noteGuestTouch(number, at: address, isWrite: false)
+            guard let bytes = unsafe bytes(in: slot, at: address) else { throw .exception }
             return unsafe bytes.load(as: UInt64.self)
         case .mmio: throw .exception
         case .fault(let fault): throw .fault(fault)

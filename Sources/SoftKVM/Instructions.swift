@@ -1,5 +1,6 @@
 import CKVMShim
 import CUnicornShim
+import ConversionModel
 import MiniVMM
 
 // What the engine leaves to the kernel: memory that is not mapped yet, and privileged instructions.
@@ -65,7 +66,8 @@ extension SoftVCPU {
     /// The most that can be mapped at once around an address: one run of the second stage in one page of the guest's
     /// tables in one block of the engine's.
     private func region(
-        around linear: UInt64, _ leaf: GuestPage, _ slot: Memslot, _ run: PageRange, besides scratch: [UInt64]
+        around linear: UInt64, _ leaf: GuestPage, _ slot: SlotView, _ run: PageRange,
+        besides scratch: [UInt64]
     ) -> Engine.Region? {
         // Inside an aligned block that is no larger than the shared bit, that bit is the same everywhere.
         let block = min(Engine.largestRegion, leaf.size, vm.sharedBit.map { 1 << $0 } ?? .max)
@@ -81,9 +83,10 @@ extension SoftVCPU {
         let others = scratch.compactMap(offset)
         let low = others.filter { $0 < here }.map { $0 + pageSize }.reduce(first, max)
         let high = others.filter { $0 > here }.reduce(first + part.size, min)
-        guard low < high else { return nil }
+        guard low < high, let memory = vm.model.memory(of: slot.file) else { return nil }
         return Engine.Region(
-            linear: LinearRange(start: start + low, size: high - low), slot: slot, gpa: gpa + low)
+            linear: LinearRange(start: start + low, size: high - low), gpa: gpa + low, memory: memory,
+            fileOffset: slot.fileOffset + (gpa + low - slot.range.start))
     }
 
     // MARK: privileged instructions
@@ -164,9 +167,8 @@ extension SoftVCPU {
             guard let leaf = try? vm.walk(part.address, kind, special) else { return [] }
             let address = leaf.gpa + (part.address - leaf.linear)
             guard case .memory(let slot, _) = vm.target(of: address) else { return [] }
-            let offset = slot.fileOffset + (vm.withoutSharedBit(address) - slot.range.start)
-            return unsafe [UInt8](
-                UnsafeRawBufferPointer(start: slot.file.bytes(at: offset), count: Int(part.size)))
+            guard let bytes = unsafe vm.bytes(in: slot, at: address) else { return [] }
+            return unsafe [UInt8](UnsafeRawBufferPointer(start: bytes, count: Int(part.size)))
         }
     }
 

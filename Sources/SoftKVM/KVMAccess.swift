@@ -4,25 +4,10 @@ import MiniVMM
 // What KVM reads and writes by itself when it emulates an instruction: through `userspace_addr`, like anybody on the host, so
 // that it gets no private page. Its own walk of the guest's tables that meets one is a page fault in the guest, which without an
 // IDT is a triple fault; code that it cannot fetch is KVM_EXIT_INTERNAL_ERROR; data that it cannot read or write it takes for MMIO.
-extension SoftVM {
-    /// With a shared bit the VM stands for one whose CPU lets the guest ask for what KVM cannot do.
-    fileprivate var isReadByKVM: Bool {
-        type == .softwareProtected && sharedBit == nil && model.configuration.inPlaceConversion
-    }
-
-    fileprivate func isReadable(_ gpa: UInt64) -> Bool {
-        guard let slot = slots.slot(at: gpa),
-            let mapping = model.mapping(covering: slot.userspaceAddress + (gpa - slot.range.start), size: 1)
-        else { return false }
-        let offset = slot.userspaceAddress + (gpa - slot.range.start) - mapping.address
-        return mapping.file.attributes.state(at: mapping.fileOffset + offset) == .shared
-    }
-}
-
 extension SoftVCPU {
     /// What ends the emulation of the instruction at RIP; nil where KVM can fetch it.
     func failedFetch() -> Step? {
-        guard vm.isReadByKVM else { return nil }
+        guard vm.model.kernel.isReadByKVM(vm.number) else { return nil }
         let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
         guard let code = try? vm.walk(registersNow.rip, kind, special, through: vm.isReadable) else {
             return shutdown()
@@ -40,7 +25,7 @@ extension SoftVCPU {
     ///
     /// - Throws: what ends the emulation, where it cannot walk the tables.
     func unreadable(_ linear: UInt64, _ kind: AccessKind) -> Reach {
-        guard vm.isReadByKVM else { return .memory }
+        guard vm.model.kernel.isReadByKVM(vm.number) else { return .memory }
         guard let leaf = try? vm.walk(linear, kind, special, through: vm.isReadable) else {
             return .stop(shutdown())
         }

@@ -1,156 +1,130 @@
-public import MiniVMM
+public import ConversionModel
+import MiniVMM
 public import SystemPackage
 
-// What a kernel does in pieces, between which others act: for who goes through interleavings. All of it at once is what the
-// calls do.
+// Calls and accesses of which a kernel does one piece after the other, for whoever interleaves them with those of others.
 
 extension SoftHostMapping {
-    /// The page at an offset is in the page tables, so that whoever wants a reference on it needs no fault.
+    /// The page at an offset is in the page tables, so that a reference on it needs no fault.
     public func isMapped(at offset: UInt64) -> Bool {
-        file.model.look {
-            guard offset < length, file.attributes.state(at: fileOffset + offset) == .shared, isMapped else {
-                return false
-            }
-            return mapped.state(at: offset & ~(pageSize - 1)) == .private
-        }
+        model.look { model.kernel.isPresent(number, at: offset) }
     }
 
-    /// The protection of the page lets the process read it, or write it, and its memory has not failed under the mapping.
+    /// The protection of the page permits the access, and its memory has not failed under the mapping.
     public func permits(at offset: UInt64, toWrite: Bool) -> Bool {
-        file.model.look { toWrite ? isWritable(at: offset) : isReadable(at: offset) }
+        model.look { model.kernel.permits(number, at: offset, toWrite: toWrite) }
     }
 
     /// Why `populate_read` or `populate_write` ends at a page that the host does not get.
     public func refusal(at offset: UInt64, toWrite: Bool) -> Errno {
-        file.model.look {
-            let page = offset & ~(pageSize - 1)
-            guard isMapped else { return .noMemory }
-            guard !failed.contains(page), !file.poisoned.contains(fileOffset + page) else {
-                return .hardwarePoisoned
-            }
-            let isPermitted = toWrite ? isWritable(at: offset) : isReadable(at: offset)
-            return isPermitted ? .badAddress : .invalidArgument
-        }
+        model.look { Errno(model.kernel.refusal(number, at: offset, toWrite: toWrite)) }
     }
 
-    /// A fault has found the page: it has a reference until the page is mapped, and a conversion to private meets that.
+    /// A fault has found the page: it has a reference until the page is mapped.
     ///
     /// - Returns: nil where the host gets no page.
     public func beginFault(at offset: UInt64) -> SoftPageHold? {
-        file.model.look {
-            let place = fileOffset + (offset & ~(pageSize - 1))
-            guard offset < length, place < file.size, file.attributes.state(at: place) == .shared,
-                isMapped, !file.poisoned.contains(place), let page = PageRange(start: place, size: pageSize)
-            else { return nil }
-            file.noteAllocated(page)
-            return SoftPageHold(file, page)
-        }
+        model.look { model.kernel.beginFault(number, at: offset).map { SoftPageHold(model, $0, memory) } }
     }
 
-    /// The page of a fault is mapped, and the reference of the fault gone. One that was punched out meanwhile is not: its
-    /// fault begins again.
+    /// The page of a fault is mapped, and its reference dropped.
     public func endFault(_ fault: SoftPageHold) {
-        file.model.look {
-            if fault.detachedPages().allSatisfy({ $0 == nil }) { noteMapped(fault.pages) }
-            fault.release()
+        model.look {
+            if let hold = fault.take() { model.kernel.endFault(number, hold) }
         }
     }
 
     /// One more reference on a page that is mapped.
     public func holdPage(at offset: UInt64) -> SoftPageHold? {
-        file.model.look {
-            PageRange(start: fileOffset + (offset & ~(pageSize - 1)), size: pageSize).map {
-                SoftPageHold(file, $0)
+        model.look { model.kernel.holdPage(number, at: offset).map { SoftPageHold(model, $0, memory) } }
+    }
+
+    /// References on the pages of a part that are in page tables: one for each page, ascending.
+    public func holdMapped(at offset: UInt64, length: UInt64) -> [SoftPageHold] {
+        model.look {
+            model.kernel.holdPresent(number, at: offset, length: length).map {
+                SoftPageHold(model, $0, memory)
             }
         }
     }
+
+    /// The memory of the page fails that is there, whatever page it is by now.
+    public func failMemory(at offset: UInt64) { model.call { model.kernel.failMemory(number, at: offset) } }
 }
 
 extension SoftVM {
     /// A memslot is there, and on its way out: faults on it wait, and pre-faults are `EAGAIN`.
-    public func isInvalid(at gpa: UInt64) -> Bool {
-        model.look { slots.slot(at: withoutSharedBit(gpa))?.isInvalid == true }
-    }
+    public func isInvalid(at gpa: UInt64) -> Bool { model.look { model.kernel.isInvalid(number, at: gpa) } }
 
     /// A memslot is on its way out: whoever else wants to change memslots waits.
-    public var changesSlots: Bool { model.look { slots.ascending.contains(where: \.isInvalid) } }
+    public var changesSlots: Bool { model.look { model.kernel.changesSlots(number) } }
 
-    /// The first half of deleting a memslot, or of moving it: its pages go out of the tables.
+    /// The first half of deleting a memslot, or of moving it: its pages leave the tables.
     ///
     /// - Returns: false without such a memslot.
     public func invalidate(slot id: UInt32) -> Bool {
-        model.look { slots.invalidate(id, isInvalid: true) }
+        model.look { model.kernel.invalidate(number, slot: id) }
     }
 
     /// A move that was refused leaves the memslot as it was.
-    public func validate(slot id: UInt32) { model.look { _ = slots.invalidate(id, isInvalid: false) } }
+    public func validate(slot id: UInt32) { model.look { model.kernel.validate(number, slot: id) } }
 
-    /// What a fault takes an address for before it looks for the page: nothing keeps that from changing.
+    /// What a fault takes an address for before it looks for the page.
     public func isTakenForPrivate(at gpa: UInt64) -> Bool {
-        model.look { type == .softwareProtected && isPrivateInFile(gpa) }
+        model.look { model.kernel.isTakenForPrivate(number, at: gpa) }
     }
 
     /// One page of `KVM_PRE_FAULT_MEMORY`.
-    ///
-    /// - Parameter isPrivate: what the fault took the address for. Where that has changed it is `EFAULT`.
     public func preFaultPage(at gpa: UInt64, asPrivate isPrivate: Bool) -> Errno? {
-        model.look {
-            // With two doors the address says it, and the target knows.
-            guard sharedBit != nil || isPrivate == (hasFileKinds && isPrivateInFile(gpa)) else {
-                return .badAddress
-            }
-            guard let slot = slots.slot(at: gpa) else { return .noSuchFileOrDirectory }
-            guard !slot.isInvalid else { return .resourceTemporarilyUnavailable }
-            switch target(of: gpa) {
-            case .memory: break
-            case .fault(let fault?): return errno(of: fault)
-            case .fault(nil), .mmio: return .badAddress
-            }
-            slot.noteMapped(gpa - slot.range.start)
-            return nil
-        }
+        model.look { model.kernel.preFaultPage(number, at: gpa, asPrivate: isPrivate).map { Errno($0) } }
     }
 
-    /// The host mapping, and the place in it, through which a vCPU comes to a page that is not in its tables: that of a
-    /// memslot without a guest_memfd. Nil for any other address.
+    /// The host mapping, and the place in it, through which a vCPU comes to a page that is not in its tables.
     public func hostPage(at gpa: UInt64) -> (mapping: SoftHostMapping, offset: UInt64)? {
         model.look {
-            let page = gpa & ~(pageSize - 1)
-            guard let slot = slots.slot(at: page), !slot.isGuestMemfd,
-                case let offset = page - slot.range.start,
-                slot.mapped.state(at: offset) == .shared,
-                let mapping = model.mapping(covering: slot.userspaceAddress + offset, size: pageSize)
+            guard let (mapping, offset) = model.kernel.hostPage(number, at: gpa),
+                let object = model.mapping(mapping)
             else { return nil }
-            return (mapping, slot.userspaceAddress + offset - mapping.address)
+            return (object, offset)
         }
     }
 
     /// The page at an address is in the tables.
-    public func isMapped(at gpa: UInt64) -> Bool {
+    public func isMapped(at gpa: UInt64) -> Bool { model.look { model.kernel.isMapped(number, at: gpa) } }
+
+    /// A vCPU is about to write the page: it is in the dirty log from now on.
+    ///
+    /// - Returns: whether its slot has one.
+    public func beginGuestWrite(at gpa: UInt64) -> Bool {
+        model.look { model.kernel.beginGuestWrite(number, at: gpa) }
+    }
+
+    /// A vCPU is about to map the page, and in versions of the interface where that takes a reference (hazard H2) has it
+    /// until the hold is released.
+    ///
+    /// - Returns: nil where no such reference is taken, or the page is mapped already.
+    public func beginGuestFault(at gpa: UInt64) -> SoftPageHold? {
         model.look {
-            let page = gpa & ~(pageSize - 1)
-            return slots.slot(at: page).map { $0.mapped.state(at: page - $0.range.start) == .private }
-                ?? false
+            guard let hold = model.kernel.beginGuestFault(number, at: gpa),
+                let memory = model.memory(of: model.kernel.file(of: hold))
+            else { return nil }
+            return SoftPageHold(model, hold, memory)
         }
     }
 
     /// A vCPU's fault has its page, and it is in the tables now.
     public func endGuestFault(at gpa: UInt64, _ fault: SoftPageHold) {
         model.look {
-            let page = gpa & ~(pageSize - 1)
-            if let slot = slots.slot(at: page), fault.detachedPages().allSatisfy({ $0 == nil }) {
-                slot.noteMapped(page - slot.range.start)
-            }
-            fault.release()
+            if let hold = fault.take() { model.kernel.endGuestFault(number, at: gpa, hold) }
         }
     }
 
-    /// What comes of a vCPU's access to one byte.
+    /// The result of a vCPU's access to one byte.
     public enum Access: Sendable, Hashable {
         case byte(UInt8)
         case mmio
         case fault(MemoryFault)
-        /// One with `EHWPOISON`: the memory of the page has failed.
+        /// A fault with `EHWPOISON`: the memory of the page has failed.
         case poisoned(MemoryFault)
         /// `EFAULT` alone.
         case noPage
@@ -161,21 +135,17 @@ extension SoftVM {
     /// - Parameter byte: what is written, nil for a read.
     public func access(_ gpa: UInt64, writing byte: UInt8?) -> Access {
         model.call {
-            switch target(of: gpa) {
-            case .mmio: return .mmio
-            case .fault(let fault?):
-                return errno(of: fault) == .hardwarePoisoned ? .poisoned(fault) : .fault(fault)
-            case .fault(nil): return .noPage
-            case .memory(let slot, _) where slot.isReadOnly && byte != nil: return .mmio
-            case .memory(let slot, _):
-                let offset = withoutSharedBit(gpa) - slot.range.start
-                slot.noteMapped(offset)
-                let place = unsafe slot.file.bytes(at: slot.fileOffset + offset)
+            switch model.kernel.reach(number, gpa, toWrite: byte != nil) {
+            case .stopped(.mmio): return .mmio
+            case .stopped(.fault(let fault)): return .fault(fault)
+            case .stopped(.poisoned(let fault)): return .poisoned(fault)
+            case .stopped(.noPage), .stopped(.byte): return .noPage
+            case .memory(let file, let offset):
+                guard let place = unsafe model.memory(of: file)?.bytes(at: offset) else { return .noPage }
                 if let byte {
-                    slot.noteWritten(offset)
                     unsafe place.storeBytes(of: byte, as: UInt8.self)
-                    if let page = PageRange.covering(start: slot.fileOffset + offset, size: 1) {
-                        slot.file.noteHostWrite(page)
+                    if let page = PageRange.covering(start: offset, size: 1) {
+                        model.kernel.noteHostWrite(file, page)
                     }
                 }
                 return .byte(unsafe place.load(as: UInt8.self))
@@ -183,13 +153,72 @@ extension SoftVM {
         }
     }
 
-    private func isPrivateInFile(_ gpa: UInt64) -> Bool {
-        guard let slot = slots.slot(at: gpa), slot.isGuestMemfd, !slot.file.isClosed else { return false }
-        return slot.file.attributes.state(at: slot.fileOffset + (gpa - slot.range.start)) == .private
+    /// What a vCPU finds at a guest-physical byte, on a VM whose accesses have the kind that the page has.
+    public func guestSight(at gpa: UInt64) -> Sight {
+        model.look {
+            guard let (file, offset) = model.kernel.guestByte(number, at: gpa),
+                let bytes = unsafe model.memory(of: file)?.bytes(at: offset)
+            else { return model.kernel.guestSight(number, at: gpa) }
+            return .byte(.known(unsafe bytes.load(as: UInt8.self)))
+        }
+    }
+}
+
+extension SoftPageHold {
+    /// The pages that it has, and the bytes of those that the file has no more.
+    public struct State: Hashable, Sendable {
+        private let references: KernelModel.HoldState
+        private let bytes: [UInt64: [UInt8]]
+
+        init(_ references: KernelModel.HoldState, _ bytes: [UInt64: [UInt8]]) {
+            self.references = references
+            self.bytes = bytes
+        }
     }
 
-    /// The files say what is private, whatever the type of the VM.
-    var hasFileKinds: Bool {
-        type == .softwareProtected || model.abi == .linux74 && model.configuration.inPlaceConversion
+    /// Nil once released.
+    public var state: State? {
+        model.look {
+            number.map { State(model.kernel.state(of: $0), model.detachedPages($0)) }
+        }
+    }
+}
+
+extension SoftKVM {
+    /// Everything but holds that decides what later calls and accesses answer: two states that are equal cannot be told apart.
+    public struct State: Hashable, Sendable {
+        private let kernel: KernelModel
+        /// The bytes of the pages that exist, file by file.
+        private let bytes: [UInt8]
+
+        init(_ model: Model) {
+            kernel = model.kernel.withoutStatistics
+            var bytes: [UInt8] = []
+            model.appendBytes(to: &bytes)
+            self.bytes = bytes
+        }
+    }
+
+    public var state: State { model.look { State(model) } }
+}
+
+extension Model {
+    /// The lock is held.
+    fileprivate func appendBytes(to bytes: inout [UInt8]) {
+        for (file, memory) in memoriesByNumber {
+            let allocated = kernel.allocatedPages(of: file)
+            guard let all = allocated.all else { continue }
+            for range in allocated.ranges(in: all) {
+                for page in range.chunks(of: pageSize) where page.start < memory.size {
+                    let contents = unsafe UnsafeRawBufferPointer(
+                        start: memory.bytes(at: page.start), count: Int(pageSize))
+                    let first = unsafe contents[0]
+                    // Most pages are of one byte.
+                    let isFilled = unsafe contents.allSatisfy { $0 == first }
+                    bytes.append(isFilled ? 1 : 0)
+                    if isFilled { bytes.append(first) } else { unsafe bytes.append(contentsOf: contents) }
+                }
+            }
+        }
     }
 }

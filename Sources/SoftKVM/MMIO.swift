@@ -144,10 +144,11 @@ extension SoftVCPU {
                 unsafe cuc_scratch(engine.cpu, number).update(repeating: 0, count: Int(pageSize))
                 unsafe cuc_map_scratch(engine.cpu, page, number)
                 pages.append(page)
-                if let (slot, offset) = vm.readOnlyPage(at: fragment.gpa) {
+                if let (file, offset) = vm.model.kernel.readOnlyPage(vm.number, at: fragment.gpa),
+                    let start = unsafe vm.model.memory(of: file)?.bytes(at: offset)
+                {
                     readable.insert(page)
-                    let bytes = unsafe UnsafeRawBufferPointer(
-                        start: slot.file.bytes(at: offset), count: Int(pageSize))
+                    let bytes = unsafe UnsafeRawBufferPointer(start: start, count: Int(pageSize))
                     unsafe UnsafeMutableRawBufferPointer(
                         start: cuc_scratch(engine.cpu, number), count: Int(pageSize)
                     ).copyMemory(from: bytes)

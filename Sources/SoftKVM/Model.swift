@@ -1,30 +1,32 @@
+import ConversionModel
 import Glibc
 import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// What all objects of one ``SoftKVM`` share: the lock, the clock, the generator, and who has which number.
+/// What all objects of one ``SoftKVM`` share: the lock, the rules of the interface as a value, the memory of the files, and the
+/// clock.
 ///
 /// There is one lock, and everything below is guarded by it. A kernel has finer ones; a model is read more often
 /// than it is waited for.
 final class Model: @unchecked Sendable {
     let configuration: SoftKVM.Configuration
-    let abi: ABIProfile
-    let faults: PlantedFaults
-    /// What the kernel says that conversions do to contents, and what they do.
-    let contentPromise: ContentPromise
-    let contentFate: ContentPromise
     private let lock = Lock()
+    /// The rules, and all state but bytes. Guarded by the lock.
+    var kernel: KernelModel
+    /// The memory of each file. Guarded by the lock.
+    private var memories: [FileID: FileMemory] = [:]
+    /// Bytes of pages that were punched out of their file, of the holds that keep them. Guarded by the lock.
+    private var detached: [HoldID: [UInt64: [UInt8]]] = [:]
+    /// Guarded by the lock, too.
+    private var vms: [VMID: Weak<SoftVM>] = [:]
+    private var mappings: [MappingID: Weak<SoftHostMapping>] = [:]
+    /// Descriptors by number, closed ones among them. Guarded by the lock.
+    private var descriptors: [Int32: Weak<SoftGuestMemfd>] = [:]
     /// Nanoseconds since the model was made. Guarded by the lock.
     var clock: UInt64 = 0
     /// The source of bytes where contents are undefined. Guarded by the lock.
-    var generator: SplitMix64
-    /// Descriptors by number, closed ones among them. Guarded by the lock.
-    private var descriptors: [Int32: Weak<SoftGuestMemfd>] = [:]
-    /// All host mappings, for slots without a guest_memfd. Guarded by the lock.
-    private var mappings: [Weak<SoftHostMapping>] = []
-    /// How many VMs were made. Guarded by the lock.
-    var vmsCreated: UInt64 = 0
+    private var generator: SplitMix64
     /// The vCPU that ran last. Guarded by the lock.
     var lastRunner: ObjectIdentifier?
 
@@ -33,10 +35,7 @@ final class Model: @unchecked Sendable {
 
     init(_ configuration: SoftKVM.Configuration) {
         self.configuration = configuration
-        abi = configuration.abi
-        faults = PlantedFaults(configuration.plantedFaults)
-        contentPromise = configuration.contentPromise ?? abi.contentPromise
-        contentFate = faults.contents(contentPromise)
+        kernel = KernelModel(configuration.rules, contents: .outside)
         generator = SplitMix64(seed: configuration.seed)
     }
 
@@ -44,42 +43,93 @@ final class Model: @unchecked Sendable {
     @inline(__always)
     func call<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
         lock.acquire()
-        defer { lock.release() }
+        defer {
+            applyEffects()
+            lock.release()
+        }
         clock &+= Self.callNanoseconds
         return try body()
     }
 
-    /// A look at the model that is no system call.
+    /// A system call that the kernel model answers.
+    @inline(__always)
+    func ask<R>(_ body: (inout KernelModel) throws(ErrorNumber) -> R) throws(Errno) -> R {
+        try call { () throws(Errno) in
+            do throws(ErrorNumber) { return try body(&kernel) } catch { throw Errno(error) }
+        }
+    }
+
+    /// Reads or changes the model without a system call.
     @inline(__always)
     func look<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
         lock.acquire()
-        defer { lock.release() }
+        defer {
+            applyEffects()
+            lock.release()
+        }
         return try body()
     }
 
+    // MARK: memory
+
+    func add(_ memory: FileMemory, for file: FileID) { memories[file] = memory }
+    func memory(of file: FileID) -> FileMemory? { memories[file] }
+
+    /// Ascending.
+    var memoriesByNumber: [(FileID, FileMemory)] {
+        memories.sorted { $0.key.order < $1.key.order }.map { ($0.key, $0.value) }
+    }
+
+    /// Does to the bytes, and to the engines, what calls have done to the model. The lock is held.
+    func applyEffects() {
+        for effect in kernel.takeEffects() {
+            switch effect {
+            case .discarded(let file, let range): memories[file]?.discard(range)
+            case .overwritten(let file, let range, .zeros): memories[file]?.overwrite(range) { 0 }
+            case .overwritten(let file, let range, .noise):
+                memories[file]?.overwrite(range) { generator.next() }
+            case .detached(let hold, let file, let page):
+                detached[hold, default: [:]][page] = memories[file]?.page(at: page)
+            case .removed(let file): memories[file] = nil
+            case .zapped(let vm, let gpas, let keepsAccess):
+                vms[vm]?.object?.zap(gpas, keepingAccess: keepsAccess)
+            case .codeChanged(let vm, let gpas): vms[vm]?.object?.codeChanged(gpas)
+            }
+        }
+    }
+
+    /// The page of a hold as it was when it left the file; nil if it has not.
+    func detachedPage(_ hold: HoldID, _ page: UInt64) -> [UInt8]? { detached[hold]?[page] }
+
+    func detachedPages(_ hold: HoldID) -> [UInt64: [UInt8]] { detached[hold] ?? [:] }
+
+    func setDetachedPage(_ hold: HoldID, _ page: UInt64, _ bytes: [UInt8]) {
+        detached[hold, default: [:]][page] = bytes
+    }
+
+    /// The bytes that holds keep, when their pages are given to other holds or dropped.
+    func takeDetachedPages(_ hold: HoldID) -> [UInt64: [UInt8]] { detached.removeValue(forKey: hold) ?? [:] }
+
+    // MARK: objects by number
+
+    func add(_ vm: SoftVM) { vms[vm.number] = Weak(vm) }
+    func remove(_ vm: VMID) { vms[vm] = nil }
+
     func add(_ memfd: SoftGuestMemfd) { descriptors[memfd.descriptor] = Weak(memfd) }
 
-    /// The file of a descriptor that is open.
-    func file(_ descriptor: Int32) -> GuestFile? {
-        guard let memfd = descriptors[descriptor]?.object, memfd.isOpen else { return nil }
-        return memfd.file
+    /// The open descriptor with a number of the process.
+    func descriptor(_ number: Int32, _ kernel: KernelModel) -> DescriptorID? {
+        guard let memfd = descriptors[number]?.object, kernel.isOpen(memfd.number) else { return nil }
+        return memfd.number
     }
 
-    func add(_ mapping: SoftHostMapping) {
-        mappings.removeAll { $0.object == nil }
-        mappings.append(Weak(mapping))
-    }
+    func add(_ mapping: SoftHostMapping) { mappings[mapping.number] = Weak(mapping) }
+    func remove(_ mapping: MappingID) { mappings[mapping] = nil }
+    func mapping(_ number: MappingID) -> SoftHostMapping? { mappings[number]?.object }
+}
 
-    /// The host mapping that covers the whole range of host addresses.
-    func mapping(covering address: UInt64, size: UInt64) -> SoftHostMapping? {
-        for case let mapping? in mappings.lazy.map(\.object)
-        where mapping.isMapped && mapping.address <= address && address - mapping.address <= mapping.length
-            && size <= mapping.length - (address - mapping.address)
-        {
-            return mapping
-        }
-        return nil
-    }
+extension Errno {
+    init(_ error: ErrorNumber) { self.init(rawValue: error.rawValue) }
 }
 
 /// A reference that does not keep its object.

@@ -157,13 +157,12 @@ extension SoftVCPU {
             case .memory(let slot, _) where slot.isReadOnly && isWrite:
                 return .failure(Stop(step: internalError()))
             case .memory(let slot, _):
-                let offset = vm.withoutSharedBit(address) - slot.range.start
-                slot.noteMapped(offset)
-                if isWrite, let page = PageRange.covering(start: offset, size: 1) {
-                    slot.codeChanged(page)
-                    slot.noteWritten(offset)
+                _ = vm.model.kernel.noteGuestTouch(vm.number, at: address, isWrite: isWrite)
+                if isWrite { vm.model.kernel.noteGuestWrite(vm.number, at: address) }
+                guard let start = unsafe vm.bytes(in: slot, at: address) else {
+                    return .failure(Stop(step: internalError()))
                 }
-                unsafe bytes.append(slot.file.bytes(at: slot.fileOffset + offset), Int(part.size))
+                unsafe bytes.append(start, Int(part.size))
             }
         }
         return .success(bytes)

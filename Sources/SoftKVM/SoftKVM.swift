@@ -1,3 +1,4 @@
+@_exported public import ConversionModel
 public import MiniVMM
 import Synchronization
 public import SystemPackage
@@ -69,7 +70,7 @@ public final class SoftKVM: KVMInterface {
 
     /// What is thrown where a kernel would map or bind a part of a file for which this one has no memory: pages behind the
     /// first TiB. No kernel answers so.
-    public static let noMemoryBehind = Errno.notSupported
+    public static let noMemoryBehind = Errno(Rules.noMemoryBehind)
 
     public let runsVCPUsInTurns = true
     /// What this kernel is.
@@ -98,12 +99,17 @@ public final class SoftKVM: KVMInterface {
     /// - Parameter sharedBit: 12 to 39 on a software-protected VM; a default VM has no private memory to tell
     ///   apart.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
-        if let sharedBit {
-            guard type == .softwareProtected, (12..<GuestPhysical.bits).contains(sharedBit) else {
-                throw .invalidArgument
+        try model.call { () throws(Errno) in
+            let number: VMID
+            do throws(ErrorNumber) {
+                number = try model.kernel.createVM(type, sharedBit: sharedBit)
+            } catch {
+                throw Errno(error)
             }
+            let vm = SoftVM(model, number, library: library)
+            model.add(vm)
+            return vm
         }
-        return model.call { SoftVM(model, type: type, sharedBit: sharedBit, library: library) }
     }
 
     /// Forks the launcher of CPU processes, which opens the engine. If that fails, starting one says so.
@@ -130,6 +136,14 @@ public final class SoftKVM: KVMInterface {
 }
 
 extension SoftKVM.Configuration {
+    /// The rules of the interface that this kernel has.
+    var rules: Rules {
+        Rules(
+            abi: abi, contentDesign: contentDesign, contentPromise: contentPromise,
+            faults: PlantedFaults(plantedFaults), convertsInPlace: inPlaceConversion,
+            maximumAttributeRuns: maximumAttributeRuns, mostMemory: FileMemory.most)
+    }
+
     /// What the identity has to say: nothing simulated is shown as another thing than it is.
     fileprivate var peculiarities: String {
         let faults = plantedFaults.map(\.name).sorted().joined(separator: ", ")

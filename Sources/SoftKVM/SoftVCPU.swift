@@ -1,5 +1,6 @@
 public import CKVMShim
 import CUnicornShim
+import ConversionModel
 public import MiniVMM
 public import SystemPackage
 
@@ -42,9 +43,9 @@ public import SystemPackage
     public var process: Int32? { vm.model.look { engine?.process } }
 
     /// The page of a file that this vCPU brought into the tables last, in this run.
-    private var broughtIn: (file: GuestFile, page: UInt64)?
+    private var broughtIn: (file: FileID, page: UInt64)?
     /// The reference that it holds on one.
-    private var fault: (file: GuestFile, page: UInt64, SoftPageHold.Reference)?
+    private var fault: (file: FileID, page: UInt64)?
 
     /// An exit that waits for its completion, and the RIP that it belongs to.
     enum Pending {
@@ -106,16 +107,15 @@ public import SystemPackage
 
     /// The time slice is over in the midst of a fault: the page has a reference more (``ABIProfile``, hazard H2).
     private func beginFault() {
-        guard vm.model.abi.faultsHoldReferences, let (file, page) = broughtIn else { return }
-        let reference = SoftPageHold.Reference(isFault: true)
-        file.addHold(reference, page: page)
-        fault = (file, page, reference)
+        guard let (file, page) = broughtIn else { return }
+        vm.model.kernel.beginVCPUFault(file, page: page)
+        fault = (file, page)
     }
 
     private func endFault() {
         broughtIn = nil
-        guard let (file, page, reference) = fault else { return }
-        file.dropHold(reference, page: page)
+        guard let (file, page) = fault else { return }
+        vm.model.kernel.endVCPUFault(file, page: page)
         fault = nil
     }
 
@@ -212,16 +212,13 @@ public import SystemPackage
     }
 
     func takeTouches(_ engine: Engine) {
-        engine.takeTouches { slot, offset, isWrite in
-            if slot.noteMapped(offset) {
-                broughtIn = (slot.file, slot.fileOffset + (offset & ~(pageSize - 1)))
-            }
+        let (model, number) = (vm.model, vm.number)
+        engine.takeTouches { gpa, isWrite in
+            if let new = model.kernel.noteGuestTouch(number, at: gpa, isWrite: isWrite) { broughtIn = new }
             // Another vCPU, or this one through another address, may have code from that page.
-            if isWrite, let written = PageRange(start: offset, size: pageSize) {
-                slot.codeChanged(written)
-                slot.noteWritten(offset)
-            }
+            if isWrite { model.kernel.noteGuestWrite(number, at: gpa) }
         }
+        model.applyEffects()
     }
 
     // MARK: exits without completion
@@ -255,7 +252,8 @@ public import SystemPackage
         guard let fault else { return .fail(.badAddress) }
         runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
         runPage.memoryFault = ckvm_run_memory_fault(flags: fault.flags, gpa: fault.gpa, size: fault.size)
-        return vm.model.faults.contains(.faultReturnsSuccess) ? .exit : .fail(vm.errno(of: fault))
+        return vm.model.kernel.rules.faults.contains(.faultReturnsSuccess)
+            ? .exit : .fail(vm.errno(of: fault))
     }
 
     /// The guest state is none that this CPU can enter: it knows 64-bit mode only.

@@ -29,23 +29,13 @@ extension SoftVCPU: ExaminableVCPU {
     func writeClock() {
         guard let (gpa, isDue) = clock, isDue else { return }
         clock = (gpa, isDue: false)
-        guard let slot = vm.slots.slot(at: gpa), slot.userspaceAddress != 0 else { return }
-        let offset = slot.fileOffset + (gpa - slot.range.start)
         let structure: UInt64 = 32
-        guard
-            let mapping = vm.model.mapping(
-                covering: slot.userspaceAddress + (gpa - slot.range.start), size: structure),
-            mapping.isWritable(at: slot.userspaceAddress + (gpa - slot.range.start) - mapping.address),
-            (try? slot.file.faultInForHost(offset, structure, evenPrivate: false, through: mapping))
-                == structure,
-            let pages = PageRange.covering(start: offset, size: structure)
+        guard let (file, offset) = vm.model.kernel.reachForKVM(vm.number, at: gpa, size: structure),
+            let bytes = unsafe vm.model.memory(of: file)?.bytes(at: offset)
         else { return }
         // struct pvclock_vcpu_time_info: an even version, then the time.
-        let bytes = unsafe slot.file.bytes(at: offset)
         let version = unsafe (bytes.loadUnaligned(as: UInt32.self) | 1) &+ 1
         unsafe bytes.storeBytes(of: version, as: UInt32.self)
         unsafe bytes.storeBytes(of: vm.model.clock, toByteOffset: 16, as: UInt64.self)
-        slot.file.noteHostWrite(pages)
-        slot.noteWritten(gpa - slot.range.start)
     }
 }

@@ -132,7 +132,7 @@ final class Narrator: TraceSink {
         case .conversionFinished(let request, let result, _):
             let before = told.before
             told.before = told.map
-            if before?.uniformState(of: request.range) == request.target { return nil }
+            if before?.uniformValue(of: request.range) == request.target { return nil }
             var text =
                 "\(Self.pages(request.range)) to \(request.target.rawValue), contents \(request.contents.rawValue)"
             if ![.promisedByABI, .nothingAsked].contains(result.means) {

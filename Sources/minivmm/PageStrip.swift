@@ -55,7 +55,7 @@ struct PageStrip {
                 if held.contains(where: { $0.intersection(part) != nil }) {
                     .held
                 } else {
-                    switch map.uniformState(of: part) {
+                    switch map.uniformValue(of: part) {
                     case .private: .private
                     case .shared: .shared
                     case nil: .mixed

@@ -102,7 +102,7 @@ struct ValidationTableTests {
                 range.end <= Self.pages * pageSize
             {
                 known.states =
-                    before.uniformState(of: range).flatMap { .init(rawValue: $0.rawValue) } ?? .mixed
+                    before.uniformValue(of: range).flatMap { .init(rawValue: $0.rawValue) } ?? .mixed
             }
             let (errno, errorOffset) = self.call(file, known)
             let possible = ValidationTable(version).possibilities(known)

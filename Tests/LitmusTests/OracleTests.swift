@@ -23,16 +23,16 @@ struct OracleTests {
         func sights() -> [Sight?] {
             [Role.host(0), .vcpu(0), .child(0)].map { oracle.sight(of: Place(page: 1), by: $0) }
         }
-        #expect(sights() == [.byte(0), .byte(0), nil])
+        #expect(sights() == [.byte(.known(0)), .byte(.known(0)), nil])
         try oracle.follow(steps[0], .ok)
-        #expect(sights() == [.byte(0x41), .byte(0x41), nil])
+        #expect(sights() == [.byte(.known(0x41)), .byte(.known(0x41)), nil])
         try oracle.follow(steps[1], .ok)
         try oracle.follow(steps[2], .ok)
-        #expect(sights() == [.noPage, .byte(0x41), .noPage])
+        #expect(sights() == [.noPage, .byte(.known(0x41)), .noPage])
         #expect(oracle.state(of: Place(page: 2)) == .private)
         try oracle.follow(steps[3], .ok)
         #expect(oracle.sight(of: Place(page: 1), by: .vcpu(0)) == .noMemslot)
-        #expect(oracle.sight(of: Place(page: 0), by: .host(0)) == .byte(0))
+        #expect(oracle.sight(of: Place(page: 0), by: .host(0)) == .byte(.known(0)))
         // Nothing was faulted in by looking.
         #expect(oracle.sight(of: Place(page: 4), by: .host(0)) == nil)
     }

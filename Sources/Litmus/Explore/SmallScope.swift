@@ -228,8 +228,8 @@ struct SmallScope {
         let machine = start.machine
         let model = ScopeModel(try KernelFacts(SoftKVM(configuration)).configured(for: machine), machine)
         defer { model.close() }
-        var known: Set<[UInt8]> = []
-        var queue: [(path: [Step], key: [UInt8], left: Int)] = []
+        var known: Set<World.Snapshot> = []
+        var queue: [(path: [Step], key: World.Snapshot, left: Int)] = []
         for path in start.beginnings {
             guard let key = try model.key(after: path) else { continue }
             if known.insert(key).inserted { queue.append((path, key, start.depth)) }
@@ -315,13 +315,13 @@ private final class ScopeModel {
     }
 
     /// What the machine is after these steps; nil if one of them cannot be done.
-    func key(after path: [Step]) throws(Stop) -> [UInt8]? {
+    func key(after path: [Step]) throws(Stop) -> World.Snapshot? {
         if let world, !world.reset() { close() }
         let world: World
         if let here = self.world {
             world = here
         } else {
-            world = try World(facts, machine, Patience(), isModel: true)
+            world = try World(facts.anew, machine, Patience(), isModel: true)
         }
         self.world = world
         do throws(Stop) {
@@ -330,8 +330,6 @@ private final class ScopeModel {
             close()
             return nil
         }
-        var key: [UInt8] = []
-        world.appendState(to: &key)
-        return key
+        return world.snapshot
     }
 }

@@ -1,5 +1,4 @@
 public import MiniVMM
-public import SoftKVM
 
 /// A litmus test: what the machine is, and what its actors do to its memory, in which order, with which answers.
 ///

@@ -1,5 +1,5 @@
-import MiniVMM
-public import SoftKVM
+public import MiniVMM
+import SoftKVM
 
 /// Whether a collection of tests looks: which faults that are planted in the software kernel it catches, and by which
 /// tests. A fault that none of them catches is a test that is missing.

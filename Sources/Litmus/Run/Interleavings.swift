@@ -5,8 +5,8 @@ import SystemPackage
 /// Goes through all interleavings of a test's parallel blocks on the software kernel.
 ///
 /// What is interleaved are the atomic pieces of each step (``Position``). Interleavings that lead to the same state of the
-/// machine, with the same steps left, go on as one: the state is written down whole (``World/appendState(to:)``) and
-/// compared, so the set of outcomes is exact.
+/// machine, with the same steps left, go on as one: the states are compared whole (``World/snapshot``), so the set of
+/// outcomes is exact.
 ///
 /// A run cannot be taken back. To go on differently from a state, the way to it is gone again.
 struct Interleavings {
@@ -33,11 +33,11 @@ struct Interleavings {
     /// Whether the endings found so far will do where not all can be had.
     private let keepsPart: Bool
     private var cut: Cut.Reason?
-    private(set) var known: [[UInt8]: Set<Ending>] = [:]
+    private(set) var known: [Key: Set<Ending>] = [:]
     private var world: World?
     private var pieces = 0
     /// The state of a machine on which nothing was done.
-    private var beginning: [UInt8] = []
+    private var beginning: World.Snapshot?
 
     init(
         _ source: Source, on facts: KernelFacts, _ patience: Patience, isJudged: Bool = false,
@@ -86,7 +86,7 @@ struct Interleavings {
 
     private mutating func start() throws(Stop) -> Cursor {
         // A kernel with faults planted may not come back to what it was.
-        if let world, !world.reset() || state(of: world) != beginning {
+        if let world, !world.reset() || world.snapshot != beginning {
             world.close()
             self.world = nil
         }
@@ -94,19 +94,13 @@ struct Interleavings {
         if let world {
             fresh = world
         } else {
-            fresh = try World(facts, source.test, patience, isModel: !isJudged)
+            fresh = try World(facts.anew, source.test, patience, isModel: !isJudged)
         }
-        if world == nil { beginning = state(of: fresh) }
+        if world == nil { beginning = fresh.snapshot }
         world = fresh
         var cursor = Cursor(world: fresh)
         try advanceToBlock(&cursor)
         return cursor
-    }
-
-    private func state(of world: World) -> [UInt8] {
-        var state: [UInt8] = []
-        world.appendState(to: &state)
-        return state
     }
 
     /// Does the steps up to the next block, or to the end.
@@ -165,13 +159,14 @@ struct Interleavings {
     }
 
     /// Everything that decides what can still come.
-    func key(of cursor: Cursor) -> [UInt8] {
-        var key: [UInt8] = [
-            UInt8(truncatingIfNeeded: cursor.part), UInt8(truncatingIfNeeded: cursor.part >> 8),
-        ]
-        for position in cursor.actors { position.appendState(to: &key) }
-        cursor.world.appendState(to: &key)
-        return key
+    struct Key: Hashable {
+        let part: Int
+        let actors: [Position.Key]
+        let world: World.Snapshot
+    }
+
+    func key(of cursor: Cursor) -> Key {
+        Key(part: cursor.part, actors: cursor.actors.map(\.key), world: cursor.world.snapshot)
     }
 
     // MARK: pieces
@@ -215,35 +210,24 @@ struct Interleavings {
 
 extension World {
     /// Everything that decides what later steps come to, on the software kernel.
-    func appendState(to bytes: inout [UInt8]) {
+    struct Snapshot: Hashable {
+        fileprivate let kernel: SoftKVM.State?
+        fileprivate let files: [Name: DescriptorID]
+        fileprivate let views: [Name: MappingID]
+        fileprivate let gone: Set<Name>
+        fileprivate let holds: [Name: SoftPageHold.State?]
+        fileprivate let slots: [SlotKey: Name]
+        fileprivate let stuck: [String]
+    }
+
+    var snapshot: Snapshot {
         let state = state.withLock { $0 }
-        func append(_ name: Name) { bytes += Array(name.description.utf8) + [0] }
-        for (name, file) in state.files.sorted(by: { $0.key.description < $1.key.description }) {
-            append(name)
-            (file as? SoftGuestMemfd)?.appendState(to: &bytes)
-        }
-        for (name, view) in state.views.sorted(by: { $0.key.description < $1.key.description }) {
-            append(name)
-            (view.mapping as? SoftHostMapping)?.appendState(to: &bytes)
-            // A file that is closed lives on in its views.
-            if state.files[view.file] == nil {
-                (view.mapping as? SoftHostMapping)?.appendFileState(to: &bytes)
-            }
-        }
-        for name in state.gone.keys.map(\.description).sorted() { bytes += Array(name.utf8) + [1] }
-        for (name, hold) in state.holds.sorted(by: { $0.key.description < $1.key.description }) {
-            append(name)
-            (hold as? SoftPageHold)?.appendState(to: &bytes)
-        }
-        for (_, vm) in state.vms.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
-            (vm as? SoftVM)?.appendState(to: &bytes)
-        }
-        for (key, slot) in state.slots.sorted(by: {
-            ($0.key.vm.rawValue, $0.key.number) < ($1.key.vm.rawValue, $1.key.number)
-        }) {
-            bytes += Array("\(key.vm.rawValue) \(key.number) \(slot.extent.name)".utf8) + [0]
-        }
-        for access in state.agent?.stuck ?? [] { bytes += Array(access.utf8) + [0] }
+        return Snapshot(
+            kernel: facts.soft?.state,
+            files: state.files.compactMapValues { ($0 as? SoftGuestMemfd)?.number },
+            views: state.views.compactMapValues { ($0.mapping as? SoftHostMapping)?.number },
+            gone: Set(state.gone.keys), holds: state.holds.compactMapValues { ($0 as? SoftPageHold)?.state },
+            slots: state.slots.mapValues(\.extent.name), stuck: state.agent?.stuck ?? [])
     }
 }
 

@@ -33,7 +33,7 @@ struct Position {
     /// Pages that it has counted.
     private var count: UInt64 = 0
 
-    private enum Phase: Hashable {
+    fileprivate enum Phase: Hashable {
         case begin
         /// So many pages of the batch are copied.
         case copying(Int)
@@ -52,28 +52,21 @@ struct Position {
     init(step: Int = 0) { self.step = step }
 
     /// Everything that decides how the step goes on.
-    func appendState(to key: inout [UInt8]) {
-        func append(_ word: UInt64, bytes: Int) {
-            for index in 0..<bytes { key.append(UInt8(truncatingIfNeeded: word >> (UInt64(index) * 8))) }
-        }
-        append(UInt64(step), bytes: 2)
-        append(done, bytes: 8)
-        append(count, bytes: 4)
-        switch phase {
-        case .begin: append(0, bytes: 2)
-        case .copying(let pages): append(1 | UInt64(pages) << 8, bytes: 2)
-        case .releasing: append(2, bytes: 2)
-        case .deleting: append(3, bytes: 2)
-        case .asked(let isPrivate): append(isPrivate ? 4 : 5, bytes: 2)
-        case .failing: append(6, bytes: 2)
-        }
-        key.append(isLogged ? 1 : 0)
-        key.append(UInt8(references.count))
-        for reference in references { reference.appendState(to: &key) }
-        key.append(fault == nil ? 0 : 1)
-        fault?.appendState(to: &key)
-        if let answer { key += Array(answer.description.utf8) }
-        key.append(0)
+    struct Key: Hashable {
+        fileprivate let step: Int
+        fileprivate let done: UInt64
+        fileprivate let phase: Phase
+        fileprivate let fault: SoftPageHold.State?
+        fileprivate let references: [SoftPageHold.State?]
+        fileprivate let answer: String?
+        fileprivate let isLogged: Bool
+        fileprivate let count: UInt64
+    }
+
+    var key: Key {
+        Key(
+            step: step, done: done, phase: phase, fault: fault?.state, references: references.map(\.state),
+            answer: answer?.description, isLogged: isLogged, count: count)
     }
 
     /// Whether the next piece has to wait until another actor has gone on.
@@ -275,7 +268,7 @@ struct Position {
         case .notYet: return nil
         case .had:
             guard UInt64(references.count) == pages.pageCount else { return nil }
-            let whole = SoftPageHold(joining: references)
+            let whole = SoftPageHold.joining(references)
             references = []
             world.state.withLock { $0.holds[name] = whole }
             return Observation(.ok)

@@ -283,7 +283,7 @@ final class World: Sendable {
         let start = first == 0 ? 0 : first - 1
         return (start..<min(count, start + lines)).map { page in
             let offset = page * pageSize
-            let word = states.state(at: offset)?.rawValue ?? "unknown"
+            let word = states.value(at: offset)?.rawValue ?? "unknown"
             return "page \(page) of \(name): \(word), the host reads \(look(name, offset, state.views[name]))"
         }
     }

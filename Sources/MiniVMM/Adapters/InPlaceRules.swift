@@ -72,7 +72,7 @@ extension HostMapping {
         guard let range = range.intersection(pages) else { return }
         for run in attributes.runs(in: range) {
             let start = address + (run.range.start - pages.start)
-            _ = try value(ckvm_mprotect(start, run.range.size, run.state == .shared))
+            _ = try value(ckvm_mprotect(start, run.range.size, run.value == .shared))
         }
     }
 }

@@ -46,7 +46,7 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
         _ range: PageRange, to state: PageState, in memory: borrowing PerVMMemory
     ) throws(Errno) {
         let before = Array(file.attributes.runs(in: range))
-        let changing = before.filter { $0.state != state }.map(\.range)
+        let changing = before.filter { $0.value != state }.map(\.range)
         guard !changing.isEmpty else { return }
         for run in changing { try discard(run, of: state) }
         file.attributes.set(range, to: state)
@@ -58,7 +58,7 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
                 done.append(gpas)
             }
         } catch {
-            for run in before { file.attributes.set(run.range, to: run.state) }
+            for run in before { file.attributes.set(run.range, to: run.value) }
             undo(done, before, in: memory)
             throw error
         }
@@ -69,13 +69,13 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
     /// Puts back the attributes at `done` and the mappings. What is undone was made private in nearly every case, and to
     /// clear an attribute takes no memory: it does not fail.
     private func undo(
-        _ done: [PageRange], _ before: [(range: PageRange, state: PageState)],
+        _ done: [PageRange], _ before: [(range: PageRange, value: PageState)],
         in memory: borrowing PerVMMemory
     ) {
         for run in before {
             for gpas in memory.places(of: run.range, in: file)
             where done.contains(where: { $0.contains(gpas) }) {
-                try? vm.set(gpas, to: run.state)
+                try? vm.set(gpas, to: run.value)
             }
             try? file.protectViews(run.range)
         }
@@ -105,7 +105,7 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
     /// - Throws: `EFAULT` if a page of the range is private.
     func requireShared(_ range: PageRange) throws(Errno) {
         try vm.memory.withLock { _ throws(Errno) in
-            guard file.attributes.uniformState(of: range) == .shared else { throw .badAddress }
+            guard file.attributes.uniformValue(of: range) == .shared else { throw .badAddress }
         }
     }
 
@@ -120,7 +120,7 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
                 return
             }
             for run in file.attributes.runs(in: range) {
-                let side: any KVMGuestMemfd = run.state == .private ? privateSide : file.sharedSide.memfd
+                let side: any KVMGuestMemfd = run.value == .private ? privateSide : file.sharedSide.memfd
                 try side.allocate(punchHole: false, offset: run.range.start, length: run.range.size)
             }
         }

@@ -87,7 +87,7 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
         var below = region
         below.userspace_addr = file.sharedSide.address + bytes.start
         do throws(Errno) {
-            for run in file.attributes.runs(in: bytes) where run.state == .private {
+            for run in file.attributes.runs(in: bytes) where run.value == .private {
                 if let gpas = slot.gpas(of: run.range) { try set(gpas, to: .private) }
             }
             try base.setUserMemoryRegion2(below)

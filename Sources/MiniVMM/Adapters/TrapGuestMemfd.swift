@@ -27,7 +27,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         do throws(ConversionRefusal) {
             // No vCPU is disturbed for a call that changes no memslot.
             let needsGate = try vm.memory.withLock { memory throws(ConversionRefusal) -> Bool in
-                guard file.attributes.uniformState(of: range) != state else { return false }
+                guard file.attributes.uniformValue(of: range) != state else { return false }
                 let isHeld = state == .private && file.lowestHeldPage(in: range) != nil
                 if memory.isCarved(file) && !isHeld { return true }
                 try memory.convert(range, of: file, to: state)
@@ -53,7 +53,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         // No vCPU is disturbed for a call that changes no memslot, or that the kernel will refuse.
         let isDone = try vm.memory.withLock { memory throws(Errno) -> Bool in
             if let (range, state) = conversion, memory.isCarved(file),
-                file.attributes.uniformState(of: range) != state
+                file.attributes.uniformValue(of: range) != state
             {
                 return false
             }
@@ -118,7 +118,7 @@ extension TrapMemory {
     fileprivate mutating func convert(
         _ range: PageRange, of file: File, to state: PageState
     ) throws(ConversionRefusal) {
-        guard file.attributes.uniformState(of: range) != state else { return }
+        guard file.attributes.uniformValue(of: range) != state else { return }
         let before = Array(file.attributes.runs(in: range))
         let change = set(range, of: file, to: state)
         let refusal: ConversionRefusal
@@ -135,7 +135,7 @@ extension TrapMemory {
                 refusal = ConversionRefusal(errno: .noMemory, offset: range.start)
             }
         }
-        for run in before { file.attributes.set(run.range, to: run.state) }
+        for run in before { file.attributes.set(run.range, to: run.value) }
         if refusal.errno == .noMemory { try? file.protectViews(range) }
         throw refusal
     }
@@ -155,7 +155,7 @@ extension TrapMemory {
             }
             try file.backing.setMemoryAttributes2(&call)
         } catch {
-            for run in before { file.attributes.set(run.range, to: run.state) }
+            for run in before { file.attributes.set(run.range, to: run.value) }
             throw error
         }
         do throws(Errno) {
@@ -165,10 +165,10 @@ extension TrapMemory {
                 var undo = ckvm_memory_attributes2()
                 undo.offset = run.range.start
                 undo.size = run.range.size
-                undo.attributes = run.state == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
+                undo.attributes = run.value == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
                 undo.flags = call.flags & ContentMode.preserve.rawValue
                 try? file.backing.setMemoryAttributes2(&undo)
-                file.attributes.set(run.range, to: run.state)
+                file.attributes.set(run.range, to: run.value)
             }
             call.error_offset = range.start
             throw .noMemory

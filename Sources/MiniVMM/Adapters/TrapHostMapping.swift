@@ -50,7 +50,7 @@ final class TrapHostMapping: HostMapping {
         try refuse(advice, inMemfd: file.kind == .memfd)
         if let range = advice.populated(at: offset, length: length, of: pages) {
             try vm.memory.withLock { _ throws(Errno) in
-                guard file.attributes.uniformState(of: range) == .shared else { throw .badAddress }
+                guard file.attributes.uniformValue(of: range) == .shared else { throw .badAddress }
             }
         }
         try base.advise(at: offset, length: length, advice)
@@ -102,7 +102,7 @@ extension TrapMemory {
     ) throws(Errno) -> Int {
         guard count > 0 else { return 0 }
         guard offset < pages.size, UInt64(count) <= pages.size - offset,
-            let run = file.attributes.run(containing: pages.start + offset), run.state == .shared
+            let run = file.attributes.run(containing: pages.start + offset), run.value == .shared
         else { throw .badAddress }
         return min(count, Int(clamping: run.range.end - (pages.start + offset)))
     }

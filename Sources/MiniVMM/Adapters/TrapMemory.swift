@@ -111,7 +111,7 @@ struct TrapMemory {
         // A page and what is before and after it, mostly.
         slots.reserveCapacity(slots.count + 3)
         for run in file.attributes.runs(in: bytes) {
-            let door = run.state == .shared ? sharedMask : 0
+            let door = run.value == .shared ? sharedMask : 0
             var position = run.range.start
             while position < run.range.end {
                 let length = min(region.chunk - position % region.chunk, run.range.end - position)
@@ -204,7 +204,7 @@ struct TrapMemory {
         guard let door = place.door,
             let pages = PageRange.covering(start: place.offset, size: length)
         else { return nil }
-        for page in pages.chunks(of: pageSize) where place.file.attributes.state(at: page.start) != door {
+        for page in pages.chunks(of: pageSize) where place.file.attributes.value(at: page.start) != door {
             let gpa = (place.gpa - place.offset % pageSize) + (page.start - pages.start)
             return MemoryFault(
                 gpa: gpa, size: pageSize, flags: door == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0)

@@ -121,13 +121,13 @@ public final class Converter: Sendable {
     /// unallocated. What was shared before and after is overwritten, because a hole would leave whoever holds
     /// the page with the old one.
     private func zero(
-        _ region: MemoryRegion, _ piece: PageRange, _ before: [(range: PageRange, state: PageState)],
+        _ region: MemoryRegion, _ piece: PageRange, _ before: [(range: PageRange, value: PageState)],
         target: PageState
     ) -> (Errno, UInt64)? {
-        for run in target == .private ? [(range: piece, state: .private)] : before {
+        for run in target == .private ? [(range: piece, value: .private)] : before {
             do throws(Errno) {
                 guard !cancellation.isCancelled else { throw .canceled }
-                if run.state == .private {
+                if run.value == .private {
                     try region.file.allocate(
                         punchHole: true, offset: run.range.start - region.gpa.start, length: run.range.size)
                 } else {

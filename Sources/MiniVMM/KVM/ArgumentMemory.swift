@@ -1,18 +1,7 @@
 public import CKVMShim
 public import SystemPackage
 
-/// Memory in which the struct of a call may be, other than a variable: to see what a kernel does when it cannot read
-/// it, or write it back.
-public enum ArgumentMemory: Sendable, CaseIterable {
-    /// All of it can be read, and none written.
-    case readOnly
-    /// None of it is mapped.
-    case unmapped
-    /// Its first half is mapped.
-    case cut
-
-    public var isReadable: Bool { self == .readOnly }
-
+extension ArgumentMemory {
     /// Calls `body` with the address of the argument.
     ///
     /// - Throws: what `body` does; the errno of `mmap` if there is no such memory.

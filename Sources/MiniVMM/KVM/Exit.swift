@@ -29,27 +29,6 @@ public enum Exit: Sendable {
     case unsupported(UInt32)
 }
 
-/// The payload of `KVM_EXIT_MEMORY_FAULT`.
-public struct MemoryFault: Sendable, Hashable {
-    /// Guest-physical address of the page, without the shared bit.
-    public let gpa: UInt64
-    /// Bytes.
-    public let size: UInt64
-    /// `KVM_MEMORY_EXIT_FLAG_*`, all 64 bits as they came.
-    public let flags: UInt64
-
-    public init(gpa: UInt64, size: UInt64, flags: UInt64) {
-        self.gpa = gpa
-        self.size = size
-        self.flags = flags
-    }
-
-    /// What the access wanted the page to be.
-    public var wants: PageState { flags & CKVM_MEMORY_EXIT_FLAG_PRIVATE != 0 ? .private : .shared }
-    /// Flag bits that have no meaning in the ABI.
-    public var unknownFlags: UInt64 { flags & ~CKVM_MEMORY_EXIT_FLAG_PRIVATE }
-}
-
 extension KVMVCPU {
     /// Runs the vCPU and says why it came back. Allocates nothing.
     public func runToExit() -> Exit {

@@ -39,37 +39,8 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     }
 }
 
-/// The argument of `KVM_CREATE_VM`.
-public enum VMType: UInt, Sendable {
-    /// `KVM_X86_DEFAULT_VM`: no private memory.
-    case `default` = 0
-    /// `KVM_X86_SW_PROTECTED_VM`: private memory without hardware behind it.
-    case softwareProtected = 1
-}
-
-/// `GUEST_MEMFD_FLAG_*`.
-public struct GuestMemfdFlags: OptionSet, Sendable {
-    public let rawValue: UInt64
-    public init(rawValue: UInt64) { self.rawValue = rawValue }
-
-    /// The host may mmap it.
-    public static let mmap = GuestMemfdFlags(rawValue: CKVM_GUEST_MEMFD_FLAG_MMAP)
-    /// Its pages start shared; without the flag they start private.
-    public static let initShared = GuestMemfdFlags(rawValue: CKVM_GUEST_MEMFD_FLAG_INIT_SHARED)
-}
-
-/// `MADV_*`.
-public enum Advice: String, Sendable, CaseIterable {
-    case dontNeed = "dontneed"
-    case remove
-    case populateRead = "populate_read"
-    case populateWrite = "populate_write"
-    case collapse
-    /// The memory of the first page fails. The kernel answers `EBUSY` and keeps the page out of use all the same.
-    case hwPoison = "hwpoison"
-    /// The kernel is to move the contents to another page and retire this one.
-    case softOffline = "soft_offline"
-
+extension Advice {
+    /// `MADV_*`
     var number: Int32 {
         switch self {
         case .dontNeed: 4
@@ -81,39 +52,6 @@ public enum Advice: String, Sendable, CaseIterable {
         case .softOffline: 101
         }
     }
-}
-
-/// What a conversion does to contents by itself, in each direction.
-public struct ContentPromise: Sendable, Equatable {
-    public enum Fate: String, Sendable {
-        /// The same bytes are there afterwards: the ABI says so for this VM type.
-        case preserved
-        /// Nothing is said; firmware or history decides.
-        case undefined
-        /// Private and shared memory are two places: the bytes stay behind in the one that goes out of use.
-        case lost
-        /// Each call says it: versions 3 to 5 of the series, as posted, keep the bytes with
-        /// ``ContentMode/preserve`` and overwrite them with noise without a flag.
-        case byFlag
-
-        /// A caller who asks for it finds the same bytes afterwards.
-        public var canPreserve: Bool { self == .preserved || self == .byFlag }
-    }
-    public let toPrivate: Fate
-    public let toShared: Fate
-
-    public init(toPrivate: Fate, toShared: Fate) {
-        self.toPrivate = toPrivate
-        self.toShared = toShared
-    }
-
-    public static let preserved = ContentPromise(toPrivate: .preserved, toShared: .preserved)
-    public static let undefined = ContentPromise(toPrivate: .undefined, toShared: .undefined)
-    public static let lost = ContentPromise(toPrivate: .lost, toShared: .lost)
-    public static let byFlag = ContentPromise(toPrivate: .byFlag, toShared: .byFlag)
-
-    /// Who asks for it has the same bytes after a conversion, in either direction.
-    public var canPreserve: Bool { toPrivate.canPreserve && toShared.canPreserve }
 }
 
 /// Which kernel answered.

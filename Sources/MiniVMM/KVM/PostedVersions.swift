@@ -4,16 +4,6 @@ public import SystemPackage
 // What posted versions of the in-place series had and the applied one has not. A kernel is never known by its number:
 // it is asked, and its answers decide.
 
-/// `flags` of `KVM_SET_MEMORY_ATTRIBUTES2` in versions 3 to 5: what becomes of the contents. At most one of them;
-/// without one, pages that exist are overwritten with noise.
-public struct ContentMode: OptionSet, Sendable {
-    public let rawValue: UInt64
-    public init(rawValue: UInt64) { self.rawValue = rawValue }
-
-    public static let zero = ContentMode(rawValue: CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_ZERO)
-    public static let preserve = ContentMode(rawValue: CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_PRESERVE)
-}
-
 /// A guest_memfd of version 1: its call had another number (0xd6) and half the struct, and the one of today is
 /// `ENOTTY`.
 public protocol FirstPostedGuestMemfd: KVMGuestMemfd {

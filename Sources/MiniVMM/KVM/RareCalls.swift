@@ -3,18 +3,7 @@ public import SystemPackage
 
 // Calls that no machine of this library needs, and whoever examines a kernel does. An adapter has none of them.
 
-/// A system call on the file itself. A guest_memfd does none of them; its memory is reached by mmap and by guests only.
-public enum FileCall: String, Sendable, CaseIterable {
-    /// `read` and `write` of a byte.
-    case read
-    case write
-    /// `ftruncate` to a page.
-    case truncate
-    /// `mmap` with `MAP_PRIVATE`.
-    case mapPrivate = "map_private"
-    /// `fallocate` without `FALLOC_FL_KEEP_SIZE`.
-    case grow
-
+extension FileCall {
     var number: ckvm_file_call {
         switch self {
         case .read: CKVM_FILE_READ
@@ -48,16 +37,6 @@ public protocol ExaminableFile: KVMGuestMemfd {
     func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping
 }
 
-/// What a process may do with its mapping of a page (`PROT_*`).
-public enum Protection: String, Sendable, CaseIterable {
-    case none
-    case read
-    case readWrite = "read_write"
-
-    public var isReadable: Bool { self != .none }
-    public var isWritable: Bool { self == .readWrite }
-}
-
 /// A mapping that can be changed, and read in another way than by an access. What is said here of calls after
 /// ``unmap()`` holds for one of ``ExaminableFile/mapAlone(offset:length:)``.
 public protocol ExaminableMapping: HostMapping {
@@ -81,16 +60,7 @@ public protocol ExaminableMapping: HostMapping {
     func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno)
 }
 
-/// From which NUMA node a page comes (`MPOL_*`).
-public enum MemoryPolicy: Sendable, Hashable {
-    /// `MPOL_DEFAULT`: none of its own.
-    case standard
-    /// `MPOL_LOCAL`: the node of the CPU that touches it first.
-    case local
-    /// `MPOL_BIND` and `MPOL_PREFERRED` with one node.
-    case bind(UInt32)
-    case preferred(UInt32)
-
+extension MemoryPolicy {
     /// The mode, and the node or nil.
     var words: (mode: Int32, node: UInt32?) {
         switch self {
@@ -100,17 +70,6 @@ public enum MemoryPolicy: Sendable, Hashable {
         case .local: (4, nil)
         }
     }
-}
-
-/// Flags of `mbind` (`MPOL_MF_*`), about pages that are there already.
-public struct PolicyFlags: OptionSet, Sendable, Hashable {
-    public let rawValue: UInt32
-    public init(rawValue: UInt32) { self.rawValue = rawValue }
-
-    /// One on another node is `EIO`.
-    public static let strict = PolicyFlags(rawValue: 1 << 0)
-    /// They are to be moved.
-    public static let move = PolicyFlags(rawValue: 1 << 1)
 }
 
 /// A mapping whose pages come from NUMA nodes.

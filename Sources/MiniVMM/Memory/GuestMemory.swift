@@ -44,11 +44,11 @@ public final class GuestMemory: Sendable {
     }
 
     /// The state of the page at a guest-physical address, or nil outside RAM.
-    public func state(at gpa: UInt64) -> PageState? { states.withLock { $0.state(at: gpa) } }
+    public func state(at gpa: UInt64) -> PageState? { states.withLock { $0.value(at: gpa) } }
 
     /// The state of a whole range, or nil if it is mixed or leaves RAM.
     public func uniformState(of range: PageRange) -> PageState? {
-        states.withLock { $0.uniformState(of: range) }
+        states.withLock { $0.uniformValue(of: range) }
     }
 
     /// A copy of the shadow map.

@@ -182,8 +182,8 @@ extension PerVMTests {
             return base.vm
         }
         let states = try machine(refusing: nil).state.withLock { $0.attributes }
-        #expect(states.state(at: 0x10_0000) == .shared && states.state(at: 0x20_0000) == .private)
-        #expect(states.state(at: (16 << 20) - pageSize) == .private)
+        #expect(states.value(at: 0x10_0000) == .shared && states.value(at: 0x20_0000) == .private)
+        #expect(states.value(at: (16 << 20) - pageSize) == .private)
         do throws(MachineError) {
             _ = try machine(refusing: .inappropriateIOCTLForDevice)
             Issue.record("built")

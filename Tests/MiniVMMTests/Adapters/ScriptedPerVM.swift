@@ -131,7 +131,7 @@ final class ScriptedPerVM: PerVMAttributes {
             (
                 state.slots.values.first {
                     $0.guest_phys_addr <= gpa && gpa < $0.guest_phys_addr + $0.memory_size
-                }, state.attributes.state(at: gpa) ?? .shared
+                }, state.attributes.value(at: gpa) ?? .shared
             )
         }
         guard let region else { return kind == .private ? .fault(.private) : .mmio }

@@ -176,7 +176,7 @@ struct ConverterContentTests {
                 }
                 let after = bench.memory.attributes
                 for page in 0..<21 as Range<UInt64> {
-                    #expect(after.state(at: page * pageSize) == expected.state(at: page * pageSize))
+                    #expect(after.value(at: page * pageSize) == expected.value(at: page * pageSize))
                 }
                 // In order, and joined.
                 #expect(

@@ -142,7 +142,7 @@ struct RunLoopFaultTests {
         #expect(fault.gpa == Self.page && outcome.exitStatus == 126 && why.contains("--on-fault reenter"))
         // The registers were seen nine times, each time the same.
         #expect(faults == 2304 && bench.vcpu.entries == 2304)
-        #expect(bench.file.truth.state(at: Self.page) == .private)
+        #expect(bench.file.truth.value(at: Self.page) == .private)
     }
 
     @Test func aPageWantedInBothStatesIsALoopToo() throws {

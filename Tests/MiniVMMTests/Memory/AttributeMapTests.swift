@@ -37,7 +37,7 @@ private func pages(_ first: Int, _ count: Int) throws -> PageRange {
 extension AttributeMap {
     fileprivate func list(_ range: PageRange) -> [Run] {
         runs(in: range).map {
-            Run(first: Int($0.range.start / pageSize), count: Int($0.range.pageCount), state: $0.state)
+            Run(first: Int($0.range.start / pageSize), count: Int($0.range.pageCount), state: $0.value)
         }
     }
 }
@@ -46,8 +46,8 @@ extension AttributeMap {
 private func agrees(_ map: AttributeMap, _ naive: NaiveMap, ranges: [PageRange]) -> Bool {
     guard map.runCount == naive.runs(0, naive.pages.count).count else { return false }
     for (page, state) in naive.pages.enumerated() {
-        guard map.state(at: UInt64(page) * pageSize) == state,
-            map.state(at: UInt64(page + 1) * pageSize - 1) == state
+        guard map.value(at: UInt64(page) * pageSize) == state,
+            map.value(at: UInt64(page + 1) * pageSize - 1) == state
         else { return false }
     }
     for range in ranges {
@@ -55,7 +55,7 @@ private func agrees(_ map: AttributeMap, _ naive: NaiveMap, ranges: [PageRange])
         let expected = naive.runs(first, Int(range.pageCount))
         guard map.list(range) == expected else { return false }
         let fits = range.end <= map.size
-        guard map.uniformState(of: range) == (fits && expected.count == 1 ? expected[0].state : nil) else {
+        guard map.uniformValue(of: range) == (fits && expected.count == 1 ? expected[0].state : nil) else {
             return false
         }
         for state in PageState.allCases {
@@ -67,7 +67,7 @@ private func agrees(_ map: AttributeMap, _ naive: NaiveMap, ranges: [PageRange])
         for page in run.first..<run.first + run.count {
             guard let found = map.run(containing: UInt64(page) * pageSize + 17),
                 found.range.start == UInt64(run.first) * pageSize,
-                found.range.pageCount == UInt64(run.count), found.state == run.state
+                found.range.pageCount == UInt64(run.count), found.value == run.state
             else { return false }
         }
     }
@@ -148,7 +148,7 @@ struct AttributeMapTests {
             map.set(try pages(first, size), to: state)
             naive.set(first, size, state)
             let probe = generator.below(count)
-            #expect(map.state(at: UInt64(probe) * pageSize) == naive.pages[probe])
+            #expect(map.value(at: UInt64(probe) * pageSize) == naive.pages[probe])
             if step % 300 == 0 || step == 2999 {
                 #expect(map.list(everything) == naive.runs(0, count), "seed \(seed), step \(step)")
                 #expect(map.runCount == naive.runs(0, count).count, "seed \(seed), step \(step)")
@@ -156,7 +156,7 @@ struct AttributeMapTests {
         }
         map.set(everything, to: .private)
         #expect(map.runCount == 1)
-        #expect(map.uniformState(of: everything) == .private)
+        #expect(map.uniformValue(of: everything) == .private)
     }
 
     @Test func aTerabyteIsOneRun() throws {
@@ -172,10 +172,10 @@ struct AttributeMapTests {
 
     @Test func nothingLiesPastTheEnd() throws {
         var map = AttributeMap(size: 2 * pageSize, initial: .shared)
-        #expect(map.state(at: 2 * pageSize) == nil)
-        #expect(map.state(at: .max) == nil)
+        #expect(map.value(at: 2 * pageSize) == nil)
+        #expect(map.value(at: .max) == nil)
         #expect(map.run(containing: 2 * pageSize) == nil)
-        #expect(map.uniformState(of: try pages(1, 2)) == nil)
+        #expect(map.uniformValue(of: try pages(1, 2)) == nil)
         #expect(map.list(try pages(2, 5)) == [])
         map.set(try pages(2, 5), to: .private)
         #expect(map.runCount == 1)
@@ -189,8 +189,8 @@ struct AttributeMapTests {
     @Test func anEmptyMapHasNoStateAnywhere() throws {
         var map = AttributeMap(size: 0, initial: .shared)
         map.set(try pages(0, 1), to: .private)
-        #expect(map.state(at: 0) == nil)
-        #expect(map.uniformState(of: try pages(0, 1)) == nil)
+        #expect(map.value(at: 0) == nil)
+        #expect(map.uniformValue(of: try pages(0, 1)) == nil)
         #expect(map.run(containing: 0) == nil)
         #expect(map.list(try pages(0, 3)) == [])
         #expect(map.bytes(.shared, in: try pages(0, 3)) == 0)

@@ -60,7 +60,7 @@ final class ConverterBench {
             let region = memory.regions[index]
             let truth = files[index].truth
             return region.gpa.chunks(of: pageSize).allSatisfy {
-                memory.state(at: $0.start) == truth.state(at: $0.start - region.gpa.start)
+                memory.state(at: $0.start) == truth.value(at: $0.start - region.gpa.start)
             }
         }
     }

@@ -144,7 +144,7 @@ final class FakeMapping: HostMapping {
             var done = 0
             while done < count {
                 let here = offset + UInt64(done)
-                guard state.truth.state(at: here) == .shared else { break }
+                guard state.truth.value(at: here) == .shared else { break }
                 let inPage = Int(here % pageSize)
                 let piece = min(count - done, Int(pageSize) - inPage)
                 body(&state, here - UInt64(inPage), inPage, piece)
@@ -183,7 +183,7 @@ final class FakeMapping: HostMapping {
     func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
         guard let range = PageRange(start: offset, size: length) else { throw .invalidArgument }
         guard range.pageCount <= 16 else { throw .resourceTemporarilyUnavailable }
-        guard file.truth.uniformState(of: range) == .shared else { throw .badAddress }
+        guard file.truth.uniformValue(of: range) == .shared else { throw .badAddress }
         return FakeHold(file: file, range: range)
     }
 }

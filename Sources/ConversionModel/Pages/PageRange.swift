@@ -1,5 +1,5 @@
 /// 4 KiB, the page of guest_memfd.
-public let pageSize: UInt64 = 4096
+@inlinable public var pageSize: UInt64 { 4096 }
 
 /// What a page of guest memory is.
 public enum PageState: String, Sendable, CaseIterable {
@@ -19,6 +19,7 @@ public struct PageRange: Hashable, Sendable {
     public let end: UInt64
 
     /// - Returns: nil if a bound is not page aligned, the range is empty, or it wraps.
+    @inlinable
     public init?(start: UInt64, size: UInt64) {
         let (end, overflow) = start.addingReportingOverflow(size)
         guard !overflow, size > 0, start % pageSize == 0, size % pageSize == 0 else { return nil }
@@ -27,6 +28,7 @@ public struct PageRange: Hashable, Sendable {
     }
 
     /// The pages that `[start, start + size)` touches, or nil if it is empty or reaches past the last page.
+    @inlinable
     public static func covering(start: UInt64, size: UInt64) -> PageRange? {
         let (end, overflow) = start.addingReportingOverflow(size)
         guard !overflow, size > 0 else { return nil }
@@ -37,12 +39,17 @@ public struct PageRange: Hashable, Sendable {
     }
 
     /// Bytes.
+    @inlinable
     public var size: UInt64 { end - start }
+    @inlinable
     public var pageCount: UInt64 { size / pageSize }
 
+    @inlinable
     public func contains(_ address: UInt64) -> Bool { start <= address && address < end }
+    @inlinable
     public func contains(_ other: PageRange) -> Bool { start <= other.start && other.end <= end }
 
+    @inlinable
     public func intersection(_ other: PageRange) -> PageRange? {
         let low = max(start, other.start)
         let high = min(end, other.end)
@@ -50,24 +57,41 @@ public struct PageRange: Hashable, Sendable {
     }
 
     /// The same pages counted from `origin`; nil if the range starts below it.
+    @inlinable
     public func offset(from origin: UInt64) -> PageRange? {
         start >= origin ? PageRange(start: start - origin, size: size) : nil
     }
 
     /// The same pages `distance` bytes further up; nil on overflow or an unaligned distance.
+    @inlinable
     public func advanced(by distance: UInt64) -> PageRange? {
         let (moved, overflow) = start.addingReportingOverflow(distance)
         return overflow ? nil : PageRange(start: moved, size: size)
     }
 
-    /// Pieces of at most `size` bytes (a multiple of the page size), in order.
-    public func chunks(of size: UInt64) -> some Sequence<PageRange> & Sendable {
-        sequence(state: start) { position in
-            guard position < end else { return nil }
-            let piece = min(size, end - position)
-            defer { position += piece }
-            return PageRange(start: position, size: piece)
-        }
+    /// Pieces of at most `size` bytes (a multiple of the page size), in ascending order.
+    @inlinable
+    public func chunks(of size: UInt64) -> PageChunks { PageChunks(rest: self, size: size) }
+}
+
+/// ``PageRange/chunks(of:)``.
+public struct PageChunks: Sequence, IteratorProtocol, Sendable {
+    @usableFromInline var position: UInt64
+    @usableFromInline let end: UInt64
+    @usableFromInline let size: UInt64
+
+    @inlinable
+    init(rest: PageRange, size: UInt64) {
+        (position, end) = (rest.start, rest.end)
+        self.size = size
+    }
+
+    @inlinable
+    public mutating func next() -> PageRange? {
+        guard position < end else { return nil }
+        let piece = Swift.min(size, end - position)
+        defer { position += piece }
+        return PageRange(start: position, size: piece)
     }
 }
 

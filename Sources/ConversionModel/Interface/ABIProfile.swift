@@ -1,9 +1,7 @@
-import MiniVMM
-
-/// A version of the in-place interface. What is not said here is as in Linux 7.4 (ABI §3).
+/// A version of the in-place interface. Rules that do not depend on the version are those of Linux 7.4 (ABI §3).
 ///
-/// Each difference is a property below, with the row of the table that it changes, and is asked for at that row
-/// only.
+/// Each difference is a property below, with the row of the validation table that it changes. The rule of that row is the
+/// only place that reads it.
 public enum ABIProfile: String, Sendable, CaseIterable {
     /// As posted in October 2025.
     case rfcV1 = "rfc-v1"

@@ -1,5 +1,3 @@
-import MiniVMM
-
 /// Where it is decided whether a conversion keeps contents: the four places that were weighed in February 2026 (ABI
 /// §3). What is to be kept and cannot be is `EINVAL` in each of them; what is not to be kept is overwritten.
 ///
@@ -17,9 +15,9 @@ public enum ContentDesign: String, Sendable, CaseIterable {
     case callFlag = "call-flag"
 
     /// A bit that no version of the interface uses.
-    public static let creationFlagBit = GuestMemfdFlags(rawValue: 1 << 2)
+    public static var creationFlagBit: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 2) }
     /// `SET_MEMORY_ATTRIBUTES2_FLAG_PRESERVE_CONTENTS` as it was proposed.
-    public static let callFlagBit: UInt64 = 1 << 0
+    public static var callFlagBit: UInt64 { 1 << 0 }
 
     /// Whether a conversion of a file created with these flags, asked for with these flags, is to keep contents.
     func preserves(fileFlags: GuestMemfdFlags, callFlags: UInt64) -> Bool {

@@ -1,31 +1,8 @@
-/// A rule of the interface that a ``SoftKVM`` breaks on purpose, so that a check of kernels can be checked itself: one
-/// that finds nothing wrong with the fault planted does not look.
-public enum PlantedFault: UInt8, Sendable, CaseIterable {
-    // Validation.
-    case flagsIgnored, reservedIgnored, errorOffsetRefused, defaultTypeConverts, unknownAttributesIgnored
-    case emptyRangeAccepted, wrapAccepted, sizeTruncated, offsetTruncated, endOffByOne, startPastEndAccepted
-    case uniformBeforeValidation, busyBeforeBounds, structPartlyRead, copyOutUnchecked
-    // A range that has the attribute already.
-    case uniformRangeChecked, uniformRangeUnmapped, uniformRangeZapped
-    // No memory.
-    case memoryAfterBusyCheck, noMemoryNamesNothing, noMemoryConvertsFirstPage
-    // Pages in use.
-    case busyCheckMissing, firstPageUnchecked, lastPageUnchecked, mixedRangeUnchecked, toSharedChecked
-    case busyNamesHighest, busyNamesStart, busyNamesNothing, busyWithOtherErrno
-    case busyConvertsBefore, busyConvertsAll, busyLosesContents, releaseForgotten
-    // What a conversion does.
-    case toPrivateKeepsHostMappings, toSharedDropsHostMappings, errorOffsetWrittenOnSuccess
-    case lastPageLeftOut, neighbourConverted, untouchedPagesForgotten, guestViewKept, neighbourZapped
-    case contentsLostToPrivate, contentsLostToShared, contentsScrambledToPrivate, contentsScrambledToShared
-    // What the host may do.
-    case hostReadsPrivate, hostWritesPrivate, mmapNeedsNoFlag
-    case punchChangesState, punchKeepsContents, punchKeepsHolders, unalignedPunchAccepted
-    // Files and slots.
-    case initSharedIgnored, startsShared, unknownFileFlagsAccepted, capabilityHidden
-    case attributesLostWithSlot, pageBoundTwice, foreignFileBound, deletedSlotStaysMapped
-    // What the guest's accesses do.
-    case faultFlagWrong, faultNamesNextPage, faultReturnsSuccess, mismatchIgnored
+public import ConversionModel
 
+// Planted faults as people name them.
+
+extension PlantedFault {
     /// As the command has it: `flags-ignored`.
     public var name: String {
         "\(self)".reduce(into: "") { name, letter in
@@ -146,15 +123,4 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
         case .mismatchIgnored: "an access of the wrong kind goes through"
         }
     }
-}
-
-/// The faults of one kernel, as bits: to ask for one costs a test.
-struct PlantedFaults {
-    private let bits: UInt128
-
-    init(_ faults: Set<PlantedFault>) { bits = faults.reduce(0) { $0 | 1 << UInt128($1.rawValue) } }
-
-    var isPlanted: Bool { bits != 0 }
-    @inline(__always)
-    func contains(_ fault: PlantedFault) -> Bool { bits & 1 << UInt128(fault.rawValue) != 0 }
 }

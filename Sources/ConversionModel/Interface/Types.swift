@@ -1,0 +1,243 @@
+// Arguments and results of the interface, as KVM and the system calls on a guest_memfd have them.
+
+/// The argument of `KVM_CREATE_VM`.
+public enum VMType: UInt, Sendable {
+    /// `KVM_X86_DEFAULT_VM`: no private memory.
+    case `default` = 0
+    /// `KVM_X86_SW_PROTECTED_VM`: private memory without hardware behind it.
+    case softwareProtected = 1
+}
+
+/// `GUEST_MEMFD_FLAG_*`.
+public struct GuestMemfdFlags: OptionSet, Hashable, Sendable {
+    public let rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    /// The host may mmap it.
+    public static var mmap: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 0) }
+    /// Its pages start shared; without the flag they start private.
+    public static var initShared: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 1) }
+}
+
+/// `KVM_MEMORY_ATTRIBUTE_*`.
+public enum MemoryAttributes {
+    /// `KVM_MEMORY_ATTRIBUTE_PRIVATE`
+    public static var `private`: UInt64 { 1 << 3 }
+}
+
+/// `flags` of `KVM_SET_MEMORY_ATTRIBUTES2` in versions 3 to 5: what becomes of the contents. At most one of them;
+/// without one, pages that exist are overwritten with noise.
+public struct ContentMode: OptionSet, Hashable, Sendable {
+    public let rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    public static var zero: ContentMode { ContentMode(rawValue: 1 << 0) }
+    public static var preserve: ContentMode { ContentMode(rawValue: 1 << 1) }
+}
+
+/// What a conversion does to contents by itself, in each direction.
+public struct ContentPromise: Hashable, Sendable {
+    public enum Fate: String, Sendable {
+        /// The same bytes are there afterwards: the ABI says so for this VM type.
+        case preserved
+        /// Nothing is promised; firmware or history decides.
+        case undefined
+        /// Private and shared memory are two places: the bytes stay behind in the one that goes out of use.
+        case lost
+        /// Each call says it: versions 3 to 5 of the series, as posted, keep the bytes with
+        /// ``ContentMode/preserve`` and overwrite them with noise without a flag.
+        case byFlag
+
+        /// A caller who asks for it finds the same bytes afterwards.
+        public var canPreserve: Bool { self == .preserved || self == .byFlag }
+    }
+    public let toPrivate: Fate
+    public let toShared: Fate
+
+    public init(toPrivate: Fate, toShared: Fate) {
+        self.toPrivate = toPrivate
+        self.toShared = toShared
+    }
+
+    public static var preserved: ContentPromise {
+        ContentPromise(toPrivate: .preserved, toShared: .preserved)
+    }
+    public static var undefined: ContentPromise {
+        ContentPromise(toPrivate: .undefined, toShared: .undefined)
+    }
+    public static var lost: ContentPromise { ContentPromise(toPrivate: .lost, toShared: .lost) }
+    public static var byFlag: ContentPromise { ContentPromise(toPrivate: .byFlag, toShared: .byFlag) }
+
+    /// Contents are the same after a conversion that asks for it, in either direction.
+    public var canPreserve: Bool { toPrivate.canPreserve && toShared.canPreserve }
+
+    /// The fate of contents in one direction.
+    public func fate(to state: PageState) -> Fate { state == .private ? toPrivate : toShared }
+}
+
+/// `KVM_EXIT_MEMORY_FAULT`.
+public struct MemoryFault: Hashable, Sendable {
+    /// Guest-physical address of the page, without the shared bit.
+    public let gpa: UInt64
+    /// Bytes.
+    public let size: UInt64
+    /// `KVM_MEMORY_EXIT_FLAG_*`, all 64 bits as they came.
+    public let flags: UInt64
+
+    /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`
+    public static var privateFlag: UInt64 { 1 << 3 }
+
+    public init(gpa: UInt64, size: UInt64, flags: UInt64) {
+        self.gpa = gpa
+        self.size = size
+        self.flags = flags
+    }
+
+    /// The state of the page that the access needs.
+    public var wants: PageState { flags & Self.privateFlag != 0 ? .private : .shared }
+    /// Flag bits that have no meaning in the ABI.
+    public var unknownFlags: UInt64 { flags & ~Self.privateFlag }
+}
+
+/// `MADV_*`.
+public enum Advice: String, Sendable, CaseIterable {
+    case dontNeed = "dontneed"
+    case remove
+    case populateRead = "populate_read"
+    case populateWrite = "populate_write"
+    case collapse
+    /// The memory of the first page fails. The kernel answers `EBUSY` and keeps the page out of use all the same.
+    case hwPoison = "hwpoison"
+    /// The kernel is to move the contents to another page and retire this one.
+    case softOffline = "soft_offline"
+}
+
+/// Who on the host can take references on pages, or pin them.
+public enum HoldKind: String, CaseIterable, Sendable {
+    /// Pages in a pipe, until it is drained (`vmsplice(2)`).
+    case vmsplice
+    /// A fixed buffer of io_uring, a long-term pin until it is unregistered (`IORING_REGISTER_BUFFERS`).
+    case ioUring = "io_uring"
+    /// A write with `O_DIRECT` that the device has not completed. It cannot be cancelled: releasing it waits for it.
+    case directIO = "o_direct"
+    /// A long-term pin by the kernel's own test device (`PIN_LONGTERM_TEST_START`, CONFIG_GUP_TEST).
+    case gupTest = "gup_test"
+}
+
+/// A system call on the file itself. A guest_memfd does none of them; its memory is reached by mmap and by guests only.
+public enum FileCall: String, Sendable, CaseIterable {
+    /// `read` and `write` of a byte.
+    case read
+    case write
+    /// `ftruncate` to a page.
+    case truncate
+    /// `mmap` with `MAP_PRIVATE`.
+    case mapPrivate = "map_private"
+    /// `fallocate` without `FALLOC_FL_KEEP_SIZE`.
+    case grow
+}
+
+/// What a process may do with its mapping of a page (`PROT_*`).
+public enum Protection: String, Sendable, CaseIterable {
+    case none
+    case read
+    case readWrite = "read_write"
+
+    public var isReadable: Bool { self != .none }
+    public var isWritable: Bool { self == .readWrite }
+}
+
+/// From which NUMA node a page comes (`MPOL_*`).
+public enum MemoryPolicy: Sendable, Hashable {
+    /// `MPOL_DEFAULT`: none of its own.
+    case standard
+    /// `MPOL_LOCAL`: the node of the CPU that touches it first.
+    case local
+    /// `MPOL_BIND` and `MPOL_PREFERRED` with one node.
+    case bind(UInt32)
+    case preferred(UInt32)
+}
+
+/// Flags of `mbind` (`MPOL_MF_*`), about pages that are there already.
+public struct PolicyFlags: OptionSet, Sendable, Hashable {
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// One on another node is `EIO`.
+    public static var strict: PolicyFlags { PolicyFlags(rawValue: 1 << 0) }
+    /// They are to be moved.
+    public static var move: PolicyFlags { PolicyFlags(rawValue: 1 << 1) }
+}
+
+/// Memory in which the struct of a call may be, other than a variable: to see what a kernel does when it cannot read
+/// it, or write it back.
+public enum ArgumentMemory: Sendable, CaseIterable {
+    /// All of it can be read, and none written.
+    case readOnly
+    /// None of it is mapped.
+    case unmapped
+    /// Its first half is mapped.
+    case cut
+
+    public var isReadable: Bool { self == .readOnly }
+}
+
+/// `struct kvm_memory_attributes2`.
+public struct ConversionCall: Hashable, Sendable {
+    /// Bytes in the file.
+    public var offset: UInt64
+    public var size: UInt64
+    /// `KVM_MEMORY_ATTRIBUTE_*`
+    public var attributes: UInt64
+    public var flags: UInt64
+    /// Out: the page that EAGAIN and ENOMEM are about.
+    public var errorOffset: UInt64
+    /// The eleven words that must be zero are.
+    public var isReservedZero: Bool
+
+    public init(
+        offset: UInt64, size: UInt64, attributes: UInt64, flags: UInt64 = 0, errorOffset: UInt64 = 0,
+        isReservedZero: Bool = true
+    ) {
+        self.offset = offset
+        self.size = size
+        self.attributes = attributes
+        self.flags = flags
+        self.errorOffset = errorOffset
+        self.isReservedZero = isReservedZero
+    }
+
+    /// The state asked for.
+    public var target: PageState { attributes & MemoryAttributes.private == 0 ? .shared : .private }
+}
+
+/// `struct kvm_userspace_memory_region2`, without its padding.
+public struct UserspaceMemoryRegion: Hashable, Sendable {
+    public var slot: UInt32
+    /// `KVM_MEM_*`
+    public var flags: UInt32
+    public var guestPhysicalAddress: UInt64
+    /// Bytes; 0 deletes the slot.
+    public var memorySize: UInt64
+    public var userspaceAddress: UInt64
+    public var guestMemfdOffset: UInt64
+
+    /// `KVM_MEM_LOG_DIRTY_PAGES`
+    public static var logDirtyPages: UInt32 { 1 << 0 }
+    /// `KVM_MEM_READONLY`
+    public static var readOnly: UInt32 { 1 << 1 }
+    /// `KVM_MEM_GUEST_MEMFD`
+    public static var guestMemfd: UInt32 { 1 << 2 }
+
+    public init(
+        slot: UInt32, flags: UInt32, guestPhysicalAddress: UInt64, memorySize: UInt64,
+        userspaceAddress: UInt64 = 0, guestMemfdOffset: UInt64 = 0
+    ) {
+        self.slot = slot
+        self.flags = flags
+        self.guestPhysicalAddress = guestPhysicalAddress
+        self.memorySize = memorySize
+        self.userspaceAddress = userspaceAddress
+        self.guestMemfdOffset = guestMemfdOffset
+    }
+}

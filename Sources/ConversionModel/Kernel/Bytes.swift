@@ -1,0 +1,216 @@
+/// A byte as far as the interface says what it is.
+public enum Byte: Hashable, Sendable {
+    case known(UInt8)
+    /// Any value is right: its contents are undefined.
+    case unknown
+}
+
+/// The bytes of one page: one value for all of it, and what was written on top.
+struct PageBytes: Sendable {
+    private var base = Byte.known(0)
+    /// Bytes that differ from `base`, ascending by their place in the page.
+    private var changes: ContiguousArray<Change> = []
+
+    private struct Change: Hashable, Sendable {
+        var place: UInt16
+        var byte: UInt8
+    }
+
+    init(filled byte: Byte = .known(0)) { base = byte }
+
+    var isZero: Bool { base == .known(0) && changes.isEmpty }
+
+    /// - Parameter place: 0 to 4095.
+    func byte(at place: Int) -> Byte {
+        let index = index(of: place)
+        guard index < changes.count, changes[index].place == place else { return base }
+        return .known(changes[index].byte)
+    }
+
+    mutating func set(_ byte: UInt8, at place: Int) {
+        let index = index(of: place)
+        let isChanged = index < changes.count && changes[index].place == place
+        if base == .known(byte) {
+            if isChanged { changes.remove(at: index) }
+        } else if isChanged {
+            changes[index].byte = byte
+        } else {
+            changes.insert(Change(place: UInt16(truncatingIfNeeded: place), byte: byte), at: index)
+        }
+    }
+
+    /// The first change at or after a place.
+    private func index(of place: Int) -> Int {
+        var low = 0
+        var high = changes.count
+        while low < high {
+            let middle = (low + high) / 2
+            if changes[middle].place < place { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+}
+
+/// Two pages are equal when all bytes are, however they were written.
+extension PageBytes: Hashable {
+    static func == (a: PageBytes, b: PageBytes) -> Bool {
+        if a.base == b.base { return a.changes == b.changes }
+        // Different bases can only be equal if at least one page was written all over.
+        guard a.changes.count + b.changes.count >= Int(pageSize) else { return false }
+        for place in 0..<Int(pageSize) where a.byte(at: place) != b.byte(at: place) { return false }
+        return true
+    }
+
+    func hash(into hasher: inout Hasher) {
+        hasher.combine(byte(at: 0))
+        hasher.combine(byte(at: Int(pageSize) - 1))
+    }
+}
+
+/// The bytes of a file: pages that are not here are zeros.
+struct FileBytes: Hashable, Sendable {
+    private var pages: ContiguousArray<Page> = []
+
+    private struct Page: Hashable, Sendable {
+        /// Offset in the file.
+        let start: UInt64
+        var bytes: PageBytes
+    }
+
+    /// The first page at or after an offset.
+    private func index(of offset: UInt64) -> Int {
+        var low = 0
+        var high = pages.count
+        while low < high {
+            let middle = (low + high) / 2
+            if pages[middle].start < offset { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    func page(at start: UInt64) -> PageBytes {
+        let index = index(of: start)
+        return index < pages.count && pages[index].start == start ? pages[index].bytes : PageBytes()
+    }
+
+    func byte(at offset: UInt64) -> Byte {
+        let start = offset & ~(pageSize - 1)
+        let index = index(of: start)
+        guard index < pages.count, pages[index].start == start else { return .known(0) }
+        return pages[index].bytes.byte(at: Int(truncatingIfNeeded: offset - start))
+    }
+
+    mutating func set(_ byte: UInt8, at offset: UInt64) {
+        let start = offset & ~(pageSize - 1)
+        let index = index(of: start)
+        if index == pages.count || pages[index].start != start {
+            if byte == 0 { return }
+            pages.insert(Page(start: start, bytes: PageBytes()), at: index)
+        }
+        pages[index].bytes.set(byte, at: Int(truncatingIfNeeded: offset - start))
+        if pages[index].bytes.isZero { pages.remove(at: index) }
+    }
+
+    /// Gives `count` bytes from `offset` one value.
+    mutating func fill(_ byte: UInt8, from offset: UInt64, count: UInt64) {
+        var here = offset
+        let end = offset + count
+        while here < end {
+            if here % pageSize == 0, end - here >= pageSize {
+                replace(here, with: PageBytes(filled: .known(byte)))
+                here += pageSize
+            } else {
+                set(byte, at: here)
+                here += 1
+            }
+        }
+    }
+
+    mutating func discard(_ range: PageRange) {
+        let (low, high) = (index(of: range.start), index(of: range.end))
+        if low < high { pages.removeSubrange(low..<high) }
+    }
+
+    mutating func overwrite(_ range: PageRange, _ overwrite: Effect.Overwrite) {
+        switch overwrite {
+        case .zeros: discard(range)
+        case .noise:
+            for page in range.chunks(of: pageSize) { replace(page.start, with: PageBytes(filled: .unknown)) }
+        }
+    }
+
+    private mutating func replace(_ start: UInt64, with bytes: PageBytes) {
+        let index = index(of: start)
+        let isThere = index < pages.count && pages[index].start == start
+        if bytes.isZero {
+            if isThere { pages.remove(at: index) }
+        } else if isThere {
+            pages[index].bytes = bytes
+        } else {
+            pages.insert(Page(start: start, bytes: bytes), at: index)
+        }
+    }
+}
+
+// Accesses, with ``KernelModel/Contents/inside``.
+extension KernelModel {
+    /// The byte at a file offset, whoever may look at it.
+    public func byte(_ file: FileID, at offset: UInt64) -> Byte { self[file].bytes.byte(at: offset) }
+
+    /// The host reads one byte.
+    ///
+    /// - Throws: `EFAULT` where it gets no page; an instruction gets SIGBUS.
+    public mutating func read(_ mapping: MappingID, at offset: UInt64) throws(ErrorNumber) -> Byte {
+        guard try touch(mapping, offset, 1, evenPrivateWith: .hostReadsPrivate) == 1 else {
+            throw .badAddress
+        }
+        return self[self[mapping].file].bytes.byte(at: self[mapping].fileOffset + offset)
+    }
+
+    /// The host writes bytes of one value.
+    ///
+    /// - Returns: how many of them it could write; the next one has no page.
+    public mutating func fill(
+        _ mapping: MappingID, at offset: UInt64, count: UInt64, with byte: UInt8
+    ) throws(ErrorNumber) -> UInt64 {
+        let done = try touch(mapping, offset, count, toWrite: true, evenPrivateWith: .hostWritesPrivate)
+        let file = self[mapping].file
+        self[file].bytes.fill(byte, from: self[mapping].fileOffset + offset, count: done)
+        return done
+    }
+
+    /// A vCPU reads or writes one byte.
+    public mutating func access(_ vm: VMID, _ gpa: UInt64, writing byte: UInt8?) -> Access {
+        switch reach(vm, gpa, toWrite: byte != nil) {
+        case .stopped(let access): return access
+        case .memory(let file, let offset):
+            if let byte { self[file].bytes.set(byte, at: offset) }
+            return .byte(self[file].bytes.byte(at: offset))
+        }
+    }
+
+    /// A byte of what a hold has: of the file, or of a page as it was when it was punched out.
+    ///
+    /// - Parameter offset: bytes from the start of its first page.
+    public func byte(_ hold: HoldID, at offset: UInt64) -> Byte {
+        let here = self[hold]
+        guard let pages = here.pages else { return .unknown }
+        let place = pages.start + offset
+        if let old = here.detached.first(where: { $0.page == place & ~(pageSize - 1) }) {
+            return old.bytes.byte(at: Int(truncatingIfNeeded: place % pageSize))
+        }
+        return self[here.file].bytes.byte(at: place)
+    }
+
+    /// Writes one value to bytes of one page of what a hold has.
+    public mutating func fill(_ hold: HoldID, at offset: UInt64, count: UInt64, with byte: UInt8) {
+        guard let pages = self[hold].pages else { return }
+        let place = pages.start + offset
+        guard let index = self[hold].detached.firstIndex(where: { $0.page == place & ~(pageSize - 1) }) else {
+            return self[self[hold].file].bytes.fill(byte, from: place, count: count)
+        }
+        for offset in place..<place + count {
+            self[hold].detached[index].bytes.set(byte, at: Int(truncatingIfNeeded: offset % pageSize))
+        }
+    }
+}

@@ -1,0 +1,238 @@
+// The second stage: what stands behind a guest-physical address, and what an access through it finds.
+
+/// A memslot as an access finds it.
+public struct SlotView: Hashable, Sendable {
+    public let number: UInt32
+    /// Guest-physical, without the shared bit.
+    public let range: PageRange
+    public let file: FileID
+    /// Where in the file the slot begins, bytes.
+    public let fileOffset: UInt64
+    public let userspaceAddress: UInt64
+    public let isReadOnly: Bool
+    /// Its place among the slots of the VM, until they change.
+    let index: Int
+
+    init(_ slot: KernelModel.Memslot, _ index: Int) {
+        number = slot.number
+        range = slot.range
+        file = slot.file
+        fileOffset = slot.fileOffset
+        userspaceAddress = slot.userspaceAddress
+        isReadOnly = slot.isReadOnly
+        self.index = index
+    }
+}
+
+/// What stands behind a guest-physical address.
+public enum Target: Hashable, Sendable {
+    /// Memory of a slot. `run` are the guest-physical pages around the address, without the shared bit, for which the same
+    /// holds.
+    case memory(SlotView, run: PageRange)
+    /// No slot.
+    case mmio
+    /// `KVM_EXIT_MEMORY_FAULT`; nil is `EFAULT` alone, where the page cannot be had through a host mapping.
+    case fault(MemoryFault?)
+}
+
+extension KernelModel {
+    /// The slot behind an address, and whether an access of this kind is what the page's attribute says.
+    public func target(_ vm: VMID, of address: UInt64) -> Target {
+        let gpa = self[vm].withoutSharedBit(address)
+        let page = gpa & ~(pageSize - 1)
+        let wants = self[vm].attributes?.value(at: page) ?? wantedState(vm, of: address)
+        guard let index = self[vm].slotIndex(at: gpa) else {
+            // Only the VM's own attributes can say that private memory is missing.
+            guard self[vm].attributes != nil, wants == .private else { return .mmio }
+            return .fault(MemoryFault(gpa: page, size: pageSize, flags: MemoryFault.privateFlag))
+        }
+        let slot = SlotView(self[vm].slots[index], index)
+        let isGuestMemfd = self[vm].slots[index].isGuestMemfd
+        let inFile = slot.fileOffset + (page - slot.range.start)
+        if isGuestMemfd, isClosed(slot.file) { return fault(page, wants) }
+        if isGuestMemfd, let attributes = self[vm].attributes {
+            // A file that the host can map has its pages in both states; the shared pages of another are elsewhere.
+            guard self[slot.file].flags.contains(.mmap) || wants == .private else { return .fault(nil) }
+            return memory(slot, attributes.run(containing: page)?.range.intersection(slot.range), page, wants)
+        }
+        // A slot without a guest_memfd shows what the host has mapped there: shared pages, or nothing.
+        if !isGuestMemfd {
+            guard wants != .private else { return fault(page, wants) }
+            guard self[slot.file].attributes.value(at: inFile) == .shared else { return .fault(nil) }
+        }
+        guard let needs = isGuestMemfd ? wants : .shared else {
+            return memory(slot, slot.range, page, wants)
+        }
+        guard let run = self[slot.file].attributes.run(containing: inFile),
+            run.value == needs || plants(.mismatchIgnored)
+        else { return fault(page, wants) }
+        let part = PageRange(start: slot.fileOffset, size: slot.range.size)?.intersection(run.range)
+        guard let gpas = part?.offset(from: slot.fileOffset)?.advanced(by: slot.range.start) else {
+            return .mmio
+        }
+        return isGuestMemfd ? memory(slot, gpas, page, wants) : .memory(slot, run: gpas)
+    }
+
+    private func memory(_ slot: SlotView, _ run: PageRange?, _ page: UInt64, _ wants: PageState?) -> Target {
+        guard let run else { return fault(page, wants) }
+        guard !self[slot.file].poisoned.isEmpty else { return .memory(slot, run: run) }
+        let place = slot.fileOffset + (page - slot.range.start)
+        guard let inFile = run.offset(from: slot.range.start)?.advanced(by: slot.fileOffset),
+            let sound = soundRun(slot.file, of: inFile, around: place)?.offset(from: slot.fileOffset)?
+                .advanced(by: slot.range.start)
+        else { return fault(page, wants) }
+        return .memory(slot, run: sound)
+    }
+
+    private func fault(_ page: UInt64, _ wants: PageState?) -> Target {
+        let isPrivate = (wants == .private) != plants(.faultFlagWrong)
+        return .fault(
+            MemoryFault(
+                gpa: plants(.faultNamesNextPage) ? page + pageSize : page, size: pageSize,
+                flags: isPrivate ? MemoryFault.privateFlag : 0))
+    }
+
+    /// The error of `KVM_RUN` beside a memory fault: `EHWPOISON` where the page is of the right kind and its memory has
+    /// failed.
+    public func error(_ vm: VMID, of fault: MemoryFault) -> ErrorNumber {
+        guard let index = self[vm].slotIndex(at: fault.gpa), self[vm].slots[index].isGuestMemfd,
+            !isClosed(self[vm].slots[index].file)
+        else { return .badAddress }
+        let slot = SlotView(self[vm].slots[index], index)
+        let inFile = slot.fileOffset + (fault.gpa - slot.range.start)
+        let matches =
+            self[vm].sharedBit == nil || self[slot.file].attributes.value(at: inFile) == fault.wants
+        return matches && self[slot.file].poisoned.contains(inFile) ? .hardwarePoisoned : .badAddress
+    }
+
+    /// The state that an access through this address needs; nil where the page's attribute decides, so that no access is of
+    /// the wrong kind.
+    ///
+    /// On a default VM every access is shared. Linux 7.4 asks the file for the state of the page all the same, so a file that
+    /// does not start shared cannot be touched; earlier versions do not ask.
+    private func wantedState(_ vm: VMID, of address: UInt64) -> PageState? {
+        if let bit = self[vm].sharedBit { return address & (1 << UInt64(bit)) != 0 ? .shared : .private }
+        return self[vm].type == .default && hasFileStates(vm) ? .shared : nil
+    }
+
+    /// No access can be of the wrong kind, whatever a conversion does.
+    func takesKindFromPage(_ vm: VMID) -> Bool {
+        self[vm].sharedBit == nil && !(self[vm].type == .default && hasFileStates(vm))
+    }
+
+    /// The files say what is private, whatever the type of the VM.
+    private func hasFileStates(_ vm: VMID) -> Bool {
+        self[vm].type == .softwareProtected || rules.abi == .linux74 && rules.convertsInPlace
+    }
+
+    public func withoutSharedBit(_ vm: VMID, _ address: UInt64) -> UInt64 {
+        self[vm].withoutSharedBit(address)
+    }
+
+    // MARK: accesses
+
+    /// The result of a vCPU's access to one byte.
+    public enum Access: Hashable, Sendable {
+        case byte(Byte)
+        case mmio
+        case fault(MemoryFault)
+        /// A fault with `EHWPOISON`: the memory of the page has failed.
+        case poisoned(MemoryFault)
+        /// `EFAULT` alone.
+        case noPage
+    }
+
+    /// The place of a byte that a vCPU can access, with its page in the tables, or the reason why it cannot.
+    public enum Reach: Hashable, Sendable {
+        case memory(FileID, offset: UInt64)
+        case stopped(Access)
+    }
+
+    /// A vCPU reads or writes one byte: which one of which file that is.
+    public mutating func reach(_ vm: VMID, _ gpa: UInt64, toWrite: Bool) -> Reach {
+        switch target(vm, of: gpa) {
+        case .mmio: return .stopped(.mmio)
+        case .fault(let fault?):
+            return .stopped(error(vm, of: fault) == .hardwarePoisoned ? .poisoned(fault) : .fault(fault))
+        case .fault(nil): return .stopped(.noPage)
+        case .memory(let slot, _) where slot.isReadOnly && toWrite: return .stopped(.mmio)
+        case .memory(let slot, _):
+            let offset = self[vm].withoutSharedBit(gpa) - slot.range.start
+            noteMapped(vm, slot.index, offset)
+            if toWrite { self[vm].slots[slot.index].noteWritten(offset) }
+            return .memory(slot.file, offset: slot.fileOffset + offset)
+        }
+    }
+
+    /// The guest touched a page of a slot: reads, fetches and table walks bring it into the tables, a write also into the dirty
+    /// log.
+    ///
+    /// - Returns: the place in the file of a page that was not in the tables before.
+    public mutating func noteGuestTouch(
+        _ vm: VMID, at gpa: UInt64, isWrite: Bool
+    ) -> (file: FileID, page: UInt64)? {
+        let gpa = self[vm].withoutSharedBit(gpa)
+        guard let slot = self[vm].slotIndex(at: gpa) else { return nil }
+        let offset = gpa - self[vm].slots[slot].range.start
+        let isNew = noteMapped(vm, slot, offset)
+        if isWrite { self[vm].slots[slot].noteWritten(offset) }
+        let page = self[vm].slots[slot].fileOffset + (offset & ~(pageSize - 1))
+        return isNew ? (self[vm].slots[slot].file, page) : nil
+    }
+
+    /// The guest wrote to the page: another vCPU, or the same one through another address, may have code from it.
+    public mutating func noteGuestWrite(_ vm: VMID, at gpa: UInt64) {
+        let page = self[vm].withoutSharedBit(gpa) & ~(pageSize - 1)
+        if let range = PageRange(start: page, size: pageSize) { note(.codeChanged(vm, range)) }
+    }
+
+    /// The page at an address, if its slot is read-only.
+    public func readOnlyPage(_ vm: VMID, at gpa: UInt64) -> (file: FileID, page: UInt64)? {
+        let page = self[vm].withoutSharedBit(gpa) & ~(pageSize - 1)
+        guard let index = self[vm].slotIndex(at: page), self[vm].slots[index].isReadOnly,
+            case .memory(let slot, _) = target(vm, of: page)
+        else { return nil }
+        return (slot.file, slot.fileOffset + (page - slot.range.start))
+    }
+
+    // MARK: KVM's own accesses
+
+    /// KVM reads and writes through `userspace_addr` when it emulates an instruction, so it gets no private page. A VM with a
+    /// shared bit stands for one whose CPU lets the guest ask for what KVM cannot do.
+    public func isReadByKVM(_ vm: VMID) -> Bool {
+        self[vm].type == .softwareProtected && self[vm].sharedBit == nil && rules.convertsInPlace
+    }
+
+    public func isReadableByKVM(_ vm: VMID, _ gpa: UInt64) -> Bool {
+        guard let index = self[vm].slotIndex(at: gpa) else { return false }
+        let slot = self[vm].slots[index]
+        let address = slot.userspaceAddress + (gpa - slot.range.start)
+        guard let mapping = mapping(covering: address, size: 1), let start = self[mapping].address else {
+            return false
+        }
+        let offset = self[mapping].fileOffset + (address - start)
+        return self[self[mapping].file].attributes.value(at: offset) == .shared
+    }
+
+    /// KVM writes a structure of its own into guest memory, through `userspace_addr`, where the host's mapping has the pages.
+    /// Where it has not, nobody is told (hazard A28).
+    ///
+    /// - Returns: where in which file it writes.
+    public mutating func reachForKVM(_ vm: VMID, at gpa: UInt64, size: UInt64) -> (
+        file: FileID, offset: UInt64
+    )? {
+        guard let index = self[vm].slotIndex(at: gpa) else { return nil }
+        let slot = self[vm].slots[index]
+        let address = slot.userspaceAddress + (gpa - slot.range.start)
+        guard slot.userspaceAddress != 0, let mapping = mapping(covering: address, size: size),
+            let start = self[mapping].address,
+            self[mapping].permitted(address - start, 1, toWrite: true) == 1,
+            case let offset = slot.fileOffset + (gpa - slot.range.start),
+            (try? faultIn(slot.file, offset, size, through: mapping)) == size,
+            let pages = PageRange.covering(start: offset, size: size)
+        else { return nil }
+        noteHostWrite(slot.file, pages)
+        self[vm].slots[index].noteWritten(gpa - slot.range.start)
+        return (slot.file, offset)
+    }
+}

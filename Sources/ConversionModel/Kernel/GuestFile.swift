@@ -1,0 +1,294 @@
+extension KernelModel {
+    /// The inode of a guest_memfd: its pages, the state of each, and who uses them.
+    ///
+    /// It costs what was touched: the maps are sorted runs.
+    struct File: TableElement {
+        /// The VM that made it: another one cannot bind it.
+        var owner = VMID(index: -1)
+        var vmType = VMType.default
+        /// Bytes.
+        var size: UInt64 = 0
+        var flags: GuestMemfdFlags = []
+        var initialState = PageState.shared
+        /// By byte offset.
+        var attributes = RunMap<PageState>(size: 0, initial: .shared)
+        /// Pages that exist.
+        var allocated = PageSet(size: 0)
+        /// How many references each page has beyond the file's own.
+        var references = RunMap<UInt32>(size: 0, initial: 0)
+        /// Pages that a vCPU is about to map, in versions in which that takes a reference (hazard H2).
+        var faulting: [UInt64] = []
+        /// Pages whose memory has failed, ascending. Nobody can touch one until it is punched out.
+        var poisoned: [UInt64] = []
+        /// Where pages come from. A later policy overrides an earlier one.
+        var policies: [Policy] = []
+        /// The NUMA node of each page.
+        var nodes = RunMap<UInt32>(size: 0, initial: 0)
+        /// Open descriptors, and host mappings that are mapped. A memslot is neither: it does not keep the file open.
+        var openCount = 0
+        /// The bytes, with ``Contents/inside``.
+        var bytes = FileBytes()
+
+        struct Policy: Hashable, Sendable {
+            let range: PageRange
+            let policy: MemoryPolicy
+        }
+
+        static var vacant: File { File() }
+    }
+
+    /// An open file description's number.
+    struct Descriptor: TableElement {
+        var file = FileID(index: -1)
+        /// A closed descriptor is kept until ``KernelModel/forget(_:)-(DescriptorID)``: calls on it are `EBADF`.
+        var isOpen = false
+
+        static var vacant: Descriptor { Descriptor() }
+    }
+
+    // MARK: creation and closing
+
+    /// `KVM_CREATE_GUEST_MEMFD`.
+    public mutating func createGuestMemfd(
+        _ vm: VMID, size: UInt64, flags: GuestMemfdFlags
+    ) throws(ErrorNumber) -> DescriptorID {
+        let type = self[vm].type
+        guard size > 0, size <= UInt64(Int64.max), size % pageSize == 0,
+            flags.isSubset(of: rules.allowedFlags(type)) || plants(.unknownFileFlagsAccepted)
+        else { throw .invalidArgument }
+        var file = File()
+        file.owner = vm
+        file.vmType = type
+        file.size = size
+        file.flags = flags
+        let isShared =
+            plants(.initSharedIgnored) ? false : plants(.startsShared) ? true : flags.contains(.initShared)
+        file.initialState = isShared ? .shared : .private
+        file.attributes = RunMap(size: size, initial: file.initialState)
+        file.allocated = PageSet(size: size)
+        file.references = RunMap(size: size, initial: 0)
+        file.nodes = file.references
+        file.openCount = 1
+        let number = FileID(index: files.insert(file))
+        return DescriptorID(index: descriptors.insert(Descriptor(file: number, isOpen: true)))
+    }
+
+    /// The file of a descriptor, open or not.
+    public func file(of descriptor: DescriptorID) -> FileID { descriptors[descriptor.index].file }
+    public func isOpen(_ descriptor: DescriptorID) -> Bool { descriptors[descriptor.index].isOpen }
+
+    private func openFile(_ descriptor: DescriptorID) throws(ErrorNumber) -> FileID {
+        guard isOpen(descriptor) else { throw .badFileDescriptor }
+        return file(of: descriptor)
+    }
+
+    /// `dup`.
+    public mutating func duplicate(_ descriptor: DescriptorID) throws(ErrorNumber) -> DescriptorID {
+        let file = try openFile(descriptor)
+        self[file].openCount += 1
+        return DescriptorID(index: descriptors.insert(Descriptor(file: file, isOpen: true)))
+    }
+
+    /// `close`. Calls on the descriptor are `EBADF` afterwards, this one too.
+    public mutating func close(_ descriptor: DescriptorID) throws(ErrorNumber) {
+        let file = try openFile(descriptor)
+        descriptors[descriptor.index].isOpen = false
+        noteClosed(file)
+    }
+
+    /// Nobody will use the descriptor again: closes it, if it is open, and frees its number.
+    public mutating func forget(_ descriptor: DescriptorID) {
+        let file = file(of: descriptor)
+        if isOpen(descriptor) { noteClosed(file) }
+        descriptors.remove(descriptor.index)
+        removeIfUnused(file)
+    }
+
+    /// The last descriptor and mapping of a file are gone: every access through a memslot is a memory fault from then on.
+    mutating func noteClosed(_ file: FileID) {
+        self[file].openCount -= 1
+        guard self[file].openCount == 0 else { return }
+        forEachSlot(of: file) { model, vm, slot in
+            if model[vm].slots[slot].isGuestMemfd { model.zapAll(vm, slot) }
+        }
+    }
+
+    mutating func removeIfUnused(_ file: FileID) {
+        for number in descriptors.numbers where descriptors[number].file == file { return }
+        for number in mappings.numbers where mappings[number].file == file { return }
+        for number in holds.numbers where holds[number].file == file { return }
+        for number in vms.numbers {
+            for slot in vms[number].slots where slot.file == file { return }
+        }
+        files.remove(file.index)
+        note(.removed(file))
+    }
+
+    // MARK: calls on the file
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`.
+    ///
+    /// - Parameters:
+    ///   - isFirstCall: the call of RFC v1.
+    ///   - memory: where the struct is; nil is memory that can be read and written. A result that cannot be written back is
+    ///     `EFAULT` (row 12).
+    public mutating func convert(
+        _ descriptor: DescriptorID, _ call: inout ConversionCall, isFirstCall: Bool = false,
+        in memory: ArgumentMemory? = nil
+    ) throws(ErrorNumber) {
+        let file = try openFile(descriptor)
+        do throws(ErrorNumber) {
+            try convert(file, &call, isFirstCall: isFirstCall, in: memory)
+        } catch {
+            let isNamed = error == .resourceTemporarilyUnavailable || error == .noMemory
+            throw memory != nil && isNamed && !plants(.copyOutUnchecked) ? .badAddress : error
+        }
+    }
+
+    /// A system call that no guest_memfd does.
+    public func attempt(_ descriptor: DescriptorID, _ call: FileCall) throws(ErrorNumber) {
+        let file = try openFile(descriptor)
+        switch call {
+        case .read, .write, .truncate: throw .invalidArgument
+        case .mapPrivate:
+            throw self[file].flags.contains(.mmap) ? .invalidArgument : .operationNotSupportedByDevice
+        case .grow: throw .notSupportedOnSocket
+        }
+    }
+
+    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`.
+    public mutating func allocate(
+        _ descriptor: DescriptorID, punchHole: Bool, offset: UInt64, length: UInt64
+    ) throws(ErrorNumber) {
+        try allocate(try openFile(descriptor), punchHole: punchHole, offset: offset, length: length)
+    }
+
+    mutating func allocate(
+        _ file: FileID, punchHole: Bool, offset: UInt64, length: UInt64
+    ) throws(ErrorNumber) {
+        guard length > 0, offset <= UInt64(Int64.max), length <= UInt64(Int64.max) else {
+            throw .invalidArgument
+        }
+        guard offset + length <= UInt64(Int64.max) else { throw .fileTooLarge }
+        let rounding = plants(.unalignedPunchAccepted) ? ~(pageSize - 1) : .max
+        guard let range = PageRange(start: offset & rounding, size: length & rounding) else {
+            throw .invalidArgument
+        }
+        guard punchHole else {
+            guard range.end <= self[file].size else { throw .invalidArgument }
+            guard rules.hasMemory(self[file].size, offset: range.start, length: range.size) else {
+                throw Rules.noMemoryBehind
+            }
+            return noteAllocated(file, range)
+        }
+        if let part = self[file].allocated.all?.intersection(range) { punch(file, part) }
+    }
+
+    private mutating func punch(_ file: FileID, _ range: PageRange) {
+        if !plants(.punchKeepsHolders) { detachHolds(file, range) }
+        if plants(.punchChangesState) { self[file].attributes.set(range, to: .shared) }
+        if plants(.punchKeepsContents) { return }
+        if contents == .inside { self[file].bytes.discard(range) }
+        note(.discarded(file, range))
+        zapGuest(file, range)
+        dropHostMappings(file, range, zaps: false)
+        self[file].allocated.remove(range)
+        // The fresh page has other memory.
+        self[file].poisoned.removeAll { range.contains($0) }
+        self[file].nodes.set(range, to: 0)
+    }
+
+    /// Pages come into being.
+    mutating func noteAllocated(_ file: FileID, _ range: PageRange) {
+        if self[file].allocated.contains(range) { return }
+        if !self[file].policies.isEmpty { place(file, range) }
+        self[file].allocated.insert(range)
+    }
+
+    // MARK: what the guest sees
+
+    func isClosed(_ file: FileID) -> Bool { self[file].openCount == 0 }
+
+    /// Every slot that serves from the file, by its VM and its place in ``VM/slots``.
+    mutating func forEachSlot(of file: FileID, _ body: (inout KernelModel, VMID, Int) -> Void) {
+        for number in vms.numbers {
+            for slot in vms[number].slots.indices where vms[number].slots[slot].file == file {
+                body(&self, VMID(index: number), slot)
+            }
+        }
+    }
+
+    /// The same for slots that serve a part of `range`, which is given by offset in the slot.
+    mutating func forEachSlot(
+        of file: FileID, serving range: PageRange, _ body: (inout KernelModel, VMID, Int, PageRange) -> Void
+    ) {
+        forEachSlot(of: file) { model, vm, slot in
+            let here = model[vm].slots[slot].inFile
+            if let part = here?.intersection(range)?.offset(from: model[vm].slots[slot].fileOffset) {
+                body(&model, vm, slot, part)
+            }
+        }
+    }
+
+    /// Whether a page of the range is bound to a slot with a guest_memfd.
+    func isBound(_ file: FileID, _ range: PageRange) -> Bool {
+        for number in vms.numbers {
+            for slot in vms[number].slots where slot.file == file && slot.isGuestMemfd {
+                if slot.inFile?.intersection(range) != nil { return true }
+            }
+        }
+        return false
+    }
+
+    /// Takes the range out of all second-stage tables.
+    mutating func zapGuest(_ file: FileID, _ range: PageRange) {
+        forEachSlot(of: file, serving: range) { model, vm, slot, part in
+            model.zap(vm, slot, part, deleted: false)
+        }
+    }
+
+    /// The host wrote to these pages: code that was translated from them is stale.
+    public mutating func noteHostWrite(_ file: FileID, _ range: PageRange) {
+        guard contents == .outside else { return }
+        forEachSlot(of: file, serving: range) { model, vm, slot, part in model.codeChanged(vm, slot, part) }
+    }
+
+    // MARK: contents
+
+    /// What a conversion does to contents. Where they are not preserved, a page that changes state comes out with other
+    /// bytes: noise where nothing is promised, zeros where they stay behind. Where the call decides, that holds for all pages of
+    /// its range. Pages that do not exist have nothing to lose.
+    mutating func settleContents(
+        _ file: FileID, _ range: PageRange, changingTo state: PageState, _ mode: ContentMode
+    ) {
+        if rules.contentDesign != nil {
+            if mode.isEmpty { overwriteChanging(file, range, to: state, .noise) }
+            return
+        }
+        switch rules.contentFate.fate(to: state) {
+        case .preserved: return
+        case .undefined: overwriteChanging(file, range, to: state, .noise)
+        case .lost: overwriteChanging(file, range, to: state, .zeros)
+        case .byFlag where mode == .preserve: return
+        case .byFlag where mode == .zero: overwrite(file, range, .zeros)
+        case .byFlag: overwrite(file, range, .noise)
+        }
+    }
+
+    private mutating func overwriteChanging(
+        _ file: FileID, _ range: PageRange, to state: PageState, _ overwrite: Effect.Overwrite
+    ) {
+        for run in self[file].attributes.runs(in: range) where run.value != state {
+            self.overwrite(file, run.range, overwrite)
+        }
+    }
+
+    /// Overwrites the pages of the range that exist.
+    mutating func overwrite(_ file: FileID, _ range: PageRange, _ overwrite: Effect.Overwrite) {
+        for part in self[file].allocated.ranges(in: range) {
+            if contents == .inside { self[file].bytes.overwrite(part, overwrite) }
+            note(.overwritten(file, part, overwrite))
+            noteHostWrite(file, part)
+        }
+    }
+}

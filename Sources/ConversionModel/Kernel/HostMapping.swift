@@ -1,0 +1,365 @@
+// The host's mappings of a guest_memfd: what system calls and accesses through them find.
+
+extension KernelModel {
+    struct Mapping: TableElement {
+        var file = FileID(index: -1)
+        /// Bytes.
+        var fileOffset: UInt64 = 0
+        var length: UInt64 = 0
+        /// Where it is in the process; nil for the mapping of a forked child, into which no memslot leads.
+        var address: UInt64?
+        /// Pages in its page tables, by byte offset in the mapping.
+        var mapped = PageSet(size: 0)
+        /// Pages that the process may not read, and not write.
+        var unreadable = PageSet(size: 0)
+        var unwritable = PageSet(size: 0)
+        /// Pages of which its page tables say that their memory has failed, ascending. A hole does not change that.
+        var failed: [UInt64] = []
+        /// False once it is unmapped or moved.
+        var isMapped = true
+
+        static var vacant: Mapping { Mapping() }
+
+        init(_ file: FileID = FileID(index: -1), offset: UInt64 = 0, length: UInt64 = 0) {
+            self.file = file
+            fileOffset = offset
+            self.length = length
+            mapped = PageSet(size: PageRange.covering(start: 0, size: length)?.size ?? 0)
+            (unreadable, unwritable) = (mapped, mapped)
+        }
+
+        /// The part of a range of the file that is mapped, by offset in the mapping.
+        func own(_ inFile: PageRange) -> PageRange? {
+            PageRange(start: fileOffset, size: mapped.size).flatMap { inFile.intersection($0) }?
+                .offset(from: fileOffset)
+        }
+
+        /// All of it, in the file.
+        var inFile: PageRange? { PageRange(start: fileOffset, size: mapped.size) }
+
+        /// Of the pages of the file, those in the page tables.
+        func mappedCount(_ inFile: PageRange) -> UInt64 { own(inFile).map { mapped.count(in: $0) } ?? 0 }
+
+        /// Bytes from `offset` up to the first page that the protection keeps away, at most `count`.
+        func permitted(_ offset: UInt64, _ count: UInt64, toWrite: Bool) -> UInt64 {
+            guard isMapped, let range = PageRange.covering(start: offset, size: count) else { return 0 }
+            let refused = toWrite ? unwritable : unreadable
+            var end = refused.first(in: range) ?? .max
+            for page in failed where page + pageSize > offset { end = min(end, page) }
+            return end > offset ? min(count, end - offset) : 0
+        }
+    }
+
+    /// `mmap` of a part of the file, `MAP_SHARED`.
+    ///
+    /// - Parameters:
+    ///   - offset: bytes in the file.
+    ///   - length: bytes.
+    ///   - address: where it is in the process; nil takes one that no other mapping has.
+    public mutating func map(
+        _ descriptor: DescriptorID, offset: UInt64, length: UInt64, at address: UInt64? = nil
+    ) throws(ErrorNumber) -> MappingID {
+        guard isOpen(descriptor) else { throw .badFileDescriptor }
+        let file = file(of: descriptor)
+        guard self[file].flags.contains(.mmap) || plants(.mmapNeedsNoFlag) else {
+            throw .operationNotSupportedByDevice
+        }
+        let (padded, wraps) = length.addingReportingOverflow(pageSize - 1)
+        guard !wraps, padded >= pageSize, offset % pageSize == 0, offset <= UInt64(Int64.max) else {
+            throw .invalidArgument
+        }
+        guard rules.hasMemory(self[file].size, offset: offset, length: length) else {
+            throw Rules.noMemoryBehind
+        }
+        return insert(Mapping(file, offset: offset, length: length), at: address)
+    }
+
+    private mutating func insert(_ mapping: Mapping, at address: UInt64?) -> MappingID {
+        self[mapping.file].openCount += 1
+        let number = mappings.insert(mapping)
+        mappings[number].address = address ?? Self.ownAddress(of: MappingID(index: number))
+        return MappingID(index: number)
+    }
+
+    /// The same pages as a forked child has them: with page tables of its own, which are empty.
+    public mutating func forkMapping(_ mapping: MappingID) -> MappingID {
+        let old = self[mapping]
+        var copy = Mapping(old.file, offset: old.fileOffset, length: old.length)
+        (copy.unreadable, copy.unwritable) = (old.unreadable, old.unwritable)
+        self[old.file].openCount += 1
+        return MappingID(index: mappings.insert(copy))
+    }
+
+    /// Nobody will use the mapping again; one that is mapped goes without a trace.
+    public mutating func forget(_ mapping: MappingID) {
+        let file = self[mapping].file
+        let wasMapped = self[mapping].isMapped
+        mappings.remove(mapping.index)
+        if wasMapped { noteClosed(file) }
+        removeIfUnused(file)
+    }
+
+    public func file(of mapping: MappingID) -> FileID { self[mapping].file }
+    /// Where in the file the mapping begins, bytes.
+    public func fileOffset(of mapping: MappingID) -> UInt64 { self[mapping].fileOffset }
+    /// Bytes.
+    public func length(of mapping: MappingID) -> UInt64 { self[mapping].length }
+    public func isMapped(_ mapping: MappingID) -> Bool { self[mapping].isMapped }
+
+    /// The mapping of the process that covers all of these addresses.
+    func mapping(covering address: UInt64, size: UInt64) -> MappingID? {
+        for number in mappings.numbers where mappings[number].isMapped {
+            guard let start = mappings[number].address, start <= address,
+                case let length = mappings[number].length, address - start <= length,
+                size <= length - (address - start)
+            else { continue }
+            return MappingID(index: number)
+        }
+        return nil
+    }
+
+    /// `munmap` of all of it. A second one finds nothing, which is no error.
+    public mutating func unmap(_ mapping: MappingID) {
+        guard self[mapping].isMapped else { return }
+        let file = self[mapping].file
+        if let all = self[mapping].inFile { dropHostMappings(file, all, only: mapping) }
+        self[mapping].isMapped = false
+        noteClosed(file)
+    }
+
+    /// `mremap` of all of it to another address and length. The old mapping is unmapped then.
+    ///
+    /// - Parameter address: where it is to be; nil takes one that no other mapping has.
+    public mutating func move(
+        _ mapping: MappingID, toLength length: UInt64, at address: UInt64? = nil
+    ) throws(ErrorNumber) -> MappingID {
+        guard length > 0 else { throw .invalidArgument }
+        guard self[mapping].isMapped else { throw .badAddress }
+        let old = self[mapping]
+        var new = Mapping(old.file, offset: old.fileOffset, length: length)
+        new.take(old)
+        self[old.file].openCount += 1
+        unmap(mapping)
+        self[old.file].openCount -= 1
+        return insert(new, at: address)
+    }
+
+    /// `mprotect` of a part.
+    public mutating func protect(
+        _ mapping: MappingID, at offset: UInt64, length: UInt64, _ protection: Protection
+    ) throws(ErrorNumber) {
+        guard let pages = try part(mapping, offset, length) else { return }
+        guard self[mapping].isMapped else { throw .noMemory }
+        if protection.isReadable { self[mapping].unreadable.remove(pages) }
+        if !protection.isReadable { self[mapping].unreadable.insert(pages) }
+        if protection.isWritable { self[mapping].unwritable.remove(pages) }
+        if !protection.isWritable { self[mapping].unwritable.insert(pages) }
+        // KVM is told of page tables that change, and empties its own (hazard A9).
+        guard let inFile = pages.advanced(by: self[mapping].fileOffset), self[mapping].mappedCount(inFile) > 0
+        else { return }
+        zapGuest(self[mapping].file, inFile, through: mapping)
+    }
+
+    /// The pages of a part of a mapping, by offset in it; nil for a length of 0.
+    private func part(
+        _ mapping: MappingID, _ offset: UInt64, _ length: UInt64
+    ) throws(ErrorNumber) -> PageRange? {
+        let all = self[mapping].length
+        guard offset % pageSize == 0, offset <= all, length <= all - offset else { throw .invalidArgument }
+        guard length > 0 else { return nil }
+        guard let pages = PageRange.covering(start: offset, size: length) else { throw .invalidArgument }
+        return pages
+    }
+
+    /// `madvise` on a part. `MADV_DONTNEED` only unmaps, `MADV_REMOVE` is a hole, and huge pages are refused.
+    public mutating func advise(
+        _ mapping: MappingID, at offset: UInt64, length: UInt64, _ advice: Advice
+    ) throws(ErrorNumber) {
+        guard let part = try part(mapping, offset, length) else { return }
+        let isFailure = advice == .hwPoison || advice == .softOffline
+        guard self[mapping].isMapped else { throw isFailure ? .badAddress : .noMemory }
+        let file = self[mapping].file
+        guard let pages = part.advanced(by: self[mapping].fileOffset) else { throw .invalidArgument }
+        switch advice {
+        case .dontNeed: dropHostMappings(file, pages, only: mapping)
+        case .remove: try allocate(file, punchHole: true, offset: pages.start, length: pages.size)
+        case .populateRead, .populateWrite:
+            try populate(mapping, offset, pages, toWrite: advice == .populateWrite)
+        case .collapse: throw .invalidArgument
+        case .hwPoison:
+            guard try touch(mapping, offset, 1) == 1 else { throw .badAddress }
+            poison(file, page: pages.start)
+            throw .resourceBusy
+        case .softOffline:
+            // These pages cannot be moved.
+            guard try touch(mapping, offset, 1) == 1 else { throw .badAddress }
+            throw .resourceBusy
+        }
+    }
+
+    /// The pages one after the other: the first that cannot be had ends it.
+    private mutating func populate(
+        _ mapping: MappingID, _ offset: UInt64, _ pages: PageRange, toWrite: Bool
+    ) throws(ErrorNumber) {
+        let permitted = self[mapping].permitted(offset, pages.size, toWrite: toWrite)
+        var done: UInt64 = 0
+        if permitted > 0 {
+            done = (try? faultIn(self[mapping].file, pages.start, permitted, through: mapping)) ?? 0
+        }
+        guard done < pages.size else { return }
+        let isPoisoned =
+            self[mapping].failed.contains(offset + done)
+            || self[self[mapping].file].poisoned.contains(pages.start + done)
+        if done == permitted, !isPoisoned { throw .invalidArgument }
+        throw isPoisoned ? .hardwarePoisoned : .badAddress
+    }
+
+    /// References on all pages of a part, as a holder on the host takes them.
+    public mutating func hold(
+        _ mapping: MappingID, at offset: UInt64, length: UInt64, by kind: HoldKind
+    ) throws(ErrorNumber) -> HoldID {
+        guard length > 0, length <= UInt64(Int64.max) else { throw .invalidArgument }
+        let all = self[mapping].length
+        guard offset <= all, length <= all - offset,
+            let pages = PageRange.covering(start: self[mapping].fileOffset + offset, size: length)
+        else { throw .badAddress }
+        // vmsplice puts the pages that it could get into the pipe; less than asked for is nothing to this caller.
+        guard try touch(mapping, offset, length, toWrite: kind.writes) == length else { throw .badAddress }
+        guard kind != .vmsplice || pages.pageCount <= Self.pipePages else {
+            throw .resourceTemporarilyUnavailable
+        }
+        return makeHold(self[mapping].file, pages)
+    }
+
+    /// Pages that a pipe takes before it is full.
+    public static var pipePages: UInt64 { 16 }
+
+    /// The host touches bytes, which faults their pages in.
+    ///
+    /// - Parameter fault: planted, private pages are touched as well.
+    /// - Returns: how many of them it can touch.
+    /// - Throws: `EFAULT` if it is none.
+    public mutating func touch(
+        _ mapping: MappingID, _ offset: UInt64, _ count: UInt64, toWrite: Bool = false,
+        evenPrivateWith fault: PlantedFault? = nil
+    ) throws(ErrorNumber) -> UInt64 {
+        let length = self[mapping].length
+        guard offset <= length, count <= length - offset else { throw .badAddress }
+        guard count > 0 else { return 0 }
+        let permitted = self[mapping].permitted(offset, count, toWrite: toWrite)
+        guard permitted > 0 else { throw .badAddress }
+        return try faultIn(
+            self[mapping].file, self[mapping].fileOffset + offset, permitted,
+            evenPrivate: fault.map { plants($0) } ?? false, through: mapping)
+    }
+
+    /// How many of `count` bytes at a file offset the host can touch. Their pages come into the page tables of `mapping`.
+    mutating func faultIn(
+        _ file: FileID, _ offset: UInt64, _ count: UInt64, evenPrivate: Bool = false,
+        through mapping: MappingID
+    ) throws(ErrorNumber) -> UInt64 {
+        let size = self[file].size
+        guard offset < size,
+            let pages = PageRange.covering(start: offset, size: min(count, size - offset))
+        else { throw .badAddress }
+        var shared = pages
+        if !evenPrivate, self[file].attributes.uniformValue(of: pages) != .shared {
+            guard let run = self[file].attributes.run(containing: pages.start), run.value == .shared,
+                let readable = run.range.intersection(pages)
+            else { throw .badAddress }
+            shared = readable
+        }
+        if !self[file].poisoned.isEmpty {
+            guard let sound = soundRun(file, of: shared, around: shared.start) else { throw .badAddress }
+            shared = sound
+        }
+        if let own = self[mapping].own(shared) { self[mapping].mapped.insert(own) }
+        noteAllocated(file, shared)
+        return min(count, shared.end - offset)
+    }
+
+    /// Pages of a part that are in the page tables of this mapping (`/proc/self/pagemap`).
+    public func residentPages(_ mapping: MappingID, at offset: UInt64, length: UInt64) -> UInt64 {
+        PageRange.covering(start: self[mapping].fileOffset + offset, size: length)
+            .map { self[mapping].mappedCount($0) } ?? 0
+    }
+
+    // MARK: page tables that lose pages
+
+    /// The mappings that have a page in their page tables keep that its memory has failed.
+    mutating func noteFailure(_ file: FileID, of page: PageRange) {
+        for number in mappings.numbers where mappings[number].file == file {
+            guard mappings[number].mappedCount(page) == 1 else { continue }
+            mappings[number].failed.append(page.start - mappings[number].fileOffset)
+            mappings[number].failed.sort()
+        }
+    }
+
+    /// Pages of `range` in the page tables of all mappings of the file together.
+    func hostMappedPages(_ file: FileID, in range: PageRange) -> UInt64 {
+        var sum: UInt64 = 0
+        for number in mappings.numbers where mappings[number].file == file {
+            sum += mappings[number].mappedCount(range)
+        }
+        return sum
+    }
+
+    /// The range leaves the host's page tables, and with them what a slot shows the guest whose `userspace_addr` leads into
+    /// one of the mappings (the MMU notifier does not ask whether the slot has a file).
+    ///
+    /// - Parameters:
+    ///   - mapping: only its page tables; nil is those of all mappings.
+    ///   - zaps: entries that say that memory has failed go as well.
+    mutating func dropHostMappings(
+        _ file: FileID, _ range: PageRange, only mapping: MappingID? = nil, zaps: Bool = true
+    ) {
+        if let mapping {
+            noteUnmapped(mapping, range, zaps: true)
+        } else {
+            for number in mappings.numbers where mappings[number].file == file {
+                noteUnmapped(MappingID(index: number), range, zaps: zaps)
+            }
+        }
+        zapGuest(file, range, through: mapping)
+    }
+
+    private mutating func noteUnmapped(_ mapping: MappingID, _ range: PageRange, zaps: Bool) {
+        guard let own = self[mapping].own(range) else { return }
+        if zaps, !self[mapping].failed.isEmpty { self[mapping].failed.removeAll { own.contains($0) } }
+        self[mapping].mapped.remove(own)
+    }
+
+    /// Takes the range out of the second-stage tables of slots that lead into a mapping, or into any (nil).
+    private mutating func zapGuest(_ file: FileID, _ range: PageRange, through mapping: MappingID?) {
+        let place = mapping.map { (start: self[$0].address, length: self[$0].length) }
+        forEachSlot(of: file, serving: range) { model, vm, slot, part in
+            let address = model[vm].slots[slot].userspaceAddress
+            var leadsThere = address != 0
+            if let place {
+                leadsThere = place.start.map { $0 <= address && address - $0 < place.length } ?? false
+            }
+            if leadsThere { model.zap(vm, slot, part, deleted: false) }
+        }
+    }
+}
+
+extension HoldKind {
+    /// It takes the pages to write to them; the others need no more than to read.
+    public var writes: Bool { self == .ioUring || self == .gupTest }
+}
+
+extension KernelModel.Mapping {
+    /// What another mapping had of the same pages, as far as this one goes.
+    mutating func take(_ old: KernelModel.Mapping) {
+        guard let own = mapped.all else { return }
+        for part in old.mapped.ranges(in: own) { mapped.insert(part) }
+        for part in old.unreadable.ranges(in: own) { unreadable.insert(part) }
+        for part in old.unwritable.ranges(in: own) { unwritable.insert(part) }
+        failed = old.failed.filter { own.contains($0) }
+        // The last page's protection is that of all that follows.
+        let end = min(old.mapped.size, own.size)
+        guard end < own.size, let more = PageRange(start: end, size: own.size - end) else { return }
+        if old.unreadable.contains(end - pageSize) { unreadable.insert(more) }
+        if old.unwritable.contains(end - pageSize) { unwritable.insert(more) }
+    }
+}

@@ -1,0 +1,88 @@
+// NUMA: from which node a page comes, and what moving it answers.
+
+extension KernelModel {
+    /// NUMA nodes of the machine. All CPUs are on node 0.
+    public static var nodeCount: UInt32 { 2 }
+
+    /// `mbind` of a part of a mapping.
+    public mutating func bind(
+        _ mapping: MappingID, at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
+    ) throws(ErrorNumber) {
+        let all = self[mapping].length
+        guard offset % pageSize == 0, offset <= all, length <= all - offset else { throw .invalidArgument }
+        guard length > 0 else { return }
+        let target = policy.node
+        if let target, target >= Self.nodeCount { throw .invalidArgument }
+        guard self[mapping].isMapped else { throw .badAddress }
+        guard let pages = PageRange.covering(start: self[mapping].fileOffset + offset, size: length) else {
+            throw .invalidArgument
+        }
+        let file = self[mapping].file
+        let isStrict = flags.contains(.strict) && policy != .standard
+        let astray = pagesAstray(mapping, in: pages, from: target)
+        if isStrict, !flags.contains(.move), !astray.isEmpty { throw .ioError }
+        self[file].policies.append(File.Policy(range: pages, policy: policy))
+        // The kernel tries to move a page only if no other mapping has it; such a page of a guest_memfd does not move.
+        if isStrict, astray.contains(where: { hostMappedPages(file, in: $0) == 1 }) { throw .ioError }
+    }
+
+    /// Pages of a part of the file that are mapped and not on the node; all that are mapped without a node.
+    private func pagesAstray(_ mapping: MappingID, in pages: PageRange, from node: UInt32?) -> [PageRange] {
+        let here = self[mapping]
+        guard let own = here.own(pages) else { return [] }
+        var astray: [PageRange] = []
+        for range in here.mapped.ranges(in: own) {
+            for page in range.chunks(of: pageSize) {
+                guard let inFile = page.advanced(by: here.fileOffset) else { continue }
+                if node == nil || self[here.file].nodes.value(at: inFile.start) != node {
+                    astray.append(inFile)
+                }
+            }
+        }
+        return astray
+    }
+
+    /// The node that a page is on (`move_pages` without nodes).
+    public func node(_ mapping: MappingID, at offset: UInt64) throws(ErrorNumber) -> UInt32 {
+        let page = try presentPage(mapping, at: offset)
+        return self[self[mapping].file].nodes.value(at: page.start) ?? 0
+    }
+
+    /// `move_pages` of one page.
+    public func migrate(_ mapping: MappingID, at offset: UInt64, to node: UInt32) throws(ErrorNumber) {
+        guard node < Self.nodeCount else { throw .operationNotSupportedByDevice }
+        let page = try presentPage(mapping, at: offset)
+        let file = self[mapping].file
+        guard self[file].nodes.value(at: page.start) != node else { return }
+        throw hostMappedPages(file, in: page) > 1 ? .permissionDenied : .resourceBusy
+    }
+
+    /// The page of the file that is mapped at a byte.
+    private func presentPage(_ mapping: MappingID, at offset: UInt64) throws(ErrorNumber) -> PageRange {
+        let here = self[mapping]
+        guard here.isMapped, offset < here.length,
+            let page = PageRange.covering(start: here.fileOffset + offset, size: 1)
+        else { throw .badAddress }
+        guard here.mappedCount(page) == 1 else { throw .noSuchFileOrDirectory }
+        return page
+    }
+
+    /// Gives pages that do not exist yet their nodes.
+    mutating func place(_ file: FileID, _ range: PageRange) {
+        for part in self[file].allocated.gaps(in: range) {
+            for rule in self[file].policies {
+                guard let own = rule.range.intersection(part) else { continue }
+                self[file].nodes.set(own, to: rule.policy.node ?? 0)
+            }
+        }
+    }
+}
+
+extension MemoryPolicy {
+    fileprivate var node: UInt32? {
+        switch self {
+        case .bind(let node), .preferred(let node): node
+        case .standard, .local: nil
+        }
+    }
+}

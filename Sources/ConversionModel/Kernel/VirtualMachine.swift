@@ -1,0 +1,326 @@
+// VMs and their memslots: the rules of `KVM_SET_USER_MEMORY_REGION2` and of the calls on a VM.
+
+extension KernelModel {
+    struct VM: TableElement {
+        var type = VMType.default
+        /// The bit of a guest-physical address that chooses the shared alias.
+        var sharedBit: Int?
+        /// Ascending by address.
+        var slots: [Memslot] = []
+        /// What is private by guest-physical address, where the VM and not the file has the attributes (Linux 6.8 to 7.3).
+        var attributes: RunMap<PageState>?
+
+        static var vacant: VM { VM() }
+
+        func withoutSharedBit(_ address: UInt64) -> UInt64 {
+            sharedBit.map { address & ~(1 << UInt64($0)) } ?? address
+        }
+
+        /// The place of the slot at an address without the shared bit.
+        func slotIndex(at gpa: UInt64) -> Int? {
+            var low = 0
+            var high = slots.count
+            while low < high {
+                let middle = (low + high) / 2
+                if slots[middle].end <= gpa { low = middle + 1 } else { high = middle }
+            }
+            return low < slots.count && slots[low].contains(gpa) ? low : nil
+        }
+
+        func slotIndex(number: UInt32) -> Int? { slots.firstIndex { $0.number == number } }
+    }
+
+    /// One memslot: a range of guest-physical addresses and the file that serves it.
+    struct Memslot: Hashable, Sendable {
+        let number: UInt32
+        /// `KVM_MEM_*`. Without a guest_memfd dirty logging can be switched on and off.
+        var flags: UInt32
+        /// Guest-physical, without the shared bit.
+        let range: PageRange
+        var userspaceAddress: UInt64
+        let file: FileID
+        /// Where in the file the slot begins, bytes.
+        let fileOffset: UInt64
+        /// Pages in the second-stage tables, by byte offset in the slot.
+        var mapped: PageSet
+        /// Pages that the guest has written, or faulted in, since the log was last read; nil without
+        /// `KVM_MEM_LOG_DIRTY_PAGES`.
+        var written: PageSet?
+        /// KVM_MEMSLOT_INVALID: its pages are out of the tables, and the slot is being deleted or moved.
+        var isInvalid = false
+
+        init(_ region: UserspaceMemoryRegion, _ range: PageRange, _ file: FileID, fileOffset: UInt64) {
+            number = region.slot
+            flags = region.flags
+            self.range = range
+            userspaceAddress = region.userspaceAddress
+            self.file = file
+            self.fileOffset = fileOffset
+            mapped = PageSet(size: range.size)
+            written = flags & UserspaceMemoryRegion.logDirtyPages != 0 ? mapped : nil
+        }
+
+        var end: UInt64 { range.end }
+        func contains(_ gpa: UInt64) -> Bool { range.contains(gpa) }
+        /// Whether the file itself is the memory; otherwise it is what is mapped at `userspace_addr`.
+        var isGuestMemfd: Bool { flags & UserspaceMemoryRegion.guestMemfd != 0 }
+        /// Writes are MMIO.
+        var isReadOnly: Bool { flags & UserspaceMemoryRegion.readOnly != 0 }
+        /// The pages of the file that it serves.
+        var inFile: PageRange? { PageRange(start: fileOffset, size: range.size) }
+        var pages: PageRange? { PageRange(start: 0, size: range.size) }
+
+        /// The guest has written the page at this offset, or is about to.
+        mutating func noteWritten(_ offset: UInt64) {
+            if let page = PageRange.covering(start: offset, size: 1) { written?.insert(page) }
+        }
+
+        /// A log that is switched on begins empty.
+        mutating func setFlags(_ new: UInt32) {
+            let isLogged = new & UserspaceMemoryRegion.logDirtyPages != 0
+            if isLogged != (written != nil) { written = isLogged ? PageSet(size: range.size) : nil }
+            flags = new
+        }
+    }
+
+    /// `KVM_CAP_NR_MEMSLOTS`
+    public static var slotLimit: UInt32 { 32764 }
+    /// `KVM_MEM_MAX_NR_PAGES`, in bytes.
+    private static var largestSlot: UInt64 { (UInt64(1) << 31 - 1) * pageSize }
+    /// Width of a guest-physical address.
+    public static var guestPhysicalBits: Int { 40 }
+
+    // MARK: VMs
+
+    /// `KVM_CREATE_VM`.
+    ///
+    /// - Parameter sharedBit: 12 to 39, on a VM with private memory. The address then says of what kind an access is.
+    public mutating func createVM(_ type: VMType, sharedBit: Int? = nil) throws(ErrorNumber) -> VMID {
+        if let sharedBit {
+            guard type == .softwareProtected, (12..<Self.guestPhysicalBits).contains(sharedBit) else {
+                throw .invalidArgument
+            }
+        }
+        var vm = VM(type: type, sharedBit: sharedBit)
+        if type == .softwareProtected, !rules.convertsInPlace {
+            vm.attributes = RunMap(size: .max & ~(pageSize - 1), initial: .shared)
+        }
+        return VMID(index: vms.insert(vm))
+    }
+
+    /// The VM is gone, and its memslots with it.
+    public mutating func forget(_ vm: VMID) {
+        let files = self[vm].slots.map { $0.file }
+        vms.remove(vm.index)
+        for (index, file) in files.enumerated() where !files[..<index].contains(file) { removeIfUnused(file) }
+    }
+
+    public func type(of vm: VMID) -> VMType { self[vm].type }
+    public func sharedBit(of vm: VMID) -> Int? { self[vm].sharedBit }
+
+    // MARK: memslots
+
+    /// `KVM_SET_USER_MEMORY_REGION2`: creates, moves or deletes a slot.
+    ///
+    /// - Parameter descriptor: the guest_memfd of the region; nil is a number that no open one has.
+    public mutating func setMemoryRegion(
+        _ vm: VMID, _ region: UserspaceMemoryRegion, guestMemfd descriptor: DescriptorID? = nil
+    ) throws(ErrorNumber) {
+        // Dirty logging and read-only are refused with a guest_memfd.
+        let known =
+            region.flags & UserspaceMemoryRegion.guestMemfd != 0
+            ? UserspaceMemoryRegion.guestMemfd
+            : UserspaceMemoryRegion.logDirtyPages | UserspaceMemoryRegion.readOnly
+        guard region.flags & ~known == 0 else { throw .invalidArgument }
+        guard region.slot < Self.slotLimit, region.memorySize <= Self.largestSlot else {
+            throw .invalidArgument
+        }
+        guard region.memorySize % pageSize == 0, region.guestPhysicalAddress % pageSize == 0,
+            region.userspaceAddress % pageSize == 0
+        else { throw .invalidArgument }
+        let old = self[vm].slotIndex(number: region.slot)
+        guard region.memorySize > 0 else {
+            guard let old else { throw .invalidArgument }
+            return removeIfUnused(take(vm, old))
+        }
+        guard let range = PageRange(start: region.guestPhysicalAddress, size: region.memorySize),
+            range.end <= UInt64(1) << UInt64(self[vm].sharedBit ?? Self.guestPhysicalBits)
+        else { throw .invalidArgument }
+        if let old {
+            // A slot with a guest_memfd cannot change; it can only be deleted. Others can move, or be logged.
+            let slot = self[vm].slots[old]
+            let fixed = UserspaceMemoryRegion.readOnly | UserspaceMemoryRegion.guestMemfd
+            guard (region.flags ^ slot.flags) & fixed == 0, !slot.isGuestMemfd, range.size == slot.range.size,
+                region.userspaceAddress == slot.userspaceAddress
+            else { throw .invalidArgument }
+            if range == slot.range { return self[vm].slots[old].setFlags(region.flags) }
+        }
+        for (index, slot) in self[vm].slots.enumerated() where index != old {
+            guard slot.range.intersection(range) == nil else { throw .fileExists }
+        }
+        let new = try makeSlot(vm, region, range, descriptor)
+        let oldFile = old.map { take(vm, $0) }
+        let place = self[vm].slots.firstIndex { $0.range.start > range.start }
+        self[vm].slots.insert(new, at: place ?? self[vm].slots.endIndex)
+        if let oldFile { removeIfUnused(oldFile) }
+    }
+
+    private func makeSlot(
+        _ vm: VMID, _ region: UserspaceMemoryRegion, _ range: PageRange, _ descriptor: DescriptorID?
+    ) throws(ErrorNumber) -> Memslot {
+        guard region.flags & UserspaceMemoryRegion.guestMemfd != 0 else {
+            guard let mapping = mapping(covering: region.userspaceAddress, size: range.size),
+                let start = self[mapping].address
+            else { throw .badAddress }
+            let offset = self[mapping].fileOffset + (region.userspaceAddress - start)
+            return Memslot(region, range, self[mapping].file, fileOffset: offset)
+        }
+        guard let descriptor, isOpen(descriptor) else { throw .badFileDescriptor }
+        let file = file(of: descriptor)
+        guard self[file].owner == vm || plants(.foreignFileBound),
+            let inFile = PageRange(start: region.guestMemfdOffset, size: range.size),
+            inFile.end <= self[file].size
+        else { throw .invalidArgument }
+        guard rules.hasMemory(self[file].size, offset: inFile.start, length: inFile.size) else {
+            throw Rules.noMemoryBehind
+        }
+        guard !isBound(file, inFile) || plants(.pageBoundTwice) else { throw .fileExists }
+        return Memslot(region, range, file, fileOffset: inFile.start)
+    }
+
+    /// Takes a slot out of the VM.
+    ///
+    /// - Returns: the file that it was bound to.
+    private mutating func take(_ vm: VMID, _ slot: Int) -> FileID {
+        leaveTables(vm, slot)
+        let old = self[vm].slots.remove(at: slot)
+        if plants(.attributesLostWithSlot), let pages = old.inFile {
+            self[old.file].attributes.set(pages, to: self[old.file].initialState)
+        }
+        return old.file
+    }
+
+    /// The pages of a slot that is deleted or moved leave the tables: on a default VM those of all slots
+    /// (`KVM_X86_QUIRK_SLOT_ZAP_ALL`), on others its own.
+    private mutating func leaveTables(_ vm: VMID, _ slot: Int) {
+        guard !plants(.deletedSlotStaysMapped) else { return }
+        zapAll(vm, slot)
+        guard self[vm].type == .default else { return }
+        for other in self[vm].slots.indices { zapAll(vm, other) }
+    }
+
+    /// `KVM_GET_DIRTY_LOG`: the first 64 pages of a slot that were written since the last call, one bit each.
+    public mutating func takeDirtyLog(_ vm: VMID, slot number: UInt32) throws(ErrorNumber) -> UInt64 {
+        guard number < Self.slotLimit else { throw .invalidArgument }
+        guard let slot = self[vm].slotIndex(number: number), let log = self[vm].slots[slot].written else {
+            throw .noSuchFileOrDirectory
+        }
+        self[vm].slots[slot].written = PageSet(size: log.size)
+        var bits: UInt64 = 0
+        for page in 0..<UInt64(64) where log.contains(page * pageSize) { bits |= 1 << page }
+        return bits
+    }
+
+    /// `KVM_SET_MEMORY_ATTRIBUTES` on a VM: the call of Linux 6.8 to 7.3, and of later ones that do not convert in place.
+    public mutating func setVMAttributes(
+        _ vm: VMID, address: UInt64, size: UInt64, attributes: UInt64, flags: UInt64
+    ) throws(ErrorNumber) {
+        guard !rules.convertsInPlace else { throw .inappropriateIOCTLForDevice }
+        let known = self[vm].attributes == nil ? 0 : MemoryAttributes.private
+        guard flags == 0, attributes & ~known == 0, let range = PageRange(start: address, size: size) else {
+            throw .invalidArgument
+        }
+        let state: PageState = attributes == 0 ? .shared : .private
+        if self[vm].attributes?.uniformValue(of: range) == state { return }
+        self[vm].attributes?.set(range, to: state)
+        for slot in self[vm].slots.indices {
+            let here = self[vm].slots[slot].range
+            if let part = here.intersection(range)?.offset(from: here.start) {
+                zap(vm, slot, part, deleted: true)
+            }
+        }
+    }
+
+    // MARK: second-stage tables
+
+    /// Pages in the second-stage tables of a VM (the statistic `pages_4k`). A page comes in when a vCPU first reads, writes
+    /// or fetches from it, or walks it as a page table.
+    public func mappedPages(of vm: VMID) -> UInt64 {
+        var sum: UInt64 = 0
+        for slot in self[vm].slots { sum += slot.mapped.count }
+        return sum
+    }
+
+    /// The guest touched the page at an offset of a slot: it is in the tables now, and it exists.
+    ///
+    /// - Returns: whether it was not in the tables before.
+    @discardableResult
+    mutating func noteMapped(_ vm: VMID, _ slot: Int, _ offset: UInt64) -> Bool {
+        let page = offset & ~(pageSize - 1)
+        guard let range = PageRange(start: page, size: pageSize), page < self[vm].slots[slot].range.size,
+            !self[vm].slots[slot].mapped.contains(page)
+        else { return false }
+        self[vm].slots[slot].mapped.insert(range)
+        // It is mapped writable, whatever the access was.
+        self[vm].slots[slot].noteWritten(page)
+        if let inFile = range.advanced(by: self[vm].slots[slot].fileOffset) {
+            noteAllocated(self[vm].slots[slot].file, inFile)
+        }
+        return true
+    }
+
+    /// Takes a part of a slot, by offset in it, out of the tables.
+    mutating func zap(_ vm: VMID, _ slot: Int, _ part: PageRange, deleted: Bool) {
+        self[vm].slots[slot].mapped.remove(part)
+        guard contents == .outside, let gpas = part.advanced(by: self[vm].slots[slot].range.start) else {
+            return
+        }
+        // Where the attribute itself says what an access is, none can be of the wrong kind and the memory stays the same:
+        // only the accounting starts again.
+        let keepsAccess = !deleted && self[vm].slots[slot].isGuestMemfd && takesKindFromPage(vm)
+        note(.zapped(vm, gpas, keepsAccess: keepsAccess))
+    }
+
+    /// The slot is going, or the file that it is bound to is.
+    mutating func zapAll(_ vm: VMID, _ slot: Int) {
+        if let all = self[vm].slots[slot].pages { zap(vm, slot, all, deleted: true) }
+    }
+
+    mutating func codeChanged(_ vm: VMID, _ slot: Int, _ part: PageRange) {
+        if let gpas = part.advanced(by: self[vm].slots[slot].range.start) { note(.codeChanged(vm, gpas)) }
+    }
+
+    // MARK: a slot on its way out
+
+    /// The first half of deleting or moving a memslot: its pages leave the tables.
+    ///
+    /// - Returns: false without such a memslot.
+    public mutating func invalidate(_ vm: VMID, slot number: UInt32) -> Bool {
+        guard let slot = self[vm].slotIndex(number: number) else { return false }
+        self[vm].slots[slot].isInvalid = true
+        leaveTables(vm, slot)
+        return true
+    }
+
+    /// A move that was refused leaves the memslot as it was.
+    public mutating func validate(_ vm: VMID, slot number: UInt32) {
+        if let slot = self[vm].slotIndex(number: number) { self[vm].slots[slot].isInvalid = false }
+    }
+
+    /// A memslot is being deleted or moved: every other change of memslots waits.
+    public func changesSlots(_ vm: VMID) -> Bool { self[vm].slots.contains { $0.isInvalid } }
+
+    /// The memslot at an address is being deleted or moved: faults on it wait, and pre-faults are `EAGAIN`.
+    public func isInvalid(_ vm: VMID, at gpa: UInt64) -> Bool {
+        self[vm].slotIndex(at: self[vm].withoutSharedBit(gpa)).map { self[vm].slots[$0].isInvalid } ?? false
+    }
+}
+
+extension Rules {
+    /// Flags of `KVM_CREATE_GUEST_MEMFD`. INIT_SHARED on a VM with private memory needs in-place conversion: such a file could
+    /// never become private otherwise.
+    public func allowedFlags(_ type: VMType) -> GuestMemfdFlags {
+        let flags: GuestMemfdFlags = type == .default || convertsInPlace ? [.mmap, .initShared] : .mmap
+        return contentDesign == .creationFlag ? flags.union(ContentDesign.creationFlagBit) : flags
+    }
+}

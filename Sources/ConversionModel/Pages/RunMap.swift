@@ -1,0 +1,296 @@
+/// A value for each page of a file or an address space, kept as sorted runs of equal values, never one entry per page.
+///
+/// A terabyte of one value is one run. `set` costs O(log runs), amortised over the runs that it removes. A value type
+/// without a lock: its owner guards it.
+public struct RunMap<Value: Hashable & Sendable>: Sendable {
+    /// Bytes covered, from 0.
+    public let size: UInt64
+    /// The runs in ascending order, in pieces of at most ``pieceCapacity`` runs. The first run starts at 0, neighbouring
+    /// runs differ, and no piece is empty.
+    @usableFromInline var pieces: ContiguousArray<Piece>
+    /// Where each piece starts, side by side: the search among a million runs stays in the cache.
+    @usableFromInline var pieceStarts: ContiguousArray<UInt64>
+    @usableFromInline var count: Int
+    /// Number of runs.
+    @inlinable public var runCount: Int { count }
+
+    @usableFromInline
+    struct Piece: Sendable {
+        /// The first byte of each run.
+        @usableFromInline var starts: ContiguousArray<UInt64>
+        @usableFromInline var values: ContiguousArray<Value>
+
+        @inlinable
+        init(starts: ContiguousArray<UInt64>, values: ContiguousArray<Value>) {
+            self.starts = starts
+            self.values = values
+        }
+    }
+
+    @usableFromInline
+    struct Place {
+        @usableFromInline var piece: Int
+        @usableFromInline var index: Int
+
+        @inlinable
+        init(piece: Int, index: Int) {
+            self.piece = piece
+            self.index = index
+        }
+    }
+
+    @inlinable static var pieceCapacity: Int { 128 }
+
+    /// - Parameter size: bytes, a multiple of ``pageSize``. A map of size 0 has no value anywhere.
+    @inlinable
+    public init(size: UInt64, initial: Value) {
+        self.size = size
+        pieces = [Piece(starts: [0], values: [initial])]
+        pieceStarts = [0]
+        count = 1
+    }
+
+    /// The value of the page at `offset`; nil past the end.
+    @inlinable
+    public func value(at offset: UInt64) -> Value? {
+        guard offset < size else { return nil }
+        let place = lastRun(startingAtOrBefore: offset)
+        return pieces[place.piece].values[place.index]
+    }
+
+    /// The value of the whole range; nil if the range has more than one or reaches past the end.
+    @inlinable
+    public func uniformValue(of range: PageRange) -> Value? {
+        guard range.end <= size else { return nil }
+        let place = lastRun(startingAtOrBefore: range.start)
+        if let next = following(place), start(of: next) < range.end { return nil }
+        return pieces[place.piece].values[place.index]
+    }
+
+    /// The runs that overlap `range`, clipped to it, in ascending order. What lies past the end is left out.
+    @inlinable
+    public func runs(in range: PageRange) -> Runs {
+        let end = min(range.end, size)
+        return Runs(
+            map: self, low: range.start, end: end,
+            place: range.start < end ? lastRun(startingAtOrBefore: range.start) : nil)
+    }
+
+    /// The whole run that `offset` lies in; nil past the end.
+    @inlinable
+    public func run(containing offset: UInt64) -> (range: PageRange, value: Value)? {
+        guard offset < size else { return nil }
+        let place = lastRun(startingAtOrBefore: offset)
+        let start = start(of: place)
+        let end = following(place).map { self.start(of: $0) } ?? size
+        guard let range = PageRange(start: start, size: end - start) else { return nil }
+        return (range, pieces[place.piece].values[place.index])
+    }
+
+    /// Bytes of `range` that have this value.
+    @inlinable
+    public func bytes(_ value: Value, in range: PageRange) -> UInt64 {
+        var sum: UInt64 = 0
+        for run in runs(in: range) where run.value == value { sum += run.range.size }
+        return sum
+    }
+
+    /// Sets the value of `range`. What lies past the end is ignored.
+    @inlinable
+    public mutating func set(_ range: PageRange, to value: Value) {
+        let end = min(range.end, size)
+        guard range.start < end else { return }
+        // The runs that start in [start, end] are replaced; one may begin at each bound.
+        var low = lastRun(startingAtOrBefore: range.start)
+        let startsHere = start(of: low) == range.start
+        let before = startsHere ? self.value(before: low) : pieces[low.piece].values[low.index]
+        if !startsHere { low.index += 1 }
+        let high = lastRun(startingAtOrBefore: end)
+        let after = pieces[high.piece].values[high.index]
+        let hasStart = before != value
+        let hasEnd = end < size && after != value
+        replaceRuns(
+            from: low, through: high, hasStart ? (range.start, value) : nil, hasEnd ? (end, after) : nil)
+    }
+
+    /// Iterates runs without allocating.
+    public struct Runs: Sequence, IteratorProtocol {
+        @usableFromInline let map: RunMap
+        @usableFromInline let low: UInt64
+        @usableFromInline let end: UInt64
+        @usableFromInline var place: Place?
+
+        @inlinable
+        init(map: RunMap, low: UInt64, end: UInt64, place: Place?) {
+            self.map = map
+            self.low = low
+            self.end = end
+            self.place = place
+        }
+
+        @inlinable
+        public mutating func next() -> (range: PageRange, value: Value)? {
+            guard let here = place else { return nil }
+            let start = Swift.max(map.start(of: here), low)
+            guard start < end else { return nil }
+            place = map.following(here)
+            let stop = place.map { Swift.min(map.start(of: $0), end) } ?? end
+            guard let range = PageRange(start: start, size: stop - start) else { return nil }
+            return (range, map.pieces[here.piece].values[here.index])
+        }
+    }
+
+    // MARK: pieces
+
+    @inlinable
+    func start(of place: Place) -> UInt64 { pieces[place.piece].starts[place.index] }
+
+    @inlinable
+    func following(_ place: Place) -> Place? {
+        if place.index + 1 < pieces[place.piece].starts.count {
+            return Place(piece: place.piece, index: place.index + 1)
+        }
+        return place.piece + 1 < pieces.count ? Place(piece: place.piece + 1, index: 0) : nil
+    }
+
+    /// The value of the run before this one; nil for the first run.
+    @inlinable
+    func value(before place: Place) -> Value? {
+        if place.index > 0 { return pieces[place.piece].values[place.index - 1] }
+        return place.piece > 0 ? pieces[place.piece - 1].values.last : nil
+    }
+
+    @inlinable
+    func lastRun(startingAtOrBefore offset: UInt64) -> Place {
+        // The first piece and the first run start at 0, so both searches find something.
+        let piece = pieceStarts.count == 1 ? 0 : partition(pieceStarts, offset) - 1
+        let index = partition(pieces[piece].starts, offset) - 1
+        return Place(piece: piece, index: index)
+    }
+
+    @inlinable
+    mutating func replaceRuns(
+        from first: Place, through last: Place, _ start: (UInt64, Value)?, _ end: (UInt64, Value)?
+    ) {
+        let (low, lowIndex) = (first.piece, first.index)
+        let (high, highIndex) = (last.piece, last.index + 1)
+        var before = 0
+        for piece in low...high { before += pieces[piece].starts.count }
+        if low == high {
+            splice(low, lowIndex..<highIndex, start, end)
+        } else {
+            pieces[high].starts.removeSubrange(..<highIndex)
+            pieces[high].values.removeSubrange(..<highIndex)
+            splice(low, lowIndex..<pieces[low].starts.count, start, end)
+            pieces.removeSubrange(low + 1..<high)
+            pieceStarts.removeSubrange(low + 1..<high)
+        }
+        let lastPiece = low == high ? low : low + 1
+        var after = 0
+        for piece in low...lastPiece { after += pieces[piece].starts.count }
+        count += after - before
+        tidy(low, lastPiece)
+    }
+
+    @inlinable
+    mutating func splice(
+        _ piece: Int, _ range: Range<Int>, _ start: (UInt64, Value)?, _ end: (UInt64, Value)?
+    ) {
+        var place = range.lowerBound
+        var stop = range.upperBound
+        for run in [start, end] {
+            guard let run else { continue }
+            if place < stop {
+                pieces[piece].starts[place] = run.0
+                pieces[piece].values[place] = run.1
+            } else {
+                pieces[piece].starts.insert(run.0, at: place)
+                pieces[piece].values.insert(run.1, at: place)
+                stop += 1
+            }
+            place += 1
+        }
+        guard place < stop else { return }
+        pieces[piece].starts.removeSubrange(place..<stop)
+        pieces[piece].values.removeSubrange(place..<stop)
+    }
+
+    /// Drops empty pieces, splits a full one and joins small neighbours.
+    @inlinable
+    mutating func tidy(_ first: Int, _ last: Int) {
+        if last > first {
+            if pieces[last].starts.isEmpty { removePiece(last) } else { noteStart(last) }
+        }
+        if pieces[first].starts.isEmpty && pieces.count > 1 { return removePiece(first) }
+        noteStart(first)
+        let runs = pieces[first].starts.count
+        if runs > Self.pieceCapacity {
+            let half = runs / 2
+            let tail = Piece(
+                starts: ContiguousArray(pieces[first].starts[half...]),
+                values: ContiguousArray(pieces[first].values[half...]))
+            pieces[first].starts.removeSubrange(half...)
+            pieces[first].values.removeSubrange(half...)
+            pieces.insert(tail, at: first + 1)
+            pieceStarts.insert(tail.starts[0], at: first + 1)
+        } else if first + 1 < pieces.count,
+            runs + pieces[first + 1].starts.count <= Self.pieceCapacity / 2
+        {
+            pieces[first].starts.append(contentsOf: pieces[first + 1].starts)
+            pieces[first].values.append(contentsOf: pieces[first + 1].values)
+            removePiece(first + 1)
+        }
+    }
+
+    @inlinable
+    mutating func removePiece(_ index: Int) {
+        pieces.remove(at: index)
+        pieceStarts.remove(at: index)
+    }
+
+    @inlinable
+    mutating func noteStart(_ index: Int) { pieceStarts[index] = pieces[index].starts[0] }
+}
+
+/// Two maps are equal when every page has the same value, whatever led there.
+extension RunMap: Hashable {
+    @inlinable
+    public static func == (a: RunMap, b: RunMap) -> Bool {
+        guard a.size == b.size, a.runCount == b.runCount else { return false }
+        if a.pieces.count == 1, b.pieces.count == 1 {
+            return a.pieces[0].starts == b.pieces[0].starts && a.pieces[0].values == b.pieces[0].values
+        }
+        var left: Place? = Place(piece: 0, index: 0)
+        var right = left
+        while let x = left, let y = right {
+            guard a.start(of: x) == b.start(of: y),
+                a.pieces[x.piece].values[x.index] == b.pieces[y.piece].values[y.index]
+            else { return false }
+            left = a.following(x)
+            right = b.following(y)
+        }
+        return true
+    }
+
+    @inlinable
+    public func hash(into hasher: inout Hasher) {
+        for piece in pieces {
+            for index in piece.starts.indices {
+                hasher.combine(piece.starts[index])
+                hasher.combine(piece.values[index])
+            }
+        }
+    }
+}
+
+/// The number of leading elements that are at most `offset`, of an ascending array.
+@inlinable
+func partition(_ starts: ContiguousArray<UInt64>, _ offset: UInt64) -> Int {
+    var low = 0
+    var high = starts.count
+    while low < high {
+        let middle = (low + high) / 2
+        if starts[middle] <= offset { low = middle + 1 } else { high = middle }
+    }
+    return low
+}

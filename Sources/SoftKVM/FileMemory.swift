@@ -1,0 +1,57 @@
+import CKVMShim
+import Glibc
+import MiniVMM
+import SystemPackage
+
+/// The bytes of a guest_memfd: a sparse memfd, of which only the pages that were touched take memory.
+///
+/// Guarded by the model's lock.
+@safe final class FileMemory: @unchecked Sendable {
+    private let backing: OwnedDescriptor
+    /// All of the backing. The model reads and writes pages here, and the engine runs on them.
+    private let mapping: OwnedMapping
+    /// Bytes of the backing.
+    let size: UInt64
+
+    /// An address space is finite, and a file can be larger: bytes of a file that have memory behind them.
+    static let most: UInt64 = 1 << 40
+
+    /// - Parameter size: of the file, bytes.
+    init(size: UInt64) throws(Errno) {
+        self.size = min(size, Self.most)
+        let number = unsafe ckvm_memfd_create("guest_memfd")
+        guard number >= 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -number)) }
+        backing = OwnedDescriptor(owning: Int32(number))
+        guard ftruncate(backing.rawValue, Int(self.size)) == 0 else { throw Errno(rawValue: errno) }
+        mapping = try OwnedMapping(backing, length: self.size, reserve: false)
+    }
+
+    var descriptor: Int32 { backing.rawValue }
+
+    /// `mmap` of a part; past the end of the file it is only address space.
+    func map(offset: UInt64, length: UInt64) throws(Errno) -> OwnedMapping {
+        try OwnedMapping(backing, offset: offset, length: length, reserve: false)
+    }
+
+    /// The byte at an offset, and what follows it in the file. The offset is inside the file.
+    func bytes(at offset: UInt64) -> UnsafeMutableRawPointer { unsafe mapping.base + Int(offset) }
+
+    func page(at offset: UInt64) -> [UInt8] {
+        guard offset < size else { return [UInt8](repeating: 0, count: Int(pageSize)) }
+        return unsafe [UInt8](UnsafeRawBufferPointer(start: bytes(at: offset), count: Int(pageSize)))
+    }
+
+    /// The pages read as zeros from now on.
+    func discard(_ range: PageRange) {
+        guard let part = PageRange(start: 0, size: size)?.intersection(range) else { return }
+        let result = ckvm_fallocate(backing.rawValue, true, Int64(part.start), Int64(part.size))
+        // A memfd that has no memory for the hole's bookkeeping is written instead.
+        if result != 0 { overwrite(part) { 0 } }
+    }
+
+    func overwrite(_ range: PageRange, with word: () -> UInt64) {
+        guard let part = PageRange(start: 0, size: size)?.intersection(range) else { return }
+        let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
+        for index in 0..<Int(part.size / 8) { unsafe words[index] = word() }
+    }
+}

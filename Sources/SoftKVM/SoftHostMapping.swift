@@ -1,0 +1,160 @@
+import CKVMShim
+public import ConversionModel
+public import MiniVMM
+public import SystemPackage
+
+/// A host mapping of a ``SoftGuestMemfd``.
+///
+/// Access goes through ``read(at:into:)`` and ``write(at:from:)``, which know which pages are private. The memory at
+/// ``address`` is real, but nothing stops a direct access to a private page.
+public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unchecked Sendable {
+    let model: Model
+    /// Its number in the model.
+    public let number: MappingID
+    let memory: FileMemory
+    public let length: UInt64
+    /// Where in the file it begins, bytes.
+    private let fileOffset: UInt64
+    private let mapping: OwnedMapping
+
+    /// The lock is held.
+    init(_ model: Model, _ number: MappingID, _ memory: FileMemory, _ mapping: consuming OwnedMapping) {
+        self.model = model
+        self.number = number
+        self.memory = memory
+        length = model.kernel.length(of: number)
+        fileOffset = model.kernel.fileOffset(of: number)
+        self.mapping = mapping
+        model.kernel.place(number, at: self.mapping.address)
+        model.add(self)
+    }
+
+    /// Of a forked child's: no memslot leads there.
+    private init(forked number: MappingID, of other: SoftHostMapping, _ mapping: consuming OwnedMapping) {
+        (model, memory, length, fileOffset) = (other.model, other.memory, other.length, other.fileOffset)
+        self.number = number
+        self.mapping = mapping
+    }
+
+    deinit {
+        model.look {
+            model.remove(number)
+            model.kernel.forget(number)
+        }
+    }
+
+    public var address: UInt64 { mapping.address }
+
+    public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
+        try model.ask { kernel throws(ErrorNumber) in
+            let count = Int(
+                try kernel.touch(number, offset, UInt64(buffer.count), evenPrivateWith: .hostReadsPrivate))
+            guard count > 0, let base = buffer.baseAddress else { return 0 }
+            unsafe base.copyMemory(from: memory.bytes(at: fileOffset + offset), byteCount: count)
+            return count
+        }
+    }
+
+    public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
+        try model.ask { kernel throws(ErrorNumber) in
+            let count = Int(
+                try kernel.touch(
+                    number, offset, UInt64(buffer.count), toWrite: true, evenPrivateWith: .hostWritesPrivate))
+            guard count > 0, let base = buffer.baseAddress else { return 0 }
+            unsafe memory.bytes(at: fileOffset + offset).copyMemory(from: base, byteCount: count)
+            if let pages = PageRange.covering(start: fileOffset + offset, size: UInt64(count)) {
+                kernel.noteHostWrite(kernel.file(of: number), pages)
+            }
+            return count
+        }
+    }
+
+    /// The same pages as another process has them that was forked now: with page tables of its own, which are empty.
+    public func forked() throws(Errno) -> SoftHostMapping {
+        try model.call { () throws(Errno) in
+            let own = try memory.map(offset: fileOffset, length: length)
+            return SoftHostMapping(forked: model.kernel.forkMapping(number), of: self, own)
+        }
+    }
+
+    public func residentPages(at offset: UInt64, length: UInt64) -> UInt64 {
+        model.look { model.kernel.residentPages(number, at: offset, length: length) }
+    }
+
+    public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
+        try model.ask { kernel throws(ErrorNumber) in
+            guard (try? kernel.touch(number, offset, 1)) == 1 else { throw .ioError }
+            return unsafe memory.bytes(at: fileOffset + offset).load(as: UInt8.self)
+        }
+    }
+
+    public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
+        try model.ask { kernel throws(ErrorNumber) in
+            try kernel.advise(number, at: offset, length: length, advice)
+        }
+    }
+
+    /// Every kind of holder takes the same references here; only a pipe has an end.
+    public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
+        SoftPageHold(
+            model,
+            try model.ask { kernel throws(ErrorNumber) in
+                try kernel.hold(number, at: offset, length: length, by: kind)
+            }, memory)
+    }
+
+    public func unmap() throws(Errno) { model.call { model.kernel.unmap(number) } }
+
+    public func move(toLength new: UInt64) throws(Errno) -> any ExaminableMapping {
+        try model.call { () throws(Errno) in
+            // The model's rules first; where the host then has no room the old mapping is gone, as on a kernel.
+            let moved: MappingID
+            do throws(ErrorNumber) {
+                moved = try model.kernel.move(number, toLength: new)
+            } catch {
+                throw Errno(error)
+            }
+            do throws(Errno) {
+                return SoftHostMapping(model, moved, memory, try memory.map(offset: fileOffset, length: new))
+            } catch {
+                model.kernel.forget(moved)
+                throw error
+            }
+        }
+    }
+
+    public func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno) {
+        try model.ask { kernel throws(ErrorNumber) in
+            try kernel.protect(number, at: offset, length: length, protection)
+        }
+    }
+
+    /// What it shows at a byte, counted from its start.
+    public func sight(at offset: UInt64) -> Sight {
+        model.look {
+            guard case .byte = model.kernel.hostSight(number, at: offset) else { return .noPage }
+            return .byte(.known(unsafe memory.bytes(at: fileOffset + offset).load(as: UInt8.self)))
+        }
+    }
+}
+
+extension SoftHostMapping: NodePlacing {
+    /// NUMA nodes of this machine. All CPUs are on node 0.
+    public static let nodeCount = KernelModel.nodeCount
+
+    public func bind(
+        at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
+    ) throws(Errno) {
+        try model.ask { kernel throws(ErrorNumber) in
+            try kernel.bind(number, at: offset, length: length, policy, flags)
+        }
+    }
+
+    public func node(at offset: UInt64) throws(Errno) -> UInt32 {
+        try model.ask { kernel throws(ErrorNumber) in try kernel.node(number, at: offset) }
+    }
+
+    public func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
+        try model.ask { kernel throws(ErrorNumber) in try kernel.migrate(number, at: offset, to: node) }
+    }
+}

@@ -1,0 +1,55 @@
+import Foundation
+import Testing
+
+/// Who may import whom, read from the sources themselves.
+struct ImportTests {
+    private static let sources = URL(fileURLWithPath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("Sources")
+
+    /// The modules of this package, lowest first. A module may import those of lower rows.
+    private static let rows: [Set<String>] = [
+        ["ConversionModel", "CKVMShim", "CUnicornShim", "CReportPage"],
+        ["MiniVMM", "CBaseline"],
+        ["SoftKVM", "GuestPayloads", "Explain", "Report"],
+        ["Litmus"],
+        ["minivmm"],
+    ]
+
+    private static func imports(of module: String) throws -> Set<String> {
+        var imports: Set<String> = []
+        let files = FileManager.default.enumerator(
+            at: sources.appendingPathComponent(module), includingPropertiesForKeys: nil)
+        for case let file as URL in files ?? .init() where file.pathExtension == "swift" {
+            for line in try String(contentsOf: file, encoding: .utf8).split(separator: "\n") {
+                let words = line.split(separator: " ")
+                guard let place = words.firstIndex(of: "import"), place + 1 < words.count,
+                    words[..<place].allSatisfy({ ["public", "@_exported", "internal"].contains($0) })
+                else { continue }
+                imports.insert(String(words[place + 1].split(separator: ".")[0]))
+            }
+        }
+        return imports
+    }
+
+    @Test func theModelImportsNothing() throws {
+        #expect(try Self.imports(of: "ConversionModel") == [])
+    }
+
+    @Test func importsPointDownward() throws {
+        let known = Self.rows.reduce(into: Set()) { $0.formUnion($1) }
+        var lower: Set<String> = []
+        for row in Self.rows {
+            for module in row {
+                let ours = try Self.imports(of: module).intersection(known)
+                #expect(ours.isSubset(of: lower), "\(module) imports \(ours.subtracting(lower).sorted())")
+            }
+            lower.formUnion(row)
+        }
+    }
+
+    @Test func everyModuleHasItsRow() throws {
+        let known = Self.rows.reduce(into: Set()) { $0.formUnion($1) }
+        #expect(try Set(FileManager.default.contentsOfDirectory(atPath: Self.sources.path)) == known)
+    }
+}
