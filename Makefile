@@ -127,7 +127,6 @@ install: man
 sanitize: setup
 	@ASAN_OPTIONS=detect_leaks=0 $(SWIFT) test --sanitize=address --scratch-path .build-asan
 
-# The long version of what the suite does quickly: 10,000 VMs, and not one descriptor left.
 # The model imports nothing and has to compile for a browser, too.
 embedded:
 	@mkdir -p $(BUILD)
@@ -137,6 +136,7 @@ embedded:
 	    -c $$(find Sources/ConversionModel -name '*.swift' | sort) -o $(BUILD)/ConversionModel.o
 	@ls -l $(BUILD)/ConversionModel.o
 
+# The long version of what the suite does quickly: 10,000 VMs, and not one descriptor left.
 soak: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_SOAK_VMS=10000 $(SWIFT) test --skip-build --filter virtualMachinesLeaveNoDescriptorsBehind

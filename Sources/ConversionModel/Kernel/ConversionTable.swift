@@ -1,5 +1,5 @@
 extension KernelModel {
-    /// `KVM_SET_MEMORY_ATTRIBUTES2`: the validation table of ABI §2, row by row and in its order, with the differences of
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`: the validation table of docs/ABI.md, section 2, row by row and in its order, with the differences of
     /// other versions (``ABIProfile``).
     ///
     /// A guard that also asks for a ``PlantedFault`` is one that can be planted away.

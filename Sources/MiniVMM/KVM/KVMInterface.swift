@@ -90,7 +90,7 @@ public protocol KVMGuestMemfd: AnyObject, Sendable {
 
     /// `KVM_SET_MEMORY_ATTRIBUTES2`: converts a range in place. All or nothing.
     ///
-    /// - Throws: the errno of ABI table §2. For `EAGAIN` and `ENOMEM` `request.error_offset` then holds the
+    /// - Throws: the errno of docs/ABI.md, section 2. For `EAGAIN` and `ENOMEM` `request.error_offset` then holds the
     ///   byte offset of the page that failed; the struct is not touched otherwise.
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno)
 

@@ -16,7 +16,7 @@ public final class LinuxVM: PerVMAttributes, SecondStageCounting {
             contentPromise = .undefined
             return
         }
-        // ABI §2: on a software-protected VM contents survive in both directions, unless the kernel has content modes.
+        // docs/ABI.md, section 2: on a software-protected VM contents survive in both directions, unless the kernel has content modes.
         let scratch = try? Self.createGuestMemfd(of: vm, size: pageSize, flags: [])
         contentPromise = scratch.map { .discovered(on: $0, otherwise: .preserved) } ?? .preserved
     }
