@@ -16,9 +16,16 @@ public final class LinuxVM: PerVMAttributes, SecondStageCounting {
             contentPromise = .undefined
             return
         }
-        // docs/ABI.md, section 2: on a software-protected VM contents survive in both directions, unless the kernel has content modes.
-        let scratch = try? Self.createGuestMemfd(of: vm, size: pageSize, flags: [])
-        contentPromise = scratch.map { .discovered(on: $0, otherwise: .preserved) } ?? .preserved
+        // docs/ABI.md, section 2: on a software-protected VM contents survive in both directions, unless the kernel has
+        // content modes.
+        do throws(Errno) {
+            let scratch = try Self.createGuestMemfd(of: vm, size: pageSize, flags: [])
+            contentPromise = .discovered(on: scratch, otherwise: .preserved)
+        } catch {
+            // Without a guest_memfd there is nothing to convert. A host that has no more descriptors says nothing.
+            if error.isHostLimit { throw error }
+            contentPromise = .undefined
+        }
     }
 
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {

@@ -192,23 +192,20 @@ struct RunLoop {
     // MARK: calls
 
     private mutating func callByPort(_ io: ckvm_run_io) -> Pause? {
-        do throws(Errno) {
-            var registers = try vcpu.registers()
+        let attempted = "a call of vCPU \(vcpu.id) by port"
+        do throws(MachineError) {
+            var registers = try calling("KVM_GET_REGS", attempted, vcpu.registers)
             let call = GuestCall(
                 number: registers.rax & 0xffff_ffff,
                 arguments: (registers.rbx, registers.rcx, registers.rdx))
             let answer = perform(call, byInstruction: false)
             registers.rax = UInt64(bitPattern: answer.result)
             if let word = answer.word { registers.rcx = word }
-            try vcpu.setRegisters(registers)
+            try calling("KVM_SET_REGS", attempted) { () throws(Errno) in try vcpu.setRegisters(registers) }
             if machine.isStopping { return .stopped }
             return answer.yields ? .yielded : nil
         } catch {
-            return end(
-                .failed(
-                    .kernel(
-                        call: "KVM_GET_REGS", errno: error, attempted: "a call of vCPU \(vcpu.id) by port",
-                        hint: nil)))
+            return end(.failed(error))
         }
     }
 

@@ -213,10 +213,13 @@ struct GuestCallTests {
         #expect(bench.machine.memory.state(at: Self.page) == .shared)
     }
 
-    @Test func registersThatCannotBeReadEndTheMachine() throws {
+    /// The call that failed is named, and no other.
+    @Test(arguments: [("KVM_GET_REGS", true), ("KVM_SET_REGS", false)])
+    func registersThatCannotBeReadOrWrittenEndTheMachine(_ call: String, _ areRead: Bool) throws {
         let bench = try MachineBench()
         bench.vcpu.call(Self.state, 0)
-        bench.vcpu.refuseRegisters()
-        #expect(bench.run().description.contains("a call of vCPU 0 by port"))
+        if areRead { bench.vcpu.refuseRegisters() } else { bench.vcpu.refuseNewRegisters() }
+        let words = bench.run().description
+        #expect(words.contains("a call of vCPU 0 by port") && words.contains(call), "\(words)")
     }
 }

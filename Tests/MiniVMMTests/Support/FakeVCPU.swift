@@ -22,6 +22,7 @@ final class FakeVCPU: KVMVCPU {
         var special = ckvm_sregs()
         var entries = 0
         var refusesRegisters = false
+        var refusesNewRegisters = false
     }
 
     /// Where the kernel puts the data of port accesses: behind the struct, in the page after it.
@@ -48,6 +49,7 @@ final class FakeVCPU: KVMVCPU {
     func then(_ step: @escaping Step) { state.withLock { $0.script.append(step) } }
     func forEver(_ step: @escaping Step) { state.withLock { $0.loop = step } }
     func refuseRegisters() { state.withLock { $0.refusesRegisters = true } }
+    func refuseNewRegisters() { state.withLock { $0.refusesNewRegisters = true } }
     func change(_ body: (inout ckvm_regs) -> Void) { state.withLock { body(&$0.registers) } }
 
     func run() throws(Errno) {
@@ -70,7 +72,10 @@ final class FakeVCPU: KVMVCPU {
         if refuses { throw .ioError }
         return registers
     }
-    func setRegisters(_ registers: ckvm_regs) throws(Errno) { state.withLock { $0.registers = registers } }
+    func setRegisters(_ registers: ckvm_regs) throws(Errno) {
+        if state.withLock({ $0.refusesNewRegisters }) { throw .ioError }
+        state.withLock { $0.registers = registers }
+    }
     func specialRegisters() throws(Errno) -> ckvm_sregs { state.withLock { $0.special } }
     func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
         state.withLock { $0.special = registers }
