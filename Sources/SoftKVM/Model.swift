@@ -77,7 +77,7 @@ final class Model: @unchecked Sendable {
 
     /// Ascending.
     var memoriesByNumber: [(FileID, FileMemory)] {
-        memories.sorted { $0.key.order < $1.key.order }.map { ($0.key, $0.value) }
+        memories.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
     }
 
     /// Does to the bytes, and to the engines, what calls have done to the model. The lock is held.

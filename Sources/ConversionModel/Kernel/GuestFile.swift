@@ -37,7 +37,7 @@ extension KernelModel {
         static var vacant: File { File() }
     }
 
-    /// An open file description's number.
+    /// A descriptor of a guest_memfd.
     struct Descriptor: TableElement {
         var file = FileID(index: -1)
         /// A closed descriptor is kept until ``KernelModel/forget(_:)-(DescriptorID)``: calls on it are `EBADF`.

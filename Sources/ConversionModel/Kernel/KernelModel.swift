@@ -32,7 +32,7 @@ public struct KernelModel: Hashable, Sendable {
     /// ``Contents/inside``.
     public mutating func takeEffects() -> [Effect] {
         if effects.isEmpty { return [] }
-        defer { effects.removeAll(keepingCapacity: true) }
+        defer { effects = [] }
         return effects
     }
 
@@ -110,18 +110,18 @@ public enum Effect: Hashable, Sendable {
     }
 }
 
-public struct FileID: Hashable, Sendable {
+/// The inode of a guest_memfd. As for the numbers below: valid in the model that gave it, until what it names is forgotten.
+public struct FileID: Hashable, Comparable, Sendable {
     let index: Int32
-    /// For sorting.
-    public var order: Int32 { index }
+    public static func < (a: FileID, b: FileID) -> Bool { a.index < b.index }
 }
+/// A descriptor of a guest_memfd.
 public struct DescriptorID: Hashable, Sendable { let index: Int32 }
+/// A host mapping of a file.
 public struct MappingID: Hashable, Sendable { let index: Int32 }
-public struct HoldID: Hashable, Sendable {
-    let index: Int32
-    /// For sorting.
-    public var order: Int32 { index }
-}
+/// References that somebody on the host has on pages.
+public struct HoldID: Hashable, Sendable { let index: Int32 }
+/// A VM.
 public struct VMID: Hashable, Sendable { let index: Int32 }
 
 /// What a place of a ``Table`` holds while it is free.
