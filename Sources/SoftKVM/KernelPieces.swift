@@ -105,10 +105,9 @@ extension SoftVM {
     /// - Returns: nil where no such reference is taken, or the page is mapped already.
     public func beginGuestFault(at gpa: UInt64) -> SoftPageHold? {
         model.look {
-            guard let hold = model.kernel.beginGuestFault(number, at: gpa),
-                let memory = model.memory(of: model.kernel.file(of: hold))
-            else { return nil }
-            return SoftPageHold(model, hold, memory)
+            model.kernel.beginGuestFault(number, at: gpa).map {
+                SoftPageHold(model, $0, model.memory(of: model.kernel.file(of: $0)))
+            }
         }
     }
 
@@ -141,7 +140,10 @@ extension SoftVM {
             case .stopped(.poisoned(let fault)): return .poisoned(fault)
             case .stopped(.noPage), .stopped(.byte): return .noPage
             case .memory(let file, let offset):
-                guard let place = unsafe model.memory(of: file)?.bytes(at: offset) else { return .noPage }
+                guard let place = unsafe model.memory(of: file)?.bytes(at: offset) else {
+                    if let byte { model.kernel.fill(file, at: offset, count: 1, with: byte) }
+                    return .byte(model.kernel.byte(file, at: offset).value)
+                }
                 if let byte {
                     unsafe place.storeBytes(of: byte, as: UInt8.self)
                     if let page = PageRange.covering(start: offset, size: 1) {

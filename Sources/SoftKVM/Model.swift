@@ -33,9 +33,11 @@ final class Model: @unchecked Sendable {
     /// What one system call takes on the virtual clock.
     static let callNanoseconds: UInt64 = 1000
 
-    init(_ configuration: SoftKVM.Configuration) {
+    /// - Parameter contents: ``KernelModel/Contents/inside`` has no memory and no engine. All objects are then no more than
+    ///   numbers in ``kernel``, which can be exchanged for another one that was reached from the same beginning.
+    init(_ configuration: SoftKVM.Configuration, contents: KernelModel.Contents) {
         self.configuration = configuration
-        kernel = KernelModel(configuration.rules, contents: .outside)
+        kernel = KernelModel(configuration.rules, contents: contents)
         generator = SplitMix64(seed: configuration.seed)
     }
 
@@ -69,6 +71,9 @@ final class Model: @unchecked Sendable {
         }
         return try body()
     }
+
+    /// The model keeps the bytes itself.
+    var isValue: Bool { kernel.contents == .inside }
 
     // MARK: memory
 
@@ -115,17 +120,24 @@ final class Model: @unchecked Sendable {
     func add(_ vm: SoftVM) { vms[vm.number] = Weak(vm) }
     func remove(_ vm: VMID) { vms[vm] = nil }
 
-    func add(_ memfd: SoftGuestMemfd) { descriptors[memfd.descriptor] = Weak(memfd) }
+    func add(_ memfd: SoftGuestMemfd) {
+        if !isValue { descriptors[memfd.descriptor] = Weak(memfd) }
+    }
 
     /// The open descriptor with a number of the process.
     func descriptor(_ number: Int32, _ kernel: KernelModel) -> DescriptorID? {
+        if kernel.contents == .inside { return kernel.openDescriptor(number) }
         guard let memfd = descriptors[number]?.object, kernel.isOpen(memfd.number) else { return nil }
         return memfd.number
     }
 
-    func add(_ mapping: SoftHostMapping) { mappings[mapping.number] = Weak(mapping) }
+    func add(_ mapping: SoftHostMapping) {
+        if !isValue { mappings[mapping.number] = Weak(mapping) }
+    }
     func remove(_ mapping: MappingID) { mappings[mapping] = nil }
-    func mapping(_ number: MappingID) -> SoftHostMapping? { mappings[number]?.object }
+    func mapping(_ number: MappingID) -> SoftHostMapping? {
+        isValue ? SoftHostMapping(self, number, nil, nil) : mappings[number]?.object
+    }
 }
 
 extension Errno {

@@ -9,13 +9,14 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
     let model: Model
     /// Its number in the model.
     public let number: DescriptorID
-    let memory: FileMemory
+    /// Nil where the model keeps the bytes.
+    let memory: FileMemory?
     public let size: UInt64
     /// The descriptor of the process, if it was duplicated; the first has the memory's.
     private let ownDescriptor: OwnedDescriptor?
 
     init(
-        _ model: Model, _ number: DescriptorID, size: UInt64, _ memory: FileMemory,
+        _ model: Model, _ number: DescriptorID, size: UInt64, _ memory: FileMemory?,
         descriptor: consuming OwnedDescriptor? = nil
     ) {
         self.model = model
@@ -25,12 +26,17 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         ownDescriptor = descriptor
     }
 
-    deinit { model.look { model.kernel.forget(number) } }
+    deinit {
+        if !model.isValue { forget() }
+    }
+
+    /// The descriptor is closed, if it is open, and its number free. No call may follow.
+    package func forget() { model.look { model.kernel.forget(number) } }
 
     public var descriptor: Int32 {
         switch ownDescriptor {
         case .some(let own): own.rawValue
-        case nil: memory.descriptor
+        case nil: memory?.descriptor ?? number.rawValue
         }
     }
 
@@ -70,6 +76,7 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
             } catch {
                 throw Errno(error)
             }
+            guard let memory else { return SoftHostMapping(model, number, nil, nil) }
             do throws(Errno) {
                 return SoftHostMapping(model, number, memory, try memory.map(offset: offset, length: length))
             } catch {
@@ -120,12 +127,12 @@ extension SoftGuestMemfd: ExaminableFile {
         try model.call { () throws(Errno) in
             guard model.kernel.isOpen(number) else { throw .badFileDescriptor }
             // A number that no other file of this process has.
-            let own = dup(memory.descriptor)
+            let own = memory.map { dup($0.descriptor) } ?? 0
             guard own >= 0 else { throw Errno(rawValue: errno) }
-            let descriptor = OwnedDescriptor(owning: own)
             do throws(ErrorNumber) {
                 let copy = SoftGuestMemfd(
-                    model, try model.kernel.duplicate(number), size: size, memory, descriptor: descriptor)
+                    model, try model.kernel.duplicate(number), size: size, memory,
+                    descriptor: memory == nil ? nil : OwnedDescriptor(owning: own))
                 model.add(copy)
                 return copy
             } catch {

@@ -11,46 +11,69 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     let model: Model
     /// Its number in the model.
     public let number: MappingID
-    let memory: FileMemory
+    /// Nil where the model keeps the bytes, as ``mapping``.
+    let memory: FileMemory?
     public let length: UInt64
     /// Where in the file it begins, bytes.
     private let fileOffset: UInt64
-    private let mapping: OwnedMapping
+    private let mapping: OwnedMapping?
 
     /// The lock is held.
-    init(_ model: Model, _ number: MappingID, _ memory: FileMemory, _ mapping: consuming OwnedMapping) {
+    init(_ model: Model, _ number: MappingID, _ memory: FileMemory?, _ mapping: consuming OwnedMapping?) {
         self.model = model
         self.number = number
         self.memory = memory
         length = model.kernel.length(of: number)
         fileOffset = model.kernel.fileOffset(of: number)
+        let address = Self.address(of: mapping)
         self.mapping = mapping
-        model.kernel.place(number, at: self.mapping.address)
+        if let address { model.kernel.place(number, at: address) }
         model.add(self)
     }
 
     /// Of a forked child's: no memslot leads there.
-    private init(forked number: MappingID, of other: SoftHostMapping, _ mapping: consuming OwnedMapping) {
+    private init(forked number: MappingID, of other: SoftHostMapping, _ mapping: consuming OwnedMapping?) {
         (model, memory, length, fileOffset) = (other.model, other.memory, other.length, other.fileOffset)
         self.number = number
         self.mapping = mapping
     }
 
     deinit {
+        if !model.isValue { forget() }
+    }
+
+    /// Its number is free. No call may follow.
+    package func forget() {
         model.look {
             model.remove(number)
             model.kernel.forget(number)
         }
     }
 
-    public var address: UInt64 { mapping.address }
+    private static func address(of mapping: borrowing OwnedMapping?) -> UInt64? {
+        switch mapping {
+        case .some(let own): own.address
+        case nil: nil
+        }
+    }
+
+    public var address: UInt64 {
+        Self.address(of: mapping) ?? model.look { model.kernel.address(of: number) ?? 0 }
+    }
 
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         try model.ask { kernel throws(ErrorNumber) in
             let count = Int(
                 try kernel.touch(number, offset, UInt64(buffer.count), evenPrivateWith: .hostReadsPrivate))
             guard count > 0, let base = buffer.baseAddress else { return 0 }
-            unsafe base.copyMemory(from: memory.bytes(at: fileOffset + offset), byteCount: count)
+            if let memory {
+                unsafe base.copyMemory(from: memory.bytes(at: fileOffset + offset), byteCount: count)
+            } else {
+                let file = kernel.file(of: number)
+                for index in 0..<count {
+                    unsafe buffer[index] = kernel.byte(file, at: fileOffset + offset + UInt64(index)).value
+                }
+            }
             return count
         }
     }
@@ -61,6 +84,13 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
                 try kernel.touch(
                     number, offset, UInt64(buffer.count), toWrite: true, evenPrivateWith: .hostWritesPrivate))
             guard count > 0, let base = buffer.baseAddress else { return 0 }
+            guard let memory else {
+                let file = kernel.file(of: number)
+                for run in unsafe buffer[..<count].runs {
+                    kernel.fill(file, at: fileOffset + offset + run.start, count: run.count, with: run.byte)
+                }
+                return count
+            }
             unsafe memory.bytes(at: fileOffset + offset).copyMemory(from: base, byteCount: count)
             if let pages = PageRange.covering(start: fileOffset + offset, size: UInt64(count)) {
                 kernel.noteHostWrite(kernel.file(of: number), pages)
@@ -72,6 +102,9 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     /// The same pages as another process has them that was forked now: with page tables of its own, which are empty.
     public func forked() throws(Errno) -> SoftHostMapping {
         try model.call { () throws(Errno) in
+            guard let memory else {
+                return SoftHostMapping(forked: model.kernel.forkMapping(number), of: self, nil)
+            }
             let own = try memory.map(offset: fileOffset, length: length)
             return SoftHostMapping(forked: model.kernel.forkMapping(number), of: self, own)
         }
@@ -84,7 +117,10 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
         try model.ask { kernel throws(ErrorNumber) in
             guard (try? kernel.touch(number, offset, 1)) == 1 else { throw .ioError }
-            return unsafe memory.bytes(at: fileOffset + offset).load(as: UInt8.self)
+            guard let bytes = unsafe memory?.bytes(at: fileOffset + offset) else {
+                return kernel.byte(kernel.file(of: number), at: fileOffset + offset).value
+            }
+            return unsafe bytes.load(as: UInt8.self)
         }
     }
 
@@ -114,6 +150,7 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
             } catch {
                 throw Errno(error)
             }
+            guard let memory else { return SoftHostMapping(model, moved, nil, nil) }
             do throws(Errno) {
                 return SoftHostMapping(model, moved, memory, try memory.map(offset: fileOffset, length: new))
             } catch {
@@ -132,8 +169,11 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     /// What it shows at a byte, counted from its start.
     public func sight(at offset: UInt64) -> Sight {
         model.look {
-            guard case .byte = model.kernel.hostSight(number, at: offset) else { return .noPage }
-            return .byte(.known(unsafe memory.bytes(at: fileOffset + offset).load(as: UInt8.self)))
+            let sight = model.kernel.hostSight(number, at: offset)
+            guard case .byte = sight, let bytes = unsafe memory?.bytes(at: fileOffset + offset) else {
+                return sight
+            }
+            return .byte(.known(unsafe bytes.load(as: UInt8.self)))
         }
     }
 }
@@ -156,5 +196,30 @@ extension SoftHostMapping: NodePlacing {
 
     public func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in try kernel.migrate(number, at: offset, to: node) }
+    }
+}
+
+extension Byte {
+    /// Zero stands for a byte that is unknown.
+    var value: UInt8 {
+        switch self {
+        case .known(let byte): byte
+        case .unknown: 0
+        }
+    }
+}
+
+extension Slice<UnsafeRawBufferPointer> {
+    /// Bytes of one value that follow one another.
+    fileprivate var runs: [(start: UInt64, count: UInt64, byte: UInt8)] {
+        var runs: [(start: UInt64, count: UInt64, byte: UInt8)] = []
+        for unsafe(index, byte) in unsafe enumerated() {
+            if let last = runs.last, last.byte == byte {
+                runs[runs.count - 1].count += 1
+            } else {
+                runs.append((UInt64(index), 1, byte))
+            }
+        }
+        return runs
     }
 }

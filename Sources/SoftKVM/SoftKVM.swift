@@ -78,9 +78,23 @@ public final class SoftKVM: KVMInterface {
     let model: Model
     private let library: EngineLibrary
 
-    public init(_ configuration: Configuration = Configuration()) {
-        model = Model(configuration)
+    public convenience init(_ configuration: Configuration = Configuration()) {
+        self.init(configuration, contents: .outside)
+    }
+
+    /// - Parameter contents: ``ConversionModel/KernelModel/Contents/inside`` is a kernel without memory and without a CPU, whose
+    ///   ``value`` can be taken and set. Its objects do not end by themselves: they are numbers in that value.
+    package init(_ configuration: Configuration, contents: KernelModel.Contents) {
+        model = Model(configuration, contents: contents)
         library = EngineLibrary(names: configuration.engineLibraries)
+    }
+
+    package var keepsBytesItself: Bool { model.isValue }
+
+    /// All of the kernel's state, of one that keeps its bytes in it.
+    package var value: KernelModel {
+        get { model.look { model.kernel } }
+        set { model.look { model.kernel = newValue } }
     }
 
     /// Waits for the process that opens the engine, as ``engineStatus`` does.

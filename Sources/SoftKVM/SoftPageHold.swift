@@ -4,30 +4,34 @@ public import MiniVMM
 /// References on pages of a file that somebody on the host has.
 public final class SoftPageHold: PageHold, @unchecked Sendable {
     let model: Model
-    private let memory: FileMemory
+    /// Nil where the model keeps the bytes.
+    private let memory: FileMemory?
     /// Where in the file the pages are.
     let pages: PageRange?
-    /// Its number in the model; nil once released. Guarded by the model's lock.
+    /// Its number in the model; nil once released, but where the model keeps the bytes: there another state may still have it.
+    /// Guarded by the model's lock.
     public private(set) var number: HoldID?
 
     /// Pages that a pipe takes before it is full.
     public static let pipePages = KernelModel.pipePages
 
-    init(_ model: Model, _ number: HoldID, _ memory: FileMemory) {
+    init(_ model: Model, _ number: HoldID, _ memory: FileMemory?) {
         self.model = model
         self.number = number
         self.memory = memory
         pages = model.look { model.kernel.pages(of: number) }
     }
 
-    deinit { release() }
+    deinit {
+        if !model.isValue { release() }
+    }
 
     public func release() {
         model.call {
             guard let number else { return }
             model.kernel.release(number)
             _ = model.takeDetachedPages(number)
-            self.number = nil
+            giveAway()
         }
     }
 
@@ -44,6 +48,9 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         let start = Int(offset % pageSize)
         guard let number, let pages, offset < pages.size, count <= Int(pageSize) - start else { return nil }
         let page = pages.start + (offset - UInt64(start))
+        guard let memory else {
+            return (0..<count).map { model.kernel.byte(number, at: offset + UInt64($0)).value }
+        }
         if let old = model.detachedPage(number, page) { return Array(old[start..<start + count]) }
         let bytes = unsafe memory.bytes(at: page) + start
         return unsafe [UInt8](UnsafeRawBufferPointer(start: bytes, count: count))
@@ -54,6 +61,9 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         model.call {
             let start = Int(offset % pageSize)
             guard let number, let pages, offset < pages.size, count <= Int(pageSize) - start else { return }
+            guard let memory else {
+                return model.kernel.fill(number, at: offset, count: UInt64(count), with: byte)
+            }
             let page = pages.start + (offset - UInt64(start))
             if var old = model.detachedPage(number, page) {
                 for place in start..<start + count { old[place] = byte }
@@ -73,9 +83,14 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         model.look { bytes(at: UInt64(index) * pageSize, Int(pageSize)) }
     }
 
+    /// The references are another's, or gone.
+    private func giveAway() {
+        if !model.isValue { number = nil }
+    }
+
     /// The reference itself, which is the caller's then. The lock is held.
     func take() -> HoldID? {
-        defer { number = nil }
+        defer { giveAway() }
         if let number { _ = model.takeDetachedPages(number) }
         return number
     }
@@ -93,7 +108,7 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
                 for (page, bytes) in model.takeDetachedPages(number) {
                     model.setDetachedPage(joined, page, bytes)
                 }
-                hold.number = nil
+                hold.giveAway()
             }
             return SoftPageHold(model, joined, first.memory)
         }
@@ -105,7 +120,7 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
             guard let number else { return [] }
             let old = model.takeDetachedPages(number)
             let parts = model.kernel.split(number)
-            self.number = nil
+            giveAway()
             return parts.map { part in
                 if let page = model.kernel.pages(of: part)?.start, let bytes = old[page] {
                     model.setDetachedPage(part, page, bytes)

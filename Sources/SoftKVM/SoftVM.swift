@@ -29,6 +29,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     }
 
     deinit {
+        if model.isValue { return }
         model.look {
             model.remove(number)
             model.kernel.forget(number)
@@ -80,6 +81,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
             } catch {
                 throw Errno(error)
             }
+            if model.isValue { return SoftGuestMemfd(model, descriptor, size: size, nil) }
             do throws(Errno) {
                 let memory = try FileMemory(size: size)
                 model.add(memory, for: model.kernel.file(of: descriptor))

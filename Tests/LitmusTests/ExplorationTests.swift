@@ -24,7 +24,7 @@ struct ExplorationTests {
         options.seed = seed
         let summary = explore(SoftKVM(), options)
         #expect(summary.findings.map(\.failure.description) == [])
-        #expect(summary.leftOut.map(\.move) == [] && summary.skipped == [:])
+        #expect(summary.leftOut.map(\.move) == [] && summary.skipped == [:], "\(summary.skipped)")
         #expect(summary.end == .complete && summary.lawful == 0)
         #expect((summary.counts[.random]?.tests ?? 0) > 140 && (summary.counts[.parallel]?.tests ?? 0) > 10)
         #expect(summary.sample != nil)

@@ -179,6 +179,11 @@ extension KernelModel {
         return done
     }
 
+    /// Writes bytes of one value, whoever may.
+    public mutating func fill(_ file: FileID, at offset: UInt64, count: UInt64, with byte: UInt8) {
+        self[file].bytes.fill(byte, from: offset, count: count)
+    }
+
     /// A vCPU reads or writes one byte.
     public mutating func access(_ vm: VMID, _ gpa: UInt64, writing byte: UInt8?) -> Access {
         switch reach(vm, gpa, toWrite: byte != nil) {

@@ -73,6 +73,14 @@ extension KernelModel {
         return DescriptorID(index: descriptors.insert(Descriptor(file: number, isOpen: true)))
     }
 
+    /// The open descriptor with this number.
+    public func openDescriptor(_ number: Int32) -> DescriptorID? {
+        for known in descriptors.numbers where known == number && descriptors[known].isOpen {
+            return DescriptorID(index: number)
+        }
+        return nil
+    }
+
     /// The file of a descriptor, open or not.
     public func file(of descriptor: DescriptorID) -> FileID { descriptors[descriptor.index].file }
     public func isOpen(_ descriptor: DescriptorID) -> Bool { descriptors[descriptor.index].isOpen }

@@ -116,7 +116,11 @@ public struct FileID: Hashable, Comparable, Sendable {
     public static func < (a: FileID, b: FileID) -> Bool { a.index < b.index }
 }
 /// A descriptor of a guest_memfd.
-public struct DescriptorID: Hashable, Sendable { let index: Int32 }
+public struct DescriptorID: Hashable, Sendable {
+    let index: Int32
+    /// The number itself, for a process whose descriptors are the model's.
+    public var rawValue: Int32 { index }
+}
 /// A host mapping of a file.
 public struct MappingID: Hashable, Sendable { let index: Int32 }
 /// References that somebody on the host has on pages.

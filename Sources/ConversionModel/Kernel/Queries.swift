@@ -106,6 +106,9 @@ extension KernelModel {
         (UInt64(UInt32(bitPattern: mapping.index)) + 1) << 44
     }
 
+    /// Where the mapping is in the process; nil for a forked child's.
+    public func address(of mapping: MappingID) -> UInt64? { self[mapping].address }
+
     /// A process has the mapping at this address, to which memslots refer.
     public mutating func place(_ mapping: MappingID, at address: UInt64) { self[mapping].address = address }
 

@@ -226,13 +226,14 @@ struct SmallScope {
         _ start: Start, _ size: inout Size, _ test: (LitmusTest) throws(Stop) -> Bool
     ) throws(Stop) -> Bool {
         let machine = start.machine
-        let model = ScopeModel(try KernelFacts(SoftKVM(configuration)).configured(for: machine), machine)
+        let model = ScopeModel(
+            try KernelFacts(SoftKVM(configuration)).configured(for: machine), machine, start.alphabet)
         defer { model.close() }
         var known: Set<World.Snapshot> = []
-        var queue: [(path: [Step], key: World.Snapshot, left: Int)] = []
+        var queue: [(state: ScopeState, left: Int)] = []
         for path in start.beginnings {
-            guard let key = try model.key(after: path) else { continue }
-            if known.insert(key).inserted { queue.append((path, key, start.depth)) }
+            guard let state = try model.state(after: path) else { continue }
+            if known.insert(state.key).inserted { queue.append((state, start.depth)) }
         }
         for ending in start.endings {
             size.transitions += ending.count
@@ -240,20 +241,21 @@ struct SmallScope {
         }
         var next = 0
         while next < queue.count {
-            let (path, key, left) = queue[next]
+            let (here, left) = queue[next]
+            let path = here.path
             next += 1
             size.states += 1
             var loops: [Step] = []
             for step in start.alphabet where Self.canFollow(path, step) {
-                guard let after = try model.key(after: path + [step]) else { continue }
+                guard let after = try model.state(after: path + [step], from: here) else { continue }
                 size.transitions += 1
-                if after == key {
+                if after.key == here.key {
                     loops.append(step)
                     continue
                 }
                 // What goes on from there begins with this step, and has the look at the state.
-                if known.insert(after).inserted, left > 1 {
-                    queue.append((path + [step], after, left - 1))
+                if known.insert(after.key).inserted, left > 1 {
+                    queue.append((after, left - 1))
                 } else if try !test(Self.test(machine, path + [step] + start.looks)) {
                     return false
                 }
@@ -298,14 +300,27 @@ struct SmallScope {
     }
 }
 
+/// A state that exploring has come to, and the way to it.
+private struct ScopeState {
+    let path: [Step]
+    let key: World.Snapshot
+    /// Of a model that can go on from here.
+    let saved: World.Saved?
+}
+
 /// The model, led to one state after the other.
 private final class ScopeModel {
     private let facts: KernelFacts
     private let machine: LitmusTest
     private var world: World?
+    private var beginning: World.Saved?
+    private let isSayable: Bool
 
-    init(_ facts: KernelFacts, _ machine: LitmusTest) {
-        self.facts = facts
+    init(_ facts: KernelFacts, _ machine: LitmusTest, _ alphabet: [Step]) {
+        var test = machine
+        test.body = alphabet.map(Entry.step)
+        isSayable = test.isSayable(on: facts, isModel: true)
+        self.facts = (isSayable ? facts.valued : nil) ?? facts
         self.machine = machine
     }
 
@@ -314,22 +329,32 @@ private final class ScopeModel {
         world = nil
     }
 
-    /// What the machine is after these steps; nil if one of them cannot be done.
-    func key(after path: [Step]) throws(Stop) -> World.Snapshot? {
-        if let world, !world.reset() { close() }
-        let world: World
-        if let here = self.world {
-            world = here
-        } else {
-            world = try World(facts.anew, machine, Patience(), isModel: true)
+    /// The machine after these steps, of which the first have led to `before`; nil if one of them cannot be done.
+    func state(after path: [Step], from before: ScopeState? = nil) throws(Stop) -> ScopeState? {
+        let world = try worldAtBeginning()
+        var steps = path[...]
+        if let before, let saved = before.saved {
+            world.restore(saved)
+            steps = path[before.path.count...]
         }
-        self.world = world
         do throws(Stop) {
-            for step in path { _ = try world.perform(step) }
+            for step in steps { _ = try world.perform(step) }
         } catch {
-            close()
+            if !isSayable { close() }
             return nil
         }
-        return world.snapshot
+        return ScopeState(path: path, key: world.snapshot, saved: world.save())
+    }
+
+    private func worldAtBeginning() throws(Stop) -> World {
+        if let world, let beginning {
+            world.restore(beginning)
+            return world
+        }
+        if let world, world.reset() { return world }
+        close()
+        let new = try World(isSayable ? facts : facts.anew, machine, Patience(), isModel: true)
+        (world, beginning) = (new, new.save())
+        return new
     }
 }

@@ -55,7 +55,9 @@ public final class Oracle {
     ) throws(Problem) {
         self.test = test
         do throws(Stop) {
-            facts = try KernelFacts(SoftKVM(configuration)).configured(for: test)
+            let soft = try KernelFacts(SoftKVM(configuration)).configured(for: test)
+            let isSayable = !test.steps.isEmpty && test.isSayable(on: soft, isModel: true)
+            facts = (isSayable ? soft.valued : nil) ?? soft
             world = try World(facts, test, Patience(), isModel: !test.steps.isEmpty)
         } catch {
             throw Problem(error)
@@ -69,7 +71,12 @@ public final class Oracle {
     /// What a kernel may answer to this step now. Nothing is done.
     public func answers(to step: Step) throws(Problem) -> Answers {
         do throws(Stop) {
-            // A model cannot be copied, and steps are cheap: another one goes the same way.
+            if let saved = world.save() {
+                let seen = Result { () throws(Stop) in try world.perform(step).outcome }
+                world.restore(saved)
+                return answers(to: step, try seen.get())
+            }
+            // A kernel with memory and a CPU cannot be copied: another one goes the same way.
             let other = try World(facts, test, Patience(), isModel: !test.steps.isEmpty)
             defer { other.close() }
             for step in history { _ = try other.perform(step) }

@@ -236,7 +236,7 @@ final class Agent: Sendable {
         return Observation(outcome)
     }
 
-    private static func isStuck(_ number: Int) -> Stop {
+    static func isStuck(_ number: Int) -> Stop {
         .skip("vcpu\(number) stands before an access that it cannot finish")
     }
 
@@ -281,19 +281,13 @@ final class Agent: Sendable {
     func hypercall(
         _ extent: Extent, _ attributes: UInt64, vcpu number: Int, _ answer: (Call) throws(Stop) -> Answer
     ) throws(Stop) -> Observation {
-        guard extent.offset % pageSize == 0, extent.size % pageSize == 0 else {
-            throw .broken("a hypercall names whole pages, and \(extent) is none")
-        }
-        // What fits a register here; the pages may lie anywhere.
-        guard let address = UInt32(exactly: extent.offset),
-            let pages = UInt32(exactly: extent.size / pageSize),
-            let word = UInt32(exactly: Attributes.hypercallWord(attributes))
-        else { throw .broken("a hypercall names pages below 4 GiB, and attributes below 2^32") }
-        let (seen, _) = try run([address, pages, 0x400, word], number, true, answer)
+        let call = try Call(extent, attributes)
+        let orders = [call.gpa, call.pages, 0x400, call.attributes].map { UInt32(truncatingIfNeeded: $0) }
+        let (seen, _) = try run(orders, number, true, answer)
         return Observation(seen)
     }
 
-    private static func check(_ extent: Extent) throws(Stop) {
+    static func check(_ extent: Extent) throws(Stop) {
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
         guard !overflow, end <= start else {
             throw .broken("a vCPU reaches guest-physical addresses below \(hex(start))")
@@ -432,6 +426,21 @@ final class Agent: Sendable {
 
     private static func bytes(_ words: [UInt64]) -> [UInt8] {
         words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (UInt64($0) * 8)) } }
+    }
+}
+
+extension Agent.Call {
+    /// - Throws: where a guest cannot ask for that.
+    init(_ extent: Extent, _ attributes: UInt64) throws(Stop) {
+        guard extent.offset % pageSize == 0, extent.size % pageSize == 0 else {
+            throw .broken("a hypercall names whole pages, and \(extent) is none")
+        }
+        let word = Attributes.hypercallWord(attributes)
+        // What fits a register here; the pages may lie anywhere.
+        guard extent.offset <= UInt32.max, extent.size / pageSize <= UInt32.max, word <= UInt32.max else {
+            throw .broken("a hypercall names pages below 4 GiB, and attributes below 2^32")
+        }
+        self.init(gpa: extent.offset, pages: extent.size / pageSize, attributes: word)
     }
 }
 

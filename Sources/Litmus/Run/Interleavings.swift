@@ -8,7 +8,8 @@ import SystemPackage
 /// machine, with the same steps left, go on as one: the states are compared whole (``World/snapshot``), so the set of
 /// outcomes is exact.
 ///
-/// A run cannot be taken back. To go on differently from a state, the way to it is gone again.
+/// To go on differently from a state it is restored, if the model can say what comes of every step (``World/save()``). Otherwise
+/// a run cannot be taken back, and the way to the state is gone again.
 struct Interleavings {
     /// All endings, and how many states were met on the way to them.
     struct Result {
@@ -32,12 +33,15 @@ struct Interleavings {
     private let mostPieces: Int
     /// Whether the endings found so far will do where not all can be had.
     private let keepsPart: Bool
+    /// No step needs a CPU, so that states can be restored.
+    private let isSayable: Bool
     private var cut: Cut.Reason?
     private(set) var known: [Key: Set<Ending>] = [:]
     private var world: World?
     private var pieces = 0
     /// The state of a machine on which nothing was done.
     private var beginning: World.Snapshot?
+    private var saved: World.Saved?
 
     init(
         _ source: Source, on facts: KernelFacts, _ patience: Patience, isJudged: Bool = false,
@@ -51,6 +55,7 @@ struct Interleavings {
         self.facts = facts
         self.patience = patience
         program = Program(source.test)
+        isSayable = source.test.isSayable(on: facts, isModel: !isJudged)
     }
 
     mutating func explore() throws(Stop) -> Result {
@@ -86,7 +91,7 @@ struct Interleavings {
 
     private mutating func start() throws(Stop) -> Cursor {
         // A kernel with faults planted may not come back to what it was.
-        if let world, !world.reset() || world.snapshot != beginning {
+        if let world, !goBack(world) {
             world.close()
             self.world = nil
         }
@@ -94,13 +99,23 @@ struct Interleavings {
         if let world {
             fresh = world
         } else {
-            fresh = try World(facts.anew, source.test, patience, isModel: !isJudged)
+            let own = (isSayable ? facts.valued : nil) ?? facts.anew
+            fresh = try World(own, source.test, patience, isModel: !isJudged)
         }
-        if world == nil { beginning = fresh.snapshot }
+        if world == nil {
+            beginning = fresh.snapshot
+            saved = fresh.save()
+        }
         world = fresh
         var cursor = Cursor(world: fresh)
         try advanceToBlock(&cursor)
         return cursor
+    }
+
+    private func goBack(_ world: World) -> Bool {
+        guard let saved else { return world.reset() && world.snapshot == beginning }
+        world.restore(saved)
+        return true
     }
 
     /// Does the steps up to the next block, or to the end.
@@ -142,8 +157,12 @@ struct Interleavings {
         }
         var endings: Set<Ending> = []
         var isHere = true
+        let saved = cursor.world.save()
         for actor in cursor.actors(of: block) where cut == nil {
-            var here = isHere ? cursor : try replay(path)
+            var here = cursor
+            if !isHere {
+                if let saved { cursor.world.restore(saved) } else { here = try replay(path) }
+            }
             isHere = false
             let result = try advance(actor, &here)
             for ending in try visit(&here, path: path + [actor]) {
@@ -218,6 +237,7 @@ extension World {
         fileprivate let holds: [Name: SoftPageHold.State?]
         fileprivate let slots: [SlotKey: Name]
         fileprivate let stuck: [String]
+        fileprivate let said: [Int: SaidVCPU]
     }
 
     var snapshot: Snapshot {
@@ -227,7 +247,8 @@ extension World {
             files: state.files.compactMapValues { ($0 as? SoftGuestMemfd)?.number },
             views: state.views.compactMapValues { ($0.mapping as? SoftHostMapping)?.number },
             gone: Set(state.gone.keys), holds: state.holds.compactMapValues { ($0 as? SoftPageHold)?.state },
-            slots: state.slots.mapValues(\.extent.name), stuck: state.agent?.stuck ?? [])
+            slots: state.slots.mapValues(\.extent.name), stuck: state.agent?.stuck ?? [],
+            said: state.said)
     }
 }
 

@@ -286,8 +286,10 @@ struct Position {
         guard let hold = world.state.withLock({ $0.holds[name] as? SoftPageHold }) else {
             return try world.perform(step)
         }
+        // The hold itself has none left, so that nothing is left to release by its name.
         references = hold.split()
-        answer = try world.perform(step)
+        world.state.withLock { $0.holds[name] = nil }
+        answer = Observation(.ok)
         phase = .releasing
         return drop()
     }
@@ -395,7 +397,7 @@ struct Position {
             phase = .begin
             return done < range.size ? nil : Observation(.ok)
         default:
-            try world.guest().prepare(number)
+            if !world.isValue { try world.guest().prepare(number) }
             phase = .asked(isPrivate: vm.isTakenForPrivate(at: gpa))
             return nil
         }
@@ -423,7 +425,7 @@ struct Position {
         } else {
             answer = (.invalidArgument, nil)
         }
-        if world.canSayAccesses {
+        if world.isValue || world.canSayAccesses {
             return Observation(answer.map { .errno($0.errno.rawValue, at: $0.page) } ?? .ok)
         }
         let said = answer

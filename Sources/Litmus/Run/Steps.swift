@@ -110,6 +110,7 @@ extension World {
     }
 
     private func guestStep(_ action: Action, _ number: Int, _ isRacing: Bool) throws(Stop) -> Observation {
+        if isValue { return try say(action, number) }
         if case .hypercall(let extent, let attributes) = action {
             return try guest().hypercall(extent, attributes, vcpu: number) { call throws(Stop) in
                 try self.mapGPARange(call)

@@ -49,6 +49,7 @@ extension World {
             return nil
         }
         state.withLock { $0.files[name] = nil }
+        if isValue { (file as? SoftGuestMemfd)?.forget() }
         withExtendedLifetime(file) {}
         return nil
     }
@@ -96,11 +97,16 @@ extension World {
     }
 
     func add(_ view: View, as name: Name) {
-        state.withLock { state in
-            state.views[name] = view
-            state.gone[name] = nil
-            state.isOnlyTouched = false
+        let old = state.withLock { state in
+            defer {
+                state.views[name] = view
+                state.gone[name] = nil
+                state.isOnlyTouched = false
+            }
+            return state.gone[name]
         }
+        if isValue { (old?.mapping as? SoftHostMapping)?.forget() }
+        withExtendedLifetime(old) {}
     }
 
     func bind(_ binding: Binding) throws(Stop) -> Errno? {

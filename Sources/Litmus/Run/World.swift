@@ -49,6 +49,8 @@ final class World: Sendable {
         var children: [Int: any Child] = [:]
         /// The guest that vCPUs run, once one of them has acted.
         var agent: Agent?
+        /// vCPUs of a kernel without a CPU that have acted.
+        var said: [Int: SaidVCPU] = [:]
         /// What the answers so far have made of the pages of a file. Where actors race it is their last word, and no more.
         var states: [Name: AttributeMap] = [:]
         /// Holds that could not be had.
@@ -71,6 +73,8 @@ final class World: Sendable {
     let late: LateUses
     let ending: Set<Name>
     let state = Mutex(State())
+    /// The kernel has neither memory nor a CPU: ``save()`` and ``restore(_:)``.
+    let isValue: Bool
 
     /// The model can say what comes of a vCPU's access to a byte, without a CPU: no rule is broken, no access is made again, and
     /// nobody looks at the exits.
@@ -86,6 +90,7 @@ final class World: Sendable {
         isModel: Bool = false
     ) throws(Stop) {
         self.isModel = isModel
+        isValue = facts.soft?.keepsBytesItself == true
         canSayAccesses =
             facts.soft != nil && !facts.isFaulty && trace == nil && !test.hasTwoDoors
             && !test.steps.contains { step in
@@ -174,8 +179,9 @@ final class World: Sendable {
         return true
     }
 
-    /// In the order in which things lean on each other.
+    /// In dependency order. Objects of a kernel that is a value end with that value.
     func close() {
+        guard !isValue else { return }
         let agent = state.withLock { state in
             state.children = [:]
             defer { state.agent = nil }
@@ -238,6 +244,7 @@ final class World: Sendable {
     }
 
     func guest() throws(Stop) -> Agent {
+        guard !isValue else { throw .broken("this kernel has no CPU, and cannot say what comes of the step") }
         if let agent = state.withLock({ $0.agent }) { return agent }
         let vm = try vm(nil)
         let bit: Int?
