@@ -13,7 +13,11 @@ struct BrowserTests {
         let page = scratch.path("\(payload).html")
         let trace = scratch.path("\(payload).jsonl")
         _ = try Command.run(
-            ["run", payload, "--kernel", "soft", "--timeout", "1", "--report", page, "--trace", trace])
+            [
+                "run", payload, "--kernel", "soft", "--timeout", payload == "hang" ? "1" : "600", "--report",
+                page,
+                "--trace", trace,
+            ])
         return (page, try events(trace))
     }
 

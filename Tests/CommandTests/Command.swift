@@ -58,7 +58,7 @@ enum Command {
     ///   - input: standard input, empty by default.
     static func run(
         _ arguments: [String], tool: URL? = executable, input: String? = nil,
-        in place: URL? = nil, environment: [String: String] = [:], seconds: Double = 600,
+        in place: URL? = nil, environment: [String: String] = [:], seconds: Double = 3600,
         afterStart: ((Process) -> Void)? = nil,
         watching: ((Process, _ diagnostics: () -> String) -> Void)? = nil
     ) throws -> Result {

@@ -25,8 +25,9 @@ struct ReportCommandTests {
             let paths = ["html", "svg", "json"].map { scratch.path("it.\($0)") }
             let result = try Command.run(
                 [
-                    "run", payload, "--timeout", "1", "--report", paths[0], "--svg", paths[1], "--chrome",
-                    paths[2],
+                    "run", payload, "--timeout", payload == "hang" ? "1" : "600", "--report", paths[0],
+                    "--svg",
+                    paths[1], "--chrome", paths[2],
                 ]
                     + Self.soft)
             #expect(result.status == status, "\(payload): \(result.diagnostics)")
