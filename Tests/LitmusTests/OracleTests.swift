@@ -112,6 +112,26 @@ struct OracleTests {
         #expect(try oracle.perform(steps[7]) == .init(model: .value(0x41)))
     }
 
+    /// The pages of the guest that makes a hypercall are counted, too: they hide the one that it has converted.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func countsHaveThePagesOfTheGuest() throws {
+        let source = try Source(
+            parsing: """
+                test "x"
+                memory 4 pages shared
+                memory other 1 pages private
+                vcpu0 prefault 4
+                vcpu0 hypercall 4 shared
+                host zapped
+                """)
+        let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
+        let world = try World(facts, source.test, Patience())
+        defer { world.close() }
+        let oracle = try Oracle(source.test)
+        for step in source.test.steps {
+            #expect(try oracle.follow(step, world.perform(step).outcome), "\(step)")
+        }
+    }
+
     /// Led through the whole library beside a model with a fault, it notices it.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func itFollowsTheLibrary() throws {
         var judged = 0

@@ -319,7 +319,7 @@ private final class ScopeModel {
     init(_ facts: KernelFacts, _ machine: LitmusTest, _ alphabet: [Step]) {
         var test = machine
         test.body = alphabet.map(Entry.step)
-        isSayable = test.isSayable(on: facts, isModel: true)
+        isSayable = test.isSayable(on: facts, isModel: true, countsMatter: false)
         self.facts = (isSayable ? facts.valued : nil) ?? facts
         self.machine = machine
     }
