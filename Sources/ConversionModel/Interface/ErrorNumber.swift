@@ -1,4 +1,4 @@
-/// What a system call of the model fails with: an errno of Linux on x86-64.
+/// The errno of a failed system call, as Linux numbers it on x86-64.
 public struct ErrorNumber: Error, Hashable, Sendable {
     public let rawValue: Int32
     public init(rawValue: Int32) { self.rawValue = rawValue }

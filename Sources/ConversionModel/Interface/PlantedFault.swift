@@ -13,17 +13,17 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case busyCheckMissing, firstPageUnchecked, lastPageUnchecked, mixedRangeUnchecked, toSharedChecked
     case busyNamesHighest, busyNamesStart, busyNamesNothing, busyWithOtherErrno
     case busyConvertsBefore, busyConvertsAll, busyLosesContents, releaseForgotten
-    // What a conversion does.
+    // Effects of a conversion.
     case toPrivateKeepsHostMappings, toSharedDropsHostMappings, errorOffsetWrittenOnSuccess
     case lastPageLeftOut, neighbourConverted, untouchedPagesForgotten, guestViewKept, neighbourZapped
     case contentsLostToPrivate, contentsLostToShared, contentsScrambledToPrivate, contentsScrambledToShared
-    // What the host may do.
+    // Host access.
     case hostReadsPrivate, hostWritesPrivate, mmapNeedsNoFlag
     case punchChangesState, punchKeepsContents, punchKeepsHolders, unalignedPunchAccepted
     // Files and slots.
     case initSharedIgnored, startsShared, unknownFileFlagsAccepted, capabilityHidden
     case attributesLostWithSlot, pageBoundTwice, foreignFileBound, deletedSlotStaysMapped
-    // What the guest's accesses do.
+    // Guest accesses.
     case faultFlagWrong, faultNamesNextPage, faultReturnsSuccess, mismatchIgnored
 }
 

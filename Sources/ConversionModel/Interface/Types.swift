@@ -35,7 +35,7 @@ public struct ContentMode: OptionSet, Hashable, Sendable {
     public static var preserve: ContentMode { ContentMode(rawValue: 1 << 1) }
 }
 
-/// What a conversion does to contents by itself, in each direction.
+/// The effect of a conversion on contents, in each direction.
 public struct ContentPromise: Hashable, Sendable {
     public enum Fate: String, Sendable {
         /// The same bytes are there afterwards: the ABI says so for this VM type.
@@ -112,7 +112,7 @@ public enum Advice: String, Sendable, CaseIterable {
     case softOffline = "soft_offline"
 }
 
-/// Who on the host can take references on pages, or pin them.
+/// Kinds of host users that take references on pages, or pin them.
 public enum HoldKind: String, CaseIterable, Sendable {
     /// Pages in a pipe, until it is drained (`vmsplice(2)`).
     case vmsplice
@@ -137,7 +137,7 @@ public enum FileCall: String, Sendable, CaseIterable {
     case grow
 }
 
-/// What a process may do with its mapping of a page (`PROT_*`).
+/// The protection of a mapped page (`PROT_*`).
 public enum Protection: String, Sendable, CaseIterable {
     case none
     case read

@@ -1,4 +1,4 @@
-// The second stage: what stands behind a guest-physical address, and what an access through it finds.
+// The second stage: resolves guest-physical addresses and accesses through them.
 
 /// A memslot as an access finds it.
 public struct SlotView: Hashable, Sendable {
@@ -24,7 +24,7 @@ public struct SlotView: Hashable, Sendable {
     }
 }
 
-/// What stands behind a guest-physical address.
+/// The target of a guest-physical address.
 public enum Target: Hashable, Sendable {
     /// Memory of a slot. `run` are the guest-physical pages around the address, without the shared bit, for which the same
     /// holds.

@@ -263,7 +263,7 @@ extension KernelModel {
 
     // MARK: contents
 
-    /// What a conversion does to contents. Where they are not preserved, a page that changes state comes out with other
+    /// Applies a conversion to the contents of its range. Where they are not preserved, a page that changes state comes out with other
     /// bytes: noise where nothing is promised, zeros where they stay behind. Where the call decides, that holds for all pages of
     /// its range. Pages that do not exist have nothing to lose.
     mutating func settleContents(

@@ -349,7 +349,7 @@ extension HoldKind {
 }
 
 extension KernelModel.Mapping {
-    /// What another mapping had of the same pages, as far as this one goes.
+    /// Takes over the page tables and protections of another mapping of the same pages, up to its own length.
     mutating func take(_ old: KernelModel.Mapping) {
         guard let own = mapped.all else { return }
         for part in old.mapped.ranges(in: own) { mapped.insert(part) }

@@ -28,8 +28,7 @@ public struct KernelModel: Hashable, Sendable {
         self.contents = contents
     }
 
-    /// What the calls since the last time have done to bytes and to second-stage tables, in that order. Always empty with
-    /// ``Contents/inside``.
+    /// Returns the effects of the calls since the last time, in order. Always empty with ``Contents/inside``.
     public mutating func takeEffects() -> [Effect] {
         if effects.isEmpty { return [] }
         defer { effects = [] }
@@ -44,7 +43,7 @@ public struct KernelModel: Hashable, Sendable {
     func plants(_ fault: PlantedFault) -> Bool { rules.faults.contains(fault) }
 }
 
-/// What a kernel is.
+/// The rules that a kernel follows: its version, its options and its planted faults.
 public struct Rules: Hashable, Sendable {
     public let abi: ABIProfile
     /// Where it is decided what becomes of contents; nil is what ``abi`` says.

@@ -111,14 +111,4 @@ extension KernelModel {
 
     /// A process has the mapping at this address, to which memslots refer.
     public mutating func place(_ mapping: MappingID, at address: UInt64) { self[mapping].address = address }
-
-    /// Whether a conversion changes the state of any page, so that the kernel has something to write down and may find no
-    /// memory for that (`ENOMEM` at the start of the range).
-    public func mayLackMemory(_ descriptor: DescriptorID, _ call: ConversionCall) -> Bool {
-        let file = file(of: descriptor)
-        guard let range = PageRange(start: call.offset, size: call.size), range.end <= self[file].size else {
-            return false
-        }
-        return self[file].attributes.uniformValue(of: range) != call.target
-    }
 }

@@ -46,8 +46,6 @@ extension KernelModel {
     /// The pages of the file that a hold was made of.
     public func pages(of hold: HoldID) -> PageRange? { self[hold].pages }
     public func file(of hold: HoldID) -> FileID { self[hold].file }
-    /// Whether the page of the hold at a file offset is not the file's any more.
-    public func isDetached(_ hold: HoldID, page: UInt64) -> Bool { self[hold].isDetached(page) }
 
     /// The same references, a hold for each page in ascending order. The hold itself is gone.
     public mutating func split(_ hold: HoldID) -> [HoldID] {
@@ -116,16 +114,6 @@ extension KernelModel {
             highest = max(highest ?? page, page)
         }
         return highest
-    }
-
-    /// The references of each page that has any, by its offset in the file.
-    public func references(on file: FileID) -> [(page: UInt64, count: UInt32)] {
-        var pages: [(page: UInt64, count: UInt32)] = []
-        guard let all = self[file].allocated.all else { return [] }
-        for run in self[file].references.runs(in: all) where run.value > 0 {
-            for page in run.range.chunks(of: pageSize) { pages.append((page.start, run.value)) }
-        }
-        return pages
     }
 
     /// Pages leave the file, and those who hold them keep the old ones.
