@@ -41,13 +41,7 @@ struct PageBytes: Sendable {
 
     /// The first change at or after a place.
     private func index(of place: Int) -> Int {
-        var low = 0
-        var high = changes.count
-        while low < high {
-            let middle = (low + high) / 2
-            if changes[middle].place < place { low = middle + 1 } else { high = middle }
-        }
-        return low
+        partition(changes.count) { changes[$0].place < place }
     }
 }
 
@@ -79,13 +73,7 @@ struct FileBytes: Hashable, Sendable {
 
     /// The first page at or after an offset.
     private func index(of offset: UInt64) -> Int {
-        var low = 0
-        var high = pages.count
-        while low < high {
-            let middle = (low + high) / 2
-            if pages[middle].start < offset { low = middle + 1 } else { high = middle }
-        }
-        return low
+        partition(pages.count) { pages[$0].start < offset }
     }
 
     func page(at start: UInt64) -> PageBytes {

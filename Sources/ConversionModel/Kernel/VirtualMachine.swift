@@ -18,13 +18,8 @@ extension KernelModel {
 
         /// The place of the slot at an address without the shared bit.
         func slotIndex(at gpa: UInt64) -> Int? {
-            var low = 0
-            var high = slots.count
-            while low < high {
-                let middle = (low + high) / 2
-                if slots[middle].end <= gpa { low = middle + 1 } else { high = middle }
-            }
-            return low < slots.count && slots[low].contains(gpa) ? low : nil
+            let index = partition(slots.count) { slots[$0].range.end <= gpa }
+            return index < slots.count && slots[index].range.contains(gpa) ? index : nil
         }
 
         func slotIndex(number: UInt32) -> Int? { slots.firstIndex { $0.number == number } }
@@ -60,8 +55,6 @@ extension KernelModel {
             written = flags & UserspaceMemoryRegion.logDirtyPages != 0 ? mapped : nil
         }
 
-        var end: UInt64 { range.end }
-        func contains(_ gpa: UInt64) -> Bool { range.contains(gpa) }
         /// Whether the file itself is the memory; otherwise it is what is mapped at `userspace_addr`.
         var isGuestMemfd: Bool { flags & UserspaceMemoryRegion.guestMemfd != 0 }
         /// Writes are MMIO.

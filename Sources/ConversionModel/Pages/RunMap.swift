@@ -286,11 +286,17 @@ extension RunMap: Hashable {
 /// The number of leading elements that are at most `offset`, of an ascending array.
 @inlinable
 func partition(_ starts: ContiguousArray<UInt64>, _ offset: UInt64) -> Int {
+    partition(starts.count) { starts[$0] <= offset }
+}
+
+/// The number of leading indices below `count` for which `belongs` holds. It must hold for a prefix of them.
+@inlinable
+func partition(_ count: Int, _ belongs: (Int) -> Bool) -> Int {
     var low = 0
-    var high = starts.count
+    var high = count
     while low < high {
         let middle = (low + high) / 2
-        if starts[middle] <= offset { low = middle + 1 } else { high = middle }
+        if belongs(middle) { low = middle + 1 } else { high = middle }
     }
     return low
 }
