@@ -29,6 +29,8 @@ final class Model: @unchecked Sendable {
     private var generator: SplitMix64
     /// The vCPU that ran last. Guarded by the lock.
     var lastRunner: ObjectIdentifier?
+    /// An answer was the host's own errno, not one of the model's. Guarded by the lock.
+    private(set) var hostHasFailed = false
 
     /// What one system call takes on the virtual clock.
     static let callNanoseconds: UInt64 = 1000
@@ -74,6 +76,16 @@ final class Model: @unchecked Sendable {
 
     /// The model keeps the bytes itself.
     var isValue: Bool { kernel.contents == .inside }
+
+    /// What the host has to give for a call that the model allows: memory or a descriptor. The lock is held.
+    func host<R: ~Copyable>(_ body: () throws(Errno) -> R) throws(Errno) -> R {
+        do throws(Errno) {
+            return try body()
+        } catch {
+            hostHasFailed = true
+            throw error
+        }
+    }
 
     // MARK: memory
 

@@ -78,7 +78,10 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
             }
             guard let memory else { return SoftHostMapping(model, number, nil, nil) }
             do throws(Errno) {
-                return SoftHostMapping(model, number, memory, try memory.map(offset: offset, length: length))
+                let mapping = try model.host { () throws(Errno) in
+                    try memory.map(offset: offset, length: length)
+                }
+                return SoftHostMapping(model, number, memory, mapping)
             } catch {
                 model.kernel.forget(number)
                 throw error
@@ -127,8 +130,11 @@ extension SoftGuestMemfd: ExaminableFile {
         try model.call { () throws(Errno) in
             guard model.kernel.isOpen(number) else { throw .badFileDescriptor }
             // A number that no other file of this process has.
-            let own = memory.map { dup($0.descriptor) } ?? 0
-            guard own >= 0 else { throw Errno(rawValue: errno) }
+            let own = try model.host { () throws(Errno) in
+                let own = memory.map { dup($0.descriptor) } ?? 0
+                guard own >= 0 else { throw Errno(rawValue: errno) }
+                return own
+            }
             do throws(ErrorNumber) {
                 let copy = SoftGuestMemfd(
                     model, try model.kernel.duplicate(number), size: size, memory,

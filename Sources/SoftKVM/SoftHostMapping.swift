@@ -105,7 +105,9 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
             guard let memory else {
                 return SoftHostMapping(forked: model.kernel.forkMapping(number), of: self, nil)
             }
-            let own = try memory.map(offset: fileOffset, length: length)
+            let own = try model.host { () throws(Errno) in
+                try memory.map(offset: fileOffset, length: length)
+            }
             return SoftHostMapping(forked: model.kernel.forkMapping(number), of: self, own)
         }
     }
@@ -152,7 +154,10 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
             }
             guard let memory else { return SoftHostMapping(model, moved, nil, nil) }
             do throws(Errno) {
-                return SoftHostMapping(model, moved, memory, try memory.map(offset: fileOffset, length: new))
+                let mapping = try model.host { () throws(Errno) in
+                    try memory.map(offset: fileOffset, length: new)
+                }
+                return SoftHostMapping(model, moved, memory, mapping)
             } catch {
                 model.kernel.forget(moved)
                 throw error

@@ -89,6 +89,9 @@ public final class SoftKVM: KVMInterface {
         library = EngineLibrary(names: configuration.engineLibraries)
     }
 
+    /// The host refused memory or a descriptor for a call that the model allows, so that its errno was the answer.
+    package var hostHasFailed: Bool { model.look { model.hostHasFailed } }
+
     package var keepsBytesItself: Bool { model.isValue }
 
     /// All of the kernel's state, of one that keeps its bytes in it.

@@ -83,7 +83,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
             }
             if model.isValue { return SoftGuestMemfd(model, descriptor, size: size, nil) }
             do throws(Errno) {
-                let memory = try FileMemory(size: size)
+                let memory = try model.host { () throws(Errno) in try FileMemory(size: size) }
                 model.add(memory, for: model.kernel.file(of: descriptor))
                 let memfd = SoftGuestMemfd(model, descriptor, size: size, memory)
                 model.add(memfd)

@@ -50,6 +50,27 @@ struct HostileCommandTests {
         }
     }
 
+    /// The model has ENOMEM, too, so the kernel says whose it was.
+    @Test(
+        .disabled(if: isSanitized, "the address sanitizer itself needs the address space"),
+        arguments: [
+            ["host create f 8388608 pages mmap"],
+            ["host create f 4194304 pages mmap", "host map f:0..4194303 as v"],
+        ])
+    func whatAStepLacksIsTheHosts(steps: [String]) throws {
+        let minivmm = try #require(Command.executable)
+        let scratch = try Scratch()
+        let text = "test \"x\"\nmemory 1 pages shared\n\(steps.joined(separator: "\n"))\nhost read 0 => 0\n"
+        let file = try scratch.file("x.litmus", Array(text.utf8))
+        // 24 GiB: room for all but the last step, which wants 32 or another 16.
+        let result = try Command.run(
+            ["-c", "ulimit -v 25165824; exec \"$0\" litmus --kernel soft \(file)", minivmm.path],
+            tool: URL(fileURLWithPath: "/bin/sh"))
+        #expect(result.status == 125, "\(result.output)")
+        let culprit = try #require(steps.last)
+        #expect(result.diagnostics.contains("the host failed: \(culprit): "), "\(result.diagnostics)")
+    }
+
     /// The monitor has given up what it does not need by the time a guest runs.
     @Test func theMonitorIsConfined() throws {
         let seen = Seen()
