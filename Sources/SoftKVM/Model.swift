@@ -153,7 +153,7 @@ final class Model: @unchecked Sendable {
 }
 
 extension Errno {
-    init(_ error: ErrorNumber) { self.init(rawValue: error.rawValue) }
+    package init(_ error: ErrorNumber) { self.init(rawValue: error.rawValue) }
 }
 
 /// A reference that does not keep its object.

@@ -100,6 +100,18 @@ public final class SoftKVM: KVMInterface {
         set { model.look { model.kernel = newValue } }
     }
 
+    // Objects for what such a value has.
+    package func vm(_ number: VMID) -> SoftVM { model.look { SoftVM(model, number, library: library) } }
+    package func memfd(_ number: DescriptorID) -> SoftGuestMemfd {
+        model.look {
+            SoftGuestMemfd(
+                model, number, size: model.kernel.size(of: model.kernel.file(of: number)), nil)
+        }
+    }
+    package func mapping(_ number: MappingID) -> SoftHostMapping {
+        model.look { SoftHostMapping(model, number, nil, nil) }
+    }
+
     /// Waits for the process that opens the engine, as ``engineStatus`` does.
     public var identity: KernelIdentity {
         KernelIdentity(name: "SoftKVM", host: library.description + configuration.peculiarities)
@@ -154,7 +166,7 @@ public final class SoftKVM: KVMInterface {
 
 extension SoftKVM.Configuration {
     /// The rules of the interface that this kernel has.
-    var rules: Rules {
+    package var rules: Rules {
         Rules(
             abi: abi, contentDesign: contentDesign, contentPromise: contentPromise,
             faults: PlantedFaults(plantedFaults), convertsInPlace: inPlaceConversion,

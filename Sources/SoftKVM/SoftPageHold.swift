@@ -87,46 +87,4 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
     private func giveAway() {
         if !model.isValue { number = nil }
     }
-
-    /// The reference itself, which is the caller's then. The lock is held.
-    func take() -> HoldID? {
-        defer { giveAway() }
-        if let number { _ = model.takeDetachedPages(number) }
-        return number
-    }
-
-    // MARK: pages one by one
-
-    /// The references of `holds`, which have none left; nil unless their pages follow one another.
-    public static func joining(_ holds: [SoftPageHold]) -> SoftPageHold? {
-        guard let first = holds.first else { return nil }
-        return first.model.look {
-            let model = first.model
-            let numbers = holds.compactMap(\.number)
-            guard numbers.count == holds.count, let joined = model.kernel.join(numbers) else { return nil }
-            for (hold, number) in zip(holds, numbers) {
-                for (page, bytes) in model.takeDetachedPages(number) {
-                    model.setDetachedPage(joined, page, bytes)
-                }
-                hold.giveAway()
-            }
-            return SoftPageHold(model, joined, first.memory)
-        }
-    }
-
-    /// The same references, a hold for each page, ascending. This one has none left.
-    public func split() -> [SoftPageHold] {
-        model.look {
-            guard let number else { return [] }
-            let old = model.takeDetachedPages(number)
-            let parts = model.kernel.split(number)
-            giveAway()
-            return parts.map { part in
-                if let page = model.kernel.pages(of: part)?.start, let bytes = old[page] {
-                    model.setDetachedPage(part, page, bytes)
-                }
-                return SoftPageHold(model, part, memory)
-            }
-        }
-    }
 }

@@ -36,15 +36,16 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
-    public var contentPromise: ContentPromise {
-        type == .softwareProtected ? model.kernel.rules.contentPromise : .undefined
-    }
+    public var contentPromise: ContentPromise { model.look { model.kernel.contentPromise(of: number) } }
 
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         Self.answer(capability, type: type, configuration: model.configuration)
     }
 
-    static func answer(_ capability: Capability, type: VMType, configuration: SoftKVM.Configuration) -> Int {
+    /// `KVM_CHECK_EXTENSION` on a VM of this type.
+    package static func answer(
+        _ capability: Capability, type: VMType, configuration: SoftKVM.Configuration
+    ) -> Int {
         let converts =
             type == .softwareProtected && configuration.inPlaceConversion
             && !configuration.plantedFaults.contains(.capabilityHidden)
@@ -139,6 +140,16 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
             // The next write of each vCPU to a page counts again.
             model.lastRunner = nil
             return bits
+        }
+    }
+
+    /// What a vCPU finds at a guest-physical byte, on a VM whose accesses have the kind that the page has.
+    public func guestSight(at gpa: UInt64) -> Sight {
+        model.look {
+            guard let (file, offset) = model.kernel.guestByte(number, at: gpa),
+                let bytes = unsafe model.memory(of: file)?.bytes(at: offset)
+            else { return model.kernel.guestSight(number, at: gpa) }
+            return .byte(.known(unsafe bytes.load(as: UInt8.self)))
         }
     }
 

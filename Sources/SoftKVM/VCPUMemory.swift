@@ -10,8 +10,10 @@ extension SoftVCPU: ExaminableVCPU {
         guard isZero, let range = PageRange(start: gpa, size: left) else { throw .invalidArgument }
         let failure = vm.model.call { () -> Errno? in
             for page in range.chunks(of: pageSize) {
-                let isPrivate = vm.isTakenForPrivate(at: page.start)
-                if let failure = vm.preFaultPage(at: page.start, asPrivate: isPrivate) { return failure }
+                let isPrivate = vm.model.kernel.isTakenForPrivate(vm.number, at: page.start)
+                if let failure = vm.model.kernel.preFaultPage(vm.number, at: page.start, asPrivate: isPrivate) {
+                    return Errno(failure)
+                }
                 gpa = page.end
                 left -= pageSize
             }

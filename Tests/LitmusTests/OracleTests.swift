@@ -19,7 +19,7 @@ struct OracleTests {
             host convert 1..2 private
             host unbind slot 0
             """)
-        let oracle = try Oracle(test)
+        var oracle = try Oracle(test)
         func sights() -> [Sight?] {
             [Role.host(0), .vcpu(0), .child(0)].map { oracle.sight(of: Place(page: 1), by: $0) }
         }
@@ -46,7 +46,7 @@ struct OracleTests {
             host convert 0..3 private => EAGAIN at 3
             host convert 1 shared
             """)
-        let oracle = try Oracle(test)
+        var oracle = try Oracle(test)
         let noMemory = StepOutcome.errno(12, at: 4096)
         #expect(try oracle.answers(to: steps[0]) == .init(model: .ok, others: [noMemory]))
         // The kernel found no memory, and nothing has changed.
@@ -76,7 +76,7 @@ struct OracleTests {
             host fill 0 0x42
             host check 0 0x42
             """)
-        let oracle = try Oracle(test, SoftKVM.Configuration(seed: 3, abi: abi))
+        var oracle = try Oracle(test, SoftKVM.Configuration(seed: 3, abi: abi))
         for step in steps[..<3] { #expect(try oracle.follow(step, .ok)) }
         #expect(oracle.isUndefined(Place(page: 0)))
         #expect(try oracle.answers(to: steps[3]).isAnyByte)
@@ -103,7 +103,7 @@ struct OracleTests {
             """
         let test = try Source(parsing: "test \"x\"\ndoors two\nmemory 4 pages shared\n" + body).test
         let steps = test.steps
-        let oracle = try Oracle(test, SoftKVM.Configuration(seed: 3, abi: .rfcV2))
+        var oracle = try Oracle(test, SoftKVM.Configuration(seed: 3, abi: .rfcV2))
         for step in steps[..<2] { #expect(try oracle.follow(step, .ok)) }
         #expect(try oracle.perform(steps[2]).isAnyByte)
         #expect(try oracle.perform(steps[3]).model == .fault(.shared, at: 0))
@@ -126,7 +126,7 @@ struct OracleTests {
         let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
         let world = try World(facts, source.test, Patience())
         defer { world.close() }
-        let oracle = try Oracle(source.test)
+        var oracle = try Oracle(source.test)
         for step in source.test.steps {
             #expect(try oracle.follow(step, world.perform(step).outcome), "\(step)")
         }
@@ -141,7 +141,7 @@ struct OracleTests {
             let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
             let world = try World(facts, source.test, Patience())
             defer { world.close() }
-            let oracle = try Oracle(source.test)
+            var oracle = try Oracle(source.test)
             for step in source.test.steps {
                 guard let seen = try? world.perform(step).outcome else { break }
                 #expect(try oracle.follow(step, seen), "\(file.lastPathComponent): \(step)")

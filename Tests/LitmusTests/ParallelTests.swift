@@ -91,9 +91,9 @@ struct ParallelTests {
             }
             let test = try source(
                 "parallel\n" + lines.joined(separator: "\n") + "\nend\nhost read 0 => 0 or 7 or 9 or SIGBUS")
-            let facts = KernelFacts(SoftKVM())
-            var merged = Interleavings(test, on: facts, Patience())
-            var every = Interleavings(test, on: facts, Patience(), merges: false, mostPieces: 20_000)
+            let model = SoftKVM.Configuration()
+            var merged = Interleavings(test, on: model, Patience())
+            var every = Interleavings(test, on: model, Patience(), merges: false, mostPieces: 20_000)
             // Some have too many to go through one by one.
             guard let long = try? every.explore().endings else { continue }
             let short = try merged.explore().endings

@@ -39,6 +39,24 @@ struct PageBytes: Sendable {
         }
     }
 
+    /// The first place of a range that does not have the byte.
+    func firstPlace(in range: Range<Int>, otherThan byte: UInt8) -> Int? {
+        var place = range.lowerBound
+        var index = index(of: place)
+        // Where the base is the byte, every change is another one.
+        if base == .known(byte) {
+            return index < changes.count && changes[index].place < range.upperBound
+                ? Int(changes[index].place) : nil
+        }
+        while place < range.upperBound, index < changes.count, changes[index].place == place,
+            changes[index].byte == byte
+        {
+            place += 1
+            index += 1
+        }
+        return place < range.upperBound ? place : nil
+    }
+
     /// The first change at or after a place.
     private func index(of place: Int) -> Int {
         partition(changes.count) { changes[$0].place < place }
@@ -144,6 +162,24 @@ struct FileBytes: Hashable, Sendable {
 extension KernelModel {
     /// The byte at a file offset, whoever may look at it.
     public func byte(_ file: FileID, at offset: UInt64) -> Byte { self[file].bytes.byte(at: offset) }
+
+    /// The first of `count` bytes from `offset` that is not `byte`, or of which nobody knows what it is.
+    public func firstByte(
+        in file: FileID, at offset: UInt64, count: UInt64, otherThan byte: UInt8
+    ) -> (offset: UInt64, byte: Byte)? {
+        var here = offset
+        let end = offset + count
+        while here < end {
+            let start = here & ~(pageSize - 1)
+            let next = min(end, start + pageSize)
+            let page = self[file].bytes.page(at: start)
+            if let place = page.firstPlace(in: Int(here - start)..<Int(next - start), otherThan: byte) {
+                return (start + UInt64(place), page.byte(at: place))
+            }
+            here = next
+        }
+        return nil
+    }
 
     /// The host reads one byte.
     ///

@@ -110,6 +110,10 @@ extension KernelModel {
 
     public func type(of vm: VMID) -> VMType { self[vm].type }
     public func sharedBit(of vm: VMID) -> Int? { self[vm].sharedBit }
+    /// What the VM says that conversions do to contents.
+    public func contentPromise(of vm: VMID) -> ContentPromise {
+        self[vm].type == .softwareProtected ? rules.contentPromise : .undefined
+    }
 
     // MARK: memslots
 

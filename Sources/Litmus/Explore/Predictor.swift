@@ -46,13 +46,13 @@ struct Predictor: Sendable {
     private func predictSteps(
         _ test: LitmusTest
     ) -> (body: [Entry], others: [Int: [StepOutcome]], isComplete: Bool)? {
-        guard let oracle = try? Oracle(test, configuration) else { return nil }
+        guard var oracle = try? Oracle(test, configuration) else { return nil }
         var others: [Int: [StepOutcome]] = [:]
         var body: [Entry] = []
         var rest = test.body[...]
         while case .step(let step)? = rest.first {
             rest.removeFirst()
-            guard let (said, free) = predict(step, oracle) else { return (body + rest, [:], false) }
+            guard let (said, free) = predict(step, &oracle) else { return (body + rest, [:], false) }
             if !free.isEmpty { others[body.count] = free }
             body.append(.step(said))
         }
@@ -60,7 +60,7 @@ struct Predictor: Sendable {
     }
 
     /// The step with its answer; nil if it cannot be done, or says nothing.
-    private func predict(_ step: Step, _ oracle: Oracle) -> (Step, others: [StepOutcome])? {
+    private func predict(_ step: Step, _ oracle: inout Oracle) -> (Step, others: [StepOutcome])? {
         guard let answers = try? oracle.perform(step) else { return nil }
         var step = step
         if answers.isAnyByte {
@@ -94,8 +94,8 @@ struct Predictor: Sendable {
                     }))
         }
         guard let source = try? Source(test),
-            let facts = try? KernelFacts(SoftKVM(configuration)).configured(for: test),
-            let result = try? source.explored(on: facts, Patience(), mostPieces: Self.mostPieces)
+            let result = try? source.explored(
+                on: configuration, Patience(), mostPieces: Self.mostPieces)
         else { return nil }
         guard !result.endings.contains(where: { $0.failure != nil }) else { return nil }
         var blocks = Program(test).blocks[...]

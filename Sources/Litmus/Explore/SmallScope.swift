@@ -226,13 +226,12 @@ struct SmallScope {
         _ start: Start, _ size: inout Size, _ test: (LitmusTest) throws(Stop) -> Bool
     ) throws(Stop) -> Bool {
         let machine = start.machine
-        let model = ScopeModel(
-            try KernelFacts(SoftKVM(configuration)).configured(for: machine), machine, start.alphabet)
-        defer { model.close() }
-        var known: Set<World.Snapshot> = []
+        let beginning = try ModelMachine(
+            ModelMachine.Setup(configuration.configured(for: machine), machine))
+        var known: Set<ModelMachine.State> = []
         var queue: [(state: ScopeState, left: Int)] = []
         for path in start.beginnings {
-            guard let state = try model.state(after: path) else { continue }
+            guard let state = ScopeState(path, from: beginning) else { continue }
             if known.insert(state.key).inserted { queue.append((state, start.depth)) }
         }
         for ending in start.endings {
@@ -247,7 +246,7 @@ struct SmallScope {
             size.states += 1
             var loops: [Step] = []
             for step in start.alphabet where Self.canFollow(path, step) {
-                guard let after = try model.state(after: path + [step], from: here) else { continue }
+                guard let after = here.after(step) else { continue }
                 size.transitions += 1
                 if after.key == here.key {
                     loops.append(step)
@@ -300,61 +299,30 @@ struct SmallScope {
     }
 }
 
-/// A state that exploring has come to, and the way to it.
+/// A state that exploring has reached, and the way to it.
 private struct ScopeState {
     let path: [Step]
-    let key: World.Snapshot
-    /// Of a model that can go on from here.
-    let saved: World.Saved?
-}
+    let machine: ModelMachine
+    let key: ModelMachine.State
 
-/// The model, led to one state after the other.
-private final class ScopeModel {
-    private let facts: KernelFacts
-    private let machine: LitmusTest
-    private var world: World?
-    private var beginning: World.Saved?
-    private let isSayable: Bool
+    /// - Returns: nil if one of the steps cannot be done.
+    init?(_ path: [Step], from beginning: ModelMachine) {
+        var machine = beginning
+        for step in path {
+            guard (try? machine.perform(step)) != nil else { return nil }
+        }
+        self.init(path: path, machine: machine)
+    }
 
-    init(_ facts: KernelFacts, _ machine: LitmusTest, _ alphabet: [Step]) {
-        var test = machine
-        test.body = alphabet.map(Entry.step)
-        isSayable = test.isSayable(on: facts, isModel: true, countsMatter: false)
-        self.facts = (isSayable ? facts.valued : nil) ?? facts
+    private init(path: [Step], machine: ModelMachine) {
+        self.path = path
         self.machine = machine
+        key = machine.state
     }
 
-    func close() {
-        world?.close()
-        world = nil
-    }
-
-    /// The machine after these steps, of which the first have led to `before`; nil if one of them cannot be done.
-    func state(after path: [Step], from before: ScopeState? = nil) throws(Stop) -> ScopeState? {
-        let world = try worldAtBeginning()
-        var steps = path[...]
-        if let before, let saved = before.saved {
-            world.restore(saved)
-            steps = path[before.path.count...]
-        }
-        do throws(Stop) {
-            for step in steps { _ = try world.perform(step) }
-        } catch {
-            if !isSayable { close() }
-            return nil
-        }
-        return ScopeState(path: path, key: world.snapshot, saved: world.save())
-    }
-
-    private func worldAtBeginning() throws(Stop) -> World {
-        if let world, let beginning {
-            world.restore(beginning)
-            return world
-        }
-        if let world, world.reset() { return world }
-        close()
-        let new = try World(isSayable ? facts : facts.anew, machine, Patience(), isModel: true)
-        (world, beginning) = (new, new.save())
-        return new
+    func after(_ step: Step) -> ScopeState? {
+        var machine = machine
+        guard (try? machine.perform(step)) != nil else { return nil }
+        return ScopeState(path: path + [step], machine: machine)
     }
 }

@@ -41,7 +41,7 @@ public struct Extent: Sendable, Hashable {
 }
 
 /// What an actor does.
-public enum Action: Sendable, Equatable {
+public enum Action: Sendable, Hashable {
     /// One byte, through a view.
     case read(Place)
     case write(Place, UInt8)
@@ -110,7 +110,7 @@ public enum Action: Sendable, Equatable {
 }
 
 /// The argument of `KVM_SET_MEMORY_ATTRIBUTES2`, word by word.
-public struct Conversion: Sendable, Equatable {
+public struct Conversion: Sendable, Hashable {
     /// Where the struct is.
     public enum Structure: String, Sendable, CaseIterable {
         case writable
@@ -119,7 +119,7 @@ public struct Conversion: Sendable, Equatable {
         /// Its second half is not mapped.
         case cut
     }
-    public struct Word: Sendable, Equatable {
+    public struct Word: Sendable, Hashable {
         /// 0 to 10.
         public var index: Int
         public var value: UInt64
@@ -180,7 +180,7 @@ public enum VMName: String, Sendable, CaseIterable {
 }
 
 /// The argument of `KVM_CREATE_GUEST_MEMFD`.
-public struct NewFile: Sendable, Equatable {
+public struct NewFile: Sendable, Hashable {
     public var name: Name
     /// Bytes.
     public var size: UInt64
@@ -200,7 +200,7 @@ public struct NewFile: Sendable, Equatable {
 }
 
 /// The argument of `KVM_SET_USER_MEMORY_REGION2`, with a size that is not 0.
-public struct Binding: Sendable, Equatable {
+public struct Binding: Sendable, Hashable {
     public var slot: UInt32
     /// `guest_memfd`, `guest_memfd_offset` and `memory_size`.
     public var extent: Extent

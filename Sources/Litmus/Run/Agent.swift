@@ -114,7 +114,10 @@ final class Agent: Sendable {
             let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
             // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so. KVM
             // has to read them where there is no memslot, to emulate the access, and reads no private page.
-            let isPrivate = sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux
+            // A kernel that was told to have no memory for a conversion (`kernel runs`) refuses this one as well.
+            let hasMemory = facts.soft.map { $0.configuration.maximumAttributeRuns > 2 } ?? true
+            let isPrivate =
+                sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux && hasMemory
             let ownDoor = isPrivate ? 0 : door
             tables = (Self.start + pageSize) | ownDoor
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
@@ -181,16 +184,6 @@ final class Agent: Sendable {
         vcpus.withLock { $0.values.contains { $0.isStuck.load(ordering: .relaxed) } }
     }
 
-    /// What the vCPUs that are stuck stand before, ascending by vCPU.
-    var stuck: [String] {
-        vcpus.withLock { vcpus in
-            vcpus.filter { $0.value.isStuck.load(ordering: .relaxed) }.sorted { $0.key < $1.key }.map {
-                number, cpu in
-                "\(number) " + cpu.pending.withLock { $0?.description ?? "" }
-            }
-        }
-    }
-
     // MARK: steps
 
     /// An access to bytes, or a part of one.
@@ -203,7 +196,7 @@ final class Agent: Sendable {
     ) throws(Stop) -> Observation {
         try Self.check(extent)
         guard extent.size <= Self.mostBytes else {
-            throw .skip("a vCPU touches at most \(Self.mostBytes / pageSize) pages in a step")
+            throw .guestStepTooLong
         }
         let door = extent.name == .shared ? Self.sharedDoor : 0
         let orders = [UInt32(extent.offset + door), UInt32(extent.size), action.order]
@@ -214,37 +207,11 @@ final class Agent: Sendable {
         return Observation(.differs(at: UInt64(UInt32(bitPattern: 0 &- past)) &- door &- 1))
     }
 
-    /// An access to one byte on the model, which says what comes of it without a CPU.
-    func access(
-        _ extent: Extent, _ action: Action, vcpu number: Int, on vm: SoftVM
-    ) throws(Stop) -> Observation {
-        try Self.check(extent)
-        let cpu = try cpu(number)
-        guard !cpu.isStuck.load(ordering: .relaxed) else { throw Self.isStuck(number) }
-        var byte: UInt8?
-        if case .write(_, let written) = action { byte = written }
-        let outcome: StepOutcome
-        switch vm.access(extent.offset, writing: byte) {
-        case .byte(let read): return Observation(byte == nil ? .value(read) : .ok)
-        case .mmio: outcome = .mmio
-        case .fault(let fault): outcome = .fault(fault.wants, at: fault.gpa)
-        case .poisoned(let fault): outcome = .errno(Errno.hardwarePoisoned.rawValue, at: fault.gpa)
-        case .noPage: outcome = .errno(Errno.badAddress.rawValue)
-        }
-        if outcome != .mmio { cpu.isStuck.store(true, ordering: .relaxed) }
-        cpu.pending.withLock { $0 = action }
-        return Observation(outcome)
-    }
-
-    static func isStuck(_ number: Int) -> Stop {
-        .skip("vcpu\(number) stands before an access that it cannot finish")
-    }
-
     /// Enters again, before the access that the vCPU has left.
     func again(vcpu number: Int) throws(Stop) -> Observation {
         let cpu = try cpu(number)
         guard cpu.isStuck.load(ordering: .relaxed), cpu.pending.withLock({ $0 != nil }) else {
-            throw .broken("vcpu\(number) stands before no `read` or `write`")
+            throw .noAccessToRepeat(number)
         }
         cpu.isStuck.store(false, ordering: .relaxed)
         let (seen, isDone) = try run([], number, false) { _ in nil }
@@ -300,7 +267,7 @@ final class Agent: Sendable {
         _ orders: [UInt32], _ number: Int, _ isRacing: Bool, _ monitor: (Call) throws(Stop) -> Answer
     ) throws(Stop) -> (StepOutcome, Bool) {
         let cpu = try cpu(number)
-        guard !cpu.isStuck.load(ordering: .relaxed) else { throw Self.isStuck(number) }
+        guard !cpu.isStuck.load(ordering: .relaxed) else { throw .vcpuIsStuck(number) }
         let vcpu = cpu.vcpu
         let page = vcpu.runPage
         var asked = 0

@@ -65,8 +65,8 @@ public struct Comparison: Sendable {
     /// All outcomes of each block, by its number.
     private func outcomes(_ source: Source, _ kernel: SoftKVM) -> [Int: Set<String>] {
         let blocks = Program(source.test).blocks
-        guard !blocks.isEmpty, let facts = try? KernelFacts(kernel).configured(for: source.test),
-            let result = try? source.explored(on: facts, Patience())
+        guard !blocks.isEmpty,
+            let result = try? source.explored(on: kernel.configuration, Patience())
         else { return [:] }
         var outcomes: [Int: Set<String>] = [:]
         for block in blocks {

@@ -20,7 +20,7 @@ extension World {
         return try ask(for: range, target, policy, conversion.extent.name, file)
     }
 
-    /// The monitor's converter, without its patience: EAGAIN is the answer.
+    /// The monitor's converter, which tries once: EAGAIN is the answer.
     private func ask(
         for range: PageRange, _ target: PageState, _ policy: ContentPolicy, _ name: Name,
         _ file: any KVMGuestMemfd
@@ -29,7 +29,7 @@ extension World {
             vm(nil), state.withLock { $0.states[name] }, state.withLock { $0.views[name] }
         )
         guard let states, let whole = PageRange(start: 0, size: file.size) else {
-            throw .broken("there is no file `\(name)`: it could not be made")
+            throw .noFile(name)
         }
         let mapping: any HostMapping
         if let view, view.file == name, view.offset == 0, view.mapping.length == file.size {
@@ -38,26 +38,37 @@ extension World {
             do throws(Errno) {
                 mapping = try file.map(offset: 0, length: file.size)
             } catch {
-                throw .broken("the monitor cannot map `\(name)` (mmap: \(error.name))")
+                throw .monitorCannotMap(name, error)
             }
         }
         let region = MemoryRegion(gpa: whole, file: file, mapping: mapping)
+        let request = ConversionRequest(range: range, to: target, contents: policy)
+        let (seen, result) = Self.ask(kernel, vm, region, states, request)
+        note(result, target, name)
+        return seen
+    }
+
+    /// - Parameters:
+    ///   - region: the whole file, as if it were the guest's memory.
+    ///   - states: of its pages.
+    static func ask(
+        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, _ region: MemoryRegion,
+        _ states: AttributeMap, _ request: ConversionRequest
+    ) -> (seen: Observation, result: ConversionResult) {
         let converter = Converter(
             kernel: kernel, vm: vm, memory: GuestMemory(regions: [region], attributes: states),
             holds: HoldRegistry(), policy: RetryPolicy(attempts: 1), trace: nil)
         do throws(ConversionError) {
-            let request = ConversionRequest(range: range, to: target, contents: policy)
-            note(try converter.convert(request, by: .host), target, name)
-            return Observation(.ok)
+            return (Observation(.ok), try converter.convert(request, by: .host))
         } catch {
-            note(error.result, target, name)
+            let place: UInt64?
             switch error.reason {
-            case .refused, .outsideRAM, .cancelled: return Observation(.errno(error.errno.rawValue))
-            case .inUse(let pages):
-                return Observation(.errno(error.errno.rawValue, at: pages.first?.start))
-            case .kernel(let errno, let gpa): return Observation(.errno(errno.rawValue, at: gpa))
-            case .zeroing(let errno, let gpa): return Observation(.errno(errno.rawValue, at: gpa))
+            case .refused, .outsideRAM, .cancelled: place = nil
+            case .inUse(let pages): place = pages.first?.start
+            case .kernel(_, let gpa): place = gpa
+            case .zeroing(_, let gpa): place = gpa
             }
+            return (Observation(.errno(error.errno.rawValue, at: place)), error.result)
         }
     }
 
@@ -80,7 +91,7 @@ extension World {
         // The struct of RFC v1 is half as long.
         let isSayable = conversion.reserved.allSatisfy { $0.index < 3 || $0.value == 0 }
         guard isSayable || facts.soft?.configuration.abi != .rfcV1 else {
-            throw .skip("RFC v1 has three reserved words")
+            throw .threeReservedWords
         }
         let before = ckvm_memory_attributes2(conversion)
         var request = before
@@ -130,15 +141,8 @@ extension World {
         return nil
     }
 
-    /// What of which file a call is about, in order; nil where the call is wrong.
-    func places(of call: Agent.Call) -> [Behind]? {
-        let known = CKVM_MAP_GPA_RANGE_ENCRYPTED | CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK
-        let (size, overflow) = call.pages.multipliedReportingOverflow(by: pageSize)
-        guard call.attributes & ~known == 0, call.attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2,
-            !overflow, let range = PageRange(start: call.gpa, size: size)
-        else { return nil }
-        return places(of: range)
-    }
+    /// The files, and the parts of them, that a call is about, in order; nil where the call is wrong.
+    func places(of call: Agent.Call) -> [Behind]? { call.range.flatMap { places(of: $0) } }
 
     /// The bare call for one memslot.
     func convert(_ place: Behind, _ target: PageState) throws(Stop) -> Agent.Answer {
@@ -151,17 +155,27 @@ extension World {
 
 extension Agent.Call {
     var target: PageState { attributes & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared }
+
+    /// Guest-physical; nil where the call is wrong.
+    var range: PageRange? {
+        let known = CKVM_MAP_GPA_RANGE_ENCRYPTED | CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK
+        let (size, overflow) = pages.multipliedReportingOverflow(by: pageSize)
+        guard attributes & ~known == 0, attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2, !overflow else {
+            return nil
+        }
+        return PageRange(start: gpa, size: size)
+    }
 }
 
 extension Conversion {
     /// A request and nothing else: no word of the struct is said.
-    fileprivate var isPlain: Bool {
+    var isPlain: Bool {
         flags == 0 && reserved.isEmpty && errorOffset == 0 && structure == .writable
     }
 }
 
 extension Conversion.Structure {
-    fileprivate var memory: ArgumentMemory? {
+    var memory: ArgumentMemory? {
         switch self {
         case .writable: nil
         case .readOnly: .readOnly

@@ -24,10 +24,6 @@ final class KernelFacts: Sendable {
         configuration.plantedFaults = []
         return KernelFacts(SoftKVM(configuration))
     }
-    /// The same software kernel on which nothing was done: two states of it can be compared.
-    var anew: KernelFacts { soft.map { KernelFacts(SoftKVM($0.configuration)) } ?? self }
-    /// The same rules without memory and without a CPU: its state can be saved and restored.
-    var valued: KernelFacts? { soft.map { KernelFacts(SoftKVM($0.configuration, contents: .inside)) } }
     /// A real kernel that converts by itself, with two doors above it or without.
     var isLinux: Bool { kernel.identity.name == "LinuxKVM" }
     /// The in-place interface is answered by something above the kernel.

@@ -31,7 +31,7 @@ extension World {
             throw .skip("\(kernel.identity.name) is an adapter, and its kernel has other memslots")
         }
         let size = state.withLock { $0.slots[SlotKey(vm: name ?? main, number: slot)]?.extent.size } ?? 0
-        guard size <= 8 * pageSize else { throw .broken("`dirty` says of eight pages which were written") }
+        guard size <= 8 * pageSize else { throw .dirtyIsOfEightPages }
         do throws(Errno) {
             return Observation(.value(UInt8(truncatingIfNeeded: try vm.dirtyLog(slot: slot))))
         } catch {
@@ -51,11 +51,16 @@ extension World {
                     address: extent.offset, size: extent.size, attributes: attributes, flags: flags))
             return Observation(.ok)
         } catch {
-            if error == .inappropriateIOCTLForDevice, !step.expects(error) {
-                throw .skip(
-                    "this kernel has no KVM_SET_MEMORY_ATTRIBUTES on a VM, or converts in place (ENOTTY)")
-            }
-            return Observation(.errno(error.rawValue))
+            return try step.answerOfSetAttributes(Observation(.errno(error.rawValue)))
         }
+    }
+}
+
+extension Step {
+    /// What comes of `KVM_SET_MEMORY_ATTRIBUTES` on a VM: a kernel without it can say nothing.
+    func answerOfSetAttributes(_ seen: Observation) throws(Stop) -> Observation {
+        let missing = Errno.inappropriateIOCTLForDevice
+        guard seen.outcome == .errno(missing.rawValue), !expects(missing) else { return seen }
+        throw .skip("this kernel has no KVM_SET_MEMORY_ATTRIBUTES on a VM, or converts in place (ENOTTY)")
     }
 }

@@ -39,15 +39,113 @@ struct Recording {
         return .fileAppeared(name.description, range, state)
     }
 
-    mutating func hold(_ name: Name, _ range: PageRange) { holds[name] = range }
-    mutating func release(_ name: Name) -> PageRange? { holds.removeValue(forKey: name) }
-
     /// Bytes of a file as that space has them; nil if they leave it.
-    func place(_ extent: Extent) -> (start: UInt64, size: UInt64)? {
+    private func place(_ extent: Extent) -> (start: UInt64, size: UInt64)? {
         guard let base = bases[extent.name], extent.offset <= base.size,
             extent.size <= base.size - extent.offset
         else { return nil }
         return (base.start + extent.offset, extent.size)
+    }
+}
+
+extension Recording {
+    /// What a step did and what came of it, but for the step itself.
+    ///
+    /// - Parameters:
+    ///   - names: of the machine after the step.
+    ///   - nanoseconds: that it took.
+    mutating func events(
+        _ step: Step, _ outcome: StepOutcome, took nanoseconds: UInt64, in names: NameMap
+    ) -> [TraceEvent] {
+        switch step.action {
+        case .read, .write, .fill, .check: return accesses(step, outcome, names)
+        case .convert(let conversion):
+            guard let target = Attributes.state(conversion.attributes) else { return [] }
+            return [call(conversion.extent, target, outcome, nanoseconds)]
+        case .hypercall(let extent, let attributes):
+            guard let target = Attributes.state(attributes) else { return [] }
+            return names.inFile(extent, step.role).map { call($0, target, outcome, nanoseconds) }
+        case .punch(let extent) where outcome == .ok, .advise(let extent, .remove) where outcome == .ok:
+            return ranges(names.inFile(extent, step.role)).map(TraceEvent.punched)
+        case .hold(let extent, _, let name) where outcome == .ok:
+            return ranges(names.inFile(extent, step.role)).map { range in
+                holds[name] = range
+                return .heldByName(name.description, range)
+            }
+        case .release(let name):
+            let range = holds.removeValue(forKey: name)
+            return range.map { [.releasedByName(name.description, $0)] } ?? []
+        default: return []
+        }
+    }
+
+    private func call(
+        _ extent: Extent, _ target: PageState, _ outcome: StepOutcome, _ nanoseconds: UInt64
+    ) -> TraceEvent {
+        var errno: Errno?
+        var page: UInt64 = 0
+        if case .errno(let number, let offset) = outcome {
+            errno = Errno(rawValue: number)
+            page = offset ?? 0
+        }
+        return .attributesCall(
+            offset: extent.offset, size: extent.size, target: target, errno, page,
+            gpa: place(extent)?.start, nanoseconds: nanoseconds)
+    }
+
+    private func accesses(_ step: Step, _ outcome: StepOutcome, _ names: NameMap) -> [TraceEvent] {
+        var value = step.action.byteWritten
+        let direction = value == nil ? HostAccessError.Direction.read : .write
+        if value == nil, case .value(let byte) = outcome { value = byte }
+        var errno: Errno?
+        switch outcome {
+        case .sigbus, .fault, .mmio: errno = .badAddress
+        case .errno(let number, _): errno = Errno(rawValue: number)
+        case .ok, .value, .differs: break
+        }
+        guard let extent = step.action.extent else { return [] }
+        return names.inFile(extent, step.role).compactMap { part in
+            place(part).map { place in
+                .access(
+                    gpa: place.start, size: place.size, direction, errno, value: errno == nil ? value : nil)
+            }
+        }
+    }
+
+    private func ranges(_ extents: [Extent]) -> [PageRange] {
+        extents.compactMap { extent in
+            place(extent).flatMap { PageRange.covering(start: $0.start, size: $0.size) }
+        }
+    }
+
+    /// The event for the step itself.
+    static func event(_ step: Step, line: Int, _ seen: Observation) -> TraceEvent {
+        .step(
+            line: line, "\(step.role) \(step.action)", outcome: seen.description, ok: step.accepts(seen))
+    }
+}
+
+/// The parts of files that the names of a machine stand for.
+struct NameMap {
+    let views: [Name: (file: Name, offset: UInt64)]
+    /// The memslots of the test's VM.
+    let slots: [(gpa: UInt64, extent: Extent)]
+
+    /// A step's bytes: through a view, or a vCPU's memslots.
+    func inFile(_ extent: Extent, _ role: Role) -> [Extent] {
+        if case .vcpu = role {
+            guard let pages = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }
+            return (World.Behind.places(of: pages, slots) ?? []).map { place in
+                let start = max(extent.offset, place.gpa)
+                let end = min(extent.offset + extent.size, place.gpa + place.bytes.size)
+                return Extent(place.file, offset: place.bytes.start + (start - place.gpa), size: end - start)
+            }
+        }
+        if let view = views[extent.name] {
+            let (offset, overflow) = view.offset.addingReportingOverflow(extent.offset)
+            return overflow ? [] : [Extent(view.file, offset: offset, size: extent.size)]
+        }
+        return [extent]
     }
 }
 
@@ -59,106 +157,23 @@ extension World {
     /// - Parameters:
     ///   - line: of the test's text.
     ///   - began: ``KVMInterface/now()`` before it.
-    func record(_ step: Step, line: Int, _ seen: Observation, ok: Bool, began: UInt64) {
-        guard let trace = state.withLock({ $0.recording?.trace }) else { return }
-        let actor = step.role.actor
-        for event in events(step, seen.outcome, took: kernel.now() &- began) {
-            trace.record(event, by: actor)
+    func record(_ step: Step, line: Int, _ seen: Observation, began: UInt64) {
+        let took = kernel.now() &- began
+        let (trace, events) = state.withLock { state in
+            let names = state.names(of: main)
+            return (
+                state.recording?.trace,
+                state.recording?.events(step, seen.outcome, took: took, in: names) ?? []
+            )
         }
-        trace.record(
-            .step(
-                line: line, "\(step.role) \(step.action)", outcome: seen.description, ok: ok), by: actor)
-    }
-
-    private func events(_ step: Step, _ outcome: StepOutcome, took nanoseconds: UInt64) -> [TraceEvent] {
-        switch step.action {
-        case .read, .write, .fill, .check: return accesses(step, outcome)
-        case .convert(let conversion):
-            guard let target = Attributes.state(conversion.attributes) else { return [] }
-            return [call(conversion.extent, target, outcome, nanoseconds)]
-        case .hypercall(let extent, let attributes):
-            guard let target = Attributes.state(attributes) else { return [] }
-            return inFile(extent, step.role).map { call($0, target, outcome, nanoseconds) }
-        case .punch(let extent) where outcome == .ok, .advise(let extent, .remove) where outcome == .ok:
-            return ranges(inFile(extent, step.role)).map(TraceEvent.punched)
-        case .hold(let extent, _, let name) where outcome == .ok:
-            return ranges(inFile(extent, step.role)).map { range in
-                state.withLock { $0.recording?.hold(name, range) }
-                return .heldByName(name.description, range)
-            }
-        case .release(let name):
-            let range = state.withLock { $0.recording?.release(name) }
-            return range.map { [.releasedByName(name.description, $0)] } ?? []
-        default: return []
-        }
-    }
-
-    private func call(
-        _ extent: Extent, _ target: PageState, _ outcome: StepOutcome, _ nanoseconds: UInt64
-    ) -> TraceEvent {
-        var errno: Errno?
-        var place: UInt64 = 0
-        if case .errno(let number, let offset) = outcome {
-            errno = Errno(rawValue: number)
-            place = offset ?? 0
-        }
-        let gpa = state.withLock { $0.recording?.place(extent)?.start }
-        return .attributesCall(
-            offset: extent.offset, size: extent.size, target: target, errno, place, gpa: gpa,
-            nanoseconds: nanoseconds)
-    }
-
-    private func accesses(_ step: Step, _ outcome: StepOutcome) -> [TraceEvent] {
-        var direction = HostAccessError.Direction.read
-        var value: UInt8?
-        switch step.action {
-        case .write(_, let byte), .fill(_, let byte): (direction, value) = (.write, byte)
-        default: if case .value(let byte) = outcome { value = byte }
-        }
-        var errno: Errno?
-        switch outcome {
-        case .sigbus, .fault, .mmio: errno = .badAddress
-        case .errno(let number, _): errno = Errno(rawValue: number)
-        case .ok, .value, .differs: break
-        }
-        guard let extent = step.action.extent else { return [] }
-        return inFile(extent, step.role).compactMap { part in
-            state.withLock { $0.recording?.place(part) }.map { place in
-                .access(
-                    gpa: place.start, size: place.size, direction, errno, value: errno == nil ? value : nil)
-            }
-        }
-    }
-
-    /// What of which files a step's bytes are: through a view, or a vCPU's memslots.
-    private func inFile(_ extent: Extent, _ role: Role) -> [Extent] {
-        if case .vcpu = role {
-            guard let pages = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }
-            return (places(of: pages) ?? []).map { place in
-                let start = max(extent.offset, place.gpa)
-                let end = min(extent.offset + extent.size, place.gpa + place.bytes.size)
-                return Extent(place.file, offset: place.bytes.start + (start - place.gpa), size: end - start)
-            }
-        }
-        if let view = state.withLock({ $0.views[extent.name] }) {
-            let (offset, overflow) = view.offset.addingReportingOverflow(extent.offset)
-            return overflow ? [] : [Extent(view.file, offset: offset, size: extent.size)]
-        }
-        return [extent]
-    }
-
-    private func ranges(_ extents: [Extent]) -> [PageRange] {
-        extents.compactMap { extent in
-            state.withLock { $0.recording?.place(extent) }.flatMap {
-                PageRange.covering(start: $0.start, size: $0.size)
-            }
-        }
+        for event in events { trace?.record(event, by: step.role.actor) }
+        trace?.record(Recording.event(step, line: line, seen), by: step.role.actor)
     }
 }
 
 extension Role {
     /// As the trace has it.
-    fileprivate var actor: Actor {
+    var actor: Actor {
         switch self {
         case .host(let number): number == 0 ? .host : .hostThread(number)
         case .vcpu(let number): .vcpu(number)

@@ -137,14 +137,16 @@ public struct Runner: Sendable {
             guard !Program(source.test).blocks.isEmpty else {
                 return Report(verdict: try sequence(source, facts, patience, options.recorder))
             }
-            if facts.soft != nil {
+            if let soft = facts.soft {
                 var interleavings = Interleavings(
-                    source, on: facts, patience, isJudged: true, keepsPart: true)
+                    source, on: soft.configuration, patience, keepsPart: true)
                 let result = try interleavings.explore()
-                if let recorder = options.recorder { try interleavings.replayTelling(recorder) }
+                if let recorder = options.recorder {
+                    try interleavings.recordTelling(recorder, on: soft)
+                }
                 return Judge(source).report(exact: result)
             }
-            let model = options.asksModel ? try? source.model?.explored(patience) : nil
+            let model = options.asksModel ? try? source.explored(patience) : nil
             tally.judge(by: model)
             return try Sampler(source, facts, patience, options, tally).report()
         } catch {
@@ -186,8 +188,10 @@ enum Stop: Error {
 }
 
 /// What came of a step.
-struct Observation: CustomStringConvertible {
+struct Observation: Hashable, CustomStringConvertible {
     var outcome: StepOutcome
+    /// Of the model: the contents are undefined, and another kernel may show any other byte.
+    var isAnyByte = false
     /// What no outcome has words for, and what must never be.
     var oddity: String?
 
@@ -220,7 +224,7 @@ extension Source {
         let began = world.isRecording ? world.kernel.now() : 0
         let seen = try attempt(index, step) { () throws(Stop) in try world.perform(step, isRacing: isRacing) }
         if world.isRecording {
-            world.record(step, line: places[index].line, seen, ok: step.accepts(seen), began: began)
+            world.record(step, line: places[index].line, seen, began: began)
         }
         if let failure = hostFailure(seen, index, step, world) { throw .host(failure) }
         result(seen.outcome)
@@ -231,6 +235,11 @@ extension Source {
     func judge(_ seen: Observation, _ index: Int, _ step: Step, _ world: World) -> Failure? {
         step.accepts(seen)
             ? nil : failure(index, step, seen: seen.description, pages: world.pages(around: step))
+    }
+
+    func judge(_ seen: Observation, _ index: Int, _ step: Step, _ machine: ModelMachine) -> Failure? {
+        step.accepts(seen)
+            ? nil : failure(index, step, seen: seen.description, pages: machine.pages(around: step))
     }
 
     private func failure(_ index: Int, _ step: Step, seen: String, pages: [String]) -> Failure {
@@ -252,32 +261,16 @@ extension Source {
         .failed(Failure(step: nil, line: nil, text: text, expected: expected, seen: reason, pages: []))
     }
 
-    /// All endings on the software kernel.
+    /// All endings on the model.
+    ///
+    /// - Parameter model: what the kernel is, but for what the test's header says; the default judges other kernels.
     func explored(
-        on facts: KernelFacts, _ patience: Patience, mostPieces: Int = Interleavings.mostPieces
+        on model: SoftKVM.Configuration = SoftKVM.Configuration(), _ patience: Patience,
+        mostPieces: Int = Interleavings.mostPieces
     ) throws(Stop) -> Interleavings.Result {
-        var interleavings = Interleavings(self, on: facts, patience, mostPieces: mostPieces)
+        var interleavings = Interleavings(
+            self, on: model.configured(for: test), patience, mostPieces: mostPieces)
         return try interleavings.explore()
-    }
-
-    /// What judges another kernel: the model of Linux 7.4. Nil where it has no CPU for the test's vCPUs.
-    var model: Model? {
-        let kernel = SoftKVM()
-        let needsCPU = test.steps.contains { step in
-            if case .vcpu = step.role { true } else { false }
-        }
-        if needsCPU, case .missing = kernel.engineStatus { return nil }
-        return Model(source: self, kernel: kernel)
-    }
-
-    struct Model {
-        let source: Source
-        let kernel: SoftKVM
-
-        func explored(_ patience: Patience) throws(Stop) -> Interleavings.Result {
-            let facts = try KernelFacts(kernel).configured(for: source.test)
-            return try source.explored(on: facts, patience)
-        }
     }
 }
 
@@ -297,7 +290,15 @@ extension KernelFacts {
             guard try isInPlaceOff() else { throw .skip("this kernel converts in place") }
             return self
         }
-        var configuration = soft.configuration
+        return KernelFacts(SoftKVM(soft.configuration.configured(for: test)))
+    }
+}
+
+extension SoftKVM.Configuration {
+    /// The kernel as a test's header wants it.
+    func configured(for test: LitmusTest) -> SoftKVM.Configuration {
+        let settings = test.settings
+        var configuration = self
         if settings.isInPlaceOff { configuration.inPlaceConversion = false }
         if let runs = settings.attributeRuns { configuration.maximumAttributeRuns = runs }
         // One that the command has chosen stays.
@@ -309,7 +310,7 @@ extension KernelFacts {
                 toPrivate: kept == .private ? .preserved : .undefined,
                 toShared: kept == .shared ? .preserved : .undefined)
         }
-        return KernelFacts(SoftKVM(configuration))
+        return configuration
     }
 }
 

@@ -49,7 +49,6 @@ extension World {
             return nil
         }
         state.withLock { $0.files[name] = nil }
-        if isValue { (file as? SoftGuestMemfd)?.forget() }
         withExtendedLifetime(file) {}
         return nil
     }
@@ -74,7 +73,7 @@ extension World {
     /// What the model cannot do is no answer of a kernel's.
     func answer(_ error: Errno) throws(Stop) -> Errno {
         guard facts.soft != nil, error == SoftKVM.noMemoryBehind else { return error }
-        throw .skip("the software kernel has memory for the first TiB of a file")
+        throw .noMemoryBehind
     }
 
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
@@ -105,7 +104,6 @@ extension World {
             }
             return state.gone[name]
         }
-        if isValue { (old?.mapping as? SoftHostMapping)?.forget() }
         withExtendedLifetime(old) {}
     }
 
@@ -152,12 +150,15 @@ extension World {
         }
         // Nothing is ever mapped below mmap_min_addr; and what leaves the file is no slot on any kernel.
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
-        guard overflow || end > file.size || binding.flags & Binding.guestMemfd != 0 && extent.size <= 1 << 16
-        else {
-            throw .broken("the slot needs an address: map \(extent) as `\(extent.name)`, or name a view")
-        }
+        guard
+            overflow || end > file.size
+                || binding.flags & Binding.guestMemfd != 0 && extent.size <= Self.mostUnmappedSlot
+        else { throw .slotNeedsAddress(extent) }
         return (0, nil)
     }
+
+    /// Bytes of a slot that can do without a mapping: nothing is ever mapped below mmap_min_addr.
+    static let mostUnmappedSlot: UInt64 = 1 << 16
 
     func unbind(_ slot: UInt32, on name: VMName?) throws(Stop) -> Errno? {
         var region = ckvm_userspace_memory_region2()
@@ -194,7 +195,7 @@ extension World {
             ($0.holds.removeValue(forKey: name), $0.missed.contains(name))
         }
         guard hold != nil || isMissed else {
-            throw .broken("there is no hold `\(name)`: it could not be had")
+            throw .noHold(name)
         }
         hold?.release()
     }
@@ -210,7 +211,7 @@ extension World {
 
     func child(_ number: Int) throws(Stop) -> any Child {
         guard let child = state.withLock({ $0.children[number] }) else {
-            throw .broken("\(Role.child(number)) is not there: it could not be forked")
+            throw .noChild(.child(number))
         }
         return child
     }

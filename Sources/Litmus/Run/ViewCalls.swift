@@ -32,18 +32,17 @@ extension World {
 
     private func requireNoSlot(into name: Name) throws(Stop) {
         guard state.withLock({ $0.slots.values.contains { $0.view == name } }) else { return }
-        throw .skip(
-            "a memslot leads into the view `\(name)`: what is mapped there next would become the guest's")
+        throw .slotLeads(into: name)
     }
 
     func remap(_ name: Name, pages: UInt64, as new: Name) throws(Stop) -> Errno? {
         let mapping = try examinable(Extent(name, offset: 0, size: 0))
         try requireNoSlot(into: name)
         guard let old = state.withLock({ $0.views[name] ?? $0.gone[name] }) else {
-            throw .broken("there is no view `\(name)`: it could not be made")
+            throw .noView(name)
         }
         guard !old.isSplit else {
-            throw .skip("parts of `\(name)` differ, and before Linux 6.17 mremap moves one mapping")
+            throw .severalMappings(name)
         }
         do throws(Errno) {
             let moved = try mapping.move(toLength: pages * pageSize)
@@ -58,8 +57,7 @@ extension World {
     func protect(_ extent: Extent, _ protection: Protection) throws(Stop) -> Errno? {
         let mapping = try examinable(extent)
         guard !state.withLock({ $0.slots.values.contains { $0.isPlain && $0.view == extent.name } }) else {
-            throw .skip(
-                "the view `\(extent.name)` is a guest's memory: what its protection does is not modelled")
+            throw .guestMemory(extent.name)
         }
         noteSplit(extent, mapping.length)
         do throws(Errno) {
@@ -119,12 +117,8 @@ extension World {
         let isPoisoned = state.withLock { state in
             view.flatMap { state.views[$0]?.file }.map(state.poisoned.contains) ?? false
         }
-        if isPoisoned { throw Self.endsInSIGBUS }
+        if isPoisoned { throw .endsInSIGBUS }
     }
-
-    private static let endsInSIGBUS = Stop.skip(
-        "a memslot without a guest_memfd leads to a page whose memory has failed: KVM's answer is SIGBUS to minivmm"
-    )
 
     func poison(_ extent: Extent) throws(Stop) {
         let isPlain = state.withLock { state in
@@ -135,6 +129,6 @@ extension World {
                 slot.isPlain && slot.view.flatMap { state.views[$0]?.file } == file
             }
         }
-        if isPlain { throw Self.endsInSIGBUS }
+        if isPlain { throw .endsInSIGBUS }
     }
 }

@@ -27,12 +27,12 @@ final class World: Sendable {
         let isPlain: Bool
     }
     /// A part of a file that is at guest-physical addresses.
-    struct Behind {
+    struct Behind: Sendable {
         let file: Name
         let bytes: PageRange
         let gpa: UInt64
     }
-    struct SlotKey: Hashable {
+    struct SlotKey: Hashable, Sendable {
         let vm: VMName
         let number: UInt32
     }
@@ -49,8 +49,6 @@ final class World: Sendable {
         var children: [Int: any Child] = [:]
         /// The guest that vCPUs run, once one of them has acted.
         var agent: Agent?
-        /// vCPUs of a kernel without a CPU that have acted.
-        var said: [Int: SaidVCPU] = [:]
         /// What the answers so far have made of the pages of a file. Where actors race it is their last word, and no more.
         var states: [Name: AttributeMap] = [:]
         /// Holds that could not be had.
@@ -73,33 +71,10 @@ final class World: Sendable {
     let late: LateUses
     let ending: Set<Name>
     let state = Mutex(State())
-    /// The kernel has neither memory nor a CPU: ``save()`` and ``restore(_:)``.
-    let isValue: Bool
-
-    /// The model can say what comes of a vCPU's access to a byte, without a CPU: no rule is broken, no access is made again, and
-    /// nobody looks at the exits.
-    let canSayAccesses: Bool
-    /// It is asked for that in steps that follow one another, too: a kernel that is judged makes them.
-    let isModel: Bool
-
-    /// - Parameters:
-    ///   - trace: where what happens is written down.
-    ///   - isModel: the software kernel is asked what a kernel may do, and is not the kernel that is looked at.
+    /// - Parameter trace: where what happens is written down.
     init(
-        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil,
-        isModel: Bool = false
+        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil
     ) throws(Stop) {
-        self.isModel = isModel
-        isValue = facts.soft?.keepsBytesItself == true
-        canSayAccesses =
-            facts.soft != nil && !facts.isFaulty && trace == nil && !test.hasTwoDoors
-            && !test.steps.contains { step in
-                switch step.action {
-                // What is counted has the pages of the guest that acts, too.
-                case .again, .clock, .zapped: true
-                default: false
-                }
-            }
         kernel = facts.kernel
         self.facts = facts
         self.patience = patience
@@ -179,9 +154,8 @@ final class World: Sendable {
         return true
     }
 
-    /// In dependency order. Objects of a kernel that is a value end with that value.
+    /// In dependency order.
     func close() {
-        guard !isValue else { return }
         let agent = state.withLock { state in
             state.children = [:]
             defer { state.agent = nil }
@@ -229,7 +203,7 @@ final class World: Sendable {
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
         guard let file = state.withLock({ $0.files[name] }) else {
-            throw .broken("there is no file `\(name)`: it could not be made")
+            throw .noFile(name)
         }
         return file
     }
@@ -237,14 +211,13 @@ final class World: Sendable {
     /// The mapping of a view, also of one that is gone, with all of `extent` inside: no test touches other memory of this process.
     func mapping(_ extent: Extent) throws(Stop) -> any HostMapping {
         guard let view = state.withLock({ $0.views[extent.name] ?? $0.gone[extent.name] }) else {
-            throw .broken("there is no view `\(extent.name)`: it could not be made")
+            throw .noView(extent.name)
         }
         try extent.isInside(view.mapping.length)
         return view.mapping
     }
 
     func guest() throws(Stop) -> Agent {
-        guard !isValue else { throw .broken("this kernel has no CPU, and cannot say what comes of the step") }
         if let agent = state.withLock({ $0.agent }) { return agent }
         let vm = try vm(nil)
         let bit: Int?
@@ -256,23 +229,9 @@ final class World: Sendable {
         return agent
     }
 
-    /// The files and what of them is at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
+    /// The files, and the parts of them, at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
     func places(of range: PageRange) -> [Behind]? {
-        let slots = state.withLock { state in
-            state.slots.filter { $0.key.vm == main }.map(\.value).sorted { $0.gpa < $1.gpa }
-        }
-        var places: [Behind] = []
-        var position = range.start
-        for slot in slots {
-            guard let gpas = PageRange(start: slot.gpa, size: slot.extent.size),
-                let part = gpas.intersection(range), part.start == position,
-                let bytes = PageRange(
-                    start: slot.extent.offset + (part.start - slot.gpa), size: part.size)
-            else { continue }
-            places.append(Behind(file: slot.extent.name, bytes: bytes, gpa: part.start))
-            position = part.end
-        }
-        return position == range.end ? places : nil
+        Behind.places(of: range, state.withLock { $0.names(of: main).slots })
     }
 
     // MARK: what there is to see
@@ -284,15 +243,21 @@ final class World: Sendable {
         let name = state.views[extent.name]?.file ?? extent.name
         guard let states = state.states[name] else { return [] }
         let base = state.views[extent.name]?.offset ?? 0
-        let count = states.size / pageSize
+        return Self.pageOffsets(around: extent, from: base, size: states.size).map { offset in
+            let word = states.value(at: offset)?.rawValue ?? "unknown"
+            let seen = look(name, offset, state.views[name])
+            return "page \(offset / pageSize) of \(name): \(word), the host reads \(seen)"
+        }
+    }
+
+    /// The pages of a file of `size` bytes, one before and one behind those of an extent that begins at `base`, at most eight.
+    static func pageOffsets(around extent: Extent, from base: UInt64, size: UInt64) -> [UInt64] {
+        let count = size / pageSize
+        guard count > 0 else { return [] }
         let first = min(base.addingReportingOverflow(extent.offset).partialValue / pageSize, count - 1)
         let lines = max(1, min(extent.size / pageSize, 6)) + 2
         let start = first == 0 ? 0 : first - 1
-        return (start..<min(count, start + lines)).map { page in
-            let offset = page * pageSize
-            let word = states.value(at: offset)?.rawValue ?? "unknown"
-            return "page \(page) of \(name): \(word), the host reads \(look(name, offset, state.views[name]))"
-        }
+        return (start..<min(count, start + lines)).map { $0 * pageSize }
     }
 
     private func look(_ name: Name, _ offset: UInt64, _ view: View?) -> String {
@@ -308,6 +273,35 @@ final class World: Sendable {
         } catch {
             return error == .badAddress ? "SIGBUS" : error.name
         }
+    }
+}
+
+extension World.State {
+    /// - Parameter vm: whose memslots count.
+    func names(of vm: VMName) -> NameMap {
+        NameMap(
+            views: views.mapValues { (file: $0.file, offset: $0.offset) },
+            slots: slots.filter { $0.key.vm == vm }.map { ($0.value.gpa, $0.value.extent) })
+    }
+}
+
+extension World.Behind {
+    /// What is behind guest-physical `range`, in order; nil if a page has no slot.
+    static func places(
+        of range: PageRange, _ slots: some Sequence<(gpa: UInt64, extent: Extent)>
+    ) -> [World.Behind]? {
+        var places: [World.Behind] = []
+        var position = range.start
+        for slot in slots.sorted(by: { $0.gpa < $1.gpa }) {
+            guard let gpas = PageRange(start: slot.gpa, size: slot.extent.size),
+                let part = gpas.intersection(range), part.start == position,
+                let bytes = PageRange(
+                    start: slot.extent.offset + (part.start - slot.gpa), size: part.size)
+            else { continue }
+            places.append(World.Behind(file: slot.extent.name, bytes: bytes, gpa: part.start))
+            position = part.end
+        }
+        return position == range.end ? places : nil
     }
 }
 

@@ -1,0 +1,190 @@
+import ConversionModel
+import MiniVMM
+import SoftKVM
+
+/// Explores all interleavings of a test's parallel blocks on the model.
+///
+/// The atomic pieces that are interleaved are those of ``Position``. Interleavings that lead to the same state of the machine,
+/// with the same steps left, go on as one. The states are compared whole (``ModelMachine/State``), so the set of outcomes is
+/// exact. A state is a value: to go on differently from it, a copy is enough.
+struct Interleavings {
+    /// All endings, and how many states there were on the way to them.
+    struct Result {
+        var endings: Set<Ending> = []
+        var states = 0
+        /// Why these are not all; nil where they are.
+        var cut: Cut.Reason?
+    }
+
+    /// Pieces after which it ends.
+    static let mostPieces = 5_000_000
+
+    let source: Source
+    let program: Program
+    let setup: ModelMachine.Setup
+    let patience: Patience
+    /// False explores every interleaving by itself: for a check of this one.
+    private let merges: Bool
+    private let mostPieces: Int
+    /// Whether the endings found so far will do where not all can be had.
+    private let keepsPart: Bool
+    private var cut: Cut.Reason?
+    private var known: [Key: Set<Ending>] = [:]
+    private var pieces = 0
+    /// Where the interleaving under way is recorded, if it is.
+    var tape: Tape?
+
+    /// - Parameter configuration: of the kernel, as the test's header wants it.
+    init(
+        _ source: Source, on configuration: SoftKVM.Configuration, _ patience: Patience, merges: Bool = true,
+        mostPieces: Int = Interleavings.mostPieces, keepsPart: Bool = false
+    ) {
+        self.mostPieces = mostPieces
+        self.keepsPart = keepsPart
+        self.source = source
+        self.merges = merges
+        self.patience = patience
+        program = Program(source.test)
+        setup = ModelMachine.Setup(configuration, source.test)
+    }
+
+    mutating func explore() throws(Stop) -> Result {
+        let endings = try visit(start())
+        return Result(endings: endings, states: known.count, cut: cut)
+    }
+
+    // MARK: a run under way
+
+    /// How far a run has come.
+    struct Cursor {
+        var machine: ModelMachine
+        /// The part that is next, or under way.
+        var part = 0
+        /// In a block: how far each actor has come; empty outside.
+        var actors: [Position] = []
+        var failure: Failure?
+
+        /// The actors that have a step left and need not wait for another.
+        func actors(of block: Program.Block) -> [Int] {
+            block.actors.indices.filter { actor in
+                let (position, steps) = (actors[actor], block.actors[actor])
+                return position.step < steps.count
+                    && !position.waits(before: steps[position.step].step, machine)
+            }
+        }
+    }
+
+    /// The state before the first block.
+    mutating func start() throws(Stop) -> Cursor {
+        var cursor = Cursor(machine: try ModelMachine(setup))
+        tape?.note(cursor.machine)
+        try advanceToBlock(&cursor)
+        return cursor
+    }
+
+    /// Does the steps up to the next block, or to the end.
+    private mutating func advanceToBlock(_ cursor: inout Cursor) throws(Stop) {
+        while cursor.part < program.parts.count {
+            switch program.parts[cursor.part] {
+            case .block(let block):
+                cursor.actors = block.actors.map { _ in Position() }
+                return
+            case .step(let index, let step):
+                pieces += 1
+                tape?.begin(step)
+                let seen = try source.attempt(index, step) { () throws(Stop) in
+                    try cursor.machine.perform(step)
+                }
+                tape?.end(step, line: source.places[index].line, seen, cursor.machine)
+                if let failure = source.judge(seen, index, step, cursor.machine) {
+                    cursor.failure = failure
+                    return
+                }
+                cursor.part += 1
+            }
+        }
+    }
+
+    /// The block that the cursor is in; nil at the end.
+    func block(at cursor: Cursor) -> Program.Block? {
+        guard cursor.failure == nil, cursor.part < program.parts.count,
+            case .block(let block) = program.parts[cursor.part]
+        else { return nil }
+        return block
+    }
+
+    /// All endings from here on. The results of what was done before are not in them.
+    private mutating func visit(_ cursor: Cursor) throws(Stop) -> Set<Ending> {
+        guard let block = block(at: cursor) else { return [Ending(failure: cursor.failure)] }
+        let key = merges ? key(of: cursor) : nil
+        if let key, let endings = known[key] { return endings }
+        if let reason = pieces < mostPieces ? patience.stop : .pieces(mostPieces) {
+            guard keepsPart else { throw .broken("not all interleavings are explored: \(reason)") }
+            cut = reason
+            return []
+        }
+        var endings: Set<Ending> = []
+        for actor in cursor.actors(of: block) where cut == nil {
+            var here = cursor
+            let result = try advance(actor, &here)
+            for var ending in try visit(here) {
+                if let result {
+                    ending.results[ResultKey(block: block.number, name: result.name)] = result.outcome
+                }
+                endings.insert(ending)
+            }
+        }
+        if cut == nil, let key { known[key] = endings }
+        return endings
+    }
+
+    /// What is known of the endings from a state that was explored.
+    func endings(from cursor: Cursor) -> Set<Ending> {
+        block(at: cursor) == nil ? [Ending(failure: cursor.failure)] : known[key(of: cursor)] ?? []
+    }
+
+    /// Everything that decides what can still come.
+    struct Key: Hashable {
+        let part: Int
+        let actors: [Position.Key]
+        let machine: ModelMachine.State
+    }
+
+    private func key(of cursor: Cursor) -> Key {
+        Key(
+            part: cursor.part, actors: cursor.actors.map { $0.key(in: cursor.machine.kernel) },
+            machine: cursor.machine.state)
+    }
+
+    // MARK: pieces
+
+    /// Does the next piece of an actor, and all that follows a block whose last piece it was.
+    ///
+    /// - Returns: the result that has a name, if the step ended with it.
+    @discardableResult
+    mutating func advance(
+        _ actor: Int, _ cursor: inout Cursor
+    ) throws(Stop) -> (name: Name, outcome: StepOutcome)? {
+        guard let block = block(at: cursor) else { return nil }
+        let (index, step) = block.actors[actor][cursor.actors[actor].step]
+        pieces += 1
+        tape?.begin(step)
+        let seen = try source.attempt(index, step) { () throws(Stop) in
+            try cursor.actors[actor].advance(step, &cursor.machine)
+        }
+        guard let seen else { return nil }
+        tape?.end(step, line: source.places[index].line, seen, cursor.machine)
+        cursor.actors[actor] = Position(step: cursor.actors[actor].step + 1)
+        if let failure = source.judge(seen, index, step, cursor.machine) {
+            cursor.failure = failure
+            return nil
+        }
+        let isOver = zip(cursor.actors, block.actors).allSatisfy { $0.step == $1.count }
+        if isOver {
+            cursor.actors = []
+            cursor.part += 1
+            try advanceToBlock(&cursor)
+        }
+        return step.result.map { ($0, seen.outcome) }
+    }
+}

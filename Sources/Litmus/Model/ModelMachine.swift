@@ -1,0 +1,213 @@
+import ConversionModel
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+/// The machine of a test as a value: the model of the kernel, and what the names of the test stand for.
+///
+/// A copy is another machine in the same state. It costs nothing until one of the two changes, so an exploration goes on from
+/// any state by keeping a copy of it. Nothing here makes a system call, takes a lock or executes a guest's instruction: the
+/// model itself says what comes of an access by a vCPU.
+struct ModelMachine: Sendable {
+    struct View: Hashable, Sendable {
+        let mapping: MappingID
+        let file: Name
+        /// Where in the file it begins, bytes.
+        let offset: UInt64
+        /// Parts of it have another protection or policy than others: the kernel has several mappings there.
+        var isSplit = false
+    }
+    struct Slot: Hashable, Sendable {
+        let gpa: UInt64
+        /// The part of the file that it is bound to.
+        let extent: Extent
+        /// The view that its `userspace_addr` leads into.
+        let view: Name?
+        /// The guest's memory is that view, and no guest_memfd.
+        let isPlain: Bool
+    }
+    struct VCPU: Hashable, Sendable {
+        /// It stands before an access that it cannot finish.
+        var isStuck = false
+        /// The last access to one byte that it did not finish.
+        var pending: Action?
+        /// The guest-physical address of KVM's clock, which is written when the vCPU next runs.
+        var clock: UInt64?
+    }
+
+    /// What does not change.
+    final class Setup: Sendable {
+        let configuration: SoftKVM.Configuration
+        let main: VMName
+        /// Of the test's VM, if it has two aliases: the bit of an address that says shared.
+        let sharedBit: Int?
+        let memories: [Memory]
+        let late: LateUses
+
+        /// - Parameter configuration: of the kernel, as the test's header wants it.
+        init(_ configuration: SoftKVM.Configuration, _ test: LitmusTest) {
+            self.configuration = configuration
+            main = VMName(test.vm)
+            sharedBit = test.hasTwoDoors ? min(46, KernelModel.guestPhysicalBits - 1) : nil
+            memories = test.memory
+            late = LateUses(test)
+        }
+    }
+
+    let setup: Setup
+    var kernel: KernelModel
+    var vms: [VMName: VMID] = [:]
+    var files: [Name: DescriptorID] = [:]
+    var views: [Name: View] = [:]
+    /// Views that were unmapped or moved.
+    var gone: [Name: View] = [:]
+    var holds: [Name: HoldID] = [:]
+    /// Holds that could not be taken.
+    var missed: Set<Name> = []
+    var slots: [World.SlotKey: Slot] = [:]
+    /// The mappings that each forked child has, by the name of the view.
+    var children: [Int: [Name: View]] = [:]
+    var vcpus: [Int: VCPU] = [:]
+    /// Files with a page whose memory has failed.
+    var poisoned: Set<Name> = []
+    /// Pages in the second-stage tables when a vCPU last made an access.
+    var mappedPages: UInt64 = 0
+    /// Those of the guest that acts for the vCPUs, one bit each: its code and its page tables.
+    var guestPages: UInt8 = 0
+
+    init(_ setup: Setup) throws(Stop) {
+        self.setup = setup
+        kernel = KernelModel(setup.configuration.rules)
+        var gpa: UInt64 = 0
+        var slot: UInt32 = 0
+        for memory in setup.memories {
+            let size = memory.pages * pageSize
+            var flags = GuestMemfdFlags.mmap
+            if memory.initial == .shared { flags.insert(.initShared) }
+            if let errno = try create(NewFile(memory.name, size: size, flags: flags.rawValue)) {
+                throw .skip(
+                    "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(errno.name))")
+            }
+            let extent = Extent(memory.name, offset: 0, size: size)
+            if let errno = try map(extent, memory.name) {
+                throw .skip("\(memory): the host cannot map it (mmap: \(errno.name))")
+            }
+            guard !memory.isUnbound else { continue }
+            if let errno = try bind(Binding(slot: slot, to: extent, gpa: gpa)) {
+                throw .broken("memslot \(slot) for \(memory): \(errno.name)")
+            }
+            slot += 1
+            gpa += size
+        }
+    }
+
+    // MARK: equality
+
+    /// Everything that decides what later steps come to. Two machines whose states are equal cannot be told apart.
+    struct State: Hashable, Sendable {
+        private let kernel: KernelModel
+        private let vms: [VMName: VMID]
+        private let files: [Name: DescriptorID]
+        private let views: [Name: View]
+        private let gone: Set<Name>
+        private let holds: [Name: KernelModel.HoldState]
+        private let missed: Set<Name>
+        private let slots: [World.SlotKey: Slot]
+        private let children: [Int: [Name: View]]
+        private let vcpus: [Int: VCPU]
+        private let poisoned: Set<Name>
+
+        init(_ machine: ModelMachine) {
+            kernel = machine.kernel.withoutStatistics
+            (vms, files, views) = (machine.vms, machine.files, machine.views)
+            gone = Set(machine.gone.keys)
+            holds = machine.holds.mapValues { machine.kernel.state(of: $0) }
+            (missed, slots, children) = (machine.missed, machine.slots, machine.children)
+            // One that has only finished its accesses is as one that has made none.
+            vcpus = machine.vcpus.compactMapValues { vcpu in
+                guard vcpu.isStuck || vcpu.clock != nil else { return nil }
+                var vcpu = vcpu
+                if !vcpu.isStuck { vcpu.pending = nil }
+                return vcpu
+            }
+            poisoned = machine.poisoned
+        }
+    }
+
+    var state: State { State(self) }
+
+    // MARK: what the names stand for
+
+    /// The VM of a name, which is made when a step first needs it.
+    mutating func vm(_ name: VMName?) throws(Stop) -> VMID {
+        let name = name ?? setup.main
+        if let vm = vms[name] { return vm }
+        do throws(ErrorNumber) {
+            let vm = try kernel.createVM(name.type, sharedBit: name == setup.main ? setup.sharedBit : nil)
+            vms[name] = vm
+            return vm
+        } catch {
+            throw .skip("this kernel has no \(name.type.word) VM (KVM_CREATE_VM: \(Errno(error).name))")
+        }
+    }
+
+    func file(_ name: Name) throws(Stop) -> DescriptorID {
+        guard let file = files[name] else { throw .noFile(name) }
+        return file
+    }
+
+    /// The mapping of a view of the host or of a child, also of one that is gone, with all of `extent` inside.
+    func mapping(_ extent: Extent, _ role: Role = .host(0)) throws(Stop) -> MappingID {
+        let view: View
+        if case .child(let number) = role {
+            guard let views = children[number] else { throw .noChild(role) }
+            guard let own = views[extent.name] else { throw .noView(extent.name, of: role) }
+            view = own
+        } else {
+            guard let own = views[extent.name] ?? gone[extent.name] else { throw .noView(extent.name) }
+            view = own
+        }
+        try extent.isInside(kernel.length(of: view.mapping))
+        return view.mapping
+    }
+
+    /// The files, and the parts of them, at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
+    func places(of range: PageRange) -> [World.Behind]? {
+        World.Behind.places(
+            of: range, slots.lazy.filter { $0.key.vm == setup.main }.map { ($0.value.gpa, $0.value.extent) })
+    }
+
+    /// What a test says of pages around a step that failed, as ``World/pages(around:)`` has them.
+    func pages(around step: Step) -> [String] {
+        guard let extent = step.action.extent else { return [] }
+        let name = views[extent.name]?.file ?? extent.name
+        guard let descriptor = files[name] else { return [] }
+        let file = kernel.file(of: descriptor)
+        let (states, base) = (kernel.attributes(of: file), views[extent.name]?.offset ?? 0)
+        return World.pageOffsets(around: extent, from: base, size: states.size).map { offset in
+            let look: String
+            if let view = views[name], view.file == name, offset >= view.offset,
+                offset - view.offset < kernel.length(of: view.mapping)
+            {
+                switch kernel.hostSight(view.mapping, at: offset - view.offset) {
+                case .byte(let byte): look = hex(UInt64(byte.shown(at: offset)))
+                default: look = "SIGBUS"
+                }
+            } else {
+                look = "nothing, for want of a view"
+            }
+            let word = states.value(at: offset)?.rawValue ?? "unknown"
+            return "page \(offset / pageSize) of \(name): \(word), the host reads \(look)"
+        }
+    }
+}
+
+extension Byte {
+    /// The byte itself, or where nobody knows it one that stands for any, other in each page.
+    func shown(at offset: UInt64) -> UInt8 {
+        switch self {
+        case .known(let byte): byte
+        case .unknown: UInt8(truncatingIfNeeded: (offset / pageSize &+ 1) &* 0x9e37_79b9_7f4a_7c15 >> 56) | 1
+        }
+    }
+}

@@ -1,0 +1,172 @@
+import ConversionModel
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+// The steps of vCPUs. The model says what comes of an access; no instruction is executed.
+extension ModelMachine {
+    mutating func guestStep(_ action: Action, _ number: Int) throws(Stop) -> Observation {
+        let vm = try vm(nil)
+        if case .hypercall(let extent, let attributes) = action {
+            let call = try Agent.Call(extent, attributes)
+            try enter(.vcpu(number))
+            guard let places = places(of: call) else { return answer(.invalidArgument) }
+            for place in places {
+                guard let (errno, page) = try convert(place, call.target) else { continue }
+                return Observation(.errno(errno.rawValue, at: page))
+            }
+            return Observation(.ok)
+        }
+        defer { if let pages = try? countPages() { mappedPages = pages } }
+        switch action {
+        case .preFault(let extent): return preFault(extent, vm)
+        case .clock(let place):
+            vcpus[number, default: VCPU()].clock = place.offset
+            return Observation(.ok)
+        case .again:
+            guard let vcpu = vcpus[number], vcpu.isStuck, let pending = vcpu.pending else {
+                throw .noAccessToRepeat(number)
+            }
+            vcpus[number]?.isStuck = false
+            try enter(.vcpu(number))
+            return try access(pending, number, vm)
+        case .read, .write, .fill, .check:
+            guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
+            try Agent.check(extent)
+            guard extent.size <= Agent.mostBytes else { throw .guestStepTooLong }
+            try enter(.vcpu(number))
+            return try access(action, number, vm)
+        default: throw .broken("a vCPU does not \(action)")
+        }
+    }
+
+    /// The files, and the parts of them, that a call is about, in order; nil where the call is wrong.
+    func places(of call: Agent.Call) -> [World.Behind]? { call.range.flatMap { places(of: $0) } }
+
+    /// Pages in the second-stage tables of the test's VM.
+    mutating func countPages() throws(Stop) -> UInt64 {
+        kernel.mappedPages(of: try vm(nil)) + UInt64(guestPages.nonzeroBitCount)
+    }
+
+    /// The vCPU runs the guest: KVM writes its clock first, and the guest's own pages come into the tables.
+    mutating func enter(_ role: Role) throws(Stop) {
+        guard case .vcpu(let number) = role else { return }
+        let vm = try vm(nil)
+        var vcpu = vcpus[number] ?? VCPU()
+        guard !vcpu.isStuck else { throw .vcpuIsStuck(number) }
+        // Its code, and three levels of page tables.
+        guestPages |= 0b1111
+        if let gpa = vcpu.clock {
+            vcpu.clock = nil
+            writeClock(at: gpa, vm)
+        }
+        vcpus[number] = vcpu
+    }
+
+    /// `struct pvclock_vcpu_time_info`: an even version first. The model has no time to write behind it.
+    private mutating func writeClock(at gpa: UInt64, _ vm: VMID) {
+        guard let (file, offset) = kernel.reachForKVM(vm, at: gpa, size: 32) else { return }
+        var version: UInt32 = 0
+        for index in 0..<4 as Range<UInt64> {
+            guard case .known(let byte) = kernel.byte(file, at: offset + index) else { continue }
+            version |= UInt32(byte) << UInt32(index * 8)
+        }
+        version = (version | 1) &+ 1
+        for index in 0..<4 as Range<UInt64> {
+            kernel.fill(
+                file, at: offset + index, count: 1,
+                with: UInt8(truncatingIfNeeded: version >> UInt32(index * 8)))
+        }
+    }
+
+    private mutating func preFault(_ extent: Extent, _ vm: VMID) -> Observation {
+        guard let range = PageRange(start: extent.offset, size: extent.size) else {
+            return answer(.invalidArgument)
+        }
+        for page in range.chunks(of: pageSize) {
+            let isPrivate = kernel.isTakenForPrivate(vm, at: page.start)
+            guard let failure = kernel.preFaultPage(vm, at: page.start, asPrivate: isPrivate) else { continue }
+            // A part that was done is a success.
+            return page.start == range.start ? answer(failure) : Observation(.ok)
+        }
+        return Observation(.ok)
+    }
+
+    // MARK: accesses
+
+    /// The guest-physical address of a place as a vCPU names it, with the shared bit if it is the shared alias.
+    func address(_ offset: UInt64, in name: Name) -> UInt64 {
+        guard name == .shared, let bit = setup.sharedBit else { return offset }
+        return offset | 1 << UInt64(bit)
+    }
+
+    private mutating func access(_ action: Action, _ number: Int, _ vm: VMID) throws(Stop) -> Observation {
+        guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
+        // The shared alias has a page table of its own.
+        if extent.name == .shared { guestPages |= 0b1_0000 }
+        let (seen, stop) = try access(extent, action, vm)
+        if stop != nil {
+            vcpus[number]?.isStuck = stop == .stuck
+            if action.isSingle { vcpus[number]?.pending = action }
+        } else {
+            vcpus[number]?.pending = nil
+        }
+        return seen
+    }
+
+    private enum Unfinished {
+        /// The vCPU stands before the access.
+        case stuck
+        /// Memory-mapped I/O, which the monitor has answered.
+        case mmio
+    }
+
+    /// - Returns: what comes of it, and why it was not made as asked; nil if it was.
+    private mutating func access(
+        _ extent: Extent, _ action: Action, _ vm: VMID
+    ) throws(Stop) -> (Observation, Unfinished?) {
+        let written = action.byteWritten
+        let end = extent.offset + extent.size
+        var isMMIO = false
+        var answer = Observation(.ok)
+        // A step ends at the first thing that stops it, and what came before counts first.
+        func stop(_ outcome: StepOutcome) -> (Observation, Unfinished?) {
+            (Observation(isMMIO ? .mmio : outcome), .stuck)
+        }
+        var offset = extent.offset
+        // All bytes of a page have the same fate.
+        while offset < end {
+            let count = min(end, (offset & ~(pageSize - 1)) + pageSize) - offset
+            switch kernel.reach(vm, address(offset, in: extent.name), toWrite: written != nil) {
+            case .memory(let file, let place):
+                if let written {
+                    kernel.fill(file, at: place, count: count, with: written)
+                } else if case .check(_, let byte) = action {
+                    let other = kernel.firstByte(in: file, at: place, count: count, otherThan: byte)
+                    if let other {
+                        var seen = Observation(
+                            isMMIO ? .mmio : .differs(at: offset + (other.offset - place)))
+                        seen.isAnyByte = !isMMIO && other.byte == .unknown
+                        return (seen, isMMIO ? .mmio : nil)
+                    }
+                } else {
+                    answer = Observation(kernel.byte(file, at: place), at: place)
+                }
+            case .stopped(.mmio):
+                isMMIO = true
+                // The monitor gives zeros to a read, and a comparison ends where it finds another byte.
+                if case .check(_, let byte) = action, byte != 0 { return (Observation(.mmio), .mmio) }
+            case .stopped(.fault(let fault)):
+                guard !kernel.rules.faults.contains(.faultReturnsSuccess) else {
+                    throw .broken("KVM_RUN returned 0 with KVM_EXIT_MEMORY_FAULT")
+                }
+                return stop(.fault(fault.wants, at: fault.gpa))
+            case .stopped(.poisoned(let fault)):
+                return stop(.errno(Errno.hardwarePoisoned.rawValue, at: fault.gpa))
+            case .stopped(.noPage), .stopped(.byte): return stop(.errno(Errno.badAddress.rawValue))
+            }
+            offset += count
+        }
+        return isMMIO ? (Observation(.mmio), .mmio) : (answer, nil)
+    }
+}

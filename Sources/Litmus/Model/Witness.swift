@@ -1,0 +1,114 @@
+import ConversionModel
+import MiniVMM
+
+// One of the interleavings that were explored, with its events recorded.
+extension Interleavings {
+    /// Goes through one interleaving once more and records it: one that fails or ends in what the test does not allow, if there
+    /// is any.
+    ///
+    /// - Parameter kernel: its clock goes on by a microsecond with each piece, and the trace names it.
+    mutating func recordTelling(_ recorder: any RunRecorder, on kernel: any KVMInterface) throws(Stop) {
+        let program = program
+        func isTelling(_ ending: Ending) -> Bool { ending.failure != nil || program.disallows(ending) }
+        let all = endings(from: try start()).map { ($0, text($0)) }.sorted { $0.1 < $1.1 }.map(\.0)
+        guard let ending = all.first(where: isTelling) ?? all.first else { return }
+        let path = try path(to: ending)
+        defer { recorder.end(isTelling: isTelling(ending)) }
+        tape = Tape(recorder.begin(kernel: kernel), kernel)
+        defer { tape = nil }
+        var cursor = try start()
+        for actor in path { try advance(actor, &cursor) }
+    }
+
+    /// In an order that is always the same; what refuses comes first, since it says more.
+    private func text(_ ending: Ending) -> String {
+        program.blocks.map { $0.text($0.results(of: ending)) }.joined(separator: "; ")
+            + (ending.failure?.description ?? "")
+    }
+
+    /// The actors in the order of their pieces, of an interleaving that ends so.
+    private mutating func path(to ending: Ending) throws(Stop) -> [Int] {
+        var path: [Int] = []
+        var wanted = ending
+        var here = try start()
+        while let block = block(at: here) {
+            var next: (actor: Int, cursor: Cursor, wanted: Ending)?
+            for actor in here.actors(of: block) where next == nil {
+                var there = here
+                let result = try advance(actor, &there)
+                var rest = wanted
+                if let result {
+                    let key = ResultKey(block: block.number, name: result.name)
+                    guard rest.results.removeValue(forKey: key) == result.outcome else { continue }
+                }
+                if endings(from: there).contains(rest) { next = (actor, there, rest) }
+            }
+            guard let next else { return path }
+            path.append(next.actor)
+            (here, wanted) = (next.cursor, next.wanted)
+        }
+        return path
+    }
+
+    /// Where one interleaving is recorded.
+    struct Tape {
+        private let trace: Trace
+        private let kernel: any KVMInterface
+        private var recording: Recording
+        /// When the steps under way began, by actor.
+        private var began: [Role: UInt64] = [:]
+        private var files: Set<Name> = []
+
+        init(_ trace: Trace, _ kernel: any KVMInterface) {
+            self.trace = trace
+            self.kernel = kernel
+            recording = Recording(trace)
+        }
+
+        /// A piece of a step is done next.
+        mutating func begin(_ step: Step) {
+            if began[step.role] == nil { began[step.role] = kernel.now() }
+            kernel.sleep(nanoseconds: 1000)
+        }
+
+        /// The step is done.
+        mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
+            note(machine)
+            let took = kernel.now() &- (began.removeValue(forKey: step.role) ?? kernel.now())
+            for event in recording.events(step, seen.outcome, took: took, in: machine.nameMap) {
+                trace.record(event, by: step.role.actor)
+            }
+            trace.record(Recording.event(step, line: line, seen), by: step.role.actor)
+        }
+
+        /// Files that were not there before.
+        mutating func note(_ machine: ModelMachine) {
+            for (name, descriptor) in machine.files.sorted(by: { $0.value.rawValue < $1.value.rawValue })
+            where files.insert(name).inserted {
+                let file = machine.kernel.file(of: descriptor)
+                let size = machine.kernel.size(of: file)
+                let initial: PageState =
+                    machine.kernel.flags(of: file).contains(.initShared) ? .shared : .private
+                if let event = recording.add(name, size: size, initial) { trace.record(event, by: .host) }
+            }
+        }
+    }
+}
+
+extension ModelMachine {
+    var nameMap: NameMap {
+        NameMap(
+            views: views.mapValues { (file: $0.file, offset: $0.offset) },
+            slots: slots.filter { $0.key.vm == setup.main }.map { ($0.value.gpa, $0.value.extent) })
+    }
+}
+
+extension Program {
+    /// A block of it has an outcome that its clauses do not allow.
+    func disallows(_ ending: Ending) -> Bool {
+        blocks.contains { block in
+            let results = block.results(of: ending)
+            return results.count == block.results.count && !block.allows(results)
+        }
+    }
+}
