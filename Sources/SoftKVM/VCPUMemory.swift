@@ -11,7 +11,8 @@ extension SoftVCPU: ExaminableVCPU {
         let failure = vm.model.call { () -> Errno? in
             for page in range.chunks(of: pageSize) {
                 let isPrivate = vm.model.kernel.isTakenForPrivate(vm.number, at: page.start)
-                if let failure = vm.model.kernel.preFaultPage(vm.number, at: page.start, asPrivate: isPrivate) {
+                if let failure = vm.model.kernel.preFaultPage(vm.number, at: page.start, asPrivate: isPrivate)
+                {
                     return Errno(failure)
                 }
                 gpa = page.end

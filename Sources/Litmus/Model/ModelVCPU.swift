@@ -85,7 +85,9 @@ extension ModelMachine {
         }
         for page in range.chunks(of: pageSize) {
             let isPrivate = kernel.isTakenForPrivate(vm, at: page.start)
-            guard let failure = kernel.preFaultPage(vm, at: page.start, asPrivate: isPrivate) else { continue }
+            guard let failure = kernel.preFaultPage(vm, at: page.start, asPrivate: isPrivate) else {
+                continue
+            }
             // A part that was done is a success.
             return page.start == range.start ? answer(failure) : Observation(.ok)
         }
