@@ -21,6 +21,8 @@ struct Bench: ParsableCommand {
     var rounds = 15
     @Flag(help: "End with status 1 if a bound is broken.")
     var check = false
+    @Flag(help: "Measure the model and the exploration of it, and nothing else.")
+    var explore = false
     @Flag(help: "Print one JSON object.")
     var json = false
 
@@ -31,6 +33,7 @@ struct Bench: ParsableCommand {
     }
 
     func run() throws {
+        if explore { return try finish(exploreRows(), on: SoftKVM().identity.description) }
         // First, while this process is small: a child's peak memory counts its parent's at the start.
         let processes = processRows()
         // Before it stays on one CPU.
@@ -50,7 +53,10 @@ struct Bench: ParsableCommand {
             }
         }
         rows += mapRows() + modelRows()
-        rows += litmus + processes
+        try finish(rows + litmus + processes, on: kernel)
+    }
+
+    private func finish(_ rows: [Row], on kernel: String) throws {
         if json { printJSON(rows, kernel) } else { printText(rows, kernel) }
         if check, rows.contains(where: { $0.holds == false }) { throw Status.checkFailed }
     }
@@ -343,7 +349,7 @@ private func processorNanoseconds() -> UInt64 {
 }
 
 /// The middle of the values, 0 if there are none.
-private func median(_ values: [Double]) -> Double {
+func median(_ values: [Double]) -> Double {
     let sorted = values.sorted()
     guard !sorted.isEmpty else { return 0 }
     return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2

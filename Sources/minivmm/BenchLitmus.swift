@@ -13,7 +13,7 @@ extension Bench {
         end
         """
 
-    private static let three = """
+    static let three = """
         test "three actors of four steps"
         memory 4 pages shared
         parallel
@@ -44,17 +44,6 @@ extension Bench {
                     Row(
                         name: "litmus: runs of two actors", value: Double(runs) * 1e9 / Double(elapsed),
                         unit: "runs/s", bound: -1000))
-            }
-        }
-        let soft = SoftKVM()
-        if case .available = soft.engineStatus, let source = try? Source(parsing: Self.three) {
-            var report = Report(verdict: .skipped(""))
-            let elapsed = time { report = Runner(soft).report(source) }
-            if report.verdict == .passed {
-                rows.append(
-                    Row(
-                        name: "litmus: three actors of four steps, all interleavings",
-                        value: Double(elapsed) / 1e9, unit: "s", bound: 10))
             }
         }
         return rows

@@ -18,10 +18,11 @@ struct ExplorationTests {
 
     // MARK: what it finds
 
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: [0, 1] as [UInt64])
-    func theModelDoesNothingThatItDoesNotComeTo(_ seed: UInt64) throws {
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: [0, 1] as [UInt64], [true, false])
+    func theModelDoesNothingThatItDoesNotComeTo(_ seed: UInt64, rulesAlone: Bool) throws {
         var options = Self.quick
         options.seed = seed
+        options.usesRulesAlone = rulesAlone
         let summary = explore(SoftKVM(), options)
         #expect(summary.findings.map(\.failure.description) == [])
         #expect(summary.leftOut.map(\.move) == [] && summary.skipped == [:], "\(summary.skipped)")
@@ -65,7 +66,7 @@ struct ExplorationTests {
             guard let less = Predictor(configuration: .init()).predict(again.test.without([index])) else {
                 continue
             }
-            if case .failed(let failure) = Runner(faulty).run(less.source) {
+            if case .failed(let failure) = Runner(faulty).run(try Source(less.test)) {
                 #expect(failure.kind != finding.failure.kind, "\(less.test.text)")
             }
         }
@@ -254,8 +255,10 @@ struct ExplorationTests {
             end
             """)
         var runs = 0
+        var tried: Set<LitmusTest> = []
         let small = Shrinker { test in
             runs += 1
+            #expect(tried.insert(test).inserted, "tried twice: \(test.text)")
             var isHeld = false
             for step in test.steps {
                 switch step.action {
@@ -316,7 +319,7 @@ struct ExplorationTests {
             said.test.steps.map { "\($0.action) \($0.expectation)" }.count == 4
                 && !said.test.steps.contains { $0.action == .again })
         #expect(said.test.steps[1].expectation == .anyOf([.value(0)]))
-        #expect(Runner(SoftKVM()).run(said.source) == .passed)
+        #expect(Runner(SoftKVM()).run(try Source(said.test)) == .passed)
     }
 
     /// Bytes that nobody promised are not judged.

@@ -18,6 +18,13 @@ public struct KernelModel: Hashable, Sendable {
     var vms = Table<VM>()
     var effects: [Effect] = []
 
+    /// The rules of models that are compared are the same, as a rule.
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(files)
+        hasher.combine(mappings)
+        hasher.combine(vms)
+    }
+
     public enum Contents: Hashable, Sendable {
         case inside
         case outside

@@ -30,14 +30,18 @@ public final class Exploration {
         public var testTimeLimit: UInt64
         /// Signals that end the test under way.
         public var interrupts: SignalDescriptor?
+        /// On ``SoftKVM`` the rules alone answer, without its memory and its CPU, and only a finding is run on all of it. False
+        /// runs every test on all of it.
+        public var usesRulesAlone: Bool
 
         public init(
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
             mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
             timeLimit: UInt64 = 60_000_000_000, testTimeLimit: UInt64 = 60_000_000_000,
-            interrupts: SignalDescriptor? = nil
+            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true
         ) {
             self.interrupts = interrupts
+            self.usesRulesAlone = usesRulesAlone
             self.depth = depth
             self.tests = tests
             self.parallelTests = parallelTests
@@ -57,6 +61,8 @@ public final class Exploration {
     private let progress: (Phase, Summary) -> Void
     private let isStopped: () -> Bool
     private let runner: Runner
+    /// Where the rules of a software kernel answer alone.
+    private let rules: ModelRunner?
     private let model: SoftKVM.Configuration
     private var summary = Summary()
     private var kinds: Set<String> = []
@@ -78,6 +84,9 @@ public final class Exploration {
         self.progress = progress
         let (deadline, overflow) = monotonicNanoseconds().addingReportingOverflow(options.timeLimit)
         self.deadline = overflow ? .max : deadline
+        rules =
+            options.usesRulesAlone
+            ? (kernel as? SoftKVM).map { ModelRunner(configuration: $0.configuration) } : nil
         runner = Runner(
             kernel,
             .init(
@@ -213,8 +222,18 @@ public final class Exploration {
         case wrong(Failure)
     }
 
-    private func judge(_ prediction: Predictor.Prediction) -> Judgement {
-        switch runner.run(prediction.source) {
+    /// - Parameter isConfirming: the kernel itself is to run it.
+    private func judge(_ prediction: Predictor.Prediction, isConfirming: Bool = false) -> Judgement {
+        let verdict: Verdict
+        if let rules, !isConfirming {
+            verdict = rules.run(prediction.test)
+        } else {
+            guard let source = try? Source(prediction.test) else {
+                return .skipped("it has no written form")
+            }
+            verdict = runner.run(source)
+        }
+        switch verdict {
         case .passed: return .fine
         case .skipped(let reason): return .skipped(reason)
         case .hostFailed(let failure):
@@ -234,7 +253,7 @@ public final class Exploration {
         switch judgement {
         case .fine:
             if phase != .scope, prediction.test.steps.count > summary.sample?.test.steps.count ?? 0 {
-                summary.sample = prediction.source
+                summary.sample = try? Source(prediction.test)
             }
         case .lawful: summary.lawful += 1
         case .skipped(let reason): summary.skipped[reason, default: 0] += 1
@@ -263,21 +282,28 @@ public final class Exploration {
         }
         _ = shrinker.shrink(prediction.test.unsaid)
         var (last, shown) = smallest
-        var test = last.test
-        test.name = last.source.headline(shown)
-        test.needs = test.impliedNeeds
-        if let source = try? Source(test) { last = Predictor.Prediction(source: source, others: last.others) }
+        guard let source = written(last, shown) else { return }
+        last = Predictor.Prediction(test: source.test, others: last.others)
         let runs = attempts == 1 ? 10 : 100
         var seen = 0
         for _ in 0..<runs where seen == 0 || !isOver {
-            guard case .wrong(let now) = judge(last) else { continue }
+            guard case .wrong(let now) = judge(last, isConfirming: true) else { continue }
             seen += 1
             shown = now
         }
         summary.findings.append(
             Finding(
-                source: last.source, failure: shown, seen: seen, runs: runs, found: summary.tests,
+                source: source, failure: shown, seen: seen, runs: runs, found: summary.tests,
                 steps: prediction.test.steps.count))
+    }
+
+    /// The test with what it shows for a name, and what another kernel must have for it to mean anything.
+    private func written(_ prediction: Predictor.Prediction, _ failure: Failure) -> Source? {
+        guard let source = try? Source(prediction.test) else { return nil }
+        var test = prediction.test
+        test.name = source.headline(failure)
+        test.needs = test.impliedNeeds
+        return (try? Source(test)) ?? source
     }
 
     /// How often a test is to be run before it is said not to show it: once where it always did.

@@ -36,8 +36,14 @@ extension Exploration {
         /// Of the small scope.
         public var states = 0
         public var transitions = 0
+        fileprivate var kinds: [StepKind: Int] = [:]
         /// How often each kind of step came to each kind of outcome, as the model has it.
-        public var coverage: [String: [String: Int]] = [:]
+        public var coverage: [String: [String: Int]] {
+            kinds.reduce(into: [:]) { coverage, entry in
+                let (kind, count) = entry
+                coverage["\(kind.actor) \(kind.action)", default: [:]][kind.outcome, default: 0] += count
+            }
+        }
         /// Kinds of steps that this kernel cannot do, with its reason.
         public var leftOut: [(move: String, reason: String)] = []
         /// Tests whose answer was another one that a kernel is free to give.
@@ -64,36 +70,34 @@ extension Exploration.Summary {
         counts[phase, default: .init()].tests += 1
         counts[phase, default: .init()].steps += test.steps.count
         for step in test.steps {
-            let outcomes: [String] =
-                switch step.expectation {
-                case .unsaid: ["ok"]
-                case .anyOf(let outcomes): outcomes.map(\.kind)
-                case .named: ["at once"]
-                }
-            for outcome in outcomes { coverage[step.kind, default: [:]][outcome, default: 0] += 1 }
+            func note(_ outcome: String) {
+                kinds[
+                    StepKind(actor: step.role.word, action: step.action.word, outcome: outcome), default: 0] +=
+                    1
+            }
+            switch step.expectation {
+            case .unsaid: note("ok")
+            case .anyOf(let outcomes): for outcome in outcomes { note(outcome.word) }
+            case .named: note("at once")
+            }
         }
     }
 }
 
-extension Step {
-    /// The actor without its number, and the word of the action.
-    fileprivate var kind: String {
-        let role =
-            switch role {
-            case .host: "host"
-            case .vcpu: "vcpu"
-            case .child: "child"
-            }
-        return role + " " + (action.description.split(separator: " ").first.map(String.init) ?? "")
-    }
+/// Words only, no numbers.
+private struct StepKind: Hashable {
+    let actor: String
+    let action: String
+    let outcome: String
 }
 
-extension StepOutcome {
-    /// Without numbers.
-    fileprivate var kind: String {
+extension Role {
+    /// Without its number.
+    fileprivate var word: String {
         switch self {
-        case .value: "byte"
-        default: description.split(separator: " ").first.map(String.init) ?? ""
+        case .host: "host"
+        case .vcpu: "vcpu"
+        case .child: "child"
         }
     }
 }

@@ -94,7 +94,8 @@ struct Palette {
             return "the model has no CPU here: \(message)"
         }
         guard let prediction = predictor.predict(test) else { return nil }
-        switch runner.run(prediction.source) {
+        guard let source = try? Source(prediction.test) else { return nil }
+        switch runner.run(source) {
         case .skipped(let reason): return reason
         case .hostFailed(let failure):
             hostFailure = hostFailure ?? failure

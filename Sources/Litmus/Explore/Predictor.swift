@@ -7,11 +7,9 @@ import SoftKVM
 struct Predictor: Sendable {
     /// A test that says what must come of it.
     struct Prediction {
-        let source: Source
+        let test: LitmusTest
         /// What a kernel may answer instead of what the test says, by the index of the step. The test cannot go on then.
         let others: [Int: [StepOutcome]]
-
-        var test: LitmusTest { source.test }
     }
 
     /// Most outcomes of a parallel block that a test says one by one.
@@ -38,8 +36,7 @@ struct Predictor: Sendable {
             guard let body = predictBlocks(test) else { return nil }
             test.body = body
         }
-        guard let source = try? Source(test) else { return nil }
-        return Prediction(source: source, others: others)
+        return test.firstProblem() == nil ? Prediction(test: test, others: others) : nil
     }
 
     /// The steps up to the first block with their answers, and the rest as it is; nil if the machine cannot be made.
@@ -118,8 +115,4 @@ struct Predictor: Sendable {
         }
         return body
     }
-}
-
-extension Entry {
-    fileprivate var isBlock: Bool { if case .parallel = self { true } else { false } }
 }

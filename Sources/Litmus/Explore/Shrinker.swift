@@ -5,9 +5,18 @@ import MiniVMM
 /// After Zeller's delta debugging (ddmin), with the steps of a test as its parts.
 struct Shrinker {
     /// Whether a test still shows it.
-    let shows: (LitmusTest) -> Bool
+    private let shows: (LitmusTest) -> Bool
+    /// Tests that do not.
+    private var tried: Set<LitmusTest> = []
+
+    init(shows: @escaping (LitmusTest) -> Bool) { self.shows = shows }
 
     func shrink(_ test: LitmusTest) -> LitmusTest {
+        var own = self
+        return own.reduce(test)
+    }
+
+    private mutating func reduce(_ test: LitmusTest) -> LitmusTest {
         var best = test
         while true {
             let before = best
@@ -19,15 +28,19 @@ struct Shrinker {
     }
 
     /// Takes the change if the test still shows it.
-    private func take(_ candidate: LitmusTest, _ best: inout LitmusTest) -> Bool {
-        guard candidate != best, shows(candidate) else { return false }
+    private mutating func take(_ candidate: LitmusTest, _ best: inout LitmusTest) -> Bool {
+        guard candidate != best, !tried.contains(candidate) else { return false }
+        guard shows(candidate) else {
+            tried.insert(candidate)
+            return false
+        }
         best = candidate
         return true
     }
 
     // MARK: fewer
 
-    private func removeSteps(_ best: inout LitmusTest) {
+    private mutating func removeSteps(_ best: inout LitmusTest) {
         var size = max(1, best.steps.count / 2)
         while true {
             var start = 0
@@ -41,7 +54,7 @@ struct Shrinker {
     }
 
     /// A block whose steps show it one after the other is none.
-    private func untangle(_ best: inout LitmusTest) {
+    private mutating func untangle(_ best: inout LitmusTest) {
         var index = 0
         while index < best.body.count {
             if case .parallel(let block) = best.body[index] {
@@ -56,9 +69,13 @@ struct Shrinker {
 
     // MARK: simpler
 
-    private func simplify(_ best: inout LitmusTest) {
+    private mutating func simplify(_ best: inout LitmusTest) {
         // Each is the best so far with one change.
-        while Self.machines(best).contains(where: { take($0, &best) }) {}
+        var isNew = true
+        while isNew {
+            isNew = false
+            for machine in Self.machines(best) where !isNew { isNew = take(machine, &best) }
+        }
         for index in best.steps.indices {
             var isNew = true
             while isNew {

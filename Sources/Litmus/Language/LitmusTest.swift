@@ -4,7 +4,7 @@ public import MiniVMM
 ///
 /// A value first: it can be built, changed and compared by programs. ``text`` and ``Source/init(parsing:)`` are its
 /// written form, and each undoes the other for every test that ``firstProblem()`` has nothing to say about.
-public struct LitmusTest: Sendable, Equatable {
+public struct LitmusTest: Sendable, Hashable {
     /// What it shows, in a sentence: printable ASCII without quotes and backslashes.
     public var name: String
     public var hazards: [Hazard]
@@ -90,7 +90,7 @@ public struct KernelSettings: Sendable, Hashable {
 ///
 /// It is bound to a memslot of the test's VM: the first to slot 0 at guest-physical 0, each next to the next number
 /// and the next free address.
-public struct Memory: Sendable, Equatable {
+public struct Memory: Sendable, Hashable {
     public var name: Name
     public var pages: UInt64
     public var initial: PageState
@@ -106,13 +106,15 @@ public struct Memory: Sendable, Equatable {
 }
 
 /// A line of the body, or a block of lines.
-public enum Entry: Sendable, Equatable {
+public enum Entry: Sendable, Hashable {
     case step(Step)
     case parallel(Parallel)
+
+    var isBlock: Bool { if case .parallel = self { true } else { false } }
 }
 
 /// Steps that run at once: those of one actor in their order, those of different actors in any.
-public struct Parallel: Sendable, Equatable {
+public struct Parallel: Sendable, Hashable {
     public var steps: [Step]
     public var clauses: [Clause]
 
@@ -123,7 +125,7 @@ public struct Parallel: Sendable, Equatable {
 }
 
 /// What is said about the outcomes of a parallel block.
-public struct Clause: Sendable, Equatable {
+public struct Clause: Sendable, Hashable {
     public enum Kind: String, Sendable, CaseIterable {
         /// May be seen. Where there is one such clause, nothing else may be.
         case allowed
@@ -132,7 +134,7 @@ public struct Clause: Sendable, Equatable {
         /// Must be seen in none.
         case forbidden
     }
-    public struct Condition: Sendable, Equatable {
+    public struct Condition: Sendable, Hashable {
         /// The result that a step of the block has named.
         public var result: Name
         public var outcome: StepOutcome
@@ -165,7 +167,7 @@ public enum Role: Sendable, Hashable {
 }
 
 /// One actor, one action, and what must come of it.
-public struct Step: Sendable, Equatable {
+public struct Step: Sendable, Hashable {
     public var role: Role
     public var action: Action
     public var expectation: Expectation
@@ -178,7 +180,7 @@ public struct Step: Sendable, Equatable {
 }
 
 /// What stands behind `=>`.
-public enum Expectation: Sendable, Equatable {
+public enum Expectation: Sendable, Hashable {
     /// Nothing: the step must succeed.
     case unsaid
     /// One of these.

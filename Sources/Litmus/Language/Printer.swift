@@ -94,6 +94,19 @@ extension Clause: CustomStringConvertible {
 }
 
 extension StepOutcome: CustomStringConvertible {
+    /// The outcome without its numbers.
+    var word: String {
+        switch self {
+        case .ok: "ok"
+        case .errno(let number, _): ErrnoName.byNumber[number] ?? "errno"
+        case .value: "byte"
+        case .sigbus: "SIGBUS"
+        case .differs: "differs"
+        case .fault: "fault"
+        case .mmio: "mmio"
+        }
+    }
+
     public var description: String {
         switch self {
         case .ok: "ok"
@@ -111,44 +124,89 @@ extension StepOutcome: CustomStringConvertible {
 
 extension Action: CustomStringConvertible {
     public var description: String {
+        let arguments = arguments
+        return arguments.isEmpty ? word : word + " " + arguments
+    }
+
+    /// The word that an action begins with.
+    public var word: String {
         switch self {
-        case .read(let place): "read \(place)"
-        case .write(let place, let byte): "write \(place) \(hex(UInt64(byte)))"
-        case .fill(let extent, let byte): "fill \(extent) \(hex(UInt64(byte)))"
-        case .check(let extent, let byte): "check \(extent) \(hex(UInt64(byte)))"
-        case .convert(let conversion): "convert \(conversion)"
-        case .map(let extent, let view): "map \(extent) as \(view)"
-        case .unmap(let view): "unmap \(view)"
-        case .remap(let view, let pages, let new): "mremap \(view) to \(pages) pages as \(new)"
-        case .protect(let extent, let protection): "mprotect \(extent) \(protection.rawValue)"
-        case .mbind(let extent, let policy, let flags): "mbind \(extent) \(policy.words)\(flags.words)"
-        case .migrate(let place, let node): "migrate \(place) to \(node)"
-        case .node(let place): "node \(place)"
-        case .advise(let extent, let advice): "madvise \(extent) \(advice.rawValue)"
-        case .allocate(let extent): "allocate \(extent)"
-        case .punch(let extent): "punch \(extent)"
-        case .hold(let extent, let kind, let hold):
-            "hold \(extent)" + (kind == .vmsplice ? "" : " by \(kind.rawValue)") + " as \(hold)"
-        case .release(let hold): "release \(hold)"
-        case .create(let file): "create \(file)"
-        case .close(let file): "close \(file)"
-        case .dup(let file, let copy): "dup \(file) as \(copy)"
-        case .bind(let binding): "bind \(binding)"
-        case .unbind(let slot, let vm): "unbind slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
-        case .dirty(let slot, let vm): "dirty slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
-        case .setAttributes(let extent, let attributes, let flags, let vm):
-            "vm_attributes \(extent) \(written(attributes: attributes))"
-                + (flags == 0 ? "" : " flags \(hex(flags))") + (vm.map { " on \($0.rawValue)" } ?? "")
-        case .hypercall(let extent, let attributes): "hypercall \(extent) \(written(attributes: attributes))"
+        case .read: "read"
+        case .write: "write"
+        case .fill: "fill"
+        case .check: "check"
+        case .convert: "convert"
+        case .map: "map"
+        case .unmap: "unmap"
+        case .remap: "mremap"
+        case .protect: "mprotect"
+        case .mbind: "mbind"
+        case .migrate: "migrate"
+        case .node: "node"
+        case .advise: "madvise"
+        case .allocate: "allocate"
+        case .punch: "punch"
+        case .hold: "hold"
+        case .release: "release"
+        case .create: "create"
+        case .close: "close"
+        case .dup: "dup"
+        case .bind: "bind"
+        case .unbind: "unbind"
+        case .dirty: "dirty"
+        case .setAttributes: "vm_attributes"
+        case .hypercall: "hypercall"
         case .again: "again"
-        case .fork(let child): "fork \(Role.child(child))"
-        case .preFault(let extent): "prefault \(extent)"
-        case .clock(let place): "clock \(place)"
-        case .syscall(let file, let call): "syscall \(file) \(call.rawValue)"
-        case .peek(let place): "peek \(place)"
+        case .fork: "fork"
+        case .preFault: "prefault"
+        case .clock: "clock"
+        case .syscall: "syscall"
+        case .peek: "peek"
         case .zapped: "zapped"
-        case .present(let extent): "present \(extent)"
-        case .extension(let number): "extension \(number)"
+        case .present: "present"
+        case .extension: "extension"
+        }
+    }
+
+    private var arguments: String {
+        switch self {
+        case .read(let place): "\(place)"
+        case .write(let place, let byte): "\(place) \(hex(UInt64(byte)))"
+        case .fill(let extent, let byte): "\(extent) \(hex(UInt64(byte)))"
+        case .check(let extent, let byte): "\(extent) \(hex(UInt64(byte)))"
+        case .convert(let conversion): "\(conversion)"
+        case .map(let extent, let view): "\(extent) as \(view)"
+        case .unmap(let view): "\(view)"
+        case .remap(let view, let pages, let new): "\(view) to \(pages) pages as \(new)"
+        case .protect(let extent, let protection): "\(extent) \(protection.rawValue)"
+        case .mbind(let extent, let policy, let flags): "\(extent) \(policy.words)\(flags.words)"
+        case .migrate(let place, let node): "\(place) to \(node)"
+        case .node(let place): "\(place)"
+        case .advise(let extent, let advice): "\(extent) \(advice.rawValue)"
+        case .allocate(let extent): "\(extent)"
+        case .punch(let extent): "\(extent)"
+        case .hold(let extent, let kind, let hold):
+            "\(extent)" + (kind == .vmsplice ? "" : " by \(kind.rawValue)") + " as \(hold)"
+        case .release(let hold): "\(hold)"
+        case .create(let file): "\(file)"
+        case .close(let file): "\(file)"
+        case .dup(let file, let copy): "\(file) as \(copy)"
+        case .bind(let binding): "\(binding)"
+        case .unbind(let slot, let vm): "slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
+        case .dirty(let slot, let vm): "slot \(slot)" + (vm.map { " on \($0.rawValue)" } ?? "")
+        case .setAttributes(let extent, let attributes, let flags, let vm):
+            "\(extent) \(written(attributes: attributes))"
+                + (flags == 0 ? "" : " flags \(hex(flags))") + (vm.map { " on \($0.rawValue)" } ?? "")
+        case .hypercall(let extent, let attributes): "\(extent) \(written(attributes: attributes))"
+        case .again: ""
+        case .fork(let child): "\(Role.child(child))"
+        case .preFault(let extent): "\(extent)"
+        case .clock(let place): "\(place)"
+        case .syscall(let file, let call): "\(file) \(call.rawValue)"
+        case .peek(let place): "\(place)"
+        case .zapped: ""
+        case .present(let extent): "\(extent)"
+        case .extension(let number): "\(number)"
         }
     }
 }

@@ -127,10 +127,13 @@ struct Interleavings {
         for actor in cursor.actors(of: block) where cut == nil {
             var here = cursor
             let result = try advance(actor, &here)
-            for var ending in try visit(here) {
-                if let result {
-                    ending.results[ResultKey(block: block.number, name: result.name)] = result.outcome
-                }
+            let rest = try visit(here)
+            guard let result else {
+                endings = endings.isEmpty ? rest : endings.union(rest)
+                continue
+            }
+            for var ending in rest {
+                ending[result.place] = result.outcome
                 endings.insert(ending)
             }
         }
@@ -160,11 +163,11 @@ struct Interleavings {
 
     /// Does the next piece of an actor, and all that follows a block whose last piece it was.
     ///
-    /// - Returns: the result that has a name, if the step ended with it.
+    /// - Returns: the result that has a name, if the step ended with it, and its place among all results.
     @discardableResult
     mutating func advance(
         _ actor: Int, _ cursor: inout Cursor
-    ) throws(Stop) -> (name: Name, outcome: StepOutcome)? {
+    ) throws(Stop) -> (place: Int, outcome: StepOutcome)? {
         guard let block = block(at: cursor) else { return nil }
         let (index, step) = block.actors[actor][cursor.actors[actor].step]
         pieces += 1
@@ -185,6 +188,6 @@ struct Interleavings {
             cursor.part += 1
             try advanceToBlock(&cursor)
         }
-        return step.result.map { ($0, seen.outcome) }
+        return step.result.flatMap(block.place).map { ($0, seen.outcome) }
     }
 }

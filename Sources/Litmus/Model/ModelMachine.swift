@@ -132,6 +132,9 @@ struct ModelMachine: Sendable {
             }
             poisoned = machine.poisoned
         }
+
+        /// States that differ in anything differ in the kernel, almost always.
+        func hash(into hasher: inout Hasher) { hasher.combine(kernel) }
     }
 
     var state: State { State(self) }

@@ -38,8 +38,8 @@ extension Interleavings {
                 let result = try advance(actor, &there)
                 var rest = wanted
                 if let result {
-                    let key = ResultKey(block: block.number, name: result.name)
-                    guard rest.results.removeValue(forKey: key) == result.outcome else { continue }
+                    guard rest[result.place] == result.outcome else { continue }
+                    rest[result.place] = nil
                 }
                 if endings(from: there).contains(rest) { next = (actor, there, rest) }
             }

@@ -18,6 +18,13 @@ struct Program {
         let actors: [[(index: Int, step: Step)]]
         /// Its results in the order of the text.
         let results: [Name]
+        /// The place of the first of them among the results of all blocks.
+        let firstResult: Int
+
+        /// The place of a result among those of all blocks.
+        func place(of result: Name) -> Int? {
+            results.firstIndex(of: result).map { firstResult + $0 }
+        }
     }
 
     let parts: [Part]
@@ -26,6 +33,7 @@ struct Program {
         var parts: [Part] = []
         var index = 0
         var blocks = 0
+        var results = 0
         for entry in test.body {
             switch entry {
             case .step(let step):
@@ -48,8 +56,9 @@ struct Program {
                     .block(
                         Block(
                             number: blocks, first: first, clauses: block.clauses, actors: actors,
-                            results: block.steps.compactMap(\.result))))
+                            results: block.steps.compactMap(\.result), firstResult: results)))
                 blocks += 1
+                results += block.steps.count { $0.result != nil }
             }
         }
         self.parts = parts
@@ -67,23 +76,27 @@ extension Step {
     var result: Name? { if case .named(let name) = expectation { name } else { nil } }
 }
 
-/// A result of a block.
-struct ResultKey: Hashable {
-    let block: Int
-    let name: Name
-}
-
 /// What came of a run: the results of its blocks, or the step that ended it.
 struct Ending: Hashable {
-    var results: [ResultKey: StepOutcome] = [:]
+    /// By the places of ``Program/Block/place(of:)``; nil, or not there, is one that did not end with a result.
+    private(set) var results: ContiguousArray<StepOutcome?> = []
     var failure: Failure?
+
+    subscript(place: Int) -> StepOutcome? {
+        get { results.indices.contains(place) ? results[place] : nil }
+        set {
+            while results.count <= place { results.append(nil) }
+            results[place] = newValue
+            while results.last == .some(nil) { results.removeLast() }
+        }
+    }
 }
 
 extension Program.Block {
     /// The results of this block in an ending.
     func results(of ending: Ending) -> [Name: StepOutcome] {
         var results: [Name: StepOutcome] = [:]
-        for name in self.results { results[name] = ending.results[ResultKey(block: number, name: name)] }
+        for (index, name) in self.results.enumerated() { results[name] = ending[firstResult + index] }
         return results
     }
 

@@ -94,7 +94,7 @@ public struct Runner: Sendable {
         }
         if case .signalled = wakeup {
             thread.join()
-            return box.value.withLock { $0 } ?? Report(verdict: source.broken("no report"))
+            return box.value.withLock { $0 } ?? Report(verdict: Source.broken("no report"))
         }
         let steps = patience.steps
         let stop = patience.stop ?? Self.reason(wakeup, options)
@@ -110,7 +110,7 @@ public struct Runner: Sendable {
         let told = steps.isEmpty ? "no step" : steps.joined(separator: ", ")
         let after = program.blocks.isEmpty ? "" : "after \(tally.runs) of \(options.runs) runs, "
         var late = program.blocks.isEmpty ? Report(verdict: .passed) : report
-        late.verdict = source.broken(
+        late.verdict = Source.broken(
             "\(after)timed out after \(seconds(waited)) s in: \(told)", text: told,
             expected: "an end of the step")
         return late
@@ -150,7 +150,7 @@ public struct Runner: Sendable {
             tally.judge(by: model)
             return try Sampler(source, facts, patience, options, tally).report()
         } catch {
-            return Report(verdict: source.verdict(error))
+            return Report(verdict: Source.verdict(error))
         }
     }
 
@@ -243,12 +243,10 @@ extension Source {
     }
 
     private func failure(_ index: Int, _ step: Step, seen: String, pages: [String]) -> Failure {
-        Failure(
-            step: index, line: places[index].line, text: "\(step.role) \(step.action)",
-            expected: step.expected, seen: seen, pages: pages)
+        Failure(index, line: places[index].line, step, seen: seen, pages: pages)
     }
 
-    func verdict(_ stop: Stop) -> Verdict {
+    static func verdict(_ stop: Stop) -> Verdict {
         switch stop {
         case .skip(let reason): .skipped(reason)
         case .broken(let reason): broken(reason, text: "the machine is made")
@@ -257,7 +255,7 @@ extension Source {
         }
     }
 
-    func broken(_ reason: String, text: String = "the test is run", expected: String = "an end") -> Verdict {
+    static func broken(_ reason: String, text: String = "the test is run", expected: String = "an end") -> Verdict {
         .failed(Failure(step: nil, line: nil, text: text, expected: expected, seen: reason, pages: []))
     }
 
@@ -311,6 +309,15 @@ extension SoftKVM.Configuration {
                 toShared: kept == .shared ? .preserved : .undefined)
         }
         return configuration
+    }
+}
+
+extension Failure {
+    /// Of a step that did not end as it must.
+    init(_ index: Int, line: Int?, _ step: Step, seen: String, pages: [String]) {
+        self.init(
+            step: index, line: line, text: "\(step.role) \(step.action)", expected: step.expected,
+            seen: seen, pages: pages)
     }
 }
 

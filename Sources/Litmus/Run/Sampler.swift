@@ -75,7 +75,7 @@ struct Sampler {
                     if let stop { throw stop }
                     if let failure { return failure }
                     for (name, outcome) in results {
-                        ending.results[ResultKey(block: block.number, name: name)] = outcome
+                        if let place = block.place(of: name) { ending[place] = outcome }
                     }
                 }
             }

@@ -1,0 +1,51 @@
+import MiniVMM
+import SoftKVM
+
+/// Runs tests on the rules of a software kernel alone, without its memory and its CPU. It answers what the kernel answers, a
+/// hundred times as fast.
+struct ModelRunner {
+    let configuration: SoftKVM.Configuration
+
+    func run(_ test: LitmusTest) -> Verdict {
+        do throws(Stop) {
+            let configuration = configuration.configured(for: test)
+            for need in test.needs {
+                var sound = configuration
+                sound.plantedFaults = []
+                if let reason = try Needs(SoftKVM(sound), test.vm).absence(of: need) { throw .skip(reason) }
+            }
+            if test.body.contains(where: \.isBlock) { return try interleave(test, configuration) }
+            var machine = try ModelMachine(ModelMachine.Setup(configuration, test))
+            var index = 0
+            for case .step(let step) in test.body {
+                if let failure = try perform(step, index, &machine) { return .failed(failure) }
+                index += 1
+            }
+            return .passed
+        } catch {
+            return Source.verdict(error)
+        }
+    }
+
+    private func perform(
+        _ step: Step, _ index: Int, _ machine: inout ModelMachine
+    ) throws(Stop) -> Failure? {
+        do throws(Stop) {
+            let seen = try machine.perform(step)
+            guard !step.accepts(seen) else { return nil }
+            return Failure(
+                index, line: nil, step, seen: seen.description, pages: machine.pages(around: step))
+        } catch {
+            guard case .broken(let reason) = error else { throw error }
+            return Failure(index, line: nil, step, seen: reason, pages: [])
+        }
+    }
+
+    private func interleave(
+        _ test: LitmusTest, _ configuration: SoftKVM.Configuration
+    ) throws(Stop) -> Verdict {
+        guard let source = try? Source(test) else { throw .broken("the test cannot be written") }
+        var interleavings = Interleavings(source, on: configuration, Patience(), keepsPart: true)
+        return Judge(source).report(exact: try interleavings.explore()).verdict
+    }
+}

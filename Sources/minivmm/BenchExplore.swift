@@ -1,0 +1,90 @@
+import ConversionModel
+import Litmus
+import MiniVMM
+import SoftKVM
+
+// The model's speed, and that of what is made of it. One thread.
+extension Bench {
+    func exploreRows() -> [Row] {
+        [modelRow(), randomRow(), scopeRow(), interleavingsRow()].compactMap { $0 }
+    }
+
+    /// Calls and accesses on a file of 64 pages, mixed. Each is a step.
+    private func modelRow() -> Row? {
+        do throws(ErrorNumber) {
+            let size = 64 * pageSize
+            let rounds: UInt64 = 100_000
+            var model = KernelModel()
+            let vm = try model.createVM(.softwareProtected)
+            let file = try model.createGuestMemfd(vm, size: size, flags: [.mmap, .initShared])
+            let view = try model.map(file, offset: 0, length: size)
+            let slot = UserspaceMemoryRegion(
+                slot: 0, flags: UserspaceMemoryRegion.guestMemfd, guestPhysicalAddress: 0, memorySize: size,
+                userspaceAddress: model.address(of: view) ?? 0, guestMemfdOffset: 0)
+            var unbound = slot
+            unbound.memorySize = 0
+            try model.setMemoryRegion(vm, slot, guestMemfd: file)
+            let start = monotonicNanoseconds()
+            for round in 0..<rounds {
+                let page = round % 64 * pageSize
+                var call = ConversionCall(
+                    offset: page, size: pageSize, attributes: MemoryAttributes.private, flags: 0,
+                    errorOffset: 0, isReservedZero: true)
+                _ = try model.fill(view, at: page, count: 1, with: UInt8(truncatingIfNeeded: round))
+                model.release(try model.hold(view, at: page, length: pageSize, by: .vmsplice))
+                try model.convert(file, &call)
+                _ = model.access(vm, page, writing: 7)
+                call.attributes = 0
+                try model.convert(file, &call)
+                _ = try model.read(view, at: page)
+                try model.allocate(file, punchHole: true, offset: page, length: pageSize)
+                try model.setMemoryRegion(vm, unbound)
+                try model.setMemoryRegion(vm, slot, guestMemfd: file)
+            }
+            let elapsed = monotonicNanoseconds() - start
+            return Row(
+                name: "model: write, hold, release, convert, access, read, punch, unbind, bind",
+                value: Double(rounds * 10) * 1e9 / Double(max(1, elapsed)), unit: "steps/s", bound: -1e6)
+        } catch {
+            return Row(name: "model failed: errno \(error.rawValue)", value: 0, unit: "steps/s", bound: -1e6)
+        }
+    }
+
+    private func randomRow() -> Row? {
+        let start = monotonicNanoseconds()
+        let summary = Exploration(
+            SoftKVM(), .init(depth: 0, tests: 20_000, parallelTests: 0, timeLimit: .max)
+        ).run()
+        let elapsed = monotonicNanoseconds() - start
+        guard let steps = summary.counts[.random]?.steps, summary.findings.isEmpty else { return nil }
+        return Row(
+            name: "explore --kernel soft, random tests", value: Double(steps) * 1e9 / Double(elapsed),
+            unit: "steps/s", bound: -1e5)
+    }
+
+    private func scopeRow() -> Row? {
+        let start = monotonicNanoseconds()
+        let summary = Exploration(
+            SoftKVM(), .init(depth: 4, tests: 0, parallelTests: 0, timeLimit: .max)
+        ).run()
+        let elapsed = monotonicNanoseconds() - start
+        guard summary.end == .complete else { return nil }
+        return Row(
+            name: "explore --kernel soft --depth 4: \(summary.transitions) steps from \(summary.states) states",
+            value: Double(elapsed) / 1e9, unit: "s", bound: 60)
+    }
+
+    private func interleavingsRow() -> Row? {
+        guard let source = try? Source(parsing: Self.three) else { return nil }
+        let runner = Runner(SoftKVM())
+        var times: [Double] = []
+        for _ in 0..<rounds {
+            var report = Report(verdict: .skipped(""))
+            times.append(Double(time { report = runner.report(source) }) / 1e9)
+            guard report.verdict == .passed else { return nil }
+        }
+        return Row(
+            name: "litmus: three actors of four steps, all interleavings", value: median(times), unit: "s",
+            bound: 0.03)
+    }
+}
