@@ -6,13 +6,13 @@ import SystemPackage
 extension MachineError {
     public var diagnosis: Diagnosis {
         switch self {
-        case .configuration:
-            Diagnosis(
+        case .configuration(let error):
+            error.diagnosis ?? Diagnosis(
                 attempted: "to build the machine that was asked for",
                 answer: "none: the kernel was not asked",
                 means: "Such a machine cannot be, on any kernel.",
                 advice: "Change that option; minivmm help run has the bounds of each.")
-        case .unsupported(let text): Self.unsupported(text)
+        case .unsupported(let lack, _): lack.diagnosis
         case .image(let error): error.diagnosis
         case .kernel(let call, let errno, let attempted, let hint):
             Self.kernel(call, errno, attempted, hint)
@@ -49,9 +49,9 @@ extension MachineError {
                 advice:
                     "Look at the limits of this shell (ulimit -v, ulimit -u) and at the kernel's log for processes that were killed when memory ran out."
             )
-        case .unsupportedExit(let vcpu, let text):
+        case .unhandledExit(let vcpu, let exit):
             Diagnosis(
-                attempted: "to run vCPU \(vcpu)", answer: text,
+                attempted: "to run vCPU \(vcpu)", answer: exit.description,
                 means: "The guest did something for which this monitor has no device and no answer.",
                 advice:
                     "minivmm explain exit lists the exits; run with --trace - --explain to see what came before."
@@ -62,47 +62,6 @@ extension MachineError {
                 means: "The time limit or a signal ended it before the guest ran.",
                 advice: "Give it more time (--timeout), less memory (--ram), or larger chunks (--chunk).")
         }
-    }
-
-    /// What is missing, by the words of the error; a general text for what is not known.
-    private static func unsupported(_ text: String) -> Diagnosis {
-        let known: [(words: String, attempted: String, answer: String, means: String, advice: String)] = [
-            (
-                "no VM type with private memory", "KVM_CREATE_VM of a software-protected VM", "EINVAL (22)",
-                "Without such a VM type there is no private memory and nothing to convert.",
-                "Take --kernel memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM."
-            ),
-            (
-                "cannot tell private from shared", "KVM_CREATE_VM of a VM with two doors", "EINVAL (22)",
-                "This kernel takes the kind of an access from the page, so that none asks for a conversion.",
-                "Use one door (--doors one), if the guest can do with it, or --kernel auto."
-            ),
-            (
-                "does not preserve contents", "to build a machine whose guest needs its contents preserved",
-                "the VM was made; it promises nothing about contents",
-                "On this kernel the bytes do not survive a conversion, and losing them would be worse than not running.",
-                "Take --kernel auto, which looks for one that preserves them; minivmm probe says which do."
-            ),
-            (
-                "no guest_memfd that starts shared", "KVM_CREATE_GUEST_MEMFD with MMAP and INIT_SHARED",
-                "EINVAL (22)",
-                "Pages that start shared on a VM with private memory need conversion in place (Linux 7.4).",
-                "Take --kernel auto or memslot-trap; on 7.4 load kvm with gmem_in_place_conversion=1."
-            ),
-            (
-                "no such call (ENOTTY)", "to convert guest memory (KVM_SET_MEMORY_ATTRIBUTES2)",
-                "ENOTTY (25)",
-                ConversionRow.noSuchCall.means,
-                ConversionRow.noSuchCall.advice
-            ),
-        ]
-        let found = known.first { text.contains($0.words) }
-        return Diagnosis(
-            attempted: found?.attempted ?? "to build the guest's machine on this kernel",
-            answer: found?.answer ?? text,
-            means: found?.means
-                ?? "This kernel lacks something that this guest needs; another one may have it.",
-            advice: found?.advice ?? "Take --kernel auto or soft; minivmm probe says what each kernel can.")
     }
 
     private static func kernel(_ call: String, _ errno: Errno, _ attempted: String, _ hint: String?)
@@ -117,18 +76,67 @@ extension MachineError {
     }
 }
 
+extension Lack {
+    public var diagnosis: Diagnosis {
+        switch self {
+        case .privateMemory:
+            Diagnosis(
+                attempted: "KVM_CREATE_VM of a software-protected VM", answer: "EINVAL (22)",
+                means: "Without such a VM type there is no private memory and nothing to convert.",
+                advice:
+                    "Take --kernel memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM.")
+        case .aliases:
+            Diagnosis(
+                attempted: "KVM_CREATE_VM of a VM with two aliases of its memory", answer: "EINVAL (22)",
+                means:
+                    "This kernel takes the kind of an access from the page, so that none asks for a conversion.",
+                advice: "Use one alias (--doors one), if the guest can do with it, or --kernel auto.")
+        case .preservation:
+            Diagnosis(
+                attempted: "to build a machine whose guest needs its contents preserved",
+                answer: "the VM was made; it promises nothing about contents",
+                means:
+                    "On this kernel the bytes do not survive a conversion, and losing them would be worse than not running.",
+                advice:
+                    "Take --kernel auto, which looks for one that preserves them; minivmm probe says which do.")
+        case .sharedGuestMemfd:
+            Diagnosis(
+                attempted: "KVM_CREATE_GUEST_MEMFD with MMAP and INIT_SHARED", answer: "EINVAL (22)",
+                means:
+                    "Pages that start shared on a VM with private memory need conversion in place (Linux 7.4).",
+                advice:
+                    "Take --kernel auto or memslot-trap; on 7.4 load kvm with gmem_in_place_conversion=1.")
+        case .conversion:
+            Diagnosis(
+                attempted: "to convert guest memory (KVM_SET_MEMORY_ATTRIBUTES2)", answer: "ENOTTY (25)",
+                means: ConversionRow.noSuchCall.means, advice: ConversionRow.noSuchCall.advice)
+        }
+    }
+}
+
+extension ConfigurationError {
+    /// Nil where the bounds of the option say it all.
+    fileprivate var diagnosis: Diagnosis? {
+        switch self {
+        case .regions, .ramSize, .vcpus, .pageTables: nil
+        case .sharedBitTooLow, .ramReachesAlias:
+            Diagnosis(
+                attempted: "to build a machine with two aliases of its memory",
+                answer: "none: the kernel was not asked",
+                means: "RAM, the first 4 GiB and their shared alias have to fit into this CPU's addresses.",
+                advice: "Use one alias (--doors one), or less RAM (--ram).")
+        }
+    }
+}
+
 extension ImageError {
     public var diagnosis: Diagnosis {
-        let isAbsent = description.hasPrefix("neither") || description.hasPrefix("cannot be read")
-        return Diagnosis(
-            attempted: isAbsent ? "to read the guest's image" : "to load the guest's image",
-            answer: "none: the kernel was not asked for a VM",
-            means: isAbsent
-                ? "There is no guest of this name, neither in the catalogue nor as a file that can be read."
-                : "This is nothing that can be booted: a guest is a flat image or a static ELF64 executable for x86-64, and fits into RAM.",
-            advice: isAbsent
-                ? "minivmm list names guests that are there; for a file, check its name and who may read it."
-                : "minivmm list names guests that are there; guest/README.md has a linker's command line; --ram makes room."
+        Diagnosis(
+            attempted: "to load the guest's image", answer: "none: the kernel was not asked for a VM",
+            means:
+                "This is nothing that can be booted: a guest is a flat image or a static ELF64 executable for x86-64, and fits into RAM.",
+            advice:
+                "minivmm list names guests that are there; guest/README.md has a linker's command line; --ram makes room."
         )
     }
 }
@@ -147,9 +155,9 @@ extension ConversionError {
 
     private var parts: (answer: String, means: String, advice: String) {
         switch reason {
-        case .refused(let why):
+        case .refused(let refusal):
             return (
-                "none, the kernel was not asked: \(why.prefix { $0 != ";" })",
+                "none, the kernel was not asked: contents cannot be preserved: \(refusal)",
                 "What cannot be preserved is refused and not silently lost. Nothing has changed.",
                 "Ask for zero or unspecified contents (--contents) and carry the bytes over yourself, or take a kernel that preserves them "
                     + "(--kernel auto)."
@@ -268,7 +276,7 @@ extension Outcome {
         switch self {
         case .exited, .halted, .interrupted: return nil
         case .failed(let error): return error.diagnosis
-        case .crashed(let vcpu, let why): return Self.crash(vcpu, why)
+        case .crashed(let vcpu, let crash): return crash.diagnosis(vcpu: vcpu)
         case .faultLoop(let vcpu, let fault, let faults, let rip, let why):
             return Diagnosis(
                 attempted:
@@ -289,44 +297,58 @@ extension Outcome {
                 advice: "Give it more time (--timeout, 0 for no limit), or look where it stands (--trace -).")
         }
     }
+}
 
-    private static func crash(_ vcpu: Int, _ why: String) -> Diagnosis {
-        let known: [(words: String, answer: String, means: String, advice: String)] = [
+extension Crash {
+    fileprivate func diagnosis(vcpu: Int) -> Diagnosis {
+        let (answer, means, advice) = cause.parts
+        return Diagnosis(attempted: "to run vCPU \(vcpu)", answer: answer, means: means, advice: advice)
+    }
+}
+
+extension Crash.Cause {
+    fileprivate var parts: (answer: String, means: String, advice: String) {
+        switch self {
+        case .tripleFault:
             (
-                "triple fault", "exit 8, KVM_EXIT_SHUTDOWN",
+                "exit 8, KVM_EXIT_SHUTDOWN",
                 "An exception came for which the guest has no handler: it begins without an IDT. So ends also what KVM has to "
                     + "emulate (OUTS, INS, an access where there is no RAM) while the guest's page tables are private: KVM cannot "
                     + "read private memory.",
                 "Look at the instruction at RIP; run with --trace - --explain to see what it did before, and see minivmm explain "
                     + "emulation."
-            ),
+            )
+        case .noDevice:
             (
-                "neither RAM nor a device", "exit 6, KVM_EXIT_MMIO",
-                "The address is outside RAM and no device is there.",
+                "exit 6, KVM_EXIT_MMIO", "The address is outside RAM and no device is there.",
                 "Check the pointer, and the size of RAM (--ram). A slot that was deleted looks like this too (hazard A14)."
-            ),
+            )
+        case .unreachableRAM:
             (
-                "private RAM that KVM cannot", "exit 6, KVM_EXIT_MMIO",
+                "exit 6, KVM_EXIT_MMIO",
                 "KVM emulates string I/O and reads and writes its data through the host's mapping. It cannot reach "
                     + "private memory there, and treats the access as MMIO.",
                 "Convert the buffer to shared first, or move its bytes through a register (see minivmm explain emulation)."
-            ),
+            )
+        case .outsideRAM:
             (
-                "RAM ends at", "EFAULT with exit 39, outside RAM",
-                "The guest touched an address at which there is no RAM to convert.",
+                "EFAULT with exit 39, outside RAM",
+                "The guest accessed an address at which there is no RAM to convert.",
                 "Check the pointer and the shared bit, or give the guest more RAM (--ram)."
-            ),
+            )
+        case .emulation, .internalError:
             (
-                "KVM_EXIT_INTERNAL_ERROR", "exit 17, KVM_EXIT_INTERNAL_ERROR",
+                "exit 17, KVM_EXIT_INTERNAL_ERROR",
                 "KVM had to interpret an instruction and could not. It cannot read one that is in private memory.",
                 "Look at the instruction at RIP: some hosts interpret ring 0, without SSE or AVX. --kernel soft has both. Of private "
                     + "code no OUTS, INS or MMIO works, and without NRIPS no CPUID or RDMSR (minivmm explain emulation)."
-            ),
-        ]
-        let found = known.first { why.contains($0.words) }
-        return Diagnosis(
-            attempted: "to run vCPU \(vcpu)", answer: found?.answer ?? why,
-            means: found?.means ?? "The guest did something that no machine could go on from.",
-            advice: found?.advice ?? "Run it with --trace - --explain and look at the last events.")
+            )
+        case .softwareCPU(let failure):
+            (
+                failure.description, "The guest did something that the software CPU cannot go on from.",
+                "Run it with --trace - --explain and look at the last events; docs/hostile-guests.md has what the engine is known "
+                    + "to fail on."
+            )
+        }
     }
 }

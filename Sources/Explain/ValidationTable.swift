@@ -21,7 +21,7 @@ public struct ValidationTable: Sendable {
         /// A content mode that this VM type does not offer in this direction.
         var isRefusedMode: Bool { row == .flags && errno == .notSupportedOnSocket }
         /// error_offset was passed in, where that is refused.
-        var isErrorOffset: Bool { row == .reserved && why.hasPrefix("error_offset") }
+        let isErrorOffset: Bool
     }
 
     public enum ErrorOffset: Sendable, Equatable {
@@ -38,7 +38,7 @@ public struct ValidationTable: Sendable {
             found.append(
                 Possibility(
                     row: check.row, errno: check.errno, follows: verdict.follows, why: verdict.why,
-                    errorOffset: check.errorOffset))
+                    errorOffset: check.errorOffset, isErrorOffset: check.isErrorOffset))
             if verdict.follows { return found }
         }
         return found
@@ -74,11 +74,14 @@ public struct ValidationTable: Sendable {
         let row: ConversionRow
         var errno: Errno?
         var errorOffset: ErrorOffset?
+        /// error_offset on input is what it looks at.
+        let isErrorOffset: Bool
         /// nil if it cannot be this row.
         let verdict: Verdict?
 
-        init(_ row: ConversionRow, _ verdict: Verdict?) {
+        init(_ row: ConversionRow, _ verdict: Verdict?, isErrorOffset: Bool = false) {
             self.row = row
+            self.isErrorOffset = isErrorOffset
             self.verdict = verdict
             errno = row.errno
             errorOffset =
@@ -107,7 +110,7 @@ public struct ValidationTable: Sendable {
                     call.errorOffset.map {
                         $0 == 0 ? nil : .maybe("error_offset \(Words.hex($0)) on input (hazard H1)")
                     }
-                        ?? .maybe("error_offset on input")))
+                        ?? .maybe("error_offset on input"), isErrorOffset: true))
         }
         checks.append(
             Check(

@@ -70,7 +70,8 @@ extension Bench {
         let elapsed = monotonicNanoseconds() - start
         guard summary.end == .complete else { return nil }
         return Row(
-            name: "explore --kernel soft --depth 4: \(summary.transitions) steps from \(summary.states) states",
+            name:
+                "explore --kernel soft --depth 4: \(summary.transitions) steps from \(summary.states) states",
             value: Double(elapsed) / 1e9, unit: "s", bound: 60)
     }
 

@@ -53,10 +53,10 @@ struct Demo: ParsableCommand {
                 terminal.print("   " + terminal.styled("interrupted by signal \(signal)", .bad))
                 throw ExitCode(128 + signal)
             }
-            if case .failed(.unsupported(let why))? = outcome {
+            if case .failed(.unsupported(let lack, let kernel))? = outcome {
                 skipped += 1
-                terminal.paragraph("Not shown: \(why).", indent: 3)
-                terminal.print(MachineError.unsupported(why).diagnosis, indent: 3)
+                terminal.paragraph("Not shown: \(kernel) \(lack).", indent: 3)
+                terminal.print(lack.diagnosis, indent: 3)
             } else if let outcome, outcome.exitStatus != 0 {
                 failures += 1
                 terminal.print("   " + terminal.styled("this act failed: \(outcome)", .bad))

@@ -143,7 +143,8 @@ final class Narrator: TraceSink {
         case .conversionFailed(let error):
             let why =
                 switch error.reason {
-                case .refused(let text): terminal.styled("refused", .bad) + ": " + text.prefix { $0 != ";" }
+                case .refused(let refusal):
+                    terminal.styled("refused", .bad) + ": contents cannot be preserved: \(refusal)"
                 case .inUse(let pages):
                     terminal.styled("given up", .bad) + " after \(error.result.calls) calls: still in use: "
                         + pages.map(Self.pages).joined(separator: ", ")

@@ -129,10 +129,12 @@ struct Run: ParsableCommand {
     private func bootImage(
         _ payload: Payload?, ramSize: UInt64, _ cancellation: Cancellation
     ) throws -> BootImage {
-        do throws(ImageError) {
+        do {
             if let payload { return try .flat(payload.image) }
             if let bytes = try readFile(ramSize: ramSize, cancellation) { return try .parse(bytes) }
-        } catch {
+        } catch let error as GuestFileError {
+            throw fail("\(guest): \(error)", error.diagnosis)
+        } catch let error as ImageError {
             throw fail("\(guest): \(error)", error.diagnosis)
         }
         let outcome = cancellation.outcome ?? .failed(.cancelled)
@@ -167,24 +169,19 @@ struct Run: ParsableCommand {
     /// - Returns: nil if it was cancelled.
     private func readFile(
         ramSize: UInt64, _ cancellation: Cancellation
-    ) throws(ImageError) -> [UInt8]? {
+    ) throws(GuestFileError) -> [UInt8]? {
         do throws(Errno) {
-            // Debug information may make a file larger than its segments, but not without end.
             let most = min(max(ramSize, 1 << 20) * 4, 1 << 30)
             let bytes = try InputFile.read(FilePath(argument: guest), most: most, cancellation)
             guard UInt64(bytes?.count ?? 0) <= most else { throw .fileTooLarge }
             return bytes
         } catch {
-            if error == .fileTooLarge {
-                throw ImageError("the file has more than four times the guest's RAM, or than 1 GiB")
+            switch error {
+            case .fileTooLarge: throw .tooLarge
+            case .noSuchFileOrDirectory where !guest.contains("/"):
+                throw .noSuchGuest(nearest: Catalogue.nearest(to: guest))
+            default: throw .unreadable(error)
             }
-            if error == .noSuchFileOrDirectory, !guest.contains("/") {
-                let near = Catalogue.nearest(to: guest)
-                let hint = near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"
-                throw ImageError(
-                    "neither a payload of the catalogue nor a file\(hint) (`minivmm list` names them)")
-            }
-            throw ImageError("cannot be read: \(error)")
         }
     }
 

@@ -91,7 +91,7 @@ struct CutShortTests {
         let report = runner.report(
             try source("parallel\nhost write 0 1\nvcpu0 read 0\nend", "vm default\nmemory 1 pages shared"))
         let seen = try #require(failure(report)?.seen)
-        #expect(seen.contains("vcpu0 read 0") && seen.contains("after 0 of \(Self.never) runs"), "\(seen)")
+        #expect(seen.contains("vcpu0 read 0") && seen.contains("(0 of \(Self.never) runs done)"), "\(seen)")
         #expect(failure(report)?.expected == "an end of the step")
     }
 

@@ -1,6 +1,7 @@
 import Foundation
 import MiniVMM
 import SoftKVM
+import SystemPackage
 import Testing
 
 @testable import Litmus
@@ -345,14 +346,26 @@ struct ExplorationTests {
     }
 
     @Test func kindsOfFindings() {
-        func kind(_ text: String, _ expected: String, _ seen: String) -> String {
-            Failure(step: 0, line: 1, text: text, expected: expected, seen: seen, pages: []).kind
+        func kind(_ role: Role, _ action: Action, _ expected: StepOutcome, _ seen: StepOutcome) -> Failure.Kind
+        {
+            Failure(.step(Step(role, action, .anyOf([expected])), seen: seen, oddity: nil)).kind
         }
-        #expect(kind("host convert 2..3 private", "EAGAIN at 2", "ok") == "host convert EAGAIN ok")
-        #expect(kind("host3 convert 0 private", "EAGAIN at 0", "ok") == "host convert EAGAIN ok")
-        #expect(kind("host read 0", "0x41", "0x0") == kind("host1 read 3", "0x55", "0x1"))
-        #expect(kind("host read 0", "SIGBUS", "0x0") != kind("host read 0", "0x0", "SIGBUS"))
-        #expect(kind("parallel", "an outcome", "a = ok, b = 0x41, in 3 of 100 runs").hasSuffix("outcome"))
+        func convert(_ pages: ClosedRange<UInt32>) -> Action {
+            .convert(Conversion(Extent(pages: pages), to: .private))
+        }
+        let (first, third) = (Action.read(Place(page: 0)), Action.read(Place(page: 3)))
+        let busy = Errno.resourceTemporarilyUnavailable.rawValue
+        #expect(
+            kind(.host(0), convert(2...3), .errno(busy, at: 8192), .ok)
+                == kind(.host(3), convert(0...0), .errno(busy, at: 0), .ok))
+        #expect(
+            kind(.host(0), first, .value(0x41), .value(0))
+                == kind(.host(1), third, .value(0x55), .value(1)))
+        #expect(
+            kind(.host(0), first, .sigbus(), .value(0)) != kind(.host(0), first, .value(0), .sigbus()))
+        #expect(
+            Failure(.outcome([], against: .model, count: 3, runs: 100)).kind
+                != Failure(.outcome([], against: .test, count: 3, runs: 100)).kind)
     }
 }
 

@@ -129,7 +129,7 @@ struct ParallelTests {
         #expect(try verdict("allowed a = ok")?.seen == "a = EAGAIN at 0, b = 0x0")
         #expect(try verdict("required b = SIGBUS\nrequired a = EAGAIN at 0") == nil)
         let missing = try verdict("required b = 0x7")
-        #expect(missing?.expected == "some interleaving with b = 0x7")
+        #expect(missing?.expected == "an interleaving with b = 0x7")
         #expect(missing?.line == 4)
     }
 

@@ -65,7 +65,7 @@ public final class Exploration {
     private let rules: ModelRunner?
     private let model: SoftKVM.Configuration
     private var summary = Summary()
-    private var kinds: Set<String> = []
+    private var kinds: Set<Failure.Kind> = []
 
     /// - Parameters:
     ///   - model: what judges; what the kernel's VMs promise about contents goes before its own.
@@ -207,7 +207,7 @@ public final class Exploration {
                 add(prediction, failure, predictor)
                 progress(phase, summary)
             }
-            guard !isOver, let step = failure.step, failure.text != "parallel",
+            guard !isOver, let step = failure.step, !failure.isOfBlock,
                 let rest = predictor.predict(prediction.test.unsaid.without([step])),
                 rest.test.steps.count < prediction.test.steps.count
             else { return }
@@ -238,12 +238,17 @@ public final class Exploration {
         case .skipped(let reason): return .skipped(reason)
         case .hostFailed(let failure):
             let others = failure.step.flatMap { prediction.others[$0] } ?? []
-            let isLawful = others.contains { $0.description == failure.errno.name }
+            let isLawful = others.contains {
+                if case .errno(failure.errno.rawValue, _) = $0 { true } else { false }
+            }
             if !isLawful { summary.hostFailure = summary.hostFailure ?? failure }
             return isLawful ? .lawful : .skipped(failure.description)
         case .failed(let failure):
             let others = failure.step.flatMap { prediction.others[$0] } ?? []
-            return others.contains { $0.description == failure.seen } ? .lawful : .wrong(failure)
+            guard case .step(_, let seen, nil) = failure.deviation, others.contains(seen) else {
+                return .wrong(failure)
+            }
+            return .lawful
         }
     }
 

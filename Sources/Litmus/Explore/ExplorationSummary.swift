@@ -93,7 +93,7 @@ private struct StepKind: Hashable {
 
 extension Role {
     /// Without its number.
-    fileprivate var word: String {
+    var word: String {
         switch self {
         case .host: "host"
         case .vcpu: "vcpu"

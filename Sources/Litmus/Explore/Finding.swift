@@ -64,20 +64,18 @@ extension Finding {
 extension Source {
     /// The parallel block whose outcome is meant; nil where it is a step.
     fileprivate func block(of failure: Failure) -> Program.Block? {
-        failure.text == "parallel" ? Program(test).blocks.first { $0.first == failure.step } : nil
+        failure.isOfBlock ? Program(test).blocks.first { $0.first == failure.step } : nil
     }
 
     /// What is shown, in a line: the name of a test.
     func headline(_ failure: Failure) -> String {
         var line = "\(failure.text): \(failure.seen), and not \(failure.expected)"
-        if let block = block(of: failure) {
-            // `a = ok, b = SIGBUS, in 3 of 100 runs`
-            let results = (failure.seen.split(separator: ", in ").first ?? "").split(separator: ", ")
-                .map { $0.split(separator: " = ", maxSplits: 1).last ?? "" }
+        if let block = block(of: failure), case .outcome(let results, _, _, _) = failure.deviation {
+            let steps = block.actors.joined().sorted { $0.index < $1.index }
             line =
                 "at once: "
-                + zip(block.actors.joined().sorted { $0.index < $1.index }, results)
-                .map { "\($0.step.role) \($0.step.action): \($1)" }.joined(separator: "; ")
+                + zip(steps, results).map { "\($0.step.role) \($0.step.action): \($1.outcome)" }
+                .joined(separator: "; ")
         }
         return String(line.map { $0.isASCII && $0 != "\"" && $0 != "\\" ? $0 : "?" }.prefix(200))
     }
@@ -88,21 +86,5 @@ extension Program.Block {
     fileprivate var text: String {
         actors.joined().sorted { $0.index < $1.index }.map { "\($0.step.role) \($0.step.action)" }
             .joined(separator: "; ")
-    }
-}
-
-extension Failure {
-    /// What kind of thing went wrong, without the numbers: two findings of one kind are one.
-    var kind: String {
-        func words(_ text: String) -> String {
-            // `EAGAIN at 2` is EAGAIN, `0x41` a byte, `a = ok, b = SIGBUS` an outcome.
-            if text.contains("=") { return "outcome" }
-            let first = text.split(separator: " ").first.map(String.init) ?? ""
-            return first.hasPrefix("0x") ? "byte" : first
-        }
-        let step = text.split(separator: " ").prefix(2).map { word in
-            String(word.prefix { !$0.isNumber })
-        }
-        return (step + [words(expected), words(seen)]).joined(separator: " ")
     }
 }

@@ -96,7 +96,7 @@ struct Interleavings {
                     try cursor.machine.perform(step)
                 }
                 tape?.end(step, line: source.places[index].line, seen, cursor.machine)
-                if let failure = source.judge(seen, index, step, cursor.machine) {
+                if let failure = source.judge(seen, index, step, cursor.machine.pages) {
                     cursor.failure = failure
                     return
                 }
@@ -178,7 +178,7 @@ struct Interleavings {
         guard let seen else { return nil }
         tape?.end(step, line: source.places[index].line, seen, cursor.machine)
         cursor.actors[actor] = Position(step: cursor.actors[actor].step + 1)
-        if let failure = source.judge(seen, index, step, cursor.machine) {
+        if let failure = source.judge(seen, index, step, cursor.machine.pages) {
             cursor.failure = failure
             return nil
         }

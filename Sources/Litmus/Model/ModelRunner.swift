@@ -34,10 +34,11 @@ struct ModelRunner {
             let seen = try machine.perform(step)
             guard !step.accepts(seen) else { return nil }
             return Failure(
-                index, line: nil, step, seen: seen.description, pages: machine.pages(around: step))
+                .step(step, seen: seen.outcome, oddity: seen.oddity), step: index,
+                pages: machine.pages(around: step))
         } catch {
             guard case .broken(let reason) = error else { throw error }
-            return Failure(index, line: nil, step, seen: reason, pages: [])
+            return Failure(.impossible(step, reason: reason), step: index)
         }
     }
 

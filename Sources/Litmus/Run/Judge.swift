@@ -23,18 +23,15 @@ struct Judge {
             let outcomes = complete(exact.endings, block)
             let rows = outcomes.map { outcome in
                 BlockReport.Outcome(
-                    text: block.text(outcome), count: nil, isAllowed: block.allows(outcome), isInModel: true,
-                    isNamed: block.names(outcome))
+                    results: block.list(outcome), count: nil, isAllowed: block.allows(outcome),
+                    isInModel: true, isNamed: block.names(outcome))
             }
             add(block, rows.sorted { $0.text < $1.text }, runs: nil, states: exact.states, to: &report)
             // Where not everything was seen, nothing is missing.
             guard case .passed = report.verdict, exact.cut == nil,
                 let clause = block.unmet(in: outcomes).first
             else { continue }
-            report.verdict = .failed(
-                failure(
-                    block, expected: "some interleaving with \(clause.conditionText)",
-                    seen: "none of all interleavings comes to it"))
+            report.verdict = .failed(failure(block, .missing(clause)))
         }
         return report
     }
@@ -51,13 +48,13 @@ struct Judge {
             let known = model.map { complete($0.endings, block) }
             var rows = counts.map { outcome, count in
                 BlockReport.Outcome(
-                    text: block.text(outcome), count: count, isAllowed: block.allows(outcome),
+                    results: block.list(outcome), count: count, isAllowed: block.allows(outcome),
                     isInModel: known.map { $0.contains(outcome) }, isNamed: block.names(outcome))
             }
             for outcome in known ?? [] where counts[outcome] == nil {
                 rows.append(
                     BlockReport.Outcome(
-                        text: block.text(outcome), count: 0, isAllowed: block.allows(outcome),
+                        results: block.list(outcome), count: 0, isAllowed: block.allows(outcome),
                         isInModel: true, isNamed: block.names(outcome)))
             }
             rows.sort { ($1.count ?? 0, $0.text) < ($0.count ?? 0, $1.text) }
@@ -81,19 +78,15 @@ struct Judge {
                 isComplete: report.cut == nil, outcomes: rows))
         guard case .passed = report.verdict else { return }
         guard let wrong = rows.first(where: { !$0.isFine && $0.count != 0 }) else { return }
-        let often = wrong.count.map { ", in \($0) of \(runs ?? 0) runs" } ?? ""
         report.verdict = .failed(
             failure(
                 block,
-                expected: wrong.isAllowed
-                    ? "an outcome that the model has" : "an outcome that the test allows",
-                seen: wrong.text + often))
+                .outcome(
+                    wrong.results, against: wrong.isAllowed ? .model : .test, count: wrong.count, runs: runs)))
     }
 
-    private func failure(_ block: Program.Block, expected: String, seen: String) -> Failure {
-        Failure(
-            step: block.first, line: source.places[block.first].line, text: "parallel", expected: expected,
-            seen: seen, pages: [])
+    private func failure(_ block: Program.Block, _ deviation: Failure.Deviation) -> Failure {
+        Failure(deviation, step: block.first, line: source.places[block.first].line)
     }
 }
 

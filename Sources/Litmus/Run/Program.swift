@@ -100,9 +100,14 @@ extension Program.Block {
         return results
     }
 
-    /// As a person reads it, in the order of the text.
+    /// In the order of the text.
+    func list(_ outcome: [Name: StepOutcome]) -> [Failure.NamedOutcome] {
+        results.compactMap { name in outcome[name].map { .init(name: name, outcome: $0) } }
+    }
+
+    /// As a person reads it.
     func text(_ outcome: [Name: StepOutcome]) -> String {
-        results.compactMap { name in outcome[name].map { "\(name) = \($0)" } }.joined(separator: ", ")
+        list(outcome).map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
     }
 
     /// Whether the test lets that happen.

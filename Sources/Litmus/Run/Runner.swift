@@ -94,7 +94,7 @@ public struct Runner: Sendable {
         }
         if case .signalled = wakeup {
             thread.join()
-            return box.value.withLock { $0 } ?? Report(verdict: Source.broken("no report"))
+            return box.value.withLock { $0 } ?? Report(verdict: .failed(Failure(.machine(reason: "the run gave no report"))))
         }
         let steps = patience.steps
         let stop = patience.stop ?? Self.reason(wakeup, options)
@@ -107,12 +107,10 @@ public struct Runner: Sendable {
             }
             return report
         }
-        let told = steps.isEmpty ? "no step" : steps.joined(separator: ", ")
-        let after = program.blocks.isEmpty ? "" : "after \(tally.runs) of \(options.runs) runs, "
+        let runs =
+            program.blocks.isEmpty ? nil : Failure.Runs(done: tally.runs, wanted: options.runs)
         var late = program.blocks.isEmpty ? Report(verdict: .passed) : report
-        late.verdict = Source.broken(
-            "\(after)timed out after \(seconds(waited)) s in: \(told)", text: told,
-            expected: "an end of the step")
+        late.verdict = .failed(Failure(.hang(steps: steps, nanoseconds: waited, runs: runs)))
         return late
     }
 
@@ -210,7 +208,8 @@ extension Source {
             return try body()
         } catch {
             guard case .broken(let reason) = error else { throw error }
-            throw .brokenStep(failure(index, step, seen: reason, pages: []))
+            throw .brokenStep(
+                Failure(.impossible(step, reason: reason), step: index, line: places[index].line))
         }
     }
 
@@ -228,35 +227,26 @@ extension Source {
         }
         if let failure = hostFailure(seen, index, step, world) { throw .host(failure) }
         result(seen.outcome)
-        return judge(seen, index, step, world)
+        return judge(seen, index, step, world.pages)
     }
 
     /// Nil if that may come of the step.
-    func judge(_ seen: Observation, _ index: Int, _ step: Step, _ world: World) -> Failure? {
-        step.accepts(seen)
-            ? nil : failure(index, step, seen: seen.description, pages: world.pages(around: step))
-    }
-
-    func judge(_ seen: Observation, _ index: Int, _ step: Step, _ machine: ModelMachine) -> Failure? {
-        step.accepts(seen)
-            ? nil : failure(index, step, seen: seen.description, pages: machine.pages(around: step))
-    }
-
-    private func failure(_ index: Int, _ step: Step, seen: String, pages: [String]) -> Failure {
-        Failure(index, line: places[index].line, step, seen: seen, pages: pages)
+    func judge(
+        _ seen: Observation, _ index: Int, _ step: Step, _ pages: (Step) -> [String]
+    ) -> Failure? {
+        guard !step.accepts(seen) else { return nil }
+        return Failure(
+            .step(step, seen: seen.outcome, oddity: seen.oddity), step: index,
+            line: places[index].line, pages: pages(step))
     }
 
     static func verdict(_ stop: Stop) -> Verdict {
         switch stop {
         case .skip(let reason): .skipped(reason)
-        case .broken(let reason): broken(reason, text: "the machine is made")
+        case .broken(let reason): .failed(Failure(.machine(reason: reason)))
         case .brokenStep(let failure): .failed(failure)
         case .host(let failure): .hostFailed(failure)
         }
-    }
-
-    static func broken(_ reason: String, text: String = "the test is run", expected: String = "an end") -> Verdict {
-        .failed(Failure(step: nil, line: nil, text: text, expected: expected, seen: reason, pages: []))
     }
 
     /// All endings on the model.
@@ -312,15 +302,6 @@ extension SoftKVM.Configuration {
     }
 }
 
-extension Failure {
-    /// Of a step that did not end as it must.
-    init(_ index: Int, line: Int?, _ step: Step, seen: String, pages: [String]) {
-        self.init(
-            step: index, line: line, text: "\(step.role) \(step.action)", expected: step.expected,
-            seen: seen, pages: pages)
-    }
-}
-
 extension Step {
     func accepts(_ seen: Observation) -> Bool {
         guard seen.oddity == nil else { return false }
@@ -330,13 +311,6 @@ extension Step {
         case (.unsaid, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
         case (.unsaid, _): return false
         case (.anyOf(let outcomes), let seen): return outcomes.contains { $0.covers(seen) }
-        }
-    }
-
-    fileprivate var expected: String {
-        switch expectation {
-        case .unsaid, .named: "success"
-        case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
         }
     }
 }

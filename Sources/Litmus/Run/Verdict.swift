@@ -10,28 +10,6 @@ public enum Verdict: Sendable, Hashable {
     case hostFailed(HostFailure)
 }
 
-/// The first step that did not end as it must.
-public struct Failure: Sendable, Hashable {
-    /// The index in ``LitmusTest/steps``, and its line in the text; nil where it was the machine that could not be made.
-    public let step: Int?
-    public let line: Int?
-    /// The step as it is written, without its expectation.
-    public let text: String
-    public let expected: String
-    public let seen: String
-    /// The pages around, one a line: what the answers so far made them, and what the host reads there.
-    public let pages: [String]
-}
-
-extension Failure: CustomStringConvertible {
-    public var description: String { lines.joined(separator: "\n") }
-
-    /// For people, line by line.
-    public var lines: [String] {
-        ["\(line.map { "line \($0): " } ?? "")\(text)", "expected: \(expected)", "seen: \(seen)"] + pages
-    }
-}
-
 /// A verdict, and of a test with parallel blocks what was seen of each.
 public struct Report: Sendable, Equatable {
     public var verdict: Verdict
@@ -101,8 +79,12 @@ public struct BlockReport: Sendable, Equatable {
     public let outcomes: [Outcome]
 
     public struct Outcome: Sendable, Equatable {
+        /// In the order of the test's text.
+        public let results: [Failure.NamedOutcome]
         /// `a = ok, b = EAGAIN at 0`.
-        public let text: String
+        public var text: String {
+            results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
+        }
         /// Of how many runs; nil where all interleavings were gone through.
         public let count: Int?
         /// The test's clauses let it happen.

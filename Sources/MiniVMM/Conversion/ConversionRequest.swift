@@ -78,7 +78,7 @@ public struct ConversionResult: Sendable {
 public struct ConversionError: Error, Sendable {
     public enum Reason: Sendable, Equatable {
         /// The contents policy cannot be honoured here. Nothing has changed.
-        case refused(String)
+        case refused(ContentRefusal)
         /// The range is not in RAM. Nothing has changed.
         case outsideRAM(size: UInt64)
         /// These pages stayed in use until the retry policy gave up; guest-physical.
@@ -107,17 +107,36 @@ public struct ConversionError: Error, Sendable {
     }
 }
 
+/// Why contents cannot be preserved on this kernel.
+public enum ContentRefusal: Sendable, Hashable {
+    /// Nothing is promised about contents in this direction.
+    case noPromise(to: PageState)
+    /// Private and shared memory are in two places (per-VM attributes), and the bytes stay behind in the old one.
+    case twoPlaces(to: PageState)
+}
+
+extension ContentRefusal: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .noPromise(let target):
+            "this kernel promises nothing about them when memory becomes \(target.rawValue)"
+        case .twoPlaces(let target):
+            "this kernel has private and shared memory in two places (per-VM attributes), and the bytes stay behind "
+                + "when memory becomes \(target.rawValue)"
+        }
+    }
+}
+
 extension ConversionError: CustomStringConvertible {
     public var description: String {
         let why =
             switch reason {
-            case .refused(let text): text
+            case .refused(let refusal): "contents cannot be preserved: \(refusal)"
             case .outsideRAM(let size): "the range leaves RAM, which ends at 0x\(String(size, radix: 16))"
             case .inUse(let pages):
                 "in use after \(result.calls) calls, \(result.waited / 1_000_000) ms of waiting: "
                     + pages.map(\.description).joined(separator: " ")
-                    + "; something holds these pages (io_uring buffers, vmsplice, VFIO, O_DIRECT): release it, "
-                    + "or convert around it (--in-use bisect)"
+                    + "; something holds these pages (io_uring buffers, vmsplice, VFIO, O_DIRECT)"
             case .kernel(let errno, let gpa):
                 "the kernel answered \(errno)" + (gpa.map { " at 0x\(String($0, radix: 16))" } ?? "")
             case .zeroing(let errno, let gpa):

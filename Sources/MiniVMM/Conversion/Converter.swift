@@ -96,22 +96,12 @@ public final class Converter: Sendable {
             let byFlag = request.target == .shared && promise.toShared == .byFlag
             return byFlag ? .zeroedByFlag : .zeroedByMonitor
         case .preserve:
-            let fate = request.target == .private ? promise.toPrivate : promise.toShared
-            let why: String
-            switch fate {
+            switch promise.fate(to: request.target) {
             case .preserved: return .promisedByABI
             case .byFlag: return .keptByFlag
-            case .undefined:
-                why = "this kernel promises nothing about them when memory becomes \(request.target.rawValue)"
-            case .lost:
-                why =
-                    "this kernel has private and shared memory in two places (per-VM attributes), and the bytes stay "
-                    + "behind when memory becomes \(request.target.rawValue)"
+            case .undefined: throw work.failed(.refused(.noPromise(to: request.target)))
+            case .lost: throw work.failed(.refused(.twoPlaces(to: request.target)))
             }
-            throw work.failed(
-                .refused(
-                    "contents cannot be preserved: \(why); ask for zero or unspecified, and carry the bytes yourself"
-                ))
         }
     }
 

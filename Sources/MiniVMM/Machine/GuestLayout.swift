@@ -52,23 +52,23 @@ public struct GuestLayout: Sendable {
         var tables = PageTables(
             ramSize: ramSize, sharedBit: sharedBit, gigabytePages: gigabytePages, hasSharedLow: hasSharedLow)
         let stacksEnd = Self.stacks + UInt64(vcpus) * Self.stackSize
-        var taken: [(range: Range<UInt64>, name: String)] = [(Self.stacks..<stacksEnd, "the stacks")]
+        var taken = [ImageError.Part(.stacks, start: Self.stacks, end: stacksEnd)]
         var top = ramSize
         if Self.lowTables + tables.size <= Self.stacks {
             tables.place(at: Self.lowTables)
         } else {
             guard tables.size < ramSize / 2 else {
-                throw .configuration("RAM is too small for its page tables")
+                throw .configuration(.pageTables)
             }
             top = ramSize - tables.size
             tables.place(at: top)
         }
-        taken.append((Self.gdt..<Self.lowTables, "the GDT and the boot information page"))
-        taken.append((tables.start..<tables.start + tables.size, "the page tables"))
+        taken.append(.init(.bootPages, start: Self.gdt, end: Self.lowTables))
+        taken.append(.init(.pageTables, start: tables.start, end: tables.start + tables.size))
         let used = try Self.check(image, taken, ramSize: ramSize)
         guard let pages = PageRange.covering(start: used.lowerBound, size: used.upperBound - used.lowerBound)
         else {
-            throw .image(ImageError("the image reaches past the last page of the address space"))
+            throw .image(.pastLastPage)
         }
         self.image = pages
         entry = image.entry
@@ -87,51 +87,36 @@ public struct GuestLayout: Sendable {
     /// Checks what needs no image to be known, in words of who configures a machine.
     static func check(ramSize: UInt64, vcpus: Int, sharedBit: Int?) throws(MachineError) {
         guard Self.ramBounds.contains(ramSize), ramSize % pageSize == 0 else {
-            throw .configuration(
-                "RAM of \(ramSize) bytes: it must be whole pages of 4096 bytes, from 1 MiB to 1 TiB")
+            throw .configuration(.ramSize(ramSize))
         }
-        guard Self.vcpuBounds.contains(vcpus) else {
-            throw .configuration("\(vcpus) vCPUs: from 1 to 16 are possible")
-        }
+        guard Self.vcpuBounds.contains(vcpus) else { throw .configuration(.vcpus(vcpus)) }
         if let sharedBit, !Self.sharedBits.contains(sharedBit) {
-            throw .configuration(
-                "two doors need 33 or more physical address bits, so that the alias starts above 4 GiB; this CPU would "
-                    + "have it at bit \(sharedBit): use one door (--doors one)")
+            throw .configuration(.sharedBitTooLow(sharedBit))
         }
         if let sharedBit, ramSize > 1 << UInt64(sharedBit) {
-            throw .configuration(
-                "RAM of 0x\(String(ramSize, radix: 16)) bytes reaches into the shared alias, which starts at bit "
-                    + "\(sharedBit) on this CPU: use less RAM, or one door (--doors one)")
+            throw .configuration(.ramReachesAlias(ramSize: ramSize, sharedBit: sharedBit))
         }
     }
 
     /// Checks that every segment lies in RAM, apart from the others and from what the monitor puts there.
     private static func check(
-        _ image: BootImage, _ taken: [(range: Range<UInt64>, name: String)], ramSize: UInt64
+        _ image: BootImage, _ taken: [ImageError.Part], ramSize: UInt64
     ) throws(MachineError) -> Range<UInt64> {
         var taken = taken
         var low = UInt64.max
         var high: UInt64 = 0
         for segment in image.segments {
             let (end, overflow) = segment.gpa.addingReportingOverflow(segment.size)
-            let place = "\(segment.name), [0x\(String(segment.gpa, radix: 16)), 0x\(String(end, radix: 16)))"
-            guard !overflow, end <= ramSize else {
-                throw .image(
-                    ImageError(
-                        "\(place), does not fit into RAM, which ends at 0x\(String(ramSize, radix: 16))"))
+            let part = ImageError.Part(segment.content, start: segment.gpa, end: end)
+            guard !overflow, end <= ramSize else { throw .image(.outsideRAM(part, ramSize: ramSize)) }
+            if let clash = taken.first(where: { $0.start < part.end && part.start < $0.end }) {
+                throw .image(.overlap(part, with: clash))
             }
-            let range = segment.gpa..<end
-            if let clash = taken.first(where: { $0.range.overlaps(range) }) {
-                throw .image(
-                    ImageError(
-                        "\(place), overlaps \(clash.name) at [0x\(String(clash.range.lowerBound, radix: 16)), "
-                            + "0x\(String(clash.range.upperBound, radix: 16)))"))
-            }
-            taken.append((range, segment.name))
-            low = min(low, range.lowerBound)
-            high = max(high, range.upperBound)
+            taken.append(part)
+            low = min(low, part.start)
+            high = max(high, part.end)
         }
-        guard low < high else { throw .image(ImageError("the image has nothing to load")) }
+        guard low < high else { throw .image(.nothingToLoad) }
         return low..<high
     }
 }

@@ -66,7 +66,7 @@ public final class Machine: Sendable {
     /// all but free RAM stays shared, and with two doors the guest's low addresses lead there.
     ///
     /// - Parameter cancellation: ends the building as well, which takes long for much memory in small chunks.
-    /// - Throws: ``MachineError/unsupported(_:)`` where the kernel has no such machine, ``MachineError/cancelled``.
+    /// - Throws: ``MachineError/unsupported(_:_:)`` where the kernel has no such machine, ``MachineError/cancelled``.
     public init(
         kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
         trace: Trace? = nil, observer: (any ExitObserver)? = nil,
@@ -121,11 +121,7 @@ public final class Machine: Sendable {
         do throws(Errno) {
             vm = try kernel.createVM(.softwareProtected, sharedBit: sharedBit)
         } catch .invalidArgument {
-            throw .unsupported(
-                sharedBit == nil
-                    ? "\(kernel.identity) has no VM type with private memory (KVM_X86_SW_PROTECTED_VM)"
-                    : "\(kernel.identity) cannot tell private from shared accesses; use one door (--doors one)"
-            )
+            throw .unsupported(sharedBit == nil ? .privateMemory : .aliases, kernel.identity)
         } catch {
             throw .kernel(
                 call: "KVM_CREATE_VM", errno: error,
@@ -133,9 +129,7 @@ public final class Machine: Sendable {
                 hint: nil)
         }
         guard !configuration.needsPreservation || vm.contentPromise.canPreserve else {
-            throw .unsupported(
-                "\(kernel.identity) does not preserve contents when memory is converted, and the guest needs that"
-            )
+            throw .unsupported(.preservation, kernel.identity)
         }
         return vm
     }
@@ -146,7 +140,7 @@ public final class Machine: Sendable {
         let pages = configuration.ramSize / pageSize
         guard configuration.regions >= 1, configuration.regions <= 64, UInt64(configuration.regions) <= pages
         else {
-            throw .configuration("\(configuration.regions) regions: from 1 to 64 are possible")
+            throw .configuration(.regions(configuration.regions))
         }
         var regions: [MemoryRegion] = []
         var start: UInt64 = 0
@@ -180,9 +174,7 @@ public final class Machine: Sendable {
             return try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
         } catch .invalidArgument {
             // Private memory that can be shared later needs conversion in place.
-            throw .unsupported(
-                "\(kernel.identity) has no guest_memfd that starts shared on a VM with private memory (MMAP | "
-                    + "INIT_SHARED is EINVAL), so it cannot convert in place")
+            throw .unsupported(.sharedGuestMemfd, kernel.identity)
         } catch {
             throw .kernel(
                 call: "KVM_CREATE_GUEST_MEMFD", errno: error,
@@ -254,8 +246,7 @@ public final class Machine: Sendable {
             guard case .kernel(.inappropriateIOCTLForDevice, _) = error.reason else {
                 throw .conversion(error)
             }
-            throw .unsupported(
-                "\(kernel.identity) cannot convert memory: its kernel has no such call (ENOTTY)")
+            throw .unsupported(.conversion, kernel.identity)
         }
     }
 

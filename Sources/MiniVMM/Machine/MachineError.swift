@@ -3,9 +3,9 @@ public import SystemPackage
 /// The monitor or the host could not do its part. The guest is not to blame.
 public enum MachineError: Error, Sendable {
     /// Asked for a machine that cannot be.
-    case configuration(String)
+    case configuration(ConfigurationError)
     /// This kernel has no such machine; another one may.
-    case unsupported(String)
+    case unsupported(Lack, KernelIdentity)
     /// The image cannot be booted.
     case image(ImageError)
     /// A call to the kernel failed: its uAPI name, the errno, what was attempted, what would help.
@@ -21,7 +21,7 @@ public enum MachineError: Error, Sendable {
     /// The process of a software CPU could not start, or was killed from outside.
     case softwareCPU(vcpu: Int, CPUFailure)
     /// An exit that the monitor has no use for.
-    case unsupportedExit(vcpu: Int, String)
+    case unhandledExit(vcpu: Int, UnhandledExit)
     /// Its ``Cancellation`` ended the building of the machine, and says why.
     case cancelled
 }
@@ -29,7 +29,8 @@ public enum MachineError: Error, Sendable {
 extension MachineError: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .configuration(let text), .unsupported(let text): return text
+        case .configuration(let error): return error.description
+        case .unsupported(let lack, let kernel): return "\(kernel) \(lack)"
         case .image(let error): return error.description
         case .kernel(let call, let errno, let attempted, let hint):
             return "\(call): \(errno) (\(errno.name)) on \(attempted)" + (hint.map { ": \($0)" } ?? "")
@@ -45,7 +46,7 @@ extension MachineError: CustomStringConvertible {
                 + (rip.map { ", at RIP \(hex($0))" } ?? "")
                 + ": the kernel could not reach memory behind a memslot"
         case .softwareCPU(let vcpu, let failure): return "vCPU \(vcpu): \(failure)"
-        case .unsupportedExit(let vcpu, let text): return "vCPU \(vcpu): \(text)"
+        case .unhandledExit(let vcpu, let exit): return "vCPU \(vcpu): \(exit)"
         case .cancelled: return "cancelled before the guest ran"
         }
     }

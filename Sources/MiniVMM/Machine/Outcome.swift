@@ -5,9 +5,9 @@ public enum Outcome: Sendable {
     /// Every vCPU halted; nothing can wake them.
     case halted
     /// The guest did something that no machine could go on from.
-    case crashed(vcpu: Int, String)
+    case crashed(vcpu: Int, Crash)
     /// The same memory fault again and again.
-    case faultLoop(vcpu: Int, MemoryFault, faults: Int, rip: UInt64, String)
+    case faultLoop(vcpu: Int, MemoryFault, faults: Int, rip: UInt64, FaultLoopReason)
     /// The time limit was reached.
     case timeLimit(nanoseconds: UInt64)
     /// A signal asked the monitor to stop.
@@ -51,7 +51,7 @@ extension Outcome {
     /// How a machine ends whose software CPU failed.
     static func of(_ failure: CPUFailure, vcpu: Int) -> Outcome {
         failure.isOfGuest
-            ? .crashed(vcpu: vcpu, failure.description) : .failed(.softwareCPU(vcpu: vcpu, failure))
+            ? .crashed(vcpu: vcpu, Crash(.softwareCPU(failure))) : .failed(.softwareCPU(vcpu: vcpu, failure))
     }
 }
 

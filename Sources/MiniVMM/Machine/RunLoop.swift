@@ -65,36 +65,26 @@ struct RunLoop {
                 trace?.record(.halted, by: actor)
                 return .halted
             case .shutdown:
-                return end(
-                    .crashed(vcpu: vcpu.id, "triple fault (an exception that no handler takes)\(place())"))
+                return crash(.tripleFault)
             case .mmio(let access):
                 let write = access.is_write != 0
                 trace?.record(.mmio(gpa: access.phys_addr, size: Int(access.len), write: write), by: actor)
                 let isPrivate = machine.memory.state(at: access.phys_addr) == .private
-                let what =
+                let (gpa, size) = (access.phys_addr, access.len)
+                return crash(
                     isPrivate
-                    ? "which is private RAM that KVM cannot reach"
-                    : "where the machine has neither RAM nor a device"
-                return end(
-                    .crashed(
-                        vcpu: vcpu.id,
-                        "\(write ? "wrote" : "read") \(access.len) bytes at \(hex(access.phys_addr)), \(what)\(place())"
-                    ))
+                        ? .unreachableRAM(gpa: gpa, size: size, isWrite: write)
+                        : .noDevice(gpa: gpa, size: size, isWrite: write))
             case .internalError(CKVM_INTERNAL_ERROR_EMULATION) where stepOverCall(): break
             case .internalError(let suberror):
                 if let failure = (vcpu as? any SoftwareVCPU)?.failure {
                     return end(.of(failure, vcpu: vcpu.id))
                 }
-                let why =
-                    suberror == CKVM_INTERNAL_ERROR_EMULATION
-                    ? "KVM could not execute an instruction (KVM_EXIT_INTERNAL_ERROR, emulation)"
-                    : "KVM_EXIT_INTERNAL_ERROR, suberror \(suberror)"
-                return end(.crashed(vcpu: vcpu.id, why + place()))
-            case .failEntry(let reason):
-                return fail("the CPU refused to enter the guest, reason \(hex(reason))")
-            case .systemEvent(let type): return fail("KVM_EXIT_SYSTEM_EVENT of type \(type)")
-            case .unsupported(let reason):
-                return fail("KVM_EXIT reason \(reason), which this monitor does not know")
+                return crash(
+                    suberror == CKVM_INTERNAL_ERROR_EMULATION ? .emulation : .internalError(suberror))
+            case .failEntry(let reason): return fail(.failEntry(reason))
+            case .systemEvent(let type): return fail(.systemEvent(type))
+            case .unsupported(let reason): return fail(.unknown(reason))
             case .failed(.resourceTemporarilyUnavailable): return .yielded
             case .failed(.badAddress):
                 return end(.failed(.unexplainedFault(vcpu: vcpu.id, rip: try? vcpu.registers().rip)))
@@ -102,7 +92,8 @@ struct RunLoop {
                 return end(
                     .failed(
                         .kernel(
-                            call: "KVM_RUN", errno: errno, attempted: "vCPU \(vcpu.id)\(place())", hint: nil))
+                            call: "KVM_RUN", errno: errno,
+                            attempted: "vCPU \(vcpu.id)" + (place.map { " (\($0))" } ?? ""), hint: nil))
                 )
             }
             callInProgress = nil
@@ -114,26 +105,28 @@ struct RunLoop {
         return .stopped
     }
 
-    private func fail(_ text: String) -> Pause {
-        end(.failed(.unsupportedExit(vcpu: vcpu.id, text + place())))
+    private func crash(_ cause: Crash.Cause) -> Pause {
+        end(.crashed(vcpu: vcpu.id, Crash(cause, at: place)))
     }
 
-    /// Where the vCPU stands, for a message.
-    private func place() -> String {
-        guard let registers = try? vcpu.registers() else { return "" }
-        return " (RIP \(hex(registers.rip)), RSP \(hex(registers.rsp)))"
+    private func fail(_ kind: UnhandledExit.Kind) -> Pause {
+        end(.failed(.unhandledExit(vcpu: vcpu.id, UnhandledExit(kind, at: place))))
+    }
+
+    /// Where the vCPU stands; nil where its registers cannot be read.
+    private var place: VCPUPlace? {
+        (try? vcpu.registers()).map { VCPUPlace(rip: $0.rip, rsp: $0.rsp) }
     }
 
     // MARK: ports
 
     private static let exitPort: UInt16 = 0xf4
     private static let hypercallPort: UInt16 = 0xe8
-    private static let outsidePage = "KVM_EXIT_IO names data outside the kvm_run page"
 
     private mutating func handle(_ io: ckvm_run_io) -> Pause? {
         statistics.portExits += 1
         if io.direction == CKVM_EXIT_IO_IN {
-            guard readPort(io) else { return fail(Self.outsidePage) }
+            guard readPort(io) else { return fail(.ioOutsideRunPage) }
             return machine.isStopping ? .stopped : nil
         }
         if io.port == Self.hypercallPort, io.size == 4, io.count == 1 { return callByPort(io) }
@@ -148,7 +141,7 @@ struct RunLoop {
                 status = unsafe bytes.first
             }
         }
-        guard inside != nil else { return fail(Self.outsidePage) }
+        guard inside != nil else { return fail(.ioOutsideRunPage) }
         if trace != nil { traceIO(io) }
         guard let status else { return machine.isStopping ? .stopped : nil }
         trace?.record(.guestExited(status: status), by: actor)
@@ -261,12 +254,10 @@ struct RunLoop {
         else {
             return fatal(
                 .crashed(
-                    vcpu: vcpu.id,
-                    "touched \(fault.wants.rawValue) memory at \(hex(fault.gpa)), but RAM ends at "
-                        + "\(hex(machine.memory.size))\(place())"))
+                    vcpu: vcpu.id, Crash(.outsideRAM(fault, ramSize: machine.memory.size), at: place)))
         }
         if let rip = progress.note(fault, vcpu) {
-            return fatal(.faultLoop(vcpu: vcpu.id, fault, faults: progress.faults, rip: rip, loopReason()))
+            return fatal(.faultLoop(vcpu: vcpu.id, fault, faults: progress.faults, rip: rip, loopReason))
         }
         // With one door the kernel takes the kind of an access from the page's attribute: no access asks for anything,
         // and what faults has met a conversion on its way. To convert then would undo somebody's work.
@@ -292,14 +283,9 @@ struct RunLoop {
         }
     }
 
-    private func loopReason() -> String {
-        guard machine.configuration.doors == .two else {
-            return
-                "with one door an access never asks for a conversion, and the kernel does not let this one through"
-        }
-        return machine.configuration.faultPolicy == .reenter
-            ? "the monitor was told to enter it again without converting (--on-fault reenter)"
-            : "each conversion is undone by the next; one instruction may be touching a page through both doors"
+    private var loopReason: FaultLoopReason {
+        guard machine.configuration.doors == .two else { return .oneAlias }
+        return machine.configuration.faultPolicy == .reenter ? .notConverted : .undone
     }
 }
 

@@ -49,8 +49,8 @@ final class TourStage {
         let outcome = try body(stage, narrator)
         narrator.finish()
         switch outcome {
-        case .failed(.unsupported(let why))?:
-            notShown(why)
+        case .failed(.unsupported(let lack, let kernel))?:
+            notShown("\(kernel) \(lack)")
             result = .notShown
         case .interrupted(let signal)?: result = .interrupted(signal: signal)
         case let outcome? where outcome.exitStatus != 0: fail("\(outcome)")

@@ -34,7 +34,7 @@ struct BootImageTests {
         #expect(image.segments.map(\.gpa) == [0x20_0000, 0x30_0123, 0x40_0000])
         #expect(image.segments.map(\.bytes) == [[1, 2, 3], [4, 5], []])
         #expect(image.segments.map(\.size) == [3, 0x2000, 0x1000])
-        #expect(image.segments.map(\.name) == ["segment 0", "segment 2", "segment 3"])
+        #expect(image.segments.map(\.content) == [.segment(0), .segment(2), .segment(3)])
     }
 
     @Test func programHeadersMayBeLargerThanNeeded() throws {
@@ -83,8 +83,8 @@ struct BootImageTests {
                 }
             ),
             ("program header 2", { $0.count = 3 }),
-            ("no PT_LOAD segment", { $0.count = 0 }),
-            ("no PT_LOAD segment", { $0.segments[0].type = 6 }),
+            ("an ELF file needs a PT_LOAD segment", { $0.count = 0 }),
+            ("an ELF file needs a PT_LOAD segment", { $0.segments[0].type = 6 }),
             ("program header 0 asks for an interpreter", { $0.segments[0].type = 3 }),
             (
                 "program header 0 is linked for 0x200000 but loads at 0x300000",

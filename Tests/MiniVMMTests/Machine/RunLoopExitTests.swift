@@ -200,11 +200,11 @@ struct RunLoopExitTests {
     @Test func outcomesHaveTheDocumentedStatuses() {
         let fault = MemoryFault(gpa: 0x5000, size: pageSize, flags: 0)
         let cases: [(Outcome, Int32, String)] = [
-            (.halted, 0, "halted"), (.crashed(vcpu: 1, "why"), 126, "crashed"),
-            (.faultLoop(vcpu: 1, fault, faults: 3, rip: 4, "why"), 126, "fault-loop"),
+            (.halted, 0, "halted"), (.crashed(vcpu: 1, Crash(.tripleFault)), 126, "crashed"),
+            (.faultLoop(vcpu: 1, fault, faults: 3, rip: 4, .undone), 126, "fault-loop"),
             (.timeLimit(nanoseconds: 1_500_000_000), 124, "time-limit"),
             (.interrupted(signal: 15), 143, "interrupted"),
-            (.failed(.configuration("why")), 125, "failed"),
+            (.failed(.configuration(.vcpus(0))), 125, "failed"),
         ]
         for (outcome, status, kind) in cases {
             #expect(outcome.exitStatus == status && outcome.kind == kind)

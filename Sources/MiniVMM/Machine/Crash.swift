@@ -1,0 +1,124 @@
+/// Where a vCPU stands: the next instruction, and the stack.
+public struct VCPUPlace: Sendable, Hashable {
+    public let rip: UInt64
+    public let rsp: UInt64
+
+    public init(rip: UInt64, rsp: UInt64) {
+        self.rip = rip
+        self.rsp = rsp
+    }
+}
+
+/// Why a guest cannot go on.
+public struct Crash: Sendable, Hashable {
+    public enum Cause: Sendable, Hashable {
+        /// `KVM_EXIT_SHUTDOWN`: an exception that no handler takes.
+        case tripleFault
+        /// `KVM_EXIT_MMIO` where the machine has neither RAM nor a device. `gpa` and `size` in bytes.
+        case noDevice(gpa: UInt64, size: UInt32, isWrite: Bool)
+        /// `KVM_EXIT_MMIO` in private RAM: KVM emulates an instruction and cannot reach the page.
+        case unreachableRAM(gpa: UInt64, size: UInt32, isWrite: Bool)
+        /// `KVM_EXIT_MEMORY_FAULT` behind the end of RAM, which has `ramSize` bytes.
+        case outsideRAM(MemoryFault, ramSize: UInt64)
+        /// `KVM_EXIT_INTERNAL_ERROR`: KVM could not execute an instruction.
+        case emulation
+        /// `KVM_EXIT_INTERNAL_ERROR` with another suberror.
+        case internalError(UInt32)
+        /// The guest's code has brought the software CPU down.
+        case softwareCPU(CPUFailure)
+    }
+    public let cause: Cause
+    /// Nil where the registers could not be read.
+    public let place: VCPUPlace?
+
+    public init(_ cause: Cause, at place: VCPUPlace? = nil) {
+        self.cause = cause
+        self.place = place
+    }
+}
+
+/// Why a vCPU has the same memory fault again and again.
+public enum FaultLoopReason: Sendable, Hashable {
+    /// The VM has one alias: the kernel takes the kind of an access from the page, and does not let this one through.
+    case oneAlias
+    /// ``FaultPolicy/reenter``: the monitor does not convert.
+    case notConverted
+    /// Each conversion is undone by the next: one instruction may be accessing a page through both aliases.
+    case undone
+}
+
+/// An exit that the monitor has no use for.
+public struct UnhandledExit: Sendable, Hashable {
+    public enum Kind: Sendable, Hashable {
+        /// `KVM_EXIT_FAIL_ENTRY`, with the hardware's reason.
+        case failEntry(UInt64)
+        /// `KVM_EXIT_SYSTEM_EVENT` of this type.
+        case systemEvent(UInt32)
+        /// `KVM_EXIT_IO` names data outside of the kvm_run page.
+        case ioOutsideRunPage
+        /// An exit reason that this monitor does not know.
+        case unknown(UInt32)
+    }
+    public let kind: Kind
+    /// Nil where the registers could not be read.
+    public let place: VCPUPlace?
+
+    public init(_ kind: Kind, at place: VCPUPlace? = nil) {
+        self.kind = kind
+        self.place = place
+    }
+}
+
+// MARK: text
+
+extension VCPUPlace: CustomStringConvertible {
+    public var description: String { "RIP \(hex(rip)), RSP \(hex(rsp))" }
+}
+
+extension Crash: CustomStringConvertible {
+    public var description: String { cause.description + (place.map { " (\($0))" } ?? "") }
+}
+
+extension Crash.Cause: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .tripleFault: "triple fault (an exception without a handler)"
+        case .noDevice(let gpa, let size, let isWrite):
+            "\(isWrite ? "wrote" : "read") \(size) bytes at \(hex(gpa)), where the machine has neither RAM nor a device"
+        case .unreachableRAM(let gpa, let size, let isWrite):
+            "\(isWrite ? "wrote" : "read") \(size) bytes at \(hex(gpa)), which is private RAM that KVM cannot reach"
+        case .outsideRAM(let fault, let size):
+            "accessed \(fault.wants.rawValue) memory at \(hex(fault.gpa)), but RAM ends at \(hex(size))"
+        case .emulation: "KVM could not execute an instruction (KVM_EXIT_INTERNAL_ERROR, emulation)"
+        case .internalError(let suberror): "KVM_EXIT_INTERNAL_ERROR, suberror \(suberror)"
+        case .softwareCPU(let failure): failure.description
+        }
+    }
+}
+
+extension FaultLoopReason: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .oneAlias:
+            "with one alias an access never asks for a conversion, and the kernel does not let this one through"
+        case .notConverted: "the monitor was told to enter the guest again without converting"
+        case .undone:
+            "each conversion is undone by the next; one instruction may be accessing a page through both aliases"
+        }
+    }
+}
+
+extension UnhandledExit: CustomStringConvertible {
+    public var description: String { kind.description + (place.map { " (\($0))" } ?? "") }
+}
+
+extension UnhandledExit.Kind: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .failEntry(let reason): "the CPU refused to enter the guest, reason \(hex(reason))"
+        case .systemEvent(let type): "KVM_EXIT_SYSTEM_EVENT of type \(type)"
+        case .ioOutsideRunPage: "KVM_EXIT_IO names data outside the kvm_run page"
+        case .unknown(let reason): "KVM_EXIT reason \(reason), which this monitor does not know"
+        }
+    }
+}
