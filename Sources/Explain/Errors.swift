@@ -7,11 +7,12 @@ extension MachineError {
     public var diagnosis: Diagnosis {
         switch self {
         case .configuration(let error):
-            error.diagnosis ?? Diagnosis(
-                attempted: "to build the machine that was asked for",
-                answer: "none: the kernel was not asked",
-                means: "Such a machine cannot be, on any kernel.",
-                advice: "Change that option; minivmm help run has the bounds of each.")
+            error.diagnosis
+                ?? Diagnosis(
+                    attempted: "to build the machine that was asked for",
+                    answer: "none: the kernel was not asked",
+                    means: "Such a machine cannot be, on any kernel.",
+                    advice: "Change that option; minivmm help run has the bounds of each.")
         case .unsupported(let lack, _): lack.diagnosis
         case .image(let error): error.diagnosis
         case .kernel(let call, let errno, let attempted, let hint):
@@ -84,7 +85,8 @@ extension Lack {
                 attempted: "KVM_CREATE_VM of a software-protected VM", answer: "EINVAL (22)",
                 means: "Without such a VM type there is no private memory and nothing to convert.",
                 advice:
-                    "Take --kernel memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM.")
+                    "Take --kernel memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM."
+            )
         case .aliases:
             Diagnosis(
                 attempted: "KVM_CREATE_VM of a VM with two aliases of its memory", answer: "EINVAL (22)",
@@ -98,7 +100,8 @@ extension Lack {
                 means:
                     "On this kernel the bytes do not survive a conversion, and losing them would be worse than not running.",
                 advice:
-                    "Take --kernel auto, which looks for one that preserves them; minivmm probe says which do.")
+                    "Take --kernel auto, which looks for one that preserves them; minivmm probe says which do."
+            )
         case .sharedGuestMemfd:
             Diagnosis(
                 attempted: "KVM_CREATE_GUEST_MEMFD with MMAP and INIT_SHARED", answer: "EINVAL (22)",

@@ -32,7 +32,8 @@ extension GuestFileError {
                 means:
                     "There is no guest of this name, neither in the catalogue nor as a file that can be read.",
                 advice:
-                    "minivmm list names guests that are there; for a file, check its name and who may read it.")
+                    "minivmm list names guests that are there; for a file, check its name and who may read it."
+            )
         case .tooLarge:
             Diagnosis(
                 attempted: "to read the guest's image", answer: "none: the kernel was not asked for a VM",

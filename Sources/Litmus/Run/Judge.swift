@@ -82,7 +82,8 @@ struct Judge {
             failure(
                 block,
                 .outcome(
-                    wrong.results, against: wrong.isAllowed ? .model : .test, count: wrong.count, runs: runs)))
+                    wrong.results, against: wrong.isAllowed ? .model : .test, count: wrong.count, runs: runs))
+        )
     }
 
     private func failure(_ block: Program.Block, _ deviation: Failure.Deviation) -> Failure {

@@ -94,7 +94,8 @@ public struct Runner: Sendable {
         }
         if case .signalled = wakeup {
             thread.join()
-            return box.value.withLock { $0 } ?? Report(verdict: .failed(Failure(.machine(reason: "the run gave no report"))))
+            return box.value.withLock { $0 }
+                ?? Report(verdict: .failed(Failure(.machine(reason: "the run gave no report"))))
         }
         let steps = patience.steps
         let stop = patience.stop ?? Self.reason(wakeup, options)
