@@ -283,13 +283,14 @@ struct ErrorTests {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
         let reading = [
-            #/(description|message|diagnosis|reason|why|seen|expected)\)?\??\.(contains|hasPrefix|hasSuffix|split|firstIndex|prefix|range)\b/#,
+            #/(description|message|reason|why|seen|expected)\)?\??\.(contains|has(Pre|Suf)fix|split|prefix|range)\b/#,
             #/"\\\((error|failure|outcome)\)"\.(contains|hasPrefix|split)/#,
         ]
         var files = 0
         for module in ["MiniVMM", "SoftKVM", "Litmus", "Explain", "Report", "minivmm"] {
             let folder = root.appendingPathComponent("Sources/\(module)")
-            let list = try #require(FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil))
+            let list = try #require(
+                FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil))
             for case let file as URL in list where file.pathExtension == "swift" {
                 files += 1
                 for (number, line) in try String(contentsOf: file, encoding: .utf8).split(

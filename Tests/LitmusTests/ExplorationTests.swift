@@ -346,8 +346,9 @@ struct ExplorationTests {
     }
 
     @Test func kindsOfFindings() {
-        func kind(_ role: Role, _ action: Action, _ expected: StepOutcome, _ seen: StepOutcome) -> Failure.Kind
-        {
+        func kind(
+            _ role: Role, _ action: Action, _ expected: StepOutcome, _ seen: StepOutcome
+        ) -> Failure.Kind {
             Failure(.step(Step(role, action, .anyOf([expected])), seen: seen, oddity: nil)).kind
         }
         func convert(_ pages: ClosedRange<UInt32>) -> Action {

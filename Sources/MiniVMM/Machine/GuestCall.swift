@@ -1,25 +1,25 @@
 import CKVMShim
-import SystemPackage
+package import SystemPackage
 
 /// A call of the guest, by VMMCALL or by port, and what the monitor does for it.
 ///
 /// Numbers, arguments and answers are those of guest/include/guest.h. Nothing that a guest passes can trap: every
 /// sum is checked, and a malformed request is `-EINVAL`.
-struct GuestCall {
-    let number: UInt64
+package struct GuestCall {
+    package let number: UInt64
     /// RBX, RCX, RDX.
-    let arguments: (UInt64, UInt64, UInt64)
+    package let arguments: (UInt64, UInt64, UInt64)
 
-    struct Answer {
+    package struct Answer {
         /// RAX: 0, a small number, or a negative errno.
-        var result: Int64
+        package var result: Int64
         /// RCX, where the call returns a word.
-        var word: UInt64?
+        package var word: UInt64?
         /// Let another vCPU run.
-        var yields = false
+        package var yields = false
 
-        static let done = Answer(result: 0)
-        static func failed(_ errno: Errno) -> Answer { Answer(result: -Int64(errno.rawValue)) }
+        package static let done = Answer(result: 0)
+        package static func failed(_ errno: Errno) -> Answer { Answer(result: -Int64(errno.rawValue)) }
     }
 
     private enum Number {

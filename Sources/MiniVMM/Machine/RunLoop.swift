@@ -5,15 +5,15 @@ import SystemPackage
 ///
 /// With tracing off an exit allocates nothing and takes no lock, but the console's for console output.
 struct RunLoop {
-    let machine: Machine
-    let vcpu: any KVMVCPU
-    private(set) var statistics = RunStatistics()
-    private var progress = ProgressGuard()
-    /// RIP at the hypercall that the last exit was.
-    private var callInProgress: UInt64?
-    private let trace: Trace?
-    private let observer: (any ExitObserver)?
-    private let page: RunPage
+    private var exits: ExitLoop
+    private var monitor: Monitor
+
+    var statistics: RunStatistics { monitor.statistics }
+
+    init(machine: Machine, vcpu: any KVMVCPU) {
+        exits = ExitLoop(vcpu)
+        monitor = Monitor(machine: machine, vcpu: vcpu)
+    }
 
     enum Pause {
         /// Its time slice is over, or it asked to let another run.
@@ -24,85 +24,86 @@ struct RunLoop {
         case stopped
     }
 
+    /// Runs the vCPU until it pauses.
+    mutating func run() -> Pause { exits.run(&monitor) }
+}
+
+/// What the monitor makes of the exits of a guest's vCPU.
+private struct Monitor: ExitHandler {
+    typealias Pause = RunLoop.Pause
+
+    let machine: Machine
+    let vcpu: any KVMVCPU
+    private(set) var statistics = RunStatistics()
+    private var progress = ProgressGuard()
+    private let trace: Trace?
+    private let observer: (any ExitObserver)?
+
     init(machine: Machine, vcpu: any KVMVCPU) {
         self.machine = machine
         self.vcpu = vcpu
         trace = machine.trace
         observer = machine.observer
-        page = vcpu.runPage
     }
 
     private var actor: Actor { .vcpu(vcpu.id) }
 
-    /// Runs the vCPU until it pauses.
-    mutating func run() -> Pause {
-        while true {
-            let exit = vcpu.runToExit()
-            statistics.exits += 1
-            if let observer, !exit.isInterruption {
-                observer.left(exit, vcpu, machine)
-                if machine.isStopping { return .stopped }
-            }
-            switch exit {
-            case .io(let io):
-                progress.reset()
-                if let pause = handle(io) { return pause }
-            case .memoryFault(let fault, let errno):
-                if let outcome = handle(fault, errno) { return end(outcome) }
-                trace?.record(.resumed(gpa: fault.gpa), by: actor)
-            case .hypercall(let call):
-                progress.reset()
-                handle(call)
-                callInProgress = try? vcpu.registers().rip
-                continue
-            case .interrupted:
-                if machine.isStopping {
-                    trace?.record(.kicked, by: actor)
-                    return .stopped
-                }
-                return .yielded
-            case .halt:
-                trace?.record(.halted, by: actor)
-                return .halted
-            case .shutdown:
-                return crash(.tripleFault)
-            case .mmio(let access):
-                let write = access.is_write != 0
-                trace?.record(.mmio(gpa: access.phys_addr, size: Int(access.len), write: write), by: actor)
-                let isPrivate = machine.memory.state(at: access.phys_addr) == .private
-                let (gpa, size) = (access.phys_addr, access.len)
-                return crash(
-                    isPrivate
-                        ? .unreachableRAM(gpa: gpa, size: size, isWrite: write)
-                        : .noDevice(gpa: gpa, size: size, isWrite: write))
-            case .internalError(CKVM_INTERNAL_ERROR_EMULATION) where stepOverCall(): break
-            case .internalError(let suberror):
-                if let failure = (vcpu as? any SoftwareVCPU)?.failure {
-                    return end(.of(failure, vcpu: vcpu.id))
-                }
-                return crash(
-                    suberror == CKVM_INTERNAL_ERROR_EMULATION ? .emulation : .internalError(suberror))
-            case .failEntry(let reason): return fail(.failEntry(reason))
-            case .systemEvent(let type): return fail(.systemEvent(type))
-            case .unsupported(let reason): return fail(.unknown(reason))
-            case .failed(.resourceTemporarilyUnavailable): return .yielded
-            case .failed(.badAddress):
-                return end(.failed(.unexplainedFault(vcpu: vcpu.id, rip: try? vcpu.registers().rip)))
-            case .failed(let errno):
-                return end(
-                    .failed(
-                        .kernel(
-                            call: "KVM_RUN", errno: errno,
-                            attempted: "vCPU \(vcpu.id)" + (place.map { " (\($0))" } ?? ""), hint: nil))
-                )
-            }
-            callInProgress = nil
+    mutating func left(_ exit: Exit) -> Pause? {
+        statistics.exits += 1
+        guard let observer, !exit.isInterruption else { return nil }
+        observer.left(exit, vcpu, machine)
+        return machine.isStopping ? .stopped : nil
+    }
+
+    func interrupted() -> Pause? {
+        guard machine.isStopping else { return .yielded }
+        trace?.record(.kicked, by: actor)
+        return .stopped
+    }
+
+    func halted() -> Pause {
+        trace?.record(.halted, by: actor)
+        return .halted
+    }
+
+    func mmio(_ access: ckvm_run_mmio) -> Pause? {
+        let write = access.is_write != 0
+        let (gpa, size) = (access.phys_addr, access.len)
+        trace?.record(.mmio(gpa: gpa, size: Int(size), write: write), by: actor)
+        return crash(
+            machine.memory.state(at: gpa) == .private
+                ? .unreachableRAM(gpa: gpa, size: size, isWrite: write)
+                : .noDevice(gpa: gpa, size: size, isWrite: write))
+    }
+
+    func steppedOver(rip: UInt64) { trace?.record(.steppedOver(rip: rip), by: actor) }
+
+    func cannotGoOn(_ obstacle: ExitObstacle) -> Pause {
+        switch obstacle {
+        case .shutdown: return crash(.tripleFault)
+        case .internalError(let suberror):
+            if let failure = (vcpu as? any SoftwareVCPU)?.failure { return end(.of(failure, vcpu: vcpu.id)) }
+            return crash(suberror == CKVM_INTERNAL_ERROR_EMULATION ? .emulation : .internalError(suberror))
+        case .failEntry(let reason): return fail(.failEntry(reason))
+        case .systemEvent(let type): return fail(.systemEvent(type))
+        case .unknownExit(let reason): return fail(.unknown(reason))
+        case .ioOutsideRunPage: return fail(.ioOutsideRunPage)
+        case .runFailed(.resourceTemporarilyUnavailable): return .yielded
+        case .runFailed(.badAddress):
+            return end(.failed(.unexplainedFault(vcpu: vcpu.id, rip: place?.rip)))
+        case .runFailed(let errno):
+            return fail("KVM_RUN", errno, "vCPU \(vcpu.id)" + (place.map { " (\($0))" } ?? ""))
+        case .registers(let call, let errno): return fail(call, errno, "a call of vCPU \(vcpu.id) by port")
         }
     }
 
     private func end(_ outcome: Outcome) -> Pause {
         machine.stop(outcome)
         return .stopped
+    }
+
+    private func fail(_ call: String, _ errno: Errno, _ attempted: String) -> Pause {
+        end(.failed(.kernel(call: call, errno: errno, attempted: attempted, hint: nil)))
     }
 
     private func crash(_ cause: Crash.Cause) -> Pause {
@@ -121,28 +122,26 @@ struct RunLoop {
     // MARK: ports
 
     private static let exitPort: UInt16 = 0xf4
-    private static let hypercallPort: UInt16 = 0xe8
 
-    private mutating func handle(_ io: ckvm_run_io) -> Pause? {
+    mutating func port(_ io: ckvm_run_io, _ bytes: UnsafeMutableRawBufferPointer) -> Pause? {
         statistics.portExits += 1
-        if io.direction == CKVM_EXIT_IO_IN {
-            guard readPort(io) else { return fail(.ioOutsideRunPage) }
-            return machine.isStopping ? .stopped : nil
-        }
-        if io.port == Self.hypercallPort, io.size == 4, io.count == 1 { return callByPort(io) }
-        var status: UInt8?
+        progress.reset()
         let isConsole = Console.ports.contains(io.port) || io.port == Console.debugPort
-        let inside: Void? = unsafe page.withIOData(io) { bytes in
-            if isConsole {
-                for index in bytes.indices where isFirstByte(index, of: io) {
-                    unsafe machine.console.write(port: io.port, bytes[index])
-                }
-            } else if io.port == Self.exitPort {
-                status = unsafe bytes.first
+        var status: UInt8?
+        if io.direction == CKVM_EXIT_IO_IN {
+            for index in bytes.indices {
+                // No device answers elsewhere: the bus floats high.
+                unsafe bytes[index] =
+                    isConsole && isFirstByte(index, of: io) ? machine.console.read(port: io.port) : 0xff
             }
+        } else if isConsole {
+            for index in bytes.indices where isFirstByte(index, of: io) {
+                unsafe machine.console.write(port: io.port, bytes[index])
+            }
+        } else if io.port == Self.exitPort {
+            status = unsafe bytes.first
         }
-        guard inside != nil else { return fail(.ioOutsideRunPage) }
-        if trace != nil { traceIO(io) }
+        if trace != nil { unsafe traceIO(io, bytes) }
         guard let status else { return machine.isStopping ? .stopped : nil }
         trace?.record(.guestExited(status: status), by: actor)
         return end(.exited(status))
@@ -153,91 +152,43 @@ struct RunLoop {
         io.size <= 1 || index % Int(io.size) == 0
     }
 
-    /// - Returns: false if the kernel names bytes outside the page.
-    private func readPort(_ io: ckvm_run_io) -> Bool {
-        let isConsole = Console.ports.contains(io.port) || io.port == Console.debugPort
-        let inside: Void? = unsafe page.withIOData(io) { bytes in
-            for index in bytes.indices {
-                // Nobody answers elsewhere: the bus floats high.
-                unsafe bytes[index] =
-                    isConsole && isFirstByte(index, of: io) ? machine.console.read(port: io.port) : 0xff
-            }
-        }
-        if trace != nil { traceIO(io) }
-        return inside != nil
-    }
-
     /// A string instruction may make one exit of many transfers; each is an event.
-    private func traceIO(_ io: ckvm_run_io) {
+    private func traceIO(_ io: ckvm_run_io, _ bytes: UnsafeMutableRawBufferPointer) {
         let size = max(1, Int(io.size))
-        _ = unsafe page.withIOData(io) { bytes in
-            for start in stride(from: 0, to: bytes.count, by: size) {
-                let transfer = unsafe bytes[start..<min(start + size, bytes.count)]
-                let value = unsafe transfer.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-                trace?.record(
-                    io.direction == CKVM_EXIT_IO_IN
-                        ? .portIn(port: io.port, size: size, value: value)
-                        : .portOut(port: io.port, size: size, value: value), by: actor)
-            }
+        for start in stride(from: 0, to: bytes.count, by: size) {
+            let transfer = unsafe bytes[start..<min(start + size, bytes.count)]
+            let value = unsafe transfer.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+            trace?.record(
+                io.direction == CKVM_EXIT_IO_IN
+                    ? .portIn(port: io.port, size: size, value: value)
+                    : .portOut(port: io.port, size: size, value: value), by: actor)
         }
     }
 
     // MARK: calls
 
-    private mutating func callByPort(_ io: ckvm_run_io) -> Pause? {
-        let attempted = "a call of vCPU \(vcpu.id) by port"
-        do throws(MachineError) {
-            var registers = try calling("KVM_GET_REGS", attempted, vcpu.registers)
-            let call = GuestCall(
-                number: registers.rax & 0xffff_ffff,
-                arguments: (registers.rbx, registers.rcx, registers.rdx))
-            let answer = perform(call, byInstruction: false)
-            registers.rax = UInt64(bitPattern: answer.result)
-            if let word = answer.word { registers.rcx = word }
-            try calling("KVM_SET_REGS", attempted) { () throws(Errno) in try vcpu.setRegisters(registers) }
-            if machine.isStopping { return .stopped }
-            return answer.yields ? .yielded : nil
-        } catch {
-            return end(.failed(error))
-        }
-    }
-
-    /// The length of VMMCALL and of VMCALL.
-    private static let callLength: UInt64 = 3
-
-    /// On a CPU that does not save the next RIP (CPUID 0x8000000a EDX bit 3; emulated ones mostly), KVM reads the
-    /// instruction to know where it ends, which it cannot where the code is private: the answer is in RAX, and
-    /// RIP still at the call.
-    private func stepOverCall() -> Bool {
-        guard let rip = callInProgress, var registers = try? vcpu.registers(), registers.rip == rip else {
-            return false
-        }
-        registers.rip = rip &+ Self.callLength
-        do throws(Errno) { try vcpu.setRegisters(registers) } catch { return false }
-        trace?.record(.steppedOver(rip: rip), by: actor)
-        return true
-    }
-
-    private mutating func handle(_ call: ckvm_run_hypercall) {
-        let answer = perform(
-            GuestCall(number: call.nr, arguments: (call.args.0, call.args.1, call.args.2)),
-            byInstruction: true)
-        var reply = call
-        reply.ret = UInt64(bitPattern: answer.result)
-        page.hypercall = reply
-    }
-
-    private mutating func perform(_ call: GuestCall, byInstruction: Bool) -> GuestCall.Answer {
+    mutating func call(
+        _ call: GuestCall, byInstruction: Bool
+    ) -> (answer: GuestCall.Answer, end: Pause?) {
+        progress.reset()
         statistics.hypercalls += 1
+        if !byInstruction { statistics.portExits += 1 }
         let answer = call.perform(on: machine, by: actor, &statistics)
         trace?.record(
             .hypercall(
                 number: call.number, call.arguments.0, call.arguments.1, call.arguments.2,
                 byInstruction: byInstruction, result: answer.result), by: actor)
-        return answer
+        guard !byInstruction else { return (answer, nil) }
+        return (answer, machine.isStopping ? .stopped : answer.yields ? .yielded : nil)
     }
 
     // MARK: memory faults
+
+    mutating func memoryFault(_ fault: MemoryFault, _ errno: Errno) -> Pause? {
+        if let outcome = handle(fault, errno) { return end(outcome) }
+        trace?.record(.resumed(gpa: fault.gpa), by: actor)
+        return nil
+    }
 
     private mutating func handle(_ fault: MemoryFault, _ errno: Errno) -> Outcome? {
         statistics.memoryFaults += 1
