@@ -29,7 +29,8 @@ let package = Package(
             swiftSettings: strict),
         // Tests of memory conversion as values, as text, and run.
         .target(
-            name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", system], swiftSettings: strict),
+            name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", "GuestPayloads", system],
+            swiftSettings: strict),
         // What exits, errors, hazards and the trace mean, in words.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // A trace as pictures: the page timeline, a drawing, Chrome's trace format. The page itself is compiled in.

@@ -24,7 +24,9 @@ struct ImportTests {
             for line in try String(contentsOf: file, encoding: .utf8).split(separator: "\n") {
                 let words = line.split(separator: " ")
                 guard let place = words.firstIndex(of: "import"), place + 1 < words.count,
-                    words[..<place].allSatisfy({ ["public", "@_exported", "internal"].contains($0) })
+                    words[..<place].allSatisfy({
+                        ["public", "package", "@_exported", "internal"].contains($0)
+                    })
                 else { continue }
                 imports.insert(String(words[place + 1].split(separator: ".")[0]))
             }

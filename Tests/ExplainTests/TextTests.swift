@@ -282,9 +282,9 @@ struct ErrorTests {
     @Test func noCodeReadsMessages() throws {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
-        let reading = [
-            #/(description|message|reason|why|seen|expected)\)?\??\.(contains|has(Pre|Suf)fix|split|prefix|range)\b/#,
-            #/"\\\((error|failure|outcome)\)"\.(contains|hasPrefix|split)/#,
+        let reading: [Regex<Substring>] = [
+            #/(?:description|message|reason|why|seen|expected)\)?\??\.(?:contains|has(?:Pre|Suf)fix|split|prefix|range)\b/#,
+            #/"\\\((?:error|failure|outcome)\)"\.(?:contains|hasPrefix|split)/#,
         ]
         var files = 0
         for module in ["MiniVMM", "SoftKVM", "Litmus", "Explain", "Report", "minivmm"] {

@@ -467,10 +467,10 @@ extension ModelMachine {
         }
     }
 
-    /// The bare call for one memslot, as a hypercall makes it.
-    mutating func convert(_ place: World.Behind, _ target: PageState) throws(Stop) -> Agent.Answer {
+    /// The call for one memslot, as a hypercall makes it.
+    mutating func convert(_ place: World.Behind, _ request: MapRequest) throws(Stop) -> Agent.Answer {
         let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
-        let seen = try call(Conversion(extent, to: target), try file(place.file))
+        let seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
         guard case .errno(let number, let offset) = seen.outcome else { return nil }
         return (Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) })
     }

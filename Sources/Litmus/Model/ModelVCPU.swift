@@ -8,11 +8,13 @@ extension ModelMachine {
     mutating func guestStep(_ action: Action, _ number: Int) throws(Stop) -> Observation {
         let vm = try vm(nil)
         if case .hypercall(let extent, let attributes) = action {
-            let call = try Agent.Call(extent, attributes)
+            let call = try GuestCall(extent, attributes)
             try enter(.vcpu(number))
-            guard let places = places(of: call) else { return answer(.invalidArgument) }
+            guard let request = MapRequest(call), let places = places(of: request.range) else {
+                return answer(.invalidArgument)
+            }
             for place in places {
-                guard let (errno, page) = try convert(place, call.target) else { continue }
+                guard let (errno, page) = try convert(place, request) else { continue }
                 return Observation(.errno(errno.rawValue, at: page))
             }
             return Observation(.ok)
@@ -39,9 +41,6 @@ extension ModelMachine {
         default: throw .broken("a vCPU does not \(action)")
         }
     }
-
-    /// The files, and the parts of them, that a call is about, in order; nil where the call is wrong.
-    func places(of call: Agent.Call) -> [World.Behind]? { call.range.flatMap { places(of: $0) } }
 
     /// Pages in the second-stage tables of the test's VM.
     mutating func countPages() throws(Stop) -> UInt64 {

@@ -414,13 +414,15 @@ struct Position: Sendable {
     private mutating func hypercall(
         _ extent: Extent, _ attributes: UInt64, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
-        let call = try Agent.Call(extent, attributes)
+        let call = try GuestCall(extent, attributes)
         if done == 0 { try machine.enter(step.role) }
-        guard let places = machine.places(of: call) else { return machine.answer(.invalidArgument) }
+        guard let request = MapRequest(call), let places = machine.places(of: request.range) else {
+            return machine.answer(.invalidArgument)
+        }
         guard let place = places.first(where: { $0.gpa >= extent.offset + done }) else {
             throw .broken("\(extent) is no part of memslots any more")
         }
-        if let (errno, page) = try machine.convert(place, call.target) {
+        if let (errno, page) = try machine.convert(place, request) {
             return Observation(.errno(errno.rawValue, at: page))
         }
         done = place.gpa + place.bytes.size - extent.offset

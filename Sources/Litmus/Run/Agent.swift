@@ -1,58 +1,16 @@
 import CKVMShim
+import GuestPayloads
 import MiniVMM
 import SoftKVM
 import Synchronization
 import SystemPackage
 
-/// The guest that does the steps of vCPUs: it asks for an address and an order by port, makes one access to one byte or one
-/// hypercall, and says what came of it.
+/// The guest that does the steps of vCPUs, ``LitmusAgent``, in its machine: it asks for its orders by port, makes one access or one
+/// hypercall, and tells what came of it. ``AgentRun`` is its monitor.
 ///
 /// It lives in a guest_memfd of its own, far above the memory of tests, which no step can name. A vCPU acts on one thread at a
 /// time; different ones may on different threads.
 final class Agent: Sendable {
-    private static func code(_ method: HypercallMethod) -> [UInt8] {
-        let call: [UInt8] =
-            switch method {
-            case .vmmcall: [0x0f, 0x01, 0xd9]
-            case .vmcall: [0x0f, 0x01, 0xc1]
-            case .port: [0xe7, 0xe8, 0x90]  // out %eax, $0xe8; nop
-            }
-        return [
-            0xe5, 0xf5,  //              1: in   $0xf5, %eax
-            0x89, 0xc7,  //                 mov  %eax, %edi      the address
-            0xe5, 0xf5,  //                 in   $0xf5, %eax
-            0x89, 0xc1,  //                 mov  %eax, %ecx      bytes, or pages
-            0xe5, 0xf5,  //                 in   $0xf5, %eax     the order in AH, a byte in AL
-            0x84, 0xe4, 0x74, 0x1f,  //     test %ah, %ah;  jz read
-            0x80, 0xfc, 0x01, 0x74, 0x20,  // cmp $1, %ah;  je write
-            0x80, 0xfc, 0x02, 0x74, 0x1f,  // cmp $2, %ah;  je fill
-            0x80, 0xfc, 0x03, 0x74, 0x20,  // cmp $3, %ah;  je check
-            0x89, 0xfb,  //                 mov  %edi, %ebx      a call
-            0xe5, 0xf5,  //                 in   $0xf5, %eax
-            0x89, 0xc2,  //                 mov  %eax, %edx      attributes
-            0xb8, 0x0c, 0x00, 0x00, 0x00,  // mov $12, %eax      KVM_HC_MAP_GPA_RANGE
-        ] + call + [
-            0xeb, 0x1b,  //                 jmp  tell
-            0x8a, 0x07,  //           read: mov  (%rdi), %al
-            0xe6, 0xf4,  //                 out  %al, $0xf4      what was read
-            0xeb, 0xcd,  //                 jmp  1b
-            0x88, 0x07,  //          write: mov  %al, (%rdi)
-            0xeb, 0x02,  //                 jmp  done
-            0xf3, 0xaa,  //           fill: rep stosb
-            0x31, 0xc0,  //           done: xor  %eax, %eax
-            0xeb, 0x0b,  //                 jmp  tell
-            0xf3, 0xae,  //          check: repe scasb
-            0xb8, 0x00, 0x00, 0x00, 0x00,  // mov $0, %eax       all the same: 0
-            0x74, 0x02,  //                 je   tell
-            0x89, 0xf8,  //                 mov  %edi, %eax      or one past the first that is not
-            0xe7, 0xf6,  //           tell: out  %eax, $0xf6     the answer
-            0xeb, 0xb4,  //                 jmp  1b
-        ]
-    }
-    private static let askPort: UInt16 = 0xf5
-    private static let tellPort: UInt16 = 0xf4
-    private static let answerPort: UInt16 = 0xf6
-    private static let callPort: UInt16 = 0xe8
     /// Code, then three levels of tables: the first GiB is mapped to itself in pages of 2 MiB, the second one to the shared
     /// door, where there are two.
     private static let size = 5 * pageSize
@@ -62,16 +20,7 @@ final class Agent: Sendable {
     private static let slot: UInt32 = 400
     /// So that a step ends soon on a kernel that interprets its guests.
     static let mostBytes = 4 * pageSize
-    /// Memory faults after which an access of a racing vCPU is given up. A conversion that it meets on its way can be one.
-    private static let mostRaces = 10_000
-
-    /// `KVM_HC_MAP_GPA_RANGE` as the guest has asked for it.
-    struct Call {
-        let gpa: UInt64
-        let pages: UInt64
-        let attributes: UInt64
-    }
-    /// What the monitor makes of one: nil, or the errno and the page that it is about.
+    /// What the monitor makes of a hypercall: nil, or the errno and the page that it is about.
     typealias Answer = (errno: Errno, page: UInt64?)?
 
     /// A vCPU.
@@ -110,7 +59,9 @@ final class Agent: Sendable {
             let (file, isPlain) = try Self.file(on: vm, facts.kernel)
             self.file = file
             view = try file.map(offset: 0, length: Self.size)
-            try Self.write(Self.code(method), at: 0, view)
+            let code = LitmusAgent.image
+            guard !code.isEmpty, code.count <= Int(pageSize) else { throw .execFormatError }
+            try Self.write(code, at: 0, view)
             let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
             // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so. KVM
             // has to read them where there is no memslot, to emulate the access, and reads no private page.
@@ -200,7 +151,7 @@ final class Agent: Sendable {
         }
         let door = extent.name == .shared ? Self.sharedDoor : 0
         let orders = [UInt32(extent.offset + door), UInt32(extent.size), action.order]
-        let (seen, isDone) = try run(orders, number, isRacing) { _ in nil }
+        let (seen, isDone) = try run(orders, number, isRacing)
         if !isDone, action.isSingle { try cpu(number).pending.withLock { $0 = action } }
         guard isDone, case .check = action, case .errno(let past, _) = seen else { return Observation(seen) }
         // The answer is a place, and no errno.
@@ -214,7 +165,7 @@ final class Agent: Sendable {
             throw .noAccessToRepeat(number)
         }
         cpu.isStuck.store(false, ordering: .relaxed)
-        let (seen, isDone) = try run([], number, false) { _ in nil }
+        let (seen, isDone) = try run([], number, false)
         if isDone { cpu.pending.withLock { $0 = nil } }
         return Observation(seen)
     }
@@ -244,14 +195,17 @@ final class Agent: Sendable {
         }
     }
 
-    /// - Parameter answer: what the monitor does for the call.
+    /// - Parameter monitor: what it does for the call.
     func hypercall(
-        _ extent: Extent, _ attributes: UInt64, vcpu number: Int, _ answer: (Call) throws(Stop) -> Answer
+        _ extent: Extent, _ attributes: UInt64, vcpu number: Int,
+        _ monitor: @escaping (MapRequest) throws(Stop) -> Answer
     ) throws(Stop) -> Observation {
-        let call = try Call(extent, attributes)
-        let orders = [call.gpa, call.pages, 0x400, call.attributes].map { UInt32(truncatingIfNeeded: $0) }
-        let (seen, _) = try run(orders, number, true, answer)
-        return Observation(seen)
+        let call = try GuestCall(extent, attributes)
+        let order = method.order.rawValue << 8
+        let orders = [call.arguments.0, call.arguments.1, UInt64(order), call.arguments.2].map {
+            UInt32(truncatingIfNeeded: $0)
+        }
+        return Observation(try run(orders, number, true, monitor).outcome)
     }
 
     static func check(_ extent: Extent) throws(Stop) {
@@ -264,100 +218,21 @@ final class Agent: Sendable {
     /// - Parameter orders: what the guest asks for, in order.
     /// - Returns: what came of it, and whether the access was made.
     private func run(
-        _ orders: [UInt32], _ number: Int, _ isRacing: Bool, _ monitor: (Call) throws(Stop) -> Answer
-    ) throws(Stop) -> (StepOutcome, Bool) {
+        _ orders: [UInt32], _ number: Int, _ isRacing: Bool,
+        _ monitor: ((MapRequest) throws(Stop) -> Answer)? = nil
+    ) throws(Stop) -> (outcome: StepOutcome, isDone: Bool) {
         let cpu = try cpu(number)
         guard !cpu.isStuck.load(ordering: .relaxed) else { throw .vcpuIsStuck(number) }
-        let vcpu = cpu.vcpu
-        let page = vcpu.runPage
-        var asked = 0
-        var races = 0
-        var isMMIO = false
-        var named: UInt64?
-        var callInProgress: UInt64?
-        func stop(_ outcome: StepOutcome) -> (StepOutcome, Bool) {
+        var run = AgentRun(cpu.vcpu, number, orders, isRacing: isRacing, patience, monitor)
+        var exits = ExitLoop(cpu.vcpu)
+        switch exits.run(&run) {
+        case .done(let outcome): return (outcome, true)
+        case .unfinished(let outcome): return (outcome, false)
+        case .stuck(let outcome):
             cpu.isStuck.store(true, ordering: .relaxed)
             return (outcome, false)
+        case .failed(let stop): throw stop
         }
-        func answer(_ call: Call) throws(Stop) -> Int64 {
-            guard let (errno, page) = try monitor(call) else { return 0 }
-            named = page
-            return -Int64(errno.rawValue)
-        }
-        while true {
-            switch vcpu.runToExit() {
-            case .interrupted:
-                // A time slice that ends is no exit; the agent is done after three that are.
-                guard !patience.isOver else {
-                    throw .broken("time is over, and vcpu\(number) has not come to an end")
-                }
-            case .io(let io) where io.port == Self.askPort && io.size == 4 && asked < orders.count:
-                let order = orders[asked]
-                asked += 1
-                _ = unsafe page.withIOData(io) { bytes in unsafe bytes.storeBytes(of: order, as: UInt32.self)
-                }
-            case .io(let io) where io.port == Self.tellPort && io.size == 1:
-                let byte = unsafe page.withIOData(io) { bytes in unsafe bytes.load(as: UInt8.self) } ?? 0
-                return isMMIO ? (.mmio, false) : (.value(byte), true)
-            case .io(let io) where io.port == Self.callPort && io.size == 4:
-                do throws(Errno) {
-                    var registers = try vcpu.registers()
-                    let call = Call(
-                        gpa: registers.rbx, pages: registers.rcx, attributes: registers.rdx)
-                    var result: Int64 = 0
-                    do throws(Stop) { result = try answer(call) } catch { throw Errno.ioError }
-                    registers.rax = UInt64(bitPattern: result)
-                    try vcpu.setRegisters(registers)
-                } catch {
-                    throw .broken("the call of vcpu\(number) could not be answered (\(error.name))")
-                }
-            case .hypercall(let call):
-                var reply = call
-                let asked = Call(gpa: call.args.0, pages: call.args.1, attributes: call.args.2)
-                reply.ret = UInt64(bitPattern: try answer(asked))
-                page.hypercall = reply
-                callInProgress = try? vcpu.registers().rip
-            case .internalError(CKVM_INTERNAL_ERROR_EMULATION)
-            where Self.stepOver(callInProgress, vcpu):
-                callInProgress = nil
-            case .io(let io) where io.port == Self.answerPort && io.size == 4:
-                let word = unsafe page.withIOData(io) { bytes in unsafe bytes.load(as: Int32.self) } ?? 0
-                if isMMIO { return (.mmio, false) }
-                return (word == 0 ? .ok : .errno(0 &- word, at: named), true)
-            case .mmio: isMMIO = true
-            case .memoryFault(let fault, let errno):
-                races += 1
-                if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
-                // What stops a step first is what it comes to.
-                if isMMIO { return stop(.mmio) }
-                return stop(
-                    errno == .hardwarePoisoned
-                        ? .errno(errno.rawValue, at: fault.gpa) : .fault(fault.wants, at: fault.gpa))
-            case .failed(.notSupported): throw .skip("vCPUs cannot run here: this kernel has no CPU")
-            case .failed(.resourceTemporarilyUnavailable): continue
-            case .failed(let errno): return stop(isMMIO ? .mmio : .errno(errno.rawValue))
-            case let other: throw Self.stop(other, vcpu, number)
-            }
-        }
-    }
-
-    /// An exit that no step comes to. A program that is a CPU may have failed, by the host or by the guest's code.
-    private static func stop(_ exit: Exit, _ vcpu: any KVMVCPU, _ number: Int) -> Stop {
-        guard let failure = (vcpu as? any SoftwareVCPU)?.failure else {
-            return .broken("vcpu\(number) left with \(exit)")
-        }
-        let what = "vcpu\(number): \(failure)"
-        return failure.hostErrno.map { .host(HostFailure(what, $0)) } ?? .broken(what)
-    }
-
-    /// A CPU that does not save the next RIP leaves it to KVM to read the instruction, which it cannot where the code is
-    /// private: the answer is in RAX, and RIP still at the call.
-    private static func stepOver(_ call: UInt64?, _ vcpu: any KVMVCPU) -> Bool {
-        guard let call, var registers = try? vcpu.registers(), registers.rip == call else { return false }
-        let length: UInt64 = 3
-        registers.rip &+= length
-        do throws(Errno) { try vcpu.setRegisters(registers) } catch { return false }
-        return true
     }
 
     /// Makes the vCPU if there is none yet.
@@ -396,8 +271,10 @@ final class Agent: Sendable {
     }
 }
 
-extension Agent.Call {
-    /// - Throws: where a guest cannot ask for that.
+extension GuestCall {
+    /// `KVM_HC_MAP_GPA_RANGE`.
+    ///
+    /// - Throws: where the agent cannot ask for that.
     init(_ extent: Extent, _ attributes: UInt64) throws(Stop) {
         guard extent.offset % pageSize == 0, extent.size % pageSize == 0 else {
             throw .broken("a hypercall names whole pages, and \(extent) is none")
@@ -407,7 +284,17 @@ extension Agent.Call {
         guard extent.offset <= UInt32.max, extent.size / pageSize <= UInt32.max, word <= UInt32.max else {
             throw .broken("a hypercall names pages below 4 GiB, and attributes below 2^32")
         }
-        self.init(gpa: extent.offset, pages: extent.size / pageSize, attributes: word)
+        self.init(number: CKVM_HC_MAP_GPA_RANGE, arguments: (extent.offset, extent.size / pageSize, word))
+    }
+}
+
+extension HypercallMethod {
+    fileprivate var order: LitmusAgent.Order {
+        switch self {
+        case .vmmcall: .vmmcall
+        case .vmcall: .vmcall
+        case .port: .callByPort
+        }
     }
 }
 
@@ -423,12 +310,15 @@ extension Attributes {
 }
 
 extension Action {
+    /// The third word of an order: what to do, and with which byte.
     fileprivate var order: UInt32 {
-        switch self {
-        case .write(_, let byte): 0x100 | UInt32(byte)
-        case .fill(_, let byte): 0x200 | UInt32(byte)
-        case .check(_, let byte): 0x300 | UInt32(byte)
-        default: 0
-        }
+        let (order, byte): (LitmusAgent.Order, UInt8) =
+            switch self {
+            case .write(_, let byte): (.write, byte)
+            case .fill(_, let byte): (.fill, byte)
+            case .check(_, let byte): (.check, byte)
+            default: (.read, 0)
+            }
+        return order.rawValue << 8 | UInt32(byte)
     }
 }

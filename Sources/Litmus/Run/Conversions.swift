@@ -133,37 +133,20 @@ extension World {
     /// What the monitor does for `KVM_HC_MAP_GPA_RANGE`: one bare call a memslot, until one fails.
     ///
     /// - Returns: nil for success; else the errno, and the guest-physical page that the kernel named.
-    func mapGPARange(_ call: Agent.Call) throws(Stop) -> Agent.Answer {
-        guard let places = places(of: call) else { return (.invalidArgument, nil) }
+    func mapGPARange(_ request: MapRequest) throws(Stop) -> Agent.Answer {
+        guard let places = places(of: request.range) else { return (.invalidArgument, nil) }
         for place in places {
-            if let answer = try convert(place, call.target) { return answer }
+            if let answer = try convert(place, request) { return answer }
         }
         return nil
     }
 
-    /// The files, and the parts of them, that a call is about, in order; nil where the call is wrong.
-    func places(of call: Agent.Call) -> [Behind]? { call.range.flatMap { places(of: $0) } }
-
-    /// The bare call for one memslot.
-    func convert(_ place: Behind, _ target: PageState) throws(Stop) -> Agent.Answer {
+    /// The call for one memslot: the bare one, or the monitor's converter where the guest says what is to become of contents.
+    func convert(_ place: Behind, _ request: MapRequest) throws(Stop) -> Agent.Answer {
         let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
-        let seen = try self.call(Conversion(extent, to: target), try file(place.file))
+        let seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
         guard case .errno(let number, let offset) = seen.outcome else { return nil }
         return (Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) })
-    }
-}
-
-extension Agent.Call {
-    var target: PageState { attributes & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared }
-
-    /// Guest-physical; nil where the call is wrong.
-    var range: PageRange? {
-        let known = CKVM_MAP_GPA_RANGE_ENCRYPTED | CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK
-        let (size, overflow) = pages.multipliedReportingOverflow(by: pageSize)
-        guard attributes & ~known == 0, attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2, !overflow else {
-            return nil
-        }
-        return PageRange(start: gpa, size: size)
     }
 }
 

@@ -100,8 +100,8 @@ extension World {
 
     private func guestStep(_ action: Action, _ number: Int, _ isRacing: Bool) throws(Stop) -> Observation {
         if case .hypercall(let extent, let attributes) = action {
-            return try guest().hypercall(extent, attributes, vcpu: number) { call throws(Stop) in
-                try self.mapGPARange(call)
+            return try guest().hypercall(extent, attributes, vcpu: number) { request throws(Stop) in
+                try self.mapGPARange(request)
             }
         }
         defer {

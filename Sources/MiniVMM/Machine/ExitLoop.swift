@@ -21,7 +21,7 @@ package protocol ExitHandler {
     mutating func halted() -> End
     /// The loop stepped over a call that the CPU could not step over.
     mutating func steppedOver(rip: UInt64)
-    mutating func cannotGoOn(_ obstacle: ExitObstacle) -> End
+    mutating func cannotGoOn(_ obstacle: ExitObstacle) -> End?
 }
 
 /// An exit that no guest should cause, or a call of the loop that failed.

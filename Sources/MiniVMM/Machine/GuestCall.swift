@@ -6,9 +6,15 @@ package import SystemPackage
 /// Numbers, arguments and answers are those of guest/include/guest.h. Nothing that a guest passes can trap: every
 /// sum is checked, and a malformed request is `-EINVAL`.
 package struct GuestCall {
+    /// RAX.
     package let number: UInt64
     /// RBX, RCX, RDX.
     package let arguments: (UInt64, UInt64, UInt64)
+
+    package init(number: UInt64, arguments: (UInt64, UInt64, UInt64)) {
+        self.number = number
+        self.arguments = arguments
+    }
 
     package struct Answer {
         /// RAX: 0, a small number, or a negative errno.
@@ -64,31 +70,18 @@ package struct GuestCall {
     // MARK: KVM_HC_MAP_GPA_RANGE
 
     private func convert(_ machine: Machine, _ actor: Actor, _ statistics: inout RunStatistics) -> Answer {
-        guard let range = pages(of: machine), let policy = contentPolicy(machine) else {
+        guard let asked = MapRequest(self), asked.range.end <= machine.memory.size else {
             return .failed(.invalidArgument)
         }
-        let target: PageState = arguments.2 & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared
         do throws(ConversionError) {
-            let request = ConversionRequest(range: range, to: target, contents: policy)
+            let request = ConversionRequest(
+                range: asked.range, to: asked.target,
+                contents: asked.contents ?? machine.configuration.contents)
             statistics.count(try machine.converter.convert(request, by: actor))
             return .done
         } catch {
             statistics.count(error)
             return .failed(error.errno)
-        }
-    }
-
-    /// The contents policy in bits 8 and 9 of the attributes; nil if other unknown bits are set.
-    private func contentPolicy(_ machine: Machine) -> ContentPolicy? {
-        let attributes = arguments.2
-        // The page size in bits 0 to 3 is a hint: 4 KiB, 2 MiB or 1 GiB.
-        guard attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2 else { return nil }
-        switch attributes & ~(CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK | CKVM_MAP_GPA_RANGE_ENCRYPTED) {
-        case 0x000: return machine.configuration.contents
-        case 0x100: return .preserve
-        case 0x200: return .zero
-        case 0x300: return .unspecified
-        default: return nil
         }
     }
 
@@ -133,5 +126,34 @@ package struct GuestCall {
         machine.trace?.record(
             .hostAccess(gpa: gpa, number == Number.peek ? .read : .write, failure), by: actor)
         return answer
+    }
+}
+
+/// What `KVM_HC_MAP_GPA_RANGE` asks for. Every monitor of this package reads it here.
+package struct MapRequest: Hashable, Sendable {
+    /// Guest-physical, without the shared bit.
+    package let range: PageRange
+    package let target: PageState
+    /// Nil leaves it to the monitor.
+    package let contents: ContentPolicy?
+
+    /// - Returns: nil where the arguments are wrong, which is `-EINVAL`.
+    package init?(_ call: GuestCall) {
+        let (gpa, count, attributes) = call.arguments
+        let (size, overflow) = count.multipliedReportingOverflow(by: pageSize)
+        // The page size in bits 0 to 3 is a hint: 4 KiB, 2 MiB or 1 GiB.
+        guard !overflow, let range = PageRange(start: gpa, size: size),
+            attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2
+        else { return nil }
+        self.range = range
+        target = attributes & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared
+        // An addition of MiniVMM's, in bits that KVM leaves to the monitor.
+        switch attributes & ~(CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK | CKVM_MAP_GPA_RANGE_ENCRYPTED) {
+        case 0x000: contents = nil
+        case 0x100: contents = .preserve
+        case 0x200: contents = .zero
+        case 0x300: contents = .unspecified
+        default: return nil
+        }
     }
 }

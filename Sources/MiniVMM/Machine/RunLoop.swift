@@ -78,7 +78,7 @@ private struct Monitor: ExitHandler {
 
     func steppedOver(rip: UInt64) { trace?.record(.steppedOver(rip: rip), by: actor) }
 
-    func cannotGoOn(_ obstacle: ExitObstacle) -> Pause {
+    func cannotGoOn(_ obstacle: ExitObstacle) -> Pause? {
         switch obstacle {
         case .shutdown: return crash(.tripleFault)
         case .internalError(let suberror):
