@@ -114,7 +114,8 @@ public final class SoftKVM: KVMInterface {
 
     /// Waits for the process that opens the engine, as ``engineStatus`` does.
     public var identity: KernelIdentity {
-        KernelIdentity(name: "SoftKVM", host: library.description + configuration.peculiarities)
+        KernelIdentity(
+            name: "SoftKVM", host: library.description + configuration.peculiarities, kind: .simulated)
     }
 
     public var engineStatus: EngineStatus { library.status }

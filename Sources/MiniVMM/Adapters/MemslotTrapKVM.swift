@@ -62,10 +62,12 @@ public final class MemslotTrapKVM: KVMInterface {
         self.hasRegion2 = hasRegion2
         identity = KernelIdentity(
             name: backing == .inPlace ? base.identity.name : "MemslotTrapKVM",
-            host: "\(base.identity.host), \(backing.rawValue)")
+            host: "\(base.identity.host), \(backing.rawValue)",
+            kind: backing == .inPlace ? base.identity.kind : .adapter)
     }
 
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
+    public var retiresFaultingWrites: Bool { backing != .inPlace }
     public func now() -> UInt64 { base.now() }
     public func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }

@@ -26,7 +26,7 @@ public final class PerVMAttributesKVM: KVMInterface {
 
     public init(over base: any KVMInterface) {
         self.base = base
-        identity = KernelIdentity(name: "PerVMAttributesKVM", host: base.identity.host)
+        identity = KernelIdentity(name: "PerVMAttributesKVM", host: base.identity.host, kind: .adapter)
     }
 
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }

@@ -41,10 +41,15 @@ public protocol KVMInterface: AnyObject, Sendable {
     /// True where all vCPUs share one host thread: ``KVMVCPU/run()`` then ends with `EINTR` at the end of a
     /// time slice, and the caller runs the next one. Two vCPUs are never inside at once.
     var runsVCPUsInTurns: Bool { get }
+
+    /// True where RIP may already be behind the instruction at the memory fault of a write, because the kernel below
+    /// emulated the write as MMIO.
+    var retiresFaultingWrites: Bool { get }
 }
 
 extension KVMInterface {
     public func prepareToRun() {}
+    public var retiresFaultingWrites: Bool { false }
 }
 
 /// A virtual machine: the descriptor of `KVM_CREATE_VM`.
