@@ -1,4 +1,5 @@
 import ArgumentParser
+import Backends
 import Litmus
 import MiniVMM
 import SoftKVM
@@ -90,7 +91,7 @@ struct ExploreCommand: ParsableCommand {
         let interrupts = try? SignalDescriptor()
         let options = options(interrupts)
         let printer = ExplorePrinter(
-            options: options, chosen: chosen, kernelOptions: kernel.text(chosen.name), isJSON: json)
+            options: options, chosen: chosen, kernelOptions: kernel.text(chosen.backend), isJSON: json)
         printer.begin()
         let exploration = Exploration(
             chosen.kernel, options,

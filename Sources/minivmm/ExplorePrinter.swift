@@ -1,3 +1,4 @@
+import Backends
 import Litmus
 import MiniVMM
 
@@ -74,10 +75,12 @@ struct ExplorePrinter: Sendable {
             case .pairs:
                 text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
                 text +=
-                    chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+                    chosen.backend == .soft
+                    ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             case .parallel:
                 text +=
-                    chosen.name == .soft ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+                    chosen.backend == .soft
+                    ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             default: break
             }
             label(phase.title, text, on: out)
@@ -168,7 +171,7 @@ struct ExplorePrinter: Sendable {
         let isParallel = finding.source.test.body.contains { entry in
             if case .parallel = entry { true } else { false }
         }
-        let isSampled = isParallel && chosen.name != .soft
+        let isSampled = isParallel && chosen.backend != .soft
         let runs = options.runs.multipliedReportingOverflow(by: needed).partialValue
         out.command(
             "again     ",
@@ -219,7 +222,7 @@ struct ExplorePrinter: Sendable {
         return .object([
             ("schema", .string("minivmm.explore/1")),
             ("kernel", .string(chosen.kernel.identity.name)),
-            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
+            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
             ("seed", .number(options.seed)),
             (
                 "phases",

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Backends
 import Explain
 import Litmus
 import MiniVMM

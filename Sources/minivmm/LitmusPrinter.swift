@@ -1,3 +1,4 @@
+import Backends
 import Litmus
 import MiniVMM
 
@@ -54,7 +55,7 @@ struct LitmusPrinter: Sendable {
         return JSON.object([
             ("schema", .string("minivmm.litmus/1")),
             ("kernel", .string(chosen.kernel.identity.name)),
-            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
+            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
             ("passed", .number(UInt64(passed))), ("failed", .number(UInt64(failed))),
             ("skipped", .number(UInt64(skipped))), ("cut_short", .number(UInt64(cutShort(items)))),
             ("tests", .array(items.map(\.json))),

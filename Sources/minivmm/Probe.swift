@@ -1,4 +1,5 @@
 import ArgumentParser
+import Backends
 import Explain
 import MiniVMM
 import SoftKVM
@@ -20,7 +21,7 @@ struct Probe: ParsableCommand {
     private struct Section {
         let title: String
         /// What `auto` would call it.
-        let name: KernelName
+        let name: Backend
         let identity: KernelIdentity?
         var claims: [KernelProbe.CapabilityClaim] = []
         let findings: [KernelProbe.Finding]
@@ -30,17 +31,19 @@ struct Probe: ParsableCommand {
     }
 
     func run() throws {
-        let all: [(KernelName, () -> Section)] = [
+        let all: [(Backend, () -> Section)] = [
             (.linux, linux), (.perVMAttributes, perVMAttributes), (.memslotTrap, trap), (.soft, soft),
         ]
-        let sections = all.filter { kernel.kernel == .auto || kernel.kernel == $0.0 }.map { $0.1() }
-        let choice: Result<ChosenKernel, KernelError>
-        do throws(KernelError) {
-            choice = .success(try kernel.kernel.open(KernelNeeds(soft: kernel.soft)))
+        let sections = all.filter { kernel.kernel.backend == nil || kernel.kernel.backend == $0.0 }.map {
+            $0.1()
+        }
+        let choice: Result<ChosenKernel, BackendError>
+        do throws(BackendError) {
+            choice = .success(try kernel.kernel.open(BackendNeeds(soft: kernel.soft)))
         } catch {
             choice = .failure(error)
         }
-        let preserving = try? kernel.kernel.open(KernelNeeds(preservation: true, soft: kernel.soft))
+        let preserving = try? kernel.kernel.open(BackendNeeds(preservation: true, soft: kernel.soft))
         if json {
             printJSON(sections, choice, preserving)
         } else {
@@ -55,7 +58,7 @@ struct Probe: ParsableCommand {
                 Status.monitorFailed, .file("a scratch VM", limit, call: "probe"))
         }
         if case .failure(let error) = choice {
-            if error.isHostLimit { throw stop(error.description, Status.monitorFailed, error.diagnosis) }
+            if error.isHostLimit { throw stop(error.text, Status.monitorFailed, error.diagnosis) }
             throw Status.skipped
         }
     }
@@ -138,7 +141,7 @@ struct Probe: ParsableCommand {
 
     /// - Parameter preserving: what `auto` takes for a guest whose contents must be preserved.
     private func printText(
-        _ sections: [Section], _ choice: Result<ChosenKernel, KernelError>, _ preserving: ChosenKernel?
+        _ sections: [Section], _ choice: Result<ChosenKernel, BackendError>, _ preserving: ChosenKernel?
     ) {
         let terminal = Terminal.output
         for section in sections {
@@ -171,22 +174,22 @@ struct Probe: ParsableCommand {
         switch choice {
         case .success(let chosen):
             terminal.hanging(
-                terminal.styled("auto ", .bold), "takes --kernel \(chosen.name.rawValue): \(chosen.line)",
+                terminal.styled("auto ", .bold), "takes --kernel \(chosen.backend.rawValue): \(chosen.line)",
                 indent: 5)
-            if let preserving, preserving.name != chosen.name {
+            if let preserving, preserving.backend != chosen.backend {
                 terminal.paragraph(
-                    "and --kernel \(preserving.name.rawValue) for guests that need their contents preserved",
+                    "and --kernel \(preserving.backend.rawValue) for guests that need their contents preserved",
                     indent: 5)
             }
         case .failure(let error):
             terminal.hanging(
-                terminal.styled("auto ", .bold), "finds no kernel that runs guests: \(error)", indent: 5)
+                terminal.styled("auto ", .bold), "finds no kernel that runs guests: \(error.text)", indent: 5)
             terminal.print(error.diagnosis, indent: 5)
         }
     }
 
     private func printJSON(
-        _ sections: [Section], _ choice: Result<ChosenKernel, KernelError>, _ preserving: ChosenKernel?
+        _ sections: [Section], _ choice: Result<ChosenKernel, BackendError>, _ preserving: ChosenKernel?
     ) {
         let kernels = sections.map { section -> JSON in
             .object(
@@ -226,12 +229,12 @@ struct Probe: ParsableCommand {
         case _ where kernel.kernel != .auto: auto = .null
         case .success(let chosen):
             auto = .object([
-                ("name", .string(chosen.name.rawValue)), ("reason", .string(chosen.reason)),
-                ("preserving", preserving.map { .string($0.name.rawValue) } ?? .null),
+                ("name", .string(chosen.backend.rawValue)), ("reason", .string(chosen.reasonText)),
+                ("preserving", preserving.map { .string($0.backend.rawValue) } ?? .null),
             ])
         case .failure(let error):
             auto = .object(
-                [("name", .null), ("reason", .string(error.description))] + Optional(error.diagnosis).json)
+                [("name", .null), ("reason", .string(error.text))] + Optional(error.diagnosis).json)
         }
         Terminal.output.print(
             JSON.object([

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Backends
 import Explain
 import GuestPayloads
 import MiniVMM
@@ -70,7 +71,7 @@ struct Run: ParsableCommand {
         // A guest from a file says nobody what it needs: where there is a choice, what its conversions do not say
         // otherwise is preserved.
         let chosen = try openKernel(
-            KernelNeeds(
+            BackendNeeds(
                 doors: configuration.doors,
                 preservation: configuration.needsPreservation
                     || payload == nil && configuration.contents == .preserve,
@@ -139,11 +140,11 @@ struct Run: ParsableCommand {
         throw fail("\(guest): \(outcome) while the file was read", nil, outcome)
     }
 
-    private func openKernel(_ needs: KernelNeeds) throws -> ChosenKernel {
-        do throws(KernelError) {
+    private func openKernel(_ needs: BackendNeeds) throws -> ChosenKernel {
+        do throws(BackendError) {
             return try kernel.kernel.open(needs)
         } catch {
-            throw fail("--kernel \(kernel.kernel.rawValue): \(error)", error.diagnosis)
+            throw fail("--kernel \(kernel.kernel.rawValue): \(error.text)", error.diagnosis)
         }
     }
 
@@ -257,7 +258,7 @@ struct Run: ParsableCommand {
                 [
                     ("schema", .string("minivmm.run/1")), ("guest", .string(guest)),
                     ("kernel", .string(chosen.kernel.identity.name)),
-                    ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reason)),
+                    ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
                     ("outcome", .string(outcome.kind)), ("status", .integer(Int64(outcome.exitStatus))),
                     ("description", .string(outcome.description)), ("elapsed_ns", .number(elapsed)),
                     ("statistics", statistics.json), ("console", .string(console.text)),
@@ -391,8 +392,8 @@ struct KernelOptions: ParsableArguments {
     }
 
     /// The same kernel once more, on a command line.
-    func text(_ name: KernelName) -> String {
-        (["--kernel \(name.rawValue)"] + abi.map { "--abi \($0.rawValue)" }
+    func text(_ backend: Backend) -> String {
+        (["--kernel \(backend.rawValue)"] + abi.map { "--abi \($0.rawValue)" }
             + plant.map { "--plant \($0.name)" })
             .joined(separator: " ")
     }
@@ -405,11 +406,11 @@ struct KernelOptions: ParsableArguments {
     func open(
         doors: Doors, preservation: Bool, soft: SoftKVM.Configuration? = nil
     ) throws -> ChosenKernel {
-        do throws(KernelError) {
+        do throws(BackendError) {
             let soft = soft ?? self.soft
-            return try kernel.open(KernelNeeds(doors: doors, preservation: preservation, soft: soft))
+            return try kernel.open(BackendNeeds(doors: doors, preservation: preservation, soft: soft))
         } catch {
-            throw stop("--kernel \(kernel.rawValue): \(error)", Status.monitorFailed, error.diagnosis)
+            throw stop("--kernel \(kernel.rawValue): \(error.text)", Status.monitorFailed, error.diagnosis)
         }
     }
 }

@@ -1,3 +1,4 @@
+import Backends
 import GuestPayloads
 import MiniVMM
 import SoftKVM
@@ -127,7 +128,7 @@ struct Stage {
             terminal.paragraph("Not shown: \(message).", indent: 3)
             return outcome
         }
-        let chosen = ChosenKernel(kernel: soft, name: .soft, because: "promises nothing about contents")
+        let chosen = ChosenKernel(kernel: soft, backend: .soft, reason: .requested)
         say(chosen)
         return play(payload, chosen, Narrator(terminal, limit: 4, gallery: narrator.gallery))
     }

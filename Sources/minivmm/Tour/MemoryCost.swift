@@ -1,3 +1,4 @@
+import Backends
 import CKVMShim
 import Glibc
 import MiniVMM
@@ -38,12 +39,12 @@ extension TourStage {
     /// The kernel that really has two memories, or why it is not asked.
     private func perVMKernel() -> (kernel: (any KVMInterface)?, why: String) {
         guard kernel.kernel != .soft else { return (nil, "the software kernel was asked for") }
-        let needs = KernelNeeds(doors: .one, preservation: false, soft: kernel.soft)
+        let needs = BackendNeeds(soft: kernel.soft)
         let perVM: any KVMInterface
-        do throws(KernelError) {
-            perVM = try KernelName.perVMAttributes.open(needs).kernel
+        do throws(BackendError) {
+            perVM = try Backend.perVMAttributes.open(needs).kernel
         } catch {
-            return (nil, "\(error)")
+            return (nil, error.text)
         }
         if let failure = KernelProbe(perVM).conversionFailure() {
             return (nil, "\(failure.call): \(failure.errno.name)")

@@ -1,3 +1,4 @@
+import Backends
 import GuestPayloads
 import Litmus
 import MiniVMM
@@ -84,9 +85,10 @@ final class TourStage {
             "all interleavings, on \(soft.identity)", interrupts)
         if case .interrupted = result { return }
         let chosen = try kernel.open(doors: .one, preservation: true)
-        guard chosen.name != .soft else {
+        guard chosen.backend != .soft else {
             return notShown(
-                "a histogram of a real kernel. The one that answers is the software kernel: \(chosen.reason)")
+                "a histogram of a real kernel. The one that answers is the software kernel: \(chosen.reasonText)"
+            )
         }
         show(
             Runner(chosen.kernel, .init(runs: 2000, seed: kernel.seed, interrupts: interrupts)).report(
