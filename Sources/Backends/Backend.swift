@@ -41,17 +41,6 @@ public struct BackendNeeds: Sendable {
     }
 }
 
-/// A system call on a scratch VM that failed.
-public struct CallFailure: Error, Sendable, Equatable {
-    public let call: String
-    public let errno: Errno
-
-    public init(call: String, errno: Errno) {
-        self.call = call
-        self.errno = errno
-    }
-}
-
 /// Why ``Backend/automatic(_:)`` did not take a backend.
 public enum Rejection: Sendable {
     /// The device cannot be used, and so no backend that needs it.

@@ -59,11 +59,10 @@ extension Backend {
         _ kernel: any KVMInterface, _ passedOver: [Rejection]
     ) throws(BackendError) -> CallFailure? {
         guard let failure = KernelProbe(kernel).conversionFailure() else { return nil }
-        let callFailure = CallFailure(call: failure.call, errno: failure.errno)
         guard !failure.errno.isHostLimit else {
-            throw BackendError(reason: .untried(callFailure), passedOver: passedOver)
+            throw BackendError(reason: .untried(failure), passedOver: passedOver)
         }
-        return callFailure
+        return failure
     }
 
     private static func linux(_ needs: BackendNeeds) throws(BackendError) -> LinuxKVM {

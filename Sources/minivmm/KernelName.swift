@@ -55,10 +55,9 @@ extension ChosenKernel {
         guard backend == .perVMAttributes, let failure = KernelProbe(kernel).conversionFailure() else {
             return
         }
-        let call = CallFailure(call: failure.call, errno: failure.errno)
         throw stop(
-            "this kernel has no per-VM attributes (\(call.text)); all is skipped", Status.skipped,
-            call.diagnosis)
+            "this kernel has no per-VM attributes (\(failure.text)); all is skipped", Status.skipped,
+            failure.diagnosis)
     }
 }
 

@@ -92,10 +92,8 @@ struct Probe: ParsableCommand {
             if let failure = probe.conversionFailure() {
                 return Section(
                     title: title, name: .perVMAttributes, identity: nil, findings: [],
-                    absence: "cannot convert a page on a scratch VM (\(failure.call): \(failure.errno.name))",
-                    diagnosis: MachineError.kernel(
-                        call: failure.call, errno: failure.errno, attempted: "a scratch VM", hint: nil
-                    ).diagnosis)
+                    absence: "cannot convert a page on a scratch VM (\(failure.text))",
+                    diagnosis: failure.diagnosis)
             }
             return Section(
                 title: title, name: .perVMAttributes, identity: kernel.identity,

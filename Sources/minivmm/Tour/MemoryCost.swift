@@ -47,7 +47,7 @@ extension TourStage {
             return (nil, error.text)
         }
         if let failure = KernelProbe(perVM).conversionFailure() {
-            return (nil, "\(failure.call): \(failure.errno.name)")
+            return (nil, failure.text)
         }
         return (perVM, "")
     }
