@@ -71,7 +71,7 @@ struct Probe: ParsableCommand {
             if findings.contains(where: { $0.key == "in-place-conversion" && $0.verdict == .yes }) {
                 findings += [
                     probe.guestRuns(), probe.contents(),
-                    KernelProbe(MemslotTrapKVM(doorsOver: kernel)).twoDoors(), probe.hypercallInstruction(),
+                    KernelProbe(AliasesKVM(over: kernel)).twoDoors(), probe.hypercallInstruction(),
                 ]
             }
             return Section(
@@ -99,7 +99,7 @@ struct Probe: ParsableCommand {
                 title: title, name: .perVMAttributes, identity: kernel.identity,
                 findings: [
                     probe.guestRuns(), probe.contents(),
-                    KernelProbe(MemslotTrapKVM(doorsOver: kernel)).twoDoors(), probe.hypercallInstruction(),
+                    KernelProbe(AliasesKVM(over: kernel)).twoDoors(), probe.hypercallInstruction(),
                 ], absence: nil)
         } catch {
             return Section(

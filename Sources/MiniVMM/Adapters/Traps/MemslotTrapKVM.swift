@@ -41,15 +41,6 @@ public final class MemslotTrapKVM: KVMInterface {
         self.init(over: base, backing: backing, hasRegion2: hasRegion2, spareVM: vm)
     }
 
-    /// Two doors on a kernel that converts in place but whose VMs have no shared bit: the kernel's own ioctl converts,
-    /// with its checks and its errors, and memslots follow. The door that does not match a page's attribute is *shut*:
-    /// its memslot is bound to a guest_memfd that has been closed since, and what the kernel says of an access there
-    /// is its own `KVM_EXIT_MEMORY_FAULT`. The instruction has done nothing and is executed again, so of the
-    /// differences above only this one is left: a kernel that cannot make such a slot (before Linux 6.18) has MMIO.
-    public convenience init(doorsOver base: any KVMInterface) {
-        self.init(over: base, backing: .inPlace)
-    }
-
     /// For tests: less than the kernel has.
     init(
         over base: any KVMInterface, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true,
@@ -61,19 +52,16 @@ public final class MemslotTrapKVM: KVMInterface {
         self.slotLimit = slotLimit
         self.hasRegion2 = hasRegion2
         identity = KernelIdentity(
-            name: backing == .inPlace ? base.identity.name : "MemslotTrapKVM",
-            host: "\(base.identity.host), \(backing.rawValue)",
-            kind: backing == .inPlace ? base.identity.kind : .adapter)
+            name: "MemslotTrapKVM", host: "\(base.identity.host), \(backing.rawValue)", kind: .adapter)
     }
 
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
-    public var retiresFaultingWrites: Bool { backing != .inPlace }
+    public var retiresFaultingWrites: Bool { true }
     public func now() -> UInt64 { base.now() }
     public func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
 
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
-        if backing == .inPlace { return try base.checkExtension(capability) }
         if capability == .vmTypes {
             return try base.checkExtension(capability) | 1 << Int(VMType.softwareProtected.rawValue)
         }
@@ -83,16 +71,12 @@ public final class MemslotTrapKVM: KVMInterface {
 
     /// - Throws: `EINVAL` for a shared bit on a default VM, below a page, or beyond the CPU's physical addresses.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
-        guard type == .softwareProtected, backing != .inPlace || sharedBit != nil else {
-            return try base.createVM(type, sharedBit: sharedBit)
-        }
-        if let sharedBit {
-            let width = try min(base.supportedCPUID().physicalAddressBits, 52)
-            guard sharedBit > 12, sharedBit < width else { throw .invalidArgument }
-        }
+        guard type == .softwareProtected else { return try base.createVM(type, sharedBit: sharedBit) }
+        var sharedMask: UInt64?
+        if let sharedBit { sharedMask = try base.sharedMask(bit: sharedBit) }
         return try TrapVM(
             over: vmBelow(), backing: backing, slotLimit: slotLimit, hasRegion2: hasRegion2,
-            sharedMask: sharedBit.map { 1 << UInt64($0) })
+            sharedMask: sharedMask)
     }
 
     private func vmBelow() throws(Errno) -> any KVMVirtualMachine {
@@ -101,7 +85,7 @@ public final class MemslotTrapKVM: KVMInterface {
             return spare
         }
         if let spare { return spare }
-        return try base.createVM(backing == .inPlace ? .softwareProtected : .default, sharedBit: nil)
+        return try base.createVM(.default, sharedBit: nil)
     }
 }
 
@@ -109,8 +93,6 @@ public final class MemslotTrapKVM: KVMInterface {
 enum TrapBacking: String {
     case guestMemfd = "guest_memfd"
     case memfd
-    /// A guest_memfd that the kernel below converts itself; what is added is a second door.
-    case inPlace = "two doors by memslots"
 
     /// A guest_memfd where the kernel lets the host map one on a default VM, found out by doing it: a number in
     /// a capability proves nothing.
@@ -131,44 +113,10 @@ enum TrapBacking: String {
         }
     }
 
-    func create(
-        on vm: any KVMVirtualMachine, size: UInt64, flags: GuestMemfdFlags
-    ) throws(Errno) -> any KVMGuestMemfd {
+    func create(on vm: any KVMVirtualMachine, size: UInt64) throws(Errno) -> any KVMGuestMemfd {
         switch self {
-        case .inPlace: try vm.createGuestMemfd(size: size, flags: flags)
         case .guestMemfd: try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
         case .memfd: try Memfd(size: size)
         }
-    }
-}
-
-/// A memfd in the place of a guest_memfd. No kernel converts it.
-final class Memfd: KVMGuestMemfd {
-    let size: UInt64
-    private let file: OwnedDescriptor
-
-    init(size: UInt64) throws(Errno) {
-        guard let bytes = Int64(exactly: size) else { throw .invalidArgument }
-        file = OwnedDescriptor(owning: Int32(try value(unsafe ckvm_memfd_create("guest RAM"))))
-        self.size = size
-        do {
-            try FileDescriptor(rawValue: file.rawValue).resize(to: bytes)
-        } catch {
-            throw (error as? Errno) ?? .ioError
-        }
-    }
-
-    var descriptor: Int32 { file.rawValue }
-
-    func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        throw .inappropriateIOCTLForDevice
-    }
-
-    func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
-        LinuxHostMapping(try OwnedMapping(file, offset: offset, length: length))
-    }
-
-    func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
-        try fallocate(file.rawValue, punchHole: punchHole, offset: offset, length: length)
     }
 }

@@ -2,60 +2,26 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// A VM of ``MemslotTrapKVM``.
+/// A VM of the kernel below, and the memslots that are carved in it after the states of its pages.
 ///
 /// Lock order: ``gate``, then ``memory``. A change of memslots needs both.
-final class TrapVM: KVMVirtualMachine {
+final class CarvedVM<File: CarvedFile>: Sendable {
     let base: any KVMVirtualMachine
     let gate = VCPUGate()
-    let memory: Mutex<TrapMemory>
-    private let backing: TrapBacking
+    let memory: Mutex<CarvedMemory<File>>
     private let slotCount: UInt32
 
     init(
-        over base: any KVMVirtualMachine, backing: TrapBacking, slotLimit: Int?, hasRegion2: Bool,
-        sharedMask: UInt64?
+        _ base: any KVMVirtualMachine, slotLimit: Int?, hasRegion2: Bool, sharedMask: UInt64?
     ) throws(Errno) {
         self.base = base
-        self.backing = backing
         slotCount = try UInt32(clamping: base.checkExtension(.memslots))
         memory = Mutex(
-            TrapMemory(
+            CarvedMemory(
                 slots: try BaseSlots(base, limit: slotLimit, hasRegion2: hasRegion2), sharedMask: sharedMask))
     }
 
-    /// The same page stays, in both directions, unless the kernel below has it otherwise.
-    var contentPromise: ContentPromise { backing == .inPlace ? base.contentPromise : .preserved }
-
-    func checkExtension(_ capability: Capability) throws(Errno) -> Int {
-        if backing != .inPlace, let answer = capability.inPlaceAnswer { return answer }
-        return try base.checkExtension(capability)
-    }
-
-    func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
-        try base.enableCapability(capability, argument: argument)
-    }
-
-    func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
-        TrapVCPU(over: try base.createVCPU(id: id), of: self)
-    }
-
-    func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
-        guard flags.isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
-            let bytes = PageRange(start: 0, size: size)
-        else { throw .invalidArgument }
-        let below = try backing.create(on: base, size: size, flags: flags)
-        let file = TrapMemory.File(
-            backing: below, kind: backing,
-            kernelView: backing == .inPlace ? nil : try below.map(offset: 0, length: size),
-            attributes: AttributeMap(
-                size: bytes.size, initial: flags.contains(.initShared) ? .shared : .private))
-        memory.withLock { $0.files.append(file) }
-        return TrapGuestMemfd(file, flags: flags, of: self)
-    }
-
-    /// Checks as Linux does, then carves. `userspace_addr` of a region with a guest_memfd is not used unless the kernel
-    /// below converts: else that gets a mapping that is always accessible.
+    /// Checks as Linux does, then carves.
     func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         let hasFile = region.flags & CKVM_MEM_GUEST_MEMFD != 0
         let end = region.guest_phys_addr.addingReportingOverflow(region.memory_size)
@@ -82,9 +48,16 @@ final class TrapVM: KVMVirtualMachine {
             }
         }
     }
+
+    /// Gives a memory fault of the kernel below, if that is the exit, as the caller knows the address.
+    func nameAlias(of runPage: RunPage) {
+        guard runPage.exitReason == CKVM_EXIT_MEMORY_FAULT else { return }
+        let fault = runPage.memoryFault
+        runPage.memoryFault = memory.withLock { $0.throughDoor(fault) }
+    }
 }
 
-extension TrapMemory {
+extension CarvedMemory {
     fileprivate mutating func addBound(
         _ region: ckvm_userspace_memory_region2, at range: PageRange
     ) throws(Errno) {
@@ -102,7 +75,7 @@ extension TrapMemory {
         try insert(
             Region(
                 slot: region.slot, range: range, file: file, bytes: bytes,
-                userspaceAddress: file.kernelView.map { $0.address + bytes.start } ?? region.userspace_addr,
+                userspaceAddress: file.userspaceAddress(of: region),
                 chunk: slots.chunk(forRegionOf: bytes.size)))
     }
 

@@ -36,7 +36,7 @@ struct GuestWalk {
     }
 }
 
-extension TrapMemory {
+extension CarvedMemory where File == TrapFile {
     fileprivate enum Translation {
         case address(UInt64)
         /// A page table is behind the wrong door.
@@ -80,7 +80,7 @@ extension TrapMemory {
     private func read(_ place: Place) -> UInt64? {
         var entry: UInt64 = 0
         let count = unsafe withUnsafeMutableBytes(of: &entry) { bytes in
-            unsafe try? place.file.kernelView?.read(at: place.offset, into: bytes)
+            unsafe try? place.file.kernelView.read(at: place.offset, into: bytes)
         }
         return count == 8 ? entry : nil
     }

@@ -4,25 +4,23 @@ import SystemPackage
 
 /// A guest_memfd of ``MemslotTrapKVM``. Keeps its VM alive.
 final class TrapGuestMemfd: KVMGuestMemfd {
-    private let file: TrapMemory.File
-    private let flags: GuestMemfdFlags
-    private let vm: TrapVM
+    private let file: TrapFile
+    private let isMappable: Bool
+    private let vm: CarvedVM<TrapFile>
 
-    init(_ file: TrapMemory.File, flags: GuestMemfdFlags, of vm: TrapVM) {
+    init(_ file: TrapFile, isMappable: Bool, of vm: CarvedVM<TrapFile>) {
         self.file = file
-        self.flags = flags
+        self.isMappable = isMappable
         self.vm = vm
     }
 
     deinit { vm.memory.withLock { $0.files.removeAll { $0 === file } } }
 
     private var backing: any KVMGuestMemfd { file.backing }
-    private var convertsBelow: Bool { file.kind == .inPlace }
     var descriptor: Int32 { backing.descriptor }
     var size: UInt64 { backing.size }
 
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        if convertsBelow { return try convertBelow(&request) }
         let (range, state) = try request.validated(fileSize: size)
         do throws(ConversionRefusal) {
             // No vCPU is disturbed for a call that changes no memslot.
@@ -45,33 +43,8 @@ final class TrapGuestMemfd: KVMGuestMemfd {
         }
     }
 
-    /// The kernel below judges and converts; memslots follow.
-    private func convertBelow(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        var call = request
-        defer { request = call }
-        let conversion = try? call.validated(fileSize: size)
-        // No vCPU is disturbed for a call that changes no memslot, or that the kernel will refuse.
-        let isDone = try vm.memory.withLock { memory throws(Errno) -> Bool in
-            if let (range, state) = conversion, memory.isCarved(file),
-                file.attributes.uniformValue(of: range) != state
-            {
-                return false
-            }
-            try backing.setMemoryAttributes2(&call)
-            if let (range, state) = conversion { file.attributes.set(range, to: state) }
-            return true
-        }
-        guard !isDone, let (range, state) = conversion else { return }
-        try vm.gate.withClosed { () throws(Errno) in
-            try vm.memory.withLock { memory throws(Errno) in
-                try memory.convertBelow(range, of: file, to: state, &call)
-            }
-        }
-    }
-
     func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
-        if convertsBelow { return try backing.map(offset: offset, length: length) }
-        guard flags.contains(.mmap) else { throw .operationNotSupportedByDevice }
+        guard isMappable else { throw .operationNotSupportedByDevice }
         guard length > 0, offset % pageSize == 0,
             let pages = PageRange.covering(start: offset, size: length)
         else { throw .invalidArgument }
@@ -80,15 +53,12 @@ final class TrapGuestMemfd: KVMGuestMemfd {
                 try backing.map(offset: offset, length: length), of: file, pages: pages, in: vm)
             try view.protect(pages, as: file.attributes)
             file.views.removeAll { $0.view == nil }
-            file.views.append(TrapMemory.WeakView(view: view))
+            file.views.append(TrapFile.WeakView(view: view))
             return view
         }
     }
 
     func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
-        if convertsBelow {
-            return try backing.allocate(punchHole: punchHole, offset: offset, length: length)
-        }
         guard let range = PageRange(start: offset, size: length), punchHole || range.end <= size else {
             throw .invalidArgument
         }
@@ -105,14 +75,7 @@ struct ConversionRefusal: Error {
     let offset: UInt64
 }
 
-extension TrapMemory.File {
-    /// Whoever holds a page that is punched out keeps the old one, and the file has it no more.
-    func forgetHolds(in range: PageRange) {
-        for (id, pages) in holds { holds[id] = pages.filter { !range.contains($0) } }
-    }
-}
-
-extension TrapMemory {
+extension CarvedMemory where File == TrapFile {
     /// Rows 9 to 11 of the table, and the conversion. All or nothing; a kernel below that has no memory for it is
     /// `ENOMEM`. Where memslots change the gate is closed.
     fileprivate mutating func convert(
@@ -138,48 +101,5 @@ extension TrapMemory {
         for run in before { file.attributes.set(run.range, to: run.value) }
         if refusal.errno == .noMemory { try? file.protectViews(range) }
         throw refusal
-    }
-}
-
-extension TrapMemory {
-    /// All or nothing, as far as the kernel below can undo what it did: nobody but a new holder can keep it from that.
-    fileprivate mutating func convertBelow(
-        _ range: PageRange, of file: File, to state: PageState, _ call: inout ckvm_memory_attributes2
-    ) throws(Errno) {
-        let before = Array(file.attributes.runs(in: range))
-        let change = set(range, of: file, to: state)
-        do throws(Errno) {
-            guard slots.hasRoom(for: change) else {
-                call.error_offset = range.start
-                throw .noMemory
-            }
-            try file.backing.setMemoryAttributes2(&call)
-        } catch {
-            for run in before { file.attributes.set(run.range, to: run.value) }
-            throw error
-        }
-        do throws(Errno) {
-            try slots.apply(change)
-        } catch {
-            for run in before {
-                var undo = ckvm_memory_attributes2()
-                undo.offset = run.range.start
-                undo.size = run.range.size
-                undo.attributes = run.value == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
-                undo.flags = call.flags & ContentMode.preserve.rawValue
-                try? file.backing.setMemoryAttributes2(&undo)
-                file.attributes.set(run.range, to: run.value)
-            }
-            call.error_offset = range.start
-            throw .noMemory
-        }
-    }
-}
-
-extension TrapMemory.File {
-    /// Gives the mappings that were handed out the access that the states of `range` allow.
-    fileprivate func protectViews(_ range: PageRange) throws(Errno) {
-        let attributes = attributes
-        for reference in views { try reference.view?.protect(range, as: attributes) }
     }
 }

@@ -7,13 +7,13 @@ import SystemPackage
 final class TrapHostMapping: HostMapping {
     private let base: any HostMapping
     /// A mapping keeps its file open, as mmap does.
-    private let file: TrapMemory.File
+    private let file: TrapFile
     /// The pages of the file that are mapped.
     private let pages: PageRange
-    private let vm: TrapVM
+    private let vm: CarvedVM<TrapFile>
     private let isProtectable: Bool
 
-    init(_ base: any HostMapping, of file: TrapMemory.File, pages: PageRange, in vm: TrapVM) {
+    init(_ base: any HostMapping, of file: TrapFile, pages: PageRange, in vm: CarvedVM<TrapFile>) {
         self.base = base
         self.file = file
         self.pages = pages
@@ -24,7 +24,7 @@ final class TrapHostMapping: HostMapping {
     var address: UInt64 { base.address }
     var length: UInt64 { base.length }
 
-    /// Gives the mapped part of `range` the access that its states allow. The lock of ``TrapVM/memory`` is held.
+    /// Gives the mapped part of `range` the access that its states allow. The lock of ``CarvedVM/memory`` is held.
     func protect(_ range: PageRange, as attributes: AttributeMap) throws(Errno) {
         if isProtectable { try base.protect(range, of: pages, as: attributes) }
     }
@@ -47,7 +47,7 @@ final class TrapHostMapping: HostMapping {
 
     /// What the kernel below makes of it.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
-        try refuse(advice, inMemfd: file.kind == .memfd)
+        try refuse(advice, inMemfd: file.isMemfd)
         if let range = advice.populated(at: offset, length: length, of: pages) {
             try vm.memory.withLock { _ throws(Errno) in
                 guard file.attributes.uniformValue(of: range) == .shared else { throw .badAddress }
@@ -67,10 +67,8 @@ final class TrapHostMapping: HostMapping {
                 throw .badAddress
             }
             let hold = try base.hold(at: offset, length: length, by: kind)
-            let number = memory.holdNumber()
-            if let held = PageRange.covering(start: pages.start + offset, size: length) {
-                file.holds[number] = held.chunks(of: pageSize).map(\.start)
-            }
+            let number = file.addHold(
+                of: PageRange.covering(start: pages.start + offset, size: length))
             return TrapHold(hold, number: number, file: file, in: vm)
         }
     }
@@ -95,7 +93,7 @@ extension TrapHostMapping: NodePlacing {
     }
 }
 
-extension TrapMemory {
+extension CarvedMemory where File == TrapFile {
     /// Bytes from `offset` in a mapping of `pages` up to the first page that the host may not touch.
     fileprivate func touchable(
         _ offset: UInt64, _ count: Int, _ file: File, _ pages: PageRange
@@ -113,10 +111,10 @@ final class TrapHold: PageHold {
     private let base: any PageHold
     private let number: Int
     /// Pages may be held longer than their file is open.
-    private weak let file: TrapMemory.File?
-    private let vm: TrapVM
+    private weak let file: TrapFile?
+    private let vm: CarvedVM<TrapFile>
 
-    init(_ base: any PageHold, number: Int, file: TrapMemory.File, in vm: TrapVM) {
+    init(_ base: any PageHold, number: Int, file: TrapFile, in vm: CarvedVM<TrapFile>) {
         self.base = base
         self.number = number
         self.file = file
@@ -128,6 +126,6 @@ final class TrapHold: PageHold {
     /// The kernel's reference first: a page is free to convert only when it is really free.
     func release() {
         base.release()
-        vm.memory.withLock { _ in file?.holds[number] = nil }
+        vm.memory.withLock { _ in file?.removeHold(number) }
     }
 }

@@ -1,43 +1,27 @@
 import CKVMShim
 import SystemPackage
 
+/// A guest_memfd of an adapter whose memslots follow the states of its pages. Guarded by the lock of
+/// ``CarvedVM/memory``.
+protocol CarvedFile: AnyObject, Sendable {
+    /// The alias that does not match a page's state has a memslot as well, one that is shut. Elsewhere it has none,
+    /// and an access there is MMIO.
+    static var shutsOtherAlias: Bool { get }
+
+    /// The number by which a region names the file.
+    var descriptor: Int32 { get }
+    /// What its memslots are bound to; nil for a memfd, which none names.
+    var boundDescriptor: Int32? { get }
+    var attributes: AttributeMap { get set }
+
+    /// Where the kernel's own accesses to the first byte of a region go.
+    func userspaceAddress(of region: ckvm_userspace_memory_region2) -> UInt64
+}
+
 /// Files, regions and page states of a VM: the map that the memslots below are carved after.
 ///
-/// A value without a lock of its own; ``TrapVM/memory`` guards it.
-struct TrapMemory {
-    /// A guest_memfd as the caller knows it. Guarded by the lock of ``TrapVM/memory``, like all that is in here.
-    final class File: @unchecked Sendable {
-        let backing: any KVMGuestMemfd
-        let kind: TrapBacking
-        /// The mapping that the kernel's own accesses use: all of the file, never protected, handed to nobody. Nil
-        /// where the kernel below converts: there they go where the caller's `userspace_addr` says.
-        let kernelView: (any HostMapping)?
-        var attributes: AttributeMap
-        /// The mappings that were handed out.
-        var views: [WeakView] = []
-        /// The pages each hold has, by file offset.
-        var holds: [Int: [UInt64]] = [:]
-
-        init(
-            backing: any KVMGuestMemfd, kind: TrapBacking, kernelView: (any HostMapping)?,
-            attributes: AttributeMap
-        ) {
-            self.backing = backing
-            self.kind = kind
-            self.kernelView = kernelView
-            self.attributes = attributes
-        }
-
-        /// The lowest page in `range` that somebody holds.
-        func lowestHeldPage(in range: PageRange) -> UInt64? {
-            holds.isEmpty ? nil : holds.values.joined().filter(range.contains).min()
-        }
-    }
-
-    struct WeakView {
-        weak var view: TrapHostMapping?
-    }
-
+/// A value without a lock of its own; ``CarvedVM/memory`` guards it.
+struct CarvedMemory<File: CarvedFile> {
     /// A memslot as the caller sees it: one region, whatever is carved out below.
     struct Region {
         let slot: UInt32
@@ -62,20 +46,13 @@ struct TrapMemory {
     var slots: BaseSlots
     /// Regions without a guest_memfd: the number below, and where.
     var plain: [UInt32: (id: UInt32, range: PageRange)] = [:]
-    private var nextHold = 0
 
     init(slots: BaseSlots, sharedMask: UInt64?) {
         self.slots = slots
         self.sharedMask = sharedMask
     }
 
-    /// A number for a hold that was never used before.
-    mutating func holdNumber() -> Int {
-        defer { nextHold += 1 }
-        return nextHold
-    }
-
-    func file(descriptor: Int32) -> File? { files.first { $0.backing.descriptor == descriptor } }
+    func file(descriptor: Int32) -> File? { files.first { $0.descriptor == descriptor } }
 
     // MARK: regions
 
@@ -95,14 +72,14 @@ struct TrapMemory {
     }
 
     /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its door. The
-    /// other door has none, and an access is MMIO; or, where the kernel below converts, one that is shut.
+    /// other door has none, or one that is shut.
     private func carve(_ region: Region, _ bytes: PageRange, into slots: inout [BaseSlot]) {
         let file = region.file
         func slot(_ bytes: PageRange, _ door: UInt64) -> BaseSlot {
             BaseSlot(
                 gpa: region.range.start + (bytes.start - region.bytes.start) | door, size: bytes.size,
                 userspaceAddress: region.userspaceAddress + (bytes.start - region.bytes.start),
-                guestMemfd: file.kind == .memfd ? nil : file.backing.descriptor, offset: bytes.start)
+                guestMemfd: file.boundDescriptor, offset: bytes.start)
         }
         guard let sharedMask else {
             slots.append(slot(region.bytes, 0))
@@ -118,7 +95,7 @@ struct TrapMemory {
                 if let piece = PageRange(start: position, size: length) {
                     let open = slot(piece, door)
                     slots.append(open)
-                    if file.kind == .inPlace {
+                    if File.shutsOtherAlias {
                         slots.append(
                             .shut(gpa: open.gpa ^ sharedMask, size: length, offset: open.gpa & ~sharedMask))
                     }
@@ -197,18 +174,5 @@ struct TrapMemory {
         return Place(
             file: region.file, offset: region.bytes.start + (gpa - region.range.start), gpa: gpa,
             door: sharedMask.map { address & $0 != 0 ? .shared : .private })
-    }
-
-    /// The memory fault of an access: its first page whose state is not that of its door.
-    func fault(at place: Place, length: UInt64) -> MemoryFault? {
-        guard let door = place.door,
-            let pages = PageRange.covering(start: place.offset, size: length)
-        else { return nil }
-        for page in pages.chunks(of: pageSize) where place.file.attributes.value(at: page.start) != door {
-            let gpa = (place.gpa - place.offset % pageSize) + (page.start - pages.start)
-            return MemoryFault(
-                gpa: gpa, size: pageSize, flags: door == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0)
-        }
-        return nil
     }
 }

@@ -17,7 +17,7 @@ public import SystemPackage
 ///   the shared memory, whatever the page is. Code, stacks and page tables of a guest belong into shared pages here, and
 ///   a string instruction that exits moves no byte of a private page.
 /// * The kernel tells the accesses apart by attribute alone: with a shared bit there is no such VM, and
-///   ``MemslotTrapKVM/init(doorsOver:)`` makes the doors. A door that is shut is a slot whose file has been closed.
+///   ``AliasesKVM`` makes the doors. A door that is shut is a slot whose file has been closed.
 /// * The host's mappings are of the shared memory. Private pages of them are made inaccessible (PROT_NONE), so that a
 ///   system call on one is `EFAULT`.
 public final class PerVMAttributesKVM: KVMInterface {
@@ -51,8 +51,8 @@ public final class PerVMAttributesKVM: KVMInterface {
 }
 
 /// A vCPU of ``PerVMAttributesKVM``: the kernel's own. Keeps its VM alive, whose mappings the guest runs on.
-final class PerVMVCPU: KVMVCPU {
-    private let base: any KVMVCPU
+final class PerVMVCPU: AdapterVCPU {
+    let base: any KVMVCPU
     private let vm: PerVMVirtualMachine
 
     init(over base: any KVMVCPU, of vm: PerVMVirtualMachine) {
@@ -61,15 +61,7 @@ final class PerVMVCPU: KVMVCPU {
         runPage = base.runPage
     }
 
-    var id: Int { base.id }
     let runPage: RunPage
     func run() throws(Errno) { try base.run() }
-    func registers() throws(Errno) -> ckvm_regs { try base.registers() }
-    func setRegisters(_ registers: ckvm_regs) throws(Errno) { try base.setRegisters(registers) }
-    func specialRegisters() throws(Errno) -> ckvm_sregs { try base.specialRegisters() }
-    func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
-        try base.setSpecialRegisters(registers)
-    }
-    func setCPUID(_ table: CPUIDTable) throws(Errno) { try base.setCPUID(table) }
     func kick() { base.kick() }
 }
