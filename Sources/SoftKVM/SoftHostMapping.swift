@@ -132,15 +132,6 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
-    /// Every kind of holder takes the same references here; only a pipe has an end.
-    public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
-        SoftPageHold(
-            model,
-            try model.ask { kernel throws(ErrorNumber) in
-                try kernel.hold(number, at: offset, length: length, by: kind)
-            }, memory)
-    }
-
     public func unmap() throws(Errno) { model.call { model.kernel.unmap(number) } }
 
     public func move(toLength new: UInt64) throws(Errno) -> any ExaminableMapping {
@@ -226,5 +217,20 @@ extension Slice<UnsafeRawBufferPointer> {
             }
         }
         return runs
+    }
+}
+
+extension SoftHostMapping: HoldableMapping {
+    /// Every kind of holder takes the same references here; only a pipe has an end.
+    public func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        SoftPageHold(
+            model,
+            try model.ask { kernel throws(ErrorNumber) in
+                try kernel.hold(number, at: offset, length: length, by: kind)
+            }, memory)
+    }
+
+    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try hold(.vmsplice, at: offset, length: length)
     }
 }

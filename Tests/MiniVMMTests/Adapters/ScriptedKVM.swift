@@ -116,8 +116,8 @@ private final class OpaqueMapping: HostMapping {
     }
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) { throw .invalidArgument }
 
-    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
-        try mapping.hold(at: offset, length: length, by: kind)
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try mapping.hold(at: offset, length: length)
     }
 }
 

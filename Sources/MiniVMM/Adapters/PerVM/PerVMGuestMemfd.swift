@@ -143,7 +143,7 @@ final class PerVMSharedMemory: Sendable {
 }
 
 /// A host mapping of shared memory whose private pages cannot be touched.
-final class PerVMHostMapping: HostMapping {
+final class PerVMHostMapping: HoldableMapping {
     private let base: any HostMapping
     private let pages: PageRange
     private let file: PerVMGuestMemfd
@@ -182,7 +182,11 @@ final class PerVMHostMapping: HostMapping {
         }
     }
 
-    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try hold(.vmsplice, at: offset, length: length)
+    }
+
+    func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         try base.hold(at: offset, length: length, by: kind)
     }
 }

@@ -4,7 +4,7 @@ import SystemPackage
 
 /// A host mapping whose private pages cannot be touched: PROT_NONE, so that whoever tries gets what the kernel
 /// says. Over a kernel whose mappings are no memory of this process, the same by looking at the map.
-final class TrapHostMapping: HostMapping {
+final class TrapHostMapping: HoldableMapping {
     private let base: any HostMapping
     /// A mapping keeps its file open, as mmap does.
     private let file: TrapFile
@@ -59,7 +59,11 @@ final class TrapHostMapping: HostMapping {
         }
     }
 
-    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try hold(.vmsplice, at: offset, length: length)
+    }
+
+    func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         try vm.memory.withLock { memory throws(Errno) in
             if !isProtectable, let count = Int(exactly: length),
                 try memory.touchable(offset, count, file, pages) < count

@@ -2,20 +2,13 @@ import CKVMShim
 import Glibc
 public import SystemPackage
 
-// What a kernel has mapped, counted. No call of the interface says it, and it is what unmapping and zapping are about.
+// What a kernel has mapped, counted.
 
-/// A VM that counts the pages in its second-stage tables.
-public protocol SecondStageCounting: KVMVirtualMachine {
-    /// The `pages_4k` statistic.
-    ///
-    /// - Throws: `ENOTTY` where the kernel has no binary statistics (before 5.14), `ENOENT` where they have no such one.
-    func countPages4K() throws(Errno) -> UInt64
-}
-
-/// A host mapping of which the kernel says what is in the process's page tables.
-public protocol ResidencyCounting: HostMapping {
-    /// Pages of the part that can be touched without a page fault.
-    func residentPages(at offset: UInt64, length: UInt64) throws(Errno) -> UInt64
+extension LinuxVM: SecondStageCounting {
+    public func countPages4K() throws(Errno) -> UInt64 {
+        let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
+        return try BinaryStatistics(owning: Int32(descriptor)).value(of: "pages_4k")
+    }
 }
 
 extension LinuxHostMapping: ResidencyCounting {

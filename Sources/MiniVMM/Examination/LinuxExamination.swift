@@ -1,11 +1,46 @@
-import CKVMShim
+public import CKVMShim
 import Glibc
 import Synchronization
 public import SystemPackage
 
-// The calls of RareCalls.swift, asked of the kernel below this process.
+// The calls of ExaminableObjects.swift, asked of the kernel below this process.
+
+extension FileCall {
+    var number: ckvm_file_call {
+        switch self {
+        case .read: CKVM_FILE_READ
+        case .write: CKVM_FILE_WRITE
+        case .truncate: CKVM_FILE_TRUNCATE
+        case .mapPrivate: CKVM_FILE_MAP_PRIVATE
+        case .grow: CKVM_FILE_GROW
+        }
+    }
+}
 
 extension LinuxGuestMemfd: ExaminableFile {
+    public func reserveDescriptor() throws(Errno) {
+        try state.withLock { state throws(Errno) in
+            guard !state.isReserved else { return }
+            let number = try ReservedDescriptors.duplicate(state.number)
+            _ = ckvm_close(state.number)
+            state = (number, isOpen: true, isReserved: true)
+        }
+    }
+
+    public func duplicate() throws(Errno) -> any ExaminableFile {
+        let number = try ReservedDescriptors.duplicate(descriptor)
+        return LinuxGuestMemfd(owning: number, size: size, isReserved: true)
+    }
+
+    public func closeDescriptor() throws(Errno) {
+        // Not under the lock: others may use the number meanwhile.
+        let number = state.withLock { state in
+            state.isOpen = false
+            return state.number
+        }
+        _ = try value(ckvm_close(number))
+    }
+
     public func attempt(_ call: FileCall) throws(Errno) {
         _ = try value(ckvm_file_call(descriptor, call.number))
     }
@@ -19,6 +54,16 @@ extension LinuxGuestMemfd: ExaminableFile {
         let address = ckvm_mmap_shared_at(room, length, descriptor, offset)
         guard address > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -address)) }
         return LinuxHostMapping(try OwnedMapping(owning: room, length: length))
+    }
+}
+
+extension LinuxGuestMemfd: ArgumentTakingGuestMemfd {
+    public func setMemoryAttributes2(
+        _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
+    ) throws(Errno) {
+        _ = try memory.withArgument(request) { address throws(Errno) in
+            try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, value: address)
+        }
     }
 }
 
@@ -70,6 +115,23 @@ enum ReservedDescriptors {
 }
 
 extension LinuxHostMapping: ExaminableMapping {
+    public func unmap() throws(Errno) {
+        let isMapped = mapping.withLock { mapping in
+            defer { mapping = nil }
+            return mapping != nil
+        }
+        if !isMapped { _ = try value(ckvm_munmap(address, length)) }
+    }
+
+    private func moved(toLength new: UInt64, at room: UInt64) throws(Errno) -> OwnedMapping {
+        try mapping.withLock { mapping throws(Errno) in
+            let result = ckvm_mremap(address, length, new, room)
+            guard result > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+            mapping.take()?.disown()
+            return try OwnedMapping(owning: room, length: new)
+        }
+    }
+
     public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
         guard offset < length else { throw .badAddress }
         return UInt8(truncatingIfNeeded: try value(ckvm_peek(address + offset)))
@@ -84,6 +146,18 @@ extension LinuxHostMapping: ExaminableMapping {
     public func move(toLength new: UInt64) throws(Errno) -> any ExaminableMapping {
         guard let room = PrivateAddresses.take(max(new, 1)) else { throw .noMemory }
         return LinuxHostMapping(try moved(toLength: new, at: room))
+    }
+}
+
+extension MemoryPolicy {
+    /// The mode, and the node or nil.
+    var words: (mode: Int32, node: UInt32?) {
+        switch self {
+        case .standard: (0, nil)
+        case .preferred(let node): (1, node)
+        case .bind(let node): (2, node)
+        case .local: (4, nil)
+        }
     }
 }
 
@@ -105,4 +179,25 @@ extension LinuxHostMapping: NodePlacing {
     }
 }
 
-extension LinuxVM: DirtyLogging {}
+extension LinuxVM: DirtyLogging {
+    public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
+        var first: UInt64 = 0
+        _ = try value(unsafe ckvm_dirty_log(vm.rawValue, slot, &first))
+        return first
+    }
+}
+
+extension LinuxVCPU: ExaminableVCPU {
+    public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
+        try ioctl(vcpu, CKVM_PRE_FAULT_MEMORY, &request)
+    }
+
+    public func setClock(at gpa: UInt64) throws(Errno) {
+        var request = ckvm_msrs1()
+        request.nmsrs = 1
+        request.index = CKVM_MSR_SYSTEM_TIME_NEW
+        request.data = gpa | 1
+        // The number of registers that were written.
+        guard try ioctl(vcpu, CKVM_SET_MSRS, &request) == 1 else { throw .invalidArgument }
+    }
+}

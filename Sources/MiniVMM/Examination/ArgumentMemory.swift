@@ -1,5 +1,5 @@
-public import CKVMShim
-public import SystemPackage
+import CKVMShim
+import SystemPackage
 
 extension ArgumentMemory {
     /// Calls `body` with the address of the argument.
@@ -23,14 +23,4 @@ extension ArgumentMemory {
         defer { ckvm_argument_unmap(Int64(address), readable) }
         return try body(UInt(bitPattern: address))
     }
-}
-
-/// A guest_memfd whose call takes its struct wherever the caller has it. An adapter is none: it reads the struct itself.
-public protocol ArgumentTakingGuestMemfd: KVMGuestMemfd {
-    /// `KVM_SET_MEMORY_ATTRIBUTES2` with its struct in such memory.
-    ///
-    /// - Throws: `EFAULT` where the kernel cannot read all of it, or has something to write to it.
-    func setMemoryAttributes2(
-        _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
-    ) throws(Errno)
 }

@@ -1,19 +1,7 @@
 public import CKVMShim
 public import SystemPackage
 
-// Calls that no machine of this library needs, and whoever examines a kernel does. An adapter has none of them.
-
-extension FileCall {
-    var number: ckvm_file_call {
-        switch self {
-        case .read: CKVM_FILE_READ
-        case .write: CKVM_FILE_WRITE
-        case .truncate: CKVM_FILE_TRUNCATE
-        case .mapPrivate: CKVM_FILE_MAP_PRIVATE
-        case .grow: CKVM_FILE_GROW
-        }
-    }
-}
+// Calls that no machine of this library needs, for tests of a kernel. Adapters have only those that they can pass on.
 
 /// A file on which any system call can be tried, also with a descriptor that is closed.
 public protocol ExaminableFile: KVMGuestMemfd {
@@ -60,18 +48,6 @@ public protocol ExaminableMapping: HostMapping {
     func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno)
 }
 
-extension MemoryPolicy {
-    /// The mode, and the node or nil.
-    var words: (mode: Int32, node: UInt32?) {
-        switch self {
-        case .standard: (0, nil)
-        case .preferred(let node): (1, node)
-        case .bind(let node): (2, node)
-        case .local: (4, nil)
-        }
-    }
-}
-
 /// A mapping whose pages come from NUMA nodes.
 public protocol NodePlacing: HostMapping {
     /// `mbind` of a part.
@@ -112,4 +88,49 @@ public protocol ExaminableVCPU: KVMVCPU {
     /// Writes `MSR_KVM_SYSTEM_TIME_NEW`: KVM keeps its clock's structure at that guest-physical address, and writes it when
     /// the vCPU enters next.
     func setClock(at gpa: UInt64) throws(Errno)
+}
+
+/// A mapping on whose pages users of any kind can take references.
+public protocol HoldableMapping: HostMapping {
+    /// - Throws: as ``HostMapping/hold(at:length:)``; what opening the kind's device gives (`ENOENT`, `ENOSYS`, …) where
+    ///   this kernel has none.
+    func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold
+}
+
+extension HostMapping {
+    /// A hold of the given kind.
+    ///
+    /// - Throws: as ``HoldableMapping/hold(_:at:length:)``; `ENOSYS` where the mapping has no other kind than
+    ///   ``HoldKind/vmsplice``.
+    public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
+        if let mapping = self as? any HoldableMapping {
+            return try mapping.hold(kind, at: offset, length: length)
+        }
+        guard kind == .vmsplice else { throw .noFunction }
+        return try hold(at: offset, length: length)
+    }
+}
+
+/// A VM that counts the pages in its second-stage tables.
+public protocol SecondStageCounting: KVMVirtualMachine {
+    /// The `pages_4k` statistic.
+    ///
+    /// - Throws: `ENOTTY` where the kernel has no binary statistics (before 5.14), `ENOENT` where they have no such one.
+    func countPages4K() throws(Errno) -> UInt64
+}
+
+/// A host mapping of which the kernel says what is in the process's page tables.
+public protocol ResidencyCounting: HostMapping {
+    /// Pages of the part that can be touched without a page fault.
+    func residentPages(at offset: UInt64, length: UInt64) throws(Errno) -> UInt64
+}
+
+/// A guest_memfd whose call takes its struct wherever the caller has it. An adapter is none: it reads the struct itself.
+public protocol ArgumentTakingGuestMemfd: KVMGuestMemfd {
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` with its struct in such memory.
+    ///
+    /// - Throws: `EFAULT` where the kernel cannot read all of it, or has something to write to it.
+    func setMemoryAttributes2(
+        _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
+    ) throws(Errno)
 }

@@ -2,38 +2,18 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// Pages in a pipe: `vmsplice` took a reference on each, and draining the pipe drops it.
-final class PipeHold: PageHold {
-    private let ends: Mutex<Ends?>
+// Users of pages other than a pipe.
 
-    private struct Ends: ~Copyable {
-        let reading: OwnedDescriptor
-        let writing: OwnedDescriptor
-    }
-
-    init(address: UInt64, length: Int) throws(Errno) {
-        let ends: Ends
-        do {
-            let pipe = try FileDescriptor.pipe()
-            ends = Ends(
-                reading: OwnedDescriptor(owning: pipe.readEnd.rawValue),
-                writing: OwnedDescriptor(owning: pipe.writeEnd.rawValue))
-        } catch {
-            throw (error as? Errno) ?? .ioError
+extension LinuxHostMapping: HoldableMapping {
+    public func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        let address = try start(of: offset, length)
+        return switch kind {
+        case .vmsplice: try hold(at: offset, length: length)
+        case .ioUring: try FixedBufferHold(address: address, length: length)
+        case .directIO: try DirectIOHold(address: address, length: length)
+        case .gupTest: try LongTermPinHold(address: address, length: length)
         }
-        // What it could get is in the pipe; asked for the rest, the kernel says why there is no more.
-        var taken = 0
-        while taken < length {
-            let more = try value(
-                ckvm_vmsplice(ends.writing.rawValue, address + UInt64(taken), UInt64(length - taken)))
-            guard more > 0 else { throw .resourceTemporarilyUnavailable }
-            taken += more
-        }
-        self.ends = Mutex(consume ends)
     }
-
-    /// Closing both ends drops the pipe's references.
-    func release() { ends.withLock { $0 = nil } }
 }
 
 /// A fixed buffer of an io_uring: `IORING_REGISTER_BUFFERS` pins its pages for as long as it is registered.
