@@ -56,7 +56,7 @@ public struct KernelProbe: Sendable {
                 var request = ckvm_memory_attributes2()
                 request.size = pageSize
                 request.attributes = attributes
-                try file.setMemoryAttributes2(&request)
+                try file.convertInPlace(&request)
             }
             withExtendedLifetime(mapping) {}
             return nil
@@ -76,7 +76,8 @@ public struct KernelProbe: Sendable {
                 try file.setMemoryAttributes2(&request)
             } catch {
                 switch error {
-                case .inappropriateIOCTLForDevice where file is any FirstPostedGuestMemfd:
+                case .inappropriateIOCTLForDevice
+                where (file as? any FirstPostedGuestMemfd)?.hasFirstCall == true:
                     return Finding(
                         key: key, question: question, verdict: .no, answer: "ENOTTY",
                         meaning:

@@ -47,7 +47,7 @@ final class AliasGuestMemfd: KVMGuestMemfd {
             {
                 return false
             }
-            try backing.setMemoryAttributes2(&call)
+            try backing.convertInPlace(&call)
             if let (range, state) = conversion { file.attributes.set(range, to: state) }
             return true
         }
@@ -80,7 +80,7 @@ extension CarvedMemory where File == AliasFile {
                 call.error_offset = range.start
                 throw .noMemory
             }
-            try file.backing.setMemoryAttributes2(&call)
+            try file.backing.convertInPlace(&call)
         } catch {
             for run in before { file.attributes.set(run.range, to: run.value) }
             throw error
@@ -94,7 +94,7 @@ extension CarvedMemory where File == AliasFile {
                 undo.size = run.range.size
                 undo.attributes = run.value == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
                 undo.flags = call.flags & ContentMode.preserve.rawValue
-                try? file.backing.setMemoryAttributes2(&undo)
+                try? file.backing.convertInPlace(&undo)
                 file.attributes.set(run.range, to: run.value)
             }
             call.error_offset = range.start
