@@ -6,12 +6,6 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-extension Doors: ExpressibleByArgument {}
-extension FaultPolicy: ExpressibleByArgument {}
-extension ContentPolicy: ExpressibleByArgument {}
-extension RetryPolicy.InUse: ExpressibleByArgument {}
-extension ABIProfile: ExpressibleByArgument {}
-
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
@@ -296,122 +290,6 @@ extension RunStatistics {
     var line: String {
         "\(exits) exits: \(portExits) port, \(memoryFaults) memory fault; \(hypercalls) calls; "
             + "\(conversions) conversions, \(failedConversions) refused or failed, \(busyAnswers) EAGAIN"
-    }
-}
-
-/// What a machine is made of, as options.
-struct MachineOptions: ParsableArguments {
-    @Option(help: "Bytes of RAM, 1 MiB to 1 TiB; K, M, G and T are powers of 1024.")
-    var ram: ByteCount?
-    @Option(help: "vCPUs, 1 to 16.")
-    var vcpus: Int?
-    @Option(help: "Doors to RAM: one plain memslot, or two aliases, private and shared.")
-    var doors: Doors?
-    @Option(help: "Regions that RAM is divided into, each with its guest_memfd.")
-    var regions: Int?
-    @Option(help: "What to do on a memory fault.")
-    var onFault: FaultPolicy?
-    @Option(help: "Contents of converted pages, where the guest does not say.")
-    var contents: ContentPolicy?
-    @Option(help: "When a page stays in use: fail the request, or bisect around it.")
-    var inUse: RetryPolicy.InUse?
-    @Option(help: "Attempts for a range whose pages are in use.")
-    var attempts: Int?
-    @Option(help: "Seconds for one conversion with all its attempts.")
-    var deadline: Seconds?
-    @Option(help: "Bytes of the largest single conversion call.")
-    var chunk: ByteCount?
-
-    func validate() throws {
-        if let attempts, attempts < 1 {
-            throw ValidationError("--attempts \(attempts): at least 1 is needed.")
-        }
-        if let chunk, chunk.bytes == 0 || chunk.bytes % pageSize != 0 {
-            throw ValidationError("--chunk \(chunk.bytes): a positive multiple of 4096 is needed.")
-        }
-        if let vcpus, !GuestLayout.vcpuBounds.contains(vcpus) {
-            throw ValidationError("--vcpus \(vcpus): from 1 to 16 are possible.")
-        }
-        if let ram, !GuestLayout.ramBounds.contains(ram.bytes) || ram.bytes % pageSize != 0 {
-            throw ValidationError("--ram \(ram.bytes): whole pages of 4096 bytes, from 1 MiB to 1 TiB.")
-        }
-        if let regions, !(1...64).contains(regions) {
-            throw ValidationError("--regions \(regions): from 1 to 64 are possible.")
-        }
-    }
-
-    func apply(to configuration: inout MachineConfiguration) throws {
-        if let ram { configuration.ramSize = ram.bytes }
-        if let vcpus { configuration.vcpus = vcpus }
-        if let doors { configuration.doors = doors }
-        if let regions { configuration.regions = regions }
-        if let onFault { configuration.faultPolicy = onFault }
-        if let contents {
-            configuration.contents = contents
-            // Who says so means it.
-            if contents == .preserve { configuration.needsPreservation = true }
-        }
-        if let inUse { configuration.retry.inUse = inUse }
-        if let attempts { configuration.retry.attempts = attempts }
-        if let deadline { configuration.retry.deadline = deadline.nanoseconds }
-        if let chunk { configuration.chunk = chunk.bytes }
-    }
-}
-
-/// Which kernel, as options.
-struct KernelOptions: ParsableArguments {
-    @Option(help: "The kernel: auto takes the most real one that works here.")
-    var kernel = KernelName.auto
-    @Option(help: "Seed of the software kernel.")
-    var seed: UInt64 = 0
-    @Option(help: "The version of the interface that the software kernel has.")
-    var abi: [ABIProfile] = []
-    @Option(
-        help: ArgumentHelp(
-            "Have the software kernel break a rule; repeatable, `minivmm list --planted` names them.",
-            valueName: "fault"),
-        completion: .list(PlantedFault.allCases.map(\.name)),
-        transform: { name in
-            guard let fault = PlantedFault(name: name) else {
-                throw ValidationError("no such fault; `minivmm list --planted` names them.")
-            }
-            return fault
-        })
-    var plant: [PlantedFault] = []
-
-    /// A command that has no use for two versions at once says so.
-    func oneVersion() throws {
-        if abi.count > 1 { throw ValidationError("--abi: one version at a time.") }
-    }
-
-    func validate() throws {
-        guard kernel != .soft else { return }
-        for (option, isGiven) in [("--abi", !abi.isEmpty), ("--plant", !plant.isEmpty)] where isGiven {
-            throw ValidationError("\(option) is for the software kernel: add --kernel soft.")
-        }
-    }
-
-    /// The same kernel once more, on a command line.
-    func text(_ backend: Backend) -> String {
-        (["--kernel \(backend.rawValue)"] + abi.map { "--abi \($0.rawValue)" }
-            + plant.map { "--plant \($0.name)" })
-            .joined(separator: " ")
-    }
-
-    /// What the software kernel is to be.
-    var soft: SoftKVM.Configuration {
-        SoftKVM.Configuration(seed: seed, abi: abi.last ?? .linux74, plantedFaults: Set(plant))
-    }
-
-    func open(
-        doors: Doors, preservation: Bool, soft: SoftKVM.Configuration? = nil
-    ) throws -> ChosenKernel {
-        do throws(BackendError) {
-            let soft = soft ?? self.soft
-            return try kernel.open(BackendNeeds(doors: doors, preservation: preservation, soft: soft))
-        } catch {
-            throw stop("--kernel \(kernel.rawValue): \(error.text)", Status.monitorFailed, error.diagnosis)
-        }
     }
 }
 
