@@ -9,6 +9,7 @@ let package = Package(
     products: [
         .library(name: "MiniVMM", targets: ["MiniVMM"]),
         .library(name: "SoftKVM", targets: ["SoftKVM"]),
+        .library(name: "Backends", targets: ["Backends"]),
         .executable(name: "minivmm", targets: ["minivmm"]),
     ],
     dependencies: [
@@ -27,6 +28,8 @@ let package = Package(
         .target(
             name: "SoftKVM", dependencies: ["ConversionModel", "MiniVMM", "CUnicornShim", system],
             swiftSettings: strict),
+        // Which kernel answers here: /dev/kvm, an adapter on it, or SoftKVM.
+        .target(name: "Backends", dependencies: ["MiniVMM", "SoftKVM", system], swiftSettings: strict),
         // Tests of memory conversion as values, as text, and run.
         .target(
             name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", "GuestPayloads", system],
@@ -48,8 +51,8 @@ let package = Package(
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "CKVMShim", "MiniVMM", "SoftKVM", "Litmus", "Explain", "GuestPayloads", "CBaseline", "Report",
-                system,
+                "CKVMShim", "MiniVMM", "SoftKVM", "Backends", "Litmus", "Explain", "GuestPayloads",
+                "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -62,6 +65,7 @@ let package = Package(
         .testTarget(
             name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
+        .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
         .testTarget(

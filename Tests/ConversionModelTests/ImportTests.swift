@@ -12,7 +12,7 @@ struct ImportTests {
         ["ConversionModel", "CKVMShim", "CUnicornShim", "CReportPage"],
         ["MiniVMM", "CBaseline"],
         ["SoftKVM", "GuestPayloads", "Explain", "Report"],
-        ["Litmus"],
+        ["Backends", "Litmus"],
         ["minivmm"],
     ]
 

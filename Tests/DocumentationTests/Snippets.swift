@@ -80,7 +80,9 @@ final class CountingKernel: KVMInterface {
 
     init(_ base: any KVMInterface) { self.base = base }
 
-    var identity: KernelIdentity { KernelIdentity(name: "CountingKernel", host: base.identity.description) }
+    var identity: KernelIdentity {
+        KernelIdentity(name: "CountingKernel", host: base.identity.description, kind: base.identity.kind)
+    }
     var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
     func now() -> UInt64 { base.now() }
     func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }

@@ -210,7 +210,9 @@ struct ErrorTests {
             .unknownFaultFlags(vcpu: 0, fault), .unexplainedFault(vcpu: 0, rip: 0x10_0000),
             .unexplainedFault(vcpu: 1, rip: nil), .unhandledExit(vcpu: 0, UnhandledExit(.unknown(99))),
         ]
-        errors += Lack.allCases.map { .unsupported($0, KernelIdentity(name: "a kernel", host: "a host")) }
+        errors += Lack.allCases.map {
+            .unsupported($0, KernelIdentity(name: "a kernel", host: "a host", kind: .linux))
+        }
         for number in Int32(1)...133 {
             for call in ["KVM_CREATE_VM", "KVM_RUN", "mmap", "something"] {
                 errors.append(

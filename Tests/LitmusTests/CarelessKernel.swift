@@ -50,7 +50,7 @@ private final class CarelessFile: KVMGuestMemfd {
 
 /// One that has nothing.
 final class NoKernel: KVMInterface {
-    var identity: KernelIdentity { KernelIdentity(name: "None", host: "a test") }
+    var identity: KernelIdentity { KernelIdentity(name: "None", host: "a test", kind: .simulated) }
     var runsVCPUsInTurns: Bool { false }
     func checkExtension(_ capability: Capability) throws(Errno) -> Int { 0 }
     func supportedCPUID() throws(Errno) -> CPUIDTable { throw .noSuchAddressOrDevice }

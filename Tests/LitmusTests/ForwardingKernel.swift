@@ -7,7 +7,7 @@ class ForwardingKernel: KVMInterface, @unchecked Sendable {
     let base: any KVMInterface
     init(_ base: any KVMInterface) { self.base = base }
 
-    var identity: KernelIdentity { KernelIdentity(name: "Forwarding", host: "a test") }
+    var identity: KernelIdentity { KernelIdentity(name: "Forwarding", host: "a test", kind: .simulated) }
     var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
     func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
     func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }

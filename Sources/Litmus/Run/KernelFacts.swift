@@ -25,9 +25,9 @@ final class KernelFacts: Sendable {
         return KernelFacts(SoftKVM(configuration))
     }
     /// A real kernel that converts by itself, with two doors above it or without.
-    var isLinux: Bool { kernel.identity.name == "LinuxKVM" }
+    var isLinux: Bool { kernel.identity.kind == .linux }
     /// The in-place interface is answered by something above the kernel.
-    var isAdapter: Bool { ["MemslotTrapKVM", "PerVMAttributesKVM"].contains(kernel.identity.name) }
+    var isAdapter: Bool { kernel.identity.kind == .adapter }
 
     /// The kernel does not convert in place by itself: `ENOTTY`.
     func isInPlaceOff() throws(Stop) -> Bool {
@@ -52,8 +52,7 @@ final class KernelFacts: Sendable {
             let hasVMMCALL = (try? kernel.supportedCPUID())?.hasVMMCALL ?? true
             let isThere =
                 soft != nil
-                || !isAdapter && kernel.identity.name == "LinuxKVM"
-                    && KernelProbe(kernel).hypercallInstruction().verdict == .yes
+                || isLinux && KernelProbe(kernel).hypercallInstruction().verdict == .yes
             let method: HypercallMethod = isThere ? hasVMMCALL ? .vmmcall : .vmcall : .port
             known = method
             return method

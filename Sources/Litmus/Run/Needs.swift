@@ -56,9 +56,8 @@ struct Needs {
 
     /// Adapters know no VMs but their own; below them it is a call with size 0, on a default VM, that tells.
     private func inPlace() throws(Errno) -> String? {
-        let name = kernel.identity.name
-        guard !["MemslotTrapKVM", "PerVMAttributesKVM"].contains(name) else {
-            return "needs in-place: \(name) is an adapter"
+        guard kernel.identity.kind != .adapter else {
+            return "needs in-place: \(kernel.identity.name) is an adapter"
         }
         let vm = try kernel.createVM(.default, sharedBit: nil)
         let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])

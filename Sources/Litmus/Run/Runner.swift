@@ -269,7 +269,7 @@ extension KernelFacts {
         let settings = test.settings
         if test.hasTwoDoors, settings.isEmpty, kernel is LinuxKVM || kernel is PerVMAttributesKVM {
             // The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel below still converts.
-            return KernelFacts(MemslotTrapKVM(doorsOver: kernel))
+            return KernelFacts(AliasesKVM(over: kernel))
         }
         guard !settings.isEmpty else { return self }
         guard let soft else {

@@ -37,7 +37,7 @@ struct BaseSlot: Hashable {
     }
 }
 
-/// The memslots that exist below, and their numbers. Guarded by the lock of ``TrapVM/memory``; the gate is
+/// The memslots that exist below, and their numbers. Guarded by the lock of ``CarvedVM/memory``; the gate is
 /// closed while one changes.
 struct BaseSlots {
     private let vm: any KVMVirtualMachine

@@ -76,3 +76,14 @@ extension HostMapping {
         }
     }
 }
+
+extension KVMInterface {
+    /// The bit that says *shared* in a guest-physical address.
+    ///
+    /// - Throws: `EINVAL` for a bit below a page, or beyond the CPU's physical addresses.
+    func sharedMask(bit: Int) throws(Errno) -> UInt64 {
+        let width = try min(supportedCPUID().physicalAddressBits, 52)
+        guard bit > 12, bit < width else { throw .invalidArgument }
+        return 1 << UInt64(bit)
+    }
+}

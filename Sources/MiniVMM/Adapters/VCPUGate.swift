@@ -21,7 +21,7 @@ import Synchronization
     private var vcpus: [WeakVCPU] = []
 
     private struct WeakVCPU {
-        weak var vcpu: TrapVCPU?
+        weak var vcpu: GatedVCPU?
     }
 
     init() {
@@ -45,7 +45,7 @@ import Synchronization
     }
 
     /// Makes a vCPU known, before it first enters.
-    func add(_ vcpu: TrapVCPU) {
+    func add(_ vcpu: GatedVCPU) {
         withLock {
             vcpus.removeAll { $0.vcpu == nil }
             vcpus.append(WeakVCPU(vcpu: vcpu))
@@ -55,7 +55,7 @@ import Synchronization
     /// Waits for the gate to be open and lets the vCPU in.
     ///
     /// - Returns: how many times the gate had been closed; no memslot changes before ``leave(_:)``.
-    func enter(_ vcpu: TrapVCPU) -> UInt64 {
+    func enter(_ vcpu: GatedVCPU) -> UInt64 {
         while true {
             vcpu.isInside.store(true, ordering: .sequentiallyConsistent)
             if !isClosed.load(ordering: .sequentiallyConsistent) {
@@ -70,7 +70,7 @@ import Synchronization
 
     /// When it returns the gate does not kick the vCPU any more: a writer that has seen it inside kicks before it
     /// lets go of the lock.
-    func leave(_ vcpu: TrapVCPU) {
+    func leave(_ vcpu: GatedVCPU) {
         vcpu.isInside.store(false, ordering: .sequentiallyConsistent)
         guard isClosed.load(ordering: .sequentiallyConsistent) else { return }
         _ = withLock { unsafe pthread_cond_broadcast(changed) }

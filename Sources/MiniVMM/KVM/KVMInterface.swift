@@ -41,10 +41,15 @@ public protocol KVMInterface: AnyObject, Sendable {
     /// True where all vCPUs share one host thread: ``KVMVCPU/run()`` then ends with `EINTR` at the end of a
     /// time slice, and the caller runs the next one. Two vCPUs are never inside at once.
     var runsVCPUsInTurns: Bool { get }
+
+    /// True where RIP may already be behind the instruction at the memory fault of a write, because the kernel below
+    /// emulated the write as MMIO.
+    var retiresFaultingWrites: Bool { get }
 }
 
 extension KVMInterface {
     public func prepareToRun() {}
+    public var retiresFaultingWrites: Bool { false }
 }
 
 /// A virtual machine: the descriptor of `KVM_CREATE_VM`.
@@ -126,18 +131,11 @@ public protocol HostMapping: AnyObject, Sendable {
     ///   page aligned and for advice that this memory cannot take.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno)
 
-    /// Has a user of the given kind take references on the pages, as a device model would.
+    /// Takes references on the pages, as a device model would: by `vmsplice(2)` into a pipe, which every kernel has and
+    /// which needs no privilege.
     ///
-    /// - Throws: `EFAULT` for a page the host cannot touch, `EAGAIN` for more pages than a pipe takes (16), what
-    ///   opening the kind's device gives (`ENOENT`, `ENOSYS`, …) where this kernel has none.
-    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold
-}
-
-extension HostMapping {
-    /// A hold by ``HoldKind/vmsplice``, which every kernel has and which needs no privilege.
-    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
-        try hold(at: offset, length: length, by: .vmsplice)
-    }
+    /// - Throws: `EFAULT` for a page the host cannot touch, `EAGAIN` for more pages than a pipe takes (16).
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold
 }
 
 /// A vCPU. ``run()`` on one thread at a time; ``kick()`` from any.

@@ -56,14 +56,27 @@ extension Advice {
 
 /// Which kernel answered.
 public struct KernelIdentity: Sendable, Equatable {
+    /// What answers the calls of the in-place interface.
+    public enum Kind: Sendable {
+        /// Linux itself, which converts by its own ioctl.
+        case linux
+        /// This library, by means of what the kernel below has.
+        case adapter
+        /// A kernel in user space; no real one is involved.
+        case simulated
+    }
+
     /// The implementation: `LinuxKVM`, `PerVMAttributesKVM`, `MemslotTrapKVM`, `SoftKVM`.
     public let name: String
     /// What stands below it, for instance `Linux 6.18.44` or `Unicorn 2.0.1`.
     public let host: String
+    /// What a program goes by; the name is for people.
+    public let kind: Kind
 
-    public init(name: String, host: String) {
+    public init(name: String, host: String, kind: Kind) {
         self.name = name
         self.host = host
+        self.kind = kind
     }
 }
 

@@ -34,7 +34,7 @@ public final class LinuxKVM: KVMInterface {
             throw KVMUnavailable(
                 device: device, errno: .invalidArgument, reason: .runPageLength(runPageLength))
         }
-        identity = KernelIdentity(name: "LinuxKVM", host: LinuxKVM.runningKernel())
+        identity = KernelIdentity(name: "LinuxKVM", host: LinuxKVM.runningKernel(), kind: .linux)
     }
 
     /// `Linux` and its release, from uname(2).

@@ -3,9 +3,9 @@ import Synchronization
 public import SystemPackage
 
 /// A VM of ``LinuxKVM``.
-public final class LinuxVM: PerVMAttributes, SecondStageCounting {
+public final class LinuxVM: PerVMAttributes {
     public let contentPromise: ContentPromise
-    private let vm: OwnedDescriptor
+    let vm: OwnedDescriptor
     private let runPageLength: Int
 
     init(system: borrowing OwnedDescriptor, type: VMType, runPageLength: Int) throws(Errno) {
@@ -69,27 +69,16 @@ public final class LinuxVM: PerVMAttributes, SecondStageCounting {
         try ioctl(vm, CKVM_SET_MEMORY_ATTRIBUTES, &request)
     }
 
-    public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
-        var first: UInt64 = 0
-        _ = try value(unsafe ckvm_dirty_log(vm.rawValue, slot, &first))
-        return first
-    }
-
-    public func countPages4K() throws(Errno) -> UInt64 {
-        let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
-        return try BinaryStatistics(owning: Int32(descriptor)).value(of: "pages_4k")
-    }
-
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
         try LinuxVCPU(vm: vm, id: id, runPageLength: runPageLength)
     }
 }
 
 /// A guest_memfd of ``LinuxKVM``.
-public final class LinuxGuestMemfd: ArgumentTakingGuestMemfd {
+public final class LinuxGuestMemfd: KVMGuestMemfd {
     public let size: UInt64
     /// The number stays when the descriptor is closed, so that it can be used then.
-    private let state: Mutex<(number: Int32, isOpen: Bool, isReserved: Bool)>
+    let state: Mutex<(number: Int32, isOpen: Bool, isReserved: Bool)>
 
     init(owning descriptor: Int32, size: UInt64, isReserved: Bool = false) {
         state = Mutex((descriptor, isOpen: true, isReserved: isReserved))
@@ -104,39 +93,8 @@ public final class LinuxGuestMemfd: ArgumentTakingGuestMemfd {
 
     public var descriptor: Int32 { state.withLock { $0.number } }
 
-    public func reserveDescriptor() throws(Errno) {
-        try state.withLock { state throws(Errno) in
-            guard !state.isReserved else { return }
-            let number = try ReservedDescriptors.duplicate(state.number)
-            _ = ckvm_close(state.number)
-            state = (number, isOpen: true, isReserved: true)
-        }
-    }
-
-    public func duplicate() throws(Errno) -> any ExaminableFile {
-        let number = try ReservedDescriptors.duplicate(descriptor)
-        return LinuxGuestMemfd(owning: number, size: size, isReserved: true)
-    }
-
-    public func closeDescriptor() throws(Errno) {
-        // Not under the lock: others may use the number meanwhile.
-        let number = state.withLock { state in
-            state.isOpen = false
-            return state.number
-        }
-        _ = try value(ckvm_close(number))
-    }
-
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
-    }
-
-    public func setMemoryAttributes2(
-        _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
-    ) throws(Errno) {
-        _ = try memory.withArgument(request) { address throws(Errno) in
-            try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, value: address)
-        }
     }
 
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
@@ -157,29 +115,12 @@ public final class LinuxHostMapping: HostMapping {
     public let address: UInt64
     public let length: UInt64
     /// Nil once it is unmapped or moved.
-    private let mapping: Mutex<OwnedMapping?>
+    let mapping: Mutex<OwnedMapping?>
 
     init(_ mapping: consuming OwnedMapping) {
         address = mapping.address
         length = UInt64(mapping.length)
         self.mapping = Mutex(consume mapping)
-    }
-
-    public func unmap() throws(Errno) {
-        let isMapped = mapping.withLock { mapping in
-            defer { mapping = nil }
-            return mapping != nil
-        }
-        if !isMapped { _ = try value(ckvm_munmap(address, length)) }
-    }
-
-    func moved(toLength new: UInt64, at room: UInt64) throws(Errno) -> OwnedMapping {
-        try mapping.withLock { mapping throws(Errno) in
-            let result = ckvm_mremap(address, length, new, room)
-            guard result > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
-            mapping.take()?.disown()
-            return try OwnedMapping(owning: room, length: new)
-        }
     }
 
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
@@ -194,15 +135,9 @@ public final class LinuxHostMapping: HostMapping {
         return try value(unsafe ckvm_copy_to(address + offset, base, UInt64(count)))
     }
 
-    public func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
+    public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         guard let count = Int(exactly: length) else { throw .invalidArgument }
-        let address = try start(of: offset, length)
-        return switch kind {
-        case .vmsplice: try PipeHold(address: address, length: count)
-        case .ioUring: try FixedBufferHold(address: address, length: length)
-        case .directIO: try DirectIOHold(address: address, length: length)
-        case .gupTest: try LongTermPinHold(address: address, length: length)
-        }
+        return try PipeHold(address: start(of: offset, length), length: count)
     }
 
     public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
@@ -241,10 +176,10 @@ func fallocate(
 }
 
 /// A vCPU of ``LinuxKVM``.
-public final class LinuxVCPU: ExaminableVCPU {
+public final class LinuxVCPU: KVMVCPU {
     public let id: Int
     public let runPage: RunPage
-    private let vcpu: OwnedDescriptor
+    let vcpu: OwnedDescriptor
     private let mapping: OwnedMapping
     /// The thread inside ``run()``, 0 when none is. Written by that thread, read by ``kick()``.
     private let runner = Atomic<Int32>(0)
@@ -292,19 +227,6 @@ public final class LinuxVCPU: ExaminableVCPU {
     public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
         var registers = registers
         try ioctl(vcpu, CKVM_SET_SREGS, &registers)
-    }
-
-    public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
-        try ioctl(vcpu, CKVM_PRE_FAULT_MEMORY, &request)
-    }
-
-    public func setClock(at gpa: UInt64) throws(Errno) {
-        var request = ckvm_msrs1()
-        request.nmsrs = 1
-        request.index = CKVM_MSR_SYSTEM_TIME_NEW
-        request.data = gpa | 1
-        // The number of registers that were written.
-        guard try ioctl(vcpu, CKVM_SET_MSRS, &request) == 1 else { throw .invalidArgument }
     }
 
     public func setCPUID(_ table: CPUIDTable) throws(Errno) {

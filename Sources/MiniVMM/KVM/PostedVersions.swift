@@ -4,11 +4,29 @@ public import SystemPackage
 // What posted versions of the in-place series had and the applied one has not. A kernel is never known by its number:
 // it is asked, and its answers decide.
 
-/// A guest_memfd of version 1: its call had another number (0xd6) and half the struct, and the one of today is
-/// `ENOTTY`.
+/// A guest_memfd that can be asked for the call of version 1: that had another number (0xd6) and half the struct, and the
+/// one of today is `ENOTTY` there.
 public protocol FirstPostedGuestMemfd: KVMGuestMemfd {
     /// - Throws: what ``KVMGuestMemfd/setMemoryAttributes2(_:)`` does.
     func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno)
+}
+
+extension FirstPostedGuestMemfd {
+    /// The kernel knows the call, whatever it says of a request for no bytes.
+    var hasFirstCall: Bool {
+        var request = ckvm_memory_attributes_rfc_v1()
+        do throws(Errno) { try setMemoryAttributes(&request) } catch {
+            return error != .inappropriateIOCTLForDevice
+        }
+        return true
+    }
+}
+
+extension LinuxGuestMemfd: FirstPostedGuestMemfd {
+    /// `ENOTTY` on every kernel but one of that version.
+    public func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno) {
+        try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES_RFC_V1, &request)
+    }
 }
 
 extension KVMGuestMemfd {

@@ -1,6 +1,17 @@
 import CKVMShim
 public import SystemPackage
 
+/// A system call on a scratch VM that failed.
+public struct CallFailure: Error, Sendable, Equatable {
+    public let call: String
+    public let errno: Errno
+
+    public init(call: String, errno: Errno) {
+        self.call = call
+        self.errno = errno
+    }
+}
+
 /// What a kernel does when it is asked, found out on scratch VMs. Numbers of capabilities decide nothing.
 public struct KernelProbe: Sendable {
     /// One question with its answer.
@@ -25,7 +36,7 @@ public struct KernelProbe: Sendable {
     /// Converts one page to and fro on a scratch VM of two pages, in a memslot.
     ///
     /// - Returns: nil if that works, else the call that failed with its errno.
-    public func conversionFailure() -> (call: String, errno: Errno)? {
+    public func conversionFailure() -> CallFailure? {
         var call = "KVM_CREATE_VM(KVM_X86_SW_PROTECTED_VM)"
         do throws(Errno) {
             let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
@@ -45,12 +56,12 @@ public struct KernelProbe: Sendable {
                 var request = ckvm_memory_attributes2()
                 request.size = pageSize
                 request.attributes = attributes
-                try file.setMemoryAttributes2(&request)
+                try file.convertInPlace(&request)
             }
             withExtendedLifetime(mapping) {}
             return nil
         } catch {
-            return (call, error)
+            return CallFailure(call: call, errno: error)
         }
     }
 
@@ -65,7 +76,8 @@ public struct KernelProbe: Sendable {
                 try file.setMemoryAttributes2(&request)
             } catch {
                 switch error {
-                case .inappropriateIOCTLForDevice where file is any FirstPostedGuestMemfd:
+                case .inappropriateIOCTLForDevice
+                where (file as? any FirstPostedGuestMemfd)?.hasFirstCall == true:
                     return Finding(
                         key: key, question: question, verdict: .no, answer: "ENOTTY",
                         meaning:

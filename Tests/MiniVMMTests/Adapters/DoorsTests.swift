@@ -16,7 +16,7 @@ struct DoorsTests {
         let view: any HostMapping
 
         init(slotLimit: Int? = nil) throws {
-            let kernel = MemslotTrapKVM(over: SoftKVM(), backing: .inPlace, slotLimit: slotLimit)
+            let kernel = AliasesKVM(over: SoftKVM(), slotLimit: slotLimit)
             vm = try kernel.createVM(.softwareProtected, sharedBit: 39)
             file = try vm.createGuestMemfd(size: pages * pageSize, flags: [.mmap, .initShared])
             view = try file.map(offset: 0, length: pages * pageSize)
@@ -35,13 +35,13 @@ struct DoorsTests {
     }
 
     @Test func `it carries the name of the kernel that converts`() {
-        let kernel = MemslotTrapKVM(doorsOver: SoftKVM())
+        let kernel = AliasesKVM(over: SoftKVM())
         #expect(kernel.identity.name == "SoftKVM")
         #expect(kernel.identity.host.hasSuffix("two doors by memslots"))
     }
 
     @Test func `with one door there is nothing to add`() throws {
-        let vm = try MemslotTrapKVM(doorsOver: SoftKVM()).createVM(.softwareProtected, sharedBit: nil)
+        let vm = try AliasesKVM(over: SoftKVM()).createVM(.softwareProtected, sharedBit: nil)
         #expect(vm is SoftVM)
     }
 

@@ -7,7 +7,7 @@ import SystemPackage
 /// A kernel without memory attributes that does what a test says: it keeps a table of memslots, checks it as
 /// Linux does, can be told to refuse a call, and its vCPUs leave with the exits of a script.
 final class ScriptedKVM: KVMInterface {
-    let identity = KernelIdentity(name: "ScriptedKVM", host: "a test")
+    let identity = KernelIdentity(name: "ScriptedKVM", host: "a test", kind: .simulated)
     let runsVCPUsInTurns = true
     let vm = ScriptedVM()
     let hasProtectableMappings: Bool
@@ -116,8 +116,8 @@ private final class OpaqueMapping: HostMapping {
     }
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) { throw .invalidArgument }
 
-    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
-        try mapping.hold(at: offset, length: length, by: kind)
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
+        try mapping.hold(at: offset, length: length)
     }
 }
 

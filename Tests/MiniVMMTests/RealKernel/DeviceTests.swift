@@ -50,4 +50,23 @@ struct DeviceTests {
         #expect(throws: Errno.self) { _ = try vm.createGuestMemfd(size: 4095, flags: []) }
         #expect(throws: Errno.self) { _ = try file.map(offset: 0, length: 4096) }
     }
+
+    /// The call that version 1 of the series had is another number on the same file, and no kernel has both.
+    @Test(.enabled(if: TrapHost.kvm != nil, "needs /dev/kvm")) func atMostOneCallConverts() throws {
+        let vm = try #require(TrapHost.kvm).createVM(.default, sharedBit: nil)
+        guard let file = try? vm.createGuestMemfd(size: 4096, flags: []) else { return }
+        let first = try #require(file as? any FirstPostedGuestMemfd)
+        var request = ckvm_memory_attributes2()
+        let hasCall: Bool
+        do throws(Errno) {
+            try file.setMemoryAttributes2(&request)
+            hasCall = true
+        } catch {
+            hasCall = error != .inappropriateIOCTLForDevice
+        }
+        #expect(!(hasCall && first.hasFirstCall))
+        // Where neither is there, the errno is that of a call that nobody knows.
+        guard !hasCall, !first.hasFirstCall else { return }
+        #expect(throws: Errno.inappropriateIOCTLForDevice) { try file.convertInPlace(&request) }
+    }
 }

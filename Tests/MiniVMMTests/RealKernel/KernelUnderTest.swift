@@ -64,12 +64,12 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
         case .software: SoftKVM()
         case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
-        case .doorsOverSoftware: MemslotTrapKVM(doorsOver: SoftKVM())
+        case .doorsOverSoftware: AliasesKVM(over: SoftKVM())
         }
     }
 
     private static func withDoors(_ doors: Doors, _ kernel: any KVMInterface) -> any KVMInterface {
-        doors == .one ? kernel : MemslotTrapKVM(doorsOver: kernel)
+        doors == .one ? kernel : AliasesKVM(over: kernel)
     }
 
     /// The kernel, or the end of the test with the reason why there is none.

@@ -180,7 +180,7 @@ final class FakeMapping: HostMapping {
 
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) { throw .invalidArgument }
 
-    func hold(at offset: UInt64, length: UInt64, by kind: HoldKind) throws(Errno) -> any PageHold {
+    func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         guard let range = PageRange(start: offset, size: length) else { throw .invalidArgument }
         guard range.pageCount <= 16 else { throw .resourceTemporarilyUnavailable }
         guard file.truth.uniformValue(of: range) == .shared else { throw .badAddress }

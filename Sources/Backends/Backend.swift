@@ -1,0 +1,106 @@
+public import MiniVMM
+public import SoftKVM
+public import SystemPackage
+
+/// A way to get the in-place interface of Linux 7.4 on this machine, the one closest to that kernel first.
+///
+/// ```swift
+/// let chosen = try Backend.automatic()
+/// print(chosen.kernel.identity)
+/// ```
+public enum Backend: String, CaseIterable, Sendable {
+    /// ``LinuxKVM``: /dev/kvm converts in place.
+    case linux
+    /// ``PerVMAttributesKVM``: /dev/kvm with the attributes of Linux 6.8 to 7.3.
+    case perVMAttributes = "per-vm-attributes"
+    /// ``MemslotTrapKVM``: any /dev/kvm.
+    case memslotTrap = "memslot-trap"
+    /// ``SoftKVM``: no /dev/kvm.
+    case soft
+}
+
+/// What is asked of a kernel besides running guests.
+public struct BackendNeeds: Sendable {
+    /// With two, the VMs tell a private access from a shared one by its address.
+    public var doors: Doors
+    /// Conversions must be able to preserve contents.
+    public var preservation: Bool
+    /// What the software kernel is to be.
+    public var soft: SoftKVM.Configuration
+    public var device: FilePath
+
+    public init(
+        doors: Doors = .one, preservation: Bool = false,
+        soft: SoftKVM.Configuration = SoftKVM.Configuration(),
+        device: FilePath = "/dev/kvm"
+    ) {
+        self.doors = doors
+        self.preservation = preservation
+        self.soft = soft
+        self.device = device
+    }
+}
+
+/// Why ``Backend/automatic(_:)`` did not take a backend.
+public enum Rejection: Sendable {
+    /// The device cannot be used, and so no backend that needs it.
+    case unavailable(KVMUnavailable)
+    /// A conversion on a scratch VM failed.
+    case cannotConvert(Backend, CallFailure)
+    /// It does not preserve contents, which was asked for.
+    case losesContents(Backend)
+}
+
+/// A kernel, and why it is the one.
+public struct ChosenKernel: Sendable {
+    public enum Reason: Sendable {
+        case requested
+        /// Every backend before this one was tried, and why it was not taken.
+        case automatic(passedOver: [Rejection])
+    }
+
+    public let kernel: any KVMInterface
+    public let backend: Backend
+    public let reason: Reason
+
+    public init(kernel: any KVMInterface, backend: Backend, reason: Reason) {
+        self.kernel = kernel
+        self.backend = backend
+        self.reason = reason
+    }
+
+    /// Whether guests may ask by VMMCALL or VMCALL. Kernels whose answer is known are not asked. The others are, on a
+    /// scratch VM with a time limit, because on some the instruction never returns.
+    public var hypercallInstruction: Bool {
+        switch backend {
+        case .soft: true
+        // The port does the same everywhere, and finding out costs more than it gives.
+        case .memslotTrap: false
+        case .linux, .perVMAttributes: KernelProbe(kernel).hypercallInstruction().verdict == .yes
+        }
+    }
+}
+
+/// No kernel can be had.
+public struct BackendError: Error, Sendable {
+    public enum Reason: Sendable {
+        /// The device cannot be used.
+        case unavailable(KVMUnavailable)
+        /// A kernel could not be tried.
+        case untried(CallFailure)
+        /// The library of the software CPU is missing; its loader's message.
+        case noEngine(String)
+    }
+    public let reason: Reason
+    /// What was tried before.
+    public let passedOver: [Rejection]
+
+    /// The host has no more of something: what its kernel can do is not known.
+    public var isHostLimit: Bool {
+        switch reason {
+        case .unavailable(let unavailable): unavailable.errno.isHostLimit
+        case .untried(let failure): failure.errno.isHostLimit
+        case .noEngine: false
+        }
+    }
+}

@@ -1,0 +1,18 @@
+import CKVMShim
+import SystemPackage
+
+/// A vCPU of an adapter: registers and CPUID are those of the vCPU below.
+protocol AdapterVCPU: KVMVCPU {
+    var base: any KVMVCPU { get }
+}
+
+extension AdapterVCPU {
+    var id: Int { base.id }
+    func registers() throws(Errno) -> ckvm_regs { try base.registers() }
+    func setRegisters(_ registers: ckvm_regs) throws(Errno) { try base.setRegisters(registers) }
+    func specialRegisters() throws(Errno) -> ckvm_sregs { try base.specialRegisters() }
+    func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
+        try base.setSpecialRegisters(registers)
+    }
+    func setCPUID(_ table: CPUIDTable) throws(Errno) { try base.setCPUID(table) }
+}

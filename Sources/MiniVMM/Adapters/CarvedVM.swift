@@ -1,0 +1,118 @@
+import CKVMShim
+import Synchronization
+import SystemPackage
+
+/// A VM of the kernel below, and the memslots that are carved in it after the states of its pages.
+///
+/// Lock order: ``gate``, then ``memory``. A change of memslots needs both.
+final class CarvedVM<File: CarvedFile>: Sendable {
+    let base: any KVMVirtualMachine
+    let gate = VCPUGate()
+    let memory: Mutex<CarvedMemory<File>>
+    private let slotCount: UInt32
+
+    init(
+        _ base: any KVMVirtualMachine, slotLimit: Int?, hasRegion2: Bool, sharedMask: UInt64?
+    ) throws(Errno) {
+        self.base = base
+        slotCount = try UInt32(clamping: base.checkExtension(.memslots))
+        memory = Mutex(
+            CarvedMemory(
+                slots: try BaseSlots(base, limit: slotLimit, hasRegion2: hasRegion2), sharedMask: sharedMask))
+    }
+
+    /// Checks as Linux does, then carves.
+    func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
+        let hasFile = region.flags & CKVM_MEM_GUEST_MEMFD != 0
+        let end = region.guest_phys_addr.addingReportingOverflow(region.memory_size)
+        guard region.slot < slotCount, !end.overflow,
+            (region.guest_phys_addr | region.memory_size | region.userspace_addr) % pageSize == 0,
+            !hasFile || region.flags == CKVM_MEM_GUEST_MEMFD
+        else { throw .invalidArgument }
+        try gate.withClosed { () throws(Errno) in
+            try memory.withLock { memory throws(Errno) in
+                let existing = memory.regions.first { $0.slot == region.slot }
+                if region.memory_size == 0 {
+                    if let existing { return try memory.remove(existing) }
+                    return try memory.removePlain(region.slot)
+                }
+                // A slot with a guest_memfd is never modified, only deleted.
+                guard existing == nil,
+                    let range = PageRange(start: region.guest_phys_addr, size: region.memory_size)
+                else { throw .invalidArgument }
+                if hasFile {
+                    try memory.addBound(region, at: range)
+                } else {
+                    try memory.setPlain(region, at: range)
+                }
+            }
+        }
+    }
+
+    /// Gives a memory fault of the kernel below, if that is the exit, as the caller knows the address.
+    func nameAlias(of runPage: RunPage) {
+        guard runPage.exitReason == CKVM_EXIT_MEMORY_FAULT else { return }
+        let fault = runPage.memoryFault
+        runPage.memoryFault = memory.withLock { $0.throughDoor(fault) }
+    }
+}
+
+extension CarvedMemory {
+    fileprivate mutating func addBound(
+        _ region: ckvm_userspace_memory_region2, at range: PageRange
+    ) throws(Errno) {
+        guard plain[region.slot] == nil, range.end <= sharedMask ?? .max else { throw .invalidArgument }
+        // As KVM does: the guest's addresses first, then the file.
+        guard !isTaken(range, except: region.slot) else { throw .fileExists }
+        guard let file = file(descriptor: Int32(bitPattern: region.guest_memfd)) else {
+            throw .noGuestMemfd(region.guest_memfd)
+        }
+        guard let bytes = PageRange(start: region.guest_memfd_offset, size: region.memory_size),
+            bytes.end <= file.attributes.size
+        else { throw .invalidArgument }
+        guard !regions.contains(where: { $0.file === file && $0.bytes.intersection(bytes) != nil })
+        else { throw .fileExists }
+        try insert(
+            Region(
+                slot: region.slot, range: range, file: file, bytes: bytes,
+                userspaceAddress: file.userspaceAddress(of: region),
+                chunk: slots.chunk(forRegionOf: bytes.size)))
+    }
+
+    /// A region without a guest_memfd: one slot below, at its address, nothing trapped.
+    fileprivate mutating func setPlain(
+        _ region: ckvm_userspace_memory_region2, at range: PageRange
+    ) throws(Errno) {
+        guard !isTaken(range, except: region.slot) else { throw .fileExists }
+        let existing = plain[region.slot]
+        var below = region
+        if let existing { below.slot = existing.id } else { below.slot = try slots.takeID() }
+        do {
+            try slots.set(below)
+        } catch {
+            if existing == nil { slots.giveBack(below.slot) }
+            throw error
+        }
+        plain[region.slot] = (below.slot, range)
+    }
+
+    fileprivate mutating func removePlain(_ slot: UInt32) throws(Errno) {
+        guard let existing = plain[slot] else { throw .invalidArgument }
+        var below = ckvm_userspace_memory_region2()
+        below.slot = existing.id
+        try slots.set(below)
+        slots.giveBack(existing.id)
+        plain[slot] = nil
+    }
+
+    /// Whether another region has part of `range`, through either door.
+    private func isTaken(_ range: PageRange, except slot: UInt32) -> Bool {
+        let doors = [range, sharedMask.flatMap { range.advanced(by: $0) }].compactMap { $0 }
+        let others =
+            regions.map(\.range) + plain.filter { $0.key != slot }.map(\.value.range)
+        return others.contains { other in
+            let otherDoors = [other, sharedMask.flatMap { other.advanced(by: $0) }].compactMap { $0 }
+            return doors.contains { door in otherDoors.contains { $0.intersection(door) != nil } }
+        }
+    }
+}

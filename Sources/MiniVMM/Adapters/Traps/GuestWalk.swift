@@ -1,0 +1,87 @@
+import CKVMShim
+import SystemPackage
+
+/// Looks for the page that kept a vCPU from going on where the kernel names none: the code at RIP, or a page
+/// table on the way to it, behind the wrong door.
+///
+/// Used after the kernel gave up only, by the thread that runs the vCPU.
+struct GuestWalk {
+    private let special: ckvm_sregs
+    private let rip: UInt64
+
+    /// The longest instruction there is.
+    private static let instructionLength: UInt64 = 15
+
+    init(_ vcpu: any KVMVCPU) throws(Errno) {
+        special = try vcpu.specialRegisters()
+        rip = try vcpu.registers().rip
+    }
+
+    /// Some CPUs reset themselves at a triple fault (AMD); then nothing is left to look at or to try again.
+    var isReset: Bool { special.cr0 & 1 == 0 }
+
+    /// The page of the code at RIP, or of a page table before it, that is behind the wrong door.
+    func fault(fetchingFrom memory: borrowing TrapMemory) -> MemoryFault? {
+        let start = special.cs.l != 0 ? rip : (special.cs.base &+ rip) & 0xffff_ffff
+        if let fault = memory.fault(fetching: start, special) { return fault }
+        // The instruction may go on into the next page.
+        let last = start &+ (Self.instructionLength - 1)
+        return last / pageSize == start / pageSize ? nil : memory.fault(fetching: last, special)
+    }
+
+    /// The page of a page table that the access of an instruction needed: the #PF it got had no handler. A data
+    /// page itself is never the reason, it leaves as MMIO.
+    func fault(walkingFrom memory: borrowing TrapMemory) -> MemoryFault? {
+        if case .stopped(let fault) = memory.translate(special.cr2, special) { fault } else { nil }
+    }
+}
+
+extension CarvedMemory where File == TrapFile {
+    fileprivate enum Translation {
+        case address(UInt64)
+        /// A page table is behind the wrong door.
+        case stopped(MemoryFault)
+        /// Not present, not in RAM, or a paging mode that is not walked.
+        case unknown
+    }
+
+    fileprivate func fault(fetching linear: UInt64, _ special: ckvm_sregs) -> MemoryFault? {
+        switch translate(linear, special) {
+        case .stopped(let fault): fault
+        case .unknown: nil
+        case .address(let address): place(of: address, length: 1).flatMap { fault(at: $0, length: 1) }
+        }
+    }
+
+    /// Walks the guest's page tables: 4 or 5 levels in long mode, none without paging.
+    fileprivate func translate(_ linear: UInt64, _ special: ckvm_sregs) -> Translation {
+        guard special.cr0 & 1 << 31 != 0 else { return .address(linear) }
+        guard special.efer & 1 << 10 != 0 else { return .unknown }
+        let addressBits: UInt64 = 0x000f_ffff_ffff_f000
+        var table = special.cr3 & addressBits
+        var level: UInt64 = special.cr4 & 1 << 12 != 0 ? 5 : 4
+        while true {
+            let shift = 12 + 9 * (level - 1)
+            guard let place = place(of: table + (linear >> shift & 511) * 8, length: 8) else {
+                return .unknown
+            }
+            if let fault = fault(at: place, length: 8) { return .stopped(fault) }
+            guard let entry = read(place), entry & 1 != 0 else { return .unknown }
+            let isLeaf = level == 1 || (level <= 3 && entry & 1 << 7 != 0)
+            if isLeaf {
+                let within = (1 << shift) - 1 as UInt64
+                return .address(entry & addressBits & ~within | linear & within)
+            }
+            table = entry & addressBits
+            level -= 1
+        }
+    }
+
+    private func read(_ place: Place) -> UInt64? {
+        var entry: UInt64 = 0
+        let count = unsafe withUnsafeMutableBytes(of: &entry) { bytes in
+            unsafe try? place.file.kernelView.read(at: place.offset, into: bytes)
+        }
+        return count == 8 ? entry : nil
+    }
+}

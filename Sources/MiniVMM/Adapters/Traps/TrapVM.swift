@@ -1,0 +1,53 @@
+import CKVMShim
+import Synchronization
+import SystemPackage
+
+/// A VM of ``MemslotTrapKVM``: software-protected, over a default one.
+final class TrapVM: KVMVirtualMachine {
+    private let carved: CarvedVM<TrapFile>
+    private let backing: TrapBacking
+    private var base: any KVMVirtualMachine { carved.base }
+
+    init(
+        over base: any KVMVirtualMachine, backing: TrapBacking, slotLimit: Int?, hasRegion2: Bool,
+        sharedMask: UInt64?
+    ) throws(Errno) {
+        self.backing = backing
+        carved = try CarvedVM(base, slotLimit: slotLimit, hasRegion2: hasRegion2, sharedMask: sharedMask)
+    }
+
+    /// The same page stays, in both directions.
+    var contentPromise: ContentPromise { .preserved }
+
+    func checkExtension(_ capability: Capability) throws(Errno) -> Int {
+        if let answer = capability.inPlaceAnswer { return answer }
+        return try base.checkExtension(capability)
+    }
+
+    func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
+        try base.enableCapability(capability, argument: argument)
+    }
+
+    func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
+        TrapVCPU(over: try base.createVCPU(id: id), of: carved)
+    }
+
+    func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
+        guard flags.isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
+            let bytes = PageRange(start: 0, size: size)
+        else { throw .invalidArgument }
+        let below = try backing.create(on: base, size: size)
+        let file = TrapFile(
+            backing: below, kind: backing, kernelView: try below.map(offset: 0, length: size),
+            attributes: AttributeMap(
+                size: bytes.size, initial: flags.contains(.initShared) ? .shared : .private))
+        carved.memory.withLock { $0.files.append(file) }
+        return TrapGuestMemfd(file, isMappable: flags.contains(.mmap), of: carved)
+    }
+
+    /// `userspace_addr` of a region with a guest_memfd is not used: the kernel below gets a mapping that is always
+    /// accessible.
+    func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
+        try carved.setUserMemoryRegion2(region)
+    }
+}

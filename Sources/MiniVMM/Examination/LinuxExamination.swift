@@ -1,0 +1,203 @@
+public import CKVMShim
+import Glibc
+import Synchronization
+public import SystemPackage
+
+// The calls of ExaminableObjects.swift, asked of the kernel below this process.
+
+extension FileCall {
+    var number: ckvm_file_call {
+        switch self {
+        case .read: CKVM_FILE_READ
+        case .write: CKVM_FILE_WRITE
+        case .truncate: CKVM_FILE_TRUNCATE
+        case .mapPrivate: CKVM_FILE_MAP_PRIVATE
+        case .grow: CKVM_FILE_GROW
+        }
+    }
+}
+
+extension LinuxGuestMemfd: ExaminableFile {
+    public func reserveDescriptor() throws(Errno) {
+        try state.withLock { state throws(Errno) in
+            guard !state.isReserved else { return }
+            let number = try ReservedDescriptors.duplicate(state.number)
+            _ = ckvm_close(state.number)
+            state = (number, isOpen: true, isReserved: true)
+        }
+    }
+
+    public func duplicate() throws(Errno) -> any ExaminableFile {
+        let number = try ReservedDescriptors.duplicate(descriptor)
+        return LinuxGuestMemfd(owning: number, size: size, isReserved: true)
+    }
+
+    public func closeDescriptor() throws(Errno) {
+        // Not under the lock: others may use the number meanwhile.
+        let number = state.withLock { state in
+            state.isOpen = false
+            return state.number
+        }
+        _ = try value(ckvm_close(number))
+    }
+
+    public func attempt(_ call: FileCall) throws(Errno) {
+        _ = try value(ckvm_file_call(descriptor, call.number))
+    }
+
+    public func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping {
+        // What mmap refuses by itself, before it looks for room.
+        guard length > 0, offset <= UInt64(Int64.max) else {
+            return try mapAnywhere(offset: offset, length: length)
+        }
+        guard let room = PrivateAddresses.take(length) else { throw .noMemory }
+        let address = ckvm_mmap_shared_at(room, length, descriptor, offset)
+        guard address > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -address)) }
+        return LinuxHostMapping(try OwnedMapping(owning: room, length: length))
+    }
+}
+
+extension LinuxGuestMemfd: ArgumentTakingGuestMemfd {
+    public func setMemoryAttributes2(
+        _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
+    ) throws(Errno) {
+        _ = try memory.withArgument(request) { address throws(Errno) in
+            try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, value: address)
+        }
+    }
+}
+
+/// Addresses that are given out once in the life of a process, far below where mmap looks for room by itself.
+enum PrivateAddresses {
+    private static let next = Mutex<UInt64>(1 << 45)
+    private static let end: UInt64 = 5 << 44
+
+    /// - Returns: nil when they are used up.
+    static func take(_ length: UInt64) -> UInt64? {
+        next.withLock { next in
+            let start = next
+            // A gap, so that no two mappings become one.
+            let (end, overflow) = start.addingReportingOverflow(length)
+            guard !overflow, end < Self.end - 2 * pageSize else { return nil }
+            next = (end + 2 * pageSize - 1) & ~(pageSize - 1)
+            return start
+        }
+    }
+}
+
+/// Numbers of descriptors that no other file gets: those that the kernel hands out by itself are the lowest that are free.
+enum ReservedDescriptors {
+    private static let lowest: Int32 = 512
+    /// With a lower limit on open files the others would come up to these.
+    private static let lowestLimit: Int32 = 128
+    /// Of objects that are alive, open or closed.
+    private static let taken = Mutex<Set<Int32>>([])
+
+    static func duplicate(_ descriptor: Int32) throws(Errno) -> Int32 {
+        let limit = Int32(clamping: sysconf(Int32(_SC_OPEN_MAX)))
+        guard limit >= lowestLimit else { throw .tooManyOpenFiles }
+        return try taken.withLock { taken throws(Errno) in
+            var least = min(lowest, limit / 2)
+            while true {
+                let number = Int32(try value(ckvm_duplicate(descriptor, least)))
+                guard taken.contains(number) else {
+                    taken.insert(number)
+                    return number
+                }
+                // Closed, and somebody may still use it so.
+                _ = ckvm_close(number)
+                least = number + 1
+            }
+        }
+    }
+
+    static func giveBack(_ number: Int32) { taken.withLock { _ = $0.remove(number) } }
+}
+
+extension LinuxHostMapping: ExaminableMapping {
+    public func unmap() throws(Errno) {
+        let isMapped = mapping.withLock { mapping in
+            defer { mapping = nil }
+            return mapping != nil
+        }
+        if !isMapped { _ = try value(ckvm_munmap(address, length)) }
+    }
+
+    private func moved(toLength new: UInt64, at room: UInt64) throws(Errno) -> OwnedMapping {
+        try mapping.withLock { mapping throws(Errno) in
+            let result = ckvm_mremap(address, length, new, room)
+            guard result > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+            mapping.take()?.disown()
+            return try OwnedMapping(owning: room, length: new)
+        }
+    }
+
+    public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
+        guard offset < length else { throw .badAddress }
+        return UInt8(truncatingIfNeeded: try value(ckvm_peek(address + offset)))
+    }
+
+    public func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno) {
+        let start = try start(of: offset, length)
+        _ = try value(
+            ckvm_mprotect_to(start, length, protection.isReadable, protection.isWritable))
+    }
+
+    public func move(toLength new: UInt64) throws(Errno) -> any ExaminableMapping {
+        guard let room = PrivateAddresses.take(max(new, 1)) else { throw .noMemory }
+        return LinuxHostMapping(try moved(toLength: new, at: room))
+    }
+}
+
+extension MemoryPolicy {
+    /// The mode, and the node or nil.
+    var words: (mode: Int32, node: UInt32?) {
+        switch self {
+        case .standard: (0, nil)
+        case .preferred(let node): (1, node)
+        case .bind(let node): (2, node)
+        case .local: (4, nil)
+        }
+    }
+}
+
+extension LinuxHostMapping: NodePlacing {
+    public func bind(
+        at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
+    ) throws(Errno) {
+        let start = try start(of: offset, length)
+        let (mode, node) = policy.words
+        _ = try value(ckvm_mbind(start, length, mode, node.map { Int32(clamping: $0) } ?? -1, flags.rawValue))
+    }
+
+    public func node(at offset: UInt64) throws(Errno) -> UInt32 {
+        UInt32(try value(ckvm_move_page(try start(of: offset, 1), -1)))
+    }
+
+    public func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
+        _ = try value(ckvm_move_page(try start(of: offset, 1), Int32(clamping: node)))
+    }
+}
+
+extension LinuxVM: DirtyLogging {
+    public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
+        var first: UInt64 = 0
+        _ = try value(unsafe ckvm_dirty_log(vm.rawValue, slot, &first))
+        return first
+    }
+}
+
+extension LinuxVCPU: ExaminableVCPU {
+    public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
+        try ioctl(vcpu, CKVM_PRE_FAULT_MEMORY, &request)
+    }
+
+    public func setClock(at gpa: UInt64) throws(Errno) {
+        var request = ckvm_msrs1()
+        request.nmsrs = 1
+        request.index = CKVM_MSR_SYSTEM_TIME_NEW
+        request.data = gpa | 1
+        // The number of registers that were written.
+        guard try ioctl(vcpu, CKVM_SET_MSRS, &request) == 1 else { throw .invalidArgument }
+    }
+}

@@ -1,0 +1,296 @@
+import ArgumentParser
+import Backends
+import Explain
+import GuestPayloads
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Boots a guest and returns its exit status.",
+        discussion: """
+            The guest's console is written to standard output, all else to standard error. A payload of the \
+            catalogue brings its own machine (see `minivmm list`); the options change it.
+            """)
+
+    @Argument(
+        help: "A payload of the catalogue, or a file: an ELF64 static executable or a flat image.",
+        completion: .guest)
+    var guest: String
+    @OptionGroup var machine: MachineOptions
+    @OptionGroup var kernel: KernelOptions
+
+    @Option(help: "Seconds of real time after which the guest is ended (status 124); 0 for no limit.")
+    var timeout: Seconds?
+    @Option(
+        help: ArgumentHelp("Write the trace to a file, or to standard error with `-`.", valueName: "file"),
+        completion: .file())
+    var trace: String?
+    @Option(
+        help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
+    var traceFormat: TraceFormat?
+    @Flag(help: "Say below each event of a text trace why it is there.")
+    var explain = false
+    @OptionGroup(title: "Pictures") var pictures: PictureOptions
+    @Flag(help: "Stop at each exit and ask what to do; ? at the prompt lists the commands.")
+    var step = false
+    @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
+    var json = false
+    @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")
+    var quiet = false
+
+    enum TraceFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
+
+    func validate() throws {
+        try kernel.oneVersion()
+        if explain, trace == nil {
+            throw ValidationError("--explain is for a trace: add --trace - or --trace FILE.")
+        }
+        if explain, let trace, format(of: trace) == .json {
+            throw ValidationError("--explain is for a text trace: add --trace-format text.")
+        }
+    }
+
+    func run() throws {
+        let payload = Catalogue.named(guest)
+        // No time limit while stepping.
+        let limit = timeout?.nanoseconds ?? (step ? 0 : payload?.timeLimit ?? Self.defaultTimeout)
+        let interrupts = try? SignalDescriptor()
+        let cancellation = Cancellation(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
+        var configuration = payload?.machineConfiguration ?? MachineConfiguration()
+        try machine.apply(to: &configuration)
+        let image = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
+        // A guest from a file says nobody what it needs: where there is a choice, what its conversions do not say
+        // otherwise is preserved.
+        let chosen = try openKernel(
+            BackendNeeds(
+                doors: configuration.doors,
+                preservation: configuration.needsPreservation
+                    || payload == nil && configuration.contents == .preserve,
+                soft: kernel.soft))
+        configuration.hypercallInstruction = chosen.hypercallInstruction
+        let diagnostics = Terminal.diagnostics
+        if !quiet && !json {
+            diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
+        }
+        let console = Console(json ? nil : .standardOutput, keeps: json)
+        let recorder = pictures.isWanted ? try TraceRecorder() : nil
+        let (trace, traceFile) = try openTrace(chosen.kernel, recorder)
+        let start = monotonicNanoseconds()
+        var statistics = RunStatistics()
+        var outcome: Outcome
+        do throws(MachineError) {
+            let machine = try Machine(
+                kernel: chosen.kernel, configuration: configuration, image: image, console: console,
+                trace: trace, observer: step ? Stepper(image: image) : nil, cancellation: cancellation)
+            if machine.layout.imageStaysShared, !quiet, !json {
+                diagnostics.hanging(
+                    diagnostics.styled("boot    ", .dim),
+                    "the image stays shared: contents do not survive a conversion on this kernel", indent: 8)
+            }
+            outcome = machine.run(timeout: cancellation.remaining, interrupts: interrupts)
+            if case .timeLimit = outcome { outcome = .timeLimit(nanoseconds: limit) }
+            statistics = machine.statistics
+        } catch {
+            outcome = .failed(error)
+            if case .cancelled = error, let reason = cancellation.outcome { outcome = reason }
+            trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .host)
+            trace?.flush()
+        }
+        let elapsed = monotonicNanoseconds() &- start
+        // Nothing below looks for signals: they end the process again.
+        interrupts?.unblock()
+        if let errno = traceFile?.close() {
+            outcome = .failed(
+                .kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
+        }
+        // A reader that went away ends the command by a signal, or wants no more.
+        if let errno = console.failure, errno != .brokenPipe {
+            outcome = .failed(
+                .kernel(
+                    call: "write", errno: errno, attempted: "the guest's console, standard output",
+                    hint: "it is incomplete"))
+        }
+        report(outcome, statistics, elapsed, chosen, console)
+        // However it ended: a run that failed is the one to look at.
+        if let recorder { try pictures.draw(try recorder.recorded(), title: guest) }
+        throw ExitCode(outcome.exitStatus)
+    }
+
+    static let defaultTimeout: UInt64 = 60_000_000_000
+
+    private func bootImage(
+        _ payload: Payload?, ramSize: UInt64, _ cancellation: Cancellation
+    ) throws -> BootImage {
+        do {
+            if let payload { return try .flat(payload.image) }
+            if let bytes = try readFile(ramSize: ramSize, cancellation) { return try .parse(bytes) }
+        } catch let error as GuestFileError {
+            throw fail("\(guest): \(error)", error.diagnosis)
+        } catch let error as ImageError {
+            throw fail("\(guest): \(error)", error.diagnosis)
+        }
+        let outcome = cancellation.outcome ?? .failed(.cancelled)
+        throw fail("\(guest): \(outcome) while the file was read", nil, outcome)
+    }
+
+    private func openKernel(_ needs: BackendNeeds) throws -> ChosenKernel {
+        do throws(BackendError) {
+            return try kernel.kernel.open(needs)
+        } catch {
+            throw fail("--kernel \(kernel.kernel.rawValue): \(error.text)", error.diagnosis)
+        }
+    }
+
+    /// The end of a run that has not begun. With --json it is an object like that of any other ending.
+    private func fail(
+        _ message: String, _ diagnosis: Diagnosis?, _ outcome: Outcome? = nil
+    ) -> any Error {
+        let status = outcome.map { ExitCode($0.exitStatus) } ?? Status.monitorFailed
+        if json {
+            let members: [(String, JSON)] = [
+                ("schema", .string("minivmm.run/1")), ("guest", .string(guest)), ("kernel", .null),
+                ("host", .null), ("reason", .null), ("outcome", .string(outcome?.kind ?? "failed")),
+                ("status", .integer(Int64(status.rawValue))), ("description", .string(message)),
+                ("elapsed_ns", .number(0)), ("statistics", RunStatistics().json), ("console", .string("")),
+            ]
+            Terminal.output.print(JSON.object(members + diagnosis.json).text)
+        }
+        return stop(message, status, diagnosis)
+    }
+
+    /// - Returns: nil if it was cancelled.
+    private func readFile(
+        ramSize: UInt64, _ cancellation: Cancellation
+    ) throws(GuestFileError) -> [UInt8]? {
+        do throws(Errno) {
+            let most = min(max(ramSize, 1 << 20) * 4, 1 << 30)
+            let bytes = try InputFile.read(FilePath(argument: guest), most: most, cancellation)
+            guard UInt64(bytes?.count ?? 0) <= most else { throw .fileTooLarge }
+            return bytes
+        } catch {
+            switch error {
+            case .fileTooLarge: throw .tooLarge
+            case .noSuchFileOrDirectory where !guest.contains("/"):
+                throw .noSuchGuest(nearest: Catalogue.nearest(to: guest))
+            default: throw .unreadable(error)
+            }
+        }
+    }
+
+    private func openTrace(
+        _ kernel: any KVMInterface, _ recorder: TraceRecorder?
+    ) throws -> (Trace?, TraceFile?) {
+        let recording: [any TraceSink] = recorder.map { [$0.sink] } ?? []
+        guard let path = trace else {
+            return (recorder.map { _ in Trace(kernel: kernel, sinks: recording) }, nil)
+        }
+        let file: FileDescriptor
+        if path == "-" {
+            file = .standardError
+        } else {
+            do {
+                file = try FileDescriptor.open(
+                    FilePath(argument: path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                    permissions: [.ownerReadWrite, .groupRead, .otherRead])
+            } catch {
+                throw fail(
+                    "\(path): the trace cannot be written: \(error)", .file("the trace", error))
+            }
+        }
+        let (sink, failure) = sink(file, path)
+        return (
+            Trace(kernel: kernel, sinks: [sink] + recording),
+            TraceFile(file: path == "-" ? nil : file, failure: failure)
+        )
+    }
+
+    private struct TraceFile {
+        /// Nil where it is standard error.
+        let file: FileDescriptor?
+        let failure: () -> Errno?
+
+        /// - Returns: why something of the trace could not be written.
+        func close() -> Errno? {
+            let failure = failure()
+            // Some file systems say only now that there was no room.
+            do { try file?.close() } catch { return failure ?? (error as? Errno) ?? .ioError }
+            return failure
+        }
+    }
+
+    private func format(of path: String) -> TraceFormat {
+        traceFormat ?? (path.hasSuffix(".json") || path.hasSuffix(".jsonl") ? .json : .text)
+    }
+
+    /// Where events go, and how one learns that they did not get there.
+    private func sink(_ file: FileDescriptor, _ path: String) -> (any TraceSink, () -> Errno?) {
+        guard format(of: path) == .text else {
+            let sink = JSONLinesTrace(file)
+            return (sink, { sink.failure })
+        }
+        let terminal = Terminal(file, name: "the trace, \(path == "-" ? "standard error" : path),")
+        guard explain || terminal.isTerminal else {
+            let sink = TextTrace(file)
+            return (sink, { sink.failure })
+        }
+        // What it cannot write is told in the end.
+        return (ExplainedTrace(terminal, explains: explain), { nil })
+    }
+
+    private func report(
+        _ outcome: Outcome, _ statistics: RunStatistics, _ elapsed: UInt64, _ chosen: ChosenKernel,
+        _ console: Console
+    ) {
+        if json {
+            let members: [(String, JSON)] =
+                [
+                    ("schema", .string("minivmm.run/1")), ("guest", .string(guest)),
+                    ("kernel", .string(chosen.kernel.identity.name)),
+                    ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
+                    ("outcome", .string(outcome.kind)), ("status", .integer(Int64(outcome.exitStatus))),
+                    ("description", .string(outcome.description)), ("elapsed_ns", .number(elapsed)),
+                    ("statistics", statistics.json), ("console", .string(console.text)),
+                ] + outcome.diagnosis.json
+            Terminal.output.print(JSON.object(members).text)
+            return
+        }
+        let terminal = Terminal.diagnostics
+        let failed = outcome.exitStatus != 0
+        // A status is the guest's answer; all other endings are news.
+        if quiet, case .exited = outcome { return }
+        guard failed || !quiet else { return }
+        let milliseconds = Double(elapsed / 1000) / 1000
+        terminal.hanging(
+            terminal.styled("end     ", .dim),
+            terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
+        if let diagnosis = outcome.diagnosis { terminal.print(diagnosis, indent: 8) }
+        if !quiet, statistics.exits > 0 {
+            terminal.hanging(terminal.styled("counts  ", .dim), statistics.line, indent: 8)
+        }
+    }
+}
+
+extension RunStatistics {
+    var json: JSON {
+        .object([
+            ("exits", .number(exits)), ("port_exits", .number(portExits)),
+            ("hypercalls", .number(hypercalls)),
+            ("memory_faults", .number(memoryFaults)), ("race_faults", .number(raceFaults)),
+            ("conversions", .number(conversions)), ("failed_conversions", .number(failedConversions)),
+            ("busy_answers", .number(busyAnswers)),
+        ])
+    }
+
+    var line: String {
+        "\(exits) exits: \(portExits) port, \(memoryFaults) memory fault; \(hypercalls) calls; "
+            + "\(conversions) conversions, \(failedConversions) refused or failed, \(busyAnswers) EAGAIN"
+    }
+}
+
+extension Payload {
+    /// Nanoseconds, for the payload that never ends by itself.
+    var timeLimit: UInt64? { ending == .timeLimit ? 1_000_000_000 : nil }
+}

@@ -1,0 +1,135 @@
+import Backends
+import GuestPayloads
+import MiniVMM
+import SoftKVM
+import SystemPackage
+
+/// Where guests are played for somebody who watches: what the demo and the tour have in common.
+struct Stage {
+    let kernel: KernelOptions
+
+    /// The tour is about contents that stay: where there is a choice, on a kernel that preserves them.
+    func open(_ doors: Doors) throws -> ChosenKernel {
+        let chosen = try kernel.open(doors: doors, preservation: true)
+        say(chosen)
+        return chosen
+    }
+
+    /// Each act names the kernel that answers in it.
+    func say(_ chosen: ChosenKernel) {
+        Terminal.output.paragraph("on \(chosen.kernel.identity)", indent: 3, style: .dim)
+    }
+
+    /// - Parameters:
+    ///   - aloud: whether what the guest prints is part of the story.
+    ///   - preserving: whether the act needs preserved contents, even if the guest does not.
+    func machine(
+        _ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator, aloud: Bool = true,
+        preserving: Bool = false
+    ) throws(MachineError) -> Machine {
+        var configuration = payload.machineConfiguration
+        if preserving { configuration.needsPreservation = true }
+        configuration.hypercallInstruction = chosen.hypercallInstruction
+        var onLine: (@Sendable (String) -> Void)?
+        if aloud { onLine = { narrator.console($0) } }
+        let image: BootImage
+        do throws(ImageError) { image = try .flat(payload.image) } catch { throw .image(error) }
+        return try Machine(
+            kernel: chosen.kernel, configuration: configuration, image: image,
+            console: Console(nil, onLine: onLine),
+            trace: Trace(
+                kernel: chosen.kernel, sinks: [narrator] + (narrator.gallery?.sinks(payload.name) ?? [])))
+    }
+
+    func play(_ name: String, _ narrator: Narrator) throws -> Outcome? {
+        guard let payload = Catalogue.named(name) else { return nil }
+        return play(payload, try open(payload.doors), narrator)
+    }
+
+    func play(_ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator) -> Outcome {
+        do throws(MachineError) {
+            let interrupts = try? SignalDescriptor()
+            return try machine(payload, chosen, narrator).run(
+                timeout: Run.defaultTimeout, interrupts: interrupts)
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    func hostView(_ narrator: Narrator) throws -> Outcome? {
+        guard let payload = Catalogue.named("hello") else { return nil }
+        let chosen = try open(.one)
+        let terminal = Terminal.output
+        var explained = false
+        func tell(_ what: String, _ body: () throws(HostAccessError) -> String) {
+            do throws(HostAccessError) {
+                terminal.hanging("  host   ", "\(what): " + terminal.styled(try body(), .good), indent: 9)
+            } catch {
+                terminal.hanging(
+                    "  host   ",
+                    "\(what): " + terminal.styled(error.errno.name, .bad)
+                        + (error.state == .private ? ", it is private" : ""), indent: 9)
+                // Once is enough: the others are like it.
+                if !explained { terminal.print(error.diagnosis, indent: 9) }
+                explained = true
+            }
+        }
+        do throws(MachineError) {
+            let machine = try machine(payload, chosen, narrator, aloud: false, preserving: true)
+            let gpa = machine.layout.free.lowerBound
+            let message = "hi, guest"
+            func see() {
+                tell("reads \(hex(gpa))") { () throws(HostAccessError) in
+                    String(
+                        decoding: try machine.memory.read(gpa: gpa, count: message.utf8.count), as: UTF8.self)
+                }
+            }
+            tell("reads the image") { () throws(HostAccessError) in
+                _ = try machine.memory.read(gpa: machine.layout.entry, count: 16)
+                return "it can"
+            }
+            guard let page = PageRange(start: gpa, size: pageSize) else { return nil }
+            do throws(ConversionError) {
+                try machine.converter.convert(
+                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .host)
+                tell("writes \(hex(gpa))") { () throws(HostAccessError) in
+                    try machine.memory.write(gpa: gpa, Array(message.utf8))
+                    return message
+                }
+                see()
+                try machine.converter.convert(
+                    ConversionRequest(range: page, to: .private, contents: .preserve), by: .host)
+                see()
+                try machine.converter.convert(
+                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .host)
+                see()
+            } catch {
+                throw .conversion(error)
+            }
+            return machine.run(timeout: Run.defaultTimeout)
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    func contents(_ narrator: Narrator) throws -> Outcome? {
+        guard let payload = Catalogue.named("contents") else { return nil }
+        let outcome = play(payload, try open(payload.doors), narrator)
+        narrator.finish()
+        guard outcome.exitStatus == 0 else { return outcome }
+        let terminal = Terminal.output
+        terminal.paragraph(
+            "The same guest on a software kernel that is the second posted version of the interface, which promised "
+                + "nothing about contents: what cannot be preserved is refused.", indent: 3)
+        var configuration = kernel.soft
+        configuration.abi = .rfcV2
+        let soft = SoftKVM(configuration)
+        if case .missing(let message) = soft.engineStatus {
+            terminal.paragraph("Not shown: \(message).", indent: 3)
+            return outcome
+        }
+        let chosen = ChosenKernel(kernel: soft, backend: .soft, reason: .requested)
+        say(chosen)
+        return play(payload, chosen, Narrator(terminal, limit: 4, gallery: narrator.gallery))
+    }
+}

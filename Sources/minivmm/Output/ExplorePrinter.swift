@@ -1,0 +1,308 @@
+import Backends
+import Litmus
+import MiniVMM
+
+/// What an exploration tried and found, as text and as JSON.
+struct ExplorePrinter: Sendable {
+    let options: Exploration.Options
+    let chosen: ChosenKernel
+    /// The options that chose the kernel.
+    let kernelOptions: String
+    let isJSON: Bool
+    private let start = monotonicNanoseconds()
+    private let out = Terminal.output
+    private let diagnostics = Terminal.diagnostics
+    private let line: ProgressLine
+
+    init(options: Exploration.Options, chosen: ChosenKernel, kernelOptions: String, isJSON: Bool) {
+        self.options = options
+        self.chosen = chosen
+        self.kernelOptions = kernelOptions
+        self.isJSON = isJSON
+        line = ProgressLine(diagnostics)
+    }
+
+    func begin() {
+        guard !isJSON else { return }
+        label("kernel", chosen.line, on: diagnostics)
+        label("seed", "\(options.seed)", on: diagnostics)
+    }
+
+    /// One line that is written over, where somebody looks.
+    func progress(_ phase: Exploration.Phase, _ summary: Exploration.Summary) {
+        line.show {
+            let title = phase.title + String(repeating: " ", count: 10 - phase.title.count)
+            let found = summary.findings.isEmpty ? "" : ", \(summary.findings.count) found"
+            return "\(title)\(grouped(summary.counts[phase]?.tests ?? 0)) tests\(found)"
+        }
+    }
+
+    func end(_ summary: Exploration.Summary, files: [String], alone: [Repetition]) {
+        line.clear()
+        guard !isJSON else { return out.print(json(summary, files: files, alone).text) }
+        tried(summary)
+        for ((index, finding), alone) in zip(summary.findings.enumerated(), alone) {
+            out.print("")
+            found(finding, file: files.indices.contains(index) ? files[index] : nil, alone)
+        }
+        out.print("")
+        verdict(summary)
+    }
+
+    // MARK: what was tried
+
+    private func label(
+        _ label: String, _ text: String, on terminal: Terminal, _ style: Terminal.Style? = nil
+    ) {
+        let padded = label + String(repeating: " ", count: max(2, 10 - label.count))
+        // Word by word, since a line may end behind any.
+        let words = text.split(separator: " ").map { word in
+            style.map { terminal.styled(String(word), $0) } ?? String(word)
+        }
+        terminal.hanging(terminal.styled(padded, .dim), words.joined(separator: " "), indent: 10)
+    }
+
+    private func tried(_ summary: Exploration.Summary) {
+        for phase in Exploration.Phase.allCases {
+            guard let count = summary.counts[phase] else { continue }
+            var text = "\(grouped(count.tests)) tests, \(grouped(count.steps)) steps"
+            switch phase {
+            case .scope where summary.states > 0:
+                let states = summary.states == 1 ? "1 state" : "\(grouped(summary.states)) states"
+                text =
+                    "every step from each of \(states): \(grouped(summary.transitions)) steps in "
+                    + "\(grouped(count.tests)) tests"
+            case .pairs:
+                text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
+                text +=
+                    chosen.backend == .soft
+                    ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+            case .parallel:
+                text +=
+                    chosen.backend == .soft
+                    ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+            default: break
+            }
+            label(phase.title, text, on: out)
+        }
+        let outcomes = summary.coverage.values.reduce(0) { $0 + $1.count }
+        if outcomes > 0 {
+            label(
+                "seen", "\(summary.coverage.count) kinds of steps with \(outcomes) kinds of answers", on: out)
+        }
+        for (index, group) in groups(summary.leftOut).enumerated() {
+            label(index == 0 ? "left out" : "", group, on: out)
+        }
+        let skipped = summary.skipped.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+        for (index, entry) in skipped.enumerated() {
+            let tests = entry.value == 1 ? "1 test" : "\(grouped(entry.value)) tests"
+            label(index == 0 ? "skipped" : "", "\(tests): \(entry.key)", on: out)
+        }
+        for (index, pair) in summary.emptyPairs.enumerated() {
+            label(index == 0 ? "no test" : "", pair, on: out)
+        }
+        if summary.lawful > 0 {
+            label(
+                "free", "\(grouped(summary.lawful)) tests in which the kernel found no memory, as it may",
+                on: out)
+        }
+    }
+
+    /// What was asked for and not run; nil where everything was.
+    private func untried(_ summary: Exploration.Summary) -> String? {
+        let parts = summary.untried.map { phase, tests in
+            switch phase {
+            case .scope: "the rest of the small scope (--depth \(options.depth))"
+            case .random: "\(grouped(tests ?? 0)) of \(grouped(options.tests)) random tests"
+            case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
+            case .parallel:
+                "\(grouped(tests ?? 0)) of \(grouped(options.parallelTests)) tests of steps at once"
+            }
+        }
+        return parts.isEmpty ? nil : parts.joined(separator: ", ")
+    }
+
+    /// Moves with the same reason go together.
+    private func groups(_ leftOut: [(move: String, reason: String)]) -> [String] {
+        var order: [String] = []
+        var moves: [String: [String]] = [:]
+        for (move, reason) in leftOut {
+            if moves[reason] == nil { order.append(reason) }
+            moves[reason, default: []].append(move)
+        }
+        return order.map { "\(moves[$0, default: []].joined(separator: ", ")): \($0)" }
+    }
+
+    private func verdict(_ summary: Exploration.Summary) {
+        if let untried = untried(summary) { label("not tried", untried, on: out) }
+        let seconds = Double((monotonicNanoseconds() - start) / 10_000_000) / 100
+        let tests = "\(grouped(summary.tests)) tests in \(seconds) s"
+        let end =
+            switch summary.end {
+            case .complete, .findings: ""
+            case .time: "; the time was over before all was tried"
+            case .stopped: "; interrupted before all was tried"
+            }
+        switch summary.findings.count {
+        case 0 where summary.tests == 0 && summary.end == .complete:
+            out.print(out.styled("nothing could be tried on this kernel", .dim))
+        case 0 where summary.end != .complete:
+            out.print(out.styled("nothing found so far", .bold) + ", \(tests)\(end)")
+        case 0:
+            out.print(out.styled("nothing that the model does not come to", .good) + ", \(tests)\(end)")
+        case let count:
+            let what = count == 1 ? "1 finding" : "\(count) findings"
+            out.print(out.styled(what, .bad) + ", \(tests)\(end)")
+        }
+    }
+
+    // MARK: what was found
+
+    /// The command line that shows it again, and what has to be known about it.
+    private func again(_ finding: Finding, file: String, _ alone: Repetition) {
+        guard let needed = alone.needed else {
+            out.command("again     ", "minivmm litmus \(kernelOptions) \(file)")
+            return label(
+                "",
+                "By itself the test did not show it in \(alone.runs) runs: it needs what an earlier test left behind. "
+                    + "The same exploration, with the same seed, may show it again.", on: out)
+        }
+        // A test without steps at once is run once, whatever --runs says.
+        let isParallel = finding.source.test.body.contains { entry in
+            if case .parallel = entry { true } else { false }
+        }
+        let isSampled = isParallel && chosen.backend != .soft
+        let runs = options.runs.multipliedReportingOverflow(by: needed).partialValue
+        out.command(
+            "again     ",
+            "minivmm litmus \(kernelOptions) " + (isSampled ? "--runs \(max(1, runs)) " : "") + file)
+        guard needed > 1, !isSampled else { return }
+        label(
+            "",
+            "By itself it shows in \(alone.seen) of \(alone.runs) runs: repeat the command \(needed) times.",
+            on: out)
+    }
+
+    private func found(_ finding: Finding, file: String?, _ alone: Repetition) {
+        label("found", finding.what, on: out)
+        label("model", finding.model, on: out)
+        label("kernel", finding.failure.seen, on: out, .bad)
+        let left = finding.source.test.steps.count
+        label(
+            "shown",
+            "in \(finding.seen) of \(finding.runs) runs; \(left) of \(finding.steps) steps are left of test \(finding.found)",
+            on: out)
+        out.print("")
+        for line in finding.source.test.text.split(separator: "\n", omittingEmptySubsequences: false)
+            .dropLast()
+        {
+            out.print("    \(line)")
+        }
+        out.print("")
+        if let file { return again(finding, file: file, alone) }
+        guard alone.seen < alone.runs else { return }
+        label("alone", "by itself it shows in \(alone.seen) of \(alone.runs) runs", on: out)
+    }
+
+    /// 12345 is 12,345.
+    private func grouped(_ number: Int) -> String {
+        var text = ""
+        for (index, digit) in String(number).reversed().enumerated() {
+            if index > 0, index % 3 == 0, digit != "-" { text.append(",") }
+            text.append(digit)
+        }
+        return String(text.reversed())
+    }
+
+    // MARK: JSON
+
+    /// Schema `minivmm.explore/1`.
+    private func json(_ summary: Exploration.Summary, files: [String], _ alone: [Repetition]) -> JSON {
+        func number(_ value: Int) -> JSON { .number(UInt64(max(0, value))) }
+        return .object([
+            ("schema", .string("minivmm.explore/1")),
+            ("kernel", .string(chosen.kernel.identity.name)),
+            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
+            ("seed", .number(options.seed)),
+            (
+                "phases",
+                .array(
+                    Exploration.Phase.allCases.compactMap { phase in
+                        summary.counts[phase].map { count in
+                            .object([
+                                ("phase", .string(phase.rawValue)), ("tests", number(count.tests)),
+                                ("steps", number(count.steps)),
+                            ])
+                        }
+                    })
+            ),
+            ("pairs", number(summary.pairs)),
+            ("pairs_without_a_test", .array(summary.emptyPairs.map(JSON.string))),
+            ("states", number(summary.states)), ("transitions", number(summary.transitions)),
+            (
+                "coverage",
+                .object(
+                    summary.coverage.sorted { $0.key < $1.key }.map { kind, outcomes in
+                        (
+                            kind,
+                            .object(outcomes.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) })
+                        )
+                    })
+            ),
+            (
+                "left_out",
+                .array(
+                    summary.leftOut.map {
+                        .object([("step", .string($0.move)), ("reason", .string($0.reason))])
+                    })
+            ),
+            (
+                "skipped",
+                .object(summary.skipped.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) })
+            ),
+            ("lawful", number(summary.lawful)), ("end", .string(summary.end.rawValue)),
+            (
+                "untried",
+                .array(
+                    summary.untried.map { phase, tests in
+                        .object([("phase", .string(phase.rawValue)), ("tests", tests.map(number) ?? .null)])
+                    })
+            ),
+            (
+                "findings",
+                .array(
+                    zip(summary.findings.enumerated(), alone).map { found, alone in
+                        let (index, finding) = found
+                        return json(
+                            finding, file: files.indices.contains(index) ? files[index] : nil, alone)
+                    })
+            ),
+        ])
+    }
+
+    private func json(_ finding: Finding, file: String?, _ alone: Repetition) -> JSON {
+        .object([
+            ("step", .string(finding.what)), ("model", .string(finding.model)),
+            ("seen", .string(finding.failure.seen)),
+            ("line", finding.failure.line.map { .number(UInt64($0)) } ?? .null),
+            ("runs", .number(UInt64(finding.runs))), ("runs_that_show_it", .number(UInt64(finding.seen))),
+            ("runs_alone", .number(UInt64(alone.runs))),
+            ("runs_alone_that_show_it", .number(UInt64(alone.seen))),
+            ("runs_needed", alone.needed.map { .number(UInt64($0)) } ?? .null),
+            ("test_number", .number(UInt64(finding.found))), ("steps_before", .number(UInt64(finding.steps))),
+            ("steps", .number(UInt64(finding.source.test.steps.count))),
+            ("litmus", .string(finding.source.test.text)), ("file", file.map(JSON.string) ?? .null),
+        ])
+    }
+}
+
+extension Exploration.Phase {
+    fileprivate var title: String {
+        switch self {
+        case .scope: "scope"
+        case .random: "random"
+        case .pairs: "pairs"
+        case .parallel: "at once"
+        }
+    }
+}

@@ -1,0 +1,74 @@
+import ArgumentParser
+import Backends
+import Explain
+import MiniVMM
+
+extension CallFailure {
+    var text: String { "\(call): \(errno.name)" }
+
+    var diagnosis: Diagnosis {
+        MachineError.kernel(call: call, errno: errno, attempted: "a scratch VM", hint: nil).diagnosis
+    }
+}
+
+extension ChosenKernel {
+    /// Why it is this one.
+    var reasonText: String {
+        guard case .automatic(let passedOver) = reason else { return "asked for" }
+        return switch backend {
+        case .linux: "/dev/kvm converts in place"
+        case .perVMAttributes: "\(passedOver.text), but has per-VM attributes"
+        case .memslotTrap, .soft: passedOver.text
+        }
+    }
+
+    /// One line for people.
+    var line: String { "\(kernel.identity): \(reasonText)" }
+
+    /// For what is made of conversions: ends with status 4 where the kernel was asked for its attributes of VMs, and has none.
+    func requireAttributes() throws {
+        guard backend == .perVMAttributes, let failure = KernelProbe(kernel).conversionFailure() else {
+            return
+        }
+        throw stop(
+            "this kernel has no per-VM attributes (\(failure.text)); all is skipped", Status.skipped,
+            failure.diagnosis)
+    }
+}
+
+extension [Rejection] {
+    /// One sentence of what was tried, without its period.
+    var text: String {
+        map { rejection in
+            switch rejection {
+            case .unavailable(let unavailable): unavailable.description
+            case .cannotConvert(.linux, let failure):
+                "/dev/kvm cannot convert in place (\(failure.text))"
+            // Older kernels have none, which the call above said.
+            case .cannotConvert(.perVMAttributes, _): ""
+            case .cannotConvert(_, let failure): ", nor with memslots (\(failure.text))"
+            case .losesContents:
+                ", and its per-VM attributes do not preserve contents, which the guest needs"
+            }
+        }.joined()
+    }
+}
+
+extension BackendError {
+    var text: String {
+        switch reason {
+        case .unavailable(let unavailable): unavailable.description
+        case .untried(let failure): "a scratch VM could not be tried (\(failure.text))"
+        case .noEngine(let message): passedOver.isEmpty ? message : "\(passedOver.text); \(message)"
+        }
+    }
+
+    /// What it means, and what to do about it.
+    var diagnosis: Diagnosis {
+        switch reason {
+        case .unavailable(let unavailable): unavailable.diagnosis
+        case .untried(let failure): failure.diagnosis
+        case .noEngine(let message): .engine(message)
+        }
+    }
+}

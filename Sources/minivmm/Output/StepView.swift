@@ -1,0 +1,156 @@
+import CKVMShim
+import MiniVMM
+
+/// What is shown where a machine has stopped: registers, the instruction, the pages.
+struct StepView {
+    let image: BootImage
+    let terminal: Terminal
+
+    func registers(_ vcpu: any KVMVCPU, isShort: Bool) {
+        guard let r = try? vcpu.registers() else {
+            return terminal.print("   the registers cannot be read")
+        }
+        let short = [
+            ("RIP", r.rip), ("RAX", r.rax), ("RBX", r.rbx), ("RCX", r.rcx), ("RDX", r.rdx), ("RSP", r.rsp),
+            ("RFLAGS", r.rflags),
+        ]
+        let rest = [
+            ("RSI", r.rsi), ("RDI", r.rdi), ("RBP", r.rbp), ("R8", r.r8), ("R9", r.r9), ("R10", r.r10),
+            ("R11", r.r11), ("R12", r.r12), ("R13", r.r13), ("R14", r.r14), ("R15", r.r15),
+        ]
+        let words = (isShort ? short : short + rest).map { "\($0.0)=\(hex($0.1))" }
+        terminal.paragraph(words.joined(separator: " "), indent: 3)
+    }
+
+    // MARK: the instruction
+
+    /// The instruction that left the guest, from the image as it was loaded: the host cannot read private code.
+    ///
+    /// KVM leaves RIP at the instruction for some exits and behind it for others, so both places are looked at.
+    func instruction(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
+        guard let registers = try? vcpu.registers() else { return }
+        let rip = registers.rip
+        guard let here = decoded(at: rip) else {
+            return terminal.paragraph("at RIP  outside the image", indent: 3)
+        }
+        // The page as the guest addresses it: the shared door is at the shared bit.
+        func page(_ fault: MemoryFault) -> UInt64 {
+            let bit = fault.wants == .shared ? machine.layout.sharedBit : nil
+            return (fault.gpa | (bit.map { UInt64(1) << UInt64($0) } ?? 0)) / pageSize
+        }
+        func left(_ instruction: Instruction, at address: UInt64) -> Bool {
+            switch exit {
+            case .io(let io): return Self.isAccess(instruction, io)
+            case .memoryFault(let fault, _):
+                return instruction.touches(page: page(fault), registers, at: address)
+            default: return true
+            }
+        }
+        // Carved memslots turn a fault into MMIO, and KVM has gone past a write by then. Elsewhere a fault is at RIP.
+        var isFault = false
+        if case .memoryFault = exit { isFault = true }
+        let mayBeBehind = !isFault || machine.kernel.retiresFaultingWrites
+        let isHere = left(here, at: rip)
+        let behind = mayBeBehind ? ending(at: rip, prefixes: Self.prefixes(exit), where: left) : nil
+        guard let behind, !isHere || isFault else {
+            return terminal.hanging("   at RIP  ", here.line, indent: 5, used: 11)
+        }
+        let label = "at \(hex(rip &- UInt64(behind.bytes.count)))  "
+        if isHere {
+            terminal.hanging("   at RIP  ", here.line, indent: 5, used: 11)
+            terminal.hanging(
+                "   or at", " " + label.dropFirst(3) + behind.line + " (a write; RIP is behind it then)",
+                indent: 5,
+                used: 8)
+        } else {
+            terminal.hanging(
+                "   " + label, behind.line + " (RIP is behind it already)", indent: 5, used: 3 + label.count)
+        }
+    }
+
+    /// The instruction that ends where RIP is and does what the exit says: the shortest, with its prefixes.
+    private func ending(
+        at rip: UInt64, prefixes: Set<UInt8>, where does: (Instruction, UInt64) -> Bool
+    ) -> Instruction? {
+        var found: Instruction?
+        for length in 1...15 {
+            let address = rip &- UInt64(length)
+            guard let one = decoded(at: address), let first = one.bytes.first, one.text != nil,
+                one.bytes.count == length, first != 0, does(one, address),
+                found == nil || prefixes.contains(first)
+            else {
+                if found != nil { break }
+                continue
+            }
+            found = one
+        }
+        return found
+    }
+
+    /// LOCK, REPNE, REP and operand size; REX where it says something, which it does not for IN and OUT: there it would be
+    /// the last byte of what is before.
+    private static func prefixes(_ exit: Exit) -> Set<UInt8> {
+        let all: Set<UInt8> = [0xf0, 0xf2, 0xf3, 0x66]
+        if case .io = exit { return all }
+        return all.union(0x40...0x4f)
+    }
+
+    private func decoded(at address: UInt64) -> Instruction? {
+        let segment = image.segments.first {
+            $0.gpa <= address && address - $0.gpa < UInt64($0.bytes.count)
+        }
+        guard let segment else { return nil }
+        let start = Int(address - segment.gpa)
+        return Instruction(Array(segment.bytes[start..<min(start + 15, segment.bytes.count)]))
+    }
+
+    private static func isAccess(_ instruction: Instruction, _ io: ckvm_run_io) -> Bool {
+        guard let text = instruction.text?.replacing("rep ", with: "") else { return false }
+        guard text.hasPrefix(io.direction == 1 ? "out" : "in "), !text.hasPrefix("inc") else {
+            return io.direction == 0 && text.hasPrefix("ins")
+        }
+        if text.contains("(%dx)") || text.contains("outs") { return true }
+        let port = "$" + hex(UInt64(io.port))
+        return text.split(separator: " ").contains { $0.replacing(",", with: "") == port }
+    }
+
+    // MARK: the pages
+
+    /// All of RAM, and the pages around those that it is about, which are marked.
+    func pages(_ machine: Machine, about range: PageRange? = nil) -> [String] {
+        let strip = PageStrip(terminal: terminal)
+        let map = machine.memory.attributes
+        let width = max(8, min(32, terminal.width - 24))
+        let held = machine.converter.holds.heldRanges
+        let all = PageRange(start: 0, size: map.size)
+        let near = window(machine, about: range)
+        var lines = [(all, "all of RAM"), (near, "from \(hex(near?.start ?? 0))")].compactMap { range, what in
+            range.map {
+                "   \(strip.draw(map, $0, held: held, width: width))  " + terminal.styled(what, .dim)
+            }
+        }
+        if let near, let range, let part = range.intersection(near) {
+            var pagesPerCell: UInt64 = 1
+            while near.pageCount > UInt64(width) * pagesPerCell { pagesPerCell *= 2 }
+            let cell = pagesPerCell * pageSize
+            let first = Int((part.start - near.start) / cell)
+            let last = Int((part.end - 1 - near.start) / cell)
+            lines.append(
+                "   " + String(repeating: " ", count: first)
+                    + String(repeating: "^", count: last - first + 1))
+        }
+        return lines
+    }
+
+    /// The start of free RAM, unless it is about other pages.
+    private func window(_ machine: Machine, about range: PageRange?) -> PageRange? {
+        let size = 32 * pageSize
+        let ram = machine.memory.size
+        var start = machine.layout.free.lowerBound
+        if let range, range.start < start || range.start >= start + size {
+            start = range.start / size * size
+        }
+        guard start < ram else { return nil }
+        return PageRange(start: start, size: min(size, ram - start) & ~(pageSize - 1))
+    }
+}

@@ -1,0 +1,54 @@
+import MiniVMM
+import SoftKVM
+import SystemPackage
+import Testing
+
+@testable import Backends
+
+/// What `auto` takes, and what it tells of the rest.
+@Suite("Backends", .timeLimit(.minutes(10)))
+struct ChoiceTests {
+    private static let nowhere: FilePath = "/nonexistent/kvm"
+
+    @Test func `without a device the software kernel answers, and the reason is the device's errno`() throws {
+        let chosen = try Backend.automatic(BackendNeeds(device: Self.nowhere))
+        #expect(chosen.backend == .soft && chosen.kernel is SoftKVM)
+        #expect(chosen.kernel.identity.kind == .simulated)
+        guard case .automatic(let passedOver) = chosen.reason, passedOver.count == 1,
+            case .unavailable(let unavailable) = passedOver[0]
+        else {
+            Issue.record("\(chosen.reason)")
+            return
+        }
+        #expect(unavailable.device == Self.nowhere && unavailable.errno == .noSuchFileOrDirectory)
+    }
+
+    @Test func `a backend that was asked for is not replaced`() throws {
+        for backend in Backend.allCases where backend != .soft {
+            #expect(throws: BackendError.self) { try backend.open(BackendNeeds(device: Self.nowhere)) }
+        }
+        guard case .requested = try Backend.soft.open().reason else {
+            Issue.record("it was asked for")
+            return
+        }
+    }
+
+    /// Whatever this machine has: what was taken converts, and everything closer to Linux 7.4 was passed over.
+    @Test(arguments: [false, true]) func `what is taken does what was asked`(preservation: Bool) throws {
+        let chosen = try Backend.automatic(BackendNeeds(preservation: preservation))
+        #expect(KernelProbe(chosen.kernel).conversionFailure() == nil)
+        let vm = try chosen.kernel.createVM(.softwareProtected, sharedBit: nil)
+        #expect(!preservation || vm.contentPromise.canPreserve)
+        guard case .automatic(let passedOver) = chosen.reason else {
+            Issue.record("nobody asked for \(chosen.backend)")
+            return
+        }
+        if case .unavailable = passedOver.first { return }
+        #expect(passedOver.count == Backend.allCases.firstIndex(of: chosen.backend))
+    }
+
+    @Test func `with two doors a VM takes a shared bit`() throws {
+        let chosen = try Backend.automatic(BackendNeeds(doors: .two))
+        _ = try chosen.kernel.createVM(.softwareProtected, sharedBit: 38)
+    }
+}
