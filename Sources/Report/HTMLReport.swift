@@ -70,6 +70,13 @@ public struct HTMLReport {
             out.append(decimal: UInt64(kind.weight))
             out.append(kind.marksPages ? ",1]" : ",0]")
         }
+        list(",\"states\":[", Timeline.State.allCases, &out) { state, out in
+            out.append("[")
+            out.append(inScript: "\(state)")
+            out.append(",")
+            out.append(inScript: state.letter)
+            out.append("]")
+        }
         list(",\"shapes\":[", trace.shapes, &out) { write($0, to: &$1) }
         writeNames(to: &out)
         list(",\"rows\":[", timeline.rows, &out) { row, out in

@@ -76,7 +76,7 @@ function showLegend() {
       pixels[p] = patterns[state][at] || under[at];
     }
     g.putImageData(image, 0, 0);
-    item.append(c, `${WORDS[state]} (${LETTERS[state]})`);
+    item.append(c, `${STATES[state]} (${LETTERS[state]})`);
     return item;
   });
   if (isDense()) items.push(element("li", "▚ where many share a place: in proportion"));
