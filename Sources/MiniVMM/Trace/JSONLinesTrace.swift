@@ -93,9 +93,11 @@ public final class JSONLinesTrace: TraceSink {
         }
 
         private mutating func begin(_ key: EventKey) {
-            buffer.append(",\"")
+            buffer.append(44)
+            buffer.append(34)
             buffer.append(key.spelling)
-            buffer.append("\":")
+            buffer.append(34)
+            buffer.append(58)
         }
     }
 }
