@@ -3,85 +3,41 @@ import SystemPackage
 
 /// Why a line of the trace is there.
 public enum EventTexts {
-    /// Names of events, and what each stands for.
-    static let all: [(name: String, means: String)] = [
-        (
-            "boot",
-            "The monitor has written the guest's image into its memory and is about to make it private."
-        ),
-        (
-            "image-left-shared",
-            "This kernel does not keep contents when memory changes hands, so the image stays shared."
-        ),
-        ("exit-status", "The guest wrote its exit status to port 0xf4."),
-        ("stop", "The machine is at its end."),
-        ("out", "The guest wrote to a port."),
-        ("in", "The guest read a port."),
-        (
-            "console",
-            "What the guest has printed: one exit for each letter, a line of the trace for all of them."
-        ),
-        ("mmio", "The guest touched an address at which there is no memslot and no device."),
-        ("memory-fault", "KVM_RUN came back with exit 39: the access did not find the page as it wanted it."),
-        ("resume", "The vCPU enters the guest again, and the instruction that faulted is done once more."),
-        ("hypercall", "The guest called the monitor."),
-        (
-            "step-over",
-            "KVM could not read the guest's call instruction and so not step over it; the monitor moved RIP on."
-        ),
-        ("halt", "The vCPU executed HLT. There are no interrupts, so nothing wakes it."),
-        ("kick", "The vCPU was taken out of the guest because the machine stops."),
-        ("convert", "Somebody asked for a range to change its state; the kernel has not been called yet."),
-        ("set-memory-attributes2", "One call of the kernel, KVM_SET_MEMORY_ATTRIBUTES2, and its answer."),
-        ("ask-holders", "The monitor asked those who are known to hold the page to let go."),
-        ("wait", "The page is in use; the monitor waits before it calls again, longer each time."),
-        ("converted", "The whole request is done."),
-        ("not-converted", "The request was refused or given up."),
-        ("hold", "The host took references on pages, as a device would. They cannot become private now."),
-        ("release", "A hold has let go of its pages."),
-        ("release-holds", "The host let go of all it held."),
-        ("host-access", "The host touched guest memory through its mapping."),
-        ("file", "A litmus test has a guest_memfd more; its pages have a place of their own in the picture."),
-        ("step", "A step of a litmus test, and what came of it."),
-        ("access", "An actor of a litmus test touched memory."),
-        (
-            "punch",
-            "A hole: the pages are given back, read zero at the next touch, and stay private or shared."
-        ),
-    ]
-
-    public static var names: [String] { all.map(\.name) }
+    public static var names: [String] { EventName.allCases.map(\.spelling.description) }
 
     static func explanation(_ word: String) -> Explanation? {
-        let name = Words.folded(word)
-        guard let found = all.first(where: { Words.folded($0.name) == name }) else { return nil }
+        let folded = Words.folded(word)
+        guard let name = EventName.allCases.first(where: { Words.folded($0.spelling.description) == folded })
+        else { return nil }
         return Explanation(
-            .event, found.name, "\(found.name), a line of the trace",
+            .event, name.spelling.description, "\(name.spelling), a line of the trace",
             [
-                (.means, found.means),
+                (.means, EventSchema.of(name).means),
                 (.advice, "minivmm run GUEST --trace - --explain says it of each line, with its numbers."),
             ])
     }
 
-    /// Why this event is there, in a sentence or two. Nil for a name that is not known.
-    public static func why(_ event: EventFields) -> String? {
+    /// Why this event is there, in a sentence or two.
+    public static func why(_ event: EventFields) -> String {
         switch event.name {
-        case "boot": boot(event)
-        case "console": "\(Words.count(event.number("exits") ?? 0, "letter")) for the console, an exit each."
-        case "stop": stop(event)
-        case "out", "in": port(event)
-        case "memory-fault": memoryFault(event)
-        case "hypercall": hypercall(event)
-        case "convert": convert(event)
-        case "set-memory-attributes2": call(event)
-        case "ask-holders": askHolders(event)
-        case "converted": converted(event)
-        case "not-converted": notConverted(event)
-        case "hold": hold(event)
-        case "host-access": hostAccess(event)
-        case "mmio":
+        case .boot: boot(event)
+        case .console: "\(Words.count(event.number(.exits) ?? 0, "letter")) for the console, an exit each."
+        case .stop: stop(event)
+        case .out, .in: port(event)
+        case .memoryFault: memoryFault(event)
+        case .hypercall: hypercall(event)
+        case .convert: convert(event)
+        case .setMemoryAttributes2: call(event)
+        case .askHolders: askHolders(event)
+        case .converted: converted(event)
+        case .notConverted: notConverted(event)
+        case .hold: hold(event)
+        case .hostAccess: hostAccess(event)
+        case .mmio:
             "No memslot has this address and no device either: the guest cannot go on. Inside RAM it would be hazard A14."
-        default: all.first { $0.name == event.name }?.means
+        case .imageLeftShared, .exitStatus, .resume, .stepOver, .halt, .kick, .wait, .release, .releaseHolds,
+            .file, .step, .access, .punch, .leftOut, .pagesThen:
+            EventSchema.of(event.name).means
         }
     }
 
@@ -89,19 +45,19 @@ public enum EventTexts {
 
     private static func boot(_ event: EventFields) -> String {
         "The image was written through the mapping while its pages were shared: no copy of it stays outside."
-            + (event.number("shared_bit").map { " Two doors: address bit \($0) says shared." } ?? "")
+            + (event.number(.sharedBit).map { " Two doors: address bit \($0) says shared." } ?? "")
     }
 
     private static func stop(_ event: EventFields) -> String {
-        guard let status = event.signed("status"), let text = Statuses.explanation("\(status)") else {
+        guard let status = event.signed(.status), let text = Statuses.explanation("\(status)") else {
             return "The machine is at its end; its exit status follows from this."
         }
         return "The machine is at its end; " + text.title + "."
     }
 
     private static func port(_ event: EventFields) -> String {
-        let isOut = event.name == "out"
-        switch event.number("port") {
+        let isOut = event.name == .out
+        switch event.number(.port) {
         case 0xf4? where isOut: return "This port takes the guest's exit status: it ends here."
         case 0xe8? where isOut: return "This port takes calls; the numbers are in the registers."
         case let port? where port == 0xe9 || (0x3f8...0x3ff).contains(port):
@@ -113,10 +69,10 @@ public enum EventTexts {
     }
 
     private static func memoryFault(_ event: EventFields) -> String {
-        let wants = event.text("wants") ?? "other"
+        let wants = event.text(.wants) ?? "other"
         let state = wants == "private" ? "shared" : "private"
-        let page = event.number("gpa").map { "page \($0 / pageSize)" } ?? "the page"
-        switch event.text("verdict").flatMap(FaultVerdict.init(rawValue:)) {
+        let page = event.number(.gpa).map { "page \($0 / pageSize)" } ?? "the page"
+        switch event.text(.verdict).flatMap(FaultVerdict.init(rawValue:)) {
         case .convert?:
             return
                 "The access wants \(page) \(wants), and it is \(state): KVM_RUN came back with EFAULT and exit 39. The monitor converts "
@@ -128,66 +84,64 @@ public enum EventTexts {
         case .reenter?:
             return "The monitor was told not to convert, so the same access will fault again (hazard A34)."
         case .fatal?, nil:
-            return event.signed("errno") == 133
+            return event.signed(.errno) == 133
                 ? "The host's memory behind the page has failed (EHWPOISON): converting does not help."
                 : "No conversion leads on from here, and the machine ends: the next line says why."
         }
     }
 
-    private static let calls: [UInt64: String] = [
-        0x4d56_0001: "that the host take references on pages, as a device would",
-        0x4d56_0002: "that the host let go of the pages that it holds",
-        0x4d56_0003: "that the host read eight bytes of its memory",
-        0x4d56_0004: "that the host write eight bytes of its memory",
-        0x4d56_0005: "what the state of a page is",
-        0x4d56_0006: "that another vCPU run",
-    ]
+    private static func request(_ call: GuestCallNumber, _ event: EventFields) -> String {
+        switch call {
+        case .mapGPARange:
+            let target = (event.number(.a2) ?? 0) & 0x10 != 0 ? "private" : "shared"
+            return "for \(Words.count(event.number(.a1) ?? 0, "page")) to be \(target) (KVM_HC_MAP_GPA_RANGE)"
+        case .hold: return "that the host take references on pages, as a device would"
+        case .release: return "that the host release the pages that it holds"
+        case .peek: return "that the host read eight bytes of its memory"
+        case .poke: return "that the host write eight bytes of its memory"
+        case .state: return "what the state of a page is"
+        case .yield: return "that another vCPU run"
+        }
+    }
 
     private static func hypercall(_ event: EventFields) -> String {
-        let number = event.number("number") ?? 0
-        let result = event.signed("result") ?? 0
-        var text: String
-        if number == 12 {
-            let target = (event.number("a2") ?? 0) & 0x10 != 0 ? "private" : "shared"
-            text =
-                "The guest asked for \(Words.count(event.number("a1") ?? 0, "page")) to be \(target) (KVM_HC_MAP_GPA_RANGE)"
-        } else {
-            text = "The guest asked " + (calls[number] ?? "for something that nobody knows")
-        }
+        let call = event.number(.number).flatMap(GuestCallNumber.init(rawValue:))
+        let result = event.signed(.result) ?? 0
+        let text = "The guest asked " + (call.map { request($0, event) } ?? "for something that nobody knows")
         if result < 0 {
             let errno = Int32(exactly: result).map { Errno(rawValue: 0 &- $0) } ?? .invalidArgument
             return text + "; the answer was \(errno.name), which the guest finds in RAX."
         }
-        if number == 0x4d56_0005 { return text + ": \(result == 1 ? "private" : "shared")." }
+        if call == .state { return text + ": \(result == 1 ? "private" : "shared")." }
         return text + "; it was done."
     }
 
     private static func convert(_ event: EventFields) -> String {
-        let pages = Words.count((event.number("size") ?? 0) / pageSize, "page")
+        let pages = Words.count((event.number(.size) ?? 0) / pageSize, "page")
         let contents: String
-        switch event.text("contents").flatMap(ContentPolicy.init(rawValue:)) {
+        switch event.text(.contents).flatMap(ContentPolicy.init(rawValue:)) {
         case .preserve?: contents = "The bytes must be the same afterwards, or nothing changes."
         case .zero?: contents = "The bytes must be zero afterwards, or nothing changes."
         case .unspecified?, nil: contents = "Nobody cares what becomes of the bytes."
         }
-        return "\(pages) shall become \(event.text("target") ?? "other"). " + contents
+        return "\(pages) shall become \(event.text(.target) ?? "other"). " + contents
     }
 
     private static func call(_ event: EventFields) -> String {
-        let target = event.text("target") ?? "private"
-        guard let number = event.signed("errno"), number != 0 else {
+        let target = event.text(.target) ?? "private"
+        guard let number = event.signed(.errno), number != 0 else {
             return target == "private"
                 ? "Done: no page of the range was in use, or all of it was private already. The host cannot touch it now."
                 : "Done: to shared nobody's reference is in the way. The host may touch it now."
         }
         let errno = Int32(exactly: number).map { Errno(rawValue: $0) } ?? .invalidArgument
         var arguments = ConversionArguments()
-        arguments.offset = event.number("offset")
-        arguments.size = event.number("size")
+        arguments.offset = event.number(.offset)
+        arguments.size = event.number(.size)
         arguments.attributes = target == "private" ? 8 : 0
         if errno == .resourceTemporarilyUnavailable {
             let page =
-                event.number("error_offset").map { " It is the one at \(Words.hex($0)) of the file." } ?? ""
+                event.number(.errorOffset).map { " It is the one at \(Words.hex($0)) of the file." } ?? ""
             return ConversionRow.inUse.means + page
         }
         let row = ValidationTable().possibilities(arguments).first { $0.errno == errno }?.row
@@ -195,7 +149,7 @@ public enum EventTexts {
     }
 
     private static func askHolders(_ event: EventFields) -> String {
-        let (released, refused) = (event.number("released") ?? 0, event.number("refused") ?? 0)
+        let (released, refused) = (event.number(.released) ?? 0, event.number(.refused) ?? 0)
         return refused == 0
             ? "\(Words.count(released, "known holder")) let go: the next call may succeed."
             : "\(Words.count(refused, "known holder")) will not let go: only waiting, or giving up, is left."
@@ -203,7 +157,7 @@ public enum EventTexts {
 
     private static func converted(_ event: EventFields) -> String {
         let how: String
-        switch event.text("means").flatMap(ContentMeans.init(rawValue:)) {
+        switch event.text(.means).flatMap(ContentMeans.init(rawValue:)) {
         case .promisedByABI?: how = "The contents are the same: this VM type promises it."
         case .keptByFlag?: how = "The contents are the same: each call asked for it."
         case .zeroedByFlag?: how = "The contents are zero: each call asked for it."
@@ -211,14 +165,14 @@ public enum EventTexts {
             how = "The contents are zero: the monitor made them so, once the pages were theirs."
         case .nothingAsked?, nil: how = "Nobody asked what becomes of the contents."
         }
-        let busy = event.number("busy") ?? 0
+        let busy = event.number(.busy) ?? 0
         return "The whole request is done. " + how
             + (busy == 0 ? "" : " \(Words.count(busy, "call")) met a page in use before.")
     }
 
     private static func notConverted(_ event: EventFields) -> String {
-        let errno = event.signed("errno").flatMap { Int32(exactly: $0) }.map { Errno(rawValue: $0) }
-        let changed = event.number("converted_bytes") ?? 0
+        let errno = event.signed(.errno).flatMap { Int32(exactly: $0) }.map { Errno(rawValue: $0) }
+        let changed = event.number(.convertedBytes) ?? 0
         let kept =
             changed == 0
             ? "No page has changed."
@@ -235,12 +189,12 @@ public enum EventTexts {
 
     private static func hold(_ event: EventFields) -> String {
         "The host took references on these pages, as a device would; until they go, the pages cannot become private. It "
-            + (event.flag("yields") == true ? "lets go when asked." : "does not let go when asked.")
+            + (event.flag(.yields) == true ? "lets go when asked." : "does not let go when asked.")
     }
 
     private static func hostAccess(_ event: EventFields) -> String {
-        let verb = event.text("direction") == "write" ? "wrote" : "read"
-        guard let errno = event.signed("errno"), errno != 0 else {
+        let verb = event.text(.direction) == "write" ? "wrote" : "read"
+        guard let errno = event.signed(.errno), errno != 0 else {
             return "The host \(verb) the page: it is shared."
         }
         return errno == 14

@@ -23,7 +23,9 @@ public struct ChromeTrace {
         out.append(quoted: trace.identity)
         out.append(",\"simulated\":")
         out.append(trace.isSimulated ? "\"yes\"" : "\"no\"")
-        out.append(",\"schema\":\"minivmm.trace/1\",\"clock\":\"monotonic\"")
+        out.append(",\"schema\":\"")
+        out.append(EventSchema.version)
+        out.append("\",\"clock\":\"monotonic\"")
         if let ending = trace.ending {
             out.append(",\"ending\":")
             out.append(quoted: ending)
@@ -214,7 +216,7 @@ public struct ChromeTrace {
                 case .flag: out.append(value == 0 ? "false" : "true")
                 case .number, .wide:
                     // Addresses in hex: a viewer shows what it is given.
-                    if shape.isAddress[place], shape.types[place] == .wide || value >= 0 {
+                    if shape.isAddress(place), shape.types[place] == .wide || value >= 0 {
                         out.append("\"0x")
                         out.append(hex: UInt64(bitPattern: value))
                         out.append("\"")

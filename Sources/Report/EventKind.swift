@@ -1,3 +1,6 @@
+import MiniVMM
+import SystemPackage
+
 /// What an event is to a picture: its sign, its words, and the filter that it falls under.
 public enum EventKind: UInt8, CaseIterable, Sendable {
     case other, boot, fault, race, hypercall, convert, ioctl, busy, failedCall, converted, notConverted
@@ -114,49 +117,43 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
 }
 
 extension RecordedTrace {
-    private static let eagain: Int64 = 11
-
     /// What an event is.
     public func kind(_ event: Int) -> EventKind {
-        let failed = signed(event, .errno).map { $0 != 0 } ?? false
-        switch name(event) {
-        case "boot", "image-left-shared": return .boot
-        case "halt", "kick", "step-over", "mmio": return .exit
-        case "memory-fault": return text(event, .verdict) == "race" ? .race : .fault
-        case "hypercall": return .hypercall
-        case "convert": return .convert
-        case "set-memory-attributes2":
-            return signed(event, .errno) == Self.eagain ? .busy : failed ? .failedCall : .ioctl
-        case "converted": return .converted
-        case "not-converted": return .notConverted
-        case "hold": return .hold
-        case "release", "release-holds": return .release
-        case "ask-holders": return .ask
-        case "host-access", "access": return failed ? .refusedAccess : .access
-        case "wait": return .wait
-        case "resume": return .resume
-        case "console": return .console
-        case "out", "in": return .port
-        case "punch": return .punch
-        case "file", "pages-then": return .file
-        case "step": return number(event, .ok) == 0 ? .failedStep : .step
-        case "exit-status": return .end
-        case "stop": return signed(event, .status).map { $0 != 0 } ?? false ? .failedEnd : .end
-        default: return .other
+        var failed: Bool { signed(event, .errno).map { $0 != 0 } ?? false }
+        switch shape(event).event {
+        case .boot, .imageLeftShared: return .boot
+        case .halt, .kick, .stepOver, .mmio: return .exit
+        case .memoryFault:
+            return text(event, .verdict) == FaultVerdict.race.rawValue ? .race : .fault
+        case .hypercall: return .hypercall
+        case .convert: return .convert
+        case .setMemoryAttributes2:
+            return signed(event, .errno) == Int64(Errno.resourceTemporarilyUnavailable.rawValue)
+                ? .busy : failed ? .failedCall : .ioctl
+        case .converted: return .converted
+        case .notConverted: return .notConverted
+        case .hold: return .hold
+        case .release, .releaseHolds: return .release
+        case .askHolders: return .ask
+        case .hostAccess, .access: return failed ? .refusedAccess : .access
+        case .wait: return .wait
+        case .resume: return .resume
+        case .console: return .console
+        case .out, .in: return .port
+        case .punch: return .punch
+        case .file, .pagesThen: return .file
+        case .step: return number(event, .ok) == 0 ? .failedStep : .step
+        case .exitStatus: return .end
+        case .stop: return signed(event, .status).map { $0 != 0 } ?? false ? .failedEnd : .end
+        case .leftOut, nil: return .other
         }
     }
+
+    private var lastStop: Int? { (0..<count).last { shape($0).event == .stop } }
 
     /// Whether the trace ends as it should: nil where it does not say.
-    public var endedWell: Bool? {
-        guard let last = (0..<count).last(where: { name($0) == "stop" }), let status = signed(last, .status)
-        else {
-            return nil
-        }
-        return status == 0
-    }
+    public var endedWell: Bool? { lastStop.flatMap { signed($0, .status) }.map { $0 == 0 } }
 
     /// What the monitor said at the end.
-    public var ending: String? {
-        (0..<count).last { name($0) == "stop" }.flatMap { text($0, .why) }
-    }
+    public var ending: String? { lastStop.flatMap { text($0, .why) } }
 }

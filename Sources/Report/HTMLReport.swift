@@ -1,5 +1,6 @@
 import CReportPage
 public import MiniVMM
+import SystemPackage
 
 /// A trace as one page that needs nothing else: no network, no other file.
 public struct HTMLReport {
@@ -69,20 +70,15 @@ public struct HTMLReport {
             out.append(decimal: UInt64(kind.weight))
             out.append(kind.marksPages ? ",1]" : ",0]")
         }
-        list(",\"shapes\":[", trace.shapes, &out) { shape, out in
+        list(",\"states\":[", Timeline.State.allCases, &out) { state, out in
             out.append("[")
-            out.append(inScript: shape.name)
-            list(",[", shape.keys, &out) { $1.append(inScript: $0) }
-            out.append(",\"")
-            for type in shape.types {
-                switch type {
-                case .number: out.append("n")
-                case .wide, .text: out.append("s")
-                case .flag: out.append("b")
-                }
-            }
-            out.append("\"]")
+            out.append(inScript: "\(state)")
+            out.append(",")
+            out.append(inScript: state.letter)
+            out.append("]")
         }
+        list(",\"shapes\":[", trace.shapes, &out) { write($0, to: &$1) }
+        writeNames(to: &out)
         list(",\"rows\":[", timeline.rows, &out) { row, out in
             out.append(decimal: row.page)
             out.append(",")
@@ -105,6 +101,9 @@ public struct HTMLReport {
                 out.append(decimal: UInt64(number))
             }
         }
+        // What the guest asked for; the picture has the monitor's own at boot, too.
+        out.append(",\"conversionText\":")
+        out.append(inScript: trace.conversions.description)
         list(",\"conversions\":[", timeline.conversions, &out) { conversion, out in
             for number in [conversion.start, conversion.end, conversion.cause ?? -1, conversion.resume ?? -1]
             {
@@ -114,6 +113,49 @@ public struct HTMLReport {
             out.append(conversion.succeeded ? "1" : "0")
         }
         writeEvents(to: &out)
+        out.append("}")
+        out.endLine()
+    }
+
+    /// What the script has to know of a shape: name, keys, types, how each value is shown, and the sentence.
+    private func write(_ shape: RecordedTrace.Shape, to out: inout OutputBuffer) {
+        out.append("[")
+        out.append(inScript: shape.name)
+        list(",[", shape.keys, &out) { $1.append(inScript: $0) }
+        out.append(",\"")
+        for type in shape.types {
+            switch type {
+            case .number: out.append("n")
+            case .wide, .text: out.append("s")
+            case .flag: out.append("b")
+            }
+        }
+        out.append("\",\"")
+        for key in shape.known { out.append(key?.letter ?? ".") }
+        out.append("\",")
+        out.append(inScript: shape.event.map { EventSchema.of($0).sentence } ?? "")
+        out.append("]")
+    }
+
+    /// The names of numbers.
+    private func writeNames(to out: inout OutputBuffer) {
+        out.append(",\"calls\":{")
+        for (index, call) in GuestCallNumber.allCases.enumerated() {
+            out.append(index == 0 ? "\"" : ",\"")
+            out.append(decimal: call.rawValue)
+            out.append("\":")
+            out.append(inScript: call.name)
+        }
+        out.append("},\"errnos\":{")
+        var isFirst = true
+        for number in Int32(1)...4095 {
+            guard let symbol = Errno(rawValue: number).symbol else { continue }
+            out.append(isFirst ? "\"" : ",\"")
+            isFirst = false
+            out.append(decimal: UInt64(number))
+            out.append("\":")
+            out.append(inScript: symbol)
+        }
         out.append("}")
         out.endLine()
     }
@@ -193,6 +235,22 @@ extension Timeline.State {
         case .converting: 4
         case .failed: 5
         case .held: 6
+        }
+    }
+}
+
+extension EventKey {
+    /// How the script shows a value: a page's address, another address, bytes, a duration, an errno, a negative errno, a
+    /// call of the guest, or as it is.
+    fileprivate var letter: StaticString {
+        if self == .gpa || self == .errorOffset { return "p" }
+        switch unit {
+        case .bytes: return "B"
+        case .ns: return "t"
+        case .errno: return "e"
+        case .negativeErrno: return "r"
+        case .call: return "c"
+        case .bit, nil: return type == .address ? "x" : "."
         }
     }
 }

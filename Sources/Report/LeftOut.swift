@@ -5,7 +5,7 @@ struct LeftOut: Sendable {
     /// Bytes that guest-physical memory may have: what is above is not followed.
     private static let most: UInt64 = 1 << 52
     /// Ranges of pages that are told of at most.
-    static let mostRanges = 20_000
+    private static let mostRanges = 20_000
 
     private(set) var count = 0
     private(set) var firstTime: UInt64 = 0
@@ -14,25 +14,21 @@ struct LeftOut: Sendable {
     /// Pages that something happened to (`private` stands for yes).
     private var changed = AttributeMap(size: most, initial: .shared)
 
-    /// Takes the fields of an event.
-    mutating func take(_ fields: [LineScanner.Field], in line: [UInt8]) {
-        func number(_ key: StaticString) -> UInt64? {
-            fields.first { $0.type != .text && $0.keyIs(key, in: line) }.map { UInt64(bitPattern: $0.bits) }
+    mutating func take(_ event: Int, of columns: EventColumns, _ shape: RecordedTrace.Shape) {
+        func number(_ key: EventKey) -> UInt64? { columns.number(event, key, shape) }
+        func state(_ key: EventKey) -> PageState {
+            columns.text(event, key, shape) == PageState.private.rawValue ? .private : .shared
         }
-        func has(_ key: StaticString, _ text: StaticString) -> Bool {
-            fields.contains { $0.type == .text && $0.keyIs(key, in: line) && $0.textIs(text, in: line) }
-        }
-        let time = number("t") ?? lastTime
+        let time = columns.times[event]
         if count == 0 { firstTime = time }
         lastTime = time
         count += 1
-        if has("event", "boot") {
-            set(0, number("ram_bytes"), .shared)
-        } else if has("event", "file") {
-            set(number("gpa"), number("size"), has("state", "private") ? .private : .shared)
-        } else if has("event", "set-memory-attributes2"), number("errno") == 0 {
-            let start = number("gpa") ?? number("offset")
-            set(start, number("size"), has("target", "private") ? .private : .shared)
+        switch shape.event {
+        case .boot: set(0, number(.ramBytes), .shared)
+        case .file: set(number(.gpa), number(.size), state(.state))
+        case .setMemoryAttributes2 where number(.errno) == 0:
+            set(number(.gpa) ?? number(.offset), number(.size), state(.target))
+        default: break
         }
     }
 
@@ -44,11 +40,16 @@ struct LeftOut: Sendable {
         changed.set(range, to: .private)
     }
 
-    /// What the pages are that something happened to, in order, until the body says that it is enough.
-    func forEachRange(_ body: (PageRange, PageState) -> Bool) {
-        guard let all = PageRange(start: 0, size: Self.most) else { return }
+    /// What the pages are that something happened to, in order, and where the rest begins if there are too many ranges.
+    func changes() -> (told: [(PageRange, PageState)], untold: PageRange?) {
+        var told: [(PageRange, PageState)] = []
+        guard let all = PageRange(start: 0, size: Self.most) else { return (told, nil) }
         for (range, isChanged) in changed.runs(in: all) where isChanged == .private {
-            for (part, state) in states.runs(in: range) where !body(part, state) { return }
+            for (part, state) in states.runs(in: range) {
+                guard told.count < Self.mostRanges else { return (told, part) }
+                told.append((part, state))
+            }
         }
+        return (told, nil)
     }
 }

@@ -1,3 +1,5 @@
+import MiniVMM
+
 /// What lies on top of the pages' states while a trace is walked: holds, conversions under way, holes.
 struct Overlays {
     private var holds: [(rows: Range<Int>, since: Int, name: String?)] = []
@@ -12,7 +14,7 @@ struct Overlays {
     private static let most = 4096
     private let tellsReleases: Bool
 
-    init(_ trace: RecordedTrace) { tellsReleases = trace.shapes.contains { $0.name == "release" } }
+    init(_ trace: RecordedTrace) { tellsReleases = trace.shapes.contains { $0.event == .release } }
 
     mutating func take(
         _ event: Int, _ kind: EventKind, _ rows32: Range<Int32>, _ trace: RecordedTrace,
@@ -72,9 +74,9 @@ struct Overlays {
     ) {
         let name = trace.text(event, .name)
         var gone: [Int] = []
-        switch trace.name(event) {
-        case "release-holds": gone = Array(holds.indices)
-        case "ask-holders":
+        switch trace.shape(event).event {
+        case .releaseHolds: gone = Array(holds.indices)
+        case .askHolders:
             // Older traces do not tell which; newer ones have told already.
             guard !tellsReleases, trace.number(event, .released) ?? 0 > 0 else { return }
             gone = holds.indices.filter { holds[$0].rows.overlaps(rows) }

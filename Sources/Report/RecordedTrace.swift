@@ -1,6 +1,8 @@
-/// A trace as it was recorded, in columns: an event takes a few dozen bytes, whatever its keys are.
+public import MiniVMM
+
+/// A trace as it was recorded, in columns.
 ///
-/// Events with the same name, keys and types share a ``Shape``; their values lie in one array. Text is kept once.
+/// Events with the same name, keys and types share a ``Shape``.
 public struct RecordedTrace: Sendable {
     /// What the values of a key are.
     public enum ValueType: UInt8, Sendable {
@@ -11,56 +13,81 @@ public struct RecordedTrace: Sendable {
         /// An index into ``RecordedTrace/strings``.
         case text
         case flag
+
+        init(_ magnitude: UInt64) { self = magnitude <= 1 << 53 ? .number : .wide }
     }
 
     /// The name, the keys and the types of an event.
     public struct Shape: Sendable {
         public let name: String
+        /// Nil for an event that this version does not know.
+        public let event: EventName?
         public let keys: [String]
         public let types: [ValueType]
-        /// Where a key that pictures look at is among the values, by ``EventKey``; -1 where it is not.
-        let places: [Int8]
-        /// Whether text shows a key's value in hex.
-        let isAddress: [Bool]
-        private static let addresses: Set<String> = [
-            "gpa", "size", "offset", "error_offset", "image", "entry", "end", "port", "value", "flags",
-            "number", "a0",
-            "a1", "a2", "rip",
-        ]
+        /// What this version knows of each key.
+        public let known: [EventKey?]
+        /// Where a known key is among the values, by its number; -1 where it is not.
+        private let places: [Int8]
 
         init(name: String, keys: [String], types: [ValueType]) {
             self.name = name
             self.keys = keys
             self.types = types
-            isAddress = keys.map(Self.addresses.contains)
+            event = EventName(name)
+            let known = keys.map { EventKey($0) }
+            self.known = known
             places = EventKey.allCases.map { key in
-                Int8(truncatingIfNeeded: keys.prefix(100).firstIndex(of: key.rawValue) ?? -1)
+                Int8(truncatingIfNeeded: known.prefix(100).firstIndex(of: key) ?? -1)
             }
+        }
+
+        /// Whether people see the value in hex.
+        func isAddress(_ place: Int) -> Bool { known[place]?.type == .address }
+
+        func place(of key: EventKey) -> Int? {
+            let place = Int(places[Int(key.rawValue)])
+            return place < 0 ? nil : place
+        }
+    }
+
+    /// Conversions that a guest asked for, by a memory fault or a call, and what came of them: `converted` and
+    /// `not-converted` of vCPUs. It is what `run` counts, too; the monitor's own conversion of all RAM at boot is drawn
+    /// and not counted.
+    public struct ConversionCount: Sendable, Equatable, CustomStringConvertible {
+        public internal(set) var succeeded = 0
+        public internal(set) var failed = 0
+
+        public var description: String {
+            "\(succeeded) conversion\(succeeded == 1 ? "" : "s")"
+                + (failed > 0 ? ", \(failed) refused or failed" : "")
+        }
+
+        mutating func add(_ event: EventName?, byVCPU: Bool) {
+            guard byVCPU else { return }
+            if event == .converted { succeeded += 1 }
+            if event == .notConverted { failed += 1 }
         }
     }
 
     /// Who answered: `kernel` and `host` of the first line.
-    public var kernel = ""
-    public var host = ""
+    public internal(set) var kernel = ""
+    public internal(set) var host = ""
     /// Nanoseconds of the kernel's monotonic clock when the trace began.
-    public var start: UInt64 = 0
-    /// What was wrong with the file, and could be lived with.
-    public var notes: [String] = []
+    public internal(set) var start: UInt64 = 0
+    /// What was wrong with the file, and what is not shown.
+    public internal(set) var notes: [String] = []
+    /// Of the whole trace, with the events that are left out.
+    public internal(set) var conversions = ConversionCount()
 
     public internal(set) var actors: [String] = []
     public internal(set) var shapes: [Shape] = []
-    public internal(set) var strings: [String] = []
+    var columns = EventColumns()
 
-    // One element an event.
-    public internal(set) var times: [UInt64] = []
-    public internal(set) var actorOf: [UInt8] = []
-    public internal(set) var shapeOf: [UInt16] = []
-    var valuesAt: [Int] = []
-    var values: [Int64] = []
-
-    public init() {}
-
-    public var count: Int { times.count }
+    public var strings: [String] { columns.strings }
+    public var times: [UInt64] { columns.times }
+    public var actorOf: [UInt8] { columns.actorOf }
+    public var shapeOf: [UInt16] { columns.shapeOf }
+    public var count: Int { columns.count }
 
     /// The kernel as text has it.
     public var identity: String { host.isEmpty ? kernel : "\(kernel) (\(host))" }
@@ -68,46 +95,20 @@ public struct RecordedTrace: Sendable {
     /// Whether no kernel stood below it: everything on a picture of it is simulated.
     public var isSimulated: Bool { kernel.hasPrefix("SoftKVM") }
 
-    public func name(_ event: Int) -> String { shapes[Int(shapeOf[event])].name }
-    public func actor(_ event: Int) -> String { actors[Int(actorOf[event])] }
-    public func shape(_ event: Int) -> Shape { shapes[Int(shapeOf[event])] }
+    public func name(_ event: Int) -> String { shape(event).name }
+    public func actor(_ event: Int) -> String { actors[Int(columns.actorOf[event])] }
+    public func shape(_ event: Int) -> Shape { shapes[Int(columns.shapeOf[event])] }
 
-    /// The value of a numeric key; negative numbers as their two's complement, nil where there is none.
-    func number(_ event: Int, _ key: EventKey) -> UInt64? {
-        let shape = shapes[Int(shapeOf[event])]
-        let place = Int(shape.places[key.index])
-        guard place >= 0, shape.types[place] != .text else { return nil }
-        return UInt64(bitPattern: values[valuesAt[event] + place])
-    }
+    static func isVCPU(_ actor: String) -> Bool { actor.hasPrefix("vcpu") }
+
+    func number(_ event: Int, _ key: EventKey) -> UInt64? { columns.number(event, key, shape(event)) }
 
     func signed(_ event: Int, _ key: EventKey) -> Int64? {
         number(event, key).map { Int64(bitPattern: $0) }
     }
 
-    func text(_ event: Int, _ key: EventKey) -> String? {
-        let shape = shapes[Int(shapeOf[event])]
-        let place = Int(shape.places[key.index])
-        guard place >= 0, shape.types[place] == .text else { return nil }
-        return strings[Int(values[valuesAt[event] + place])]
-    }
+    func text(_ event: Int, _ key: EventKey) -> String? { columns.text(event, key, shape(event)) }
 
     /// The value at a place of the event's shape, as stored.
-    func value(_ event: Int, _ place: Int) -> Int64 { values[valuesAt[event] + place] }
-}
-
-/// The keys that pictures look at. All others are shown as they are.
-enum EventKey: String, CaseIterable, Sendable {
-    case gpa, size, bytes, offset, target, state, errno, verdict, wants, number, a0, a1, a2, result, status,
-        why
-    case image, released, contents, means, before, after, ns, text, name, port, value, direction, write,
-        attempt
-    case outcome, ok, line
-    case ram = "ram_bytes"
-    case imageBytes = "image_bytes"
-    case errorOffset = "error_offset"
-
-    /// Its place in ``RecordedTrace/Shape/places``.
-    var index: Int { Self.indices[self] ?? 0 }
-    private static let indices = Dictionary(
-        uniqueKeysWithValues: EventKey.allCases.enumerated().map { ($1, $0) })
+    func value(_ event: Int, _ place: Int) -> Int64 { columns.value(event, place) }
 }

@@ -55,7 +55,7 @@ public struct SVGPicture {
         let verdict = trace.endedWell.map { $0 ? "✓ " : "✗ " } ?? ""
         let facts = [
             trace.ending.map { verdict + $0 }, "\(trace.count) events",
-            "\(timeline.conversions.count) conversions",
+            timeline.conversions.isEmpty ? nil : trace.conversions.description,
         ]
         text(
             16, 52, Self.clipped(facts.compactMap { $0 }.joined(separator: " · "), 150), fill: Self.soft,

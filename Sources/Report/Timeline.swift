@@ -1,3 +1,5 @@
+import MiniVMM
+
 /// Pages over time: which state each was in, from which event to which.
 ///
 /// Pages that nothing tells apart share a row, and a state that lasts is one segment: a terabyte that becomes private
@@ -123,8 +125,12 @@ public struct Timeline: Sendable {
             let rows = rowsOf[event]
             switch kinds[event] {
             case .boot: set(rows, .shared, event)
-            case .file: set(rows, trace.text(event, .state) == "private" ? .private : .shared, event)
-            case .ioctl: set(rows, trace.text(event, .target) == "private" ? .private : .shared, event)
+            case .file:
+                set(rows, trace.text(event, .state) == PageState.private.rawValue ? .private : .shared, event)
+            case .ioctl:
+                set(
+                    rows, trace.text(event, .target) == PageState.private.rawValue ? .private : .shared, event
+                )
             default: break
             }
             overlays.take(event, kinds[event], rows, trace, &found, &conversions)
@@ -169,22 +175,21 @@ extension RecordedTrace {
             return (start >> 12, last.partialValue >> 12 - start >> 12 + 1)
         }
         switch kind {
-        case .boot: return covering(0, number(event, .ram))
+        case .boot: return covering(0, number(event, .ramBytes))
         case .ioctl, .busy, .failedCall:
             return covering(number(event, .gpa) ?? number(event, .offset), number(event, .size))
         case .hypercall:
-            // KVM_HC_MAP_GPA_RANGE, and the monitor's own calls with a range or an address.
-            switch number(event, .number) {
-            case 12, 0x4d56_0001:
-                let size = number(event, .a1)?.multipliedReportingOverflow(by: 4096)
+            switch number(event, .number).flatMap(GuestCallNumber.init(rawValue:)) {
+            case .mapGPARange, .hold:
+                let size = number(event, .a1)?.multipliedReportingOverflow(by: pageSize)
                 return covering(number(event, .a0), size.flatMap { $0.overflow ? nil : $0.partialValue })
-            case 0x4d56_0003, 0x4d56_0004, 0x4d56_0005: return covering(number(event, .a0), 1)
-            default: return (0, 0)
+            case .peek, .poke, .state: return covering(number(event, .a0), 1)
+            case .release, .yield, nil: return (0, 0)
             }
         case .resume, .wait: return (0, 0)
         default:
             // Where there is neither RAM nor a page.
-            if name(event) == "mmio" { return (0, 0) }
+            if shape(event).event == .mmio { return (0, 0) }
             return covering(number(event, .gpa), number(event, .size) ?? number(event, .bytes) ?? 1)
         }
     }

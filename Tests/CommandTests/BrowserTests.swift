@@ -44,6 +44,32 @@ struct BrowserTests {
         )
     }
 
+    /// The sentences are filled in by the page: nothing is left open, and nothing is missing.
+    @Test func everyEventIsASentence() throws {
+        let scratch = try Scratch()
+        let (page, events) = try report(scratch, "pinned")
+        let browser = try Browser()
+        try browser.open(page)
+        let sentences = try browser.text("Array.from({ length: N }, (_, i) => sentence(i)).join('\\n')")
+            .components(separatedBy: "\n")
+        #expect(sentences.count == events.count)
+        for (event, sentence) in zip(events, sentences) where event.1 != "console" {
+            for word in ["{", "}", "undefined", "NaN", "?"] {
+                #expect(!sentence.contains(word), "\(event.1): \(sentence)")
+            }
+        }
+        for sentence in [
+            "starts the machine: 1 vCPU, 16 MiB of RAM, all of it shared; the image is written through the mapping",
+            "KVM_SET_MEMORY_ATTRIBUTES2 pages 512 to 519 to private → EAGAIN, error_offset 0x205000; nothing has changed",
+            "asks by instruction: KVM_HC_MAP_GPA_RANGE for pages 512 to 519 to private → 0",
+            "waits 20 µs for page 517, attempt 1",
+            "has not converted pages 512 to 519 to private: EAGAIN after 16 calls",
+            "has the host read page 517: succeeds", "ends with status 0",
+        ] {
+            #expect(sentences.contains(sentence), "\(sentence)")
+        }
+    }
+
     @Test func theArrowsGoThroughEveryEvent() throws {
         let scratch = try Scratch()
         let (page, events) = try report(scratch, "pinned")

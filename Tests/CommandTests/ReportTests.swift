@@ -38,6 +38,32 @@ struct ReportCommandTests {
         }
     }
 
+    /// Terminal, page and drawing count alike, and so do the lines of both texts.
+    @Test(arguments: ["smp", "pinned", "explicit"])
+    func everyFormatOfARunSaysTheSame(_ payload: String) throws {
+        let scratch = try Scratch()
+        let paths = ["html", "svg", "jsonl", "txt"].map { scratch.path("it.\($0)") }
+        let run = try Command.run(
+            [
+                "run", payload, "--json", "--report", paths[0], "--svg", paths[1], "--trace", paths[2],
+            ] + Self.soft)
+        let result = try JSONSerialization.jsonObject(with: Data(run.output.utf8)) as? [String: Any]
+        let statistics = try #require(result?["statistics"] as? [String: Int])
+        let failed = statistics["failed_conversions"] ?? 0
+        let text =
+            "\(statistics["conversions"] ?? 0) conversions"
+            + (failed > 0 ? ", \(failed) refused or failed" : "")
+        #expect(try content(paths[0]).contains("\"conversionText\":\"\(text)\""))
+        #expect(try content(paths[1]).contains(" · \(text)<"))
+
+        _ = try Command.run(["run", payload, "--trace", paths[3], "--quiet"] + Self.soft)
+        let listing = try Command.run(["report", paths[2], "--text"]).output
+        #expect(try listing == content(paths[3]))
+        // The page is the same, whether it is drawn from memory or from the file.
+        let drawn = try Command.run(["report", paths[2], "--html", "-", "--title", payload]).output
+        #expect(try drawn == content(paths[0]))
+    }
+
     @Test func aMachineThatCannotBeHasItsPageToo() throws {
         let scratch = try Scratch()
         let page = scratch.path("it.html")

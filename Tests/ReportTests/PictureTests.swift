@@ -30,6 +30,22 @@ struct PictureTests {
         #expect(page.contains("<title>a fault · SoftKVM (Unicorn 2.0.1) · MiniVMM</title>"))
     }
 
+    /// The page's script knows kinds by their labels: each that it names is one, and each has a sign.
+    @Test func everyKindHasItsSignOnThePage() throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let script = try String(
+            contentsOf: root.appendingPathComponent("Sources/CReportPage/page/signs.js"), encoding: .utf8)
+        let signs = script.matches(of: /case "([^"]+)":/).map { String($0.1) }
+        let letters = try #require(script.firstMatch(of: /letter\(\{([^}]+)\}/)).1
+            .matches(of: /"?([a-z_ ]+)"?: "/).map { $0.1.trimmingCharacters(in: .whitespaces) }
+        let bad = try #require(script.firstMatch(of: /BAD = new Set\(\[([^\]]+)\]/)).1
+            .matches(of: /"([^"]+)"/).map { String($0.1) }
+        let kinds = Set(EventKind.allCases.map(\.label))
+        #expect(Set(signs + letters) == kinds.subtracting([EventKind.other.label]))
+        #expect(kinds.isSuperset(of: bad))
+    }
+
     @Test func noTextOfATraceBecomesMarkup() throws {
         let quoted = Self.hostile.replacingOccurrences(of: "\"", with: "\\\"")
         let trace = try trace(

@@ -12,7 +12,7 @@ struct ReaderTests {
         let trace = try trace(
             printed.prefix(3) + [Lines.event("halt", by: "vcpu1")] + printed.dropFirst(3)
                 + [Lines.event("out", #""port":233,"bytes":1,"value":33"#), Lines.event("halt")])
-        #expect((0..<trace.count).map(trace.name) == ["console", "halt", "console", "halt"])
+        #expect((0..<trace.count).map(trace.name) == ["halt", "console", "console", "halt"])
         let text = try writtenText { TextListing(trace).write(to: &$0) }
         #expect(text.contains(#"vcpu0  console                text="hi <b>" exits=7"#))
         #expect(text.contains("text=! exits=1"))

@@ -76,7 +76,7 @@ function showLegend() {
       pixels[p] = patterns[state][at] || under[at];
     }
     g.putImageData(image, 0, 0);
-    item.append(c, `${WORDS[state]} (${LETTERS[state]})`);
+    item.append(c, `${STATES[state]} (${LETTERS[state]})`);
     return item;
   });
   if (isDense()) items.push(element("li", "▚ where many share a place: in proportion"));
@@ -102,11 +102,10 @@ function showHead() {
   fact(T.simulated ? `Simulated: ${T.kernel}` : T.kernel, T.simulated ? "kernel simulated" : "kernel");
   if (T.ending) fact((T.endedWell ? "✓ " : T.endedWell === false ? "✗ " : "") + T.ending, T.endedWell ? "good" : T.endedWell === false ? "bad" : "");
   fact(`${N.toLocaleString("en")} events, ${duration(N ? time[N - 1] - time[0] : 0)}`);
-  const failed = [...Array(C).keys()].filter(c => !conversion(c).ok).length;
-  if (C) fact(`${C.toLocaleString("en")} conversion${C > 1 ? "s" : ""}${failed ? `, ${failed} failed` : ""}`);
+  if (C) fact(T.conversionText);
   const wrong = kindOf.reduce((n, k) => n + (k === K["step failed"] ? 1 : 0), 0);
   if (wrong) fact(`✗ ${wrong} step${wrong > 1 ? "s" : ""} not as expected`, "bad");
-  $("picture").setAttribute("aria-label", `Pages down, time across: ${N} events of ${T.actors.join(", ")}, ${R} groups of pages, ${C} conversions. The arrow keys go through the events.`);
+  $("picture").setAttribute("aria-label", `Pages down, time across: ${N} events of ${T.actors.join(", ")}, ${R} groups of pages, ${T.conversionText}. The arrow keys go through the events.`);
   for (const note of T.notes) $("notes").append(element("p", note, { class: "note" }));
   $("foot").textContent = `Answered by ${T.kernel}${T.simulated ? " (simulated: no real kernel was involved)" : ""}. Times are nanoseconds of the kernel's monotonic clock, from ${T.startText}.`;
 }

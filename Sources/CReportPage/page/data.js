@@ -39,14 +39,11 @@ for (let c = 0; c < C; c++) {
   }
 }
 
-const STATES = ["unallocated", "shared", "private", "held", "converting", "failed", "hole"];
-const LETTERS = ["·", "s", "P", "H", "c", "✕", "○"];
+const STATES = T.states.map(([name]) => name), LETTERS = T.states.map(([, letter]) => letter);
 const KINDS = T.kinds.map(([name, group, weight, marks]) => ({ name, group, weight, marks: marks === 1 }));
 const K = Object.fromEntries(KINDS.map((kind, index) => [kind.name, index]));
 const rowPage = r => T.rows[3 * r], rowPages = r => T.rows[3 * r + 1], rowWeight = r => T.rows[3 * r + 2];
 
-const ADDRESSES = new Set(["gpa", "size", "offset", "error_offset", "image", "entry", "end", "port", "value", "flags", "number",
-  "a0", "a1", "a2", "rip"]);
 const nameOf = i => T.shapes[shapeOf[i]][0];
 const actorName = i => T.actors[actorOf[i]];
 // The fields of an event as [key, value]; texts are strings, whole numbers numbers, flags booleans.

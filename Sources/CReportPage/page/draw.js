@@ -123,7 +123,7 @@ function drawWords(g) {
     // Behind the mark of the event that began it.
     const slot = view.byTime ? 0 : xOf(across[segFrom[s] + 1]) - xOf(across[segFrom[s]]);
     const x = Math.max(box.left, xOf(across[segFrom[s]]) + slot / 2) + 9, room = x1 - x - 9;
-    const word = g.measureText(WORDS[segState[s]]).width, text = room > word ? WORDS[segState[s]] : LETTERS[segState[s]];
+    const word = g.measureText(STATES[segState[s]]).width, text = room > word ? STATES[segState[s]] : LETTERS[segState[s]];
     if (room < 8) continue;
     // Marks are in the middle of what they are about; words of several rows in the first.
     const y = y0 + Math.min(y1 - y0, Math.max(20, (y1 - y0) / segRows[s])) / 2;

@@ -15,12 +15,17 @@ function signCanvas(kind, size = 18) {
 }
 function fieldText(key, value, i) {
   if (typeof value === "boolean") return value ? "yes" : "no";
-  if (key === "errno" || (key === "result" && value < 0)) return value === 0 ? "0" : `${value} ${errno(value)}`;
-  if (key === "number") return `${hex(value)}${CALLS[value] ? " " + CALLS[value] : ""}`;
-  if (key === "size" || key === "image_bytes" || key === "ram_bytes" || key === "converted_bytes") return `${hex(value)} (${value % 4096 === 0 ? `${value / 4096} page${value === 4096 ? "" : "s"}` : value + " bytes"})`;
-  if (key === "gpa" || key === "error_offset") return `${hex(value)} (page ${Math.floor(value / 4096)})`;
-  if (key === "ns" || key === "waited_ns") return duration(value);
-  return ADDRESSES.has(key) ? hex(value) : String(value);
+  if (typeof value !== "number") return String(value);
+  switch (T.shapes[shapeOf[i]][3][T.shapes[shapeOf[i]][1].indexOf(key)]) {
+    case "p": return `${hex(value)} (page ${Math.floor(value / 4096)})`;
+    case "x": return hex(value);
+    case "B": return value > 0 && value % 4096 === 0 ? `${hex(value)} (${count(value / 4096)} page${value === 4096 ? "" : "s"})` : size(value);
+    case "t": return duration(value);
+    case "e": return value === 0 ? "0" : `${value} ${errno(value)}`;
+    case "r": return value < 0 ? `${value} ${errno(value)}` : String(value);
+    case "c": return `${hex(value)}${T.calls[value] ? " " + T.calls[value] : ""}`;
+    default: return String(value);
+  }
 }
 function bytesRow(body, label, text, other) {
   body.append(element("span", label));

@@ -1,5 +1,4 @@
 // States as coloured and patterned areas. However many there are, one pass over the segments fills the pixels.
-const WORDS = ["unallocated", "shared", "private", "held", "converting", "failed", "hole"];
 function rgba(text) {
   const c = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   c.fillStyle = text; c.fillRect(0, 0, 1, 1);

@@ -38,13 +38,15 @@ public final class Console: Sendable {
     public var failure: Errno? { state.withLock { $0.output?.failure } }
 
     static let ports: ClosedRange<UInt16> = 0x3f8...0x3ff
+    /// Where letters go.
+    static let serialPort: UInt16 = 0x3f8
     static let debugPort: UInt16 = 0xe9
 
     func write(port: UInt16, _ byte: UInt8) {
         let line = state.withLock { state -> [UInt8]? in
             switch port {
             case Self.debugPort: return put(byte, &state)
-            case 0x3f8 where state.lineControl & 0x80 == 0: return put(byte, &state)
+            case Self.serialPort where state.lineControl & 0x80 == 0: return put(byte, &state)
             case 0x3fb: state.lineControl = byte
             case 0x3ff: state.scratch = byte
             default: break

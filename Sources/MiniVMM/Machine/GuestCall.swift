@@ -28,33 +28,25 @@ package struct GuestCall {
         package static func failed(_ errno: Errno) -> Answer { Answer(result: -Int64(errno.rawValue)) }
     }
 
-    private enum Number {
-        static let hold: UInt64 = 0x4d56_0001
-        static let release: UInt64 = 0x4d56_0002
-        static let peek: UInt64 = 0x4d56_0003
-        static let poke: UInt64 = 0x4d56_0004
-        static let state: UInt64 = 0x4d56_0005
-        static let yield: UInt64 = 0x4d56_0006
-    }
     /// More holds than this at a time are `-ENOMEM`: each takes a pipe of this process.
     private static let holdLimit = 64
 
     func perform(on machine: Machine, by actor: Actor, _ statistics: inout RunStatistics) -> Answer {
-        switch number {
-        case CKVM_HC_MAP_GPA_RANGE: return convert(machine, actor, &statistics)
-        case Number.hold: return hold(machine, actor)
-        case Number.release:
+        switch GuestCallNumber(rawValue: number) {
+        case .mapGPARange: return convert(machine, actor, &statistics)
+        case .hold: return hold(machine, actor)
+        case .release:
             let count = machine.converter.holds.releaseAll { range in
                 machine.trace?.record(.released(range), by: actor)
             }
             machine.trace?.record(.releasedHolds(count), by: actor)
             return .done
-        case Number.peek, Number.poke: return touch(machine, actor)
-        case Number.state:
+        case .peek, .poke: return touch(machine, actor)
+        case .state:
             guard let state = machine.memory.state(at: arguments.0) else { return .failed(.invalidArgument) }
             return Answer(result: state == .private ? 1 : 0)
-        case Number.yield: return Answer(result: 0, yields: true)
-        default: return .failed(.noFunction)
+        case .yield: return Answer(result: 0, yields: true)
+        case nil: return .failed(.noFunction)
         }
     }
 
@@ -114,7 +106,7 @@ package struct GuestCall {
         var answer = Answer.done
         var failure: HostAccessError?
         do throws(HostAccessError) {
-            if number == Number.peek {
+            if number == GuestCallNumber.peek.rawValue {
                 answer.word = try machine.memory.readWord(gpa: gpa)
             } else {
                 try machine.memory.writeWord(gpa: gpa, arguments.1)
@@ -124,7 +116,8 @@ package struct GuestCall {
             answer = .failed(error.errno)
         }
         machine.trace?.record(
-            .hostAccess(gpa: gpa, number == Number.peek ? .read : .write, failure), by: actor)
+            .hostAccess(gpa: gpa, number == GuestCallNumber.peek.rawValue ? .read : .write, failure),
+            by: actor)
         return answer
     }
 }

@@ -15,10 +15,13 @@ public final class JSONLinesTrace: TraceSink {
 
     public func begin(kernel: KernelIdentity, time: UInt64) {
         line.withLock { line in
-            line.buffer.append("{\"schema\":\"minivmm.trace/1\",\"clock\":\"monotonic ns\",\"t\":")
+            line.buffer.append("{")
+            line.header(.schema, EventSchema.version.description)
+            line.header(.clock, "monotonic ns")
+            line.beginHeader(.time)
             line.buffer.append(decimal: time)
-            line.text("kernel", kernel.name)
-            line.text("host", kernel.host)
+            line.header(.kernel, kernel.name)
+            line.header(.host, kernel.host)
             line.buffer.append("}")
             line.buffer.endLine()
         }
@@ -38,6 +41,18 @@ public final class JSONLinesTrace: TraceSink {
     private struct Line: TraceFields, Sendable {
         var buffer: OutputBuffer
 
+        mutating func beginHeader(_ key: LineKey) {
+            if buffer.bytes.last != 123 { buffer.append(",") }
+            buffer.append("\"")
+            buffer.append(key.spelling)
+            buffer.append("\":")
+        }
+
+        mutating func header(_ key: LineKey, _ value: String) {
+            beginHeader(key)
+            buffer.append(quoted: value)
+        }
+
         mutating func begin(_ time: UInt64, _ actor: Actor) {
             buffer.append("{\"t\":")
             buffer.append(decimal: time)
@@ -54,34 +69,35 @@ public final class JSONLinesTrace: TraceSink {
             }
         }
 
-        mutating func name(_ name: StaticString) {
+        mutating func begin(_ name: EventName) {
             buffer.append(",\"event\":\"")
-            buffer.append(name)
+            buffer.append(name.spelling)
             buffer.append("\"")
         }
-        mutating func number(_ key: StaticString, _ value: UInt64) {
+        mutating func number(_ key: EventKey, _ value: UInt64) {
             begin(key)
             buffer.append(decimal: value)
         }
-        mutating func address(_ key: StaticString, _ value: UInt64) { number(key, value) }
-        mutating func signed(_ key: StaticString, _ value: Int64) {
+        mutating func signed(_ key: EventKey, _ value: Int64) {
             begin(key)
             if value < 0 { buffer.append(45) }
             buffer.append(decimal: value.magnitude)
         }
-        mutating func flag(_ key: StaticString, _ value: Bool) {
+        mutating func flag(_ key: EventKey, _ value: Bool) {
             begin(key)
             buffer.append(value ? "true" : "false")
         }
-        mutating func text(_ key: StaticString, _ value: String) {
+        mutating func text(_ key: EventKey, _ value: String) {
             begin(key)
             buffer.append(quoted: value)
         }
 
-        private mutating func begin(_ key: StaticString) {
-            buffer.append(",\"")
-            buffer.append(key)
-            buffer.append("\":")
+        private mutating func begin(_ key: EventKey) {
+            buffer.append(44)
+            buffer.append(34)
+            buffer.append(key.spelling)
+            buffer.append(34)
+            buffer.append(58)
         }
     }
 }

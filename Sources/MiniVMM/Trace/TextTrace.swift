@@ -3,8 +3,7 @@ public import SystemPackage
 
 /// One line an event, for people: microseconds since the start, actor, event, fields.
 ///
-/// The exits by which a guest prints a line, one for each letter, are one line here: `console`, with the text and
-/// their number.
+/// The exits by which a guest prints a line are one line here: ``ConsoleLines``.
 public final class TextTrace: TraceSink {
     private let line: Mutex<Line>
 
@@ -26,20 +25,20 @@ public final class TextTrace: TraceSink {
 
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in
-            let (isPrinting, ended) = line.printed.take(event, by: actor, time: time)
-            for text in ended { line.write(text) }
-            if isPrinting { return }
+            if let letter = event.printedLetter {
+                if let ended = line.console.print(letter, by: actor, time: time) { line.write(ended) }
+                return
+            }
+            if let ended = line.console.end(of: actor) { line.write(ended) }
             line.begin(time, actor)
             event.describe(to: &line)
-            line.buffer.endLine()
-            // People watch this one: a line is there when its event is.
-            line.buffer.flush()
+            line.end()
         }
     }
 
     public func flush() {
         line.withLock { line in
-            for text in line.printed.end() { line.write(text) }
+            for ended in line.console.endAll() { line.write(ended) }
             line.buffer.flush()
         }
     }
@@ -47,76 +46,48 @@ public final class TextTrace: TraceSink {
     private struct Line: TraceFields, Sendable {
         var buffer: OutputBuffer
         var origin: UInt64 = 0
-        var printed = PrintedText()
+        var console = ConsoleLines<Actor>()
 
-        mutating func write(_ printed: PrintedText.Line) {
+        mutating func write(_ printed: ConsoleLines<Actor>.Line) {
             begin(printed.time, printed.actor)
-            name("console")
-            text("text", printed.text)
-            number("exits", UInt64(printed.exits))
-            buffer.endLine()
-            buffer.flush()
+            begin(.console)
+            text(.text, printed.text)
+            number(.exits, UInt64(printed.exits))
+            end()
         }
 
         mutating func begin(_ time: UInt64, _ actor: Actor) {
-            let nanoseconds = time &- origin
-            let start = buffer.bytes.count
-            let microseconds = nanoseconds / 1000
-            var width = 1
-            var power: UInt64 = 10
-            while width < 9, microseconds >= power {
-                width += 1
-                power *= 10
-            }
-            for _ in width..<9 { buffer.append(32) }
-            buffer.append(decimal: microseconds)
-            buffer.append(46)
-            buffer.append(decimal: nanoseconds / 100 % 10)
-            buffer.append("  ")
-            switch actor {
-            case .host: buffer.append("host")
-            case .hostThread, .child: buffer.append(actor.name)
-            case .vcpu(let id):
-                buffer.append("vcpu")
-                buffer.append(decimal: UInt64(id))
-            }
-            while buffer.bytes.count - start < 20 { buffer.append(32) }
+            buffer.beginTextLine(time &- origin)
+            buffer.appendTextActor(actor.name)
         }
 
-        mutating func name(_ name: StaticString) {
-            buffer.append(name)
-            for _ in min(name.utf8CodeUnitCount, 22)..<22 { buffer.append(32) }
-        }
-        mutating func number(_ key: StaticString, _ value: UInt64) {
-            begin(key)
-            buffer.append(decimal: value)
-        }
-        mutating func address(_ key: StaticString, _ value: UInt64) {
-            begin(key)
-            buffer.append("0x")
-            buffer.append(hex: value)
-        }
-        mutating func signed(_ key: StaticString, _ value: Int64) {
-            begin(key)
-            if value < 0 { buffer.append(45) }
-            buffer.append(decimal: value.magnitude)
-        }
-        mutating func flag(_ key: StaticString, _ value: Bool) {
-            begin(key)
-            buffer.append(value ? "yes" : "no")
-        }
-        mutating func text(_ key: StaticString, _ value: String) {
-            begin(key)
-            // Quoted, control characters are escaped: what a guest prints does not steer the terminal from here.
-            let isPlain = value.utf8.allSatisfy {
-                $0 > 32 && $0 != 34 && !VisibleText.isSuspicious($0)
-            }
-            if isPlain { buffer.append(value) } else { buffer.append(quoted: value) }
+        mutating func end() {
+            buffer.endLine()
+            // People watch this one: a line is there when its event is.
+            buffer.flush()
         }
 
-        private mutating func begin(_ key: StaticString) {
+        mutating func begin(_ name: EventName) { buffer.appendTextName(name) }
+        mutating func number(_ key: EventKey, _ value: UInt64) {
+            begin(key)
+            buffer.appendText(value, isAddress: key.type == .address)
+        }
+        mutating func signed(_ key: EventKey, _ value: Int64) {
+            begin(key)
+            buffer.appendText(value)
+        }
+        mutating func flag(_ key: EventKey, _ value: Bool) {
+            begin(key)
+            buffer.appendText(value)
+        }
+        mutating func text(_ key: EventKey, _ value: String) {
+            begin(key)
+            buffer.appendText(value)
+        }
+
+        private mutating func begin(_ key: EventKey) {
             buffer.append(32)
-            buffer.append(key)
+            buffer.append(key.spelling)
             buffer.append(61)
         }
     }

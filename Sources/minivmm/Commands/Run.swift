@@ -3,6 +3,7 @@ import Backends
 import Explain
 import GuestPayloads
 import MiniVMM
+import Report
 import SoftKVM
 import SystemPackage
 
@@ -76,7 +77,7 @@ struct Run: ParsableCommand {
             diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
         }
         let console = Console(json ? nil : .standardOutput, keeps: json)
-        let recorder = pictures.isWanted ? try TraceRecorder() : nil
+        let recorder = pictures.isWanted ? TraceRecorder() : nil
         let (trace, traceFile) = try openTrace(chosen.kernel, recorder)
         let start = monotonicNanoseconds()
         var statistics = RunStatistics()
@@ -115,7 +116,7 @@ struct Run: ParsableCommand {
         }
         report(outcome, statistics, elapsed, chosen, console)
         // However it ended: a run that failed is the one to look at.
-        if let recorder { try pictures.draw(try recorder.recorded(), title: guest) }
+        if let recorder { try pictures.draw(recorder.recorded(), title: guest) }
         throw ExitCode(outcome.exitStatus)
     }
 
@@ -183,7 +184,7 @@ struct Run: ParsableCommand {
     private func openTrace(
         _ kernel: any KVMInterface, _ recorder: TraceRecorder?
     ) throws -> (Trace?, TraceFile?) {
-        let recording: [any TraceSink] = recorder.map { [$0.sink] } ?? []
+        let recording: [any TraceSink] = recorder.map { [$0] } ?? []
         guard let path = trace else {
             return (recorder.map { _ in Trace(kernel: kernel, sinks: recording) }, nil)
         }

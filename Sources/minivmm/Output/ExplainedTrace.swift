@@ -1,6 +1,7 @@
 import Explain
 import MiniVMM
 import Synchronization
+import SystemPackage
 
 /// The text trace for people who watch: aligned, coloured and folded as the terminal is, and if they want to know why,
 /// a sentence of it under each event.
@@ -13,7 +14,7 @@ final class ExplainedTrace: TraceSink {
 
     private struct State {
         var origin: UInt64 = 0
-        var printed = PrintedText()
+        var console = ConsoleLines<Actor>()
     }
 
     /// Below this an event has no columns.
@@ -38,19 +39,23 @@ final class ExplainedTrace: TraceSink {
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         state.withLock { state in
-            let (isPrinting, ended) = state.printed.take(event, by: actor, time: time)
-            for line in ended { write(line, state.origin) }
-            if !isPrinting { line(EventFields(event), actor, time &- state.origin) }
+            if let letter = event.printedLetter {
+                let ended = state.console.print(letter, by: actor, time: time)
+                if let ended { write(ended, state.origin) }
+                return
+            }
+            if let ended = state.console.end(of: actor) { write(ended, state.origin) }
+            line(EventFields(event), actor, time &- state.origin)
         }
     }
 
     func flush() {
         state.withLock { state in
-            for line in state.printed.end() { write(line, state.origin) }
+            for line in state.console.endAll() { write(line, state.origin) }
         }
     }
 
-    private func write(_ line: PrintedText.Line, _ origin: UInt64) {
+    private func write(_ line: ConsoleLines<Actor>.Line, _ origin: UInt64) {
         self.line(EventFields(console: line.text, exits: line.exits), line.actor, line.time &- origin)
     }
 
@@ -62,12 +67,14 @@ final class ExplainedTrace: TraceSink {
         var start = isNarrow ? time + " " : Self.left(time, 11) + "  "
         start =
             terminal.styled(start, .dim) + (isNarrow ? who + " " : Self.right(who, Self.column - start.count))
-        let name = terminal.styled(event.name, style(of: event))
+        let spelling = event.name.spelling.description
+        let name = terminal.styled(spelling, style(of: event))
         let used = isNarrow ? time.count + who.count + 2 : Self.column
-        let gap = isNarrow ? "" : String(repeating: " ", count: max(0, Self.nameWidth - event.name.count))
+        let gap = isNarrow ? "" : String(repeating: " ", count: max(0, Self.nameWidth - spelling.count))
         let fields = event.fields.map { " " + field($0.key, $0.value, in: event) }.joined()
         terminal.hanging(start, name + gap + fields, indent: isNarrow ? 2 : indent + 2, used: used)
-        guard explains, let why = EventTexts.why(event) else { return }
+        guard explains else { return }
+        let why = EventTexts.why(event)
         if terminal.width == .max {
             terminal.print(String(repeating: " ", count: indent) + why)
         } else {
@@ -75,25 +82,26 @@ final class ExplainedTrace: TraceSink {
         }
     }
 
-    private func field(_ key: String, _ value: EventFields.Value, in event: EventFields) -> String {
-        let text = value.text
+    private func field(_ key: EventKey, _ value: EventFields.Value, in event: EventFields) -> String {
         let style: Terminal.Style? =
-            switch (key, text) {
-            case (_, "private"): .private
-            case (_, "shared"): .shared
-            case ("error", _), ("error_offset", _): .bad
+            switch (key, value) {
+            case (_, .text(PageState.private.rawValue)): .private
+            case (_, .text(PageState.shared.rawValue)): .shared
+            case (.error, _), (.errorOffset, _): .bad
             // The errno of a memory fault is how it comes, and no error.
-            case ("errno", let number): number == "0" || event.name == "memory-fault" ? nil : .bad
+            case (.errno, .signed(let number)): number == 0 || event.name == .memoryFault ? nil : .bad
             default: nil
             }
-        return terminal.styled(key + "=", .dim) + (style.map { terminal.styled(text, $0) } ?? text)
+        let text = value.text(of: key)
+        return terminal.styled(key.spelling.description + "=", .dim)
+            + (style.map { terminal.styled(text, $0) } ?? text)
     }
 
     private func style(of event: EventFields) -> Terminal.Style {
         switch event.name {
-        case "not-converted", "mmio": .bad
-        case "hold", "wait", "ask-holders": .held
-        case "converted": .good
+        case .notConverted, .mmio: .bad
+        case .hold, .wait, .askHolders: .held
+        case .converted: .good
         default: .bold
         }
     }
@@ -108,20 +116,15 @@ final class ExplainedTrace: TraceSink {
 }
 
 extension EventFields.Value {
-    /// As the text trace has it: addresses in hex; a text with spaces or control characters is quoted, so that what a guest
-    /// prints does not steer the terminal.
-    fileprivate var text: String {
+    /// As the text trace has it.
+    fileprivate func text(of key: EventKey) -> String {
+        var out = OutputBuffer(.standardError)
         switch self {
-        case .number(let value): return "\(value)"
-        case .address(let value): return hex(value)
-        case .signed(let value): return "\(value)"
-        case .flag(let value): return value ? "yes" : "no"
-        case .text(let value):
-            let isPlain = value.unicodeScalars.allSatisfy {
-                $0.value > 32 && $0 != "\"" && !VisibleText.isHidden($0)
-            }
-            if isPlain { return value }
-            return JSON.string(value).text
+        case .number(let value): out.appendText(value, isAddress: key.type == .address)
+        case .signed(let value): out.appendText(value)
+        case .flag(let value): out.appendText(value)
+        case .text(let value): out.appendText(value)
         }
+        return String(decoding: out.bytes, as: UTF8.self)
     }
 }

@@ -4,11 +4,7 @@ import Synchronization
 
 /// The traces of several machines, one after another, and their pictures in the end.
 final class Gallery: Sendable {
-    private struct Entries {
-        var recorders: [(title: String, recorder: TraceRecorder)] = []
-        var failure: (any Error)?
-    }
-    private let entries = Mutex(Entries())
+    private let recorders = Mutex<[(title: String, recorder: TraceRecorder)]>([])
     private let isWanted: Bool
 
     init(_ pictures: PictureOptions) { isWanted = pictures.isWanted }
@@ -16,31 +12,20 @@ final class Gallery: Sendable {
     /// Where the events of the next machine go; nowhere if nobody wants a picture.
     func sinks(_ title: String) -> [any TraceSink] {
         guard isWanted else { return [] }
-        return entries.withLock { entries in
-            guard entries.failure == nil else { return [] }
-            do {
-                let recorder = try TraceRecorder()
-                entries.recorders.append((title, recorder))
-                return [recorder.sink]
-            } catch {
-                entries.failure = error
-                return []
-            }
-        }
+        let recorder = TraceRecorder()
+        recorders.withLock { $0.append((title, recorder)) }
+        return [recorder]
     }
 
     /// Draws them. Of several each has its number in its files' names.
     ///
     /// - Returns: the files.
     func draw(_ pictures: PictureOptions) throws -> [String] {
-        let recorders = try entries.withLock { entries in
-            if let failure = entries.failure { throw failure }
-            return entries.recorders
-        }
+        let recorders = recorders.withLock { $0 }
         var files: [String] = []
         for (index, entry) in recorders.enumerated() {
             let numbered = recorders.count == 1 ? pictures : pictures.numbered(index + 1)
-            try numbered.draw(try entry.recorder.recorded(), title: entry.title)
+            try numbered.draw(entry.recorder.recorded(), title: entry.title)
             files += numbered.files
         }
         return files

@@ -45,13 +45,12 @@ final class EventList: TraceSink {
 
     private struct Fields: TraceFields {
         var text = ""
-        mutating func name(_ name: StaticString) { text = "\(name)" }
-        mutating func number(_ key: StaticString, _ value: UInt64) {}
-        mutating func address(_ key: StaticString, _ value: UInt64) {}
-        mutating func signed(_ key: StaticString, _ value: Int64) {}
-        mutating func flag(_ key: StaticString, _ value: Bool) {}
-        mutating func text(_ key: StaticString, _ value: String) {
-            if "\(key)" == "verdict" { text += " " + value }
+        mutating func begin(_ name: EventName) { text = name.spelling.description }
+        mutating func number(_ key: EventKey, _ value: UInt64) {}
+        mutating func signed(_ key: EventKey, _ value: Int64) {}
+        mutating func flag(_ key: EventKey, _ value: Bool) {}
+        mutating func text(_ key: EventKey, _ value: String) {
+            if key == .verdict { text += " " + value }
         }
     }
 }

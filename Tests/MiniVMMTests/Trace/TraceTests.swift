@@ -6,64 +6,6 @@ import Testing
 
 @Suite("Traces")
 struct TraceTests {
-    private static let range = PageRange(start: 0x5000, size: 0x2000)
-
-    /// One of each kind, with every field set.
-    private static func everyEvent() throws -> [TraceEvent] {
-        let range = try #require(Self.range)
-        let request = ConversionRequest(range: range, to: .private, contents: .zero)
-        var result = ConversionResult(means: .zeroedByMonitor)
-        result.converted = [range]
-        result.calls = 3
-        let error = ConversionError(reason: .inUse([range]), request: request, result: result)
-        let access = HostAccessError(gpa: 0x5000, direction: .read, errno: .badAddress, state: .private)
-        return [
-            .booted(image: range, entry: 0x5001, vcpus: 2, ram: 1 << 40, sharedBit: 46),
-            .imageLeftShared(end: 0x7000), .guestExited(status: 255),
-            .stopped("a \"reason\"\n\twith\u{1} \\"),
-            .portOut(port: 0x80, size: 1, value: 65), .portIn(port: 0x3fd, size: 4, value: .max),
-            .mmio(gpa: 1 << 51, size: 8, write: true),
-            .memoryFault(MemoryFault(gpa: 0x5000, size: 4096, flags: 8), .badAddress, .convert),
-            .hypercall(number: 12, .max, 1, 0x10, byInstruction: true, result: -22),
-            .steppedOver(rip: 0x10_0010), .resumed(gpa: 0x5000), .halted, .kicked,
-            .conversionStarted(request),
-            .attributesCall(offset: 0, size: 4096, target: .private, .resourceTemporarilyUnavailable, 8192),
-            .attributesCall(offset: 0, size: 4096, target: .shared, nil, 0),
-            .holdersAsked(gpa: 0x5000, released: 1, refused: 2),
-            .waiting(gpa: 0x5000, nanoseconds: 20_000, attempt: 1), .conversionFinished(request, result),
-            .conversionFailed(error), .held(range, yields: false), .released(range), .releasedHolds(3),
-            .hostAccess(gpa: 0x5000, .read, access),
-        ]
-    }
-
-    /// The schema `minivmm.trace/1`: changing a line here is changing what programs read.
-    private static let schema = [
-        "boot: entry image image_bytes ram_bytes shared_bit vcpus",
-        "image-left-shared: end",
-        "exit-status: status",
-        "stop: why",
-        "out: bytes port value",
-        "in: bytes port value",
-        "mmio: bytes gpa write",
-        "memory-fault: bytes errno flags gpa verdict wants",
-        "hypercall: a0 a1 a2 by number result",
-        "step-over: rip",
-        "resume: gpa",
-        "halt: ",
-        "kick: ",
-        "convert: contents gpa size target",
-        "set-memory-attributes2: errno error error_offset offset size target",
-        "set-memory-attributes2: errno offset size target",
-        "ask-holders: gpa refused released",
-        "wait: attempt gpa ns",
-        "converted: busy calls contents gpa means size target waited_ns",
-        "not-converted: calls contents converted_bytes errno gpa size target why",
-        "hold: gpa size yields",
-        "release: gpa size",
-        "release-holds: count",
-        "host-access: direction errno gpa",
-    ]
-
     /// What a sink writes for all events, by line.
     private func lines(
         of events: [(TraceEvent, Actor)]? = nil, _ make: (FileDescriptor) -> any TraceSink
@@ -77,7 +19,7 @@ struct TraceTests {
         }
         let kernel = FakeKernel()
         let trace = Trace(kernel: kernel, sinks: [make(file)])
-        let told = try events ?? Self.everyEvent().enumerated().map { ($1, $0 % 2 == 0 ? .host : .vcpu(15)) }
+        let told = try events ?? EveryEvent.list().enumerated().map { ($1, $0 % 2 == 0 ? .host : .vcpu(15)) }
         for (event, actor) in told {
             kernel.advance(1_500)
             trace.record(event, by: actor)
@@ -99,15 +41,28 @@ struct TraceTests {
         #expect(header["kernel"] as? String == "FakeKernel" && header["host"] as? String == "a \"test\"")
         #expect(header["t"] as? UInt64 == 1000 && header["clock"] as? String == "monotonic ns")
 
-        var seen: [String] = []
+        for (key, value) in zip(LineKey.header, Self.keys(try #require(lines.first))) {
+            #expect(key.spelling.description == value)
+        }
+
+        let events = try EveryEvent.list()
+        #expect(lines.count == events.count + 1)
         for (index, line) in lines.dropFirst().enumerated() {
             let event = try object(line)
+            let written = EveryEvent.Written(events[index])
             #expect(event["t"] as? UInt64 == 1000 + UInt64(index + 1) * 1500)
             #expect(event["actor"] as? String == (index % 2 == 0 ? "host" : "vcpu15"))
-            let keys = event.keys.filter { !["t", "actor", "event"].contains($0) }.sorted()
-            seen.append("\(event["event"] as? String ?? "?"): \(keys.joined(separator: " "))")
+            #expect(event["event"] as? String == written.name?.spelling.description)
+            #expect(
+                Self.keys(line)
+                    == LineKey.everyEvent.map(\.spelling.description)
+                    + written.fields.map(\.key.spelling.description))
         }
-        #expect(seen == Self.schema)
+    }
+
+    /// The keys of a line in their order.
+    private static func keys(_ line: String) -> [String] {
+        line.matches(of: /[{,]"([a-z0-9_]+)":/).map { String($0.1) }
     }
 
     @Test func jsonKeepsEveryValue() throws {
@@ -131,16 +86,17 @@ struct TraceTests {
         let lines = try lines { TextTrace($0) }
         #expect(lines.first == "# trace of FakeKernel (a \"test\"), times in microseconds")
         // A line an event: nothing that is inside an event may break it.
-        #expect(lines.count == Self.schema.count + 1)
+        let events = try EveryEvent.list()
+        #expect(lines.count == events.count + 1)
         for (index, line) in lines.dropFirst().enumerated() {
             // time, actor, event, then key=value
             let words = line.split(separator: " ", omittingEmptySubsequences: true).map(String.init)
             let nanoseconds = (index + 1) * 1500
             #expect(words[0] == "\(nanoseconds / 1000).\(nanoseconds / 100 % 10)")
             #expect(words[1] == (index % 2 == 0 ? "host" : "vcpu15"))
-            let expected = Self.schema[index].split(separator: ":")
-            #expect(words[2] == expected[0])
-            for key in expected[1].split(separator: " ") { #expect(line.contains(" \(key)="), "\(line)") }
+            let written = EveryEvent.Written(events[index])
+            #expect(words[2] == written.name?.spelling.description)
+            for (key, _) in written.fields { #expect(line.contains(" \(key.spelling)="), "\(line)") }
         }
         #expect(lines.contains { $0.contains("entry=0x5001") })
         #expect(lines.contains { $0.contains("result=-22") })
@@ -158,6 +114,25 @@ struct TraceTests {
             words == [
                 "vcpu0 console text=\"hi, you\" exits=8", "vcpu1 console text=! exits=1", "vcpu1 halt",
                 "vcpu1 out port=0xe9 bytes=2 value=0x22",
+            ])
+    }
+
+    /// What another actor does in between does not tear a line apart; what its own actor does, does.
+    @Test func aLineIsOfOneActor() throws {
+        func letter(_ letter: Character, _ vcpu: Int) -> (TraceEvent, Actor) {
+            (.portOut(port: 0x3f8, size: 1, value: UInt64(letter.asciiValue ?? 0)), .vcpu(vcpu))
+        }
+        let printed: [(TraceEvent, Actor)] = [
+            letter("a", 0), letter("x", 1), (.resumed(gpa: 0), .vcpu(2)), letter("b", 0), letter("y", 1),
+            letter("\n", 0), (.halted, .vcpu(1)), letter("z", 1),
+        ]
+        let lines = try lines(of: printed) { TextTrace($0) }.dropFirst()
+        let words = lines.map { $0.split(separator: " ").joined(separator: " ") }
+        #expect(
+            words == [
+                "4.5 vcpu2 resume gpa=0x0", "9.0 vcpu0 console text=ab exits=3",
+                "7.5 vcpu1 console text=xy exits=2",
+                "10.5 vcpu1 halt", "12.0 vcpu1 console text=z exits=1",
             ])
     }
 

@@ -9,22 +9,13 @@ final class LitmusRecorder: RunRecorder {
         var current: TraceRecorder?
         var kept: TraceRecorder?
         var isTelling = false
-        var failure: (any Error)?
     }
     private let runs = Mutex(Runs())
 
     func begin(kernel: any KVMInterface) -> Trace {
-        let sinks: [any TraceSink] = runs.withLock { runs in
-            do {
-                let recorder = try TraceRecorder()
-                runs.current = recorder
-                return [recorder.sink]
-            } catch {
-                runs.failure = runs.failure ?? error
-                return []
-            }
-        }
-        return Trace(kernel: kernel, sinks: sinks)
+        let recorder = TraceRecorder()
+        runs.withLock { $0.current = recorder }
+        return Trace(kernel: kernel, sinks: [recorder])
     }
 
     func end(isTelling: Bool) {
@@ -41,10 +32,8 @@ final class LitmusRecorder: RunRecorder {
     ///
     /// - Returns: the files.
     func draw(_ pictures: PictureOptions, title: String) throws -> [String] {
-        let (kept, failure) = runs.withLock { ($0.kept, $0.failure) }
-        if let failure { throw failure }
-        guard let kept else { return [] }
-        try pictures.draw(try kept.recorded(), title: title)
+        guard let kept = runs.withLock({ $0.kept }) else { return [] }
+        try pictures.draw(kept.recorded(), title: title)
         return pictures.files
     }
 }

@@ -1,0 +1,64 @@
+/// The pieces of a line of the text trace, for whoever writes one: time, actor, name, then the fields.
+extension OutputBuffer {
+    /// Columns of the time with its decimal, of time and actor together, and of the name.
+    private static let timeColumns = 11
+    private static let nameColumns = 22
+
+    /// - Parameter nanoseconds: since the trace began.
+    public mutating func beginTextLine(_ nanoseconds: UInt64) {
+        let microseconds = nanoseconds / 1000
+        var width = 1
+        var power: UInt64 = 10
+        while width < Self.timeColumns - 2, microseconds >= power {
+            width += 1
+            power *= 10
+        }
+        for _ in width..<Self.timeColumns - 2 { append(32) }
+        append(decimal: microseconds)
+        append(46)
+        append(decimal: nanoseconds / 100 % 10)
+        append("  ")
+    }
+
+    /// Fills a column up to `width` bytes; the column began at `start` of ``bytes``.
+    public mutating func pad(from start: Int, to width: Int) {
+        while bytes.count < start + width { append(32) }
+    }
+
+    public mutating func appendTextActor(_ actor: String) {
+        let start = bytes.count
+        append(contentsOf: VisibleText.escaped(actor).utf8)
+        pad(from: start, to: 7)
+    }
+
+    public mutating func appendTextName(_ name: String) {
+        let start = bytes.count
+        append(contentsOf: VisibleText.escaped(name).utf8)
+        pad(from: start, to: Self.nameColumns)
+    }
+
+    mutating func appendTextName(_ name: EventName) {
+        let start = bytes.count
+        append(name.spelling)
+        pad(from: start, to: Self.nameColumns)
+    }
+
+    public mutating func appendText(_ value: UInt64, isAddress: Bool) {
+        guard isAddress else { return append(decimal: value) }
+        append("0x")
+        append(hex: value)
+    }
+
+    public mutating func appendText(_ value: Int64) {
+        if value < 0 { append(45) }
+        append(decimal: value.magnitude)
+    }
+
+    public mutating func appendText(_ value: Bool) { append(value ? "yes" : "no") }
+
+    /// A text with spaces or hidden characters is quoted and escaped: what a guest prints does not steer the terminal.
+    public mutating func appendText(_ value: String) {
+        let isPlain = value.utf8.allSatisfy { $0 > 32 && $0 != 34 && !VisibleText.isSuspicious($0) }
+        if isPlain { append(value) } else { append(quoted: value) }
+    }
+}

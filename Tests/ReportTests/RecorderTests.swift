@@ -1,0 +1,162 @@
+import Foundation
+import SoftKVM
+import SystemPackage
+import Testing
+
+@testable import MiniVMM
+@testable import Report
+
+/// A trace that is recorded in memory is the one that is read from JSON lines, and text is the text trace.
+@Suite("Recording a trace")
+struct RecorderTests {
+    /// A file for a sink, and what is in it afterwards.
+    private struct Output {
+        let path = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "minivmm-recorder-\(UUID().uuidString)")
+        let file: FileDescriptor
+
+        init() throws {
+            file = try .open(
+                FilePath(path.path), .readWrite, options: [.create, .exclusiveCreate],
+                permissions: .ownerReadWrite)
+        }
+
+        func bytes() throws -> [UInt8] {
+            defer {
+                try? file.close()
+                try? FileManager.default.removeItem(at: path)
+            }
+            return try [UInt8](Data(contentsOf: path))
+        }
+    }
+
+    private static func letter(_ letter: Int, _ vcpu: Int) -> (TraceEvent, Actor) {
+        (.portOut(port: 0x3f8, size: 1, value: UInt64(letter)), .vcpu(vcpu))
+    }
+
+    /// Two vCPUs print at the same time, convert, are refused; the host holds; numbers that a script cannot hold.
+    private static func events() throws -> [(TraceEvent, Actor)] {
+        let page = try #require(PageRange(start: 0x3000, size: 0x1000))
+        let request = ConversionRequest(range: page, to: .private, contents: .preserve)
+        let failure = ConversionError(
+            reason: .inUse([page]), request: request, result: ConversionResult(means: .promisedByABI))
+        var events: [(TraceEvent, Actor)] = [
+            (.booted(image: page, entry: 0x3000, vcpus: 2, ram: 1 << 16, sharedBit: nil), .host),
+            (.conversionStarted(request), .host),
+            (.attributesCall(offset: 0x3000, size: 0x1000, target: .private, nil, 0, gpa: 0x3000), .host),
+            (.conversionFinished(request, ConversionResult(means: .promisedByABI)), .host),
+        ]
+        for (index, byte) in "two lines ▲ \u{1b}[2J\n".utf8.enumerated() {
+            events += [letter(Int(byte), 0), letter(0x41 + index, 1)]
+        }
+        for (vcpu, error) in [(0, nil), (1, Errno.resourceTemporarilyUnavailable), (0, nil)] {
+            events += [
+                (.hypercall(number: 12, .max, 1 << 60, 7, byInstruction: false, result: .min), .vcpu(vcpu)),
+                (.conversionStarted(request, before: FirstBytes(word: 7)), .vcpu(vcpu)),
+                (
+                    .attributesCall(offset: 0, size: 0x1000, target: .private, error, 0, gpa: 0x3000),
+                    .vcpu(vcpu)
+                ),
+                (
+                    error == nil
+                        ? .conversionFinished(request, ConversionResult(means: .promisedByABI))
+                        : .conversionFailed(failure), .vcpu(vcpu)
+                ),
+            ]
+        }
+        events += [
+            (.held(page, yields: true), .host), (.heldByName("a \"name\"", page), .hostThread(1)),
+            (.portIn(port: 0x60, size: 4, value: .max), .vcpu(1)), letter(0x21, 1),
+            (.stopped("the end", status: 0), .host), letter(0x22, 0),
+        ]
+        return events
+    }
+
+    /// One run, in all three ways.
+    private static func run(
+        _ events: [(TraceEvent, Actor)], mostEvents: Int = .max
+    ) throws -> (recorded: RecordedTrace, read: RecordedTrace, text: String) {
+        let (lines, text) = (try Output(), try Output())
+        let recorder = TraceRecorder(mostEvents: mostEvents)
+        let trace = Trace(
+            kernel: SoftKVM(), sinks: [recorder, JSONLinesTrace(lines.file), TextTrace(text.file)])
+        for (event, actor) in events { trace.record(event, by: actor) }
+        trace.flush()
+        var reader = TraceReader(mostEvents: mostEvents)
+        try reader.add(lines.bytes())
+        return (recorder.recorded(), try reader.finish(), String(decoding: try text.bytes(), as: UTF8.self))
+    }
+
+    private func pictures(_ trace: RecordedTrace) throws -> [[UInt8]] {
+        let timeline = Timeline(trace)
+        return [
+            try written { HTMLReport(trace, timeline, title: "t").write(to: &$0) },
+            try written { SVGPicture(trace, timeline, title: "t").write(to: &$0) },
+            try written { ChromeTrace(trace, timeline, title: "t").write(to: &$0) },
+            try written { TextListing(trace).write(to: &$0) },
+        ]
+    }
+
+    @Test func whatIsRecordedIsWhatIsRead() throws {
+        let run = try Self.run(Self.events())
+        #expect(try pictures(run.recorded) == pictures(run.read))
+    }
+
+    @Test func textIsTheTextTrace() throws {
+        let run = try Self.run(Self.events())
+        let text = try writtenText { TextListing(run.read).write(to: &$0) }
+        #expect(text == run.text)
+        #expect(text.components(separatedBy: " console ").count == 5)
+    }
+
+    /// As `run` counts them: not the monitor's own at boot.
+    @Test func conversionsAreThoseOfVCPUs() throws {
+        let expected = "2 conversions, 1 refused or failed"
+        for trace in try [Self.run(Self.events()), Self.run(Self.events(), mostEvents: 6)].flatMap({
+            [$0.recorded, $0.read]
+        }) {
+            #expect(trace.conversions.description == expected)
+            let timeline = Timeline(trace)
+            let page = try writtenText { HTMLReport(trace, timeline, title: "t").write(to: &$0) }
+            #expect(page.contains("\"conversionText\":\"\(expected)\""))
+            let drawing = try writtenText { SVGPicture(trace, timeline, title: "t").write(to: &$0) }
+            #expect(timeline.conversions.isEmpty || drawing.contains(expected))
+        }
+    }
+
+    @Test(arguments: [2, 3, 10, 100, 1000]) func aLongTraceIsTheSameInMemory(_ mostEvents: Int) throws {
+        let events = try (0..<4).flatMap { _ in try Self.events() }
+        let run = try Self.run(events, mostEvents: mostEvents)
+        #expect(try pictures(run.recorded) == pictures(run.read))
+        // What is left out is one event, and three ranges of pages are one each.
+        #expect(run.recorded.count <= mostEvents + 4)
+    }
+
+    /// Memory is bounded: a million events are no more than the first and the last.
+    @Test func aMillionEventsTakeNoMoreThanTheFirstAndTheLast() throws {
+        let recorder = TraceRecorder(mostEvents: 1000)
+        recorder.begin(kernel: KernelIdentity(name: "k", host: ""), time: 0)
+        for index in 0..<1_000_000 {
+            let event = TraceEvent.step(line: index, "step \(index)", outcome: "0", ok: true)
+            recorder.write(event, by: .host, time: UInt64(index))
+        }
+        let trace = recorder.recorded()
+        #expect(trace.count == 1001 && trace.strings.count <= 1002)
+        #expect(
+            trace.notes.count == 1 && trace.notes[0].hasPrefix("999000 events in the middle are left out"))
+        #expect(trace.text(1000, .text) == "step 999999")
+    }
+
+    /// Lines that are enormous do not make the last half so, too.
+    @Test func longTextsAreFewerEvents() throws {
+        let recorder = TraceRecorder(mostEvents: 1000)
+        let long = String(repeating: "x", count: 1 << 20)
+        for index in 0..<2000 {
+            recorder.write(
+                .step(line: index, index < 500 ? "" : long, outcome: "", ok: true), by: .host, time: 0)
+        }
+        let trace = recorder.recorded()
+        #expect(trace.count > 520 && trace.count < 600)
+        #expect(trace.number(trace.count - 1, .line) == 1999)
+    }
+}
