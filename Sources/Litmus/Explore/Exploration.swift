@@ -208,7 +208,7 @@ public final class Exploration {
                 progress(phase, summary)
             }
             guard !isOver, let step = failure.step, failure.text != "parallel",
-                let rest = predictor.predict(prediction.test.unsaid.without([step])),
+                let rest = predictor.predict(prediction.test.withoutExpectations.without([step])),
                 rest.test.steps.count < prediction.test.steps.count
             else { return }
             prediction = rest
@@ -280,7 +280,7 @@ public final class Exploration {
             }
             return false
         }
-        _ = shrinker.shrink(prediction.test.unsaid)
+        _ = shrinker.shrink(prediction.test.withoutExpectations)
         var (last, shown) = smallest
         guard let source = written(last, shown) else { return }
         last = Predictor.Prediction(test: source.test, others: last.others)
@@ -317,7 +317,7 @@ public final class Exploration {
 
 extension LitmusTest {
     /// Without its answers.
-    fileprivate var unsaid: LitmusTest {
+    fileprivate var withoutExpectations: LitmusTest {
         var test = self
         test.body = body.map { entry in
             switch entry {

@@ -62,9 +62,9 @@ struct Predictor: Sendable {
         var step = step
         if answers.isAnyByte {
             guard case .read = step.action else { return nil }
-            step.expectation = .unsaid
+            step.expectation = .unspecified
         } else {
-            step.expectation = answers.model == .ok ? .unsaid : .anyOf([answers.model])
+            step.expectation = answers.model == .ok ? .unspecified : .anyOf([answers.model])
         }
         return (step, answers.others)
     }

@@ -107,7 +107,7 @@ private struct Check {
         try action(step.action, by: step.role)
         if results != nil { try atOnce(step) }
         switch step.expectation {
-        case .unsaid: break
+        case .unspecified: break
         case .anyOf(let outcomes):
             try require(!outcomes.isEmpty && outcomes.count <= 16, "1 to 16 outcomes behind `=>`")
             for outcome in outcomes {

@@ -172,7 +172,7 @@ public struct Step: Sendable, Hashable {
     public var action: Action
     public var expectation: Expectation
 
-    public init(_ role: Role, _ action: Action, _ expectation: Expectation = .unsaid) {
+    public init(_ role: Role, _ action: Action, _ expectation: Expectation = .unspecified) {
         self.role = role
         self.action = action
         self.expectation = expectation
@@ -182,7 +182,7 @@ public struct Step: Sendable, Hashable {
 /// What stands behind `=>`.
 public enum Expectation: Sendable, Hashable {
     /// Nothing: the step must succeed.
-    case unsaid
+    case unspecified
     /// One of these.
     case anyOf([StepOutcome])
     /// The result has a name, which the clauses of the block judge.

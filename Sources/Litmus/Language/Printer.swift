@@ -77,7 +77,7 @@ extension Step: CustomStringConvertible {
     public var description: String {
         let answer: String? =
             switch expectation {
-            case .unsaid: nil
+            case .unspecified: nil
             case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
             case .named(let name): name.description
             }

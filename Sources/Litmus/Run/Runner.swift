@@ -325,17 +325,17 @@ extension Step {
     func accepts(_ seen: Observation) -> Bool {
         guard seen.oddity == nil else { return false }
         switch (expectation, seen.outcome) {
-        case (.unsaid, .value), (.unsaid, .ok), (.named, _): return true
+        case (.unspecified, .value), (.unspecified, .ok), (.named, _): return true
         // The page is poisoned whether the kernel could give up its contents (0) or not.
-        case (.unsaid, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
-        case (.unsaid, _): return false
+        case (.unspecified, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
+        case (.unspecified, _): return false
         case (.anyOf(let outcomes), let seen): return outcomes.contains { $0.covers(seen) }
         }
     }
 
     fileprivate var expected: String {
         switch expectation {
-        case .unsaid, .named: "success"
+        case .unspecified, .named: "success"
         case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
         }
     }
