@@ -124,7 +124,7 @@ struct OracleTests {
                 host zapped
                 """)
         let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
-        let world = try World(facts, source.test, Patience())
+        let world = try World(facts, source.test, TestDeadline())
         defer { world.close() }
         var oracle = try Oracle(source.test)
         for step in source.test.steps {
@@ -139,7 +139,7 @@ struct OracleTests {
             let source = try RunnerTests.source(file)
             guard Program(source.test).blocks.isEmpty else { continue }
             let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
-            let world = try World(facts, source.test, Patience())
+            let world = try World(facts, source.test, TestDeadline())
             defer { world.close() }
             var oracle = try Oracle(source.test)
             for step in source.test.steps {

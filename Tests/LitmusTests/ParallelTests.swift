@@ -92,8 +92,8 @@ struct ParallelTests {
             let test = try source(
                 "parallel\n" + lines.joined(separator: "\n") + "\nend\nhost read 0 => 0 or 7 or 9 or SIGBUS")
             let model = SoftKVM.Configuration()
-            var merged = Interleavings(test, on: model, Patience())
-            var every = Interleavings(test, on: model, Patience(), merges: false, mostPieces: 20_000)
+            var merged = Interleavings(test, on: model, TestDeadline())
+            var every = Interleavings(test, on: model, TestDeadline(), merges: false, mostPieces: 20_000)
             // Some have too many to go through one by one.
             guard let long = try? every.explore().endings else { continue }
             let short = try merged.explore().endings
@@ -339,7 +339,7 @@ struct ParallelTests {
         let crew = try #require(Crew(4))
         defer { crew.end() }
         for _ in 0..<300 {
-            let world = try World(KernelFacts(SoftKVM()), test, Patience())
+            let world = try World(KernelFacts(SoftKVM()), test, TestDeadline())
             defer { world.close() }
             let seen = Mutex<Set<ObjectIdentifier>>([])
             crew.run { _ in

@@ -92,7 +92,7 @@ struct Predictor: Sendable {
         }
         guard let source = try? Source(test),
             let result = try? source.explored(
-                on: configuration, Patience(), mostPieces: Self.mostPieces)
+                on: configuration, TestDeadline(), mostPieces: Self.mostPieces)
         else { return nil }
         guard !result.endings.contains(where: { $0.failure != nil }) else { return nil }
         var blocks = Program(test).blocks[...]

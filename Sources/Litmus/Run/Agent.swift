@@ -92,15 +92,15 @@ final class Agent: Sendable {
     private let cpuid: CPUIDTable
     /// Guest-physical, as CR3 has it.
     private let tables: UInt64
-    private let patience: Patience
+    private let deadline: TestDeadline
     private let vcpus = Mutex<[Int: CPU]>([:])
 
     /// - Parameter sharedBit: of a VM with two doors. The guest's own pages are private then.
     init(
-        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: KernelFacts, _ patience: Patience
+        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: KernelFacts, _ deadline: TestDeadline
     ) throws(Stop) {
         self.vm = vm
-        self.patience = patience
+        self.deadline = deadline
         method = facts.hypercallMethod
         do throws(Errno) {
             cpuid = try facts.kernel.supportedCPUID()
@@ -172,7 +172,7 @@ final class Agent: Sendable {
             defer { vcpus = [:] }
             return vcpus.values.map(\.vcpu)
         }
-        for vcpu in gone { patience.remove(vcpu) }
+        for vcpu in gone { deadline.remove(vcpu) }
         var region = ckvm_userspace_memory_region2()
         region.slot = Self.slot
         region.flags = Binding.guestMemfd
@@ -288,7 +288,7 @@ final class Agent: Sendable {
             switch vcpu.runToExit() {
             case .interrupted:
                 // A time slice that ends is no exit; the agent is done after three that are.
-                guard !patience.isOver else {
+                guard !deadline.isOver else {
                     throw .broken("time is over, and vcpu\(number) has not come to an end")
                 }
             case .io(let io) where io.port == Self.askPort && io.size == 4 && asked < orders.count:
@@ -327,7 +327,7 @@ final class Agent: Sendable {
             case .mmio: isMMIO = true
             case .memoryFault(let fault, let errno):
                 races += 1
-                if isRacing, errno == .badAddress, races < Self.mostRaces, !patience.isOver { continue }
+                if isRacing, errno == .badAddress, races < Self.mostRaces, !deadline.isOver { continue }
                 // What stops a step first is what it comes to.
                 if isMMIO { return stop(.mmio) }
                 return stop(
@@ -376,7 +376,7 @@ final class Agent: Sendable {
             try vcpu.setRegisters(registers)
             let cpu = CPU(vcpu)
             vcpus.withLock { $0[number] = cpu }
-            patience.add(vcpu)
+            deadline.add(vcpu)
             return cpu
         } catch {
             throw .absent("vcpu\(number) cannot be had here (\(error.name))", "KVM_CREATE_VCPU", error)

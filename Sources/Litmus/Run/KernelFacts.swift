@@ -91,7 +91,7 @@ enum HypercallMethod: Sendable {
 }
 
 /// How long a test may take, and who is stopped when it is over.
-final class Patience: Sendable {
+final class TestDeadline: Sendable {
     private struct State {
         var vcpus: [any KVMVCPU] = []
         var isOver = false

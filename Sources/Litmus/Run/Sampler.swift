@@ -9,19 +9,19 @@ struct Sampler {
     private let source: Source
     private let program: Program
     private let facts: KernelFacts
-    private let patience: Patience
+    private let deadline: TestDeadline
     private let options: Runner.Options
     private let tally: Tally
 
     init(
-        _ source: Source, _ facts: KernelFacts, _ patience: Patience, _ options: Runner.Options,
+        _ source: Source, _ facts: KernelFacts, _ deadline: TestDeadline, _ options: Runner.Options,
         _ tally: Tally
     ) {
         self.source = source
         self.tally = tally
         program = Program(source.test)
         self.facts = facts
-        self.patience = patience
+        self.deadline = deadline
         self.options = options
     }
 
@@ -33,7 +33,7 @@ struct Sampler {
         }
         defer { crew.end() }
         var world = try World(
-            facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
+            facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
         var chance = SplitMix64(seed: options.seed)
         var failure: Failure?
@@ -44,7 +44,7 @@ struct Sampler {
             if runs > 0, options.recorder != nil || !world.reset() {
                 world.close()
                 world = try World(
-                    facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
+                    facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
             }
             var ending = Ending()
             failure = try run(world, crew, &chance, &ending)
@@ -52,7 +52,7 @@ struct Sampler {
             if failure == nil { tally.add(ending, program) }
             options.recorder?.end(isTelling: failure != nil || program.disallows(ending))
             options.progress?(runs)
-            if runs < options.runs { stop = patience.stop }
+            if runs < options.runs { stop = deadline.stop }
         }
         return tally.report(Judge(source), wanted: options.runs, failure: failure, stop)
     }

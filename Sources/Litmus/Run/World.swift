@@ -63,7 +63,7 @@ final class World: Sendable {
 
     let kernel: any KVMInterface
     let facts: KernelFacts
-    let patience: Patience
+    let deadline: TestDeadline
     let main: VMName
     private let hasTwoDoors: Bool
     private let memories: [Memory]
@@ -73,11 +73,11 @@ final class World: Sendable {
     let state = Mutex(State())
     /// - Parameter trace: where what happens is written down.
     init(
-        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil
+        _ facts: KernelFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil
     ) throws(Stop) {
         kernel = facts.kernel
         self.facts = facts
-        self.patience = patience
+        self.deadline = deadline
         main = VMName(test.vm)
         hasTwoDoors = test.hasTwoDoors
         memories = test.memory
@@ -224,7 +224,7 @@ final class World: Sendable {
         do throws(Errno) { bit = try sharedBit() } catch {
             throw .broken("KVM_GET_SUPPORTED_CPUID: \(error.name)", "KVM_GET_SUPPORTED_CPUID", error)
         }
-        let agent = try Agent(on: vm, sharedBit: bit, facts, patience)
+        let agent = try Agent(on: vm, sharedBit: bit, facts, deadline)
         state.withLock { $0.agent = agent }
         return agent
     }
