@@ -336,13 +336,13 @@ struct ParallelTests {
     /// A VM that no memory of the test is on is made when the first actor needs it.
     @Test func actorsAtOnceHaveTheSameVM() throws {
         let test = try source("host read 0").test
-        let crew = try #require(Crew(4))
-        defer { crew.end() }
+        let team = try #require(ThreadTeam(4))
+        defer { team.end() }
         for _ in 0..<300 {
             let world = try World(KernelFacts(SoftKVM()), test, TestDeadline())
             defer { world.close() }
             let seen = Mutex<Set<ObjectIdentifier>>([])
-            crew.run { _ in
+            team.run { _ in
                 if let vm = try? world.vm(.second) { seen.withLock { _ = $0.insert(ObjectIdentifier(vm)) } }
             }
             #expect(seen.withLock { $0.count } == 1)

@@ -28,10 +28,10 @@ struct Sampler {
     /// Runs the test as often as the options say, or until it is to stop, but once at least.
     func report() throws(Stop) -> Report {
         let width = program.blocks.map(\.actors.count).max() ?? 1
-        guard let crew = Crew(width) else {
+        guard let team = ThreadTeam(width) else {
             throw .host(HostFailure("pthread_create", .resourceTemporarilyUnavailable))
         }
-        defer { crew.end() }
+        defer { team.end() }
         var world = try World(
             facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
@@ -47,7 +47,7 @@ struct Sampler {
                     facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
             }
             var ending = Ending()
-            failure = try run(world, crew, &chance, &ending)
+            failure = try run(world, team, &chance, &ending)
             runs += 1
             if failure == nil { tally.add(ending, program) }
             options.recorder?.end(isTelling: failure != nil || program.disallows(ending))
@@ -58,7 +58,7 @@ struct Sampler {
     }
 
     private func run(
-        _ world: World, _ crew: Crew, _ chance: inout SplitMix64, _ ending: inout Ending
+        _ world: World, _ team: ThreadTeam, _ chance: inout SplitMix64, _ ending: inout Ending
     ) throws(Stop) -> Failure? {
         for part in program.parts {
             switch part {
@@ -67,7 +67,7 @@ struct Sampler {
             case .block(let block):
                 try prepare(block, world)
                 let tracks = block.actors.map { Track($0, chance.next()) }
-                crew.run { number in
+                team.run { number in
                     if tracks.indices.contains(number) { tracks[number].run(source, world) }
                 }
                 for track in tracks {
