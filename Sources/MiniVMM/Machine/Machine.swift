@@ -287,11 +287,11 @@ public final class Machine: Sendable {
     ///   - interrupts: signals that end the machine.
     public func run(timeout: UInt64? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
         cancellation.stopLooking()
-        let lanes = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
-        let running = Atomic<Int>(lanes.count)
-        let threads = lanes.map { lane in
+        let groups = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
+        let running = Atomic<Int>(groups.count)
+        let threads = groups.map { group in
             HostThread { [self] in
-                Lane(machine: self, vcpus: lane).run()
+                VCPUThread(machine: self, vcpus: group).run()
                 if running.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 { finished.signal() }
             }
         }
