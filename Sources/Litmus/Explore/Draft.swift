@@ -29,7 +29,7 @@ struct Draft {
     private var byte: UInt8 = 0x40
 
     /// A small machine: one file or two, of a few pages.
-    init(seed: UInt64, _ machines: Set<Palette.Machine> = []) {
+    init(seed: UInt64, _ machines: Set<SupportedMoves.Machine> = []) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
         if machines.contains(.default), oneIn(8) { test.vm = .default }

@@ -25,11 +25,11 @@ struct SmallScope {
     /// The moves of a VM with two doors; empty where there is none.
     private let doorMoves: Set<Move>
     private let depth: Int
-    private let machines: Set<Palette.Machine>
+    private let machines: Set<SupportedMoves.Machine>
     private let configuration: SoftKVM.Configuration
 
     init(
-        _ moves: Set<Move>, doors doorMoves: Set<Move> = [], on machines: Set<Palette.Machine> = [],
+        _ moves: Set<Move>, doors doorMoves: Set<Move> = [], on machines: Set<SupportedMoves.Machine> = [],
         depth: Int,
         _ configuration: SoftKVM.Configuration
     ) {

@@ -2,7 +2,7 @@ import MiniVMM
 import SoftKVM
 
 /// What tests are made of on a kernel, found out by trying.
-struct Palette {
+struct SupportedMoves {
     /// Machines beside a software-protected VM with one door.
     enum Machine: CaseIterable, Sendable {
         case `default`
