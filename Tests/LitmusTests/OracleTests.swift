@@ -20,21 +20,21 @@ struct OracleTests {
             host unbind slot 0
             """)
         var oracle = try Oracle(test)
-        func sights() -> [Sight?] {
-            [Role.host(0), .vcpu(0), .child(0)].map { oracle.sight(of: Place(page: 1), by: $0) }
+        func visible() -> [VisibleByte?] {
+            [Role.host(0), .vcpu(0), .child(0)].map { oracle.visible(of: Place(page: 1), by: $0) }
         }
-        #expect(sights() == [.byte(.known(0)), .byte(.known(0)), nil])
+        #expect(visible() == [.byte(.known(0)), .byte(.known(0)), nil])
         try oracle.follow(steps[0], .ok)
-        #expect(sights() == [.byte(.known(0x41)), .byte(.known(0x41)), nil])
+        #expect(visible() == [.byte(.known(0x41)), .byte(.known(0x41)), nil])
         try oracle.follow(steps[1], .ok)
         try oracle.follow(steps[2], .ok)
-        #expect(sights() == [.noPage, .byte(.known(0x41)), .noPage])
+        #expect(visible() == [.noPage, .byte(.known(0x41)), .noPage])
         #expect(oracle.state(of: Place(page: 2)) == .private)
         try oracle.follow(steps[3], .ok)
-        #expect(oracle.sight(of: Place(page: 1), by: .vcpu(0)) == .noMemslot)
-        #expect(oracle.sight(of: Place(page: 0), by: .host(0)) == .byte(.known(0)))
+        #expect(oracle.visible(of: Place(page: 1), by: .vcpu(0)) == .noMemslot)
+        #expect(oracle.visible(of: Place(page: 0), by: .host(0)) == .byte(.known(0)))
         // Nothing was faulted in by looking.
-        #expect(oracle.sight(of: Place(page: 4), by: .host(0)) == nil)
+        #expect(oracle.visible(of: Place(page: 4), by: .host(0)) == nil)
     }
 
     @Test func itSaysWhatAKernelIsFreeIn() throws {

@@ -192,7 +192,7 @@ struct ModelMachine: Sendable {
             if let view = views[name], view.file == name, offset >= view.offset,
                 offset - view.offset < kernel.length(of: view.mapping)
             {
-                switch kernel.hostSight(view.mapping, at: offset - view.offset) {
+                switch kernel.visibleToHost(view.mapping, at: offset - view.offset) {
                 case .byte(let byte): look = hex(UInt64(byte.shown(at: offset)))
                 default: look = "SIGBUS"
                 }
