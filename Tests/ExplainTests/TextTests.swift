@@ -248,14 +248,14 @@ struct ErrorTests {
 
     /// What the monitor says of a kernel that lacks something is recognised by its words.
     @Test func whatAKernelLacksIsRecognised() {
-        var soft: [(SoftKVM.Configuration, Doors, Bool, String)] = [
+        var soft: [(SoftKVM.Configuration, Aliases, Bool, String)] = [
             (.init(abi: .rfcV2), .one, true, "losing them"),
             (.init(inPlaceConversion: false), .one, false, "in place"),
         ]
         soft.append((.init(contentPromise: .lost), .one, true, "losing them"))
-        for (configuration, doors, preserves, words) in soft {
+        for (configuration, aliases, preserves, words) in soft {
             var machine = MachineConfiguration()
-            machine.doors = doors
+            machine.aliases = aliases
             machine.needsPreservation = preserves
             do throws(MachineError) {
                 let image: BootImage

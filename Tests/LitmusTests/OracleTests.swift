@@ -101,7 +101,7 @@ struct OracleTests {
             host peek 0
             host peek 1
             """
-        let test = try Source(parsing: "test \"x\"\ndoors two\nmemory 4 pages shared\n" + body).test
+        let test = try Source(parsing: "test \"x\"\naliases two\nmemory 4 pages shared\n" + body).test
         let steps = test.steps
         var oracle = try Oracle(test, SoftKVM.Configuration(seed: 3, abi: .rfcV2))
         for step in steps[..<2] { #expect(try oracle.follow(step, .ok)) }

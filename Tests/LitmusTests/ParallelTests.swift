@@ -294,7 +294,7 @@ struct ParallelTests {
         #expect(Runner(SoftKVM()).run(try source(body)) == .passed)
     }
 
-    static let doors = """
+    static let aliases = """
         vcpu0 write 1 0x41
         vcpu0 read shared:1 => fault shared at 1
         host convert 1 shared
@@ -307,8 +307,8 @@ struct ParallelTests {
         vcpu0 read 1 => 0x42
         """
 
-    @Test(.enabled(if: hasCPU, noCPU)) func anAccessThroughTheWrongDoorCanBeMadeAgain() throws {
-        let test = try source(Self.doors, "doors two\nmemory 4 pages private")
+    @Test(.enabled(if: hasCPU, noCPU)) func anAccessThroughTheWrongAliasCanBeMadeAgain() throws {
+        let test = try source(Self.aliases, "aliases two\nmemory 4 pages private")
         let kernels = [SoftKVM(), MemslotTrapKVM(over: SoftKVM()), Self.real].compactMap { $0 }
         for kernel in kernels as [any KVMInterface] {
             #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)")

@@ -158,7 +158,7 @@ public final class Exploration {
     private func goThroughScope(_ supported: SupportedMoves, _ predictor: Predictor) {
         do throws(Stop) {
             let scope = SmallScope(
-                Set(supported.moves), doors: Set(supported.doorMoves), on: supported.machines,
+                Set(supported.moves), aliases: Set(supported.aliasMoves), on: supported.machines,
                 depth: options.depth,
                 predictor.configuration)
             let size = try scope.explore { test in

@@ -16,7 +16,7 @@ struct TestGenerator {
     /// Steps one after the other.
     mutating func next() -> LitmusTest {
         var draft = Draft(seed: seeds.next(), supported.machines)
-        let moves = draft.test.hasTwoDoors ? supported.doorMoves : supported.moves
+        let moves = draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves
         fill(&draft, 1 + draft.below(UInt64(mostSteps)), moves)
         return draft.test
     }

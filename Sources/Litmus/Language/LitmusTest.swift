@@ -13,22 +13,22 @@ public struct LitmusTest: Sendable, Hashable {
     public var settings: KernelSettings
     /// The type of the VM that steps mean when they name none.
     public var vm: VMType
-    /// `doors two`: the VM has a shared bit, so that an access of a vCPU is private or shared by its address.
-    public var hasTwoDoors: Bool
+    /// `aliases two`: the VM has a shared bit, so that an access of a vCPU is private or shared by its address.
+    public var hasTwoAliases: Bool
     public var memory: [Memory]
     public var body: [Entry]
 
     public init(
         name: String, hazards: [Hazard] = [], needs: [Need] = [], settings: KernelSettings = KernelSettings(),
         vm: VMType = .softwareProtected,
-        hasTwoDoors: Bool = false, memory: [Memory] = [], body: [Entry] = []
+        hasTwoAliases: Bool = false, memory: [Memory] = [], body: [Entry] = []
     ) {
         self.name = name
         self.hazards = hazards
         self.needs = needs
         self.settings = settings
         self.vm = vm
-        self.hasTwoDoors = hasTwoDoors
+        self.hasTwoAliases = hasTwoAliases
         self.memory = memory
         self.body = body
     }

@@ -48,7 +48,7 @@ struct ModelMachine: Sendable {
         init(_ configuration: SoftKVM.Configuration, _ test: LitmusTest) {
             self.configuration = configuration
             main = VMName(test.vm)
-            sharedBit = test.hasTwoDoors ? min(46, KernelModel.guestPhysicalBits - 1) : nil
+            sharedBit = test.hasTwoAliases ? min(46, KernelModel.guestPhysicalBits - 1) : nil
             memories = test.memory
             late = LateUses(test)
         }

@@ -24,7 +24,7 @@ final class KernelFacts: Sendable {
         configuration.plantedFaults = []
         return KernelFacts(SoftKVM(configuration))
     }
-    /// A real kernel that converts by itself, with two doors above it or without.
+    /// A real kernel that converts by itself, with two aliases above it or without.
     var isLinux: Bool { kernel.identity.kind == .linux }
     /// The in-place interface is answered by something above the kernel.
     var isAdapter: Bool { kernel.identity.kind == .adapter }

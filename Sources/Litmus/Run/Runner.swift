@@ -276,8 +276,8 @@ extension KernelFacts {
     /// The kernel as a test's header wants it.
     func configured(for test: LitmusTest) throws(Stop) -> KernelFacts {
         let settings = test.settings
-        if test.hasTwoDoors, settings.isEmpty, kernel is LinuxKVM || kernel is PerVMAttributesKVM {
-            // The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel below still converts.
+        if test.hasTwoAliases, settings.isEmpty, kernel is LinuxKVM || kernel is PerVMAttributesKVM {
+            // The VMs of /dev/kvm have no shared bit: memslots make the aliases, the kernel below still converts.
             return KernelFacts(AliasesKVM(over: kernel))
         }
         guard !settings.isEmpty else { return self }

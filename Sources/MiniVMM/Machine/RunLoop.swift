@@ -268,9 +268,9 @@ struct RunLoop {
         if let rip = progress.note(fault, vcpu) {
             return fatal(.faultLoop(vcpu: vcpu.id, fault, faults: progress.faults, rip: rip, loopReason()))
         }
-        // With one door the kernel takes the kind of an access from the page's attribute: no access asks for anything,
+        // With one alias the kernel takes the kind of an access from the page's attribute: no access asks for anything,
         // and what faults has met a conversion on its way. To convert then would undo somebody's work.
-        if machine.configuration.doors == .one || machine.memory.uniformState(of: range) == fault.wants {
+        if machine.configuration.aliases == .one || machine.memory.uniformState(of: range) == fault.wants {
             statistics.raceFaults += 1
             trace?.record(.memoryFault(fault, errno, .race), by: actor)
             return nil
@@ -293,7 +293,7 @@ struct RunLoop {
     }
 
     private func loopReason() -> String {
-        guard machine.configuration.doors == .two else {
+        guard machine.configuration.aliases == .two else {
             return
                 "with one door an access never asks for a conversion, and the kernel does not let this one through"
         }

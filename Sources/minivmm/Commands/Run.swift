@@ -66,7 +66,7 @@ struct Run: ParsableCommand {
         // otherwise is preserved.
         let chosen = try openKernel(
             BackendNeeds(
-                doors: configuration.doors,
+                aliases: configuration.aliases,
                 preservation: configuration.needsPreservation
                     || payload == nil && configuration.contents == .preserve,
                 soft: kernel.soft))
