@@ -22,7 +22,7 @@ public enum Backend: String, CaseIterable, Sendable {
 /// What is asked of a kernel besides running guests.
 public struct BackendNeeds: Sendable {
     /// With two, the VMs tell a private access from a shared one by its address.
-    public var doors: Doors
+    public var aliases: Aliases
     /// Conversions must be able to preserve contents.
     public var preservation: Bool
     /// What the software kernel is to be.
@@ -30,11 +30,11 @@ public struct BackendNeeds: Sendable {
     public var device: FilePath
 
     public init(
-        doors: Doors = .one, preservation: Bool = false,
+        aliases: Aliases = .one, preservation: Bool = false,
         soft: SoftKVM.Configuration = SoftKVM.Configuration(),
         device: FilePath = "/dev/kvm"
     ) {
-        self.doors = doors
+        self.aliases = aliases
         self.preservation = preservation
         self.soft = soft
         self.device = device

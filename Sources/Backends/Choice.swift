@@ -92,6 +92,6 @@ extension Backend {
 extension KVMInterface {
     /// VMs of /dev/kvm have no shared bit: memslots make the aliases, and the kernel below still converts.
     fileprivate func kernel(_ needs: BackendNeeds) -> any KVMInterface {
-        needs.doors == .two ? AliasesKVM(over: self) : self
+        needs.aliases == .two ? AliasesKVM(over: self) : self
     }
 }

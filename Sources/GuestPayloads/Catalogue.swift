@@ -24,14 +24,14 @@ public enum Catalogue {
             Two doors lead to the same RAM, as on TDX. An access through the one that does not match the page is \
             a KVM_EXIT_MEMORY_FAULT, and the monitor answers by converting. Accesses of every size, across pages \
             and across the border of private and shared, modified in place and copied from door to door.
-            """, doors: .two, needsPreservation: true),
+            """, aliases: .two, needsPreservation: true),
         payload(
             "forget", "memory that changes hands empty",
             """
             Like implicit, on a machine told to make zeros of whatever changes hands. What was written through one \
             door is never found through the other, in any size, in both directions; the page next to it keeps \
             every byte. Runs where contents cannot be preserved, too.
-            """, doors: .two, contents: .zero),
+            """, aliases: .two, contents: .zero),
         payload(
             "contents", "what becomes of the bytes: preserve, zero, unspecified",
             """
@@ -82,7 +82,7 @@ public enum Catalogue {
             """
             The guest reads a private page through the shared door and the monitor re-enters without converting: \
             the same memory fault, for ever. Instead of burning a CPU, the monitor must notice (hazard A34).
-            """, doors: .two, faultPolicy: .reenter, ending: .faultLoop),
+            """, aliases: .two, faultPolicy: .reenter, ending: .faultLoop),
         payload(
             "crash", "an instruction that no processor has",
             """
@@ -112,13 +112,13 @@ public enum Catalogue {
     }
 
     private static func payload(
-        _ name: String, _ shows: String, _ detail: String, doors: Doors = .one, vcpus: Int = 1,
+        _ name: String, _ shows: String, _ detail: String, aliases: Aliases = .one, vcpus: Int = 1,
         contents: ContentPolicy = .preserve, needsPreservation: Bool = false,
         faultPolicy: FaultPolicy = .convert, ending: Payload.Ending = .exit(status: 0)
     ) -> Payload {
         // Without an image it would crash at once, and say so; the tests see to it that each has one.
         Payload(
-            name: name, shows: shows, detail: detail, doors: doors, vcpus: vcpus, ramSize: 16 << 20,
+            name: name, shows: shows, detail: detail, aliases: aliases, vcpus: vcpus, ramSize: 16 << 20,
             faultPolicy: faultPolicy, contents: contents, needsPreservation: needsPreservation,
             ending: ending, image: Images.byName[name] ?? [])
     }

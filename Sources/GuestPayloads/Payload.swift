@@ -9,12 +9,12 @@ public struct Payload: Sendable {
     /// What it does and what to look for, in a few sentences.
     public let detail: String
     /// How its RAM is reached.
-    public let doors: Doors
+    public let aliases: Aliases
     /// Number of vCPUs it wants; one that wants 1 runs with more, the others then wait.
     public let vcpus: Int
     /// Bytes of RAM it wants.
     public let ramSize: UInt64
-    /// What the monitor shall do when an access comes through the wrong door.
+    /// What the monitor shall do when an access comes through the wrong alias.
     public let faultPolicy: FaultPolicy
     /// What shall become of contents where it does not say, and where it only touches.
     public let contents: ContentPolicy
@@ -56,7 +56,7 @@ extension Payload {
         var configuration = MachineConfiguration()
         configuration.ramSize = ramSize
         configuration.vcpus = vcpus
-        configuration.doors = doors
+        configuration.aliases = aliases
         configuration.faultPolicy = faultPolicy
         configuration.contents = contents
         configuration.needsPreservation = needsPreservation

@@ -47,8 +47,8 @@ struct ChoiceTests {
         #expect(passedOver.count == Backend.allCases.firstIndex(of: chosen.backend))
     }
 
-    @Test func `with two doors a VM takes a shared bit`() throws {
-        let chosen = try Backend.automatic(BackendNeeds(doors: .two))
+    @Test func `with two aliases a VM takes a shared bit`() throws {
+        let chosen = try Backend.automatic(BackendNeeds(aliases: .two))
         _ = try chosen.kernel.createVM(.softwareProtected, sharedBit: 38)
     }
 }

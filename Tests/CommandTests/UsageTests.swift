@@ -15,6 +15,7 @@ struct UsageTests {
         (["--chunk", "5000"], "--chunk 5000"),
         (["--regions", "0"], "--regions 0"), (["--regions", "65"], "--regions 65"),
         (["--attempts", "0"], "--attempts 0"), (["--doors", "three"], "three"),
+        (["--aliases", "three"], "three"),
         (["--kernel", "nonsense"], "nonsense"), (["--contents", "some"], "some"), (["--in-use", "x"], "x"),
         (["--on-fault", "x"], "x"), (["--timeout", "nan"], "nan"), (["--timeout=-1"], "-1"),
         (["--timeout", "1e300"], "1e300"), (["--deadline", "soon"], "soon"), (["--seed=-1"], "-1"),

@@ -66,8 +66,8 @@ import Testing
         #expect(status["crash"] == 126)
         #expect(status["fault-loop"] == 126)
         #expect(status["hang"] == 124)
-        // Only a machine with two doors has a wrong one.
-        #expect(Catalogue.all.allSatisfy { $0.faultPolicy == .convert || $0.doors == .two })
+        // Only a machine with two aliases has a wrong one.
+        #expect(Catalogue.all.allSatisfy { $0.faultPolicy == .convert || $0.aliases == .two })
     }
 
     /// Whoever asks for other contents than preserved cannot need that they are.

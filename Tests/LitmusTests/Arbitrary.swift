@@ -138,7 +138,9 @@ struct TestMaker {
     private mutating func step() -> Step {
         let actor = Role.host(below(3))
         let sometimes = flip()
-        func expecting(_ outcomes: [StepOutcome]) -> Expectation { sometimes ? .anyOf(outcomes) : .unsaid }
+        func expecting(_ outcomes: [StepOutcome]) -> Expectation {
+            sometimes ? .anyOf(outcomes) : .unspecified
+        }
         let refusal = StepOutcome.errno(22)
         switch below(32) {
         case 24 where views.count > 1:

@@ -74,11 +74,11 @@ struct CutShortTests {
     @Test func moreThanCanBeExploredIsCutToo() throws {
         let model = SoftKVM.Configuration()
         let test = try source(Self.race + "required b = 0x7\nend")
-        var part = Interleavings(test, on: model, Patience(), mostPieces: 4, keepsPart: true)
+        var part = Interleavings(test, on: model, TestDeadline(), mostPieces: 4, keepsPart: true)
         let result = try part.explore()
         #expect(result.cut == .pieces(4))
         // Whoever needs all of them gets none.
-        var whole = Interleavings(test, on: model, Patience(), mostPieces: 4)
+        var whole = Interleavings(test, on: model, TestDeadline(), mostPieces: 4)
         #expect(throws: (any Error).self) { try whole.explore() }
         #expect(Judge(test).report(exact: result).verdict != .passed || !result.endings.isEmpty)
     }

@@ -341,7 +341,7 @@ struct ExplorationTests {
                 """
         ).test
         let said = try #require(Predictor(configuration: configuration).predict(blank))
-        #expect(said.test.steps.map(\.expectation).suffix(2) == [.unsaid, .anyOf([.value(0x42)])])
+        #expect(said.test.steps.map(\.expectation).suffix(2) == [.unspecified, .anyOf([.value(0x42)])])
         #expect(said.test.steps.count == 6)
     }
 

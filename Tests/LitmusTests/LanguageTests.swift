@@ -29,6 +29,14 @@ struct LanguageTests {
         end
         """
 
+    @Test func theOlderSpellingOfAliasesIsRead() throws {
+        func test(_ word: String) throws -> LitmusTest {
+            try Source(parsing: "test \"x\"\n\(word) two\nmemory 1 pages private\nvcpu read 0").test
+        }
+        #expect(try test("doors") == test("aliases") && test("aliases").hasTwoAliases)
+        #expect(try test("doors").text.contains("aliases   two"))
+    }
+
     @Test func theTextSaysWhatTheValueSays() throws {
         let test = try Source(parsing: Self.example).test
         #expect(test.name == "one page in use fails the whole request")

@@ -20,21 +20,21 @@ struct OracleTests {
             host unbind slot 0
             """)
         var oracle = try Oracle(test)
-        func sights() -> [Sight?] {
-            [Role.host(0), .vcpu(0), .child(0)].map { oracle.sight(of: Place(page: 1), by: $0) }
+        func visible() -> [VisibleByte?] {
+            [Role.host(0), .vcpu(0), .child(0)].map { oracle.visible(of: Place(page: 1), by: $0) }
         }
-        #expect(sights() == [.byte(.known(0)), .byte(.known(0)), nil])
+        #expect(visible() == [.byte(.known(0)), .byte(.known(0)), nil])
         try oracle.follow(steps[0], .ok)
-        #expect(sights() == [.byte(.known(0x41)), .byte(.known(0x41)), nil])
+        #expect(visible() == [.byte(.known(0x41)), .byte(.known(0x41)), nil])
         try oracle.follow(steps[1], .ok)
         try oracle.follow(steps[2], .ok)
-        #expect(sights() == [.noPage, .byte(.known(0x41)), .noPage])
+        #expect(visible() == [.noPage, .byte(.known(0x41)), .noPage])
         #expect(oracle.state(of: Place(page: 2)) == .private)
         try oracle.follow(steps[3], .ok)
-        #expect(oracle.sight(of: Place(page: 1), by: .vcpu(0)) == .noMemslot)
-        #expect(oracle.sight(of: Place(page: 0), by: .host(0)) == .byte(.known(0)))
+        #expect(oracle.visible(of: Place(page: 1), by: .vcpu(0)) == .noMemslot)
+        #expect(oracle.visible(of: Place(page: 0), by: .host(0)) == .byte(.known(0)))
         // Nothing was faulted in by looking.
-        #expect(oracle.sight(of: Place(page: 4), by: .host(0)) == nil)
+        #expect(oracle.visible(of: Place(page: 4), by: .host(0)) == nil)
     }
 
     @Test func itSaysWhatAKernelIsFreeIn() throws {
@@ -101,7 +101,7 @@ struct OracleTests {
             host peek 0
             host peek 1
             """
-        let test = try Source(parsing: "test \"x\"\ndoors two\nmemory 4 pages shared\n" + body).test
+        let test = try Source(parsing: "test \"x\"\naliases two\nmemory 4 pages shared\n" + body).test
         let steps = test.steps
         var oracle = try Oracle(test, SoftKVM.Configuration(seed: 3, abi: .rfcV2))
         for step in steps[..<2] { #expect(try oracle.follow(step, .ok)) }
@@ -124,7 +124,7 @@ struct OracleTests {
                 host zapped
                 """)
         let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
-        let world = try World(facts, source.test, Patience())
+        let world = try World(facts, source.test, TestDeadline())
         defer { world.close() }
         var oracle = try Oracle(source.test)
         for step in source.test.steps {
@@ -139,7 +139,7 @@ struct OracleTests {
             let source = try RunnerTests.source(file)
             guard Program(source.test).blocks.isEmpty else { continue }
             let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
-            let world = try World(facts, source.test, Patience())
+            let world = try World(facts, source.test, TestDeadline())
             defer { world.close() }
             var oracle = try Oracle(source.test)
             for step in source.test.steps {

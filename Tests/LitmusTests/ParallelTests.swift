@@ -92,8 +92,8 @@ struct ParallelTests {
             let test = try source(
                 "parallel\n" + lines.joined(separator: "\n") + "\nend\nhost read 0 => 0 or 7 or 9 or SIGBUS")
             let model = SoftKVM.Configuration()
-            var merged = Interleavings(test, on: model, Patience())
-            var every = Interleavings(test, on: model, Patience(), merges: false, mostPieces: 20_000)
+            var merged = Interleavings(test, on: model, TestDeadline())
+            var every = Interleavings(test, on: model, TestDeadline(), merges: false, mostPieces: 20_000)
             // Some have too many to go through one by one.
             guard let long = try? every.explore().endings else { continue }
             let short = try merged.explore().endings
@@ -294,7 +294,7 @@ struct ParallelTests {
         #expect(Runner(SoftKVM()).run(try source(body)) == .passed)
     }
 
-    static let doors = """
+    static let aliases = """
         vcpu0 write 1 0x41
         vcpu0 read shared:1 => fault shared at 1
         host convert 1 shared
@@ -307,8 +307,8 @@ struct ParallelTests {
         vcpu0 read 1 => 0x42
         """
 
-    @Test(.enabled(if: hasCPU, noCPU)) func anAccessThroughTheWrongDoorCanBeMadeAgain() throws {
-        let test = try source(Self.doors, "doors two\nmemory 4 pages private")
+    @Test(.enabled(if: hasCPU, noCPU)) func anAccessThroughTheWrongAliasCanBeMadeAgain() throws {
+        let test = try source(Self.aliases, "aliases two\nmemory 4 pages private")
         let kernels = [SoftKVM(), MemslotTrapKVM(over: SoftKVM()), Self.real].compactMap { $0 }
         for kernel in kernels as [any KVMInterface] {
             #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)")
@@ -336,13 +336,13 @@ struct ParallelTests {
     /// A VM that no memory of the test is on is made when the first actor needs it.
     @Test func actorsAtOnceHaveTheSameVM() throws {
         let test = try source("host read 0").test
-        let crew = try #require(Crew(4))
-        defer { crew.end() }
+        let team = try #require(ThreadTeam(4))
+        defer { team.end() }
         for _ in 0..<300 {
-            let world = try World(KernelFacts(SoftKVM()), test, Patience())
+            let world = try World(KernelFacts(SoftKVM()), test, TestDeadline())
             defer { world.close() }
             let seen = Mutex<Set<ObjectIdentifier>>([])
-            crew.run { _ in
+            team.run { _ in
                 if let vm = try? world.vm(.second) { seen.withLock { _ = $0.insert(ObjectIdentifier(vm)) } }
             }
             #expect(seen.withLock { $0.count } == 1)

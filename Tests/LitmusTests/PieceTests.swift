@@ -182,7 +182,7 @@ struct PieceTests {
             host bind slot 0 to 1..2 at 1
             host convert 2 shared
             vcpu0 fill 0..2 7 => mmio
-            """, "doors two\nmemory 3 pages private")
+            """, "aliases two\nmemory 3 pages private")
         for kernel in [SoftKVM(), MemslotTrapKVM(over: SoftKVM())] as [any KVMInterface] {
             #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)")
         }

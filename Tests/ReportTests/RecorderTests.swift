@@ -135,7 +135,7 @@ struct RecorderTests {
     /// Memory is bounded: a million events are no more than the first and the last.
     @Test func aMillionEventsTakeNoMoreThanTheFirstAndTheLast() throws {
         let recorder = TraceRecorder(mostEvents: 1000)
-        recorder.begin(kernel: KernelIdentity(name: "k", host: ""), time: 0)
+        recorder.begin(kernel: KernelIdentity(name: "k", host: "", kind: .simulated), time: 0)
         for index in 0..<1_000_000 {
             let event = TraceEvent.step(line: index, "step \(index)", outcome: "0", ok: true)
             recorder.write(event, by: .host, time: UInt64(index))

@@ -138,7 +138,7 @@ struct GuestCPUTests {
         #expect(try one.registers().rbx == 1)
     }
 
-    @Test func codeThatTheGuestChangesThroughItsOtherDoor() throws {
+    @Test func codeThatTheGuestChangesThroughItsOtherAlias() throws {
         let guest = try Guest(
             [
                 0xe8, 0x0b, 0x00, 0x00, 0x00,  // call f

@@ -94,8 +94,8 @@ struct KVMAccessTests {
 
     /// Nothing of this is about memory that is not private, or a CPU that lets the guest ask.
     @Test func whereNothingIsPrivateAllIsRead() throws {
-        let doors = try Guest([0x6e, 0xf4], sharedBit: 39, isPrivate: true)
-        try doors.change { ($0.rsi, $0.rdx) = (Self.data, 0x3f8) }
-        #expect(doors.vcpu.exit() == "io out 1016 1" && doors.vcpu.exit() == "halt")
+        let aliases = try Guest([0x6e, 0xf4], sharedBit: 39, isPrivate: true)
+        try aliases.change { ($0.rsi, $0.rdx) = (Self.data, 0x3f8) }
+        #expect(aliases.vcpu.exit() == "io out 1016 1" && aliases.vcpu.exit() == "halt")
     }
 }

@@ -6,7 +6,7 @@ import Testing
 
 @Suite(.enabled(if: hasEngine, "libunicorn2 is not installed"))
 struct MemoryFaultTests {
-    /// Writes through one door, reads through the other.
+    /// Writes through one alias, reads through the other.
     private static let writeThenRead: [UInt8] = [
         0x48, 0x89, 0x07,  // mov [rdi], rax
         0x48, 0x8b, 0x1e,  // mov rbx, [rsi]
@@ -15,7 +15,7 @@ struct MemoryFaultTests {
 
     private func page(_ gpa: UInt64) -> UInt64 { gpa / pageSize }
 
-    @Test func anAccessThroughTheWrongDoorLeavesAndCompletesAfterTheConversion() throws {
+    @Test func anAccessThroughTheWrongAliasLeavesAndCompletesAfterTheConversion() throws {
         let guest = try Guest(Self.writeThenRead, sharedBit: 39, isPrivate: true)
         try guest.change {
             $0.rax = 0x1122_3344_5566_7788

@@ -96,7 +96,7 @@ struct PlantedFaultTests {
         case .guestViewKept: try view(configuration)
         case .deletedSlotStaysMapped: try deletedSlot(configuration)
         case .faultFlagWrong, .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored:
-            try wrongDoor(configuration)
+            try wrongAlias(configuration)
         }
     }
 
@@ -248,7 +248,7 @@ struct PlantedFaultTests {
         return "\(before), \(guest.vcpu.exit())"
     }
 
-    private func wrongDoor(_ configuration: SoftKVM.Configuration) throws -> String {
+    private func wrongAlias(_ configuration: SoftKVM.Configuration) throws -> String {
         // mov [rdi], rax; hlt
         let guest = try Guest([0x48, 0x89, 0x07, 0xf4], sharedBit: 39, isPrivate: true, configuration)
         try guest.change { $0.rdi = Guest.sharedBit | 0x20010 }

@@ -25,10 +25,10 @@ struct RareCallTests {
         try model.vm.setUserMemoryRegion2(slot(model.file))
         let view = try #require(model.mapping as? SoftHostMapping)
         try model.file.closeDescriptor()
-        #expect(model.vm.guestSight(at: 0) == .byte(.known(0)))
+        #expect(model.vm.visibleToGuest(at: 0) == .byte(.known(0)))
         try view.unmap()
-        #expect(model.vm.guestSight(at: 0) == .fault)
-        #expect(view.sight(at: 0) == .noPage)
+        #expect(model.vm.visibleToGuest(at: 0) == .fault)
+        #expect(view.visible(at: 0) == .noPage)
     }
 
     @Test func poisonIsSeenByAllAndEndsWithTheirPage() throws {
@@ -38,14 +38,14 @@ struct RareCallTests {
         try view.put([UInt8](repeating: 7, count: Int(3 * pageSize)), at: 0)
         let got = errno { () throws(Errno) in try view.advise(at: pageSize, length: pageSize, .hwPoison) }
         #expect(got == .resourceBusy)
-        #expect(view.sight(at: pageSize) == .noPage && model.vm.guestSight(at: pageSize) == .fault)
-        #expect(view.sight(at: 0) == .byte(.known(7)))
-        #expect(model.vm.guestSight(at: 2 * pageSize) == .byte(.known(7)))
+        #expect(view.visible(at: pageSize) == .noPage && model.vm.visibleToGuest(at: pageSize) == .fault)
+        #expect(view.visible(at: 0) == .byte(.known(7)))
+        #expect(model.vm.visibleToGuest(at: 2 * pageSize) == .byte(.known(7)))
         // A read ends before it.
         #expect(try view.bytes(at: 0, Int(3 * pageSize)).count == Int(pageSize))
         #expect(model.file.convert(0, 3, to: .private) == (.resourceTemporarilyUnavailable, pageSize))
         try model.file.allocate(punchHole: true, offset: pageSize, length: pageSize)
-        #expect(model.vm.guestSight(at: pageSize) == .byte(.known(0)))
+        #expect(model.vm.visibleToGuest(at: pageSize) == .byte(.known(0)))
         #expect(model.file.convert(0, 3, to: .private).errno == nil)
     }
 

@@ -1,7 +1,7 @@
 // What no system call tells, for whoever explores the model or judges a kernel by it. Nothing changes.
 
 /// What an actor finds at a byte if it looks now.
-public enum Sight: Hashable, Sendable {
+public enum VisibleByte: Hashable, Sendable {
     case byte(Byte)
     /// The host gets no page: it is private, its memory has failed, or it is behind the end of the file or mapping.
     case noPage
@@ -24,14 +24,14 @@ extension KernelModel {
     }
 
     /// What the host finds at a byte of a mapping. Faults nothing in.
-    public func hostSight(_ mapping: MappingID, at offset: UInt64) -> Sight {
+    public func visibleToHost(_ mapping: MappingID, at offset: UInt64) -> VisibleByte {
         let here = self[mapping]
         guard offset < here.length, here.permitted(offset, 1, toWrite: false) == 1 else { return .noPage }
-        return hostSight(here.file, at: here.fileOffset + offset)
+        return visibleToHost(here.file, at: here.fileOffset + offset)
     }
 
     /// What the host finds at a byte of a file, through a mapping that has nothing special.
-    public func hostSight(_ file: FileID, at offset: UInt64) -> Sight {
+    public func visibleToHost(_ file: FileID, at offset: UInt64) -> VisibleByte {
         let isShared = self[file].attributes.value(at: offset) == .shared || plants(.hostReadsPrivate)
         guard offset < self[file].size, isShared, !self[file].poisoned.contains(offset & ~(pageSize - 1))
         else {
@@ -41,7 +41,7 @@ extension KernelModel {
     }
 
     /// What a vCPU finds at a guest-physical byte, on a VM whose accesses have the kind that the page has.
-    public func guestSight(_ vm: VMID, at gpa: UInt64) -> Sight {
+    public func visibleToGuest(_ vm: VMID, at gpa: UInt64) -> VisibleByte {
         guard let (file, offset) = guestByte(vm, at: gpa) else {
             return self[vm].slotIndex(at: gpa) == nil ? .noMemslot : .fault
         }

@@ -29,11 +29,13 @@ struct Draft {
     private var byte: UInt8 = 0x40
 
     /// A small machine: one file or two, of a few pages.
-    init(seed: UInt64, _ machines: Set<Palette.Machine> = []) {
+    init(seed: UInt64, _ machines: Set<SupportedMoves.Machine> = []) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
         if machines.contains(.default), oneIn(8) { test.vm = .default }
-        if machines.contains(.twoDoors), test.vm == .softwareProtected, oneIn(6) { test.hasTwoDoors = true }
+        if machines.contains(.twoAliases), test.vm == .softwareProtected, oneIn(6) {
+            test.hasTwoAliases = true
+        }
         if machines.contains(.fewRuns), oneIn(16) { test.settings.attributeRuns = 1 + Int(below(2)) }
         add(Memory(pages: 1 + below(4), initial: state()))
         if oneIn(3), let name = Name("other") {
@@ -150,17 +152,17 @@ struct Draft {
         test.memory.filter { !$0.isUnbound }.reduce(0) { $0 + $1.pages }
     }
 
-    private mutating func door() -> Name { test.hasTwoDoors && oneIn(2) ? .shared : .ram }
+    private mutating func alias() -> Name { test.hasTwoAliases && oneIn(2) ? .shared : .ram }
 
     mutating func guestPlace() -> Place {
-        let pages = guestPages + (!test.hasTwoDoors && oneIn(10) ? 1 : 0)
-        return Place(door(), offset: below(max(1, pages)) * pageSize + byteInPage())
+        let pages = guestPages + (!test.hasTwoAliases && oneIn(10) ? 1 : 0)
+        return Place(alias(), offset: below(max(1, pages)) * pageSize + byteInPage())
     }
 
-    mutating func guestExtent(door isDoor: Bool = true) -> Extent {
+    mutating func guestExtent(alias isAlias: Bool = true) -> Extent {
         let first = below(max(1, guestPages))
         let most = min(Agent.mostBytes / pageSize, max(1, guestPages - first))
         return Extent(
-            isDoor ? door() : .ram, offset: first * pageSize, size: (1 + below(most)) * pageSize)
+            isAlias ? alias() : .ram, offset: first * pageSize, size: (1 + below(most)) * pageSize)
     }
 }

@@ -101,24 +101,24 @@ public final class Exploration {
     public func run() -> Summary {
         let promise = (try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
         let predictor = predictor(promise)
-        let palette = Palette(promise, predictor, runner)
-        summary.leftOut = palette.leftOut
-        summary.hostFailure = palette.hostFailure
-        guard !palette.moves.isEmpty else { return summary }
+        let supported = SupportedMoves(promise, predictor, runner)
+        summary.leftOut = supported.leftOut
+        summary.hostFailure = supported.hostFailure
+        guard !supported.moves.isEmpty else { return summary }
         for phase in Phase.allCases {
             let wanted = phase == .random ? options.tests : options.parallelTests
             switch phase {
             case .scope:
                 guard options.depth > 0 else { continue }
-                if !isOver { goThroughScope(palette, predictor) }
+                if !isOver { goThroughScope(supported, predictor) }
                 if isOver { summary.untried.append((phase, nil)) }
             case .pairs:
                 guard options.pairTests > 0 else { continue }
-                if !isOver { goThroughPairs(palette, predictor) }
+                if !isOver { goThroughPairs(supported, predictor) }
                 if isOver { summary.untried.append((phase, nil)) }
             case .random, .parallel:
                 var generator = TestGenerator(
-                    palette, seed: options.seed ^ (phase == .parallel ? 1 << 63 : 0),
+                    supported, seed: options.seed ^ (phase == .parallel ? 1 << 63 : 0),
                     mostSteps: options.mostSteps)
                 for number in 0..<wanted {
                     if isOver {
@@ -134,8 +134,8 @@ public final class Exploration {
     }
 
     /// Each kind of step that has a place in a block at once with each kind, itself too.
-    private func goThroughPairs(_ palette: Palette, _ predictor: Predictor) {
-        var generator = TestGenerator(palette, seed: options.seed ^ 1 << 62, mostSteps: options.mostSteps)
+    private func goThroughPairs(_ supported: SupportedMoves, _ predictor: Predictor) {
+        var generator = TestGenerator(supported, seed: options.seed ^ 1 << 62, mostSteps: options.mostSteps)
         let moves = generator.atomicMoves
         for (index, first) in moves.enumerated() {
             for second in moves[index...] {
@@ -155,10 +155,11 @@ public final class Exploration {
         }
     }
 
-    private func goThroughScope(_ palette: Palette, _ predictor: Predictor) {
+    private func goThroughScope(_ supported: SupportedMoves, _ predictor: Predictor) {
         do throws(Stop) {
             let scope = SmallScope(
-                Set(palette.moves), doors: Set(palette.doorMoves), on: palette.machines, depth: options.depth,
+                Set(supported.moves), aliases: Set(supported.aliasMoves), on: supported.machines,
+                depth: options.depth,
                 predictor.configuration)
             let size = try scope.explore { test in
                 attempt(test, .scope, predictor)
@@ -208,7 +209,7 @@ public final class Exploration {
                 progress(phase, summary)
             }
             guard !isOver, let step = failure.step, !failure.isOfBlock,
-                let rest = predictor.predict(prediction.test.unsaid.without([step])),
+                let rest = predictor.predict(prediction.test.withoutExpectations.without([step])),
                 rest.test.steps.count < prediction.test.steps.count
             else { return }
             prediction = rest
@@ -285,7 +286,7 @@ public final class Exploration {
             }
             return false
         }
-        _ = shrinker.shrink(prediction.test.unsaid)
+        _ = shrinker.shrink(prediction.test.withoutExpectations)
         var (last, shown) = smallest
         guard let source = written(last, shown) else { return }
         last = Predictor.Prediction(test: source.test, others: last.others)
@@ -322,7 +323,7 @@ public final class Exploration {
 
 extension LitmusTest {
     /// Without its answers.
-    fileprivate var unsaid: LitmusTest {
+    fileprivate var withoutExpectations: LitmusTest {
         var test = self
         test.body = body.map { entry in
             switch entry {

@@ -76,7 +76,7 @@ extension Exploration.Summary {
                     1
             }
             switch step.expectation {
-            case .unsaid: note("ok")
+            case .unspecified: note("ok")
             case .anyOf(let outcomes): for outcome in outcomes { note(outcome.word) }
             case .named: note("at once")
             }

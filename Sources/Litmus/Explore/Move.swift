@@ -94,7 +94,7 @@ enum Move: String, CaseIterable, Sendable {
         case .guestCheck: return Step(vcpu, .check(draft.guestExtent(), 0))
         case .again:
             // Of the last vCPU that made an access.
-            return draft.test.hasTwoDoors ? draft.lastAccess.map { Step($0, .again) } : nil
+            return draft.test.hasTwoAliases ? draft.lastAccess.map { Step($0, .again) } : nil
         case .fork: return draft.freshChild().map { Step(.host(0), .fork(child: $0)) }
         case .childRead:
             guard let child = draft.pick(draft.children) else { return nil }
@@ -108,7 +108,7 @@ enum Move: String, CaseIterable, Sendable {
             return Step(host, .convert(conversion(of: file, in: &draft)))
         case .hypercall:
             return Step(
-                vcpu, .hypercall(draft.guestExtent(door: false), attributes: Attributes.word(draft.state())))
+                vcpu, .hypercall(draft.guestExtent(alias: false), attributes: Attributes.word(draft.state())))
         case .map:
             guard let file = draft.pick(draft.files) else { return nil }
             return Step(host, .map(draft.pages(of: file), view: draft.freshName("v")))
@@ -145,12 +145,12 @@ enum Move: String, CaseIterable, Sendable {
         case .close:
             return draft.files.count > 1 ? draft.pick(draft.files).map { Step(host, .close($0.name)) } : nil
         // Where there is no memslot KVM emulates the access, and cannot read the instruction of private code: which a
-        // VM with two doors has.
-        case .bind where !draft.test.hasTwoDoors: return binding(in: &draft).map { Step(host, .bind($0)) }
-        case .unbind where !draft.test.hasTwoDoors:
+        // VM with two aliases has.
+        case .bind where !draft.test.hasTwoAliases: return binding(in: &draft).map { Step(host, .bind($0)) }
+        case .unbind where !draft.test.hasTwoAliases:
             return Step(host, .unbind(slot: UInt32(draft.below(3)), on: nil))
         case .bind, .unbind: return nil
-        case .preFault: return Step(vcpu, .preFault(draft.guestExtent(door: false)))
+        case .preFault: return Step(vcpu, .preFault(draft.guestExtent(alias: false)))
         case .zapped: return Step(host, .zapped)
         case .capability:
             guard
@@ -184,9 +184,9 @@ enum Move: String, CaseIterable, Sendable {
         case (.create(let new), _) where new.vm != nil && new.size > 0 && draft.oneIn(2):
             let extent = Extent(new.name, offset: 0, size: new.size)
             return (.bind, Step(host, .bind(Binding(slot: 3, to: extent, gpa: 16 * pageSize))))
-        // The other way through the door, and the same access once more.
+        // The other way through the alias, and the same access once more.
         case (.read(let place), .vcpu), (.write(let place, _), .vcpu):
-            guard draft.test.hasTwoDoors, place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize
+            guard draft.test.hasTwoAliases, place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize
             else { return nil }
             let page = UInt32(truncatingIfNeeded: place.offset / pageSize)
             let target: PageState = place.name == .shared ? .shared : .private

@@ -62,9 +62,9 @@ struct Predictor: Sendable {
         var step = step
         if answers.isAnyByte {
             guard case .read = step.action else { return nil }
-            step.expectation = .unsaid
+            step.expectation = .unspecified
         } else {
-            step.expectation = answers.model == .ok ? .unsaid : .anyOf([answers.model])
+            step.expectation = answers.model == .ok ? .unspecified : .anyOf([answers.model])
         }
         return (step, answers.others)
     }
@@ -92,7 +92,7 @@ struct Predictor: Sendable {
         }
         guard let source = try? Source(test),
             let result = try? source.explored(
-                on: configuration, Patience(), mostPieces: Self.mostPieces)
+                on: configuration, TestDeadline(), mostPieces: Self.mostPieces)
         else { return nil }
         guard !result.endings.contains(where: { $0.failure != nil }) else { return nil }
         var blocks = Program(test).blocks[...]

@@ -100,7 +100,7 @@ struct Shrinker {
             machines.append(test)
         }
         change { $0.vm = .softwareProtected }
-        change { $0.hasTwoDoors = false }
+        change { $0.hasTwoAliases = false }
         for index in test.memory.indices.reversed() {
             change { $0.memory.remove(at: index) }
             for pages in Set([1, test.memory[index].pages / 2]).sorted() where pages > 0 {

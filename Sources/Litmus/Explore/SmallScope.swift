@@ -5,7 +5,7 @@ import SoftKVM
 /// the alphabet from every state, on the shortest way to it.
 ///
 /// It begins with two shared pages, two private ones, and one of each. Where the kernel has them, a default VM, a VM with two
-/// doors and a file whose attributes can have few runs are gone through in the same way, the first in one step: on it nothing
+/// aliases and a file whose attributes can have few runs are gone through in the same way, the first in one step: on it nothing
 /// changes state. Steps with a second file are tried from the initial states only.
 ///
 /// What a step leaves as it was is tried in one test with the others of that state; one that changes something has a test of
@@ -22,19 +22,19 @@ struct SmallScope {
     private typealias Letter = (move: Move, step: Step)
 
     private let moves: Set<Move>
-    /// The moves of a VM with two doors; empty where there is none.
-    private let doorMoves: Set<Move>
+    /// The moves of a VM with two aliases; empty where there is none.
+    private let aliasMoves: Set<Move>
     private let depth: Int
-    private let machines: Set<Palette.Machine>
+    private let machines: Set<SupportedMoves.Machine>
     private let configuration: SoftKVM.Configuration
 
     init(
-        _ moves: Set<Move>, doors doorMoves: Set<Move> = [], on machines: Set<Palette.Machine> = [],
+        _ moves: Set<Move>, aliases aliasMoves: Set<Move> = [], on machines: Set<SupportedMoves.Machine> = [],
         depth: Int,
         _ configuration: SoftKVM.Configuration
     ) {
         self.moves = moves
-        self.doorMoves = doorMoves
+        self.aliasMoves = aliasMoves
         self.depth = depth
         self.machines = machines
         self.configuration = configuration
@@ -117,13 +117,13 @@ struct SmallScope {
         return letters
     }()
 
-    /// Through the two doors: the right one and the wrong one.
-    private static let doorLetters: [Letter] = {
+    /// Through the two aliases: the right one and the wrong one.
+    private static let aliasLetters: [Letter] = {
         var letters: [Letter] = []
         for page in [0, 1] as [UInt32] {
-            for door in [Name.ram, .shared] {
-                letters.append((.guestRead, Step(.vcpu(0), .read(Place(door, page: page)))))
-                letters.append((.guestWrite, Step(.vcpu(0), .write(Place(door, page: page), 0x56))))
+            for alias in [Name.ram, .shared] {
+                letters.append((.guestRead, Step(.vcpu(0), .read(Place(alias, page: page)))))
+                letters.append((.guestWrite, Step(.vcpu(0), .write(Place(alias, page: page), 0x56))))
             }
             for state in PageState.allCases {
                 let conversion = Conversion(Extent(pages: page...page), to: state)
@@ -206,13 +206,14 @@ struct SmallScope {
             for runs in [1, 2] where machines.contains(.fewRuns) {
                 add(depth) { $0.settings.attributeRuns = runs }
             }
-            guard machines.contains(.twoDoors) else { continue }
+            guard machines.contains(.twoAliases) else { continue }
             var machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
-            machine.hasTwoDoors = true
-            let doors = Self.doorLetters.filter { doorMoves.contains($0.move) }.map(\.step)
+            machine.hasTwoAliases = true
+            let aliases = Self.aliasLetters.filter { aliasMoves.contains($0.move) }.map(\.step)
             starts.append(
                 Start(
-                    machine: machine, beginnings: [[]], alphabet: doors, looks: [], endings: [], depth: depth)
+                    machine: machine, beginnings: [[]], alphabet: aliases, looks: [], endings: [],
+                    depth: depth)
             )
         }
         return starts

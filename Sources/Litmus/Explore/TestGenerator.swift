@@ -3,20 +3,20 @@ import SoftKVM
 
 /// Makes random tests of the moves that a kernel can do; what must come of them is the ``Predictor``'s to say.
 struct TestGenerator {
-    private let palette: Palette
+    private let supported: SupportedMoves
     private let mostSteps: Int
     private var seeds: SplitMix64
 
-    init(_ palette: Palette, seed: UInt64, mostSteps: Int) {
-        self.palette = palette
+    init(_ supported: SupportedMoves, seed: UInt64, mostSteps: Int) {
+        self.supported = supported
         self.mostSteps = max(1, mostSteps)
         seeds = SplitMix64(seed: seed)
     }
 
     /// Steps one after the other.
     mutating func next() -> LitmusTest {
-        var draft = Draft(seed: seeds.next(), palette.machines)
-        let moves = draft.test.hasTwoDoors ? palette.doorMoves : palette.moves
+        var draft = Draft(seed: seeds.next(), supported.machines)
+        let moves = draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves
         fill(&draft, 1 + draft.below(UInt64(mostSteps)), moves)
         return draft.test
     }
@@ -24,7 +24,7 @@ struct TestGenerator {
     /// Some steps, then some at once, then a look at every page.
     mutating func nextParallel() -> LitmusTest {
         var draft = Draft(seed: seeds.next())
-        fill(&draft, draft.below(4), palette.moves)
+        fill(&draft, draft.below(4), supported.moves)
         let atomic = atomicMoves
         var block = Parallel(steps: [])
         let actors = 2 + draft.below(2)
@@ -49,7 +49,9 @@ struct TestGenerator {
     }
 
     /// The moves that have a place in a block.
-    var atomicMoves: [Move] { palette.moves.filter { $0.isAtomic && (palette.knowsContents || !$0.isRead) } }
+    var atomicMoves: [Move] {
+        supported.moves.filter { $0.isAtomic && (supported.knowsContents || !$0.isRead) }
+    }
 
     /// Two steps at once, one of each kind, on two pages; nil where there is nothing that they could be about.
     mutating func nextPair(_ first: Move, _ second: Move) -> LitmusTest? {
@@ -58,7 +60,7 @@ struct TestGenerator {
         for subject in [first.subject, second.subject].compactMap({ $0 }) {
             if let step = subject.step(in: &draft) { draft.append(step) }
         }
-        fill(&draft, draft.below(3), palette.moves)
+        fill(&draft, draft.below(3), supported.moves)
         guard var one = first.step(in: &draft), var two = second.step(in: &draft) else { return nil }
         (one.role, two.role) = (Self.role(one.role, 0), Self.role(two.role, 1))
         guard one.role != two.role else { return nil }
@@ -69,7 +71,7 @@ struct TestGenerator {
 
     /// A look at every page of the first view, behind a block.
     private func appendLooks(to draft: inout Draft) {
-        guard palette.knowsContents else { return }
+        guard supported.knowsContents else { return }
         let pages = draft.views.prefix(1).flatMap { view in
             (0..<view.size / pageSize).map { Place(view.name, offset: $0 * pageSize) }
         }

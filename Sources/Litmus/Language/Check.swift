@@ -42,7 +42,7 @@ private struct Check {
     private var unmapped: Set<Name> = []
     /// Children, with the views that there were when they were forked.
     private var children: [Int: Set<Name>] = [:]
-    private var hasTwoDoors = false
+    private var hasTwoAliases = false
 
     private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
 
@@ -65,9 +65,9 @@ private struct Check {
             views.insert(memory.name)
         }
         try require(
-            !test.hasTwoDoors || test.vm == .softwareProtected,
+            !test.hasTwoAliases || test.vm == .softwareProtected,
             "a default VM has no private memory, and one door")
-        hasTwoDoors = test.hasTwoDoors
+        hasTwoAliases = test.hasTwoAliases
         var number = 0
         for entry in test.body {
             switch entry {
@@ -107,7 +107,7 @@ private struct Check {
         try action(step.action, by: step.role)
         if results != nil { try atOnce(step) }
         switch step.expectation {
-        case .unsaid: break
+        case .unspecified: break
         case .anyOf(let outcomes):
             try require(!outcomes.isEmpty && outcomes.count <= 16, "1 to 16 outcomes behind `=>`")
             for outcome in outcomes {
@@ -283,9 +283,9 @@ private struct Check {
 
     private func view(_ name: Name, _ actor: Role) throws(TestProblem) {
         if case .vcpu = actor {
-            let isDoor = name == .ram || name == .shared && hasTwoDoors
+            let isAlias = name == .ram || name == .shared && hasTwoAliases
             return try require(
-                isDoor, "a vCPU names guest-physical pages, and no view (`shared:` with `doors two`)")
+                isAlias, "a vCPU names guest-physical pages, and no view (`shared:` with `aliases two`)")
         }
         if case .child(let number) = actor, children[number]?.contains(name) == true { return }
         try require(views.contains(name) || unmapped.contains(name), "there is no view `\(name)`")

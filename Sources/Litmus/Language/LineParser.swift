@@ -218,7 +218,7 @@ struct LineParser {
     }
 
     mutating func expectation() throws(SyntaxError) -> Expectation {
-        guard take(.arrow) else { return .unsaid }
+        guard take(.arrow) else { return .unspecified }
         if case .word(let word) = token.kind, let name = Name(word), !LitmusTest.outcomeWords.contains(word) {
             position += 1
             return .named(name)

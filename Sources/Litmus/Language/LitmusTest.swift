@@ -13,22 +13,22 @@ public struct LitmusTest: Sendable, Hashable {
     public var settings: KernelSettings
     /// The type of the VM that steps mean when they name none.
     public var vm: VMType
-    /// `doors two`: the VM has a shared bit, so that an access of a vCPU is private or shared by its address.
-    public var hasTwoDoors: Bool
+    /// `aliases two`: the VM has a shared bit, so that an access of a vCPU is private or shared by its address.
+    public var hasTwoAliases: Bool
     public var memory: [Memory]
     public var body: [Entry]
 
     public init(
         name: String, hazards: [Hazard] = [], needs: [Need] = [], settings: KernelSettings = KernelSettings(),
         vm: VMType = .softwareProtected,
-        hasTwoDoors: Bool = false, memory: [Memory] = [], body: [Entry] = []
+        hasTwoAliases: Bool = false, memory: [Memory] = [], body: [Entry] = []
     ) {
         self.name = name
         self.hazards = hazards
         self.needs = needs
         self.settings = settings
         self.vm = vm
-        self.hasTwoDoors = hasTwoDoors
+        self.hasTwoAliases = hasTwoAliases
         self.memory = memory
         self.body = body
     }
@@ -172,7 +172,7 @@ public struct Step: Sendable, Hashable {
     public var action: Action
     public var expectation: Expectation
 
-    public init(_ role: Role, _ action: Action, _ expectation: Expectation = .unsaid) {
+    public init(_ role: Role, _ action: Action, _ expectation: Expectation = .unspecified) {
         self.role = role
         self.action = action
         self.expectation = expectation
@@ -182,7 +182,7 @@ public struct Step: Sendable, Hashable {
 /// What stands behind `=>`.
 public enum Expectation: Sendable, Hashable {
     /// Nothing: the step must succeed.
-    case unsaid
+    case unspecified
     /// One of these.
     case anyOf([StepOutcome])
     /// The result has a name, which the clauses of the block judge.

@@ -55,7 +55,7 @@ private struct FileParser {
         _ keyword: String, _ column: Int, _ parser: inout LineParser
     ) throws(SyntaxError) {
         switch keyword {
-        case "test", "hazard", "vm", "doors", "needs", "kernel", "memory":
+        case "test", "hazard", "vm", "aliases", "doors", "needs", "kernel", "memory":
             try header(keyword, column, &parser)
         case "parallel":
             guard block == nil else { throw parser.error(at: column, "a parallel block has no other inside") }
@@ -102,9 +102,10 @@ private struct FileParser {
         case "hazard":
             repeat { test.hazards.append(try parser.hazard()) } while !parser.isAtEnd
         case "vm": test.vm = try parser.vmType()
-        case "doors":
+        // `doors two` is how it was written before.
+        case "aliases", "doors":
             try parser.require("two")
-            test.hasTwoDoors = true
+            test.hasTwoAliases = true
         case "needs": test.needs.append(try parser.need())
         case "kernel": try parser.setting(&test.settings)
         default: test.memory.append(try parser.memory())

@@ -10,7 +10,7 @@ extension LitmusTest {
         for words in settings.lines { lines.append(Layout.line("kernel", words)) }
         for need in needs { lines.append(Layout.line("needs", need.description)) }
         if vm != .softwareProtected { lines.append(Layout.line("vm", vm.word)) }
-        if hasTwoDoors { lines.append(Layout.line("doors", "two")) }
+        if hasTwoAliases { lines.append(Layout.line("aliases", "two")) }
         for memory in memory { lines.append(Layout.line("memory", memory.description)) }
         for entry in body {
             switch entry {
@@ -77,7 +77,7 @@ extension Step: CustomStringConvertible {
     public var description: String {
         let answer: String? =
             switch expectation {
-            case .unsaid: nil
+            case .unspecified: nil
             case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
             case .named(let name): name.description
             }

@@ -18,7 +18,7 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
 
     /// The memory that steps mean when they name none.
     public static let ram = Name(known: "ram")
-    /// What vCPUs call the shared door of a VM with two.
+    /// What vCPUs call the shared alias of a VM with two.
     public static let shared = Name(known: "shared")
 }
 

@@ -22,7 +22,7 @@ struct Interleavings {
     let source: Source
     let program: Program
     let setup: ModelMachine.Setup
-    let patience: Patience
+    let deadline: TestDeadline
     /// False explores every interleaving by itself: for a check of this one.
     private let merges: Bool
     private let mostPieces: Int
@@ -36,14 +36,15 @@ struct Interleavings {
 
     /// - Parameter configuration: of the kernel, as the test's header wants it.
     init(
-        _ source: Source, on configuration: SoftKVM.Configuration, _ patience: Patience, merges: Bool = true,
+        _ source: Source, on configuration: SoftKVM.Configuration, _ deadline: TestDeadline,
+        merges: Bool = true,
         mostPieces: Int = Interleavings.mostPieces, keepsPart: Bool = false
     ) {
         self.mostPieces = mostPieces
         self.keepsPart = keepsPart
         self.source = source
         self.merges = merges
-        self.patience = patience
+        self.deadline = deadline
         program = Program(source.test)
         setup = ModelMachine.Setup(configuration, source.test)
     }
@@ -118,7 +119,7 @@ struct Interleavings {
         guard let block = block(at: cursor) else { return [Ending(failure: cursor.failure)] }
         let key = merges ? key(of: cursor) : nil
         if let key, let endings = known[key] { return endings }
-        if let reason = pieces < mostPieces ? patience.stop : .pieces(mostPieces) {
+        if let reason = pieces < mostPieces ? deadline.stop : .pieces(mostPieces) {
             guard keepsPart else { throw .broken("not all interleavings are explored: \(reason)") }
             cut = reason
             return []

@@ -48,7 +48,7 @@ struct ModelMachine: Sendable {
         init(_ configuration: SoftKVM.Configuration, _ test: LitmusTest) {
             self.configuration = configuration
             main = VMName(test.vm)
-            sharedBit = test.hasTwoDoors ? min(46, KernelModel.guestPhysicalBits - 1) : nil
+            sharedBit = test.hasTwoAliases ? min(46, KernelModel.guestPhysicalBits - 1) : nil
             memories = test.memory
             late = LateUses(test)
         }
@@ -192,7 +192,7 @@ struct ModelMachine: Sendable {
             if let view = views[name], view.file == name, offset >= view.offset,
                 offset - view.offset < kernel.length(of: view.mapping)
             {
-                switch kernel.hostSight(view.mapping, at: offset - view.offset) {
+                switch kernel.visibleToHost(view.mapping, at: offset - view.offset) {
                 case .byte(let byte): look = hex(UInt64(byte.shown(at: offset)))
                 default: look = "SIGBUS"
                 }

@@ -46,7 +46,7 @@ struct ModelRunner {
         _ test: LitmusTest, _ configuration: SoftKVM.Configuration
     ) throws(Stop) -> Verdict {
         guard let source = try? Source(test) else { throw .broken("the test cannot be written") }
-        var interleavings = Interleavings(source, on: configuration, Patience(), keepsPart: true)
+        var interleavings = Interleavings(source, on: configuration, TestDeadline(), keepsPart: true)
         return Judge(source).report(exact: try interleavings.explore()).verdict
     }
 }

@@ -117,18 +117,18 @@ public struct Oracle: Sendable {
     /// changes nothing.
     ///
     /// - Returns: nil where there is no such view, or the byte is not in it.
-    public func sight(of place: Place, by role: Role) -> Sight? {
+    public func visible(of place: Place, by role: Role) -> VisibleByte? {
         let view: ModelMachine.View?
         switch role {
         case .vcpu:
             return machine.vms[machine.setup.main].map {
-                machine.kernel.guestSight($0, at: machine.address(place.offset, in: place.name))
+                machine.kernel.visibleToGuest($0, at: machine.address(place.offset, in: place.name))
             }
         case .host: view = machine.views[place.name]
         case .child(let number): view = machine.children[number]?[place.name]
         }
         guard let view, place.offset < machine.kernel.length(of: view.mapping) else { return nil }
-        return machine.kernel.hostSight(view.mapping, at: place.offset)
+        return machine.kernel.visibleToHost(view.mapping, at: place.offset)
     }
 
     /// Private or shared; nil without such a page.

@@ -12,9 +12,9 @@ import SystemPackage
 /// time; different ones may on different threads.
 final class Agent: Sendable {
     /// Code, then three levels of tables: the first GiB is mapped to itself in pages of 2 MiB, the second one to the shared
-    /// door, where there are two.
+    /// alias, where there are two.
     private static let size = 5 * pageSize
-    private static let sharedDoor: UInt64 = 1 << 30
+    private static let sharedAlias: UInt64 = 1 << 30
     /// Guest-physical; tests have what is below.
     static let start: UInt64 = (1 << 30) - (1 << 20)
     private static let slot: UInt32 = 400
@@ -41,15 +41,15 @@ final class Agent: Sendable {
     private let cpuid: CPUIDTable
     /// Guest-physical, as CR3 has it.
     private let tables: UInt64
-    private let patience: Patience
+    private let deadline: TestDeadline
     private let vcpus = Mutex<[Int: CPU]>([:])
 
-    /// - Parameter sharedBit: of a VM with two doors. The guest's own pages are private then.
+    /// - Parameter sharedBit: of a VM with two aliases. The guest's own pages are private then.
     init(
-        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: KernelFacts, _ patience: Patience
+        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: KernelFacts, _ deadline: TestDeadline
     ) throws(Stop) {
         self.vm = vm
-        self.patience = patience
+        self.deadline = deadline
         method = facts.hypercallMethod
         do throws(Errno) {
             cpuid = try facts.kernel.supportedCPUID()
@@ -62,23 +62,23 @@ final class Agent: Sendable {
             let code = LitmusAgent.image
             guard !code.isEmpty, code.count <= Int(pageSize) else { throw .execFormatError }
             try Self.write(code, at: 0, view)
-            let door = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
+            let alias = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
             // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so. KVM
             // has to read them where there is no memslot, to emulate the access, and reads no private page.
             // A kernel that was told to have no memory for a conversion (`kernel runs`) refuses this one as well.
             let hasMemory = facts.soft.map { $0.configuration.maximumAttributeRuns > 2 } ?? true
             let isPrivate =
                 sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux && hasMemory
-            let ownDoor = isPrivate ? 0 : door
-            tables = (Self.start + pageSize) | ownDoor
+            let ownAlias = isPrivate ? 0 : alias
+            tables = (Self.start + pageSize) | ownAlias
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
             let directories = [tables + 2 * pageSize | 3, tables + 3 * pageSize | 3]
             try Self.write(Self.bytes(directories), at: 2 * pageSize, view)
             // Present, writable, a large page.
             let ownPage = Self.start >> 21
-            let low = (0..<512).map { page in page << 21 | 0x83 | (page == ownPage ? ownDoor : 0) }
+            let low = (0..<512).map { page in page << 21 | 0x83 | (page == ownPage ? ownAlias : 0) }
             try Self.write(Self.bytes(low), at: 3 * pageSize, view)
-            try Self.write(Self.bytes((0..<512).map { $0 << 21 | door | 0x83 }), at: 4 * pageSize, view)
+            try Self.write(Self.bytes((0..<512).map { $0 << 21 | alias | 0x83 }), at: 4 * pageSize, view)
             if isPrivate {
                 var request = ckvm_memory_attributes2()
                 request.size = Self.size
@@ -123,7 +123,7 @@ final class Agent: Sendable {
             defer { vcpus = [:] }
             return vcpus.values.map(\.vcpu)
         }
-        for vcpu in gone { patience.remove(vcpu) }
+        for vcpu in gone { deadline.remove(vcpu) }
         var region = ckvm_userspace_memory_region2()
         region.slot = Self.slot
         region.flags = Binding.guestMemfd
@@ -149,13 +149,13 @@ final class Agent: Sendable {
         guard extent.size <= Self.mostBytes else {
             throw .guestStepTooLong
         }
-        let door = extent.name == .shared ? Self.sharedDoor : 0
-        let orders = [UInt32(extent.offset + door), UInt32(extent.size), action.order]
+        let alias = extent.name == .shared ? Self.sharedAlias : 0
+        let orders = [UInt32(extent.offset + alias), UInt32(extent.size), action.order]
         let (seen, isDone) = try run(orders, number, isRacing)
         if !isDone, action.isSingle { try cpu(number).pending.withLock { $0 = action } }
         guard isDone, case .check = action, case .errno(let past, _) = seen else { return Observation(seen) }
         // The answer is a place, and no errno.
-        return Observation(.differs(at: UInt64(UInt32(bitPattern: 0 &- past)) &- door &- 1))
+        return Observation(.differs(at: UInt64(UInt32(bitPattern: 0 &- past)) &- alias &- 1))
     }
 
     /// Enters again, before the access that the vCPU has left.
@@ -223,7 +223,7 @@ final class Agent: Sendable {
     ) throws(Stop) -> (outcome: StepOutcome, isDone: Bool) {
         let cpu = try cpu(number)
         guard !cpu.isStuck.load(ordering: .relaxed) else { throw .vcpuIsStuck(number) }
-        var run = AgentRun(cpu.vcpu, number, orders, isRacing: isRacing, patience, monitor)
+        var run = AgentRun(cpu.vcpu, number, orders, isRacing: isRacing, deadline, monitor)
         var exits = ExitLoop(cpu.vcpu)
         switch exits.run(&run) {
         case .done(let outcome): return (outcome, true)
@@ -251,7 +251,7 @@ final class Agent: Sendable {
             try vcpu.setRegisters(registers)
             let cpu = CPU(vcpu)
             vcpus.withLock { $0[number] = cpu }
-            patience.add(vcpu)
+            deadline.add(vcpu)
             return cpu
         } catch {
             throw .absent("vcpu\(number) cannot be had here (\(error.name))", "KVM_CREATE_VCPU", error)

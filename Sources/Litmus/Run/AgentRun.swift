@@ -21,7 +21,7 @@ struct AgentRun: ExitHandler {
     private var orders: ArraySlice<UInt32>
     /// A memory fault may be a conversion met on the way, so the vCPU enters again, as any monitor would.
     private let isRacing: Bool
-    private let patience: Patience
+    private let deadline: TestDeadline
     /// What the monitor does for a hypercall.
     private let monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
     private var faults = 0
@@ -33,14 +33,14 @@ struct AgentRun: ExitHandler {
     private static let mostFaults = 10_000
 
     init(
-        _ vcpu: any KVMVCPU, _ number: Int, _ orders: [UInt32], isRacing: Bool, _ patience: Patience,
+        _ vcpu: any KVMVCPU, _ number: Int, _ orders: [UInt32], isRacing: Bool, _ deadline: TestDeadline,
         _ monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
     ) {
         self.vcpu = vcpu
         self.number = number
         self.orders = orders[...]
         self.isRacing = isRacing
-        self.patience = patience
+        self.deadline = deadline
         self.monitor = monitor
     }
 
@@ -75,7 +75,7 @@ struct AgentRun: ExitHandler {
 
     mutating func memoryFault(_ fault: MemoryFault, _ errno: Errno) -> End? {
         faults += 1
-        if isRacing, errno == .badAddress, faults < Self.mostFaults, !patience.isOver { return nil }
+        if isRacing, errno == .badAddress, faults < Self.mostFaults, !deadline.isOver { return nil }
         return stuck(
             errno == .hardwarePoisoned
                 ? .errno(errno.rawValue, at: fault.gpa) : .fault(fault.wants, at: fault.gpa))
@@ -88,7 +88,7 @@ struct AgentRun: ExitHandler {
 
     /// A time slice that ends is no exit; the agent is done after three that are.
     func interrupted() -> End? {
-        patience.isOver
+        deadline.isOver
             ? .failed(.broken("time is over, and vcpu\(number) has not come to an end")) : nil
     }
 

@@ -49,7 +49,7 @@ public struct Comparison: Sendable {
         var answers: [Int: String] = [:]
         do throws(Stop) {
             let facts = try KernelFacts(kernel).configured(for: source.test)
-            let world = try World(facts, source.test, Patience())
+            let world = try World(facts, source.test, TestDeadline())
             defer { world.close() }
             for part in Program(source.test).parts {
                 guard case .step(let index, let step) = part else { continue }
@@ -66,7 +66,7 @@ public struct Comparison: Sendable {
     private func outcomes(_ source: Source, _ kernel: SoftKVM) -> [Int: Set<String>] {
         let blocks = Program(source.test).blocks
         guard !blocks.isEmpty,
-            let result = try? source.explored(on: kernel.configuration, Patience())
+            let result = try? source.explored(on: kernel.configuration, TestDeadline())
         else { return [:] }
         var outcomes: [Int: Set<String>] = [:]
         for block in blocks {

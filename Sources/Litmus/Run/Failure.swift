@@ -90,7 +90,7 @@ extension Expectation {
     /// The outcomes without their numbers.
     fileprivate var words: [String] {
         switch self {
-        case .unsaid, .named: ["ok"]
+        case .unspecified, .named: ["ok"]
         case .anyOf(let outcomes): outcomes.map(\.word)
         }
     }
@@ -113,7 +113,7 @@ extension Failure: CustomStringConvertible {
         switch deviation {
         case .step(let step, _, _), .impossible(let step, _):
             switch step.expectation {
-            case .unsaid, .named: "success"
+            case .unspecified, .named: "success"
             case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
             }
         case .machine: "a machine"

@@ -24,7 +24,7 @@ final class KernelFacts: Sendable {
         configuration.plantedFaults = []
         return KernelFacts(SoftKVM(configuration))
     }
-    /// A real kernel that converts by itself, with two doors above it or without.
+    /// A real kernel that converts by itself, with two aliases above it or without.
     var isLinux: Bool { kernel.identity.kind == .linux }
     /// The in-place interface is answered by something above the kernel.
     var isAdapter: Bool { kernel.identity.kind == .adapter }
@@ -91,7 +91,7 @@ enum HypercallMethod: Sendable {
 }
 
 /// How long a test may take, and who is stopped when it is over.
-final class Patience: Sendable {
+final class TestDeadline: Sendable {
     private struct State {
         var vcpus: [any KVMVCPU] = []
         var isOver = false

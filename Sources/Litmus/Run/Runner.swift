@@ -60,7 +60,7 @@ public struct Runner: Sendable {
     /// A test with parallel blocks then finishes the run under way and reports what it has seen. A run that does not end is
     /// a failure: its vCPUs are kicked, and a thread that is still inside a system call a second later is abandoned.
     public func report(_ source: Source) -> Report {
-        let patience = Patience()
+        let deadline = TestDeadline()
         let result = Mutex<Report?>(nil)
         let done: EventDescriptor
         do throws(Errno) { done = try EventDescriptor() } catch {
@@ -72,7 +72,7 @@ public struct Runner: Sendable {
         let program = Program(source.test)
         let tally = Tally(program)
         let thread = HostThread {
-            let report = Self.report(source, facts, options, patience, tally)
+            let report = Self.report(source, facts, options, deadline, tally)
             box.value.withLock { $0 = report }
             done.signal()
         }
@@ -84,7 +84,7 @@ public struct Runner: Sendable {
         var wakeup = done.wait(timeout: waited, interrupts: options.interrupts)
         if case .signalled = wakeup {
         } else if !program.blocks.isEmpty {
-            patience.stop(Self.reason(wakeup, options))
+            deadline.stop(Self.reason(wakeup, options))
             if case .interrupted = wakeup {
                 waited = Self.interruptedLimit
             } else {
@@ -97,9 +97,9 @@ public struct Runner: Sendable {
             return box.value.withLock { $0 }
                 ?? Report(verdict: .failed(Failure(.machine(reason: "the run gave no report"))))
         }
-        let steps = patience.steps
-        let stop = patience.stop ?? Self.reason(wakeup, options)
-        patience.end()
+        let steps = deadline.steps
+        let stop = deadline.stop ?? Self.reason(wakeup, options)
+        deadline.end()
         if case .signalled = done.wait(timeout: 1_000_000_000) { thread.join() }
         let report = tally.report(Judge(source), wanted: options.runs, failure: nil, stop)
         if case .interrupted(let signal) = stop {
@@ -124,7 +124,7 @@ public struct Runner: Sendable {
     }
 
     private static func report(
-        _ source: Source, _ facts: KernelFacts, _ options: Options, _ patience: Patience, _ tally: Tally
+        _ source: Source, _ facts: KernelFacts, _ options: Options, _ deadline: TestDeadline, _ tally: Tally
     ) -> Report {
         do throws(Stop) {
             let facts = try facts.configured(for: source.test)
@@ -134,31 +134,31 @@ public struct Runner: Sendable {
                 }
             }
             guard !Program(source.test).blocks.isEmpty else {
-                return Report(verdict: try sequence(source, facts, patience, options.recorder))
+                return Report(verdict: try sequence(source, facts, deadline, options.recorder))
             }
             if let soft = facts.soft {
                 var interleavings = Interleavings(
-                    source, on: soft.configuration, patience, keepsPart: true)
+                    source, on: soft.configuration, deadline, keepsPart: true)
                 let result = try interleavings.explore()
                 if let recorder = options.recorder {
                     try interleavings.recordTelling(recorder, on: soft)
                 }
                 return Judge(source).report(exact: result)
             }
-            let model = options.asksModel ? try? source.explored(patience) : nil
+            let model = options.asksModel ? try? source.explored(deadline) : nil
             tally.judge(by: model)
-            return try Sampler(source, facts, patience, options, tally).report()
+            return try Sampler(source, facts, deadline, options, tally).report()
         } catch {
             return Report(verdict: Source.verdict(error))
         }
     }
 
     private static func sequence(
-        _ source: Source, _ facts: KernelFacts, _ patience: Patience, _ recorder: (any RunRecorder)?
+        _ source: Source, _ facts: KernelFacts, _ deadline: TestDeadline, _ recorder: (any RunRecorder)?
     ) throws(Stop) -> Verdict {
         var isTelling = true
         defer { recorder?.end(isTelling: isTelling) }
-        let world = try World(facts, source.test, patience, trace: recorder?.begin(kernel: facts.kernel))
+        let world = try World(facts, source.test, deadline, trace: recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
         for (index, step) in source.test.steps.enumerated() {
             if let failure = try source.perform(index, step, world) { return .failed(failure) }
@@ -254,11 +254,11 @@ extension Source {
     ///
     /// - Parameter model: what the kernel is, but for what the test's header says; the default judges other kernels.
     func explored(
-        on model: SoftKVM.Configuration = SoftKVM.Configuration(), _ patience: Patience,
+        on model: SoftKVM.Configuration = SoftKVM.Configuration(), _ deadline: TestDeadline,
         mostPieces: Int = Interleavings.mostPieces
     ) throws(Stop) -> Interleavings.Result {
         var interleavings = Interleavings(
-            self, on: model.configured(for: test), patience, mostPieces: mostPieces)
+            self, on: model.configured(for: test), deadline, mostPieces: mostPieces)
         return try interleavings.explore()
     }
 }
@@ -267,8 +267,8 @@ extension KernelFacts {
     /// The kernel as a test's header wants it.
     func configured(for test: LitmusTest) throws(Stop) -> KernelFacts {
         let settings = test.settings
-        if test.hasTwoDoors, settings.isEmpty, kernel is LinuxKVM || kernel is PerVMAttributesKVM {
-            // The VMs of /dev/kvm have no shared bit: memslots make the doors, the kernel below still converts.
+        if test.hasTwoAliases, settings.isEmpty, kernel is LinuxKVM || kernel is PerVMAttributesKVM {
+            // The VMs of /dev/kvm have no shared bit: memslots make the aliases, the kernel below still converts.
             return KernelFacts(AliasesKVM(over: kernel))
         }
         guard !settings.isEmpty else { return self }
@@ -307,10 +307,10 @@ extension Step {
     func accepts(_ seen: Observation) -> Bool {
         guard seen.oddity == nil else { return false }
         switch (expectation, seen.outcome) {
-        case (.unsaid, .value), (.unsaid, .ok), (.named, _): return true
+        case (.unspecified, .value), (.unspecified, .ok), (.named, _): return true
         // The page is poisoned whether the kernel could give up its contents (0) or not.
-        case (.unsaid, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
-        case (.unsaid, _): return false
+        case (.unspecified, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
+        case (.unspecified, _): return false
         case (.anyOf(let outcomes), let seen): return outcomes.contains { $0.covers(seen) }
         }
     }

@@ -9,31 +9,31 @@ struct Sampler {
     private let source: Source
     private let program: Program
     private let facts: KernelFacts
-    private let patience: Patience
+    private let deadline: TestDeadline
     private let options: Runner.Options
     private let tally: Tally
 
     init(
-        _ source: Source, _ facts: KernelFacts, _ patience: Patience, _ options: Runner.Options,
+        _ source: Source, _ facts: KernelFacts, _ deadline: TestDeadline, _ options: Runner.Options,
         _ tally: Tally
     ) {
         self.source = source
         self.tally = tally
         program = Program(source.test)
         self.facts = facts
-        self.patience = patience
+        self.deadline = deadline
         self.options = options
     }
 
     /// Runs the test as often as the options say, or until it is to stop, but once at least.
     func report() throws(Stop) -> Report {
         let width = program.blocks.map(\.actors.count).max() ?? 1
-        guard let crew = Crew(width) else {
+        guard let team = ThreadTeam(width) else {
             throw .host(HostFailure("pthread_create", .resourceTemporarilyUnavailable))
         }
-        defer { crew.end() }
+        defer { team.end() }
         var world = try World(
-            facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
+            facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
         defer { world.close() }
         var chance = SplitMix64(seed: options.seed)
         var failure: Failure?
@@ -44,21 +44,21 @@ struct Sampler {
             if runs > 0, options.recorder != nil || !world.reset() {
                 world.close()
                 world = try World(
-                    facts, source.test, patience, trace: options.recorder?.begin(kernel: facts.kernel))
+                    facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
             }
             var ending = Ending()
-            failure = try run(world, crew, &chance, &ending)
+            failure = try run(world, team, &chance, &ending)
             runs += 1
             if failure == nil { tally.add(ending, program) }
             options.recorder?.end(isTelling: failure != nil || program.disallows(ending))
             options.progress?(runs)
-            if runs < options.runs { stop = patience.stop }
+            if runs < options.runs { stop = deadline.stop }
         }
         return tally.report(Judge(source), wanted: options.runs, failure: failure, stop)
     }
 
     private func run(
-        _ world: World, _ crew: Crew, _ chance: inout SplitMix64, _ ending: inout Ending
+        _ world: World, _ team: ThreadTeam, _ chance: inout SplitMix64, _ ending: inout Ending
     ) throws(Stop) -> Failure? {
         for part in program.parts {
             switch part {
@@ -67,7 +67,7 @@ struct Sampler {
             case .block(let block):
                 try prepare(block, world)
                 let tracks = block.actors.map { Track($0, chance.next()) }
-                crew.run { number in
+                team.run { number in
                     if tracks.indices.contains(number) { tracks[number].run(source, world) }
                 }
                 for track in tracks {

@@ -7,8 +7,8 @@ import SystemPackage
 extension World {
     /// - Parameter isRacing: others act meanwhile.
     func perform(_ step: Step, isRacing: Bool = false) throws(Stop) -> Observation {
-        patience.begin(step)
-        defer { patience.end(step) }
+        deadline.begin(step)
+        defer { deadline.end(step) }
         if case .vcpu(let number) = step.role { return try guestStep(step.action, number, isRacing) }
         switch step.action {
         case .read(let place):
@@ -210,7 +210,7 @@ extension World {
         unsafe chunk.initializeMemory(as: UInt8.self, repeating: pattern)
         var offset = extent.offset
         while offset < end {
-            if patience.isOver { throw .broken("it was cancelled at byte \(offset)") }
+            if deadline.isOver { throw .broken("it was cancelled at byte \(offset)") }
             let wanted = Int(min(end - offset, UInt64(chunk.count)))
             var count = 0
             do throws(Errno) {

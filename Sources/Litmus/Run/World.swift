@@ -63,9 +63,9 @@ final class World: Sendable {
 
     let kernel: any KVMInterface
     let facts: KernelFacts
-    let patience: Patience
+    let deadline: TestDeadline
     let main: VMName
-    private let hasTwoDoors: Bool
+    private let hasTwoAliases: Bool
     private let memories: [Memory]
     /// Files that are used after their end, and views that are unmapped or moved: what names them is to stay theirs.
     let late: LateUses
@@ -73,13 +73,13 @@ final class World: Sendable {
     let state = Mutex(State())
     /// - Parameter trace: where what happens is written down.
     init(
-        _ facts: KernelFacts, _ test: LitmusTest, _ patience: Patience, trace: Trace? = nil
+        _ facts: KernelFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil
     ) throws(Stop) {
         kernel = facts.kernel
         self.facts = facts
-        self.patience = patience
+        self.deadline = deadline
         main = VMName(test.vm)
-        hasTwoDoors = test.hasTwoDoors
+        hasTwoAliases = test.hasTwoAliases
         memories = test.memory
         late = LateUses(test)
         ending = Set(test.steps.compactMap(\.action.endedView))
@@ -185,7 +185,7 @@ final class World: Sendable {
                 return first
             }
         } catch {
-            if name == main, hasTwoDoors {
+            if name == main, hasTwoAliases {
                 throw .absent(
                     "this kernel's VMs have one door (KVM_CREATE_VM with a shared bit: \(error.name))",
                     "KVM_CREATE_VM", error)
@@ -196,9 +196,9 @@ final class World: Sendable {
         }
     }
 
-    /// The bit that says shared, of a VM with two doors: the highest that an identity mapping can reach.
+    /// The bit that says shared, of a VM with two aliases: the highest that an identity mapping can reach.
     private func sharedBit() throws(Errno) -> Int? {
-        hasTwoDoors ? min(46, try kernel.supportedCPUID().physicalAddressBits - 1) : nil
+        hasTwoAliases ? min(46, try kernel.supportedCPUID().physicalAddressBits - 1) : nil
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
@@ -224,7 +224,7 @@ final class World: Sendable {
         do throws(Errno) { bit = try sharedBit() } catch {
             throw .broken("KVM_GET_SUPPORTED_CPUID: \(error.name)", "KVM_GET_SUPPORTED_CPUID", error)
         }
-        let agent = try Agent(on: vm, sharedBit: bit, facts, patience)
+        let agent = try Agent(on: vm, sharedBit: bit, facts, deadline)
         state.withLock { $0.agent = agent }
         return agent
     }

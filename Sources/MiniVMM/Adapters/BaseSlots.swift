@@ -3,7 +3,7 @@ import SystemPackage
 
 /// A memslot of the kernel below.
 struct BaseSlot: Hashable {
-    /// Guest-physical address, with the shared bit where it is the shared door.
+    /// Guest-physical address, with the shared bit where it is the shared alias.
     let gpa: UInt64
     /// Bytes.
     let size: UInt64
@@ -14,7 +14,7 @@ struct BaseSlot: Hashable {
     /// Bytes from the start of the file.
     let offset: UInt64
 
-    /// A door that is shut: its slot is bound to a file that is closed afterwards, so that the kernel answers an access
+    /// An alias that is shut: its slot is bound to a file that is closed afterwards, so that the kernel answers an access
     /// with `KVM_EXIT_MEMORY_FAULT` instead of emulating a device.
     static func shut(gpa: UInt64, size: UInt64, offset: UInt64) -> BaseSlot {
         BaseSlot(gpa: gpa, size: size, userspaceAddress: 0, guestMemfd: shutFile, offset: offset)
@@ -86,7 +86,7 @@ struct BaseSlots {
 
         var isEmpty: Bool { gone.isEmpty && new.isEmpty }
 
-        /// Bytes of a file that all shut doors among the slots can be bound to; nil without any.
+        /// Bytes of a file that all shut aliases among the slots can be bound to; nil without any.
         var shutFileSize: UInt64? {
             (gone + new).lazy.filter(\.isShut).map { $0.offset + $0.size }.max()
         }
@@ -113,7 +113,7 @@ struct BaseSlots {
     /// those who still use the old memslots, and a microsecond between two makes the second wait a fifth longer.
     mutating func apply(_ change: Change) throws(Errno) {
         guard hasRoom(for: change) else { throw .noMemory }
-        // Open while slots are bound to it. No vCPU is inside, so none finds the door open.
+        // Open while slots are bound to it. No vCPU is inside, so none finds the alias open.
         var shutFile: (any KVMGuestMemfd)?
         if let size = change.shutFileSize { shutFile = try vm.createGuestMemfd(size: size, flags: [.mmap]) }
         defer { withExtendedLifetime(shutFile) {} }

@@ -37,7 +37,7 @@ struct CarvedMemory<File: CarvedFile> {
         let chunk: UInt64
     }
 
-    /// Nil for a guest that asks explicitly: one door, one plain slot.
+    /// Nil for a guest that asks explicitly: one alias, one plain slot.
     let sharedMask: UInt64?
     /// Those that somebody has open. A closed one lives on in its regions and mappings.
     var files: [File] = []
@@ -71,13 +71,13 @@ struct CarvedMemory<File: CarvedFile> {
         regions.removeAll { $0.slot == region.slot }
     }
 
-    /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its door. The
-    /// other door has none, or one that is shut.
+    /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its alias. The
+    /// other alias has none, or one that is shut.
     private func carve(_ region: Region, _ bytes: PageRange, into slots: inout [BaseSlot]) {
         let file = region.file
-        func slot(_ bytes: PageRange, _ door: UInt64) -> BaseSlot {
+        func slot(_ bytes: PageRange, _ alias: UInt64) -> BaseSlot {
             BaseSlot(
-                gpa: region.range.start + (bytes.start - region.bytes.start) | door, size: bytes.size,
+                gpa: region.range.start + (bytes.start - region.bytes.start) | alias, size: bytes.size,
                 userspaceAddress: region.userspaceAddress + (bytes.start - region.bytes.start),
                 guestMemfd: file.boundDescriptor, offset: bytes.start)
         }
@@ -88,12 +88,12 @@ struct CarvedMemory<File: CarvedFile> {
         // A page and what is before and after it, mostly.
         slots.reserveCapacity(slots.count + 3)
         for run in file.attributes.runs(in: bytes) {
-            let door = run.value == .shared ? sharedMask : 0
+            let alias = run.value == .shared ? sharedMask : 0
             var position = run.range.start
             while position < run.range.end {
                 let length = min(region.chunk - position % region.chunk, run.range.end - position)
                 if let piece = PageRange(start: position, size: length) {
-                    let open = slot(piece, door)
+                    let open = slot(piece, alias)
                     slots.append(open)
                     if File.shutsOtherAlias {
                         slots.append(
@@ -144,13 +144,13 @@ struct CarvedMemory<File: CarvedFile> {
 
     // MARK: accesses
 
-    /// A memory fault of the kernel below as the caller knows it: without the shared bit, wanting what the door says.
-    func throughDoor(_ fault: ckvm_run_memory_fault) -> ckvm_run_memory_fault {
-        guard let place = place(of: fault.gpa, length: 1), let door = place.door else { return fault }
+    /// A memory fault of the kernel below as the caller knows it: without the shared bit, wanting what the alias says.
+    func throughAlias(_ fault: ckvm_run_memory_fault) -> ckvm_run_memory_fault {
+        guard let place = place(of: fault.gpa, length: 1), let alias = place.alias else { return fault }
         var fault = fault
         fault.gpa = place.gpa
         fault.flags &= ~CKVM_MEMORY_EXIT_FLAG_PRIVATE
-        if door == .private { fault.flags |= CKVM_MEMORY_EXIT_FLAG_PRIVATE }
+        if alias == .private { fault.flags |= CKVM_MEMORY_EXIT_FLAG_PRIVATE }
         return fault
     }
 
@@ -162,7 +162,7 @@ struct CarvedMemory<File: CarvedFile> {
         /// Without the shared bit.
         let gpa: UInt64
         /// What the access wants the page to be; nil takes what it is.
-        let door: PageState?
+        let alias: PageState?
     }
 
     /// - Returns: nil if not all of the access is in one region of a guest_memfd.
@@ -173,6 +173,6 @@ struct CarvedMemory<File: CarvedFile> {
         else { return nil }
         return Place(
             file: region.file, offset: region.bytes.start + (gpa - region.range.start), gpa: gpa,
-            door: sharedMask.map { address & $0 != 0 ? .shared : .private })
+            alias: sharedMask.map { address & $0 != 0 ? .shared : .private })
     }
 }

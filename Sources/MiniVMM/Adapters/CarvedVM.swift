@@ -53,7 +53,7 @@ final class CarvedVM<File: CarvedFile>: Sendable {
     func nameAlias(of runPage: RunPage) {
         guard runPage.exitReason == CKVM_EXIT_MEMORY_FAULT else { return }
         let fault = runPage.memoryFault
-        runPage.memoryFault = memory.withLock { $0.throughDoor(fault) }
+        runPage.memoryFault = memory.withLock { $0.throughAlias(fault) }
     }
 }
 
@@ -105,14 +105,14 @@ extension CarvedMemory {
         plain[slot] = nil
     }
 
-    /// Whether another region has part of `range`, through either door.
+    /// Whether another region has part of `range`, through either alias.
     private func isTaken(_ range: PageRange, except slot: UInt32) -> Bool {
-        let doors = [range, sharedMask.flatMap { range.advanced(by: $0) }].compactMap { $0 }
+        let aliases = [range, sharedMask.flatMap { range.advanced(by: $0) }].compactMap { $0 }
         let others =
             regions.map(\.range) + plain.filter { $0.key != slot }.map(\.value.range)
         return others.contains { other in
-            let otherDoors = [other, sharedMask.flatMap { other.advanced(by: $0) }].compactMap { $0 }
-            return doors.contains { door in otherDoors.contains { $0.intersection(door) != nil } }
+            let otherAliases = [other, sharedMask.flatMap { other.advanced(by: $0) }].compactMap { $0 }
+            return aliases.contains { alias in otherAliases.contains { $0.intersection(alias) != nil } }
         }
     }
 }

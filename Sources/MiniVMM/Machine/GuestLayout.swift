@@ -7,13 +7,13 @@
 ///     0x00100000  a flat image; an ELF file lies where it was linked for
 ///     above       free, from the next 2 MiB boundary where RAM reaches that far
 ///
-/// Where a conversion does not keep contents, all that is not free stays shared. With two doors the addresses above
+/// Where a conversion does not keep contents, all that is not free stays shared. With two aliases the addresses above
 /// then lead to the shared alias, and so do CR3 and the page tables' own entries; free RAM is whole pages of 2 MiB, so
 /// that one entry never has both.
 public struct GuestLayout: Sendable {
     public let ramSize: UInt64
     public let vcpus: Int
-    /// The bit that makes an access shared; nil with one door.
+    /// The bit that makes an access shared; nil with one alias.
     public let sharedBit: Int?
     /// What is not free stays shared.
     public let imageStaysShared: Bool
@@ -32,7 +32,7 @@ public struct GuestLayout: Sendable {
     /// The smallest and the largest RAM, in bytes.
     public static let ramBounds: ClosedRange<UInt64> = 1 << 20...1 << 40
     public static let vcpuBounds: ClosedRange<Int> = 1...16
-    /// Bits that can tell the doors apart: above the 4 GiB that are always mapped, and within what an identity
+    /// Bits that can tell the aliases apart: above the 4 GiB that are always mapped, and within what an identity
     /// mapping of 4 levels reaches.
     public static let sharedBits: ClosedRange<Int> = 32...46
 
@@ -162,9 +162,9 @@ public struct PageTables: Sendable {
     public var size: UInt64 { (1 + aliases * pointerTables + directories) * pageSize }
 
     /// What CR3 takes.
-    var root: UInt64 { start | tableDoor }
+    var root: UInt64 { start | tableAlias }
     /// The tables are where the image is.
-    private var tableDoor: UInt64 { hasSharedLow ? sharedMask : 0 }
+    private var tableAlias: UInt64 { hasSharedLow ? sharedMask : 0 }
 
     /// Where a low address leads: itself, or its shared alias.
     private func target(_ address: UInt64) -> UInt64 {
@@ -172,7 +172,7 @@ public struct PageTables: Sendable {
         return address | sharedMask
     }
 
-    /// Whether all of a gigabyte leads through one door.
+    /// Whether all of a gigabyte leads through one alias.
     private func isUniform(_ address: UInt64) -> Bool {
         guard let privateLow else { return true }
         return ![privateLow.lowerBound, privateLow.upperBound].contains { bound in
@@ -198,19 +198,19 @@ public struct PageTables: Sendable {
                 let slot = (base >> 39) + table
                 // With the shared bit below 39 both aliases share the first PML4 entry and its PDPT.
                 if words[index(start + slot * 8)] == 0 {
-                    words[index(start + slot * 8)] = (pointers + table * pageSize) | tableDoor | present
+                    words[index(start + slot * 8)] = (pointers + table * pageSize) | tableAlias | present
                 }
             }
             for gigabyte in 0..<gigabytes {
                 let address = base + gigabyte * Self.gigabyte
-                let table = words[index(start + (address >> 39) * 8)] & ~(tableDoor | 0xfff)
+                let table = words[index(start + (address >> 39) * 8)] & ~(tableAlias | 0xfff)
                 let entry = table + ((address >> 30) % Self.entries) * 8
                 if gigabytePages, alias == 1 || isUniform(address) {
                     words[index(entry)] = target(address) | present | large
                     continue
                 }
                 let directory = takeTables(1)
-                words[index(entry)] = directory | tableDoor | present
+                words[index(entry)] = directory | tableAlias | present
                 for page in 0..<Self.entries {
                     words[index(directory + page * 8)] = target(address + page << 21) | present | large
                 }

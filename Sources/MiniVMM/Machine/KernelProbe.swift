@@ -333,11 +333,11 @@ public struct KernelProbe: Sendable {
     }
 
     /// Runs a guest that reads its own page through the shared alias.
-    public func twoDoors() -> Finding {
+    public func twoAliases() -> Finding {
         // mov 0x18(%rdi), %rbx; mov 0x38(%rdi), %rcx; mov (%rbx,%rcx), %al; out %al, $0xf4
         let code: [UInt8] = [0x48, 0x8b, 0x5f, 0x18, 0x48, 0x8b, 0x4f, 0x38, 0x8a, 0x04, 0x0b, 0xe6, 0xf4]
         let (outcome, statistics) = run(code, timeout: Self.guestLimit) {
-            $0.doors = .two
+            $0.aliases = .two
             $0.contents = .unspecified
         }
         if case .exited(0) = outcome, statistics.conversions == 1 {

@@ -2,11 +2,11 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// How many doors lead to the guest's RAM.
-public enum Doors: String, Sendable, CaseIterable {
+/// How many aliases lead to the guest's RAM.
+public enum Aliases: String, Sendable, CaseIterable {
     /// One plain memslot. The guest converts explicitly, by call.
     case one
-    /// A private alias and a shared one: an access through the wrong door is a memory fault.
+    /// A private alias and a shared one: an access through the wrong alias is a memory fault.
     case two
 }
 
@@ -25,7 +25,7 @@ public struct MachineConfiguration: Sendable {
     /// Regions that RAM is divided into, each with its guest_memfd.
     public var regions = 1
     public var vcpus = 1
-    public var doors = Doors.one
+    public var aliases = Aliases.one
     public var faultPolicy = FaultPolicy.convert
     /// For conversions whose caller does not say.
     public var contents = ContentPolicy.preserve
@@ -63,7 +63,7 @@ public final class Machine: Sendable {
 
     /// Builds the machine and puts the image into its memory: written while its pages are shared, then converted
     /// to private in place, contents preserved. No copy stays behind. On a kernel that does not preserve contents
-    /// all but free RAM stays shared, and with two doors the guest's low addresses lead there.
+    /// all but free RAM stays shared, and with two aliases the guest's low addresses lead there.
     ///
     /// - Parameter cancellation: ends the building as well, which takes long for much memory in small chunks.
     /// - Throws: ``MachineError/unsupported(_:_:)`` where the kernel has no such machine, ``MachineError/cancelled``.
@@ -82,7 +82,7 @@ public final class Machine: Sendable {
         let cpuid = try calling("KVM_GET_SUPPORTED_CPUID", "the system descriptor") { () throws(Errno) in
             try kernel.supportedCPUID()
         }
-        let sharedBit = configuration.doors == .two ? min(46, cpuid.physicalAddressBits - 1) : nil
+        let sharedBit = configuration.aliases == .two ? min(46, cpuid.physicalAddressBits - 1) : nil
         try GuestLayout.check(
             ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit)
         let vm = try Machine.buildVM(kernel, sharedBit, configuration)
@@ -278,11 +278,11 @@ public final class Machine: Sendable {
     ///   - interrupts: signals that end the machine.
     public func run(timeout: UInt64? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
         cancellation.stopLooking()
-        let lanes = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
-        let running = Atomic<Int>(lanes.count)
-        let threads = lanes.map { lane in
+        let groups = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
+        let running = Atomic<Int>(groups.count)
+        let threads = groups.map { group in
             HostThread { [self] in
-                Lane(machine: self, vcpus: lane).run()
+                VCPUThread(machine: self, vcpus: group).run()
                 if running.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 { finished.signal() }
             }
         }

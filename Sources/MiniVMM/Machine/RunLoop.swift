@@ -210,9 +210,9 @@ private struct Monitor: ExitHandler {
         if let rip = progress.note(fault, vcpu) {
             return fatal(.faultLoop(vcpu: vcpu.id, fault, faults: progress.faults, rip: rip, loopReason))
         }
-        // With one door the kernel takes the kind of an access from the page's attribute: no access asks for anything,
+        // With one alias the kernel takes the kind of an access from the page's attribute: no access asks for anything,
         // and what faults has met a conversion on its way. To convert then would undo somebody's work.
-        if machine.configuration.doors == .one || machine.memory.uniformState(of: range) == fault.wants {
+        if machine.configuration.aliases == .one || machine.memory.uniformState(of: range) == fault.wants {
             statistics.raceFaults += 1
             trace?.record(.memoryFault(fault, errno, .race), by: actor)
             return nil
@@ -235,7 +235,7 @@ private struct Monitor: ExitHandler {
     }
 
     private var loopReason: FaultLoopReason {
-        guard machine.configuration.doors == .two else { return .oneAlias }
+        guard machine.configuration.aliases == .two else { return .oneAlias }
         return machine.configuration.faultPolicy == .reenter ? .notConverted : .undone
     }
 }

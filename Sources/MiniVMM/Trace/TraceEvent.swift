@@ -73,7 +73,7 @@ public enum TraceEvent: Sendable {
 public enum FaultVerdict: String, Sendable {
     /// The page is converted to what the access wanted.
     case convert
-    /// The page is already what the access wanted, or there is one door, through which no access wants anything: a
+    /// The page is already what the access wanted, or there is one alias, through which no access wants anything: a
     /// race. The access is tried again.
     case race
     /// The monitor was told not to convert. The access is tried again.

@@ -163,11 +163,11 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     }
 
     /// What it shows at a byte, counted from its start.
-    public func sight(at offset: UInt64) -> Sight {
+    public func visible(at offset: UInt64) -> VisibleByte {
         model.look {
-            let sight = model.kernel.hostSight(number, at: offset)
-            guard case .byte = sight, let bytes = unsafe memory?.bytes(at: fileOffset + offset) else {
-                return sight
+            let visible = model.kernel.visibleToHost(number, at: offset)
+            guard case .byte = visible, let bytes = unsafe memory?.bytes(at: fileOffset + offset) else {
+                return visible
             }
             return .byte(.known(unsafe bytes.load(as: UInt8.self)))
         }

@@ -144,11 +144,11 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     }
 
     /// What a vCPU finds at a guest-physical byte, on a VM whose accesses have the kind that the page has.
-    public func guestSight(at gpa: UInt64) -> Sight {
+    public func visibleToGuest(at gpa: UInt64) -> VisibleByte {
         model.look {
             guard let (file, offset) = model.kernel.guestByte(number, at: gpa),
                 let bytes = unsafe model.memory(of: file)?.bytes(at: offset)
-            else { return model.kernel.guestSight(number, at: gpa) }
+            else { return model.kernel.visibleToGuest(number, at: gpa) }
             return .byte(.known(unsafe bytes.load(as: UInt8.self)))
         }
     }

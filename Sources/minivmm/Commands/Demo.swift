@@ -33,7 +33,7 @@ struct Demo: ParsableCommand {
     func run() throws {
         let terminal = Terminal.output
         terminal.print(terminal.styled("MiniVMM: memory that changes hands", .bold))
-        terminal.paragraph("Kernel: \(try kernel.open(doors: .one, preservation: true).line).")
+        terminal.paragraph("Kernel: \(try kernel.open(aliases: .one, preservation: true).line).")
         PageStrip(terminal: terminal).printLegend()
         let gallery = Gallery(pictures)
         var failures = 0

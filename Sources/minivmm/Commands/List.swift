@@ -58,7 +58,7 @@ struct List: ParsableCommand {
             guard verbose else { continue }
             terminal.paragraph(payload.detail, indent: width + 2)
             terminal.paragraph(
-                "\(payload.doors == .one ? "one door" : "two doors"), \(payload.vcpus) vCPU, "
+                "\(payload.aliases == .one ? "one door" : "two doors"), \(payload.vcpus) vCPU, "
                     + "\(ByteCount.text(payload.ramSize)) of RAM, \(payload.image.count) bytes; "
                     + (payload.needsPreservation ? "needs a kernel that preserves contents; " : "")
                     + (payload.contents == .preserve ? "" : "contents \(payload.contents.rawValue); ")
@@ -84,7 +84,7 @@ extension Payload {
     fileprivate var json: JSON {
         .object([
             ("name", .string(name)), ("shows", .string(shows)), ("detail", .string(detail)),
-            ("doors", .string(doors.rawValue)), ("vcpus", .number(UInt64(vcpus))),
+            ("doors", .string(aliases.rawValue)), ("vcpus", .number(UInt64(vcpus))),
             ("ram_bytes", .number(ramSize)), ("contents", .string(contents.rawValue)),
             ("needs_preservation", .bool(needsPreservation)),
             ("image_bytes", .number(UInt64(image.count))), ("must_end_with", .string(ending.text)),

@@ -71,7 +71,7 @@ struct Probe: ParsableCommand {
             if findings.contains(where: { $0.key == "in-place-conversion" && $0.verdict == .yes }) {
                 findings += [
                     probe.guestRuns(), probe.contents(),
-                    KernelProbe(AliasesKVM(over: kernel)).twoDoors(), probe.hypercallInstruction(),
+                    KernelProbe(AliasesKVM(over: kernel)).twoAliases(), probe.hypercallInstruction(),
                 ]
             }
             return Section(
@@ -99,7 +99,7 @@ struct Probe: ParsableCommand {
                 title: title, name: .perVMAttributes, identity: kernel.identity,
                 findings: [
                     probe.guestRuns(), probe.contents(),
-                    KernelProbe(AliasesKVM(over: kernel)).twoDoors(), probe.hypercallInstruction(),
+                    KernelProbe(AliasesKVM(over: kernel)).twoAliases(), probe.hypercallInstruction(),
                 ], absence: nil)
         } catch {
             return Section(
@@ -114,7 +114,7 @@ struct Probe: ParsableCommand {
             let kernel = MemslotTrapKVM(over: try LinuxKVM())
             let probe = KernelProbe(kernel)
             let findings = [
-                probe.guestRuns(), probe.contents(), probe.twoDoors(), probe.hypercallInstruction(),
+                probe.guestRuns(), probe.contents(), probe.twoAliases(), probe.hypercallInstruction(),
             ]
             return Section(
                 title: title, name: .memslotTrap, identity: kernel.identity, findings: findings, absence: nil)
@@ -130,7 +130,7 @@ struct Probe: ParsableCommand {
         let probe = KernelProbe(kernel)
         let findings =
             probe.findings() + [
-                probe.guestRuns(), probe.contents(), probe.twoDoors(), probe.hypercallInstruction(),
+                probe.guestRuns(), probe.contents(), probe.twoAliases(), probe.hypercallInstruction(),
             ]
         return Section(
             title: "KVM in user space", name: .soft, identity: kernel.identity, findings: findings,

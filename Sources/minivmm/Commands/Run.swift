@@ -67,7 +67,7 @@ struct Run: ParsableCommand {
         // otherwise is preserved.
         let chosen = try openKernel(
             BackendNeeds(
-                doors: configuration.doors,
+                aliases: configuration.aliases,
                 preservation: configuration.needsPreservation
                     || payload == nil && configuration.contents == .preserve,
                 soft: kernel.soft))

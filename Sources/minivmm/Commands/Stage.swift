@@ -9,8 +9,8 @@ struct Stage {
     let kernel: KernelOptions
 
     /// The tour is about contents that stay: where there is a choice, on a kernel that preserves them.
-    func open(_ doors: Doors) throws -> ChosenKernel {
-        let chosen = try kernel.open(doors: doors, preservation: true)
+    func open(_ aliases: Aliases) throws -> ChosenKernel {
+        let chosen = try kernel.open(aliases: aliases, preservation: true)
         say(chosen)
         return chosen
     }
@@ -43,7 +43,7 @@ struct Stage {
 
     func play(_ name: String, _ narrator: Narrator) throws -> Outcome? {
         guard let payload = Catalogue.named(name) else { return nil }
-        return play(payload, try open(payload.doors), narrator)
+        return play(payload, try open(payload.aliases), narrator)
     }
 
     func play(_ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator) -> Outcome {
@@ -114,7 +114,7 @@ struct Stage {
 
     func contents(_ narrator: Narrator) throws -> Outcome? {
         guard let payload = Catalogue.named("contents") else { return nil }
-        let outcome = play(payload, try open(payload.doors), narrator)
+        let outcome = play(payload, try open(payload.aliases), narrator)
         narrator.finish()
         guard outcome.exitStatus == 0 else { return outcome }
         let terminal = Terminal.output

@@ -51,11 +51,11 @@ struct KernelOptions: ParsableArguments {
     }
 
     func open(
-        doors: Doors, preservation: Bool, soft: SoftKVM.Configuration? = nil
+        aliases: Aliases, preservation: Bool, soft: SoftKVM.Configuration? = nil
     ) throws -> ChosenKernel {
         do throws(BackendError) {
             let soft = soft ?? self.soft
-            return try kernel.open(BackendNeeds(doors: doors, preservation: preservation, soft: soft))
+            return try kernel.open(BackendNeeds(aliases: aliases, preservation: preservation, soft: soft))
         } catch {
             throw stop("--kernel \(kernel.rawValue): \(error.text)", Status.monitorFailed, error.diagnosis)
         }

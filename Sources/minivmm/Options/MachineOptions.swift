@@ -1,7 +1,7 @@
 import ArgumentParser
 import MiniVMM
 
-extension Doors: ExpressibleByArgument {}
+extension Aliases: ExpressibleByArgument {}
 extension FaultPolicy: ExpressibleByArgument {}
 extension ContentPolicy: ExpressibleByArgument {}
 extension RetryPolicy.InUse: ExpressibleByArgument {}
@@ -12,8 +12,10 @@ struct MachineOptions: ParsableArguments {
     var ram: ByteCount?
     @Option(help: "vCPUs, 1 to 16.")
     var vcpus: Int?
-    @Option(help: "Doors to RAM: one plain memslot, or two aliases, private and shared.")
-    var doors: Doors?
+    @Option(help: "Aliases of RAM: one plain memslot, or two, private and shared.")
+    var aliases: Aliases?
+    @Option(help: ArgumentHelp("The older name of --aliases.", visibility: .hidden))
+    var doors: Aliases?
     @Option(help: "Regions that RAM is divided into, each with its guest_memfd.")
     var regions: Int?
     @Option(help: "What to do on a memory fault.")
@@ -50,7 +52,7 @@ struct MachineOptions: ParsableArguments {
     func apply(to configuration: inout MachineConfiguration) throws {
         if let ram { configuration.ramSize = ram.bytes }
         if let vcpus { configuration.vcpus = vcpus }
-        if let doors { configuration.doors = doors }
+        if let aliases = aliases ?? doors { configuration.aliases = aliases }
         if let regions { configuration.regions = regions }
         if let onFault { configuration.faultPolicy = onFault }
         if let contents {

@@ -152,12 +152,12 @@ final class Narrator: TraceSink {
                 }
             return ("\(Self.pages(error.request.range)) to \(error.request.target.rawValue) " + why, false)
         case .memoryFault(let fault, _, let verdict):
-            let door = fault.wants == .private ? "private" : "shared"
+            let alias = fault.wants == .private ? "private" : "shared"
             let found = fault.wants.other.rawValue
             switch verdict {
             case .convert:
                 return (
-                    "touches page \(fault.gpa / pageSize) through the \(door) door; it is \(found): "
+                    "touches page \(fault.gpa / pageSize) through the \(alias) door; it is \(found): "
                         + terminal.styled("KVM_EXIT_MEMORY_FAULT", .bold), false
                 )
             case .race:

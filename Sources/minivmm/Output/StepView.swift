@@ -33,7 +33,7 @@ struct StepView {
         guard let here = decoded(at: rip) else {
             return terminal.paragraph("at RIP  outside the image", indent: 3)
         }
-        // The page as the guest addresses it: the shared door is at the shared bit.
+        // The page as the guest addresses it: the shared alias is at the shared bit.
         func page(_ fault: MemoryFault) -> UInt64 {
             let bit = fault.wants == .shared ? machine.layout.sharedBit : nil
             return (fault.gpa | (bit.map { UInt64(1) << UInt64($0) } ?? 0)) / pageSize

@@ -79,7 +79,7 @@ extension PerVMTests {
         #expect(bench.below.takeCalls() == ["slot 2 0+1", "slot 2 8+1", "delete 2"])
     }
 
-    /// A dead door: the slot is there, its file is not.
+    /// A dead alias: the slot is there, its file is not.
     @Test func `a slot survives its file, and private accesses through it are memory faults`() throws {
         let bench = try PerVMBench()
         var dead: (any KVMGuestMemfd)? = try bench.vm.createGuestMemfd(size: 4 * pageSize, flags: [])

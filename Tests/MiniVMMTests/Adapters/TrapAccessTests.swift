@@ -4,7 +4,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// Every kind of data access through the wrong door, on this machine's kernel.
+/// Every kind of data access through the wrong alias, on this machine's kernel.
 @Suite("MemslotTrapKVM: accesses", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapAccessTests {
     /// `mov [rdi], rax` and its smaller sisters; `out 0xf4, al`.
@@ -24,19 +24,19 @@ struct TrapAccessTests {
     static let at = TrapGuest.data
 
     @Test(arguments: [1, 2, 4, 8], TrapHost.backings)
-    func `a store through the wrong door faults, and is done after the conversion`(
+    func `a store through the wrong alias faults, and is done after the conversion`(
         size: Int, backing: TrapBacking
     ) throws {
         let code = try #require(Self.stores[size])
         let guest = try TrapGuest(code, backing: backing)
         let kept = (UInt64.max << (UInt64(size) * 8 - 1)) << 1
         for state in [PageState.private, .shared] {
-            let door = state == .shared ? TrapHost.shared : 0
+            let alias = state == .shared ? TrapHost.shared : 0
             let address = Self.at + 16
             try guest.file.convert(Self.at, to: .shared)
             try guest.view.putWord(address, .max)
             try guest.file.convert(Self.at, to: state.other)
-            try guest.start(rax: Self.value, rdi: address | door)
+            try guest.start(rax: Self.value, rdi: address | alias)
             #expect(guest.fault() == .on(Self.at, wanting: state))
             try guest.file.convert(Self.at, to: state)
             #expect(guest.ends())
@@ -48,7 +48,7 @@ struct TrapAccessTests {
     }
 
     @Test(arguments: [1, 2, 4, 8], TrapHost.backings)
-    func `a load through the wrong door faults, and gets the bytes after the conversion`(
+    func `a load through the wrong alias faults, and gets the bytes after the conversion`(
         size: Int, backing: TrapBacking
     ) throws {
         let code = try #require(Self.loads[size])
@@ -58,9 +58,9 @@ struct TrapAccessTests {
         let read = size == 4 ? 0xffff_ffff : ~kept
         try guest.view.putWord(Self.at + 8, Self.value)
         for state in [PageState.private, .shared] {
-            let door = state == .shared ? TrapHost.shared : 0
+            let alias = state == .shared ? TrapHost.shared : 0
             try guest.file.convert(Self.at, to: state.other)
-            try guest.start(rax: .max, rsi: (Self.at + 8) | door)
+            try guest.start(rax: .max, rsi: (Self.at + 8) | alias)
             #expect(guest.fault() == .on(Self.at, wanting: state))
             try guest.file.convert(Self.at, to: state)
             #expect(guest.ends())
@@ -68,7 +68,7 @@ struct TrapAccessTests {
         }
     }
 
-    @Test func `the right door never faults`() throws {
+    @Test func `the right alias never faults`() throws {
         // mov [rdi], rax; mov rax, [rsi]; out
         let guest = try TrapGuest([0x48, 0x89, 0x07, 0x48, 0x8b, 0x06, 0xe6, 0xf4])
         try guest.start(rax: Self.value, rsi: Self.at | TrapHost.shared, rdi: Self.at | TrapHost.shared)
@@ -93,7 +93,7 @@ struct TrapAccessTests {
     /// 8 bytes over a page boundary leave the kernel in two pieces of n and 8 - n bytes: sizes 1 to 7.
     @Test(arguments: Wrong.all, PageState.allCases)
     func `an access over a page boundary faults once a wrong page`(wrong: Wrong, wanted: PageState) throws {
-        let door = wanted == .shared ? TrapHost.shared : 0
+        let alias = wanted == .shared ? TrapHost.shared : 0
         let low = Self.at
         let high = Self.at + pageSize
         let expected =
@@ -108,7 +108,7 @@ struct TrapAccessTests {
                 try guest.view.putWord(address, guest === load ? Self.value : 0)
                 try guest.file.convert(low, to: wrong.low ? wanted.other : wanted)
                 try guest.file.convert(high, to: wrong.high ? wanted.other : wanted)
-                try guest.start(rax: Self.value, rsi: address | door, rdi: address | door)
+                try guest.start(rax: Self.value, rsi: address | alias, rdi: address | alias)
                 #expect(try guest.finish() == expected)
                 #expect(try guest.vcpu.registers().rax == Self.value)
                 #expect(guest.file.refusal(of: .conversion(low, 2 * pageSize, wanted)).errno == nil)
@@ -160,7 +160,7 @@ struct TrapAccessTests {
             ([0xf0, 0x48, 0x0f, 0xc1, 0x07], 0x1000, 0x1005, 0x1000),  // lock xadd [rdi], rax
             ([0x48, 0xff, 0x07], 0x1000, 0x1001, 5),  // inc qword [rdi]
         ] as [([UInt8], UInt64, UInt64, UInt64)])
-    func `a read-modify-write through the wrong door`(
+    func `a read-modify-write through the wrong alias`(
         code: [UInt8], before: UInt64, after: UInt64, rax: UInt64
     ) throws {
         let guest = try TrapGuest(code + [0xe6, 0xf4])

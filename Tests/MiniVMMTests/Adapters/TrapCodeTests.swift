@@ -4,22 +4,22 @@ import Testing
 
 @testable import MiniVMM
 
-/// Code and page tables behind the wrong door: the kernel names no page, the adapter finds it.
+/// Code and page tables behind the wrong alias: the kernel names no page, the adapter finds it.
 @Suite("MemslotTrapKVM: code", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapCodeTests {
     static let at = TrapGuest.data
 
     @Test(arguments: PageState.allCases)
-    func `a jump to a page through the wrong door faults on that page`(wanted: PageState) throws {
+    func `a jump to a page through the wrong alias faults on that page`(wanted: PageState) throws {
         // jmp rsi
         let guest = try TrapGuest([0xff, 0xe6])
-        let door = wanted == .shared ? TrapHost.shared : 0
+        let alias = wanted == .shared ? TrapHost.shared : 0
         // out 0xf4, al
         try guest.view.put(Self.at + 0x123, [0xe6, 0xf4])
         try guest.file.convert(Self.at, to: wanted.other)
-        try guest.start(rsi: (Self.at + 0x123) | door)
+        try guest.start(rsi: (Self.at + 0x123) | alias)
         #expect(guest.fault() == .on(Self.at, wanting: wanted))
-        #expect(try guest.vcpu.registers().rip == (Self.at + 0x123) | door)
+        #expect(try guest.vcpu.registers().rip == (Self.at + 0x123) | alias)
         #expect(guest.fault() == .on(Self.at, wanting: wanted))
         try guest.file.convert(Self.at, to: wanted)
         #expect(guest.ends())
@@ -36,12 +36,12 @@ struct TrapCodeTests {
         #expect(try guest.vcpu.registers().rax == 0x0807_0605_0403_0201)
     }
 
-    @Test func `a page table behind the wrong door faults, and the access is done after the conversion`()
+    @Test func `a page table behind the wrong alias faults, and the access is done after the conversion`()
         throws
     {
         // mov rax, [rsi]; out 0xf4, al
         let guest = try TrapGuest([0x48, 0x8b, 0x06, 0xe6, 0xf4])
-        // Entry 7 of the low page directory: a page table at `at`, through the private door, and it maps the
+        // Entry 7 of the low page directory: a page table at `at`, through the private alias, and it maps the
         // page after it.
         try guest.file.convert(0, 1 << 20, to: .shared)
         try guest.view.putWord(0x3000 + 7 * 8, Self.at | 3)
@@ -53,7 +53,7 @@ struct TrapCodeTests {
         #expect(try guest.vcpu.registers().rax == 0x5a)
     }
 
-    @Test func `code behind a page table behind the wrong door takes two faults`() throws {
+    @Test func `code behind a page table behind the wrong alias takes two faults`() throws {
         let guest = try TrapGuest([0xff, 0xe6])
         try guest.file.convert(0, 1 << 20, to: .shared)
         try guest.view.putWord(0x3000 + 7 * 8, Self.at | 3)

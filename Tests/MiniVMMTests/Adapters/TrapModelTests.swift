@@ -54,8 +54,8 @@ struct TrapModelTests {
                 if page > 1, state == states[Int(page) - 1], offset % chunk != 0 {
                     table[table.count - 1][1] += pageSize
                 } else {
-                    let door = state == .shared ? bit : 0
-                    table.append([(gpa + (page - 1) * pageSize) | door, pageSize, offset])
+                    let alias = state == .shared ? bit : 0
+                    table.append([(gpa + (page - 1) * pageSize) | alias, pageSize, offset])
                 }
             }
             return table.sorted { $0[0] < $1[0] }
@@ -217,7 +217,7 @@ struct TrapModelTests {
         plain.userspace_addr = 0x1000
         try fixture.vm.setUserMemoryRegion2(plain)
         #expect(fixture.base.vm.table.contains([0x40_0000, pageSize, 0]))
-        // Through the other door of a region is a collision too.
+        // Through the other alias of a region is a collision too.
         plain.slot = 10
         plain.guest_phys_addr = Self.gpa | Self.bit
         #expect(throws: Errno.fileExists) { try fixture.vm.setUserMemoryRegion2(plain) }

@@ -109,7 +109,7 @@ extension HostMapping {
     }
 }
 
-/// A guest of a few instructions on the kernel of this machine: 64-bit mode, ring 0, both doors mapped by an
+/// A guest of a few instructions on the kernel of this machine: 64-bit mode, ring 0, both aliases mapped by an
 /// identity of 2 MiB pages. The first MiB is private (page tables at 0x1000, code at 0x10000), all above is shared.
 final class TrapGuest {
     static let ram: UInt64 = 16 << 20
@@ -144,7 +144,7 @@ final class TrapGuest {
         region.userspace_addr = view.address
         try vm.setUserMemoryRegion2(region)
 
-        // PML4 at 0x1000: [0] the low door, [128] = bit 46 the high one; each a PDPT and a PD of 2 MiB pages.
+        // PML4 at 0x1000: [0] the low alias, [128] = bit 46 the high one; each a PDPT and a PD of 2 MiB pages.
         try view.putWord(0x1000, 0x2007)
         try view.putWord(0x1000 + 128 * 8, 0x4007)
         try view.putWord(0x2000, 0x3007)

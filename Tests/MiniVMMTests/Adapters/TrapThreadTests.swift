@@ -13,7 +13,8 @@ import Testing
 struct TrapThreadTests {
     static let at = TrapGuest.data
 
-    @Test func `four vCPUs count through both doors while the host converts, and no count is lost`() throws {
+    @Test func `four vCPUs count through both aliases while the host converts, and no count is lost`() throws
+    {
         let code: [UInt8] = [
             0x48, 0xff, 0x07,  // again: inc qword [rdi]
             0x48, 0xff, 0x06,  //        inc qword [rsi]
@@ -25,10 +26,10 @@ struct TrapThreadTests {
         let rounds: UInt64 = 20_000
         let pages = 4 as UInt64
         try guest.file.convert(Self.at, pages * pageSize, to: .private)
-        // vCPU n has a word of its own in page n mod 2 through the private door, and one in page 2 + n mod 2
-        // through the shared door.
-        func word(_ id: Int, _ door: UInt64) -> UInt64 {
-            Self.at + (door * 2 + UInt64(id) % 2) * pageSize + UInt64(id) * 8
+        // vCPU n has a word of its own in page n mod 2 through the private alias, and one in page 2 + n mod 2
+        // through the shared alias.
+        func word(_ id: Int, _ alias: UInt64) -> UInt64 {
+            Self.at + (alias * 2 + UInt64(id) % 2) * pageSize + UInt64(id) * 8
         }
         let threads = TrapThreads()
         let left = Atomic<Int>(4)

@@ -10,8 +10,8 @@ struct BootInPlaceTests {
     private let code: [UInt8] = [0xb0, 7, 0xe6, 0xf4]
 
     @Test func theImageIsWrittenWhileSharedAndThenMadePrivateInOneCall() throws {
-        for doors in Doors.allCases {
-            let bench = try MachineBench(image: try .flat(code)) { $0.doors = doors }
+        for aliases in Aliases.allCases {
+            let bench = try MachineBench(image: try .flat(code)) { $0.aliases = aliases }
             #expect(bench.file.calls.map(\.description) == ["0+1024 private"])
             #expect(bench.file.holes.isEmpty)
             #expect((0..<4).map { bench.file.byte(0x10_0000 + UInt64($0)) } == code)
@@ -25,7 +25,7 @@ struct BootInPlaceTests {
 
     @Test func theBootInformationPageSaysWhatGuestHSays() throws {
         let bench = try MachineBench {
-            $0.doors = .two
+            $0.aliases = .two
             $0.vcpus = 3
             $0.hypercallInstruction = true
         }
@@ -86,14 +86,14 @@ struct BootInPlaceTests {
         #expect((0..<4).map { bench.file.byte(0x10_0000 + UInt64($0)) } == code)
     }
 
-    /// With two doors the vCPU gets at what stayed shared through the shared door, from its first instruction on.
+    /// With two aliases the vCPU gets at what stayed shared through the shared alias, from its first instruction on.
     @Test(arguments: [16 << 20, 1 << 30, 64 << 30, 1 << 40] as [UInt64], [true, false])
-    func withoutAPromiseTwoDoorsLeadToWhatStayedShared(ram: UInt64, gigabytePages: Bool) throws {
+    func withoutAPromiseTwoAliasesLeadToWhatStayedShared(ram: UInt64, gigabytePages: Bool) throws {
         for promise in [ContentPromise.undefined, .lost] {
             let kernel = FakeKernel(promise: promise, gigabytePages: gigabytePages)
             let bench = try MachineBench(kernel, image: try .flat(code)) {
                 $0.ramSize = ram
-                $0.doors = .two
+                $0.aliases = .two
             }
             let layout = bench.machine.layout
             let special = try bench.vcpu.specialRegisters()
@@ -155,11 +155,11 @@ struct BootInPlaceTests {
         for bits in [0, 1, 12, 20, 32] as [UInt32] {
             let kernel = FakeKernel(addressBits: bits)
             #expect(
-                complaint(kernel) { $0.doors = .two }?.contains("physical address bits") == true, "\(bits)")
-            #expect(complaint(kernel) { $0.doors = .one } == nil)
+                complaint(kernel) { $0.aliases = .two }?.contains("physical address bits") == true, "\(bits)")
+            #expect(complaint(kernel) { $0.aliases = .one } == nil)
         }
         for bits in [33, 36, 47, 48, 52, 255] as [UInt32] {
-            #expect(complaint(FakeKernel(addressBits: bits)) { $0.doors = .two } == nil, "\(bits)")
+            #expect(complaint(FakeKernel(addressBits: bits)) { $0.aliases = .two } == nil, "\(bits)")
         }
     }
 }

@@ -34,9 +34,9 @@ struct LayoutCase: Sendable, CustomTestStringConvertible {
 struct GuestLayoutTests {
     /// What an x86-64 CPU makes of an address; nil for a fault.
     ///
-    /// - Parameter tableDoor: what every entry that names a table must have set.
+    /// - Parameter tableAlias: what every entry that names a table must have set.
     private func walk(
-        _ words: [UInt64], start: UInt64, _ address: UInt64, tableDoor: UInt64 = 0
+        _ words: [UInt64], start: UInt64, _ address: UInt64, tableAlias: UInt64 = 0
     ) -> UInt64? {
         var table = start
         for level in stride(from: 39, through: 12, by: -9) as StrideThrough<UInt64> {
@@ -49,15 +49,15 @@ struct GuestLayoutTests {
                 guard level < 39, entry & 0x000f_ffff_ffff_e000 & ((1 << level) - 1) == 0 else { return nil }
                 return entry & 0x000f_ffff_ffff_f000 & ~((1 << level) - 1) | address & ((1 << level) - 1)
             }
-            guard entry & tableDoor == tableDoor else { return nil }
-            table = entry & 0x000f_ffff_ffff_f000 & ~tableDoor
+            guard entry & tableAlias == tableAlias else { return nil }
+            table = entry & 0x000f_ffff_ffff_f000 & ~tableAlias
             guard table >= start else { return nil }
         }
         return nil
     }
 
     @Test(arguments: LayoutCase.all)
-    func everyAddressOfBothDoorsIsMappedToItself(_ machine: LayoutCase) throws {
+    func everyAddressOfBothAliasesIsMappedToItself(_ machine: LayoutCase) throws {
         let layout = try GuestLayout(
             ramSize: machine.ram, vcpus: 16, sharedBit: machine.sharedBit,
             gigabytePages: machine.gigabytePages, image: try lowImage())
@@ -69,10 +69,10 @@ struct GuestLayoutTests {
         var samples: [UInt64] = [0, 4095, 4096, 1 << 20, machine.ram - 1, span - 1, layout.tables.start]
         for _ in 0..<64 { samples.append(generator.next() % span) }
         for gigabyte in stride(from: 0, to: span, by: 1 << 30) { samples += [gigabyte, gigabyte + 1 << 21] }
-        let doors = [0] + (machine.sharedBit.map { [1 << UInt64($0)] } ?? []) as [UInt64]
+        let aliases = [0] + (machine.sharedBit.map { [1 << UInt64($0)] } ?? []) as [UInt64]
         for sample in samples where sample < span {
-            for door in doors {
-                let address = door + sample
+            for alias in aliases {
+                let address = alias + sample
                 let found = walk(words, start: layout.tables.start, address)
                 #expect(found == address, "0x\(String(address, radix: 16))")
             }
@@ -82,10 +82,10 @@ struct GuestLayoutTests {
         if machine.sharedBit == nil { #expect(walk(words, start: layout.tables.start, end) == nil) }
     }
 
-    /// Where the image stays shared: each low address of RAM leads to its own byte, free RAM through the private door
+    /// Where the image stays shared: each low address of RAM leads to its own byte, free RAM through the private alias
     /// and all else through the shared one, as do the tables themselves.
     @Test(arguments: LayoutCase.all.filter { $0.sharedBit != nil })
-    func whatStaysSharedIsReachedThroughTheSharedDoor(_ machine: LayoutCase) throws {
+    func whatStaysSharedIsReachedThroughTheSharedAlias(_ machine: LayoutCase) throws {
         let mask: UInt64 = 1 << UInt64(machine.sharedBit ?? 0)
         for image in machine.ram > 4 << 20
             ? [try lowImage(), try .flat([UInt8](repeating: 1, count: 3 << 20))]
@@ -116,15 +116,15 @@ struct GuestLayoutTests {
             for _ in 0..<64 { samples.append(generator.next() % machine.ram) }
             for gigabyte in stride(from: 0, to: machine.ram, by: 1 << 30) { samples.append(gigabyte) }
             for sample in samples where sample < machine.ram {
-                let door = layout.free.contains(sample) ? 0 : mask
+                let alias = layout.free.contains(sample) ? 0 : mask
                 #expect(
-                    walk(words, start: layout.tables.start, sample, tableDoor: mask) == sample | door,
+                    walk(words, start: layout.tables.start, sample, tableAlias: mask) == sample | alias,
                     "0x\(String(sample, radix: 16))")
             }
             for _ in 0..<64 { samples.append(generator.next() % span) }
             for sample in samples where sample < span {
                 #expect(
-                    walk(words, start: layout.tables.start, mask | sample, tableDoor: mask) == mask | sample)
+                    walk(words, start: layout.tables.start, mask | sample, tableAlias: mask) == mask | sample)
             }
         }
     }

@@ -9,7 +9,7 @@ struct RunLoopFaultTests {
     private static let page: UInt64 = 0x30_0000
 
     @Test func aPageIsConvertedToWhatTheAccessWanted() throws {
-        let bench = try MachineBench { $0.doors = .two }
+        let bench = try MachineBench { $0.aliases = .two }
         let machine = bench.machine
         let seen = Collected<PageState?>()
         bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 0))
@@ -27,7 +27,7 @@ struct RunLoopFaultTests {
     }
 
     @Test func severalPagesAndPartsOfPagesAreCovered() throws {
-        let bench = try MachineBench { $0.doors = .two }
+        let bench = try MachineBench { $0.aliases = .two }
         bench.vcpu.then(FakeVCPU.fault(Self.page + 4090, flags: 0, size: 10))
         bench.vcpu.then(FakeVCPU.fault(Self.page + 0x8000, flags: 0, size: 0))
         #expect(bench.run().kind == "halted")
@@ -42,7 +42,7 @@ struct RunLoopFaultTests {
 
     /// Ordinary on an in-place kernel: by the time the monitor looks, the page is what the access wanted.
     @Test func aRaceIsEnteredAgainAndNotConvertedBack() throws {
-        let bench = try MachineBench { $0.doors = .two }
+        let bench = try MachineBench { $0.aliases = .two }
         bench.file.forget()
         for _ in 0..<100 { bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 8)) }
         #expect(bench.run().kind == "halted")
@@ -51,9 +51,9 @@ struct RunLoopFaultTests {
         #expect(bench.events.all.count { $0 == "memory-fault race" } == 100)
     }
 
-    /// With one door the attribute decides what an access is. A fault means that the page was converted under it, and it
+    /// With one alias the attribute decides what an access is. A fault means that the page was converted under it, and it
     /// may have been converted once more before the monitor looks: to convert would undo that.
-    @Test func withOneDoorNoFaultIsARequest() throws {
+    @Test func withOneAliasNoFaultIsARequest() throws {
         let bench = try MachineBench()
         bench.file.forget()
         for flags in [0, 8, 0, 0] as [UInt64] { bench.vcpu.then(FakeVCPU.fault(Self.page, flags: flags)) }
@@ -73,7 +73,7 @@ struct RunLoopFaultTests {
 
     @Test func unknownFlagsAreNotGuessedAt() throws {
         for flags in [1, 2, 4, 16, 8 | 1, 1 << 63, .max] as [UInt64] {
-            let bench = try MachineBench { $0.doors = .two }
+            let bench = try MachineBench { $0.aliases = .two }
             bench.file.forget()
             bench.vcpu.then(FakeVCPU.fault(Self.page, flags: flags))
             let outcome = bench.run()
@@ -83,7 +83,7 @@ struct RunLoopFaultTests {
     }
 
     @Test func failedMemoryIsNoRequest() throws {
-        let bench = try MachineBench { $0.doors = .two }
+        let bench = try MachineBench { $0.aliases = .two }
         bench.file.forget()
         bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 0, Errno(rawValue: 133)))
         let outcome = bench.run()
@@ -97,7 +97,7 @@ struct RunLoopFaultTests {
             (.max, .max), (.max - 4095, 4096), (1 << 63, 1 << 63), (Self.page, .max - Self.page),
         ]
         for (gpa, size) in cases {
-            let bench = try MachineBench { $0.doors = .two }
+            let bench = try MachineBench { $0.aliases = .two }
             bench.vcpu.then(FakeVCPU.fault(gpa, flags: 0, size: size))
             let outcome = bench.run()
             #expect(outcome.exitStatus == 126, "\(gpa) \(size): \(outcome)")
@@ -107,7 +107,7 @@ struct RunLoopFaultTests {
 
     /// KVM leaves the reason of an earlier exit in place; without EFAULT it means nothing.
     @Test func theReasonCountsOnlyWithItsErrno() throws {
-        let bench = try MachineBench { $0.doors = .two }
+        let bench = try MachineBench { $0.aliases = .two }
         bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 0, .resourceTemporarilyUnavailable))
         bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 0, .interrupted))
         bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 0, .invalidArgument))
@@ -117,7 +117,7 @@ struct RunLoopFaultTests {
 
     @Test func aConversionThatFailsEndsTheMachine() throws {
         let bench = try MachineBench {
-            $0.doors = .two
+            $0.aliases = .two
             $0.retry = RetryPolicy(attempts: 2)
         }
         bench.file.trouble(page: Self.page / pageSize, times: .max, target: .shared)
@@ -132,7 +132,7 @@ struct RunLoopFaultTests {
 
     @Test func anEndlessFaultLoopIsNoticed() throws {
         let bench = try MachineBench {
-            $0.doors = .two
+            $0.aliases = .two
             $0.faultPolicy = .reenter
         }
         bench.vcpu.change { $0.rip = 0x1234 }
@@ -149,7 +149,7 @@ struct RunLoopFaultTests {
     }
 
     @Test func aPageWantedInBothStatesIsALoopToo() throws {
-        let bench = try MachineBench { $0.doors = .two }
+        let bench = try MachineBench { $0.aliases = .two }
         let turn = Collected<Void>()
         bench.vcpu.forEver { vcpu throws(Errno) in
             turn.add(())
@@ -163,7 +163,7 @@ struct RunLoopFaultTests {
     }
 
     @Test func whoMovesOrLeavesIsNotLooping() throws {
-        let moving = try MachineBench { $0.doors = .two }
+        let moving = try MachineBench { $0.aliases = .two }
         for _ in 0..<5000 {
             moving.vcpu.then { vcpu throws(Errno) in
                 vcpu.change { $0.rcx &+= 1 }
@@ -172,7 +172,7 @@ struct RunLoopFaultTests {
         }
         #expect(moving.run().kind == "halted")
 
-        let leaving = try MachineBench { $0.doors = .two }
+        let leaving = try MachineBench { $0.aliases = .two }
         for step in 0..<5000 {
             if step % 2000 == 0 { leaving.vcpu.out(0x80, [0]) }
             leaving.vcpu.then(FakeVCPU.fault(Self.page, flags: 8))
@@ -182,7 +182,7 @@ struct RunLoopFaultTests {
 
     @Test func registersThatCannotBeReadProveNoLoop() throws {
         let bench = try MachineBench {
-            $0.doors = .two
+            $0.aliases = .two
             $0.faultPolicy = .reenter
         }
         bench.vcpu.refuseRegisters()

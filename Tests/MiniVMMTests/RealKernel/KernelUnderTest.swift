@@ -17,8 +17,8 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
     case software
     /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
     case trapOverSoftware
-    /// Two doors made of memslots over a software kernel that converts by itself.
-    case doorsOverSoftware
+    /// Two aliases made of memslots over a software kernel that converts by itself.
+    case aliasesOverSoftware
 
     /// Kernels to run on, by name and with commas between. A lab that shows what one kernel does asks for that one;
     /// without the variable it is all of them.
@@ -38,7 +38,7 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         case .inPlace: Self.inPlaceFailure
         case .perVM: Self.perVMFailure
         case .trap: TrapHost.canTrap ? nil : TrapHost.reason
-        case .software, .trapOverSoftware, .doorsOverSoftware:
+        case .software, .trapOverSoftware, .aliasesOverSoftware:
             if case .missing(let message) = SoftKVM().engineStatus { Comment(rawValue: message) } else { nil }
         }
     }
@@ -57,31 +57,31 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         }
     }()
 
-    func open(doors: Doors = .one) throws -> any KVMInterface {
+    func open(aliases: Aliases = .one) throws -> any KVMInterface {
         switch self {
-        case .inPlace: Self.withDoors(doors, try #require(TrapHost.kvm))
-        case .perVM: Self.withDoors(doors, PerVMAttributesKVM(over: try #require(TrapHost.kvm)))
+        case .inPlace: Self.withAliases(aliases, try #require(TrapHost.kvm))
+        case .perVM: Self.withAliases(aliases, PerVMAttributesKVM(over: try #require(TrapHost.kvm)))
         case .trap: MemslotTrapKVM(over: try #require(TrapHost.kvm))
         case .software: SoftKVM()
         case .trapOverSoftware: MemslotTrapKVM(over: SoftKVM())
-        case .doorsOverSoftware: AliasesKVM(over: SoftKVM())
+        case .aliasesOverSoftware: AliasesKVM(over: SoftKVM())
         }
     }
 
-    private static func withDoors(_ doors: Doors, _ kernel: any KVMInterface) -> any KVMInterface {
-        doors == .one ? kernel : AliasesKVM(over: kernel)
+    private static func withAliases(_ aliases: Aliases, _ kernel: any KVMInterface) -> any KVMInterface {
+        aliases == .one ? kernel : AliasesKVM(over: kernel)
     }
 
     /// The kernel, or the end of the test with the reason why there is none.
-    func required(doors: Doors = .one) throws -> any KVMInterface {
+    func required(aliases: Aliases = .one) throws -> any KVMInterface {
         if let absence { try Test.cancel(absence) }
-        return try open(doors: doors)
+        return try open(aliases: aliases)
     }
 
     /// VMMCALL returns and reaches the monitor.
     var hypercallInstruction: Bool {
         switch self {
-        case .software, .doorsOverSoftware: true
+        case .software, .aliasesOverSoftware: true
         case .trap, .trapOverSoftware: false
         case .inPlace: Self.inPlaceHypercall
         case .perVM: Self.perVMHypercall

@@ -16,7 +16,7 @@ struct PayloadTests {
         configuration.hypercallInstruction = kernel.hypercallInstruction
         change(&configuration)
         return try Machine(
-            kernel: kernel.required(doors: configuration.doors), configuration: configuration,
+            kernel: kernel.required(aliases: configuration.aliases), configuration: configuration,
             image: try .flat(payload.image),
             console: console)
     }

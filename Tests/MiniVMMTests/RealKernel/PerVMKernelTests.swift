@@ -59,7 +59,7 @@ struct PerVMKernelTests {
     private let read: [UInt8] = [0xa0, 0x00, 0x30, 0xe6, 0xf4]
 
     /// A slot whose file has been closed: each access is a memory fault, until the slot goes and nothing is there.
-    @Test func aDeadDoorIsAMemoryFault() throws {
+    @Test func aDeadAliasIsAMemoryFault() throws {
         let guest = try RealModeGuest(read)
         var dead: (any KVMGuestMemfd)? = try guest.bind([])
         #expect(guest.vcpu.runToExit().isPort(0xf4))

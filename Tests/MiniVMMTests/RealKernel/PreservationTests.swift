@@ -46,9 +46,9 @@ struct PreservationTests {
         }
     }
 
-    /// What a guest does through both doors does not depend on where its RAM lies, nor on how it is mapped.
+    /// What a guest does through both aliases does not depend on where its RAM lies, nor on how it is mapped.
     @Test(arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
-    func twoDoorsWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {
+    func twoAliasesWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {
         _ = try KernelUnderTest.software.required()
         for promise in [ContentPromise.undefined, .lost] {
             let payload = try #require(Catalogue.named("forget"))

@@ -17,7 +17,7 @@ public import SystemPackage
 ///   the shared memory, whatever the page is. Code, stacks and page tables of a guest belong into shared pages here, and
 ///   a string instruction that exits moves no byte of a private page.
 /// * The kernel tells the accesses apart by attribute alone: with a shared bit there is no such VM, and
-///   ``AliasesKVM`` makes the doors. A door that is shut is a slot whose file has been closed.
+///   ``AliasesKVM`` makes the aliases. An alias that is shut is a slot whose file has been closed.
 /// * The host's mappings are of the shared memory. Private pages of them are made inaccessible (PROT_NONE), so that a
 ///   system call on one is `EFAULT`.
 public final class PerVMAttributesKVM: KVMInterface {

@@ -2,7 +2,7 @@ import CKVMShim
 import SystemPackage
 
 /// Looks for the page that kept a vCPU from going on where the kernel names none: the code at RIP, or a page
-/// table on the way to it, behind the wrong door.
+/// table on the way to it, behind the wrong alias.
 ///
 /// Used after the kernel gave up only, by the thread that runs the vCPU.
 struct GuestWalk {
@@ -20,7 +20,7 @@ struct GuestWalk {
     /// Some CPUs reset themselves at a triple fault (AMD); then nothing is left to look at or to try again.
     var isReset: Bool { special.cr0 & 1 == 0 }
 
-    /// The page of the code at RIP, or of a page table before it, that is behind the wrong door.
+    /// The page of the code at RIP, or of a page table before it, that is behind the wrong alias.
     func fault(fetchingFrom memory: borrowing TrapMemory) -> MemoryFault? {
         let start = special.cs.l != 0 ? rip : (special.cs.base &+ rip) & 0xffff_ffff
         if let fault = memory.fault(fetching: start, special) { return fault }
@@ -39,7 +39,7 @@ struct GuestWalk {
 extension CarvedMemory where File == TrapFile {
     fileprivate enum Translation {
         case address(UInt64)
-        /// A page table is behind the wrong door.
+        /// A page table is behind the wrong alias.
         case stopped(MemoryFault)
         /// Not present, not in RAM, or a paging mode that is not walked.
         case unknown

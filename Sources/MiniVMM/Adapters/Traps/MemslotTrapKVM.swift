@@ -5,9 +5,9 @@ public import SystemPackage
 /// The in-place interface on a kernel that knows no memory attributes at all.
 ///
 /// It answers as a software-protected VM whose accesses are told apart by a shared bit, over a default VM of
-/// the kernel below. Guest RAM is one real file; which of its pages a guest can reach through which door is
+/// the kernel below. Guest RAM is one real file; which of its pages a guest can reach through which alias is
 /// decided by *which memslots exist*: a private page has one at its address, a shared page has one at its
-/// address with the shared bit. An access through the wrong door finds no slot, so the kernel makes it MMIO;
+/// address with the shared bit. An access through the wrong alias finds no slot, so the kernel makes it MMIO;
 /// the adapter presents that as `KVM_EXIT_MEMORY_FAULT` and finishes the interrupted access on the next run.
 /// The host's side is enforced by page protection on the mappings that are handed out, so that a system call
 /// on a private page is a real `EFAULT`.
@@ -15,12 +15,12 @@ public import SystemPackage
 /// What differs from a kernel that has the ioctl, because MMIO is not a fault:
 /// * At the fault of a *write* RIP is already behind the instruction (the kernel has retired it). The access
 ///   is finished whatever the caller does to the registers meanwhile.
-/// * A finished access is a copy: not atomic, and a locked read-modify-write through the wrong door is a read
+/// * A finished access is a copy: not atomic, and a locked read-modify-write through the wrong alias is a read
 ///   and a write, between which another vCPU may come.
-/// * A code page behind the wrong door is found by walking the guest's page tables after the kernel gave up
+/// * A code page behind the wrong alias is found by walking the guest's page tables after the kernel gave up
 ///   (`KVM_EXIT_INTERNAL_ERROR`), a page-table page after it let the guest shut down; the instruction is then
 ///   executed again. Walked are 4 and 5 levels of long mode, and no paging. A guest with an IDT sees a #PF for
-///   a page-table page instead (and so does any guest on a CPU that resets at a triple fault), and an access through the wrong door by an instruction that KVM
+///   a page-table page instead (and so does any guest on a CPU that resets at a triple fault), and an access through the wrong alias by an instruction that KVM
 ///   cannot emulate (AVX) stays an internal error.
 /// * The kernel below counts no references for us: a page is in use when a ``HostMapping/hold(at:length:)``
 ///   of this adapter's has it. Other pins are not seen. A failed conversion does not unmap the host's pages.

@@ -72,15 +72,15 @@ final class TrapFile: CarvedFile, @unchecked Sendable {
 }
 
 extension CarvedMemory where File == TrapFile {
-    /// The memory fault of an access: its first page whose state is not that of its door.
+    /// The memory fault of an access: its first page whose state is not that of its alias.
     func fault(at place: Place, length: UInt64) -> MemoryFault? {
-        guard let door = place.door,
+        guard let alias = place.alias,
             let pages = PageRange.covering(start: place.offset, size: length)
         else { return nil }
-        for page in pages.chunks(of: pageSize) where place.file.attributes.value(at: page.start) != door {
+        for page in pages.chunks(of: pageSize) where place.file.attributes.value(at: page.start) != alias {
             let gpa = (place.gpa - place.offset % pageSize) + (page.start - pages.start)
             return MemoryFault(
-                gpa: gpa, size: pageSize, flags: door == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0)
+                gpa: gpa, size: pageSize, flags: alias == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0)
         }
         return nil
     }

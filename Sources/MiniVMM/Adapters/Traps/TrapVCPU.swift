@@ -135,7 +135,7 @@ extension CarvedMemory where File == TrapFile {
             return .finished
         } catch {
             // The state is right and the page cannot be had: no memory, or a memory error.
-            let flags = place.door == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
+            let flags = place.alias == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
             let page = place.gpa - place.offset % pageSize
             return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags), error)
         }

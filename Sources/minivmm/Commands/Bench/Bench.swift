@@ -168,10 +168,10 @@ struct Bench: ParsableCommand {
     }
 
     private func run(
-        _ kernel: any KVMInterface, _ code: [UInt8], _ doors: Doors, _ trace: Trace?
+        _ kernel: any KVMInterface, _ code: [UInt8], _ aliases: Aliases, _ trace: Trace?
     ) throws -> (run: UInt64, total: UInt64, cpu: UInt64) {
         var configuration = MachineConfiguration()
-        configuration.doors = doors
+        configuration.aliases = aliases
         let start = monotonicNanoseconds()
         let machine = try Machine(
             kernel: kernel, configuration: configuration, image: .flat(code), console: Console(nil),

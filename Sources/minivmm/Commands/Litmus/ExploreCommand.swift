@@ -85,7 +85,7 @@ struct ExploreCommand: ParsableCommand {
     }
 
     func run() throws {
-        let chosen = try kernel.open(doors: .one, preservation: false)
+        let chosen = try kernel.open(aliases: .one, preservation: false)
         try chosen.requireAttributes()
         let files = try FindingFiles(output)
         let interrupts = try? SignalDescriptor()
@@ -117,7 +117,7 @@ struct ExploreCommand: ParsableCommand {
     /// What a finding shows on a kernel that has run no other test does not come from an earlier one.
     private func alone(_ finding: Finding) throws -> Repetition {
         finding.repeated(
-            on: try kernel.open(doors: .one, preservation: false).kernel,
+            on: try kernel.open(aliases: .one, preservation: false).kernel,
             Runner.Options(runs: runs, seed: kernel.seed, asksModel: false))
     }
 

@@ -95,7 +95,7 @@ struct LitmusCommand: ParsableCommand {
         if faults { return try LitmusTables.faults(items, format) }
         var soft = kernel.soft
         soft.contentDesign = design
-        let chosen = try kernel.open(doors: .one, preservation: false, soft: soft)
+        let chosen = try kernel.open(aliases: .one, preservation: false, soft: soft)
         try chosen.requireAttributes()
         let printer = LitmusPrinter(format: format, chosen: chosen)
         let interrupts = try? SignalDescriptor()

@@ -11,7 +11,7 @@ extension TourStage {
 
     /// Converts 64 MiB with its bytes kept, once in one file and once between two, and prints what each took.
     func measureTwoCopies() throws {
-        let chosen = try kernel.open(doors: .one, preservation: true)
+        let chosen = try kernel.open(aliases: .one, preservation: true)
         do throws(Errno) {
             try measureInPlace(chosen.kernel)
             let real = perVMKernel()

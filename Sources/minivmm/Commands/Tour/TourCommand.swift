@@ -40,7 +40,7 @@ struct TourCommand: ParsableCommand {
             return
         }
         terminal.print(terminal.styled("A tour of memory that changes hands", .bold))
-        terminal.paragraph("Kernel: \(try kernel.open(doors: .one, preservation: true).line).")
+        terminal.paragraph("Kernel: \(try kernel.open(aliases: .one, preservation: true).line).")
         PageStrip(terminal: terminal).printLegend()
         // From here on Ctrl-C is read, not suffered: a guest that runs is ended, and so is a question.
         let signals = try? SignalDescriptor()

@@ -84,7 +84,7 @@ final class TourStage {
             Runner(soft, .init(interrupts: interrupts)).report(source),
             "all interleavings, on \(soft.identity)", interrupts)
         if case .interrupted = result { return }
-        let chosen = try kernel.open(doors: .one, preservation: true)
+        let chosen = try kernel.open(aliases: .one, preservation: true)
         guard chosen.backend != .soft else {
             return notShown(
                 "a histogram of a real kernel. The one that answers is the software kernel: \(chosen.reasonText)"

@@ -1,11 +1,11 @@
 import CKVMShim
 
 /// The thread of one vCPU, or of all of them where the kernel runs them in turns.
-struct Lane {
+struct VCPUThread {
     let machine: Machine
     let vcpus: [any KVMVCPU]
 
-    /// Runs until the machine stops or every vCPU of the lane has halted.
+    /// Runs until the machine stops or every one of its vCPUs has halted.
     func run() {
         var loops = vcpus.map { RunLoop(machine: machine, vcpu: $0) }
         var live = Array(loops.indices)

@@ -5,9 +5,9 @@ import Testing
 
 @testable import MiniVMM
 
-/// Two doors over a kernel that converts by itself: its answers come through, and memslots follow only what it did.
+/// Two aliases over a kernel that converts by itself: its answers come through, and memslots follow only what it did.
 @Suite("Two doors by memslots", .timeLimit(.minutes(120)))
-struct DoorsTests {
+struct AliasesTests {
     static let pages: UInt64 = 16
 
     private struct Fixture {
@@ -40,7 +40,7 @@ struct DoorsTests {
         #expect(kernel.identity.host.hasSuffix("two doors by memslots"))
     }
 
-    @Test func `with one door there is nothing to add`() throws {
+    @Test func `with one alias there is nothing to add`() throws {
         let vm = try AliasesKVM(over: SoftKVM()).createVM(.softwareProtected, sharedBit: nil)
         #expect(vm is SoftVM)
     }
@@ -72,7 +72,7 @@ struct DoorsTests {
     }
 
     @Test func `without memslots left it is ENOMEM, and the kernel has converted nothing`() throws {
-        // Both doors of a run take a memslot each: three runs take six, and five would take ten.
+        // Both aliases of a run take a memslot each: three runs take six, and five would take ten.
         let fixture = try Fixture(slotLimit: 8)
         try fixture.file.convert(2 * pageSize, to: .private)
         let before = fixture.visible()

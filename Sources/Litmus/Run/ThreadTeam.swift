@@ -6,7 +6,7 @@ import Synchronization
 ///
 /// ``run(_:)`` hands out a round by a counter that all look at; a thread that waits long for the next one sleeps. All jobs
 /// of a round begin when the last thread is there.
-@safe final class Crew: @unchecked Sendable {
+@safe final class ThreadTeam: @unchecked Sendable {
     typealias Job = @Sendable (_ number: Int) -> Void
 
     private let size: Int

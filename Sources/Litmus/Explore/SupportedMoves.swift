@@ -2,11 +2,11 @@ import MiniVMM
 import SoftKVM
 
 /// What tests are made of on a kernel, found out by trying.
-struct Palette {
-    /// Machines beside a software-protected VM with one door.
+struct SupportedMoves {
+    /// Machines beside a software-protected VM with one alias.
     enum Machine: CaseIterable, Sendable {
         case `default`
-        case twoDoors
+        case twoAliases
         /// Attributes that can have few runs: without more memory it is `ENOMEM`.
         case fewRuns
 
@@ -15,7 +15,7 @@ struct Palette {
             switch self {
             // Adapters have the kernel's own below, which converts nothing.
             case .default: "vm default\nneeds in-place\nmemory 1 pages shared"
-            case .twoDoors: "doors two\nmemory 1 pages shared"
+            case .twoAliases: "aliases two\nmemory 1 pages shared"
             case .fewRuns: "kernel runs 1\nmemory 1 pages shared"
             }
         }
@@ -23,15 +23,15 @@ struct Palette {
         fileprivate var name: String {
             switch self {
             case .default: "vm default"
-            case .twoDoors: "doors two"
+            case .twoAliases: "aliases two"
             case .fewRuns: "kernel runs"
             }
         }
     }
 
     private(set) var moves: [Move] = []
-    /// Those of a VM with two doors.
-    private(set) var doorMoves: [Move] = []
+    /// Those of a VM with two aliases.
+    private(set) var aliasMoves: [Move] = []
     private(set) var machines: Set<Machine> = []
     /// Which bytes a page has after a conversion can be said, and so what who reads meanwhile may see.
     let knowsContents: Bool
@@ -73,13 +73,13 @@ struct Palette {
         guard var test = Self.example(of: move) else { return }
         if let reason = absence(of: test) { return leftOut.append((move.name, reason)) }
         moves.append(move)
-        if test.hasTwoDoors { return doorMoves.append(move) }
-        guard machines.contains(.twoDoors) else { return }
-        test.hasTwoDoors = true
+        if test.hasTwoAliases { return aliasMoves.append(move) }
+        guard machines.contains(.twoAliases) else { return }
+        test.hasTwoAliases = true
         if let reason = absence(of: test) {
-            leftOut.append(("\(move.name) with doors two", reason))
+            leftOut.append(("\(move.name) with aliases two", reason))
         } else {
-            doorMoves.append(move)
+            aliasMoves.append(move)
         }
     }
 
@@ -122,7 +122,8 @@ struct Palette {
 
     /// A vCPU stands before a page of the other kind, and makes its access once the page is converted.
     private static let implicit: LitmusTest = {
-        var test = LitmusTest(name: "again", hasTwoDoors: true, memory: [Memory(pages: 1, initial: .private)])
+        var test = LitmusTest(
+            name: "again", hasTwoAliases: true, memory: [Memory(pages: 1, initial: .private)])
         let conversion = Conversion(Extent(pages: 0...0), to: .shared)
         test.body = [
             .step(Step(.vcpu(0), .read(Place(.shared, page: 0)))),
