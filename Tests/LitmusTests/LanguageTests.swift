@@ -31,7 +31,7 @@ struct LanguageTests {
 
     @Test func theOlderSpellingOfAliasesIsRead() throws {
         func test(_ word: String) throws -> LitmusTest {
-            try Source(parsing: "test \"x\"\n\(word) two\nmemory 1 pages private\nvcpu read 0").test
+            try Source(parsing: "test \"x\"\n\(word) two\nmemory 1 pages private\nvcpu0 read 0").test
         }
         #expect(try test("doors") == test("aliases") && test("aliases").hasTwoAliases)
         #expect(try test("doors").text.contains("aliases   two"))
