@@ -3,7 +3,7 @@ public import MiniVMM
 /// The name and the fields of an event of the trace, as values.
 ///
 /// What an event means is told from these and not from the event itself: a field more changes nothing here.
-public struct EventFields: TraceFields, Sendable, Equatable {
+public struct EventFields: TraceFields, Sendable {
     public enum Value: Sendable, Equatable {
         case number(UInt64)
         case signed(Int64)
@@ -26,10 +26,6 @@ public struct EventFields: TraceFields, Sendable, Equatable {
     public mutating func signed(_ key: EventKey, _ value: Int64) { fields.append((key, .signed(value))) }
     public mutating func flag(_ key: EventKey, _ value: Bool) { fields.append((key, .flag(value))) }
     public mutating func text(_ key: EventKey, _ value: String) { fields.append((key, .text(value))) }
-
-    public static func == (left: EventFields, right: EventFields) -> Bool {
-        left.name == right.name && left.fields.elementsEqual(right.fields) { $0 == $1 }
-    }
 
     // MARK: reading
 

@@ -7,39 +7,6 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
     case hold, ask, release, access, refusedAccess, wait, resume, console, port, exit, punch, file, step,
         failedStep, end, failedEnd
 
-    /// One character that tells it from all others without colour.
-    public var sign: String {
-        switch self {
-        case .other: "?"
-        case .boot: "⏻"
-        case .fault: "▲"
-        case .race: "△"
-        case .hypercall: "H"
-        case .convert: "["
-        case .ioctl: "●"
-        case .busy: "✕"
-        case .failedCall: "!"
-        case .converted: "]"
-        case .notConverted: "⨯"
-        case .hold: "◆"
-        case .ask: "h"
-        case .release: "◇"
-        case .access: "a"
-        case .refusedAccess: "ⓧ"
-        case .wait: "…"
-        case .resume: "▷"
-        case .console: "≡"
-        case .port: "p"
-        case .exit: "e"
-        case .punch: "○"
-        case .file: "F"
-        case .step: "✓"
-        case .failedStep: "✗"
-        case .end: "■"
-        case .failedEnd: "✖"
-        }
-    }
-
     /// What the legend calls it.
     public var label: String {
         switch self {
