@@ -33,13 +33,16 @@ public final class Exploration {
         /// On ``SoftKVM`` the rules alone answer, without its memory and its CPU, and only a finding is run on all of it. False
         /// runs every test on all of it.
         public var usesRulesAlone: Bool
+        /// Measures on what tests without steps at once spend their time; nil costs nothing.
+        public var stopwatch: Stopwatch?
 
         public init(
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
             mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
             timeLimit: UInt64 = 60_000_000_000, testTimeLimit: UInt64 = 60_000_000_000,
-            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true
+            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true, stopwatch: Stopwatch? = nil
         ) {
+            self.stopwatch = stopwatch
             self.interrupts = interrupts
             self.usesRulesAlone = usesRulesAlone
             self.depth = depth
@@ -91,7 +94,7 @@ public final class Exploration {
             kernel,
             .init(
                 runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
-                interrupts: options.interrupts))
+                stopwatch: options.stopwatch, interrupts: options.interrupts))
     }
 
     /// Tries everything, once.
@@ -200,7 +203,10 @@ public final class Exploration {
     private func attempt(_ test: LitmusTest, _ phase: Phase, _ predictor: Predictor) {
         guard var prediction = predictor.predict(test) else { return }
         summary.note(prediction.test, in: phase)
-        defer { progress(phase, summary) }
+        defer {
+            summary.contradicted = runner.contradicted
+            progress(phase, summary)
+        }
         // What goes wrong hides what comes behind it: without that step it is looked at, too.
         while case .wrong(let failure) = judge(prediction, phase) {
             if kinds.insert(failure.kind).inserted {

@@ -9,6 +9,8 @@ final class KernelFacts: Sendable {
     let kernel: any KVMInterface
     /// How vCPUs ask for a conversion; found out when the first one does. Guarded by its lock.
     private let hypercall = Mutex<HypercallMethod?>(nil)
+    /// The same kernel with two doors above it, made when the first test needs it. Guarded by its lock.
+    private let doors = Mutex<KernelFacts?>(nil)
 
     init(_ kernel: any KVMInterface) { self.kernel = kernel }
 
@@ -28,6 +30,15 @@ final class KernelFacts: Sendable {
     var isLinux: Bool { kernel.identity.name == "LinuxKVM" }
     /// The in-place interface is answered by something above the kernel.
     var isAdapter: Bool { ["MemslotTrapKVM", "PerVMAttributesKVM"].contains(kernel.identity.name) }
+
+    /// A kernel whose memslots make two doors over this one, whose VMs have no shared bit. This one still converts.
+    var withDoors: KernelFacts {
+        doors.withLock { known in
+            let facts = known ?? KernelFacts(MemslotTrapKVM(doorsOver: kernel))
+            known = facts
+            return facts
+        }
+    }
 
     /// The kernel does not convert in place by itself: `ENOTTY`.
     func isInPlaceOff() throws(Stop) -> Bool {

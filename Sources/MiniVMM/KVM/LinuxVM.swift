@@ -7,6 +7,8 @@ public final class LinuxVM: PerVMAttributes, SecondStageCounting {
     public let contentPromise: ContentPromise
     private let vm: OwnedDescriptor
     private let runPageLength: Int
+    /// Once it was asked for. Guarded by its lock.
+    private let pages4K = Mutex<BinaryStatistic?>(nil)
 
     init(system: borrowing OwnedDescriptor, type: VMType, runPageLength: Int) throws(Errno) {
         vm = OwnedDescriptor(owning: Int32(try ioctl(system, CKVM_CREATE_VM, value: type.rawValue)))
@@ -76,8 +78,17 @@ public final class LinuxVM: PerVMAttributes, SecondStageCounting {
     }
 
     public func countPages4K() throws(Errno) -> UInt64 {
-        let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
-        return try BinaryStatistics(owning: Int32(descriptor)).value(of: "pages_4k")
+        try pages4K.withLock { known throws(Errno) in
+            let statistic: BinaryStatistic
+            if let known {
+                statistic = known
+            } else {
+                let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
+                statistic = try BinaryStatistic(owning: Int32(descriptor), "pages_4k")
+                known = statistic
+            }
+            return try statistic.value()
+        }
     }
 
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
