@@ -111,7 +111,13 @@ struct ExplorePrinter: Sendable {
         label(
             "unclear",
             "\(tests) failed on a machine that another test had used and passed on a new one; "
-                + "later tests each got a new machine", on: out)
+                + "later tests each got a new machine. The first of them:", on: out)
+        guard let first = summary.firstContradiction else { return }
+        for line in first.source.test.text.split(separator: "\n") { out.print("    \(line)") }
+        for line in first.seen.split(separator: "\n") { out.print("    # \(line)") }
+        guard let before = first.before else { return }
+        label("", "It came after this one:", on: out)
+        for line in before.test.text.split(separator: "\n") { out.print("    \(line)") }
     }
 
     /// What was asked for and not run; nil where everything was.

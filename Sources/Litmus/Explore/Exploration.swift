@@ -205,6 +205,7 @@ public final class Exploration {
         summary.note(prediction.test, in: phase)
         defer {
             summary.contradicted = runner.contradicted
+            summary.firstContradiction = runner.firstContradiction
             progress(phase, summary)
         }
         // What goes wrong hides what comes behind it: without that step it is looked at, too.
@@ -234,10 +235,7 @@ public final class Exploration {
         if let rules, !isConfirming {
             verdict = rules.run(prediction.test)
         } else {
-            guard let source = try? Source(prediction.test) else {
-                return .skipped("it has no written form")
-            }
-            verdict = runner.run(source)
+            verdict = run(prediction.test)
         }
         switch verdict {
         case .passed: return .fine
@@ -251,6 +249,14 @@ public final class Exploration {
             let others = failure.step.flatMap { prediction.others[$0] } ?? []
             return others.contains { $0.description == failure.seen } ? .lawful : .wrong(failure)
         }
+    }
+
+    /// Only a failure has to say in which line it is: the test is written then.
+    private func run(_ test: LitmusTest) -> Verdict {
+        let verdict = runner.run(Source(unwritten: test))
+        guard case .failed(let failure) = verdict else { return verdict }
+        guard let source = try? Source(test) else { return .skipped("it has no written form") }
+        return .failed(failure.placed(in: source))
     }
 
     /// The same, counted.
@@ -318,6 +324,16 @@ public final class Exploration {
             guard case .wrong = judge(prediction) else { return 20 }
         }
         return 1
+    }
+}
+
+extension Failure {
+    /// The same with its line.
+    fileprivate func placed(in source: Source) -> Failure {
+        guard let step, source.places.indices.contains(step) else { return self }
+        return Failure(
+            step: step, line: source.places[step].line, text: text, expected: expected, seen: seen,
+            pages: pages)
     }
 }
 

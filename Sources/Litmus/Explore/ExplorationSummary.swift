@@ -53,6 +53,7 @@ extension Exploration {
         public var findings: [Finding] = []
         /// Tests that failed on a machine that another test had used, and passed on a new one: ``Runner/contradicted``.
         public var contradicted = 0
+        public var firstContradiction: Contradiction?
         public var end = End.complete
         /// The resource that the host ran out of, which ends the exploration.
         public var hostFailure: HostFailure?

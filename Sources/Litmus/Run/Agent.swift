@@ -109,7 +109,7 @@ final class Agent: Sendable {
         method = facts.hypercallMethod
         canRewind = facts.isLinux
         do throws(Errno) {
-            cpuid = try facts.kernel.supportedCPUID()
+            cpuid = try facts.supportedCPUID()
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
@@ -173,13 +173,19 @@ final class Agent: Sendable {
         }
     }
 
-    /// - Parameter deletesSlot: the VM may live on.
-    func close(deletesSlot: Bool) {
+    deinit { removeVCPUs() }
+
+    private func removeVCPUs() {
         let gone = vcpus.withLock { vcpus in
             defer { vcpus = [:] }
             return vcpus.values.map(\.vcpu)
         }
         for vcpu in gone { patience.remove(vcpu) }
+    }
+
+    /// - Parameter deletesSlot: the VM may live on.
+    func close(deletesSlot: Bool) {
+        removeVCPUs()
         guard deletesSlot else { return }
         var region = ckvm_userspace_memory_region2()
         region.slot = Self.slot

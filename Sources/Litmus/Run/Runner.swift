@@ -60,6 +60,8 @@ public struct Runner: Sendable {
     /// Tests that failed on a machine that another test had used, and passed on a new one: something was left that was
     /// overlooked, or the failure is a rare one. From the first of them on every test gets a new machine.
     public var contradicted: Int { contradictions.count }
+    /// The first of them.
+    public var firstContradiction: Contradiction? { contradictions.first }
 
     public init(_ kernel: any KVMInterface, _ options: Options = Options()) {
         facts = KernelFacts(kernel)
@@ -84,7 +86,8 @@ public struct Runner: Sendable {
         let program = Program(source.test)
         let tally = Tally(program)
         thread.begin { pool in
-            let report = Self.report(source, facts, options, patience, tally, pool, contradictions)
+            let report = Self.report(
+                source, program, facts, options, patience, tally, pool, contradictions)
             box.value.withLock { $0 = report }
         }
         var waited = options.timeLimit
@@ -131,8 +134,8 @@ public struct Runner: Sendable {
     }
 
     private static func report(
-        _ source: Source, _ facts: KernelFacts, _ options: Options, _ patience: Patience, _ tally: Tally,
-        _ pool: MachinePool, _ contradictions: Contradictions
+        _ source: Source, _ program: Program, _ facts: KernelFacts, _ options: Options,
+        _ patience: Patience, _ tally: Tally, _ pool: MachinePool, _ contradictions: Contradictions
     ) -> Report {
         do throws(Stop) {
             let facts = try facts.configured(for: source.test)
@@ -141,7 +144,7 @@ public struct Runner: Sendable {
                     throw .skip(reason)
                 }
             }
-            guard !Program(source.test).blocks.isEmpty else {
+            guard !program.blocks.isEmpty else {
                 let run = SequentialRun(
                     source: source, facts: facts, patience: patience, options: options,
                     contradictions: contradictions)

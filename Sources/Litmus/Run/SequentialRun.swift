@@ -12,23 +12,29 @@ struct SequentialRun {
     /// everything else is seen again on a new machine, or was never so.
     func verdict(_ pool: MachinePool) throws(Stop) -> Verdict {
         let lap = options.stopwatch.map(Lap.init)
-        guard isShared else { return try run(nil, lap).verdict }
+        guard isShared else { return try run(nil, lap, leavesMachine: false).verdict }
         let kind = TestMachine.Kind(source.test)
-        var hasFailed = false
-        if let machine = pool.take(kind) {
+        var seen: String?
+        var before: Source?
+        if let machine = pool.take(kind, source.test.memory) {
             options.stopwatch?.noteMachine(isUsedAgain: true)
+            before = machine.last
             do throws(Stop) {
-                let (verdict, machine) = try run(machine, lap)
+                let (verdict, machine) = try run(machine, lap, leavesMachine: true)
                 if verdict == .passed {
                     if let machine { pool.put(machine, kind) }
                     return verdict
                 }
-            } catch {}
-            hasFailed = true
+                if case .failed(let failure) = verdict { seen = failure.description }
+            } catch {
+                seen = error.text
+            }
         }
-        let (verdict, machine) = try run(nil, lap)
+        let (verdict, machine) = try run(nil, lap, leavesMachine: contradictions.count == 0)
         if let machine { pool.put(machine, kind) }
-        if hasFailed, verdict == .passed { contradictions.note() }
+        if let seen, verdict == .passed {
+            contradictions.note(Contradiction(source: source, seen: seen, before: before))
+        }
         return verdict
     }
 
@@ -41,7 +47,9 @@ struct SequentialRun {
 
     /// - Parameter machine: nil makes one.
     /// - Returns: what the test has left for the next one, if it passed.
-    private func run(_ machine: TestMachine?, _ lap: Lap?) throws(Stop) -> (verdict: Verdict, TestMachine?) {
+    private func run(
+        _ machine: TestMachine?, _ lap: Lap?, leavesMachine: Bool
+    ) throws(Stop) -> (verdict: Verdict, TestMachine?) {
         var isTelling = true
         defer { options.recorder?.end(isTelling: isTelling) }
         if machine == nil { options.stopwatch?.noteMachine(isUsedAgain: false) }
@@ -56,14 +64,42 @@ struct SequentialRun {
             if let failure { return (.failed(failure), nil) }
         }
         isTelling = false
-        return (.passed, isShared ? world.cleared() : nil)
+        var left = leavesMachine ? world.cleared() : nil
+        left?.last = source
+        return (.passed, left)
     }
 }
 
-/// Counts the tests whose failure was not seen again on a new machine.
+/// The tests whose failure was not seen again on a new machine.
 final class Contradictions: Sendable {
-    private let number = Atomic<Int>(0)
+    private let state = Mutex<(count: Int, first: Contradiction?)>((0, nil))
 
-    var count: Int { number.load(ordering: .relaxed) }
-    func note() { number.add(1, ordering: .relaxed) }
+    var count: Int { state.withLock { $0.count } }
+    var first: Contradiction? { state.withLock { $0.first } }
+
+    func note(_ contradiction: Contradiction) {
+        state.withLock { state in
+            state.count += 1
+            state.first = state.first ?? contradiction
+        }
+    }
+}
+
+/// A test that failed on a machine that another test had used, and passed on a new one.
+public struct Contradiction: Sendable {
+    public let source: Source
+    /// What was seen on the used machine.
+    public let seen: String
+    /// The test that had used it last.
+    public let before: Source?
+}
+
+extension Stop {
+    fileprivate var text: String {
+        switch self {
+        case .skip(let reason), .broken(let reason): reason
+        case .brokenStep(let failure): failure.description
+        case .host(let failure): failure.description
+        }
+    }
 }

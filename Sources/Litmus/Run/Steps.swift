@@ -113,7 +113,10 @@ extension World {
             }
         }
         switch action {
-        case .again: return try guest().again(vcpu: number)
+        case .again:
+            let seen = try guest().again(vcpu: number)
+            if seen.outcome == .mmio { noteWear(.machine) }
+            return seen
         case .preFault(let extent): return try guest().preFault(extent, vcpu: number)
         case .clock(let place):
             // KVM writes there whenever the vCPU enters.
@@ -122,7 +125,11 @@ extension World {
         default: break
         }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
-        return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
+        let seen = try guest().access(extent, action, vcpu: number, isRacing: isRacing)
+        // KVM keeps in its second-stage tables that nothing is there, also when a memslot is there again. A private page's
+        // access is a memory fault then, which asks for a shared one.
+        if seen.outcome == .mmio { noteWear(.machine) }
+        return seen
     }
 
     private func notExaminable() -> Stop {

@@ -1,3 +1,4 @@
+import Glibc
 import MiniVMM
 
 /// A machine between two tests: nothing of the last one is left on it.
@@ -30,16 +31,35 @@ struct TestMachine: Sendable {
     let agent: Agent?
     /// Nil where they have to be made anew.
     let files: Files?
+    /// The test that has used it last.
+    var last: Source?
 }
 
-/// The machines that earlier tests have left, one of each kind. It belongs to the thread that runs the tests: a vCPU is best
-/// run by the thread that ran it before, since older kernels wait for all others when it changes.
+/// The machines that earlier tests have left. It belongs to the thread that runs the tests: a vCPU is best run by the thread
+/// that ran it before, since older kernels wait for all others when it changes.
 final class MachinePool {
-    private var machines: [TestMachine.Kind: TestMachine] = [:]
+    /// Those used last come last.
+    private var machines: [(kind: TestMachine.Kind, machine: TestMachine)] = []
+    /// A machine has seven descriptors or so, and the tests need some for themselves.
+    private let most = min(24, max(1, sysconf(Int32(_SC_OPEN_MAX)) / 64))
+    /// Of one kind.
+    private static let mostOfKind = 4
 
-    func take(_ kind: TestMachine.Kind) -> TestMachine? { machines.removeValue(forKey: kind) }
+    /// The machine with the test's memory; else, where there is no room for another machine of the kind, the one that was
+    /// not used for longest, whose memory has to be made anew.
+    func take(_ kind: TestMachine.Kind, _ memories: [Memory]) -> TestMachine? {
+        let places = machines.indices.filter { machines[$0].kind == kind }
+        let same = places.first { machines[$0].machine.files?.memories == memories }
+        let any = places.first { machines[$0].machine.files == nil }
+        let isFull = places.count >= Self.mostOfKind || machines.count >= most
+        guard let place = same ?? any ?? (isFull ? places.first : nil) else {
+            if isFull, !machines.isEmpty { machines.removeFirst() }
+            return nil
+        }
+        return machines.remove(at: place).machine
+    }
 
-    func put(_ machine: TestMachine, _ kind: TestMachine.Kind) { machines[kind] = machine }
+    func put(_ machine: TestMachine, _ kind: TestMachine.Kind) { machines.append((kind, machine)) }
 }
 
 extension LitmusTest {

@@ -214,7 +214,7 @@ final class World: Sendable {
 
     /// The bit that says shared, of a VM with two doors: the highest that an identity mapping can reach.
     private func sharedBit() throws(Errno) -> Int? {
-        hasTwoDoors ? min(46, try kernel.supportedCPUID().physicalAddressBits - 1) : nil
+        hasTwoDoors ? min(46, try facts.supportedCPUID().physicalAddressBits - 1) : nil
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
