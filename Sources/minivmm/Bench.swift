@@ -21,8 +21,15 @@ struct Bench: ParsableCommand {
     var rounds = 15
     @Flag(help: "End with status 1 if a bound is broken.")
     var check = false
-    @Flag(help: "Measure the model and the exploration of it, and nothing else.")
+    @Flag(
+        help: ArgumentHelp(
+            "Measure the model and the exploration of kernels, and nothing else.",
+            discussion:
+                "With --kernel only that kernel is explored; else the model, and the kernel that auto takes.")
+    )
     var explore = false
+    @Option(help: "The kernel that --explore measures.")
+    var kernel: KernelName?
     @Flag(help: "Print one JSON object.")
     var json = false
 
@@ -30,10 +37,11 @@ struct Bench: ParsableCommand {
         if !(1...1000).contains(rounds) {
             throw ValidationError("--rounds \(rounds): from 1 to 1000 are possible.")
         }
+        if kernel != nil, !explore { throw ValidationError("--kernel needs --explore.") }
     }
 
     func run() throws {
-        if explore { return try finish(exploreRows(), on: SoftKVM().identity.description) }
+        if explore { return try measureExploration() }
         // First, while this process is small: a child's peak memory counts its parent's at the start.
         let processes = processRows()
         // Before it stays on one CPU.
@@ -54,6 +62,14 @@ struct Bench: ParsableCommand {
         }
         rows += mapRows() + modelRows()
         try finish(rows + litmus + processes, on: kernel)
+    }
+
+    private func measureExploration() throws {
+        let chosen = try (kernel ?? .auto).open(KernelNeeds())
+        let identity = chosen.kernel.identity.description
+        guard chosen.name != .soft else { return try finish(exploreRows(), on: identity) }
+        let rows = kernel == nil ? exploreRows() : []
+        try finish(rows + realRows(chosen.kernel, chosen.name), on: identity)
     }
 
     private func finish(_ rows: [Row], on kernel: String) throws {
