@@ -12,6 +12,7 @@
 
 #include "CKVMShim.h"
 #include "cbaseline.h"
+#include "hello.h"
 
 #define PAGE 4096ull
 
@@ -23,6 +24,7 @@ struct vm {
     uint8_t *host_view;    // what the host touches: private pages are PROT_NONE in it
     struct cbaseline_guest guest;
     uint64_t shared_page;  // two doors: the page that is shared now, or ~0
+    struct cbaseline_console *console;  // what the guest prints, if anybody wants it
 };
 
 static int64_t read_clock(clockid_t clock) {
@@ -52,8 +54,7 @@ static void put(struct vm *v, uint64_t at, uint64_t word) { memcpy(v->kernel_vie
 static void write_boot(struct vm *v) {
     put(v, 0x1008, 0x00af9b000000ffff);
     put(v, 0x1010, 0x00cf93000000ffff);
-    put(v, 0x2018, v->guest.shared_bit < 0 ? 0 : 1ull << v->guest.shared_bit);
-    put(v, 0x2038, 0x200000);
+    cbaseline_write_boot_information(v->kernel_view + 0x2000, &v->guest);
     for (int alias = 0; alias < (v->guest.shared_bit < 0 ? 1 : 2); alias++) {
         uint64_t base = alias ? 1ull << v->guest.shared_bit : 0;
         uint64_t pointers = 0x4000 + alias * 2 * PAGE, directory = pointers + PAGE;
@@ -161,6 +162,8 @@ static int loop(struct vm *v) {
         switch (v->run->exit_reason) {
         case 2:  // KVM_EXIT_IO
             if (v->run->io.direction == CKVM_EXIT_IO_OUT && v->run->io.port == 0xf4) return 0;
+            if (v->console && v->run->io.port == 0x3f8)
+                cbaseline_print(v->console, ((uint8_t *)v->run)[v->run->io.data_offset]);
             break;
         case 6:  // KVM_EXIT_MMIO
             if (touch(v) < 0) return -1;
@@ -172,8 +175,9 @@ static int loop(struct vm *v) {
     }
 }
 
-static int64_t measure_here(const struct cbaseline_guest *guest, bool creation, int64_t *cpu) {
-    struct vm v = {.guest = *guest};
+static int64_t measure_here(
+    const struct cbaseline_guest *guest, bool creation, int64_t *cpu, struct cbaseline_console *console) {
+    struct vm v = {.guest = *guest, .console = console};
     int64_t before = now();
     int64_t result = create(&v);
     if (!creation) before = now();
@@ -191,17 +195,19 @@ struct job {
     bool creation;
     int64_t result;
     int64_t cpu;
+    struct cbaseline_console *console;
 };
 
 static void *work(void *argument) {
     struct job *job = argument;
-    job->result = measure_here(job->guest, job->creation, &job->cpu);
+    job->result = measure_here(job->guest, job->creation, &job->cpu, job->console);
     return NULL;
 }
 
 // A monitor runs its vCPU on a thread of its own, so that another can end it; so does this one.
-static int64_t measure(const struct cbaseline_guest *guest, bool creation, int64_t *cpu) {
-    struct job job = {.guest = guest, .creation = creation};
+static int64_t measure(
+    const struct cbaseline_guest *guest, bool creation, int64_t *cpu, struct cbaseline_console *console) {
+    struct job job = {.guest = guest, .creation = creation, .console = console};
     pthread_t thread;
     int error = pthread_create(&thread, NULL, work, &job);
     if (error) return -error;
@@ -217,9 +223,16 @@ int cbaseline_stay_on_this_cpu(void) {
     return sched_setaffinity(0, sizeof set, &set);
 }
 
-int64_t cbaseline_run(const struct cbaseline_guest *guest, int64_t *cpu) { return measure(guest, false, cpu); }
+int64_t cbaseline_run(const struct cbaseline_guest *guest, int64_t *cpu) { return measure(guest, false, cpu, NULL); }
 
 int64_t cbaseline_create_and_run(const struct cbaseline_guest *guest) {
     int64_t cpu;
-    return measure(guest, true, &cpu);
+    return measure(guest, true, &cpu, NULL);
+}
+
+int64_t cbaseline_hello_kvm(const struct cbaseline_guest *guest) {
+    struct cbaseline_console console = {0};
+    int64_t cpu, time = measure(guest, true, &cpu, &console);
+    if (time > 0) cbaseline_show(&console);
+    return time;
 }

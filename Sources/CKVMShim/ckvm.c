@@ -281,12 +281,18 @@ int ckvm_kickable_thread_id(void) {
     return tid;
 }
 
-long ckvm_eventfd(void) { return result(eventfd(0, EFD_CLOEXEC)); }
+long ckvm_eventfd(void) { return result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 void ckvm_eventfd_signal(int fd) {
     uint64_t one = 1;
     ssize_t written = write(fd, &one, sizeof one);
     (void)written;
+}
+
+void ckvm_eventfd_clear(int fd) {
+    uint64_t count;
+    ssize_t taken = read(fd, &count, sizeof count);
+    (void)taken;
 }
 
 long ckvm_open_standard_descriptors(void) {

@@ -27,6 +27,7 @@ struct Minivmm: ParsableCommand {
     /// Every command but one gives up what no monitor needs before it does anything: guests may be hostile, on any kernel.
     static func main() {
         guard ckvm_open_standard_descriptors() == 0 else { Glibc.exit(Status.monitorFailed.rawValue) }
+        CMonitor.runIfAsked()
         do {
             var command = try parseAsRoot(Arguments.all)
             // The bench starts this program anew, to measure it.

@@ -1,5 +1,5 @@
 // The yardstick of `minivmm bench`: what the monitor does, in plain C with raw ioctls and nothing else.
-// Each function returns nanoseconds of real time, or a negative errno.
+// Each function that runs something returns nanoseconds of real time, or a negative errno.
 #ifndef CBASELINE_H
 #define CBASELINE_H
 
@@ -22,5 +22,11 @@ int64_t cbaseline_run(const struct cbaseline_guest *_Nonnull guest, int64_t *_No
 
 /// The same, but the time from opening nothing to that exit: VM, RAM, vCPU, registers.
 int64_t cbaseline_create_and_run(const struct cbaseline_guest *_Nonnull guest);
+
+/// Runs a guest of the catalogue that has one door, and writes what it prints to standard output. For a process of its own.
+int64_t cbaseline_hello_kvm(const struct cbaseline_guest *_Nonnull guest);
+
+/// The same on the Unicorn engine, without KVM. `library` is what dlopen takes; ENOENT if it is not there.
+int64_t cbaseline_hello_unicorn(const struct cbaseline_guest *_Nonnull guest, const char *_Nonnull library);
 
 #endif

@@ -120,9 +120,10 @@ long ckvm_kick_thread(int tid);
 /// kick signal is unblocked too, because threads of a pool come with every signal blocked.
 int ckvm_kickable_thread_id(void);
 
-/// eventfd(2), and its one use: becoming readable.
+/// eventfd(2), and its one use: becoming readable, until it is cleared.
 long ckvm_eventfd(void);
 void ckvm_eventfd_signal(int fd);
+void ckvm_eventfd_clear(int fd);
 /// Opens /dev/null as whichever of the descriptors 0 to 2 is closed, so that no file of ours gets its number.
 long ckvm_open_standard_descriptors(void);
 /// Blocks SIGINT, SIGTERM and, unless it is ignored, SIGHUP in the calling thread and returns a signalfd(2) for them.

@@ -33,13 +33,16 @@ public final class Exploration {
         /// On ``SoftKVM`` the rules alone answer, without its memory and its CPU, and only a finding is run on all of it. False
         /// runs every test on all of it.
         public var usesRulesAlone: Bool
+        /// Measures on what tests without steps at once spend their time; nil costs nothing.
+        public var stopwatch: Stopwatch?
 
         public init(
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
             mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
             timeLimit: UInt64 = 60_000_000_000, testTimeLimit: UInt64 = 60_000_000_000,
-            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true
+            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true, stopwatch: Stopwatch? = nil
         ) {
+            self.stopwatch = stopwatch
             self.interrupts = interrupts
             self.usesRulesAlone = usesRulesAlone
             self.depth = depth
@@ -91,7 +94,7 @@ public final class Exploration {
             kernel,
             .init(
                 runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
-                interrupts: options.interrupts))
+                stopwatch: options.stopwatch, interrupts: options.interrupts))
     }
 
     /// Tries everything, once.
@@ -201,7 +204,11 @@ public final class Exploration {
     private func attempt(_ test: LitmusTest, _ phase: Phase, _ predictor: Predictor) {
         guard var prediction = predictor.predict(test) else { return }
         summary.note(prediction.test, in: phase)
-        defer { progress(phase, summary) }
+        defer {
+            summary.contradicted = runner.contradicted
+            summary.firstContradiction = runner.firstContradiction
+            progress(phase, summary)
+        }
         // What goes wrong hides what comes behind it: without that step it is looked at, too.
         while case .wrong(let failure) = judge(prediction, phase) {
             if kinds.insert(failure.kind).inserted {
@@ -229,10 +236,7 @@ public final class Exploration {
         if let rules, !isConfirming {
             verdict = rules.run(prediction.test)
         } else {
-            guard let source = try? Source(prediction.test) else {
-                return .skipped("it has no written form")
-            }
-            verdict = runner.run(source)
+            verdict = run(prediction.test)
         }
         switch verdict {
         case .passed: return .fine
@@ -251,6 +255,14 @@ public final class Exploration {
             }
             return .lawful
         }
+    }
+
+    /// Only a failure has to say in which line it is: the test is written then.
+    private func run(_ test: LitmusTest) -> Verdict {
+        let verdict = runner.run(Source(unwritten: test))
+        guard case .failed(let failure) = verdict else { return verdict }
+        guard let source = try? Source(test) else { return .skipped("it has no written form") }
+        return .failed(failure.placed(in: source))
     }
 
     /// The same, counted.
@@ -318,6 +330,14 @@ public final class Exploration {
             guard case .wrong = judge(prediction) else { return 20 }
         }
         return 1
+    }
+}
+
+extension Failure {
+    /// The same with its line.
+    fileprivate func placed(in source: Source) -> Failure {
+        guard let step, source.places.indices.contains(step) else { return self }
+        return Failure(deviation, step: step, line: source.places[step].line, pages: pages)
     }
 }
 

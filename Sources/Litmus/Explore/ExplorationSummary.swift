@@ -51,6 +51,9 @@ extension Exploration {
         /// Tests that the kernel could not say anything about, by reason.
         public var skipped: [String: Int] = [:]
         public var findings: [Finding] = []
+        /// Tests that failed on a machine that another test had used, and passed on a new one: ``Runner/contradicted``.
+        public var contradicted = 0
+        public var firstContradiction: Contradiction?
         public var end = End.complete
         /// The resource that the host ran out of, which ends the exploration.
         public var hostFailure: HostFailure?

@@ -26,6 +26,12 @@ public struct Source: Sendable {
 
     /// A test that was not read from a text: the places are those of its written form.
     public init(_ test: LitmusTest) throws(SyntaxError) { try self.init(parsing: test.text) }
+
+    /// A test that is run as a value, and was never a text: its places are line 0.
+    init(unwritten test: LitmusTest) {
+        self.test = test
+        places = Array(repeating: (0, 0), count: test.steps.count)
+    }
 }
 
 /// The lines of a test, one after the other.

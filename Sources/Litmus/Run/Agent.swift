@@ -28,6 +28,8 @@ final class Agent: Sendable {
         let vcpu: any KVMVCPU
         /// It stands before an access that it cannot finish.
         let isStuck = Atomic<Bool>(false)
+        /// What has stopped it is a memory fault, so that nothing of the access was done.
+        let isAtFault = Atomic<Bool>(false)
         /// The access, if ``World`` can have it made again. Used by the thread that runs the vCPU.
         let pending = Mutex<Action?>(nil)
 
@@ -42,6 +44,9 @@ final class Agent: Sendable {
     /// Guest-physical, as CR3 has it.
     private let tables: UInt64
     private let deadline: TestDeadline
+    /// A vCPU that a memory fault has stopped can be started anew: the kernel itself says the fault, and no adapter keeps the
+    /// access for the next run.
+    private let canRewind: Bool
     private let vcpus = Mutex<[Int: CPU]>([:])
 
     /// - Parameter sharedBit: of a VM with two aliases. The guest's own pages are private then.
@@ -51,8 +56,9 @@ final class Agent: Sendable {
         self.vm = vm
         self.deadline = deadline
         method = facts.hypercallMethod
+        canRewind = facts.isLinux
         do throws(Errno) {
-            cpuid = try facts.kernel.supportedCPUID()
+            cpuid = try facts.supportedCPUID()
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
@@ -118,22 +124,42 @@ final class Agent: Sendable {
         }
     }
 
-    func close() {
+    deinit { removeVCPUs() }
+
+    private func removeVCPUs() {
         let gone = vcpus.withLock { vcpus in
             defer { vcpus = [:] }
             return vcpus.values.map(\.vcpu)
         }
         for vcpu in gone { deadline.remove(vcpu) }
+    }
+
+    /// - Parameter deletesSlot: the VM may live on.
+    func close(deletesSlot: Bool) {
+        removeVCPUs()
+        guard deletesSlot else { return }
         var region = ckvm_userspace_memory_region2()
         region.slot = Self.slot
         region.flags = Binding.guestMemfd
         try? vm.setUserMemoryRegion2(region)
     }
 
-    /// Whether a vCPU is stuck.
-    var isStuck: Bool {
-        vcpus.withLock { $0.values.contains { $0.isStuck.load(ordering: .relaxed) } }
+    /// Has every vCPU stand where it asks for its next order. No vCPU runs.
+    ///
+    /// - Returns: whether they do.
+    func rewind() -> Bool {
+        for cpu in vcpus.withLock({ Array($0.values) }) where cpu.isStuck.load(ordering: .relaxed) {
+            // What else has stopped a vCPU may leave something in the kernel or in an adapter.
+            guard cpu.isAtFault.load(ordering: .relaxed), canRewind else { return false }
+            do throws(Errno) { try start(cpu.vcpu) } catch { return false }
+            cpu.isStuck.store(false, ordering: .relaxed)
+            cpu.pending.withLock { $0 = nil }
+        }
+        return true
     }
+
+    /// Most pages that its guest's memory can have in the second-stage tables.
+    static let pages = size / pageSize
 
     // MARK: steps
 
@@ -229,6 +255,9 @@ final class Agent: Sendable {
         case .done(let outcome): return (outcome, true)
         case .unfinished(let outcome): return (outcome, false)
         case .stuck(let outcome):
+            var isAtFault = false
+            if case .fault = outcome { isAtFault = true }
+            cpu.isAtFault.store(isAtFault, ordering: .relaxed)
             cpu.isStuck.store(true, ordering: .relaxed)
             return (outcome, false)
         case .failed(let stop): throw stop
@@ -244,11 +273,7 @@ final class Agent: Sendable {
             let vcpu = try vm.createVCPU(id: number)
             // A CPU has to have long mode, and as many physical address bits as a shared bit takes.
             try vcpu.setCPUID(cpuid)
-            try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: tables))
-            var registers = ckvm_regs()
-            registers.rip = Self.start
-            registers.rflags = 2
-            try vcpu.setRegisters(registers)
+            try start(vcpu)
             let cpu = CPU(vcpu)
             vcpus.withLock { $0[number] = cpu }
             deadline.add(vcpu)
@@ -256,6 +281,14 @@ final class Agent: Sendable {
         } catch {
             throw .absent("vcpu\(number) cannot be had here (\(error.name))", "KVM_CREATE_VCPU", error)
         }
+    }
+
+    private func start(_ vcpu: any KVMVCPU) throws(Errno) {
+        try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: tables))
+        var registers = ckvm_regs()
+        registers.rip = Self.start
+        registers.rflags = 2
+        try vcpu.setRegisters(registers)
     }
 
     private static func write(_ bytes: [UInt8], at offset: UInt64, _ view: any HostMapping) throws(Errno) {

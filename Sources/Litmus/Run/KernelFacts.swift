@@ -9,6 +9,10 @@ final class KernelFacts: Sendable {
     let kernel: any KVMInterface
     /// How vCPUs ask for a conversion; found out when the first one does. Guarded by its lock.
     private let hypercall = Mutex<HypercallMethod?>(nil)
+    /// Guarded by its lock.
+    private let cpuid = Mutex<CPUIDTable?>(nil)
+    /// The same kernel with two doors above it, made when the first test needs it. Guarded by its lock.
+    private let doors = Mutex<KernelFacts?>(nil)
 
     init(_ kernel: any KVMInterface) { self.kernel = kernel }
 
@@ -28,6 +32,25 @@ final class KernelFacts: Sendable {
     var isLinux: Bool { kernel.identity.kind == .linux }
     /// The in-place interface is answered by something above the kernel.
     var isAdapter: Bool { kernel.identity.kind == .adapter }
+
+    /// As the kernel said it first: it takes a hundred microseconds where CPUID leaves a virtual machine.
+    func supportedCPUID() throws(Errno) -> CPUIDTable {
+        try cpuid.withLock { known throws(Errno) in
+            if let known { return known }
+            let table = try kernel.supportedCPUID()
+            known = table
+            return table
+        }
+    }
+
+    /// A kernel whose memslots make two doors over this one, whose VMs have no shared bit. This one still converts.
+    var withAliases: KernelFacts {
+        doors.withLock { known in
+            let facts = known ?? KernelFacts(AliasesKVM(over: kernel))
+            known = facts
+            return facts
+        }
+    }
 
     /// The kernel does not convert in place by itself: `ENOTTY`.
     func isInPlaceOff() throws(Stop) -> Bool {

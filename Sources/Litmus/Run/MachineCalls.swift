@@ -45,6 +45,7 @@ extension World {
         guard let vm = try vm(name) as? any PerVMAttributes else {
             throw .skip("\(kernel.identity.name) is an adapter, and keeps the attributes of its VMs itself")
         }
+        noteWear(.machine)
         do throws(Errno) {
             try vm.setMemoryAttributes(
                 ckvm_memory_attributes(

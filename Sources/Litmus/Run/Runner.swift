@@ -8,6 +8,9 @@ import SystemPackage
 /// Steps that follow one another are done in the order of the text; which thread of the host does them makes no difference then.
 /// A parallel block is gone through in all interleavings on ``SoftKVM``; on other kernels it is run many times, an actor a
 /// thread, and what is seen is judged by the test's clauses and by what ``SoftKVM`` can come to.
+///
+/// A real kernel's machine is used for the next test if nothing is left on it. A verdict other than ``Verdict/passed`` always
+/// comes from a machine that no test has used before.
 public struct Runner: Sendable {
     public struct Options: Sendable {
         /// Runs of a test with parallel blocks, where not all interleavings are gone through.
@@ -27,13 +30,16 @@ public struct Runner: Sendable {
         public var asksModel: Bool
         /// Who keeps what happens; nil costs nothing.
         public var recorder: (any RunRecorder)?
+        /// Measures on what tests without parallel blocks spend their time; nil costs nothing.
+        public var stopwatch: Stopwatch?
 
         public init(
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: UInt64 = 60_000_000_000,
             hangLimit: UInt64 = 30_000_000_000, asksModel: Bool = true,
-            recorder: (any RunRecorder)? = nil, interrupts: SignalDescriptor? = nil,
-            progress: (@Sendable (_ runs: Int) -> Void)? = nil
+            recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
+            interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
+            self.stopwatch = stopwatch
             self.hangLimit = hangLimit
             self.interrupts = interrupts
             self.progress = progress
@@ -47,6 +53,15 @@ public struct Runner: Sendable {
 
     private let facts: KernelFacts
     private let options: Options
+    /// With the machines that tests have left; copies of this runner share them.
+    private let threads = TestThreads()
+    private let contradictions = Contradictions()
+
+    /// Tests that failed on a machine that another test had used, and passed on a new one: something was left that was
+    /// overlooked, or the failure is a rare one. From the first of them on every test gets a new machine.
+    public var contradicted: Int { contradictions.count }
+    /// The first of them.
+    public var firstContradiction: Contradiction? { contradictions.first }
 
     public init(_ kernel: any KVMInterface, _ options: Options = Options()) {
         facts = KernelFacts(kernel)
@@ -60,28 +75,23 @@ public struct Runner: Sendable {
     /// A test with parallel blocks then finishes the run under way and reports what it has seen. A run that does not end is
     /// a failure: its vCPUs are kicked, and a thread that is still inside a system call a second later is abandoned.
     public func report(_ source: Source) -> Report {
-        let deadline = TestDeadline()
         let result = Mutex<Report?>(nil)
-        let done: EventDescriptor
-        do throws(Errno) { done = try EventDescriptor() } catch {
-            return Report(verdict: .hostFailed(HostFailure("eventfd", error)))
+        let thread: TestThread
+        do throws(HostFailure) { thread = try threads.take() } catch {
+            return Report(verdict: .hostFailed(error))
         }
-        let facts = facts
-        let options = options
+        let deadline = thread.deadline
+        let (facts, options, contradictions) = (facts, options, contradictions)
         let box = Shared(result)
         let program = Program(source.test)
         let tally = Tally(program)
-        let thread = HostThread {
-            let report = Self.report(source, facts, options, deadline, tally)
+        thread.begin { pool in
+            let report = Self.report(
+                source, program, facts, options, deadline, tally, pool, contradictions)
             box.value.withLock { $0 = report }
-            done.signal()
-        }
-        guard let thread else {
-            return Report(
-                verdict: .hostFailed(HostFailure("pthread_create", .resourceTemporarilyUnavailable)))
         }
         var waited = options.timeLimit
-        var wakeup = done.wait(timeout: waited, interrupts: options.interrupts)
+        var wakeup = thread.wait(timeout: waited, interrupts: options.interrupts)
         if case .signalled = wakeup {
         } else if !program.blocks.isEmpty {
             deadline.stop(Self.reason(wakeup, options))
@@ -90,17 +100,16 @@ public struct Runner: Sendable {
             } else {
                 waited = options.hangLimit
             }
-            wakeup = done.wait(timeout: waited, interrupts: options.interrupts)
+            wakeup = thread.wait(timeout: waited, interrupts: options.interrupts)
         }
         if case .signalled = wakeup {
-            thread.join()
+            if deadline.stop == nil { threads.giveBack(thread) } else { thread.end() }
             return box.value.withLock { $0 }
                 ?? Report(verdict: .failed(Failure(.machine(reason: "the run gave no report"))))
         }
         let steps = deadline.steps
         let stop = deadline.stop ?? Self.reason(wakeup, options)
-        deadline.end()
-        if case .signalled = done.wait(timeout: 1_000_000_000) { thread.join() }
+        thread.abandon(after: 1_000_000_000)
         let report = tally.report(Judge(source), wanted: options.runs, failure: nil, stop)
         if case .interrupted(let signal) = stop {
             guard tally.runs > 0 else {
@@ -124,7 +133,8 @@ public struct Runner: Sendable {
     }
 
     private static func report(
-        _ source: Source, _ facts: KernelFacts, _ options: Options, _ deadline: TestDeadline, _ tally: Tally
+        _ source: Source, _ program: Program, _ facts: KernelFacts, _ options: Options,
+        _ deadline: TestDeadline, _ tally: Tally, _ pool: MachinePool, _ contradictions: Contradictions
     ) -> Report {
         do throws(Stop) {
             let facts = try facts.configured(for: source.test)
@@ -133,8 +143,11 @@ public struct Runner: Sendable {
                     throw .skip(reason)
                 }
             }
-            guard !Program(source.test).blocks.isEmpty else {
-                return Report(verdict: try sequence(source, facts, deadline, options.recorder))
+            guard !program.blocks.isEmpty else {
+                let run = SequentialRun(
+                    source: source, facts: facts, deadline: deadline, options: options,
+                    contradictions: contradictions)
+                return Report(verdict: try run.verdict(pool))
             }
             if let soft = facts.soft {
                 var interleavings = Interleavings(
@@ -151,20 +164,6 @@ public struct Runner: Sendable {
         } catch {
             return Report(verdict: Source.verdict(error))
         }
-    }
-
-    private static func sequence(
-        _ source: Source, _ facts: KernelFacts, _ deadline: TestDeadline, _ recorder: (any RunRecorder)?
-    ) throws(Stop) -> Verdict {
-        var isTelling = true
-        defer { recorder?.end(isTelling: isTelling) }
-        let world = try World(facts, source.test, deadline, trace: recorder?.begin(kernel: facts.kernel))
-        defer { world.close() }
-        for (index, step) in source.test.steps.enumerated() {
-            if let failure = try source.perform(index, step, world) { return .failed(failure) }
-        }
-        isTelling = false
-        return .passed
     }
 }
 
@@ -268,8 +267,7 @@ extension KernelFacts {
     func configured(for test: LitmusTest) throws(Stop) -> KernelFacts {
         let settings = test.settings
         if test.hasTwoAliases, settings.isEmpty, kernel is LinuxKVM || kernel is PerVMAttributesKVM {
-            // The VMs of /dev/kvm have no shared bit: memslots make the aliases, the kernel below still converts.
-            return KernelFacts(AliasesKVM(over: kernel))
+            return withAliases
         }
         guard !settings.isEmpty else { return self }
         guard let soft else {

@@ -82,6 +82,7 @@ extension World {
             guard let file = try file(name) as? any ExaminableFile else { throw notExaminable() }
             do throws(Errno) {
                 try file.attempt(call)
+                noteWear(.files)
                 return Observation(.ok)
             } catch {
                 return Observation(.errno(error.rawValue))
@@ -99,24 +100,36 @@ extension World {
     }
 
     private func guestStep(_ action: Action, _ number: Int, _ isRacing: Bool) throws(Stop) -> Observation {
+        // Made by the step otherwise, and then its time would be the step's.
+        if lap != nil { try lap.measure(.vcpu) { () throws(Stop) in try guest().prepare(number) } }
         if case .hypercall(let extent, let attributes) = action {
             return try guest().hypercall(extent, attributes, vcpu: number) { request throws(Stop) in
                 try self.mapGPARange(request)
             }
         }
         defer {
-            if let pages = try? (vm(nil) as? any SecondStageCounting)?.countPages4K() {
+            if countsMappedPages, let pages = try? (vm(nil) as? any SecondStageCounting)?.countPages4K() {
                 state.withLock { $0.mappedPages = pages }
             }
         }
         switch action {
-        case .again: return try guest().again(vcpu: number)
+        case .again:
+            let seen = try guest().again(vcpu: number)
+            if seen.outcome == .mmio { noteWear(.machine) }
+            return seen
         case .preFault(let extent): return try guest().preFault(extent, vcpu: number)
-        case .clock(let place): return try guest().setClock(at: place.offset, vcpu: number)
+        case .clock(let place):
+            // KVM writes there whenever the vCPU enters.
+            noteWear(.machine)
+            return try guest().setClock(at: place.offset, vcpu: number)
         default: break
         }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
-        return try guest().access(extent, action, vcpu: number, isRacing: isRacing)
+        let seen = try guest().access(extent, action, vcpu: number, isRacing: isRacing)
+        // KVM keeps in its second-stage tables that nothing is there, also when a memslot is there again. A private page's
+        // access is a memory fault then, which asks for a shared one.
+        if seen.outcome == .mmio { noteWear(.machine) }
+        return seen
     }
 
     private func notExaminable() -> Stop {
@@ -168,6 +181,11 @@ extension World {
 
     private func advise(_ extent: Extent, _ advice: Advice) throws(Stop) -> Errno? {
         let mapping = try mapping(extent)
+        switch advice {
+        case .dontNeed, .remove, .populateRead, .populateWrite: break
+        case .collapse: noteWear(.files)
+        case .hwPoison, .softOffline: noteWear(.machine)
+        }
         do throws(Errno) {
             try mapping.advise(at: extent.offset, length: extent.size, advice)
             return nil

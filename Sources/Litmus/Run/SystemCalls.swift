@@ -15,7 +15,6 @@ extension World {
             let (trace, event) = state.withLock { state in
                 state.files[new.name] = file
                 state.states[new.name] = AttributeMap(size: new.size, initial: initial)
-                state.isOnlyTouched = false
                 return (state.recording?.trace, state.recording?.add(new.name, size: new.size, initial))
             }
             if let trace, let event { trace.record(event, by: .host) }
@@ -43,8 +42,8 @@ extension World {
 
     func close(_ name: Name) throws(Stop) -> Errno? {
         let file = try file(name)
-        state.withLock { $0.isOnlyTouched = false }
         if late.files.contains(name), let file = file as? any ExaminableFile {
+            noteWear(.files)
             do throws(Errno) { try file.closeDescriptor() } catch { return error }
             return nil
         }
@@ -62,7 +61,6 @@ extension World {
             state.withLock { state in
                 state.files[copy] = new
                 state.states[copy] = state.states[name]
-                state.isOnlyTouched = false
             }
             return nil
         } catch {
@@ -100,7 +98,6 @@ extension World {
             defer {
                 state.views[name] = view
                 state.gone[name] = nil
-                state.isOnlyTouched = false
             }
             return state.gone[name]
         }
@@ -123,10 +120,11 @@ extension World {
         do throws(Errno) {
             try vm.setUserMemoryRegion2(region)
             state.withLock { state in
-                state.slots[SlotKey(vm: binding.vm ?? main, number: binding.slot)] = Slot(
+                let key = SlotKey(vm: binding.vm ?? main, number: binding.slot)
+                state.slots[key] = Slot(
                     gpa: binding.gpa, extent: binding.extent, view: view,
                     isPlain: binding.flags & Binding.guestMemfd == 0)
-                state.isOnlyTouched = false
+                state.boundSlots.insert(key)
             }
             return nil
         } catch {
@@ -168,8 +166,9 @@ extension World {
         do throws(Errno) {
             try vm.setUserMemoryRegion2(region)
             state.withLock { state in
-                state.slots[SlotKey(vm: name ?? main, number: slot)] = nil
-                state.isOnlyTouched = false
+                let key = SlotKey(vm: name ?? main, number: slot)
+                state.slots[key] = nil
+                state.boundSlots.insert(key)
             }
             return nil
         } catch {
@@ -203,10 +202,7 @@ extension World {
     func fork(_ number: Int) throws(Stop) {
         let views = state.withLock { $0.views.mapValues(\.mapping) }
         let child: any Child = try facts.fork(views)
-        state.withLock { state in
-            state.children[number] = child
-            state.isOnlyTouched = false
-        }
+        state.withLock { $0.children[number] = child }
     }
 
     func child(_ number: Int) throws(Stop) -> any Child {

@@ -7,10 +7,7 @@ extension World {
         let mapping = try mapping(Extent(name, offset: 0, size: 0))
         try requireNoSlot(into: name)
         guard let examinable = mapping as? any ExaminableMapping else {
-            let view = state.withLock { state in
-                state.isOnlyTouched = false
-                return state.views.removeValue(forKey: name)
-            }
+            let view = state.withLock { $0.views.removeValue(forKey: name) }
             withExtendedLifetime(view) {}
             return nil
         }
@@ -25,7 +22,6 @@ extension World {
 
     private func setGone(_ name: Name) {
         state.withLock { state in
-            state.isOnlyTouched = false
             if let view = state.views.removeValue(forKey: name) { state.gone[name] = view }
         }
     }
@@ -69,8 +65,9 @@ extension World {
     }
 
     private func noteSplit(_ extent: Extent, _ length: UInt64) {
+        // Of a policy the file itself keeps a part.
+        noteWear(.files)
         state.withLock { state in
-            state.isOnlyTouched = false
             if extent.offset > 0 || extent.size < length { state.views[extent.name]?.isSplit = true }
         }
     }
@@ -102,6 +99,7 @@ extension World {
 
     func migrate(_ place: Place, to node: UInt32) throws(Stop) -> Errno? {
         let mapping = try placing(Extent(place.name, offset: place.offset, size: 1))
+        noteWear(.files)
         do throws(Errno) {
             try mapping.migrate(at: place.offset, to: node)
             return nil
@@ -124,7 +122,7 @@ extension World {
         let isPlain = state.withLock { state in
             let file = state.views[extent.name]?.file
             if let file { state.poisoned.insert(file) }
-            state.isOnlyTouched = false
+            state.wear = .machine
             return state.slots.values.contains { slot in
                 slot.isPlain && slot.view.flatMap { state.views[$0]?.file } == file
             }

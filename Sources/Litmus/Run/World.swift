@@ -57,8 +57,20 @@ final class World: Sendable {
         var mappedPages: UInt64 = 0
         /// Where what happens is written down, if anybody wants it.
         var recording: Recording?
-        /// Nothing was made, closed or bound since the machine was: ``World/reset()`` can have it as new.
-        var isOnlyTouched = true
+        /// The files, views and memslots that the test began with.
+        var first: TestMachine.Files?
+        /// Memslots that the test has made, changed or deleted.
+        var boundSlots: Set<SlotKey> = []
+        var wear = Wear.undoable
+    }
+    /// What a test has done to its machine, and with it what the next test can have of it.
+    enum Wear: Comparable {
+        /// All of it can be undone.
+        case undoable
+        /// The files and views have to be made anew: a descriptor is closed, a view has another protection.
+        case files
+        /// The whole machine has to.
+        case machine
     }
 
     let kernel: any KVMInterface
@@ -66,104 +78,106 @@ final class World: Sendable {
     let deadline: TestDeadline
     let main: VMName
     private let hasTwoAliases: Bool
-    private let memories: [Memory]
+    let memories: [Memory]
+    /// Measures where the time goes; nil costs nothing. The thread that runs the test uses it.
+    let lap: Lap?
     /// Files that are used after their end, and views that are unmapped or moved: what names them is to stay theirs.
     let late: LateUses
     let ending: Set<Name>
+    /// The test asks how many pages have gone out of second-stage tables.
+    let countsMappedPages: Bool
     let state = Mutex(State())
-    /// - Parameter trace: where what happens is written down.
+    /// - Parameters:
+    ///   - trace: where what happens is written down.
+    ///   - lap: measures where the time goes.
+    ///   - machine: what an earlier test has left; nil makes everything.
     init(
-        _ facts: KernelFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil
+        _ facts: KernelFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil,
+        lap: Lap? = nil, on machine: TestMachine? = nil
     ) throws(Stop) {
         kernel = facts.kernel
         self.facts = facts
         self.deadline = deadline
+        self.lap = lap
         main = VMName(test.vm)
         hasTwoAliases = test.hasTwoAliases
         memories = test.memory
         late = LateUses(test)
         ending = Set(test.steps.compactMap(\.action.endedView))
+        countsMappedPages = test.steps.contains { $0.action == .zapped }
         if let trace { state.withLock { $0.recording = Recording(trace) } }
         do throws(Stop) {
-            try make()
+            if let machine { adopt(machine) }
+            if state.withLock({ $0.first == nil }) { try makeFiles() }
         } catch {
             close()
             throw error
         }
     }
 
-    private func make() throws(Stop) {
-        var gpa: UInt64 = 0
-        var slot: UInt32 = 0
-        for memory in memories {
-            let size = memory.pages * pageSize
-            var flags = GuestMemfdFlags.mmap
-            if memory.initial == .shared { flags.insert(.initShared) }
-            let made = try create(NewFile(memory.name, size: size, flags: flags.rawValue))
-            if let made {
-                throw .absent(
-                    "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made.name))",
-                    "KVM_CREATE_GUEST_MEMFD", made)
+    /// Makes the files that the test begins with, their views and their memslots.
+    func makeFiles() throws(Stop) {
+        // Made by the first file otherwise, and then its time would be the file's.
+        if !memories.isEmpty { _ = try vm(nil) }
+        try lap.measure(.files) { () throws(Stop) in
+            var gpa: UInt64 = 0
+            var slot: UInt32 = 0
+            for memory in memories {
+                try make(memory)
+                guard !memory.isUnbound else { continue }
+                try bind(memory, slot: slot, gpa: gpa)
+                slot += 1
+                gpa += memory.pages * pageSize
             }
-            let extent = Extent(memory.name, offset: 0, size: size)
-            if let errno = try map(extent, memory.name) {
-                throw .absent("\(memory): the host cannot map it (mmap: \(errno.name))", "mmap", errno)
-            }
-            guard !memory.isUnbound else { continue }
-            if let errno = try bind(Binding(slot: slot, to: extent, gpa: gpa)) {
-                throw .broken(
-                    "memslot \(slot) for \(memory): \(errno.name)", "KVM_SET_USER_MEMORY_REGION2", errno)
-            }
-            slot += 1
-            gpa += size
         }
-        state.withLock { $0.isOnlyTouched = true }
+        state.withLock { state in
+            state.boundSlots = []
+            state.first = TestMachine.Files(
+                memories: memories, files: state.files, views: state.views, slots: state.slots)
+        }
     }
 
-    /// Makes the machine what it was at first, if that is cheaper than another one: bytes, states, holds.
-    ///
-    /// - Returns: whether it was done.
-    func reset() -> Bool {
-        let (holds, isOnlyTouched, files) = state.withLock { state in
+    private func make(_ memory: Memory) throws(Stop) {
+        let size = memory.pages * pageSize
+        var flags = GuestMemfdFlags.mmap
+        if memory.initial == .shared { flags.insert(.initShared) }
+        let made = try create(NewFile(memory.name, size: size, flags: flags.rawValue))
+        if let made {
+            throw .absent(
+                "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made.name))",
+                "KVM_CREATE_GUEST_MEMFD", made)
+        }
+        if let errno = try map(Extent(memory.name, offset: 0, size: size), memory.name) {
+            throw .absent("\(memory): the host cannot map it (mmap: \(errno.name))", "mmap", errno)
+        }
+    }
+
+    private func bind(_ memory: Memory, slot: UInt32, gpa: UInt64) throws(Stop) {
+        let extent = Extent(memory.name, offset: 0, size: memory.pages * pageSize)
+        if let errno = try bind(Binding(slot: slot, to: extent, gpa: gpa)) {
+            throw .broken(
+                "memslot \(slot) for \(memory): \(errno.name)", "KVM_SET_USER_MEMORY_REGION2", errno)
+        }
+    }
+
+    func close() { lap.measure(.closing) { closeAll() } }
+
+    /// In dependency order. The memslots of a real kernel go with their VM: deleting one waits for all who may still use it.
+    private func closeAll() {
+        let (agent, children, slots, holds) = state.withLock { state in
             defer {
+                state.agent = nil
+                state.children = [:]
                 state.holds = [:]
-                state.missed = []
-                state.mappedPages = 0
             }
-            return (state.holds.values.map { $0 }, state.isOnlyTouched, state.files)
+            return (state.agent, state.children, Array(state.slots.keys), Array(state.holds.values))
+        }
+        withExtendedLifetime(children) {}
+        agent?.close(deletesSlot: facts.soft != nil)
+        if facts.soft != nil {
+            for slot in slots { _ = try? unbind(slot.number, on: slot.vm) }
         }
         for hold in holds { hold.release() }
-        guard isOnlyTouched else { return false }
-        let isStuck = state.withLock { $0.agent?.isStuck == true }
-        guard !isStuck else { return false }
-        for memory in memories {
-            guard let file = files[memory.name] else { return false }
-            var request = ckvm_memory_attributes2()
-            request.size = file.size
-            request.attributes = Attributes.word(memory.initial)
-            do throws(Errno) {
-                try file.allocate(punchHole: true, offset: 0, length: file.size)
-                try file.convertInPlace(&request)
-            } catch {
-                return false
-            }
-            state.withLock {
-                $0.states[memory.name] = AttributeMap(size: file.size, initial: memory.initial)
-            }
-        }
-        return true
-    }
-
-    /// In dependency order.
-    func close() {
-        let agent = state.withLock { state in
-            state.children = [:]
-            defer { state.agent = nil }
-            return state.agent
-        }
-        agent?.close()
-        for slot in state.withLock({ Array($0.slots.keys) }) { _ = try? unbind(slot.number, on: slot.vm) }
-        for hold in state.withLock({ Array($0.holds.values) }) { hold.release() }
         let rest = state.withLock { state in
             defer { state = State() }
             return state
@@ -177,7 +191,9 @@ final class World: Sendable {
         let name = name ?? main
         if let vm = state.withLock({ $0.vms[name] }) { return vm }
         do throws(Errno) {
-            let vm = try kernel.createVM(name.type, sharedBit: name == main ? sharedBit() : nil)
+            let vm = try lap.measure(.vm) { () throws(Errno) in
+                try kernel.createVM(name.type, sharedBit: name == main ? sharedBit() : nil)
+            }
             // Of two actors that need it first, one was quicker.
             return state.withLock { state in
                 let first = state.vms[name] ?? vm
@@ -198,7 +214,7 @@ final class World: Sendable {
 
     /// The bit that says shared, of a VM with two aliases: the highest that an identity mapping can reach.
     private func sharedBit() throws(Errno) -> Int? {
-        hasTwoAliases ? min(46, try kernel.supportedCPUID().physicalAddressBits - 1) : nil
+        hasTwoAliases ? min(46, try facts.supportedCPUID().physicalAddressBits - 1) : nil
     }
 
     func file(_ name: Name) throws(Stop) -> any KVMGuestMemfd {
@@ -224,7 +240,9 @@ final class World: Sendable {
         do throws(Errno) { bit = try sharedBit() } catch {
             throw .broken("KVM_GET_SUPPORTED_CPUID: \(error.name)", "KVM_GET_SUPPORTED_CPUID", error)
         }
-        let agent = try Agent(on: vm, sharedBit: bit, facts, deadline)
+        let agent = try lap.measure(.vcpu) { () throws(Stop) in
+            try Agent(on: vm, sharedBit: bit, facts, deadline)
+        }
         state.withLock { $0.agent = agent }
         return agent
     }

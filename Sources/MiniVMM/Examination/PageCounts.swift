@@ -6,8 +6,17 @@ public import SystemPackage
 
 extension LinuxVM: SecondStageCounting {
     public func countPages4K() throws(Errno) -> UInt64 {
-        let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
-        return try BinaryStatistics(owning: Int32(descriptor)).value(of: "pages_4k")
+        try pages4K.withLock { known throws(Errno) in
+            let statistic: BinaryStatistic
+            if let known {
+                statistic = known
+            } else {
+                let descriptor = try ioctl(vm, CKVM_GET_STATS_FD)
+                statistic = try BinaryStatistic(owning: Int32(descriptor), "pages_4k")
+                known = statistic
+            }
+            return try statistic.value()
+        }
     }
 }
 
@@ -20,14 +29,16 @@ extension LinuxHostMapping: ResidencyCounting {
             let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
             defer { try? file.close() }
             var count: UInt64 = 0
-            for page in pages.chunks(of: pageSize) {
-                var word: UInt64 = 0
-                let place = Int64(page.start / pageSize * 8)
-                let got = unsafe try withUnsafeMutableBytes(of: &word) { bytes in
+            // A word a page, many at once.
+            for part in pages.chunks(of: 512 * pageSize) {
+                var words = [UInt64](repeating: 0, count: Int(part.size / pageSize))
+                let wanted = words.count * 8
+                let place = Int64(part.start / pageSize * 8)
+                let got = unsafe try words.withUnsafeMutableBytes { bytes in
                     unsafe try file.read(fromAbsoluteOffset: place, into: bytes)
                 }
-                guard got == 8 else { throw Errno.ioError }
-                count += word >> 63
+                guard got == wanted else { throw Errno.ioError }
+                count += words.reduce(0) { $0 + $1 >> 63 }
             }
             return count
         } catch {
@@ -36,41 +47,49 @@ extension LinuxHostMapping: ResidencyCounting {
     }
 }
 
-/// The layout of `KVM_GET_STATS_FD`.
-struct BinaryStatistics: ~Copyable {
+/// A value of `KVM_GET_STATS_FD`. It keeps the VM alive.
+final class BinaryStatistic: Sendable {
     private let file: OwnedDescriptor
+    /// Where in the file the value is.
+    private let place: Int
 
-    init(owning descriptor: Int32) { file = OwnedDescriptor(owning: descriptor) }
+    /// Looks up where the first value of a statistic is.
+    init(owning descriptor: Int32, _ name: String) throws(Errno) {
+        file = OwnedDescriptor(owning: descriptor)
+        place = try Self.place(of: name, descriptor)
+    }
 
-    /// The first value of a statistic.
-    func value(of name: String) throws(Errno) -> UInt64 {
+    func value() throws(Errno) -> UInt64 {
+        let value = try Self.words(file.rawValue, at: place, 2)
+        return UInt64(value[1]) << 32 | UInt64(value[0])
+    }
+
+    private static func place(of name: String, _ file: Int32) throws(Errno) -> Int {
         // struct kvm_stats_header: flags, name_size, num_desc, id_offset, desc_offset, data_offset.
-        let header = try words(at: 0, 6)
+        let header = try words(file, at: 0, 6)
         let (nameSize, count, start, data) = (Int(header[1]), Int(header[2]), Int(header[4]), Int(header[5]))
         guard (1...4096).contains(nameSize), count <= 10_000 else { throw .invalidArgument }
         for index in 0..<count {
             // struct kvm_stats_desc: flags, exponent and size, offset, bucket_size, name.
             let place = start + index * (16 + nameSize)
-            let bytes = try self.bytes(at: place + 16, nameSize).prefix { $0 != 0 }
+            let bytes = try self.bytes(file, at: place + 16, nameSize).prefix { $0 != 0 }
             guard String(decoding: bytes, as: UTF8.self) == name else { continue }
-            let offset = Int(try words(at: place + 8, 1)[0])
-            let value = try words(at: data + offset, 2)
-            return UInt64(value[1]) << 32 | UInt64(value[0])
+            return data + Int(try words(file, at: place + 8, 1)[0])
         }
         throw .noSuchFileOrDirectory
     }
 
-    private func words(at offset: Int, _ count: Int) throws(Errno) -> [UInt32] {
-        let bytes = try bytes(at: offset, count * 4)
+    private static func words(_ file: Int32, at offset: Int, _ count: Int) throws(Errno) -> [UInt32] {
+        let bytes = try bytes(file, at: offset, count * 4)
         return (0..<count).map { index in
             bytes[index * 4..<index * 4 + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) }
         }
     }
 
-    private func bytes(at offset: Int, _ count: Int) throws(Errno) -> [UInt8] {
+    private static func bytes(_ file: Int32, at offset: Int, _ count: Int) throws(Errno) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         let got = unsafe bytes.withUnsafeMutableBytes { buffer in
-            unsafe pread(file.rawValue, buffer.baseAddress, count, offset)
+            unsafe pread(file, buffer.baseAddress, count, offset)
         }
         guard got == count else { throw got < 0 ? Errno(rawValue: errno) : .ioError }
         return bytes

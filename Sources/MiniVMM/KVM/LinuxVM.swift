@@ -7,6 +7,8 @@ public final class LinuxVM: PerVMAttributes {
     public let contentPromise: ContentPromise
     let vm: OwnedDescriptor
     private let runPageLength: Int
+    /// Once it was asked for. Guarded by its lock.
+    let pages4K = Mutex<BinaryStatistic?>(nil)
 
     init(system: borrowing OwnedDescriptor, type: VMType, runPageLength: Int) throws(Errno) {
         vm = OwnedDescriptor(owning: Int32(try ioctl(system, CKVM_CREATE_VM, value: type.rawValue)))

@@ -58,7 +58,7 @@ public func isReadable(_ input: FileDescriptor, within timeout: UInt64) -> Bool 
     ckvm_wait(input.rawValue, -1, Int64(clamping: timeout)) == 0
 }
 
-/// Becomes readable once, when something has happened (eventfd).
+/// Becomes readable when something has happened, until it is cleared (eventfd).
 package final class EventDescriptor: Sendable {
     package enum Wakeup {
         case signalled
@@ -70,6 +70,9 @@ package final class EventDescriptor: Sendable {
     package init() throws(Errno) { descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_eventfd()))) }
 
     package func signal() { ckvm_eventfd_signal(descriptor.rawValue) }
+
+    /// Nothing has happened since.
+    package func clear() { ckvm_eventfd_clear(descriptor.rawValue) }
 
     /// Waits without polling.
     ///

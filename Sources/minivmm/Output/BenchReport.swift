@@ -12,6 +12,8 @@ extension Bench {
         /// The promise: an upper bound of the ratio where there is a baseline, else of the value; negative for a
         /// lower bound.
         var bound: Double?
+        /// Of the time of the row above that has none.
+        var share: Double?
 
         var ratio: Double? { baseline.map { value / $0 } }
         var holds: Bool? {
@@ -29,6 +31,7 @@ extension Bench {
         for row in rows {
             let name = row.name + String(repeating: " ", count: width - row.name.count)
             var text = "\(name)  \(rounded(row.value)) \(row.unit)"
+            if let share = row.share { text += ", \(rounded(share * 100, 1)) %" }
             if let ratio = row.ratio, let baseline = row.baseline {
                 text += ", C \(rounded(baseline)), ratio \(rounded(ratio, 3))"
             }
@@ -56,6 +59,7 @@ extension Bench {
                                 ("name", .string(row.name)), ("value", .real(row.value)),
                                 ("unit", .string(row.unit)),
                                 ("c", row.baseline.map { .real($0) } ?? .null),
+                                ("share", row.share.map { .real($0) } ?? .null),
                                 ("ratio", row.ratio.map { .real($0) } ?? .null),
                                 ("bound", row.bound.map { .real(abs($0)) } ?? .null),
                                 ("holds", row.holds.map { .bool($0) } ?? .null),

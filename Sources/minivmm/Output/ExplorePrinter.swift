@@ -108,6 +108,21 @@ struct ExplorePrinter: Sendable {
         }
     }
 
+    private func contradicted(_ summary: Exploration.Summary) {
+        guard summary.contradicted > 0 else { return }
+        let tests = summary.contradicted == 1 ? "1 test" : "\(grouped(summary.contradicted)) tests"
+        label(
+            "unclear",
+            "\(tests) failed on a machine that another test had used and passed on a new one; "
+                + "later tests each got a new machine. The first of them:", on: out)
+        guard let first = summary.firstContradiction else { return }
+        for line in first.source.test.text.split(separator: "\n") { out.print("    \(line)") }
+        for line in first.seen { out.print("    # \(line)") }
+        guard let before = first.before else { return }
+        label("", "It came after this one:", on: out)
+        for line in before.test.text.split(separator: "\n") { out.print("    \(line)") }
+    }
+
     /// What was asked for and not run; nil where everything was.
     private func untried(_ summary: Exploration.Summary) -> String? {
         let parts = summary.untried.map { phase, tests in
@@ -134,6 +149,7 @@ struct ExplorePrinter: Sendable {
     }
 
     private func verdict(_ summary: Exploration.Summary) {
+        contradicted(summary)
         if let untried = untried(summary) { label("not tried", untried, on: out) }
         let seconds = Double((monotonicNanoseconds() - start) / 10_000_000) / 100
         let tests = "\(grouped(summary.tests)) tests in \(seconds) s"
@@ -260,7 +276,8 @@ struct ExplorePrinter: Sendable {
                 "skipped",
                 .object(summary.skipped.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) })
             ),
-            ("lawful", number(summary.lawful)), ("end", .string(summary.end.rawValue)),
+            ("lawful", number(summary.lawful)), ("contradicted", number(summary.contradicted)),
+            ("end", .string(summary.end.rawValue)),
             (
                 "untried",
                 .array(

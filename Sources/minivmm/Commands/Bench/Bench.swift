@@ -1,4 +1,5 @@
 import ArgumentParser
+import Backends
 import CBaseline
 import Explain
 import Glibc
@@ -21,8 +22,15 @@ struct Bench: ParsableCommand {
     var rounds = 15
     @Flag(help: "End with status 1 if a bound is broken.")
     var check = false
-    @Flag(help: "Measure the model and the exploration of it, and nothing else.")
+    @Flag(
+        help: ArgumentHelp(
+            "Measure the model and the exploration of kernels, and nothing else.",
+            discussion:
+                "With --kernel only that kernel is explored; else the model, and the kernel that auto takes.")
+    )
     var explore = false
+    @Option(help: "The kernel that --explore measures.")
+    var kernel: KernelName?
     @Flag(help: "Print one JSON object.")
     var json = false
 
@@ -30,10 +38,11 @@ struct Bench: ParsableCommand {
         if !(1...1000).contains(rounds) {
             throw ValidationError("--rounds \(rounds): from 1 to 1000 are possible.")
         }
+        if kernel != nil, !explore { throw ValidationError("--kernel needs --explore.") }
     }
 
     func run() throws {
-        if explore { return try finish(exploreRows(), on: SoftKVM().identity.description) }
+        if explore { return try measureExploration() }
         // First, while this process is small: a child's peak memory counts its parent's at the start.
         let processes = processRows()
         // Before it stays on one CPU.
@@ -54,6 +63,18 @@ struct Bench: ParsableCommand {
         }
         rows += mapRows() + modelRows()
         try finish(rows + litmus + processes, on: kernel)
+    }
+
+    private func measureExploration() throws {
+        let name = kernel ?? .auto
+        let chosen: ChosenKernel
+        do throws(BackendError) { chosen = try name.open(BackendNeeds()) } catch {
+            throw stop("--kernel \(name.rawValue): \(error.text)", Status.monitorFailed, error.diagnosis)
+        }
+        let identity = chosen.kernel.identity.description
+        guard chosen.backend != .soft else { return try finish(exploreRows(), on: identity) }
+        let rows = kernel == nil ? exploreRows() : []
+        try finish(rows + realRows(chosen.kernel, chosen.backend), on: identity)
     }
 
     private func finish(_ rows: [Row], on kernel: String) throws {
@@ -136,9 +157,11 @@ struct Bench: ParsableCommand {
     }
 
     /// Pairs of times, Swift's and C's, taken one after the other.
-    private struct Pairs {
+    struct Pairs {
         private var swift: [Double] = []
         private var c: [Double] = []
+
+        var isEmpty: Bool { c.isEmpty }
 
         mutating func add(
             per count: Double, _ swiftFirst: Bool, swift: () throws -> UInt64, c: () throws -> Int64
@@ -292,52 +315,6 @@ struct Bench: ParsableCommand {
                 value: Double(operations) * 1e9 / Double(elapsed),
                 unit: "operations/s", bound: -1e6)
         ]
-    }
-
-    private func processRows() -> [Row] {
-        var rows: [Row] = []
-        for name in [KernelName.soft, .memslotTrap] {
-            var times: [Double] = []
-            var memory = 0
-            for _ in 0..<rounds * 2 {
-                guard let usage = spawnHello(name) else { break }
-                times.append(Double(usage.nanoseconds) / 1e6)
-                memory = max(memory, usage.kibibytes)
-            }
-            guard !times.isEmpty else { continue }
-            rows.append(
-                Row(
-                    name: "run hello --kernel \(name.rawValue), the process", value: median(times),
-                    unit: "ms", bound: 10))
-            rows.append(
-                Row(
-                    name: "run hello --kernel \(name.rawValue), peak memory", value: Double(memory) / 1024,
-                    unit: "MiB",
-                    bound: 20))
-        }
-        return rows
-    }
-
-    /// Runs this very program on `hello` and waits for it; nil if it fails.
-    private func spawnHello(_ kernel: KernelName) -> (nanoseconds: UInt64, kibibytes: Int)? {
-        let words = ["minivmm", "run", "hello", "--quiet", "--kernel", kernel.rawValue]
-        var actions = unsafe posix_spawn_file_actions_t()
-        unsafe posix_spawn_file_actions_init(&actions)
-        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-        for descriptor: Int32 in [1, 2] {
-            unsafe posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_WRONLY, 0)
-        }
-        let arguments = unsafe words.map { unsafe strdup($0) } + [nil]
-        defer { for index in unsafe arguments.indices { unsafe free(arguments[index]) } }
-        var child = pid_t()
-        let start = monotonicNanoseconds()
-        guard unsafe posix_spawn(&child, "/proc/self/exe", &actions, nil, arguments, environ) == 0 else {
-            return nil
-        }
-        var status: Int32 = 0
-        var usage = rusage()
-        guard unsafe wait4(child, &status, 0, &usage) == child, status == 0 else { return nil }
-        return (monotonicNanoseconds() - start, usage.ru_maxrss)
     }
 }
 

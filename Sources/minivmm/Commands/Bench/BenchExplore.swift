@@ -1,3 +1,4 @@
+import Backends
 import ConversionModel
 import Litmus
 import MiniVMM
@@ -5,6 +6,68 @@ import SoftKVM
 
 // The model's speed, and that of what is made of it. One thread.
 extension Bench {
+    /// What tests cost on a real kernel, and which part of it goes where.
+    func realRows(_ kernel: any KVMInterface, _ backend: Backend) -> [Row] {
+        let scope = Exploration.Options(
+            depth: 2, tests: 0, parallelTests: 0, timeLimit: Self.realLimit)
+        let random = Exploration.Options(
+            depth: 0, tests: 20_000, parallelTests: 0, timeLimit: Self.realLimit)
+        return realRows(kernel, scope, "explore --kernel \(backend.rawValue), small scope")
+            + realRows(kernel, random, "explore --kernel \(backend.rawValue), random tests")
+    }
+
+    /// Nanoseconds for the tests of a row.
+    private static let realLimit: UInt64 = 20_000_000_000
+
+    private func realRows(
+        _ kernel: any KVMInterface, _ options: Exploration.Options, _ name: String
+    ) -> [Row] {
+        let stopwatch = Stopwatch()
+        var options = options
+        options.stopwatch = stopwatch
+        // Before the first test, it was found out what the kernel can do.
+        var first: (time: UInt64, parts: [Stopwatch.Part: UInt64], made: Int, usedAgain: Int)?
+        func parts() -> [Stopwatch.Part: UInt64] {
+            Stopwatch.Part.allCases.reduce(into: [:]) { $0[$1] = stopwatch.nanoseconds($1) }
+        }
+        let exploration = Exploration(
+            kernel, options,
+            progress: { _, _ in
+                guard first == nil else { return }
+                let machines = stopwatch.machines
+                first = (monotonicNanoseconds(), parts(), machines.made, machines.usedAgain)
+            })
+        let summary = exploration.run()
+        guard let first, summary.tests > 1 else {
+            return [Row(name: "\(name): none could be run", value: 0, unit: "tests/s", bound: -200)]
+        }
+        let end = parts()
+        let tests = Double(summary.tests - 1)
+        let elapsed = Double(max(1, monotonicNanoseconds() - first.time))
+        var rows = [Row(name: name, value: tests * 1e9 / elapsed, unit: "tests/s", bound: -200)]
+        var rest = elapsed
+        for part in Stopwatch.Part.allCases {
+            let time = Double((end[part] ?? 0) - (first.parts[part] ?? 0))
+            rest -= time
+            rows.append(part.row(time, tests, elapsed))
+        }
+        rows.append(
+            Row(
+                name: "  the model's answers, text, hand-over", value: rest / tests / 1e3,
+                unit: "µs a test", share: rest / elapsed))
+        let made = Double(stopwatch.machines.made - first.made)
+        let used = Double(stopwatch.machines.usedAgain - first.usedAgain)
+        rows.append(Row(name: "  machines made", value: made / tests, unit: "a test"))
+        rows.append(Row(name: "  machines used again", value: used / tests, unit: "a test"))
+        if summary.contradicted > 0 || !summary.findings.isEmpty {
+            rows.append(
+                Row(
+                    name: "  findings, and failures not seen again",
+                    value: Double(summary.findings.count + summary.contradicted), unit: "", bound: 0))
+        }
+        return rows
+    }
+
     func exploreRows() -> [Row] {
         [modelRow(), randomRow(), scopeRow(), interleavingsRow()].compactMap { $0 }
     }
@@ -87,5 +150,22 @@ extension Bench {
         return Row(
             name: "litmus: three actors of four steps, all interleavings", value: median(times), unit: "s",
             bound: 0.03)
+    }
+}
+
+extension Stopwatch.Part {
+    fileprivate func row(_ nanoseconds: Double, _ tests: Double, _ elapsed: Double) -> Bench.Row {
+        let name =
+            switch self {
+            case .vm: "making VMs"
+            case .vcpu: "making vCPUs"
+            case .files: "making files, views, memslots"
+            case .steps: "steps"
+            case .clearing: "clearing for the next test"
+            case .closing: "closing"
+            }
+        return Bench.Row(
+            name: "  " + name, value: nanoseconds / tests / 1e3, unit: "µs a test",
+            share: nanoseconds / elapsed)
     }
 }

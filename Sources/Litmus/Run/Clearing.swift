@@ -1,0 +1,247 @@
+import CKVMShim
+import MiniVMM
+import SystemPackage
+
+// What makes a machine fit for another test. Called between tests, by the thread that runs them; nobody else uses the
+// machine then.
+extension World {
+    func noteWear(_ wear: Wear) { state.withLock { $0.wear = max($0.wear, wear) } }
+
+    /// Takes over what an earlier test has left.
+    func adopt(_ machine: TestMachine) {
+        let isSame = machine.files?.memories == memories
+        state.withLock { state in
+            state.vms[main] = machine.vm
+            state.agent = machine.agent
+            guard let files = machine.files else { return }
+            state.files = files.files
+            state.views = files.views
+            state.slots = files.slots
+            guard isSame else { return }
+            state.first = files
+            for memory in memories { state.states[memory.name] = memory.attributes }
+        }
+        if machine.files != nil, !isSame {
+            lap.measure(.files) { if !dropFiles() { noteWear(.machine) } }
+        }
+    }
+
+    /// The machine for the next test, as if no test had used it; nil if something of this one may be left. This test's
+    /// ``World`` has nothing any more then, or has to be closed.
+    func cleared() -> TestMachine? {
+        lap.measure(.clearing) {
+            guard undo() != .machine else { return nil }
+            return state.withLock { state in
+                guard let vm = state.vms[main] else { return nil }
+                defer { state = State() }
+                return TestMachine(vm: vm, agent: state.agent, files: state.first)
+            }
+        }
+    }
+
+    /// Makes the machine what it was at first, for another run of the same test.
+    ///
+    /// - Returns: whether that was done.
+    func reset() -> Bool {
+        switch undo() {
+        case .undoable: return true
+        case .files: return (try? makeFiles()) != nil
+        case .machine: return false
+        }
+    }
+
+    /// Undoes what the test has done, and looks whether it is undone.
+    ///
+    /// - Returns: what could not be undone. Files that have to be made anew are closed.
+    private func undo() -> Wear {
+        let (children, holds, agent, wear) = state.withLock { state in
+            defer {
+                state.children = [:]
+                state.holds = [:]
+                state.missed = []
+                state.poisoned = []
+                state.mappedPages = 0
+            }
+            return (state.children, state.holds, state.agent, state.wear)
+        }
+        // A child has ended when this returns.
+        withExtendedLifetime(children) {}
+        for hold in holds.values { hold.release() }
+        guard wear != .machine, !deadline.isOver, agent?.rewind() != false else { return .machine }
+        guard undoSlots() else { return .machine }
+        let isWhole = wear == .undoable && isSmall && dropNewObjects()
+        if isWhole {
+            guard bindFirstSlots() else { return .machine }
+        } else {
+            guard dropFiles() else { return .machine }
+        }
+        for memory in isWhole ? memories : [] {
+            do throws(Errno) {
+                guard try clear(memory) else { return .machine }
+            } catch {
+                return .machine
+            }
+            state.withLock { $0.states[memory.name] = memory.attributes }
+        }
+        guard mapsNothing() else { return .machine }
+        return isWhole ? .undoable : .files
+    }
+
+    /// Every byte can be looked at in no time.
+    private var isSmall: Bool {
+        memories.allSatisfy { $0.pages <= Self.mostPages } && memories.count <= Int(Self.mostPages)
+    }
+    private static let mostPages: UInt64 = 16
+
+    /// Deletes the memslots that the test has made.
+    private func undoSlots() -> Bool {
+        let slots = state.withLock { state in
+            state.slots.keys.filter { state.boundSlots.contains($0) || state.first?.slots[$0] == nil }
+        }
+        return slots.allSatisfy(delete)
+    }
+
+    private func delete(_ slot: SlotKey) -> Bool {
+        do throws(Stop) { return try unbind(slot.number, on: slot.vm) == nil } catch { return false }
+    }
+
+    /// Closes what the test has made. No memslot needs it any more.
+    ///
+    /// - Returns: whether the files and views that it began with are all there.
+    private func dropNewObjects() -> Bool {
+        let (gone, isWhole) = state.withLock { state in
+            let old = state
+            guard let first = state.first else { return (old, false) }
+            let isWhole =
+                first.files.allSatisfy { name, file in state.files[name] === file }
+                && first.views.allSatisfy { name, view in state.views[name]?.mapping === view.mapping }
+            state.files = first.files
+            state.views = first.views
+            state.gone = [:]
+            state.states = state.states.filter { first.files[$0.key] != nil }
+            state.vms = state.vms.filter { $0.key == main }
+            return (old, isWhole)
+        }
+        withExtendedLifetime(gone) {}
+        return isWhole
+    }
+
+    /// Makes the memslots again that the test has changed or deleted.
+    private func bindFirstSlots() -> Bool {
+        let missing = state.withLock { state in
+            defer { state.boundSlots = [] }
+            return (state.first?.slots ?? [:]).filter { state.slots[$0.key] == nil }
+        }
+        for (key, slot) in missing {
+            let binding = Binding(slot: key.number, to: slot.extent, gpa: slot.gpa)
+            do throws(Stop) { if try bind(binding) != nil { return false } } catch { return false }
+        }
+        state.withLock { $0.boundSlots = [] }
+        return true
+    }
+
+    /// Closes all files, with their memslots and views.
+    ///
+    /// - Returns: whether no memslot is left.
+    private func dropFiles() -> Bool {
+        guard state.withLock({ Array($0.slots.keys) }).allSatisfy(delete) else { return false }
+        let gone = state.withLock { state in
+            let old = state
+            state.first = nil
+            state.boundSlots = []
+            state.wear = .undoable
+            state.files = [:]
+            state.views = [:]
+            state.gone = [:]
+            state.states = [:]
+            state.vms = state.vms.filter { $0.key == main }
+            return old
+        }
+        withExtendedLifetime(gone) {}
+        return true
+    }
+
+    /// Makes a file what it was at first: pages of one state, none of them allocated.
+    ///
+    /// - Returns: whether the host sees that.
+    private func clear(_ memory: Memory) throws(Errno) -> Bool {
+        let (file, view) = state.withLock { ($0.files[memory.name], $0.views[memory.name]) }
+        guard let file, let view, view.mapping.length == file.size else { return false }
+        // Shared first, so that the host can look at every byte.
+        do throws(Errno) {
+            try file.convert(to: .shared)
+        } catch {
+            // A default VM of Linux has no private memory, and no conversions.
+            guard error == .invalidArgument, main == .default, memory.initial == .shared else { return false }
+        }
+        try file.allocate(punchHole: true, offset: 0, length: file.size)
+        guard try view.mapping.readsZero() else { return false }
+        try file.allocate(punchHole: true, offset: 0, length: file.size)
+        // A page that is still in the host's page tables would be seen after it was made private.
+        if let counter = view.mapping as? any ResidencyCounting,
+            (try? counter.residentPages(at: 0, length: file.size)) ?? 0 > 0
+        {
+            return false
+        }
+        guard memory.initial == .private else { return true }
+        try file.convert(to: .private)
+        return try view.mapping.isOutOfReach()
+    }
+
+    /// Whether nothing but the pages of the guest that does the steps of vCPUs is in the VM's second-stage tables, as far
+    /// as the kernel counts them.
+    private func mapsNothing() -> Bool {
+        let (vm, agent) = state.withLock { ($0.vms[main], $0.agent) }
+        guard let agent, let counter = vm as? any SecondStageCounting else { return true }
+        guard let pages = try? counter.countPages4K() else { return true }
+        return withExtendedLifetime(agent) { pages <= Agent.pages }
+    }
+}
+
+extension Memory {
+    /// The states of its pages at first.
+    var attributes: AttributeMap { AttributeMap(size: pages * pageSize, initial: initial) }
+}
+
+extension KVMGuestMemfd {
+    fileprivate func convert(to state: PageState) throws(Errno) {
+        var request = ckvm_memory_attributes2()
+        request.size = size
+        request.attributes = Attributes.word(state)
+        try convertInPlace(&request)
+    }
+}
+
+extension HostMapping {
+    /// Whether every byte can be read, and is 0.
+    fileprivate func readsZero() throws(Errno) -> Bool {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: Int(clamping: min(length, 1 << 20)), alignment: 8)
+        defer { unsafe buffer.deallocate() }
+        var offset: UInt64 = 0
+        while offset < length {
+            let wanted = Int(clamping: min(length - offset, UInt64(buffer.count)))
+            let part = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
+            guard try unsafe read(at: offset, into: part) == wanted else { return false }
+            guard unsafe part.allSatisfy({ $0 == 0 }) else { return false }
+            offset += UInt64(wanted)
+        }
+        return true
+    }
+
+    /// Whether the host can read none of its pages.
+    fileprivate func isOutOfReach() throws(Errno) -> Bool {
+        var byte: UInt8 = 0
+        for offset in stride(from: 0, to: length, by: Int(pageSize)) {
+            do throws(Errno) {
+                let count = try unsafe withUnsafeMutableBytes(of: &byte) { bytes throws(Errno) in
+                    unsafe try read(at: offset, into: bytes)
+                }
+                if count > 0 { return false }
+            } catch {
+                guard error == .badAddress else { throw error }
+            }
+        }
+        return true
+    }
+}

@@ -1,0 +1,105 @@
+import Synchronization
+
+/// A test without parallel blocks, on its way through one machine or two. Used by the thread that runs it.
+struct SequentialRun {
+    let source: Source
+    let facts: KernelFacts
+    let deadline: TestDeadline
+    let options: Runner.Options
+    let contradictions: Contradictions
+
+    /// Runs the test on a machine that an earlier one has left, if there is one. Only that it passed is believed there:
+    /// everything else is seen again on a new machine, or was never so.
+    func verdict(_ pool: MachinePool) throws(Stop) -> Verdict {
+        let lap = options.stopwatch.map(Lap.init)
+        guard isShared else { return try run(nil, lap, leavesMachine: false).verdict }
+        let kind = TestMachine.Kind(source.test)
+        var seen: [String]?
+        var before: Source?
+        if let machine = pool.take(kind, source.test.memory) {
+            options.stopwatch?.noteMachine(isUsedAgain: true)
+            before = machine.last
+            do throws(Stop) {
+                let (verdict, machine) = try run(machine, lap, leavesMachine: true)
+                if verdict == .passed {
+                    if let machine { pool.put(machine, kind) }
+                    return verdict
+                }
+                if case .failed(let failure) = verdict { seen = failure.lines }
+            } catch {
+                seen = error.lines
+            }
+        }
+        let (verdict, machine) = try run(nil, lap, leavesMachine: contradictions.count == 0)
+        if let machine { pool.put(machine, kind) }
+        if let seen, verdict == .passed {
+            contradictions.note(Contradiction(source: source, seen: seen, before: before))
+        }
+        return verdict
+    }
+
+    /// A model is deterministic only from its beginning, and a run that is written down has a machine of its own. Once a
+    /// failure was not seen again, none is missed for the sake of speed.
+    private var isShared: Bool {
+        options.recorder == nil && facts.soft == nil && contradictions.count == 0
+            && source.test.canShareMachine
+    }
+
+    /// - Parameter machine: nil makes one.
+    /// - Returns: what the test has left for the next one, if it passed.
+    private func run(
+        _ machine: TestMachine?, _ lap: Lap?, leavesMachine: Bool
+    ) throws(Stop) -> (verdict: Verdict, TestMachine?) {
+        var isTelling = true
+        defer { options.recorder?.end(isTelling: isTelling) }
+        if machine == nil { options.stopwatch?.noteMachine(isUsedAgain: false) }
+        let world = try World(
+            facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel), lap: lap,
+            on: machine)
+        defer { world.close() }
+        for (index, step) in source.test.steps.enumerated() {
+            let failure = try lap.measure(.steps) { () throws(Stop) in
+                try source.perform(index, step, world)
+            }
+            if let failure { return (.failed(failure), nil) }
+        }
+        isTelling = false
+        var left = leavesMachine ? world.cleared() : nil
+        left?.last = source
+        return (.passed, left)
+    }
+}
+
+/// The tests whose failure was not seen again on a new machine.
+final class Contradictions: Sendable {
+    private let state = Mutex<(count: Int, first: Contradiction?)>((0, nil))
+
+    var count: Int { state.withLock { $0.count } }
+    var first: Contradiction? { state.withLock { $0.first } }
+
+    func note(_ contradiction: Contradiction) {
+        state.withLock { state in
+            state.count += 1
+            state.first = state.first ?? contradiction
+        }
+    }
+}
+
+/// A test that failed on a machine that another test had used, and passed on a new one.
+public struct Contradiction: Sendable {
+    public let source: Source
+    /// What was seen on the used machine, line by line.
+    public let seen: [String]
+    /// The test that had used it last.
+    public let before: Source?
+}
+
+extension Stop {
+    fileprivate var lines: [String] {
+        switch self {
+        case .skip(let reason), .broken(let reason): [reason]
+        case .brokenStep(let failure): failure.lines
+        case .host(let failure): [failure.description]
+        }
+    }
+}

@@ -1,0 +1,81 @@
+import MiniVMM
+import Synchronization
+
+/// Measures on what tests spend their time. One that is shared adds up the tests of several runners.
+public final class Stopwatch: Sendable {
+    /// On what time is spent.
+    public enum Part: String, Sendable, CaseIterable {
+        /// Making a VM.
+        case vm
+        /// Making vCPUs, and the guest that they run.
+        case vcpu
+        /// Making files, their mappings and their memslots.
+        case files
+        /// The steps of the test.
+        case steps
+        /// Undoing what a test has done, and looking whether it is undone.
+        case clearing
+        /// Closing a machine.
+        case closing
+    }
+    private struct State {
+        var nanoseconds: [Part: UInt64] = [:]
+        var machinesMade = 0
+        var machinesUsedAgain = 0
+    }
+    private let state = Mutex(State())
+
+    public init() {}
+
+    /// Nanoseconds spent on a part so far, without what was spent on other parts meanwhile.
+    public func nanoseconds(_ part: Part) -> UInt64 { state.withLock { $0.nanoseconds[part] ?? 0 } }
+
+    /// Machines that were made, and how often one was used for another test.
+    public var machines: (made: Int, usedAgain: Int) {
+        state.withLock { ($0.machinesMade, $0.machinesUsedAgain) }
+    }
+
+    func add(_ nanoseconds: UInt64, _ part: Part) {
+        state.withLock { $0.nanoseconds[part, default: 0] += nanoseconds }
+    }
+
+    func noteMachine(isUsedAgain: Bool) {
+        state.withLock { state in
+            if isUsedAgain { state.machinesUsedAgain += 1 } else { state.machinesMade += 1 }
+        }
+    }
+}
+
+/// Splits the time of one thread between the parts of a ``Stopwatch``. Used by that thread alone, apart from the lock that
+/// makes it Sendable.
+final class Lap: Sendable {
+    private struct State {
+        var parts: [Stopwatch.Part] = []
+        var since: UInt64 = 0
+    }
+    private let stopwatch: Stopwatch
+    private let state = Mutex(State())
+
+    init(_ stopwatch: Stopwatch) { self.stopwatch = stopwatch }
+
+    func begin(_ part: Stopwatch.Part) { change { $0.append(part) } }
+    func end() { change { $0.removeLast() } }
+
+    private func change(_ body: (inout [Stopwatch.Part]) -> Void) {
+        state.withLock { state in
+            let now = monotonicNanoseconds()
+            if let part = state.parts.last { stopwatch.add(now - state.since, part) }
+            body(&state.parts)
+            state.since = now
+        }
+    }
+}
+
+extension Lap? {
+    /// Charges the time of `body` to a part; without a stopwatch it is only called.
+    func measure<R: ~Copyable, E: Error>(_ part: Stopwatch.Part, _ body: () throws(E) -> R) throws(E) -> R {
+        self?.begin(part)
+        defer { self?.end() }
+        return try body()
+    }
+}

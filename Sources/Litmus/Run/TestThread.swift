@@ -1,0 +1,88 @@
+import MiniVMM
+import Synchronization
+import SystemPackage
+
+/// A thread that runs one test after the other, with the machines that they leave for each other.
+final class TestThread: Sendable {
+    typealias Job = @Sendable (MachinePool) -> Void
+
+    /// What the thread and its owner share. The thread may outlive its owner, inside a system call that does not end.
+    private final class Shared: Sendable {
+        /// Nil ends the thread. Written before ``given`` is signalled, read after it.
+        let job = Mutex<Job?>(nil)
+        let given: EventDescriptor
+        let done: EventDescriptor
+
+        init() throws(Errno) {
+            given = try EventDescriptor()
+            done = try EventDescriptor()
+        }
+
+        func work() {
+            let pool = MachinePool()
+            while true {
+                _ = given.wait(timeout: nil)
+                given.clear()
+                guard let job = job.withLock({ $0.take() }) else { break }
+                job(pool)
+                done.signal()
+            }
+        }
+    }
+
+    private let shared: Shared
+    private let thread: HostThread
+    /// Who is stopped when a test takes too long. After that the thread runs no other test.
+    let deadline = TestDeadline()
+
+    /// - Throws: the host has no more descriptors or threads.
+    init() throws(HostFailure) {
+        do throws(Errno) { shared = try Shared() } catch { throw HostFailure("eventfd", error) }
+        let shared = shared
+        guard let thread = HostThread({ shared.work() }) else {
+            throw HostFailure("pthread_create", .resourceTemporarilyUnavailable)
+        }
+        self.thread = thread
+    }
+
+    /// Hands out a job. The one before is done.
+    func begin(_ job: @escaping Job) {
+        shared.done.clear()
+        shared.job.withLock { $0 = job }
+        shared.given.signal()
+    }
+
+    /// Waits for the end of the job.
+    func wait(timeout: UInt64, interrupts: SignalDescriptor?) -> EventDescriptor.Wakeup {
+        shared.done.wait(timeout: timeout, interrupts: interrupts)
+    }
+
+    /// Ends the thread, which has no job any more, and closes its machines.
+    func end() {
+        shared.given.signal()
+        thread.join()
+    }
+
+    /// Has the thread end when its job does, and waits for that at most `timeout` nanoseconds.
+    func abandon(after timeout: UInt64) {
+        deadline.end()
+        let wakeup = shared.done.wait(timeout: timeout)
+        shared.given.signal()
+        if case .signalled = wakeup { thread.join() }
+    }
+}
+
+/// The threads of a runner that have no test to run.
+final class TestThreads: Sendable {
+    private let idle = Mutex<[TestThread]>([])
+
+    deinit { for thread in idle.withLock({ $0 }) { thread.end() } }
+
+    /// The thread that ran a test last, else a new one.
+    func take() throws(HostFailure) -> TestThread {
+        if let thread = idle.withLock({ $0.popLast() }) { return thread }
+        return try TestThread()
+    }
+
+    func giveBack(_ thread: TestThread) { idle.withLock { $0.append(thread) } }
+}

@@ -1,0 +1,88 @@
+import CBaseline
+import Glibc
+import GuestPayloads
+import MiniVMM
+
+// `run hello` as a process, beside a process that is a monitor in plain C.
+extension Bench {
+    func processRows() -> [Row] {
+        var rows: [Row] = []
+        for name in [KernelName.soft, .memslotTrap] {
+            var times = Pairs()
+            var memory = 0
+            for round in 0..<rounds * 2 {
+                let hello = ["run", "hello", "--quiet", "--kernel", name.rawValue]
+                do {
+                    try times.add(per: 1, round % 2 == 0) {
+                        let usage = try spawn(hello)
+                        memory = max(memory, usage.kibibytes)
+                        return usage.nanoseconds
+                    } c: {
+                        Int64(clamping: try spawn([CMonitor.word, name.rawValue]).nanoseconds)
+                    }
+                } catch {
+                    break
+                }
+            }
+            guard memory > 0, !times.isEmpty else { continue }
+            rows.append(
+                times.row("run hello --kernel \(name.rawValue), the process", "ms", 1e6, bound: 1.5))
+            rows.append(
+                Row(
+                    name: "run hello --kernel \(name.rawValue), peak memory", value: Double(memory) / 1024,
+                    unit: "MiB", bound: 20))
+        }
+        return rows
+    }
+
+    /// A process that cannot be had, or fails.
+    private struct NoProcess: Error {}
+
+    /// Runs this very program with other arguments, and waits for it.
+    private func spawn(_ words: [String]) throws(NoProcess) -> (nanoseconds: UInt64, kibibytes: Int) {
+        var actions = unsafe posix_spawn_file_actions_t()
+        unsafe posix_spawn_file_actions_init(&actions)
+        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        for descriptor: Int32 in [1, 2] {
+            unsafe posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_WRONLY, 0)
+        }
+        let arguments = unsafe (["minivmm"] + words).map { unsafe strdup($0) } + [nil]
+        defer { for index in unsafe arguments.indices { unsafe free(arguments[index]) } }
+        var child = pid_t()
+        let start = monotonicNanoseconds()
+        guard unsafe posix_spawn(&child, "/proc/self/exe", &actions, nil, arguments, environ) == 0 else {
+            throw NoProcess()
+        }
+        var status: Int32 = 0
+        var usage = rusage()
+        guard unsafe wait4(child, &status, 0, &usage) == child, status == 0 else { throw NoProcess() }
+        return (monotonicNanoseconds() - start, usage.ru_maxrss)
+    }
+}
+
+/// The C monitor that ``Bench`` compares a process with. It is this program, so that both start alike, and comes before
+/// anything of the command does.
+enum CMonitor {
+    /// The first argument that asks for it; the second is a kernel.
+    static let word = "c-monitor-of-bench"
+
+    /// Runs the C monitor and ends the process, where the arguments ask for it.
+    static func runIfAsked() {
+        guard CommandLine.argc == 3, CommandLine.arguments[1] == word else { return }
+        exit(run(CommandLine.arguments[2]) ? 0 : 1)
+    }
+
+    private static func run(_ kernel: String) -> Bool {
+        guard let payload = Catalogue.named("hello") else { return false }
+        return unsafe payload.image.withUnsafeBufferPointer { image in
+            guard let base = image.baseAddress else { return false }
+            var guest = unsafe cbaseline_guest(
+                image: base, image_size: UInt64(image.count), ram_size: payload.ramSize, shared_bit: -1)
+            guard kernel == KernelName.soft.rawValue else { return unsafe cbaseline_hello_kvm(&guest) > 0 }
+            for library in ["libunicorn.so.2", "libunicorn.so"] {
+                if unsafe cbaseline_hello_unicorn(&guest, library) > 0 { return true }
+            }
+            return false
+        }
+    }
+}
