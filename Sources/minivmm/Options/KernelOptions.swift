@@ -17,7 +17,7 @@ struct KernelOptions: ParsableArguments {
         help: ArgumentHelp(
             "Have the software kernel break a rule; repeatable, `minivmm list --planted` names them.",
             valueName: "fault"),
-        completion: .list(PlantedFault.allCases.map(\.name)),
+        completion: .list(Self.faultNames),
         transform: { name in
             guard let fault = PlantedFault(name: name) else {
                 throw ValidationError("no such fault; `minivmm list --planted` names them.")
@@ -25,6 +25,8 @@ struct KernelOptions: ParsableArguments {
             return fault
         })
     var plant: [PlantedFault] = []
+    /// Options are described more than once in a start.
+    private static let faultNames = PlantedFault.allCases.map(\.name)
 
     /// A command that has no use for two versions at once says so.
     func oneVersion() throws {
