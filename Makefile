@@ -10,7 +10,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded soak fuzz hostile explore tables clean
+.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded example soak fuzz hostile explore tables clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -23,6 +23,7 @@ help:
 	@echo "make install   the binary, its man pages and completions, under PREFIX (/usr/local) and DESTDIR"
 	@echo "make sanitize  the test suite under the address sanitizer"
 	@echo "make embedded  the model of the interface for WebAssembly, with Embedded Swift"
+	@echo "make example   the package of the README that uses the library"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
 	@echo "make fuzz      a million texts for the reader of litmus tests"
 	@echo "make hostile   170,000 guests that are made to break the software CPU"
@@ -126,6 +127,10 @@ install: man
 # reports every access under one. Leaks are not counted: what the runtime keeps for ever is reported as lost.
 sanitize: setup
 	@ASAN_OPTIONS=detect_leaks=0 $(SWIFT) test --sanitize=address --scratch-path .build-asan
+
+# A package of its own, that depends on this one as any user's would.
+example: setup
+	@$(SWIFT) run --package-path docs/example
 
 # The model imports nothing and has to compile for a browser, too.
 embedded:

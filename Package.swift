@@ -2,14 +2,20 @@
 import PackageDescription
 
 let strict: [SwiftSetting] = [.strictMemorySafety(), .treatAllWarnings(as: .error)]
+let strictC: [CSetting] = [.enableWarning("all"), .enableWarning("extra"), .treatAllWarnings(as: .error)]
 let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
 
 let package = Package(
     name: "MiniVMM",
     products: [
+        .library(name: "ConversionModel", targets: ["ConversionModel"]),
         .library(name: "MiniVMM", targets: ["MiniVMM"]),
         .library(name: "SoftKVM", targets: ["SoftKVM"]),
         .library(name: "Backends", targets: ["Backends"]),
+        .library(name: "GuestPayloads", targets: ["GuestPayloads"]),
+        .library(name: "Explain", targets: ["Explain"]),
+        .library(name: "Report", targets: ["Report"]),
+        .library(name: "Litmus", targets: ["Litmus"]),
         .executable(name: "minivmm", targets: ["minivmm"]),
     ],
     dependencies: [
@@ -18,13 +24,13 @@ let package = Package(
     ],
     targets: [
         // The kernel's interface in C, and nothing else.
-        .target(name: "CKVMShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(name: "CKVMShim", cSettings: strictC),
         // The rules of the interface as a value. It imports nothing.
         .target(name: "ConversionModel", swiftSettings: strict),
         .target(
             name: "MiniVMM", dependencies: ["ConversionModel", "CKVMShim", system], swiftSettings: strict),
         // KVM in user space.
-        .target(name: "CUnicornShim", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .target(name: "CUnicornShim", cSettings: strictC),
         .target(
             name: "SoftKVM", dependencies: ["ConversionModel", "MiniVMM", "CUnicornShim", system],
             swiftSettings: strict),
@@ -39,7 +45,7 @@ let package = Package(
         // A trace as pictures: the page timeline, a drawing, Chrome's trace format. The page itself is compiled in.
         .target(
             name: "CReportPage", exclude: ["page"],
-            cSettings: [.unsafeFlags(["-std=c23", "-Wall", "-Wextra", "-Werror"])]),
+            cSettings: strictC),
         .target(name: "Report", dependencies: ["CReportPage", "MiniVMM", system], swiftSettings: strict),
         // The demo guests: assembled here, catalogued in GuestPayloads.
         .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
@@ -47,7 +53,7 @@ let package = Package(
         // The yardstick of `minivmm bench`: the same loops in plain C.
         .target(
             name: "CBaseline", dependencies: ["CKVMShim"],
-            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+            cSettings: strictC),
         .executableTarget(
             name: "minivmm",
             dependencies: [
@@ -60,7 +66,7 @@ let package = Package(
         .executableTarget(name: "ktap", path: "lab/ktap", swiftSettings: strict),
         .target(
             name: "CAllocationCounter", path: "Tests/CAllocationCounter",
-            cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+            cSettings: strictC),
         .testTarget(name: "ConversionModelTests", dependencies: ["ConversionModel"]),
         .testTarget(
             name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
@@ -76,5 +82,7 @@ let package = Package(
         .testTarget(
             name: "DocumentationTests",
             dependencies: ["minivmm", "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CKVMShim", system]),
-    ]
+    ],
+    // #embed.
+    cLanguageStandard: .gnu2x
 )

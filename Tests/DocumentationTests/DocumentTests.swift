@@ -3,7 +3,7 @@ import Litmus
 import SoftKVM
 import Testing
 
-/// The examples of all documents: Swift is what Snippets.swift compiles, guests are assembled and run, litmus tests are
+/// The examples of all documents: Swift is what Snippets.swift and docs/example compile, guests are assembled and run, litmus tests are
 /// run. ``TypedTests`` has the commands.
 @Suite("Examples of the documents", .timeLimit(.minutes(120)))
 struct DocumentTests {
@@ -15,9 +15,11 @@ struct DocumentTests {
     }
 
     @Test(arguments: Document.paths) func swiftIsWhatIsCompiled(_ document: String) throws {
-        let source = try String(
-            contentsOf: Document.root.appendingPathComponent("Tests/DocumentationTests/Snippets.swift"),
-            encoding: .utf8)
+        let source = try [
+            "Tests/DocumentationTests/Snippets.swift", "docs/example/Package.swift",
+            "docs/example/Sources/example/main.swift",
+        ].map { try String(contentsOf: Document.root.appendingPathComponent($0), encoding: .utf8) }
+            .joined().replacing("path: \"../..\"", with: "path: \"../minivmm\"")
         func flat(_ text: String) -> String {
             text.components(separatedBy: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.joined(
                 separator: "\n")
