@@ -32,13 +32,15 @@ let package = Package(
         // KVM in user space.
         .target(name: "CUnicornShim", cSettings: strictC),
         .target(
-            name: "SoftKVM", dependencies: ["ConversionModel", "MiniVMM", "CUnicornShim", system],
+            name: "SoftKVM",
+            dependencies: ["ConversionModel", "CKVMShim", "MiniVMM", "CUnicornShim", system],
             swiftSettings: strict),
         // Which kernel answers here: /dev/kvm, an adapter on it, or SoftKVM.
         .target(name: "Backends", dependencies: ["MiniVMM", "SoftKVM", system], swiftSettings: strict),
         // Tests of memory conversion as values, as text, and run.
         .target(
-            name: "Litmus", dependencies: ["CKVMShim", "MiniVMM", "SoftKVM", "GuestPayloads", system],
+            name: "Litmus",
+            dependencies: ["CKVMShim", "ConversionModel", "MiniVMM", "SoftKVM", "GuestPayloads", system],
             swiftSettings: strict),
         // What exits, errors, hazards and the trace mean, in words.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
@@ -57,7 +59,8 @@ let package = Package(
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "CKVMShim", "MiniVMM", "SoftKVM", "Backends", "Litmus", "Explain", "GuestPayloads",
+                "CKVMShim", "ConversionModel", "MiniVMM", "SoftKVM", "Backends", "Litmus", "Explain",
+                "GuestPayloads",
                 "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],

@@ -55,3 +55,39 @@ struct ImportTests {
         #expect(try Set(FileManager.default.contentsOfDirectory(atPath: Self.sources.path)) == known)
     }
 }
+
+extension ImportTests {
+    /// The picture of the modules in the architecture article, held against Package.swift and the sources.
+    @Test func thePictureOfTheModulesIsTrue() throws {
+        let article = try String(
+            contentsOf: Self.sources.appendingPathComponent("MiniVMM/MiniVMM.docc/Architecture.md"),
+            encoding: .utf8)
+        let package = try String(
+            contentsOf: Self.sources.deletingLastPathComponent().appendingPathComponent("Package.swift"),
+            encoding: .utf8)
+        let block = try #require(article.components(separatedBy: "```\n").first { $0.hasPrefix("minivmm") })
+        let known = Self.rows.reduce(into: Set(["GuestImages"])) { $0.formUnion($1) }
+        var seen: Set<String> = []
+        for line in block.split(separator: "\n") {
+            let words = line.split(separator: " ").map(String.init)
+            let module = try #require(words.first)
+            seen.insert(module)
+            let shown = Set(words.dropFirst())
+            let target = try #require(
+                package.components(separatedBy: "arget(").dropFirst()
+                    .first {
+                        $0.trimmingCharacters(in: .whitespacesAndNewlines).hasPrefix("name: \"\(module)\"")
+                    })
+            let depends = Set(known.filter { $0 != module && target.contains("\"\($0)\"") })
+            #expect(depends == shown, "Package.swift: \(module) depends on \(depends.sorted())")
+            let imports = try Self.imports(of: module).intersection(known)
+            let hasSwift = module != "CBaseline"
+            #expect(!hasSwift || imports == shown, "\(module) imports \(imports.sorted())")
+        }
+        #expect(
+            seen
+                == Set(
+                    known.filter { !["CKVMShim", "CUnicornShim", "CReportPage", "GuestImages"].contains($0) })
+        )
+    }
+}

@@ -75,6 +75,7 @@ extension World {
         } else {
             guard dropFiles() else { return .machine }
         }
+        guard isWhole ? forgetMMIO() : state.withLock({ $0.mmioPages.isEmpty }) else { return .machine }
         for memory in isWhole ? memories : [] {
             do throws(Errno) {
                 guard try clear(memory) else { return .machine }
@@ -159,6 +160,29 @@ extension World {
         }
         withExtendedLifetime(gone) {}
         return true
+    }
+
+    /// Has a vCPU read every page at which an access has left as MMIO, while it is shared.
+    ///
+    /// - Returns: whether it found memory there.
+    private func forgetMMIO() -> Bool {
+        let (pages, files, agent) = state.withLock { state in
+            defer { state.mmioPages = [] }
+            return (state.mmioPages, Array(state.files.values), state.agent)
+        }
+        guard !pages.isEmpty else { return true }
+        do {
+            for file in files { try file.convert(to: .shared) }
+            for page in pages.flatMap({ Array($0.chunks(of: pageSize)) }) {
+                let place = Place(.ram, offset: page.start)
+                let extent = Extent(.ram, offset: page.start, size: 1)
+                let seen = try agent?.access(extent, .read(place), vcpu: 0, isRacing: false)
+                guard case .value? = seen?.outcome else { return false }
+            }
+            return true
+        } catch {
+            return false
+        }
     }
 
     /// Makes a file what it was at first: pages of one state, none of them allocated.

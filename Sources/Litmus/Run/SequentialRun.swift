@@ -12,15 +12,19 @@ struct SequentialRun {
     /// everything else is seen again on a new machine, or was never so.
     func verdict(_ pool: MachinePool) throws(Stop) -> Verdict {
         let lap = options.stopwatch.map(Lap.init)
-        guard isShared else { return try run(nil, lap, leavesMachine: false).verdict }
+        guard isShared else {
+            var none: TestMachine?
+            return try run(&none, lap, leavesMachine: false).verdict
+        }
         let kind = TestMachine.Kind(source.test)
         var seen: [String]?
         var before: Source?
-        if let machine = pool.take(kind, source.test.memory) {
+        var used = pool.take(kind, source.test.memory)
+        if let last = used?.last {
             options.stopwatch?.noteMachine(isUsedAgain: true)
-            before = machine.last
+            before = last
             do throws(Stop) {
-                let (verdict, machine) = try run(machine, lap, leavesMachine: true)
+                let (verdict, machine) = try run(&used, lap, leavesMachine: true)
                 if verdict == .passed {
                     if let machine { pool.put(machine, kind) }
                     return verdict
@@ -30,7 +34,8 @@ struct SequentialRun {
                 seen = error.lines
             }
         }
-        let (verdict, machine) = try run(nil, lap, leavesMachine: contradictions.count == 0)
+        var none: TestMachine?
+        let (verdict, machine) = try run(&none, lap, leavesMachine: contradictions.count == 0)
         if let machine { pool.put(machine, kind) }
         if let seen, verdict == .passed {
             contradictions.note(Contradiction(source: source, seen: seen, before: before))
@@ -45,17 +50,17 @@ struct SequentialRun {
             && source.test.canShareMachine
     }
 
-    /// - Parameter machine: nil makes one.
+    /// - Parameter machine: nil makes one. It is taken, so that nobody else has it when it is closed.
     /// - Returns: what the test has left for the next one, if it passed.
     private func run(
-        _ machine: TestMachine?, _ lap: Lap?, leavesMachine: Bool
+        _ machine: inout TestMachine?, _ lap: Lap?, leavesMachine: Bool
     ) throws(Stop) -> (verdict: Verdict, TestMachine?) {
         var isTelling = true
         defer { options.recorder?.end(isTelling: isTelling) }
         if machine == nil { options.stopwatch?.noteMachine(isUsedAgain: false) }
         let world = try World(
             facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel), lap: lap,
-            on: machine)
+            on: machine.take())
         defer { world.close() }
         for (index, step) in source.test.steps.enumerated() {
             let failure = try lap.measure(.steps) { () throws(Stop) in

@@ -117,7 +117,10 @@ extension World {
             let seen = try guest().again(vcpu: number)
             if seen.outcome == .mmio { noteWear(.machine) }
             return seen
-        case .preFault(let extent): return try guest().preFault(extent, vcpu: number)
+        case .preFault(let extent):
+            let seen = try guest().preFault(extent, vcpu: number)
+            if seen.outcome != .ok { noteMMIO(extent) }
+            return seen
         case .clock(let place):
             // KVM writes there whenever the vCPU enters.
             noteWear(.machine)
@@ -126,10 +129,22 @@ extension World {
         }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
         let seen = try guest().access(extent, action, vcpu: number, isRacing: isRacing)
-        // KVM keeps in its second-stage tables that nothing is there, also when a memslot is there again. A private page's
-        // access is a memory fault then, which asks for a shared one.
-        if seen.outcome == .mmio { noteWear(.machine) }
+        if seen.outcome == .mmio { noteMMIO(extent) }
         return seen
+    }
+
+    /// KVM keeps in its second-stage tables that nothing is there, also when a memslot is there again, until an access finds
+    /// a shared page. A private page's is a memory fault till then, which asks for a shared one.
+    private func noteMMIO(_ extent: Extent) {
+        guard facts.isLinux, !hasTwoAliases,
+            let bytes = PageRange.covering(start: extent.offset, size: extent.size)
+        else { return noteWear(.machine) }
+        state.withLock { state in
+            let isRAM = state.first?.slots.values.contains { slot in
+                PageRange(start: slot.gpa, size: slot.extent.size)?.intersection(bytes) == bytes
+            }
+            if isRAM == true { state.mmioPages.append(bytes) } else { state.wear = .machine }
+        }
     }
 
     private func notExaminable() -> Stop {

@@ -61,6 +61,8 @@ final class World: Sendable {
         var first: TestMachine.Files?
         /// Memslots that the test has made, changed or deleted.
         var boundSlots: Set<SlotKey> = []
+        /// Guest-physical pages at which an access has left as MMIO, all of them the guest's RAM at first.
+        var mmioPages: [PageRange] = []
         var wear = Wear.undoable
     }
     /// What a test has done to its machine, and with it what the next test can have of it.
@@ -77,7 +79,7 @@ final class World: Sendable {
     let facts: KernelFacts
     let deadline: TestDeadline
     let main: VMName
-    private let hasTwoAliases: Bool
+    let hasTwoAliases: Bool
     let memories: [Memory]
     /// Measures where the time goes; nil costs nothing. The thread that runs the test uses it.
     let lap: Lap?
