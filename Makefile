@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # make demo and make test are all a newcomer types. Each installs what is missing, builds and runs.
 
 SWIFT ?= swift

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // agent: does the steps of the vCPUs of litmus tests. No guest of the catalogue, and none that can be run by itself.
 //
 // It asks for its orders by port, makes one access or one call, and tells what came of it, for ever. It needs no stack and no

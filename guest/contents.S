@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // contents: what becomes of the bytes, request by request.
 //
 // It shows that the decision is the guest's: each conversion says whether its bytes shall be preserved, be

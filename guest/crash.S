@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // crash: an instruction that no processor has.
 //
 // It shows what becomes of a guest that goes wrong: there is no interrupt table, so the exception finds no

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // explicit: memory that changes hands because the guest asks for it.
 //
 // It shows explicit conversion, the way of a guest that knows what it is: KVM_HC_MAP_GPA_RANGE names a

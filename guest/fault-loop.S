@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // fault-loop: the wrong door, and a monitor that does nothing about it.
 //
 // It shows hazard A34. The page is private and the guest reads it through the shared door. A monitor that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // forget: memory that changes hands empty.
 //
 // It shows the honest alternative to keeping contents. Two doors lead to the RAM, and the monitor was told to make

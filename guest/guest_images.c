@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "guest_images.h"
 
 // One entry in the section guest_table is made by each guest's support.h; the linker gathers them and names

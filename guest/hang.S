@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // hang: a guest that is never done, and never leaves.
 //
 // It shows that the monitor is in charge: the vCPU makes no exit of its own, so only a kick from outside

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // hello: a guest that boots, looks around and leaves.
 //
 // It shows the boot contract: the boot information page in RDI, a console, a status. It reads how much RAM

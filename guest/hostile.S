@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // hostile: everything that a guest must not get away with.
 //
 // It shows that a monitor trusts nothing. Requests that make no sense are answered with -EINVAL, valid ones

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // implicit: memory that changes hands because the guest touches it.
 //
 // It shows implicit conversion, as a TDX guest does it: its RAM has two doors, and an access through the

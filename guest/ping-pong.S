@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // ping-pong: one page, to and fro, a thousand times.
 //
 // It shows what a conversion costs, and that nothing wears out: each round trip increments a word of the

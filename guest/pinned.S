@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // pinned: a page that the host does not let go of.
 //
 // It shows hazard A4 and its cure. Of eight shared pages the host holds one, as a device that does DMA

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What the macros of support.h call, and the texts that are printed. support.h includes it, and nobody else.
     .subsection 1
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // smp: every vCPU converts pages of its own, between those of the others.
 //
 // It shows conversions in parallel. One range is dealt out like cards: of n vCPUs number i owns the pages

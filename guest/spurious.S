@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // spurious: asking for what is already so.
 //
 // It shows that conversion is idempotent: a page that has the wanted state may be asked for again, alone or

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What the guests have in common: how an image is laid out, printing, calling the monitor, checking.
 //
 // A guest is `#define GUEST "its name"`, `#include "support.h"`, and code, which is entered at the first

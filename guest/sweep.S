@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // sweep: all free RAM, page by page, to shared and back.
 //
 // It shows bulk conversion the slow way, one call a page, which is also the way that makes the most of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Sourced by the lab's scripts: messages, what must be installed, where the cache is.
 
 shopt -s inherit_errexit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Sourced by lab/boot: builds the initramfs. The base (busybox, init, minivmm) is the same from run to run and cached;
 # the files and the command of one run are an archive of their own behind it, as the kernel allows.
 

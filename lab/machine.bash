@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Sourced by lab/boot: runs QEMU, follows what lab/init tells, says how it ended. Uses lab/boot's variables.
 
 # How long a kernel may stay without a word before it is not worth waiting for.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What the C monitors of `hello` have in common: the boot information page, and a console.
 #ifndef HELLO_H
 #define HELLO_H

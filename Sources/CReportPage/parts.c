@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "CReportPage.h"
 
 static const unsigned char style[] = {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The memory that the monitor shares with the process of one software CPU.
 //
 // It belongs to one side at a time: `turn` says to which. The monitor trusts nothing in it: it copies an answer once and

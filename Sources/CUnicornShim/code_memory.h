@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The memory that the engine's translations take. The engine itself would fill its buffer, a gigabyte, before it
 // begins anew; a guest of 40 MB of NOPs does that.
 #pragma once

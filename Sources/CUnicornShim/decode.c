@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "decode.h"
 
 // The prefixes of an instruction. A REX prefix counts only directly before the opcode.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Classifies an instruction by its bytes before the engine executes it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A virtual CPU on the Unicorn engine: runs in a process of its own (cpu_process.c).
 //
 // The engine runs with its own paging off. Its address space is the guest's *linear* one, and a region mapped

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The hooks: all that runs of ours while the guest runs. They take notes in the engine's state and in the channel.
 #include "decode.h"
 #include "engine_state.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The memory that the guest can reach, and its registers.
 #include "engine_state.h"
 

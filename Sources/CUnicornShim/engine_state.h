@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Shared by the parts of the engine: engine_hooks.c runs while the guest runs, engine.c starts and ends a run,
 // engine_state.c has the mapped memory and the registers.
 #ifndef ENGINE_STATE_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The process that CPU processes are forked from. It is forked from the monitor once and has nothing of it but code:
 // descriptors are closed and shared memory is unmapped. It ends with the monitor, and the CPU processes with it.
 #pragma once

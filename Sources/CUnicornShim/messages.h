@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // How the monitor, the launcher and the CPU processes reach each other: descriptors over sockets, and whose turn it is.
 #pragma once
 

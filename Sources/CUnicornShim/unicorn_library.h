@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Unicorn's interface, declared from its documentation: what unicorn_library.c finds and engine*.c call.
 #ifndef UNICORN_LIBRARY_H
 #define UNICORN_LIBRARY_H

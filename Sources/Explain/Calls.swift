@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Names of the interface: ioctls, flags, fields, files.
 enum Calls {
     static func text(

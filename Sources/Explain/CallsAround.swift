@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 extension Calls {
     /// What is not the conversion's own interface, but is met around it.
     static let around: [Explanation] = [

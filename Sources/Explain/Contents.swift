@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What becomes of the bytes of a converted page: the kernel leaves the decision to the VMM, and the VMM to each request.
 enum Contents {
     static let all: [Explanation] = [

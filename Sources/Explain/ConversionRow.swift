@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import SystemPackage
 
 /// A row of the validation table of `KVM_SET_MEMORY_ATTRIBUTES2`. The kernel goes through them in this order, and the

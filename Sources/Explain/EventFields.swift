@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import MiniVMM
 
 /// The name and the fields of an event of the trace, as values.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What an error means and what to do about it: the four lines below each error of the command.
 public struct Diagnosis: Sendable, Equatable {
     /// What was asked for, with its numbers.

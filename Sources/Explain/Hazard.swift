@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Something that goes wrong around conversions.
 public struct Hazard: Sendable {
     public let id: String

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 extension Hazard {
     /// Those of posted versions (H) and those that Linux 7.4 has as well (A).
     public static let all: [Hazard] =

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// A version of the in-place interface: as posted for review, or as applied.
 public enum InterfaceVersion: String, Sendable, CaseIterable {
     case rfcV1 = "rfc-v1"

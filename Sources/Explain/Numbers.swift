@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Numbers and words from outside.
 enum Words {
     /// Decimal or `0x` hex, with K, M, G or T for powers of 1024; nil if it is no number of 64 bits.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What a row of the table says in the versions that were posted before: as in Linux 7.4, but for these.
 
 extension ConversionRow {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What a page of guest memory can be.
 enum States {
     static let all: [Explanation] = [

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Exit statuses of minivmm.
 enum Statuses {
     private static func text(_ name: String, _ title: String, _ means: String, _ advice: String)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// The demo guests, in the order in which a newcomer should meet them.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import GuestImages
 
 /// The assembled guests in this executable, by name: the section `guest_table`, copied out.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The guest that does the steps of the vCPUs of litmus tests (guest/agent.S). It is none of the catalogue.
 ///
 /// It reads orders from a port, makes one access or one call, and tells what came of it, for ever. It is position independent

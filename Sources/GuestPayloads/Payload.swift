@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import MiniVMM
 
 /// A demo guest: its image, the machine it wants, and how it must end.

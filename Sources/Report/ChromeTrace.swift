@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import MiniVMM
 
 /// A trace in Chrome's trace-event format, which Perfetto and chrome://tracing open.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// Events in columns: one takes a few dozen bytes, whatever its keys are. Texts are kept once.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import CReportPage
 public import MiniVMM
 import SystemPackage

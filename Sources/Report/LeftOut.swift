@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// The events of a long trace that are not kept, and what became of the pages meanwhile.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Finds the fields of one flat JSON object in place, without making strings of them.
 struct LineScanner: Sendable {
     struct Field: Sendable {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// What lies on top of the pages' states while a trace is walked: holds, conversions under way, holes.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The states of rows as runs, each with the event since which it holds. A run is known by its first row.
 ///
 /// Setting a range costs what runs it ends: a trace of any shape takes time in proportion to its events.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The page timeline reduced to a grid that a drawing can hold, whatever the trace's size.
 struct PictureGrid {
     /// Cells of one state, side by side.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Why a trace cannot be read or a picture cannot be written.
 public struct ReportError: Error, Sendable, CustomStringConvertible {
     /// The line of the trace, from 1; nil where it is not about one.

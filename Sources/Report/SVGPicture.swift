@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import MiniVMM
 
 /// The page timeline as a drawing for papers and slides: pages down, one step an event across.

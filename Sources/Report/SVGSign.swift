@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// The signs of events as strokes, the same as on the page: no font needs to have them.

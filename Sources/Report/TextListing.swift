@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import MiniVMM
 
 /// A recorded trace as text, byte for byte what the text trace of the same run is.

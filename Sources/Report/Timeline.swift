@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// Pages over time: which state each was in, from which event to which.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// Makes a ``RecordedTrace`` of events as they come, whether they are values or lines of a file.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import Testing
 
 @Suite("minivmm run --step", .enabled(if: Command.runsGuests, Command.noGuests))

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import GuestImages
 import GuestPayloads
 import Testing

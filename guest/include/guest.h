@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What a guest of MiniVMM may rely on: the boot contract, the ports and the calls. For payloads in
 // assembler (#include "guest.h"); guest/README.md tells it as prose.
 #ifndef MINIVMM_GUEST_H

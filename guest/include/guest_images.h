@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The demo guests in this executable, in no particular order. All of it is constant and lives as long as
 // the process.
 #ifndef MINIVMM_GUEST_IMAGES_H

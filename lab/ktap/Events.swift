@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// One line of Swift Testing's event stream (`--event-stream-output-path`, version 0), as far as it is of use here.
 struct Record: Decodable {
     /// `test` introduces one, `event` tells of it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Gathers events into results. A function's result is complete when it has ended, and is handed out then.
 struct Report {
     /// A test function, or one of its cases.

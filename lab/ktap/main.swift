@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Prints the event stream of a Swift Testing run as KTAP (Documentation/dev-tools/ktap.rst), the format of the
 // kernel's own tests.
 //

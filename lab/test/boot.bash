@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Sourced by lab/selftest: the tests of lab/boot.
 
 boot_plain=("$lab_dir/boot" --minivmm none)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Sourced by lab/selftest: the tests of lab/kernel/build, with a toy in place of the kernel's source. The archive is a
 # directory that apt reads through APT_CONFIG.
 

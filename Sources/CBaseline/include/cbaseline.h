@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The yardstick of `minivmm bench`: what the monitor does, in plain C with raw ioctls and nothing else.
 // Each function that runs something returns nanoseconds of real time, or a negative errno.
 #ifndef CBASELINE_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Raw calls that Swift cannot make itself: a variadic ioctl, fault-safe copies, volatile access to the
 // kvm_run page, signals to one thread. Each returns its value, or the negative errno. No logic.
 //

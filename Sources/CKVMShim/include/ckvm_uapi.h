@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The KVM user-space interface as MiniVMM speaks it: constants and structs, nothing else.
 //
 // All of it is carried here under a prefix of our own, because the linux/kvm.h of most systems is years

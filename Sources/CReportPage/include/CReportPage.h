@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The parts of a report's page, put into the program by the compiler: nothing is looked up when it runs.
 #pragma once
 #include <stddef.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A virtual CPU on the Unicorn engine, which is opened at run time and runs in a process of its own.
 //
 // Unicorn is GPL-2.0 and optional, so nothing of it is needed to build: the few functions are found with

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// A version of the in-place interface. Rules that do not depend on the version are those of Linux 7.4 (docs/ABI.md, section 3).
 ///
 /// Each difference is a property below, with the row of the validation table that it changes. The rule of that row is the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Where it is decided whether a conversion keeps contents: the four places that were weighed in February 2026 (ABI
 /// §3). What is to be kept and cannot be is `EINVAL` in each of them; what is not to be kept is overwritten.
 ///

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The errno of a failed system call, as Linux numbers it on x86-64.
 public struct ErrorNumber: Error, Hashable, Sendable {
     public let rawValue: Int32

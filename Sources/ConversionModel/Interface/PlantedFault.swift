@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// A rule of the interface that a kernel breaks on purpose, so that a check of kernels can be checked itself: one
 /// that finds nothing wrong with the fault planted does not look.
 public enum PlantedFault: UInt8, Sendable, CaseIterable {

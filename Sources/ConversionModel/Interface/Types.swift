@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Arguments and results of the interface, as KVM and the system calls on a guest_memfd have them.
 
 /// The argument of `KVM_CREATE_VM`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// A byte as far as the interface says what it is.
 public enum Byte: Hashable, Sendable {
     case known(UInt8)

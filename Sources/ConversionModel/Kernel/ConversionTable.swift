@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 extension KernelModel {
     /// `KVM_SET_MEMORY_ATTRIBUTES2`: the validation table of docs/ABI.md, section 2, row by row and in its order, with the differences of
     /// other versions (``ABIProfile``).

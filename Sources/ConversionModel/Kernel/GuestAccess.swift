@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The second stage: resolves guest-physical addresses and accesses through them.
 
 /// A memslot as an access finds it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 extension KernelModel {
     /// The inode of a guest_memfd: its pages, the state of each, and who uses them.
     ///

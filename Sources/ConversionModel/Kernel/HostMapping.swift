@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The host's mappings of a guest_memfd: what system calls and accesses through them find.
 
 extension KernelModel {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The in-place conversion interface of a kernel as a value: files and their pages, host mappings, references, memslots and
 /// VMs, and what every call on them answers.
 ///

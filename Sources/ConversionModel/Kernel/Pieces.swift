@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Calls and accesses that a kernel does in several pieces, with other actors in between. The calls themselves do all pieces
 // at once.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // NUMA: from which node a page comes, and what moving it answers.
 
 extension KernelModel {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What planted faults do to conversions where it takes more than leaving a check out. Nothing here runs without
 // them.
 extension KernelModel {

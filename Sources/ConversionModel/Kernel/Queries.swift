@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What no system call tells, for whoever explores the model or judges a kernel by it. Nothing changes.
 
 /// What an actor finds at a byte if it looks now.

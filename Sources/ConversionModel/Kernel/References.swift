@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Who uses pages beside the file itself: holders on the host, vCPUs that are about to map a page, and failed memory.
 
 extension KernelModel {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // VMs and their memslots: the rules of `KVM_SET_USER_MEMORY_REGION2` and of the calls on a VM.
 
 extension KernelModel {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// 4 KiB, the page of guest_memfd.
 @inlinable public var pageSize: UInt64 { 4096 }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// A set of pages of a file or an address space, kept as runs.
 public struct PageSet: Hashable, Sendable {
     private var map: RunMap<Bool>

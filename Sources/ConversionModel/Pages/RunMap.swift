@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// A value for each page of a file or an address space, kept as sorted runs of equal values, never one entry per page.
 ///
 /// A terabyte of one value is one run. `set` costs O(log runs), amortised over the runs that it removes. A value type

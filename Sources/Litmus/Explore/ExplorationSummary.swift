@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 extension Exploration {
     /// What tests are made of, one after the other.
     public enum Phase: String, Sendable, CaseIterable {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// Makes a test smaller as long as what is wrong stays wrong: fewer steps first, then simpler ones, then less memory.

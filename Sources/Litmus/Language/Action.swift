@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import MiniVMM
 
 /// A byte: of a file, of a view, or for a vCPU of guest-physical memory.

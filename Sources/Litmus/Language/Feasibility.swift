@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 // What can be written, and can be done on no kernel: the test itself is wrong.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Where a text is no litmus test, and what was expected there.
 public struct SyntaxError: Error, Sendable, Equatable, CustomStringConvertible {
     /// From 1.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import MiniVMM
 
 /// A litmus test: what the machine is, and what its actors do to its memory, in which order, with which answers.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// What a test calls a file, a view, a hold or a result: a lower-case letter, then at most 31 letters, digits and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import ConversionModel
 import MiniVMM
 import SoftKVM

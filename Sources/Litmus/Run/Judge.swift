@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Makes a report of what was seen of a test with parallel blocks.
 struct Judge {
     let source: Source

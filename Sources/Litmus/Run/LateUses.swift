@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// What a test uses although it is closed or unmapped, or may be by the time another actor of a block comes to it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// A test as it is run: its parts in order, and of a block what each actor does.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import Synchronization
 
 /// A test without parallel blocks, on its way through one machine or two. Used by the thread that runs it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What a run of a test came to.
 public enum Verdict: Sendable, Hashable {
     /// Every step ended as it must.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import SystemPackage
 
 /// What is to become of the contents of a range that changes state. Chosen by the caller, on every request.

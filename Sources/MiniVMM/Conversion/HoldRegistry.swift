@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import Synchronization
 
 /// The holds on guest pages that this process knows of: who asks before converting can have them released.

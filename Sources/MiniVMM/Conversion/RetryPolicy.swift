@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What to do when the kernel says that a page is in use (`EAGAIN`).
 public struct RetryPolicy: Sendable, Equatable {
     public enum InUse: String, Sendable, CaseIterable {

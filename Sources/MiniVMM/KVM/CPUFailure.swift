@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import SystemPackage
 
 /// Why a vCPU that is a program could not go on: what stands behind a `KVM_EXIT_INTERNAL_ERROR` of such a kernel.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import CKVMShim
 
 /// A capability number, and what `KVM_CHECK_EXTENSION` calls it.

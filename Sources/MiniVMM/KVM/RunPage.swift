@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import CKVMShim
 
 /// The `kvm_run` page of a vCPU, with every access bounds-checked.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What is put into RAM before the guest starts.
 public struct BootImage: Sendable {
     /// Bytes for one place, followed by zeros up to `size`.

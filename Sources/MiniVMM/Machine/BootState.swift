@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import CKVMShim
 
 /// The registers and tables with which a vCPU starts: 64-bit mode, ring 0, paging on, no IDT.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import Synchronization
 
 /// Whether work that a guest or an option can make long is to end. Its loops ask, from any thread.

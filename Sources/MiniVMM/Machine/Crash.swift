@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Where a vCPU stands: the next instruction, and the stack.
 public struct VCPUPlace: Sendable, Hashable {
     public let rip: UInt64

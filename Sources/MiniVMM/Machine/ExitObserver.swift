@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Somebody who looks at each exit before anything is done about it, and may change the machine meanwhile.
 ///
 /// Decided when a machine is made: without one an exit costs one test of a pointer.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The guest's calls, by the number in RAX; guest/include/guest.h has the same.
 public enum GuestCallNumber: UInt64, CaseIterable, Sendable {
     /// Linux's own, for pages to become private or shared.

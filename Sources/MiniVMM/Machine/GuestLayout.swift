@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Where everything lies in guest-physical memory before the guest starts.
 ///
 ///     0x00001000  GDT

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Why an image cannot be booted, and where it is wrong.
 public enum ImageError: Error, Sendable, Hashable {
     case empty

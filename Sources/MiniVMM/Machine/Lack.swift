@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What a guest's machine needs and a kernel does not have. Another kernel may have it.
 public enum Lack: Sendable, Hashable, CaseIterable {
     /// No VM type has private memory (`KVM_X86_SW_PROTECTED_VM`).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import SystemPackage
 
 /// The monitor or the host could not do its part. The guest is not to blame.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// How a machine ended.
 public enum Outcome: Sendable {
     /// The guest wrote its exit status to port 0xF4.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import CKVMShim
 
 /// The thread of one vCPU, or of all of them where the kernel runs them in turns.

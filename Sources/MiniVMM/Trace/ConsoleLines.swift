@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What guests print, one exit for each letter, joined into lines.
 ///
 /// A line belongs to one actor, and stands where its last letter does. It ends with a newline, after 256 letters, or

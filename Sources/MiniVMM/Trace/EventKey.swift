@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The keys of events. A key has one type and one unit, whichever event it belongs to.
 public enum EventKey: UInt8, CaseIterable, Sendable {
     case image, imageBytes, entry, vcpus, ramBytes, sharedBit, end, status, why

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The names of events. ``EventSchema`` says what each stands for and which keys it has.
 public enum EventName: UInt8, CaseIterable, Sendable {
     case boot, imageLeftShared, exitStatus, stop

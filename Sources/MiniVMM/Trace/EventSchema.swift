@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What a trace says of one kind of event: the schema `minivmm.trace/1`, row by row in ``all``.
 ///
 /// Whatever writes, reads or explains events takes names, types and words from here. `docs/trace.md` has the same rows,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The first eight bytes of a range as the host sees them: what a picture shows of its contents.
 public struct FirstBytes: Sendable, Equatable, CustomStringConvertible {
     /// Little-endian, as a load of 64 bits has it.

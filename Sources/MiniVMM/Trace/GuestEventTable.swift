@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Whose events the run of a guest consists of.
 extension EventSchema {
     static let machine: [EventSchema] = [

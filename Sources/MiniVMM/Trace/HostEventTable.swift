@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The host's events, those of litmus tests, and those that readers put in.
 extension EventSchema {
     static let host: [EventSchema] = [

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What the lines of a trace have besides the keys of an event.
 public enum LineKey: UInt8, CaseIterable, Sendable {
     case schema, clock, time, kernel, host, actor, event

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import SystemPackage
 
 /// Bytes on their way to a descriptor. Its owner guards it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// The pieces of a line of the text trace, for whoever writes one: time, actor, name, then the fields.
 extension OutputBuffer {
     /// Columns of the time with its decimal, of time and actor together, and of the name.

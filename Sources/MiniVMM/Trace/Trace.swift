@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Where a machine's events go. A machine without one records nothing and pays one test of a pointer.
 ///
 /// Events of several vCPUs come from several threads; each sink guards itself.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Text that others have chosen, a guest or the name of a file, made safe to print: nothing in it steers the terminal or
 /// changes the order of what is around it.
 public enum VisibleText {

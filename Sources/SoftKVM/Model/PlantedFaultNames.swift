@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import ConversionModel
 
 // Planted faults as people name them.

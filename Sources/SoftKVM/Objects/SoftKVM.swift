@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 @_exported public import ConversionModel
 public import MiniVMM
 import Synchronization

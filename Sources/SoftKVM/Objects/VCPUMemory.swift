@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 public import CKVMShim
 public import MiniVMM
 public import SystemPackage

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import ArgumentParser
 
 /// A size on the command line: bytes, or with K, M, G, T for powers of 1024; `0x` for hex.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import Backends
 import Litmus
 import MiniVMM

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// A row of cells that shows the state of pages: each state by its own sign, colour only in addition.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// What an exit is, in a line, and what the monitor is about to do with it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Counts heap allocations of one thread. For tests: it stands in front of malloc in the test program.
 #ifndef ALLOCATION_COUNTER_H
 #define ALLOCATION_COUNTER_H

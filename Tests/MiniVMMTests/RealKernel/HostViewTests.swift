@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import GuestPayloads
 import SystemPackage
 import Testing

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// Builds an ELF64 static executable byte by byte; every field can be made wrong.
 struct ELFBuilder {
     struct Segment {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// SplitMix64: the same numbers on every machine and in every run, so that a failure can be had again.
 struct Generator: RandomNumberGenerator {
     private var state: UInt64

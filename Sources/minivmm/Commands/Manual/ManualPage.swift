@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// A manual page in man(7), for groff and mandoc.
 struct ManualPage {
     private(set) var text = ""

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /// What the argument parser does not know: examples, exit statuses and the environment.
 enum ManualTexts {
     struct Example {

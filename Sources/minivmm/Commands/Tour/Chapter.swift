@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 import MiniVMM
 
 /// One idea of the tour: what is said, what runs, a question, and something to try.
