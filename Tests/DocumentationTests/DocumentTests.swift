@@ -22,8 +22,8 @@ struct DocumentTests {
         ].map { try String(contentsOf: Document.root.appendingPathComponent($0), encoding: .utf8) }
             .joined().replacing("path: \"../..\"", with: "path: \"../minivmm\"")
         func flat(_ text: String) -> String {
-            text.components(separatedBy: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.joined(
-                separator: "\n")
+            text.components(separatedBy: "\n").map { $0.trimmingCharacters(in: .whitespaces) }
+                .filter { !$0.hasPrefix("// SPDX-") }.joined(separator: "\n")
         }
         for example in try Document.examples(document, "swift") {
             #expect(!example.text.isEmpty && flat(source).contains(flat(example.text)), "\(example.place)")

@@ -50,8 +50,9 @@ struct TestMaker {
                     switch step.action {
                     case .check(let extent, _): step = Step(step.role, .punch(extent.atHome))
                     case .fork, .zapped: step = Step(.host(1), .write(place(), 1))
-                    case .convert(var conversion) where conversion.contents == .zero:
-                        conversion.contents = .preserve
+                    case .convert(var conversion) where conversion.contents != nil:
+                        if conversion.contents == .zero { conversion.contents = .preserve }
+                        conversion.monitor = MonitorPolicy()
                         step.action = .convert(conversion)
                     default: break
                     }
@@ -194,7 +195,12 @@ struct TestMaker {
         case 4, 5:
             var conversion = Conversion(
                 extent(of: files), attributes: flip() ? Attributes.word(state()) : word())
-            if flip() { conversion.contents = ContentPolicy.allCases[below(3)] }
+            if flip() {
+                conversion.contents = ContentPolicy.allCases[below(3)]
+                conversion.monitor.bisects = flip()
+                conversion.monitor.attempts = 1 + below(MonitorPolicy.mostAttempts)
+                if flip() { conversion.monitor.chunk = 1 + UInt64(below(9)) }
+            }
             if below(4) == 0 { conversion.flags = word() }
             conversion.reserved = many(2) { Conversion.Word(index: $0.below(11), value: $0.word()) }
             if below(4) == 0 { conversion.errorOffset = word() }

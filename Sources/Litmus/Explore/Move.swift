@@ -214,7 +214,12 @@ enum Move: String, CaseIterable, Sendable {
 
     private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {
         var conversion = Conversion(draft.pages(of: file), to: draft.state())
-        if self == .ask { conversion.contents = draft.pick(ContentPolicy.allCases) }
+        if self == .ask {
+            conversion.contents = draft.pick(ContentPolicy.allCases)
+            conversion.monitor.bisects = draft.oneIn(3)
+            if draft.oneIn(4) { conversion.monitor.attempts = 2 }
+            if draft.oneIn(4) { conversion.monitor.chunk = 1 }
+        }
         if self == .convertFrom { conversion.structure = draft.pick([.readOnly, .unmapped, .cut]) ?? .cut }
         guard self == .convertOddly else { return conversion }
         func word(_ draft: inout Draft) -> UInt64 { 1 << draft.below(64) }

@@ -217,7 +217,11 @@ extension Conversion {
         change { $0.reserved = [] }
         change { $0.errorOffset = 0 }
         change { $0.structure = .writable }
-        change { $0.contents = nil }
+        change { $0.monitor = MonitorPolicy() }
+        change {
+            $0.contents = nil
+            $0.monitor = MonitorPolicy()
+        }
         if flags > 1 { change { $0.flags = 1 } }
         if errorOffset > 1 { change { $0.errorOffset = 1 } }
         if let word = reserved.first, word.value > 1 {

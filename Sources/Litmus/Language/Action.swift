@@ -134,6 +134,8 @@ public struct Conversion: Sendable, Hashable {
     public var attributes: UInt64
     /// What is to become of the contents, where the monitor is asked; nil is the bare call.
     public var contents: ContentPolicy?
+    /// How the monitor goes about it, where it is asked.
+    public var monitor = MonitorPolicy()
     public var flags: UInt64
     public var reserved: [Word]
     /// `error_offset` on input.
@@ -155,6 +157,28 @@ public struct Conversion: Sendable, Hashable {
 
     public init(_ extent: Extent, to state: PageState, contents: ContentPolicy? = nil) {
         self.init(extent, attributes: Attributes.word(state), contents: contents)
+    }
+}
+
+/// How the monitor's converter goes about a request of a test: by default in one call, once.
+public struct MonitorPolicy: Sendable, Hashable {
+    /// `bisect`: it converts around pages in use.
+    public var bisects = false
+    /// `attempts N`: calls for one piece before it gives up.
+    public var attempts = 1
+    /// `chunk N`: pages of the largest call; nil is ``Converter/defaultChunk``.
+    public var chunk: UInt64?
+
+    /// Most attempts that a test can ask for.
+    public static let mostAttempts = 100
+
+    public init() {}
+
+    /// Between attempts no time passes that a test would notice.
+    var retry: RetryPolicy {
+        RetryPolicy(
+            attempts: attempts, firstBackoff: 1000, longestBackoff: 100_000, deadline: 10_000_000_000,
+            inUse: bisects ? .bisect : .fail)
     }
 }
 

@@ -133,6 +133,8 @@ private struct Check {
         case (.fork, _): throw fail("a child is forked before the parallel block")
         case (.zapped, _):
             throw fail("in a parallel block nobody can say since when pages went: say `zapped` behind it")
+        case (.convert(let conversion), _) where conversion.monitor != MonitorPolicy():
+            throw fail("in a parallel block a conversion is one call: no `bisect`, `attempts` or `chunk`")
         case (.convert(let conversion), _) where conversion.contents == .zero:
             throw fail(
                 "`zero` is a conversion and then another step of the monitor: say both in a parallel block")
@@ -196,6 +198,7 @@ private struct Check {
             try view(extent.name, actor)
         case .convert(let conversion):
             try file(conversion.extent.name)
+            try monitor(conversion)
             try require(
                 conversion.reserved.allSatisfy { (0...10).contains($0.index) },
                 "the reserved words have numbers 0 to 10")
@@ -250,6 +253,17 @@ private struct Check {
             try require(children[child] == nil, "\(Role.child(child)) has been forked before")
             children[child] = views
         }
+    }
+
+    private func monitor(_ conversion: Conversion) throws(TestProblem) {
+        let monitor = conversion.monitor
+        try require(
+            conversion.contents != nil || monitor == MonitorPolicy(),
+            "`bisect`, `attempts` and `chunk` are the monitor's: say what is to become of the contents")
+        try require(
+            (1...MonitorPolicy.mostAttempts).contains(monitor.attempts),
+            "1 to \(MonitorPolicy.mostAttempts) attempts")
+        try require(monitor.chunk != 0, "a chunk has a page at least")
     }
 
     private func end(of extent: Extent) throws(TestProblem) -> UInt64 {

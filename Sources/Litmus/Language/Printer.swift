@@ -235,7 +235,12 @@ extension PolicyFlags {
 extension Conversion: CustomStringConvertible {
     public var description: String {
         var words = ["\(extent)", written(attributes: attributes)]
-        if let contents { words.append(contents.rawValue) }
+        if let contents {
+            words.append(contents.rawValue)
+            if monitor.bisects { words.append("bisect") }
+            if monitor.attempts != 1 { words.append("attempts \(monitor.attempts)") }
+            if let chunk = monitor.chunk { words.append("chunk \(chunk)") }
+        }
         if flags != 0 { words.append("flags \(hex(flags))") }
         words += reserved.map { "reserved \($0.index) = \(hex($0.value))" }
         if errorOffset != 0 { words.append("error_offset \(hex(errorOffset))") }

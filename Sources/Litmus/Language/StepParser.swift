@@ -130,6 +130,14 @@ extension LineParser {
         var conversion = Conversion(try extent(), attributes: try attributes())
         if case .word(let word) = token.kind, let policy = ContentPolicy(rawValue: word), take(word) {
             conversion.contents = policy
+            conversion.monitor.bisects = take("bisect")
+            if take("attempts") {
+                conversion.monitor.attempts = try number(
+                    "a number of attempts", upTo: MonitorPolicy.mostAttempts)
+            }
+            if take("chunk") {
+                conversion.monitor.chunk = try number("a number of pages", upTo: LitmusTest.mostPages)
+            }
         }
         if take("flags") { conversion.flags = try number("the flags word") }
         while take("reserved") {

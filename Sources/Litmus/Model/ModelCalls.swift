@@ -389,13 +389,13 @@ extension ModelMachine {
             if design == .callFlag, policy == .preserve { conversion.flags = ContentDesign.callFlagBit }
             return try call(conversion, descriptor)
         }
-        return try ask(for: range, target, policy, conversion.extent.name, descriptor)
+        return try ask(for: range, target, policy, conversion.monitor, conversion.extent.name, descriptor)
     }
 
     /// The monitor's converter, on a kernel that has this state and gives it back.
     private mutating func ask(
-        for range: PageRange, _ target: PageState, _ policy: ContentPolicy, _ name: Name,
-        _ descriptor: DescriptorID
+        for range: PageRange, _ target: PageState, _ policy: ContentPolicy, _ monitor: MonitorPolicy,
+        _ name: Name, _ descriptor: DescriptorID
     ) throws(Stop) -> Observation {
         let vm = try vm(nil)
         let size = kernel.size(of: kernel.file(of: descriptor))
@@ -424,7 +424,7 @@ extension ModelMachine {
             gpa: whole, file: soft.memfd(descriptor), mapping: soft.mapping(mapping))
         return World.ask(
             soft, soft.vm(vm), region, kernel.attributes(of: kernel.file(of: descriptor)),
-            ConversionRequest(range: range, to: target, contents: policy)
+            ConversionRequest(range: range, to: target, contents: policy), monitor
         ).seen
     }
 

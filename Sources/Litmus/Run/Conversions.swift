@@ -18,13 +18,13 @@ extension World {
             if facts.design == .callFlag, policy == .preserve { conversion.flags = ContentDesign.callFlagBit }
             return try call(conversion, file)
         }
-        return try ask(for: range, target, policy, conversion.extent.name, file)
+        return try ask(for: range, target, policy, conversion.monitor, conversion.extent.name, file)
     }
 
-    /// The monitor's converter, which tries once: EAGAIN is the answer.
+    /// The monitor's converter. By default it tries once, so that EAGAIN is the answer.
     private func ask(
-        for range: PageRange, _ target: PageState, _ policy: ContentPolicy, _ name: Name,
-        _ file: any KVMGuestMemfd
+        for range: PageRange, _ target: PageState, _ policy: ContentPolicy, _ monitor: MonitorPolicy,
+        _ name: Name, _ file: any KVMGuestMemfd
     ) throws(Stop) -> Observation {
         let (vm, states, view) = try (
             vm(nil), state.withLock { $0.states[name] }, state.withLock { $0.views[name] }
@@ -44,7 +44,7 @@ extension World {
         }
         let region = MemoryRegion(gpa: whole, file: file, mapping: mapping)
         let request = ConversionRequest(range: range, to: target, contents: policy)
-        let (seen, result) = Self.ask(kernel, vm, region, states, request)
+        let (seen, result) = Self.ask(kernel, vm, region, states, request, monitor)
         note(result, target, name)
         return seen
     }
@@ -54,11 +54,12 @@ extension World {
     ///   - states: of its pages.
     static func ask(
         _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, _ region: MemoryRegion,
-        _ states: AttributeMap, _ request: ConversionRequest
+        _ states: AttributeMap, _ request: ConversionRequest, _ monitor: MonitorPolicy
     ) -> (seen: Observation, result: ConversionResult) {
         let converter = Converter(
             kernel: kernel, vm: vm, memory: GuestMemory(regions: [region], attributes: states),
-            holds: HoldRegistry(), policy: RetryPolicy(attempts: 1), trace: nil)
+            holds: HoldRegistry(), policy: monitor.retry,
+            chunk: monitor.chunk.map { $0 * pageSize } ?? Converter.defaultChunk, trace: nil)
         do throws(ConversionError) {
             return (Observation(.ok), try converter.convert(request, by: .host))
         } catch {

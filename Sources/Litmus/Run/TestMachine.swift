@@ -67,11 +67,25 @@ extension LitmusTest {
     /// Whether it can begin on a machine that another test has left. One that closes or unmaps what every machine has, and
     /// uses it afterwards, needs files and views that are made for that.
     var canShareMachine: Bool {
+        guard !countsPagesOfTheGuest else { return false }
         let late = LateUses(self)
         let ending = Set(steps.compactMap(\.action.endedView))
         return !memory.contains { memory in
             late.files.contains(memory.name) || late.views.contains(memory.name)
                 || ending.contains(memory.name)
         }
+    }
+
+    /// A count of pages has those of the guest that acts, which are in the tables of a used machine already: a vCPU that has
+    /// made no access brings them with its first hypercall, and on a default VM they go with any memslot.
+    private var countsPagesOfTheGuest: Bool {
+        let counts = steps.contains { $0.action == .zapped }
+        let moves = steps.contains { step in
+            switch step.action {
+            case .hypercall, .preFault: true
+            default: false
+            }
+        }
+        return counts && (vm == .default || moves)
     }
 }
