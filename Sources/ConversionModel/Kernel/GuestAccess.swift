@@ -34,6 +34,8 @@ public enum Target: Hashable, Sendable {
     case mmio
     /// `KVM_EXIT_MEMORY_FAULT`; nil is `EFAULT` alone, where the page cannot be had through a host mapping.
     case fault(MemoryFault?)
+
+    var isMemory: Bool { if case .memory = self { true } else { false } }
 }
 
 extension KernelModel {
@@ -151,7 +153,9 @@ extension KernelModel {
 
     /// A vCPU reads or writes one byte: which one of which file that is.
     public mutating func reach(_ vm: VMID, _ gpa: UInt64, toWrite: Bool) -> Reach {
-        switch target(vm, of: gpa) {
+        let target = target(vm, of: gpa)
+        if rules.faults.isPlanted, !target.isMemory, let stale = staleByte(vm, gpa) { return stale }
+        switch target {
         case .mmio: return .stopped(.mmio)
         case .fault(let fault?):
             return .stopped(error(vm, of: fault) == .hardwarePoisoned ? .poisoned(fault) : .fault(fault))
@@ -163,6 +167,21 @@ extension KernelModel {
             if toWrite { self[vm].slots[slot.index].noteWritten(offset) }
             return .memory(slot.file, offset: slot.fileOffset + offset)
         }
+    }
+
+    /// The place of a byte that a planted fault has left in the second-stage tables.
+    private func staleByte(_ vm: VMID, _ address: UInt64) -> Reach? {
+        let gpa = self[vm].withoutSharedBit(address)
+        func place(_ slot: Memslot) -> Reach? {
+            guard slot.range.contains(gpa), case let offset = gpa - slot.range.start,
+                slot.mapped.contains(offset & ~(pageSize - 1)), !isClosed(slot.file)
+            else { return nil }
+            return .memory(slot.file, offset: slot.fileOffset + offset)
+        }
+        if plants(.guestViewKept), let index = self[vm].slotIndex(at: gpa) {
+            return place(self[vm].slots[index])
+        }
+        return self[vm].stale.lazy.compactMap(place).first
     }
 
     /// The guest touched a page of a slot: reads, fetches and table walks bring it into the tables, a write also into the dirty

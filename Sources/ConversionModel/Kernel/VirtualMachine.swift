@@ -10,6 +10,8 @@ extension KernelModel {
         var slots: [Memslot] = []
         /// What is private by guest-physical address, where the VM and not the file has the attributes (Linux 6.8 to 7.3).
         var attributes: RunMap<PageState>?
+        /// Slots that are gone and that a planted fault has left in the tables.
+        var stale: [Memslot] = []
 
         static var vacant: VM { VM() }
 
@@ -192,6 +194,7 @@ extension KernelModel {
     private mutating func take(_ vm: VMID, _ slot: Int) -> FileID {
         leaveTables(vm, slot)
         let old = self[vm].slots.remove(at: slot)
+        if plants(.deletedSlotStaysMapped) { self[vm].stale.append(old) }
         if plants(.attributesLostWithSlot), let pages = old.inFile {
             self[old.file].attributes.set(pages, to: self[old.file].initialState)
         }

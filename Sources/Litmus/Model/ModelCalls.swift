@@ -92,9 +92,9 @@ extension ModelMachine {
             return Observation(
                 count: kernel.residentPages(mapping, at: extent.offset, length: extent.size))
         case .extension(let number):
-            let type = kernel.type(of: try vm(nil))
+            let vm = try vm(nil)
             let answer = SoftVM.answer(
-                Capability(rawValue: number), type: type, configuration: setup.configuration)
+                Capability(rawValue: number), type: kernel.type(of: vm), configuration: setup.configuration)
             return Observation(count: UInt64(max(0, answer)))
         case .syscall(let name, let call):
             let file = try file(name)

@@ -45,7 +45,8 @@ extension ModelMachine {
 
     /// Pages in the second-stage tables of the test's VM.
     mutating func countPages() throws(Stop) -> UInt64 {
-        kernel.mappedPages(of: try vm(nil)) + UInt64(guestPages.nonzeroBitCount)
+        let vm = try vm(nil)
+        return kernel.mappedPages(of: vm) + UInt64(guestPages.nonzeroBitCount)
     }
 
     /// The vCPU runs the guest: KVM writes its clock first, and the guest's own pages come into the tables.
