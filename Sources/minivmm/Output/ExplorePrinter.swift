@@ -27,7 +27,16 @@ struct ExplorePrinter: Sendable {
         guard !isJSON else { return }
         label("kernel", chosen.line, on: diagnostics)
         label("seed", "\(options.seed)", on: diagnostics)
+        if usesRulesAlone {
+            label(
+                "answers",
+                "by the rules of SoftKVM alone; each finding is confirmed with its memory and its CPU",
+                on: diagnostics)
+        }
     }
+
+    /// The tests run on the rules of the software kernel, and findings on all of it.
+    private var usesRulesAlone: Bool { chosen.backend == .soft && options.usesRulesAlone }
 
     /// One line that is written over, where somebody looks.
     func progress(_ phase: Exploration.Phase, _ summary: Exploration.Summary) {
@@ -240,7 +249,7 @@ struct ExplorePrinter: Sendable {
             ("schema", .string("minivmm.explore/1")),
             ("kernel", .string(chosen.kernel.identity.name)),
             ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
-            ("seed", .number(options.seed)),
+            ("seed", .number(options.seed)), ("rules_alone", .bool(usesRulesAlone)),
             (
                 "phases",
                 .array(

@@ -15,7 +15,8 @@ struct ExploreCommand: ParsableCommand {
             random tests: --tests of one step after the other, --pairs of each two kinds of steps at once, and --parallel of \
             several steps at once; steps at once are explored in all interleavings on the software kernel and run --runs \
             times on others. The model says what must come of each \
-            step; what kind of step this kernel cannot do is left out, and named.
+            step; what kind of step this kernel cannot do is left out, and named. On the software kernel its rules answer \
+            alone, and each finding is confirmed with its memory and its CPU.
 
             What comes to something else is a finding: it is made as small as it gets, and printed as a litmus test that \
             says what the model comes to. With --output each is a file, for `minivmm litmus`.
