@@ -67,6 +67,13 @@ struct Draft {
     }
 
     mutating func append(_ block: Parallel) {
+        var block = block
+        for index in block.steps.indices {
+            // At once with others a conversion is one call.
+            guard case .convert(var conversion) = block.steps[index].action else { continue }
+            conversion.monitor = MonitorPolicy()
+            block.steps[index].action = .convert(conversion)
+        }
         for step in block.steps { note(step.action) }
         test.body.append(.parallel(block))
     }
