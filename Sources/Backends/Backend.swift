@@ -20,13 +20,13 @@ public enum Backend: String, CaseIterable, Sendable {
     case soft
 }
 
-/// What is asked of a kernel besides running guests.
+/// The features that a caller needs besides running guests.
 public struct BackendNeeds: Sendable {
     /// With two, the VMs tell a private access from a shared one by its address.
     public var aliases: Aliases
     /// Conversions must be able to preserve contents.
     public var preservation: Bool
-    /// What the software kernel is to be.
+    /// The configuration of the software kernel.
     public var soft: SoftKVM.Configuration
     public var device: FilePath
 
@@ -93,7 +93,7 @@ public struct BackendError: Error, Sendable {
         case noEngine(String)
     }
     public let reason: Reason
-    /// What was tried before.
+    /// The backends that were tried and rejected before this error.
     public let passedOver: [Rejection]
 
     /// The host has no more of something: what its kernel can do is not known.

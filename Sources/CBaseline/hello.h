@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the C monitors of `hello` have in common: the boot information page, and a console.
+// Shared by the C monitors of `hello`: the boot information page, and a console.
 #ifndef HELLO_H
 #define HELLO_H
 

@@ -3,7 +3,7 @@ public import MiniVMM
 
 /// The name and the fields of an event of the trace, as values.
 ///
-/// What an event means is told from these and not from the event itself: a field more changes nothing here.
+/// Explanations read these fields, so adding a field to an event changes no explanation.
 public struct EventFields: TraceFields, Sendable {
     public enum Value: Sendable, Equatable {
         case number(UInt64)

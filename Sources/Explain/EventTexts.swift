@@ -108,7 +108,8 @@ public enum EventTexts {
     private static func hypercall(_ event: EventFields) -> String {
         let call = event.number(.number).flatMap(GuestCallNumber.init(rawValue:))
         let result = event.signed(.result) ?? 0
-        let text = "The guest asked " + (call.map { request($0, event) } ?? "for something that nobody knows")
+        let text =
+            "The guest asked " + (call.map { request($0, event) } ?? "for a call with an unknown number")
         if result < 0 {
             let errno = Int32(exactly: result).map { Errno(rawValue: 0 &- $0) } ?? .invalidArgument
             return text + "; the answer was \(errno.name), which the guest finds in RAX."
@@ -189,8 +190,8 @@ public enum EventTexts {
     }
 
     private static func hold(_ event: EventFields) -> String {
-        "The host took references on these pages, as a device would; until they go, the pages cannot become private. It "
-            + (event.flag(.yields) == true ? "lets go when asked." : "does not let go when asked.")
+        "The host took references on these pages, as a device would. The pages cannot become private until they are dropped. The holder "
+            + (event.flag(.yields) == true ? "drops them on request." : "does not drop them on request.")
     }
 
     private static func hostAccess(_ event: EventFields) -> String {

@@ -15,7 +15,7 @@ public struct Payload: Sendable {
     public let vcpus: Int
     /// Bytes of RAM it wants.
     public let ramSize: UInt64
-    /// What the monitor shall do when an access comes through the wrong alias.
+    /// How the monitor handles an access through the wrong alias.
     public let faultPolicy: FaultPolicy
     /// What shall become of contents where it does not say, and where it only touches.
     public let contents: ContentPolicy

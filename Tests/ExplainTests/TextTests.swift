@@ -139,7 +139,7 @@ struct EventTests {
             (.hypercall(number: 12, 0, 4, 0x10, byInstruction: true, result: 0), "4 pages to be private"),
             (.hypercall(number: 12, 0, 1, 0, byInstruction: false, result: -11), "EAGAIN"),
             (.hypercall(number: 0x4d56_0005, 0, 1, 0, byInstruction: false, result: 1), "private"),
-            (.hypercall(number: 9, 0, 1, 0, byInstruction: false, result: .min), "nobody knows"),
+            (.hypercall(number: 9, 0, 1, 0, byInstruction: false, result: .min), "unknown number"),
             (.steppedOver(rip: 0), "RIP"), (.halted, "HLT"), (.kicked, "stops"),
             (.conversionStarted(request), "4 pages shall become private"),
             (.attributesCall(offset: 0, size: pageSize, target: .shared, nil, 0), "Done"),
@@ -157,7 +157,7 @@ struct EventTests {
             (.holdersAsked(gpa: 0, released: 0, refused: 2), "will not"),
             (.waiting(gpa: 0, nanoseconds: 20_000, attempt: 1), "waits"),
             (.conversionFinished(request, ConversionResult(means: .zeroedByMonitor)), "zero"),
-            (.held(page, yields: true), "when asked"), (.releasedHolds(2), "released"),
+            (.held(page, yields: true), "on request"), (.releasedHolds(2), "released"),
             (.hostAccess(gpa: 0, .read, nil), "shared"),
         ]
         for reason in ErrorTests.reasons {

@@ -18,6 +18,9 @@ public struct GuestMemfdFlags: OptionSet, Hashable, Sendable {
     public static var mmap: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 0) }
     /// Its pages start shared; without the flag they start private.
     public static var initShared: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 1) }
+
+    /// The state of the pages of a new file.
+    public var initialState: PageState { contains(.initShared) ? .shared : .private }
 }
 
 /// `KVM_MEMORY_ATTRIBUTE_*`.

@@ -164,7 +164,7 @@ extension KernelModel {
     /// The byte at a file offset, whoever may look at it.
     public func byte(_ file: FileID, at offset: UInt64) -> Byte { self[file].bytes.byte(at: offset) }
 
-    /// The first of `count` bytes from `offset` that is not `byte`, or of which nobody knows what it is.
+    /// Returns the first of `count` bytes from `offset` that differs from `byte` or is unknown.
     public func firstByte(
         in file: FileID, at offset: UInt64, count: UInt64, otherThan byte: UInt8
     ) -> (offset: UInt64, byte: Byte)? {

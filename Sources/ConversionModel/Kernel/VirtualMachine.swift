@@ -113,7 +113,7 @@ extension KernelModel {
 
     public func type(of vm: VMID) -> VMType { self[vm].type }
     public func sharedBit(of vm: VMID) -> Int? { self[vm].sharedBit }
-    /// What the VM says that conversions do to contents.
+    /// The effect on contents that the VM promises for its conversions.
     public func contentPromise(of vm: VMID) -> ContentPromise {
         self[vm].type == .softwareProtected ? rules.contentPromise : .undefined
     }

@@ -143,7 +143,7 @@ struct Interleavings {
         return endings
     }
 
-    /// What is known of the endings from a state that was explored.
+    /// The endings reachable from a state that was explored.
     func endings(from cursor: Cursor) -> Set<Ending> {
         block(at: cursor) == nil ? [Ending(failure: cursor.failure)] : known[key(of: cursor)] ?? []
     }

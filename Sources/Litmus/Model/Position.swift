@@ -20,20 +20,20 @@ struct Position: Sendable {
     /// The step that is next, or under way.
     var step = 0
     /// Bytes of it that are done.
-    private var done: UInt64 = 0
-    private var phase = Phase.begin
+    var done: UInt64 = 0
+    var phase = Phase.begin
     /// A page that is found and not mapped yet.
-    private var fault: HoldID?
+    var fault: HoldID?
     /// The references on pages that the step has.
-    private var references: [HoldID] = []
+    var references: [HoldID] = []
     /// The answer, once the step holds nothing any more.
-    private var answer: Observation?
+    var answer: Observation?
     /// The page that a vCPU is about to write is in the dirty log.
-    private var isLogged = false
+    var isLogged = false
     /// Pages that it has counted.
-    private var count: UInt64 = 0
+    var count: UInt64 = 0
 
-    fileprivate enum Phase: Hashable {
+    enum Phase: Hashable {
         case begin
         /// So many pages of the batch are copied.
         case copying(Int)
@@ -116,7 +116,7 @@ struct Position: Sendable {
 
     // MARK: a page of the host
 
-    private enum Page {
+    enum Page {
         case notYet
         case had
         case none
@@ -127,7 +127,7 @@ struct Position: Sendable {
     /// - Parameters:
     ///   - toWrite: the page is to be written, and not only read.
     ///   - isHeld: a reference is wanted as well.
-    private mutating func have(
+    mutating func have(
         _ offset: UInt64, of mapping: MappingID, toWrite: Bool, isHeld: Bool = true,
         _ kernel: inout KernelModel
     ) -> Page {
@@ -333,101 +333,6 @@ struct Position: Sendable {
         count += UInt64(pages)
         done += size
         return done < extent.size ? nil : Observation(count: count)
-    }
-
-    // MARK: steps of a vCPU
-
-    private mutating func guestAccess(
-        _ step: Step, _ machine: inout ModelMachine
-    ) throws(Stop) -> Observation? {
-        guard let extent = step.action.extent else { return try machine.perform(step) }
-        let vm = try machine.vm(nil)
-        if phase == .releasing {
-            if let reference = references.popLast() {
-                machine.kernel.endGuestFault(vm, at: extent.offset, reference)
-            }
-            phase = .begin
-            return nil
-        }
-        if let (mapping, offset) = machine.kernel.hostPage(vm, at: extent.offset) {
-            switch have(offset, of: mapping, toWrite: false, &machine.kernel) {
-            case .notYet: return nil
-            case .had:
-                phase = .releasing
-                return nil
-            // The access says what becomes of it.
-            case .none: break
-            }
-        } else if let fault {
-            // The memslot is gone, and the fault goes on with what it has found.
-            machine.kernel.release(fault)
-            self.fault = nil
-            return nil
-        } else if let found = machine.kernel.beginGuestFault(vm, at: extent.offset) {
-            references = [found]
-            phase = .releasing
-            return nil
-        }
-        // The page is logged before it is written, and once more if the log has been taken in between.
-        if step.action.byteWritten != nil, !isLogged, machine.kernel.beginGuestWrite(vm, at: extent.offset) {
-            isLogged = true
-            return nil
-        }
-        return try machine.perform(step)
-    }
-
-    private mutating func preFault(
-        _ extent: Extent, _ step: Step, _ machine: inout ModelMachine
-    ) throws(Stop) -> Observation? {
-        guard let range = PageRange(start: extent.offset, size: extent.size) else {
-            return try machine.perform(step)
-        }
-        let vm = try machine.vm(nil)
-        let gpa = range.start + done
-        switch phase {
-        case .asked(let isPrivate):
-            if references.isEmpty, let (mapping, offset) = machine.kernel.hostPage(vm, at: gpa) {
-                switch have(offset, of: mapping, toWrite: false, &machine.kernel) {
-                case .notYet, .had: return nil
-                case .none: return preFaulted(.badAddress, machine)
-                }
-            }
-            let failure = machine.kernel.preFaultPage(vm, at: gpa, asPrivate: isPrivate)
-            for reference in references { machine.kernel.release(reference) }
-            references = []
-            if let fault { machine.kernel.release(fault) }
-            fault = nil
-            if let failure { return preFaulted(failure, machine) }
-            done += pageSize
-            phase = .begin
-            return done < range.size ? nil : Observation(.ok)
-        default:
-            phase = .asked(isPrivate: machine.kernel.isTakenForPrivate(vm, at: gpa))
-            return nil
-        }
-    }
-
-    /// A part that was done is a success.
-    private func preFaulted(_ failure: ErrorNumber, _ machine: ModelMachine) -> Observation {
-        done > 0 ? Observation(.ok) : machine.answer(failure)
-    }
-
-    private mutating func hypercall(
-        _ extent: Extent, _ attributes: UInt64, _ step: Step, _ machine: inout ModelMachine
-    ) throws(Stop) -> Observation? {
-        let call = try GuestCall(extent, attributes)
-        if done == 0 { try machine.enter(step.role) }
-        guard let request = MapRequest(call), let places = machine.places(of: request.range) else {
-            return machine.answer(.invalidArgument)
-        }
-        guard let place = places.first(where: { $0.gpa >= extent.offset + done }) else {
-            throw .broken("\(extent) is no part of memslots any more")
-        }
-        if let (errno, page) = try machine.convert(place, request) {
-            return Observation(.errno(errno.rawValue, at: page))
-        }
-        done = place.gpa + place.bytes.size - extent.offset
-        return done < extent.size ? nil : Observation(.ok)
     }
 }
 

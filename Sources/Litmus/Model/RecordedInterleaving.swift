@@ -88,8 +88,7 @@ extension Interleavings {
             where files.insert(name).inserted {
                 let file = machine.kernel.file(of: descriptor)
                 let size = machine.kernel.size(of: file)
-                let initial: PageState =
-                    machine.kernel.flags(of: file).contains(.initShared) ? .shared : .private
+                let initial = machine.kernel.flags(of: file).initialState
                 if let event = recording.add(name, size: size, initial) { trace.record(event, by: .host) }
             }
         }

@@ -12,7 +12,7 @@ extension World {
             var flags = GuestMemfdFlags(rawValue: new.flags)
             if new.preserves, facts.design == .creationFlag { flags.insert(ContentDesign.creationFlagBit) }
             let file = try vm.createGuestMemfd(size: new.size, flags: flags)
-            let initial: PageState = flags.contains(.initShared) ? .shared : .private
+            let initial = flags.initialState
             let (trace, event) = state.withLock { state in
                 state.files[new.name] = file
                 state.states[new.name] = AttributeMap(size: new.size, initial: initial)
@@ -69,7 +69,7 @@ extension World {
         }
     }
 
-    /// What the model cannot do is no answer of a kernel's.
+    /// Skips the test where the model lacks memory; a kernel would not answer so.
     func answer(_ error: Errno) throws(Stop) -> Errno {
         guard facts.soft != nil, error == SoftKVM.noMemoryBehind else { return error }
         throw .noMemoryBehind

@@ -50,6 +50,18 @@ extension HostMapping {
     }
 }
 
+extension GuestMemfdFlags {
+    /// The bytes of a new file, by the rules of `KVM_CREATE_GUEST_MEMFD` on a VM that converts in place.
+    ///
+    /// - Throws: `EINVAL` for unknown flags and for a size that no file has.
+    func newFile(size: UInt64) throws(Errno) -> PageRange {
+        guard isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
+            let bytes = PageRange(start: 0, size: size)
+        else { throw .invalidArgument }
+        return bytes
+    }
+}
+
 extension Capability {
     /// What `KVM_CHECK_EXTENSION` says on a VM that converts in place; nil asks the kernel below.
     var inPlaceAnswer: Int? {

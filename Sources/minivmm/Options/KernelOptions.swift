@@ -48,7 +48,7 @@ struct KernelOptions: ParsableArguments {
             .joined(separator: " ")
     }
 
-    /// What the software kernel is to be.
+    /// The configuration of the software kernel.
     var soft: SoftKVM.Configuration {
         SoftKVM.Configuration(seed: seed, abi: abi.last ?? .linux74, plantedFaults: Set(plant))
     }

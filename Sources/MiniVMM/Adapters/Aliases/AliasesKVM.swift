@@ -72,13 +72,10 @@ final class AliasVM: KVMVirtualMachine {
     }
 
     func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
-        guard flags.isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
-            let bytes = PageRange(start: 0, size: size)
-        else { throw .invalidArgument }
+        let bytes = try flags.newFile(size: size)
         let file = AliasFile(
             backing: try base.createGuestMemfd(size: size, flags: flags),
-            attributes: AttributeMap(
-                size: bytes.size, initial: flags.contains(.initShared) ? .shared : .private))
+            attributes: AttributeMap(size: bytes.size, initial: flags.initialState))
         carved.memory.withLock { $0.files.append(file) }
         return AliasGuestMemfd(file, of: carved)
     }

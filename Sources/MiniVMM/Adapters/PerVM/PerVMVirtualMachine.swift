@@ -32,14 +32,12 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
     /// The guest_memfd below has no flags. With MMAP (6.18) the kernel would serve shared accesses from it as well,
     /// and it is all private.
     func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
-        guard flags.isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
-            PageRange(start: 0, size: size) != nil
-        else { throw .invalidArgument }
+        _ = try flags.newFile(size: size)
         let privateSide = try base.createGuestMemfd(size: size, flags: [])
         let sharedSide = try PerVMSharedMemory(size: size)
         let file = PerVMMemory.File(
             descriptor: privateSide.descriptor, sharedSide: sharedSide,
-            attributes: AttributeMap(size: size, initial: flags.contains(.initShared) ? .shared : .private))
+            attributes: AttributeMap(size: size, initial: flags.initialState))
         memory.withLock { $0.files[privateSide.descriptor] = file }
         return PerVMGuestMemfd(file, privateSide, isMappable: flags.contains(.mmap), of: self)
     }

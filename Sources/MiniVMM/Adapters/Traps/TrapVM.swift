@@ -34,14 +34,11 @@ final class TrapVM: KVMVirtualMachine {
     }
 
     func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
-        guard flags.isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
-            let bytes = PageRange(start: 0, size: size)
-        else { throw .invalidArgument }
+        let bytes = try flags.newFile(size: size)
         let below = try backing.create(on: base, size: size)
         let file = TrapFile(
             backing: below, kind: backing, kernelView: try below.map(offset: 0, length: size),
-            attributes: AttributeMap(
-                size: bytes.size, initial: flags.contains(.initShared) ? .shared : .private))
+            attributes: AttributeMap(size: bytes.size, initial: flags.initialState))
         carved.memory.withLock { $0.files.append(file) }
         return TrapGuestMemfd(file, isMappable: flags.contains(.mmap), of: carved)
     }

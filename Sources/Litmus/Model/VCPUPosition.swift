@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+import ConversionModel
+import MiniVMM
+import SystemPackage
+
+// The pieces of a vCPU's steps.
+extension Position {
+    mutating func guestAccess(
+        _ step: Step, _ machine: inout ModelMachine
+    ) throws(Stop) -> Observation? {
+        guard let extent = step.action.extent else { return try machine.perform(step) }
+        let vm = try machine.vm(nil)
+        if phase == .releasing {
+            if let reference = references.popLast() {
+                machine.kernel.endGuestFault(vm, at: extent.offset, reference)
+            }
+            phase = .begin
+            return nil
+        }
+        if let (mapping, offset) = machine.kernel.hostPage(vm, at: extent.offset) {
+            switch have(offset, of: mapping, toWrite: false, &machine.kernel) {
+            case .notYet: return nil
+            case .had:
+                phase = .releasing
+                return nil
+            // The access says what becomes of it.
+            case .none: break
+            }
+        } else if let fault {
+            // The memslot is gone, and the fault goes on with what it has found.
+            machine.kernel.release(fault)
+            self.fault = nil
+            return nil
+        } else if let found = machine.kernel.beginGuestFault(vm, at: extent.offset) {
+            references = [found]
+            phase = .releasing
+            return nil
+        }
+        // The page is logged before it is written, and once more if the log has been taken in between.
+        if step.action.byteWritten != nil, !isLogged, machine.kernel.beginGuestWrite(vm, at: extent.offset) {
+            isLogged = true
+            return nil
+        }
+        return try machine.perform(step)
+    }
+
+    mutating func preFault(
+        _ extent: Extent, _ step: Step, _ machine: inout ModelMachine
+    ) throws(Stop) -> Observation? {
+        guard let range = PageRange(start: extent.offset, size: extent.size) else {
+            return try machine.perform(step)
+        }
+        let vm = try machine.vm(nil)
+        let gpa = range.start + done
+        switch phase {
+        case .asked(let isPrivate):
+            if references.isEmpty, let (mapping, offset) = machine.kernel.hostPage(vm, at: gpa) {
+                switch have(offset, of: mapping, toWrite: false, &machine.kernel) {
+                case .notYet, .had: return nil
+                case .none: return preFaulted(.badAddress, machine)
+                }
+            }
+            let failure = machine.kernel.preFaultPage(vm, at: gpa, asPrivate: isPrivate)
+            for reference in references { machine.kernel.release(reference) }
+            references = []
+            if let fault { machine.kernel.release(fault) }
+            fault = nil
+            if let failure { return preFaulted(failure, machine) }
+            done += pageSize
+            phase = .begin
+            return done < range.size ? nil : Observation(.ok)
+        default:
+            phase = .asked(isPrivate: machine.kernel.isTakenForPrivate(vm, at: gpa))
+            return nil
+        }
+    }
+
+    /// A part that was done is a success.
+    private func preFaulted(_ failure: ErrorNumber, _ machine: ModelMachine) -> Observation {
+        done > 0 ? Observation(.ok) : machine.answer(failure)
+    }
+
+    mutating func hypercall(
+        _ extent: Extent, _ attributes: UInt64, _ step: Step, _ machine: inout ModelMachine
+    ) throws(Stop) -> Observation? {
+        let call = try GuestCall(extent, attributes)
+        if done == 0 { try machine.enter(step.role) }
+        guard let request = MapRequest(call), let places = machine.places(of: request.range) else {
+            return machine.answer(.invalidArgument)
+        }
+        guard let place = places.first(where: { $0.gpa >= extent.offset + done }) else {
+            throw .broken("\(extent) is no part of memslots any more")
+        }
+        if let (errno, page) = try machine.convert(place, request) {
+            return Observation(.errno(errno.rawValue, at: page))
+        }
+        done = place.gpa + place.bytes.size - extent.offset
+        return done < extent.size ? nil : Observation(.ok)
+    }
+}
