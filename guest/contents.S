@@ -47,7 +47,7 @@
 .endm
 
     begin
-    need_one_door
+    need_one_alias
     need_free PAGES
     xor     %r12d, %r12d
     conversion shared,  private, shared,  MAP_CONTENTS_PRESERVE,    "to shared,  preserve:    "

@@ -13,7 +13,7 @@
 #define ANSWER 0x2174736575672069       // "i guest!"
 
     begin
-    need_one_door
+    need_one_alias
     print   "Asking for conversions of the free RAM at "
     print_hex %r14
     print   ".\n"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // forget: memory that changes hands empty.
 //
-// It shows the honest alternative to keeping contents. Two doors lead to the RAM, and the monitor was told to make
+// It shows the honest alternative to keeping contents. The RAM has two aliases, and the monitor was told to make
 // zeros of whatever changes hands (--contents zero), as a kernel with private and shared memory in two places
-// does anyway. What was written through one door is never found through the other: not in any size, in neither
+// does anyway. What was written through one alias is never found through the other: not in any size, in neither
 // direction, not where an access meets two pages of which only one has to be converted, and not after a call.
 // Each time the page next to it keeps every byte. The host looks as well (HC_PEEK).
 // Ends with exit status 0.
@@ -13,14 +13,14 @@
 #define PAGES 16
 #define BYTES (PAGES * 4096)
 
-// R14 = the range through the private door, R13 = the same through the shared one.
-// Of R8, which is all ones like the word that is written through one door, as much as one size has is read through
-// the other door. LEFT is what then must be in it.
+// R14 = the range through the private alias, R13 = the same through the shared one.
+// Of R8, which is all ones like the word that is written through one alias, as much as one size has is read through
+// the other alias. LEFT is what then must be in it.
 .macro forgotten suffix, register, left, from, to
     mov     $-1, %r8
     mov     %r8, 0x100(\from)
     mov     0x100(\to), %\register
-    expect_value %r8, $\left, "a \suffix written through one door and read through the other"
+    expect_value %r8, $\left, "a \suffix written through one alias and read through the other"
 .endm
 
 .macro forgotten_sizes from, to
@@ -35,7 +35,7 @@
     verify_zero \to, $4096, $8, "the rest of the page, after an access of each size"
 .endm
 
-// All but the first so many pages have what was written through the private door when the guest began.
+// All but the first so many pages have what was written through the private alias when the guest began.
 .macro others_kept pages, what
     lea     \pages * 4096(%r14), %r11
     expect_private %r11, "\what"
@@ -43,7 +43,7 @@
 .endm
 
     begin
-    need_two_doors
+    need_two_aliases
     testb   $BOOT_FLAG_IMPLICIT, BOOT_FLAGS(%r15)
     jz      not_converted
     need_free PAGES
@@ -53,10 +53,10 @@
 
     print   "Private to shared:"
     fill    %r14, $BYTES, $8, %r14      // whatever the pages were: now they are private
-    verify  %r14, $BYTES, $8, %r14, "what was just written through the private door"
-    expect_value 8(%r13), $0, "a private page, read through the shared door"
-    expect_shared %r14, "page 0 after a read through the shared door"
-    verify_zero %r13, $4096, $8, "a private page, read through the shared door"
+    verify  %r14, $BYTES, $8, %r14, "what was just written through the private alias"
+    expect_value 8(%r13), $0, "a private page, read through the shared alias"
+    expect_shared %r14, "page 0 after a read through the shared alias"
+    verify_zero %r13, $4096, $8, "a private page, read through the shared alias"
     peek    %r14
     expect_result 0, "the host reads the first word of page 0"
     expect_value %rcx, $0, "what the host reads in the first word of page 0"
@@ -68,13 +68,13 @@
 
     print   "Shared to private:"
     fill    %r13, $4096, $8, %r13
-    verify  %r13, $4096, $8, %r13, "what was just written through the shared door"
+    verify  %r13, $4096, $8, %r13, "what was just written through the shared alias"
     peek    %r14
-    expect_result 0, "the host reads what was written through the shared door"
-    expect_value %rcx, %r13, "what the host reads of what was written through the shared door"
-    expect_value 8(%r14), $0, "a shared page, read through the private door"
-    expect_private %r14, "page 0 after a read through the private door"
-    verify_zero %r14, $4096, $8, "a shared page, read through the private door"
+    expect_result 0, "the host reads what was written through the shared alias"
+    expect_value %rcx, %r13, "what the host reads of what was written through the shared alias"
+    expect_value 8(%r14), $0, "a shared page, read through the private alias"
+    expect_private %r14, "page 0 after a read through the private alias"
+    verify_zero %r14, $4096, $8, "a shared page, read through the private alias"
     peek    %r10
     expect_result -EFAULT, "the host reads page 0, which is private"
     others_kept 1, "the pages after page 0"
@@ -89,42 +89,42 @@
     print   "Written and modified:"
     fill    %r14, $4096, $8, $-1
     movb    $0x5a, 0x123(%r13)
-    expect_value 0x120(%r13), $0x5a000000, "the word around a byte written through the shared door"
+    expect_value 0x120(%r13), $0x5a000000, "the word around a byte written through the shared alias"
     movb    $0, 0x123(%r13)
-    verify_zero %r13, $4096, $8, "the rest of a page of which one byte was written through the shared door"
+    verify_zero %r13, $4096, $8, "the rest of a page of which one byte was written through the shared alias"
     fill    %r13, $4096, $8, $-1
     movb    $0x5a, 0x123(%r14)
-    expect_value 0x120(%r14), $0x5a000000, "the word around a byte written through the private door"
+    expect_value 0x120(%r14), $0x5a000000, "the word around a byte written through the private alias"
     movb    $0, 0x123(%r14)
-    verify_zero %r14, $4096, $8, "the rest of a page of which one byte was written through the private door"
+    verify_zero %r14, $4096, $8, "the rest of a page of which one byte was written through the private alias"
     movq    $41, 0x200(%r14)
     incq    0x200(%r13)
-    expect_value 0x200(%r13), $1, "41, incremented through the shared door"
+    expect_value 0x200(%r13), $1, "41, incremented through the shared alias"
     addl    $2, 0x200(%r14)
-    expect_value 0x200(%r14), $2, "1, and 2 added through the private door"
+    expect_value 0x200(%r14), $2, "1, and 2 added through the private alias"
     print   " on zeros.\n"
 
     print   "Across two pages:"
-    lea     4096 - 3(%r14), %r12        // R12, R11 = where the access begins, through either door
+    lea     4096 - 3(%r14), %r12        // R12, R11 = where the access begins, through either alias
     lea     4096 - 3(%r13), %r11
     fill    %r14, $(2 * 4096), $8, $-1
     mov     $-1, %r8
     mov     %r8, (%r12)
-    expect_value (%r11), $0, "two private pages, read through the shared door"
-    verify_zero %r13, $(2 * 4096), $8, "two private pages, read through the shared door"
+    expect_value (%r11), $0, "two private pages, read through the shared alias"
+    verify_zero %r13, $(2 * 4096), $8, "two private pages, read through the shared alias"
     fill    %r13, $(2 * 4096), $8, $-1
     mov     $-1, %r8
     mov     %r8, (%r11)
-    expect_value (%r12), $0, "two shared pages, read through the private door"
-    verify_zero %r14, $(2 * 4096), $8, "two shared pages, read through the private door"
+    expect_value (%r12), $0, "two shared pages, read through the private alias"
+    verify_zero %r14, $(2 * 4096), $8, "two shared pages, read through the private alias"
     // Only one of them has to change: of the other every byte stays.
     mov     $0x1122334455667788, %r8
     mov     %r8, 0xff8(%r13)            // page 0 is shared now, page 1 private
     mov     %r8, 0x1000(%r14)
-    expect_value (%r11), $0x112233, "a shared page and a private one, read through the shared door"
+    expect_value (%r11), $0x112233, "a shared page and a private one, read through the shared alias"
     mov     %r8, 0x1000(%r14)           // page 0 still shared, page 1 private again
     mov     $0x4455667788000000, %r9
-    expect_value (%r12), %r9, "a shared page and a private one, read through the private door"
+    expect_value (%r12), %r9, "a shared page and a private one, read through the private alias"
     others_kept 2, "the pages after page 1"
     print   " zeros where it changed, the bytes where it did not.\n"
 
@@ -165,7 +165,7 @@ done:
     exit    0
 
 not_converted:
-    fail    "wants a monitor that converts a page which is touched through the wrong door"
+    fail    "wants a monitor that converts a page which is touched through the wrong alias"
 
     .subsection 2
     .balign 8

@@ -2,7 +2,7 @@
 // hello: a guest that boots, looks around and leaves.
 //
 // It shows the boot contract: the boot information page in RDI, a console, a status. It reads how much RAM
-// it has, how many vCPUs, and how many doors lead to its memory, and converts nothing.
+// it has, how many vCPUs, and how many aliases its memory has, and converts nothing.
 // Ends with exit status 0.
 #define GUEST "hello"
 #include "support.h"
@@ -23,13 +23,13 @@
     mov     BOOT_VCPUS(%r15), %r8d
     print_dec %r8
 
-    print   "\ndoors to RAM: "
+    print   "\naliases of RAM: "
     mov     BOOT_SHARED_BIT(%r15), %r8
     test    %r8, %r8
-    jnz     two_doors
+    jnz     two_aliases
     print   "one"
     jmp     calls
-two_doors:
+two_aliases:
     print   "two, the shared one at "
     print_hex %r8
 

@@ -41,7 +41,7 @@
 .endm
 
     begin
-    need_one_door
+    need_one_alias
     need_free PAGES + 2
     mov     BOOT_RAM_SIZE(%r15), %r13   // R13 = the end of RAM
     lea     4 * 4096(%r14), %r10        // R10 = the first private page

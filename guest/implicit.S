@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 // implicit: memory that changes hands because the guest touches it.
 //
-// It shows implicit conversion, as a TDX guest does it: its RAM has two doors, and an access through the
+// It shows implicit conversion, as a TDX guest does it: its RAM has two aliases, and an access through the
 // one that does not match the page is a KVM_EXIT_MEMORY_FAULT, which the monitor answers by converting the
 // page and letting the instruction run again. The guest asks for nothing. It reads and writes in every
 // size, across pages and across the border between private and shared, modifies in place and copies from
-// door to door, and looks through the other door for what it wrote.
+// alias to alias, and looks through the other alias for what it wrote.
 // Ends with exit status 0.
 #define GUEST "implicit"
 #include "support.h"
@@ -13,30 +13,30 @@
 #define PAGES 8
 #define BYTES (PAGES * 4096)
 
-// R14 = the range through the private door, R13 = the same through the shared one.
-// Writes VALUE in one size through one door and reads it through the other: two conversions.
+// R14 = the range through the private alias, R13 = the same through the shared one.
+// Writes VALUE in one size through one alias and reads it through the other: two conversions.
 .macro across suffix, value, scratch, from, to
     mov     $\value, %r8
     mov     %\scratch, 0x100(\from)
     xor     %r8d, %r8d
     mov     0x100(\to), %\scratch
     mov     $\value, %r9
-    expect_value %r8, %r9, "a \suffix written through one door and read through the other"
+    expect_value %r8, %r9, "a \suffix written through one alias and read through the other"
 .endm
 
     begin
-    need_two_doors
+    need_two_aliases
     testb   $BOOT_FLAG_IMPLICIT, BOOT_FLAGS(%r15)
     jz      not_converted
     need_free PAGES
     mov     BOOT_SHARED_BIT(%r15), %r13
     or      %r14, %r13
     fill    %r14, $BYTES, $64, %r14     // whatever the pages were: now they are private
-    expect_private %r14, "page 0 after a write through the private door"
+    expect_private %r14, "page 0 after a write through the private alias"
 
-    print   "One byte through the shared door:"
+    print   "One byte through the shared alias:"
     movb    $0x5a, 8(%r13)
-    expect_shared %r14, "page 0 after a write through the shared door"
+    expect_shared %r14, "page 0 after a write through the shared alias"
     lea     4096(%r14), %r11
     expect_private %r11, "page 1, which nobody touched"
     lea     8(%r14), %r11
@@ -62,7 +62,7 @@
     incq    0x200(%r13)                 // shared
     addl    $2, 0x200(%r14)             // private
     subw    $1, 0x200(%r13)             // shared
-    expect_value 0x200(%r14), $42, "40 + 1 + 2 - 1 by turns through both doors"
+    expect_value 0x200(%r14), $42, "40 + 1 + 2 - 1 by turns through both aliases"
     print   " adds up.\n"
 
     // Across the border of two pages, at every distance that splits the access. R12 = where it begins.
@@ -87,14 +87,14 @@
     print   "Across the border of private and shared:"
     lea     4096 - 3(%r14), %r12
     mov     BOOT_SHARED_BIT(%r15), %r11
-    or      %r12, %r11                  // R11 = R12 through the shared door
+    or      %r12, %r11                  // R11 = R12 through the shared alias
     mov     $0x0123456789abcdef, %r8
     mov     %r8, (%r12)                 // both private
     mov     (%r13), %al                 // page 0 shared
-    expect_value (%r11), %r8, "read across a shared and a private page through the shared door"
+    expect_value (%r11), %r8, "read across a shared and a private page through the shared alias"
     call    expect_both_shared
     mov     4096(%r14), %al             // page 1 private
-    expect_value (%r12), %r8, "read across a shared and a private page through the private door"
+    expect_value (%r12), %r8, "read across a shared and a private page through the private alias"
     call    expect_both_private
     mov     4096(%r13), %al             // page 1 shared
     not     %r8
@@ -107,10 +107,10 @@
     expect_value (%r12), %r8, "what was written across the border"
     print   " only what must.\n"
 
-    // Copies from door to door: bytes and quadwords of pages 2 and 3 to pages 4 and 5, back, and on to page 6,
+    // Copies from alias to alias: bytes and quadwords of pages 2 and 3 to pages 4 and 5, back, and on to page 6,
     // with the ends off the page border. These are conversions in the midst of one instruction, which has to
     // go on where it stopped.
-    print   "Copied from door to door:"
+    print   "Copied from alias to alias:"
     fill    %r14, $BYTES, $64, %r14
     lea     2 * 4096 + 0xf80(%r14), %r12
     fill    %r12, $0x200, $8, %r14      // the bytes that are copied
@@ -119,7 +119,7 @@
     mov     $0x200, %ecx
     rep movsb                           // private to shared
     lea     4 * 4096 + 0xf03(%r13), %r11
-    verify  %r11, $0x200, $8, %r14, "bytes copied from the private door to the shared one"
+    verify  %r11, $0x200, $8, %r14, "bytes copied from the private alias to the shared one"
     lea     5 * 4096(%r14), %r11
     expect_shared %r11, "page 5, where the copy ended"
     mov     %r12, %rdi
@@ -130,11 +130,11 @@
     mov     %r12, %rdi
     mov     $0x200 / 8, %ecx
     rep movsq                           // shared to private
-    verify  %r12, $0x200, $8, %r14, "quadwords copied from the shared door to the private one"
+    verify  %r12, $0x200, $8, %r14, "quadwords copied from the shared alias to the private one"
     lea     2 * 4096 + 0xf81(%r13), %rsi
     lea     6 * 4096(%r14), %rdi
     mov     $0x1ff, %ecx
-    rep movsb                           // what was the private end, now through the shared door
+    rep movsb                           // what was the private end, now through the shared alias
     lea     6 * 4096 + 7(%r14), %r11
     lea     8(%r14), %r10
     verify  %r11, $0x1f8, $8, %r10, "bytes copied the other way round"
@@ -149,9 +149,9 @@
     exit    0
 
 not_converted:
-    fail    "wants a monitor that converts a page which is touched through the wrong door"
+    fail    "wants a monitor that converts a page which is touched through the wrong alias"
 
-// Writes at R12 through the shared door, reads back through the private one, and the other way round. Each
+// Writes at R12 through the shared alias, reads back through the private one, and the other way round. Each
 // access converts two pages.
 .macro split name, register, got, value
 \name:
@@ -163,12 +163,12 @@ not_converted:
     xor     %r9d, %r9d
     mov     (%r12), \got
     call    expect_both_private
-    expect_value %r9, %r8, "written across two pages through the shared door, read through the private one"
+    expect_value %r9, %r8, "written across two pages through the shared alias, read through the private one"
     add     $1, %r8
     mov     \register, (%r12)
     xor     %r9d, %r9d
     mov     (%r11), \got
-    expect_value %r9, %r8, "written across two pages through the private door, read through the shared one"
+    expect_value %r9, %r8, "written across two pages through the private alias, read through the shared one"
     ret
 .endm
     split   split_8, %r8, %r9, 0x1122334455667788
@@ -178,11 +178,11 @@ not_converted:
 // Pages 0 and 1.
 expect_both_shared:
     lea     4096(%r14), %r10
-    expect_shared %r14, "page 0 of an access across two, through the shared door"
-    expect_shared %r10, "page 1 of an access across two, through the shared door"
+    expect_shared %r14, "page 0 of an access across two, through the shared alias"
+    expect_shared %r10, "page 1 of an access across two, through the shared alias"
     ret
 expect_both_private:
     lea     4096(%r14), %r10
-    expect_private %r14, "page 0 of an access across two, through the private door"
-    expect_private %r10, "page 1 of an access across two, through the private door"
+    expect_private %r14, "page 0 of an access across two, through the private alias"
+    expect_private %r10, "page 1 of an access across two, through the private alias"
     ret

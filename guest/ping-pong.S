@@ -11,7 +11,7 @@
 #define ROUND_TRIPS 1000
 
     begin
-    need_one_door
+    need_one_alias
     need_free 1
     to_private %r14, $1
     expect_result 0, "making the page private"

@@ -15,7 +15,7 @@
 #define PINNED 5                        // which of them the host holds
 
     begin
-    need_one_door
+    need_one_alias
     need_free PAGES
     lea     PINNED * 4096(%r14), %r13   // R13 = the held page
     to_private %r14, $PAGES

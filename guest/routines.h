@@ -201,7 +201,7 @@ what_magic:
 what_version:
     .asciz  "the boot information page has another version"
 
-what_one_door:
-    .asciz  "wants a machine with one door to its RAM"
-what_two_doors:
-    .asciz  "wants a machine with two doors to its RAM"
+what_one_alias:
+    .asciz  "needs a machine whose RAM has one alias"
+what_two_aliases:
+    .asciz  "needs a machine whose RAM has two aliases"

@@ -21,7 +21,7 @@ arrivals:
 
     begin_every_vcpu
     mov     %esi, %ebp                  // RBP = which vCPU this is
-    need_one_door
+    need_one_alias
     mov     BOOT_VCPUS(%r15), %r13d     // R13 = how many there are
     mov     %r13, %r10
     shl     $12, %r10                   // R10 = bytes from a page to the next of the same owner
@@ -51,11 +51,11 @@ next_round:
 2:  to_shared %r12, $1, MAP_CONTENTS_PRESERVE
     expect_result 0, "converting a page to shared"
     incq    8(%r12)
-    call    look_next_door
+    call    look_at_neighbour
     to_private %r12, $1, MAP_CONTENTS_PRESERVE
     expect_result 0, "converting a page to private"
     incq    8(%r12)
-    call    look_next_door
+    call    look_at_neighbour
     add     %r10, %r12
     cmp     %r11, %r12
     jb      2b
@@ -85,7 +85,7 @@ too_small:
     fail    "wants 8 pages of free RAM for each vCPU"
 
 // The page after R12, or the first one after the last, must have its first word in place.
-look_next_door:
+look_at_neighbour:
     lea     4096(%r12), %rdi
     cmp     %r11, %rdi
     jb      4f

@@ -28,7 +28,7 @@
 .endm
 
     begin
-    need_one_door
+    need_one_alias
     need_free PAGES
     to_private %r14, $PAGES
     expect_result 0, "making the range private"

@@ -226,16 +226,16 @@ guest_source_end:
     jb      failed
 .endm
 
-// With one door an access is shared or private as its page is; with two it is so by its address.
-.macro need_one_door
+// With one alias an access is shared or private as its page is; with two it is so by its address.
+.macro need_one_alias
     cmpq    $0, BOOT_SHARED_BIT(%r15)
-    lea     what_one_door(%rip), %rsi
+    lea     what_one_alias(%rip), %rsi
     jne     failed
 .endm
 
-.macro need_two_doors
+.macro need_two_aliases
     cmpq    $0, BOOT_SHARED_BIT(%r15)
-    lea     what_two_doors(%rip), %rsi
+    lea     what_two_aliases(%rip), %rsi
     je      failed
 .endm
 

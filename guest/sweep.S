@@ -12,7 +12,7 @@
 #define MOST_PAGES 768                  // 1536 conversions: about two seconds where one takes a millisecond
 
     begin
-    need_one_door
+    need_one_alias
     need_free 1
     mov     BOOT_FREE_END(%r15), %r13
     sub     %r14, %r13

@@ -24,7 +24,7 @@ struct vm {
     uint8_t *kernel_view;  // what the memslots name
     uint8_t *host_view;    // what the host touches: private pages are PROT_NONE in it
     struct cbaseline_guest guest;
-    uint64_t shared_page;  // two doors: the page that is shared now, or ~0
+    uint64_t shared_page;  // two aliases: the page that is shared now, or ~0
     struct cbaseline_console *console;  // what the guest prints, if anybody wants it
 };
 
@@ -126,7 +126,7 @@ static void destroy(struct vm *v) {
     if (v->kvm > 0) close(v->kvm);
 }
 
-// One page changes doors: slot 0 is split around it and slot 2 shows it through the other one, or the reverse.
+// One page changes aliases: slot 0 is split around it and slot 2 shows it through the other one, or the reverse.
 static int convert(struct vm *v, uint64_t page, bool to_shared) {
     uint64_t ram = v->guest.ram_size, bit = 1ull << v->guest.shared_bit;
     if (to_shared) {
@@ -144,10 +144,10 @@ static int convert(struct vm *v, uint64_t page, bool to_shared) {
 // Copied by the kernel, as a monitor must that outlives a page which cannot be had.
 static int touch(struct vm *v) {
     uint64_t bit = 1ull << v->guest.shared_bit, gpa = v->run->mmio.phys_addr;
-    bool shared_door = gpa & bit;
+    bool shared_alias = gpa & bit;
     uint64_t at = gpa & ~bit;
     if (v->guest.shared_bit < 0 || v->run->mmio.len > 8 || at + 8 > v->guest.ram_size) return -1;
-    if (shared_door != (v->shared_page == (at & ~(PAGE - 1))) && convert(v, at & ~(PAGE - 1), shared_door) < 0) return -1;
+    if (shared_alias != (v->shared_page == (at & ~(PAGE - 1))) && convert(v, at & ~(PAGE - 1), shared_alias) < 0) return -1;
     uint64_t address = (uint64_t)(uintptr_t)v->kernel_view + at, length = v->run->mmio.len;
     long copied = v->run->mmio.is_write ? ckvm_copy_to(address, v->run->mmio.data, length)
                                         : ckvm_copy_from(v->run->mmio.data, address, length);

@@ -93,7 +93,7 @@ extension Lack {
                 attempted: "KVM_CREATE_VM of a VM with two aliases of its memory", answer: "EINVAL (22)",
                 means:
                     "This kernel takes the kind of an access from the page, so that none asks for a conversion.",
-                advice: "Use one alias (--doors one), if the guest can do with it, or --kernel auto.")
+                advice: "Use one alias (--aliases one), if the guest can do with it, or --kernel auto.")
         case .preservation:
             Diagnosis(
                 attempted: "to build a machine whose guest needs its contents preserved",
@@ -128,7 +128,7 @@ extension ConfigurationError {
                 attempted: "to build a machine with two aliases of its memory",
                 answer: "none: the kernel was not asked",
                 means: "RAM, the first 4 GiB and their shared alias have to fit into this CPU's addresses.",
-                advice: "Use one alias (--doors one), or less RAM (--ram).")
+                advice: "Use one alias (--aliases one), or less RAM (--ram).")
         }
     }
 }
@@ -288,7 +288,7 @@ extension Outcome {
                 answer: "EFAULT with exit 39, \(faults) times in a row",
                 means: "The same access meets the same state again and again (hazard A34): \(why).",
                 advice:
-                    "Convert on the fault to what the access wants (--on-fault convert), and keep an instruction from touching one page through both doors. "
+                    "Convert on the fault to what the access wants (--on-fault convert), and keep an instruction from touching one page through both aliases. "
                     + "minivmm explain A34 has the tests.")
         case .timeLimit(let nanoseconds):
             let milliseconds = nanoseconds / 1_000_000

@@ -46,7 +46,7 @@ public enum EventTexts {
 
     private static func boot(_ event: EventFields) -> String {
         "The image was written through the mapping while its pages were shared: no copy of it stays outside."
-            + (event.number(.sharedBit).map { " Two doors: address bit \($0) says shared." } ?? "")
+            + (event.number(.sharedBit).map { " Two aliases: address bit \($0) says shared." } ?? "")
     }
 
     private static func stop(_ event: EventFields) -> String {

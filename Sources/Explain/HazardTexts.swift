@@ -152,7 +152,7 @@ extension Hazard {
             cure:
                 "Count memory faults in a row with the same registers, and stop the guest. Do not convert what already is as the "
                 + "access wants it.",
-            litmus: ["fault-loop", "doors-converted-and-back", "race-the-other-door"]),
+            litmus: ["fault-loop", "aliases-converted-and-back", "race-the-other-alias"]),
     ]
 
     private static let historic: [Hazard] = [

@@ -12,7 +12,7 @@ enum States {
                 ),
                 (
                     .guest,
-                    "It reads and writes it. Through the shared door the access is a memory fault, exit 39 with flags 0."
+                    "It reads and writes it. Through the shared alias the access is a memory fault, exit 39 with flags 0."
                 ),
                 (
                     .advice,
@@ -30,7 +30,7 @@ enum States {
                 ),
                 (
                     .guest,
-                    "It reads and writes it. Through the private door the access is a memory fault, exit 39 with flag PRIVATE (0x8)."
+                    "It reads and writes it. Through the private alias the access is a memory fault, exit 39 with flag PRIVATE (0x8)."
                 ),
                 (
                     .advice,

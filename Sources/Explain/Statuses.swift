@@ -40,7 +40,7 @@ enum Statuses {
         case 4:
             return text(
                 name, title + ": skipped, because this kernel cannot",
-                "No such VM type, no two doors, or contents that are not preserved. For run it may also be the guest's own.",
+                "No such VM type, no two aliases, or contents that are not preserved. For run it may also be the guest's own.",
                 "minivmm probe says what this machine can; --kernel auto or soft looks for a kernel that can."
             )
         case 64:

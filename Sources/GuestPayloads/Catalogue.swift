@@ -9,7 +9,7 @@ public enum Catalogue {
             "hello", "boots, looks around and leaves",
             """
             The boot contract: a boot information page, a console, a status. It prints how much RAM and how many \
-            vCPUs it has, and how many doors lead to its memory. It asks for no conversion, so the only one in the \
+            vCPUs it has, and how many aliases its memory has. It asks for no conversion, so the only one in the \
             trace is the monitor's own: the boot image, made private in place.
             """),
         payload(
@@ -22,15 +22,15 @@ public enum Catalogue {
         payload(
             "implicit", "memory that changes hands because the guest touches it",
             """
-            Two doors lead to the same RAM, as on TDX. An access through the one that does not match the page is \
+            The same RAM has two aliases, as on TDX. An access through the one that does not match the page is \
             a KVM_EXIT_MEMORY_FAULT, and the monitor answers by converting. Accesses of every size, across pages \
-            and across the border of private and shared, modified in place and copied from door to door.
+            and across the border of private and shared, modified in place and copied from alias to alias.
             """, aliases: .two, needsPreservation: true),
         payload(
             "forget", "memory that changes hands empty",
             """
             Like implicit, on a machine told to make zeros of whatever changes hands. What was written through one \
-            door is never found through the other, in any size, in both directions; the page next to it keeps \
+            alias is never found through the other, in any size, in both directions; the page next to it keeps \
             every byte. Runs where contents cannot be preserved, too.
             """, aliases: .two, contents: .zero),
         payload(
@@ -79,9 +79,9 @@ public enum Catalogue {
             as it was.
             """),
         payload(
-            "fault-loop", "the wrong door, and a monitor that does nothing about it",
+            "fault-loop", "the wrong alias, and a monitor that does nothing about it",
             """
-            The guest reads a private page through the shared door and the monitor re-enters without converting: \
+            The guest reads a private page through the shared alias and the monitor re-enters without converting: \
             the same memory fault, for ever. Instead of burning a CPU, the monitor must notice (hazard A34).
             """, aliases: .two, faultPolicy: .reenter, ending: .faultLoop),
         payload(

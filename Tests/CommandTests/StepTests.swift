@@ -12,7 +12,7 @@ struct StepTests {
     @Test func eachExitIsShownBeforeAnythingIsDone() throws {
         let result = try step("implicit", ["", "u", "r", "u", "c"])
         #expect(result.status == 0)
-        #expect(result.output.contains("One byte through the shared door"))
+        #expect(result.output.contains("One byte through the shared alias"))
         let told = result.diagnostics
         for line in [
             "exit 1, vcpu0  OUT 0xe8: call 0x4d560005", "exit 2, vcpu0  OUT 0x3f8, 0x4f 'O'",

@@ -6,7 +6,7 @@ import Testing
 @Suite("minivmm tour", .enabled(if: Command.runsGuests, Command.noGuests))
 struct TourTests {
     static let titles = [
-        "What private means", "Two doors", "Explicit and implicit", "In place, or two copies",
+        "What private means", "Two aliases", "Explicit and implicit", "In place, or two copies",
         "Contents: who decides", "In use: EAGAIN", "Races", "What TDX, SNP and pKVM do differently",
     ]
 

@@ -121,7 +121,7 @@ struct UsageTests {
         #expect(payloads.compactMap { $0["name"] as? String } == Catalogue.all.map(\.name))
         for payload in payloads {
             #expect(payload["ram_bytes"] as? Int == 16 << 20 && (payload["image_bytes"] as? Int ?? 0) > 0)
-            #expect(["one", "two"].contains(payload["doors"] as? String ?? ""))
+            #expect(["one", "two"].contains(payload["aliases"] as? String ?? ""))
             let name = payload["name"] as? String ?? ""
             let known = Catalogue.named(name)
             #expect(payload["needs_preservation"] as? Bool == known?.needsPreservation, "\(name)")

@@ -14,7 +14,7 @@
 #define BOOT_VERSION 0x08      // u32 1
 #define BOOT_VCPUS 0x0c        // u32 number of vCPUs
 #define BOOT_RAM_SIZE 0x10     // u64 bytes of RAM, from guest-physical 0
-#define BOOT_SHARED_BIT 0x18   // u64 the address mask that makes an access shared; 0 = one door only
+#define BOOT_SHARED_BIT 0x18   // u64 the address mask that makes an access shared; 0 = one alias only
 #define BOOT_FLAGS 0x20        // u64 BOOT_FLAG_*
 #define BOOT_IMAGE_START 0x28  // u64 first byte of the image
 #define BOOT_IMAGE_END 0x30    // u64 one past its last page
@@ -24,7 +24,7 @@
 
 #define BOOT_MAGIC_VALUE 0x314d4d56494e494d  // "MINIVMM1", little endian
 #define BOOT_FLAG_VMMCALL 1    // the instruction (VMMCALL, or VMCALL on Intel) reaches the monitor
-#define BOOT_FLAG_IMPLICIT 2   // two doors: an access through the wrong one converts the page
+#define BOOT_FLAG_IMPLICIT 2   // two aliases: an access through the wrong one converts the page
 #define BOOT_FLAG_VMCALL 4     // that instruction is VMCALL here
 
 // ---- ports -------------------------------------------------------------------------------------------------

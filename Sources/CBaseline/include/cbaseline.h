@@ -11,7 +11,7 @@ struct cbaseline_guest {
     const uint8_t *_Nonnull image;  // loaded and entered at 1 MiB
     uint64_t image_size;            // bytes
     uint64_t ram_size;              // bytes
-    int shared_bit;                 // of the second alias, or -1 for one door
+    int shared_bit;                 // of the second alias, or -1 for one alias
 };
 
 /// Keeps this thread, and those that it starts from now on, on the CPU where it is; 0, or -1 with errno.
@@ -24,7 +24,7 @@ int64_t cbaseline_run(const struct cbaseline_guest *_Nonnull guest, int64_t *_No
 /// The same, but the time from opening nothing to that exit: VM, RAM, vCPU, registers.
 int64_t cbaseline_create_and_run(const struct cbaseline_guest *_Nonnull guest);
 
-/// Runs a guest of the catalogue that has one door, and writes what it prints to standard output. For a process of its own.
+/// Runs a guest of the catalogue that has one alias, and writes what it prints to standard output. For a process of its own.
 int64_t cbaseline_hello_kvm(const struct cbaseline_guest *_Nonnull guest);
 
 /// The same on the Unicorn engine, without KVM. `library` is what dlopen takes; ENOENT if it is not there.

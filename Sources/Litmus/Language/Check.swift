@@ -67,7 +67,7 @@ private struct Check {
         }
         try require(
             !test.hasTwoAliases || test.vm == .softwareProtected,
-            "a default VM has no private memory, and one door")
+            "a default VM has no private memory, and one alias")
         hasTwoAliases = test.hasTwoAliases
         var number = 0
         for entry in test.body {

@@ -12,8 +12,8 @@ final class KernelFacts: Sendable {
     private let hypercall = Mutex<HypercallMethod?>(nil)
     /// Guarded by its lock.
     private let cpuid = Mutex<CPUIDTable?>(nil)
-    /// The same kernel with two doors above it, made when the first test needs it. Guarded by its lock.
-    private let doors = Mutex<KernelFacts?>(nil)
+    /// The same kernel with two aliases above it, made when the first test needs it. Guarded by its lock.
+    private let aliases = Mutex<KernelFacts?>(nil)
 
     init(_ kernel: any KVMInterface) { self.kernel = kernel }
 
@@ -44,9 +44,9 @@ final class KernelFacts: Sendable {
         }
     }
 
-    /// A kernel whose memslots make two doors over this one, whose VMs have no shared bit. This one still converts.
+    /// A kernel whose memslots make two aliases over this one, whose VMs have no shared bit. This one still converts.
     var withAliases: KernelFacts {
-        doors.withLock { known in
+        aliases.withLock { known in
             let facts = known ?? KernelFacts(AliasesKVM(over: kernel))
             known = facts
             return facts

@@ -206,7 +206,7 @@ final class World: Sendable {
         } catch {
             if name == main, hasTwoAliases {
                 throw .absent(
-                    "this kernel's VMs have one door (KVM_CREATE_VM with a shared bit: \(error.name))",
+                    "this kernel's VMs have one alias (KVM_CREATE_VM with a shared bit: \(error.name))",
                     "KVM_CREATE_VM", error)
             }
             throw .absent(

@@ -343,12 +343,12 @@ public struct KernelProbe: Sendable {
         }
         if case .exited(0) = outcome, statistics.conversions == 1 {
             return Finding(
-                key: "two-doors", question: "two doors (implicit conversion)", verdict: .yes,
+                key: "two-aliases", question: "two aliases (implicit conversion)", verdict: .yes,
                 answer: "an access through the shared alias was a memory fault, and completed",
                 meaning: "guests that convert by touching memory run")
         }
         return Finding(
-            key: "two-doors", question: "two doors (implicit conversion)", verdict: .no,
+            key: "two-aliases", question: "two aliases (implicit conversion)", verdict: .no,
             answer: outcome.description, meaning: "only guests that convert by call run")
     }
 

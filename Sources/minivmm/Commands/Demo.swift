@@ -102,7 +102,7 @@ struct Demo: ParsableCommand {
         Act(
             title: "Implicit: the guest just touches",
             text:
-                "Two doors lead to the same RAM, a private alias and a shared one. An access through the door that does "
+                "The same RAM has a private alias and a shared one. An access through the alias that does "
                 + "not match the page leaves the guest; the monitor converts the page, and the same access completes.",
             sentences: 6
         ) { try $0.play("implicit", $1) },

@@ -59,7 +59,7 @@ struct List: ParsableCommand {
             guard verbose else { continue }
             terminal.paragraph(payload.detail, indent: width + 2)
             terminal.paragraph(
-                "\(payload.aliases == .one ? "one door" : "two doors"), \(payload.vcpus) vCPU, "
+                "\(payload.aliases == .one ? "one alias" : "two aliases"), \(payload.vcpus) vCPU, "
                     + "\(ByteCount.text(payload.ramSize)) of RAM, \(payload.image.count) bytes; "
                     + (payload.needsPreservation ? "needs a kernel that preserves contents; " : "")
                     + (payload.contents == .preserve ? "" : "contents \(payload.contents.rawValue); ")
@@ -85,7 +85,7 @@ extension Payload {
     fileprivate var json: JSON {
         .object([
             ("name", .string(name)), ("shows", .string(shows)), ("detail", .string(detail)),
-            ("doors", .string(aliases.rawValue)), ("vcpus", .number(UInt64(vcpus))),
+            ("aliases", .string(aliases.rawValue)), ("vcpus", .number(UInt64(vcpus))),
             ("ram_bytes", .number(ramSize)), ("contents", .string(contents.rawValue)),
             ("needs_preservation", .bool(needsPreservation)),
             ("image_bytes", .number(UInt64(image.count))), ("must_end_with", .string(ending.text)),

@@ -158,7 +158,7 @@ final class Narrator: TraceSink {
             switch verdict {
             case .convert:
                 return (
-                    "touches page \(fault.gpa / pageSize) through the \(alias) door; it is \(found): "
+                    "touches page \(fault.gpa / pageSize) through the \(alias) alias; it is \(found): "
                         + terminal.styled("KVM_EXIT_MEMORY_FAULT", .bold), false
                 )
             case .race:

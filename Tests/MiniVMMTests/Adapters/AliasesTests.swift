@@ -7,7 +7,7 @@ import Testing
 @testable import MiniVMM
 
 /// Two aliases over a kernel that converts by itself: its answers come through, and memslots follow only what it did.
-@Suite("Two doors by memslots", .timeLimit(.minutes(120)))
+@Suite("Two aliases by memslots", .timeLimit(.minutes(120)))
 struct AliasesTests {
     static let pages: UInt64 = 16
 
@@ -38,7 +38,7 @@ struct AliasesTests {
     @Test func `it carries the name of the kernel that converts`() {
         let kernel = AliasesKVM(over: SoftKVM())
         #expect(kernel.identity.name == "SoftKVM")
-        #expect(kernel.identity.host.hasSuffix("two doors by memslots"))
+        #expect(kernel.identity.host.hasSuffix("two aliases by memslots"))
     }
 
     @Test func `with one alias there is nothing to add`() throws {

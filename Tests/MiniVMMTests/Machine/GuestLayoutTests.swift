@@ -10,7 +10,7 @@ struct LayoutCase: Sendable, CustomTestStringConvertible {
     let gigabytePages: Bool
 
     var testDescription: String {
-        "\(ram >> 20) MiB, \(sharedBit.map { "shared bit \($0)" } ?? "one door"), "
+        "\(ram >> 20) MiB, \(sharedBit.map { "shared bit \($0)" } ?? "one alias"), "
             + (gigabytePages ? "1 GiB pages" : "2 MiB pages")
     }
 

@@ -25,7 +25,7 @@ public final class AliasesKVM: KVMInterface {
         self.base = base
         self.slotLimit = slotLimit
         identity = KernelIdentity(
-            name: base.identity.name, host: "\(base.identity.host), two doors by memslots",
+            name: base.identity.name, host: "\(base.identity.host), two aliases by memslots",
             kind: base.identity.kind)
     }
 

@@ -40,10 +40,10 @@ enum Chapters {
                 ("minivmm explain private", "the same in a paragraph"),
             ], source: .guest("hello")),
         Chapter(
-            title: "Two doors",
+            title: "Two aliases",
             idea: [
                 "A page has one state, but the guest has two ways to reach it: a private alias, and a shared one, which is the "
-                    + "same address with one high bit set, as on TDX. An access through the door that does not match the page "
+                    + "same address with one high bit set, as on TDX. An access through the alias that does not match the page "
                     + "leaves the guest with KVM_EXIT_MEMORY_FAULT."
             ],
             play: { try $0.guest("implicit", sentences: 7) },
@@ -61,7 +61,7 @@ enum Chapters {
                     "minivmm run implicit --step",
                     "type u, then shared 0x200000 1, then c: you have converted it by hand"
                 ),
-                ("minivmm run implicit --report doors.html", "the same as a picture; open it in a browser"),
+                ("minivmm run implicit --report aliases.html", "the same as a picture; open it in a browser"),
             ], source: .guest("implicit")),
         Chapter(
             title: "Explicit and implicit",
