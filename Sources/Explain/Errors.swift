@@ -290,11 +290,10 @@ extension Outcome {
                 advice:
                     "Convert on the fault to what the access wants (--on-fault convert), and keep an instruction from touching one page through both aliases. "
                     + "minivmm explain A34 has the tests.")
-        case .timeLimit(let nanoseconds):
-            let milliseconds = nanoseconds / 1_000_000
+        case .timeLimit(let limit):
             return Diagnosis(
                 attempted: "to run the guest to its end",
-                answer: "none: it had not ended after \(milliseconds) ms",
+                answer: "none: it had not ended after \(limit.secondsText) s",
                 means:
                     "It loops, or waits for something that does not come: there are no interrupts and no timer here. Or there is too "
                     + "much to do: to convert many GiB in small chunks (--ram, --chunk) takes long before the first instruction.",

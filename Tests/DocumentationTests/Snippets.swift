@@ -20,7 +20,7 @@ struct Snippets {
         let machine = try Machine(
             kernel: SoftKVM(), configuration: MachineConfiguration(), image: .flat(image),
             console: Console(nil))
-        let outcome = machine.run(timeout: 60_000_000_000)
+        let outcome = machine.run(timeout: .seconds(60))
         #expect(outcome.exitStatus == 0)
     }
 
@@ -30,7 +30,7 @@ struct Snippets {
         let console = Console(nil, keeps: true)
         let machine = try Machine(
             kernel: SoftKVM(), configuration: configuration, image: .flat(image), console: console)
-        let outcome = machine.run(timeout: 60_000_000_000)
+        let outcome = machine.run(timeout: .seconds(60))
         guard case .exited(0) = outcome else {
             Issue.record("\(outcome)")
             return
@@ -54,12 +54,12 @@ struct Snippets {
         }
         let kernel = SoftKVM()
         var configuration = MachineConfiguration()
-        configuration.retry = RetryPolicy(attempts: 3, deadline: 100_000_000, inUse: .bisect)
+        configuration.retry = RetryPolicy(attempts: 3, deadline: .milliseconds(100), inUse: .bisect)
         let trace = Trace(kernel: kernel, sinks: [JSONLinesTrace(file)])
         let machine = try Machine(
             kernel: kernel, configuration: configuration, image: .flat(image), console: Console(nil),
             trace: trace)
-        #expect(machine.run(timeout: 60_000_000_000).exitStatus == 0)
+        #expect(machine.run(timeout: .seconds(60)).exitStatus == 0)
         let lines = try String(contentsOfFile: path.string, encoding: .utf8)
         #expect(lines.contains("\"schema\":\"minivmm.trace/1\"") && lines.contains("\"event\":\"stop\""))
     }
@@ -70,7 +70,7 @@ struct Snippets {
         let machine = try Machine(
             kernel: kernel, configuration: payload.machineConfiguration, image: .flat(payload.image),
             console: Console(nil))
-        #expect(machine.run(timeout: 60_000_000_000).exitStatus == 0)
+        #expect(machine.run(timeout: .seconds(60)).exitStatus == 0)
         #expect(kernel.calls.load(ordering: .relaxed) > 3)
     }
 }
@@ -86,7 +86,7 @@ final class CountingKernel: KVMInterface {
     }
     var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
     func now() -> UInt64 { base.now() }
-    func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
+    func sleep(for duration: Duration) { base.sleep(for: duration) }
     func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
     func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
     func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {

@@ -241,7 +241,7 @@ struct ErrorTests {
         let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0)
         let endings: [Outcome] = [
             .faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, .undone),
-            .timeLimit(nanoseconds: 1_000_000_000),
+            .timeLimit(.seconds(1)),
         ]
         let causes: [Crash.Cause] = [
             .tripleFault, .noDevice(gpa: 1, size: 4, isWrite: true),

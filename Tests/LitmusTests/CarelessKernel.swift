@@ -56,7 +56,7 @@ final class NoKernel: KVMInterface {
     func checkExtension(_ capability: Capability) throws(Errno) -> Int { 0 }
     func supportedCPUID() throws(Errno) -> CPUIDTable { throw .noSuchAddressOrDevice }
     func now() -> UInt64 { 0 }
-    func sleep(nanoseconds: UInt64) {}
+    func sleep(for duration: Duration) {}
     func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         throw .noSuchAddressOrDevice
     }

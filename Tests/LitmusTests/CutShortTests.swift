@@ -21,7 +21,7 @@ struct CutShortTests {
 
     /// On an adapter tests are run many times.
     private var runner: Runner {
-        Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: Self.never, timeLimit: 200_000_000))
+        Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: Self.never, timeLimit: .milliseconds(200)))
     }
 
     private static let race = "parallel\nhost convert 0 private => a\nhost1 read 0 => b\n"
@@ -30,7 +30,7 @@ struct CutShortTests {
         let report = runner.report(try source(Self.race + "required b = 0x7\nend"))
         #expect(report.verdict == .passed, "\(report)")
         let cut = try #require(report.cut)
-        #expect(cut.reason == .timeLimit(nanoseconds: 200_000_000))
+        #expect(cut.reason == .timeLimit(.milliseconds(200)))
         let runs = try #require(cut.runs)
         #expect(runs > 0 && runs < Self.never && cut.wanted == Self.never)
         let block = try #require(report.blocks.first)
@@ -59,7 +59,7 @@ struct CutShortTests {
                 .joined()
         }
         let actors = ["host", "host1", "host2", "host3"].map(steps).joined()
-        let runner = Runner(SoftKVM(), .init(timeLimit: 300_000_000))
+        let runner = Runner(SoftKVM(), .init(timeLimit: .milliseconds(300)))
         let report = runner.report(
             try source("parallel\nhost5 write 0 7 => w\n" + actors + "required w = 0x9\nend"))
         guard case .timeLimit? = report.cut?.reason else {
@@ -88,7 +88,10 @@ struct CutShortTests {
     @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal)) func aRunThatHangsIsNamed() throws {
         let kernel = HangingKernel(try LinuxKVM())
         let runner = Runner(
-            kernel, .init(runs: Self.never, timeLimit: 200_000_000, hangLimit: 200_000_000, asksModel: false))
+            kernel,
+            .init(
+                runs: Self.never, timeLimit: .milliseconds(200), hangLimit: .milliseconds(200),
+                asksModel: false))
         let report = runner.report(
             try source("parallel\nhost write 0 1\nvcpu0 read 0\nend", "vm default\nmemory 1 pages shared"))
         let seen = try #require(failure(report)?.seen)

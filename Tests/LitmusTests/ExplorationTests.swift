@@ -10,7 +10,7 @@ import Testing
 @Suite("Exploration", .timeLimit(.minutes(120)))
 struct ExplorationTests {
     private static let quick = Exploration.Options(
-        depth: 1, tests: 150, parallelTests: 15, runs: 20, timeLimit: 300_000_000_000)
+        depth: 1, tests: 150, parallelTests: 15, runs: 20, timeLimit: .seconds(300))
 
     private func explore(
         _ kernel: any KVMInterface, _ options: Exploration.Options = quick
@@ -49,7 +49,7 @@ struct ExplorationTests {
     func aPlantedFaultIsFoundAndMadeSmall(_ fault: PlantedFault) throws {
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [fault]))
         let options = Exploration.Options(
-            depth: 2, tests: 20_000, parallelTests: 0, timeLimit: 400_000_000_000)
+            depth: 2, tests: 20_000, parallelTests: 0, timeLimit: .seconds(400))
         let finding = try #require(explore(faulty, options).findings.first)
         #expect(
             finding.seen == finding.runs && finding.source.test.steps.count <= 6,
@@ -86,7 +86,7 @@ struct ExplorationTests {
             ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil ? Array(1...20) : [3]
         for seed in seeds {
             let faulty = SoftKVM(SoftKVM.Configuration(seed: seed, plantedFaults: [fault]))
-            let options = Exploration.Options(seed: seed, timeLimit: 400_000_000_000)
+            let options = Exploration.Options(seed: seed, timeLimit: .seconds(400))
             let summary = explore(faulty, options)
             #expect(summary.findings.count == 1, "seed \(seed)")
             #expect(summary.counts[.random] == nil, "seed \(seed): not by the small scope")
@@ -97,7 +97,7 @@ struct ExplorationTests {
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theModelHasNoPairThatItDoesNotComeTo() {
         let isWhole = ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
         let options = Exploration.Options(
-            depth: 0, tests: 0, parallelTests: 0, pairTests: 1, seed: 1, timeLimit: 800_000_000_000)
+            depth: 0, tests: 0, parallelTests: 0, pairTests: 1, seed: 1, timeLimit: .seconds(800))
         var tests = 0
         let exploration = Exploration(
             SoftKVM(), options, isStopped: { !isWhole && tests >= 60 },
@@ -115,7 +115,7 @@ struct ExplorationTests {
     /// One that shows itself only when two act at once.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func versionsDifferAtOnce() throws {
         let old = SoftKVM(SoftKVM.Configuration(abi: .rfcV5))
-        let options = Exploration.Options(depth: 0, tests: 0, parallelTests: 3000, timeLimit: 300_000_000_000)
+        let options = Exploration.Options(depth: 0, tests: 0, parallelTests: 3000, timeLimit: .seconds(300))
         let finding = try #require(explore(old, options).findings.first)
         #expect(Runner(SoftKVM()).run(finding.source) == .passed)
         #expect(finding.source.test.body.contains { if case .parallel = $0 { true } else { false } })
@@ -177,7 +177,7 @@ struct ExplorationTests {
 
     @Test func timeEndsIt() {
         var options = Self.quick
-        options.timeLimit = 0
+        options.timeLimit = .zero
         let summary = explore(SoftKVM(), options)
         #expect(summary.end == .time && summary.tests <= 1)
     }
@@ -351,7 +351,7 @@ struct ExplorationTests {
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: PlantedFault.allCases)
     func everyPlantedFaultIsFound(_ fault: PlantedFault) throws {
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [fault]))
-        var options = Exploration.Options(tests: 0, parallelTests: 0, timeLimit: .max)
+        var options = Exploration.Options(tests: 0, parallelTests: 0, timeLimit: .seconds(1_000_000))
         options.usesRulesAlone = true
         let summary = Exploration(faulty, options).run()
         let finding = try #require(summary.findings.first, "\(fault.name)")

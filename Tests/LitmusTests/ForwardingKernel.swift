@@ -13,7 +13,7 @@ class ForwardingKernel: KVMInterface, @unchecked Sendable {
     func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
     func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
     func now() -> UInt64 { base.now() }
-    func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
+    func sleep(for duration: Duration) { base.sleep(for: duration) }
     func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         ForwardingVM(try base.createVM(type, sharedBit: sharedBit))
     }

@@ -113,7 +113,7 @@ struct ParallelTests {
                 return "\(actor) \(step) => r\(number)_\(index)"
             }
         }
-        let runner = Runner(SoftKVM(), .init(timeLimit: 800_000_000_000))
+        let runner = Runner(SoftKVM(), .init(timeLimit: .seconds(800)))
         let report = runner.report(try source("parallel\n" + lines.joined(separator: "\n") + "\nend"))
         #expect(report.verdict == .passed && report.cut == nil)
         #expect(report.blocks.first?.states ?? 0 > 100)
@@ -355,7 +355,7 @@ struct ParallelTests {
     /// A vCPU that spins for ever, below a kernel that converts.
     @Test(.enabled(if: real != nil, noReal)) func whoNeverComesBackIsNamed() throws {
         let kernel = HangingKernel(try LinuxKVM())
-        let runner = Runner(kernel, .init(timeLimit: 300_000_000))
+        let runner = Runner(kernel, .init(timeLimit: .milliseconds(300)))
         let failure = failure(
             runner.report(try source("host write 0 1\nvcpu0 read 0", "vm default\nmemory 1 pages shared")))
         #expect(failure?.seen.contains("vcpu0 read 0") == true, "\(String(describing: failure))")

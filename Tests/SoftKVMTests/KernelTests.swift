@@ -82,11 +82,11 @@ struct KernelTests {
         func play() throws -> [UInt64] {
             let model = try ModelVM()
             var times = [model.kvm.now()]
-            model.kvm.sleep(nanoseconds: 5_000_000)
+            model.kvm.sleep(for: .milliseconds(5))
             times.append(model.kvm.now())
             _ = model.file.convert(0, 1, to: .private)
             times.append(model.kvm.now())
-            model.kvm.sleep(nanoseconds: .max)
+            model.kvm.sleep(for: .seconds(Int64.max))
             return times
         }
         let times = try play()

@@ -25,10 +25,10 @@ public final class Exploration {
         public var seed: UInt64
         /// Findings of different kinds after which it ends.
         public var mostFindings: Int
-        /// Nanoseconds after which no other test is begun.
-        public var timeLimit: UInt64
-        /// Nanoseconds for one test.
-        public var testTimeLimit: UInt64
+        /// The time after which no other test is begun.
+        public var timeLimit: Duration
+        /// The time limit of one test.
+        public var testTimeLimit: Duration
         /// Signals that end the test under way.
         public var interrupts: SignalDescriptor?
         /// On ``SoftKVM`` the rules alone answer, without its memory and its CPU, and only a finding is run on all of it. False
@@ -40,7 +40,7 @@ public final class Exploration {
         public init(
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
             mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
-            timeLimit: UInt64 = 60_000_000_000, testTimeLimit: UInt64 = 60_000_000_000,
+            timeLimit: Duration = .seconds(60), testTimeLimit: Duration = .seconds(60),
             interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true, stopwatch: Stopwatch? = nil
         ) {
             self.stopwatch = stopwatch
@@ -86,7 +86,8 @@ public final class Exploration {
         self.kernel = kernel
         self.options = options
         self.progress = progress
-        let (deadline, overflow) = monotonicNanoseconds().addingReportingOverflow(options.timeLimit)
+        let (deadline, overflow) = monotonicNanoseconds().addingReportingOverflow(
+            options.timeLimit.wholeNanoseconds)
         self.deadline = overflow ? .max : deadline
         rules =
             options.usesRulesAlone

@@ -177,7 +177,8 @@ public struct MonitorPolicy: Sendable, Hashable {
     /// Between attempts no time passes that a test would notice.
     var retry: RetryPolicy {
         RetryPolicy(
-            attempts: attempts, firstBackoff: 1000, longestBackoff: 100_000, deadline: 10_000_000_000,
+            attempts: attempts, firstBackoff: .microseconds(1), longestBackoff: .microseconds(100),
+            deadline: .seconds(10),
             inUse: bisects ? .bisect : .fail)
     }
 }

@@ -69,7 +69,7 @@ extension Interleavings {
         /// A piece of a step is done next.
         mutating func begin(_ step: Step) {
             if began[step.role] == nil { began[step.role] = kernel.now() }
-            kernel.sleep(nanoseconds: 1000)
+            kernel.sleep(for: .microseconds(1))
         }
 
         /// The step is done.

@@ -15,7 +15,7 @@ public struct Failure: Sendable, Hashable {
         /// A required outcome of a parallel block is in none of all interleavings.
         case missing(Clause)
         /// Steps that did not end in time, with the runs that were done; nil for a test without parallel blocks.
-        case hang(steps: [String], nanoseconds: UInt64, runs: Runs?)
+        case hang(steps: [String], limit: Duration, runs: Runs?)
     }
 
     /// The result of a step in a parallel block.
@@ -133,8 +133,8 @@ extension Failure: CustomStringConvertible {
             results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
                 + (count.map { ", in \($0) of \(runs ?? 0) runs" } ?? "")
         case .missing: "no interleaving has this outcome"
-        case .hang(_, let nanoseconds, let runs):
-            "timed out after \(seconds(nanoseconds)) s in: \(text)"
+        case .hang(_, let limit, let runs):
+            "timed out after \(limit.secondsText) s in: \(text)"
                 + (runs.map { " (\($0.done) of \($0.wanted) runs done)" } ?? "")
         }
     }

@@ -18,10 +18,10 @@ public struct Runner: Sendable {
         public var runs: Int
         /// Where the starting times of actors come from.
         public var seed: UInt64
-        /// Nanoseconds for a test with all its runs. One with parallel blocks ends at the limit with what it has seen.
-        public var timeLimit: UInt64
-        /// Nanoseconds that a run under way is given beyond the limit before it is said to hang.
-        public var hangLimit: UInt64
+        /// The time limit of a test with all its runs. One with parallel blocks ends at the limit with what it has seen.
+        public var timeLimit: Duration
+        /// What a run under way is given beyond the limit before it is said to hang.
+        public var hangLimit: Duration
         /// Signals that end a test early.
         public var interrupts: SignalDescriptor?
         /// Called on some thread after each run of a test with parallel blocks that is run many times.
@@ -35,8 +35,8 @@ public struct Runner: Sendable {
         public var stopwatch: Stopwatch?
 
         public init(
-            runs: Int = 1000, seed: UInt64 = 0, timeLimit: UInt64 = 60_000_000_000,
-            hangLimit: UInt64 = 30_000_000_000, asksModel: Bool = true,
+            runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
+            hangLimit: Duration = .seconds(30), asksModel: Bool = true,
             recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
             interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
@@ -110,7 +110,7 @@ public struct Runner: Sendable {
         }
         let steps = deadline.steps
         let stop = deadline.stop ?? Self.reason(wakeup, options)
-        thread.abandon(after: 1_000_000_000)
+        thread.abandon(after: .seconds(1))
         let report = tally.report(Judge(source), wanted: options.runs, failure: nil, stop)
         if case .interrupted(let signal) = stop {
             guard tally.runs > 0 else {
@@ -121,16 +121,16 @@ public struct Runner: Sendable {
         let runs =
             program.blocks.isEmpty ? nil : Failure.Runs(done: tally.runs, wanted: options.runs)
         var late = program.blocks.isEmpty ? Report(verdict: .passed) : report
-        late.verdict = .failed(Failure(.hang(steps: steps, nanoseconds: waited, runs: runs)))
+        late.verdict = .failed(Failure(.hang(steps: steps, limit: waited, runs: runs)))
         return late
     }
 
-    /// Nanoseconds that a run under way is given after a signal.
-    private static let interruptedLimit: UInt64 = 2_000_000_000
+    /// What a run under way is given after a signal.
+    private static let interruptedLimit = Duration.seconds(2)
 
     private static func reason(_ wakeup: EventDescriptor.Wakeup, _ options: Options) -> Cut.Reason {
         if case .interrupted(let signal) = wakeup { return .interrupted(signal: signal) }
-        return .timeLimit(nanoseconds: options.timeLimit)
+        return .timeLimit(options.timeLimit)
     }
 
     private static func report(

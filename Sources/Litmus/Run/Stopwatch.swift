@@ -28,8 +28,10 @@ public final class Stopwatch: Sendable {
 
     public init() {}
 
-    /// Nanoseconds spent on a part so far, without what was spent on other parts meanwhile.
-    public func nanoseconds(_ part: Part) -> UInt64 { state.withLock { $0.nanoseconds[part] ?? 0 } }
+    /// The time spent on a part so far, without what was spent on other parts meanwhile.
+    public func time(_ part: Part) -> Duration {
+        Duration(wholeNanoseconds: state.withLock { $0.nanoseconds[part] ?? 0 })
+    }
 
     /// Machines that were made, and how often one was used for another test.
     public var machines: (made: Int, usedAgain: Int) {

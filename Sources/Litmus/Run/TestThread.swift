@@ -54,7 +54,7 @@ final class TestThread: Sendable {
     }
 
     /// Waits for the end of the job.
-    func wait(timeout: UInt64, interrupts: SignalDescriptor?) -> EventDescriptor.Wakeup {
+    func wait(timeout: Duration, interrupts: SignalDescriptor?) -> EventDescriptor.Wakeup {
         shared.done.wait(timeout: timeout, interrupts: interrupts)
     }
 
@@ -64,8 +64,8 @@ final class TestThread: Sendable {
         thread.join()
     }
 
-    /// Has the thread end when its job does, and waits for that at most `timeout` nanoseconds.
-    func abandon(after timeout: UInt64) {
+    /// Has the thread end when its job does, and waits for that at most `timeout`.
+    func abandon(after timeout: Duration) {
         deadline.end()
         let wakeup = shared.done.wait(timeout: timeout)
         shared.given.signal()

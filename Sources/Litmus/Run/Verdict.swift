@@ -29,7 +29,7 @@ public struct Report: Sendable, Equatable {
 /// judged, but nothing is missed: what was not seen may have come later.
 public struct Cut: Sendable, Equatable {
     public enum Reason: Sendable, Equatable {
-        case timeLimit(nanoseconds: UInt64)
+        case timeLimit(Duration)
         case interrupted(signal: Int32)
         /// More pieces than the exploration of interleavings does.
         case pieces(Int)
@@ -43,7 +43,7 @@ public struct Cut: Sendable, Equatable {
 extension Cut.Reason: CustomStringConvertible {
     public var description: String {
         switch self {
-        case .timeLimit(let nanoseconds): "the time limit of \(seconds(nanoseconds)) s"
+        case .timeLimit(let limit): "the time limit of \(limit.secondsText) s"
         case .interrupted(let signal): "signal \(signal)"
         case .pieces(let count): "the bound of \(count) atomic pieces"
         }
@@ -57,12 +57,6 @@ extension Cut.Reason: CustomStringConvertible {
         case .pieces: "size"
         }
     }
-}
-
-/// With two decimals at most.
-func seconds(_ nanoseconds: UInt64) -> String {
-    let hundredths = nanoseconds / 10_000_000
-    return hundredths % 100 == 0 ? "\(hundredths / 100)" : "\(Double(hundredths) / 100)"
 }
 
 /// The outcomes of a parallel block.

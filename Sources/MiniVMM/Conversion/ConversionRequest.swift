@@ -62,7 +62,7 @@ public struct ConversionResult: Sendable {
     public var calls = 0
     public var busyAnswers = 0
     /// Nanoseconds spent waiting between attempts.
-    public var waited: UInt64 = 0
+    public var waited: Duration = .zero
 
     mutating func add(_ range: PageRange) {
         if let last = converted.last, last.end == range.start,
@@ -135,7 +135,7 @@ extension ConversionError: CustomStringConvertible {
             case .refused(let refusal): "contents cannot be preserved: \(refusal)"
             case .outsideRAM(let size): "the range leaves RAM, which ends at 0x\(String(size, radix: 16))"
             case .inUse(let pages):
-                "in use after \(result.calls) calls, \(result.waited / 1_000_000) ms of waiting: "
+                "in use after \(result.calls) calls, \(result.waited.wholeNanoseconds / 1_000_000) ms of waiting: "
                     + pages.map(\.description).joined(separator: " ")
                     + "; something holds these pages (io_uring buffers, vmsplice, VFIO, O_DIRECT)"
             case .kernel(let errno, let gpa):

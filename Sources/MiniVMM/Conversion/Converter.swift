@@ -236,7 +236,7 @@ public final class Converter: Sendable {
                 }
                 work.parked.append((region, page))
                 // A range full of busy pages is many calls, and none of them waits.
-                guard kernel.now() &- work.started < policy.deadline else { throw work.gaveUp(on: page) }
+                guard spent(work) < policy.deadline else { throw work.gaveUp(on: page) }
                 if let after = PageRange(start: page.end, size: current.end - page.end) { rest.append(after) }
                 // The page named is the lowest in use, so all before it can go now.
                 next = PageRange(start: current.start, size: page.start - current.start) ?? rest.popLast()
@@ -284,16 +284,19 @@ public final class Converter: Sendable {
     private func backOff(
         attempt: Int, on page: PageRange, waiting: Bool, _ work: inout Work
     ) throws(ConversionError) {
-        let spent = kernel.now() &- work.started
-        let wait = waiting ? policy.backoff(after: attempt) : 0
+        let spent = spent(work)
+        let wait = waiting ? policy.backoff(after: attempt) : .zero
         guard attempt < policy.attempts, spent < policy.deadline, wait <= policy.deadline - spent else {
             throw work.gaveUp(on: page)
         }
         guard waiting else { return }
-        trace?.record(.waiting(gpa: page.start, nanoseconds: wait, attempt: attempt), by: work.actor)
-        kernel.sleep(nanoseconds: wait)
+        trace?.record(
+            .waiting(gpa: page.start, nanoseconds: wait.wholeNanoseconds, attempt: attempt), by: work.actor)
+        kernel.sleep(for: wait)
         work.result.waited += wait
     }
+
+    private func spent(_ work: Work) -> Duration { Duration(wholeNanoseconds: kernel.now() &- work.started) }
 }
 
 extension ConversionResult {

@@ -9,16 +9,16 @@ public struct RetryPolicy: Sendable, Equatable {
     }
     /// Calls for one piece before it is given up, at least 1.
     public var attempts: Int
-    /// Nanoseconds before the second attempt; doubled for each further one up to ``longestBackoff``.
-    public var firstBackoff: UInt64
-    public var longestBackoff: UInt64
-    /// Nanoseconds for the whole request, from its first call.
-    public var deadline: UInt64
+    /// Before the second attempt; doubled for each further one up to ``longestBackoff``.
+    public var firstBackoff: Duration
+    public var longestBackoff: Duration
+    /// For the whole request, from its first call.
+    public var deadline: Duration
     public var inUse: InUse
 
     public init(
-        attempts: Int = 16, firstBackoff: UInt64 = 20_000, longestBackoff: UInt64 = 10_000_000,
-        deadline: UInt64 = 1_000_000_000, inUse: InUse = .fail
+        attempts: Int = 16, firstBackoff: Duration = .microseconds(20),
+        longestBackoff: Duration = .milliseconds(10), deadline: Duration = .seconds(1), inUse: InUse = .fail
     ) {
         self.attempts = max(1, attempts)
         self.firstBackoff = firstBackoff
@@ -27,10 +27,10 @@ public struct RetryPolicy: Sendable, Equatable {
         self.inUse = inUse
     }
 
-    /// Nanoseconds to wait after attempt number `attempt`, counted from 1.
-    func backoff(after attempt: Int) -> UInt64 {
+    /// How long to wait after attempt number `attempt`, counted from 1.
+    func backoff(after attempt: Int) -> Duration {
         let doublings = UInt64(min(max(attempt, 1) - 1, 40))
-        let (wait, overflow) = firstBackoff.multipliedReportingOverflow(by: 1 << doublings)
-        return overflow ? longestBackoff : min(wait, longestBackoff)
+        let (wait, overflow) = firstBackoff.wholeNanoseconds.multipliedReportingOverflow(by: 1 << doublings)
+        return min(Duration(wholeNanoseconds: overflow ? .max : wait), longestBackoff)
     }
 }

@@ -36,8 +36,8 @@ public protocol KVMInterface: AnyObject, Sendable {
     /// Nanoseconds on this kernel's monotonic clock (a virtual one in SoftKVM).
     func now() -> UInt64
 
-    /// Waits on that clock. No lock may be held.
-    func sleep(nanoseconds: UInt64)
+    /// Waits on that clock, with a precision of a nanosecond. No lock may be held.
+    func sleep(for duration: Duration)
 
     /// True where all vCPUs share one host thread: ``KVMVCPU/run()`` then ends with `EINTR` at the end of a
     /// time slice, and the caller runs the next one. Two vCPUs are never inside at once.

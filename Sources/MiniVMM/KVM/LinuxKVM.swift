@@ -71,19 +71,12 @@ public final class LinuxKVM: KVMInterface {
 
     public func now() -> UInt64 { monotonicNanoseconds() }
 
-    public func sleep(nanoseconds: UInt64) {
-        let end = now().addingReportingOverflow(nanoseconds)
+    public func sleep(for duration: Duration) {
+        let end = now().addingReportingOverflow(duration.wholeNanoseconds)
         let until = min(end.overflow ? .max : end.partialValue, UInt64(Int64.max))
         var deadline = timespec(tv_sec: Int(until / 1_000_000_000), tv_nsec: Int(until % 1_000_000_000))
         while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, nil) == EINTR {}
     }
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds.
-public func monotonicNanoseconds() -> UInt64 {
-    var time = timespec()
-    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
 }
 
 /// Why /dev/kvm cannot be used.

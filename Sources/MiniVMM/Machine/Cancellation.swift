@@ -11,7 +11,7 @@ public final class Cancellation: Sendable {
     private let looks = Atomic<Bool>(true)
     /// When it was last looked for a signal, on the monotonic clock.
     private let lastLook = Atomic<UInt64>(0)
-    private let limit: UInt64?
+    private let limit: Duration?
     private let start = monotonicNanoseconds()
     private let interrupts: SignalDescriptor?
 
@@ -19,9 +19,9 @@ public final class Cancellation: Sendable {
     private static let interval: UInt64 = 1_000_000
 
     /// - Parameters:
-    ///   - timeout: nanoseconds of real time from now on, nil for no limit.
+    ///   - timeout: real time from now on, nil for no limit.
     ///   - interrupts: signals that cancel it.
-    public init(timeout: UInt64? = nil, interrupts: SignalDescriptor? = nil) {
+    public init(timeout: Duration? = nil, interrupts: SignalDescriptor? = nil) {
         limit = timeout
         self.interrupts = interrupts
         looks.store(timeout != nil || interrupts != nil, ordering: .relaxed)
@@ -30,13 +30,10 @@ public final class Cancellation: Sendable {
     /// Why it was cancelled; nil if it was not.
     public var outcome: Outcome? { reason.withLock { $0 } }
 
-    /// Nanoseconds that are left of the time limit, nil for no limit.
-    public var remaining: UInt64? {
-        limit.map { limit in
-            let spent = monotonicNanoseconds() &- start
-            return spent < limit ? limit - spent : 0
-        }
-    }
+    /// What is left of the time limit, nil for no limit.
+    public var remaining: Duration? { limit.map { max(.zero, $0 - spent(until: monotonicNanoseconds())) } }
+
+    private func spent(until now: UInt64) -> Duration { Duration(wholeNanoseconds: now &- start) }
 
     /// The time limit and signals are waited for elsewhere from now on.
     public func stopLooking() { looks.store(false, ordering: .relaxed) }
@@ -62,8 +59,8 @@ public final class Cancellation: Sendable {
         let now = monotonicNanoseconds()
         guard now &- lastLook.load(ordering: .relaxed) >= Self.interval else { return false }
         lastLook.store(now, ordering: .relaxed)
-        if let limit, now &- start >= limit {
-            cancel(.timeLimit(nanoseconds: limit))
+        if let limit, spent(until: now) >= limit {
+            cancel(.timeLimit(limit))
         } else if let signal = interrupts?.pending() {
             cancel(.interrupted(signal: signal))
         }

@@ -53,10 +53,9 @@ public final class SignalDescriptor: Sendable {
 
 /// Waits until `input` can be read, which it also can where it ends.
 ///
-/// - Parameter timeout: nanoseconds.
 /// - Returns: false if it cannot yet.
-public func isReadable(_ input: FileDescriptor, within timeout: UInt64) -> Bool {
-    ckvm_wait(input.rawValue, -1, Int64(clamping: timeout)) == 0
+public func isReadable(_ input: FileDescriptor, within timeout: Duration) -> Bool {
+    ckvm_wait(input.rawValue, -1, Int64(clamping: timeout.wholeNanoseconds)) == 0
 }
 
 /// Becomes readable when something has happened, until it is cleared (eventfd).
@@ -77,15 +76,16 @@ package final class EventDescriptor: Sendable {
 
     /// Waits without polling.
     ///
-    /// - Parameter timeout: nanoseconds of real time, nil for ever.
-    package func wait(timeout: UInt64?, interrupts: SignalDescriptor? = nil) -> Wakeup {
+    /// - Parameter timeout: real time, nil for ever.
+    package func wait(timeout: Duration?, interrupts: SignalDescriptor? = nil) -> Wakeup {
         let start = monotonicNanoseconds()
+        let limit = timeout?.wholeNanoseconds
         while true {
             var left: Int64 = -1
-            if let timeout {
+            if let limit {
                 let spent = monotonicNanoseconds() &- start
-                if spent >= timeout { return .timedOut }
-                left = Int64(clamping: timeout - spent)
+                if spent >= limit { return .timedOut }
+                left = Int64(clamping: limit - spent)
             }
             let answer = ckvm_wait(descriptor.rawValue, interrupts?.descriptor.rawValue ?? -1, left)
             switch answer {

@@ -270,11 +270,11 @@ public struct KernelProbe: Sendable {
     /// Boots a few instructions and says how they ended.
     ///
     /// Nanoseconds for a guest of a few instructions: what a busy machine takes at most.
-    private static let guestLimit: UInt64 = 20_000_000_000
+    private static let guestLimit = Duration.seconds(20)
 
-    /// - Parameter timeout: nanoseconds; some kernels execute some instructions for ever.
+    /// - Parameter timeout: real time; some kernels execute some instructions for ever.
     private func run(
-        _ code: [UInt8], timeout: UInt64, _ change: (inout MachineConfiguration) -> Void
+        _ code: [UInt8], timeout: Duration, _ change: (inout MachineConfiguration) -> Void
     ) -> (Outcome, RunStatistics) {
         var configuration = MachineConfiguration()
         configuration.ramSize = 4 << 20
@@ -354,8 +354,8 @@ public struct KernelProbe: Sendable {
 
     /// Runs a guest that asks by VMMCALL.
     ///
-    /// - Parameter timeout: nanoseconds; a kernel that cannot do it may never return.
-    public func hypercallInstruction(timeout: UInt64 = 1_000_000_000) -> Finding {
+    /// - Parameter timeout: real time; a kernel that cannot do it may never return.
+    public func hypercallInstruction(timeout: Duration = .seconds(1)) -> Finding {
         let key = "hypercall-instruction"
         let hasVMMCALL = (try? kernel.supportedCPUID())?.hasVMMCALL ?? true
         let question = "KVM_HC_MAP_GPA_RANGE by \(hasVMMCALL ? "VMMCALL" : "VMCALL")"

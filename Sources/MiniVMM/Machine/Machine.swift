@@ -275,9 +275,9 @@ public final class Machine: Sendable {
     /// Runs the guest to its end.
     ///
     /// - Parameters:
-    ///   - timeout: nanoseconds of real time, or nil for none.
+    ///   - timeout: real time, or nil for no limit.
     ///   - interrupts: signals that end the machine.
-    public func run(timeout: UInt64? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
+    public func run(timeout: Duration? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
         cancellation.stopLooking()
         let groups = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
         let running = Atomic<Int>(groups.count)
@@ -298,7 +298,7 @@ public final class Machine: Sendable {
         }
         switch finished.wait(timeout: timeout, interrupts: interrupts) {
         case .signalled: break
-        case .timedOut: stop(.timeLimit(nanoseconds: timeout ?? 0))
+        case .timedOut: stop(.timeLimit(timeout ?? .zero))
         case .interrupted(let signal): stop(.interrupted(signal: signal))
         }
         for thread in threads { thread?.join() }

@@ -10,7 +10,7 @@ public enum Outcome: Sendable {
     /// The same memory fault again and again.
     case faultLoop(vcpu: Int, MemoryFault, faults: Int, rip: UInt64, FaultLoopReason)
     /// The time limit was reached.
-    case timeLimit(nanoseconds: UInt64)
+    case timeLimit(Duration)
     /// A signal asked the monitor to stop.
     case interrupted(signal: Int32)
     /// The monitor or the host failed.
@@ -68,16 +68,10 @@ extension Outcome: CustomStringConvertible {
         case .faultLoop(let vcpu, let fault, let faults, let rip, let why):
             "vCPU \(vcpu) makes no progress: \(faults) memory faults in a row, the last at \(hex(fault.gpa)) "
                 + "(wants it \(fault.wants.rawValue)), RIP \(hex(rip)): \(why)"
-        case .timeLimit(let nanoseconds): "the time limit of \(seconds(nanoseconds)) s was reached"
+        case .timeLimit(let limit): "the time limit of \(limit.secondsText) s was reached"
         case .interrupted(let signal): "interrupted by signal \(signal)"
         case .failed(let error): error.description
         }
-    }
-
-    private func seconds(_ nanoseconds: UInt64) -> String {
-        let milliseconds = nanoseconds / 1_000_000
-        let fraction = String(milliseconds % 1000 + 1000).dropFirst()
-        return milliseconds % 1000 == 0 ? "\(milliseconds / 1000)" : "\(milliseconds / 1000).\(fraction)"
     }
 }
 

@@ -189,7 +189,7 @@ extension TraceEvent {
             fields.text(.means, result.means.rawValue)
             fields.number(.calls, UInt64(result.calls))
             fields.number(.busy, UInt64(result.busyAnswers))
-            fields.number(.waitedNs, result.waited)
+            fields.number(.waitedNs, result.waited.wholeNanoseconds)
             if let after { fields.text(.after, after.description) }
         case .conversionFailed(let error):
             fields.begin(.notConverted)

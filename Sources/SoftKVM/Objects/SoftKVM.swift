@@ -158,9 +158,9 @@ public final class SoftKVM: KVMInterface {
     }
 
     /// Advances the virtual clock and returns at once.
-    public func sleep(nanoseconds: UInt64) {
+    public func sleep(for duration: Duration) {
         model.look {
-            let (later, overflow) = model.clock.addingReportingOverflow(nanoseconds)
+            let (later, overflow) = model.clock.addingReportingOverflow(duration.wholeNanoseconds)
             model.clock = overflow ? .max : later
         }
     }

@@ -58,9 +58,9 @@ struct Run: ParsableCommand {
     func run() throws {
         let payload = Catalogue.named(guest)
         // No time limit while stepping.
-        let limit = timeout?.nanoseconds ?? (step ? 0 : payload?.timeLimit ?? Self.defaultTimeout)
+        let limit = timeout?.duration ?? (step ? .zero : payload?.timeLimit ?? Self.defaultTimeout)
         let interrupts = try? SignalDescriptor()
-        let cancellation = Cancellation(timeout: limit == 0 ? nil : limit, interrupts: interrupts)
+        let cancellation = Cancellation(timeout: limit == .zero ? nil : limit, interrupts: interrupts)
         var configuration = payload?.machineConfiguration ?? MachineConfiguration()
         try machine.apply(to: &configuration)
         let image = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
@@ -93,7 +93,7 @@ struct Run: ParsableCommand {
                     "the image stays shared: contents do not survive a conversion on this kernel", indent: 8)
             }
             outcome = machine.run(timeout: cancellation.remaining, interrupts: interrupts)
-            if case .timeLimit = outcome { outcome = .timeLimit(nanoseconds: limit) }
+            if case .timeLimit = outcome { outcome = .timeLimit(limit) }
             statistics = machine.statistics
         } catch {
             outcome = .failed(error)
@@ -121,7 +121,7 @@ struct Run: ParsableCommand {
         throw ExitCode(outcome.exitStatus)
     }
 
-    static let defaultTimeout: UInt64 = 60_000_000_000
+    static let defaultTimeout = Duration.seconds(60)
 
     private func bootImage(
         _ payload: Payload?, ramSize: UInt64, _ cancellation: Cancellation
@@ -294,5 +294,5 @@ extension RunStatistics {
 
 extension Payload {
     /// Nanoseconds, for the payload that never ends by itself.
-    var timeLimit: UInt64? { ending == .timeLimit ? 1_000_000_000 : nil }
+    var timeLimit: Duration? { ending == .timeLimit ? .seconds(1) : nil }
 }

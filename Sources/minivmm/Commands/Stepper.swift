@@ -70,7 +70,7 @@ final class Stepper: ExitObserver {
             terminal.print(terminal.styled("   Enter steps; u, c, q, ? help >", .dim))
             let line = state.input.next {
                 while !machine.isStopping {
-                    if isReadable(.standardInput, within: 50_000_000) { return true }
+                    if isReadable(.standardInput, within: .milliseconds(50)) { return true }
                 }
                 return false
             }

@@ -18,7 +18,7 @@ enum InputFile {
             var bytes: [UInt8] = []
             var chunk = [UInt8](repeating: 0, count: 1 << 16)
             while UInt64(bytes.count) <= most {
-                while !isReadable(file, within: 20_000_000) {
+                while !isReadable(file, within: .milliseconds(20)) {
                     if cancellation.isCancelled { return nil }
                 }
                 if cancellation.isCancelled { return nil }

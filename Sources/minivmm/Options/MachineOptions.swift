@@ -63,7 +63,7 @@ struct MachineOptions: ParsableArguments {
         }
         if let inUse { configuration.retry.inUse = inUse }
         if let attempts { configuration.retry.attempts = attempts }
-        if let deadline { configuration.retry.deadline = deadline.nanoseconds }
+        if let deadline { configuration.retry.deadline = deadline.duration }
         if let chunk { configuration.chunk = chunk.bytes }
     }
 }

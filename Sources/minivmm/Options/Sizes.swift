@@ -38,20 +38,19 @@ struct ByteCount: ExpressibleByArgument {
 
 /// A time on the command line, in seconds, with decimals: 0, or from a nanosecond to 10⁹ seconds.
 struct Seconds: ExpressibleByArgument {
-    let nanoseconds: UInt64
+    let duration: Duration
 
-    init(nanoseconds: UInt64) { self.nanoseconds = nanoseconds }
+    init(_ duration: Duration) { self.duration = duration }
 
     init?(argument: String) {
         guard let value = Double(argument), value.isFinite, value == 0 || value >= 1e-9, value <= 1e9 else {
             return nil
         }
-        nanoseconds = UInt64(value * 1e9)
+        duration = Duration(wholeNanoseconds: UInt64(value * 1e9))
     }
 
     var defaultValueDescription: String {
-        let seconds = Double(nanoseconds) / 1e9
-        return seconds == seconds.rounded() ? String(Int(seconds)) : String(seconds)
+        duration.secondsText
     }
 }
 

@@ -27,7 +27,7 @@ final class ScriptedKVM: KVMInterface {
     }
     func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine { vm }
     func now() -> UInt64 { 0 }
-    func sleep(nanoseconds: UInt64) {}
+    func sleep(for duration: Duration) {}
 }
 
 final class ScriptedVM: KVMVirtualMachine {

@@ -19,7 +19,7 @@ final class ScriptedPerVMKVM: KVMInterface {
         return type == .softwareProtected ? vm : ScriptedVM()
     }
     func now() -> UInt64 { 0 }
-    func sleep(nanoseconds: UInt64) {}
+    func sleep(for duration: Duration) {}
 }
 
 final class ScriptedPerVM: PerVMAttributes {

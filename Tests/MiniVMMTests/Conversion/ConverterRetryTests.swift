@@ -13,21 +13,22 @@ struct ConverterRetryTests {
         let bench = try ConverterBench()
         let result = bench.convert(3, 5)
         #expect(result.converted == [3...7])
-        #expect(result.value?.calls == 1 && result.value?.busyAnswers == 0 && result.value?.waited == 0)
+        #expect(result.value?.calls == 1 && result.value?.busyAnswers == 0 && result.value?.waited == .zero)
         #expect(calls(bench) == ["3+5 private"])
         #expect(bench.privatePages == [3, 4, 5, 6, 7])
         #expect(bench.shadowIsTrue)
     }
 
     @Test func aTransientAnswerIsWaitedOut() throws {
-        let bench = try ConverterBench(policy: RetryPolicy(firstBackoff: 100, longestBackoff: 350))
+        let bench = try ConverterBench(
+            policy: RetryPolicy(firstBackoff: .nanoseconds(100), longestBackoff: .nanoseconds(350)))
         bench.file.trouble(page: 5, times: 4)
         let result = bench.convert(0, 16)
         #expect(result.converted == [0...15])
         #expect(result.value?.calls == 5 && result.value?.busyAnswers == 4)
         // Doubled each time, up to the longest.
         #expect(bench.kernel.slept == [100, 200, 350, 350])
-        #expect(result.value?.waited == 1000)
+        #expect(result.value?.waited == .nanoseconds(1000))
         #expect(bench.shadowIsTrue)
     }
 
@@ -53,25 +54,29 @@ struct ConverterRetryTests {
 
     @Test func theDeadlineIsNeverSlept() throws {
         let bench = try ConverterBench(
-            policy: RetryPolicy(attempts: 1000, firstBackoff: 100, longestBackoff: 100, deadline: 450))
+            policy: RetryPolicy(
+                attempts: 1000, firstBackoff: .nanoseconds(100), longestBackoff: .nanoseconds(100),
+                deadline: .nanoseconds(450)))
         bench.file.trouble(page: 0, times: .max)
         let result = bench.convert(0, 1)
         // The fifth wait would end at 500.
         #expect(bench.kernel.slept == [100, 100, 100, 100])
-        #expect(result.error?.result.waited == 400)
+        #expect(result.error?.result.waited == .nanoseconds(400))
         #expect(result.error?.result.calls == 5)
     }
 
     @Test func aDeadlineThatAWaitJustMeetsIsKept() throws {
         let bench = try ConverterBench(
-            policy: RetryPolicy(attempts: 1000, firstBackoff: 100, longestBackoff: 100, deadline: 300))
+            policy: RetryPolicy(
+                attempts: 1000, firstBackoff: .nanoseconds(100), longestBackoff: .nanoseconds(100),
+                deadline: .nanoseconds(300)))
         bench.file.trouble(page: 0, times: 3)
         #expect(bench.convert(0, 1).converted == [0...0])
     }
 
     @Test func aDeadlineOfZeroIsOneCall() throws {
         for inUse in RetryPolicy.InUse.allCases {
-            let bench = try ConverterBench(policy: RetryPolicy(deadline: 0, inUse: inUse))
+            let bench = try ConverterBench(policy: RetryPolicy(deadline: .zero, inUse: inUse))
             bench.file.trouble(page: 0, times: .max)
             #expect(bench.convert(0, 1).error != nil)
             #expect(bench.file.calls.count == 1)
@@ -123,7 +128,7 @@ struct ConverterRetryTests {
 
     @Test func theDeadlineEndsABisectionOfManyBusyPages() throws {
         let bench = try ConverterBench(
-            pages: [4096], policy: RetryPolicy(deadline: 1_000, inUse: .bisect))
+            pages: [4096], policy: RetryPolicy(deadline: .nanoseconds(1000), inUse: .bisect))
         for page in 0..<4096 as Range<UInt64> { bench.file.trouble(page: page, times: .max) }
         let kernel = bench.kernel
         bench.file.state.withLock { $0.onCall = { _ in kernel.advance(100) } }
@@ -140,7 +145,7 @@ struct ConverterRetryTests {
     @Test func aBisectionFromTheEndIsNotDeep() throws {
         let count: UInt64 = 20_000
         let bench = try ConverterBench(
-            pages: [count], policy: RetryPolicy(deadline: .max, inUse: .bisect))
+            pages: [count], policy: RetryPolicy(deadline: .seconds(Int64.max), inUse: .bisect))
         let file = bench.file
         let stubborn = LastPageBusy(file)
         let range = try #require(PageRange(start: 0, size: count * pageSize))
@@ -149,7 +154,7 @@ struct ConverterRetryTests {
             initial: .shared)
         let converter = Converter(
             kernel: bench.kernel, vm: bench.kernel.vm, memory: memory, holds: HoldRegistry(),
-            policy: RetryPolicy(deadline: .max, inUse: .bisect), trace: nil)
+            policy: RetryPolicy(deadline: .seconds(Int64.max), inUse: .bisect), trace: nil)
         let result = try converter.convert(
             ConversionRequest(range: range, to: .private, contents: .preserve), by: .host)
         #expect(result.converted == [range])

@@ -95,13 +95,18 @@ struct HoldRegistryTests {
 @Suite("Retry policy")
 struct RetryPolicyTests {
     @Test func backoffDoublesUpToTheLongest() {
-        let policy = RetryPolicy(firstBackoff: 3, longestBackoff: 50)
-        #expect((1...7).map { policy.backoff(after: $0) } == [3, 6, 12, 24, 48, 50, 50])
+        let policy = RetryPolicy(firstBackoff: .nanoseconds(3), longestBackoff: .nanoseconds(50))
+        #expect(
+            (1...7).map { policy.backoff(after: $0) } == [3, 6, 12, 24, 48, 50, 50].map { .nanoseconds($0) })
     }
 
     @Test func noNumberTraps() {
-        for first in [0, 1, 1 << 30, 1 << 63, .max] as [UInt64] {
-            for longest in [0, 5, .max] as [UInt64] {
+        let durations: [Duration] = [
+            .seconds(Int64.min), .nanoseconds(-1), .zero, .nanoseconds(1), .seconds(1), .seconds(1 << 40),
+            .seconds(Int64.max),
+        ]
+        for first in durations {
+            for longest in durations {
                 let policy = RetryPolicy(firstBackoff: first, longestBackoff: longest)
                 for attempt in [Int.min, -1, 0, 1, 2, 41, 64, 65, 1000, .max] {
                     #expect(policy.backoff(after: attempt) <= longest)

@@ -21,10 +21,10 @@ struct CancellationTests {
     }
 
     @Test func theTimeLimitCancels() {
-        let cancellation = Cancellation(timeout: 1)
+        let cancellation = Cancellation(timeout: .nanoseconds(1))
         while !cancellation.isCancelled {}
-        guard case .timeLimit(1)? = cancellation.outcome else { return #expect(Bool(false)) }
-        #expect(cancellation.remaining == 0)
+        guard case .timeLimit(.nanoseconds(1))? = cancellation.outcome else { return #expect(Bool(false)) }
+        #expect(cancellation.remaining == .zero)
     }
 
     /// Between two calls of one conversion.
@@ -51,7 +51,7 @@ struct CancellationTests {
 
     @Test func theBuildingOfAMachineEnds() throws {
         let cancellation = Cancellation()
-        cancellation.cancel(.timeLimit(nanoseconds: 1))
+        cancellation.cancel(.timeLimit(.nanoseconds(1)))
         #expect(throws: MachineError.self) {
             try Machine(
                 kernel: FakeKernel(), configuration: MachineConfiguration(), image: try .flat([0xf4]),

@@ -183,16 +183,16 @@ struct RunLoopExitTests {
         for inTurns in [true, false] {
             let bench = try MachineBench(FakeKernel(inTurns: inTurns)) { $0.vcpus = 2 }
             for vcpu in bench.kernel.vm.vcpus { vcpu.forEver { $0.runPage.exitReason = CKVM_EXIT_INTR } }
-            let outcome = bench.machine.run(timeout: 20_000_000)
+            let outcome = bench.machine.run(timeout: .milliseconds(20))
             #expect(outcome.exitStatus == 124, "\(outcome)")
-            #expect(outcome.description.contains("0.020 s"))
+            #expect(outcome.description.contains("0.02 s"))
         }
     }
 
     @Test func theFirstOutcomeWins() throws {
         let bench = try MachineBench()
         bench.machine.stop(.interrupted(signal: 2))
-        bench.machine.stop(.timeLimit(nanoseconds: 1))
+        bench.machine.stop(.timeLimit(.nanoseconds(1)))
         bench.vcpu.out(0xf4, [1])
         #expect(bench.run().exitStatus == 130)
         #expect(bench.vcpu.entries == 0, "a machine that is stopped before it starts does not start")
@@ -203,7 +203,7 @@ struct RunLoopExitTests {
         let cases: [(Outcome, Int32, String)] = [
             (.halted, 0, "halted"), (.crashed(vcpu: 1, Crash(.tripleFault)), 126, "crashed"),
             (.faultLoop(vcpu: 1, fault, faults: 3, rip: 4, .undone), 126, "fault-loop"),
-            (.timeLimit(nanoseconds: 1_500_000_000), 124, "time-limit"),
+            (.timeLimit(.milliseconds(1500)), 124, "time-limit"),
             (.interrupted(signal: 15), 143, "interrupted"),
             (.failed(.configuration(.vcpus(0))), 125, "failed"),
         ]
@@ -211,7 +211,7 @@ struct RunLoopExitTests {
             #expect(outcome.exitStatus == status && outcome.kind == kind)
             #expect(!outcome.description.isEmpty)
         }
-        #expect(Outcome.timeLimit(nanoseconds: 1_500_000_000).description.contains("1.500 s"))
-        #expect(Outcome.timeLimit(nanoseconds: 2_000_000_000).description.contains("of 2 s"))
+        #expect(Outcome.timeLimit(.milliseconds(1500)).description.contains("1.5 s"))
+        #expect(Outcome.timeLimit(.seconds(2)).description.contains("of 2 s"))
     }
 }

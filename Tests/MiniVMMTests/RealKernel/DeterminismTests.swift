@@ -24,7 +24,7 @@ struct DeterminismTests {
         let machine = try Machine(
             kernel: kernel, configuration: configuration, image: .flat(payload.image), console: Console(nil),
             trace: Trace(kernel: kernel, sinks: [JSONLinesTrace(file)]))
-        #expect(machine.run(timeout: 600_000_000_000).exitStatus == 0)
+        #expect(machine.run(timeout: .seconds(600)).exitStatus == 0)
         return [UInt8](try Data(contentsOf: URL(fileURLWithPath: path.string)))
     }
 

@@ -93,7 +93,7 @@ struct HolderTests {
         let fixture = try Fixture(test)
         // An O_DIRECT write lets go when the device is done with it, which may take a second.
         var policy = RetryPolicy()
-        policy.deadline = 30_000_000_000
+        policy.deadline = .seconds(30)
         let (converter, memory) = try converter(fixture, policy)
         let page = try #require(PageRange(start: Fixture.held * pageSize, size: pageSize))
         converter.holds.add(fixture.hold, range: page, yields: true)
@@ -113,7 +113,7 @@ struct HolderTests {
         policy.inUse = .bisect
         policy.attempts = 2
         // A holder that nobody can ask, as another process would be. An O_DIRECT write may end by itself meanwhile.
-        policy.deadline = 50_000_000
+        policy.deadline = .milliseconds(50)
         let (converter, memory) = try converter(fixture, policy)
         let all = try #require(PageRange(start: 0, size: Fixture.pages * pageSize))
         do throws(ConversionError) {

@@ -25,7 +25,7 @@ struct PayloadTests {
     private func expectEnd(of payload: Payload, on kernel: KernelUnderTest) throws {
         let console = Console(nil, keeps: true)
         let machine = try machine(payload, console, on: kernel)
-        let limit: UInt64 = payload.ending == .timeLimit ? 200_000_000 : 600_000_000_000
+        let limit: Duration = payload.ending == .timeLimit ? .milliseconds(200) : .seconds(600)
         let outcome = machine.run(timeout: limit)
         #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
         switch payload.ending {
@@ -57,7 +57,7 @@ struct PayloadTests {
             let machine = try machine(
                 try #require(Catalogue.named(name)), console, on: kernel
             ) { $0.regions = regions }
-            let outcome = machine.run(timeout: 600_000_000_000)
+            let outcome = machine.run(timeout: .seconds(600))
             #expect(outcome.exitStatus == 0, "\(name): \(outcome)\n\(console.text)")
         }
     }
@@ -68,7 +68,7 @@ struct PayloadTests {
         let machine = try machine(
             try #require(Catalogue.named("smp")), console, on: kernel
         ) { $0.vcpus = 16 }
-        let outcome = machine.run(timeout: 600_000_000_000)
+        let outcome = machine.run(timeout: .seconds(600))
         #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
     }
 
@@ -78,8 +78,8 @@ struct PayloadTests {
             let machine = try machine(try #require(Catalogue.named("hang")), on: kernel) { $0.vcpus = vcpus }
             let threads = TrapThreads()
             let outcomes = Collected<Outcome>()
-            threads.start { outcomes.add(machine.run(timeout: 600_000_000_000)) }
-            machine.kernel.sleep(nanoseconds: 20_000_000)
+            threads.start { outcomes.add(machine.run(timeout: .seconds(600))) }
+            machine.kernel.sleep(for: .milliseconds(20))
             machine.stop(.interrupted(signal: 2))
             #expect(threads.join(seconds: 600))
             #expect(outcomes.all.map(\.exitStatus) == [130])

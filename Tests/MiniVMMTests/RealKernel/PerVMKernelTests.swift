@@ -121,7 +121,7 @@ struct PerVMKernelTests {
             console: Console(nil))
         let threads = TrapThreads()
         let outcomes = Collected<Outcome>()
-        threads.start { outcomes.add(machine.run(timeout: 600_000_000_000)) }
+        threads.start { outcomes.add(machine.run(timeout: .seconds(600))) }
         let gpa = machine.layout.free.lowerBound
         let page = try #require(PageRange(start: gpa, size: pageSize))
         for _ in 0..<200 {

@@ -21,7 +21,7 @@ struct PreservationTests {
                 console: console)
             #expect(!payload.needsPreservation)
             let outcome = machine.run(
-                timeout: payload.ending == .timeLimit ? 200_000_000 : 600_000_000_000)
+                timeout: payload.ending == .timeLimit ? .milliseconds(200) : .seconds(600))
             #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
         } catch let error as MachineError {
             guard case .unsupported(.preservation, _) = error else { throw error }
@@ -39,7 +39,7 @@ struct PreservationTests {
                 kernel: SoftKVM(.init(seed: 3, abi: abi)), configuration: payload.machineConfiguration,
                 image: try .flat(payload.image), console: console)
             let outcome = machine.run(
-                timeout: payload.ending == .timeLimit ? 200_000_000 : 600_000_000_000)
+                timeout: payload.ending == .timeLimit ? .milliseconds(200) : .seconds(600))
             #expect(outcome.exitStatus == Int32(payload.ending.exitStatus), "\(outcome)\n\(console.text)")
         } catch let error as MachineError {
             guard case .unsupported = error else { throw error }
@@ -60,7 +60,7 @@ struct PreservationTests {
             let machine = try Machine(
                 kernel: SoftKVM(.init(contentPromise: promise)), configuration: configuration,
                 image: try .flat(payload.image), console: console)
-            let outcome = machine.run(timeout: 600_000_000_000)
+            let outcome = machine.run(timeout: .seconds(600))
             #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")
         }
     }

@@ -64,7 +64,7 @@ struct ResourceTests {
             let machine = try Machine(
                 kernel: kernel, configuration: configuration, image: try .flat([0xb0, 5, 0xe6, 0xf4]),
                 console: Console(nil))
-            #expect(machine.run(timeout: 600_000_000_000).exitStatus == 5)
+            #expect(machine.run(timeout: .seconds(600)).exitStatus == 5)
         }
         try run()
         let before = try machineDescriptors()
@@ -83,7 +83,7 @@ struct ResourceTests {
         let console = Console(nil, keeps: true)
         let machine = try Machine(
             kernel: try kernel, configuration: configuration, image: try .flat(hello.image), console: console)
-        #expect(machine.run(timeout: 600_000_000_000).exitStatus == 0, "\(console.text)")
+        #expect(machine.run(timeout: .seconds(600)).exitStatus == 0, "\(console.text)")
         #expect(machine.memory.attributes.runCount <= 4)
         // Other tests run meanwhile, and the address sanitizer keeps what they free. Page tables alone would be 2 GiB.
         let grown = try resident() - before

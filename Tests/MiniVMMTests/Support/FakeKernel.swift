@@ -6,7 +6,7 @@ import SystemPackage
 @testable import MiniVMM
 
 /// The in-place interface with everything in a test's hands: the answers of each conversion, the exits of each
-/// vCPU, and a clock that only ``sleep(nanoseconds:)`` moves.
+/// vCPU, and a clock that only ``sleep(for:)`` moves.
 final class FakeKernel: KVMInterface {
     let identity = KernelIdentity(name: "FakeKernel", host: "a \"test\"", kind: .simulated)
     let runsVCPUsInTurns: Bool
@@ -40,7 +40,8 @@ final class FakeKernel: KVMInterface {
     func supportedCPUID() throws(Errno) -> CPUIDTable { cpuid }
     func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine { vm }
     func now() -> UInt64 { clock.withLock { $0 } }
-    func sleep(nanoseconds: UInt64) {
+    func sleep(for duration: Duration) {
+        let nanoseconds = duration.wholeNanoseconds
         sleeps.withLock { $0.append(nanoseconds) }
         onSleep.withLock { $0 }?()
         advance(nanoseconds)

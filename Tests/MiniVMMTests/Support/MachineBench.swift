@@ -29,7 +29,7 @@ final class MachineBench {
     var file: FakeFile { kernel.vm.files[0] }
 
     /// Runs the script to its end, with a time limit so that a bug is a failure and not a hang.
-    func run() -> Outcome { machine.run(timeout: 600_000_000_000) }
+    func run() -> Outcome { machine.run(timeout: .seconds(600)) }
 }
 
 /// A trace that keeps the names of its events, and those of memory faults with their verdict.

@@ -31,7 +31,7 @@ public final class AliasesKVM: KVMInterface {
 
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
     public func now() -> UInt64 { base.now() }
-    public func sleep(nanoseconds: UInt64) { base.sleep(nanoseconds: nanoseconds) }
+    public func sleep(for duration: Duration) { base.sleep(for: duration) }
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         try base.checkExtension(capability)

@@ -202,7 +202,7 @@ struct Bench: ParsableCommand {
             trace: trace)
         let built = monotonicNanoseconds()
         let cpu = processorNanoseconds()
-        let outcome = machine.run(timeout: 60_000_000_000)
+        let outcome = machine.run(timeout: .seconds(60))
         let end = monotonicNanoseconds()
         let cpuEnd = processorNanoseconds()
         guard outcome.exitStatus == 0 else {

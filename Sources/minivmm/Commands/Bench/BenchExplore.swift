@@ -18,7 +18,7 @@ extension Bench {
     }
 
     /// Nanoseconds for the tests of a row.
-    private static let realLimit: UInt64 = 20_000_000_000
+    private static let realLimit = Duration.seconds(20)
 
     private func realRows(
         _ kernel: any KVMInterface, _ options: Exploration.Options, _ name: String
@@ -29,7 +29,7 @@ extension Bench {
         // Before the first test, it was found out what the kernel can do.
         var first: (time: UInt64, parts: [Stopwatch.Part: UInt64], made: Int, usedAgain: Int)?
         func parts() -> [Stopwatch.Part: UInt64] {
-            Stopwatch.Part.allCases.reduce(into: [:]) { $0[$1] = stopwatch.nanoseconds($1) }
+            Stopwatch.Part.allCases.reduce(into: [:]) { $0[$1] = stopwatch.time($1).wholeNanoseconds }
         }
         let exploration = Exploration(
             kernel, options,
@@ -117,7 +117,7 @@ extension Bench {
     private func randomRow() -> Row? {
         let start = monotonicNanoseconds()
         let summary = Exploration(
-            SoftKVM(), .init(depth: 0, tests: 20_000, parallelTests: 0, timeLimit: .max)
+            SoftKVM(), .init(depth: 0, tests: 20_000, parallelTests: 0, timeLimit: .seconds(1_000_000))
         ).run()
         let elapsed = monotonicNanoseconds() - start
         guard let steps = summary.counts[.random]?.steps, summary.findings.isEmpty else { return nil }
@@ -129,7 +129,7 @@ extension Bench {
     private func scopeRow() -> Row? {
         let start = monotonicNanoseconds()
         let summary = Exploration(
-            SoftKVM(), .init(depth: 4, tests: 0, parallelTests: 0, timeLimit: .max)
+            SoftKVM(), .init(depth: 4, tests: 0, parallelTests: 0, timeLimit: .seconds(1_000_000))
         ).run()
         let elapsed = monotonicNanoseconds() - start
         guard summary.end == .complete else { return nil }

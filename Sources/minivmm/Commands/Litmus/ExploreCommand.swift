@@ -46,7 +46,7 @@ struct ExploreCommand: ParsableCommand {
     @Option(help: "Findings of different kinds after which it ends.")
     var findings = 1
     @Option(help: "Seconds after which no other test is begun.")
-    var timeout = Seconds(nanoseconds: 600_000_000_000)
+    var timeout = Seconds(.seconds(600))
     @Option(
         help: ArgumentHelp(
             "Write each finding as a litmus test into this directory, which is made if it is not there.",
@@ -74,16 +74,16 @@ struct ExploreCommand: ParsableCommand {
         if depth == 0, tests == 0, parallel == 0, pairs == 0 {
             throw ValidationError("--depth 0 --tests 0 --parallel 0: nothing is left to be tried.")
         }
-        if timeout.nanoseconds == 0 { throw ValidationError("--timeout: more than 0 seconds are needed.") }
+        if timeout.duration == .zero { throw ValidationError("--timeout: more than 0 seconds are needed.") }
     }
 
     private func options(_ interrupts: SignalDescriptor?) -> Exploration.Options {
         Exploration.Options(
             depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps,
             runs: runs,
-            seed: kernel.seed, mostFindings: findings, timeLimit: timeout.nanoseconds,
+            seed: kernel.seed, mostFindings: findings, timeLimit: timeout.duration,
             // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
-            testTimeLimit: max(60_000_000_000, UInt64(runs) * 200_000_000), interrupts: interrupts)
+            testTimeLimit: max(.seconds(60), .milliseconds(200) * runs), interrupts: interrupts)
     }
 
     func run() throws {

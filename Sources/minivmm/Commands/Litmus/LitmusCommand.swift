@@ -52,7 +52,7 @@ struct LitmusCommand: ParsableCommand {
         help: ArgumentHelp(
             "Seconds for one test with all its runs. A test with parallel blocks then ends with what it has seen.",
             valueName: "seconds"))
-    var timeout = Seconds(nanoseconds: 60_000_000_000)
+    var timeout = Seconds(.seconds(60))
     @OptionGroup var pictures: PictureOptions
     @Option(help: "Where the software kernel decides what becomes of contents, for tests that are about it.")
     var design: ContentDesign?
@@ -79,7 +79,7 @@ struct LitmusCommand: ParsableCommand {
         if !(1...100_000_000).contains(runs) {
             throw ValidationError("--runs \(runs): from 1 to 100000000 are possible.")
         }
-        if timeout.nanoseconds == 0 { throw ValidationError("--timeout: more than 0 seconds are needed.") }
+        if timeout.duration == .zero { throw ValidationError("--timeout: more than 0 seconds are needed.") }
         if design != nil, kernel.kernel != .soft {
             throw ValidationError("--design is for the software kernel: add --kernel soft.")
         }
@@ -130,7 +130,7 @@ struct LitmusCommand: ParsableCommand {
         let name = item.shortName
         let recorder = pictures.isWanted ? LitmusRecorder() : nil
         let options = Runner.Options(
-            runs: runs, seed: kernel.seed, timeLimit: timeout.nanoseconds, recorder: recorder,
+            runs: runs, seed: kernel.seed, timeLimit: timeout.duration, recorder: recorder,
             interrupts: interrupts,
             progress: { done in printer.progress(name, done, of: runs) })
         item.report = Runner(chosen.kernel, options).report(item.source)

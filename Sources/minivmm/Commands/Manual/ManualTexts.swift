@@ -124,7 +124,8 @@ enum ManualTexts {
         case "run":
             [
                 ("0 to 123", "The guest's own."),
-                ("4", "This kernel cannot run it: no two aliases, or contents that are not preserved."), usage,
+                ("4", "This kernel cannot run it: no two aliases, or contents that are not preserved."),
+                usage,
                 ("124", "The guest still ran after `--timeout` seconds."),
                 ("125", "The monitor or the host failed: no such guest, a bad image, no kernel."),
                 ("126", "The guest crashed, or faulted without end."), signal,

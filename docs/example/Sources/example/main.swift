@@ -9,6 +9,6 @@ for guest in Catalogue.all where guest.name == "explicit" {
     let machine = try Machine(
         kernel: chosen.kernel, configuration: guest.machineConfiguration, image: .flat(guest.image),
         console: Console(.standardOutput))
-    let outcome = machine.run(timeout: 10_000_000_000)
+    let outcome = machine.run(timeout: .seconds(10))
     print("\(outcome), \(machine.statistics.conversions) conversions")
 }
