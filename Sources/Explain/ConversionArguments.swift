@@ -1,27 +1,41 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// What is known of a conversion call; nil is not known.
+/// What is known of a call of `KVM_SET_MEMORY_ATTRIBUTES2`. Nil means that the argument is not known.
 public struct ConversionArguments: Sendable, Equatable {
-    public enum States: String, Sendable, CaseIterable { case shared, `private`, mixed }
+    /// The states of a range's pages. The raw value is the argument of `state=`.
+    public enum States: String, Sendable, CaseIterable {
+        /// All pages are shared.
+        case shared
+        /// All pages are private.
+        case `private`
+        /// Some pages are shared and some are private.
+        case mixed
+    }
 
+    /// Bytes from the start of the guest_memfd.
     public var offset: UInt64?
+    /// Bytes of the range.
     public var size: UInt64?
+    /// The attributes word: 8 is private, 0 is shared.
     public var attributes: UInt64?
+    /// The flags word. Linux 7.4 has no flags; in RFC v3 to v5, 1 is ZERO and 2 is PRESERVE.
     public var flags: UInt64?
-    /// Of any reserved word.
+    /// The value of any reserved word.
     public var reserved: UInt64?
-    /// As found after the call.
+    /// `error_offset` after the call: bytes from the start of the file.
     public var errorOffset: UInt64?
-    /// Bytes of the file.
+    /// Bytes of the guest_memfd.
     public var fileSize: UInt64?
+    /// Whether the VM's type has private memory: true for `vm=protected`, false for `vm=default`.
     public var hasPrivateMemory: Bool?
-    /// What the range was before.
+    /// The states of the range's pages before the call.
     public var states: States?
 
+    /// A call of which nothing is known.
     public init() {}
 
-    /// The keys, in the order in which they are told.
+    /// The keys that the command line accepts, in the order in which messages list them.
     public static let keys = [
         "offset", "size", "attributes", "flags", "reserved", "error_offset", "file", "vm", "state",
     ]
@@ -72,6 +86,7 @@ public struct ConversionArguments: Sendable, Equatable {
         return nil
     }
 
+    /// Whether nothing is known of the call.
     public var isEmpty: Bool { self == ConversionArguments() }
 
     /// The state asked for.

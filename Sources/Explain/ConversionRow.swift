@@ -1,17 +1,41 @@
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// A row of the validation table of `KVM_SET_MEMORY_ATTRIBUTES2`. The kernel goes through them in this order, and the
-/// first one that holds is the answer.
+/// A row of the validation table of `KVM_SET_MEMORY_ATTRIBUTES2` (docs/ABI.md). The raw value is its number.
+///
+/// The kernel checks the rows in this order and returns the errno of the first one whose condition holds.
 public enum ConversionRow: Int, Sendable, CaseIterable {
+    /// `ENOTTY`: the kernel does not have the call.
     case noSuchCall = 0
-    case unreadable, flags, reserved, vmType, attributes, size, alignment, endOfFile, unchanged, noMemory,
-        inUse,
-        unwritable
-    /// All checks passed.
+    /// `EFAULT`: the struct cannot be read.
+    case unreadable
+    /// `EINVAL`: `flags` is not 0.
+    case flags
+    /// `EINVAL`: a reserved word is not 0.
+    case reserved
+    /// `EINVAL`: the VM's type has no private memory.
+    case vmType
+    /// `EINVAL`: `attributes` has a bit other than `KVM_MEMORY_ATTRIBUTE_PRIVATE`.
+    case attributes
+    /// `EINVAL`: `size` is 0, or `offset + size` exceeds 64 bits.
+    case size
+    /// `EINVAL`: `offset` or `size` is not a multiple of the page size.
+    case alignment
+    /// `EINVAL`: the range is not inside the file.
+    case endOfFile
+    /// Success: all pages of the range already have the requested state, and nothing else is checked.
+    case unchanged
+    /// `ENOMEM`: there is no memory to record the attributes. `error_offset` is the start of the range.
+    case noMemory
+    /// `EAGAIN`: a page of a range that is to become private is in use. `error_offset` is the lowest such
+    /// page.
+    case inUse
+    /// `EFAULT`: `error_offset` cannot be written back, which hides an `ENOMEM` or `EAGAIN`.
+    case unwritable
+    /// Success: every check passed.
     case converted
 
-    /// What holds where this row is the answer.
+    /// The condition under which this row is the answer, as part of a sentence.
     public var condition: String {
         switch self {
         case .noSuchCall: "the kernel does not have the call"
@@ -31,7 +55,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
-    /// nil is success.
+    /// The errno that the call returns; nil if it succeeds.
     public var errno: Errno? {
         switch self {
         case .noSuchCall: .inappropriateIOCTLForDevice
@@ -52,6 +76,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
+    /// What the answer means for the caller, in one or more sentences.
     public var means: String {
         switch self {
         case .noSuchCall:
@@ -84,6 +109,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
+    /// What the caller should do, in one or more sentences.
     public var advice: String {
         switch self {
         case .noSuchCall:
@@ -113,6 +139,6 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
-    /// `row 7`.
+    /// `row 7`; `success` for ``converted``.
     public var label: String { self == .converted ? "success" : "row \(rawValue)" }
 }

@@ -5,6 +5,7 @@ import SystemPackage
 // What each error of the monitor means: the four lines below it.
 
 extension MachineError {
+    /// The four lines for a machine that could not be built, or whose run the monitor or the host ended.
     public var diagnosis: Diagnosis {
         switch self {
         case .configuration(let error):
@@ -79,6 +80,7 @@ extension MachineError {
 }
 
 extension Lack {
+    /// The four lines for a kernel that lacks what the machine needs.
     public var diagnosis: Diagnosis {
         switch self {
         case .privateMemory:
@@ -134,6 +136,7 @@ extension ConfigurationError {
 }
 
 extension ImageError {
+    /// The four lines for an image that cannot be booted. They are the same for every error of an image.
     public var diagnosis: Diagnosis {
         Diagnosis(
             attempted: "to load the guest's image", answer: "none: the kernel was not asked for a VM",
@@ -146,6 +149,7 @@ extension ImageError {
 }
 
 extension ConversionError {
+    /// The four lines for a conversion, including the ranges that were converted before it failed.
     public var diagnosis: Diagnosis {
         let (answer, means, advice) = parts
         return Diagnosis(
@@ -207,6 +211,7 @@ extension ConversionError {
 }
 
 extension HostAccessError {
+    /// The four lines for a host's access to guest memory that returned an errno.
     public var diagnosis: Diagnosis {
         let (means, advice) =
             switch state {
@@ -234,6 +239,7 @@ extension HostAccessError {
 }
 
 extension KVMUnavailable {
+    /// The four lines for a device such as `/dev/kvm` that cannot be used.
     public var diagnosis: Diagnosis {
         let (answer, means, advice): (String, String, String)
         switch (reason, errno) {
@@ -275,7 +281,8 @@ extension KVMUnavailable {
 }
 
 extension Outcome {
-    /// Nil for endings that are no error: a status of the guest's own, a halt, a signal.
+    /// The four lines for how a run ended. Nil for endings that are not errors: an exit status of the guest,
+    /// a halt, a signal.
     public var diagnosis: Diagnosis? {
         switch self {
         case .exited, .halted, .interrupted: return nil

@@ -2,8 +2,9 @@
 import MiniVMM
 import SystemPackage
 
-/// Why a line of the trace is there.
+/// Explains the events of a trace.
 public enum EventTexts {
+    /// The names of all events, as a trace spells them.
     public static var names: [String] { EventName.allCases.map(\.spelling.description) }
 
     static func explanation(_ word: String) -> Explanation? {
@@ -18,7 +19,7 @@ public enum EventTexts {
             ])
     }
 
-    /// Why this event is there, in a sentence or two.
+    /// Why the event happened and what follows from it, in a sentence or two with its numbers.
     public static func why(_ event: EventFields) -> String {
         switch event.name {
         case .boot: boot(event)

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
-/// What an error means and what to do about it: the four lines below each error of the command.
+/// What an error means and what to do about it: the four lines that commands print below an error.
 public struct Diagnosis: Sendable, Equatable {
-    /// What was asked for, with its numbers.
+    /// What was requested, with its numbers. Printed as `attempted`.
     public let attempted: String
-    /// What the kernel said, or that it was not asked.
+    /// What the kernel returned, or that the kernel was not asked. Printed as `answer`.
     public let answer: String
-    /// What that most likely means.
+    /// The most likely cause. Printed as `means`.
     public let means: String
-    /// What to do next.
+    /// What to do next. Printed as `try`.
     public let advice: String
 
+    /// A diagnosis whose texts are sentences or parts of them, each for one line.
     public init(attempted: String, answer: String, means: String, advice: String) {
         self.attempted = attempted
         self.answer = answer
@@ -17,36 +18,64 @@ public struct Diagnosis: Sendable, Equatable {
         self.advice = advice
     }
 
-    /// The lines with their labels, in the order in which they are printed; the labels are the keys of JSON.
+    /// The four lines in the order in which they are printed. The labels are also the keys in JSON.
     public var lines: [(label: String, text: String)] {
         [("attempted", attempted), ("answer", answer), ("means", means), ("try", advice)]
     }
 }
 
-/// A topic, explained: a title and labelled texts.
+/// A topic of `minivmm explain`: a title and labelled texts.
 public struct Explanation: Sendable, Equatable {
-    /// What a text says; the raw value is printed, and is the key in JSON.
+    /// What a text is about. The raw value is printed, and is the key in JSON.
     public enum Label: String, Sendable, CaseIterable {
-        case attempted, answer, symptom, trigger, host, guest
+        /// What was requested.
+        case attempted
+        /// What the kernel returns, or how a request is answered.
+        case answer
+        /// What is observed when a hazard occurs.
+        case symptom
+        /// What makes a hazard occur.
+        case trigger
+        /// What the host can do with such a page.
+        case host
+        /// What the guest can do with such a page.
+        case guest
+        /// What the topic means, or the most likely cause.
         case means
+        /// What to do.
         case advice = "try"
-        case unless, elsewhere, versions, litmus, see
+        /// Other causes, which need something that was not given in the arguments.
+        case unless
+        /// What the same errno means when another call returns it.
+        case elsewhere
+        /// Versions of the interface to which the topic applies, or in which it differs.
+        case versions
+        /// Litmus tests that show it.
+        case litmus
+        /// Related topics and commands.
+        case see
     }
 
+    /// One text with its label.
     public struct Section: Sendable, Equatable {
+        /// What the text is about.
         public let label: Label
+        /// One or more sentences for people, without a line break.
         public let text: String
     }
 
+    /// The kind of topic.
     public let kind: Kind
-    /// As it is asked for, `EAGAIN`.
+    /// The name that selects the topic: `EAGAIN`.
     public let name: String
     /// One line: `EAGAIN (11) from KVM_SET_MEMORY_ATTRIBUTES2`.
     public let title: String
+    /// The texts in the order in which they are printed. A label may occur several times.
     public private(set) var sections: [Section] = []
-    /// Rows of the call's validation table that it is about.
+    /// Raw values of the ``ConversionRow``s that explain an errno; empty for any other kind.
     public internal(set) var rows: [Int] = []
 
+    /// A topic with the given texts; empty ones are left out.
     public init(_ kind: Kind, _ name: String, _ title: String, _ sections: [(Label, String)] = []) {
         self.kind = kind
         self.name = name
@@ -54,19 +83,39 @@ public struct Explanation: Sendable, Equatable {
         for (label, text) in sections { add(label, text) }
     }
 
-    /// Adds a text, unless there is nothing to say.
+    /// Adds a text at the end, unless it is empty.
     public mutating func add(_ label: Label, _ text: String) {
         if !text.isEmpty { sections.append(Section(label: label, text: text)) }
     }
 
+    /// The first text with this label; nil if there is none.
     public func text(_ label: Label) -> String? { sections.first { $0.label == label }?.text }
 }
 
-/// The kinds of things that are explained. The raw value is the word that chooses one.
+/// The kinds of topics. The raw value is the word that selects one on the command line.
 public enum Kind: String, Sendable, CaseIterable {
-    case exit, errno, capability, hazard, state, contents, call, status, event, version
+    /// An exit reason of `KVM_RUN` (`KVM_EXIT_*`).
+    case exit
+    /// An errno of `KVM_SET_MEMORY_ATTRIBUTES2`.
+    case errno
+    /// A capability of `KVM_CHECK_EXTENSION` (`KVM_CAP_*`).
+    case capability
+    /// A row of the hazard table.
+    case hazard
+    /// A state of a page, such as `private` or `in-use`.
+    case state
+    /// A policy for the contents of converted pages.
+    case contents
+    /// An ioctl, system call, flag, field or file of the interface.
+    case call
+    /// An exit status of minivmm.
+    case status
+    /// An event of the trace.
+    case event
+    /// A version of the in-place interface, posted or applied.
+    case version
 
-    /// What may stand after the word, for the list of topics.
+    /// What the kind covers, and the arguments that may follow a name, for the list of topics.
     public var what: String {
         switch self {
         case .exit: "why KVM_RUN came back, by number or name, with flags= gpa= size= errno="

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT
-/// Something that goes wrong around conversions.
+/// A row of the hazard table (docs/ABI.md): something that goes wrong around conversions.
 public struct Hazard: Sendable {
+    /// `A6`, or `H22` for a hazard that only posted versions of the interface have.
     public let id: String
     /// The versions that have it; nil is all of them.
     let versions: Set<InterfaceVersion>?
+    /// What is observed when it occurs.
     public let symptom: String
+    /// What makes it occur.
     public let trigger: String
+    /// Its cause.
     public let means: String
+    /// How to avoid it.
     public let cure: String
-    /// Files in litmus/ that show it, without their ending; some of them where there are many.
+    /// Names of files in litmus/ that show it, without `.litmus`. If there are many, only some are listed.
     public let litmus: [String]
 
     init(
@@ -26,11 +31,12 @@ public struct Hazard: Sendable {
 
     var number: Int { Int(id.dropFirst()) ?? 0 }
 
-    /// Linux 7.4 does not have it.
+    /// Whether only posted versions of the interface have it, and Linux 7.4 does not.
     public var isHistoric: Bool { versions != nil }
 
     func isIn(_ version: InterfaceVersion) -> Bool { versions?.contains(version) ?? true }
 
+    /// The hazard with this ``id`` in upper or lower case; nil if there is none.
     public static func named(_ id: String) -> Hazard? {
         all.first { $0.id.lowercased() == id.lowercased() }
     }

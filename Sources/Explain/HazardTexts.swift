@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 extension Hazard {
-    /// Those of posted versions (H) and those that Linux 7.4 has as well (A).
+    /// All hazards: those of Linux 7.4 (A) by number, then those that only posted versions have (H).
     public static let all: [Hazard] =
         (inUse + afterCalls + guests).sorted { $0.number < $1.number } + historic
 

@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: MIT
-/// A version of the in-place interface: as posted for review, or as applied.
+/// A version of the in-place interface, as posted for review or as applied. The raw value is the argument of
+/// `--abi`.
 public enum InterfaceVersion: String, Sendable, CaseIterable {
+    /// October 2025. The call is number 0xd6, with a struct of 64 bytes.
     case rfcV1 = "rfc-v1"
+    /// February 2026. `error_offset` other than 0 on input is `EINVAL` (hazard H1).
     case rfcV2 = "rfc-v2"
+    /// March 2026. `flags` say what happens to the contents; H1 remains.
     case rfcV3 = "rfc-v3"
+    /// March or April 2026. For this project the same as ``rfcV3``.
     case rfcV4 = "rfc-v4"
+    /// April 2026. As ``rfcV4``, but `error_offset` is ignored on input.
     case rfcV5 = "rfc-v5"
-    /// Versions 6 to 8.
+    /// Versions 6 to 8, May 2026. No content flags; a vCPU's page fault can make a conversion `EAGAIN`
+    /// (hazard H2).
     case v6 = "v6"
+    /// The version that was applied to Linux 7.4.
     case linux74 = "7.4"
 
+    /// The version and its date for people: `RFC v2 (February 2026)`.
     public var name: String {
         switch self {
         case .rfcV1: "RFC v1 (October 2025)"

@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: MIT
 import SystemPackage
 
-/// Looks things up: words of a command line become explanations.
+/// Looks up the topics of `minivmm explain`.
 public enum Library {
+    /// The result of a lookup.
     public enum Answer: Sendable {
+        /// The topics with that name, one for each ``Kind`` that has it; or the list of names of a kind.
         case found([Explanation])
-        /// Not known; names that may have been meant.
+        /// No topic has this name. `near` has similar names, the most similar first; it may be empty.
         case unknown(String, near: [String])
-        /// An argument that cannot be: what is wrong with it.
+        /// The words or arguments are not valid. The text says why.
         case misused(String)
     }
 
+    /// Looks up the topic that the words of a command line name.
+    ///
     /// - Parameters:
-    ///   - words: a kind and a name, or a name, then `key=value` for an exit or an errno.
+    ///   - words: a kind, a name, or a kind and a name; for an exit or an errno followed by arguments such as
+    ///     `offset=0`.
+    ///   - version: the version whose validation table explains an errno.
     public static func answer(_ words: [String], version: InterfaceVersion = .linux74) -> Answer {
         let isArgument = { (word: String) in word.contains("=") }
         let names = words.filter { !isArgument($0) }
@@ -106,7 +112,8 @@ public enum Library {
         }
     }
 
-    /// Every name of a kind.
+    /// The names of all topics of a kind, as ``answer(_:version:)`` accepts them. For ``Kind/errno`` only
+    /// those that the conversion call returns, and `ok`.
     public static func names(_ kind: Kind) -> [String] {
         switch kind {
         case .exit: ExitText.all.map(\.name)

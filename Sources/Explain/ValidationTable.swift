@@ -2,21 +2,26 @@
 import MiniVMM
 public import SystemPackage
 
-/// What a conversion call can answer, from what is known of its arguments.
+/// The answers that a conversion call can give, as far as its known arguments determine them.
 public struct ValidationTable: Sendable {
+    /// The version of the interface whose rows and order apply.
     public let version: InterfaceVersion
 
+    /// The table of a version; by default that of Linux 7.4.
     public init(_ version: InterfaceVersion = .linux74) { self.version = version }
 
     /// A row that may be the answer.
     public struct Possibility: Sendable, Equatable {
+        /// The row of the table.
         public let row: ConversionRow
+        /// The errno of the call; nil if it succeeds. It differs from ``ConversionRow/errno`` for a refused
+        /// content flag, which is `EOPNOTSUPP`.
         public let errno: Errno?
-        /// It follows from the arguments, unless an earlier possibility does.
+        /// Whether the arguments make this row the answer, unless an earlier row is.
         public let follows: Bool
-        /// What of the arguments makes it so, or what is not known of them.
+        /// The argument that makes this row the answer; or, if ``follows`` is false, what is not known.
         public let why: String
-        /// What error_offset holds then; nil if it is not written.
+        /// What the kernel writes to `error_offset`; nil if it does not write it.
         public let errorOffset: ErrorOffset?
 
         /// A content mode that this VM type does not offer in this direction.
@@ -25,13 +30,16 @@ public struct ValidationTable: Sendable {
         let isErrorOffset: Bool
     }
 
+    /// The page that `error_offset` names after an error.
     public enum ErrorOffset: Sendable, Equatable {
+        /// The start of the request.
         case start
-        /// A page of the range; it may begin outside when the offset is not known.
+        /// A page of the range. If the offset of the call is not known, any multiple of the page size fits.
         case pageInRange
     }
 
-    /// Every row that may be the answer, in the kernel's order. All behind the first that follows are left out.
+    /// The rows that may be the answer, in the kernel's order, up to and including the first that follows
+    /// from the arguments.
     public func possibilities(_ call: ConversionArguments) -> [Possibility] {
         var found: [Possibility] = []
         for check in checks(call) {

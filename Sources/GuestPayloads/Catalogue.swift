@@ -97,12 +97,13 @@ public enum Catalogue {
             """, ending: .timeLimit),
     ]
 
-    /// The guest of that name.
+    /// The guest with this name; nil if there is none. Case matters.
     public static func named(_ name: String) -> Payload? {
         all.first { $0.name == name }
     }
 
-    /// Names that may have been meant, the likeliest first; none for something quite different.
+    /// Names of guests that `name` may be a misspelling or a prefix of, the most similar first. Empty if none
+    /// is similar.
     public static func nearest(to name: String) -> [String] {
         let typed = name.lowercased()
         return all.map(\.name)

@@ -1,43 +1,45 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// A demo guest: its image, the machine it wants, and how it must end.
+/// A demo guest: its image, the machine it needs, and how it must end.
 public struct Payload: Sendable {
-    /// What `minivmm run` calls it.
+    /// The argument of `minivmm run` that selects the guest.
     public let name: String
-    /// What it shows, in one line.
+    /// What the guest shows, in one line for `minivmm list`.
     public let shows: String
-    /// What it does and what to look for, in a few sentences.
+    /// What the guest does and what to look for in its output, in a few sentences.
     public let detail: String
-    /// How its RAM is reached.
+    /// Whether the machine has one alias of its RAM, or a private and a shared one.
     public let aliases: Aliases
-    /// Number of vCPUs it wants; one that wants 1 runs with more, the others then wait.
+    /// Number of vCPUs the guest needs. A guest that needs one also runs with more: the others then wait.
     public let vcpus: Int
-    /// Bytes of RAM it wants.
+    /// Bytes of RAM the guest needs.
     public let ramSize: UInt64
     /// How the monitor handles an access through the wrong alias.
     public let faultPolicy: FaultPolicy
-    /// What shall become of contents where it does not say, and where it only touches.
+    /// What happens to the contents in a conversion for which the guest names no policy, and in every
+    /// implicit conversion.
     public let contents: ContentPolicy
-    /// It does its job only where conversions can preserve contents.
+    /// Whether the guest works only where conversions preserve contents.
     public let needsPreservation: Bool
-    /// How it must end.
+    /// How the guest must end.
     public let ending: Ending
-    /// The flat image, to be loaded at 1 MiB and entered at its first byte. Position independent.
+    /// The flat, position-independent image: loaded at 1 MiB and entered at its first byte. Empty if the
+    /// executable was linked without it.
     public let image: [UInt8]
 
-    /// How a guest comes to its end.
+    /// How a guest ends.
     public enum Ending: Hashable, Sendable {
-        /// It writes a status to the exit port.
+        /// The guest writes this status to the exit port, 0xf4.
         case exit(status: UInt8)
         /// A triple fault: `KVM_EXIT_SHUTDOWN`.
         case crash
-        /// The same memory fault again and again.
+        /// The same memory fault repeats until the monitor stops the guest.
         case faultLoop
-        /// It runs until its time is up.
+        /// The guest runs until the time limit.
         case timeLimit
 
-        /// The exit status that `minivmm run` has for it.
+        /// The exit status of `minivmm run` for this ending.
         public var exitStatus: UInt8 {
             switch self {
             case .exit(let status): status
@@ -49,10 +51,11 @@ public struct Payload: Sendable {
 }
 
 extension Payload {
-    /// The assembler text of the guest itself; what guests share is in guest/support.h.
+    /// The assembler source of the guest, without guest/support.h, which all guests include. Empty if the
+    /// executable was linked without it.
     public var source: String { Images.sources[name] ?? "" }
 
-    /// The machine that the payload is made for.
+    /// The configuration of the machine that the guest is made for.
     public var machineConfiguration: MachineConfiguration {
         var configuration = MachineConfiguration()
         configuration.ramSize = ramSize
@@ -66,5 +69,6 @@ extension Payload {
 }
 
 extension Payload: CustomStringConvertible {
+    /// The guest's ``name``.
     public var description: String { name }
 }

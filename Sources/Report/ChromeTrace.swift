@@ -3,20 +3,23 @@ public import MiniVMM
 
 /// A trace in Chrome's trace-event format, which Perfetto and chrome://tracing open.
 ///
-/// A track an actor; conversions, ioctls and faults as spans that nest, arrows from what asked for a conversion through
-/// it to where the guest goes on, counters of private and held pages. Times are microseconds of the kernel's monotonic
-/// clock.
+/// Each actor has a track. Conversions, ioctls and faults are nested spans; arrows lead from the fault that
+/// requested a conversion through the conversion to the return to the guest; counters show private, shared
+/// and held pages. Times are microseconds of the kernel's monotonic clock.
 public struct ChromeTrace {
     private let trace: RecordedTrace
     private let timeline: Timeline
     private let title: String
 
+    /// - Parameter title: what was run; part of the process name.
     public init(_ trace: RecordedTrace, _ timeline: Timeline, title: String) {
         self.trace = trace
         self.timeline = timeline
         self.title = title
     }
 
+    /// Writes one JSON object and flushes the buffer. An error of the descriptor is in
+    /// ``OutputBuffer/failure``.
     public func write(to out: inout OutputBuffer) {
         out.append("{\"displayTimeUnit\":\"ns\",\"otherData\":{\"title\":")
         out.append(quoted: title)

@@ -2,13 +2,64 @@
 import MiniVMM
 import SystemPackage
 
-/// What an event is to a picture: its sign, its words, and the filter that it falls under.
+/// How a picture shows an event: its sign, its legend and its filter.
 public enum EventKind: UInt8, CaseIterable, Sendable {
-    case other, boot, fault, race, hypercall, convert, ioctl, busy, failedCall, converted, notConverted
-    case hold, ask, release, access, refusedAccess, wait, resume, console, port, exit, punch, file, step,
-        failedStep, end, failedEnd
+    /// Events left out (`left-out`), and events that this version does not know.
+    case other
+    /// `boot` and `image-left-shared`.
+    case boot
+    /// `memory-fault` that the monitor answers with a conversion, re-enters on, or ends the guest for.
+    case fault
+    /// `memory-fault` on a page that already has the wanted state: a conversion was in progress.
+    case race
+    /// `hypercall`.
+    case hypercall
+    /// `convert`: a request reaches the monitor's converter.
+    case convert
+    /// `set-memory-attributes2` that succeeded.
+    case ioctl
+    /// `set-memory-attributes2` that failed with `EAGAIN`.
+    case busy
+    /// `set-memory-attributes2` that failed with another errno.
+    case failedCall
+    /// `converted`: the whole request succeeded.
+    case converted
+    /// `not-converted`: the request was refused, failed, or was given up.
+    case notConverted
+    /// `hold`: the host takes references on pages.
+    case hold
+    /// `ask-holders`: the monitor asks known holders to release pages.
+    case ask
+    /// `release` and `release-holds`.
+    case release
+    /// `host-access` and `access` that succeeded.
+    case access
+    /// `host-access` and `access` that failed with an errno.
+    case refusedAccess
+    /// `wait`: the monitor waits before it calls again.
+    case wait
+    /// `resume`: a vCPU returns to the guest after a memory fault.
+    case resume
+    /// `console`: a line that the guest printed.
+    case console
+    /// `out` and `in`.
+    case port
+    /// `halt`, `kick`, `step-over` and `mmio`.
+    case exit
+    /// `punch`: a hole in a guest_memfd.
+    case punch
+    /// `file` and `pages-then`: pages appear in a given state.
+    case file
+    /// `step` of a litmus test that ended as expected.
+    case step
+    /// `step` of a litmus test that ended otherwise.
+    case failedStep
+    /// `exit-status`, and `stop` with status 0 or none.
+    case end
+    /// `stop` with another status.
+    case failedEnd
 
-    /// What the legend calls it.
+    /// The event in the legend.
     public var label: String {
         switch self {
         case .other: "other"
@@ -41,7 +92,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         }
     }
 
-    /// The filter that shows or hides it.
+    /// The filter of the HTML page that shows or hides the event.
     public var group: String {
         switch self {
         case .fault, .race, .resume: "faults"
@@ -56,7 +107,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         }
     }
 
-    /// Which of several in one place is drawn: the higher.
+    /// The priority from 0 to 9: of several events in one place, the picture draws the one with the highest.
     public var weight: Int {
         switch self {
         case .failedEnd, .failedStep: 9
@@ -72,7 +123,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         }
     }
 
-    /// Whether its mark belongs on the pages too, not only in its actor's lane.
+    /// Whether the picture marks the event on the pages as well as in its actor's lane.
     public var marksPages: Bool {
         switch self {
         case .fault, .race, .ioctl, .busy, .failedCall, .notConverted, .hold, .release, .access,
@@ -85,7 +136,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
 }
 
 extension RecordedTrace {
-    /// What an event is.
+    /// How a picture shows an event.
     public func kind(_ event: Int) -> EventKind {
         var failed: Bool { signed(event, .errno).map { $0 != 0 } ?? false }
         switch shape(event).event {
@@ -119,9 +170,9 @@ extension RecordedTrace {
 
     private var lastStop: Int? { (0..<count).last { shape($0).event == .stop } }
 
-    /// Whether the trace ends as it should: nil where it does not say.
+    /// Whether the last `stop` event has status 0; nil if there is no such event, or it has no status.
     public var endedWell: Bool? { lastStop.flatMap { signed($0, .status) }.map { $0 == 0 } }
 
-    /// What the monitor said at the end.
+    /// `why` of the last `stop` event: how the run ended, in words. Nil if there is none.
     public var ending: String? { lastStop.flatMap { text($0, .why) } }
 }

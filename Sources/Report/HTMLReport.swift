@@ -3,20 +3,20 @@ import CReportPage
 public import MiniVMM
 import SystemPackage
 
-/// A trace as one page that needs nothing else: no network, no other file.
+/// A trace as one self-contained HTML page: it loads nothing from the network or from other files.
 public struct HTMLReport {
     private let trace: RecordedTrace
     private let timeline: Timeline
     private let title: String
 
-    /// - Parameter title: what was run; the page's heading.
+    /// - Parameter title: what was run; the heading of the page.
     public init(_ trace: RecordedTrace, _ timeline: Timeline, title: String) {
         self.trace = trace
         self.timeline = timeline
         self.title = title
     }
 
-    /// Writes the page. Whether that worked is in ``OutputBuffer/failure``.
+    /// Writes the page and flushes the buffer. An error of the descriptor is in ``OutputBuffer/failure``.
     public func write(to out: inout OutputBuffer) {
         // Scripts and styles are those in the page; whatever a trace says, nothing is fetched or sent.
         out.append(

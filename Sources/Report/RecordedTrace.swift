@@ -1,31 +1,36 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// A trace as it was recorded, in columns.
+/// A recorded trace, stored in columns.
 ///
-/// Events with the same name, keys and types share a ``Shape``.
+/// Events with the same name, keys and types share a ``Shape``. An event is named by its index, from 0 up to
+/// but not including ``count``; another index traps.
 public struct RecordedTrace: Sendable {
-    /// What the values of a key are.
+    /// The type of a key's values.
     public enum ValueType: UInt8, Sendable {
-        /// A number between -2⁵³ and 2⁵³.
+        /// A whole number from -2⁵³ to 2⁵³, which a double holds exactly.
         case number
-        /// An unsigned number above that.
+        /// An unsigned number above 2⁵³, stored as its 64 bits.
         case wide
         /// An index into ``RecordedTrace/strings``.
         case text
+        /// True or false, stored as 1 or 0.
         case flag
 
         init(_ magnitude: UInt64) { self = magnitude <= 1 << 53 ? .number : .wide }
     }
 
-    /// The name, the keys and the types of an event.
+    /// The name, the keys and the types that events have in common.
     public struct Shape: Sendable {
+        /// The event's name as the trace spells it, such as `memory-fault`.
         public let name: String
-        /// Nil for an event that this version does not know.
+        /// The event's name as a value; nil for an event that this version does not know.
         public let event: EventName?
+        /// The keys of the event in the order of its values, without time, actor and event name.
         public let keys: [String]
+        /// One type for each of ``keys``.
         public let types: [ValueType]
-        /// What this version knows of each key.
+        /// One element for each of ``keys``; nil for a key that this version does not know.
         public let known: [EventKey?]
         /// Where a known key is among the values, by its number; -1 where it is not.
         private let places: [Int8]
@@ -51,13 +56,17 @@ public struct RecordedTrace: Sendable {
         }
     }
 
-    /// Conversions that a guest asked for, by a memory fault or a call, and what came of them: `converted` and
-    /// `not-converted` of vCPUs. It is what `run` counts, too; the monitor's own conversion of all RAM at boot is drawn
-    /// and not counted.
+    /// The conversions that a guest requested, by a memory fault or a hypercall. `minivmm run` counts the
+    /// same ones.
+    ///
+    /// The monitor's own conversion at boot is drawn but not counted.
     public struct ConversionCount: Sendable, Equatable, CustomStringConvertible {
+        /// Number of `converted` events of vCPUs.
         public internal(set) var succeeded = 0
+        /// Number of `not-converted` events of vCPUs: requests that were refused, failed or given up.
         public internal(set) var failed = 0
 
+        /// For people: `3 conversions, 1 refused or failed`.
         public var description: String {
             "\(succeeded) conversion\(succeeded == 1 ? "" : "s")"
                 + (failed > 0 ? ", \(failed) refused or failed" : "")
@@ -70,34 +79,49 @@ public struct RecordedTrace: Sendable {
         }
     }
 
-    /// Who answered: `kernel` and `host` of the first line.
+    /// `kernel` of the header: the name of the kernel that answered, such as `LinuxKVM`.
     public internal(set) var kernel = ""
+    /// `host` of the header: what runs below that kernel, such as `Linux 6.18.44`. Empty if the header has
+    /// none.
     public internal(set) var host = ""
     /// Nanoseconds of the kernel's monotonic clock when the trace began.
     public internal(set) var start: UInt64 = 0
-    /// What was wrong with the file, and what is not shown.
+    /// Sentences for people: what is wrong with the file, and which events are not shown.
     public internal(set) var notes: [String] = []
-    /// Of the whole trace, with the events that are left out.
+    /// Counted over the whole trace, including events that are left out.
     public internal(set) var conversions = ConversionCount()
 
+    /// Names of the actors in the order of their first events. Actors beyond the first 200 share the name
+    /// `others`.
     public internal(set) var actors: [String] = []
+    /// The shapes in the order of their first events. Events of further shapes beyond 2000 share the shape
+    /// `other`.
     public internal(set) var shapes: [Shape] = []
     var columns = EventColumns()
 
+    /// The texts of all events. Texts of fewer than 64 bytes are stored once.
     public var strings: [String] { columns.strings }
+    /// One time for each event, in nanoseconds of the kernel's monotonic clock. Neighbouring events of two
+    /// actors may be out of order.
     public var times: [UInt64] { columns.times }
+    /// For each event the index of its actor in ``actors``.
     public var actorOf: [UInt8] { columns.actorOf }
+    /// For each event the index of its shape in ``shapes``.
     public var shapeOf: [UInt16] { columns.shapeOf }
+    /// Number of events, without those that are left out.
     public var count: Int { columns.count }
 
-    /// The kernel as text has it.
+    /// The kernel and its host for people: `MemslotTrapKVM (Linux 6.18.44)`.
     public var identity: String { host.isEmpty ? kernel : "\(kernel) (\(host))" }
 
-    /// Whether no kernel stood below it: everything on a picture of it is simulated.
+    /// Whether SoftKVM answered: no real kernel was involved, and every picture of the trace says so.
     public var isSimulated: Bool { kernel.hasPrefix("SoftKVM") }
 
+    /// The name of an event as the trace spells it.
     public func name(_ event: Int) -> String { shape(event).name }
+    /// The name of an event's actor, such as `vcpu0`.
     public func actor(_ event: Int) -> String { actors[Int(columns.actorOf[event])] }
+    /// The name, keys and types of an event.
     public func shape(_ event: Int) -> Shape { shapes[Int(columns.shapeOf[event])] }
 
     static func isVCPU(_ actor: String) -> Bool { actor.hasPrefix("vcpu") }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// The page timeline as a drawing for papers and slides: pages down, one step an event across.
+/// The page timeline as a drawing for papers and slides: pages downward, events from left to right at equal
+/// distances.
 ///
-/// Its size does not grow with the trace: a cell of the grid that several pages or events share is drawn as what most of
-/// it is, with what went wrong on top.
+/// Its size does not grow with the trace: a grid cell that several pages or events share shows the state that
+/// fills most of it, with overlays such as failed conversions on top.
 public struct SVGPicture {
     let trace: RecordedTrace
     let timeline: Timeline
@@ -19,6 +20,7 @@ public struct SVGPicture {
     private static let ink = "#15181e"
     private static let soft = "#59606c"
 
+    /// - Parameter title: what was run; the heading of the drawing.
     public init(_ trace: RecordedTrace, _ timeline: Timeline, title: String) {
         self.trace = trace
         self.timeline = timeline
@@ -39,6 +41,8 @@ public struct SVGPicture {
     private var plotWidth: Double { Self.width - Self.left - 16 }
     func x(_ event: Double) -> Double { Self.left + event / Double(max(1, trace.count)) * plotWidth }
 
+    /// Writes the SVG document and flushes the buffer. An error of the descriptor is in
+    /// ``OutputBuffer/failure``.
     public func write(to out: inout OutputBuffer) {
         let height = pagesBottom + 110
         out.append(

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// A recorded trace as text, byte for byte what the text trace of the same run is.
+/// A recorded trace as text, byte for byte equal to the text trace of the same run.
 public struct TextListing {
     private let trace: RecordedTrace
 
+    /// A listing of all events and notes of a trace.
     public init(_ trace: RecordedTrace) { self.trace = trace }
 
+    /// Writes the lines and flushes the buffer. An error of the descriptor is in ``OutputBuffer/failure``.
     public func write(to out: inout OutputBuffer) {
         out.append("# trace of ")
         // What a file says does not steer the terminal.

@@ -1,30 +1,46 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// Pages over time: which state each was in, from which event to which.
+/// The states of pages over time, from which event to which.
 ///
-/// Pages that nothing tells apart share a row, and a state that lasts is one segment: a terabyte that becomes private
-/// at once is one rectangle, and 10⁶ conversions are at most some 10⁶ of them.
+/// Neighbouring pages that no event tells apart share a row, and a state that lasts is one segment: a
+/// terabyte that becomes private at once is one rectangle, and 10⁶ conversions are about 10⁶ rectangles at
+/// most.
 public struct Timeline: Sendable {
-    /// Neighbouring pages that are never treated differently.
+    /// Neighbouring pages that no event tells apart.
     public struct Row: Sendable, Equatable {
+        /// Number of the first page: its guest-physical address in units of 4096 bytes.
         public let page: UInt64
+        /// Number of pages, at least 1.
         public let pages: UInt64
 
-        /// How much height it is worth: a few pages count each, of many only that they are many.
+        /// Relative height in a picture: 1 for each page up to 4, then 4, and 4.5 for more than 16 pages.
         public var weight: Double {
             pages <= 4 ? Double(pages) : pages <= 16 ? 4 : 4.5
         }
     }
 
-    /// What a rectangle of the picture says. The first three are what a page is, the others lie on top of that.
+    /// What a rectangle of the picture shows. The first three are states of a page; overlays are drawn on top
+    /// of them.
     public enum State: UInt8, Sendable, CaseIterable {
-        case unallocated, shared, `private`, held, converting, failed
-        /// A hole was punched; unallocated until somebody touches it.
+        /// No event has given the pages a state yet.
+        case unallocated
+        /// The host may access the pages.
+        case shared
+        /// Only the guest may access the pages.
+        case `private`
+        /// Overlay: the host holds references on the pages.
+        case held
+        /// Overlay: a conversion that succeeded is in progress.
+        case converting
+        /// Overlay: a conversion that failed, or did not end in this trace, is in progress.
+        case failed
+        /// Overlay: a hole was punched, and no event has accessed the pages since.
         case hole
 
+        /// Whether the state is drawn on top of the state of a page.
         public var isOverlay: Bool { rawValue > State.private.rawValue }
-        /// The letter that stands for it.
+        /// One character for the state, for rectangles that are too small for its name.
         public var letter: String {
             switch self {
             case .unallocated: "·"
@@ -38,35 +54,47 @@ public struct Timeline: Sendable {
         }
     }
 
+    /// One rectangle of the picture: neighbouring rows in one state during consecutive events.
     public struct Segment: Sendable, Equatable {
+        /// The state of a page, or an overlay on it.
         public let state: State
+        /// Indices into ``Timeline/rows``.
         public let rows: Range<Int>
-        /// The event since which, and the first at which no longer.
+        /// Indices of events: from the one that began the state up to, but not including, the first after it
+        /// ended.
         public let events: Range<Int>
     }
 
-    /// A conversion with what led to it and what came of it.
+    /// A conversion with the event that requested it and its result. All events are given by their index.
     public struct Conversion: Sendable, Equatable {
+        /// The `convert` event.
         public let start: Int
-        /// Its last event; the trace's last where it never ended.
+        /// The `converted` or `not-converted` event; the last event of the trace if the conversion never
+        /// ended.
         public var end: Int
-        /// The memory fault or hypercall that asked for it.
+        /// The memory fault or hypercall that requested it; nil if the monitor did, or if it is unknown.
         public var cause: Int?
-        /// Where the vCPU went back into the guest.
+        /// The event with which the vCPU returned to the guest; nil if there is none.
         public var resume: Int?
+        /// Whether it ended with `converted`. False if it never ended.
         public var succeeded = false
     }
 
+    /// The rows in ascending order, without gaps: pages between those that events name are rows too.
     public private(set) var rows: [Row] = []
+    /// The rectangles in no fixed order; overlays may cover page states.
     public private(set) var segments: [Segment] = []
+    /// The conversions in the order in which they began.
     public private(set) var conversions: [Conversion] = []
-    /// The rows that each event is about; empty for none.
+    /// For each event the rows that it is about; empty for an event about no page.
     public private(set) var rowsOf: [Range<Int32>] = []
+    /// For each event how a picture shows it.
     public private(set) var kinds: [EventKind] = []
 
     /// The pages of an event: first and count.
     private var pagesOf: [(page: UInt64, pages: UInt64)] = []
 
+    /// Finds the rows, segments and conversions of a trace.
     public init(_ trace: RecordedTrace) {
         kinds = (0..<trace.count).map(trace.kind)
         pagesOf = (0..<trace.count).map { trace.pages($0, kinds[$0]) }
@@ -147,7 +175,9 @@ public struct Timeline: Sendable {
         segments = found
     }
 
-    /// Bytes, in pages, of a state at the end of each event; for counters.
+    /// For a counter: the number of pages in a state at each event. Pages held twice count twice.
+    ///
+    /// - Parameter events: number of events in the trace.
     public func counts(of state: State, events: Int) -> [Int64] {
         var change = [Int64](repeating: 0, count: events + 1)
         var before = [UInt64](repeating: 0, count: rows.count + 1)

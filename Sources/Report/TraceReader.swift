@@ -2,13 +2,14 @@
 import MiniVMM
 public import SystemPackage
 
-/// Reads JSON lines of the schema `minivmm.trace/1`, piece by piece as they come.
+/// Reads JSON lines of the schema `minivmm.trace/1` (docs/trace.md) in pieces of any size.
 ///
-/// What a guest printed byte by byte becomes one `console` event a line. Events and keys that nobody knows are kept.
+/// Bytes that a guest printed one by one are joined into one `console` event a line. Unknown events and keys
+/// are kept.
 public struct TraceReader: Sendable {
-    /// Bytes that a line may have.
+    /// Bytes of the longest line that is accepted.
     public static let longestLine = 1 << 20
-    /// Events that a picture shows, and a page stays small enough to open.
+    /// Default number of events in a picture: an HTML page with so many is still small enough to open.
     public static let defaultEvents = 200_000
 
     private var builder: TraceBuilder
@@ -19,11 +20,15 @@ public struct TraceReader: Sendable {
     /// The fields of an event besides time, actor and name.
     private var fields: [LineScanner.Field] = []
 
-    /// - Parameter mostEvents: of a longer trace the first half of so many and the last are kept, and
-    ///   ``RecordedTrace/notes`` says so.
+    /// - Parameter mostEvents: events to keep, at least 2; by default all. Of a longer trace the first half
+    ///   and the last half of that number are kept, and ``RecordedTrace/notes`` says so.
     public init(mostEvents: Int = .max) { builder = TraceBuilder(mostEvents: mostEvents) }
 
-    /// Takes the next bytes of the file.
+    /// Reads the next bytes of the file.
+    ///
+    /// - Throws: ``ReportError`` with the line: it is longer than ``longestLine``; it is not one JSON object,
+    ///   or has more than 1000 keys; the first line does not name this schema and a kernel; an event has no
+    ///   time, actor or name; or a second trace begins.
     public mutating func add(_ bytes: some Collection<UInt8>) throws(ReportError) {
         rest.append(contentsOf: bytes)
         var begin = 0
@@ -41,7 +46,10 @@ public struct TraceReader: Sendable {
         rest.removeSubrange(..<begin)
     }
 
-    /// Ends the file: a last line without its end is complete, or is reported in ``RecordedTrace/notes``.
+    /// Ends the file. A last line without its newline is read if it is complete, and reported in
+    /// ``RecordedTrace/notes`` if not.
+    ///
+    /// - Throws: ``ReportError`` if the file is empty, or its only line is not the header of a trace.
     public mutating func finish() throws(ReportError) -> RecordedTrace {
         if !rest.isEmpty {
             let whole = 0..<rest.count
@@ -173,9 +181,10 @@ public struct TraceReader: Sendable {
 }
 
 extension TraceReader {
-    /// Reads a whole file, a pipe or a terminal.
+    /// Reads a file, a pipe or a terminal up to its end.
     ///
-    /// - Throws: ``ReportError``, or the descriptor's `Errno`.
+    /// - Parameter mostEvents: as in ``init(mostEvents:)``.
+    /// - Throws: ``ReportError`` from ``add(_:)`` and ``finish()``, or the `Errno` of `read(2)`.
     public static func read(_ file: FileDescriptor, mostEvents: Int = .max) throws -> RecordedTrace {
         var reader = TraceReader(mostEvents: mostEvents)
         var chunk = [UInt8](repeating: 0, count: 1 << 18)

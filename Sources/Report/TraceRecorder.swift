@@ -2,27 +2,33 @@
 public import MiniVMM
 import Synchronization
 
-/// Keeps what happens in memory, for pictures of it right afterwards.
+/// Keeps a trace in memory, for pictures of it right after the run.
 ///
-/// Its lock guards it; events of several vCPUs come from several threads. Its memory is bounded: of a long trace the
+/// All methods may be called from any thread: a lock guards the trace. Memory is bounded: of a long trace the
 /// first and the last events are kept, as ``TraceReader`` does with a file.
 public final class TraceRecorder: TraceSink {
     private let builder: Mutex<TraceBuilder>
 
+    /// - Parameter mostEvents: events to keep, at least 2. Of a longer trace the first half and the last half
+    ///   of that number are kept.
     public init(mostEvents: Int = TraceReader.defaultEvents) {
         builder = Mutex(TraceBuilder(mostEvents: mostEvents))
     }
 
+    /// Notes the kernel and the time of the header, in nanoseconds of ``KVMInterface/now()``.
     public func begin(kernel: KernelIdentity, time: UInt64) {
         builder.withLock { $0.begin(kernel: kernel, time: time) }
     }
 
+    /// Adds an event at a time in nanoseconds of ``KVMInterface/now()``. Bytes that a guest prints are joined
+    /// into one `console` event a line.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         builder.withLock { $0.add(event, by: actor, time: time) }
     }
 
+    /// Does nothing: events stay in memory.
     public func flush() {}
 
-    /// What was recorded so far.
+    /// The trace so far, including console lines that have not ended. Recording can continue.
     public func recorded() -> RecordedTrace { builder.withLock { $0 }.finished() }
 }

@@ -2,41 +2,44 @@
 public import MiniVMM
 public import SoftKVM
 
-/// Looks for what a kernel answers and the model does not.
+/// Searches for behaviour in which a kernel differs from the model of Linux 7.4.
 ///
-/// Three things are tried: all that can be done to two pages in a few steps (``SmallScope``), random tests of one step after
-/// the other, and random tests with steps at once. What comes to something that the model of Linux 7.4 never comes to is
-/// made smaller and is a ``Finding``.
+/// It tries all tests of a few steps on two pages (``SmallScope``), random tests of one step after the other,
+/// pairs of steps at once, and random tests with steps at once. A difference is shrunk to a ``Finding``.
 ///
-/// One thread; a test runs as ``Runner`` runs it.
+/// It is used by one thread. Tests run as ``Runner`` runs them.
 public final class Exploration {
+    /// What is tried, and for how long.
     public struct Options: Sendable {
-        /// Steps of the small scope; 0 leaves it out.
+        /// Steps of the small scope; 0 leaves it out. Default 2.
         public var depth: Int
-        /// Random tests, and how many of them have steps at once.
+        /// Number of random tests of one step after the other. Default 1000.
         public var tests: Int
+        /// Number of random tests with steps at once. Default 100.
         public var parallelTests: Int
-        /// Tests of each pair of kinds of steps at once; 0 leaves them out.
+        /// Tests for each pair of kinds of steps at once; 0, the default, leaves them out.
         public var pairTests: Int
-        /// Most steps of a random test before something happens at once.
+        /// Most steps of a random test without steps at once. At least 1; default 12.
         public var mostSteps: Int
-        /// Runs of a test with steps at once, on a kernel whose interleavings cannot be gone through.
+        /// Runs of a test with steps at once, where interleavings cannot be explored. Default 100.
         public var runs: Int
+        /// Seed of the random tests and of the delays of actors. Default 0.
         public var seed: UInt64
-        /// Findings of different kinds after which it ends.
+        /// Findings of different kinds after which the exploration ends. At least 1; default 1.
         public var mostFindings: Int
-        /// The time after which no other test is begun.
+        /// The time after which no further test is begun. Default 60 s.
         public var timeLimit: Duration
-        /// The time limit of one test.
+        /// The time limit of one test. Default 60 s.
         public var testTimeLimit: Duration
-        /// Signals that end the test under way.
+        /// Signals that end the test in progress; nil for none.
         public var interrupts: SignalDescriptor?
-        /// On ``SoftKVM`` the rules alone answer, without its memory and its CPU, and only a finding is run on all of it. False
-        /// runs every test on all of it.
+        /// Whether on ``SoftKVM`` its rules alone answer, without its memory and CPU, and only findings run
+        /// on the whole kernel. Default true.
         public var usesRulesAlone: Bool
-        /// Measures on what tests without steps at once spend their time; nil costs nothing.
+        /// Measures where tests without steps at once spend their time. Nil, the default, costs nothing.
         public var stopwatch: Stopwatch?
 
+        /// Options with the defaults given at each property.
         public init(
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
             mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
@@ -71,10 +74,13 @@ public final class Exploration {
     private var summary = Summary()
     private var kinds: Set<Failure.Kind> = []
 
+    /// An exploration of a kernel.
+    ///
     /// - Parameters:
-    ///   - model: what judges; what the kernel's VMs promise about contents goes before its own.
-    ///   - isStopped: is asked before each test whether that was the last one.
-    ///   - progress: is told after each test.
+    ///   - model: the version of the interface that judges. Where the kernel's VMs do not promise to preserve
+    ///     contents, their promise replaces the model's.
+    ///   - isStopped: asked before each test whether the exploration is to end.
+    ///   - progress: called after each test and each finding.
     public init(
         _ kernel: any KVMInterface, _ options: Options,
         model: SoftKVM.Configuration = SoftKVM.Configuration(),
@@ -99,10 +105,10 @@ public final class Exploration {
                 stopwatch: options.stopwatch, interrupts: options.interrupts))
     }
 
-    /// Tries everything, once.
+    /// Tries everything. It can be called once.
     ///
-    /// - Returns: what was tried and found. No test at all where the kernel can do nothing that they are made of: the
-    ///   reasons are in what was left out.
+    /// - Returns: what was tried and found. If the kernel supports none of the steps, no test is run, and
+    ///   ``Summary/leftOut`` has the reasons.
     public func run() -> Summary {
         let promise = (try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
         let predictor = predictor(promise)

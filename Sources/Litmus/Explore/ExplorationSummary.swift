@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 extension Exploration {
-    /// What tests are made of, one after the other.
+    /// The kinds of tests, in the order in which they are tried.
     public enum Phase: String, Sendable, CaseIterable {
-        /// All of a few steps.
+        /// All tests of a few steps on two pages.
         case scope
         /// Random steps, one after the other.
         case random
@@ -12,58 +12,70 @@ extension Exploration {
         case parallel
     }
 
-    /// Why nothing more was tried.
+    /// Why the exploration ended.
     public enum End: String, Sendable {
-        /// All was.
+        /// Everything was tried.
         case complete
-        /// As much was found as was asked for.
+        /// ``Options/mostFindings`` were found.
         case findings
-        /// The time limit.
+        /// The time limit was reached.
         case time
-        /// Somebody wanted it.
+        /// The caller stopped it, or the host ran out of a resource.
         case stopped
     }
 
-    /// What was tried, and what came of it.
+    /// What was tried and what was found.
     public struct Summary: Sendable {
+        /// The tests of a phase.
         public struct Count: Sendable, Equatable {
+            /// Tests that were run, each counted once however often it ran.
             public var tests = 0
+            /// Steps of those tests.
             public var steps = 0
         }
+        /// The tests of each phase; a phase without tests may be absent.
         public var counts: [Phase: Count] = [:]
-        /// Pairs of kinds of steps that were tried at once, and those of which no test could be made.
+        /// Pairs of kinds of steps that were tried at once.
         public var pairs = 0
+        /// Pairs of which no test could be made: `NAME with NAME`.
         public var emptyPairs: [String] = []
-        /// Of the small scope.
+        /// Different machine states of the small scope in which steps were tried.
         public var states = 0
+        /// Steps that were tried in those states.
         public var transitions = 0
         fileprivate var kinds: [StepKind: Int] = [:]
-        /// How often each kind of step came to each kind of outcome, as the model has it.
+        /// How often the model's answer to each kind of step (`host read`) was each kind of outcome (`ok`,
+        /// `EAGAIN`). Steps of parallel blocks count as `at once`.
         public var coverage: [String: [String: Int]] {
             kinds.reduce(into: [:]) { coverage, entry in
                 let (kind, count) = entry
                 coverage["\(kind.actor) \(kind.action)", default: [:]][kind.outcome, default: 0] += count
             }
         }
-        /// Kinds of steps that this kernel cannot do, with its reason.
+        /// Kinds of steps and machines that this kernel does not support, with the reason.
         public var leftOut: [(move: String, reason: String)] = []
-        /// Tests whose answer was another one that a kernel is free to give.
+        /// Tests in which the kernel gave another answer than the model, but one that it may give.
         public var lawful = 0
-        /// Tests that the kernel could not say anything about, by reason.
+        /// Number of tests that the kernel could not run, by reason.
         public var skipped: [String: Int] = [:]
+        /// The differences that were found, in that order.
         public var findings: [Finding] = []
-        /// Tests that failed on a machine that another test had used, and passed on a new one: ``Runner/contradicted``.
+        /// Number of tests that failed on a used machine and passed on a new one: ``Runner/contradicted``.
         public var contradicted = 0
+        /// The first of those tests; nil if there is none.
         public var firstContradiction: Contradiction?
+        /// Why the exploration ended.
         public var end = End.complete
-        /// The resource that the host ran out of, which ends the exploration.
+        /// The resource that the host ran out of, which ends the exploration. Nil if there is none.
         public var hostFailure: HostFailure?
-        /// Tests that were not run because the exploration ended early, by phase. Nil for the small scope,
-        /// whose number of tests is not known in advance.
+        /// Tests that were not run because the exploration ended early, by phase. Nil if their number is not
+        /// known in advance, as in the small scope and for pairs.
         public var untried: [(phase: Phase, tests: Int?)] = []
-        /// The longest random test that went as the model has it, to be shown where nothing was found.
+        /// The longest test outside of the small scope that ended as the model does, as an example where
+        /// nothing was found. Nil if there is none.
         public var sample: Source?
 
+        /// Tests that were run in all phases.
         public var tests: Int { counts.values.reduce(0) { $0 + $1.tests } }
     }
 }

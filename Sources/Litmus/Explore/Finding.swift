@@ -2,23 +2,26 @@
 import Glibc
 public import MiniVMM
 
-/// Something that a kernel answers and the model does not, made as small as it gets.
+/// A difference between a kernel and the model, shrunk to the fewest steps that still show it.
 public struct Finding: Sendable {
-    /// The smallest test that shows it; it says what the model comes to.
+    /// The smallest test that shows it. Its expectations are the model's.
     public let source: Source
-    /// Where the kernel was seen to do something else.
+    /// What the kernel did instead, when it was last seen.
     public let failure: Failure
-    /// In how many of how many runs of it.
+    /// How many of the ``runs`` on the kernel itself showed it.
     public let seen: Int
+    /// Runs of the smallest test: 10 if it always failed before, else 100. Fewer were done if the exploration
+    /// ended.
     public let runs: Int
-    /// The number of the test that showed it first, counted from 1, and how many steps that had.
+    /// The number of the test that first showed it, from 1, over all phases.
     public let found: Int
+    /// Steps of that test, before it was shrunk.
     public let steps: Int
 
-    /// What was done: a step, or the steps of a parallel block.
+    /// What was done, for people: a step, or the steps of a parallel block.
     public var what: String { source.block(of: failure).map { "at once: \($0.text)" } ?? failure.text }
 
-    /// What the model comes to.
+    /// The model's answer, for people.
     public var model: String {
         guard let block = source.block(of: failure) else { return failure.expected }
         let allowed = block.clauses.filter { $0.kind == .allowed }.map(\.conditionText)
@@ -27,18 +30,21 @@ public struct Finding: Sendable {
     }
 }
 
-/// How often a finding shows by itself, on a kernel that has run no other test.
+/// How often a finding shows on a kernel that has run no other test.
 public struct Repetition: Sendable, Equatable {
+    /// Runs that showed it.
     public let seen: Int
+    /// Runs that were done.
     public let runs: Int
 
+    /// - Parameter seen: at most `runs`.
     public init(seen: Int, runs: Int) {
         self.seen = seen
         self.runs = runs
     }
 
-    /// Runs after which it has shown with a probability of 99 %, if it shows by chance as often as it did. Nil where it did
-    /// not show: it needs what an earlier test left behind, or more luck.
+    /// Runs after which it shows with a probability of 99 %, if it shows by chance as often as it did. Nil if
+    /// it did not show: it depends on what an earlier test left, or is rarer.
     public var needed: Int? {
         guard seen > 0 else { return nil }
         guard seen < runs else { return 1 }
@@ -48,7 +54,12 @@ public struct Repetition: Sendable, Equatable {
 }
 
 extension Finding {
-    /// - Parameter kernel: has run no test before.
+    /// Runs the smallest test up to ``runs`` times on a kernel that has run no test before. If each run had
+    /// shown the finding, the first one that shows it again is the last.
+    ///
+    /// - Parameters:
+    ///   - kernel: must not have run a test before.
+    ///   - options: those of each run.
     public func repeated(on kernel: any KVMInterface, _ options: Runner.Options) -> Repetition {
         let runner = Runner(kernel, options)
         var shown = 0

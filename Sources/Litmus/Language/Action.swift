@@ -1,34 +1,40 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// A byte: of a file, of a view, or for a vCPU of guest-physical memory.
+/// A byte of a file or a view, or for a vCPU of guest-physical memory.
 public struct Place: Sendable, Hashable {
-    /// The file or view; a vCPU has none but ``Name/ram``.
+    /// The file or view. For a vCPU ``Name/ram``, or with two aliases ``Name/shared``.
     public var name: Name
-    /// Bytes from its start.
+    /// Bytes from its start; for a vCPU the guest-physical address.
     public var offset: UInt64
 
+    /// A byte at an offset in bytes.
     public init(_ name: Name = .ram, offset: UInt64) {
         self.name = name
         self.offset = offset
     }
 
+    /// The first byte of a page of 4096 bytes.
     public init(_ name: Name = .ram, page: UInt32) { self.init(name, offset: UInt64(page) * pageSize) }
 }
 
-/// A run of bytes, not checked: a conversion may be asked for any.
+/// A range of bytes. It is not checked: a test may ask for any conversion.
 public struct Extent: Sendable, Hashable {
+    /// The file or view; ``Name/ram`` for guest-physical memory.
     public var name: Name
-    /// Bytes.
+    /// The first byte, counted from the start of the file or view; or a guest-physical address.
     public var offset: UInt64
+    /// Number of bytes. It may be 0, and may end beyond 64 bits.
     public var size: UInt64
 
+    /// A range in bytes.
     public init(_ name: Name = .ram, offset: UInt64, size: UInt64) {
         self.name = name
         self.offset = offset
         self.size = size
     }
 
+    /// All bytes of these pages of 4096 bytes.
     public init(_ name: Name = .ram, pages: ClosedRange<UInt32>) {
         let first = UInt64(pages.lowerBound)
         self.init(name, offset: first * pageSize, size: (UInt64(pages.upperBound) - first + 1) * pageSize)
@@ -41,107 +47,129 @@ public struct Extent: Sendable, Hashable {
     }
 }
 
-/// What an actor does.
+/// What an actor does: the action of a step (the table in litmus/README.md).
 public enum Action: Sendable, Hashable {
-    /// One byte, through a view.
+    /// `read`: reads one byte through a view, or as a vCPU.
     case read(Place)
+    /// `write`: writes one byte.
     case write(Place, UInt8)
-    /// Writes every byte.
+    /// `fill`: writes every byte of a range.
     case fill(Extent, UInt8)
-    /// Reads every byte and compares.
+    /// `check`: reads every byte of a range and compares it.
     case check(Extent, UInt8)
-    /// `KVM_SET_MEMORY_ATTRIBUTES2` on a file.
+    /// `convert`: `KVM_SET_MEMORY_ATTRIBUTES2` on a file, directly or through the monitor's converter.
     case convert(Conversion)
-    /// `mmap` of a part of a file, which makes a view.
+    /// `map`: `mmap` of a part of a file, which makes the view `view`.
     case map(Extent, view: Name)
-    /// `munmap` of all of a view. The name stays: a step on it finds nothing mapped.
+    /// `unmap`: `munmap` of a whole view. Later steps on its name find nothing mapped.
     case unmap(Name)
-    /// `mremap` of all of a view to another address, with so many pages. Another view is there then, and the old one is gone.
+    /// `mremap`: moves a whole view to another address and changes its size to `pages` pages. The result is
+    /// the view `view`; the old one is gone.
     case remap(Name, pages: UInt64, view: Name)
     /// `mprotect` of a part of a view.
     case protect(Extent, Protection)
     /// `mbind` of a part of a view.
     case mbind(Extent, MemoryPolicy, PolicyFlags)
-    /// `move_pages` of the page at a place of a view to a NUMA node, or only to say on which it is.
+    /// `migrate`: `move_pages` of the page at a place of a view to a NUMA node.
     case migrate(Place, node: UInt32)
+    /// `node`: the NUMA node of the page at a place of a view (`move_pages` without a target).
     case node(Place)
     /// `madvise` on a part of a view.
     case advise(Extent, Advice)
-    /// `fallocate` with `KEEP_SIZE`, and `PUNCH_HOLE` for `punch`.
+    /// `allocate`: `fallocate` with `FALLOC_FL_KEEP_SIZE`.
     case allocate(Extent)
+    /// `punch`: `fallocate` with `FALLOC_FL_KEEP_SIZE` and `FALLOC_FL_PUNCH_HOLE`.
     case punch(Extent)
-    /// Somebody takes references on the pages of a view.
+    /// `hold`: takes references on the pages of a view, under the name `hold`.
     case hold(Extent, by: HoldKind, hold: Name)
+    /// `release`: drops the references of a hold.
     case release(Name)
-    /// `KVM_CREATE_GUEST_MEMFD`.
+    /// `create`: `KVM_CREATE_GUEST_MEMFD`.
     case create(NewFile)
-    /// `close` of a file's descriptor. Its views stay, and so does the name, of a descriptor that is closed.
+    /// `close` of a file's descriptor. Its views stay; later steps on its name get `EBADF`.
     case close(Name)
-    /// `dup` of a file's descriptor.
+    /// `dup` of a file's descriptor. `file` names the new one.
     case dup(Name, file: Name)
-    /// `KVM_SET_USER_MEMORY_REGION2`: makes a memslot, or tries to change one.
+    /// `bind`: `KVM_SET_USER_MEMORY_REGION2`, which creates or changes a memslot.
     case bind(Binding)
-    /// The same with size 0: deletes one.
+    /// `unbind`: the same call with size 0, which deletes the memslot. Without a VM it is the test's.
     case unbind(slot: UInt32, on: VMName?)
-    /// `KVM_GET_DIRTY_LOG` of a slot, its first eight pages.
+    /// `dirty`: `KVM_GET_DIRTY_LOG` of a memslot of at most eight pages, as a byte with one bit for each
+    /// page. Without a VM it is the test's.
     case dirty(slot: UInt32, on: VMName?)
-    /// `KVM_SET_MEMORY_ATTRIBUTES` on a VM; the extent is guest-physical.
+    /// `vm_attributes`: `KVM_SET_MEMORY_ATTRIBUTES` on a VM. The range is guest-physical. Without a VM it is
+    /// the test's.
     case setAttributes(Extent, attributes: UInt64, flags: UInt64, on: VMName?)
-    /// `KVM_HC_MAP_GPA_RANGE` by a vCPU; the attributes as a conversion has them.
+    /// `hypercall`: `KVM_HC_MAP_GPA_RANGE` by a vCPU. Attributes 8 and 0 mean private and shared as in a
+    /// conversion; any other word is passed as it is.
     case hypercall(Extent, attributes: UInt64)
-    /// A vCPU enters the guest again, and makes the access that it left before.
+    /// `again`: a vCPU that left with a fault enters the guest again, and repeats the access.
     case again
-    /// A child is forked from the monitor.
+    /// `fork`: the monitor forks this child, which has the views that exist now.
     case fork(child: Int)
-    /// `KVM_PRE_FAULT_MEMORY` by a vCPU.
+    /// `prefault`: `KVM_PRE_FAULT_MEMORY` by a vCPU.
     case preFault(Extent)
-    /// KVM's clock is to be at a guest-physical byte (`MSR_KVM_SYSTEM_TIME_NEW`).
+    /// `clock`: puts KVM's clock at a guest-physical byte (`MSR_KVM_SYSTEM_TIME_NEW`). KVM writes it when the
+    /// vCPU next enters.
     case clock(Place)
-    /// A system call that a guest_memfd does not do.
+    /// `syscall`: a system call that a guest_memfd does not support.
     case syscall(Name, FileCall)
-    /// A byte of a view through `/proc/self/mem`.
+    /// `peek`: reads one byte of a view through `/proc/self/mem`.
     case peek(Place)
-    /// How many pages have gone out of the VM's second-stage tables since a vCPU last made an access (`pages_4k` of
-    /// `KVM_GET_STATS_FD`).
+    /// `zapped`: number of pages that have left the VM's second-stage tables since a vCPU last made an access
+    /// (`pages_4k` of `KVM_GET_STATS_FD`).
     case zapped
-    /// How many pages of a part of a view are in this process's page tables (`/proc/self/pagemap`).
+    /// `present`: number of pages of a part of a view that are in this process's page tables
+    /// (`/proc/self/pagemap`).
     case present(Extent)
-    /// `KVM_CHECK_EXTENSION` of a number on the VM.
+    /// `extension`: `KVM_CHECK_EXTENSION` of a number on the test's VM.
     case `extension`(UInt32)
 }
 
-/// The argument of `KVM_SET_MEMORY_ATTRIBUTES2`, word by word.
+/// The argument of `KVM_SET_MEMORY_ATTRIBUTES2`, word by word, and how the request is made.
 public struct Conversion: Sendable, Hashable {
-    /// Where the struct is.
+    /// `struct`: the memory that the struct is in.
     public enum Structure: String, Sendable, CaseIterable {
+        /// The default: readable and writable memory.
         case writable
+        /// `struct readonly`: memory that the kernel can read but not write.
         case readOnly = "readonly"
+        /// `struct unmapped`: an address at which nothing is mapped.
         case unmapped
-        /// Its second half is not mapped.
+        /// `struct cut`: the second half of the struct is not mapped.
         case cut
     }
+    /// `reserved N = VALUE`: a reserved word of the struct.
     public struct Word: Sendable, Hashable {
         /// 0 to 10.
         public var index: Int
+        /// The 64-bit value; every word that a test does not name is 0.
         public var value: UInt64
 
+        /// A reserved word.
         public init(index: Int, value: UInt64) {
             self.index = index
             self.value = value
         }
     }
+    /// `offset` and `size` of the struct, and the file on which the call is made.
     public var extent: Extent
+    /// `attributes` of the struct: ``Attributes/private``, 0 for shared, or any other word.
     public var attributes: UInt64
-    /// What is to become of the contents, where the monitor is asked; nil is the bare call.
+    /// The policy for which the monitor's converter is asked. Nil makes the bare call.
     public var contents: ContentPolicy?
-    /// How the monitor goes about it, where it is asked.
+    /// How the monitor's converter works; it must be the default if ``contents`` is nil.
     public var monitor = MonitorPolicy()
+    /// `flags` of the struct.
     public var flags: UInt64
+    /// Reserved words that are not 0.
     public var reserved: [Word]
-    /// `error_offset` on input.
+    /// `error_offset` of the struct on input.
     public var errorOffset: UInt64
+    /// The memory that the struct is in.
     public var structure: Structure
 
+    /// A conversion with any attributes word.
     public init(
         _ extent: Extent, attributes: UInt64, contents: ContentPolicy? = nil, flags: UInt64 = 0,
         reserved: [Word] = [], errorOffset: UInt64 = 0, structure: Structure = .writable
@@ -155,23 +183,25 @@ public struct Conversion: Sendable, Hashable {
         self.structure = structure
     }
 
+    /// A conversion to private or shared.
     public init(_ extent: Extent, to state: PageState, contents: ContentPolicy? = nil) {
         self.init(extent, attributes: Attributes.word(state), contents: contents)
     }
 }
 
-/// How the monitor's converter goes about a request of a test: by default in one call, once.
+/// How the monitor's converter handles a request of a test.
 public struct MonitorPolicy: Sendable, Hashable {
     /// `bisect`: it converts around pages in use.
     public var bisects = false
-    /// `attempts N`: calls for one piece before it gives up.
+    /// `attempts N`: calls for one piece before it gives up, 1 to ``mostAttempts``.
     public var attempts = 1
     /// `chunk N`: pages of the largest call; nil is ``Converter/defaultChunk``.
     public var chunk: UInt64?
 
-    /// Most attempts that a test can ask for.
+    /// The largest number of attempts that a test can ask for.
     public static let mostAttempts = 100
 
+    /// No bisecting, one attempt, and the default chunk.
     public init() {}
 
     /// Between attempts no time passes that a test would notice.
@@ -183,23 +213,25 @@ public struct MonitorPolicy: Sendable, Hashable {
     }
 }
 
-/// The attributes word.
+/// The attributes word of `KVM_SET_MEMORY_ATTRIBUTES2`.
 public enum Attributes {
     /// `KVM_MEMORY_ATTRIBUTE_PRIVATE`.
     public static let `private`: UInt64 = 1 << 3
 
+    /// The attributes word that asks for a state: ``private``, or 0 for shared.
     public static func word(_ state: PageState) -> UInt64 { state == .private ? Self.private : 0 }
 
     /// The state that a word means, nil if it means none.
     static func state(_ word: UInt64) -> PageState? { PageState.allCases.first { self.word($0) == word } }
 }
 
-/// One of the VMs of a test.
+/// `on NAME`: one of the VMs of a test. A VM is created when a step first needs it.
 public enum VMName: String, Sendable, CaseIterable {
-    /// A software-protected VM, and a second one.
+    /// A software-protected VM.
     case protected
+    /// Another software-protected VM.
     case second
-    /// A default VM.
+    /// A default VM, which has no private memory.
     case `default`
 
     var type: VMType { self == .default ? .default : .softwareProtected }
@@ -207,15 +239,19 @@ public enum VMName: String, Sendable, CaseIterable {
 
 /// The argument of `KVM_CREATE_GUEST_MEMFD`.
 public struct NewFile: Sendable, Hashable {
+    /// The name of the new file.
     public var name: Name
-    /// Bytes.
+    /// Bytes; not checked.
     public var size: UInt64
+    /// `GUEST_MEMFD_FLAG_*`: 1 is `MMAP`, 2 is `INIT_SHARED`.
     public var flags: UInt64
-    /// The VM it is made on; nil is the test's.
+    /// The VM that creates it; nil is the test's.
     public var vm: VMName?
-    /// Its contents are to be preserved, where a kernel can be told so at creation (``ContentDesign/creationFlag``).
+    /// `preserve`: asks for contents to be preserved, in the design where creation decides
+    /// (``ContentDesign/creationFlag``).
     public var preserves: Bool
 
+    /// A file to be created.
     public init(_ name: Name, size: UInt64, flags: UInt64, vm: VMName? = nil, preserves: Bool = false) {
         self.preserves = preserves
         self.name = name
@@ -225,21 +261,26 @@ public struct NewFile: Sendable, Hashable {
     }
 }
 
-/// The argument of `KVM_SET_USER_MEMORY_REGION2`, with a size that is not 0.
+/// The argument of `KVM_SET_USER_MEMORY_REGION2`, with a size other than 0.
 public struct Binding: Sendable, Hashable {
+    /// The number of the memslot.
     public var slot: UInt32
     /// `guest_memfd`, `guest_memfd_offset` and `memory_size`.
     public var extent: Extent
     /// `guest_phys_addr`, bytes.
     public var gpa: UInt64
-    /// `KVM_MEM_GUEST_MEMFD` is 4.
+    /// `KVM_MEM_*`: ``guestMemfd`` is 4. Without it the slot maps `userspace_addr`, where 1 is a dirty log
+    /// and 2 read-only.
     public var flags: UInt32
     /// `userspace_addr`: a place in a view. Nil is the same place in the view with the file's name.
     public var address: Place?
+    /// The VM of the memslot; nil is the test's.
     public var vm: VMName?
 
+    /// `KVM_MEM_GUEST_MEMFD`.
     public static let guestMemfd: UInt32 = 1 << 2
 
+    /// A memslot to be created or changed.
     public init(
         slot: UInt32, to extent: Extent, gpa: UInt64, flags: UInt32 = guestMemfd, address: Place? = nil,
         vm: VMName? = nil

@@ -2,25 +2,26 @@
 import MiniVMM
 import SystemPackage
 
-/// What makes no sense though it can be written.
+/// A test that can be written but makes no sense.
 public struct TestProblem: Error, Sendable, Equatable {
-    /// The index in ``LitmusTest/steps``, nil where it is none of them.
+    /// The index in ``LitmusTest/steps``; nil if the problem is in no single step.
     public let step: Int?
+    /// What is wrong, without the place.
     public let message: String
 }
 
 extension LitmusTest {
-    /// Largest memory: 1 TiB.
+    /// Pages of the largest memory or view: 1 TiB.
     public static let mostPages: UInt64 = 1 << 28
-    /// Most steps of a test.
+    /// The largest number of steps in a test.
     public static let mostSteps = 10_000
-    /// Most bytes that one step touches.
+    /// Bytes of the largest `fill`, `check` or `hold`: 64 MiB.
     public static let mostTouched: UInt64 = 64 << 20
 
     /// Words that begin an outcome, so that no result can have them for a name.
     static let outcomeWords: Set<String> = ["ok", "errno", "differs", "fault", "mmio"]
 
-    /// Nil for a test that can be run, and whose written form reads back as the same.
+    /// What is wrong with the test. Nil if it can be run, and its written form reads back as the same test.
     public func firstProblem() -> TestProblem? {
         var check = Check()
         do throws(TestProblem) {

@@ -4,7 +4,8 @@ import MiniVMM
 // What can be written, and can be done on no kernel: the test itself is wrong.
 
 extension Source {
-    /// The first step or clause that can never be done or apply, with its place; nil where there is none.
+    /// The first step or clause that no kernel can ever perform or satisfy, with its place; nil if there is
+    /// none.
     ///
     /// A request that every kernel refuses is not one of these: it has an answer.
     public func impossibility() -> SyntaxError? {

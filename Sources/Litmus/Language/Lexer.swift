@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT
-/// Where a text is no litmus test, and what was expected there.
+/// A text that is not a litmus test, with the first place that is wrong.
 public struct SyntaxError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// From 1.
+    /// The line, from 1.
     public let line: Int
-    /// From 1, in bytes.
+    /// The byte in the line, from 1.
     public let column: Int
+    /// What is wrong or what was expected, without the place.
     public let message: String
 
+    /// An error at a line and a column, both from 1.
     public init(line: Int, column: Int, message: String) {
         self.line = line
         self.column = column
         self.message = message
     }
 
+    /// `LINE:COLUMN: MESSAGE`.
     public var description: String { "\(line):\(column): \(message)" }
 }
 

@@ -1,24 +1,33 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// A litmus test: what the machine is, and what its actors do to its memory, in which order, with which answers.
+/// A litmus test: a machine, the steps of its actors, and the answers that a kernel must give
+/// (litmus/README.md).
 ///
-/// A value first: it can be built, changed and compared by programs. ``text`` and ``Source/init(parsing:)`` are its
-/// written form, and each undoes the other for every test that ``firstProblem()`` has nothing to say about.
+/// Programs can build, change and compare tests. ``text`` writes a test and ``Source/init(parsing:)`` reads
+/// it; each reverses the other for every test whose ``firstProblem()`` is nil.
 public struct LitmusTest: Sendable, Hashable {
-    /// What it shows, in a sentence: printable ASCII without quotes and backslashes.
+    /// `test`: what the test shows, in one sentence of 1 to 200 bytes of printable ASCII without quotes and
+    /// backslashes.
     public var name: String
+    /// `hazard`: rows of the hazard table that the test is about. At most 64.
     public var hazards: [Hazard]
+    /// `needs`: what a kernel must have, else the test is skipped on it. At most 64.
     public var needs: [Need]
-    /// What the kernel is to be; only the software kernel can be told.
+    /// `kernel`: how the kernel is configured. The software kernel is made so; on a real one the test may be
+    /// skipped.
     public var settings: KernelSettings
-    /// The type of the VM that steps mean when they name none.
+    /// `vm`: the type of the test's VM, which steps use that name no other.
     public var vm: VMType
-    /// `aliases two`: the VM has a shared bit, so that an access of a vCPU is private or shared by its address.
+    /// `aliases two`: the VM has a shared bit, so that the address of a vCPU's access says whether it is
+    /// private or shared.
     public var hasTwoAliases: Bool
+    /// `memory`: guest_memfds that exist when the test begins. At most 64, with different names.
     public var memory: [Memory]
+    /// The steps and parallel blocks in the order of the text. At least one step.
     public var body: [Entry]
 
+    /// A test. It is not checked: see ``firstProblem()``.
     public init(
         name: String, hazards: [Hazard] = [], needs: [Need] = [], settings: KernelSettings = KernelSettings(),
         vm: VMType = .softwareProtected,
@@ -34,7 +43,7 @@ public struct LitmusTest: Sendable, Hashable {
         self.body = body
     }
 
-    /// All steps in the order of the text, those of parallel blocks too.
+    /// All steps in the order of the text, including those of parallel blocks.
     public var steps: [Step] {
         body.flatMap { entry -> [Step] in
             switch entry {
@@ -45,59 +54,74 @@ public struct LitmusTest: Sendable, Hashable {
     }
 }
 
-/// A row of the hazard table: `A6`, or `H22` for one that only earlier versions of the interface have.
+/// A row of the hazard table (docs/ABI.md): `A6`, or `H22` for one that only posted versions of the interface
+/// have.
 public struct Hazard: Sendable, Hashable {
+    /// Whether the letter is H: only posted versions have the hazard. Else it is A.
     public var isHistoric: Bool
+    /// The number after the letter.
     public var number: UInt16
 
+    /// A row of the table, which need not exist.
     public init(isHistoric: Bool = false, number: UInt16) {
         self.isHistoric = isHistoric
         self.number = number
     }
 }
 
-/// What a kernel must have for the test to mean anything.
+/// What a kernel must have for the test to be meaningful. It is tried on a scratch VM.
 public enum Need: Sendable, Hashable {
     /// `in-place`: the kernel itself answers `KVM_SET_MEMORY_ATTRIBUTES2`, on every VM type.
     case inPlace
     /// `preservation`: contents survive conversions in both directions.
     case preservation
-    /// `references`: a page that somebody holds cannot become private.
+    /// `references`: a page with extra references cannot become private.
     case references
-    /// `holder KIND`: that user of pages can be had.
+    /// `holder KIND`: this way of taking references on pages is available.
     case holder(HoldKind)
-    /// `nodes N`: the machine has so many NUMA nodes with memory.
+    /// `nodes N`: the machine has at least N NUMA nodes with memory, up to 64.
     case nodes(UInt32)
 }
 
-/// What the kernel of a test is to be (`kernel` lines). ``SoftKVM`` is made so; of a real one the first is asked, and the
-/// others mean that it cannot say anything about the test.
+/// The `kernel` lines of a test.
+///
+/// ``SoftKVM`` is configured so. A real kernel can only match ``isInPlaceOff``; with any other setting, or if
+/// it does not match, the test is skipped on it.
 public struct KernelSettings: Sendable, Hashable {
     /// `kernel in-place off`: `kvm.gmem_in_place_conversion=0`, or a kernel without the series.
     public var isInPlaceOff = false
-    /// `kernel runs N`: runs of equal state that the attributes of a file may have; beyond that it is `ENOMEM`.
+    /// `kernel runs N`: the attributes of a file may have at most N runs of equal state; a conversion that
+    /// needs more is `ENOMEM`. Nil is no limit.
     public var attributeRuns: Int?
-    /// `kernel design NAME`: where it is decided what becomes of contents.
+    /// `kernel design NAME`: where the fate of contents is decided. Nil leaves it to the interface's version.
     public var design: ContentDesign?
-    /// `kernel keeps to-private` or `to-shared`: the one direction in which the memory can keep contents at all.
+    /// `kernel keeps to-private` or `to-shared`: the only direction in which conversions preserve contents.
+    /// Nil leaves it to the interface's version.
     public var keptDirection: PageState?
 
+    /// No setting.
     public init() {}
 
+    /// Whether nothing is set.
     public var isEmpty: Bool { self == KernelSettings() }
 }
 
-/// A guest_memfd that is there when the test begins, `MMAP` set, with a view of all of it under the same name.
+/// A `memory` line: a guest_memfd with the flag `MMAP` that exists when the test begins, with a view of all
+/// of it under the same name.
 ///
-/// It is bound to a memslot of the test's VM: the first to slot 0 at guest-physical 0, each next to the next number
-/// and the next free address.
+/// The first one is bound to slot 0 of the test's VM at guest-physical 0, each further one to the next slot
+/// and address.
 public struct Memory: Sendable, Hashable {
+    /// The name of the file and of its view; ``Name/ram`` if the line has none.
     public var name: Name
+    /// Pages of 4096 bytes: 1 to ``LitmusTest/mostPages``.
     public var pages: UInt64
+    /// The state of its pages at first; shared sets the flag `INIT_SHARED`.
     public var initial: PageState
-    /// No memslot.
+    /// `unbound`: it is bound to no memslot.
     public var isUnbound: Bool
 
+    /// A memory, by default bound and named ``Name/ram``.
     public init(name: Name = .ram, pages: UInt64, initial: PageState, isUnbound: Bool = false) {
         self.name = name
         self.pages = pages
@@ -106,73 +130,90 @@ public struct Memory: Sendable, Hashable {
     }
 }
 
-/// A line of the body, or a block of lines.
+/// A step, or a parallel block, in the body of a test.
 public enum Entry: Sendable, Hashable {
+    /// A step that begins when everything before it has ended.
     case step(Step)
+    /// A block between `parallel` and `end`.
     case parallel(Parallel)
 
     var isBlock: Bool { if case .parallel = self { true } else { false } }
 }
 
-/// Steps that run at once: those of one actor in their order, those of different actors in any.
+/// A parallel block: steps of one actor run in their order, those of different actors in any order.
 public struct Parallel: Sendable, Hashable {
+    /// The steps in the order of the text.
     public var steps: [Step]
+    /// The clauses that judge the outcomes of the block.
     public var clauses: [Clause]
 
+    /// A block of these steps and clauses.
     public init(steps: [Step], clauses: [Clause] = []) {
         self.steps = steps
         self.clauses = clauses
     }
 }
 
-/// What is said about the outcomes of a parallel block.
+/// A clause about the outcomes of a parallel block.
 public struct Clause: Sendable, Hashable {
+    /// The word that begins the clause.
     public enum Kind: String, Sendable, CaseIterable {
-        /// May be seen. Where there is one such clause, nothing else may be.
+        /// `allowed`: the outcome may occur. If a block has such a clause, only `allowed` and `required`
+        /// outcomes may occur.
         case allowed
-        /// Has to be seen in some run.
+        /// `required`: the outcome must occur in some run.
         case required
-        /// Must be seen in none.
+        /// `forbidden`: the outcome must not occur in any run.
         case forbidden
     }
+    /// `NAME = outcome`: a step of the block ended so.
     public struct Condition: Sendable, Hashable {
-        /// The result that a step of the block has named.
+        /// The name that a step of the block gives its result.
         public var result: Name
+        /// The outcome of that step. `SIGBUS` and `fault` without a place match any place.
         public var outcome: StepOutcome
 
+        /// A condition on a result.
         public init(result: Name, outcome: StepOutcome) {
             self.result = result
             self.outcome = outcome
         }
     }
+    /// Whether the outcome is allowed, required or forbidden.
     public var kind: Kind
-    /// All of them together.
+    /// The conditions, all of which must hold in the same run.
     public var conditions: [Condition]
 
+    /// A clause of at least one condition.
     public init(_ kind: Kind, _ conditions: [Condition]) {
         self.kind = kind
         self.conditions = conditions
     }
 }
 
-/// Who acts.
+/// The actor of a step.
 public enum Role: Sendable, Hashable {
-    /// A thread of the monitor: `host`, `host1`, …
+    /// A thread of the monitor: `host` is number 0, then `host1`, `host2`, …
     case host(Int)
+    /// A vCPU of the test's VM: `vcpu0`, `vcpu1`, …
     case vcpu(Int)
-    /// A process that was forked from the monitor: `child`, `child1`, …
+    /// A process that was forked from the monitor: `child` is number 0, then `child1`, `child2`, …
     case child(Int)
 
-    /// Numbers are below this.
+    /// Numbers of actors are from 0 up to, but not including, this.
     public static let limit = 16
 }
 
-/// One actor, one action, and what must come of it.
+/// One actor, one action, and the answer that it must get.
 public struct Step: Sendable, Hashable {
+    /// The actor.
     public var role: Role
+    /// What the actor does.
     public var action: Action
+    /// The answer that is expected.
     public var expectation: Expectation
 
+    /// A step, which by default must succeed.
     public init(_ role: Role, _ action: Action, _ expectation: Expectation = .unspecified) {
         self.role = role
         self.action = action
@@ -180,29 +221,33 @@ public struct Step: Sendable, Hashable {
     }
 }
 
-/// What stands behind `=>`.
+/// What follows `=>`.
 public enum Expectation: Sendable, Hashable {
     /// Nothing: the step must succeed.
     case unspecified
-    /// One of these.
+    /// The step must end with one of these outcomes, 1 to 16.
     case anyOf([StepOutcome])
-    /// The result has a name, which the clauses of the block judge.
+    /// The result has this name, and the clauses of the parallel block judge it.
     case named(Name)
 }
 
-/// What can come of a step.
+/// How a step can end.
 public enum StepOutcome: Sendable, Hashable {
+    /// `ok`: it succeeded. A conversion has not changed `error_offset`.
     case ok
-    /// A system call's errno (its raw value, 1 to 4095), and for a conversion `error_offset` where it was written.
+    /// `EAGAIN at 2`: a system call failed with this errno, 1 to 4095. `at`, in bytes, is what a conversion
+    /// wrote to `error_offset`, or for a vCPU the guest-physical address of the page. Nil if there is none.
     case errno(Int32, at: UInt64? = nil)
-    /// What was read.
+    /// `0x41`: the byte that was read. Steps that return a number give at most 255.
     case value(UInt8)
-    /// The access got no page; with the first such byte where it was an access to many.
+    /// `SIGBUS`: the access got no page. `at` is the first such byte of the view; nil for an access to one
+    /// byte, and in an expectation for any place.
     case sigbus(at: UInt64? = nil)
-    /// The first byte that is not what it should be.
+    /// `differs at`: the first byte, counted from the start of the view, that `check` found to be different.
     case differs(at: UInt64)
-    /// A vCPU left with `KVM_EXIT_MEMORY_FAULT`, wanting the page to be this; with its guest-physical address.
+    /// `fault private`: a vCPU left with `KVM_EXIT_MEMORY_FAULT`, and wants the page in this state. `at` is
+    /// its guest-physical address; nil in an expectation matches any address.
     case fault(PageState, at: UInt64? = nil)
-    /// A vCPU left with `KVM_EXIT_MMIO`.
+    /// `mmio`: a vCPU left with `KVM_EXIT_MMIO`: no memslot has the address, or it is read-only.
     case mmio
 }

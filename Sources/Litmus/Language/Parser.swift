@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// A test with the places of its steps in the text that it was read from.
+/// A test with the places of its steps in a text.
 public struct Source: Sendable {
+    /// The test without its comments.
     public let test: LitmusTest
-    /// Line and column of every step, as ``LitmusTest/steps`` has them.
+    /// Line and column of every step, both from 1, in the order of ``LitmusTest/steps``.
     public let places: [(line: Int, column: Int)]
 
-    /// Largest text, bytes.
+    /// Bytes of the largest text that is read.
     public static let largestText = 1 << 20
 
+    /// Reads the written form, as ``init(parsing:)`` does with bytes.
+    ///
+    /// - Throws: ``SyntaxError`` at the first place that is wrong, or if the text exceeds ``largestText``.
     public init(parsing text: String) throws(SyntaxError) { try self.init(parsing: Array(text.utf8)) }
 
-    /// Reads the written form. Time and memory are linear in the size of the text.
+    /// Reads the written form in UTF-8. Time and memory are linear in its size.
+    ///
+    /// - Throws: ``SyntaxError`` at the first place that is wrong, or if the text exceeds ``largestText``. A
+    ///   test with a ``LitmusTest/firstProblem()`` is such an error too.
     public init(parsing bytes: [UInt8]) throws(SyntaxError) {
         guard bytes.count <= Self.largestText else {
             throw SyntaxError(line: 1, column: 1, message: "a test has at most \(Self.largestText) bytes")
@@ -25,7 +32,10 @@ public struct Source: Sendable {
         places = file.places
     }
 
-    /// A test that was not read from a text: the places are those of its written form.
+    /// A test that was not read from a text. The places are those in ``LitmusTest/text``.
+    ///
+    /// - Throws: ``SyntaxError`` if the written form cannot be read back: the test has a
+    ///   ``LitmusTest/firstProblem()``, or a line or the text is too long.
     public init(_ test: LitmusTest) throws(SyntaxError) { try self.init(parsing: test.text) }
 
     /// A test that is run as a value, and was never a text: its places are line 0.

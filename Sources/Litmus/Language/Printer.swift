@@ -2,7 +2,7 @@
 import MiniVMM
 
 extension LitmusTest {
-    /// The written form; comments are not part of a test.
+    /// The written form, without comments. It ends with a newline.
     public var text: String {
         var lines = [Layout.line("test", "\"\(name)\"")]
         if !hazards.isEmpty {
@@ -41,10 +41,12 @@ private enum Layout {
 }
 
 extension Hazard: CustomStringConvertible {
+    /// As a test writes it: `A6` or `H22`.
     public var description: String { "\(isHistoric ? "H" : "A")\(number)" }
 }
 
 extension Need: CustomStringConvertible {
+    /// What follows `needs`: `holder io_uring`.
     public var description: String {
         switch self {
         case .inPlace: "in-place"
@@ -68,6 +70,7 @@ extension KernelSettings {
 }
 
 extension Memory: CustomStringConvertible {
+    /// What follows `memory`: `4 pages shared`, with the name before it if it is not ``Name/ram``.
     public var description: String {
         (name == .ram ? "" : "\(name) ") + "\(pages) pages \(initial.rawValue)"
             + (isUnbound ? " unbound" : "")
@@ -75,6 +78,7 @@ extension Memory: CustomStringConvertible {
 }
 
 extension Step: CustomStringConvertible {
+    /// The line of the step: actor, action and expectation in columns.
     public var description: String {
         let answer: String? =
             switch expectation {
@@ -87,6 +91,7 @@ extension Step: CustomStringConvertible {
 }
 
 extension Clause: CustomStringConvertible {
+    /// The line of the clause: `allowed   a = ok, b = 0x41`.
     public var description: String {
         Layout.line(
             kind.rawValue,
@@ -108,6 +113,7 @@ extension StepOutcome: CustomStringConvertible {
         }
     }
 
+    /// As a test writes it: `EAGAIN at 2`. An errno without a known symbol is `errno 200`.
     public var description: String {
         switch self {
         case .ok: "ok"
@@ -124,12 +130,13 @@ extension StepOutcome: CustomStringConvertible {
 }
 
 extension Action: CustomStringConvertible {
+    /// The action as a test writes it, without its actor: `read 2`.
     public var description: String {
         let arguments = arguments
         return arguments.isEmpty ? word : word + " " + arguments
     }
 
-    /// The word that an action begins with.
+    /// The word with which the action begins: `read`, `mprotect`, `vm_attributes`.
     public var word: String {
         switch self {
         case .read: "read"
@@ -233,6 +240,7 @@ extension PolicyFlags {
 }
 
 extension Conversion: CustomStringConvertible {
+    /// What follows `convert`: `0..3 private preserve`.
     public var description: String {
         var words = ["\(extent)", written(attributes: attributes)]
         if let contents {
@@ -250,6 +258,7 @@ extension Conversion: CustomStringConvertible {
 }
 
 extension NewFile: CustomStringConvertible {
+    /// What follows `create`: `f 4 pages mmap init_shared`.
     public var description: String {
         var words = ["\(name)"]
         words.append(size > 0 && size % pageSize == 0 ? "\(size / pageSize) pages" : "\(size) bytes")
@@ -271,6 +280,7 @@ extension NewFile: CustomStringConvertible {
 }
 
 extension Binding: CustomStringConvertible {
+    /// What follows `bind`: `slot 1 to f:0..3 at 16`.
     public var description: String {
         var words = ["slot \(slot) to \(extent) at \(written(gpa))"]
         if flags != Self.guestMemfd { words.append("flags \(hex(UInt64(flags)))") }
@@ -281,10 +291,12 @@ extension Binding: CustomStringConvertible {
 }
 
 extension Place: CustomStringConvertible {
+    /// A page number if the byte is the first of a page, else a byte: `2`, `other:2`, `@0x1001`.
     public var description: String { (name == .ram ? "" : "\(name):") + written(offset) }
 }
 
 extension Extent: CustomStringConvertible {
+    /// Page numbers if the range is whole pages, else bytes: `2`, `0..3`, `other:0..1`, `@0x1+4097`.
     public var description: String {
         let prefix = name == .ram ? "" : "\(name):"
         guard let pages else { return "\(prefix)@\(hex(offset))+\(size)" }

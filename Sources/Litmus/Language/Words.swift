@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// What a test calls a file, a view, a hold or a result: a lower-case letter, then at most 31 letters, digits and
+/// The name of a file, a view, a hold or a result: a lower-case letter and up to 31 letters, digits and
 /// underscores.
 public struct Name: Sendable, Hashable, CustomStringConvertible {
+    /// The name as a test writes it.
     public let description: String
 
-    /// - Returns: nil if it is no name.
+    /// A name; nil if the text is not one.
     public init?(_ text: String) {
         let bytes = text.utf8
         guard let first = bytes.first, (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(first),
@@ -17,9 +18,9 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
 
     private init(known: String) { description = known }
 
-    /// The memory that steps mean when they name none.
+    /// `ram`: the memory of steps that name none.
     public static let ram = Name(known: "ram")
-    /// What vCPUs call the shared alias of a VM with two.
+    /// `shared`: the shared alias of a VM with two, for vCPUs.
     public static let shared = Name(known: "shared")
 }
 
@@ -52,6 +53,7 @@ extension VMType {
 }
 
 extension Role: CustomStringConvertible {
+    /// As a test writes it: `host`, `host1`, `vcpu0`, `child`.
     public var description: String {
         switch self {
         case .host(let number): number == 0 ? "host" : "host\(number)"

@@ -4,21 +4,26 @@ import MiniVMM
 public import SoftKVM
 import SystemPackage
 
-/// The model as a judge: it is led through a program step by step, says before each what a kernel may answer and after each
-/// what every actor may see of every byte, and follows a kernel that has chosen.
+/// The model as a judge of one program, step by step.
 ///
-/// What a kernel is free in, when nobody acts meanwhile: a conversion that has something to write down may find no memory
-/// (`ENOMEM`, at its start, nothing changed); and the bytes of a page whose conversion promised nothing are any bytes.
+/// Before each step it gives the answers that a kernel may return, and after each step what every actor may
+/// see at every byte. ``follow(_:_:)`` takes the answer that a kernel has chosen.
+///
+/// While no other actor runs, a kernel is free in three things. A conversion that changes attributes may fail
+/// with `ENOMEM` at its start, with nothing changed. A page whose conversion promised nothing about contents
+/// may hold any bytes. And `KVM_SET_MEMORY_ATTRIBUTES` on a VM, where conversion is in place, is `ENOTTY`, or
+/// if the kernel is built with the call success for shared and `EINVAL` for any other word.
 public struct Oracle: Sendable {
-    /// What a kernel may answer to a step.
+    /// The answers that a kernel may return for a step.
     public struct Answers: Sendable, Equatable {
-        /// What the model answers.
+        /// The model's own answer.
         public let model: StepOutcome
-        /// What it could answer as well.
+        /// Further permitted answers.
         public var others: [StepOutcome] = []
-        /// Any byte will do: the contents are undefined.
+        /// Whether the contents are undefined, so that any byte is permitted.
         public var isAnyByte = false
 
+        /// Whether a kernel may return this answer. `SIGBUS` or `fault` without a place stands for any place.
         public func contains(_ seen: StepOutcome) -> Bool {
             if isAnyByte {
                 switch (model, seen) {
@@ -32,16 +37,22 @@ public struct Oracle: Sendable {
         }
     }
 
-    /// Why a step cannot be judged.
+    /// Why a step cannot be judged: the model does not have what it needs, or an earlier step left it nothing
+    /// to act on.
     public struct Problem: Error, Sendable, Equatable, CustomStringConvertible {
+        /// The reason for people, without the step.
         public let description: String
     }
 
     private var machine: ModelMachine
 
+    /// The machine of a test before its first step.
+    ///
     /// - Parameters:
-    ///   - test: its header says what the machine is. Its body says which descriptors and views are used after their end.
-    ///   - configuration: the version of the interface.
+    ///   - test: its header configures the machine. Of its body only descriptors and views that are used
+    ///     after `close` and `unmap` matter.
+    ///   - configuration: the version of the interface, and everything else that the header does not set.
+    /// - Throws: ``Problem`` if this configuration cannot make a VM, file, view or memslot of the header.
     public init(
         _ test: LitmusTest, _ configuration: SoftKVM.Configuration = SoftKVM.Configuration()
     ) throws(Problem) {
@@ -54,15 +65,19 @@ public struct Oracle: Sendable {
 
     // MARK: answers
 
-    /// What a kernel may answer to this step now. Nothing is done.
+    /// The answers that a kernel may return for this step now. The step is not performed.
+    ///
+    /// - Throws: ``Problem`` if the model cannot perform the step.
     public func answers(to step: Step) throws(Problem) -> Answers {
         var copy = self
         return try copy.perform(step)
     }
 
-    /// Follows a kernel: the step was done, and this came of it.
+    /// Performs a step that a kernel has answered with `seen`. After a permitted `ENOMEM` nothing has
+    /// changed; after any other answer the model goes on from its own.
     ///
-    /// - Returns: whether it may.
+    /// - Returns: whether a kernel may return `seen`.
+    /// - Throws: ``Problem`` if the model cannot perform the step.
     @discardableResult
     public mutating func follow(_ step: Step, _ seen: StepOutcome) throws(Problem) -> Bool {
         if case .convert(let conversion) = step.action, seen == Self.noMemory(conversion),
@@ -73,9 +88,11 @@ public struct Oracle: Sendable {
         return try perform(step).contains(seen)
     }
 
-    /// Does the step as the model does it.
+    /// Performs a step with the model's own answer.
     ///
-    /// - Returns: what a kernel may answer.
+    /// - Returns: the answers that a kernel may return.
+    /// - Throws: ``Problem`` if the model cannot perform the step. The model may then have changed in part:
+    ///   go on with a copy made before.
     public mutating func perform(_ step: Step) throws(Problem) -> Answers {
         do throws(Stop) {
             let before = machine
@@ -114,10 +131,10 @@ public struct Oracle: Sendable {
 
     // MARK: what there is to see
 
-    /// What an actor finds at a byte: through a view for hosts and children, at a guest-physical address for vCPUs. Looking
-    /// changes nothing.
+    /// What an actor finds at a byte: hosts and children through a view, vCPUs at a guest-physical address.
+    /// It changes nothing.
     ///
-    /// - Returns: nil where there is no such view, or the byte is not in it.
+    /// - Returns: nil if there is no such view, or the byte is outside of it.
     public func visible(of place: Place, by role: Role) -> VisibleByte? {
         let view: ModelMachine.View?
         switch role {
@@ -132,12 +149,13 @@ public struct Oracle: Sendable {
         return machine.kernel.visibleToHost(view.mapping, at: place.offset)
     }
 
-    /// Private or shared; nil without such a page.
+    /// The state of a page of a file; nil if there is no such file or page.
     public func state(of place: Place) -> PageState? {
         file(place.name).flatMap { machine.kernel.attributes(of: $0).value(at: place.offset) }
     }
 
-    /// Whether nobody can know the byte of a file.
+    /// Whether the contents of this byte of a file are undefined, because a conversion promised nothing about
+    /// them.
     public func isUndefined(_ place: Place) -> Bool {
         file(place.name).map { machine.kernel.byte($0, at: place.offset) } == .unknown
     }

@@ -2,23 +2,28 @@
 import MiniVMM
 public import SoftKVM
 
-/// Where versions of the interface answer a test differently.
+/// Finds where versions of the interface answer a test differently.
 ///
-/// Each step is done on each of them, whatever came of the one before; of a parallel block all outcomes are looked for.
+/// Every version performs every step, whatever the steps before returned. For a parallel block all outcomes
+/// are compared.
 public struct Comparison: Sendable {
-    /// A step or an outcome that is not the same everywhere.
+    /// A step or an outcome for which the versions do not agree.
     public struct Difference: Sendable, Equatable {
+        /// The line of the step in the test's text, or of the first step of the block.
         public let line: Int
-        /// The step as it is written, without its expectation; or `parallel` and an outcome.
+        /// The step as written, without its expectation; or `parallel:` and an outcome.
         public let text: String
-        /// What came of it, a version each. `-` where it could not be done or was not seen.
+        /// One answer for each configuration, in their order: an outcome, for a block `seen`. `-` if the step
+        /// could not be performed, or the outcome did not occur.
         public let answers: [String]
     }
 
     private let configurations: [SoftKVM.Configuration]
 
+    /// - Parameter configurations: the versions to compare; any number.
     public init(_ configurations: [SoftKVM.Configuration]) { self.configurations = configurations }
 
+    /// The steps of a test whose answers differ, in the order of the text, then the outcomes of its blocks.
     public func differences(_ source: Source) -> [Difference] {
         let runs = configurations.map { configuration in
             let kernel = SoftKVM(configuration)

@@ -1,48 +1,58 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// The first thing in a test that was not as it must be.
+/// The first deviation of a test from what it expects.
 public struct Failure: Sendable, Hashable {
+    /// What deviates.
     public enum Deviation: Sendable, Hashable {
-        /// A step ended otherwise. The oddity is what no outcome has words for, and what must never be.
+        /// A step ended otherwise. `oddity` describes in words an effect that is never permitted, such as a
+        /// changed input word; nil if there is none.
         case step(Step, seen: StepOutcome, oddity: String?)
-        /// A step could not be done at all: an earlier one ended otherwise.
+        /// A step could not be performed, because an earlier one ended otherwise.
         case impossible(Step, reason: String)
-        /// The machine could not be made, or not be used.
+        /// The machine of the test could not be made or used.
         case machine(reason: String)
-        /// A parallel block had an outcome that it must not have, in so many runs; nil where all interleavings were explored.
+        /// A parallel block had a forbidden outcome in `count` of `runs` runs. Both are nil if all
+        /// interleavings were explored.
         case outcome([NamedOutcome], against: Judge, count: Int?, runs: Int?)
-        /// A required outcome of a parallel block is in none of all interleavings.
+        /// A `required` outcome of a parallel block occurs in no interleaving.
         case missing(Clause)
-        /// Steps that did not end in time, with the runs that were done; nil for a test without parallel blocks.
+        /// These steps had not ended after the time limit. `runs` is nil for a test without parallel blocks.
         case hang(steps: [String], limit: Duration, runs: Runs?)
     }
 
     /// The result of a step in a parallel block.
     public struct NamedOutcome: Sendable, Hashable {
+        /// The name that the step gives its result.
         public let name: Name
+        /// How the step ended.
         public let outcome: StepOutcome
     }
 
-    /// Who says that an outcome must not be.
+    /// Which of the two forbids an outcome.
     public enum Judge: Sendable, Hashable {
-        /// The test's clauses.
+        /// The clauses of the test.
         case test
-        /// The model does not have it.
+        /// The model: no interleaving has the outcome.
         case model
     }
 
+    /// How many runs of a test were done.
     public struct Runs: Sendable, Hashable {
+        /// Runs that ended.
         public let done: Int
+        /// Runs that were asked for.
         public let wanted: Int
     }
 
+    /// What deviates.
     public let deviation: Deviation
-    /// The index in ``LitmusTest/steps``: of the step, or of the first one of the block; nil where it is neither.
+    /// The index in ``LitmusTest/steps`` of the step, or of the first one of the block; nil for a machine or
+    /// a hang.
     public let step: Int?
-    /// Its line in the text.
+    /// The line of that step in the text; nil if there is none.
     public let line: Int?
-    /// The pages around a step, one a line: their states, and what the host reads there.
+    /// One line for each page around the step: its state, and what the host reads there.
     public let pages: [String]
 
     init(_ deviation: Deviation, step: Int? = nil, line: Int? = nil, pages: [String] = []) {
@@ -52,7 +62,7 @@ public struct Failure: Sendable, Hashable {
         self.pages = pages
     }
 
-    /// It is about a parallel block as a whole.
+    /// Whether it concerns a parallel block as a whole.
     public var isOfBlock: Bool {
         switch deviation {
         case .outcome, .missing: true
@@ -100,7 +110,7 @@ extension Expectation {
 // MARK: text
 
 extension Failure: CustomStringConvertible {
-    /// What it is about: the step as it is written, without its expectation, or `parallel`.
+    /// What failed: the step as written, without its expectation, or `parallel`.
     public var text: String {
         switch deviation {
         case .step(let step, _, _), .impossible(let step, _): "\(step.role) \(step.action)"
@@ -110,6 +120,7 @@ extension Failure: CustomStringConvertible {
         }
     }
 
+    /// The expectation, for people.
     public var expected: String {
         switch deviation {
         case .step(let step, _, _), .impossible(let step, _):
@@ -125,6 +136,7 @@ extension Failure: CustomStringConvertible {
         }
     }
 
+    /// What was seen instead, for people.
     public var seen: String {
         switch deviation {
         case .step(_, let seen, let oddity): "\(seen)" + (oddity.map { ", and \($0)" } ?? "")
@@ -139,9 +151,10 @@ extension Failure: CustomStringConvertible {
         }
     }
 
+    /// All ``lines``, separated by newlines.
     public var description: String { lines.joined(separator: "\n") }
 
-    /// For people, line by line.
+    /// The failure for people, line by line: what failed, `expected:`, `seen:`, and the pages.
     public var lines: [String] {
         ["\(line.map { "line \($0): " } ?? "")\(text)", "expected: \(expected)", "seen: \(seen)"] + pages
     }

@@ -2,22 +2,23 @@
 public import MiniVMM
 import SoftKVM
 
-/// Whether a collection of tests looks: which faults that are planted in the software kernel it catches, and by which
-/// tests. A fault that none of them catches is a test that is missing.
+/// Which faults, planted in the software kernel, a collection of tests catches, and with which tests. A fault
+/// that no test catches shows that a test is missing.
 public struct FaultSearch: Sendable {
     private let sources: [Source]
     /// Those that pass where no fault is planted; the others can catch none.
     private let usable: [Int]
 
+    /// Runs every test once without a fault. Tests that do not pass then are not used.
     public init(_ sources: [Source]) {
         self.sources = sources
         let runner = Runner(SoftKVM())
         usable = sources.indices.filter { runner.run(sources[$0]) == .passed }
     }
 
-    /// The indices of the tests that fail with the fault planted.
+    /// The indices of the tests that fail when the fault is planted.
     ///
-    /// - Parameter limit: as many are enough.
+    /// - Parameter limit: the search ends when so many tests have failed. By default all tests are run.
     public func catching(_ fault: PlantedFault, limit: Int = .max) -> [Int] {
         let runner = Runner(SoftKVM(SoftKVM.Configuration(plantedFaults: [fault])))
         var found: [Int] = []

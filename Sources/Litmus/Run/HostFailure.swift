@@ -2,12 +2,14 @@
 import MiniVMM
 public import SystemPackage
 
-/// The host had no more of something that a test needs: no verdict on the kernel, and no reason to skip the test.
+/// The host ran out of a resource that a test needs. It is no verdict on the kernel, and no reason to skip
+/// the test.
 public struct HostFailure: Error, Sendable, Hashable {
-    /// What failed: a system call, or a step as it is written.
+    /// What failed: a system call, or a step as written.
     public let call: String
+    /// The errno of that call, such as `EMFILE` or `ENOMEM`.
     public let errno: Errno
-    /// The step, where it was one.
+    /// The index of the step in ``LitmusTest/steps``; nil if a call failed outside of any step.
     public let step: Int?
 
     init(_ call: String, _ errno: Errno, step: Int? = nil) {
@@ -16,7 +18,7 @@ public struct HostFailure: Error, Sendable, Hashable {
         self.step = step
     }
 
-    /// What to do about it.
+    /// How to make more of the resource available.
     public var advice: String {
         switch errno {
         case .tooManyOpenFiles:
@@ -30,6 +32,7 @@ public struct HostFailure: Error, Sendable, Hashable {
 }
 
 extension HostFailure: CustomStringConvertible {
+    /// The call and its errno, for people.
     public var description: String { "the host failed: \(call): \(errno) (\(errno.name))" }
 }
 

@@ -2,16 +2,17 @@
 public import MiniVMM
 import SystemPackage
 
-/// Who keeps what happens in the runs of a test, as a trace that pictures are made of.
+/// Records the runs of a test as traces, from which pictures are made.
 ///
-/// A test without parallel blocks is one run. Of one with them each run on a real kernel is recorded; and on the software
-/// kernel, where all interleavings are gone through, one of them once more: one that fails, if any does.
+/// A test without parallel blocks is one run. With blocks, every run on a real kernel is recorded. The
+/// software kernel explores all interleavings, then repeats and records one of them: a failing one if there
+/// is any.
 public protocol RunRecorder: AnyObject, Sendable {
-    /// A run begins: where its events go.
+    /// Called when a run begins. Its events go to the trace that is returned.
     func begin(kernel: any KVMInterface) -> Trace
-    /// It is over.
+    /// Called when the run has ended.
     ///
-    /// - Parameter isTelling: it is worth more than one that is not: it fails, or comes to what the test does not allow.
+    /// - Parameter isTelling: whether the run failed, or had an outcome that the test does not allow.
     func end(isTelling: Bool)
 }
 

@@ -6,34 +6,40 @@ import SystemPackage
 
 /// Runs tests on a kernel.
 ///
-/// Steps that follow one another are done in the order of the text; which thread of the host does them makes no difference then.
-/// A parallel block is gone through in all interleavings on ``SoftKVM``; on other kernels it is run many times, an actor a
-/// thread, and what is seen is judged by the test's clauses and by what ``SoftKVM`` can come to.
+/// Steps outside of parallel blocks run in the order of the text, so which thread of the host performs them
+/// does not matter. A parallel block is explored in all interleavings on ``SoftKVM``. On other kernels it
+/// runs many times with one thread for each actor, and the outcomes are judged by the test's clauses and by
+/// the interleavings of the model.
 ///
-/// A real kernel's machine is used for the next test if nothing is left on it. A verdict other than ``Verdict/passed`` always
-/// comes from a machine that no test has used before.
+/// A real kernel's machine is used for the next test if the last one has left nothing on it. A verdict other
+/// than ``Verdict/passed`` always comes from a machine that no test has used before.
 public struct Runner: Sendable {
+    /// How tests are run.
     public struct Options: Sendable {
-        /// Runs of a test with parallel blocks, where not all interleavings are gone through.
+        /// Runs of a test with parallel blocks if interleavings are not explored. Minimum 1, default 1000.
         public var runs: Int
-        /// Where the starting times of actors come from.
+        /// Seed of the delays with which actors of a parallel block start their steps. Default 0.
         public var seed: UInt64
-        /// The time limit of a test with all its runs. One with parallel blocks ends at the limit with what it has seen.
+        /// The time limit of a test with all its runs. A test with parallel blocks then ends with what it has seen;
+        /// any other test fails. Default 60 s.
         public var timeLimit: Duration
-        /// What a run under way is given beyond the limit before it is said to hang.
+        /// What a run with parallel blocks gets after the time limit before it counts as hanging.
+        /// Default 30 s.
         public var hangLimit: Duration
-        /// Signals that end a test early.
+        /// Signals that end a test early; nil for none.
         public var interrupts: SignalDescriptor?
-        /// Called on some thread after each run of a test with parallel blocks that is run many times.
+        /// Called on an unspecified thread after each run of a test with parallel blocks, with the number of
+        /// runs done. Not called where interleavings are explored.
         public var progress: (@Sendable (_ runs: Int) -> Void)?
-        /// What is seen of parallel blocks is held against all that the model comes to, besides the test's clauses. A
-        /// test whose clauses are the model's own needs none of it.
+        /// Whether outcomes of parallel blocks are judged by the model too, not only by the test's clauses.
+        /// Default true. Clauses that the model has written need no second judgement.
         public var asksModel: Bool
-        /// Who keeps what happens; nil costs nothing.
+        /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
-        /// Measures on what tests without parallel blocks spend their time; nil costs nothing.
+        /// Measures where tests without parallel blocks spend their time. Nil, the default, costs nothing.
         public var stopwatch: Stopwatch?
 
+        /// Options with the defaults given at each property.
         public init(
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
             hangLimit: Duration = .seconds(30), asksModel: Bool = true,
@@ -58,23 +64,26 @@ public struct Runner: Sendable {
     private let threads = TestThreads()
     private let contradictions = Contradictions()
 
-    /// Tests that failed on a machine that another test had used, and passed on a new one: something was left that was
-    /// overlooked, or the failure is a rare one. From the first of them on every test gets a new machine.
+    /// Number of tests that failed on a used machine and passed on a new one: an earlier test had left
+    /// something unnoticed, or the failure is rare. After the first of them every test gets a new machine.
     public var contradicted: Int { contradictions.count }
-    /// The first of them.
+    /// The first of those tests; nil if there is none.
     public var firstContradiction: Contradiction? { contradictions.first }
 
+    /// A runner on this kernel. Copies of a runner share its machines and its threads.
     public init(_ kernel: any KVMInterface, _ options: Options = Options()) {
         facts = KernelFacts(kernel)
         self.options = options
     }
 
+    /// Runs the test as ``report(_:)`` does, and returns the verdict alone.
     public func run(_ source: Source) -> Verdict { report(source).verdict }
 
-    /// Runs the test, at most as long as the options say.
+    /// Runs the test, for at most the time that the options allow.
     ///
-    /// A test with parallel blocks then finishes the run under way and reports what it has seen. A run that does not end is
-    /// a failure: its vCPUs are kicked, and a thread that is still inside a system call a second later is abandoned.
+    /// At the time limit a test with parallel blocks finishes the run in progress and reports what it has
+    /// seen. A run that does not end is a failure: its vCPUs are kicked, and a thread that is still inside a
+    /// system call one second later is abandoned.
     public func report(_ source: Source) -> Report {
         let result = Mutex<Report?>(nil)
         let thread: TestThread

@@ -93,10 +93,11 @@ final class Contradictions: Sendable {
 
 /// A test that failed on a machine that another test had used, and passed on a new one.
 public struct Contradiction: Sendable {
+    /// The test.
     public let source: Source
-    /// What was seen on the used machine, line by line.
+    /// What was seen on the used machine, line by line for people.
     public let seen: [String]
-    /// The test that had used it last.
+    /// The test that had used the machine last; nil if it is unknown.
     public let before: Source?
 }
 

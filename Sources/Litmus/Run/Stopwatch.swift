@@ -2,21 +2,21 @@
 import MiniVMM
 import Synchronization
 
-/// Measures on what tests spend their time. One that is shared adds up the tests of several runners.
+/// Measures where tests spend their time. Several runners may share one; a lock guards it.
 public final class Stopwatch: Sendable {
-    /// On what time is spent.
+    /// A part of a test's run.
     public enum Part: String, Sendable, CaseIterable {
-        /// Making a VM.
+        /// Creating VMs.
         case vm
-        /// Making vCPUs, and the guest that they run.
+        /// Creating vCPUs and the guest that they run.
         case vcpu
-        /// Making files, their mappings and their memslots.
+        /// Creating guest_memfds, mappings and memslots.
         case files
-        /// The steps of the test.
+        /// Performing the steps of the test.
         case steps
-        /// Undoing what a test has done, and looking whether it is undone.
+        /// Reverting what a test has done to a machine, and checking that it is reverted.
         case clearing
-        /// Closing a machine.
+        /// Closing machines.
         case closing
     }
     private struct State {
@@ -26,14 +26,15 @@ public final class Stopwatch: Sendable {
     }
     private let state = Mutex(State())
 
+    /// A stopwatch with all times 0.
     public init() {}
 
-    /// The time spent on a part so far, without what was spent on other parts meanwhile.
+    /// The time spent in a part so far, without that spent in parts nested in it.
     public func time(_ part: Part) -> Duration {
         Duration(wholeNanoseconds: state.withLock { $0.nanoseconds[part] ?? 0 })
     }
 
-    /// Machines that were made, and how often one was used for another test.
+    /// How many machines were created, and how often one was used for another test.
     public var machines: (made: Int, usedAgain: Int) {
         state.withLock { ($0.machinesMade, $0.machinesUsedAgain) }
     }

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: MIT
-/// What a run of a test came to.
+/// The result of a test.
 public enum Verdict: Sendable, Hashable {
-    /// Every step ended as it must.
+    /// Every step ended as expected, and no outcome was forbidden.
     case passed
-    /// A step did not; nothing was done after it.
+    /// A step or an outcome deviates. No step is performed after one that has failed.
     case failed(Failure)
-    /// This kernel, or this runner, cannot say anything about it.
+    /// This kernel or this runner cannot judge the test, for this reason.
     case skipped(String)
-    /// Nothing is known: the host could not do its part.
+    /// No result: the host ran out of a resource.
     case hostFailed(HostFailure)
 }
 
-/// A verdict, and of a test with parallel blocks what was seen of each.
+/// A verdict, and for each parallel block the outcomes that were seen.
 public struct Report: Sendable, Equatable {
+    /// The result of the test.
     public var verdict: Verdict
+    /// One report for each parallel block, in the order of the text. Empty for a test without blocks, and for
+    /// one that was skipped or could not be performed.
     public var blocks: [BlockReport]
-    /// Nil where everything was done that was asked for.
+    /// Why the test ended early. Nil if all runs or interleavings were done.
     public var cut: Cut?
 
+    /// A report, by default without blocks and not cut short.
     public init(verdict: Verdict, blocks: [BlockReport] = [], cut: Cut? = nil) {
         self.verdict = verdict
         self.blocks = blocks
@@ -25,22 +29,29 @@ public struct Report: Sendable, Equatable {
     }
 }
 
-/// A test with parallel blocks ended before all its runs, or all its interleavings, were done. What was seen until then is
-/// judged, but nothing is missed: what was not seen may have come later.
+/// A test with parallel blocks ended before all its runs or interleavings were done.
+///
+/// What was seen is judged. A `required` outcome that was not seen is no failure: it may have come later.
 public struct Cut: Sendable, Equatable {
+    /// What ended the test.
     public enum Reason: Sendable, Equatable {
+        /// The time limit of the options.
         case timeLimit(Duration)
+        /// A signal of ``Runner/Options/interrupts``.
         case interrupted(signal: Int32)
-        /// More pieces than the exploration of interleavings does.
+        /// The limit on atomic pieces in the exploration of interleavings.
         case pieces(Int)
     }
+    /// What ended the test.
     public let reason: Reason
-    /// Runs done, and runs asked for; nil where interleavings are explored.
+    /// Runs that were done; nil if interleavings were explored.
     public let runs: Int?
+    /// Runs that were asked for; nil if interleavings were explored.
     public let wanted: Int?
 }
 
 extension Cut.Reason: CustomStringConvertible {
+    /// The reason for people: `the time limit of 60 s`.
     public var description: String {
         switch self {
         case .timeLimit(let limit): "the time limit of \(limit.secondsText) s"
@@ -49,7 +60,7 @@ extension Cut.Reason: CustomStringConvertible {
         }
     }
 
-    /// For programs.
+    /// The reason in JSON: `time limit`, `signal` or `size`.
     public var word: String {
         switch self {
         case .timeLimit: "time limit"
@@ -61,35 +72,38 @@ extension Cut.Reason: CustomStringConvertible {
 
 /// The outcomes of a parallel block.
 public struct BlockReport: Sendable, Equatable {
-    /// The line of its first step.
+    /// The line of the block's first step in the text.
     public let line: Int
-    /// Runs of it, nil where the interleavings were explored instead.
+    /// Number of runs; nil if interleavings were explored.
     public let runs: Int?
-    /// Different states of the machine that were met while going through the interleavings, of this kernel or of the model
-    /// that judges it; nil without either.
+    /// Number of different machine states in the interleavings, of this kernel or of the model that judges
+    /// it. Nil if neither was explored.
     public let states: Int?
-    /// Whether these are the outcomes of all runs, or of all interleavings, that were asked for.
+    /// Whether all runs or interleavings were done.
     public let isComplete: Bool
-    /// Those seen first, the most frequent first; then those that the model has and nobody saw.
+    /// Outcomes that were seen, the most frequent first, then those that only the model has. Without runs in
+    /// alphabetical order.
     public let outcomes: [Outcome]
 
+    /// An outcome: how each step with a named result ended in the same run.
     public struct Outcome: Sendable, Equatable {
-        /// In the order of the test's text.
+        /// The results in the order of the test's text.
         public let results: [Failure.NamedOutcome]
         /// `a = ok, b = EAGAIN at 0`.
         public var text: String {
             results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
         }
-        /// Of how many runs; nil where all interleavings were gone through.
+        /// Number of runs with this outcome, 0 if only the model has it. Nil if interleavings were explored.
         public let count: Int?
-        /// The test's clauses let it happen.
+        /// Whether the test's clauses permit it.
         public let isAllowed: Bool
-        /// The model can come to it; nil where it was not asked.
+        /// Whether the model has it; nil if the model was not asked.
         public let isInModel: Bool?
-        /// An `allowed` or `required` clause of the test names it. The author of a test knows what a model may not.
+        /// Whether an `allowed` or `required` clause names it. That prevails over the model: the test's
+        /// author may know more.
         public let isNamed: Bool
 
-        /// Nothing speaks against it.
+        /// Whether neither the clauses nor the model forbid it.
         public var isFine: Bool { isAllowed && (isInModel != false || isNamed) }
     }
 }
