@@ -47,7 +47,7 @@ public struct ChromeTrace {
         var ends: Set<Int> = []
         for (index, conversion) in timeline.conversions.enumerated() {
             spans[conversion.start] = index
-            ends.insert(conversion.end)
+            if conversion.hasEnded { ends.insert(conversion.end) }
         }
         // The end of a conversion is in its span; one whose beginning was lost has none.
         for event in 0..<trace.count where !ends.contains(event) || spans[event] != nil {
@@ -87,7 +87,7 @@ public struct ChromeTrace {
             let done = timeline.conversions[conversion].succeeded ? "convert to" : "not converted to"
             begin("X", "\(done) \(target)", "conversion", trace.actorOf[event], time, &out)
             span(time, trace.times[end], &out)
-            arguments(end == event ? [event] : [event, end], &out)
+            arguments(timeline.conversions[conversion].hasEnded ? [event, end] : [event], &out)
         case .ioctl, .busy, .failedCall:
             guard let took = trace.number(event, .ns) else { return instant(event, &out) }
             begin(

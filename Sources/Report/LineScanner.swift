@@ -165,20 +165,25 @@ struct LineScanner: Sendable {
     }
 
     private mutating func skipNested(_ bytes: [UInt8]) throws(ReportError) {
-        var depth = 0
+        // The brackets that close what is open.
+        var open: [UInt8] = []
         repeat {
             switch peek(bytes) {
-            case 91, 123: depth += 1
-            case 93, 125: depth -= 1
+            case 91: open.append(93)
+            case 123: open.append(125)
+            case let bracket where bracket == 93 || bracket == 125:
+                guard open.popLast() == bracket else {
+                    throw ReportError("not JSON: a bracket closes another kind")
+                }
             case 34:
                 _ = try quoted(bytes)
                 continue
             default: break
             }
             position += 1
-            guard depth <= Self.deepest else { throw ReportError("nested deeper than \(Self.deepest)") }
-            guard position < end || depth == 0 else { throw ReportError("not JSON: a value does not end") }
-        } while depth > 0
+            guard open.count <= Self.deepest else { throw ReportError("nested deeper than \(Self.deepest)") }
+            guard position < end || open.isEmpty else { throw ReportError("not JSON: a value does not end") }
+        } while !open.isEmpty
     }
 
     /// The text between the quotes with its escapes undone.
@@ -193,7 +198,8 @@ struct LineScanner: Sendable {
             guard index + 6 <= source.endIndex, source[index] == 92, source[index + 1] == 117 else {
                 return nil
             }
-            return UInt32(String(decoding: source[index + 2..<index + 6], as: UTF8.self), radix: 16)
+            let digits = String(decoding: source[index + 2..<index + 6], as: UTF8.self)
+            return digits.allSatisfy(\.isHexDigit) ? UInt32(digits, radix: 16) : nil
         }
         var index = source.startIndex
         while index < source.endIndex {

@@ -36,6 +36,7 @@ struct Overlays {
         case .converted, .notConverted:
             guard let index = converting.removeValue(forKey: actor) else { break }
             conversions[index].end = event
+            conversions[index].hasEnded = true
             conversions[index].succeeded = kind == .converted
             ended[actor] = index
             close(index, event, kind == .converted ? .converting : .failed, conversions, &found)
@@ -51,10 +52,10 @@ struct Overlays {
                 conversions[index].resume = event
             }
             fault[actor] = nil
-        case .hold where holds.count < Self.most:
+        case .hold where holds.count < Self.most && !rows.isEmpty:
             holds.append((rows, event, trace.text(event, .name)))
         case .release, .ask: release(event, rows, trace, &found)
-        case .punch where holes.count < Self.most: holes.append((rows, event))
+        case .punch where holes.count < Self.most && !rows.isEmpty: holes.append((rows, event))
         case .access: touch(rows, event, &found)
         default: break
         }

@@ -76,6 +76,8 @@ public struct Timeline: Sendable {
         public var cause: Int?
         /// The event with which the vCPU returned to the guest; nil if there is none.
         public var resume: Int?
+        /// Whether it has an event with its result.
+        public var hasEnded = false
         /// Whether it ended with `converted`. False if it never ended.
         public var succeeded = false
     }

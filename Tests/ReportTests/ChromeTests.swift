@@ -20,6 +20,16 @@ struct ChromeTests {
         )
     }
 
+    /// The last event of a trace is no end of a conversion that has none.
+    @Test func aConversionThatNeverEndsTakesNoEventAway() throws {
+        let lines = [Lines.boot(), Lines.convert(3, 1, to: "private", t: 2000)[0]]
+        let (events, _) = try events(
+            lines + [Lines.event("stop", #""why":"the time limit","status":124"#, by: "host", t: 3100)])
+        #expect(events.contains { $0["name"] as? String == "stop" })
+        let conversion = try #require(events.first { $0["cat"] as? String == "conversion" })
+        #expect((conversion["args"] as? [String: Any])?["why"] == nil)
+    }
+
     private func number(_ event: [String: Any], _ key: String) throws -> Double {
         try #require((event[key] as? NSNumber)?.doubleValue, "\(key) of \(event)")
     }

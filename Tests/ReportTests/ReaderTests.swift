@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import Testing
 
+@testable import MiniVMM
 @testable import Report
 
 @Suite("Reading a trace")
@@ -45,9 +46,10 @@ struct ReaderTests {
 
     @Test func escapesAreUndone() throws {
         let trace = try trace([
-            Lines.event("stop", #""why":"a\"\\\/\n\t\u00e9\ud83d\ude00\ud83d\u001b[2J""#, by: "h\\u006fst")
+            Lines.event(
+                "stop", #""why":"a\"\\\/\n\t\u00e9\ud83d\ude00\ud83d\u001b[2J\u+041""#, by: "h\\u006fst")
         ])
-        #expect(trace.ending == "a\"\\/\n\té😀\u{fffd}\u{1b}[2J")
+        #expect(trace.ending == "a\"\\/\n\té😀\u{fffd}\u{1b}[2Ju+041")
         #expect(trace.actors == ["host"])
         // None of it steers a terminal.
         let text = try writtenText { TextListing(trace).write(to: &$0) }
@@ -71,6 +73,8 @@ struct ReaderTests {
         list.append((booted + Lines.boot() + "\n", 2))
         list.append((begun + Lines.event("x", "\"a\":" + String(repeating: "[", count: 100_000)) + "\n", 2))
         list.append((begun + String(repeating: "a", count: 3 << 20), 2))
+        list.append((begun + Lines.event("x", #""a":[1}"#) + "\n", 2))
+        list.append((begun + Lines.event("x", #""a":[{"b":{]}}"#) + "\n", 2))
         list.append((begun + #"{"t":"now","actor":"host","event":"halt"}"# + "\n", 2))
         return list
     }()
@@ -110,6 +114,28 @@ struct ReaderTests {
         _ = try writtenText { HTMLReport(trace, Timeline(trace), title: "many").write(to: &$0) }
         _ = try writtenText { SVGPicture(trace, Timeline(trace), title: "many").write(to: &$0) }
         _ = try writtenText { ChromeTrace(trace, Timeline(trace), title: "many").write(to: &$0) }
+    }
+
+    /// Each event without all its fields, without each one of them, and with nonsense in it.
+    @Test func noEventThatLacksAFieldBreaksAPicture() throws {
+        let some: [EventKey: String] = [.gpa: "12288", .size: "4096", .ramBytes: "65536"]
+        for schema in EventSchema.all where schema.section != .readers {
+            let keys = schema.fields.map(\.key)
+            for missing in [Set(keys)] + keys.map({ [$0] }) {
+                for number in ["0", "18446744073709551615", "-1", "[]"] {
+                    let fields = keys.filter { !missing.contains($0) }.map {
+                        "\"\($0.spelling.description)\":\(some[$0] ?? number)"
+                    }
+                    let name = schema.name.spelling.description
+                    let event = Lines.event(name, fields.joined(separator: ","))
+                    for others in [[], Lines.fault()] {
+                        var out = OutputBuffers()
+                        let trace = try trace([event] + others + [event])
+                        out.draw(trace, Timeline(trace))
+                    }
+                }
+            }
+        }
     }
 
     @Test func noBytesCrashIt() throws {
