@@ -36,6 +36,7 @@ struct LanguageTests {
         }
         #expect(try test("doors") == test("aliases") && test("aliases").hasTwoAliases)
         #expect(try test("doors").text.contains("aliases   two"))
+        #expect(throws: SyntaxError.self) { _ = try test("aliases two\ndoors") }
     }
 
     @Test func theTextSaysWhatTheValueSays() throws {
@@ -183,6 +184,45 @@ struct LanguageTests {
         #expect(throws: SyntaxError.self) { _ = try Source(parsing: text) }
         let steps = "test \"x\"\nmemory 1 pages shared\n" + String(repeating: "host read 0\n", count: 10_001)
         #expect(throws: SyntaxError.self) { _ = try Source(parsing: steps) }
+    }
+
+    /// What the reader refuses, a test made by a program has as a problem too.
+    @Test func valuesThatNoTextHasAreProblems() throws {
+        let base = try Source(parsing: "test \"x\"\nmemory 2 pages shared\nhost convert 0 private zero").test
+        #expect(base.firstProblem() == nil)
+        var changed = base
+        changed.needs = [.nodes(65)]
+        #expect(changed.firstProblem() != nil)
+        changed = base
+        changed.settings.attributeRuns = -1
+        #expect(changed.firstProblem() != nil)
+        changed = base
+        guard case .step(var step) = base.body[0], case .convert(var conversion) = step.action else {
+            Issue.record("no conversion")
+            return
+        }
+        conversion.monitor.chunk = LitmusTest.mostPages + 1
+        step.action = .convert(conversion)
+        changed.body = [.step(step)]
+        #expect(changed.firstProblem() != nil)
+        let block =
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0 => r\nhost1 read 0\nallowed r = 0x1\nend"
+        var long = try Source(parsing: block).test
+        guard case .parallel(var parallel) = long.body[0] else {
+            Issue.record("no block")
+            return
+        }
+        let condition = parallel.clauses[0].conditions[0]
+        parallel.clauses[0] = Clause(.allowed, Array(repeating: condition, count: 200))
+        long.body = [.parallel(parallel)]
+        #expect(long.firstProblem() != nil)
+    }
+
+    @Test(arguments: ["0x-0", "0x+1", "0x", "1x", "0xg"])
+    func aSignIsNoDigit(_ number: String) {
+        #expect(throws: SyntaxError.self) {
+            _ = try Source(parsing: "test \"x\"\nmemory 1 pages shared\nhost write 0 \(number)")
+        }
     }
 
     @Test func printingAndParsingUndoEachOther() throws {

@@ -115,7 +115,10 @@ public final class Exploration {
         let supported = SupportedMoves(promise, predictor, runner)
         summary.leftOut = supported.leftOut
         summary.hostFailure = supported.hostFailure
-        guard !supported.moves.isEmpty else { return summary }
+        guard !supported.moves.isEmpty else {
+            if summary.hostFailure != nil { summary.end = .stopped }
+            return summary
+        }
         for phase in Phase.allCases {
             let wanted = phase == .random ? options.tests : options.parallelTests
             switch phase {
@@ -310,9 +313,10 @@ public final class Exploration {
         var (last, shown) = smallest
         guard let source = written(last, shown) else { return }
         last = Predictor.Prediction(test: source.test, others: last.others)
-        let runs = attempts == 1 ? 10 : 100
         var seen = 0
-        for _ in 0..<runs where seen == 0 || !isOver {
+        var runs = 0
+        for _ in 0..<(attempts == 1 ? 10 : 100) where seen == 0 || !isOver {
+            runs += 1
             guard case .wrong(let now) = judge(last, isConfirming: true) else { continue }
             seen += 1
             shown = now

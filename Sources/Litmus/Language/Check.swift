@@ -58,6 +58,12 @@ private struct Check {
             printable && !test.name.isEmpty && test.name.utf8.count <= 200,
             "what a test shows takes 1 to 200 bytes of printable ASCII, without quotes and backslashes")
         try require(test.hazards.count <= 64 && test.needs.count <= 64, "at most 64 hazards and 64 needs")
+        for case .nodes(let count) in test.needs {
+            try require(count <= Need.mostNodes, "at most \(Need.mostNodes) NUMA nodes")
+        }
+        try require(
+            test.settings.attributeRuns.map { UInt32(exactly: $0) != nil } ?? true,
+            "a kernel has 0 to 2^32 - 1 runs of attributes")
         try require(test.memory.count <= 64, "at most 64 memories")
         for memory in test.memory {
             try require(files.insert(memory.name).inserted, "a second memory `\(memory.name)`")
@@ -88,6 +94,9 @@ private struct Check {
         step = first < number ? first : nil
         for clause in block.clauses {
             try require(!clause.conditions.isEmpty, "`\(clause.kind.rawValue)` says nothing")
+            try require(
+                clause.description.utf8.count <= Lexer.longestLine,
+                "a line has at most \(Lexer.longestLine) bytes, and this `\(clause.kind.rawValue)` has more")
             for condition in clause.conditions {
                 try require(
                     results.contains(condition.result),
@@ -264,7 +273,9 @@ private struct Check {
         try require(
             (1...MonitorPolicy.mostAttempts).contains(monitor.attempts),
             "1 to \(MonitorPolicy.mostAttempts) attempts")
-        try require(monitor.chunk != 0, "a chunk has a page at least")
+        try require(
+            monitor.chunk.map { (1...LitmusTest.mostPages).contains($0) } ?? true,
+            "a chunk has 1 to \(LitmusTest.mostPages) pages")
     }
 
     private func end(of extent: Extent) throws(TestProblem) -> UInt64 {

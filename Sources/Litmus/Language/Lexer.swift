@@ -134,7 +134,10 @@ struct Lexer {
     private mutating func number(_ column: Int) throws(SyntaxError) -> UInt64 {
         let digits = run()
         let isHex = digits.hasPrefix("0x")
-        let value = isHex ? UInt64(digits.dropFirst(2), radix: 16) : UInt64(digits)
+        // A sign is no digit, though the initialisers of numbers take one.
+        let value =
+            digits.dropFirst(isHex ? 2 : 0).allSatisfy(\.isHexDigit)
+            ? isHex ? UInt64(digits.dropFirst(2), radix: 16) : UInt64(digits) : nil
         guard let value else {
             throw SyntaxError(
                 line: line, column: column,

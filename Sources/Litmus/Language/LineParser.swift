@@ -112,7 +112,7 @@ struct LineParser {
     mutating func need() throws(SyntaxError) -> Need {
         let plain = [Need.inPlace, .preservation, .references]
         if take("holder") { return .holder(try choice(of: HoldKind.self)) }
-        if take("nodes") { return .nodes(try number("a number of NUMA nodes", upTo: 64)) }
+        if take("nodes") { return .nodes(try number("a number of NUMA nodes", upTo: Need.mostNodes)) }
         return try choice("`in-place`, `preservation`, `references`, `holder` or `nodes`") { word in
             plain.first { $0.description == word }
         }

@@ -81,6 +81,8 @@ public enum Need: Sendable, Hashable {
     case holder(HoldKind)
     /// `nodes N`: the machine has at least N NUMA nodes with memory, up to 64.
     case nodes(UInt32)
+
+    static let mostNodes: UInt32 = 64
 }
 
 /// The `kernel` lines of a test.

@@ -111,7 +111,8 @@ private struct FileParser {
         guard test.body.isEmpty, block == nil else {
             throw parser.error(at: column, "`\(keyword)` belongs before the first step")
         }
-        if !["needs", "kernel", "memory"].contains(keyword), !seen.insert(keyword).inserted {
+        let kind = keyword == "doors" ? "aliases" : keyword
+        if !["needs", "kernel", "memory"].contains(keyword), !seen.insert(kind).inserted {
             throw parser.error(at: column, "a second `\(keyword)`")
         }
         switch keyword {
