@@ -172,6 +172,8 @@ struct EventTests {
     }
 }
 
+private let diagnosesFile = ProcessInfo.processInfo.environment["MINIVMM_WRITE_DIAGNOSES"]
+
 struct ErrorTests {
     private static let page = PageRange(start: 0x20_0000, size: 4 * pageSize)
 
@@ -202,13 +204,15 @@ struct ErrorTests {
         #expect(diagnosis.means.hasSuffix(".") && diagnosis.advice.hasSuffix("."), sourceLocation: location)
     }
 
-    @Test func everyErrorHasFourLines() {
-        let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0x11)
+    /// Every error that has a diagnosis, with each of its reasons.
+    private static var everyDiagnosis: [Diagnosis] {
         var errors: [MachineError] = [
             .configuration(.regions(65)), .configuration(.sharedBitTooLow(31)), .image(.empty),
-            .poisoned(vcpu: 0, gpa: 0x1000),
-            .unknownFaultFlags(vcpu: 0, fault), .unexplainedFault(vcpu: 0, rip: 0x10_0000),
-            .unexplainedFault(vcpu: 1, rip: nil), .unhandledExit(vcpu: 0, UnhandledExit(.unknown(99))),
+            .poisoned(vcpu: 0, gpa: 0x1000), .cancelled,
+            .unknownFaultFlags(vcpu: 0, MemoryFault(gpa: 0x1000, size: pageSize, flags: 0x11)),
+            .unexplainedFault(vcpu: 0, rip: 0x10_0000), .unexplainedFault(vcpu: 1, rip: nil),
+            .unhandledExit(vcpu: 0, UnhandledExit(.unknown(99))),
+            .softwareCPU(vcpu: 0, CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),
         ]
         errors += Lack.allCases.map {
             .unsupported($0, KernelIdentity(name: "a kernel", host: "a host", kind: .linux))
@@ -219,44 +223,53 @@ struct ErrorTests {
                     .kernel(call: call, errno: Errno(rawValue: number), attempted: "a test", hint: "a hint"))
             }
         }
-        errors += Self.reasons.map { .conversion(Self.failure($0)) }
-        for error in errors {
-            check(error.diagnosis)
-            if let diagnosis = Outcome.failed(error).diagnosis { check(diagnosis) }
-        }
+        errors += reasons.map { .conversion(failure($0)) }
+        var all = errors.map(\.diagnosis) + errors.compactMap { Outcome.failed($0).diagnosis }
         for state in [PageState.private, .shared, nil] {
             for direction in [HostAccessError.Direction.read, .write] {
-                check(
+                all.append(
                     HostAccessError(gpa: 1, direction: direction, errno: .badAddress, state: state).diagnosis)
             }
         }
         for reason in [KVMUnavailable.Reason.open, .notKVM, .apiVersion(11), .runPageLength(8)] {
             for errno in [Errno.noSuchFileOrDirectory, .permissionDenied, .notPermitted, .noMemory] {
-                check(KVMUnavailable(device: "/dev/kvm", errno: errno, reason: reason).diagnosis)
+                all.append(KVMUnavailable(device: "/dev/kvm", errno: errno, reason: reason).diagnosis)
             }
         }
+        return all
     }
 
-    @Test func endingsThatAreNewsHaveFourLines() throws {
+    /// Every ending of a guest that is news.
+    private static var everyEnding: [Outcome] {
         let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0)
-        let endings: [Outcome] = [
-            .faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, .undone),
-            .timeLimit(.seconds(1)),
-        ]
         let causes: [Crash.Cause] = [
             .tripleFault, .noDevice(gpa: 1, size: 4, isWrite: true),
             .unreachableRAM(gpa: 1, size: 4, isWrite: false), .outsideRAM(fault, ramSize: 1 << 20),
             .emulation, .internalError(3),
             .softwareCPU(CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),
         ]
-        for cause in causes {
-            let crash = Crash(cause, at: VCPUPlace(rip: 0x10_0000, rsp: 0x8000))
-            check(try #require(Outcome.crashed(vcpu: 0, crash).diagnosis))
-        }
-        for outcome in endings { check(try #require(outcome.diagnosis)) }
+        return [.faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, .undone), .timeLimit(.seconds(1))]
+            + causes.map {
+                .crashed(vcpu: 0, Crash($0, at: VCPUPlace(rip: 0x10_0000, rsp: 0x8000)))
+            }
+    }
+
+    @Test func everyErrorHasFourLines() { for diagnosis in Self.everyDiagnosis { check(diagnosis) } }
+
+    @Test func endingsThatAreNewsHaveFourLines() throws {
+        for outcome in Self.everyEnding { check(try #require(outcome.diagnosis)) }
         for outcome in [Outcome.exited(3), .halted, .interrupted(signal: 2)] {
             #expect(outcome.diagnosis == nil)
         }
+    }
+
+    /// For `make reworded`, which compares them with those of a library whose messages all read differently.
+    @Test(.enabled(if: diagnosesFile != nil, "MINIVMM_WRITE_DIAGNOSES names no file"))
+    func writesEveryDiagnosis() throws {
+        let all = Self.everyDiagnosis + Self.everyEnding.compactMap(\.diagnosis)
+        let lines = all.flatMap { $0.lines.map { "\($0.label): \($0.text)" } }
+        let file = try #require(diagnosesFile)
+        try lines.joined(separator: "\n").write(toFile: file, atomically: true, encoding: .utf8)
     }
 
     @Test func whatAKernelLacksIsAValue() throws {
