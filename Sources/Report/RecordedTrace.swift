@@ -84,6 +84,8 @@ public struct RecordedTrace: Sendable {
     /// `host` of the header: what runs below that kernel, such as `Linux 6.18.44`. Empty if the header has
     /// none.
     public internal(set) var host = ""
+    /// `simulated` of the header: no real kernel was involved, and every picture of the trace says so.
+    public internal(set) var isSimulated = false
     /// Nanoseconds of the kernel's monotonic clock when the trace began.
     public internal(set) var start: UInt64 = 0
     /// Sentences for people: what is wrong with the file, and which events are not shown.
@@ -113,9 +115,6 @@ public struct RecordedTrace: Sendable {
 
     /// The kernel and its host for people: `MemslotTrapKVM (Linux 6.18.44)`.
     public var identity: String { host.isEmpty ? kernel : "\(kernel) (\(host))" }
-
-    /// Whether SoftKVM answered: no real kernel was involved, and every picture of the trace says so.
-    public var isSimulated: Bool { kernel.hasPrefix("SoftKVM") }
 
     /// The name of an event as the trace spells it.
     public func name(_ event: Int) -> String { shape(event).name }

@@ -41,6 +41,7 @@ struct TraceBuilder: Sendable {
     mutating func begin(kernel: KernelIdentity, time: UInt64) {
         trace.kernel = kernel.name
         trace.host = kernel.host
+        trace.isSimulated = kernel.kind == .simulated
         trace.start = time
     }
 

@@ -88,11 +88,13 @@ public struct TraceReader: Sendable {
     private mutating func readHeader() throws(ReportError) {
         let version = EventSchema.version.description
         var schema: String?
+        var isSimulated: Bool?
         for field in scanner.fields {
             func isKey(_ key: LineKey) -> Bool { field.keyIs(key.spelling, in: rest) }
             if isKey(.schema) { schema = string(field) }
             if isKey(.kernel) { builder.trace.kernel = string(field) }
             if isKey(.host) { builder.trace.host = string(field) }
+            if isKey(.simulated), field.type == .flag { isSimulated = field.bits != 0 }
             if isKey(.time) { builder.trace.start = UInt64(bitPattern: field.bits) }
         }
         guard let schema, schema.hasPrefix("minivmm.trace/") else {
@@ -105,6 +107,8 @@ public struct TraceReader: Sendable {
         guard !builder.trace.kernel.isEmpty else {
             throw ReportError(line: 1, "the first line does not name the kernel")
         }
+        // Traces of MiniVMM before the key was there have only the name.
+        builder.trace.isSimulated = isSimulated ?? (builder.trace.kernel == "SoftKVM")
     }
 
     private mutating func readEvent() throws(ReportError) {

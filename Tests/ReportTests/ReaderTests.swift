@@ -44,6 +44,16 @@ struct ReaderTests {
         #expect(try writtenText { TextListing(big).write(to: &$0) }.contains("gpa=0xffffffffffffffff"))
     }
 
+    @Test(arguments: [
+        ("SoftKVM", nil, true), ("LinuxKVM", nil, false), ("SoftKVM", false, false),
+        ("Another", true, true), ("SoftKVM of somebody else", nil, false),
+    ])
+    func theHeaderSaysWhetherTheKernelIsSimulated(_ kernel: String, _ key: Bool?, _ expected: Bool) throws {
+        let header =
+            #"{"schema":"minivmm.trace/1","t":0,"kernel":"\#(kernel)"\#(key.map { ",\"simulated\":\($0)" } ?? "")}"#
+        #expect(try trace([Lines.boot()], header: header).isSimulated == expected)
+    }
+
     @Test func escapesAreUndone() throws {
         let trace = try trace([
             Lines.event(

@@ -23,6 +23,8 @@ public final class JSONLinesTrace: TraceSink {
             line.buffer.append(decimal: time)
             line.header(.kernel, kernel.name)
             line.header(.host, kernel.host)
+            line.beginHeader(.simulated)
+            line.buffer.append(kernel.kind == .simulated ? "true" : "false")
             line.buffer.append("}")
             line.buffer.endLine()
         }

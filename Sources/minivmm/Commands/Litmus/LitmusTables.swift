@@ -106,7 +106,7 @@ enum LitmusTables {
         let host: String
         let tests: [Test]
 
-        var title: String { kernel == "SoftKVM" ? "\(kernel) (\(host))" : "\(kernel), \(host)" }
+        var title: String { "\(kernel) (\(host))" }
     }
 
     /// The hazards that tests have, by what kernels made of them.
