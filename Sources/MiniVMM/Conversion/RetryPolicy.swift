@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// What to do when the kernel says that a page is in use (`EAGAIN`).
 public struct RetryPolicy: Sendable, Equatable {
+    /// What is done about the rest of the range when one page is in use.
     public enum InUse: String, Sendable, CaseIterable {
         /// The request fails whole where it meets the page.
         case fail
@@ -11,11 +12,15 @@ public struct RetryPolicy: Sendable, Equatable {
     public var attempts: Int
     /// Nanoseconds before the second attempt; doubled for each further one up to ``longestBackoff``.
     public var firstBackoff: UInt64
+    /// Nanoseconds, the longest pause between two attempts.
     public var longestBackoff: UInt64
     /// Nanoseconds for the whole request, from its first call.
     public var deadline: UInt64
+    /// Whether a piece is split around a page in use.
     public var inUse: InUse
 
+    /// By default 16 attempts, pauses from 20 µs to 10 ms, 1 s for the whole request, and no splitting. Fewer
+    /// than one attempt is one.
     public init(
         attempts: Int = 16, firstBackoff: UInt64 = 20_000, longestBackoff: UInt64 = 10_000_000,
         deadline: UInt64 = 1_000_000_000, inUse: InUse = .fail
