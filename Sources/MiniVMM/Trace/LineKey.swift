@@ -1,9 +1,24 @@
 // SPDX-License-Identifier: MIT
 /// What the lines of a trace have besides the keys of an event.
 public enum LineKey: UInt8, CaseIterable, Sendable {
-    case schema, clock, time, kernel, host, actor, event
+    /// Of the header: ``EventSchema/version``.
+    case schema
+    /// Of the header: `monotonic ns`.
+    case clock
+    /// Nanoseconds of ``KVMInterface/now()``: when the trace began, or when the event was stamped.
+    case time
+    /// Of the header: the name of the ``KernelIdentity``.
+    case kernel
+    /// Of the header: the host of the ``KernelIdentity``.
+    case host
+    /// Of an event: ``Actor/name``.
+    case actor
+    /// Of an event: ``EventName/spelling``.
+    case event
 
+    /// The keys of the first line, in their order.
     public static let header: [LineKey] = [.schema, .clock, .time, .kernel, .host]
+    /// The keys with which each line of an event begins, in their order.
     public static let everyEvent: [LineKey] = [.time, .actor, .event]
 
     /// As a trace spells it.
@@ -19,7 +34,9 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
         }
     }
 
+    /// ``EventKey/ValueType/number`` for ``time``, text for all others.
     public var type: EventKey.ValueType { self == .time ? .number : .text }
+    /// ``EventKey/Unit/ns`` for ``time``; nil for the texts.
     public var unit: EventKey.Unit? { self == .time ? .ns : nil }
 }
 
