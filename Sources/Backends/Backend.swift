@@ -28,8 +28,10 @@ public struct BackendNeeds: Sendable {
     public var preservation: Bool
     /// The configuration of the software kernel.
     public var soft: SoftKVM.Configuration
+    /// What all backends but ``Backend/soft`` open.
     public var device: FilePath
 
+    /// By default one alias, contents may be lost, and `/dev/kvm`.
     public init(
         aliases: Aliases = .one, preservation: Bool = false,
         soft: SoftKVM.Configuration = SoftKVM.Configuration(),
@@ -54,16 +56,23 @@ public enum Rejection: Sendable {
 
 /// A kernel, and why it is the one.
 public struct ChosenKernel: Sendable {
+    /// Who chose the backend.
     public enum Reason: Sendable {
+        /// The caller named it. It was not tried whether it converts.
         case requested
         /// Every backend before this one was tried, and why it was not taken.
         case automatic(passedOver: [Rejection])
     }
 
+    /// Its ``KVMInterface/identity`` belongs to every result. With two aliases it may be an ``AliasesKVM``
+    /// over the backend.
     public let kernel: any KVMInterface
+    /// The one that converts.
     public let backend: Backend
+    /// Also says which backends were passed over, and why.
     public let reason: Reason
 
+    /// For a caller that opened a kernel itself. `backend` decides what ``hypercallInstruction`` asks.
     public init(kernel: any KVMInterface, backend: Backend, reason: Reason) {
         self.kernel = kernel
         self.backend = backend
@@ -84,6 +93,7 @@ public struct ChosenKernel: Sendable {
 
 /// No kernel can be had.
 public struct BackendError: Error, Sendable {
+    /// What is missing.
     public enum Reason: Sendable {
         /// The device cannot be used.
         case unavailable(KVMUnavailable)
@@ -92,6 +102,7 @@ public struct BackendError: Error, Sendable {
         /// The library of the software CPU is missing; its loader's message.
         case noEngine(String)
     }
+    /// The backend that was named, or the last one that was tried.
     public let reason: Reason
     /// The backends that were tried and rejected before this error.
     public let passedOver: [Rejection]

@@ -6,11 +6,13 @@
 public enum ContentDesign: String, Sendable, CaseIterable {
     /// By a flag of `KVM_CREATE_GUEST_MEMFD` (``creationFlagBit``), once for a file.
     case creationFlag = "creation-flag"
-    /// By who built the kernel, once for all hosts that run it.
+    /// A build option, once for all hosts that run the kernel: every conversion keeps contents.
     case buildPreserve = "build-preserve"
+    /// The same build option: every conversion overwrites the pages that change state with noise.
     case buildScramble = "build-scramble"
-    /// By who loaded the module, once for a host.
+    /// A module parameter, once for a host: every conversion keeps contents.
     case modulePreserve = "module-preserve"
+    /// The same module parameter: every conversion overwrites the pages that change state with noise.
     case moduleScramble = "module-scramble"
     /// By a flag of the conversion call (``callFlagBit``), on each request.
     case callFlag = "call-flag"

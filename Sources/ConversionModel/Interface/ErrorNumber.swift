@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// The errno of a failed system call, as Linux numbers it on x86-64.
 public struct ErrorNumber: Error, Hashable, Sendable {
+    /// Positive, as in `errno.h`.
     public let rawValue: Int32
+    /// Any number is accepted, also one without a constant below.
     public init(rawValue: Int32) { self.rawValue = rawValue }
 
     /// `ENOENT`

@@ -3,29 +3,143 @@
 /// that finds nothing wrong with the fault planted does not look.
 public enum PlantedFault: UInt8, Sendable, CaseIterable {
     // Validation.
-    case flagsIgnored, reservedIgnored, errorOffsetRefused, defaultTypeConverts, unknownAttributesIgnored
-    case emptyRangeAccepted, wrapAccepted, sizeTruncated, offsetTruncated, endOffByOne, startPastEndAccepted
-    case uniformBeforeValidation, busyBeforeBounds, structPartlyRead, copyOutUnchecked
+    /// Row 2: flags other than 0 are accepted.
+    case flagsIgnored
+    /// Row 3: reserved words other than 0 are accepted.
+    case reservedIgnored
+    /// Row 3: an error_offset other than 0 on input is `EINVAL`.
+    case errorOffsetRefused
+    /// Row 4: the files of a VM without private memory convert.
+    case defaultTypeConverts
+    /// Row 5: attribute bits other than PRIVATE are ignored.
+    case unknownAttributesIgnored
+    /// Row 6: size 0 returns 0.
+    case emptyRangeAccepted
+    /// Row 6: a range whose end exceeds 64 bits returns 0.
+    case wrapAccepted
+    /// Row 7: a size that is not whole pages is rounded down.
+    case sizeTruncated
+    /// Row 7: an offset that is not page aligned is rounded down.
+    case offsetTruncated
+    /// Row 8: a range may end one page after the end of the file.
+    case endOffByOne
+    /// Row 8: a range that starts at or after the end of the file returns 0.
+    case startPastEndAccepted
+    /// Row 9 before row 2: a range that already has the attribute returns 0 whatever the flags are.
+    case uniformBeforeValidation
+    /// Row 11 before row 2: a page in use is `EAGAIN` even if the range leaves the file.
+    case busyBeforeBounds
+    /// Row 1: a struct of which only the first half can be read is accepted.
+    case structPartlyRead
+    /// Row 12: a result that cannot be written back leaves `EAGAIN` or `ENOMEM` as it is.
+    case copyOutUnchecked
     // A range that has the attribute already.
-    case uniformRangeChecked, uniformRangeUnmapped, uniformRangeZapped
+    /// Row 9: pages in use are `EAGAIN` although the range has the attribute.
+    case uniformRangeChecked
+    /// Row 9: a call that changes nothing unmaps the range from the host.
+    case uniformRangeUnmapped
+    /// Row 9: a call that changes nothing takes the range out of the guest's tables.
+    case uniformRangeZapped
     // No memory.
-    case memoryAfterBusyCheck, noMemoryNamesNothing, noMemoryConvertsFirstPage
+    /// Row 11 before row 10: a page in use is `EAGAIN` where `ENOMEM` is due.
+    case memoryAfterBusyCheck
+    /// Row 10: `ENOMEM` leaves error_offset as it was.
+    case noMemoryNamesNothing
+    /// Row 10: `ENOMEM` converts the first page all the same.
+    case noMemoryConvertsFirstPage
     // Pages in use.
-    case busyCheckMissing, firstPageUnchecked, lastPageUnchecked, mixedRangeUnchecked, toSharedChecked
-    case busyNamesHighest, busyNamesStart, busyNamesNothing, busyWithOtherErrno
-    case busyConvertsBefore, busyConvertsAll, busyLosesContents, releaseForgotten
+    /// Row 11: pages in use become private.
+    case busyCheckMissing
+    /// Row 11: the first page of a range is not checked.
+    case firstPageUnchecked
+    /// Row 11: the last page of a range is not checked.
+    case lastPageUnchecked
+    /// Row 11: a range of mixed states is not checked.
+    case mixedRangeUnchecked
+    /// Row 11: a conversion to shared checks for pages in use, too.
+    case toSharedChecked
+    /// Row 11: error_offset is the highest page in use.
+    case busyNamesHighest
+    /// Row 11: error_offset is the start of the range.
+    case busyNamesStart
+    /// Row 11: `EAGAIN` leaves error_offset as it was.
+    case busyNamesNothing
+    /// Row 11: a page in use is `EBUSY`.
+    case busyWithOtherErrno
+    /// All or nothing: `EAGAIN` converts the pages before error_offset.
+    case busyConvertsBefore
+    /// All or nothing: `EAGAIN` converts the whole range.
+    case busyConvertsAll
+    /// All or nothing: `EAGAIN` zeroes the pages of the range.
+    case busyLosesContents
+    /// Row 11: a page stays in use after its references were dropped.
+    case releaseForgotten
     // Effects of a conversion.
-    case toPrivateKeepsHostMappings, toSharedDropsHostMappings, errorOffsetWrittenOnSuccess
-    case lastPageLeftOut, neighbourConverted, untouchedPagesForgotten, guestViewKept, neighbourZapped
-    case contentsLostToPrivate, contentsLostToShared, contentsScrambledToPrivate, contentsScrambledToShared
+    /// A conversion to private does not unmap the range from the host.
+    case toPrivateKeepsHostMappings
+    /// A conversion to shared unmaps the range from the host.
+    case toSharedDropsHostMappings
+    /// A success writes the end of the range to error_offset.
+    case errorOffsetWrittenOnSuccess
+    /// The last page of a range of two or more pages keeps its state.
+    case lastPageLeftOut
+    /// The page after the range changes state, too.
+    case neighbourConverted
+    /// Pages that do not exist yet keep their state.
+    case untouchedPagesForgotten
+    /// The range stays in the guest's tables.
+    case guestViewKept
+    /// All pages of the file leave the guest's tables, not only the range.
+    case neighbourZapped
+    /// A conversion to private zeroes the pages.
+    case contentsLostToPrivate
+    /// A conversion to shared zeroes the pages.
+    case contentsLostToShared
+    /// A conversion to private overwrites the pages with noise.
+    case contentsScrambledToPrivate
+    /// A conversion to shared overwrites the pages with noise.
+    case contentsScrambledToShared
     // Host access.
-    case hostReadsPrivate, hostWritesPrivate, mmapNeedsNoFlag
-    case punchChangesState, punchKeepsContents, punchKeepsHolders, unalignedPunchAccepted
+    /// The host can read private pages.
+    case hostReadsPrivate
+    /// The host can write private pages.
+    case hostWritesPrivate
+    /// A file without `GUEST_MEMFD_FLAG_MMAP` can be mapped.
+    case mmapNeedsNoFlag
+    /// `FALLOC_FL_PUNCH_HOLE` makes pages shared.
+    case punchChangesState
+    /// `FALLOC_FL_PUNCH_HOLE` keeps pages and their bytes.
+    case punchKeepsContents
+    /// References to a page that is punched out count for the fresh page.
+    case punchKeepsHolders
+    /// Offset and length of `fallocate` are rounded down to pages.
+    case unalignedPunchAccepted
     // Files and slots.
-    case initSharedIgnored, startsShared, unknownFileFlagsAccepted, capabilityHidden
-    case attributesLostWithSlot, pageBoundTwice, foreignFileBound, deletedSlotStaysMapped
+    /// A file with `GUEST_MEMFD_FLAG_INIT_SHARED` starts private.
+    case initSharedIgnored
+    /// A file without `GUEST_MEMFD_FLAG_INIT_SHARED` starts shared.
+    case startsShared
+    /// Unknown flags of `KVM_CREATE_GUEST_MEMFD` are accepted.
+    case unknownFileFlagsAccepted
+    /// `KVM_CHECK_EXTENSION` returns 0 for `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`.
+    case capabilityHidden
+    /// Deleting a memslot gives its pages their initial state.
+    case attributesLostWithSlot
+    /// A page of a file can be in two memslots.
+    case pageBoundTwice
+    /// A VM can bind a file that another VM created.
+    case foreignFileBound
+    /// The guest still reaches the pages of a deleted memslot.
+    case deletedSlotStaysMapped
     // Guest accesses.
-    case faultFlagWrong, faultNamesNextPage, faultReturnsSuccess, mismatchIgnored
+    /// `KVM_MEMORY_EXIT_FLAG_PRIVATE` of a memory fault is inverted.
+    case faultFlagWrong
+    /// A memory fault names the page after the one accessed.
+    case faultNamesNextPage
+    /// `KVM_RUN` returns 0 with a memory fault, not `EFAULT`.
+    case faultReturnsSuccess
+    /// An access of the wrong kind succeeds.
+    case mismatchIgnored
 }
 
 /// The faults of one kernel, as bits: to ask for one costs a test.
@@ -33,6 +147,7 @@ public struct PlantedFaults: Hashable, Sendable {
     private var low: UInt64 = 0
     private var high: UInt64 = 0
 
+    /// No faults by default. A fault that is given twice counts once.
     public init(_ faults: some Sequence<PlantedFault> = []) {
         for fault in faults {
             if fault.rawValue < 64 {
@@ -43,7 +158,9 @@ public struct PlantedFaults: Hashable, Sendable {
         }
     }
 
+    /// Whether the kernel breaks any rule.
     public var isPlanted: Bool { low | high != 0 }
+    /// Whether the kernel breaks this rule.
     @inline(__always)
     public func contains(_ fault: PlantedFault) -> Bool {
         fault.rawValue < 64

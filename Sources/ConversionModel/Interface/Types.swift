@@ -11,7 +11,9 @@ public enum VMType: UInt, Sendable {
 
 /// `GUEST_MEMFD_FLAG_*`.
 public struct GuestMemfdFlags: OptionSet, Hashable, Sendable {
+    /// `flags` of `struct kvm_create_guest_memfd`.
     public let rawValue: UInt64
+    /// Unknown bits are kept; the call refuses them.
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 
     /// The host may mmap it.
@@ -32,15 +34,20 @@ public enum MemoryAttributes {
 /// `flags` of `KVM_SET_MEMORY_ATTRIBUTES2` in versions 3 to 5: what becomes of the contents. At most one of them;
 /// without one, pages that exist are overwritten with noise.
 public struct ContentMode: OptionSet, Hashable, Sendable {
+    /// `flags` of `struct kvm_memory_attributes2`.
     public let rawValue: UInt64
+    /// Unknown bits are kept; the call refuses them.
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 
+    /// The pages read as zeros afterwards. Offered to shared only, else `EOPNOTSUPP`.
     public static var zero: ContentMode { ContentMode(rawValue: 1 << 0) }
+    /// The bytes are the same afterwards. A software-protected VM offers it in both directions.
     public static var preserve: ContentMode { ContentMode(rawValue: 1 << 1) }
 }
 
 /// The effect of a conversion on contents, in each direction.
 public struct ContentPromise: Hashable, Sendable {
+    /// What becomes of the bytes of a page in one direction.
     public enum Fate: String, Sendable {
         /// The same bytes are there afterwards: the ABI says so for this VM type.
         case preserved
@@ -55,21 +62,28 @@ public struct ContentPromise: Hashable, Sendable {
         /// A caller who asks for it finds the same bytes afterwards.
         public var canPreserve: Bool { self == .preserved || self == .byFlag }
     }
+    /// For a conversion from shared to private.
     public let toPrivate: Fate
+    /// For a conversion from private to shared.
     public let toShared: Fate
 
+    /// SNP and TDX may treat the two directions differently.
     public init(toPrivate: Fate, toShared: Fate) {
         self.toPrivate = toPrivate
         self.toShared = toShared
     }
 
+    /// Linux 7.4 on a software-protected VM.
     public static var preserved: ContentPromise {
         ContentPromise(toPrivate: .preserved, toShared: .preserved)
     }
+    /// RFC v1 and v2, and every VM type of which the interface says nothing.
     public static var undefined: ContentPromise {
         ContentPromise(toPrivate: .undefined, toShared: .undefined)
     }
+    /// Per-VM attributes (docs/ABI.md, section 4).
     public static var lost: ContentPromise { ContentPromise(toPrivate: .lost, toShared: .lost) }
+    /// RFC v4 and v5, where ``ContentMode`` decides.
     public static var byFlag: ContentPromise { ContentPromise(toPrivate: .byFlag, toShared: .byFlag) }
 
     /// Contents are the same after a conversion that asks for it, in either direction.
@@ -91,6 +105,7 @@ public struct MemoryFault: Hashable, Sendable {
     /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`
     public static var privateFlag: UInt64 { 1 << 3 }
 
+    /// KVM reports whole pages: `gpa` is page aligned and `size` is 4096.
     public init(gpa: UInt64, size: UInt64, flags: UInt64) {
         self.gpa = gpa
         self.size = size
@@ -105,14 +120,21 @@ public struct MemoryFault: Hashable, Sendable {
 
 /// `MADV_*`.
 public enum Advice: String, Sendable, CaseIterable {
+    /// `MADV_DONTNEED`: the pages leave the page tables of the mapping and stay in the file.
     case dontNeed = "dontneed"
+    /// `MADV_REMOVE`: the same as `FALLOC_FL_PUNCH_HOLE`.
     case remove
+    /// `MADV_POPULATE_READ`: faults the pages in as a read would.
     case populateRead = "populate_read"
+    /// `MADV_POPULATE_WRITE`: faults the pages in as a write would.
     case populateWrite = "populate_write"
+    /// `MADV_COLLAPSE`: asks for huge pages, which is `EINVAL` on a guest_memfd.
     case collapse
-    /// The memory of the first page fails. The kernel answers `EBUSY` and keeps the page out of use all the same.
+    /// `MADV_HWPOISON`: the memory of the first page fails. The kernel returns `EBUSY` and takes the page out
+    /// of use all the same.
     case hwPoison = "hwpoison"
-    /// The kernel is to move the contents to another page and retire this one.
+    /// `MADV_SOFT_OFFLINE`: the kernel is to move the contents to another page and retire this one, which is
+    /// `EBUSY` on a guest_memfd.
     case softOffline = "soft_offline"
 }
 
@@ -130,8 +152,9 @@ public enum HoldKind: String, CaseIterable, Sendable {
 
 /// A system call on the file itself. A guest_memfd does none of them; its memory is reached by mmap and by guests only.
 public enum FileCall: String, Sendable, CaseIterable {
-    /// `read` and `write` of a byte.
+    /// `read` of one byte.
     case read
+    /// `write` of one byte.
     case write
     /// `ftruncate` to a page.
     case truncate
@@ -143,11 +166,16 @@ public enum FileCall: String, Sendable, CaseIterable {
 
 /// The protection of a mapped page (`PROT_*`).
 public enum Protection: String, Sendable, CaseIterable {
+    /// `PROT_NONE`
     case none
+    /// `PROT_READ`
     case read
+    /// `PROT_READ | PROT_WRITE`
     case readWrite = "read_write"
 
+    /// Whether reads do not raise SIGSEGV.
     public var isReadable: Bool { self != .none }
+    /// Whether writes do not raise SIGSEGV.
     public var isWritable: Bool { self == .readWrite }
 }
 
@@ -157,14 +185,17 @@ public enum MemoryPolicy: Sendable, Hashable {
     case standard
     /// `MPOL_LOCAL`: the node of the CPU that touches it first.
     case local
-    /// `MPOL_BIND` and `MPOL_PREFERRED` with one node.
+    /// `MPOL_BIND` with one node.
     case bind(UInt32)
+    /// `MPOL_PREFERRED` with one node. The model, which never runs out of memory, treats it as ``bind(_:)``.
     case preferred(UInt32)
 }
 
 /// Flags of `mbind` (`MPOL_MF_*`), about pages that are there already.
 public struct PolicyFlags: OptionSet, Sendable, Hashable {
+    /// `flags` of `mbind(2)`.
     public let rawValue: UInt32
+    /// Bits other than ``strict`` and ``move`` have no effect in the model.
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
     /// One on another node is `EIO`.
@@ -183,6 +214,7 @@ public enum ArgumentMemory: Sendable, CaseIterable {
     /// Its first half is mapped.
     case cut
 
+    /// Whether the kernel can read all 128 bytes of the struct.
     public var isReadable: Bool { self == .readOnly }
 }
 
@@ -190,15 +222,18 @@ public enum ArgumentMemory: Sendable, CaseIterable {
 public struct ConversionCall: Hashable, Sendable {
     /// Bytes in the file.
     public var offset: UInt64
+    /// Bytes, a multiple of ``pageSize``.
     public var size: UInt64
     /// `KVM_MEMORY_ATTRIBUTE_*`
     public var attributes: UInt64
+    /// 0 in Linux 7.4; a ``ContentMode`` in RFC v3 to v5.
     public var flags: UInt64
     /// Out: the page that EAGAIN and ENOMEM are about.
     public var errorOffset: UInt64
     /// The eleven words that must be zero are.
     public var isReservedZero: Bool
 
+    /// The defaults are what every version accepts.
     public init(
         offset: UInt64, size: UInt64, attributes: UInt64, flags: UInt64 = 0, errorOffset: UInt64 = 0,
         isReservedZero: Bool = true
@@ -217,13 +252,17 @@ public struct ConversionCall: Hashable, Sendable {
 
 /// `struct kvm_userspace_memory_region2`, without its padding.
 public struct UserspaceMemoryRegion: Hashable, Sendable {
+    /// Below ``KernelModel/slotLimit``. The model has one address space, so the upper 16 bits are 0.
     public var slot: UInt32
     /// `KVM_MEM_*`
     public var flags: UInt32
+    /// Bytes, page aligned, without the shared bit.
     public var guestPhysicalAddress: UInt64
     /// Bytes; 0 deletes the slot.
     public var memorySize: UInt64
+    /// Host address, page aligned. With a guest_memfd only KVM's own accesses use it.
     public var userspaceAddress: UInt64
+    /// Bytes in the guest_memfd; unused without ``guestMemfd``.
     public var guestMemfdOffset: UInt64
 
     /// `KVM_MEM_LOG_DIRTY_PAGES`
@@ -233,6 +272,7 @@ public struct UserspaceMemoryRegion: Hashable, Sendable {
     /// `KVM_MEM_GUEST_MEMFD`
     public static var guestMemfd: UInt32 { 1 << 2 }
 
+    /// The guest_memfd itself is an argument of ``KernelModel/setMemoryRegion(_:_:guestMemfd:)``.
     public init(
         slot: UInt32, flags: UInt32, guestPhysicalAddress: UInt64, memorySize: UInt64,
         userspaceAddress: UInt64 = 0, guestMemfdOffset: UInt64 = 0

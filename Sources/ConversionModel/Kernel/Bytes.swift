@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// A byte as far as the interface says what it is.
 public enum Byte: Hashable, Sendable {
+    /// The only value that a correct kernel can show.
     case known(UInt8)
     /// Any value is right: its contents are undefined.
     case unknown
@@ -195,6 +196,7 @@ extension KernelModel {
     /// The host writes bytes of one value.
     ///
     /// - Returns: how many of them it could write; the next one has no page.
+    /// - Throws: `EFAULT` if it could write none of them, or if they reach past the end of the mapping.
     public mutating func fill(
         _ mapping: MappingID, at offset: UInt64, count: UInt64, with byte: UInt8
     ) throws(ErrorNumber) -> UInt64 {

@@ -3,13 +3,18 @@
 
 /// A memslot as an access finds it.
 public struct SlotView: Hashable, Sendable {
+    /// `kvm_userspace_memory_region2.slot`.
     public let number: UInt32
     /// Guest-physical, without the shared bit.
     public let range: PageRange
+    /// Where the bytes are. For a slot without a guest_memfd it is the file that was mapped at
+    /// `userspace_addr`.
     public let file: FileID
     /// Where in the file the slot begins, bytes.
     public let fileOffset: UInt64
+    /// `userspace_addr`, through which KVM itself accesses the slot.
     public let userspaceAddress: UInt64
+    /// `KVM_MEM_READONLY`: a guest's write is `KVM_EXIT_MMIO`.
     public let isReadOnly: Bool
     /// Its place among the slots of the VM, until they change.
     let index: Int
@@ -128,6 +133,8 @@ extension KernelModel {
         self[vm].type == .softwareProtected || rules.abi == .linux74 && rules.convertsInPlace
     }
 
+    /// The guest-physical address of the same page in the private alias; `address` itself on a VM without a
+    /// shared bit.
     public func withoutSharedBit(_ vm: VMID, _ address: UInt64) -> UInt64 {
         self[vm].withoutSharedBit(address)
     }
@@ -136,8 +143,11 @@ extension KernelModel {
 
     /// The result of a vCPU's access to one byte.
     public enum Access: Hashable, Sendable {
+        /// The byte that was read, or that is there after the write.
         case byte(Byte)
+        /// `KVM_EXIT_MMIO`: there is no memslot, or the access is a write and the memslot is read-only.
         case mmio
+        /// `KVM_EXIT_MEMORY_FAULT` with `EFAULT`.
         case fault(MemoryFault)
         /// A fault with `EHWPOISON`: the memory of the page has failed.
         case poisoned(MemoryFault)
@@ -147,7 +157,9 @@ extension KernelModel {
 
     /// The place of a byte that a vCPU can access, with its page in the tables, or the reason why it cannot.
     public enum Reach: Hashable, Sendable {
+        /// `offset` is in bytes from the start of the file.
         case memory(FileID, offset: UInt64)
+        /// The result of the access. It is never ``Access/byte(_:)``.
         case stopped(Access)
     }
 
@@ -223,6 +235,8 @@ extension KernelModel {
         self[vm].type == .softwareProtected && self[vm].sharedBit == nil && rules.convertsInPlace
     }
 
+    /// Whether KVM itself can read the byte: `userspace_addr` leads to a host mapping and the page there is
+    /// shared.
     public func isReadableByKVM(_ vm: VMID, _ gpa: UInt64) -> Bool {
         guard let index = self[vm].slotIndex(at: gpa) else { return false }
         let slot = self[vm].slots[index]

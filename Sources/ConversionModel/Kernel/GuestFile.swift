@@ -50,6 +50,10 @@ extension KernelModel {
     // MARK: creation and closing
 
     /// `KVM_CREATE_GUEST_MEMFD`.
+    ///
+    /// - Parameter size: bytes, a multiple of ``pageSize``.
+    /// - Throws: `EINVAL` if the size is 0, not whole pages or more than `Int64.max`, or if a flag is not in
+    ///   ``Rules/allowedFlags(_:)``.
     public mutating func createGuestMemfd(
         _ vm: VMID, size: UInt64, flags: GuestMemfdFlags
     ) throws(ErrorNumber) -> DescriptorID {
@@ -84,6 +88,7 @@ extension KernelModel {
 
     /// The file of a descriptor, open or not.
     public func file(of descriptor: DescriptorID) -> FileID { descriptors[descriptor.index].file }
+    /// False after ``close(_:)``; every call on the descriptor is `EBADF` then.
     public func isOpen(_ descriptor: DescriptorID) -> Bool { descriptors[descriptor.index].isOpen }
 
     private func openFile(_ descriptor: DescriptorID) throws(ErrorNumber) -> FileID {
@@ -92,6 +97,8 @@ extension KernelModel {
     }
 
     /// `dup`.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed.
     public mutating func duplicate(_ descriptor: DescriptorID) throws(ErrorNumber) -> DescriptorID {
         let file = try openFile(descriptor)
         self[file].openCount += 1
@@ -99,6 +106,8 @@ extension KernelModel {
     }
 
     /// `close`. Calls on the descriptor are `EBADF` afterwards, this one too.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed.
     public mutating func close(_ descriptor: DescriptorID) throws(ErrorNumber) {
         let file = try openFile(descriptor)
         descriptors[descriptor.index].isOpen = false
@@ -141,6 +150,9 @@ extension KernelModel {
     ///   - isFirstCall: the call of RFC v1.
     ///   - memory: where the struct is; nil is memory that can be read and written. A result that cannot be written back is
     ///     `EFAULT` (row 12).
+    /// - Throws: `EBADF` if the descriptor is closed; otherwise the errno of the first row of the validation
+    ///   table that applies (docs/ABI.md, section 2). `EAGAIN` and `ENOMEM`, and `EOPNOTSUPP` in RFC v4 and
+    ///   v5, set `errorOffset`.
     public mutating func convert(
         _ descriptor: DescriptorID, _ call: inout ConversionCall, isFirstCall: Bool = false,
         in memory: ArgumentMemory? = nil
@@ -155,6 +167,10 @@ extension KernelModel {
     }
 
     /// A system call that no guest_memfd does.
+    ///
+    /// - Throws: always. `EBADF` if the descriptor is closed. Else `EINVAL` for `read`, `write` and
+    ///   `ftruncate`, `EOPNOTSUPP` for `fallocate`, and for `mmap` `EINVAL` if the file can be mapped shared
+    ///   and `ENODEV` if not.
     public func attempt(_ descriptor: DescriptorID, _ call: FileCall) throws(ErrorNumber) {
         let file = try openFile(descriptor)
         switch call {
@@ -166,6 +182,14 @@ extension KernelModel {
     }
 
     /// `fallocate` with `FALLOC_FL_KEEP_SIZE`.
+    ///
+    /// - Parameters:
+    ///   - punchHole: `FALLOC_FL_PUNCH_HOLE`; false allocates the pages.
+    ///   - offset: bytes from the start of the file.
+    ///   - length: bytes.
+    /// - Throws: `EBADF` if the descriptor is closed; `EINVAL` if the length is 0, a bound is not page
+    ///   aligned or more than `Int64.max`, or an allocation ends after the file; `EFBIG` if the end is more
+    ///   than `Int64.max`; ``Rules/noMemoryBehind`` if an allocation ends after ``Rules/mostMemory``.
     public mutating func allocate(
         _ descriptor: DescriptorID, punchHole: Bool, offset: UInt64, length: UInt64
     ) throws(ErrorNumber) {

@@ -57,6 +57,9 @@ extension KernelModel {
     ///   - offset: bytes in the file.
     ///   - length: bytes.
     ///   - address: where it is in the process; nil takes one that no other mapping has.
+    /// - Throws: `EBADF` if the descriptor is closed; `ENODEV` if the file does not have the MMAP flag;
+    ///   `EINVAL` if the length is 0 or the offset is not page aligned; ``Rules/noMemoryBehind`` if the part
+    ///   ends after ``Rules/mostMemory``.
     public mutating func map(
         _ descriptor: DescriptorID, offset: UInt64, length: UInt64, at address: UInt64? = nil
     ) throws(ErrorNumber) -> MappingID {
@@ -100,11 +103,13 @@ extension KernelModel {
         removeIfUnused(file)
     }
 
+    /// The same before and after the mapping is unmapped.
     public func file(of mapping: MappingID) -> FileID { self[mapping].file }
     /// Where in the file the mapping begins, bytes.
     public func fileOffset(of mapping: MappingID) -> UInt64 { self[mapping].fileOffset }
     /// Bytes.
     public func length(of mapping: MappingID) -> UInt64 { self[mapping].length }
+    /// False after ``unmap(_:)`` or ``move(_:toLength:at:)``.
     public func isMapped(_ mapping: MappingID) -> Bool { self[mapping].isMapped }
 
     /// The mapping of the process that covers all of these addresses.
@@ -131,6 +136,7 @@ extension KernelModel {
     /// `mremap` of all of it to another address and length. The old mapping is unmapped then.
     ///
     /// - Parameter address: where it is to be; nil takes one that no other mapping has.
+    /// - Throws: `EINVAL` if the length is 0; `EFAULT` if the mapping is unmapped.
     public mutating func move(
         _ mapping: MappingID, toLength length: UInt64, at address: UInt64? = nil
     ) throws(ErrorNumber) -> MappingID {
@@ -146,6 +152,9 @@ extension KernelModel {
     }
 
     /// `mprotect` of a part.
+    ///
+    /// - Throws: `EINVAL` if the offset is not page aligned or the part leaves the mapping; `ENOMEM` if the
+    ///   mapping is unmapped.
     public mutating func protect(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, _ protection: Protection
     ) throws(ErrorNumber) {
@@ -173,6 +182,13 @@ extension KernelModel {
     }
 
     /// `madvise` on a part. `MADV_DONTNEED` only unmaps, `MADV_REMOVE` is a hole, and huge pages are refused.
+    ///
+    /// - Throws: `EINVAL` if the offset is not page aligned, the part leaves the mapping, or the advice is
+    ///   ``Advice/collapse``; `ENOMEM` if the mapping is unmapped, or `EFAULT` for ``Advice/hwPoison`` and
+    ///   ``Advice/softOffline``. At the first page that it cannot get, populating throws `EINVAL` if the
+    ///   protection forbids the access, `EHWPOISON` if the memory of the page has failed, and `EFAULT`
+    ///   otherwise. ``Advice/hwPoison`` and ``Advice/softOffline`` throw `EFAULT` if the host cannot touch
+    ///   the page, and `EBUSY` when they are done. ``Advice/remove`` throws as `fallocate` does.
     public mutating func advise(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, _ advice: Advice
     ) throws(ErrorNumber) {
@@ -216,6 +232,10 @@ extension KernelModel {
     }
 
     /// References on all pages of a part, as a holder on the host takes them.
+    ///
+    /// - Throws: `EINVAL` if the length is 0 or more than `Int64.max`; `EFAULT` if the part leaves the
+    ///   mapping or the host cannot touch one of its pages; `EAGAIN` if ``HoldKind/vmsplice`` gets more than
+    ///   ``pipePages`` pages.
     public mutating func hold(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, by kind: HoldKind
     ) throws(ErrorNumber) -> HoldID {

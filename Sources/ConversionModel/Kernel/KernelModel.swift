@@ -9,6 +9,7 @@
 /// * With ``Contents/outside`` somebody else keeps the bytes and runs a CPU on them, and ``takeEffects()`` says what a call
 ///   has done to them.
 public struct KernelModel: Hashable, Sendable {
+    /// They do not change during the life of the model.
     public let rules: Rules
     /// Where the bytes of the files are.
     public let contents: Contents
@@ -26,11 +27,16 @@ public struct KernelModel: Hashable, Sendable {
         hasher.combine(vms)
     }
 
+    /// Who keeps the bytes of the files.
     public enum Contents: Hashable, Sendable {
+        /// The model. Its accesses read and write them, and it records no effects.
         case inside
+        /// The caller, who applies what ``KernelModel/takeEffects()`` returns. The bytes in the model mean
+        /// nothing.
         case outside
     }
 
+    /// A kernel without VMs and files.
     public init(_ rules: Rules = Rules(), contents: Contents = .inside) {
         self.rules = rules
         self.contents = contents
@@ -53,6 +59,7 @@ public struct KernelModel: Hashable, Sendable {
 
 /// The rules that a kernel follows: its version, its options and its planted faults.
 public struct Rules: Hashable, Sendable {
+    /// The version of the interface.
     public let abi: ABIProfile
     /// Where it is decided what becomes of contents; nil is what ``abi`` says.
     public let contentDesign: ContentDesign?
@@ -60,6 +67,7 @@ public struct Rules: Hashable, Sendable {
     public let contentPromise: ContentPromise
     /// What they do.
     let contentFate: ContentPromise
+    /// The rules that the kernel breaks on purpose; empty for a correct kernel.
     public let faults: PlantedFaults
     /// `kvm.gmem_in_place_conversion`; false is a kernel without the series.
     public let convertsInPlace: Bool
@@ -69,6 +77,7 @@ public struct Rules: Hashable, Sendable {
     /// behind that have a state and nothing else, and nobody can map or bind them.
     public let mostMemory: UInt64
 
+    /// By default Linux 7.4 without limits and faults. A `contentPromise` of nil is what `abi` promises.
     public init(
         abi: ABIProfile = .linux74, contentDesign: ContentDesign? = nil,
         contentPromise: ContentPromise? = nil,
@@ -111,8 +120,11 @@ public enum Effect: Hashable, Sendable {
     /// The bytes of guest-physical pages have changed: code that was translated from them is stale.
     case codeChanged(VMID, PageRange)
 
+    /// The bytes that take the place of the old ones.
     public enum Overwrite: Hashable, Sendable {
+        /// What per-VM attributes and `ZERO` leave.
         case zeros
+        /// Bytes that nobody may depend on: ``Byte/unknown`` with ``KernelModel/Contents/inside``.
         case noise
     }
 }
@@ -120,6 +132,7 @@ public enum Effect: Hashable, Sendable {
 /// The inode of a guest_memfd. As for the numbers below: valid in the model that gave it, until what it names is forgotten.
 public struct FileID: Hashable, Comparable, Sendable {
     let index: Int32
+    /// A new file gets the lowest free number, so the order is not that of creation once a file was removed.
     public static func < (a: FileID, b: FileID) -> Bool { a.index < b.index }
 }
 /// A descriptor of a guest_memfd.

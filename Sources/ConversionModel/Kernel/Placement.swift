@@ -6,6 +6,10 @@ extension KernelModel {
     public static var nodeCount: UInt32 { 2 }
 
     /// `mbind` of a part of a mapping.
+    ///
+    /// - Throws: `EINVAL` if the offset is not page aligned, the part leaves the mapping, or the node does
+    ///   not exist; `EFAULT` if the mapping is unmapped; `EIO` with ``PolicyFlags/strict`` if a mapped page
+    ///   is on another node and is not to be moved, or cannot be.
     public mutating func bind(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
     ) throws(ErrorNumber) {
@@ -44,12 +48,19 @@ extension KernelModel {
     }
 
     /// The node that a page is on (`move_pages` without nodes).
+    ///
+    /// - Throws: `EFAULT` if the mapping is unmapped or the offset is past its end; `ENOENT` if the page is
+    ///   not in its page tables.
     public func node(_ mapping: MappingID, at offset: UInt64) throws(ErrorNumber) -> UInt32 {
         let page = try presentPage(mapping, at: offset)
         return self[self[mapping].file].nodes.value(at: page.start) ?? 0
     }
 
     /// `move_pages` of one page.
+    ///
+    /// - Throws: `ENODEV` if the node does not exist; `EFAULT` if the mapping is unmapped or the offset is
+    ///   past its end; `ENOENT` if the page is not in its page tables. A page that is on another node does
+    ///   not move: `EACCES` if several mappings have it, `EBUSY` otherwise.
     public func migrate(_ mapping: MappingID, at offset: UInt64, to node: UInt32) throws(ErrorNumber) {
         guard node < Self.nodeCount else { throw .operationNotSupportedByDevice }
         let page = try presentPage(mapping, at: offset)

@@ -3,6 +3,7 @@
 
 /// What an actor finds at a byte if it looks now.
 public enum VisibleByte: Hashable, Sendable {
+    /// ``Byte/unknown`` where the interface leaves the contents undefined.
     case byte(Byte)
     /// The host gets no page: it is private, its memory has failed, or it is behind the end of the file or mapping.
     case noPage
@@ -15,7 +16,9 @@ public enum VisibleByte: Hashable, Sendable {
 extension KernelModel {
     /// Bytes.
     public func size(of file: FileID) -> UInt64 { self[file].size }
+    /// As they were given to `KVM_CREATE_GUEST_MEMFD`.
     public func flags(of file: FileID) -> GuestMemfdFlags { self[file].flags }
+    /// The state of each page by byte offset in the file. No system call reads it.
     public func attributes(of file: FileID) -> RunMap<PageState> { self[file].attributes }
     /// Pages that exist.
     public func allocatedPages(of file: FileID) -> PageSet { self[file].allocated }
@@ -65,6 +68,7 @@ extension KernelModel {
         let detached: [Hold.Detached]
     }
 
+    /// Two states are equal if no access through the holds could tell them apart.
     public func state(of hold: HoldID) -> HoldState {
         HoldState(file: self[hold].file, pages: self[hold].pages, detached: self[hold].detached)
     }

@@ -46,6 +46,7 @@ extension KernelModel {
 
     /// The pages of the file that a hold was made of.
     public func pages(of hold: HoldID) -> PageRange? { self[hold].pages }
+    /// The file that the pages were taken from. Pages that were punched out since are no longer in it.
     public func file(of hold: HoldID) -> FileID { self[hold].file }
 
     /// The same references, a hold for each page in ascending order. The hold itself is gone.

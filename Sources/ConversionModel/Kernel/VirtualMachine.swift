@@ -91,6 +91,7 @@ extension KernelModel {
     /// `KVM_CREATE_VM`.
     ///
     /// - Parameter sharedBit: 12 to 39, on a VM with private memory. The address then says of what kind an access is.
+    /// - Throws: `EINVAL` if `sharedBit` is not from 12 to 39, or the type has no private memory.
     public mutating func createVM(_ type: VMType, sharedBit: Int? = nil) throws(ErrorNumber) -> VMID {
         if let sharedBit {
             guard type == .softwareProtected, (12..<Self.guestPhysicalBits).contains(sharedBit) else {
@@ -111,7 +112,9 @@ extension KernelModel {
         for (index, file) in files.enumerated() where !files[..<index].contains(file) { removeIfUnused(file) }
     }
 
+    /// As it was given to `KVM_CREATE_VM`.
     public func type(of vm: VMID) -> VMType { self[vm].type }
+    /// The bit of a guest-physical address that selects the shared alias, 12 to 39; nil if the VM has none.
     public func sharedBit(of vm: VMID) -> Int? { self[vm].sharedBit }
     /// The effect on contents that the VM promises for its conversions.
     public func contentPromise(of vm: VMID) -> ContentPromise {
@@ -123,6 +126,13 @@ extension KernelModel {
     /// `KVM_SET_USER_MEMORY_REGION2`: creates, moves or deletes a slot.
     ///
     /// - Parameter descriptor: the guest_memfd of the region; nil is a number that no open one has.
+    /// - Throws: `EINVAL` if a flag is unknown or not allowed beside a guest_memfd, the number or size is
+    ///   above its limit, an address or the size is not page aligned, the range leaves the guest-physical
+    ///   addresses, the call deletes a slot that does not exist or changes one in a way that KVM does not
+    ///   support, or the range leaves the file or the file belongs to another VM. `EEXIST` if another slot
+    ///   has some of the addresses or of the pages of the file. `EBADF` if the descriptor is nil or closed,
+    ///   `EFAULT` if no host mapping covers the region of a slot without a guest_memfd,
+    ///   ``Rules/noMemoryBehind`` if the range of the file ends after ``Rules/mostMemory``.
     public mutating func setMemoryRegion(
         _ vm: VMID, _ region: UserspaceMemoryRegion, guestMemfd descriptor: DescriptorID? = nil
     ) throws(ErrorNumber) {
@@ -211,6 +221,9 @@ extension KernelModel {
     }
 
     /// `KVM_GET_DIRTY_LOG`: the first 64 pages of a slot that were written since the last call, one bit each.
+    ///
+    /// - Throws: `EINVAL` if the number is not below ``slotLimit``; `ENOENT` if there is no such slot or it
+    ///   keeps no log.
     public mutating func takeDirtyLog(_ vm: VMID, slot number: UInt32) throws(ErrorNumber) -> UInt64 {
         guard number < Self.slotLimit else { throw .invalidArgument }
         guard let slot = self[vm].slotIndex(number: number), let log = self[vm].slots[slot].written else {
@@ -223,6 +236,12 @@ extension KernelModel {
     }
 
     /// `KVM_SET_MEMORY_ATTRIBUTES` on a VM: the call of Linux 6.8 to 7.3, and of later ones that do not convert in place.
+    ///
+    /// - Parameters:
+    ///   - address: guest-physical, page aligned.
+    ///   - size: bytes, page aligned.
+    /// - Throws: `ENOTTY` on a kernel that converts in place; `EINVAL` if flags are not 0, an attribute is
+    ///   unknown to the VM type, or the range is empty, not page aligned or wraps.
     public mutating func setVMAttributes(
         _ vm: VMID, address: UInt64, size: UInt64, attributes: UInt64, flags: UInt64
     ) throws(ErrorNumber) {

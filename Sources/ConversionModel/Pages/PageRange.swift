@@ -9,6 +9,7 @@ public enum PageState: String, Sendable, CaseIterable {
     /// Only the guest may. `KVM_MEMORY_ATTRIBUTE_PRIVATE`.
     case `private`
 
+    /// The state that a conversion leads to from this one.
     public var other: PageState { self == .shared ? .private : .shared }
 }
 
@@ -42,14 +43,18 @@ public struct PageRange: Hashable, Sendable {
     /// Bytes.
     @inlinable
     public var size: UInt64 { end - start }
+    /// Pages of ``pageSize`` bytes; at least 1.
     @inlinable
     public var pageCount: UInt64 { size / pageSize }
 
+    /// Whether the byte at this address or offset is in the range.
     @inlinable
     public func contains(_ address: UInt64) -> Bool { start <= address && address < end }
+    /// Whether all pages of the other range are in this one.
     @inlinable
     public func contains(_ other: PageRange) -> Bool { start <= other.start && other.end <= end }
 
+    /// The pages that are in both ranges; nil if there are none.
     @inlinable
     public func intersection(_ other: PageRange) -> PageRange? {
         let low = max(start, other.start)
@@ -87,6 +92,7 @@ public struct PageChunks: Sequence, IteratorProtocol, Sendable {
         self.size = size
     }
 
+    /// The next piece, of which the last may be shorter; nil after that.
     @inlinable
     public mutating func next() -> PageRange? {
         guard position < end else { return nil }
@@ -97,6 +103,7 @@ public struct PageChunks: Sequence, IteratorProtocol, Sendable {
 }
 
 extension PageRange: CustomStringConvertible {
+    /// Both bounds in hexadecimal: `[0x1000, 0x3000)`.
     public var description: String {
         "[0x\(String(start, radix: 16)), 0x\(String(end, radix: 16)))"
     }

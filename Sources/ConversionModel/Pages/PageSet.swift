@@ -10,6 +10,7 @@ public struct PageSet: Hashable, Sendable {
 
     /// Bytes that pages can be in.
     public var size: UInt64 { map.size }
+    /// True for a set of size 0, too.
     public var isEmpty: Bool { map.runCount == 1 && map.value(at: 0) != true }
 
     /// Whether the page at a byte offset is in the set.
@@ -19,10 +20,12 @@ public struct PageSet: Hashable, Sendable {
     /// Whether no page of the range is in the set.
     public func isDisjoint(with range: PageRange) -> Bool { first(in: range) == nil }
 
+    /// Adds all pages of the range. Pages past ``size`` are ignored.
     public mutating func insert(_ range: PageRange) {
         if !contains(range) { map.set(range, to: true) }
     }
 
+    /// Removes all pages of the range, whether they are in the set or not.
     public mutating func remove(_ range: PageRange) {
         if map.uniformValue(of: range) != false { map.set(range, to: false) }
     }

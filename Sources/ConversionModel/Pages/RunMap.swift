@@ -129,6 +129,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
             self.place = place
         }
 
+        /// The next run, clipped to the range of the sequence; nil after the last one.
         @inlinable
         public mutating func next() -> (range: PageRange, value: Value)? {
             guard let here = place else { return nil }
@@ -255,6 +256,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
 
 /// Two maps are equal when every page has the same value, whatever led there.
 extension RunMap: Hashable {
+    /// Costs O(runs), whatever the number of pages.
     @inlinable
     public static func == (a: RunMap, b: RunMap) -> Bool {
         guard a.size == b.size, a.runCount == b.runCount else { return false }
@@ -273,6 +275,7 @@ extension RunMap: Hashable {
         return true
     }
 
+    /// Costs O(runs). Equal maps have equal runs, though they may keep them in different pieces.
     @inlinable
     public func hash(into hasher: inout Hasher) {
         for piece in pieces {

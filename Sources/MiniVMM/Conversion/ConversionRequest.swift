@@ -15,9 +15,12 @@ public enum ContentPolicy: String, Sendable, CaseIterable {
 public struct ConversionRequest: Sendable {
     /// Guest-physical, without the shared bit.
     public let range: PageRange
+    /// The state that all pages of the range are to have. Pages that have it already are no error.
     public let target: PageState
+    /// What is to become of the bytes.
     public let contents: ContentPolicy
 
+    /// Nothing is checked here; ``Converter/convert(_:by:)`` refuses what cannot be done.
     public init(range: PageRange, to target: PageState, contents: ContentPolicy) {
         self.range = range
         self.target = target
@@ -26,6 +29,7 @@ public struct ConversionRequest: Sendable {
 }
 
 extension ConversionRequest: CustomStringConvertible {
+    /// For people: `[0x1000, 0x2000) to private, contents preserve`.
     public var description: String { "\(range) to \(target.rawValue), contents \(contents.rawValue)" }
 }
 
@@ -58,10 +62,11 @@ public struct ConversionResult: Sendable {
     public var means: ContentMeans
     /// The ranges that the kernel now has in the target state, in order and joined.
     public var converted: [PageRange] = []
-    /// `KVM_SET_MEMORY_ATTRIBUTES2` calls made, and how many of them were answered `EAGAIN`.
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` calls made.
     public var calls = 0
+    /// How many of the calls returned `EAGAIN`.
     public var busyAnswers = 0
-    /// Nanoseconds spent waiting between attempts.
+    /// The time spent waiting between attempts.
     public var waited: Duration = .zero
 
     mutating func add(_ range: PageRange) {
@@ -77,6 +82,7 @@ public struct ConversionResult: Sendable {
 
 /// A conversion that was not done, or not whole.
 public struct ConversionError: Error, Sendable {
+    /// Why the conversion ended, and whether something had changed by then.
     public enum Reason: Sendable, Equatable {
         /// The contents policy cannot be honoured here. Nothing has changed.
         case refused(ContentRefusal)
@@ -91,7 +97,9 @@ public struct ConversionError: Error, Sendable {
         /// The machine is to end.
         case cancelled
     }
+    /// ``errno`` is the errno for it.
     public let reason: Reason
+    /// The whole request, however much of it was done.
     public let request: ConversionRequest
     /// What was done all the same: `result.converted` is exactly what changed.
     public let result: ConversionResult
@@ -117,6 +125,7 @@ public enum ContentRefusal: Sendable, Hashable {
 }
 
 extension ContentRefusal: CustomStringConvertible {
+    /// What is wrong, without the request: `this kernel promises nothing about them ...`.
     public var description: String {
         switch self {
         case .noPromise(let target):
@@ -129,6 +138,7 @@ extension ContentRefusal: CustomStringConvertible {
 }
 
 extension ConversionError: CustomStringConvertible {
+    /// One line: the request, the reason, and which ranges were converted all the same.
     public var description: String {
         let why =
             switch reason {

@@ -10,6 +10,7 @@ public final class Converter: Sendable {
     private let kernel: any KVMInterface
     private let promise: ContentPromise
     private let memory: GuestMemory
+    /// Those who are asked to release a page that is in use.
     public let holds: HoldRegistry
     private let policy: RetryPolicy
     private let chunk: UInt64

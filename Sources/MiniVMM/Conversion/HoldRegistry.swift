@@ -13,6 +13,7 @@ public final class HoldRegistry: Sendable {
     }
     private let entries = Mutex<[Entry]>([])
 
+    /// A registry without holds.
     public init() {}
 
     /// - Parameters:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// What to do when the kernel says that a page is in use (`EAGAIN`).
 public struct RetryPolicy: Sendable, Equatable {
+    /// What is done about the rest of the range when one page is in use.
     public enum InUse: String, Sendable, CaseIterable {
         /// The request fails whole where it meets the page.
         case fail
@@ -11,11 +12,15 @@ public struct RetryPolicy: Sendable, Equatable {
     public var attempts: Int
     /// Before the second attempt; doubled for each further one up to ``longestBackoff``.
     public var firstBackoff: Duration
+    /// The longest pause between two attempts.
     public var longestBackoff: Duration
     /// For the whole request, from its first call.
     public var deadline: Duration
+    /// Whether a piece is split around a page in use.
     public var inUse: InUse
 
+    /// By default 16 attempts, pauses from 20 µs to 10 ms, 1 s for the whole request, and no splitting. Fewer
+    /// than one attempt is one.
     public init(
         attempts: Int = 16, firstBackoff: Duration = .microseconds(20),
         longestBackoff: Duration = .milliseconds(10), deadline: Duration = .seconds(1), inUse: InUse = .fail

@@ -6,6 +6,9 @@ public import SystemPackage
 
 /// A file on which any system call can be tried, also with a descriptor that is closed.
 public protocol ExaminableFile: KVMGuestMemfd {
+    /// A system call that no guest_memfd supports.
+    ///
+    /// - Throws: the errno of the call, `EBADF` if the descriptor is closed. A correct kernel never succeeds.
     func attempt(_ call: FileCall) throws(Errno)
 
     /// Gives the descriptor a number that no other file of this process gets as long as this object lives, so that it can
@@ -15,14 +18,21 @@ public protocol ExaminableFile: KVMGuestMemfd {
     func reserveDescriptor() throws(Errno)
 
     /// `dup` of the descriptor, with a number of that kind.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed, `EMFILE` if no number is left.
     func duplicate() throws(Errno) -> any ExaminableFile
 
     /// `close` of the descriptor. Every call afterwards is `EBADF`, this one too, if the number is reserved; else it may by
     /// then be another file's.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed already.
     func closeDescriptor() throws(Errno)
 
     /// ``KVMGuestMemfd/map(offset:length:)`` at addresses where nothing else is mapped until this process ends, so that
     /// they can be used once the mapping is gone.
+    ///
+    /// - Throws: as ``KVMGuestMemfd/map(offset:length:)``; `ENOMEM` once the process has used up such
+    ///   addresses.
     func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping
 }
 
@@ -36,6 +46,8 @@ public protocol ExaminableMapping: HostMapping {
 
     /// `munmap` of all of it. Calls afterwards find no mapping: `ENOMEM` of ``HostMapping/advise(at:length:_:)`` and
     /// ``protect(at:length:_:)``, `EFAULT` of the others; this one succeeds.
+    ///
+    /// - Throws: the errno of `munmap`; none is expected.
     func unmap() throws(Errno)
 
     /// `mremap` of all of it to another address and length. This mapping is gone then.
@@ -88,13 +100,17 @@ public protocol ExaminableVCPU: KVMVCPU {
 
     /// Writes `MSR_KVM_SYSTEM_TIME_NEW`: KVM keeps its clock's structure at that guest-physical address, and writes it when
     /// the vCPU enters next.
+    ///
+    /// - Throws: `EINVAL` if the kernel does not take the register.
     func setClock(at gpa: UInt64) throws(Errno)
 }
 
 /// A mapping on whose pages users of any kind can take references.
 public protocol HoldableMapping: HostMapping {
-    /// - Throws: as ``HostMapping/hold(at:length:)``; what opening the kind's device gives (`ENOENT`, `ENOSYS`, …) where
-    ///   this kernel has none.
+    /// Takes references on all pages of the part, as this kind of user does; both numbers in bytes.
+    ///
+    /// - Throws: as ``HostMapping/hold(at:length:)``; what opening the kind's device gives (`ENOENT`,
+    ///   `ENOSYS`, …) where this kernel has none.
     func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold
 }
 
@@ -123,6 +139,11 @@ public protocol SecondStageCounting: KVMVirtualMachine {
 /// A host mapping of which the kernel says what is in the process's page tables.
 public protocol ResidencyCounting: HostMapping {
     /// Pages of the part that can be touched without a page fault.
+    ///
+    /// - Parameters:
+    ///   - offset: bytes from the start of the mapping.
+    ///   - length: bytes.
+    /// - Throws: the errno of reading `/proc/self/pagemap`, `EIO` if it ends early.
     func residentPages(at offset: UInt64, length: UInt64) throws(Errno) -> UInt64
 }
 

@@ -19,6 +19,11 @@ extension FileCall {
 }
 
 extension LinuxGuestMemfd: ExaminableFile {
+    /// Moves the file to a number of 512 or more (half the limit on open files if that is less) and closes
+    /// the old one. A second call does nothing.
+    ///
+    /// - Throws: `EMFILE` if the limit on open files is below 128 or no number is left, `EINVAL` from
+    ///   `fcntl(F_DUPFD_CLOEXEC)`, `EBADF` if the descriptor is closed.
     public func reserveDescriptor() throws(Errno) {
         try state.withLock { state throws(Errno) in
             guard !state.isReserved else { return }
@@ -28,11 +33,18 @@ extension LinuxGuestMemfd: ExaminableFile {
         }
     }
 
+    /// `fcntl(F_DUPFD_CLOEXEC)` to a reserved number.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed; `EMFILE` if the limit on open files is below 128 or no
+    ///   number is left.
     public func duplicate() throws(Errno) -> any ExaminableFile {
         let number = try ReservedDescriptors.duplicate(descriptor)
         return LinuxGuestMemfd(owning: number, size: size, isReserved: true)
     }
 
+    /// `close(2)`. The number stays in ``descriptor``.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed already.
     public func closeDescriptor() throws(Errno) {
         // Not under the lock: others may use the number meanwhile.
         let number = state.withLock { state in
@@ -42,10 +54,18 @@ extension LinuxGuestMemfd: ExaminableFile {
         _ = try value(ckvm_close(number))
     }
 
+    /// The system call itself.
+    ///
+    /// - Throws: its errno: on a correct kernel `EINVAL`, `ENODEV` or `EOPNOTSUPP`, and `EBADF` for a closed
+    ///   descriptor.
     public func attempt(_ call: FileCall) throws(Errno) {
         _ = try value(ckvm_file_call(descriptor, call.number))
     }
 
+    /// `mmap` at an address from 2^45 on that this process has not used before; both arguments in bytes.
+    ///
+    /// - Throws: `ENODEV` without ``GuestMemfdFlags/mmap``, `EINVAL` for a length of 0 and an offset that is
+    ///   not page aligned, `EBADF` for a closed descriptor, `ENOMEM` once such addresses are used up.
     public func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping {
         // What mmap refuses by itself, before it looks for room.
         guard length > 0, offset <= UInt64(Int64.max) else {
@@ -59,6 +79,10 @@ extension LinuxGuestMemfd: ExaminableFile {
 }
 
 extension LinuxGuestMemfd: ArgumentTakingGuestMemfd {
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` with a copy of the struct in such memory.
+    ///
+    /// - Throws: `EFAULT` if the kernel cannot read all of it, or has `error_offset` to write to it;
+    ///   otherwise the errno of docs/ABI.md, section 2; the errno of `mmap` if the memory cannot be made.
     public func setMemoryAttributes2(
         _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
     ) throws(Errno) {
@@ -116,6 +140,9 @@ enum ReservedDescriptors {
 }
 
 extension LinuxHostMapping: ExaminableMapping {
+    /// `munmap` of all of it. Further calls unmap the same addresses again.
+    ///
+    /// - Throws: the errno of `munmap`; none is expected.
     public func unmap() throws(Errno) {
         let isMapped = mapping.withLock { mapping in
             defer { mapping = nil }
@@ -133,17 +160,29 @@ extension LinuxHostMapping: ExaminableMapping {
         }
     }
 
+    /// `pread` from `/proc/self/mem`.
+    ///
+    /// - Throws: `EIO` for a page that the host cannot touch, `EFAULT` for an offset past the end of the
+    ///   mapping, the errno of opening the file.
     public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
         guard offset < length else { throw .badAddress }
         return UInt8(truncatingIfNeeded: try value(ckvm_peek(address + offset)))
     }
 
+    /// `mprotect`.
+    ///
+    /// - Throws: `EINVAL` for an offset that is not page aligned, `ENOMEM` where nothing is mapped, `EFAULT`
+    ///   if the part leaves the mapping.
     public func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno) {
         let start = try start(of: offset, length)
         _ = try value(
             ckvm_mprotect_to(start, length, protection.isReadable, protection.isWritable))
     }
 
+    /// `mremap(MREMAP_MAYMOVE | MREMAP_FIXED)` to an address that this process has not used before.
+    ///
+    /// - Throws: `EINVAL` for a length of 0, `EFAULT` where nothing is mapped, `ENOMEM` once such addresses
+    ///   are used up.
     public func move(toLength new: UInt64) throws(Errno) -> any ExaminableMapping {
         guard let room = PrivateAddresses.take(max(new, 1)) else { throw .noMemory }
         return LinuxHostMapping(try moved(toLength: new, at: room))
@@ -163,6 +202,11 @@ extension MemoryPolicy {
 }
 
 extension LinuxHostMapping: NodePlacing {
+    /// `mbind(2)`.
+    ///
+    /// - Throws: `EINVAL` for a node that does not exist and an offset that is not page aligned, `EIO` with
+    ///   ``PolicyFlags/strict``, `EFAULT` where nothing is mapped or if the part leaves the mapping, `ENOSYS`
+    ///   on a kernel without NUMA.
     public func bind(
         at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
     ) throws(Errno) {
@@ -171,16 +215,28 @@ extension LinuxHostMapping: NodePlacing {
         _ = try value(ckvm_mbind(start, length, mode, node.map { Int32(clamping: $0) } ?? -1, flags.rawValue))
     }
 
+    /// `move_pages(2)` of one page without nodes.
+    ///
+    /// - Throws: `ENOENT` for a page that is not in the page tables, `EFAULT` where nothing is mapped or for
+    ///   an offset past the end.
     public func node(at offset: UInt64) throws(Errno) -> UInt32 {
         UInt32(try value(ckvm_move_page(try start(of: offset, 1), -1)))
     }
 
+    /// `move_pages(2)` of one page.
+    ///
+    /// - Throws: as ``node(at:)``; `ENODEV` for a node that does not exist, `EACCES` for a page in several
+    ///   page tables, `EBUSY` for one that the kernel did not move.
     public func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
         _ = try value(ckvm_move_page(try start(of: offset, 1), Int32(clamping: node)))
     }
 }
 
 extension LinuxVM: DirtyLogging {
+    /// `KVM_GET_DIRTY_LOG`; bit 0 is the first page of the slot.
+    ///
+    /// - Throws: `ENOENT` if there is no such slot or it has no `KVM_MEM_LOG_DIRTY_PAGES`, `EINVAL` for a
+    ///   number that no slot can have.
     public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
         var first: UInt64 = 0
         _ = try value(unsafe ckvm_dirty_log(vm.rawValue, slot, &first))
@@ -189,10 +245,18 @@ extension LinuxVM: DirtyLogging {
 }
 
 extension LinuxVCPU: ExaminableVCPU {
+    /// `KVM_PRE_FAULT_MEMORY`, made again after `EINTR`.
+    ///
+    /// - Throws: `EINVAL` for a range that is not whole pages, or a word that has to be 0; `ENOENT` where the
+    ///   first page has no memslot; `EAGAIN` while its slot is being deleted; `EFAULT` for a page that cannot
+    ///   be had; `EOPNOTSUPP` without second-stage tables.
     public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
         try ioctl(vcpu, CKVM_PRE_FAULT_MEMORY, &request)
     }
 
+    /// `KVM_SET_MSRS` of `MSR_KVM_SYSTEM_TIME_NEW`, with the enable bit set.
+    ///
+    /// - Throws: `EINVAL` if the kernel does not take the register.
     public func setClock(at gpa: UInt64) throws(Errno) {
         var request = ckvm_msrs1()
         request.nmsrs = 1

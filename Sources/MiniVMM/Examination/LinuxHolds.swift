@@ -6,6 +6,13 @@ import SystemPackage
 // Users of pages other than a pipe.
 
 extension LinuxHostMapping: HoldableMapping {
+    /// Both numbers in bytes. O_DIRECT needs `/dev/nullb0`, and a pin by the test device root and
+    /// `/sys/kernel/debug/gup_test`.
+    ///
+    /// - Throws: `EFAULT` for a page that the host cannot touch or that is outside the mapping; `EAGAIN` if
+    ///   `vmsplice` gets more pages than a pipe takes; `EINVAL` if a device needs alignment; `ENOSYS` or
+    ///   `EPERM` without io_uring; `ENOENT` or `EACCES` without the device; `EMFILE`, `ENFILE` or `ENOMEM` if
+    ///   the host has no descriptor or memory left.
     public func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         let address = try start(of: offset, length)
         return switch kind {

@@ -6,6 +6,10 @@ public import SystemPackage
 // What a kernel has mapped, counted.
 
 extension LinuxVM: SecondStageCounting {
+    /// `KVM_GET_STATS_FD`, opened by the first call and kept.
+    ///
+    /// - Throws: `ENOTTY` where the kernel has no binary statistics (before 5.14), `ENOENT` where they have
+    ///   no `pages_4k`, `EINVAL` or `EIO` if they are malformed, `EMFILE` or `ENFILE` without a descriptor.
     public func countPages4K() throws(Errno) -> UInt64 {
         try pages4K.withLock { known throws(Errno) in
             let statistic: BinaryStatistic
@@ -23,6 +27,8 @@ extension LinuxVM: SecondStageCounting {
 
 extension LinuxHostMapping: ResidencyCounting {
     /// From `/proc/self/pagemap`: bit 63 of a page's word.
+    ///
+    /// - Throws: the errno of opening or reading the file, `EIO` if it ends early.
     public func residentPages(at offset: UInt64, length: UInt64) throws(Errno) -> UInt64 {
         guard let pages = PageRange.covering(start: address + offset, size: length) else { return 0 }
         do {

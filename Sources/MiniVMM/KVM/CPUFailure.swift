@@ -3,6 +3,7 @@ public import SystemPackage
 
 /// Why a vCPU that is a program could not go on: what stands behind a `KVM_EXIT_INTERNAL_ERROR` of such a kernel.
 public struct CPUFailure: Error, Sendable, Hashable {
+    /// What the program, or its process, did.
     public enum Reason: Sendable, Hashable {
         /// It could not execute the instruction; the engine's own error number, or -1 where it aborted.
         case instruction(error: Int32)
@@ -22,12 +23,14 @@ public struct CPUFailure: Error, Sendable, Hashable {
         case notStarted(status: Int32)
     }
 
+    /// ``isOfGuest`` says whether the guest or the host is to blame for it.
     public var reason: Reason
     /// Of the instruction that was begun last, linear.
     public var rip: UInt64
     /// The guest's bytes at ``rip``, as many as can be read, at most 15.
     public var code: [UInt8]
 
+    /// `code` may be empty if the guest's memory at `rip` cannot be read.
     public init(_ reason: Reason, rip: UInt64, code: [UInt8]) {
         self.reason = reason
         self.rip = rip
@@ -49,6 +52,7 @@ public struct CPUFailure: Error, Sendable, Hashable {
 }
 
 extension CPUFailure: CustomStringConvertible {
+    /// For people: the cause, and the guest's RIP and bytes if the CPU had started.
     public var description: String {
         switch reason {
         case .notLaunched(let errno):

@@ -14,9 +14,14 @@ public protocol KVMInterface: AnyObject, Sendable {
     var identity: KernelIdentity { get }
 
     /// `KVM_CHECK_EXTENSION` on the system descriptor: what some VM type could do.
+    ///
+    /// - Returns: 0 for a capability that the kernel does not know.
+    /// - Throws: the errno of the ioctl. An unknown capability is no error.
     func checkExtension(_ capability: Capability) throws(Errno) -> Int
 
     /// `KVM_GET_SUPPORTED_CPUID`.
+    ///
+    /// - Throws: `E2BIG` if the kernel has more than 256 entries, `ENOMEM`.
     func supportedCPUID() throws(Errno) -> CPUIDTable
 
     /// `KVM_CREATE_VM`.
@@ -49,7 +54,9 @@ public protocol KVMInterface: AnyObject, Sendable {
 }
 
 extension KVMInterface {
+    /// Does nothing: vCPUs of most kernels are no processes.
     public func prepareToRun() {}
+    /// False: at a memory fault RIP names the instruction that faulted.
     public var retiresFaultingWrites: Bool { false }
 }
 
@@ -59,21 +66,35 @@ public protocol KVMVirtualMachine: AnyObject, Sendable {
     var contentPromise: ContentPromise { get }
 
     /// `KVM_CHECK_EXTENSION` on the VM.
+    ///
+    /// - Returns: 0 for a capability that a VM of this type does not have.
+    /// - Throws: the errno of the ioctl. An unknown capability is no error.
     func checkExtension(_ capability: Capability) throws(Errno) -> Int
 
     /// `KVM_ENABLE_CAP` on the VM.
+    ///
+    /// - Parameter argument: `kvm_enable_cap.args[0]`.
+    /// - Throws: `EINVAL` for a capability or an argument that the VM does not have.
     func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno)
 
     /// `KVM_CREATE_GUEST_MEMFD`.
     ///
-    /// - Parameter size: bytes, a multiple of the page size; `EINVAL` otherwise.
+    /// - Parameter size: bytes, a multiple of the page size.
+    /// - Throws: `EINVAL` if the size is 0 or not whole pages, or a flag is not allowed on this type of VM;
+    ///   `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
     func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd
 
     /// `KVM_SET_USER_MEMORY_REGION2`. `guest_memfd` is a ``KVMGuestMemfd/descriptor`` and `userspace_addr` a
     /// ``HostMapping/address``; both must outlive the slot.
+    ///
+    /// - Throws: `EINVAL` for a region that is malformed, leaves its file, or changes a slot that has a
+    ///   guest_memfd; `EEXIST` if another slot has some of its addresses or pages; `EBADF` if `guest_memfd`
+    ///   is no open descriptor; `ENOMEM`.
     func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno)
 
     /// `KVM_CREATE_VCPU`.
+    ///
+    /// - Throws: `EEXIST` for an id that is taken, `EINVAL` for one that is out of range, `ENOMEM`.
     func createVCPU(id: Int) throws(Errno) -> any KVMVCPU
 }
 
@@ -106,6 +127,12 @@ public protocol KVMGuestMemfd: AnyObject, Sendable {
     func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping
 
     /// `fallocate` with `FALLOC_FL_KEEP_SIZE`, and `FALLOC_FL_PUNCH_HOLE` when `punchHole` is set.
+    ///
+    /// - Parameters:
+    ///   - offset: bytes from the start of the file.
+    ///   - length: bytes.
+    /// - Throws: `EINVAL` if the length is 0, a bound is not page aligned, or an allocation ends after the
+    ///   file; `EFBIG` if the end does not fit into 63 bits; `EBADF` for a closed descriptor; `ENOMEM`.
     func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno)
 }
 
@@ -117,13 +144,20 @@ public protocol HostMapping: AnyObject, Sendable {
     /// Bytes.
     var length: UInt64 { get }
 
-    /// Reads as a system call on this memory would (`process_vm_readv`): the bytes before the first page that
-    /// cannot be read, `EFAULT` if the first one cannot.
+    /// Reads as a system call on this memory would (`process_vm_readv`), up to the first page that cannot be
+    /// read.
     ///
     /// - Parameter offset: bytes from the start of the mapping.
+    /// - Returns: how many bytes were read.
+    /// - Throws: `EFAULT` if the first page cannot be read or the part leaves the mapping.
     func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int
 
-    /// The same in the other direction (`process_vm_writev`).
+    /// Writes as a system call on this memory would (`process_vm_writev`), up to the first page that cannot
+    /// be written.
+    ///
+    /// - Parameter offset: bytes from the start of the mapping.
+    /// - Returns: how many bytes were written.
+    /// - Throws: `EFAULT` if the first page cannot be written or the part leaves the mapping.
     func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int
 
     /// `madvise` on a part of the mapping.
@@ -141,6 +175,7 @@ public protocol HostMapping: AnyObject, Sendable {
 
 /// A vCPU. ``run()`` on one thread at a time; ``kick()`` from any.
 public protocol KVMVCPU: AnyObject, Sendable {
+    /// The number that `KVM_CREATE_VCPU` got.
     var id: Int { get }
 
     /// The vCPU's `kvm_run` page.
@@ -152,15 +187,27 @@ public protocol KVMVCPU: AnyObject, Sendable {
     ///   `KVM_EXIT_MEMORY_FAULT`; `EAGAIN` and others as the kernel has them.
     func run() throws(Errno)
 
-    /// `KVM_GET_REGS` and `KVM_SET_REGS`.
+    /// `KVM_GET_REGS`, between two runs.
+    ///
+    /// - Throws: the errno of the ioctl; none is expected.
     func registers() throws(Errno) -> ckvm_regs
+    /// `KVM_SET_REGS`, between two runs.
+    ///
+    /// - Throws: the errno of the ioctl; none is expected.
     func setRegisters(_ registers: ckvm_regs) throws(Errno)
 
-    /// `KVM_GET_SREGS` and `KVM_SET_SREGS`.
+    /// `KVM_GET_SREGS`, between two runs.
+    ///
+    /// - Throws: the errno of the ioctl; none is expected.
     func specialRegisters() throws(Errno) -> ckvm_sregs
+    /// `KVM_SET_SREGS`, between two runs.
+    ///
+    /// - Throws: `EINVAL` for control registers that this CPU cannot have.
     func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno)
 
     /// `KVM_SET_CPUID2`, before the first run.
+    ///
+    /// - Throws: `E2BIG` for more than 256 entries, `EINVAL` once the vCPU has run.
     func setCPUID(_ table: CPUIDTable) throws(Errno)
 
     /// Makes the current or the next ``run()`` end with `EINTR`: sets `kvm_run.immediate_exit` and signals the

@@ -6,19 +6,36 @@ public import CKVMShim
 /// Posted versions of the in-place series used numbers that released kernels gave to other things, so a
 /// number alone proves nothing: the probe confirms by behaviour.
 public struct Capability: RawRepresentable, Hashable, Sendable {
+    /// The argument of `KVM_CHECK_EXTENSION`.
     public let rawValue: UInt32
+    /// Any number is accepted, also one without a constant below.
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
+    /// `KVM_CAP_MAX_VCPUS`: the vCPUs that a VM may have.
     public static let maxVCPUs = Capability(rawValue: 66)
+    /// `KVM_CAP_NR_MEMSLOTS`: the memslots that a VM may have.
     public static let memslots = Capability(rawValue: 10)
+    /// `KVM_CAP_EXIT_HYPERCALL`: a bit for each hypercall number that can reach the monitor; bit 12 is
+    /// `KVM_HC_MAP_GPA_RANGE`.
     public static let exitHypercall = Capability(rawValue: 201)
+    /// `KVM_CAP_USER_MEMORY2`: `KVM_SET_USER_MEMORY_REGION2` (Linux 6.8).
     public static let userMemory2 = Capability(rawValue: 231)
+    /// `KVM_CAP_MEMORY_FAULT_INFO`: `KVM_EXIT_MEMORY_FAULT` says which page and which kind of access.
     public static let memoryFaultInfo = Capability(rawValue: 232)
+    /// `KVM_CAP_MEMORY_ATTRIBUTES`: the attributes that `KVM_SET_MEMORY_ATTRIBUTES` takes on the VM (Linux
+    /// 6.8 to 7.3); 8 is private.
     public static let memoryAttributes = Capability(rawValue: 233)
+    /// `KVM_CAP_GUEST_MEMFD`: `KVM_CREATE_GUEST_MEMFD` (Linux 6.8).
     public static let guestMemfd = Capability(rawValue: 234)
+    /// `KVM_CAP_VM_TYPES`: a bit for each type of VM; bit 1 is software-protected.
     public static let vmTypes = Capability(rawValue: 235)
+    /// `KVM_CAP_PRE_FAULT_MEMORY`: `KVM_PRE_FAULT_MEMORY` on a vCPU.
     public static let preFaultMemory = Capability(rawValue: 236)
+    /// `KVM_CAP_GUEST_MEMFD_FLAGS`: the flags that `KVM_CREATE_GUEST_MEMFD` takes, as ``GuestMemfdFlags``
+    /// (Linux 6.18).
     public static let guestMemfdFlags = Capability(rawValue: 244)
+    /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`: the attributes that `KVM_SET_MEMORY_ATTRIBUTES2` takes on a
+    /// guest_memfd (Linux 7.4); 8 is private.
     public static let guestMemfdMemoryAttributes = Capability(rawValue: 252)
 
     /// The name without the `KVM_CAP_` prefix, or nil for a number this project has no use for.
@@ -74,6 +91,7 @@ public struct KernelIdentity: Sendable, Equatable {
     /// What a program goes by; the name is for people.
     public let kind: Kind
 
+    /// `name` and `host` are printed as they are. Programs decide by `kind` only.
     public init(name: String, host: String, kind: Kind) {
         self.name = name
         self.host = host
@@ -82,17 +100,23 @@ public struct KernelIdentity: Sendable, Equatable {
 }
 
 extension KernelIdentity: CustomStringConvertible {
+    /// For people: `SoftKVM (Unicorn 2.0.1)`.
     public var description: String { "\(name) (\(host))" }
 }
 
 /// The entries of `KVM_GET_SUPPORTED_CPUID` and `KVM_SET_CPUID2`.
 public struct CPUIDTable: Sendable {
+    /// In the order of the kernel. ``KVMVCPU/setCPUID(_:)`` takes at most 256.
     public var entries: [ckvm_cpuid_entry2]
 
+    /// Accepts any number of entries in any order.
     public init(entries: [ckvm_cpuid_entry2]) {
         self.entries = entries
     }
 
+    /// The first entry of a leaf; nil if the table does not have it.
+    ///
+    /// - Parameter index: the subleaf (ECX), 0 for a leaf without subleaves.
     public func entry(function: UInt32, index: UInt32 = 0) -> ckvm_cpuid_entry2? {
         entries.first { $0.function == function && $0.index == index }
     }

@@ -5,12 +5,17 @@ public import SystemPackage
 
 /// The kernel below this process, through /dev/kvm. Emulates nothing.
 public final class LinuxKVM: KVMInterface {
+    /// `LinuxKVM`, with the running kernel as host (``runningKernel()``).
     public let identity: KernelIdentity
+    /// False: every vCPU has a thread of its own.
     public let runsVCPUsInTurns = false
     private let system: OwnedDescriptor
     private let runPageLength: Int
 
     /// Opens the device and checks that it speaks KVM's stable API.
+    ///
+    /// - Throws: ``KVMUnavailable`` if the device cannot be opened, is not KVM, has another API version than
+    ///   12, or reports a `kvm_run` page of a size that cannot be.
     public init(device: FilePath = "/dev/kvm") throws(KVMUnavailable) {
         let opened: FileDescriptor
         do {
@@ -48,10 +53,17 @@ public final class LinuxKVM: KVMInterface {
         return "Linux \(release)"
     }
 
+    /// `KVM_CHECK_EXTENSION` on the system descriptor.
+    ///
+    /// - Returns: 0 for a capability that the kernel does not know.
+    /// - Throws: the errno of the ioctl. An unknown capability is no error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         try ioctl(system, CKVM_CHECK_EXTENSION, value: UInt(capability.rawValue))
     }
 
+    /// `KVM_GET_SUPPORTED_CPUID`.
+    ///
+    /// - Throws: `E2BIG` if the kernel has more than 256 entries, `ENOMEM`.
     public func supportedCPUID() throws(Errno) -> CPUIDTable {
         var table = ckvm_cpuid2()
         table.nent = UInt32(CKVM_CPUID_MAX_ENTRIES)
@@ -63,14 +75,21 @@ public final class LinuxKVM: KVMInterface {
             })
     }
 
+    /// `KVM_CREATE_VM`. On a software-protected VM it also creates and closes a guest_memfd of one page, to
+    /// find out what the kernel promises about contents.
+    ///
+    /// - Throws: `EINVAL` for a shared bit, which only a TDX VM has, and for a type that the kernel does not
+    ///   have; `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         // A shared bit is TDX's, and this is no TDX VM.
         guard sharedBit == nil else { throw .invalidArgument }
         return try LinuxVM(system: system, type: type, runPageLength: runPageLength)
     }
 
+    /// `CLOCK_MONOTONIC`, nanoseconds.
     public func now() -> UInt64 { monotonicNanoseconds() }
 
+    /// `clock_nanosleep` on `CLOCK_MONOTONIC`. A signal does not shorten it.
     public func sleep(for duration: Duration) {
         let end = now().addingReportingOverflow(duration.wholeNanoseconds)
         let until = min(end.overflow ? .max : end.partialValue, UInt64(Int64.max))
@@ -81,16 +100,27 @@ public final class LinuxKVM: KVMInterface {
 
 /// Why /dev/kvm cannot be used.
 public struct KVMUnavailable: Error, Sendable, CustomStringConvertible {
+    /// Which check failed.
     public enum Reason: Sendable, Equatable {
+        /// The device could not be opened; `errno` says why.
         case open
+        /// One of the first ioctls failed with `errno`, or the handler of the kick signal could not be
+        /// installed.
         case notKVM
+        /// What `KVM_GET_API_VERSION` returned instead of 12.
         case apiVersion(Int)
+        /// What `KVM_GET_VCPU_MMAP_SIZE` returned, in bytes: less than `struct kvm_run`, or more than 1 MiB.
         case runPageLength(Int)
     }
+    /// The path that was to be opened.
     public let device: FilePath
+    /// The errno of the call that failed; `EOPNOTSUPP` for ``Reason/apiVersion(_:)`` and `EINVAL` for
+    /// ``Reason/runPageLength(_:)``.
     public let errno: Errno
+    /// Which of the checks in ``LinuxKVM/init(device:)`` failed.
     public let reason: Reason
 
+    /// One line: the path, what is wrong with it, and for a missing device or permission what to do.
     public var description: String {
         switch reason {
         case .open:

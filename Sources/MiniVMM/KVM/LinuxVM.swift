@@ -5,6 +5,8 @@ public import SystemPackage
 
 /// A VM of ``LinuxKVM``.
 public final class LinuxVM: PerVMAttributes {
+    /// Found out when the VM was created. ``ContentPromise/undefined`` on a default VM and without
+    /// guest_memfd.
     public let contentPromise: ContentPromise
     let vm: OwnedDescriptor
     private let runPageLength: Int
@@ -31,10 +33,17 @@ public final class LinuxVM: PerVMAttributes {
         }
     }
 
+    /// `KVM_CHECK_EXTENSION` on the VM.
+    ///
+    /// - Returns: 0 for a capability that a VM of this type does not have.
+    /// - Throws: the errno of the ioctl. An unknown capability is no error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         try ioctl(vm, CKVM_CHECK_EXTENSION, value: UInt(capability.rawValue))
     }
 
+    /// `KVM_ENABLE_CAP` on the VM; `argument` is `args[0]`, all else is 0.
+    ///
+    /// - Throws: `EINVAL` for a capability or an argument that the VM does not have.
     public func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
         var request = ckvm_enable_cap()
         request.cap = capability.rawValue
@@ -42,6 +51,11 @@ public final class LinuxVM: PerVMAttributes {
         try ioctl(vm, CKVM_ENABLE_CAP, &request)
     }
 
+    /// `KVM_CREATE_GUEST_MEMFD`; `size` in bytes.
+    ///
+    /// - Throws: `EINVAL` if the size is 0 or not whole pages, or a flag is not allowed on this type of VM;
+    ///   `ENOTTY` before Linux 6.8; `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory
+    ///   left.
     public func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
         try Self.createGuestMemfd(of: vm, size: size, flags: flags)
     }
@@ -56,22 +70,38 @@ public final class LinuxVM: PerVMAttributes {
         return LinuxGuestMemfd(owning: Int32(descriptor), size: size)
     }
 
+    /// `KVM_SET_USER_MEMORY_REGION2`.
+    ///
+    /// - Throws: `EINVAL` for a region that is malformed, leaves its file, or changes a slot that has a
+    ///   guest_memfd; `EEXIST` if another slot has some of its addresses or pages; `EBADF` if `guest_memfd`
+    ///   is no open descriptor; `ENOMEM`; `ENOTTY` before Linux 6.8.
     public func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         var region = region
         try ioctl(vm, CKVM_SET_USER_MEMORY_REGION2, &region)
     }
 
     /// `KVM_SET_USER_MEMORY_REGION`, for kernels before 6.8.
+    ///
+    /// - Throws: `EINVAL` for a region that is malformed, `EEXIST` if another slot has some of its addresses,
+    ///   `ENOMEM`.
     public func setUserMemoryRegion(_ region: ckvm_userspace_memory_region) throws(Errno) {
         var region = region
         try ioctl(vm, CKVM_SET_USER_MEMORY_REGION, &region)
     }
 
+    /// `KVM_SET_MEMORY_ATTRIBUTES` on the VM, by guest-physical address.
+    ///
+    /// - Throws: `ENOTTY` where the kernel does not have it, `EINVAL` on a VM without private memory and for
+    ///   a range or attribute that is wrong, `ENOMEM`.
     public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
         var request = request
         try ioctl(vm, CKVM_SET_MEMORY_ATTRIBUTES, &request)
     }
 
+    /// `KVM_CREATE_VCPU`, and `mmap` of its `kvm_run` page.
+    ///
+    /// - Throws: `EEXIST` for an id that is taken, `EINVAL` for one that is out of range, `EMFILE`, `ENFILE`
+    ///   or `ENOMEM` if the host has no descriptor or memory left.
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
         try LinuxVCPU(vm: vm, id: id, runPageLength: runPageLength)
     }
@@ -79,6 +109,7 @@ public final class LinuxVM: PerVMAttributes {
 
 /// A guest_memfd of ``LinuxKVM``.
 public final class LinuxGuestMemfd: KVMGuestMemfd {
+    /// Bytes, as they were asked for.
     public let size: UInt64
     /// The number stays when the descriptor is closed, so that it can be used then.
     let state: Mutex<(number: Int32, isOpen: Bool, isReserved: Bool)>
@@ -94,12 +125,21 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
         if isReserved { ReservedDescriptors.giveBack(number) }
     }
 
+    /// Stays the same after ``closeDescriptor()``.
     public var descriptor: Int32 { state.withLock { $0.number } }
 
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`.
+    ///
+    /// - Throws: the errno of docs/ABI.md, section 2. `ENOTTY` is a kernel that does not convert in place;
+    ///   `EAGAIN` and `ENOMEM` set `request.error_offset`.
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
     }
 
+    /// `mmap(MAP_SHARED, PROT_READ | PROT_WRITE)`; both arguments in bytes.
+    ///
+    /// - Throws: `ENODEV` without ``GuestMemfdFlags/mmap``, `EINVAL` for a length of 0 and an offset that is
+    ///   not page aligned, `EBADF` for a closed descriptor, `ENOMEM`.
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
         try mapAnywhere(offset: offset, length: length)
     }
@@ -108,6 +148,11 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
         LinuxHostMapping(try OwnedMapping(descriptor, offset: offset, length: length))
     }
 
+    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`, made again after `EINTR`; both numbers in bytes.
+    ///
+    /// - Throws: `EINVAL` if the length is 0, a bound is not page aligned or does not fit into 63 bits, or an
+    ///   allocation ends after the file; `EFBIG` if the sum does not fit; `EBADF` for a closed descriptor;
+    ///   `ENOMEM`.
     public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
         try fallocate(descriptor, punchHole: punchHole, offset: offset, length: length)
     }
@@ -115,7 +160,9 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
 
 /// A host mapping whose every access is a system call, so that a private page is `EFAULT` and never SIGBUS.
 public final class LinuxHostMapping: HostMapping {
+    /// What `mmap` returned. It stays here after ``unmap()``, for calls on addresses where nothing is mapped.
     public let address: UInt64
+    /// Bytes, as they were asked for.
     public let length: UInt64
     /// Nil once it is unmapped or moved.
     let mapping: Mutex<OwnedMapping?>
@@ -126,23 +173,42 @@ public final class LinuxHostMapping: HostMapping {
         self.mapping = Mutex(consume mapping)
     }
 
+    /// `process_vm_readv` of this process, up to the first page that cannot be read.
+    ///
+    /// - Returns: how many bytes were read.
+    /// - Throws: `EFAULT` if the first page cannot be read or the part leaves the mapping.
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         let count = try checked(offset, buffer.count)
         guard count > 0, let base = buffer.baseAddress else { return 0 }
         return try value(unsafe ckvm_copy_from(base, address + offset, UInt64(count)))
     }
 
+    /// `process_vm_writev` of this process, up to the first page that cannot be written.
+    ///
+    /// - Returns: how many bytes were written.
+    /// - Throws: `EFAULT` if the first page cannot be written or the part leaves the mapping.
     public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
         let count = try checked(offset, buffer.count)
         guard count > 0, let base = buffer.baseAddress else { return 0 }
         return try value(unsafe ckvm_copy_to(address + offset, base, UInt64(count)))
     }
 
+    /// `vmsplice` of the pages into a pipe of its own.
+    ///
+    /// - Throws: `EFAULT` for a page that the host cannot touch or that is outside the mapping; `EAGAIN` for
+    ///   more pages than the pipe takes (16 by default); `EMFILE` or `ENFILE` without a descriptor for the
+    ///   pipe.
     public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         guard let count = Int(exactly: length) else { throw .invalidArgument }
         return try PipeHold(address: start(of: offset, length), length: count)
     }
 
+    /// `madvise`.
+    ///
+    /// - Throws: the errno of `madvise(2)`: `EFAULT` where a page cannot be populated, `EINVAL` for an offset
+    ///   that is not page aligned and for advice that a guest_memfd does not take, `ENOMEM` where nothing is
+    ///   mapped, `EHWPOISON` for a page whose memory has failed. `EFAULT` also if the part leaves the
+    ///   mapping.
     public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
         let start = try start(of: offset, length)
         _ = try value(
@@ -180,7 +246,9 @@ func fallocate(
 
 /// A vCPU of ``LinuxKVM``.
 public final class LinuxVCPU: KVMVCPU {
+    /// The number that `KVM_CREATE_VCPU` got.
     public let id: Int
+    /// Mapped for as long as this object lives.
     public let runPage: RunPage
     let vcpu: OwnedDescriptor
     private let mapping: OwnedMapping
@@ -195,6 +263,11 @@ public final class LinuxVCPU: KVMVCPU {
         self.id = id
     }
 
+    /// `KVM_RUN`, once. `exit_reason` is `KVM_EXIT_UNKNOWN` before, so that a reason in the page is of this
+    /// run.
+    ///
+    /// - Throws: `EINTR` when kicked or on another signal; `EFAULT` or `EHWPOISON` with or without
+    ///   `KVM_EXIT_MEMORY_FAULT`; any other errno of `KVM_RUN`.
     public func run() throws(Errno) {
         // A failing KVM_RUN may leave the previous reason in place.
         runPage.exitReason = CKVM_EXIT_UNKNOWN
@@ -203,6 +276,7 @@ public final class LinuxVCPU: KVMVCPU {
         try ioctl(vcpu, CKVM_RUN, retryOnInterrupt: false)
     }
 
+    /// Sets `kvm_run.immediate_exit`, then sends SIGUSR1 to the thread inside ``run()``, if there is one.
     public func kick() {
         runPage.setImmediateExit()
         let thread = runner.load(ordering: .sequentiallyConsistent)
@@ -210,28 +284,44 @@ public final class LinuxVCPU: KVMVCPU {
         if thread != 0 { _ = ckvm_kick_thread(thread) }
     }
 
+    /// `KVM_GET_REGS`.
+    ///
+    /// - Throws: the errno of the ioctl; none is expected.
     public func registers() throws(Errno) -> ckvm_regs {
         var registers = ckvm_regs()
         try ioctl(vcpu, CKVM_GET_REGS, &registers)
         return registers
     }
 
+    /// `KVM_SET_REGS`.
+    ///
+    /// - Throws: the errno of the ioctl; none is expected.
     public func setRegisters(_ registers: ckvm_regs) throws(Errno) {
         var registers = registers
         try ioctl(vcpu, CKVM_SET_REGS, &registers)
     }
 
+    /// `KVM_GET_SREGS`.
+    ///
+    /// - Throws: the errno of the ioctl; none is expected.
     public func specialRegisters() throws(Errno) -> ckvm_sregs {
         var registers = ckvm_sregs()
         try ioctl(vcpu, CKVM_GET_SREGS, &registers)
         return registers
     }
 
+    /// `KVM_SET_SREGS`.
+    ///
+    /// - Throws: `EINVAL` for control registers that this CPU cannot have.
     public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
         var registers = registers
         try ioctl(vcpu, CKVM_SET_SREGS, &registers)
     }
 
+    /// `KVM_SET_CPUID2`.
+    ///
+    /// - Throws: `E2BIG` for more than 256 entries; `EINVAL` if the vCPU has run and the table differs from
+    ///   the one that it has.
     public func setCPUID(_ table: CPUIDTable) throws(Errno) {
         guard table.entries.count <= Int(CKVM_CPUID_MAX_ENTRIES) else { throw .argListTooLong }
         var request = ckvm_cpuid2()

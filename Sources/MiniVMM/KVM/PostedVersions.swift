@@ -8,7 +8,10 @@ public import SystemPackage
 /// A guest_memfd that can be asked for the call of version 1: that had another number (0xd6) and half the struct, and the
 /// one of today is `ENOTTY` there.
 public protocol FirstPostedGuestMemfd: KVMGuestMemfd {
-    /// - Throws: what ``KVMGuestMemfd/setMemoryAttributes2(_:)`` does.
+    /// The call of version 1, number 0xd6. A failed one sets `request.error_offset`.
+    ///
+    /// - Throws: the errno of docs/ABI.md, section 2, with the differences of section 3; `ENOTTY` in every
+    ///   other version.
     func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno)
 }
 
@@ -24,7 +27,9 @@ extension FirstPostedGuestMemfd {
 }
 
 extension LinuxGuestMemfd: FirstPostedGuestMemfd {
-    /// `ENOTTY` on every kernel but one of that version.
+    /// Number 0xd6 on the descriptor.
+    ///
+    /// - Throws: `ENOTTY` on every kernel but one of that version; there the errno of docs/ABI.md, section 2.
     public func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno) {
         try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES_RFC_V1, &request)
     }

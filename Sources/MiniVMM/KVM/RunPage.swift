@@ -18,35 +18,46 @@ public import CKVMShim
         self.length = length
     }
 
+    /// `kvm_run.exit_reason`: a `KVM_EXIT_*`.
     public var exitReason: UInt32 {
         get { unsafe page.pointee.exit_reason }
         nonmutating set { unsafe page.pointee.exit_reason = newValue }
     }
+    /// `kvm_run.io`, valid with `KVM_EXIT_IO`. ``withIOData(_:_:)`` has its bytes.
     public var io: ckvm_run_io {
         get { unsafe page.pointee.io }
         nonmutating set { unsafe page.pointee.io = newValue }
     }
+    /// `kvm_run.mmio`, valid with `KVM_EXIT_MMIO`. What is in `data` at the next run completes a read.
     public var mmio: ckvm_run_mmio {
         get { unsafe page.pointee.mmio }
         nonmutating set { unsafe page.pointee.mmio = newValue }
     }
+    /// `kvm_run.hypercall`, valid with `KVM_EXIT_HYPERCALL`. `ret` at the next run is the guest's RAX.
     public var hypercall: ckvm_run_hypercall {
         get { unsafe page.pointee.hypercall }
         nonmutating set { unsafe page.pointee.hypercall = newValue }
     }
+    /// `kvm_run.memory_fault`, valid with `KVM_EXIT_MEMORY_FAULT`: address and size in bytes.
     public var memoryFault: ckvm_run_memory_fault {
         get { unsafe page.pointee.memory_fault }
         nonmutating set { unsafe page.pointee.memory_fault = newValue }
     }
+    /// `kvm_run.internal`, valid with `KVM_EXIT_INTERNAL_ERROR`.
     public var internalError: ckvm_run_internal {
         get { unsafe page.pointee.internal }
         nonmutating set { unsafe page.pointee.internal = newValue }
     }
+    /// `kvm_run.system_event.type`, valid with `KVM_EXIT_SYSTEM_EVENT`.
     public var systemEventType: UInt32 { unsafe page.pointee.system_event.type }
+    /// `kvm_run.fail_entry.hardware_entry_failure_reason`, valid with `KVM_EXIT_FAIL_ENTRY`.
     public var failEntryReason: UInt64 { unsafe page.pointee.fail_entry.hardware_entry_failure_reason }
 
+    /// `kvm_run.immediate_exit`, loaded atomically: whether the next `KVM_RUN` ends at once with `EINTR`.
     public var immediateExit: Bool { unsafe ckvm_immediate_exit(page) != 0 }
+    /// Stores 1 atomically, from any thread.
     public func setImmediateExit() { unsafe ckvm_set_immediate_exit(page, 1) }
+    /// Stores 0 atomically. For the thread that runs the vCPU, after it has seen the `EINTR`.
     public func clearImmediateExit() { unsafe ckvm_set_immediate_exit(page, 0) }
 
     /// The bytes of a `KVM_EXIT_IO`: `size * count` of them at `data_offset`.

@@ -63,6 +63,7 @@ func ioctl(
 
 /// A file descriptor that is closed with its owner.
 public struct OwnedDescriptor: ~Copyable, Sendable {
+    /// The number, which stays open as long as this value lives.
     public let rawValue: Int32
 
     /// Takes ownership of an open descriptor.
@@ -86,6 +87,8 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     /// `mmap(MAP_SHARED)` of a file, readable and writable.
     ///
     /// - Parameter reserve: false maps with `MAP_NORESERVE`, for memory that is mostly never touched.
+    /// - Throws: `EINVAL` if the length or the offset does not fit into 63 bits; otherwise the errno of
+    ///   `mmap(2)`, such as `ENODEV` for a file that cannot be mapped and `ENOMEM`.
     public init(
         _ descriptor: borrowing OwnedDescriptor, offset: UInt64 = 0, length: UInt64, reserve: Bool = false
     ) throws(Errno) {

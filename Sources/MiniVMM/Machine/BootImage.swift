@@ -5,12 +5,14 @@ public struct BootImage: Sendable {
     public struct Segment: Sendable {
         /// Guest-physical address of the first byte.
         public let gpa: UInt64
+        /// What the file has for this segment, at most ``size`` bytes.
         public let bytes: [UInt8]
         /// Bytes in RAM, at least `bytes.count`.
         public let size: UInt64
         /// How an error names it.
         public let content: ImageError.Part.Content
     }
+    /// In the order of the file. They may overlap; ``GuestLayout`` checks that.
     public let segments: [Segment]
     /// Where the vCPUs start.
     public let entry: UInt64
@@ -19,6 +21,8 @@ public struct BootImage: Sendable {
     public static let flatBase: UInt64 = 0x10_0000
 
     /// A flat image: loaded at 1 MiB, entered at its first byte.
+    ///
+    /// - Throws: ``ImageError/empty``.
     public static func flat(_ bytes: [UInt8]) throws(ImageError) -> BootImage {
         guard !bytes.isEmpty else { throw .empty }
         let segment = Segment(gpa: flatBase, bytes: bytes, size: UInt64(bytes.count), content: .flatImage)
@@ -26,6 +30,9 @@ public struct BootImage: Sendable {
     }
 
     /// An ELF64 static executable, or a flat image if the file does not begin like ELF.
+    ///
+    /// - Throws: ``ImageError``: the file is empty, truncated, not a static x86-64 executable, or one of its
+    ///   program headers cannot be loaded. Whether the image fits into RAM is for ``GuestLayout`` to say.
     public static func parse(_ bytes: [UInt8]) throws(ImageError) -> BootImage {
         if bytes.starts(with: [0x7f, 0x45, 0x4c, 0x46]) { return try elf(bytes) }
         // A file that begins like ELF but ends within its magic is a truncated one, not four bytes of code.

@@ -50,6 +50,8 @@ public final class Cancellation: Sendable {
         isSet.store(true, ordering: .releasing)
     }
 
+    /// Until ``stopLooking()`` this also looks, at most once in a millisecond, whether the time limit is over
+    /// or a signal has come. Any thread may ask.
     public var isCancelled: Bool {
         if isSet.load(ordering: .acquiring) { return true }
         return looks.load(ordering: .relaxed) && look()

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 /// Where a vCPU stands: the next instruction, and the stack.
 public struct VCPUPlace: Sendable, Hashable {
+    /// Linear address of the next instruction.
     public let rip: UInt64
+    /// Linear address of the top of the stack.
     public let rsp: UInt64
 
+    /// As `KVM_GET_REGS` has them.
     public init(rip: UInt64, rsp: UInt64) {
         self.rip = rip
         self.rsp = rsp
@@ -12,6 +15,7 @@ public struct VCPUPlace: Sendable, Hashable {
 
 /// Why a guest cannot go on.
 public struct Crash: Sendable, Hashable {
+    /// The exit that ended the guest.
     public enum Cause: Sendable, Hashable {
         /// `KVM_EXIT_SHUTDOWN`: an exception that no handler takes.
         case tripleFault
@@ -28,10 +32,12 @@ public struct Crash: Sendable, Hashable {
         /// The guest's code has brought the software CPU down.
         case softwareCPU(CPUFailure)
     }
+    /// Its case names the `KVM_EXIT_*`.
     public let cause: Cause
     /// Nil where the registers could not be read.
     public let place: VCPUPlace?
 
+    /// Leave out `place` if the registers cannot be read.
     public init(_ cause: Cause, at place: VCPUPlace? = nil) {
         self.cause = cause
         self.place = place
@@ -50,6 +56,7 @@ public enum FaultLoopReason: Sendable, Hashable {
 
 /// An exit that the monitor has no use for.
 public struct UnhandledExit: Sendable, Hashable {
+    /// What the `kvm_run` page says.
     public enum Kind: Sendable, Hashable {
         /// `KVM_EXIT_FAIL_ENTRY`, with the hardware's reason.
         case failEntry(UInt64)
@@ -60,10 +67,12 @@ public struct UnhandledExit: Sendable, Hashable {
         /// An exit reason that this monitor does not know.
         case unknown(UInt32)
     }
+    /// Its case names the `KVM_EXIT_*`.
     public let kind: Kind
     /// Nil where the registers could not be read.
     public let place: VCPUPlace?
 
+    /// Leave out `place` if the registers cannot be read.
     public init(_ kind: Kind, at place: VCPUPlace? = nil) {
         self.kind = kind
         self.place = place
@@ -73,14 +82,17 @@ public struct UnhandledExit: Sendable, Hashable {
 // MARK: text
 
 extension VCPUPlace: CustomStringConvertible {
+    /// Both in hexadecimal: `RIP 0x100000, RSP 0x44000`.
     public var description: String { "RIP \(hex(rip)), RSP \(hex(rsp))" }
 }
 
 extension Crash: CustomStringConvertible {
+    /// The cause in words, with RIP and RSP if they are known.
     public var description: String { cause.description + (place.map { " (\($0))" } ?? "") }
 }
 
 extension Crash.Cause: CustomStringConvertible {
+    /// What the guest did, without the vCPU and its registers.
     public var description: String {
         switch self {
         case .tripleFault: "triple fault (an exception without a handler)"
@@ -98,6 +110,7 @@ extension Crash.Cause: CustomStringConvertible {
 }
 
 extension FaultLoopReason: CustomStringConvertible {
+    /// Why the vCPU makes no progress, in words.
     public var description: String {
         switch self {
         case .oneAlias:
@@ -110,10 +123,12 @@ extension FaultLoopReason: CustomStringConvertible {
 }
 
 extension UnhandledExit: CustomStringConvertible {
+    /// The exit in words, with RIP and RSP if they are known.
     public var description: String { kind.description + (place.map { " (\($0))" } ?? "") }
 }
 
 extension UnhandledExit.Kind: CustomStringConvertible {
+    /// The exit in words, without the vCPU and its registers.
     public var description: String {
         switch self {
         case .failEntry(let reason): "the CPU refused to enter the guest, reason \(hex(reason))"

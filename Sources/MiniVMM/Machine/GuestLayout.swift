@@ -12,7 +12,9 @@
 /// then lead to the shared alias, and so do CR3 and the page tables' own entries; free RAM is whole pages of 2 MiB, so
 /// that one entry never has both.
 public struct GuestLayout: Sendable {
+    /// Bytes, from address 0.
     public let ramSize: UInt64
+    /// How many stacks there are.
     public let vcpus: Int
     /// The bit that makes an access shared; nil with one alias.
     public let sharedBit: Int?
@@ -20,8 +22,12 @@ public struct GuestLayout: Sendable {
     public let imageStaysShared: Bool
     /// The image with its last page filled up, first byte to last.
     public let image: PageRange
+    /// Guest-physical address of the first instruction; also its linear address, because the tables map
+    /// identically.
     public let entry: UInt64
+    /// What every vCPU's CR3 leads to at first.
     public let tables: PageTables
+    /// Guest-physical addresses that the guest may use as it likes. Empty if image and tables fill RAM.
     public let free: Range<UInt64>
 
     static let gdt: UInt64 = 0x1000
@@ -32,6 +38,7 @@ public struct GuestLayout: Sendable {
 
     /// The smallest and the largest RAM, in bytes.
     public static let ramBounds: ClosedRange<UInt64> = 1 << 20...1 << 40
+    /// The fewest and the most vCPUs.
     public static let vcpuBounds: ClosedRange<Int> = 1...16
     /// Bits that can tell the aliases apart: above the 4 GiB that are always mapped, and within what an identity
     /// mapping of 4 levels reaches.
@@ -40,6 +47,9 @@ public struct GuestLayout: Sendable {
     /// - Parameters:
     ///   - gigabytePages: the CPU has pages of 1 GiB.
     ///   - imageStaysShared: contents do not survive a conversion, so nothing of what is written may be converted.
+    /// - Throws: ``MachineError/configuration(_:)`` if RAM, the number of vCPUs or the shared bit is out of
+    ///   bounds, or RAM has no room for the page tables; ``MachineError/image(_:)`` if a segment is outside
+    ///   RAM or overlaps another part.
     public init(
         ramSize: UInt64, vcpus: Int, sharedBit: Int?, gigabytePages: Bool, image: BootImage,
         imageStaysShared: Bool = false

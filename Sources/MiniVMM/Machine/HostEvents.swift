@@ -12,6 +12,9 @@ public final class SignalDescriptor: Sendable {
     /// How many there are: the signals stay blocked until the last one goes.
     private static let alive = Atomic<Int>(0)
 
+    /// Blocks the signals in the calling thread.
+    ///
+    /// - Throws: `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
     public init() throws(Errno) {
         descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_signalfd_interrupts())))
         Self.alive.add(1, ordering: .relaxed)

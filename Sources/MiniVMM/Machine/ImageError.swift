@@ -1,28 +1,41 @@
 // SPDX-License-Identifier: MIT
 /// Why an image cannot be booted, and where it is wrong.
 public enum ImageError: Error, Sendable, Hashable {
+    /// The file has no bytes.
     case empty
     /// The file ends at this byte, inside the ELF magic.
     case magicCutShort(Int)
     /// A field or a segment needs bytes that the file, which has `fileSize`, does not have.
     case cutShort(Field, offset: UInt64, end: UInt64, fileSize: Int)
-    /// `EI_CLASS`, `EI_DATA`, `e_machine`, `e_type`: not what a guest for x86-64 has.
+    /// `EI_CLASS` is not 2 (64-bit).
     case elfClass(UInt8)
+    /// `EI_DATA` is not 1 (little endian).
     case dataEncoding(UInt8)
+    /// `e_machine` is not 62 (x86-64).
     case machine(UInt16)
+    /// `e_type` is not 2 (a static executable).
     case type(UInt16)
     /// `e_phentsize` is less than a program header.
     case programHeaderSize(UInt64)
+    /// The program header with this index starts at or after the end of the file, which has `fileSize` bytes.
     case programHeaderOutsideFile(Int, fileSize: Int)
+    /// This program header is `PT_INTERP`: the file is linked dynamically.
     case interpreter(programHeader: Int)
+    /// `p_vaddr` and `p_paddr` of a segment differ.
     case notIdentityMapped(programHeader: Int, virtual: UInt64, physical: UInt64)
+    /// `p_filesz` of a segment exceeds its `p_memsz`; both in bytes.
     case moreInFileThanInMemory(programHeader: Int, fileSize: UInt64, size: UInt64)
+    /// `p_paddr + p_memsz` of a segment exceeds 64 bits.
     case wrapsAround(programHeader: Int)
+    /// There is no `PT_LOAD` segment with a byte in memory.
     case nothingToLoad
+    /// `e_entry` is in no segment that is loaded.
     case entryOutside(UInt64)
     /// A part of the image that is not in RAM, which ends at `ramSize`.
     case outsideRAM(Part, ramSize: UInt64)
+    /// Two parts have an address in common. The second may be the monitor's own.
     case overlap(Part, with: Part)
+    /// The last page of the image would end after 2^64 bytes.
     case pastLastPage
 
     /// A field of the file.
@@ -32,6 +45,7 @@ public enum ImageError: Error, Sendable, Hashable {
         /// As elf.h has it; nil for a segment's bytes.
         public let name: String?
 
+        /// `programHeader` is the index in the table, from 0.
         public init(programHeader: Int? = nil, _ name: String? = nil) {
             self.programHeader = programHeader
             self.name = name
@@ -40,18 +54,27 @@ public enum ImageError: Error, Sendable, Hashable {
 
     /// Bytes of guest-physical memory.
     public struct Part: Sendable, Hashable {
+        /// Whose bytes they are: the image's or the monitor's.
         public enum Content: Sendable, Hashable {
+            /// All of a flat image.
             case flatImage
+            /// The `PT_LOAD` segment of the program header with this index.
             case segment(Int)
+            /// The stacks of all vCPUs.
             case stacks
+            /// The GDT and the boot information page.
             case bootPages
+            /// The tables that CR3 leads to.
             case pageTables
         }
+        /// How the description names the part.
         public let content: Content
-        /// One that wraps around ends before it starts.
+        /// Guest-physical address of the first byte.
         public let start: UInt64
+        /// One past the last byte; less than ``start`` if the part wraps around.
         public let end: UInt64
 
+        /// The part may be empty or wrap around; nothing is checked.
         public init(_ content: Content, start: UInt64, end: UInt64) {
             self.content = content
             self.start = start
@@ -61,6 +84,7 @@ public enum ImageError: Error, Sendable, Hashable {
 }
 
 extension ImageError: CustomStringConvertible {
+    /// One line: what is wrong at which place of the file, and how to link the guest if that is the cure.
     public var description: String {
         switch self {
         case .empty: "the image is empty"
@@ -102,6 +126,7 @@ extension ImageError: CustomStringConvertible {
 }
 
 extension ImageError.Field: CustomStringConvertible {
+    /// `program header 2, p_filesz`; `e_entry` for a field of the ELF header.
     public var description: String {
         let header = programHeader.map { "program header \($0)" }
         return [header, name].compactMap { $0 }.joined(separator: ", ")
@@ -109,10 +134,12 @@ extension ImageError.Field: CustomStringConvertible {
 }
 
 extension ImageError.Part: CustomStringConvertible {
+    /// What it is and where, in hexadecimal: `segment 1, [0x100000, 0x102000)`.
     public var description: String { "\(content), [\(hex(start)), \(hex(end)))" }
 }
 
 extension ImageError.Part.Content: CustomStringConvertible {
+    /// `segment 1`, `the stacks`.
     public var description: String {
         switch self {
         case .flatImage: "the image"

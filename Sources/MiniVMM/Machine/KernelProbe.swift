@@ -4,9 +4,12 @@ public import SystemPackage
 
 /// A system call on a scratch VM that failed.
 public struct CallFailure: Error, Sendable, Equatable {
+    /// The uAPI name, with the arguments that matter: `KVM_CREATE_VM(KVM_X86_SW_PROTECTED_VM)`.
     public let call: String
+    /// What the call failed with.
     public let errno: Errno
 
+    /// `call` is printed as it is.
     public init(call: String, errno: Errno) {
         self.call = call
         self.errno = errno
@@ -17,12 +20,20 @@ public struct CallFailure: Error, Sendable, Equatable {
 public struct KernelProbe: Sendable {
     /// One question with its answer.
     public struct Finding: Sendable {
+        /// The finding for programs.
         public enum Verdict: String, Sendable {
-            case yes, no, unknown
+            /// The kernel does it.
+            case yes
+            /// The kernel does not do it, or the question could not be asked because something else is missing.
+            case no
+            /// The kernel's answer is none that a known version gives, or the guest that was to find out did not end.
+            case unknown
         }
         /// A short key for programs.
         public let key: String
+        /// In words, for a table: `a software-protected VM (type 1)`.
         public let question: String
+        /// Decides; ``answer`` is its evidence.
         public let verdict: Verdict
         /// What the kernel answered.
         public let answer: String
@@ -32,6 +43,7 @@ public struct KernelProbe: Sendable {
 
     private let kernel: any KVMInterface
 
+    /// Makes no call. Each question makes its own scratch VMs and leaves none behind.
     public init(_ kernel: any KVMInterface) { self.kernel = kernel }
 
     /// Converts one page to and fro on a scratch VM of two pages, in a memslot.
@@ -231,8 +243,11 @@ public struct KernelProbe: Sendable {
 
     /// What `KVM_CHECK_EXTENSION` says on a VM, and what that would mean. A claim; the findings are the evidence.
     public struct CapabilityClaim: Sendable {
+        /// What was asked.
         public let capability: Capability
+        /// What `KVM_CHECK_EXTENSION` returned; 0 also where it failed.
         public let value: Int
+        /// What such a ``value`` says, in words.
         public let meaning: String
     }
 
@@ -267,11 +282,11 @@ public struct KernelProbe: Sendable {
 
     // MARK: what a guest can do
 
-    /// Boots a few instructions and says how they ended.
-    ///
-    /// Nanoseconds for a guest of a few instructions: what a busy machine takes at most.
+    /// For a guest of a few instructions: what a busy machine takes at most.
     private static let guestLimit = Duration.seconds(20)
 
+    /// Boots a few instructions and says how they ended.
+    ///
     /// - Parameter timeout: real time; some kernels execute some instructions for ever.
     private func run(
         _ code: [UInt8], timeout: Duration, _ change: (inout MachineConfiguration) -> Void

@@ -46,6 +46,7 @@ public enum ConfigurationError: Error, Sendable, Hashable {
 }
 
 extension ConfigurationError: CustomStringConvertible {
+    /// One line: what was asked for, and what is possible.
     public var description: String {
         switch self {
         case .regions(let count): "\(count) regions: from 1 to 64 are possible, with a page at least in each"

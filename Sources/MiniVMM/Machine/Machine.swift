@@ -25,19 +25,25 @@ public struct MachineConfiguration: Sendable {
     public var ramSize: UInt64 = 16 << 20
     /// Regions that RAM is divided into, each with its guest_memfd.
     public var regions = 1
+    /// From 1 to 16 (``GuestLayout/vcpuBounds``).
     public var vcpus = 1
+    /// With two, the kernel must tell private and shared accesses apart by address.
     public var aliases = Aliases.one
+    /// What the monitor does on a memory fault with two aliases. With one, every memory fault is taken for a
+    /// race.
     public var faultPolicy = FaultPolicy.convert
     /// For conversions whose caller does not say.
     public var contents = ContentPolicy.preserve
     /// The guest does its job only where conversions can preserve contents.
     public var needsPreservation = false
+    /// For every conversion of the machine, those of the guest too.
     public var retry = RetryPolicy()
     /// Bytes of the largest single conversion call.
     public var chunk = Converter.defaultChunk
     /// VMMCALL or VMCALL reaches the monitor: what the probe found.
     public var hypercallInstruction = false
 
+    /// 16 MiB of RAM in one region, one vCPU and one alias; conversions preserve contents.
     public init() {}
 }
 
@@ -45,11 +51,18 @@ public struct MachineConfiguration: Sendable {
 ///
 /// Any thread may call ``stop(_:)`` and look at ``memory``; ``run(timeout:interrupts:)`` is called once.
 public final class Machine: Sendable {
+    /// Its ``KVMInterface/identity`` belongs to every result of the machine.
     public let kernel: any KVMInterface
+    /// As it was given; it does not change.
     public let configuration: MachineConfiguration
+    /// Where image, stacks, page tables and free RAM are.
     public let layout: GuestLayout
+    /// RAM, with the monitor's map of which pages are private.
     public let memory: GuestMemory
+    /// Converts for the guest and for the host. Its ``Converter/holds`` are the references that the guest had
+    /// the host take.
     public let converter: Converter
+    /// Where COM1 and port 0xe9 of the guest go.
     public let console: Console
     let trace: Trace?
     let observer: (any ExitObserver)?
@@ -67,7 +80,10 @@ public final class Machine: Sendable {
     /// all but free RAM stays shared, and with two aliases the guest's low addresses lead there.
     ///
     /// - Parameter cancellation: ends the building as well, which takes long for much memory in small chunks.
-    /// - Throws: ``MachineError/unsupported(_:_:)`` where the kernel has no such machine, ``MachineError/cancelled``.
+    /// - Throws: ``MachineError/unsupported(_:_:)`` where the kernel has no such machine,
+    ///   ``MachineError/configuration(_:)`` and ``MachineError/image(_:)`` where no kernel can have it,
+    ///   ``MachineError/cancelled``, ``MachineError/kernel(call:errno:attempted:hint:)`` and
+    ///   ``MachineError/conversion(_:)`` where a call failed.
     public init(
         kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
         trace: Trace? = nil, observer: (any ExitObserver)? = nil,

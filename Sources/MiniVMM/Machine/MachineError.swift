@@ -28,6 +28,7 @@ public enum MachineError: Error, Sendable {
 }
 
 extension MachineError: CustomStringConvertible {
+    /// One line for people: what failed, why, and where known what helps.
     public var description: String {
         switch self {
         case .configuration(let error): return error.description

@@ -57,6 +57,7 @@ extension Outcome {
 }
 
 extension Outcome: CustomStringConvertible {
+    /// One line for people; ``kind`` is for programs.
     public var description: String {
         switch self {
         case .exited(let status):
@@ -77,18 +78,24 @@ extension Outcome: CustomStringConvertible {
 
 /// Counts of what happened while a machine ran.
 public struct RunStatistics: Sendable, Equatable {
+    /// Returns of `KVM_RUN`, kicks and ends of time slices among them.
     public var exits: UInt64 = 0
+    /// `KVM_EXIT_IO`, calls by port among them.
     public var portExits: UInt64 = 0
+    /// Calls of the guest, by instruction and by port.
     public var hypercalls: UInt64 = 0
+    /// `KVM_EXIT_MEMORY_FAULT`, races among them.
     public var memoryFaults: UInt64 = 0
     /// Memory faults that only met a conversion on its way, and were tried again.
     public var raceFaults: UInt64 = 0
     /// Conversions that succeeded, asked for by the guest in either way.
     public var conversions: UInt64 = 0
+    /// Conversions that the guest asked for in either way and that failed, wholly or in part.
     public var failedConversions: UInt64 = 0
     /// Answers of `EAGAIN` to `KVM_SET_MEMORY_ATTRIBUTES2`.
     public var busyAnswers: UInt64 = 0
 
+    /// All counts are 0.
     public init() {}
 
     mutating func add(_ other: RunStatistics) {

@@ -7,10 +7,12 @@ public import SystemPackage
 public final class MemoryRegion: Sendable {
     /// Guest-physical addresses, without the shared bit.
     public let gpa: PageRange
+    /// As large as ``gpa``. Its first byte is at `gpa.start`.
     public let file: any KVMGuestMemfd
     /// The whole file, mapped for as long as the region lives.
     public let mapping: any HostMapping
 
+    /// `file` and `mapping` both have `gpa.size` bytes; this is not checked.
     public init(gpa: PageRange, file: any KVMGuestMemfd, mapping: any HostMapping) {
         self.gpa = gpa
         self.file = file
@@ -79,7 +81,10 @@ public final class GuestMemory: Sendable {
         }
     }
 
-    /// Writes guest memory as the host sees it. The same errors.
+    /// Writes guest memory as the host sees it.
+    ///
+    /// - Throws: ``HostAccessError`` naming the first byte that the host may not touch: a private page, or
+    ///   one outside RAM. The bytes before it are written.
     public func write(gpa: UInt64, from buffer: UnsafeRawBufferPointer) throws(HostAccessError) {
         try access(gpa, buffer.count, .write) { region, offset, done, count throws(Errno) in
             let part = unsafe UnsafeRawBufferPointer(rebasing: buffer[done..<done + count])
@@ -88,6 +93,8 @@ public final class GuestMemory: Sendable {
     }
 
     /// Reads bytes as the host sees them.
+    ///
+    /// - Throws: ``HostAccessError`` if one of the bytes is in a private page or outside RAM.
     public func read(gpa: UInt64, count: Int) throws(HostAccessError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         var failure: HostAccessError?
@@ -99,6 +106,9 @@ public final class GuestMemory: Sendable {
     }
 
     /// Writes bytes as the host sees them.
+    ///
+    /// - Throws: ``HostAccessError`` naming the first byte that is in a private page or outside RAM. The
+    ///   bytes before it are written.
     public func write(gpa: UInt64, _ bytes: [UInt8]) throws(HostAccessError) {
         var failure: HostAccessError?
         unsafe bytes.withUnsafeBytes { buffer in
@@ -108,10 +118,16 @@ public final class GuestMemory: Sendable {
     }
 
     /// A little-endian 64-bit word as the host sees it.
+    ///
+    /// - Throws: ``HostAccessError`` if one of its 8 bytes is in a private page or outside RAM.
     public func readWord(gpa: UInt64) throws(HostAccessError) -> UInt64 {
         try read(gpa: gpa, count: 8).reversed().reduce(0) { $0 << 8 | UInt64($1) }
     }
 
+    /// Writes 8 bytes, little-endian, as the host sees them.
+    ///
+    /// - Throws: ``HostAccessError`` if one of them is in a private page or outside RAM. The bytes before it
+    ///   are written.
     public func writeWord(gpa: UInt64, _ word: UInt64) throws(HostAccessError) {
         try write(gpa: gpa, (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) })
     }
@@ -145,15 +161,23 @@ public final class GuestMemory: Sendable {
 
 /// The host touched guest memory that it may not touch.
 public struct HostAccessError: Error, Sendable, Equatable, CustomStringConvertible {
-    public enum Direction: String, Sendable { case read, write }
+    /// What the host tried.
+    public enum Direction: String, Sendable {
+        /// From guest memory: `process_vm_readv`.
+        case read
+        /// Into guest memory: `process_vm_writev`.
+        case write
+    }
     /// The first byte that could not be touched.
     public let gpa: UInt64
+    /// Whether the host tried to read or to write.
     public let direction: Direction
     /// `EFAULT` for a page that is private or outside RAM.
     public let errno: Errno
     /// What the monitor knows of the page; nil outside RAM.
     public let state: PageState?
 
+    /// One line: what the host did where, the errno, and why.
     public var description: String {
         let place = "host \(direction.rawValue) at 0x\(String(gpa, radix: 16)): \(errno)"
         return switch state {

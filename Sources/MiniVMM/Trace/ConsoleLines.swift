@@ -5,11 +5,14 @@
 /// when its actor does something else; what other actors do meanwhile does not matter. Text trace, page and drawing
 /// all join by this rule and so have the same lines.
 public struct ConsoleLines<Writer: Hashable & Sendable>: Sendable {
+    /// A line that has ended.
     public struct Line: Sendable {
+        /// The one that printed all of its letters.
         public let actor: Writer
         /// Of the last letter.
         public fileprivate(set) var time: UInt64
         fileprivate var letters: [UInt8] = []
+        /// Letters, the newline included: each was one exit.
         public fileprivate(set) var exits = 0
         /// Without its newline.
         public var text: String { String(decoding: letters, as: UTF8.self) }
@@ -19,6 +22,7 @@ public struct ConsoleLines<Writer: Hashable & Sendable>: Sendable {
     /// The lines that have begun: one for each actor at most, in the order in which they began.
     private var open: [Line] = []
 
+    /// No line has begun.
     public init() {}
 
     /// Whether an `out` prints a letter.

@@ -1,31 +1,148 @@
 // SPDX-License-Identifier: MIT
 /// The keys of events. A key has one type and one unit, whichever event it belongs to.
 public enum EventKey: UInt8, CaseIterable, Sendable {
-    case image, imageBytes, entry, vcpus, ramBytes, sharedBit, end, status, why
-    case port, bytes, value, gpa, write, flags, wants, errno, verdict
-    case number, a0, a1, a2, by, result, rip
-    case size, target, contents, before, after, offset, error, errorOffset, ns
-    case released, refused, attempt, means, calls, busy, waitedNs, convertedBytes
-    case yields, count, name, direction
-    case state, line, text, outcome, ok
-    case exits, events
+    /// `boot`: guest-physical address of the image.
+    case image
+    /// `boot`: size of the image, whole pages.
+    case imageBytes
+    /// `boot`: address of the first instruction.
+    case entry
+    /// `boot`: how many vCPUs there are.
+    case vcpus
+    /// `boot`: RAM, from address 0.
+    case ramBytes
+    /// `boot`: the address bit of the shared alias; absent with one alias.
+    case sharedBit
+    /// `image-left-shared`: one past the last byte of RAM that stays shared.
+    case end
+    /// `exit-status`: what the guest wrote. `stop`: the exit status of the command.
+    case status
+    /// `stop`, `not-converted`: the reason in words.
+    case why
+    /// `out`, `in`: the port.
+    case port
+    /// `out`, `in`, `mmio`, `memory-fault`: the size of the access, or of the page.
+    case bytes
+    /// `out`, `in`, `access`: what was written or read.
+    case value
+    /// Guest-physical address without the shared bit: of an access, a page, or the start of a range.
+    case gpa
+    /// `mmio`: whether the access was a write.
+    case write
+    /// `memory-fault`: `kvm_run.memory_fault.flags`.
+    case flags
+    /// `memory-fault`: the ``PageState`` that the access needs.
+    case wants
+    /// 0 for a success; in `not-converted` what the guest gets.
+    case errno
+    /// `memory-fault`: a ``FaultVerdict``.
+    case verdict
+    /// `hypercall`: RAX.
+    case number
+    /// `hypercall`: RBX.
+    case a0
+    /// `hypercall`: RCX.
+    case a1
+    /// `hypercall`: RDX.
+    case a2
+    /// `hypercall`: `instruction` or `port`.
+    case by
+    /// `hypercall`: RAX afterwards.
+    case result
+    /// `step-over`: RIP of the call.
+    case rip
+    /// Bytes of a range that begins at `gpa` or `offset`.
+    case size
+    /// The ``PageState`` that a conversion leads to.
+    case target
+    /// The ``ContentPolicy`` of a conversion.
+    case contents
+    /// `convert`: ``FirstBytes`` of the range; absent where it is private.
+    case before
+    /// `converted`: ``FirstBytes`` of the range; absent where it is private.
+    case after
+    /// `set-memory-attributes2`: byte offset in the file.
+    case offset
+    /// `set-memory-attributes2`: the symbol of the errno; absent for a success.
+    case error
+    /// `set-memory-attributes2`: `error_offset`; absent for a success.
+    case errorOffset
+    /// Duration of a call, or of the wait that begins.
+    case ns
+    /// `ask-holders`: how many released the page.
+    case released
+    /// `ask-holders`: how many did not.
+    case refused
+    /// `wait`: attempts so far, from 1.
+    case attempt
+    /// `converted`: a ``ContentMeans``.
+    case means
+    /// Calls of `KVM_SET_MEMORY_ATTRIBUTES2` for the whole request.
+    case calls
+    /// `converted`: how many of the calls returned `EAGAIN`.
+    case busy
+    /// `converted`: time between the calls.
+    case waitedNs
+    /// `not-converted`: what changed state all the same.
+    case convertedBytes
+    /// `hold`: whether a conversion can have it released.
+    case yields
+    /// `release-holds`: how many holds.
+    case count
+    /// `file`, `hold`, `release`: the name in a litmus test; absent for a guest's hold.
+    case name
+    /// `read` or `write`, as the actor sees it.
+    case direction
+    /// A ``PageState`` of all pages of the range.
+    case state
+    /// `step`: the line of the litmus test, from 1; 0 for a test without text.
+    case line
+    /// `step`: the step as the test spells it. `console`: the line that was printed.
+    case text
+    /// `step`: what came of it, in words.
+    case outcome
+    /// `step`: whether the outcome is as expected.
+    case ok
+    /// `console`: how many exits the line stands for.
+    case exits
+    /// `left-out`: how many events.
+    case events
 
     /// What a value is. Text for people shows an address in hex.
     public enum ValueType: String, Sendable {
-        case address, number, signed, text, flag
+        /// In hexadecimal: an address, an offset, a register or a port.
+        case address
+        /// In decimal: a count, bytes or nanoseconds.
+        case number
+        /// In decimal, may be negative.
+        case signed
+        /// UTF-8.
+        case text
+        /// True or false.
+        case flag
     }
 
+    /// What a number counts or stands for.
     public enum Unit: String, Sendable {
-        case bytes, ns, bit, errno
+        /// A size in bytes.
+        case bytes
+        /// Nanoseconds: a duration, or a time on ``KVMInterface/now()``.
+        case ns
+        /// The number of a bit, from 0.
+        case bit
+        /// A positive errno, or 0 for a success.
+        case errno
         /// An errno if it is negative.
         case negativeErrno = "-errno"
-        /// Of ``GuestCallNumber``.
+        /// A ``GuestCallNumber``.
         case call
     }
 
     /// As a trace spells it.
     public var spelling: StaticString { description.spelling }
+    /// The JSON type of its value, in every event.
     public var type: ValueType { description.type }
+    /// Nil for a value without a unit, such as a count, a text or a flag.
     public var unit: Unit? { description.unit }
 
     private var description: (spelling: StaticString, type: ValueType, unit: Unit?) {

@@ -1,12 +1,66 @@
 // SPDX-License-Identifier: MIT
 /// The names of events. ``EventSchema`` says what each stands for and which keys it has.
 public enum EventName: UInt8, CaseIterable, Sendable {
-    case boot, imageLeftShared, exitStatus, stop
-    case out, `in`, mmio, memoryFault, resume, hypercall, stepOver, halt, kick
-    case convert, setMemoryAttributes2, askHolders, wait, converted, notConverted
-    case hold, release, releaseHolds, hostAccess
-    case file, step, access, punch
-    case console, leftOut, pagesThen
+    /// ``TraceEvent/booted(image:entry:vcpus:ram:sharedBit:)``
+    case boot
+    /// ``TraceEvent/imageLeftShared(end:)``
+    case imageLeftShared
+    /// ``TraceEvent/guestExited(status:)``
+    case exitStatus
+    /// ``TraceEvent/stopped(_:status:)``
+    case stop
+    /// ``TraceEvent/portOut(port:size:value:)``
+    case out
+    /// ``TraceEvent/portIn(port:size:value:)``
+    case `in`
+    /// ``TraceEvent/mmio(gpa:size:write:)``
+    case mmio
+    /// ``TraceEvent/memoryFault(_:_:_:)``
+    case memoryFault
+    /// ``TraceEvent/resumed(gpa:)``
+    case resume
+    /// ``TraceEvent/hypercall(number:_:_:_:byInstruction:result:)``
+    case hypercall
+    /// ``TraceEvent/steppedOver(rip:)``
+    case stepOver
+    /// ``TraceEvent/halted``
+    case halt
+    /// ``TraceEvent/kicked``
+    case kick
+    /// ``TraceEvent/conversionStarted(_:before:)``
+    case convert
+    /// ``TraceEvent/attributesCall(offset:size:target:_:_:gpa:nanoseconds:)``
+    case setMemoryAttributes2
+    /// ``TraceEvent/holdersAsked(gpa:released:refused:)``
+    case askHolders
+    /// ``TraceEvent/waiting(gpa:nanoseconds:attempt:)``
+    case wait
+    /// ``TraceEvent/conversionFinished(_:_:after:)``
+    case converted
+    /// ``TraceEvent/conversionFailed(_:)``
+    case notConverted
+    /// ``TraceEvent/held(_:yields:)`` and ``TraceEvent/heldByName(_:_:)``
+    case hold
+    /// ``TraceEvent/released(_:)`` and ``TraceEvent/releasedByName(_:_:)``
+    case release
+    /// ``TraceEvent/releasedHolds(_:)``
+    case releaseHolds
+    /// ``TraceEvent/hostAccess(gpa:_:_:)``
+    case hostAccess
+    /// ``TraceEvent/fileAppeared(_:_:_:)``
+    case file
+    /// ``TraceEvent/step(line:_:outcome:ok:)``
+    case step
+    /// ``TraceEvent/access(gpa:size:_:_:value:)``
+    case access
+    /// ``TraceEvent/punched(_:)``
+    case punch
+    /// A printed line, which readers make of many `out` events.
+    case console
+    /// Stands for events that a picture does not show.
+    case leftOut
+    /// The states of pages after the events that were left out.
+    case pagesThen
 
     /// As a trace spells it.
     public var spelling: StaticString {

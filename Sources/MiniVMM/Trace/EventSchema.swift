@@ -6,6 +6,7 @@
 public struct EventSchema: Sendable {
     /// A key of the event.
     public struct Field: Sendable {
+        /// Its type and unit are the same in every event.
         public let key: EventKey
         /// Whether an event may lack it. What it means then is part of ``means``.
         public let isOptional: Bool
@@ -21,16 +22,23 @@ public struct EventSchema: Sendable {
 
     /// The chapters of the document.
     public enum Section: String, CaseIterable, Sendable {
+        /// The beginning and the end of a run.
         case machine = "The machine"
+        /// What a vCPU left the guest for.
         case exits = "Exits"
+        /// Requests, calls to the kernel, and retries.
         case conversions = "Conversions"
+        /// References and accesses of the host.
         case host = "The host's side"
+        /// Files, steps and accesses of a test.
         case litmus = "From litmus tests"
         /// No line of a trace has these: text and pictures put them in.
         case readers = "Made by readers"
     }
 
+    /// There is one row for each name.
     public let name: EventName
+    /// The chapter of `docs/trace.md` that has the row.
     public let section: Section
     /// What the event stands for.
     public let means: String
@@ -43,6 +51,7 @@ public struct EventSchema: Sendable {
     /// * `{key=value?text}`, `{key&mask?text}` and the same with `!`: the text if the value is, or has a bit of, the one
     ///   given.
     public let sentence: String
+    /// In the order in which ``TraceEvent/describe(to:)`` writes them.
     public let fields: [Field]
 
     init(_ name: EventName, _ section: Section, _ means: String, _ sentence: String, _ fields: [Field] = []) {
@@ -56,5 +65,6 @@ public struct EventSchema: Sendable {
     /// One for each name, in the order of ``EventName``.
     public static let all = machine + exits + conversions + host + litmus + readers
 
+    /// The row of an event.
     public static func of(_ name: EventName) -> EventSchema { all[Int(name.rawValue)] }
 }

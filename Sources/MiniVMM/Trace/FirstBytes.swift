@@ -4,6 +4,7 @@ public struct FirstBytes: Sendable, Equatable, CustomStringConvertible {
     /// Little-endian, as a load of 64 bits has it.
     public let word: UInt64
 
+    /// The eight bytes, the first one lowest.
     public init(word: UInt64) { self.word = word }
 
     /// Sixteen hex digits in the order of the bytes in memory.

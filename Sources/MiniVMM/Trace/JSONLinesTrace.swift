@@ -9,11 +9,13 @@ public import SystemPackage
 public final class JSONLinesTrace: TraceSink {
     private let line: Mutex<Line>
 
+    /// Writes nothing yet. The descriptor stays the caller's, and open as long as this object is used.
     public init(_ descriptor: FileDescriptor) { line = Mutex(Line(buffer: OutputBuffer(descriptor))) }
 
     /// The first error in writing, if there was one; what came after it is lost.
     public var failure: Errno? { line.withLock { $0.buffer.failure } }
 
+    /// Writes the header line, with the keys of ``LineKey/header``.
     public func begin(kernel: KernelIdentity, time: UInt64) {
         line.withLock { line in
             line.buffer.append("{")
@@ -30,6 +32,8 @@ public final class JSONLinesTrace: TraceSink {
         }
     }
 
+    /// Writes one line; `time` in nanoseconds of ``KVMInterface/now()``. It reaches the descriptor once 64
+    /// KiB have come together, or with ``flush()``.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in
             line.begin(time, actor)
@@ -39,6 +43,7 @@ public final class JSONLinesTrace: TraceSink {
         }
     }
 
+    /// Hands all lines to the descriptor. An error is in ``failure``.
     public func flush() { line.withLock { $0.buffer.flush() } }
 
     private struct Line: TraceFields, Sendable {

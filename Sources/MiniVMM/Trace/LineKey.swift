@@ -1,9 +1,26 @@
 // SPDX-License-Identifier: MIT
 /// What the lines of a trace have besides the keys of an event.
 public enum LineKey: UInt8, CaseIterable, Sendable {
-    case schema, clock, time, kernel, host, simulated, actor, event
+    /// Of the header: ``EventSchema/version``.
+    case schema
+    /// Of the header: `monotonic ns`.
+    case clock
+    /// Nanoseconds of ``KVMInterface/now()``: when the trace began, or when the event was stamped.
+    case time
+    /// Of the header: the name of the ``KernelIdentity``.
+    case kernel
+    /// Of the header: the host of the ``KernelIdentity``.
+    case host
+    /// Of the header: whether the kernel is ``KernelIdentity/Kind/simulated``.
+    case simulated
+    /// Of an event: ``Actor/name``.
+    case actor
+    /// Of an event: ``EventName/spelling``.
+    case event
 
+    /// The keys of the first line, in their order.
     public static let header: [LineKey] = [.schema, .clock, .time, .kernel, .host, .simulated]
+    /// The keys with which each line of an event begins, in their order.
     public static let everyEvent: [LineKey] = [.time, .actor, .event]
 
     /// As a trace spells it.
@@ -20,6 +37,7 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
         }
     }
 
+    /// A number for ``time``, a flag for ``simulated``, text for all others.
     public var type: EventKey.ValueType {
         switch self {
         case .time: .number
@@ -27,6 +45,7 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
         default: .text
         }
     }
+    /// ``EventKey/Unit/ns`` for ``time``; nil for the texts.
     public var unit: EventKey.Unit? { self == .time ? .ns : nil }
 }
 

@@ -4,36 +4,44 @@ public import SystemPackage
 /// Bytes on their way to a descriptor. Its owner guards it.
 public struct OutputBuffer: Sendable {
     private let descriptor: FileDescriptor
+    /// What was appended since the last ``flush()``.
     public private(set) var bytes: [UInt8] = []
     private static let capacity = 1 << 16
     /// The first error of the descriptor; later output is dropped.
     public private(set) var failure: Errno?
 
+    /// An empty buffer. The descriptor stays the caller's.
     public init(_ descriptor: FileDescriptor) {
         self.descriptor = descriptor
         bytes.reserveCapacity(Self.capacity + 4096)
     }
 
+    /// Never flushes by itself.
     @inline(__always)
     public mutating func append(_ byte: UInt8) { bytes.append(byte) }
 
+    /// Appends the UTF-8 of the text, unescaped.
     public mutating func append(_ text: StaticString) {
         unsafe bytes.append(
             contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
+    /// Appends the UTF-8 of the text, unescaped.
     public mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
 
+    /// Appends bytes as they are.
     public mutating func append(contentsOf more: some Sequence<UInt8>) { bytes.append(contentsOf: more) }
 
     /// Takes back the last bytes appended since ``flush()``.
     public mutating func removeLast(_ count: Int) { bytes.removeLast(count) }
 
+    /// Appends decimal digits without leading zeros.
     public mutating func append(decimal value: UInt64) {
         if value >= 10 { append(decimal: value / 10) }
         bytes.append(UInt8(truncatingIfNeeded: value % 10) + 48)
     }
 
+    /// Appends lower-case hexadecimal digits without `0x` and without leading zeros.
     public mutating func append(hex value: UInt64) {
         var shift = value == 0 ? 0 : (63 - value.leadingZeroBitCount) / 4 * 4
         while shift >= 0 {
@@ -81,11 +89,14 @@ public struct OutputBuffer: Sendable {
         append(34)
     }
 
+    /// Appends a newline, and flushes if the buffer has 64 KiB or more.
     public mutating func endLine() {
         bytes.append(10)
         if bytes.count >= Self.capacity { flush() }
     }
 
+    /// Writes all bytes to the descriptor and empties the buffer. After an error, which ``failure`` has, the
+    /// bytes are dropped.
     public mutating func flush() {
         defer { bytes.removeAll(keepingCapacity: true) }
         guard failure == nil, !bytes.isEmpty else { return }

@@ -26,12 +26,14 @@ extension OutputBuffer {
         while bytes.count < start + width { append(32) }
     }
 
+    /// Appends the name, escaped, in a column of 7 bytes.
     public mutating func appendTextActor(_ actor: String) {
         let start = bytes.count
         append(contentsOf: VisibleText.escaped(actor).utf8)
         pad(from: start, to: 7)
     }
 
+    /// Appends the name of an event, escaped, in a column of 22 bytes.
     public mutating func appendTextName(_ name: String) {
         let start = bytes.count
         append(contentsOf: VisibleText.escaped(name).utf8)
@@ -44,17 +46,20 @@ extension OutputBuffer {
         pad(from: start, to: Self.nameColumns)
     }
 
+    /// Appends an address as `0x1000`, another number in decimal.
     public mutating func appendText(_ value: UInt64, isAddress: Bool) {
         guard isAddress else { return append(decimal: value) }
         append("0x")
         append(hex: value)
     }
 
+    /// Appends a decimal number, with a minus sign if it is negative.
     public mutating func appendText(_ value: Int64) {
         if value < 0 { append(45) }
         append(decimal: value.magnitude)
     }
 
+    /// Appends `yes` or `no`.
     public mutating func appendText(_ value: Bool) { append(value ? "yes" : "no") }
 
     /// A text with spaces or hidden characters is quoted and escaped: what a guest prints does not steer the terminal.

@@ -8,11 +8,14 @@ public import SystemPackage
 public final class TextTrace: TraceSink {
     private let line: Mutex<Line>
 
+    /// Writes nothing yet. The descriptor stays the caller's, and open as long as this object is used.
     public init(_ descriptor: FileDescriptor) { line = Mutex(Line(buffer: OutputBuffer(descriptor))) }
 
     /// The first error in writing, if there was one; what came after it is lost.
     public var failure: Errno? { line.withLock { $0.buffer.failure } }
 
+    /// Writes a line that names the kernel. Later times are microseconds from `time`, which is in
+    /// nanoseconds.
     public func begin(kernel: KernelIdentity, time: UInt64) {
         line.withLock { line in
             line.origin = time
@@ -24,6 +27,8 @@ public final class TextTrace: TraceSink {
         }
     }
 
+    /// Writes one line at once; `time` in nanoseconds of ``KVMInterface/now()``. A printed letter waits until
+    /// its line ends.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in
             if let letter = event.printedLetter {
@@ -37,6 +42,7 @@ public final class TextTrace: TraceSink {
         }
     }
 
+    /// Writes the printed lines that have not ended. An error is in ``failure``.
     public func flush() {
         line.withLock { line in
             for ended in line.console.endAll() { line.write(ended) }

@@ -8,6 +8,7 @@ public final class Trace: Sendable {
     /// ``KVMInterface/now()`` when the trace began.
     public let start: UInt64
 
+    /// Begins all sinks with the kernel's identity and the time of its clock.
     public init(kernel: any KVMInterface, sinks: [any TraceSink]) {
         self.kernel = kernel
         self.sinks = sinks
@@ -29,8 +30,13 @@ public final class Trace: Sendable {
 
 /// A format of the trace.
 public protocol TraceSink: AnyObject, Sendable {
+    /// Called once, before the first event.
+    ///
     /// - Parameter time: nanoseconds of ``KVMInterface/now()``.
     func begin(kernel: KernelIdentity, time: UInt64)
+    /// Called for each event, from any thread and possibly from several at once. `time` as in
+    /// ``begin(kernel:time:)``, but two calls may come in another order than their times.
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64)
+    /// Everything written so far is to reach its destination. May be called several times.
     func flush()
 }

@@ -3,7 +3,9 @@ public import SystemPackage
 
 /// Who did something.
 public enum Actor: Sendable, Hashable {
+    /// The vCPU with this id, from 0.
     case vcpu(Int)
+    /// The monitor; in litmus tests the first thread of the host.
     case host
     /// Another thread of the host, from 1; in litmus tests.
     case hostThread(Int)
@@ -24,49 +26,82 @@ public enum Actor: Sendable, Hashable {
 /// One thing that happened. Each stands for one exit, one call, or one decision of the monitor.
 public enum TraceEvent: Sendable {
     // the machine
+    /// `boot`: the image is in RAM of `ram` bytes, all of it shared. `entry` is the first instruction,
+    /// `sharedBit` nil with one alias.
     case booted(image: PageRange, entry: UInt64, vcpus: Int, ram: UInt64, sharedBit: Int?)
     /// The kernel does not preserve contents, so RAM up to `end` stays shared.
     case imageLeftShared(end: UInt64)
+    /// `exit-status`: the guest wrote to port 0xf4.
     case guestExited(status: UInt8)
+    /// `stop`: how the run ended, in words.
+    ///
     /// - Parameter status: the exit status of `run` for it.
     case stopped(String, status: Int32? = nil)
     // exits
+    /// `out`: `KVM_EXIT_IO`, one transfer of `size` bytes.
     case portOut(port: UInt16, size: Int, value: UInt64)
+    /// `in`: `KVM_EXIT_IO`, one transfer of `size` bytes. `value` is what the monitor returned.
     case portIn(port: UInt16, size: Int, value: UInt64)
+    /// `mmio`: `KVM_EXIT_MMIO`, an access of `size` bytes.
     case mmio(gpa: UInt64, size: Int, write: Bool)
+    /// `memory-fault`: `KVM_EXIT_MEMORY_FAULT` with the errno of `KVM_RUN`, and what is done about it.
     case memoryFault(MemoryFault, Errno, FaultVerdict)
     /// The vCPU goes back into the guest after a memory fault.
     case resumed(gpa: UInt64)
+    /// `hypercall`: RAX, RBX, RCX and RDX of a call, and RAX afterwards. Recorded when the call has returned.
     case hypercall(number: UInt64, UInt64, UInt64, UInt64, byInstruction: Bool, result: Int64)
     /// KVM could not step over VMMCALL because it could not read it, and the monitor did.
     case steppedOver(rip: UInt64)
+    /// `halt`: `KVM_EXIT_HLT`. Nothing can wake the vCPU.
     case halted
+    /// `kick`: `KVM_RUN` returned `EINTR` because the machine stops.
     case kicked
     // conversions
+    /// `convert`: the kernel has not been called yet. `before` is nil where the range is private.
     case conversionStarted(ConversionRequest, before: FirstBytes? = nil)
+    /// `set-memory-attributes2`: one call; its errno, or nil for a success, and `error_offset`. Offset and
+    /// size in bytes.
+    ///
     /// - Parameters:
     ///   - gpa: what is at `offset` of the file.
     ///   - nanoseconds: how long the call took; the event is stamped when it has returned.
     case attributesCall(
         offset: UInt64, size: UInt64, target: PageState, Errno?, UInt64, gpa: UInt64? = nil,
         nanoseconds: UInt64? = nil)
+    /// `ask-holders`: known holders of the page were asked to release it.
     case holdersAsked(gpa: UInt64, released: Int, refused: Int)
+    /// `wait`: recorded before the wait. `attempt` counts the attempts so far, from 1.
     case waiting(gpa: UInt64, nanoseconds: UInt64, attempt: Int)
+    /// `converted`: all of the request is done. `after` is nil where the range is private.
     case conversionFinished(ConversionRequest, ConversionResult, after: FirstBytes? = nil)
+    /// `not-converted`: the error says what changed all the same.
     case conversionFailed(ConversionError)
     // the host's side
+    /// `hold`: the host took references for the guest. `yields` says whether a conversion may have them
+    /// released.
     case held(PageRange, yields: Bool)
     /// One hold is let go.
     case released(PageRange)
+    /// `release-holds`: all holds were released. Each has its ``released(_:)`` before.
     case releasedHolds(Int)
+    /// `host-access`: the host read or wrote 8 bytes for the guest. Nil is a success.
     case hostAccess(gpa: UInt64, HostAccessError.Direction, HostAccessError?)
     // litmus tests; their files lie one behind the other in one space of addresses
+    /// `file`: a guest_memfd with its name in the test, its addresses, and the state of all its pages.
     case fileAppeared(String, PageRange, PageState)
+    /// `step`: a step as the test spells it, what came of it, and whether that is as expected.
+    ///
     /// - Parameter line: 0 where the test has no text.
     case step(line: Int, String, outcome: String, ok: Bool)
+    /// `access`: an actor touched `size` bytes. No errno is a success; `value` is nil where the bytes are not
+    /// known.
     case access(gpa: UInt64, size: UInt64, HostAccessError.Direction, Errno?, value: UInt8?)
+    /// `punch`: the pages are unallocated. They read as zeros when they are touched next, and keep their
+    /// states.
     case punched(PageRange)
+    /// `hold` by this name in the test; no conversion can have it released.
     case heldByName(String, PageRange)
+    /// `release` of the hold with this name.
     case releasedByName(String, PageRange)
 }
 
@@ -85,11 +120,16 @@ public enum FaultVerdict: String, Sendable {
 
 /// Receives the name and the fields of an event; one description of an event serves every format.
 public protocol TraceFields {
+    /// Called once for each event, before its fields.
     mutating func begin(_ name: EventName)
     /// A key whose type is number or address.
     mutating func number(_ key: EventKey, _ value: UInt64)
+    /// A key whose type is ``EventKey/ValueType/signed``.
     mutating func signed(_ key: EventKey, _ value: Int64)
+    /// A key whose type is ``EventKey/ValueType/flag``.
     mutating func flag(_ key: EventKey, _ value: Bool)
+    /// A key whose type is ``EventKey/ValueType/text``. The value may have any characters; the receiver
+    /// escapes it.
     mutating func text(_ key: EventKey, _ value: String)
 }
 

@@ -25,6 +25,7 @@ public enum VisibleText {
         return visible
     }
 
+    /// `\x1b` below 0x100 and `\u{202e}` above, whether the scalar is hidden or not.
     public static func escape(_ scalar: Unicode.Scalar) -> String {
         let digits = String(scalar.value, radix: 16)
         guard scalar.value < 0x100 else { return "\\u{\(digits)}" }

@@ -12,6 +12,7 @@ extension PlantedFault {
         }
     }
 
+    /// Nil for a name that no fault has. Capital letters are not accepted.
     public init?(name: String) {
         guard let fault = Self.allCases.first(where: { $0.name == name }) else { return nil }
         self = fault

@@ -12,6 +12,7 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
     public let number: DescriptorID
     /// Nil where the model keeps the bytes.
     let memory: FileMemory?
+    /// Bytes, as they were asked for.
     public let size: UInt64
     /// The descriptor of the process, if it was duplicated; the first has the memory's.
     private let ownDescriptor: OwnedDescriptor?
@@ -34,6 +35,8 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
     /// The descriptor is closed, if it is open, and its number free. No call may follow.
     package func forget() { model.look { model.kernel.forget(number) } }
 
+    /// A descriptor of this process, so that no other file has its number. It stays the same after
+    /// ``closeDescriptor()``.
     public var descriptor: Int32 {
         switch ownDescriptor {
         case .some(let own): own.rawValue
@@ -41,12 +44,20 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         }
     }
 
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`. Nothing of the struct but `error_offset` is written.
+    ///
+    /// - Throws: the errno of docs/ABI.md, section 2, with the differences of ``SoftKVM/Configuration/abi``.
+    ///   `EAGAIN` and `ENOMEM` set `request.error_offset`.
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         var call = ConversionCall(request)
         defer { request.error_offset = call.errorOffset }
         try model.ask { kernel throws(ErrorNumber) in try kernel.convert(number, &call) }
     }
 
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` with its struct in such memory.
+    ///
+    /// - Throws: `EFAULT` if the struct cannot be read, or in place of `EAGAIN` and `ENOMEM`; otherwise the
+    ///   errno of docs/ABI.md, section 2.
     public func setMemoryAttributes2(
         _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
     ) throws(Errno) {
@@ -54,7 +65,9 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         try model.ask { kernel throws(ErrorNumber) in try kernel.convert(number, &call, in: memory) }
     }
 
-    /// The call of ``ABIProfile/rfcV1``; `ENOTTY` in the others.
+    /// The call of ``ABIProfile/rfcV1``.
+    ///
+    /// - Throws: `ENOTTY` in every other version; in that one the errno of docs/ABI.md, sections 2 and 3.
     public func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno) {
         var call = ConversionCall(
             offset: request.offset, size: request.size, attributes: request.attributes, flags: request.flags,
@@ -64,11 +77,18 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         try model.ask { kernel throws(ErrorNumber) in try kernel.convert(number, &call, isFirstCall: true) }
     }
 
+    /// `mmap` with `MAP_SHARED`; both numbers in bytes.
+    ///
+    /// - Throws: `ENODEV` without ``GuestMemfdFlags/mmap``, `EINVAL` for a length of 0 and an offset that is
+    ///   not page aligned, `EBADF` for a closed descriptor, ``SoftKVM/noMemoryBehind`` behind the first TiB,
+    ///   `ENOMEM` if the host has no room.
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
         try mapAlone(offset: offset, length: length)
     }
 
     /// Only the model knows the addresses of a mapping, so it is always alone.
+    ///
+    /// - Throws: as ``map(offset:length:)``.
     public func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping {
         try model.call { () throws(Errno) in
             let number: MappingID
@@ -90,6 +110,11 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         }
     }
 
+    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`; both numbers in bytes.
+    ///
+    /// - Throws: `EINVAL` if the length is 0, a bound is not page aligned or does not fit into 63 bits, or an
+    ///   allocation ends after the file; `EFBIG` if the sum does not fit; `EBADF` for a closed descriptor;
+    ///   ``SoftKVM/noMemoryBehind`` if an allocation ends behind the first TiB.
     public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in
             try kernel.allocate(number, punchHole: punchHole, offset: offset, length: length)
@@ -125,8 +150,13 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
 
 extension SoftGuestMemfd: ExaminableFile {
     /// The model hands out each number once as long as the object lives.
+    ///
+    /// - Throws: nothing.
     public func reserveDescriptor() throws(Errno) {}
 
+    /// `dup`, of the process's own descriptor as well.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed, `EMFILE` if the process has none left.
     public func duplicate() throws(Errno) -> any ExaminableFile {
         try model.call { () throws(Errno) in
             guard model.kernel.isOpen(number) else { throw .badFileDescriptor }
@@ -148,10 +178,17 @@ extension SoftGuestMemfd: ExaminableFile {
         }
     }
 
+    /// `close` in the model. The process's own descriptor stays open as long as this object lives.
+    ///
+    /// - Throws: `EBADF` if the descriptor is closed already.
     public func closeDescriptor() throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in try kernel.close(number) }
     }
 
+    /// A system call that no guest_memfd supports.
+    ///
+    /// - Throws: always: `EINVAL`, `ENODEV` or `EOPNOTSUPP` as Linux does, `EBADF` if the descriptor is
+    ///   closed.
     public func attempt(_ call: FileCall) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in try kernel.attempt(number, call) }
     }

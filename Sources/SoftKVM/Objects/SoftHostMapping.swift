@@ -14,6 +14,7 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     public let number: MappingID
     /// Nil where the model keeps the bytes, as ``mapping``.
     let memory: FileMemory?
+    /// Bytes, as they were asked for.
     public let length: UInt64
     /// Where in the file it begins, bytes.
     private let fileOffset: UInt64
@@ -58,10 +59,17 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
+    /// Where the process has the memory; a kernel without memory makes up an address that no other mapping
+    /// has.
     public var address: UInt64 {
         Self.address(of: mapping) ?? model.look { model.kernel.address(of: number) ?? 0 }
     }
 
+    /// As `process_vm_readv` on this memory would, up to the first page that cannot be read. A byte that the
+    /// interface leaves undefined is 0 in a kernel without memory.
+    ///
+    /// - Returns: how many bytes were read.
+    /// - Throws: `EFAULT` if the first page cannot be read or the part leaves the mapping.
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         try model.ask { kernel throws(ErrorNumber) in
             let count = Int(
@@ -79,6 +87,10 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
+    /// As `process_vm_writev` on this memory would, up to the first page that cannot be written.
+    ///
+    /// - Returns: how many bytes were written.
+    /// - Throws: `EFAULT` if the first page cannot be written or the part leaves the mapping.
     public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
         try model.ask { kernel throws(ErrorNumber) in
             let count = Int(
@@ -101,6 +113,8 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     }
 
     /// The same pages as another process has them that was forked now: with page tables of its own, which are empty.
+    ///
+    /// - Throws: `ENOMEM` if the host has no room for another mapping of the memory.
     public func forked() throws(Errno) -> SoftHostMapping {
         try model.call { () throws(Errno) in
             guard let memory else {
@@ -113,10 +127,14 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
+    /// Pages of the part in the page tables of this mapping; both numbers in bytes.
     public func residentPages(at offset: UInt64, length: UInt64) -> UInt64 {
         model.look { model.kernel.residentPages(number, at: offset, length: length) }
     }
 
+    /// As a read from `/proc/self/mem`.
+    ///
+    /// - Throws: `EIO` for a page that the host cannot touch, and past the end.
     public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
         try model.ask { kernel throws(ErrorNumber) in
             guard (try? kernel.touch(number, offset, 1)) == 1 else { throw .ioError }
@@ -127,14 +145,26 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
+    /// `madvise`.
+    ///
+    /// - Throws: as ``ConversionModel/KernelModel/advise(_:at:length:_:)``: `EINVAL` for a part or an advice
+    ///   that is wrong, `EFAULT` or `EHWPOISON` for a page that cannot be populated, `EBUSY` after memory
+    ///   failed, `ENOMEM` once unmapped.
     public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in
             try kernel.advise(number, at: offset, length: length, advice)
         }
     }
 
+    /// `munmap` of all of it. A second call finds nothing, which is no error.
+    ///
+    /// - Throws: nothing.
     public func unmap() throws(Errno) { model.call { model.kernel.unmap(number) } }
 
+    /// `mremap` of all of it to another address and length, in bytes. This mapping is gone then, even if the
+    /// host has no room.
+    ///
+    /// - Throws: `EINVAL` for a length of 0, `EFAULT` once unmapped, `ENOMEM` if the host has no room.
     public func move(toLength new: UInt64) throws(Errno) -> any ExaminableMapping {
         try model.call { () throws(Errno) in
             // The model's rules first; where the host then has no room the old mapping is gone, as on a kernel.
@@ -157,6 +187,10 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
+    /// `mprotect`.
+    ///
+    /// - Throws: `EINVAL` for an offset that is not page aligned and a part that leaves the mapping, `ENOMEM`
+    ///   once unmapped.
     public func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in
             try kernel.protect(number, at: offset, length: length, protection)
@@ -179,6 +213,10 @@ extension SoftHostMapping: NodePlacing {
     /// NUMA nodes of this machine. All CPUs are on node 0.
     public static let nodeCount = KernelModel.nodeCount
 
+    /// `mbind(2)`.
+    ///
+    /// - Throws: `EINVAL` for a node that does not exist, an offset that is not page aligned and a part that
+    ///   leaves the mapping; `EIO` with ``PolicyFlags/strict``; `EFAULT` once unmapped.
     public func bind(
         at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
     ) throws(Errno) {
@@ -187,10 +225,17 @@ extension SoftHostMapping: NodePlacing {
         }
     }
 
+    /// `move_pages(2)` of one page without nodes.
+    ///
+    /// - Throws: `ENOENT` for a page that is not in the page tables, `EFAULT` once unmapped or past the end.
     public func node(at offset: UInt64) throws(Errno) -> UInt32 {
         try model.ask { kernel throws(ErrorNumber) in try kernel.node(number, at: offset) }
     }
 
+    /// `move_pages(2)` of one page. No page moves.
+    ///
+    /// - Throws: `ENODEV` for a node that does not exist, `ENOENT` and `EFAULT` as ``node(at:)``; for a page
+    ///   on another node `EACCES` if several mappings have it, and `EBUSY` otherwise.
     public func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in try kernel.migrate(number, at: offset, to: node) }
     }
@@ -223,6 +268,9 @@ extension Slice<UnsafeRawBufferPointer> {
 
 extension SoftHostMapping: HoldableMapping {
     /// Every kind of holder takes the same references here; only a pipe has an end.
+    ///
+    /// - Throws: `EINVAL` for a length of 0, `EFAULT` for a page that the host cannot touch or that is
+    ///   outside the mapping, `EAGAIN` if `vmsplice` gets more than ``SoftPageHold/pipePages`` pages.
     public func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         SoftPageHold(
             model,
@@ -231,6 +279,10 @@ extension SoftHostMapping: HoldableMapping {
             }, memory)
     }
 
+    /// As ``HoldKind/vmsplice``; both numbers in bytes.
+    ///
+    /// - Throws: `EINVAL` for a length of 0, `EFAULT` for a page that the host cannot touch or that is
+    ///   outside the mapping, `EAGAIN` for more than ``SoftPageHold/pipePages`` pages.
     public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         try hold(.vmsplice, at: offset, length: length)
     }

@@ -49,6 +49,8 @@ public final class SoftKVM: KVMInterface {
         /// What dlopen is asked for, in order.
         public var engineLibraries: [String]
 
+        /// By default Linux 7.4 with seed 0, time slices of 100,000 instructions and no faults. A slice of
+        /// less than one instruction is one.
         public init(
             seed: UInt64 = 0, timeSlice: Int = 100_000, abi: ABIProfile = .linux74,
             contentPromise: ContentPromise? = nil, contentDesign: ContentDesign? = nil,
@@ -73,12 +75,14 @@ public final class SoftKVM: KVMInterface {
     /// first TiB. No kernel answers so.
     public static let noMemoryBehind = Errno(Rules.noMemoryBehind)
 
+    /// True: one lock guards everything, and the engine runs under it.
     public let runsVCPUsInTurns = true
     /// What this kernel is.
     public var configuration: Configuration { model.configuration }
     let model: Model
     private let library: EngineLibrary
 
+    /// Starts no process and opens no library.
     public convenience init(_ configuration: Configuration = Configuration()) {
         self.init(configuration, contents: .outside)
     }
@@ -119,16 +123,27 @@ public final class SoftKVM: KVMInterface {
             name: "SoftKVM", host: library.description + configuration.peculiarities, kind: .simulated)
     }
 
+    /// Whether vCPUs can run. Waits for the process that opens the engine.
     public var engineStatus: EngineStatus { library.status }
 
+    /// What a software-protected VM would answer.
+    ///
+    /// - Returns: 0 for a capability that this kernel does not have.
+    /// - Throws: nothing.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         SoftVM.answer(capability, type: .softwareProtected, configuration: model.configuration)
     }
 
+    /// The same on every host: an AMD CPU with SSE2, pages of 1 GiB and 40 physical address bits.
+    ///
+    /// - Throws: nothing.
     public func supportedCPUID() throws(Errno) -> CPUIDTable { .soft }
 
+    /// `KVM_CREATE_VM`.
+    ///
     /// - Parameter sharedBit: 12 to 39 on a software-protected VM; a default VM has no private memory to tell
     ///   apart.
+    /// - Throws: `EINVAL` for any other shared bit.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         try model.call { () throws(Errno) in
             let number: VMID

@@ -27,6 +27,7 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         if !model.isValue { release() }
     }
 
+    /// Drops the references; a second call does nothing. Bytes that only this hold had are gone.
     public func release() {
         model.call {
             guard let number else { return }

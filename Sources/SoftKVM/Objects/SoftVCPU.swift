@@ -15,7 +15,10 @@ public import SystemPackage
 /// The engine is in a process of its own, which begins with the first run. If it fails the exit is
 /// `KVM_EXIT_INTERNAL_ERROR`, and ``failure`` says why.
 @safe public final class SoftVCPU: SoftwareVCPU, @unchecked Sendable {
+    /// 0 to 255, as it was given to ``SoftVM/createVCPU(id:)``.
     public let id: Int
+    /// 8192 bytes, of which the second half has the data of a `KVM_EXIT_IO`. Valid as long as this object
+    /// lives.
     public let runPage: RunPage
     let vm: SoftVM
     private let library: EngineLibrary
@@ -39,6 +42,8 @@ public import SystemPackage
     var debugRegisters = DebugRegisters()
     /// What the next run has to complete.
     var pending: Pending?
+    /// Set by ``run()``. An instruction that the engine could not execute is forgotten by the next run, any
+    /// other failure stays.
     public private(set) var failure: CPUFailure?
     /// The process that its engine runs in; nil before the first run.
     public var process: Int32? { vm.model.look { engine?.process } }
@@ -89,8 +94,11 @@ public import SystemPackage
         unsafe page.deallocate()
     }
 
-    /// - Throws: ``SystemPackage/Errno/notSupported`` without an engine; ``SoftKVM/engineStatus`` says what to
-    ///   install.
+    /// `KVM_RUN`, for at most one time slice. The virtual clock advances by 1 ns for every instruction.
+    ///
+    /// - Throws: `EINTR` at the end of the time slice and when kicked; `EFAULT` or `EHWPOISON` with
+    ///   `KVM_EXIT_MEMORY_FAULT`, or `EFAULT` alone for a page that cannot be had; `EOPNOTSUPP` without an
+    ///   engine, where ``SoftKVM/engineStatus`` says what to install.
     public func run() throws(Errno) {
         runPage.exitReason = CKVM_EXIT_UNKNOWN
         try vm.model.call { () throws(Errno) in
@@ -271,8 +279,14 @@ public import SystemPackage
 
     // MARK: the other calls
 
+    /// `KVM_GET_REGS`.
+    ///
+    /// - Throws: nothing.
     public func registers() throws(Errno) -> ckvm_regs { vm.model.call { registersNow } }
 
+    /// `KVM_SET_REGS`. Bit 1 of RFLAGS is always set.
+    ///
+    /// - Throws: nothing.
     public func setRegisters(_ registers: ckvm_regs) throws(Errno) {
         vm.model.call {
             registersNow = registers
@@ -282,6 +296,8 @@ public import SystemPackage
 
     /// What was set, with what the guest changed since: control registers, EFER, FS and GS base, the descriptor
     /// table registers. Selectors stay as they were set.
+    ///
+    /// - Throws: nothing.
     public func specialRegisters() throws(Errno) -> ckvm_sregs {
         vm.model.call {
             storeSpecial()
@@ -289,6 +305,10 @@ public import SystemPackage
         }
     }
 
+    /// `KVM_SET_SREGS`. A state that is not 64-bit mode with 4-level paging is accepted, and the next run
+    /// ends with `KVM_EXIT_FAIL_ENTRY`.
+    ///
+    /// - Throws: nothing.
     public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
         vm.model.call {
             special = registers
@@ -298,6 +318,9 @@ public import SystemPackage
         }
     }
 
+    /// `KVM_SET_CPUID2`.
+    ///
+    /// - Throws: `EINVAL` once the vCPU has run, `E2BIG` for more than 256 entries.
     public func setCPUID(_ table: CPUIDTable) throws(Errno) {
         try vm.model.call { () throws(Errno) in
             guard engine == nil else { throw .invalidArgument }

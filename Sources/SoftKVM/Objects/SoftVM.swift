@@ -37,8 +37,13 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
+    /// ``ContentPromise/undefined`` on a default VM; otherwise what the configuration says.
     public var contentPromise: ContentPromise { model.look { model.kernel.contentPromise(of: number) } }
 
+    /// `KVM_CHECK_EXTENSION` on the VM.
+    ///
+    /// - Returns: 0 for a capability that a VM of this type does not have.
+    /// - Throws: nothing.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         Self.answer(capability, type: type, configuration: model.configuration)
     }
@@ -67,7 +72,10 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
 
     static let maximumVCPUs = 256
 
-    /// `EINVAL` for anything but ``Capability/exitHypercall`` with `KVM_HC_MAP_GPA_RANGE` or nothing.
+    /// `KVM_ENABLE_CAP`: the hypercall numbers that leave with `KVM_EXIT_HYPERCALL`, one bit each.
+    ///
+    /// - Throws: `EINVAL` for anything but ``Capability/exitHypercall`` with `KVM_HC_MAP_GPA_RANGE` or
+    ///   nothing.
     public func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
         guard capability == .exitHypercall, argument & ~(1 << CKVM_HC_MAP_GPA_RANGE) == 0 else {
             throw .invalidArgument
@@ -75,6 +83,10 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         model.call { exitHypercalls = argument }
     }
 
+    /// `KVM_CREATE_GUEST_MEMFD`; `size` in bytes. Only the first TiB of a file has memory behind it.
+    ///
+    /// - Throws: `EINVAL` if the size is 0, not whole pages or does not fit into 63 bits, or a flag is not
+    ///   allowed; `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
     public func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
         try model.call { () throws(Errno) in
             let descriptor: DescriptorID
@@ -97,6 +109,12 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
+    /// `KVM_SET_USER_MEMORY_REGION2`.
+    ///
+    /// - Throws: `EINVAL` for a region that is malformed, leaves its file, or changes a slot that has a
+    ///   guest_memfd; `EEXIST` if another slot has some of its addresses or pages; `EBADF` if `guest_memfd`
+    ///   is no open descriptor of this kernel; `EFAULT` if a region without a guest_memfd is not mapped at
+    ///   `userspace_addr`; ``SoftKVM/noMemoryBehind`` behind the first TiB of a file.
     public func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in
             // A log that is switched on or off: the next write of each vCPU to a page counts again.
@@ -108,7 +126,9 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
-    /// `EEXIST` for an id that is taken, `EINVAL` for one that is out of range.
+    /// `KVM_CREATE_VCPU`, with an id from 0 to 255. No process starts before the vCPU first runs.
+    ///
+    /// - Throws: `EEXIST` for an id that is taken, `EINVAL` for one that is out of range.
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
         try model.call { () throws(Errno) in
             guard (0..<Self.maximumVCPUs).contains(id) else { throw .invalidArgument }
@@ -124,9 +144,13 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     /// or fetches from it, or walks it as a page table, and goes when it is converted, punched, or its slot deleted.
     public var pages4K: UInt64 { model.look { model.kernel.mappedPages(of: number) } }
 
+    /// As ``pages4K``.
     public func countPages4K() -> UInt64 { pages4K }
 
     /// The call of Linux 6.8 to 7.3, and of later ones that are built with it and do not convert in place.
+    ///
+    /// - Throws: `ENOTTY` on a kernel that converts in place; `EINVAL` if flags are not 0, an attribute is
+    ///   unknown to the VM type, or the range is empty, not page aligned or wraps.
     public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
         try model.ask { kernel throws(ErrorNumber) in
             try kernel.setVMAttributes(
@@ -135,6 +159,10 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
+    /// `KVM_GET_DIRTY_LOG`; bit 0 is the first page of the slot.
+    ///
+    /// - Throws: `ENOENT` if there is no such slot or it has no `KVM_MEM_LOG_DIRTY_PAGES`, `EINVAL` for a
+    ///   number that no slot can have.
     public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
         try model.ask { kernel throws(ErrorNumber) in
             let bits = try kernel.takeDirtyLog(number, slot: slot)

@@ -4,6 +4,12 @@ public import MiniVMM
 public import SystemPackage
 
 extension SoftVCPU: ExaminableVCPU {
+    /// `KVM_PRE_FAULT_MEMORY`. The pages before the first that fails are done, and `gpa` and `size` are moved
+    /// past them.
+    ///
+    /// - Throws: only if the first page fails: `ENOENT` without a memslot, `EAGAIN` while its slot is being
+    ///   deleted, `EFAULT` or `EHWPOISON` for a page that cannot be had. `EINVAL` for a range that is not
+    ///   whole pages, or a word that has to be 0.
     public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
         var (gpa, left) = (request.gpa, request.size)
         let padding = request.padding
@@ -26,6 +32,10 @@ extension SoftVCPU: ExaminableVCPU {
         (request.gpa, request.size) = (gpa, left)
     }
 
+    /// Writes `MSR_KVM_SYSTEM_TIME_NEW`. The next ``run()`` writes the structure of 32 bytes, if the host's
+    /// mapping has the page.
+    ///
+    /// - Throws: nothing.
     public func setClock(at gpa: UInt64) throws(Errno) { vm.model.call { clock = (gpa, isDue: true) } }
 
     /// What KVM does at the next entry after the register was written: it writes the structure through `userspace_addr`,

@@ -18,6 +18,7 @@ public final class AliasesKVM: KVMInterface {
     /// Memslots that carving may use; nil takes what the kernel has.
     private let slotLimit: Int?
 
+    /// Makes no call. `base` must convert in place, or be an adapter that does.
     public convenience init(over base: any KVMInterface) { self.init(over: base, slotLimit: nil) }
 
     /// For tests: less than the kernel has.
@@ -29,17 +30,28 @@ public final class AliasesKVM: KVMInterface {
             kind: base.identity.kind)
     }
 
+    /// As in the kernel below.
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
+    /// Nanoseconds on the clock of the kernel below.
     public func now() -> UInt64 { base.now() }
+    /// Waits on the clock of the kernel below.
     public func sleep(for duration: Duration) { base.sleep(for: duration) }
+    /// The table of the kernel below.
+    ///
+    /// - Throws: what the kernel below throws: `E2BIG` or `ENOMEM` on Linux.
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
+    /// The answer of the kernel below.
+    ///
+    /// - Returns: 0 for a capability that it does not know.
+    /// - Throws: the errno of the ioctl. An unknown capability is no error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         try base.checkExtension(capability)
     }
 
     /// Without a shared bit the kernel's own VM.
     ///
-    /// - Throws: `EINVAL` for a shared bit on a default VM, below a page, or beyond the CPU's physical addresses.
+    /// - Throws: `EINVAL` for a shared bit on a default VM, below bit 13, or beyond the CPU's physical
+    ///   addresses; otherwise what the kernel below throws.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         guard type == .softwareProtected, let sharedBit else {
             return try base.createVM(type, sharedBit: sharedBit)

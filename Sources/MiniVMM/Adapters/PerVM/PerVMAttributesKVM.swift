@@ -22,25 +22,40 @@ public import SystemPackage
 /// * The host's mappings are of the shared memory. Private pages of them are made inaccessible (PROT_NONE), so that a
 ///   system call on one is `EFAULT`.
 public final class PerVMAttributesKVM: KVMInterface {
+    /// `PerVMAttributesKVM`, an adapter, with the host of the kernel below.
     public let identity: KernelIdentity
     private let base: any KVMInterface
 
+    /// Makes no call. The VMs of `base` must be ``PerVMAttributes``, or ``createVM(_:sharedBit:)`` throws.
     public init(over base: any KVMInterface) {
         self.base = base
         identity = KernelIdentity(name: "PerVMAttributesKVM", host: base.identity.host, kind: .adapter)
     }
 
+    /// As in the kernel below.
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
+    /// Nanoseconds on the clock of the kernel below.
     public func now() -> UInt64 { base.now() }
+    /// Waits on the clock of the kernel below.
     public func sleep(for duration: Duration) { base.sleep(for: duration) }
+    /// The table of the kernel below.
+    ///
+    /// - Throws: what the kernel below throws: `E2BIG` or `ENOMEM` on Linux.
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
 
+    /// For capabilities of guest_memfd and memory attributes the answer of a kernel that converts in place,
+    /// for all others that of the kernel below.
+    ///
+    /// - Throws: the errno of the ioctl below. An unknown capability is no error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         if let answer = capability.inPlaceAnswer { return answer }
         return try base.checkExtension(capability)
     }
 
-    /// - Throws: `EINVAL` for a shared bit, and where the kernel below has no such VM type.
+    /// A default VM is the kernel's own; a software-protected one converts by `KVM_SET_MEMORY_ATTRIBUTES`.
+    ///
+    /// - Throws: `EINVAL` for a shared bit, and where the kernel below has no such VM type; otherwise what
+    ///   the kernel below throws.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         guard type == .softwareProtected else { return try base.createVM(type, sharedBit: sharedBit) }
         guard sharedBit == nil, let vm = try base.createVM(type, sharedBit: nil) as? any PerVMAttributes

@@ -26,6 +26,7 @@ public import SystemPackage
 /// * The kernel below counts no references for us: a page is in use when a ``HostMapping/hold(at:length:)``
 ///   of this adapter's has it. Other pins are not seen. A failed conversion does not unmap the host's pages.
 public final class MemslotTrapKVM: KVMInterface {
+    /// `MemslotTrapKVM`, an adapter; the host also says whether guest RAM is a guest_memfd or a memfd.
     public let identity: KernelIdentity
     private let base: any KVMInterface
     private let backing: TrapBacking
@@ -36,6 +37,8 @@ public final class MemslotTrapKVM: KVMInterface {
     /// The VM on which the backing was tried: it becomes the first one, since a VM takes its time to make.
     private let spareVM: Mutex<(any KVMVirtualMachine)?>
 
+    /// Creates a VM of `base` to find out whether the host can map a guest_memfd of a default VM; else guest
+    /// RAM is a memfd. The first ``createVM(_:sharedBit:)`` uses that VM.
     public convenience init(over base: any KVMInterface) {
         let hasRegion2 = (try? base.checkExtension(.userMemory2)) ?? 0 > 0
         let (backing, vm) = TrapBacking.best(on: base)
@@ -56,12 +59,24 @@ public final class MemslotTrapKVM: KVMInterface {
             name: "MemslotTrapKVM", host: "\(base.identity.host), \(backing.rawValue)", kind: .adapter)
     }
 
+    /// As in the kernel below.
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
+    /// True: the kernel below has emulated the write as MMIO.
     public var retiresFaultingWrites: Bool { true }
+    /// Nanoseconds on the clock of the kernel below.
     public func now() -> UInt64 { base.now() }
+    /// Waits on the clock of the kernel below.
     public func sleep(for duration: Duration) { base.sleep(for: duration) }
+    /// The table of the kernel below.
+    ///
+    /// - Throws: what the kernel below throws: `E2BIG` or `ENOMEM` on Linux.
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
 
+    /// For capabilities of guest_memfd and memory attributes the answer of a kernel that converts in place,
+    /// for all others that of the kernel below. ``Capability/vmTypes`` has the software-protected VM in
+    /// addition.
+    ///
+    /// - Throws: the errno of the ioctl below. An unknown capability is no error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         if capability == .vmTypes {
             return try base.checkExtension(capability) | 1 << Int(VMType.softwareProtected.rawValue)
@@ -70,7 +85,11 @@ public final class MemslotTrapKVM: KVMInterface {
         return try base.checkExtension(capability)
     }
 
-    /// - Throws: `EINVAL` for a shared bit on a default VM, below a page, or beyond the CPU's physical addresses.
+    /// A default VM is the kernel's own; a software-protected one is a default VM below, whose memslots
+    /// follow its pages.
+    ///
+    /// - Throws: `EINVAL` for a shared bit on a default VM, below bit 13, or beyond the CPU's physical
+    ///   addresses; otherwise what the kernel below throws.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         guard type == .softwareProtected else { return try base.createVM(type, sharedBit: sharedBit) }
         var sharedMask: UInt64?
