@@ -240,6 +240,8 @@ struct ExitTests {
         #expect(
             errno { () throws(Errno) in try guest.vcpu.setCPUID(CPUIDTable(entries: [])) } == .invalidArgument
         )
+        // The same table again is no change.
+        try guest.vcpu.setCPUID(guest.model.kvm.supportedCPUID())
     }
 
     @Test func sseWorks() throws {

@@ -48,6 +48,12 @@ struct GuestMemfdTests {
         #expect(
             errno { () throws(Errno) in _ = try closed.map(offset: 0, length: pageSize) }
                 == .operationNotSupportedByDevice)
+        // mmap looks at its arguments first.
+        for (offset, length) in [(1, pageSize), (0, 0)] as [(UInt64, UInt64)] {
+            #expect(
+                errno { () throws(Errno) in _ = try closed.map(offset: offset, length: length) }
+                    == .invalidArgument)
+        }
         let open = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
         #expect(
             errno { () throws(Errno) in _ = try open.map(offset: 1, length: pageSize) } == .invalidArgument)

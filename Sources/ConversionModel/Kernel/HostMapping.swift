@@ -63,14 +63,14 @@ extension KernelModel {
     public mutating func map(
         _ descriptor: DescriptorID, offset: UInt64, length: UInt64, at address: UInt64? = nil
     ) throws(ErrorNumber) -> MappingID {
+        // mmap looks at its arguments before it asks the file.
+        guard offset % pageSize == 0 else { throw .invalidArgument }
         guard isOpen(descriptor) else { throw .badFileDescriptor }
+        let (padded, wraps) = length.addingReportingOverflow(pageSize - 1)
+        guard !wraps, padded >= pageSize, offset <= UInt64(Int64.max) else { throw .invalidArgument }
         let file = file(of: descriptor)
         guard self[file].flags.contains(.mmap) || plants(.mmapNeedsNoFlag) else {
             throw .operationNotSupportedByDevice
-        }
-        let (padded, wraps) = length.addingReportingOverflow(pageSize - 1)
-        guard !wraps, padded >= pageSize, offset % pageSize == 0, offset <= UInt64(Int64.max) else {
-            throw .invalidArgument
         }
         guard rules.hasMemory(self[file].size, offset: offset, length: length) else {
             throw Rules.noMemoryBehind

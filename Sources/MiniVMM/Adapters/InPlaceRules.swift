@@ -96,7 +96,7 @@ extension KVMInterface {
     /// - Throws: `EINVAL` for a bit below a page, or beyond the CPU's physical addresses.
     func sharedMask(bit: Int) throws(Errno) -> UInt64 {
         let width = try min(supportedCPUID().physicalAddressBits, 52)
-        guard bit > 12, bit < width else { throw .invalidArgument }
+        guard bit >= 12, bit < width else { throw .invalidArgument }
         return 1 << UInt64(bit)
     }
 }

@@ -320,11 +320,11 @@ public import SystemPackage
 
     /// `KVM_SET_CPUID2`.
     ///
-    /// - Throws: `EINVAL` once the vCPU has run, `E2BIG` for more than 256 entries.
+    /// - Throws: `EINVAL` for another table once the vCPU has run, `E2BIG` for more than 256 entries.
     public func setCPUID(_ table: CPUIDTable) throws(Errno) {
         try vm.model.call { () throws(Errno) in
-            guard engine == nil else { throw .invalidArgument }
             guard table.entries.count <= Int(CKVM_CPUID_MAX_ENTRIES) else { throw .argListTooLong }
+            guard engine == nil || table.isEqual(to: self.table) else { throw .invalidArgument }
             self.table = table
         }
     }
@@ -345,5 +345,14 @@ extension ckvm_sregs {
         let longModeActive: UInt64 = 1 << 10
         return cr0 & needsCR0 == needsCR0 && cr4 & physicalAddressExtension != 0 && cr4 & fiveLevels == 0
             && efer & longModeActive != 0 && cs.l != 0
+    }
+}
+
+extension CPUIDTable {
+    fileprivate func isEqual(to other: CPUIDTable) -> Bool {
+        entries.elementsEqual(other.entries) { one, two in
+            one.function == two.function && one.index == two.index && one.flags == two.flags
+                && one.eax == two.eax && one.ebx == two.ebx && one.ecx == two.ecx && one.edx == two.edx
+        }
     }
 }
