@@ -7,7 +7,7 @@ import Testing
 @testable import Backends
 
 /// What `auto` takes, and what it tells of the rest.
-@Suite("Backends", .timeLimit(.minutes(10)))
+@Suite("Backends", .timeLimit(.minutes(120)))
 struct ChoiceTests {
     private static let nowhere: FilePath = "/nonexistent/kvm"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Whose events the run of a guest consists of.
+/// The events that the run of a guest can have.
 extension EventSchema {
     static let machine: [EventSchema] = [
         EventSchema(
