@@ -11,7 +11,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded example soak fuzz hostile explore tables clean
+.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore tables clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -24,6 +24,7 @@ help:
 	@echo "make install   the binary, its man pages and completions, under PREFIX (/usr/local) and DESTDIR"
 	@echo "make sanitize  the test suite under the address sanitizer"
 	@echo "make embedded  the model of the interface for WebAssembly, with Embedded Swift"
+	@echo "make reworded  every message rewritten, and every diagnosis found unchanged"
 	@echo "make example   the package of the README that uses the library"
 	@echo "make soak      10,000 VMs, and not one descriptor left"
 	@echo "make fuzz      a million texts for the reader of litmus tests"
@@ -132,6 +133,10 @@ sanitize: setup
 # A package of its own, that depends on this one as any user's would.
 example: setup
 	@$(SWIFT) run --package-path docs/example
+
+# No code may look into a message: what is said of each error, finding and test stays the same when all words change.
+reworded: setup
+	@SWIFT=$(SWIFT) Tests/Reworded/check
 
 # The model imports nothing and has to compile for a browser, too.
 embedded:

@@ -11,14 +11,19 @@ struct SupportedMoves {
         /// Attributes that can have few runs: without more memory it is `ENOMEM`.
         case fewRuns
 
-        /// The lines of a test that say so.
-        fileprivate var header: String {
+        /// A test with such a machine.
+        fileprivate var example: LitmusTest {
+            var test = LitmusTest(name: "machine", memory: [Memory(pages: 1, initial: .shared)])
             switch self {
-            // Adapters have the kernel's own below, which converts nothing.
-            case .default: "vm default\nneeds in-place\nmemory 1 pages shared"
-            case .twoAliases: "aliases two\nmemory 1 pages shared"
-            case .fewRuns: "kernel runs 1\nmemory 1 pages shared"
+            case .default:
+                test.vm = .default
+                // Adapters have the kernel's own below, which converts nothing.
+                test.needs = [.inPlace]
+            case .twoAliases: test.hasTwoAliases = true
+            case .fewRuns: test.settings.attributeRuns = 1
             }
+            test.body = [.step(Step(.host(0), .read(Place(page: 0))))]
+            return test
         }
         /// As people read it.
         fileprivate var name: String {
@@ -62,7 +67,7 @@ struct SupportedMoves {
     }
 
     private mutating func add(_ machine: Machine) {
-        guard let source = try? Source(parsing: "test \"x\"\n\(machine.header)\nhost read 0") else { return }
+        guard let source = try? Source(machine.example) else { return }
         switch runner.run(source) {
         case .skipped(let reason): leftOut.append((machine.name, reason))
         case .hostFailed(let failure): hostFailure = hostFailure ?? failure
