@@ -75,7 +75,7 @@ let package = Package(
         .testTarget(name: "ConversionModelTests", dependencies: ["ConversionModel"]),
         .testTarget(
             name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
-        .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
+        .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM", "CUnicornShim"]),
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
