@@ -86,10 +86,10 @@ public enum Library {
         return .found(found)
     }
 
-    /// A bare number is an errno only where that has a name.
+    /// A bare number is an errno only where a call that is explained here answers it.
     private static func errno(_ word: String, chosen: Bool) -> Errno? {
         guard let errno = Errno(word: word) else { return nil }
-        return chosen || errno.name.hasPrefix("E") || Words.number(word) == nil ? errno : nil
+        return chosen || CallErrors.answers(errno) || Words.number(word) == nil ? errno : nil
     }
 
     private static func plain(_ word: String, _ kind: Kind) -> Explanation? {
