@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import MiniVMM
 import SystemPackage
 
 /// Looks things up: words of a command line become explanations.
@@ -137,6 +138,7 @@ public enum Library {
             let prefix = kind == .exit ? "KVM_EXIT_" : kind == .capability ? "KVM_CAP_" : nil
             return known + (prefix.map { prefix in known.map { prefix + $0 } } ?? [])
         }
-        return Words.nearest(to: word, among: candidates + (kind == nil ? Kind.allCases.map(\.rawValue) : []))
+        let kindNames = kind == nil ? Kind.allCases.map(\.rawValue) : []
+        return NearWords.nearest(to: word, among: candidates + kindNames)
     }
 }
