@@ -4,8 +4,9 @@
 SWIFT ?= swift
 CLANG = $$(dirname "$$(command -v $(SWIFT))")/clang
 SHELL = /bin/bash
-# Headers to build with; the CPU of the software kernel to run with (opened at run time).
-PACKAGES = libc6-dev libunicorn2
+# Headers to build with; opened at run time: the CPU of the software kernel, and a disassembler for run --step. Of packages
+# between commas one is enough: the first that the distribution has.
+PACKAGES = libc6-dev libunicorn2 libcapstone4,libcapstone5
 # The lab: QEMU and an initramfs for lab/boot, a kernel build for lab/kernel/build.
 LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison bc perl patch xz-utils zstd libelf-dev \
     libssl-dev
@@ -37,16 +38,20 @@ help:
 setup:
 	@command -v $(SWIFT) >/dev/null || { \
 	    echo "No Swift toolchain on the PATH; https://www.swift.org/install/linux has them." >&2; exit 1; }
-	@missing=; for p in $(PACKAGES); do \
-	    dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	@is_there() { dpkg-query -W -f '$${Status}' $$1 2>/dev/null | grep -q 'ok installed'; }; \
+	missing=; for p in $(PACKAGES); do \
+	    for q in $${p//,/ }; do is_there $$q && continue 2; done; missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
+	first_known() { for q in $${1//,/ }; do apt-cache show $$q >/dev/null 2>&1 && break; q=$${1%%,*}; done; echo $$q; }; \
+	chosen() { for p in $$missing; do first_known $$p; done | tr '\n' ' '; }; \
+	install() { apt-get install -y -qq $$(chosen); }; \
 	if ! command -v apt-get >/dev/null; then \
-	    echo "This system has no apt; install what it calls$$missing (C headers, the Unicorn engine)." >&2; \
+	    echo "This system has no apt; install what it calls$$missing (C headers, the Unicorn engine, Capstone)." >&2; \
 	elif [ "$$(id -u)" != 0 ]; then \
-	    echo "Missing:$$missing. Install with:  sudo apt-get install -y$$missing" >&2; exit 1; \
+	    echo "Missing:$$missing. Install with:  sudo apt-get install -y $$(chosen)" >&2; exit 1; \
 	else \
-	    echo "installing$$missing"; \
-	    { apt-get install -y -qq$$missing || { apt-get update -qq && apt-get install -y -qq$$missing; }; } >/dev/null; \
+	    echo "installing $$(chosen)"; \
+	    { install || { apt-get update -qq && install; }; } >/dev/null; \
 	fi
 
 # A machine that boots kernels needs no Swift, hence a command for it that is there.

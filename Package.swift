@@ -57,12 +57,13 @@ let package = Package(
         .target(
             name: "CBaseline", dependencies: ["CKVMShim"],
             cSettings: strictC),
+        // Instructions as text.
+        .target(name: "CDisassembler", cSettings: strictC),
         .executableTarget(
             name: "minivmm",
             dependencies: [
-                "CKVMShim", "ConversionModel", "MiniVMM", "SoftKVM", "Backends", "Litmus", "Explain",
-                "GuestPayloads",
-                "CBaseline", "Report", system,
+                "CKVMShim", "CDisassembler", "ConversionModel", "MiniVMM", "SoftKVM", "Backends", "Litmus",
+                "Explain", "GuestPayloads", "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -74,14 +75,14 @@ let package = Package(
         .testTarget(name: "ConversionModelTests", dependencies: ["ConversionModel"]),
         .testTarget(
             name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
-        .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM"]),
+        .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM", "CUnicornShim"]),
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
-        .testTarget(name: "CommandTests", dependencies: ["minivmm", "GuestPayloads"]),
+        .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "GuestPayloads"]),
         // The examples of README, articles and lecture.
         .testTarget(
             name: "DocumentationTests",

@@ -17,6 +17,8 @@
 
 static inline long result(long value) { return value < 0 ? -(long)errno : value; }
 
+const char *ckvm_errno_name(int number) { return number > 0 ? strerrorname_np(number) : NULL; }
+
 // The system call itself: KVM_RUN passes here on every exit, and the kernel's own convention, a negative errno, is
 // the one that is wanted.
 static inline long raw_ioctl(long fd, unsigned long request, unsigned long argument) {

@@ -1,51 +1,134 @@
 // SPDX-License-Identifier: MIT
 #include "decode.h"
 
-// The prefixes of an instruction. A REX prefix counts only directly before the opcode.
+// What a byte may be beside the kinds of instruction.h.
+enum { PREFIX = CUC_INSTRUCTION_ABSENT + 1, REX, ESCAPE, GROUP_7, GROUP_9 };
+
+const uint8_t cuc_opcodes[256] = {
+    [0x0f] = ESCAPE,
+    [0x26] = PREFIX, [0x2e] = PREFIX, [0x36] = PREFIX, [0x3e] = PREFIX,
+    [0x40 ... 0x4f] = REX,
+    [0x64 ... 0x67] = PREFIX,
+    [0x6c ... 0x6d] = CUC_INSTRUCTION_INS, [0x6e ... 0x6f] = CUC_INSTRUCTION_OUTS,
+    [0xe4 ... 0xe5] = CUC_INSTRUCTION_IN, [0xe6 ... 0xe7] = CUC_INSTRUCTION_OUT,  // port in the next byte
+    [0xec ... 0xed] = CUC_INSTRUCTION_IN, [0xee ... 0xef] = CUC_INSTRUCTION_OUT,  // port in DX
+    [0xf0] = PREFIX, [0xf2 ... 0xf3] = PREFIX,
+    [0xf4] = CUC_INSTRUCTION_HALT,
+};
+
+// Behind 0F.
+static const uint8_t two_byte_opcodes[256] = {
+    [0x01] = GROUP_7,
+    [0x05] = CUC_INSTRUCTION_ABSENT,  // SYSCALL
+    [0x07] = CUC_INSTRUCTION_ABSENT,  // SYSRET
+    [0x20] = CUC_INSTRUCTION_READ_CONTROL, [0x21] = CUC_INSTRUCTION_READ_DEBUG,
+    [0x22] = CUC_INSTRUCTION_WRITE_CONTROL, [0x23] = CUC_INSTRUCTION_WRITE_DEBUG,
+    [0x30] = CUC_INSTRUCTION_WRITE_MSR, [0x31] = CUC_INSTRUCTION_READ_TIME, [0x32] = CUC_INSTRUCTION_READ_MSR,
+    [0x33] = CUC_INSTRUCTION_ABSENT,           // RDPMC
+    [0x34 ... 0x35] = CUC_INSTRUCTION_ABSENT,  // SYSENTER, SYSEXIT
+    [0xa2] = CUC_INSTRUCTION_CPUID,
+    [0xc7] = GROUP_9,
+};
+
+// 0F 01, by its ModRM byte.
+static enum cuc_instruction_kind group_7(uint8_t modrm) {
+    switch (modrm) {
+    case 0xc1: case 0xd9: return CUC_INSTRUCTION_HYPERCALL;
+    case 0xc8: case 0xc9: return CUC_INSTRUCTION_ABSENT;  // MONITOR, MWAIT
+    case 0xf8: return CUC_INSTRUCTION_SWAP_GS;
+    case 0xf9: return CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR;
+    }
+    uint8_t extension = modrm >> 3 & 7;
+    if (extension == 6) return CUC_INSTRUCTION_ABSENT;  // LMSW
+    return extension == 7 && modrm < 0xc0 ? CUC_INSTRUCTION_INVALIDATE_PAGE : CUC_INSTRUCTION_NONE;
+}
+
+// 0F C7: RDRAND, RDSEED and RDPID are there in a register only.
+static enum cuc_instruction_kind group_9(uint8_t modrm) {
+    return modrm >= 0xf0 ? CUC_INSTRUCTION_ABSENT : CUC_INSTRUCTION_NONE;
+}
+
 struct prefixes {
     uint32_t length;
-    bool has_lock;
+    uint8_t rex;      // counts only directly before the opcode; else 0
+    uint8_t segment;  // FS or GS; else 0
+    bool has_lock, is_repeated, has_short_operands, has_short_addresses;
 };
 
 static struct prefixes read_prefixes(const uint8_t *bytes, uint32_t size) {
-    struct prefixes prefixes = {0, false};
+    struct prefixes prefixes = {0};
     for (; prefixes.length < size; prefixes.length++) {
-        uint8_t byte = bytes[prefixes.length];
-        bool is_legacy = byte == 0xf0 || byte == 0xf2 || byte == 0xf3 || (byte >= 0x64 && byte <= 0x67)
-            || (byte & 0xe7) == 0x26;
-        if (!is_legacy && (byte & 0xf0) != 0x40) break;
-        prefixes.has_lock |= byte == 0xf0;
+        uint8_t byte = bytes[prefixes.length], kind = cuc_opcodes[byte];
+        if (kind != PREFIX && kind != REX) break;
+        prefixes.rex = kind == REX ? byte : 0;
+        switch (byte) {
+        case 0x64: case 0x65: prefixes.segment = byte; break;
+        case 0x66: prefixes.has_short_operands = true; break;
+        case 0x67: prefixes.has_short_addresses = true; break;
+        case 0xf0: prefixes.has_lock = true; break;
+        case 0xf2: case 0xf3: prefixes.is_repeated = true; break;
+        }
     }
     return prefixes;
 }
 
-bool cuc_is_privileged(const uint8_t *bytes, uint32_t size) {
-    uint32_t i = read_prefixes(bytes, size).length;
-    if (i >= size) return false;
-    switch (bytes[i]) {
-    case 0x6c: case 0x6d: case 0x6e: case 0x6f:                                // INS, OUTS
-    case 0xe4: case 0xe5: case 0xe6: case 0xe7:                                // IN, OUT port
-    case 0xec: case 0xed: case 0xee: case 0xef:                                // IN, OUT DX
-    case 0xf4:                                                                 // HLT
-        return true;
-    case 0x0f: break;
-    default: return false;
+// Bytes of a ModRM byte that names memory, with SIB and displacement; more than `size` where not all of them are there.
+static uint32_t memory_operand_length(const uint8_t *modrm, uint32_t size) {
+    static const uint8_t displacements[] = {0, 1, 4, 0};
+    if (size == 0) return 1;
+    uint8_t mode = modrm[0] >> 6, base = modrm[0] & 7;
+    bool has_sib = base == 4;
+    if (has_sib && size == 1) return 2;
+    if (has_sib) base = modrm[1] & 7;
+    return 1 + has_sib + (base == 5 && mode == 0 ? 4 : displacements[mode]);
+}
+
+// Reads what follows the opcode, and returns its length; more than `size` where not all of it is there.
+static uint32_t read_operands(
+    struct cuc_instruction *instruction, const uint8_t *operands, uint32_t size, bool has_port, uint8_t rex) {
+    uint8_t first = size > 0 ? operands[0] : 0;
+    switch (instruction->kind) {
+    case CUC_INSTRUCTION_IN:
+    case CUC_INSTRUCTION_OUT:
+        instruction->has_port = has_port;
+        instruction->port = has_port ? first : 0;
+        return has_port;
+    case CUC_INSTRUCTION_READ_CONTROL:
+    case CUC_INSTRUCTION_WRITE_CONTROL:
+    case CUC_INSTRUCTION_READ_DEBUG:
+    case CUC_INSTRUCTION_WRITE_DEBUG:
+        instruction->number = (first >> 3 & 7) | (rex & 4) << 1;
+        instruction->general = (first & 7) | (rex & 1) << 3;
+        return 1;
+    case CUC_INSTRUCTION_INVALIDATE_PAGE: return memory_operand_length(operands, size);
+    case CUC_INSTRUCTION_HYPERCALL:
+    case CUC_INSTRUCTION_SWAP_GS:
+    case CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR: return 1;  // the ModRM byte that tells them apart
+    default: return 0;
     }
-    if (i + 1 >= size) return false;
-    uint8_t modrm = i + 2 < size ? bytes[i + 2] : 0;
-    switch (bytes[i + 1]) {
-    case 0x05: case 0x07: case 0x34: case 0x35:                                // SYSCALL, SYSRET, SYSENTER, SYSEXIT
-    case 0x20: case 0x21: case 0x22: case 0x23:                                // MOV from, to CR and DR
-    case 0x30: case 0x31: case 0x32: case 0x33:                                // WRMSR, RDTSC, RDMSR, RDPMC
-    case 0xa2:                                                                 // CPUID
-        return true;
-    case 0x01:  // VMCALL, VMMCALL, MONITOR, MWAIT, SWAPGS, RDTSCP, LMSW, INVLPG
-        return modrm == 0xc1 || modrm == 0xd9 || modrm == 0xc8 || modrm == 0xc9 || modrm == 0xf8 || modrm == 0xf9
-            || (modrm >> 3 & 7) == 6 || ((modrm >> 3 & 7) == 7 && modrm < 0xc0);
-    case 0xc7:  // RDRAND, RDSEED, RDPID
-        return modrm >= 0xf0;
-    default: return false;
-    }
+}
+
+struct cuc_instruction cuc_decode(const uint8_t *bytes, uint32_t size) {
+    struct cuc_instruction instruction = {.kind = CUC_INSTRUCTION_NONE};
+    struct prefixes prefixes = read_prefixes(bytes, size);
+    const uint8_t *opcode = bytes + prefixes.length;
+    uint32_t rest = size - prefixes.length;
+    if (rest == 0) return instruction;
+    uint8_t kind = cuc_opcodes[opcode[0]];
+    uint32_t length = kind == ESCAPE ? 2 : 1;
+    if (kind == ESCAPE) kind = rest > 1 ? two_byte_opcodes[opcode[1]] : CUC_INSTRUCTION_NONE;
+    if (kind == GROUP_7) kind = rest > 2 ? group_7(opcode[2]) : CUC_INSTRUCTION_NONE;
+    if (kind == GROUP_9) kind = rest > 2 ? group_9(opcode[2]) : CUC_INSTRUCTION_NONE;
+    if (kind == CUC_INSTRUCTION_NONE) return instruction;
+    instruction.kind = kind;
+    instruction.size = (opcode[0] & 1) == 0 ? 1 : prefixes.has_short_operands ? 2 : 4;
+    instruction.segment = prefixes.segment;
+    instruction.is_repeated = prefixes.is_repeated;
+    instruction.has_short_addresses = prefixes.has_short_addresses;
+    bool has_port = opcode[0] >= 0xe4 && opcode[0] <= 0xe7;
+    length += read_operands(&instruction, opcode + length, rest - length, has_port, prefixes.rex);
+    instruction.length = length <= rest ? prefixes.length + length : 0;
+    return instruction;
 }
 
 // The instructions that LOCK may precede, where their destination is in memory. `extension` is the reg field of ModRM.
@@ -84,8 +167,3 @@ bool cuc_is_undefined(const uint8_t *bytes, uint32_t size) {
     return opcode[0] == 0xff && rest > 1 && opcode[1] >= 0xc0
         && ((opcode[1] >> 3 & 7) == 3 || (opcode[1] >> 3 & 7) == 5);
 }
-
-const bool cuc_wants_a_look[256] = {
-    [0x0f] = true, [0x26] = true, [0x2e] = true, [0x36] = true, [0x3e] = true, [0x40 ... 0x4f] = true,
-    [0x64 ... 0x67] = true, [0x6c ... 0x6f] = true, [0xe4 ... 0xe7] = true, [0xec ... 0xf4] = true,
-};

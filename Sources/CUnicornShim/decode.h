@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Classifies an instruction by its bytes before the engine executes it.
+// Classifies an instruction by its bytes before the engine executes it. instruction.h has what the monitor needs too.
 #pragma once
 
-#include <stdbool.h>
-#include <stdint.h>
-
-// Instructions whose effect is not the engine's to decide: ports, HLT, hypercalls, control and debug registers, MSRs,
-// CPUID, INVLPG, SWAPGS, system calls, and everything that would bring the host's time or chance into the guest.
-bool cuc_is_privileged(const uint8_t *bytes, uint32_t size);
+#include "instruction.h"
 
 // Instructions that raise #UD on a processor (Intel SDM volume 2; AMD64 volume 3), where the engine aborts or takes no
 // notice: far calls and jumps through a register, and LOCK where it is not allowed.
 bool cuc_is_undefined(const uint8_t *bytes, uint32_t size);
 
-// Opcodes that cuc_is_privileged knows, what may precede them, and the escape to two-byte opcodes.
-// Most instructions are done with by this table.
-extern const bool cuc_wants_a_look[256];
+// By first byte; 0 is an instruction that the engine executes.
+extern const uint8_t cuc_opcodes[256];
+// Whether an instruction may be another than the engine's. Most are not, and this is all that is looked at.
+static inline bool cuc_wants_a_look(uint8_t opcode) { return cuc_opcodes[opcode] != 0; }

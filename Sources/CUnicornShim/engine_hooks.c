@@ -81,9 +81,9 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
     }
     // Most instructions begin with REX or an ordinary opcode, and are done with here.
     uint8_t opcode = (bytes[0] & 0xf0) == 0x40 && size > 1 ? bytes[1] : bytes[0];
-    if (!cuc_wants_a_look[opcode]) {
+    if (!cuc_wants_a_look(opcode)) {
         channel->live_executed++;
-    } else if (cuc_is_privileged(bytes, size)) {
+    } else if (cuc_decode(bytes, size).kind != CUC_INSTRUCTION_NONE) {
         stop(engine, CUC_STOP_PRIVILEGED);
     } else {
         channel->live_executed++;

@@ -112,22 +112,23 @@ enum CallErrors {
         all.filter { $0.errno == errno }.map { "\($0.call): \($0.means)" }
     }
 
-    /// For an errno that no table has for this call.
+    /// Whether a call answers it, the conversion call or another one.
+    static func answers(_ errno: Errno) -> Bool {
+        ConversionRow.allCases.contains { $0.errno == errno } || all.contains { $0.errno == errno }
+    }
+
+    /// For an errno that no table has for this call: the C library's text, or what a kernel means by it.
     static func general(_ errno: Errno) -> (means: String, advice: String) {
-        switch errno {
-        case .permissionDenied, .notPermitted:
-            ("This user may not do that here.", "Use a user that may, or another place.")
-        case .noSuchFileOrDirectory: ("There is no such file or device.", "Check the name.")
-        case .noMemory:
-            (
-                "The kernel had no memory for it, or a limit was reached.",
-                "Give the guest less RAM (--ram), or free some."
-            )
+        let text = "\(errno)."
+        return switch errno {
+        case .permissionDenied, .notPermitted: (text, "Use a user that may, or another place.")
+        case .noSuchFileOrDirectory: (text, "Check the name.")
+        case .noSpace: (text, "Free some, or write elsewhere.")
+        case .resourceBusy: (text, "Wait for whoever uses it, or end them.")
+        case .resourceTemporarilyUnavailable:
+            ("Something is in use, or a limit is reached.", "Try again later.")
         case .brokenPipe:
-            (
-                "Whoever read it went away before the end.", "Have it read to the end, or write to a file."
-            )
-        case .noSpace: ("There is no room left where it is written.", "Free some, or write elsewhere.")
+            ("Whoever read it went away before the end.", "Have it read to the end, or write to a file.")
         case .inappropriateIOCTLForDevice:
             (
                 "This kernel does not have the call.",
@@ -140,11 +141,12 @@ enum CallErrors {
             )
         case .badAddress:
             ("The kernel could not reach the memory that was named.", "Check whether its page is private.")
-        case .resourceTemporarilyUnavailable:
-            ("Something is in use, or a limit is reached.", "Try again later.")
-        case .resourceBusy: ("Somebody else uses it.", "Wait for them, or end them.")
-        case Errno(rawValue: 24), Errno(rawValue: 23):
-            ("There are too many open files.", "Raise the limit (ulimit -n), or close what leaks them.")
+        case .noMemory:
+            (
+                "The kernel had no memory for it, or a limit was reached.",
+                (["Give the guest less RAM (--ram)."] + [errno.hostLimitAdvice].compactMap(\.self))
+                    .joined(separator: " ")
+            )
         default:
             (
                 "The call is not documented to fail like this; the host is short of something or the kernel differs.",

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+import MiniVMM
+
 /// Names of the interface: ioctls, flags, fields, files.
 enum Calls {
     static func text(
@@ -152,10 +154,10 @@ enum Calls {
     ]
 
     static func named(_ word: String) -> Explanation? {
-        let typed = Words.folded(Words.number(word).flatMap { numbers[$0] } ?? word)
+        let typed = NearWords.folded(Words.number(word).flatMap { numbers[$0] } ?? word)
         let name = synonyms[typed] ?? typed
         return all.first { text in
-            let known = Words.folded(text.name)
+            let known = NearWords.folded(text.name)
             return known == name || known == "kvm_" + name || known == "guest_memfd_flag_" + name
         }
     }

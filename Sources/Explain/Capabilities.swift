@@ -100,7 +100,7 @@ struct CapabilityText: Sendable {
                     (.advice, "Ask 252, and confirm by behaviour."),
                 ])
         }
-        var name = Words.folded(word)
+        var name = NearWords.folded(word)
         if name.hasPrefix("kvm_cap_") { name = String(name.dropFirst(8)) }
         return all.first { $0.name.lowercased() == name }?.explanation
     }

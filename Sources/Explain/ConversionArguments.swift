@@ -49,7 +49,7 @@ public struct ConversionArguments: Sendable, Equatable {
             self[keyPath: field] = parsed
             return nil
         }
-        switch Words.folded(key) {
+        switch NearWords.folded(key) {
         case "offset", "address": return number(\.offset)
         case "size": return number(\.size)
         case "attributes", "to", "target":
@@ -79,7 +79,7 @@ public struct ConversionArguments: Sendable, Equatable {
             }
             states = known
         default:
-            let near = Words.nearest(to: key, among: Self.keys, limit: 1).map { "; did you mean \($0)=?" }
+            let near = NearWords.nearest(to: key, among: Self.keys, limit: 1).map { "; did you mean \($0)=?" }
             return
                 "\(key)=: no argument of the call\(near.first ?? ""). There are \(Self.keys.joined(separator: ", "))."
         }

@@ -3,13 +3,6 @@ import MiniVMM
 import SystemPackage
 
 extension Errno {
-    /// Those that have a symbol here, by number.
-    static let known: [(number: Int32, name: String)] = (1...133).compactMap {
-        (number: Int32) -> (number: Int32, name: String)? in
-        let name = Errno(rawValue: number).name
-        return name.hasPrefix("E") ? (number, name) : nil
-    }
-
     /// The answer of a call that has none.
     static let success = Errno(rawValue: 0)
 
@@ -20,9 +13,9 @@ extension Errno {
             return
         }
         let folded = word.uppercased()
-        if let match = Self.known.first(where: { $0.name == folded || folded == "ENOTSUP" && $0.number == 95 }
-        ) {
-            self = Errno(rawValue: match.number)
+        // The kernel has one number for both.
+        if let match = Errno(symbol: folded == "ENOTSUP" ? "EOPNOTSUPP" : folded) {
+            self = match
             return
         }
         let digits = word.hasPrefix("-") ? word.dropFirst() : word[...]
@@ -32,10 +25,10 @@ extension Errno {
 
     /// `EAGAIN (11)`.
     var nameAndNumber: String {
-        self == .success ? "0, success" : name.hasPrefix("E") ? "\(name) (\(rawValue))" : name
+        self == .success ? "0, success" : symbol.map { "\($0) (\(rawValue))" } ?? name
     }
-    /// `EAGAIN`.
-    var symbol: String { self == .success ? "0" : name }
+    /// `EAGAIN`, or 0 for success.
+    var word: String { self == .success ? "0" : name }
 }
 
 /// An answer of the conversion call with its arguments.
@@ -48,7 +41,7 @@ struct ErrnoExplanation {
 
     var explanation: Explanation {
         var text = Explanation(
-            .errno, errno.symbol,
+            .errno, errno.word,
             "\(errno.nameAndNumber) from the conversion call"
                 + (version == .linux74 ? "" : ", \(version.name)"))
         text.add(
@@ -198,7 +191,7 @@ struct ErrnoExplanation {
             text.rows = matching.map(\.row.rawValue)
             text.add(
                 .means,
-                "The ABI says otherwise: with \(errno.symbol) \(matching[0].row.errorOffset) of the request, and "
+                "The ABI says otherwise: with \(errno.word) \(matching[0].row.errorOffset) of the request, and "
                     + "\(Words.hex(errorOffset)) is not that.")
             text.add(
                 .advice,
@@ -211,7 +204,7 @@ struct ErrnoExplanation {
             text.add(
                 .means,
                 "The ABI says otherwise: with these arguments the answer is \(expected) at the latest by "
-                    + "\(certain.row.label) (\(certain.why)), and no row before it is \(errno.symbol).")
+                    + "\(certain.row.label) (\(certain.why)), and no row before it is \(errno.word).")
             text.add(
                 .advice,
                 "Check the arguments; if they are right, it is a bug of the kernel that minivmm litmus can show."
@@ -221,7 +214,7 @@ struct ErrnoExplanation {
         let possible = all.map { $0.errno?.name ?? "0" }.removingRepetitions
         text.add(
             .means,
-            "No row of the call's validation table gives \(errno.symbol)"
+            "No row of the call's validation table gives \(errno.word)"
                 + (call.isEmpty ? "." : " for these arguments.") + " It answers "
                 + possible.joined(separator: ", ") + ".")
         text.add(

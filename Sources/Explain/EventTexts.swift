@@ -8,8 +8,11 @@ public enum EventTexts {
     public static var names: [String] { EventName.allCases.map(\.spelling.description) }
 
     static func explanation(_ word: String) -> Explanation? {
-        let folded = Words.folded(word)
-        guard let name = EventName.allCases.first(where: { Words.folded($0.spelling.description) == folded })
+        let folded = NearWords.folded(word)
+        guard
+            let name = EventName.allCases.first(where: {
+                NearWords.folded($0.spelling.description) == folded
+            })
         else { return nil }
         return Explanation(
             .event, name.spelling.description, "\(name.spelling), a line of the trace",

@@ -83,7 +83,7 @@ struct ExitText: Sendable {
 
     static func named(_ word: String) -> ExitText? {
         if let number = Words.number(word) { return all.first { UInt64($0.number) == number } }
-        var name = Words.folded(word)
+        var name = NearWords.folded(word)
         if name.hasPrefix("kvm_exit_") { name = String(name.dropFirst(9)) }
         return all.first { $0.name.lowercased() == name }
     }
@@ -124,13 +124,13 @@ struct ExitArguments: Sendable, Equatable {
 
     /// - Returns: nil if it was taken, else what is wrong with it.
     mutating func take(_ key: String, _ value: String) -> String? {
-        if Words.folded(key) == "errno" {
+        if NearWords.folded(key) == "errno" {
             guard let known = Errno(word: value) else { return "errno=\(value): no errno that is known here" }
             errno = known
             return nil
         }
         guard let number = Words.number(value) else { return "\(key)=\(value): no number of 64 bits" }
-        switch Words.folded(key) {
+        switch NearWords.folded(key) {
         case "gpa": gpa = number
         case "size": size = number
         case "flags": flags = number

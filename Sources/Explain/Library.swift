@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import MiniVMM
 import SystemPackage
 
 /// Looks up the topics of `minivmm explain`.
@@ -92,10 +93,10 @@ public enum Library {
         return .found(found)
     }
 
-    /// A bare number is an errno only where that has a name.
+    /// A bare number is an errno only where a call that is explained here answers it.
     private static func errno(_ word: String, chosen: Bool) -> Errno? {
         guard let errno = Errno(word: word) else { return nil }
-        return chosen || errno.name.hasPrefix("E") || Words.number(word) == nil ? errno : nil
+        return chosen || CallErrors.answers(errno) || Words.number(word) == nil ? errno : nil
     }
 
     private static func plain(_ word: String, _ kind: Kind) -> Explanation? {
@@ -144,6 +145,7 @@ public enum Library {
             let prefix = kind == .exit ? "KVM_EXIT_" : kind == .capability ? "KVM_CAP_" : nil
             return known + (prefix.map { prefix in known.map { prefix + $0 } } ?? [])
         }
-        return Words.nearest(to: word, among: candidates + (kind == nil ? Kind.allCases.map(\.rawValue) : []))
+        let kindNames = kind == nil ? Kind.allCases.map(\.rawValue) : []
+        return NearWords.nearest(to: word, among: candidates + kindNames)
     }
 }

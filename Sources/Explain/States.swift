@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+import MiniVMM
+
 /// What a page of guest memory can be.
 enum States {
     static let all: [Explanation] = [
@@ -85,8 +87,8 @@ enum States {
     static func named(_ word: String) -> Explanation? {
         let name =
             ["held": "in_use", "pinned": "in_use", "busy": "in_use", "unallocated": "untouched"][
-                Words.folded(word)]
-            ?? Words.folded(word)
-        return all.first { Words.folded($0.name) == name }
+                NearWords.folded(word)]
+            ?? NearWords.folded(word)
+        return all.first { NearWords.folded($0.name) == name }
     }
 }

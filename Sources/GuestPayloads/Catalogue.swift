@@ -105,12 +105,7 @@ public enum Catalogue {
     /// Names of guests that `name` may be a misspelling or a prefix of, the most similar first. Empty if none
     /// is similar.
     public static func nearest(to name: String) -> [String] {
-        let typed = name.lowercased()
-        return all.map(\.name)
-            .map { (name: $0, distance: $0.hasPrefix(typed) && !typed.isEmpty ? 0 : distance(typed, $0)) }
-            .filter { $0.distance <= max(1, $0.name.count / 3) }
-            .sorted { ($0.distance, $0.name) < ($1.distance, $1.name) }
-            .map(\.name)
+        NearWords.nearest(to: name, among: all.map(\.name))
     }
 
     private static func payload(
@@ -123,26 +118,5 @@ public enum Catalogue {
             name: name, shows: shows, detail: detail, aliases: aliases, vcpus: vcpus, ramSize: 16 << 20,
             faultPolicy: faultPolicy, contents: contents, needsPreservation: needsPreservation,
             ending: ending, image: Images.byName[name] ?? [])
-    }
-
-    /// Insertions, deletions, replacements and swaps of neighbours that lead from one to the other.
-    private static func distance(_ from: String, _ to: String) -> Int {
-        let from = Array(from)
-        let to = Array(to)
-        var before: [Int] = []
-        var above = Array(0...to.count)
-        for (row, letter) in from.enumerated() {
-            var line = [row + 1]
-            for (column, other) in to.enumerated() {
-                var best = min(
-                    above[column + 1] + 1, line[column] + 1, above[column] + (letter == other ? 0 : 1))
-                if row > 0, column > 0, letter == to[column - 1], from[row - 1] == other {
-                    best = min(best, before[column - 1] + 1)
-                }
-                line.append(best)
-            }
-            (before, above) = (above, line)
-        }
-        return above[to.count]
     }
 }

@@ -149,13 +149,12 @@ public struct HTMLReport {
         }
         out.append("},\"errnos\":{")
         var isFirst = true
-        for number in Int32(1)...4095 {
-            guard let symbol = Errno(rawValue: number).symbol else { continue }
+        for errno in Errno.named {
             out.append(isFirst ? "\"" : ",\"")
             isFirst = false
-            out.append(decimal: UInt64(number))
+            out.append(decimal: UInt64(errno.rawValue))
             out.append("\":")
-            out.append(inScript: symbol)
+            out.append(inScript: errno.name)
         }
         out.append("}")
         out.endLine()

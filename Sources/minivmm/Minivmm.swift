@@ -31,6 +31,7 @@ struct Minivmm: ParsableCommand {
         CMonitor.runIfAsked()
         do {
             var command = try parsed(Arguments.all)
+            (command as? Run)?.openLibraries()
             // The bench starts this program anew, to measure it.
             if !(command is Bench) { try? Confinement.enter() }
             try command.run()

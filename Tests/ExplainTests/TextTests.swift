@@ -100,7 +100,7 @@ struct HazardTests {
     /// Other words for a topic lead to one.
     @Test func synonymsLeadSomewhere() {
         for (word, name) in Calls.synonyms {
-            #expect(Calls.named(word) != nil && Words.folded(word) == word, "\(word): \(name)")
+            #expect(Calls.named(word) != nil && NearWords.folded(word) == word, "\(word): \(name)")
         }
     }
 

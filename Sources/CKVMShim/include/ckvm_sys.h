@@ -45,6 +45,9 @@ long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length);
 /// Returns 0 or a negative errno: -EINVAL on a kernel without seccomp.
 long ckvm_confine(void);
 
+/// The symbol of an errno, `EAGAIN`; NULL for a number that is none.
+const char *_Nullable ckvm_errno_name(int number);
+
 /// memfd_create(2), close-on-exec.
 long ckvm_memfd_create(const char *_Nonnull name);
 

@@ -14,6 +14,8 @@
 #ifndef UNICORN_SHIM_H
 #define UNICORN_SHIM_H
 
+#include "instruction.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,7 +24,7 @@
 enum cuc_stop {
     CUC_STOP_LIMIT = 1,   // as many instructions as asked for were executed
     CUC_STOP_KICK,        // *immediate_exit is set
-    CUC_STOP_PRIVILEGED,  // an instruction that the caller has to do
+    CUC_STOP_PRIVILEGED,  // an instruction that the caller has to do: cuc_decode says which
     CUC_STOP_MEMORY,      // no region allows `fault`
     CUC_STOP_EXCEPTION,   // the guest raised exception number `exception`
     CUC_STOP_NOTES,       // the touched pages want to be looked at: the list is full, or one held code

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 import SoftKVM
+import SystemPackage
 
 /// The tokens of a line, and what can be made of them.
 struct LineParser {
@@ -205,7 +206,7 @@ struct LineParser {
             try require("at")
             return .differs(at: try offset())
         default:
-            var number = ErrnoName.byName[word]
+            var number = Errno(symbol: word)?.rawValue
             if word == "errno" {
                 let numberColumn = self.column
                 number = try self.number("an errno", upTo: 4095)

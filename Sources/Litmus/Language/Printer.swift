@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
+import SystemPackage
 
 extension LitmusTest {
     /// The written form, without comments. It ends with a newline.
@@ -104,7 +105,7 @@ extension StepOutcome: CustomStringConvertible {
     var word: String {
         switch self {
         case .ok: "ok"
-        case .errno(let number, _): ErrnoName.byNumber[number] ?? "errno"
+        case .errno(let number, _): Errno(rawValue: number).symbol ?? "errno"
         case .value: "byte"
         case .sigbus: "SIGBUS"
         case .differs: "differs"
@@ -118,7 +119,7 @@ extension StepOutcome: CustomStringConvertible {
         switch self {
         case .ok: "ok"
         case .errno(let number, let place):
-            (ErrnoName.byNumber[number] ?? "errno \(number)") + (place.map { " at \(written($0))" } ?? "")
+            Errno(rawValue: number).name + (place.map { " at \(written($0))" } ?? "")
         case .value(let byte): hex(UInt64(byte))
         case .sigbus(let place): "SIGBUS" + (place.map { " at \(written($0))" } ?? "")
         case .differs(let place): "differs at \(written(place))"

@@ -24,17 +24,6 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
     public static let shared = Name(known: "shared")
 }
 
-/// The symbols of errno.
-enum ErrnoName {
-    static let byNumber: [Int32: String] = [
-        1: "EPERM", 2: "ENOENT", 4: "EINTR", 5: "EIO", 6: "ENXIO", 7: "E2BIG", 9: "EBADF", 11: "EAGAIN",
-        12: "ENOMEM", 13: "EACCES", 14: "EFAULT", 16: "EBUSY", 17: "EEXIST", 19: "ENODEV", 22: "EINVAL",
-        25: "ENOTTY", 26: "ETXTBSY", 27: "EFBIG", 28: "ENOSPC", 32: "EPIPE", 34: "ERANGE", 38: "ENOSYS",
-        75: "EOVERFLOW", 95: "EOPNOTSUPP", 133: "EHWPOISON",
-    ]
-    static let byName = Dictionary(uniqueKeysWithValues: byNumber.map { ($1, $0) })
-}
-
 extension VMName {
     /// The VM that steps mean when they name none.
     init(_ type: VMType) { self = type == .default ? .default : .protected }

@@ -20,14 +20,9 @@ public struct HostFailure: Error, Sendable, Hashable {
 
     /// How to make more of the resource available.
     public var advice: String {
-        switch errno {
-        case .tooManyOpenFiles:
-            "Raise the limit of open files, which `ulimit -n` shows: 256 are enough for any test of litmus/."
-        case .tooManyOpenFilesInSystem: "Raise /proc/sys/fs/file-max, or close files elsewhere."
-        case .noMemory:
-            "Free memory, or raise the limits of address space (`ulimit -v`), locked memory (`ulimit -l`) and mappings (vm.max_map_count)."
-        default: "Raise the limit of processes and threads, which `ulimit -u` shows."
-        }
+        let processes = "Raise the limit of processes and threads, which `ulimit -u` shows."
+        let advice = errno.hostLimitAdvice ?? processes
+        return errno == .tooManyOpenFiles ? advice + " 256 are enough for any test of litmus/." : advice
     }
 }
 

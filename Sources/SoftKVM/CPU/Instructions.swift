@@ -146,7 +146,7 @@ extension SoftVCPU {
             registersNow.rcx = UInt64(answer.ecx)
             registersNow.rdx = UInt64(answer.edx)
         case .invalidatePage: engine.flush()
-        case .port, .hypercall, .undefined: return shutdown()
+        case .port, .hypercall: return shutdown()
         }
         registersNow.rip = next
         return .goOn

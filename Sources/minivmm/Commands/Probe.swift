@@ -51,9 +51,9 @@ struct Probe: ParsableCommand {
             printText(sections, choice, preserving)
         }
         // What could not be tried for want of something is not known.
-        let limits = [Errno.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory]
         let answers = sections.flatMap { $0.findings.map(\.answer) + [$0.absence ?? ""] }
-        if let limit = limits.first(where: { limit in answers.contains { $0.contains(limit.name) } }) {
+        if let limit = Errno.hostLimits.first(where: { limit in answers.contains { $0.contains(limit.name) } }
+        ) {
             throw stop(
                 "the host failed while it was probed (\(limit.name)): answers that name it say nothing about a kernel",
                 Status.monitorFailed, .file("a scratch VM", limit, call: "probe"))

@@ -55,6 +55,12 @@ struct Run: ParsableCommand {
         }
     }
 
+    /// What this process opens itself, before it gives up what a monitor does not need. Only `--step` shows instructions:
+    /// any other run does not pay for the disassembler.
+    func openLibraries() {
+        if step { _ = Disassembler.installed }
+    }
+
     func run() throws {
         let payload = Catalogue.named(guest)
         // No time limit while stepping.

@@ -20,13 +20,17 @@ final class Stepper: ExitObserver {
         var exits = 0
         /// The picture of the pages when it last stopped.
         var before: [String] = []
+        /// It has been said why instructions are shown as bytes.
+        var hasAdvised = false
         var input = LineReader()
     }
     private let state = Mutex(State())
     private let terminal = Terminal.diagnostics
     private let view: StepView
 
-    init(image: BootImage) { view = StepView(image: image, terminal: .diagnostics) }
+    init(image: BootImage) {
+        view = StepView(image: image, disassembler: .installed, terminal: .diagnostics)
+    }
 
     func left(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
         state.withLock { state in
@@ -54,6 +58,10 @@ final class Stepper: ExitObserver {
         terminal.paragraph(StepText.next(exit, call, machine), indent: 3, style: .dim)
         view.registers(vcpu, isShort: true)
         view.instruction(exit, vcpu, machine)
+        if view.disassembler == nil, !state.hasAdvised {
+            state.hasAdvised = true
+            terminal.paragraph(Disassembler.advice, indent: 3, style: .dim)
+        }
         let about = StepText.pages(exit, call)
         let now = view.pages(machine)
         if state.before != now || about != nil {

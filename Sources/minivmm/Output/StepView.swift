@@ -5,6 +5,8 @@ import MiniVMM
 /// What is shown where a machine has stopped: registers, the instruction, the pages.
 struct StepView {
     let image: BootImage
+    /// Nil where none is installed.
+    let disassembler: Disassembler?
     let terminal: Terminal
 
     func registers(_ vcpu: any KVMVCPU, isShort: Bool) {
@@ -39,11 +41,11 @@ struct StepView {
             let bit = fault.wants == .shared ? machine.layout.sharedBit : nil
             return (fault.gpa | (bit.map { UInt64(1) << UInt64($0) } ?? 0)) / pageSize
         }
-        func left(_ instruction: Instruction, at address: UInt64) -> Bool {
+        func left(_ instruction: Instruction) -> Bool {
             switch exit {
-            case .io(let io): return Self.isAccess(instruction, io)
-            case .memoryFault(let fault, _):
-                return instruction.touches(page: page(fault), registers, at: address)
+            case .io(let io):
+                return instruction.accesses(port: io.port, isOut: io.direction == CKVM_EXIT_IO_OUT)
+            case .memoryFault(let fault, _): return instruction.touches(page: page(fault), registers)
             default: return true
             }
         }
@@ -51,7 +53,7 @@ struct StepView {
         var isFault = false
         if case .memoryFault = exit { isFault = true }
         let mayBeBehind = !isFault || machine.kernel.retiresFaultingWrites
-        let isHere = left(here, at: rip)
+        let isHere = left(here)
         let behind = mayBeBehind ? ending(at: rip, prefixes: Self.prefixes(exit), where: left) : nil
         guard let behind, !isHere || isFault else {
             return terminal.hanging("   at RIP  ", here.line, indent: 5, used: 11)
@@ -71,13 +73,12 @@ struct StepView {
 
     /// The instruction that ends where RIP is and does what the exit says: the shortest, with its prefixes.
     private func ending(
-        at rip: UInt64, prefixes: Set<UInt8>, where does: (Instruction, UInt64) -> Bool
+        at rip: UInt64, prefixes: Set<UInt8>, where does: (Instruction) -> Bool
     ) -> Instruction? {
         var found: Instruction?
         for length in 1...15 {
-            let address = rip &- UInt64(length)
-            guard let one = decoded(at: address), let first = one.bytes.first, one.text != nil,
-                one.bytes.count == length, first != 0, does(one, address),
+            guard let one = decoded(at: rip &- UInt64(length)), let first = one.bytes.first, one.text != nil,
+                one.bytes.count == length, first != 0, does(one),
                 found == nil || prefixes.contains(first)
             else {
                 if found != nil { break }
@@ -102,17 +103,8 @@ struct StepView {
         }
         guard let segment else { return nil }
         let start = Int(address - segment.gpa)
-        return Instruction(Array(segment.bytes[start..<min(start + 15, segment.bytes.count)]))
-    }
-
-    private static func isAccess(_ instruction: Instruction, _ io: ckvm_run_io) -> Bool {
-        guard let text = instruction.text?.replacing("rep ", with: "") else { return false }
-        guard text.hasPrefix(io.direction == 1 ? "out" : "in "), !text.hasPrefix("inc") else {
-            return io.direction == 0 && text.hasPrefix("ins")
-        }
-        if text.contains("(%dx)") || text.contains("outs") { return true }
-        let port = "$" + hex(UInt64(io.port))
-        return text.split(separator: " ").contains { $0.replacing(",", with: "") == port }
+        let bytes = Array(segment.bytes[start..<min(start + 15, segment.bytes.count)])
+        return Instruction(bytes, at: address, by: disassembler)
     }
 
     // MARK: the pages

@@ -188,8 +188,12 @@ struct OutputBufferTests {
             (12, "ENOMEM"),
             (13, "EACCES"), (14, "EFAULT"), (16, "EBUSY"), (17, "EEXIST"), (19, "ENODEV"), (22, "EINVAL"),
             (25, "ENOTTY"), (28, "ENOSPC"), (38, "ENOSYS"), (95, "EOPNOTSUPP"), (133, "EHWPOISON"),
-            (4000, "errno 4000"),
+            (6, "ENXIO"), (26, "ETXTBSY"), (27, "EFBIG"), (75, "EOVERFLOW"), (0, "errno 0"),
+            (-11, "errno -11"), (4000, "errno 4000"), (.max, "errno 2147483647"),
         ]
         for (number, name) in names { #expect(Errno(rawValue: number).name == name) }
+        #expect(Errno.named.count > 100)
+        for errno in Errno.named { #expect(Errno(symbol: errno.name) == errno) }
+        #expect(Errno(symbol: "errno 11") == nil && Errno(symbol: "eagain") == nil)
     }
 }
