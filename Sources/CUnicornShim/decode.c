@@ -120,7 +120,8 @@ struct cuc_instruction cuc_decode(const uint8_t *bytes, uint32_t size) {
     if (kind == GROUP_7) kind = rest > 2 ? group_7(opcode[2]) : CUC_INSTRUCTION_NONE;
     if (kind == GROUP_9) kind = rest > 2 ? group_9(opcode[2]) : CUC_INSTRUCTION_NONE;
     if (kind == CUC_INSTRUCTION_NONE) return instruction;
-    instruction.kind = kind;
+    // None of them takes LOCK.
+    instruction.kind = prefixes.has_lock ? CUC_INSTRUCTION_ABSENT : kind;
     instruction.size = (opcode[0] & 1) == 0 ? 1 : prefixes.has_short_operands ? 2 : 4;
     instruction.segment = prefixes.segment;
     instruction.is_repeated = prefixes.is_repeated;

@@ -27,7 +27,8 @@ enum cuc_instruction_kind {
     CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR,  // RDTSCP
     CUC_INSTRUCTION_CPUID,
     CUC_INSTRUCTION_INVALIDATE_PAGE,
-    CUC_INSTRUCTION_ABSENT,  // this CPU does not have it: system calls, MONITOR, RDPMC, LMSW, random numbers
+    CUC_INSTRUCTION_ABSENT,  // this CPU does not have it: system calls, MONITOR, RDPMC, LMSW, random numbers,
+                             // and any of the above behind LOCK
 };
 
 struct cuc_instruction {
