@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CBaseline
+import CKVMShim
 import Glibc
 import GuestPayloads
 import MiniVMM
@@ -74,7 +75,8 @@ enum CMonitor {
     }
 
     private static func run(_ kernel: String) -> Bool {
-        guard let payload = Catalogue.named("hello") else { return false }
+        // It does what minivmm does, and that begins with giving up what no monitor needs.
+        guard ckvm_confine() == 0, let payload = Catalogue.named("hello") else { return false }
         return unsafe payload.image.withUnsafeBufferPointer { image in
             guard let base = image.baseAddress else { return false }
             var guest = unsafe cbaseline_guest(
