@@ -10,6 +10,8 @@ struct TestMaker {
     private var files: [Name] = []
     private var views: [Name] = []
     private var holds: [Name] = []
+    /// The guest has memory.
+    private var hasRegions = false
     private var children: [Int] = []
     private var names = 0
 
@@ -41,6 +43,7 @@ struct TestMaker {
             files.append(name)
             views.append(name)
         }
+        hasRegions = !test.memory.regions.isEmpty
         for _ in 0...below(12) {
             if below(8) == 0 {
                 var results: [Name] = []
@@ -200,6 +203,12 @@ struct TestMaker {
                 conversion.monitor.bisects = flip()
                 conversion.monitor.attempts = 1 + below(MonitorPolicy.mostAttempts)
                 if flip() { conversion.monitor.chunk = 1 + UInt64(below(9)) }
+            }
+            if conversion.contents != nil, hasRegions, flip() {
+                let first = UInt32(below(50))
+                conversion.extent = Extent(.guest, pages: first...(first + UInt32(below(5))))
+                conversion.attributes = Attributes.word(state())
+                return Step(actor, .convert(conversion), expecting([.errno(11, at: word()), .ok, refusal]))
             }
             if below(4) == 0 { conversion.flags = word() }
             conversion.reserved = many(2) { Conversion.Word(index: $0.below(11), value: $0.word()) }

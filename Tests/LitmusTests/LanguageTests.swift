@@ -135,6 +135,54 @@ struct LanguageTests {
             "4:1: a VM's attributes are of guest-physical pages"
         ),
         (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 private",
+            "3:1: the guest's memory has several files: say what is to become of the contents"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared unbound\nhost convert guest:0 private zero",
+            "3:1: the guest has no memory"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 private preserve flags 1",
+            "3:1: the monitor fills in the struct itself"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 attributes 1 preserve",
+            "3:1: the monitor fills in the struct itself"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:@1+4096 private preserve",
+            "3:1: the monitor converts whole pages, and `guest:@0x1+4096` is none"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost convert guest:0 private preserve bisect\nend",
+            "4:1: in a parallel block a conversion is one call"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost convert guest:0 private zero\nend",
+            "4:1: `zero` is a conversion and then another step"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost read guest:0", "3:1: only `convert` takes `guest:`"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu0 hypercall guest:0 private",
+            "3:1: only `convert` takes `guest:`"
+        ),
+        ("test \"x\"\nmemory guest 1 pages shared\nhost read guest:0", "1:1: `guest` stands for the guest's"),
+        ("test \"x\"\nmemory 1 pages shared\nhost map 0 as guest", "3:1: `guest` stands for the guest's"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost create guest 1 pages mmap",
+            "3:1: `guest` stands for the guest's"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost hold 0 as guest", "3:1: `guest` stands for the guest's"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0 => guest\nend",
+            "4:1: `guest` stands for the guest's"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost close ram\nhost create ram 1 pages mmap\nhost convert guest:0 private zero",
+            "5:1: the guest's memory `ram` was closed, and its name is another file's by now"
+        ),
+        (
             "test \"x\"\nmemory 1 pages shared\nhost fork child\nhost map 0 as v\nhost unmap v\nhost fork child1\nchild1 read w:0",
             "7:1: there is no view `w`"
         ),

@@ -86,6 +86,42 @@ struct RecordingTests {
         #expect(places == [0, 4, 5, 2, 1, 2, 2, 3])
     }
 
+    /// What the monitor's converter has changed is there, in each file, also if it gave up.
+    @Test(
+        arguments: [
+            ("host convert guest:3..4 private preserve", ["3+1 ok", "4+1 ok"]),
+            ("host convert guest:4..5 shared unspecified", ["4+2 ok"]),
+            (
+                "host hold 2 as h\nhost convert 1..3 private preserve bisect => EAGAIN at 2",
+                ["1+1 ok", "3+1 ok", "1+3 EAGAIN at 2"]
+            ),
+            (
+                "host hold 2 as h\nhost convert guest:1..5 private preserve chunk 1 => EAGAIN at 2",
+                ["1+1 ok", "1+3 EAGAIN at 2"]
+            ),
+            (
+                "host convert more:0..1 shared\nhost hold more:1 as h\nhost convert guest:2..5 private zero => EAGAIN at 5",
+                ["4+2 ok", "2+2 ok", "4+2 EAGAIN at 1"]
+            ),
+            ("host convert guest:4..6 shared preserve => EINVAL", ["4+2 EINVAL"]),
+            ("parallel\nhost convert guest:0..5 private preserve => a\nend", ["0+4 ok", "4+2 ok"]),
+        ] as [(String, [String])]) func theMonitorsCallsAreThere(_ body: String, _ calls: [String]) throws
+    {
+        let (report, runs) = try record(body)
+        #expect(report.verdict == .passed)
+        let seen = try #require(runs.first).events.compactMap { _, event -> String? in
+            guard case .attributesCall(_, let size, _, let errno, let place, let gpa, _) = event else {
+                return nil
+            }
+            let answer =
+                errno.map {
+                    $0 == .resourceTemporarilyUnavailable ? "EAGAIN at \(place / pageSize)" : $0.name
+                }
+            return "\((gpa ?? 0) / pageSize)+\(size / pageSize) \(answer ?? "ok")"
+        }
+        #expect(seen == calls)
+    }
+
     @Test func aFailureIsTelling() throws {
         let (_, runs) = try record("host read 0 => 1")
         #expect(runs.map(\.isTelling) == [true])

@@ -7,7 +7,7 @@ enum Move: String, CaseIterable, Sendable {
     case hostRead, hostWrite, hostFill, hostCheck
     case guestRead, guestWrite, guestFill, guestCheck, again
     case fork, childRead, childWrite
-    case convert, convertOddly, convertFrom, ask, hypercall
+    case convert, convertOddly, convertFrom, ask, askForGuest, hypercall
     case map, unmap, advise, present
     case punch, allocate, fileCall, peek
     // Direct I/O is left out: how long it holds a page is the device's to say.
@@ -30,6 +30,7 @@ enum Move: String, CaseIterable, Sendable {
         case .convertOddly: "convert, bad arguments"
         case .convertFrom: "convert, struct in other memory"
         case .ask: "convert with contents"
+        case .askForGuest: "convert of guest memory"
         case .advise: "madvise"
         case .fileCall: "syscall"
         case .hold: "hold by vmsplice"
@@ -45,7 +46,7 @@ enum Move: String, CaseIterable, Sendable {
         switch self {
         case .convert: 24
         case .convertOddly, .guestRead, .guestWrite, .hostRead, .hostWrite: 8
-        case .hold, .release, .hypercall, .ask: 6
+        case .hold, .release, .hypercall, .ask, .askForGuest: 6
         case .hostCheck, .guestCheck, .punch, .childRead, .unmap, .zapped: 4
         case .capability: 1
         default: 3
@@ -107,6 +108,10 @@ enum Move: String, CaseIterable, Sendable {
         case .convert, .ask, .convertOddly, .convertFrom:
             guard let file = draft.pick(draft.files) else { return nil }
             return Step(host, .convert(conversion(of: file, in: &draft)))
+        case .askForGuest:
+            var conversion = Conversion(draft.guestMemory(), to: draft.state())
+            Self.ask(&conversion, in: &draft)
+            return Step(host, .convert(conversion))
         case .hypercall:
             return Step(
                 vcpu, .hypercall(draft.guestExtent(alias: false), attributes: Attributes.word(draft.state())))
@@ -178,6 +183,11 @@ enum Move: String, CaseIterable, Sendable {
             return (.convert, Step(host, .convert(Conversion(hold, to: draft.state()))))
         // Somebody has a page: what can still be done with it?
         case (.hold(let extent, _, _), _):
+            if draft.oneIn(6) {
+                var conversion = Conversion(draft.guestMemory(), to: .private, contents: .unspecified)
+                conversion.monitor.bisects = draft.oneIn(2)
+                return (.askForGuest, Step(host, .convert(conversion)))
+            }
             guard let file = draft.files.first(where: { $0.name == extent.name }) else { return nil }
             if draft.oneIn(4) { return (.punch, Step(host, .punch(extent))) }
             guard draft.oneIn(2) else { return nil }
@@ -199,6 +209,7 @@ enum Move: String, CaseIterable, Sendable {
     private static func look(
         at extent: Extent, in draft: inout Draft, by host: Role
     ) -> (move: Move, step: Step)? {
+        guard let extent = draft.pick(draft.test.memory.regions.extents(extent)) else { return nil }
         let isInside = draft.views.contains { view in
             view.name == extent.name && extent.offset < view.size && extent.size <= view.size - extent.offset
                 && extent.size > 0
@@ -212,14 +223,17 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
+    /// Makes it a request of the monitor.
+    private static func ask(_ conversion: inout Conversion, in draft: inout Draft) {
+        conversion.contents = draft.pick(ContentPolicy.allCases)
+        conversion.monitor.bisects = draft.oneIn(3)
+        if draft.oneIn(4) { conversion.monitor.attempts = 2 }
+        if draft.oneIn(4) { conversion.monitor.chunk = 1 }
+    }
+
     private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {
         var conversion = Conversion(draft.pages(of: file), to: draft.state())
-        if self == .ask {
-            conversion.contents = draft.pick(ContentPolicy.allCases)
-            conversion.monitor.bisects = draft.oneIn(3)
-            if draft.oneIn(4) { conversion.monitor.attempts = 2 }
-            if draft.oneIn(4) { conversion.monitor.chunk = 1 }
-        }
+        if self == .ask { Self.ask(&conversion, in: &draft) }
         if self == .convertFrom { conversion.structure = draft.pick([.readOnly, .unmapped, .cut]) ?? .cut }
         guard self == .convertOddly else { return conversion }
         func word(_ draft: inout Draft) -> UInt64 { 1 << draft.below(64) }

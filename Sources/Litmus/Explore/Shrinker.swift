@@ -222,6 +222,7 @@ extension Conversion {
             $0.contents = nil
             $0.monitor = MonitorPolicy()
         }
+        if extent.name == .guest { change { $0.extent.name = .ram } }
         if flags > 1 { change { $0.flags = 1 } }
         if errorOffset > 1 { change { $0.errorOffset = 1 } }
         if let word = reserved.first, word.value > 1 {

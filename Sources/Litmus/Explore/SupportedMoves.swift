@@ -52,7 +52,7 @@ struct SupportedMoves {
         knowsContents = promise.isKnown
         for machine in Machine.allCases { add(machine) }
         for move in Move.allCases {
-            if move == .ask, [promise.toPrivate, promise.toShared].contains(.byFlag) {
+            if [.ask, .askForGuest].contains(move), [promise.toPrivate, promise.toShared].contains(.byFlag) {
                 leftOut.append(
                     (move.name, "each call says what becomes of contents, and in Linux 7.4 none does"))
             } else {

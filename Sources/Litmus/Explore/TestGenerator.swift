@@ -56,7 +56,8 @@ struct TestGenerator {
 
     /// Two steps at once, one of each kind, on two pages; nil where there is nothing that they could be about.
     mutating func nextPair(_ first: Move, _ second: Move) -> LitmusTest? {
-        var draft = Draft(seed: seeds.next(), pages: 2)
+        let isDivided = [first, second].contains(.askForGuest)
+        var draft = Draft(seed: seeds.next(), pages: isDivided ? 1 : 2, isDivided: isDivided)
         // The objects that the two steps use: a hold to be released, a child that reads, a memslot that is not bound.
         for subject in [first.subject, second.subject].compactMap({ $0 }) {
             if let step = subject.step(in: &draft) { draft.append(step) }
@@ -70,10 +71,11 @@ struct TestGenerator {
         return draft.test
     }
 
-    /// A look at every page of the first view, behind a block.
+    /// A look at every page of the memories, behind a block.
     private func appendLooks(to draft: inout Draft) {
         guard supported.knowsContents else { return }
-        let pages = draft.views.prefix(1).flatMap { view in
+        let own = Set(draft.test.memory.map(\.name))
+        let pages = draft.views.filter { own.contains($0.name) }.flatMap { view in
             (0..<view.size / pageSize).map { Place(view.name, offset: $0 * pageSize) }
         }
         draft.append(Parallel(steps: pages.map { Step(.host(0), .read($0)) }))

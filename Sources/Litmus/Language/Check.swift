@@ -45,6 +45,9 @@ private struct Check {
     /// Children, with the views that there were when they were forked.
     private var children: [Int: Set<Name>] = [:]
     private var hasTwoAliases = false
+    /// The memories that are the guest's, and those of them whose name is another file's by now.
+    private var regions: Set<Name> = []
+    private var replaced: Set<Name> = []
 
     private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
 
@@ -66,7 +69,9 @@ private struct Check {
             "a kernel has 0 to 2^32 - 1 runs of attributes")
         try require(test.memory.count <= 64, "at most 64 memories")
         for memory in test.memory {
+            try newName(memory.name)
             try require(files.insert(memory.name).inserted, "a second memory `\(memory.name)`")
+            if !memory.isUnbound { regions.insert(memory.name) }
             try require(
                 (1...LitmusTest.mostPages).contains(memory.pages),
                 "a memory has 1 to \(LitmusTest.mostPages) pages, not \(memory.pages)")
@@ -130,6 +135,7 @@ private struct Check {
                 results != nil, "`\(name)` is no outcome; results have names in parallel blocks only")
             try require(
                 !LitmusTest.outcomeWords.contains(name.description), "`\(name)` is an outcome, and no name")
+            try newName(name)
             try require(results?.insert(name).inserted == true, "a second result `\(name)`")
         }
         return results ?? []
@@ -194,6 +200,13 @@ private struct Check {
     // MARK: what
 
     private mutating func action(_ action: Action, by actor: Role) throws(TestProblem) {
+        if action.extent?.name == .guest {
+            guard case .convert(let conversion) = action else {
+                throw fail("only `convert` takes `guest:`; a vCPU's pages are guest-physical without it")
+            }
+            try monitor(conversion)
+            return try guest(conversion)
+        }
         switch action {
         case .read(let place), .write(let place, _): try view(place.name, actor)
         case .fill(let extent, _), .check(let extent, _):
@@ -202,6 +215,7 @@ private struct Check {
         case .hold(let extent, _, let hold):
             try touch(extent)
             try view(extent.name, actor)
+            try newName(hold)
             try require(holds.insert(hold).inserted, "a second hold `\(hold)`")
         case .advise(let extent, _):
             _ = try end(of: extent)
@@ -265,6 +279,25 @@ private struct Check {
         }
     }
 
+    /// The guest's memory has no descriptor, so there is no bare call on it.
+    private func guest(_ conversion: Conversion) throws(TestProblem) {
+        try require(!regions.isEmpty, "the guest has no memory: bind one with `memory`")
+        if let name = replaced.sorted(by: { $0.description < $1.description }).first {
+            throw fail("the guest's memory `\(name)` was closed, and its name is another file's by now")
+        }
+        try require(
+            conversion.contents != nil,
+            "the guest's memory has several files: say what is to become of the contents "
+                + "(`preserve`, `zero` or `unspecified`), and the monitor converts")
+        try require(
+            conversion.isPlain && Attributes.state(conversion.attributes) != nil,
+            "the monitor fills in the struct itself for `guest:`: no `attributes`, `flags`, `reserved`, "
+                + "`error_offset` or `struct`")
+        try require(
+            PageRange(start: conversion.extent.offset, size: conversion.extent.size) != nil,
+            "the monitor converts whole pages, and `\(conversion.extent)` is none")
+    }
+
     private func monitor(_ conversion: Conversion) throws(TestProblem) {
         let monitor = conversion.monitor
         try require(
@@ -293,12 +326,19 @@ private struct Check {
         try require(files.contains(name) || closed.contains(name), "there is no file `\(name)`")
     }
 
+    private func newName(_ name: Name) throws(TestProblem) {
+        try require(name != .guest, "`guest` stands for the guest's memory, and is no other name")
+    }
+
     private mutating func newFile(_ name: Name) throws(TestProblem) {
+        try newName(name)
+        if regions.contains(name) { replaced.insert(name) }
         try require(files.insert(name).inserted, "a second file `\(name)`")
         closed.remove(name)
     }
 
     private mutating func newView(_ name: Name) throws(TestProblem) {
+        try newName(name)
         try require(views.insert(name).inserted, "a second view `\(name)`")
         unmapped.remove(name)
     }

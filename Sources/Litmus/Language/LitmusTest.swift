@@ -238,7 +238,8 @@ public enum StepOutcome: Sendable, Hashable {
     /// `ok`: it succeeded. A conversion has not changed `error_offset`.
     case ok
     /// `EAGAIN at 2`: a system call failed with this errno, 1 to 4095. `at`, in bytes, is what a conversion
-    /// wrote to `error_offset`, or for a vCPU the guest-physical address of the page. Nil if there is none.
+    /// wrote to `error_offset`, or for a vCPU and a conversion of ``Name/guest`` the guest-physical address
+    /// of the page. Nil if there is none.
     case errno(Int32, at: UInt64? = nil)
     /// `0x41`: the byte that was read. Steps that return a number give at most 255.
     case value(UInt8)

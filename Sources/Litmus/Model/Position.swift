@@ -15,7 +15,8 @@ import SystemPackage
 ///   tables.
 /// * KVM_PRE_FAULT_MEMORY asks for each page what it is, and then maps it. A vCPU reaches a memslot without a guest_memfd as
 ///   the host does.
-/// * A memslot is invalid before it is gone. A hypercall is a conversion for each memslot.
+/// * A memslot is invalid before it is gone. A hypercall is a conversion for each memslot, and a conversion
+///   of the guest's memory one for each region.
 struct Position: Sendable {
     /// The step that is next, or under way.
     var step = 0
@@ -32,6 +33,8 @@ struct Position: Sendable {
     var isLogged = false
     /// Pages that it has counted.
     var count: UInt64 = 0
+    /// What the monitor has converted for it. It decides nothing that is still to come.
+    var conversions: [FileConversion] = []
 
     enum Phase: Hashable {
         case begin
@@ -110,6 +113,8 @@ struct Position: Sendable {
         case .hypercall(let extent, let attributes):
             return try hypercall(extent, attributes, step, &machine)
         case .present(let extent): return try present(extent, step, &machine)
+        case .convert(let conversion) where conversion.extent.name == .guest:
+            return try convertGuest(conversion, step, &machine)
         default: return try machine.perform(step)
         }
     }
@@ -320,6 +325,28 @@ struct Position: Sendable {
         machine.guestTablesMayBeEmpty(vm)
         phase = .deleting(slot)
         return nil
+    }
+
+    /// A call for each region, until one fails.
+    private mutating func convertGuest(
+        _ conversion: Conversion, _ step: Step, _ machine: inout ModelMachine
+    ) throws(Stop) -> Observation? {
+        let request = try GuestConversion(conversion).request
+        let regions = machine.setup.regions
+        // A request that leaves the guest's memory is refused before anything changes.
+        guard request.range.end <= regions.last?.gpa.end ?? 0,
+            let (_, part) = regions.parts(of: request.range).first(where: { part in
+                part.gpa.start >= request.range.start + done
+            })
+        else { return try machine.perform(step) }
+        var piece = conversion
+        piece.extent = Extent(.guest, offset: part.start, size: part.size)
+        var seen = try machine.perform(Step(step.role, .convert(piece), step.expectation))
+        conversions += seen.conversions
+        done = part.end - request.range.start
+        guard seen.outcome != .ok || done == request.range.size else { return nil }
+        seen.conversions = conversions
+        return seen
     }
 
     private mutating func present(

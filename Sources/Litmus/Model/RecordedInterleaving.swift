@@ -89,7 +89,7 @@ extension Interleavings {
         mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
             note(machine)
             let took = kernel.now() &- (began.removeValue(forKey: step.role) ?? kernel.now())
-            for event in recording.events(step, seen.outcome, took: took, in: machine.nameMap) {
+            for event in recording.events(step, seen, took: took, in: machine.nameMap) {
                 trace.record(event, by: step.role.actor)
             }
             trace.record(Recording.event(step, line: line, seen), by: step.role.actor)

@@ -54,13 +54,17 @@ extension Recording {
     /// What a step did and what came of it, but for the step itself.
     ///
     /// - Parameters:
+    ///   - seen: what came of it.
     ///   - names: of the machine after the step.
     ///   - nanoseconds: that it took.
     mutating func events(
-        _ step: Step, _ outcome: StepOutcome, took nanoseconds: UInt64, in names: NameMap
+        _ step: Step, _ seen: Observation, took nanoseconds: UInt64, in names: NameMap
     ) -> [TraceEvent] {
+        let outcome = seen.outcome
         switch step.action {
         case .read, .write, .fill, .check: return accesses(step, outcome, names)
+        case .convert where !seen.conversions.isEmpty:
+            return seen.conversions.map { call($0, nanoseconds) }
         case .convert(let conversion):
             guard let target = Attributes.state(conversion.attributes) else { return [] }
             return [call(conversion.extent, target, outcome, nanoseconds)]
@@ -79,6 +83,11 @@ extension Recording {
             return range.map { [.releasedByName(name.description, $0)] } ?? []
         default: return []
         }
+    }
+
+    private func call(_ conversion: FileConversion, _ nanoseconds: UInt64) -> TraceEvent {
+        let outcome = conversion.failure.map { StepOutcome.errno($0.errno, at: $0.page) } ?? .ok
+        return call(conversion.extent, conversion.target, outcome, nanoseconds)
     }
 
     private func call(
@@ -165,7 +174,7 @@ extension World {
             let names = state.names(of: main)
             return (
                 state.recording?.trace,
-                state.recording?.events(step, seen.outcome, took: took, in: names) ?? []
+                state.recording?.events(step, seen, took: took, in: names) ?? []
             )
         }
         for event in events { trace?.record(event, by: step.role.actor) }
