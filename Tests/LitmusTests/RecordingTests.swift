@@ -145,6 +145,56 @@ struct RecordingTests {
         #expect(steps(late[0]).last == "host 8 host read 0 = 0x2 false")
     }
 
+    /// Conversions for which a memory fault has asked, before the access; and of vCPUs that undo each other's
+    /// work an interleaving that comes to an end.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func conversionsOnFaultsAreThere() throws {
+        func calls(_ run: Recorder.Run) -> [String] {
+            run.events.compactMap { actor, event in
+                switch event {
+                case .attributesCall(let offset, _, let target, let errno, _, _, _):
+                    "\(actor.name) \(offset / pageSize) \(target.rawValue) \(errno?.name ?? "ok")"
+                case .access(let gpa, _, _, let errno, _):
+                    "\(actor.name) at \(gpa / pageSize) \(errno?.name ?? "ok")"
+                default: nil
+                }
+            }
+        }
+        let head = "test \"x\"\naliases two\nmemory 2 pages private\n"
+        let recorder = Recorder()
+        let body = """
+            vcpu0 write shared:1 7 converting preserve
+            host hold 1 as h
+            vcpu1 read 1 converting preserve => EAGAIN at 1
+            host release h
+            vcpu1 again => 7
+            """
+        #expect(
+            Runner(SoftKVM(), .init(recorder: recorder)).run(try Source(parsing: head + body)) == .passed)
+        #expect(
+            calls(try #require(recorder.runs.first)) == [
+                "vcpu0 1 shared ok", "vcpu0 at 1 ok", "vcpu1 1 private EAGAIN", "vcpu1 at 1 EAGAIN",
+                "vcpu1 1 private ok",
+            ])
+        for clause in ["", "forbidden c = 0x1, d = 0x1", "forbidden c = 0x2, d = 0x2"] {
+            let recorder = Recorder()
+            let block = """
+                parallel
+                vcpu0 write 0 1 converting preserve
+                vcpu1 write shared:0 2 converting preserve
+                vcpu0 read 0 converting preserve => c
+                vcpu1 read shared:0 converting preserve => d
+                \(clause)
+                end
+                """
+            let report = Runner(SoftKVM(), .init(recorder: recorder)).report(
+                try Source(parsing: head + block))
+            #expect((report.verdict == .passed) == clause.isEmpty)
+            let run = try #require(recorder.runs.first)
+            #expect(run.isTelling == !clause.isEmpty && steps(run).count == 4)
+            #expect(calls(run).count { $0.contains("shared ok") } >= 1)
+        }
+    }
+
     @Test func everyRunOfThreadsIsRecorded() throws {
         let body = "parallel\nhost write 0 1 => a\nhost1 write 1 1 => b\nforbidden a = ok\nend"
         let (_, runs) = try record(body, on: MemslotTrapKVM(over: SoftKVM()), runs: 3)

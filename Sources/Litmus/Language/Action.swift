@@ -192,6 +192,27 @@ public struct Conversion: Sendable, Hashable {
     }
 }
 
+/// What a monitor does on a memory fault of a vCPU's access: it converts the page that the exit names to the
+/// state that the access wants, and enters again. `run --on-fault convert` does so too.
+///
+/// With one alias no access asks for another state. A fault is a conversion in progress then, and the vCPU
+/// enters again without one.
+public struct FaultConversion: Sendable, Hashable {
+    /// `preserve`, `zero` or `unspecified`: what becomes of the contents of the page.
+    public var contents: ContentPolicy
+    /// How the monitor's converter works.
+    public var monitor: MonitorPolicy
+
+    /// A policy for memory faults.
+    public init(_ contents: ContentPolicy, monitor: MonitorPolicy = MonitorPolicy()) {
+        self.contents = contents
+        self.monitor = monitor
+    }
+
+    /// The conversion is one call of the kernel, and nothing else.
+    var isOneCall: Bool { contents != .zero && monitor == MonitorPolicy() }
+}
+
 /// How the monitor's converter handles a request of a test.
 public struct MonitorPolicy: Sendable, Hashable {
     /// `bisect`: it converts around pages in use.

@@ -48,6 +48,8 @@ private struct Check {
     /// The memories that are the guest's, and those of them whose name is another file's by now.
     private var regions: Set<Name> = []
     private var replaced: Set<Name> = []
+    /// What a vCPU's last access says about memory faults: `again` repeats it.
+    private var faultConversions: [Role: FaultConversion] = [:]
 
     private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
 
@@ -121,6 +123,8 @@ private struct Check {
         try require(number <= LitmusTest.mostSteps, "at most \(LitmusTest.mostSteps) steps")
         try actor(step)
         try action(step.action, by: step.role)
+        if let onFault = step.onFault { try converting(onFault, step) }
+        if step.action.isAccess { faultConversions[step.role] = step.onFault }
         if results != nil { try atOnce(step) }
         switch step.expectation {
         case .unspecified: break
@@ -128,7 +132,7 @@ private struct Check {
             try require(!outcomes.isEmpty && outcomes.count <= 16, "1 to 16 outcomes behind `=>`")
             for outcome in outcomes {
                 try range(of: outcome)
-                try require(step.action.canEnd(with: outcome, on: step.role), step.hint(outcome))
+                try require(step.canEnd(with: outcome), step.hint(outcome))
             }
         case .named(let name):
             try require(
@@ -154,6 +158,12 @@ private struct Check {
         case (.convert(let conversion), _) where conversion.contents == .zero:
             throw fail(
                 "`zero` is a conversion and then another step of the monitor: say both in a parallel block")
+        case (_, .vcpu):
+            let onFault = step.action == .again ? faultConversions[step.role] : step.onFault
+            try require(
+                onFault?.isOneCall ?? true,
+                "in a parallel block the monitor converts by one call: no `zero`, `bisect`, `attempts` or "
+                    + "`chunk` behind `converting`")
         default: break
         }
     }
@@ -299,10 +309,26 @@ private struct Check {
     }
 
     private func monitor(_ conversion: Conversion) throws(TestProblem) {
-        let monitor = conversion.monitor
         try require(
-            conversion.contents != nil || monitor == MonitorPolicy(),
+            conversion.contents != nil || conversion.monitor == MonitorPolicy(),
             "`bisect`, `attempts` and `chunk` are the monitor's: say what is to become of the contents")
+        try limits(of: conversion.monitor)
+    }
+
+    private func converting(_ onFault: FaultConversion, _ step: Step) throws(TestProblem) {
+        var isVCPU = false
+        if case .vcpu = step.role { isVCPU = true }
+        try require(
+            step.action != .again || !isVCPU,
+            "`again` repeats an access with what that step says: `converting` belongs there")
+        try require(
+            isVCPU && step.action.isAccess,
+            "`converting` is for a vCPU's `read`, `write`, `fill` and `check`: nothing else is converted on "
+                + "a memory fault")
+        try limits(of: onFault.monitor)
+    }
+
+    private func limits(of monitor: MonitorPolicy) throws(TestProblem) {
         try require(
             (1...MonitorPolicy.mostAttempts).contains(monitor.attempts),
             "1 to \(MonitorPolicy.mostAttempts) attempts")
@@ -391,6 +417,13 @@ extension Action {
 }
 
 extension Step {
+    /// Whether that is a thing that can come of it, on some kernel.
+    func canEnd(with outcome: StepOutcome) -> Bool {
+        // The answer to the conversion that a memory fault has asked for.
+        if onFault != nil, case .errno = outcome { return true }
+        return action.canEnd(with: outcome, on: role)
+    }
+
     func hint(_ outcome: StepOutcome) -> String {
         if case .errno(14, _) = outcome {
             return

@@ -212,13 +212,20 @@ public struct Step: Sendable, Hashable {
     public var role: Role
     /// What the actor does.
     public var action: Action
+    /// `converting`: what the monitor does when this access of a vCPU leaves with a memory fault. With nil
+    /// the fault is the outcome.
+    public var onFault: FaultConversion?
     /// The answer that is expected.
     public var expectation: Expectation
 
     /// A step, which by default must succeed.
-    public init(_ role: Role, _ action: Action, _ expectation: Expectation = .unspecified) {
+    public init(
+        _ role: Role, _ action: Action, _ expectation: Expectation = .unspecified,
+        onFault: FaultConversion? = nil
+    ) {
         self.role = role
         self.action = action
+        self.onFault = onFault
         self.expectation = expectation
     }
 }

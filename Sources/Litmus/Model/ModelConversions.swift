@@ -132,9 +132,32 @@ extension ModelMachine {
 
     /// The call for one memslot, as a hypercall makes it.
     mutating func convert(_ place: World.Behind, _ request: MapRequest) throws(Stop) -> Agent.Answer {
-        let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
-        let seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
-        guard case .errno(let number, let offset) = seen.outcome else { return nil }
-        return (Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) })
+        place.answer(try convert(place.conversion(to: request.target, contents: request.contents)))
+    }
+
+    /// The memory fault at which a vCPU stands, if its access asks for a conversion.
+    func faultToConvert(_ number: Int) -> (MemoryFault, FaultConversion)? {
+        guard let vcpu = vcpus[number], vcpu.isStuck, let fault = vcpu.fault, let onFault = vcpu.onFault,
+            let range = fault.pages, places(of: range) != nil,
+            fault.asksForConversion(setup.sharedBit == nil ? .one : .two, known: state(of: fault))
+        else { return nil }
+        return (fault, onFault)
+    }
+
+    /// The state of the page that a memory fault names.
+    func state(of fault: MemoryFault) -> PageState? {
+        guard let place = fault.pages.flatMap({ places(of: $0)?.first }), let file = files[place.file] else {
+            return nil
+        }
+        return kernel.attributes(of: kernel.file(of: file)).value(at: place.bytes.start)
+    }
+
+    /// Converts the page that a memory fault names. If its memslot has gone meanwhile, there is nothing to
+    /// do.
+    mutating func convert(for fault: MemoryFault, _ onFault: FaultConversion) throws(Stop) -> Observation {
+        guard let range = fault.pages, let place = places(of: range)?.first else { return Observation(.ok) }
+        guard files[place.file] != nil else { return answer(.badFileDescriptor) }
+        let conversion = place.conversion(to: fault.wants, onFault)
+        return try convert(conversion).moved(from: conversion.extent, to: place.gpa, target: fault.wants)
     }
 }

@@ -30,8 +30,11 @@ struct ModelMachine: Sendable {
     struct VCPU: Hashable, Sendable {
         /// It stands before an access that it cannot finish.
         var isStuck = false
+        /// The memory fault with which it has left, and what the access says about it.
+        var fault: MemoryFault?
+        var onFault: FaultConversion?
         /// The last access to one byte that it did not finish.
-        var pending: Action?
+        var pending: Step?
         /// The guest-physical address of KVM's clock, which is written when the vCPU next runs.
         var clock: UInt64?
     }
@@ -127,9 +130,7 @@ struct ModelMachine: Sendable {
             // One that has only finished its accesses is as one that has made none.
             vcpus = machine.vcpus.compactMapValues { vcpu in
                 guard vcpu.isStuck || vcpu.clock != nil else { return nil }
-                var vcpu = vcpu
-                if !vcpu.isStuck { vcpu.pending = nil }
-                return vcpu
+                return vcpu.isStuck ? vcpu : VCPU(clock: vcpu.clock)
             }
             poisoned = machine.poisoned
         }

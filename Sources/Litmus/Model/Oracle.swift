@@ -11,9 +11,10 @@ import SystemPackage
 ///
 /// While no other actor runs, a kernel is free in three things. A conversion that changes attributes may fail
 /// with `ENOMEM` at its start, with nothing changed; one of the guest's memory at the start of each of its
-/// regions, with those before it converted. A page whose conversion promised nothing about contents
-/// may hold any bytes. And `KVM_SET_MEMORY_ATTRIBUTES` on a VM, where conversion is in place, is `ENOTTY`, or
-/// if the kernel is built with the call success for shared and `EINVAL` for any other word.
+/// regions, with those before it converted, and one for which a memory fault asks at its page. A page whose
+/// conversion promised nothing about contents may hold any bytes. And `KVM_SET_MEMORY_ATTRIBUTES` on a VM,
+/// where conversion is in place, is `ENOTTY`, or if the kernel is built with the call success for shared and
+/// `EINVAL` for any other word.
 public struct Oracle: Sendable {
     /// The answers that a kernel may return for a step.
     public struct Answers: Sendable, Equatable {
@@ -89,7 +90,19 @@ public struct Oracle: Sendable {
             if done.extent.size > 0 { _ = try perform(Step(step.role, .convert(done))) }
             return true
         }
-        return try perform(step).contains(seen)
+        guard step.action.mayFault, case .errno(Errno.noMemory.rawValue, let place?) = seen else {
+            return try perform(step).contains(seen)
+        }
+        let answers = try answers(to: step)
+        guard answers.model != seen, answers.others.contains(seen) else {
+            return try perform(step).contains(seen)
+        }
+        do throws(Stop) {
+            _ = try machine.perform(step, placeWithoutMemory: place)
+            return true
+        } catch {
+            throw Problem(error)
+        }
     }
 
     /// Performs a step with the model's own answer.
@@ -105,6 +118,9 @@ public struct Oracle: Sendable {
             switch step.action {
             case .convert(let conversion) where seen.outcome == .ok:
                 answers.others = Self(machine: before).placesWithoutMemory(conversion).map(Self.noMemory)
+            case _ where step.action.mayFault:
+                let made = seen.conversions.filter { $0.failure == nil }
+                answers.others = made.map { Self.noMemory(at: $0.gpa) }
             // A kernel that is built with the call takes no attribute where it converts in place; one that is not has no call.
             case .setAttributes(_, let attributes, 0, _)
             where seen.outcome == .errno(Errno.inappropriateIOCTLForDevice.rawValue):
@@ -177,6 +193,11 @@ public struct Oracle: Sendable {
     private func file(_ name: Name) -> FileID? {
         machine.files[name].map { machine.kernel.file(of: $0) }
     }
+}
+
+extension Action {
+    /// A vCPU may have a memory fault there, for which the monitor converts.
+    fileprivate var mayFault: Bool { isAccess || self == .again }
 }
 
 extension Oracle.Problem {

@@ -165,17 +165,59 @@ extension World {
     func mapGPARange(_ request: MapRequest) throws(Stop) -> Agent.Answer {
         guard let places = places(of: request.range) else { return (.invalidArgument, nil) }
         for place in places {
-            if let answer = try convert(place, request) { return answer }
+            // The bare one, or the monitor's converter where the guest says what is to become of contents.
+            let seen = try convert(place.conversion(to: request.target, contents: request.contents))
+            if let answer = place.answer(seen) { return answer }
         }
         return nil
     }
 
-    /// The call for one memslot: the bare one, or the monitor's converter where the guest says what is to become of contents.
-    func convert(_ place: Behind, _ request: MapRequest) throws(Stop) -> Agent.Answer {
-        let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
-        let seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
+    /// Converts the page that a memory fault names, if the access asks for that.
+    ///
+    /// - Returns: what the monitor does then, and what came of the conversion if there was one.
+    func convert(
+        for fault: MemoryFault, _ onFault: FaultConversion
+    ) throws(Stop) -> (Agent.FaultAnswer, Observation?) {
+        // What actors at once have made of the pages' states is not known for certain. A request for what is
+        // so already changes nothing.
+        guard fault.asksForConversion(hasTwoAliases ? .two : .one, known: nil), let range = fault.pages,
+            let place = places(of: range)?.first
+        else { return (.entersAgain, nil) }
+        guard state.withLock({ $0.files[place.file] }) != nil else {
+            return (.isFailed(.badFileDescriptor, page: nil), nil)
+        }
+        let conversion = place.conversion(to: fault.wants, onFault)
+        let seen = try convert(conversion)
+            .moved(from: conversion.extent, to: place.gpa, target: fault.wants)
+        guard case .errno(let errno, let page) = seen.outcome else { return (.entersAgain, seen) }
+        return (.isFailed(Errno(rawValue: errno), page: page), seen)
+    }
+}
+
+extension World.Behind {
+    private var extent: Extent { Extent(file, offset: bytes.start, size: bytes.size) }
+
+    func conversion(to target: PageState, contents: ContentPolicy?) -> Conversion {
+        Conversion(extent, to: target, contents: contents)
+    }
+
+    func conversion(to target: PageState, _ onFault: FaultConversion) -> Conversion {
+        var conversion = Conversion(extent, to: target, contents: onFault.contents)
+        conversion.monitor = onFault.monitor
+        return conversion
+    }
+
+    /// What the guest hears of it: nil for success, else the errno with the guest-physical page.
+    func answer(_ seen: Observation) -> Agent.Answer {
         guard case .errno(let number, let offset) = seen.outcome else { return nil }
-        return (Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) })
+        return (Errno(rawValue: number), offset.map { gpa &+ ($0 &- bytes.start) })
+    }
+}
+
+extension MemoryFault {
+    /// The pages to convert; nil where nobody would know what the exit says.
+    var pages: PageRange? {
+        unknownFlags == 0 ? PageRange.covering(start: gpa, size: max(1, size)) : nil
     }
 }
 

@@ -62,7 +62,9 @@ extension Recording {
     ) -> [TraceEvent] {
         let outcome = seen.outcome
         switch step.action {
-        case .read, .write, .fill, .check: return accesses(step, outcome, names)
+        case .read, .write, .fill, .check:
+            return seen.conversions.map { call($0, nanoseconds) } + accesses(step, outcome, names)
+        case .again: return seen.conversions.map { call($0, nanoseconds) }
         case .convert where !seen.conversions.isEmpty:
             return seen.conversions.map { call($0, nanoseconds) }
         case .convert(let conversion):
@@ -132,7 +134,7 @@ extension Recording {
     /// The event for the step itself.
     static func event(_ step: Step, line: Int, _ seen: Observation) -> TraceEvent {
         .step(
-            line: line, "\(step.role) \(step.action)", outcome: seen.description, ok: step.accepts(seen))
+            line: line, step.text, outcome: seen.description, ok: step.accepts(seen))
     }
 }
 
