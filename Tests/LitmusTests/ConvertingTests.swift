@@ -240,10 +240,11 @@ struct ConvertingTests {
         #expect(try outcomes(body, before) == expected)
     }
 
-    /// The same set by another way: breadth first over states and the results so far, in which a circle is no matter.
-    @Test func circlesLoseNoEnding() throws {
+    /// The same set by another way: breadth first over states and the results so far, in which a cycle is no
+    /// matter.
+    @Test func cyclesLoseNoEnding() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
-        print("circles, seed \(seed)")
+        print("cycles, seed \(seed)")
         var generator = Generator(seed: seed)
         let accesses = [
             "read 0", "read shared:0", "write 0 1", "write shared:0 2", "write shared:1 3", "read 1",
@@ -251,7 +252,7 @@ struct ConvertingTests {
         let others = [
             "convert 0 private", "convert guest:0..1 shared preserve", "read 0", "hold 0 as h", "punch 0",
         ]
-        var circles = 0
+        var repeats = 0
         for number in 0..<40 {
             var lines: [String] = []
             // A vCPU whose conversion fails has no next step.
@@ -282,7 +283,7 @@ struct ConvertingTests {
                     continue
                 }
                 guard seen[interleavings.key(of: cursor), default: []].insert(results).inserted else {
-                    circles += 1
+                    repeats += 1
                     continue
                 }
                 for actor in cursor.actors(of: block) {
@@ -296,7 +297,7 @@ struct ConvertingTests {
             }
             #expect(found == endings, "seed \(seed), test \(number):\n\(test.test.text)")
         }
-        #expect(circles > 0)
+        #expect(repeats > 0)
     }
 
     @Test(.enabled(if: ParallelTests.real != nil && RunnerTests.hasCPU, ParallelTests.noReal))
@@ -347,5 +348,37 @@ struct ConvertingTests {
         #expect(try oracle.follow(steps[2], noMemory(2)))
         #expect(oracle.visible(of: Place(page: 1), by: .host(0)) == .byte(.known(8)))
         #expect(oracle.state(of: Place(page: 2)) == .private)
+    }
+
+    // MARK: exploring
+
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func exploringConvertsOnFaults() throws {
+        let summary = Exploration(
+            SoftKVM(), .init(depth: 1, tests: 300, parallelTests: 30, seed: 2, timeLimit: .seconds(300))
+        ).run()
+        #expect(summary.findings.map(\.failure.description) == [])
+        #expect(summary.coverage["vcpu read converting"]?.count ?? 0 >= 2)
+        #expect(summary.coverage["vcpu write converting"]?["ok"] ?? 0 > 0)
+    }
+
+    /// What it takes to show a fault is what is left: the policy where it matters, and nothing of it
+    /// elsewhere.
+    @Test func thePolicyIsDroppedWhereItIsNotNeeded() throws {
+        let large = try source(
+            """
+            vcpu2 write 3 1 converting zero bisect attempts 5
+            vcpu1 read shared:2 converting preserve bisect chunk 2
+            """
+        ).test
+        func shrink(_ shows: @escaping (Step) -> Bool) -> LitmusTest {
+            Shrinker { $0.steps.contains(where: shows) }.shrink(large)
+        }
+        let plain = shrink { if case .read = $0.action { true } else { false } }
+        #expect(plain.steps == [Step(.vcpu(0), .read(Place(.shared, page: 0)))])
+        let converting = shrink { $0.onFault?.contents == .preserve }
+        #expect(
+            converting.steps == [
+                Step(.vcpu(0), .read(Place(.shared, page: 0)), onFault: FaultConversion(.preserve))
+            ])
     }
 }

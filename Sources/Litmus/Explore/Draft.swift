@@ -47,9 +47,10 @@ struct Draft {
     /// A machine of few pages, so that steps meet.
     ///
     /// - Parameter isDivided: it has another memory of one page.
-    init(seed: UInt64, pages: UInt64, isDivided: Bool = false) {
+    init(seed: UInt64, pages: UInt64, isDivided: Bool = false, hasTwoAliases: Bool = false) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
+        test.hasTwoAliases = hasTwoAliases
         add(Memory(pages: pages, initial: state()))
         if isDivided, let name = Name("other") { add(Memory(name: name, pages: 1, initial: state())) }
     }
@@ -73,6 +74,10 @@ struct Draft {
         var block = block
         for index in block.steps.indices {
             // At once with others a conversion is one call in each file.
+            if let onFault = block.steps[index].onFault {
+                block.steps[index].onFault = FaultConversion(
+                    onFault.contents == .zero ? .unspecified : onFault.contents)
+            }
             guard case .convert(var conversion) = block.steps[index].action else { continue }
             conversion.monitor = MonitorPolicy()
             if conversion.contents == .zero { conversion.contents = .unspecified }

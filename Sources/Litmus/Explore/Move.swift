@@ -5,7 +5,7 @@ import SoftKVM
 /// A kind of step that tests are made of.
 enum Move: String, CaseIterable, Sendable {
     case hostRead, hostWrite, hostFill, hostCheck
-    case guestRead, guestWrite, guestFill, guestCheck, again
+    case guestRead, guestWrite, guestFill, guestCheck, again, convertOnFault
     case fork, childRead, childWrite
     case convert, convertOddly, convertFrom, ask, askForGuest, hypercall
     case map, unmap, advise, present
@@ -25,6 +25,7 @@ enum Move: String, CaseIterable, Sendable {
         case .guestWrite: "vcpu write"
         case .guestFill: "vcpu fill"
         case .guestCheck: "vcpu check"
+        case .convertOnFault: "vcpu access converting"
         case .childRead: "child read"
         case .childWrite: "child write"
         case .convertOddly: "convert, bad arguments"
@@ -45,7 +46,7 @@ enum Move: String, CaseIterable, Sendable {
     var weight: UInt64 {
         switch self {
         case .convert: 24
-        case .convertOddly, .guestRead, .guestWrite, .hostRead, .hostWrite: 8
+        case .convertOddly, .guestRead, .guestWrite, .hostRead, .hostWrite, .convertOnFault: 8
         case .hold, .release, .hypercall, .ask, .askForGuest: 6
         case .hostCheck, .guestCheck, .punch, .childRead, .unmap, .zapped: 4
         case .capability: 1
@@ -65,7 +66,10 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    var isRead: Bool { [.hostRead, .guestRead, .childRead].contains(self) }
+    var isRead: Bool { [.hostRead, .guestRead, .childRead, .convertOnFault].contains(self) }
+
+    /// It is an access of a vCPU that leaves with a memory fault where it meets a page of the other kind.
+    var isPlainGuestAccess: Bool { [.guestRead, .guestWrite].contains(self) }
 
     /// It has a place in a parallel block.
     var isAtomic: Bool {
@@ -97,6 +101,14 @@ enum Move: String, CaseIterable, Sendable {
         case .again:
             // Of the last vCPU that made an access.
             return draft.test.hasTwoAliases ? draft.lastAccess.map { Step($0, .again) } : nil
+        case .convertOnFault:
+            // With one alias no access asks for anything.
+            guard draft.test.hasTwoAliases else { return nil }
+            let byte = draft.freshByte()
+            let place = draft.guestPlace()
+            var onFault = FaultConversion(draft.pick(ContentPolicy.allCases) ?? .preserve)
+            onFault.monitor = Self.policy(in: &draft)
+            return Step(vcpu, draft.oneIn(2) ? .read(place) : .write(place, byte), onFault: onFault)
         case .fork: return draft.freshChild().map { Step(.host(0), .fork(child: $0)) }
         case .childRead:
             guard let child = draft.pick(draft.children) else { return nil }
@@ -182,6 +194,12 @@ enum Move: String, CaseIterable, Sendable {
             guard draft.oneIn(3), let hold = draft.lastHold else { return nil }
             return (.convert, Step(host, .convert(Conversion(hold, to: draft.state()))))
         // Somebody has a page: what can still be done with it?
+        case (.hold(let extent, _, _), _)
+        where draft.test.hasTwoAliases && extent.name == .ram && draft.oneIn(3):
+            let step = Step(
+                .vcpu(Int(draft.below(2))), .read(Place(offset: extent.offset)),
+                onFault: FaultConversion(.preserve))
+            return (.convertOnFault, step)
         case (.hold(let extent, _, _), _):
             if draft.oneIn(6) {
                 var conversion = Conversion(draft.guestMemory(), to: .private, contents: .unspecified)
@@ -226,9 +244,15 @@ enum Move: String, CaseIterable, Sendable {
     /// Makes it a request of the monitor.
     private static func ask(_ conversion: inout Conversion, in draft: inout Draft) {
         conversion.contents = draft.pick(ContentPolicy.allCases)
-        conversion.monitor.bisects = draft.oneIn(3)
-        if draft.oneIn(4) { conversion.monitor.attempts = 2 }
-        if draft.oneIn(4) { conversion.monitor.chunk = 1 }
+        conversion.monitor = policy(in: &draft)
+    }
+
+    private static func policy(in draft: inout Draft) -> MonitorPolicy {
+        var policy = MonitorPolicy()
+        policy.bisects = draft.oneIn(3)
+        if draft.oneIn(4) { policy.attempts = 2 }
+        if draft.oneIn(4) { policy.chunk = 1 }
+        return policy
     }
 
     private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {

@@ -133,6 +133,22 @@ struct SmallScope {
             }
         }
         letters.append((.again, Step(.vcpu(0), .again)))
+        // The monitor converts on the fault, whatever is in its way.
+        for page in [0, 1] as [UInt32] {
+            for alias in [Name.ram, .shared] {
+                let place = Place(alias, page: page)
+                letters.append(
+                    (.convertOnFault, Step(.vcpu(0), .read(place), onFault: FaultConversion(.preserve))))
+                letters.append(
+                    (.convertOnFault, Step(.vcpu(0), .write(place, 0x57), onFault: FaultConversion(.zero))))
+            }
+            letters.append((.hostRead, Step(.host(0), .read(Place(page: page)))))
+        }
+        if let hold = Name("h0") {
+            let page = Extent(pages: 0...0)
+            letters.append((.hold, Step(.host(0), .hold(page, by: .vmsplice, hold: hold))))
+            letters.append((.release, Step(.host(0), .release(hold))))
+        }
         return letters
     }()
 
@@ -254,11 +270,11 @@ struct SmallScope {
             guard machines.contains(.twoAliases) else { continue }
             var machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
             machine.hasTwoAliases = true
-            let aliases = Self.aliasLetters.filter { aliasMoves.contains($0.move) }.map(\.step)
+            let aliases = Self.aliasLetters.filter { aliasMoves.contains($0.move) }
             starts.append(
                 Start(
-                    machine: machine, beginnings: [[]], alphabet: aliases, looks: [], endings: [],
-                    depth: depth)
+                    machine: machine, beginnings: [[]], alphabet: aliases.map(\.step),
+                    looks: aliases.filter { $0.move == .hostRead }.map(\.step), endings: [], depth: depth)
             )
         }
         return starts
