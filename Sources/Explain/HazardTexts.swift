@@ -35,7 +35,10 @@ extension Hazard {
                 "The call is all or nothing: nothing is converted, and error_offset names the lowest such page.",
             cure:
                 "Convert what lies before error_offset, leave that page out, go on behind it and come back to it (--in-use bisect).",
-            litmus: ["all-or-nothing", "bisect-around-a-page-in-use", "bisect-two-pages-in-use"]),
+            litmus: [
+                "all-or-nothing", "bisect-around-a-page-in-use", "bisect-two-pages-in-use",
+                "regions-page-in-use-in-the-second",
+            ]),
         Hazard(
             "A7", "a conversion that never ends",
             trigger: "retrying for ever while a vCPU or a device takes new references all the time",
@@ -152,7 +155,10 @@ extension Hazard {
             cure:
                 "Count memory faults in a row with the same registers, and stop the guest. Do not convert what already is as the "
                 + "access wants it.",
-            litmus: ["fault-loop", "aliases-converted-and-back", "race-the-other-alias"]),
+            litmus: [
+                "fault-loop", "aliases-converted-and-back", "race-the-other-alias",
+                "race-converting-opposite-ways",
+            ]),
     ]
 
     private static let historic: [Hazard] = [

@@ -10,13 +10,18 @@ struct TestMaker {
     private var files: [Name] = []
     private var views: [Name] = []
     private var holds: [Name] = []
+    /// The guest has memory.
+    private var hasRegions = false
     private var children: [Int] = []
+    private var hasTwoAliases = false
+    /// vCPUs whose last access has a policy that no block takes.
+    private var zeroing: Set<Int> = []
     private var names = 0
 
     init(seed: UInt64) { generator = Generator(seed: seed) }
 
     mutating func next() -> LitmusTest {
-        (files, views, holds, children, names) = ([], [], [], [], 0)
+        (files, views, holds, children, names, zeroing) = ([], [], [], [], 0, [])
         let letters = Array("abc XYZ #=>:.,!'".unicodeScalars)
         var test = LitmusTest(
             name: "t"
@@ -34,6 +39,8 @@ struct TestMaker {
             if flip() { test.settings.keptDirection = state() }
         }
         test.vm = flip() ? .default : .softwareProtected
+        hasTwoAliases = test.vm == .softwareProtected && flip()
+        test.hasTwoAliases = hasTwoAliases
         for index in 0...below(3) {
             let name = index == 0 ? Name.ram : fresh()
             test.memory.append(
@@ -41,6 +48,7 @@ struct TestMaker {
             files.append(name)
             views.append(name)
         }
+        hasRegions = !test.memory.regions.isEmpty
         for _ in 0...below(12) {
             if below(8) == 0 {
                 var results: [Name] = []
@@ -48,7 +56,16 @@ struct TestMaker {
                     var step = self.step()
                     // What has no place in a block.
                     switch step.action {
-                    case .check(let extent, _): step = Step(step.role, .punch(extent.atHome))
+                    case .check(let extent, _), .fill(let extent, _):
+                        step = Step(.host(1), .punch(extent.atHome))
+                    case .again where zeroing.contains(step.role.number):
+                        step = Step(.host(2), .read(place()))
+                    case .read, .write:
+                        if let onFault = step.onFault {
+                            step.onFault = FaultConversion(
+                                onFault.contents == .zero ? .preserve : onFault.contents)
+                            zeroing.remove(step.role.number)
+                        }
                     case .fork, .zapped: step = Step(.host(1), .write(place(), 1))
                     case .convert(var conversion) where conversion.contents != nil:
                         if conversion.contents == .zero { conversion.contents = .preserve }
@@ -137,6 +154,32 @@ struct TestMaker {
 
     private mutating func vm() -> VMName? { flip() ? nil : VMName.allCases[below(3)] }
 
+    /// An access by a vCPU.
+    private mutating func access(_ expecting: ([StepOutcome]) -> Expectation) -> Step {
+        let vcpu = below(4)
+        var touched = self.touched()
+        touched.name = hasTwoAliases && flip() ? .shared : .ram
+        let place = Place(touched.name, offset: word())
+        let byte = UInt8(below(256))
+        let action = [
+            Action.read(place), .write(place, byte), .fill(touched, byte), .check(touched, byte),
+        ][below(4)]
+        var step = Step(
+            .vcpu(vcpu), action, expecting([.fault(state(), at: flip() ? nil : word()), .mmio]))
+        if flip() {
+            var onFault = FaultConversion(ContentPolicy.allCases[below(3)])
+            onFault.monitor.bisects = flip()
+            if flip() { onFault.monitor.attempts = 1 + below(MonitorPolicy.mostAttempts) }
+            if flip() { onFault.monitor.chunk = 1 + UInt64(below(9)) }
+            step.onFault = onFault
+            if step.expectation != .unspecified {
+                step.expectation = .anyOf([.errno(11, at: word()), .mmio])
+            }
+        }
+        if step.onFault?.isOneCall ?? true { zeroing.remove(vcpu) } else { zeroing.insert(vcpu) }
+        return step
+    }
+
     private mutating func step() -> Step {
         let actor = Role.host(below(3))
         let sometimes = flip()
@@ -144,7 +187,8 @@ struct TestMaker {
             sometimes ? .anyOf(outcomes) : .unspecified
         }
         let refusal = StepOutcome.errno(22)
-        switch below(32) {
+        switch below(34) {
+        case 32, 33: return access(expecting)
         case 24 where views.count > 1:
             let (old, new) = (views.removeLast(), fresh())
             views.append(new)
@@ -201,6 +245,12 @@ struct TestMaker {
                 conversion.monitor.attempts = 1 + below(MonitorPolicy.mostAttempts)
                 if flip() { conversion.monitor.chunk = 1 + UInt64(below(9)) }
             }
+            if conversion.contents != nil, hasRegions, flip() {
+                let first = UInt32(below(50))
+                conversion.extent = Extent(.guest, pages: first...(first + UInt32(below(5))))
+                conversion.attributes = Attributes.word(state())
+                return Step(actor, .convert(conversion), expecting([.errno(11, at: word()), .ok, refusal]))
+            }
             if below(4) == 0 { conversion.flags = word() }
             conversion.reserved = many(2) { Conversion.Word(index: $0.below(11), value: $0.word()) }
             if below(4) == 0 { conversion.errorOffset = word() }
@@ -239,6 +289,14 @@ struct TestMaker {
             children.append(children.count)
             return Step(actor, .fork(child: children.count - 1), expecting([.ok]))
         default: return Step(actor, .unbind(slot: UInt32(below(9)), on: vm()), expecting([refusal]))
+        }
+    }
+}
+
+extension Role {
+    fileprivate var number: Int {
+        switch self {
+        case .host(let number), .vcpu(let number), .child(let number): number
         }
     }
 }

@@ -135,6 +135,90 @@ struct LanguageTests {
             "4:1: a VM's attributes are of guest-physical pages"
         ),
         (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 private",
+            "3:1: the guest's memory has several files: say what is to become of the contents"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared unbound\nhost convert guest:0 private zero",
+            "3:1: the guest has no memory"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 private preserve flags 1",
+            "3:1: the monitor fills in the struct itself"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 attributes 1 preserve",
+            "3:1: the monitor fills in the struct itself"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost convert guest:@1+4096 private preserve",
+            "3:1: the monitor converts whole pages, and `guest:@0x1+4096` is none"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost convert guest:0 private preserve bisect\nend",
+            "4:1: in a parallel block a conversion is one call"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost convert guest:0 private zero\nend",
+            "4:1: `zero` is a conversion and then another step"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost read guest:0", "3:1: only `convert` takes `guest:`"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu0 hypercall guest:0 private",
+            "3:1: only `convert` takes `guest:`"
+        ),
+        ("test \"x\"\nmemory guest 1 pages shared\nhost read guest:0", "1:1: `guest` stands for the guest's"),
+        ("test \"x\"\nmemory 1 pages shared\nhost map 0 as guest", "3:1: `guest` stands for the guest's"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost create guest 1 pages mmap",
+            "3:1: `guest` stands for the guest's"
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost hold 0 as guest", "3:1: `guest` stands for the guest's"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0 => guest\nend",
+            "4:1: `guest` stands for the guest's"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost close ram\nhost create ram 1 pages mmap\nhost convert guest:0 private zero",
+            "5:1: the guest's memory `ram` was closed, and its name is another file's by now"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 0 converting preserve",
+            "3:1: `converting` is for a vCPU's `read`, `write`, `fill` and `check`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost convert 0 private converting zero",
+            "3:1: `converting` is for a vCPU's"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu0 hypercall 0 private converting zero",
+            "3:1: `converting` is for a vCPU's"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0\nvcpu0 again converting zero",
+            "4:1: `again` repeats an access with what that step says"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0 converting",
+            "3:24: expected one of `preserve`, `zero`, `unspecified`, found the end of the line"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0 converting preserve attempts 0",
+            "3:1: 1 to 100 attempts"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nvcpu0 read 0 converting zero\nend",
+            "4:1: in a parallel block the monitor converts by one call: no `zero`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nparallel\nvcpu0 read 0 converting preserve bisect\nend",
+            "4:1: in a parallel block the monitor converts by one call: no `zero`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0 converting zero\nparallel\nvcpu0 again\nend",
+            "5:1: in a parallel block the monitor converts by one call: no `zero`"
+        ),
+        (
             "test \"x\"\nmemory 1 pages shared\nhost fork child\nhost map 0 as v\nhost unmap v\nhost fork child1\nchild1 read w:0",
             "7:1: there is no view `w`"
         ),
@@ -175,6 +259,38 @@ struct LanguageTests {
         #expect(test.steps[12].action == .mbind(Extent(pages: 0...1), .preferred(1), [.strict, .move]))
         #expect(try Source(parsing: test.text).test == test)
         #expect(test.text.contains("host      vm_attributes 0 private flags 0x1 on default"))
+    }
+
+    /// The policy stands behind the access and before its answer.
+    @Test func accessesSayWhatTheMonitorDoesOnAFault() throws {
+        let test = try Source(
+            parsing: """
+                test "x"
+                aliases two
+                memory 2 pages private
+                vcpu0 read shared:1 converting preserve
+                vcpu1 write 1 0x41 converting zero attempts 2 => EAGAIN at 1 or ok
+                vcpu1 again
+                vcpu0 fill shared:0..1 7 converting unspecified bisect attempts 0x3 chunk 1
+                parallel
+                vcpu1 read 0 converting preserve => a
+                allowed a = EAGAIN at 0
+                end
+                """
+        ).test
+        let steps = test.steps
+        #expect(
+            steps[0] == Step(.vcpu(0), .read(Place(.shared, page: 1)), onFault: FaultConversion(.preserve)))
+        var policy = MonitorPolicy()
+        policy.attempts = 2
+        #expect(steps[1].onFault == FaultConversion(.zero, monitor: policy))
+        #expect(steps[1].expectation == .anyOf([.errno(11, at: 4096), .ok]))
+        #expect(steps[2].onFault == nil)
+        #expect(steps[3].onFault?.description == "unspecified bisect attempts 3 chunk 1")
+        #expect(
+            steps[1].description
+                == "vcpu1     write 1 0x41 converting zero attempts 2 => EAGAIN at 1 or ok")
+        #expect(try Source(parsing: test.text).test == test)
     }
 
     @Test func textsAndLinesHaveALargestSize() {

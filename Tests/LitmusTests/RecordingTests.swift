@@ -86,6 +86,42 @@ struct RecordingTests {
         #expect(places == [0, 4, 5, 2, 1, 2, 2, 3])
     }
 
+    /// What the monitor's converter has changed is there, in each file, also if it gave up.
+    @Test(
+        arguments: [
+            ("host convert guest:3..4 private preserve", ["3+1 ok", "4+1 ok"]),
+            ("host convert guest:4..5 shared unspecified", ["4+2 ok"]),
+            (
+                "host hold 2 as h\nhost convert 1..3 private preserve bisect => EAGAIN at 2",
+                ["1+1 ok", "3+1 ok", "1+3 EAGAIN at 2"]
+            ),
+            (
+                "host hold 2 as h\nhost convert guest:1..5 private preserve chunk 1 => EAGAIN at 2",
+                ["1+1 ok", "1+3 EAGAIN at 2"]
+            ),
+            (
+                "host convert more:0..1 shared\nhost hold more:1 as h\nhost convert guest:2..5 private zero => EAGAIN at 5",
+                ["4+2 ok", "2+2 ok", "4+2 EAGAIN at 1"]
+            ),
+            ("host convert guest:4..6 shared preserve => EINVAL", ["4+2 EINVAL"]),
+            ("parallel\nhost convert guest:0..5 private preserve => a\nend", ["0+4 ok", "4+2 ok"]),
+        ] as [(String, [String])]) func theMonitorsCallsAreThere(_ body: String, _ calls: [String]) throws
+    {
+        let (report, runs) = try record(body)
+        #expect(report.verdict == .passed)
+        let seen = try #require(runs.first).events.compactMap { _, event -> String? in
+            guard case .attributesCall(_, let size, _, let errno, let place, let gpa, _) = event else {
+                return nil
+            }
+            let answer =
+                errno.map {
+                    $0 == .resourceTemporarilyUnavailable ? "EAGAIN at \(place / pageSize)" : $0.name
+                }
+            return "\((gpa ?? 0) / pageSize)+\(size / pageSize) \(answer ?? "ok")"
+        }
+        #expect(seen == calls)
+    }
+
     @Test func aFailureIsTelling() throws {
         let (_, runs) = try record("host read 0 => 1")
         #expect(runs.map(\.isTelling) == [true])
@@ -107,6 +143,56 @@ struct RecordingTests {
             "parallel\nhost write 0 1\nhost1 write 0 2\nend\nhost read 0 => 1")
         #expect(late.map(\.isTelling) == [true])
         #expect(steps(late[0]).last == "host 8 host read 0 = 0x2 false")
+    }
+
+    /// Conversions for which a memory fault has asked, before the access; and of vCPUs that undo each other's
+    /// work an interleaving that comes to an end.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func conversionsOnFaultsAreThere() throws {
+        func calls(_ run: Recorder.Run) -> [String] {
+            run.events.compactMap { actor, event in
+                switch event {
+                case .attributesCall(let offset, _, let target, let errno, _, _, _):
+                    "\(actor.name) \(offset / pageSize) \(target.rawValue) \(errno?.name ?? "ok")"
+                case .access(let gpa, _, _, let errno, _):
+                    "\(actor.name) at \(gpa / pageSize) \(errno?.name ?? "ok")"
+                default: nil
+                }
+            }
+        }
+        let head = "test \"x\"\naliases two\nmemory 2 pages private\n"
+        let recorder = Recorder()
+        let body = """
+            vcpu0 write shared:1 7 converting preserve
+            host hold 1 as h
+            vcpu1 read 1 converting preserve => EAGAIN at 1
+            host release h
+            vcpu1 again => 7
+            """
+        #expect(
+            Runner(SoftKVM(), .init(recorder: recorder)).run(try Source(parsing: head + body)) == .passed)
+        #expect(
+            calls(try #require(recorder.runs.first)) == [
+                "vcpu0 1 shared ok", "vcpu0 at 1 ok", "vcpu1 1 private EAGAIN", "vcpu1 at 1 EAGAIN",
+                "vcpu1 1 private ok",
+            ])
+        for clause in ["", "forbidden c = 0x1, d = 0x1", "forbidden c = 0x2, d = 0x2"] {
+            let recorder = Recorder()
+            let block = """
+                parallel
+                vcpu0 write 0 1 converting preserve
+                vcpu1 write shared:0 2 converting preserve
+                vcpu0 read 0 converting preserve => c
+                vcpu1 read shared:0 converting preserve => d
+                \(clause)
+                end
+                """
+            let report = Runner(SoftKVM(), .init(recorder: recorder)).report(
+                try Source(parsing: head + block))
+            #expect((report.verdict == .passed) == clause.isEmpty)
+            let run = try #require(recorder.runs.first)
+            #expect(run.isTelling == !clause.isEmpty && steps(run).count == 4)
+            #expect(calls(run).count { $0.contains("shared ok") } >= 1)
+        }
     }
 
     @Test func everyRunOfThreadsIsRecorded() throws {

@@ -44,11 +44,15 @@ struct Draft {
         }
     }
 
-    /// A machine of two pages, so that steps meet.
-    init(seed: UInt64, pages: UInt64) {
+    /// A machine of few pages, so that steps meet.
+    ///
+    /// - Parameter isDivided: it has another memory of one page.
+    init(seed: UInt64, pages: UInt64, isDivided: Bool = false, hasTwoAliases: Bool = false) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
+        test.hasTwoAliases = hasTwoAliases
         add(Memory(pages: pages, initial: state()))
+        if isDivided, let name = Name("other") { add(Memory(name: name, pages: 1, initial: state())) }
     }
 
     private mutating func add(_ memory: Memory) {
@@ -69,9 +73,14 @@ struct Draft {
     mutating func append(_ block: Parallel) {
         var block = block
         for index in block.steps.indices {
-            // At once with others a conversion is one call.
+            // At once with others a conversion is one call in each file.
+            if let onFault = block.steps[index].onFault {
+                block.steps[index].onFault = FaultConversion(
+                    onFault.contents == .zero ? .unspecified : onFault.contents)
+            }
             guard case .convert(var conversion) = block.steps[index].action else { continue }
             conversion.monitor = MonitorPolicy()
+            if conversion.contents == .zero { conversion.contents = .unspecified }
             block.steps[index].action = .convert(conversion)
         }
         for step in block.steps { note(step.action) }
@@ -158,6 +167,13 @@ struct Draft {
     /// Pages that vCPUs know.
     private var guestPages: UInt64 {
         test.memory.filter { !$0.isUnbound }.reduce(0) { $0 + $1.pages }
+    }
+
+    /// Pages of the guest's memory, now and then one more than there is.
+    mutating func guestMemory() -> Extent {
+        let pages = guestPages + (oneIn(12) ? 1 : 0)
+        let first = below(max(1, pages))
+        return Extent(.guest, offset: first * pageSize, size: (1 + below(max(1, pages - first))) * pageSize)
     }
 
     private mutating func alias() -> Name { test.hasTwoAliases && oneIn(2) ? .shared : .ram }

@@ -87,9 +87,8 @@ extension Exploration.Summary {
         counts[phase, default: .init()].steps += test.steps.count
         for step in test.steps {
             func note(_ outcome: String) {
-                kinds[
-                    StepKind(actor: step.role.word, action: step.action.word, outcome: outcome), default: 0] +=
-                    1
+                let action = step.action.word + (step.onFault == nil ? "" : " converting")
+                kinds[StepKind(actor: step.role.word, action: action, outcome: outcome), default: 0] += 1
             }
             switch step.expectation {
             case .unspecified: note("ok")

@@ -86,7 +86,7 @@ extension Source {
             let steps = block.actors.joined().sorted { $0.index < $1.index }
             line =
                 "at once: "
-                + zip(steps, results).map { "\($0.step.role) \($0.step.action): \($1.outcome)" }
+                + zip(steps, results).map { "\($0.step.text): \($1.outcome)" }
                 .joined(separator: "; ")
         }
         return String(line.map { $0.isASCII && $0 != "\"" && $0 != "\\" ? $0 : "?" }.prefix(200))
@@ -96,7 +96,7 @@ extension Source {
 extension Program.Block {
     /// Its steps on one line, in the order of the text.
     fileprivate var text: String {
-        actors.joined().sorted { $0.index < $1.index }.map { "\($0.step.role) \($0.step.action)" }
+        actors.joined().sorted { $0.index < $1.index }.map(\.step.text)
             .joined(separator: "; ")
     }
 }

@@ -5,9 +5,9 @@ import SoftKVM
 /// A kind of step that tests are made of.
 enum Move: String, CaseIterable, Sendable {
     case hostRead, hostWrite, hostFill, hostCheck
-    case guestRead, guestWrite, guestFill, guestCheck, again
+    case guestRead, guestWrite, guestFill, guestCheck, again, convertOnFault
     case fork, childRead, childWrite
-    case convert, convertOddly, convertFrom, ask, hypercall
+    case convert, convertOddly, convertFrom, ask, askForGuest, hypercall
     case map, unmap, advise, present
     case punch, allocate, fileCall, peek
     // Direct I/O is left out: how long it holds a page is the device's to say.
@@ -25,11 +25,13 @@ enum Move: String, CaseIterable, Sendable {
         case .guestWrite: "vcpu write"
         case .guestFill: "vcpu fill"
         case .guestCheck: "vcpu check"
+        case .convertOnFault: "vcpu access converting"
         case .childRead: "child read"
         case .childWrite: "child write"
         case .convertOddly: "convert, bad arguments"
         case .convertFrom: "convert, struct in other memory"
         case .ask: "convert with contents"
+        case .askForGuest: "convert of guest memory"
         case .advise: "madvise"
         case .fileCall: "syscall"
         case .hold: "hold by vmsplice"
@@ -44,8 +46,8 @@ enum Move: String, CaseIterable, Sendable {
     var weight: UInt64 {
         switch self {
         case .convert: 24
-        case .convertOddly, .guestRead, .guestWrite, .hostRead, .hostWrite: 8
-        case .hold, .release, .hypercall, .ask: 6
+        case .convertOddly, .guestRead, .guestWrite, .hostRead, .hostWrite, .convertOnFault: 8
+        case .hold, .release, .hypercall, .ask, .askForGuest: 6
         case .hostCheck, .guestCheck, .punch, .childRead, .unmap, .zapped: 4
         case .capability: 1
         default: 3
@@ -64,7 +66,10 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    var isRead: Bool { [.hostRead, .guestRead, .childRead].contains(self) }
+    var isRead: Bool { [.hostRead, .guestRead, .childRead, .convertOnFault].contains(self) }
+
+    /// It is an access of a vCPU that leaves with a memory fault where it meets a page of the other kind.
+    var isPlainGuestAccess: Bool { [.guestRead, .guestWrite].contains(self) }
 
     /// It has a place in a parallel block.
     var isAtomic: Bool {
@@ -96,6 +101,14 @@ enum Move: String, CaseIterable, Sendable {
         case .again:
             // Of the last vCPU that made an access.
             return draft.test.hasTwoAliases ? draft.lastAccess.map { Step($0, .again) } : nil
+        case .convertOnFault:
+            // With one alias no access asks for anything.
+            guard draft.test.hasTwoAliases else { return nil }
+            let byte = draft.freshByte()
+            let place = draft.guestPlace()
+            var onFault = FaultConversion(draft.pick(ContentPolicy.allCases) ?? .preserve)
+            onFault.monitor = Self.policy(in: &draft)
+            return Step(vcpu, draft.oneIn(2) ? .read(place) : .write(place, byte), onFault: onFault)
         case .fork: return draft.freshChild().map { Step(.host(0), .fork(child: $0)) }
         case .childRead:
             guard let child = draft.pick(draft.children) else { return nil }
@@ -107,6 +120,10 @@ enum Move: String, CaseIterable, Sendable {
         case .convert, .ask, .convertOddly, .convertFrom:
             guard let file = draft.pick(draft.files) else { return nil }
             return Step(host, .convert(conversion(of: file, in: &draft)))
+        case .askForGuest:
+            var conversion = Conversion(draft.guestMemory(), to: draft.state())
+            Self.ask(&conversion, in: &draft)
+            return Step(host, .convert(conversion))
         case .hypercall:
             return Step(
                 vcpu, .hypercall(draft.guestExtent(alias: false), attributes: Attributes.word(draft.state())))
@@ -177,7 +194,18 @@ enum Move: String, CaseIterable, Sendable {
             guard draft.oneIn(3), let hold = draft.lastHold else { return nil }
             return (.convert, Step(host, .convert(Conversion(hold, to: draft.state()))))
         // Somebody has a page: what can still be done with it?
+        case (.hold(let extent, _, _), _)
+        where draft.test.hasTwoAliases && extent.name == .ram && draft.oneIn(3):
+            let step = Step(
+                .vcpu(Int(draft.below(2))), .read(Place(offset: extent.offset)),
+                onFault: FaultConversion(.preserve))
+            return (.convertOnFault, step)
         case (.hold(let extent, _, _), _):
+            if draft.oneIn(6) {
+                var conversion = Conversion(draft.guestMemory(), to: .private, contents: .unspecified)
+                conversion.monitor.bisects = draft.oneIn(2)
+                return (.askForGuest, Step(host, .convert(conversion)))
+            }
             guard let file = draft.files.first(where: { $0.name == extent.name }) else { return nil }
             if draft.oneIn(4) { return (.punch, Step(host, .punch(extent))) }
             guard draft.oneIn(2) else { return nil }
@@ -199,6 +227,7 @@ enum Move: String, CaseIterable, Sendable {
     private static func look(
         at extent: Extent, in draft: inout Draft, by host: Role
     ) -> (move: Move, step: Step)? {
+        guard let extent = draft.pick(draft.test.memory.regions.extents(extent)) else { return nil }
         let isInside = draft.views.contains { view in
             view.name == extent.name && extent.offset < view.size && extent.size <= view.size - extent.offset
                 && extent.size > 0
@@ -212,14 +241,23 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
+    /// Makes it a request of the monitor.
+    private static func ask(_ conversion: inout Conversion, in draft: inout Draft) {
+        conversion.contents = draft.pick(ContentPolicy.allCases)
+        conversion.monitor = policy(in: &draft)
+    }
+
+    private static func policy(in draft: inout Draft) -> MonitorPolicy {
+        var policy = MonitorPolicy()
+        policy.bisects = draft.oneIn(3)
+        if draft.oneIn(4) { policy.attempts = 2 }
+        if draft.oneIn(4) { policy.chunk = 1 }
+        return policy
+    }
+
     private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {
         var conversion = Conversion(draft.pages(of: file), to: draft.state())
-        if self == .ask {
-            conversion.contents = draft.pick(ContentPolicy.allCases)
-            conversion.monitor.bisects = draft.oneIn(3)
-            if draft.oneIn(4) { conversion.monitor.attempts = 2 }
-            if draft.oneIn(4) { conversion.monitor.chunk = 1 }
-        }
+        if self == .ask { Self.ask(&conversion, in: &draft) }
         if self == .convertFrom { conversion.structure = draft.pick([.readOnly, .unmapped, .cut]) ?? .cut }
         guard self == .convertOddly else { return conversion }
         func word(_ draft: inout Draft) -> UInt64 { 1 << draft.below(64) }

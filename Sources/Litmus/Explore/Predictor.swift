@@ -95,7 +95,9 @@ struct Predictor: Sendable {
             let result = try? source.explored(
                 on: configuration, TestDeadline(), mostPieces: Self.mostPieces)
         else { return nil }
-        guard !result.endings.contains(where: { $0.failure != nil }) else { return nil }
+        guard !result.endings.isEmpty, !result.endings.contains(where: { $0.failure != nil }) else {
+            return nil
+        }
         var blocks = Program(test).blocks[...]
         var body: [Entry] = []
         for entry in test.body {

@@ -61,7 +61,10 @@ struct Shrinker {
             if case .parallel(let block) = best.body[index] {
                 var candidate = best
                 candidate.body.replaceSubrange(
-                    index...index, with: block.steps.map { .step(Step($0.role, $0.action)) })
+                    index...index,
+                    with: block.steps.map {
+                        .step(Step($0.role, $0.action, onFault: $0.onFault))
+                    })
                 _ = take(candidate, &best)
             }
             index += 1
@@ -148,16 +151,22 @@ extension Step {
     /// The same with less to it, each a little; the largest change first.
     fileprivate var simpler: [Step] {
         var steps: [Step] = []
-        func add(_ role: Role, _ action: Action) {
-            let step = Step(role, action, expectation)
+        func add(_ role: Role, _ action: Action, onFault: FaultConversion?) {
+            let step = Step(role, action, expectation, onFault: onFault)
             if step != self { steps.append(step) }
         }
+        func add(_ role: Role, _ action: Action) { add(role, action, onFault: onFault) }
         switch role {
         case .host(let number): for lower in [0, number - 1] where lower >= 0 { add(.host(lower), action) }
         case .vcpu(let number): for lower in [0, number - 1] where lower >= 0 { add(.vcpu(lower), action) }
         case .child: break
         }
         for action in action.simpler { add(role, action) }
+        if let onFault {
+            add(role, action, onFault: nil)
+            add(role, action, onFault: FaultConversion(onFault.contents))
+            add(role, action, onFault: FaultConversion(.unspecified, monitor: onFault.monitor))
+        }
         return steps
     }
 }
@@ -222,6 +231,7 @@ extension Conversion {
             $0.contents = nil
             $0.monitor = MonitorPolicy()
         }
+        if extent.name == .guest { change { $0.extent.name = .ram } }
         if flags > 1 { change { $0.flags = 1 } }
         if errorOffset > 1 { change { $0.errorOffset = 1 } }
         if let word = reserved.first, word.value > 1 {

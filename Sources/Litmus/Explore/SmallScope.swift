@@ -5,9 +5,10 @@ import SoftKVM
 /// Everything that can be done to two pages in a few steps, once: breadth first over the states of the model, every step of
 /// the alphabet from every state, on the shortest way to it.
 ///
-/// It begins with two shared pages, two private ones, and one of each. Where the kernel has them, a default VM, a VM with two
-/// aliases and a file whose attributes can have few runs are gone through in the same way, the first in one step: on it nothing
-/// changes state. Steps with a second file are tried from the initial states only.
+/// It begins with two shared pages, two private ones, and one of each. Where the kernel has them, a default
+/// VM, a VM with two aliases, one with a page in each of two regions and a file whose attributes can have few
+/// runs are explored in the same way, the first in one step: on it nothing changes state. Steps with a second
+/// file are tried from the initial states only.
 ///
 /// What a step leaves as it was is tried in one test with the others of that state; one that changes something has a test of
 /// its own. Behind it all that can be seen of the pages is looked at, and at last they are converted to and fro, which tells
@@ -132,6 +133,53 @@ struct SmallScope {
             }
         }
         letters.append((.again, Step(.vcpu(0), .again)))
+        // The monitor converts on the fault, whatever is in its way.
+        for page in [0, 1] as [UInt32] {
+            for alias in [Name.ram, .shared] {
+                let place = Place(alias, page: page)
+                letters.append(
+                    (.convertOnFault, Step(.vcpu(0), .read(place), onFault: FaultConversion(.preserve))))
+                letters.append(
+                    (.convertOnFault, Step(.vcpu(0), .write(place, 0x57), onFault: FaultConversion(.zero))))
+            }
+            letters.append((.hostRead, Step(.host(0), .read(Place(page: page)))))
+        }
+        if let hold = Name("h0") {
+            let page = Extent(pages: 0...0)
+            letters.append((.hold, Step(.host(0), .hold(page, by: .vmsplice, hold: hold))))
+            letters.append((.release, Step(.host(0), .release(hold))))
+        }
+        return letters
+    }()
+
+    /// The monitor's converter on a page of each of two regions, and whatever is in its way.
+    private static let regionLetters: [Letter] = {
+        guard let other = Name("other"), let first = Name("h0"), let second = Name("h1") else { return [] }
+        var letters: [Letter] = []
+        let host = Role.host(0)
+        func ask(_ pages: ClosedRange<UInt32>, _ contents: ContentPolicy, bisects: Bool = false) {
+            for state in PageState.allCases {
+                var conversion = Conversion(Extent(.guest, pages: pages), to: state, contents: contents)
+                conversion.monitor.bisects = bisects
+                letters.append((.askForGuest, Step(host, .convert(conversion))))
+            }
+        }
+        ask(0...0, .preserve)
+        ask(1...1, .preserve)
+        ask(0...1, .preserve)
+        ask(0...1, .zero)
+        ask(0...1, .unspecified, bisects: true)
+        ask(0...2, .unspecified)
+        for (name, hold, byte) in [(Name.ram, first, 0x41), (other, second, 0x42)] as [(Name, Name, UInt8)] {
+            let page = Extent(name, pages: 0...0)
+            letters.append((.hold, Step(host, .hold(page, by: .vmsplice, hold: hold))))
+            letters.append((.release, Step(host, .release(hold))))
+            letters.append((.hostWrite, Step(host, .write(Place(name, page: 0), byte))))
+            letters.append((.hostRead, Step(host, .read(Place(name, page: 0)))))
+        }
+        for page in 0...1 as ClosedRange<UInt32> {
+            letters.append((.guestRead, Step(.vcpu(0), .read(Place(page: page)))))
+        }
         return letters
     }()
 
@@ -207,14 +255,26 @@ struct SmallScope {
             for runs in [1, 2] where machines.contains(.fewRuns) {
                 add(depth) { $0.settings.attributeRuns = runs }
             }
+            if moves.contains(.askForGuest), let name = Name("other") {
+                let looks = [.hostRead, .guestRead].flatMap { look in
+                    steps(Self.regionLetters.filter { $0.move == look })
+                }
+                let memories = [
+                    Memory(pages: 1, initial: initial), Memory(name: name, pages: 1, initial: initial),
+                ]
+                starts.append(
+                    Start(
+                        machine: LitmusTest(name: "small scope", memory: memories), beginnings: [[]],
+                        alphabet: steps(Self.regionLetters), looks: looks, endings: [], depth: depth))
+            }
             guard machines.contains(.twoAliases) else { continue }
             var machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
             machine.hasTwoAliases = true
-            let aliases = Self.aliasLetters.filter { aliasMoves.contains($0.move) }.map(\.step)
+            let aliases = Self.aliasLetters.filter { aliasMoves.contains($0.move) }
             starts.append(
                 Start(
-                    machine: machine, beginnings: [[]], alphabet: aliases, looks: [], endings: [],
-                    depth: depth)
+                    machine: machine, beginnings: [[]], alphabet: aliases.map(\.step),
+                    looks: aliases.filter { $0.move == .hostRead }.map(\.step), endings: [], depth: depth)
             )
         }
         return starts

@@ -57,7 +57,9 @@ struct SupportedMoves {
         knowsContents = promise.isKnown
         for machine in Machine.allCases { add(machine) }
         for move in Move.allCases {
-            if move == .ask, [promise.toPrivate, promise.toShared].contains(.byFlag) {
+            if [.ask, .askForGuest, .convertOnFault].contains(move),
+                [promise.toPrivate, promise.toShared].contains(.byFlag)
+            {
                 leftOut.append(
                     (move.name, "each call says what becomes of contents, and in Linux 7.4 none does"))
             } else {
@@ -115,6 +117,7 @@ struct SupportedMoves {
     /// A short test in which there is such a step.
     private static func example(of move: Move) -> LitmusTest? {
         if move == .again { return implicit }
+        if move == .convertOnFault { return converting }
         for seed in 0..<64 as Range<UInt64> {
             var draft = Draft(seed: seed)
             // What it could be about.
@@ -125,6 +128,15 @@ struct SupportedMoves {
         }
         return nil
     }
+
+    /// A vCPU reads a page of the other kind, which is converted for it.
+    private static let converting: LitmusTest = {
+        var test = LitmusTest(
+            name: "converting", hasTwoAliases: true, memory: [Memory(pages: 1, initial: .private)])
+        let read = Step(.vcpu(0), .read(Place(.shared, page: 0)), onFault: FaultConversion(.unspecified))
+        test.body = [.step(read)]
+        return test
+    }()
 
     /// A vCPU stands before a page of the other kind, and makes its access once the page is converted.
     private static let implicit: LitmusTest = {

@@ -20,7 +20,7 @@ public struct Place: Sendable, Hashable {
 
 /// A range of bytes. It is not checked: a test may ask for any conversion.
 public struct Extent: Sendable, Hashable {
-    /// The file or view; ``Name/ram`` for guest-physical memory.
+    /// The file or view; ``Name/ram`` for guest-physical memory; ``Name/guest`` for that of a conversion.
     public var name: Name
     /// The first byte, counted from the start of the file or view; or a guest-physical address.
     public var offset: UInt64
@@ -57,7 +57,8 @@ public enum Action: Sendable, Hashable {
     case fill(Extent, UInt8)
     /// `check`: reads every byte of a range and compares it.
     case check(Extent, UInt8)
-    /// `convert`: `KVM_SET_MEMORY_ATTRIBUTES2` on a file, directly or through the monitor's converter.
+    /// `convert`: `KVM_SET_MEMORY_ATTRIBUTES2` on a file, directly or through the monitor's converter, or the
+    /// converter on guest-physical pages.
     case convert(Conversion)
     /// `map`: `mmap` of a part of a file, which makes the view `view`.
     case map(Extent, view: Name)
@@ -152,7 +153,9 @@ public struct Conversion: Sendable, Hashable {
             self.value = value
         }
     }
-    /// `offset` and `size` of the struct, and the file on which the call is made.
+    /// `offset` and `size` of the struct, and the file on which the call is made. A range of ``Name/guest``
+    /// may lie in several files, and only the monitor's converter takes it: ``contents`` is not nil then, and
+    /// nothing else of the struct is set.
     public var extent: Extent
     /// `attributes` of the struct: ``Attributes/private``, 0 for shared, or any other word.
     public var attributes: UInt64
@@ -187,6 +190,27 @@ public struct Conversion: Sendable, Hashable {
     public init(_ extent: Extent, to state: PageState, contents: ContentPolicy? = nil) {
         self.init(extent, attributes: Attributes.word(state), contents: contents)
     }
+}
+
+/// What a monitor does on a memory fault of a vCPU's access: it converts the page that the exit names to the
+/// state that the access wants, and enters again. `run --on-fault convert` does so too.
+///
+/// With one alias no access asks for another state. A fault is a conversion in progress then, and the vCPU
+/// enters again without one.
+public struct FaultConversion: Sendable, Hashable {
+    /// `preserve`, `zero` or `unspecified`: what becomes of the contents of the page.
+    public var contents: ContentPolicy
+    /// How the monitor's converter works.
+    public var monitor: MonitorPolicy
+
+    /// A policy for memory faults.
+    public init(_ contents: ContentPolicy, monitor: MonitorPolicy = MonitorPolicy()) {
+        self.contents = contents
+        self.monitor = monitor
+    }
+
+    /// The conversion is one call of the kernel, and nothing else.
+    var isOneCall: Bool { contents != .zero && monitor == MonitorPolicy() }
 }
 
 /// How the monitor's converter handles a request of a test.

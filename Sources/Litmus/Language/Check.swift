@@ -45,6 +45,11 @@ private struct Check {
     /// Children, with the views that there were when they were forked.
     private var children: [Int: Set<Name>] = [:]
     private var hasTwoAliases = false
+    /// The memories that are the guest's, and those of them whose name is another file's by now.
+    private var regions: Set<Name> = []
+    private var replaced: Set<Name> = []
+    /// What a vCPU's last access says about memory faults: `again` repeats it.
+    private var faultConversions: [Role: FaultConversion] = [:]
 
     private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
 
@@ -66,7 +71,9 @@ private struct Check {
             "a kernel has 0 to 2^32 - 1 runs of attributes")
         try require(test.memory.count <= 64, "at most 64 memories")
         for memory in test.memory {
+            try newName(memory.name)
             try require(files.insert(memory.name).inserted, "a second memory `\(memory.name)`")
+            if !memory.isUnbound { regions.insert(memory.name) }
             try require(
                 (1...LitmusTest.mostPages).contains(memory.pages),
                 "a memory has 1 to \(LitmusTest.mostPages) pages, not \(memory.pages)")
@@ -116,6 +123,8 @@ private struct Check {
         try require(number <= LitmusTest.mostSteps, "at most \(LitmusTest.mostSteps) steps")
         try actor(step)
         try action(step.action, by: step.role)
+        if let onFault = step.onFault { try converting(onFault, step) }
+        if step.action.isAccess { faultConversions[step.role] = step.onFault }
         if results != nil { try atOnce(step) }
         switch step.expectation {
         case .unspecified: break
@@ -123,13 +132,14 @@ private struct Check {
             try require(!outcomes.isEmpty && outcomes.count <= 16, "1 to 16 outcomes behind `=>`")
             for outcome in outcomes {
                 try range(of: outcome)
-                try require(step.action.canEnd(with: outcome, on: step.role), step.hint(outcome))
+                try require(step.canEnd(with: outcome), step.hint(outcome))
             }
         case .named(let name):
             try require(
                 results != nil, "`\(name)` is no outcome; results have names in parallel blocks only")
             try require(
                 !LitmusTest.outcomeWords.contains(name.description), "`\(name)` is an outcome, and no name")
+            try newName(name)
             try require(results?.insert(name).inserted == true, "a second result `\(name)`")
         }
         return results ?? []
@@ -148,6 +158,12 @@ private struct Check {
         case (.convert(let conversion), _) where conversion.contents == .zero:
             throw fail(
                 "`zero` is a conversion and then another step of the monitor: say both in a parallel block")
+        case (_, .vcpu):
+            let onFault = step.action == .again ? faultConversions[step.role] : step.onFault
+            try require(
+                onFault?.isOneCall ?? true,
+                "in a parallel block the monitor converts by one call: no `zero`, `bisect`, `attempts` or "
+                    + "`chunk` behind `converting`")
         default: break
         }
     }
@@ -194,6 +210,13 @@ private struct Check {
     // MARK: what
 
     private mutating func action(_ action: Action, by actor: Role) throws(TestProblem) {
+        if action.extent?.name == .guest {
+            guard case .convert(let conversion) = action else {
+                throw fail("only `convert` takes `guest:`; a vCPU's pages are guest-physical without it")
+            }
+            try monitor(conversion)
+            return try guest(conversion)
+        }
         switch action {
         case .read(let place), .write(let place, _): try view(place.name, actor)
         case .fill(let extent, _), .check(let extent, _):
@@ -202,6 +225,7 @@ private struct Check {
         case .hold(let extent, _, let hold):
             try touch(extent)
             try view(extent.name, actor)
+            try newName(hold)
             try require(holds.insert(hold).inserted, "a second hold `\(hold)`")
         case .advise(let extent, _):
             _ = try end(of: extent)
@@ -265,11 +289,46 @@ private struct Check {
         }
     }
 
-    private func monitor(_ conversion: Conversion) throws(TestProblem) {
-        let monitor = conversion.monitor
+    /// The guest's memory has no descriptor, so there is no bare call on it.
+    private func guest(_ conversion: Conversion) throws(TestProblem) {
+        try require(!regions.isEmpty, "the guest has no memory: bind one with `memory`")
+        if let name = replaced.sorted(by: { $0.description < $1.description }).first {
+            throw fail("the guest's memory `\(name)` was closed, and its name is another file's by now")
+        }
         try require(
-            conversion.contents != nil || monitor == MonitorPolicy(),
+            conversion.contents != nil,
+            "the guest's memory has several files: say what is to become of the contents "
+                + "(`preserve`, `zero` or `unspecified`), and the monitor converts")
+        try require(
+            conversion.isPlain && Attributes.state(conversion.attributes) != nil,
+            "the monitor fills in the struct itself for `guest:`: no `attributes`, `flags`, `reserved`, "
+                + "`error_offset` or `struct`")
+        try require(
+            PageRange(start: conversion.extent.offset, size: conversion.extent.size) != nil,
+            "the monitor converts whole pages, and `\(conversion.extent)` is none")
+    }
+
+    private func monitor(_ conversion: Conversion) throws(TestProblem) {
+        try require(
+            conversion.contents != nil || conversion.monitor == MonitorPolicy(),
             "`bisect`, `attempts` and `chunk` are the monitor's: say what is to become of the contents")
+        try limits(of: conversion.monitor)
+    }
+
+    private func converting(_ onFault: FaultConversion, _ step: Step) throws(TestProblem) {
+        var isVCPU = false
+        if case .vcpu = step.role { isVCPU = true }
+        try require(
+            step.action != .again || !isVCPU,
+            "`again` repeats an access with what that step says: `converting` belongs there")
+        try require(
+            isVCPU && step.action.isAccess,
+            "`converting` is for a vCPU's `read`, `write`, `fill` and `check`: nothing else is converted on "
+                + "a memory fault")
+        try limits(of: onFault.monitor)
+    }
+
+    private func limits(of monitor: MonitorPolicy) throws(TestProblem) {
         try require(
             (1...MonitorPolicy.mostAttempts).contains(monitor.attempts),
             "1 to \(MonitorPolicy.mostAttempts) attempts")
@@ -293,12 +352,19 @@ private struct Check {
         try require(files.contains(name) || closed.contains(name), "there is no file `\(name)`")
     }
 
+    private func newName(_ name: Name) throws(TestProblem) {
+        try require(name != .guest, "`guest` stands for the guest's memory, and is no other name")
+    }
+
     private mutating func newFile(_ name: Name) throws(TestProblem) {
+        try newName(name)
+        if regions.contains(name) { replaced.insert(name) }
         try require(files.insert(name).inserted, "a second file `\(name)`")
         closed.remove(name)
     }
 
     private mutating func newView(_ name: Name) throws(TestProblem) {
+        try newName(name)
         try require(views.insert(name).inserted, "a second view `\(name)`")
         unmapped.remove(name)
     }
@@ -351,6 +417,13 @@ extension Action {
 }
 
 extension Step {
+    /// Whether that is a thing that can come of it, on some kernel.
+    func canEnd(with outcome: StepOutcome) -> Bool {
+        // The answer to the conversion that a memory fault has asked for.
+        if onFault != nil, case .errno = outcome { return true }
+        return action.canEnd(with: outcome, on: role)
+    }
+
     func hint(_ outcome: StepOutcome) -> String {
         if case .errno(14, _) = outcome {
             return

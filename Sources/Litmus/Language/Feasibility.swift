@@ -105,7 +105,7 @@ private struct Feasibility {
             let steps = block.steps.filter { $0.result == condition.result }
             for step in steps {
                 try require(
-                    step.action.canEnd(with: condition.outcome, on: step.role),
+                    step.canEnd(with: condition.outcome),
                     "`\(clause.kind.rawValue) \(clause.conditionText)` never applies: "
                         + step.hint(condition.outcome))
             }

@@ -212,13 +212,20 @@ public struct Step: Sendable, Hashable {
     public var role: Role
     /// What the actor does.
     public var action: Action
+    /// `converting`: what the monitor does when this access of a vCPU leaves with a memory fault. With nil
+    /// the fault is the outcome.
+    public var onFault: FaultConversion?
     /// The answer that is expected.
     public var expectation: Expectation
 
     /// A step, which by default must succeed.
-    public init(_ role: Role, _ action: Action, _ expectation: Expectation = .unspecified) {
+    public init(
+        _ role: Role, _ action: Action, _ expectation: Expectation = .unspecified,
+        onFault: FaultConversion? = nil
+    ) {
         self.role = role
         self.action = action
+        self.onFault = onFault
         self.expectation = expectation
     }
 }
@@ -238,7 +245,8 @@ public enum StepOutcome: Sendable, Hashable {
     /// `ok`: it succeeded. A conversion has not changed `error_offset`.
     case ok
     /// `EAGAIN at 2`: a system call failed with this errno, 1 to 4095. `at`, in bytes, is what a conversion
-    /// wrote to `error_offset`, or for a vCPU the guest-physical address of the page. Nil if there is none.
+    /// wrote to `error_offset`, or for a vCPU and a conversion of ``Name/guest`` the guest-physical address
+    /// of the page. Nil if there is none.
     case errno(Int32, at: UInt64? = nil)
     /// `0x41`: the byte that was read. Steps that return a number give at most 255.
     case value(UInt8)

@@ -79,6 +79,11 @@ extension Memory: CustomStringConvertible {
 }
 
 extension Step: CustomStringConvertible {
+    /// The step without its expectation, on one line: `vcpu0 read shared:0 converting preserve`.
+    var text: String { "\(role) \(what)" }
+
+    private var what: String { "\(action)" + (onFault.map { " converting \($0)" } ?? "") }
+
     /// The line of the step: actor, action and expectation in columns.
     public var description: String {
         let answer: String? =
@@ -87,7 +92,7 @@ extension Step: CustomStringConvertible {
             case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
             case .named(let name): name.description
             }
-        return Layout.line(role.description, action.description, answer)
+        return Layout.line(role.description, what, answer)
     }
 }
 
@@ -246,9 +251,7 @@ extension Conversion: CustomStringConvertible {
         var words = ["\(extent)", written(attributes: attributes)]
         if let contents {
             words.append(contents.rawValue)
-            if monitor.bisects { words.append("bisect") }
-            if monitor.attempts != 1 { words.append("attempts \(monitor.attempts)") }
-            if let chunk = monitor.chunk { words.append("chunk \(chunk)") }
+            words += monitor.words
         }
         if flags != 0 { words.append("flags \(hex(flags))") }
         words += reserved.map { "reserved \($0.index) = \(hex($0.value))" }
@@ -256,6 +259,19 @@ extension Conversion: CustomStringConvertible {
         if structure != .writable { words.append("struct \(structure.rawValue)") }
         return words.joined(separator: " ")
     }
+}
+
+extension MonitorPolicy {
+    /// What differs from the default.
+    fileprivate var words: [String] {
+        [bisects ? "bisect" : nil, attempts != 1 ? "attempts \(attempts)" : nil, chunk.map { "chunk \($0)" }]
+            .compactMap { $0 }
+    }
+}
+
+extension FaultConversion: CustomStringConvertible {
+    /// What follows `converting`: `preserve bisect attempts 2`.
+    public var description: String { ([contents.rawValue] + monitor.words).joined(separator: " ") }
 }
 
 extension NewFile: CustomStringConvertible {

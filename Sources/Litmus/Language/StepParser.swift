@@ -5,7 +5,8 @@ import MiniVMM
 extension LineParser {
     mutating func step(of actor: Role) throws(SyntaxError) -> Step {
         let action = try action()
-        return Step(actor, action, try expectation())
+        let onFault = take("converting") ? try faultConversion() : nil
+        return Step(actor, action, try expectation(), onFault: onFault)
     }
 
     private static let words = [
@@ -126,18 +127,26 @@ extension LineParser {
             try choice("`shared`, `private` or `attributes` and a number") { PageState(rawValue: $0) })
     }
 
+    private mutating func faultConversion() throws(SyntaxError) -> FaultConversion {
+        let contents = try choice(of: ContentPolicy.self)
+        return FaultConversion(contents, monitor: try monitorPolicy())
+    }
+
+    private mutating func monitorPolicy() throws(SyntaxError) -> MonitorPolicy {
+        var policy = MonitorPolicy()
+        policy.bisects = take("bisect")
+        if take("attempts") {
+            policy.attempts = try number("a number of attempts", upTo: MonitorPolicy.mostAttempts)
+        }
+        if take("chunk") { policy.chunk = try number("a number of pages", upTo: LitmusTest.mostPages) }
+        return policy
+    }
+
     private mutating func conversion() throws(SyntaxError) -> Conversion {
         var conversion = Conversion(try extent(), attributes: try attributes())
         if case .word(let word) = token.kind, let policy = ContentPolicy(rawValue: word), take(word) {
             conversion.contents = policy
-            conversion.monitor.bisects = take("bisect")
-            if take("attempts") {
-                conversion.monitor.attempts = try number(
-                    "a number of attempts", upTo: MonitorPolicy.mostAttempts)
-            }
-            if take("chunk") {
-                conversion.monitor.chunk = try number("a number of pages", upTo: LitmusTest.mostPages)
-            }
+            conversion.monitor = try monitorPolicy()
         }
         if take("flags") { conversion.flags = try number("the flags word") }
         while take("reserved") {

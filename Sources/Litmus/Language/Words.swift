@@ -22,6 +22,9 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
     public static let ram = Name(known: "ram")
     /// `shared`: the shared alias of a VM with two, for vCPUs.
     public static let shared = Name(known: "shared")
+    /// `guest`: the guest's memory, for ``Action/convert(_:)``. It is every bound memory of the header, one
+    /// after the other from guest-physical 0. Nothing else can have this name.
+    public static let guest = Name(known: "guest")
 }
 
 extension VMName {

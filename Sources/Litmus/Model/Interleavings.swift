@@ -24,13 +24,17 @@ struct Interleavings {
     let program: Program
     let setup: ModelMachine.Setup
     let deadline: TestDeadline
-    /// False explores every interleaving by itself: for a check of this one.
+    /// False explores every interleaving by itself, to check what merging does. That has no end where states
+    /// come back.
     private let merges: Bool
     private let mostPieces: Int
     /// Whether the endings found so far will do where not all can be had.
     private let keepsPart: Bool
     private var cut: Cut.Reason?
-    private var known: [Key: Set<Ending>] = [:]
+    /// The states that were reached, in that order, and their places in ``endings``.
+    private var numbers: [Key: Int] = [:]
+    /// All endings of each state; nil while it is explored.
+    private var endings: [Set<Ending>?] = []
     private var pieces = 0
     /// Where the interleaving under way is recorded, if it is.
     var tape: Tape?
@@ -52,7 +56,7 @@ struct Interleavings {
 
     mutating func explore() throws(Stop) -> Result {
         let endings = try visit(start())
-        return Result(endings: endings, states: known.count, cut: cut)
+        return Result(endings: endings, states: numbers.count, cut: cut)
     }
 
     // MARK: a run under way
@@ -115,37 +119,106 @@ struct Interleavings {
         return block
     }
 
-    /// All endings from here on. The results of what was done before are not in them.
-    private mutating func visit(_ cursor: Cursor) throws(Stop) -> Set<Ending> {
-        guard let block = block(at: cursor) else { return [Ending(failure: cursor.failure)] }
-        let key = merges ? key(of: cursor) : nil
-        if let key, let endings = known[key] { return endings }
-        if let reason = pieces < mostPieces ? deadline.stop : .pieces(mostPieces) {
-            guard keepsPart else { throw .broken("not all interleavings are explored: \(reason)") }
-            cut = reason
-            return []
-        }
+    /// A state that is being explored.
+    private struct Visit {
+        let cursor: Cursor
+        /// The place of the state in ``endings``.
+        let number: Int
+        /// The lowest number of a state that can be reached from here and is still being explored.
+        var lowest: Int
+        /// The actors that have not gone on from here yet, the next one last.
+        var actors: [Int]
         var endings: Set<Ending> = []
-        for actor in cursor.actors(of: block) where cut == nil {
-            var here = cursor
-            let result = try advance(actor, &here)
-            let rest = try visit(here)
+        /// The result of the last piece done from here, if a step ended with it.
+        var result: (place: Int, outcome: StepOutcome)?
+
+        /// Adds the endings of a state to which the last piece led.
+        mutating func add(_ rest: Set<Ending>, lowest: Int) {
+            self.lowest = min(self.lowest, lowest)
             guard let result else {
                 endings = endings.isEmpty ? rest : endings.union(rest)
-                continue
+                return
             }
             for var ending in rest {
                 ending[result.place] = result.outcome
                 endings.insert(ending)
             }
         }
-        if cut == nil, let key { known[key] = endings }
-        return endings
+    }
+
+    /// Where a piece has led.
+    private enum Arrival {
+        case new(Visit)
+        /// All endings of this state are known.
+        case known(Set<Ending>)
+        /// The state with this number, which is still being explored.
+        case underWay(Int)
+    }
+
+    /// All endings from here on. The results of what was done before are not in them.
+    ///
+    /// Depth first. States that can be reached from each other (vCPUs that undo each other's conversions)
+    /// have the same endings, so they are complete together: Tarjan's algorithm for strongly connected
+    /// components. Pieces that end a step lead out of such a component. The path is a list, because it may
+    /// have more states than a thread's stack has room for.
+    private mutating func visit(_ cursor: Cursor) throws(Stop) -> Set<Ending> {
+        var path: [Visit] = []
+        /// The numbers of states that are explored, and whose component is not.
+        var open: [Int] = []
+        var arrival = try arrive(cursor)
+        while true {
+            switch arrival {
+            case .new(let visit):
+                path.append(visit)
+                open.append(visit.number)
+            case .known(let endings):
+                guard !path.isEmpty else { return endings }
+                path[path.count - 1].add(endings, lowest: .max)
+            case .underWay(let number):
+                path[path.count - 1].add([], lowest: number)
+            }
+            while cut != nil || path[path.count - 1].actors.isEmpty {
+                let done = path.removeLast()
+                if done.lowest == done.number, cut == nil {
+                    while let number = open.last, number >= done.number {
+                        open.removeLast()
+                        endings[number] = done.endings
+                    }
+                }
+                guard !path.isEmpty else { return done.endings }
+                path[path.count - 1].add(
+                    done.endings, lowest: done.lowest == done.number ? .max : done.lowest)
+            }
+            let last = path.count - 1
+            var here = path[last].cursor
+            path[last].result = try advance(path[last].actors.removeLast(), &here)
+            arrival = try arrive(here)
+        }
+    }
+
+    private mutating func arrive(_ cursor: Cursor) throws(Stop) -> Arrival {
+        guard let block = block(at: cursor) else { return .known([Ending(failure: cursor.failure)]) }
+        let key = merges ? key(of: cursor) : nil
+        if let number = key.flatMap({ numbers[$0] }) {
+            return endings[number].map { .known($0) } ?? .underWay(number)
+        }
+        if let reason = pieces < mostPieces ? deadline.stop : .pieces(mostPieces) {
+            guard keepsPart else { throw .broken("not all interleavings are explored: \(reason)") }
+            cut = reason
+            return .known([])
+        }
+        let number = endings.count
+        endings.append(nil)
+        if let key { numbers[key] = number }
+        return .new(
+            Visit(
+                cursor: cursor, number: number, lowest: number, actors: cursor.actors(of: block).reversed()))
     }
 
     /// The endings reachable from a state that was explored.
     func endings(from cursor: Cursor) -> Set<Ending> {
-        block(at: cursor) == nil ? [Ending(failure: cursor.failure)] : known[key(of: cursor)] ?? []
+        guard block(at: cursor) != nil else { return [Ending(failure: cursor.failure)] }
+        return numbers[key(of: cursor)].flatMap { endings[$0] } ?? []
     }
 
     /// Everything that decides what can still come.
@@ -155,7 +228,7 @@ struct Interleavings {
         let machine: ModelMachine.State
     }
 
-    private func key(of cursor: Cursor) -> Key {
+    func key(of cursor: Cursor) -> Key {
         Key(
             part: cursor.part, actors: cursor.actors.map { $0.key(in: cursor.machine.kernel) },
             machine: cursor.machine.state)

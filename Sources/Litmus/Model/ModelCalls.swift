@@ -7,8 +7,13 @@ import SystemPackage
 // The steps of the host and of its children, from their first to their last effect.
 extension ModelMachine {
     /// Does a whole step.
-    mutating func perform(_ step: Step) throws(Stop) -> Observation {
-        if case .vcpu(let number) = step.role { return try guestStep(step.action, number) }
+    ///
+    /// - Parameter placeWithoutMemory: the kernel has no memory for a conversion of this guest-physical page,
+    ///   for which a memory fault asks.
+    mutating func perform(
+        _ step: Step, placeWithoutMemory: UInt64? = nil
+    ) throws(Stop) -> Observation {
+        if case .vcpu(let number) = step.role { return try guestStep(step, number, placeWithoutMemory) }
         switch step.action {
         case .read, .write, .fill, .check: return try access(step)
         case .peek(let place):

@@ -7,54 +7,87 @@ import SystemPackage
 // Conversions: the bare call, the monitor's converter, and one memslot of a hypercall.
 extension ModelMachine {
     mutating func convert(_ conversion: Conversion) throws(Stop) -> Observation {
+        if conversion.extent.name == .guest { return try convertGuest(try GuestConversion(conversion)) }
         let descriptor = try file(conversion.extent.name)
+        let size = kernel.size(of: kernel.file(of: descriptor))
         guard let policy = conversion.contents, conversion.isPlain,
             let target = Attributes.state(conversion.attributes),
             let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
-            range.end <= kernel.size(of: kernel.file(of: descriptor))
+            range.end <= size
         else { return try call(conversion, descriptor) }
         if let design = setup.configuration.contentDesign {
             var conversion = conversion
             if design == .callFlag, policy == .preserve { conversion.flags = ContentDesign.callFlagBit }
             return try call(conversion, descriptor)
         }
-        return try ask(for: range, target, policy, conversion.monitor, conversion.extent.name, descriptor)
+        guard let whole = PageRange(start: 0, size: size) else { throw .noFile(conversion.extent.name) }
+        return try ask(
+            ConversionRequest(range: range, to: target, contents: policy), conversion.monitor,
+            [Region(name: conversion.extent.name, gpa: whole)])
+    }
+
+    /// Guest-physical pages, which may lie in several files.
+    private mutating func convertGuest(_ conversion: GuestConversion) throws(Stop) -> Observation {
+        let (request, regions) = (conversion.request, setup.regions)
+        guard setup.configuration.contentDesign != nil else {
+            return try ask(request, conversion.monitor, regions)
+        }
+        guard request.range.end <= regions.last?.gpa.end ?? 0 else { return answer(.invalidArgument) }
+        var conversions: [FileConversion] = []
+        for (region, part) in regions.parts(of: request.range) {
+            let extent = region.extent(at: part)
+            var seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
+                .moved(from: extent, to: part.start, target: request.target)
+            conversions += seen.conversions
+            seen.conversions = conversions
+            guard seen.outcome == .ok, seen.oddity == nil else { return seen }
+        }
+        var seen = Observation(.ok)
+        seen.conversions = conversions
+        return seen
     }
 
     /// The monitor's converter, on a kernel that has this state and gives it back.
+    ///
+    /// - Parameter regions: what it takes for the guest's memory.
     private mutating func ask(
-        for range: PageRange, _ target: PageState, _ policy: ContentPolicy, _ monitor: MonitorPolicy,
-        _ name: Name, _ descriptor: DescriptorID
+        _ request: ConversionRequest, _ monitor: MonitorPolicy, _ regions: [Region]
     ) throws(Stop) -> Observation {
         let vm = try vm(nil)
-        let size = kernel.size(of: kernel.file(of: descriptor))
-        let mapping: MappingID
-        var own: MappingID?
-        if let view = views[name], view.file == name, view.offset == 0,
-            kernel.length(of: view.mapping) == size
-        {
-            mapping = view.mapping
-        } else {
-            do throws(ErrorNumber) {
-                mapping = try kernel.map(descriptor, offset: 0, length: size)
-            } catch {
-                throw .monitorCannotMap(name, Errno(error))
+        var descriptors: [DescriptorID] = []
+        var mappings: [MappingID] = []
+        var own: [MappingID] = []
+        defer { for mapping in own { kernel.forget(mapping) } }
+        for region in regions {
+            let descriptor = try file(region.name)
+            let size = kernel.size(of: kernel.file(of: descriptor))
+            guard size == region.gpa.size else { throw .noFile(region.name) }
+            descriptors.append(descriptor)
+            if let view = views[region.name], view.file == region.name, view.offset == 0,
+                kernel.length(of: view.mapping) == size
+            {
+                mappings.append(view.mapping)
+                continue
             }
-            own = mapping
+            do throws(ErrorNumber) {
+                let mapping = try kernel.map(descriptor, offset: 0, length: size)
+                mappings.append(mapping)
+                own.append(mapping)
+            } catch {
+                throw .monitorCannotMap(region.name, Errno(error))
+            }
         }
         let soft = SoftKVM(setup.configuration, contents: .inside)
         soft.value = kernel
-        defer {
-            kernel = soft.value
-            if let own { kernel.forget(own) }
+        defer { kernel = soft.value }
+        let memory = regions.indices.map { index in
+            MemoryRegion(
+                gpa: regions[index].gpa, file: soft.memfd(descriptors[index]),
+                mapping: soft.mapping(mappings[index]))
         }
-        guard let whole = PageRange(start: 0, size: size) else { throw .noFile(name) }
-        let region = MemoryRegion(
-            gpa: whole, file: soft.memfd(descriptor), mapping: soft.mapping(mapping))
-        return World.ask(
-            soft, soft.vm(vm), region, kernel.attributes(of: kernel.file(of: descriptor)),
-            ConversionRequest(range: range, to: target, contents: policy), monitor
-        ).seen
+        let states = AttributeMap(
+            joining: descriptors.map { kernel.attributes(of: kernel.file(of: $0)) })
+        return World.ask(soft, soft.vm(vm), regions, memory, states, request, monitor)
     }
 
     /// `KVM_SET_MEMORY_ATTRIBUTES2`, or the call that stands for it in this version.
@@ -99,9 +132,32 @@ extension ModelMachine {
 
     /// The call for one memslot, as a hypercall makes it.
     mutating func convert(_ place: World.Behind, _ request: MapRequest) throws(Stop) -> Agent.Answer {
-        let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
-        let seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
-        guard case .errno(let number, let offset) = seen.outcome else { return nil }
-        return (Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) })
+        place.answer(try convert(place.conversion(to: request.target, contents: request.contents)))
+    }
+
+    /// The memory fault at which a vCPU stands, if its access asks for a conversion.
+    func faultToConvert(_ number: Int) -> (MemoryFault, FaultConversion)? {
+        guard let vcpu = vcpus[number], vcpu.isStuck, let fault = vcpu.fault, let onFault = vcpu.onFault,
+            let range = fault.pages, places(of: range) != nil,
+            fault.asksForConversion(setup.sharedBit == nil ? .one : .two, known: state(of: fault))
+        else { return nil }
+        return (fault, onFault)
+    }
+
+    /// The state of the page that a memory fault names.
+    func state(of fault: MemoryFault) -> PageState? {
+        guard let place = fault.pages.flatMap({ places(of: $0)?.first }), let file = files[place.file] else {
+            return nil
+        }
+        return kernel.attributes(of: kernel.file(of: file)).value(at: place.bytes.start)
+    }
+
+    /// Converts the page that a memory fault names. If its memslot has gone meanwhile, there is nothing to
+    /// do.
+    mutating func convert(for fault: MemoryFault, _ onFault: FaultConversion) throws(Stop) -> Observation {
+        guard let range = fault.pages, let place = places(of: range)?.first else { return Observation(.ok) }
+        guard files[place.file] != nil else { return answer(.badFileDescriptor) }
+        let conversion = place.conversion(to: fault.wants, onFault)
+        return try convert(conversion).moved(from: conversion.extent, to: place.gpa, target: fault.wants)
     }
 }

@@ -30,8 +30,11 @@ struct ModelMachine: Sendable {
     struct VCPU: Hashable, Sendable {
         /// It stands before an access that it cannot finish.
         var isStuck = false
+        /// The memory fault with which it has left, and what the access says about it.
+        var fault: MemoryFault?
+        var onFault: FaultConversion?
         /// The last access to one byte that it did not finish.
-        var pending: Action?
+        var pending: Step?
         /// The guest-physical address of KVM's clock, which is written when the vCPU next runs.
         var clock: UInt64?
     }
@@ -43,6 +46,8 @@ struct ModelMachine: Sendable {
         /// Of the test's VM, if it has two aliases: the bit of an address that says shared.
         let sharedBit: Int?
         let memories: [Memory]
+        /// The guest's memory, as the header makes it.
+        let regions: [Region]
         let late: LateUses
 
         /// - Parameter configuration: of the kernel, as the test's header wants it.
@@ -51,6 +56,7 @@ struct ModelMachine: Sendable {
             main = VMName(test.vm)
             sharedBit = test.hasTwoAliases ? min(46, KernelModel.guestPhysicalBits - 1) : nil
             memories = test.memory
+            regions = test.memory.regions
             late = LateUses(test)
         }
     }
@@ -79,8 +85,6 @@ struct ModelMachine: Sendable {
     init(_ setup: Setup) throws(Stop) {
         self.setup = setup
         kernel = KernelModel(setup.configuration.rules)
-        var gpa: UInt64 = 0
-        var slot: UInt32 = 0
         for memory in setup.memories {
             let size = memory.pages * pageSize
             var flags = GuestMemfdFlags.mmap
@@ -93,12 +97,11 @@ struct ModelMachine: Sendable {
             if let errno = try map(extent, memory.name) {
                 throw .skip("\(memory): the host cannot map it (mmap: \(errno.name))")
             }
-            guard !memory.isUnbound else { continue }
-            if let errno = try bind(Binding(slot: slot, to: extent, gpa: gpa)) {
+            guard let slot = setup.regions.firstIndex(where: { $0.name == memory.name }) else { continue }
+            let gpa = setup.regions[slot].gpa.start
+            if let errno = try bind(Binding(slot: UInt32(slot), to: extent, gpa: gpa)) {
                 throw .broken("memslot \(slot) for \(memory): \(errno.name)")
             }
-            slot += 1
-            gpa += size
         }
     }
 
@@ -127,9 +130,7 @@ struct ModelMachine: Sendable {
             // One that has only finished its accesses is as one that has made none.
             vcpus = machine.vcpus.compactMapValues { vcpu in
                 guard vcpu.isStuck || vcpu.clock != nil else { return nil }
-                var vcpu = vcpu
-                if !vcpu.isStuck { vcpu.pending = nil }
-                return vcpu
+                return vcpu.isStuck ? vcpu : VCPU(clock: vcpu.clock)
             }
             poisoned = machine.poisoned
         }
@@ -184,6 +185,10 @@ struct ModelMachine: Sendable {
     /// What a test says of pages around a step that failed, as ``World/pages(around:)`` has them.
     func pages(around step: Step) -> [String] {
         guard let extent = step.action.extent else { return [] }
+        return setup.regions.extents(extent).flatMap(pages).prefix(8).map { $0 }
+    }
+
+    private func pages(around extent: Extent) -> [String] {
         let name = views[extent.name]?.file ?? extent.name
         guard let descriptor = files[name] else { return [] }
         let file = kernel.file(of: descriptor)

@@ -6,7 +6,10 @@ import SystemPackage
 
 // The steps of vCPUs. The model says what comes of an access; no instruction is executed.
 extension ModelMachine {
-    mutating func guestStep(_ action: Action, _ number: Int) throws(Stop) -> Observation {
+    mutating func guestStep(
+        _ step: Step, _ number: Int, _ placeWithoutMemory: UInt64?
+    ) throws(Stop) -> Observation {
+        let action = step.action
         let vm = try vm(nil)
         if case .hypercall(let extent, let attributes) = action {
             let call = try GuestCall(extent, attributes)
@@ -20,28 +23,60 @@ extension ModelMachine {
             }
             return Observation(.ok)
         }
-        defer { if let pages = try? countPages() { mappedPages = pages } }
+        defer { noteMappedPages() }
         switch action {
         case .preFault(let extent): return preFault(extent, vm)
         case .clock(let place):
             vcpus[number, default: VCPU()].clock = place.offset
             return Observation(.ok)
         case .again:
-            guard let vcpu = vcpus[number], vcpu.isStuck, let pending = vcpu.pending else {
-                throw .noAccessToRepeat(number)
-            }
-            vcpus[number]?.isStuck = false
-            try enter(.vcpu(number))
-            return try access(pending, number, vm)
+            let pending = try takePending(number)
+            let seen = try access(pending, number, placeWithoutMemory)
+            return try pending.answerOfConversion(seen, of: step)
         case .read, .write, .fill, .check:
-            guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
-            try Agent.check(extent)
-            guard extent.size <= Agent.mostBytes else { throw .guestStepTooLong }
-            try enter(.vcpu(number))
-            return try access(action, number, vm)
+            return try step.answerOfConversion(access(step, number, placeWithoutMemory))
         default: throw .broken("a vCPU does not \(action)")
         }
     }
+
+    /// The access that a vCPU is to repeat, before which it stands no more.
+    mutating func takePending(_ number: Int) throws(Stop) -> Step {
+        guard let vcpu = vcpus[number], vcpu.isStuck, let pending = vcpu.pending else {
+            throw .noAccessToRepeat(number)
+        }
+        vcpus[number]?.isStuck = false
+        return pending
+    }
+
+    /// An access, and the conversions that its memory faults ask for.
+    private mutating func access(
+        _ step: Step, _ number: Int, _ placeWithoutMemory: UInt64?
+    ) throws(Stop) -> Observation {
+        var seen = try attempt(step, number)
+        guard step.onFault != nil else { return seen }
+        var conversions: [FileConversion] = []
+        var oddity: String?
+        var converted: Set<UInt64> = []
+        // A page whose conversion has not helped faults for ever: nobody else acts.
+        while let (fault, onFault) = faultToConvert(number), converted.insert(fault.gpa).inserted {
+            var answer = Observation(.errno(Errno.noMemory.rawValue, at: fault.gpa))
+            if fault.gpa != placeWithoutMemory { answer = try convert(for: fault, onFault) }
+            conversions += answer.conversions
+            oddity = oddity ?? answer.oddity
+            guard answer.outcome == .ok else {
+                if seen.outcome != .mmio { seen.outcome = answer.outcome }
+                break
+            }
+            vcpus[number]?.isStuck = false
+            seen = try attempt(step, number)
+        }
+        seen.conversions = conversions
+        seen.oddity = oddity
+        return seen
+    }
+
+    /// What `zapped` counts from.
+    mutating func noteMappedPages() { if let pages = try? countPages() { mappedPages = pages } }
 
     /// Pages in the second-stage tables of the test's VM.
     mutating func countPages() throws(Stop) -> UInt64 {
@@ -103,23 +138,29 @@ extension ModelMachine {
         return offset | 1 << UInt64(bit)
     }
 
-    private mutating func access(_ action: Action, _ number: Int, _ vm: VMID) throws(Stop) -> Observation {
+    /// An access until it is made or the vCPU leaves.
+    mutating func attempt(_ step: Step, _ number: Int) throws(Stop) -> Observation {
+        let action = step.action
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
+        try Agent.check(extent)
+        guard extent.size <= Agent.mostBytes else { throw .guestStepTooLong }
+        let vm = try vm(nil)
+        try enter(.vcpu(number))
         // The shared alias has a page table of its own.
         if extent.name == .shared { guestPages |= 0b1_0000 }
         let (seen, stop) = try access(extent, action, vm)
-        if stop != nil {
-            vcpus[number]?.isStuck = stop == .stuck
-            if action.isSingle { vcpus[number]?.pending = action }
-        } else {
-            vcpus[number]?.pending = nil
+        var vcpu = VCPU(clock: vcpus[number]?.clock)
+        if stop != nil, action.isSingle { vcpu.pending = step }
+        if case .stuck(let fault) = stop {
+            (vcpu.isStuck, vcpu.fault, vcpu.onFault) = (true, fault, step.onFault)
         }
+        vcpus[number] = vcpu
         return seen
     }
 
     private enum Unfinished {
-        /// The vCPU stands before the access.
-        case stuck
+        /// The vCPU stands before the access, which a memory fault has stopped or something else.
+        case stuck(MemoryFault?)
         /// Memory-mapped I/O, which the monitor has answered.
         case mmio
     }
@@ -133,8 +174,8 @@ extension ModelMachine {
         var isMMIO = false
         var answer = Observation(.ok)
         // A step ends at the first thing that stops it, and what came before counts first.
-        func stop(_ outcome: StepOutcome) -> (Observation, Unfinished?) {
-            (Observation(isMMIO ? .mmio : outcome), .stuck)
+        func stop(_ outcome: StepOutcome, _ fault: MemoryFault? = nil) -> (Observation, Unfinished?) {
+            (Observation(isMMIO ? .mmio : outcome), .stuck(fault))
         }
         var offset = extent.offset
         // All bytes of a page have the same fate.
@@ -163,7 +204,7 @@ extension ModelMachine {
                 guard !kernel.rules.faults.contains(.faultReturnsSuccess) else {
                     throw .broken("KVM_RUN returned 0 with KVM_EXIT_MEMORY_FAULT")
                 }
-                return stop(.fault(fault.wants, at: fault.gpa))
+                return stop(.fault(fault.wants, at: fault.gpa), fault)
             case .stopped(.poisoned(let fault)):
                 return stop(.errno(Errno.hardwarePoisoned.rawValue, at: fault.gpa))
             case .stopped(.noPage), .stopped(.byte): return stop(.errno(Errno.badAddress.rawValue))

@@ -10,9 +10,11 @@ import SystemPackage
 /// see at every byte. ``follow(_:_:)`` takes the answer that a kernel has chosen.
 ///
 /// While no other actor runs, a kernel is free in three things. A conversion that changes attributes may fail
-/// with `ENOMEM` at its start, with nothing changed. A page whose conversion promised nothing about contents
-/// may hold any bytes. And `KVM_SET_MEMORY_ATTRIBUTES` on a VM, where conversion is in place, is `ENOTTY`, or
-/// if the kernel is built with the call success for shared and `EINVAL` for any other word.
+/// with `ENOMEM` at its start, with nothing changed; one of the guest's memory at the start of each of its
+/// regions, with those before it converted, and one for which a memory fault asks at its page. A page whose
+/// conversion promised nothing about contents may hold any bytes. And `KVM_SET_MEMORY_ATTRIBUTES` on a VM,
+/// where conversion is in place, is `ENOTTY`, or if the kernel is built with the call success for shared and
+/// `EINVAL` for any other word.
 public struct Oracle: Sendable {
     /// The answers that a kernel may return for a step.
     public struct Answers: Sendable, Equatable {
@@ -73,19 +75,34 @@ public struct Oracle: Sendable {
         return try copy.perform(step)
     }
 
-    /// Performs a step that a kernel has answered with `seen`. After a permitted `ENOMEM` nothing has
-    /// changed; after any other answer the model goes on from its own.
+    /// Performs a step that a kernel has answered with `seen`. After a permitted `ENOMEM` nothing behind its
+    /// place has changed; after any other answer the model goes on from its own.
     ///
     /// - Returns: whether a kernel may return `seen`.
     /// - Throws: ``Problem`` if the model cannot perform the step.
     @discardableResult
     public mutating func follow(_ step: Step, _ seen: StepOutcome) throws(Problem) -> Bool {
-        if case .convert(let conversion) = step.action, seen == Self.noMemory(conversion),
-            mayGrow(conversion)
+        if case .convert(let conversion) = step.action,
+            let place = placesWithoutMemory(conversion).first(where: { Self.noMemory(at: $0) == seen })
         {
+            var done = conversion
+            done.extent.size = place - conversion.extent.offset
+            if done.extent.size > 0 { _ = try perform(Step(step.role, .convert(done))) }
             return true
         }
-        return try perform(step).contains(seen)
+        guard step.action.mayFault, case .errno(Errno.noMemory.rawValue, let place?) = seen else {
+            return try perform(step).contains(seen)
+        }
+        let answers = try answers(to: step)
+        guard answers.model != seen, answers.others.contains(seen) else {
+            return try perform(step).contains(seen)
+        }
+        do throws(Stop) {
+            _ = try machine.perform(step, placeWithoutMemory: place)
+            return true
+        } catch {
+            throw Problem(error)
+        }
     }
 
     /// Performs a step with the model's own answer.
@@ -99,9 +116,11 @@ public struct Oracle: Sendable {
             let seen = try machine.perform(step)
             var answers = Answers(model: seen.outcome, isAnyByte: seen.isAnyByte)
             switch step.action {
-            case .convert(let conversion)
-            where seen.outcome == .ok && Self(machine: before).mayGrow(conversion):
-                answers.others.append(Self.noMemory(conversion))
+            case .convert(let conversion) where seen.outcome == .ok:
+                answers.others = Self(machine: before).placesWithoutMemory(conversion).map(Self.noMemory)
+            case _ where step.action.mayFault:
+                let made = seen.conversions.filter { $0.failure == nil }
+                answers.others = made.map { Self.noMemory(at: $0.gpa) }
             // A kernel that is built with the call takes no attribute where it converts in place; one that is not has no call.
             case .setAttributes(_, let attributes, 0, _)
             where seen.outcome == .errno(Errno.inappropriateIOCTLForDevice.rawValue):
@@ -116,15 +135,26 @@ public struct Oracle: Sendable {
 
     private init(machine: ModelMachine) { self.machine = machine }
 
-    private static func noMemory(_ conversion: Conversion) -> StepOutcome {
-        .errno(Errno.noMemory.rawValue, at: conversion.extent.offset)
+    private static func noMemory(at place: UInt64) -> StepOutcome {
+        .errno(Errno.noMemory.rawValue, at: place)
     }
 
-    /// Whether the conversion has something to write down.
-    private func mayGrow(_ conversion: Conversion) -> Bool {
-        guard let file = file(conversion.extent.name),
-            let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
-            range.end <= machine.kernel.size(of: file), let state = Attributes.state(conversion.attributes)
+    /// Where the conversion begins to write something down, as its answer names the place.
+    private func placesWithoutMemory(_ conversion: Conversion) -> [UInt64] {
+        let extent = conversion.extent
+        guard let state = Attributes.state(conversion.attributes) else { return [] }
+        guard extent.name == .guest else { return mayGrow(extent, state) ? [extent.offset] : [] }
+        guard let range = PageRange(start: extent.offset, size: extent.size) else { return [] }
+        return machine.setup.regions.parts(of: range).filter { region, part in
+            mayGrow(region.extent(at: part), state)
+        }.map(\.gpa.start)
+    }
+
+    /// Whether a conversion of these pages has something to write down.
+    private func mayGrow(_ extent: Extent, _ state: PageState) -> Bool {
+        guard let file = file(extent.name),
+            let range = PageRange(start: extent.offset, size: extent.size),
+            range.end <= machine.kernel.size(of: file)
         else { return false }
         return machine.kernel.attributes(of: file).bytes(state, in: range) < range.size
     }
@@ -163,6 +193,11 @@ public struct Oracle: Sendable {
     private func file(_ name: Name) -> FileID? {
         machine.files[name].map { machine.kernel.file(of: $0) }
     }
+}
+
+extension Action {
+    /// A vCPU may have a memory fault there, for which the monitor converts.
+    fileprivate var mayFault: Bool { isAccess || self == .again }
 }
 
 extension Oracle.Problem {

@@ -6,7 +6,8 @@ import SystemPackage
 /// How far an actor has come with a step, and the next atomic piece of it: what a kernel does before another actor can act.
 ///
 /// The pieces are those of Linux 7.4:
-/// * A conversion, a hole, `fallocate` and a vCPU's access are one piece each.
+/// * A conversion, a hole, `fallocate` and a vCPU's access are one piece each. A memory fault that asks for a
+///   conversion is an access, the conversion, and the access once more.
 /// * The host reaches a page by a fault, which holds a reference from finding the page to mapping it, and then by a reference
 ///   on the mapped page. A conversion in between can take the page away, and the fault begins again. So an access takes a
 ///   reference on up to 16 pages, copies page by page, and drops them page by page. A hold takes its pages one after the
@@ -15,7 +16,8 @@ import SystemPackage
 ///   tables.
 /// * KVM_PRE_FAULT_MEMORY asks for each page what it is, and then maps it. A vCPU reaches a memslot without a guest_memfd as
 ///   the host does.
-/// * A memslot is invalid before it is gone. A hypercall is a conversion for each memslot.
+/// * A memslot is invalid before it is gone. A hypercall is a conversion for each memslot, and a conversion
+///   of the guest's memory one for each region.
 struct Position: Sendable {
     /// The step that is next, or under way.
     var step = 0
@@ -30,8 +32,12 @@ struct Position: Sendable {
     var answer: Observation?
     /// The page that a vCPU is about to write is in the dirty log.
     var isLogged = false
+    /// The access that `again` repeats.
+    var repeated: Step?
     /// Pages that it has counted.
     var count: UInt64 = 0
+    /// What the monitor has converted for it. It decides nothing that is still to come.
+    var conversions: [FileConversion] = []
 
     enum Phase: Hashable {
         case begin
@@ -44,6 +50,10 @@ struct Position: Sendable {
         case asked(isPrivate: Bool)
         /// The page whose memory is to fail is found, and the step has no reference on it any more.
         case failing
+        /// A vCPU has left with a memory fault, and the monitor is about to convert the page.
+        case faulted(MemoryFault, FaultConversion)
+        /// That has succeeded without an effect, so there is no second attempt.
+        case convertedWithoutEffect
     }
 
     /// Pages that one system call has references on while it copies.
@@ -60,6 +70,7 @@ struct Position: Sendable {
         fileprivate let references: [KernelModel.HoldState]
         fileprivate let answer: Observation?
         fileprivate let isLogged: Bool
+        fileprivate let repeated: Step?
         fileprivate let count: UInt64
     }
 
@@ -67,13 +78,17 @@ struct Position: Sendable {
         Key(
             step: step, done: done, phase: phase, fault: fault.map { kernel.state(of: $0) },
             references: references.map { kernel.state(of: $0) }, answer: answer, isLogged: isLogged,
-            count: count)
+            repeated: repeated, count: count)
     }
 
     /// Whether the next piece has to wait until another actor has gone on.
     func waits(before step: Step, _ machine: ModelMachine) -> Bool {
         guard let vm = machine.vms[machine.setup.main], machine.kernel.changesSlots(vm) else { return false }
-        if case .deleting = phase { return false }
+        switch phase {
+        case .deleting, .faulted: return false
+        default: break
+        }
+        let step = repeated ?? step
         switch (step.action, step.role) {
         // Changes of memslots, and of the files behind them, take the VM's slots_lock.
         case (.bind, _), (.unbind, _), (.close, _), (.dirty, _), (.setAttributes, _): return true
@@ -110,6 +125,9 @@ struct Position: Sendable {
         case .hypercall(let extent, let attributes):
             return try hypercall(extent, attributes, step, &machine)
         case .present(let extent): return try present(extent, step, &machine)
+        case .again: return try again(step, &machine)
+        case .convert(let conversion) where conversion.extent.name == .guest:
+            return try convertGuest(conversion, step, &machine)
         default: return try machine.perform(step)
         }
     }
@@ -320,6 +338,28 @@ struct Position: Sendable {
         machine.guestTablesMayBeEmpty(vm)
         phase = .deleting(slot)
         return nil
+    }
+
+    /// A call for each region, until one fails.
+    private mutating func convertGuest(
+        _ conversion: Conversion, _ step: Step, _ machine: inout ModelMachine
+    ) throws(Stop) -> Observation? {
+        let request = try GuestConversion(conversion).request
+        let regions = machine.setup.regions
+        // A request that leaves the guest's memory is refused before anything changes.
+        guard request.range.end <= regions.last?.gpa.end ?? 0,
+            let (_, part) = regions.parts(of: request.range).first(where: { part in
+                part.gpa.start >= request.range.start + done
+            })
+        else { return try machine.perform(step) }
+        var piece = conversion
+        piece.extent = Extent(.guest, offset: part.start, size: part.size)
+        var seen = try machine.perform(Step(step.role, .convert(piece), step.expectation))
+        conversions += seen.conversions
+        done = part.end - request.range.start
+        guard seen.outcome != .ok || done == request.range.size else { return nil }
+        seen.conversions = conversions
+        return seen
     }
 
     private mutating func present(

@@ -27,28 +27,41 @@ extension Interleavings {
             + (ending.failure?.description ?? "")
     }
 
-    /// The actors in the order of their pieces, of an interleaving that ends so.
+    /// The actors in the order of their pieces, of an interleaving that ends so. No state comes twice.
     private mutating func path(to ending: Ending) throws(Stop) -> [Int] {
-        var path: [Int] = []
-        var wanted = ending
-        var here = try start()
-        while let block = block(at: here) {
-            var next: (actor: Int, cursor: Cursor, wanted: Ending)?
-            for actor in here.actors(of: block) where next == nil {
-                var there = here
-                let result = try advance(actor, &there)
-                var rest = wanted
-                if let result {
-                    guard rest[result.place] == result.outcome else { continue }
-                    rest[result.place] = nil
-                }
-                if endings(from: there).contains(rest) { next = (actor, there, rest) }
-            }
-            guard let next else { return path }
-            path.append(next.actor)
-            (here, wanted) = (next.cursor, next.wanted)
+        struct Place {
+            let cursor: Cursor
+            /// What is still to come of the ending.
+            let wanted: Ending
+            /// The actors that have not been tried here, the next one last.
+            var actors: [Int]
+            /// The actor that went on from here.
+            var actor: Int?
         }
-        return path
+        func place(_ cursor: Cursor, _ wanted: Ending) -> Place {
+            let actors = block(at: cursor).map { cursor.actors(of: $0) } ?? []
+            return Place(cursor: cursor, wanted: wanted, actors: actors.reversed())
+        }
+        var path = [place(try start(), ending)]
+        var seen: Set<Key> = [key(of: path[0].cursor)]
+        while let here = path.last, block(at: here.cursor) != nil {
+            // Every way from here leads to a state that was tried.
+            guard let actor = path[path.count - 1].actors.popLast() else {
+                path.removeLast()
+                continue
+            }
+            var there = here.cursor
+            let result = try advance(actor, &there)
+            var rest = here.wanted
+            if let result {
+                guard rest[result.place] == result.outcome else { continue }
+                rest[result.place] = nil
+            }
+            guard endings(from: there).contains(rest), seen.insert(key(of: there)).inserted else { continue }
+            path[path.count - 1].actor = actor
+            path.append(place(there, rest))
+        }
+        return path.compactMap(\.actor)
     }
 
     /// Where one interleaving is recorded.
@@ -76,7 +89,7 @@ extension Interleavings {
         mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
             note(machine)
             let took = kernel.now() &- (began.removeValue(forKey: step.role) ?? kernel.now())
-            for event in recording.events(step, seen.outcome, took: took, in: machine.nameMap) {
+            for event in recording.events(step, seen, took: took, in: machine.nameMap) {
                 trace.record(event, by: step.role.actor)
             }
             trace.record(Recording.event(step, line: line, seen), by: step.role.actor)

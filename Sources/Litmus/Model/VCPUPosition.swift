@@ -8,8 +8,13 @@ extension Position {
     mutating func guestAccess(
         _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
-        guard let extent = step.action.extent else { return try machine.perform(step) }
+        guard case .vcpu(let number) = step.role, let extent = step.action.extent else {
+            return try machine.perform(step)
+        }
         let vm = try machine.vm(nil)
+        if case .faulted(let fault, let onFault) = phase {
+            return try convert(fault, onFault, of: step, number, &machine)
+        }
         if phase == .releasing {
             if let reference = references.popLast() {
                 machine.kernel.endGuestFault(vm, at: extent.offset, reference)
@@ -41,7 +46,44 @@ extension Position {
             isLogged = true
             return nil
         }
-        return try machine.perform(step)
+        guard step.onFault != nil else { return try machine.perform(step) }
+        var seen = try machine.attempt(step, number)
+        machine.noteMappedPages()
+        guard phase != .convertedWithoutEffect, let (fault, onFault) = machine.faultToConvert(number) else {
+            seen.conversions = conversions
+            return seen
+        }
+        (phase, isLogged) = (.faulted(fault, onFault), false)
+        return nil
+    }
+
+    /// The conversion that a memory fault has asked for. After it the vCPU enters again.
+    private mutating func convert(
+        _ fault: MemoryFault, _ onFault: FaultConversion, of step: Step, _ number: Int,
+        _ machine: inout ModelMachine
+    ) throws(Stop) -> Observation? {
+        var seen = try machine.convert(for: fault, onFault)
+        conversions += seen.conversions
+        guard seen.outcome == .ok, seen.oddity == nil else {
+            machine.noteMappedPages()
+            seen.conversions = conversions
+            return try step.answerOfConversion(seen)
+        }
+        machine.vcpus[number]?.isStuck = false
+        phase = machine.state(of: fault) ?? fault.wants == fault.wants ? .begin : .convertedWithoutEffect
+        return nil
+    }
+
+    mutating func again(_ step: Step, _ machine: inout ModelMachine) throws(Stop) -> Observation? {
+        guard case .vcpu(let number) = step.role else { return try machine.perform(step) }
+        if repeated == nil {
+            // One that asks for no conversion is one piece.
+            guard machine.vcpus[number]?.onFault != nil else { return try machine.perform(step) }
+            repeated = try machine.takePending(number)
+        }
+        guard var access = repeated else { return nil }
+        access.expectation = step.expectation
+        return try guestAccess(access, &machine)
     }
 
     mutating func preFault(

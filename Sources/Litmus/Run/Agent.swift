@@ -23,6 +23,14 @@ final class Agent: Sendable {
     static let mostBytes = 4 * pageSize
     /// What the monitor makes of a hypercall: nil, or the errno and the page that it is about.
     typealias Answer = (errno: Errno, page: UInt64?)?
+    /// What the monitor makes of a memory fault.
+    enum FaultAnswer {
+        /// The page is converted, or was not to be: the vCPU enters again.
+        case entersAgain
+        /// The conversion has failed.
+        case isFailed(Errno, page: UInt64?)
+    }
+    typealias FaultHandler = (MemoryFault) throws(Stop) -> FaultAnswer
 
     /// A vCPU.
     private final class CPU: Sendable {
@@ -32,7 +40,7 @@ final class Agent: Sendable {
         /// What has stopped it is a memory fault, so that nothing of the access was done.
         let isAtFault = Atomic<Bool>(false)
         /// The access, if ``World`` can have it made again. Used by the thread that runs the vCPU.
-        let pending = Mutex<Action?>(nil)
+        let pending = Mutex<Step?>(nil)
 
         init(_ vcpu: any KVMVCPU) { self.vcpu = vcpu }
     }
@@ -169,30 +177,38 @@ final class Agent: Sendable {
     /// - Parameters:
     ///   - extent: guest-physical.
     ///   - isRacing: a memory fault may be a conversion met on the way, so the vCPU enters again, as any monitor would.
+    ///   - onFault: what the monitor does on a memory fault, if it does anything.
     func access(
-        _ extent: Extent, _ action: Action, vcpu number: Int, isRacing: Bool
+        _ extent: Extent, _ step: Step, vcpu number: Int, isRacing: Bool, onFault: FaultHandler? = nil
     ) throws(Stop) -> Observation {
+        let action = step.action
         try Self.check(extent)
         guard extent.size <= Self.mostBytes else {
             throw .guestStepTooLong
         }
         let alias = extent.name == .shared ? Self.sharedAlias : 0
         let orders = [UInt32(extent.offset + alias), UInt32(extent.size), action.order]
-        let (seen, isDone) = try run(orders, number, isRacing)
-        if !isDone, action.isSingle { try cpu(number).pending.withLock { $0 = action } }
+        let (seen, isDone) = try run(orders, number, isRacing, onFault: onFault)
+        if !isDone { try cpu(number).pending.withLock { $0 = action.isSingle ? step : nil } }
         guard isDone, case .check = action, case .errno(let past, _) = seen else { return Observation(seen) }
         // The answer is a place, and no errno.
         return Observation(.differs(at: UInt64(UInt32(bitPattern: 0 &- past)) &- alias &- 1))
     }
 
-    /// Enters again, before the access that the vCPU has left.
-    func again(vcpu number: Int) throws(Stop) -> Observation {
+    /// The access that the vCPU has left, if it stands before one that can be made again.
+    func pending(vcpu number: Int) throws(Stop) -> Step {
         let cpu = try cpu(number)
-        guard cpu.isStuck.load(ordering: .relaxed), cpu.pending.withLock({ $0 != nil }) else {
+        guard cpu.isStuck.load(ordering: .relaxed), let step = cpu.pending.withLock({ $0 }) else {
             throw .noAccessToRepeat(number)
         }
+        return step
+    }
+
+    /// Enters again, before the access that the vCPU has left.
+    func again(vcpu number: Int, onFault: FaultHandler?) throws(Stop) -> Observation {
+        let cpu = try cpu(number)
         cpu.isStuck.store(false, ordering: .relaxed)
-        let (seen, isDone) = try run([], number, false)
+        let (seen, isDone) = try run([], number, false, onFault: onFault)
         if isDone { cpu.pending.withLock { $0 = nil } }
         return Observation(seen)
     }
@@ -232,7 +248,7 @@ final class Agent: Sendable {
         let orders = [call.arguments.0, call.arguments.1, UInt64(order), call.arguments.2].map {
             UInt32(truncatingIfNeeded: $0)
         }
-        return Observation(try run(orders, number, true, monitor).outcome)
+        return Observation(try run(orders, number, true, monitor: monitor).outcome)
     }
 
     static func check(_ extent: Extent) throws(Stop) {
@@ -245,19 +261,18 @@ final class Agent: Sendable {
     /// - Parameter orders: what the guest asks for, in order.
     /// - Returns: what came of it, and whether the access was made.
     private func run(
-        _ orders: [UInt32], _ number: Int, _ isRacing: Bool,
-        _ monitor: ((MapRequest) throws(Stop) -> Answer)? = nil
+        _ orders: [UInt32], _ number: Int, _ isRacing: Bool, onFault: FaultHandler? = nil,
+        monitor: ((MapRequest) throws(Stop) -> Answer)? = nil
     ) throws(Stop) -> (outcome: StepOutcome, isDone: Bool) {
         let cpu = try cpu(number)
         guard !cpu.isStuck.load(ordering: .relaxed) else { throw .vcpuIsStuck(number) }
-        var run = AgentRun(cpu.vcpu, number, orders, isRacing: isRacing, deadline, monitor)
+        var run = AgentRun(
+            cpu.vcpu, number, orders, isRacing: isRacing, deadline, onFault: onFault, monitor)
         var exits = ExitLoop(cpu.vcpu)
         switch exits.run(&run) {
         case .done(let outcome): return (outcome, true)
         case .unfinished(let outcome): return (outcome, false)
-        case .stuck(let outcome):
-            var isAtFault = false
-            if case .fault = outcome { isAtFault = true }
+        case .stuck(let outcome, let isAtFault):
             cpu.isAtFault.store(isAtFault, ordering: .relaxed)
             cpu.isStuck.store(true, ordering: .relaxed)
             return (outcome, false)

@@ -12,8 +12,8 @@ struct AgentRun: ExitHandler {
         case done(StepOutcome)
         /// The access was not made; the guest has gone on all the same.
         case unfinished(StepOutcome)
-        /// The vCPU stands before the access.
-        case stuck(StepOutcome)
+        /// The vCPU stands before the access. What has stopped it is a memory fault, or something else.
+        case stuck(StepOutcome, isAtFault: Bool)
         case failed(Stop)
     }
 
@@ -25,17 +25,20 @@ struct AgentRun: ExitHandler {
     private let deadline: TestDeadline
     /// What the monitor does for a hypercall.
     private let monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
+    /// What it does on a memory fault; nil leaves the vCPU where it is.
+    private let onFault: Agent.FaultHandler?
     private var faults = 0
     private var isMMIO = false
     /// The page that the answer to a hypercall was about.
     private var named: UInt64?
 
-    /// Memory faults after which an access of a racing vCPU is given up. A conversion that it meets on its way can be one.
+    /// Memory faults after which an access is given up, of a racing vCPU or with conversions that do not
+    /// help. A conversion that it meets on its way can be one.
     private static let mostFaults = 10_000
 
     init(
         _ vcpu: any KVMVCPU, _ number: Int, _ orders: [UInt32], isRacing: Bool, _ deadline: TestDeadline,
-        _ monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
+        onFault: Agent.FaultHandler?, _ monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
     ) {
         self.vcpu = vcpu
         self.number = number
@@ -43,6 +46,7 @@ struct AgentRun: ExitHandler {
         self.isRacing = isRacing
         self.deadline = deadline
         self.monitor = monitor
+        self.onFault = onFault
     }
 
     func left(_ exit: Exit) -> End? { nil }
@@ -76,10 +80,23 @@ struct AgentRun: ExitHandler {
 
     mutating func memoryFault(_ fault: MemoryFault, _ errno: Errno) -> End? {
         faults += 1
-        if isRacing, errno == .badAddress, faults < Self.mostFaults, !deadline.isOver { return nil }
-        return stuck(
-            errno == .hardwarePoisoned
-                ? .errno(errno.rawValue, at: fault.gpa) : .fault(fault.wants, at: fault.gpa))
+        let entersAgain = errno == .badAddress && faults < Self.mostFaults && !deadline.isOver
+        if entersAgain, let onFault {
+            do throws(Stop) {
+                switch try onFault(fault) {
+                case .entersAgain: return nil
+                case .isFailed(let errno, let page):
+                    return stuck(.errno(errno.rawValue, at: page), isAtFault: true)
+                }
+            } catch {
+                return .failed(error)
+            }
+        } else if entersAgain, isRacing {
+            return nil
+        }
+        return errno == .hardwarePoisoned
+            ? stuck(.errno(errno.rawValue, at: fault.gpa))
+            : stuck(.fault(fault.wants, at: fault.gpa), isAtFault: true)
     }
 
     mutating func mmio(_ access: ckvm_run_mmio) -> End? {
@@ -114,7 +131,9 @@ struct AgentRun: ExitHandler {
     }
 
     /// A step comes to what stops it first.
-    private func stuck(_ outcome: StepOutcome) -> End { .stuck(isMMIO ? .mmio : outcome) }
+    private func stuck(_ outcome: StepOutcome, isAtFault: Bool = false) -> End {
+        .stuck(isMMIO ? .mmio : outcome, isAtFault: isAtFault && !isMMIO)
+    }
 
     /// An exit that no step comes to. A CPU that is a program may have failed, by the host or by the guest's code.
     private func unexpected(_ exit: Exit) -> End {

@@ -177,7 +177,8 @@ extension World {
             for page in pages.flatMap({ Array($0.chunks(of: pageSize)) }) {
                 let place = Place(.ram, offset: page.start)
                 let extent = Extent(.ram, offset: page.start, size: 1)
-                let seen = try agent?.access(extent, .read(place), vcpu: 0, isRacing: false)
+                let seen = try agent?.access(
+                    extent, Step(.vcpu(0), .read(place)), vcpu: 0, isRacing: false)
                 guard case .value? = seen?.outcome else { return false }
             }
             return true

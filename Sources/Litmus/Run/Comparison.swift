@@ -35,7 +35,7 @@ public struct Comparison: Sendable {
             guard Set(answers).count > 1 else { continue }
             differences.append(
                 Difference(
-                    line: source.places[index].line, text: "\(step.role) \(step.action)", answers: answers))
+                    line: source.places[index].line, text: step.text, answers: answers))
         }
         for block in Program(source.test).blocks {
             let sets = runs.map { $0.1[block.number] ?? [] }

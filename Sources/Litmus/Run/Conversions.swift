@@ -7,6 +7,7 @@ import SystemPackage
 // The call that all is about: bare, through the monitor, and as a guest asks for it.
 extension World {
     func convert(_ conversion: Conversion) throws(Stop) -> Observation {
+        if conversion.extent.name == .guest { return try convertGuest(try GuestConversion(conversion)) }
         let file = try file(conversion.extent.name)
         guard let policy = conversion.contents, conversion.isPlain,
             let target = Attributes.state(conversion.attributes),
@@ -18,65 +19,91 @@ extension World {
             if facts.design == .callFlag, policy == .preserve { conversion.flags = ContentDesign.callFlagBit }
             return try call(conversion, file)
         }
-        return try ask(for: range, target, policy, conversion.monitor, conversion.extent.name, file)
+        guard let whole = PageRange(start: 0, size: file.size) else {
+            throw .noFile(conversion.extent.name)
+        }
+        return try ask(
+            ConversionRequest(range: range, to: target, contents: policy), conversion.monitor,
+            [Region(name: conversion.extent.name, gpa: whole)])
+    }
+
+    /// Guest-physical pages, which may lie in several files.
+    private func convertGuest(_ conversion: GuestConversion) throws(Stop) -> Observation {
+        let request = conversion.request
+        guard facts.design != nil else { return try ask(request, conversion.monitor, regions) }
+        guard request.range.end <= regions.last?.gpa.end ?? 0 else { return answer(.invalidArgument) }
+        var conversions: [FileConversion] = []
+        for (region, part) in regions.parts(of: request.range) {
+            let extent = region.extent(at: part)
+            var seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
+                .moved(from: extent, to: part.start, target: request.target)
+            conversions += seen.conversions
+            seen.conversions = conversions
+            guard seen.outcome == .ok, seen.oddity == nil else { return seen }
+        }
+        var seen = Observation(.ok)
+        seen.conversions = conversions
+        return seen
     }
 
     /// The monitor's converter. By default it tries once, so that EAGAIN is the answer.
+    ///
+    /// - Parameter regions: what it takes for the guest's memory.
     private func ask(
-        for range: PageRange, _ target: PageState, _ policy: ContentPolicy, _ monitor: MonitorPolicy,
-        _ name: Name, _ file: any KVMGuestMemfd
+        _ request: ConversionRequest, _ monitor: MonitorPolicy, _ regions: [Region]
     ) throws(Stop) -> Observation {
-        let (vm, states, view) = try (
-            vm(nil), state.withLock { $0.states[name] }, state.withLock { $0.views[name] }
-        )
-        guard let states, let whole = PageRange(start: 0, size: file.size) else {
-            throw .noFile(name)
-        }
-        let mapping: any HostMapping
-        if let view, view.file == name, view.offset == 0, view.mapping.length == file.size {
-            mapping = view.mapping
-        } else {
-            do throws(Errno) {
-                mapping = try file.map(offset: 0, length: file.size)
-            } catch {
-                throw .monitorCannotMap(name, error)
+        let vm = try vm(nil)
+        var memory: [MemoryRegion] = []
+        var states: [AttributeMap] = []
+        for region in regions {
+            let file = try file(region.name)
+            let (known, view) = state.withLock { ($0.states[region.name], $0.views[region.name]) }
+            guard let known, file.size == region.gpa.size else { throw .noFile(region.name) }
+            let mapping: any HostMapping
+            if let view, view.file == region.name, view.offset == 0, view.mapping.length == file.size {
+                mapping = view.mapping
+            } else {
+                do throws(Errno) {
+                    mapping = try file.map(offset: 0, length: file.size)
+                } catch {
+                    throw .monitorCannotMap(region.name, error)
+                }
             }
+            memory.append(MemoryRegion(gpa: region.gpa, file: file, mapping: mapping))
+            states.append(known)
         }
-        let region = MemoryRegion(gpa: whole, file: file, mapping: mapping)
-        let request = ConversionRequest(range: range, to: target, contents: policy)
-        let (seen, result) = Self.ask(kernel, vm, region, states, request, monitor)
-        note(result, target, name)
+        let seen = Self.ask(kernel, vm, regions, memory, AttributeMap(joining: states), request, monitor)
+        note(seen.conversions)
         return seen
     }
 
     /// - Parameters:
-    ///   - region: the whole file, as if it were the guest's memory.
-    ///   - states: of its pages.
+    ///   - memory: of each region.
+    ///   - states: of the pages of all of them.
     static func ask(
-        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, _ region: MemoryRegion,
-        _ states: AttributeMap, _ request: ConversionRequest, _ monitor: MonitorPolicy
-    ) -> (seen: Observation, result: ConversionResult) {
+        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, _ regions: [Region],
+        _ memory: [MemoryRegion], _ states: AttributeMap, _ request: ConversionRequest,
+        _ monitor: MonitorPolicy
+    ) -> Observation {
         let converter = Converter(
-            kernel: kernel, vm: vm, memory: GuestMemory(regions: [region], attributes: states),
+            kernel: kernel, vm: vm, memory: GuestMemory(regions: memory, attributes: states),
             holds: HoldRegistry(), policy: monitor.retry,
             chunk: monitor.chunk.map { $0 * pageSize } ?? Converter.defaultChunk, trace: nil)
         do throws(ConversionError) {
-            return (Observation(.ok), try converter.convert(request, by: .host))
+            let result = try converter.convert(request, by: .host)
+            return Observation(request, result, nil, nil, in: regions)
         } catch {
-            let place: UInt64?
-            switch error.reason {
-            case .refused, .outsideRAM, .cancelled: place = nil
-            case .inUse(let pages): place = pages.first?.start
-            case .kernel(_, let gpa): place = gpa
-            case .zeroing(_, let gpa): place = gpa
-            }
-            return (Observation(.errno(error.errno.rawValue, at: place)), error.result)
+            return Observation(request, error.result, error.reason, error.errno, in: regions)
         }
     }
 
-    private func note(_ result: ConversionResult, _ target: PageState, _ name: Name) {
+    private func note(_ conversions: [FileConversion]) {
         state.withLock { state in
-            for range in result.converted { state.states[name]?.set(range, to: target) }
+            for conversion in conversions where conversion.failure == nil {
+                let extent = conversion.extent
+                guard let range = PageRange(start: extent.offset, size: extent.size) else { continue }
+                state.states[extent.name]?.set(range, to: conversion.target)
+            }
         }
     }
 
@@ -138,17 +165,95 @@ extension World {
     func mapGPARange(_ request: MapRequest) throws(Stop) -> Agent.Answer {
         guard let places = places(of: request.range) else { return (.invalidArgument, nil) }
         for place in places {
-            if let answer = try convert(place, request) { return answer }
+            // The bare one, or the monitor's converter where the guest says what is to become of contents.
+            let seen = try convert(place.conversion(to: request.target, contents: request.contents))
+            if let answer = place.answer(seen) { return answer }
         }
         return nil
     }
 
-    /// The call for one memslot: the bare one, or the monitor's converter where the guest says what is to become of contents.
-    func convert(_ place: Behind, _ request: MapRequest) throws(Stop) -> Agent.Answer {
-        let extent = Extent(place.file, offset: place.bytes.start, size: place.bytes.size)
-        let seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
+    /// Converts the page that a memory fault names, if the access asks for that.
+    ///
+    /// - Returns: what the monitor does then, and what came of the conversion if there was one.
+    func convert(
+        for fault: MemoryFault, _ onFault: FaultConversion
+    ) throws(Stop) -> (Agent.FaultAnswer, Observation?) {
+        // What actors at once have made of the pages' states is not known for certain. A request for what is
+        // so already changes nothing.
+        guard fault.asksForConversion(hasTwoAliases ? .two : .one, known: nil), let range = fault.pages,
+            let place = places(of: range)?.first
+        else { return (.entersAgain, nil) }
+        guard state.withLock({ $0.files[place.file] }) != nil else {
+            return (.isFailed(.badFileDescriptor, page: nil), nil)
+        }
+        let conversion = place.conversion(to: fault.wants, onFault)
+        let seen = try convert(conversion)
+            .moved(from: conversion.extent, to: place.gpa, target: fault.wants)
+        guard case .errno(let errno, let page) = seen.outcome else { return (.entersAgain, seen) }
+        return (.isFailed(Errno(rawValue: errno), page: page), seen)
+    }
+}
+
+extension World.Behind {
+    private var extent: Extent { Extent(file, offset: bytes.start, size: bytes.size) }
+
+    func conversion(to target: PageState, contents: ContentPolicy?) -> Conversion {
+        Conversion(extent, to: target, contents: contents)
+    }
+
+    func conversion(to target: PageState, _ onFault: FaultConversion) -> Conversion {
+        var conversion = Conversion(extent, to: target, contents: onFault.contents)
+        conversion.monitor = onFault.monitor
+        return conversion
+    }
+
+    /// What the guest hears of it: nil for success, else the errno with the guest-physical page.
+    func answer(_ seen: Observation) -> Agent.Answer {
         guard case .errno(let number, let offset) = seen.outcome else { return nil }
-        return (Errno(rawValue: number), offset.map { place.gpa &+ ($0 &- place.bytes.start) })
+        return (Errno(rawValue: number), offset.map { gpa &+ ($0 &- bytes.start) })
+    }
+}
+
+extension MemoryFault {
+    /// The pages to convert; nil where nobody would know what the exit says.
+    var pages: PageRange? {
+        unknownFlags == 0 ? PageRange.covering(start: gpa, size: max(1, size)) : nil
+    }
+}
+
+/// What a test asks of the guest's memory.
+struct GuestConversion {
+    let request: ConversionRequest
+    let monitor: MonitorPolicy
+
+    /// - Throws: if it is not a request of the monitor.
+    init(_ conversion: Conversion) throws(Stop) {
+        let extent = conversion.extent
+        guard let contents = conversion.contents, conversion.isPlain,
+            let target = Attributes.state(conversion.attributes),
+            let range = PageRange(start: extent.offset, size: extent.size)
+        else { throw .noGuestConversion(conversion) }
+        request = ConversionRequest(range: range, to: target, contents: contents)
+        monitor = conversion.monitor
+    }
+}
+
+extension AttributeMap {
+    /// The states of the pages of several files, one after the other.
+    init(joining files: [AttributeMap]) {
+        guard files.count != 1 else {
+            self = files[0]
+            return
+        }
+        self.init(size: files.reduce(0) { $0 + $1.size }, initial: .shared)
+        var start: UInt64 = 0
+        for file in files {
+            defer { start += file.size }
+            guard let whole = PageRange(start: 0, size: file.size) else { continue }
+            for run in file.runs(in: whole) where run.value == .private {
+                if let range = run.range.advanced(by: start) { set(range, to: .private) }
+            }
+        }
     }
 }
 

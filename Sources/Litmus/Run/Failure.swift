@@ -113,7 +113,7 @@ extension Failure: CustomStringConvertible {
     /// What failed: the step as written, without its expectation, or `parallel`.
     public var text: String {
         switch deviation {
-        case .step(let step, _, _), .impossible(let step, _): "\(step.role) \(step.action)"
+        case .step(let step, _, _), .impossible(let step, _): step.text
         case .machine: "the machine is made"
         case .outcome, .missing: "parallel"
         case .hang(let steps, _, _): steps.isEmpty ? "no step" : steps.joined(separator: ", ")

@@ -54,7 +54,7 @@ extension Source {
         // The model has this answer of its own.
         case _ where errno == .noMemory && world.facts.soft?.hostHasFailed == false: return nil
         case .named where errno == .noMemory: return nil
-        default: return HostFailure("\(step.role) \(step.action)", errno, step: index)
+        default: return HostFailure(step.text, errno, step: index)
         }
     }
 }

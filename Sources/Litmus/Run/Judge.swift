@@ -17,6 +17,11 @@ struct Judge {
             report.verdict = .skipped("\(cut) was reached before an interleaving came to its end")
             return report
         }
+        // Every interleaving comes back to an earlier state: no kernel whose rules hold does that.
+        if exact.endings.isEmpty {
+            report.verdict = .failed(Failure(.machine(reason: "no interleaving comes to an end")))
+            return report
+        }
         if let failure = exact.endings.compactMap(\.failure).min(by: { ($0.step ?? 0) < ($1.step ?? 0) }) {
             report.verdict = .failed(failure)
         }

@@ -140,7 +140,7 @@ final class TestDeadline: Sendable {
 
     /// The steps under way, as they are written.
     var steps: [String] {
-        state.withLock { $0.steps.values.map { "\($0.role) \($0.action)" }.sorted() }
+        state.withLock { $0.steps.values.map(\.text).sorted() }
     }
 
     /// Kicks those inside, again and again if need be: who is about to enter is kicked as well.

@@ -7,32 +7,40 @@ struct LateUses {
     private(set) var views: Set<Name> = []
 
     init(_ test: LitmusTest) {
-        files = Self.find(in: test, begins: \.begunFile, uses: { $0.action.usedFile }, ends: \.endedFile)
+        let guest = test.memory.regions.map(\.name)
+        files = Self.find(
+            in: test, begins: \.begunFile,
+            uses: { $0.action.usedFile.map { $0 == .guest ? guest : [$0] } ?? [] },
+            ends: \.endedFile)
         // A child has the views that there were when it was forked.
         views = Self.find(
             in: test, begins: \.begunView,
-            uses: { step in if case .child = step.role { nil } else { step.action.usedView } },
+            uses: { step in
+                if case .child = step.role { [] } else { step.action.usedView.map { [$0] } ?? [] }
+            },
             ends: \.endedView)
     }
 
     private static func find(
-        in test: LitmusTest, begins: (Action) -> Name?, uses: (Step) -> Name?, ends: (Action) -> Name?
+        in test: LitmusTest, begins: (Action) -> Name?, uses: (Step) -> [Name], ends: (Action) -> Name?
     ) -> Set<Name> {
         var ended: Set<Name> = []
         var late: Set<Name> = []
         for entry in test.body {
             switch entry {
             case .step(let step):
-                if let name = uses(step), ended.contains(name) { late.insert(name) }
+                if !ended.isEmpty { for name in uses(step) where ended.contains(name) { late.insert(name) } }
                 if let name = ends(step.action) { ended.insert(name) }
                 if let name = begins(step.action) { ended.remove(name) }
             case .parallel(let block):
-                for (place, step) in block.steps.enumerated() {
-                    guard let name = uses(step) else { continue }
-                    let isOver = block.steps.enumerated().contains { other, end in
-                        ends(end.action) == name && (end.role == step.role ? other < place : true)
+                let endings = block.steps.enumerated().filter { ends($0.element.action) != nil }
+                for (place, step) in block.steps.enumerated() where !endings.isEmpty || !ended.isEmpty {
+                    for name in uses(step) {
+                        let isOver = endings.contains { other, end in
+                            ends(end.action) == name && (end.role == step.role ? other < place : true)
+                        }
+                        if isOver || ended.contains(name) { late.insert(name) }
                     }
-                    if isOver || ended.contains(name) { late.insert(name) }
                 }
                 ended.formUnion(block.steps.compactMap { ends($0.action) })
                 ended.subtract(block.steps.compactMap { begins($0.action) })

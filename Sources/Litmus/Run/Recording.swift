@@ -54,13 +54,19 @@ extension Recording {
     /// What a step did and what came of it, but for the step itself.
     ///
     /// - Parameters:
+    ///   - seen: what came of it.
     ///   - names: of the machine after the step.
     ///   - nanoseconds: that it took.
     mutating func events(
-        _ step: Step, _ outcome: StepOutcome, took nanoseconds: UInt64, in names: NameMap
+        _ step: Step, _ seen: Observation, took nanoseconds: UInt64, in names: NameMap
     ) -> [TraceEvent] {
+        let outcome = seen.outcome
         switch step.action {
-        case .read, .write, .fill, .check: return accesses(step, outcome, names)
+        case .read, .write, .fill, .check:
+            return seen.conversions.map { call($0, nanoseconds) } + accesses(step, outcome, names)
+        case .again: return seen.conversions.map { call($0, nanoseconds) }
+        case .convert where !seen.conversions.isEmpty:
+            return seen.conversions.map { call($0, nanoseconds) }
         case .convert(let conversion):
             guard let target = Attributes.state(conversion.attributes) else { return [] }
             return [call(conversion.extent, target, outcome, nanoseconds)]
@@ -79,6 +85,11 @@ extension Recording {
             return range.map { [.releasedByName(name.description, $0)] } ?? []
         default: return []
         }
+    }
+
+    private func call(_ conversion: FileConversion, _ nanoseconds: UInt64) -> TraceEvent {
+        let outcome = conversion.failure.map { StepOutcome.errno($0.errno, at: $0.page) } ?? .ok
+        return call(conversion.extent, conversion.target, outcome, nanoseconds)
     }
 
     private func call(
@@ -123,7 +134,7 @@ extension Recording {
     /// The event for the step itself.
     static func event(_ step: Step, line: Int, _ seen: Observation) -> TraceEvent {
         .step(
-            line: line, "\(step.role) \(step.action)", outcome: seen.description, ok: step.accepts(seen))
+            line: line, step.text, outcome: seen.description, ok: step.accepts(seen))
     }
 }
 
@@ -165,7 +176,7 @@ extension World {
             let names = state.names(of: main)
             return (
                 state.recording?.trace,
-                state.recording?.events(step, seen.outcome, took: took, in: names) ?? []
+                state.recording?.events(step, seen, took: took, in: names) ?? []
             )
         }
         for event in events { trace?.record(event, by: step.role.actor) }

@@ -202,6 +202,8 @@ struct Observation: Hashable, CustomStringConvertible {
     var isAnyByte = false
     /// What no outcome has words for, and what must never be.
     var oddity: String?
+    /// What the monitor's converter did for the step, in order.
+    var conversions: [FileConversion] = []
 
     init(_ outcome: StepOutcome, oddity: String? = nil) {
         self.outcome = outcome

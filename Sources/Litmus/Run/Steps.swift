@@ -10,7 +10,7 @@ extension World {
     func perform(_ step: Step, isRacing: Bool = false) throws(Stop) -> Observation {
         deadline.begin(step)
         defer { deadline.end(step) }
-        if case .vcpu(let number) = step.role { return try guestStep(step.action, number, isRacing) }
+        if case .vcpu(let number) = step.role { return try guestStep(step, number, isRacing) }
         switch step.action {
         case .read(let place):
             let extent = Extent(place.name, offset: place.offset, size: 1)
@@ -100,7 +100,8 @@ extension World {
         }
     }
 
-    private func guestStep(_ action: Action, _ number: Int, _ isRacing: Bool) throws(Stop) -> Observation {
+    private func guestStep(_ step: Step, _ number: Int, _ isRacing: Bool) throws(Stop) -> Observation {
+        let action = step.action
         // Made by the step otherwise, and then its time would be the step's.
         if lap != nil { try lap.measure(.vcpu) { () throws(Stop) in try guest().prepare(number) } }
         if case .hypercall(let extent, let attributes) = action {
@@ -115,9 +116,12 @@ extension World {
         }
         switch action {
         case .again:
-            let seen = try guest().again(vcpu: number)
+            let pending = try guest().pending(vcpu: number)
+            let seen = try converting(pending) { onFault throws(Stop) in
+                try guest().again(vcpu: number, onFault: onFault)
+            }
             if seen.outcome == .mmio { noteWear(.machine) }
-            return seen
+            return try pending.answerOfConversion(seen, of: step)
         case .preFault(let extent):
             let seen = try guest().preFault(extent, vcpu: number)
             if seen.outcome != .ok { noteMMIO(extent) }
@@ -129,8 +133,28 @@ extension World {
         default: break
         }
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
-        let seen = try guest().access(extent, action, vcpu: number, isRacing: isRacing)
+        let seen = try converting(step) { onFault throws(Stop) in
+            try guest().access(extent, step, vcpu: number, isRacing: isRacing, onFault: onFault)
+        }
         if seen.outcome == .mmio { noteMMIO(extent) }
+        return try step.answerOfConversion(seen)
+    }
+
+    /// Makes an access, and the conversions that its memory faults ask for.
+    private func converting(
+        _ step: Step, _ access: (Agent.FaultHandler?) throws(Stop) -> Observation
+    ) throws(Stop) -> Observation {
+        guard let onFault = step.onFault else { return try access(nil) }
+        var conversions: [FileConversion] = []
+        var oddity: String?
+        var seen = try access { fault throws(Stop) in
+            let (answer, seen) = try self.convert(for: fault, onFault)
+            conversions += seen?.conversions ?? []
+            oddity = oddity ?? seen?.oddity
+            return answer
+        }
+        seen.conversions = conversions
+        seen.oddity = seen.oddity ?? oddity
         return seen
     }
 
@@ -305,16 +329,24 @@ extension Advice {
 }
 
 extension Step {
-    /// What comes of a conversion: a kernel without the call can say nothing, unless the test asks for just that.
-    func answerOfConversion(_ seen: Observation) throws(Stop) -> Observation {
-        guard case .convert(let conversion) = action, case .errno(let number, _) = seen.outcome else {
-            return seen
+    /// What comes of a conversion, or of one that a memory fault has asked for: a kernel without the call can
+    /// say nothing, unless the test asks for just that.
+    ///
+    /// - Parameter repetition: `again`, if it is this step that is made again.
+    func answerOfConversion(_ seen: Observation, of repetition: Step? = nil) throws(Stop) -> Observation {
+        let contents: ContentPolicy?
+        switch (action, onFault) {
+        case (.convert(let conversion), _): contents = conversion.contents
+        case (_, let onFault?): contents = onFault.contents
+        default: return seen
         }
+        guard case .errno(let number, _) = seen.outcome else { return seen }
         let errno = Errno(rawValue: number)
-        if errno == .inappropriateIOCTLForDevice, !expects(errno) {
+        let isExpected = (repetition ?? self).expects(errno)
+        if errno == .inappropriateIOCTLForDevice, !isExpected {
             throw .skip("this kernel does not know the call (ENOTTY)")
         }
-        if errno == .notSupportedOnSocket, conversion.contents == .preserve, !expects(errno) {
+        if errno == .notSupportedOnSocket, contents == .preserve, !isExpected {
             throw .skip("contents cannot be preserved here")
         }
         return seen

@@ -43,6 +43,10 @@ extension Stop {
         .broken("the monitor cannot map `\(name)` (mmap: \(errno.name))")
     }
 
+    static func noGuestConversion(_ conversion: Conversion) -> Stop {
+        .broken("the monitor converts whole pages, with contents: `convert \(conversion)` is no such request")
+    }
+
     static let threeReservedWords = Stop.skip("RFC v1 has three reserved words")
 
     static let noMemoryBehind = Stop.skip("the software kernel has memory for the first TiB of a file")

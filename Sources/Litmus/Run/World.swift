@@ -82,6 +82,8 @@ final class World: Sendable {
     let main: VMName
     let hasTwoAliases: Bool
     let memories: [Memory]
+    /// The guest's memory, as the header makes it.
+    let regions: [Region]
     /// Measures where the time goes; nil costs nothing. The thread that runs the test uses it.
     let lap: Lap?
     /// Files that are used after their end, and views that are unmapped or moved: what names them is to stay theirs.
@@ -105,6 +107,7 @@ final class World: Sendable {
         main = VMName(test.vm)
         hasTwoAliases = test.hasTwoAliases
         memories = test.memory
+        regions = test.memory.regions
         late = LateUses(test)
         ending = Set(test.steps.compactMap(\.action.endedView))
         countsMappedPages = test.steps.contains { $0.action == .zapped }
@@ -123,14 +126,10 @@ final class World: Sendable {
         // Made by the first file otherwise, and then its time would be the file's.
         if !memories.isEmpty { _ = try vm(nil) }
         try lap.measure(.files) { () throws(Stop) in
-            var gpa: UInt64 = 0
-            var slot: UInt32 = 0
             for memory in memories {
                 try make(memory)
-                guard !memory.isUnbound else { continue }
-                try bind(memory, slot: slot, gpa: gpa)
-                slot += 1
-                gpa += memory.pages * pageSize
+                guard let slot = regions.firstIndex(where: { $0.name == memory.name }) else { continue }
+                try bind(memory, slot: UInt32(slot), gpa: regions[slot].gpa.start)
             }
         }
         state.withLock { state in
@@ -260,6 +259,10 @@ final class World: Sendable {
     /// The pages of the step's file, one before and one behind those that it names, at most eight.
     func pages(around step: Step) -> [String] {
         guard let extent = step.action.extent else { return [] }
+        return regions.extents(extent).flatMap(pages).prefix(8).map { $0 }
+    }
+
+    private func pages(around extent: Extent) -> [String] {
         let state = state.withLock { $0 }
         let name = state.views[extent.name]?.file ?? extent.name
         guard let states = state.states[name] else { return [] }

@@ -19,6 +19,21 @@ public enum FaultPolicy: String, Sendable, CaseIterable {
     case reenter
 }
 
+extension MemoryFault {
+    /// Whether the access wants its pages converted. If not, it has met a conversion in progress, and the
+    /// vCPU only has to enter again.
+    ///
+    /// With one alias the kernel takes the kind of an access from the page's attribute, so no access wants
+    /// anything else; a conversion would undo the one in progress. With two aliases the pages may be as
+    /// wanted by now.
+    ///
+    /// - Parameter known: the state of the pages as far as the monitor knows it; nil if it does not, or they
+    ///   differ.
+    package func asksForConversion(_ aliases: Aliases, known: @autoclosure () -> PageState?) -> Bool {
+        aliases == .two && known() != wants
+    }
+}
+
 /// What a machine is made of.
 public struct MachineConfiguration: Sendable {
     /// Bytes.

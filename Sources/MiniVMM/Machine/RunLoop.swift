@@ -211,9 +211,10 @@ private struct Monitor: ExitHandler {
         if let rip = progress.note(fault, vcpu) {
             return fatal(.faultLoop(vcpu: vcpu.id, fault, faults: progress.faults, rip: rip, loopReason))
         }
-        // With one alias the kernel takes the kind of an access from the page's attribute: no access asks for anything,
-        // and what faults has met a conversion on its way. To convert then would undo somebody's work.
-        if machine.configuration.aliases == .one || machine.memory.uniformState(of: range) == fault.wants {
+        guard
+            fault.asksForConversion(
+                machine.configuration.aliases, known: machine.memory.uniformState(of: range))
+        else {
             statistics.raceFaults += 1
             trace?.record(.memoryFault(fault, errno, .race), by: actor)
             return nil

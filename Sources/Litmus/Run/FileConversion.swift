@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+import MiniVMM
+import SystemPackage
+
+/// A conversion of a part of a file that the monitor has made for a step, or has failed to make.
+struct FileConversion: Sendable, Hashable {
+    let extent: Extent
+    /// Where the region has that part, guest-physical.
+    let gpa: UInt64
+    let target: PageState
+    /// Nil for success. The page is one of the file.
+    var failure: Failure?
+
+    struct Failure: Sendable, Hashable {
+        let errno: Int32
+        let page: UInt64?
+    }
+
+    init(_ extent: Extent, gpa: UInt64, to target: PageState) {
+        self.extent = extent
+        self.gpa = gpa
+        self.target = target
+    }
+}
+
+extension Observation {
+    /// What the monitor's converter says of a request.
+    ///
+    /// - Parameters:
+    ///   - result: what it has converted, guest-physical.
+    ///   - error: why it did not convert the rest.
+    ///   - regions: what it took for the guest's memory.
+    init(
+        _ request: ConversionRequest, _ result: ConversionResult, _ error: ConversionError.Reason?,
+        _ errno: Errno?, in regions: [Region]
+    ) {
+        var place: UInt64?
+        switch error {
+        case .refused, .outsideRAM, .cancelled, nil: break
+        case .inUse(let pages): place = pages.first?.start
+        case .kernel(_, let gpa): place = gpa
+        case .zeroing(_, let gpa): place = gpa
+        }
+        self.init(errno.map { .errno($0.rawValue, at: place) } ?? .ok)
+        conversions = result.converted.flatMap { range in
+            regions.parts(of: range).map { region, part in
+                FileConversion(region.extent(at: part), gpa: part.start, to: request.target)
+            }
+        }
+        let parts = regions.parts(of: request.range)
+        let failed = parts.first { part in place.map { part.gpa.contains($0) } ?? true }
+        guard let errno, let (region, part) = failed else { return }
+        var conversion = FileConversion(region.extent(at: part), gpa: part.start, to: request.target)
+        conversion.failure = .init(errno: errno.rawValue, page: place.map { $0 - region.gpa.start })
+        conversions.append(conversion)
+    }
+
+    /// The same of a part of a file at a guest-physical address: places in the file become guest-physical.
+    func moved(from extent: Extent, to gpa: UInt64, target: PageState) -> Observation {
+        var seen = self
+        if case .errno(let number, let page?) = outcome {
+            seen.outcome = .errno(number, at: gpa &+ (page &- extent.offset))
+        }
+        var conversion = FileConversion(extent, gpa: gpa, to: target)
+        if case .errno(let number, let page) = outcome {
+            conversion.failure = .init(errno: number, page: page)
+        }
+        seen.conversions = [conversion]
+        return seen
+    }
+}
