@@ -67,7 +67,7 @@ struct TraceBuilder: Sendable {
 
     private mutating func index(of actor: Actor) -> UInt8 {
         if let known = actorsByValue[actor] { return known }
-        let index = index(ofActor: EventColumns.hash(actor.name.utf8)) { actor.name }
+        let index = index(ofActor: EventColumns.hash(actor.description.utf8)) { actor.description }
         if index < Self.mostActors { actorsByValue[actor] = index }
         return index
     }
@@ -201,7 +201,7 @@ struct TraceBuilder: Sendable {
 
     /// One event for all that is not there, and one for each range of pages that it changed.
     private mutating func tellLeftOut(kept: Int) {
-        let host = index(of: .host)
+        let host = index(of: .monitor)
         let count = leftOut.count
         add(leftOut.firstTime, host) {
             $0.begin(.leftOut)

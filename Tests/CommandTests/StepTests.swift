@@ -18,7 +18,7 @@ struct StepTests {
         let told = result.diagnostics
         for line in [
             "exit 1, vcpu0  OUT 0xe8: call 0x4d560005", "exit 2, vcpu0  OUT 0x3f8, 0x4f 'O'",
-            "exit 35, vcpu0  memory fault at 0x200000, page 512: wants it shared (KVM_RUN: EFAULT, flags 0x0)",
+            "exit 36, vcpu0  memory fault at 0x200000, page 512: wants it shared (KVM_RUN: EFAULT, flags 0x0)",
             "RIP=0x10009f", "R13=0x8000200000", "at RIP  e7 e8 ", "at RIP  41 c6 45 08 5a ", "RFLAGS=",
             "from 0x200000\n   ^\n",
         ] {

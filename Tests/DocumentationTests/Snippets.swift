@@ -37,9 +37,9 @@ struct Snippets {
         }
         #expect(!console.text.isEmpty)
         let page = try #require(PageRange(start: machine.layout.free.lowerBound, size: pageSize))
-        try machine.converter.convert(.init(range: page, to: .shared, contents: .preserve), by: .host)
+        try machine.converter.convert(.init(range: page, to: .shared, contents: .preserve), by: .monitor)
         try machine.memory.writeWord(gpa: page.start, 42)
-        try machine.converter.convert(.init(range: page, to: .private, contents: .preserve), by: .host)
+        try machine.converter.convert(.init(range: page, to: .private, contents: .preserve), by: .monitor)
         #expect(throws: HostAccessError.self) { try machine.memory.readWord(gpa: page.start) }
     }
 

@@ -58,13 +58,13 @@ struct TestMaker {
                     switch step.action {
                     case .check(let extent, _), .fill(let extent, _):
                         step = Step(.host(1), .punch(extent.atHome))
-                    case .again where zeroing.contains(step.role.number):
+                    case .again where zeroing.contains(step.actor.number):
                         step = Step(.host(2), .read(place()))
                     case .read, .write:
                         if let onFault = step.onFault {
                             step.onFault = FaultConversion(
                                 onFault.contents == .zero ? .preserve : onFault.contents)
-                            zeroing.remove(step.role.number)
+                            zeroing.remove(step.actor.number)
                         }
                     case .fork, .zapped: step = Step(.host(1), .write(place(), 1))
                     case .convert(var conversion) where conversion.contents != nil:
@@ -181,7 +181,7 @@ struct TestMaker {
     }
 
     private mutating func step() -> Step {
-        let actor = Role.host(below(3))
+        let actor = Actor.host(below(3))
         let sometimes = flip()
         func expecting(_ outcomes: [StepOutcome]) -> Expectation {
             sometimes ? .anyOf(outcomes) : .unspecified
@@ -293,7 +293,7 @@ struct TestMaker {
     }
 }
 
-extension Role {
+extension Actor {
     fileprivate var number: Int {
         switch self {
         case .host(let number), .vcpu(let number), .child(let number): number

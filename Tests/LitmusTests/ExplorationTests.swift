@@ -361,9 +361,9 @@ struct ExplorationTests {
 
     @Test func kindsOfFindings() {
         func kind(
-            _ role: Role, _ action: Action, _ expected: StepOutcome, _ seen: StepOutcome
+            _ actor: Actor, _ action: Action, _ expected: StepOutcome, _ seen: StepOutcome
         ) -> Failure.Kind {
-            Failure(.step(Step(role, action, .anyOf([expected])), seen: seen, oddity: nil)).kind
+            Failure(.step(Step(actor, action, .anyOf([expected])), seen: seen, oddity: nil)).kind
         }
         func convert(_ pages: ClosedRange<UInt32>) -> Action {
             .convert(Conversion(Extent(pages: pages), to: .private))

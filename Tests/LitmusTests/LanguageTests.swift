@@ -339,6 +339,9 @@ struct LanguageTests {
         #expect(throws: SyntaxError.self) {
             _ = try Source(parsing: "test \"x\"\nmemory 1 pages shared\nhost write 0 \(number)")
         }
+        #expect(throws: SyntaxError.self) {
+            _ = try Source(parsing: "test \"x\"\nmemory 1 pages shared\nvcpu-0 read 0")
+        }
     }
 
     @Test func printingAndParsingUndoEachOther() throws {

@@ -22,7 +22,7 @@ struct OracleTests {
             """)
         var oracle = try Oracle(test)
         func visible() -> [VisibleByte?] {
-            [Role.host(0), .vcpu(0), .child(0)].map { oracle.visible(of: Place(page: 1), by: $0) }
+            [Actor.host(0), .vcpu(0), .child(0)].map { oracle.visible(of: Place(page: 1), by: $0) }
         }
         #expect(visible() == [.byte(.known(0)), .byte(.known(0)), nil])
         try oracle.follow(steps[0], .ok)

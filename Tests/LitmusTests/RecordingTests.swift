@@ -47,7 +47,7 @@ struct RecordingTests {
     private func steps(_ run: Recorder.Run) -> [String] {
         run.events.compactMap { actor, event in
             guard case .step(let line, let text, let outcome, let ok) = event else { return nil }
-            return "\(actor.name) \(line) \(text) = \(outcome) \(ok)"
+            return "\(actor.description) \(line) \(text) = \(outcome) \(ok)"
         }
     }
 
@@ -152,9 +152,9 @@ struct RecordingTests {
             run.events.compactMap { actor, event in
                 switch event {
                 case .attributesCall(let offset, _, let target, let errno, _, _, _):
-                    "\(actor.name) \(offset / pageSize) \(target.rawValue) \(errno?.name ?? "ok")"
+                    "\(actor.description) \(offset / pageSize) \(target.rawValue) \(errno?.name ?? "ok")"
                 case .access(let gpa, _, _, let errno, _):
-                    "\(actor.name) at \(gpa / pageSize) \(errno?.name ?? "ok")"
+                    "\(actor.description) at \(gpa / pageSize) \(errno?.name ?? "ok")"
                 default: nil
                 }
             }

@@ -209,7 +209,7 @@ struct RunnerTests {
             var test = maker.next()
             test.needs = []
             test.body = test.body.filter { entry in
-                guard case .step(let step) = entry, case .host = step.role else { return false }
+                guard case .step(let step) = entry, case .host = step.actor else { return false }
                 switch step.action {
                 case .convert(let conversion):
                     return conversion.structure == .writable && conversion.contents != .zero

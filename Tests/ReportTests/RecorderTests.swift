@@ -42,10 +42,10 @@ struct RecorderTests {
         let failure = ConversionError(
             reason: .inUse([page]), request: request, result: ConversionResult(means: .promisedByABI))
         var events: [(TraceEvent, Actor)] = [
-            (.booted(image: page, entry: 0x3000, vcpus: 2, ram: 1 << 16, sharedBit: nil), .host),
-            (.conversionStarted(request), .host),
-            (.attributesCall(offset: 0x3000, size: 0x1000, target: .private, nil, 0, gpa: 0x3000), .host),
-            (.conversionFinished(request, ConversionResult(means: .promisedByABI)), .host),
+            (.booted(image: page, entry: 0x3000, vcpus: 2, ram: 1 << 16, sharedBit: nil), .monitor),
+            (.conversionStarted(request), .monitor),
+            (.attributesCall(offset: 0x3000, size: 0x1000, target: .private, nil, 0, gpa: 0x3000), .monitor),
+            (.conversionFinished(request, ConversionResult(means: .promisedByABI)), .monitor),
         ]
         for (index, byte) in "two lines ▲ \u{1b}[2J\n".utf8.enumerated() {
             events += [letter(Int(byte), 0), letter(0x41 + index, 1)]
@@ -66,9 +66,9 @@ struct RecorderTests {
             ]
         }
         events += [
-            (.held(page, yields: true), .host), (.heldByName("a \"name\"", page), .hostThread(1)),
+            (.held(page, yields: true), .monitor), (.heldByName("a \"name\"", page), .host(1)),
             (.portIn(port: 0x60, size: 4, value: .max), .vcpu(1)), letter(0x21, 1),
-            (.stopped("the end", status: 0), .host), letter(0x22, 0),
+            (.stopped("the end", status: 0), .monitor), letter(0x22, 0),
         ]
         return events
     }
@@ -139,7 +139,7 @@ struct RecorderTests {
         recorder.begin(kernel: KernelIdentity(name: "k", host: "", kind: .simulated), time: 0)
         for index in 0..<1_000_000 {
             let event = TraceEvent.step(line: index, "step \(index)", outcome: "0", ok: true)
-            recorder.write(event, by: .host, time: UInt64(index))
+            recorder.write(event, by: .monitor, time: UInt64(index))
         }
         let trace = recorder.recorded()
         #expect(trace.count == 1001 && trace.strings.count <= 1002)
@@ -154,7 +154,7 @@ struct RecorderTests {
         let long = String(repeating: "x", count: 1 << 20)
         for index in 0..<2000 {
             recorder.write(
-                .step(line: index, index < 500 ? "" : long, outcome: "", ok: true), by: .host, time: 0)
+                .step(line: index, index < 500 ? "" : long, outcome: "", ok: true), by: .monitor, time: 0)
         }
         let trace = recorder.recorded()
         #expect(trace.count > 520 && trace.count < 600)

@@ -22,7 +22,7 @@ struct Draft {
     private(set) var children: [(number: Int, views: [View])] = []
     private(set) var lastStep: Step?
     /// The vCPU that made the last access.
-    private(set) var lastAccess: Role?
+    private(set) var lastAccess: Actor?
     /// What was held last.
     private(set) var lastHold: Extent?
     private var names = 0
@@ -66,7 +66,7 @@ struct Draft {
     mutating func append(_ step: Step) {
         note(step.action)
         lastStep = step
-        if case .vcpu = step.role, step.action.isAccess { lastAccess = step.role }
+        if case .vcpu = step.actor, step.action.isAccess { lastAccess = step.actor }
         test.body.append(.step(step))
     }
 

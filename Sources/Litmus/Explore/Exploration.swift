@@ -359,7 +359,7 @@ extension LitmusTest {
         var test = self
         test.body = body.map { entry in
             switch entry {
-            case .step(let step): .step(Step(step.role, step.action, onFault: step.onFault))
+            case .step(let step): .step(Step(step.actor, step.action, onFault: step.onFault))
             case .parallel(let block): .parallel(Parallel(steps: block.steps))
             }
         }

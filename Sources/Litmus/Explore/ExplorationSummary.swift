@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+import MiniVMM
+
 extension Exploration {
     /// The kinds of tests, in the order in which they are tried.
     public enum Phase: String, Sendable, CaseIterable {
@@ -88,7 +90,7 @@ extension Exploration.Summary {
         for step in test.steps {
             func note(_ outcome: String) {
                 let action = step.action.word + (step.onFault == nil ? "" : " converting")
-                kinds[StepKind(actor: step.role.word, action: action, outcome: outcome), default: 0] += 1
+                kinds[StepKind(actor: step.actor.word, action: action, outcome: outcome), default: 0] += 1
             }
             switch step.expectation {
             case .unspecified: note("ok")
@@ -106,7 +108,7 @@ private struct StepKind: Hashable {
     let outcome: String
 }
 
-extension Role {
+extension Actor {
     /// Without its number.
     var word: String {
         switch self {

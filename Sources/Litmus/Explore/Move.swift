@@ -81,8 +81,8 @@ enum Move: String, CaseIterable, Sendable {
 
     /// A step of this kind; nil where the test has nothing that it could be about.
     func step(in draft: inout Draft) -> Step? {
-        let host = Role.host(Int(draft.below(2)))
-        let vcpu = Role.vcpu(Int(draft.below(2)))
+        let host = Actor.host(Int(draft.below(2)))
+        let vcpu = Actor.vcpu(Int(draft.below(2)))
         switch self {
         case .hostRead: return draft.place(in: draft.views).map { Step(host, .read($0)) }
         case .hostWrite:
@@ -183,8 +183,8 @@ enum Move: String, CaseIterable, Sendable {
     /// A step that looks at what the last one did.
     static func followUp(in draft: inout Draft) -> (move: Move, step: Step)? {
         guard let last = draft.lastStep else { return nil }
-        let host = Role.host(Int(draft.below(2)))
-        switch (last.action, last.role) {
+        let host = Actor.host(Int(draft.below(2)))
+        switch (last.action, last.actor) {
         case (.convert(let conversion), _) where draft.oneIn(2):
             return look(at: conversion.extent, in: &draft, by: host)
         case (.hypercall(let extent, _), _) where draft.oneIn(2):
@@ -225,7 +225,7 @@ enum Move: String, CaseIterable, Sendable {
     }
 
     private static func look(
-        at extent: Extent, in draft: inout Draft, by host: Role
+        at extent: Extent, in draft: inout Draft, by host: Actor
     ) -> (move: Move, step: Step)? {
         guard let extent = draft.pick(draft.test.memory.regions.extents(extent)) else { return nil }
         let isInside = draft.views.contains { view in

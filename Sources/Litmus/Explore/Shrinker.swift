@@ -63,7 +63,7 @@ struct Shrinker {
                 candidate.body.replaceSubrange(
                     index...index,
                     with: block.steps.map {
-                        .step(Step($0.role, $0.action, onFault: $0.onFault))
+                        .step(Step($0.actor, $0.action, onFault: $0.onFault))
                     })
                 _ = take(candidate, &best)
             }
@@ -151,21 +151,21 @@ extension Step {
     /// The same with less to it, each a little; the largest change first.
     fileprivate var simpler: [Step] {
         var steps: [Step] = []
-        func add(_ role: Role, _ action: Action, onFault: FaultConversion?) {
-            let step = Step(role, action, expectation, onFault: onFault)
+        func add(_ actor: Actor, _ action: Action, onFault: FaultConversion?) {
+            let step = Step(actor, action, expectation, onFault: onFault)
             if step != self { steps.append(step) }
         }
-        func add(_ role: Role, _ action: Action) { add(role, action, onFault: onFault) }
-        switch role {
+        func add(_ actor: Actor, _ action: Action) { add(actor, action, onFault: onFault) }
+        switch actor {
         case .host(let number): for lower in [0, number - 1] where lower >= 0 { add(.host(lower), action) }
         case .vcpu(let number): for lower in [0, number - 1] where lower >= 0 { add(.vcpu(lower), action) }
         case .child: break
         }
-        for action in action.simpler { add(role, action) }
+        for action in action.simpler { add(actor, action) }
         if let onFault {
-            add(role, action, onFault: nil)
-            add(role, action, onFault: FaultConversion(onFault.contents))
-            add(role, action, onFault: FaultConversion(.unspecified, monitor: onFault.monitor))
+            add(actor, action, onFault: nil)
+            add(actor, action, onFault: FaultConversion(onFault.contents))
+            add(actor, action, onFault: FaultConversion(.unspecified, monitor: onFault.monitor))
         }
         return steps
     }

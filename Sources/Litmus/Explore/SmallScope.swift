@@ -57,10 +57,12 @@ struct SmallScope {
 
     private static let letters: [Letter] = {
         var letters: [(Move, Step)] = []
-        func add(_ move: Move, _ role: Role, _ action: Action) { letters.append((move, Step(role, action))) }
+        func add(_ move: Move, _ actor: Actor, _ action: Action) {
+            letters.append((move, Step(actor, action)))
+        }
         let both = Extent(pages: 0...1)
-        let host = Role.host(0)
-        let vcpu = Role.vcpu(0)
+        let host = Actor.host(0)
+        let vcpu = Actor.vcpu(0)
         for extent in [Extent(pages: 0...0), Extent(pages: 1...1), both] {
             for state in PageState.allCases { add(.convert, host, .convert(Conversion(extent, to: state))) }
         }
@@ -156,7 +158,7 @@ struct SmallScope {
     private static let regionLetters: [Letter] = {
         guard let other = Name("other"), let first = Name("h0"), let second = Name("h1") else { return [] }
         var letters: [Letter] = []
-        let host = Role.host(0)
+        let host = Actor.host(0)
         func ask(_ pages: ClosedRange<UInt32>, _ contents: ContentPolicy, bisects: Bool = false) {
             for state in PageState.allCases {
                 var conversion = Conversion(Extent(.guest, pages: pages), to: state, contents: contents)
@@ -186,7 +188,7 @@ struct SmallScope {
     /// Steps with a second file, with all flags and of other VMs.
     private static let fileEndings: [[Letter]] = {
         guard let file = Name("f"), let view = Name("v") else { return [] }
-        let host = Role.host(0)
+        let host = Actor.host(0)
         let page = Extent(file, offset: 0, size: pageSize)
         let creations: [NewFile] =
             ([0, 1, 2, 3, 4, 1 << 63].map { NewFile(file, size: pageSize, flags: $0, vm: nil) })
@@ -356,7 +358,7 @@ struct SmallScope {
             guard case .hold(let extent, let kind, _) = step.action, let name = Name("x\(index)") else {
                 return step
             }
-            return Step(step.role, .hold(extent, by: kind, hold: name))
+            return Step(step.actor, .hold(extent, by: kind, hold: name))
         }
     }
 }

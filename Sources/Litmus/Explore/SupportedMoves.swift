@@ -97,7 +97,7 @@ struct SupportedMoves {
         // A hold means nothing where no references are counted.
         let holds = test.steps.contains { if case .hold = $0.action { true } else { false } }
         if holds { test.needs.append(.references) }
-        let needsCPU = test.steps.contains { if case .vcpu = $0.role { true } else { false } }
+        let needsCPU = test.steps.contains { if case .vcpu = $0.actor { true } else { false } }
         if needsCPU, case .missing(let message) = SoftKVM(predictor.configuration).engineStatus {
             return "the model has no CPU here: \(message)"
         }

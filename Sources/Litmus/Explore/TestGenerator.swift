@@ -28,22 +28,24 @@ struct TestGenerator {
         fill(&draft, draft.below(4), draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves)
         let atomic = draft.test.hasTwoAliases ? atomicAliasMoves : atomicMoves
         var block = Parallel(steps: [])
-        let actors = 2 + draft.below(2)
-        var roles: Set<Role> = []
-        for actor in 0..<actors {
-            var own: Role?
-            for _ in 0...draft.below(actors == 2 ? 3 : 2) {
+        let count = 2 + draft.below(2)
+        var actors: Set<Actor> = []
+        for number in 0..<count {
+            var own: Actor?
+            for _ in 0...draft.below(count == 2 ? 3 : 2) {
                 guard var step = move(of: atomic, &draft)?.step(in: &draft) else { continue }
                 // One actor is one thread, whatever the move has chosen.
-                let role = own ?? Self.role(step.role, Int(actor))
-                guard Self.isSameKind(role, step.role), own != nil || !roles.contains(role) else { continue }
-                own = role
-                roles.insert(role)
-                step.role = role
+                let actor = own ?? Self.actor(step.actor, Int(number))
+                guard Self.isSameKind(actor, step.actor), own != nil || !actors.contains(actor) else {
+                    continue
+                }
+                own = actor
+                actors.insert(actor)
+                step.actor = actor
                 block.steps.append(step)
             }
         }
-        guard roles.count > 1 else { return draft.test }
+        guard actors.count > 1 else { return draft.test }
         draft.append(block)
         appendLooks(to: &draft)
         return draft.test
@@ -74,8 +76,8 @@ struct TestGenerator {
         }
         fill(&draft, draft.below(3), hasTwoAliases ? supported.aliasMoves : supported.moves)
         guard var one = first.step(in: &draft), var two = second.step(in: &draft) else { return nil }
-        (one.role, two.role) = (Self.role(one.role, 0), Self.role(two.role, 1))
-        guard one.role != two.role else { return nil }
+        (one.actor, two.actor) = (Self.actor(one.actor, 0), Self.actor(two.actor, 1))
+        guard one.actor != two.actor else { return nil }
         draft.append(Parallel(steps: [one, two]))
         appendLooks(to: &draft)
         return draft.test
@@ -91,15 +93,15 @@ struct TestGenerator {
         draft.append(Parallel(steps: pages.map { Step(.host(0), .read($0)) }))
     }
 
-    private static func role(_ role: Role, _ number: Int) -> Role {
-        switch role {
+    private static func actor(_ actor: Actor, _ number: Int) -> Actor {
+        switch actor {
         case .host: .host(number)
         case .vcpu: .vcpu(number)
-        case .child: role
+        case .child: actor
         }
     }
 
-    private static func isSameKind(_ a: Role, _ b: Role) -> Bool {
+    private static func isSameKind(_ a: Actor, _ b: Actor) -> Bool {
         switch (a, b) {
         case (.host, .host), (.vcpu, .vcpu): true
         default: a == b

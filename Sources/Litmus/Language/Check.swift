@@ -49,7 +49,7 @@ private struct Check {
     private var regions: Set<Name> = []
     private var replaced: Set<Name> = []
     /// What a vCPU's last access says about memory faults: `again` repeats it.
-    private var faultConversions: [Role: FaultConversion] = [:]
+    private var faultConversions: [Actor: FaultConversion] = [:]
 
     private func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
 
@@ -122,9 +122,9 @@ private struct Check {
         var results = results
         try require(number <= LitmusTest.mostSteps, "at most \(LitmusTest.mostSteps) steps")
         try actor(step)
-        try action(step.action, by: step.role)
+        try action(step.action, by: step.actor)
         if let onFault = step.onFault { try converting(onFault, step) }
-        if step.action.isAccess { faultConversions[step.role] = step.onFault }
+        if step.action.isAccess { faultConversions[step.actor] = step.onFault }
         if results != nil { try atOnce(step) }
         switch step.expectation {
         case .unspecified: break
@@ -147,7 +147,7 @@ private struct Check {
 
     /// What is more than one thing to those who act at the same time, and has no place in a block.
     private func atOnce(_ step: Step) throws(TestProblem) {
-        switch (step.action, step.role) {
+        switch (step.action, step.actor) {
         case (.check, _): throw fail("in a parallel block one byte is looked at: say `read`")
         case (.fill, .vcpu): throw fail("in a parallel block a vCPU touches one byte: say `write`")
         case (.fork, _): throw fail("a child is forked before the parallel block")
@@ -159,7 +159,7 @@ private struct Check {
             throw fail(
                 "`zero` is a conversion and then another step of the monitor: say both in a parallel block")
         case (_, .vcpu):
-            let onFault = step.action == .again ? faultConversions[step.role] : step.onFault
+            let onFault = step.action == .again ? faultConversions[step.actor] : step.onFault
             try require(
                 onFault?.isOneCall ?? true,
                 "in a parallel block the monitor converts by one call: no `zero`, `bisect`, `attempts` or "
@@ -177,16 +177,16 @@ private struct Check {
 
     private func actor(_ step: Step) throws(TestProblem) {
         let number =
-            switch step.role {
+            switch step.actor {
             case .host(let number), .vcpu(let number), .child(let number): number
             }
-        try require((0..<Role.limit).contains(number), "actors have numbers below \(Role.limit)")
+        try require((0..<Actor.limit).contains(number), "actors have numbers below \(Actor.limit)")
         let isAccess =
             switch step.action {
             case .read, .write, .fill, .check: true
             default: false
             }
-        switch step.role {
+        switch step.actor {
         case .host:
             switch step.action {
             case .hypercall: throw fail("a hypercall is made by a vCPU")
@@ -202,14 +202,14 @@ private struct Check {
                 isAccess,
                 "a vCPU can `read`, `write`, `fill`, `check`, `hypercall`, `prefault`, `clock` and `again`")
         case .child(let child):
-            try require(children[child] != nil, "\(step.role) has not been forked before")
+            try require(children[child] != nil, "\(step.actor) has not been forked before")
             try require(isAccess, "a child can `read`, `write`, `fill` and `check`")
         }
     }
 
     // MARK: what
 
-    private mutating func action(_ action: Action, by actor: Role) throws(TestProblem) {
+    private mutating func action(_ action: Action, by actor: Actor) throws(TestProblem) {
         if action.extent?.name == .guest {
             guard case .convert(let conversion) = action else {
                 throw fail("only `convert` takes `guest:`; a vCPU's pages are guest-physical without it")
@@ -283,8 +283,8 @@ private struct Check {
         case .hypercall(let extent, _):
             try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
         case .fork(let child):
-            try require((0..<Role.limit).contains(child), "actors have numbers below \(Role.limit)")
-            try require(children[child] == nil, "\(Role.child(child)) has been forked before")
+            try require((0..<Actor.limit).contains(child), "actors have numbers below \(Actor.limit)")
+            try require(children[child] == nil, "\(Actor.child(child)) has been forked before")
             children[child] = views
         }
     }
@@ -317,7 +317,7 @@ private struct Check {
 
     private func converting(_ onFault: FaultConversion, _ step: Step) throws(TestProblem) {
         var isVCPU = false
-        if case .vcpu = step.role { isVCPU = true }
+        if case .vcpu = step.actor { isVCPU = true }
         try require(
             step.action != .again || !isVCPU,
             "`again` repeats an access with what that step says: `converting` belongs there")
@@ -374,7 +374,7 @@ private struct Check {
         unmapped.insert(view)
     }
 
-    private func view(_ name: Name, _ actor: Role) throws(TestProblem) {
+    private func view(_ name: Name, _ actor: Actor) throws(TestProblem) {
         if case .vcpu = actor {
             let isAlias = name == .ram || name == .shared && hasTwoAliases
             return try require(
@@ -387,7 +387,7 @@ private struct Check {
 
 extension Action {
     /// Whether that is a thing that can come of it, on some kernel.
-    func canEnd(with outcome: StepOutcome, on actor: Role) -> Bool {
+    func canEnd(with outcome: StepOutcome, on actor: Actor) -> Bool {
         var isVCPU = false
         if case .vcpu = actor { isVCPU = true }
         switch (self, outcome) {
@@ -421,7 +421,7 @@ extension Step {
     func canEnd(with outcome: StepOutcome) -> Bool {
         // The answer to the conversion that a memory fault has asked for.
         if onFault != nil, case .errno = outcome { return true }
-        return action.canEnd(with: outcome, on: role)
+        return action.canEnd(with: outcome, on: actor)
     }
 
     func hint(_ outcome: StepOutcome) -> String {

@@ -61,11 +61,11 @@ private struct Feasibility {
     private mutating func check(_ step: Step) throws(TestProblem) {
         switch step.action {
         case .read(let place), .write(let place, _):
-            try access(Extent(place.name, offset: place.offset, size: 1), step.role)
+            try access(Extent(place.name, offset: place.offset, size: 1), step.actor)
         case .fill(let extent, _), .check(let extent, _), .hold(let extent, _, _):
-            try access(extent, step.role)
-        case .peek(let place): try access(Extent(place.name, offset: place.offset, size: 1), step.role)
-        case .present(let extent): try access(extent, step.role)
+            try access(extent, step.actor)
+        case .peek(let place): try access(Extent(place.name, offset: place.offset, size: 1), step.actor)
+        case .present(let extent): try access(extent, step.actor)
         case .map(let extent, let view):
             lengths[view] = extent.size
             neverThere.remove(view)
@@ -80,7 +80,7 @@ private struct Feasibility {
         }
     }
 
-    private func access(_ extent: Extent, _ actor: Role) throws(TestProblem) {
+    private func access(_ extent: Extent, _ actor: Actor) throws(TestProblem) {
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
         if case .vcpu = actor {
             try require(

@@ -193,23 +193,15 @@ public struct Clause: Sendable, Hashable {
     }
 }
 
-/// The actor of a step.
-public enum Role: Sendable, Hashable {
-    /// A thread of the monitor: `host` is number 0, then `host1`, `host2`, …
-    case host(Int)
-    /// A vCPU of the test's VM: `vcpu0`, `vcpu1`, …
-    case vcpu(Int)
-    /// A process that was forked from the monitor: `child` is number 0, then `child1`, `child2`, …
-    case child(Int)
-
-    /// Numbers of actors are from 0 up to, but not including, this.
+extension Actor {
+    /// Numbers of actors in a test are from 0 up to, but not including, this.
     public static let limit = 16
 }
 
 /// One actor, one action, and the answer that it must get.
 public struct Step: Sendable, Hashable {
     /// The actor.
-    public var role: Role
+    public var actor: Actor
     /// What the actor does.
     public var action: Action
     /// `converting`: what the monitor does when this access of a vCPU leaves with a memory fault. With nil
@@ -220,10 +212,10 @@ public struct Step: Sendable, Hashable {
 
     /// A step, which by default must succeed.
     public init(
-        _ role: Role, _ action: Action, _ expectation: Expectation = .unspecified,
+        _ actor: Actor, _ action: Action, _ expectation: Expectation = .unspecified,
         onFault: FaultConversion? = nil
     ) {
-        self.role = role
+        self.actor = actor
         self.action = action
         self.onFault = onFault
         self.expectation = expectation

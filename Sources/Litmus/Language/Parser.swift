@@ -89,10 +89,10 @@ private struct FileParser {
             }
             block?.1.clauses.append(try parser.clause(kind))
         default:
-            guard let actor = Role(word: keyword) else {
+            guard let actor = Actor(word: keyword) else {
                 throw parser.error(
                     at: column,
-                    "`\(keyword.prefix(40))` is no actor (`host`, `host1`, `vcpu0`, `child`; numbers below \(Role.limit)) and no keyword"
+                    "`\(keyword.prefix(40))` is no actor (`host`, `host1`, `vcpu0`, `child`; numbers below \(Actor.limit)) and no keyword"
                 )
             }
             if let clause = block?.1.clauses.last {

@@ -80,7 +80,7 @@ extension Memory: CustomStringConvertible {
 
 extension Step: CustomStringConvertible {
     /// The step without its expectation, on one line: `vcpu0 read shared:0 converting preserve`.
-    var text: String { "\(role) \(what)" }
+    var text: String { "\(actor) \(what)" }
 
     private var what: String { "\(action)" + (onFault.map { " converting \($0)" } ?? "") }
 
@@ -92,7 +92,7 @@ extension Step: CustomStringConvertible {
             case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
             case .named(let name): name.description
             }
-        return Layout.line(role.description, what, answer)
+        return Layout.line(actor.description, what, answer)
     }
 }
 
@@ -213,7 +213,7 @@ extension Action: CustomStringConvertible {
                 + (flags == 0 ? "" : " flags \(hex(flags))") + (vm.map { " on \($0.rawValue)" } ?? "")
         case .hypercall(let extent, let attributes): "\(extent) \(written(attributes: attributes))"
         case .again: ""
-        case .fork(let child): "\(Role.child(child))"
+        case .fork(let child): "\(Actor.child(child))"
         case .preFault(let extent): "\(extent)"
         case .clock(let place): "\(place)"
         case .syscall(let file, let call): "\(file) \(call.rawValue)"

@@ -3,7 +3,7 @@ import MiniVMM
 
 // The actions, each as it is written behind its actor.
 extension LineParser {
-    mutating func step(of actor: Role) throws(SyntaxError) -> Step {
+    mutating func step(of actor: Actor) throws(SyntaxError) -> Step {
         let action = try action()
         let onFault = take("converting") ? try faultConversion() : nil
         return Step(actor, action, try expectation(), onFault: onFault)
@@ -75,7 +75,7 @@ extension LineParser {
         default:
             let column = self.column
             guard
-                case .child(let number) = try choice("a child, like `child` or `child1`", { Role(word: $0) })
+                case .child(let number) = try choice("a child, like `child` or `child1`", { Actor(word: $0) })
             else {
                 throw error(at: column, "expected a child, like `child` or `child1`")
             }

@@ -44,27 +44,20 @@ extension VMType {
     }
 }
 
-extension Role: CustomStringConvertible {
-    /// As a test writes it: `host`, `host1`, `vcpu0`, `child`.
-    public var description: String {
-        switch self {
-        case .host(let number): number == 0 ? "host" : "host\(number)"
-        case .vcpu(let number): "vcpu\(number)"
-        case .child(let number): number == 0 ? "child" : "child\(number)"
-        }
-    }
-
+extension Actor {
     init?(word: String) {
         for (stem, needsNumber, make) in [
-            ("host", false, Role.host), ("vcpu", true, Role.vcpu), ("child", false, Role.child),
-        ] as [(String, Bool, @Sendable (Int) -> Role)] where word.hasPrefix(stem) {
+            ("host", false, Actor.host), ("vcpu", true, Actor.vcpu), ("child", false, Actor.child),
+        ] as [(String, Bool, @Sendable (Int) -> Actor)] where word.hasPrefix(stem) {
             let digits = word.dropFirst(stem.count)
             if digits.isEmpty {
                 guard !needsNumber else { return nil }
                 self = make(0)
                 return
             }
-            guard digits.utf8.count <= 2, let number = Int(digits), (0..<Role.limit).contains(number) else {
+            guard digits.utf8.count <= 2, digits.allSatisfy(\.isNumber), let number = Int(digits),
+                (0..<Actor.limit).contains(number)
+            else {
                 return nil
             }
             self = make(number)

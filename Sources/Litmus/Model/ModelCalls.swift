@@ -13,7 +13,7 @@ extension ModelMachine {
     mutating func perform(
         _ step: Step, placeWithoutMemory: UInt64? = nil
     ) throws(Stop) -> Observation {
-        if case .vcpu(let number) = step.role { return try guestStep(step, number, placeWithoutMemory) }
+        if case .vcpu(let number) = step.actor { return try guestStep(step, number, placeWithoutMemory) }
         switch step.action {
         case .read, .write, .fill, .check: return try access(step)
         case .peek(let place):
@@ -104,7 +104,7 @@ extension ModelMachine {
         case .syscall(let name, let call):
             let file = try file(name)
             return answer { kernel throws(ErrorNumber) in try kernel.attempt(file, call) }
-        case .hypercall, .again, .preFault, .clock: throw .broken("\(step.role) does not \(step.action)")
+        case .hypercall, .again, .preFault, .clock: throw .broken("\(step.actor) does not \(step.action)")
         }
     }
 
@@ -141,7 +141,7 @@ extension ModelMachine {
     /// Byte by byte in effect, by system calls.
     private mutating func access(_ step: Step) throws(Stop) -> Observation {
         guard let extent = step.action.extent else { return Observation(.ok) }
-        let mapping = try mapping(extent, step.role)
+        let mapping = try mapping(extent, step.actor)
         let (file, base) = (kernel.file(of: mapping), kernel.fileOffset(of: mapping))
         let written = step.action.byteWritten
         let end = extent.offset + extent.size

@@ -162,11 +162,11 @@ struct ModelMachine: Sendable {
     }
 
     /// The mapping of a view of the host or of a child, also of one that is gone, with all of `extent` inside.
-    func mapping(_ extent: Extent, _ role: Role = .host(0)) throws(Stop) -> MappingID {
+    func mapping(_ extent: Extent, _ actor: Actor = .host(0)) throws(Stop) -> MappingID {
         let view: View
-        if case .child(let number) = role {
-            guard let views = children[number] else { throw .noChild(role) }
-            guard let own = views[extent.name] else { throw .noView(extent.name, of: role) }
+        if case .child(let number) = actor {
+            guard let views = children[number] else { throw .noChild(actor) }
+            guard let own = views[extent.name] else { throw .noView(extent.name, of: actor) }
             view = own
         } else {
             guard let own = views[extent.name] ?? gone[extent.name] else { throw .noView(extent.name) }

@@ -85,8 +85,8 @@ extension ModelMachine {
     }
 
     /// The vCPU runs the guest: KVM writes its clock first, and the guest's own pages come into the tables.
-    mutating func enter(_ role: Role) throws(Stop) {
-        guard case .vcpu(let number) = role else { return }
+    mutating func enter(_ actor: Actor) throws(Stop) {
+        guard case .vcpu(let number) = actor else { return }
         let vm = try vm(nil)
         var vcpu = vcpus[number] ?? VCPU()
         guard !vcpu.isStuck else { throw .vcpuIsStuck(number) }

@@ -87,7 +87,7 @@ public struct Oracle: Sendable {
         {
             var done = conversion
             done.extent.size = place - conversion.extent.offset
-            if done.extent.size > 0 { _ = try perform(Step(step.role, .convert(done))) }
+            if done.extent.size > 0 { _ = try perform(Step(step.actor, .convert(done))) }
             return true
         }
         guard step.action.mayFault, case .errno(Errno.noMemory.rawValue, let place?) = seen else {
@@ -165,9 +165,9 @@ public struct Oracle: Sendable {
     /// It changes nothing.
     ///
     /// - Returns: nil if there is no such view, or the byte is outside of it.
-    public func visible(of place: Place, by role: Role) -> VisibleByte? {
+    public func visible(of place: Place, by actor: Actor) -> VisibleByte? {
         let view: ModelMachine.View?
-        switch role {
+        switch actor {
         case .vcpu:
             return machine.vms[machine.setup.main].map {
                 machine.kernel.visibleToGuest($0, at: machine.address(place.offset, in: place.name))

@@ -89,7 +89,7 @@ struct Position: Sendable {
         default: break
         }
         let step = repeated ?? step
-        switch (step.action, step.role) {
+        switch (step.action, step.actor) {
         // Changes of memslots, and of the files behind them, take the VM's slots_lock.
         case (.bind, _), (.unbind, _), (.close, _), (.dirty, _), (.setAttributes, _): return true
         // A fault tries again until the memslot is gone.
@@ -105,10 +105,10 @@ struct Position: Sendable {
     mutating func advance(_ step: Step, _ machine: inout ModelMachine) throws(Stop) -> Observation? {
         switch step.action {
         case .read, .write, .fill:
-            if case .vcpu = step.role { return try guestAccess(step, &machine) }
+            if case .vcpu = step.actor { return try guestAccess(step, &machine) }
             return try access(step, &machine)
         case .peek(let place):
-            let seen = try access(Step(step.role, .read(place)), &machine)
+            let seen = try access(Step(step.actor, .read(place)), &machine)
             if case .sigbus = seen?.outcome { return Observation(.errno(Errno.ioError.rawValue)) }
             return seen
         case .unmap(let view): return try unmap(Extent(view, offset: 0, size: .max), step, &machine)
@@ -182,7 +182,7 @@ struct Position: Sendable {
 
     private mutating func access(_ step: Step, _ machine: inout ModelMachine) throws(Stop) -> Observation? {
         guard let extent = step.action.extent else { return try machine.perform(step) }
-        let mapping = try machine.mapping(extent, step.role)
+        let mapping = try machine.mapping(extent, step.actor)
         let start = extent.offset + done
         let first = start & ~(pageSize - 1)
         let end = extent.offset + extent.size
@@ -226,7 +226,7 @@ struct Position: Sendable {
         _ extent: Extent, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
         guard extent.offset % pageSize == 0 else { return try machine.perform(step) }
-        let mapping = try machine.mapping(extent, step.role)
+        let mapping = try machine.mapping(extent, step.actor)
         var toWrite = false
         if case .advise(_, .populateWrite) = step.action { toWrite = true }
         let offset = extent.offset + done
@@ -245,7 +245,7 @@ struct Position: Sendable {
         _ extent: Extent, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
         guard extent.offset % pageSize == 0 else { return try machine.perform(step) }
-        let mapping = try machine.mapping(extent, step.role)
+        let mapping = try machine.mapping(extent, step.actor)
         if phase == .failing {
             try machine.poison(extent)
             machine.kernel.failMemory(mapping, at: extent.offset)
@@ -268,7 +268,7 @@ struct Position: Sendable {
         guard let pages = PageRange.covering(start: extent.offset, size: extent.size) else {
             return try machine.perform(step)
         }
-        let mapping = try machine.mapping(extent, step.role)
+        let mapping = try machine.mapping(extent, step.actor)
         if phase == .releasing { return drop(&machine.kernel) }
         func fails(_ error: ErrorNumber, _ machine: inout ModelMachine, _ own: inout Position) -> Observation?
         {
@@ -354,7 +354,7 @@ struct Position: Sendable {
         else { return try machine.perform(step) }
         var piece = conversion
         piece.extent = Extent(.guest, offset: part.start, size: part.size)
-        var seen = try machine.perform(Step(step.role, .convert(piece), step.expectation))
+        var seen = try machine.perform(Step(step.actor, .convert(piece), step.expectation))
         conversions += seen.conversions
         done = part.end - request.range.start
         guard seen.outcome != .ok || done == request.range.size else { return nil }
@@ -368,7 +368,7 @@ struct Position: Sendable {
         let place = extent.offset + done
         let size = min(pageSize - place % pageSize, extent.size - done)
         let part = Extent(extent.name, offset: place, size: size)
-        let seen = try machine.perform(Step(step.role, .present(part)))
+        let seen = try machine.perform(Step(step.actor, .present(part)))
         guard case .value(let pages) = seen.outcome else { return seen }
         count += UInt64(pages)
         done += size

@@ -70,7 +70,7 @@ extension Interleavings {
         private let kernel: any KVMInterface
         private var recording: Recording
         /// When the steps under way began, by actor.
-        private var began: [Role: UInt64] = [:]
+        private var began: [Actor: UInt64] = [:]
         private var files: Set<Name> = []
 
         init(_ trace: Trace, _ kernel: any KVMInterface) {
@@ -81,18 +81,18 @@ extension Interleavings {
 
         /// A piece of a step is done next.
         mutating func begin(_ step: Step) {
-            if began[step.role] == nil { began[step.role] = kernel.now() }
+            if began[step.actor] == nil { began[step.actor] = kernel.now() }
             kernel.sleep(for: .microseconds(1))
         }
 
         /// The step is done.
         mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
             note(machine)
-            let took = kernel.now() &- (began.removeValue(forKey: step.role) ?? kernel.now())
+            let took = kernel.now() &- (began.removeValue(forKey: step.actor) ?? kernel.now())
             for event in recording.events(step, seen, took: took, in: machine.nameMap) {
-                trace.record(event, by: step.role.actor)
+                trace.record(event, by: step.actor)
             }
-            trace.record(Recording.event(step, line: line, seen), by: step.role.actor)
+            trace.record(Recording.event(step, line: line, seen), by: step.actor)
         }
 
         /// Files that were not there before.
@@ -102,7 +102,7 @@ extension Interleavings {
                 let file = machine.kernel.file(of: descriptor)
                 let size = machine.kernel.size(of: file)
                 let initial = machine.kernel.flags(of: file).initialState
-                if let event = recording.add(name, size: size, initial) { trace.record(event, by: .host) }
+                if let event = recording.add(name, size: size, initial) { trace.record(event, by: .monitor) }
             }
         }
     }

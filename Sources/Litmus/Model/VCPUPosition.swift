@@ -8,7 +8,7 @@ extension Position {
     mutating func guestAccess(
         _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
-        guard case .vcpu(let number) = step.role, let extent = step.action.extent else {
+        guard case .vcpu(let number) = step.actor, let extent = step.action.extent else {
             return try machine.perform(step)
         }
         let vm = try machine.vm(nil)
@@ -75,7 +75,7 @@ extension Position {
     }
 
     mutating func again(_ step: Step, _ machine: inout ModelMachine) throws(Stop) -> Observation? {
-        guard case .vcpu(let number) = step.role else { return try machine.perform(step) }
+        guard case .vcpu(let number) = step.actor else { return try machine.perform(step) }
         if repeated == nil {
             // One that asks for no conversion is one piece.
             guard machine.vcpus[number]?.onFault != nil else { return try machine.perform(step) }
@@ -126,7 +126,7 @@ extension Position {
         _ extent: Extent, _ attributes: UInt64, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
         let call = try GuestCall(extent, attributes)
-        if done == 0 { try machine.enter(step.role) }
+        if done == 0 { try machine.enter(step.actor) }
         guard let request = MapRequest(call), let places = machine.places(of: request.range) else {
             return machine.answer(.invalidArgument)
         }

@@ -90,7 +90,7 @@ extension World {
             holds: HoldRegistry(), policy: monitor.retry,
             chunk: monitor.chunk.map { $0 * pageSize } ?? Converter.defaultChunk, trace: nil)
         do throws(ConversionError) {
-            let result = try converter.convert(request, by: .host)
+            let result = try converter.convert(request, by: .monitor)
             return Observation(request, result, nil, nil, in: regions)
         } catch {
             return Observation(request, error.result, error.reason, error.errno, in: regions)

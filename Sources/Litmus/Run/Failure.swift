@@ -86,9 +86,9 @@ extension Failure {
         switch deviation {
         case .step(let step, let seen, let oddity):
             .step(
-                actor: step.role.word, action: step.action.word, expected: step.expectation.words,
+                actor: step.actor.word, action: step.action.word, expected: step.expectation.words,
                 seen: seen.word, isOdd: oddity != nil)
-        case .impossible(let step, _): .impossible(actor: step.role.word, action: step.action.word)
+        case .impossible(let step, _): .impossible(actor: step.actor.word, action: step.action.word)
         case .machine: .machine
         case .outcome(_, let judge, _, _): .outcome(against: judge)
         case .missing: .missing

@@ -122,7 +122,7 @@ final class TestDeadline: Sendable {
         /// Why no further run is begun.
         var stop: Cut.Reason?
         /// The steps under way, by actor.
-        var steps: [Role: Step] = [:]
+        var steps: [Actor: Step] = [:]
     }
     private let state = Mutex(State())
 
@@ -135,8 +135,8 @@ final class TestDeadline: Sendable {
     func add(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.append(vcpu) } }
     func remove(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.removeAll { $0 === vcpu } } }
 
-    func begin(_ step: Step) { state.withLock { $0.steps[step.role] = step } }
-    func end(_ step: Step) { state.withLock { $0.steps[step.role] = nil } }
+    func begin(_ step: Step) { state.withLock { $0.steps[step.actor] = step } }
+    func end(_ step: Step) { state.withLock { $0.steps[step.actor] = nil } }
 
     /// The steps under way, as they are written.
     var steps: [String] {

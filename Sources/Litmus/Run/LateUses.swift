@@ -16,7 +16,7 @@ struct LateUses {
         views = Self.find(
             in: test, begins: \.begunView,
             uses: { step in
-                if case .child = step.role { [] } else { step.action.usedView.map { [$0] } ?? [] }
+                if case .child = step.actor { [] } else { step.action.usedView.map { [$0] } ?? [] }
             },
             ends: \.endedView)
     }
@@ -37,7 +37,7 @@ struct LateUses {
                 for (place, step) in block.steps.enumerated() where !endings.isEmpty || !ended.isEmpty {
                     for name in uses(step) {
                         let isOver = endings.contains { other, end in
-                            ends(end.action) == name && (end.role == step.role ? other < place : true)
+                            ends(end.action) == name && (end.actor == step.actor ? other < place : true)
                         }
                         if isOver || ended.contains(name) { late.insert(name) }
                     }

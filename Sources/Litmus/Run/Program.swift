@@ -42,21 +42,21 @@ struct Program {
                 index += 1
             case .parallel(let block):
                 let first = index
-                var roles: [Role] = []
-                var actors: [[(index: Int, step: Step)]] = []
+                var actors: [Actor] = []
+                var steps: [[(index: Int, step: Step)]] = []
                 for step in block.steps {
-                    if let place = roles.firstIndex(of: step.role) {
-                        actors[place].append((index, step))
+                    if let place = actors.firstIndex(of: step.actor) {
+                        steps[place].append((index, step))
                     } else {
-                        roles.append(step.role)
-                        actors.append([(index, step)])
+                        actors.append(step.actor)
+                        steps.append([(index, step)])
                     }
                     index += 1
                 }
                 parts.append(
                     .block(
                         Block(
-                            number: blocks, first: first, clauses: block.clauses, actors: actors,
+                            number: blocks, first: first, clauses: block.clauses, actors: steps,
                             results: block.steps.compactMap(\.result), firstResult: results)))
                 blocks += 1
                 results += block.steps.count { $0.result != nil }

@@ -72,11 +72,11 @@ extension Recording {
             return [call(conversion.extent, target, outcome, nanoseconds)]
         case .hypercall(let extent, let attributes):
             guard let target = Attributes.state(attributes) else { return [] }
-            return names.inFile(extent, step.role).map { call($0, target, outcome, nanoseconds) }
+            return names.inFile(extent, step.actor).map { call($0, target, outcome, nanoseconds) }
         case .punch(let extent) where outcome == .ok, .advise(let extent, .remove) where outcome == .ok:
-            return ranges(names.inFile(extent, step.role)).map(TraceEvent.punched)
+            return ranges(names.inFile(extent, step.actor)).map(TraceEvent.punched)
         case .hold(let extent, _, let name) where outcome == .ok:
-            return ranges(names.inFile(extent, step.role)).map { range in
+            return ranges(names.inFile(extent, step.actor)).map { range in
                 holds[name] = range
                 return .heldByName(name.description, range)
             }
@@ -117,7 +117,7 @@ extension Recording {
         case .ok, .value, .differs: break
         }
         guard let extent = step.action.extent else { return [] }
-        return names.inFile(extent, step.role).compactMap { part in
+        return names.inFile(extent, step.actor).compactMap { part in
             place(part).map { place in
                 .access(
                     gpa: place.start, size: place.size, direction, errno, value: errno == nil ? value : nil)
@@ -145,8 +145,8 @@ struct NameMap {
     let slots: [(gpa: UInt64, extent: Extent)]
 
     /// A step's bytes: through a view, or a vCPU's memslots.
-    func inFile(_ extent: Extent, _ role: Role) -> [Extent] {
-        if case .vcpu = role {
+    func inFile(_ extent: Extent, _ actor: Actor) -> [Extent] {
+        if case .vcpu = actor {
             guard let pages = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }
             return (World.Behind.places(of: pages, slots) ?? []).map { place in
                 let start = max(extent.offset, place.gpa)
@@ -179,18 +179,7 @@ extension World {
                 state.recording?.events(step, seen, took: took, in: names) ?? []
             )
         }
-        for event in events { trace?.record(event, by: step.role.actor) }
-        trace?.record(Recording.event(step, line: line, seen), by: step.role.actor)
-    }
-}
-
-extension Role {
-    /// As the trace has it.
-    var actor: Actor {
-        switch self {
-        case .host(let number): number == 0 ? .host : .hostThread(number)
-        case .vcpu(let number): .vcpu(number)
-        case .child(let number): .child(number)
-        }
+        for event in events { trace?.record(event, by: step.actor) }
+        trace?.record(Recording.event(step, line: line, seen), by: step.actor)
     }
 }

@@ -87,7 +87,7 @@ struct Sampler {
     /// What actors need is there before they race.
     private func prepare(_ block: Program.Block, _ world: World) throws(Stop) {
         for actor in block.actors {
-            if case .vcpu(let number)? = actor.first?.step.role { try world.guest().prepare(number) }
+            if case .vcpu(let number)? = actor.first?.step.actor { try world.guest().prepare(number) }
         }
     }
 }

@@ -10,13 +10,13 @@ extension World {
     func perform(_ step: Step, isRacing: Bool = false) throws(Stop) -> Observation {
         deadline.begin(step)
         defer { deadline.end(step) }
-        if case .vcpu(let number) = step.role { return try guestStep(step, number, isRacing) }
+        if case .vcpu(let number) = step.actor { return try guestStep(step, number, isRacing) }
         switch step.action {
         case .read(let place):
             let extent = Extent(place.name, offset: place.offset, size: 1)
             var value: UInt8 = 0
             let stop = try access(
-                extent, step.role,
+                extent, step.actor,
                 .read { _, bytes in
                     value = bytes[0]
                     return nil
@@ -24,12 +24,12 @@ extension World {
             return stop.map { $0.withoutPlace } ?? Observation(.value(value))
         case .write(let place, let byte):
             let extent = Extent(place.name, offset: place.offset, size: 1)
-            return try access(extent, step.role, .write(byte))?.withoutPlace ?? Observation(.ok)
+            return try access(extent, step.actor, .write(byte))?.withoutPlace ?? Observation(.ok)
         case .fill(let extent, let byte):
-            return try access(extent, step.role, .write(byte)) ?? Observation(.ok)
+            return try access(extent, step.actor, .write(byte)) ?? Observation(.ok)
         case .check(let extent, let byte):
             let stop = try access(
-                extent, step.role,
+                extent, step.actor,
                 .read { offset, bytes in
                     bytes.firstIndex { $0 != byte }.map { Observation(.differs(at: offset + UInt64($0))) }
                 })
@@ -96,7 +96,7 @@ extension World {
             } catch {
                 return Observation(.errno(error.rawValue))
             }
-        case .hypercall, .again, .preFault, .clock: throw .broken("\(step.role) does not \(step.action)")
+        case .hypercall, .again, .preFault, .clock: throw .broken("\(step.actor) does not \(step.action)")
         }
     }
 
@@ -246,13 +246,13 @@ extension World {
     /// an instruction.
     ///
     /// - Returns: what ended it early.
-    private func access(_ extent: Extent, _ role: Role, _ access: Access) throws(Stop) -> Observation? {
+    private func access(_ extent: Extent, _ actor: Actor, _ access: Access) throws(Stop) -> Observation? {
         var child: (any Child)?
         var mapping: (any HostMapping)?
-        if case .child(let number) = role {
+        if case .child(let number) = actor {
             let process = try self.child(number)
             guard let length = process.length(of: extent.name) else {
-                throw .noView(extent.name, of: role)
+                throw .noView(extent.name, of: actor)
             }
             try extent.isInside(length)
             child = process

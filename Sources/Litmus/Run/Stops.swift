@@ -8,11 +8,11 @@ extension Stop {
 
     static func noView(_ name: Name) -> Stop { .broken("there is no view `\(name)`: it could not be made") }
 
-    static func noView(_ name: Name, of role: Role) -> Stop {
-        .broken("\(role) has no view `\(name)`: there was none when it was forked")
+    static func noView(_ name: Name, of actor: Actor) -> Stop {
+        .broken("\(actor) has no view `\(name)`: there was none when it was forked")
     }
 
-    static func noChild(_ role: Role) -> Stop { .broken("\(role) is not there: it could not be forked") }
+    static func noChild(_ actor: Actor) -> Stop { .broken("\(actor) is not there: it could not be forked") }
 
     static func noHold(_ name: Name) -> Stop { .broken("there is no hold `\(name)`: it could not be had") }
 

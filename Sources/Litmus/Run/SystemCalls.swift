@@ -18,7 +18,7 @@ extension World {
                 state.states[new.name] = AttributeMap(size: new.size, initial: initial)
                 return (state.recording?.trace, state.recording?.add(new.name, size: new.size, initial))
             }
-            if let trace, let event { trace.record(event, by: .host) }
+            if let trace, let event { trace.record(event, by: .monitor) }
         } catch {
             if facts.isAdapter, error == .noMemory, new.size > LitmusTest.mostPages * pageSize {
                 throw .skip("\(kernel.identity.name) maps all of a file, and cannot map \(new.size) bytes")

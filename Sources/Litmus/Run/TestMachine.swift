@@ -15,7 +15,7 @@ struct TestMachine: Sendable {
         init(_ test: LitmusTest) {
             vm = VMName(test.vm)
             hasTwoAliases = test.hasTwoAliases
-            hasGuest = test.steps.contains { if case .vcpu = $0.role { true } else { false } }
+            hasGuest = test.steps.contains { if case .vcpu = $0.actor { true } else { false } }
         }
     }
 

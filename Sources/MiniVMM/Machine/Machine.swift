@@ -257,9 +257,9 @@ public final class Machine: Sendable {
         trace?.record(
             .booted(
                 image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
-                sharedBit: layout.sharedBit), by: .host)
+                sharedBit: layout.sharedBit), by: .monitor)
         if layout.imageStaysShared {
-            trace?.record(.imageLeftShared(end: layout.free.lowerBound), by: .host)
+            trace?.record(.imageLeftShared(end: layout.free.lowerBound), by: .monitor)
             try makePrivate(layout.free, .unspecified)
         } else {
             try makePrivate(0..<memory.size, .preserve)
@@ -272,7 +272,7 @@ public final class Machine: Sendable {
         }
         do throws(ConversionError) {
             let request = ConversionRequest(range: range, to: .private, contents: contents)
-            try converter.convert(request, by: .host)
+            try converter.convert(request, by: .monitor)
         } catch {
             if case .cancelled = error.reason { throw .cancelled }
             guard case .kernel(.inappropriateIOCTLForDevice, _) = error.reason else {
@@ -335,10 +335,10 @@ public final class Machine: Sendable {
         for thread in threads { thread?.join() }
         // The host can still convert what the guest has left.
         cancellation.reset()
-        converter.holds.releaseAll { trace?.record(.released($0), by: .host) }
+        converter.holds.releaseAll { trace?.record(.released($0), by: .monitor) }
         console.flush()
         let outcome = ending.withLock { $0 } ?? .halted
-        trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .host)
+        trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .monitor)
         trace?.flush()
         return outcome
     }

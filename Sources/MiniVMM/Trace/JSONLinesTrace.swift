@@ -65,10 +65,10 @@ public final class JSONLinesTrace: TraceSink {
             buffer.append("{\"t\":")
             buffer.append(decimal: time)
             switch actor {
-            case .host: buffer.append(",\"actor\":\"host\"")
-            case .hostThread, .child:
+            case .monitor: buffer.append(",\"actor\":\"host\"")
+            case .host, .child:
                 buffer.append(",\"actor\":\"")
-                buffer.append(actor.name)
+                buffer.append(actor.description)
                 buffer.append("\"")
             case .vcpu(let id):
                 buffer.append(",\"actor\":\"vcpu")

@@ -13,7 +13,7 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
     case host
     /// Of the header: whether the kernel is ``KernelIdentity/Kind/simulated``.
     case simulated
-    /// Of an event: ``Actor/name``.
+    /// Of an event: ``Actor/description``.
     case actor
     /// Of an event: ``EventName/spelling``.
     case event

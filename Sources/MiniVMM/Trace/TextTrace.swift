@@ -65,7 +65,7 @@ public final class TextTrace: TraceSink {
 
         mutating func begin(_ time: UInt64, _ actor: Actor) {
             buffer.beginTextLine(time &- origin)
-            buffer.appendTextActor(actor.name)
+            buffer.appendTextActor(actor.description)
         }
 
         mutating func end() {

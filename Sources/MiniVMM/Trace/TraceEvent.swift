@@ -2,22 +2,22 @@
 public import SystemPackage
 
 /// Who did something.
-public enum Actor: Sendable, Hashable {
+public enum Actor: Sendable, Hashable, CustomStringConvertible {
     /// The vCPU with this id, from 0.
     case vcpu(Int)
-    /// The monitor; in litmus tests the first thread of the host.
-    case host
-    /// Another thread of the host, from 1; in litmus tests.
-    case hostThread(Int)
+    /// A thread of the host by its number. 0 is the monitor; litmus tests have others.
+    case host(Int)
     /// A process forked from the host, from 0; in litmus tests.
     case child(Int)
 
+    /// The thread of the host that runs the machine.
+    public static let monitor = Actor.host(0)
+
     /// `host`, `vcpu0`, `host1`, `child`, `child1`.
-    public var name: String {
+    public var description: String {
         switch self {
         case .vcpu(let id): "vcpu\(id)"
-        case .host: "host"
-        case .hostThread(let number): "host\(number)"
+        case .host(let number): number == 0 ? "host" : "host\(number)"
         case .child(let number): number == 0 ? "child" : "child\(number)"
         }
     }

@@ -104,7 +104,7 @@ struct Run: ParsableCommand {
         } catch {
             outcome = .failed(error)
             if case .cancelled = error, let reason = cancellation.outcome { outcome = reason }
-            trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .host)
+            trace?.record(.stopped(outcome.description, status: outcome.exitStatus), by: .monitor)
             trace?.flush()
         }
         let elapsed = monotonicNanoseconds() &- start

@@ -92,17 +92,17 @@ struct Stage {
             guard let page = PageRange(start: gpa, size: pageSize) else { return nil }
             do throws(ConversionError) {
                 try machine.converter.convert(
-                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .host)
+                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .monitor)
                 tell("writes \(hex(gpa))") { () throws(HostAccessError) in
                     try machine.memory.write(gpa: gpa, Array(message.utf8))
                     return message
                 }
                 see()
                 try machine.converter.convert(
-                    ConversionRequest(range: page, to: .private, contents: .preserve), by: .host)
+                    ConversionRequest(range: page, to: .private, contents: .preserve), by: .monitor)
                 see()
                 try machine.converter.convert(
-                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .host)
+                    ConversionRequest(range: page, to: .shared, contents: .preserve), by: .monitor)
                 see()
             } catch {
                 throw .conversion(error)

@@ -160,7 +160,7 @@ final class Stepper: ExitObserver {
         }
         do throws(ConversionError) {
             let result = try machine.converter.convert(
-                ConversionRequest(range: range, to: target, contents: policy), by: .host)
+                ConversionRequest(range: range, to: target, contents: policy), by: .monitor)
             terminal.paragraph(
                 "\(StepText.count(pages)) to \(target.rawValue), contents \(policy.rawValue): done "
                     + "(\(result.means.rawValue))", indent: 3)

@@ -61,7 +61,7 @@ final class ExplainedTrace: TraceSink {
     }
 
     private func line(_ event: EventFields, _ actor: Actor, _ nanoseconds: UInt64) {
-        let who = actor.name
+        let who = actor.description
         let time = "\(nanoseconds / 1000).\(nanoseconds / 100 % 10)"
         let isNarrow = terminal.width < Self.narrow
         let indent = isNarrow ? 2 : Self.column

@@ -83,7 +83,7 @@ final class Narrator: TraceSink {
                 return
             }
             told.lines += 1
-            self.line(actor.name, sentence)
+            self.line(actor.description, sentence)
             if pictures { self.picture(&told) }
         }
     }

@@ -212,7 +212,8 @@ extension PerVMTests {
             trace: nil)
         try bench.view.putWord(0, 7)
         do throws(ConversionError) {
-            try converter.convert(ConversionRequest(range: all, to: .private, contents: .preserve), by: .host)
+            try converter.convert(
+                ConversionRequest(range: all, to: .private, contents: .preserve), by: .monitor)
             Issue.record("converted")
         } catch {
             #expect(error.errno.name == "EOPNOTSUPP")
@@ -220,11 +221,12 @@ extension PerVMTests {
         }
         #expect(try bench.view.word(0) == 7)
         let half = try #require(PageRange(start: 0, size: PerVMBench.size / 2))
-        try converter.convert(ConversionRequest(range: half, to: .private, contents: .unspecified), by: .host)
+        try converter.convert(
+            ConversionRequest(range: half, to: .private, contents: .unspecified), by: .monitor)
         for page in 0..<16 as Range<UInt64> { #expect(bench.guest(page, write: 9) == .word(9)) }
         // Half of it is shared already, and is to be zero all the same.
         let result = try converter.convert(
-            ConversionRequest(range: all, to: .shared, contents: .zero), by: .host)
+            ConversionRequest(range: all, to: .shared, contents: .zero), by: .monitor)
         #expect(result.means == .zeroedByMonitor)
         for page in 0..<16 as Range<UInt64> { #expect(bench.guest(page) == .word(0)) }
     }

@@ -32,7 +32,7 @@ struct ConverterProfileTests {
         ) throws -> ConversionResult {
             let range = try #require(PageRange(start: 0, size: pages * pageSize))
             return try converter.convert(
-                ConversionRequest(range: range, to: target, contents: contents), by: .host)
+                ConversionRequest(range: range, to: target, contents: contents), by: .monitor)
         }
 
         func fill(_ byte: UInt8) throws {

@@ -156,7 +156,7 @@ struct ConverterRetryTests {
             kernel: bench.kernel, vm: bench.kernel.vm, memory: memory, holds: HoldRegistry(),
             policy: RetryPolicy(deadline: .seconds(Int64.max), inUse: .bisect), trace: nil)
         let result = try converter.convert(
-            ConversionRequest(range: range, to: .private, contents: .preserve), by: .host)
+            ConversionRequest(range: range, to: .private, contents: .preserve), by: .monitor)
         #expect(result.converted == [range])
         #expect(result.busyAnswers == Int(count) - 1)
     }

@@ -99,11 +99,11 @@ struct HolderTests {
         converter.holds.add(fixture.hold, range: page, yields: true)
         let all = try #require(PageRange(start: 0, size: Fixture.pages * pageSize))
         let result = try converter.convert(
-            ConversionRequest(range: all, to: .private, contents: .preserve), by: .host)
+            ConversionRequest(range: all, to: .private, contents: .preserve), by: .monitor)
         #expect(result.busyAnswers >= 1)
         #expect(result.converted == [all])
         #expect(memory.uniformState(of: all) == .private)
-        try converter.convert(ConversionRequest(range: all, to: .shared, contents: .preserve), by: .host)
+        try converter.convert(ConversionRequest(range: all, to: .shared, contents: .preserve), by: .monitor)
         try fixture.expectAllSharedAndIntact()
     }
 
@@ -118,7 +118,7 @@ struct HolderTests {
         let all = try #require(PageRange(start: 0, size: Fixture.pages * pageSize))
         do throws(ConversionError) {
             try converter.convert(
-                ConversionRequest(range: all, to: .private, contents: .preserve), by: .host)
+                ConversionRequest(range: all, to: .private, contents: .preserve), by: .monitor)
             Issue.record("the held page was converted")
         } catch {
             guard case .inUse(let pages) = error.reason else {

@@ -23,7 +23,7 @@ struct HostViewTests {
         let page = try #require(PageRange(start: gpa, size: pageSize))
         func convert(to state: PageState) throws {
             try machine.converter.convert(
-                ConversionRequest(range: page, to: state, contents: .preserve), by: .host)
+                ConversionRequest(range: page, to: state, contents: .preserve), by: .monitor)
         }
         try convert(to: .shared)
         try memory.writeWord(gpa: gpa, 0)

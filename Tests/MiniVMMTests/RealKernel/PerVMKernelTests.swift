@@ -127,7 +127,7 @@ struct PerVMKernelTests {
         for _ in 0..<200 {
             for state in [PageState.shared, .private] {
                 try machine.converter.convert(
-                    ConversionRequest(range: page, to: state, contents: .unspecified), by: .host)
+                    ConversionRequest(range: page, to: state, contents: .unspecified), by: .monitor)
                 #expect((try? machine.memory.readWord(gpa: gpa)) == nil || state == .shared)
             }
         }

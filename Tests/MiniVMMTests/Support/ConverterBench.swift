@@ -49,7 +49,7 @@ final class ConverterBench {
         do throws(ConversionError) {
             return .success(
                 try converter.convert(
-                    ConversionRequest(range: range, to: target, contents: contents), by: .host))
+                    ConversionRequest(range: range, to: target, contents: contents), by: .monitor))
         } catch {
             return .failure(error)
         }

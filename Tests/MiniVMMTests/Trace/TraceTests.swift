@@ -20,7 +20,8 @@ struct TraceTests {
         }
         let kernel = FakeKernel()
         let trace = Trace(kernel: kernel, sinks: [make(file)])
-        let told = try events ?? EveryEvent.list().enumerated().map { ($1, $0 % 2 == 0 ? .host : .vcpu(15)) }
+        let told =
+            try events ?? EveryEvent.list().enumerated().map { ($1, $0 % 2 == 0 ? .monitor : .vcpu(15)) }
         for (event, actor) in told {
             kernel.advance(1_500)
             trace.record(event, by: actor)
@@ -150,7 +151,7 @@ struct TraceTests {
         defer { try? file.close() }
         let sink = JSONLinesTrace(file)
         let trace = Trace(kernel: FakeKernel(), sinks: [sink])
-        trace.record(.halted, by: .host)
+        trace.record(.halted, by: .monitor)
         trace.flush()
         #expect(sink.failure == .badFileDescriptor)
     }

@@ -296,8 +296,8 @@ struct Bench: ParsableCommand {
                 for index in 0..<count {
                     let gpa = UInt64(index % 256) * pageSize
                     guard let page = PageRange(start: gpa, size: pageSize) else { continue }
-                    try converter.convert(.init(range: page, to: .private, contents: .preserve), by: .host)
-                    try converter.convert(.init(range: page, to: .shared, contents: .preserve), by: .host)
+                    try converter.convert(.init(range: page, to: .private, contents: .preserve), by: .monitor)
+                    try converter.convert(.init(range: page, to: .shared, contents: .preserve), by: .monitor)
                     _ = try unsafe withUnsafeMutableBytes(of: &word) { bytes in
                         try unsafe mapping.write(at: gpa, from: UnsafeRawBufferPointer(bytes))
                             + mapping.read(at: gpa, into: bytes)

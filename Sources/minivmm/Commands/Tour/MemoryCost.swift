@@ -138,7 +138,7 @@ extension TourStage {
             kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(), trace: nil)
         do throws(ConversionError) {
             try converter.convert(
-                ConversionRequest(range: whole, to: .private, contents: .preserve), by: .host)
+                ConversionRequest(range: whole, to: .private, contents: .preserve), by: .monitor)
         } catch {
             throw error.errno
         }
