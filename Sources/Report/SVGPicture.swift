@@ -173,13 +173,13 @@ public struct SVGPicture {
 
     /// Marks that would touch become one, the weightiest of them.
     private func drawMarks(to out: inout OutputBuffer) {
-        struct Place: Hashable {
+        struct Cell: Hashable {
             let x, y: Int
         }
-        var best: [Place: (event: Int, x: Double, y: Double)] = [:]
+        var best: [Cell: (event: Int, x: Double, y: Double)] = [:]
         func put(_ event: Int, _ y: Double) {
             let x = x(Double(event) + 0.5)
-            let place = Place(x: Int(x / 12), y: Int(y / 12))
+            let place = Cell(x: Int(x / 12), y: Int(y / 12))
             if let old = best[place], timeline.kinds[old.event].weight >= timeline.kinds[event].weight {
                 return
             }

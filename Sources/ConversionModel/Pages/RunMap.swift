@@ -29,7 +29,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
     }
 
     @usableFromInline
-    struct Place {
+    struct RunIndex {
         @usableFromInline var piece: Int
         @usableFromInline var index: Int
 
@@ -119,10 +119,10 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
         @usableFromInline let map: RunMap
         @usableFromInline let low: UInt64
         @usableFromInline let end: UInt64
-        @usableFromInline var place: Place?
+        @usableFromInline var place: RunIndex?
 
         @inlinable
-        init(map: RunMap, low: UInt64, end: UInt64, place: Place?) {
+        init(map: RunMap, low: UInt64, end: UInt64, place: RunIndex?) {
             self.map = map
             self.low = low
             self.end = end
@@ -145,34 +145,34 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
     // MARK: pieces
 
     @inlinable
-    func start(of place: Place) -> UInt64 { pieces[place.piece].starts[place.index] }
+    func start(of place: RunIndex) -> UInt64 { pieces[place.piece].starts[place.index] }
 
     @inlinable
-    func following(_ place: Place) -> Place? {
+    func following(_ place: RunIndex) -> RunIndex? {
         if place.index + 1 < pieces[place.piece].starts.count {
-            return Place(piece: place.piece, index: place.index + 1)
+            return RunIndex(piece: place.piece, index: place.index + 1)
         }
-        return place.piece + 1 < pieces.count ? Place(piece: place.piece + 1, index: 0) : nil
+        return place.piece + 1 < pieces.count ? RunIndex(piece: place.piece + 1, index: 0) : nil
     }
 
     /// The value of the run before this one; nil for the first run.
     @inlinable
-    func value(before place: Place) -> Value? {
+    func value(before place: RunIndex) -> Value? {
         if place.index > 0 { return pieces[place.piece].values[place.index - 1] }
         return place.piece > 0 ? pieces[place.piece - 1].values.last : nil
     }
 
     @inlinable
-    func lastRun(startingAtOrBefore offset: UInt64) -> Place {
+    func lastRun(startingAtOrBefore offset: UInt64) -> RunIndex {
         // The first piece and the first run start at 0, so both searches find something.
         let piece = pieceStarts.count == 1 ? 0 : partition(pieceStarts, offset) - 1
         let index = partition(pieces[piece].starts, offset) - 1
-        return Place(piece: piece, index: index)
+        return RunIndex(piece: piece, index: index)
     }
 
     @inlinable
     mutating func replaceRuns(
-        from first: Place, through last: Place, _ start: (UInt64, Value)?, _ end: (UInt64, Value)?
+        from first: RunIndex, through last: RunIndex, _ start: (UInt64, Value)?, _ end: (UInt64, Value)?
     ) {
         let (low, lowIndex) = (first.piece, first.index)
         let (high, highIndex) = (last.piece, last.index + 1)
@@ -263,7 +263,7 @@ extension RunMap: Hashable {
         if a.pieces.count == 1, b.pieces.count == 1 {
             return a.pieces[0].starts == b.pieces[0].starts && a.pieces[0].values == b.pieces[0].values
         }
-        var left: Place? = Place(piece: 0, index: 0)
+        var left: RunIndex? = RunIndex(piece: 0, index: 0)
         var right = left
         while let x = left, let y = right {
             guard a.start(of: x) == b.start(of: y),

@@ -292,7 +292,7 @@ struct SmallScope {
         let machine = start.machine
         let beginning = try ModelMachine(
             ModelMachine.Setup(configuration.configured(for: machine), machine))
-        var known: Set<ModelMachine.State> = []
+        var known: Set<ModelMachine.Key> = []
         var queue: [(state: ScopeState, left: Int)] = []
         for path in start.beginnings {
             guard let state = ScopeState(path, from: beginning) else { continue }
@@ -367,7 +367,7 @@ struct SmallScope {
 private struct ScopeState {
     let path: [Step]
     let machine: ModelMachine
-    let key: ModelMachine.State
+    let key: ModelMachine.Key
 
     /// - Returns: nil if one of the steps cannot be done.
     init?(_ path: [Step], from beginning: ModelMachine) {
@@ -381,7 +381,7 @@ private struct ScopeState {
     private init(path: [Step], machine: ModelMachine) {
         self.path = path
         self.machine = machine
-        key = machine.state
+        key = machine.key
     }
 
     func after(_ step: Step) -> ScopeState? {

@@ -6,7 +6,7 @@ import SoftKVM
 /// Explores all interleavings of a test's parallel blocks on the model.
 ///
 /// The atomic pieces that are interleaved are those of ``Position``. Interleavings that lead to the same state of the machine,
-/// with the same steps left, go on as one. The states are compared whole (``ModelMachine/State``), so the set of outcomes is
+/// with the same steps left, go on as one. The states are compared whole (``ModelMachine/Key``), so the set of outcomes is
 /// exact. A state is a value: to go on differently from it, a copy is enough.
 struct Interleavings {
     /// All endings, and how many states there were on the way to them.
@@ -225,13 +225,13 @@ struct Interleavings {
     struct Key: Hashable {
         let part: Int
         let actors: [Position.Key]
-        let machine: ModelMachine.State
+        let machine: ModelMachine.Key
     }
 
     func key(of cursor: Cursor) -> Key {
         Key(
             part: cursor.part, actors: cursor.actors.map { $0.key(in: cursor.machine.kernel) },
-            machine: cursor.machine.state)
+            machine: cursor.machine.key)
     }
 
     // MARK: pieces

@@ -108,7 +108,7 @@ struct ModelMachine: Sendable {
     // MARK: equality
 
     /// Everything that decides what later steps come to. Two machines whose states are equal cannot be told apart.
-    struct State: Hashable, Sendable {
+    struct Key: Hashable, Sendable {
         private let kernel: KernelModel
         private let vms: [VMName: VMID]
         private let files: [Name: DescriptorID]
@@ -139,7 +139,7 @@ struct ModelMachine: Sendable {
         func hash(into hasher: inout Hasher) { hasher.combine(kernel) }
     }
 
-    var state: State { State(self) }
+    var key: Key { Key(self) }
 
     // MARK: what the names stand for
 

@@ -29,7 +29,7 @@ extension Interleavings {
 
     /// The actors in the order of their pieces, of an interleaving that ends so. No state comes twice.
     private mutating func path(to ending: Ending) throws(Stop) -> [Int] {
-        struct Place {
+        struct Node {
             let cursor: Cursor
             /// What is still to come of the ending.
             let wanted: Ending
@@ -38,9 +38,9 @@ extension Interleavings {
             /// The actor that went on from here.
             var actor: Int?
         }
-        func place(_ cursor: Cursor, _ wanted: Ending) -> Place {
+        func place(_ cursor: Cursor, _ wanted: Ending) -> Node {
             let actors = block(at: cursor).map { cursor.actors(of: $0) } ?? []
-            return Place(cursor: cursor, wanted: wanted, actors: actors.reversed())
+            return Node(cursor: cursor, wanted: wanted, actors: actors.reversed())
         }
         var path = [place(try start(), ending)]
         var seen: Set<Key> = [key(of: path[0].cursor)]

@@ -26,8 +26,7 @@ final class ForkedChild: Child {
     init(_ views: [Name: any HostMapping]) throws(Errno) {
         self.views = views.mapValues { ($0.address, $0.length) }
         var socket: Int32 = -1
-        let pid = unsafe ckvm_child_fork(&socket)
-        guard pid > 0 else { throw Errno(rawValue: Int32(truncatingIfNeeded: -pid)) }
+        let pid = try value(unsafe ckvm_child_fork(&socket))
         self.socket = socket
         self.pid = Int32(truncatingIfNeeded: pid)
     }
@@ -42,18 +41,13 @@ final class ForkedChild: Child {
     {
         guard let (address, _) = views[view], let base = buffer.baseAddress else { throw .invalidArgument }
         let count = UInt32(min(buffer.count, Int(CKVM_CHILD_CHUNK)))
-        return try answer(unsafe ckvm_child_read(socket, address + offset, base, count))
+        return try value(unsafe ckvm_child_read(socket, address + offset, base, count))
     }
 
     func write(_ view: Name, at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
         guard let (address, _) = views[view], let base = buffer.baseAddress else { throw .invalidArgument }
         let count = UInt32(min(buffer.count, Int(CKVM_CHILD_CHUNK)))
-        return try answer(unsafe ckvm_child_write(socket, address + offset, base, count))
-    }
-
-    private func answer(_ result: Int) throws(Errno) -> Int {
-        guard result >= 0 else { throw Errno(rawValue: Int32(truncatingIfNeeded: -result)) }
-        return result
+        return try value(unsafe ckvm_child_write(socket, address + offset, base, count))
     }
 }
 

@@ -156,7 +156,7 @@ struct CarvedMemory<File: CarvedFile> {
     }
 
     /// Where a guest-physical access lands.
-    struct Place {
+    struct Target {
         let file: File
         /// Byte in the file.
         let offset: UInt64
@@ -167,12 +167,12 @@ struct CarvedMemory<File: CarvedFile> {
     }
 
     /// - Returns: nil if not all of the access is in one region of a guest_memfd.
-    func place(of address: UInt64, length: UInt64) -> Place? {
+    func place(of address: UInt64, length: UInt64) -> Target? {
         let gpa = address & ~(sharedMask ?? 0)
         guard let region = regions.last(where: { $0.range.start <= gpa }), gpa < region.range.end,
             length <= region.range.end - gpa
         else { return nil }
-        return Place(
+        return Target(
             file: region.file, offset: region.bytes.start + (gpa - region.range.start), gpa: gpa,
             alias: sharedMask.map { address & $0 != 0 ? .shared : .private })
     }

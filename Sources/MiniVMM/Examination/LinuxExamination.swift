@@ -72,8 +72,7 @@ extension LinuxGuestMemfd: ExaminableFile {
             return try mapAnywhere(offset: offset, length: length)
         }
         guard let room = PrivateAddresses.take(length) else { throw .noMemory }
-        let address = ckvm_mmap_shared_at(room, length, descriptor, offset)
-        guard address > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -address)) }
+        try value(Int(ckvm_mmap_shared_at(room, length, descriptor, offset)))
         return LinuxHostMapping(try OwnedMapping(owning: room, length: length))
     }
 }
@@ -153,8 +152,7 @@ extension LinuxHostMapping: ExaminableMapping {
 
     private func moved(toLength new: UInt64, at room: UInt64) throws(Errno) -> OwnedMapping {
         try mapping.withLock { mapping throws(Errno) in
-            let result = ckvm_mremap(address, length, new, room)
-            guard result > 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+            try value(Int(ckvm_mremap(address, length, new, room)))
             mapping.take()?.disown()
             return try OwnedMapping(owning: room, length: new)
         }

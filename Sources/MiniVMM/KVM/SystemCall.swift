@@ -5,9 +5,10 @@ public import SystemPackage
 
 // The one gateway through which this library calls the kernel.
 
-/// Turns what the shim returns, a value or a negative errno, into a value or a throw.
+/// Turns what a C shim returns, a value or a negative errno, into a value or a throw.
 @inline(__always)
-func value(_ result: Int) throws(Errno) -> Int {
+@discardableResult
+package func value(_ result: Int) throws(Errno) -> Int {
     guard result >= 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
     return result
 }
@@ -100,10 +101,8 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         _ descriptor: Int32, offset: UInt64 = 0, length: UInt64, reserve: Bool = false
     ) throws(Errno) {
         guard let bytes = Int(exactly: length), offset <= UInt64(Int64.max) else { throw .invalidArgument }
-        let result = ckvm_mmap_shared(length, reserve, descriptor, offset)
-        guard result > 0, let pointer = unsafe UnsafeMutableRawPointer(bitPattern: Int(result)) else {
-            throw Errno(rawValue: CInt(truncatingIfNeeded: -result))
-        }
+        let address = try value(Int(ckvm_mmap_shared(length, reserve, descriptor, offset)))
+        guard let pointer = unsafe UnsafeMutableRawPointer(bitPattern: address) else { throw .noMemory }
         unsafe self.base = pointer
         self.length = bytes
     }

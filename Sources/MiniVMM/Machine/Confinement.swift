@@ -12,7 +12,6 @@ public enum Confinement {
     ///
     /// - Throws: `EINVAL` on a kernel without seccomp; `EBUSY` if a thread has a filter that the others do not have.
     public static func enter() throws(Errno) {
-        let result = ckvm_confine()
-        guard result == 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -result)) }
+        try value(ckvm_confine())
     }
 }

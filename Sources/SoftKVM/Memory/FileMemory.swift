@@ -20,9 +20,7 @@ import SystemPackage
     /// - Parameter size: of the file, bytes.
     init(size: UInt64) throws(Errno) {
         self.size = min(size, Self.most)
-        let number = unsafe ckvm_memfd_create("guest_memfd")
-        guard number >= 0 else { throw Errno(rawValue: CInt(truncatingIfNeeded: -number)) }
-        backing = OwnedDescriptor(owning: Int32(number))
+        backing = OwnedDescriptor(owning: Int32(try value(unsafe ckvm_memfd_create("guest_memfd"))))
         guard ftruncate(backing.rawValue, Int(self.size)) == 0 else { throw Errno(rawValue: errno) }
         mapping = try OwnedMapping(backing, length: self.size, reserve: false)
     }

@@ -78,7 +78,7 @@ extension CarvedMemory where File == TrapFile {
         }
     }
 
-    private func read(_ place: Place) -> UInt64? {
+    private func read(_ place: Target) -> UInt64? {
         var entry: UInt64 = 0
         let count = unsafe withUnsafeMutableBytes(of: &entry) { bytes in
             unsafe try? place.file.kernelView.read(at: place.offset, into: bytes)

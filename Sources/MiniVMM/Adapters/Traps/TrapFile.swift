@@ -74,7 +74,7 @@ final class TrapFile: CarvedFile, @unchecked Sendable {
 
 extension CarvedMemory where File == TrapFile {
     /// The memory fault of an access: its first page whose state is not that of its alias.
-    func fault(at place: Place, length: UInt64) -> MemoryFault? {
+    func fault(at place: Target, length: UInt64) -> MemoryFault? {
         guard let alias = place.alias,
             let pages = PageRange.covering(start: place.offset, size: length)
         else { return nil }
