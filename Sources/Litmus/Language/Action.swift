@@ -48,7 +48,7 @@ public struct Extent: Sendable, Hashable {
 }
 
 /// What an actor does: the action of a step (the table in litmus/README.md).
-public enum Action: Sendable, Hashable {
+public indirect enum Action: Sendable, Hashable {
     /// `read`: reads one byte through a view, or as a vCPU.
     case read(Place)
     /// `write`: writes one byte.

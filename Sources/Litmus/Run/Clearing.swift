@@ -9,8 +9,10 @@ extension World {
     func noteWear(_ wear: Wear) { state.withLock { $0.wear = max($0.wear, wear) } }
 
     /// Takes over what an earlier test has left.
-    func adopt(_ machine: TestMachine) {
-        let isSame = machine.files?.memories == memories
+    ///
+    /// - Parameter keepsFiles: false makes files and views anew in any case.
+    func adopt(_ machine: TestMachine, keepsFiles: Bool) {
+        let isSame = keepsFiles && machine.files?.memories == memories
         state.withLock { state in
             state.vms[main] = machine.vm
             state.agent = machine.agent

@@ -59,7 +59,7 @@ extension Action {
         }
     }
 
-    fileprivate var endedFile: Name? { if case .close(let name) = self { name } else { nil } }
+    var endedFile: Name? { if case .close(let name) = self { name } else { nil } }
 
     fileprivate var usedFile: Name? {
         switch self {

@@ -20,7 +20,7 @@ struct SequentialRun {
         let kind = TestMachine.Kind(source.test)
         var seen: [String]?
         var before: Source?
-        var used = pool.take(kind, source.test.memory)
+        var used = pool.take(kind, source.test.endsItsFiles ? nil : source.test.memory)
         if let last = used?.last {
             options.stopwatch?.noteMachine(isUsedAgain: true)
             before = last

@@ -48,12 +48,16 @@ final class MachinePool {
 
     /// The machine with the test's memory; else, where there is no room for another machine of the kind, the one that was
     /// not used for longest, whose memory has to be made anew.
-    func take(_ kind: TestMachine.Kind, _ memories: [Memory]) -> TestMachine? {
+    ///
+    /// - Parameter memories: of the test; nil if it makes its memory itself in any case.
+    func take(_ kind: TestMachine.Kind, _ memories: [Memory]?) -> TestMachine? {
         let places = machines.indices.filter { machines[$0].kind == kind }
-        let same = places.first { machines[$0].machine.files?.memories == memories }
+        let same = memories.flatMap { wanted in
+            places.first { machines[$0].machine.files?.memories == wanted }
+        }
         let any = places.first { machines[$0].machine.files == nil }
         let isFull = places.count >= Self.mostOfKind || machines.count >= most
-        guard let place = same ?? any ?? (isFull ? places.first : nil) else {
+        guard let place = same ?? any ?? (isFull || memories == nil ? places.first : nil) else {
             if isFull, !machines.isEmpty { machines.removeFirst() }
             return nil
         }
@@ -64,13 +68,17 @@ final class MachinePool {
 }
 
 extension LitmusTest {
-    /// Whether it can begin on a machine that another test has left. One that closes or unmaps what every machine has, and
-    /// uses it afterwards, needs files and views that are made for that.
-    var canShareMachine: Bool {
-        guard !countsPagesOfTheGuest else { return false }
+    /// Whether it can begin on a machine that another test has left.
+    var canShareMachine: Bool { !countsPagesOfTheGuest }
+
+    /// Whether it closes a file that it begins with and uses it afterwards, or unmaps such a view. It needs files and views
+    /// that are made for that, and leaves none for the next test.
+    var endsItsFiles: Bool {
+        let ends = steps.contains { $0.action.endedFile != nil || $0.action.endedView != nil }
+        guard ends else { return false }
         let late = LateUses(self)
         let ending = Set(steps.compactMap(\.action.endedView))
-        return !memory.contains { memory in
+        return memory.contains { memory in
             late.files.contains(memory.name) || late.views.contains(memory.name)
                 || ending.contains(memory.name)
         }

@@ -113,7 +113,8 @@ final class World: Sendable {
         countsMappedPages = test.steps.contains { $0.action == .zapped }
         if let trace { state.withLock { $0.recording = Recording(trace) } }
         do throws(Stop) {
-            if let machine { adopt(machine) }
+            if let machine { adopt(machine, keepsFiles: !test.endsItsFiles) }
+            if test.endsItsFiles { noteWear(.files) }
             if state.withLock({ $0.first == nil }) { try makeFiles() }
         } catch {
             close()
