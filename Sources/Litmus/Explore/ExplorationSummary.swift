@@ -51,7 +51,8 @@ extension Exploration {
         public var coverage: [String: [String: Int]] {
             kinds.reduce(into: [:]) { coverage, entry in
                 let (kind, count) = entry
-                coverage["\(kind.actor) \(kind.action)", default: [:]][kind.outcome, default: 0] += count
+                let words = "\(kind.actor) \(kind.action)" + (kind.isConverting ? " converting" : "")
+                coverage[words, default: [:]][kind.outcome, default: 0] += count
             }
         }
         /// Kinds of steps and machines that this kernel does not support, with the reason.
@@ -85,12 +86,15 @@ extension Exploration {
 extension Exploration.Summary {
     /// A test is about to be run.
     mutating func note(_ test: LitmusTest, in phase: Exploration.Phase) {
+        let steps = test.steps
         counts[phase, default: .init()].tests += 1
-        counts[phase, default: .init()].steps += test.steps.count
-        for step in test.steps {
+        counts[phase, default: .init()].steps += steps.count
+        for step in steps {
             func note(_ outcome: String) {
-                let action = step.action.word + (step.onFault == nil ? "" : " converting")
-                kinds[StepKind(actor: step.actor.word, action: action, outcome: outcome), default: 0] += 1
+                let kind = StepKind(
+                    actor: step.actor.word, action: step.action.word, isConverting: step.onFault != nil,
+                    outcome: outcome)
+                kinds[kind, default: 0] += 1
             }
             switch step.expectation {
             case .unspecified: note("ok")
@@ -105,6 +109,7 @@ extension Exploration.Summary {
 private struct StepKind: Hashable {
     let actor: String
     let action: String
+    let isConverting: Bool
     let outcome: String
 }
 

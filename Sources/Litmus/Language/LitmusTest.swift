@@ -45,12 +45,15 @@ public struct LitmusTest: Sendable, Hashable {
 
     /// All steps in the order of the text, including those of parallel blocks.
     public var steps: [Step] {
-        body.flatMap { entry -> [Step] in
+        var steps: [Step] = []
+        steps.reserveCapacity(body.count)
+        for entry in body {
             switch entry {
-            case .step(let step): [step]
-            case .parallel(let block): block.steps
+            case .step(let step): steps.append(step)
+            case .parallel(let block): steps += block.steps
             }
         }
+        return steps
     }
 }
 

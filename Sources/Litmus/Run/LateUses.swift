@@ -7,6 +7,9 @@ struct LateUses {
     private(set) var views: Set<Name> = []
 
     init(_ test: LitmusTest) {
+        guard test.steps.contains(where: { $0.action.endedFile != nil || $0.action.endedView != nil }) else {
+            return
+        }
         let guest = test.memory.regions.map(\.name)
         files = Self.find(
             in: test, begins: \.begunFile,

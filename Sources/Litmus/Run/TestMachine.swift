@@ -74,8 +74,6 @@ extension LitmusTest {
     /// Whether it closes a file that it begins with and uses it afterwards, or unmaps such a view. It needs files and views
     /// that are made for that, and leaves none for the next test.
     var endsItsFiles: Bool {
-        let ends = steps.contains { $0.action.endedFile != nil || $0.action.endedView != nil }
-        guard ends else { return false }
         let late = LateUses(self)
         let ending = Set(steps.compactMap(\.action.endedView))
         return memory.contains { memory in
