@@ -56,6 +56,8 @@ final class Agent: Sendable {
     /// A vCPU that a memory fault has stopped can be started anew: the kernel itself says the fault, and no adapter keeps the
     /// access for the next run.
     private let canRewind: Bool
+    /// Its memslot.
+    private let region: ckvm_userspace_memory_region2
     private let vcpus = Mutex<[Int: CPU]>([:])
 
     /// - Parameter sharedBit: of a VM with two aliases. The guest's own pages are private then.
@@ -110,6 +112,7 @@ final class Agent: Sendable {
                 region.flags = Binding.guestMemfd
                 region.guest_memfd = UInt32(bitPattern: file.descriptor)
             }
+            self.region = region
             try vm.setUserMemoryRegion2(region)
         } catch {
             throw .absent(
@@ -146,11 +149,21 @@ final class Agent: Sendable {
     /// - Parameter deletesSlot: the VM may live on.
     func close(deletesSlot: Bool) {
         removeVCPUs()
-        guard deletesSlot else { return }
+        if deletesSlot { try? deleteSlot() }
+    }
+
+    private func deleteSlot() throws(Errno) {
         var region = ckvm_userspace_memory_region2()
         region.slot = Self.slot
-        region.flags = Binding.guestMemfd
-        try? vm.setUserMemoryRegion2(region)
+        region.flags = self.region.flags
+        try vm.setUserMemoryRegion2(region)
+    }
+
+    /// Takes the guest's pages out of the second-stage tables, where they are not before a vCPU has run: its memslot is made
+    /// anew. No vCPU runs.
+    func unmapPages() throws(Errno) {
+        try deleteSlot()
+        try vm.setUserMemoryRegion2(region)
     }
 
     /// Has every vCPU stand where it asks for its next order. No vCPU runs.

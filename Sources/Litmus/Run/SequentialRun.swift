@@ -21,6 +21,7 @@ struct SequentialRun {
         var seen: [String]?
         var before: Source?
         var used = pool.take(kind, source.test.endsItsFiles ? nil : source.test.memory)
+        if source.test.countsPagesOfTheGuest, used?.unmapGuest() == false { used = nil }
         if let last = used?.last {
             options.stopwatch?.noteMachine(isUsedAgain: true)
             before = last
@@ -48,7 +49,6 @@ struct SequentialRun {
     /// failure was not seen again, none is missed for the sake of speed.
     private var isShared: Bool {
         options.recorder == nil && facts.soft == nil && contradictions.count == 0
-            && source.test.canShareMachine
     }
 
     /// - Parameter machine: nil makes one. It is taken, so that nobody else has it when it is closed.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import Glibc
 import MiniVMM
+import SystemPackage
 
 /// A machine between two tests: nothing of the last one is left on it.
 struct TestMachine: Sendable {
@@ -34,6 +35,19 @@ struct TestMachine: Sendable {
     let files: Files?
     /// The test that has used it last.
     var last: Source?
+
+    /// Makes the second-stage tables as empty as those of a new machine, for a test that counts the guest's own pages.
+    ///
+    /// - Returns: whether they are, as far as the kernel counts.
+    func unmapGuest() -> Bool {
+        guard let agent, let counter = vm as? any SecondStageCounting else { return true }
+        do throws(Errno) {
+            try agent.unmapPages()
+            return try counter.countPages4K() == 0
+        } catch {
+            return false
+        }
+    }
 }
 
 /// The machines that earlier tests have left. It belongs to the thread that runs the tests: a vCPU is best run by the thread
@@ -68,9 +82,6 @@ final class MachinePool {
 }
 
 extension LitmusTest {
-    /// Whether it can begin on a machine that another test has left.
-    var canShareMachine: Bool { !countsPagesOfTheGuest }
-
     /// Whether it closes a file that it begins with and uses it afterwards, or unmaps such a view. It needs files and views
     /// that are made for that, and leaves none for the next test.
     var endsItsFiles: Bool {
@@ -82,9 +93,9 @@ extension LitmusTest {
         }
     }
 
-    /// A count of pages has those of the guest that acts, which are in the tables of a used machine already: a vCPU that has
-    /// made no access brings them with its first hypercall, and on a default VM they go with any memslot.
-    private var countsPagesOfTheGuest: Bool {
+    /// Whether a count of pages has those of the guest that acts, which are in the tables of a used machine already: a vCPU
+    /// that has made no access brings them with its first hypercall, and on a default VM they go with any memslot.
+    var countsPagesOfTheGuest: Bool {
         let counts = steps.contains { $0.action == .zapped }
         let moves = steps.contains { step in
             switch step.action {
