@@ -124,7 +124,9 @@ extension World {
             return try pending.answerOfConversion(seen, of: step)
         case .preFault(let extent):
             let seen = try guest().preFault(extent, vcpu: number)
-            if seen.outcome != .ok { noteMMIO(extent) }
+            // A part that was done is a success, and behind it may be a page without a memslot.
+            let range = PageRange.covering(start: extent.offset, size: extent.size)
+            if seen.outcome != .ok || range.flatMap(places) == nil { noteMMIO(extent) }
             return seen
         case .clock(let place):
             // KVM writes there whenever the vCPU enters.
