@@ -33,18 +33,7 @@ extension ModelMachine {
             return try ask(request, conversion.monitor, regions)
         }
         guard request.range.end <= regions.last?.gpa.end ?? 0 else { return answer(.invalidArgument) }
-        var conversions: [FileConversion] = []
-        for (region, part) in regions.parts(of: request.range) {
-            let extent = region.extent(at: part)
-            var seen = try convert(Conversion(extent, to: request.target, contents: request.contents))
-                .moved(from: extent, to: part.start, target: request.target)
-            conversions += seen.conversions
-            seen.conversions = conversions
-            guard seen.outcome == .ok, seen.oddity == nil else { return seen }
-        }
-        var seen = Observation(.ok)
-        seen.conversions = conversions
-        return seen
+        return try regions.convert(request) { part throws(Stop) in try convert(part) }
     }
 
     /// The monitor's converter, on a kernel that has this state and gives it back.

@@ -69,3 +69,25 @@ extension Observation {
         return seen
     }
 }
+
+extension [Region] {
+    /// A call for each region, until one does not succeed.
+    ///
+    /// - Parameter call: makes it, of a part in one file.
+    func convert(
+        _ request: ConversionRequest, _ call: (Conversion) throws(Stop) -> Observation
+    ) throws(Stop) -> Observation {
+        var conversions: [FileConversion] = []
+        for (region, part) in parts(of: request.range) {
+            let extent = region.extent(at: part)
+            var seen = try call(Conversion(extent, to: request.target, contents: request.contents))
+                .moved(from: extent, to: part.start, target: request.target)
+            conversions += seen.conversions
+            seen.conversions = conversions
+            guard seen.outcome == .ok, seen.oddity == nil else { return seen }
+        }
+        var seen = Observation(.ok)
+        seen.conversions = conversions
+        return seen
+    }
+}
