@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+import MiniVMM
+
+// What a step does, and the names that it uses.
+extension Check {
+    mutating func action(_ action: Action, by actor: Actor) throws(TestProblem) {
+        if action.extent?.name == .guest {
+            guard case .convert(let conversion) = action else {
+                throw fail("only `convert` takes `guest:`; a vCPU's pages are guest-physical without it")
+            }
+            try monitor(conversion)
+            return try guest(conversion)
+        }
+        switch action {
+        case .read(let place), .write(let place, _): try view(place.name, actor)
+        case .fill(let extent, _), .check(let extent, _):
+            try touch(extent)
+            try view(extent.name, actor)
+        case .hold(let extent, _, let hold):
+            try touch(extent)
+            try view(extent.name, actor)
+            try newName(hold)
+            try require(holds.insert(hold).inserted, "a second hold `\(hold)`")
+        case .advise(let extent, _):
+            _ = try end(of: extent)
+            try view(extent.name, actor)
+        case .convert(let conversion):
+            try file(conversion.extent.name)
+            try monitor(conversion)
+            try require(
+                conversion.reserved.allSatisfy { (0...10).contains($0.index) },
+                "the reserved words have numbers 0 to 10")
+        case .allocate(let extent), .punch(let extent): try file(extent.name)
+        case .map(let extent, let view):
+            try file(extent.name)
+            try require(extent.size <= LitmusTest.mostPages * pageSize, "a view has at most 1 TiB")
+            try newView(view)
+        case .unmap(let name):
+            try view(name, actor)
+            forget(name)
+        case .remap(let name, let pages, let new):
+            try view(name, actor)
+            try require(pages <= LitmusTest.mostPages, "a view has at most 1 TiB")
+            forget(name)
+            try newView(new)
+        case .protect(let extent, _), .mbind(let extent, _, _):
+            _ = try end(of: extent)
+            try view(extent.name, actor)
+        case .node(let place), .migrate(let place, _): try view(place.name, actor)
+        case .release(let hold):
+            try require(holds.remove(hold) != nil, "there is no hold `\(hold)`")
+        case .create(let new):
+            try newFile(new.name)
+        case .dup(let name, let copy):
+            try file(name)
+            try newFile(copy)
+        case .close(let name):
+            try file(name)
+            files.remove(name)
+            closed.insert(name)
+        case .bind(let binding):
+            try file(binding.extent.name)
+            try require(binding.extent.size > 0, "a slot of no bytes: say `unbind`")
+            if let address = binding.address { try view(address.name, actor) }
+        case .unbind, .again, .zapped, .extension, .dirty: break
+        case .setAttributes(let extent, _, _, _):
+            try require(extent.name == .ram, "a VM's attributes are of guest-physical pages, and no file")
+        case .syscall(let name, _): try file(name)
+        case .peek(let place): try view(place.name, actor)
+        case .preFault(let extent):
+            try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
+        case .clock(let place):
+            try require(place.name == .ram, "a vCPU names guest-physical pages, and no file")
+        case .present(let extent):
+            _ = try end(of: extent)
+            try view(extent.name, actor)
+        case .hypercall(let extent, _):
+            try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
+        case .fork(let child):
+            try require((0..<Actor.limit).contains(child), "actors have numbers below \(Actor.limit)")
+            try require(children[child] == nil, "\(Actor.child(child)) has been forked before")
+            children[child] = views
+        }
+    }
+
+    /// The guest's memory has no descriptor, so there is no bare call on it.
+    func guest(_ conversion: Conversion) throws(TestProblem) {
+        try require(!regions.isEmpty, "the guest has no memory: bind one with `memory`")
+        if let name = replaced.sorted(by: { $0.description < $1.description }).first {
+            throw fail("the guest's memory `\(name)` was closed, and its name is another file's by now")
+        }
+        try require(
+            conversion.contents != nil,
+            "the guest's memory has several files: say what is to become of the contents "
+                + "(`preserve`, `zero` or `unspecified`), and the monitor converts")
+        try require(
+            conversion.isPlain && Attributes.state(conversion.attributes) != nil,
+            "the monitor fills in the struct itself for `guest:`: no `attributes`, `flags`, `reserved`, "
+                + "`error_offset` or `struct`")
+        try require(
+            PageRange(start: conversion.extent.offset, size: conversion.extent.size) != nil,
+            "the monitor converts whole pages, and `\(conversion.extent)` is none")
+    }
+
+    func monitor(_ conversion: Conversion) throws(TestProblem) {
+        try require(
+            conversion.contents != nil || conversion.monitor == MonitorPolicy(),
+            "`bisect`, `attempts` and `chunk` are the monitor's: say what is to become of the contents")
+        try limits(of: conversion.monitor)
+    }
+
+    func converting(_ onFault: FaultConversion, _ step: Step) throws(TestProblem) {
+        var isVCPU = false
+        if case .vcpu = step.actor { isVCPU = true }
+        try require(
+            step.action != .again || !isVCPU,
+            "`again` repeats an access with what that step says: `converting` belongs there")
+        try require(
+            isVCPU && step.action.isAccess,
+            "`converting` is for a vCPU's `read`, `write`, `fill` and `check`: nothing else is converted on "
+                + "a memory fault")
+        try limits(of: onFault.monitor)
+    }
+
+    func limits(of monitor: MonitorPolicy) throws(TestProblem) {
+        try require(
+            (1...MonitorPolicy.mostAttempts).contains(monitor.attempts),
+            "1 to \(MonitorPolicy.mostAttempts) attempts")
+        try require(
+            monitor.chunk.map { (1...LitmusTest.mostPages).contains($0) } ?? true,
+            "a chunk has 1 to \(LitmusTest.mostPages) pages")
+    }
+
+    func end(of extent: Extent) throws(TestProblem) -> UInt64 {
+        let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
+        try require(!overflow && extent.size > 0, "a step touches one byte at least, below 2^64")
+        return end
+    }
+
+    func touch(_ extent: Extent) throws(TestProblem) {
+        _ = try end(of: extent)
+        try require(extent.size <= LitmusTest.mostTouched, "one step touches at most 64 MiB")
+    }
+
+    func file(_ name: Name) throws(TestProblem) {
+        try require(files.contains(name) || closed.contains(name), "there is no file `\(name)`")
+    }
+
+    func newName(_ name: Name) throws(TestProblem) {
+        try require(name != .guest, "`guest` stands for the guest's memory, and is no other name")
+    }
+
+    mutating func newFile(_ name: Name) throws(TestProblem) {
+        try newName(name)
+        if regions.contains(name) { replaced.insert(name) }
+        try require(files.insert(name).inserted, "a second file `\(name)`")
+        closed.remove(name)
+    }
+
+    mutating func newView(_ name: Name) throws(TestProblem) {
+        try newName(name)
+        try require(views.insert(name).inserted, "a second view `\(name)`")
+        unmapped.remove(name)
+    }
+
+    mutating func forget(_ view: Name) {
+        views.remove(view)
+        unmapped.insert(view)
+    }
+
+    func view(_ name: Name, _ actor: Actor) throws(TestProblem) {
+        if case .vcpu = actor {
+            let isAlias = name == .ram || name == .shared && hasTwoAliases
+            return try require(
+                isAlias, "a vCPU names guest-physical pages, and no view (`shared:` with `aliases two`)")
+        }
+        if case .child(let number) = actor, children[number]?.contains(name) == true { return }
+        try require(views.contains(name) || unmapped.contains(name), "there is no view `\(name)`")
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+import MiniVMM
+import SystemPackage
+
+// Which outcomes a step can have on some kernel.
+extension Action {
+    /// Whether it can end so on some kernel.
+    func canEnd(with outcome: StepOutcome, on actor: Actor) -> Bool {
+        var isVCPU = false
+        if case .vcpu = actor { isVCPU = true }
+        switch (self, outcome) {
+        case (.read, .value), (.check, .differs), (.again, .value), (.peek, .value): return true
+        case (.peek, .ok): return false
+        case (.zapped, .value), (.present, .value), (.extension, .value), (.dirty, .value), (.node, .value):
+            return true
+        case (.zapped, .ok), (.present, .ok), (.extension, .ok), (.dirty, .ok), (.node, .ok): return false
+        case (.read, .ok): return false
+        case (.again, .fault), (.again, .mmio): return true
+        case (_, .ok): return true
+        case (.read, .sigbus(let place)), (.write, .sigbus(let place)): return !isVCPU && place == nil
+        case (.fill, .sigbus), (.check, .sigbus): return !isVCPU
+        case (.read, .fault), (.write, .fault), (.fill, .fault), (.check, .fault): return isVCPU
+        case (.read, .mmio), (.write, .mmio), (.fill, .mmio), (.check, .mmio): return isVCPU
+        case (.read, .errno(let number, let place)), (.write, .errno(let number, let place)),
+            (.fill, .errno(let number, let place)), (.check, .errno(let number, let place)):
+            // A vCPU names the page whose memory has failed.
+            if isVCPU, number == Errno.hardwarePoisoned.rawValue { return true }
+            return place == nil && (isVCPU || number != 14)
+        case (.again, .errno): return true
+        case (.convert, .errno), (.hypercall, .errno): return true
+        case (_, .errno(_, let place)): return place == nil
+        default: return false
+        }
+    }
+}
+
+extension Step {
+    /// Whether it can end so on some kernel.
+    func canEnd(with outcome: StepOutcome) -> Bool {
+        // The answer to the conversion that a memory fault has asked for.
+        if onFault != nil, case .errno = outcome { return true }
+        return action.canEnd(with: outcome, on: actor)
+    }
+
+    func hint(_ outcome: StepOutcome) -> String {
+        if case .errno(14, _) = outcome {
+            return
+                "an access that gets no page is `SIGBUS` here, also where the kernel is asked by a system call"
+        }
+        return "`\(outcome)` cannot come of `\(action)`"
+    }
+}
