@@ -28,7 +28,7 @@ public struct BackendNeeds: Sendable {
     public var preservation: Bool
     /// The configuration of the software kernel.
     public var soft: SoftKVM.Configuration
-    /// What all backends but ``Backend/soft`` open.
+    /// The KVM device. Every backend except ``Backend/soft`` opens it.
     public var device: FilePath
 
     /// By default one alias, contents may be lost, and `/dev/kvm`.
@@ -56,7 +56,7 @@ public enum Rejection: Sendable {
 
 /// A kernel, and why it is the one.
 public struct ChosenKernel: Sendable {
-    /// Who chose the backend.
+    /// Whether the caller named the backend or it was chosen automatically.
     public enum Reason: Sendable {
         /// The caller named it. It was not tried whether it converts.
         case requested
@@ -93,7 +93,7 @@ public struct ChosenKernel: Sendable {
 
 /// No kernel can be had.
 public struct BackendError: Error, Sendable {
-    /// What is missing.
+    /// The missing feature.
     public enum Reason: Sendable {
         /// The device cannot be used.
         case unavailable(KVMUnavailable)

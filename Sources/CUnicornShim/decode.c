@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "decode.h"
 
-// What a byte may be beside the kinds of instruction.h.
+// Classes of opcode bytes in addition to the kinds in instruction.h.
 enum { PREFIX = CUC_INSTRUCTION_ABSENT + 1, REX, ESCAPE, GROUP_7, GROUP_9 };
 
 const uint8_t cuc_opcodes[256] = {

@@ -128,7 +128,10 @@ enum CallErrors {
         case .resourceTemporarilyUnavailable:
             ("Something is in use, or a limit is reached.", "Try again later.")
         case .brokenPipe:
-            ("Whoever read it went away before the end.", "Have it read to the end, or write to a file.")
+            (
+                "The reading process closed the pipe before the end of the output.",
+                "Let the reader read all of it, or write to a file."
+            )
         case .inappropriateIOCTLForDevice:
             (
                 "This kernel does not have the call.",

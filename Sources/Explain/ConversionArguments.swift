@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// What is known of a call of `KVM_SET_MEMORY_ATTRIBUTES2`. Nil means that the argument is not known.
+/// The known arguments of a `KVM_SET_MEMORY_ATTRIBUTES2` call. An unknown argument is nil.
 public struct ConversionArguments: Sendable, Equatable {
     /// The states of a range's pages. The raw value is the argument of `state=`.
     public enum States: String, Sendable, CaseIterable {

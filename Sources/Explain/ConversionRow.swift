@@ -76,7 +76,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
-    /// What the answer means for the caller, in one or more sentences.
+    /// The meaning of the answer, in one or more sentences.
     public var means: String {
         switch self {
         case .noSuchCall:
@@ -109,7 +109,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
-    /// What the caller should do, in one or more sentences.
+    /// Advice for the caller, in one or more sentences.
     public var advice: String {
         switch self {
         case .noSuchCall:

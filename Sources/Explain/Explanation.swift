@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What an error means and what to do about it: the four lines that commands print below an error.
+/// The four lines that commands print below an error: its meaning and what to do.
 public struct Diagnosis: Sendable, Equatable {
     /// What was requested, with its numbers. Printed as `attempted`.
     public let attempted: String

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/// What an instruction asks for that is the kernel's business, or would bring the host's time or chance into the guest.
+/// Instructions that the kernel has to emulate, or whose result would depend on the host's clock or random numbers.
 enum cuc_instruction_kind {
     CUC_INSTRUCTION_NONE,  // the engine executes it
     CUC_INSTRUCTION_IN,

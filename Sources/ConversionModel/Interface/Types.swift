@@ -47,7 +47,7 @@ public struct ContentMode: OptionSet, Hashable, Sendable {
 
 /// The effect of a conversion on contents, in each direction.
 public struct ContentPromise: Hashable, Sendable {
-    /// What becomes of the bytes of a page in one direction.
+    /// What a conversion in one direction does to the bytes of a page.
     public enum Fate: String, Sendable {
         /// The same bytes are there afterwards: the ABI says so for this VM type.
         case preserved

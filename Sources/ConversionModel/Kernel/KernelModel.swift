@@ -27,7 +27,7 @@ public struct KernelModel: Hashable, Sendable {
         hasher.combine(vms)
     }
 
-    /// Who keeps the bytes of the files.
+    /// Where the bytes of the files are stored.
     public enum Contents: Hashable, Sendable {
         /// The model. Its accesses read and write them, and it records no effects.
         case inside
