@@ -3,30 +3,30 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-extension Backend {
+extension BackendKind {
     /// Opens this backend, without trying whether it can convert.
     ///
     /// - Throws: ``BackendError``, if the device or the software CPU is missing.
-    public func open(_ needs: BackendNeeds = BackendNeeds()) throws(BackendError) -> ChosenKernel {
-        let kernel: any KVMInterface
+    public func open(_ needs: BackendNeeds = BackendNeeds()) throws(BackendError) -> ChosenBackend {
+        let backend: any Backend
         switch self {
-        case .linux: kernel = try Self.linux(needs).kernel(needs)
-        case .perVMAttributes: kernel = PerVMAttributesKVM(over: try Self.linux(needs)).kernel(needs)
-        case .memslotTrap: kernel = MemslotTrapKVM(over: try Self.linux(needs))
-        case .soft: kernel = try Self.soft(needs, passedOver: [])
+        case .linux: backend = try Self.linux(needs).backend(needs)
+        case .perVMAttributes: backend = PerVMAttributesKVM(over: try Self.linux(needs)).backend(needs)
+        case .memslotTrap: backend = MemslotTrapKVM(over: try Self.linux(needs))
+        case .soft: backend = try Self.soft(needs, passedOver: [])
         }
-        return ChosenKernel(kernel: kernel, backend: self, reason: .requested)
+        return ChosenBackend(backend: backend, kind: self, reason: .requested)
     }
 
     /// Opens the first backend that a scratch VM shows to convert.
     ///
     /// - Throws: ``BackendError``, if there is none, or if the host has too little of something for a scratch VM: that
     ///   says nothing about its kernel.
-    public static func automatic(_ needs: BackendNeeds = BackendNeeds()) throws(BackendError) -> ChosenKernel
+    public static func automatic(_ needs: BackendNeeds = BackendNeeds()) throws(BackendError) -> ChosenBackend
     {
         var passedOver: [Rejection] = []
-        func chosen(_ kernel: any KVMInterface, _ backend: Backend) -> ChosenKernel {
-            ChosenKernel(kernel: kernel, backend: backend, reason: .automatic(passedOver: passedOver))
+        func chosen(_ backend: any Backend, _ kind: BackendKind) -> ChosenBackend {
+            ChosenBackend(backend: backend, kind: kind, reason: .automatic(passedOver: passedOver))
         }
         let linux: LinuxKVM
         do throws(BackendError) {
@@ -37,7 +37,7 @@ extension Backend {
             return chosen(try soft(needs, passedOver: passedOver), .soft)
         }
         guard let failure = try conversionFailure(linux, passedOver) else {
-            return chosen(linux.kernel(needs), .linux)
+            return chosen(linux.backend(needs), .linux)
         }
         passedOver.append(.cannotConvert(.linux, failure))
 
@@ -47,7 +47,7 @@ extension Backend {
         } else if needs.preservation {
             passedOver.append(.losesContents(.perVMAttributes))
         } else {
-            return chosen(perVM.kernel(needs), .perVMAttributes)
+            return chosen(perVM.backend(needs), .perVMAttributes)
         }
 
         let trap = MemslotTrapKVM(over: linux)
@@ -57,9 +57,9 @@ extension Backend {
     }
 
     private static func conversionFailure(
-        _ kernel: any KVMInterface, _ passedOver: [Rejection]
+        _ backend: any Backend, _ passedOver: [Rejection]
     ) throws(BackendError) -> CallFailure? {
-        guard let failure = KernelProbe(kernel).conversionFailure() else { return nil }
+        guard let failure = BackendProbe(backend).conversionFailure() else { return nil }
         guard !failure.errno.isHostLimit else {
             throw BackendError(reason: .untried(failure), passedOver: passedOver)
         }
@@ -77,9 +77,9 @@ extension Backend {
     private static func soft(
         _ needs: BackendNeeds, passedOver: [Rejection]
     ) throws(BackendError) -> SoftKVM {
-        let kernel = SoftKVM(needs.soft)
-        switch kernel.engineStatus {
-        case .available: return kernel
+        let backend = SoftKVM(needs.soft)
+        switch backend.engineStatus {
+        case .available: return backend
         case .missing(let message):
             throw BackendError(reason: .noEngine(message), passedOver: passedOver)
         case .unknown(let errno):
@@ -90,9 +90,9 @@ extension Backend {
     }
 }
 
-extension KVMInterface {
+extension Backend {
     /// VMs of /dev/kvm have no shared bit: memslots make the aliases, and the kernel below still converts.
-    fileprivate func kernel(_ needs: BackendNeeds) -> any KVMInterface {
+    fileprivate func backend(_ needs: BackendNeeds) -> any Backend {
         needs.aliases == .two ? AliasesKVM(over: self) : self
     }
 }

@@ -18,11 +18,11 @@ enum CallErrors {
         CallError(
             call: "KVM_CREATE_VM", errno: .invalidArgument,
             means: "This kernel has no VM type with private memory.",
-            advice: "Load a kernel with KVM_SW_PROTECTED_VM, or take --kernel memslot-trap or soft."),
+            advice: "Load a kernel with KVM_SW_PROTECTED_VM, or take --backend memslot-trap or soft."),
         CallError(
             call: "KVM_CREATE_GUEST_MEMFD", errno: .inappropriateIOCTLForDevice,
             means: "The kernel has no guest_memfd; it came with Linux 6.8.",
-            advice: "Take --kernel soft, or a newer kernel."),
+            advice: "Take --backend soft, or a newer kernel."),
         CallError(
             call: "KVM_CREATE_GUEST_MEMFD", errno: .invalidArgument,
             means:
@@ -135,12 +135,12 @@ enum CallErrors {
         case .inappropriateIOCTLForDevice:
             (
                 "This kernel does not have the call.",
-                "minivmm probe says what it can do; --kernel auto takes what works."
+                "minivmm probe says what it can do; --backend auto takes what works."
             )
         case .invalidArgument:
             (
                 "The kernel does not take these arguments, or does not know a flag among them.",
-                "minivmm probe says what this kernel can do; --kernel soft takes everything that Linux 7.4 takes."
+                "minivmm probe says what this kernel can do; --backend soft takes everything that Linux 7.4 takes."
             )
         case .badAddress:
             ("The kernel could not reach the memory that was named.", "Check whether its page is private.")
@@ -153,7 +153,7 @@ enum CallErrors {
         default:
             (
                 "The call is not documented to fail like this; the host is short of something or the kernel differs.",
-                "Look at the kernel's log, and compare with --kernel soft."
+                "Look at the kernel's log, and compare with --backend soft."
             )
         }
     }

@@ -35,7 +35,7 @@ enum Calls {
             "Shared bytes live at userspace_addr and private ones in the file, so a conversion changes the place and leaves the "
                 + "contents behind. The host never sees the private side.",
             "Discard the other backing after a conversion, or both take memory (PUNCH_HOLE on the file, MADV_REMOVE or DONTNEED "
-                + "on the memory).", see: "minivmm run --kernel per-vm-attributes"),
+                + "on the memory).", see: "minivmm run --backend per-vm-attributes"),
         text(
             "KVM_CREATE_GUEST_MEMFD", "KVM_CREATE_GUEST_MEMFD (0xC040AED4, on a VM)",
             "to make a file that is guest RAM; flags MMAP (1) and INIT_SHARED (2)",

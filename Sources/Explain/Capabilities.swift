@@ -29,7 +29,7 @@ struct CapabilityText: Sendable {
                 + "Private and shared memory are two places then, and contents do not survive. One module has this or "
                 + "conversion in place, never both.",
             advice:
-                "Use it where 252 is missing (--kernel per-vm-attributes), and carry the contents over yourself."
+                "Use it where 252 is missing (--backend per-vm-attributes), and carry the contents over yourself."
         ),
         CapabilityText(
             capability: .guestMemfd,

@@ -18,7 +18,7 @@ enum Contents {
                 ),
                 (
                     .advice,
-                    "Where it is refused, take a kernel that preserves them (--kernel auto), or carry the bytes over yourself."
+                    "Where it is refused, take a kernel that preserves them (--backend auto), or carry the bytes over yourself."
                 ),
                 (.versions, "in RFC v3 to v5 a flag of the call, PRESERVE (2)"),
                 (.litmus, "contents-survive, to-private-keeps-the-bytes, to-shared-keeps-the-bytes"),

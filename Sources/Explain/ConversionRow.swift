@@ -113,7 +113,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
     public var advice: String {
         switch self {
         case .noSuchCall:
-            "minivmm probe says what this kernel can do; --kernel auto takes an adapter. On 7.4, load kvm with "
+            "minivmm probe says what this kernel can do; --backend auto takes an adapter. On 7.4, load kvm with "
                 + "gmem_in_place_conversion=1. The call goes to the guest_memfd, not to the VM."
         case .unreadable:
             "Pass the address of a whole struct kvm_memory_attributes2, cleared before it is filled."

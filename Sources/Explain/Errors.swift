@@ -17,8 +17,8 @@ extension MachineError {
                     advice: "Change that option; minivmm help run has the bounds of each.")
         case .unsupported(let lack, _): lack.diagnosis
         case .image(let error): error.diagnosis
-        case .kernel(let call, let errno, let attempted, let hint):
-            Self.kernel(call, errno, attempted, hint)
+        case .backend(let call, let errno, let attempted, let hint):
+            Self.backend(call, errno, attempted, hint)
         case .conversion(let error): error.diagnosis
         case .poisoned(let vcpu, let gpa):
             Diagnosis(
@@ -33,7 +33,7 @@ extension MachineError {
                 answer: "EFAULT with exit 39, flags \(Words.hex(fault.flags))",
                 means:
                     "Bits \(Words.hex(fault.unknownFlags)) are none that this ABI has: the kernel is newer, and what the access wanted is not known.",
-                advice: "Use a minivmm that knows this kernel, or --kernel soft.")
+                advice: "Use a minivmm that knows this kernel, or --backend soft.")
         case .unexplainedFault(let vcpu, let rip):
             Diagnosis(
                 attempted: "to run vCPU \(vcpu)" + (rip.map { " at RIP \(Words.hex($0))" } ?? ""),
@@ -67,7 +67,7 @@ extension MachineError {
         }
     }
 
-    private static func kernel(_ call: String, _ errno: Errno, _ attempted: String, _ hint: String?)
+    private static func backend(_ call: String, _ errno: Errno, _ attempted: String, _ hint: String?)
         -> Diagnosis
     {
         let known = CallErrors.of(call, errno)
@@ -88,14 +88,14 @@ extension Lack {
                 attempted: "KVM_CREATE_VM of a software-protected VM", answer: "EINVAL (22)",
                 means: "Without such a VM type there is no private memory and nothing to convert.",
                 advice:
-                    "Take --kernel memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM."
+                    "Take --backend memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM."
             )
         case .aliases:
             Diagnosis(
                 attempted: "KVM_CREATE_VM of a VM with two aliases of its memory", answer: "EINVAL (22)",
                 means:
                     "This kernel takes the kind of an access from the page, so that none asks for a conversion.",
-                advice: "Use one alias (--aliases one), if the guest can do with it, or --kernel auto.")
+                advice: "Use one alias (--aliases one), if the guest can do with it, or --backend auto.")
         case .preservation:
             Diagnosis(
                 attempted: "to build a machine whose guest needs its contents preserved",
@@ -103,7 +103,7 @@ extension Lack {
                 means:
                     "On this kernel the bytes do not survive a conversion, and losing them would be worse than not running.",
                 advice:
-                    "Take --kernel auto, which looks for one that preserves them; minivmm probe says which do."
+                    "Take --backend auto, which looks for one that preserves them; minivmm probe says which do."
             )
         case .sharedGuestMemfd:
             Diagnosis(
@@ -111,7 +111,7 @@ extension Lack {
                 means:
                     "Pages that start shared on a VM with private memory need conversion in place (Linux 7.4).",
                 advice:
-                    "Take --kernel auto or memslot-trap; on 7.4 load kvm with gmem_in_place_conversion=1.")
+                    "Take --backend auto or memslot-trap; on 7.4 load kvm with gmem_in_place_conversion=1.")
         case .conversion:
             Diagnosis(
                 attempted: "to convert guest memory (KVM_SET_MEMORY_ATTRIBUTES2)", answer: "ENOTTY (25)",
@@ -168,7 +168,7 @@ extension ConversionError {
                 "none, the kernel was not asked: contents cannot be preserved: \(refusal)",
                 "What cannot be preserved is refused and not silently lost. Nothing has changed.",
                 "Ask for zero or unspecified contents (--contents) and carry the bytes over yourself, or take a kernel that preserves them "
-                    + "(--kernel auto)."
+                    + "(--backend auto)."
             )
         case .outsideRAM(let size):
             return (
@@ -186,7 +186,7 @@ extension ConversionError {
                 ConversionRow.inUse.advice
                     + " --in-use bisect, --attempts and --deadline set how long minivmm tries."
             )
-        case .kernel(let errno, let gpa):
+        case .backend(let errno, let gpa):
             let row = ConversionRow.allCases.first {
                 $0.errno == errno && errno != .invalidArgument && errno != .badAddress
             }
@@ -247,12 +247,12 @@ extension KVMUnavailable {
             (answer, means, advice) = (
                 errno.nameAndNumber,
                 "This machine offers no KVM: no virtualisation, none passed on to it, or a module that is not loaded.",
-                "Load kvm_intel or kvm_amd, or take --kernel soft, which needs no KVM."
+                "Load kvm_intel or kvm_amd, or take --backend soft, which needs no KVM."
             )
         case (.open, .permissionDenied), (.open, .notPermitted):
             (answer, means, advice) = (
                 errno.nameAndNumber, "The device is there, but not for this user.",
-                "Add yourself to the group that owns it (usually kvm) and log in again, or take --kernel soft."
+                "Add yourself to the group that owns it (usually kvm) and log in again, or take --backend soft."
             )
         case (.open, _):
             (answer, means, advice) = (
@@ -261,19 +261,19 @@ extension KVMUnavailable {
         case (.notKVM, _):
             (answer, means, advice) = (
                 "\(errno.nameAndNumber) on its first ioctl", "Something else is behind this name.",
-                "Look what it is; --kernel soft needs no device."
+                "Look what it is; --backend soft needs no device."
             )
         case (.apiVersion(let version), _):
             (answer, means, advice) = (
                 "API version \(version)",
                 "KVM has spoken version 12 for as long as it is stable; this is no KVM.",
-                "Take --kernel soft, or another machine."
+                "Take --backend soft, or another machine."
             )
         case (.runPageLength(let length), _):
             (answer, means, advice) = (
                 "a kvm_run page of \(length) bytes",
                 "That is too small for the page's own struct; this is no KVM.",
-                "Take --kernel soft, or another machine."
+                "Take --backend soft, or another machine."
             )
         }
         return Diagnosis(attempted: "to open \(device)", answer: answer, means: means, advice: advice)
@@ -350,7 +350,7 @@ extension Crash.Cause {
             (
                 "exit 17, KVM_EXIT_INTERNAL_ERROR",
                 "KVM had to interpret an instruction and could not. It cannot read one that is in private memory.",
-                "Look at the instruction at RIP: some hosts interpret ring 0, without SSE or AVX. --kernel soft has both. Of private "
+                "Look at the instruction at RIP: some hosts interpret ring 0, without SSE or AVX. --backend soft has both. Of private "
                     + "code no OUTS, INS or MMIO works, and without NRIPS no CPUID or RDMSR (minivmm explain emulation)."
             )
         case .softwareCPU(let failure):

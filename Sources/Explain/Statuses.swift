@@ -41,7 +41,7 @@ enum Statuses {
             return text(
                 name, title + ": skipped, because this kernel cannot",
                 "No such VM type, no two aliases, or contents that are not preserved. For run it may also be the guest's own.",
-                "minivmm probe says what this machine can; --kernel auto or soft looks for a kernel that can."
+                "minivmm probe says what this machine can; --backend auto or soft looks for a kernel that can."
             )
         case 64:
             return text(

@@ -23,7 +23,7 @@ public struct ChromeTrace {
     public func write(to out: inout OutputBuffer) {
         out.append("{\"displayTimeUnit\":\"ns\",\"otherData\":{\"title\":")
         out.append(quoted: title)
-        out.append(",\"kernel\":")
+        out.append(",\"backend\":")
         out.append(quoted: trace.identity)
         out.append(",\"simulated\":")
         out.append(trace.isSimulated ? "\"yes\"" : "\"no\"")

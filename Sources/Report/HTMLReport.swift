@@ -45,7 +45,7 @@ public struct HTMLReport {
     private func writeData(to out: inout OutputBuffer) {
         out.append("{\"title\":")
         out.append(inScript: title)
-        out.append(",\"kernel\":")
+        out.append(",\"backend\":")
         out.append(inScript: trace.identity)
         out.append(trace.isSimulated ? ",\"simulated\":true" : ",\"simulated\":false")
         if let ending = trace.ending {

@@ -79,8 +79,8 @@ public struct RecordedTrace: Sendable {
         }
     }
 
-    /// `kernel` of the header: the name of the kernel that answered, such as `LinuxKVM`.
-    public internal(set) var kernel = ""
+    /// `backend` of the header: the name of the kernel that answered, such as `LinuxKVM`.
+    public internal(set) var backend = ""
     /// `host` of the header: what runs below that kernel, such as `Linux 6.18.44`. Empty if the header has
     /// none.
     public internal(set) var host = ""
@@ -114,7 +114,7 @@ public struct RecordedTrace: Sendable {
     public var count: Int { columns.count }
 
     /// The kernel and its host for people: `MemslotTrapKVM (Linux 6.18.44)`.
-    public var identity: String { host.isEmpty ? kernel : "\(kernel) (\(host))" }
+    public var identity: String { host.isEmpty ? backend : "\(backend) (\(host))" }
 
     /// The name of an event as the trace spells it.
     public func name(_ event: Int) -> String { shape(event).name }

@@ -38,10 +38,10 @@ struct TraceBuilder: Sendable {
 
     // MARK: events as values
 
-    mutating func begin(kernel: KernelIdentity, time: UInt64) {
-        trace.kernel = kernel.name
-        trace.host = kernel.host
-        trace.isSimulated = kernel.kind == .simulated
+    mutating func begin(backend: BackendIdentity, time: UInt64) {
+        trace.backend = backend.name
+        trace.host = backend.host
+        trace.isSimulated = backend.kind == .simulated
         trace.start = time
     }
 

@@ -92,7 +92,8 @@ public struct TraceReader: Sendable {
         for field in scanner.fields {
             func isKey(_ key: LineKey) -> Bool { field.keyIs(key.spelling, in: rest) }
             if isKey(.schema) { schema = string(field) }
-            if isKey(.kernel) { builder.trace.kernel = string(field) }
+            // Older traces have the key `kernel`.
+            if isKey(.backend) || field.keyIs("kernel", in: rest) { builder.trace.backend = string(field) }
             if isKey(.host) { builder.trace.host = string(field) }
             if isKey(.simulated), field.type == .flag { isSimulated = field.bits != 0 }
             if isKey(.time) { builder.trace.start = UInt64(bitPattern: field.bits) }
@@ -104,11 +105,11 @@ public struct TraceReader: Sendable {
         guard schema == version else {
             throw ReportError(line: 1, "schema \(schema): this program reads \(version)")
         }
-        guard !builder.trace.kernel.isEmpty else {
-            throw ReportError(line: 1, "the first line does not name the kernel")
+        guard !builder.trace.backend.isEmpty else {
+            throw ReportError(line: 1, "the first line does not name the backend")
         }
         // Traces of MiniVMM before the key was there have only the name.
-        builder.trace.isSimulated = isSimulated ?? (builder.trace.kernel == "SoftKVM")
+        builder.trace.isSimulated = isSimulated ?? (builder.trace.backend == "SoftKVM")
     }
 
     private mutating func readEvent() throws(ReportError) {

@@ -15,12 +15,12 @@ public final class TraceRecorder: TraceSink {
         builder = Mutex(TraceBuilder(mostEvents: mostEvents))
     }
 
-    /// Notes the kernel and the time of the header, in nanoseconds of ``KVMInterface/now()``.
-    public func begin(kernel: KernelIdentity, time: UInt64) {
-        builder.withLock { $0.begin(kernel: kernel, time: time) }
+    /// Notes the kernel and the time of the header, in nanoseconds of ``Backend/now()``.
+    public func begin(backend: BackendIdentity, time: UInt64) {
+        builder.withLock { $0.begin(backend: backend, time: time) }
     }
 
-    /// Adds an event at a time in nanoseconds of ``KVMInterface/now()``. Bytes that a guest prints are joined
+    /// Adds an event at a time in nanoseconds of ``Backend/now()``. Bytes that a guest prints are joined
     /// into one `console` event a line.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         builder.withLock { $0.add(event, by: actor, time: time) }

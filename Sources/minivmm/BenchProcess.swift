@@ -9,11 +9,11 @@ import MiniVMM
 extension Bench {
     func processRows() -> [Row] {
         var rows: [Row] = []
-        for name in [KernelName.soft, .memslotTrap] {
+        for name in [BackendChoice.soft, .memslotTrap] {
             var times = Pairs()
             var memory = 0
             for round in 0..<rounds * 2 {
-                let hello = ["run", "hello", "--quiet", "--kernel", name.rawValue]
+                let hello = ["run", "hello", "--quiet", "--backend", name.rawValue]
                 do {
                     try times.add(per: 1, round % 2 == 0) {
                         let usage = try spawn(hello)
@@ -28,10 +28,10 @@ extension Bench {
             }
             guard memory > 0, !times.isEmpty else { continue }
             rows.append(
-                times.row("run hello --kernel \(name.rawValue), the process", "ms", 1e6, bound: 1.5))
+                times.row("run hello --backend \(name.rawValue), the process", "ms", 1e6, bound: 1.5))
             rows.append(
                 Row(
-                    name: "run hello --kernel \(name.rawValue), peak memory", value: Double(memory) / 1024,
+                    name: "run hello --backend \(name.rawValue), peak memory", value: Double(memory) / 1024,
                     unit: "MiB", bound: 20))
         }
         return rows
@@ -74,14 +74,16 @@ enum CMonitor {
         exit(run(CommandLine.arguments[2]) ? 0 : 1)
     }
 
-    private static func run(_ kernel: String) -> Bool {
+    private static func run(_ backend: String) -> Bool {
         // It does what minivmm does, and that begins with giving up what no monitor needs.
         guard ckvm_confine() == 0, let payload = Catalogue.named("hello") else { return false }
         return unsafe payload.image.withUnsafeBufferPointer { image in
             guard let base = image.baseAddress else { return false }
             var guest = unsafe cbaseline_guest(
                 image: base, image_size: UInt64(image.count), ram_size: payload.ramSize, shared_bit: -1)
-            guard kernel == KernelName.soft.rawValue else { return unsafe cbaseline_hello_kvm(&guest) > 0 }
+            guard backend == BackendChoice.soft.rawValue else {
+                return unsafe cbaseline_hello_kvm(&guest) > 0
+            }
             for library in ["libunicorn.so.2", "libunicorn.so"] {
                 if unsafe cbaseline_hello_unicorn(&guest, library) > 0 { return true }
             }

@@ -11,10 +11,11 @@ import Testing
 struct ChoiceTests {
     private static let nowhere: FilePath = "/nonexistent/kvm"
 
-    @Test func `without a device the software kernel answers, and the reason is the device's errno`() throws {
-        let chosen = try Backend.automatic(BackendNeeds(device: Self.nowhere))
-        #expect(chosen.backend == .soft && chosen.kernel is SoftKVM)
-        #expect(chosen.kernel.identity.kind == .simulated)
+    @Test func `without a device the software backend answers, and the reason is the device's errno`() throws
+    {
+        let chosen = try BackendKind.automatic(BackendNeeds(device: Self.nowhere))
+        #expect(chosen.kind == .soft && chosen.backend is SoftKVM)
+        #expect(chosen.backend.identity.kind == .simulated)
         guard case .automatic(let passedOver) = chosen.reason, passedOver.count == 1,
             case .unavailable(let unavailable) = passedOver[0]
         else {
@@ -24,11 +25,11 @@ struct ChoiceTests {
         #expect(unavailable.device == Self.nowhere && unavailable.errno == .noSuchFileOrDirectory)
     }
 
-    @Test func `a backend that was asked for is not replaced`() throws {
-        for backend in Backend.allCases where backend != .soft {
-            #expect(throws: BackendError.self) { try backend.open(BackendNeeds(device: Self.nowhere)) }
+    @Test func `a kind that was asked for is not replaced`() throws {
+        for kind in BackendKind.allCases where kind != .soft {
+            #expect(throws: BackendError.self) { try kind.open(BackendNeeds(device: Self.nowhere)) }
         }
-        guard case .requested = try Backend.soft.open().reason else {
+        guard case .requested = try BackendKind.soft.open().reason else {
             Issue.record("it was asked for")
             return
         }
@@ -36,20 +37,20 @@ struct ChoiceTests {
 
     /// Whatever this machine has: what was taken converts, and everything closer to Linux 7.4 was passed over.
     @Test(arguments: [false, true]) func `what is taken does what was asked`(preservation: Bool) throws {
-        let chosen = try Backend.automatic(BackendNeeds(preservation: preservation))
-        #expect(KernelProbe(chosen.kernel).conversionFailure() == nil)
-        let vm = try chosen.kernel.createVM(.softwareProtected, sharedBit: nil)
+        let chosen = try BackendKind.automatic(BackendNeeds(preservation: preservation))
+        #expect(BackendProbe(chosen.backend).conversionFailure() == nil)
+        let vm = try chosen.backend.createVM(.softwareProtected, sharedBit: nil)
         #expect(!preservation || vm.contentPromise.canPreserve)
         guard case .automatic(let passedOver) = chosen.reason else {
-            Issue.record("nobody asked for \(chosen.backend)")
+            Issue.record("nobody asked for \(chosen.kind)")
             return
         }
         if case .unavailable = passedOver.first { return }
-        #expect(passedOver.count == Backend.allCases.firstIndex(of: chosen.backend))
+        #expect(passedOver.count == BackendKind.allCases.firstIndex(of: chosen.kind))
     }
 
     @Test func `with two aliases a VM takes a shared bit`() throws {
-        let chosen = try Backend.automatic(BackendNeeds(aliases: .two))
-        _ = try chosen.kernel.createVM(.softwareProtected, sharedBit: 38)
+        let chosen = try BackendKind.automatic(BackendNeeds(aliases: .two))
+        _ = try chosen.backend.createVM(.softwareProtected, sharedBit: 38)
     }
 }

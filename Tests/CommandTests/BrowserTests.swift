@@ -15,7 +15,7 @@ struct BrowserTests {
         let trace = scratch.path("\(payload).jsonl")
         _ = try Command.run(
             [
-                "run", payload, "--kernel", "soft", "--timeout", payload == "hang" ? "1" : "600", "--report",
+                "run", payload, "--backend", "soft", "--timeout", payload == "hang" ? "1" : "600", "--report",
                 page,
                 "--trace", trace,
             ])
@@ -188,7 +188,7 @@ struct BrowserTests {
             "bad.jsonl",
             Array(
                 """
-                {"schema":"minivmm.trace/1","t":0,"kernel":"\(bad)","host":"\(bad)"}
+                {"schema":"minivmm.trace/1","t":0,"backend":"\(bad)","host":"\(bad)"}
                 {"t":1,"actor":"\(bad)","event":"\(bad)","gpa":4096,"\(bad)":"\(bad)"}
                 {"t":2,"actor":"host","event":"stop","why":"\(bad)","status":1}
 
@@ -227,7 +227,7 @@ struct BrowserTests {
     @Test func aHundredThousandEventsAreThereInTime() throws {
         let scratch = try Scratch()
         var lines = [
-            #"{"schema":"minivmm.trace/1","t":0,"kernel":"SoftKVM","host":"generated"}"#,
+            #"{"schema":"minivmm.trace/1","t":0,"backend":"SoftKVM","host":"generated"}"#,
             #"{"t":1,"actor":"host","event":"boot","image":0,"image_bytes":4096,"entry":0,"vcpus":4,"ram_bytes":40960000}"#,
         ]
         for index in 0..<33_333 {

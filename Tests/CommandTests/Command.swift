@@ -46,7 +46,7 @@ enum Command {
     /// A /dev/kvm that can be opened, and has no per-VM attributes.
     static let lacksAttributes: Bool = {
         guard isBuilt, FileManager.default.isWritableFile(atPath: "/dev/kvm") else { return false }
-        guard let result = try? run(["run", "hello", "--kernel", "per-vm-attributes", "--quiet"]) else {
+        guard let result = try? run(["run", "hello", "--backend", "per-vm-attributes", "--quiet"]) else {
             return false
         }
         return result.status == 4

@@ -66,9 +66,9 @@ struct CompletionTests {
     }
 
     @Test func valuesOfOptions() throws {
-        #expect(try complete(["minivmm", "run", "hello", "--kernel", "mem"]) == ["memslot-trap"])
+        #expect(try complete(["minivmm", "run", "hello", "--backend", "mem"]) == ["memslot-trap"])
         #expect(
-            Set(try complete(["minivmm", "run", "hello", "--kernel", ""]))
+            Set(try complete(["minivmm", "run", "hello", "--backend", ""]))
                 == ["auto", "linux", "per-vm-attributes", "memslot-trap", "soft"])
         #expect(
             try complete(["minivmm", "run", "hello", "--plant", "busy-names-h"]) == ["busy-names-highest"])

@@ -45,7 +45,7 @@ struct ExplainTests {
     @Test func anErrorEndsWithWhatItMeans() throws {
         for arguments in [
             ["run", "nonsense"], ["run", "hello", "--trace", "/nonexistent/place"],
-            ["run", "explicit", "--kernel", "soft", "--abi", "rfc-v2"],
+            ["run", "explicit", "--backend", "soft", "--abi", "rfc-v2"],
         ] {
             let result = try Command.run(arguments)
             let lines = result.diagnostics.split(separator: "\n")
@@ -59,7 +59,7 @@ struct ExplainTests {
     }
 
     @Test func theFieldsOfAnErrorAreInJSON() throws {
-        let failed = try Command.run(["run", "explicit", "--kernel", "soft", "--abi", "rfc-v2", "--json"])
+        let failed = try Command.run(["run", "explicit", "--backend", "soft", "--abi", "rfc-v2", "--json"])
         for key in ["attempted", "answer", "means", "try"] {
             #expect((failed.json?[key] as? String)?.isEmpty == false, "\(failed)")
         }
@@ -68,7 +68,7 @@ struct ExplainTests {
             let result = try Command.run(["run"] + arguments + ["--json"])
             #expect(result.status == 125 && result.diagnostics.contains("means: "), "\(result)")
             let json = try #require(result.json)
-            #expect(json["schema"] as? String == "minivmm.run/1" && json["kernel"] is NSNull)
+            #expect(json["schema"] as? String == "minivmm.run/1" && json["backend"] is NSNull)
             #expect(json["outcome"] as? String == "failed" && json["status"] as? Int == 125)
             #expect((json["means"] as? String)?.isEmpty == false && json["statistics"] != nil)
         }
@@ -116,8 +116,8 @@ struct ExplainTests {
             (["explain"], 0), (["explain", "errno", "EINVAL"], 0),
             (["explain", "KVM_SET_MEMORY_ATTRIBUTES2"], 0),
             (["explain", "EGAIN"], 64), (["run", "nonsense"], 125),
-            (["run", "crash", "--kernel", "soft"], 126),
-            (["run", "pinned", "--kernel", "soft", "--json", "--trace", "-", "--explain"], 0),
+            (["run", "crash", "--backend", "soft"], 126),
+            (["run", "pinned", "--backend", "soft", "--json", "--trace", "-", "--explain"], 0),
         ] as [([String], Int32)] {
             let terminal = try PseudoTerminal(columns: columns, rows: 50)
             #expect(try terminal.run(arguments, environment: environment, typing: []) == status)

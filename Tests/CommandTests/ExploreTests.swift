@@ -7,7 +7,7 @@ import Testing
     .enabled(if: Command.runsGuests, Command.noGuests), .timeLimit(.minutes(120)))
 struct ExploreCommandTests {
     private func explore(_ options: [String], in scratch: Scratch? = nil) throws -> Command.Result {
-        try Command.run(["explore", "--kernel", "soft"] + options, in: scratch?.url)
+        try Command.run(["explore", "--backend", "soft"] + options, in: scratch?.url)
     }
 
     private static let few = ["--depth", "1", "--tests", "50", "--parallel", "5", "--timeout", "3000"]
@@ -23,7 +23,7 @@ struct ExploreCommandTests {
         #expect(
             result.output.contains("random    50 tests, ") && result.output.contains("in all interleavings"))
         #expect(
-            result.diagnostics.contains("kernel    SoftKVM") && result.diagnostics.contains("seed      3"))
+            result.diagnostics.contains("backend   SoftKVM") && result.diagnostics.contains("seed      3"))
     }
 
     /// What is found is a file that `litmus` runs, here and where the rule is kept, and a picture.
@@ -34,7 +34,7 @@ struct ExploreCommandTests {
         #expect(result.status == 1, "\(result.diagnostics)")
         #expect(
             result.output.contains(
-                "\nfound     host convert 0 private\nmodel     EAGAIN at 0\nkernel    ok\n"))
+                "\nfound     host convert 0 private\nmodel     EAGAIN at 0\nbackend   ok\n"))
         #expect(result.output.contains("\n1 finding, "))
         let file = "found/finding-1.litmus"
         let text = try String(contentsOfFile: scratch.path(file), encoding: .utf8)
@@ -46,7 +46,7 @@ struct ExploreCommandTests {
         #expect(again.first == "minivmm" && again.last == "found/finding-1.litmus")
         let rerun = try Command.run(again.dropFirst().map(String.init), in: scratch.url)
         #expect(rerun.status == 1 && rerun.output.contains("expected: EAGAIN at 0"))
-        #expect(try Command.run(["litmus", "--kernel", "soft", file], in: scratch.url).status == 0)
+        #expect(try Command.run(["litmus", "--backend", "soft", file], in: scratch.url).status == 0)
         for (name, ending) in [("f.html", "</html>\n"), ("f.svg", "</svg>\n")] {
             let picture = try String(contentsOfFile: scratch.path(name), encoding: .utf8)
             #expect(picture.hasSuffix(ending) && picture.contains("busy-check-missing"), "\(name)")
@@ -77,7 +77,7 @@ struct ExploreCommandTests {
 
     @Test func jsonHasTheSameResults() throws {
         let good = try #require(try explore(Self.few + ["--json"]).json)
-        #expect(good["schema"] as? String == "minivmm.explore/1" && good["kernel"] as? String == "SoftKVM")
+        #expect(good["schema"] as? String == "minivmm.explore/1" && good["backend"] as? String == "SoftKVM")
         #expect((good["findings"] as? [Any])?.isEmpty == true && good["states"] as? Int == 14)
         #expect(
             (good["phases"] as? [[String: Any]])?.map { $0["phase"] as? String } == [
@@ -133,7 +133,7 @@ struct ExploreCommandTests {
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func interruptedWithNothingFound(_ signal: Int32) throws {
         let scratch = try Scratch()
         let result = try Command.run(
-            ["explore", "--kernel", "soft", "--tests", "1000000000", "--timeout", "1000", "--depth", "1"],
+            ["explore", "--backend", "soft", "--tests", "1000000000", "--timeout", "1000", "--depth", "1"],
             in: scratch.url,
             watching: { process, diagnostics in
                 // It listens before it says what it does.
@@ -162,7 +162,7 @@ struct ExploreCommandTests {
         let scratch = try Scratch()
         let result = try Command.run(
             [
-                "explore", "--kernel", "soft", "--plant", "flags-ignored", "--tests", "1000000000",
+                "explore", "--backend", "soft", "--plant", "flags-ignored", "--tests", "1000000000",
                 "--findings", "9",
                 "--timeout", "1000", "--depth", "1", "--output", "found",
             ], in: scratch.url

@@ -8,7 +8,7 @@ struct HostileCommandTests {
     private func run(_ code: [UInt8], _ options: [String] = []) throws -> Command.Result {
         let scratch = try Scratch()
         let file = try scratch.file("guest.bin", code)
-        return try Command.run(["run", file, "--kernel", "soft"] + options)
+        return try Command.run(["run", file, "--backend", "soft"] + options)
     }
 
     @Test(
@@ -28,7 +28,7 @@ struct HostileCommandTests {
     func aLimitOnAddressSpaceIsTheHostsAffair() throws {
         let minivmm = try #require(Command.executable)
         let result = try Command.run(
-            ["-c", "ulimit -v 900000; exec \"$0\" run hello --kernel soft", minivmm.path],
+            ["-c", "ulimit -v 900000; exec \"$0\" run hello --backend soft", minivmm.path],
             tool: URL(fileURLWithPath: "/bin/sh"))
         #expect(result.status == 125)
         #expect(result.diagnostics.contains("ulimit -v"), "\(result.diagnostics)")
@@ -44,7 +44,7 @@ struct HostileCommandTests {
             Array("test \"x\"\nmemory 1 pages shared\nvcpu0 write 0 0x41\nhost read 0 => 0x41\n".utf8))
         for arguments in [["litmus", file], ["explore"]] {
             let result = try Command.run(
-                ["-c", "ulimit -v 900000; exec \"$0\" \"$@\" --kernel soft", minivmm.path] + arguments,
+                ["-c", "ulimit -v 900000; exec \"$0\" \"$@\" --backend soft", minivmm.path] + arguments,
                 tool: URL(fileURLWithPath: "/bin/sh"))
             #expect(result.status == 125 && result.diagnostics.contains("ulimit -v"), "\(result.diagnostics)")
             #expect(!(result.output + result.diagnostics).contains("failed  "))
@@ -65,7 +65,7 @@ struct HostileCommandTests {
         let file = try scratch.file("x.litmus", Array(text.utf8))
         // 24 GiB: room for all but the last step, which wants 32 or another 16.
         let result = try Command.run(
-            ["-c", "ulimit -v 25165824; exec \"$0\" litmus --kernel soft \(file)", minivmm.path],
+            ["-c", "ulimit -v 25165824; exec \"$0\" litmus --backend soft \(file)", minivmm.path],
             tool: URL(fileURLWithPath: "/bin/sh"))
         #expect(result.status == 125, "\(result.output)")
         let culprit = try #require(steps.last)
@@ -75,7 +75,7 @@ struct HostileCommandTests {
     /// The monitor has given up what it does not need by the time a guest runs.
     @Test func theMonitorIsConfined() throws {
         let seen = Seen()
-        let result = try Command.run(["run", "hang", "--kernel", "soft", "--timeout", "600"]) { process in
+        let result = try Command.run(["run", "hang", "--backend", "soft", "--timeout", "600"]) { process in
             let path = "/proc/\(process.processIdentifier)/status"
             // The limit is for hangs.
             for _ in 0..<6000 where !seen.isConfined {

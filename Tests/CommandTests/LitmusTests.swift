@@ -13,7 +13,7 @@ struct LitmusCommandTests {
         for (index, text) in tests.enumerated() {
             _ = try scratch.file("test-\(index + 1)#.litmus", Array(text.utf8))
         }
-        return try Command.run(["litmus", "--kernel", "soft", scratch.url.path] + options)
+        return try Command.run(["litmus", "--backend", "soft", scratch.url.path] + options)
     }
 
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func statuses() throws {
@@ -71,7 +71,7 @@ struct LitmusCommandTests {
         let interrupted = try Command.run(
             long,
             watching: { process, diagnostics in
-                Command.wait { diagnostics().contains("kernel  ") }
+                Command.wait { diagnostics().contains("backend  ") }
                 kill(process.processIdentifier, SIGINT)
             })
         #expect(interrupted.status == 130)
@@ -109,7 +109,7 @@ struct LitmusCommandTests {
         let scratch = try Scratch()
         let file = try scratch.file("good.litmus", Array(Self.good.utf8))
         for command in [["litmus", file], ["explore"]] {
-            let result = try Command.run(command + ["--kernel", "per-vm-attributes"])
+            let result = try Command.run(command + ["--backend", "per-vm-attributes"])
             #expect(result.status == 4 && result.output.isEmpty, "\(result.diagnostics)")
             #expect(result.diagnostics.contains("no per-VM attributes"))
         }

@@ -20,19 +20,19 @@ struct OutputTests {
     }
 
     @Test(arguments: [
-        "run hello --kernel soft", "run hello --kernel soft --json", "list", "list --planted", "explain",
-        "explain errno EAGAIN", "probe --kernel soft", "probe --kernel soft --json", "demo --act 1",
-        "tour --chapter 1 --no-interactive", "litmus --kernel soft x.litmus",
-        "litmus --kernel soft --format ktap x.litmus", "litmus --kernel soft --format json x.litmus",
-        "explore --kernel soft --depth 1 --tests 2 --parallel 0",
-        "explore --kernel soft --depth 1 --tests 2 --parallel 0 --json", "--help", "help run", "--version",
+        "run hello --backend soft", "run hello --backend soft --json", "list", "list --planted", "explain",
+        "explain errno EAGAIN", "probe --backend soft", "probe --backend soft --json", "demo --act 1",
+        "tour --chapter 1 --no-interactive", "litmus --backend soft x.litmus",
+        "litmus --backend soft --format ktap x.litmus", "litmus --backend soft --format json x.litmus",
+        "explore --backend soft --depth 1 --tests 2 --parallel 0",
+        "explore --backend soft --depth 1 --tests 2 --parallel 0 --json", "--help", "help run", "--version",
         "--generate-completion-script fish", "report t.jsonl --text", "report t.jsonl --svg -",
     ])
     func aFullDiskIsAnError(_ command: String) throws {
         let scratch = try Scratch()
         _ = try scratch.file("x.litmus", Array(Self.test.utf8))
         if command.hasPrefix("report") {
-            _ = try Command.run(["run", "hello", "--kernel", "soft", "--trace", "t.jsonl"], in: scratch.url)
+            _ = try Command.run(["run", "hello", "--backend", "soft", "--trace", "t.jsonl"], in: scratch.url)
         }
         let result = try shell("exec \"$0\" \(command) > /dev/full", in: scratch)
         #expect(result.status == 125, "\(result.diagnostics)")
@@ -41,10 +41,10 @@ struct OutputTests {
     }
 
     @Test(arguments: [
-        "run hello --kernel soft --trace /dev/full --trace-format json",
-        "run hello --kernel soft --trace /dev/full",
-        "run hello --kernel soft --trace /dev/full --explain", "run hello --kernel soft --report /dev/full",
-        "litmus --kernel soft x.litmus --save /dev/full", "litmus --kernel soft x.litmus --svg /dev/full",
+        "run hello --backend soft --trace /dev/full --trace-format json",
+        "run hello --backend soft --trace /dev/full",
+        "run hello --backend soft --trace /dev/full --explain", "run hello --backend soft --report /dev/full",
+        "litmus --backend soft x.litmus --save /dev/full", "litmus --backend soft x.litmus --svg /dev/full",
     ])
     func aFileThatCannotBeWrittenIsAnError(_ command: String) throws {
         let scratch = try Scratch()
@@ -57,8 +57,8 @@ struct OutputTests {
 
     /// Nobody can be told, but the status says it.
     @Test func nobodyHearsTheDiagnostics() throws {
-        #expect(try shell("exec \"$0\" run hello --kernel soft 2> /dev/full").status == 125)
-        #expect(try shell("exec \"$0\" run hello --kernel soft --trace - 2> /dev/full").status == 125)
+        #expect(try shell("exec \"$0\" run hello --backend soft 2> /dev/full").status == 125)
+        #expect(try shell("exec \"$0\" run hello --backend soft --trace - 2> /dev/full").status == 125)
     }
 
     /// Whichever of the three is closed, no file of the command gets its number.
@@ -66,9 +66,9 @@ struct OutputTests {
     func aClosedDescriptorIsNobodys(_ closed: String) throws {
         let scratch = try Scratch()
         let open = try Command.run(
-            ["run", "hello", "--kernel", "soft", "--trace", "open.txt"], in: scratch.url)
+            ["run", "hello", "--backend", "soft", "--trace", "open.txt"], in: scratch.url)
         let result = try shell(
-            "exec \"$0\" run hello --kernel soft --trace closed.txt \(closed)", in: scratch)
+            "exec \"$0\" run hello --backend soft --trace closed.txt \(closed)", in: scratch)
         #expect(open.status == 0 && result.status == 0, "\(result.diagnostics)")
         let traces = try ["open.txt", "closed.txt"].map {
             try String(contentsOfFile: scratch.path($0), encoding: .utf8)
@@ -79,7 +79,7 @@ struct OutputTests {
     // MARK: limits of the host
 
     /// No verdict on the kernel, and no skip.
-    @Test(arguments: ["soft", "auto"], [5, 6, 7, 8]) func tooFewDescriptors(_ kernel: String, _ count: Int)
+    @Test(arguments: ["soft", "auto"], [5, 6, 7, 8]) func tooFewDescriptors(_ backend: String, _ count: Int)
         throws
     {
         let scratch = try Scratch()
@@ -88,7 +88,7 @@ struct OutputTests {
             + "host create g 1 pages mmap\nhost create h 1 pages mmap\nhost create i 1 pages mmap\n"
         _ = try scratch.file("x.litmus", Array(test.utf8))
         let result = try shell(
-            "ulimit -n \(count); exec \"$0\" litmus --kernel \(kernel) x.litmus", in: scratch)
+            "ulimit -n \(count); exec \"$0\" litmus --backend \(backend) x.litmus", in: scratch)
         #expect(result.status == 125, "\(result.status) \(result.output)\(result.diagnostics)")
         #expect(!result.output.contains("failed  ") && !result.output.contains("skipped "))
     }
@@ -98,11 +98,11 @@ struct OutputTests {
         _ = try scratch.file(
             "x.litmus",
             Array((Self.test + (0..<9).map { "host create f\($0) 1 pages mmap\n" }.joined()).utf8))
-        let result = try shell("ulimit -n 10; exec \"$0\" litmus --kernel soft x.litmus", in: scratch)
+        let result = try shell("ulimit -n 10; exec \"$0\" litmus --backend soft x.litmus", in: scratch)
         #expect(result.status == 125 && result.diagnostics.contains("EMFILE"), "\(result.diagnostics)")
         #expect(result.diagnostics.contains("ulimit -n"))
         let json = try shell(
-            "ulimit -n 10; exec \"$0\" litmus --kernel soft --format json x.litmus", in: scratch
+            "ulimit -n 10; exec \"$0\" litmus --backend soft --format json x.litmus", in: scratch
         ).json
         #expect((json?["tests"] as? [[String: Any]])?.first?["verdict"] as? String == "error")
     }
@@ -135,18 +135,18 @@ struct OutputTests {
             let ending = Array(".litmus".utf8)
             let path = try create(name + ending, Self.test, in: scratch)
             for arguments in [path, ". --format ktap", "\(path) --format ktap", "."] {
-                let result = try shell("exec \"$0\" litmus --kernel soft \(arguments)", in: scratch)
+                let result = try shell("exec \"$0\" litmus --backend soft \(arguments)", in: scratch)
                 #expect(result.status == 0, "\(shown): \(result.diagnostics)")
                 let isKTAP = arguments.contains("ktap")
                 #expect(result.output.contains(shown + (isKTAP ? "\n" : ": x\n")), "\(result.output)")
             }
-            let json = try shell("exec \"$0\" litmus --kernel soft --format json \(path)", in: scratch)
+            let json = try shell("exec \"$0\" litmus --backend soft --format json \(path)", in: scratch)
             #expect(json.json != nil && !json.output.contains("\u{202e}") && !json.output.contains("\u{9b}"))
             // Everything that takes a file does.
             let files = try shell(
-                "\"$0\" run hello -q --kernel soft --trace \(path).jsonl --report \(path).html "
+                "\"$0\" run hello -q --backend soft --trace \(path).jsonl --report \(path).html "
                     + "&& \"$0\" report \(path).jsonl --svg \(path).svg "
-                    + "&& \"$0\" litmus --kernel soft --save \(path).json \(path) "
+                    + "&& \"$0\" litmus --backend soft --save \(path).json \(path) "
                     + "&& test -s \(path).html && test -s \(path).svg && test -s \(path).json", in: scratch)
             #expect(files.status == 0, "\(shown): \(files.diagnostics)")
             let missing = try shell("exec \"$0\" run \(path)missing", in: scratch)
@@ -163,7 +163,7 @@ struct OutputTests {
         let path = try scratch.file("b\u{1b}[31mred.litmus", Array(Self.test.utf8))
         let terminal = try PseudoTerminal(columns: 200, rows: 50)
         let status = try terminal.run(
-            ["litmus", "--kernel", "soft", path], environment: ["TERM": "xterm"], typing: [])
+            ["litmus", "--backend", "soft", path], environment: ["TERM": "xterm"], typing: [])
         #expect(status == 0 && terminal.text.contains("b\\x1b[31mred"), "\(terminal.text.debugDescription)")
         #expect(terminal.text.contains("\u{1b}[32mpassed"), "\(terminal.text.debugDescription)")
     }
@@ -180,7 +180,7 @@ struct OutputTests {
                 body.hasPrefix("hazard") ? "test \"x\"\n\(memory)\(body)\n" : "test \"x\"\n\(memory)\(body)\n"
             _ = try scratch.file("\(index).litmus", Array(text.utf8))
         }
-        let result = try Command.run(["litmus", "--kernel", "soft", "."], in: scratch.url)
+        let result = try Command.run(["litmus", "--backend", "soft", "."], in: scratch.url)
         #expect(result.status == 64 && result.output.isEmpty, "\(result.output)")
         #expect(result.diagnostics.contains("./1.litmus:3:1: @0x7000+1 is not inside the view `ram`"))
         #expect(result.diagnostics.contains("./2.litmus:3:1: there is no hazard A99"))

@@ -6,7 +6,7 @@ import Testing
     "The command: pictures of a trace", .enabled(if: Command.isBuilt, Command.missing),
     .enabled(if: Command.runsGuests, Command.noGuests))
 struct ReportCommandTests {
-    private static let soft = ["--kernel", "soft"]
+    private static let soft = ["--backend", "soft"]
 
     private func trace(_ scratch: Scratch, _ payload: String = "implicit") throws -> String {
         let path = scratch.path("\(payload).jsonl")
@@ -70,7 +70,7 @@ struct ReportCommandTests {
         let page = scratch.path("it.html")
         let result = try Command.run(
             [
-                "run", "explicit", "--kernel", "soft", "--abi", "rfc-v2", "--contents", "preserve",
+                "run", "explicit", "--backend", "soft", "--abi", "rfc-v2", "--contents", "preserve",
                 "--report", page,
             ])
         #expect(result.status != 0 && FileManager.default.fileExists(atPath: page), "\(result.diagnostics)")
@@ -117,7 +117,7 @@ struct ReportCommandTests {
 
     @Test func whatIsNoTraceIsAUsageErrorWithItsPlace() throws {
         let scratch = try Scratch()
-        let header = #"{"schema":"minivmm.trace/1","t":0,"kernel":"SoftKVM","host":"x"}"#
+        let header = #"{"schema":"minivmm.trace/1","t":0,"backend":"SoftKVM","host":"x"}"#
         for (text, place) in [
             ("", ":1:"), ("<html>\n", ":1:"), (header + "\n{}\n", ":2:"),
             (header + "\n\n\nwhat\n{}\n", ":4:"),

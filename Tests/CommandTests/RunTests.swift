@@ -15,7 +15,7 @@ struct RunTests {
         ] as [([String], Int32)] {
             let result = try Command.run(["run"] + arguments)
             #expect(result.status == status, "\(arguments): \(result.diagnostics)")
-            #expect(result.diagnostics.contains("kernel  ") && result.diagnostics.contains("end     "))
+            #expect(result.diagnostics.contains("backend  ") && result.diagnostics.contains("end     "))
             #expect(result.diagnostics.contains("counts  "))
         }
     }
@@ -44,7 +44,7 @@ struct RunTests {
         let quiet = try Command.run(["run", "hello", "--quiet"])
         #expect(loud.output == quiet.output && loud.output.contains("\n"))
         #expect(quiet.diagnostics == "")
-        #expect(!loud.output.contains("kernel  "))
+        #expect(!loud.output.contains("backend  "))
         #expect(try Command.run(["run", "crash", "--quiet"]).diagnostics.contains("triple fault"))
     }
 
@@ -58,7 +58,7 @@ struct RunTests {
             #expect(Int(result.status) == status)
             #expect(
                 ["LinuxKVM", "PerVMAttributesKVM", "MemslotTrapKVM", "SoftKVM"].contains(
-                    json["kernel"] as? String ?? ""))
+                    json["backend"] as? String ?? ""))
             #expect(json["host"] as? String != "" && json["reason"] as? String != "")
             #expect((json["statistics"] as? [String: Any])?.count == 8)
             #expect((json["elapsed_ns"] as? Int ?? 0) > 0)
@@ -69,9 +69,9 @@ struct RunTests {
     @Test func probeSaysWhichKernelAutoTakes() throws {
         let json = try #require(try Command.run(["probe", "--json"]).json)
         #expect(json["schema"] as? String == "minivmm.probe/1")
-        let kernels = try #require(json["kernels"] as? [[String: Any]])
+        let backends = try #require(json["kernels"] as? [[String: Any]])
         #expect(
-            kernels.compactMap { $0["name"] as? String } == [
+            backends.compactMap { $0["name"] as? String } == [
                 "linux", "per-vm-attributes", "memslot-trap", "soft",
             ])
         let auto = try #require(json["auto"] as? [String: Any])
@@ -85,14 +85,14 @@ struct RunTests {
 
     /// Each kernel by name runs each of these guests, or says why it cannot: status 4, and never another failure.
     @Test(arguments: ["linux", "per-vm-attributes", "memslot-trap", "soft"])
-    func aKernelRunsAGuestOrSaysWhyNot(kernel: String) throws {
+    func aKernelRunsAGuestOrSaysWhyNot(backend: String) throws {
         let probe = try #require(try Command.run(["probe", "--json"]).json)
         let sections = try #require(probe["kernels"] as? [[String: Any]])
-        let section = try #require(sections.first { $0["name"] as? String == kernel })
+        let section = try #require(sections.first { $0["name"] as? String == backend })
         let findings = section["findings"] as? [[String: Any]] ?? []
         let runs = findings.contains { $0["key"] as? String == "guest" && $0["verdict"] as? String == "yes" }
         for guest in ["hello", "explicit", "forget", "contents"] {
-            let result = try Command.run(["run", guest, "--kernel", kernel, "--json"])
+            let result = try Command.run(["run", guest, "--backend", backend, "--json"])
             if result.status == 4 {
                 #expect(result.json?["outcome"] as? String == "unsupported")
                 let why = result.json?["description"] as? String ?? ""
@@ -101,9 +101,9 @@ struct RunTests {
                     {
                         why.contains($0)
                     })
-                #expect(!runs || guest == "explicit" || guest == "forget", "\(kernel) \(guest): \(why)")
+                #expect(!runs || guest == "explicit" || guest == "forget", "\(backend) \(guest): \(why)")
             } else if runs {
-                #expect(result.status == 0, "\(kernel) \(guest): \(result)")
+                #expect(result.status == 0, "\(backend) \(guest): \(result)")
             }
         }
     }
@@ -115,7 +115,9 @@ struct RunTests {
         for options in [["--contents", "preserve"], ["--contents", "zero"], []] {
             #expect(try Command.run(["run", file] + options).status == 42)
         }
-        let result = try Command.run(["run", file, "--kernel", "per-vm-attributes", "--contents", "preserve"])
+        let result = try Command.run([
+            "run", file, "--backend", "per-vm-attributes", "--contents", "preserve",
+        ])
         #expect([4, 125].contains(result.status), "\(result)")
     }
 
@@ -172,7 +174,7 @@ struct RunTests {
         let result = try Command.run(
             ["run", "hang", "--timeout", "0"],
             watching: { process, diagnostics in
-                Command.wait { diagnostics().contains("kernel  ") }
+                Command.wait { diagnostics().contains("backend  ") }
                 kill(process.processIdentifier, signal)
             })
         #expect(result.status == status)
@@ -182,7 +184,7 @@ struct RunTests {
     // MARK: limits that hold from the start
 
     /// 16,777,216 calls before the guest starts.
-    private static let longBoot = ["run", "hello", "--kernel", "soft", "--ram", "64G", "--chunk", "4096"]
+    private static let longBoot = ["run", "hello", "--backend", "soft", "--ram", "64G", "--chunk", "4096"]
 
     @Test func theTimeLimitHoldsWhileTheMachineIsBuilt() throws {
         let result = try Command.run(Self.longBoot + ["--timeout", "0.5"])
@@ -195,7 +197,7 @@ struct RunTests {
         let result = try Command.run(
             Self.longBoot + ["--timeout", "0"],
             watching: { process, diagnostics in
-                Command.wait { diagnostics().contains("kernel  ") }
+                Command.wait { diagnostics().contains("backend  ") }
                 kill(process.processIdentifier, SIGTERM)
             })
         #expect(result.status == 143 && result.diagnostics.contains("interrupted by signal 15"))
@@ -212,7 +214,7 @@ struct RunTests {
         ]
         let guest = try scratch.file("zero.bin", code)
         let result = try Command.run(
-            ["run", guest, "--kernel", "soft", "--ram", "4G", "--timeout", "0.5"])
+            ["run", guest, "--backend", "soft", "--ram", "4G", "--timeout", "0.5"])
         #expect(result.status == 124, "\(result.status) \(result.diagnostics)")
     }
 

@@ -7,7 +7,7 @@ import Testing
 struct StepTests {
     private func step(_ guest: String, _ commands: [String], _ more: [String] = []) throws -> Command.Result {
         try Command.run(
-            ["run", guest, "--kernel", "soft", "--step"] + more,
+            ["run", guest, "--backend", "soft", "--step"] + more,
             input: commands.map { $0 + "\n" }.joined())
     }
 
@@ -43,7 +43,7 @@ struct StepTests {
         let directory = try Scratch()
         for name in ["libcapstone.so.5", "libcapstone.so.4"] { _ = try directory.file(name, [0]) }
         let result = try Command.run(
-            ["run", "implicit", "--kernel", "soft", "--step"], input: "\n\nc\n",
+            ["run", "implicit", "--backend", "soft", "--step"], input: "\n\nc\n",
             environment: ["LD_LIBRARY_PATH": directory.url.path])
         #expect(result.status == 0)
         #expect(result.diagnostics.contains("at RIP  e7 e8 48 83 f8 01 74 13 ..."))
@@ -54,7 +54,7 @@ struct StepTests {
     @Test func onlyStepsOpenTheDisassembler() throws {
         func opens(_ options: [String]) throws -> Bool {
             try Command.run(
-                ["run", "hello", "--kernel", "soft"] + options, environment: ["LD_DEBUG": "libs"]
+                ["run", "hello", "--backend", "soft"] + options, environment: ["LD_DEBUG": "libs"]
             ).diagnostics.contains("find library=\(Disassembler.names[0])")
         }
         #expect(try opens(["--step"]))
@@ -89,9 +89,9 @@ struct StepTests {
     /// KVM leaves RIP behind some instructions, and the software kernel does not: the same one is shown.
     @Test(.enabled(if: Capstone.isInstalled, Capstone.missing))
     func theInstructionIsFoundWhereverRIPIs() throws {
-        func instructions(_ kernel: String) throws -> [String] {
+        func instructions(_ backend: String) throws -> [String] {
             let result = try Command.run(
-                ["run", "implicit", "--step", "--kernel", kernel],
+                ["run", "implicit", "--step", "--backend", backend],
                 input: String(repeating: "\n", count: 60) + "u\nu\nc\n")
             #expect(result.status == 0)
             return result.diagnostics.split(separator: "\n").filter { $0.hasPrefix("   at ") }.map { line in
@@ -121,9 +121,9 @@ struct StepTests {
         #expect(status == 130, "\(terminal.text)")
     }
 
-    @Test(arguments: ["soft", "auto"]) func whoQuitsIsAskedNoMore(kernel: String) throws {
+    @Test(arguments: ["soft", "auto"]) func whoQuitsIsAskedNoMore(backend: String) throws {
         let result = try Command.run(
-            ["run", "smp", "--step", "--kernel", kernel], input: "u\nu\nq\nx\nx\nx\n")
+            ["run", "smp", "--step", "--backend", backend], input: "u\nu\nq\nx\nx\nx\n")
         #expect(result.status == 130)
         #expect(!result.diagnostics.contains("numbers, decimal"))
     }

@@ -11,7 +11,7 @@ struct TourTests {
     ]
 
     private func soft(_ more: [String], input: String? = nil) throws -> Command.Result {
-        try Command.run(["tour", "--kernel", "soft"] + more, input: input)
+        try Command.run(["tour", "--backend", "soft"] + more, input: input)
     }
 
     /// All of it, on the kernel that is always the same.
@@ -130,7 +130,7 @@ struct TourTests {
     @Test(arguments: [80, 40]) func itWaitsInATerminal(columns: Int) throws {
         let terminal = try PseudoTerminal(columns: columns, rows: 24)
         let status = try terminal.run(
-            ["tour", "--kernel", "soft", "--chapter", "4"], environment: ["TERM": "xterm"],
+            ["tour", "--backend", "soft", "--chapter", "4"], environment: ["TERM": "xterm"],
             typing: ["", "s", "q", "7", "n", "q"])
         #expect(status == 0, "\(terminal.text)")
         let text = terminal.text
@@ -147,7 +147,7 @@ struct TourTests {
     @Test func coloursCanBeTurnedOff() throws {
         let terminal = try PseudoTerminal(columns: 80, rows: 24)
         let status = try terminal.run(
-            ["tour", "--kernel", "soft", "--chapter", "2"], environment: ["TERM": "xterm", "NO_COLOR": "1"],
+            ["tour", "--backend", "soft", "--chapter", "2"], environment: ["TERM": "xterm", "NO_COLOR": "1"],
             typing: ["q"])
         #expect(status == 0)
         #expect(!terminal.text.contains("\u{1b}"))
@@ -157,7 +157,7 @@ struct TourTests {
     @Test(arguments: [1, 2]) func ctrlCEndsIt(chapter: Int) throws {
         let terminal = try PseudoTerminal(columns: 80, rows: 24)
         let status = try terminal.run(
-            ["tour", "--kernel", "soft", "--chapter", "\(chapter)"], environment: [:], typing: [],
+            ["tour", "--backend", "soft", "--chapter", "\(chapter)"], environment: [:], typing: [],
             interruptAfter: "think, then Enter")
         #expect(status == 130, "\(terminal.text)")
     }

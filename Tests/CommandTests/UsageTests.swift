@@ -17,12 +17,13 @@ struct UsageTests {
         (["--regions", "0"], "--regions 0"), (["--regions", "65"], "--regions 65"),
         (["--attempts", "0"], "--attempts 0"), (["--doors", "three"], "three"),
         (["--aliases", "three"], "three"),
-        (["--kernel", "nonsense"], "nonsense"), (["--contents", "some"], "some"), (["--in-use", "x"], "x"),
+        (["--backend", "nonsense"], "nonsense"), (["--contents", "some"], "some"), (["--in-use", "x"], "x"),
         (["--on-fault", "x"], "x"), (["--timeout", "nan"], "nan"), (["--timeout=-1"], "-1"),
         (["--timeout", "1e300"], "1e300"), (["--deadline", "soon"], "soon"), (["--seed=-1"], "-1"),
-        (["--trace-format", "xml"], "xml"), (["--abi", "rfc-v2"], "--kernel soft"),
-        (["--kernel", "soft", "--abi", "rfc-v3"], "rfc-v3"), (["--plant", "flags-ignored"], "--kernel soft"),
-        (["--kernel", "soft", "--plant", "nonsense"], "minivmm list --planted"),
+        (["--trace-format", "xml"], "xml"), (["--abi", "rfc-v2"], "--backend soft"),
+        (["--backend", "soft", "--abi", "rfc-v3"], "rfc-v3"),
+        (["--plant", "flags-ignored"], "--backend soft"),
+        (["--backend", "soft", "--plant", "nonsense"], "minivmm list faults"),
     ]) func wrongOptionsAreUsageErrors(_ options: [String], _ words: String) throws {
         let result = try Command.run(["run", "hello"] + options)
         #expect(result.status == 64, "\(result.diagnostics)")
@@ -46,11 +47,11 @@ struct UsageTests {
 
     @Test func aKernelThatIsNotTheUsualOneSaysSo() throws {
         let probe = try Command.run([
-            "probe", "--kernel", "soft", "--abi", "rfc-v2", "--plant", "busy-names-start", "--json",
+            "probe", "--backend", "soft", "--abi", "rfc-v2", "--plant", "busy-names-start", "--json",
         ])
-        let kernels = probe.json?["kernels"] as? [[String: Any]]
-        #expect(kernels?.count == 1)
-        let host = kernels?.first?["host"] as? String ?? ""
+        let backends = probe.json?["kernels"] as? [[String: Any]]
+        #expect(backends?.count == 1)
+        let host = backends?.first?["host"] as? String ?? ""
         #expect(host.contains("ABI RFC v2") && host.contains("FAULTS PLANTED: busy-names-start"))
     }
 

@@ -59,7 +59,7 @@ struct DocumentTests {
                 text.firstMatch(of: #/^// minivmm run my.elf( [^\n]*)/#)?.1.split(separator: " ").map(
                     String.init) ?? []
             let run = try Tool.minivmm(
-                ["run", "my.elf", "--kernel", "soft", "--quiet"] + options, in: directory)
+                ["run", "my.elf", "--backend", "soft", "--quiet"] + options, in: directory)
             #expect(run.status == status, "\(example.place): \(run.output)")
         }
     }
@@ -101,7 +101,7 @@ struct DocumentTests {
             let made = try Tool.shell(line, in: directory)
             #expect(made.status == 0, "\(document): \(line)\n\(made.output)")
             let image = line.contains("my.bin") ? "my.bin" : "my.elf"
-            let run = try Tool.minivmm(["run", image, "--kernel", "soft", "--quiet"], in: directory)
+            let run = try Tool.minivmm(["run", image, "--backend", "soft", "--quiet"], in: directory)
             #expect(run.status == status, "\(document): \(line)\n\(run.output)")
         }
     }

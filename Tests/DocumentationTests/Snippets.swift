@@ -18,7 +18,7 @@ struct Snippets {
     @Test func overview() throws {
         let image = try hello()
         let machine = try Machine(
-            kernel: SoftKVM(), configuration: MachineConfiguration(), image: .flat(image),
+            backend: SoftKVM(), configuration: MachineConfiguration(), image: .flat(image),
             console: Console(nil))
         let outcome = machine.run(timeout: .seconds(60))
         #expect(outcome.exitStatus == 0)
@@ -29,7 +29,7 @@ struct Snippets {
         let configuration = MachineConfiguration()
         let console = Console(nil, keeps: true)
         let machine = try Machine(
-            kernel: SoftKVM(), configuration: configuration, image: .flat(image), console: console)
+            backend: SoftKVM(), configuration: configuration, image: .flat(image), console: console)
         let outcome = machine.run(timeout: .seconds(60))
         guard case .exited(0) = outcome else {
             Issue.record("\(outcome)")
@@ -52,12 +52,12 @@ struct Snippets {
             try? file.close()
             try? FileManager.default.removeItem(atPath: path.string)
         }
-        let kernel = SoftKVM()
+        let backend = SoftKVM()
         var configuration = MachineConfiguration()
         configuration.retry = RetryPolicy(attempts: 3, deadline: .milliseconds(100), inUse: .bisect)
-        let trace = Trace(kernel: kernel, sinks: [JSONLinesTrace(file)])
+        let trace = Trace(backend: backend, sinks: [JSONLinesTrace(file)])
         let machine = try Machine(
-            kernel: kernel, configuration: configuration, image: .flat(image), console: Console(nil),
+            backend: backend, configuration: configuration, image: .flat(image), console: Console(nil),
             trace: trace)
         #expect(machine.run(timeout: .seconds(60)).exitStatus == 0)
         let lines = try String(contentsOfFile: path.string, encoding: .utf8)
@@ -65,24 +65,24 @@ struct Snippets {
     }
 
     @Test func aKernelThatCounts() throws {
-        let kernel = CountingKernel(SoftKVM())
+        let backend = CountingBackend(SoftKVM())
         let payload = try #require(Catalogue.named("explicit"))
         let machine = try Machine(
-            kernel: kernel, configuration: payload.machineConfiguration, image: .flat(payload.image),
+            backend: backend, configuration: payload.machineConfiguration, image: .flat(payload.image),
             console: Console(nil))
         #expect(machine.run(timeout: .seconds(60)).exitStatus == 0)
-        #expect(kernel.calls.load(ordering: .relaxed) > 3)
+        #expect(backend.calls.load(ordering: .relaxed) > 3)
     }
 }
 
-final class CountingKernel: KVMInterface {
-    let base: any KVMInterface
+final class CountingBackend: Backend {
+    let base: any Backend
     let calls = Atomic<Int>(0)
 
-    init(_ base: any KVMInterface) { self.base = base }
+    init(_ base: any Backend) { self.base = base }
 
-    var identity: KernelIdentity {
-        KernelIdentity(name: "CountingKernel", host: base.identity.description, kind: base.identity.kind)
+    var identity: BackendIdentity {
+        BackendIdentity(name: "CountingBackend", host: base.identity.description, kind: base.identity.kind)
     }
     var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
     func now() -> UInt64 { base.now() }
@@ -96,11 +96,11 @@ final class CountingKernel: KVMInterface {
 
 private final class CountingVM: KVMVirtualMachine {
     let base: any KVMVirtualMachine
-    let kernel: CountingKernel
+    let backend: CountingBackend
 
-    init(_ base: any KVMVirtualMachine, _ kernel: CountingKernel) {
+    init(_ base: any KVMVirtualMachine, _ backend: CountingBackend) {
         self.base = base
-        self.kernel = kernel
+        self.backend = backend
     }
 
     var contentPromise: ContentPromise { base.contentPromise }
@@ -109,7 +109,7 @@ private final class CountingVM: KVMVirtualMachine {
         try base.enableCapability(capability, argument: argument)
     }
     func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
-        CountingFile(try base.createGuestMemfd(size: size, flags: flags), kernel)
+        CountingFile(try base.createGuestMemfd(size: size, flags: flags), backend)
     }
     func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         try base.setUserMemoryRegion2(region)
@@ -119,17 +119,17 @@ private final class CountingVM: KVMVirtualMachine {
 
 private final class CountingFile: KVMGuestMemfd {
     let base: any KVMGuestMemfd
-    let kernel: CountingKernel
+    let backend: CountingBackend
 
-    init(_ base: any KVMGuestMemfd, _ kernel: CountingKernel) {
+    init(_ base: any KVMGuestMemfd, _ backend: CountingBackend) {
         self.base = base
-        self.kernel = kernel
+        self.backend = backend
     }
 
     var descriptor: Int32 { base.descriptor }
     var size: UInt64 { base.size }
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        kernel.calls.add(1, ordering: .relaxed)
+        backend.calls.add(1, ordering: .relaxed)
         try base.setMemoryAttributes2(&request)
     }
     func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {

@@ -12,7 +12,8 @@ enum Tool {
             .first { FileManager.default.isExecutableFile(atPath: $0.path) }
     }()
 
-    static let runsGuests: Bool = (try? minivmm(["run", "hello", "--kernel", "soft", "--quiet"]).status) == 0
+    static let runsGuests: Bool =
+        (try? minivmm(["run", "hello", "--backend", "soft", "--quiet"]).status) == 0
 
     /// As the documents say it.
     static let assembling =

@@ -13,7 +13,7 @@ struct TypedTests {
     /// As on the page, but on a kernel that is everywhere.
     private func onSoft(_ words: [String]) -> [String] {
         let takesKernel = ["run", "demo", "tour", "litmus", "explore"].contains(words.first ?? "")
-        return takesKernel && !words.contains("--kernel") ? words + ["--kernel", "soft"] : words
+        return takesKernel && !words.contains("--backend") ? words + ["--backend", "soft"] : words
     }
 
     /// What a block leaves for the commands below it: a guest as my.elf, a test as my.litmus, a race as race.litmus.
@@ -82,7 +82,7 @@ struct TypedTests {
         for subcommand in ["run", "tour", "demo", "probe", "litmus", "explore", "report", "explain"] {
             #expect(typed.contains { $0.words?.first == subcommand }, "\(subcommand)")
         }
-        let tour = (1...8).map { "minivmm tour --kernel soft --chapter \($0) --no-interactive" }
+        let tour = (1...8).map { "minivmm tour --backend soft --chapter \($0) --no-interactive" }
         for command in tour { #expect(typed.contains { $0.command == command }, "\(command)") }
 
         // Minutes in the headings are those of the table, and grow.

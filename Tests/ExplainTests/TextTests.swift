@@ -180,9 +180,9 @@ struct ErrorTests {
     static let reasons: [ConversionError.Reason] = [
         .refused(.noPromise(to: .private)), .refused(.twoPlaces(to: .shared)),
         .outsideRAM(size: 1 << 24),
-        .inUse(page.map { [$0] } ?? []), .kernel(.noMemory, gpa: 0x20_0000),
-        .kernel(.invalidArgument, gpa: nil),
-        .kernel(.inappropriateIOCTLForDevice, gpa: nil), .zeroing(.badAddress, gpa: 0x20_0000),
+        .inUse(page.map { [$0] } ?? []), .backend(.noMemory, gpa: 0x20_0000),
+        .backend(.invalidArgument, gpa: nil),
+        .backend(.inappropriateIOCTLForDevice, gpa: nil), .zeroing(.badAddress, gpa: 0x20_0000),
     ]
 
     /// The error of a real conversion, with another reason.
@@ -215,12 +215,12 @@ struct ErrorTests {
             .softwareCPU(vcpu: 0, CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),
         ]
         errors += Lack.allCases.map {
-            .unsupported($0, KernelIdentity(name: "a kernel", host: "a host", kind: .linux))
+            .unsupported($0, BackendIdentity(name: "a kernel", host: "a host", kind: .linux))
         }
         for number in Int32(1)...133 {
             for call in ["KVM_CREATE_VM", "KVM_RUN", "mmap", "something"] {
                 errors.append(
-                    .kernel(call: call, errno: Errno(rawValue: number), attempted: "a test", hint: "a hint"))
+                    .backend(call: call, errno: Errno(rawValue: number), attempted: "a test", hint: "a hint"))
             }
         }
         errors += reasons.map { .conversion(failure($0)) }
@@ -273,22 +273,22 @@ struct ErrorTests {
     }
 
     @Test func whatAKernelLacksIsAValue() throws {
-        let kernels: [(SoftKVM.Configuration, needsPreservation: Bool, Lack)] = [
+        let backends: [(SoftKVM.Configuration, needsPreservation: Bool, Lack)] = [
             (.init(abi: .rfcV2), true, .preservation), (.init(contentPromise: .lost), true, .preservation),
             (.init(inPlaceConversion: false), false, .sharedGuestMemfd),
         ]
-        for (configuration, needsPreservation, lack) in kernels {
+        for (configuration, needsPreservation, lack) in backends {
             var machine = MachineConfiguration()
             machine.needsPreservation = needsPreservation
             let image = try BootImage.flat([0xf4])
             do throws(MachineError) {
                 _ = try Machine(
-                    kernel: SoftKVM(configuration), configuration: machine, image: image,
+                    backend: SoftKVM(configuration), configuration: machine, image: image,
                     console: Console(nil))
                 Issue.record("it was built: \(configuration)")
             } catch {
-                guard case .unsupported(lack, let kernel) = error else { throw error }
-                #expect(kernel.name == "SoftKVM" && error.diagnosis == lack.diagnosis)
+                guard case .unsupported(lack, let backend) = error else { throw error }
+                #expect(backend.name == "SoftKVM" && error.diagnosis == lack.diagnosis)
             }
         }
     }

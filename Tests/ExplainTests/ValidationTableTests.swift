@@ -75,9 +75,9 @@ struct ValidationTableTests {
         var seen: Set<Int> = []
         for _ in 0..<2000 {
             let type: VMType = dice.roll(8) == 0 ? .default : .softwareProtected
-            let kernel = SoftKVM(
+            let backend = SoftKVM(
                 .init(abi: profile, maximumAttributeRuns: dice.roll(8) == 0 ? 2 : .max))
-            let vm = try kernel.createVM(type, sharedBit: nil)
+            let vm = try backend.createVM(type, sharedBit: nil)
             let file = try vm.createGuestMemfd(size: Self.pages * pageSize, flags: [.mmap, .initShared])
             let mapping = try file.map(offset: 0, length: Self.pages * pageSize)
             // Some pages private, some in use.

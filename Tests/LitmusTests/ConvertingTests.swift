@@ -15,7 +15,7 @@ struct ConvertingTests {
         try Source(parsing: "test \"x\"\n\(head)\n" + body)
     }
 
-    private static let kernels: [any KVMInterface] = [
+    private static let backends: [any Backend] = [
         SoftKVM(), MemslotTrapKVM(over: SoftKVM()), ParallelTests.real,
     ].compactMap { $0 }
 
@@ -105,8 +105,8 @@ struct ConvertingTests {
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: bodies)
     func everyKernelDoesWhatTheModelDoes(_ body: String) throws {
         let test = try source(body)
-        for kernel in Self.kernels {
-            #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)")
+        for backend in Self.backends {
+            #expect(Runner(backend).run(test) == .passed, "\(backend.identity)")
         }
         #expect(ModelRunner(configuration: .init()).run(test.test) == .passed)
     }
@@ -133,8 +133,8 @@ struct ConvertingTests {
             host close f
             vcpu0 read 16 converting preserve => fault shared at 16
             """, "memory 1 pages private")
-        let kernel = SoftKVM()
-        #expect(Runner(kernel).run(test) == .passed)
+        let backend = SoftKVM()
+        #expect(Runner(backend).run(test) == .passed)
         #expect(ModelRunner(configuration: .init()).run(test.test) == .passed)
     }
 
@@ -302,7 +302,7 @@ struct ConvertingTests {
 
     @Test(.enabled(if: ParallelTests.real != nil && RunnerTests.hasCPU, ParallelTests.noReal))
     func threadsStayInTheModelsSet() throws {
-        let kernel = try #require(ParallelTests.real)
+        let backend = try #require(ParallelTests.real)
         for body in [
             """
             vcpu0 write 0 1 converting preserve => a
@@ -316,7 +316,7 @@ struct ConvertingTests {
             host1 read 0 => c
             """,
         ] {
-            let report = Runner(kernel, .init(runs: 200, seed: 3)).report(
+            let report = Runner(backend, .init(runs: 200, seed: 3)).report(
                 try source("parallel\n\(body)\nend"))
             #expect(report.verdict == .passed, "\(report)")
             #expect(report.blocks.first?.outcomes.allSatisfy { $0.isInModel == true } == true)

@@ -86,9 +86,9 @@ struct CutShortTests {
 
     /// One run that hangs is a failure, with what was seen before.
     @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal)) func aRunThatHangsIsNamed() throws {
-        let kernel = HangingKernel(try LinuxKVM())
+        let backend = HangingBackend(try LinuxKVM())
         let runner = Runner(
-            kernel,
+            backend,
             .init(
                 runs: Self.never, timeLimit: .milliseconds(200), hangLimit: .milliseconds(200),
                 asksModel: false))

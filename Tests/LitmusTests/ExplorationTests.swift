@@ -13,9 +13,9 @@ struct ExplorationTests {
         depth: 1, tests: 150, parallelTests: 15, runs: 20, timeLimit: .seconds(300))
 
     private func explore(
-        _ kernel: any KVMInterface, _ options: Exploration.Options = quick
+        _ backend: any Backend, _ options: Exploration.Options = quick
     ) -> Exploration.Summary {
-        Exploration(kernel, options).run()
+        Exploration(backend, options).run()
     }
 
     // MARK: what it finds
@@ -141,7 +141,7 @@ struct ExplorationTests {
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func whatComesAtTimesIsCounted() throws {
         var options = Self.quick
         options.depth = 1
-        let finding = try #require(explore(CarelessKernel(SoftKVM()), options).findings.first)
+        let finding = try #require(explore(CarelessBackend(SoftKVM()), options).findings.first)
         #expect((1..<finding.runs).contains(finding.seen), "\(finding.seen) of \(finding.runs)")
         #expect(finding.source.test.steps.count <= 3, "\(finding.source.test.text)")
         #expect(finding.failure.seen.hasPrefix("EBUSY"))
@@ -149,8 +149,8 @@ struct ExplorationTests {
 
     /// How often to repeat what shows by chance is said, and what does not show by itself is told apart.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func howOftenToRepeatAFinding() throws {
-        let careless = try #require(explore(CarelessKernel(SoftKVM())).findings.first)
-        let alone = careless.repeated(on: CarelessKernel(SoftKVM()), .init(runs: 20))
+        let careless = try #require(explore(CarelessBackend(SoftKVM())).findings.first)
+        let alone = careless.repeated(on: CarelessBackend(SoftKVM()), .init(runs: 20))
         #expect(alone.seen > 0 && alone.seen < alone.runs && alone.needed ?? 0 > 1, "\(alone)")
         #expect(careless.repeated(on: SoftKVM(), .init(runs: 20)).needed == nil)
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [.hostReadsPrivate]))

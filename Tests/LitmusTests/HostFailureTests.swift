@@ -21,8 +21,8 @@ struct HostFailureTests {
     func aVMThatCannotBeHadIsTheHosts(_ errno: Errno) throws {
         for body in ["host read 0", "parallel\nhost read 0 => a\nhost1 read 0 => b\nend"] {
             for head in ["memory 1 pages shared", "needs references\nmemory 1 pages shared"] {
-                let kernel = StarvedKernel(SoftKVM(), errno)
-                #expect(failure(Runner(kernel, .init(runs: 5)).run(try source(body, head)))?.errno == errno)
+                let backend = StarvedKernel(SoftKVM(), errno)
+                #expect(failure(Runner(backend, .init(runs: 5)).run(try source(body, head)))?.errno == errno)
             }
         }
         // Any other errno says something about the kernel.
@@ -31,24 +31,24 @@ struct HostFailureTests {
     }
 
     @Test func anExplorationEndsWithIt() {
-        let kernel = StarvedKernel(SoftKVM(), .tooManyOpenFiles)
-        let summary = Exploration(kernel, .init(depth: 1, tests: 10, parallelTests: 0)).run()
+        let backend = StarvedKernel(SoftKVM(), .tooManyOpenFiles)
+        let summary = Exploration(backend, .init(depth: 1, tests: 10, parallelTests: 0)).run()
         #expect(summary.hostFailure?.errno == .tooManyOpenFiles && summary.findings.isEmpty)
     }
 
     @Test func theAdviceNamesTheLimit() throws {
-        let kernel = StarvedKernel(SoftKVM(), .tooManyOpenFiles)
-        let failure = try #require(failure(Runner(kernel).run(try source("host read 0"))))
+        let backend = StarvedKernel(SoftKVM(), .tooManyOpenFiles)
+        let failure = try #require(failure(Runner(backend).run(try source("host read 0"))))
         #expect(failure.description == "the host failed: KVM_CREATE_VM: Too many open files (EMFILE)")
         #expect(failure.advice.contains("ulimit -n"))
     }
 }
 
 /// No VM can be had.
-private final class StarvedKernel: ForwardingKernel, @unchecked Sendable {
+private final class StarvedKernel: ForwardingBackend, @unchecked Sendable {
     private let errno: Errno
 
-    init(_ base: any KVMInterface, _ errno: Errno) {
+    init(_ base: any Backend, _ errno: Errno) {
         self.errno = errno
         super.init(base)
     }

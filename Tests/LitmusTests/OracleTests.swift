@@ -124,7 +124,7 @@ struct OracleTests {
                 vcpu0 hypercall 4 shared
                 host zapped
                 """)
-        let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
+        let facts = try BackendFacts(SoftKVM()).configured(for: source.test)
         let world = try World(facts, source.test, TestDeadline())
         defer { world.close() }
         var oracle = try Oracle(source.test)
@@ -139,7 +139,7 @@ struct OracleTests {
         for file in RunnerTests.files {
             let source = try RunnerTests.source(file)
             guard Program(source.test).blocks.isEmpty else { continue }
-            let facts = try KernelFacts(SoftKVM()).configured(for: source.test)
+            let facts = try BackendFacts(SoftKVM()).configured(for: source.test)
             let world = try World(facts, source.test, TestDeadline())
             defer { world.close() }
             var oracle = try Oracle(source.test)

@@ -13,7 +13,7 @@ struct ParallelTests {
     static let hasCPU = RunnerTests.hasCPU
     static let noCPU = RunnerTests.noCPU
     /// What of this machine's kernels can run tests at once, beside the model: its own, through memslots.
-    static let real: (any KVMInterface)? = (try? LinuxKVM()).map { MemslotTrapKVM(over: $0) }
+    static let real: (any Backend)? = (try? LinuxKVM()).map { MemslotTrapKVM(over: $0) }
     static let noReal: Comment = "needs /dev/kvm"
 
     private func source(_ body: String, _ head: String = "memory 4 pages shared") throws -> Source {
@@ -154,7 +154,7 @@ struct ParallelTests {
 
     @Test(.enabled(if: real != nil && hasCPU, noReal), arguments: [1, 200])
     func aRealKernelStaysInTheModelsSet(_ runs: Int) throws {
-        let kernel = try #require(Self.real)
+        let backend = try #require(Self.real)
         let body = """
             host write 0 0x41
             parallel
@@ -165,7 +165,7 @@ struct ParallelTests {
             end
             vcpu0 read 0 => 0x42
             """
-        let report = Runner(kernel, .init(runs: runs, seed: 7)).report(try source(body))
+        let report = Runner(backend, .init(runs: runs, seed: 7)).report(try source(body))
         #expect(report.verdict == .passed, "\(report)")
         let block = try #require(report.blocks.first)
         #expect(block.runs == runs)
@@ -174,19 +174,19 @@ struct ParallelTests {
     }
 
     @Test(.enabled(if: real != nil, noReal)) func whatThreadsDoIsJudgedToo() throws {
-        let kernel = try #require(Self.real)
-        let report = Runner(kernel, .init(runs: 50)).report(
+        let backend = try #require(Self.real)
+        let report = Runner(backend, .init(runs: 50)).report(
             try source("parallel\nhost write 0 1 => a\nhost1 write 1 2 => b\nforbidden a = ok, b = ok\nend"))
         #expect(failure(report)?.seen == "a = ok, b = ok, in 50 of 50 runs")
         // A step without a name has to end as it says, in every run.
-        let late = Runner(kernel, .init(runs: 50)).report(
+        let late = Runner(backend, .init(runs: 50)).report(
             try source("parallel\nhost write 0 1\nhost1 convert 1 private flags 1\nend"))
         #expect(failure(late)?.seen == "EINVAL")
     }
 
     /// The machine of a run is the next one's, as if it were new.
     @Test(.enabled(if: real != nil && hasCPU, noReal)) func runsDoNotSeeEachOther() throws {
-        let kernel = try #require(Self.real)
+        let backend = try #require(Self.real)
         let body = """
             host check 0..3 0
             host convert 3 private
@@ -198,7 +198,7 @@ struct ParallelTests {
             host1 hold 2 as h
             end
             """
-        let report = Runner(kernel, .init(runs: 30)).report(try source(body))
+        let report = Runner(backend, .init(runs: 30)).report(try source(body))
         #expect(report.verdict == .passed, "\(report)")
     }
 
@@ -240,8 +240,8 @@ struct ParallelTests {
         let failure = failure(Runner(try LinuxKVM()).report(later))
         #expect(failure?.seen.contains("there was none when it was forked") == true)
         // An adapter guards the mappings of one process.
-        let kernel = try #require(Self.real)
-        guard case .skipped(let reason) = Runner(kernel).run(try source("host fork child\nchild read 0"))
+        let backend = try #require(Self.real)
+        guard case .skipped(let reason) = Runner(backend).run(try source("host fork child\nchild read 0"))
         else {
             Issue.record("not skipped")
             return
@@ -259,13 +259,13 @@ struct ParallelTests {
             ("vcpu0 hypercall 0 private => EAGAIN at 0", "ok"),
         ] as [(String, String?)]) func aGuestAsks(_ body: String, _ seen: String?) throws
     {
-        for kernel in [SoftKVM(), MemslotTrapKVM(over: SoftKVM())] as [any KVMInterface] {
-            let verdict = Runner(kernel).run(try source(body))
+        for backend in [SoftKVM(), MemslotTrapKVM(over: SoftKVM())] as [any Backend] {
+            let verdict = Runner(backend).run(try source(body))
             if let seen {
                 guard case .failed(let failure) = verdict else { return #expect(Bool(false), "\(verdict)") }
                 #expect(failure.seen == seen)
             } else {
-                #expect(verdict == .passed, "\(kernel.identity)")
+                #expect(verdict == .passed, "\(backend.identity)")
             }
         }
     }
@@ -310,9 +310,9 @@ struct ParallelTests {
 
     @Test(.enabled(if: hasCPU, noCPU)) func anAccessThroughTheWrongAliasCanBeMadeAgain() throws {
         let test = try source(Self.aliases, "aliases two\nmemory 4 pages private")
-        let kernels = [SoftKVM(), MemslotTrapKVM(over: SoftKVM()), Self.real].compactMap { $0 }
-        for kernel in kernels as [any KVMInterface] {
-            #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)")
+        let backends = [SoftKVM(), MemslotTrapKVM(over: SoftKVM()), Self.real].compactMap { $0 }
+        for backend in backends as [any Backend] {
+            #expect(Runner(backend).run(test) == .passed, "\(backend.identity)")
         }
     }
 
@@ -340,7 +340,7 @@ struct ParallelTests {
         let team = try #require(ThreadTeam(4))
         defer { team.end() }
         for _ in 0..<300 {
-            let world = try World(KernelFacts(SoftKVM()), test, TestDeadline())
+            let world = try World(BackendFacts(SoftKVM()), test, TestDeadline())
             defer { world.close() }
             let seen = Mutex<Set<ObjectIdentifier>>([])
             team.run { _ in
@@ -354,8 +354,8 @@ struct ParallelTests {
 
     /// A vCPU that spins for ever, below a kernel that converts.
     @Test(.enabled(if: real != nil, noReal)) func whoNeverComesBackIsNamed() throws {
-        let kernel = HangingKernel(try LinuxKVM())
-        let runner = Runner(kernel, .init(timeLimit: .milliseconds(300)))
+        let backend = HangingBackend(try LinuxKVM())
+        let runner = Runner(backend, .init(timeLimit: .milliseconds(300)))
         let failure = failure(
             runner.report(try source("host write 0 1\nvcpu0 read 0", "vm default\nmemory 1 pages shared")))
         #expect(failure?.seen.contains("vcpu0 read 0") == true, "\(String(describing: failure))")

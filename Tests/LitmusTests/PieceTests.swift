@@ -184,8 +184,8 @@ struct PieceTests {
             host convert 2 shared
             vcpu0 fill 0..2 7 => mmio
             """, "aliases two\nmemory 3 pages private")
-        for kernel in [SoftKVM(), MemslotTrapKVM(over: SoftKVM())] as [any KVMInterface] {
-            #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)")
+        for backend in [SoftKVM(), MemslotTrapKVM(over: SoftKVM())] as [any Backend] {
+            #expect(Runner(backend).run(test) == .passed, "\(backend.identity)")
         }
     }
 }

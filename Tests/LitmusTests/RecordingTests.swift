@@ -20,27 +20,27 @@ struct RecordingTests {
         private final class Sink: TraceSink {
             let recorder: Recorder
             init(_ recorder: Recorder) { self.recorder = recorder }
-            func begin(kernel: KernelIdentity, time: UInt64) {}
+            func begin(backend: BackendIdentity, time: UInt64) {}
             func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
                 recorder.list.withLock { $0[$0.count - 1].events.append((actor, event)) }
             }
             func flush() {}
         }
 
-        func begin(kernel: any KVMInterface) -> Trace {
+        func begin(backend: any Backend) -> Trace {
             list.withLock { $0.append(Run()) }
-            return Trace(kernel: kernel, sinks: [Sink(self)])
+            return Trace(backend: backend, sinks: [Sink(self)])
         }
         func end(isTelling: Bool) { list.withLock { $0[$0.count - 1].isTelling = isTelling } }
     }
 
     private func record(
-        _ body: String, on kernel: any KVMInterface = SoftKVM(), runs: Int = 5
+        _ body: String, on backend: any Backend = SoftKVM(), runs: Int = 5
     ) throws -> (Report, [Recorder.Run]) {
         let recorder = Recorder()
         let source = try Source(
             parsing: "test \"x\"\nmemory 4 pages shared\nmemory more 2 pages private\n" + body)
-        let report = Runner(kernel, .init(runs: runs, recorder: recorder)).report(source)
+        let report = Runner(backend, .init(runs: runs, recorder: recorder)).report(source)
         return (report, recorder.runs)
     }
 

@@ -16,7 +16,7 @@ struct RegionTests {
         try Source(parsing: "test \"x\"\n\(head)\n" + body)
     }
 
-    private static let kernels: [any KVMInterface] = [
+    private static let backends: [any Backend] = [
         SoftKVM(), MemslotTrapKVM(over: SoftKVM()), ParallelTests.real,
     ].compactMap { $0 }
 
@@ -87,8 +87,8 @@ struct RegionTests {
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: bodies)
     func everyKernelConvertsWhatTheModelDoes(_ body: String) throws {
         let test = try source(body)
-        for kernel in Self.kernels {
-            #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)")
+        for backend in Self.backends {
+            #expect(Runner(backend).run(test) == .passed, "\(backend.identity)")
         }
         #expect(ModelRunner(configuration: .init()).run(test.test) == .passed)
     }
@@ -102,7 +102,7 @@ struct RegionTests {
             host write 0 9
             vcpu1 read 0 => 9
             """)
-        for kernel in Self.kernels { #expect(Runner(kernel).run(test) == .passed, "\(kernel.identity)") }
+        for backend in Self.backends { #expect(Runner(backend).run(test) == .passed, "\(backend.identity)") }
     }
 
     /// A file that is closed by then has no descriptor to ask with.

@@ -61,13 +61,13 @@ struct ReuseTests {
 
     /// On a model, whose calls are counted, every kind of thing that a test can leave behind is gone for the next one.
     @Test(arguments: bodies) func theNextTestFindsNothing(_ body: String) throws {
-        let kernel = CountingKernel(SoftKVM())
-        let runner = Runner(kernel)
+        let backend = CountingBackend(SoftKVM())
+        let runner = Runner(backend)
         #expect(runner.run(try source(body)) == .passed)
         for _ in 0..<3 { #expect(runner.run(try source(Self.look)) == .passed) }
         #expect(runner.contradicted == 0)
         // The machine, and a VM that the test itself asks for.
-        #expect(kernel.machines == (body.contains("second") ? 2 : 1))
+        #expect(backend.machines == (body.contains("second") ? 2 : 1))
     }
 
     /// The same on this machine's KVM, where it is the adapter that converts.
@@ -85,8 +85,8 @@ struct ReuseTests {
 
     @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal))
     func vCPUsActOnMachinesThatWereUsed() throws {
-        let kernel = CountingKernel(try #require(ParallelTests.real))
-        let runner = Runner(kernel)
+        let backend = CountingBackend(try #require(ParallelTests.real))
+        let runner = Runner(backend)
         for round in 0..<10 {
             let body = """
                 vcpu0 read 0 => 0
@@ -96,87 +96,87 @@ struct ReuseTests {
                 """
             #expect(runner.run(try source(body)) == .passed)
         }
-        #expect(runner.contradicted == 0 && kernel.machines == 1)
+        #expect(runner.contradicted == 0 && backend.machines == 1)
     }
 
     /// KVM remembers where nothing was, and an adapter the access that it has not finished.
     @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal))
     func whatAVCPULeavesUnfinishedCostsAMachine() throws {
-        let kernel = CountingKernel(try #require(ParallelTests.real))
-        let runner = Runner(kernel)
+        let backend = CountingBackend(try #require(ParallelTests.real))
+        let runner = Runner(backend)
         for round in 1...3 {
             #expect(runner.run(try source("host unbind slot 0\nvcpu0 read 0 => mmio")) == .passed)
-            #expect(kernel.machines == round)
+            #expect(backend.machines == round)
         }
         #expect(runner.contradicted == 0)
     }
 
     /// A test without vCPUs gets a machine without their guest, which has a memslot of its own.
     @Test func machinesOfDifferentKindsAreKeptApart() throws {
-        let kernel = CountingKernel(SoftKVM())
-        let runner = Runner(kernel)
+        let backend = CountingBackend(SoftKVM())
+        let runner = Runner(backend)
         for _ in 0..<3 {
             for head in ["memory 1 pages shared\n", "vm default\nmemory 1 pages shared\n"] {
                 #expect(runner.run(try source("host read 0 => 0", head)) == .passed)
             }
         }
-        #expect(kernel.machines == 2)
+        #expect(backend.machines == 2)
     }
 
     /// Where there are enough machines of a kind, one gets other files.
     @Test func otherMemoryIsMadeOnTheSameVM() throws {
-        let kernel = CountingKernel(SoftKVM())
-        let runner = Runner(kernel)
+        let backend = CountingBackend(SoftKVM())
+        let runner = Runner(backend)
         for _ in 0..<2 {
             for pages in 1...15 {
                 let body = "host check 0..\(pages - 1) 0\nhost fill 0..\(pages - 1) 5\nhost convert 0 private"
                 #expect(runner.run(try source(body, "memory \(pages) pages shared\n")) == .passed)
             }
         }
-        #expect(kernel.machines <= 4)
+        #expect(backend.machines <= 4)
         #expect(runner.contradicted == 0)
     }
 
     /// What cannot be undone, or is not seen to be undone, costs a machine.
-    @Test(arguments: CountingKernel.Flaw.allCases) func aMachineWithLeftoversIsNotUsed(
-        _ flaw: CountingKernel.Flaw
+    @Test(arguments: CountingBackend.Flaw.allCases) func aMachineWithLeftoversIsNotUsed(
+        _ flaw: CountingBackend.Flaw
     ) throws {
-        let kernel = CountingKernel(SoftKVM(), flaw)
-        let runner = Runner(kernel)
+        let backend = CountingBackend(SoftKVM(), flaw)
+        let runner = Runner(backend)
         for round in 1...4 {
             #expect(runner.run(try source("host fill 0..1 7\nhost convert 1 private")) == .passed)
-            #expect(kernel.machines == round)
+            #expect(backend.machines == round)
         }
         #expect(runner.contradicted == 0)
     }
 
     @Test func aMachineOfAFailedTestIsNotUsed() throws {
-        let kernel = CountingKernel(SoftKVM())
-        let runner = Runner(kernel)
+        let backend = CountingBackend(SoftKVM())
+        let runner = Runner(backend)
         for round in 1...3 {
             guard case .failed = runner.run(try source("host read 0 => 9")) else {
                 Issue.record("passed")
                 return
             }
-            #expect(kernel.machines == round)
+            #expect(backend.machines == round)
         }
     }
 
     /// What is seen on a used machine alone is no failure; it is counted, and then every test gets a new machine.
     @Test func aFailureIsSeenAgainOnANewMachine() throws {
-        let kernel = CountingKernel(SoftKVM(), .tires)
-        let runner = Runner(kernel)
+        let backend = CountingBackend(SoftKVM(), .tires)
+        let runner = Runner(backend)
         let test = try source("host convert 0 private\nhost convert 0 shared")
         for _ in 0..<40 { #expect(runner.run(test) == .passed) }
         #expect(runner.contradicted == 1)
         #expect(runner.firstContradiction?.seen.contains { $0.contains("EBUSY") } == true)
         #expect(runner.firstContradiction?.before?.test == test.test)
-        #expect(kernel.machines > 30)
+        #expect(backend.machines > 30)
     }
 }
 
 /// Counts VMs, and may be unable to undo things.
-final class CountingKernel: ForwardingKernel, @unchecked Sendable {
+final class CountingBackend: ForwardingBackend, @unchecked Sendable {
     enum Flaw: CaseIterable {
         /// A hole takes no page away.
         case punchDoesNothing
@@ -193,7 +193,7 @@ final class CountingKernel: ForwardingKernel, @unchecked Sendable {
     private let created = Atomic<Int>(0)
     var machines: Int { created.load(ordering: .relaxed) }
 
-    init(_ base: any KVMInterface, _ flaw: Flaw? = nil) {
+    init(_ base: any Backend, _ flaw: Flaw? = nil) {
         self.flaw = flaw
         super.init(base)
     }
@@ -205,9 +205,9 @@ final class CountingKernel: ForwardingKernel, @unchecked Sendable {
 }
 
 private final class CountingVM: ForwardingVM, @unchecked Sendable {
-    private let flaw: CountingKernel.Flaw?
+    private let flaw: CountingBackend.Flaw?
 
-    init(_ base: any KVMVirtualMachine, _ flaw: CountingKernel.Flaw?) {
+    init(_ base: any KVMVirtualMachine, _ flaw: CountingBackend.Flaw?) {
         self.flaw = flaw
         super.init(base)
     }
@@ -222,10 +222,10 @@ private final class CountingVM: ForwardingVM, @unchecked Sendable {
 
 private final class FlawedFile: KVMGuestMemfd {
     private let base: any KVMGuestMemfd
-    private let flaw: CountingKernel.Flaw
+    private let flaw: CountingBackend.Flaw
     private let conversions = Atomic<Int>(0)
 
-    init(_ base: any KVMGuestMemfd, _ flaw: CountingKernel.Flaw) {
+    init(_ base: any KVMGuestMemfd, _ flaw: CountingBackend.Flaw) {
         self.base = base
         self.flaw = flaw
     }

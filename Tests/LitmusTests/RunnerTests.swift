@@ -26,8 +26,8 @@ struct RunnerTests {
         try Source(parsing: "test \"x\"\nmemory 4 pages shared\n" + body)
     }
 
-    private func run(_ body: String, on kernel: any KVMInterface = SoftKVM()) throws -> Verdict {
-        Runner(kernel).run(try source(body))
+    private func run(_ body: String, on backend: any Backend = SoftKVM()) throws -> Verdict {
+        Runner(backend).run(try source(body))
     }
 
     private func reason(_ verdict: Verdict) -> String? {

@@ -37,7 +37,8 @@ struct ChromeTests {
     @Test func everyEventHasWhatItsPhaseAsksFor() throws {
         let (events, other) = try events(Lines.fault())
         #expect(
-            other["kernel"] as? String == "SoftKVM (Unicorn 2.0.1)" && other["simulated"] as? String == "yes")
+            other["backend"] as? String == "SoftKVM (Unicorn 2.0.1)" && other["simulated"] as? String == "yes"
+        )
         var phases: Set<String> = []
         for event in events {
             let phase = try #require(event["ph"] as? String)

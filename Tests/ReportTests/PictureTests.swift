@@ -22,7 +22,7 @@ struct PictureTests {
         let page = try writtenText { HTMLReport(trace, Timeline(trace), title: "a fault").write(to: &$0) }
         let data = try data(page)
         #expect(
-            data["count"] as? Int == trace.count && data["kernel"] as? String == "SoftKVM (Unicorn 2.0.1)")
+            data["count"] as? Int == trace.count && data["backend"] as? String == "SoftKVM (Unicorn 2.0.1)")
         #expect(data["simulated"] as? Bool == true && data["endedWell"] as? Bool == true)
         #expect((data["conversions"] as? [Int]) == [2, 4, 1, 5, 1])
         for word in ["http://", "https://", "src=", "@import", "url("] {
@@ -51,7 +51,7 @@ struct PictureTests {
         let quoted = Self.hostile.replacingOccurrences(of: "\"", with: "\\\"")
         let trace = try trace(
             [Lines.event(quoted, #""\#(quoted)":"\#(quoted)","gpa":4096"#, by: quoted)],
-            header: #"{"schema":"minivmm.trace/1","t":0,"kernel":"\#(quoted)","host":"\#(quoted)"}"#)
+            header: #"{"schema":"minivmm.trace/1","t":0,"backend":"\#(quoted)","host":"\#(quoted)"}"#)
         let timeline = Timeline(trace)
         let harmless = try faultTrace()
         let page = try writtenText { HTMLReport(trace, timeline, title: Self.hostile).write(to: &$0) }

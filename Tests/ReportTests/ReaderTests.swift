@@ -48,9 +48,9 @@ struct ReaderTests {
         ("SoftKVM", nil, true), ("LinuxKVM", nil, false), ("SoftKVM", false, false),
         ("Another", true, true), ("SoftKVM of somebody else", nil, false),
     ])
-    func theHeaderSaysWhetherTheKernelIsSimulated(_ kernel: String, _ key: Bool?, _ expected: Bool) throws {
+    func theHeaderSaysWhetherTheKernelIsSimulated(_ backend: String, _ key: Bool?, _ expected: Bool) throws {
         let header =
-            #"{"schema":"minivmm.trace/1","t":0,"kernel":"\#(kernel)"\#(key.map { ",\"simulated\":\($0)" } ?? "")}"#
+            #"{"schema":"minivmm.trace/1","t":0,"backend":"\#(backend)"\#(key.map { ",\"simulated\":\($0)" } ?? "")}"#
         #expect(try trace([Lines.boot()], header: header).isSimulated == expected)
     }
 
@@ -72,7 +72,7 @@ struct ReaderTests {
         let booted = begun + Lines.boot()
         var list: [(String, Int)] = [("", 1), ("\n", 1), ("hello\n", 1), ("{}\n", 1)]
         list.append((#"{"schema":"minivmm.run/1"}"# + "\n", 1))
-        list.append((#"{"schema":"minivmm.trace/2","kernel":"x"}"# + "\n", 1))
+        list.append((#"{"schema":"minivmm.trace/2","backend":"x"}"# + "\n", 1))
         list.append((#"{"schema":"minivmm.trace/1"}"# + "\n", 1))
         list.append((#"[{"schema":"minivmm.trace/1"}]"# + "\n", 1))
         list.append(("\u{7f}ELF\u{2}\u{1}\u{0}\n", 1))

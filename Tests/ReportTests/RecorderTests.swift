@@ -80,7 +80,7 @@ struct RecorderTests {
         let (lines, text) = (try Output(), try Output())
         let recorder = TraceRecorder(mostEvents: mostEvents)
         let trace = Trace(
-            kernel: SoftKVM(), sinks: [recorder, JSONLinesTrace(lines.file), TextTrace(text.file)])
+            backend: SoftKVM(), sinks: [recorder, JSONLinesTrace(lines.file), TextTrace(text.file)])
         for (event, actor) in events { trace.record(event, by: actor) }
         trace.flush()
         var reader = TraceReader(mostEvents: mostEvents)
@@ -136,7 +136,7 @@ struct RecorderTests {
     /// Memory is bounded: a million events are no more than the first and the last.
     @Test func aMillionEventsTakeNoMoreThanTheFirstAndTheLast() throws {
         let recorder = TraceRecorder(mostEvents: 1000)
-        recorder.begin(kernel: KernelIdentity(name: "k", host: "", kind: .simulated), time: 0)
+        recorder.begin(backend: BackendIdentity(name: "k", host: "", kind: .simulated), time: 0)
         for index in 0..<1_000_000 {
             let event = TraceEvent.step(line: index, "step \(index)", outcome: "0", ok: true)
             recorder.write(event, by: .monitor, time: UInt64(index))

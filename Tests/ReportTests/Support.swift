@@ -38,7 +38,7 @@ func trace(_ lines: [String], header: String? = Lines.header, ending: String = "
 
 enum Lines {
     static let header =
-        #"{"schema":"minivmm.trace/1","clock":"monotonic ns","t":1000,"kernel":"SoftKVM","host":"Unicorn 2.0.1"}"#
+        #"{"schema":"minivmm.trace/1","clock":"monotonic ns","t":1000,"backend":"SoftKVM","host":"Unicorn 2.0.1"}"#
 
     static func event(_ name: String, _ fields: String = "", by actor: String = "vcpu0", t: Int = 2000)
         -> String

@@ -30,7 +30,7 @@ struct ABIProfileTests {
         return request
     }
 
-    private func kernel(_ abi: ABIProfile) throws -> ModelVM { try ModelVM(.init(abi: abi)) }
+    private func backend(_ abi: ABIProfile) throws -> ModelVM { try ModelVM(.init(abi: abi)) }
 
     @Test(arguments: ABIProfile.allCases) func theIdentityTellsIt(abi: ABIProfile) {
         let host = SoftKVM(.init(abi: abi)).identity.host
@@ -39,7 +39,7 @@ struct ABIProfileTests {
     }
 
     @Test(arguments: ABIProfile.allCases) func row0TheCall(abi: ABIProfile) throws {
-        let model = try kernel(abi)
+        let model = try backend(abi)
         var today = request(0, pageSize)
         let new = errno { () throws(Errno) in try model.file.setMemoryAttributes2(&today) }
         #expect(new == (abi == .rfcV1 ? .inappropriateIOCTLForDevice : nil))
@@ -57,17 +57,17 @@ struct ABIProfileTests {
         let hasModes = abi == .rfcV4 || abi == .rfcV5
         for flags in [3, 4, 1 << 63] as [UInt64] {
             for attributes in [0, privateAttribute] {
-                #expect(try answer(kernel(abi), flagged(flags, attributes)).errno == .invalidArgument)
+                #expect(try answer(backend(abi), flagged(flags, attributes)).errno == .invalidArgument)
             }
         }
         // ZERO to private: not offered, before anything else; it need not even be a range.
         for wrong in [flagged(1, privateAttribute), flagged(1, privateAttribute, 0)] {
-            let got = try answer(kernel(abi), wrong, errorOffset: 0x77)
+            let got = try answer(backend(abi), wrong, errorOffset: 0x77)
             #expect(got.errno == (hasModes ? .notSupportedOnSocket : .invalidArgument))
             #expect(got.errorOffset == (hasModes ? 0 : 0x77))
         }
         for good in [flagged(1, 0), flagged(2, 0), flagged(2, privateAttribute)] {
-            #expect(try answer(kernel(abi), good).errno == (hasModes ? nil : .invalidArgument))
+            #expect(try answer(backend(abi), good).errno == (hasModes ? nil : .invalidArgument))
         }
         // A VM without private memory offers nothing.
         let plain = try ModelVM(type: .default, .init(abi: abi))
@@ -76,7 +76,7 @@ struct ABIProfileTests {
     }
 
     @Test(arguments: ABIProfile.allCases) func row3ErrorOffsetOnInput(abi: ABIProfile) throws {
-        let model = try kernel(abi)
+        let model = try backend(abi)
         let refuses = abi == .rfcV2 || abi == .rfcV4
         #expect(
             answer(model, request(0, pageSize), errorOffset: pageSize).errno
@@ -91,7 +91,7 @@ struct ABIProfileTests {
     }
 
     @Test(arguments: ABIProfile.allCases) func row7ASizeThatIsNotWholePages(abi: ABIProfile) throws {
-        let model = try kernel(abi)
+        let model = try backend(abi)
         let truncates = abi == .rfcV1
         #expect(answer(model, request(0, 2 * pageSize + 1)).errno == (truncates ? nil : .invalidArgument))
         #expect(model.states().hasPrefix(truncates ? "PPss" : "ssss"))
@@ -102,7 +102,7 @@ struct ABIProfileTests {
     }
 
     @Test(arguments: ABIProfile.allCases) func row11ReferencesToShared(abi: ABIProfile) throws {
-        let model = try kernel(abi)
+        let model = try backend(abi)
         #expect(answer(model, request(0, 2 * pageSize)).errno == nil)
         let hold = try model.mapping.hold(at: 2 * pageSize, length: 1)
         let got = answer(model, request(0, 4 * pageSize, 0))
@@ -140,7 +140,7 @@ struct ABIProfileTests {
     private func contents(
         _ abi: ABIProfile, from start: PageState, _ attributes: UInt64, _ flags: UInt64
     ) throws -> [[UInt8]] {
-        let model = try kernel(abi)
+        let model = try backend(abi)
         try model.mapping.put([1, 2, 3, 4], at: 0)
         if start == .private {
             #expect(answer(model, flagged(hasModes(abi) ? 2 : 0, privateAttribute)).errno == nil)
@@ -182,7 +182,7 @@ struct ABIProfileTests {
         let promises: [ABIProfile: ContentPromise] = [
             .rfcV1: .undefined, .rfcV2: .undefined, .rfcV4: .byFlag, .rfcV5: .byFlag, .linux74: .preserved,
         ]
-        let model = try kernel(abi)
+        let model = try backend(abi)
         #expect(model.vm.contentPromise == promises[abi])
         let scratch = try model.vm.createGuestMemfd(size: pageSize, flags: [])
         // By its answers alone: content modes are seen, and without them nothing is learned.

@@ -99,7 +99,7 @@ function showHead() {
   document.title = T.title + " · MiniVMM";
   $("title").textContent = T.title;
   const fact = (text, kind) => $("facts").append(element("li", text, kind ? { class: kind } : {}));
-  fact(T.simulated ? `Simulated: ${T.kernel}` : T.kernel, T.simulated ? "kernel simulated" : "kernel");
+  fact(T.simulated ? `Simulated: ${T.backend}` : T.backend, T.simulated ? "backend simulated" : "backend");
   if (T.ending) fact((T.endedWell ? "✓ " : T.endedWell === false ? "✗ " : "") + T.ending, T.endedWell ? "good" : T.endedWell === false ? "bad" : "");
   fact(`${N.toLocaleString("en")} events, ${duration(N ? time[N - 1] - time[0] : 0)}`);
   if (C) fact(T.conversionText);
@@ -107,7 +107,7 @@ function showHead() {
   if (wrong) fact(`✗ ${wrong} step${wrong > 1 ? "s" : ""} not as expected`, "bad");
   $("picture").setAttribute("aria-label", `Pages down, time across: ${N} events of ${T.actors.join(", ")}, ${R} groups of pages, ${T.conversionText}. The arrow keys go through the events.`);
   for (const note of T.notes) $("notes").append(element("p", note, { class: "note" }));
-  $("foot").textContent = `Answered by ${T.kernel}${T.simulated ? " (simulated: no real kernel was involved)" : ""}. Times are nanoseconds of the kernel's monotonic clock, from ${T.startText}.`;
+  $("foot").textContent = `Answered by ${T.backend}. ${T.simulated ? "Simulated time" : "Nanoseconds of the monotonic clock"}, starting at ${T.startText}.`;
 }
 
 // MARK: the pointer

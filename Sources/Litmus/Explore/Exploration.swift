@@ -62,7 +62,7 @@ public final class Exploration {
         }
     }
 
-    private let kernel: any KVMInterface
+    private let backend: any Backend
     private let options: Options
     private let deadline: UInt64
     private let progress: (Phase, Summary) -> Void
@@ -82,14 +82,14 @@ public final class Exploration {
     ///   - isStopped: asked before each test whether the exploration is to end.
     ///   - progress: called after each test and each finding.
     public init(
-        _ kernel: any KVMInterface, _ options: Options,
+        _ backend: any Backend, _ options: Options,
         model: SoftKVM.Configuration = SoftKVM.Configuration(),
         isStopped: @escaping () -> Bool = { false },
         progress: @escaping (Phase, Summary) -> Void = { _, _ in }
     ) {
         self.isStopped = isStopped
         self.model = model
-        self.kernel = kernel
+        self.backend = backend
         self.options = options
         self.progress = progress
         let (deadline, overflow) = monotonicNanoseconds().addingReportingOverflow(
@@ -97,9 +97,9 @@ public final class Exploration {
         self.deadline = overflow ? .max : deadline
         rules =
             options.usesRulesAlone
-            ? (kernel as? SoftKVM).map { ModelRunner(configuration: $0.configuration) } : nil
+            ? (backend as? SoftKVM).map { ModelRunner(configuration: $0.configuration) } : nil
         runner = Runner(
-            kernel,
+            backend,
             .init(
                 runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
                 stopwatch: options.stopwatch, interrupts: options.interrupts))
@@ -110,7 +110,7 @@ public final class Exploration {
     /// - Returns: what was tried and found. If the kernel supports none of the steps, no test is run, and
     ///   ``Summary/leftOut`` has the reasons.
     public func run() -> Summary {
-        let promise = (try? kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
+        let promise = (try? backend.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
         let predictor = predictor(promise)
         let supported = SupportedMoves(promise, predictor, runner)
         summary.leftOut = supported.leftOut

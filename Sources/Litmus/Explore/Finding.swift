@@ -58,10 +58,10 @@ extension Finding {
     /// shown the finding, the first one that shows it again is the last.
     ///
     /// - Parameters:
-    ///   - kernel: must not have run a test before.
+    ///   - backend: must not have run a test before.
     ///   - options: those of each run.
-    public func repeated(on kernel: any KVMInterface, _ options: Runner.Options) -> Repetition {
-        let runner = Runner(kernel, options)
+    public func repeated(on backend: any Backend, _ options: Runner.Options) -> Repetition {
+        let runner = Runner(backend, options)
         var shown = 0
         var done = 0
         // Where it always shows, once is enough.

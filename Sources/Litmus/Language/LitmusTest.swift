@@ -14,7 +14,7 @@ public struct LitmusTest: Sendable, Hashable {
     public var hazards: [Hazard]
     /// `needs`: what a kernel must have, else the test is skipped on it. At most 64.
     public var needs: [Need]
-    /// `kernel`: how the kernel is configured. The software kernel is made so; on a real one the test may be
+    /// `backend`: how the kernel is configured. The software kernel is made so; on a real one the test may be
     /// skipped.
     public var settings: KernelSettings
     /// `vm`: the type of the test's VM, which steps use that name no other.
@@ -88,7 +88,7 @@ public enum Need: Sendable, Hashable {
     static let mostNodes: UInt32 = 64
 }
 
-/// The `kernel` lines of a test.
+/// The `backend` lines of a test.
 ///
 /// ``SoftKVM`` is configured so. A real kernel can only match ``isInPlaceOff``; with any other setting, or if
 /// it does not match, the test is skipped on it.

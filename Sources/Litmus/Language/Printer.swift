@@ -60,7 +60,7 @@ extension Need: CustomStringConvertible {
 }
 
 extension KernelSettings {
-    /// What stands behind `kernel`, a line each.
+    /// What stands behind `backend`, a line each.
     fileprivate var lines: [String] {
         [
             isInPlaceOff ? "in-place off" : nil, attributeRuns.map { "runs \($0)" },

@@ -7,15 +7,15 @@ extension Interleavings {
     /// Goes through one interleaving once more and records it: one that fails or ends in what the test does not allow, if there
     /// is any.
     ///
-    /// - Parameter kernel: its clock goes on by a microsecond with each piece, and the trace names it.
-    mutating func recordTelling(_ recorder: any RunRecorder, on kernel: any KVMInterface) throws(Stop) {
+    /// - Parameter backend: its clock goes on by a microsecond with each piece, and the trace names it.
+    mutating func recordTelling(_ recorder: any RunRecorder, on backend: any Backend) throws(Stop) {
         let program = program
         func isTelling(_ ending: Ending) -> Bool { ending.failure != nil || program.disallows(ending) }
         let all = endings(from: try start()).map { ($0, text($0)) }.sorted { $0.1 < $1.1 }.map(\.0)
         guard let ending = all.first(where: isTelling) ?? all.first else { return }
         let path = try path(to: ending)
         defer { recorder.end(isTelling: isTelling(ending)) }
-        tape = Tape(recorder.begin(kernel: kernel), kernel)
+        tape = Tape(recorder.begin(backend: backend), backend)
         defer { tape = nil }
         var cursor = try start()
         for actor in path { try advance(actor, &cursor) }
@@ -67,28 +67,28 @@ extension Interleavings {
     /// Where one interleaving is recorded.
     struct Tape {
         private let trace: Trace
-        private let kernel: any KVMInterface
+        private let backend: any Backend
         private var recording: Recording
         /// When the steps under way began, by actor.
         private var began: [Actor: UInt64] = [:]
         private var files: Set<Name> = []
 
-        init(_ trace: Trace, _ kernel: any KVMInterface) {
+        init(_ trace: Trace, _ backend: any Backend) {
             self.trace = trace
-            self.kernel = kernel
+            self.backend = backend
             recording = Recording(trace)
         }
 
         /// A piece of a step is done next.
         mutating func begin(_ step: Step) {
-            if began[step.actor] == nil { began[step.actor] = kernel.now() }
-            kernel.sleep(for: .microseconds(1))
+            if began[step.actor] == nil { began[step.actor] = backend.now() }
+            backend.sleep(for: .microseconds(1))
         }
 
         /// The step is done.
         mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
             note(machine)
-            let took = kernel.now() &- (began.removeValue(forKey: step.actor) ?? kernel.now())
+            let took = backend.now() &- (began.removeValue(forKey: step.actor) ?? backend.now())
             for event in recording.events(step, seen, took: took, in: machine.nameMap) {
                 trace.record(event, by: step.actor)
             }

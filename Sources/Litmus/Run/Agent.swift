@@ -62,7 +62,7 @@ final class Agent: Sendable {
 
     /// - Parameter sharedBit: of a VM with two aliases. The guest's own pages are private then.
     init(
-        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: KernelFacts, _ deadline: TestDeadline
+        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: BackendFacts, _ deadline: TestDeadline
     ) throws(Stop) {
         self.vm = vm
         self.deadline = deadline
@@ -73,7 +73,7 @@ final class Agent: Sendable {
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
-            let (file, isPlain) = try Self.file(on: vm, facts.kernel)
+            let (file, isPlain) = try Self.file(on: vm, facts.backend)
             self.file = file
             view = try file.map(offset: 0, length: Self.size)
             let code = LitmusAgent.image
@@ -124,14 +124,14 @@ final class Agent: Sendable {
     /// A file that the host can write, and whether its memslot has to do without it: a VM with private memory that does not
     /// convert in place has none whose pages are shared at first, and gets the mapping of a default VM's.
     private static func file(
-        on vm: any KVMVirtualMachine, _ kernel: any KVMInterface
+        on vm: any KVMVirtualMachine, _ backend: any Backend
     ) throws(Errno) -> (any KVMGuestMemfd, isPlain: Bool) {
         let flags: GuestMemfdFlags = [.mmap, .initShared]
         do throws(Errno) {
             return (try vm.createGuestMemfd(size: size, flags: flags), isPlain: false)
         } catch {
             guard error == .invalidArgument else { throw error }
-            let other = try kernel.createVM(.default, sharedBit: nil)
+            let other = try backend.createVM(.default, sharedBit: nil)
             return (try other.createGuestMemfd(size: size, flags: flags), isPlain: true)
         }
     }

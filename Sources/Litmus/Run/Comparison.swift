@@ -26,8 +26,8 @@ public struct Comparison: Sendable {
     /// The steps of a test whose answers differ, in the order of the text, then the outcomes of its blocks.
     public func differences(_ source: Source) -> [Difference] {
         let runs = configurations.map { configuration in
-            let kernel = SoftKVM(configuration)
-            return (answers(source, kernel), outcomes(source, kernel))
+            let backend = SoftKVM(configuration)
+            return (answers(source, backend), outcomes(source, backend))
         }
         var differences: [Difference] = []
         for (index, step) in source.test.steps.enumerated() {
@@ -51,10 +51,10 @@ public struct Comparison: Sendable {
     }
 
     /// What came of each step outside of blocks, by its index; steps that could not be done are left out.
-    private func answers(_ source: Source, _ kernel: SoftKVM) -> [Int: String] {
+    private func answers(_ source: Source, _ backend: SoftKVM) -> [Int: String] {
         var answers: [Int: String] = [:]
         do throws(Stop) {
-            let facts = try KernelFacts(kernel).configured(for: source.test)
+            let facts = try BackendFacts(backend).configured(for: source.test)
             let world = try World(facts, source.test, TestDeadline())
             defer { world.close() }
             for part in Program(source.test).parts {
@@ -69,10 +69,10 @@ public struct Comparison: Sendable {
     }
 
     /// All outcomes of each block, by its number.
-    private func outcomes(_ source: Source, _ kernel: SoftKVM) -> [Int: Set<String>] {
+    private func outcomes(_ source: Source, _ backend: SoftKVM) -> [Int: Set<String>] {
         let blocks = Program(source.test).blocks
         guard !blocks.isEmpty,
-            let result = try? source.explored(on: kernel.configuration, TestDeadline())
+            let result = try? source.explored(on: backend.configuration, TestDeadline())
         else { return [:] }
         var outcomes: [Int: Set<String>] = [:]
         for block in blocks {

@@ -61,7 +61,7 @@ extension World {
             memory.append(MemoryRegion(gpa: region.gpa, file: file, mapping: mapping))
             states.append(known)
         }
-        let seen = Self.ask(kernel, vm, regions, memory, AttributeMap(joining: states), request, monitor)
+        let seen = Self.ask(backend, vm, regions, memory, AttributeMap(joining: states), request, monitor)
         note(seen.conversions)
         return seen
     }
@@ -70,12 +70,12 @@ extension World {
     ///   - memory: of each region.
     ///   - states: of the pages of all of them.
     static func ask(
-        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, _ regions: [Region],
+        _ backend: any Backend, _ vm: any KVMVirtualMachine, _ regions: [Region],
         _ memory: [MemoryRegion], _ states: AttributeMap, _ request: ConversionRequest,
         _ monitor: MonitorPolicy
     ) -> Observation {
         let converter = Converter(
-            kernel: kernel, vm: vm, memory: GuestMemory(regions: memory, attributes: states),
+            backend: backend, vm: vm, memory: GuestMemory(regions: memory, attributes: states),
             holds: HoldRegistry(), policy: monitor.retry,
             chunk: monitor.chunk.map { $0 * pageSize } ?? Converter.defaultChunk, trace: nil)
         do throws(ConversionError) {
@@ -130,7 +130,7 @@ extension World {
                     : "error_offset was written: \(written(request.error_offset))")
         } catch {
             if error == .notSupportedOnSocket, conversion.structure != .writable {
-                throw .skip("\(kernel.identity.name) is an adapter, and reads the struct itself")
+                throw .skip("\(backend.identity.name) is an adapter, and reads the struct itself")
             }
             let names = [.resourceTemporarilyUnavailable, .noMemory].contains(error)
             let isWritten = names || request.error_offset != before.error_offset

@@ -38,7 +38,7 @@ extension Observation {
         switch error {
         case .refused, .outsideRAM, .cancelled, nil: break
         case .inUse(let pages): place = pages.first?.start
-        case .kernel(_, let gpa): place = gpa
+        case .backend(_, let gpa): place = gpa
         case .zeroing(_, let gpa): place = gpa
         }
         self.init(errno.map { .errno($0.rawValue, at: place) } ?? .ok)

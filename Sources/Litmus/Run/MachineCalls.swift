@@ -29,7 +29,7 @@ extension World {
 
     func dirty(_ slot: UInt32, on name: VMName?) throws(Stop) -> Observation {
         guard let vm = try vm(name) as? any DirtyLogging else {
-            throw .skip("\(kernel.identity.name) is an adapter, and its kernel has other memslots")
+            throw .skip("\(backend.identity.name) is an adapter, and its kernel has other memslots")
         }
         let size = state.withLock { $0.slots[SlotKey(vm: name ?? main, number: slot)]?.extent.size } ?? 0
         guard size <= 8 * pageSize else { throw .dirtyIsOfEightPages }
@@ -44,7 +44,7 @@ extension World {
         _ step: Step, _ extent: Extent, _ attributes: UInt64, _ flags: UInt64, on name: VMName?
     ) throws(Stop) -> Observation {
         guard let vm = try vm(name) as? any PerVMAttributes else {
-            throw .skip("\(kernel.identity.name) is an adapter, and keeps the attributes of its VMs itself")
+            throw .skip("\(backend.identity.name) is an adapter, and keeps the attributes of its VMs itself")
         }
         noteWear(.machine)
         do throws(Errno) {

@@ -6,11 +6,11 @@ import SystemPackage
 
 /// Whether a kernel has what a test needs, found out on scratch VMs.
 struct Needs {
-    private let kernel: any KVMInterface
+    private let backend: any Backend
     private let type: VMType
 
-    init(_ kernel: any KVMInterface, _ type: VMType) {
-        self.kernel = kernel
+    init(_ backend: any Backend, _ type: VMType) {
+        self.backend = backend
         self.type = type
     }
 
@@ -20,12 +20,12 @@ struct Needs {
             switch need {
             case .inPlace: return try inPlace()
             case .preservation:
-                let promise = try kernel.createVM(type, sharedBit: nil).contentPromise
+                let promise = try backend.createVM(type, sharedBit: nil).contentPromise
                 return promise == .preserved ? nil : "contents do not survive conversions on this kernel"
             // One that converts by itself has to count them, so a test finds out whether it does.
             case .references: return try inPlace() == nil ? nil : references()
             case .nodes(let count):
-                let nodes = kernel is SoftKVM ? SoftHostMapping.nodeCount : Self.nodeCount()
+                let nodes = backend is SoftKVM ? SoftHostMapping.nodeCount : Self.nodeCount()
                 return nodes >= count ? nil : "needs nodes \(count): this machine has \(nodes)"
             case .holder(let kind):
                 _ = try scratch().view.hold(at: 0, length: pageSize, by: kind)
@@ -57,10 +57,10 @@ struct Needs {
 
     /// Adapters know no VMs but their own; below them it is a call with size 0, on a default VM, that tells.
     private func inPlace() throws(Errno) -> String? {
-        guard kernel.identity.kind != .adapter else {
-            return "needs in-place: \(kernel.identity.name) is an adapter"
+        guard backend.identity.kind != .adapter else {
+            return "needs in-place: \(backend.identity.name) is an adapter"
         }
-        let vm = try kernel.createVM(.default, sharedBit: nil)
+        let vm = try backend.createVM(.default, sharedBit: nil)
         let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
         var request = ckvm_memory_attributes2()
         do throws(Errno) {
@@ -90,7 +90,7 @@ struct Needs {
     }
 
     private func scratch() throws(Errno) -> (file: any KVMGuestMemfd, view: any HostMapping) {
-        let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+        let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
         let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
         return (file, try file.map(offset: 0, length: pageSize))
     }

@@ -9,7 +9,7 @@ import SystemPackage
 /// is any.
 public protocol RunRecorder: AnyObject, Sendable {
     /// Called when a run begins. Its events go to the trace that is returned.
-    func begin(kernel: any KVMInterface) -> Trace
+    func begin(backend: any Backend) -> Trace
     /// Called when the run has ended.
     ///
     /// - Parameter isTelling: whether the run failed, or had an outcome that the test does not allow.
@@ -169,9 +169,9 @@ extension World {
     ///
     /// - Parameters:
     ///   - line: of the test's text.
-    ///   - began: ``KVMInterface/now()`` before it.
+    ///   - began: ``Backend/now()`` before it.
     func record(_ step: Step, line: Int, _ seen: Observation, began: UInt64) {
-        let took = kernel.now() &- began
+        let took = backend.now() &- began
         let (trace, events) = state.withLock { state in
             let names = state.names(of: main)
             return (

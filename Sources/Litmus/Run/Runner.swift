@@ -58,7 +58,7 @@ public struct Runner: Sendable {
         }
     }
 
-    private let facts: KernelFacts
+    private let facts: BackendFacts
     private let options: Options
     /// With the machines that tests have left; copies of this runner share them.
     private let threads = TestThreads()
@@ -71,8 +71,8 @@ public struct Runner: Sendable {
     public var firstContradiction: Contradiction? { contradictions.first }
 
     /// A runner on this kernel. Copies of a runner share its machines and its threads.
-    public init(_ kernel: any KVMInterface, _ options: Options = Options()) {
-        facts = KernelFacts(kernel)
+    public init(_ backend: any Backend, _ options: Options = Options()) {
+        facts = BackendFacts(backend)
         self.options = options
     }
 
@@ -143,13 +143,13 @@ public struct Runner: Sendable {
     }
 
     private static func report(
-        _ source: Source, _ program: Program, _ facts: KernelFacts, _ options: Options,
+        _ source: Source, _ program: Program, _ facts: BackendFacts, _ options: Options,
         _ deadline: TestDeadline, _ tally: Tally, _ pool: MachinePool, _ contradictions: Contradictions
     ) -> Report {
         do throws(Stop) {
             let facts = try facts.configured(for: source.test)
             for need in source.test.needs {
-                if let reason = try Needs(facts.sound.kernel, source.test.vm).absence(of: need) {
+                if let reason = try Needs(facts.sound.backend, source.test.vm).absence(of: need) {
                     throw .skip(reason)
                 }
             }
@@ -232,7 +232,7 @@ extension Source {
         _ index: Int, _ step: Step, _ world: World, isRacing: Bool = false,
         _ result: (StepOutcome) -> Void = { _ in }
     ) throws(Stop) -> Failure? {
-        let began = world.isRecording ? world.kernel.now() : 0
+        let began = world.isRecording ? world.backend.now() : 0
         let seen = try attempt(index, step) { () throws(Stop) in try world.perform(step, isRacing: isRacing) }
         if world.isRecording {
             world.record(step, line: places[index].line, seen, began: began)
@@ -274,11 +274,11 @@ extension Source {
     }
 }
 
-extension KernelFacts {
+extension BackendFacts {
     /// The kernel as a test's header wants it.
-    func configured(for test: LitmusTest) throws(Stop) -> KernelFacts {
+    func configured(for test: LitmusTest) throws(Stop) -> BackendFacts {
         let settings = test.settings
-        if test.hasTwoAliases, settings.isEmpty, kernel is LinuxKVM || kernel is PerVMAttributesKVM {
+        if test.hasTwoAliases, settings.isEmpty, backend is LinuxKVM || backend is PerVMAttributesKVM {
             return withAliases
         }
         guard !settings.isEmpty else { return self }
@@ -289,7 +289,7 @@ extension KernelFacts {
             guard try isInPlaceOff() else { throw .skip("this kernel converts in place") }
             return self
         }
-        return KernelFacts(SoftKVM(soft.configuration.configured(for: test)))
+        return BackendFacts(SoftKVM(soft.configuration.configured(for: test)))
     }
 }
 

@@ -9,13 +9,13 @@ import Synchronization
 struct Sampler {
     private let source: Source
     private let program: Program
-    private let facts: KernelFacts
+    private let facts: BackendFacts
     private let deadline: TestDeadline
     private let options: Runner.Options
     private let tally: Tally
 
     init(
-        _ source: Source, _ facts: KernelFacts, _ deadline: TestDeadline, _ options: Runner.Options,
+        _ source: Source, _ facts: BackendFacts, _ deadline: TestDeadline, _ options: Runner.Options,
         _ tally: Tally
     ) {
         self.source = source
@@ -34,7 +34,7 @@ struct Sampler {
         }
         defer { team.end() }
         var world = try World(
-            facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
+            facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend))
         defer { world.close() }
         var chance = SplitMix64(seed: options.seed)
         var failure: Failure?
@@ -45,7 +45,7 @@ struct Sampler {
             if runs > 0, options.recorder != nil || !world.reset() {
                 world.close()
                 world = try World(
-                    facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel))
+                    facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend))
             }
             var ending = Ending()
             failure = try run(world, team, &chance, &ending)

@@ -4,7 +4,7 @@ import Synchronization
 /// A test without parallel blocks, on its way through one machine or two. Used by the thread that runs it.
 struct SequentialRun {
     let source: Source
-    let facts: KernelFacts
+    let facts: BackendFacts
     let deadline: TestDeadline
     let options: Runner.Options
     let contradictions: Contradictions
@@ -60,7 +60,7 @@ struct SequentialRun {
         defer { options.recorder?.end(isTelling: isTelling) }
         if machine == nil { options.stopwatch?.noteMachine(isUsedAgain: false) }
         let world = try World(
-            facts, source.test, deadline, trace: options.recorder?.begin(kernel: facts.kernel), lap: lap,
+            facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend), lap: lap,
             on: machine.take())
         defer { world.close() }
         for (index, step) in source.test.steps.enumerated() {

@@ -175,12 +175,12 @@ extension World {
     }
 
     private func notExaminable() -> Stop {
-        .skip("\(kernel.identity.name) is an adapter, and has other files and vCPUs than its kernel")
+        .skip("\(backend.identity.name) is an adapter, and has other files and vCPUs than its kernel")
     }
 
     private func zapped() throws(Stop) -> Observation {
         guard let vm = try vm(nil) as? any SecondStageCounting else {
-            throw .skip("\(kernel.identity.name) does not count the pages in a VM's tables")
+            throw .skip("\(backend.identity.name) does not count the pages in a VM's tables")
         }
         do throws(Errno) {
             let (pages, before) = (try vm.countPages4K(), state.withLock { $0.mappedPages })
@@ -192,7 +192,7 @@ extension World {
 
     private func present(_ extent: Extent) throws(Stop) -> Observation {
         guard let mapping = try mapping(extent) as? any ResidencyCounting else {
-            throw .skip("\(kernel.identity.name) does not leave it to the kernel what a process has mapped")
+            throw .skip("\(backend.identity.name) does not leave it to the kernel what a process has mapped")
         }
         do throws(Errno) {
             return Observation(count: try mapping.residentPages(at: extent.offset, length: extent.size))

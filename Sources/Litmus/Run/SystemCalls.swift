@@ -21,7 +21,7 @@ extension World {
             if let trace, let event { trace.record(event, by: .monitor) }
         } catch {
             if facts.isAdapter, error == .noMemory, new.size > LitmusTest.mostPages * pageSize {
-                throw .skip("\(kernel.identity.name) maps all of a file, and cannot map \(new.size) bytes")
+                throw .skip("\(backend.identity.name) maps all of a file, and cannot map \(new.size) bytes")
             }
             return error
         }
@@ -32,7 +32,7 @@ extension World {
     /// The number of a descriptor that is used once it is closed must not be another file's by then.
     private func reserveDescriptor(of name: Name) throws(Stop) {
         guard let file = try file(name) as? any ExaminableFile else {
-            throw .skip("\(kernel.identity.name) is an adapter, and has no descriptors that are closed")
+            throw .skip("\(backend.identity.name) is an adapter, and has no descriptors that are closed")
         }
         do throws(Errno) {
             try file.reserveDescriptor()
@@ -55,7 +55,7 @@ extension World {
 
     func duplicate(_ name: Name, as copy: Name) throws(Stop) -> Errno? {
         guard let file = try file(name) as? any ExaminableFile else {
-            throw .skip("\(kernel.identity.name) is an adapter, and has other files than its kernel")
+            throw .skip("\(backend.identity.name) is an adapter, and has other files than its kernel")
         }
         do throws(Errno) {
             let new = try file.duplicate()
@@ -78,7 +78,7 @@ extension World {
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
         let file = try file(extent.name)
         guard !late.views.contains(view) || file is any ExaminableFile else {
-            throw .skip("\(kernel.identity.name) is an adapter, and its mappings end with their last user")
+            throw .skip("\(backend.identity.name) is an adapter, and its mappings end with their last user")
         }
         do throws(Errno) {
             let mapping: any HostMapping

@@ -75,14 +75,14 @@ extension World {
 
     private func examinable(_ extent: Extent) throws(Stop) -> any ExaminableMapping {
         guard let mapping = try mapping(extent) as? any ExaminableMapping else {
-            throw .skip("\(kernel.identity.name) is an adapter, and protects mappings itself")
+            throw .skip("\(backend.identity.name) is an adapter, and protects mappings itself")
         }
         return mapping
     }
 
     func placing(_ extent: Extent) throws(Stop) -> any NodePlacing {
         guard let mapping = try mapping(extent) as? any NodePlacing else {
-            throw .skip("\(kernel.identity.name) is an adapter whose shared memory is no guest_memfd")
+            throw .skip("\(backend.identity.name) is an adapter whose shared memory is no guest_memfd")
         }
         return mapping
     }

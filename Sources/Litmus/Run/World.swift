@@ -76,8 +76,8 @@ final class World: Sendable {
         case machine
     }
 
-    let kernel: any KVMInterface
-    let facts: KernelFacts
+    let backend: any Backend
+    let facts: BackendFacts
     let deadline: TestDeadline
     let main: VMName
     let hasTwoAliases: Bool
@@ -97,10 +97,10 @@ final class World: Sendable {
     ///   - lap: measures where the time goes.
     ///   - machine: what an earlier test has left; nil makes everything.
     init(
-        _ facts: KernelFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil,
+        _ facts: BackendFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil,
         lap: Lap? = nil, on machine: TestMachine? = nil
     ) throws(Stop) {
-        kernel = facts.kernel
+        backend = facts.backend
         self.facts = facts
         self.deadline = deadline
         self.lap = lap
@@ -195,7 +195,7 @@ final class World: Sendable {
         if let vm = state.withLock({ $0.vms[name] }) { return vm }
         do throws(Errno) {
             let vm = try lap.measure(.vm) { () throws(Errno) in
-                try kernel.createVM(name.type, sharedBit: name == main ? sharedBit() : nil)
+                try backend.createVM(name.type, sharedBit: name == main ? sharedBit() : nil)
             }
             // Of two actors that need it first, one was quicker.
             return state.withLock { state in

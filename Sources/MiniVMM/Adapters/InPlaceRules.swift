@@ -90,7 +90,7 @@ extension HostMapping {
     }
 }
 
-extension KVMInterface {
+extension Backend {
     /// The bit that says *shared* in a guest-physical address.
     ///
     /// - Throws: `EINVAL` for a bit below a page, or beyond the CPU's physical addresses.

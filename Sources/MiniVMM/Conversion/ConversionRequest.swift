@@ -91,7 +91,7 @@ public struct ConversionError: Error, Sendable {
         /// These pages stayed in use until the retry policy gave up; guest-physical.
         case inUse([PageRange])
         /// The kernel's errno, and the page that it named, guest-physical.
-        case kernel(Errno, gpa: UInt64?)
+        case backend(Errno, gpa: UInt64?)
         /// The state changed, but these contents could not be made zero.
         case zeroing(Errno, gpa: UInt64)
         /// The machine is to end.
@@ -110,7 +110,7 @@ public struct ConversionError: Error, Sendable {
         case .refused: .notSupportedOnSocket
         case .outsideRAM: .invalidArgument
         case .inUse: .resourceTemporarilyUnavailable
-        case .kernel(let errno, _), .zeroing(let errno, _): errno
+        case .backend(let errno, _), .zeroing(let errno, _): errno
         case .cancelled: .canceled
         }
     }
@@ -148,7 +148,7 @@ extension ConversionError: CustomStringConvertible {
                 "in use after \(result.calls) calls, \(result.waited.wholeNanoseconds / 1_000_000) ms of waiting: "
                     + pages.map(\.description).joined(separator: " ")
                     + "; something holds these pages (io_uring buffers, vmsplice, VFIO, O_DIRECT)"
-            case .kernel(let errno, let gpa):
+            case .backend(let errno, let gpa):
                 "the kernel answered \(errno)" + (gpa.map { " at 0x\(String($0, radix: 16))" } ?? "")
             case .zeroing(let errno, let gpa):
                 "converted, but zeroing stopped at 0x\(String(gpa, radix: 16)): \(errno)"

@@ -7,7 +7,7 @@ import SystemPackage
 /// Any thread may call it. Each kernel call and the change of the shadow map that follows it happen under the
 /// lock of ``GuestMemory``; waiting, and asking holders to let go, happen under none.
 public final class Converter: Sendable {
-    private let kernel: any KVMInterface
+    private let backend: any Backend
     private let promise: ContentPromise
     private let memory: GuestMemory
     /// Those who are asked to release a page that is in use.
@@ -21,11 +21,11 @@ public final class Converter: Sendable {
     ///   - chunk: bytes of the largest single call; a call of a gigabyte holds the file's lock for long.
     ///   - cancellation: asked before each call, and while pages are zeroed.
     public init(
-        kernel: any KVMInterface, vm: any KVMVirtualMachine, memory: GuestMemory, holds: HoldRegistry,
+        backend: any Backend, vm: any KVMVirtualMachine, memory: GuestMemory, holds: HoldRegistry,
         policy: RetryPolicy, chunk: UInt64 = Converter.defaultChunk, trace: Trace?,
         cancellation: Cancellation = Cancellation()
     ) {
-        self.kernel = kernel
+        self.backend = backend
         self.cancellation = cancellation
         promise = vm.contentPromise
         self.memory = memory
@@ -52,7 +52,7 @@ public final class Converter: Sendable {
         do throws(ConversionError) {
             work.result.means = try means(for: request, work)
             guard request.range.end <= memory.size else { throw work.failed(.outsideRAM(size: memory.size)) }
-            work.started = kernel.now()
+            work.started = backend.now()
             for part in memory.parts(of: request.range) {
                 for piece in part.gpa.chunks(of: chunk) { try convert(piece, in: part.region, &work) }
             }
@@ -176,18 +176,18 @@ public final class Converter: Sendable {
         call.attributes = request.target == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0
         call.flags = work.result.means.mode.rawValue
         work.result.calls += 1
-        let begun = trace.map { _ in kernel.now() }
+        let begun = trace.map { _ in backend.now() }
         var ended: UInt64?
         let (answer, errno) = memory.changingStates { states -> (Answer, Errno?) in
             do throws(Errno) {
-                defer { ended = begun.map { _ in kernel.now() } }
+                defer { ended = begun.map { _ in backend.now() } }
                 try region.file.convertInPlace(&call)
             } catch {
                 let page = named(by: call.error_offset, in: piece, region)
                 switch (error, page) {
                 case (.resourceTemporarilyUnavailable, let page?): return (.busy(page), error)
-                case (.noMemory, let page): return (.failed(.kernel(error, gpa: page?.start)), error)
-                default: return (.failed(.kernel(error, gpa: nil)), error)
+                case (.noMemory, let page): return (.failed(.backend(error, gpa: page?.start)), error)
+                default: return (.failed(.backend(error, gpa: nil)), error)
                 }
             }
             let before = zeroing ? Array(states.runs(in: piece)) : []
@@ -293,11 +293,11 @@ public final class Converter: Sendable {
         guard waiting else { return }
         trace?.record(
             .waiting(gpa: page.start, nanoseconds: wait.wholeNanoseconds, attempt: attempt), by: work.actor)
-        kernel.sleep(for: wait)
+        backend.sleep(for: wait)
         work.result.waited += wait
     }
 
-    private func spent(_ work: Work) -> Duration { Duration(wholeNanoseconds: kernel.now() &- work.started) }
+    private func spent(_ work: Work) -> Duration { Duration(wholeNanoseconds: backend.now() &- work.started) }
 }
 
 extension ConversionResult {

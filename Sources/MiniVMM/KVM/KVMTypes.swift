@@ -73,7 +73,7 @@ extension Advice {
 }
 
 /// Which kernel answered.
-public struct KernelIdentity: Sendable, Equatable {
+public struct BackendIdentity: Sendable, Equatable {
     /// What answers the calls of the in-place interface.
     public enum Kind: Sendable {
         /// Linux itself, which converts by its own ioctl.
@@ -99,7 +99,7 @@ public struct KernelIdentity: Sendable, Equatable {
     }
 }
 
-extension KernelIdentity: CustomStringConvertible {
+extension BackendIdentity: CustomStringConvertible {
     /// For people: `SoftKVM (Unicorn 2.0.1)`.
     public var description: String { "\(name) (\(host))" }
 }

@@ -4,9 +4,9 @@ import Glibc
 public import SystemPackage
 
 /// The kernel below this process, through /dev/kvm. Emulates nothing.
-public final class LinuxKVM: KVMInterface {
+public final class LinuxKVM: Backend {
     /// `LinuxKVM`, with the running kernel as host (``runningKernel()``).
-    public let identity: KernelIdentity
+    public let identity: BackendIdentity
     /// False: every vCPU has a thread of its own.
     public let runsVCPUsInTurns = false
     private let system: OwnedDescriptor
@@ -40,7 +40,7 @@ public final class LinuxKVM: KVMInterface {
             throw KVMUnavailable(
                 device: device, errno: .invalidArgument, reason: .runPageLength(runPageLength))
         }
-        identity = KernelIdentity(name: "LinuxKVM", host: LinuxKVM.runningKernel(), kind: .linux)
+        identity = BackendIdentity(name: "LinuxKVM", host: LinuxKVM.runningKernel(), kind: .linux)
     }
 
     /// `Linux` and its release, from uname(2).

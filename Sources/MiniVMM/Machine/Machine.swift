@@ -66,8 +66,8 @@ public struct MachineConfiguration: Sendable {
 ///
 /// Any thread may call ``stop(_:)`` and look at ``memory``; ``run(timeout:interrupts:)`` is called once.
 public final class Machine: Sendable {
-    /// Its ``KVMInterface/identity`` belongs to every result of the machine.
-    public let kernel: any KVMInterface
+    /// Its ``Backend/identity`` belongs to every result of the machine.
+    public let backend: any Backend
     /// As it was given; it does not change.
     public let configuration: MachineConfiguration
     /// Where image, stacks, page tables and free RAM are.
@@ -100,32 +100,32 @@ public final class Machine: Sendable {
     ///   ``MachineError/cancelled``, ``MachineError/kernel(call:errno:attempted:hint:)`` and
     ///   ``MachineError/conversion(_:)`` where a call failed.
     public init(
-        kernel: any KVMInterface, configuration: MachineConfiguration, image: BootImage, console: Console,
+        backend: any Backend, configuration: MachineConfiguration, image: BootImage, console: Console,
         trace: Trace? = nil, observer: (any ExitObserver)? = nil,
         cancellation: Cancellation = Cancellation()
     ) throws(MachineError) {
-        self.kernel = kernel
+        self.backend = backend
         self.cancellation = cancellation
         self.configuration = configuration
         self.console = console
         self.trace = trace
         self.observer = observer
-        kernel.prepareToRun()
+        backend.prepareToRun()
         let cpuid = try calling("KVM_GET_SUPPORTED_CPUID", "the system descriptor") { () throws(Errno) in
-            try kernel.supportedCPUID()
+            try backend.supportedCPUID()
         }
         let sharedBit = configuration.aliases == .two ? min(46, cpuid.physicalAddressBits - 1) : nil
         try GuestLayout.check(
             ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit)
-        let vm = try Machine.buildVM(kernel, sharedBit, configuration)
+        let vm = try Machine.buildVM(backend, sharedBit, configuration)
         layout = try GuestLayout(
             ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit,
             gigabytePages: cpuid.hasGigabytePages, image: image,
             imageStaysShared: !vm.contentPromise.toPrivate.canPreserve)
         self.vm = vm
-        memory = try Machine.buildMemory(kernel, vm, configuration)
+        memory = try Machine.buildMemory(backend, vm, configuration)
         converter = Converter(
-            kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: configuration.retry,
+            backend: backend, vm: vm, memory: memory, holds: HoldRegistry(), policy: configuration.retry,
             chunk: configuration.chunk, trace: trace, cancellation: cancellation)
         if configuration.hypercallInstruction {
             try calling("KVM_ENABLE_CAP", "KVM_CAP_EXIT_HYPERCALL") { () throws(Errno) in
@@ -141,33 +141,33 @@ public final class Machine: Sendable {
         do throws(Errno) {
             finished = try EventDescriptor()
         } catch {
-            throw .kernel(call: "eventfd", errno: error, attempted: "the end of the machine", hint: nil)
+            throw .backend(call: "eventfd", errno: error, attempted: "the end of the machine", hint: nil)
         }
         try bootInPlace(boot, image, hasVMMCALL: cpuid.hasVMMCALL)
     }
 
     private static func buildVM(
-        _ kernel: any KVMInterface, _ sharedBit: Int?, _ configuration: MachineConfiguration
+        _ backend: any Backend, _ sharedBit: Int?, _ configuration: MachineConfiguration
     ) throws(MachineError) -> any KVMVirtualMachine {
         let vm: any KVMVirtualMachine
         do throws(Errno) {
-            vm = try kernel.createVM(.softwareProtected, sharedBit: sharedBit)
+            vm = try backend.createVM(.softwareProtected, sharedBit: sharedBit)
         } catch .invalidArgument {
-            throw .unsupported(sharedBit == nil ? .privateMemory : .aliases, kernel.identity)
+            throw .unsupported(sharedBit == nil ? .privateMemory : .aliases, backend.identity)
         } catch {
-            throw .kernel(
+            throw .backend(
                 call: "KVM_CREATE_VM", errno: error,
                 attempted: "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
                 hint: nil)
         }
         guard !configuration.needsPreservation || vm.contentPromise.canPreserve else {
-            throw .unsupported(.preservation, kernel.identity)
+            throw .unsupported(.preservation, backend.identity)
         }
         return vm
     }
 
     private static func buildMemory(
-        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, _ configuration: MachineConfiguration
+        _ backend: any Backend, _ vm: any KVMVirtualMachine, _ configuration: MachineConfiguration
     ) throws(MachineError) -> GuestMemory {
         let pages = configuration.ramSize / pageSize
         guard configuration.regions >= 1, configuration.regions <= 64, UInt64(configuration.regions) <= pages
@@ -180,7 +180,7 @@ public final class Machine: Sendable {
             let end = pages * (index + 1) / UInt64(configuration.regions) * pageSize
             guard let gpa = PageRange(start: start, size: end - start) else { break }
             start = end
-            let file = try buildFile(kernel, vm, size: gpa.size)
+            let file = try buildFile(backend, vm, size: gpa.size)
             let mapping = try calling("mmap", "a guest_memfd of \(gpa.size) bytes") { () throws(Errno) in
                 try file.map(offset: 0, length: gpa.size)
             }
@@ -200,15 +200,15 @@ public final class Machine: Sendable {
     }
 
     private static func buildFile(
-        _ kernel: any KVMInterface, _ vm: any KVMVirtualMachine, size: UInt64
+        _ backend: any Backend, _ vm: any KVMVirtualMachine, size: UInt64
     ) throws(MachineError) -> any KVMGuestMemfd {
         do throws(Errno) {
             return try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
         } catch .invalidArgument {
             // Private memory that can be shared later needs conversion in place.
-            throw .unsupported(.sharedGuestMemfd, kernel.identity)
+            throw .unsupported(.sharedGuestMemfd, backend.identity)
         } catch {
-            throw .kernel(
+            throw .backend(
                 call: "KVM_CREATE_GUEST_MEMFD", errno: error,
                 attempted: "\(size) bytes, MMAP | INIT_SHARED", hint: nil)
         }
@@ -247,7 +247,7 @@ public final class Machine: Sendable {
                     try memory.write(gpa: gpa + UInt64(start), Array(bytes[start..<end]))
                 }
             } catch {
-                throw .kernel(
+                throw .backend(
                     call: "process_vm_writev", errno: error.errno,
                     attempted: "the image at \(hex(error.gpa)), through the mapping of shared memory",
                     hint: nil)
@@ -275,10 +275,10 @@ public final class Machine: Sendable {
             try converter.convert(request, by: .monitor)
         } catch {
             if case .cancelled = error.reason { throw .cancelled }
-            guard case .kernel(.inappropriateIOCTLForDevice, _) = error.reason else {
+            guard case .backend(.inappropriateIOCTLForDevice, _) = error.reason else {
                 throw .conversion(error)
             }
-            throw .unsupported(.conversion, kernel.identity)
+            throw .unsupported(.conversion, backend.identity)
         }
     }
 
@@ -310,7 +310,7 @@ public final class Machine: Sendable {
     ///   - interrupts: signals that end the machine.
     public func run(timeout: Duration? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
         cancellation.stopLooking()
-        let groups = kernel.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
+        let groups = backend.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
         let running = Atomic<Int>(groups.count)
         let threads = groups.map { group in
             HostThread { [self] in
@@ -321,7 +321,7 @@ public final class Machine: Sendable {
         for thread in threads where thread == nil {
             stop(
                 .failed(
-                    .kernel(
+                    .backend(
                         call: "pthread_create", errno: .resourceTemporarilyUnavailable,
                         attempted: "a vCPU's thread",
                         hint: nil)))

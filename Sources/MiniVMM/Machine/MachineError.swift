@@ -6,11 +6,11 @@ public enum MachineError: Error, Sendable {
     /// Asked for a machine that cannot be.
     case configuration(ConfigurationError)
     /// This kernel has no such machine; another one may.
-    case unsupported(Lack, KernelIdentity)
+    case unsupported(Lack, BackendIdentity)
     /// The image cannot be booted.
     case image(ImageError)
     /// A call to the kernel failed: its uAPI name, the errno, what was attempted, what would help.
-    case kernel(call: String, errno: Errno, attempted: String, hint: String?)
+    case backend(call: String, errno: Errno, attempted: String, hint: String?)
     /// A conversion that the machine itself needed.
     case conversion(ConversionError)
     /// `KVM_EXIT_MEMORY_FAULT` with `EHWPOISON`: the host's memory failed.
@@ -32,9 +32,9 @@ extension MachineError: CustomStringConvertible {
     public var description: String {
         switch self {
         case .configuration(let error): return error.description
-        case .unsupported(let lack, let kernel): return "\(kernel) \(lack)"
+        case .unsupported(let lack, let backend): return "\(backend) \(lack)"
         case .image(let error): return error.description
-        case .kernel(let call, let errno, let attempted, let hint):
+        case .backend(let call, let errno, let attempted, let hint):
             return "\(call): \(errno) (\(errno.name)) on \(attempted)" + (hint.map { ": \($0)" } ?? "")
         case .conversion(let error): return error.description
         case .poisoned(let vcpu, let gpa):
@@ -64,6 +64,6 @@ func calling<R>(
     do throws(Errno) {
         return try body()
     } catch {
-        throw .kernel(call: call, errno: error, attempted: attempted(), hint: nil)
+        throw .backend(call: call, errno: error, attempted: attempted(), hint: nil)
     }
 }

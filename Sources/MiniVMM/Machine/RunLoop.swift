@@ -104,7 +104,7 @@ private struct Monitor: ExitHandler {
     }
 
     private func fail(_ call: String, _ errno: Errno, _ attempted: String) -> Pause {
-        end(.failed(.kernel(call: call, errno: errno, attempted: attempted, hint: nil)))
+        end(.failed(.backend(call: call, errno: errno, attempted: attempted, hint: nil)))
     }
 
     private func crash(_ cause: Crash.Cause) -> Pause {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-/// Words that somebody may have meant.
+/// Suggestions for misspelt words.
 package enum NearWords {
-    /// How people compare: no case, and `_` for `-`.
+    /// The text in lower case, with `_` for `-`.
     package static func folded(_ text: some StringProtocol) -> String {
         String(text.lowercased().map { $0 == "-" ? "_" : $0 })
     }
 
-    /// Those of the names that somebody may have meant, the nearest first; none for something quite different.
+    /// Up to `limit` names that resemble the typed word, the most similar first. A word of a name counts like the whole
+    /// name, so that `bsy` finds `busy-names-highest`.
     package static func nearest(to typed: String, among names: [String], limit: Int = 3) -> [String] {
         let typed = String(folded(typed).prefix(64))
         guard !typed.isEmpty else { return [] }
@@ -14,15 +15,26 @@ package enum NearWords {
         return names.map { name -> (name: String, distance: Int) in
             let known = folded(name)
             let contains = typed.count >= 3 && known.contains(typed)
-            return (name, contains || known.hasPrefix(typed) ? 0 : distance(typed, known))
+            if contains || known.hasPrefix(typed) { return (name, 0) }
+            let words =
+                known.contains("_") && typed.count >= 3 ? known.split(separator: "_").map(String.init) : []
+            let distances = ([known] + words).map { (word: $0, distance: distance(typed, $0)) }
+                .filter { $0.distance <= max(1, min(typed.count, $0.word.count) / 3) }
+            return (name, distances.map(\.distance).min() ?? .max)
         }
-        .filter { $0.distance <= max(1, min(typed.count, $0.name.count) / 3) }
+        .filter { $0.distance < .max }
         .sorted { ($0.distance, $0.name.count, $0.name) < ($1.distance, $1.name.count, $1.name) }
         .map(\.name).filter { seen.insert($0).inserted }
         .prefix(limit).map { $0 }
     }
 
-    /// Insertions, deletions, replacements and swaps of neighbours that lead from one to the other.
+    /// The end of an error message that names the most similar words: `; did you mean a or b?`. Empty if none is similar.
+    package static func suggestion(for typed: String, among names: [String]) -> String {
+        let near = nearest(to: typed, among: names)
+        return near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"
+    }
+
+    /// The Damerau-Levenshtein distance: insertions, deletions, replacements and swaps of neighbours.
     private static func distance(_ from: String, _ to: String) -> Int {
         let from = Array(from)
         let to = Array(to)

@@ -126,7 +126,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     public enum Unit: String, Sendable {
         /// A size in bytes.
         case bytes
-        /// Nanoseconds: a duration, or a time on ``KVMInterface/now()``.
+        /// Nanoseconds: a duration, or a time on ``Backend/now()``.
         case ns
         /// The number of a bit, from 0.
         case bit

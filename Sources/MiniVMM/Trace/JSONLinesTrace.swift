@@ -16,23 +16,23 @@ public final class JSONLinesTrace: TraceSink {
     public var failure: Errno? { line.withLock { $0.buffer.failure } }
 
     /// Writes the header line, with the keys of ``LineKey/header``.
-    public func begin(kernel: KernelIdentity, time: UInt64) {
+    public func begin(backend: BackendIdentity, time: UInt64) {
         line.withLock { line in
             line.buffer.append("{")
             line.header(.schema, EventSchema.version.description)
             line.header(.clock, "monotonic ns")
             line.beginHeader(.time)
             line.buffer.append(decimal: time)
-            line.header(.kernel, kernel.name)
-            line.header(.host, kernel.host)
+            line.header(.backend, backend.name)
+            line.header(.host, backend.host)
             line.beginHeader(.simulated)
-            line.buffer.append(kernel.kind == .simulated ? "true" : "false")
+            line.buffer.append(backend.kind == .simulated ? "true" : "false")
             line.buffer.append("}")
             line.buffer.endLine()
         }
     }
 
-    /// Writes one line; `time` in nanoseconds of ``KVMInterface/now()``. It reaches the descriptor once 64
+    /// Writes one line; `time` in nanoseconds of ``Backend/now()``. It reaches the descriptor once 64
     /// KiB have come together, or with ``flush()``.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in

@@ -5,13 +5,13 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
     case schema
     /// Of the header: `monotonic ns`.
     case clock
-    /// Nanoseconds of ``KVMInterface/now()``: when the trace began, or when the event was stamped.
+    /// Nanoseconds of ``Backend/now()``: when the trace began, or when the event was stamped.
     case time
-    /// Of the header: the name of the ``KernelIdentity``.
-    case kernel
-    /// Of the header: the host of the ``KernelIdentity``.
+    /// Of the header: the name of the ``BackendIdentity``.
+    case backend
+    /// Of the header: the host of the ``BackendIdentity``.
     case host
-    /// Of the header: whether the kernel is ``KernelIdentity/Kind/simulated``.
+    /// Of the header: whether the kernel is ``BackendIdentity/Kind/simulated``.
     case simulated
     /// Of an event: ``Actor/description``.
     case actor
@@ -19,7 +19,7 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
     case event
 
     /// The keys of the first line, in their order.
-    public static let header: [LineKey] = [.schema, .clock, .time, .kernel, .host, .simulated]
+    public static let header: [LineKey] = [.schema, .clock, .time, .backend, .host, .simulated]
     /// The keys with which each line of an event begins, in their order.
     public static let everyEvent: [LineKey] = [.time, .actor, .event]
 
@@ -29,7 +29,7 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
         case .schema: "schema"
         case .clock: "clock"
         case .time: "t"
-        case .kernel: "kernel"
+        case .backend: "backend"
         case .host: "host"
         case .simulated: "simulated"
         case .actor: "actor"

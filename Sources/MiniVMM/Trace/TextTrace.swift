@@ -16,18 +16,18 @@ public final class TextTrace: TraceSink {
 
     /// Writes a line that names the kernel. Later times are microseconds from `time`, which is in
     /// nanoseconds.
-    public func begin(kernel: KernelIdentity, time: UInt64) {
+    public func begin(backend: BackendIdentity, time: UInt64) {
         line.withLock { line in
             line.origin = time
             line.buffer.append("# trace of ")
-            line.buffer.append(kernel.description)
+            line.buffer.append(backend.description)
             line.buffer.append(", times in microseconds")
             line.buffer.endLine()
             line.buffer.flush()
         }
     }
 
-    /// Writes one line at once; `time` in nanoseconds of ``KVMInterface/now()``. A printed letter waits until
+    /// Writes one line at once; `time` in nanoseconds of ``Backend/now()``. A printed letter waits until
     /// its line ends.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in

@@ -3,22 +3,22 @@
 ///
 /// Events of several vCPUs come from several threads; each sink guards itself.
 public final class Trace: Sendable {
-    private let kernel: any KVMInterface
+    private let backend: any Backend
     private let sinks: [any TraceSink]
-    /// ``KVMInterface/now()`` when the trace began.
+    /// ``Backend/now()`` when the trace began.
     public let start: UInt64
 
     /// Begins all sinks with the kernel's identity and the time of its clock.
-    public init(kernel: any KVMInterface, sinks: [any TraceSink]) {
-        self.kernel = kernel
+    public init(backend: any Backend, sinks: [any TraceSink]) {
+        self.backend = backend
         self.sinks = sinks
-        start = kernel.now()
-        for sink in sinks { sink.begin(kernel: kernel.identity, time: start) }
+        start = backend.now()
+        for sink in sinks { sink.begin(backend: backend.identity, time: start) }
     }
 
     /// Stamps an event with the kernel's clock and hands it on.
     public func record(_ event: TraceEvent, by actor: Actor) {
-        let time = kernel.now()
+        let time = backend.now()
         for sink in sinks { sink.write(event, by: actor, time: time) }
     }
 
@@ -32,8 +32,8 @@ public final class Trace: Sendable {
 public protocol TraceSink: AnyObject, Sendable {
     /// Called once, before the first event.
     ///
-    /// - Parameter time: nanoseconds of ``KVMInterface/now()``.
-    func begin(kernel: KernelIdentity, time: UInt64)
+    /// - Parameter time: nanoseconds of ``Backend/now()``.
+    func begin(backend: BackendIdentity, time: UInt64)
     /// Called for each event, from any thread and possibly from several at once. `time` as in
     /// ``begin(kernel:time:)``, but two calls may come in another order than their times.
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64)

@@ -19,7 +19,7 @@ public import SystemPackage
 /// What a guest finds: 64-bit mode, one ring at a time (the one that `KVM_SET_SREGS` says), 4-level paging
 /// without accessed and dirty bits, SSE2, 40 physical address bits. No interrupt controller, and no
 /// exception is delivered: one that the guest raises is `KVM_EXIT_SHUTDOWN`, as if its IDT were empty.
-public final class SoftKVM: KVMInterface {
+public final class SoftKVM: Backend {
     /// What this kernel is to be.
     public struct Configuration: Sendable {
         /// Seed of everything that is undefined by the ABI.
@@ -118,8 +118,8 @@ public final class SoftKVM: KVMInterface {
     }
 
     /// Waits for the process that opens the engine, as ``engineStatus`` does.
-    public var identity: KernelIdentity {
-        KernelIdentity(
+    public var identity: BackendIdentity {
+        BackendIdentity(
             name: "SoftKVM", host: library.description + configuration.peculiarities, kind: .simulated)
     }
 

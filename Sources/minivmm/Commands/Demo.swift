@@ -11,7 +11,7 @@ struct Demo: ParsableCommand {
         commandName: "demo",
         abstract: "A tour in six acts: real guests convert their memory, and you see it happen.")
 
-    @OptionGroup var kernel: KernelOptions
+    @OptionGroup var backendOptions: BackendOptions
     @Option(help: ArgumentHelp("Only this act, 1 to 6.", valueName: "number"))
     var act: Int?
     @OptionGroup(title: "Pictures, one for each machine") var pictures: PictureOptions
@@ -34,7 +34,7 @@ struct Demo: ParsableCommand {
     func run() throws {
         let terminal = Terminal.output
         terminal.print(terminal.styled("MiniVMM: memory that changes hands", .bold))
-        terminal.paragraph("Kernel: \(try kernel.open(aliases: .one, preservation: true).line).")
+        terminal.paragraph("Kernel: \(try backendOptions.open(aliases: .one, preservation: true).line).")
         PageStrip(terminal: terminal).printLegend()
         let gallery = Gallery(pictures)
         var failures = 0
@@ -47,16 +47,16 @@ struct Demo: ParsableCommand {
             terminal.paragraph(scene.text, indent: 3)
             let narrator = Narrator(
                 terminal, limit: scene.sentences, tellsBoot: scene.tellsBoot, gallery: gallery)
-            let outcome = try scene.play(Stage(kernel: kernel), narrator)
+            let outcome = try scene.play(Stage(options: backendOptions), narrator)
             narrator.finish()
             played += 1
             if case .interrupted(let signal)? = outcome {
                 terminal.print("   " + terminal.styled("interrupted by signal \(signal)", .bad))
                 throw ExitCode(128 + signal)
             }
-            if case .failed(.unsupported(let lack, let kernel))? = outcome {
+            if case .failed(.unsupported(let lack, let backend))? = outcome {
                 skipped += 1
-                terminal.paragraph("Not shown: \(kernel) \(lack).", indent: 3)
+                terminal.paragraph("Not shown: \(backend) \(lack).", indent: 3)
                 terminal.print(lack.diagnosis, indent: 3)
             } else if let outcome, outcome.exitStatus != 0 {
                 failures += 1

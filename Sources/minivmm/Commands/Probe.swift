@@ -11,40 +11,43 @@ struct Probe: ParsableCommand {
         commandName: "probe",
         abstract: "Finds out what the kernels here can do, and which one `auto` takes.",
         discussion: """
-            Everything is tried on scratch VMs; the number of a capability alone decides nothing. With --kernel, only \
-            that one is asked.
+            Everything is tried on scratch VMs; the number of a capability alone decides nothing. With --backend, only \
+            that one is tried.
             """)
 
-    @OptionGroup var kernel: KernelOptions
+    @OptionGroup var backendOptions: BackendOptions
     @Flag(help: "Print one JSON object.")
     var json = false
 
     private struct Section {
         let title: String
         /// What `auto` would call it.
-        let name: Backend
-        let identity: KernelIdentity?
-        var claims: [KernelProbe.CapabilityClaim] = []
-        let findings: [KernelProbe.Finding]
+        let name: BackendKind
+        let identity: BackendIdentity?
+        var claims: [BackendProbe.CapabilityClaim] = []
+        let findings: [BackendProbe.Finding]
         let absence: String?
         /// What the absence means.
         var diagnosis: Diagnosis?
     }
 
     func run() throws {
-        let all: [(Backend, () -> Section)] = [
+        let all: [(BackendKind, () -> Section)] = [
             (.linux, linux), (.perVMAttributes, perVMAttributes), (.memslotTrap, trap), (.soft, soft),
         ]
-        let sections = all.filter { kernel.kernel.backend == nil || kernel.kernel.backend == $0.0 }.map {
+        let sections = all.filter {
+            backendOptions.backend.kind == nil || backendOptions.backend.kind == $0.0
+        }.map {
             $0.1()
         }
-        let choice: Result<ChosenKernel, BackendError>
+        let choice: Result<ChosenBackend, BackendError>
         do throws(BackendError) {
-            choice = .success(try kernel.kernel.open(BackendNeeds(soft: kernel.soft)))
+            choice = .success(try backendOptions.backend.open(BackendNeeds(soft: backendOptions.soft)))
         } catch {
             choice = .failure(error)
         }
-        let preserving = try? kernel.kernel.open(BackendNeeds(preservation: true, soft: kernel.soft))
+        let preserving = try? backendOptions.backend.open(
+            BackendNeeds(preservation: true, soft: backendOptions.soft))
         if json {
             printJSON(sections, choice, preserving)
         } else {
@@ -66,17 +69,17 @@ struct Probe: ParsableCommand {
 
     private func linux() -> Section {
         do throws(KVMUnavailable) {
-            let kernel = try LinuxKVM()
-            let probe = KernelProbe(kernel)
+            let backend = try LinuxKVM()
+            let probe = BackendProbe(backend)
             var findings = probe.findings()
             if findings.contains(where: { $0.key == "in-place-conversion" && $0.verdict == .yes }) {
                 findings += [
                     probe.guestRuns(), probe.contents(),
-                    KernelProbe(AliasesKVM(over: kernel)).twoAliases(), probe.hypercallInstruction(),
+                    BackendProbe(AliasesKVM(over: backend)).twoAliases(), probe.hypercallInstruction(),
                 ]
             }
             return Section(
-                title: "/dev/kvm", name: .linux, identity: kernel.identity, claims: probe.claims(),
+                title: "/dev/kvm", name: .linux, identity: backend.identity, claims: probe.claims(),
                 findings: findings, absence: nil)
         } catch {
             return Section(
@@ -88,8 +91,8 @@ struct Probe: ParsableCommand {
     private func perVMAttributes() -> Section {
         let title = "/dev/kvm, with its per-VM attributes"
         do throws(KVMUnavailable) {
-            let kernel = PerVMAttributesKVM(over: try LinuxKVM())
-            let probe = KernelProbe(kernel)
+            let backend = PerVMAttributesKVM(over: try LinuxKVM())
+            let probe = BackendProbe(backend)
             if let failure = probe.conversionFailure() {
                 return Section(
                     title: title, name: .perVMAttributes, identity: nil, findings: [],
@@ -97,10 +100,10 @@ struct Probe: ParsableCommand {
                     diagnosis: failure.diagnosis)
             }
             return Section(
-                title: title, name: .perVMAttributes, identity: kernel.identity,
+                title: title, name: .perVMAttributes, identity: backend.identity,
                 findings: [
                     probe.guestRuns(), probe.contents(),
-                    KernelProbe(AliasesKVM(over: kernel)).twoAliases(), probe.hypercallInstruction(),
+                    BackendProbe(AliasesKVM(over: backend)).twoAliases(), probe.hypercallInstruction(),
                 ], absence: nil)
         } catch {
             return Section(
@@ -112,13 +115,14 @@ struct Probe: ParsableCommand {
     private func trap() -> Section {
         let title = "/dev/kvm, with memslots carved for what it lacks"
         do throws(KVMUnavailable) {
-            let kernel = MemslotTrapKVM(over: try LinuxKVM())
-            let probe = KernelProbe(kernel)
+            let backend = MemslotTrapKVM(over: try LinuxKVM())
+            let probe = BackendProbe(backend)
             let findings = [
                 probe.guestRuns(), probe.contents(), probe.twoAliases(), probe.hypercallInstruction(),
             ]
             return Section(
-                title: title, name: .memslotTrap, identity: kernel.identity, findings: findings, absence: nil)
+                title: title, name: .memslotTrap, identity: backend.identity, findings: findings, absence: nil
+            )
         } catch {
             return Section(
                 title: title, name: .memslotTrap, identity: nil, findings: [], absence: error.description,
@@ -127,20 +131,20 @@ struct Probe: ParsableCommand {
     }
 
     private func soft() -> Section {
-        let kernel = SoftKVM(self.kernel.soft)
-        let probe = KernelProbe(kernel)
+        let backend = SoftKVM(backendOptions.soft)
+        let probe = BackendProbe(backend)
         let findings =
             probe.findings() + [
                 probe.guestRuns(), probe.contents(), probe.twoAliases(), probe.hypercallInstruction(),
             ]
         return Section(
-            title: "KVM in user space", name: .soft, identity: kernel.identity, findings: findings,
+            title: "KVM in user space", name: .soft, identity: backend.identity, findings: findings,
             absence: nil)
     }
 
     /// - Parameter preserving: what `auto` takes for a guest whose contents must be preserved.
     private func printText(
-        _ sections: [Section], _ choice: Result<ChosenKernel, BackendError>, _ preserving: ChosenKernel?
+        _ sections: [Section], _ choice: Result<ChosenBackend, BackendError>, _ preserving: ChosenBackend?
     ) {
         let terminal = Terminal.output
         for section in sections {
@@ -169,15 +173,15 @@ struct Probe: ParsableCommand {
             terminal.print()
         }
         // Who asks about one kernel does not ask which one is taken.
-        guard kernel.kernel == .auto else { return }
+        guard backendOptions.backend == .auto else { return }
         switch choice {
         case .success(let chosen):
             terminal.hanging(
-                terminal.styled("auto ", .bold), "takes --kernel \(chosen.backend.rawValue): \(chosen.line)",
+                terminal.styled("auto ", .bold), "takes --backend \(chosen.kind.rawValue): \(chosen.line)",
                 indent: 5)
-            if let preserving, preserving.backend != chosen.backend {
+            if let preserving, preserving.kind != chosen.kind {
                 terminal.paragraph(
-                    "and --kernel \(preserving.backend.rawValue) for guests that need their contents preserved",
+                    "and --backend \(preserving.kind.rawValue) for guests that need their contents preserved",
                     indent: 5)
             }
         case .failure(let error):
@@ -188,13 +192,13 @@ struct Probe: ParsableCommand {
     }
 
     private func printJSON(
-        _ sections: [Section], _ choice: Result<ChosenKernel, BackendError>, _ preserving: ChosenKernel?
+        _ sections: [Section], _ choice: Result<ChosenBackend, BackendError>, _ preserving: ChosenBackend?
     ) {
-        let kernels = sections.map { section -> JSON in
+        let backends = sections.map { section -> JSON in
             .object(
                 [
                     ("name", .string(section.name.rawValue)),
-                    ("kernel", section.identity.map { .string($0.name) } ?? .null),
+                    ("backend", section.identity.map { .string($0.name) } ?? .null),
                     ("host", section.identity.map { .string($0.host) } ?? .null),
                     ("absent", section.absence.map { .string($0) } ?? .null),
                     (
@@ -225,11 +229,11 @@ struct Probe: ParsableCommand {
         }
         let auto: JSON
         switch choice {
-        case _ where kernel.kernel != .auto: auto = .null
+        case _ where backendOptions.backend != .auto: auto = .null
         case .success(let chosen):
             auto = .object([
-                ("name", .string(chosen.backend.rawValue)), ("reason", .string(chosen.reasonText)),
-                ("preserving", preserving.map { .string($0.backend.rawValue) } ?? .null),
+                ("name", .string(chosen.kind.rawValue)), ("reason", .string(chosen.reasonText)),
+                ("preserving", preserving.map { .string($0.kind.rawValue) } ?? .null),
             ])
         case .failure(let error):
             auto = .object(
@@ -237,7 +241,7 @@ struct Probe: ParsableCommand {
         }
         Terminal.output.print(
             JSON.object([
-                ("schema", .string("minivmm.probe/1")), ("auto", auto), ("kernels", .array(kernels)),
+                ("schema", .string("minivmm.probe/1")), ("auto", auto), ("kernels", .array(backends)),
             ]).text)
     }
 }

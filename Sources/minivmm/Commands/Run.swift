@@ -22,7 +22,7 @@ struct Run: ParsableCommand {
         completion: .guest)
     var guest: String
     @OptionGroup var machine: MachineOptions
-    @OptionGroup var kernel: KernelOptions
+    @OptionGroup var backendOptions: BackendOptions
 
     @Option(help: "Seconds of real time after which the guest is ended (status 124); 0 for no limit.")
     var timeout: Seconds?
@@ -46,7 +46,7 @@ struct Run: ParsableCommand {
     enum TraceFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
 
     func validate() throws {
-        try kernel.oneVersion()
+        try backendOptions.oneVersion()
         if explain, trace == nil {
             throw ValidationError("--explain is for a trace: add --trace - or --trace FILE.")
         }
@@ -72,26 +72,26 @@ struct Run: ParsableCommand {
         let image = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
         // A guest from a file says nobody what it needs: where there is a choice, what its conversions do not say
         // otherwise is preserved.
-        let chosen = try openKernel(
+        let chosen = try openBackend(
             BackendNeeds(
                 aliases: configuration.aliases,
                 preservation: configuration.needsPreservation
                     || payload == nil && configuration.contents == .preserve,
-                soft: kernel.soft))
+                soft: backendOptions.soft))
         configuration.hypercallInstruction = chosen.hypercallInstruction
         let diagnostics = Terminal.diagnostics
         if !quiet && !json {
-            diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
+            diagnostics.hanging(diagnostics.styled("backend  ", .dim), chosen.line, indent: 9)
         }
         let console = Console(json ? nil : .standardOutput, keeps: json)
         let recorder = pictures.isWanted ? TraceRecorder() : nil
-        let (trace, traceFile) = try openTrace(chosen.kernel, recorder)
+        let (trace, traceFile) = try openTrace(chosen.backend, recorder)
         let start = monotonicNanoseconds()
         var statistics = RunStatistics()
         var outcome: Outcome
         do throws(MachineError) {
             let machine = try Machine(
-                kernel: chosen.kernel, configuration: configuration, image: image, console: console,
+                backend: chosen.backend, configuration: configuration, image: image, console: console,
                 trace: trace, observer: step ? Stepper(image: image) : nil, cancellation: cancellation)
             if machine.layout.imageStaysShared, !quiet, !json {
                 diagnostics.hanging(
@@ -112,12 +112,12 @@ struct Run: ParsableCommand {
         interrupts?.unblock()
         if let errno = traceFile?.close() {
             outcome = .failed(
-                .kernel(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
+                .backend(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
         }
         // A reader that went away ends the command by a signal, or wants no more.
         if let errno = console.failure, errno != .brokenPipe {
             outcome = .failed(
-                .kernel(
+                .backend(
                     call: "write", errno: errno, attempted: "the guest's console, standard output",
                     hint: "it is incomplete"))
         }
@@ -144,11 +144,11 @@ struct Run: ParsableCommand {
         throw fail("\(guest): \(outcome) while the file was read", nil, outcome)
     }
 
-    private func openKernel(_ needs: BackendNeeds) throws -> ChosenKernel {
+    private func openBackend(_ needs: BackendNeeds) throws -> ChosenBackend {
         do throws(BackendError) {
-            return try kernel.kernel.open(needs)
+            return try backendOptions.backend.open(needs)
         } catch {
-            throw fail("--kernel \(kernel.kernel.rawValue): \(error.text)", error.diagnosis)
+            throw fail("--backend \(backendOptions.backend.rawValue): \(error.text)", error.diagnosis)
         }
     }
 
@@ -159,7 +159,7 @@ struct Run: ParsableCommand {
         let status = outcome.map { ExitCode($0.exitStatus) } ?? Status.monitorFailed
         if json {
             let members: [(String, JSON)] = [
-                ("schema", .string("minivmm.run/1")), ("guest", .string(guest)), ("kernel", .null),
+                ("schema", .string("minivmm.run/1")), ("guest", .string(guest)), ("backend", .null),
                 ("host", .null), ("reason", .null), ("outcome", .string(outcome?.kind ?? "failed")),
                 ("status", .integer(Int64(status.rawValue))), ("description", .string(message)),
                 ("elapsed_ns", .number(0)), ("statistics", RunStatistics().json), ("console", .string("")),
@@ -189,11 +189,11 @@ struct Run: ParsableCommand {
     }
 
     private func openTrace(
-        _ kernel: any KVMInterface, _ recorder: TraceRecorder?
+        _ backend: any Backend, _ recorder: TraceRecorder?
     ) throws -> (Trace?, TraceFile?) {
         let recording: [any TraceSink] = recorder.map { [$0] } ?? []
         guard let path = trace else {
-            return (recorder.map { _ in Trace(kernel: kernel, sinks: recording) }, nil)
+            return (recorder.map { _ in Trace(backend: backend, sinks: recording) }, nil)
         }
         let file: FileDescriptor
         if path == "-" {
@@ -210,7 +210,7 @@ struct Run: ParsableCommand {
         }
         let (sink, failure) = sink(file, path)
         return (
-            Trace(kernel: kernel, sinks: [sink] + recording),
+            Trace(backend: backend, sinks: [sink] + recording),
             TraceFile(file: path == "-" ? nil : file, failure: failure)
         )
     }
@@ -249,15 +249,15 @@ struct Run: ParsableCommand {
     }
 
     private func report(
-        _ outcome: Outcome, _ statistics: RunStatistics, _ elapsed: UInt64, _ chosen: ChosenKernel,
+        _ outcome: Outcome, _ statistics: RunStatistics, _ elapsed: UInt64, _ chosen: ChosenBackend,
         _ console: Console
     ) {
         if json {
             let members: [(String, JSON)] =
                 [
                     ("schema", .string("minivmm.run/1")), ("guest", .string(guest)),
-                    ("kernel", .string(chosen.kernel.identity.name)),
-                    ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
+                    ("backend", .string(chosen.backend.identity.name)),
+                    ("host", .string(chosen.backend.identity.host)), ("reason", .string(chosen.reasonText)),
                     ("outcome", .string(outcome.kind)), ("status", .integer(Int64(outcome.exitStatus))),
                     ("description", .string(outcome.description)), ("elapsed_ns", .number(elapsed)),
                     ("statistics", statistics.json), ("console", .string(console.text)),

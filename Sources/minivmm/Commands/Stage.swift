@@ -7,25 +7,25 @@ import SystemPackage
 
 /// Where guests are played for somebody who watches: what the demo and the tour have in common.
 struct Stage {
-    let kernel: KernelOptions
+    let options: BackendOptions
 
     /// The tour is about contents that stay: where there is a choice, on a kernel that preserves them.
-    func open(_ aliases: Aliases) throws -> ChosenKernel {
-        let chosen = try kernel.open(aliases: aliases, preservation: true)
+    func open(_ aliases: Aliases) throws -> ChosenBackend {
+        let chosen = try options.open(aliases: aliases, preservation: true)
         say(chosen)
         return chosen
     }
 
     /// Each act names the kernel that answers in it.
-    func say(_ chosen: ChosenKernel) {
-        Terminal.output.paragraph("on \(chosen.kernel.identity)", indent: 3, style: .dim)
+    func say(_ chosen: ChosenBackend) {
+        Terminal.output.paragraph("on \(chosen.backend.identity)", indent: 3, style: .dim)
     }
 
     /// - Parameters:
     ///   - aloud: whether what the guest prints is part of the story.
     ///   - preserving: whether the act needs preserved contents, even if the guest does not.
     func machine(
-        _ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator, aloud: Bool = true,
+        _ payload: Payload, _ chosen: ChosenBackend, _ narrator: Narrator, aloud: Bool = true,
         preserving: Bool = false
     ) throws(MachineError) -> Machine {
         var configuration = payload.machineConfiguration
@@ -36,10 +36,10 @@ struct Stage {
         let image: BootImage
         do throws(ImageError) { image = try .flat(payload.image) } catch { throw .image(error) }
         return try Machine(
-            kernel: chosen.kernel, configuration: configuration, image: image,
+            backend: chosen.backend, configuration: configuration, image: image,
             console: Console(nil, onLine: onLine),
             trace: Trace(
-                kernel: chosen.kernel, sinks: [narrator] + (narrator.gallery?.sinks(payload.name) ?? [])))
+                backend: chosen.backend, sinks: [narrator] + (narrator.gallery?.sinks(payload.name) ?? [])))
     }
 
     func play(_ name: String, _ narrator: Narrator) throws -> Outcome? {
@@ -47,7 +47,7 @@ struct Stage {
         return play(payload, try open(payload.aliases), narrator)
     }
 
-    func play(_ payload: Payload, _ chosen: ChosenKernel, _ narrator: Narrator) -> Outcome {
+    func play(_ payload: Payload, _ chosen: ChosenBackend, _ narrator: Narrator) -> Outcome {
         do throws(MachineError) {
             let interrupts = try? SignalDescriptor()
             return try machine(payload, chosen, narrator).run(
@@ -122,14 +122,14 @@ struct Stage {
         terminal.paragraph(
             "The same guest on a software kernel that is the second posted version of the interface, which promised "
                 + "nothing about contents: what cannot be preserved is refused.", indent: 3)
-        var configuration = kernel.soft
+        var configuration = options.soft
         configuration.abi = .rfcV2
         let soft = SoftKVM(configuration)
         if case .missing(let message) = soft.engineStatus {
             terminal.paragraph("Not shown: \(message).", indent: 3)
             return outcome
         }
-        let chosen = ChosenKernel(kernel: soft, backend: .soft, reason: .requested)
+        let chosen = ChosenBackend(backend: soft, kind: .soft, reason: .requested)
         say(chosen)
         return play(payload, chosen, Narrator(terminal, limit: 4, gallery: narrator.gallery))
     }

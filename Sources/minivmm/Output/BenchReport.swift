@@ -25,9 +25,9 @@ extension Bench {
         }
     }
 
-    func printText(_ rows: [Row], _ kernel: String) {
+    func printText(_ rows: [Row], _ backend: String) {
         let terminal = Terminal.output
-        terminal.print(terminal.styled("kernel", .bold) + "  \(kernel)")
+        terminal.print(terminal.styled("backend", .bold) + "  \(backend)")
         let width = rows.map(\.name.count).max() ?? 0
         for row in rows {
             let name = row.name + String(repeating: " ", count: width - row.name.count)
@@ -47,10 +47,10 @@ extension Bench {
         }
     }
 
-    func printJSON(_ rows: [Row], _ kernel: String) {
+    func printJSON(_ rows: [Row], _ backend: String) {
         Terminal.output.print(
             JSON.object([
-                ("schema", .string("minivmm.bench/1")), ("kernel", .string(kernel)),
+                ("schema", .string("minivmm.bench/1")), ("backend", .string(backend)),
                 ("rounds", .number(UInt64(rounds))),
                 (
                     "rows",

@@ -55,7 +55,7 @@ extension Diagnosis {
     /// Something about a file that the command reads or writes.
     static func file(_ what: String, _ error: any Error, call: String = "write") -> Diagnosis? {
         guard let errno = error as? Errno else { return nil }
-        let error = MachineError.kernel(call: call, errno: errno, attempted: what, hint: nil)
+        let error = MachineError.backend(call: call, errno: errno, attempted: what, hint: nil)
         return error.diagnosis
     }
 

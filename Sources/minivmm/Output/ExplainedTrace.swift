@@ -32,10 +32,10 @@ final class ExplainedTrace: TraceSink {
         self.explains = explains
     }
 
-    func begin(kernel: KernelIdentity, time: UInt64) {
+    func begin(backend: BackendIdentity, time: UInt64) {
         state.withLock { $0.origin = time }
         terminal.hanging(
-            "", terminal.styled("# trace of \(kernel), times in microseconds", .dim), indent: 2, used: 0)
+            "", terminal.styled("# trace of \(backend), times in microseconds", .dim), indent: 2, used: 0)
     }
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {

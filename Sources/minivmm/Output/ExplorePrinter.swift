@@ -6,26 +6,26 @@ import MiniVMM
 /// What an exploration tried and found, as text and as JSON.
 struct ExplorePrinter: Sendable {
     let options: Exploration.Options
-    let chosen: ChosenKernel
+    let chosen: ChosenBackend
     /// The options that chose the kernel.
-    let kernelOptions: String
+    let backendOptions: String
     let isJSON: Bool
     private let start = monotonicNanoseconds()
     private let out = Terminal.output
     private let diagnostics = Terminal.diagnostics
     private let line: ProgressLine
 
-    init(options: Exploration.Options, chosen: ChosenKernel, kernelOptions: String, isJSON: Bool) {
+    init(options: Exploration.Options, chosen: ChosenBackend, backendOptions: String, isJSON: Bool) {
         self.options = options
         self.chosen = chosen
-        self.kernelOptions = kernelOptions
+        self.backendOptions = backendOptions
         self.isJSON = isJSON
         line = ProgressLine(diagnostics)
     }
 
     func begin() {
         guard !isJSON else { return }
-        label("kernel", chosen.line, on: diagnostics)
+        label("backend", chosen.line, on: diagnostics)
         label("seed", "\(options.seed)", on: diagnostics)
         if usesRulesAlone {
             label(
@@ -36,7 +36,7 @@ struct ExplorePrinter: Sendable {
     }
 
     /// The tests run on the rules of the software kernel, and findings on all of it.
-    private var usesRulesAlone: Bool { chosen.backend == .soft && options.usesRulesAlone }
+    private var usesRulesAlone: Bool { chosen.kind == .soft && options.usesRulesAlone }
 
     /// One line that is written over, where somebody looks.
     func progress(_ phase: Exploration.Phase, _ summary: Exploration.Summary) {
@@ -85,11 +85,11 @@ struct ExplorePrinter: Sendable {
             case .pairs:
                 text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
                 text +=
-                    chosen.backend == .soft
+                    chosen.kind == .soft
                     ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             case .parallel:
                 text +=
-                    chosen.backend == .soft
+                    chosen.kind == .soft
                     ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
             default: break
             }
@@ -187,7 +187,7 @@ struct ExplorePrinter: Sendable {
     /// The command line that shows it again, and what has to be known about it.
     private func again(_ finding: Finding, file: String, _ alone: Repetition) {
         guard let needed = alone.needed else {
-            out.command("again     ", "minivmm litmus \(kernelOptions) \(file)")
+            out.command("again     ", "minivmm litmus \(backendOptions) \(file)")
             return label(
                 "",
                 "By itself the test did not show it in \(alone.runs) runs: it needs what an earlier test left behind. "
@@ -197,11 +197,11 @@ struct ExplorePrinter: Sendable {
         let isParallel = finding.source.test.body.contains { entry in
             if case .parallel = entry { true } else { false }
         }
-        let isSampled = isParallel && chosen.backend != .soft
+        let isSampled = isParallel && chosen.kind != .soft
         let runs = options.runs.multipliedReportingOverflow(by: needed).partialValue
         out.command(
             "again     ",
-            "minivmm litmus \(kernelOptions) " + (isSampled ? "--runs \(max(1, runs)) " : "") + file)
+            "minivmm litmus \(backendOptions) " + (isSampled ? "--runs \(max(1, runs)) " : "") + file)
         guard needed > 1, !isSampled else { return }
         label(
             "",
@@ -212,7 +212,7 @@ struct ExplorePrinter: Sendable {
     private func found(_ finding: Finding, file: String?, _ alone: Repetition) {
         label("found", finding.what, on: out)
         label("model", finding.model, on: out)
-        label("kernel", finding.failure.seen, on: out, .bad)
+        label("backend", finding.failure.seen, on: out, .bad)
         let left = finding.source.test.steps.count
         label(
             "shown",
@@ -247,8 +247,8 @@ struct ExplorePrinter: Sendable {
         func number(_ value: Int) -> JSON { .number(UInt64(max(0, value))) }
         return .object([
             ("schema", .string("minivmm.explore/1")),
-            ("kernel", .string(chosen.kernel.identity.name)),
-            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
+            ("backend", .string(chosen.backend.identity.name)),
+            ("host", .string(chosen.backend.identity.host)), ("reason", .string(chosen.reasonText)),
             ("seed", .number(options.seed)), ("rules_alone", .bool(usesRulesAlone)),
             (
                 "phases",

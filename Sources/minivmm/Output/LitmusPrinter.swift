@@ -6,11 +6,11 @@ import MiniVMM
 /// The results of litmus tests: KTAP (Documentation/dev-tools/ktap.rst) for the kernel's own tools, JSON, text.
 struct LitmusPrinter: Sendable {
     let format: LitmusCommand.Format
-    let chosen: ChosenKernel
+    let chosen: ChosenBackend
     private var out: Terminal { .output }
     private let line = ProgressLine(.diagnostics)
 
-    init(format: LitmusCommand.Format, chosen: ChosenKernel) {
+    init(format: LitmusCommand.Format, chosen: ChosenBackend) {
         self.format = format
         self.chosen = chosen
     }
@@ -31,7 +31,7 @@ struct LitmusPrinter: Sendable {
         case .json: break
         case .text:
             let diagnostics = Terminal.diagnostics
-            diagnostics.hanging(diagnostics.styled("kernel  ", .dim), chosen.line, indent: 8)
+            diagnostics.hanging(diagnostics.styled("backend  ", .dim), chosen.line, indent: 9)
         }
     }
 
@@ -55,8 +55,8 @@ struct LitmusPrinter: Sendable {
         let (passed, failed, skipped) = counts(items)
         return JSON.object([
             ("schema", .string("minivmm.litmus/1")),
-            ("kernel", .string(chosen.kernel.identity.name)),
-            ("host", .string(chosen.kernel.identity.host)), ("reason", .string(chosen.reasonText)),
+            ("backend", .string(chosen.backend.identity.name)),
+            ("host", .string(chosen.backend.identity.host)), ("reason", .string(chosen.reasonText)),
             ("passed", .number(UInt64(passed))), ("failed", .number(UInt64(failed))),
             ("skipped", .number(UInt64(skipped))), ("cut_short", .number(UInt64(cutShort(items)))),
             ("tests", .array(items.map(\.json))),

@@ -66,7 +66,7 @@ final class Narrator: TraceSink {
         }
     }
 
-    func begin(kernel: KernelIdentity, time: UInt64) {}
+    func begin(backend: BackendIdentity, time: UInt64) {}
     func flush() {}
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {

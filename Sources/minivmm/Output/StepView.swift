@@ -52,7 +52,7 @@ struct StepView {
         // Carved memslots turn a fault into MMIO, and KVM has gone past a write by then. Elsewhere a fault is at RIP.
         var isFault = false
         if case .memoryFault = exit { isFault = true }
-        let mayBeBehind = !isFault || machine.kernel.retiresFaultingWrites
+        let mayBeBehind = !isFault || machine.backend.retiresFaultingWrites
         let isHere = left(here)
         let behind = mayBeBehind ? ending(at: rip, prefixes: Self.prefixes(exit), where: left) : nil
         guard let behind, !isHere || isFault else {

@@ -17,8 +17,8 @@ struct AliasesTests {
         let view: any HostMapping
 
         init(slotLimit: Int? = nil) throws {
-            let kernel = AliasesKVM(over: SoftKVM(), slotLimit: slotLimit)
-            vm = try kernel.createVM(.softwareProtected, sharedBit: 39)
+            let backend = AliasesKVM(over: SoftKVM(), slotLimit: slotLimit)
+            vm = try backend.createVM(.softwareProtected, sharedBit: 39)
             file = try vm.createGuestMemfd(size: pages * pageSize, flags: [.mmap, .initShared])
             view = try file.map(offset: 0, length: pages * pageSize)
             var region = TrapFileTests.region(file, slot: 0, gpa: 0)
@@ -35,10 +35,10 @@ struct AliasesTests {
         }
     }
 
-    @Test func `it carries the name of the kernel that converts`() {
-        let kernel = AliasesKVM(over: SoftKVM())
-        #expect(kernel.identity.name == "SoftKVM")
-        #expect(kernel.identity.host.hasSuffix("two aliases by memslots"))
+    @Test func `it carries the name of the backend that converts`() {
+        let backend = AliasesKVM(over: SoftKVM())
+        #expect(backend.identity.name == "SoftKVM")
+        #expect(backend.identity.host.hasSuffix("two aliases by memslots"))
     }
 
     @Test func `with one alias there is nothing to add`() throws {
@@ -46,7 +46,7 @@ struct AliasesTests {
         #expect(vm is SoftVM)
     }
 
-    @Test func `a page in use is the kernel's to name, and nothing has changed`() throws {
+    @Test func `a page in use is the backend's to name, and nothing has changed`() throws {
         let fixture = try Fixture()
         let hold = try fixture.view.hold(at: 5 * pageSize, length: pageSize, by: .ioUring)
         let before = fixture.visible()
@@ -58,7 +58,7 @@ struct AliasesTests {
         #expect(fixture.visible().isEmpty)
     }
 
-    @Test func `what the kernel refuses stays as it was, and is refused in its words`() throws {
+    @Test func `what the backend refuses stays as it was, and is refused in its words`() throws {
         let fixture = try Fixture()
         var request = ckvm_memory_attributes2.conversion(0, pageSize, .private)
         request.flags = 1
@@ -72,7 +72,7 @@ struct AliasesTests {
         #expect(fixture.visible().count == Int(Self.pages))
     }
 
-    @Test func `without memslots left it is ENOMEM, and the kernel has converted nothing`() throws {
+    @Test func `without memslots left it is ENOMEM, and the backend has converted nothing`() throws {
         // Both aliases of a run take a memslot each: three runs take six, and five would take ten.
         let fixture = try Fixture(slotLimit: 8)
         try fixture.file.convert(2 * pageSize, to: .private)

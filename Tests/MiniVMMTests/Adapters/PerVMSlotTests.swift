@@ -23,7 +23,7 @@ extension PerVMTests {
         #expect(bench.below.takeCalls() == ["200+1 private", "203+5 private", "slot 4 200+8"])
     }
 
-    @Test func `a slot that the kernel refuses leaves no attributes behind`() throws {
+    @Test func `a slot that the backend refuses leaves no attributes behind`() throws {
         let bench = try PerVMBench(initial: .private)
         bench.below.state.withLock { $0.slotRefusal = .fileExists }
         #expect(throws: Errno.fileExists) { try bench.bind(3, at: 100, pages: 8) }
@@ -133,26 +133,26 @@ extension PerVMTests {
 
     @Test func `it says what it is and what it can`() throws {
         let base = ScriptedPerVMKVM()
-        let kernel = PerVMAttributesKVM(over: base)
-        #expect(kernel.identity.description == "PerVMAttributesKVM (a test)")
-        let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
-        for check in [kernel.checkExtension, vm.checkExtension] {
+        let backend = PerVMAttributesKVM(over: base)
+        #expect(backend.identity.description == "PerVMAttributesKVM (a test)")
+        let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
+        for check in [backend.checkExtension, vm.checkExtension] {
             #expect(try check(.guestMemfdMemoryAttributes) == 8)
             #expect(try check(.guestMemfdFlags) == 3)
             #expect(try check(.memoryAttributes) == 0)
         }
-        #expect(throws: Errno.invalidArgument) { try kernel.createVM(.softwareProtected, sharedBit: 46) }
-        #expect(throws: Errno.invalidArgument) { try kernel.createVM(.default, sharedBit: 46) }
-        #expect(try kernel.createVM(.default, sharedBit: nil) is ScriptedVM)
+        #expect(throws: Errno.invalidArgument) { try backend.createVM(.softwareProtected, sharedBit: 46) }
+        #expect(throws: Errno.invalidArgument) { try backend.createVM(.default, sharedBit: 46) }
+        #expect(try backend.createVM(.default, sharedBit: nil) is ScriptedVM)
         // Below there must be the attributes of a VM.
-        let without = PerVMAttributesKVM(over: FakeKernel())
+        let without = PerVMAttributesKVM(over: FakeBackend())
         #expect(throws: Errno.invalidArgument) {
             try without.createVM(.softwareProtected, sharedBit: nil)
         }
-        #expect(KernelProbe(without).conversionFailure()?.errno == .invalidArgument)
-        #expect(KernelProbe(kernel).conversionFailure() == nil)
+        #expect(BackendProbe(without).conversionFailure()?.errno == .invalidArgument)
+        #expect(BackendProbe(backend).conversionFailure() == nil)
         base.vm.state.withLock { $0.attributesUntilRefusal = 0 }
-        let failure = KernelProbe(PerVMAttributesKVM(over: base)).conversionFailure()
+        let failure = BackendProbe(PerVMAttributesKVM(over: base)).conversionFailure()
         #expect(failure?.call == "KVM_SET_USER_MEMORY_REGION2" || failure?.errno == .noMemory)
     }
 
@@ -171,7 +171,7 @@ extension PerVMTests {
             let image: BootImage
             do throws(ImageError) { image = try .flat(code) } catch { throw .image(error) }
             let machine = try Machine(
-                kernel: PerVMAttributesKVM(over: base), configuration: configuration, image: image,
+                backend: PerVMAttributesKVM(over: base), configuration: configuration, image: image,
                 console: Console(nil))
             withExtendedLifetime(machine) {
                 #expect(base.vm.guest(0x10_0000) == .word(0x4433_2211_f4e6_07b0))
@@ -208,7 +208,8 @@ extension PerVMTests {
         let memory = GuestMemory(
             regions: [MemoryRegion(gpa: all, file: bench.file, mapping: bench.view)], initial: .shared)
         let converter = Converter(
-            kernel: bench.kernel, vm: bench.vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(),
+            backend: bench.backend, vm: bench.vm, memory: memory, holds: HoldRegistry(),
+            policy: RetryPolicy(),
             trace: nil)
         try bench.view.putWord(0, 7)
         do throws(ConversionError) {

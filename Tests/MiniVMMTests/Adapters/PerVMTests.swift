@@ -8,19 +8,19 @@ import Testing
 /// A file of 16 pages of the adapter over a scripted kernel, and what the host sees of it.
 final class PerVMBench {
     static let size = 16 * pageSize
-    let kernel = ScriptedPerVMKVM()
+    let backend = ScriptedPerVMKVM()
     let vm: any KVMVirtualMachine
     let file: any KVMGuestMemfd
     let view: any HostMapping
 
     init(initial: PageState = .shared) throws {
-        vm = try PerVMAttributesKVM(over: kernel).createVM(.softwareProtected, sharedBit: nil)
+        vm = try PerVMAttributesKVM(over: backend).createVM(.softwareProtected, sharedBit: nil)
         file = try vm.createGuestMemfd(
             size: Self.size, flags: initial == .shared ? [.mmap, .initShared] : .mmap)
         view = try file.map(offset: 0, length: Self.size)
     }
 
-    var below: ScriptedPerVM { kernel.vm }
+    var below: ScriptedPerVM { backend.vm }
 
     func bind(_ slot: UInt32 = 0, at page: UInt64 = 0, pages: UInt64 = 16, offset: UInt64 = 0) throws {
         try vm.setUserMemoryRegion2(
@@ -47,7 +47,7 @@ final class PerVMBench {
     // MARK: the table
 
     @Test(arguments: TrapFileTests.badArguments)
-    func `a bad argument is EINVAL, writes no error_offset and reaches no kernel`(
+    func `a bad argument is EINVAL, writes no error_offset and reaches no backend`(
         bad: TrapFileTests.BadArgument
     ) throws {
         let bench = try PerVMBench()
@@ -95,7 +95,7 @@ final class PerVMBench {
     }
 
     @Test(arguments: PageState.allCases, 0..<3)
-    func `a kernel without memory half way changes nothing`(target: PageState, refused: Int) throws {
+    func `a backend without memory half way changes nothing`(target: PageState, refused: Int) throws {
         let bench = try PerVMBench()
         for slot in 0..<4 as Range<UInt64> {
             try bench.bind(UInt32(slot), at: 100 * (slot + 1), pages: 4, offset: slot * 4)

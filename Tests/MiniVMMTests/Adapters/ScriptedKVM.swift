@@ -7,8 +7,8 @@ import SystemPackage
 
 /// A kernel without memory attributes that does what a test says: it keeps a table of memslots, checks it as
 /// Linux does, can be told to refuse a call, and its vCPUs leave with the exits of a script.
-final class ScriptedKVM: KVMInterface {
-    let identity = KernelIdentity(name: "ScriptedKVM", host: "a test", kind: .simulated)
+final class ScriptedKVM: Backend {
+    let identity = BackendIdentity(name: "ScriptedKVM", host: "a test", kind: .simulated)
     let runsVCPUsInTurns = true
     let vm = ScriptedVM()
     let hasProtectableMappings: Bool

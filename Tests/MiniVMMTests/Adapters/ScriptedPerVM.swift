@@ -7,8 +7,8 @@ import SystemPackage
 
 /// A kernel with per-VM attributes in a test's hands: it writes down every call, checks slots as Linux does, can be
 /// told to refuse, and shows what a guest would find.
-final class ScriptedPerVMKVM: KVMInterface {
-    let identity = KernelIdentity(name: "ScriptedPerVMKVM", host: "a test", kind: .simulated)
+final class ScriptedPerVMKVM: Backend {
+    let identity = BackendIdentity(name: "ScriptedPerVMKVM", host: "a test", kind: .simulated)
     let runsVCPUsInTurns = true
     let vm = ScriptedPerVM()
 

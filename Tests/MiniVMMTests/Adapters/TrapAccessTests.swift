@@ -201,7 +201,7 @@ struct TrapAccessTests {
         #expect(try guest.view.bytes(to, 16) == text)
     }
 
-    @Test func `a kernel before 6 8 does it as well`() throws {
+    @Test func `a backend before 6 8 does it as well`() throws {
         let code = try #require(Self.stores[8])
         let guest = try TrapGuest(code, backing: .memfd, hasRegion2: false)
         try guest.start(rax: Self.value, rdi: Self.at + pageSize - 4)

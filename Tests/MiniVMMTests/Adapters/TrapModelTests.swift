@@ -110,7 +110,7 @@ struct TrapModelTests {
         #expect(fixture.base.vm.slots.withLock { $0.calls } == before + 3)
     }
 
-    @Test func `a kernel that refuses a memslot half way makes it ENOMEM and nothing has changed`() throws {
+    @Test func `a backend that refuses a memslot half way makes it ENOMEM and nothing has changed`() throws {
         var fixture = try Fixture()
         try fixture.convert(3..<4, to: .private)
         let request = ckvm_memory_attributes2.conversion(2 * pageSize, 3 * pageSize, .private)

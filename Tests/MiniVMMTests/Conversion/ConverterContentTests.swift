@@ -124,7 +124,7 @@ struct ConverterContentTests {
         // Page 3 of the second file, which is guest page 7, in that file's second chunk.
         bench.files[1].trouble(page: 3, times: 1, .noMemory)
         let result = bench.convert(1, 14)
-        #expect(result.error?.reason == .kernel(.noMemory, gpa: 7 * pageSize))
+        #expect(result.error?.reason == .backend(.noMemory, gpa: 7 * pageSize))
         #expect(result.converted == [1...6])
         #expect(bench.privatePages == Array(1...6))
         #expect(bench.files[2].calls.isEmpty)

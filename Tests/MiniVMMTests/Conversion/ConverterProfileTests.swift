@@ -14,8 +14,8 @@ struct ConverterProfileTests {
         static let pages: UInt64 = 8
 
         init(_ abi: ABIProfile) throws {
-            let kernel = SoftKVM(.init(seed: 5, abi: abi))
-            let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            let backend = SoftKVM(.init(seed: 5, abi: abi))
+            let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
             let size = Self.pages * pageSize
             let file = try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
             mapping = try file.map(offset: 0, length: size)
@@ -23,7 +23,7 @@ struct ConverterProfileTests {
             let memory = GuestMemory(
                 regions: [MemoryRegion(gpa: gpa, file: file, mapping: mapping)], initial: .shared)
             converter = Converter(
-                kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(),
+                backend: backend, vm: vm, memory: memory, holds: HoldRegistry(),
                 policy: RetryPolicy(attempts: 3), trace: nil)
         }
 
@@ -114,7 +114,7 @@ struct ConverterProfileTests {
 
     /// What the probe says of each version, in its own words.
     @Test(arguments: ABIProfile.allCases) func theProbeTellsThemApart(abi: ABIProfile) throws {
-        let findings = KernelProbe(SoftKVM(.init(abi: abi))).findings()
+        let findings = BackendProbe(SoftKVM(.init(abi: abi))).findings()
         let call = try #require(findings.first { $0.key == "in-place-conversion" })
         #expect(call.verdict == (abi == .rfcV1 ? .no : .yes))
         #expect(call.meaning.contains("version 1") == (abi == .rfcV1))

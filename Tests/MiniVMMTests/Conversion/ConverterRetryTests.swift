@@ -27,7 +27,7 @@ struct ConverterRetryTests {
         #expect(result.converted == [0...15])
         #expect(result.value?.calls == 5 && result.value?.busyAnswers == 4)
         // Doubled each time, up to the longest.
-        #expect(bench.kernel.slept == [100, 200, 350, 350])
+        #expect(bench.backend.slept == [100, 200, 350, 350])
         #expect(result.value?.waited == .nanoseconds(1000))
         #expect(bench.shadowIsTrue)
     }
@@ -41,7 +41,7 @@ struct ConverterRetryTests {
         #expect(result.error?.reason == .inUse([page]))
         #expect(result.error?.errno == .resourceTemporarilyUnavailable)
         #expect(bench.file.calls.count == attempts)
-        #expect(bench.kernel.slept.count == attempts - 1)
+        #expect(bench.backend.slept.count == attempts - 1)
         #expect(result.converted == [])
         #expect(bench.privatePages == [])
     }
@@ -60,7 +60,7 @@ struct ConverterRetryTests {
         bench.file.trouble(page: 0, times: .max)
         let result = bench.convert(0, 1)
         // The fifth wait would end at 500.
-        #expect(bench.kernel.slept == [100, 100, 100, 100])
+        #expect(bench.backend.slept == [100, 100, 100, 100])
         #expect(result.error?.result.waited == .nanoseconds(400))
         #expect(result.error?.result.calls == 5)
     }
@@ -80,7 +80,7 @@ struct ConverterRetryTests {
             bench.file.trouble(page: 0, times: .max)
             #expect(bench.convert(0, 1).error != nil)
             #expect(bench.file.calls.count == 1)
-            #expect(bench.kernel.slept == [])
+            #expect(bench.backend.slept == [])
         }
     }
 
@@ -123,15 +123,15 @@ struct ConverterRetryTests {
         // Each parked page was asked for three times by itself, with a wait between the rounds.
         #expect(calls(bench).count { $0 == "2+1 private" } == 3)
         #expect(calls(bench).count { $0 == "9+1 private" } == 3)
-        #expect(bench.kernel.slept.count == 2)
+        #expect(bench.backend.slept.count == 2)
     }
 
     @Test func theDeadlineEndsABisectionOfManyBusyPages() throws {
         let bench = try ConverterBench(
             pages: [4096], policy: RetryPolicy(deadline: .nanoseconds(1000), inUse: .bisect))
         for page in 0..<4096 as Range<UInt64> { bench.file.trouble(page: page, times: .max) }
-        let kernel = bench.kernel
-        bench.file.state.withLock { $0.onCall = { _ in kernel.advance(100) } }
+        let backend = bench.backend
+        bench.file.state.withLock { $0.onCall = { _ in backend.advance(100) } }
         let result = bench.convert(0, 4096)
         guard case .inUse(let pages)? = result.error?.reason else {
             Issue.record("\(result)")
@@ -153,7 +153,7 @@ struct ConverterRetryTests {
             regions: [MemoryRegion(gpa: range, file: stubborn, mapping: FakeMapping(file: file))],
             initial: .shared)
         let converter = Converter(
-            kernel: bench.kernel, vm: bench.kernel.vm, memory: memory, holds: HoldRegistry(),
+            backend: bench.backend, vm: bench.backend.vm, memory: memory, holds: HoldRegistry(),
             policy: RetryPolicy(deadline: .seconds(Int64.max), inUse: .bisect), trace: nil)
         let result = try converter.convert(
             ConversionRequest(range: range, to: .private, contents: .preserve), by: .monitor)
@@ -169,7 +169,7 @@ struct ConverterRetryTests {
                 let bench = try ConverterBench(policy: RetryPolicy(inUse: inUse))
                 bench.file.trouble(page: 5, times: 1, claims: claim)
                 let result = bench.convert(4, 4)
-                #expect(result.error?.reason == .kernel(.resourceTemporarilyUnavailable, gpa: nil))
+                #expect(result.error?.reason == .backend(.resourceTemporarilyUnavailable, gpa: nil))
                 #expect(bench.file.calls.count == 1 && bench.privatePages == [])
             }
         }
@@ -192,7 +192,7 @@ struct ConverterRetryTests {
             bench.file.trouble(page: 5, times: 1, errno)
             let result = bench.convert(4, 4)
             let page: UInt64? = errno == .noMemory ? 5 * pageSize : nil
-            #expect(result.error?.reason == .kernel(errno, gpa: page))
+            #expect(result.error?.reason == .backend(errno, gpa: page))
             #expect(result.error?.errno == errno)
             #expect(bench.file.calls.count == 1)
             #expect(bench.privatePages == [])
@@ -202,7 +202,7 @@ struct ConverterRetryTests {
     @Test func aWrongPlaceOfENOMEMIsNotBelieved() throws {
         let bench = try ConverterBench()
         bench.file.trouble(page: 5, times: 1, .noMemory, claims: 1 << 50)
-        #expect(bench.convert(4, 4).error?.reason == .kernel(.noMemory, gpa: nil))
+        #expect(bench.convert(4, 4).error?.reason == .backend(.noMemory, gpa: nil))
     }
 
     // MARK: locks
@@ -213,7 +213,7 @@ struct ConverterRetryTests {
         let seen = Collected<PageState?>()
         let memory = bench.memory
         let holds = bench.holds
-        bench.kernel.onSleep.withLock {
+        bench.backend.onSleep.withLock {
             $0 = {
                 seen.add(memory.state(at: 5 * pageSize))
                 _ = holds.askToRelease(gpa: 0)

@@ -64,7 +64,7 @@ struct HoldRegistryTests {
             try hold(bench, 3, 1, yields: true)
             try hold(bench, 6, 2, yields: true)
             #expect(bench.convert(0, 16).converted == [0...15])
-            #expect(bench.kernel.slept == [])
+            #expect(bench.backend.slept == [])
             #expect(bench.holds.heldRanges == [])
         }
     }
@@ -74,7 +74,7 @@ struct HoldRegistryTests {
         try hold(bench, 3, 1, yields: false)
         let result = bench.convert(0, 16)
         #expect(result.error?.reason == .inUse([try pages(3, 1)]))
-        #expect(bench.kernel.slept.count == 2)
+        #expect(bench.backend.slept.count == 2)
         #expect(bench.holds.heldRanges == [try pages(3, 1)])
         // Once released the same request goes through, with nothing lost.
         bench.holds.releaseAll()
@@ -88,7 +88,7 @@ struct HoldRegistryTests {
         #expect(bench.convert(0, 16).error != nil)
         // The first refusal released one, so the second attempt came at once.
         #expect(bench.file.calls.count == 3)
-        #expect(bench.kernel.slept.count == 1)
+        #expect(bench.backend.slept.count == 1)
     }
 }
 

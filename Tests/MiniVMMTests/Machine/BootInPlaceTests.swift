@@ -43,7 +43,7 @@ struct BootInPlaceTests {
 
     @Test func vCPUsStartAtTheEntryWithAStackOfTheirOwn() throws {
         let bench = try MachineBench { $0.vcpus = 16 }
-        let registers = try bench.kernel.vm.vcpus.map { try $0.registers() }
+        let registers = try bench.backend.vm.vcpus.map { try $0.registers() }
         #expect(registers.allSatisfy { $0.rip == 0x10_0000 && $0.rdi == 0x2000 && $0.rflags == 2 })
         #expect(registers.map(\.rsi) == Array(0..<16))
         #expect(registers.map(\.rsp) == (1...16).map { 0x4_0000 + $0 * 0x4000 })
@@ -56,7 +56,7 @@ struct BootInPlaceTests {
             $0.ramSize = 4 << 20 | 5 * pageSize
             $0.regions = 3
         }
-        let slots = bench.kernel.vm.slots
+        let slots = bench.backend.vm.slots
         #expect(slots.map(\.slot) == [0, 1, 2])
         #expect(slots.map(\.guest_memfd) == [100, 101, 102])
         #expect(slots.allSatisfy { $0.flags == CKVM_MEM_GUEST_MEMFD })
@@ -66,15 +66,15 @@ struct BootInPlaceTests {
                 $0.guest_phys_addr + $0.memory_size == $1.guest_phys_addr
             })
         #expect(slots.reduce(0) { $0 + $1.memory_size } == 4 << 20 | 5 * pageSize)
-        #expect(zip(slots, bench.kernel.vm.files).allSatisfy { $0.memory_size == $1.size })
+        #expect(zip(slots, bench.backend.vm.files).allSatisfy { $0.memory_size == $1.size })
     }
 
     /// Where contents are not kept, nothing that the guest needs may be converted: not the image, and not the page
     /// tables, wherever they lie.
     @Test(arguments: [16 << 20, 1 << 30, 64 << 30, 1 << 40] as [UInt64], [true, false])
     func withoutAPromiseWhatWasWrittenStaysShared(ram: UInt64, gigabytePages: Bool) throws {
-        let kernel = FakeKernel(promise: .undefined, gigabytePages: gigabytePages)
-        let bench = try MachineBench(kernel, image: try .flat(code)) { $0.ramSize = ram }
+        let backend = FakeBackend(promise: .undefined, gigabytePages: gigabytePages)
+        let bench = try MachineBench(backend, image: try .flat(code)) { $0.ramSize = ram }
         let layout = bench.machine.layout
         let memory = bench.machine.memory
         for gpa in [
@@ -91,8 +91,8 @@ struct BootInPlaceTests {
     @Test(arguments: [16 << 20, 1 << 30, 64 << 30, 1 << 40] as [UInt64], [true, false])
     func withoutAPromiseTwoAliasesLeadToWhatStayedShared(ram: UInt64, gigabytePages: Bool) throws {
         for promise in [ContentPromise.undefined, .lost] {
-            let kernel = FakeKernel(promise: promise, gigabytePages: gigabytePages)
-            let bench = try MachineBench(kernel, image: try .flat(code)) {
+            let backend = FakeBackend(promise: promise, gigabytePages: gigabytePages)
+            let bench = try MachineBench(backend, image: try .flat(code)) {
                 $0.ramSize = ram
                 $0.aliases = .two
             }
@@ -113,12 +113,12 @@ struct BootInPlaceTests {
         for promise in [
             ContentPromise.undefined, .lost, ContentPromise(toPrivate: .preserved, toShared: .lost),
         ] {
-            let kernel = FakeKernel(promise: promise)
+            let backend = FakeBackend(promise: promise)
             do {
-                _ = try MachineBench(kernel) { $0.needsPreservation = true }
+                _ = try MachineBench(backend) { $0.needsPreservation = true }
                 Issue.record("accepted")
             } catch MachineError.unsupported(.preservation, _) {}
-            #expect(kernel.vm.files.isEmpty && kernel.vm.vcpus.isEmpty)
+            #expect(backend.vm.files.isEmpty && backend.vm.vcpus.isEmpty)
         }
         _ = try MachineBench { $0.needsPreservation = true }
     }
@@ -129,7 +129,7 @@ struct BootInPlaceTests {
             let image: BootImage
             do throws(ImageError) { image = try .flat(code) } catch { throw .image(error) }
             _ = try Machine(
-                kernel: SoftKVM(.init(inPlaceConversion: false)), configuration: MachineConfiguration(),
+                backend: SoftKVM(.init(inPlaceConversion: false)), configuration: MachineConfiguration(),
                 image: image, console: Console(nil))
             Issue.record("built")
         } catch {
@@ -140,10 +140,10 @@ struct BootInPlaceTests {
     /// What a configuration or a CPU may say, and no machine can be made of.
     @Test func machinesThatCannotBe() throws {
         func complaint(
-            _ kernel: FakeKernel = FakeKernel(), _ change: (inout MachineConfiguration) -> Void
+            _ backend: FakeBackend = FakeBackend(), _ change: (inout MachineConfiguration) -> Void
         ) -> String? {
             do {
-                _ = try MachineBench(kernel, change)
+                _ = try MachineBench(backend, change)
                 return nil
             } catch {
                 return "\(error)"
@@ -154,13 +154,14 @@ struct BootInPlaceTests {
         }
         for vcpus in [-1, 0, 17] { #expect(complaint { $0.vcpus = vcpus }?.contains("from 1 to 16") == true) }
         for bits in [0, 1, 12, 20, 32] as [UInt32] {
-            let kernel = FakeKernel(addressBits: bits)
+            let backend = FakeBackend(addressBits: bits)
             #expect(
-                complaint(kernel) { $0.aliases = .two }?.contains("physical address bits") == true, "\(bits)")
-            #expect(complaint(kernel) { $0.aliases = .one } == nil)
+                complaint(backend) { $0.aliases = .two }?.contains("physical address bits") == true, "\(bits)"
+            )
+            #expect(complaint(backend) { $0.aliases = .one } == nil)
         }
         for bits in [33, 36, 47, 48, 52, 255] as [UInt32] {
-            #expect(complaint(FakeKernel(addressBits: bits)) { $0.aliases = .two } == nil, "\(bits)")
+            #expect(complaint(FakeBackend(addressBits: bits)) { $0.aliases = .two } == nil, "\(bits)")
         }
     }
 }

@@ -54,7 +54,7 @@ struct CancellationTests {
         cancellation.cancel(.timeLimit(.nanoseconds(1)))
         #expect(throws: MachineError.self) {
             try Machine(
-                kernel: FakeKernel(), configuration: MachineConfiguration(), image: try .flat([0xf4]),
+                backend: FakeBackend(), configuration: MachineConfiguration(), image: try .flat([0xf4]),
                 console: Console(nil), cancellation: cancellation)
         }
     }

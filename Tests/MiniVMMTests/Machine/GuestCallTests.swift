@@ -32,10 +32,10 @@ struct GuestCallTests {
 
     /// RAX, and RCX, of each call.
     private func play(
-        _ calls: [Call], _ kernel: FakeKernel = FakeKernel(),
+        _ calls: [Call], _ backend: FakeBackend = FakeBackend(),
         _ change: (inout MachineConfiguration) -> Void = { _ in }
     ) throws -> (answers: [Int64], words: [UInt64], bench: MachineBench) {
-        let bench = try MachineBench(kernel, change)
+        let bench = try MachineBench(backend, change)
         let seen = Collected<(Int64, UInt64)>()
         for call in calls { bench.vcpu.call(call.number, call.a0, call.a1, call.a2) { seen.add(($0, $1)) } }
         let outcome = bench.run()
@@ -83,8 +83,8 @@ struct GuestCallTests {
             for (bits, asked) in [
                 (0, configured), (0x100, .preserve), (0x200, .zero), (0x300, .unspecified),
             ] as [(UInt64, ContentPolicy)] {
-                let kernel = FakeKernel(promise: .undefined)
-                let (answers, _, bench) = try play([Call(Self.map, Self.page, 1, bits)], kernel) {
+                let backend = FakeBackend(promise: .undefined)
+                let (answers, _, bench) = try play([Call(Self.map, Self.page, 1, bits)], backend) {
                     $0.contents = configured
                 }
                 #expect(answers == [asked == .preserve ? -95 : 0], "\(configured) \(bits)")
@@ -155,7 +155,7 @@ struct GuestCallTests {
     @Test func yieldLetsTheOthersRun() throws {
         let bench = try MachineBench { $0.vcpus = 2 }
         let order = Collected<Int>()
-        for vcpu in bench.kernel.vm.vcpus {
+        for vcpu in bench.backend.vm.vcpus {
             for _ in 0..<3 {
                 vcpu.then { vcpu in
                     order.add(vcpu.id)
@@ -190,7 +190,7 @@ struct GuestCallTests {
 
     @Test func theInstructionAnswersInTheRunPage() throws {
         let bench = try MachineBench { $0.hypercallInstruction = true }
-        #expect(bench.kernel.vm.capabilities == [201: 1 << 12])
+        #expect(bench.backend.vm.capabilities == [201: 1 << 12])
         let answers = Collected<UInt64>()
         let calls: [(UInt64, UInt64, UInt64, UInt64)] = [
             (12, Self.page, 1, 0), (12, Self.page, 0, 0), (99, 0, 0, 0), (12 | 1 << 40, Self.page, 1, 0),

@@ -35,21 +35,21 @@ struct RunLoopExitTests {
     }
 
     @Test func haltEndsTheMachineOnceEveryVCPUHalted() throws {
-        let bench = try MachineBench(FakeKernel()) { $0.vcpus = 3 }
-        bench.kernel.vm.vcpus[2].out(0xe9, Array("late".utf8))
+        let bench = try MachineBench(FakeBackend()) { $0.vcpus = 3 }
+        bench.backend.vm.vcpus[2].out(0xe9, Array("late".utf8))
         let outcome = bench.run()
         #expect(outcome.kind == "halted" && outcome.exitStatus == 0)
         #expect(bench.console.text == "late")
-        #expect(bench.kernel.vm.vcpus.map(\.entries) == [1, 1, 2])
+        #expect(bench.backend.vm.vcpus.map(\.entries) == [1, 1, 2])
     }
 
     @Test func oneVCPUEndsForAll() throws {
         for inTurns in [true, false] {
-            let bench = try MachineBench(FakeKernel(inTurns: inTurns)) { $0.vcpus = 4 }
-            for vcpu in bench.kernel.vm.vcpus.dropLast() {
+            let bench = try MachineBench(FakeBackend(inTurns: inTurns)) { $0.vcpus = 4 }
+            for vcpu in bench.backend.vm.vcpus.dropLast() {
                 vcpu.forEver { $0.runPage.exitReason = CKVM_EXIT_INTR }
             }
-            bench.kernel.vm.vcpus[3].out(0xf4, [9])
+            bench.backend.vm.vcpus[3].out(0xf4, [9])
             #expect(bench.run().exitStatus == 9)
         }
     }
@@ -181,8 +181,8 @@ struct RunLoopExitTests {
 
     @Test func aTimeLimitEndsWhatNeverEnds() throws {
         for inTurns in [true, false] {
-            let bench = try MachineBench(FakeKernel(inTurns: inTurns)) { $0.vcpus = 2 }
-            for vcpu in bench.kernel.vm.vcpus { vcpu.forEver { $0.runPage.exitReason = CKVM_EXIT_INTR } }
+            let bench = try MachineBench(FakeBackend(inTurns: inTurns)) { $0.vcpus = 2 }
+            for vcpu in bench.backend.vm.vcpus { vcpu.forEver { $0.runPage.exitReason = CKVM_EXIT_INTR } }
             let outcome = bench.machine.run(timeout: .milliseconds(20))
             #expect(outcome.exitStatus == 124, "\(outcome)")
             #expect(outcome.description.contains("0.02 s"))

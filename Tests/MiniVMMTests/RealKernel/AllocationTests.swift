@@ -17,7 +17,7 @@ struct AllocationTests {
         var configuration = MachineConfiguration()
         configuration.ramSize = 4 << 20
         let machine = try Machine(
-            kernel: MemslotTrapKVM(over: try #require(TrapHost.kvm)), configuration: configuration,
+            backend: MemslotTrapKVM(over: try #require(TrapHost.kvm)), configuration: configuration,
             image: .flat(code), console: Console(nil))
         var loop = RunLoop(machine: machine, vcpu: machine.vcpus[0])
         let before = allocation_count()

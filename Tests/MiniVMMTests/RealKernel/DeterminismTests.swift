@@ -20,16 +20,17 @@ struct DeterminismTests {
         }
         var configuration = payload.machineConfiguration
         configuration.hypercallInstruction = true
-        let kernel = SoftKVM(SoftKVM.Configuration(seed: seed, timeSlice: 500))
+        let backend = SoftKVM(SoftKVM.Configuration(seed: seed, timeSlice: 500))
         let machine = try Machine(
-            kernel: kernel, configuration: configuration, image: .flat(payload.image), console: Console(nil),
-            trace: Trace(kernel: kernel, sinks: [JSONLinesTrace(file)]))
+            backend: backend, configuration: configuration, image: .flat(payload.image),
+            console: Console(nil),
+            trace: Trace(backend: backend, sinks: [JSONLinesTrace(file)]))
         #expect(machine.run(timeout: .seconds(600)).exitStatus == 0)
         return [UInt8](try Data(contentsOf: URL(fileURLWithPath: path.string)))
     }
 
     @Test(
-        .enabled(if: KernelUnderTest.software.absence == nil, KernelUnderTest.software.absence ?? ""),
+        .enabled(if: BackendUnderTest.software.absence == nil, BackendUnderTest.software.absence ?? ""),
         arguments: ["smp", "implicit", "forget", "pinned", "contents"])
     func sameInputAndSeedSameTrace(name: String) throws {
         let payload = try #require(Catalogue.named(name))

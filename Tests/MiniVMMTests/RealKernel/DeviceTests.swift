@@ -35,8 +35,8 @@ struct DeviceTests {
 
     /// A real one that knows no conversion: the wrapper emulates nothing, and its refusal comes through.
     @Test(.enabled(if: TrapHost.kvm != nil, "needs /dev/kvm")) func whatTheKernelRefusesIsRefused() throws {
-        let kernel = try #require(TrapHost.kvm)
-        let vm = try kernel.createVM(.default, sharedBit: nil)
+        let backend = try #require(TrapHost.kvm)
+        let vm = try backend.createVM(.default, sharedBit: nil)
         guard let file = try? vm.createGuestMemfd(size: 4096, flags: []) else { return }
         // A default VM converts nothing: no such ioctl (before 7.4), or not for this type of VM.
         var request = ckvm_memory_attributes2()
@@ -47,7 +47,7 @@ struct DeviceTests {
         } throws: { error in
             error as? Errno == .inappropriateIOCTLForDevice || error as? Errno == .invalidArgument
         }
-        #expect(throws: Errno.invalidArgument) { _ = try kernel.createVM(.default, sharedBit: 46) }
+        #expect(throws: Errno.invalidArgument) { _ = try backend.createVM(.default, sharedBit: 46) }
         #expect(throws: Errno.self) { _ = try vm.createGuestMemfd(size: 4095, flags: []) }
         #expect(throws: Errno.self) { _ = try file.map(offset: 0, length: 4096) }
     }

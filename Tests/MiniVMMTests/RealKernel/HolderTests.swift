@@ -10,27 +10,27 @@ import Testing
 struct HolderTests {
     /// A kernel and a kind of holder.
     struct Case: Sendable, CustomTestStringConvertible {
-        let kernel: KernelUnderTest
+        let backend: BackendUnderTest
         let kind: HoldKind
-        var testDescription: String { "\(kind.rawValue) on \(kernel.rawValue)" }
+        var testDescription: String { "\(kind.rawValue) on \(backend.rawValue)" }
     }
-    static let cases = KernelUnderTest.asked(of: [.inPlace, .software, .trap]).flatMap { kernel in
-        HoldKind.allCases.map { Case(kernel: kernel, kind: $0) }
+    static let cases = BackendUnderTest.asked(of: [.inPlace, .software, .trap]).flatMap { backend in
+        HoldKind.allCases.map { Case(backend: backend, kind: $0) }
     }
 
     /// Eight shared pages, each with its number in it, of which one is held.
     private struct Fixture {
         static let pages: UInt64 = 8
         static let held: UInt64 = 5
-        let kernel: any KVMInterface
+        let backend: any Backend
         let vm: any KVMVirtualMachine
         let file: any KVMGuestMemfd
         let view: any HostMapping
         let hold: any PageHold
 
         init(_ test: Case) throws {
-            kernel = try test.kernel.required()
-            vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            backend = try test.backend.required()
+            vm = try backend.createVM(.softwareProtected, sharedBit: nil)
             file = try vm.createGuestMemfd(size: Self.pages * pageSize, flags: [.mmap, .initShared])
             view = try file.map(offset: 0, length: Self.pages * pageSize)
             for page in 0..<Self.pages { try view.putWord(page * pageSize, page) }
@@ -84,7 +84,7 @@ struct HolderTests {
         let memory = GuestMemory(
             regions: [MemoryRegion(gpa: range, file: fixture.file, mapping: fixture.view)], initial: .shared)
         let converter = Converter(
-            kernel: fixture.kernel, vm: fixture.vm, memory: memory, holds: HoldRegistry(), policy: policy,
+            backend: fixture.backend, vm: fixture.vm, memory: memory, holds: HoldRegistry(), policy: policy,
             trace: nil)
         return (converter, memory)
     }

@@ -7,17 +7,17 @@ import Testing
 
 @Suite("The host's view while pages change hands")
 struct HostViewTests {
-    private static func machine(on kernel: KernelUnderTest) throws -> Machine {
+    private static func machine(on backend: BackendUnderTest) throws -> Machine {
         try Machine(
-            kernel: kernel.required(), configuration: MachineConfiguration(),
+            backend: backend.required(), configuration: MachineConfiguration(),
             image: .flat(try #require(Catalogue.named("hang")).image), console: Console(nil))
     }
 
     /// A thread reads and writes a page through the host's mapping while another converts it, over and over. Each
     /// access is whole or a typed EFAULT; nobody dies of SIGBUS, and no byte gets lost.
-    @Test(arguments: KernelUnderTest.asked(of: [.inPlace, .trap, .software]))
-    func survivesConversions(on kernel: KernelUnderTest) throws {
-        let machine = try Self.machine(on: kernel)
+    @Test(arguments: BackendUnderTest.asked(of: [.inPlace, .trap, .software]))
+    func survivesConversions(on backend: BackendUnderTest) throws {
+        let machine = try Self.machine(on: backend)
         let memory = machine.memory
         let gpa = machine.layout.free.lowerBound
         let page = try #require(PageRange(start: gpa, size: pageSize))

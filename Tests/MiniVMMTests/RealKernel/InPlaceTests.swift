@@ -10,17 +10,17 @@ import Testing
 /// the model of it.
 @Suite("Conversion in place", .serialized, .timeLimit(.minutes(120)))
 struct InPlaceTests {
-    static let kernels = KernelUnderTest.asked(of: [.inPlace, .software])
+    static let backends = BackendUnderTest.asked(of: [.inPlace, .software])
 
     /// Guest and host write markers and read each other's, before and after conversions in both directions: it is the
     /// same page all the time.
-    @Test(arguments: kernels) func guestAndHostHaveTheSamePage(on kernel: KernelUnderTest) throws {
+    @Test(arguments: backends) func guestAndHostHaveTheSamePage(on backend: BackendUnderTest) throws {
         let guest = try PlainGuest(
             [
                 0x48, 0x8b, 0x1e,  // mov rbx, [rsi]
                 0x48, 0x89, 0x07,  // mov [rdi], rax
                 0xe6, 0xf4,  // out 0xf4, al
-            ], on: kernel.required())
+            ], on: backend.required())
         let page = PlainGuest.data
         func exchange(reading: UInt64, writing: UInt64, _ value: UInt64) throws -> UInt64 {
             try guest.prepare {
@@ -50,8 +50,8 @@ struct InPlaceTests {
     }
 
     /// Four vCPUs count in eight pages that the host converts to and fro under them. The pages hold every count.
-    @Test(arguments: kernels) func noByteIsLostUnderRunningVCPUs(on kernel: KernelUnderTest) throws {
-        let conversions = kernel == .inPlace ? 100_000 : 1_000
+    @Test(arguments: backends) func noByteIsLostUnderRunningVCPUs(on backend: BackendUnderTest) throws {
+        let conversions = backend == .inPlace ? 100_000 : 1_000
         let pages: UInt64 = 8
         let guest = try PlainGuest(
             [
@@ -65,7 +65,7 @@ struct InPlaceTests {
                 0x49, 0x83, 0x39, 0x00,  // cmp qword [r9], 0
                 0x74, 0xe0,  // jz again
                 0xe6, 0xf4,  // out 0xf4, al
-            ], vcpus: 4, on: kernel.required())
+            ], vcpus: 4, on: backend.required())
         for id in guest.vcpus.indices {
             try guest.prepare(id) {
                 $0.rsi = PlainGuest.data
@@ -76,7 +76,7 @@ struct InPlaceTests {
         let results = Collected<(faults: Int, stray: Exit?)>()
         let threads = TrapThreads()
         let lanes =
-            guest.kernel.runsVCPUsInTurns ? [Array(guest.vcpus.indices)] : guest.vcpus.indices.map { [$0] }
+            guest.backend.runsVCPUsInTurns ? [Array(guest.vcpus.indices)] : guest.vcpus.indices.map { [$0] }
         for lane in lanes { threads.start { for id in lane { results.add(guest.finish(id)) } } }
 
         var generator = Generator(seed: 1)

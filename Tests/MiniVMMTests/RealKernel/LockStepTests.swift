@@ -16,8 +16,8 @@ struct LockStepTests {
         let file: any KVMGuestMemfd
         let view: (any HostMapping)?
 
-        init(_ kernel: any KVMInterface, _ type: VMType, _ flags: GuestMemfdFlags) throws {
-            let vm = try kernel.createVM(type, sharedBit: nil)
+        init(_ backend: any Backend, _ type: VMType, _ flags: GuestMemfdFlags) throws {
+            let vm = try backend.createVM(type, sharedBit: nil)
             file = try vm.createGuestMemfd(size: pages * pageSize, flags: flags)
             view = flags.contains(.mmap) ? try file.map(offset: 0, length: pages * pageSize) : nil
         }
@@ -35,16 +35,16 @@ struct LockStepTests {
         Setting(type: .default, flags: [.mmap, .initShared]),
     ]
 
-    private func sides(_ setting: Setting) throws -> (kernel: Side, model: Side) {
-        let kernel = try KernelUnderTest.inPlace.required()
+    private func sides(_ setting: Setting) throws -> (backend: Side, model: Side) {
+        let backend = try BackendUnderTest.inPlace.required()
         return (
-            try Side(kernel, setting.type, setting.flags), try Side(SoftKVM(), setting.type, setting.flags)
+            try Side(backend, setting.type, setting.flags), try Side(SoftKVM(), setting.type, setting.flags)
         )
     }
 
     /// Every combination of good and bad arguments: which errno comes first is part of the interface.
     @Test(arguments: settings) private func theValidationTable(_ setting: Setting) throws {
-        let (kernel, model) = try sides(setting)
+        let (backend, model) = try sides(setting)
         let end = Self.pages * pageSize
         let offsets: [UInt64] = [
             0, pageSize, 1, end - pageSize, end, end + pageSize, 1 << 62, .max, .max - 4095,
@@ -62,7 +62,7 @@ struct LockStepTests {
                             request.attributes = attributes
                             request.flags = flags
                             request.reserved.10 = reserved
-                            let answers = (kernel.file.refusal(of: request), model.file.refusal(of: request))
+                            let answers = (backend.file.refusal(of: request), model.file.refusal(of: request))
                             #expect(
                                 answers.0 == answers.1,
                                 "offset \(hex(offset)), size \(hex(size)), attributes \(attributes), flags \(flags)"
@@ -78,8 +78,8 @@ struct LockStepTests {
 
     /// Conversions, host accesses, holes and holds at random: the same answers, and the same bytes for the host.
     @Test(arguments: [1, 2, 3] as [UInt64]) func randomCalls(seed: UInt64) throws {
-        let (kernel, model) = try sides(Self.settings[0])
-        let views = (try #require(kernel.view), try #require(model.view))
+        let (backend, model) = try sides(Self.settings[0])
+        let views = (try #require(backend.view), try #require(model.view))
         var generator = Generator(seed: seed)
         var holds: [(any PageHold, any PageHold)] = []
         for number in 0..<2000 {
@@ -91,7 +91,7 @@ struct LockStepTests {
                 let state: PageState = generator.below(2) == 0 ? .private : .shared
                 let request = ckvm_memory_attributes2.conversion(first * pageSize, count * pageSize, state)
                 #expect(
-                    kernel.file.refusal(of: request) == model.file.refusal(of: request),
+                    backend.file.refusal(of: request) == model.file.refusal(of: request),
                     "\(place) to \(state)")
             case 5, 6:
                 let word = generator.next()
@@ -100,7 +100,7 @@ struct LockStepTests {
                 }
                 #expect(errnos[0] == errnos[1], "\(place), write")
             case 7:
-                let errnos = [kernel.file, model.file].map { file in
+                let errnos = [backend.file, model.file].map { file in
                     errno { () throws in
                         try file.allocate(
                             punchHole: true, offset: first * pageSize, length: count * pageSize)

@@ -8,7 +8,7 @@ import Testing
 /// The per-VM adapter over a kernel that has the attributes: what only a real one can show.
 @Suite(
     "PerVMAttributesKVM on this machine's KVM", .serialized,
-    .enabled(if: KernelUnderTest.perVM.absence == nil, KernelUnderTest.perVM.absence ?? ""))
+    .enabled(if: BackendUnderTest.perVM.absence == nil, BackendUnderTest.perVM.absence ?? ""))
 struct PerVMKernelTests {
     /// A guest in real mode whose code is one shared page at 0x1000.
     private final class RealModeGuest {
@@ -19,14 +19,14 @@ struct PerVMKernelTests {
         private let watchdog: TrapWatchdog
 
         init(_ code: [UInt8]) throws {
-            let kernel = try KernelUnderTest.perVM.open()
-            vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            let backend = try BackendUnderTest.perVM.open()
+            vm = try backend.createVM(.softwareProtected, sharedBit: nil)
             file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
             view = try file.map(offset: 0, length: pageSize)
             try view.put(0, code)
             try vm.setUserMemoryRegion2(TrapFileTests.region(file, slot: 0, gpa: 0x1000))
             vcpu = try vm.createVCPU(id: 0)
-            try vcpu.setCPUID(kernel.supportedCPUID())
+            try vcpu.setCPUID(backend.supportedCPUID())
             var special = try vcpu.specialRegisters()
             special.cs.base = 0
             special.cs.selector = 0
@@ -117,7 +117,7 @@ struct PerVMKernelTests {
         configuration.ramSize = 4 << 20
         configuration.contents = .zero
         let machine = try Machine(
-            kernel: KernelUnderTest.perVM.open(), configuration: configuration, image: try .flat(code),
+            backend: BackendUnderTest.perVM.open(), configuration: configuration, image: try .flat(code),
             console: Console(nil))
         let threads = TrapThreads()
         let outcomes = Collected<Outcome>()

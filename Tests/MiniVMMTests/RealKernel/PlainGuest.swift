@@ -15,15 +15,15 @@ struct PlainGuest {
     static let mailbox: UInt64 = 0x20000
     static let data: UInt64 = 2 << 20
 
-    let kernel: any KVMInterface
+    let backend: any Backend
     let vm: any KVMVirtualMachine
     let file: any KVMGuestMemfd
     let view: any HostMapping
     let vcpus: [any KVMVCPU]
 
-    init(_ code: [UInt8], vcpus count: Int = 1, on kernel: any KVMInterface) throws {
-        self.kernel = kernel
-        vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+    init(_ code: [UInt8], vcpus count: Int = 1, on backend: any Backend) throws {
+        self.backend = backend
+        vm = try backend.createVM(.softwareProtected, sharedBit: nil)
         file = try vm.createGuestMemfd(size: Self.ram, flags: [.mmap, .initShared])
         view = try file.map(offset: 0, length: Self.ram)
         var region = TrapFileTests.region(file)
@@ -33,7 +33,7 @@ struct PlainGuest {
         try view.putWord(0x2000, 0x3003)
         for index in 0..<Self.ram >> 21 { try view.putWord(0x3000 + index * 8, index << 21 | 0x83) }
         try view.put(Self.code, code)
-        let cpuid = try kernel.supportedCPUID()
+        let cpuid = try backend.supportedCPUID()
         vcpus = try (0..<count).map { [vm] id in
             let vcpu = try vm.createVCPU(id: id)
             try vcpu.setCPUID(cpuid)

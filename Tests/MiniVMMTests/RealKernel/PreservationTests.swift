@@ -12,11 +12,11 @@ struct PreservationTests {
     /// A kernel whose conversions scramble contents, or lose them.
     @Test(arguments: [ContentPromise.undefined, .lost], Catalogue.all)
     func whereContentsAreNotPreserved(promise: ContentPromise, payload: Payload) throws {
-        _ = try KernelUnderTest.software.required()
+        _ = try BackendUnderTest.software.required()
         let console = Console(nil, keeps: true)
         do {
             let machine = try Machine(
-                kernel: SoftKVM(.init(seed: 3, contentPromise: promise)),
+                backend: SoftKVM(.init(seed: 3, contentPromise: promise)),
                 configuration: payload.machineConfiguration, image: try .flat(payload.image),
                 console: console)
             #expect(!payload.needsPreservation)
@@ -32,11 +32,11 @@ struct PreservationTests {
     /// The catalogue on every version of the interface: told, or not run for want of preservation.
     @Test(arguments: ABIProfile.allCases.filter { $0 != .linux74 }, Catalogue.all)
     func onEarlierVersions(abi: ABIProfile, payload: Payload) throws {
-        _ = try KernelUnderTest.software.required()
+        _ = try BackendUnderTest.software.required()
         let console = Console(nil, keeps: true)
         do {
             let machine = try Machine(
-                kernel: SoftKVM(.init(seed: 3, abi: abi)), configuration: payload.machineConfiguration,
+                backend: SoftKVM(.init(seed: 3, abi: abi)), configuration: payload.machineConfiguration,
                 image: try .flat(payload.image), console: console)
             let outcome = machine.run(
                 timeout: payload.ending == .timeLimit ? .milliseconds(200) : .seconds(600))
@@ -50,7 +50,7 @@ struct PreservationTests {
     /// What a guest does through both aliases does not depend on where its RAM lies, nor on how it is mapped.
     @Test(arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
     func twoAliasesWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {
-        _ = try KernelUnderTest.software.required()
+        _ = try BackendUnderTest.software.required()
         for promise in [ContentPromise.undefined, .lost] {
             let payload = try #require(Catalogue.named("forget"))
             var configuration = payload.machineConfiguration
@@ -58,7 +58,7 @@ struct PreservationTests {
             configuration.vcpus = vcpus
             let console = Console(nil, keeps: true)
             let machine = try Machine(
-                kernel: SoftKVM(.init(contentPromise: promise)), configuration: configuration,
+                backend: SoftKVM(.init(contentPromise: promise)), configuration: configuration,
                 image: try .flat(payload.image), console: console)
             let outcome = machine.run(timeout: .seconds(600))
             #expect(outcome.exitStatus == 0, "\(outcome)\n\(console.text)")

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("What machines cost", .enabled(if: TrapHost.canTrap, TrapHost.reason), .serialized)
 struct ResourceTests {
-    private var kernel: MemslotTrapKVM {
+    private var backend: MemslotTrapKVM {
         get throws { MemslotTrapKVM(over: try #require(TrapHost.kvm)) }
     }
 
@@ -30,9 +30,9 @@ struct ResourceTests {
 
     /// A VM with its file, mapping, slot and vCPU, made and dropped over and over.
     @Test func virtualMachinesLeaveNoDescriptorsBehind() throws {
-        let kernel = try kernel
+        let backend = try backend
         func makeAndDrop() throws {
-            let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
             let file = try vm.createGuestMemfd(size: 1 << 20, flags: [.mmap, .initShared])
             let mapping = try file.map(offset: 0, length: 1 << 20)
             var slot = ckvm_userspace_memory_region2()
@@ -56,13 +56,13 @@ struct ResourceTests {
     }
 
     @Test func machinesThatRanLeaveNothingBehind() throws {
-        let kernel = try kernel
+        let backend = try backend
         func run() throws {
             var configuration = MachineConfiguration()
             configuration.ramSize = 4 << 20
             configuration.retry = RetryPolicy(attempts: 1)
             let machine = try Machine(
-                kernel: kernel, configuration: configuration, image: try .flat([0xb0, 5, 0xe6, 0xf4]),
+                backend: backend, configuration: configuration, image: try .flat([0xb0, 5, 0xe6, 0xf4]),
                 console: Console(nil))
             #expect(machine.run(timeout: .seconds(600)).exitStatus == 5)
         }
@@ -82,7 +82,8 @@ struct ResourceTests {
         let hello = try #require(Catalogue.named("hello"))
         let console = Console(nil, keeps: true)
         let machine = try Machine(
-            kernel: try kernel, configuration: configuration, image: try .flat(hello.image), console: console)
+            backend: try backend, configuration: configuration, image: try .flat(hello.image),
+            console: console)
         #expect(machine.run(timeout: .seconds(600)).exitStatus == 0, "\(console.text)")
         #expect(machine.memory.attributes.runCount <= 4)
         // Other tests run meanwhile, and the address sanitizer keeps what they free. Page tables alone would be 2 GiB.

@@ -5,7 +5,7 @@ import SystemPackage
 
 /// A converter over fake files, with a trace of what it said.
 final class ConverterBench {
-    let kernel: FakeKernel
+    let backend: FakeBackend
     let files: [FakeFile]
     let memory: GuestMemory
     let holds = HoldRegistry()
@@ -17,7 +17,7 @@ final class ConverterBench {
         promise: ContentPromise = .preserved, chunk: UInt64 = Converter.defaultChunk,
         cancellation: Cancellation = Cancellation()
     ) throws {
-        kernel = FakeKernel(promise: promise)
+        backend = FakeBackend(promise: promise)
         var regions: [MemoryRegion] = []
         var files: [FakeFile] = []
         var start: UInt64 = 0
@@ -32,7 +32,7 @@ final class ConverterBench {
         self.files = files
         memory = GuestMemory(regions: regions, initial: initial)
         converter = Converter(
-            kernel: kernel, vm: kernel.vm, memory: memory, holds: holds, policy: policy, chunk: chunk,
+            backend: backend, vm: backend.vm, memory: memory, holds: holds, policy: policy, chunk: chunk,
             trace: nil, cancellation: cancellation)
     }
 

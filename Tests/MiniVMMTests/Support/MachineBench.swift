@@ -6,27 +6,28 @@ import SystemPackage
 
 /// A machine on a fake kernel whose vCPUs play scripts.
 final class MachineBench {
-    let kernel: FakeKernel
+    let backend: FakeBackend
     let machine: Machine
     let console: Console
     let events = EventList()
 
     init(
-        _ kernel: FakeKernel = FakeKernel(), image: BootImage? = nil,
+        _ backend: FakeBackend = FakeBackend(), image: BootImage? = nil,
         _ change: (inout MachineConfiguration) -> Void = { _ in }
     ) throws {
-        self.kernel = kernel
+        self.backend = backend
         var configuration = MachineConfiguration()
         configuration.ramSize = 4 << 20
         change(&configuration)
         console = Console(nil, keeps: true)
         machine = try Machine(
-            kernel: kernel, configuration: configuration, image: try image ?? .flat([0xf4]), console: console,
-            trace: Trace(kernel: kernel, sinks: [events]))
+            backend: backend, configuration: configuration, image: try image ?? .flat([0xf4]),
+            console: console,
+            trace: Trace(backend: backend, sinks: [events]))
     }
 
-    var vcpu: FakeVCPU { kernel.vm.vcpus[0] }
-    var file: FakeFile { kernel.vm.files[0] }
+    var vcpu: FakeVCPU { backend.vm.vcpus[0] }
+    var file: FakeFile { backend.vm.files[0] }
 
     /// Runs the script to its end, with a time limit so that a bug is a failure and not a hang.
     func run() -> Outcome { machine.run(timeout: .seconds(600)) }
@@ -36,7 +37,7 @@ final class MachineBench {
 final class EventList: TraceSink {
     private let names = Collected<String>()
     var all: [String] { names.all }
-    func begin(kernel: KernelIdentity, time: UInt64) {}
+    func begin(backend: BackendIdentity, time: UInt64) {}
     func flush() {}
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         var fields = Fields()

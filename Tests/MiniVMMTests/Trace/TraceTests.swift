@@ -18,12 +18,12 @@ struct TraceTests {
             try? file.close()
             unlink(path.string)
         }
-        let kernel = FakeKernel()
-        let trace = Trace(kernel: kernel, sinks: [make(file)])
+        let backend = FakeBackend()
+        let trace = Trace(backend: backend, sinks: [make(file)])
         let told =
             try events ?? EveryEvent.list().enumerated().map { ($1, $0 % 2 == 0 ? .monitor : .vcpu(15)) }
         for (event, actor) in told {
-            kernel.advance(1_500)
+            backend.advance(1_500)
             trace.record(event, by: actor)
         }
         trace.flush()
@@ -40,7 +40,7 @@ struct TraceTests {
         let lines = try lines { JSONLinesTrace($0) }
         let header = try object(try #require(lines.first))
         #expect(header["schema"] as? String == "minivmm.trace/1")
-        #expect(header["kernel"] as? String == "FakeKernel" && header["host"] as? String == "a \"test\"")
+        #expect(header["backend"] as? String == "FakeBackend" && header["host"] as? String == "a \"test\"")
         #expect(header["t"] as? UInt64 == 1000 && header["clock"] as? String == "monotonic ns")
 
         for (key, value) in zip(LineKey.header, Self.keys(try #require(lines.first))) {
@@ -86,7 +86,7 @@ struct TraceTests {
 
     @Test func textHasTheSameFieldsForPeople() throws {
         let lines = try lines { TextTrace($0) }
-        #expect(lines.first == "# trace of FakeKernel (a \"test\"), times in microseconds")
+        #expect(lines.first == "# trace of FakeBackend (a \"test\"), times in microseconds")
         // A line an event: nothing that is inside an event may break it.
         let events = try EveryEvent.list()
         #expect(lines.count == events.count + 1)
@@ -150,7 +150,7 @@ struct TraceTests {
         let file = try FileDescriptor.open("/dev/null", .readOnly)
         defer { try? file.close() }
         let sink = JSONLinesTrace(file)
-        let trace = Trace(kernel: FakeKernel(), sinks: [sink])
+        let trace = Trace(backend: FakeBackend(), sinks: [sink])
         trace.record(.halted, by: .monitor)
         trace.flush()
         #expect(sink.failure == .badFileDescriptor)

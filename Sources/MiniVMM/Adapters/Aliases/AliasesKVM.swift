@@ -11,21 +11,21 @@ public import SystemPackage
 ///
 /// A kernel that cannot make such a slot (before Linux 6.18, without ``PerVMAttributesKVM`` between) refuses the regions
 /// of such a VM.
-public final class AliasesKVM: KVMInterface {
+public final class AliasesKVM: Backend {
     /// The kernel's that converts; the host says that there are memslots above it.
-    public let identity: KernelIdentity
-    private let base: any KVMInterface
+    public let identity: BackendIdentity
+    private let base: any Backend
     /// Memslots that carving may use; nil takes what the kernel has.
     private let slotLimit: Int?
 
     /// Makes no call. `base` must convert in place, or be an adapter that does.
-    public convenience init(over base: any KVMInterface) { self.init(over: base, slotLimit: nil) }
+    public convenience init(over base: any Backend) { self.init(over: base, slotLimit: nil) }
 
     /// For tests: less than the kernel has.
-    init(over base: any KVMInterface, slotLimit: Int?) {
+    init(over base: any Backend, slotLimit: Int?) {
         self.base = base
         self.slotLimit = slotLimit
-        identity = KernelIdentity(
+        identity = BackendIdentity(
             name: base.identity.name, host: "\(base.identity.host), two aliases by memslots",
             kind: base.identity.kind)
     }

@@ -21,15 +21,15 @@ public import SystemPackage
 ///   ``AliasesKVM`` makes the aliases. An alias that is shut is a slot whose file has been closed.
 /// * The host's mappings are of the shared memory. Private pages of them are made inaccessible (PROT_NONE), so that a
 ///   system call on one is `EFAULT`.
-public final class PerVMAttributesKVM: KVMInterface {
+public final class PerVMAttributesKVM: Backend {
     /// `PerVMAttributesKVM`, an adapter, with the host of the kernel below.
-    public let identity: KernelIdentity
-    private let base: any KVMInterface
+    public let identity: BackendIdentity
+    private let base: any Backend
 
     /// Makes no call. The VMs of `base` must be ``PerVMAttributes``, or ``createVM(_:sharedBit:)`` throws.
-    public init(over base: any KVMInterface) {
+    public init(over base: any Backend) {
         self.base = base
-        identity = KernelIdentity(name: "PerVMAttributesKVM", host: base.identity.host, kind: .adapter)
+        identity = BackendIdentity(name: "PerVMAttributesKVM", host: base.identity.host, kind: .adapter)
     }
 
     /// As in the kernel below.

@@ -25,10 +25,10 @@ public import SystemPackage
 ///   cannot emulate (AVX) stays an internal error.
 /// * The kernel below counts no references for us: a page is in use when a ``HostMapping/hold(at:length:)``
 ///   of this adapter's has it. Other pins are not seen. A failed conversion does not unmap the host's pages.
-public final class MemslotTrapKVM: KVMInterface {
+public final class MemslotTrapKVM: Backend {
     /// `MemslotTrapKVM`, an adapter; the host also says whether guest RAM is a guest_memfd or a memfd.
-    public let identity: KernelIdentity
-    private let base: any KVMInterface
+    public let identity: BackendIdentity
+    private let base: any Backend
     private let backing: TrapBacking
     /// Memslots that carving may use; nil takes what the kernel has.
     private let slotLimit: Int?
@@ -39,7 +39,7 @@ public final class MemslotTrapKVM: KVMInterface {
 
     /// Creates a VM of `base` to find out whether the host can map a guest_memfd of a default VM; else guest
     /// RAM is a memfd. The first ``createVM(_:sharedBit:)`` uses that VM.
-    public convenience init(over base: any KVMInterface) {
+    public convenience init(over base: any Backend) {
         let hasRegion2 = (try? base.checkExtension(.userMemory2)) ?? 0 > 0
         let (backing, vm) = TrapBacking.best(on: base)
         self.init(over: base, backing: backing, hasRegion2: hasRegion2, spareVM: vm)
@@ -47,7 +47,7 @@ public final class MemslotTrapKVM: KVMInterface {
 
     /// For tests: less than the kernel has.
     init(
-        over base: any KVMInterface, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true,
+        over base: any Backend, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true,
         spareVM: (any KVMVirtualMachine)? = nil
     ) {
         self.spareVM = Mutex(spareVM)
@@ -55,7 +55,7 @@ public final class MemslotTrapKVM: KVMInterface {
         self.backing = backing
         self.slotLimit = slotLimit
         self.hasRegion2 = hasRegion2
-        identity = KernelIdentity(
+        identity = BackendIdentity(
             name: "MemslotTrapKVM", host: "\(base.identity.host), \(backing.rawValue)", kind: .adapter)
     }
 
@@ -118,7 +118,7 @@ enum TrapBacking: String {
     /// a capability proves nothing.
     ///
     /// - Returns: the VM as well, on which nothing is left of that.
-    static func best(on base: any KVMInterface) -> (TrapBacking, (any KVMVirtualMachine)?) {
+    static func best(on base: any Backend) -> (TrapBacking, (any KVMVirtualMachine)?) {
         guard let vm = try? base.createVM(.default, sharedBit: nil) else { return (.memfd, nil) }
         do throws(Errno) {
             let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])

@@ -25,13 +25,14 @@ struct Bench: ParsableCommand {
     var check = false
     @Flag(
         help: ArgumentHelp(
-            "Measure the model and the exploration of kernels, and nothing else.",
+            "Measure only the model and the exploration of backends.",
             discussion:
-                "With --kernel only that kernel is explored; else the model, and the kernel that auto takes.")
+                "With --backend, only that backend is explored; otherwise the model and the backend that auto picks."
+        )
     )
     var explore = false
-    @Option(help: "The kernel that --explore measures.")
-    var kernel: KernelName?
+    @Option(help: "The backend that --explore measures. (default: the model, then the one auto picks)")
+    var backend: BackendChoice?
     @Flag(help: "Print one JSON object.")
     var json = false
 
@@ -39,7 +40,7 @@ struct Bench: ParsableCommand {
         if !(1...1000).contains(rounds) {
             throw ValidationError("--rounds \(rounds): from 1 to 1000 are possible.")
         }
-        if kernel != nil, !explore { throw ValidationError("--kernel needs --explore.") }
+        if backend != nil, !explore { throw ValidationError("--backend needs --explore.") }
     }
 
     func run() throws {
@@ -52,34 +53,34 @@ struct Bench: ParsableCommand {
         // three times as long, and the scheduler's choice would be what is compared.
         _ = cbaseline_stay_on_this_cpu()
         var rows: [Row] = []
-        var kernel = "none: /dev/kvm cannot be used"
+        var backend = "none: /dev/kvm cannot be used"
         do {
             let trap = MemslotTrapKVM(over: try LinuxKVM())
-            kernel = trap.identity.description
-            rows += try kernelRows(trap)
+            backend = trap.identity.description
+            rows += try backendRows(trap)
         } catch let error as KVMUnavailable {
             if !json {
                 Terminal.diagnostics.print("minivmm: \(error); only what needs no /dev/kvm is measured")
             }
         }
         rows += mapRows() + modelRows()
-        try finish(rows + litmus + processes, on: kernel)
+        try finish(rows + litmus + processes, on: backend)
     }
 
     private func measureExploration() throws {
-        let name = kernel ?? .auto
-        let chosen: ChosenKernel
+        let name = backend ?? .auto
+        let chosen: ChosenBackend
         do throws(BackendError) { chosen = try name.open(BackendNeeds()) } catch {
-            throw stop("--kernel \(name.rawValue): \(error.text)", Status.monitorFailed, error.diagnosis)
+            throw stop("--backend \(name.rawValue): \(error.text)", Status.monitorFailed, error.diagnosis)
         }
-        let identity = chosen.kernel.identity.description
-        guard chosen.backend != .soft else { return try finish(exploreRows(), on: identity) }
-        let rows = kernel == nil ? exploreRows() : []
-        try finish(rows + realRows(chosen.kernel, chosen.backend), on: identity)
+        let identity = chosen.backend.identity.description
+        guard chosen.kind != .soft else { return try finish(exploreRows(), on: identity) }
+        let rows = backend == nil ? exploreRows() : []
+        try finish(rows + realRows(chosen.backend, chosen.kind), on: identity)
     }
 
-    private func finish(_ rows: [Row], on kernel: String) throws {
-        if json { printJSON(rows, kernel) } else { printText(rows, kernel) }
+    private func finish(_ rows: [Row], on backend: String) throws {
+        if json { printJSON(rows, backend) } else { printText(rows, backend) }
         if check, rows.contains(where: { $0.holds == false }) { throw Status.checkFailed }
     }
 
@@ -102,12 +103,12 @@ struct Bench: ParsableCommand {
         (0..<4).map { UInt8(truncatingIfNeeded: word >> (UInt32($0) * 8)) }
     }
 
-    private func kernelRows(_ kernel: any KVMInterface) throws -> [Row] {
+    private func backendRows(_ backend: any Backend) throws -> [Row] {
         let ram: UInt64 = 16 << 20
         let exitCount: UInt32 = 10000
         let faultCount: UInt32 = 250
-        let bit = try min(46, kernel.supportedCPUID().physicalAddressBits - 1)
-        let trace = try fileTrace(kernel)
+        let bit = try min(46, backend.supportedCPUID().physicalAddressBits - 1)
+        let trace = try fileTrace(backend)
         var exits = Pairs()
         var traced = Pairs()
         var faults = Pairs()
@@ -120,28 +121,28 @@ struct Bench: ParsableCommand {
             // Who goes first changes from round to round, so that what one leaves to the other evens out.
             let swiftFirst = round % 2 == 0
             try exits.add(per: Double(exitCount), swiftFirst) {
-                try run(kernel, loop, .one, nil).run
+                try run(backend, loop, .one, nil).run
             } c: {
                 try baseline(loop, ram, -1).time
             }
             try traced.add(per: Double(exitCount), swiftFirst) {
-                try run(kernel, loop, .one, trace).run
+                try run(backend, loop, .one, trace).run
             } c: {
                 try baseline(loop, ram, -1).time
             }
             try faults.add(per: Double(faultCount * 2), swiftFirst) {
-                try run(kernel, flips, .two, nil).run
+                try run(backend, flips, .two, nil).run
             } c: {
                 try baseline(flips, ram, Int32(bit)).time
             }
             try faultWork.add(per: Double(faultCount * 2), swiftFirst) {
-                try run(kernel, flips, .two, nil).cpu
+                try run(backend, flips, .two, nil).cpu
             } c: {
                 try baseline(flips, ram, Int32(bit)).cpu
             }
             for _ in 0..<5 {
                 try creations.add(per: 1, swiftFirst) {
-                    try run(kernel, end, .one, nil).total
+                    try run(backend, end, .one, nil).total
                 } c: {
                     try baseline(end, ram, -1, creation: true).time
                 }
@@ -180,7 +181,7 @@ struct Bench: ParsableCommand {
         }
     }
 
-    private func fileTrace(_ kernel: any KVMInterface) throws -> Trace {
+    private func fileTrace(_ backend: any Backend) throws -> Trace {
         // A file, not /dev/null: the bound is for a trace that is kept. It has no name and goes with the process.
         let path = FilePath(argument: environment("TMPDIR") ?? "/tmp").appending(
             "minivmm-bench-\(getpid()).jsonl")
@@ -188,17 +189,17 @@ struct Bench: ParsableCommand {
             path, .writeOnly, options: [.create, .exclusiveCreate, .closeOnExec], permissions: .ownerReadWrite
         )
         _ = unsafe path.withPlatformString { unsafe unlink($0) }
-        return Trace(kernel: kernel, sinks: [JSONLinesTrace(file)])
+        return Trace(backend: backend, sinks: [JSONLinesTrace(file)])
     }
 
     private func run(
-        _ kernel: any KVMInterface, _ code: [UInt8], _ aliases: Aliases, _ trace: Trace?
+        _ backend: any Backend, _ code: [UInt8], _ aliases: Aliases, _ trace: Trace?
     ) throws -> (run: UInt64, total: UInt64, cpu: UInt64) {
         var configuration = MachineConfiguration()
         configuration.aliases = aliases
         let start = monotonicNanoseconds()
         let machine = try Machine(
-            kernel: kernel, configuration: configuration, image: .flat(code), console: Console(nil),
+            backend: backend, configuration: configuration, image: .flat(code), console: Console(nil),
             trace: trace)
         let built = monotonicNanoseconds()
         let cpu = processorNanoseconds()
@@ -278,10 +279,10 @@ struct Bench: ParsableCommand {
     private func modelRows() -> [Row] {
         let count = 300_000
         var operations = 0
-        let kernel = SoftKVM()
+        let backend = SoftKVM()
         var elapsed: UInt64 = 1
         do {
-            let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
             let file = try vm.createGuestMemfd(size: 1 << 20, flags: [.mmap, .initShared])
             let mapping = try file.map(offset: 0, length: 1 << 20)
             guard let whole = PageRange(start: 0, size: 1 << 20) else { return [] }
@@ -289,7 +290,7 @@ struct Bench: ParsableCommand {
                 gpa: whole, file: file, mapping: mapping)
             let memory = GuestMemory(regions: [region], initial: .shared)
             let converter = Converter(
-                kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(),
+                backend: backend, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(),
                 trace: nil)
             elapsed = try time {
                 var word: UInt64 = 0

@@ -8,20 +8,20 @@ import SoftKVM
 // The model's speed, and that of what is made of it. One thread.
 extension Bench {
     /// What tests cost on a real kernel, and which part of it goes where.
-    func realRows(_ kernel: any KVMInterface, _ backend: Backend) -> [Row] {
+    func realRows(_ backend: any Backend, _ kind: BackendKind) -> [Row] {
         let scope = Exploration.Options(
             depth: 2, tests: 0, parallelTests: 0, timeLimit: Self.realLimit)
         let random = Exploration.Options(
             depth: 0, tests: 20_000, parallelTests: 0, timeLimit: Self.realLimit)
-        return realRows(kernel, scope, "explore --kernel \(backend.rawValue), small scope")
-            + realRows(kernel, random, "explore --kernel \(backend.rawValue), random tests")
+        return realRows(backend, scope, "explore --backend \(kind.rawValue), small scope")
+            + realRows(backend, random, "explore --backend \(kind.rawValue), random tests")
     }
 
     /// Nanoseconds for the tests of a row.
     private static let realLimit = Duration.seconds(20)
 
     private func realRows(
-        _ kernel: any KVMInterface, _ options: Exploration.Options, _ name: String
+        _ backend: any Backend, _ options: Exploration.Options, _ name: String
     ) -> [Row] {
         let stopwatch = Stopwatch()
         var options = options
@@ -32,7 +32,7 @@ extension Bench {
             Stopwatch.Part.allCases.reduce(into: [:]) { $0[$1] = stopwatch.time($1).wholeNanoseconds }
         }
         let exploration = Exploration(
-            kernel, options,
+            backend, options,
             progress: { _, _ in
                 guard first == nil else { return }
                 let machines = stopwatch.machines
@@ -122,7 +122,7 @@ extension Bench {
         let elapsed = monotonicNanoseconds() - start
         guard let steps = summary.counts[.random]?.steps, summary.findings.isEmpty else { return nil }
         return Row(
-            name: "explore --kernel soft, random tests", value: Double(steps) * 1e9 / Double(elapsed),
+            name: "explore --backend soft, random tests", value: Double(steps) * 1e9 / Double(elapsed),
             unit: "steps/s", bound: -1e5)
     }
 
@@ -135,7 +135,7 @@ extension Bench {
         guard summary.end == .complete else { return nil }
         return Row(
             name:
-                "explore --kernel soft --depth 4: \(summary.transitions) steps from \(summary.states) states",
+                "explore --backend soft --depth 4: \(summary.transitions) steps from \(summary.states) states",
             value: Double(elapsed) / 1e9, unit: "s", bound: 60)
     }
 

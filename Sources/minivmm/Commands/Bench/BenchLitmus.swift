@@ -33,13 +33,13 @@ extension Bench {
         end
         """
 
-    /// - Parameter kernel: where tests are run by threads; nil if there is none.
-    func litmusRows(_ kernel: (any KVMInterface)?) -> [Row] {
+    /// - Parameter backend: where tests are run by threads; nil if there is none.
+    func litmusRows(_ backend: (any Backend)?) -> [Row] {
         var rows: [Row] = []
-        if let kernel, let source = try? Source(parsing: Self.pair) {
+        if let backend, let source = try? Source(parsing: Self.pair) {
             let runs = 20_000
             var report = Report(verdict: .skipped(""))
-            let elapsed = time { report = Runner(kernel, .init(runs: runs)).report(source) }
+            let elapsed = time { report = Runner(backend, .init(runs: runs)).report(source) }
             if report.verdict == .passed {
                 rows.append(
                     Row(

@@ -30,7 +30,7 @@ struct ExploreCommand: ParsableCommand {
             nothing was found so far; 4 the kernel can do nothing that tests are made of; 64 usage.
             """)
 
-    @OptionGroup var kernel: KernelOptions
+    @OptionGroup var backendOptions: BackendOptions
     @Option(help: "Steps of the small scope; 0 leaves it out.")
     var depth = 2
     @Option(help: "Random tests of one step after the other.")
@@ -58,7 +58,7 @@ struct ExploreCommand: ParsableCommand {
     @OptionGroup var pictures: PictureOptions
 
     func validate() throws {
-        try kernel.oneVersion()
+        try backendOptions.oneVersion()
         func check(_ name: String, _ value: Int, _ range: ClosedRange<Int>) throws {
             guard !range.contains(value) else { return }
             throw ValidationError(
@@ -81,22 +81,22 @@ struct ExploreCommand: ParsableCommand {
         Exploration.Options(
             depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps,
             runs: runs,
-            seed: kernel.seed, mostFindings: findings, timeLimit: timeout.duration,
+            seed: backendOptions.seed, mostFindings: findings, timeLimit: timeout.duration,
             // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
             testTimeLimit: max(.seconds(60), .milliseconds(200) * runs), interrupts: interrupts)
     }
 
     func run() throws {
-        let chosen = try kernel.open(aliases: .one, preservation: false)
+        let chosen = try backendOptions.open(aliases: .one, preservation: false)
         try chosen.requireAttributes()
         let files = try FindingFiles(output)
         let interrupts = try? SignalDescriptor()
         let options = options(interrupts)
         let printer = ExplorePrinter(
-            options: options, chosen: chosen, kernelOptions: kernel.text(chosen.backend), isJSON: json)
+            options: options, chosen: chosen, backendOptions: backendOptions.text(chosen.kind), isJSON: json)
         printer.begin()
         let exploration = Exploration(
-            chosen.kernel, options,
+            chosen.backend, options,
             isStopped: { interrupts?.pending() != nil || files.failure != nil },
             progress: { phase, summary in
                 files.save(summary.findings)
@@ -110,7 +110,7 @@ struct ExploreCommand: ParsableCommand {
         }
         printer.end(summary, files: files.names, alone: try summary.findings.map(alone))
         if let failure = files.failure { throw failure }
-        try draw(summary, chosen.kernel)
+        try draw(summary, chosen.backend)
         if !summary.findings.isEmpty { throw Status.checkFailed }
         if summary.end == .time || summary.end == .stopped { throw Status.endedEarly }
         if summary.tests == 0, summary.end == .complete { throw Status.skipped }
@@ -119,19 +119,19 @@ struct ExploreCommand: ParsableCommand {
     /// What a finding shows on a kernel that has run no other test does not come from an earlier one.
     private func alone(_ finding: Finding) throws -> Repetition {
         finding.repeated(
-            on: try kernel.open(aliases: .one, preservation: false).kernel,
-            Runner.Options(runs: runs, seed: kernel.seed, asksModel: false))
+            on: try backendOptions.open(aliases: .one, preservation: false).backend,
+            Runner.Options(runs: runs, seed: backendOptions.seed, asksModel: false))
     }
 
     /// A run of each finding; where there is none, of the longest random test.
-    private func draw(_ summary: Exploration.Summary, _ kernel: any KVMInterface) throws {
+    private func draw(_ summary: Exploration.Summary, _ backend: any Backend) throws {
         guard pictures.isWanted else { return }
         let sources =
             summary.findings.isEmpty ? [summary.sample].compactMap { $0 } : summary.findings.map(\.source)
         for (index, source) in sources.enumerated() {
             let recorder = LitmusRecorder()
-            let options = Runner.Options(runs: runs, seed: self.kernel.seed, recorder: recorder)
-            _ = Runner(kernel, options).report(source)
+            let options = Runner.Options(runs: runs, seed: backendOptions.seed, recorder: recorder)
+            _ = Runner(backend, options).report(source)
             let pictures = sources.count == 1 ? pictures : pictures.numbered(index + 1)
             _ = try recorder.draw(
                 pictures,

@@ -39,7 +39,7 @@ struct LitmusCommand: ParsableCommand {
 
     @Argument(help: "Files, and directories of them.", completion: .file(extensions: ["litmus"]))
     var paths: [String]
-    @OptionGroup var kernel: KernelOptions
+    @OptionGroup var backendOptions: BackendOptions
     @Option(help: "How the results are printed.")
     var format = Format.text
     @Option(
@@ -80,10 +80,10 @@ struct LitmusCommand: ParsableCommand {
             throw ValidationError("--runs \(runs): from 1 to 100000000 are possible.")
         }
         if timeout.duration == .zero { throw ValidationError("--timeout: more than 0 seconds are needed.") }
-        if design != nil, kernel.kernel != .soft {
-            throw ValidationError("--design is for the software kernel: add --kernel soft.")
+        if design != nil, backendOptions.backend != .soft {
+            throw ValidationError("--design is for the software kernel: add --backend soft.")
         }
-        if faults, !kernel.plant.isEmpty || !kernel.abi.isEmpty {
+        if faults, !backendOptions.plant.isEmpty || !backendOptions.abi.isEmpty {
             throw ValidationError("--faults plants each fault by itself, in Linux 7.4's interface.")
         }
         if table, faults { throw ValidationError("--table and --faults: one at a time.") }
@@ -92,11 +92,13 @@ struct LitmusCommand: ParsableCommand {
     func run() throws {
         if table { return try LitmusTables.hazards(paths) }
         var items = try read()
-        if kernel.abi.count > 1 { return try LitmusTables.compare(items, kernel.abi, kernel.soft, format) }
+        if backendOptions.abi.count > 1 {
+            return try LitmusTables.compare(items, backendOptions.abi, backendOptions.soft, format)
+        }
         if faults { return try LitmusTables.faults(items, format) }
-        var soft = kernel.soft
+        var soft = backendOptions.soft
         soft.contentDesign = design
-        let chosen = try kernel.open(aliases: .one, preservation: false, soft: soft)
+        let chosen = try backendOptions.open(aliases: .one, preservation: false, soft: soft)
         try chosen.requireAttributes()
         let printer = LitmusPrinter(format: format, chosen: chosen)
         let interrupts = try? SignalDescriptor()
@@ -124,16 +126,16 @@ struct LitmusCommand: ParsableCommand {
     }
 
     private func run(
-        _ item: inout Item, _ index: Int, of count: Int, _ chosen: ChosenKernel, _ printer: LitmusPrinter,
+        _ item: inout Item, _ index: Int, of count: Int, _ chosen: ChosenBackend, _ printer: LitmusPrinter,
         _ interrupts: SignalDescriptor?
     ) throws {
         let name = item.shortName
         let recorder = pictures.isWanted ? LitmusRecorder() : nil
         let options = Runner.Options(
-            runs: runs, seed: kernel.seed, timeLimit: timeout.duration, recorder: recorder,
+            runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, recorder: recorder,
             interrupts: interrupts,
             progress: { done in printer.progress(name, done, of: runs) })
-        item.report = Runner(chosen.kernel, options).report(item.source)
+        item.report = Runner(chosen.backend, options).report(item.source)
         printer.endProgress()
         guard let recorder else { return }
         let numbered = count == 1 ? pictures : pictures.numbered(index + 1)

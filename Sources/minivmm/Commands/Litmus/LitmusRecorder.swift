@@ -13,10 +13,10 @@ final class LitmusRecorder: RunRecorder {
     }
     private let runs = Mutex(Runs())
 
-    func begin(kernel: any KVMInterface) -> Trace {
+    func begin(backend: any Backend) -> Trace {
         let recorder = TraceRecorder()
         runs.withLock { $0.current = recorder }
-        return Trace(kernel: kernel, sinks: [recorder])
+        return Trace(backend: backend, sinks: [recorder])
     }
 
     func end(isTelling: Bool) {

@@ -102,11 +102,11 @@ enum LitmusTables {
             let verdict: String
         }
         let schema: String
-        let kernel: String
+        let backend: String
         let host: String
         let tests: [Test]
 
-        var title: String { "\(kernel) (\(host))" }
+        var title: String { "\(backend) (\(host))" }
     }
 
     /// The hazards that tests have, by what kernels made of them.

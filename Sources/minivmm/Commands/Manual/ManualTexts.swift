@@ -15,18 +15,19 @@ enum ManualTexts {
         case nil:
             [
                 example("What can this machine do?", "probe"),
-                example("A first guest, on the software kernel:", "run hello --kernel soft"),
+                example("A first guest, on the software kernel:", "run hello --backend soft"),
                 example(
                     "A conversion that has to wait, as a picture:",
-                    "run pinned --kernel soft --report pinned.html"),
+                    "run pinned --backend soft --report pinned.html"),
                 example(
-                    "A rule of the interface, as a test:", "litmus --kernel soft litmus/all-or-nothing.litmus"
+                    "A rule of the interface, as a test:",
+                    "litmus --backend soft litmus/all-or-nothing.litmus"
                 ),
             ]
         case "probe":
             [
                 example("The kernels here, and which one `auto` takes:", "probe"),
-                example("One of them, for a program:", "probe --kernel soft --json"),
+                example("One of them, for a program:", "probe --backend soft --json"),
             ]
         case "list":
             [
@@ -37,27 +38,28 @@ enum ManualTexts {
             [
                 example(
                     "A payload, with every exit and call told on standard error:",
-                    "run implicit --kernel soft --trace -"),
+                    "run implicit --backend soft --trace -"),
                 example(
-                    "The same, with a reason below each event:", "run hello --kernel soft --trace - --explain"
+                    "The same, with a reason below each event:",
+                    "run hello --backend soft --trace - --explain"
                 ),
                 example(
                     "A trace for later, and its picture now:",
-                    "run smp --kernel soft --trace smp.jsonl --svg smp.svg"),
+                    "run smp --backend soft --trace smp.jsonl --svg smp.svg"),
                 example(
                     "Where private and shared are two places and contents are lost, zero what is converted by touch:",
-                    "run forget --kernel soft --contents zero"),
+                    "run forget --backend soft --contents zero"),
             ]
         case "demo":
-            [example("How a page in use is waited for:", "demo --kernel soft --act 5")]
+            [example("How a page in use is waited for:", "demo --backend soft --act 5")]
         case "tour":
             [
                 example("The chapters:", "tour --list"),
-                example("One of them, printed:", "tour --kernel soft --chapter 1 --no-interactive"),
+                example("One of them, printed:", "tour --backend soft --chapter 1 --no-interactive"),
             ]
         case "report":
             [
-                example("A trace:", "run smp --kernel soft --quiet --trace smp.jsonl"),
+                example("A trace:", "run smp --backend soft --quiet --trace smp.jsonl"),
                 example(
                     "Its page, its drawing, and a file for Perfetto:",
                     "report smp.jsonl --html smp.html --svg smp.svg --chrome smp.json"),
@@ -67,29 +69,29 @@ enum ManualTexts {
             [
                 example(
                     "All tests of a directory, as the kernel's own tests report:",
-                    "litmus --kernel soft --format ktap litmus"),
+                    "litmus --backend soft --format ktap litmus"),
                 example(
                     "Where two versions of the interface answer differently:",
-                    "litmus --kernel soft --abi rfc-v2 --abi 7.4 litmus/retry-after-eagain.litmus"),
+                    "litmus --backend soft --abi rfc-v2 --abi 7.4 litmus/retry-after-eagain.litmus"),
                 example(
                     "A kernel that breaks a rule, and the test that notices (status 1):",
-                    "litmus --kernel soft --plant busy-names-highest litmus/row-11-lowest-page.litmus"),
+                    "litmus --backend soft --plant busy-names-highest litmus/row-11-lowest-page.litmus"),
                 example(
                     "Which planted faults a test catches (status 1: one alone misses some):",
                     "litmus --faults litmus/all-or-nothing.litmus"),
             ]
         case "explore":
             [
-                example("Does the software kernel keep to itself?", "explore --kernel soft --tests 200"),
+                example("Does the software kernel keep to itself?", "explore --backend soft --tests 200"),
                 example(
                     "A kernel that breaks a rule: found, made small, kept for `minivmm litmus` (status 1):",
-                    "explore --kernel soft --plant busy-names-highest --output found"),
+                    "explore --backend soft --plant busy-names-highest --output found"),
                 example(
                     "What version 5 of the interface did when two acted at once, as a picture (status 1):",
-                    "explore --kernel soft --abi rfc-v5 --depth 0 --tests 0 --seed 5 --report race.html"),
+                    "explore --backend soft --abi rfc-v5 --depth 0 --tests 0 --seed 5 --report race.html"),
                 example(
                     "As much as five seconds hold, of other tests; a night is 28800:",
-                    "explore --kernel soft --tests 1000000000 --seed 7 --timeout 5"),
+                    "explore --backend soft --tests 1000000000 --seed 7 --timeout 5"),
             ]
         case "explain":
             [

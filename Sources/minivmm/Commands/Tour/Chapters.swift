@@ -119,11 +119,11 @@ enum Chapters {
                 + "the same page later goes back without anybody caring. A flag for all of it refuses one or loses the other.",
             toTry: [
                 (
-                    "minivmm litmus --kernel soft --design creation-flag litmus/four-places-a-boot-image.litmus",
+                    "minivmm litmus --backend soft --design creation-flag litmus/four-places-a-boot-image.litmus",
                     "the design that cannot, at work; leave out --design for the one that can"
                 ),
                 (
-                    "minivmm litmus --kernel soft --abi rfc-v2 --abi rfc-v4 --abi 7.4 litmus",
+                    "minivmm litmus --backend soft --abi rfc-v2 --abi rfc-v4 --abi 7.4 litmus",
                     "how the interface changed its mind"
                 ),
             ], source: .guest("contents")),

@@ -12,42 +12,42 @@ extension TourStage {
 
     /// Converts 64 MiB with its bytes kept, once in one file and once between two, and prints what each took.
     func measureTwoCopies() throws {
-        let chosen = try kernel.open(aliases: .one, preservation: true)
+        let chosen = try options.open(aliases: .one, preservation: true)
         do throws(Errno) {
-            try measureInPlace(chosen.kernel)
-            let real = perVMKernel()
-            if let perVM = real.kernel { try measurePerVM(perVM) } else { try measureStandIn(real.why) }
+            try measureInPlace(chosen.backend)
+            let real = perVMBackend()
+            if let perVM = real.backend { try measurePerVM(perVM) } else { try measureStandIn(real.why) }
         } catch {
             notShown("the memory cannot be had or measured here (\(error.name))")
             nothingShown()
         }
     }
 
-    private func measureInPlace(_ kernel: any KVMInterface) throws(Errno) {
+    private func measureInPlace(_ backend: any Backend) throws(Errno) {
         do throws(Errno) {
-            guard try kernel.createVM(.softwareProtected, sharedBit: nil).contentPromise.canPreserve else {
-                return notShown("one copy. \(kernel.identity) does not keep bytes in place")
+            guard try backend.createVM(.softwareProtected, sharedBit: nil).contentPromise.canPreserve else {
+                return notShown("one copy. \(backend.identity) does not keep bytes in place")
             }
         } catch .invalidArgument {
-            return notShown("one copy. \(kernel.identity) has no VM with private memory")
+            return notShown("one copy. \(backend.identity) has no VM with private memory")
         }
-        let used = try Self.inPlace(kernel)
-        Terminal.output.paragraph("in place, one file of \(kernel.identity):", indent: 3)
+        let used = try Self.inPlace(backend)
+        Terminal.output.paragraph("in place, one file of \(backend.identity):", indent: 3)
         row("shared", used.before)
         row("after the conversion to private", used.after)
     }
 
     /// The kernel that really has two memories, or why it is not asked.
-    private func perVMKernel() -> (kernel: (any KVMInterface)?, why: String) {
-        guard kernel.kernel != .soft else { return (nil, "the software kernel was asked for") }
-        let needs = BackendNeeds(soft: kernel.soft)
-        let perVM: any KVMInterface
+    private func perVMBackend() -> (backend: (any Backend)?, why: String) {
+        guard options.backend != .soft else { return (nil, "the software kernel was asked for") }
+        let needs = BackendNeeds(soft: options.soft)
+        let perVM: any Backend
         do throws(BackendError) {
-            perVM = try Backend.perVMAttributes.open(needs).kernel
+            perVM = try BackendKind.perVMAttributes.open(needs).backend
         } catch {
             return (nil, error.text)
         }
-        if let failure = KernelProbe(perVM).conversionFailure() {
+        if let failure = BackendProbe(perVM).conversionFailure() {
             return (nil, failure.text)
         }
         return (perVM, "")
@@ -63,10 +63,10 @@ extension TourStage {
         row("when the old copy is given back", copies.after)
     }
 
-    private func measurePerVM(_ kernel: any KVMInterface) throws(Errno) {
-        let copies = try Self.perVM(kernel)
+    private func measurePerVM(_ backend: any Backend) throws(Errno) {
+        let copies = try Self.perVM(backend)
         Terminal.output.paragraph(
-            "two copies, on \(kernel.identity), counted by the growth of the machine's page cache (/proc/meminfo), since a "
+            "two copies, on \(backend.identity), counted by the growth of the machine's page cache (/proc/meminfo), since a "
                 + "private file cannot be looked into. No guest copies here: the pages that its copy fills are "
                 + "allocated.", indent: 3)
         row("shared", copies.before)
@@ -83,9 +83,9 @@ extension TourStage {
 
     /// Shared bytes in one half of a file, and the private pages of their copy in the other.
     private static func perVM(
-        _ kernel: any KVMInterface
+        _ backend: any Backend
     ) throws(Errno) -> (before: UInt64, during: UInt64, after: UInt64) {
-        let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+        let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
         let start = try pageCache()
         func grown() throws(Errno) -> UInt64 {
             let now = try pageCache()
@@ -128,14 +128,15 @@ extension TourStage {
         }
     }
 
-    private static func inPlace(_ kernel: any KVMInterface) throws(Errno) -> (before: UInt64, after: UInt64) {
-        let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+    private static func inPlace(_ backend: any Backend) throws(Errno) -> (before: UInt64, after: UInt64) {
+        let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
         let file = try vm.createGuestMemfd(size: size, flags: [.mmap, .initShared])
         let mapping = try file.map(offset: 0, length: size)
         let (memory, whole) = try filled(file, mapping)
         let before = try existing(at: mapping.address)
         let converter = Converter(
-            kernel: kernel, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(), trace: nil)
+            backend: backend, vm: vm, memory: memory, holds: HoldRegistry(), policy: RetryPolicy(), trace: nil
+        )
         do throws(ConversionError) {
             try converter.convert(
                 ConversionRequest(range: whole, to: .private, contents: .preserve), by: .monitor)

@@ -14,7 +14,7 @@ struct TourCommand: ParsableCommand {
             125 no kernel; 130 Ctrl-C.
             """)
 
-    @OptionGroup var kernel: KernelOptions
+    @OptionGroup var backendOptions: BackendOptions
     @Option(
         help: ArgumentHelp("Only this chapter, 1 to 8; where it waits, the first one.", valueName: "number"))
     var chapter: Int?
@@ -29,7 +29,7 @@ struct TourCommand: ParsableCommand {
         if let chapter, !Chapters.all.indices.contains(chapter - 1) {
             throw ValidationError("--chapter \(chapter): there are chapters 1 to \(Chapters.all.count).")
         }
-        try kernel.oneVersion()
+        try backendOptions.oneVersion()
     }
 
     func run() throws {
@@ -41,11 +41,11 @@ struct TourCommand: ParsableCommand {
             return
         }
         terminal.print(terminal.styled("A tour of memory that changes hands", .bold))
-        terminal.paragraph("Kernel: \(try kernel.open(aliases: .one, preservation: true).line).")
+        terminal.paragraph("Kernel: \(try backendOptions.open(aliases: .one, preservation: true).line).")
         PageStrip(terminal: terminal).printLegend()
         // From here on Ctrl-C is read, not suffered: a guest that runs is ended, and so is a question.
         let signals = try? SignalDescriptor()
-        let stage = TourStage(kernel: kernel)
+        let stage = TourStage(options: backendOptions)
         let isInteractive = interactive ?? Terminal.isInteractive
         var guide = isInteractive ? TourGuide(signals: signals) : nil
         var results: [Int: TourStage.ChapterResult] = [:]

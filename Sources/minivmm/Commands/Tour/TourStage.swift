@@ -8,7 +8,7 @@ import SystemPackage
 
 /// What a chapter of the tour can have played.
 final class TourStage {
-    let kernel: KernelOptions
+    let options: BackendOptions
     private let stage: Stage
     private let terminal = Terminal.output
     /// How the chapter at hand went.
@@ -24,9 +24,9 @@ final class TourStage {
         case interrupted(signal: Int32)
     }
 
-    init(kernel: KernelOptions) {
-        self.kernel = kernel
-        stage = Stage(kernel: kernel)
+    init(options: BackendOptions) {
+        self.options = options
+        stage = Stage(options: options)
     }
 
     func begin() { result = .shown }
@@ -51,8 +51,8 @@ final class TourStage {
         let outcome = try body(stage, narrator)
         narrator.finish()
         switch outcome {
-        case .failed(.unsupported(let lack, let kernel))?:
-            notShown("\(kernel) \(lack)")
+        case .failed(.unsupported(let lack, let backend))?:
+            notShown("\(backend) \(lack)")
             result = .notShown
         case .interrupted(let signal)?: result = .interrupted(signal: signal)
         case let outcome? where outcome.exitStatus != 0: fail("\(outcome)")
@@ -79,22 +79,22 @@ final class TourStage {
         }
         let source = try Source(parsing: text)
         terminal.print()
-        let soft = SoftKVM(kernel.soft)
+        let soft = SoftKVM(options.soft)
         let interrupts = try? SignalDescriptor()
         show(
             Runner(soft, .init(interrupts: interrupts)).report(source),
             "all interleavings, on \(soft.identity)", interrupts)
         if case .interrupted = result { return }
-        let chosen = try kernel.open(aliases: .one, preservation: true)
-        guard chosen.backend != .soft else {
+        let chosen = try options.open(aliases: .one, preservation: true)
+        guard chosen.kind != .soft else {
             return notShown(
                 "a histogram of a real kernel. The one that answers is the software kernel: \(chosen.reasonText)"
             )
         }
         show(
-            Runner(chosen.kernel, .init(runs: 2000, seed: kernel.seed, interrupts: interrupts)).report(
+            Runner(chosen.backend, .init(runs: 2000, seed: options.seed, interrupts: interrupts)).report(
                 source),
-            "2000 runs, a thread an actor, on \(chosen.kernel.identity)", interrupts)
+            "2000 runs, a thread an actor, on \(chosen.backend.identity)", interrupts)
     }
 
     private func show(_ report: Report, _ title: String, _ interrupts: SignalDescriptor?) {

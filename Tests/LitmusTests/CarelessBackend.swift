@@ -5,7 +5,7 @@ import Synchronization
 import SystemPackage
 
 /// A kernel that says `EBUSY` to every third conversion.
-final class CarelessKernel: ForwardingKernel, @unchecked Sendable {
+final class CarelessBackend: ForwardingBackend, @unchecked Sendable {
     fileprivate let calls = Atomic<Int>(0)
 
     override func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
@@ -14,31 +14,31 @@ final class CarelessKernel: ForwardingKernel, @unchecked Sendable {
 }
 
 private final class CarelessVM: ForwardingVM, @unchecked Sendable {
-    let kernel: CarelessKernel
-    init(_ base: any KVMVirtualMachine, _ kernel: CarelessKernel) {
-        self.kernel = kernel
+    let backend: CarelessBackend
+    init(_ base: any KVMVirtualMachine, _ backend: CarelessBackend) {
+        self.backend = backend
         super.init(base)
     }
 
     override func createGuestMemfd(
         size: UInt64, flags: GuestMemfdFlags
     ) throws(Errno) -> any KVMGuestMemfd {
-        CarelessFile(try base.createGuestMemfd(size: size, flags: flags), kernel)
+        CarelessFile(try base.createGuestMemfd(size: size, flags: flags), backend)
     }
 }
 
 private final class CarelessFile: KVMGuestMemfd {
     let base: any KVMGuestMemfd
-    let kernel: CarelessKernel
-    init(_ base: any KVMGuestMemfd, _ kernel: CarelessKernel) {
+    let backend: CarelessBackend
+    init(_ base: any KVMGuestMemfd, _ backend: CarelessBackend) {
         self.base = base
-        self.kernel = kernel
+        self.backend = backend
     }
 
     var descriptor: Int32 { base.descriptor }
     var size: UInt64 { base.size }
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
-        if kernel.calls.add(1, ordering: .relaxed).newValue % 3 == 0 { throw .resourceBusy }
+        if backend.calls.add(1, ordering: .relaxed).newValue % 3 == 0 { throw .resourceBusy }
         try base.setMemoryAttributes2(&request)
     }
     func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
@@ -50,8 +50,8 @@ private final class CarelessFile: KVMGuestMemfd {
 }
 
 /// One that has nothing.
-final class NoKernel: KVMInterface {
-    var identity: KernelIdentity { KernelIdentity(name: "None", host: "a test", kind: .simulated) }
+final class NoKernel: Backend {
+    var identity: BackendIdentity { BackendIdentity(name: "None", host: "a test", kind: .simulated) }
     var runsVCPUsInTurns: Bool { false }
     func checkExtension(_ capability: Capability) throws(Errno) -> Int { 0 }
     func supportedCPUID() throws(Errno) -> CPUIDTable { throw .noSuchAddressOrDevice }

@@ -9,7 +9,7 @@ public import SystemPackage
 /// let chosen = try Backend.automatic()
 /// print(chosen.kernel.identity)
 /// ```
-public enum Backend: String, CaseIterable, Sendable {
+public enum BackendKind: String, CaseIterable, Sendable {
     /// ``LinuxKVM``: /dev/kvm converts in place.
     case linux
     /// ``PerVMAttributesKVM``: /dev/kvm with the attributes of Linux 6.8 to 7.3.
@@ -28,7 +28,7 @@ public struct BackendNeeds: Sendable {
     public var preservation: Bool
     /// The configuration of the software kernel.
     public var soft: SoftKVM.Configuration
-    /// The KVM device. Every backend except ``Backend/soft`` opens it.
+    /// The KVM device. Every backend except ``BackendKind/soft`` opens it.
     public var device: FilePath
 
     /// By default one alias, contents may be lost, and `/dev/kvm`.
@@ -44,18 +44,18 @@ public struct BackendNeeds: Sendable {
     }
 }
 
-/// Why ``Backend/automatic(_:)`` did not take a backend.
+/// Why ``BackendKind/automatic(_:)`` did not take a backend.
 public enum Rejection: Sendable {
     /// The device cannot be used, and so no backend that needs it.
     case unavailable(KVMUnavailable)
     /// A conversion on a scratch VM failed.
-    case cannotConvert(Backend, CallFailure)
+    case cannotConvert(BackendKind, CallFailure)
     /// It does not preserve contents, which was asked for.
-    case losesContents(Backend)
+    case losesContents(BackendKind)
 }
 
 /// A kernel, and why it is the one.
-public struct ChosenKernel: Sendable {
+public struct ChosenBackend: Sendable {
     /// Whether the caller named the backend or it was chosen automatically.
     public enum Reason: Sendable {
         /// The caller named it. It was not tried whether it converts.
@@ -64,29 +64,29 @@ public struct ChosenKernel: Sendable {
         case automatic(passedOver: [Rejection])
     }
 
-    /// Its ``KVMInterface/identity`` belongs to every result. With two aliases it may be an ``AliasesKVM``
+    /// Its ``Backend/identity`` belongs to every result. With two aliases it may be an ``AliasesKVM``
     /// over the backend.
-    public let kernel: any KVMInterface
+    public let backend: any Backend
     /// The one that converts.
-    public let backend: Backend
+    public let kind: BackendKind
     /// Also says which backends were passed over, and why.
     public let reason: Reason
 
     /// For a caller that opened a kernel itself. `backend` decides what ``hypercallInstruction`` asks.
-    public init(kernel: any KVMInterface, backend: Backend, reason: Reason) {
-        self.kernel = kernel
+    public init(backend: any Backend, kind: BackendKind, reason: Reason) {
         self.backend = backend
+        self.kind = kind
         self.reason = reason
     }
 
     /// Whether guests may ask by VMMCALL or VMCALL. Kernels whose answer is known are not asked. The others are, on a
     /// scratch VM with a time limit, because on some the instruction never returns.
     public var hypercallInstruction: Bool {
-        switch backend {
+        switch kind {
         case .soft: true
         // The port does the same everywhere, and finding out costs more than it gives.
         case .memslotTrap: false
-        case .linux, .perVMAttributes: KernelProbe(kernel).hypercallInstruction().verdict == .yes
+        case .linux, .perVMAttributes: BackendProbe(backend).hypercallInstruction().verdict == .yes
         }
     }
 }

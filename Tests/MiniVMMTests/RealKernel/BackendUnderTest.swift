@@ -7,7 +7,7 @@ import Testing
 @testable import MiniVMM
 
 /// A kernel that a test runs on.
-enum KernelUnderTest: String, CaseIterable, Sendable {
+enum BackendUnderTest: String, CaseIterable, Sendable {
     /// This machine's /dev/kvm, which converts in place.
     case inPlace
     /// This machine's /dev/kvm with its per-VM attributes.
@@ -28,9 +28,9 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
     }
 
     /// Those of `kernels` that are asked for.
-    static func asked(of kernels: [KernelUnderTest] = allCases) -> [KernelUnderTest] {
-        guard let asked else { return kernels }
-        return kernels.filter { asked.contains($0.rawValue) }
+    static func asked(of backends: [BackendUnderTest] = allCases) -> [BackendUnderTest] {
+        guard let asked else { return backends }
+        return backends.filter { asked.contains($0.rawValue) }
     }
 
     /// Why it cannot be had here; nil if it can.
@@ -46,19 +46,19 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
 
     private static let inPlaceFailure: Comment? = {
         guard let kvm = TrapHost.kvm else { return "no /dev/kvm" }
-        return KernelProbe(kvm).conversionFailure().map {
+        return BackendProbe(kvm).conversionFailure().map {
             "/dev/kvm cannot convert in place (\($0.call): \($0.errno.name))"
         }
     }()
 
     private static let perVMFailure: Comment? = {
         guard let kvm = TrapHost.kvm else { return "no /dev/kvm" }
-        return KernelProbe(PerVMAttributesKVM(over: kvm)).conversionFailure().map {
+        return BackendProbe(PerVMAttributesKVM(over: kvm)).conversionFailure().map {
             "/dev/kvm has no per-VM attributes (\($0.call): \($0.errno.name))"
         }
     }()
 
-    func open(aliases: Aliases = .one) throws -> any KVMInterface {
+    func open(aliases: Aliases = .one) throws -> any Backend {
         switch self {
         case .inPlace: Self.withAliases(aliases, try #require(TrapHost.kvm))
         case .perVM: Self.withAliases(aliases, PerVMAttributesKVM(over: try #require(TrapHost.kvm)))
@@ -69,12 +69,12 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
         }
     }
 
-    private static func withAliases(_ aliases: Aliases, _ kernel: any KVMInterface) -> any KVMInterface {
-        aliases == .one ? kernel : AliasesKVM(over: kernel)
+    private static func withAliases(_ aliases: Aliases, _ backend: any Backend) -> any Backend {
+        aliases == .one ? backend : AliasesKVM(over: backend)
     }
 
     /// The kernel, or the end of the test with the reason why there is none.
-    func required(aliases: Aliases = .one) throws -> any KVMInterface {
+    func required(aliases: Aliases = .one) throws -> any Backend {
         if let absence { try Test.cancel(absence) }
         return try open(aliases: aliases)
     }
@@ -90,9 +90,9 @@ enum KernelUnderTest: String, CaseIterable, Sendable {
     }
 
     private static let inPlaceHypercall =
-        TrapHost.kvm.map { KernelProbe($0).hypercallInstruction().verdict == .yes } ?? false
+        TrapHost.kvm.map { BackendProbe($0).hypercallInstruction().verdict == .yes } ?? false
     private static let perVMHypercall =
         TrapHost.kvm.map {
-            KernelProbe(PerVMAttributesKVM(over: $0)).hypercallInstruction().verdict == .yes
+            BackendProbe(PerVMAttributesKVM(over: $0)).hypercallInstruction().verdict == .yes
         } ?? false
 }

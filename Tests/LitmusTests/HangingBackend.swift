@@ -5,7 +5,7 @@ import MiniVMM
 import SystemPackage
 
 /// /dev/kvm with vCPUs that do nothing but run: no access ever ends.
-final class HangingKernel: ForwardingKernel, @unchecked Sendable {
+final class HangingBackend: ForwardingBackend, @unchecked Sendable {
     override func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         HangingVM(try base.createVM(type, sharedBit: sharedBit))
     }

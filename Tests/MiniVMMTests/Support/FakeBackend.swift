@@ -7,8 +7,8 @@ import SystemPackage
 
 /// The in-place interface with everything in a test's hands: the answers of each conversion, the exits of each
 /// vCPU, and a clock that only ``sleep(for:)`` moves.
-final class FakeKernel: KVMInterface {
-    let identity = KernelIdentity(name: "FakeKernel", host: "a \"test\"", kind: .simulated)
+final class FakeBackend: Backend {
+    let identity = BackendIdentity(name: "FakeBackend", host: "a \"test\"", kind: .simulated)
     let runsVCPUsInTurns: Bool
     let vm: FakeVM
     private let cpuid: CPUIDTable

@@ -9,9 +9,9 @@ public import SystemPackage
 /// adapters answer with what an older one has, SoftKVM is one in user space.
 ///
 /// All types are safe to share between threads, as descriptors are; a vCPU runs on one thread at a time.
-public protocol KVMInterface: AnyObject, Sendable {
+public protocol Backend: AnyObject, Sendable {
     /// Who answers. Everything that is printed, written or drawn carries it.
-    var identity: KernelIdentity { get }
+    var identity: BackendIdentity { get }
 
     /// `KVM_CHECK_EXTENSION` on the system descriptor: what some VM type could do.
     ///
@@ -53,7 +53,7 @@ public protocol KVMInterface: AnyObject, Sendable {
     var retiresFaultingWrites: Bool { get }
 }
 
-extension KVMInterface {
+extension Backend {
     /// Does nothing: vCPUs of most kernels are no processes.
     public func prepareToRun() {}
     /// False: at a memory fault RIP names the instruction that faulted.

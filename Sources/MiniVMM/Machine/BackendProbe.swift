@@ -17,7 +17,7 @@ public struct CallFailure: Error, Sendable, Equatable {
 }
 
 /// What a kernel does when it is asked, found out on scratch VMs. Numbers of capabilities decide nothing.
-public struct KernelProbe: Sendable {
+public struct BackendProbe: Sendable {
     /// One question with its answer.
     public struct Finding: Sendable {
         /// The finding for programs.
@@ -41,10 +41,10 @@ public struct KernelProbe: Sendable {
         public let meaning: String
     }
 
-    private let kernel: any KVMInterface
+    private let backend: any Backend
 
     /// Makes no call. Each question makes its own scratch VMs and leaves none behind.
-    public init(_ kernel: any KVMInterface) { self.kernel = kernel }
+    public init(_ backend: any Backend) { self.backend = backend }
 
     /// Converts one page to and fro on a scratch VM of two pages, in a memslot.
     ///
@@ -52,7 +52,7 @@ public struct KernelProbe: Sendable {
     public func conversionFailure() -> CallFailure? {
         var call = "KVM_CREATE_VM(KVM_X86_SW_PROTECTED_VM)"
         do throws(Errno) {
-            let vm = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            let vm = try backend.createVM(.softwareProtected, sharedBit: nil)
             call = "KVM_CREATE_GUEST_MEMFD(MMAP | INIT_SHARED)"
             let file = try vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap, .initShared])
             call = "mmap"
@@ -132,7 +132,7 @@ public struct KernelProbe: Sendable {
         var findings: [Finding] = []
         let vm: any KVMVirtualMachine
         do throws(Errno) {
-            vm = try kernel.createVM(.default, sharedBit: nil)
+            vm = try backend.createVM(.default, sharedBit: nil)
         } catch {
             return [
                 Finding(
@@ -146,7 +146,7 @@ public struct KernelProbe: Sendable {
                 meaning: "guests can be built"))
         findings.append(softwareProtected())
         findings.append(guestMemfd(vm))
-        let protected = try? kernel.createVM(.softwareProtected, sharedBit: nil)
+        let protected = try? backend.createVM(.softwareProtected, sharedBit: nil)
         findings.append(conversionIoctl(protected ?? vm))
         findings.append(contentModes(protected ?? vm))
         findings.append(perVMAttributes())
@@ -178,7 +178,7 @@ public struct KernelProbe: Sendable {
         let key = "sw-protected-vm"
         let question = "a software-protected VM (type 1)"
         do throws(Errno) {
-            _ = try kernel.createVM(.softwareProtected, sharedBit: nil)
+            _ = try backend.createVM(.softwareProtected, sharedBit: nil)
             return Finding(
                 key: key, question: question, verdict: .yes, answer: "made one",
                 meaning: "guests have private memory, without hardware behind it")
@@ -224,7 +224,7 @@ public struct KernelProbe: Sendable {
         }
         let none = "nothing is lost: that interface cannot keep contents"
         let vm: any KVMVirtualMachine
-        do throws(Errno) { vm = try kernel.createVM(.softwareProtected, sharedBit: nil) } catch {
+        do throws(Errno) { vm = try backend.createVM(.softwareProtected, sharedBit: nil) } catch {
             return finding(.no, "no VM to ask: \(error.name)", none)
         }
         guard let vm = vm as? any PerVMAttributes else { return finding(.no, "it has none", none) }
@@ -270,8 +270,8 @@ public struct KernelProbe: Sendable {
     /// The capabilities that matter here, asked on a default VM; what is said of private memory on one that has it, if
     /// there is one. Empty if there is none to ask.
     public func claims() -> [CapabilityClaim] {
-        guard let vm = try? kernel.createVM(.default, sharedBit: nil) else { return [] }
-        let protected = try? kernel.createVM(.softwareProtected, sharedBit: nil)
+        guard let vm = try? backend.createVM(.default, sharedBit: nil) else { return [] }
+        let protected = try? backend.createVM(.softwareProtected, sharedBit: nil)
         return Self.meanings.map { capability, meaning in
             let isOfPrivateMemory = [.memoryAttributes, .guestMemfdMemoryAttributes].contains(capability)
             let asked = isOfPrivateMemory ? protected ?? vm : vm
@@ -298,7 +298,7 @@ public struct KernelProbe: Sendable {
             let image: BootImage
             do throws(ImageError) { image = try BootImage.flat(code) } catch { throw .image(error) }
             let machine = try Machine(
-                kernel: kernel, configuration: configuration, image: image, console: Console(nil))
+                backend: backend, configuration: configuration, image: image, console: Console(nil))
             return (machine.run(timeout: timeout), machine.statistics)
         } catch {
             return (.failed(error), RunStatistics())
@@ -372,7 +372,7 @@ public struct KernelProbe: Sendable {
     /// - Parameter timeout: real time; a kernel that cannot do it may never return.
     public func hypercallInstruction(timeout: Duration = .seconds(1)) -> Finding {
         let key = "hypercall-instruction"
-        let hasVMMCALL = (try? kernel.supportedCPUID())?.hasVMMCALL ?? true
+        let hasVMMCALL = (try? backend.supportedCPUID())?.hasVMMCALL ?? true
         let question = "KVM_HC_MAP_GPA_RANGE by \(hasVMMCALL ? "VMMCALL" : "VMCALL")"
         // mov 0x38(%rdi), %rbx; mov $1, %ecx; mov $0x300, %edx; mov $12, %eax; vmmcall or vmcall; out %al, $0xf4
         let code: [UInt8] = [

@@ -4,11 +4,11 @@ import MiniVMM
 import SystemPackage
 
 /// A kernel that is another one, but for what a subclass of its VMs does.
-class ForwardingKernel: KVMInterface, @unchecked Sendable {
-    let base: any KVMInterface
-    init(_ base: any KVMInterface) { self.base = base }
+class ForwardingBackend: Backend, @unchecked Sendable {
+    let base: any Backend
+    init(_ base: any Backend) { self.base = base }
 
-    var identity: KernelIdentity { KernelIdentity(name: "Forwarding", host: "a test", kind: .simulated) }
+    var identity: BackendIdentity { BackendIdentity(name: "Forwarding", host: "a test", kind: .simulated) }
     var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
     func checkExtension(_ capability: Capability) throws(Errno) -> Int { try base.checkExtension(capability) }
     func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }

@@ -6,48 +6,48 @@ import Synchronization
 import SystemPackage
 
 /// A kernel, and what is known of it before a test runs.
-final class KernelFacts: Sendable {
-    let kernel: any KVMInterface
+final class BackendFacts: Sendable {
+    let backend: any Backend
     /// How vCPUs ask for a conversion; found out when the first one does. Guarded by its lock.
     private let hypercall = Mutex<HypercallMethod?>(nil)
     /// Guarded by its lock.
     private let cpuid = Mutex<CPUIDTable?>(nil)
     /// The same kernel with two aliases above it, made when the first test needs it. Guarded by its lock.
-    private let aliases = Mutex<KernelFacts?>(nil)
+    private let aliases = Mutex<BackendFacts?>(nil)
 
-    init(_ kernel: any KVMInterface) { self.kernel = kernel }
+    init(_ backend: any Backend) { self.backend = backend }
 
     /// The kernel is the model itself.
-    var soft: SoftKVM? { kernel as? SoftKVM }
+    var soft: SoftKVM? { backend as? SoftKVM }
     /// Where it is decided what becomes of contents, if not as in a version of the interface.
     var design: ContentDesign? { soft?.configuration.contentDesign }
     /// Rules are broken on purpose.
     var isFaulty: Bool { soft?.configuration.plantedFaults.isEmpty == false }
     /// The same kernel with no rule broken: it has what a fault must not hide from the tests that look for it.
-    var sound: KernelFacts {
+    var sound: BackendFacts {
         guard isFaulty, var configuration = soft?.configuration else { return self }
         configuration.plantedFaults = []
-        return KernelFacts(SoftKVM(configuration))
+        return BackendFacts(SoftKVM(configuration))
     }
     /// A real kernel that converts by itself, with two aliases above it or without.
-    var isLinux: Bool { kernel.identity.kind == .linux }
+    var isLinux: Bool { backend.identity.kind == .linux }
     /// The in-place interface is answered by something above the kernel.
-    var isAdapter: Bool { kernel.identity.kind == .adapter }
+    var isAdapter: Bool { backend.identity.kind == .adapter }
 
     /// As the kernel said it first: it takes a hundred microseconds where CPUID leaves a virtual machine.
     func supportedCPUID() throws(Errno) -> CPUIDTable {
         try cpuid.withLock { known throws(Errno) in
             if let known { return known }
-            let table = try kernel.supportedCPUID()
+            let table = try backend.supportedCPUID()
             known = table
             return table
         }
     }
 
     /// A kernel whose memslots make two aliases over this one, whose VMs have no shared bit. This one still converts.
-    var withAliases: KernelFacts {
+    var withAliases: BackendFacts {
         aliases.withLock { known in
-            let facts = known ?? KernelFacts(AliasesKVM(over: kernel))
+            let facts = known ?? BackendFacts(AliasesKVM(over: backend))
             known = facts
             return facts
         }
@@ -57,7 +57,7 @@ final class KernelFacts: Sendable {
     func isInPlaceOff() throws(Stop) -> Bool {
         guard !isAdapter else { return false }
         do throws(Errno) {
-            let vm = try kernel.createVM(.default, sharedBit: nil)
+            let vm = try backend.createVM(.default, sharedBit: nil)
             let file = try vm.createGuestMemfd(size: pageSize, flags: [])
             var request = ckvm_memory_attributes2()
             try file.setMemoryAttributes2(&request)
@@ -73,10 +73,10 @@ final class KernelFacts: Sendable {
             if let known { return known }
             // VMMCALL is what SoftKVM's CPU has. Where it is not known the instruction is tried, with a time limit: on some
             // kernels it never returns.
-            let hasVMMCALL = (try? kernel.supportedCPUID())?.hasVMMCALL ?? true
+            let hasVMMCALL = (try? backend.supportedCPUID())?.hasVMMCALL ?? true
             let isThere =
                 soft != nil
-                || isLinux && KernelProbe(kernel).hypercallInstruction().verdict == .yes
+                || isLinux && BackendProbe(backend).hypercallInstruction().verdict == .yes
             let method: HypercallMethod = isThere ? hasVMMCALL ? .vmmcall : .vmcall : .port
             known = method
             return method
@@ -95,7 +95,7 @@ final class KernelFacts: Sendable {
         // On a default VM the mappings are the kernel's own.
         guard !isAdapter || views.values.allSatisfy({ $0 is LinuxHostMapping }) else {
             throw .skip(
-                "\(kernel.identity.name) keeps private pages from the process that it is in, and no other")
+                "\(backend.identity.name) keeps private pages from the process that it is in, and no other")
         }
         do throws(Errno) {
             return try ForkedChild(views)

@@ -8,15 +8,17 @@ extension CallFailure {
     var text: String { "\(call): \(errno.name)" }
 
     var diagnosis: Diagnosis {
-        MachineError.kernel(call: call, errno: errno, attempted: "a scratch VM", hint: nil).diagnosis
+        MachineError.backend(call: call, errno: errno, attempted: "a scratch VM", hint: nil).diagnosis
     }
 }
 
-extension ChosenKernel {
+extension ChosenBackend {
     /// Why it is this one.
     var reasonText: String {
-        guard case .automatic(let passedOver) = reason else { return "asked for" }
-        return switch backend {
+        guard case .automatic(let passedOver) = reason else {
+            return "chosen with --backend \(kind.rawValue)"
+        }
+        return switch kind {
         case .linux: "/dev/kvm converts in place"
         case .perVMAttributes: "\(passedOver.text), but has per-VM attributes"
         case .memslotTrap, .soft: passedOver.text
@@ -24,15 +26,18 @@ extension ChosenKernel {
     }
 
     /// One line for people.
-    var line: String { "\(kernel.identity): \(reasonText)" }
+    var line: String {
+        if case .requested = reason { return "\(backend.identity), \(reasonText)" }
+        return "\(backend.identity): \(reasonText)"
+    }
 
-    /// For what is made of conversions: ends with status 4 where the kernel was asked for its attributes of VMs, and has none.
+    /// - Throws: status 4 if per-VM attributes were requested and the kernel has none.
     func requireAttributes() throws {
-        guard backend == .perVMAttributes, let failure = KernelProbe(kernel).conversionFailure() else {
+        guard kind == .perVMAttributes, let failure = BackendProbe(backend).conversionFailure() else {
             return
         }
         throw stop(
-            "this kernel has no per-VM attributes (\(failure.text)); all is skipped", Status.skipped,
+            "the kernel has no per-VM attributes (\(failure.text)), so everything is skipped", Status.skipped,
             failure.diagnosis)
     }
 }

@@ -2,8 +2,8 @@
 import ArgumentParser
 import Backends
 
-/// `--kernel`.
-enum KernelName: String, ExpressibleByArgument, CaseIterable {
+/// `--backend`.
+enum BackendChoice: String, ExpressibleByArgument, CaseIterable {
     case auto
     case linux
     case perVMAttributes = "per-vm-attributes"
@@ -11,7 +11,7 @@ enum KernelName: String, ExpressibleByArgument, CaseIterable {
     case soft
 
     /// Nil for `auto`.
-    var backend: Backend? {
+    var kind: BackendKind? {
         switch self {
         case .auto: nil
         case .linux: .linux
@@ -21,8 +21,8 @@ enum KernelName: String, ExpressibleByArgument, CaseIterable {
         }
     }
 
-    func open(_ needs: BackendNeeds) throws(BackendError) -> ChosenKernel {
-        guard let backend else { return try Backend.automatic(needs) }
-        return try backend.open(needs)
+    func open(_ needs: BackendNeeds) throws(BackendError) -> ChosenBackend {
+        guard let kind else { return try BackendKind.automatic(needs) }
+        return try kind.open(needs)
     }
 }
