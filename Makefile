@@ -12,7 +12,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore tables clean
+.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore tables glossary clean
 
 help:
 	@echo "make demo      a tour in six acts"
@@ -32,6 +32,7 @@ help:
 	@echo "make hostile   170,000 guests that are made to break the software CPU"
 	@echo "make explore   each planted fault is found by random tests"
 	@echo "make tables    what the litmus tests say of every kernel at hand, as litmus/TABLES.md and in the README"
+	@echo "make glossary  docs/GLOSSARY.md, from the table that minivmm explain uses"
 	@echo "make lab       the tests that want a real kernel, on one under QEMU; the first time builds it, see lab/README.md"
 	@echo "make lab-setup what lab/boot and lab/kernel/build take, see lab/README.md"
 
@@ -174,6 +175,11 @@ explore: setup
 
 tables: setup lab-setup
 	@lab/tables
+
+# docs/GLOSSARY.md, from Sources/Explain/Glossary. A test compares the two.
+glossary: setup
+	@MINIVMM_WRITE_GLOSSARY=1 $(SWIFT) test --filter GlossaryTests >/dev/null
+	@echo docs/GLOSSARY.md
 
 clean:
 	@rm -rf .build .build-* dist

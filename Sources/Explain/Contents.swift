@@ -1,61 +1,62 @@
 // SPDX-License-Identifier: MIT
-/// What becomes of the bytes of a converted page: the kernel leaves the decision to the VMM, and the VMM to each request.
+
+/// The policies for the contents of converted pages. The kernel leaves the decision to the VMM, which decides per request.
 enum Contents {
     static let all: [Explanation] = [
         Explanation(
             .contents, "preserve", "contents preserve: the bytes are the same afterwards",
             [
-                (.attempted, "to convert a range and keep what is in it (--contents preserve)"),
+                (.attempted, "to convert a range and keep its contents (--contents preserve)"),
                 (
                     .answer,
-                    "done where the VM type promises it, as a software-protected VM of Linux 7.4 does in both directions; else "
+                    "done if the VM type guarantees it, as a software-protected VM of Linux 7.4 does in both directions; otherwise "
                         + "refused with EOPNOTSUPP before any page has changed"
                 ),
                 (
                     .means,
-                    "The call itself says nothing of contents. On SNP and TDX the firmware decides, and with attributes by address "
-                        + "the bytes stay behind at the other place."
+                    "The conversion call itself has no content policy. On SNP and TDX the firmware decides, and with per-VM attributes "
+                        + "the bytes stay in the other memory."
                 ),
                 (
                     .advice,
-                    "Where it is refused, take a kernel that preserves them (--backend auto), or carry the bytes over yourself."
+                    "If it is refused, use a backend that preserves contents (--backend auto), or copy the bytes yourself."
                 ),
-                (.versions, "in RFC v3 to v5 a flag of the call, PRESERVE (2)"),
+                (.versions, "a flag of the call in RFC v3 to v5, PRESERVE (2)"),
                 (.litmus, "contents-survive, to-private-keeps-the-bytes, to-shared-keeps-the-bytes"),
             ]),
         Explanation(
             .contents, "zero", "contents zero: the bytes are zero afterwards",
             [
-                (.attempted, "to convert a range and have it read zero (--contents zero)"),
+                (.attempted, "to convert a range so that it reads as zeros (--contents zero)"),
                 (
                     .answer,
-                    "done by the monitor after the conversion, so that one which fails has lost nothing"
+                    "done by the monitor after the conversion, so that a conversion that fails loses nothing"
                 ),
                 (
                     .means,
-                    "What was private is punched out, and its first touch reads zero. What was shared already is overwritten, because "
-                        + "a hole would leave the old page to whoever holds it."
+                    "The monitor punches a hole where pages were private, and they read as zeros on the next access. It overwrites pages "
+                        + "that were already shared, because after a hole a holder would keep the old page with its contents."
                 ),
-                (.advice, "Ask for it when pages change owner and the old bytes are nobody's business."),
-                (.versions, "in RFC v3 to v5 a flag of the call, ZERO (1), to shared only"),
+                (.advice, "Use it when pages change owner and the new owner must not see the old contents."),
+                (.versions, "a flag of the call in RFC v3 to v5, ZERO (1), to shared only"),
                 (.litmus, "zero-to-private, zero-to-shared"),
             ]),
         Explanation(
-            .contents, "unspecified", "contents unspecified: nobody cares what becomes of the bytes",
+            .contents, "unspecified", "contents unspecified: the bytes may be anything afterwards",
             [
                 (
                     .attempted,
                     "to convert a range that will be written before it is read (--contents unspecified)"
                 ),
-                (.answer, "done on every kernel"),
+                (.answer, "done on every backend"),
                 (
                     .means,
-                    "The bytes may be the same, zero, or noise. To rely on what one kernel does is luck."
+                    "The bytes may be the same, zero, or random. Code that relies on the behaviour of one kernel fails on another."
                 ),
                 (.advice, "Write the pages before you read them."),
                 (
                     .versions,
-                    "in RFC v3 to v5 flags 0, which overwrote pages that exist with noise (hazard H22)"
+                    "flags 0 in RFC v3 to v5, which overwrote existing pages with random bytes (hazard H22)"
                 ),
                 (.litmus, "unspecified-promises-nothing"),
             ]),

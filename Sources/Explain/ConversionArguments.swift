@@ -32,7 +32,7 @@ public struct ConversionArguments: Sendable, Equatable {
     /// The states of the range's pages before the call.
     public var states: States?
 
-    /// A call of which nothing is known.
+    /// A call without known arguments.
     public init() {}
 
     /// The keys that the command line accepts, in the order in which messages list them.
@@ -40,19 +40,21 @@ public struct ConversionArguments: Sendable, Equatable {
         "offset", "size", "attributes", "flags", "reserved", "error_offset", "file", "vm", "state",
     ]
 
-    /// Takes `key=value`.
+    /// Sets the argument `key=value`.
     ///
-    /// - Returns: nil if it was taken, else what is wrong with it.
+    /// - Returns: nil if it was set, else why it was refused.
     mutating func take(_ key: String, _ value: String) -> String? {
         func number(_ field: WritableKeyPath<ConversionArguments, UInt64?>) -> String? {
-            guard let parsed = Words.number(value) else { return "\(key)=\(value): no number of 64 bits" }
+            guard let parsed = Words.number(value) else {
+                return "\(key)=\(value) is not a number of at most 64 bits"
+            }
             self[keyPath: field] = parsed
             return nil
         }
         switch NearWords.folded(key) {
         case "offset", "address": return number(\.offset)
         case "size": return number(\.size)
-        case "attributes", "to", "target":
+        case "attributes", "attr", "attrs", "to", "target":
             switch value.lowercased() {
             case "private": attributes = 8
             case "shared": attributes = 0
@@ -71,17 +73,17 @@ public struct ConversionArguments: Sendable, Equatable {
             switch value.lowercased() {
             case "protected", "sw_protected", "1": hasPrivateMemory = true
             case "default", "0": hasPrivateMemory = false
-            default: return "vm=\(value): protected or default"
+            default: return "vm=\(value): must be protected or default"
             }
         case "state":
             guard let known = States(rawValue: value.lowercased()) else {
-                return "state=\(value): private, shared or mixed"
+                return "state=\(value): must be private, shared or mixed"
             }
             states = known
         default:
-            let near = NearWords.nearest(to: key, among: Self.keys, limit: 1).map { "; did you mean \($0)=?" }
             return
-                "\(key)=: no argument of the call\(near.first ?? ""). There are \(Self.keys.joined(separator: ", "))."
+                "the conversion call has no argument \(key)\(Words.suggestion(for: key, among: Self.keys)) "
+                + "Its arguments are \(Self.keys.joined(separator: ", "))."
         }
         return nil
     }
@@ -89,10 +91,10 @@ public struct ConversionArguments: Sendable, Equatable {
     /// Whether nothing is known of the call.
     public var isEmpty: Bool { self == ConversionArguments() }
 
-    /// The state asked for.
+    /// The requested state.
     var target: PageState? { attributes.map { $0 & 8 == 0 ? .shared : .private } }
 
-    /// For people: `16 KiB at 0x2000, to private`.
+    /// For people: `offset 0x2000, size 0x4000 (4 pages), to private`.
     var text: String {
         var parts: [String] = []
         if let offset { parts.append("offset \(Words.hex(offset))") }
@@ -111,7 +113,7 @@ public struct ConversionArguments: Sendable, Equatable {
         if let hasPrivateMemory {
             parts.append("on a \(hasPrivateMemory ? "VM with private memory" : "default VM")")
         }
-        if let states { parts.append("the range being \(states.rawValue)") }
+        if let states { parts.append("the range is \(states.rawValue)") }
         return parts.joined(separator: ", ")
     }
 }

@@ -44,12 +44,12 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         case .reserved: "a reserved word is not 0"
         case .vmType: "the VM type has no private memory"
         case .attributes: "attributes has a bit other than PRIVATE"
-        case .size: "size is 0, or offset + size wraps around"
-        case .alignment: "offset or size is no multiple of the page size"
-        case .endOfFile: "the range starts or ends behind the end of the file"
-        case .unchanged: "the whole range is already so"
-        case .noMemory: "there is no memory for the attributes"
-        case .inUse: "to private, and a page of the range is in use"
+        case .size: "size is 0, or offset + size overflows 64 bits"
+        case .alignment: "offset or size is not a multiple of the page size"
+        case .endOfFile: "the range is not inside the file"
+        case .unchanged: "the whole range already has the requested state"
+        case .noMemory: "there is no memory to record the attributes"
+        case .inUse: "the range is to become private, and one of its pages is in use"
         case .unwritable: "the result cannot be written back"
         case .converted: "every check passed"
         }
@@ -67,7 +67,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
-    /// What the kernel then has in error_offset.
+    /// What the kernel writes to error_offset, as part of a sentence.
     var errorOffset: String {
         switch self {
         case .noMemory: "error_offset is the start of the request"
@@ -80,32 +80,34 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
     public var means: String {
         switch self {
         case .noSuchCall:
-            "This kernel has no conversion in place: it is older than Linux 7.4, or its module parameter "
+            "This kernel has no in-place conversion: it is older than Linux 7.4, or its module parameter "
                 + "kvm.gmem_in_place_conversion is off."
-        case .unreadable: "The kernel reads all 128 bytes of the struct, and not all of them were there."
-        case .flags: "The applied version has no flags. Versions 3 to 5 as posted had the content mode there."
+        case .unreadable:
+            "The kernel reads all 128 bytes of the struct, and some of them are not mapped or not readable."
+        case .flags: "Linux 7.4 has no flags. RFC v3 to v5 had the content mode there."
         case .reserved:
-            "One of the eleven words behind error_offset was not cleared. error_offset itself may hold anything."
+            "One of the eleven reserved words after error_offset was not cleared. The value of error_offset itself is ignored."
         case .vmType:
             "A default x86 VM has no private memory, so there is nothing to convert, in either direction."
         case .attributes: "The only attribute is KVM_MEMORY_ATTRIBUTE_PRIVATE, 0x8; 0 is shared."
-        case .size: "The request names no bytes, or more than there are addresses."
-        case .alignment: "The call converts whole pages, 4096 bytes each, and rounds nothing."
-        case .endOfFile: "offset counts from the start of the file, and not all of the range is in it."
+        case .size: "The size is 0, or offset + size overflows 64 bits."
+        case .alignment: "The call converts whole pages of 4096 bytes and does not round."
+        case .endOfFile: "offset counts from the start of the file, and part of the range is beyond its end."
         case .unchanged:
-            "Nothing was to be done and nothing was checked: no unmap, no look at references. Somebody may hold these "
-                + "pages all the same."
+            "There was nothing to do, so the kernel unmapped nothing and checked no references. A page of the range may still be "
+                + "in use."
         case .noMemory:
-            "The kernel had no memory to record the attributes. No page has changed. Many small pieces of "
-                + "alternating state make that record large (hazard A16)."
+            "The kernel had no memory to record the attributes. No page has changed. The record is large if the state "
+                + "alternates from page to page (hazard A16)."
         case .inUse:
-            "A page of the range is pinned for DMA, still mapped, or has a reference that the kernel did not expect. No page "
-                + "has changed, those before it neither. The host's mappings of the range are gone and come back at the "
-                + "next touch, data intact."
+            "A page of the range is pinned for DMA, still mapped, or has a reference that the kernel does not expect. No page "
+                + "has changed, not even those before it. The range is unmapped from the host's page tables; its pages come back "
+                + "on the next access, with their contents."
         case .unwritable:
-            "The struct lies in memory that cannot be written, so the real answer is lost: it was EAGAIN or ENOMEM "
+            "The struct is in memory that the kernel cannot write, so the real result is lost: it was EAGAIN or ENOMEM "
                 + "(hazard A13)."
-        case .converted: "Every page of the range has the state asked for. The struct is not written."
+        case .converted:
+            "Every page of the range has the requested state. The kernel does not write the struct."
         }
     }
 
@@ -113,29 +115,31 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
     public var advice: String {
         switch self {
         case .noSuchCall:
-            "minivmm probe says what this kernel can do; --backend auto takes an adapter. On 7.4, load kvm with "
-                + "gmem_in_place_conversion=1. The call goes to the guest_memfd, not to the VM."
+            "minivmm probe lists what this kernel supports; --backend auto uses an adapter. On Linux 7.4, load kvm with "
+                + "gmem_in_place_conversion=1. Make the call on the guest_memfd, not on the VM."
         case .unreadable:
-            "Pass the address of a whole struct kvm_memory_attributes2, cleared before it is filled."
-        case .flags: "Set flags to 0. What becomes of the contents is the VMM's to honour or refuse."
-        case .reserved: "Clear the whole struct before filling it."
+            "Pass the address of a whole struct kvm_memory_attributes2, cleared before it is filled in."
+        case .flags: "Set flags to 0. The VMM itself honours or refuses the content policy."
+        case .reserved: "Clear the whole struct before filling it in."
         case .vmType:
-            "Create the VM with a type that has private memory, KVM_X86_SW_PROTECTED_VM for instance."
+            "Create the VM with a type that has private memory, for example KVM_X86_SW_PROTECTED_VM."
         case .attributes: "Pass 0x8 for private and 0 for shared."
-        case .size: "Leave out empty requests, and check the sum before the call."
+        case .size: "Do not make empty requests, and check the sum before the call."
         case .alignment:
-            "Align the range to 4096 bytes, down at its start and up at its end, if all of it may change."
+            "Align the range to 4096 bytes: round its start down and its end up, if the additional bytes may change state, too."
         case .endOfFile:
-            "Compare with the file's size; from a guest-physical address subtract the start of its memslot first."
-        case .unchanged: "Nothing. To find out whether a page is in use, this call is no test (hazard A10)."
+            "Compare with the size of the file. To get the offset of a guest-physical address, subtract the start of its memslot and add "
+                + "the slot's guest_memfd_offset."
+        case .unchanged: "Nothing. Do not use this call to find out whether a page is in use (hazard A10)."
         case .noMemory:
-            "Free memory, or convert in larger pieces, so that neighbours have the same state again."
+            "Free memory, or convert larger ranges, so that neighbouring pages have the same state."
         case .inUse:
-            "Have whoever holds the page let go (unregister an io_uring buffer, drain a pipe, wait for O_DIRECT, unpin in "
-                + "VFIO), then call again; or convert around it and come back. Wait without holding anything that the "
-                + "holder needs, and not for ever."
-        case .unwritable: "Put the struct into writable memory and call again: it tells the real answer."
-        case .converted: "Change your own map of the states under the lock that you made the call under."
+            "Make the holder release the page (unregister the io_uring buffer, drain the pipe, wait for O_DIRECT, unpin in "
+                + "VFIO), then call again; or convert around the page and try it again later. While waiting, hold no lock that the "
+                + "holder needs, and limit the number of retries."
+        case .unwritable: "Put the struct into writable memory and call again to see the real result."
+        case .converted:
+            "Update the VMM's own map of states while still holding the lock under which it made the call."
         }
     }
 

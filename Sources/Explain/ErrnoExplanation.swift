@@ -3,17 +3,17 @@ import MiniVMM
 import SystemPackage
 
 extension Errno {
-    /// The answer of a call that has none.
+    /// Success.
     static let success = Errno(rawValue: 0)
 
-    /// By symbol or number, with or without a minus sign, `0` and `ok` for success; nil if it is none of these.
+    /// From a symbol or a number, with or without a minus sign; from `0`, `ok` or `success` for success. Nil for any other word.
     init?(word: String) {
         if ["0", "ok", "success"].contains(word.lowercased()) {
             self = .success
             return
         }
         let folded = word.uppercased()
-        // The kernel has one number for both.
+        // Linux has one number for both.
         if let match = Errno(symbol: folded == "ENOTSUP" ? "EOPNOTSUPP" : folded) {
             self = match
             return
@@ -31,11 +31,13 @@ extension Errno {
     var word: String { self == .success ? "0" : name }
 }
 
-/// An answer of the conversion call with its arguments.
+/// An errno, or a success, of the conversion call with its known arguments.
 struct ErrnoExplanation {
     let errno: Errno
     let call: ConversionArguments
     let version: InterfaceVersion
+    /// Whether the conversion call was named. If it was not, the errno may come from another call.
+    var isNamed = false
 
     private var table: ValidationTable { ValidationTable(version) }
 
@@ -57,14 +59,14 @@ struct ErrnoExplanation {
             contradiction(matching, all, &text)
             otherVersions(&text)
         } else {
-            say(fitting, &text)
+            describe(fitting, &text)
         }
-        // Who has arguments of the conversion call means that call.
-        if call.isEmpty { for other in CallErrors.elsewhere(errno) { text.add(.elsewhere, other) } }
+        // Arguments of the conversion call name that call, too.
+        if call.isEmpty, !isNamed { for other in CallErrors.elsewhere(errno) { text.add(.elsewhere, other) } }
         return text
     }
 
-    /// Rows that give this errno, and leave error_offset as it was found.
+    /// The rows that return this errno and this error_offset.
     private static func fitting(
         _ errno: Errno, _ call: ConversionArguments, _ table: ValidationTable
     ) -> [ValidationTable.Possibility] {
@@ -74,7 +76,7 @@ struct ErrnoExplanation {
         }
     }
 
-    /// What is no answer of this version may be one of another.
+    /// Names the other versions that can return this errno for these arguments.
     private func otherVersions(_ text: inout Explanation) {
         let others = InterfaceVersion.allCases.filter { other in
             other != version && !Self.fitting(errno, call, ValidationTable(other)).isEmpty
@@ -83,7 +85,7 @@ struct ErrnoExplanation {
         text.add(
             .versions,
             others.map(\.rawValue).joined(separator: ", ")
-                + " can answer this (--abi \(others[0].rawValue) says why)")
+                + " can return this (--abi \(others[0].rawValue) explains it)")
     }
 
     private var answer: String {
@@ -97,11 +99,11 @@ struct ErrnoExplanation {
         return text
     }
 
-    /// Rows that can be it: the one that follows from the arguments, else all that may be.
-    private func say(_ fitting: [ValidationTable.Possibility], _ text: inout Explanation) {
+    /// Adds the row that follows from the arguments, or else every row that may be the answer.
+    private func describe(_ fitting: [ValidationTable.Possibility], _ text: inout Explanation) {
         let certain = fitting.filter(\.follows)
         let named = fitting.filter { !$0.follows && call.errorOffset != nil && $0.isErrorOffset }
-        // What the arguments show comes before what nobody said.
+        // A cause that the arguments show is more likely than one that depends on unknown ones.
         let shown = certain.isEmpty ? (named.isEmpty ? fitting : named) : certain
         text.rows = shown.map(\.row).filter { $0 != .converted }.map(\.rawValue).removingRepetitions
         for means in shown.map(means).removingRepetitions { text.add(.means, means) }
@@ -112,7 +114,9 @@ struct ErrnoExplanation {
         if !others.isEmpty {
             let labels = others.map { "\($0.why) (\($0.row.label))" }.removingRepetitions
             text.add(
-                .unless, "it was something that is not told here: " + labels.joined(separator: ", ") + ".")
+                .unless,
+                "the cause was something that the arguments do not show: " + labels.joined(separator: ", ")
+                    + ".")
         }
         seeAlso(shown, &text)
     }
@@ -121,13 +125,13 @@ struct ErrnoExplanation {
         let row = possibility.row
         if possibility.isRefusedMode {
             return
-                "\(row.label): \(possibility.why): this VM type does not offer that content mode in this direction. "
+                "\(row.label): \(possibility.why): this VM type does not support that content mode in this direction. "
                 + "Nothing has changed; error_offset is the start of the request."
         }
         if possibility.isErrorOffset {
             return
-                "\(row.label): error_offset was not 0 when the call was made, as after a failed attempt (hazard H1). "
-                + "This version refuses that."
+                "\(row.label): error_offset was not 0 on input, for example because the struct of a failed call was reused (hazard "
+                + "H1). This version refuses that."
         }
         return "\(row.label): \(row.condition(in: version))"
             + (possibility.follows ? " (\(possibility.why))" : "") + ". " + row.means(in: version)
@@ -136,41 +140,41 @@ struct ErrnoExplanation {
     private func advice(_ possibility: ValidationTable.Possibility) -> String {
         if possibility.isRefusedMode {
             return
-                "Ask for a mode that is offered: PRESERVE either way on a software-protected VM, ZERO to shared only."
+                "Use a supported mode: on a software-protected VM, PRESERVE in both directions and ZERO to shared only."
         }
         if possibility.isErrorOffset { return "Fill a new struct for every attempt." }
         let advice = possibility.row.advice(in: version)
         return possibility.row == .inUse ? around().map { advice + " " + $0 } ?? advice : advice
     }
 
-    /// Of whole pages this version takes what it likes, and says nothing.
+    /// RFC v1 silently rounds the size down to whole pages.
     private var cut: String? {
         guard version.truncatesSize, let size = call.size, size % pageSize != 0 else { return nil }
         return
-            "Of size \(Words.hex(size)) this version took \(Words.hex(size - size % pageSize)) and said nothing (hazard H24)."
+            "This version silently rounded the size \(Words.hex(size)) down to \(Words.hex(size - size % pageSize)) (hazard H24)."
     }
 
-    /// Where to read on, and what to run to see it.
+    /// Adds related topics and the litmus tests that show the rows.
     private func seeAlso(_ shown: [ValidationTable.Possibility], _ text: inout Explanation) {
         let rows = shown.map(\.row).removingRepetitions
         if call.isEmpty, rows.count > 2 {
             text.add(
                 .see,
-                "fewer are left with the call's arguments: \(ConversionArguments.keys.joined(separator: "= "))="
+                "give the call's arguments (\(ConversionArguments.keys.joined(separator: "= "))=) to narrow this down"
             )
         }
         let hazards = rows.flatMap { $0.hazards(in: version) }.removingRepetitions
         if !hazards.isEmpty {
             text.add(.see, (hazards.count == 1 ? "hazard " : "hazards ") + hazards.joined(separator: ", "))
         }
-        // Of many rows one test each.
+        // One test per row if there are several rows.
         let tests =
             shown.allSatisfy(\.isErrorOffset)
             ? Hazard.named("H1")?.litmus ?? [] : rows.flatMap { $0.litmus.prefix(rows.count == 1 ? 2 : 1) }
         if !tests.isEmpty { text.add(.litmus, tests.joined(separator: ", ")) }
     }
 
-    /// The calls that convert all but the page in use.
+    /// The calls that convert all pages except the one in use.
     private func around() -> String? {
         guard let offset = call.offset, let size = call.size, let page = call.errorOffset, page >= offset,
             case (let end, false) = offset.addingReportingOverflow(size),
@@ -179,10 +183,10 @@ struct ErrnoExplanation {
         var calls: [String] = []
         if page > offset { calls.append("offset=\(Words.hex(offset)) size=\(Words.hex(page - offset))") }
         if after < end { calls.append("offset=\(Words.hex(after)) size=\(Words.hex(end - after))") }
-        return calls.isEmpty ? nil : "Around it: \(calls.joined(separator: " and "))."
+        return calls.isEmpty ? nil : "To convert around it: \(calls.joined(separator: " and "))."
     }
 
-    /// The arguments and the answer do not go together.
+    /// Explains that the errno does not fit the arguments.
     private func contradiction(
         _ matching: [ValidationTable.Possibility], _ all: [ValidationTable.Possibility],
         _ text: inout Explanation
@@ -191,11 +195,11 @@ struct ErrnoExplanation {
             text.rows = matching.map(\.row.rawValue)
             text.add(
                 .means,
-                "The ABI says otherwise: with \(errno.word) \(matching[0].row.errorOffset) of the request, and "
-                    + "\(Words.hex(errorOffset)) is not that.")
+                "This contradicts the interface: with \(errno.word), \(matching[0].row.errorOffset) of the request, but "
+                    + "\(Words.hex(errorOffset)) is not.")
             text.add(
                 .advice,
-                "Check the numbers; if they are right, it is a bug of the kernel that minivmm litmus can show."
+                "Check the numbers. If they are right, the kernel has a bug, which minivmm litmus can show."
             )
             return
         }
@@ -203,28 +207,29 @@ struct ErrnoExplanation {
             let expected = certain.errno.map(\.name) ?? "success"
             text.add(
                 .means,
-                "The ABI says otherwise: with these arguments the answer is \(expected) at the latest by "
-                    + "\(certain.row.label) (\(certain.why)), and no row before it is \(errno.word).")
+                "This contradicts the interface: with these arguments \(certain.row.label) returns \(expected) (\(certain.why)), "
+                    + "and no earlier row returns \(errno.word).")
             text.add(
                 .advice,
-                "Check the arguments; if they are right, it is a bug of the kernel that minivmm litmus can show."
+                "Check the arguments. If they are right, the kernel has a bug, which minivmm litmus can show."
             )
             return
         }
         let possible = all.map { $0.errno?.name ?? "0" }.removingRepetitions
         text.add(
             .means,
-            "No row of the call's validation table gives \(errno.word)"
-                + (call.isEmpty ? "." : " for these arguments.") + " It answers "
+            "No row of the call's validation table returns \(errno.word)"
+                + (call.isEmpty ? "." : " for these arguments.") + " The call can return "
                 + possible.joined(separator: ", ") + ".")
         text.add(
             .advice,
-            "See whether another call failed; minivmm explain KVM_SET_MEMORY_ATTRIBUTES2 has the table.")
+            "Check whether another call failed (call=NAME explains its errno); minivmm explain KVM_SET_MEMORY_ATTRIBUTES2 has the table."
+        )
     }
 }
 
 extension Sequence where Element: Hashable {
-    /// The elements in their order, each once.
+    /// The elements in their order, without repetitions.
     var removingRepetitions: [Element] {
         var seen: Set<Element> = []
         return filter { seen.insert($0).inserted }

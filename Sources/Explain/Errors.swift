@@ -2,7 +2,7 @@
 public import MiniVMM
 import SystemPackage
 
-// What each error of the monitor means: the four lines below it.
+// The four lines below each error of the monitor.
 
 extension MachineError {
     /// The four lines for a machine that could not be built, or whose run the monitor or the host ended.
@@ -11,10 +11,10 @@ extension MachineError {
         case .configuration(let error):
             error.diagnosis
                 ?? Diagnosis(
-                    attempted: "to build the machine that was asked for",
-                    answer: "none: the kernel was not asked",
-                    means: "Such a machine cannot be, on any kernel.",
-                    advice: "Change that option; minivmm help run has the bounds of each.")
+                    attempted: "to build the requested machine",
+                    answer: "stopped before creating a VM",
+                    means: "No backend supports a machine like this.",
+                    advice: "Change that option; minivmm help run lists the limits of each.")
         case .unsupported(let lack, _): lack.diagnosis
         case .image(let error): error.diagnosis
         case .backend(let call, let errno, let attempted, let hint):
@@ -25,44 +25,46 @@ extension MachineError {
                 attempted: "to run vCPU \(vcpu), which accessed \(Words.hex(gpa))",
                 answer: "EHWPOISON with exit 39, KVM_EXIT_MEMORY_FAULT",
                 means:
-                    "The host's memory behind that page has failed. Private or shared has nothing to do with it.",
-                advice: "Look at the host's log for memory errors, and start the guest again.")
+                    "The host memory behind that page has failed. This does not depend on whether the page is private or shared.",
+                advice: "Look for memory errors in the host's log, and start the guest again.")
         case .unknownFaultFlags(let vcpu, let fault):
             Diagnosis(
                 attempted: "to run vCPU \(vcpu), which accessed \(Words.hex(fault.gpa))",
                 answer: "EFAULT with exit 39, flags \(Words.hex(fault.flags))",
                 means:
-                    "Bits \(Words.hex(fault.unknownFlags)) are none that this ABI has: the kernel is newer, and what the access wanted is not known.",
-                advice: "Use a minivmm that knows this kernel, or --backend soft.")
+                    "Flag bits \(Words.hex(fault.unknownFlags)) are not part of this version of the interface. The kernel is newer, and the "
+                    + "monitor cannot tell what the access needed.",
+                advice: "Use a minivmm that supports this kernel, or --backend soft.")
         case .unexplainedFault(let vcpu, let rip):
             Diagnosis(
                 attempted: "to run vCPU \(vcpu)" + (rip.map { " at RIP \(Words.hex($0))" } ?? ""),
-                answer: "EFAULT, and no exit 39 with it",
+                answer: "EFAULT without exit 39",
                 means:
-                    "The kernel could not reach memory behind a memslot and does not say where: a mapping may be gone, or hold a private page.",
+                    "The kernel could not reach memory behind a memslot and does not report where: a mapping may be gone, or a page private.",
                 advice:
                     "Keep the memory at userspace_addr mapped (hazards A9, A12), and KVM's own structures on shared pages (A28)."
             )
         case .softwareCPU(let vcpu, let failure):
             Diagnosis(
-                attempted: "to run vCPU \(vcpu) on the software CPU, which has a process of its own",
+                attempted: "to run vCPU \(vcpu) on the software CPU, which runs in its own process",
                 answer: failure.description,
                 means:
-                    "The process could not start, or something outside of minivmm ended it. The guest has no part in it.",
+                    "The process could not start, or something outside of minivmm ended it. The guest is not the cause.",
                 advice:
-                    "Look at the limits of this shell (ulimit -v, ulimit -u) and at the kernel's log for processes that were killed when memory ran out."
+                    "Check the limits of this shell (ulimit -v, ulimit -u), and look in the kernel's log for processes that were killed "
+                    + "when memory ran out."
             )
         case .unhandledExit(let vcpu, let exit):
             Diagnosis(
                 attempted: "to run vCPU \(vcpu)", answer: exit.description,
-                means: "The guest did something for which this monitor has no device and no answer.",
+                means: "The guest did something that this monitor does not support.",
                 advice:
-                    "minivmm explain exit lists the exits; run with --trace - --explain to see what came before."
+                    "minivmm explain exit lists the exits; run with --trace - --explain to see what happened before."
             )
         case .cancelled:
             Diagnosis(
-                attempted: "to build the machine", answer: "none: it was cancelled",
-                means: "The time limit or a signal ended it before the guest ran.",
+                attempted: "to build the machine", answer: "cancelled before the guest ran",
+                means: "The time limit was reached, or a signal arrived.",
                 advice: "Give it more time (--timeout), less memory (--ram), or larger chunks (--chunk).")
         }
     }
@@ -80,38 +82,39 @@ extension MachineError {
 }
 
 extension Lack {
-    /// The four lines for a kernel that lacks what the machine needs.
+    /// The four lines for a backend that lacks what the machine needs.
     public var diagnosis: Diagnosis {
         switch self {
         case .privateMemory:
             Diagnosis(
                 attempted: "KVM_CREATE_VM of a software-protected VM", answer: "EINVAL (22)",
-                means: "Without such a VM type there is no private memory and nothing to convert.",
+                means: "Without this VM type there is no private memory and nothing to convert.",
                 advice:
-                    "Take --backend memslot-trap, which needs none, or soft; or a kernel with KVM_SW_PROTECTED_VM."
+                    "Use --backend memslot-trap, which does not need it, or --backend soft; or boot a kernel with "
+                    + "CONFIG_KVM_SW_PROTECTED_VM."
             )
         case .aliases:
             Diagnosis(
                 attempted: "KVM_CREATE_VM of a VM with two aliases of its memory", answer: "EINVAL (22)",
                 means:
-                    "This kernel takes the kind of an access from the page, so that none asks for a conversion.",
-                advice: "Use one alias (--aliases one), if the guest can do with it, or --backend auto.")
+                    "On this backend the state of the page decides the kind of an access, so no access can request a conversion.",
+                advice: "Use one alias (--aliases one) if the guest works with it, or --backend auto.")
         case .preservation:
             Diagnosis(
                 attempted: "to build a machine whose guest needs its contents preserved",
-                answer: "the VM was made; it promises nothing about contents",
+                answer: "the VM was created, but does not guarantee that contents are preserved",
                 means:
-                    "On this kernel the bytes do not survive a conversion, and losing them would be worse than not running.",
+                    "On this backend the bytes do not survive a conversion. Losing them silently would be worse than not running.",
                 advice:
-                    "Take --backend auto, which looks for one that preserves them; minivmm probe says which do."
+                    "Use --backend auto, which finds a backend that preserves them; minivmm probe lists which backends do."
             )
         case .sharedGuestMemfd:
             Diagnosis(
                 attempted: "KVM_CREATE_GUEST_MEMFD with MMAP and INIT_SHARED", answer: "EINVAL (22)",
                 means:
-                    "Pages that start shared on a VM with private memory need conversion in place (Linux 7.4).",
+                    "Pages that start shared on a VM with private memory need in-place conversion (Linux 7.4).",
                 advice:
-                    "Take --backend auto or memslot-trap; on 7.4 load kvm with gmem_in_place_conversion=1.")
+                    "Use --backend auto or memslot-trap; on Linux 7.4, load kvm with gmem_in_place_conversion=1.")
         case .conversion:
             Diagnosis(
                 attempted: "to convert guest memory (KVM_SET_MEMORY_ATTRIBUTES2)", answer: "ENOTTY (25)",
@@ -121,15 +124,16 @@ extension Lack {
 }
 
 extension ConfigurationError {
-    /// Nil where the bounds of the option say it all.
+    /// Nil if the error's own text is enough.
     fileprivate var diagnosis: Diagnosis? {
         switch self {
         case .regions, .ramSize, .vcpus, .pageTables: nil
         case .sharedBitTooLow, .ramReachesAlias:
             Diagnosis(
                 attempted: "to build a machine with two aliases of its memory",
-                answer: "none: the kernel was not asked",
-                means: "RAM, the first 4 GiB and their shared alias have to fit into this CPU's addresses.",
+                answer: "stopped before creating a VM",
+                means:
+                    "RAM, the first 4 GiB and the shared alias of both must fit into this CPU's guest-physical addresses.",
                 advice: "Use one alias (--aliases one), or less RAM (--ram).")
         }
     }
@@ -139,11 +143,11 @@ extension ImageError {
     /// The four lines for an image that cannot be booted. They are the same for every error of an image.
     public var diagnosis: Diagnosis {
         Diagnosis(
-            attempted: "to load the guest's image", answer: "none: the kernel was not asked for a VM",
+            attempted: "to load the guest's image", answer: "stopped before creating a VM",
             means:
-                "This is nothing that can be booted: a guest is a flat image or a static ELF64 executable for x86-64, and fits into RAM.",
+                "The file cannot be booted. A guest is a flat image or a static ELF64 executable for x86-64, and must fit into RAM.",
             advice:
-                "minivmm list names guests that are there; guest/README.md has a linker's command line; --ram makes room."
+                "minivmm list shows the built-in guests; guest/README.md has a linker's command line; --ram makes room."
         )
     }
 }
@@ -157,7 +161,7 @@ extension ConversionError {
             means: means
                 + (result.converted.isEmpty
                     ? ""
-                    : " Converted all the same: \(result.converted.map(\.description).joined(separator: ", "))."),
+                    : " Converted before that: \(result.converted.map(\.description).joined(separator: ", "))."),
             advice: advice)
     }
 
@@ -165,26 +169,25 @@ extension ConversionError {
         switch reason {
         case .refused(let refusal):
             return (
-                "none, the kernel was not asked: contents cannot be preserved: \(refusal)",
-                "What cannot be preserved is refused and not silently lost. Nothing has changed.",
-                "Ask for zero or unspecified contents (--contents) and carry the bytes over yourself, or take a kernel that preserves them "
+                "refused by the monitor, the backend was not called: \(refusal)",
+                "The monitor refuses a request to preserve contents that it cannot honour, instead of losing them. Nothing has changed.",
+                "Request zero or unspecified contents (--contents) and copy the bytes yourself, or use a backend that preserves them "
                     + "(--backend auto)."
             )
         case .outsideRAM(let size):
             return (
-                "none, the kernel was not asked: RAM ends at \(Words.hex(size))",
-                "The range is not all RAM. An address is without the shared bit. Nothing has changed.",
+                "refused by the monitor, the backend was not called: RAM ends at \(Words.hex(size))",
+                "Part of the range is not RAM. Addresses must be given without the shared bit. Nothing has changed.",
                 "Check the guest's arguments, or give it more RAM (--ram)."
             )
         case .inUse(let pages):
             let list =
                 pages.prefix(4).map(\.description).joined(separator: ", ") + (pages.count > 4 ? ", …" : "")
             return (
-                "EAGAIN (11), \(Words.count(UInt64(result.busyAnswers), "time")) in \(Words.count(UInt64(result.calls), "call")); "
-                    + "in use: \(list)",
+                "EAGAIN (11) from \(result.busyAnswers) of \(Words.count(UInt64(result.calls), "call")); in use: \(list)",
                 ConversionRow.inUse.means,
                 ConversionRow.inUse.advice
-                    + " --in-use bisect, --attempts and --deadline set how long minivmm tries."
+                    + " --in-use bisect, --attempts and --deadline control how long minivmm tries."
             )
         case .backend(let errno, let gpa):
             let row = ConversionRow.allCases.first {
@@ -196,15 +199,15 @@ extension ConversionError {
             )
         case .zeroing(let errno, let gpa):
             return (
-                "the conversion was done; zeroing was \(errno.nameAndNumber) at \(Words.hex(gpa))",
-                "The pages have their new state, but from that address on they hold what they held.",
-                "Treat the range as not zeroed: convert it again with contents zero before anybody reads it."
+                "converted, but zeroing failed with \(errno.nameAndNumber) at \(Words.hex(gpa))",
+                "The pages have their new state, but from that address on they still have their old contents.",
+                "Treat the range as not zeroed: convert it again with zero contents before it is read."
             )
         case .cancelled:
             return (
-                "none: no further call was made",
-                "The machine is to end, by its time limit, a signal or its guest.",
-                "Nothing; with more time (--timeout) or larger chunks (--chunk) it gets further."
+                "cancelled before the next call",
+                "The machine is stopping: its time limit was reached, a signal arrived, or its guest ended.",
+                "Nothing. With more time (--timeout) or larger chunks (--chunk) it gets further."
             )
         }
     }
@@ -217,18 +220,18 @@ extension HostAccessError {
             switch state {
             case .private?:
                 (
-                    "The page is private: only the guest may touch it. A plain access would have been SIGBUS.",
-                    "Convert the page to shared first, or have the guest copy what the host is to see."
+                    "The page is private: only the guest may access it. A plain access would have raised SIGBUS.",
+                    "Convert the page to shared first, or have the guest copy the data to a shared page."
                 )
             case .shared?:
                 (
-                    "The page is shared now: it was private for a moment while it was touched, or the memory behind it failed.",
-                    "Touch it again, under the lock of the map of states; if it stays so, look at the host's log."
+                    "The page is shared now. It was private at the time of the access, or the memory behind it has failed.",
+                    "Access it again under the lock of the map of states. If the error remains, read the host's log."
                 )
             case nil:
                 (
-                    "The guest has no RAM there.",
-                    "Check the address: it is without the shared bit, and RAM begins at 0."
+                    "The guest has no RAM at this address.",
+                    "Check the address: it must be without the shared bit, and RAM starts at 0."
                 )
             }
         return Diagnosis(
@@ -246,13 +249,13 @@ extension KVMUnavailable {
         case (.open, .noSuchFileOrDirectory):
             (answer, means, advice) = (
                 errno.nameAndNumber,
-                "This machine offers no KVM: no virtualisation, none passed on to it, or a module that is not loaded.",
-                "Load kvm_intel or kvm_amd, or take --backend soft, which needs no KVM."
+                "This machine has no KVM: the CPU or hypervisor offers no virtualisation, or the kvm module is not loaded.",
+                "Load kvm_intel or kvm_amd, or use --backend soft, which needs no KVM."
             )
         case (.open, .permissionDenied), (.open, .notPermitted):
             (answer, means, advice) = (
-                errno.nameAndNumber, "The device is there, but not for this user.",
-                "Add yourself to the group that owns it (usually kvm) and log in again, or take --backend soft."
+                errno.nameAndNumber, "The device exists, but this user may not open it.",
+                "Add yourself to the group that owns it (usually kvm) and log in again, or use --backend soft."
             )
         case (.open, _):
             (answer, means, advice) = (
@@ -260,20 +263,20 @@ extension KVMUnavailable {
             )
         case (.notKVM, _):
             (answer, means, advice) = (
-                "\(errno.nameAndNumber) on its first ioctl", "Something else is behind this name.",
-                "Look what it is; --backend soft needs no device."
+                "\(errno.nameAndNumber) from its first ioctl", "The path is not a KVM device.",
+                "Check the path; --backend soft needs no device."
             )
         case (.apiVersion(let version), _):
             (answer, means, advice) = (
                 "API version \(version)",
-                "KVM has spoken version 12 for as long as it is stable; this is no KVM.",
-                "Take --backend soft, or another machine."
+                "Every stable KVM reports API version 12, so this is not KVM.",
+                "Use --backend soft, or another machine."
             )
         case (.runPageLength(let length), _):
             (answer, means, advice) = (
                 "a kvm_run page of \(length) bytes",
-                "That is too small for the page's own struct; this is no KVM.",
-                "Take --backend soft, or another machine."
+                "That is smaller than the struct in it, so this is not KVM.",
+                "Use --backend soft, or another machine."
             )
         }
         return Diagnosis(attempted: "to open \(device)", answer: answer, means: means, advice: advice)
@@ -291,20 +294,21 @@ extension Outcome {
         case .faultLoop(let vcpu, let fault, let faults, let rip, let why):
             return Diagnosis(
                 attempted:
-                    "to run vCPU \(vcpu), whose instruction at \(Words.hex(rip)) wants \(Words.hex(fault.gpa)) \(fault.wants.rawValue)",
+                    "to run vCPU \(vcpu), whose instruction at \(Words.hex(rip)) needs \(Words.hex(fault.gpa)) \(fault.wants.rawValue)",
                 answer: "EFAULT with exit 39, \(faults) times in a row",
-                means: "The same access meets the same state again and again (hazard A34): \(why).",
+                means: "The same access finds the page in the same state every time (hazard A34): \(why).",
                 advice:
-                    "Convert on the fault to what the access wants (--on-fault convert), and keep an instruction from touching one page through both aliases. "
-                    + "minivmm explain A34 has the tests.")
+                    "Convert on a fault to the state that the access needs (--on-fault convert), and avoid instructions that access one page "
+                    + "through both aliases. minivmm explain A34 lists the tests.")
         case .timeLimit(let limit):
             return Diagnosis(
                 attempted: "to run the guest to its end",
-                answer: "none: it had not ended after \(limit.secondsText) s",
+                answer: "not finished after \(limit.secondsText) s",
                 means:
-                    "It loops, or waits for something that does not come: there are no interrupts and no timer here. Or there is too "
-                    + "much to do: to convert many GiB in small chunks (--ram, --chunk) takes long before the first instruction.",
-                advice: "Give it more time (--timeout, 0 for no limit), or look where it stands (--trace -).")
+                    "The guest is in an endless loop, or waits for an event that never comes: there are no interrupts and no timer. Or "
+                    + "there was too much to do: converting many GiB in small chunks (--ram, --chunk) takes long before the first "
+                    + "instruction.",
+                advice: "Give it more time (--timeout, 0 for no limit), or find out where it is (--trace -).")
         }
     }
 }
@@ -322,42 +326,42 @@ extension Crash.Cause {
         case .tripleFault:
             (
                 "exit 8, KVM_EXIT_SHUTDOWN",
-                "An exception came for which the guest has no handler: it begins without an IDT. So ends also what KVM has to "
-                    + "emulate (OUTS, INS, an access where there is no RAM) while the guest's page tables are private: KVM cannot "
-                    + "read private memory.",
-                "Look at the instruction at RIP; run with --trace - --explain to see what it did before, and see minivmm explain "
+                "The guest raised an exception and has no handler for it: it starts without an IDT. Instructions that KVM has to emulate "
+                    + "(OUTS, INS, an access to an address without RAM) end the same way while the guest's page tables are private, because "
+                    + "KVM cannot read private memory.",
+                "Look at the instruction at RIP. Run with --trace - --explain to see what happened before, and see minivmm explain "
                     + "emulation."
             )
         case .noDevice:
             (
-                "exit 6, KVM_EXIT_MMIO", "The address is outside RAM and no device is there.",
-                "Check the pointer, and the size of RAM (--ram). A slot that was deleted looks like this too (hazard A14)."
+                "exit 6, KVM_EXIT_MMIO", "The address is outside RAM, and no device has it.",
+                "Check the pointer, and the size of RAM (--ram). A deleted memslot has the same effect (hazard A14)."
             )
         case .unreachableRAM:
             (
                 "exit 6, KVM_EXIT_MMIO",
-                "KVM emulates string I/O and reads and writes its data through the host's mapping. It cannot reach "
-                    + "private memory there, and treats the access as MMIO.",
+                "KVM emulates string I/O and accesses its data through the host's mapping. It cannot reach private memory there, and "
+                    + "treats the access as MMIO.",
                 "Convert the buffer to shared first, or move its bytes through a register (see minivmm explain emulation)."
             )
         case .outsideRAM:
             (
                 "EFAULT with exit 39, outside RAM",
-                "The guest accessed an address at which there is no RAM to convert.",
+                "The guest accessed an address without RAM, so there is nothing to convert.",
                 "Check the pointer and the shared bit, or give the guest more RAM (--ram)."
             )
         case .emulation, .internalError:
             (
                 "exit 17, KVM_EXIT_INTERNAL_ERROR",
-                "KVM had to interpret an instruction and could not. It cannot read one that is in private memory.",
-                "Look at the instruction at RIP: some hosts interpret ring 0, without SSE or AVX. --backend soft has both. Of private "
-                    + "code no OUTS, INS or MMIO works, and without NRIPS no CPUID or RDMSR (minivmm explain emulation)."
+                "KVM had to emulate an instruction and could not. It cannot read instructions in private memory.",
+                "Look at the instruction at RIP: some hosts emulate ring 0, without SSE or AVX. --backend soft supports both. In private "
+                    + "code OUTS, INS and MMIO do not work, and without NRIPS neither do CPUID and RDMSR (minivmm explain emulation)."
             )
         case .softwareCPU(let failure):
             (
-                failure.description, "The guest did something that the software CPU cannot go on from.",
-                "Run it with --trace - --explain and look at the last events; docs/hostile-guests.md has what the engine is known "
-                    + "to fail on."
+                failure.description, "The guest did something that the software CPU cannot continue from.",
+                "Run it with --trace - --explain and look at the last events; docs/hostile-guests.md lists what the engine is known to "
+                    + "fail on."
             )
         }
     }

@@ -22,6 +22,24 @@ public struct EventFields: TraceFields, Sendable {
     /// The fields in the order of ``EventSchema``.
     public private(set) var fields: [(key: EventKey, value: Value)] = []
 
+    /// An event without fields yet.
+    init(_ name: EventName) { self.name = name }
+
+    /// Adds a field as a trace's line spells it. A value that the key's type does not have is left out.
+    mutating func add(_ key: EventKey, _ value: String) {
+        switch key.type {
+        case .number, .address: if let number = Words.number(value) { self.number(key, number) }
+        case .signed:
+            let isNegative = value.hasPrefix("-")
+            guard let number = Words.number(isNegative ? value.dropFirst() : value[...]),
+                let signed = Int64(exactly: number)
+            else { return }
+            self.signed(key, isNegative ? -signed : signed)
+        case .flag: if let flag = Bool(value) ?? ["yes": true, "no": false][value] { self.flag(key, flag) }
+        case .text: text(key, value)
+        }
+    }
+
     /// The name and fields of `event`, as ``TraceEvent/describe(to:)`` gives them.
     public init(_ event: TraceEvent) { event.describe(to: &self) }
 

@@ -15,18 +15,20 @@ public enum EventTexts {
             })
         else { return nil }
         return Explanation(
-            .event, name.spelling.description, "\(name.spelling), a line of the trace",
+            .event, name.spelling.description, "\(name.spelling), an event of the trace",
             [
                 (.means, EventSchema.of(name).means),
-                (.advice, "minivmm run GUEST --trace - --explain says it of each line, with its numbers."),
+                (.advice, "minivmm run GUEST --trace - --explain explains each event with its numbers."),
+                (.see, "docs/trace.md has every field of this event"),
             ])
     }
 
-    /// Why the event happened and what follows from it, in a sentence or two with its numbers.
+    /// Why the event happened and what follows from it, in one or two sentences with its numbers.
     public static func why(_ event: EventFields) -> String {
         switch event.name {
         case .boot: boot(event)
-        case .console: "\(Words.count(event.number(.exits) ?? 0, "letter")) for the console, an exit each."
+        case .console:
+            "The guest printed \(Words.count(event.number(.exits) ?? 0, "character")), with one exit for each."
         case .stop: stop(event)
         case .out, .in: port(event)
         case .memoryFault: memoryFault(event)
@@ -39,59 +41,61 @@ public enum EventTexts {
         case .hold: hold(event)
         case .hostAccess: hostAccess(event)
         case .mmio:
-            "No memslot has this address and no device either: the guest cannot go on. Inside RAM it would be hazard A14."
+            "No memslot and no device has this address, so the guest cannot continue. If the address is inside RAM, this is hazard A14."
         case .imageLeftShared, .exitStatus, .resume, .stepOver, .halt, .kick, .wait, .release, .releaseHolds,
             .file, .step, .access, .punch, .leftOut, .pagesThen:
             EventSchema.of(event.name).means
         }
     }
 
-    // MARK: one by one
+    // MARK: single events
 
     private static func boot(_ event: EventFields) -> String {
-        "The image was written through the mapping while its pages were shared: no copy of it stays outside."
-            + (event.number(.sharedBit).map { " Two aliases: address bit \($0) says shared." } ?? "")
+        "The monitor wrote the image through its mapping while the pages were shared, so no second copy of it exists."
+            + (event.number(.sharedBit).map { " RAM has two aliases: address bit \($0) selects the shared one." } ?? "")
     }
 
     private static func stop(_ event: EventFields) -> String {
         guard let status = event.signed(.status), let text = Statuses.explanation("\(status)") else {
-            return "The machine is at its end; its exit status follows from this."
+            return "The run has ended."
         }
-        return "The machine is at its end; " + text.title + "."
+        return "The run has ended with \(text.title)."
     }
 
     private static func port(_ event: EventFields) -> String {
         let isOut = event.name == .out
         switch event.number(.port) {
-        case 0xf4? where isOut: return "This port takes the guest's exit status: it ends here."
-        case 0xe8? where isOut: return "This port takes calls; the numbers are in the registers."
+        case 0xf4? where isOut: return "This port takes the guest's exit status and ends the run."
+        case 0xe8? where isOut: return "This port makes a call to the monitor; its arguments are in the registers."
         case let port? where port == 0xe9 || (0x3f8...0x3ff).contains(port):
-            return isOut ? "A port of the console." : "The console's status: it can always take a letter."
+            return isOut ? "A port of the console." : "The console's status: always ready for a character."
         default:
             return isOut
-                ? "No device has this port; the write is lost." : "No device has this port: it reads as ones."
+                ? "No device has this port; the write is ignored."
+                : "No device has this port; it reads as all ones."
         }
     }
 
     private static func memoryFault(_ event: EventFields) -> String {
-        let wants = event.text(.wants) ?? "other"
-        let state = wants == "private" ? "shared" : "private"
+        let wants = event.text(.wants) == "private" ? PageState.private : .shared
         let page = event.number(.gpa).map { "page \($0 / pageSize)" } ?? "the page"
         switch event.text(.verdict).flatMap(FaultVerdict.init(rawValue:)) {
         case .convert?:
             return
-                "The access wants \(page) \(wants), and it is \(state): KVM_RUN came back with EFAULT and exit 39. The monitor converts "
-                + "it, and the same instruction completes."
+                "The access needs \(page) \(wants.rawValue), and it is \(wants.other.rawValue), so KVM_RUN returned EFAULT with exit 39. "
+                + "The monitor converts the page, and the same instruction then completes."
         case .race?:
             return
-                "\(page.prefix(1).uppercased() + page.dropFirst()) is already as the access wants it, or no access wants anything here: it met a conversion on its way. Entering again "
-                + "is the cure; converting would undo somebody's work."
+                "\(page.prefix(1).uppercased() + page.dropFirst()) already has the state that the access needs, or accesses on this VM "
+                + "have no preferred kind: the access ran into a conversion in progress. The monitor runs the vCPU again; a conversion "
+                + "would undo another thread's work."
         case .reenter?:
-            return "The monitor was told not to convert, so the same access will fault again (hazard A34)."
+            return
+                "The monitor is configured not to convert on a fault, so the same access will fault again (hazard A34)."
         case .fatal?, nil:
             return event.signed(.errno) == 133
-                ? "The host's memory behind the page has failed (EHWPOISON): converting does not help."
-                : "No conversion leads on from here, and the machine ends: the next line says why."
+                ? "The host memory behind the page has failed (EHWPOISON). A conversion does not help."
+                : "A conversion cannot resolve this fault, and the run ends. The next line has the reason."
         }
     }
 
@@ -99,55 +103,54 @@ public enum EventTexts {
         switch call {
         case .mapGPARange:
             let target = (event.number(.a2) ?? 0) & 0x10 != 0 ? "private" : "shared"
-            return "for \(Words.count(event.number(.a1) ?? 0, "page")) to be \(target) (KVM_HC_MAP_GPA_RANGE)"
-        case .hold: return "that the host take references on pages, as a device would"
-        case .release: return "that the host release the pages that it holds"
-        case .peek: return "that the host read eight bytes of its memory"
-        case .poke: return "that the host write eight bytes of its memory"
-        case .state: return "what the state of a page is"
-        case .yield: return "that another vCPU run"
+            return "to convert \(Words.count(event.number(.a1) ?? 0, "page")) to \(target) (KVM_HC_MAP_GPA_RANGE)"
+        case .hold: return "the host to take references on pages, as a device would"
+        case .release: return "the host to release the pages that it holds"
+        case .peek: return "the host to read eight bytes of guest memory"
+        case .poke: return "the host to write eight bytes of guest memory"
+        case .state: return "for the state of a page"
+        case .yield: return "to let another vCPU run"
         }
     }
 
     private static func hypercall(_ event: EventFields) -> String {
         let call = event.number(.number).flatMap(GuestCallNumber.init(rawValue:))
         let result = event.signed(.result) ?? 0
-        let text =
-            "The guest asked " + (call.map { request($0, event) } ?? "for a call with an unknown number")
+        let text = call.map { "The guest asked \(request($0, event))" } ?? "The guest made a call with an unknown number"
         if result < 0 {
             let errno = Int32(exactly: result).map { Errno(rawValue: 0 &- $0) } ?? .invalidArgument
-            return text + "; the answer was \(errno.name), which the guest finds in RAX."
+            return text + "; the call failed, and RAX is -\(errno.name)."
         }
-        if call == .state { return text + ": \(result == 1 ? "private" : "shared")." }
-        return text + "; it was done."
+        if call == .state { return text + ": it is \(result == 1 ? "private" : "shared")." }
+        return text + "; the call succeeded."
     }
 
     private static func convert(_ event: EventFields) -> String {
         let pages = Words.count((event.number(.size) ?? 0) / pageSize, "page")
         let contents: String
         switch event.text(.contents).flatMap(ContentPolicy.init(rawValue:)) {
-        case .preserve?: contents = "The bytes must be the same afterwards, or nothing changes."
-        case .zero?: contents = "The bytes must be zero afterwards, or nothing changes."
-        case .unspecified?, nil: contents = "Nobody cares what becomes of the bytes."
+        case .preserve?: contents = "The bytes must be the same afterwards; otherwise the request is refused."
+        case .zero?: contents = "The bytes must be zero afterwards; otherwise the request is refused."
+        case .unspecified?, nil: contents = "The bytes may be anything afterwards."
         }
-        return "\(pages) shall become \(event.text(.target) ?? "other"). " + contents
+        return "Request to convert \(pages) to \(event.text(.target) == "shared" ? "shared" : "private"). " + contents
     }
 
     private static func call(_ event: EventFields) -> String {
-        let target = event.text(.target) ?? "private"
+        let target = event.text(.target) == "shared" ? PageState.shared : .private
         guard let number = event.signed(.errno), number != 0 else {
-            return target == "private"
-                ? "Done: no page of the range was in use, or all of it was private already. The host cannot touch it now."
-                : "Done: to shared nobody's reference is in the way. The host may touch it now."
+            return target == .private
+                ? "Success: no page of the range was in use, or all of it was private already. The host cannot access it now."
+                : "Success: a conversion to shared checks no references. The host can access the range now."
         }
         let errno = Int32(exactly: number).map { Errno(rawValue: $0) } ?? .invalidArgument
         var arguments = ConversionArguments()
         arguments.offset = event.number(.offset)
         arguments.size = event.number(.size)
-        arguments.attributes = target == "private" ? 8 : 0
+        arguments.attributes = target == .private ? 8 : 0
         if errno == .resourceTemporarilyUnavailable {
             let page =
-                event.number(.errorOffset).map { " It is the one at \(Words.hex($0)) of the file." } ?? ""
+                event.number(.errorOffset).map { " The page is at offset \(Words.hex($0)) of the file." } ?? ""
             return ConversionRow.inUse.means + page
         }
         let row = ValidationTable().possibilities(arguments).first { $0.errno == errno }?.row
@@ -157,23 +160,22 @@ public enum EventTexts {
     private static func askHolders(_ event: EventFields) -> String {
         let (released, refused) = (event.number(.released) ?? 0, event.number(.refused) ?? 0)
         return refused == 0
-            ? "\(Words.count(released, "known holder")) let go: the next call may succeed."
-            : "\(Words.count(refused, "known holder")) will not let go: only waiting, or giving up, is left."
+            ? "\(Words.count(released, "known holder")) released the page; the next call may succeed."
+            : "\(Words.count(refused, "known holder")) refused to release the page. The monitor can only wait, or give up."
     }
 
     private static func converted(_ event: EventFields) -> String {
         let how: String
         switch event.text(.means).flatMap(ContentMeans.init(rawValue:)) {
-        case .promisedByABI?: how = "The contents are the same: this VM type promises it."
-        case .keptByFlag?: how = "The contents are the same: each call asked for it."
-        case .zeroedByFlag?: how = "The contents are zero: each call asked for it."
-        case .zeroedByMonitor?:
-            how = "The contents are zero: the monitor made them so, once the pages were theirs."
-        case .nothingAsked?, nil: how = "Nobody asked what becomes of the contents."
+        case .promisedByABI?: how = "The contents are preserved: this VM type guarantees it."
+        case .keptByFlag?: how = "The contents are preserved: each call had the flag for it."
+        case .zeroedByFlag?: how = "The contents are zeroed: each call had the flag for it."
+        case .zeroedByMonitor?: how = "The contents are zeroed: the monitor did so after the conversion."
+        case .nothingAsked?, nil: how = "The request left the contents unspecified."
         }
         let busy = event.number(.busy) ?? 0
-        return "The whole request is done. " + how
-            + (busy == 0 ? "" : " \(Words.count(busy, "call")) met a page in use before.")
+        return "The whole range is converted. " + how
+            + (busy == 0 ? "" : " Before that, \(Words.count(busy, "call")) failed with EAGAIN.")
     }
 
     private static func notConverted(_ event: EventFields) -> String {
@@ -185,26 +187,25 @@ public enum EventTexts {
             : "\(Words.count(changed / pageSize, "page")) had been converted before that."
         switch errno {
         case .resourceTemporarilyUnavailable?:
-            return "A page stayed in use until the retry policy gave up. \(kept)"
+            return "A page stayed in use until the monitor gave up. \(kept)"
         case .notSupportedOnSocket?:
-            return
-                "This kernel cannot keep the contents as was asked, and refusing is better than losing them. \(kept)"
-        default: return "The request cannot be done: \(errno?.name ?? "no errno"). \(kept)"
+            return "This backend cannot honour the content policy, so the monitor refused the request. \(kept)"
+        default: return "The request failed: \(errno?.name ?? "no errno"). \(kept)"
         }
     }
 
     private static func hold(_ event: EventFields) -> String {
-        "The host took references on these pages, as a device would. The pages cannot become private until they are dropped. The holder "
-            + (event.flag(.yields) == true ? "drops them on request." : "does not drop them on request.")
+        "The host took references on these pages, as a device would. They cannot become private until it releases them. The holder "
+            + (event.flag(.yields) == true ? "releases them on request." : "does not release them on request.")
     }
 
     private static func hostAccess(_ event: EventFields) -> String {
         let verb = event.text(.direction) == "write" ? "wrote" : "read"
         guard let errno = event.signed(.errno), errno != 0 else {
-            return "The host \(verb) the page: it is shared."
+            return "The host \(verb) the page, which is shared."
         }
         return errno == 14
-            ? "The page is private (or outside RAM), out of the host's reach: a system call gets EFAULT, a plain access would be SIGBUS."
-            : "The host could not touch the page."
+            ? "The page is private, or outside RAM: a system call on it fails with EFAULT, and a plain access would raise SIGBUS."
+            : "The host could not access the page."
     }
 }

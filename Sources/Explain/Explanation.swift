@@ -3,7 +3,7 @@
 public struct Diagnosis: Sendable, Equatable {
     /// What was requested, with its numbers. Printed as `attempted`.
     public let attempted: String
-    /// What the kernel returned, or that the kernel was not asked. Printed as `answer`.
+    /// What the backend returned, or that it was not called. Printed as `answer`.
     public let answer: String
     /// The most likely cause. Printed as `means`.
     public let means: String
@@ -25,12 +25,12 @@ public struct Diagnosis: Sendable, Equatable {
 }
 
 /// A topic of `minivmm explain`: a title and labelled texts.
-public struct Explanation: Sendable, Equatable {
+public struct Explanation: Sendable, Hashable {
     /// What a text is about. The raw value is printed, and is the key in JSON.
     public enum Label: String, Sendable, CaseIterable {
         /// What was requested.
         case attempted
-        /// What the kernel returns, or how a request is answered.
+        /// What the call returns, or how a request is answered.
         case answer
         /// What is observed when a hazard occurs.
         case symptom
@@ -57,7 +57,7 @@ public struct Explanation: Sendable, Equatable {
     }
 
     /// One text with its label.
-    public struct Section: Sendable, Equatable {
+    public struct Section: Sendable, Hashable {
         /// What the text is about.
         public let label: Label
         /// One or more sentences for people, without a line break.
@@ -114,22 +114,29 @@ public enum Kind: String, Sendable, CaseIterable {
     case event
     /// A version of the in-place interface, posted or applied.
     case version
+    /// A message of QEMU or of the host kernel's log.
+    case message
+    /// A term of the glossary.
+    case term
 
     /// What the kind covers, and the arguments that may follow a name, for the list of topics.
     public var what: String {
         switch self {
-        case .exit: "why KVM_RUN came back, by number or name, with flags= gpa= size= errno="
+        case .exit:
+            "an exit reason of KVM_RUN, by number or name; with its fields, such as flags= gpa= reason= suberror="
         case .errno:
-            "an answer of the conversion call, with offset= size= attributes= flags= error_offset= reserved= file= "
-                + "vm= state="
-        case .capability: "a number or name of KVM_CHECK_EXTENSION"
-        case .hazard: "what goes wrong around conversions, and its cure"
-        case .state: "what a page of guest memory can be"
-        case .contents: "what a request says of the bytes that it converts"
-        case .call: "ioctls, flags, fields and files of the interface"
+            "an errno of the conversion call, with offset= size= attributes= flags= error_offset= reserved= file= vm= state=; or "
+                + "of another call, with call="
+        case .capability: "a capability of KVM_CHECK_EXTENSION, by number or name"
+        case .hazard: "a way in which conversions go wrong, and how to avoid it"
+        case .state: "a state of a page of guest memory"
+        case .contents: "what happens to the bytes of converted pages"
+        case .call: "ioctls, system calls, flags, fields and files of the interface"
         case .status: "an exit status of minivmm"
-        case .event: "a line of the trace"
-        case .version: "what a posted version of the interface did differently"
+        case .event: "an event of the trace"
+        case .version: "a version of the in-place interface, and how it differs from Linux 7.4"
+        case .message: "a message of QEMU or of the host kernel's log"
+        case .term: "a term of the glossary (docs/GLOSSARY.md)"
         }
     }
 }

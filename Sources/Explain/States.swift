@@ -1,42 +1,44 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// What a page of guest memory can be.
+/// The states of a page of guest memory.
 enum States {
     static let all: [Explanation] = [
         Explanation(
-            .state, "private", "a private page: only the guest may touch it",
+            .state, "private", "a private page: only the guest may access it",
             [
-                (.means, "KVM_MEMORY_ATTRIBUTE_PRIVATE is set for it in the guest_memfd."),
+                (.means, "The guest_memfd records KVM_MEMORY_ATTRIBUTE_PRIVATE for the page."),
                 (
                     .host,
-                    "The mapping is still there, but touching the page is SIGBUS; a system call on it is EFAULT."
+                    "The mapping still exists, but an access to the page raises SIGBUS, and a system call on it fails with EFAULT."
                 ),
                 (
                     .guest,
-                    "It reads and writes it. Through the shared alias the access is a memory fault, exit 39 with flags 0."
+                    "It can read and write the page. An access through the shared alias is a memory fault, exit 39 with flags 0."
                 ),
                 (
                     .advice,
-                    "To see it, convert it to shared: no reference is looked for in that direction. On a software-protected VM the "
-                        + "contents are the same afterwards."
+                    "To access it from the host, convert it to shared: in that direction no references are checked. On a "
+                        + "software-protected VM the contents are the same afterwards."
                 ),
             ]),
         Explanation(
-            .state, "shared", "a shared page: guest and host may touch it",
+            .state, "shared", "a shared page: guest and host may access it",
             [
-                (.means, "No attribute is set for it."),
+                (.means, "The guest_memfd records no attribute for the page."),
                 (
                     .host,
-                    "It reads and writes through mmap, and others may take references on it: pipes, io_uring, devices."
+                    "It can read and write the page through its mapping, and pipes, io_uring or devices may take references on it."
                 ),
                 (
                     .guest,
-                    "It reads and writes it. Through the private alias the access is a memory fault, exit 39 with flag PRIVATE (0x8)."
+                    "It can read and write the page. An access through the private alias is a memory fault, exit 39 with flag PRIVATE "
+                        + "(0x8)."
                 ),
                 (
                     .advice,
-                    "To make it private every reference must be gone, or the call is EAGAIN and error_offset names the page."
+                    "To make it private, all references must be released; otherwise the call fails with EAGAIN and error_offset names the "
+                        + "page."
                 ),
             ]),
         Explanation(
@@ -44,51 +46,59 @@ enum States {
             [
                 (
                     .means,
-                    "It is pinned for DMA, still mapped, or its reference count is not what the kernel expects once its own "
-                        + "batches are drained."
+                    "The page is pinned for DMA or still mapped, or has more references than the kernel expects after draining its own "
+                        + "batches."
                 ),
                 (
                     .host,
-                    "Known holders are io_uring buffers, pipes (vmsplice), O_DIRECT on its way, VFIO and RDMA."
+                    "Typical holders are io_uring buffers, pipes (vmsplice), O_DIRECT in progress, VFIO and RDMA."
                 ),
-                (.guest, "It notices nothing until it asks for the page to be private: EAGAIN."),
-                (.advice, "Have the holder let go and call again, or convert around the page."),
-                (.see, "hazards A3 A4 A5 A6 A7"),
+                (
+                    .guest,
+                    "It can use the page as before. Only a request to make the page private fails, with EAGAIN."
+                ),
+                (.advice, "Make the holder release the page and call again, or convert around the page."),
+                (.see, "hazards A3, A4, A5, A6, A7"),
             ]),
         Explanation(
-            .state, "untouched", "a page that nobody has touched: not allocated yet",
+            .state, "untouched", "an untouched page: not allocated yet",
             [
-                (.means, "The file has only its attribute, not its bytes. Converting it is bookkeeping."),
-                (.host, "The first touch reads zero, if the page is shared."),
-                (.guest, "The first touch reads zero."),
+                (
+                    .means,
+                    "The file records the page's state but has no memory for it. A conversion only changes that record."
+                ),
+                (.host, "The first access reads zeros, if the page is shared."),
+                (.guest, "The first access reads zeros."),
                 (
                     .advice,
-                    "To make a page so again, punch a hole (FALLOC_FL_PUNCH_HOLE): private or shared does not change."
+                    "To make a page untouched again, punch a hole (FALLOC_FL_PUNCH_HOLE). Whether it is private or shared does not change."
                 ),
             ]),
         Explanation(
-            .state, "mixed", "a range that is private in part",
+            .state, "mixed", "a mixed range: some pages are private, some shared",
             [
-                (.means, "Its pages do not agree."),
+                (.means, "The pages of the range do not all have the same state."),
                 (
                     .host,
-                    "A conversion to private checks every page that exists, those that are private already too; on a uniform range it "
-                        + "checks none."
+                    "A conversion to private checks every existing page of a mixed range, also those that are private already. If the "
+                        + "range is uniformly private, it checks none."
                 ),
-                (.guest, "Each page is what it is."),
+                (.guest, "Each page behaves according to its own state."),
                 (
                     .advice,
-                    "Ask for what you want of the whole range: the call goes through or changes nothing."
+                    "Request the conversion of the whole range: the call converts all of it or changes nothing."
                 ),
                 (.see, "hazard A10"),
             ]),
     ]
 
+    private static let synonyms = [
+        "held": "in_use", "pinned": "in_use", "busy": "in_use", "page_in_use": "in_use",
+        "unallocated": "untouched",
+    ]
+
     static func named(_ word: String) -> Explanation? {
-        let name =
-            ["held": "in_use", "pinned": "in_use", "busy": "in_use", "unallocated": "untouched"][
-                NearWords.folded(word)]
-            ?? NearWords.folded(word)
+        let name = synonyms[NearWords.folded(word)] ?? NearWords.folded(word)
         return all.first { NearWords.folded($0.name) == name }
     }
 }

@@ -9,7 +9,7 @@ enum Statuses {
 
     static let names = ["0", "1", "3", "4", "64", "124", "125", "126", "130"]
 
-    /// Numbers that are first of all statuses.
+    /// Whether a bare number is more likely a status than anything else.
     static func isCommon(_ word: String) -> Bool {
         guard let status = Words.number(word) else { return false }
         return names.contains("\(status)") || (129...143).contains(status)
@@ -23,45 +23,46 @@ enum Statuses {
         switch status {
         case 0:
             return text(
-                name, title + ": all went well",
-                "For run the guest said so itself, by writing 0 to port 0xf4, or all its vCPUs halted; for the checks everything passed "
-                    + "or some of it was skipped.", "Nothing.")
+                name, title + ": success",
+                "run: the guest wrote 0 to port 0xf4, or all its vCPUs halted. demo, litmus, explore and bench: everything that was "
+                    + "checked passed, though some of it may have been skipped.", "Nothing.")
         case 1:
             return text(
                 name, title + ": a check failed",
-                "For run it is the guest's own status. For demo, litmus and bench a check did not come out as it must.",
-                "Read the line that says which; with run --trace - you see what the guest did.")
+                "demo, litmus, explore and bench: a result was wrong. run: the guest's own status.",
+                "Read the line that names the check. With run --trace - you see what the guest did.")
         case 3:
             return text(
                 name, title + ": the search ended early",
-                "explore was ended by --timeout or a signal before everything was tried, and had found nothing. For run it may also be the guest's own.",
-                "Read the line `not tried`, and give it more time (--timeout) or less to do (--depth, --tests, --parallel)."
+                "explore ended by --timeout or a signal before it had tried everything, and found no difference. run: the guest's own "
+                    + "status.",
+                "Read the line `not tried`. Give it more time (--timeout) or less to do (--depth, --tests, --parallel)."
             )
         case 4:
             return text(
-                name, title + ": skipped, because this kernel cannot",
-                "No such VM type, no two aliases, or contents that are not preserved. For run it may also be the guest's own.",
-                "minivmm probe says what this machine can; --backend auto or soft looks for a kernel that can."
+                name, title + ": skipped, because the backend does not support it",
+                "The backend lacks the VM type, two aliases, or the preservation of contents. run: may also be the guest's own status.",
+                "minivmm probe lists what this machine supports; --backend auto or soft finds a backend that supports it."
             )
         case 64:
             return text(
                 name, title + ": usage",
-                "An option, an argument or a litmus file was not understood. Nothing was run.",
-                "minivmm help has the options, litmus/README.md the language.")
+                "An option, an argument or a litmus file is not valid. Nothing was run.",
+                "minivmm help lists the options; litmus/README.md describes the language.")
         case 124:
             return text(
                 name, title + ": the time limit was reached",
-                "The guest still ran after --timeout seconds: an endless loop, or a wait for something that does not come.",
-                "Give it more time (--timeout), or look where it stands (--trace -).")
+                "The guest still ran after --timeout seconds: it is in an endless loop, or waits for an event that never comes.",
+                "Give it more time (--timeout), or find out where it is (--trace -).")
         case 125:
             return text(
                 name, title + ": the monitor or the host failed",
-                "No such guest, an image that cannot be booted, no kernel, or a call that failed. The guest is not to blame.",
+                "There is no such guest, the image cannot be booted, no backend works, or a call failed. The guest is not the cause.",
                 "Read the lines below the error: attempted, answer, means, try.")
         case 126:
             return text(
                 name, title + ": the guest crashed or looped",
-                "A triple fault, an access where there is nothing, or memory faults without end (hazard A34).",
+                "A triple fault, an access to an address without RAM or device, or endless memory faults (hazard A34).",
                 "Run it with --trace - --explain and look at the last events before the end.")
         case 129...192:
             let signal = status - 128
@@ -71,20 +72,21 @@ enum Statuses {
             ]
             return text(
                 name, title + ": ended by signal \(signal)" + (known[Int(signal)].map { " (\($0))" } ?? ""),
-                "128 + the signal's number. Somebody sent it, or the process did something that cannot be.",
+                "128 + the number of the signal. A user or a program sent the signal, or the process made an invalid access.",
                 [1, 2, 15].contains(signal)
-                    ? "Nothing: somebody asked it to stop." : "If nobody sent it, it is a bug worth a report."
+                    ? "Nothing: minivmm was asked to stop."
+                    : "If the signal was not sent on purpose, report it as a bug."
             )
         case 2...123:
             return text(
                 name, title + ": the guest's own",
-                "run returns what the guest wrote to port 0xf4. minivmm gives it no meaning.",
-                "minivmm list --verbose says what the payloads return.")
+                "run returns the status that the guest wrote to port 0xf4. Its meaning is up to the guest.",
+                "minivmm list --verbose describes what the built-in guests return.")
         default:
             return text(
-                name, title + ": not one of minivmm's",
-                "Statuses above 123 are the monitor's own, and it has none of this number.",
-                "See whether another program returned it.")
+                name, title + ": not a status of minivmm",
+                "minivmm uses the statuses above 123 itself, and this is not one of them.",
+                "Check whether another program returned it.")
         }
     }
 }

@@ -30,14 +30,67 @@ struct ExplainTests {
             #expect(text.output.contains(word))
         }
         let kinds = try Command.run(["explain", "--json"]).json?["kinds"] as? [[String: Any]]
-        #expect(kinds?.count == 10)
+        #expect(kinds?.count == 12)
     }
 
-    @Test func whatIsNotKnownIsUsage() throws {
+    @Test func unknownWordsAreUsageErrors() throws {
         let near = try Command.run(["explain", "EGAIN"])
-        #expect(near.status == 64 && near.diagnostics.contains("did you mean EAGAIN?") && near.output == "")
+        #expect(near.status == 64 && near.output == "")
+        #expect(near.diagnostics.contains("\"EGAIN\". Did you mean EAGAIN? (minivmm explain EAGAIN)"))
+        let unknown = try Command.run(["explain", "nonsensical"])
+        #expect(
+            unknown.status == 64 && unknown.diagnostics.contains("\"nonsensical\". Run `minivmm explain`"))
+        let line = try Command.run(["explain", "one two three four five six"])
+        #expect(line.status == 64 && line.diagnostics.contains("\"one two three four five six\""))
         #expect(try Command.run(["explain", "errno", "EAGAIN", "size=x"]).status == 64)
         #expect(try Command.run(["explain", "EAGAIN", "--abi", "rfc-v9"]).status == 64)
+        // What is repeated in the error neither steers the terminal nor fills it.
+        let hostile = try Command.run(["explain", "\u{1b}[31mred\u{7}\u{202e}"])
+        #expect(
+            hostile.status == 64 && !hostile.diagnostics.contains("\u{1b}")
+                && !hostile.diagnostics.contains("\u{202e}"))
+        for long in [String(repeating: "x", count: 100_000), String(repeating: "x ", count: 50_000)] {
+            let result = try Command.run(["explain", long])
+            #expect(result.status == 64 && result.diagnostics.count < 600)
+        }
+    }
+
+    @Test func linesOfOtherProgramsAreExplained() throws {
+        let fault = try Command.run(["explain", "Err(MemoryFault { flags: 8, gpa: 4096, size: 4096 })"])
+        #expect(
+            fault.status == 0 && fault.output.contains("needed a private page")
+                && fault.output.contains("0x1000"))
+        let words = ["explain", "error:", "kvm", "run", "failed", "Bad", "address"]
+        #expect(try Command.run(words).output.contains("EFAULT (14) from KVM_RUN"))
+    }
+
+    @Test func standardInputIsExplainedLineByLine() throws {
+        let log = """
+            starting
+            [pid 1] ioctl(13, KVM_RUN, 0) = -1 EFAULT (Bad address)
+            MemoryFault { flags: 8, gpa: 4096, size: 4096 }
+            MemoryFault { flags: 8, gpa: 8192, size: 4096 }
+            \u{1b}[31mMemoryFault\u{1b}[0m { flags: 0, gpa: 8192, size: 4096 }
+
+            """
+        let text = try Command.run(["explain", "-"], input: log)
+        #expect(text.status == 0 && text.diagnostics == "", "\(text)")
+        for word in [
+            "line 2: [pid 1]", "EFAULT (14) from KVM_RUN", "line 3: MemoryFault", "line 5: ",
+            "1 more line has",
+        ] {
+            #expect(text.output.contains(word), "\(word) in \(text.output)")
+        }
+        #expect(
+            !text.output.contains("line 1:") && !text.output.contains("line 4:")
+                && !text.output.contains("\u{1b}"))
+        let json = try #require(try Command.run(["explain", "-", "--json"], input: log).json)
+        let topics = try #require(json["topics"] as? [[String: Any]])
+        #expect(topics.map { $0["line"] as? Int } == [2, 3, 5])
+        let nothing = try Command.run(["explain", "-"], input: "one\ntwo\n")
+        #expect(nothing.status == 64 && nothing.diagnostics.contains("2 read"))
+        let long = String(repeating: "=(", count: 1 << 19) + "\nKVM internal error. Suberror: 2"
+        #expect(try Command.run(["explain", "-"], input: long).output.contains("SIMUL_EX"))
     }
 
     private static let labels = ["attempted: ", "answer: ", "means: ", "try: "]

@@ -58,12 +58,12 @@ struct LibraryTests {
             }
             return found.first?.sections.filter { $0.label == .means }.map(\.text).joined() ?? ""
         }
-        #expect(means("exit 39 flags=8").contains("wanted the page private"))
-        #expect(means("exit 39 flags=0").contains("wanted the page shared"))
+        #expect(means("exit 39 flags=8").contains("needed a private page"))
+        #expect(means("exit 39 flags=0").contains("needed a shared page"))
         #expect(means("exit 39 flags=0x18").contains("Flag bits 0x10"))
         #expect(means("exit 39 errno=EHWPOISON").contains("has failed"))
         #expect(means("exit 39 errno=EINTR").contains("left over"))
-        #expect(means("exit 39 gpa=0x1001").contains("not on a page"))
+        #expect(means("exit 39 gpa=0x1001").contains("not page aligned"))
     }
 
     @Test(arguments: [
@@ -83,8 +83,11 @@ struct LibraryTests {
         for words in [
             ["errno", "EAGAIN", "offset=99999999999999999999"], ["errno", "EAGAIN", "size=-1"],
             ["errno", "EAGAIN", "size=16777216T"], ["errno", "EAGAIN", "="], ["errno", "EAGAIN", "x=1"],
-            ["A6", "offset=1"], ["exit", "39", "flags=x"], ["offset=1"], ["exit", "39", "more"],
-            ["errno", "offset=1"],
+            ["A6", "offset=1"], ["exit", "39", "flags=x"], ["offset=1"], ["errno", "offset=1"],
+            ["exit", "39", "fags=1"], ["exit", "8", "gpa=1"], ["exit", "17", "data99=1"],
+            ["exit", "17", "data=x"],
+            ["call=KVM_RUNN", "errno", "EINVAL"], ["call=KVM_RUN", "errno=EINVAL", "slot=1"], ["call=x"],
+            ["call=KVM_SET_USER_MEMORY_REGION2", "errno", "EINVAL", "slot=x"], ["call=KVM_RUN", "errno=EX"],
         ] {
             guard case .misused = Library.answer(words) else {
                 Issue.record("\(words)")

@@ -20,7 +20,9 @@ extension CompletionKind {
             let names =
                 Kind(rawValue: before).map(Library.names)
                 ?? Kind.allCases.map(\.rawValue) + Kind.allCases.flatMap(Library.names)
-            return Completions.once(names.filter { $0.hasPrefix(prefix) })
+            // A shell would split a name of several words, and take # for a comment.
+            return Completions.once(
+                names.filter { $0.hasPrefix(prefix) && !$0.contains(" ") && !$0.hasPrefix("#") })
         }
     }
 }
