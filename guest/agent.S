@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
-// agent: does the steps of the vCPUs of litmus tests. No guest of the catalogue, and none that can be run by itself.
+// agent: performs the vCPU steps of litmus tests. It is not in the catalogue and cannot be run by itself.
 //
-// It asks for its orders by port, makes one access or one call, and tells what came of it, for ever. It needs no stack and no
-// boot information page; its addresses are below 4 GiB. Orders are words, read from PORT_ORDER:
+// In an endless loop it reads an order from a port, makes one access or hypercall, and reports the result. It needs no
+// stack and no boot information page; its addresses are below 4 GiB. An order is a sequence of words from PORT_ORDER:
 //   1. an address
-//   2. a number of bytes, or of pages for a call
-//   3. what to do, in bits 8 to 15, with a byte in bits 0 to 7: ORDER_*
-//   4. for a call: its attributes
+//   2. a number of bytes, or of pages for a hypercall
+//   3. the operation (ORDER_*) in bits 8 to 15, and a byte in bits 0 to 7
+//   4. the attributes, for a hypercall only
 #define GUEST "agent"
 #include "support.h"
 
 #define PORT_ORDER 0xf5   // IN EAX: the next word
 #define PORT_BYTE 0xf4    // OUT AL: the byte that was read
-#define PORT_ANSWER 0xf6  // OUT EAX: 0, an errno negated, or for CHECK one past the first byte that differs
+#define PORT_ANSWER 0xf6  // OUT EAX: 0, a negated errno, or for CHECK the address after the first byte that differs
 
 #define ORDER_READ 0
 #define ORDER_WRITE 1
@@ -46,13 +46,13 @@ next:
     je      vmmcall
     ja      vmcall
     out     %eax, $PORT_HYPERCALL
-    jmp     tell
+    jmp     report
 vmmcall:
     vmmcall
-    jmp     tell
+    jmp     report
 vmcall:
     vmcall
-    jmp     tell
+    jmp     report
 
 read:
     mov     (%rdi), %al
@@ -65,12 +65,12 @@ fill:
     rep stosb
 done:
     xor     %eax, %eax
-    jmp     tell
+    jmp     report
 check:
     repe scasb
     mov     $0, %eax
-    je      tell
+    je      report
     mov     %edi, %eax
-tell:
+report:
     out     %eax, $PORT_ANSWER
     jmp     next

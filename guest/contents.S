@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT
-// contents: what becomes of the bytes, request by request.
+// contents: the content policies preserve, zero and unspecified, one request at a time.
 //
-// It shows that the decision is the guest's: each conversion says whether its bytes shall be preserved, be
-// zeroed, or are of no interest, in both directions, and the monitor does it or refuses. It may refuse with
-// -EOPNOTSUPP and nothing else, and then neither a byte nor the state of a page may have changed. The table
-// says what was honoured; bytes are checked from inside, and by the host (HC_PEEK) where the pages are
-// shared.
-// Ends with exit status 0, whatever was refused.
+// Each request to convert names the policy for its contents, in both directions, and the monitor honours it or
+// refuses. The only errno for a refusal is -EOPNOTSUPP, and after a refusal no byte and no page's state may have
+// changed. The guest prints which requests were honoured. It checks the bytes itself, and has the host read them
+// (HC_PEEK) where the pages are shared.
+// Ends with exit status 0, also if requests were refused.
 #define GUEST "contents"
 #include "support.h"
 
 #define PAGES 4
 #define BYTES (PAGES * 4096)
 
-// R12 = how many requests were refused. One line of the table: four pages with a pattern are converted.
+// Prints one line of the table: converts four pages that hold a pattern. R12 counts the refused requests.
 .macro conversion direction, before, after, contents, title
     print   "\title"
     call    begin_\before
@@ -36,13 +35,13 @@
     peek    %r14
     expect_result -EFAULT, "\title: the host reads"
     .endif
-    call    print_fate
+    call    print_contents
     jmp     .Ldone\@
 .Lrefused\@:
     inc     %r12
     expect_\before %r14, "\title: the state of a refused conversion"
     verify  %r14, $BYTES, $64, %r14, "\title: contents of a refused conversion"
-    print   "refused with EOPNOTSUPP, nothing changed\n"
+    print   "refused with EOPNOTSUPP; nothing changed\n"
 .Ldone\@:
 .endm
 
@@ -62,21 +61,20 @@
     print   " of 8 refused.\n"
     exit    0
 
-// What a glance at the pages says. Where the request left it open, this is how it went, not what it must
-// be.
-print_fate:
+// Prints what the first word shows. For an unspecified policy any result is correct.
+print_contents:
     cmp     %r14, (%r14)
     jne     1f
-    print   "honoured, the bytes are still there\n"
+    print   "honoured; bytes preserved\n"
     ret
 1:  cmpq    $0, (%r14)
     jne     2f
-    print   "honoured, zeros\n"
+    print   "honoured; bytes are zero\n"
     ret
-2:  print   "honoured, other bytes\n"
+2:  print   "honoured; bytes changed\n"
     ret
 
-// The pages before a conversion: in this state, with the pattern. How they get there is of no interest.
+// Puts the pages into the state before the conversion, and writes the pattern.
 begin_private:
     to_private %r14, $PAGES, MAP_CONTENTS_UNSPECIFIED
     jmp     3f

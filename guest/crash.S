@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// crash: an instruction that no processor has.
+// crash: an undefined instruction.
 //
-// It shows what becomes of a guest that goes wrong: there is no interrupt table, so the exception finds no
-// handler, the failure to find it finds none either, and the processor gives up. KVM_EXIT_SHUTDOWN.
-// Ends with the verdict that the guest crashed, status 126.
+// There is no IDT, so the CPU can deliver neither the exception nor the double fault that follows. That is a triple
+// fault, and KVM_RUN returns KVM_EXIT_SHUTDOWN.
+// The run ends as a crash, status 126.
 #define GUEST "crash"
 #include "support.h"
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
-// explicit: memory that changes hands because the guest asks for it.
+// explicit: conversions that the guest requests by hypercall.
 //
-// It shows explicit conversion, the way of a guest that knows what it is: KVM_HC_MAP_GPA_RANGE names a
-// range and says what it shall be. The guest shares one page, then 16, then 2 MiB. Each time the host is
-// asked to read a message there and to write an answer, and after the pages are private again the host must
-// be shut out, with every byte still in place.
+// KVM_HC_MAP_GPA_RANGE names a range and the state that it shall have. The guest shares one page, then 16, then
+// 2 MiB. Each time the host reads a message there and writes an answer. After the pages are private again, the
+// host must not be able to access them, and no byte may have changed.
 // Ends with exit status 0.
 #define GUEST "explicit"
 #include "support.h"
@@ -14,7 +13,7 @@
 
     begin
     need_one_alias
-    print   "Asking for conversions of the free RAM at "
+    print   "Converting free RAM at "
     print_hex %r14
     print   ".\n"
     lea     sizes(%rip), %r12
@@ -34,12 +33,12 @@ next_size:
     sub     %r14, %rax
     cmp     %r11, %rax
     jae     fits
-    print   "left out, more than the free RAM\n"
+    print   "skipped, not enough free RAM\n"
     jmp     next_size
 
 fits:
-    // Private, with a pattern of eight words a page. The words that host and guest exchange lie between
-    // those of the pattern: the second of the first page, and the last of the last page.
+    // Make the range private and write a pattern, eight words per page. Host and guest exchange two words between
+    // those of the pattern: the second word of the first page, and the last word of the last page.
     to_private %r14, %r13, MAP_CONTENTS_PRESERVE
     expect_result 0, "making the range private"
     fill    %r14, %r11, $512, %r14
@@ -56,7 +55,7 @@ fits:
     mov     $MESSAGE, %rax
     mov     %rax, (%r10)
 
-    // The host looks, and answers.
+    // The host reads the message and writes an answer.
     peek    %r9
     expect_result 0, "the host reads the first page (HC_PEEK)"
     mov     $MESSAGE, %r8
@@ -72,7 +71,7 @@ fits:
     expect_value (%r9), %r8, "what the guest reads in the first page after the host wrote"
     expect_value (%r10), %r8, "what the guest reads in the last page after the host wrote"
 
-    // Back. Now the host must not even be able to look.
+    // Convert back. The host can neither read nor write the pages now.
     to_private %r14, %r13, MAP_CONTENTS_PRESERVE
     expect_result 0, "converting back to private"
     expect_private %r14, "the first page after converting back"
@@ -84,7 +83,7 @@ fits:
     expect_value (%r9), %r8, "the answer in the first page, private again"
     expect_value (%r10), %r8, "the answer in the last page, private again"
     verify  %r14, %r11, $512, %r14, "contents after converting back to private"
-    print   "the host read and answered, then lost sight of it; every byte is in place\n"
+    print   "host read and wrote it; private again: EFAULT; contents unchanged\n"
     jmp     next_size
 
 done:

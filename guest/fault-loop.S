@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// fault-loop: the wrong alias, and a monitor that does nothing about it.
+// fault-loop: an access through the wrong alias, and a monitor that does not convert (hazard A34).
 //
-// It shows hazard A34. The page is private and the guest reads it through the shared alias. A monitor that
-// re-enters without converting gets the same KVM_EXIT_MEMORY_FAULT again, for ever: 100 % of a CPU and no
-// progress. Run with the policy to re-enter, the monitor must notice, and say so instead of looping along.
-// Ends with the verdict that the guest is in a fault loop, status 126.
+// The page is private, and the guest reads it through the shared alias. A monitor that runs the vCPU again without
+// converting gets the same KVM_EXIT_MEMORY_FAULT every time: a fully loaded CPU without progress. With the policy to
+// re-enter, the monitor must detect the loop and stop the guest.
+// The run ends as a fault loop, status 126.
 #define GUEST "fault-loop"
 #include "support.h"
 
@@ -20,4 +20,4 @@
     print   " through its shared alias.\n"
     mov     (%r12), %rax                // never completes
 
-    fail    "the access came through: somebody converted the page"
+    fail    "the access completed, so the page was converted"

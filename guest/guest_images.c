@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "guest_images.h"
 
-// One entry in the section guest_table is made by each guest's support.h; the linker gathers them and names
-// both ends.
+// support.h puts one entry per guest into the section guest_table. The linker concatenates the entries and defines the
+// symbols for both ends.
 struct entry {
     const char *name;
     const uint8_t *start;

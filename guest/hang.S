@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-// hang: a guest that is never done, and never leaves.
+// hang: an endless loop without exits.
 //
-// It shows that the monitor is in charge: the vCPU makes no exit of its own, so only a kick from outside
-// ends KVM_RUN.
-// Ends with the verdict that its time was up, status 124.
+// The vCPU never exits by itself, so only a kick from outside ends KVM_RUN.
+// The run ends at the time limit, status 124.
 #define GUEST "hang"
 #include "support.h"
 

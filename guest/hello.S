@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// hello: a guest that boots, looks around and leaves.
+// hello: boots, prints its environment and exits.
 //
-// It shows the boot contract: the boot information page in RDI, a console, a status. It reads how much RAM
-// it has, how many vCPUs, and how many aliases its memory has, and converts nothing.
+// It uses the boot contract: the boot information page in RDI, the console, the exit status. It prints the size of RAM,
+// the number of vCPUs and the number of aliases, and converts nothing.
 // Ends with exit status 0.
 #define GUEST "hello"
 #include "support.h"

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
-// implicit: memory that changes hands because the guest touches it.
+// implicit: conversions by access, without a hypercall.
 //
-// It shows implicit conversion, as a TDX guest does it: its RAM has two aliases, and an access through the
-// one that does not match the page is a KVM_EXIT_MEMORY_FAULT, which the monitor answers by converting the
-// page and letting the instruction run again. The guest asks for nothing. It reads and writes in every
-// size, across pages and across the border between private and shared, modifies in place and copies from
-// alias to alias, and looks through the other alias for what it wrote.
+// RAM has two aliases, as on TDX. An access through the alias that does not match the page's state is a
+// KVM_EXIT_MEMORY_FAULT: the monitor converts the page, and the instruction runs again. The guest reads and writes in
+// every size, across pages and across the private/shared border, modifies words in place and copies from alias to
+// alias, and checks each time through the other alias that its data is there.
 // Ends with exit status 0.
 #define GUEST "implicit"
 #include "support.h"
@@ -31,22 +30,22 @@
     need_free PAGES
     mov     BOOT_SHARED_BIT(%r15), %r13
     or      %r14, %r13
-    fill    %r14, $BYTES, $64, %r14     // whatever the pages were: now they are private
+    fill    %r14, $BYTES, $64, %r14     // a write through the private alias makes the pages private
     expect_private %r14, "page 0 after a write through the private alias"
 
     print   "One byte through the shared alias:"
     movb    $0x5a, 8(%r13)
     expect_shared %r14, "page 0 after a write through the shared alias"
     lea     4096(%r14), %r11
-    expect_private %r11, "page 1, which nobody touched"
+    expect_private %r11, "page 1, which was not accessed"
     lea     8(%r14), %r11
     peek    %r11
     expect_result 0, "the host reads page 0"
     movzbl  %cl, %ecx
     expect_value %rcx, $0x5a, "the byte that the host reads"
-    print   " the host sees it.\n"
+    print   " the host reads it.\n"
 
-    print   "1, 2, 4 and 8 bytes, to and fro:"
+    print   "1, 2, 4 and 8 bytes in both directions:"
     across  byte, 0x81, r8b, %r13, %r14
     across  byte, 0x82, r8b, %r14, %r13
     across  word, 0x8283, r8w, %r13, %r14
@@ -55,17 +54,17 @@
     across  doubleword, 0x84858688, r8d, %r14, %r13
     across  quadword, 0x1122334455667788, r8, %r13, %r14
     across  quadword, 0x1122334455667799, r8, %r14, %r13
-    print   " the same.\n"
+    print   " correct.\n"
 
-    print   "Modified in place:"
+    print   "Read-modify-write in place:"
     movq    $40, 0x200(%r14)            // private
     incq    0x200(%r13)                 // shared
     addl    $2, 0x200(%r14)             // private
     subw    $1, 0x200(%r13)             // shared
-    expect_value 0x200(%r14), $42, "40 + 1 + 2 - 1 by turns through both aliases"
-    print   " adds up.\n"
+    expect_value 0x200(%r14), $42, "40 + 1 + 2 - 1, through alternating aliases"
+    print   " correct.\n"
 
-    // Across the border of two pages, at every distance that splits the access. R12 = where it begins.
+    // At every offset at which an access spans two pages. R12 = start of the access.
     print   "Across two pages:"
     lea     4096 - 7(%r14), %r12
     mov     $7, %ebp
@@ -81,10 +80,10 @@
     jnz     2b
     lea     4096 - 1(%r14), %r12
     call    split_2
-    print   " whole.\n"
+    print   " correct.\n"
 
-    // The same where one of the two is already what the access wants: only the other may be converted.
-    print   "Across the border of private and shared:"
+    // If one of the two pages already has the right state, only the other may be converted.
+    print   "Across the private/shared border:"
     lea     4096 - 3(%r14), %r12
     mov     BOOT_SHARED_BIT(%r15), %r11
     or      %r12, %r11                  // R11 = R12 through the shared alias
@@ -104,12 +103,11 @@
     not     %r8
     mov     %r8, (%r12)
     call    expect_both_private
-    expect_value (%r12), %r8, "what was written across the border"
-    print   " only what must.\n"
+    expect_value (%r12), %r8, "the word written across the border"
+    print   " only the other page was converted.\n"
 
-    // Copies from alias to alias: bytes and quadwords of pages 2 and 3 to pages 4 and 5, back, and on to page 6,
-    // with the ends off the page border. These are conversions in the midst of one instruction, which has to
-    // go on where it stopped.
+    // Copies from alias to alias: bytes and quadwords of pages 2 and 3 to pages 4 and 5, back, and on to page 6, with
+    // unaligned ends. The conversions occur in the middle of one instruction, which must continue where it stopped.
     print   "Copied from alias to alias:"
     fill    %r14, $BYTES, $64, %r14
     lea     2 * 4096 + 0xf80(%r14), %r12
@@ -125,7 +123,7 @@
     mov     %r12, %rdi
     mov     $0x200 / 8, %ecx
     xor     %eax, %eax
-    rep stosq                           // forget the original
+    rep stosq                           // erase the original
     lea     4 * 4096 + 0xf03(%r13), %rsi
     mov     %r12, %rdi
     mov     $0x200 / 8, %ecx
@@ -134,25 +132,25 @@
     lea     2 * 4096 + 0xf81(%r13), %rsi
     lea     6 * 4096(%r14), %rdi
     mov     $0x1ff, %ecx
-    rep movsb                           // what was the private end, now through the shared alias
+    rep movsb                           // the private source, now through the shared alias
     lea     6 * 4096 + 7(%r14), %r11
     lea     8(%r14), %r10
-    verify  %r11, $0x1f8, $8, %r10, "bytes copied the other way round"
-    print   " the same.\n"
+    verify  %r11, $0x1f8, $8, %r10, "bytes copied in the other direction"
+    print   " correct.\n"
 
-    // Nobody wrote to page 7, nor to the rest of pages 1 and 6.
+    // Page 7 and the rest of page 1 were not written.
     lea     7 * 4096(%r14), %r11
-    verify  %r11, $4096, $64, %r11, "page 7, which nobody touched"
-    expect_private %r11, "page 7, which nobody touched"
+    verify  %r11, $4096, $64, %r11, "page 7, which was not accessed"
+    expect_private %r11, "page 7, which was not accessed"
     lea     4096 + 64(%r14), %r11
-    verify  %r11, $(4096 - 64), $64, %r11, "page 1, of which nobody touched this part"
+    verify  %r11, $(4096 - 64), $64, %r11, "the part of page 1 that was not accessed"
     exit    0
 
 not_converted:
-    fail    "wants a monitor that converts a page which is touched through the wrong alias"
+    fail    "needs a monitor that converts on a memory fault"
 
-// Writes at R12 through the shared alias, reads back through the private one, and the other way round. Each
-// access converts two pages.
+// Writes at R12 through the shared alias and reads through the private alias, then the other way round. Each access
+// converts two pages.
 .macro split name, register, got, value
 \name:
     mov     BOOT_SHARED_BIT(%r15), %r11

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-// ping-pong: one page, to and fro, a thousand times.
+// ping-pong: converts one page to shared and back, 1000 times.
 //
-// It shows what a conversion costs, and that nothing wears out: each round trip increments a word of the
-// page, once while it is shared and once while it is private, so a single lost or repeated conversion of
-// the contents shows in the sum.
+// It measures the cost of a conversion. Each round trip increments a word of the page once while the page is shared and
+// once while it is private, so that a conversion which loses or restores old contents shows in the sum.
 // Ends with exit status 0.
 #define GUEST "ping-pong"
 #include "support.h"
@@ -28,8 +27,8 @@ again:
     dec     %r12
     jnz     again
 
-    expect_value (%r14), $(2 * ROUND_TRIPS), "the word that every conversion left one more in"
-    print   "One page went to and fro "
+    expect_value (%r14), $(2 * ROUND_TRIPS), "the word that was incremented after each conversion"
+    print   "Converted one page to shared and back "
     print_dec $ROUND_TRIPS
-    print   " times.\n"
+    print   " times; its counter is correct.\n"
     exit    0

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT
-// pinned: a page that the host does not let go of.
+// pinned: a page in use cannot become private (hazard A4).
 //
-// It shows hazard A4 and its cure. Of eight shared pages the host holds one, as a device that does DMA
-// would, and while it does the page cannot become private: KVM answers EAGAIN and names it. A holder that
-// lets go when it is asked costs nothing but a retry. One that does not makes the request fail, with
-// -EAGAIN: the guest must have lost no byte, the page is still shared, and when the holder is gone the same
-// request succeeds.
+// The host holds one of eight shared pages, as for DMA. Meanwhile the page cannot become private: KVM returns EAGAIN and
+// names the page. A holder that releases the page on request costs one retry. A holder that keeps the page makes the
+// request fail with -EAGAIN: no byte may have changed and the page is still shared. After the holder has released the
+// page, the same request succeeds.
 // Ends with exit status 0.
 #define GUEST "pinned"
 #include "support.h"
 
 #define PAGES 8
 #define BYTES (PAGES * 4096)
-#define PINNED 5                        // which of them the host holds
+#define PINNED 5                        // index of the page that the host holds
 
     begin
     need_one_alias
@@ -24,50 +23,55 @@
     to_shared %r14, $PAGES, MAP_CONTENTS_PRESERVE
     expect_result 0, "converting to shared"
 
-    print   "A holder that lets go when asked:"
+    print   "Holder releases the page on request:"
     hold    %r13, $1, 0
     expect_result 0, "holding page 5 (HC_HOLD)"
     to_private %r14, $PAGES, MAP_CONTENTS_PRESERVE
-    expect_result 0, "converting to private while a page is held by someone who lets go"
+    expect_result 0, "converting to private while a holder would release its page"
     expect_private %r13, "the page that was held"
-    verify  %r14, $BYTES, $64, %r14, "contents after the holder let go"
-    print   " private, contents in place.\n"
+    verify  %r14, $BYTES, $64, %r14, "contents after the holder released the page"
+    print   " private; contents unchanged.\n"
 
-    print   "A stubborn holder:"
+    print   "Holder keeps the page:"
     to_shared %r14, $PAGES, MAP_CONTENTS_PRESERVE
     expect_result 0, "converting to shared again"
     hold    %r13, $1, 1
-    expect_result 0, "holding page 5 for good (HC_HOLD)"
+    expect_result 0, "holding page 5 until HC_RELEASE (HC_HOLD)"
     to_private %r14, $PAGES, MAP_CONTENTS_PRESERVE
-    expect_result -EAGAIN, "converting to private while a page is held for good"
+    expect_result -EAGAIN, "converting to private while a holder keeps its page"
     expect_shared %r13, "the page that is held"
-    verify  %r14, $BYTES, $64, %r14, "contents after the conversion was given up"
+    verify  %r14, $BYTES, $64, %r14, "contents after the monitor gave up"
     peek    %r13
     expect_result 0, "the host reads the page it holds"
     expect_value %rcx, (%r13), "what the host reads in the page it holds"
 
-    // The monitor may have converted the others, or left all as they were. Either is honest; say which.
-    print   " EAGAIN, contents in place, pages now "
-    mov     %r14, %r12
+    // Depending on --in-use, the monitor has converted the other pages or none. Both are allowed.
+    print   " EAGAIN; contents unchanged; "
+    xor     %r12d, %r12d                // R12 = pages still shared
+    mov     %r14, %r10
     lea     BYTES(%r14), %r11
-1:  state   %r12
+1:  state   %r10
     test    %eax, %eax
-    jz      2f
-    print   "p"
-    jmp     3f
-2:  print   "s"
-3:  add     $4096, %r12
-    cmp     %r11, %r12
+    jnz     2f
+    inc     %r12
+2:  add     $4096, %r10
+    cmp     %r11, %r10
     jb      1b
+    cmp     $PAGES, %r12
+    jne     3f
+    print   "all 8 pages still shared.\n"
+    jmp     4f
+3:  print_dec %r12
+    print   " of 8 pages still shared.\n"
 
-    print   ".\nThe same after it let go:"
+4:  print   "Holder has released the page:"
     service HC_RELEASE
-    expect_result 0, "letting go (HC_RELEASE)"
+    expect_result 0, "releasing the page (HC_RELEASE)"
     to_private %r14, $PAGES, MAP_CONTENTS_PRESERVE
-    expect_result 0, "converting to private after the holder let go"
-    expect_private %r13, "the page that was held for good"
-    verify  %r14, $BYTES, $64, %r14, "contents after all"
+    expect_result 0, "converting to private after the release"
+    expect_private %r13, "the page that the holder kept"
+    verify  %r14, $BYTES, $64, %r14, "contents at the end"
     peek    %r13
     expect_result -EFAULT, "the host reads the page it held"
-    print   " private, contents in place.\n"
+    print   " private; contents unchanged.\n"
     exit    0

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// What the macros of support.h call, and the texts that are printed. support.h includes it, and nobody else.
+// Subroutines and texts for the macros of support.h, the only file that includes this one.
     .subsection 1
 
-// Makes sure that the monitor keeps the contract of guest.h, and finds out how to make calls.
+// Checks the boot information page, and chooses how to make hypercalls.
 setup:
     push    %rsi
     mov     $BOOT_MAGIC_VALUE, %rax
@@ -13,8 +13,8 @@ setup:
     lea     what_version(%rip), %rsi
     jne     failed
     testb   $BOOT_FLAG_VMMCALL, BOOT_FLAGS(%r15)
-    jz      1f                          // by port, as the image says already
-    mov     $1, %al                     // no CPUID: not every KVM can carry one out in private code
+    jz      1f                          // by port, the initial value
+    mov     $1, %al                     // do not use CPUID: some KVMs cannot emulate it in private code
     testb   $BOOT_FLAG_VMCALL, BOOT_FLAGS(%r15)
     jz      0f
     mov     $2, %al
@@ -26,7 +26,7 @@ wait_for_ever:
     service HC_YIELD
     jmp     wait_for_ever
 
-// A call of KVM's: RAX = number.
+// Makes a hypercall of KVM: RAX = number.
 call_monitor:
     cmpb    $1, calls_by(%rip)
     je      1f
@@ -74,7 +74,7 @@ print_signed:
 print_decimal:
     push    %rbx
     mov     $10, %ebx
-print_radix:                            // RAX in the base RBX; RBX is on the stack already
+print_radix:                            // prints RAX in base RBX; the old RBX is on the stack
     push    %rax
     push    %rdx
     push    %rsi
@@ -110,8 +110,7 @@ fill_words:
     jb      0b
     ret
 
-// Reads it back: RAX = how much the value grows from word to word, RBX = what it is, should a word be
-// wrong.
+// Checks the pattern: RAX = increment of the value per word, RBX = text for the error message.
 verify_words:
     add     %rdi, %rcx
 0:  cmp     %rdx, (%rdi)
@@ -125,13 +124,13 @@ verify_words:
     call    print_failed
     lea     text_at(%rip), %rsi
     call    print_string
-    mov     (%rdi), %rbx                // what is there, since RAX is wanted for printing
+    mov     (%rdi), %rbx                // the value found; RAX is needed for printing
     mov     %rdi, %rax
     call    print_hexadecimal
     mov     %rbx, %rax
     jmp     expected_value
 
-// The ends of a guest that found something wrong: RSI = what, RDX = what it expected, RAX = what it got.
+// Failed checks: RSI = text, RDX = expected value, RAX = actual value. Each ends the guest.
 failed:
     call    print_failed
     lea     text_newline(%rip), %rsi
@@ -167,10 +166,10 @@ expected_value:
     call    print_string
     exit    1
 
-// "NAME: FAILED: what", RSI = what.
+// Prints "NAME: FAILED: TEXT"; RSI = the text.
 print_failed:
     push    %rsi
-    lea     text_newline(%rip), %rsi    // whatever line was begun ends here
+    lea     text_newline(%rip), %rsi    // end an unfinished line
     call    print_string
     lea     guest_name(%rip), %rsi
     call    print_string
@@ -199,7 +198,7 @@ text_at:
 what_magic:
     .asciz  "the boot information page has no magic number"
 what_version:
-    .asciz  "the boot information page has another version"
+    .asciz  "the boot information page has an unknown version"
 
 what_one_alias:
     .asciz  "needs a machine whose RAM has one alias"

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT
-// What the guests have in common: how an image is laid out, printing, calling the monitor, checking.
+// Shared code of the guests: image layout, printing, calls to the monitor, checks.
 //
-// A guest is `#define GUEST "its name"`, `#include "support.h"`, and code, which is entered at the first
-// line after the include. Nearly all of them go on with `begin`, which leaves
+// A guest consists of `#define GUEST "its name"`, `#include "support.h"` and its code, which is entered at the first
+// line after the include. Most guests start with `begin`, which sets
 //     R15 = the boot information page, R14 = the first byte of free RAM, RSI = the index of this vCPU.
-// The macros may change RAX, RBX, RCX, RDX, RSI, RDI and the flags; those that print change the flags only.
-// R8 to R15 and RBP are the guest's own. Arguments are registers of its own or immediates.
+// The macros may change RAX, RBX, RCX, RDX, RSI, RDI and the flags; macros that print change only the flags. R8 to R15
+// and RBP belong to the guest. Arguments of macros are these registers or immediates.
 #include "guest.h"
 
 // ---- the image --------------------------------------------------------------------------------------------
-// One section holds all bytes of a guest. Its subsections, in this order: 0 the guest's code, 1 the
-// routines (routines.h), 2 text and variables, 9 nothing but the end. Within the section
-// everything is reached relative to RIP, so the linker has nothing to fill in, and the bytes in the host's
-// executable are the bytes that run.
+// One section holds all bytes of a guest. Its subsections, in this order: 0 the guest's code, 1 the routines
+// (routines.h), 2 text and variables, 9 the end. All references within the section are relative to RIP, so the linker
+// relocates nothing, and the bytes in the host's executable are the bytes that run.
     .section .rodata.guest, "aR", @progbits
     .balign 16
 guest_start:
@@ -22,14 +21,13 @@ guest_name:
     .subsection 9
 guest_end:
 
-// The linker puts these entries of all guests one after the other; guest_images.c reads them. R keeps a
-// section from --gc-sections; w is there because an entry holds addresses, which the loader of the
-// executable relocates.
+// The linker concatenates the entries of all guests; guest_images.c reads them. The flag R protects the section from
+// --gc-sections; w is needed because the loader relocates the addresses in an entry.
     .section guest_table, "awR", @progbits
     .balign 8
     .quad   guest_name, guest_start, guest_end, guest_source, guest_source_end
 
-// The text that a reader is shown: the guest's own file.
+// The guest's source, which the web page shows.
     .section .rodata.guest_source, "aR", @progbits
 guest_source:
     .incbin __BASE_FILE__
@@ -44,8 +42,7 @@ guest_source_end:
     call    setup
 .endm
 
-// Every vCPU starts at the same place at the same time. Most guests need only one: the others wait for its
-// end.
+// All vCPUs start at the same instruction at the same time. Most guests use only the first; the others wait.
 .macro begin
     begin_every_vcpu
     test    %esi, %esi
@@ -83,21 +80,21 @@ guest_source_end:
     pop     %rax
 .endm
 
-// ---- the end ----------------------------------------------------------------------------------------------
+// ---- exit ------------------------------------------------------------------------------------------------
 .macro exit status
     mov     $\status, %al
     out     %al, $PORT_EXIT
-    jmp     .                           // not reached: the monitor does not come back from this
+    jmp     .                           // not reached: the monitor does not run the vCPU again
 .endm
 
 // ---- calls: the result is in RAX --------------------------------------------------------------------------
-// A call of KVM's, by instruction or by port, whichever `setup` found.
+// A hypercall of KVM, by instruction or by port, as `setup` has chosen.
 .macro hypercall number
     mov     $\number, %eax
     call    call_monitor
 .endm
 
-// A call that only the monitor knows, always by port.
+// A call of the monitor, always by port.
 .macro service number
     mov     $\number, %eax
     out     %eax, $PORT_HYPERCALL
@@ -141,14 +138,14 @@ guest_source_end:
     service HC_STATE
 .endm
 
-// ---- checks: one that does not hold ends the guest with status 1 and says what was expected ---------------
+// ---- checks: a failed check prints the expected value and ends the guest with status 1 --------------------
 .macro fail what
     text    .Lwhat\@, "\what"
     lea     .Lwhat\@(%rip), %rsi
     jmp     failed
 .endm
 
-// The call that was just made must have returned `want`: 0, 1, or a negative errno.
+// The last call must have returned `want`: 0, 1, or a negative errno.
 .macro expect_result want, what
     text    .Lwhat\@, "\what"
     cmp     $(\want), %rax
@@ -159,7 +156,7 @@ guest_source_end:
 .Lok\@:
 .endm
 
-// Two 64-bit values must be the same; `got` may be in memory.
+// Two 64-bit values must be equal; `got` may be in memory.
 .macro expect_value got, want, what
     text    .Lwhat\@, "\what"
     push    \got
@@ -183,9 +180,8 @@ guest_source_end:
     expect_result 1, "\what (HC_STATE: 1 = private)"
 .endm
 
-// A pattern: one word every `stride` bytes, its value `seed` plus the distance from `address`, so that a
-// word that comes back from elsewhere is noticed. The interpreted ring 0 of some hosts makes five
-// instructions a word dear; hence the stride.
+// A pattern: one word every `stride` bytes, whose value is `seed` plus the distance from `address`, so that a word from
+// another place is detected. Some hosts interpret ring 0 slowly; a larger stride limits the number of instructions.
 .macro fill address, bytes, stride, seed
     mov     \address, %rdi
     mov     \bytes, %rcx
@@ -217,7 +213,7 @@ guest_source_end:
 .endm
 
 .macro need_free pages
-    text    .Lwhat\@, "wants \pages pages of free RAM"
+    text    .Lwhat\@, "needs \pages pages of free RAM"
     mov     BOOT_FREE_END(%r15), %rax
     sub     BOOT_FREE_START(%r15), %rax
     shr     $12, %rax
@@ -226,7 +222,7 @@ guest_source_end:
     jb      failed
 .endm
 
-// With one alias an access is shared or private as its page is; with two it is so by its address.
+// With one alias, the page's state decides whether an access is shared or private; with two, the address decides.
 .macro need_one_alias
     cmpq    $0, BOOT_SHARED_BIT(%r15)
     lea     what_one_alias(%rip), %rsi
@@ -241,4 +237,4 @@ guest_source_end:
 
 #include "routines.h"
 
-    .subsection 0                       // here the guest begins
+    .subsection 0                       // the guest's code starts here

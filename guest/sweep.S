@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT
-// sweep: all free RAM, page by page, to shared and back.
+// sweep: converts free RAM page by page, to shared and back.
 //
-// It shows bulk conversion the slow way, one call a page, which is also the way that makes the most of the
-// monitor's attribute map: a border wanders through the whole range, twice. Every page is given its own
-// address while it is shared, and must still hold it when it is private again. On a large machine it stops
-// after 768 pages.
+// It makes one call per page, so that the border between private and shared moves through the whole range twice. Each
+// page gets its own address as contents while it is shared, and must still have it when it is private again. At most
+// 768 pages are converted.
 // Ends with exit status 0.
 #define GUEST "sweep"
 #include "support.h"
 
-#define MOST_PAGES 768                  // 1536 conversions: about two seconds where one takes a millisecond
+#define MOST_PAGES 768                  // 1536 conversions: about two seconds at a millisecond each
 
     begin
     need_one_alias
@@ -31,7 +30,7 @@
     print_hex %r14
     print   ":"
 
-    // To shared, from the bottom up. The word at the end of a page is written before, that at its start after.
+    // To shared, in ascending order. The last word of a page is written before the conversion, the first word after it.
     mov     %r14, %r12
 2:  mov     %r12, 0xff8(%r12)
     to_shared %r12, $1, MAP_CONTENTS_PRESERVE
@@ -42,7 +41,7 @@
     jb      2b
     print   " all shared,"
 
-    // The host sees the first, the last, and those between as the guest does.
+    // The host reads the first and the last page and sees the same words.
     peek    %r14
     expect_result 0, "the host reads the first page"
     expect_value %rcx, %r14, "what the host reads in the first page"
@@ -52,7 +51,7 @@
     expect_result 0, "the host reads the last page"
     expect_value %rcx, %r9, "what the host reads in the last page"
 
-    // To private, in the same order, each page verified as soon as it is.
+    // To private, in the same order. Each page is checked at once.
     mov     %r14, %r12
 3:  to_private %r12, $1, MAP_CONTENTS_PRESERVE
     expect_result 0, "converting a page to private"
@@ -61,5 +60,5 @@
     add     $0x1000, %r12
     cmp     %r11, %r12
     jb      3b
-    print   " all private, every address in its place.\n"
+    print   " all private; contents correct.\n"
     exit    0

@@ -71,7 +71,7 @@ struct CapabilityText: Sendable {
     ]
 
     /// Numbers that posted versions of the series used, and that have other meanings in released kernels.
-    static let borrowed: Set<UInt32> = [246, 248, 249, 250]
+    static let reusedNumbers: Set<UInt32> = [246, 248, 249, 250]
 
     var name: String { capability.name ?? "" }
 
@@ -93,7 +93,7 @@ struct CapabilityText: Sendable {
     static func explanation(_ word: String) -> Explanation? {
         if let number = Words.number(word), let short = UInt32(exactly: number) {
             if let known = all.first(where: { $0.capability.rawValue == short }) { return known.explanation }
-            guard borrowed.contains(short) else { return nil }
+            guard reusedNumbers.contains(short) else { return nil }
             return Explanation(
                 .capability, "\(short)", "capability \(short)",
                 [

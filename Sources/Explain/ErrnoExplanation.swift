@@ -142,7 +142,7 @@ struct ErrnoExplanation {
             return
                 "Use a supported mode: on a software-protected VM, PRESERVE in both directions and ZERO to shared only."
         }
-        if possibility.isErrorOffset { return "Fill a new struct for every attempt." }
+        if possibility.isErrorOffset { return "Fill in a new struct for every attempt." }
         let advice = possibility.row.advice(in: version)
         return possibility.row == .inUse ? around().map { advice + " " + $0 } ?? advice : advice
     }

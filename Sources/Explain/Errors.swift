@@ -114,7 +114,8 @@ extension Lack {
                 means:
                     "Pages that start shared on a VM with private memory need in-place conversion (Linux 7.4).",
                 advice:
-                    "Use --backend auto or memslot-trap; on Linux 7.4, load kvm with gmem_in_place_conversion=1.")
+                    "Use --backend auto or memslot-trap; on Linux 7.4, load kvm with gmem_in_place_conversion=1."
+            )
         case .conversion:
             Diagnosis(
                 attempted: "to convert guest memory (KVM_SET_MEMORY_ATTRIBUTES2)", answer: "ENOTTY (25)",

@@ -52,7 +52,9 @@ public enum EventTexts {
 
     private static func boot(_ event: EventFields) -> String {
         "The monitor wrote the image through its mapping while the pages were shared, so no second copy of it exists."
-            + (event.number(.sharedBit).map { " RAM has two aliases: address bit \($0) selects the shared one." } ?? "")
+            + (event.number(.sharedBit).map {
+                " RAM has two aliases: address bit \($0) selects the shared one."
+            } ?? "")
     }
 
     private static func stop(_ event: EventFields) -> String {
@@ -66,7 +68,8 @@ public enum EventTexts {
         let isOut = event.name == .out
         switch event.number(.port) {
         case 0xf4? where isOut: return "This port takes the guest's exit status and ends the run."
-        case 0xe8? where isOut: return "This port makes a call to the monitor; its arguments are in the registers."
+        case 0xe8? where isOut:
+            return "This port makes a call to the monitor; its arguments are in the registers."
         case let port? where port == 0xe9 || (0x3f8...0x3ff).contains(port):
             return isOut ? "A port of the console." : "The console's status: always ready for a character."
         default:
@@ -103,7 +106,8 @@ public enum EventTexts {
         switch call {
         case .mapGPARange:
             let target = (event.number(.a2) ?? 0) & 0x10 != 0 ? "private" : "shared"
-            return "to convert \(Words.count(event.number(.a1) ?? 0, "page")) to \(target) (KVM_HC_MAP_GPA_RANGE)"
+            return
+                "to convert \(Words.count(event.number(.a1) ?? 0, "page")) to \(target) (KVM_HC_MAP_GPA_RANGE)"
         case .hold: return "the host to take references on pages, as a device would"
         case .release: return "the host to release the pages that it holds"
         case .peek: return "the host to read eight bytes of guest memory"
@@ -116,7 +120,9 @@ public enum EventTexts {
     private static func hypercall(_ event: EventFields) -> String {
         let call = event.number(.number).flatMap(GuestCallNumber.init(rawValue:))
         let result = event.signed(.result) ?? 0
-        let text = call.map { "The guest asked \(request($0, event))" } ?? "The guest made a call with an unknown number"
+        let text =
+            call.map { "The guest asked \(request($0, event))" }
+            ?? "The guest made a call with an unknown number"
         if result < 0 {
             let errno = Int32(exactly: result).map { Errno(rawValue: 0 &- $0) } ?? .invalidArgument
             return text + "; the call failed, and RAX is -\(errno.name)."
@@ -133,7 +139,8 @@ public enum EventTexts {
         case .zero?: contents = "The bytes must be zero afterwards; otherwise the request is refused."
         case .unspecified?, nil: contents = "The bytes may be anything afterwards."
         }
-        return "Request to convert \(pages) to \(event.text(.target) == "shared" ? "shared" : "private"). " + contents
+        return "Request to convert \(pages) to \(event.text(.target) == "shared" ? "shared" : "private"). "
+            + contents
     }
 
     private static func call(_ event: EventFields) -> String {
@@ -150,7 +157,8 @@ public enum EventTexts {
         arguments.attributes = target == .private ? 8 : 0
         if errno == .resourceTemporarilyUnavailable {
             let page =
-                event.number(.errorOffset).map { " The page is at offset \(Words.hex($0)) of the file." } ?? ""
+                event.number(.errorOffset).map { " The page is at offset \(Words.hex($0)) of the file." }
+                ?? ""
             return ConversionRow.inUse.means + page
         }
         let row = ValidationTable().possibilities(arguments).first { $0.errno == errno }?.row
@@ -189,14 +197,16 @@ public enum EventTexts {
         case .resourceTemporarilyUnavailable?:
             return "A page stayed in use until the monitor gave up. \(kept)"
         case .notSupportedOnSocket?:
-            return "This backend cannot honour the content policy, so the monitor refused the request. \(kept)"
+            return
+                "This backend cannot honour the content policy, so the monitor refused the request. \(kept)"
         default: return "The request failed: \(errno?.name ?? "no errno"). \(kept)"
         }
     }
 
     private static func hold(_ event: EventFields) -> String {
         "The host took references on these pages, as a device would. They cannot become private until it releases them. The holder "
-            + (event.flag(.yields) == true ? "releases them on request." : "does not release them on request.")
+            + (event.flag(.yields) == true
+                ? "releases them on request." : "does not release them on request.")
     }
 
     private static func hostAccess(_ event: EventFields) -> String {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-/// A row of the hazard table (docs/ABI.md): something that goes wrong around conversions.
+/// A row of the hazard table (docs/ABI.md): a way in which conversions go wrong.
 public struct Hazard: Sendable {
     /// `A6`, or `H22` for a hazard that only posted versions of the interface have.
     public let id: String
-    /// The versions that have it; nil is all of them.
+    /// The versions that have it; nil means all versions.
     let versions: Set<InterfaceVersion>?
     /// What is observed when it occurs.
     public let symptom: String
@@ -49,14 +49,14 @@ public struct Hazard: Sendable {
         text.add(
             .litmus,
             litmus.isEmpty
-                ? "none shows it yet"
+                ? "no test shows it yet"
                 : litmus.joined(separator: ", ") + " (minivmm litmus litmus/NAME.litmus)")
         return text
     }
 
     private var versionsText: String {
-        guard let versions else { return "every one, Linux 7.4 too" }
+        guard let versions else { return "all, including Linux 7.4" }
         return InterfaceVersion.allCases.filter(versions.contains).map(\.rawValue).joined(separator: ", ")
-            + "; gone in Linux 7.4"
+            + "; not in Linux 7.4"
     }
 }

@@ -6,7 +6,7 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
     case rfcV1 = "rfc-v1"
     /// February 2026. `error_offset` other than 0 on input is `EINVAL` (hazard H1).
     case rfcV2 = "rfc-v2"
-    /// March 2026. `flags` say what happens to the contents; H1 remains.
+    /// March 2026. `flags` has a content mode; H1 remains.
     case rfcV3 = "rfc-v3"
     /// March or April 2026. For this project the same as ``rfcV3``.
     case rfcV4 = "rfc-v4"
@@ -31,17 +31,17 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
         }
     }
 
-    /// The call is number 0xd6, its struct 64 bytes.
+    /// Whether the call has number 0xd6 and a struct of 64 bytes.
     var hasFirstCall: Bool { self == .rfcV1 }
-    /// What a size has beyond whole pages is left out, silently (H24).
+    /// Whether a size is silently rounded down to whole pages (H24).
     var truncatesSize: Bool { self == .rfcV1 }
-    /// To-shared looks for references as well.
+    /// Whether a conversion to shared checks references, too.
     var checksReferencesToShared: Bool { self == .rfcV1 }
-    /// error_offset ≠ 0 on input is `EINVAL` (H1).
+    /// Whether an `error_offset` other than 0 on input is `EINVAL` (H1).
     var refusesErrorOffset: Bool { [.rfcV2, .rfcV3, .rfcV4].contains(self) }
-    /// `flags` say what becomes of the contents.
+    /// Whether `flags` has a content mode.
     var hasContentModes: Bool { [.rfcV3, .rfcV4, .rfcV5].contains(self) }
-    /// A vCPU that faults a page in holds a reference for a moment (H2).
+    /// Whether a vCPU that faults a page in holds a reference for a moment (H2).
     var faultsHoldReferences: Bool { self != .linux74 }
 
     var explanation: Explanation {
@@ -50,48 +50,56 @@ public enum InterfaceVersion: String, Sendable, CaseIterable {
         case .rfcV1:
             text.add(
                 .means,
-                "The call has number 0xd6 and a struct of 64 bytes; KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY. References are "
-                    + "checked in both directions, and a size that is no whole number of pages is cut down without a word."
+                "The call has number 0xd6 and a struct of 64 bytes; KVM_SET_MEMORY_ATTRIBUTES2 fails with ENOTTY. References are "
+                    + "checked in both directions, and a size that is not a multiple of the page size is silently rounded down."
             )
             text.add(
-                .advice, "Send 0xd6 where KVM_SET_MEMORY_ATTRIBUTES2 is ENOTTY, and round sizes yourself.")
+                .advice, "Use 0xd6 if KVM_SET_MEMORY_ATTRIBUTES2 fails with ENOTTY, and round sizes yourself."
+            )
         case .rfcV2:
             text.add(
                 .means,
-                "The call as it is today, but an error_offset other than 0 on input is EINVAL: a retry with the struct of "
-                    + "a failed call fails for that reason alone. Nothing is said about contents.")
-            text.add(.advice, "Fill a new struct for every attempt. Carry contents over yourself, or refuse.")
+                "The call is as in Linux 7.4, except that an error_offset other than 0 on input is EINVAL: a retry with the struct "
+                    + "of a failed call fails for that reason alone. Contents are undefined.")
+            text.add(
+                .advice,
+                "Fill in a new struct for every attempt. Copy contents yourself, or refuse requests to preserve them."
+            )
         case .rfcV3, .rfcV4, .rfcV5:
             text.add(
                 .means,
-                "flags say what becomes of contents: bit 0 is ZERO, bit 1 is PRESERVE, both or another bit is EINVAL, and a "
-                    + "mode that the VM type does not offer in that direction is EOPNOTSUPP before anything else. On a "
-                    + "software-protected VM PRESERVE works both ways and ZERO to shared only. With no flag the pages that "
-                    + "exist are overwritten with noise, even where no attribute changes.")
-            if refusesErrorOffset { text.add(.means, "error_offset ≠ 0 on input is EINVAL, as in RFC v2.") }
+                "flags has a content mode: bit 0 is ZERO, bit 1 is PRESERVE. Both bits or any other bit is EINVAL, and a mode that "
+                    + "the VM type does not support in that direction is EOPNOTSUPP before any other check. A software-protected VM "
+                    + "supports PRESERVE in both directions and ZERO to shared only. With flags 0, existing pages are overwritten with "
+                    + "random bytes, even where no attribute changes.")
+            if refusesErrorOffset {
+                text.add(.means, "An error_offset other than 0 on input is EINVAL, as in RFC v2.")
+            }
             if self == .rfcV5 {
                 text.add(
-                    .means, "It adds PRESERVE to private on SNP and TDX, before the launch is finalised.")
+                    .means, "It adds PRESERVE to private on SNP and TDX, until the launch is finalised.")
             }
             text.add(
                 .advice,
-                "Pass PRESERVE whenever the bytes matter. For zeros in private pages: write them, then PRESERVE."
+                "Pass PRESERVE whenever the bytes matter. To get zeros in private pages, write zeros and then convert with PRESERVE."
             )
         case .v6:
             text.add(
                 .means,
-                "Content modes are gone and flags must be 0. Up to version 8 a vCPU that faults a page in holds a "
-                    + "reference for a moment, which a conversion meets as EAGAIN.")
-            text.add(.advice, "Retry an EAGAIN at once; it goes when the vCPU has mapped the page.")
+                "There are no content modes, and flags must be 0. Up to version 8, a vCPU that faults a page in holds a reference "
+                    + "for a moment; a conversion at that moment fails with EAGAIN.")
+            text.add(
+                .advice,
+                "Retry at once after EAGAIN: the reference is released when the vCPU has mapped the page.")
         case .linux74:
             text.add(
                 .means,
-                "One ioctl on the guest_memfd converts a range in place, all or nothing. flags and reserved words are 0. "
-                    + "Contents are not part of the call: a software-protected VM keeps them both ways, on SNP and TDX the "
+                "One ioctl on the guest_memfd converts a range in place, all or nothing. flags and reserved words must be 0. The "
+                    + "call has no content mode: a software-protected VM preserves contents in both directions, on SNP and TDX the "
                     + "firmware decides.")
             text.add(
                 .advice,
-                "Confirm it by behaviour: with size 0 the call is EINVAL where it exists and ENOTTY where not."
+                "Confirm it by behaviour: with size 0 the call fails with EINVAL if it exists and with ENOTTY if it does not."
             )
         }
         let hazards = Hazard.all.filter { $0.isIn(self) && $0.isHistoric }.map(\.id)

@@ -113,7 +113,9 @@ struct Query {
             }
             index += 1
         }
-        guard !found.isEmpty else { return .failure(Unknown(.unknown(names.joined(separator: " "), near: []))) }
+        guard !found.isEmpty else {
+            return .failure(Unknown(.unknown(names.joined(separator: " "), near: [])))
+        }
         return .success(found)
     }
 

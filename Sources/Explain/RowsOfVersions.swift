@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// What a row of the table says in the versions that were posted before: as in Linux 7.4, but for these.
+// The rows of the validation table in posted versions, where they differ from Linux 7.4.
 
 extension ConversionRow {
     func condition(in version: InterfaceVersion) -> String {
         switch self {
         case .flags where version.hasContentModes: "flags has more than one content mode, or another bit"
-        case .alignment where version.truncatesSize: "offset is no multiple of the page size"
+        case .alignment where version.truncatesSize: "offset is not a multiple of the page size"
         case .inUse where version.checksReferencesToShared: "a page of the range is in use"
         default: condition
         }
@@ -17,41 +17,40 @@ extension ConversionRow {
             "In this version the call is number 0xd6, with a struct of 64 bytes. KVM_SET_MEMORY_ATTRIBUTES2 does not "
                 + "exist."
         case .noSuchCall where version != .linux74:
-            "This kernel was built without the series, or conversion in place is off in it."
+            "This kernel was built without the series, or in-place conversion is off."
         case .unreadable where version.hasFirstCall:
-            "The kernel reads all 64 bytes of the struct, and not all of them were there."
+            "The kernel reads all 64 bytes of the struct, and some of them are not mapped or not readable."
         case .flags where version.hasContentModes:
-            "flags may be ZERO (1) or PRESERVE (2), not both, and nothing else."
+            "flags may be 0, ZERO (1) or PRESERVE (2)."
         case .flags where version != .linux74: "This version has no flags."
         case .reserved where version.refusesErrorOffset || version.hasFirstCall:
-            "A word behind error_offset was not cleared."
+            "A reserved word after error_offset was not cleared."
         case .alignment where version.truncatesSize:
-            "Of the size this version takes the whole pages and says nothing of the rest (hazard H24); of the offset it does "
-                + "not."
+            "This version silently rounds the size down to whole pages (hazard H24), but does not round the offset."
         case .unchanged where version.hasContentModes:
             means
-                + " But contents were settled: with flags 0 the pages that exist hold noise now (hazard H22)."
+                + " The content mode was applied all the same: with flags 0, existing pages now have random bytes (hazard H22)."
         case .inUse where version.checksReferencesToShared:
-            means + " This version looks for references in both directions." + Self.transient
+            means + " This version checks references in both directions." + Self.transient
         case .inUse where version.faultsHoldReferences: means + Self.transient
         case .converted where version.hasContentModes:
-            means + " With flags 0 the pages that exist hold noise now."
+            means + " With flags 0, existing pages now have random bytes."
         default: means
         }
     }
 
     private static let transient =
-        " In this version a vCPU that faults the page in holds it for a moment too (hazard H2)."
+        " In this version, a vCPU that faults the page in also holds a reference for a moment (hazard H2)."
 
     func advice(in version: InterfaceVersion) -> String {
         switch self {
-        case .noSuchCall where version.hasFirstCall: "Send number 0xd6 with the struct of that version."
+        case .noSuchCall where version.hasFirstCall: "Use number 0xd6 with the struct of that version."
         case .noSuchCall where version != .linux74:
-            "minivmm probe says what this kernel can do. The call goes to the guest_memfd, not to the VM."
+            "minivmm probe lists what this kernel supports. Make the call on the guest_memfd, not on the VM."
         case .unreadable where version.hasFirstCall:
-            "Pass the address of a whole struct, cleared before it is filled."
+            "Pass the address of a whole struct, cleared before it is filled in."
         case .flags where version.hasContentModes:
-            "Pass PRESERVE if the bytes matter, ZERO if they must go, and never both."
+            "Pass PRESERVE to keep the bytes or ZERO to clear them, and never both."
         case .alignment where version.truncatesSize:
             "Align the offset to 4096 bytes, and round the size yourself."
         case .unchanged where version.hasContentModes: "Pass PRESERVE whenever the bytes matter."
@@ -62,7 +61,7 @@ extension ConversionRow {
 }
 
 extension ConversionRow {
-    /// Hazards that this answer is part of.
+    /// The hazards in which this row is the answer.
     func hazards(in version: InterfaceVersion) -> [String] {
         let ids: [String] =
             switch self {
@@ -78,7 +77,7 @@ extension ConversionRow {
         return ids.filter { id in Hazard.named(id)?.isIn(version) ?? false }
     }
 
-    /// Files in litmus/ that show this row, without their ending; one or two where there are more.
+    /// One or two files in litmus/ that show this row, without `.litmus`.
     var litmus: [String] {
         switch self {
         case .noSuchCall: ["row-0-no-such-call"]

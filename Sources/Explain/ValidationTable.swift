@@ -24,9 +24,9 @@ public struct ValidationTable: Sendable {
         /// What the kernel writes to `error_offset`; nil if it does not write it.
         public let errorOffset: ErrorOffset?
 
-        /// A content mode that this VM type does not offer in this direction.
+        /// Whether the cause is a content mode that this VM type does not support in this direction.
         var isRefusedMode: Bool { row == .flags && errno == .notSupportedOnSocket }
-        /// error_offset was passed in, where that is refused.
+        /// Whether the cause is an `error_offset` other than 0 on input.
         let isErrorOffset: Bool
     }
 
@@ -53,7 +53,7 @@ public struct ValidationTable: Sendable {
         return found
     }
 
-    /// Whether error_offset, as it was found, can be what the row leaves there.
+    /// Whether the row can have left this value in `error_offset`.
     func fits(_ errorOffset: UInt64, _ place: ErrorOffset?, _ call: ConversionArguments) -> Bool {
         switch place {
         case .start?: return call.offset.map { $0 == errorOffset } ?? (errorOffset % pageSize == 0)
@@ -83,9 +83,9 @@ public struct ValidationTable: Sendable {
         let row: ConversionRow
         var errno: Errno?
         var errorOffset: ErrorOffset?
-        /// error_offset on input is what it looks at.
+        /// Whether the row checks `error_offset` on input.
         let isErrorOffset: Bool
-        /// nil if it cannot be this row.
+        /// Nil if this row cannot be the answer.
         let verdict: Verdict?
 
         init(_ row: ConversionRow, _ verdict: Verdict?, isErrorOffset: Bool = false) {
@@ -102,7 +102,7 @@ public struct ValidationTable: Sendable {
         }
     }
 
-    /// Each row with what the arguments say about it, in order.
+    /// Each row, with what follows from the arguments, in the kernel's order.
     private func checks(_ call: ConversionArguments) -> [Check] {
         let size = call.size.map { version.truncatesSize ? $0 & ~(pageSize - 1) : $0 }
         var checks = [
@@ -111,7 +111,7 @@ public struct ValidationTable: Sendable {
         ]
         checks += contentModes(call)
         checks.append(Check(.reserved, known(call.reserved, "reserved") { $0 != 0 }))
-        // It is read before it is written, so a value found after EINVAL was there before.
+        // The kernel writes error_offset only with EAGAIN and ENOMEM. A value after EINVAL was there on input.
         if version.refusesErrorOffset {
             checks.append(
                 Check(
@@ -133,7 +133,7 @@ public struct ValidationTable: Sendable {
         checks.append(Check(.unchanged, unchanged(call)))
         checks.append(Check(.noMemory, .maybe("the kernel's memory")))
         if call.target != .shared || version.checksReferencesToShared {
-            checks.append(Check(.inUse, .maybe("who holds a page")))
+            checks.append(Check(.inUse, .maybe("whether a page is in use")))
         }
         checks.append(Check(.unwritable, .maybe("whether the struct can be written")))
         checks.append(Check(.converted, .maybe("")))
@@ -177,26 +177,26 @@ public struct ValidationTable: Sendable {
             case (_, 0?): .yes("size 0")
             case (let offset?, let size?):
                 offset.addingReportingOverflow(size).overflow
-                    ? .yes("\(Words.hex(offset)) + \(Words.hex(size)) wraps") : nil
+                    ? .yes("\(Words.hex(offset)) + \(Words.hex(size)) overflows 64 bits") : nil
             case (_, nil): .maybe("size")
             case (nil, _?): .maybe("offset")
             }
         return Check(.size, verdict)
     }
 
-    /// In the version that rounds down, less than a page is nothing, and nothing more is looked at.
+    /// RFC v1 rounds a size of less than a page down to 0, and then does nothing.
     private func cutToNothing(_ call: ConversionArguments) -> Verdict? {
-        guard let size = call.size else { return .maybe("a size of less than a page, hazard H24") }
+        guard let size = call.size else { return .maybe("whether the size is less than a page, hazard H24") }
         return size < pageSize
-            ? .yes("size \(Words.hex(size)) is cut down to no page at all, hazard H24") : nil
+            ? .yes("size \(Words.hex(size)) is rounded down to 0, hazard H24") : nil
     }
 
     private func alignmentCheck(_ call: ConversionArguments) -> Check {
         if let offset = call.offset, offset % pageSize != 0 {
-            return Check(.alignment, .yes("offset \(Words.hex(offset)) is not on a page"))
+            return Check(.alignment, .yes("offset \(Words.hex(offset)) is not page aligned"))
         }
         if let size = call.size, size % pageSize != 0, !version.truncatesSize {
-            return Check(.alignment, .yes("size \(Words.hex(size)) is no whole number of pages"))
+            return Check(.alignment, .yes("size \(Words.hex(size)) is not a multiple of 4096"))
         }
         guard call.offset != nil else { return Check(.alignment, .maybe("offset")) }
         return Check(.alignment, call.size == nil && !version.truncatesSize ? .maybe("size") : nil)
@@ -208,18 +208,19 @@ public struct ValidationTable: Sendable {
             return .yes("offset \(Words.hex(offset)) in a file of \(Words.hex(file)) bytes")
         }
         if let size, size > file {
-            return .yes("\(Words.hex(size)) bytes of a file of \(Words.hex(file))")
+            return .yes("size \(Words.hex(size)) of a file of \(Words.hex(file)) bytes")
         }
-        guard let offset = call.offset, let size else { return .maybe("where the range ends") }
+        guard let offset = call.offset, let size else { return .maybe("the end of the range") }
         let (end, overflow) = offset.addingReportingOverflow(size)
         return overflow || end > file
-            ? .yes("the range ends at \(Words.hex(end)), the file at \(Words.hex(file))") : nil
+            ? .yes("the range ends at \(Words.hex(end)) and the file at \(Words.hex(file))") : nil
     }
 
     private func unchanged(_ call: ConversionArguments) -> Verdict? {
         guard let states = call.states, let target = call.target else {
-            return .maybe("what the range is already")
+            return .maybe("the range's states before the call")
         }
-        return states.rawValue == target.rawValue ? .yes("the range is all \(target.rawValue) already") : nil
+        return states.rawValue == target.rawValue
+            ? .yes("the whole range is \(target.rawValue) already") : nil
     }
 }

@@ -1,99 +1,101 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// The demo guests, in the order in which a newcomer should meet them.
+/// The demo guests, in the order in which a newcomer should run them.
 public enum Catalogue {
-    /// Each guest that is described here and assembled in `guest/`.
+    /// All guests that are described here and assembled in `guest/`.
     public static let all: [Payload] = [
         payload(
-            "hello", "boots, looks around and leaves",
+            "hello", "boots, prints its environment and exits",
             """
-            The boot contract: a boot information page, a console, a status. It prints how much RAM and how many \
-            vCPUs it has, and how many aliases its memory has. It asks for no conversion, so the only one in the \
-            trace is the monitor's own: the boot image, made private in place.
+            The boot contract: a boot information page, a console, an exit status. The guest prints the size of its RAM \
+            and the number of vCPUs and aliases. It requests no conversion, so the only one in the trace is the \
+            monitor's own: the boot image is made private in place.
             """),
         payload(
-            "explicit", "memory that changes hands because the guest asks for it",
+            "explicit", "conversions that the guest requests by hypercall",
             """
-            KVM_HC_MAP_GPA_RANGE on one page, on 16, and on 2 MiB. Each time the guest shares a message, the host \
-            reads it and answers, and the pages become private again: the host is then shut out (EFAULT), and \
-            every byte is still there.
+            KVM_HC_MAP_GPA_RANGE on one page, on 16 pages, and on 2 MiB. Each time the guest shares a message, the host \
+            reads it and writes an answer, and the pages become private again: then host accesses fail (EFAULT), and \
+            all bytes are preserved.
             """, needsPreservation: true),
         payload(
-            "implicit", "memory that changes hands because the guest touches it",
+            "implicit", "conversions by access, through two aliases",
             """
-            The same RAM has two aliases, as on TDX. An access through the one that does not match the page is \
-            a KVM_EXIT_MEMORY_FAULT, and the monitor answers by converting. Accesses of every size, across pages \
-            and across the border of private and shared, modified in place and copied from alias to alias.
+            RAM has two aliases, as on TDX. An access through the alias that does not match the page's state is a \
+            KVM_EXIT_MEMORY_FAULT, and the monitor converts the page. The guest makes accesses of every size, across \
+            pages and across the private/shared border, read-modify-writes, and copies from alias to alias.
             """, aliases: .two, needsPreservation: true),
         payload(
-            "forget", "memory that changes hands empty",
+            "forget", "conversions that zero the contents",
             """
-            Like implicit, on a machine told to make zeros of whatever changes hands. What was written through one \
-            alias is never found through the other, in any size, in both directions; the page next to it keeps \
-            every byte. Runs where contents cannot be preserved, too.
+            Like implicit, but the monitor zeroes the pages that it converts. Data written through one alias is never \
+            readable through the other, in any size and in both directions; the neighbouring page keeps all its bytes. \
+            Also runs on backends that cannot preserve contents.
             """, aliases: .two, contents: .zero),
         payload(
-            "contents", "what becomes of the bytes: preserve, zero, unspecified",
+            "contents", "the content policies: preserve, zero, unspecified",
             """
-            Each conversion says what shall become of its contents, in both directions. The monitor does it, or \
-            refuses with EOPNOTSUPP before anything has changed. The table shows what this kernel could honour; \
-            bytes are checked from inside and from the host.
+            Each request names the policy for its contents, in both directions. The monitor honours it, or refuses with \
+            EOPNOTSUPP before anything has changed. The output shows which requests this backend honours; guest and \
+            host check the bytes.
             """),
         payload(
-            "ping-pong", "one page, to and fro, a thousand times",
+            "ping-pong", "one page, converted to shared and back 1000 times",
             """
-            2000 conversions of the same page, each of which leaves a mark in it: what one costs, and that none \
-            gets lost. Look at the latencies in the summary.
+            2000 conversions of the same page, with a counter in it that is incremented after each. It measures the cost \
+            of a conversion and shows that no increment is lost. See the latencies in the summary.
             """, needsPreservation: true),
         payload(
             "sweep", "all free RAM, page by page, to shared and back",
             """
-            A border between shared and private wanders through up to 768 pages, twice. Every page is given its \
-            address while it is shared and must still have it when it is private. Made for the page timeline.
+            The border between private and shared moves through up to 768 pages, twice. Each page gets its own address \
+            as contents while it is shared, and must still have it when it is private. Made for the page timeline.
             """, needsPreservation: true),
         payload(
-            "smp", "vCPUs that convert neighbouring pages at the same time",
+            "smp", "vCPUs that convert neighbouring pages in parallel",
             """
-            One range is dealt out like cards to all vCPUs. Each converts its own pages to and fro and looks at \
-            its neighbours' in between: no conversion may touch a page that it does not name.
+            The pages of one range are dealt to the vCPUs in turn. Each vCPU converts its own pages to shared and back and \
+            checks its neighbours' pages in between: no conversion may change a page outside of its range.
             """, vcpus: 4, needsPreservation: true),
         payload(
-            "pinned", "a page that the host does not let go of",
+            "pinned", "a page in use: EAGAIN, retry, and giving up",
             """
-            While the host holds one of eight shared pages, as for DMA, the range cannot become private: EAGAIN. \
-            A holder that lets go when asked costs a retry. A stubborn one makes the request fail, with every \
-            byte in place; when it has gone, the same request succeeds.
+            While the host holds one of eight shared pages, as for DMA, the range cannot become private: EAGAIN. A holder \
+            that releases the page on request costs one retry. If the holder keeps the page, the request fails and no \
+            byte is lost; after the release, the same request succeeds.
             """, needsPreservation: true),
         payload(
-            "spurious", "asking for what is already so",
+            "spurious", "repeating a conversion that is already done",
             """
-            Pages that have the wanted state are asked for again, alone and in mixed ranges. The answer is 0 and \
-            no byte changes. Postings 3 to 5 of the kernel series scrambled memory here.
+            The guest requests the state that its pages already have, for whole ranges and for mixed ones. The result is \
+            0 and no byte changes. RFC v3 to v5 of the kernel series overwrote memory here.
             """, needsPreservation: true),
         payload(
-            "hostile", "everything a guest must not get away with",
+            "hostile", "invalid requests that the monitor must reject",
             """
-            Ranges that wrap, straddle or lie outside RAM, unknown attributes and calls, 2^64 - 1 pages, hosts \
-            sent to private pages, ports that nobody listens to. Each gets its errno, and afterwards memory is \
-            as it was.
+            Ranges that wrap, are unaligned or lie outside RAM, undefined attributes and calls, 2^64 - 1 pages, host \
+            accesses to private pages, ports without a device. Each request fails with the right errno, and afterwards \
+            memory is unchanged.
             """),
         payload(
-            "fault-loop", "the wrong alias, and a monitor that does nothing about it",
+            "fault-loop", "an access through the wrong alias, never converted",
             """
-            The guest reads a private page through the shared alias and the monitor re-enters without converting: \
-            the same memory fault, for ever. Instead of burning a CPU, the monitor must notice (hazard A34).
+            The guest reads a private page through the shared alias, and the monitor runs the vCPU again without \
+            converting: the same memory fault, endlessly. The monitor must detect the loop and stop the guest (hazard \
+            A34).
             """, aliases: .two, faultPolicy: .reenter, ending: .faultLoop),
         payload(
-            "crash", "an instruction that no processor has",
+            "crash", "an undefined instruction",
             """
-            There is no interrupt table, so an exception becomes a triple fault: KVM_EXIT_SHUTDOWN, and the \
-            verdict that the guest crashed.
+            There is no IDT, so the exception becomes a triple fault: KVM_EXIT_SHUTDOWN, and the run ends with status 126 \
+            as a crash.
             """, ending: .crash),
         payload(
-            "hang", "a guest that is never done, and never leaves",
+            "hang", "an endless loop without exits",
             """
-            A jump to itself makes no exit. Only a kick from outside ends KVM_RUN, when the time limit is over.
+            A jump to itself never exits. Only a kick from outside ends KVM_RUN when the time limit is reached \
+            (--timeout).
             """, ending: .timeLimit),
     ]
 
@@ -102,8 +104,7 @@ public enum Catalogue {
         all.first { $0.name == name }
     }
 
-    /// Names of guests that `name` may be a misspelling or a prefix of, the most similar first. Empty if none
-    /// is similar.
+    /// The names that are similar to `name` or begin with it, the most similar first. Empty if none is similar.
     public static func nearest(to name: String) -> [String] {
         NearWords.nearest(to: name, among: all.map(\.name))
     }
@@ -113,7 +114,7 @@ public enum Catalogue {
         contents: ContentPolicy = .preserve, needsPreservation: Bool = false,
         faultPolicy: FaultPolicy = .convert, ending: Payload.Ending = .exit(status: 0)
     ) -> Payload {
-        // Without an image it would crash at once, and say so; the tests see to it that each has one.
+        // A guest without an image would crash at once. A test checks that each guest has one.
         Payload(
             name: name, shows: shows, detail: detail, aliases: aliases, vcpus: vcpus, ramSize: 16 << 20,
             faultPolicy: faultPolicy, contents: contents, needsPreservation: needsPreservation,

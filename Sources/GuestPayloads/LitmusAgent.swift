@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// The guest that performs the vCPU steps of litmus tests (guest/agent.S). It is not part of ``Catalogue``.
 ///
-/// It loops forever: it reads an order from a port, makes one access or one hypercall, and reports the result
+/// In an endless loop it reads an order from a port, makes one access or one hypercall, and reports the result
 /// through another port. The code is position independent. It is entered at its first byte, in 64-bit mode
 /// with paging enabled, and needs no stack.
 public enum LitmusAgent {
@@ -10,12 +10,14 @@ public enum LitmusAgent {
 
     static let name = "agent"
 
-    /// IN, 32 bits: the next word of an order. An order has three words, a hypercall's has four: a
-    /// guest-virtual address (for a hypercall a guest-physical one), a number of bytes (for a hypercall of
-    /// pages), ``Order`` in bits 8 to 15 with a byte in bits 0 to 7, and the attributes of
-    /// `KVM_HC_MAP_GPA_RANGE`.
+    /// IN, 32 bits: the next word of an order. An order has these words:
+    ///
+    /// 1. a guest-virtual address, or a guest-physical one for a hypercall
+    /// 2. a number of bytes, or of pages for a hypercall
+    /// 3. the ``Order`` in bits 8 to 15 and a byte in bits 0 to 7
+    /// 4. the attributes of `KVM_HC_MAP_GPA_RANGE`, for a hypercall only
     public static let orderPort: UInt16 = 0xf5
-    /// OUT, 8 bits: the byte that ``Order/read`` has read, and the only answer to that order.
+    /// OUT, 8 bits: the byte that ``Order/read`` has read. That order has no other answer.
     public static let bytePort: UInt16 = 0xf4
     /// OUT, 32 bits: 0 for success, the negated errno of a hypercall, or for ``Order/check`` the address one
     /// past the first byte that differs.

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// A demo guest: its image, the machine it needs, and how it must end.
+/// A demo guest: its image, the machine that it needs, and how it must end.
 public struct Payload: Sendable {
     /// The argument of `minivmm run` that selects the guest.
     public let name: String
     /// What the guest shows, in one line for `minivmm list`.
     public let shows: String
-    /// What the guest does and what to look for in its output, in a few sentences.
+    /// What the guest does and which of its output matters, in a few sentences.
     public let detail: String
     /// Whether the machine has one alias of its RAM, or a private and a shared one.
     public let aliases: Aliases
-    /// Number of vCPUs the guest needs. A guest that needs one also runs with more: the others then wait.
+    /// The number of vCPUs that the guest needs. A guest for one vCPU also runs with more; the others then wait.
     public let vcpus: Int
-    /// Bytes of RAM the guest needs.
+    /// The size of RAM in bytes that the guest needs.
     public let ramSize: UInt64
     /// How the monitor handles an access through the wrong alias.
     public let faultPolicy: FaultPolicy
-    /// What happens to the contents in a conversion for which the guest names no policy, and in every
-    /// implicit conversion.
+    /// The content policy of requests that name none, and of every implicit conversion.
     public let contents: ContentPolicy
-    /// Whether the guest works only where conversions preserve contents.
+    /// Whether the guest works only on a backend that preserves contents.
     public let needsPreservation: Bool
     /// How the guest must end.
     public let ending: Ending
@@ -55,7 +54,7 @@ extension Payload {
     /// executable was linked without it.
     public var source: String { Images.sources[name] ?? "" }
 
-    /// The configuration of the machine that the guest is made for.
+    /// The configuration of the machine that the guest needs.
     public var machineConfiguration: MachineConfiguration {
         var configuration = MachineConfiguration()
         configuration.ramSize = ramSize

@@ -2,9 +2,9 @@
 import Foundation
 import Testing
 
-@Suite("The command: what it explains", .enabled(if: Command.isBuilt, Command.missing))
+@Suite("The command explain", .enabled(if: Command.isBuilt, Command.missing))
 struct ExplainTests {
-    @Test func aTopicIsTextOrOneObject() throws {
+    @Test func aTopicIsPrintedAsTextOrJSON() throws {
         let words = [
             "explain", "errno", "EAGAIN", "offset=0x2000", "size=0x4000", "error_offset=0x3000", "to=private",
         ]
@@ -23,7 +23,7 @@ struct ExplainTests {
         #expect((topics[0]["try"] as? [String])?.isEmpty == false)
     }
 
-    @Test func withoutAWordItListsTheTopics() throws {
+    @Test func withoutWordsTheTopicsAreListed() throws {
         let text = try Command.run(["explain"])
         #expect(text.status == 0)
         for word in ["MEMORY_FAULT", "A34", "private", "rfc-v2", "EAGAIN", "converted"] {
@@ -44,7 +44,7 @@ struct ExplainTests {
         #expect(line.status == 64 && line.diagnostics.contains("\"one two three four five six\""))
         #expect(try Command.run(["explain", "errno", "EAGAIN", "size=x"]).status == 64)
         #expect(try Command.run(["explain", "EAGAIN", "--abi", "rfc-v9"]).status == 64)
-        // What is repeated in the error neither steers the terminal nor fills it.
+        // The repeated word is escaped and cut.
         let hostile = try Command.run(["explain", "\u{1b}[31mred\u{7}\u{202e}"])
         #expect(
             hostile.status == 64 && !hostile.diagnostics.contains("\u{1b}")
@@ -95,7 +95,7 @@ struct ExplainTests {
 
     private static let labels = ["attempted: ", "answer: ", "means: ", "try: "]
 
-    @Test func anErrorEndsWithWhatItMeans() throws {
+    @Test func errorsHaveADiagnosis() throws {
         for arguments in [
             ["run", "nonsense"], ["run", "hello", "--trace", "/nonexistent/place"],
             ["run", "explicit", "--backend", "soft", "--abi", "rfc-v2"],
@@ -107,16 +107,16 @@ struct ExplainTests {
             }
             #expect(places == places.sorted() && (places.first ?? -1) > 0, "\(result.diagnostics)")
         }
-        // Usage errors say what was wrong, and that is all.
+        // Usage errors have no diagnosis.
         #expect(!(try Command.run(["run", "hello", "--ram", "1"]).diagnostics.contains("means: ")))
     }
 
-    @Test func theFieldsOfAnErrorAreInJSON() throws {
+    @Test func theDiagnosisIsInJSON() throws {
         let failed = try Command.run(["run", "explicit", "--backend", "soft", "--abi", "rfc-v2", "--json"])
         for key in ["attempted", "answer", "means", "try"] {
             #expect((failed.json?[key] as? String)?.isEmpty == false, "\(failed)")
         }
-        // A run that never began is an object as well, and the only one.
+        // A run that could not start prints exactly one object, too.
         for arguments in [["nonsense"], ["/dev/null"], ["hello", "--trace", "/nonexistent/place"]] {
             let result = try Command.run(["run"] + arguments + ["--json"])
             #expect(result.status == 125 && result.diagnostics.contains("means: "), "\(result)")
@@ -141,8 +141,8 @@ struct ExplainTests {
         #expect(try Command.run(["run", "hello", "--json"]).json?["means"] is NSNull)
     }
 
-    /// The same lines as without, and below each one why it is there.
-    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func aTraceSaysWhy() throws {
+    /// `--explain` prints the same lines as without it, and a sentence below each.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func aTraceIsExplained() throws {
         let scratch = try Scratch()
         func trace(_ options: [String]) throws -> [String] {
             let path = scratch.path("trace.txt")
@@ -161,7 +161,7 @@ struct ExplainTests {
             try Command.run(["run", "hello", "--explain", "--trace", scratch.path("a.json")]).status == 64)
     }
 
-    /// As wide as the terminal is, and coloured unless somebody said no.
+    /// Lines are wrapped at the width of the terminal, and colours follow NO_COLOR.
     @Test(.enabled(if: Command.runsGuests, Command.noGuests), arguments: [40, 80, 200], [true, false])
     func textsFitATerminal(_ columns: Int, _ colour: Bool) throws {
         let environment = colour ? ["TERM": "xterm"] : ["TERM": "xterm", "NO_COLOR": "1"]
@@ -175,7 +175,7 @@ struct ExplainTests {
             let terminal = try PseudoTerminal(columns: columns, rows: 50)
             #expect(try terminal.run(arguments, environment: environment, typing: []) == status)
             #expect(terminal.text.contains("\u{1b}[") == colour, "\(arguments)")
-            // JSON is one line.
+            // JSON is not wrapped.
             let lines = terminal.plainText.split(separator: "\n").filter { !$0.hasPrefix("{") }
             let long = lines.filter { $0.count > columns }
             #expect(!lines.isEmpty && long.isEmpty, "\(arguments): \(long)")

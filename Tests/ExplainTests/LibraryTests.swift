@@ -19,18 +19,18 @@ struct LibraryTests {
         ("kvm_cap_guest_memfd", "KVM_CAP_GUEST_MEMFD (234)"), ("cap 246", "capability 246"),
         ("A6", "hazard A6"), ("hazard h1", "hazard H1"),
         ("preserve", "contents preserve: the bytes are the same afterwards"), ("SIGBUS", "SIGBUS, a signal"),
-        ("call guest-memfd", "guest_memfd, the file that guest RAM lives in"),
+        ("call guest-memfd", "guest_memfd, the file that holds guest RAM"),
         ("madv_dontneed", "madvise on the mapping of a guest_memfd"),
         ("KVM_SET_MEMORY_ATTRIBUTES2", "KVM_SET_MEMORY_ATTRIBUTES2 (0xC080AED2, on a guest_memfd)"),
         ("0xC080AED2", "KVM_SET_MEMORY_ATTRIBUTES2 (0xC080AED2, on a guest_memfd)"),
         ("status 126", "exit status 126: the guest crashed or looped"),
-        ("converted", "converted, a line of the trace"),
-        ("event memory_fault", "memory-fault, a line of the trace"),
+        ("converted", "converted, an event of the trace"),
+        ("event memory_fault", "memory-fault, an event of the trace"),
         ("EAGAIN", "EAGAIN (11) from the conversion call"),
         ("errno 11", "EAGAIN (11) from the conversion call"), ("exit", "exit: " + Kind.exit.what),
     ]) func wordsAreFound(_ words: String, _ title: String) { #expect(titles(words) == [title]) }
 
-    /// Every name that the list of topics has is found, by itself and behind its kind.
+    /// Every name in the list of topics is found, alone and after its kind.
     @Test(arguments: Kind.allCases) func everyListedNameIsFound(_ kind: Kind) {
         let names = Library.names(kind)
         #expect(!names.isEmpty && Set(names).count == names.count)
@@ -41,7 +41,7 @@ struct LibraryTests {
             for text in found {
                 #expect(text.sections.count >= 2 && text.text(.means) != nil, "\(name)")
                 for section in text.sections {
-                    // Texts are of every machine and not of this one.
+                    // No path of the machine on which the library was built.
                     for place in [Sources.root.path, "/root", "/home", "/tmp", "/usr", ".build"] {
                         #expect(!section.text.contains(place), "\(name): \(section.text)")
                     }
@@ -51,7 +51,7 @@ struct LibraryTests {
         }
     }
 
-    @Test func whatCameWithAnExitMatters() {
+    @Test func fieldsOfAMemoryFaultAreExplained() {
         func means(_ words: String) -> String {
             guard case .found(let found) = Library.answer(words.split(separator: " ").map(String.init)) else {
                 return ""
@@ -70,7 +70,7 @@ struct LibraryTests {
         ("EGAIN", "EAGAIN"), ("memory-fualt", "memory-fault"),
         ("KVM_SET_MEMORY_ATTRIBUTE2", "KVM_SET_MEMORY_ATTRIBUTES2"),
         ("privat", "private"), ("hazard A66", "A6"), ("capabilty", "capability"),
-    ]) func nearNamesAreSuggested(_ words: String, _ name: String) {
+    ]) func similarNamesAreSuggested(_ words: String, _ name: String) {
         guard case .unknown(_, let near) = Library.answer(words.split(separator: " ").map(String.init)) else {
             Issue.record("\(words)")
             return
@@ -78,8 +78,8 @@ struct LibraryTests {
         #expect(near.contains(name), "\(near)")
     }
 
-    /// Nothing that is typed breaks it.
-    @Test func whatIsTypedIsTakenOrRefused() {
+    /// Any input is either explained or refused.
+    @Test func anyInputIsExplainedOrRefused() {
         for words in [
             ["errno", "EAGAIN", "offset=99999999999999999999"], ["errno", "EAGAIN", "size=-1"],
             ["errno", "EAGAIN", "size=16777216T"], ["errno", "EAGAIN", "="], ["errno", "EAGAIN", "x=1"],
@@ -103,7 +103,7 @@ struct LibraryTests {
                 continue
             }
         }
-        // The largest numbers there are.
+        // The limits of 64 bits.
         let ends = [
             "0", "1", "0xfff", "0x1000", "0x7fffffffffffffff", "0xfffffffffffff000", "0xffffffffffffffff",
         ]

@@ -145,11 +145,11 @@ struct LineTests {
         // Traces of this program.
         (
             "    1234.5  vcpu0  memory-fault           gpa=0x200000 bytes=4096 flags=0x0 wants=shared errno=14 verdict=convert",
-            "memory-fault, a line of the trace", ["page 512"]
+            "memory-fault, an event of the trace", ["page 512"]
         ),
         (
             #"{"t":81430,"actor":"vcpu0","event":"hypercall","number":12,"a0":2097152,"a1":8,"a2":16,"by":"port","result":-11}"#,
-            "hypercall, a line of the trace", ["8 pages", "EAGAIN"]
+            "hypercall, an event of the trace", ["8 pages", "EAGAIN"]
         ),
     ]
 
@@ -157,7 +157,7 @@ struct LineTests {
         let (line, title, words) = Self.lines[index]
         #expect(Self.topics(line).map(\.title) == [title], "\(line)")
         for word in words { #expect(Self.text(line).contains(word), "\(line): \(Self.text(line))") }
-        // In several words, as a shell passes them, it is the same.
+        // Without quotes a shell passes the line as several words.
         guard case .found(let found) = Library.answer(line.split(separator: " ").map(String.init)) else {
             Issue.record("\(line)")
             return
@@ -169,7 +169,7 @@ struct LineTests {
         "the quick brown fox jumps over the lazy dog", "Starting vm with 4 vcpus and 2048 MiB",
         "{ } ( ) = : -", "= -1", ") = -1 EINVAL", "ioctl(", "{\"event\":\"nonsense\"}",
         "vcpu0 nonsense gpa=1",
-    ]) func otherLinesAreNot(_ line: String) {
+    ]) func otherLinesAreNotRecognised(_ line: String) {
         let isErrno = line.contains("EINVAL")
         #expect(Library.explanations(ofLine: line).isEmpty != isErrno, "\(line)")
     }
@@ -183,8 +183,8 @@ struct LineTests {
         }
     }
 
-    /// Pieces of recognised lines, put together at random with extreme numbers and bytes: the reader stays within bounds.
-    @Test func noLineBreaksIt() {
+    /// Lines made at random from pieces of known ones, extreme numbers and control characters do not crash the reader.
+    @Test func randomLinesAreHandled() {
         var dice = Dice(state: 11)
         let pieces =
             Self.lines.flatMap { $0.line.split(separator: " ").map(String.init) } + [
@@ -210,7 +210,7 @@ struct LineTests {
         }
     }
 
-    /// A megabyte is cut, not searched.
+    /// A line of a megabyte is cut before it is searched; its end is kept.
     @Test(.timeLimit(.minutes(1))) func longLinesAreCut() {
         let filler = String(repeating: "x=1 (", count: 200_000)
         #expect(Library.explanations(ofLine: filler).isEmpty)
@@ -237,7 +237,7 @@ struct QueryTests {
         ("EAGAIN private", ["EAGAIN (11) from the conversion call", "a private page"]),
         ("shared bit", ["shared bit"]), ("what is a shared bit?", ["shared bit"]),
         ("A6 and A34", ["hazard A6", "hazard A34"]), ("TDX SNP pKVM CCA", ["TDX", "SEV-SNP", "pKVM", "CCA"]),
-        ("memory fault", ["KVM_EXIT_MEMORY_FAULT (39)", "memory-fault, a line of the trace"]),
+        ("memory fault", ["KVM_EXIT_MEMORY_FAULT (39)", "memory-fault, an event of the trace"]),
         ("exit 39 errno EAGAIN", ["KVM_EXIT_MEMORY_FAULT (39)", "EAGAIN (11) from the conversion call"]),
         ("call=KVM_SET_USER_MEMORY_REGION2 errno EINVAL", ["EINVAL (22) from KVM_SET_USER_MEMORY_REGION2"]),
         ("errno EINVAL call=kvm-run", ["EINVAL (22) from KVM_RUN"]),
@@ -307,7 +307,7 @@ struct GlossaryTests {
         #expect(!text.contains("\n\n\n") && text.split(separator: "\n").allSatisfy { $0.count <= 160 })
     }
 
-    @Test func termsAreWhole() {
+    @Test func termsAreComplete() {
         #expect(Glossary.all.count >= 60)
         #expect(Set(Glossary.all.map(\.name)).count == Glossary.all.count)
         for term in Glossary.all {
@@ -351,7 +351,7 @@ struct GlossaryTests {
         }
     }
 
-    /// The words that issue and brief of this page name.
+    /// Terms that a newcomer is likely to look up.
     @Test(arguments: [
         "TDX", "SEV-SNP", "SNP", "pKVM", "CCA", "GPA", "GFN", "HVA", "vCPU", "pin", "reference", "hold",
         "livelock", "fault loop",

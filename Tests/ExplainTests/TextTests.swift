@@ -7,7 +7,7 @@ import Testing
 @testable import Explain
 @testable import MiniVMM
 
-/// The sources of this package, for tables that have to follow them.
+/// The files of this repository, for comparing tables with them.
 enum Sources {
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
@@ -18,8 +18,8 @@ enum Sources {
 }
 
 struct HazardTests {
-    /// Those that the interface's documentation names.
-    @Test func everyHazardHasItsTexts() {
+    /// The hazards of docs/ABI.md.
+    @Test func everyHazardHasTexts() {
         let ids =
             [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 28, 29, 30, 33, 34].map { "A\($0)" }
             + ["H1", "H2", "H22", "H24"]
@@ -30,8 +30,8 @@ struct HazardTests {
         }
     }
 
-    /// Each test that is named says in its hazard line that it is about it, and a hazard with tests names some.
-    @Test func litmusTestsThatAreNamedSayTheSame() throws {
+    /// Each litmus test that a hazard lists has the hazard in its `hazard` line, and a hazard with such tests lists some.
+    @Test func hazardsAndLitmusTestsAgree() throws {
         let folder = Sources.root.appendingPathComponent("litmus")
         var shown: [String: Set<String>] = [:]
         for file in try FileManager.default.contentsOfDirectory(atPath: folder.path)
@@ -52,8 +52,8 @@ struct HazardTests {
         for id in shown.keys { #expect(Hazard.named(id) != nil, "\(id)") }
     }
 
-    /// Rows, contents and all other texts name tests that exist; those of a row are called by its number.
-    @Test func testsThatAreNamedExist() throws {
+    /// The litmus tests that rows and content policies list exist; those of a row have its number in their names.
+    @Test func listedLitmusTestsExist() throws {
         let folder = Sources.root.appendingPathComponent("litmus").path
         let files = Set(try FileManager.default.contentsOfDirectory(atPath: folder))
         for row in ConversionRow.allCases where row != .converted {
@@ -75,8 +75,8 @@ struct HazardTests {
         }
     }
 
-    /// Every hazard, topic and test that a text refers to is there.
-    @Test func whatTextsReferToIsThere() throws {
+    /// Every hazard and topic that a text refers to exists.
+    @Test func referencesInTextsExist() throws {
         for kind in Kind.allCases {
             for name in Library.names(kind) {
                 guard case .found(let found) = Library.answer([kind.rawValue, name]) else { continue }
@@ -97,14 +97,14 @@ struct HazardTests {
         }
     }
 
-    /// Other words for a topic lead to one.
-    @Test func synonymsLeadSomewhere() {
+    /// Every synonym leads to a topic.
+    @Test func synonymsLeadToTopics() {
         for (word, name) in Calls.synonyms {
             #expect(Calls.named(word) != nil && NearWords.folded(word) == word, "\(word): \(name)")
         }
     }
 
-    /// Each policy of a request has its text, and nothing else has.
+    /// The explained content policies are those of a request.
     @Test func everyContentPolicyIsExplained() {
         #expect(Contents.all.map(\.name) == ContentPolicy.allCases.map(\.rawValue))
     }
@@ -120,7 +120,7 @@ struct EventTests {
 
     private static let page = PageRange(start: 0x20_0000, size: 4 * pageSize)
 
-    @Test func everyEventHasAWhy() throws {
+    @Test func everyEventHasAnExplanation() throws {
         let page = try #require(Self.page)
         let fault = MemoryFault(gpa: 0x20_0000, size: pageSize, flags: 0)
         let request = ConversionRequest(range: page, to: .private, contents: .preserve)
@@ -132,17 +132,17 @@ struct EventTests {
             (.portIn(port: 0x3fd, size: 1, value: 0x60), "console"),
             (.portIn(port: 0x60, size: 1, value: 0xff), "ones"),
             (.mmio(gpa: 1 << 40, size: 8, write: true), "No memslot"),
-            (.memoryFault(fault, .badAddress, .convert), "wants page 512 shared, and it is private"),
-            (.memoryFault(fault, .badAddress, .race), "Entering again"),
+            (.memoryFault(fault, .badAddress, .convert), "needs page 512 shared, and it is private"),
+            (.memoryFault(fault, .badAddress, .race), "runs the vCPU again"),
             (.memoryFault(fault, .badAddress, .reenter), "A34"),
             (.memoryFault(fault, .hardwarePoisoned, .fatal), "EHWPOISON"),
-            (.hypercall(number: 12, 0, 4, 0x10, byInstruction: true, result: 0), "4 pages to be private"),
+            (.hypercall(number: 12, 0, 4, 0x10, byInstruction: true, result: 0), "4 pages to private"),
             (.hypercall(number: 12, 0, 1, 0, byInstruction: false, result: -11), "EAGAIN"),
             (.hypercall(number: 0x4d56_0005, 0, 1, 0, byInstruction: false, result: 1), "private"),
             (.hypercall(number: 9, 0, 1, 0, byInstruction: false, result: .min), "unknown number"),
             (.steppedOver(rip: 0), "RIP"), (.halted, "HLT"), (.kicked, "stops"),
-            (.conversionStarted(request), "4 pages shall become private"),
-            (.attributesCall(offset: 0, size: pageSize, target: .shared, nil, 0), "Done"),
+            (.conversionStarted(request), "convert 4 pages to private"),
+            (.attributesCall(offset: 0, size: pageSize, target: .shared, nil, 0), "Success"),
             (
                 .attributesCall(
                     offset: 0, size: 2 * pageSize, target: .private, .resourceTemporarilyUnavailable, pageSize
@@ -153,8 +153,8 @@ struct EventTests {
                 .attributesCall(offset: 0, size: pageSize, target: .private, .inappropriateIOCTLForDevice, 0),
                 "7.4"
             ),
-            (.holdersAsked(gpa: 0, released: 1, refused: 0), "let go"),
-            (.holdersAsked(gpa: 0, released: 0, refused: 2), "will not"),
+            (.holdersAsked(gpa: 0, released: 1, refused: 0), "1 known holder released"),
+            (.holdersAsked(gpa: 0, released: 0, refused: 2), "2 known holders refused"),
             (.waiting(gpa: 0, nanoseconds: 20_000, attempt: 1), "waits"),
             (.conversionFinished(request, ConversionResult(means: .zeroedByMonitor)), "zero"),
             (.held(page, yields: true), "on request"), (.releasedHolds(2), "released"),
@@ -168,7 +168,7 @@ struct EventTests {
             let why = EventTexts.why(fields)
             #expect((words.isEmpty || why.contains(words)) && why.hasSuffix("."), "\(fields.name): \(why)")
         }
-        #expect(EventTexts.why(EventFields(console: "hi", exits: 2)).contains("2 letters"))
+        #expect(EventTexts.why(EventFields(console: "hi", exits: 2)).contains("2 characters"))
     }
 }
 
@@ -185,16 +185,16 @@ struct ErrorTests {
         .backend(.inappropriateIOCTLForDevice, gpa: nil), .zeroing(.badAddress, gpa: 0x20_0000),
     ]
 
-    /// The error of a real conversion, with another reason.
+    /// A failed conversion with this reason.
     static func failure(_ reason: ConversionError.Reason) -> ConversionError {
         let range = page ?? PageRange.covering(start: 0, size: 1)
         let request = range.map { ConversionRequest(range: $0, to: .private, contents: .preserve) }
-        guard let request else { preconditionFailure("a page is a page") }
+        guard let request else { preconditionFailure("the range of a test is valid") }
         return ConversionError(
             reason: reason, request: request, result: ConversionResult(means: .nothingAsked))
     }
 
-    /// Four lines, none empty, none with a path of some machine, none that ends in the middle.
+    /// Checks that there are four lines, none of them empty, and that the sentences are complete.
     private func check(_ diagnosis: Diagnosis, _ location: SourceLocation = #_sourceLocation) {
         #expect(diagnosis.lines.map(\.label) == ["attempted", "answer", "means", "try"])
         for (label, text) in diagnosis.lines {
@@ -239,7 +239,7 @@ struct ErrorTests {
         return all
     }
 
-    /// Every ending of a guest that is news.
+    /// Every ending of a run that has a diagnosis.
     private static var everyEnding: [Outcome] {
         let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0)
         let causes: [Crash.Cause] = [
@@ -256,14 +256,14 @@ struct ErrorTests {
 
     @Test func everyErrorHasFourLines() { for diagnosis in Self.everyDiagnosis { check(diagnosis) } }
 
-    @Test func endingsThatAreNewsHaveFourLines() throws {
+    @Test func endingsWithADiagnosisHaveFourLines() throws {
         for outcome in Self.everyEnding { check(try #require(outcome.diagnosis)) }
         for outcome in [Outcome.exited(3), .halted, .interrupted(signal: 2)] {
             #expect(outcome.diagnosis == nil)
         }
     }
 
-    /// For `make reworded`, which compares them with those of a library whose messages all read differently.
+    /// For `make reworded`, which compares the diagnoses with those of a library whose messages are all reworded.
     @Test(.enabled(if: diagnosesFile != nil, "MINIVMM_WRITE_DIAGNOSES names no file"))
     func writesEveryDiagnosis() throws {
         let all = Self.everyDiagnosis + Self.everyEnding.compactMap(\.diagnosis)
@@ -272,7 +272,7 @@ struct ErrorTests {
         try lines.joined(separator: "\n").write(toFile: file, atomically: true, encoding: .utf8)
     }
 
-    @Test func whatAKernelLacksIsAValue() throws {
+    @Test func missingFeaturesOfABackendAreValues() throws {
         let backends: [(SoftKVM.Configuration, needsPreservation: Bool, Lack)] = [
             (.init(abi: .rfcV2), true, .preservation), (.init(contentPromise: .lost), true, .preservation),
             (.init(inPlaceConversion: false), false, .sharedGuestMemfd),
@@ -285,7 +285,7 @@ struct ErrorTests {
                 _ = try Machine(
                     backend: SoftKVM(configuration), configuration: machine, image: image,
                     console: Console(nil))
-                Issue.record("it was built: \(configuration)")
+                Issue.record("the machine was built: \(configuration)")
             } catch {
                 guard case .unsupported(lack, let backend) = error else { throw error }
                 #expect(backend.name == "SoftKVM" && error.diagnosis == lack.diagnosis)
@@ -293,7 +293,7 @@ struct ErrorTests {
         }
     }
 
-    /// Text is made by printers and read by people: no code looks into a message to find out what happened.
+    /// Messages are for people: no code searches a message to find out what happened.
     @Test func noCodeReadsMessages() throws {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()

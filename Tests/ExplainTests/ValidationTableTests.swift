@@ -7,7 +7,7 @@ import Testing
 
 @testable import Explain
 
-/// What explain says a call can answer, against what the model answers.
+/// Compares the validation table of `explain` with the model.
 struct ValidationTableTests {
     /// A linear congruential generator: the same calls on every machine.
     private struct Dice {
@@ -55,7 +55,7 @@ struct ValidationTableTests {
         return call
     }
 
-    /// The same call, of which somebody has forgotten a part.
+    /// The same call with some of its arguments unknown.
     private static func part(of call: ConversionArguments, _ dice: inout Dice) -> ConversionArguments {
         var part = call
         for field in [
@@ -66,8 +66,8 @@ struct ValidationTableTests {
         return part
     }
 
-    /// Random calls, with all that is known of them: the model's answer is among the possibilities, and is the one that
-    /// follows from the arguments where one does.
+    /// Random calls with all arguments known: the model's answer is among the possibilities, and if one follows from the
+    /// arguments, it is that one.
     @Test(arguments: versions) func explainAndTheModelAgree(
         _ version: InterfaceVersion, _ profile: ABIProfile
     ) throws {
@@ -109,8 +109,8 @@ struct ValidationTableTests {
             let possible = ValidationTable(version).possibilities(known)
             let matching = possible.filter { $0.errno == errno }
             #expect(!matching.isEmpty, "\(errno?.name ?? "0") for \(known)")
-            // Nobody takes the kernel, the struct or its memory away here, so a row that follows is the answer; but for
-            // error_offset, which may be what was found or what was passed.
+            // The kernel, the struct and its memory are always present here, so a row that follows is the answer. The
+            // exception is error_offset, whose value may be from input or from output.
             if let certain = possible.last, certain.follows, known.errorOffset == nil {
                 #expect(certain.errno == errno, "\(certain.row) for \(known)")
             }
@@ -120,7 +120,7 @@ struct ValidationTableTests {
                 #expect(!matching.contains { table.fits(errorOffset + 1, $0.errorOffset, known) })
             }
             for row in matching { seen.insert(row.row.rawValue) }
-            // Who knows less of the call has more rows left, and the answer is among them.
+            // With fewer known arguments more rows are possible, and the answer is among them.
             let part = Self.part(of: known, &dice)
             let left = ValidationTable(version).possibilities(part)
             #expect(left.contains { $0.errno == errno }, "\(errno?.name ?? "0") for \(part) of \(known)")
@@ -131,7 +131,7 @@ struct ValidationTableTests {
         #expect(seen.isSuperset(of: version.truncatesSize ? [3, 4, 5, 6, 7, 8, 9, 10, 11] : Set(2...11)))
     }
 
-    /// Arguments that provoke a row, as somebody would type them, and the row that is told.
+    /// Arguments as a user would type them, and the rows that they must lead to.
     @Test(
         arguments: [
             ("ENOTTY", "", [0]), ("EFAULT", "", [1, 12]), ("EINVAL", "flags=1", [2]),
@@ -158,14 +158,14 @@ struct ValidationTableTests {
         #expect(text.rows == rows, "\(text)")
         if rows.isEmpty, errno != "0" {
             let means = text.text(.means) ?? ""
-            #expect(means.contains("ABI says otherwise") || means.contains("No row"), "\(means)")
+            #expect(means.contains("contradicts the interface") || means.contains("No row"), "\(means)")
         }
     }
 
-    @Test func anErrorOffsetThatCannotBeIsSaid() throws {
+    @Test func anImpossibleErrorOffsetIsReported() throws {
         let words = ["errno", "EAGAIN", "offset=0x2000", "size=0x1000", "error_offset=0x3000"]
         guard case .found(let found) = Library.answer(words) else { return #expect(Bool(false)) }
-        #expect(found.first?.text(.means)?.contains("ABI says otherwise") == true)
+        #expect(found.first?.text(.means)?.contains("contradicts the interface") == true)
     }
 
     @Test func versionsDiffer() throws {
@@ -185,7 +185,7 @@ struct ValidationTableTests {
         #expect(rows("errno EAGAIN to=shared", .rfcV1) == [11])
     }
 
-    @Test func whatAnotherVersionAnswersIsSaid() throws {
+    @Test func otherVersionsThatFitAreNamed() throws {
         func versions(_ words: String, _ version: InterfaceVersion = .linux74) throws -> String? {
             guard
                 case .found(let found) = Library.answer(
@@ -203,8 +203,8 @@ struct ValidationTableTests {
         #expect(try versions("errno EPERM") == nil)
     }
 
-    /// Texts are those of the version that was asked for.
-    @Test func textsAreOfTheirVersion() throws {
+    /// Texts depend on the version.
+    @Test func textsDependOnTheVersion() throws {
         func text(_ words: String, _ version: InterfaceVersion) throws -> String {
             guard
                 case .found(let found) = Library.answer(
@@ -221,8 +221,8 @@ struct ValidationTableTests {
         #expect(try text("errno EAGAIN", .rfcV1).contains("both directions"))
         #expect(try text("errno EAGAIN", .v6).contains("H2"))
         #expect(try !text("errno EAGAIN", .linux74).contains("H2"))
-        #expect(try text("errno 0 offset=0 size=0x1800", .rfcV1).contains("took 0x1000"))
+        #expect(try text("errno 0 offset=0 size=0x1800", .rfcV1).contains("down to 0x1000"))
         #expect(try text("errno EINVAL error_offset=4096", .rfcV2).contains("retry-with-the-same-struct"))
-        #expect(try text("errno 0 state=shared to=shared", .rfcV5).contains("noise"))
+        #expect(try text("errno 0 state=shared to=shared", .rfcV5).contains("random bytes"))
     }
 }

@@ -4,7 +4,7 @@ import GuestPayloads
 import Testing
 
 @Suite struct CatalogueTests {
-    /// The names in the table that the linker gathered.
+    /// The names in the table that the linker has put together.
     private var assembled: [String] {
         (0..<guest_image_count()).compactMap { index in
             unsafe guest_image_name(index).map { unsafe String(cString: $0) }
@@ -29,8 +29,8 @@ import Testing
         #expect(guest_image_size(count) == 0)
     }
 
-    /// A guest is entered at its first byte, so that must be its own code and not a routine or a string.
-    @Test(arguments: Catalogue.all) func theFirstInstructionIsTheGuests(_ payload: Payload) {
+    /// A guest is entered at its first byte, so the image must start with its code and not with a routine or a string.
+    @Test(arguments: Catalogue.all) func theImageStartsWithTheGuestsCode(_ payload: Payload) {
         let expected: [UInt8] =
             switch payload.name {
             case "crash": [0x0f, 0x0b]  // ud2
@@ -47,14 +47,14 @@ import Testing
         #expect((1...16).contains(payload.vcpus))
     }
 
-    /// The image is whole: its name, which a failing guest prints, stands behind the code.
+    /// The image is complete: it contains the guest's name, which a failed check prints, after the code.
     @Test(arguments: Catalogue.all) func theImageCarriesItsName(_ payload: Payload) {
         let name = Array(payload.name.utf8) + [0]
         let found = payload.image.indices.contains { payload.image[$0...].starts(with: name) }
         #expect(found)
     }
 
-    @Test(arguments: Catalogue.all) func whatIsPrintedFitsALine(_ payload: Payload) {
+    @Test(arguments: Catalogue.all) func descriptionsHaveTheRightLength(_ payload: Payload) {
         #expect(!payload.shows.isEmpty && payload.shows.count <= 72)
         #expect(!payload.shows.contains("\n") && !payload.detail.contains("\n"))
         #expect(payload.detail.count >= 80 && payload.detail.count <= 400)
@@ -67,11 +67,11 @@ import Testing
         #expect(status["crash"] == 126)
         #expect(status["fault-loop"] == 126)
         #expect(status["hang"] == 124)
-        // Only a machine with two aliases has a wrong one.
+        // Only a machine with two aliases has a wrong alias.
         #expect(Catalogue.all.allSatisfy { $0.faultPolicy == .convert || $0.aliases == .two })
     }
 
-    /// Whoever asks for other contents than preserved cannot need that they are.
+    /// A guest that uses another content policy cannot require preservation.
     @Test func needs() {
         #expect(Catalogue.all.allSatisfy { !$0.needsPreservation || $0.contents == .preserve })
         #expect(Catalogue.named("forget")?.contents == .zero)

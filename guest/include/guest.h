@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a guest of MiniVMM may rely on: the boot contract, the ports and the calls. For payloads in
-// assembler (#include "guest.h"); guest/README.md tells it as prose.
+// The interface for guests of MiniVMM: the boot contract, the ports and the calls, for assembler and C. guest/README.md
+// describes it.
 #ifndef MINIVMM_GUEST_H
 #define MINIVMM_GUEST_H
 
@@ -18,8 +18,8 @@
 #define BOOT_FLAGS 0x20        // u64 BOOT_FLAG_*
 #define BOOT_IMAGE_START 0x28  // u64 first byte of the image
 #define BOOT_IMAGE_END 0x30    // u64 one past its last page
-#define BOOT_FREE_START 0x38   // u64 first byte of RAM that nothing was put into, 2 MiB aligned where RAM allows
-#define BOOT_FREE_END 0x40     // u64 one past the last such byte
+#define BOOT_FREE_START 0x38   // u64 first byte of free RAM, 2 MiB aligned if RAM is large enough
+#define BOOT_FREE_END 0x40     // u64 one past the last byte of free RAM
 #define BOOT_SIZE 0x48         // the rest of the page is 0
 
 #define BOOT_MAGIC_VALUE 0x314d4d56494e494d  // "MINIVMM1", little endian
@@ -28,28 +28,28 @@
 #define BOOT_FLAG_VMCALL 4     // that instruction is VMCALL here
 
 // ---- ports -------------------------------------------------------------------------------------------------
-#define PORT_COM1 0x3f8      // transmit always ready
+#define PORT_COM1 0x3f8      // the transmitter is always ready
 #define PORT_DEBUG 0xe9      // one byte to the console
 #define PORT_EXIT 0xf4       // one byte: the exit status, 0 to 123
 #define PORT_HYPERCALL 0xe8  // OUT EAX: a call with the registers of a hypercall
 
 // ---- calls: RAX = number; RBX, RCX, RDX, RSI = arguments; RAX = result, negative = -errno ---------------------
-// KVM's own, by instruction (where BOOT_FLAG_VMMCALL is set) or by port:
+// KVM's hypercall, by instruction (if BOOT_FLAG_VMMCALL is set) or by port:
 #define HC_MAP_GPA_RANGE 12  // RBX = address without the shared bit, RCX = pages of 4 KiB, RDX = attributes
 #define MAP_PRIVATE 0x10     // RDX: to private ("encrypted"); 0 = to shared ("decrypted")
-// What becomes of the contents, an addition of MiniVMM's in bits that KVM leaves to the monitor:
-#define MAP_CONTENTS_DEFAULT 0x000      // as the monitor was told (preserve)
+// The content policy, an addition of MiniVMM in bits that KVM passes on to the monitor:
+#define MAP_CONTENTS_DEFAULT 0x000      // the policy of the monitor (--contents)
 #define MAP_CONTENTS_PRESERVE 0x100     // the same bytes afterwards, or an error and nothing changed
 #define MAP_CONTENTS_ZERO 0x200         // zeros afterwards, or an error and nothing changed
-#define MAP_CONTENTS_UNSPECIFIED 0x300  // the guest does not care
+#define MAP_CONTENTS_UNSPECIFIED 0x300  // any bytes afterwards
 // MiniVMM's services, by port only. A page address is without the shared bit.
-#define HC_HOLD 0x4d560001     // the host takes references on RCX pages at RBX; RDX = 0: it lets go when asked,
-                               // 1: it keeps them until HC_RELEASE
-#define HC_RELEASE 0x4d560002  // lets go of every page it holds
+#define HC_HOLD 0x4d560001     // the host takes references on RCX pages at RBX; RDX = 0: it releases them on
+                               // request, 1: it keeps them until HC_RELEASE
+#define HC_RELEASE 0x4d560002  // the host releases all pages that it holds
 #define HC_PEEK 0x4d560003     // the host reads the u64 at RBX through its mapping into RCX; -EFAULT if it cannot
 #define HC_POKE 0x4d560004     // the host writes RCX there
 #define HC_STATE 0x4d560005    // 0 = the page at RBX is shared, 1 = private
-#define HC_YIELD 0x4d560006    // nothing; lets another vCPU run
+#define HC_YIELD 0x4d560006    // no operation; lets another vCPU run
 
 // errno values a guest may see, negated
 #define EPERM 1

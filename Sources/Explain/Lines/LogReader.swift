@@ -43,7 +43,7 @@ struct LogReader {
             guard let value = line.value(NearWords.folded(field.key.spelling.description)) else { continue }
             fields.add(field.key, value)
         }
-        var text = Explanation(.event, name.spelling.description, "\(name.spelling), a line of the trace")
+        var text = Explanation(.event, name.spelling.description, "\(name.spelling), an event of the trace")
         text.add(.means, EventTexts.why(fields))
         text.add(.see, "docs/trace.md has every field of this event")
         return text

@@ -44,7 +44,7 @@ struct ExplainCommand: ParsableCommand {
 
     // MARK: errors
 
-    /// A text that somebody typed or pasted may be very long.
+    /// Shortens a text for an error message: pasted input may be very long.
     private static func cut(_ text: String, to length: Int) -> String {
         text.utf8.count <= length ? text : String(text.prefix(length)) + "…"
     }

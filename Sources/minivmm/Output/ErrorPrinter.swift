@@ -4,16 +4,20 @@ import Explain
 import MiniVMM
 import SystemPackage
 
-// How errors are printed: what went wrong in one line, and what it means below.
+// How errors are printed: one line, and the diagnosis below.
 
-/// Says what went wrong, what it means where that is known, and ends with a status.
+/// Prints an error and its diagnosis.
 ///
-/// - Parameter message: one line, whatever is in the names that it repeats.
+/// - Parameters:
+///   - message: what failed. Control characters in names that it repeats are escaped, so that it stays one line.
+///   - status: the exit status.
+///   - diagnosis: the four lines below the message.
+/// - Returns: the error to throw, which ends the command with the status.
 func stop(_ message: String, _ status: ExitCode, _ diagnosis: Diagnosis? = nil) -> any Error {
     let message = ByteText.visible(message)
     let terminal = Terminal.diagnostics
     let name = terminal.styled("minivmm: ", .bad)
-    // One line for programs that look for it; folded for people.
+    // Wrapped on a terminal only: programs that read the output expect one line.
     if terminal.isTerminal {
         terminal.hanging(name, message, indent: 9)
     } else {
@@ -24,15 +28,15 @@ func stop(_ message: String, _ status: ExitCode, _ diagnosis: Diagnosis? = nil) 
 }
 
 extension Terminal {
-    /// Below this a label has its text on the same line, and the rest of it at the left.
+    /// On terminals with fewer columns, text continues at the left edge and not in a column of its own.
     private static let narrow = 60
 
-    /// The lines of a diagnosis, indented.
+    /// Prints the four lines of a diagnosis, indented.
     func print(_ diagnosis: Diagnosis, indent: Int = 2) {
         labelled(diagnosis.lines, indent: indent)
     }
 
-    /// Texts behind labels, folded, in a column of their own where there is room for one.
+    /// Prints labels with wrapped texts, in two columns if the terminal is wide enough.
     func labelled(_ lines: [(label: String, text: String)], indent: Int) {
         var terminal = self
         terminal.width = min(width, 100)
@@ -41,37 +45,38 @@ extension Terminal {
         let column = margin.count + (isNarrow ? 2 : (lines.map(\.label.count).max() ?? 0) + 2)
         var before = ""
         for (label, text) in lines {
-            // A label that comes again is said once.
-            let said = label == before ? "" : label + ":"
+            // A repeated label is printed once.
+            let printed = label == before ? "" : label + ":"
             before = label
-            let gap = max(isNarrow && !said.isEmpty ? 1 : 0, column - margin.count - said.count)
-            let start = margin + styled(said, .bold) + String(repeating: " ", count: gap)
-            terminal.hanging(start, text, indent: column, used: max(column, margin.count + said.count + gap))
+            let gap = max(isNarrow && !printed.isEmpty ? 1 : 0, column - margin.count - printed.count)
+            let start = margin + styled(printed, .bold) + String(repeating: " ", count: gap)
+            terminal.hanging(
+                start, text, indent: column, used: max(column, margin.count + printed.count + gap))
         }
     }
 }
 
 extension Diagnosis {
-    /// Something about a file that the command reads or writes.
+    /// An error in reading or writing a file.
     static func file(_ what: String, _ error: any Error, call: String = "write") -> Diagnosis? {
         guard let errno = error as? Errno else { return nil }
         let error = MachineError.backend(call: call, errno: errno, attempted: what, hint: nil)
         return error.diagnosis
     }
 
-    /// The software kernel has no CPU.
+    /// SoftKVM could not open its CPU, the Unicorn engine.
     static func engine(_ message: String) -> Diagnosis {
         Diagnosis(
-            attempted: "to open the Unicorn engine, the CPU of the software kernel",
-            answer: "no library of that name: \(message)",
+            attempted: "to open the Unicorn engine, the CPU of SoftKVM",
+            answer: "library not found: \(message)",
             means:
-                "The library is not installed here; minivmm opens it when it runs, and is built without it.",
-            advice: "Install it (Debian: libunicorn2), or take a machine that offers /dev/kvm.")
+                "The library is not installed. minivmm loads it at run time and does not need it to be built.",
+            advice: "Install it (Debian: libunicorn2), or use a machine with /dev/kvm.")
     }
 }
 
 extension Diagnosis? {
-    /// The four lines as members of an object; null where there is nothing to explain.
+    /// The four lines as members of a JSON object; null if there is no diagnosis.
     var json: [(String, JSON)] {
         let lines = self?.lines ?? ["attempted", "answer", "means", "try"].map { ($0, "") }
         return lines.map { ($0.label, self == nil ? .null : .string($0.text)) }

@@ -4,10 +4,9 @@ import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// The text trace for people who watch: aligned, coloured and folded as the terminal is, and if they want to know why,
-/// a sentence of it under each event.
+/// The text trace on a terminal: aligned, coloured and wrapped, and with `--explain` a sentence below each event.
 ///
-/// Lines, names and fields are those of ``TextTrace``.
+/// It prints the same lines, names and fields as ``TextTrace``.
 final class ExplainedTrace: TraceSink {
     private let terminal: Terminal
     private let explains: Bool
@@ -18,15 +17,15 @@ final class ExplainedTrace: TraceSink {
         var console = ConsoleLines<Actor>()
     }
 
-    /// Below this an event has no columns.
+    /// On terminals with fewer columns, events are not aligned in columns.
     private static let narrow = 72
-    /// Where the event's name begins, where there are columns.
+    /// The column of the event's name.
     private static let column = 20
     private static let nameWidth = 22
 
     init(_ terminal: Terminal, explains: Bool) {
         var terminal = terminal
-        // A file is for programs that look for lines, and is not folded.
+        // Only a terminal gets wrapped lines: programs that read the output expect one line per event.
         if !terminal.isTerminal { terminal.width = .max }
         self.terminal = terminal
         self.explains = explains
@@ -61,19 +60,20 @@ final class ExplainedTrace: TraceSink {
     }
 
     private func line(_ event: EventFields, _ actor: Actor, _ nanoseconds: UInt64) {
-        let who = actor.description
+        let name = actor.description
         let time = "\(nanoseconds / 1000).\(nanoseconds / 100 % 10)"
         let isNarrow = terminal.width < Self.narrow
         let indent = isNarrow ? 2 : Self.column
         var start = isNarrow ? time + " " : Self.left(time, 11) + "  "
         start =
-            terminal.styled(start, .dim) + (isNarrow ? who + " " : Self.right(who, Self.column - start.count))
+            terminal.styled(start, .dim)
+            + (isNarrow ? name + " " : Self.right(name, Self.column - start.count))
         let spelling = event.name.spelling.description
-        let name = terminal.styled(spelling, style(of: event))
-        let used = isNarrow ? time.count + who.count + 2 : Self.column
+        let styledName = terminal.styled(spelling, style(of: event))
+        let used = isNarrow ? time.count + name.count + 2 : Self.column
         let gap = isNarrow ? "" : String(repeating: " ", count: max(0, Self.nameWidth - spelling.count))
         let fields = event.fields.map { " " + field($0.key, $0.value, in: event) }.joined()
-        terminal.hanging(start, name + gap + fields, indent: isNarrow ? 2 : indent + 2, used: used)
+        terminal.hanging(start, styledName + gap + fields, indent: isNarrow ? 2 : indent + 2, used: used)
         guard explains else { return }
         let why = EventTexts.why(event)
         if terminal.width == .max {
@@ -89,7 +89,7 @@ final class ExplainedTrace: TraceSink {
             case (_, .text(PageState.private.rawValue)): .private
             case (_, .text(PageState.shared.rawValue)): .shared
             case (.error, _), (.errorOffset, _): .bad
-            // The errno of a memory fault is how it comes, and no error.
+            // Every memory fault has an errno; it is not a failure.
             case (.errno, .signed(let number)): number == 0 || event.name == .memoryFault ? nil : .bad
             default: nil
             }
@@ -117,7 +117,7 @@ final class ExplainedTrace: TraceSink {
 }
 
 extension EventFields.Value {
-    /// As the text trace has it.
+    /// The value as ``TextTrace`` prints it.
     fileprivate func text(of key: EventKey) -> String {
         var out = OutputBuffer(.standardError)
         switch self {
