@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Limits the memory of the engine's translations. The engine itself fills its whole buffer of 1 GiB before it
-// starts again; a guest of 40 MB of NOPs is enough for that.
+// Limits the memory of the engine's translations. The engine itself only drops translations when its buffer of 1
+// GiB is full, and a guest of 40 MB of NOPs fills it.
 #pragma once
 
 #include <stdbool.h>

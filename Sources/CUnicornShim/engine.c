@@ -15,7 +15,7 @@ static void on_abort(int signal) {
     if (running) siglongjmp(running->escape, 1);
 }
 
-// Opens the engine library's engine. The first call into it allocates its buffer of translations.
+// Opens a Unicorn engine. The first call into it allocates its buffer of translations.
 static bool open_uc(struct engine *engine) {
     const struct cuc_library *library = engine->library;
     if (library->uc_open(UC_ARCH_X86, UC_MODE_64, &engine->uc) != UC_ERR_OK) return false;

@@ -6,7 +6,7 @@
 //
 // The engine is a large body of C code that translates hostile guest code, so it runs where it can do no damage:
 //
-//     monitor ──socket──▶ launcher (forked before the first vCPU runs) ──fork──▶ one CPU process a vCPU
+//     monitor ──socket──▶ launcher (forked before the first vCPU runs) ──fork──▶ one CPU process per vCPU
 //        └───────────── shared memory: a channel, and the guest's RAM ─────────────┘
 //
 // A CPU process has no descriptors except its socket and two files of /proc/self. Of the monitor's shared memory it

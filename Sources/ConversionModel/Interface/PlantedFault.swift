@@ -9,7 +9,7 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case reservedIgnored
     /// Row 3: an error_offset other than 0 on input is `EINVAL`.
     case errorOffsetRefused
-    /// Row 4: the files of a VM without private memory convert.
+    /// Row 4: files of a VM type without private memory can be converted.
     case defaultTypeConverts
     /// Row 5: attribute bits other than PRIVATE are ignored.
     case unknownAttributesIgnored

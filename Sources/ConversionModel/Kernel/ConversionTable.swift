@@ -29,7 +29,7 @@ extension KernelModel {
             guard request.flags == 0 || plants(.flagsIgnored) else { throw .invalidArgument }
         }
 
-        // 3. A reserved word ≠ 0. error_offset on input is ignored; RFC v2 to v4 refuse it.
+        // 3. A reserved word ≠ 0. error_offset on input is ignored; RFC v2 to v4 reject it.
         guard request.isReservedZero || plants(.reservedIgnored) else { throw .invalidArgument }
         if abi.refusesErrorOffset || plants(.errorOffsetRefused) {
             guard request.errorOffset == 0 else { throw .invalidArgument }
@@ -66,7 +66,7 @@ extension KernelModel {
         if self[file].attributes.uniformValue(of: range) == state {
             if rules.faults.isPlanted { try plantedUniform(file, range, &request) }
             if abi.hasContentModes, rules.contentDesign == nil {
-                settleContents(file, range, changingTo: state, mode)
+                updateContents(file, range, changingTo: state, mode)
             }
             return
         }
@@ -92,7 +92,7 @@ extension KernelModel {
         }
 
         if !plants(.guestMappingsKept) { zapGuest(file, range) }
-        settleContents(file, range, changingTo: state, mode)
+        updateContents(file, range, changingTo: state, mode)
         if rules.faults.isPlanted { return plantedSuccess(file, range, state, &request) }
         self[file].attributes.set(range, to: state)
     }

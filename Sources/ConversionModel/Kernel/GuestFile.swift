@@ -294,7 +294,7 @@ extension KernelModel {
     /// Applies a conversion to the contents of its range. Unless contents are preserved, the allocated pages that
     /// change state are overwritten: with noise if contents are undefined, with zeros if they are lost. With a
     /// content mode all allocated pages of the range are overwritten.
-    mutating func settleContents(
+    mutating func updateContents(
         _ file: FileID, _ range: PageRange, changingTo state: PageState, _ mode: ContentMode
     ) {
         if rules.contentDesign != nil {

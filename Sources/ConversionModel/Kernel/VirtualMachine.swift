@@ -244,7 +244,7 @@ extension KernelModel {
     /// - Parameters:
     ///   - address: guest-physical, page aligned.
     ///   - size: bytes, page aligned.
-    /// - Throws: `ENOTTY` on a kernel that converts in place; `EINVAL` if flags are not 0, an attribute is
+    /// - Throws: `ENOTTY` with in-place conversion; `EINVAL` if flags are not 0, an attribute is
     ///   unknown to the VM type, or the range is empty, not page aligned or wraps.
     public mutating func setVMAttributes(
         _ vm: VMID, address: UInt64, size: UInt64, attributes: UInt64, flags: UInt64

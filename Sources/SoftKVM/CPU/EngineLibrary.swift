@@ -10,7 +10,7 @@ struct EngineLibrary: Sendable {
         case found(name: String, version: String)
         /// None of these files exists and is an engine of version 2.
         case missing
-        /// The launcher could not be started. The errno is the resource that the host lacks.
+        /// The launcher could not be started. The errno says which resource the host lacks.
         case failed(Errno)
     }
 

@@ -56,8 +56,8 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
 
     /// `KVM_SET_MEMORY_ATTRIBUTES2` with its struct in this kind of memory.
     ///
-    /// - Throws: `EFAULT` if the struct cannot be read, or in place of `EAGAIN` and `ENOMEM`; otherwise the
-    ///   errno of docs/ABI.md, section 2.
+    /// - Throws: `EFAULT` if the struct cannot be read, or instead of `EAGAIN` and `ENOMEM` if it cannot be
+    ///   written; otherwise the errno of docs/ABI.md, section 2.
     public func setMemoryAttributes2(
         _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
     ) throws(Errno) {

@@ -152,7 +152,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     /// `KVM_SET_MEMORY_ATTRIBUTES`: the call of Linux 6.8 to 7.3, and of later versions that are built with it and
     /// do not convert in place.
     ///
-    /// - Throws: `ENOTTY` on a kernel that converts in place; `EINVAL` if flags are not 0, an attribute is
+    /// - Throws: `ENOTTY` with in-place conversion; `EINVAL` if flags are not 0, an attribute is
     ///   unknown to the VM type, or the range is empty, not page aligned or wraps.
     public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
         try model.callModel { kernel throws(ErrorNumber) in
