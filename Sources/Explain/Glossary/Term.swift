@@ -33,8 +33,10 @@ public struct Term: Sendable {
         case trace = "docs/trace.md"
         case hostile = "docs/hostile-guests.md"
         case lecture = "docs/lecture.md"
-        case readme = "README.md"
-        case architecture = "Sources/MiniVMM/MiniVMM.docc/Architecture.md"
+        case run = "docs/run.md"
+        case backends = "docs/backends.md"
+        case explore = "docs/explore.md"
+        case architecture = "docs/architecture.md"
         case history = "Sources/MiniVMM/MiniVMM.docc/TheInterfacesHistory.md"
 
         var title: String {
@@ -45,7 +47,9 @@ public struct Term: Sendable {
             case .trace: "The trace"
             case .hostile: "Hostile guests"
             case .lecture: "The lecture"
-            case .readme: "README"
+            case .run: "Run guests"
+            case .backends: "Backends"
+            case .explore: "Explore"
             case .architecture: "Architecture"
             case .history: "The interface's history"
             }

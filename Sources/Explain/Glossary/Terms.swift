@@ -145,15 +145,15 @@ extension Glossary {
             "The field of the conversion call that names a page after EAGAIN (the lowest page in use) or ENOMEM (the start of the "
                 + "request). It is an offset in the file, not a GPA.", topics: ["call error_offset"]),
         Term(
-            "retry", ["retry policy"], .readme,
+            "retry", ["retry policy"], .run,
             "To call again after EAGAIN. The monitor retries a limited number of times, waits longer each time, and then gives up.",
             topics: ["A3"]),
         Term(
-            "bisect", ["bisection"], .readme,
+            "bisect", ["bisection"], .run,
             "To convert everything around a page in use: the range is split at error_offset, the parts are converted one by one, and "
                 + "the page itself is tried last (--in-use bisect).", topics: ["A6"]),
         Term(
-            "give up", ["gave up", "given up"], .readme,
+            "give up", ["gave up", "given up"], .run,
             "To stop retrying a conversion. The guest gets -EAGAIN, no data is lost, and the monitor reports which pages were "
                 + "converted."),
         Term(
@@ -200,15 +200,15 @@ extension Glossary {
             "Virtual machine monitor: the program that makes a VM, runs its vCPUs and handles their exits. MiniVMM is one; QEMU is "
                 + "another."),
         Term(
-            "backend", [], .architecture,
+            "backend", [], .backends,
             "In MiniVMM, what implements the KVM interface: LinuxKVM, PerVMAttributesKVM, MemslotTrapKVM or SoftKVM. Chosen with "
                 + "--backend."),
         Term(
-            "adapter", [], .architecture,
+            "adapter", [], .backends,
             "A backend that emulates in-place conversion on a kernel without it: PerVMAttributesKVM with per-VM attributes, "
                 + "MemslotTrapKVM by splitting memslots."),
         Term(
-            "SoftKVM", ["soft", "software KVM"], .architecture,
+            "SoftKVM", ["soft", "software KVM"], .backends,
             "The backend that implements KVM in user space, without /dev/kvm: the Linux 7.4 rules as a program, and the Unicorn engine "
                 + "as the CPU."),
         Term(
@@ -367,11 +367,11 @@ extension Glossary {
             "The Linux 7.4 rules as a value without a kernel (the module ConversionModel). SoftKVM is built on it, and `minivmm "
                 + "explore` compares kernels with it."),
         Term(
-            "finding", ["difference from the model"], .litmus,
+            "finding", ["difference from the model"], .explore,
             "A test whose result on a backend differs from the model, shrunk to the fewest steps that still show it."
         ),
         Term(
-            "shrink", ["shrunk", "minimise", "minimize"], .litmus,
+            "shrink", ["shrunk", "minimise", "minimize"], .explore,
             "To remove steps from a failing test as long as it still fails."),
         Term(
             "trace", [], .trace,

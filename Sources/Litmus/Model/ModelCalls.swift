@@ -127,7 +127,7 @@ extension ModelMachine {
 
     /// Skips the test where the model lacks memory; a kernel would not answer so.
     func errno(_ error: ErrorNumber) throws(Stop) -> Errno {
-        guard error != Rules.noMemoryBehind else { throw .noMemoryBehind }
+        guard error != Rules.noBackingMemory else { throw .noBackingMemory }
         return Errno(error)
     }
 

@@ -49,7 +49,7 @@ extension Stop {
 
     static let threeReservedWords = Stop.skip("RFC v1 has three reserved words")
 
-    static let noMemoryBehind = Stop.skip("the software kernel has memory for the first TiB of a file")
+    static let noBackingMemory = Stop.skip("the software kernel has memory for the first TiB of a file")
 
     static func vcpuIsStuck(_ number: Int) -> Stop {
         .skip("vcpu\(number) stands before an access that it cannot finish")

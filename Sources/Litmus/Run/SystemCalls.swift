@@ -71,8 +71,8 @@ extension World {
 
     /// Skips the test where the model lacks memory; a kernel would not answer so.
     func answer(_ error: Errno) throws(Stop) -> Errno {
-        guard facts.soft != nil, error == SoftKVM.noMemoryBehind else { return error }
-        throw .noMemoryBehind
+        guard facts.soft != nil, error == SoftKVM.noBackingMemory else { return error }
+        throw .noBackingMemory
     }
 
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
