@@ -14,10 +14,13 @@ struct RefusedTextTests {
         ("test \"x", "1:6: the text that begins here has no closing quote"),
         ("test \"x\\\"", "1:8: a text has printable ASCII"),
         ("test \"x\"\nmemory 0 pages shared\nhost read 0", "1:1: a memory has 1 to 268435456 pages, not 0"),
-        ("test \"x\"\nmemory 4 page shared", "2:10: expected `pages`, found `page`"),
+        ("test \"x\"\nmemory 4 pgaes shared", "2:10: expected `pages`, found `pgaes`; did you mean pages?"),
         ("test \"x\"\nmemory 4 pages common", "2:16: expected one of `shared`, `private`, found `common`"),
         ("test \"x\"\nmemory 1 pages shared", "1:1: a test has a step"),
-        ("test \"x\"\nmemory 1 pages shared\nhost jump 0", "3:6: expected an action: `read`"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost jump 0",
+            "3:6: unknown action jump: expected read, write, "
+        ),
         ("test \"x\"\nmemory 1 pages shared\nhost read 0x => 1", "3:11: `0x` is no number"),
         ("test \"x\"\nmemory 1 pages shared\nhost read 0 => 256", "3:16: 256 is too large: expected a byte"),
         (
@@ -33,10 +36,19 @@ struct RefusedTextTests {
             "3:13: expected the end of the line, found the number 0"
         ),
         ("test \"x\"\nmemory 1 pages shared\nhost release h", "3:1: there is no hold `h`"),
-        ("test \"x\"\nmemory 1 pages shared\nhost convert 0 private => EWHAT", "3:27: `EWHAT` is no outcome"),
-        ("test \"x\"\nmemory 1 pages shared\nhost99 read 0", "3:1: `host99` is no actor"),
-        ("test \"x\"\nmemory 1 pages shared\nvcpu read 0", "3:1: `vcpu` is no actor"),
-        ("test \"x\"\nmemory 1 pages shared\nhost read 0 => a", "3:1: `a` is no outcome; results have names"),
+        ("test \"x\"\nmemory 1 pages shared\nhost convert 0 private => EWHAT", "3:27: unknown outcome EWHAT"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost99 read 0",
+            "3:1: unknown actor host99: expected `host` to `host15`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu read 0",
+            "3:1: unknown actor vcpu: expected `vcpu0` to `vcpu15`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 0 => a",
+            "3:1: unknown outcome a: expected `ok`, an errno"
+        ),
         (
             "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0",
             "3:1: the parallel block that begins here"
@@ -47,7 +59,7 @@ struct RefusedTextTests {
             "test \"x\"\nmemory 1 pages shared\nhost read 0\nvm default",
             "4:1: `vm` belongs before the first step"
         ),
-        ("test \"x\"\nmemory 1 pages shared\nhost read \u{7}", "3:11: the byte 0x7 means nothing here"),
+        ("test \"x\"\nmemory 1 pages shared\nhost read \u{7}", "3:11: unexpected byte 0x7"),
         ("test \"x\"\nmemory 1 pages shared\nhost fill 0..99999 1", "3:1: one step touches at most 64 MiB"),
         (
             "test \"x\"\nmemory 1 pages shared\nhost read 18446744073709551616",

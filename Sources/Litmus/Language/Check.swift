@@ -136,7 +136,9 @@ struct Check {
             }
         case .named(let name):
             try require(
-                results != nil, "`\(name)` is no outcome; results have names in parallel blocks only")
+                results != nil,
+                "unknown outcome \(name)\(LineParser.nearOutcome(name.description)) "
+                    + "(results have names in parallel blocks only)")
             try require(
                 !LitmusTest.outcomeWords.contains(name.description), "`\(name)` is an outcome, and no name")
             try newName(name)

@@ -117,8 +117,8 @@ struct Lexer {
         }
         let shown =
             (0x21..<0x7f).contains(byte)
-            ? "`\(Character(Unicode.Scalar(byte)))`" : "the byte 0x\(String(byte, radix: 16))"
-        throw SyntaxError(line: line, column: column, message: "\(shown) means nothing here")
+            ? "`\(Character(Unicode.Scalar(byte)))`" : "byte 0x\(String(byte, radix: 16))"
+        throw SyntaxError(line: line, column: column, message: "unexpected \(shown)")
     }
 
     private func follows(_ byte: UInt8) -> Bool {

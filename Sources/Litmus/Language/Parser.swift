@@ -62,7 +62,12 @@ private struct FileParser {
         let keyword = try parser.word(
             "an actor (`host`, `vcpu0`, `child`) or a keyword (`test`, `memory`, …)")
         guard name != nil || keyword == "test" else {
-            throw parser.error(at: column, "a test begins with `test \"what it shows\"`")
+            let near = NearWords.suggestion(for: keyword, among: ["test"])
+            throw parser.error(
+                at: column,
+                near.isEmpty
+                    ? "a test begins with `test \"what it shows\"`"
+                    : "unknown keyword \(keyword.prefix(40))" + near)
         }
         try dispatch(keyword, column, &parser)
         try parser.end()
@@ -75,7 +80,7 @@ private struct FileParser {
         case "test", "hazard", "vm", "aliases", "doors", "needs", "kernel", "memory":
             try header(keyword, column, &parser)
         case "parallel":
-            guard block == nil else { throw parser.error(at: column, "a parallel block has no other inside") }
+            guard block == nil else { throw parser.error(at: column, "parallel blocks cannot be nested") }
             block = (line, Parallel(steps: []))
         case "end":
             guard let (_, parallel) = block else {
@@ -85,15 +90,12 @@ private struct FileParser {
             block = nil
         case _ where Clause.Kind(rawValue: keyword) != nil:
             guard let kind = Clause.Kind(rawValue: keyword), block != nil else {
-                throw parser.error(at: column, "`\(keyword)` speaks of a parallel block, before its `end`")
+                throw parser.error(at: column, "`\(keyword)` belongs in a parallel block, after its steps")
             }
             block?.1.clauses.append(try parser.clause(kind))
         default:
             guard let actor = Actor(word: keyword) else {
-                throw parser.error(
-                    at: column,
-                    "`\(keyword.prefix(40))` is no actor (`host`, `host1`, `vcpu0`, `child`; numbers below \(Actor.limit)) and no keyword"
-                )
+                throw unknown(keyword, column, parser)
             }
             if let clause = block?.1.clauses.last {
                 throw parser.error(
@@ -103,6 +105,30 @@ private struct FileParser {
             places.append((line, column))
             if block != nil { block?.1.steps.append(step) } else { test.body.append(.step(step)) }
         }
+    }
+
+    /// The words that can begin a line, besides actors.
+    private static let keywords =
+        ["test", "hazard", "vm", "aliases", "needs", "kernel", "memory", "parallel", "end"]
+        + Clause.Kind.allCases.map(\.rawValue)
+
+    private func unknown(_ keyword: String, _ column: Int, _ parser: LineParser) -> SyntaxError {
+        // `vcpu` or `host99`: the name of an actor with a number that cannot be.
+        if let stem = ["host", "vcpu", "child"].first(where: { stem in
+            keyword.hasPrefix(stem) && keyword.dropFirst(stem.count).allSatisfy(\.isNumber)
+        }) {
+            let example =
+                stem == "vcpu"
+                ? "`vcpu0` to `vcpu\(Actor.limit - 1)`" : "`\(stem)` to `\(stem)\(Actor.limit - 1)`"
+            return parser.error(at: column, "unknown actor \(keyword.prefix(40)): expected \(example)")
+        }
+        let near = NearWords.suggestion(for: keyword, among: Self.keywords + ["host", "vcpu0", "child"])
+        return parser.error(
+            at: column,
+            "unknown keyword \(keyword.prefix(40))"
+                + (near.isEmpty
+                    ? ": expected an actor (`host`, `host1`, `vcpu0`, `child`) or one of \(Self.keywords.joined(separator: ", "))"
+                    : near))
     }
 
     private mutating func header(

@@ -45,8 +45,8 @@ extension Step {
     func hint(_ outcome: StepOutcome) -> String {
         if case .errno(14, _) = outcome {
             return
-                "an access that gets no page is `SIGBUS` here, also where the kernel is asked by a system call"
+                "an access that gets no page is `SIGBUS` in this language, even if a system call returns EFAULT"
         }
-        return "`\(outcome)` cannot come of `\(action)`"
+        return "`\(action)` cannot end with `\(outcome)`"
     }
 }

@@ -80,7 +80,7 @@ extension Memory: CustomStringConvertible {
 
 extension Step: CustomStringConvertible {
     /// The step without its expectation, on one line: `vcpu0 read shared:0 converting preserve`.
-    var text: String { "\(actor) \(what)" }
+    package var text: String { "\(actor) \(what)" }
 
     private var what: String { "\(action)" + (onFault.map { " converting \($0)" } ?? "") }
 
