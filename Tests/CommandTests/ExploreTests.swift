@@ -18,10 +18,10 @@ struct ExploreCommandTests {
     @Test func nothingIsFoundWhereNothingIsWrong() throws {
         let result = try explore(Self.few + ["--seed", "3"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
-        #expect(result.output.contains("\nnothing that the model does not come to, "))
+        #expect(result.output.contains("\nNo differences from the model: "))
         #expect(result.output.contains("scope     every step from each of 14 states: "))
         #expect(
-            result.output.contains("random    50 tests, ") && result.output.contains("in all interleavings"))
+            result.output.contains("random    50 tests, ") && result.output.contains(", all interleavings"))
         #expect(
             result.diagnostics.contains("backend   SoftKVM") && result.diagnostics.contains("seed      3"))
     }
@@ -35,7 +35,7 @@ struct ExploreCommandTests {
         #expect(
             result.output.contains(
                 "\nfound     host convert 0 private\nmodel     EAGAIN at 0\nbackend   ok\n"))
-        #expect(result.output.contains("\n1 finding, "))
+        #expect(result.output.contains("\n1 finding: "))
         let file = "found/finding-1.litmus"
         let text = try String(contentsOfFile: scratch.path(file), encoding: .utf8)
         #expect(text.contains("needs     references\n") && text.hasSuffix("=> EAGAIN at 0\n"))
@@ -72,7 +72,8 @@ struct ExploreCommandTests {
         let scratch = try Scratch()
         #expect(try explore(Self.few + ["--report", "f.html"], in: scratch).status == 0)
         let page = try String(contentsOfFile: scratch.path("f.html"), encoding: .utf8)
-        #expect(page.hasSuffix("</html>\n") && page.contains("nothing found: the longest of "))
+        #expect(
+            page.hasSuffix("</html>\n") && page.contains("no differences from the model: the longest of "))
     }
 
     @Test func jsonHasTheSameResults() throws {
@@ -113,6 +114,8 @@ struct ExploreCommandTests {
                 result.status == 125 && result.diagnostics.contains("\(place): a directory for the findings"))
             #expect(result.diagnostics.contains("try:"), "\(result.diagnostics)")
         }
+        let early = try explore(["--report", "/no/such/place", "--tests", "1000000000"])
+        #expect(early.status == 125 && early.output.isEmpty)
         let full = try explore(Self.few + ["--report", "/dev/full"])
         #expect(full.status == 125 && full.diagnostics.contains("/dev/full"))
     }
@@ -120,7 +123,9 @@ struct ExploreCommandTests {
     @Test func timeEndsIt() throws {
         let result = try explore(["--tests", "1000000000", "--timeout", "0.3"])
         #expect(result.status == 3, "\(result.output)")
-        #expect(result.output.contains("nothing found so far") && result.output.contains("the time was over"))
+        #expect(
+            result.output.contains("No differences from the model so far: ")
+                && result.output.contains("; ended by --timeout before everything was tried"))
         #expect(result.output.contains("\nnot tried "), "\(result.output)")
         let json = try #require(
             try explore(["--tests", "1000000000", "--timeout", "0.3", "--json"]).json)
@@ -141,7 +146,7 @@ struct ExploreCommandTests {
                 kill(process.processIdentifier, signal)
             })
         #expect(result.status == 3, "\(result.status) \(result.output) \(result.diagnostics)")
-        #expect(result.output.contains("interrupted before all was tried"))
+        #expect(result.output.contains("interrupted before everything was tried"))
     }
 
     /// An earlier exploration's files stay as they are.
@@ -176,7 +181,7 @@ struct ExploreCommandTests {
             kill(process.processIdentifier, signal)
         }
         #expect(result.status == 1, "\(result.diagnostics)")
-        #expect(result.output.contains("; interrupted before all was tried"))
+        #expect(result.output.contains("; interrupted before everything was tried"))
         #expect(result.output.contains("\nfound     host convert "))
     }
 

@@ -12,7 +12,7 @@ struct RecordingTests {
     private final class Recorder: RunRecorder {
         struct Run {
             var events: [(Actor, TraceEvent)] = []
-            var isTelling: Bool?
+            var isNotable: Bool?
         }
         private let list = Mutex<[Run]>([])
         var runs: [Run] { list.withLock { $0 } }
@@ -31,7 +31,7 @@ struct RecordingTests {
             list.withLock { $0.append(Run()) }
             return Trace(backend: backend, sinks: [Sink(self)])
         }
-        func end(isTelling: Bool) { list.withLock { $0[$0.count - 1].isTelling = isTelling } }
+        func end(isNotable: Bool) { list.withLock { $0[$0.count - 1].isNotable = isNotable } }
     }
 
     private func record(
@@ -63,7 +63,7 @@ struct RecordingTests {
         #expect(report.verdict == .passed)
         let run = try #require(runs.first)
         #expect(runs.count == 1)
-        #expect(run.isTelling == false)
+        #expect(run.isNotable == false)
         #expect(
             steps(run) == [
                 "host 4 host write more:1 0x7 = SIGBUS true", "host1 5 host1 hold 2 as h = ok true",
@@ -124,24 +124,24 @@ struct RecordingTests {
 
     @Test func aFailureIsTelling() throws {
         let (_, runs) = try record("host read 0 => 1")
-        #expect(runs.map(\.isTelling) == [true])
+        #expect(runs.map(\.isNotable) == [true])
         #expect(steps(runs[0]).last?.hasSuffix("= 0x0 false") == true)
     }
 
     @Test func ofAllInterleavingsOneIsRecordedThatTells() throws {
         let race = "parallel\nhost convert 0 private => a\nhost1 read 0 => b\n"
         let (_, fine) = try record(race + "end")
-        #expect(fine.map(\.isTelling) == [false])
+        #expect(fine.map(\.isNotable) == [false])
         let (report, bad) = try record(race + "forbidden b = SIGBUS\nend")
         #expect(report.verdict != .passed)
-        #expect(bad.map(\.isTelling) == [true])
+        #expect(bad.map(\.isNotable) == [true])
         #expect(
             steps(bad[0]) == [
                 "host 5 host convert 0 private = ok true", "host1 6 host1 read 0 = SIGBUS true",
             ])
         let (_, late) = try record(
             "parallel\nhost write 0 1\nhost1 write 0 2\nend\nhost read 0 => 1")
-        #expect(late.map(\.isTelling) == [true])
+        #expect(late.map(\.isNotable) == [true])
         #expect(steps(late[0]).last == "host 8 host read 0 = 0x2 false")
     }
 
@@ -190,7 +190,7 @@ struct RecordingTests {
                 try Source(parsing: head + block))
             #expect((report.verdict == .passed) == clause.isEmpty)
             let run = try #require(recorder.runs.first)
-            #expect(run.isTelling == !clause.isEmpty && steps(run).count == 4)
+            #expect(run.isNotable == !clause.isEmpty && steps(run).count == 4)
             #expect(calls(run).count { $0.contains("shared ok") } >= 1)
         }
     }
@@ -198,7 +198,7 @@ struct RecordingTests {
     @Test func everyRunOfThreadsIsRecorded() throws {
         let body = "parallel\nhost write 0 1 => a\nhost1 write 1 1 => b\nforbidden a = ok\nend"
         let (_, runs) = try record(body, on: MemslotTrapKVM(over: SoftKVM()), runs: 3)
-        #expect(runs.map(\.isTelling) == [true, true, true])
+        #expect(runs.map(\.isNotable) == [true, true, true])
         #expect(runs.allSatisfy { steps($0).count == 2 })
     }
 }

@@ -102,6 +102,7 @@ public final class Exploration {
             backend,
             .init(
                 runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
+                findsOrders: false,
                 stopwatch: options.stopwatch, interrupts: options.interrupts))
     }
 

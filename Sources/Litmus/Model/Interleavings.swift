@@ -15,6 +15,8 @@ struct Interleavings {
         var states = 0
         /// Why these are not all; nil where they are.
         var cut: Cut.Reason?
+        /// For each block an order for each of its outcomes, as far as they were looked for.
+        var orders: [[[Name: StepOutcome]: WitnessOrder]] = []
     }
 
     /// Pieces after which it ends.
@@ -54,9 +56,12 @@ struct Interleavings {
         setup = ModelMachine.Setup(configuration, source.test)
     }
 
-    mutating func explore() throws(Stop) -> Result {
+    /// - Parameter findsOrders: whether an order is looked for that leads to each outcome.
+    mutating func explore(findsOrders: Bool = false) throws(Stop) -> Result {
         let endings = try visit(start())
-        return Result(endings: endings, states: numbers.count, cut: cut)
+        var result = Result(endings: endings, states: numbers.count, cut: cut)
+        if findsOrders { result.orders = try witnessOrders(of: result) }
+        return result
     }
 
     // MARK: a run under way
@@ -236,13 +241,23 @@ struct Interleavings {
 
     // MARK: pieces
 
-    /// Does the next piece of an actor, and all that follows a block whose last piece it was.
+    /// Performs the next piece of an actor, and the steps after a block whose last piece it was.
     ///
-    /// - Returns: the result that has a name, if the step ended with it, and its place among all results.
+    /// - Returns: the named result, if the step ended with one, and its place among all results.
     @discardableResult
     mutating func advance(
         _ actor: Int, _ cursor: inout Cursor
     ) throws(Stop) -> (place: Int, outcome: StepOutcome)? {
+        guard let block = block(at: cursor) else { return nil }
+        let step = block.actors[actor][cursor.actors[actor].step].step
+        guard let seen = try advancePiece(actor, &cursor), step.accepts(seen) else { return nil }
+        return step.result.flatMap(block.place).map { ($0, seen.outcome) }
+    }
+
+    /// Performs the next piece of an actor, as ``advance(_:_:)`` does.
+    ///
+    /// - Returns: the answer of the step; nil if it has not ended.
+    mutating func advancePiece(_ actor: Int, _ cursor: inout Cursor) throws(Stop) -> Observation? {
         guard let block = block(at: cursor) else { return nil }
         let (index, step) = block.actors[actor][cursor.actors[actor].step]
         pieces += 1
@@ -255,7 +270,7 @@ struct Interleavings {
         cursor.actors[actor] = Position(step: cursor.actors[actor].step + 1)
         if let failure = source.judge(seen, index, step, cursor.machine.pages) {
             cursor.failure = failure
-            return nil
+            return seen
         }
         let isOver = zip(cursor.actors, block.actors).allSatisfy { $0.step == $1.count }
         if isOver {
@@ -263,6 +278,6 @@ struct Interleavings {
             cursor.part += 1
             try advanceToBlock(&cursor)
         }
-        return step.result.flatMap(block.place).map { ($0, seen.outcome) }
+        return seen
     }
 }

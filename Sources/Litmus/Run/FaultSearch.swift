@@ -9,10 +9,13 @@ public struct FaultSearch: Sendable {
     /// Those that pass where no fault is planted; the others can catch none.
     private let usable: [Int]
 
+    /// Only verdicts are needed.
+    private static let options = Runner.Options(asksModel: false, findsOrders: false)
+
     /// Runs every test once without a fault. Tests that do not pass then are not used.
     public init(_ sources: [Source]) {
         self.sources = sources
-        let runner = Runner(SoftKVM())
+        let runner = Runner(SoftKVM(), Self.options)
         usable = sources.indices.filter { runner.run(sources[$0]) == .passed }
     }
 
@@ -20,7 +23,7 @@ public struct FaultSearch: Sendable {
     ///
     /// - Parameter limit: the search ends when so many tests have failed. By default all tests are run.
     public func catching(_ fault: PlantedFault, limit: Int = .max) -> [Int] {
-        let runner = Runner(SoftKVM(SoftKVM.Configuration(plantedFaults: [fault])))
+        let runner = Runner(SoftKVM(SoftKVM.Configuration(plantedFaults: [fault])), Self.options)
         var found: [Int] = []
         for index in usable where found.count < limit {
             if case .failed = runner.run(sources[index]) { found.append(index) }

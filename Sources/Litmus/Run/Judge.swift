@@ -14,12 +14,13 @@ struct Judge {
         var report = Report(
             verdict: .passed, cut: exact.cut.map { Cut(reason: $0, runs: nil, wanted: nil) })
         if let cut = exact.cut, exact.endings.isEmpty {
-            report.verdict = .skipped("\(cut) was reached before an interleaving came to its end")
+            report.verdict = .skipped("\(cut) before any interleaving was complete")
             return report
         }
         // Every interleaving comes back to an earlier state: no kernel whose rules hold does that.
         if exact.endings.isEmpty {
-            report.verdict = .failed(Failure(.machine(reason: "no interleaving comes to an end")))
+            report.verdict = .failed(
+                Failure(.machine(reason: "no interleaving ends: every one returns to an earlier state")))
             return report
         }
         if let failure = exact.endings.compactMap(\.failure).min(by: { ($0.step ?? 0) < ($1.step ?? 0) }) {
@@ -30,7 +31,7 @@ struct Judge {
             let rows = outcomes.map { outcome in
                 BlockReport.Outcome(
                     results: block.list(outcome), count: nil, isAllowed: block.allows(outcome),
-                    isInModel: true, isNamed: block.names(outcome))
+                    isInModel: true, order: exact.order(of: outcome, block), isNamed: block.names(outcome))
             }
             add(block, rows.sorted { $0.text < $1.text }, runs: nil, states: exact.states, to: &report)
             // Where not everything was seen, nothing is missing.
@@ -55,13 +56,15 @@ struct Judge {
             var rows = counts.map { outcome, count in
                 BlockReport.Outcome(
                     results: block.list(outcome), count: count, isAllowed: block.allows(outcome),
-                    isInModel: known.map { $0.contains(outcome) }, isNamed: block.names(outcome))
+                    isInModel: known.map { $0.contains(outcome) }, order: model?.order(of: outcome, block),
+                    isNamed: block.names(outcome))
             }
             for outcome in known ?? [] where counts[outcome] == nil {
                 rows.append(
                     BlockReport.Outcome(
                         results: block.list(outcome), count: 0, isAllowed: block.allows(outcome),
-                        isInModel: true, isNamed: block.names(outcome)))
+                        isInModel: true, order: model?.order(of: outcome, block),
+                        isNamed: block.names(outcome)))
             }
             rows.sort { ($1.count ?? 0, $0.text) < ($0.count ?? 0, $1.text) }
             add(block, rows, runs: runs, states: model?.states, to: &report)
@@ -94,6 +97,12 @@ struct Judge {
 
     private func failure(_ block: Program.Block, _ deviation: Failure.Deviation) -> Failure {
         Failure(deviation, step: block.first, line: source.places[block.first].line)
+    }
+}
+
+extension Interleavings.Result {
+    fileprivate func order(of outcome: [Name: StepOutcome], _ block: Program.Block) -> WitnessOrder? {
+        orders.indices.contains(block.number) ? orders[block.number][outcome] : nil
     }
 }
 

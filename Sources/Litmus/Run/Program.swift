@@ -74,7 +74,7 @@ struct Program {
 
 extension Step {
     /// The name of its result.
-    var result: Name? { if case .named(let name) = expectation { name } else { nil } }
+    package var result: Name? { if case .named(let name) = expectation { name } else { nil } }
 }
 
 /// What came of a run: the results of its blocks, or the step that ended it.
@@ -132,7 +132,8 @@ extension Program.Block {
 }
 
 extension Clause {
-    fileprivate func holds(for outcome: [Name: StepOutcome]) -> Bool {
+    /// Whether an outcome satisfies all conditions.
+    func holds(for outcome: [Name: StepOutcome]) -> Bool {
         conditions.allSatisfy { condition in
             outcome[condition.result].map(condition.outcome.covers) ?? false
         }

@@ -5,15 +5,16 @@ import SystemPackage
 /// Records the runs of a test as traces, from which pictures are made.
 ///
 /// A test without parallel blocks is one run. With blocks, every run on a real kernel is recorded. The
-/// software kernel explores all interleavings, then repeats and records one of them: a failing one if there
-/// is any.
+/// model explores all interleavings, then repeats and records one of them: the selected outcome, or a failing one if
+/// there is any.
 public protocol RunRecorder: AnyObject, Sendable {
     /// Called when a run begins. Its events go to the trace that is returned.
     func begin(backend: any Backend) -> Trace
     /// Called when the run has ended.
     ///
-    /// - Parameter isTelling: whether the run failed, or had an outcome that the test does not allow.
-    func end(isTelling: Bool)
+    /// - Parameter isNotable: whether the run has the selected outcome (``Runner/Options/witness``); if none was selected,
+    ///   whether it failed or has an outcome that the test does not allow.
+    func end(isNotable: Bool)
 }
 
 /// Turns the steps of one run into events. Files lie one behind the other in one space of addresses.

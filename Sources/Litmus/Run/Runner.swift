@@ -34,6 +34,10 @@ public struct Runner: Sendable {
         /// Whether outcomes of parallel blocks are judged by the model too, not only by the test's clauses.
         /// Default true. Clauses that the model has written need no second judgement.
         public var asksModel: Bool
+        /// Whether reports have an order for each outcome of a parallel block (``BlockReport/Outcome/order``). Default true.
+        public var findsOrders: Bool
+        /// The outcome of a parallel block whose run is recorded; nil, the default, records any failing one.
+        public var witness: OutcomePattern?
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
         /// Measures where tests without parallel blocks spend their time. Nil, the default, costs nothing.
@@ -42,8 +46,8 @@ public struct Runner: Sendable {
         /// Options with the defaults given at each property.
         public init(
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
-            hangLimit: Duration = .seconds(30), asksModel: Bool = true,
-            recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
+            hangLimit: Duration = .seconds(30), asksModel: Bool = true, findsOrders: Bool = true,
+            witness: OutcomePattern? = nil, recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
             interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
             self.stopwatch = stopwatch
@@ -51,6 +55,8 @@ public struct Runner: Sendable {
             self.interrupts = interrupts
             self.progress = progress
             self.asksModel = asksModel
+            self.findsOrders = findsOrders
+            self.witness = witness
             self.recorder = recorder
             self.runs = max(1, runs)
             self.seed = seed
@@ -130,7 +136,8 @@ public struct Runner: Sendable {
         let runs =
             program.blocks.isEmpty ? nil : Failure.Runs(done: tally.runs, wanted: options.runs)
         var late = program.blocks.isEmpty ? Report(verdict: .passed) : report
-        late.verdict = .failed(Failure(.hang(steps: steps, limit: waited, runs: runs)))
+        let limit = program.blocks.isEmpty ? waited : options.timeLimit + waited
+        late.verdict = .failed(Failure(.hang(steps: steps, limit: limit, runs: runs)))
         return late
     }
 
@@ -147,6 +154,7 @@ public struct Runner: Sendable {
         _ deadline: TestDeadline, _ tally: Tally, _ pool: MachinePool, _ contradictions: Contradictions
     ) -> Report {
         do throws(Stop) {
+            let isModel = facts.soft?.configuration.isModelOfLinux74 == true
             let facts = try facts.configured(for: source.test)
             for need in source.test.needs {
                 if let reason = try Needs(facts.sound.backend, source.test.vm).absence(of: need) {
@@ -162,15 +170,22 @@ public struct Runner: Sendable {
             if let soft = facts.soft {
                 var interleavings = Interleavings(
                     source, on: soft.configuration, deadline, keepsPart: true)
-                let result = try interleavings.explore()
+                let result = try interleavings.explore(findsOrders: options.findsOrders)
                 if let recorder = options.recorder {
-                    try interleavings.recordTelling(recorder, on: soft)
+                    try interleavings.recordOne(recorder, on: soft, with: options.witness)
                 }
-                return Judge(source).report(exact: result)
+                var report = Judge(source).report(exact: result)
+                if options.asksModel {
+                    report.compare(program) { isModel ? result : try? source.explored(deadline) }
+                }
+                return report
             }
-            let model = options.asksModel ? try? source.explored(deadline) : nil
+            let model =
+                options.asksModel ? try? source.explored(deadline, findsOrders: options.findsOrders) : nil
             tally.judge(by: model)
-            return try Sampler(source, facts, deadline, options, tally).report()
+            var report = try Sampler(source, facts, deadline, options, tally).report()
+            report.compare(program) { model }
+            return report
         } catch {
             return Report(verdict: Source.verdict(error))
         }
@@ -266,11 +281,11 @@ extension Source {
     /// - Parameter model: what the kernel is, but for what the test's header says; the default judges other kernels.
     func explored(
         on model: SoftKVM.Configuration = SoftKVM.Configuration(), _ deadline: TestDeadline,
-        mostPieces: Int = Interleavings.mostPieces
+        mostPieces: Int = Interleavings.mostPieces, findsOrders: Bool = false
     ) throws(Stop) -> Interleavings.Result {
         var interleavings = Interleavings(
             self, on: model.configured(for: test), deadline, mostPieces: mostPieces)
-        return try interleavings.explore()
+        return try interleavings.explore(findsOrders: findsOrders)
     }
 }
 

@@ -51,11 +51,16 @@ struct Sampler {
             failure = try run(world, team, &chance, &ending)
             runs += 1
             if failure == nil { tally.add(ending, program) }
-            options.recorder?.end(isTelling: failure != nil || program.disallows(ending))
+            options.recorder?.end(isNotable: isNotable(ending, failure))
             options.progress?(runs)
             if runs < options.runs { stop = deadline.stop }
         }
         return tally.report(Judge(source), wanted: options.runs, failure: failure, stop)
+    }
+
+    private func isNotable(_ ending: Ending, _ failure: Failure?) -> Bool {
+        if let witness = options.witness { return program.matches(witness, ending) }
+        return failure != nil || program.fails(ending)
     }
 
     private func run(

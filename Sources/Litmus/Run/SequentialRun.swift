@@ -56,20 +56,24 @@ struct SequentialRun {
     private func run(
         _ machine: inout TestMachine?, _ lap: Lap?, leavesMachine: Bool
     ) throws(Stop) -> (verdict: Verdict, TestMachine?) {
-        var isTelling = true
-        defer { options.recorder?.end(isTelling: isTelling) }
+        var hasFailed = true
+        defer { options.recorder?.end(isNotable: hasFailed) }
         if machine == nil { options.stopwatch?.noteMachine(isUsedAgain: false) }
         let world = try World(
             facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend), lap: lap,
             on: machine.take())
         defer { world.close() }
+        var outcomes: [StepOutcome] = []
         for (index, step) in source.test.steps.enumerated() {
             let failure = try lap.measure(.steps) { () throws(Stop) in
-                try source.perform(index, step, world)
+                try source.perform(index, step, world) { outcomes.append($0) }
             }
-            if let failure { return (.failed(failure), nil) }
+            if var failure {
+                if options.asksModel { failure.model = source.test.modelComparison(outcomes) }
+                return (.failed(failure), nil)
+            }
         }
-        isTelling = false
+        hasFailed = false
         var left = leavesMachine ? world.cleared() : nil
         left?.last = source
         return (.passed, left)
