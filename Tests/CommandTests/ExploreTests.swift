@@ -15,7 +15,7 @@ struct ExploreCommandTests {
         "--plant", "busy-check-missing", "--depth", "2", "--parallel", "0", "--timeout", "3000",
     ]
 
-    @Test func nothingIsFoundWhereNothingIsWrong() throws {
+    @Test func theModelHasNoFindings() throws {
         let result = try explore(Self.few + ["--seed", "3"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
         #expect(result.output.contains("\nNo differences from the model: "))
@@ -26,7 +26,7 @@ struct ExploreCommandTests {
             result.diagnostics.contains("backend   SoftKVM") && result.diagnostics.contains("seed      3"))
     }
 
-    /// What is found is a file that `litmus` runs, here and where the rule is kept, and a picture.
+    /// A finding is a file that `litmus` runs, on this backend and on one without the fault, and a picture.
     @Test func aFindingIsATestAndAPicture() throws {
         let scratch = try Scratch()
         let result = try explore(
@@ -39,7 +39,7 @@ struct ExploreCommandTests {
         let file = "found/finding-1.litmus"
         let text = try String(contentsOfFile: scratch.path(file), encoding: .utf8)
         #expect(text.contains("needs     references\n") && text.hasSuffix("=> EAGAIN at 0\n"))
-        // The same command line as the one that is printed.
+        // Runs the command line that is printed.
         let again = try #require(
             result.output.split(separator: "\n").first { $0.hasPrefix("again     ") }?.split(separator: " ")
                 .dropFirst())
@@ -67,7 +67,7 @@ struct ExploreCommandTests {
         #expect(names == ["f-1.html", "f-2.html", "finding-1.litmus", "finding-2.litmus"])
     }
 
-    /// Where nothing is found there is something to see all the same.
+    /// Without a finding the longest random test is drawn.
     @Test func theLongestTestIsDrawn() throws {
         let scratch = try Scratch()
         #expect(try explore(Self.few + ["--report", "f.html"], in: scratch).status == 0)
@@ -104,8 +104,8 @@ struct ExploreCommandTests {
         #expect(result.diagnostics.contains("Error: "))
     }
 
-    /// Before anything is explored, and not after.
-    @Test func noPlaceForWhatIsFound() throws {
+    /// Places are checked before the exploration starts.
+    @Test func unwritablePlacesAreErrors() throws {
         let scratch = try Scratch()
         let file = try scratch.file("file", [])
         for place in [file, "/no/such/place/found", "/proc/found"] {
@@ -120,7 +120,7 @@ struct ExploreCommandTests {
         #expect(full.status == 125 && full.diagnostics.contains("/dev/full"))
     }
 
-    @Test func timeEndsIt() throws {
+    @Test func theTimeLimitEndsIt() throws {
         let result = try explore(["--tests", "1000000000", "--timeout", "0.3"])
         #expect(result.status == 3, "\(result.output)")
         #expect(
@@ -134,14 +134,14 @@ struct ExploreCommandTests {
         #expect(untried?.suffix(2) == ["random", "parallel"])
     }
 
-    /// Not with the status of a signal: what counts is that the search is incomplete.
+    /// The status is not that of the signal, because the search is incomplete.
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func interruptedWithNothingFound(_ signal: Int32) throws {
         let scratch = try Scratch()
         let result = try Command.run(
             ["explore", "--backend", "soft", "--tests", "1000000000", "--timeout", "1000", "--depth", "1"],
             in: scratch.url,
             watching: { process, diagnostics in
-                // It listens before it says what it does.
+                // Signals are handled before the seed is printed.
                 Command.wait(until:) { diagnostics().contains("seed") }
                 kill(process.processIdentifier, signal)
             })
@@ -149,7 +149,7 @@ struct ExploreCommandTests {
         #expect(result.output.contains("interrupted before everything was tried"))
     }
 
-    /// An earlier exploration's files stay as they are.
+    /// Files of an earlier exploration are kept.
     @Test func noFileIsOverwritten() throws {
         let scratch = try Scratch()
         _ = try scratch.file("finding-1.litmus", Array("mine".utf8))
@@ -162,7 +162,7 @@ struct ExploreCommandTests {
         #expect(try String(contentsOfFile: scratch.path("finding-3.litmus"), encoding: .utf8) == "mine, too")
     }
 
-    /// What was found by then is told, and kept.
+    /// Findings made before the signal are reported and kept.
     @Test(arguments: [SIGINT, SIGTERM]) func interrupted(_ signal: Int32) throws {
         let scratch = try Scratch()
         let result = try Command.run(
@@ -185,8 +185,8 @@ struct ExploreCommandTests {
         #expect(result.output.contains("\nfound     host convert "))
     }
 
-    /// On this machine's own kernel.
-    @Test func whatAutoTakes() throws {
+    /// On the backend that auto picks here.
+    @Test func theBackendThatAutoPicks() throws {
         let result = try Command.run(["explore"] + Self.few + ["--runs", "20"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
     }

@@ -30,7 +30,7 @@ struct LitmusCommandTests {
         #expect(try Command.run(["litmus"]).status == 64)
     }
 
-    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func ktapToTheLetter() throws {
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func ktapIsExact() throws {
         let lines = try run([Self.good, Self.bad, Self.skipped], ["--format", "ktap"]).output
             .split(separator: "\n").map(String.init)
         #expect(lines.first == "KTAP version 1")
@@ -38,18 +38,18 @@ struct LitmusCommandTests {
         #expect(
             lines.filter { !$0.hasPrefix("# ") } == [
                 "KTAP version 1", "1..3", "ok 1 test-1_", "not ok 2 test-2_",
-                "ok 3 test-3_ # SKIP a memslot leads into the view `ram`: what is mapped there next would become the guest's",
+                "ok 3 test-3_ # SKIP a memslot points into the view `ram`: the next mapping there would become guest memory",
             ])
         #expect(lines.last == "# Totals: pass:1 fail:1 xfail:0 xpass:0 skip:1 error:0")
     }
 
-    /// Runs that could never all be done: what was seen counts, in each format.
+    /// Tests that can never complete all their runs report what was seen, in each format.
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func aTestThatIsCutShort() throws {
         let scratch = try Scratch()
         let race =
             "test \"race\"\nmemory 1 pages shared\nparallel\nhost convert 0 private => a\nhost1 read 0 => b\nend\n"
         _ = try scratch.file("race.litmus", Array(race.utf8))
-        // Its interleavings are explored on the software kernel, so this is for what else there is.
+        // SoftKVM explores interleavings instead of running the test, so it is not tested here.
         let options = ["litmus", scratch.url.path, "--runs", "100000000", "--timeout", "0.5"]
         let text = try Command.run(options)
         guard !text.diagnostics.contains("SoftKVM") else { return }
@@ -65,7 +65,7 @@ struct LitmusCommandTests {
         #expect(cut["by"] as? String == "time limit" && cut["of"] as? Int == 100_000_000)
         let runs = (test["blocks"] as? [[String: Any]])?.first?["runs"] as? Int
         #expect(runs != nil && cut["runs"] as? Int == runs)
-        // Ctrl-C ends all of it; what was not run is not run.
+        // Ctrl-C ends the whole command, and further tests are reported as not run.
         _ = try scratch.file("second.litmus", Array(race.utf8))
         let long = ["litmus", scratch.url.path, "--runs", "100000000", "--timeout", "1000"]
         let interrupted = try Command.run(
@@ -78,7 +78,7 @@ struct LitmusCommandTests {
         #expect(interrupted.output.contains("not run: interrupted by signal 2"))
     }
 
-    /// A line that is written over, where somebody looks.
+    /// The progress line of a terminal.
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func progressIsShownOnATerminal() throws {
         let scratch = try Scratch()
         let race =
@@ -209,7 +209,7 @@ struct LitmusCommandTests {
 
     // MARK: failures
 
-    @Test func aWrongExpectationHearsTheModel() throws {
+    @Test func failuresAreComparedWithTheModel() throws {
         let same = "the model of Linux 7.4 gives the same answer: the expectation is probably wrong"
         #expect(try run([Self.bad]).output.contains("          seen: 0x0\n          \(same)\n"))
         let json = try #require(try run([Self.bad], ["--format", "json"]).json)
@@ -252,7 +252,7 @@ struct LitmusCommandTests {
             "typo.litmus", "test \"x\"\nneed references\n",
             "typo.litmus:2:1: unknown keyword need; did you mean needs?"
         ),
-    ]) func aFileThatIsNoTestIsNamed(_ name: String, _ text: String, _ message: String) throws {
+    ]) func otherKindsOfFilesAreNamed(_ name: String, _ text: String, _ message: String) throws {
         let scratch = try Scratch()
         _ = try scratch.file(name, Array(text.utf8))
         let result = try Command.run(["litmus", name], in: scratch.url)
@@ -274,9 +274,9 @@ struct LitmusCommandTests {
         }
     }
 
-    /// A kernel without per-VM attributes says so once, and no test is run.
+    /// Without per-VM attributes the command fails once, and runs no test.
     @Test(.enabled(if: Command.lacksAttributes, "needs a /dev/kvm without per-VM attributes"))
-    func withoutTheAttributesAllIsSkipped() throws {
+    func withoutAttributesAllIsSkipped() throws {
         let scratch = try Scratch()
         let file = try scratch.file("good.litmus", Array(Self.good.utf8))
         for command in [["litmus", file], ["explore"]] {

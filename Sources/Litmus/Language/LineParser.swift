@@ -3,7 +3,7 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-/// The tokens of a line, and what can be made of them.
+/// Parses the tokens of a line.
 struct LineParser {
     private let tokens: [Token]
     private let line: Int
@@ -69,7 +69,7 @@ struct LineParser {
         return number
     }
 
-    /// Takes the word if it is next.
+    /// Consumes the word if it is next.
     mutating func take(_ word: String) -> Bool {
         guard token.kind == .word(word) else {
             candidates.append(word)
@@ -124,7 +124,7 @@ struct LineParser {
         guard take("pages") || take("page") else { throw unexpected("`pages`") }
     }
 
-    /// A word that is none of those that can be here, with the most similar ones.
+    /// An error about an unknown word, with the most similar known ones.
     func unknown(_ kind: String, _ word: String, at column: Int, among words: [String]) -> SyntaxError {
         let near = NearWords.suggestion(for: word, among: words)
         let all = near.isEmpty ? ": expected \(words.joined(separator: ", "))" : near
@@ -221,7 +221,7 @@ struct LineParser {
             try require(sign: "+", UInt8(ascii: "+"))
             return Extent(name, offset: offset, size: try number("a number of bytes"))
         }
-        // The byte behind the last page has to have a number, too.
+        // The byte after the last page must have an offset, too.
         let largest = UInt64.max / pageSize - 1
         let first: UInt64 = try number("a page, or `@` and a byte", upTo: largest)
         guard take(.dots) else { return Extent(name, offset: first * pageSize, size: pageSize) }
@@ -233,7 +233,7 @@ struct LineParser {
         return Extent(name, offset: first * pageSize, size: (last - first + 1) * pageSize)
     }
 
-    // MARK: answers
+    // MARK: outcomes
 
     mutating func outcome() throws(SyntaxError) -> StepOutcome {
         if case .number = token.kind { return .value(try number("a byte")) }
@@ -262,7 +262,7 @@ struct LineParser {
         }
     }
 
-    /// The end of a message about an unknown outcome: the nearest outcomes, or what can be written.
+    /// The end of a message about an unknown outcome: similar outcomes, or everything that is allowed.
     static func nearOutcome(_ word: String) -> String {
         let near = NearWords.suggestion(
             for: word, among: ["ok", "SIGBUS", "differs", "fault", "mmio"] + Errno.named.compactMap(\.symbol))
@@ -288,8 +288,8 @@ struct LineParser {
     /// `NAME = outcome, …`.
     ///
     /// - Parameters:
-    ///   - known: is given each name and its column, and throws if there is no such result.
-    ///   - check: is given each condition and the column of its outcome, and throws if it cannot apply.
+    ///   - known: receives each name and its column; throws if there is no such result.
+    ///   - check: receives each condition and the column of its outcome; throws if the condition cannot apply.
     mutating func conditions(
         known: (Name, _ column: Int, LineParser) throws(SyntaxError) -> Void = { _, _, _ in },
         check: (Clause.Condition, _ column: Int, LineParser) throws(SyntaxError) -> Void = { _, _, _ in }

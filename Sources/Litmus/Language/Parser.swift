@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// A test with the places of its steps in a text.
+/// A test with the places of its steps in the text.
 public struct Source: Sendable {
     /// The test without its comments.
     public let test: LitmusTest
     /// Line and column of every step, both from 1, in the order of ``LitmusTest/steps``.
     public let places: [(line: Int, column: Int)]
 
-    /// Bytes of the largest text that is read.
+    /// The largest text that is accepted, bytes.
     public static let largestText = 1 << 20
 
     /// Reads the written form, as ``init(parsing:)`` does with bytes.
     ///
-    /// - Throws: ``SyntaxError`` at the first place that is wrong, or if the text exceeds ``largestText``.
+    /// - Throws: ``SyntaxError`` at the first error, or if the text exceeds ``largestText``.
     public init(parsing text: String) throws(SyntaxError) { try self.init(parsing: Array(text.utf8)) }
 
     /// Reads the written form in UTF-8. Time and memory are linear in its size.
     ///
-    /// - Throws: ``SyntaxError`` at the first place that is wrong, or if the text exceeds ``largestText``. A
-    ///   test with a ``LitmusTest/firstProblem()`` is such an error too.
+    /// - Throws: ``SyntaxError`` at the first error, or if the text exceeds ``largestText``. A
+    ///   ``LitmusTest/firstProblem()`` is such an error, too.
     public init(parsing bytes: [UInt8]) throws(SyntaxError) {
         guard bytes.count <= Self.largestText else {
             throw SyntaxError(line: 1, column: 1, message: "a test has at most \(Self.largestText) bytes")
@@ -38,14 +38,14 @@ public struct Source: Sendable {
     ///   ``LitmusTest/firstProblem()``, or a line or the text is too long.
     public init(_ test: LitmusTest) throws(SyntaxError) { try self.init(parsing: test.text) }
 
-    /// A test that is run as a value, and was never a text: its places are line 0.
+    /// A test that is never written as text. Its places are line 0.
     init(unwritten test: LitmusTest) {
         self.test = test
         places = Array(repeating: (0, 0), count: test.steps.count)
     }
 }
 
-/// The lines of a test, one after the other.
+/// Parses the lines of a test.
 private struct FileParser {
     private var line = 0
     private var name: String?
@@ -99,7 +99,8 @@ private struct FileParser {
             }
             if let clause = block?.1.clauses.last {
                 throw parser.error(
-                    at: column, "a step after `\(clause.kind.rawValue)`: steps come first in a block")
+                    at: column,
+                    "a step after `\(clause.kind.rawValue)`: in a block, steps come before clauses")
             }
             let step = try parser.step(of: actor)
             places.append((line, column))
@@ -113,7 +114,7 @@ private struct FileParser {
         + Clause.Kind.allCases.map(\.rawValue)
 
     private func unknown(_ keyword: String, _ column: Int, _ parser: LineParser) -> SyntaxError {
-        // `vcpu` or `host99`: the name of an actor with a number that cannot be.
+        // `vcpu` or `host99`: an actor without a number, or with one that is too large.
         if let stem = ["host", "vcpu", "child"].first(where: { stem in
             keyword.hasPrefix(stem) && keyword.dropFirst(stem.count).allSatisfy(\.isNumber)
         }) {
@@ -139,14 +140,14 @@ private struct FileParser {
         }
         let kind = keyword == "doors" ? "aliases" : keyword
         if !["needs", "kernel", "memory"].contains(keyword), !seen.insert(kind).inserted {
-            throw parser.error(at: column, "a second `\(keyword)`")
+            throw parser.error(at: column, "there is already a `\(keyword)` line")
         }
         switch keyword {
         case "test": name = try parser.string("what the test shows, in quotes")
         case "hazard":
             repeat { test.hazards.append(try parser.hazard()) } while !parser.isAtEnd
         case "vm": test.vm = try parser.vmType()
-        // `doors two` is how it was written before.
+        // `doors two` is the former spelling.
         case "aliases", "doors":
             try parser.require("two")
             test.hasTwoAliases = true
@@ -159,7 +160,7 @@ private struct FileParser {
     mutating func finish() throws(SyntaxError) -> LitmusTest {
         guard let name else {
             throw SyntaxError(
-                line: 1, column: 1, message: "an empty text: a test begins with `test \"what it shows\"`")
+                line: 1, column: 1, message: "the text is empty: a test begins with `test \"what it shows\"`")
         }
         if let (start, _) = block {
             throw SyntaxError(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-// The actions, each as it is written behind its actor.
+// Parsing of actions.
 extension LineParser {
     mutating func step(of actor: Actor) throws(SyntaxError) -> Step {
         let action = try action()
@@ -170,7 +170,7 @@ extension LineParser {
             ["pages": pageSize, "page": pageSize, "bytes": 1, "byte": 1][$0]
         }
         let (size, overflow) = count.multipliedReportingOverflow(by: unit)
-        guard !overflow else { throw error(at: column, "a size of more than 2^64 bytes") }
+        guard !overflow else { throw error(at: column, "the size exceeds 2^64 bytes") }
         var file = NewFile(name, size: size, flags: 0)
         for (word, bit) in NewFile.flagWords where take(word) { file.flags |= bit }
         if take("flags") { file.flags |= try number("the flags word") }

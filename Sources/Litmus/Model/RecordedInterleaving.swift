@@ -2,7 +2,7 @@
 import ConversionModel
 import MiniVMM
 
-// One of the interleavings that were explored, with its events recorded.
+// Recording one of the explored interleavings.
 extension Interleavings {
     /// Repeats one interleaving and records it: one that fails or has an outcome that the test does not allow, if there is
     /// any.
@@ -23,8 +23,8 @@ extension Interleavings {
         guard let ending = chosen else { return }
         let path = try path(to: ending)
         defer { recorder.end(isNotable: outcome != nil || program.fails(ending)) }
-        tape = Tape(recorder.begin(backend: backend), backend)
-        defer { tape = nil }
+        events = EventRecorder(recorder.begin(backend: backend), backend)
+        defer { events = nil }
         var cursor = try start()
         for actor in path { try advance(actor, &cursor) }
     }
@@ -49,11 +49,11 @@ extension Interleavings {
     private mutating func path(to ending: Ending, first: Int) throws(Stop) -> [Int] {
         struct Node {
             let cursor: Cursor
-            /// What is still to come of the ending.
+            /// The part of the ending that is still to come.
             let wanted: Ending
             /// The actors that have not been tried here, the next one last.
             var actors: [Int]
-            /// The actor that went on from here.
+            /// The actor of the next piece.
             var actor: Int?
         }
         func place(_ cursor: Cursor, _ wanted: Ending, after last: Int? = nil) -> Node {
@@ -64,7 +64,7 @@ extension Interleavings {
         var path = [place(try start(), ending, after: first)]
         var seen: Set<Key> = [key(of: path[0].cursor)]
         while let here = path.last, block(at: here.cursor) != nil {
-            // Every way from here leads to a state that was tried.
+            // Every actor from here leads to a state that was already tried.
             guard let actor = path[path.count - 1].actors.popLast() else {
                 path.removeLast()
                 continue
@@ -83,12 +83,12 @@ extension Interleavings {
         return path.compactMap(\.actor)
     }
 
-    /// Where one interleaving is recorded.
-    struct Tape {
+    /// Records one interleaving.
+    struct EventRecorder {
         private let trace: Trace
         private let backend: any Backend
         private var recording: Recording
-        /// When the steps under way began, by actor.
+        /// The times at which the current steps began, by actor.
         private var began: [Actor: UInt64] = [:]
         private var files: Set<Name> = []
 
@@ -98,13 +98,13 @@ extension Interleavings {
             recording = Recording(trace)
         }
 
-        /// A piece of a step is done next.
+        /// Called before each piece of a step.
         mutating func begin(_ step: Step) {
             if began[step.actor] == nil { began[step.actor] = backend.now() }
             backend.sleep(for: .microseconds(1))
         }
 
-        /// The step is done.
+        /// Called when a step has ended.
         mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
             note(machine)
             let took = backend.now() &- (began.removeValue(forKey: step.actor) ?? backend.now())
@@ -114,7 +114,7 @@ extension Interleavings {
             trace.record(Recording.event(step, line: line, seen), by: step.actor)
         }
 
-        /// Files that were not there before.
+        /// Records files that were not there before.
         mutating func note(_ machine: ModelMachine) {
             for (name, descriptor) in machine.files.sorted(by: { $0.value.rawValue < $1.value.rawValue })
             where files.insert(name).inserted {

@@ -167,7 +167,7 @@ extension Interleavings {
 }
 
 extension Position {
-    /// What the piece from here to another position does, for people.
+    /// Describes the piece from this position to another one, for people.
     ///
     /// - Parameter after: nil if the piece ends the step.
     fileprivate func text(to after: Position?) -> String {

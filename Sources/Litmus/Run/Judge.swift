@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Makes a report of what was seen of a test with parallel blocks.
+/// Reports on a test with parallel blocks.
 struct Judge {
     let source: Source
     let program: Program
@@ -9,7 +9,7 @@ struct Judge {
         program = Program(source.test)
     }
 
-    /// Of all endings there are.
+    /// Reports on all endings of an exploration.
     func report(exact: Interleavings.Result) -> Report {
         var report = Report(
             verdict: .passed, cut: exact.cut.map { Cut(reason: $0, runs: nil, wanted: nil) })
@@ -17,7 +17,7 @@ struct Judge {
             report.verdict = .skipped("\(cut) before any interleaving was complete")
             return report
         }
-        // Every interleaving comes back to an earlier state: no kernel whose rules hold does that.
+        // Every interleaving returns to an earlier state. No kernel that keeps the rules does that.
         if exact.endings.isEmpty {
             report.verdict = .failed(
                 Failure(.machine(reason: "no interleaving ends: every one returns to an earlier state")))
@@ -34,7 +34,7 @@ struct Judge {
                     isInModel: true, order: exact.order(of: outcome, block), isNamed: block.names(outcome))
             }
             add(block, rows.sorted { $0.text < $1.text }, runs: nil, states: exact.states, to: &report)
-            // Where not everything was seen, nothing is missing.
+            // In a part of the interleavings a required outcome may be absent.
             guard case .passed = report.verdict, exact.cut == nil,
                 let clause = block.unmet(in: outcomes).first
             else { continue }
@@ -43,7 +43,7 @@ struct Judge {
         return report
     }
 
-    /// Of what was seen in some runs.
+    /// Reports on the outcomes seen in some runs.
     ///
     /// - Parameter seen: how often each outcome of each block was seen.
     func report(
@@ -72,7 +72,7 @@ struct Judge {
         return report
     }
 
-    /// The outcomes of a block, of those endings that came to its end.
+    /// The outcomes of a block in those endings in which the block completed.
     private func complete(_ endings: Set<Ending>, _ block: Program.Block) -> Set<[Name: StepOutcome]> {
         Set(endings.lazy.map(block.results(of:)).filter { $0.count == block.results.count })
     }

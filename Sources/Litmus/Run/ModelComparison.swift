@@ -24,7 +24,7 @@ extension ModelComparison {
 }
 
 extension Failure {
-    /// What the model says about the failure, as a sentence for people; nil if it was not asked or cannot judge it.
+    /// The comparison as a sentence for people; nil if the model was not asked or cannot judge the failure.
     public var modelText: String? {
         guard let model else { return nil }
         let name = "the model of Linux 7.4"
