@@ -237,10 +237,10 @@ struct LitmusCommandTests {
 
     @Test(arguments: [
         ("my.elf", "\u{7f}ELF\0\0", "(binary file). To boot it: minivmm run my.elf"),
-        ("my.S", ".globl _start\n_start:\n hlt\n", "(assembly source). To boot it, assemble and link it"),
+        ("my.S", ".globl _start\n_start:\n hlt\n", "(assembly source). Assemble it first: "),
         (
             "run.jsonl", "{\"schema\":\"minivmm.trace/1\",\"backend\":\"x\"}\n{}\n",
-            "(trace of a run). To draw it: minivmm report run.jsonl"
+            "(trace). To draw it: minivmm report run.jsonl --html out.html"
         ),
         (
             "results.json", "{\"schema\":\"minivmm.litmus/1\"}\n",

@@ -157,7 +157,7 @@ private final class FindingFiles {
         self.directory = directory
         guard let directory else { return }
         try TextFile.makeDirectory(directory, for: "the findings")
-        try WritablePlace.check(ByteText.join(directory, ".minivmm-finding"), for: "the findings")
+        try OutputPlace.check(ByteText.join(directory, ".minivmm-finding"), what: "the findings")
     }
 
     func save(_ findings: [Finding]) {

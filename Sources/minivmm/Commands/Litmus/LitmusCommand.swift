@@ -123,7 +123,7 @@ struct LitmusCommand: ParsableCommand {
         if table { return try LitmusTables.hazards(paths) }
         var items = try read()
         try readWitness(&items)
-        try WritablePlace.check(save, for: "the results")
+        if let save { try OutputPlace.check(save, what: "the results") }
         try pictures.checkPlaces()
         if backendOptions.abi.count > 1 {
             return try LitmusTables.compare(items, backendOptions.abi, backendOptions.soft, format)

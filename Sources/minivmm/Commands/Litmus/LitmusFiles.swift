@@ -35,42 +35,28 @@ enum LitmusFiles {
         }
     }
 
-    /// What a file is that is not a litmus test, and the command for it; nil if it may be meant as a test.
+    /// The error for a file that is something other than a litmus test, with the command for it.
+    ///
+    /// - Returns: nil if the file may be meant as a test.
     static func otherKind(_ path: String, _ bytes: [UInt8]) -> String? {
-        let start = bytes.prefix(1 << 16)
-        func isNot(_ kind: String, _ advice: String) -> String {
-            "\(path) is not a litmus test (\(kind)). \(advice)"
-        }
-        if start.contains(0) || String(validating: start, as: UTF8.self) == nil && start.count == bytes.count
-        {
-            return isNot("binary file", "To boot it: minivmm run \(path)")
-        }
+        let start = bytes.prefix(4000)
         let lines = start.split(separator: UInt8(ascii: "\n")).map { String(decoding: $0, as: UTF8.self) }
             .map { $0.drop(while: \.isWhitespace) }
         let first = lines.first { !$0.isEmpty && !$0.hasPrefix("#") }
-        guard first?.hasPrefix("test") != true else { return nil }
-        if let first, first.hasPrefix("{") {
-            let text = first.prefix(400).filter { !$0.isWhitespace }
-            if text.contains("\"schema\":\"minivmm.trace/1\"") {
-                return isNot("trace of a run", "To draw it: minivmm report \(path)")
-            }
-            if text.contains("\"schema\":\"minivmm.litmus/1\"") {
-                return isNot("results in JSON", "To print them as a table: minivmm litmus --table \(path)")
-            }
-            return isNot("JSON", "A test begins with: test \"what it shows\"")
+        guard first?.hasPrefix("test ") != true else { return nil }
+        func isNot(_ kind: String, _ advice: String) -> String {
+            "\(path) is not a litmus test (\(kind)). \(advice)"
         }
-        let isAssembly =
-            [".S", ".s", ".asm"].contains { path.hasSuffix($0) }
-            || lines.contains { line in
-                [".globl ", ".global ", ".section ", ".text", ".code64", "_start:"].contains {
-                    line.hasPrefix($0)
-                }
-            }
-        if isAssembly {
+        if first?.hasPrefix("{") == true, first?.contains("\"schema\":\"minivmm.litmus/1\"") == true {
             return isNot(
-                "assembly source",
-                "To boot it, assemble and link it to an ELF file, then: minivmm run FILE.elf")
+                "results in JSON", "To print them as a table: \(Arguments.program) litmus --table \(path)")
         }
-        return nil
+        let kind = FileKind(path, start + [UInt8(ascii: "\n")])
+        switch kind {
+        case .litmusTest, .text: return nil
+        case .executable, .binary: return isNot("binary file", kind.advice(path))
+        case .trace: return isNot("trace", kind.advice(path))
+        case .assembly: return isNot("assembly source", kind.advice(path))
+        }
     }
 }
