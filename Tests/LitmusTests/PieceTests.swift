@@ -156,7 +156,7 @@ struct PieceTests {
         #expect(block.names(odd) && verdict(test) == .passed)
         let silent = try source("parallel\nhost convert 0 private => a\nhost1 read 0 => b\nend")
         if case .failed(let failure) = verdict(silent) {
-            #expect(failure.expected == "an outcome that the model has")
+            #expect(failure.expected == "an outcome that the model allows")
         } else {
             Issue.record("not failed")
         }
