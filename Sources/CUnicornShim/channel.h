@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The memory that the monitor shares with the process of one software CPU.
+// The memory that the monitor shares with the process of one vCPU's engine (the CPU process).
 //
-// It belongs to one side at a time: `turn` says to which. The monitor trusts nothing in it: it copies an answer once and
-// checks the copy.
+// Only one side uses it at a time: the one that `turn` names. The monitor trusts nothing in it: it copies an answer
+// once and checks the copy.
 #ifndef CHANNEL_H
 #define CHANNEL_H
 
@@ -12,7 +12,7 @@
 enum cuc_command { CUC_COMMAND_NOTHING, CUC_COMMAND_RUN, CUC_COMMAND_RESTORE };
 
 enum cuc_operation_kind {
-    CUC_OPERATION_MAP,  // `size` bytes of file number `file` at `offset`, or of the scratch pages
+    CUC_OPERATION_MAP,  // `size` bytes at `offset` of file number `file`, or of the scratch pages
     CUC_OPERATION_UNMAP,
     CUC_OPERATION_FORGET_CODE,
     CUC_OPERATION_FORGET_TOUCHES,
@@ -41,15 +41,16 @@ struct cuc_answer {
     uint32_t code_size;
     uint32_t log_count, touch_count;
     struct cuc_access log[CUC_MAX_LOG];
-    struct cuc_touch touches[CUC_MAX_TOUCHES];  // last: mostly few of them are used
+    struct cuc_touch touches[CUC_MAX_TOUCHES];  // last, because usually only a few are used
 };
 
 struct cuc_channel {
     struct cuc_turn turn;
     uint32_t is_ready;  // the CPU process has opened its engine
-    uint8_t kick;       // looked at before every instruction
+    uint8_t kick;       // checked before every instruction
 
-    // Instructions executed in this run and the last RIP: the monitor sees progress, and the place after a crash.
+    // Instructions executed in this run, and the last RIP. The monitor uses them to see progress, and the location
+    // of a crash.
     uint64_t live_executed, live_rip;
 
     enum cuc_command command;
@@ -62,7 +63,7 @@ struct cuc_channel {
 
     struct cuc_answer answer;
 
-    // Memory that is nobody's RAM: answers of MMIO.
+    // Pages that are not guest RAM: they contain answers to MMIO.
     _Alignas(4096) uint8_t scratch[CUC_SCRATCH_PAGES * 4096];
 };
 

@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #define PAGE 4096u
-#define MOST_PAGES ((32u << 20) / PAGE)
-#define LONGEST_LINE 256
+#define MAX_PAGES ((32u << 20) / PAGE)
+#define MAX_LINE 256
 
-// Resident pages that are not of a shared mapping or a file; 0 if that cannot be read.
+// Number of resident pages that belong to no shared mapping and no file; 0 if that cannot be read.
 static uint64_t private_pages(int statm) {
     char text[128];
     ssize_t length = statm < 0 ? -1 : pread(statm, text, sizeof text - 1, 0);
@@ -23,8 +23,8 @@ static uint64_t private_pages(int statm) {
     return resident > shared ? resident - shared : 0;
 }
 
-// The largest mapping that can be written and executed is the engine's buffer.
-static void look_at(struct code_memory *memory, const char *line) {
+// The engine's buffer is the largest mapping that is both writable and executable.
+static void consider_mapping(struct code_memory *memory, const char *line) {
     unsigned long long start, end;
     char flags[5];
     if (sscanf(line, "%llx-%llx %4s", &start, &end, flags) != 3) return;
@@ -46,7 +46,7 @@ void code_memory_close(struct code_memory *memory) {
 void code_memory_start(struct code_memory *memory) { memory->base = private_pages(memory->statm); }
 
 void code_memory_find(struct code_memory *memory) {
-    char text[4096], line[LONGEST_LINE];
+    char text[4096], line[MAX_LINE];
     size_t filled = 0;
     off_t offset = 0;
     ssize_t length;
@@ -59,14 +59,14 @@ void code_memory_find(struct code_memory *memory) {
             }
             line[filled] = 0;
             filled = 0;
-            look_at(memory, line);
+            consider_mapping(memory, line);
         }
     }
     code_memory_start(memory);
 }
 
 bool code_memory_is_full(const struct code_memory *memory) {
-    return memory->buffer != NULL && private_pages(memory->statm) > memory->base + MOST_PAGES;
+    return memory->buffer != NULL && private_pages(memory->statm) > memory->base + MAX_PAGES;
 }
 
 void code_memory_release(struct code_memory *memory) {

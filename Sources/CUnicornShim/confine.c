@@ -14,12 +14,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MORE_MEMORY (UINT64_C(3) << 29)  // 1.5 GiB
+#define EXTRA_MEMORY (UINT64_C(3) << 29)  // 1.5 GiB
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field))
 #define RETURN(action) BPF_STMT(BPF_RET | BPF_K, action)
 #define ALLOW(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (call), 0, 1), RETURN(SECCOMP_RET_ALLOW)
-// Private writable memory, bytes: what RLIMIT_DATA counts.
+// Private writable memory in bytes, as counted by RLIMIT_DATA.
 static uint64_t private_memory(void) {
     unsigned long long pages = 0;
     FILE *statm = fopen("/proc/self/statm", "re");
@@ -34,8 +34,8 @@ int cuc_confine(void) {
     setrlimit(RLIMIT_CORE, &none);
     uint64_t now = private_memory();
     struct rlimit data;
-    if (now > 0 && getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_max > now + MORE_MEMORY) {
-        data.rlim_cur = data.rlim_max = now + MORE_MEMORY;
+    if (now > 0 && getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_max > now + EXTRA_MEMORY) {
+        data.rlim_cur = data.rlim_max = now + EXTRA_MEMORY;
         setrlimit(RLIMIT_DATA, &data);
     }
     struct sock_filter filter[] = {
@@ -43,27 +43,27 @@ int cuc_confine(void) {
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
         RETURN(SECCOMP_RET_KILL_PROCESS),
         LOAD(nr),
-        // The turn of the channel, and the files that the monitor sends.
+        // Waiting for the turn on the channel, and receiving files from the monitor.
         ALLOW(SYS_futex),
         ALLOW(SYS_recvmsg),
         ALLOW(SYS_close),
-        // How much memory is in use, and where (code_memory.c); the files are open already.
+        // Measuring memory (code_memory.c). The files are already open.
         ALLOW(SYS_pread64),
-        // Memory. Executable, too: the engine writes the code that it runs.
+        // Memory, including executable memory: the engine generates code.
         ALLOW(SYS_mmap),
         ALLOW(SYS_mprotect),
         ALLOW(SYS_munmap),
         ALLOW(SYS_mremap),
         ALLOW(SYS_madvise),
         ALLOW(SYS_brk),
-        // abort(), and coming back from it.
+        // abort(), and recovering from it.
         ALLOW(SYS_rt_sigprocmask),
         ALLOW(SYS_rt_sigaction),
         ALLOW(SYS_rt_sigreturn),
         ALLOW(SYS_getpid),
         ALLOW(SYS_gettid),
 #if __has_feature(address_sanitizer)
-        // The sanitizer looks at the signal stack at each longjmp.
+        // The sanitizer checks the signal stack at each longjmp.
         ALLOW(SYS_sigaltstack),
 #endif
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_tgkill, 0, 4),
@@ -73,8 +73,8 @@ int cuc_confine(void) {
         RETURN(SECCOMP_RET_ERRNO | EPERM),
         ALLOW(SYS_exit),
         ALLOW(SYS_exit_group),
-        // All else fails. That is no reason to end the process: the C library asks for more than it needs (its heap
-        // for /proc/sys/vm/overcommit_memory, abort() for a descriptor to write to).
+        // Everything else fails with EPERM. It does not end the process, because the C library tries calls that it
+        // does not need: its heap opens /proc/sys/vm/overcommit_memory, and abort() opens a descriptor to write to.
         RETURN(SECCOMP_RET_ERRNO | EPERM),
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};

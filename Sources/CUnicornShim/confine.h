@@ -3,8 +3,8 @@
 
 #include <stdbool.h>
 
-// Takes from this process all that an engine does not need: a seccomp filter that lets it use memory, futexes and
-// its own descriptors and answers EPERM to anything else, no new privileges, no core dump, and a limit on private
-// memory of 1.5 GiB more than it has (the engine's buffer of translations is 1 GiB of address space).
-// Returns 0, or an errno; ENOSYS and EINVAL where the kernel has no seccomp.
+// Removes everything from this process that an engine does not need. A seccomp filter allows memory, futexes and
+// its own descriptors and answers EPERM to any other call. The process gets no new privileges and no core dump, and
+// its private memory is limited to 1.5 GiB more than it has (the engine's buffer of translations reserves 1 GiB of
+// address space). Returns 0 or an errno; ENOSYS and EINVAL mean that the kernel has no seccomp.
 int cuc_confine(void);

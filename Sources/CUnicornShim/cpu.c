@@ -16,11 +16,12 @@
 #include <time.h>
 #include <unistd.h>
 
-// How often a CPU that takes its time is looked at.
-static const struct timespec look_interval = {0, 5000000};
-// Processor time without an instruction after which a CPU counts as hung, seconds. A starved process uses none.
+// How often to check on a CPU process that has not answered yet.
+static const struct timespec poll_interval = {0, 5000000};
+// Processor time without an executed instruction after which a CPU process counts as hung, seconds. A process that
+// gets no processor uses none.
 #define HANG_SECONDS 5
-// Time that a kicked CPU has until its next instruction: processor time, and wall time for one that gets no processor.
+// Time for a CPU process to react to a kick: processor time, and wall-clock time in case it gets no processor.
 #define KICK_NANOSECONDS UINT64_C(200000000)
 #define KICK_WALL_NANOSECONDS UINT64_C(2000000000)
 // The largest access of an instruction, bytes.
@@ -33,7 +34,7 @@ struct cuc_cpu {
     uint32_t files;
     bool is_careful, has_ended;
     struct cuc_failure failure;
-    // The answer to the last run, copied out of the CPU process's reach and checked.
+    // The answer to the last run: a checked copy that the CPU process cannot change.
     struct cuc_answer answer;
 };
 
@@ -96,7 +97,7 @@ static void end(struct cuc_cpu *cpu, enum cuc_failure_kind kind, int32_t number)
     fail(cpu, kind, number);
 }
 
-// Ended by itself: how.
+// Checks whether the process has ended by itself, and records how.
 static bool has_died(struct cuc_cpu *cpu) {
     int status;
     if (!cuc_has_ended(cpu->process, &status)) return false;
@@ -106,12 +107,12 @@ static bool has_died(struct cuc_cpu *cpu) {
     return true;
 }
 
-// Waits until it is the monitor's turn again. False if the process is gone, and why is in `failure`.
+// Waits until it is the monitor's turn. Returns false if the process is gone, with the reason in `failure`.
 static bool await(struct cuc_cpu *cpu, const uint8_t *immediate_exit) {
     struct cuc_channel *channel = cpu->channel;
     uint64_t executed = UINT64_MAX, used_then = 0;  // at the last progress
     uint64_t kicked_at = 0, used_at_kick = 0;
-    while (!cuc_has_turn(&channel->turn, CUC_TURN_MONITOR, &look_interval)) {
+    while (!cuc_has_turn(&channel->turn, CUC_TURN_MONITOR, &poll_interval)) {
         if (has_died(cpu)) return false;
         uint64_t used = processor_time(cpu->process);
         uint64_t executed_now = __atomic_load_n(&channel->live_executed, __ATOMIC_RELAXED);
@@ -146,25 +147,25 @@ static bool is_possible(const struct cuc_answer *answer, uint64_t limit) {
         && answer->code_size <= CUC_MAX_CODE;
 }
 
-// Has the CPU do the operations that have gathered, and a command. False if it is gone.
+// Sends the pending operations and a command. Returns false if the process is gone.
 static bool command(
     struct cuc_cpu *cpu, enum cuc_command command, uint64_t limit, const uint8_t *immediate_exit) {
     struct cuc_channel *channel = cpu->channel;
-    // The first time it may still be opening its engine.
-    bool is_there = !cpu->has_ended && await(cpu, immediate_exit);
-    if (is_there) {
+    // Before the first command, the process may still be opening its engine.
+    bool is_alive = !cpu->has_ended && await(cpu, immediate_exit);
+    if (is_alive) {
         channel->command = command;
         channel->limit = limit;
         channel->careful = cpu->is_careful;
         channel->kick = 0;
         cuc_pass_turn(&channel->turn, CUC_TURN_CPU);
-        is_there = await(cpu, cpu->is_careful ? NULL : immediate_exit);
+        is_alive = await(cpu, cpu->is_careful ? NULL : immediate_exit);
     }
     channel->operation_count = 0;
-    return is_there;
+    return is_alive;
 }
 
-// Copies the answer to a run out of the process's reach. False, and the process is ended, if no engine answers so.
+// Copies and checks the answer to a run. If the answer is impossible, ends the process and returns false.
 static bool take_answer(struct cuc_cpu *cpu, uint64_t limit) {
     memcpy(&cpu->answer, &cpu->channel->answer, offsetof(struct cuc_answer, touches));
     size_t touches = cpu->answer.touch_count * sizeof *cpu->answer.touches;
@@ -176,7 +177,7 @@ static bool take_answer(struct cuc_cpu *cpu, uint64_t limit) {
 }
 
 enum cuc_stop cuc_run(struct cuc_cpu *cpu, uint64_t limit, const uint8_t *immediate_exit) {
-    // One that could not execute an instruction may execute another.
+    // An engine that could not execute one instruction may be able to execute the next.
     if (cpu->failure.kind == CUC_FAILURE_ENGINE) cpu->failure = (struct cuc_failure){0};
     if (cpu->failure.kind == CUC_FAILURE_NONE && command(cpu, CUC_COMMAND_RUN, limit, immediate_exit)
         && take_answer(cpu, limit)) {
@@ -201,7 +202,7 @@ uint32_t cuc_exception(const struct cuc_cpu *cpu) { return cpu->answer.exception
 struct cuc_failure cuc_failure(const struct cuc_cpu *cpu) { return cpu->failure; }
 int32_t cuc_process(const struct cuc_cpu *cpu) { return cpu->process; }
 
-// MARK: operations, done at the next command
+// MARK: operations, sent with the next command
 
 static struct cuc_operation *operation(struct cuc_cpu *cpu, enum cuc_operation_kind kind) {
     struct cuc_channel *channel = cpu->channel;
@@ -270,7 +271,7 @@ void cuc_forget_touches(struct cuc_cpu *cpu) {
     operation(cpu, CUC_OPERATION_FORGET_TOUCHES);
 }
 
-// MARK: what the last run left
+// MARK: results of the last run
 
 uint32_t cuc_take_touches(struct cuc_cpu *cpu, struct cuc_touch *to) {
     uint32_t count = cpu->answer.touch_count;

@@ -19,7 +19,7 @@ struct process {
     struct cuc_channel *channel;
     struct engine *engine;
     int socket;
-    bool has_failed;  // to do an operation; every run since says so
+    bool has_failed;  // an operation failed; every later run reports that
     struct file files[CUC_MAX_FILES];
 };
 
@@ -91,7 +91,7 @@ void cuc_cpu_process(struct engine *engine, int channel, int socket) {
     if (process.channel == MAP_FAILED) _exit(CUC_EXIT_NO_CHANNEL);
     engine_adopt(engine, process.channel);
     int error = cuc_confine();
-    // A kernel without seccomp leaves the process without a filter; any other failure is not to be overlooked.
+    // Without seccomp in the kernel, the process runs without a filter. Any other failure is an error.
     if (error != 0 && error != ENOSYS && error != EINVAL) _exit(CUC_EXIT_NOT_CONFINED);
     process.channel->is_ready = 1;
     for (;;) {

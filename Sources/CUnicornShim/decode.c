@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "decode.h"
 
-// Classes of opcode bytes in addition to the kinds in instruction.h.
+// Classes of opcode bytes, in addition to the kinds in instruction.h.
 enum { PREFIX = CUC_INSTRUCTION_ABSENT + 1, REX, ESCAPE, GROUP_7, GROUP_9 };
 
 const uint8_t cuc_opcodes[256] = {
@@ -16,7 +16,7 @@ const uint8_t cuc_opcodes[256] = {
     [0xf4] = CUC_INSTRUCTION_HALT,
 };
 
-// Behind 0F.
+// Second byte after 0F.
 static const uint8_t two_byte_opcodes[256] = {
     [0x01] = GROUP_7,
     [0x05] = CUC_INSTRUCTION_ABSENT,  // SYSCALL
@@ -43,15 +43,15 @@ static enum cuc_instruction_kind group_7(uint8_t modrm) {
     return extension == 7 && modrm < 0xc0 ? CUC_INSTRUCTION_INVALIDATE_PAGE : CUC_INSTRUCTION_NONE;
 }
 
-// 0F C7: RDRAND, RDSEED and RDPID are there in a register only.
+// 0F C7: RDRAND, RDSEED and RDPID have a register operand.
 static enum cuc_instruction_kind group_9(uint8_t modrm) {
     return modrm >= 0xf0 ? CUC_INSTRUCTION_ABSENT : CUC_INSTRUCTION_NONE;
 }
 
 struct prefixes {
     uint32_t length;
-    uint8_t rex;      // counts only directly before the opcode; else 0
-    uint8_t segment;  // FS or GS; else 0
+    uint8_t rex;      // effective only directly before the opcode; otherwise 0
+    uint8_t segment;  // FS or GS; otherwise 0
     bool has_lock, is_repeated, has_short_operands, has_short_addresses;
 };
 
@@ -72,7 +72,8 @@ static struct prefixes read_prefixes(const uint8_t *bytes, uint32_t size) {
     return prefixes;
 }
 
-// Bytes of a ModRM byte that names memory, with SIB and displacement; more than `size` where not all of them are there.
+// Length in bytes of a ModRM byte with a memory operand, with SIB and displacement; more than `size` if not all of
+// it is in `modrm`.
 static uint32_t memory_operand_length(const uint8_t *modrm, uint32_t size) {
     static const uint8_t displacements[] = {0, 1, 4, 0};
     if (size == 0) return 1;
@@ -83,7 +84,8 @@ static uint32_t memory_operand_length(const uint8_t *modrm, uint32_t size) {
     return 1 + has_sib + (base == 5 && mode == 0 ? 4 : displacements[mode]);
 }
 
-// Reads what follows the opcode, and returns its length; more than `size` where not all of it is there.
+// Decodes the bytes after the opcode and returns their length; more than `size` if not all of them are in
+// `operands`.
 static uint32_t read_operands(
     struct cuc_instruction *instruction, const uint8_t *operands, uint32_t size, bool has_port, uint8_t rex) {
     uint8_t first = size > 0 ? operands[0] : 0;
@@ -103,7 +105,7 @@ static uint32_t read_operands(
     case CUC_INSTRUCTION_INVALIDATE_PAGE: return memory_operand_length(operands, size);
     case CUC_INSTRUCTION_HYPERCALL:
     case CUC_INSTRUCTION_SWAP_GS:
-    case CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR: return 1;  // the ModRM byte that tells them apart
+    case CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR: return 1;  // the ModRM byte that distinguishes them
     default: return 0;
     }
 }
@@ -120,7 +122,7 @@ struct cuc_instruction cuc_decode(const uint8_t *bytes, uint32_t size) {
     if (kind == GROUP_7) kind = rest > 2 ? group_7(opcode[2]) : CUC_INSTRUCTION_NONE;
     if (kind == GROUP_9) kind = rest > 2 ? group_9(opcode[2]) : CUC_INSTRUCTION_NONE;
     if (kind == CUC_INSTRUCTION_NONE) return instruction;
-    // None of them takes LOCK.
+    // None of these instructions allows LOCK.
     instruction.kind = prefixes.has_lock ? CUC_INSTRUCTION_ABSENT : kind;
     instruction.size = (opcode[0] & 1) == 0 ? 1 : prefixes.has_short_operands ? 2 : 4;
     instruction.segment = prefixes.segment;
@@ -132,7 +134,7 @@ struct cuc_instruction cuc_decode(const uint8_t *bytes, uint32_t size) {
     return instruction;
 }
 
-// The instructions that LOCK may precede, where their destination is in memory. `extension` is the reg field of ModRM.
+// Instructions that allow LOCK if their destination is in memory. `extension` is the reg field of ModRM.
 static bool is_lockable(const uint8_t *opcode, uint8_t extension) {
     if (opcode[0] == 0x0f) {
         switch (opcode[1]) {
@@ -153,7 +155,7 @@ static bool is_lockable(const uint8_t *opcode, uint8_t extension) {
 
 static bool takes_lock(const uint8_t *opcode, uint32_t size) {
     uint32_t modrm_at = opcode[0] == 0x0f ? 2 : 1;
-    // Without a ModRM byte it has no destination in memory, or is cut short after the escape.
+    // Without a ModRM byte there is no destination in memory, or the instruction is cut off after the escape byte.
     if (size <= modrm_at) return size == 1 && opcode[0] == 0x0f;
     uint8_t modrm = opcode[modrm_at];
     return modrm < 0xc0 && is_lockable(opcode, modrm >> 3 & 7);

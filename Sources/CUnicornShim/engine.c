@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The engine that runs, for the handler of SIGABRT.
+// The running engine, for the handler of SIGABRT.
 static struct engine *running;
 
 static void on_abort(int signal) {
@@ -15,7 +15,7 @@ static void on_abort(int signal) {
     if (running) siglongjmp(running->escape, 1);
 }
 
-// Opens the engine itself, which allocates its buffer of translations at the first call.
+// Opens a Unicorn engine. The first call into it allocates its buffer of translations.
 static bool open_uc(struct engine *engine) {
     const struct cuc_library *library = engine->library;
     if (library->uc_open(UC_ARCH_X86, UC_MODE_64, &engine->uc) != UC_ERR_OK) return false;
@@ -43,7 +43,7 @@ struct engine *engine_open(const struct cuc_library *library) {
 
 void engine_adopt(struct engine *engine, struct cuc_channel *channel) {
     engine->channel = channel;
-    // The open files of /proc/self are those of the process that opened the engine.
+    // The open files of /proc/self belong to the process that opened the engine.
     code_memory_close(&engine->memory);
     struct code_memory memory;
     code_memory_open(&memory);
@@ -52,8 +52,8 @@ void engine_adopt(struct engine *engine, struct cuc_channel *channel) {
     code_memory_start(&engine->memory);
 }
 
-// Goes on with a new engine, which has no translations yet: the old one's were too many, or it has aborted. (To have it
-// forget them by UC_CTL_TB_FLUSH takes seconds in 2.0.1.)
+// Continues with a new engine without translations, because the old one had too many or has aborted. (Dropping them
+// with UC_CTL_TB_FLUSH takes seconds in 2.0.1.)
 static bool renew(struct engine *engine, bool has_aborted) {
     const struct cuc_library *library = engine->library;
     library->uc_context_save(engine->uc, engine->moved);
@@ -77,7 +77,7 @@ static uint64_t read_rip(const struct engine *engine) {
     return rip;
 }
 
-// Ends blocks after their first instruction, whose length is at most 15 bytes.
+// Makes blocks end after their first instruction, which has at most 15 bytes.
 static void end_blocks_after(struct engine *engine, uint64_t rip) {
     uint64_t exits[CUC_MAX_CODE];
     for (uint32_t i = 0; i < CUC_MAX_CODE; i++) exits[i] = engine_address(engine, rip + i + 1);
@@ -94,15 +94,15 @@ static uint32_t read_code(const struct engine *engine, uint64_t rip, uint8_t *by
     return CUC_MAX_CODE;
 }
 
-// The engine aborted. Returns true if it is worth another try, one instruction at a time.
+// Handles an abort of the engine. Returns true if the run should be tried again, one instruction at a time.
 static bool recover(struct engine *engine, struct cuc_answer *answer) {
     running = NULL;
     uint64_t rip = read_rip(engine);
     engine->channel->live_rip = rip;
-    if (engine->stop != 0) return false;  // in our own hooks' wake: what they noted stands
+    if (engine->stop != 0) return false;  // aborted while stopping: keep the reason that the hooks recorded
     if (engine->is_stepping && !engine->has_begun) {
         answer->code_size = read_code(engine, rip, answer->code);
-        // The abort that has a cause in the instruction set: the processor has no such instruction.
+        // The known cause of an abort: an instruction that does not exist on a processor.
         bool is_undefined = cuc_is_undefined(answer->code, answer->code_size);
         engine->stop = is_undefined ? CUC_STOP_EXCEPTION : CUC_STOP_ENGINE_FAILED;
         engine->exception = INVALID_OPCODE;
@@ -112,7 +112,7 @@ static bool recover(struct engine *engine, struct cuc_answer *answer) {
     return renew(engine, true);
 }
 
-// Runs until a hook says why to stop, or the engine by itself.
+// Runs until a hook stops the engine or the engine stops by itself.
 static int start(struct engine *engine, struct cuc_answer *answer) {
     for (;;) {
         uint64_t rip = read_rip(engine);
@@ -132,7 +132,7 @@ static int start(struct engine *engine, struct cuc_answer *answer) {
             engine->stop = 0;
             return CUC_ERROR_ABORTED;
         }
-        // The end of a block that was cut, which no hook sees.
+        // The end of a shortened block, which calls no hook.
         bool is_cut = engine->stop == 0 && engine->is_stepping && read_rip(engine) - rip - 1 < CUC_MAX_CODE;
         bool goes_on = engine->stop == STOP_RENEW || engine->stop == STOP_STEP || is_cut;
         if (error != UC_ERR_OK || !goes_on) return error;
@@ -154,7 +154,8 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
     if (careful) engine->library->uc_context_save(engine->uc, engine->saved);
     answer->error = start(engine, answer);
     if (engine->stop == 0 && answer->error == UC_ERR_OK && engine->has_begun) {
-        // The engine ends in silence at a triple fault. It takes an exception for one if an earlier one was left to us.
+        // The engine reports no error for a triple fault. It also takes an exception for a triple fault if an
+        // earlier one was left to the monitor.
         engine->stop = CUC_STOP_EXCEPTION;
         engine->exception = DOUBLE_FAULT;
     }
@@ -162,10 +163,10 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
         engine->stop = CUC_STOP_ENGINE_FAILED;
         answer->code_size = read_code(engine, read_rip(engine), answer->code);
     } else if (engine->stop == CUC_STOP_MEMORY || engine->stop == CUC_STOP_EXCEPTION) {
-        // The instruction was counted and then not done.
+        // The instruction was counted but not executed.
         bool was_counted = engine->stop == CUC_STOP_EXCEPTION || !engine->fault.is_fetch;
         if (was_counted && channel->live_executed > 0) channel->live_executed--;
-        if (engine->stop == CUC_STOP_MEMORY) engine_put_back(engine);
+        if (engine->stop == CUC_STOP_MEMORY) engine_undo_crossing_write(engine);
         // Some exceptions are reported with RIP after the instruction.
         if (engine->stop == CUC_STOP_EXCEPTION)
             engine->library->uc_reg_write(engine->uc, UC_X86_REG_RIP, &channel->live_rip);
@@ -184,5 +185,5 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
 
 void engine_restore(struct engine *engine) {
     engine->library->uc_context_restore(engine->uc, engine->saved);
-    engine_put_back(engine);
+    engine_undo_crossing_write(engine);
 }

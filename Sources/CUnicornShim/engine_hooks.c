@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The hooks: all that runs of ours while the guest runs. They take notes in the engine's state and in the channel.
+// The hooks: the only code of ours that runs while the guest runs. They record into the engine's state and the
+// channel.
 #include "decode.h"
 #include "engine_state.h"
 
@@ -34,7 +35,8 @@ static void first_touch(struct engine *engine, uint64_t page, uint32_t kind) {
 
 static void touch(struct engine *engine, uint64_t address, uint32_t kind) {
     uint64_t page = address / PAGE, *seen = seen_entry(engine, address, kind);
-    // A run ends before the list is full: the code hook looks, and one instruction touches few pages.
+    // The list never overflows: the code hook ends the run before it is full, and one instruction accesses few
+    // pages.
     if (*seen == page + 1 || engine->touch_count == CUC_MAX_TOUCHES) return;
     *seen = page + 1;
     first_touch(engine, page, kind);
@@ -47,13 +49,13 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
         engine->library->uc_emu_stop(uc);
         return;
     }
-    // A fetch is noted even if the instruction is not executed: the engine has translated it.
+    // A fetch is recorded even if the instruction is not executed, because the engine has translated it.
     if (address / PAGE != engine->code_page) {
         engine->code_page = address / PAGE;
         engine->code_bytes = engine_bytes(engine, address & ~(uint64_t)(PAGE - 1));
         touch(engine, address, CUC_TOUCH_FETCH);
     }
-    // A pending instruction is finished even if a kick has arrived.
+    // Finish the pending instruction even if a kick has arrived.
     if (__atomic_load_n(&channel->kick, __ATOMIC_RELAXED) && !engine->careful) return stop(engine, CUC_STOP_KICK);
     if (channel->live_executed == engine->limit) return stop(engine, CUC_STOP_LIMIT);
     if (engine->wrote_to_code || engine->touch_count > CUC_MAX_TOUCHES - 32) return stop(engine, CUC_STOP_NOTES);
@@ -66,7 +68,7 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
     channel->live_rip = address;
     engine->crossing.size = 0;
     engine->inner_reads = 0;
-    // The engine gives no size for an instruction that it does not know; VMCALL is one.
+    // The engine reports no valid size for an instruction that it does not know, such as VMCALL.
     if (size > 15) size = 15;
     uint8_t copy[15];
     const uint8_t *bytes = engine->code_bytes ? engine->code_bytes + address % PAGE : copy;
@@ -79,9 +81,9 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
             engine->library->uc_mem_read(uc, engine_address(engine, address + first), copy + first, size - first);
         bytes = copy;
     }
-    // Most instructions begin with REX or an ordinary opcode, and are done with here.
+    // Fast path: most instructions begin with REX or an ordinary opcode.
     uint8_t opcode = (bytes[0] & 0xf0) == 0x40 && size > 1 ? bytes[1] : bytes[0];
-    if (!cuc_wants_a_look(opcode)) {
+    if (!cuc_needs_decoding(opcode)) {
         channel->live_executed++;
     } else if (cuc_decode(bytes, size).kind != CUC_INSTRUCTION_NONE) {
         stop(engine, CUC_STOP_PRIVILEGED);
@@ -94,7 +96,7 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
     }
 }
 
-static void keep_what_is_there(struct engine *engine, uint64_t address, uint32_t size) {
+static void save_memory_before_write(struct engine *engine, uint64_t address, uint32_t size) {
     uint32_t first = PAGE - (uint32_t)(address % PAGE);
     uint32_t sizes[2] = {first, size - first};
     for (int part = 0; part < 2; part++) {
@@ -105,7 +107,7 @@ static void keep_what_is_there(struct engine *engine, uint64_t address, uint32_t
     }
 }
 
-void engine_put_back(struct engine *engine) {
+void engine_undo_crossing_write(struct engine *engine) {
     if (engine->crossing.size == 0 || !engine->crossing.is_write) return;
     uint64_t second = (engine->crossing.address | (PAGE - 1)) + 1;
     if (engine->before_size[0])
@@ -129,7 +131,7 @@ static void on_memory(uc_engine *uc, int type, uint64_t number, int size, int64_
     if (access.address % PAGE + access.size > PAGE) {
         touch(engine, access.address + access.size - 1, access.is_write);
         engine->crossing = access;
-        if (access.is_write) keep_what_is_there(engine, access.address, access.size);
+        if (access.is_write) save_memory_before_write(engine, access.address, access.size);
         else engine->inner_reads = 2;
     }
     if (engine->careful && !inner) {
@@ -147,12 +149,12 @@ static bool on_refused(uc_engine *uc, int type, uint64_t number, int size, int64
         linear_address(number), (uint64_t)value, (uint32_t)size,
         type == UC_MEM_WRITE_UNMAPPED || type == UC_MEM_WRITE_PROT,
         type == UC_MEM_FETCH_UNMAPPED || type == UC_MEM_FETCH_PROT};
-    // The second piece of an access that crosses a page: say what the instruction meant.
+    // The second piece of an access that crosses a page: report the whole access of the instruction.
     struct cuc_access *crossing = &engine->crossing;
     if (crossing->size != 0 && !engine->fault.is_fetch && crossing->is_write == engine->fault.is_write
         && engine->fault.address / PAGE == (crossing->address + crossing->size - 1) / PAGE)
         engine->fault = *crossing;
-    // The engine may have announced it before it looked: nothing was touched.
+    // The memory hook may have recorded the access before the engine found it unmapped. Undo that.
     if (!engine->fault.is_fetch) {
         *seen_entry(engine, engine->fault.address, engine->fault.is_write) = 0;
         *seen_entry(engine, engine->fault.address + engine->fault.size - 1, engine->fault.is_write) = 0;

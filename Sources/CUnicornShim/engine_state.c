@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The memory that the guest can reach, and its registers.
+// The memory mapped into the engine, and its registers.
 #include "engine_state.h"
 
 #include <string.h>
@@ -25,7 +25,7 @@ void engine_unmap(struct engine *engine, uint64_t linear, uint64_t size) {
 }
 
 void engine_forget_code(struct engine *engine, uint64_t linear, uint64_t size) {
-    // Behind the last page of the address space there is nothing.
+    // The end of the last page of the address space wraps to 0.
     uint64_t end = linear + size == 0 ? UINT64_MAX : linear + size;
     engine->library->uc_ctl(engine->uc, UC_CTL_WRITE_TB_REMOVE_CACHE, linear, end);
 }
@@ -79,7 +79,7 @@ void engine_reset_segments(struct engine *engine) {
     for (size_t i = 0; i < sizeof segment_registers / sizeof *segment_registers; i++) {
         uint16_t selector = 0;
         library->uc_reg_read(engine->uc, segment_registers[i], &selector);
-        changed |= selector;  // they are 0 in an engine that was just opened
+        changed |= selector;  // all are 0 in a new engine
     }
     if (changed == 0) return;
     enum { COUNT = sizeof vector_registers / sizeof *vector_registers };

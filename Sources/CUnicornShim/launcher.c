@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// Address space that opening the engine takes: a buffer of 1 GiB, and some room to spare.
+// Address space needed to open the engine: a buffer of 1 GiB and some reserve.
 #define ENGINE_MEMORY ((size_t)1152 << 20)
 
 enum request_kind { VERSION, LAUNCH, HAS_ENDED, END };
@@ -30,16 +30,16 @@ struct request {
     pid_t process;
     char library[CUC_MAX_NAME];
 };
-// END has none.
+// Reply to all requests except END.
 struct reply {
-    // VERSION: as of cuc_library_version; LAUNCH: the process identifier or a negative errno; HAS_ENDED: whether it has
+    // VERSION: as cuc_library_version; LAUNCH: the process identifier or a negative errno; HAS_ENDED: 1 if it has ended
     int32_t value;
     int32_t status;
 };
 
 // MARK: in the launcher
 
-// All shared memory of the monitor: guest RAM, channels, rings of the kernel's.
+// Unmaps all shared memory of the monitor: guest RAM, channels, io_uring rings.
 static void unmap_shared_memory(void) {
     struct range {
         unsigned long long start, end;
@@ -66,7 +66,7 @@ static void unmap_shared_memory(void) {
     free(ranges);
 }
 
-// All descriptors but one; 0 to 2 lead nowhere.
+// Closes all descriptors except one; 0 to 2 become /dev/null.
 static void close_descriptors(int kept) {
     if (kept > 0) syscall(SYS_close_range, 0, kept - 1, 0);
     syscall(SYS_close_range, kept + 1, ~0u, 0);
@@ -76,8 +76,8 @@ static void close_descriptors(int kept) {
     if (nowhere > 2 && nowhere != kept) close(nowhere);
 }
 
-static void leave_the_monitor(int socket) {
-    // Ctrl-C and a terminal that goes are for the monitor, which ends us.
+static void detach_from_monitor(int socket) {
+    // Ctrl-C and hang-ups of the terminal are for the monitor, which then ends this process.
     setsid();
     for (int i = 1; i < NSIG; i++) signal(i, SIG_DFL);
     sigset_t none;
@@ -89,7 +89,7 @@ static void leave_the_monitor(int socket) {
     prctl(PR_SET_NAME, "cpu launcher");
 }
 
-// Each is opened once. NULL if it is not there.
+// Opens each library once. Returns NULL if it cannot be opened.
 static const struct cuc_library *library_named(const char *name) {
     static struct entry {
         const struct cuc_library *library;
@@ -105,19 +105,19 @@ static const struct cuc_library *library_named(const char *name) {
     return library;
 }
 
-// An engine that gets no memory calls exit(), which is not to end the launcher.
-static bool has_room_for_an_engine(void) {
+// An engine that cannot allocate memory calls exit(), which must not end the launcher.
+static bool has_memory_for_engine(void) {
     void *room = mmap(NULL, ENGINE_MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) return false;
     munmap(room, ENGINE_MEMORY);
     return true;
 }
 
-// The engine that CPU processes are born with: opened once, and copied by the forks. NULL where each has to open its own.
+// The engine that CPU processes inherit: opened once and copied by fork. NULL if each process must open its own.
 static struct engine *common_engine(const struct cuc_library *library) {
     static struct engine *engine;
     static const struct cuc_library *opened;
-    if (engine == NULL && library != NULL && has_room_for_an_engine()) {
+    if (engine == NULL && library != NULL && has_memory_for_engine()) {
         engine = engine_open(library);
         opened = library;
     }
@@ -140,10 +140,10 @@ static pid_t fork_cpu(const struct cuc_library *library, int channel, int socket
 
 static int32_t version_of(const struct cuc_library *library) { return library != NULL ? (int32_t)library->version : 0; }
 
-static struct reply look_after(pid_t process, bool ends) {
+static struct reply reap(pid_t process, bool ends) {
     struct reply reply = {1, SIGKILL};
     pid_t ended = waitpid(process, &reply.status, WNOHANG);
-    // Only a child of this launcher is killed: its identifier cannot have gone to another process yet.
+    // Kill only children of this launcher: their identifiers cannot have been reused yet.
     if (ended == 0 && ends) {
         kill(process, SIGKILL);
         ended = waitpid(process, &reply.status, 0);
@@ -153,9 +153,9 @@ static struct reply look_after(pid_t process, bool ends) {
     return reply;
 }
 
-_Noreturn static void launch_until_the_end(int control, const char *library) {
-    leave_the_monitor(control);
-    common_engine(library_named(library));  // while the monitor builds its machine
+_Noreturn static void launcher_main(int control, const char *library) {
+    detach_from_monitor(control);
+    common_engine(library_named(library));  // in parallel with the monitor, which sets up the VM
     struct request request;
     int descriptors[2];
     while (cuc_receive(control, &request, sizeof request, descriptors, 2)) {
@@ -166,8 +166,8 @@ _Noreturn static void launch_until_the_end(int control, const char *library) {
         case LAUNCH:
             reply.value = fork_cpu(library_named(request.library), descriptors[0], descriptors[1], control);
             break;
-        case HAS_ENDED: reply = look_after(request.process, false); break;
-        case END: look_after(request.process, true); continue;
+        case HAS_ENDED: reply = reap(request.process, false); break;
+        case END: reap(request.process, true); continue;
         }
         for (int i = 0; i < 2; i++)
             if (descriptors[i] >= 0) close(descriptors[i]);
@@ -178,10 +178,10 @@ _Noreturn static void launch_until_the_end(int control, const char *library) {
 
 // MARK: in the monitor
 
-// Guards the two below, and a request until its reply.
+// Guards `control` and `owner`, and is held from a request to its reply.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int control = -1;
-// The process that forked the launcher: a child of the monitor's needs one of its own.
+// The process that forked the launcher. A forked child of the monitor needs a launcher of its own.
 static pid_t owner;
 
 static int start_locked(const char *library) {
@@ -191,7 +191,7 @@ static int start_locked(const char *library) {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return errno;
     pid_t launcher = fork();
-    if (launcher == 0) launch_until_the_end(pair[1], library);
+    if (launcher == 0) launcher_main(pair[1], library);
     int error = launcher < 0 ? errno : 0;
     close(pair[1]);
     if (error != 0) {
@@ -210,7 +210,7 @@ int cuc_launcher_start(const char *library) {
     return error;
 }
 
-// Asks the launcher. False if there is none any more; the next request starts another one.
+// Sends a request to the launcher. Returns false if the launcher is gone; the next request starts another one.
 static bool ask_locked(const struct request *request, const int *descriptors, int count, struct reply *reply) {
     if (cuc_send(control, request, sizeof *request, descriptors, count)
         && cuc_receive(control, reply, sizeof *reply, NULL, 0))
@@ -220,7 +220,7 @@ static bool ask_locked(const struct request *request, const int *descriptors, in
     return false;
 }
 
-// Asks about a library. Returns the reply's value, or a negative errno.
+// Sends a request about a library. Returns the value of the reply, or a negative errno.
 static int32_t ask_about(const char *library, enum request_kind kind, const int *descriptors, int count) {
     struct request request = {.kind = kind};
     if (strlen(library) >= sizeof request.library) return -ENAMETOOLONG;
@@ -228,7 +228,7 @@ static int32_t ask_about(const char *library, enum request_kind kind, const int 
     struct reply reply = {0, 0};
     pthread_mutex_lock(&lock);
     int error = 0;
-    // A launcher that somebody has killed is replaced once.
+    // A launcher that was killed is replaced once.
     for (int attempt = 0; attempt < 2; attempt++) {
         error = start_locked(library);
         if (error != 0 || ask_locked(&request, descriptors, count, &reply)) break;
@@ -248,7 +248,7 @@ bool cuc_has_ended(pid_t process, int *status) {
     struct request request = {.kind = HAS_ENDED, .process = process};
     struct reply reply = {0, 0};
     pthread_mutex_lock(&lock);
-    // Without its launcher a CPU process is gone, by SIGKILL.
+    // Without its launcher, a CPU process has been killed by SIGKILL.
     bool is_there = control >= 0 && owner == getpid() && ask_locked(&request, NULL, 0, &reply);
     pthread_mutex_unlock(&lock);
     *status = is_there ? reply.status : SIGKILL;

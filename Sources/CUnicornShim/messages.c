@@ -10,13 +10,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MOST_DESCRIPTORS 2
+#define MAX_DESCRIPTORS 2
 
 bool cuc_send(int socket, const void *message, size_t size, const int *descriptors, int count) {
     struct iovec part = {(void *)message, size};
     union {
         struct cmsghdr header;
-        char bytes[CMSG_SPACE(MOST_DESCRIPTORS * sizeof(int))];
+        char bytes[CMSG_SPACE(MAX_DESCRIPTORS * sizeof(int))];
     } control;
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1};
     if (count > 0) {
@@ -39,7 +39,7 @@ bool cuc_receive(int socket, void *message, size_t size, int *descriptors, int c
     struct iovec part = {message, size};
     union {
         struct cmsghdr header;
-        char bytes[CMSG_SPACE(MOST_DESCRIPTORS * sizeof(int))];
+        char bytes[CMSG_SPACE(MAX_DESCRIPTORS * sizeof(int))];
     } control;
     struct msghdr header = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
@@ -57,9 +57,10 @@ bool cuc_receive(int socket, void *message, size_t size, int *descriptors, int c
     return true;
 }
 
-// How long to look for the turn before sleeping, nanoseconds. Most turns are shorter: a guest executes a few instructions
-// between two exits. To be woken on another processor costs 25 µs in a virtual machine, to see the turn change under 1 µs.
-#define LOOK_NANOSECONDS 50000
+// How long to poll for the turn before sleeping, nanoseconds. Most turns are shorter, because a guest executes few
+// instructions between two exits. In a virtual machine, waking up on another processor costs 25 µs, and noticing
+// the turn while polling less than 1 µs.
+#define SPIN_NANOSECONDS 50000
 
 static uint32_t this_processor(void) {
     int processor = sched_getcpu();
@@ -68,7 +69,7 @@ static uint32_t this_processor(void) {
 
 static uint64_t now(void) {
     struct timespec time = {0, 0};
-    // The clock may need a system call, which the CPU process has not: then there is nothing to look at.
+    // The clock may need a system call, which the filter of the CPU process forbids. Then do not poll.
     if (clock_gettime(CLOCK_MONOTONIC, &time) != 0) return UINT64_MAX;
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
@@ -77,11 +78,11 @@ static bool is_turn_of(struct cuc_turn *turn, uint32_t side) {
     return __atomic_load_n(&turn->side, __ATOMIC_ACQUIRE) == side;
 }
 
-// Two on one processor get nowhere by looking: then the waiting one sleeps at once.
-static bool look(struct cuc_turn *turn, uint32_t side) {
+// On one processor, polling blocks the other side, so sleep immediately.
+static bool spin(struct cuc_turn *turn, uint32_t side) {
     uint32_t *others = &turn->processor[1 - side], mine = this_processor();
     __atomic_store_n(&turn->processor[side], mine, __ATOMIC_RELAXED);
-    uint64_t start = now(), end = start > UINT64_MAX - LOOK_NANOSECONDS ? 0 : start + LOOK_NANOSECONDS;
+    uint64_t start = now(), end = start > UINT64_MAX - SPIN_NANOSECONDS ? 0 : start + SPIN_NANOSECONDS;
     while (now() < end && __atomic_load_n(others, __ATOMIC_RELAXED) != mine)
         for (int i = 0; i < 16; i++) {
             if (is_turn_of(turn, side)) return true;
@@ -96,7 +97,7 @@ void cuc_pass_turn(struct cuc_turn *turn, uint32_t side) {
 }
 
 bool cuc_has_turn(struct cuc_turn *turn, uint32_t side, const struct timespec *limit) {
-    if (look(turn, side)) return true;
+    if (spin(turn, side)) return true;
     uint32_t others = __atomic_load_n(&turn->side, __ATOMIC_ACQUIRE);
     if (others == side) return true;
     syscall(SYS_futex, &turn->side, FUTEX_WAIT, others, limit, NULL, 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Unicorn's interface, declared from its documentation: what unicorn_library.c finds and engine*.c call.
+// The part of Unicorn's interface that engine*.c use, declared from its documentation.
 #ifndef UNICORN_LIBRARY_H
 #define UNICORN_LIBRARY_H
 
@@ -40,7 +40,7 @@ enum {
 };
 // CS DS ES FS GS SS
 static const int segment_registers[] __attribute__((unused)) = {11, 17, 28, 32, 33, 49};
-// Of the x87 and SSE units: FP0 to FP7 (10 bytes), XMM0 to XMM15 (16 bytes), FPSW, FPCW, FPTAG, MXCSR.
+// Registers of the x87 and SSE units: FP0 to FP7 (10 bytes), XMM0 to XMM15 (16 bytes), FPSW, FPCW, FPTAG, MXCSR.
 static const int vector_registers[] __attribute__((unused)) = {
     82, 83, 84, 85, 86, 87, 88, 89, 122, 123, 124, 125, 126, 127, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137,
     31, 246, 247, 249,
@@ -59,7 +59,7 @@ struct table_register {
 typedef struct uc_engine uc_engine;
 typedef struct uc_context uc_context;
 struct cuc_library {
-    char name[CUC_MAX_NAME];  // as it was opened
+    char name[CUC_MAX_NAME];  // as passed to dlopen
     uint32_t version;         // major << 16 | minor << 8 | rest
     unsigned (*uc_version)(unsigned *, unsigned *);
     int (*uc_open)(int, int, uc_engine **);
@@ -80,7 +80,7 @@ struct cuc_library {
     int (*uc_context_free)(uc_context *);
 };
 
-// dlopen. NULL if the library is not there or lacks a function. Never closed.
+// Opens a library with dlopen. Returns NULL if it does not exist or lacks a function. It is never closed.
 const struct cuc_library *cuc_library_open(const char *name);
 
 #endif

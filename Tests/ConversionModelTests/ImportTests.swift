@@ -2,13 +2,13 @@
 import Foundation
 import Testing
 
-/// Who may import whom, read from the sources themselves.
+/// Checks which modules import which, from the source files.
 struct ImportTests {
     private static let sources = URL(fileURLWithPath: #filePath)
         .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("Sources")
 
-    /// The modules of this package, lowest first. A module may import those of lower rows.
+    /// The modules of this package, lowest row first. A module may import modules of lower rows.
     private static let rows: [Set<String>] = [
         ["ConversionModel", "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage"],
         ["MiniVMM", "CBaseline"],
@@ -35,11 +35,11 @@ struct ImportTests {
         return imports
     }
 
-    @Test func theModelImportsNothing() throws {
+    @Test func modelImportsNothing() throws {
         #expect(try Self.imports(of: "ConversionModel") == [])
     }
 
-    @Test func importsPointDownward() throws {
+    @Test func modulesImportOnlyLowerModules() throws {
         let known = Self.rows.reduce(into: Set()) { $0.formUnion($1) }
         var lower: Set<String> = []
         for row in Self.rows {
@@ -51,15 +51,15 @@ struct ImportTests {
         }
     }
 
-    @Test func everyModuleHasItsRow() throws {
+    @Test func everyModuleIsInTheList() throws {
         let known = Self.rows.reduce(into: Set()) { $0.formUnion($1) }
         #expect(try Set(FileManager.default.contentsOfDirectory(atPath: Self.sources.path)) == known)
     }
 }
 
 extension ImportTests {
-    /// The picture of the modules in the architecture article, held against Package.swift and the sources.
-    @Test func thePictureOfTheModulesIsTrue() throws {
+    /// Compares the module diagram of the architecture article with Package.swift and the sources.
+    @Test func moduleDiagramMatchesPackageAndSources() throws {
         let article = try String(
             contentsOf: Self.sources.appendingPathComponent("MiniVMM/MiniVMM.docc/Architecture.md"),
             encoding: .utf8)
@@ -85,7 +85,7 @@ extension ImportTests {
             let hasSwift = module != "CBaseline"
             #expect(!hasSwift || imports == shown, "\(module) imports \(imports.sorted())")
         }
-        // These depend on nothing.
+        // These modules have no dependencies.
         let leaves: Set = ["CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "GuestImages"]
         #expect(seen == known.subtracting(leaves))
     }

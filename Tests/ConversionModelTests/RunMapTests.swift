@@ -4,7 +4,7 @@ import Testing
 @testable import ConversionModel
 
 struct RunMapTests {
-    @Test func aValueOfMoreThanTwoKinds() throws {
+    @Test func runMapHoldsMoreThanTwoValues() throws {
         var map = RunMap<UInt32>(size: 16 * pageSize, initial: 0)
         map.set(try pages(2, 6), to: 3)
         map.set(try pages(4, 1), to: 7)
@@ -17,8 +17,9 @@ struct RunMapTests {
         #expect(map.uniformValue(of: try pages(2, 8)) == 3)
     }
 
-    /// Against an array with an entry for each page, over many runs, so that pieces split and join.
-    @Test func itDoesWhatAnArrayDoes() throws {
+    /// Compares the map with an array with one element per page, over many runs, so that pieces are split and
+    /// merged.
+    @Test func runMapMatchesAnArray() throws {
         var generator = Generator(state: 1)
         let count = 3000
         var map = RunMap<UInt8>(size: UInt64(count) * pageSize, initial: 0)
@@ -34,7 +35,7 @@ struct RunMapTests {
         var runs = 1
         for page in 1..<count where array[page] != array[page - 1] { runs += 1 }
         #expect(map.runCount == runs)
-        // The same values by another way are equal, and hash alike.
+        // A map with the same values, built in another order, is equal and has the same hash.
         var other = RunMap<UInt8>(size: map.size, initial: 3)
         for page in array.indices.reversed() { other.set(try pages(page, 1), to: array[page]) }
         #expect(other == map && other.hashValue == map.hashValue)
@@ -42,7 +43,7 @@ struct RunMapTests {
         #expect(other != map)
     }
 
-    @Test func aSetOfPages() throws {
+    @Test func pageSetOperations() throws {
         var set = PageSet(size: 10 * pageSize)
         #expect(set.isEmpty && set.count == 0)
         set.insert(try pages(2, 3))
@@ -62,7 +63,7 @@ struct RunMapTests {
     }
 }
 
-/// Numbers that are the same in each run.
+/// A pseudorandom generator with the same sequence in every run.
 struct Generator {
     var state: UInt64
 

@@ -41,7 +41,7 @@ struct ExplorationTests {
         ? PlantedFault.allCases
         : [
             .flagsIgnored, .busyCheckMissing, .busyConvertsBefore, .contentsLostToShared, .hostReadsPrivate,
-            .punchKeepsContents, .faultNamesNextPage, .attributesLostWithSlot, .guestViewKept,
+            .punchKeepsContents, .faultNamesNextPage, .attributesLostWithSlot, .guestMappingsKept,
             .copyOutUnchecked, .toSharedDropsHostMappings, .mixedRangeUnchecked, .punchKeepsHolders,
         ]
 

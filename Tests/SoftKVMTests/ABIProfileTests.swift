@@ -5,9 +5,9 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// ABI §3: what each version of the interface does otherwise, and that the others do not.
+/// docs/ABI.md, section 3: the differences of each version of the interface, and that no other version has them.
 struct ABIProfileTests {
-    /// What the call that this version has answers.
+    /// The result of the conversion call that this version has.
     private func answer(
         _ model: ModelVM, _ request: ckvm_memory_attributes2, errorOffset: UInt64 = 0
     ) -> (errno: Errno?, errorOffset: UInt64) {
@@ -32,13 +32,13 @@ struct ABIProfileTests {
 
     private func backend(_ abi: ABIProfile) throws -> ModelVM { try ModelVM(.init(abi: abi)) }
 
-    @Test(arguments: ABIProfile.allCases) func theIdentityTellsIt(abi: ABIProfile) {
+    @Test(arguments: ABIProfile.allCases) func identityShowsTheVersion(abi: ABIProfile) {
         let host = SoftKVM(.init(abi: abi)).identity.host
         #expect(host.contains("ABI") == (abi != .linux74))
         #expect(abi == .linux74 || host.hasSuffix(", ABI \(abi.name)"))
     }
 
-    @Test(arguments: ABIProfile.allCases) func row0TheCall(abi: ABIProfile) throws {
+    @Test(arguments: ABIProfile.allCases) func row0ExistenceOfTheCall(abi: ABIProfile) throws {
         let model = try backend(abi)
         var today = request(0, pageSize)
         let new = errno { () throws(Errno) in try model.file.setMemoryAttributes2(&today) }
@@ -60,7 +60,7 @@ struct ABIProfileTests {
                 #expect(try answer(backend(abi), flagged(flags, attributes)).errno == .invalidArgument)
             }
         }
-        // ZERO to private: not offered, before anything else; it need not even be a range.
+        // ZERO to private is not offered. The check precedes all others, so the range may even be invalid.
         for wrong in [flagged(1, privateAttribute), flagged(1, privateAttribute, 0)] {
             let got = try answer(backend(abi), wrong, errorOffset: 0x77)
             #expect(got.errno == (hasModes ? .notSupportedOnSocket : .invalidArgument))
@@ -69,7 +69,7 @@ struct ABIProfileTests {
         for good in [flagged(1, 0), flagged(2, 0), flagged(2, privateAttribute)] {
             #expect(try answer(backend(abi), good).errno == (hasModes ? nil : .invalidArgument))
         }
-        // A VM without private memory offers nothing.
+        // A VM without private memory offers no mode.
         let plain = try ModelVM(type: .default, .init(abi: abi))
         #expect(answer(plain, flagged(2, 0)).errno == (hasModes ? .notSupportedOnSocket : .invalidArgument))
         #expect(answer(plain, flagged(0, 0)).errno == .invalidArgument)
@@ -81,7 +81,7 @@ struct ABIProfileTests {
         #expect(
             answer(model, request(0, pageSize), errorOffset: pageSize).errno
                 == (refuses ? .invalidArgument : nil))
-        // Hazard H1: the struct of a failed call, once more.
+        // Hazard H1: a retry with the struct of a failed call.
         let hold = try model.mapping.hold(at: 3 * pageSize, length: 1)
         let failed = answer(model, request(0, 4 * pageSize))
         #expect(failed == (.resourceTemporarilyUnavailable, 3 * pageSize))
@@ -90,7 +90,7 @@ struct ABIProfileTests {
         #expect(retry == (refuses ? .invalidArgument : nil))
     }
 
-    @Test(arguments: ABIProfile.allCases) func row7ASizeThatIsNotWholePages(abi: ABIProfile) throws {
+    @Test(arguments: ABIProfile.allCases) func row7SizeThatIsNotWholePages(abi: ABIProfile) throws {
         let model = try backend(abi)
         let truncates = abi == .rfcV1
         #expect(answer(model, request(0, 2 * pageSize + 1)).errno == (truncates ? nil : .invalidArgument))
@@ -115,7 +115,7 @@ struct ABIProfileTests {
 
     /// Hazard H2.
     @Test(.enabled(if: hasEngine, "libunicorn2 is not installed"), arguments: ABIProfile.allCases)
-    func row11AVCPUInTheMidstOfAFault(abi: ABIProfile) throws {
+    func row11VCPUFaultHoldsAReference(abi: ABIProfile) throws {
         let guest = try Guest(
             [
                 0x88, 0x07,  // mov [rdi], al
@@ -128,7 +128,7 @@ struct ABIProfileTests {
         #expect(guest.vcpu.exit() == "interrupted")
         let first = answer(guest.model, whole)
         #expect(first.errno == (holds ? .resourceTemporarilyUnavailable : nil))
-        // The last page that it came to; once, and no other.
+        // The page that the vCPU faulted in last. The next call succeeds.
         let last = try guest.vcpu.registers().rdi & ~0xfff
         #expect(!holds || [last, last - pageSize].contains(first.errorOffset))
         #expect(answer(guest.model, whole).errno == nil)
@@ -136,7 +136,7 @@ struct ABIProfileTests {
 
     // MARK: contents
 
-    /// The first bytes of two pages, of which one was written, after a call on both.
+    /// The first bytes of two pages, the first of which was written, after a call on both.
     private func contents(
         _ abi: ABIProfile, from start: PageState, _ attributes: UInt64, _ flags: UInt64
     ) throws -> [[UInt8]] {
@@ -156,12 +156,12 @@ struct ABIProfileTests {
 
     @Test(arguments: [ABIProfile.rfcV4, .rfcV5]) func contentModes(abi: ABIProfile) throws {
         for state in PageState.allCases {
-            // PRESERVE, both ways and where nothing changes.
+            // PRESERVE, in both directions and if nothing changes.
             #expect(try contents(abi, from: state, privateAttribute, 2) == [Self.old, Self.zeros])
             #expect(try contents(abi, from: state, 0, 2) == [Self.old, Self.zeros])
             // ZERO to shared.
             #expect(try contents(abi, from: state, 0, 1) == [Self.zeros, Self.zeros])
-            // No flag: noise on what exists, even where nothing changes (hazard H22).
+            // Without a flag allocated pages are overwritten with noise, even if nothing changes (hazard H22).
             for attributes in [0, privateAttribute] {
                 let got = try contents(abi, from: state, attributes, 0)
                 #expect(got[0] != Self.old && got[0] != Self.zeros && got[1] == Self.zeros)
@@ -177,15 +177,16 @@ struct ABIProfileTests {
         #expect(try contents(abi, from: .shared, 0, 0)[0] == Self.old)
     }
 
-    @Test(arguments: ABIProfile.allCases) func thePromiseIsTheProfilesAndCanBeFoundOut(abi: ABIProfile) throws
-    {
+    @Test(arguments: ABIProfile.allCases) func contentPromiseFollowsTheVersionAndIsDiscoverable(
+        abi: ABIProfile
+    ) throws {
         let promises: [ABIProfile: ContentPromise] = [
             .rfcV1: .undefined, .rfcV2: .undefined, .rfcV4: .byFlag, .rfcV5: .byFlag, .linux74: .preserved,
         ]
         let model = try backend(abi)
         #expect(model.vm.contentPromise == promises[abi])
         let scratch = try model.vm.createGuestMemfd(size: pageSize, flags: [])
-        // By its answers alone: content modes are seen, and without them nothing is learned.
+        // Discovery from results alone finds content modes; without them it learns nothing.
         let found = ContentPromise.discovered(on: scratch, otherwise: .lost)
         #expect(found == (hasModes(abi) ? .byFlag : .lost))
         let told = SoftKVM(.init(abi: abi, contentPromise: .lost))

@@ -5,7 +5,7 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// ABI §2, row by row. `error_offset` holds 0xdead before each call, so that writing it shows.
+/// docs/ABI.md, section 2, row by row. `error_offset` is 0xdead before each call, so that a write to it shows.
 struct ConversionTableTests {
     private func answer(
         _ file: SoftGuestMemfd, _ request: ckvm_memory_attributes2
@@ -25,7 +25,7 @@ struct ConversionTableTests {
         #expect(got.errorOffset == errorOffset, sourceLocation: location)
     }
 
-    @Test func row0AKernelWithoutTheSeriesDoesNotKnowTheCall() throws {
+    @Test func row0CallIsMissingWithoutTheSeries() throws {
         let without = SoftKVM.Configuration(inPlaceConversion: false)
         let model = try ModelVM(flags: .mmap, without)
         var wrongInEveryWay = request(1, 0, ~0)
@@ -53,26 +53,26 @@ struct ConversionTableTests {
         expect(model.file, bad, .invalidArgument)
     }
 
-    @Test func row3AnErrorOffsetOnInputIsIgnored() throws {
+    @Test func row3ErrorOffsetOnInputIsIgnored() throws {
         let model = try ModelVM()
         expect(model.file, request(0, pageSize), nil)
         #expect(model.states().hasPrefix("Ps"))
     }
 
-    @Test func row4ADefaultVMHasNoPrivateMemory() throws {
+    @Test func row4DefaultVMHasNoPrivateMemory() throws {
         let model = try ModelVM(type: .default)
         expect(model.file, request(0, pageSize), .invalidArgument)
-        // Not even a call that changes nothing.
+        // Not even a call that changes nothing succeeds.
         expect(model.file, request(0, pageSize, 0), .invalidArgument)
     }
 
     @Test(arguments: [1, 4, 9, 16, 1 << 63, ~0] as [UInt64])
-    func row5OnlyThePrivateBitExists(attributes: UInt64) throws {
+    func row5OnlyThePrivateBitIsAccepted(attributes: UInt64) throws {
         let model = try ModelVM()
         expect(model.file, request(0, pageSize, attributes), .invalidArgument)
     }
 
-    @Test func row6SizeAndWrap() throws {
+    @Test func row6EmptyAndWrappingRanges() throws {
         let model = try ModelVM()
         expect(model.file, request(0, 0), .invalidArgument)
         expect(model.file, request(pageSize, 0 &- pageSize), .invalidArgument)
@@ -88,7 +88,7 @@ struct ConversionTableTests {
         expect(model.file, request(offset, size), .invalidArgument)
     }
 
-    @Test func row8TheEndOfTheFile() throws {
+    @Test func row8RangesPastTheEndOfTheFile() throws {
         let model = try ModelVM(pages: 16)
         expect(model.file, request(15 * pageSize, pageSize), nil)
         expect(model.file, request(15 * pageSize, 2 * pageSize), .invalidArgument)
@@ -98,13 +98,13 @@ struct ConversionTableTests {
         expect(model.file, request(0, 16 * pageSize), nil)
     }
 
-    @Test func row9AUniformCallReturnsAtOnceEvenWithAPin() throws {
+    @Test func row9UniformRangeSucceedsDespiteAPin() throws {
         let model = try ModelVM()
         let hold = try model.mapping.hold(at: 0, length: pageSize)
-        // To shared where all is shared: no check, no unmap.
+        // To shared where all pages are shared: no check and no unmapping.
         expect(model.file, request(0, 4 * pageSize, 0), nil)
         #expect(model.file.hostMappedPages(in: PageRange(start: 0, size: 4 * pageSize)!) == 1)
-        // The same pin, a call that is not uniform: hazard A10.
+        // The same pin with a range that is not uniform: hazard A10.
         #expect(model.file.convert(0, 4, to: .private).errno == .resourceTemporarilyUnavailable)
         hold.release()
     }
@@ -114,7 +114,7 @@ struct ConversionTableTests {
         #expect(model.file.convert(2, 1, to: .private).errno == nil)  // three runs
         expect(model.file, request(5 * pageSize, pageSize), .noMemory, errorOffset: 5 * pageSize)
         #expect(model.states() == "ssPsssssssssssss")
-        // Row 9 comes first, and row 10 before row 11.
+        // Row 9 precedes row 10, and row 10 precedes row 11.
         expect(model.file, request(2 * pageSize, pageSize), nil)
         let hold = try model.mapping.hold(at: 6 * pageSize, length: pageSize)
         expect(model.file, request(5 * pageSize, 2 * pageSize), .noMemory, errorOffset: 5 * pageSize)
@@ -122,7 +122,7 @@ struct ConversionTableTests {
         hold.release()
     }
 
-    @Test func row11TheLowestPageInUse() throws {
+    @Test func row11ErrorOffsetIsTheLowestPageInUse() throws {
         let model = try ModelVM()
         let holds = try [9, 5, 12].map { try model.mapping.hold(at: $0 * pageSize, length: pageSize) }
         expect(
@@ -130,7 +130,7 @@ struct ConversionTableTests {
         expect(
             model.file, request(6 * pageSize, 10 * pageSize), .resourceTemporarilyUnavailable,
             errorOffset: 9 * pageSize)
-        // All or nothing: not even the pages before it.
+        // All or nothing: not even the pages before error_offset have changed.
         #expect(model.states() == String(repeating: "s", count: 16))
         expect(model.file, request(0, 5 * pageSize), nil)
         holds[1].release()
@@ -141,7 +141,7 @@ struct ConversionTableTests {
         expect(model.file, request(0, 16 * pageSize), nil)
     }
 
-    @Test func row11AFailedCallHasUnmappedTheHostAndLostNothing() throws {
+    @Test func row11FailedCallUnmapsTheHostAndKeepsContents() throws {
         let model = try ModelVM()
         let all = try #require(PageRange(start: 0, size: 16 * pageSize))
         try model.mapping.put([1, 2, 3], at: 3 * pageSize)
@@ -154,7 +154,7 @@ struct ConversionTableTests {
         hold.release()
     }
 
-    @Test func row11AMixedRangeIsCheckedWhole() throws {
+    @Test func row11MixedRangeIsCheckedCompletely() throws {
         let model = try ModelVM()
         #expect(model.file.convert(0, 1, to: .private).errno == nil)
         let hold = try model.mapping.hold(at: pageSize, length: pageSize)
@@ -165,7 +165,7 @@ struct ConversionTableTests {
         #expect(model.file.convert(0, 4, to: .private).errno == nil)
     }
 
-    @Test func toSharedChecksNothingAndUnmapsNothing() throws {
+    @Test func conversionToSharedNeitherChecksNorUnmaps() throws {
         let model = try ModelVM()
         #expect(model.file.convert(0, 2, to: .private).errno == nil)
         let hold = try model.mapping.hold(at: 2 * pageSize, length: pageSize)
@@ -174,29 +174,29 @@ struct ConversionTableTests {
         hold.release()
     }
 
-    /// A request that is wrong in two ways gets the answer of the earlier row. Only errno can tell EINVAL rows from
-    /// the others, so each EINVAL stands against rows 9 to 11, which a good request would have got.
-    @Test func theRowsAreInOrder() throws {
+    /// A request with two errors gets the result of the earlier row. The EINVAL rows cannot be told apart by errno,
+    /// so each is tested against rows 9 to 11, which a valid request would reach.
+    @Test func earlierRowsTakePrecedence() throws {
         let model = try ModelVM()
         let hold = try model.mapping.hold(at: 0, length: pageSize)
         expect(model.file, request(0, pageSize), .resourceTemporarilyUnavailable, errorOffset: 0)
-        let spoilers: [(inout ckvm_memory_attributes2) -> Void] = [
+        let mistakes: [(inout ckvm_memory_attributes2) -> Void] = [
             { $0.flags = 1 }, { $0.reserved.10 = 1 }, { $0.attributes |= 1 }, { $0.size = 0 },
             { $0.size += 1 },
             { $0.size = 17 * pageSize },
         ]
-        for spoil in spoilers {
+        for mistake in mistakes {
             var bad = request(0, pageSize)
-            spoil(&bad)
+            mistake(&bad)
             expect(model.file, bad, .invalidArgument)
-            // Nor does a uniform request, which row 9 would answer with success, excuse anything.
+            // A uniform request, which row 9 would let succeed, is EINVAL, too.
             bad.attributes &= ~privateAttribute
             expect(model.file, bad, .invalidArgument)
         }
         hold.release()
     }
 
-    @Test func theStructIsUntouchedOnSuccess() throws {
+    @Test func structIsUnchangedOnSuccess() throws {
         let model = try ModelVM()
         var bytes = request(0, pageSize)
         bytes.error_offset = 0x1234

@@ -3,7 +3,7 @@ import CUnicornShim
 import SoftKVM
 import Testing
 
-/// What the CPU process must not execute, and the monitor does instead.
+/// Decodes the instructions that the CPU process must not execute and the monitor emulates.
 struct DecoderTests {
     private func decode(_ bytes: [UInt8]) -> cuc_instruction { cuc_decode(bytes, UInt32(bytes.count)) }
 
@@ -24,9 +24,9 @@ struct DecoderTests {
         ([0x43, 0x0f, 0x01, 0xbc, 0x88, 0, 1, 0, 0], CUC_INSTRUCTION_INVALIDATE_PAGE),
     ]
 
-    @Test func eachKindIsKnownWithItsLength() {
+    @Test func kindsAndLengthsAreDecoded() {
         for (bytes, kind) in Self.kinds {
-            // Prefixes that change nothing, and the bytes of the next instructions.
+            // Prefixes without effect, and the bytes of the following instructions.
             for prefix: [UInt8] in [[], [0x2e], [0x66, 0x67], [0x48, 0x2e]] {
                 let decoded = decode(prefix + bytes + [0x90, 0xf4])
                 #expect(decoded.kind == kind, "\(prefix + bytes)")
@@ -35,7 +35,7 @@ struct DecoderTests {
         }
     }
 
-    @Test func aPartOfOneHasNoLength() {
+    @Test func incompleteInstructionsHaveNoLength() {
         for (bytes, _) in Self.kinds {
             for length in 0..<bytes.count {
                 #expect(decode(Array(bytes.prefix(length))).length == 0, "\(bytes) cut at \(length)")
@@ -43,7 +43,7 @@ struct DecoderTests {
         }
     }
 
-    @Test func operandsAreTakenApart() {
+    @Test func operandsAreDecoded() {
         let port = decode([0x66, 0xe5, 0xf4])
         #expect(port.has_port && port.port == 0xf4 && port.size == 2)
         let string = decode([0xf2, 0x67, 0x65, 0x6e])
@@ -51,7 +51,7 @@ struct DecoderTests {
         #expect(string.segment == 0x65)
         let move = decode([0x45, 0x0f, 0x22, 0xc1])  // mov cr8, r9
         #expect(move.number == 8 && move.general == 9)
-        // Only the last prefix may be a REX prefix that counts.
+        // A REX prefix counts only as the last prefix.
         let other = decode([0x45, 0x66, 0x0f, 0x22, 0xc1])
         #expect(other.number == 0 && other.general == 1)
     }
@@ -62,7 +62,7 @@ struct DecoderTests {
             [0x0f, 0x01, 0xc9], [0x0f, 0x01, 0xf0], [0x0f, 0x01, 0x30], [0x0f, 0xc7, 0xf0],
             [0x0f, 0xc7, 0xf9],
         ] as [[UInt8]])
-    func whatThisCPUDoesNotHaveIsNotExecuted(bytes: [UInt8]) {
+    func instructionsMissingOnThisCPUAreAbsent(bytes: [UInt8]) {
         #expect(decode(bytes).kind == CUC_INSTRUCTION_ABSENT)
     }
 
@@ -71,11 +71,11 @@ struct DecoderTests {
             [], [0x90], [0x66], [0x48, 0x89, 0x0b], [0x0f], [0x0f, 0x01], [0x0f, 0x01, 0x10],
             [0x0f, 0xc7, 0x0e], [0x0f, 0x28, 0x06], [0xcc], [0xf1], [0xf0, 0xff, 0x00],
         ] as [[UInt8]])
-    func theRestIsTheEngines(bytes: [UInt8]) {
+    func otherInstructionsAreLeftToTheEngine(bytes: [UInt8]) {
         #expect(decode(bytes).kind == CUC_INSTRUCTION_NONE)
     }
 
-    @Test func anyBytesAreTaken() {
+    @Test func randomBytesAreDecodedConsistently() {
         var random = SplitMix64(seed: 1)
         for _ in 0..<100_000 {
             let bytes = (0..<random.next() % 16).map { _ in UInt8(truncatingIfNeeded: random.next()) }

@@ -6,7 +6,7 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// Why a run ended, comparable and short.
+/// A short name for an exit, to compare exits with.
 func exitName(_ exit: Exit) -> String {
     switch exit {
     case .io(let io): "io \(io.direction == CKVM_EXIT_IO_OUT ? "out" : "in") \(io.port) \(io.size)"
@@ -30,7 +30,7 @@ func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
 extension SoftVCPU {
     func exit() -> String { exitName(runToExit()) }
 
-    /// The bytes of the port access that it left for.
+    /// The data of the port access of the last exit.
     var ioBytes: [UInt8] {
         get { runPage.withIOData(runPage.io) { Array($0) } ?? [] }
         set { _ = runPage.withIOData(runPage.io) { $0.copyBytes(from: newValue) } }
@@ -39,7 +39,7 @@ extension SoftVCPU {
 
 @Suite(.enabled(if: hasEngine, "libunicorn2 is not installed"))
 struct ExitTests {
-    @Test func outLeavesWithItsByteAndResumesAfterIt() throws {
+    @Test func outExitsWithItsByteAndResumesAfterTheInstruction() throws {
         let guest = try Guest([
             0x66, 0xba, 0xf8, 0x03,  // mov dx, 0x3f8
             0xb0, 0x41,  // mov al, 'A'
@@ -56,7 +56,7 @@ struct ExitTests {
         #expect(try guest.vcpu.registers().rip == Guest.code + 11)
     }
 
-    @Test func whatTheVMMChangesAtAPortSurvives() throws {
+    @Test func registersChangedAtAPortExitAreKept() throws {
         let guest = try Guest([
             0xe7, 0xe8,  // out 0xe8, eax
             0x48, 0x89, 0xc3,  // mov rbx, rax
@@ -70,7 +70,7 @@ struct ExitTests {
         #expect(try guest.vcpu.registers().rbx == 77)
     }
 
-    @Test func aMovedRIPIsNotSteppedOver() throws {
+    @Test func changedRIPSkipsCompletion() throws {
         let guest = try Guest([
             0xe6, 0x10,  // out 0x10, al
             0xf4,  // hlt
@@ -81,7 +81,7 @@ struct ExitTests {
         #expect(guest.vcpu.exit() == "io out 32 1")
     }
 
-    @Test func inPutsTheAnswerWhereItBelongs() throws {
+    @Test func inStoresTheAnswerInTheAccumulator() throws {
         let guest = try Guest([
             0xe4, 0x10,  // in al, 0x10
             0x66, 0xed,  // in ax, dx
@@ -104,12 +104,12 @@ struct ExitTests {
         #expect(try guest.vcpu.registers().rax == 0x8403_0201)
     }
 
-    @Test func repeatedStringsGoElementByElement() throws {
+    @Test func repeatedStringPortIOExitsForEachElement() throws {
         let guest = try Guest([
             0xf3, 0x6e,  // rep outsb
             0xb9, 0x02, 0x00, 0x00, 0x00,  // mov ecx, 2
             0xf3, 0x6d,  // rep insd
-            0xf3, 0x6f,  // rep outsd, with rcx = 0
+            0xf3, 0x6f,  // rep outsd with rcx = 0
             0xf4,  // hlt
         ])
         try guest.ram.put([0x61, 0x62, 0x63], at: 0x20000)
@@ -117,7 +117,7 @@ struct ExitTests {
             $0.rcx = 3
             $0.rdx = 0xe9
             $0.rsi = 0x20000
-            $0.rdi = 0x2fffe  // the first element straddles two pages
+            $0.rdi = 0x2fffe  // the first element crosses a page boundary
         }
         var written: [UInt8] = []
         for _ in 0..<3 {
@@ -135,7 +135,7 @@ struct ExitTests {
         #expect((registers.rsi, registers.rdi, registers.rcx) == (0x20003, 0x30006, 0))
     }
 
-    @Test func stringsGoDownWithTheDirectionFlag() throws {
+    @Test func directionFlagReversesStringPortIO() throws {
         let guest = try Guest([
             0xfd,  // std
             0x6e,  // outsb
@@ -148,7 +148,7 @@ struct ExitTests {
     }
 
     @Test(arguments: [0xd9, 0xc1] as [UInt8])
-    func hypercallLeavesAndReturns(form: UInt8) throws {
+    func hypercallExitsAndReturns(form: UInt8) throws {
         let guest = try Guest([
             0x0f, 0x01, form,  // vmmcall or vmcall
             0xf4,  // hlt
@@ -161,7 +161,7 @@ struct ExitTests {
         #expect(try guest.vcpu.registers().rax == 0 &- 11)
     }
 
-    @Test func hypercallsThatKVMRejectsItself() throws {
+    @Test func kvmRejectsInvalidHypercalls() throws {
         let code: [UInt8] = [
             0x0f, 0x01, 0xd9,  // vmmcall
             0xf4,  // hlt
@@ -173,7 +173,7 @@ struct ExitTests {
             if enabled { try guest.model.vm.enableCapability(.exitHypercall, argument: 1 << 12) }
             try guest.change { ($0.rax, $0.rbx, $0.rcx) = (number, gpa, pages) }
             if ring == 3 {
-                // Ring 3 needs pages that it may touch.
+                // Ring 3 needs pages with the user bit.
                 for (table, entry) in [(Guest.tables, 0x2003), (Guest.tables + 0x1000, 0x83)]
                     as [(UInt64, UInt64)]
                 {
@@ -205,7 +205,7 @@ struct ExitTests {
             [0x48, 0xb8, 0, 0, 0, 0, 0, 0x80, 0, 0, 0x8a, 0x00],  // mov al, [not canonical]
             [0x0f, 0x05],  // syscall
             [0x0f, 0xc7, 0xf0],  // rdrand eax: nothing here is random
-            [0xb9, 0xff, 0xff, 0, 0, 0x0f, 0x32],  // rdmsr of one that does not exist
+            [0xb9, 0xff, 0xff, 0, 0, 0x0f, 0x32],  // rdmsr of an MSR that does not exist
             [0x31, 0xc0, 0x0f, 0x22, 0xc0],  // mov cr0, 0: leaves 64-bit mode
         ]
         for code in cases {
@@ -223,13 +223,13 @@ struct ExitTests {
         #expect(guest.vcpu.exit() == "fail entry 0x80000021")
     }
 
-    @Test func codeOutsideOfMemoryIsAnInternalError() throws {
+    @Test func executingOutsideOfMemoryIsAnInternalError() throws {
         let guest = try Guest([0xff, 0xe0])  // jmp rax
         try guest.change { $0.rax = 0x4000_0000 }
         #expect(guest.vcpu.exit() == "internal error 1")
     }
 
-    @Test func cpuidAnswersFromTheTableThatWasSet() throws {
+    @Test func cpuidReturnsTheConfiguredTable() throws {
         let guest = try Guest([
             0x0f, 0xa2,  // cpuid
             0xf4,  // hlt
@@ -240,11 +240,11 @@ struct ExitTests {
         #expect(
             errno { () throws(Errno) in try guest.vcpu.setCPUID(CPUIDTable(entries: [])) } == .invalidArgument
         )
-        // The same table again is no change.
+        // Setting the same table again is allowed.
         try guest.vcpu.setCPUID(guest.model.kvm.supportedCPUID())
     }
 
-    @Test func sseWorks() throws {
+    @Test func sseInstructionsWork() throws {
         let guest = try Guest([
             0xf3, 0x0f, 0x6f, 0x06,  // movdqu xmm0, [rsi]
             0x66, 0x0f, 0xfe, 0xc0,  // paddd xmm0, xmm0
@@ -259,7 +259,7 @@ struct ExitTests {
         #expect(try guest.ram.word(at: 0x23004) == 0x0000_000a_0000_0008)
     }
 
-    @Test func aKickEndsTheRunAndStaysInForce() throws {
+    @Test func kickEndsEveryRunUntilItIsCleared() throws {
         let guest = try Guest([0xeb, 0xfe])  // jmp .
         guest.vcpu.kick()
         #expect(guest.vcpu.exit() == "interrupted")
@@ -271,7 +271,7 @@ struct ExitTests {
         #expect(guest.model.kvm.now() - before >= 100_000)
     }
 
-    @Test func immediateExitCompletesWhatIsPendingAndRunsNothing() throws {
+    @Test func immediateExitOnlyCompletesThePendingInstruction() throws {
         let guest = try Guest([
             0xe4, 0x10,  // in al, 0x10
             0x48, 0xff, 0xc3,  // inc rbx
@@ -285,17 +285,17 @@ struct ExitTests {
         #expect((registers.rax, registers.rbx, registers.rip) == (9, 0, Guest.code + 2))
     }
 
-    @Test func aKickFromAnotherThreadIsSeenInside() throws {
+    @Test func kickFromAnotherThreadEndsARun() throws {
         let guest = try Guest([0xeb, 0xfe], .init(timeSlice: .max))  // jmp .
         let vcpu = guest.vcpu
-        // A thread of its own: a task would wait for one of the few threads that run tests.
+        // Uses a thread, because a task would have to wait for one of the few threads that run tests.
         let kicker = Thread { vcpu.kick() }
         kicker.start()
         #expect(vcpu.exit() == "interrupted")
     }
 
     @Test(arguments: [1, 2, 7, 100])
-    func aTimeSliceIsANumberOfInstructions(slice: Int) throws {
+    func timeSliceCountsInstructions(slice: Int) throws {
         let guest = try Guest(
             [
                 0x48, 0xff, 0xc3,  // inc rbx
@@ -307,7 +307,7 @@ struct ExitTests {
         }
     }
 
-    @Test func privilegedInstructionsOfEveryShapeAreSteppedOver() throws {
+    @Test func privilegedInstructionsOfEveryEncodingAreSteppedOver() throws {
         let shapes: [[UInt8]] = [
             [0x0f, 0x01, 0x3e],  // invlpg [rsi]
             [0x0f, 0x01, 0x7c, 0x24, 0x08],  // invlpg [rsp + 8]
@@ -316,7 +316,7 @@ struct ExitTests {
             [0x43, 0x0f, 0x01, 0xbc, 0x88, 0x00, 0x01, 0x00, 0x00],  // invlpg [r8 + r9 * 4 + 256]
             [0x0f, 0x01, 0xf9],  // rdtscp
             [0x44, 0x0f, 0x20, 0xc1],  // mov rcx, cr8
-            [0x66, 0x0f, 0x20, 0xd1],  // mov rcx, cr2, with a prefix that says nothing
+            [0x66, 0x0f, 0x20, 0xd1],  // mov rcx, cr2 with a prefix without effect
         ]
         let guest = try Guest(shapes.flatMap { $0 } + [0xf4])
         #expect(guest.vcpu.exit() == "halt")
@@ -325,7 +325,7 @@ struct ExitTests {
         #expect(row.vcpu.exit() == "halt")
     }
 
-    @Test func timeInTheGuestIsTheVirtualClock() throws {
+    @Test func rdtscReadsTheVirtualClock() throws {
         let guest = try Guest([
             0x0f, 0x31,  // rdtsc
             0x89, 0xc3,  // mov ebx, eax

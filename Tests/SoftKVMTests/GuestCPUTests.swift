@@ -5,11 +5,11 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// Paging, code that changes, several vCPUs.
+/// Paging, self-modifying code and several vCPUs.
 @Suite(.enabled(if: hasEngine, "libunicorn2 is not installed"))
 struct GuestCPUTests {
-    /// Tables at 0x5000 that map linear 0x7f00_0000_0000 and 0xffff_8000_0000_0000 to 0x20000, and the code where it
-    /// is.
+    /// Page tables at 0x5000 that map linear 0x7f00_0000_0000 and 0xffff_8000_0000_0000 to `data`, and the code to
+    /// its own address.
     private func putOtherTables(_ guest: Guest, data: UInt64 = 0x20000) throws {
         let entries: [(table: UInt64, index: UInt64, entry: UInt64)] = [
             (0x5000, 0, 0x2003), (0x5000, 0xfe, 0x6003), (0x5000, 0x100, 0x6003), (0x6000, 0, 0x7003),
@@ -19,7 +19,7 @@ struct GuestCPUTests {
     }
 
     @Test(arguments: [0x7f00_0000_0000, 0xffff_8000_0000_0000] as [UInt64])
-    func theGuestsOwnTablesAreFollowed(linear: UInt64) throws {
+    func guestPageTablesAreWalked(linear: UInt64) throws {
         let guest = try Guest([
             0x0f, 0x22, 0xd8,  // mov cr3, rax
             0x48, 0x8b, 0x1e,  // mov rbx, [rsi]
@@ -37,7 +37,7 @@ struct GuestCPUTests {
         #expect(try guest.vcpu.specialRegisters().cr3 == 0x5000)
     }
 
-    @Test func codeRunsInTheUpperHalf() throws {
+    @Test func codeRunsInTheUpperHalfOfTheAddressSpace() throws {
         let guest = try Guest([0x0f, 0x22, 0xd8, 0xff, 0xe6])  // mov cr3, rax; jmp rsi
         try putOtherTables(guest)
         try guest.ram.put([0x48, 0xff, 0xc3, 0xf4], at: 0x20000)  // inc rbx; hlt
@@ -47,10 +47,10 @@ struct GuestCPUTests {
         #expect(try guest.vcpu.registers().rip == 0xffff_8000_0000_0004)
     }
 
-    @Test func anotherCR3IsAnotherMemory() throws {
+    @Test func changesOfPageTablesTakeEffectAfterInvalidation() throws {
         let guest = try Guest([
             0x48, 0x8b, 0x1e,  // mov rbx, [rsi]
-            0x48, 0x89, 0x08,  // mov [rax], rcx: the entry, through the identity map
+            0x48, 0x89, 0x08,  // mov [rax], rcx: changes the entry, through the identity map
             0x0f, 0x01, 0x3e,  // invlpg [rsi]
             0x48, 0x8b, 0x16,  // mov rdx, [rsi]
             0xf4,  // hlt
@@ -67,7 +67,7 @@ struct GuestCPUTests {
         #expect((registers.rbx, registers.rdx) == (1, 2))
     }
 
-    @Test func whatTheTablesForbidShutsDown() throws {
+    @Test func forbiddenAccessesShutDown() throws {
         let store: [UInt8] = [0x48, 0x89, 0x06, 0xf4]  // mov [rsi], rax; hlt
         let load: [UInt8] = [0x48, 0x8b, 0x06, 0xf4]  // mov rax, [rsi]; hlt
         let jump: [UInt8] = [0xff, 0xe6]  // jmp rsi
@@ -97,7 +97,7 @@ struct GuestCPUTests {
         #expect(try exit(jump, data: 0x20003) == "halt")
     }
 
-    @Test func codeThatTheHostChangesIsSeen() throws {
+    @Test func codeChangedByTheHostIsExecuted() throws {
         let guest = try Guest([
             0x48, 0xff, 0xc3,  // inc rbx
             0xe6, 0x10,  // out 0x10, al
@@ -110,7 +110,7 @@ struct GuestCPUTests {
         try guest.ram.put([0xcb], at: Guest.code + 2)  // dec rbx
         #expect(guest.vcpu.exit() == "io out 16 1")
         #expect(try guest.vcpu.registers().rbx == 1)
-        // A hole is zeros: add [rax], al, to the end of the page.
+        // A hole contains zeros, which are add [rax], al.
         try guest.model.file.allocate(punchHole: true, offset: Guest.code, length: pageSize)
         try guest.ram.put([0xf4], at: Guest.code + 16)
         try guest.change { ($0.rip, $0.rax) = (Guest.code, 0x20000) }
@@ -118,7 +118,7 @@ struct GuestCPUTests {
         #expect(try guest.vcpu.registers().rip == Guest.code + 17)
     }
 
-    @Test func codeThatAnotherVCPUChangesIsSeen() throws {
+    @Test func codeChangedByAnotherVCPUIsExecuted() throws {
         let guest = try Guest(
             [
                 0x48, 0xff, 0xc3,  // inc rbx
@@ -139,7 +139,7 @@ struct GuestCPUTests {
         #expect(try one.registers().rbx == 1)
     }
 
-    @Test func codeThatTheGuestChangesThroughItsOtherAlias() throws {
+    @Test func codeChangedThroughAnotherLinearAddressIsExecuted() throws {
         let guest = try Guest(
             [
                 0xe8, 0x0b, 0x00, 0x00, 0x00,  // call f
@@ -177,8 +177,8 @@ struct GuestCPUTests {
         #expect((special.fs.base, special.cr8, special.cr4, special.efer) == (0x20000, 0x20000, 0x620, 0x500))
     }
 
-    @Test func twoVCPUsTakeTurnsTheSameWayEveryTime() throws {
-        // Both add to one counter, and say through a port what they saw.
+    @Test func interleavingOfTwoVCPUsIsDeterministic() throws {
+        // Both vCPUs add to one counter and write the values that they saw to a port.
         let code: [UInt8] = [
             0xf0, 0x48, 0x0f, 0xc1, 0x06,  // lock xadd [rsi], rax
             0x48, 0x8d, 0x44, 0x38, 0x01,  // lea rax, [rax + rdi + 1]
@@ -210,7 +210,7 @@ struct GuestCPUTests {
         #expect(first.contains { $0.contains("io out") } && first.contains { $0.contains("interrupted") })
     }
 
-    @Test func manyScatteredPagesAreMoreThanTheEngineHolds() throws {
+    @Test func moreScatteredPagesThanTheEngineMapsAtOnce() throws {
         let guest = try Guest([
             0x48, 0x89, 0x3f,  // mov [rdi], rdi
             0x48, 0x01, 0xc7,  // add rdi, rax
@@ -220,11 +220,11 @@ struct GuestCPUTests {
         ])
         let big = try guest.model.vm.createGuestMemfd(size: 1 << 36, flags: [.mmap, .initShared])
         try guest.model.vm.setUserMemoryRegion2(slot(big, id: 1, gpa: 1 << 32))
-        let view = try big.map(offset: 0, length: 1 << 36)
+        let mapping = try big.map(offset: 0, length: 1 << 36)
         try guest.change { ($0.rdi, $0.rax, $0.rcx) = (1 << 32, 1 << 27, 300) }
         #expect(guest.vcpu.exit() == "halt")
         for index in [0, 1, 150, 299] as [UInt64] {
-            #expect(try view.word(at: index << 27) == 1 << 32 + index << 27)
+            #expect(try mapping.word(at: index << 27) == 1 << 32 + index << 27)
         }
         #expect(guest.model.vm.pages4K == 303)
     }

@@ -24,7 +24,7 @@ struct GuestMemfdTests {
         #expect(try vm.checkExtension(.guestMemfdFlags) == 3)
     }
 
-    @Test func initSharedNeedsInPlaceConversionWherePagesCanBePrivate() throws {
+    @Test func initSharedNeedsInPlaceConversionOnAProtectedVM() throws {
         let kvm = SoftKVM(.init(inPlaceConversion: false))
         let protected = try kvm.createVM(.softwareProtected, sharedBit: nil)
         let plain = try kvm.createVM(.default, sharedBit: nil)
@@ -37,18 +37,18 @@ struct GuestMemfdTests {
         #expect(try plain.checkExtension(.guestMemfdFlags) == 3)
     }
 
-    @Test func aFileStartsAsItsFlagSays() throws {
+    @Test func initSharedFlagSelectsTheInitialState() throws {
         #expect(try ModelVM(pages: 2, flags: .mmap).states() == "PP")
         #expect(try ModelVM(pages: 2, flags: [.mmap, .initShared]).states() == "ss")
     }
 
-    @Test func mmapNeedsItsFlagAndSense() throws {
+    @Test func mmapNeedsItsFlagAndValidArguments() throws {
         let vm = try SoftKVM().createVM(.softwareProtected, sharedBit: nil)
         let closed = try vm.createGuestMemfd(size: pageSize, flags: .initShared)
         #expect(
             errno { () throws(Errno) in _ = try closed.map(offset: 0, length: pageSize) }
                 == .operationNotSupportedByDevice)
-        // mmap looks at its arguments first.
+        // mmap checks its arguments first.
         for (offset, length) in [(1, pageSize), (0, 0)] as [(UInt64, UInt64)] {
             #expect(
                 errno { () throws(Errno) in _ = try closed.map(offset: offset, length: length) }
@@ -60,7 +60,7 @@ struct GuestMemfdTests {
         #expect(errno { () throws(Errno) in _ = try open.map(offset: 0, length: 0) } == .invalidArgument)
     }
 
-    @Test func theHostStopsBeforeTheFirstPrivatePage() throws {
+    @Test func hostAccessStopsBeforeTheFirstPrivatePage() throws {
         let model = try ModelVM(pages: 4)
         try model.mapping.put([UInt8](repeating: 7, count: Int(4 * pageSize)), at: 0)
         #expect(model.file.convert(2, 1, to: .private).errno == nil)
@@ -79,7 +79,7 @@ struct GuestMemfdTests {
         #expect(try model.mapping.bytes(at: 3 * pageSize, 1) == [7])
     }
 
-    @Test func pastTheEndIsNoMemory() throws {
+    @Test func accessesPastTheEndFail() throws {
         let model = try ModelVM(pages: 2)
         let long = try model.file.map(offset: 0, length: 4 * pageSize)
         #expect(try long.bytes(at: pageSize, Int(3 * pageSize)).count == Int(pageSize))
@@ -87,7 +87,7 @@ struct GuestMemfdTests {
         #expect(throws: Errno.badAddress) { try model.mapping.bytes(at: 2 * pageSize, 1) }
     }
 
-    @Test func contentsSurviveBothWays() throws {
+    @Test func contentsArePreservedInBothDirections() throws {
         let model = try ModelVM()
         try model.mapping.put([1, 2, 3, 4], at: pageSize)
         #expect(model.file.convert(0, 16, to: .private).errno == nil)
@@ -96,7 +96,7 @@ struct GuestMemfdTests {
         #expect(model.vm.contentPromise == .preserved)
     }
 
-    @Test func whatIsNotPromisedIsLostTheSameWayEveryTime() throws {
+    @Test func undefinedContentsDependOnlyOnTheSeed() throws {
         func after(seed: UInt64) throws -> [UInt8] {
             let model = try ModelVM(.init(seed: seed, contentPromise: .undefined))
             try model.mapping.put([1, 2, 3, 4], at: pageSize)
@@ -105,7 +105,7 @@ struct GuestMemfdTests {
             #expect(try model.mapping.bytes(at: pageSize, 4) == [1, 2, 3, 4])
             #expect(model.file.convert(1, 2, to: .private).errno == nil)
             #expect(model.file.convert(1, 2, to: .shared).errno == nil)
-            // Never touched: it still reads zero.
+            // This page was never accessed and still reads zeros.
             #expect(try model.mapping.bytes(at: 2 * pageSize, 4) == [0, 0, 0, 0])
             return try model.mapping.bytes(at: pageSize, 64)
         }
@@ -114,7 +114,7 @@ struct GuestMemfdTests {
         #expect(try after(seed: 1).prefix(4) != [1, 2, 3, 4])
     }
 
-    @Test func punchingZeroesAndChangesNoState() throws {
+    @Test func punchingZeroesPagesAndKeepsTheirState() throws {
         let model = try ModelVM(pages: 4)
         let all = try #require(PageRange(start: 0, size: 4 * pageSize))
         try model.mapping.put([5], at: pageSize)
@@ -145,7 +145,7 @@ struct GuestMemfdTests {
         #expect(call(true, 8 * pageSize, pageSize) == nil)
     }
 
-    @Test func aPunchedPageLeavesItsHolderBehind() throws {
+    @Test func holderKeepsThePunchedPage() throws {
         let model = try ModelVM(pages: 4)
         try model.mapping.put([0xaa], at: pageSize)
         let hold = try #require(model.mapping.hold(at: pageSize, length: pageSize) as? SoftPageHold)
@@ -160,7 +160,7 @@ struct GuestMemfdTests {
         #expect(hold.contents(ofPage: 0) == nil)
     }
 
-    @Test func aPipeTakesSixteenPagesAndSeveralHoldsAddUp() throws {
+    @Test func pipeLimitAndOverlappingHolds() throws {
         let model = try ModelVM(pages: 32)
         #expect(
             errno { () throws(Errno) in _ = try model.mapping.hold(at: 0, length: 17 * pageSize) }
@@ -174,13 +174,13 @@ struct GuestMemfdTests {
         #expect(model.file.convert(0, 32, to: .private).errno == nil)
     }
 
-    @Test func aHoldThatIsForgottenLetsGo() throws {
+    @Test func deinitialisedHoldReleasesItsPages() throws {
         let model = try ModelVM()
         _ = try model.mapping.hold(at: 0, length: pageSize)
         #expect(model.file.convert(0, 1, to: .private).errno == nil)
     }
 
-    @Test func aTerabyteCostsWhatItTouches() throws {
+    @Test func terabyteFileUsesMemoryOnlyForAccessedPages() throws {
         let tebibyte: UInt64 = 1 << 40
         let model = try ModelVM(pages: tebibyte / pageSize)
         #expect(model.file.convert(0, tebibyte / pageSize, to: .private).errno == nil)
@@ -194,8 +194,8 @@ struct GuestMemfdTests {
         #expect(errno { () throws(Errno) in try model.vm.setUserMemoryRegion2(region) } == nil)
     }
 
-    /// The kernel counts pages, and a file of more than there are addresses costs nothing.
-    @Test func aFileCanBeLargerThanAnAddressSpace() throws {
+    /// A file larger than the address space takes no memory, because runs of pages are stored.
+    @Test func fileCanBeLargerThanAnAddressSpace() throws {
         let vm = try SoftKVM().createVM(.softwareProtected, sharedBit: nil)
         let largest = UInt64(Int64.max) & ~(pageSize - 1)
         for size in [1 << 48, 1 << 56, largest] as [UInt64] {
@@ -207,10 +207,10 @@ struct GuestMemfdTests {
             #expect(
                 errno { () throws(Errno) in try file.allocate(punchHole: true, offset: 0, length: size) }
                     == nil)
-            // What there is no memory for in the model is no answer of a kernel's.
+            // Mapping a part without backing memory fails with an errno that Linux never returns for it.
             #expect(
                 errno { () throws(Errno) in _ = try file.map(offset: last * pageSize, length: pageSize) }
-                    == SoftKVM.noMemoryBehind)
+                    == SoftKVM.noBackingMemory)
             _ = try file.map(offset: 0, length: pageSize)
         }
         #expect(

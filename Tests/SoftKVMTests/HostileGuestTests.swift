@@ -6,10 +6,11 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// Guests that are made to break the software CPU. Whatever they do is an exit of the vCPU: the monitor goes on, and takes
-/// no more memory than it is allowed.
+/// Guests that try to break the software CPU. Whatever they do only causes an exit of the vCPU: the monitor keeps
+/// running, and a CPU process does not use more memory than its limit.
 ///
-/// The everyday suite tries every 97th; `make hostile` tries all, and prints the table of docs/hostile-guests.md.
+/// The everyday test suite runs every 97th guest; `make hostile` runs all of them and prints the table of
+/// docs/hostile-guests.md.
 @Suite(.enabled(if: hasEngine, "libunicorn2 is not installed"))
 struct HostileGuestTests {
     private static let isComplete = ProcessInfo.processInfo.environment["MINIVMM_HOSTILE"] != nil
@@ -17,7 +18,7 @@ struct HostileGuestTests {
 
     // MARK: every opcode
 
-    /// What may precede an opcode, and change what it is.
+    /// Prefixes, which may change the meaning of an opcode.
     private static let prefixes: [[UInt8]] = [
         [], [0x48], [0x66], [0xf0], [0xf2], [0xf3], [0x67], [0x40, 0x40], [0x4f, 0x66], [0x64], [0xf0, 0x48],
     ]
@@ -25,20 +26,20 @@ struct HostileGuestTests {
     private static let operands: [[UInt8]] =
         (0..<8).map { [0xc0 | $0 << 3 | 1, 0, 0, 0, 0] } + [[0x00, 0, 0, 0, 0], [0x3d, 0x10, 0, 0, 0]]
 
-    @Test func everyOneByteOpcode() throws {
+    @Test func allOneByteOpcodes() throws {
         var trial = try Trial("one-byte opcodes")
         try trial.run(everyNth: Self.stride, Self.combinations(opcodes: (0...UInt8.max).map { [$0] }))
         trial.report(Self.isComplete)
     }
 
-    @Test func everyTwoByteOpcode() throws {
+    @Test func allTwoByteOpcodes() throws {
         var trial = try Trial("two-byte opcodes")
         try trial.run(
             everyNth: Self.stride, Self.combinations(opcodes: (0...UInt8.max).map { [0x0f, $0] }))
         trial.report(Self.isComplete)
     }
 
-    @Test func everyThreeByteOpcode() throws {
+    @Test func allThreeByteOpcodes() throws {
         var trial = try Trial("three-byte opcodes")
         let opcodes = [0x38, 0x3a].flatMap { (map: UInt8) -> [[UInt8]] in
             (0...UInt8.max).map { [0x0f, map, $0] }
@@ -57,7 +58,7 @@ struct HostileGuestTests {
         return all
     }
 
-    // MARK: random ones
+    // MARK: random code
 
     @Test func randomBytes() throws {
         var random = SplitMix64(seed: 1)
@@ -72,14 +73,14 @@ struct HostileGuestTests {
         trial.report(Self.isComplete)
     }
 
-    /// Code of many pages: the engine's translations are dropped before they take too much.
-    @Test func codeWithoutEnd() throws {
+    /// Code of many pages: the engine's translations are dropped before they take too much memory.
+    @Test func translationsAreDroppedBeforeTheyTakeTooMuchMemory() throws {
         let ram = Guest.ram
         let guest = try Guest([])
         let end = ram - Guest.code - 8
         try guest.ram.put([UInt8](repeating: 0x90, count: Int(end)), at: Guest.code)
-        // Back to the start, at another byte each time, so that none of it has been translated before:
-        // inc rbx; lea rcx, [rbx + code]; jmp rcx
+        // Jumps back to the start, to a different byte each time, so that none of the code has been translated
+        // before:
         try guest.ram.put(
             [0x48, 0xff, 0xc3, 0x48, 0x8d, 0x8b, 0x00, 0x00, 0x01, 0x00, 0xff, 0xe1], at: ram - 16)
         let rounds = Self.isComplete ? 24 : 2
@@ -100,7 +101,7 @@ struct HostileGuestTests {
         #expect(isSanitized || most <= Int(ram) + 128 << 20, "\(most) bytes")
     }
 
-    // MARK: one by one
+    // MARK: single instructions
 
     @Test(
         arguments: [
@@ -113,8 +114,9 @@ struct HostileGuestTests {
             [0xf0, 0x0f, 0x20, 0xc0], [0x66, 0xf0, 0x0f, 0x30], [0xf0, 0x0f, 0xa2], [0xf0, 0x0f, 0x31],
             [0xf0, 0x90], [0xf0, 0x8b, 0x00], [0xf0, 0x39, 0x00], [0x0f, 0x0b],
         ] as [[UInt8]])
-    func whatNoProcessorHasIsAnException(code: [UInt8]) throws {
-        // inc rbx before it: the place is known, however much has been translated with it.
+    func undefinedInstructionsRaiseAnException(code: [UInt8]) throws {
+        // The preceding inc rbx shows that execution stopped at the right instruction, even if the engine
+        // translated both together.
         let guest = try Guest([0x48, 0xff, 0xc3] + code)
         guard case .shutdown = guest.vcpu.runToExit() else {
             Issue.record("\(code): no shutdown")
@@ -125,7 +127,7 @@ struct HostileGuestTests {
         #expect((registers.rbx, registers.rip) == (1, Guest.code + 3))
     }
 
-    @Test func theEngineStopsAtEachPrivilegedInstructionBehindAnyPrefixes() throws {
+    @Test func privilegedInstructionsAreRecognisedAfterPrefixes() throws {
         let prefixes: [[UInt8]] = [
             [0x40, 0x40], [0x40, 0x48], [0x48, 0x66], [0x66, 0x48, 0x67], [0x4f, 0x2e, 0x40],
         ]
@@ -144,9 +146,9 @@ struct HostileGuestTests {
         }
     }
 
-    /// A REX prefix counts only directly before the opcode: `48 66 0f 20 d8` is not another register.
-    @Test func onlyTheLastREXPrefixCounts() throws {
-        let guest = try Guest([0x41, 0x66, 0x0f, 0x20, 0xd8, 0xf4])  // mov rax, cr3, and not r8
+    /// A REX prefix counts only directly before the opcode: `48 66 0f 20 d8` does not select another register.
+    @Test func onlyREXDirectlyBeforeTheOpcodeCounts() throws {
+        let guest = try Guest([0x41, 0x66, 0x0f, 0x20, 0xd8, 0xf4])  // mov rax, cr3 (not mov r8, cr3)
         guard case .halt = guest.vcpu.runToExit() else {
             Issue.record("no halt")
             return
@@ -154,13 +156,13 @@ struct HostileGuestTests {
         #expect(try guest.vcpu.registers().rax == Guest.tables)
     }
 
-    @Test func debugRegistersAreKept() throws {
+    @Test func debugRegistersKeepTheirValues() throws {
         let guest = try Guest([
             0x0f, 0x23, 0xc0,  // mov dr0, rax
             0x0f, 0x23, 0xfb,  // mov dr7, rbx
             0x0f, 0x21, 0xc1,  // mov rcx, dr0
             0x0f, 0x21, 0xfa,  // mov rdx, dr7
-            0x0f, 0x21, 0xee,  // mov rsi, dr5, which is dr7
+            0x0f, 0x21, 0xee,  // mov rsi, dr5, an alias of dr7
             0xf4,
         ])
         try guest.change { ($0.rax, $0.rbx) = (0xffff_8000_1234_5678, 1) }
@@ -172,7 +174,7 @@ struct HostileGuestTests {
         #expect((registers.rcx, registers.rdx, registers.rsi) == (0xffff_8000_1234_5678, 0x401, 0x401))
     }
 
-    @Test func theLastPageOfTheAddressSpaceIsLikeAnyOther() throws {
+    @Test func lastPageOfTheAddressSpaceIsUsable() throws {
         let guest = try Guest([
             0x0f, 0x22, 0xd8,  // mov cr3, rax
             0x48, 0x89, 0x0b,  // mov [rbx], rcx
@@ -197,8 +199,8 @@ struct HostileGuestTests {
         #expect(try guest.ram.word(at: 0x20000) == 0x77)
     }
 
-    /// `KVM_SET_SREGS` after a far return to a 32-bit code segment: 64-bit mode again.
-    @Test func segmentsAreThoseThatWereSet() throws {
+    /// `KVM_SET_SREGS` restores 64-bit mode after a far return to a 32-bit code segment.
+    @Test func setSpecialRegistersRestoresSegments() throws {
         let guest = try Guest([0x0f, 0x01, 0x10, 0x48, 0xcb])  // lgdt [rax]; retfq
         try guest.ram.put(word: 0x00cf_9b00_0000_ffff, at: 0x20008)  // 8: 32-bit code
         try guest.ram.put([0x0f, 0x00, 0x00, 0x00, 0x02, 0x00, 0, 0, 0, 0], at: 0x21000)
@@ -222,9 +224,9 @@ struct HostileGuestTests {
         #expect(try guest.vcpu.registers().rbx == 1)
     }
 
-    // MARK: when the process fails
+    // MARK: failures of the process
 
-    @Test func aProcessThatIsKilledIsAnExitWithTheReason() throws {
+    @Test func killedProcessIsAnExitWithTheReason() throws {
         let guest = try Guest([0x48, 0xff, 0xc3, 0xeb, 0xfb])  // inc rbx; jmp -5
         guard case .interrupted = guest.vcpu.runToExit() else {
             Issue.record("no time slice")
@@ -248,7 +250,7 @@ struct HostileGuestTests {
         }
     }
 
-    @Test func aProcessThatIsStoppedIsEndedByAKick() throws {
+    @Test func kickEndsAStoppedProcess() throws {
         let guest = try Guest([0xeb, 0xfe])  // jmp to itself
         guard case .interrupted = guest.vcpu.runToExit() else {
             Issue.record("no time slice")
@@ -264,12 +266,12 @@ struct HostileGuestTests {
             return
         }
         guest.vcpu.runPage.clearImmediateExit()
-        // Kicked before it began, it is only late.
+        // If the kick came before the run, there is no failure and the process can continue.
         if guest.vcpu.failure == nil { kill(process, SIGCONT) }
     }
 
-    /// The process has no descriptors of the monitor's, and a filter for its system calls.
-    @Test func theProcessIsConfined() throws {
+    /// The process has no descriptors of the monitor, and a system call filter.
+    @Test func cpuProcessIsConfined() throws {
         let guest = try Guest([0xf4])
         _ = guest.vcpu.runToExit()
         let process = try #require(guest.vcpu.process)

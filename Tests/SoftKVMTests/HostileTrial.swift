@@ -6,15 +6,15 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// Many guests on one vCPU, which is made anew when one of them has broken it.
+/// Runs many guests on one vCPU, which is replaced when a guest has broken it.
 struct Trial {
     let name: String
     private var guest: Guest
-    private var tried = 0
+    private var runs = 0
     private var failures: [String: Int] = [:]
     private var exits: [String: Int] = [:]
     private var hung = 0
-    private var mostMemory = 0
+    private var peak = 0
 
     init(_ name: String) throws {
         self.name = name
@@ -33,11 +33,11 @@ struct Trial {
         }
     }
 
-    /// - Parameter prepare: sets the registers but RIP and RSP.
+    /// - Parameter prepare: sets all registers except RIP and RSP.
     mutating func run(_ code: [UInt8], _ prepare: (inout ckvm_regs) -> Void) throws {
-        tried += 1
-        // Guests can change their tables, what is behind the code, and segments.
-        if tried % 25 == 0 { try renew() }
+        runs += 1
+        // Guests can change their page tables, the bytes after the code, and segments.
+        if runs % 25 == 0 { try renew() }
         var bytes = [UInt8](repeating: 0xf4, count: 64)
         bytes.replaceSubrange(0..<code.count, with: code)
         try guest.ram.put(bytes, at: Guest.code)
@@ -48,7 +48,7 @@ struct Trial {
         registers.rflags = 2
         try guest.vcpu.setSpecialRegisters(Guest.longMode)
         try guest.vcpu.setRegisters(registers)
-        // What is pending is for another RIP, and dropped.
+        // A pending completion belongs to another RIP and is dropped.
         for _ in 0..<4 {
             switch guest.vcpu.runToExit() {
             case .io, .mmio: continue
@@ -73,27 +73,27 @@ struct Trial {
     private mutating func count(_ exit: String) { exits[exit, default: 0] += 1 }
 
     private mutating func renew() throws {
-        mostMemory = max(mostMemory, peakMemory(guest.vcpu.process) ?? 0)
+        peak = max(peak, peakMemory(guest.vcpu.process) ?? 0)
         guest = try Self.newGuest()
     }
 
-    /// The row of the table, and what must hold.
+    /// Checks the results, and prints a row of the table.
     mutating func report(_ isPrinted: Bool) {
-        mostMemory = max(mostMemory, peakMemory(guest.vcpu.process) ?? 0)
-        #expect(mostMemory <= Int(Guest.ram) + 128 << 20, "\(mostMemory) bytes")
-        #expect(exits.values.reduce(0, +) == tried)
+        peak = max(peak, peakMemory(guest.vcpu.process) ?? 0)
+        #expect(peak <= Int(Guest.ram) + 128 << 20, "\(peak) bytes")
+        #expect(exits.values.reduce(0, +) == runs)
         if isPrinted {
             let kinds = exits.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
             let all = failures.values.reduce(0, +)
             print(
-                "| \(name) | \(tried) | \(kinds.joined(separator: ", ")) | \(hung) | \(all - hung) | "
-                    + "\(mostMemory >> 20) MiB |")
+                "| \(name) | \(runs) | \(kinds.joined(separator: ", ")) | \(hung) | \(all - hung) | "
+                    + "\(peak >> 20) MiB |")
             for (reason, count) in failures.sorted(by: { $0.key < $1.key }) { print("  \(reason): \(count)") }
         }
     }
 }
 
-/// The most memory that a process has had, bytes; nil when it is gone.
+/// Peak memory of a process, bytes; nil if it has ended.
 func peakMemory(_ process: Int32?) -> Int? {
     guard let process, let status = try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
     else { return nil }
@@ -102,7 +102,7 @@ func peakMemory(_ process: Int32?) -> Int? {
 }
 
 extension SplitMix64 {
-    /// A value at which something may break.
+    /// A random value, often a boundary value.
     mutating func interesting() -> UInt64 {
         let values: [UInt64] = [
             0, 1, 0x20000, 0x20ffc, Guest.ram - 4, Guest.ram, 0xffff_ffff_ffff_f000, .max,

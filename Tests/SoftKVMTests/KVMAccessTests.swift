@@ -5,7 +5,7 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// KVM emulates an instruction with what it can read through the host's mapping: private memory is not among it.
+/// KVM emulates an instruction with accesses through the host mapping, which cannot reach private memory.
 @Suite(.enabled(if: hasEngine, "libunicorn2 is not installed"))
 struct KVMAccessTests {
     private static let data: UInt64 = 0x200000
@@ -34,25 +34,25 @@ struct KVMAccessTests {
         return guest
     }
 
-    @Test func outsReadsThroughTheHost() throws {
+    @Test func outsReadsThroughTheHostMapping() throws {
         let shared = try guest(Self.outsb, private: [])
         #expect(shared.vcpu.exit() == "io out 244 1")
         #expect(shared.vcpu.exit() == "io out 1016 1" && shared.vcpu.exit() == "halt")
         for (part, wanted) in zip(Part.allCases, ["shutdown", "internal error 1", "mmio read 0x200000 1"]) {
             let guest = try guest(Self.outsb, private: [part])
-            // A port access without a string is the CPU's own.
+            // A port access that is not a string instruction needs no emulation.
             #expect(guest.vcpu.exit() == "io out 244 1")
             #expect(guest.vcpu.exit() == wanted, "\(part)")
         }
     }
 
-    @Test func insWritesThroughTheHost() throws {
+    @Test func insWritesThroughTheHostMapping() throws {
         let guest = try guest(Self.insb, private: [.data])
         #expect(guest.vcpu.exit() == "io in 1016 1")
         #expect(guest.vcpu.exit() == "mmio write 0x200000 1" && guest.vcpu.exit() == "halt")
     }
 
-    @Test func anElementThatTheMonitorAnsweredForGoesOut() throws {
+    @Test func outsWritesAnElementReadByTheMonitor() throws {
         let guest = try guest([0x6e, 0xf4], private: [.data])
         #expect(guest.vcpu.exit() == "mmio read 0x200000 1")
         withUnsafeMutableBytes(of: &guest.vcpu.runPage.mmio.data) { $0[0] = 0x5a }
@@ -61,8 +61,8 @@ struct KVMAccessTests {
         #expect(try guest.vcpu.registers().rsi == Self.data + 1)
     }
 
-    /// mov al, [rbx] where there is no memory: KVM fetches the instruction to emulate it.
-    @Test func mmioIsEmulated() throws {
+    /// mov al, [rbx] without memory there: KVM fetches the instruction to emulate it.
+    @Test func mmioNeedsReadableCodeAndTables() throws {
         for (parts, wanted) in [
             ([], "mmio read 0x40000000 1"), ([.tables], "shutdown"), ([.code], "internal error 1"),
         ] as [([Part], String)] {
@@ -72,7 +72,7 @@ struct KVMAccessTests {
         }
     }
 
-    /// cpuid; rdmsr of EFER; hlt: stepped over with the CPU's help, or not at all.
+    /// cpuid; rdmsr of EFER; hlt: KVM can step over private code only if the CPU reports the next RIP.
     @Test(arguments: [true, false]) func steppingOverDependsOnTheCPU(_ isSaved: Bool) throws {
         let code: [UInt8] = [0x31, 0xc0, 0x0f, 0xa2, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0xf4]
         for parts in [[], [.code], [.tables]] as [[Part]] {
@@ -81,8 +81,8 @@ struct KVMAccessTests {
         }
     }
 
-    /// A hypercall has left and been answered before anybody looks for its end.
-    @Test func aHypercallIsAnsweredFirst() throws {
+    /// The monitor's result of a hypercall is stored before KVM looks for the end of the instruction.
+    @Test func hypercallReturnsBeforeSteppingOverFails() throws {
         let guest = try guest([0x0f, 0x01, 0xd9, 0xf4], private: [.code], .init(nextRIPSaved: false))
         try guest.model.vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
         try guest.change { ($0.rax, $0.rbx, $0.rcx, $0.rdx) = (CKVM_HC_MAP_GPA_RANGE, Self.data, 1, 0x10) }
@@ -93,8 +93,8 @@ struct KVMAccessTests {
         #expect(registers.rax == 7 && registers.rip == Guest.code)
     }
 
-    /// Nothing of this is about memory that is not private, or a CPU that lets the guest ask.
-    @Test func whereNothingIsPrivateAllIsRead() throws {
+    /// On a VM with a shared bit KVM's own accesses are not restricted.
+    @Test func kvmReadsPrivatePagesWithTwoAliases() throws {
         let aliases = try Guest([0x6e, 0xf4], sharedBit: 39, isPrivate: true)
         try aliases.change { ($0.rsi, $0.rdx) = (Self.data, 0x3f8) }
         #expect(aliases.vcpu.exit() == "io out 1016 1" && aliases.vcpu.exit() == "halt")

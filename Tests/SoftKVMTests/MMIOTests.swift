@@ -7,7 +7,7 @@ import Testing
 
 @Suite(.enabled(if: hasEngine, "libunicorn2 is not installed"))
 struct MMIOTests {
-    /// No slot there.
+    /// A guest-physical address without a memslot.
     static let hole: UInt64 = 0x4000_0000
 
     private func data(_ vcpu: SoftVCPU) -> UInt64 {
@@ -56,9 +56,9 @@ struct MMIOTests {
         }
     }
 
-    /// 8 bytes, `first` of them on the first page: together all sizes from 1 to 7.
+    /// 8 bytes, `first` of them on the first page. The fragments have all sizes from 1 to 7.
     @Test(arguments: 1..<8)
-    func aStraddlingAccessComesInTwoFragments(first: Int) throws {
+    func pageCrossingAccessExitsTwice(first: Int) throws {
         let value: UInt64 = 0x8877_6655_4433_2211
         let low = value & (1 << (UInt64(first) * 8) - 1)
         let high = value >> (UInt64(first) * 8)
@@ -81,32 +81,32 @@ struct MMIOTests {
         #expect(write.vcpu.exit() == "halt")
     }
 
-    /// Half of the access is RAM: only the other half leaves, and an addition is done once.
+    /// Half of the access is RAM. Only the other half exits, and the addition is done once.
     @Test(arguments: [true, false])
-    func anAccessThatIsHalfMemory(memoryFirst: Bool) throws {
+    func accessThatIsHalfMemoryExitsForTheOtherHalf(memoryFirst: Bool) throws {
         let guest = try Guest([
             0x48, 0x01, 0x07,  // add [rdi], rax
             0xf4,  // hlt
         ])
-        // A page of RAM before the hole, or after one.
+        // A page of RAM before the hole, or after it.
         let file = try guest.model.vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
-        let view = try file.map(offset: 0, length: pageSize)
+        let mapping = try file.map(offset: 0, length: pageSize)
         let ram = memoryFirst ? Self.hole : Self.hole + pageSize
         try guest.model.vm.setUserMemoryRegion2(slot(file, id: 1, gpa: ram))
         let inRAM = memoryFirst ? pageSize - 4 : 0
-        try view.put([1, 0, 0, 0x80], at: inRAM)
+        try mapping.put([1, 0, 0, 0x80], at: inRAM)
         try guest.change { ($0.rax, $0.rdi) = (0x0000_0010_8000_0005, Self.hole + pageSize - 4) }
         let fragment = memoryFirst ? Self.hole + pageSize : Self.hole + pageSize - 4
         #expect(guest.vcpu.exit() == "mmio read \(hex(fragment)) 4")
         answer(guest.vcpu, 3)
         #expect(guest.vcpu.exit() == "mmio write \(hex(fragment)) 4")
-        // Memory first: 0x00000003_80000001 + rax; else 0x80000001_00000003 + rax.
+        // With memory first 0x00000003_80000001 + rax, otherwise 0x80000001_00000003 + rax.
         #expect(data(guest.vcpu) == (memoryFirst ? 0x14 : 0x8000_0008))
         #expect(guest.vcpu.exit() == "halt")
-        #expect(try view.bytes(at: inRAM, 4) == (memoryFirst ? [6, 0, 0, 0] : [0x11, 0, 0, 0x80]))
+        #expect(try mapping.bytes(at: inRAM, 4) == (memoryFirst ? [6, 0, 0, 0] : [0x11, 0, 0, 0x80]))
     }
 
-    @Test func readModifyWriteIsAReadAndAWrite() throws {
+    @Test func readModifyWriteExitsForReadAndWrite() throws {
         for code: [UInt8] in [
             [0x83, 0x07, 0x05],  // add dword [rdi], 5
             [0xf0, 0x0f, 0xc1, 0x07],  // lock xadd [rdi], eax, with eax = 5
@@ -121,7 +121,7 @@ struct MMIOTests {
         }
     }
 
-    @Test func sixteenBytesAreTwoFragments() throws {
+    @Test func sixteenByteAccessExitsTwice() throws {
         let guest = try Guest([
             0xf3, 0x0f, 0x6f, 0x06,  // movdqu xmm0, [rsi]
             0xf3, 0x0f, 0x7f, 0x07,  // movdqu [rdi], xmm0
@@ -143,7 +143,7 @@ struct MMIOTests {
         #expect(guest.vcpu.exit() == "halt")
     }
 
-    @Test func stringsGoElementByElement() throws {
+    @Test func stringInstructionsExitForEachElement() throws {
         let guest = try Guest([
             0xf3, 0xa4,  // rep movsb
             0xf4,  // hlt
@@ -174,7 +174,7 @@ struct MMIOTests {
         #expect(guest.vcpu.exit() == "halt")
     }
 
-    @Test func aConversionInTheMiddleDoesNotAskTwice() throws {
+    @Test func conversionDuringMMIODoesNotRepeatTheExit() throws {
         let guest = try Guest([0xa4, 0xf4], sharedBit: 39, isPrivate: true)  // movsb; hlt
         #expect(guest.model.file.convert(0x20, 1, to: .shared).errno == nil)
         try guest.change { ($0.rsi, $0.rdi) = (Self.hole, 0x20000) }
@@ -187,7 +187,7 @@ struct MMIOTests {
         #expect(try guest.ram.bytes(at: 0x20000, 1) == [0x42])
     }
 
-    @Test func aKickFindsTheAccessCompleted() throws {
+    @Test func kickAfterMMIOCompletesTheAccess() throws {
         let guest = try Guest([
             0x8a, 0x06,  // mov al, [rsi]
             0x48, 0xff, 0xc3,  // inc rbx
@@ -202,7 +202,7 @@ struct MMIOTests {
         #expect((registers.rax, registers.rbx, registers.rip) == (9, 0, Guest.code + 2))
     }
 
-    @Test func aStackOutsideOfMemory() throws {
+    @Test func stackOutsideOfMemoryIsMMIO() throws {
         let guest = try Guest([0x50, 0x5b, 0xf4])  // push rax; pop rbx; hlt
         try guest.change { ($0.rax, $0.rsp) = (0x1234, Self.hole + 0x100) }
         #expect(guest.vcpu.exit() == "mmio write 0x400000f8 8")
@@ -214,21 +214,21 @@ struct MMIOTests {
         #expect((registers.rbx, registers.rsp) == (0x5678, Self.hole + 0x100))
     }
 
-    @Test func theSharedBitIsNotPartOfTheAddress() throws {
+    @Test func mmioAddressHasNoSharedBit() throws {
         let guest = try Guest([0x8a, 0x06, 0xf4], sharedBit: 39, isPrivate: true)  // mov al, [rsi]; hlt
         try guest.change { $0.rsi = Guest.sharedBit | Self.hole }
         #expect(guest.vcpu.exit() == "mmio read 0x40000000 1")
     }
 
-    /// A write to a slot that is read-only; a read-modify-write finds what is there.
+    /// A write to a read-only memslot exits; a read-modify-write reads the memory first.
     @Test func writesToAReadOnlySlotAreMMIO() throws {
         // mov al, [rsi]; add byte [rsi], 2; mov bl, [rsi]; hlt
         let guest = try Guest([0x8a, 0x06, 0x80, 0x06, 0x02, 0x8a, 0x1e, 0xf4])
         let other = try guest.model.vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
-        let view = try other.map(offset: 0, length: pageSize)
-        try view.put([0x41], at: 0)
+        let mapping = try other.map(offset: 0, length: pageSize)
+        try mapping.put([0x41], at: 0)
         var region = slot(other, id: 1, gpa: Self.hole, flags: CKVM_MEM_READONLY)
-        region.userspace_addr = view.address
+        region.userspace_addr = mapping.address
         try guest.model.vm.setUserMemoryRegion2(region)
         try guest.change { $0.rsi = Self.hole }
         #expect(guest.vcpu.exit() == "mmio write 0x40000000 1")
@@ -236,6 +236,6 @@ struct MMIOTests {
         #expect(guest.vcpu.exit() == "halt")
         let registers = try guest.vcpu.registers()
         #expect(registers.rax & 0xff == 0x41 && registers.rbx & 0xff == 0x41)
-        #expect(try view.bytes(at: 0, 1) == [0x41])
+        #expect(try mapping.bytes(at: 0, 1) == [0x41])
     }
 }

@@ -16,19 +16,19 @@ struct MemoryFaultTests {
 
     private func page(_ gpa: UInt64) -> UInt64 { gpa / pageSize }
 
-    @Test func anAccessThroughTheWrongAliasLeavesAndCompletesAfterTheConversion() throws {
+    @Test func accessThroughTheWrongAliasCompletesAfterTheConversion() throws {
         let guest = try Guest(Self.writeThenRead, sharedBit: 39, isPrivate: true)
         try guest.change {
             $0.rax = 0x1122_3344_5566_7788
             $0.rdi = Guest.sharedBit | 0x20010
             $0.rsi = 0x20010
         }
-        // To shared: a shared access to a private page.
+        // A shared access to a private page needs a conversion to shared.
         #expect(guest.vcpu.exit() == "fault 0x20000 4096 0 errno 14")
         #expect(try guest.vcpu.registers().rip == Guest.code)
         #expect(guest.vcpu.exit() == "fault 0x20000 4096 0 errno 14")
         #expect(guest.model.file.convert(page(0x20000), 1, to: .shared).errno == nil)
-        // To private: the second instruction.
+        // The second instruction needs a conversion to private.
         #expect(guest.vcpu.exit() == "fault 0x20000 4096 8 errno 14")
         #expect(try guest.vcpu.registers().rip == Guest.code + 3)
         #expect(try guest.ram.word(at: 0x20010) == 0x1122_3344_5566_7788)
@@ -37,7 +37,7 @@ struct MemoryFaultTests {
         #expect(try guest.vcpu.registers().rbx == 0x1122_3344_5566_7788)
     }
 
-    @Test func aMappedPageIsZappedByAConversion() throws {
+    @Test func conversionZapsAMappedPage() throws {
         let guest = try Guest(
             [
                 0x48, 0xff, 0x07,  // inc qword [rdi]
@@ -49,13 +49,13 @@ struct MemoryFaultTests {
         #expect(guest.model.file.convert(page(0x30000), 1, to: .shared).errno == nil)
         #expect(guest.vcpu.exit() == "fault 0x30000 4096 8 errno 14")
         #expect(try guest.ram.word(at: 0x30000) == 1)
-        // A neighbour's conversion changes nothing for this page.
+        // The conversion of the next page does not affect this page.
         #expect(guest.model.file.convert(page(0x30000), 2, to: .private).errno == nil)
         #expect(guest.model.file.convert(page(0x31000), 1, to: .shared).errno == nil)
         #expect(guest.vcpu.exit() == "io out 16 1")
     }
 
-    @Test func codeAndTablesFaultToo() throws {
+    @Test func codeAndPageTablesFault() throws {
         let code = try Guest([0xf4], sharedBit: 39, isPrivate: true)
         #expect(code.model.file.convert(page(Guest.code), 1, to: .shared).errno == nil)
         #expect(code.vcpu.exit() == "fault 0x10000 4096 8 errno 14")
@@ -67,7 +67,7 @@ struct MemoryFaultTests {
         #expect(tables.vcpu.exit() == "fault 0x2000 4096 8 errno 14")
     }
 
-    @Test func aSlotWhoseFileIsClosedIsNothingButFaults() throws {
+    @Test func memslotOfAClosedFileOnlyFaults() throws {
         let guest = try Guest(Self.writeThenRead)
         let other: UInt64 = 1 << 30
         var file: (any KVMGuestMemfd)?
@@ -79,7 +79,7 @@ struct MemoryFaultTests {
         }
         file = nil
         for _ in 0..<2 { #expect(guest.vcpu.exit() == "fault 0x40000000 4096 0 errno 14") }
-        // The slot can go, and another come in its place.
+        // The memslot can be deleted and replaced.
         var deletion = slot(guest.model.file, id: 1)
         deletion.memory_size = 0
         try guest.model.vm.setUserMemoryRegion2(deletion)
@@ -88,7 +88,7 @@ struct MemoryFaultTests {
         #expect(guest.vcpu.exit() == "halt")
     }
 
-    @Test func closingAFileTakesItsPagesOutOfTheTables() throws {
+    @Test func closingAFileZapsItsPages() throws {
         let guest = try Guest([0x48, 0xff, 0x07, 0xe6, 0x10, 0xeb, 0xf9])
         var file: (any KVMGuestMemfd)? = try guest.model.vm.createGuestMemfd(size: pageSize, flags: [.mmap])
         try guest.model.vm.setUserMemoryRegion2(slot(try #require(file), id: 1, gpa: 1 << 30))
@@ -96,14 +96,14 @@ struct MemoryFaultTests {
         try guest.change { $0.rdi = 1 << 30 }
         #expect(guest.vcpu.exit() == "io out 16 1")
         file = nil
-        // A mapping keeps it open.
+        // The mapping keeps the file open.
         #expect(guest.vcpu.exit() == "io out 16 1")
         #expect(mapping != nil)
         mapping = nil
         #expect(guest.vcpu.exit() == "fault 0x40000000 4096 0 errno 14")
     }
 
-    @Test func anAccessOverTwoPagesNamesTheOneThatIsWrong() throws {
+    @Test func pageCrossingAccessReportsTheMismatchingPage() throws {
         let guest = try Guest(
             [
                 0x48, 0x83, 0x07, 0x05,  // add qword [rdi], 5
@@ -119,18 +119,18 @@ struct MemoryFaultTests {
         #expect(try guest.ram.word(at: 0x20ffc) == 5)
     }
 
-    @Test func aStoreThatFaultsOnItsSecondPageHasWrittenNothing() throws {
+    @Test func storeThatFaultsOnItsSecondPageWritesNothing() throws {
         // mov [rdi], rax; hlt
         let guest = try Guest([0x48, 0x89, 0x07, 0xf4], sharedBit: 39, isPrivate: true)
         #expect(guest.model.file.convert(page(0x21000), 1, to: .shared).errno == nil)
         try guest.change { ($0.rax, $0.rdi) = (.max, 0x20ffc) }
-        // The second time the first page is in the TLB.
+        // The second time, the first page is in the TLB.
         for _ in 0..<2 { #expect(guest.vcpu.exit() == "fault 0x21000 4096 8 errno 14") }
         #expect(guest.model.file.convert(page(0x20000), 1, to: .shared).errno == nil)
         #expect(try guest.ram.word(at: 0x20ffc) == 0)
     }
 
-    @Test func whereTheAttributeDecidesNothingMismatches() throws {
+    @Test func accessesFollowTheAttributeWithoutASharedBit() throws {
         let guest = try Guest(Self.writeThenRead)
         try guest.change { ($0.rax, $0.rdi, $0.rsi) = (5, 0x20000, 0x20000) }
         #expect(guest.model.file.convert(0, Guest.ram / pageSize, to: .private).errno == nil)
@@ -140,10 +140,9 @@ struct MemoryFaultTests {
         #expect(try guest.ram.word(at: 0x20000) == 5)
     }
 
-    /// Its files have attributes for the host alone: up to Linux 7.3 a guest reads what a file that began private holds, here
-    /// empty page tables, and from 7.4 on it cannot touch it.
-    @Test(arguments: [ABIProfile.rfcV5, .linux74]) func aDefaultVMHasNoPrivateMemory(_ abi: ABIProfile) throws
-    {
+    /// On a default VM of Linux 7.3 and earlier, states of pages only restrict the host: the guest reads the file
+    /// that starts private, whose page tables are empty. Since 7.4 the guest cannot access it.
+    @Test(arguments: [ABIProfile.rfcV5, .linux74]) func privateFileOnADefaultVM(_ abi: ABIProfile) throws {
         let model = try ModelVM(pages: 32, flags: .mmap, type: .default, .init(abi: abi))
         try model.vm.setUserMemoryRegion2(slot(model.file))
         let vcpu = try #require(model.vm.createVCPU(id: 0) as? SoftVCPU)
@@ -153,17 +152,17 @@ struct MemoryFaultTests {
         #expect(shared.vcpu.exit() == "halt")
     }
 
-    @Test func theStatisticCountsWhatTheGuestTouched() throws {
+    @Test func pages4KCountsAccessedPages() throws {
         let guest = try Guest(
             [
                 0x88, 0x07,  // mov [rdi], al
                 0x8a, 0x06,  // mov al, [rsi]
                 0xf4,  // hlt
-            ], isReadByKVM: false)
+            ], hasUserspaceAddress: false)
         try guest.change { ($0.rdi, $0.rsi) = (0x30000, 0x41fff) }
         #expect(guest.model.vm.pages4K == 0)
         #expect(guest.vcpu.exit() == "halt")
-        // PML4, PDPT, code, two of data.
+        // PML4, PDPT, code and two data pages.
         #expect(guest.model.vm.pages4K == 5)
         #expect(guest.model.file.convert(page(0x30000), 1, to: .shared).errno == nil)  // changes nothing
         #expect(guest.model.vm.pages4K == 5)
@@ -184,7 +183,7 @@ struct MemoryFaultTests {
         #expect(guest.model.vm.pages4K == 0)
     }
 
-    @Test func aTouchAfterAZapCountsAgain() throws {
+    @Test func accessAfterAZapCountsAgain() throws {
         let guest = try Guest([
             0x88, 0x07,  // mov [rdi], al
             0xe6, 0x10,  // out 0x10, al
@@ -200,7 +199,7 @@ struct MemoryFaultTests {
         }
     }
 
-    @Test func aDeletedSlotIsMMIOAndItsSuccessorHasTheAttributes() throws {
+    @Test func deletedMemslotIsMMIOAndANewOneHasTheAttributes() throws {
         let guest = try Guest(
             [
                 0x8a, 0x06,  // mov al, [rsi]
@@ -220,25 +219,25 @@ struct MemoryFaultTests {
         #expect(guest.vcpu.exit() == "fault 0x40000000 4096 8 errno 14")
     }
 
-    @Test func aPlainSlotIsWhatTheHostHasThere() throws {
+    @Test func memslotWithoutAFileContainsTheHostMapping() throws {
         let guest = try Guest([
             0x8a, 0x06,  // mov al, [rsi]
             0x88, 0x46, 0x01,  // mov [rsi + 1], al
             0xf4,  // hlt
         ])
         let memory = try guest.model.vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap, .initShared])
-        let view = try memory.map(offset: 0, length: 2 * pageSize)
-        try view.put([0x5a], at: pageSize)
+        let mapping = try memory.map(offset: 0, length: 2 * pageSize)
+        try mapping.put([0x5a], at: pageSize)
         var plain = slot(memory, id: 1, gpa: 1 << 30, flags: 0)
-        plain.userspace_addr = view.address
+        plain.userspace_addr = mapping.address
         try guest.model.vm.setUserMemoryRegion2(plain)
         try guest.change { $0.rsi = 1 << 30 + 0x1000 }
         #expect(guest.vcpu.exit() == "halt")
-        #expect(try view.bytes(at: pageSize, 2) == [0x5a, 0x5a])
-        // A call to private takes the page from the host, and so from the slot; a failed one only until it is
-        // touched again.
+        #expect(try mapping.bytes(at: pageSize, 2) == [0x5a, 0x5a])
+        // A call to private unmaps the page from the host and so from the memslot; after a failed call the next
+        // access maps it again.
         let before = guest.model.vm.pages4K
-        let hold = try view.hold(at: 0, length: 1)
+        let hold = try mapping.hold(at: 0, length: 1)
         #expect(memory.convert(0, 2, to: .private).errno == .resourceTemporarilyUnavailable)
         #expect(guest.model.vm.pages4K == before - 1)
         hold.release()
@@ -249,8 +248,8 @@ struct MemoryFaultTests {
         #expect(guest.vcpu.exit() == "failed 14")
     }
 
-    /// The applied code asks the file what a page is, whatever the type of the VM; earlier versions do not.
-    @Test(arguments: ABIProfile.allCases) func aDefaultVMAndAFileThatDoesNotStartShared(_ abi: ABIProfile)
+    /// Linux 7.4 checks the state of a page in the file for VMs of every type; earlier versions do not.
+    @Test(arguments: ABIProfile.allCases) func privateFileInASecondMemslotOfADefaultVM(_ abi: ABIProfile)
         throws
     {
         let guest = try Guest([0x8a, 0x06, 0xf4], type: .default, .init(abi: abi))  // mov al, [rsi]; hlt

@@ -19,7 +19,7 @@ struct MemslotTests {
         return set(region)
     }
 
-    @Test func aFilePageIsBoundToOneSlotAtATime() throws {
+    @Test func filePageIsInOneMemslotAtATime() throws {
         #expect(set(slot(model.file, id: 0, gpa: 0, size: 8 * pageSize)) == nil)
         #expect(
             set(slot(model.file, id: 1, gpa: 1 << 30, size: 8 * pageSize, offset: 7 * pageSize))
@@ -29,7 +29,7 @@ struct MemslotTests {
         #expect(set(slot(model.file, id: 2, gpa: 1 << 31, size: 8 * pageSize)) == nil)
     }
 
-    @Test func overlappingAddressesAreRefused() throws {
+    @Test func overlappingAddressesAreRejected() throws {
         #expect(set(slot(model.file, id: 0, gpa: 4 * pageSize, size: 4 * pageSize)) == nil)
         let other = try model.vm.createGuestMemfd(size: 16 * pageSize, flags: [])
         for (gpa, size) in [(3, 2), (7, 2), (5, 1), (0, 16)] as [(UInt64, UInt64)] {
@@ -39,20 +39,21 @@ struct MemslotTests {
         #expect(set(slot(other, id: 2, gpa: 3 * pageSize, size: pageSize, offset: pageSize)) == nil)
     }
 
-    @Test func aSlotWithAFileCannotChange() throws {
+    @Test func memslotWithAFileCannotChange() throws {
         #expect(set(slot(model.file)) == nil)
         #expect(set(slot(model.file)) == .invalidArgument)
         #expect(set(slot(model.file, gpa: 1 << 30)) == .invalidArgument)
     }
 
-    @Test func flagsThatDoNotGoWithAFile() throws {
+    @Test func flagsRejectedWithAFile() throws {
         for flag in [CKVM_MEM_READONLY, CKVM_MEM_LOG_DIRTY_PAGES, 8] {
             #expect(set(slot(model.file, flags: CKVM_MEM_GUEST_MEMFD | flag)) == .invalidArgument)
         }
     }
 
-    /// Without a file a slot can be read-only for good, and its dirty log switched on and off.
-    @Test func flagsOfASlotWithoutAFile() throws {
+    /// Without a guest_memfd a memslot can be read-only, which cannot be changed, and its dirty log can be switched
+    /// on and off.
+    @Test func flagsOfAMemslotWithoutAFile() throws {
         func plain(_ flags: UInt32, id: UInt32, gpa: UInt64) -> ckvm_userspace_memory_region2 {
             var region = slot(model.file, id: id, gpa: gpa, size: 4 * pageSize, flags: flags)
             region.userspace_addr = model.mapping.address
@@ -66,7 +67,7 @@ struct MemslotTests {
         #expect(set(plain(readOnly, id: 0, gpa: 1 << 30)) == .invalidArgument)
         #expect(set(plain(0, id: 1, gpa: 2 << 30)) == .invalidArgument)
         #expect(set(plain(8, id: 3, gpa: 4 << 30)) == .invalidArgument)
-        // A move may change it as well.
+        // A move may switch the log, too.
         #expect(set(plain(0, id: 0, gpa: 8 << 30)) == nil)
     }
 
@@ -89,14 +90,14 @@ struct MemslotTests {
         #expect(set(slot(model.file)) == nil)
     }
 
-    @Test func aFileBelongsToItsVM() throws {
+    @Test func fileBelongsToItsVM() throws {
         let stranger = try model.kvm.createVM(.softwareProtected, sharedBit: nil)
         #expect(
             errno { () throws(Errno) in try stranger.setUserMemoryRegion2(slot(model.file)) }
                 == .invalidArgument)
     }
 
-    @Test func theAttributeOutlivesTheSlot() throws {
+    @Test func attributesSurviveDeletingTheMemslot() throws {
         #expect(set(slot(model.file)) == nil)
         #expect(model.file.convert(3, 2, to: .private).errno == nil)
         #expect(delete(0) == nil)
@@ -104,7 +105,7 @@ struct MemslotTests {
         #expect(model.states() == "sssPPsssssssssss")
     }
 
-    @Test func aPlainSlotNeedsAMappingAndCanMove() throws {
+    @Test func memslotWithoutAFileNeedsAMappingAndCanMove() throws {
         var plain = slot(model.file, flags: 0)
         plain.userspace_addr = 0x1000
         #expect(set(plain) == .badAddress)
@@ -118,7 +119,7 @@ struct MemslotTests {
         #expect(set(plain) == .invalidArgument)
     }
 
-    @Test func theSharedBitBoundsTheAddresses() throws {
+    @Test func sharedBitLimitsGuestPhysicalAddresses() throws {
         let kvm = SoftKVM()
         for bit in [11, 40, 63, -1] {
             #expect(

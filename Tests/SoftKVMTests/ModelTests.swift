@@ -6,8 +6,8 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// The model that keeps its bytes itself, and ``SoftKVM``, which is the same model over real memory: the same calls have the
-/// same answers and the same bytes.
+/// Compares the model with its own bytes and ``SoftKVM``, which is the same model over real memory: the same calls
+/// must have the same results and bytes.
 struct ModelTests {
     @Test(arguments: [ABIProfile.linux74, .rfcV5], [1, 2, 3, 4] as [UInt64])
     func valueAndMemoryAgree(_ abi: ABIProfile, _ seed: UInt64) throws {
@@ -16,11 +16,11 @@ struct ModelTests {
         let soft = try SoftKVM(.init(seed: seed, abi: abi)).createVM(.softwareProtected, sharedBit: nil)
         let softVM = try #require(soft as? SoftVM)
         let softFile = try softVM.createGuestMemfd(size: pages * pageSize, flags: [.mmap, .initShared])
-        let softView = try softFile.map(offset: 0, length: pages * pageSize)
+        let softMapping = try softFile.map(offset: 0, length: pages * pageSize)
         var kernel = KernelModel(Rules(abi: abi))
         let vm = try kernel.createVM(.softwareProtected)
         let file = try kernel.createGuestMemfd(vm, size: pages * pageSize, flags: [.mmap, .initShared])
-        let view = try kernel.map(file, offset: 0, length: pages * pageSize)
+        let mapping = try kernel.map(file, offset: 0, length: pages * pageSize)
         var holds: [(HoldID, any PageHold)] = []
 
         func random(_ bound: UInt64) -> UInt64 { generator.next() % bound }
@@ -53,9 +53,9 @@ struct ModelTests {
                 #expect(ours == theirs && call.errorOffset == request.error_offset, "step \(step)")
             case 2:
                 let byte = UInt8(truncatingIfNeeded: generator.next())
-                let ours = failure { _ = try kernel.fill(view, at: offset, count: 1, with: byte) }
+                let ours = failure { _ = try kernel.fill(mapping, at: offset, count: 1, with: byte) }
                 let theirs = failure {
-                    _ = try withUnsafeBytes(of: byte) { try softView.write(at: offset, from: $0) }
+                    _ = try withUnsafeBytes(of: byte) { try softMapping.write(at: offset, from: $0) }
                 }
                 #expect(ours == theirs, "step \(step)")
             case 3:
@@ -65,8 +65,10 @@ struct ModelTests {
             case 4:
                 var hold: HoldID?
                 var softHold: (any PageHold)?
-                let ours = failure { hold = try kernel.hold(view, at: offset, length: size, by: .ioUring) }
-                let theirs = failure { softHold = try softView.hold(at: offset, length: size, by: .ioUring) }
+                let ours = failure { hold = try kernel.hold(mapping, at: offset, length: size, by: .ioUring) }
+                let theirs = failure {
+                    softHold = try softMapping.hold(at: offset, length: size, by: .ioUring)
+                }
                 #expect(ours == theirs, "step \(step)")
                 if let hold, let softHold { holds.append((hold, softHold)) }
             case 5:
@@ -74,11 +76,11 @@ struct ModelTests {
                 kernel.release(hold)
                 softHold.release()
             default:
-                try kernel.advise(view, at: offset, length: size, .dontNeed)
-                try softView.advise(at: offset, length: size, .dontNeed)
+                try kernel.advise(mapping, at: offset, length: size, .dontNeed)
+                try softMapping.advise(at: offset, length: size, .dontNeed)
             }
             for page in 0..<pages {
-                let (ours, theirs) = (read(&kernel, view, page), read(softView, page))
+                let (ours, theirs) = (read(&kernel, mapping, page), read(softMapping, page))
                 guard case .known(let byte)? = ours else {
                     #expect((ours == nil) == (theirs == nil), "step \(step), page \(page)")
                     continue
@@ -88,13 +90,13 @@ struct ModelTests {
         }
     }
 
-    private func read(_ kernel: inout KernelModel, _ view: MappingID, _ page: UInt64) -> Byte? {
-        try? kernel.read(view, at: page * pageSize)
+    private func read(_ kernel: inout KernelModel, _ mapping: MappingID, _ page: UInt64) -> Byte? {
+        try? kernel.read(mapping, at: page * pageSize)
     }
 
-    private func read(_ view: any HostMapping, _ page: UInt64) -> UInt8? {
+    private func read(_ mapping: any HostMapping, _ page: UInt64) -> UInt8? {
         var byte: UInt8 = 0
-        let count = try? withUnsafeMutableBytes(of: &byte) { try view.read(at: page * pageSize, into: $0) }
+        let count = try? withUnsafeMutableBytes(of: &byte) { try mapping.read(at: page * pageSize, into: $0) }
         return count == 1 ? byte : nil
     }
 }

@@ -5,26 +5,25 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-/// Each fault changes an answer: a script is played on the sound model and on the one with the fault, and what is seen
-/// differs.
+/// Each planted fault must change a result: a script runs with and without the fault, and the results must differ.
 struct PlantedFaultTests {
-    /// Those that only a running guest can see.
-    private static let guestsAreNeeded: Set<PlantedFault> = [
-        .uniformRangeZapped, .guestViewKept, .neighbourZapped, .deletedSlotStaysMapped, .faultFlagWrong,
+    /// Faults that are only visible to a running guest.
+    private static let guestVisible: Set<PlantedFault> = [
+        .uniformRangeZapped, .guestMappingsKept, .neighbourZapped, .deletedSlotStaysMapped, .faultFlagWrong,
         .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored,
     ]
-    private static let visible = PlantedFault.allCases.filter { hasEngine || !guestsAreNeeded.contains($0) }
+    private static let visible = PlantedFault.allCases.filter { hasEngine || !guestVisible.contains($0) }
 
-    @Test(arguments: visible) func itChangesAnAnswer(fault: PlantedFault) throws {
-        let sound = try play(fault, .init())
+    @Test(arguments: visible) func plantedFaultChangesAResult(fault: PlantedFault) throws {
+        let correct = try play(fault, .init())
         let faulty = try play(fault, .init(plantedFaults: [fault]))
-        #expect(sound != faulty, "the fault is dead: \(sound)")
-        // Chance has no part in it.
-        #expect(try play(fault, .init()) == sound)
+        #expect(correct != faulty, "the fault has no effect: \(correct)")
+        // The results are deterministic.
+        #expect(try play(fault, .init()) == correct)
         #expect(try play(fault, .init(plantedFaults: [fault])) == faulty)
     }
 
-    @Test func theyHaveNamesAndTheKernelTellsThem() throws {
+    @Test func plantedFaultsHaveNamesThatTheIdentityLists() throws {
         #expect(PlantedFault.allCases.count >= 30)
         #expect(Set(PlantedFault.allCases.map(\.name)).count == PlantedFault.allCases.count)
         for fault in PlantedFault.allCases {
@@ -94,7 +93,7 @@ struct PlantedFaultTests {
             try creation(configuration)
         case .attributesLostWithSlot, .pageBoundTwice, .foreignFileBound: try slots(configuration)
         case .uniformRangeZapped, .neighbourZapped: try statistic(configuration)
-        case .guestViewKept: try view(configuration)
+        case .guestMappingsKept: try convertedPage(configuration)
         case .deletedSlotStaysMapped: try deletedSlot(configuration)
         case .faultFlagWrong, .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored:
             try wrongAlias(configuration)
@@ -115,7 +114,7 @@ struct PlantedFaultTests {
         return "\(name(answer)) \(request.error_offset) \(model.states())"
     }
 
-    /// The same with the struct somewhere else.
+    /// As above, with the struct in this kind of memory.
     private func call(
         _ configuration: SoftKVM.Configuration, in memory: ArgumentMemory, holding page: UInt64?
     ) throws -> String {
@@ -128,7 +127,7 @@ struct PlantedFaultTests {
         return "\(name(answer)) \(model.states())"
     }
 
-    /// What a conversion answers, and all that can be seen of the file afterwards.
+    /// The result of a conversion, and everything observable about the file afterwards.
     private func convert(
         _ first: UInt64, _ count: UInt64, to state: PageState = .private, writing: [UInt64] = [],
         holding: [UInt64] = [], _ configuration: SoftKVM.Configuration,
@@ -202,7 +201,7 @@ struct PlantedFaultTests {
         return answers.joined(separator: " ") + model.states()
     }
 
-    /// Touches two pages apart, converts around one of them, then without an effect around the other.
+    /// Accesses two distant pages, converts the first of them, and then the other one without an effect.
     private func statistic(_ configuration: SoftKVM.Configuration) throws -> String {
         let guest = try Guest(
             [
@@ -219,8 +218,8 @@ struct PlantedFaultTests {
         return seen
     }
 
-    /// Counts in a page that the host takes away meanwhile.
-    private func view(_ configuration: SoftKVM.Configuration) throws -> String {
+    /// Increments a counter in a page that is converted meanwhile.
+    private func convertedPage(_ configuration: SoftKVM.Configuration) throws -> String {
         let guest = try Guest(
             [
                 0x48, 0xff, 0x07,  // inc qword [rdi]

@@ -7,7 +7,7 @@ import Testing
 
 let privateAttribute = CKVM_MEMORY_ATTRIBUTE_PRIVATE
 
-/// A request with nothing special about it.
+/// An ordinary conversion request.
 func request(
     _ offset: UInt64, _ size: UInt64, _ attributes: UInt64 = privateAttribute
 ) -> ckvm_memory_attributes2 {
@@ -18,7 +18,7 @@ func request(
     return request
 }
 
-/// The errno of a call, nil if it succeeds.
+/// The errno of a call; nil if it succeeds.
 func errno(_ body: () throws(Errno) -> Void) -> Errno? {
     do {
         try body()
@@ -29,7 +29,7 @@ func errno(_ body: () throws(Errno) -> Void) -> Errno? {
 }
 
 extension KVMGuestMemfd {
-    /// Converts, and says what came of it.
+    /// Converts pages and returns the result.
     @discardableResult
     func convert(_ page: UInt64, _ count: UInt64, to state: PageState) -> (errno: Errno?, errorOffset: UInt64)
     {
@@ -61,7 +61,7 @@ extension HostMapping {
     }
 }
 
-/// A software-protected VM with one file of `pages` pages, and its mapping.
+/// A VM with one file of `pages` pages, and a mapping of the whole file.
 struct ModelVM {
     let kvm: SoftKVM
     let vm: SoftVM
@@ -100,7 +100,7 @@ func slot(
     return region
 }
 
-/// A VM with a few MiB of RAM from 0, 64-bit mode, everything identity mapped with pages of 1 GiB.
+/// A VM with 4 MiB of RAM at 0 and vCPUs in 64-bit mode, with everything identity mapped by pages of 1 GiB.
 struct Guest {
     static let code: UInt64 = 0x10000
     static let stack: UInt64 = 0x80000
@@ -114,16 +114,17 @@ struct Guest {
     var ram: any HostMapping { model.mapping }
 
     /// - Parameters:
-    ///   - isPrivate: all RAM is converted before the first instruction.
-    ///   - isReadByKVM: the memslot has the mapping for its `userspace_addr`.
+    /// - isPrivate: whether all RAM is converted to private before the first instruction.
+    /// - hasUserspaceAddress: whether the memslot has the host mapping as `userspace_addr`.
     init(
         _ code: [UInt8], type: VMType = .softwareProtected, sharedBit: Int? = nil, isPrivate: Bool = false,
-        isReadByKVM: Bool = true, vcpus count: Int = 1, _ configuration: SoftKVM.Configuration = .init()
+        hasUserspaceAddress: Bool = true, vcpus count: Int = 1,
+        _ configuration: SoftKVM.Configuration = .init()
     ) throws {
         let model = try ModelVM(pages: Self.ram / pageSize, type: type, sharedBit: sharedBit, configuration)
-        // KVM's own accesses go through the mapping.
+        // KVM's own accesses go through the host mapping.
         var region = slot(model.file)
-        if isReadByKVM { region.userspace_addr = model.mapping.address }
+        if hasUserspaceAddress { region.userspace_addr = model.mapping.address }
         try model.vm.setUserMemoryRegion2(region)
         try model.mapping.put(code, at: Self.code)
         for half in 0..<UInt64(2) {
@@ -170,5 +171,5 @@ struct Guest {
     }
 }
 
-/// Tests of the vCPU need the engine; without it there is nothing to run.
+/// Whether the engine is installed. Tests that run a vCPU need it.
 let hasEngine = if case .missing = SoftKVM().engineStatus { false } else { true }

@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: MIT
-/// Where it is decided whether a conversion keeps contents: the four places that were weighed in February 2026 (ABI
-/// §3). What is to be kept and cannot be is `EINVAL` in each of them; what is not to be kept is overwritten.
+/// Who decides whether a conversion preserves contents: the four designs discussed in February 2026 (docs/ABI.md,
+/// section 3), two of them with both settings. In each of them a conversion that must preserve contents and cannot
+/// is `EINVAL`, and a conversion that need not preserve them overwrites them.
 ///
-/// None of them is in Linux 7.4. They are here so that the arguments can be run.
+/// Linux 7.4 has none of them. They are implemented so that tests can compare them.
 public enum ContentDesign: String, Sendable, CaseIterable {
-    /// By a flag of `KVM_CREATE_GUEST_MEMFD` (``creationFlagBit``), once for a file.
+    /// A flag of `KVM_CREATE_GUEST_MEMFD` (``creationFlagBit``), set once for each file.
     case creationFlag = "creation-flag"
-    /// A build option, once for all hosts that run the kernel: every conversion keeps contents.
+    /// A build option of the kernel: every conversion preserves contents.
     case buildPreserve = "build-preserve"
     /// The same build option: every conversion overwrites the pages that change state with noise.
     case buildScramble = "build-scramble"
-    /// A module parameter, once for a host: every conversion keeps contents.
+    /// A module parameter, set once for each host: every conversion preserves contents.
     case modulePreserve = "module-preserve"
     /// The same module parameter: every conversion overwrites the pages that change state with noise.
     case moduleScramble = "module-scramble"
-    /// By a flag of the conversion call (``callFlagBit``), on each request.
+    /// A flag of the conversion call (``callFlagBit``), set on each request.
     case callFlag = "call-flag"
 
     /// A bit that no version of the interface uses.
     public static var creationFlagBit: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 2) }
-    /// `SET_MEMORY_ATTRIBUTES2_FLAG_PRESERVE_CONTENTS` as it was proposed.
+    /// `SET_MEMORY_ATTRIBUTES2_FLAG_PRESERVE_CONTENTS`, as proposed.
     public static var callFlagBit: UInt64 { 1 << 0 }
 
-    /// Whether a conversion of a file created with these flags, asked for with these flags, is to keep contents.
+    /// Whether a conversion must preserve contents, given the flags of the file and of the call.
     func preserves(fileFlags: GuestMemfdFlags, callFlags: UInt64) -> Bool {
         switch self {
         case .creationFlag: fileFlags.contains(Self.creationFlagBit)

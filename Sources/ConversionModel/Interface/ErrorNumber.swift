@@ -3,7 +3,7 @@
 public struct ErrorNumber: Error, Hashable, Sendable {
     /// Positive, as in `errno.h`.
     public let rawValue: Int32
-    /// Any number is accepted, also one without a constant below.
+    /// Accepts any number, including those without a constant below.
     public init(rawValue: Int32) { self.rawValue = rawValue }
 
     /// `ENOENT`

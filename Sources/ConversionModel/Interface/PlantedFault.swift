@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// A rule of the interface that a kernel breaks on purpose, so that a check of kernels can be checked itself: one
-/// that finds nothing wrong with the fault planted does not look.
+/// A rule of the interface that the model breaks on purpose. It shows whether a test suite notices: a suite that
+/// passes with the fault planted does not check that rule.
 public enum PlantedFault: UInt8, Sendable, CaseIterable {
     // Validation.
     /// Row 2: flags other than 0 are accepted.
@@ -9,7 +9,7 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case reservedIgnored
     /// Row 3: an error_offset other than 0 on input is `EINVAL`.
     case errorOffsetRefused
-    /// Row 4: the files of a VM without private memory convert.
+    /// Row 4: files of a VM type without private memory can be converted.
     case defaultTypeConverts
     /// Row 5: attribute bits other than PRIVATE are ignored.
     case unknownAttributesIgnored
@@ -25,27 +25,27 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case endOffByOne
     /// Row 8: a range that starts at or after the end of the file returns 0.
     case startPastEndAccepted
-    /// Row 9 before row 2: a range that already has the attribute returns 0 whatever the flags are.
+    /// Row 9 before row 2: a range that already has the attribute returns 0, whatever the flags.
     case uniformBeforeValidation
-    /// Row 11 before row 2: a page in use is `EAGAIN` even if the range leaves the file.
+    /// Row 11 before row 2: a page in use is `EAGAIN` even if the range reaches past the end of the file.
     case busyBeforeBounds
-    /// Row 1: a struct of which only the first half can be read is accepted.
+    /// Row 1: a struct whose second half cannot be read is accepted.
     case structPartlyRead
-    /// Row 12: a result that cannot be written back leaves `EAGAIN` or `ENOMEM` as it is.
+    /// Row 12: the call returns `EAGAIN` or `ENOMEM` even if the result cannot be written back.
     case copyOutUnchecked
-    // A range that has the attribute already.
-    /// Row 9: pages in use are `EAGAIN` although the range has the attribute.
+    // A range that already has the attribute.
+    /// Row 9: a page in use is `EAGAIN` although the range already has the attribute.
     case uniformRangeChecked
     /// Row 9: a call that changes nothing unmaps the range from the host.
     case uniformRangeUnmapped
-    /// Row 9: a call that changes nothing takes the range out of the guest's tables.
+    /// Row 9: a call that changes nothing removes the range from the guest's tables.
     case uniformRangeZapped
     // No memory.
     /// Row 11 before row 10: a page in use is `EAGAIN` where `ENOMEM` is due.
     case memoryAfterBusyCheck
-    /// Row 10: `ENOMEM` leaves error_offset as it was.
+    /// Row 10: `ENOMEM` does not set error_offset.
     case noMemoryNamesNothing
-    /// Row 10: `ENOMEM` converts the first page all the same.
+    /// Row 10: `ENOMEM` still converts the first page.
     case noMemoryConvertsFirstPage
     // Pages in use.
     /// Row 11: pages in use become private.
@@ -62,7 +62,7 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case busyNamesHighest
     /// Row 11: error_offset is the start of the range.
     case busyNamesStart
-    /// Row 11: `EAGAIN` leaves error_offset as it was.
+    /// Row 11: `EAGAIN` does not set error_offset.
     case busyNamesNothing
     /// Row 11: a page in use is `EBUSY`.
     case busyWithOtherErrno
@@ -72,7 +72,7 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case busyConvertsAll
     /// All or nothing: `EAGAIN` zeroes the pages of the range.
     case busyLosesContents
-    /// Row 11: a page stays in use after its references were dropped.
+    /// Row 11: a page stays in use after its references were released.
     case releaseForgotten
     // Effects of a conversion.
     /// A conversion to private does not unmap the range from the host.
@@ -81,15 +81,15 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case toSharedDropsHostMappings
     /// A success writes the end of the range to error_offset.
     case errorOffsetWrittenOnSuccess
-    /// The last page of a range of two or more pages keeps its state.
+    /// A range of two or more pages is converted without its last page.
     case lastPageLeftOut
-    /// The page after the range changes state, too.
+    /// The page after the range is converted, too.
     case neighbourConverted
-    /// Pages that do not exist yet keep their state.
+    /// Pages that are not allocated yet keep their state.
     case untouchedPagesForgotten
     /// The range stays in the guest's tables.
-    case guestViewKept
-    /// All pages of the file leave the guest's tables, not only the range.
+    case guestMappingsKept
+    /// All pages of the file are removed from the guest's tables, not only the range.
     case neighbourZapped
     /// A conversion to private zeroes the pages.
     case contentsLostToPrivate
@@ -110,9 +110,9 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case punchChangesState
     /// `FALLOC_FL_PUNCH_HOLE` keeps pages and their bytes.
     case punchKeepsContents
-    /// References to a page that is punched out count for the fresh page.
+    /// References to a punched page count for the fresh page, too.
     case punchKeepsHolders
-    /// Offset and length of `fallocate` are rounded down to pages.
+    /// Offset and length of `fallocate` are rounded down to whole pages.
     case unalignedPunchAccepted
     // Files and slots.
     /// A file with `GUEST_MEMFD_FLAG_INIT_SHARED` starts private.
@@ -123,18 +123,18 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case unknownFileFlagsAccepted
     /// `KVM_CHECK_EXTENSION` returns 0 for `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`.
     case capabilityHidden
-    /// Deleting a memslot gives its pages their initial state.
+    /// Deleting a memslot resets its pages to their initial state.
     case attributesLostWithSlot
     /// A page of a file can be in two memslots.
     case pageBoundTwice
     /// A VM can bind a file that another VM created.
     case foreignFileBound
-    /// The guest still reaches the pages of a deleted memslot.
+    /// The guest can still access the pages of a deleted memslot.
     case deletedSlotStaysMapped
     // Guest accesses.
     /// `KVM_MEMORY_EXIT_FLAG_PRIVATE` of a memory fault is inverted.
     case faultFlagWrong
-    /// A memory fault names the page after the one accessed.
+    /// A memory fault reports the page after the one accessed.
     case faultNamesNextPage
     /// `KVM_RUN` returns 0 with a memory fault, not `EFAULT`.
     case faultReturnsSuccess
@@ -142,12 +142,12 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case mismatchIgnored
 }
 
-/// The faults of one kernel, as bits: to ask for one costs a test.
+/// A set of planted faults, stored as bits: every rule checks it, so lookup must be cheap.
 public struct PlantedFaults: Hashable, Sendable {
     private var low: UInt64 = 0
     private var high: UInt64 = 0
 
-    /// No faults by default. A fault that is given twice counts once.
+    /// No faults by default. Duplicates count once.
     public init(_ faults: some Sequence<PlantedFault> = []) {
         for fault in faults {
             if fault.rawValue < 64 {
@@ -158,9 +158,9 @@ public struct PlantedFaults: Hashable, Sendable {
         }
     }
 
-    /// Whether the kernel breaks any rule.
+    /// Whether any rule is broken.
     public var isPlanted: Bool { low | high != 0 }
-    /// Whether the kernel breaks this rule.
+    /// Whether this rule is broken.
     @inline(__always)
     public func contains(_ fault: PlantedFault) -> Bool {
         fault.rawValue < 64

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Arguments and results of the interface, as KVM and the system calls on a guest_memfd have them.
+// Arguments and results of KVM's calls, and of the system calls on a guest_memfd.
 
 /// The argument of `KVM_CREATE_VM`.
 public enum VMType: UInt, Sendable {
     /// `KVM_X86_DEFAULT_VM`: no private memory.
     case `default` = 0
-    /// `KVM_X86_SW_PROTECTED_VM`: private memory without hardware behind it.
+    /// `KVM_X86_SW_PROTECTED_VM`: private memory without hardware protection.
     case softwareProtected = 1
 }
 
@@ -13,12 +13,12 @@ public enum VMType: UInt, Sendable {
 public struct GuestMemfdFlags: OptionSet, Hashable, Sendable {
     /// `flags` of `struct kvm_create_guest_memfd`.
     public let rawValue: UInt64
-    /// Unknown bits are kept; the call refuses them.
+    /// Unknown bits are kept, so that the call can reject them.
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-    /// The host may mmap it.
+    /// The host may mmap the file.
     public static var mmap: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 0) }
-    /// Its pages start shared; without the flag they start private.
+    /// Pages start shared. Without the flag they start private.
     public static var initShared: GuestMemfdFlags { GuestMemfdFlags(rawValue: 1 << 1) }
 
     /// The state of the pages of a new file.
@@ -31,43 +31,44 @@ public enum MemoryAttributes {
     public static var `private`: UInt64 { 1 << 3 }
 }
 
-/// `flags` of `KVM_SET_MEMORY_ATTRIBUTES2` in versions 3 to 5: what becomes of the contents. At most one of them;
-/// without one, pages that exist are overwritten with noise.
+/// `flags` of `KVM_SET_MEMORY_ATTRIBUTES2` in versions 3 to 5: the content policy. At most one mode can be set.
+/// Without one, allocated pages are overwritten with noise.
 public struct ContentMode: OptionSet, Hashable, Sendable {
     /// `flags` of `struct kvm_memory_attributes2`.
     public let rawValue: UInt64
-    /// Unknown bits are kept; the call refuses them.
+    /// Unknown bits are kept, so that the call can reject them.
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-    /// The pages read as zeros afterwards. Offered to shared only, else `EOPNOTSUPP`.
+    /// The pages read as zeros afterwards. Offered only for conversions to shared; otherwise `EOPNOTSUPP`.
     public static var zero: ContentMode { ContentMode(rawValue: 1 << 0) }
-    /// The bytes are the same afterwards. A software-protected VM offers it in both directions.
+    /// Contents are preserved. A software-protected VM offers this in both directions.
     public static var preserve: ContentMode { ContentMode(rawValue: 1 << 1) }
 }
 
 /// The effect of a conversion on contents, in each direction.
 public struct ContentPromise: Hashable, Sendable {
-    /// What a conversion in one direction does to the bytes of a page.
+    /// The effect of a conversion in one direction on the bytes of a page.
     public enum Fate: String, Sendable {
-        /// The same bytes are there afterwards: the ABI says so for this VM type.
+        /// The bytes stay the same, guaranteed by the ABI for this VM type.
         case preserved
-        /// Nothing is promised; firmware or history decides.
+        /// No guarantee: the result depends on firmware or on the page's history.
         case undefined
-        /// Private and shared memory are two places: the bytes stay behind in the one that goes out of use.
+        /// Private and shared memory are separate, so a conversion leaves the bytes behind in the memory that goes
+        /// out of use.
         case lost
-        /// Each call says it: versions 3 to 5 of the series, as posted, keep the bytes with
-        /// ``ContentMode/preserve`` and overwrite them with noise without a flag.
+        /// Each call decides. Versions 3 to 5 of the series preserve the bytes with ``ContentMode/preserve`` and
+        /// overwrite them with noise without a flag.
         case byFlag
 
-        /// A caller who asks for it finds the same bytes afterwards.
+        /// Whether a caller can have the contents preserved.
         public var canPreserve: Bool { self == .preserved || self == .byFlag }
     }
-    /// For a conversion from shared to private.
+    /// Conversions from shared to private.
     public let toPrivate: Fate
-    /// For a conversion from private to shared.
+    /// Conversions from private to shared.
     public let toShared: Fate
 
-    /// SNP and TDX may treat the two directions differently.
+    /// The two directions are separate because SNP and TDX may treat them differently.
     public init(toPrivate: Fate, toShared: Fate) {
         self.toPrivate = toPrivate
         self.toShared = toShared
@@ -77,19 +78,19 @@ public struct ContentPromise: Hashable, Sendable {
     public static var preserved: ContentPromise {
         ContentPromise(toPrivate: .preserved, toShared: .preserved)
     }
-    /// RFC v1 and v2, and every VM type of which the interface says nothing.
+    /// RFC v1 and v2, and every VM type for which the interface guarantees nothing.
     public static var undefined: ContentPromise {
         ContentPromise(toPrivate: .undefined, toShared: .undefined)
     }
     /// Per-VM attributes (docs/ABI.md, section 4).
     public static var lost: ContentPromise { ContentPromise(toPrivate: .lost, toShared: .lost) }
-    /// RFC v4 and v5, where ``ContentMode`` decides.
+    /// RFC v4 and v5, in which ``ContentMode`` decides.
     public static var byFlag: ContentPromise { ContentPromise(toPrivate: .byFlag, toShared: .byFlag) }
 
-    /// Contents are the same after a conversion that asks for it, in either direction.
+    /// Whether a caller can have contents preserved in both directions.
     public var canPreserve: Bool { toPrivate.canPreserve && toShared.canPreserve }
 
-    /// The fate of contents in one direction.
+    /// The effect on contents in one direction.
     public func fate(to state: PageState) -> Fate { state == .private ? toPrivate : toShared }
 }
 
@@ -99,7 +100,7 @@ public struct MemoryFault: Hashable, Sendable {
     public let gpa: UInt64
     /// Bytes.
     public let size: UInt64
-    /// `KVM_MEMORY_EXIT_FLAG_*`, all 64 bits as they came.
+    /// `KVM_MEMORY_EXIT_FLAG_*`, all 64 bits as reported.
     public let flags: UInt64
 
     /// `KVM_MEMORY_EXIT_FLAG_PRIVATE`
@@ -114,13 +115,13 @@ public struct MemoryFault: Hashable, Sendable {
 
     /// The state of the page that the access needs.
     public var wants: PageState { flags & Self.privateFlag != 0 ? .private : .shared }
-    /// Flag bits that have no meaning in the ABI.
+    /// Flag bits that the ABI does not define.
     public var unknownFlags: UInt64 { flags & ~Self.privateFlag }
 }
 
 /// `MADV_*`.
 public enum Advice: String, Sendable, CaseIterable {
-    /// `MADV_DONTNEED`: the pages leave the page tables of the mapping and stay in the file.
+    /// `MADV_DONTNEED`: unmaps the pages from this mapping. They stay in the file.
     case dontNeed = "dontneed"
     /// `MADV_REMOVE`: the same as `FALLOC_FL_PUNCH_HOLE`.
     case remove
@@ -130,33 +131,34 @@ public enum Advice: String, Sendable, CaseIterable {
     case populateWrite = "populate_write"
     /// `MADV_COLLAPSE`: asks for huge pages, which is `EINVAL` on a guest_memfd.
     case collapse
-    /// `MADV_HWPOISON`: the memory of the first page fails. The kernel returns `EBUSY` and takes the page out
-    /// of use all the same.
+    /// `MADV_HWPOISON`: injects a memory failure in the first page. The call returns `EBUSY`, but the page is taken
+    /// out of use all the same.
     case hwPoison = "hwpoison"
-    /// `MADV_SOFT_OFFLINE`: the kernel is to move the contents to another page and retire this one, which is
+    /// `MADV_SOFT_OFFLINE`: asks the kernel to move the contents to another page and retire this one, which is
     /// `EBUSY` on a guest_memfd.
     case softOffline = "soft_offline"
 }
 
-/// Kinds of host users that take references on pages, or pin them.
+/// Ways in which the host takes references on pages, or pins them.
 public enum HoldKind: String, CaseIterable, Sendable {
     /// Pages in a pipe, until it is drained (`vmsplice(2)`).
     case vmsplice
-    /// A fixed buffer of io_uring, a long-term pin until it is unregistered (`IORING_REGISTER_BUFFERS`).
+    /// A fixed buffer of io_uring: a long-term pin until the buffer is unregistered (`IORING_REGISTER_BUFFERS`).
     case ioUring = "io_uring"
-    /// A write with `O_DIRECT` that the device has not completed. It cannot be cancelled: releasing it waits for it.
+    /// An `O_DIRECT` write that the device has not completed. It cannot be cancelled: a release waits until it
+    /// completes.
     case directIO = "o_direct"
-    /// A long-term pin by the kernel's own test device (`PIN_LONGTERM_TEST_START`, CONFIG_GUP_TEST).
+    /// A long-term pin by the kernel's test device (`PIN_LONGTERM_TEST_START`, CONFIG_GUP_TEST).
     case gupTest = "gup_test"
 }
 
-/// A system call on the file itself. A guest_memfd does none of them; its memory is reached by mmap and by guests only.
+/// A system call that a guest_memfd does not support. Its memory is accessible only through mmap and by guests.
 public enum FileCall: String, Sendable, CaseIterable {
     /// `read` of one byte.
     case read
     /// `write` of one byte.
     case write
-    /// `ftruncate` to a page.
+    /// `ftruncate` to one page.
     case truncate
     /// `mmap` with `MAP_PRIVATE`.
     case mapPrivate = "map_private"
@@ -173,17 +175,17 @@ public enum Protection: String, Sendable, CaseIterable {
     /// `PROT_READ | PROT_WRITE`
     case readWrite = "read_write"
 
-    /// Whether reads do not raise SIGSEGV.
+    /// Whether a read succeeds; if not, it raises SIGSEGV.
     public var isReadable: Bool { self != .none }
-    /// Whether writes do not raise SIGSEGV.
+    /// Whether a write succeeds; if not, it raises SIGSEGV.
     public var isWritable: Bool { self == .readWrite }
 }
 
-/// From which NUMA node a page comes (`MPOL_*`).
+/// The NUMA policy that decides from which node a page is allocated (`MPOL_*`).
 public enum MemoryPolicy: Sendable, Hashable {
-    /// `MPOL_DEFAULT`: none of its own.
+    /// `MPOL_DEFAULT`: no policy for this range.
     case standard
-    /// `MPOL_LOCAL`: the node of the CPU that touches it first.
+    /// `MPOL_LOCAL`: the node of the CPU that touches the page first.
     case local
     /// `MPOL_BIND` with one node.
     case bind(UInt32)
@@ -191,27 +193,27 @@ public enum MemoryPolicy: Sendable, Hashable {
     case preferred(UInt32)
 }
 
-/// Flags of `mbind` (`MPOL_MF_*`), about pages that are there already.
+/// Flags of `mbind` for pages that are already allocated (`MPOL_MF_*`).
 public struct PolicyFlags: OptionSet, Sendable, Hashable {
     /// `flags` of `mbind(2)`.
     public let rawValue: UInt32
     /// Bits other than ``strict`` and ``move`` have no effect in the model.
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-    /// One on another node is `EIO`.
+    /// `EIO` if a page is on another node.
     public static var strict: PolicyFlags { PolicyFlags(rawValue: 1 << 0) }
-    /// They are to be moved.
+    /// Move pages to the node of the policy.
     public static var move: PolicyFlags { PolicyFlags(rawValue: 1 << 1) }
 }
 
-/// Memory in which the struct of a call may be, other than a variable: to see what a kernel does when it cannot read
-/// it, or write it back.
+/// Where the struct of a call is stored, if not in ordinary memory: tests how a call handles a struct that it
+/// cannot read or write back.
 public enum ArgumentMemory: Sendable, CaseIterable {
-    /// All of it can be read, and none written.
+    /// Read-only memory.
     case readOnly
-    /// None of it is mapped.
+    /// Unmapped memory.
     case unmapped
-    /// Its first half is mapped.
+    /// Only the first half of the struct is mapped.
     case cut
 
     /// Whether the kernel can read all 128 bytes of the struct.
@@ -220,7 +222,7 @@ public enum ArgumentMemory: Sendable, CaseIterable {
 
 /// `struct kvm_memory_attributes2`.
 public struct ConversionCall: Hashable, Sendable {
-    /// Bytes in the file.
+    /// Byte offset in the file.
     public var offset: UInt64
     /// Bytes, a multiple of ``pageSize``.
     public var size: UInt64
@@ -228,12 +230,12 @@ public struct ConversionCall: Hashable, Sendable {
     public var attributes: UInt64
     /// 0 in Linux 7.4; a ``ContentMode`` in RFC v3 to v5.
     public var flags: UInt64
-    /// Out: the page that EAGAIN and ENOMEM are about.
+    /// Output: byte offset of the page that `EAGAIN` or `ENOMEM` refers to.
     public var errorOffset: UInt64
-    /// The eleven words that must be zero are.
+    /// Whether all eleven reserved words are zero.
     public var isReservedZero: Bool
 
-    /// The defaults are what every version accepts.
+    /// The defaults are valid in every version.
     public init(
         offset: UInt64, size: UInt64, attributes: UInt64, flags: UInt64 = 0, errorOffset: UInt64 = 0,
         isReservedZero: Bool = true
@@ -246,11 +248,11 @@ public struct ConversionCall: Hashable, Sendable {
         self.isReservedZero = isReservedZero
     }
 
-    /// The state asked for.
+    /// The requested state.
     public var target: PageState { attributes & MemoryAttributes.private == 0 ? .shared : .private }
 }
 
-/// `struct kvm_userspace_memory_region2`, without its padding.
+/// `struct kvm_userspace_memory_region2`, without padding.
 public struct UserspaceMemoryRegion: Hashable, Sendable {
     /// Below ``KernelModel/slotLimit``. The model has one address space, so the upper 16 bits are 0.
     public var slot: UInt32
@@ -260,9 +262,9 @@ public struct UserspaceMemoryRegion: Hashable, Sendable {
     public var guestPhysicalAddress: UInt64
     /// Bytes; 0 deletes the slot.
     public var memorySize: UInt64
-    /// Host address, page aligned. With a guest_memfd only KVM's own accesses use it.
+    /// Host address, page aligned. With a guest_memfd, only KVM's own accesses use it.
     public var userspaceAddress: UInt64
-    /// Bytes in the guest_memfd; unused without ``guestMemfd``.
+    /// Byte offset in the guest_memfd. Unused without ``guestMemfd``.
     public var guestMemfdOffset: UInt64
 
     /// `KVM_MEM_LOG_DIRTY_PAGES`
@@ -272,7 +274,8 @@ public struct UserspaceMemoryRegion: Hashable, Sendable {
     /// `KVM_MEM_GUEST_MEMFD`
     public static var guestMemfd: UInt32 { 1 << 2 }
 
-    /// The guest_memfd itself is an argument of ``KernelModel/setMemoryRegion(_:_:guestMemfd:)``.
+    /// The descriptor of the guest_memfd is a separate argument of
+    /// ``KernelModel/setMemoryRegion(_:_:guestMemfd:)``.
     public init(
         slot: UInt32, flags: UInt32, guestPhysicalAddress: UInt64, memorySize: UInt64,
         userspaceAddress: UInt64 = 0, guestMemfdOffset: UInt64 = 0

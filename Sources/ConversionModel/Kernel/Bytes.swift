@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-/// A byte as far as the interface says what it is.
+/// A byte of guest memory, as far as the interface defines its value.
 public enum Byte: Hashable, Sendable {
-    /// The only value that a correct kernel can show.
+    /// The only value that a correct kernel can return.
     case known(UInt8)
-    /// Any value is right: its contents are undefined.
+    /// Undefined: any value is correct.
     case unknown
 }
 
-/// The bytes of one page: one value for all of it, and what was written on top.
+/// The bytes of one page: a base value for the whole page, and the bytes that differ from it.
 struct PageBytes: Sendable {
     private var base = Byte.known(0)
-    /// Bytes that differ from `base`, ascending by their place in the page.
+    /// Bytes that differ from `base`, in ascending order of their position in the page.
     private var changes: ContiguousArray<Change> = []
 
     private struct Change: Hashable, Sendable {
@@ -41,11 +41,11 @@ struct PageBytes: Sendable {
         }
     }
 
-    /// The first place of a range that does not have the byte.
+    /// The first position in the range whose byte is not `byte`.
     func firstPlace(in range: Range<Int>, otherThan byte: UInt8) -> Int? {
         var place = range.lowerBound
         var index = index(of: place)
-        // Where the base is the byte, every change is another one.
+        // If the base is `byte`, every change is a different byte.
         if base == .known(byte) {
             return index < changes.count && changes[index].place < range.upperBound
                 ? Int(changes[index].place) : nil
@@ -59,17 +59,17 @@ struct PageBytes: Sendable {
         return place < range.upperBound ? place : nil
     }
 
-    /// The first change at or after a place.
+    /// Index of the first change at or after this position.
     private func index(of place: Int) -> Int {
         partition(changes.count) { changes[$0].place < place }
     }
 }
 
-/// Two pages are equal when all bytes are, however they were written.
+/// Two pages are equal if all their bytes are, however they were written.
 extension PageBytes: Hashable {
     static func == (a: PageBytes, b: PageBytes) -> Bool {
         if a.base == b.base { return a.changes == b.changes }
-        // Different bases can only be equal if at least one page was written all over.
+        // Pages with different bases can only be equal if at least one of them was overwritten completely.
         guard a.changes.count + b.changes.count >= Int(pageSize) else { return false }
         for place in 0..<Int(pageSize) where a.byte(at: place) != b.byte(at: place) { return false }
         return true
@@ -81,17 +81,17 @@ extension PageBytes: Hashable {
     }
 }
 
-/// The bytes of a file: pages that are not here are zeros.
+/// The bytes of a file. Pages without an entry are zero.
 struct FileBytes: Hashable, Sendable {
     private var pages: ContiguousArray<Page> = []
 
     private struct Page: Hashable, Sendable {
-        /// Offset in the file.
+        /// Byte offset in the file.
         let start: UInt64
         var bytes: PageBytes
     }
 
-    /// The first page at or after an offset.
+    /// Index of the first page at or after this offset.
     private func index(of offset: UInt64) -> Int {
         partition(pages.count) { pages[$0].start < offset }
     }
@@ -119,7 +119,7 @@ struct FileBytes: Hashable, Sendable {
         if pages[index].bytes.isZero { pages.remove(at: index) }
     }
 
-    /// Gives `count` bytes from `offset` one value.
+    /// Sets `count` bytes from `offset` to one value.
     mutating func fill(_ byte: UInt8, from offset: UInt64, count: UInt64) {
         var here = offset
         let end = offset + count
@@ -160,12 +160,12 @@ struct FileBytes: Hashable, Sendable {
     }
 }
 
-// Accesses, with ``KernelModel/Contents/inside``.
+// Accesses to bytes that the model keeps (``KernelModel/Contents/inside``).
 extension KernelModel {
-    /// The byte at a file offset, whoever may look at it.
+    /// The byte at a file offset, regardless of access rights.
     public func byte(_ file: FileID, at offset: UInt64) -> Byte { self[file].bytes.byte(at: offset) }
 
-    /// Returns the first of `count` bytes from `offset` that differs from `byte` or is unknown.
+    /// The first of `count` bytes from `offset` that is unknown or not `byte`.
     public func firstByte(
         in file: FileID, at offset: UInt64, count: UInt64, otherThan byte: UInt8
     ) -> (offset: UInt64, byte: Byte)? {
@@ -183,9 +183,9 @@ extension KernelModel {
         return nil
     }
 
-    /// The host reads one byte.
+    /// A host read of one byte.
     ///
-    /// - Throws: `EFAULT` where it gets no page; an instruction gets SIGBUS.
+    /// - Throws: `EFAULT` if the host cannot access the page; an instruction gets SIGBUS.
     public mutating func read(_ mapping: MappingID, at offset: UInt64) throws(ErrorNumber) -> Byte {
         guard try touch(mapping, offset, 1, evenPrivateWith: .hostReadsPrivate) == 1 else {
             throw .badAddress
@@ -193,10 +193,10 @@ extension KernelModel {
         return self[self[mapping].file].bytes.byte(at: self[mapping].fileOffset + offset)
     }
 
-    /// The host writes bytes of one value.
+    /// A host write of `count` bytes of one value.
     ///
-    /// - Returns: how many of them it could write; the next one has no page.
-    /// - Throws: `EFAULT` if it could write none of them, or if they reach past the end of the mapping.
+    /// - Returns: the number of bytes written, up to the first page that the host cannot write.
+    /// - Throws: `EFAULT` if no byte could be written or the range reaches past the end of the mapping.
     public mutating func fill(
         _ mapping: MappingID, at offset: UInt64, count: UInt64, with byte: UInt8
     ) throws(ErrorNumber) -> UInt64 {
@@ -206,12 +206,12 @@ extension KernelModel {
         return done
     }
 
-    /// Writes bytes of one value, whoever may.
+    /// Writes `count` bytes of one value, regardless of access rights.
     public mutating func fill(_ file: FileID, at offset: UInt64, count: UInt64, with byte: UInt8) {
         self[file].bytes.fill(byte, from: offset, count: count)
     }
 
-    /// A vCPU reads or writes one byte.
+    /// A vCPU access to one byte.
     public mutating func access(_ vm: VMID, _ gpa: UInt64, writing byte: UInt8?) -> Access {
         switch reach(vm, gpa, toWrite: byte != nil) {
         case .stopped(let access): return access
@@ -221,9 +221,9 @@ extension KernelModel {
         }
     }
 
-    /// A byte of what a hold has: of the file, or of a page as it was when it was punched out.
+    /// A byte that the holder can access: in the file, or in a page as it was when it was punched out.
     ///
-    /// - Parameter offset: bytes from the start of its first page.
+    /// - Parameter offset: bytes from the start of the first page.
     public func byte(_ hold: HoldID, at offset: UInt64) -> Byte {
         let here = self[hold]
         guard let pages = here.pages else { return .unknown }
@@ -234,7 +234,7 @@ extension KernelModel {
         return self[here.file].bytes.byte(at: place)
     }
 
-    /// Writes one value to bytes of one page of what a hold has.
+    /// Writes one value to bytes that the holder can access. They must be in one page.
     public mutating func fill(_ hold: HoldID, at offset: UInt64, count: UInt64, with byte: UInt8) {
         guard let pages = self[hold].pages else { return }
         let place = pages.start + offset

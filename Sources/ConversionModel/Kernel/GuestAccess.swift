@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
-// The second stage: resolves guest-physical addresses and accesses through them.
+// The second stage: resolves guest-physical addresses and performs guest accesses.
 
-/// A memslot as an access finds it.
-public struct SlotView: Hashable, Sendable {
+/// What an access needs to know about a memslot.
+public struct MemslotInfo: Hashable, Sendable {
     /// `kvm_userspace_memory_region2.slot`.
     public let number: UInt32
     /// Guest-physical, without the shared bit.
     public let range: PageRange
-    /// Where the bytes are. For a slot without a guest_memfd it is the file that was mapped at
+    /// The file that backs the slot. For a slot without a guest_memfd, the file that was mapped at
     /// `userspace_addr`.
     public let file: FileID
-    /// Where in the file the slot begins, bytes.
+    /// Byte offset of the slot in the file.
     public let fileOffset: UInt64
-    /// `userspace_addr`, through which KVM itself accesses the slot.
+    /// `userspace_addr`, through which KVM's own accesses go.
     public let userspaceAddress: UInt64
     /// `KVM_MEM_READONLY`: a guest's write is `KVM_EXIT_MMIO`.
     public let isReadOnly: Bool
-    /// Its place among the slots of the VM, until they change.
+    /// Index among the slots of the VM, valid until the slots change.
     let index: Int
 
     init(_ slot: KernelModel.Memslot, _ index: Int) {
@@ -30,40 +30,40 @@ public struct SlotView: Hashable, Sendable {
     }
 }
 
-/// The target of a guest-physical address.
+/// What a guest-physical address resolves to.
 public enum Target: Hashable, Sendable {
-    /// Memory of a slot. `run` are the guest-physical pages around the address, without the shared bit, for which the same
-    /// holds.
-    case memory(SlotView, run: PageRange)
+    /// Memory of a slot. `run` is the range of guest-physical pages around the address, without the shared bit,
+    /// that resolve in the same way.
+    case memory(MemslotInfo, run: PageRange)
     /// No slot.
     case mmio
-    /// `KVM_EXIT_MEMORY_FAULT`; nil is `EFAULT` alone, where the page cannot be had through a host mapping.
+    /// `KVM_EXIT_MEMORY_FAULT`. Nil is `EFAULT` without an exit: the host mapping cannot provide the page.
     case fault(MemoryFault?)
 
     var isMemory: Bool { if case .memory = self { true } else { false } }
 }
 
 extension KernelModel {
-    /// The slot behind an address, and whether an access of this kind is what the page's attribute says.
+    /// Resolves an address: finds its slot and compares the kind of the access with the attribute of the page.
     public func target(_ vm: VMID, of address: UInt64) -> Target {
         let gpa = self[vm].withoutSharedBit(address)
         let page = gpa & ~(pageSize - 1)
         let wants = self[vm].attributes?.value(at: page) ?? wantedState(vm, of: address)
         guard let index = self[vm].slotIndex(at: gpa) else {
-            // Only the VM's own attributes can say that private memory is missing.
+            // Only per-VM attributes can report private memory without a memslot.
             guard self[vm].attributes != nil, wants == .private else { return .mmio }
             return .fault(MemoryFault(gpa: page, size: pageSize, flags: MemoryFault.privateFlag))
         }
-        let slot = SlotView(self[vm].slots[index], index)
+        let slot = MemslotInfo(self[vm].slots[index], index)
         let isGuestMemfd = self[vm].slots[index].isGuestMemfd
         let inFile = slot.fileOffset + (page - slot.range.start)
         if isGuestMemfd, isClosed(slot.file) { return fault(page, wants) }
         if isGuestMemfd, let attributes = self[vm].attributes {
-            // A file that the host can map has its pages in both states; the shared pages of another are elsewhere.
+            // Without the MMAP flag, a file has only the private pages; the shared ones are in ordinary memory.
             guard self[slot.file].flags.contains(.mmap) || wants == .private else { return .fault(nil) }
             return memory(slot, attributes.run(containing: page)?.range.intersection(slot.range), page, wants)
         }
-        // A slot without a guest_memfd shows what the host has mapped there: shared pages, or nothing.
+        // A slot without a guest_memfd contains what the host has mapped there: shared pages, or nothing.
         if !isGuestMemfd {
             guard wants != .private else { return fault(page, wants) }
             guard self[slot.file].attributes.value(at: inFile) == .shared else { return .fault(nil) }
@@ -81,12 +81,13 @@ extension KernelModel {
         return isGuestMemfd ? memory(slot, gpas, page, wants) : .memory(slot, run: gpas)
     }
 
-    private func memory(_ slot: SlotView, _ run: PageRange?, _ page: UInt64, _ wants: PageState?) -> Target {
+    private func memory(_ slot: MemslotInfo, _ run: PageRange?, _ page: UInt64, _ wants: PageState?) -> Target
+    {
         guard let run else { return fault(page, wants) }
         guard !self[slot.file].poisoned.isEmpty else { return .memory(slot, run: run) }
         let place = slot.fileOffset + (page - slot.range.start)
         guard let inFile = run.offset(from: slot.range.start)?.advanced(by: slot.fileOffset),
-            let sound = soundRun(slot.file, of: inFile, around: place)?.offset(from: slot.fileOffset)?
+            let sound = unpoisonedRun(slot.file, of: inFile, around: place)?.offset(from: slot.fileOffset)?
                 .advanced(by: slot.range.start)
         else { return fault(page, wants) }
         return .memory(slot, run: sound)
@@ -100,70 +101,69 @@ extension KernelModel {
                 flags: isPrivate ? MemoryFault.privateFlag : 0))
     }
 
-    /// The error of `KVM_RUN` beside a memory fault: `EHWPOISON` where the page is of the right kind and its memory has
-    /// failed.
+    /// The errno of `KVM_RUN` with a memory fault: `EHWPOISON` if the access has the right kind and the memory of
+    /// the page has failed.
     public func error(_ vm: VMID, of fault: MemoryFault) -> ErrorNumber {
         guard let index = self[vm].slotIndex(at: fault.gpa), self[vm].slots[index].isGuestMemfd,
             !isClosed(self[vm].slots[index].file)
         else { return .badAddress }
-        let slot = SlotView(self[vm].slots[index], index)
+        let slot = MemslotInfo(self[vm].slots[index], index)
         let inFile = slot.fileOffset + (fault.gpa - slot.range.start)
         let matches =
             self[vm].sharedBit == nil || self[slot.file].attributes.value(at: inFile) == fault.wants
         return matches && self[slot.file].poisoned.contains(inFile) ? .hardwarePoisoned : .badAddress
     }
 
-    /// The state that an access through this address needs; nil where the page's attribute decides, so that no access is of
-    /// the wrong kind.
+    /// The state that an access through this address needs; nil if the access takes its kind from the page and so
+    /// cannot mismatch.
     ///
-    /// On a default VM every access is shared. Linux 7.4 asks the file for the state of the page all the same, so a file that
-    /// does not start shared cannot be touched; earlier versions do not ask.
+    /// On a default VM every access is shared. Linux 7.4 compares that with the state of the page in the file, so
+    /// the guest cannot access a file that starts private. Earlier versions do not compare.
     private func wantedState(_ vm: VMID, of address: UInt64) -> PageState? {
         if let bit = self[vm].sharedBit { return address & (1 << UInt64(bit)) != 0 ? .shared : .private }
         return self[vm].type == .default && hasFileStates(vm) ? .shared : nil
     }
 
-    /// No access can be of the wrong kind, whatever a conversion does.
-    func takesKindFromPage(_ vm: VMID) -> Bool {
+    /// Whether accesses take their kind from the page, so that none can mismatch.
+    func accessKindFollowsPage(_ vm: VMID) -> Bool {
         self[vm].sharedBit == nil && !(self[vm].type == .default && hasFileStates(vm))
     }
 
-    /// The files say what is private, whatever the type of the VM.
+    /// Whether the state in the file applies, for VMs of every type.
     private func hasFileStates(_ vm: VMID) -> Bool {
         self[vm].type == .softwareProtected || rules.abi == .linux74 && rules.convertsInPlace
     }
 
-    /// The guest-physical address of the same page in the private alias; `address` itself on a VM without a
-    /// shared bit.
+    /// The address of the same page in the private alias; `address` itself on a VM without a shared bit.
     public func withoutSharedBit(_ vm: VMID, _ address: UInt64) -> UInt64 {
         self[vm].withoutSharedBit(address)
     }
 
     // MARK: accesses
 
-    /// The result of a vCPU's access to one byte.
+    /// The result of a vCPU access to one byte.
     public enum Access: Hashable, Sendable {
-        /// The byte that was read, or that is there after the write.
+        /// The byte that was read or written.
         case byte(Byte)
-        /// `KVM_EXIT_MMIO`: there is no memslot, or the access is a write and the memslot is read-only.
+        /// `KVM_EXIT_MMIO`: there is no memslot, or the access is a write to a read-only memslot.
         case mmio
         /// `KVM_EXIT_MEMORY_FAULT` with `EFAULT`.
         case fault(MemoryFault)
-        /// A fault with `EHWPOISON`: the memory of the page has failed.
+        /// `KVM_EXIT_MEMORY_FAULT` with `EHWPOISON`: the memory of the page has failed.
         case poisoned(MemoryFault)
-        /// `EFAULT` alone.
+        /// `EFAULT` without an exit.
         case noPage
     }
 
-    /// The place of a byte that a vCPU can access, with its page in the tables, or the reason why it cannot.
+    /// The location of a byte that a vCPU can access, or the reason why it cannot.
     public enum Reach: Hashable, Sendable {
         /// `offset` is in bytes from the start of the file.
         case memory(FileID, offset: UInt64)
-        /// The result of the access. It is never ``Access/byte(_:)``.
+        /// The result of the access; never ``Access/byte(_:)``.
         case stopped(Access)
     }
 
-    /// A vCPU reads or writes one byte: which one of which file that is.
+    /// Resolves a vCPU access to one byte, and maps its page if the access succeeds.
     public mutating func reach(_ vm: VMID, _ gpa: UInt64, toWrite: Bool) -> Reach {
         let target = target(vm, of: gpa)
         if rules.faults.isPlanted, !target.isMemory, let stale = staleByte(vm, gpa) { return stale }
@@ -181,7 +181,7 @@ extension KernelModel {
         }
     }
 
-    /// The place of a byte that a planted fault has left in the second-stage tables.
+    /// The location of a byte that a planted fault has left in the second-stage tables.
     private func staleByte(_ vm: VMID, _ address: UInt64) -> Reach? {
         let gpa = self[vm].withoutSharedBit(address)
         func place(_ slot: Memslot) -> Reach? {
@@ -190,16 +190,16 @@ extension KernelModel {
             else { return nil }
             return .memory(slot.file, offset: slot.fileOffset + offset)
         }
-        if plants(.guestViewKept), let index = self[vm].slotIndex(at: gpa) {
+        if plants(.guestMappingsKept), let index = self[vm].slotIndex(at: gpa) {
             return place(self[vm].slots[index])
         }
         return self[vm].stale.lazy.compactMap(place).first
     }
 
-    /// The guest touched a page of a slot: reads, fetches and table walks bring it into the tables, a write also into the dirty
-    /// log.
+    /// Records a guest access: the page is mapped by reads, fetches and table walks, and a write also enters it
+    /// into the dirty log.
     ///
-    /// - Returns: the place in the file of a page that was not in the tables before.
+    /// - Returns: the page of the file, if it was not mapped before.
     public mutating func noteGuestTouch(
         _ vm: VMID, at gpa: UInt64, isWrite: Bool
     ) -> (file: FileID, page: UInt64)? {
@@ -212,13 +212,13 @@ extension KernelModel {
         return isNew ? (self[vm].slots[slot].file, page) : nil
     }
 
-    /// The guest wrote to the page: another vCPU, or the same one through another address, may have code from it.
+    /// Records a guest write: code that any vCPU has translated from the page is stale.
     public mutating func noteGuestWrite(_ vm: VMID, at gpa: UInt64) {
         let page = self[vm].withoutSharedBit(gpa) & ~(pageSize - 1)
         if let range = PageRange(start: page, size: pageSize) { note(.codeChanged(vm, range)) }
     }
 
-    /// The page at an address, if its slot is read-only.
+    /// The page of the file at an address, if its slot is read-only.
     public func readOnlyPage(_ vm: VMID, at gpa: UInt64) -> (file: FileID, page: UInt64)? {
         let page = self[vm].withoutSharedBit(gpa) & ~(pageSize - 1)
         guard let index = self[vm].slotIndex(at: page), self[vm].slots[index].isReadOnly,
@@ -229,14 +229,15 @@ extension KernelModel {
 
     // MARK: KVM's own accesses
 
-    /// KVM reads and writes through `userspace_addr` when it emulates an instruction, so it gets no private page. A VM with a
-    /// shared bit stands for one whose CPU lets the guest ask for what KVM cannot do.
-    public func isReadByKVM(_ vm: VMID) -> Bool {
+    /// Whether KVM's own accesses, as in instruction emulation, go through `userspace_addr` and so cannot access
+    /// private pages. A VM with a shared bit models a CPU on which the guest itself requests what KVM cannot
+    /// emulate.
+    public func kvmUsesHostMapping(_ vm: VMID) -> Bool {
         self[vm].type == .softwareProtected && self[vm].sharedBit == nil && rules.convertsInPlace
     }
 
-    /// Whether KVM itself can read the byte: `userspace_addr` leads to a host mapping and the page there is
-    /// shared.
+    /// Whether KVM itself can read the byte: `userspace_addr` must lead to a host mapping, and the page there must
+    /// be shared.
     public func isReadableByKVM(_ vm: VMID, _ gpa: UInt64) -> Bool {
         guard let index = self[vm].slotIndex(at: gpa) else { return false }
         let slot = self[vm].slots[index]
@@ -248,10 +249,10 @@ extension KernelModel {
         return self[self[mapping].file].attributes.value(at: offset) == .shared
     }
 
-    /// KVM writes a structure of its own into guest memory, through `userspace_addr`, where the host's mapping has the pages.
-    /// Where it has not, nobody is told (hazard A28).
+    /// Resolves a write of KVM's own structures into guest memory. It goes through `userspace_addr` and needs a
+    /// shared page in a host mapping. A failure is not reported (hazard A28).
     ///
-    /// - Returns: where in which file it writes.
+    /// - Returns: the location in the file; nil if KVM cannot write there.
     public mutating func reachForKVM(_ vm: VMID, at gpa: UInt64, size: UInt64) -> (
         file: FileID, offset: UInt64
     )? {

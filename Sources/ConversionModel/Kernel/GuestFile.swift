@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 extension KernelModel {
-    /// The inode of a guest_memfd: its pages, the state of each, and who uses them.
+    /// The inode of a guest_memfd: its pages, their states and their references.
     ///
-    /// It costs what was touched: the maps are sorted runs.
+    /// Memory use depends on the pages accessed, not on the size: the maps are stored as sorted runs.
     struct File: TableElement {
-        /// The VM that made it: another one cannot bind it.
+        /// The VM that created the file. Only this VM can bind it.
         var owner = VMID(index: -1)
         var vmType = VMType.default
         /// Bytes.
@@ -13,21 +13,22 @@ extension KernelModel {
         var initialState = PageState.shared
         /// By byte offset.
         var attributes = RunMap<PageState>(size: 0, initial: .shared)
-        /// Pages that exist.
+        /// Pages that have been allocated.
         var allocated = PageSet(size: 0)
-        /// How many references each page has beyond the file's own.
+        /// References on each page, without the file's own.
         var references = RunMap<UInt32>(size: 0, initial: 0)
-        /// Pages that a vCPU is about to map, in versions in which that takes a reference (hazard H2).
+        /// Pages that a vCPU has found but not mapped yet, in versions in which it holds a reference on them
+        /// (hazard H2).
         var faulting: [UInt64] = []
-        /// Pages whose memory has failed, ascending. Nobody can touch one until it is punched out.
+        /// Pages whose memory has failed, ascending. They are inaccessible until they are punched out.
         var poisoned: [UInt64] = []
-        /// Where pages come from. A later policy overrides an earlier one.
+        /// NUMA policies. A later policy overrides an earlier one.
         var policies: [Policy] = []
         /// The NUMA node of each page.
         var nodes = RunMap<UInt32>(size: 0, initial: 0)
-        /// Open descriptors, and host mappings that are mapped. A memslot is neither: it does not keep the file open.
+        /// Number of open descriptors and active host mappings. A memslot does not keep the file open.
         var openCount = 0
-        /// The bytes, with ``Contents/inside``.
+        /// The bytes of the file, with ``Contents/inside``.
         var bytes = FileBytes()
 
         struct Policy: Hashable, Sendable {
@@ -41,7 +42,8 @@ extension KernelModel {
     /// A descriptor of a guest_memfd.
     struct Descriptor: TableElement {
         var file = FileID(index: -1)
-        /// A closed descriptor is kept until ``KernelModel/forget(_:)-(DescriptorID)``: calls on it are `EBADF`.
+        /// False after `close`. The entry is kept until ``KernelModel/forget(_:)-(DescriptorID)``, so that calls on
+        /// it are `EBADF`.
         var isOpen = false
 
         static var vacant: Descriptor { Descriptor() }
@@ -86,9 +88,9 @@ extension KernelModel {
         return nil
     }
 
-    /// The file of a descriptor, open or not.
+    /// The file of a descriptor, even if it is closed.
     public func file(of descriptor: DescriptorID) -> FileID { descriptors[descriptor.index].file }
-    /// False after ``close(_:)``; every call on the descriptor is `EBADF` then.
+    /// Whether the descriptor is open. Every call on a closed one is `EBADF`.
     public func isOpen(_ descriptor: DescriptorID) -> Bool { descriptors[descriptor.index].isOpen }
 
     private func openFile(_ descriptor: DescriptorID) throws(ErrorNumber) -> FileID {
@@ -105,7 +107,7 @@ extension KernelModel {
         return DescriptorID(index: descriptors.insert(Descriptor(file: file, isOpen: true)))
     }
 
-    /// `close`. Calls on the descriptor are `EBADF` afterwards, this one too.
+    /// `close`. Later calls on the descriptor are `EBADF`, a second `close` included.
     ///
     /// - Throws: `EBADF` if the descriptor is closed.
     public mutating func close(_ descriptor: DescriptorID) throws(ErrorNumber) {
@@ -114,7 +116,7 @@ extension KernelModel {
         noteClosed(file)
     }
 
-    /// Nobody will use the descriptor again: closes it, if it is open, and frees its number.
+    /// Closes the descriptor if it is open, and frees its number. It must not be used again.
     public mutating func forget(_ descriptor: DescriptorID) {
         let file = file(of: descriptor)
         if isOpen(descriptor) { noteClosed(file) }
@@ -122,7 +124,8 @@ extension KernelModel {
         removeIfUnused(file)
     }
 
-    /// The last descriptor and mapping of a file are gone: every access through a memslot is a memory fault from then on.
+    /// Drops one reference of a descriptor or mapping. Without any left, every access through a memslot is a memory
+    /// fault.
     mutating func noteClosed(_ file: FileID) {
         self[file].openCount -= 1
         guard self[file].openCount == 0 else { return }
@@ -147,9 +150,9 @@ extension KernelModel {
     /// `KVM_SET_MEMORY_ATTRIBUTES2`.
     ///
     /// - Parameters:
-    ///   - isFirstCall: the call of RFC v1.
-    ///   - memory: where the struct is; nil is memory that can be read and written. A result that cannot be written back is
-    ///     `EFAULT` (row 12).
+    ///   - isFirstCall: whether this is the call of RFC v1.
+    ///   - memory: the memory that the struct is in; nil is readable and writable. A result that cannot be written
+    ///     back is `EFAULT` (row 12).
     /// - Throws: `EBADF` if the descriptor is closed; otherwise the errno of the first row of the validation
     ///   table that applies (docs/ABI.md, section 2). `EAGAIN` and `ENOMEM`, and `EOPNOTSUPP` in RFC v4 and
     ///   v5, set `errorOffset`.
@@ -166,11 +169,11 @@ extension KernelModel {
         }
     }
 
-    /// A system call that no guest_memfd does.
+    /// A system call that a guest_memfd does not support.
     ///
-    /// - Throws: always. `EBADF` if the descriptor is closed. Else `EINVAL` for `read`, `write` and
-    ///   `ftruncate`, `EOPNOTSUPP` for `fallocate`, and for `mmap` `EINVAL` if the file can be mapped shared
-    ///   and `ENODEV` if not.
+    /// - Throws: always. `EBADF` if the descriptor is closed. Otherwise `EINVAL` for `read`, `write` and
+    ///   `ftruncate`, `EOPNOTSUPP` for `fallocate`, and for `mmap` `EINVAL` if the file has the MMAP flag and
+    ///   `ENODEV` if not.
     public func attempt(_ descriptor: DescriptorID, _ call: FileCall) throws(ErrorNumber) {
         let file = try openFile(descriptor)
         switch call {
@@ -187,9 +190,9 @@ extension KernelModel {
     ///   - punchHole: `FALLOC_FL_PUNCH_HOLE`; false allocates the pages.
     ///   - offset: bytes from the start of the file.
     ///   - length: bytes.
-    /// - Throws: `EBADF` if the descriptor is closed; `EINVAL` if the length is 0, a bound is not page
-    ///   aligned or more than `Int64.max`, or an allocation ends after the file; `EFBIG` if the end is more
-    ///   than `Int64.max`; ``Rules/noMemoryBehind`` if an allocation ends after ``Rules/mostMemory``.
+    /// - Throws: `EBADF` if the descriptor is closed; `EINVAL` if the length is 0, a bound is not page aligned or
+    ///   more than `Int64.max`, or an allocation reaches past the end of the file; `EFBIG` if the end is more than
+    ///   `Int64.max`; ``Rules/noBackingMemory`` if an allocation reaches past ``Rules/memoryLimit``.
     public mutating func allocate(
         _ descriptor: DescriptorID, punchHole: Bool, offset: UInt64, length: UInt64
     ) throws(ErrorNumber) {
@@ -210,7 +213,7 @@ extension KernelModel {
         guard punchHole else {
             guard range.end <= self[file].size else { throw .invalidArgument }
             guard rules.hasMemory(self[file].size, offset: range.start, length: range.size) else {
-                throw Rules.noMemoryBehind
+                throw Rules.noBackingMemory
             }
             return noteAllocated(file, range)
         }
@@ -226,23 +229,23 @@ extension KernelModel {
         zapGuest(file, range)
         dropHostMappings(file, range, zaps: false)
         self[file].allocated.remove(range)
-        // The fresh page has other memory.
+        // The next access allocates a new page.
         self[file].poisoned.removeAll { range.contains($0) }
         self[file].nodes.set(range, to: 0)
     }
 
-    /// Pages come into being.
+    /// Marks pages as allocated, and assigns their NUMA nodes.
     mutating func noteAllocated(_ file: FileID, _ range: PageRange) {
         if self[file].allocated.contains(range) { return }
         if !self[file].policies.isEmpty { place(file, range) }
         self[file].allocated.insert(range)
     }
 
-    // MARK: what the guest sees
+    // MARK: memslots of the file
 
     func isClosed(_ file: FileID) -> Bool { self[file].openCount == 0 }
 
-    /// Every slot that serves from the file, by its VM and its place in ``VM/slots``.
+    /// Calls `body` for every memslot that is backed by the file, with its VM and its index in ``VM/slots``.
     mutating func forEachSlot(of file: FileID, _ body: (inout KernelModel, VMID, Int) -> Void) {
         for number in vms.numbers {
             for slot in vms[number].slots.indices where vms[number].slots[slot].file == file {
@@ -251,7 +254,7 @@ extension KernelModel {
         }
     }
 
-    /// The same for slots that serve a part of `range`, which is given by offset in the slot.
+    /// As above, for memslots that contain a part of `range`. The part is passed by offset in the slot.
     mutating func forEachSlot(
         of file: FileID, serving range: PageRange, _ body: (inout KernelModel, VMID, Int, PageRange) -> Void
     ) {
@@ -263,7 +266,7 @@ extension KernelModel {
         }
     }
 
-    /// Whether a page of the range is bound to a slot with a guest_memfd.
+    /// Whether any page of the range is bound to a slot with a guest_memfd.
     func isBound(_ file: FileID, _ range: PageRange) -> Bool {
         for number in vms.numbers {
             for slot in vms[number].slots where slot.file == file && slot.isGuestMemfd {
@@ -273,14 +276,14 @@ extension KernelModel {
         return false
     }
 
-    /// Takes the range out of all second-stage tables.
+    /// Removes the range from all second-stage tables.
     mutating func zapGuest(_ file: FileID, _ range: PageRange) {
         forEachSlot(of: file, serving: range) { model, vm, slot, part in
             model.zap(vm, slot, part, deleted: false)
         }
     }
 
-    /// The host wrote to these pages: code that was translated from them is stale.
+    /// Records a host write: code that was translated from these pages is stale.
     public mutating func noteHostWrite(_ file: FileID, _ range: PageRange) {
         guard contents == .outside else { return }
         forEachSlot(of: file, serving: range) { model, vm, slot, part in model.codeChanged(vm, slot, part) }
@@ -288,10 +291,10 @@ extension KernelModel {
 
     // MARK: contents
 
-    /// Applies a conversion to the contents of its range. Where they are not preserved, a page that changes state comes out with other
-    /// bytes: noise where nothing is promised, zeros where they stay behind. Where the call decides, that holds for all pages of
-    /// its range. Pages that do not exist have nothing to lose.
-    mutating func settleContents(
+    /// Applies a conversion to the contents of its range. Unless contents are preserved, the allocated pages that
+    /// change state are overwritten: with noise if contents are undefined, with zeros if they are lost. With a
+    /// content mode all allocated pages of the range are overwritten.
+    mutating func updateContents(
         _ file: FileID, _ range: PageRange, changingTo state: PageState, _ mode: ContentMode
     ) {
         if rules.contentDesign != nil {
@@ -316,7 +319,7 @@ extension KernelModel {
         }
     }
 
-    /// Overwrites the pages of the range that exist.
+    /// Overwrites the allocated pages of the range.
     mutating func overwrite(_ file: FileID, _ range: PageRange, _ overwrite: Effect.Overwrite) {
         for part in self[file].allocated.ranges(in: range) {
             if contents == .inside { self[file].bytes.overwrite(part, overwrite) }

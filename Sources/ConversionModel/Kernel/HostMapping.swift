@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
-// The host's mappings of a guest_memfd: what system calls and accesses through them find.
+// Host mappings of a guest_memfd: system calls on them and accesses through them.
 
 extension KernelModel {
     struct Mapping: TableElement {
         var file = FileID(index: -1)
-        /// Bytes.
+        /// Bytes, as ``length``.
         var fileOffset: UInt64 = 0
         var length: UInt64 = 0
-        /// Where it is in the process; nil for the mapping of a forked child, into which no memslot leads.
+        /// Address in the process; nil for the mapping of a forked child, which no memslot can refer to.
         var address: UInt64?
-        /// Pages in its page tables, by byte offset in the mapping.
+        /// Pages in the page tables, by byte offset in the mapping.
         var mapped = PageSet(size: 0)
-        /// Pages that the process may not read, and not write.
+        /// Pages that the protection does not allow to read or to write.
         var unreadable = PageSet(size: 0)
         var unwritable = PageSet(size: 0)
-        /// Pages of which its page tables say that their memory has failed, ascending. A hole does not change that.
+        /// Pages whose page table entry records a memory failure, ascending. Punching a hole does not clear it.
         var failed: [UInt64] = []
-        /// False once it is unmapped or moved.
+        /// False after `munmap` and `mremap`.
         var isMapped = true
 
         static var vacant: Mapping { Mapping() }
@@ -29,19 +29,22 @@ extension KernelModel {
             (unreadable, unwritable) = (mapped, mapped)
         }
 
-        /// The part of a range of the file that is mapped, by offset in the mapping.
-        func own(_ inFile: PageRange) -> PageRange? {
+        /// The mapped part of a range of the file, by offset in the mapping.
+        func offsets(of inFile: PageRange) -> PageRange? {
             PageRange(start: fileOffset, size: mapped.size).flatMap { inFile.intersection($0) }?
                 .offset(from: fileOffset)
         }
 
-        /// All of it, in the file.
+        /// The mapped range of the file.
         var inFile: PageRange? { PageRange(start: fileOffset, size: mapped.size) }
 
-        /// Of the pages of the file, those in the page tables.
-        func mappedCount(_ inFile: PageRange) -> UInt64 { own(inFile).map { mapped.count(in: $0) } ?? 0 }
+        /// Number of pages of a range of the file in the page tables.
+        func mappedCount(_ inFile: PageRange) -> UInt64 {
+            offsets(of: inFile).map { mapped.count(in: $0) } ?? 0
+        }
 
-        /// Bytes from `offset` up to the first page that the protection keeps away, at most `count`.
+        /// The number of bytes from `offset`, at most `count`, before the first page that the protection or a
+        /// memory failure makes inaccessible.
         func permitted(_ offset: UInt64, _ count: UInt64, toWrite: Bool) -> UInt64 {
             guard isMapped, let range = PageRange.covering(start: offset, size: count) else { return 0 }
             let refused = toWrite ? unwritable : unreadable
@@ -56,14 +59,14 @@ extension KernelModel {
     /// - Parameters:
     ///   - offset: bytes in the file.
     ///   - length: bytes.
-    ///   - address: where it is in the process; nil takes one that no other mapping has.
-    /// - Throws: `EBADF` if the descriptor is closed; `ENODEV` if the file does not have the MMAP flag;
-    ///   `EINVAL` if the length is 0 or the offset is not page aligned; ``Rules/noMemoryBehind`` if the part
-    ///   ends after ``Rules/mostMemory``.
+    ///   - address: the address in the process; nil selects one that no other mapping has.
+    /// - Throws: `EBADF` if the descriptor is closed; `ENODEV` if the file does not have the MMAP flag; `EINVAL` if
+    ///   the length is 0 or the offset is not page aligned; ``Rules/noBackingMemory`` if the part reaches past
+    ///   ``Rules/memoryLimit``.
     public mutating func map(
         _ descriptor: DescriptorID, offset: UInt64, length: UInt64, at address: UInt64? = nil
     ) throws(ErrorNumber) -> MappingID {
-        // mmap looks at its arguments before it asks the file.
+        // mmap checks its arguments before the file's own checks.
         guard offset % pageSize == 0 else { throw .invalidArgument }
         guard isOpen(descriptor) else { throw .badFileDescriptor }
         let (padded, wraps) = length.addingReportingOverflow(pageSize - 1)
@@ -73,7 +76,7 @@ extension KernelModel {
             throw .operationNotSupportedByDevice
         }
         guard rules.hasMemory(self[file].size, offset: offset, length: length) else {
-            throw Rules.noMemoryBehind
+            throw Rules.noBackingMemory
         }
         return insert(Mapping(file, offset: offset, length: length), at: address)
     }
@@ -81,11 +84,11 @@ extension KernelModel {
     private mutating func insert(_ mapping: Mapping, at address: UInt64?) -> MappingID {
         self[mapping.file].openCount += 1
         let number = mappings.insert(mapping)
-        mappings[number].address = address ?? Self.ownAddress(of: MappingID(index: number))
+        mappings[number].address = address ?? Self.modelAddress(of: MappingID(index: number))
         return MappingID(index: number)
     }
 
-    /// The same pages as a forked child has them: with page tables of its own, which are empty.
+    /// The mapping in a forked child: the same pages, with empty page tables of its own.
     public mutating func forkMapping(_ mapping: MappingID) -> MappingID {
         let old = self[mapping]
         var copy = Mapping(old.file, offset: old.fileOffset, length: old.length)
@@ -94,7 +97,7 @@ extension KernelModel {
         return MappingID(index: mappings.insert(copy))
     }
 
-    /// Nobody will use the mapping again; one that is mapped goes without a trace.
+    /// Removes the mapping without `munmap`. It must not be used again.
     public mutating func forget(_ mapping: MappingID) {
         let file = self[mapping].file
         let wasMapped = self[mapping].isMapped
@@ -103,16 +106,16 @@ extension KernelModel {
         removeIfUnused(file)
     }
 
-    /// The same before and after the mapping is unmapped.
+    /// The mapped file, also after the mapping was unmapped.
     public func file(of mapping: MappingID) -> FileID { self[mapping].file }
-    /// Where in the file the mapping begins, bytes.
+    /// Byte offset in the file at which the mapping begins.
     public func fileOffset(of mapping: MappingID) -> UInt64 { self[mapping].fileOffset }
     /// Bytes.
     public func length(of mapping: MappingID) -> UInt64 { self[mapping].length }
     /// False after ``unmap(_:)`` or ``move(_:toLength:at:)``.
     public func isMapped(_ mapping: MappingID) -> Bool { self[mapping].isMapped }
 
-    /// The mapping of the process that covers all of these addresses.
+    /// The mapping that contains this whole range of addresses.
     func mapping(covering address: UInt64, size: UInt64) -> MappingID? {
         for number in mappings.numbers where mappings[number].isMapped {
             guard let start = mappings[number].address, start <= address,
@@ -124,7 +127,7 @@ extension KernelModel {
         return nil
     }
 
-    /// `munmap` of all of it. A second one finds nothing, which is no error.
+    /// `munmap` of the whole mapping. Does nothing if it is already unmapped.
     public mutating func unmap(_ mapping: MappingID) {
         guard self[mapping].isMapped else { return }
         let file = self[mapping].file
@@ -133,9 +136,9 @@ extension KernelModel {
         noteClosed(file)
     }
 
-    /// `mremap` of all of it to another address and length. The old mapping is unmapped then.
+    /// `mremap` of the whole mapping to another address and length. The old mapping is unmapped.
     ///
-    /// - Parameter address: where it is to be; nil takes one that no other mapping has.
+    /// - Parameter address: the new address; nil selects one that no other mapping has.
     /// - Throws: `EINVAL` if the length is 0; `EFAULT` if the mapping is unmapped.
     public mutating func move(
         _ mapping: MappingID, toLength length: UInt64, at address: UInt64? = nil
@@ -144,7 +147,7 @@ extension KernelModel {
         guard self[mapping].isMapped else { throw .badAddress }
         let old = self[mapping]
         var new = Mapping(old.file, offset: old.fileOffset, length: length)
-        new.take(old)
+        new.inherit(from: old)
         self[old.file].openCount += 1
         unmap(mapping)
         self[old.file].openCount -= 1
@@ -153,8 +156,8 @@ extension KernelModel {
 
     /// `mprotect` of a part.
     ///
-    /// - Throws: `EINVAL` if the offset is not page aligned or the part leaves the mapping; `ENOMEM` if the
-    ///   mapping is unmapped.
+    /// - Throws: `EINVAL` if the offset is not page aligned or the part reaches past the end of the mapping;
+    ///   `ENOMEM` if the mapping is unmapped.
     public mutating func protect(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, _ protection: Protection
     ) throws(ErrorNumber) {
@@ -164,13 +167,13 @@ extension KernelModel {
         if !protection.isReadable { self[mapping].unreadable.insert(pages) }
         if protection.isWritable { self[mapping].unwritable.remove(pages) }
         if !protection.isWritable { self[mapping].unwritable.insert(pages) }
-        // KVM is told of page tables that change, and empties its own (hazard A9).
+        // The MMU notifier reports changed host page tables to KVM, which zaps its own (hazard A9).
         guard let inFile = pages.advanced(by: self[mapping].fileOffset), self[mapping].mappedCount(inFile) > 0
         else { return }
         zapGuest(self[mapping].file, inFile, through: mapping)
     }
 
-    /// The pages of a part of a mapping, by offset in it; nil for a length of 0.
+    /// The pages of a part of a mapping, by offset in the mapping; nil for a length of 0.
     private func part(
         _ mapping: MappingID, _ offset: UInt64, _ length: UInt64
     ) throws(ErrorNumber) -> PageRange? {
@@ -181,14 +184,14 @@ extension KernelModel {
         return pages
     }
 
-    /// `madvise` on a part. `MADV_DONTNEED` only unmaps, `MADV_REMOVE` is a hole, and huge pages are refused.
+    /// `madvise` on a part. `MADV_DONTNEED` only unmaps, `MADV_REMOVE` punches a hole, and huge pages are refused.
     ///
-    /// - Throws: `EINVAL` if the offset is not page aligned, the part leaves the mapping, or the advice is
-    ///   ``Advice/collapse``; `ENOMEM` if the mapping is unmapped, or `EFAULT` for ``Advice/hwPoison`` and
-    ///   ``Advice/softOffline``. At the first page that it cannot get, populating throws `EINVAL` if the
-    ///   protection forbids the access, `EHWPOISON` if the memory of the page has failed, and `EFAULT`
-    ///   otherwise. ``Advice/hwPoison`` and ``Advice/softOffline`` throw `EFAULT` if the host cannot touch
-    ///   the page, and `EBUSY` when they are done. ``Advice/remove`` throws as `fallocate` does.
+    /// - Throws: `EINVAL` if the offset is not page aligned, the part reaches past the end of the mapping, or the
+    ///   advice is ``Advice/collapse``. If the mapping is unmapped, `EFAULT` for ``Advice/hwPoison`` and
+    ///   ``Advice/softOffline`` and `ENOMEM` for the others. Populating stops at the first inaccessible page with
+    ///   `EINVAL` if the protection forbids the access, `EHWPOISON` if the memory of the page has failed, and
+    ///   `EFAULT` otherwise. ``Advice/hwPoison`` and ``Advice/softOffline`` throw `EFAULT` if the host cannot
+    ///   access the page, and `EBUSY` once done. ``Advice/remove`` throws as `fallocate` does.
     public mutating func advise(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, _ advice: Advice
     ) throws(ErrorNumber) {
@@ -208,13 +211,13 @@ extension KernelModel {
             poison(file, page: pages.start)
             throw .resourceBusy
         case .softOffline:
-            // These pages cannot be moved.
+            // Pages of a guest_memfd cannot be moved.
             guard try touch(mapping, offset, 1) == 1 else { throw .badAddress }
             throw .resourceBusy
         }
     }
 
-    /// The pages one after the other: the first that cannot be had ends it.
+    /// Faults the pages in one by one, up to the first that is inaccessible.
     private mutating func populate(
         _ mapping: MappingID, _ offset: UInt64, _ pages: PageRange, toWrite: Bool
     ) throws(ErrorNumber) {
@@ -231,10 +234,10 @@ extension KernelModel {
         throw isPoisoned ? .hardwarePoisoned : .badAddress
     }
 
-    /// References on all pages of a part, as a holder on the host takes them.
+    /// Takes references on all pages of a part, for a holder on the host.
     ///
-    /// - Throws: `EINVAL` if the length is 0 or more than `Int64.max`; `EFAULT` if the part leaves the
-    ///   mapping or the host cannot touch one of its pages; `EAGAIN` if ``HoldKind/vmsplice`` gets more than
+    /// - Throws: `EINVAL` if the length is 0 or more than `Int64.max`; `EFAULT` if the part reaches past the end of
+    ///   the mapping or contains an inaccessible page; `EAGAIN` if ``HoldKind/vmsplice`` gets more than
     ///   ``pipePages`` pages.
     public mutating func hold(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, by kind: HoldKind
@@ -244,7 +247,8 @@ extension KernelModel {
         guard offset <= all, length <= all - offset,
             let pages = PageRange.covering(start: self[mapping].fileOffset + offset, size: length)
         else { throw .badAddress }
-        // vmsplice puts the pages that it could get into the pipe; less than asked for is nothing to this caller.
+        // vmsplice accepts the pages before the first inaccessible one; the model reports such a partial result as
+        // a failure.
         guard try touch(mapping, offset, length, toWrite: kind.writes) == length else { throw .badAddress }
         guard kind != .vmsplice || pages.pageCount <= Self.pipePages else {
             throw .resourceTemporarilyUnavailable
@@ -252,14 +256,14 @@ extension KernelModel {
         return makeHold(self[mapping].file, pages)
     }
 
-    /// Pages that a pipe takes before it is full.
+    /// Capacity of a pipe, in pages.
     public static var pipePages: UInt64 { 16 }
 
-    /// The host touches bytes, which faults their pages in.
+    /// A host access to bytes, which faults their pages in.
     ///
-    /// - Parameter fault: planted, private pages are touched as well.
-    /// - Returns: how many of them it can touch.
-    /// - Throws: `EFAULT` if it is none.
+    /// - Parameter fault: if this fault is planted, private pages are accessible, too.
+    /// - Returns: the number of bytes before the first inaccessible page.
+    /// - Throws: `EFAULT` if the first page is inaccessible or the range reaches past the end of the mapping.
     public mutating func touch(
         _ mapping: MappingID, _ offset: UInt64, _ count: UInt64, toWrite: Bool = false,
         evenPrivateWith fault: PlantedFault? = nil
@@ -274,7 +278,9 @@ extension KernelModel {
             evenPrivate: fault.map { plants($0) } ?? false, through: mapping)
     }
 
-    /// How many of `count` bytes at a file offset the host can touch. Their pages come into the page tables of `mapping`.
+    /// Faults the pages of a range of the file into the page tables of `mapping`, up to the first inaccessible one.
+    ///
+    /// - Returns: the number of accessible bytes, at most `count`.
     mutating func faultIn(
         _ file: FileID, _ offset: UInt64, _ count: UInt64, evenPrivate: Bool = false,
         through mapping: MappingID
@@ -291,23 +297,23 @@ extension KernelModel {
             shared = readable
         }
         if !self[file].poisoned.isEmpty {
-            guard let sound = soundRun(file, of: shared, around: shared.start) else { throw .badAddress }
+            guard let sound = unpoisonedRun(file, of: shared, around: shared.start) else { throw .badAddress }
             shared = sound
         }
-        if let own = self[mapping].own(shared) { self[mapping].mapped.insert(own) }
+        if let own = self[mapping].offsets(of: shared) { self[mapping].mapped.insert(own) }
         noteAllocated(file, shared)
         return min(count, shared.end - offset)
     }
 
-    /// Pages of a part that are in the page tables of this mapping (`/proc/self/pagemap`).
+    /// Number of pages of a part that are in the page tables of this mapping (`/proc/self/pagemap`).
     public func residentPages(_ mapping: MappingID, at offset: UInt64, length: UInt64) -> UInt64 {
         PageRange.covering(start: self[mapping].fileOffset + offset, size: length)
             .map { self[mapping].mappedCount($0) } ?? 0
     }
 
-    // MARK: page tables that lose pages
+    // MARK: unmapping
 
-    /// The mappings that have a page in their page tables keep that its memory has failed.
+    /// Records a memory failure in the mappings that have the page in their page tables.
     mutating func noteFailure(_ file: FileID, of page: PageRange) {
         for number in mappings.numbers where mappings[number].file == file {
             guard mappings[number].mappedCount(page) == 1 else { continue }
@@ -316,7 +322,7 @@ extension KernelModel {
         }
     }
 
-    /// Pages of `range` in the page tables of all mappings of the file together.
+    /// Number of pages of `range` in page tables, summed over all mappings of the file.
     func hostMappedPages(_ file: FileID, in range: PageRange) -> UInt64 {
         var sum: UInt64 = 0
         for number in mappings.numbers where mappings[number].file == file {
@@ -325,12 +331,12 @@ extension KernelModel {
         return sum
     }
 
-    /// The range leaves the host's page tables, and with them what a slot shows the guest whose `userspace_addr` leads into
-    /// one of the mappings (the MMU notifier does not ask whether the slot has a file).
+    /// Removes the range from the host's page tables. Slots whose `userspace_addr` leads into one of the mappings
+    /// lose it from the guest's tables, too: the MMU notifier acts on slots with and without a guest_memfd.
     ///
     /// - Parameters:
-    ///   - mapping: only its page tables; nil is those of all mappings.
-    ///   - zaps: entries that say that memory has failed go as well.
+    ///   - mapping: the mapping to remove the range from; nil is all mappings of the file.
+    ///   - zaps: whether entries that record a memory failure are removed, too.
     mutating func dropHostMappings(
         _ file: FileID, _ range: PageRange, only mapping: MappingID? = nil, zaps: Bool = true
     ) {
@@ -345,12 +351,13 @@ extension KernelModel {
     }
 
     private mutating func noteUnmapped(_ mapping: MappingID, _ range: PageRange, zaps: Bool) {
-        guard let own = self[mapping].own(range) else { return }
+        guard let own = self[mapping].offsets(of: range) else { return }
         if zaps, !self[mapping].failed.isEmpty { self[mapping].failed.removeAll { own.contains($0) } }
         self[mapping].mapped.remove(own)
     }
 
-    /// Takes the range out of the second-stage tables of slots that lead into a mapping, or into any (nil).
+    /// Removes the range from the second-stage tables of slots whose `userspace_addr` leads into `mapping`, or into
+    /// any mapping if it is nil.
     private mutating func zapGuest(_ file: FileID, _ range: PageRange, through mapping: MappingID?) {
         let place = mapping.map { (start: self[$0].address, length: self[$0].length) }
         forEachSlot(of: file, serving: range) { model, vm, slot, part in
@@ -365,19 +372,19 @@ extension KernelModel {
 }
 
 extension HoldKind {
-    /// It takes the pages to write to them; the others need no more than to read.
+    /// Whether the holder needs write access to the pages.
     public var writes: Bool { self == .ioUring || self == .gupTest }
 }
 
 extension KernelModel.Mapping {
-    /// Takes over the page tables and protections of another mapping of the same pages, up to its own length.
-    mutating func take(_ old: KernelModel.Mapping) {
+    /// Takes over the page tables and protections of the mapping that this one replaces, up to its own length.
+    mutating func inherit(from old: KernelModel.Mapping) {
         guard let own = mapped.all else { return }
         for part in old.mapped.ranges(in: own) { mapped.insert(part) }
         for part in old.unreadable.ranges(in: own) { unreadable.insert(part) }
         for part in old.unwritable.ranges(in: own) { unwritable.insert(part) }
         failed = old.failed.filter { own.contains($0) }
-        // The last page's protection is that of all that follows.
+        // New pages have the protection of the last old one.
         let end = min(old.mapped.size, own.size)
         guard end < own.size, let more = PageRange(start: end, size: own.size - end) else { return }
         if old.unreadable.contains(end - pageSize) { unreadable.insert(more) }

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT
-/// The in-place conversion interface of a kernel as a value: files and their pages, host mappings, references, memslots and
-/// VMs, and what every call on them answers.
+/// The in-place conversion interface as a value: files and their pages, host mappings, references, memslots and
+/// VMs, and the result of every call on them.
 ///
-/// A copy costs nothing until one of the two changes, and two models are equal when no later call could tell them apart.
-/// The model makes no system call, takes no lock and knows no clock. It is used in two ways:
+/// A copy is cheap until one of the two changes (copy on write). Two models are equal if no later call can tell
+/// them apart. The model makes no system call, takes no lock and has no clock. It is used in two ways:
 ///
-/// * With ``Contents/inside`` it knows every byte, and a byte that the interface leaves undefined is ``Byte/unknown``.
-/// * With ``Contents/outside`` somebody else keeps the bytes and runs a CPU on them, and ``takeEffects()`` says what a call
-///   has done to them.
+/// * With ``Contents/inside`` the model keeps every byte. A byte that the interface leaves undefined is
+///   ``Byte/unknown``.
+/// * With ``Contents/outside`` the caller keeps the bytes and runs a CPU on them. ``takeEffects()`` returns what
+///   the calls have done to them.
 public struct KernelModel: Hashable, Sendable {
-    /// They do not change during the life of the model.
+    /// Constant during the life of the model.
     public let rules: Rules
-    /// Where the bytes of the files are.
+    /// Where the bytes of the files are stored.
     public let contents: Contents
     var files = Table<File>()
     var descriptors = Table<Descriptor>()
@@ -20,7 +21,7 @@ public struct KernelModel: Hashable, Sendable {
     var vms = Table<VM>()
     var effects: [Effect] = []
 
-    /// The rules of models that are compared are the same, as a rule.
+    /// Leaves out the rules: models that are compared usually have the same ones.
     public func hash(into hasher: inout Hasher) {
         hasher.combine(files)
         hasher.combine(mappings)
@@ -29,20 +30,20 @@ public struct KernelModel: Hashable, Sendable {
 
     /// Where the bytes of the files are stored.
     public enum Contents: Hashable, Sendable {
-        /// The model. Its accesses read and write them, and it records no effects.
+        /// In the model. Its accesses read and write them, and no effects are recorded.
         case inside
-        /// The caller, who applies what ``KernelModel/takeEffects()`` returns. The bytes in the model mean
-        /// nothing.
+        /// With the caller, who applies the effects of ``KernelModel/takeEffects()``. The bytes in the model are
+        /// meaningless.
         case outside
     }
 
-    /// A kernel without VMs and files.
+    /// A model without VMs and files.
     public init(_ rules: Rules = Rules(), contents: Contents = .inside) {
         self.rules = rules
         self.contents = contents
     }
 
-    /// Returns the effects of the calls since the last time, in order. Always empty with ``Contents/inside``.
+    /// Returns the effects of all calls since the last time, in order. Always empty with ``Contents/inside``.
     public mutating func takeEffects() -> [Effect] {
         if effects.isEmpty { return [] }
         defer { effects = [] }
@@ -57,32 +58,33 @@ public struct KernelModel: Hashable, Sendable {
     func plants(_ fault: PlantedFault) -> Bool { rules.faults.contains(fault) }
 }
 
-/// The rules that a kernel follows: its version, its options and its planted faults.
+/// The rules that the model follows: version, options and planted faults.
 public struct Rules: Hashable, Sendable {
     /// The version of the interface.
     public let abi: ABIProfile
-    /// Where it is decided what becomes of contents; nil is what ``abi`` says.
+    /// The design that decides whether contents are preserved; nil is the rule of ``abi``.
     public let contentDesign: ContentDesign?
-    /// What the kernel says that conversions do to contents.
+    /// The effect on contents that is promised to callers.
     public let contentPromise: ContentPromise
-    /// What they do.
+    /// The effect that conversions really have. It differs from the promise only through planted faults.
     let contentFate: ContentPromise
-    /// The rules that the kernel breaks on purpose; empty for a correct kernel.
+    /// The rules that are broken on purpose; empty for the correct interface.
     public let faults: PlantedFaults
-    /// `kvm.gmem_in_place_conversion`; false is a kernel without the series.
+    /// `kvm.gmem_in_place_conversion`. False models a kernel without the series.
     public let convertsInPlace: Bool
-    /// Runs of equal state that one file's attributes may have before a conversion that needs more is `ENOMEM`.
+    /// The number of runs of equal state that the attributes of one file can have; a conversion that needs more is
+    /// `ENOMEM`.
     public let maximumAttributeRuns: Int
-    /// Bytes of a file that have memory behind them, for a program that keeps the bytes: its address space is finite. Pages
-    /// behind that have a state and nothing else, and nobody can map or bind them.
-    public let mostMemory: UInt64
+    /// The number of bytes of a file, from 0, that can be mapped and bound, for a caller who keeps the bytes in a
+    /// finite address space. Pages past the limit have a state but no contents.
+    public let memoryLimit: UInt64
 
-    /// By default Linux 7.4 without limits and faults. A `contentPromise` of nil is what `abi` promises.
+    /// By default Linux 7.4 without limits and faults. With a `contentPromise` of nil it is that of `abi`.
     public init(
         abi: ABIProfile = .linux74, contentDesign: ContentDesign? = nil,
         contentPromise: ContentPromise? = nil,
         faults: PlantedFaults = PlantedFaults(), convertsInPlace: Bool = true,
-        maximumAttributeRuns: Int = .max, mostMemory: UInt64 = .max
+        maximumAttributeRuns: Int = .max, memoryLimit: UInt64 = .max
     ) {
         self.abi = abi
         self.contentDesign = contentDesign
@@ -91,70 +93,72 @@ public struct Rules: Hashable, Sendable {
         self.faults = faults
         self.convertsInPlace = convertsInPlace
         self.maximumAttributeRuns = maximumAttributeRuns
-        self.mostMemory = mostMemory
+        self.memoryLimit = memoryLimit
     }
 
-    /// What a call is refused with that would map or bind pages without memory. No kernel answers so.
-    public static var noMemoryBehind: ErrorNumber { .notSupportedOnSocket }
+    /// The error of a call that would map or bind pages past ``memoryLimit``. Linux never returns it for these
+    /// calls.
+    public static var noBackingMemory: ErrorNumber { .notSupportedOnSocket }
 
-    /// Whether there is memory behind all of these bytes of a file, as far as they are in it.
+    /// Whether all of these bytes of a file are below ``memoryLimit``.
     func hasMemory(_ fileSize: UInt64, offset: UInt64, length: UInt64) -> Bool {
         let (end, overflow) = offset.addingReportingOverflow(length)
-        return fileSize <= mostMemory || !overflow && end <= mostMemory
+        return fileSize <= memoryLimit || !overflow && end <= memoryLimit
     }
 }
 
-/// What a call does to bytes that are ``KernelModel/Contents/outside``, and to second-stage tables.
+/// What a call does to bytes that the caller keeps (``KernelModel/Contents/outside``), and to second-stage tables.
 public enum Effect: Hashable, Sendable {
     /// The pages of the range read as zeros from now on.
     case discarded(FileID, PageRange)
     /// All bytes of the range are overwritten.
     case overwritten(FileID, PageRange, Overwrite)
-    /// A page leaves its file; the hold keeps its bytes as they are now.
+    /// A page is removed from its file. The hold keeps its current bytes.
     case detached(HoldID, FileID, page: UInt64)
-    /// Nothing refers to the file any more.
+    /// The last reference to the file is gone.
     case removed(FileID)
-    /// Guest-physical pages have left the second-stage tables of a VM. With `keepsAccess` they may stay reachable: no access
-    /// of this VM can be of the wrong kind.
+    /// Guest-physical pages were removed from the second-stage tables of a VM. With `keepsAccess` the CPU may keep
+    /// its translations, because no access of this VM can mismatch the state of the page.
     case zapped(VMID, PageRange, keepsAccess: Bool)
     /// The bytes of guest-physical pages have changed: code that was translated from them is stale.
     case codeChanged(VMID, PageRange)
 
     /// The bytes that take the place of the old ones.
     public enum Overwrite: Hashable, Sendable {
-        /// What per-VM attributes and `ZERO` leave.
+        /// Used by per-VM attributes and `ZERO`.
         case zeros
-        /// Bytes that nobody may depend on: ``Byte/unknown`` with ``KernelModel/Contents/inside``.
+        /// Undefined bytes: ``Byte/unknown`` with ``KernelModel/Contents/inside``.
         case noise
     }
 }
 
-/// The inode of a guest_memfd. As for the numbers below: valid in the model that gave it, until what it names is forgotten.
+/// The inode of a guest_memfd. Like all identifiers below, valid only in the model that returned it, until the
+/// object is forgotten.
 public struct FileID: Hashable, Comparable, Sendable {
     let index: Int32
-    /// A new file gets the lowest free number, so the order is not that of creation once a file was removed.
+    /// Not the order of creation: a new file gets the lowest free number.
     public static func < (a: FileID, b: FileID) -> Bool { a.index < b.index }
 }
 /// A descriptor of a guest_memfd.
 public struct DescriptorID: Hashable, Sendable {
     let index: Int32
-    /// The number itself, for a process whose descriptors are the model's.
+    /// The file descriptor number, for a process whose descriptors are those of the model.
     public var rawValue: Int32 { index }
 }
 /// A host mapping of a file.
 public struct MappingID: Hashable, Sendable { let index: Int32 }
-/// References that somebody on the host has on pages.
+/// References of a holder on the host to pages.
 public struct HoldID: Hashable, Sendable { let index: Int32 }
 /// A VM.
 public struct VMID: Hashable, Sendable { let index: Int32 }
 
-/// What a place of a ``Table`` holds while it is free.
+/// An element of a ``Table``. `vacant` fills a free place.
 protocol TableElement: Hashable, Sendable {
     static var vacant: Self { get }
 }
 
-/// Elements by number. A new one gets the lowest number that is free, as a file descriptor does, so that equal states
-/// have equal numbers.
+/// Elements by number. As with file descriptors, a new one gets the lowest free number, so that equal states have
+/// equal numbers.
 struct Table<Element: TableElement>: Hashable, Sendable {
     private var elements: ContiguousArray<Element> = []
     private var isUsed: ContiguousArray<Bool> = []
@@ -179,7 +183,7 @@ struct Table<Element: TableElement>: Hashable, Sendable {
         }
     }
 
-    /// Numbers of all elements, ascending.
+    /// The numbers of all elements, ascending.
     var numbers: Numbers { Numbers(isUsed: isUsed) }
 
     struct Numbers: Sequence, IteratorProtocol {
@@ -197,7 +201,7 @@ struct Table<Element: TableElement>: Hashable, Sendable {
         }
     }
 
-    /// The element must be there: numbers come from ``insert(_:)`` and are used until ``remove(_:)``.
+    /// The element must exist: a number is valid from ``insert(_:)`` to ``remove(_:)``.
     subscript(number: Int32) -> Element {
         _read { yield elements[Int(number)] }
         _modify { yield &elements[Int(number)] }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
-// Calls and accesses that a kernel does in several pieces, with other actors in between. The calls themselves do all pieces
-// at once.
+// The atomic pieces of calls and accesses between which other threads can run. The calls themselves perform all
+// their pieces at once.
 
 extension KernelModel {
     // MARK: the host's faults
 
-    /// The page at an offset is in the page tables, so that a reference on it needs no fault.
+    /// Whether the page at an offset is in the page tables and shared, so that taking a reference needs no fault.
     public func isPresent(_ mapping: MappingID, at offset: UInt64) -> Bool {
         let here = self[mapping]
         return offset < here.length && here.isMapped && here.mapped.contains(offset & ~(pageSize - 1))
             && self[here.file].attributes.value(at: here.fileOffset + offset) == .shared
     }
 
-    /// The protection of the page permits the access, and its memory has not failed under the mapping.
+    /// Whether the protection of the page permits the access and its memory has not failed.
     public func permits(_ mapping: MappingID, at offset: UInt64, toWrite: Bool) -> Bool {
         self[mapping].permitted(offset, 1, toWrite: toWrite) == 1
     }
 
-    /// Why `populate_read` or `populate_write` ends at a page that the host does not get.
+    /// The error with which `populate_read` or `populate_write` stops at a page that is inaccessible.
     public func refusal(_ mapping: MappingID, at offset: UInt64, toWrite: Bool) -> ErrorNumber {
         let page = offset & ~(pageSize - 1)
         let here = self[mapping]
@@ -28,9 +28,10 @@ extension KernelModel {
         return permits(mapping, at: offset, toWrite: toWrite) ? .badAddress : .invalidArgument
     }
 
-    /// A fault has found the page. It has a reference until the page is mapped, and a conversion to private finds it in use.
+    /// First piece of a host fault: takes a reference on the page, which is held until the page is mapped.
+    /// Meanwhile a conversion to private finds the page in use.
     ///
-    /// - Returns: nil where the host gets no page.
+    /// - Returns: nil if the host cannot access the page.
     public mutating func beginFault(_ mapping: MappingID, at offset: UInt64) -> HoldID? {
         let here = self[mapping]
         let place = here.fileOffset + (offset & ~(pageSize - 1))
@@ -42,23 +43,25 @@ extension KernelModel {
         return makeHold(here.file, page)
     }
 
-    /// The page of a fault is mapped and its reference dropped. A page that was punched out meanwhile is not mapped: its fault
-    /// begins again.
+    /// Last piece of a host fault: maps the page and drops the reference. A page that was punched out in between is
+    /// not mapped, and the fault starts again.
     public mutating func endFault(_ mapping: MappingID, _ fault: HoldID) {
-        if self[fault].detached.isEmpty, let page = self[fault].pages, let own = self[mapping].own(page) {
+        if self[fault].detached.isEmpty, let page = self[fault].pages,
+            let own = self[mapping].offsets(of: page)
+        {
             self[mapping].mapped.insert(own)
         }
         release(fault)
     }
 
-    /// One more reference on a page that is mapped.
+    /// Takes one more reference on a mapped page.
     public mutating func holdPage(_ mapping: MappingID, at offset: UInt64) -> HoldID? {
         PageRange(start: self[mapping].fileOffset + (offset & ~(pageSize - 1)), size: pageSize)
             .map { makeHold(self[mapping].file, $0) }
     }
 
-    /// References on the pages of a part that are in page tables, as an unmapping has them until the CPUs' translations are
-    /// flushed: one for each page, ascending.
+    /// Takes references on the mapped pages of a part, as an unmapping does until the TLBs are flushed: one hold
+    /// for each page, ascending.
     public mutating func holdPresent(_ mapping: MappingID, at offset: UInt64, length: UInt64) -> [HoldID] {
         guard let part = PageRange.covering(start: offset, size: length) else { return [] }
         let here = self[mapping]
@@ -73,7 +76,7 @@ extension KernelModel {
         return references
     }
 
-    /// The memory of the page fails that is at an offset of a mapping, whatever page it is by now.
+    /// Fails the memory of the page that is at an offset of a mapping now.
     public mutating func failMemory(_ mapping: MappingID, at offset: UInt64) {
         let page = self[mapping].fileOffset + offset
         if self[self[mapping].file].allocated.contains(page) { poison(self[mapping].file, page: page) }
@@ -81,8 +84,9 @@ extension KernelModel {
 
     // MARK: a vCPU's faults
 
-    /// What a fault takes an address for before it looks for the page: nothing keeps that from changing.
-    public func isTakenForPrivate(_ vm: VMID, at gpa: UInt64) -> Bool {
+    /// Whether a fault treats the address as private. It reads the state before it looks up the page, and the state
+    /// can change in between.
+    public func isFaultedAsPrivate(_ vm: VMID, at gpa: UInt64) -> Bool {
         guard self[vm].type == .softwareProtected, let slot = self[vm].slotIndex(at: gpa) else {
             return false
         }
@@ -97,10 +101,11 @@ extension KernelModel {
 
     /// One page of `KVM_PRE_FAULT_MEMORY`.
     ///
-    /// - Parameter isPrivate: what the fault took the address for. Where that has changed it is `EFAULT`.
+    /// - Parameter isPrivate: whether the fault started as private. If the page has changed state since, the call
+    ///   is `EFAULT`.
     /// - Returns: nil for a success.
     public mutating func preFaultPage(_ vm: VMID, at gpa: UInt64, asPrivate isPrivate: Bool) -> ErrorNumber? {
-        // With two aliases the address says it, and the target knows.
+        // With two aliases the address gives the kind, and `target` compares it.
         if self[vm].sharedBit == nil {
             let statesCount =
                 self[vm].type == .softwareProtected || rules.abi == .linux74 && rules.convertsInPlace
@@ -119,8 +124,8 @@ extension KernelModel {
         return nil
     }
 
-    /// The host mapping, and the place in it, through which a vCPU comes to a page that is not in its tables: that of a memslot
-    /// without a guest_memfd. Nil for any other address.
+    /// The host mapping, and the offset in it, from which a vCPU fault gets a page of a memslot without a
+    /// guest_memfd. Nil for other addresses and for pages that are already mapped.
     public func hostPage(_ vm: VMID, at gpa: UInt64) -> (mapping: MappingID, offset: UInt64)? {
         let page = gpa & ~(pageSize - 1)
         guard let index = self[vm].slotIndex(at: page) else { return nil }
@@ -133,7 +138,7 @@ extension KernelModel {
         return (mapping, slot.userspaceAddress + offset - start)
     }
 
-    /// The page at an address is in the second-stage tables.
+    /// Whether the page at an address is in the second-stage tables.
     public func isMapped(_ vm: VMID, at gpa: UInt64) -> Bool {
         let page = gpa & ~(pageSize - 1)
         return self[vm].slotIndex(at: page).map {
@@ -141,9 +146,9 @@ extension KernelModel {
         } ?? false
     }
 
-    /// A vCPU is about to write the page: it is in the dirty log from now on.
+    /// Enters the page into the dirty log before a vCPU writes to it.
     ///
-    /// - Returns: whether its slot has one.
+    /// - Returns: whether the slot of the page has a dirty log.
     public mutating func beginGuestWrite(_ vm: VMID, at gpa: UInt64) -> Bool {
         guard let slot = self[vm].slotIndex(at: gpa), self[vm].slots[slot].written != nil,
             case .memory = target(vm, of: gpa)
@@ -152,10 +157,10 @@ extension KernelModel {
         return true
     }
 
-    /// A vCPU is about to map the page, and in versions in which that takes a reference (hazard H2) has it until the hold is
-    /// released.
+    /// First piece of a vCPU fault. In versions with hazard H2 it takes a reference on the page, which is held
+    /// until the hold is released.
     ///
-    /// - Returns: nil where no such reference is taken, or the page is mapped already.
+    /// - Returns: nil if the version takes no such reference or the page is already mapped.
     public mutating func beginGuestFault(_ vm: VMID, at gpa: UInt64) -> HoldID? {
         let page = gpa & ~(pageSize - 1)
         guard rules.abi.faultsHoldReferences, let index = self[vm].slotIndex(at: page) else { return nil }
@@ -168,7 +173,7 @@ extension KernelModel {
         return makeHold(slot.file, inFile)
     }
 
-    /// A vCPU's fault has its page, and it is in the tables now.
+    /// Last piece of a vCPU fault: maps the page and drops the reference.
     public mutating func endGuestFault(_ vm: VMID, at gpa: UInt64, _ fault: HoldID) {
         let page = gpa & ~(pageSize - 1)
         if let slot = self[vm].slotIndex(at: page), self[fault].detached.isEmpty {

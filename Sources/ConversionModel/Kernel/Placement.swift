@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
-// NUMA: from which node a page comes, and what moving it answers.
+// NUMA: the nodes that pages are allocated from, and calls that move pages.
 
 extension KernelModel {
-    /// NUMA nodes of the machine. All CPUs are on node 0.
+    /// Number of NUMA nodes. All CPUs are on node 0.
     public static var nodeCount: UInt32 { 2 }
 
     /// `mbind` of a part of a mapping.
     ///
-    /// - Throws: `EINVAL` if the offset is not page aligned, the part leaves the mapping, or the node does
-    ///   not exist; `EFAULT` if the mapping is unmapped; `EIO` with ``PolicyFlags/strict`` if a mapped page
-    ///   is on another node and is not to be moved, or cannot be.
+    /// - Throws: `EINVAL` if the offset is not page aligned, the part reaches past the end of the mapping, or the
+    ///   node does not exist; `EFAULT` if the mapping is unmapped; `EIO` with ``PolicyFlags/strict`` if a mapped
+    ///   page is on another node and ``PolicyFlags/move`` is not set or the page cannot be moved.
     public mutating func bind(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
     ) throws(ErrorNumber) {
@@ -24,30 +24,32 @@ extension KernelModel {
         }
         let file = self[mapping].file
         let isStrict = flags.contains(.strict) && policy != .standard
-        let astray = pagesAstray(mapping, in: pages, from: target)
-        if isStrict, !flags.contains(.move), !astray.isEmpty { throw .ioError }
+        let misplaced = misplacedPages(mapping, in: pages, from: target)
+        if isStrict, !flags.contains(.move), !misplaced.isEmpty { throw .ioError }
         self[file].policies.append(File.Policy(range: pages, policy: policy))
-        // The kernel tries to move a page only if no other mapping has it; such a page of a guest_memfd does not move.
-        if isStrict, astray.contains(where: { hostMappedPages(file, in: $0) == 1 }) { throw .ioError }
+        // The kernel only tries to move a page that no other mapping has mapped. A page of a guest_memfd cannot be
+        // moved.
+        if isStrict, misplaced.contains(where: { hostMappedPages(file, in: $0) == 1 }) { throw .ioError }
     }
 
-    /// Pages of a part of the file that are mapped and not on the node; all that are mapped without a node.
-    private func pagesAstray(_ mapping: MappingID, in pages: PageRange, from node: UInt32?) -> [PageRange] {
+    /// The mapped pages of a part of the file that are not on the node; all mapped pages if the node is nil.
+    private func misplacedPages(_ mapping: MappingID, in pages: PageRange, from node: UInt32?) -> [PageRange]
+    {
         let here = self[mapping]
-        guard let own = here.own(pages) else { return [] }
-        var astray: [PageRange] = []
+        guard let own = here.offsets(of: pages) else { return [] }
+        var misplaced: [PageRange] = []
         for range in here.mapped.ranges(in: own) {
             for page in range.chunks(of: pageSize) {
                 guard let inFile = page.advanced(by: here.fileOffset) else { continue }
                 if node == nil || self[here.file].nodes.value(at: inFile.start) != node {
-                    astray.append(inFile)
+                    misplaced.append(inFile)
                 }
             }
         }
-        return astray
+        return misplaced
     }
 
-    /// The node that a page is on (`move_pages` without nodes).
+    /// The node of a page (`move_pages` without target nodes).
     ///
     /// - Throws: `EFAULT` if the mapping is unmapped or the offset is past its end; `ENOENT` if the page is
     ///   not in its page tables.
@@ -58,9 +60,9 @@ extension KernelModel {
 
     /// `move_pages` of one page.
     ///
-    /// - Throws: `ENODEV` if the node does not exist; `EFAULT` if the mapping is unmapped or the offset is
-    ///   past its end; `ENOENT` if the page is not in its page tables. A page that is on another node does
-    ///   not move: `EACCES` if several mappings have it, `EBUSY` otherwise.
+    /// - Throws: `ENODEV` if the node does not exist; `EFAULT` if the mapping is unmapped or the offset is past its
+    ///   end; `ENOENT` if the page is not in its page tables. A page on another node cannot be moved: `EACCES` if
+    ///   several mappings have it mapped, `EBUSY` otherwise.
     public func migrate(_ mapping: MappingID, at offset: UInt64, to node: UInt32) throws(ErrorNumber) {
         guard node < Self.nodeCount else { throw .operationNotSupportedByDevice }
         let page = try presentPage(mapping, at: offset)
@@ -69,7 +71,7 @@ extension KernelModel {
         throw hostMappedPages(file, in: page) > 1 ? .permissionDenied : .resourceBusy
     }
 
-    /// The page of the file that is mapped at a byte.
+    /// The page of the file that is mapped at an offset.
     private func presentPage(_ mapping: MappingID, at offset: UInt64) throws(ErrorNumber) -> PageRange {
         let here = self[mapping]
         guard here.isMapped, offset < here.length,
@@ -79,7 +81,7 @@ extension KernelModel {
         return page
     }
 
-    /// Gives pages that do not exist yet their nodes.
+    /// Assigns nodes to the pages of the range that are not allocated yet.
     mutating func place(_ file: FileID, _ range: PageRange) {
         for part in self[file].allocated.gaps(in: range) {
             for rule in self[file].policies {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
-// What planted faults do to conversions where it takes more than leaving a check out. Nothing here runs without
-// them.
+// Planted faults in conversions that need more than skipping a check. Without planted faults none of this runs.
 extension KernelModel {
     /// Before row 1.
     ///
-    /// - Returns: whether the call ends here, as a success.
+    /// - Returns: true to end the call as a success.
     func plantedShortcut(_ file: FileID, _ request: inout ConversionCall) throws(ErrorNumber) -> Bool {
         let (offset, size) = (request.offset, request.size)
         let range = PageRange(start: offset, size: size)
@@ -55,7 +54,7 @@ extension KernelModel {
         if plants(.noMemoryNamesNothing) { throw .noMemory }
     }
 
-    /// Row 11: the page that refuses.
+    /// Row 11: the page that the call reports as in use.
     func plantedPageInUse(_ file: FileID, in range: PageRange) -> UInt64? {
         if plants(.busyCheckMissing) { return nil }
         if plants(.mixedRangeUnchecked), self[file].attributes.uniformValue(of: range) == nil { return nil }
@@ -69,7 +68,7 @@ extension KernelModel {
         return checked.flatMap { lowestPageInUse(file, in: $0) }
     }
 
-    /// Row 11: the refusal.
+    /// Row 11: the failure.
     mutating func plantedBusy(
         _ file: FileID, _ page: UInt64, _ range: PageRange, _ request: inout ConversionCall
     ) throws(ErrorNumber) {
@@ -86,7 +85,7 @@ extension KernelModel {
         throw .resourceTemporarilyUnavailable
     }
 
-    /// The end of a conversion: the attributes change, and what else a planted fault does.
+    /// Changes the attributes at the end of a conversion, with the planted faults that apply.
     mutating func plantedSuccess(
         _ file: FileID, _ range: PageRange, _ state: PageState, _ request: inout ConversionCall
     ) {
@@ -113,7 +112,7 @@ extension KernelModel {
 }
 
 extension PlantedFaults {
-    /// What conversions really do to contents that `promise` is about.
+    /// The real effect of conversions on contents if `promise` is promised.
     func contents(_ promise: ContentPromise) -> ContentPromise {
         func fate(_ lost: PlantedFault, _ scrambled: PlantedFault, _ fate: ContentPromise.Fate)
             -> ContentPromise.Fate

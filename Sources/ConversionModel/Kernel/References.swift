@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT
-// Who uses pages beside the file itself: holders on the host, vCPUs that are about to map a page, and failed memory.
+// References on pages besides the file's own: of holders on the host, of vCPUs that are about to map a page, and of
+// failed memory.
 
 extension KernelModel {
-    /// Pages that somebody on the host uses: one reference on each.
+    /// One reference on each of a range of pages, held by something on the host.
     struct Hold: TableElement {
         var file = FileID(index: -1)
         var pages: PageRange?
-        /// Those that were punched out of the file meanwhile, ascending: the hold keeps the old page (hazard A11).
+        /// Pages that were punched out of the file since, ascending. The hold keeps the old page (hazard A11).
         var detached: [Detached] = []
 
         struct Detached: Hashable, Sendable {
             /// Offset in the file.
             let page: UInt64
-            /// With ``Contents/inside``.
+            /// The bytes of the old page, with ``Contents/inside``.
             var bytes: PageBytes
         }
 
@@ -21,13 +22,13 @@ extension KernelModel {
         func isDetached(_ page: UInt64) -> Bool { detached.contains { $0.page == page } }
     }
 
-    /// Takes one more reference on each page of the range.
+    /// Takes one reference on each page of the range.
     mutating func makeHold(_ file: FileID, _ pages: PageRange) -> HoldID {
         addReferences(file, pages)
         return HoldID(index: holds.insert(Hold(file: file, pages: pages)))
     }
 
-    /// Drops the references of a hold, which is gone then.
+    /// Drops the references of a hold and removes it.
     public mutating func release(_ hold: HoldID) {
         let file = self[hold].file
         dropReferences(hold)
@@ -44,12 +45,12 @@ extension KernelModel {
         }
     }
 
-    /// The pages of the file that a hold was made of.
+    /// The pages on which the hold was taken.
     public func pages(of hold: HoldID) -> PageRange? { self[hold].pages }
-    /// The file that the pages were taken from. Pages that were punched out since are no longer in it.
+    /// The file of the held pages. Pages that were punched out since no longer belong to it.
     public func file(of hold: HoldID) -> FileID { self[hold].file }
 
-    /// The same references, a hold for each page in ascending order. The hold itself is gone.
+    /// Replaces the hold by one hold for each page, in ascending order.
     public mutating func split(_ hold: HoldID) -> [HoldID] {
         let whole = self[hold]
         guard let pages = whole.pages else { return [] }
@@ -63,9 +64,9 @@ extension KernelModel {
         return parts
     }
 
-    /// The reverse of ``split(_:)``. The pages of the holds must follow one another.
+    /// The reverse of ``split(_:)``. The holds must be on consecutive pages.
     ///
-    /// - Returns: nil if they do not, or there is none.
+    /// - Returns: nil if they are not, or `parts` is empty.
     public mutating func join(_ parts: [HoldID]) -> HoldID? {
         guard let first = parts.first, let last = parts.last, let start = self[first].pages?.start,
             let end = self[last].pages?.end, end > start,
@@ -91,7 +92,7 @@ extension KernelModel {
         }
     }
 
-    /// The lowest page of the range on which somebody has a reference, by its offset.
+    /// Byte offset of the lowest page of the range that is in use.
     func lowestPageInUse(_ file: FileID, in range: PageRange) -> UInt64? {
         var lowest: UInt64?
         if self[file].references.runCount > 1 || self[file].references.value(at: 0) != 0 {
@@ -106,7 +107,7 @@ extension KernelModel {
         return lowest
     }
 
-    /// For a planted fault.
+    /// Byte offset of the highest page of the range that is in use, for a planted fault.
     func highestPageInUse(_ file: FileID, in range: PageRange) -> UInt64? {
         var highest: UInt64?
         for run in self[file].references.runs(in: range) where run.value > 0 {
@@ -118,7 +119,7 @@ extension KernelModel {
         return highest
     }
 
-    /// Pages leave the file, and those who hold them keep the old ones.
+    /// Removes pages from the file. Their holders keep the old pages.
     mutating func detachHolds(_ file: FileID, _ range: PageRange) {
         self[file].faulting.removeAll { range.contains($0) }
         for number in holds.numbers where holds[number].file == file {
@@ -132,32 +133,32 @@ extension KernelModel {
                 note(.detached(HoldID(index: number), file, page: page.start))
             }
         }
-        // What is left are references of nobody any more: on memory that has failed, or that a planted fault forgot.
+        // Drops references without a holder: those of failed memory, and those that a planted fault did not drop.
         self[file].references.set(range, to: 0)
     }
 
-    // MARK: vCPUs that fault
+    // MARK: vCPU faults
 
-    /// A vCPU has found a page and not mapped it yet, in versions in which it has a reference meanwhile (hazard H2).
+    /// A vCPU has found a page and not mapped it yet. Adds a reference in versions with hazard H2.
     public mutating func beginVCPUFault(_ file: FileID, page: UInt64) {
         guard rules.abi.faultsHoldReferences else { return }
         self[file].faulting.append(page)
         self[file].faulting.sort()
     }
 
-    /// One vCPU has mapped the page.
+    /// One vCPU has mapped the page: drops its reference.
     public mutating func endVCPUFault(_ file: FileID, page: UInt64) {
         if plants(.releaseForgotten) { return }
         if let place = self[file].faulting.firstIndex(of: page) { self[file].faulting.remove(at: place) }
     }
 
-    /// All vCPUs that were about to map the page have done so.
+    /// Drops the references of all vCPUs that were about to map the page.
     mutating func endFault(_ file: FileID, _ page: UInt64) { self[file].faulting.removeAll { $0 == page } }
 
-    // MARK: memory that fails
+    // MARK: memory failures
 
-    /// The memory of a page fails: it leaves all tables and comes back into none. Linux keeps a reference on it for ever,
-    /// so a conversion finds it in use.
+    /// Fails the memory of a page. The page is removed from all tables and cannot be mapped again. Linux keeps a
+    /// reference on it for ever, so a conversion finds it in use.
     mutating func poison(_ file: FileID, page: UInt64) {
         guard let range = PageRange(start: page, size: pageSize), !self[file].poisoned.contains(page) else {
             return
@@ -172,8 +173,8 @@ extension KernelModel {
         }
     }
 
-    /// The part of a range around one of its pages up to the nearest pages whose memory has failed; nil if that page is one.
-    func soundRun(_ file: FileID, of range: PageRange, around page: UInt64) -> PageRange? {
+    /// The largest part of a range around `page` without failed memory; nil if the memory of that page has failed.
+    func unpoisonedRun(_ file: FileID, of range: PageRange, around page: UInt64) -> PageRange? {
         var (low, high) = (range.start, range.end)
         for failed in self[file].poisoned {
             if failed == page { return nil }

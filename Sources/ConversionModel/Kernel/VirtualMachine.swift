@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-// VMs and their memslots: the rules of `KVM_SET_USER_MEMORY_REGION2` and of the calls on a VM.
+// VMs and their memslots: `KVM_SET_USER_MEMORY_REGION2` and other calls on a VM.
 
 extension KernelModel {
     struct VM: TableElement {
         var type = VMType.default
-        /// The bit of a guest-physical address that chooses the shared alias.
+        /// The bit of a guest-physical address that selects the shared alias.
         var sharedBit: Int?
         /// Ascending by address.
         var slots: [Memslot] = []
-        /// What is private by guest-physical address, where the VM and not the file has the attributes (Linux 6.8 to 7.3).
+        /// Per-VM attributes by guest-physical address (Linux 6.8 to 7.3); nil if files have the attributes.
         var attributes: RunMap<PageState>?
-        /// Slots that are gone and that a planted fault has left in the tables.
+        /// Deleted slots that a planted fault has left in the tables.
         var stale: [Memslot] = []
 
         static var vacant: VM { VM() }
@@ -19,7 +19,7 @@ extension KernelModel {
             sharedBit.map { address & ~(1 << UInt64($0)) } ?? address
         }
 
-        /// The place of the slot at an address without the shared bit.
+        /// Index of the slot at an address without the shared bit.
         func slotIndex(at gpa: UInt64) -> Int? {
             let index = partition(slots.count) { slots[$0].range.end <= gpa }
             return index < slots.count && slots[index].range.contains(gpa) ? index : nil
@@ -28,23 +28,24 @@ extension KernelModel {
         func slotIndex(number: UInt32) -> Int? { slots.firstIndex { $0.number == number } }
     }
 
-    /// One memslot: a range of guest-physical addresses and the file that serves it.
+    /// A memslot: a range of guest-physical addresses and the file that backs it.
     struct Memslot: Hashable, Sendable {
         let number: UInt32
-        /// `KVM_MEM_*`. Without a guest_memfd dirty logging can be switched on and off.
+        /// `KVM_MEM_*`. Dirty logging can be switched on and off in slots without a guest_memfd.
         var flags: UInt32
         /// Guest-physical, without the shared bit.
         let range: PageRange
         var userspaceAddress: UInt64
         let file: FileID
-        /// Where in the file the slot begins, bytes.
+        /// Byte offset of the slot in the file.
         let fileOffset: UInt64
         /// Pages in the second-stage tables, by byte offset in the slot.
         var mapped: PageSet
-        /// Pages that the guest has written, or faulted in, since the log was last read; nil without
+        /// Dirty log: pages that the guest has written or faulted in since the log was last read; nil without
         /// `KVM_MEM_LOG_DIRTY_PAGES`.
         var written: PageSet?
-        /// KVM_MEMSLOT_INVALID: its pages are out of the tables, and the slot is being deleted or moved.
+        /// KVM_MEMSLOT_INVALID: the slot is being deleted or moved, and its pages have been removed from the
+        /// tables.
         var isInvalid = false
 
         init(_ region: UserspaceMemoryRegion, _ range: PageRange, _ file: FileID, fileOffset: UInt64) {
@@ -58,20 +59,20 @@ extension KernelModel {
             written = flags & UserspaceMemoryRegion.logDirtyPages != 0 ? mapped : nil
         }
 
-        /// Whether the file itself is the memory; otherwise it is what is mapped at `userspace_addr`.
+        /// Whether the slot is backed by a guest_memfd; otherwise by the mapping at `userspace_addr`.
         var isGuestMemfd: Bool { flags & UserspaceMemoryRegion.guestMemfd != 0 }
-        /// Writes are MMIO.
+        /// Whether writes are MMIO.
         var isReadOnly: Bool { flags & UserspaceMemoryRegion.readOnly != 0 }
-        /// The pages of the file that it serves.
+        /// The pages of the file that back the slot.
         var inFile: PageRange? { PageRange(start: fileOffset, size: range.size) }
         var pages: PageRange? { PageRange(start: 0, size: range.size) }
 
-        /// The guest has written the page at this offset, or is about to.
+        /// Enters the page at this offset into the dirty log, if there is one.
         mutating func noteWritten(_ offset: UInt64) {
             if let page = PageRange.covering(start: offset, size: 1) { written?.insert(page) }
         }
 
-        /// A log that is switched on begins empty.
+        /// Sets the flags. A dirty log that is switched on starts empty.
         mutating func setFlags(_ new: UInt32) {
             let isLogged = new & UserspaceMemoryRegion.logDirtyPages != 0
             if isLogged != (written != nil) { written = isLogged ? PageSet(size: range.size) : nil }
@@ -90,7 +91,8 @@ extension KernelModel {
 
     /// `KVM_CREATE_VM`.
     ///
-    /// - Parameter sharedBit: 12 to 39, on a VM with private memory. The address then says of what kind an access is.
+    /// - Parameter sharedBit: 12 to 39, on a VM with private memory. This bit of the address then selects the kind
+    ///   of an access.
     /// - Throws: `EINVAL` if `sharedBit` is not from 12 to 39, or the type has no private memory.
     public mutating func createVM(_ type: VMType, sharedBit: Int? = nil) throws(ErrorNumber) -> VMID {
         if let sharedBit {
@@ -105,18 +107,18 @@ extension KernelModel {
         return VMID(index: vms.insert(vm))
     }
 
-    /// The VM is gone, and its memslots with it.
+    /// Removes the VM and its memslots.
     public mutating func forget(_ vm: VMID) {
         let files = self[vm].slots.map { $0.file }
         vms.remove(vm.index)
         for (index, file) in files.enumerated() where !files[..<index].contains(file) { removeIfUnused(file) }
     }
 
-    /// As it was given to `KVM_CREATE_VM`.
+    /// The type given to `KVM_CREATE_VM`.
     public func type(of vm: VMID) -> VMType { self[vm].type }
     /// The bit of a guest-physical address that selects the shared alias, 12 to 39; nil if the VM has none.
     public func sharedBit(of vm: VMID) -> Int? { self[vm].sharedBit }
-    /// The effect on contents that the VM promises for its conversions.
+    /// The effect on contents that the VM promises for conversions.
     public func contentPromise(of vm: VMID) -> ContentPromise {
         self[vm].type == .softwareProtected ? rules.contentPromise : .undefined
     }
@@ -125,18 +127,18 @@ extension KernelModel {
 
     /// `KVM_SET_USER_MEMORY_REGION2`: creates, moves or deletes a slot.
     ///
-    /// - Parameter descriptor: the guest_memfd of the region; nil is a number that no open one has.
-    /// - Throws: `EINVAL` if a flag is unknown or not allowed beside a guest_memfd, the number or size is
-    ///   above its limit, an address or the size is not page aligned, the range leaves the guest-physical
-    ///   addresses, the call deletes a slot that does not exist or changes one in a way that KVM does not
-    ///   support, or the range leaves the file or the file belongs to another VM. `EEXIST` if another slot
-    ///   has some of the addresses or of the pages of the file. `EBADF` if the descriptor is nil or closed,
-    ///   `EFAULT` if no host mapping covers the region of a slot without a guest_memfd,
-    ///   ``Rules/noMemoryBehind`` if the range of the file ends after ``Rules/mostMemory``.
+    /// - Parameter descriptor: the guest_memfd of the region; nil if its number is no open descriptor.
+    /// - Throws: `EINVAL` if a flag is unknown or not allowed with a guest_memfd, the number or size is above its
+    ///   limit, an address or the size is not page aligned, the range exceeds the guest-physical address space, the
+    ///   call deletes a slot that does not exist or changes one in a way that KVM does not support, the range
+    ///   exceeds the file, or the file belongs to another VM. `EEXIST` if another slot contains some of the
+    ///   addresses or of the pages of the file. `EBADF` if the descriptor is nil or closed, `EFAULT` if no host
+    ///   mapping covers the region of a slot without a guest_memfd, ``Rules/noBackingMemory`` if the range of the
+    ///   file reaches past ``Rules/memoryLimit``.
     public mutating func setMemoryRegion(
         _ vm: VMID, _ region: UserspaceMemoryRegion, guestMemfd descriptor: DescriptorID? = nil
     ) throws(ErrorNumber) {
-        // Dirty logging and read-only are refused with a guest_memfd.
+        // Dirty logging and read-only are rejected with a guest_memfd.
         let known =
             region.flags & UserspaceMemoryRegion.guestMemfd != 0
             ? UserspaceMemoryRegion.guestMemfd
@@ -151,13 +153,14 @@ extension KernelModel {
         let old = self[vm].slotIndex(number: region.slot)
         guard region.memorySize > 0 else {
             guard let old else { throw .invalidArgument }
-            return removeIfUnused(take(vm, old))
+            return removeIfUnused(removeSlot(vm, old))
         }
         guard let range = PageRange(start: region.guestPhysicalAddress, size: region.memorySize),
             range.end <= UInt64(1) << UInt64(self[vm].sharedBit ?? Self.guestPhysicalBits)
         else { throw .invalidArgument }
         if let old {
-            // A slot with a guest_memfd cannot change; it can only be deleted. Others can move, or be logged.
+            // A slot with a guest_memfd cannot be changed, only deleted. Others can be moved, or change dirty
+            // logging.
             let slot = self[vm].slots[old]
             let fixed = UserspaceMemoryRegion.readOnly | UserspaceMemoryRegion.guestMemfd
             guard (region.flags ^ slot.flags) & fixed == 0, !slot.isGuestMemfd, range.size == slot.range.size,
@@ -169,7 +172,7 @@ extension KernelModel {
             guard slot.range.intersection(range) == nil else { throw .fileExists }
         }
         let new = try makeSlot(vm, region, range, descriptor)
-        let oldFile = old.map { take(vm, $0) }
+        let oldFile = old.map { removeSlot(vm, $0) }
         let place = self[vm].slots.firstIndex { $0.range.start > range.start }
         self[vm].slots.insert(new, at: place ?? self[vm].slots.endIndex)
         if let oldFile { removeIfUnused(oldFile) }
@@ -192,17 +195,17 @@ extension KernelModel {
             inFile.end <= self[file].size
         else { throw .invalidArgument }
         guard rules.hasMemory(self[file].size, offset: inFile.start, length: inFile.size) else {
-            throw Rules.noMemoryBehind
+            throw Rules.noBackingMemory
         }
         guard !isBound(file, inFile) || plants(.pageBoundTwice) else { throw .fileExists }
         return Memslot(region, range, file, fileOffset: inFile.start)
     }
 
-    /// Takes a slot out of the VM.
+    /// Removes a slot from the VM.
     ///
-    /// - Returns: the file that it was bound to.
-    private mutating func take(_ vm: VMID, _ slot: Int) -> FileID {
-        leaveTables(vm, slot)
+    /// - Returns: the file that backed the slot.
+    private mutating func removeSlot(_ vm: VMID, _ slot: Int) -> FileID {
+        zapSlot(vm, slot)
         let old = self[vm].slots.remove(at: slot)
         if plants(.deletedSlotStaysMapped) { self[vm].stale.append(old) }
         if plants(.attributesLostWithSlot), let pages = old.inFile {
@@ -211,9 +214,9 @@ extension KernelModel {
         return old.file
     }
 
-    /// The pages of a slot that is deleted or moved leave the tables: on a default VM those of all slots
-    /// (`KVM_X86_QUIRK_SLOT_ZAP_ALL`), on others its own.
-    private mutating func leaveTables(_ vm: VMID, _ slot: Int) {
+    /// Removes the pages of a slot that is deleted or moved from the tables. On a default VM this removes the pages
+    /// of all slots (`KVM_X86_QUIRK_SLOT_ZAP_ALL`).
+    private mutating func zapSlot(_ vm: VMID, _ slot: Int) {
         guard !plants(.deletedSlotStaysMapped) else { return }
         zapAll(vm, slot)
         guard self[vm].type == .default else { return }
@@ -222,8 +225,8 @@ extension KernelModel {
 
     /// `KVM_GET_DIRTY_LOG`: the first 64 pages of a slot that were written since the last call, one bit each.
     ///
-    /// - Throws: `EINVAL` if the number is not below ``slotLimit``; `ENOENT` if there is no such slot or it
-    ///   keeps no log.
+    /// - Throws: `EINVAL` if the number is not below ``slotLimit``; `ENOENT` if the slot does not exist or has no
+    ///   dirty log.
     public mutating func takeDirtyLog(_ vm: VMID, slot number: UInt32) throws(ErrorNumber) -> UInt64 {
         guard number < Self.slotLimit else { throw .invalidArgument }
         guard let slot = self[vm].slotIndex(number: number), let log = self[vm].slots[slot].written else {
@@ -235,12 +238,13 @@ extension KernelModel {
         return bits
     }
 
-    /// `KVM_SET_MEMORY_ATTRIBUTES` on a VM: the call of Linux 6.8 to 7.3, and of later ones that do not convert in place.
+    /// `KVM_SET_MEMORY_ATTRIBUTES` on a VM: the call of Linux 6.8 to 7.3, and of later versions without in-place
+    /// conversion.
     ///
     /// - Parameters:
     ///   - address: guest-physical, page aligned.
     ///   - size: bytes, page aligned.
-    /// - Throws: `ENOTTY` on a kernel that converts in place; `EINVAL` if flags are not 0, an attribute is
+    /// - Throws: `ENOTTY` with in-place conversion; `EINVAL` if flags are not 0, an attribute is
     ///   unknown to the VM type, or the range is empty, not page aligned or wraps.
     public mutating func setVMAttributes(
         _ vm: VMID, address: UInt64, size: UInt64, attributes: UInt64, flags: UInt64
@@ -263,17 +267,17 @@ extension KernelModel {
 
     // MARK: second-stage tables
 
-    /// Pages in the second-stage tables of a VM (the statistic `pages_4k`). A page comes in when a vCPU first reads, writes
-    /// or fetches from it, or walks it as a page table.
+    /// Number of pages in the second-stage tables of a VM (the statistic `pages_4k`). A page is added when a vCPU
+    /// first reads, writes or fetches from it, or walks it as a page table.
     public func mappedPages(of vm: VMID) -> UInt64 {
         var sum: UInt64 = 0
         for slot in self[vm].slots { sum += slot.mapped.count }
         return sum
     }
 
-    /// The guest touched the page at an offset of a slot: it is in the tables now, and it exists.
+    /// Maps the page at an offset of a slot into the guest's tables, and allocates it.
     ///
-    /// - Returns: whether it was not in the tables before.
+    /// - Returns: whether the page was not mapped before.
     @discardableResult
     mutating func noteMapped(_ vm: VMID, _ slot: Int, _ offset: UInt64) -> Bool {
         let page = offset & ~(pageSize - 1)
@@ -281,7 +285,7 @@ extension KernelModel {
             !self[vm].slots[slot].mapped.contains(page)
         else { return false }
         self[vm].slots[slot].mapped.insert(range)
-        // It is mapped writable, whatever the access was.
+        // The page is mapped writable, even for a read.
         self[vm].slots[slot].noteWritten(page)
         if let inFile = range.advanced(by: self[vm].slots[slot].fileOffset) {
             noteAllocated(self[vm].slots[slot].file, inFile)
@@ -289,19 +293,19 @@ extension KernelModel {
         return true
     }
 
-    /// Takes a part of a slot, by offset in it, out of the tables.
+    /// Removes a part of a slot, by offset in the slot, from the tables.
     mutating func zap(_ vm: VMID, _ slot: Int, _ part: PageRange, deleted: Bool) {
         self[vm].slots[slot].mapped.remove(part)
         guard contents == .outside, let gpas = part.advanced(by: self[vm].slots[slot].range.start) else {
             return
         }
-        // Where the attribute itself says what an access is, none can be of the wrong kind and the memory stays the same:
-        // only the accounting starts again.
-        let keepsAccess = !deleted && self[vm].slots[slot].isGuestMemfd && takesKindFromPage(vm)
+        // If accesses take their kind from the page, they cannot mismatch and still reach the same memory: only the
+        // page count starts again.
+        let keepsAccess = !deleted && self[vm].slots[slot].isGuestMemfd && accessKindFollowsPage(vm)
         note(.zapped(vm, gpas, keepsAccess: keepsAccess))
     }
 
-    /// The slot is going, or the file that it is bound to is.
+    /// Removes all pages of a slot from the tables, because the slot or its file goes away.
     mutating func zapAll(_ vm: VMID, _ slot: Int) {
         if let all = self[vm].slots[slot].pages { zap(vm, slot, all, deleted: true) }
     }
@@ -310,35 +314,36 @@ extension KernelModel {
         if let gpas = part.advanced(by: self[vm].slots[slot].range.start) { note(.codeChanged(vm, gpas)) }
     }
 
-    // MARK: a slot on its way out
+    // MARK: deleting and moving slots in two steps
 
-    /// The first half of deleting or moving a memslot: its pages leave the tables.
+    /// First step of deleting or moving a memslot: removes its pages from the tables.
     ///
-    /// - Returns: false without such a memslot.
+    /// - Returns: false if there is no such memslot.
     public mutating func invalidate(_ vm: VMID, slot number: UInt32) -> Bool {
         guard let slot = self[vm].slotIndex(number: number) else { return false }
         self[vm].slots[slot].isInvalid = true
-        leaveTables(vm, slot)
+        zapSlot(vm, slot)
         return true
     }
 
-    /// A move that was refused leaves the memslot as it was.
+    /// Makes a memslot valid again after its move was rejected.
     public mutating func validate(_ vm: VMID, slot number: UInt32) {
         if let slot = self[vm].slotIndex(number: number) { self[vm].slots[slot].isInvalid = false }
     }
 
-    /// A memslot is being deleted or moved: every other change of memslots waits.
-    public func changesSlots(_ vm: VMID) -> Bool { self[vm].slots.contains { $0.isInvalid } }
+    /// Whether a memslot is being deleted or moved. All other changes of memslots wait meanwhile.
+    public func isChangingSlots(_ vm: VMID) -> Bool { self[vm].slots.contains { $0.isInvalid } }
 
-    /// The memslot at an address is being deleted or moved: faults on it wait, and pre-faults are `EAGAIN`.
+    /// Whether the memslot at an address is being deleted or moved. Faults on it wait meanwhile, and pre-faults are
+    /// `EAGAIN`.
     public func isInvalid(_ vm: VMID, at gpa: UInt64) -> Bool {
         self[vm].slotIndex(at: self[vm].withoutSharedBit(gpa)).map { self[vm].slots[$0].isInvalid } ?? false
     }
 }
 
 extension Rules {
-    /// Flags of `KVM_CREATE_GUEST_MEMFD`. INIT_SHARED on a VM with private memory needs in-place conversion: such a file could
-    /// never become private otherwise.
+    /// The flags that `KVM_CREATE_GUEST_MEMFD` accepts. INIT_SHARED on a VM with private memory needs in-place
+    /// conversion: such a file could never become private otherwise.
     public func allowedFlags(_ type: VMType) -> GuestMemfdFlags {
         let flags: GuestMemfdFlags = type == .default || convertsInPlace ? [.mmap, .initShared] : .mmap
         return contentDesign == .creationFlag ? flags.union(ContentDesign.creationFlagBit) : flags

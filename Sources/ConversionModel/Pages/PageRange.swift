@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
-/// 4 KiB, the page of guest_memfd.
+/// The page size of guest_memfd: 4 KiB.
 @inlinable public var pageSize: UInt64 { 4096 }
 
-/// What a page of guest memory is.
+/// The state of a page of guest memory.
 public enum PageState: String, Sendable, CaseIterable {
-    /// Guest and host may touch it.
+    /// Accessible to guest and host.
     case shared
-    /// Only the guest may. `KVM_MEMORY_ATTRIBUTE_PRIVATE`.
+    /// Accessible to the guest only. `KVM_MEMORY_ATTRIBUTE_PRIVATE`.
     case `private`
 
-    /// The state that a conversion leads to from this one.
+    /// The opposite state.
     public var other: PageState { self == .shared ? .private : .shared }
 }
 
@@ -29,7 +29,7 @@ public struct PageRange: Hashable, Sendable {
         self.end = end
     }
 
-    /// The pages that `[start, start + size)` touches, or nil if it is empty or reaches past the last page.
+    /// The pages that `[start, start + size)` overlaps; nil if the range is empty or reaches past the last page.
     @inlinable
     public static func covering(start: UInt64, size: UInt64) -> PageRange? {
         let (end, overflow) = start.addingReportingOverflow(size)
@@ -50,7 +50,7 @@ public struct PageRange: Hashable, Sendable {
     /// Whether the byte at this address or offset is in the range.
     @inlinable
     public func contains(_ address: UInt64) -> Bool { start <= address && address < end }
-    /// Whether all pages of the other range are in this one.
+    /// Whether this range contains all pages of the other one.
     @inlinable
     public func contains(_ other: PageRange) -> Bool { start <= other.start && other.end <= end }
 
@@ -62,25 +62,25 @@ public struct PageRange: Hashable, Sendable {
         return low < high ? PageRange(start: low, size: high - low) : nil
     }
 
-    /// The same pages counted from `origin`; nil if the range starts below it.
+    /// The same pages relative to `origin`; nil if the range starts below it.
     @inlinable
     public func offset(from origin: UInt64) -> PageRange? {
         start >= origin ? PageRange(start: start - origin, size: size) : nil
     }
 
-    /// The same pages `distance` bytes further up; nil on overflow or an unaligned distance.
+    /// The range moved up by `distance` bytes; nil on overflow or if the distance is not page aligned.
     @inlinable
     public func advanced(by distance: UInt64) -> PageRange? {
         let (moved, overflow) = start.addingReportingOverflow(distance)
         return overflow ? nil : PageRange(start: moved, size: size)
     }
 
-    /// Pieces of at most `size` bytes (a multiple of the page size), in ascending order.
+    /// The range in pieces of at most `size` bytes (a multiple of the page size), ascending.
     @inlinable
     public func chunks(of size: UInt64) -> PageChunks { PageChunks(rest: self, size: size) }
 }
 
-/// ``PageRange/chunks(of:)``.
+/// The sequence that ``PageRange/chunks(of:)`` returns.
 public struct PageChunks: Sequence, IteratorProtocol, Sendable {
     @usableFromInline var position: UInt64
     @usableFromInline let end: UInt64
@@ -92,7 +92,7 @@ public struct PageChunks: Sequence, IteratorProtocol, Sendable {
         self.size = size
     }
 
-    /// The next piece, of which the last may be shorter; nil after that.
+    /// The next piece, or nil at the end. The last piece may be shorter.
     @inlinable
     public mutating func next() -> PageRange? {
         guard position < end else { return nil }

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
-/// A value for each page of a file or an address space, kept as sorted runs of equal values, never one entry per page.
+/// A value for each page of a file or an address space, stored as sorted runs of equal values rather than one entry
+/// per page.
 ///
-/// A terabyte of one value is one run. `set` costs O(log runs), amortised over the runs that it removes. A value type
-/// without a lock: its owner guards it.
+/// A terabyte with one value is one run. `set` costs O(log runs), amortised over the runs that it removes. The type
+/// has value semantics and no lock.
 public struct RunMap<Value: Hashable & Sendable>: Sendable {
     /// Bytes covered, from 0.
     public let size: UInt64
-    /// The runs in ascending order, in pieces of at most ``pieceCapacity`` runs. The first run starts at 0, neighbouring
-    /// runs differ, and no piece is empty.
+    /// The runs in ascending order, in pieces of at most ``pieceCapacity`` runs. The first run starts at 0,
+    /// adjacent runs have different values, and no piece is empty.
     @usableFromInline var pieces: ContiguousArray<Piece>
-    /// Where each piece starts, side by side: the search among a million runs stays in the cache.
+    /// The start of each piece, in one array: a search among a million runs stays in the cache.
     @usableFromInline var pieceStarts: ContiguousArray<UInt64>
     @usableFromInline var count: Int
     /// Number of runs.
@@ -42,7 +43,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
 
     @inlinable static var pieceCapacity: Int { 128 }
 
-    /// - Parameter size: bytes, a multiple of ``pageSize``. A map of size 0 has no value anywhere.
+    /// - Parameter size: bytes, a multiple of ``pageSize``. A map of size 0 contains no values.
     @inlinable
     public init(size: UInt64, initial: Value) {
         self.size = size
@@ -59,7 +60,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
         return pieces[place.piece].values[place.index]
     }
 
-    /// The value of the whole range; nil if the range has more than one or reaches past the end.
+    /// The value that all pages of the range have; nil if the range has several values or reaches past the end.
     @inlinable
     public func uniformValue(of range: PageRange) -> Value? {
         guard range.end <= size else { return nil }
@@ -68,7 +69,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
         return pieces[place.piece].values[place.index]
     }
 
-    /// The runs that overlap `range`, clipped to it, in ascending order. What lies past the end is left out.
+    /// The runs that overlap `range`, clipped to it, in ascending order. Pages past the end are left out.
     @inlinable
     public func runs(in range: PageRange) -> Runs {
         let end = min(range.end, size)
@@ -77,7 +78,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
             place: range.start < end ? lastRun(startingAtOrBefore: range.start) : nil)
     }
 
-    /// The whole run that `offset` lies in; nil past the end.
+    /// The run that contains `offset`, not clipped; nil past the end.
     @inlinable
     public func run(containing offset: UInt64) -> (range: PageRange, value: Value)? {
         guard offset < size else { return nil }
@@ -88,7 +89,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
         return (range, pieces[place.piece].values[place.index])
     }
 
-    /// Bytes of `range` that have this value.
+    /// Number of bytes of `range` with this value.
     @inlinable
     public func bytes(_ value: Value, in range: PageRange) -> UInt64 {
         var sum: UInt64 = 0
@@ -96,12 +97,12 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
         return sum
     }
 
-    /// Sets the value of `range`. What lies past the end is ignored.
+    /// Sets the value of `range`. Pages past the end are ignored.
     @inlinable
     public mutating func set(_ range: PageRange, to value: Value) {
         let end = min(range.end, size)
         guard range.start < end else { return }
-        // The runs that start in [start, end] are replaced; one may begin at each bound.
+        // Replaces the runs that start in [start, end] by at most one at each bound.
         var low = lastRun(startingAtOrBefore: range.start)
         let startsHere = start(of: low) == range.start
         let before = startsHere ? self.value(before: low) : pieces[low.piece].values[low.index]
@@ -129,7 +130,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
             self.place = place
         }
 
-        /// The next run, clipped to the range of the sequence; nil after the last one.
+        /// The next run, clipped to the range of the sequence; nil at the end.
         @inlinable
         public mutating func next() -> (range: PageRange, value: Value)? {
             guard let here = place else { return nil }
@@ -164,7 +165,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
 
     @inlinable
     func lastRun(startingAtOrBefore offset: UInt64) -> RunIndex {
-        // The first piece and the first run start at 0, so both searches find something.
+        // The first piece and the first run start at 0, so both searches succeed.
         let piece = pieceStarts.count == 1 ? 0 : partition(pieceStarts, offset) - 1
         let index = partition(pieces[piece].starts, offset) - 1
         return RunIndex(piece: piece, index: index)
@@ -217,7 +218,7 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
         pieces[piece].values.removeSubrange(place..<stop)
     }
 
-    /// Drops empty pieces, splits a full one and joins small neighbours.
+    /// Removes empty pieces, splits a full one and merges small adjacent ones.
     @inlinable
     mutating func tidy(_ first: Int, _ last: Int) {
         if last > first {
@@ -254,9 +255,9 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
     mutating func noteStart(_ index: Int) { pieceStarts[index] = pieces[index].starts[0] }
 }
 
-/// Two maps are equal when every page has the same value, whatever led there.
+/// Two maps are equal if every page has the same value, however the map was built.
 extension RunMap: Hashable {
-    /// Costs O(runs), whatever the number of pages.
+    /// Costs O(runs), regardless of the number of pages.
     @inlinable
     public static func == (a: RunMap, b: RunMap) -> Bool {
         guard a.size == b.size, a.runCount == b.runCount else { return false }
@@ -275,7 +276,7 @@ extension RunMap: Hashable {
         return true
     }
 
-    /// Costs O(runs). Equal maps have equal runs, though they may keep them in different pieces.
+    /// Costs O(runs). Hashes runs rather than pieces: equal maps can have different pieces.
     @inlinable
     public func hash(into hasher: inout Hasher) {
         for piece in pieces {
@@ -287,13 +288,13 @@ extension RunMap: Hashable {
     }
 }
 
-/// The number of leading elements that are at most `offset`, of an ascending array.
+/// The number of leading elements of an ascending array that are at most `offset`.
 @inlinable
 func partition(_ starts: ContiguousArray<UInt64>, _ offset: UInt64) -> Int {
     partition(starts.count) { starts[$0] <= offset }
 }
 
-/// The number of leading indices below `count` for which `belongs` holds. It must hold for a prefix of them.
+/// The number of indices below `count` for which `belongs` is true. These must be the lowest ones.
 @inlinable
 func partition(_ count: Int, _ belongs: (Int) -> Bool) -> Int {
     var low = 0

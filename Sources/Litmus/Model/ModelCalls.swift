@@ -127,7 +127,7 @@ extension ModelMachine {
 
     /// Skips the test if the model runs out of memory, because a kernel would not.
     func errno(_ error: ErrorNumber) throws(Stop) -> Errno {
-        guard error != Rules.noMemoryBehind else { throw .noMemoryBehind }
+        guard error != Rules.noBackingMemory else { throw .noBackingMemory }
         return Errno(error)
     }
 

@@ -120,7 +120,7 @@ extension ModelMachine {
             return answer(.invalidArgument)
         }
         for page in range.chunks(of: pageSize) {
-            let isPrivate = kernel.isTakenForPrivate(vm, at: page.start)
+            let isPrivate = kernel.isFaultedAsPrivate(vm, at: page.start)
             guard let failure = kernel.preFaultPage(vm, at: page.start, asPrivate: isPrivate) else {
                 continue
             }

@@ -85,7 +85,9 @@ struct Position: Sendable {
 
     /// Whether the next piece waits for another actor.
     func waits(before step: Step, _ machine: ModelMachine) -> Bool {
-        guard let vm = machine.vms[machine.setup.main], machine.kernel.changesSlots(vm) else { return false }
+        guard let vm = machine.vms[machine.setup.main], machine.kernel.isChangingSlots(vm) else {
+            return false
+        }
         switch phase {
         case .deleting, .faulted: return false
         default: break

@@ -112,7 +112,7 @@ extension Position {
             phase = .begin
             return done < range.size ? nil : Observation(.ok)
         default:
-            phase = .asked(isPrivate: machine.kernel.isTakenForPrivate(vm, at: gpa))
+            phase = .asked(isPrivate: machine.kernel.isFaultedAsPrivate(vm, at: gpa))
             return nil
         }
     }

@@ -51,7 +51,7 @@ extension Stop {
 
     static let threeReservedWords = Stop.skip("RFC v1 has three reserved words")
 
-    static let noMemoryBehind = Stop.skip("SoftKVM has memory only for the first TiB of a file")
+    static let noBackingMemory = Stop.skip("SoftKVM has memory only for the first TiB of a file")
 
     static func vcpuIsStuck(_ number: Int) -> Stop {
         .skip("vcpu\(number) has stopped at an access that it cannot complete")

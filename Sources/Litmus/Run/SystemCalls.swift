@@ -71,8 +71,8 @@ extension World {
 
     /// Skips the test if the model runs out of memory, because a kernel would not.
     func answer(_ error: Errno) throws(Stop) -> Errno {
-        guard facts.soft != nil, error == SoftKVM.noMemoryBehind else { return error }
-        throw .noMemoryBehind
+        guard facts.soft != nil, error == SoftKVM.noBackingMemory else { return error }
+        throw .noBackingMemory
     }
 
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {

@@ -3,7 +3,7 @@ import CKVMShim
 import MiniVMM
 
 extension CPUIDTable {
-    /// What the CPU of ``SoftKVM`` says of itself: the same on every host.
+    /// The CPUID table of the CPU of ``SoftKVM``: the same on every host.
     static var soft: CPUIDTable {
         CPUIDTable(entries: [
             leaf(0, 1, vendor: "AuthenticAMD"),
@@ -30,7 +30,7 @@ extension CPUIDTable {
         return entry
     }
 
-    /// A leaf that spells its twelve letters in EBX, EDX, ECX, or for KVM's in EBX, ECX, EDX.
+    /// A leaf with a vendor string of twelve letters in EBX, EDX, ECX, or for the KVM signature in EBX, ECX, EDX.
     private static func leaf(_ function: UInt32, _ eax: UInt32, vendor: String) -> ckvm_cpuid_entry2 {
         let letters = Array(vendor.utf8)
         func word(_ index: Int) -> UInt32 {
@@ -40,7 +40,7 @@ extension CPUIDTable {
             ? leaf(function, eax, word(0), word(1), word(2)) : leaf(function, eax, word(0), word(2), word(1))
     }
 
-    /// What the CPUID instruction returns: zeros for a leaf that the table does not have.
+    /// The result of the CPUID instruction: zeros for a leaf that the table does not have.
     func answer(function: UInt32, index: UInt32) -> (eax: UInt32, ebx: UInt32, ecx: UInt32, edx: UInt32) {
         let significantIndex: UInt32 = 1
         let found = entries.first {

@@ -4,21 +4,21 @@ import CUnicornShim
 import MiniVMM
 import SystemPackage
 
-/// A vCPU's engine and what it can reach: its regions are this vCPU's TLB. The engine runs in a process of its own, which
-/// is started here and ends with this object.
+/// The engine of a vCPU and the regions mapped into it, which act as the vCPU's TLB. The engine runs in a process
+/// of its own, which starts with this object and ends with it.
 ///
-/// Used under the model's lock.
+/// Guarded by the model's lock.
 @safe final class Engine {
-    /// Linear addresses that the engine reaches, and what they are.
+    /// A range of linear addresses that is mapped into the engine, and its memory.
     struct Region {
         let linear: LinearRange
-        /// Guest-physical address of its start, without the shared bit.
+        /// Guest-physical address of the start, without the shared bit.
         let gpa: UInt64
         let memory: FileMemory
-        /// Where in the file it starts, bytes.
+        /// Byte offset of the start in the file.
         let fileOffset: UInt64
 
-        /// The guest-physical address that a linear address of the region stands for.
+        /// The guest-physical address of a linear address in the region.
         func gpa(of address: UInt64) -> UInt64 { gpa + linear.offset(of: address) }
         func contains(gpas: PageRange) -> Bool {
             PageRange(start: gpa, size: linear.size)?.intersection(gpas) != nil
@@ -26,19 +26,21 @@ import SystemPackage
     }
 
     let cpu: OpaquePointer
-    /// Files of guest memory that the process has, by identity, and their numbers there.
+    /// Files of guest memory that the process has open, by identity, with their numbers in the process.
     private var files: [ObjectIdentifier: (file: Weak<FileMemory>, number: Int32)] = [:]
     private var regions: [Region] = []
-    /// Pages that code was translated from: their linear addresses, by guest-physical address.
+    /// Pages from which code was translated: their linear addresses, by guest-physical address.
     private var codePages: [UInt64: Set<UInt64>] = [:]
     private let touches: UnsafeMutablePointer<cuc_touch>
 
-    /// Largest region, bytes. Undoing one costs the engine about 20 µs and 0.1 µs a page (measured, 2.0.1).
+    /// Largest region, bytes. Unmapping a region takes about 20 µs plus 0.1 µs for each page (measured with Unicorn
+    /// 2.0.1).
     static let largestRegion: UInt64 = 256 << 10
-    /// The engine slows down with more; the oldest then goes. Some of the shim's table is left for MMIO.
+    /// The engine slows down with more regions. At this limit the oldest one is unmapped. The rest of the shim's
+    /// table is left for MMIO.
     private static let maximumRegions = Int(CUC_MAX_REGIONS) - 16
 
-    /// - Parameter library: the name of the engine's.
+    /// - Parameter library: file name of the engine's library.
     init(_ library: String) throws(CPUFailure) {
         var failure = cuc_failure()
         guard let cpu = unsafe cuc_cpu_create(library, &failure) else {
@@ -74,23 +76,23 @@ import SystemPackage
 
     /// Executes at most `limit` instructions from the RIP of ``registers``.
     ///
-    /// - Parameter immediateExit: ends it when it is not 0, before any instruction and within milliseconds.
+    /// - Parameter immediateExit: a nonzero value ends the run before the next instruction, within milliseconds.
     func run(limit: UInt64, immediateExit: UnsafePointer<UInt8>) -> (stop: cuc_stop, executed: UInt64) {
         let stop = unsafe cuc_run(cpu, limit, immediateExit)
         return unsafe (stop, cuc_executed(cpu))
     }
 
-    /// Why the process, or the engine in it, does not go on; nil while it does.
+    /// Why the process, or the engine in it, has failed; nil if it has not.
     var failure: CPUFailure? { unsafe CPUFailure(cuc_failure(cpu)) }
-    /// The process that it runs in.
+    /// Identifier of the process that the engine runs in.
     var process: Int32 { unsafe cuc_process(cpu) }
 
-    /// 64-bit code and data segments, whatever the guest has loaded since.
+    /// Sets 64-bit code and data segments, whatever segments the guest has loaded.
     func resetSegments() { unsafe cuc_reset_segments(cpu) }
 
     // MARK: the TLB
 
-    /// Lets the guest reach a run of pages.
+    /// Maps a region, so that the guest can access it.
     ///
     /// - Returns: false if the process is gone.
     func map(_ region: Region, writable: Bool, executable: Bool) -> Bool {
@@ -103,7 +105,7 @@ import SystemPackage
         return true
     }
 
-    /// The number that the process knows a file by, which is given to it the first time.
+    /// The number of a file in the process. The first call for a file opens it there.
     ///
     /// - Returns: nil if the process is gone.
     private func number(of file: FileMemory) -> Int32? {
@@ -121,7 +123,7 @@ import SystemPackage
 
     func region(at linear: UInt64) -> Region? { regions.last { $0.linear.contains(linear) } }
 
-    /// Forgets all translations: CR3, INVLPG.
+    /// Drops all translations, as for CR3 and INVLPG.
     func flush() { drop { _ in true } }
 
     func drop(where condition: (Region) -> Bool) {
@@ -136,7 +138,7 @@ import SystemPackage
         unsafe cuc_unmap(cpu, region.linear.start, region.linear.size)
     }
 
-    /// The second stage has lost these guest-physical pages.
+    /// These guest-physical pages were removed from the second-stage tables.
     func zap(_ gpas: PageRange, keepingAccess: Bool) {
         if keepingAccess {
             forgetCode(at: gpas)
@@ -148,8 +150,8 @@ import SystemPackage
 
     // MARK: translated code
 
-    /// The bytes of these guest-physical pages have changed behind the engine's back, or are no longer at
-    /// these linear addresses.
+    /// Drops translated code of these guest-physical pages: their bytes were changed from outside, or they are no
+    /// longer at these linear addresses.
     func forgetCode(at gpas: PageRange, where condition: (_ linear: UInt64) -> Bool = { _ in true }) {
         if gpas.pageCount == 1 {
             if codePages[gpas.start] != nil { forgetCode(atPage: gpas.start, condition) }
@@ -163,16 +165,16 @@ import SystemPackage
         if stale.isEmpty { return }
         codePages[gpa] = current.isEmpty ? nil : current
         for linear in stale { unsafe cuc_forget_code(cpu, linear, pageSize) }
-        // The next fetch from there is to be noted again.
+        // The next fetch from there must be recorded again.
         forgetTouches()
     }
 
-    // MARK: touched pages
+    // MARK: accessed pages
 
-    /// From now on every page counts as not yet touched.
+    /// Marks every page as not accessed.
     func forgetTouches() { unsafe cuc_forget_touches(cpu) }
 
-    /// Pages that were touched for the first time since.
+    /// Calls `body` for the pages that were accessed for the first time since ``forgetTouches()``.
     func takeTouches(_ body: (_ gpa: UInt64, _ isWrite: Bool) -> Void) {
         let count = unsafe cuc_take_touches(cpu, touches)
         for index in 0..<Int(count) {
@@ -185,20 +187,21 @@ import SystemPackage
     }
 }
 
-/// Linear addresses, which may reach to the last one there is.
+/// A range of linear addresses. It can include the last page of the address space, so the end may not be
+/// representable.
 struct LinearRange {
     let start: UInt64
     /// Bytes, at least one page.
     let size: UInt64
 
-    /// Bytes from the start; of an address outside, more than there are.
+    /// Bytes from the start; at least ``size`` for an address outside the range.
     func offset(of address: UInt64) -> UInt64 { address &- start }
     func contains(_ address: UInt64) -> Bool { offset(of: address) < size }
     func overlaps(_ other: LinearRange) -> Bool { contains(other.start) || other.contains(start) }
 }
 
 extension Set {
-    /// The elements for which the condition holds, and the others.
+    /// The elements that meet the condition, and the others.
     fileprivate func split(by condition: (Element) -> Bool) -> (Set, Set) {
         let matching = filter(condition)
         return (matching, subtracting(matching))

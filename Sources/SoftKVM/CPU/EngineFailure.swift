@@ -3,7 +3,7 @@ import CUnicornShim
 import MiniVMM
 
 extension CPUFailure {
-    /// - Returns: nil if there is none.
+    /// - Returns: nil if there is no failure.
     init?(_ failure: cuc_failure) {
         let reason: Reason
         switch failure.kind {

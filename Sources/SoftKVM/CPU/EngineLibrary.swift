@@ -3,29 +3,29 @@ import CUnicornShim
 import Synchronization
 public import SystemPackage
 
-/// The engine's shared library. The launcher of CPU processes has it open, this process never: a start does not wait for
-/// it until a vCPU runs or somebody asks.
+/// The engine's shared library. The launcher of CPU processes opens it; this process never does. Start-up does not
+/// wait for it: ``search()`` does, which is first called when a vCPU runs or the status is queried.
 struct EngineLibrary: Sendable {
     enum Search: Sendable {
         case found(name: String, version: String)
-        /// No file of these names is there, or none that is an engine of version 2.
+        /// None of these files exists and is an engine of version 2.
         case missing
-        /// The launcher could not be asked: what the host has no more of.
+        /// The launcher could not be started. The errno says which resource the host lacks.
         case failed(Errno)
     }
 
-    /// What dlopen is asked for, in order.
+    /// Names for dlopen, in order of preference.
     let names: [String]
 
-    /// What was found, by the names asked for. One that is missing may be installed meanwhile.
+    /// Search results by names. A missing library is searched for again, because it may be installed meanwhile.
     private static let found = Mutex<[[String]: Search]>([:])
 
-    /// Has the launcher open it, and does not wait for that.
+    /// Asks the launcher to open the library, without waiting.
     func open() {
         if let name = names.first { _ = unsafe cuc_launcher_start(name) }
     }
 
-    /// Waits for the launcher.
+    /// Searches for the library. Waits for the launcher.
     func search() -> Search {
         Self.found.withLock { found in
             if let search = found[names] { return search }
@@ -47,9 +47,9 @@ struct EngineLibrary: Sendable {
 public enum EngineStatus: Sendable, Equatable {
     /// The engine's version, `2.0.1`.
     case available(version: String)
-    /// What to do about it.
+    /// The engine is not installed. The message says what to do.
     case missing(message: String)
-    /// The host has no more of something that finding out takes.
+    /// The search failed, because the host lacks a resource.
     case unknown(Errno)
 }
 
@@ -59,18 +59,18 @@ extension EngineLibrary {
         case .found(_, let version): .available(version: version)
         case .missing:
             .missing(
-                message: "SoftKVM has no CPU: the Unicorn engine (\(names.joined(separator: ", "))) is not "
-                    + "installed: apt-get install libunicorn2")
+                message: "SoftKVM cannot run vCPUs: the Unicorn engine (\(names.joined(separator: ", "))) "
+                    + "is not installed. Install it: apt-get install libunicorn2")
         case .failed(let errno): .unknown(errno)
         }
     }
 
-    /// Of the kernel's identity.
+    /// The host part of the backend's identity.
     var description: String {
         switch search() {
         case .found(_, let version): "Unicorn \(version)"
-        case .missing: "no CPU: libunicorn2 is not installed"
-        case .failed(let errno): "its CPU cannot be had: \(errno.name)"
+        case .missing: "cannot run vCPUs: libunicorn2 is not installed"
+        case .failed(let errno): "cannot run vCPUs: starting the CPU launcher failed with \(errno.name)"
         }
     }
 }

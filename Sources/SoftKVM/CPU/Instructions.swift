@@ -4,17 +4,18 @@ import CUnicornShim
 import ConversionModel
 import MiniVMM
 
-// What the engine leaves to the kernel: memory that is not mapped yet, and privileged instructions.
+// The parts of guest execution that the engine leaves to SoftKVM: memory that is not mapped yet, and privileged
+// instructions.
 extension SoftVCPU {
-    /// A part of an access that lies in one page, resolved.
+    /// The resolution of the part of an access that is in one page.
     enum Reach {
         case memory
-        /// No memory there: guest-physical address of the first byte.
+        /// No memory: the guest-physical address of the first byte.
         case mmio(UInt64)
         case stop(Step)
     }
 
-    /// An access found no region: map what may be mapped, and leave for what may not.
+    /// Handles an access that no region allows: maps the memory if that is allowed, or exits.
     func serve(_ access: cuc_access, _ engine: Engine) -> Step {
         let kind = AccessKind(
             isWrite: access.is_write != 0, isFetch: access.is_fetch != 0, isUser: currentRing == 3)
@@ -28,12 +29,12 @@ extension SoftVCPU {
                 fragments.append(MMIOFragment(part, gpa: gpa, isWrite: kind.isWrite))
             }
         }
-        return fragments.isEmpty ? .goOn : begin(fragments)
+        return fragments.isEmpty ? .proceed : begin(fragments)
     }
 
-    /// Makes one linear address reachable, if it is memory and the access is allowed.
+    /// Maps the memory at one linear address, if there is memory and the access is allowed.
     ///
-    /// - Parameter scratch: linear pages that are in use for answers of the VMM, and stay as they are.
+    /// - Parameter scratch: linear pages that hold answers of the monitor and must stay mapped.
     func reach(
         _ linear: UInt64, _ kind: AccessKind, _ engine: Engine, besides scratch: [UInt64] = []
     ) -> Reach {
@@ -59,25 +60,25 @@ extension SoftVCPU {
             }
             let isMapped = engine.map(
                 region, writable: leaf.writable && !slot.isReadOnly, executable: leaf.executable)
-            // Where it is not, the process is gone, and the next run says why.
+            // If mapping failed because the process is gone, the next run reports the reason.
             return isMapped || engine.failure == nil ? .memory : .stop(internalError())
         }
     }
 
-    /// The most that can be mapped at once around an address: one run of the second stage in one page of the guest's
-    /// tables in one block of the engine's.
+    /// The largest region around an address that can be mapped at once: within one run of the second stage, one
+    /// page of the guest's tables and one block of the engine.
     private func region(
-        around linear: UInt64, _ leaf: GuestPage, _ slot: SlotView, _ run: PageRange,
+        around linear: UInt64, _ leaf: GuestPage, _ slot: MemslotInfo, _ run: PageRange,
         besides scratch: [UInt64]
     ) -> Engine.Region? {
-        // Inside an aligned block that is no larger than the shared bit, that bit is the same everywhere.
+        // An aligned block of at most the size of the shared bit lies in one alias.
         let block = min(Engine.largestRegion, leaf.size, vm.sharedBit.map { 1 << $0 } ?? .max)
         let start = linear & ~(block - 1)
         let gpa = vm.withoutSharedBit(leaf.gpa + (start - leaf.linear))
         guard let all = PageRange(start: gpa, size: block), let part = all.intersection(run) else {
             return nil
         }
-        // Offsets in the block, so that nothing wraps in the last one of the address space.
+        // Offsets in the block cannot wrap, not even in the last block of the address space.
         let first = part.start - gpa
         let here = linear - start
         func offset(of page: UInt64) -> UInt64? { page >= start && page - start < block ? page - start : nil }
@@ -95,7 +96,7 @@ extension SoftVCPU {
     func doPrivileged(_ engine: Engine) -> Step {
         guard let instruction = PrivilegedInstruction(codeAtRIP()) else { return shutdown() }
         if case .port = instruction.operation { return doPort(instruction, engine) }
-        // VMCALL answers in every ring; CPUID and the time stamp counter are for everyone.
+        // VMCALL returns a result in every ring, and CPUID and RDTSC are not privileged.
         switch instruction.operation {
         case .hypercall: return doHypercall(instruction)
         case .cpuid, .readTimeStamp: break
@@ -149,7 +150,7 @@ extension SoftVCPU {
         case .port, .hypercall: return shutdown()
         }
         registersNow.rip = next
-        return .goOn
+        return .proceed
     }
 
     private func setPair(_ value: UInt64) {
@@ -157,7 +158,7 @@ extension SoftVCPU {
         registersNow.rdx = value >> 32
     }
 
-    /// The bytes at RIP, as many as an instruction may have; the engine has just fetched it, so they are there.
+    /// The bytes at RIP, up to the longest instruction. The engine has just fetched it, so they can be read.
     func codeAtRIP() -> [UInt8] {
         var fetch = cuc_access()
         fetch.address = registersNow.rip
@@ -173,14 +174,14 @@ extension SoftVCPU {
         }
     }
 
-    /// VMCALL and VMMCALL, as KVM's `kvm_emulate_hypercall`.
+    /// VMCALL and VMMCALL, as `kvm_emulate_hypercall` of KVM handles them.
     private func doHypercall(_ instruction: PrivilegedInstruction) -> Step {
         let arguments = (gpa: registersNow.rbx, pages: registersNow.rcx, attributes: registersNow.rdx)
         let number = registersNow.rax
         func answer(_ value: Int64) -> Step {
             registersNow.rax = UInt64(bitPattern: value)
             registersNow.rip &+= instruction.length
-            return .goOn
+            return .proceed
         }
         guard currentRing == 0 else { return answer(KVMReturn.notPermitted) }
         guard number == CKVM_HC_MAP_GPA_RANGE, vm.exitHypercalls & 1 << number != 0 else {
@@ -203,7 +204,7 @@ extension SoftVCPU {
         return .exit
     }
 
-    /// What KVM itself answers to a hypercall (linux/kvm_para.h).
+    /// Results of hypercalls that KVM handles itself (linux/kvm_para.h).
     private enum KVMReturn {
         static let notPermitted: Int64 = -1
         static let invalidArgument: Int64 = -22
@@ -212,7 +213,7 @@ extension SoftVCPU {
 }
 
 extension cuc_access {
-    /// The access cut at page boundaries, with the part of the value that belongs to each.
+    /// The access split at page boundaries, each part with its share of the value.
     var parts: [cuc_access] {
         let first = min(UInt64(size), pageSize - address % pageSize)
         guard first < UInt64(size) else { return [self] }

@@ -2,13 +2,14 @@
 import CKVMShim
 import MiniVMM
 
-// What KVM reads and writes by itself when it emulates an instruction: through `userspace_addr`, like anybody on the host, so
-// that it gets no private page. Its own walk of the guest's tables that meets one is a page fault in the guest, which without an
-// IDT is a triple fault; code that it cannot fetch is KVM_EXIT_INTERNAL_ERROR; data that it cannot read or write it takes for MMIO.
+// KVM's own accesses when it emulates an instruction. They go through `userspace_addr`, like any host access, and
+// so cannot reach private pages. If the walk of the guest's page tables fails, the guest gets a page fault, which
+// without an IDT is a triple fault. Code that cannot be fetched is KVM_EXIT_INTERNAL_ERROR. Data that cannot be
+// read or written is treated as MMIO.
 extension SoftVCPU {
-    /// What ends the emulation of the instruction at RIP; nil where KVM can fetch it.
+    /// The exit if KVM cannot fetch the instruction at RIP; nil if it can.
     func failedFetch() -> Step? {
-        guard vm.model.kernel.isReadByKVM(vm.number) else { return nil }
+        guard vm.model.kernel.kvmUsesHostMapping(vm.number) else { return nil }
         let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
         guard let code = try? vm.walk(registersNow.rip, kind, special, through: vm.isReadable) else {
             return shutdown()
@@ -16,17 +17,16 @@ extension SoftVCPU {
         return vm.isReadable(code.gpa + (registersNow.rip - code.linear)) ? nil : internalError()
     }
 
-    /// What ends the instruction at RIP because KVM cannot tell how long it is: nil where it can, or the CPU says so.
+    /// The exit if KVM cannot tell the length of the instruction at RIP; nil if it can read it or the CPU reports
+    /// the length.
     func failedStepOver() -> Step? {
         guard !vm.model.configuration.nextRIPSaved, failedFetch() != nil else { return nil }
         return internalError()
     }
 
-    /// The guest-physical address of an operand that KVM cannot read or write itself, and takes for MMIO.
-    ///
-    /// - Throws: what ends the emulation, where it cannot walk the tables.
-    func unreadable(_ linear: UInt64, _ kind: AccessKind) -> Reach {
-        guard vm.model.kernel.isReadByKVM(vm.number) else { return .memory }
+    /// Resolves an operand as KVM's emulator would: memory that KVM cannot access itself is MMIO.
+    func mmioForKVM(_ linear: UInt64, _ kind: AccessKind) -> Reach {
+        guard vm.model.kernel.kvmUsesHostMapping(vm.number) else { return .memory }
         guard let leaf = try? vm.walk(linear, kind, special, through: vm.isReadable) else {
             return .stop(shutdown())
         }

@@ -3,14 +3,14 @@ import CKVMShim
 import CUnicornShim
 import MiniVMM
 
-/// At most 8 bytes in one page that the VMM has to read or write: one `KVM_EXIT_MMIO`.
+/// Up to 8 bytes in one page that the monitor must read or write: one `KVM_EXIT_MMIO`.
 struct MMIOFragment {
     let linear: UInt64
     let gpa: UInt64
     /// Bytes.
     let size: Int
     let isWrite: Bool
-    /// What is written, or what the VMM has read; little endian.
+    /// The value that is written, or that the monitor has read; little endian.
     var data: UInt64
 
     init(_ part: cuc_access, gpa: UInt64, isWrite: Bool) {
@@ -27,21 +27,21 @@ struct MMIOFragment {
     }
 }
 
-/// An instruction (one element of a repeated one) that needs the VMM for some of its accesses.
+/// An instruction, or one element of a repeated one, some of whose accesses the monitor must perform.
 ///
-/// The engine cannot stop in the middle of one, so it is executed again when the VMM has answered: with the answers
-/// in scratch pages in place of the missing memory. If that run turns out to need more, it is undone and the VMM
-/// asked for the rest.
+/// The engine cannot stop in the middle of an instruction, so the instruction is executed again after the monitor
+/// has answered, with scratch pages that contain the answers in place of the missing memory. If that run needs more
+/// accesses, it is undone and the monitor is asked for those.
 struct MMIOInstruction {
     let rip: UInt64
-    /// Answered.
+    /// Accesses that the monitor has performed.
     var done: [MMIOFragment] = []
-    /// Still to be asked for; the first one is with the VMM.
+    /// Accesses still to be performed. The monitor is working on the first one.
     var queue: [MMIOFragment]
 }
 
 extension SoftVCPU {
-    /// The current instruction needs these.
+    /// Starts an instruction that needs these accesses.
     func begin(_ fragments: [MMIOFragment]) -> Step {
         if let failure = failedFetch() { return failure }
         return ask(MMIOInstruction(rip: registersNow.rip, queue: fragments))
@@ -56,7 +56,8 @@ extension SoftVCPU {
         return .exit
     }
 
-    /// The VMM has answered the first of the queue, or repaired what the instruction stopped for.
+    /// Continues after the monitor has performed the first access of the queue, or has resolved what the
+    /// instruction stopped for.
     func complete(_ instruction: MMIOInstruction, _ engine: Engine) -> Step {
         var instruction = instruction
         if var fragment = instruction.queue.first {
@@ -69,7 +70,7 @@ extension SoftVCPU {
 
     private func executeAgain(_ instruction: MMIOInstruction, _ engine: Engine) -> Step {
         var instruction = instruction
-        // Every turn but the last makes a page reachable, and an instruction has few.
+        // Every iteration but the last maps a page, and an instruction accesses few pages.
         for _ in 0..<16 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
@@ -80,7 +81,7 @@ extension SoftVCPU {
             case .done:
                 registersNow = engine.registers
                 vm.model.clock &+= 1
-                return .goOn
+                return .proceed
             case .needs(let accesses):
                 let known = instruction.done
                 for part in accesses where !known.contains(where: { $0.covers(part) }) {
@@ -99,7 +100,7 @@ extension SoftVCPU {
                     switch reach(part.address, kind, engine, besides: attempt.pages) {
                     case .memory: continue
                     case .stop(let step):
-                        // The answers are kept: the VMM is not asked twice.
+                        // The answers are kept, so that the monitor is not asked twice.
                         if case .fail = step { pending = .mmio(instruction) }
                         return step
                     case .mmio(let gpa):
@@ -114,13 +115,13 @@ extension SoftVCPU {
     }
 }
 
-/// One execution of an MMIO instruction on scratch pages, undone unless it needed nothing else.
+/// One execution of an MMIO instruction on scratch pages. It is undone if it needs further accesses.
 @safe private final class Attempt {
     enum Outcome {
         case done
-        /// Accesses to scratch pages that no answer covers, in order, cut at pages.
+        /// Accesses to scratch pages that no answer covers, in order, split at page boundaries.
         case needs([cuc_access])
-        /// An access that no region allows.
+        /// An access that is not mapped.
         case refused(cuc_access)
         case failed
     }
@@ -129,10 +130,10 @@ extension SoftVCPU {
     private let done: [MMIOFragment]
     /// Linear addresses of the scratch pages.
     private(set) var pages: [UInt64] = []
-    /// Those of them that are memory which is only written by the VMM: its bytes are there to be read.
+    /// Scratch pages that stand for read-only memory: their bytes can be read, and only writes go to the monitor.
     private var readable: Set<UInt64> = []
 
-    /// - Returns: nil if the engine does not take the pages.
+    /// - Returns: nil if there are not enough scratch pages.
     init?(_ instruction: MMIOInstruction, _ engine: Engine, _ vm: SoftVM) {
         self.engine = engine
         done = instruction.done
@@ -190,7 +191,7 @@ extension SoftVCPU {
         }
         guard missing.isEmpty else {
             unsafe cuc_restore(engine.cpu)
-            // What a write would have written may depend on a read that is missing: ask in order, reads first.
+            // The value of a write may depend on a read that is still missing, so reads come first.
             let reads = missing.filter { $0.is_write == 0 }
             return .needs(reads.isEmpty ? missing : reads)
         }
@@ -199,7 +200,7 @@ extension SoftVCPU {
 }
 
 extension ckvm_run_mmio {
-    /// - Parameter value: what is written, nil for a read.
+    /// - Parameter value: the value to write; nil for a read.
     init(gpa: UInt64, size: Int, writing value: UInt64?) {
         self.init()
         phys_addr = gpa
@@ -208,7 +209,7 @@ extension ckvm_run_mmio {
         if let value { word = value }
     }
 
-    /// `data` as a number; bytes past `len` are the VMM's, and not looked at.
+    /// `data` as a number. Bytes past `len` are ignored.
     var word: UInt64 {
         get { unsafe withUnsafeBytes(of: data) { unsafe $0.loadUnaligned(as: UInt64.self) } }
         set {

@@ -12,22 +12,22 @@ struct PortAccess {
     let size: Int
     let isString: Bool
     let port: UInt16
-    /// Of a string instruction: where the element is.
+    /// Linear address of the element of a string instruction.
     let linear: UInt64
 }
 
-// IN, OUT and their string forms: one transfer an exit, `count` 1.
+// IN, OUT and their string forms: one transfer per exit (`count` is 1).
 extension SoftVCPU {
     func doPort(_ instruction: PrivilegedInstruction, _ engine: Engine) -> Step {
         guard case .port(let isOut, let size, let port, let isString) = instruction.operation else {
             return shutdown()
         }
-        // Ports are for IOPL; the permission bitmap of a TSS is not looked at.
+        // Ports need IOPL. The I/O permission bitmap of a TSS is not supported.
         guard currentRing <= Int(registersNow.rflags >> 12 & 3) else { return shutdown() }
         let counterMask: UInt64 = instruction.hasShortAddresses ? 0xffff_ffff : .max
         if isString, instruction.isRepeated, registersNow.rcx & counterMask == 0 {
             registersNow.rip &+= instruction.length
-            return .goOn
+            return .proceed
         }
         if isString, let failure = failedFetch() { return failure }
         let access = PortAccess(
@@ -35,14 +35,14 @@ extension SoftVCPU {
             port: port ?? UInt16(truncatingIfNeeded: registersNow.rdx),
             linear: isString ? elementAddress(isOut, instruction) : 0)
         guard isString else { return transfer(access, registersNow.rax) }
-        if isOut, let step = takeForMMIO(access, writing: nil) { return step }
+        if isOut, let step = exitForMMIO(access, writing: nil) { return step }
         switch element(at: access.linear, size, isWrite: !isOut) {
         case .success(let bytes): return transfer(access, bytes.value)
         case .failure(let stop): return stop.step
         }
     }
 
-    /// Leaves with `KVM_EXIT_IO`.
+    /// Exits with `KVM_EXIT_IO`.
     private func transfer(_ access: PortAccess, _ value: UInt64) -> Step {
         var io = ckvm_run_io()
         io.direction = access.isOut ? CKVM_EXIT_IO_OUT : CKVM_EXIT_IO_IN
@@ -57,12 +57,13 @@ extension SoftVCPU {
         return .exit
     }
 
-    /// Leaves with `KVM_EXIT_MMIO` where KVM cannot read or write an element of a string instruction by itself.
+    /// Exits with `KVM_EXIT_MMIO` if KVM's emulator cannot access the element of a string instruction; otherwise
+    /// returns nil.
     ///
-    /// - Parameter value: what is to be written, nil for a read.
-    private func takeForMMIO(_ access: PortAccess, writing value: UInt64?) -> Step? {
+    /// - Parameter value: the value to write; nil for a read.
+    private func exitForMMIO(_ access: PortAccess, writing value: UInt64?) -> Step? {
         let kind = AccessKind(isWrite: value != nil, isFetch: false, isUser: currentRing == 3)
-        switch unreadable(access.linear, kind) {
+        switch mmioForKVM(access.linear, kind) {
         case .memory: return nil
         case .stop(let step): return step
         case .mmio(let gpa):
@@ -73,11 +74,11 @@ extension SoftVCPU {
         }
     }
 
-    /// The monitor has answered for an element.
+    /// Continues after the monitor has performed the access to an element.
     func completeElement(_ access: PortAccess, _ engine: Engine) -> Step {
         if access.isOut { return transfer(access, runPage.mmio.word) }
         if !advance(access) { registersNow.rip = access.rip &+ access.instruction.length }
-        return .goOn
+        return .proceed
     }
 
     func complete(_ access: PortAccess, _ engine: Engine) -> Step {
@@ -85,16 +86,16 @@ extension SoftVCPU {
         let value = ioData(access.size).value
         if access.isString {
             if !access.isOut {
-                if let step = takeForMMIO(access, writing: value) { return step }
+                if let step = exitForMMIO(access, writing: value) { return step }
                 switch element(at: access.linear, access.size, isWrite: true) {
                 case .success(let bytes): bytes.value = value
                 case .failure(let stop):
-                    // Converted since the exit: the element waits for the page.
+                    // The page was converted since the exit, so the element waits for it.
                     pending = .port(access)
                     return stop.step
                 }
             }
-            if advance(access) { return .goOn }
+            if advance(access) { return .proceed }
         } else if !access.isOut {
             switch access.size {
             case 1: registersNow.rax = registersNow.rax & ~0xff | value
@@ -103,10 +104,10 @@ extension SoftVCPU {
             }
         }
         registersNow.rip = access.rip &+ instruction.length
-        return .goOn
+        return .proceed
     }
 
-    /// Moves the registers of a string instruction on by an element; true if another one follows.
+    /// Advances the registers of a string instruction by one element; true if another one follows.
     private func advance(_ access: PortAccess) -> Bool {
         let isShort = access.instruction.hasShortAddresses
         let goesDown = registersNow.rflags & 1 << 10 != 0
@@ -134,7 +135,7 @@ extension SoftVCPU {
 
     private struct Stop: Error { let step: Step }
 
-    /// An element of a string instruction in memory. One in MMIO is more than this emulation does.
+    /// The memory of an element of a string instruction. An element in MMIO is not supported.
     private func element(at linear: UInt64, _ size: Int, isWrite: Bool) -> Result<ElementBytes, Stop> {
         let kind = AccessKind(isWrite: isWrite, isFetch: false, isUser: currentRing == 3)
         var access = cuc_access()
@@ -169,7 +170,7 @@ extension SoftVCPU {
         return .success(bytes)
     }
 
-    /// The bytes of the exit, in the `kvm_run` page.
+    /// The data of a `KVM_EXIT_IO`, in the `kvm_run` page.
     private func ioData(_ size: Int) -> ElementBytes {
         var bytes = ElementBytes()
         unsafe bytes.append(page + Self.ioDataOffset, size)

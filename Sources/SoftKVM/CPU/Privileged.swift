@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 import CUnicornShim
 
-/// An instruction whose effect is the kernel's business, taken apart.
+/// A decoded instruction that SoftKVM emulates, not the engine.
 ///
-/// The CPU process stops before each of these, and says no more than that: the guest's bytes are decoded here again, by the
-/// same function.
+/// The CPU process stops before each of these and reports only that. The guest's bytes are decoded again here, by
+/// the same function, because the process is not trusted.
 struct PrivilegedInstruction: Equatable {
     enum Operation: Equatable {
-        /// IN, OUT, INS, OUTS; `port` is nil where DX says it. `size` in bytes.
+        /// IN, OUT, INS, OUTS; `port` is nil if the port is in DX. `size` in bytes.
         case port(isOut: Bool, size: Int, port: UInt16?, isString: Bool)
         case halt
         case hypercall
@@ -24,16 +24,16 @@ struct PrivilegedInstruction: Equatable {
     }
 
     let operation: Operation
-    /// Bytes, with prefixes.
+    /// Bytes, including prefixes.
     let length: UInt64
     /// REP or REPNE.
     let isRepeated: Bool
     /// 32-bit addresses: ESI, EDI, ECX.
     let hasShortAddresses: Bool
-    /// 0x64 or 0x65 where FS or GS was asked for.
+    /// The segment prefix, 0x64 (FS) or 0x65 (GS).
     let segment: UInt8?
 
-    /// - Returns: nil if this is none of them, longer than what is there, or one that this CPU does not have.
+    /// - Returns: nil if the instruction is not privileged, is incomplete, or does not exist on this CPU.
     init?(_ bytes: [UInt8]) {
         let decoded = unsafe cuc_decode(bytes, UInt32(truncatingIfNeeded: bytes.count))
         guard decoded.length > 0, let operation = Operation(decoded) else { return nil }

@@ -3,10 +3,11 @@ import CKVMShim
 import CUnicornShim
 import MiniVMM
 
-// Control registers and MSRs: the guest's live here; the engine gets those that change what it does itself.
+// Control registers and MSRs. Their values are kept here; the engine gets only the bits that change how it
+// executes.
 extension SoftVCPU {
     private static let protectionEnable: UInt64 = 1
-    /// MP, EM, TS, NE: what x87 and SSE instructions look at.
+    /// MP, EM, TS, NE: used by x87 and SSE instructions.
     private static let engineCR0: UInt64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5
     /// OSFXSR and OSXMMEXCPT: SSE.
     private static let engineCR4: UInt64 = 1 << 9 | 1 << 10
@@ -25,7 +26,7 @@ extension SoftVCPU {
         specialChanged = false
     }
 
-    /// Brings back what the guest can change without leaving the engine.
+    /// Reads back the registers that the guest can change without leaving the engine.
     func storeSpecial() {
         guard let engine, !specialChanged else { return }
         var system = cuc_system_registers()
@@ -39,7 +40,8 @@ extension SoftVCPU {
         special.idt.limit = UInt16(truncatingIfNeeded: system.idt_limit)
     }
 
-    /// MOV to or from CR0, CR2, CR3, CR4, CR8. A value that would leave 64-bit mode is a general protection fault.
+    /// MOV to or from CR0, CR2, CR3, CR4, CR8. Returns false for a general protection fault: a register that does
+    /// not exist, or a value that would leave 64-bit mode.
     func moveControlRegister(isWrite: Bool, number: Int, general: Int, _ engine: Engine) -> Bool {
         storeSpecial()
         guard isWrite else {
@@ -70,7 +72,8 @@ extension SoftVCPU {
         return true
     }
 
-    /// MOV to or from a debug register. False is an exception: no such register, or bits set that are reserved.
+    /// MOV to or from a debug register. Returns false for an exception: a register that does not exist, or reserved
+    /// bits that are set.
     func moveDebugRegister(isWrite: Bool, number: Int, general: Int) -> Bool {
         let debuggingExtensions: UInt64 = 1 << 3
         var number = number
@@ -89,7 +92,7 @@ extension SoftVCPU {
         return true
     }
 
-    /// RDMSR; nil for one that this CPU does not have.
+    /// RDMSR; nil for an MSR that this CPU does not have.
     func readMSR(_ number: UInt32) -> UInt64? {
         storeSpecial()
         return switch number {
@@ -103,7 +106,7 @@ extension SoftVCPU {
         }
     }
 
-    /// WRMSR; false is a general protection fault.
+    /// WRMSR. Returns false for a general protection fault.
     func writeMSR(_ number: UInt32, _ value: UInt64, _ engine: Engine) -> Bool {
         storeSpecial()
         switch number {
@@ -123,13 +126,13 @@ extension SoftVCPU {
     }
 }
 
-/// What the guest wrote to its debug registers.
+/// The debug registers of the guest.
 struct DebugRegisters {
     private var values: [UInt64] = [0, 0, 0, 0, 0, 0, 0xffff_0ff0, 0x400]
 
     subscript(number: Int) -> UInt64 { values[number & 7] }
 
-    /// Bits that are fixed stay as they are.
+    /// Fixed bits are kept.
     mutating func set(_ number: Int, to value: UInt64) {
         values[number & 7] =
             switch number {
@@ -141,7 +144,7 @@ struct DebugRegisters {
 }
 
 extension ckvm_regs {
-    /// A general register by the number that instructions use.
+    /// A general register by its number in instruction encodings.
     subscript(number: Int) -> UInt64 {
         get { self[keyPath: Self.byNumber[number & 15]] }
         set { self[keyPath: Self.byNumber[number & 15]] = newValue }

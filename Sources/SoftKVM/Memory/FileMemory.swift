@@ -4,22 +4,22 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// The bytes of a guest_memfd: a sparse memfd, of which only the pages that were touched take memory.
+/// The bytes of a guest_memfd, in a sparse memfd. Only pages that were accessed take memory.
 ///
 /// Guarded by the model's lock.
 @safe final class FileMemory: @unchecked Sendable {
     private let backing: OwnedDescriptor
-    /// All of the backing. The model reads and writes pages here, and the engine runs on them.
+    /// A mapping of the whole backing. The model reads and writes pages through it, and the engine runs on them.
     private let mapping: OwnedMapping
-    /// Bytes of the backing.
+    /// Size of the backing, bytes.
     let size: UInt64
 
-    /// An address space is finite, and a file can be larger: bytes of a file that have memory behind them.
-    static let most: UInt64 = 1 << 40
+    /// Largest size of the backing. A file can be larger than an address space; the rest of it has no memory.
+    static let maximumSize: UInt64 = 1 << 40
 
-    /// - Parameter size: of the file, bytes.
+    /// - Parameter size: size of the file, bytes.
     init(size: UInt64) throws(Errno) {
-        self.size = min(size, Self.most)
+        self.size = min(size, Self.maximumSize)
         backing = OwnedDescriptor(owning: Int32(try value(unsafe ckvm_memfd_create("guest_memfd"))))
         guard ftruncate(backing.rawValue, Int(self.size)) == 0 else { throw Errno(rawValue: errno) }
         mapping = try OwnedMapping(backing, length: self.size, reserve: false)
@@ -27,12 +27,13 @@ import SystemPackage
 
     var descriptor: Int32 { backing.rawValue }
 
-    /// `mmap` of a part; past the end of the file it is only address space.
+    /// `mmap` of a part. Past the end of the file it only reserves address space.
     func map(offset: UInt64, length: UInt64) throws(Errno) -> OwnedMapping {
         try OwnedMapping(backing, offset: offset, length: length, reserve: false)
     }
 
-    /// The byte at an offset, and what follows it in the file. The offset is inside the file.
+    /// The address of the byte at an offset, which must be inside the backing. The following bytes of the file come
+    /// after it.
     func bytes(at offset: UInt64) -> UnsafeMutableRawPointer { unsafe mapping.base + Int(offset) }
 
     func page(at offset: UInt64) -> [UInt8] {
@@ -44,7 +45,7 @@ import SystemPackage
     func discard(_ range: PageRange) {
         guard let part = PageRange(start: 0, size: size)?.intersection(range) else { return }
         let result = ckvm_fallocate(backing.rawValue, true, Int64(part.start), Int64(part.size))
-        // A memfd that has no memory for the hole's bookkeeping is written instead.
+        // If there is no memory for the bookkeeping of the hole, the pages are zeroed instead.
         if result != 0 { overwrite(part) { 0 } }
     }
 

@@ -4,17 +4,17 @@ import ConversionModel
 import MiniVMM
 import SystemPackage
 
-/// Guest-physical addresses of this kernel.
+/// Guest-physical addresses of SoftKVM.
 enum GuestPhysical {
     /// Width, as CPUID 0x80000008 reports it.
     static let bits = KernelModel.guestPhysicalBits
 }
 
-/// A page of the guest's own tables.
+/// A leaf entry of the guest's page tables.
 struct GuestPage {
-    /// Linear address of its start.
+    /// Linear address of the page.
     let linear: UInt64
-    /// Guest-physical address of its start, with the shared bit if it has it.
+    /// Guest-physical address of the page, including the shared bit.
     let gpa: UInt64
     /// 4 KiB, 2 MiB or 1 GiB, bytes.
     let size: UInt64
@@ -22,7 +22,7 @@ struct GuestPage {
     let executable: Bool
 }
 
-/// How a linear address is used.
+/// The kind of an access to a linear address.
 struct AccessKind {
     let isWrite: Bool
     let isFetch: Bool
@@ -30,30 +30,33 @@ struct AccessKind {
     let isUser: Bool
 }
 
-/// Why a linear address leads nowhere.
+/// Why a linear address does not resolve.
 enum WalkFailure: Error {
-    /// The guest's own page fault, or general protection fault.
+    /// An exception in the guest: a page fault or a general protection fault.
     case exception
-    /// A page of its tables is of the wrong kind.
+    /// A memory fault on a page of the guest's page tables.
     case fault(MemoryFault?)
 }
 
 extension SoftVM {
-    // The lock is held.
+    // The model's lock is held.
     func target(of address: UInt64) -> Target { model.kernel.target(number, of: address) }
     func errno(of fault: MemoryFault) -> Errno { Errno(model.kernel.error(number, of: fault)) }
     func withoutSharedBit(_ address: UInt64) -> UInt64 { model.kernel.withoutSharedBit(number, address) }
     func isReadable(_ gpa: UInt64) -> Bool { model.kernel.isReadableByKVM(number, gpa) }
 
-    /// The byte of guest memory that an address leads to, and what follows it in the page; nil where it is not memory.
-    func bytes(in slot: SlotView, at address: UInt64) -> UnsafeMutableRawPointer? {
+    /// The host address of guest memory. The following bytes are valid up to the end of the page; nil if there is
+    /// no memory.
+    func bytes(in slot: MemslotInfo, at address: UInt64) -> UnsafeMutableRawPointer? {
         let offset = withoutSharedBit(address) - slot.range.start
         return unsafe model.memory(of: slot.file)?.bytes(at: slot.fileOffset + offset)
     }
 
-    /// Walks the guest's 4-level tables, in guest memory, as a CPU would. Accessed and dirty bits are not written.
+    /// Walks the guest's 4-level page tables in guest memory, as a CPU does. Accessed and dirty bits are not
+    /// written.
     ///
-    /// - Parameter isReadable: whether who walks can read an entry at that guest-physical address; not is an exception.
+    /// - Parameter isReadable: whether the walker can read the entry at a guest-physical address. An unreadable
+    ///   entry is an exception.
     func walk(
         _ linear: UInt64, _ access: AccessKind, _ registers: ckvm_sregs,
         through isReadable: ((UInt64) -> Bool)? = nil
@@ -79,7 +82,7 @@ extension SoftVM {
                 continue
             }
             let size = UInt64(1) << level
-            // CR0.WP: ring 0 may write read-only pages where it is clear.
+            // With CR0.WP clear, ring 0 may write read-only pages.
             let mayWrite = writable || (!access.isUser && registers.cr0 & 1 << 16 == 0)
             guard !access.isWrite || mayWrite, !access.isFetch || executable, !access.isUser || user else {
                 throw .exception

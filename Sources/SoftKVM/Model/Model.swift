@@ -5,46 +5,48 @@ import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// What all objects of one ``SoftKVM`` share: the lock, the rules of the interface as a value, the memory of the files, and the
-/// clock.
+/// State shared by all objects of one ``SoftKVM``: the lock, the rules of the interface as a value, the memory of
+/// the files, and the clock.
 ///
-/// There is one lock, and everything below is guarded by it. A kernel has finer ones; a model is read more often
-/// than it is waited for.
+/// One lock guards everything below. A kernel has finer locks; one lock keeps the model easy to read, and
+/// contention is low.
 final class Model: @unchecked Sendable {
     let configuration: SoftKVM.Configuration
     private let lock = Lock()
-    /// The rules, and all state but bytes. Guarded by the lock.
+    /// The rules, and all state except bytes. Guarded by the lock.
     var kernel: KernelModel
     /// The memory of each file. Guarded by the lock.
     private var memories: [FileID: FileMemory] = [:]
-    /// Bytes of pages that were punched out of their file, of the holds that keep them. Guarded by the lock.
+    /// Bytes of pages that were punched out of their file while held, by hold and by offset in the file. Guarded by
+    /// the lock.
     private var detached: [HoldID: [UInt64: [UInt8]]] = [:]
-    /// Guarded by the lock, too.
+    /// Guarded by the lock.
     private var vms: [VMID: Weak<SoftVM>] = [:]
     private var mappings: [MappingID: Weak<SoftHostMapping>] = [:]
-    /// Descriptors by number, closed ones among them. Guarded by the lock.
+    /// Descriptors by number, including closed ones. Guarded by the lock.
     private var descriptors: [Int32: Weak<SoftGuestMemfd>] = [:]
-    /// Nanoseconds since the model was made. Guarded by the lock.
+    /// Nanoseconds since the model was created. Guarded by the lock.
     var clock: UInt64 = 0
-    /// The source of bytes where contents are undefined. Guarded by the lock.
+    /// Generates bytes for undefined contents. Guarded by the lock.
     private var generator: SplitMix64
     /// The vCPU that ran last. Guarded by the lock.
     var lastRunner: ObjectIdentifier?
-    /// An answer was the host's own errno, not one of the model's. Guarded by the lock.
+    /// Whether any call failed with an errno of the host rather than one of the model. Guarded by the lock.
     private(set) var hostHasFailed = false
 
-    /// What one system call takes on the virtual clock.
+    /// Duration of one system call on the virtual clock.
     static let callNanoseconds: UInt64 = 1000
 
-    /// - Parameter contents: ``KernelModel/Contents/inside`` has no memory and no engine. All objects are then no more than
-    ///   numbers in ``kernel``, which can be exchanged for another one that was reached from the same beginning.
+    /// - Parameter contents: with ``KernelModel/Contents/inside`` there is no guest memory and no engine. All
+    ///   objects are then only numbers in ``kernel``, which can be replaced by another state that was reached from
+    ///   the same start.
     init(_ configuration: SoftKVM.Configuration, contents: KernelModel.Contents) {
         self.configuration = configuration
         kernel = KernelModel(configuration.rules, contents: contents)
         generator = SplitMix64(seed: configuration.seed)
     }
 
-    /// One system call: under the lock, and the clock goes on.
+    /// One system call: holds the lock and advances the clock.
     @inline(__always)
     func call<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
         lock.acquire()
@@ -56,17 +58,17 @@ final class Model: @unchecked Sendable {
         return try body()
     }
 
-    /// A system call that the kernel model answers.
+    /// A system call that is answered by ``kernel``.
     @inline(__always)
-    func ask<R>(_ body: (inout KernelModel) throws(ErrorNumber) -> R) throws(Errno) -> R {
+    func callModel<R>(_ body: (inout KernelModel) throws(ErrorNumber) -> R) throws(Errno) -> R {
         try call { () throws(Errno) in
             do throws(ErrorNumber) { return try body(&kernel) } catch { throw Errno(error) }
         }
     }
 
-    /// Reads or changes the model without a system call.
+    /// Reads or changes the model under the lock. This is not a system call: the clock does not advance.
     @inline(__always)
-    func look<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
+    func withLock<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
         lock.acquire()
         defer {
             applyEffects()
@@ -75,10 +77,11 @@ final class Model: @unchecked Sendable {
         return try body()
     }
 
-    /// The model keeps the bytes itself.
-    var isValue: Bool { kernel.contents == .inside }
+    /// Whether the bytes are kept in ``kernel``.
+    var keepsBytes: Bool { kernel.contents == .inside }
 
-    /// What the host has to give for a call that the model allows: memory or a descriptor. The lock is held.
+    /// Allocates memory or a descriptor on the host for a call that the model allows, and records a failure. The
+    /// lock is held.
     func host<R: ~Copyable>(_ body: () throws(Errno) -> R) throws(Errno) -> R {
         do throws(Errno) {
             return try body()
@@ -98,7 +101,7 @@ final class Model: @unchecked Sendable {
         memories.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
     }
 
-    /// Does to the bytes, and to the engines, what calls have done to the model. The lock is held.
+    /// Applies the effects of calls on the model to the bytes and to the engines. The lock is held.
     func applyEffects() {
         for effect in kernel.takeEffects() {
             switch effect {
@@ -116,7 +119,7 @@ final class Model: @unchecked Sendable {
         }
     }
 
-    /// The page of a hold as it was when it left the file; nil if it has not.
+    /// A page of a hold as it was when it was punched out; nil if it was not.
     func detachedPage(_ hold: HoldID, _ page: UInt64) -> [UInt8]? { detached[hold]?[page] }
 
     func detachedPages(_ hold: HoldID) -> [UInt64: [UInt8]] { detached[hold] ?? [:] }
@@ -125,7 +128,7 @@ final class Model: @unchecked Sendable {
         detached[hold, default: [:]][page] = bytes
     }
 
-    /// The bytes that holds keep, when their pages are given to other holds or dropped.
+    /// Removes and returns the bytes of a hold, for another hold or to drop them.
     func takeDetachedPages(_ hold: HoldID) -> [UInt64: [UInt8]] { detached.removeValue(forKey: hold) ?? [:] }
 
     // MARK: objects by number
@@ -134,10 +137,10 @@ final class Model: @unchecked Sendable {
     func remove(_ vm: VMID) { vms[vm] = nil }
 
     func add(_ memfd: SoftGuestMemfd) {
-        if !isValue { descriptors[memfd.descriptor] = Weak(memfd) }
+        if !keepsBytes { descriptors[memfd.descriptor] = Weak(memfd) }
     }
 
-    /// The open descriptor with a number of the process.
+    /// The open descriptor with this number in the process.
     func descriptor(_ number: Int32, _ kernel: KernelModel) -> DescriptorID? {
         if kernel.contents == .inside { return kernel.openDescriptor(number) }
         guard let memfd = descriptors[number]?.object, kernel.isOpen(memfd.number) else { return nil }
@@ -145,11 +148,11 @@ final class Model: @unchecked Sendable {
     }
 
     func add(_ mapping: SoftHostMapping) {
-        if !isValue { mappings[mapping.number] = Weak(mapping) }
+        if !keepsBytes { mappings[mapping.number] = Weak(mapping) }
     }
     func remove(_ mapping: MappingID) { mappings[mapping] = nil }
     func mapping(_ number: MappingID) -> SoftHostMapping? {
-        isValue ? SoftHostMapping(self, number, nil, nil) : mappings[number]?.object
+        keepsBytes ? SoftHostMapping(self, number, nil, nil) : mappings[number]?.object
     }
 }
 
@@ -157,13 +160,13 @@ extension Errno {
     package init(_ error: ErrorNumber) { self.init(rawValue: error.rawValue) }
 }
 
-/// A reference that does not keep its object.
+/// A weak reference.
 struct Weak<Object: AnyObject> {
     private(set) weak var object: Object?
     init(_ object: Object) { self.object = object }
 }
 
-/// A recursive lock: an object that dies while it is held may need it too.
+/// A recursive lock, because an object that is deinitialised while the lock is held may take it, too.
 @safe private final class Lock: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 public import ConversionModel
 
-// Planted faults as people name them.
+// Names and descriptions of planted faults.
 
 extension PlantedFault {
-    /// As the command has it: `flags-ignored`.
+    /// The name on the command line: `flags-ignored`.
     public var name: String {
         "\(self)".reduce(into: "") { name, letter in
             if letter.isUppercase { name += "-" }
@@ -12,14 +12,14 @@ extension PlantedFault {
         }
     }
 
-    /// Nil for a name that no fault has. Capital letters are not accepted.
+    /// Nil if no fault has this name. Names are lower case.
     public init?(name: String) {
         guard let fault = Self.allCases.first(where: { $0.name == name }) else { return nil }
         self = fault
     }
 
-    /// The rule that it breaks, by its place in the description of the interface: `row 2` is one of the validation
-    /// table, the rest are paragraphs of the same section.
+    /// The rule that the fault breaks: `row 2` is row 2 of the validation table in docs/ABI.md, section 2; other
+    /// values name a paragraph of that section.
     public var rule: String {
         switch self {
         case .structPartlyRead: "row 1"
@@ -43,7 +43,7 @@ extension PlantedFault {
             "row 11"
         case .errorOffsetWrittenOnSuccess: "success"
         case .lastPageLeftOut, .neighbourConverted, .untouchedPagesForgotten: "attributes"
-        case .guestViewKept, .neighbourZapped: "zap"
+        case .guestMappingsKept, .neighbourZapped: "zap"
         case .contentsLostToPrivate, .contentsLostToShared, .contentsScrambledToPrivate,
             .contentsScrambledToShared:
             "contents"
@@ -55,74 +55,74 @@ extension PlantedFault {
         }
     }
 
-    /// One line: what the kernel does wrong.
+    /// What the backend does wrong, in one line.
     public var description: String {
         switch self {
-        case .flagsIgnored: "flags that are not zero are accepted"
-        case .reservedIgnored: "reserved words that are not zero are accepted"
-        case .errorOffsetRefused: "an error_offset that is not zero on input is EINVAL"
-        case .defaultTypeConverts: "a VM type without private memory converts"
+        case .flagsIgnored: "nonzero flags are accepted"
+        case .reservedIgnored: "nonzero reserved words are accepted"
+        case .errorOffsetRefused: "a nonzero error_offset on input is EINVAL"
+        case .defaultTypeConverts: "conversion works on a VM type without private memory"
         case .unknownAttributesIgnored: "attribute bits other than PRIVATE are ignored"
-        case .emptyRangeAccepted: "size 0 is a success"
-        case .wrapAccepted: "a range that wraps around is a success"
+        case .emptyRangeAccepted: "size 0 succeeds"
+        case .wrapAccepted: "a range that wraps around succeeds"
         case .sizeTruncated: "a size that is not whole pages is rounded down"
-        case .offsetTruncated: "an offset that is not aligned is rounded down"
+        case .offsetTruncated: "an unaligned offset is rounded down"
         case .endOffByOne: "a range may end one page after the end of the file"
-        case .startPastEndAccepted: "a range that starts at the end of the file is a success"
-        case .uniformBeforeValidation: "a range that has the attribute already is a success, bad flags or not"
-        case .busyBeforeBounds: "a page in use is EAGAIN even if the range leaves the file"
-        case .structPartlyRead: "a struct of which only the first half can be read is accepted"
-        case .copyOutUnchecked: "a result that cannot be copied out is the call's own errno, and not EFAULT"
-        case .uniformRangeChecked: "a range that has the attribute already is checked for pages in use"
-        case .uniformRangeUnmapped: "a conversion that changes nothing drops the host's mappings"
-        case .uniformRangeZapped: "a conversion that changes nothing zaps the guest's mappings"
-        case .memoryAfterBusyCheck: "a page in use is EAGAIN where memory for the tracking is short"
-        case .noMemoryNamesNothing: "ENOMEM leaves error_offset as it was"
-        case .noMemoryConvertsFirstPage: "ENOMEM comes with the first page converted"
+        case .startPastEndAccepted: "a range that starts at the end of the file succeeds"
+        case .uniformBeforeValidation: "a range that already has the attribute succeeds even with bad flags"
+        case .busyBeforeBounds: "a page in use is EAGAIN even if the range reaches past the end of the file"
+        case .structPartlyRead: "a struct whose second half cannot be read is accepted"
+        case .copyOutUnchecked: "a result that cannot be written back keeps its errno instead of EFAULT"
+        case .uniformRangeChecked: "a range that already has the attribute is checked for pages in use"
+        case .uniformRangeUnmapped: "a conversion that changes nothing unmaps the range from the host"
+        case .uniformRangeZapped: "a conversion that changes nothing zaps the guest's mappings of the range"
+        case .memoryAfterBusyCheck: "a page in use is EAGAIN where ENOMEM is due"
+        case .noMemoryNamesNothing: "ENOMEM does not set error_offset"
+        case .noMemoryConvertsFirstPage: "ENOMEM still converts the first page"
         case .busyCheckMissing: "pages in use become private"
-        case .firstPageUnchecked: "the first page of a range is not checked for users"
-        case .lastPageUnchecked: "the last page of a range is not checked for users"
-        case .mixedRangeUnchecked: "a range that mixes states is not checked for users"
-        case .toSharedChecked: "to shared, a page in use is EAGAIN"
-        case .busyNamesHighest: "EAGAIN names the highest page in use"
-        case .busyNamesStart: "EAGAIN names the start of the range"
-        case .busyNamesNothing: "EAGAIN leaves error_offset as it was"
+        case .firstPageUnchecked: "the first page of a range is not checked for being in use"
+        case .lastPageUnchecked: "the last page of a range is not checked for being in use"
+        case .mixedRangeUnchecked: "a range of mixed states is not checked for pages in use"
+        case .toSharedChecked: "converting a page in use to shared is EAGAIN"
+        case .busyNamesHighest: "EAGAIN reports the highest page in use"
+        case .busyNamesStart: "EAGAIN reports the start of the range"
+        case .busyNamesNothing: "EAGAIN does not set error_offset"
         case .busyWithOtherErrno: "a page in use is EBUSY"
-        case .busyConvertsBefore: "EAGAIN comes with the pages before the one named converted"
-        case .busyConvertsAll: "EAGAIN comes with the whole range converted"
-        case .busyLosesContents: "EAGAIN comes with the range's contents zeroed"
-        case .releaseForgotten: "a page whose users let go stays in use"
-        case .toPrivateKeepsHostMappings: "to private, the host's mappings stay"
-        case .toSharedDropsHostMappings: "to shared, the host's mappings of the range go"
-        case .errorOffsetWrittenOnSuccess: "a success writes error_offset"
-        case .lastPageLeftOut: "the last page of a longer range is not converted"
+        case .busyConvertsBefore: "EAGAIN converts the pages before error_offset"
+        case .busyConvertsAll: "EAGAIN still converts the whole range"
+        case .busyLosesContents: "EAGAIN zeroes the contents of the range"
+        case .releaseForgotten: "a page stays in use after its references were released"
+        case .toPrivateKeepsHostMappings: "converting to private does not unmap the range from the host"
+        case .toSharedDropsHostMappings: "converting to shared unmaps the range from the host"
+        case .errorOffsetWrittenOnSuccess: "a successful call writes error_offset"
+        case .lastPageLeftOut: "the last page of a range of two or more pages is not converted"
         case .neighbourConverted: "the page after the range is converted too"
-        case .untouchedPagesForgotten: "pages that do not exist yet are not converted"
-        case .guestViewKept: "a conversion leaves the guest's mappings as they were"
-        case .neighbourZapped: "a conversion zaps all of its slots"
-        case .contentsLostToPrivate: "to private, contents are zeroed"
-        case .contentsLostToShared: "to shared, contents are zeroed"
-        case .contentsScrambledToPrivate: "to private, contents are overwritten with noise"
-        case .contentsScrambledToShared: "to shared, contents are overwritten with noise"
+        case .untouchedPagesForgotten: "pages that are not allocated yet are not converted"
+        case .guestMappingsKept: "a conversion does not zap the guest's mappings"
+        case .neighbourZapped: "a conversion zaps all guest mappings of the file"
+        case .contentsLostToPrivate: "converting to private zeroes the contents"
+        case .contentsLostToShared: "converting to shared zeroes the contents"
+        case .contentsScrambledToPrivate: "converting to private overwrites the contents with noise"
+        case .contentsScrambledToShared: "converting to shared overwrites the contents with noise"
         case .hostReadsPrivate: "the host can read private pages"
         case .hostWritesPrivate: "the host can write private pages"
         case .mmapNeedsNoFlag: "a file without the MMAP flag can be mapped"
-        case .punchChangesState: "a punched private page is shared"
-        case .punchKeepsContents: "a punched page keeps its bytes"
-        case .punchKeepsHolders: "a punched page stays in use by who held the old one"
-        case .unalignedPunchAccepted: "a hole that is not page aligned is rounded down"
+        case .punchChangesState: "punching a hole makes private pages shared"
+        case .punchKeepsContents: "punching a hole keeps the contents of the pages"
+        case .punchKeepsHolders: "a fresh page counts as in use while the punched page is held"
+        case .unalignedPunchAccepted: "an unaligned hole is rounded down to whole pages"
         case .initSharedIgnored: "a file with INIT_SHARED starts private"
         case .startsShared: "a file without INIT_SHARED starts shared"
         case .unknownFileFlagsAccepted: "unknown flags of KVM_CREATE_GUEST_MEMFD are accepted"
-        case .capabilityHidden: "KVM_CHECK_EXTENSION denies that files have attributes"
-        case .attributesLostWithSlot: "deleting a slot resets the attributes of its pages"
-        case .pageBoundTwice: "one page of a file can be in two slots"
-        case .foreignFileBound: "a VM can bind the file of another one"
-        case .deletedSlotStaysMapped: "the guest still reaches a deleted slot's pages"
-        case .faultFlagWrong: "a memory fault has the PRIVATE flag the wrong way round"
-        case .faultNamesNextPage: "a memory fault names the page after the one touched"
+        case .capabilityHidden: "KVM_CHECK_EXTENSION returns 0 for in-place conversion"
+        case .attributesLostWithSlot: "deleting a memslot resets the attributes of its pages"
+        case .pageBoundTwice: "a page of a file can be in two memslots"
+        case .foreignFileBound: "a VM can bind a file that another VM created"
+        case .deletedSlotStaysMapped: "the guest can still access the pages of a deleted memslot"
+        case .faultFlagWrong: "the PRIVATE flag of a memory fault is inverted"
+        case .faultNamesNextPage: "a memory fault reports the page after the one accessed"
         case .faultReturnsSuccess: "KVM_RUN returns 0 with a memory fault"
-        case .mismatchIgnored: "an access of the wrong kind goes through"
+        case .mismatchIgnored: "an access of the wrong kind succeeds"
         }
     }
 }

@@ -8,13 +8,13 @@ public import SystemPackage
 /// A descriptor of a guest_memfd of ``SoftKVM``.
 public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMemfd, @unchecked Sendable {
     let model: Model
-    /// Its number in the model.
+    /// The number of this descriptor in the model.
     public let number: DescriptorID
-    /// Nil where the model keeps the bytes.
+    /// Nil if the model keeps the bytes.
     let memory: FileMemory?
-    /// Bytes, as they were asked for.
+    /// Bytes, as requested.
     public let size: UInt64
-    /// The descriptor of the process, if it was duplicated; the first has the memory's.
+    /// The process's file descriptor, for a duplicate; the original uses that of its memory.
     private let ownDescriptor: OwnedDescriptor?
 
     init(
@@ -29,13 +29,13 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
     }
 
     deinit {
-        if !model.isValue { forget() }
+        if !model.keepsBytes { forget() }
     }
 
-    /// The descriptor is closed, if it is open, and its number free. No call may follow.
-    package func forget() { model.look { model.kernel.forget(number) } }
+    /// Closes the descriptor if it is open, and frees its number. No call may follow.
+    package func forget() { model.withLock { model.kernel.forget(number) } }
 
-    /// A descriptor of this process, so that no other file has its number. It stays the same after
+    /// A file descriptor of this process, which makes the number unique. It stays the same after
     /// ``closeDescriptor()``.
     public var descriptor: Int32 {
         switch ownDescriptor {
@@ -44,49 +44,51 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         }
     }
 
-    /// `KVM_SET_MEMORY_ATTRIBUTES2`. Nothing of the struct but `error_offset` is written.
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`. Writes only `error_offset` of the struct.
     ///
     /// - Throws: the errno of docs/ABI.md, section 2, with the differences of ``SoftKVM/Configuration/abi``.
     ///   `EAGAIN` and `ENOMEM` set `request.error_offset`.
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         var call = ConversionCall(request)
         defer { request.error_offset = call.errorOffset }
-        try model.ask { kernel throws(ErrorNumber) in try kernel.convert(number, &call) }
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.convert(number, &call) }
     }
 
-    /// `KVM_SET_MEMORY_ATTRIBUTES2` with its struct in such memory.
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` with its struct in this kind of memory.
     ///
-    /// - Throws: `EFAULT` if the struct cannot be read, or in place of `EAGAIN` and `ENOMEM`; otherwise the
-    ///   errno of docs/ABI.md, section 2.
+    /// - Throws: `EFAULT` if the struct cannot be read, or instead of `EAGAIN` and `ENOMEM` if it cannot be
+    ///   written; otherwise the errno of docs/ABI.md, section 2.
     public func setMemoryAttributes2(
         _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
     ) throws(Errno) {
         var call = ConversionCall(request)
-        try model.ask { kernel throws(ErrorNumber) in try kernel.convert(number, &call, in: memory) }
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.convert(number, &call, in: memory) }
     }
 
     /// The call of ``ABIProfile/rfcV1``.
     ///
-    /// - Throws: `ENOTTY` in every other version; in that one the errno of docs/ABI.md, sections 2 and 3.
+    /// - Throws: `ENOTTY` in every other version; otherwise the errno of docs/ABI.md, sections 2 and 3.
     public func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno) {
         var call = ConversionCall(
             offset: request.offset, size: request.size, attributes: request.attributes, flags: request.flags,
             errorOffset: request.error_offset,
             isReservedZero: request.reserved.0 | request.reserved.1 | request.reserved.2 == 0)
         defer { request.error_offset = call.errorOffset }
-        try model.ask { kernel throws(ErrorNumber) in try kernel.convert(number, &call, isFirstCall: true) }
+        try model.callModel { kernel throws(ErrorNumber) in
+            try kernel.convert(number, &call, isFirstCall: true)
+        }
     }
 
-    /// `mmap` with `MAP_SHARED`; both numbers in bytes.
+    /// `mmap` with `MAP_SHARED`. Offset and length in bytes.
     ///
-    /// - Throws: `ENODEV` without ``GuestMemfdFlags/mmap``, `EINVAL` for a length of 0 and an offset that is
-    ///   not page aligned, `EBADF` for a closed descriptor, ``SoftKVM/noMemoryBehind`` behind the first TiB,
-    ///   `ENOMEM` if the host has no room.
+    /// - Throws: `ENODEV` without ``GuestMemfdFlags/mmap``, `EINVAL` for a length of 0 and an offset that is not
+    ///   page aligned, `EBADF` for a closed descriptor, ``SoftKVM/noBackingMemory`` past the first TiB, `ENOMEM` if
+    ///   the host has no memory or address space.
     public func map(offset: UInt64, length: UInt64) throws(Errno) -> any HostMapping {
         try mapAlone(offset: offset, length: length)
     }
 
-    /// Only the model knows the addresses of a mapping, so it is always alone.
+    /// As ``map(offset:length:)``: mappings of the model never share addresses.
     ///
     /// - Throws: as ``map(offset:length:)``.
     public func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping {
@@ -110,57 +112,57 @@ public final class SoftGuestMemfd: FirstPostedGuestMemfd, ArgumentTakingGuestMem
         }
     }
 
-    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`; both numbers in bytes.
+    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`. Offset and length in bytes.
     ///
     /// - Throws: `EINVAL` if the length is 0, a bound is not page aligned or does not fit into 63 bits, or an
-    ///   allocation ends after the file; `EFBIG` if the sum does not fit; `EBADF` for a closed descriptor;
-    ///   ``SoftKVM/noMemoryBehind`` if an allocation ends behind the first TiB.
+    ///   allocation reaches past the end of the file; `EFBIG` if the sum does not fit; `EBADF` for a closed
+    ///   descriptor; ``SoftKVM/noBackingMemory`` if an allocation reaches past the first TiB.
     public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             try kernel.allocate(number, punchHole: punchHole, offset: offset, length: length)
         }
     }
 
-    // MARK: what no system call tells
+    // MARK: state that no system call reports
 
-    /// Bytes of `range` that are in `state`.
+    /// Number of bytes of `range` in `state`.
     public func bytes(_ state: PageState, in range: PageRange) -> UInt64 {
-        model.look { model.kernel.attributes(of: file).bytes(state, in: range) }
+        model.withLock { model.kernel.attributes(of: file).bytes(state, in: range) }
     }
 
-    /// Pages of `range` that host mappings have faulted in and not lost since, of each mapping. A failed call to private drops
-    /// them too, and this is the only place to see it: they fault back in.
+    /// Number of pages of `range` in the host's page tables, summed over all mappings. This shows that a failed
+    /// conversion to private unmaps the range; the next accesses fault the pages back in.
     public func hostMappedPages(in range: PageRange) -> UInt64 {
-        model.look { model.kernel.presentPages(of: file, in: range) }
+        model.withLock { model.kernel.presentPages(of: file, in: range) }
     }
 
-    /// Pages of `range` that exist.
+    /// Number of allocated pages of `range`.
     public func allocatedPages(in range: PageRange) -> UInt64 {
-        model.look { model.kernel.allocatedPages(of: file).count(in: range) }
+        model.withLock { model.kernel.allocatedPages(of: file).count(in: range) }
     }
 
-    /// Private or shared; nil behind the end.
+    /// The state of the page at an offset; nil past the end.
     public func state(at offset: UInt64) -> PageState? {
-        model.look { model.kernel.attributes(of: file).value(at: offset) }
+        model.withLock { model.kernel.attributes(of: file).value(at: offset) }
     }
 
-    /// The lock is held.
+    /// The file in the model. The lock is held.
     var file: FileID { model.kernel.file(of: number) }
 }
 
 extension SoftGuestMemfd: ExaminableFile {
-    /// The model hands out each number once as long as the object lives.
+    /// Does nothing: descriptor numbers are unique while the object exists.
     ///
     /// - Throws: nothing.
     public func reserveDescriptor() throws(Errno) {}
 
-    /// `dup`, of the process's own descriptor as well.
+    /// `dup`, which also duplicates the process's file descriptor.
     ///
-    /// - Throws: `EBADF` if the descriptor is closed, `EMFILE` if the process has none left.
+    /// - Throws: `EBADF` if the descriptor is closed, `EMFILE` if the process has no descriptors left.
     public func duplicate() throws(Errno) -> any ExaminableFile {
         try model.call { () throws(Errno) in
             guard model.kernel.isOpen(number) else { throw .badFileDescriptor }
-            // A number that no other file of this process has.
+            // A file descriptor of this process makes the number unique.
             let own = try model.host { () throws(Errno) in
                 let own = memory.map { dup($0.descriptor) } ?? 0
                 guard own >= 0 else { throw Errno(rawValue: errno) }
@@ -178,19 +180,18 @@ extension SoftGuestMemfd: ExaminableFile {
         }
     }
 
-    /// `close` in the model. The process's own descriptor stays open as long as this object lives.
+    /// `close` in the model. The process's file descriptor stays open while this object exists.
     ///
     /// - Throws: `EBADF` if the descriptor is closed already.
     public func closeDescriptor() throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in try kernel.close(number) }
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.close(number) }
     }
 
     /// A system call that no guest_memfd supports.
     ///
-    /// - Throws: always: `EINVAL`, `ENODEV` or `EOPNOTSUPP` as Linux does, `EBADF` if the descriptor is
-    ///   closed.
+    /// - Throws: always: `EINVAL`, `ENODEV` or `EOPNOTSUPP` as on Linux, `EBADF` if the descriptor is closed.
     public func attempt(_ call: FileCall) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in try kernel.attempt(number, call) }
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.attempt(number, call) }
     }
 }
 

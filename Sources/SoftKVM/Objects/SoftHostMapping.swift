@@ -6,17 +6,17 @@ public import SystemPackage
 
 /// A host mapping of a ``SoftGuestMemfd``.
 ///
-/// Access goes through ``read(at:into:)`` and ``write(at:from:)``, which know which pages are private. The memory at
+/// Access it through ``read(at:into:)`` and ``write(at:from:)``, which check the states of pages. The memory at
 /// ``address`` is real, but nothing stops a direct access to a private page.
 public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unchecked Sendable {
     let model: Model
-    /// Its number in the model.
+    /// The number of this mapping in the model.
     public let number: MappingID
-    /// Nil where the model keeps the bytes, as ``mapping``.
+    /// Nil if the model keeps the bytes, as is ``mapping``.
     let memory: FileMemory?
-    /// Bytes, as they were asked for.
+    /// Bytes, as requested.
     public let length: UInt64
-    /// Where in the file it begins, bytes.
+    /// Byte offset in the file at which the mapping begins.
     private let fileOffset: UInt64
     private let mapping: OwnedMapping?
 
@@ -33,7 +33,7 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         model.add(self)
     }
 
-    /// Of a forked child's: no memslot leads there.
+    /// The mapping in a forked child. Memslots cannot refer to it.
     private init(forked number: MappingID, of other: SoftHostMapping, _ mapping: consuming OwnedMapping?) {
         (model, memory, length, fileOffset) = (other.model, other.memory, other.length, other.fileOffset)
         self.number = number
@@ -41,12 +41,12 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
     }
 
     deinit {
-        if !model.isValue { forget() }
+        if !model.keepsBytes { forget() }
     }
 
-    /// Its number is free. No call may follow.
+    /// Frees the number of the mapping. No call may follow.
     package func forget() {
-        model.look {
+        model.withLock {
             model.remove(number)
             model.kernel.forget(number)
         }
@@ -59,19 +59,18 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
-    /// Where the process has the memory; a kernel without memory makes up an address that no other mapping
-    /// has.
+    /// The address in the process. Without guest memory, an address that does not overlap any other mapping.
     public var address: UInt64 {
-        Self.address(of: mapping) ?? model.look { model.kernel.address(of: number) ?? 0 }
+        Self.address(of: mapping) ?? model.withLock { model.kernel.address(of: number) ?? 0 }
     }
 
-    /// As `process_vm_readv` on this memory would, up to the first page that cannot be read. A byte that the
-    /// interface leaves undefined is 0 in a kernel without memory.
+    /// Reads as `process_vm_readv` would, up to the first inaccessible page. Without guest memory, undefined bytes
+    /// read as 0.
     ///
-    /// - Returns: how many bytes were read.
-    /// - Throws: `EFAULT` if the first page cannot be read or the part leaves the mapping.
+    /// - Returns: the number of bytes read.
+    /// - Throws: `EFAULT` if the first page cannot be read or the range reaches past the end of the mapping.
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             let count = Int(
                 try kernel.touch(number, offset, UInt64(buffer.count), evenPrivateWith: .hostReadsPrivate))
             guard count > 0, let base = buffer.baseAddress else { return 0 }
@@ -87,12 +86,12 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
-    /// As `process_vm_writev` on this memory would, up to the first page that cannot be written.
+    /// Writes as `process_vm_writev` would, up to the first inaccessible page.
     ///
-    /// - Returns: how many bytes were written.
-    /// - Throws: `EFAULT` if the first page cannot be written or the part leaves the mapping.
+    /// - Returns: the number of bytes written.
+    /// - Throws: `EFAULT` if the first page cannot be written or the range reaches past the end of the mapping.
     public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             let count = Int(
                 try kernel.touch(
                     number, offset, UInt64(buffer.count), toWrite: true, evenPrivateWith: .hostWritesPrivate))
@@ -112,9 +111,9 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
-    /// The same pages as another process has them that was forked now: with page tables of its own, which are empty.
+    /// The mapping in a child process forked now: the same pages, with empty page tables of its own.
     ///
-    /// - Throws: `ENOMEM` if the host has no room for another mapping of the memory.
+    /// - Throws: `ENOMEM` if the host has no memory or address space for another mapping.
     public func forked() throws(Errno) -> SoftHostMapping {
         try model.call { () throws(Errno) in
             guard let memory else {
@@ -127,16 +126,16 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
-    /// Pages of the part in the page tables of this mapping; both numbers in bytes.
+    /// Number of pages of a part in the page tables of this mapping. Offset and length in bytes.
     public func residentPages(at offset: UInt64, length: UInt64) -> UInt64 {
-        model.look { model.kernel.residentPages(number, at: offset, length: length) }
+        model.withLock { model.kernel.residentPages(number, at: offset, length: length) }
     }
 
-    /// As a read from `/proc/self/mem`.
+    /// Reads one byte as through `/proc/self/mem`.
     ///
-    /// - Throws: `EIO` for a page that the host cannot touch, and past the end.
+    /// - Throws: `EIO` for an inaccessible page and past the end.
     public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             guard (try? kernel.touch(number, offset, 1)) == 1 else { throw .ioError }
             guard let bytes = unsafe memory?.bytes(at: fileOffset + offset) else {
                 return kernel.byte(kernel.file(of: number), at: fileOffset + offset).value
@@ -147,27 +146,29 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
 
     /// `madvise`.
     ///
-    /// - Throws: as ``ConversionModel/KernelModel/advise(_:at:length:_:)``: `EINVAL` for a part or an advice
-    ///   that is wrong, `EFAULT` or `EHWPOISON` for a page that cannot be populated, `EBUSY` after memory
-    ///   failed, `ENOMEM` once unmapped.
+    /// - Throws: as ``ConversionModel/KernelModel/advise(_:at:length:_:)``: `EINVAL` for an invalid part or advice,
+    ///   `EFAULT` or `EHWPOISON` for a page that cannot be populated, `EBUSY` after a memory failure was injected,
+    ///   `ENOMEM` once unmapped.
     public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             try kernel.advise(number, at: offset, length: length, advice)
         }
     }
 
-    /// `munmap` of all of it. A second call finds nothing, which is no error.
+    /// `munmap` of the whole mapping. A second call does nothing.
     ///
     /// - Throws: nothing.
     public func unmap() throws(Errno) { model.call { model.kernel.unmap(number) } }
 
-    /// `mremap` of all of it to another address and length, in bytes. This mapping is gone then, even if the
-    /// host has no room.
+    /// `mremap` of the whole mapping to another address and length, in bytes. This mapping is unmapped then, even
+    /// if the host has no memory for the new one.
     ///
-    /// - Throws: `EINVAL` for a length of 0, `EFAULT` once unmapped, `ENOMEM` if the host has no room.
+    /// - Throws: `EINVAL` for a length of 0, `EFAULT` once unmapped, `ENOMEM` if the host has no memory or address
+    ///   space.
     public func move(toLength new: UInt64) throws(Errno) -> any ExaminableMapping {
         try model.call { () throws(Errno) in
-            // The model's rules first; where the host then has no room the old mapping is gone, as on a kernel.
+            // The model's rules come first. If the host then has no memory, the old mapping is gone, as on a
+            // kernel.
             let moved: MappingID
             do throws(ErrorNumber) {
                 moved = try model.kernel.move(number, toLength: new)
@@ -189,17 +190,17 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
 
     /// `mprotect`.
     ///
-    /// - Throws: `EINVAL` for an offset that is not page aligned and a part that leaves the mapping, `ENOMEM`
-    ///   once unmapped.
+    /// - Throws: `EINVAL` for an offset that is not page aligned and a part that reaches past the end of the
+    ///   mapping, `ENOMEM` once unmapped.
     public func protect(at offset: UInt64, length: UInt64, _ protection: Protection) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             try kernel.protect(number, at: offset, length: length, protection)
         }
     }
 
-    /// What it shows at a byte, counted from its start.
+    /// What a read at a byte of the mapping would return, without faulting the page in.
     public func visible(at offset: UInt64) -> VisibleByte {
-        model.look {
+        model.withLock {
             let visible = model.kernel.visibleToHost(number, at: offset)
             guard case .byte = visible, let bytes = unsafe memory?.bytes(at: fileOffset + offset) else {
                 return visible
@@ -210,39 +211,39 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
 }
 
 extension SoftHostMapping: NodePlacing {
-    /// NUMA nodes of this machine. All CPUs are on node 0.
+    /// Number of NUMA nodes. All CPUs are on node 0.
     public static let nodeCount = KernelModel.nodeCount
 
     /// `mbind(2)`.
     ///
     /// - Throws: `EINVAL` for a node that does not exist, an offset that is not page aligned and a part that
-    ///   leaves the mapping; `EIO` with ``PolicyFlags/strict``; `EFAULT` once unmapped.
+    ///   reaches past the end of the mapping; `EIO` with ``PolicyFlags/strict``; `EFAULT` once unmapped.
     public func bind(
         at offset: UInt64, length: UInt64, _ policy: MemoryPolicy, _ flags: PolicyFlags
     ) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             try kernel.bind(number, at: offset, length: length, policy, flags)
         }
     }
 
-    /// `move_pages(2)` of one page without nodes.
+    /// `move_pages(2)` of one page without target nodes: reports its node.
     ///
     /// - Throws: `ENOENT` for a page that is not in the page tables, `EFAULT` once unmapped or past the end.
     public func node(at offset: UInt64) throws(Errno) -> UInt32 {
-        try model.ask { kernel throws(ErrorNumber) in try kernel.node(number, at: offset) }
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.node(number, at: offset) }
     }
 
-    /// `move_pages(2)` of one page. No page moves.
+    /// `move_pages(2)` of one page. Pages of a guest_memfd cannot be moved.
     ///
-    /// - Throws: `ENODEV` for a node that does not exist, `ENOENT` and `EFAULT` as ``node(at:)``; for a page
-    ///   on another node `EACCES` if several mappings have it, and `EBUSY` otherwise.
+    /// - Throws: `ENODEV` for a node that does not exist, `ENOENT` and `EFAULT` as ``node(at:)``; for a page on
+    ///   another node `EACCES` if several mappings have it mapped, and `EBUSY` otherwise.
     public func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in try kernel.migrate(number, at: offset, to: node) }
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.migrate(number, at: offset, to: node) }
     }
 }
 
 extension Byte {
-    /// Zero stands for a byte that is unknown.
+    /// The value; 0 for an unknown byte.
     var value: UInt8 {
         switch self {
         case .known(let byte): byte
@@ -252,7 +253,7 @@ extension Byte {
 }
 
 extension Slice<UnsafeRawBufferPointer> {
-    /// Bytes of one value that follow one another.
+    /// Runs of equal bytes.
     fileprivate var runs: [(start: UInt64, count: UInt64, byte: UInt8)] {
         var runs: [(start: UInt64, count: UInt64, byte: UInt8)] = []
         for unsafe(index, byte) in unsafe enumerated() {
@@ -267,21 +268,21 @@ extension Slice<UnsafeRawBufferPointer> {
 }
 
 extension SoftHostMapping: HoldableMapping {
-    /// Every kind of holder takes the same references here; only a pipe has an end.
+    /// Takes the same references for every kind of holder. Only the pipe of vmsplice has a limit.
     ///
-    /// - Throws: `EINVAL` for a length of 0, `EFAULT` for a page that the host cannot touch or that is
+    /// - Throws: `EINVAL` for a length of 0, `EFAULT` for a page that is inaccessible or
     ///   outside the mapping, `EAGAIN` if `vmsplice` gets more than ``SoftPageHold/pipePages`` pages.
     public func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         SoftPageHold(
             model,
-            try model.ask { kernel throws(ErrorNumber) in
+            try model.callModel { kernel throws(ErrorNumber) in
                 try kernel.hold(number, at: offset, length: length, by: kind)
             }, memory)
     }
 
-    /// As ``HoldKind/vmsplice``; both numbers in bytes.
+    /// Takes a hold as ``HoldKind/vmsplice``. Offset and length in bytes.
     ///
-    /// - Throws: `EINVAL` for a length of 0, `EFAULT` for a page that the host cannot touch or that is
+    /// - Throws: `EINVAL` for a length of 0, `EFAULT` for a page that is inaccessible or
     ///   outside the mapping, `EAGAIN` for more than ``SoftPageHold/pipePages`` pages.
     public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         try hold(.vmsplice, at: offset, length: length)

@@ -4,53 +4,54 @@ public import MiniVMM
 import Synchronization
 public import SystemPackage
 
-/// KVM in user space: the in-place interface of Linux 7.4, or of an earlier version, as an executable model.
+/// A KVM in user space: the in-place interface of Linux 7.4, or of an earlier version, as an executable model.
 ///
-/// Everything but `KVM_RUN` needs no library at all; vCPUs run on the Unicorn engine where it is installed. The
-/// same calls in the same order with the same configuration give the same answers, exits and clock, byte for
-/// byte: nothing asks the host for time or chance.
+/// Only `KVM_RUN` needs a library: vCPUs run on the Unicorn engine, if it is installed. The same calls in the same
+/// order with the same configuration give the same results, exits and clock, byte for byte, because nothing depends
+/// on the host's time or random numbers.
 ///
-/// Each vCPU's engine runs in a process of its own, which begins with the first `KVM_RUN` and which a hostile guest can at
-/// most crash: docs/hostile-guests.md. Everything that runs no vCPU starts none.
+/// Each vCPU's engine runs in a process of its own, which starts at the first `KVM_RUN`. A hostile guest can at
+/// most crash that process (docs/hostile-guests.md). Without a running vCPU no process is started.
 ///
-/// One lock guards it all, and a run holds it to its end, at most a time slice: other threads wait that long, and
-/// only ``KVMVCPU/kick()`` does not.
+/// One lock guards everything. A run holds it until it ends, at most one time slice; other threads wait that long.
+/// Only ``KVMVCPU/kick()`` does not take the lock.
 ///
-/// What a guest finds: 64-bit mode, one ring at a time (the one that `KVM_SET_SREGS` says), 4-level paging
-/// without accessed and dirty bits, SSE2, 40 physical address bits. No interrupt controller, and no
-/// exception is delivered: one that the guest raises is `KVM_EXIT_SHUTDOWN`, as if its IDT were empty.
+/// A guest runs in 64-bit mode, in one ring (set by `KVM_SET_SREGS`), with 4-level paging without accessed and
+/// dirty bits, SSE2 and 40 physical address bits. There is no interrupt controller, and exceptions are not
+/// delivered: an exception in the guest is `KVM_EXIT_SHUTDOWN`, as with an empty IDT.
 public final class SoftKVM: Backend {
-    /// What this kernel is to be.
+    /// The options of a ``SoftKVM``.
     public struct Configuration: Sendable {
-        /// Seed of everything that is undefined by the ABI.
+        /// Seed for everything that the ABI leaves undefined.
         public var seed: UInt64
-        /// Instructions after which ``KVMVCPU/run()`` ends with `EINTR`; an element of a repeated string
-        /// instruction is one.
+        /// Number of instructions after which ``KVMVCPU/run()`` ends with `EINTR`. An element of a repeated string
+        /// instruction counts as one.
         public var timeSlice: Int
         /// The version of the interface.
         public var abi: ABIProfile
-        /// What a conversion does to contents; nil is what ``abi`` says. A conversion that changes a page overwrites it
-        /// with bytes from the seed where it says undefined, so that nobody depends on luck, and with zeros where it says
-        /// lost.
+        /// The effect of conversions on contents; nil is that of ``abi``. Pages that change state are overwritten
+        /// with bytes from the seed if it is undefined, so that no program works by luck, and with zeros if
+        /// contents are lost.
         public var contentPromise: ContentPromise?
-        /// Another place where it is decided what becomes of contents; nil is what ``abi`` says. Contents that are not to be
-        /// kept are overwritten with bytes from the seed.
+        /// A proposed design that decides whether contents are preserved; nil is the rule of ``abi``. Contents that
+        /// need not be preserved are overwritten with bytes from the seed.
         public var contentDesign: ContentDesign?
-        /// Rules of the interface that are broken on purpose. ``SoftKVM/identity`` names them.
+        /// Rules of the interface that are broken on purpose. ``SoftKVM/identity`` lists them.
         public var plantedFaults: Set<PlantedFault>
-        /// `kvm.gmem_in_place_conversion`; false is a kernel without the series.
+        /// `kvm.gmem_in_place_conversion`. False models a kernel without the series.
         public var inPlaceConversion: Bool
-        /// Runs of equal state that one file's attributes may have before a conversion that needs more is
-        /// `ENOMEM`.
+        /// The number of runs of equal state that the attributes of one file can have; a conversion that needs more
+        /// is `ENOMEM`.
         public var maximumAttributeRuns: Int
-        /// The CPU says where the next instruction is (NRIPS on AMD; every Intel CPU). Where it does not, KVM reads the instruction
-        /// to step over CPUID, RDMSR, WRMSR, a hypercall or a write to CR0, CR4 or CR8, and cannot where that is private.
+        /// Whether the CPU reports the address of the next instruction (NRIPS on AMD; every Intel CPU). If it does
+        /// not, KVM must read the instruction to step over CPUID, RDMSR, WRMSR, a hypercall or a write to CR0, CR4
+        /// or CR8, and fails if the code is private.
         public var nextRIPSaved: Bool
-        /// What dlopen is asked for, in order.
+        /// Names of the engine's library for dlopen, in order of preference.
         public var engineLibraries: [String]
 
-        /// By default Linux 7.4 with seed 0, time slices of 100,000 instructions and no faults. A slice of
-        /// less than one instruction is one.
+        /// By default Linux 7.4 with seed 0, time slices of 100,000 instructions and no faults. The shortest time
+        /// slice is one instruction.
         public init(
             seed: UInt64 = 0, timeSlice: Int = 100_000, abi: ABIProfile = .linux74,
             contentPromise: ContentPromise? = nil, contentDesign: ContentDesign? = nil,
@@ -71,78 +72,78 @@ public final class SoftKVM: Backend {
         }
     }
 
-    /// What is thrown where a kernel would map or bind a part of a file for which this one has no memory: pages behind the
-    /// first TiB. No kernel answers so.
-    public static let noMemoryBehind = Errno(Rules.noMemoryBehind)
+    /// The error of a call that would map or bind pages past the first TiB of a file, for which SoftKVM has no
+    /// memory. Linux never returns it for these calls.
+    public static let noBackingMemory = Errno(Rules.noBackingMemory)
 
-    /// True: one lock guards everything, and the engine runs under it.
+    /// True: one lock guards everything, and it is held while the engine runs.
     public let runsVCPUsInTurns = true
-    /// What this kernel is.
+    /// The options of this backend.
     public var configuration: Configuration { model.configuration }
     let model: Model
     private let library: EngineLibrary
 
-    /// Starts no process and opens no library.
+    /// Creates a backend. Starts no process and opens no library.
     public convenience init(_ configuration: Configuration = Configuration()) {
         self.init(configuration, contents: .outside)
     }
 
-    /// - Parameter contents: ``ConversionModel/KernelModel/Contents/inside`` is a kernel without memory and without a CPU, whose
-    ///   ``value`` can be taken and set. Its objects do not end by themselves: they are numbers in that value.
+    /// - Parameter contents: with ``ConversionModel/KernelModel/Contents/inside`` there is no guest memory and no
+    ///   CPU, and ``value`` can be read and set. Objects are then only numbers in that value and are not removed
+    ///   when they are deinitialised.
     package init(_ configuration: Configuration, contents: KernelModel.Contents) {
         model = Model(configuration, contents: contents)
         library = EngineLibrary(names: configuration.engineLibraries)
     }
 
-    /// The host refused memory or a descriptor for a call that the model allows, so that its errno was the answer.
-    package var hostHasFailed: Bool { model.look { model.hostHasFailed } }
+    /// Whether the host lacked memory or a descriptor for a call that the model allows, so that the call failed
+    /// with the host's errno.
+    package var hostHasFailed: Bool { model.withLock { model.hostHasFailed } }
 
-    package var keepsBytesItself: Bool { model.isValue }
-
-    /// All of the kernel's state, of one that keeps its bytes in it.
+    /// The whole state. Meaningful only with ``ConversionModel/KernelModel/Contents/inside``.
     package var value: KernelModel {
-        get { model.look { model.kernel } }
-        set { model.look { model.kernel = newValue } }
+        get { model.withLock { model.kernel } }
+        set { model.withLock { model.kernel = newValue } }
     }
 
-    // Objects for what such a value has.
-    package func vm(_ number: VMID) -> SoftVM { model.look { SoftVM(model, number, library: library) } }
+    // Objects for identifiers in ``value``.
+    package func vm(_ number: VMID) -> SoftVM { model.withLock { SoftVM(model, number, library: library) } }
     package func memfd(_ number: DescriptorID) -> SoftGuestMemfd {
-        model.look {
+        model.withLock {
             SoftGuestMemfd(
                 model, number, size: model.kernel.size(of: model.kernel.file(of: number)), nil)
         }
     }
     package func mapping(_ number: MappingID) -> SoftHostMapping {
-        model.look { SoftHostMapping(model, number, nil, nil) }
+        model.withLock { SoftHostMapping(model, number, nil, nil) }
     }
 
-    /// Waits for the process that opens the engine, as ``engineStatus`` does.
+    /// Name and host of this backend. Waits for the process that opens the engine, as ``engineStatus`` does.
     public var identity: BackendIdentity {
         BackendIdentity(
-            name: "SoftKVM", host: library.description + configuration.peculiarities, kind: .simulated)
+            name: "SoftKVM", host: library.description + configuration.identitySuffix, kind: .simulated)
     }
 
     /// Whether vCPUs can run. Waits for the process that opens the engine.
     public var engineStatus: EngineStatus { library.status }
 
-    /// What a software-protected VM would answer.
+    /// The capabilities of a software-protected VM.
     ///
-    /// - Returns: 0 for a capability that this kernel does not have.
+    /// - Returns: 0 for a capability that SoftKVM does not have.
     /// - Throws: nothing.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         SoftVM.answer(capability, type: .softwareProtected, configuration: model.configuration)
     }
 
-    /// The same on every host: an AMD CPU with SSE2, pages of 1 GiB and 40 physical address bits.
+    /// The same table on every host: an AMD CPU with SSE2, pages of 1 GiB and 40 physical address bits.
     ///
     /// - Throws: nothing.
     public func supportedCPUID() throws(Errno) -> CPUIDTable { .soft }
 
     /// `KVM_CREATE_VM`.
     ///
-    /// - Parameter sharedBit: 12 to 39 on a software-protected VM; a default VM has no private memory to tell
-    ///   apart.
+    /// - Parameter sharedBit: nil, or 12 to 39 on a software-protected VM. A default VM has no private memory and
+    ///   so no shared bit.
     /// - Throws: `EINVAL` for any other shared bit.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         try model.call { () throws(Errno) in
@@ -158,23 +159,23 @@ public final class SoftKVM: Backend {
         }
     }
 
-    /// Forks the launcher of CPU processes, which opens the engine. If that fails, starting one says so.
+    /// Forks the launcher of CPU processes, which opens the engine. A failure is reported when a vCPU starts.
     public func prepareToRun() {
         library.open()
     }
 
-    /// The virtual clock: 1 ns for every instruction that a guest executed, 1000 ns for every call into the model,
-    /// what was slept, and 20 ns for each look at the clock, so that polling it ends.
+    /// The virtual clock, in ns: 1 ns for every instruction that a guest executes, 1000 ns for every call into the
+    /// model, the time slept, and 20 ns for each reading of the clock, so that polling it makes progress.
     public func now() -> UInt64 {
-        model.look {
+        model.withLock {
             model.clock &+= 20
             return model.clock
         }
     }
 
-    /// Advances the virtual clock and returns at once.
+    /// Advances the virtual clock and returns immediately.
     public func sleep(for duration: Duration) {
-        model.look {
+        model.withLock {
             let (later, overflow) = model.clock.addingReportingOverflow(duration.wholeNanoseconds)
             model.clock = overflow ? .max : later
         }
@@ -182,16 +183,16 @@ public final class SoftKVM: Backend {
 }
 
 extension SoftKVM.Configuration {
-    /// The rules of the interface that this kernel has.
+    /// The rules of the interface with these options.
     package var rules: Rules {
         Rules(
             abi: abi, contentDesign: contentDesign, contentPromise: contentPromise,
             faults: PlantedFaults(plantedFaults), convertsInPlace: inPlaceConversion,
-            maximumAttributeRuns: maximumAttributeRuns, mostMemory: FileMemory.most)
+            maximumAttributeRuns: maximumAttributeRuns, memoryLimit: FileMemory.maximumSize)
     }
 
-    /// What the identity has to say: nothing simulated is shown as another thing than it is.
-    fileprivate var peculiarities: String {
+    /// The part of the identity that names options, so that output never passes off a simulation as anything else.
+    fileprivate var identitySuffix: String {
         let faults = plantedFaults.map(\.name).sorted().joined(separator: ", ")
         return (abi == .linux74 ? "" : ", ABI \(abi.name)")
             + (contentDesign.map { ", contents decided by \($0.rawValue)" } ?? "")

@@ -2,45 +2,45 @@
 public import ConversionModel
 public import MiniVMM
 
-/// References on pages of a file that somebody on the host has.
+/// References of a holder on the host to pages of a file.
 public final class SoftPageHold: PageHold, @unchecked Sendable {
     let model: Model
-    /// Nil where the model keeps the bytes.
+    /// Nil if the model keeps the bytes.
     private let memory: FileMemory?
-    /// Where in the file the pages are.
+    /// The pages, by offset in the file.
     let pages: PageRange?
-    /// Its number in the model; nil once released, but where the model keeps the bytes: there another state may still have it.
-    /// Guarded by the model's lock.
+    /// The number of this hold in the model; nil once released. If the model keeps the bytes, the number stays,
+    /// because another state of the model may still have the hold. Guarded by the model's lock.
     public private(set) var number: HoldID?
 
-    /// Pages that a pipe takes before it is full.
+    /// Capacity of a pipe, in pages.
     public static let pipePages = KernelModel.pipePages
 
     init(_ model: Model, _ number: HoldID, _ memory: FileMemory?) {
         self.model = model
         self.number = number
         self.memory = memory
-        pages = model.look { model.kernel.pages(of: number) }
+        pages = model.withLock { model.kernel.pages(of: number) }
     }
 
     deinit {
-        if !model.isValue { release() }
+        if !model.keepsBytes { release() }
     }
 
-    /// Drops the references; a second call does nothing. Bytes that only this hold had are gone.
+    /// Drops the references. A second call does nothing. Bytes that only this hold kept are lost.
     public func release() {
         model.call {
             guard let number else { return }
             model.kernel.release(number)
             _ = model.takeDetachedPages(number)
-            giveAway()
+            if !model.keepsBytes { self.number = nil }
         }
     }
 
-    /// Copies what the holder has, as a device would that was given the pages: from the file, or from the page as it was
-    /// when it was punched out.
+    /// Reads bytes of the held pages, as a device with access to them would: from the file, or from a page as it
+    /// was when it was punched out.
     ///
-    /// - Parameter offset: bytes from the start of the first page; what is asked for is inside one page.
+    /// - Parameter offset: bytes from the start of the first page. The range must be inside one page.
     /// - Returns: nil once released.
     public func read(at offset: UInt64, count: Int) -> [UInt8]? {
         model.call { bytes(at: offset, count) }
@@ -58,7 +58,7 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         return unsafe [UInt8](UnsafeRawBufferPointer(start: bytes, count: count))
     }
 
-    /// Writes one byte value to a part of what the holder has. The same rules.
+    /// Writes bytes of one value to the held pages, in the same way as ``read(at:count:)``.
     public func fill(at offset: UInt64, count: Int, with byte: UInt8) {
         model.call {
             let start = Int(offset % pageSize)
@@ -79,14 +79,9 @@ public final class SoftPageHold: PageHold, @unchecked Sendable {
         }
     }
 
-    /// What comes out of the pipe, for instance: the bytes of the `index`-th page as they are now, or as they were when it was
-    /// punched out of the file (hazard A11). Nil once released.
+    /// The bytes of the `index`-th held page, as read from the pipe of a `vmsplice`: as they are now, or as they
+    /// were when the page was punched out of the file (hazard A11). Nil once released.
     public func contents(ofPage index: Int) -> [UInt8]? {
-        model.look { bytes(at: UInt64(index) * pageSize, Int(pageSize)) }
-    }
-
-    /// The references are another's, or gone.
-    private func giveAway() {
-        if !model.isValue { number = nil }
+        model.withLock { bytes(at: UInt64(index) * pageSize, Int(pageSize)) }
     }
 }

@@ -7,66 +7,65 @@ public import SystemPackage
 
 /// A vCPU of ``SoftKVM``.
 ///
-/// Between an exit and the next run it looks as on hardware: RIP names the instruction that left for a
-/// port, for MMIO or for a hypercall, and the next run completes it and steps over it, unless the VMM has moved
-/// RIP in between. After HLT it names the next one. Guarded by the model's lock, and the engine runs under it: a
-/// time slice is short. ``kick()`` takes no lock.
+/// Between an exit and the next run the state is as on hardware: RIP points to the instruction that exited for a
+/// port, for MMIO or for a hypercall, and the next run completes it and steps over it, unless the monitor has
+/// changed RIP in between. After HLT, RIP points to the next instruction. Guarded by the model's lock, which is
+/// held while the engine runs; a time slice is short. ``kick()`` takes no lock.
 ///
-/// The engine is in a process of its own, which begins with the first run. If it fails the exit is
-/// `KVM_EXIT_INTERNAL_ERROR`, and ``failure`` says why.
+/// The engine runs in a process of its own, which starts at the first run. If it fails, the exit is
+/// `KVM_EXIT_INTERNAL_ERROR`, and ``failure`` has the reason.
 @safe public final class SoftVCPU: SoftwareVCPU, @unchecked Sendable {
-    /// 0 to 255, as it was given to ``SoftVM/createVCPU(id:)``.
+    /// 0 to 255, as passed to ``SoftVM/createVCPU(id:)``.
     public let id: Int
-    /// 8192 bytes, of which the second half has the data of a `KVM_EXIT_IO`. Valid as long as this object
-    /// lives.
+    /// 8192 bytes. The second half contains the data of a `KVM_EXIT_IO`. Valid as long as this object exists.
     public let runPage: RunPage
     let vm: SoftVM
     private let library: EngineLibrary
-    /// `kvm_run`, and from ``ioDataOffset`` on the bytes of a port access.
+    /// `kvm_run`, with the data of a port access from ``ioDataOffset`` on.
     let page: UnsafeMutableRawPointer
     static let pageLength = 8192
     static let ioDataOffset = 4096
 
     /// Nil until the first run.
     private(set) var engine: Engine?
-    /// While an engine runs it has the registers; at any other time they are here.
+    /// The registers. While the engine runs, the engine has them instead.
     var registersNow = ckvm_regs()
     var special = ckvm_sregs()
     var table = CPUIDTable(entries: [])
-    /// The engine's copy of ``special`` is old.
+    /// Whether the engine's copy of ``special`` is out of date.
     var specialChanged = true
     var kernelGSBase: UInt64 = 0
-    /// Where KVM's clock is, guest-physical, and whether it is to be written.
+    /// Guest-physical address of KVM's clock, and whether it must be written.
     var clock: (gpa: UInt64, isDue: Bool)?
-    /// DR0 to DR3, DR6, DR7. They are kept, and no breakpoint in them ever strikes.
+    /// DR0 to DR3, DR6 and DR7. They hold their values, but breakpoints never trigger.
     var debugRegisters = DebugRegisters()
-    /// What the next run has to complete.
+    /// The operation that the next run must complete.
     var pending: Pending?
-    /// Set by ``run()``. An instruction that the engine could not execute is forgotten by the next run, any
-    /// other failure stays.
+    /// Set by ``run()``. The next run clears an instruction that the engine could not execute; any other failure is
+    /// permanent.
     public private(set) var failure: CPUFailure?
-    /// The process that its engine runs in; nil before the first run.
-    public var process: Int32? { vm.model.look { engine?.process } }
+    /// Identifier of the process that the engine runs in; nil before the first run.
+    public var process: Int32? { vm.model.withLock { engine?.process } }
 
-    /// The page of a file that this vCPU brought into the tables last, in this run.
-    private var broughtIn: (file: FileID, page: UInt64)?
-    /// The reference that it holds on one.
+    /// The page that this vCPU faulted in last during this run.
+    private var lastFaultedIn: (file: FileID, page: UInt64)?
+    /// The page on which this vCPU holds a reference (hazard H2).
     private var fault: (file: FileID, page: UInt64)?
 
-    /// An exit that waits for its completion, and the RIP that it belongs to.
+    /// An exit that the next run must complete, with the RIP that it belongs to.
     enum Pending {
         case port(PortAccess)
-        /// An element of a string instruction that KVM took for MMIO.
+        /// An element of a string instruction that KVM treats as MMIO.
         case element(PortAccess)
         case hypercall(rip: UInt64, length: UInt64)
         case mmio(MMIOInstruction)
     }
 
-    /// How a step of ``run()`` ended.
+    /// How one step of ``run()`` ended.
     enum Step {
-        /// Nothing for the VMM yet.
-        case goOn
-        /// `KVM_RUN` returns 0; the reason is in the page.
+        /// The run continues.
+        case proceed
+        /// `KVM_RUN` returns 0, with the exit reason in the run page.
         case exit
         /// `KVM_RUN` fails.
         case fail(Errno)
@@ -88,7 +87,7 @@ public import SystemPackage
     }
 
     deinit {
-        vm.model.look {
+        vm.model.withLock {
             if let engine { vm.remove(engine) }
         }
         unsafe page.deallocate()
@@ -97,15 +96,15 @@ public import SystemPackage
     /// `KVM_RUN`, for at most one time slice. The virtual clock advances by 1 ns for every instruction.
     ///
     /// - Throws: `EINTR` at the end of the time slice and when kicked; `EFAULT` or `EHWPOISON` with
-    ///   `KVM_EXIT_MEMORY_FAULT`, or `EFAULT` alone for a page that cannot be had; `EOPNOTSUPP` without an
-    ///   engine, where ``SoftKVM/engineStatus`` says what to install.
+    ///   `KVM_EXIT_MEMORY_FAULT`, or `EFAULT` without an exit for an inaccessible page; `EOPNOTSUPP` if the engine
+    ///   is not installed: ``SoftKVM/engineStatus`` says what to install.
     public func run() throws(Errno) {
         runPage.exitReason = CKVM_EXIT_UNKNOWN
         try vm.model.call { () throws(Errno) in
             endFault()
             writeClock()
             switch runToEnd() {
-            case .exit, .goOn: return
+            case .exit, .proceed: return
             case .fail(.interrupted):
                 beginFault()
                 throw .interrupted
@@ -114,22 +113,23 @@ public import SystemPackage
         }
     }
 
-    /// The time slice is over in the midst of a fault: the page has a reference more (``ABIProfile``, hazard H2).
+    /// The time slice ended during a fault: takes the reference that a vCPU holds on the page then (``ABIProfile``,
+    /// hazard H2).
     private func beginFault() {
-        guard let (file, page) = broughtIn else { return }
+        guard let (file, page) = lastFaultedIn else { return }
         vm.model.kernel.beginVCPUFault(file, page: page)
         fault = (file, page)
     }
 
     private func endFault() {
-        broughtIn = nil
+        lastFaultedIn = nil
         guard let (file, page) = fault else { return }
         vm.model.kernel.endVCPUFault(file, page: page)
         fault = nil
     }
 
-    /// - Parameter library: its name.
-    /// - Throws: ``CPUFailure`` where the host does not give it what it takes.
+    /// - Parameter library: file name of the engine's library.
+    /// - Throws: ``CPUFailure`` if the host lacks a resource for the process.
     private func openEngine(_ library: String) throws(CPUFailure) -> Engine {
         let new = try Engine(library)
         engine = new
@@ -137,7 +137,7 @@ public import SystemPackage
         return new
     }
 
-    /// `kvm_run.immediate_exit`, which another thread may set at any time.
+    /// `kvm_run.immediate_exit`. Another thread may set it at any time.
     var immediateExit: UnsafePointer<UInt8> {
         unsafe UnsafePointer(page.assumingMemoryBound(to: UInt8.self)) + immediateExitOffset
     }
@@ -156,14 +156,14 @@ public import SystemPackage
     }
 
     private func run(on engine: Engine) -> Step {
-        // Writes of this slice to what others have translated are to be seen again.
+        // Writes in this time slice to pages from which other vCPUs have translated code must be recorded again.
         if vm.model.lastRunner != ObjectIdentifier(self) { engine.forgetTouches() }
         vm.model.lastRunner = ObjectIdentifier(self)
         guard special.isLongMode else { return failEntry() }
         if case .instruction = failure?.reason { failure = nil }
 
         let completion = completePending(engine)
-        guard case .goOn = completion else { return completion }
+        guard case .proceed = completion else { return completion }
         if runPage.immediateExit { return .fail(.interrupted) }
 
         var left = vm.model.configuration.timeSlice
@@ -180,7 +180,7 @@ public import SystemPackage
             let step: Step
             switch stop {
             case CUC_STOP_LIMIT, CUC_STOP_KICK: return .fail(.interrupted)
-            case CUC_STOP_NOTES: step = .goOn
+            case CUC_STOP_NOTES: step = .proceed
             case CUC_STOP_MEMORY: step = serve(unsafe cuc_fault(engine.cpu), engine)
             case CUC_STOP_PRIVILEGED:
                 left -= 1
@@ -189,8 +189,8 @@ public import SystemPackage
             case CUC_STOP_EXCEPTION: step = shutdown()
             default: step = internalError()
             }
-            guard case .goOn = step else { return step }
-            // Every stop repairs what it was for, so the guest moves; were it ever not so, say it.
+            guard case .proceed = step else { return step }
+            // Every stop resolves its cause, so the guest makes progress. If it ever does not, report that.
             stopsInARow = executed > 0 || stop == CUC_STOP_PRIVILEGED ? 0 : stopsInARow + 1
             if stopsInARow > 1000 { return internalError() }
         }
@@ -199,7 +199,7 @@ public import SystemPackage
 
     private func completePending(_ engine: Engine) -> Step {
         switch pending {
-        case nil: return .goOn
+        case nil: return .proceed
         case .hypercall(let rip, let length):
             pending = nil
             if registersNow.rip == rip {
@@ -207,24 +207,26 @@ public import SystemPackage
                 if let failure = failedStepOver() { return failure }
                 registersNow.rip = rip &+ length
             }
-            return .goOn
+            return .proceed
         case .port(let access):
             pending = nil
-            return registersNow.rip == access.rip ? complete(access, engine) : .goOn
+            return registersNow.rip == access.rip ? complete(access, engine) : .proceed
         case .element(let access):
             pending = nil
-            return registersNow.rip == access.rip ? completeElement(access, engine) : .goOn
+            return registersNow.rip == access.rip ? completeElement(access, engine) : .proceed
         case .mmio(let instruction):
             pending = nil
-            return registersNow.rip == instruction.rip ? complete(instruction, engine) : .goOn
+            return registersNow.rip == instruction.rip ? complete(instruction, engine) : .proceed
         }
     }
 
     func takeTouches(_ engine: Engine) {
         let (model, number) = (vm.model, vm.number)
         engine.takeTouches { gpa, isWrite in
-            if let new = model.kernel.noteGuestTouch(number, at: gpa, isWrite: isWrite) { broughtIn = new }
-            // Another vCPU, or this one through another address, may have code from that page.
+            if let new = model.kernel.noteGuestTouch(number, at: gpa, isWrite: isWrite) {
+                lastFaultedIn = new
+            }
+            // Another vCPU, or this one through another address, may have translated code from that page.
             if isWrite { model.kernel.noteGuestWrite(number, at: gpa) }
         }
         model.applyEffects()
@@ -237,17 +239,17 @@ public import SystemPackage
         return .exit
     }
 
-    /// The engine, or the process that it is in, does not go on.
+    /// The engine, or its process, has failed.
     func engineFailed(_ failure: CPUFailure) -> Step {
         let isNew = self.failure == nil
         registersNow.rip = failure.rip
         self.failure = failure
         if failure.code.isEmpty { self.failure?.code = codeAtRIP() }
-        // Who kicked it wants to be back, and hears of the failure if it is run again.
+        // After a kick the caller expects `EINTR`. The failure is reported if the vCPU is run again.
         return isNew && failure.reason == .unresponsive ? .fail(.interrupted) : internalError()
     }
 
-    /// Something that KVM's emulator cannot do either: code outside of memory, for instance.
+    /// An operation that KVM's emulator does not support either, such as executing code outside of memory.
     func internalError() -> Step {
         runPage.exitReason = CKVM_EXIT_INTERNAL_ERROR
         var error = ckvm_run_internal()
@@ -256,7 +258,7 @@ public import SystemPackage
         return .exit
     }
 
-    /// - Parameter fault: nil for `EFAULT` that no exit explains.
+    /// - Parameter fault: nil for `EFAULT` without an exit.
     func memoryFault(_ fault: MemoryFault?) -> Step {
         guard let fault else { return .fail(.badAddress) }
         runPage.exitReason = CKVM_EXIT_MEMORY_FAULT
@@ -265,7 +267,7 @@ public import SystemPackage
             ? .exit : .fail(vm.errno(of: fault))
     }
 
-    /// The guest state is none that this CPU can enter: it knows 64-bit mode only.
+    /// The guest state is not 64-bit mode, the only mode that this CPU supports.
     private func failEntry() -> Step {
         runPage.exitReason = CKVM_EXIT_FAIL_ENTRY
         let invalidGuestState: UInt64 = 0x8000_0021
@@ -274,7 +276,7 @@ public import SystemPackage
         return .exit
     }
 
-    /// The ring that the guest is in: 0 or 3.
+    /// The current ring of the guest: 0 or 3.
     var currentRing: Int { Int(special.ss.dpl) }
 
     // MARK: the other calls
@@ -294,8 +296,8 @@ public import SystemPackage
         }
     }
 
-    /// What was set, with what the guest changed since: control registers, EFER, FS and GS base, the descriptor
-    /// table registers. Selectors stay as they were set.
+    /// The registers as set, with changes by the guest to control registers, EFER, FS and GS base and the
+    /// descriptor table registers. Selectors stay as set.
     ///
     /// - Throws: nothing.
     public func specialRegisters() throws(Errno) -> ckvm_sregs {
@@ -320,7 +322,7 @@ public import SystemPackage
 
     /// `KVM_SET_CPUID2`.
     ///
-    /// - Throws: `EINVAL` for another table once the vCPU has run, `E2BIG` for more than 256 entries.
+    /// - Throws: `EINVAL` for a different table after the vCPU has run, `E2BIG` for more than 256 entries.
     public func setCPUID(_ table: CPUIDTable) throws(Errno) {
         try vm.model.call { () throws(Errno) in
             guard table.entries.count <= Int(CKVM_CPUID_MAX_ENTRIES) else { throw .argListTooLong }
@@ -329,7 +331,7 @@ public import SystemPackage
         }
     }
 
-    /// Takes no lock: the vCPU may be inside, and looks at the flag before every instruction.
+    /// Takes no lock: the vCPU may be running and checks the flag before every instruction.
     public func kick() { runPage.setImmediateExit() }
 }
 
@@ -337,7 +339,7 @@ public import SystemPackage
 private let immediateExitOffset = MemoryLayout<ckvm_run>.offset(of: \.immediate_exit) ?? 1
 
 extension ckvm_sregs {
-    /// 64-bit mode with 4-level paging, the only one there is here.
+    /// Whether this is 64-bit mode with 4-level paging, the only mode that is supported.
     var isLongMode: Bool {
         let needsCR0: UInt64 = 1 << 31 | 1
         let physicalAddressExtension: UInt64 = 1 << 5

@@ -6,21 +6,21 @@ public import SystemPackage
 
 /// A VM of ``SoftKVM``.
 ///
-/// What changes is guarded by the model's lock.
+/// Mutable state is guarded by the model's lock.
 public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @unchecked Sendable {
     let model: Model
-    /// Its number in the model.
+    /// The number of this VM in the model.
     public let number: VMID
     let type: VMType
     let sharedBit: Int?
     private let library: EngineLibrary
     private var vcpus: [Weak<SoftVCPU>] = []
-    /// The engines of those vCPUs that have run.
+    /// The engines of vCPUs that have run.
     private var engines: [Engine] = []
-    /// Hypercall numbers that leave with `KVM_EXIT_HYPERCALL`, one bit each.
+    /// Hypercall numbers that exit with `KVM_EXIT_HYPERCALL`, one bit each.
     private(set) var exitHypercalls: UInt64 = 0
 
-    /// The lock is held.
+    /// The model's lock is held.
     init(_ model: Model, _ number: VMID, library: EngineLibrary) {
         self.model = model
         self.number = number
@@ -30,15 +30,15 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     }
 
     deinit {
-        if model.isValue { return }
-        model.look {
+        if model.keepsBytes { return }
+        model.withLock {
             model.remove(number)
             model.kernel.forget(number)
         }
     }
 
-    /// ``ContentPromise/undefined`` on a default VM; otherwise what the configuration says.
-    public var contentPromise: ContentPromise { model.look { model.kernel.contentPromise(of: number) } }
+    /// ``ContentPromise/undefined`` on a default VM; otherwise as configured.
+    public var contentPromise: ContentPromise { model.withLock { model.kernel.contentPromise(of: number) } }
 
     /// `KVM_CHECK_EXTENSION` on the VM.
     ///
@@ -72,10 +72,10 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
 
     static let maximumVCPUs = 256
 
-    /// `KVM_ENABLE_CAP`: the hypercall numbers that leave with `KVM_EXIT_HYPERCALL`, one bit each.
+    /// `KVM_ENABLE_CAP`: sets the hypercall numbers that exit with `KVM_EXIT_HYPERCALL`, one bit each.
     ///
-    /// - Throws: `EINVAL` for anything but ``Capability/exitHypercall`` with `KVM_HC_MAP_GPA_RANGE` or
-    ///   nothing.
+    /// - Throws: `EINVAL` for anything but ``Capability/exitHypercall`` with the bit of `KVM_HC_MAP_GPA_RANGE` or
+    ///   no bit.
     public func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
         guard capability == .exitHypercall, argument & ~(1 << CKVM_HC_MAP_GPA_RANGE) == 0 else {
             throw .invalidArgument
@@ -83,7 +83,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         model.call { exitHypercalls = argument }
     }
 
-    /// `KVM_CREATE_GUEST_MEMFD`; `size` in bytes. Only the first TiB of a file has memory behind it.
+    /// `KVM_CREATE_GUEST_MEMFD`. `size` in bytes. Only the first TiB of a file is backed by memory.
     ///
     /// - Throws: `EINVAL` if the size is 0, not whole pages or does not fit into 63 bits, or a flag is not
     ///   allowed; `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
@@ -95,7 +95,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
             } catch {
                 throw Errno(error)
             }
-            if model.isValue { return SoftGuestMemfd(model, descriptor, size: size, nil) }
+            if model.keepsBytes { return SoftGuestMemfd(model, descriptor, size: size, nil) }
             do throws(Errno) {
                 let memory = try model.host { () throws(Errno) in try FileMemory(size: size) }
                 model.add(memory, for: model.kernel.file(of: descriptor))
@@ -111,13 +111,14 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
 
     /// `KVM_SET_USER_MEMORY_REGION2`.
     ///
-    /// - Throws: `EINVAL` for a region that is malformed, leaves its file, or changes a slot that has a
-    ///   guest_memfd; `EEXIST` if another slot has some of its addresses or pages; `EBADF` if `guest_memfd`
-    ///   is no open descriptor of this kernel; `EFAULT` if a region without a guest_memfd is not mapped at
-    ///   `userspace_addr`; ``SoftKVM/noMemoryBehind`` behind the first TiB of a file.
+    /// - Throws: `EINVAL` for a region that is malformed, exceeds its file, or changes a slot that has a
+    ///   guest_memfd; `EEXIST` if another slot contains some of its addresses or pages; `EBADF` if `guest_memfd` is
+    ///   not an open descriptor of this backend; `EFAULT` if a region without a guest_memfd is not mapped at
+    ///   `userspace_addr`; ``SoftKVM/noBackingMemory`` past the first TiB of a file.
     public func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in
-            // A log that is switched on or off: the next write of each vCPU to a page counts again.
+        try model.callModel { kernel throws(ErrorNumber) in
+            // Dirty logging may be switched on or off: the next write of each vCPU to a page must be recorded
+            // again.
             model.lastRunner = nil
             try kernel.setMemoryRegion(
                 number, UserspaceMemoryRegion(region),
@@ -126,9 +127,9 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
-    /// `KVM_CREATE_VCPU`, with an id from 0 to 255. No process starts before the vCPU first runs.
+    /// `KVM_CREATE_VCPU`, with an id from 0 to 255. The process of the vCPU starts at its first run.
     ///
-    /// - Throws: `EEXIST` for an id that is taken, `EINVAL` for one that is out of range.
+    /// - Throws: `EEXIST` for an id that is in use, `EINVAL` for one out of range.
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
         try model.call { () throws(Errno) in
             guard (0..<Self.maximumVCPUs).contains(id) else { throw .invalidArgument }
@@ -140,41 +141,44 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
-    /// The `pages_4k` statistic: pages in the second-stage tables. A page comes in when a vCPU first reads, writes
-    /// or fetches from it, or walks it as a page table, and goes when it is converted, punched, or its slot deleted.
-    public var pages4K: UInt64 { model.look { model.kernel.mappedPages(of: number) } }
+    /// The `pages_4k` statistic: the number of pages in the second-stage tables. A page is added when a vCPU first
+    /// reads, writes or fetches from it, or walks it as a page table, and removed when it is converted or punched
+    /// or its slot is deleted.
+    public var pages4K: UInt64 { model.withLock { model.kernel.mappedPages(of: number) } }
 
     /// As ``pages4K``.
     public func countPages4K() -> UInt64 { pages4K }
 
-    /// The call of Linux 6.8 to 7.3, and of later ones that are built with it and do not convert in place.
+    /// `KVM_SET_MEMORY_ATTRIBUTES`: the call of Linux 6.8 to 7.3, and of later versions that are built with it and
+    /// do not convert in place.
     ///
-    /// - Throws: `ENOTTY` on a kernel that converts in place; `EINVAL` if flags are not 0, an attribute is
+    /// - Throws: `ENOTTY` with in-place conversion; `EINVAL` if flags are not 0, an attribute is
     ///   unknown to the VM type, or the range is empty, not page aligned or wraps.
     public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             try kernel.setVMAttributes(
                 number, address: request.address, size: request.size, attributes: request.attributes,
                 flags: request.flags)
         }
     }
 
-    /// `KVM_GET_DIRTY_LOG`; bit 0 is the first page of the slot.
+    /// `KVM_GET_DIRTY_LOG`. Bit 0 is the first page of the slot.
     ///
-    /// - Throws: `ENOENT` if there is no such slot or it has no `KVM_MEM_LOG_DIRTY_PAGES`, `EINVAL` for a
-    ///   number that no slot can have.
+    /// - Throws: `ENOENT` if there is no such slot or it has no `KVM_MEM_LOG_DIRTY_PAGES`, `EINVAL` for a number
+    ///   that no slot can have.
     public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
-        try model.ask { kernel throws(ErrorNumber) in
+        try model.callModel { kernel throws(ErrorNumber) in
             let bits = try kernel.takeDirtyLog(number, slot: slot)
-            // The next write of each vCPU to a page counts again.
+            // The next write of each vCPU to a page must be recorded again.
             model.lastRunner = nil
             return bits
         }
     }
 
-    /// What a vCPU finds at a guest-physical byte, on a VM whose accesses have the kind that the page has.
+    /// What a vCPU reads at a guest-physical address. With a shared bit the access is taken to have the kind of the
+    /// page.
     public func visibleToGuest(at gpa: UInt64) -> VisibleByte {
-        model.look {
+        model.withLock {
             guard let (file, offset) = model.kernel.guestByte(number, at: gpa),
                 let bytes = unsafe model.memory(of: file)?.bytes(at: offset)
             else { return model.kernel.visibleToGuest(number, at: gpa) }
@@ -182,7 +186,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
-    // MARK: for the model's effects; the lock is held
+    // MARK: effects of the model; the lock is held
 
     func zap(_ gpas: PageRange, keepingAccess: Bool) {
         for engine in engines { engine.zap(gpas, keepingAccess: keepingAccess) }

@@ -4,12 +4,12 @@ public import MiniVMM
 public import SystemPackage
 
 extension SoftVCPU: ExaminableVCPU {
-    /// `KVM_PRE_FAULT_MEMORY`. The pages before the first that fails are done, and `gpa` and `size` are moved
-    /// past them.
+    /// `KVM_PRE_FAULT_MEMORY`. Pre-faults pages up to the first that fails, and advances `gpa` and `size` past
+    /// them.
     ///
     /// - Throws: only if the first page fails: `ENOENT` without a memslot, `EAGAIN` while its slot is being
-    ///   deleted, `EFAULT` or `EHWPOISON` for a page that cannot be had. `EINVAL` for a range that is not
-    ///   whole pages, or a word that has to be 0.
+    ///   deleted, `EFAULT` or `EHWPOISON` for an inaccessible page. `EINVAL` for a range that is not whole pages,
+    ///   or a word that must be 0.
     public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
         var (gpa, left) = (request.gpa, request.size)
         let padding = request.padding
@@ -17,7 +17,7 @@ extension SoftVCPU: ExaminableVCPU {
         guard isZero, let range = PageRange(start: gpa, size: left) else { throw .invalidArgument }
         let failure = vm.model.call { () -> Errno? in
             for page in range.chunks(of: pageSize) {
-                let isPrivate = vm.model.kernel.isTakenForPrivate(vm.number, at: page.start)
+                let isPrivate = vm.model.kernel.isFaultedAsPrivate(vm.number, at: page.start)
                 if let failure = vm.model.kernel.preFaultPage(vm.number, at: page.start, asPrivate: isPrivate)
                 {
                     return Errno(failure)
@@ -27,19 +27,19 @@ extension SoftVCPU: ExaminableVCPU {
             }
             return nil
         }
-        // A part that was done is a success.
+        // Partial progress is a success.
         if let failure, left == request.size { throw failure }
         (request.gpa, request.size) = (gpa, left)
     }
 
-    /// Writes `MSR_KVM_SYSTEM_TIME_NEW`. The next ``run()`` writes the structure of 32 bytes, if the host's
-    /// mapping has the page.
+    /// Writes `MSR_KVM_SYSTEM_TIME_NEW`. The next ``run()`` writes the structure of 32 bytes if the host mapping
+    /// has the page.
     ///
     /// - Throws: nothing.
     public func setClock(at gpa: UInt64) throws(Errno) { vm.model.call { clock = (gpa, isDue: true) } }
 
-    /// What KVM does at the next entry after the register was written: it writes the structure through `userspace_addr`,
-    /// where the host's mapping has the page. Where it has not, nobody hears of it (hazard A28).
+    /// Writes KVM's clock structure at the first guest entry after the MSR was written. The write goes through
+    /// `userspace_addr` and needs the page in the host mapping. A failure is not reported (hazard A28).
     func writeClock() {
         guard let (gpa, isDue) = clock, isDue else { return }
         clock = (gpa, isDue: false)

@@ -6,8 +6,8 @@ import SoftKVM
 import SystemPackage
 import Testing
 
-struct KernelTests {
-    @Test func withoutTheEngineEverythingButRunningWorks() throws {
+struct BackendTests {
+    @Test func onlyRunningNeedsTheEngine() throws {
         let kvm = SoftKVM(.init(engineLibraries: ["libno-such-engine.so.9"]))
         guard case .missing(let message) = kvm.engineStatus else { return #expect(Bool(false)) }
         #expect(message.contains("apt-get install libunicorn2"))
@@ -29,7 +29,7 @@ struct KernelTests {
         #expect(errno { () throws(Errno) in try vcpu.run() } == .notSupported)
     }
 
-    @Test(.enabled(if: hasEngine)) func theMonitorHasNoEngineInItsMemory() throws {
+    @Test(.enabled(if: hasEngine)) func engineIsNotLoadedIntoTheMonitor() throws {
         let kvm = SoftKVM()
         guard case .available(let version) = kvm.engineStatus else { return #expect(Bool(false)) }
         #expect(kvm.identity.host == "Unicorn \(version)")
@@ -37,9 +37,9 @@ struct KernelTests {
         #expect(try !String(contentsOfFile: "/proc/self/maps", encoding: .utf8).contains("unicorn"))
     }
 
-    /// A name that no library can have, and one that is there but is no engine.
+    /// A name that is too long for a file, and a library that is not an engine.
     @Test(arguments: [String(repeating: "x", count: 500), "libc.so.6"])
-    func whatIsNoEngine(name: String) {
+    func invalidEngineLibrariesAreReported(name: String) {
         switch SoftKVM(.init(engineLibraries: [name])).engineStatus {
         case .missing, .unknown(.fileNameTooLong): break
         case let status: Issue.record("\(status)")
@@ -69,7 +69,7 @@ struct KernelTests {
         #expect(try kvm.supportedCPUID().hasGigabytePages)
     }
 
-    @Test func vcpuNumbersAreUnique() throws {
+    @Test func vcpuIDsAreUnique() throws {
         let vm = try SoftKVM().createVM(.default, sharedBit: nil)
         let first = try vm.createVCPU(id: 3)
         #expect(errno { () throws(Errno) in _ = try vm.createVCPU(id: 3) } == .fileExists)
@@ -78,7 +78,7 @@ struct KernelTests {
         #expect(first.id == 3)
     }
 
-    @Test func theClockCountsWhatIsDone() throws {
+    @Test func clockIsVirtualAndDeterministic() throws {
         func play() throws -> [UInt64] {
             let model = try ModelVM()
             var times = [model.kvm.now()]
@@ -95,8 +95,8 @@ struct KernelTests {
         #expect(times[2] - times[1] == 1020)
     }
 
-    @Test func threadsThatConvertInOppositeDirectionsBothSucceed() async throws {
-        // Hazard A33: the last one to take the lock wins.
+    @Test func oppositeConversionsBothSucceed() async throws {
+        // Hazard A33: the last conversion to take the lock wins.
         let model = try ModelVM(pages: 64)
         await withTaskGroup(of: Bool.self) { group in
             for state in PageState.allCases {
@@ -113,7 +113,7 @@ struct KernelTests {
     }
 
     @Test(.enabled(if: hasEngine, "libunicorn2 is not installed"))
-    func aGuestRunsOnWhileTheHostConvertsUnderIt() async throws {
+    func guestSurvivesConcurrentConversions() async throws {
         // inc qword [rdi]; dec rcx; jnz back to the first; hlt
         let guest = try Guest(
             [0x48, 0xff, 0x07, 0x48, 0xff, 0xc9, 0x75, 0xf8, 0xf4], sharedBit: 39, isPrivate: true,
