@@ -111,7 +111,8 @@ struct ExploreCommandTests {
         for place in [file, "/no/such/place/found", "/proc/found"] {
             let result = try explore(["--output", place, "--tests", "1000000000"])
             #expect(
-                result.status == 125 && result.diagnostics.contains("\(place): the directory for the findings"))
+                result.status == 125
+                    && result.diagnostics.contains("\(place): the directory for the findings"))
             #expect(result.diagnostics.contains("try:"), "\(result.diagnostics)")
         }
         let early = try explore(["--report", "/no/such/place", "--tests", "1000000000"])
