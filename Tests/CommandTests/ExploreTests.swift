@@ -15,18 +15,18 @@ struct ExploreCommandTests {
         "--plant", "busy-check-missing", "--depth", "2", "--parallel", "0", "--timeout", "3000",
     ]
 
-    @Test func nothingIsFoundWhereNothingIsWrong() throws {
+    @Test func theModelHasNoFindings() throws {
         let result = try explore(Self.few + ["--seed", "3"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
-        #expect(result.output.contains("\nnothing that the model does not come to, "))
+        #expect(result.output.contains("\nNo differences from the model: "))
         #expect(result.output.contains("scope     every step from each of 14 states: "))
         #expect(
-            result.output.contains("random    50 tests, ") && result.output.contains("in all interleavings"))
+            result.output.contains("random    50 tests, ") && result.output.contains(", all interleavings"))
         #expect(
             result.diagnostics.contains("backend   SoftKVM") && result.diagnostics.contains("seed      3"))
     }
 
-    /// What is found is a file that `litmus` runs, here and where the rule is kept, and a picture.
+    /// A finding is a file that `litmus` runs, on this backend and on one without the fault, and a picture.
     @Test func aFindingIsATestAndAPicture() throws {
         let scratch = try Scratch()
         let result = try explore(
@@ -35,11 +35,11 @@ struct ExploreCommandTests {
         #expect(
             result.output.contains(
                 "\nfound     host convert 0 private\nmodel     EAGAIN at 0\nbackend   ok\n"))
-        #expect(result.output.contains("\n1 finding, "))
+        #expect(result.output.contains("\n1 finding: "))
         let file = "found/finding-1.litmus"
         let text = try String(contentsOfFile: scratch.path(file), encoding: .utf8)
         #expect(text.contains("needs     references\n") && text.hasSuffix("=> EAGAIN at 0\n"))
-        // The same command line as the one that is printed.
+        // Runs the command line that is printed.
         let again = try #require(
             result.output.split(separator: "\n").first { $0.hasPrefix("again     ") }?.split(separator: " ")
                 .dropFirst())
@@ -67,12 +67,13 @@ struct ExploreCommandTests {
         #expect(names == ["f-1.html", "f-2.html", "finding-1.litmus", "finding-2.litmus"])
     }
 
-    /// Where nothing is found there is something to see all the same.
+    /// Without a finding the longest random test is drawn.
     @Test func theLongestTestIsDrawn() throws {
         let scratch = try Scratch()
         #expect(try explore(Self.few + ["--report", "f.html"], in: scratch).status == 0)
         let page = try String(contentsOfFile: scratch.path("f.html"), encoding: .utf8)
-        #expect(page.hasSuffix("</html>\n") && page.contains("nothing found: the longest of "))
+        #expect(
+            page.hasSuffix("</html>\n") && page.contains("no differences from the model: the longest of "))
     }
 
     @Test func jsonHasTheSameResults() throws {
@@ -103,24 +104,29 @@ struct ExploreCommandTests {
         #expect(result.diagnostics.contains("Error: "))
     }
 
-    /// Before anything is explored, and not after.
-    @Test func noPlaceForWhatIsFound() throws {
+    /// Places are checked before the exploration starts.
+    @Test func unwritablePlacesAreErrors() throws {
         let scratch = try Scratch()
         let file = try scratch.file("file", [])
         for place in [file, "/no/such/place/found", "/proc/found"] {
             let result = try explore(["--output", place, "--tests", "1000000000"])
             #expect(
-                result.status == 125 && result.diagnostics.contains("\(place): a directory for the findings"))
+                result.status == 125
+                    && result.diagnostics.contains("\(place): the directory for the findings"))
             #expect(result.diagnostics.contains("try:"), "\(result.diagnostics)")
         }
+        let early = try explore(["--report", "/no/such/place", "--tests", "1000000000"])
+        #expect(early.status == 125 && early.output.isEmpty)
         let full = try explore(Self.few + ["--report", "/dev/full"])
         #expect(full.status == 125 && full.diagnostics.contains("/dev/full"))
     }
 
-    @Test func timeEndsIt() throws {
+    @Test func theTimeLimitEndsIt() throws {
         let result = try explore(["--tests", "1000000000", "--timeout", "0.3"])
         #expect(result.status == 3, "\(result.output)")
-        #expect(result.output.contains("nothing found so far") && result.output.contains("the time was over"))
+        #expect(
+            result.output.contains("No differences from the model so far: ")
+                && result.output.contains("; ended by --timeout before everything was tried"))
         #expect(result.output.contains("\nnot tried "), "\(result.output)")
         let json = try #require(
             try explore(["--tests", "1000000000", "--timeout", "0.3", "--json"]).json)
@@ -129,22 +135,22 @@ struct ExploreCommandTests {
         #expect(untried?.suffix(2) == ["random", "parallel"])
     }
 
-    /// Not with the status of a signal: what counts is that the search is incomplete.
+    /// The status is not that of the signal, because the search is incomplete.
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func interruptedWithNothingFound(_ signal: Int32) throws {
         let scratch = try Scratch()
         let result = try Command.run(
             ["explore", "--backend", "soft", "--tests", "1000000000", "--timeout", "1000", "--depth", "1"],
             in: scratch.url,
             watching: { process, diagnostics in
-                // It listens before it says what it does.
+                // Signals are handled before the seed is printed.
                 Command.wait(until:) { diagnostics().contains("seed") }
                 kill(process.processIdentifier, signal)
             })
         #expect(result.status == 3, "\(result.status) \(result.output) \(result.diagnostics)")
-        #expect(result.output.contains("interrupted before all was tried"))
+        #expect(result.output.contains("interrupted before everything was tried"))
     }
 
-    /// An earlier exploration's files stay as they are.
+    /// Files of an earlier exploration are kept.
     @Test func noFileIsOverwritten() throws {
         let scratch = try Scratch()
         _ = try scratch.file("finding-1.litmus", Array("mine".utf8))
@@ -157,7 +163,7 @@ struct ExploreCommandTests {
         #expect(try String(contentsOfFile: scratch.path("finding-3.litmus"), encoding: .utf8) == "mine, too")
     }
 
-    /// What was found by then is told, and kept.
+    /// Findings made before the signal are reported and kept.
     @Test(arguments: [SIGINT, SIGTERM]) func interrupted(_ signal: Int32) throws {
         let scratch = try Scratch()
         let result = try Command.run(
@@ -176,12 +182,12 @@ struct ExploreCommandTests {
             kill(process.processIdentifier, signal)
         }
         #expect(result.status == 1, "\(result.diagnostics)")
-        #expect(result.output.contains("; interrupted before all was tried"))
+        #expect(result.output.contains("; interrupted before everything was tried"))
         #expect(result.output.contains("\nfound     host convert "))
     }
 
-    /// On this machine's own kernel.
-    @Test func whatAutoTakes() throws {
+    /// On the backend that auto picks here.
+    @Test func theBackendThatAutoPicks() throws {
         let result = try Command.run(["explore"] + Self.few + ["--runs", "20"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
     }

@@ -69,7 +69,9 @@ struct HostileCommandTests {
             tool: URL(fileURLWithPath: "/bin/sh"))
         #expect(result.status == 125, "\(result.output)")
         let culprit = try #require(steps.last)
-        #expect(result.diagnostics.contains("the host failed: \(culprit): "), "\(result.diagnostics)")
+        #expect(
+            result.diagnostics.contains("the host ran out of a resource: \(culprit): "),
+            "\(result.diagnostics)")
     }
 
     /// The monitor has given up what it does not need by the time a guest runs.

@@ -24,13 +24,13 @@ struct LitmusCommandTests {
         let unreadable = try run([Self.good, "test \"x\"\nhost jump"])
         #expect(unreadable.status == 64)
         #expect(unreadable.output.isEmpty)
-        #expect(unreadable.diagnostics.contains("test-2#.litmus:2:6: expected an action"))
+        #expect(unreadable.diagnostics.contains("test-2#.litmus:2:6: unknown action jump"))
         #expect(try run([]).status == 64)
         #expect(try Command.run(["litmus", "/nonexistent"]).status == 64)
         #expect(try Command.run(["litmus"]).status == 64)
     }
 
-    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func ktapToTheLetter() throws {
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func ktapIsExact() throws {
         let lines = try run([Self.good, Self.bad, Self.skipped], ["--format", "ktap"]).output
             .split(separator: "\n").map(String.init)
         #expect(lines.first == "KTAP version 1")
@@ -38,26 +38,26 @@ struct LitmusCommandTests {
         #expect(
             lines.filter { !$0.hasPrefix("# ") } == [
                 "KTAP version 1", "1..3", "ok 1 test-1_", "not ok 2 test-2_",
-                "ok 3 test-3_ # SKIP a memslot leads into the view `ram`: what is mapped there next would become the guest's",
+                "ok 3 test-3_ # SKIP a memslot points into the view `ram`: the next mapping there would become guest memory",
             ])
         #expect(lines.last == "# Totals: pass:1 fail:1 xfail:0 xpass:0 skip:1 error:0")
     }
 
-    /// Runs that could never all be done: what was seen counts, in each format.
+    /// Tests that can never complete all their runs report what was seen, in each format.
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func aTestThatIsCutShort() throws {
         let scratch = try Scratch()
         let race =
             "test \"race\"\nmemory 1 pages shared\nparallel\nhost convert 0 private => a\nhost1 read 0 => b\nend\n"
         _ = try scratch.file("race.litmus", Array(race.utf8))
-        // Its interleavings are explored on the software kernel, so this is for what else there is.
+        // SoftKVM explores interleavings instead of running the test, so it is not tested here.
         let options = ["litmus", scratch.url.path, "--runs", "100000000", "--timeout", "0.5"]
         let text = try Command.run(options)
         guard !text.diagnostics.contains("SoftKVM") else { return }
         #expect(text.status == 0, "\(text.output)")
-        #expect(text.output.contains("cut short by the time limit of 0.5 s: "))
-        #expect(text.output.contains("of 100000000 runs") && text.output.contains("; 1 cut short"))
+        #expect(text.output.contains("timed out after 0.5 s ("))
+        #expect(text.output.contains("of 100,000,000 runs done)") && text.output.contains("; 1 cut short"))
         let ktap = try Command.run(options + ["--format", "ktap"]).output
-        #expect(ktap.contains("\n# cut short by ") && ktap.contains("\nok 1 race\n"))
+        #expect(ktap.contains("\n# timed out after ") && ktap.contains("\nok 1 race\n"))
         let json = try #require(try Command.run(options + ["--format", "json"]).json)
         let test = try #require((json["tests"] as? [[String: Any]])?.first)
         let cut = try #require(test["cut_short"] as? [String: Any])
@@ -65,7 +65,7 @@ struct LitmusCommandTests {
         #expect(cut["by"] as? String == "time limit" && cut["of"] as? Int == 100_000_000)
         let runs = (test["blocks"] as? [[String: Any]])?.first?["runs"] as? Int
         #expect(runs != nil && cut["runs"] as? Int == runs)
-        // Ctrl-C ends all of it; what was not run is not run.
+        // Ctrl-C ends the whole command, and further tests are reported as not run.
         _ = try scratch.file("second.litmus", Array(race.utf8))
         let long = ["litmus", scratch.url.path, "--runs", "100000000", "--timeout", "1000"]
         let interrupted = try Command.run(
@@ -78,7 +78,7 @@ struct LitmusCommandTests {
         #expect(interrupted.output.contains("not run: interrupted by signal 2"))
     }
 
-    /// A line that is written over, where somebody looks.
+    /// The progress line of a terminal.
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func progressIsShownOnATerminal() throws {
         let scratch = try Scratch()
         let race =
@@ -89,7 +89,7 @@ struct LitmusCommandTests {
             ["litmus", path, "--runs", "100000000", "--timeout", "0.5"], environment: ["TERM": "xterm"],
             typing: [])
         guard !terminal.plainText.contains("SoftKVM") else { return }
-        #expect(status == 0 && terminal.plainText.contains(#/race  [0-9]+ of 100000000 runs/#))
+        #expect(status == 0 && terminal.plainText.contains(#/race  [0-9,]+ of 100,000,000 runs/#))
     }
 
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func jsonHasTheSameResults() throws {
@@ -103,9 +103,180 @@ struct LitmusCommandTests {
         #expect(tests[1]["seen"] as? String == "0x0")
     }
 
-    /// A kernel without per-VM attributes says so once, and no test is run.
+    // MARK: orders and outcomes
+
+    private static let race = """
+        test "race"
+        memory 1 page shared
+        host fill 0 0x41
+        parallel
+        host convert 0 private => c
+        host1 read 0 => r
+        end
+
+        """
+
+    private func runRace(_ options: [String], backend: String = "soft") throws -> (Command.Result, Scratch) {
+        let scratch = try Scratch()
+        _ = try scratch.file("race.litmus", Array(Self.race.utf8))
+        return (
+            try Command.run(["litmus", "--backend", backend, "race.litmus"] + options, in: scratch.url),
+            scratch
+        )
+    }
+
+    @Test func eachOutcomeHasAnOrder() throws {
+        let output = try runRace([]).0.output
+        #expect(
+            output.contains(
+                """
+                          allowed    c = EAGAIN at 0, r = 0x41
+                                     order: r begins, c, r ends
+                          allowed    c = ok, r = 0x41
+                                     order: r, c
+
+                """))
+        #expect(output.split(separator: "\n").allSatisfy { $0.count <= 80 })
+        let json = try #require(try runRace(["--format", "json"]).0.json)
+        let tests = try #require(json["tests"] as? [[String: Any]])
+        let block = try #require((tests.first?["blocks"] as? [[String: Any]])?.first)
+        #expect(block["orders_from"] as? String == "backend")
+        let outcomes = try #require(block["outcomes"] as? [[String: Any]])
+        let order = try #require(outcomes.first?["order"] as? [[String: Any]])
+        #expect(order.map { $0["part"] as? String } == ["begins", "whole", "ends"])
+        #expect(order.map { $0["result"] as? String } == ["r", "c", "r"])
+        #expect(order.map { $0["line"] as? Int } == [6, 5, 6])
+        #expect(order.last?["outcome"] as? String == "0x41" && outcomes.first?["selected"] == nil)
+    }
+
+    @Test func theSelectedOutcomeIsPrintedStepByStepAndDrawn() throws {
+        let options = ["--svg", "race.svg", "--witness"]
+        let (result, scratch) = try runRace(options + ["c = EAGAIN at 0"])
+        #expect(result.status == 0, "\(result.diagnostics)")
+        let lines = result.output.split(separator: "\n").map(String.init)
+        let start = try #require(
+            lines.firstIndex(of: "        This order leads to c = EAGAIN at 0, r = 0x41:"))
+        #expect(lines[start + 1].hasPrefix("           1  host1 read 0            begins: "))
+        #expect(lines.contains("           2  host convert 0 private  EAGAIN at 0"))
+        #expect(lines.contains { $0.hasPrefix("           3  host1 read 0            ends: ") })
+        let picture = try String(contentsOfFile: scratch.path("race.svg"), encoding: .utf8)
+        #expect(picture.contains("c = EAGAIN at 0") && picture.contains("EAGAIN"))
+        let other = try runRace(options + ["c=ok", "--witness", "r = SIGBUS", "--format", "json"]).0
+        let json = try #require(other.json)
+        let tests = try #require(json["tests"] as? [[String: Any]])
+        let block = try #require((tests.first?["blocks"] as? [[String: Any]])?.first)
+        let outcomes = try #require(block["outcomes"] as? [[String: Any]])
+        #expect(outcomes.map { $0["selected"] as? Bool } == [false, false, true])
+    }
+
+    @Test(arguments: [
+        ("c = EGAIN at 0", "column 5: unknown outcome EGAIN; did you mean EAGAIN?"),
+        ("cc = ok", "column 1: no step has the result cc; did you mean c?"),
+        ("c = ok, missing = ok", "column 9: no step has the result missing; the results are c, r"),
+        ("c ok", "column 3: expected `=`, found `ok`"), ("", "column 1: expected the name of a result"),
+        ("c = ok r = ok", "column 8: expected the end of the line"),
+        ("r = ok", "column 5: `read 0` cannot end with `ok`"),
+        ("c = EAGAIN at 1", "never occurs in any interleaving; possible: c = EAGAIN at 0, r = 0x41; c = ok"),
+    ]) func anOutcomeThatCannotBeSelected(_ text: String, _ message: String) throws {
+        let result = try runRace(["--witness", text]).0
+        #expect(result.status == 64)
+        #expect(result.diagnostics.contains("--witness \"\(text)\""), "\(result.diagnostics)")
+        #expect(result.diagnostics.contains(message), "\(result.diagnostics)")
+    }
+
+    @Test func anOutcomeIsSelectedForOneTest() throws {
+        let two = try run([Self.race, Self.race], ["--witness", "c = ok"])
+        #expect(two.status == 64 && two.diagnostics.contains("--witness is for one test, not 2"))
+        let none = try run([Self.good], ["--witness", "c = ok"])
+        #expect(none.status == 64 && none.diagnostics.contains("no parallel block with named results"))
+        #expect(try Command.run(["litmus", ".", "--faults", "--witness", "c = ok"]).status == 64)
+    }
+
+    /// On a backend that runs tests, orders come from the model, and a picture only from a run with the outcome.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func ordersOnARealKernelAreTheModels() throws {
+        let options = ["--runs", "20", "--svg", "race.svg", "--witness"]
+        let (result, scratch) = try runRace(options + ["c = EAGAIN at 0"], backend: "auto")
+        guard !result.diagnostics.contains("SoftKVM") else { return }
+        #expect(result.output.contains("order in the model: r begins, c, r ends"))
+        #expect(
+            result.output.contains("In the model of Linux 7.4 this order leads to c = EAGAIN at 0, r = 0x41:")
+        )
+        let isDrawn = FileManager.default.fileExists(atPath: scratch.path("race.svg"))
+        #expect(isDrawn != result.diagnostics.contains("did not occur in 20 runs: no picture was drawn"))
+        let (common, place) = try runRace(options + ["c = ok"], backend: "auto")
+        #expect(common.status == 0 && FileManager.default.fileExists(atPath: place.path("race.svg")))
+    }
+
+    // MARK: failures
+
+    @Test func failuresAreComparedWithTheModel() throws {
+        let same = "the model of Linux 7.4 gives the same answer: the expectation is probably wrong"
+        #expect(try run([Self.bad]).output.contains("          seen: 0x0\n          \(same)\n"))
+        let json = try #require(try run([Self.bad], ["--format", "json"]).json)
+        let test = try #require((json["tests"] as? [[String: Any]])?.first)
+        #expect(test["model"] as? String == "same" && test["model_text"] as? String == same)
+        let busy =
+            "test \"x\"\nmemory 1 page shared\nhost hold 0 as h\nhost convert 0 private => EAGAIN at 0\n"
+        let planted = try run([busy], ["--plant", "busy-check-missing"])
+        #expect(
+            planted.output.contains(
+                "the model of Linux 7.4 gives EAGAIN at 0, as the test expects: the backend differs from it"))
+        let missing = try run([Self.race.replacing("end\n", with: "required c = ok, r = 0x2\nend\n")])
+        #expect(missing.status == 1)
+        #expect(
+            missing.output.contains("required outcome c = ok, r = 0x2 never occurs in any interleaving\n"))
+        #expect(
+            missing.output.contains(
+                "it never occurs in the model of Linux 7.4 either: the test is probably wrong"))
+        let forbidden = try run([Self.race.replacing("end\n", with: "forbidden c = ok, r = SIGBUS\nend\n")])
+        #expect(forbidden.output.contains("outcome c = ok, r = SIGBUS occurred\n"))
+        #expect(
+            forbidden.output.contains(
+                "the model of Linux 7.4 has this outcome too: the test is probably wrong"))
+    }
+
+    @Test(arguments: [
+        ("my.elf", "\u{7f}ELF\0\0", "(binary file). To boot it: minivmm run my.elf"),
+        ("my.S", ".globl _start\n_start:\n hlt\n", "(assembly source). Assemble it first: "),
+        (
+            "run.jsonl", "{\"schema\":\"minivmm.trace/1\",\"backend\":\"x\"}\n{}\n",
+            "(trace). To draw it: minivmm report run.jsonl --html out.html"
+        ),
+        (
+            "results.json", "{\"schema\":\"minivmm.litmus/1\"}\n",
+            "(results in JSON). To print them as a table: minivmm litmus --table results.json"
+        ),
+        ("notes.txt", "Dear diary,\n", "notes.txt:1:1: a test begins with `test \"what it shows\"`"),
+        ("typo.litmus", "tset \"x\"\n", "typo.litmus:1:1: unknown keyword tset; did you mean test?"),
+        (
+            "typo.litmus", "test \"x\"\nneed references\n",
+            "typo.litmus:2:1: unknown keyword need; did you mean needs?"
+        ),
+    ]) func otherKindsOfFilesAreNamed(_ name: String, _ text: String, _ message: String) throws {
+        let scratch = try Scratch()
+        _ = try scratch.file(name, Array(text.utf8))
+        let result = try Command.run(["litmus", name], in: scratch.url)
+        #expect(result.status == 64 && result.output.isEmpty)
+        #expect(result.diagnostics.contains(message), "\(result.diagnostics)")
+    }
+
+    /// Results that cannot be written are an error before any test runs.
+    @Test(arguments: ["--save", "--report", "--svg", "--chrome"]) func placesAreCheckedFirst(_ option: String)
+        throws
+    {
+        let scratch = try Scratch()
+        _ = try scratch.file("race.litmus", Array(Self.race.utf8))
+        for place in ["/no/such/place", "."] {
+            let result = try Command.run(
+                ["litmus", "--backend", "soft", "race.litmus", option, place], in: scratch.url)
+            #expect(result.status == 125 && result.output.isEmpty, "\(place)")
+            #expect(result.diagnostics.contains("\(place): the "), "\(result.diagnostics)")
+        }
+    }
+
+    /// Without per-VM attributes the command fails once, and runs no test.
     @Test(.enabled(if: Command.lacksAttributes, "needs a /dev/kvm without per-VM attributes"))
-    func withoutTheAttributesAllIsSkipped() throws {
+    func withoutAttributesAllIsSkipped() throws {
         let scratch = try Scratch()
         let file = try scratch.file("good.litmus", Array(Self.good.utf8))
         for command in [["litmus", file], ["explore"]] {

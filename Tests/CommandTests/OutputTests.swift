@@ -183,7 +183,7 @@ struct OutputTests {
         let result = try Command.run(["litmus", "--backend", "soft", "."], in: scratch.url)
         #expect(result.status == 64 && result.output.isEmpty, "\(result.output)")
         #expect(result.diagnostics.contains("./1.litmus:3:1: @0x7000+1 is not inside the view `ram`"))
-        #expect(result.diagnostics.contains("./2.litmus:3:1: there is no hazard A99"))
-        #expect(result.diagnostics.contains("./3.litmus:3:6: expected an action"))
+        #expect(result.diagnostics.contains("./2.litmus:3:1: no hazard is named A99"))
+        #expect(result.diagnostics.contains("./3.litmus:3:6: unknown action"))
     }
 }

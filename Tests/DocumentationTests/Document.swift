@@ -22,9 +22,11 @@ struct Document: CustomTestStringConvertible {
             (try? FileManager.default.contentsOfDirectory(
                 atPath: root.appendingPathComponent("Sources/MiniVMM/MiniVMM.docc").path)) ?? []
         let documents =
-            (try? FileManager.default.contentsOfDirectory(atPath: root.appendingPathComponent("docs").path)) ?? []
+            (try? FileManager.default.contentsOfDirectory(atPath: root.appendingPathComponent("docs").path))
+            ?? []
         return ["README.md", "guest/README.md", "litmus/README.md", "lab/README.md", "CONTRIBUTING.md"]
-            + documents.filter { $0.hasSuffix(".md") }.sorted().map { "docs/\($0)" } + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
+            + documents.filter { $0.hasSuffix(".md") }.sorted().map { "docs/\($0)" }
+            + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
     }()
 
     var testDescription: String { path }
@@ -92,8 +94,15 @@ struct Typed {
 
     /// The words behind `minivmm`, if that is what is typed.
     var words: [String]? {
-        let words = command.split(separator: " ").map(String.init)
+        let words = Self.split(command)
         return words.first == "minivmm" ? Array(words.dropFirst()) : nil
+    }
+
+    /// The words of a command line. Double quotes keep words together.
+    static func split(_ line: some StringProtocol) -> [String] {
+        line.split(separator: "\"", omittingEmptySubsequences: false).enumerated().flatMap { index, part in
+            index % 2 == 1 ? [String(part)] : part.split(separator: " ").map(String.init)
+        }
     }
 
     /// `$ command`, then what it prints. `$ echo $?` and a number say how the one before ended.

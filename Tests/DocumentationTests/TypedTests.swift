@@ -131,7 +131,7 @@ struct TypedTests {
     private func commands(in line: String) -> [[String]] {
         let code = line.replacing(#/\ +# .*/#, with: "").replacing("\\|", with: "/")
         return code.split(whereSeparator: { "|;&{}".contains($0) }).compactMap { part in
-            var words = part.split(separator: " ").map(String.init)
+            var words = Typed.split(part)
             guard let start = words.firstIndex(where: { $0 == "minivmm" || $0.hasSuffix("/minivmm") })
             else { return nil }
             words = Array(words.dropFirst(start + 1))

@@ -4,17 +4,17 @@ import SoftKVM
 
 @testable import Litmus
 
-/// Random tests that make sense: every one has a written form.
+/// Generates random valid tests, each of which has a written form.
 struct TestMaker {
     private var generator: Generator
     private var files: [Name] = []
     private var views: [Name] = []
     private var holds: [Name] = []
-    /// The guest has memory.
+    /// Whether the guest has memory.
     private var hasRegions = false
     private var children: [Int] = []
     private var hasTwoAliases = false
-    /// vCPUs whose last access has a policy that no block takes.
+    /// vCPUs whose last access has a fault policy that is not allowed in a block.
     private var zeroing: Set<Int> = []
     private var names = 0
 
@@ -54,7 +54,7 @@ struct TestMaker {
                 var results: [Name] = []
                 let steps = (0...below(3)).map { _ in
                     var step = self.step()
-                    // What has no place in a block.
+                    // Steps that are not allowed in a block.
                     switch step.action {
                     case .check(let extent, _), .fill(let extent, _):
                         step = Step(.host(1), .punch(extent.atHome))
@@ -113,7 +113,7 @@ struct TestMaker {
         return Name("n_\(names)") ?? .ram
     }
 
-    /// Small, near a page, near 2^64, or anything.
+    /// A small number, one near a multiple of the page size, one near 2^64, or any.
     private mutating func word() -> UInt64 {
         switch below(5) {
         case 0: UInt64(below(20))
@@ -302,7 +302,7 @@ extension Actor {
 }
 
 extension Extent {
-    /// The same bytes of the file that is always there.
+    /// The same bytes in the file that always exists.
     fileprivate var atHome: Extent { Extent(offset: offset, size: size) }
 }
 

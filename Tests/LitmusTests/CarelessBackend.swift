@@ -4,7 +4,7 @@ import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// A kernel that says `EBUSY` to every third conversion.
+/// A kernel that fails every third conversion with `EBUSY`.
 final class CarelessBackend: ForwardingBackend, @unchecked Sendable {
     fileprivate let calls = Atomic<Int>(0)
 
@@ -49,7 +49,7 @@ private final class CarelessFile: KVMGuestMemfd {
     }
 }
 
-/// One that has nothing.
+/// A kernel that supports nothing.
 final class NoKernel: Backend {
     var identity: BackendIdentity { BackendIdentity(name: "None", host: "a test", kind: .simulated) }
     var runsVCPUsInTurns: Bool { false }

@@ -6,7 +6,7 @@ import Testing
 
 @testable import Litmus
 
-/// The monitor converts on a memory fault, as `run --on-fault convert` does.
+/// Tests in which the monitor converts on a memory fault, as `run --on-fault convert` does.
 @Suite("Accesses that convert on a memory fault", .timeLimit(.minutes(120)))
 struct ConvertingTests {
     private func source(_ body: String, _ head: String = "aliases two\nmemory 4 pages private") throws
@@ -20,7 +20,7 @@ struct ConvertingTests {
     ].compactMap { $0 }
 
     static let bodies = [
-        // To shared and back, with the byte.
+        // To shared and back, with the byte preserved.
         """
         vcpu0 write 1 0x41
         vcpu0 read shared:1 converting preserve => 0x41
@@ -30,7 +30,7 @@ struct ConvertingTests {
         host read 1 => SIGBUS
         vcpu0 read 1 => 0x42
         """,
-        // What is as wanted is not converted.
+        // A page in the requested state is not converted.
         """
         vcpu0 write 0 0x41 converting zero
         vcpu0 read 0 converting zero => 0x41
@@ -42,7 +42,7 @@ struct ConvertingTests {
         vcpu0 write shared:0 0x42 converting zero
         vcpu0 read 0 converting zero bisect attempts 2 chunk 1 => 0
         """,
-        // The access is made once nobody holds its page, by the same rule.
+        // The access completes after the page is released, with the same policy.
         """
         host convert 0..1 shared
         host write 0 0x43
@@ -65,7 +65,7 @@ struct ConvertingTests {
         vcpu0 again
         vcpu0 read 1 => 7
         """,
-        // Every page of an access has a fault of its own.
+        // Each page of an access has its own fault.
         """
         vcpu0 fill 0..3 5
         vcpu1 fill shared:1..2 6 converting preserve
@@ -85,7 +85,7 @@ struct ConvertingTests {
         host convert 1 private
         vcpu1 check 0 5
         """,
-        // Regions and memslots: the page is converted in its file.
+        // With several regions or memslots, the page is converted in its file.
         """
         host create f 2 pages mmap
         host map f:0..1 as f
@@ -94,7 +94,7 @@ struct ConvertingTests {
         host read f:1 => 9
         host read f:0 => SIGBUS
         """,
-        // A page that nobody asks for leaves as it did.
+        // An access without a policy exits with the fault.
         """
         vcpu0 read shared:0 => fault shared at 0
         vcpu1 read shared:0 converting preserve => 0
@@ -103,7 +103,7 @@ struct ConvertingTests {
     ]
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: bodies)
-    func everyKernelDoesWhatTheModelDoes(_ body: String) throws {
+    func backendsAgreeWithTheModel(_ body: String) throws {
         let test = try source(body)
         for backend in Self.backends {
             #expect(Runner(backend).run(test) == .passed, "\(backend.identity)")
@@ -111,7 +111,7 @@ struct ConvertingTests {
         #expect(ModelRunner(configuration: .init()).run(test.test) == .passed)
     }
 
-    /// The machine is fit for another test: a vCPU whose conversion has failed stands at a memory fault.
+    /// A machine can be used again after a vCPU was stopped by a failed conversion.
     @Test(.enabled(if: ParallelTests.real != nil && RunnerTests.hasCPU, ParallelTests.noReal))
     func machinesAreUsedAgain() throws {
         let runner = Runner(try #require(ParallelTests.real))
@@ -119,10 +119,10 @@ struct ConvertingTests {
         #expect(runner.contradicted == 0)
     }
 
-    // MARK: what is not converted
+    // MARK: no conversion
 
-    /// With one alias a fault is no request, and the vCPU enters again until that is given up.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func oneAliasAsksForNothing() throws {
+    /// With one alias a fault asks for no conversion, and the vCPU enters again until the access is given up.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func oneAliasNeedsNoConversion() throws {
         let test = try source(
             """
             vcpu0 write 0 0x41 converting zero
@@ -150,7 +150,7 @@ struct ConvertingTests {
         #expect(ModelRunner(configuration: .init()).run(test.test) == .passed)
     }
 
-    /// A conversion that does not help is no reason to go on for ever.
+    /// Conversions without an effect are not repeated for ever.
     @Test(
         .enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU),
         arguments: [
@@ -158,7 +158,7 @@ struct ConvertingTests {
             (.faultFlagWrong, "vcpu0 read shared:0 converting preserve", "fault private at 0"),
             (.untouchedPagesForgotten, "vcpu0 read shared:0 converting preserve", "fault shared at 0"),
         ])
-    func whatFaultsForEverEnds(_ fault: PlantedFault, _ line: String, _ seen: String) throws {
+    func endlessFaultsAreGivenUp(_ fault: PlantedFault, _ line: String, _ seen: String) throws {
         let configuration = SoftKVM.Configuration(plantedFaults: [fault])
         let test = try source(line)
         for verdict in [
@@ -172,14 +172,13 @@ struct ConvertingTests {
             #expect(failure.seen == seen)
             #expect(failure.text == line)
         }
-        // Nor at once with others.
+        // In a parallel block they end, too.
         let block = try source("parallel\n\(line) => a\nhost1 read 3 => b\nend")
         let report = Runner(SoftKVM(configuration)).report(block)
         #expect(report.blocks.flatMap(\.outcomes).map(\.text) == ["a = \(seen), b = SIGBUS"])
     }
 
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func contentsThatCannotBeKeptAreASkip() throws
-    {
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func unpreservedContentsSkipTheTest() throws {
         var configuration = SoftKVM.Configuration()
         configuration.contentPromise = .lost
         func verdict(_ line: String) throws -> Verdict {
@@ -199,7 +198,7 @@ struct ConvertingTests {
         #expect(try verdict("vcpu0 read shared:0 converting unspecified => 0") == .passed)
     }
 
-    // MARK: at once
+    // MARK: parallel blocks
 
     private func outcomes(_ body: String, _ before: String = "") throws -> [String] {
         let report = Runner(SoftKVM()).report(try source("\(before)\nparallel\n\(body)\nend"))
@@ -209,20 +208,20 @@ struct ConvertingTests {
     @Test(
         .enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU),
         arguments: [
-            // Each of two vCPUs makes its access, though the other undoes its conversion.
+            // Both vCPUs complete their access, though each undoes the other's conversion.
             (
                 "vcpu0 write 0 1 converting preserve => a\nvcpu1 write shared:0 2 converting preserve => b",
                 "",
                 ["a = ok, b = ok"]
             ),
-            // A thread that reads has the page when it is to become private.
+            // A thread that reads holds the page when it is to become private.
             (
                 "vcpu0 write 0 1 converting preserve => a\nhost read 0 => r", "host convert 0 shared",
                 [
                     "a = EAGAIN at 0, r = 0x0", "a = ok, r = 0x0", "a = ok, r = SIGBUS",
                 ]
             ),
-            // The host's own conversion before the fault, after it, or after the access.
+            // The host converts before the fault, after it, or after the access.
             (
                 "vcpu0 read shared:0 converting preserve => a\nhost convert 0 shared => b", "vcpu0 write 0 7",
                 ["a = 0x7, b = ok"]
@@ -240,8 +239,8 @@ struct ConvertingTests {
         #expect(try outcomes(body, before) == expected)
     }
 
-    /// The same set by another way: breadth first over states and the results so far, in which a cycle is no
-    /// matter.
+    /// Computes the same set in another way: a breadth-first search over states with the results so far, which cycles
+    /// do not affect.
     @Test func cyclesLoseNoEnding() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("cycles, seed \(seed)")
@@ -325,8 +324,8 @@ struct ConvertingTests {
 
     // MARK: the oracle
 
-    /// The conversion may find no memory, and then the access is not made.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func aConversionMayFindNoMemory() throws {
+    /// If the conversion runs out of memory, the access is not made.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func aConversionMayRunOutOfMemory() throws {
         let test = try source(
             """
             vcpu0 write shared:1 7 converting preserve
@@ -343,14 +342,14 @@ struct ConvertingTests {
         #expect(try oracle.answers(to: steps[1]) == .init(model: .ok, others: [noMemory(1)]))
         #expect(try oracle.follow(steps[1], .ok))
         #expect(oracle.visible(of: Place(page: 1), by: .host(0)) == .byte(.known(7)))
-        // Pages 0 and 2, and what was filled before.
+        // Pages 0 and 2, and the bytes filled before.
         #expect(try oracle.answers(to: steps[2]) == .init(model: .ok, others: [noMemory(0), noMemory(2)]))
         #expect(try oracle.follow(steps[2], noMemory(2)))
         #expect(oracle.visible(of: Place(page: 1), by: .host(0)) == .byte(.known(8)))
         #expect(oracle.state(of: Place(page: 2)) == .private)
     }
 
-    // MARK: exploring
+    // MARK: exploration
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func exploringConvertsOnFaults() throws {
         let summary = Exploration(
@@ -361,8 +360,7 @@ struct ConvertingTests {
         #expect(summary.coverage["vcpu write converting"]?["ok"] ?? 0 > 0)
     }
 
-    /// What it takes to show a fault is what is left: the policy where it matters, and nothing of it
-    /// elsewhere.
+    /// Shrinking keeps the fault policy only where the finding depends on it.
     @Test func thePolicyIsDroppedWhereItIsNotNeeded() throws {
         let large = try source(
             """

@@ -18,10 +18,10 @@ struct ExplorationTests {
         Exploration(backend, options).run()
     }
 
-    // MARK: what it finds
+    // MARK: findings
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: [0, 1] as [UInt64], [true, false])
-    func theModelDoesNothingThatItDoesNotComeTo(_ seed: UInt64, rulesAlone: Bool) throws {
+    func theModelHasNoFinding(_ seed: UInt64, rulesAlone: Bool) throws {
         var options = Self.quick
         options.seed = seed
         options.usesRulesAlone = rulesAlone
@@ -31,11 +31,11 @@ struct ExplorationTests {
         #expect(summary.end == .complete && summary.lawful == 0)
         #expect((summary.counts[.random]?.tests ?? 0) > 140 && (summary.counts[.parallel]?.tests ?? 0) > 10)
         #expect(summary.sample != nil)
-        // All that steps are made of was in them.
+        // Every kind of step occurred.
         #expect(summary.coverage.count >= 24 && summary.coverage["host convert"]?.count ?? 0 >= 5)
     }
 
-    /// Of many kinds, since each is found by other steps; all of them with MINIVMM_EXPLORE set.
+    /// Faults of many kinds, each found by different steps. All of them if MINIVMM_EXPLORE is set.
     private static let faults: [PlantedFault] =
         ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
         ? PlantedFault.allCases
@@ -46,7 +46,7 @@ struct ExplorationTests {
         ]
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: faults)
-    func aPlantedFaultIsFoundAndMadeSmall(_ fault: PlantedFault) throws {
+    func aPlantedFaultIsFoundAndShrunk(_ fault: PlantedFault) throws {
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [fault]))
         let options = Exploration.Options(
             depth: 2, tests: 20_000, parallelTests: 0, timeLimit: .seconds(400))
@@ -54,7 +54,7 @@ struct ExplorationTests {
         #expect(
             finding.seen == finding.runs && finding.source.test.steps.count <= 6,
             "\(finding.source.test.text)")
-        // It is a test like any other: it reads back, passes where no rule is broken, and fails where one is.
+        // The finding is a valid test that passes without the fault and fails with it.
         let again = try Source(parsing: finding.source.test.text)
         #expect(again.test == finding.source.test)
         #expect(Runner(SoftKVM()).run(again) == .passed)
@@ -63,7 +63,7 @@ struct ExplorationTests {
         } else {
             Issue.record("it is not shown again: \(again.test.text)")
         }
-        // No step can be done without.
+        // Every step is necessary.
         for index in again.test.steps.indices {
             guard let less = Predictor(configuration: .init()).predict(again.test.without([index])) else {
                 continue
@@ -74,12 +74,12 @@ struct ExplorationTests {
         }
     }
 
-    /// Those that random tests have missed with some seeds; all of them with MINIVMM_EXPLORE set.
+    /// Faults that random tests have missed with some seeds. All of them if MINIVMM_EXPLORE is set.
     private static let missedBefore: [PlantedFault] =
         ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
         ? PlantedFault.allCases : [.toSharedDropsHostMappings, .mixedRangeUnchecked]
 
-    /// The small scope alone has them all, so that no seed misses one.
+    /// The exhaustive part alone finds every fault, so it does not depend on the seed.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: missedBefore)
     func noSeedMissesAPlantedFault(_ fault: PlantedFault) throws {
         let seeds: [UInt64] =
@@ -93,8 +93,8 @@ struct ExplorationTests {
         }
     }
 
-    /// Each kind of step that can be at once with another is, with each; with MINIVMM_EXPLORE set all of them are.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theModelHasNoPairThatItDoesNotComeTo() {
+    /// Every kind of step allowed in a block runs concurrently with each; all of them if MINIVMM_EXPLORE is set.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func noPairOfMovesHasAFindingOnTheModel() {
         let isWhole = ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
         let options = Exploration.Options(
             depth: 0, tests: 0, parallelTests: 0, pairTests: 1, seed: 1, timeLimit: .seconds(800))
@@ -108,12 +108,13 @@ struct ExplorationTests {
         let kinds = Move.allCases.filter(\.isAtomic).count
         #expect(
             summary.end == .complete && summary.pairs + summary.emptyPairs.count == kinds * (kinds + 1) / 2)
-        // What one step names the other takes away.
+        // One step removes an object that the other names.
         #expect(summary.emptyPairs.count < 5, "\(summary.emptyPairs)")
     }
 
-    /// One that shows itself only when two act at once.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func versionsDifferAtOnce() throws {
+    /// A difference that shows only with concurrent steps.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func versionsDifferWithConcurrentSteps() throws
+    {
         let old = SoftKVM(SoftKVM.Configuration(abi: .rfcV5))
         let options = Exploration.Options(depth: 0, tests: 0, parallelTests: 3000, timeLimit: .seconds(300))
         let finding = try #require(explore(old, options).findings.first)
@@ -121,8 +122,8 @@ struct ExplorationTests {
         #expect(finding.source.test.body.contains { if case .parallel = $0 { true } else { false } })
     }
 
-    /// The adapter over the model has the rules of the interface, but for what it says that it leaves out.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theAdapterHoldsTheRules() throws {
+    /// The adapter on SoftKVM keeps the rules of the interface, apart from the moves that it does not support.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theAdapterKeepsTheRules() throws {
         let summary = explore(MemslotTrapKVM(over: SoftKVM()))
         #expect(summary.findings.map(\.failure.description) == [])
         #expect(summary.leftOut.contains { $0.move == "fork" && !$0.reason.isEmpty })
@@ -137,8 +138,8 @@ struct ExplorationTests {
         #expect(kinds.count == 3 && Set(kinds).count == 3, "\(kinds)")
     }
 
-    /// A kernel that errs at times is caught all the same, and it is said how often.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func whatComesAtTimesIsCounted() throws {
+    /// A kernel that fails only sometimes is caught, and the rate is reported.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func intermittentFindingsAreCounted() throws {
         var options = Self.quick
         options.depth = 1
         let finding = try #require(explore(CarelessBackend(SoftKVM()), options).findings.first)
@@ -147,8 +148,8 @@ struct ExplorationTests {
         #expect(finding.failure.seen.hasPrefix("EBUSY"))
     }
 
-    /// How often to repeat what shows by chance is said, and what does not show by itself is told apart.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func howOftenToRepeatAFinding() throws {
+    /// The number of runs needed is reported, and a finding that does not show by itself is distinguished.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func runsNeededToRepeatAFinding() throws {
         let careless = try #require(explore(CarelessBackend(SoftKVM())).findings.first)
         let alone = careless.repeated(on: CarelessBackend(SoftKVM()), .init(runs: 20))
         #expect(alone.seen > 0 && alone.seen < alone.runs && alone.needed ?? 0 > 1, "\(alone)")
@@ -156,13 +157,13 @@ struct ExplorationTests {
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [.hostReadsPrivate]))
         let always = try #require(explore(faulty).findings.first)
         #expect(always.repeated(on: faulty, .init(runs: 20)) == Repetition(seen: 1, runs: 1))
-        // 1 - 0.5^7 is the first above 99 %.
+        // 1 - 0.5^7 is the first value above 99 %.
         #expect(Repetition(seen: 10, runs: 20).needed == 7 && Repetition(seen: 0, runs: 9).needed == nil)
     }
 
-    // MARK: how far it goes
+    // MARK: limits
 
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theSameSeedIsTheSame() throws {
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func aSeedIsReproducible() throws {
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [.busyNamesHighest]))
         let options = Exploration.Options(depth: 0, tests: 2000, parallelTests: 0, seed: 7)
         let (first, second) = (explore(faulty, options), explore(faulty, options))
@@ -175,14 +176,14 @@ struct ExplorationTests {
         #expect(explore(SoftKVM(), other).coverage != first.coverage)
     }
 
-    @Test func timeEndsIt() {
+    @Test func theTimeLimitEndsIt() {
         var options = Self.quick
         options.timeLimit = .zero
         let summary = explore(SoftKVM(), options)
         #expect(summary.end == .time && summary.tests <= 1)
     }
 
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func whoWantsToStopCan() {
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func isStoppedEndsIt() {
         var options = Self.quick
         options.tests = 1_000_000_000
         var tests = 0
@@ -192,7 +193,7 @@ struct ExplorationTests {
         #expect(summary.end == .stopped && summary.tests == 100)
     }
 
-    @Test func withoutACPUTheGuestIsLeftOut() {
+    @Test func withoutACPUGuestMovesAreSkipped() {
         let none = SoftKVM.Configuration(engineLibraries: [])
         let summary = Exploration(SoftKVM(none), Self.quick, model: none).run()
         #expect(summary.findings.isEmpty && (summary.counts[.random]?.tests ?? 0) > 100)
@@ -201,14 +202,14 @@ struct ExplorationTests {
         #expect(!summary.coverage.keys.contains { $0.hasPrefix("vcpu") })
     }
 
-    @Test func aKernelThatCanDoNothingIsNotBlamed() {
+    @Test func anUnsupportingKernelHasNoFinding() {
         let summary = explore(NoKernel())
         #expect(summary.tests == 0 && summary.findings.isEmpty)
         #expect(summary.leftOut.count >= Move.allCases.count - 1)
     }
 
-    /// Everything once: what the alphabet does from every state that one step can lead to.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theSmallScopeIsWhole() throws {
+    /// The exhaustive part tries the whole alphabet from every state that one step can reach.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theExhaustivePartIsComplete() throws {
         func run(_ depth: Int, _ moves: Set<Move>) throws -> (SmallScope.Size, [LitmusTest]) {
             var tests: [LitmusTest] = []
             let size = try SmallScope(moves, depth: depth, .init()).explore { test in
@@ -217,22 +218,23 @@ struct ExplorationTests {
             }
             return (size, tests)
         }
-        // Six conversions from four beginnings, and two of the second file: of a uniform one three change something, of a mixed
-        // one four.
+        // Six conversions from four initial states, and two of the second file. Of a uniform file three change
+        // something, of a mixed one four.
         let (one, tests) = try run(1, [.convert])
         #expect(one == SmallScope.Size(states: 4, transitions: 24 + 32))
-        // For each beginning: one test with what changes nothing, and one for each change; and the endings.
+        // For each initial state: one test with the steps without an effect, one for each change, and the checks at the
+        // end.
         #expect(tests.count == 4 + 3 + 4 + 3 + 4 + 16)
-        // Four states of two pages, whatever it begins with.
+        // Two pages have four states, whatever the initial one.
         #expect(try run(9, [.convert]).0 == SmallScope.Size(states: 8, transitions: 48 + 32))
-        // A hold can be had and let go of; of a private page there is none.
+        // A hold can be taken and released; a private page cannot be held.
         let (held, _) = try run(1, [.hold, .release])
         #expect(held == SmallScope.Size(states: 2, transitions: 6))
         #expect(try run(0, [.convert]).0 == SmallScope.Size())
         #expect(try run(2, []).0 == SmallScope.Size())
     }
 
-    // MARK: smaller
+    // MARK: shrinking
 
     private func test(_ body: String) throws -> LitmusTest {
         try Source(
@@ -241,8 +243,8 @@ struct ExplorationTests {
         .test
     }
 
-    /// Without a kernel: what is wrong is that some test has a hold before a conversion.
-    @Test func shrinkingLeavesWhatIsNeeded() throws {
+    /// Without a backend: a test shows the difference if it has a hold before a conversion.
+    @Test func shrinkingKeepsWhatIsNeeded() throws {
         let large = try test(
             """
             host write 3 0x99
@@ -279,8 +281,8 @@ struct ExplorationTests {
         #expect(runs < 300)
     }
 
-    /// Nobody waits while 2^52 pages are taken away one by one.
-    @Test func theLargestRangeIsSoonSmall() throws {
+    /// Ranges are halved, because removing 2^52 pages one by one would not end.
+    @Test func largeRangesShrinkFast() throws {
         let large = try test("host convert @0x1000+18446744073709547520 shared")
         var runs = 0
         let small = Shrinker { test in
@@ -294,7 +296,7 @@ struct ExplorationTests {
         #expect(small.steps.count == 1 && runs < 1000, "\(runs) runs: \(small.text)")
     }
 
-    @Test func aBlockThatNeedsNoBlockIsNone() throws {
+    @Test func anUnneededBlockBecomesSteps() throws {
         let large = try test("parallel\nhost convert 0 private\nhost1 read 1\nend")
         let small = Shrinker { test in
             test.steps.contains { if case .convert = $0.action { true } else { false } }
@@ -303,7 +305,7 @@ struct ExplorationTests {
         if case .parallel = small.body[0] { Issue.record("\(small.text)") }
     }
 
-    // MARK: what must come of it
+    // MARK: expectations
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theModelWritesTheAnswers() throws {
         let predictor = Predictor(configuration: .init())
@@ -316,7 +318,7 @@ struct ExplorationTests {
             host read 0
             """)
         let said = try #require(predictor.predict(blank))
-        // A vCPU that stands before nothing has no `again`, and is as if it had never been asked.
+        // `again` is removed for a vCPU that has not stopped, as if it had never been there.
         #expect(
             said.test.steps.map { "\($0.action) \($0.expectation)" }.count == 4
                 && !said.test.steps.contains { $0.action == .again })
@@ -324,7 +326,7 @@ struct ExplorationTests {
         #expect(Runner(SoftKVM()).run(try Source(said.test)) == .passed)
     }
 
-    /// Bytes that nobody promised are not judged.
+    /// Undefined bytes are not judged.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func undefinedBytesAreNotJudged() throws {
         var configuration = SoftKVM.Configuration()
         configuration.contentPromise = ContentPromise(toPrivate: .undefined, toShared: .undefined)
@@ -346,8 +348,8 @@ struct ExplorationTests {
         #expect(said.test.steps.count == 6)
     }
 
-    /// The rules alone have every planted fault, those too that show on a CPU with stale tables. Steps that begin with a VM that
-    /// nobody has made yet are no exception.
+    /// The rules alone show every planted fault, including those of a CPU with stale tables, and those in steps that
+    /// first create a VM.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: PlantedFault.allCases)
     func everyPlantedFaultIsFound(_ fault: PlantedFault) throws {
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [fault]))
@@ -355,7 +357,7 @@ struct ExplorationTests {
         options.usesRulesAlone = true
         let summary = Exploration(faulty, options).run()
         let finding = try #require(summary.findings.first, "\(fault.name)")
-        // The kernel itself, with its memory and its CPU, shows it every time.
+        // The whole backend, with its memory and CPU, shows it every time.
         #expect(finding.seen == finding.runs, "\(fault.name): \(finding.source.test.text)")
     }
 

@@ -3,7 +3,7 @@ import CKVMShim
 import MiniVMM
 import SystemPackage
 
-/// A kernel that is another one, but for what a subclass of its VMs does.
+/// A backend that forwards to another one. Subclasses of its VMs change some answers.
 class ForwardingBackend: Backend, @unchecked Sendable {
     let base: any Backend
     init(_ base: any Backend) { self.base = base }

@@ -4,7 +4,7 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// /dev/kvm with vCPUs that do nothing but run: no access ever ends.
+/// /dev/kvm with vCPUs that never complete an access.
 final class HangingBackend: ForwardingBackend, @unchecked Sendable {
     override func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         HangingVM(try base.createVM(type, sharedBit: sharedBit))
@@ -18,7 +18,7 @@ private final class HangingVM: ForwardingVM, @unchecked Sendable {
     }
 }
 
-/// In the guest for ever, until it is kicked.
+/// A vCPU that stays in the guest until it is kicked.
 private final class HangingVCPU: KVMVCPU {
     let base: any KVMVCPU
     init(_ base: any KVMVCPU) { self.base = base }

@@ -6,7 +6,7 @@ import Testing
 
 @testable import Litmus
 
-/// A host that has no more of something: no verdict on the kernel, and no reason to skip a test.
+/// A host that runs out of a resource: no verdict on the kernel, and no reason to skip a test.
 @Suite("A host without descriptors or memory")
 struct HostFailureTests {
     private func source(_ body: String, _ head: String = "memory 1 pages shared") throws -> Source {
@@ -18,14 +18,14 @@ struct HostFailureTests {
     }
 
     @Test(arguments: [Errno.tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory])
-    func aVMThatCannotBeHadIsTheHosts(_ errno: Errno) throws {
+    func aVMThatCannotBeCreatedIsAHostFailure(_ errno: Errno) throws {
         for body in ["host read 0", "parallel\nhost read 0 => a\nhost1 read 0 => b\nend"] {
             for head in ["memory 1 pages shared", "needs references\nmemory 1 pages shared"] {
                 let backend = StarvedKernel(SoftKVM(), errno)
                 #expect(failure(Runner(backend, .init(runs: 5)).run(try source(body, head)))?.errno == errno)
             }
         }
-        // Any other errno says something about the kernel.
+        // Any other errno is a statement about the kernel.
         let verdict = Runner(StarvedKernel(SoftKVM(), .invalidArgument)).run(try source("host read 0"))
         guard case .skipped = verdict else { return #expect(Bool(false), "\(verdict)") }
     }
@@ -39,12 +39,14 @@ struct HostFailureTests {
     @Test func theAdviceNamesTheLimit() throws {
         let backend = StarvedKernel(SoftKVM(), .tooManyOpenFiles)
         let failure = try #require(failure(Runner(backend).run(try source("host read 0"))))
-        #expect(failure.description == "the host failed: KVM_CREATE_VM: Too many open files (EMFILE)")
+        #expect(
+            failure.description
+                == "the host ran out of a resource: KVM_CREATE_VM: Too many open files (EMFILE)")
         #expect(failure.advice.contains("ulimit -n"))
     }
 }
 
-/// No VM can be had.
+/// A backend that cannot create a VM.
 private final class StarvedKernel: ForwardingBackend, @unchecked Sendable {
     private let errno: Errno
 

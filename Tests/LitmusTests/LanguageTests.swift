@@ -39,7 +39,7 @@ struct LanguageTests {
         #expect(throws: SyntaxError.self) { _ = try test("aliases two\ndoors") }
     }
 
-    @Test func theTextSaysWhatTheValueSays() throws {
+    @Test func textAndValueAgree() throws {
         let test = try Source(parsing: Self.example).test
         #expect(test.name == "one page in use fails the whole request")
         #expect(test.hazards == [Hazard(number: 6), Hazard(number: 10)])
@@ -68,7 +68,7 @@ struct LanguageTests {
         #expect(try Source(parsing: test.text).test == test)
     }
 
-    @Test func namesOutlastWhatTheyName() throws {
+    @Test func namesOutliveTheirObjects() throws {
         let test = try Source(
             parsing: """
                 test "x"
@@ -100,8 +100,8 @@ struct LanguageTests {
         #expect(test.text.contains("host      vm_attributes 0 private flags 0x1 on default"))
     }
 
-    /// The policy stands behind the access and before its answer.
-    @Test func accessesSayWhatTheMonitorDoesOnAFault() throws {
+    /// The policy is written after the access and before the expectation.
+    @Test func accessesHaveAFaultPolicy() throws {
         let test = try Source(
             parsing: """
                 test "x"
@@ -132,7 +132,7 @@ struct LanguageTests {
         #expect(try Source(parsing: test.text).test == test)
     }
 
-    @Test func textsAndLinesHaveALargestSize() {
+    @Test func textsAndLinesHaveASizeLimit() {
         let line = [UInt8](repeating: 0x20, count: Lexer.longestLine + 1)
         #expect(throws: SyntaxError.self) { _ = try Source(parsing: line) }
         let text = [UInt8](repeating: 0x0a, count: Source.largestText + 1)
@@ -141,8 +141,8 @@ struct LanguageTests {
         #expect(throws: SyntaxError.self) { _ = try Source(parsing: steps) }
     }
 
-    /// What the reader refuses, a test made by a program has as a problem too.
-    @Test func valuesThatNoTextHasAreProblems() throws {
+    /// Whatever the parser rejects, a test built by a program reports as a problem, too.
+    @Test func invalidValuesAreProblems() throws {
         let base = try Source(parsing: "test \"x\"\nmemory 2 pages shared\nhost convert 0 private zero").test
         #expect(base.firstProblem() == nil)
         var changed = base
@@ -174,7 +174,7 @@ struct LanguageTests {
     }
 
     @Test(arguments: ["0x-0", "0x+1", "0x", "1x", "0xg"])
-    func aSignIsNoDigit(_ number: String) {
+    func signsAreNotDigits(_ number: String) {
         #expect(throws: SyntaxError.self) {
             _ = try Source(parsing: "test \"x\"\nmemory 1 pages shared\nhost write 0 \(number)")
         }
@@ -183,7 +183,7 @@ struct LanguageTests {
         }
     }
 
-    @Test func printingAndParsingUndoEachOther() throws {
+    @Test func printingAndParsingAreInverse() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("litmus round trips, seed \(seed)")
         var maker = TestMaker(seed: seed)
@@ -204,8 +204,8 @@ struct LanguageTests {
         }
     }
 
-    /// Whatever is read is either refused with a place inside the text, or a test whose written form reads back.
-    @Test func nothingThatIsReadBreaksTheReader() throws {
+    /// Every input is either rejected with a place inside the text, or is a test whose written form parses again.
+    @Test func noInputBreaksTheParser() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("litmus fuzz, seed \(seed)")
         var generator = Generator(seed: seed)
@@ -215,7 +215,7 @@ struct LanguageTests {
         ]
         let texts = (0..<200).map { _ in Array(maker.next().text.utf8.prefix(160)) }
         var accepted = 0
-        // A million of them in continuous integration.
+        // Continuous integration tries a million inputs.
         let count = ProcessInfo.processInfo.environment["MINIVMM_FUZZ_INPUTS"].flatMap { Int($0) } ?? 50_000
         for number in 0..<count {
             var bytes: [UInt8]

@@ -5,12 +5,12 @@ import Testing
 
 @testable import Litmus
 
-/// What the tests of the repository are worth.
+/// What the tests in litmus/ can detect.
 @Suite("The library of litmus tests", .timeLimit(.minutes(120)), .serialized)
 struct LibraryTests {
     static let search = try? FaultSearch(RunnerTests.files.map(RunnerTests.source))
 
-    /// A rule that can be broken without any of them failing is a rule that they do not look at.
+    /// A planted fault that fails no test shows that no test checks its rule.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: PlantedFault.allCases)
     func everyPlantedFaultIsCaught(_ fault: PlantedFault) throws {
         let search = try #require(Self.search)
@@ -24,7 +24,7 @@ struct LibraryTests {
 
     private func fails(_ verdict: Verdict) -> Bool { if case .failed = verdict { true } else { false } }
 
-    /// A hazard of the past shows itself in the versions that had it, and in no other.
+    /// A historic hazard shows in the versions that had it, and in no other.
     @Test(
         .enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU),
         arguments: [

@@ -12,7 +12,7 @@ struct OracleTests {
         return (test, test.steps)
     }
 
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func itSaysWhatEveryActorMaySee() throws {
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func itPredictsWhatEveryActorMaySee() throws {
         let (test, steps) = try steps(
             """
             host write 1 0x41
@@ -34,11 +34,11 @@ struct OracleTests {
         try oracle.follow(steps[3], .ok)
         #expect(oracle.visible(of: Place(page: 1), by: .vcpu(0)) == .noMemslot)
         #expect(oracle.visible(of: Place(page: 0), by: .host(0)) == .byte(.known(0)))
-        // Nothing was faulted in by looking.
+        // Reading the model maps no page.
         #expect(oracle.visible(of: Place(page: 4), by: .host(0)) == nil)
     }
 
-    @Test func itSaysWhatAKernelIsFreeIn() throws {
+    @Test func itAllowsTheChoicesOfAKernel() throws {
         let (test, steps) = try steps(
             """
             host convert 1..2 private
@@ -50,11 +50,11 @@ struct OracleTests {
         var oracle = try Oracle(test)
         let noMemory = StepOutcome.errno(12, at: 4096)
         #expect(try oracle.answers(to: steps[0]) == .init(model: .ok, others: [noMemory]))
-        // The kernel found no memory, and nothing has changed.
+        // The kernel ran out of memory, and nothing has changed.
         #expect(try oracle.follow(steps[0], noMemory))
         #expect(oracle.state(of: Place(page: 1)) == .shared)
         #expect(try oracle.follow(steps[0], .ok))
-        // Nothing to write down: no memory is needed.
+        // Nothing changes, so no memory is needed.
         #expect(try oracle.answers(to: steps[1]) == .init(model: .ok))
         #expect(try !oracle.follow(steps[1], noMemory))
         #expect(try oracle.follow(steps[2], .ok))
@@ -63,7 +63,7 @@ struct OracleTests {
         #expect(try !oracle.follow(steps[4], .errno(22)))
     }
 
-    @Test(arguments: [ABIProfile.rfcV1, .rfcV2, .rfcV4, .rfcV5]) func contentsThatNobodyPromisedAreAnyBytes(
+    @Test(arguments: [ABIProfile.rfcV1, .rfcV2, .rfcV4, .rfcV5]) func unspecifiedContentsAreAnyBytes(
         _ abi: ABIProfile
     ) throws {
         let (test, steps) = try steps(
@@ -89,8 +89,9 @@ struct OracleTests {
         #expect(try !oracle.follow(steps[7], .differs(at: 0)))
     }
 
-    /// Nor those of pages that a guest has asked to convert, whoever looks and how.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theGuestsConversionsPromiseNoMore() throws
+    /// The same applies to conversions requested by a guest, for every reader.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func guestConversionsHaveUnspecifiedContents()
+        throws
     {
         let body = """
             host fill 0..1 0x41
@@ -113,8 +114,8 @@ struct OracleTests {
         #expect(try oracle.perform(steps[7]) == .init(model: .value(0x41)))
     }
 
-    /// The pages of the guest that makes a hypercall are counted, too: they hide the one that it has converted.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func countsHaveThePagesOfTheGuest() throws {
+    /// Counts include the pages of the agent, which hide the page that its hypercall converted.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func countsIncludeTheAgent() throws {
         let source = try Source(
             parsing: """
                 test "x"
@@ -133,7 +134,7 @@ struct OracleTests {
         }
     }
 
-    /// Led through the whole library beside a model with a fault, it notices it.
+    /// Stepped through all of litmus/ beside a model with a fault, it detects the fault.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func itFollowsTheLibrary() throws {
         var judged = 0
         for file in RunnerTests.files {

@@ -12,7 +12,7 @@ import Testing
 struct ParallelTests {
     static let hasCPU = RunnerTests.hasCPU
     static let noCPU = RunnerTests.noCPU
-    /// What of this machine's kernels can run tests at once, beside the model: its own, through memslots.
+    /// The backends of this machine that run parallel tests with threads, besides the model: here the memslot adapter.
     static let real: (any Backend)? = (try? LinuxKVM()).map { MemslotTrapKVM(over: $0) }
     static let noReal: Comment = "needs /dev/kvm"
 
@@ -26,28 +26,29 @@ struct ParallelTests {
         if case .failed(let failure) = report.verdict { failure } else { nil }
     }
 
-    // MARK: all interleavings
+    // MARK: interleavings
 
     @Test(
         .enabled(if: hasCPU, noCPU),
         arguments: [
-            // One call each: either order.
+            // One call each, in either order.
             ("host convert 0 private => a\nhost1 convert 0 shared => b", ["a = ok, b = ok"]),
-            // The access has its reference before the bytes, and between the two nobody can take the page away.
+            // The access holds its reference before the bytes are copied, and no conversion can remove the page in
+            // between.
             (
                 "host convert 0 private => a\nhost1 read 0 => b",
                 ["a = EAGAIN at 0, b = 0x0", "a = ok, b = 0x0", "a = ok, b = SIGBUS"]
             ),
-            // A vCPU has none: its page changes hands under it.
+            // A vCPU holds no reference: its page is converted during the access.
             ("host convert 0 private => a\nvcpu0 read 0 => b", ["a = ok, b = 0x0"]),
-            // A store and a load each, as x86 allows system calls to see them: never both old.
+            // A store and a load each. As system calls on x86 they never both see the old value.
             (
                 "host write 0 1\nhost read 1 => a\nhost1 write 1 1\nhost1 read 0 => b",
                 ["a = 0x0, b = 0x1", "a = 0x1, b = 0x0", "a = 0x1, b = 0x1"]
             ),
-            // A hole takes the page away from who is about to write it.
+            // A hole removes the page before the write.
             ("host punch 0\nhost1 write 0 7\nhost1 read 0 => a", ["a = 0x0", "a = 0x7"]),
-            // A fill stops where the conversion was.
+            // A fill stops at the converted page.
             (
                 "host convert 1 private => a\nhost1 fill 0..2 7 => b",
                 ["a = EAGAIN at 1, b = ok", "a = ok, b = SIGBUS at 1", "a = ok, b = ok"]
@@ -64,7 +65,7 @@ struct ParallelTests {
         if !body.contains("release") { #expect(report.verdict == .passed, "\(report)") }
     }
 
-    /// To merge what is equal loses nothing and invents nothing.
+    /// Merging equal states neither loses nor adds outcomes.
     @Test func mergingChangesNoSet() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("interleavings, seed \(seed)")
@@ -95,7 +96,7 @@ struct ParallelTests {
             let model = SoftKVM.Configuration()
             var merged = Interleavings(test, on: model, TestDeadline())
             var every = Interleavings(test, on: model, TestDeadline(), merges: false, mostPieces: 20_000)
-            // Some have too many to go through one by one.
+            // Some tests have too many interleavings to explore one by one.
             guard let long = try? every.explore().endings else { continue }
             let short = try merged.explore().endings
             #expect(short == long, "seed \(seed), test \(number):\n\(test.test.text)")
@@ -144,7 +145,7 @@ struct ParallelTests {
 
     /// References of vCPUs between finding a page and mapping it (hazard H2).
     @Test(.enabled(if: hasCPU, noCPU), arguments: ABIProfile.allCases)
-    func aFaultingVCPUIsInTheWayInPostedVersionsOnly(_ abi: ABIProfile) throws {
+    func vCPUFaultsBlockConversionsInPostedVersionsOnly(_ abi: ABIProfile) throws {
         let body = "parallel\nvcpu0 read 0\nhost convert 0 private => a\nend"
         let report = Runner(SoftKVM(.init(abi: abi))).report(try source(body))
         #expect(outcomes(report) == (abi == .linux74 ? ["a = ok"] : ["a = EAGAIN at 0", "a = ok"]))
@@ -173,19 +174,19 @@ struct ParallelTests {
         #expect(block.outcomes.allSatisfy { $0.isInModel == true })
     }
 
-    @Test(.enabled(if: real != nil, noReal)) func whatThreadsDoIsJudgedToo() throws {
+    @Test(.enabled(if: real != nil, noReal)) func outcomesOfThreadsAreJudged() throws {
         let backend = try #require(Self.real)
         let report = Runner(backend, .init(runs: 50)).report(
             try source("parallel\nhost write 0 1 => a\nhost1 write 1 2 => b\nforbidden a = ok, b = ok\nend"))
         #expect(failure(report)?.seen == "a = ok, b = ok, in 50 of 50 runs")
-        // A step without a name has to end as it says, in every run.
+        // A step without a name must end as expected in every run.
         let late = Runner(backend, .init(runs: 50)).report(
             try source("parallel\nhost write 0 1\nhost1 convert 1 private flags 1\nend"))
         #expect(failure(late)?.seen == "EINVAL")
     }
 
-    /// The machine of a run is the next one's, as if it were new.
-    @Test(.enabled(if: real != nil && hasCPU, noReal)) func runsDoNotSeeEachOther() throws {
+    /// A run may use the machine of the previous run, which must be in its initial state.
+    @Test(.enabled(if: real != nil && hasCPU, noReal)) func runsAreIndependent() throws {
         let backend = try #require(Self.real)
         let body = """
             host check 0..3 0
@@ -202,9 +203,9 @@ struct ParallelTests {
         #expect(report.verdict == .passed, "\(report)")
     }
 
-    // MARK: the rest of what actors do
+    // MARK: other steps
 
-    @Test func aChildHasWhatTheHostHad() throws {
+    @Test func aChildInheritsViews() throws {
         let body = """
             host write 1 0x41
             host fork child
@@ -234,12 +235,12 @@ struct ParallelTests {
             """
         let test = try source(body, "vm default\nmemory 4 pages shared unbound")
         #expect(Runner(try LinuxKVM()).run(test) == .passed)
-        // Of a view that came later it has nothing.
+        // The child has no view that was created later.
         let later = try source(
             "host fork child\nhost map 0 as v\nchild read v:0", "vm default\nmemory 1 pages shared unbound")
         let failure = failure(Runner(try LinuxKVM()).report(later))
         #expect(failure?.seen.contains("there was none when it was forked") == true)
-        // An adapter guards the mappings of one process.
+        // An adapter guards the mappings of one process only.
         let backend = try #require(Self.real)
         guard case .skipped(let reason) = Runner(backend).run(try source("host fork child\nchild read 0"))
         else {
@@ -257,7 +258,7 @@ struct ParallelTests {
             ("vcpu0 hypercall 3..4 private => EINVAL", nil),
             ("vcpu0 hypercall 0 attributes 0x400 => EINVAL", nil),
             ("vcpu0 hypercall 0 private => EAGAIN at 0", "ok"),
-        ] as [(String, String?)]) func aGuestAsks(_ body: String, _ seen: String?) throws
+        ] as [(String, String?)]) func aGuestRequestsConversions(_ body: String, _ seen: String?) throws
     {
         for backend in [SoftKVM(), MemslotTrapKVM(over: SoftKVM())] as [any Backend] {
             let verdict = Runner(backend).run(try source(body))
@@ -290,7 +291,7 @@ struct ParallelTests {
             ("host convert 1 private\nhost madvise 0..1 populate_read => EFAULT", nil),
             ("host madvise 0..1 populate_write\nhost madvise 0 collapse => EINVAL", nil),
             ("host madvise @1+4096 dontneed => EINVAL", nil),
-        ] as [(String, Int?)]) func theModelDoesWhatTheKernelDoes(_ body: String, _: Int?) throws
+        ] as [(String, Int?)]) func modelAndBackendAgree(_ body: String, _: Int?) throws
     {
         #expect(Runner(SoftKVM()).run(try source(body)) == .passed)
     }
@@ -308,7 +309,7 @@ struct ParallelTests {
         vcpu0 read 1 => 0x42
         """
 
-    @Test(.enabled(if: hasCPU, noCPU)) func anAccessThroughTheWrongAliasCanBeMadeAgain() throws {
+    @Test(.enabled(if: hasCPU, noCPU)) func anAccessThroughTheWrongAliasCanBeRepeated() throws {
         let test = try source(Self.aliases, "aliases two\nmemory 4 pages private")
         let backends = [SoftKVM(), MemslotTrapKVM(over: SoftKVM()), Self.real].compactMap { $0 }
         for backend in backends as [any Backend] {
@@ -316,7 +317,7 @@ struct ParallelTests {
         }
     }
 
-    @Test(.enabled(if: hasCPU, noCPU)) func whatIsMappedCanBeCounted() throws {
+    @Test(.enabled(if: hasCPU, noCPU)) func mappedPagesAreCounted() throws {
         let body = """
             vcpu0 fill 0..2 1
             host convert 1..3 private
@@ -334,8 +335,8 @@ struct ParallelTests {
         #expect(Runner(SoftKVM()).run(try source(body)) == .passed)
     }
 
-    /// A VM that no memory of the test is on is made when the first actor needs it.
-    @Test func actorsAtOnceHaveTheSameVM() throws {
+    /// A VM that no memory of the test is on is created when the first actor needs it.
+    @Test func concurrentActorsShareAVM() throws {
         let test = try source("host read 0").test
         let team = try #require(ThreadTeam(4))
         defer { team.end() }
@@ -352,20 +353,19 @@ struct ParallelTests {
 
     // MARK: limits
 
-    /// A vCPU that spins for ever, below a kernel that converts.
-    @Test(.enabled(if: real != nil, noReal)) func whoNeverComesBackIsNamed() throws {
+    /// A vCPU that never returns, on a kernel that converts.
+    @Test(.enabled(if: real != nil, noReal)) func aHangingStepIsNamed() throws {
         let backend = HangingBackend(try LinuxKVM())
         let runner = Runner(backend, .init(timeLimit: .milliseconds(300)))
         let failure = failure(
             runner.report(try source("host write 0 1\nvcpu0 read 0", "vm default\nmemory 1 pages shared")))
-        #expect(failure?.seen.contains("vcpu0 read 0") == true, "\(String(describing: failure))")
-        #expect(failure?.seen.contains("timed out after 0.3 s") == true)
+        #expect(failure?.lines == ["vcpu0 read 0", "timed out after 0.3 s"])
     }
 
     @Test(arguments: [
-        ("host check 0 1 => a", "say `read`"), ("vcpu0 fill 0 1 => a", "say `write`"),
+        ("host check 0 1 => a", "use `read`"), ("vcpu0 fill 0 1 => a", "use `write`"),
         ("host fork child", "before the parallel block"), ("host convert 0 private zero", "another step"),
-    ]) func aBlockHasOnlyWhatIsOneThing(_ line: String, _ message: String) throws {
+    ]) func aBlockHasOnlyAtomicSteps(_ line: String, _ message: String) throws {
         do {
             _ = try source("parallel\n\(line)\nend")
             Issue.record("accepted")

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Litmus
 
-/// Steps that the kernel takes piece by piece: what comes of two of them at once.
+/// Steps that consist of several pieces, and the outcomes of two of them together.
 @Suite("Pieces of steps", .timeLimit(.minutes(120)))
 struct PieceTests {
     private func source(_ body: String, _ head: String = "memory 4 pages shared") throws -> Source {
@@ -28,7 +28,7 @@ struct PieceTests {
         #expect(seen == ["a = EFAULT, b = EAGAIN at 0", "a = EFAULT, b = ok"])
     }
 
-    /// Both pages are let go of, one after the other.
+    /// Both pages are released, one after the other.
     @Test func aReleaseIsPageByPage() throws {
         let seen = try outcomes("host release h => a\nhost1 convert 0..1 private => b", "host hold 0..1 as h")
         #expect(seen == ["a = ok, b = EAGAIN at 0", "a = ok, b = EAGAIN at 1", "a = ok, b = ok"])
@@ -38,14 +38,14 @@ struct PieceTests {
     func populatingHoldsAPageWhileItMapsIt(_ advice: String) throws {
         let seen = try outcomes("host madvise 0..1 \(advice) => a\nhost1 convert 1 private => b")
         #expect(seen == ["a = EFAULT, b = ok", "a = ok, b = EAGAIN at 1", "a = ok, b = ok"])
-        // What is mapped already takes no reference.
+        // A page that is already mapped needs no reference.
         let mapped = try outcomes(
             "host madvise 0..1 \(advice) => a\nhost1 convert 1 private => b",
             "host madvise 0..1 populate_read")
         #expect(!mapped.contains { $0.contains("a = ok, b = EAGAIN") })
     }
 
-    /// A fault has the page only until it is mapped; the access that comes then has to ask again.
+    /// A fault holds the page only until it is mapped; the access may then have to fault again.
     @Test func aFaultThatHeldThePageMayLoseIt() throws {
         let seen = try outcomes(
             "host convert 0 private => a\nhost convert 0 private => b\nhost1 read 0 => c")
@@ -54,28 +54,28 @@ struct PieceTests {
         #expect(!seen.contains { $0.hasPrefix("a = ok") && $0.contains("b = EAGAIN") })
     }
 
-    /// The page is held until the bytes are copied, and a little longer.
-    @Test func anAccessLetsGoAfterItHasCopied() throws {
+    /// The page is held until the bytes are copied, and slightly longer.
+    @Test func anAccessReleasesPagesAfterCopying() throws {
         let seen = try outcomes(
             "host read 0 => a\nhost1 write 0 7 => w\nhost1 convert 0 private => b", "host read 0")
         #expect(seen.contains("a = 0x0, w = ok, b = EAGAIN at 0"))
         #expect(seen.contains("a = 0x7, w = ok, b = EAGAIN at 0"))
     }
 
-    /// A fill of several pages has all of them before it writes the first byte.
-    @Test func aFillHasItsPagesTogether() throws {
+    /// A fill of several pages holds all of them before it writes the first byte.
+    @Test func aFillHoldsItsPagesTogether() throws {
         let seen = try outcomes("host fill 0..1 9 => f\nhost1 read 0 => r\nhost1 convert 1 private => c")
         #expect(seen.contains("f = ok, r = 0x0, c = EAGAIN at 1"))
         #expect(seen.contains("f = SIGBUS at 1, r = 0x0, c = ok"))
         #expect(!seen.contains("f = SIGBUS at 1, r = 0x9, c = ok"))
     }
 
-    @Test func aReadOfMemoryByAnotherProcessHoldsThePageToo() throws {
+    @Test func peekHoldsThePageToo() throws {
         let seen = try outcomes("host peek 0 => a\nhost1 convert 0 private => b")
         #expect(seen == ["a = 0x0, b = EAGAIN at 0", "a = 0x0, b = ok", "a = EIO, b = ok"])
     }
 
-    @Test func whatIsMappedIsCountedPageByPage() throws {
+    @Test func presentCountsPageByPage() throws {
         let seen = try outcomes(
             "host present 0..1 => a\nhost1 convert 0..1 private => b", "host madvise 0..1 populate_read")
         #expect(seen == ["a = 0x0, b = ok", "a = 0x1, b = ok", "a = 0x2, b = ok"])
@@ -88,7 +88,7 @@ struct PieceTests {
             try outcomes("vcpu0 prefault 0 => p\nhost unbind slot 0 => u") == [
                 "p = EAGAIN, u = ok", "p = ENOENT, u = ok", "p = ok, u = ok",
             ])
-        // Of a private page it may have looked before the memslot was gone.
+        // It may have read the state of a private page before the memslot was deleted.
         #expect(
             try outcomes(
                 "vcpu0 prefault 0 => p\nhost unbind slot 0 => u", "", "memory 4 pages private"
@@ -100,12 +100,12 @@ struct PieceTests {
             try outcomes("vcpu0 prefault 0 => p\nhost convert 0 private => c") == [
                 "p = EFAULT, c = ok", "p = ok, c = ok",
             ])
-        // What was done before is counted.
+        // Pages done before count as success.
         #expect(try outcomes("vcpu0 prefault 0..1 => p\nhost convert 1 private => c") == ["p = ok, c = ok"])
     }
 
-    /// Nobody else changes memslots while one of them is on its way out, and a vCPU's access waits.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func whoElseWantsMemslotsWaits() throws {
+    /// While a memslot is being deleted, other changes of memslots and a vCPU's access wait.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func changesOfMemslotsWait() throws {
         let seen = try outcomes(
             "host unbind slot 0 => a\nhost1 bind slot 0 to 0..3 at 0 => b\nvcpu0 write 0 7 => w")
         #expect(
@@ -115,7 +115,7 @@ struct PieceTests {
             ])
     }
 
-    /// Through a mapping of the host's a vCPU comes to its page as the host does.
+    /// Through a mapping of the host, a vCPU reaches its page as the host does.
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func aMemslotThatIsAMappingTakesReferences()
         throws
     {
@@ -123,7 +123,7 @@ struct PieceTests {
             "vcpu0 read 8 => r\nhost convert 0 private => c", "host bind slot 1 to 0..3 at 8 flags 0",
             "memory 4 pages shared unbound")
         #expect(seen == ["r = 0x0, c = EAGAIN at 0", "r = 0x0, c = ok", "r = EFAULT, c = ok"])
-        // Mapped once, it takes none.
+        // Once mapped, it needs no reference.
         let mapped = try outcomes(
             "vcpu0 read 8 => r\nhost convert 0 private => c",
             "host bind slot 1 to 0..3 at 8 flags 0\nvcpu0 read 8 => 0", "memory 4 pages shared unbound")
@@ -134,14 +134,14 @@ struct PieceTests {
         let seen = try outcomes(
             "vcpu0 hypercall 0..3 private => h\nhost read 0 => a\nhost read other:0 => b", "",
             "memory 2 pages shared\nmemory other 2 pages shared")
-        // The first memslot is private already, and the second one still shared.
+        // The first memslot is already private while the second one is still shared.
         #expect(seen.contains("h = ok, a = SIGBUS, b = 0x0"))
         #expect(seen.contains("h = EAGAIN at 2, a = 0x0, b = 0x0"))
     }
 
     // MARK: clauses
 
-    /// The author of a test knows what a model may not: an outcome that a clause names is no failure.
+    /// An outcome that a clause names is not a failure, even if the model does not have it.
     @Test func anAllowedClauseAddsToTheModel() throws {
         let test = try source(
             "parallel\nhost convert 0 private => a\nhost1 read 0 => b\nallowed a = ok\nallowed a = EAGAIN at 0\nend"
@@ -156,27 +156,27 @@ struct PieceTests {
         #expect(block.names(odd) && verdict(test) == .passed)
         let silent = try source("parallel\nhost convert 0 private => a\nhost1 read 0 => b\nend")
         if case .failed(let failure) = verdict(silent) {
-            #expect(failure.expected == "an outcome that the model has")
+            #expect(failure.expected == "an outcome that the model allows")
         } else {
             Issue.record("not failed")
         }
     }
 
-    @Test func inABlockNobodyCountsWhatWasZapped() {
+    @Test func zappedIsRefusedInABlock() {
         do {
             _ = try source("parallel\nhost zapped => a\nend")
             Issue.record("accepted")
         } catch let error as SyntaxError {
-            #expect(error.message.contains("behind it"))
+            #expect(error.message.contains("after the block"))
         } catch {
             Issue.record(error)
         }
     }
 
-    // MARK: what is done to several pages by a vCPU
+    // MARK: accesses of a vCPU to several pages
 
-    /// What stops a step first is what it comes to.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theFirstStopOfAStepCounts() throws {
+    /// A step ends with the first outcome that stops it.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func theFirstExitOfAStepCounts() throws {
         let test = try source(
             """
             host unbind slot 0

@@ -8,11 +8,11 @@ import Testing
 
 @Suite("Recording litmus tests")
 struct RecordingTests {
-    /// Takes down what is said to it.
+    /// Stores the events of each run.
     private final class Recorder: RunRecorder {
         struct Run {
             var events: [(Actor, TraceEvent)] = []
-            var isTelling: Bool?
+            var isNotable: Bool?
         }
         private let list = Mutex<[Run]>([])
         var runs: [Run] { list.withLock { $0 } }
@@ -31,7 +31,7 @@ struct RecordingTests {
             list.withLock { $0.append(Run()) }
             return Trace(backend: backend, sinks: [Sink(self)])
         }
-        func end(isTelling: Bool) { list.withLock { $0[$0.count - 1].isTelling = isTelling } }
+        func end(isNotable: Bool) { list.withLock { $0[$0.count - 1].isNotable = isNotable } }
     }
 
     private func record(
@@ -51,7 +51,7 @@ struct RecordingTests {
         }
     }
 
-    @Test func everyStepIsThereWithItsPlace() throws {
+    @Test func everyStepIsRecordedWithItsLine() throws {
         let (report, runs) = try record(
             """
             host write more:1 7 => SIGBUS
@@ -63,14 +63,14 @@ struct RecordingTests {
         #expect(report.verdict == .passed)
         let run = try #require(runs.first)
         #expect(runs.count == 1)
-        #expect(run.isTelling == false)
+        #expect(run.isNotable == false)
         #expect(
             steps(run) == [
                 "host 4 host write more:1 0x7 = SIGBUS true", "host1 5 host1 hold 2 as h = ok true",
                 "host 6 host convert 1..2 private = EAGAIN at 2 true", "host 7 host release h = ok true",
                 "host 8 host punch 3 = ok true",
             ])
-        // Files lie one behind the other.
+        // All files are in one address space, one after the other.
         var places: [UInt64] = []
         for (_, event) in run.events {
             switch event {
@@ -86,7 +86,7 @@ struct RecordingTests {
         #expect(places == [0, 4, 5, 2, 1, 2, 2, 3])
     }
 
-    /// What the monitor's converter has changed is there, in each file, also if it gave up.
+    /// The conversions by the monitor's converter are recorded for each file, even if it gave up.
     @Test(
         arguments: [
             ("host convert guest:3..4 private preserve", ["3+1 ok", "4+1 ok"]),
@@ -105,7 +105,7 @@ struct RecordingTests {
             ),
             ("host convert guest:4..6 shared preserve => EINVAL", ["4+2 EINVAL"]),
             ("parallel\nhost convert guest:0..5 private preserve => a\nend", ["0+4 ok", "4+2 ok"]),
-        ] as [(String, [String])]) func theMonitorsCallsAreThere(_ body: String, _ calls: [String]) throws
+        ] as [(String, [String])]) func theMonitorsCallsAreRecorded(_ body: String, _ calls: [String]) throws
     {
         let (report, runs) = try record(body)
         #expect(report.verdict == .passed)
@@ -122,32 +122,31 @@ struct RecordingTests {
         #expect(seen == calls)
     }
 
-    @Test func aFailureIsTelling() throws {
+    @Test func aFailureIsNotable() throws {
         let (_, runs) = try record("host read 0 => 1")
-        #expect(runs.map(\.isTelling) == [true])
+        #expect(runs.map(\.isNotable) == [true])
         #expect(steps(runs[0]).last?.hasSuffix("= 0x0 false") == true)
     }
 
-    @Test func ofAllInterleavingsOneIsRecordedThatTells() throws {
+    @Test func aFailingInterleavingIsRecorded() throws {
         let race = "parallel\nhost convert 0 private => a\nhost1 read 0 => b\n"
         let (_, fine) = try record(race + "end")
-        #expect(fine.map(\.isTelling) == [false])
+        #expect(fine.map(\.isNotable) == [false])
         let (report, bad) = try record(race + "forbidden b = SIGBUS\nend")
         #expect(report.verdict != .passed)
-        #expect(bad.map(\.isTelling) == [true])
+        #expect(bad.map(\.isNotable) == [true])
         #expect(
             steps(bad[0]) == [
                 "host 5 host convert 0 private = ok true", "host1 6 host1 read 0 = SIGBUS true",
             ])
         let (_, late) = try record(
             "parallel\nhost write 0 1\nhost1 write 0 2\nend\nhost read 0 => 1")
-        #expect(late.map(\.isTelling) == [true])
+        #expect(late.map(\.isNotable) == [true])
         #expect(steps(late[0]).last == "host 8 host read 0 = 0x2 false")
     }
 
-    /// Conversions for which a memory fault has asked, before the access; and of vCPUs that undo each other's
-    /// work an interleaving that comes to an end.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func conversionsOnFaultsAreThere() throws {
+    /// Conversions for memory faults are recorded before the access, also for vCPUs that undo each other's conversions.
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func conversionsOnFaultsAreRecorded() throws {
         func calls(_ run: Recorder.Run) -> [String] {
             run.events.compactMap { actor, event in
                 switch event {
@@ -190,7 +189,7 @@ struct RecordingTests {
                 try Source(parsing: head + block))
             #expect((report.verdict == .passed) == clause.isEmpty)
             let run = try #require(recorder.runs.first)
-            #expect(run.isTelling == !clause.isEmpty && steps(run).count == 4)
+            #expect(run.isNotable == !clause.isEmpty && steps(run).count == 4)
             #expect(calls(run).count { $0.contains("shared ok") } >= 1)
         }
     }
@@ -198,7 +197,7 @@ struct RecordingTests {
     @Test func everyRunOfThreadsIsRecorded() throws {
         let body = "parallel\nhost write 0 1 => a\nhost1 write 1 1 => b\nforbidden a = ok\nend"
         let (_, runs) = try record(body, on: MemslotTrapKVM(over: SoftKVM()), runs: 3)
-        #expect(runs.map(\.isTelling) == [true, true, true])
+        #expect(runs.map(\.isNotable) == [true, true, true])
         #expect(runs.allSatisfy { steps($0).count == 2 })
     }
 }

@@ -5,20 +5,23 @@ import Testing
 
 @testable import Litmus
 
-@Suite("Texts that are no litmus test", .timeLimit(.minutes(120)))
+@Suite("Texts that are not litmus tests", .timeLimit(.minutes(120)))
 struct RefusedTextTests {
     @Test(arguments: [
-        ("", "1:1: an empty text"),
+        ("", "1:1: the text is empty"),
         ("host read 0", "1:1: a test begins with"),
         ("test x", "1:6: expected what the test shows, in quotes, found `x`"),
         ("test \"x", "1:6: the text that begins here has no closing quote"),
-        ("test \"x\\\"", "1:8: a text has printable ASCII"),
+        ("test \"x\\\"", "1:8: only printable ASCII is allowed in quotes"),
         ("test \"x\"\nmemory 0 pages shared\nhost read 0", "1:1: a memory has 1 to 268435456 pages, not 0"),
-        ("test \"x\"\nmemory 4 page shared", "2:10: expected `pages`, found `page`"),
+        ("test \"x\"\nmemory 4 pgaes shared", "2:10: expected `pages`, found `pgaes`; did you mean pages?"),
         ("test \"x\"\nmemory 4 pages common", "2:16: expected one of `shared`, `private`, found `common`"),
-        ("test \"x\"\nmemory 1 pages shared", "1:1: a test has a step"),
-        ("test \"x\"\nmemory 1 pages shared\nhost jump 0", "3:6: expected an action: `read`"),
-        ("test \"x\"\nmemory 1 pages shared\nhost read 0x => 1", "3:11: `0x` is no number"),
+        ("test \"x\"\nmemory 1 pages shared", "1:1: a test needs at least one step"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost jump 0",
+            "3:6: unknown action jump: expected read, write, "
+        ),
+        ("test \"x\"\nmemory 1 pages shared\nhost read 0x => 1", "3:11: `0x` is not a number"),
         ("test \"x\"\nmemory 1 pages shared\nhost read 0 => 256", "3:16: 256 is too large: expected a byte"),
         (
             "test \"x\"\nmemory 1 pages shared\n host read 0 => EFAULT",
@@ -33,31 +36,43 @@ struct RefusedTextTests {
             "3:13: expected the end of the line, found the number 0"
         ),
         ("test \"x\"\nmemory 1 pages shared\nhost release h", "3:1: there is no hold `h`"),
-        ("test \"x\"\nmemory 1 pages shared\nhost convert 0 private => EWHAT", "3:27: `EWHAT` is no outcome"),
-        ("test \"x\"\nmemory 1 pages shared\nhost99 read 0", "3:1: `host99` is no actor"),
-        ("test \"x\"\nmemory 1 pages shared\nvcpu read 0", "3:1: `vcpu` is no actor"),
-        ("test \"x\"\nmemory 1 pages shared\nhost read 0 => a", "3:1: `a` is no outcome; results have names"),
+        ("test \"x\"\nmemory 1 pages shared\nhost convert 0 private => EWHAT", "3:27: unknown outcome EWHAT"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost99 read 0",
+            "3:1: unknown actor host99: expected `host` to `host15`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nvcpu read 0",
+            "3:1: unknown actor vcpu: expected `vcpu0` to `vcpu15`"
+        ),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost read 0 => a",
+            "3:1: unknown outcome a: expected `ok`, an errno"
+        ),
         (
             "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0",
             "3:1: the parallel block that begins here"
         ),
         ("test \"x\"\nend", "2:1: `end` without `parallel`"),
-        ("test \"x\"\ntest \"y\"", "2:1: a second `test`"),
+        ("test \"x\"\ntest \"y\"", "2:1: there is already a `test` line"),
         (
             "test \"x\"\nmemory 1 pages shared\nhost read 0\nvm default",
             "4:1: `vm` belongs before the first step"
         ),
-        ("test \"x\"\nmemory 1 pages shared\nhost read \u{7}", "3:11: the byte 0x7 means nothing here"),
-        ("test \"x\"\nmemory 1 pages shared\nhost fill 0..99999 1", "3:1: one step touches at most 64 MiB"),
+        ("test \"x\"\nmemory 1 pages shared\nhost read \u{7}", "3:11: unexpected byte 0x7"),
+        ("test \"x\"\nmemory 1 pages shared\nhost fill 0..99999 1", "3:1: one step accesses at most 64 MiB"),
         (
             "test \"x\"\nmemory 1 pages shared\nhost read 18446744073709551616",
-            "3:11: `18446744073709551616` is no"
+            "3:11: `18446744073709551616` is not"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost read 4503599627370496",
             "3:11: 4503599627370496 is too large"
         ),
-        ("test \"x\"\nmemory 1 pages shared\nhost hypercall 0 private", "3:1: a hypercall is made by a vCPU"),
+        (
+            "test \"x\"\nmemory 1 pages shared\nhost hypercall 0 private",
+            "3:1: only a vCPU can make a hypercall"
+        ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost mbind 0 interleave 0",
             "3:14: expected `default`, `local`, `bind` or `preferred`, found `interleave`"
@@ -67,15 +82,15 @@ struct RefusedTextTests {
             "3:17: expected one of `none`, `read`, `read_write`, found `exec`"
         ),
         ("test \"x\"\nmemory 1 pages shared\nhost mremap v to 1 pages as w", "3:1: there is no view `v`"),
-        ("test \"x\"\nmemory 1 pages shared\nhost dup ram as ram", "3:1: a second file `ram`"),
+        ("test \"x\"\nmemory 1 pages shared\nhost dup ram as ram", "3:1: there is already a file `ram`"),
         ("test \"x\"\nmemory 1 pages shared\nvcpu0 dirty slot 1", "3:1: a vCPU can `read`"),
         (
             "test \"x\"\nmemory 1 pages shared\nhost vm_attributes ram:0 private on default\nhost vm_attributes f:0 shared",
-            "4:1: a VM's attributes are of guest-physical pages"
+            "4:1: a VM's attributes are for guest-physical pages"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 private",
-            "3:1: the guest's memory has several files: say what is to become of the contents"
+            "3:1: the guest's memory may have several files: add a content policy"
         ),
         (
             "test \"x\"\nmemory 1 pages shared unbound\nhost convert guest:0 private zero",
@@ -83,15 +98,15 @@ struct RefusedTextTests {
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 private preserve flags 1",
-            "3:1: the monitor fills in the struct itself"
+            "3:1: for `guest:` the monitor fills in the struct"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost convert guest:0 attributes 1 preserve",
-            "3:1: the monitor fills in the struct itself"
+            "3:1: for `guest:` the monitor fills in the struct"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost convert guest:@1+4096 private preserve",
-            "3:1: the monitor converts whole pages, and `guest:@0x1+4096` is none"
+            "3:1: the monitor converts whole pages, which `guest:@0x1+4096` is not"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nparallel\nhost convert guest:0 private preserve bisect\nend",
@@ -101,25 +116,25 @@ struct RefusedTextTests {
             "test \"x\"\nmemory 1 pages shared\nparallel\nhost convert guest:0 private zero\nend",
             "4:1: `zero` is a conversion and then another step"
         ),
-        ("test \"x\"\nmemory 1 pages shared\nhost read guest:0", "3:1: only `convert` takes `guest:`"),
+        ("test \"x\"\nmemory 1 pages shared\nhost read guest:0", "3:1: only `convert` accepts `guest:`"),
         (
             "test \"x\"\nmemory 1 pages shared\nvcpu0 hypercall guest:0 private",
-            "3:1: only `convert` takes `guest:`"
+            "3:1: only `convert` accepts `guest:`"
         ),
-        ("test \"x\"\nmemory guest 1 pages shared\nhost read guest:0", "1:1: `guest` stands for the guest's"),
-        ("test \"x\"\nmemory 1 pages shared\nhost map 0 as guest", "3:1: `guest` stands for the guest's"),
+        ("test \"x\"\nmemory guest 1 pages shared\nhost read guest:0", "1:1: `guest` is the guest's"),
+        ("test \"x\"\nmemory 1 pages shared\nhost map 0 as guest", "3:1: `guest` is the guest's"),
         (
             "test \"x\"\nmemory 1 pages shared\nhost create guest 1 pages mmap",
-            "3:1: `guest` stands for the guest's"
+            "3:1: `guest` is the guest's"
         ),
-        ("test \"x\"\nmemory 1 pages shared\nhost hold 0 as guest", "3:1: `guest` stands for the guest's"),
+        ("test \"x\"\nmemory 1 pages shared\nhost hold 0 as guest", "3:1: `guest` is the guest's"),
         (
             "test \"x\"\nmemory 1 pages shared\nparallel\nhost read 0 => guest\nend",
-            "4:1: `guest` stands for the guest's"
+            "4:1: `guest` is the guest's"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost close ram\nhost create ram 1 pages mmap\nhost convert guest:0 private zero",
-            "5:1: the guest's memory `ram` was closed, and its name is another file's by now"
+            "5:1: the guest's memory `ram` was closed, and its name now refers to another file"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost read 0 converting preserve",
@@ -135,7 +150,7 @@ struct RefusedTextTests {
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0\nvcpu0 again converting zero",
-            "4:1: `again` repeats an access with what that step says"
+            "4:1: `again` repeats an access with its own policy"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0 converting",
@@ -143,19 +158,19 @@ struct RefusedTextTests {
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0 converting preserve attempts 0",
-            "3:1: 1 to 100 attempts"
+            "3:1: `attempts` must be 1 to 100"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nparallel\nvcpu0 read 0 converting zero\nend",
-            "4:1: in a parallel block the monitor converts by one call: no `zero`"
+            "4:1: in a parallel block the monitor converts by one call: omit `zero`"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nparallel\nvcpu0 read 0 converting preserve bisect\nend",
-            "4:1: in a parallel block the monitor converts by one call: no `zero`"
+            "4:1: in a parallel block the monitor converts by one call: omit `zero`"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nvcpu0 read 0 converting zero\nparallel\nvcpu0 again\nend",
-            "5:1: in a parallel block the monitor converts by one call: no `zero`"
+            "5:1: in a parallel block the monitor converts by one call: omit `zero`"
         ),
         (
             "test \"x\"\nmemory 1 pages shared\nhost fork child\nhost map 0 as v\nhost unmap v\nhost fork child1\nchild1 read w:0",
@@ -167,5 +182,4 @@ struct RefusedTextTests {
         #expect(error?.description.hasPrefix(message) == true, "\(error?.description ?? "none")")
     }
 
-    /// A name means what was closed or unmapped until it is given anew.
 }

@@ -6,7 +6,7 @@ import Testing
 
 @testable import Litmus
 
-/// The monitor's converter on the guest's memory, which lies in several files.
+/// The monitor's converter on guest memory that lies in several files.
 @Suite("Conversions over several regions", .timeLimit(.minutes(120)))
 struct RegionTests {
     static let head =
@@ -20,7 +20,7 @@ struct RegionTests {
         SoftKVM(), MemslotTrapKVM(over: SoftKVM()), ParallelTests.real,
     ].compactMap { $0 }
 
-    /// Pages 0 and 1 of the guest are those of `ram`, 2 and 3 those of `other`.
+    /// The guest's pages 0 and 1 are those of `ram`, 2 and 3 those of `other`.
     static let bodies = [
         """
         host write 1 0x41
@@ -76,7 +76,7 @@ struct RegionTests {
         host read 0 => 0
         host read other:1 => 0
         """,
-        // The header says what the guest's memory is, whatever becomes of memslots.
+        // The header determines the guest's memory, whatever happens to memslots.
         """
         host unbind slot 1
         host convert guest:1..2 private unspecified
@@ -85,7 +85,7 @@ struct RegionTests {
     ]
 
     @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: bodies)
-    func everyKernelConvertsWhatTheModelDoes(_ body: String) throws {
+    func backendsConvertLikeTheModel(_ body: String) throws {
         let test = try source(body)
         for backend in Self.backends {
             #expect(Runner(backend).run(test) == .passed, "\(backend.identity)")
@@ -93,7 +93,7 @@ struct RegionTests {
         #expect(ModelRunner(configuration: .init()).run(test.test) == .passed)
     }
 
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func aVCPUKnowsNoFiles() throws {
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU)) func aVCPURequestSpansFiles() throws {
         let test = try source(
             """
             vcpu0 fill 1..2 7
@@ -105,8 +105,8 @@ struct RegionTests {
         for backend in Self.backends { #expect(Runner(backend).run(test) == .passed, "\(backend.identity)") }
     }
 
-    /// A file that is closed by then has no descriptor to ask with.
-    @Test func aClosedFileIsInTheWay() throws {
+    /// A closed file has no descriptor for the call.
+    @Test func aClosedFileCannotBeConverted() throws {
         let test = try source(
             """
             host close other
@@ -118,7 +118,7 @@ struct RegionTests {
         #expect(ModelRunner(configuration: .init()).run(test.test) == .passed)
     }
 
-    /// Where the monitor has nothing to say about contents, each file is asked as in any other test.
+    /// If the call has no content policy, each file is converted as in any other test.
     @Test(arguments: ContentDesign.allCases) func designsConvertFileByFile(_ design: ContentDesign) throws {
         let test = try source(
             """
@@ -138,14 +138,14 @@ struct RegionTests {
         #expect(ModelRunner(configuration: configuration).run(test.test) == .passed)
     }
 
-    // MARK: at once
+    // MARK: parallel blocks
 
     private func outcomes(_ body: String) throws -> [String] {
         let report = Runner(SoftKVM()).report(try source("parallel\n\(body)\nend"))
         return report.blocks.flatMap(\.outcomes).map(\.text)
     }
 
-    /// Others act between the regions, and not inside of one.
+    /// Other actors can act between two regions, but not within one.
     @Test func eachRegionIsAPiece() throws {
         let seen = try outcomes(
             """
@@ -156,9 +156,9 @@ struct RegionTests {
         #expect(seen.contains("a = ok, w = ok, v = SIGBUS"))
         #expect(seen.contains("a = EAGAIN at 3, w = ok, v = SIGBUS"))
         #expect(seen.contains("a = EAGAIN at 1, w = ok, v = ok"))
-        // The first region is private by the time the second one is.
+        // The first region is private when the second one is converted.
         #expect(!seen.contains("a = ok, w = SIGBUS, v = ok"))
-        // Of one region both pages go together.
+        // Both pages of one region change together.
         let together = try outcomes(
             """
             host convert guest:0..1 private preserve => a
@@ -188,8 +188,8 @@ struct RegionTests {
 
     // MARK: the oracle
 
-    /// A kernel may run out of memory at the start of each region, with those before it converted.
-    @Test func eachRegionMayFindNoMemory() throws {
+    /// A kernel may run out of memory at the start of each region, with the regions before it converted.
+    @Test func eachRegionMayRunOutOfMemory() throws {
         let test = try source("host convert guest:1..2 private preserve\nhost convert guest:1..2 shared zero")
             .test
         let steps = test.steps
@@ -203,12 +203,12 @@ struct RegionTests {
         let other = try #require(Name("other"))
         #expect(oracle.state(of: Place(page: 1)) == .private)
         #expect(oracle.state(of: Place(other, page: 0)) == .shared)
-        // What is so already needs none.
+        // A page in the requested state needs no memory.
         #expect(try oracle.answers(to: steps[0]) == .init(model: .ok, others: [second]))
         #expect(try oracle.answers(to: steps[1]) == .init(model: .ok, others: [first]))
     }
 
-    // MARK: what is written down
+    // MARK: failures
 
     @Test func aFailureShowsThePagesOfEachFile() throws {
         let test = try source("host convert guest:1..2 private preserve => EAGAIN")

@@ -8,8 +8,8 @@ import Testing
 
 @testable import Litmus
 
-/// A real kernel's machine is used for the next test, if nothing of the last one is left on it.
-@Suite("Machines that are used again", .timeLimit(.minutes(120)))
+/// A real kernel's machine is used for the next test if the last one left nothing behind.
+@Suite("Reuse of machines", .timeLimit(.minutes(120)))
 struct ReuseTests {
     private static let head = "memory 2 pages shared\nmemory other 1 pages private\n"
 
@@ -17,7 +17,7 @@ struct ReuseTests {
         try Source(parsing: "test \"x\"\n\(head)" + body)
     }
 
-    /// Looks at everything that a test can leave behind.
+    /// Checks everything that a test can leave behind.
     private static let look = """
         host check 0..1 0
         host present 0..1 => 2
@@ -59,20 +59,20 @@ struct ReuseTests {
         "host madvise 0..1 populate_write\nhost madvise 0 dontneed",
     ]
 
-    /// On a model, whose calls are counted, every kind of thing that a test can leave behind is gone for the next one.
-    @Test(arguments: bodies) func theNextTestFindsNothing(_ body: String) throws {
+    /// On a model whose calls are counted, nothing that a test can leave behind is visible to the next test.
+    @Test(arguments: bodies) func nothingIsLeftForTheNextTest(_ body: String) throws {
         let backend = CountingBackend(SoftKVM())
         let runner = Runner(backend)
         #expect(runner.run(try source(body)) == .passed)
         for _ in 0..<3 { #expect(runner.run(try source(Self.look)) == .passed) }
         #expect(runner.contradicted == 0)
-        // The machine, and a VM that the test itself asks for.
+        // The machine, and a VM that the test itself creates.
         #expect(backend.machines == (body.contains("second") ? 2 : 1))
     }
 
-    /// The same on this machine's KVM, where it is the adapter that converts.
+    /// The same on this machine's KVM, with the adapter.
     @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal))
-    func theNextTestFindsNothingOnKVM() throws {
+    func nothingIsLeftForTheNextTestOnKVM() throws {
         let runner = Runner(try #require(ParallelTests.real))
         let look = Self.look.split(separator: "\n").filter { !$0.contains("present") }.joined(separator: "\n")
         for body in Self.bodies {
@@ -84,7 +84,7 @@ struct ReuseTests {
     }
 
     @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal))
-    func vCPUsActOnMachinesThatWereUsed() throws {
+    func vCPUsRunOnUsedMachines() throws {
         let backend = CountingBackend(try #require(ParallelTests.real))
         let runner = Runner(backend)
         for round in 0..<10 {
@@ -99,9 +99,9 @@ struct ReuseTests {
         #expect(runner.contradicted == 0 && backend.machines == 1)
     }
 
-    /// KVM remembers where nothing was, and an adapter the access that it has not finished.
+    /// KVM remembers MMIO pages, and an adapter keeps an access that has not completed.
     @Test(.enabled(if: ParallelTests.real != nil, ParallelTests.noReal))
-    func whatAVCPULeavesUnfinishedCostsAMachine() throws {
+    func anUnfinishedAccessDiscardsTheMachine() throws {
         let backend = CountingBackend(try #require(ParallelTests.real))
         let runner = Runner(backend)
         for round in 1...3 {
@@ -111,7 +111,7 @@ struct ReuseTests {
         #expect(runner.contradicted == 0)
     }
 
-    /// A test without vCPUs gets a machine without their guest, which has a memslot of its own.
+    /// A test without vCPUs gets a machine without the agent, which has its own memslot.
     @Test func machinesOfDifferentKindsAreKeptApart() throws {
         let backend = CountingBackend(SoftKVM())
         let runner = Runner(backend)
@@ -123,8 +123,8 @@ struct ReuseTests {
         #expect(backend.machines == 2)
     }
 
-    /// Where there are enough machines of a kind, one gets other files.
-    @Test func otherMemoryIsMadeOnTheSameVM() throws {
+    /// If there are enough machines of a kind, one of them gets other files.
+    @Test func newMemoryIsCreatedOnTheSameVM() throws {
         let backend = CountingBackend(SoftKVM())
         let runner = Runner(backend)
         for _ in 0..<2 {
@@ -137,7 +137,7 @@ struct ReuseTests {
         #expect(runner.contradicted == 0)
     }
 
-    /// What cannot be undone, or is not seen to be undone, costs a machine.
+    /// A machine is discarded if something cannot be reverted, or is not verifiably reverted.
     @Test(arguments: CountingBackend.Flaw.allCases) func aMachineWithLeftoversIsNotUsed(
         _ flaw: CountingBackend.Flaw
     ) throws {
@@ -162,8 +162,8 @@ struct ReuseTests {
         }
     }
 
-    /// What is seen on a used machine alone is no failure; it is counted, and then every test gets a new machine.
-    @Test func aFailureIsSeenAgainOnANewMachine() throws {
+    /// A failure seen only on a used machine does not count. It is recorded, and then every test gets a new machine.
+    @Test func failuresAreConfirmedOnANewMachine() throws {
         let backend = CountingBackend(SoftKVM(), .tires)
         let runner = Runner(backend)
         let test = try source("host convert 0 private\nhost convert 0 shared")
@@ -175,16 +175,16 @@ struct ReuseTests {
     }
 }
 
-/// Counts VMs, and may be unable to undo things.
+/// Counts VMs, and can be made unable to revert things.
 final class CountingBackend: ForwardingBackend, @unchecked Sendable {
     enum Flaw: CaseIterable {
-        /// A hole takes no page away.
+        /// Punching a hole removes no page.
         case punchDoesNothing
-        /// No page becomes shared again, and nobody is told.
+        /// No page becomes shared again, without an error.
         case staysPrivate
-        /// A page that was converted cannot be shared.
+        /// A converted page cannot be shared again.
         case refusesToShare
-        /// A file has had enough after some conversions.
+        /// A file fails after a number of conversions.
         case tires
 
         static let allCases: [Flaw] = [.punchDoesNothing, .staysPrivate, .refusesToShare]

@@ -10,7 +10,7 @@ import Testing
 
 @Suite("Running litmus tests", .timeLimit(.minutes(120)))
 struct RunnerTests {
-    /// The tests of the repository.
+    /// The tests in litmus/.
     static let files: [URL] = {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
@@ -49,7 +49,7 @@ struct RunnerTests {
         #expect(try Source(parsing: source.test.text).test == source.test)
     }
 
-    /// The adapter over the model: what it cannot answer is skipped, and nothing fails.
+    /// On the adapter over SoftKVM, tests are skipped where it cannot answer, and none fails.
     @Test(.enabled(if: hasCPU, noCPU), arguments: files) func noTestFailsOnTheAdapter(_ file: URL) throws {
         let source = try Source(parsing: Array(Data(contentsOf: file)))
         let verdict = Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: 20)).run(source)
@@ -65,7 +65,7 @@ struct RunnerTests {
         ("host check 1..2 0 => differs at 2", "host check 1..2 0x0", "differs at 2", "ok"),
         ("host check 1..2 7", "host check 1..2 0x7", "success", "differs at 1"),
         ("host map 0 as v\nhost read v:1", "host read v:1", "success", "not inside the view"),
-        ("host map @1+1 as v => EINVAL\nhost read v:0", "host read v:0", "success", "could not be made"),
+        ("host map @1+1 as v => EINVAL\nhost read v:0", "host read v:0", "success", "creating it failed"),
         (
             "host hold 3 as h\nhost convert 2..3 private => EAGAIN at 2", "host convert 2..3 private",
             "EAGAIN at 2", "EAGAIN at 3"
@@ -75,7 +75,7 @@ struct RunnerTests {
             "EAGAIN at 3"
         ),
     ])
-    func aWrongAnswerIsToldWithItsPlace(_ body: String, _ text: String, _ expected: String, _ seen: String)
+    func failuresNameTheStep(_ body: String, _ text: String, _ expected: String, _ seen: String)
         throws
     {
         let failure = try #require(failure(try run(body)))
@@ -96,15 +96,15 @@ struct RunnerTests {
     }
 
     @Test(arguments: [
-        ("host unmap ram", "a memslot leads into the view"),
-        ("host mremap ram to 1 pages as v", "a memslot leads into the view"),
+        ("host unmap ram", "a memslot points into the view"),
+        ("host mremap ram to 1 pages as v", "a memslot points into the view"),
         (
             "host mprotect 0 none\nhost read 1\nhost map 0..1 as v\nhost mprotect v:0 none\nhost mremap v to 1 pages as w",
             "before Linux 6.17"
         ),
         (
             "host bind slot 1 to ram:0 at 16 flags 0 address ram:0\nhost mprotect 0 none",
-            "what its protection does is not modelled"
+            "the effect of its protection is not modelled"
         ),
         (
             "host bind slot 1 to ram:0 at 16 flags 0 address ram:0\nhost madvise 0 hwpoison",
@@ -116,28 +116,28 @@ struct RunnerTests {
         ),
         ("host vm_attributes 0 private", "no KVM_SET_MEMORY_ATTRIBUTES"),
     ])
-    func whatCannotBeRunIsSkippedWithItsReason(_ body: String, _ reason: String) throws {
+    func unsupportedTestsAreSkipped(_ body: String, _ reason: String) throws {
         #expect(self.reason(try run(body))?.contains(reason) == true)
     }
 
-    /// Each time, and not only when one actor of a block is quicker than another.
+    /// Always, and not only if one actor of a block is faster than another.
     @Test(arguments: [
-        ("host create f 1 pages mmap\nhost close f\nhost close f => EBADF", "no descriptors that are closed"),
+        ("host create f 1 pages mmap\nhost close f\nhost close f => EBADF", "cannot use closed descriptors"),
         (
             "host map 0 as v\nparallel\nhost unmap v\nhost1 read v:0 => a\nend",
             "mappings end with their last user"
         ),
-        ("host dup ram as f", "has other files than its kernel"),
+        ("host dup ram as f", "whose files are not the kernel"),
         ("host mprotect 0 none", "protects mappings itself"),
         ("host vm_attributes 0 private", "keeps the attributes of its VMs itself"),
-        ("host dirty slot 0", "has other memslots"),
+        ("host dirty slot 0", "uses other memslots"),
     ])
-    func anAdapterSkipsWhatItHasNot(_ body: String, _ reason: String) throws {
+    func anAdapterSkipsUnsupportedSteps(_ body: String, _ reason: String) throws {
         let verdict = Runner(MemslotTrapKVM(over: SoftKVM()), .init(runs: 1)).run(try source(body))
         #expect(self.reason(verdict)?.contains(reason) == true, "\(verdict)")
     }
 
-    /// The caller of madvise hears that the kernel could not do without the page, and the page is poisoned all the same.
+    /// madvise returns EBUSY because the kernel could not recover the page, but the page is poisoned.
     @Test func poisonSucceedsWithAnErrno() throws {
         for answer in ["", " => EBUSY"] {
             #expect(try run("host madvise 0 hwpoison\(answer)\nhost read 0 => SIGBUS") == .passed)
@@ -166,11 +166,11 @@ struct RunnerTests {
             ("vcpu0 read 4 => mmio\nvcpu0 write 0 7\nhost read 0 => 8", "0x7"),
             ("vcpu0 read 262143", "below 0x3ff00000"),
         ])
-    func vcpusTouchTheSameMemory(_ body: String, _ seen: String) throws {
+    func vCPUsAccessTheSameMemory(_ body: String, _ seen: String) throws {
         #expect(failure(try run(body))?.seen.contains(seen) == true)
     }
 
-    @Test func aKernelThatCannotIsNeverAPass() throws {
+    @Test func unmetNeedsAreNeverAPass() throws {
         var configuration = SoftKVM.Configuration()
         configuration.inPlaceConversion = false
         let old = SoftKVM(configuration)
@@ -182,13 +182,13 @@ struct RunnerTests {
         #expect(reason(Runner(forgetful).run(try Source(parsing: test))) != nil)
         #expect(reason(try run("host convert 0 private preserve", on: forgetful)) != nil)
         #expect(try run("host convert 0 private preserve => EOPNOTSUPP", on: forgetful) == .passed)
-        // The bare call asks for nothing, and that shows.
+        // The bare call has no content policy, so contents may differ.
         let bare = "host fill 0 7\nhost convert 0 private\nhost convert 0 shared\nhost check 0 7"
         #expect(failure(try run(bare, on: forgetful))?.seen == "differs at 0")
         #expect(try run(bare) == .passed)
     }
 
-    @Test func memoryOfTheProcessStaysOutOfReach() throws {
+    @Test func processMemoryIsNeverAccessed() throws {
         for body in [
             "host fill 0..4 1", "host hold 3..4 as h", "host read @0x4000",
             "host bind slot 3 to 0 at 64 flags 0 address @0x3001",
@@ -198,7 +198,7 @@ struct RunnerTests {
         }
     }
 
-    /// Whatever a program does, the runner comes back with a verdict, and leaves nothing behind.
+    /// Every program ends with a verdict, and the runner leaves nothing behind.
     @Test func randomTestsAlwaysEndWithAVerdict() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("litmus runs, seed \(seed)")
@@ -218,7 +218,7 @@ struct RunnerTests {
                 }
             }
             guard let source = try? Source(test) else { continue }
-            // Without its expectations, so that it goes on for longer.
+            // Without its expectations, so that it does not stop early.
             switch Runner(SoftKVM()).run(source) {
             case .passed: steps += test.steps.count
             case .failed(let failure): steps += failure.step ?? 0
@@ -228,7 +228,7 @@ struct RunnerTests {
         }
         #expect(steps > 100)
         let after = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count
-        // Other suites have their own files open meanwhile.
+        // Other suites have open files, too.
         #expect(after < before + 100)
     }
 }

@@ -2,7 +2,7 @@
 import MiniVMM
 import SoftKVM
 
-/// A test in the making: what its steps can name by now, and chance.
+/// A random test under construction: the names that its steps can use, and the random numbers.
 struct Draft {
     struct File {
         let name: Name
@@ -18,18 +18,18 @@ struct Draft {
     private(set) var files: [File] = []
     private(set) var views: [View] = []
     private(set) var holds: [Name] = []
-    /// Children, with the views that there were when they were forked.
+    /// Children, with the views that existed when they were forked.
     private(set) var children: [(number: Int, views: [View])] = []
     private(set) var lastStep: Step?
     /// The vCPU that made the last access.
     private(set) var lastAccess: Actor?
-    /// What was held last.
+    /// The pages of the last hold.
     private(set) var lastHold: Extent?
     private var names = 0
     private var forks = 0
     private var byte: UInt8 = 0x40
 
-    /// A small machine: one file or two, of a few pages.
+    /// Creates a small machine: one or two files of a few pages.
     init(seed: UInt64, _ machines: Set<SupportedMoves.Machine> = []) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
@@ -44,9 +44,9 @@ struct Draft {
         }
     }
 
-    /// A machine of few pages, so that steps meet.
+    /// Creates a machine of few pages, so that concurrent steps use the same ones.
     ///
-    /// - Parameter isDivided: it has another memory of one page.
+    /// - Parameter isDivided: adds a second memory of one page.
     init(seed: UInt64, pages: UInt64, isDivided: Bool = false, hasTwoAliases: Bool = false) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
@@ -73,7 +73,7 @@ struct Draft {
     mutating func append(_ block: Parallel) {
         var block = block
         for index in block.steps.indices {
-            // At once with others a conversion is one call in each file.
+            // In a parallel block a conversion is one call for each file.
             if let onFault = block.steps[index].onFault {
                 block.steps[index].onFault = FaultConversion(
                     onFault.contents == .zero ? .unspecified : onFault.contents)
@@ -87,7 +87,7 @@ struct Draft {
         test.body.append(.parallel(block))
     }
 
-    /// What can be named from here on.
+    /// Removes or adds the names that a step changes.
     private mutating func note(_ action: Action) {
         switch action {
         case .create(let new): files.append(File(name: new.name, pages: new.size / pageSize))
@@ -113,7 +113,7 @@ struct Draft {
         items.isEmpty ? nil : items[Int(below(UInt64(items.count)))]
     }
 
-    /// Another one each time, so that a byte says who wrote it.
+    /// A different byte each time, so that a byte identifies its writer.
     mutating func freshByte() -> UInt8 {
         byte = byte < 0x7e ? byte + 1 : 0x41
         return byte
@@ -132,7 +132,7 @@ struct Draft {
 
     // MARK: places
 
-    /// Mostly the first byte of a page, else the second or the last.
+    /// Mostly the first byte of a page, otherwise the second or the last.
     mutating func byteInPage() -> UInt64 { oneIn(5) ? oneIn(2) ? 1 : pageSize - 1 : 0 }
 
     mutating func place(in views: [View]) -> Place? {
@@ -141,7 +141,7 @@ struct Draft {
         return Place(view.name, offset: min(view.size - 1, below(pages) * pageSize + byteInPage()))
     }
 
-    /// Whole pages, mostly; all inside.
+    /// A range inside a view, mostly of whole pages.
     mutating func extent(in views: [View]) -> Extent? {
         guard let view = pick(views.filter { $0.size > 0 }) else { return nil }
         let pages = max(1, view.size / pageSize)
@@ -157,19 +157,19 @@ struct Draft {
         return extent.size > 0 ? extent : nil
     }
 
-    /// Whole pages of a file, all inside.
+    /// Whole pages inside a file.
     mutating func pages(of file: File) -> Extent {
         let first = below(file.pages)
         let count = 1 + below(max(1, file.pages - first))
         return Extent(file.name, offset: first * pageSize, size: count * pageSize)
     }
 
-    /// Pages that vCPUs know.
+    /// Pages that vCPUs can access.
     private var guestPages: UInt64 {
         test.memory.filter { !$0.isUnbound }.reduce(0) { $0 + $1.pages }
     }
 
-    /// Pages of the guest's memory, now and then one more than there is.
+    /// Pages of the guest's memory, sometimes one beyond its end.
     mutating func guestMemory() -> Extent {
         let pages = guestPages + (oneIn(12) ? 1 : 0)
         let first = below(max(1, pages))

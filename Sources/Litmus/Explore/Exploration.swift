@@ -4,39 +4,39 @@ public import SoftKVM
 
 /// Searches for behaviour in which a kernel differs from the model of Linux 7.4.
 ///
-/// It tries all tests of a few steps on two pages (``SmallScope``), random tests of one step after the other,
-/// pairs of steps at once, and random tests with steps at once. A difference is shrunk to a ``Finding``.
+/// It tries all tests of a few steps on two pages (``SmallScope``), random sequential tests, pairs of concurrent steps,
+/// and random tests with concurrent steps. A difference is shrunk to a ``Finding``.
 ///
 /// It is used by one thread. Tests run as ``Runner`` runs them.
 public final class Exploration {
     /// What is tried, and for how long.
     public struct Options: Sendable {
-        /// Steps of the small scope; 0 leaves it out. Default 2.
+        /// Steps of the exhaustive part; 0 omits it. Default 2.
         public var depth: Int
-        /// Number of random tests of one step after the other. Default 1000.
+        /// Number of random sequential tests. Default 1000.
         public var tests: Int
-        /// Number of random tests with steps at once. Default 100.
+        /// Number of random tests with concurrent steps. Default 100.
         public var parallelTests: Int
-        /// Tests for each pair of kinds of steps at once; 0, the default, leaves them out.
+        /// Number of tests for each pair of kinds of steps run concurrently. 0, the default, omits them.
         public var pairTests: Int
-        /// Most steps of a random test without steps at once. At least 1; default 12.
+        /// The largest number of steps of a random sequential test. At least 1; default 12.
         public var mostSteps: Int
-        /// Runs of a test with steps at once, where interleavings cannot be explored. Default 100.
+        /// Runs of a test with concurrent steps, if interleavings cannot be explored. Default 100.
         public var runs: Int
         /// Seed of the random tests and of the delays of actors. Default 0.
         public var seed: UInt64
-        /// Findings of different kinds after which the exploration ends. At least 1; default 1.
+        /// The number of findings of different kinds after which the exploration ends. At least 1; default 1.
         public var mostFindings: Int
-        /// The time after which no further test is begun. Default 60 s.
+        /// The time after which no further test begins. Default 60 s.
         public var timeLimit: Duration
         /// The time limit of one test. Default 60 s.
         public var testTimeLimit: Duration
-        /// Signals that end the test in progress; nil for none.
+        /// Signals that end the current test; nil for none.
         public var interrupts: SignalDescriptor?
-        /// Whether on ``SoftKVM`` its rules alone answer, without its memory and CPU, and only findings run
-        /// on the whole kernel. Default true.
+        /// Whether on ``SoftKVM`` its rules alone answer, without its memory and CPU, and only findings run on both.
+        /// Default true.
         public var usesRulesAlone: Bool
-        /// Measures where tests without steps at once spend their time. Nil, the default, costs nothing.
+        /// Measures where sequential tests spend their time. Nil, the default, costs nothing.
         public var stopwatch: Stopwatch?
 
         /// Options with the defaults given at each property.
@@ -68,17 +68,17 @@ public final class Exploration {
     private let progress: (Phase, Summary) -> Void
     private let isStopped: () -> Bool
     private let runner: Runner
-    /// Where the rules of a software kernel answer alone.
+    /// Runs tests on the rules of SoftKVM alone; nil on other backends.
     private let rules: ModelRunner?
     private let model: SoftKVM.Configuration
     private var summary = Summary()
     private var kinds: Set<Failure.Kind> = []
 
-    /// An exploration of a kernel.
+    /// An exploration of a backend.
     ///
     /// - Parameters:
-    ///   - model: the version of the interface that judges. Where the kernel's VMs do not promise to preserve
-    ///     contents, their promise replaces the model's.
+    ///   - model: the version of the interface that judges. If the backend's VMs do not promise to preserve contents,
+    ///     their promise replaces the model's.
     ///   - isStopped: asked before each test whether the exploration is to end.
     ///   - progress: called after each test and each finding.
     public init(
@@ -102,6 +102,7 @@ public final class Exploration {
             backend,
             .init(
                 runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
+                findsOrders: false,
                 stopwatch: options.stopwatch, interrupts: options.interrupts))
     }
 
@@ -147,14 +148,14 @@ public final class Exploration {
         return summary
     }
 
-    /// Each kind of step that has a place in a block at once with each kind, itself too.
+    /// Runs each kind of step concurrently with each kind, including itself.
     private func goThroughPairs(_ supported: SupportedMoves, _ predictor: Predictor) {
         var generator = TestGenerator(supported, seed: options.seed ^ 1 << 62, mostSteps: options.mostSteps)
         let moves = generator.atomicMoves
         for (index, first) in moves.enumerated() {
             for second in moves[index...] {
                 let before = summary.counts[.pairs]?.tests ?? 0
-                // Of some drafts nothing can be said: what one step names the other takes away.
+                // Some drafts cannot be judged, because one step removes an object that the other needs.
                 for _ in 0..<8 * options.pairTests
                 where !isOver && (summary.counts[.pairs]?.tests ?? 0) - before < options.pairTests {
                     if let test = generator.nextPair(first, second) { attempt(test, .pairs, predictor) }
@@ -185,7 +186,7 @@ public final class Exploration {
         }
     }
 
-    /// The model of Linux 7.4, with the contents that this kernel's VMs promise.
+    /// The model of Linux 7.4 with the content promise of this backend's VMs.
     private func predictor(_ promise: ContentPromise) -> Predictor {
         var configuration = model
         if promise != .preserved {
@@ -220,7 +221,7 @@ public final class Exploration {
             summary.firstContradiction = runner.firstContradiction
             progress(phase, summary)
         }
-        // What goes wrong hides what comes behind it: without that step it is looked at, too.
+        // A failing step hides later ones, so the test is retried without it.
         while case .wrong(let failure) = judge(prediction, phase) {
             if kinds.insert(failure.kind).inserted {
                 add(prediction, failure, predictor)
@@ -241,7 +242,7 @@ public final class Exploration {
         case wrong(Failure)
     }
 
-    /// - Parameter isConfirming: the kernel itself is to run it.
+    /// - Parameter isConfirming: whether the test runs on the whole backend, not only on its rules.
     private func judge(_ prediction: Predictor.Prediction, isConfirming: Bool = false) -> Judgement {
         let verdict: Verdict
         if let rules, !isConfirming {
@@ -268,7 +269,7 @@ public final class Exploration {
         }
     }
 
-    /// Only a failure has to say in which line it is: the test is written then.
+    /// Only a failure needs line numbers, so only then is the test written as text.
     private func run(_ test: LitmusTest) -> Verdict {
         let verdict = runner.run(Source(unwritten: test))
         guard case .failed(let failure) = verdict else { return verdict }
@@ -276,7 +277,7 @@ public final class Exploration {
         return .failed(failure.placed(in: source))
     }
 
-    /// The same, counted.
+    /// Runs a test, and counts it.
     private func judge(_ prediction: Predictor.Prediction, _ phase: Phase) -> Judgement {
         let judgement = judge(prediction)
         switch judgement {
@@ -297,7 +298,7 @@ public final class Exploration {
         _ prediction: Predictor.Prediction, _ failure: Failure, _ predictor: Predictor
     ) {
         let attempts = attempts(for: prediction)
-        // The last test that showed it, with what it showed.
+        // The last test that showed the finding, with its failure.
         var smallest = (prediction, failure)
         let shrinker = Shrinker { test in
             guard !self.isOver, let candidate = predictor.predict(test) else { return false }
@@ -327,7 +328,7 @@ public final class Exploration {
                 steps: prediction.test.steps.count))
     }
 
-    /// The test with what it shows for a name, and what another kernel must have for it to mean anything.
+    /// The finding's test, named after what it shows, with the needs of other kernels.
     private func written(_ prediction: Predictor.Prediction, _ failure: Failure) -> Source? {
         guard let source = try? Source(prediction.test) else { return nil }
         var test = prediction.test
@@ -336,7 +337,7 @@ public final class Exploration {
         return (try? Source(test)) ?? source
     }
 
-    /// How often a test is to be run before it is said not to show it: once where it always did.
+    /// The number of runs after which a test counts as passed: one if it always failed before.
     private func attempts(for prediction: Predictor.Prediction) -> Int {
         for _ in 0..<5 {
             guard case .wrong = judge(prediction) else { return 20 }
@@ -346,7 +347,7 @@ public final class Exploration {
 }
 
 extension Failure {
-    /// The same with its line.
+    /// The failure with its line in the text.
     fileprivate func placed(in source: Source) -> Failure {
         guard let step, source.places.indices.contains(step) else { return self }
         return Failure(deviation, step: step, line: source.places[step].line, pages: pages)
@@ -354,7 +355,7 @@ extension Failure {
 }
 
 extension LitmusTest {
-    /// Without its answers.
+    /// The test without its expectations.
     fileprivate var withoutExpectations: LitmusTest {
         var test = self
         test.body = body.map { entry in
@@ -366,7 +367,7 @@ extension LitmusTest {
         return test
     }
 
-    /// What another kernel must have for the test to mean anything there.
+    /// The needs without which the test means nothing on other kernels.
     fileprivate var impliedNeeds: [Need] {
         var needs: [Need] = []
         func add(_ need: Need) { if !needs.contains(need) { needs.append(need) } }

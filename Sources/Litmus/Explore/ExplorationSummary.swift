@@ -6,11 +6,11 @@ extension Exploration {
     public enum Phase: String, Sendable, CaseIterable {
         /// All tests of a few steps on two pages.
         case scope
-        /// Random steps, one after the other.
+        /// Random sequential steps.
         case random
-        /// Each kind of step at once with each kind.
+        /// Each kind of step concurrently with each kind.
         case pairs
-        /// Random steps at once.
+        /// Random concurrent steps.
         case parallel
     }
 
@@ -26,28 +26,28 @@ extension Exploration {
         case stopped
     }
 
-    /// What was tried and what was found.
+    /// What was tried and found.
     public struct Summary: Sendable {
         /// The tests of a phase.
         public struct Count: Sendable, Equatable {
-            /// Tests that were run, each counted once however often it ran.
+            /// Tests that ran, each counted once however often it ran.
             public var tests = 0
             /// Steps of those tests.
             public var steps = 0
         }
         /// The tests of each phase; a phase without tests may be absent.
         public var counts: [Phase: Count] = [:]
-        /// Pairs of kinds of steps that were tried at once.
+        /// Pairs of kinds of steps that ran concurrently.
         public var pairs = 0
-        /// Pairs of which no test could be made: `NAME with NAME`.
+        /// Pairs for which no test could be generated: `NAME with NAME`.
         public var emptyPairs: [String] = []
-        /// Different machine states of the small scope in which steps were tried.
+        /// Different machine states of the exhaustive part in which steps were tried.
         public var states = 0
         /// Steps that were tried in those states.
         public var transitions = 0
         fileprivate var kinds: [StepKind: Int] = [:]
-        /// How often the model's answer to each kind of step (`host read`) was each kind of outcome (`ok`,
-        /// `EAGAIN`). Steps of parallel blocks count as `at once`.
+        /// How often the model's answer to each kind of step (`host read`) was each kind of outcome (`ok`, `EAGAIN`).
+        /// Steps of parallel blocks count as `at once`.
         public var coverage: [String: [String: Int]] {
             kinds.reduce(into: [:]) { coverage, entry in
                 let (kind, count) = entry
@@ -57,11 +57,11 @@ extension Exploration {
         }
         /// Kinds of steps and machines that this kernel does not support, with the reason.
         public var leftOut: [(move: String, reason: String)] = []
-        /// Tests in which the kernel gave another answer than the model, but one that it may give.
+        /// Tests in which the kernel's answer was not the model's, but is allowed.
         public var lawful = 0
         /// Number of tests that the kernel could not run, by reason.
         public var skipped: [String: Int] = [:]
-        /// The differences that were found, in that order.
+        /// The differences in the order in which they were found.
         public var findings: [Finding] = []
         /// Number of tests that failed on a used machine and passed on a new one: ``Runner/contradicted``.
         public var contradicted = 0
@@ -71,20 +71,20 @@ extension Exploration {
         public var end = End.complete
         /// The resource that the host ran out of, which ends the exploration. Nil if there is none.
         public var hostFailure: HostFailure?
-        /// Tests that were not run because the exploration ended early, by phase. Nil if their number is not
-        /// known in advance, as in the small scope and for pairs.
+        /// Tests that did not run because the exploration ended early, by phase. Nil if their number is unknown, as in
+        /// the exhaustive part and for pairs.
         public var untried: [(phase: Phase, tests: Int?)] = []
-        /// The longest test outside of the small scope that ended as the model does, as an example where
-        /// nothing was found. Nil if there is none.
+        /// The longest random test in which the kernel agreed with the model, as an example if there is no finding. Nil
+        /// if there is none.
         public var sample: Source?
 
-        /// Tests that were run in all phases.
+        /// Tests that ran in all phases.
         public var tests: Int { counts.values.reduce(0) { $0 + $1.tests } }
     }
 }
 
 extension Exploration.Summary {
-    /// A test is about to be run.
+    /// Counts a test before it runs.
     mutating func note(_ test: LitmusTest, in phase: Exploration.Phase) {
         let steps = test.steps
         counts[phase, default: .init()].tests += 1
@@ -105,7 +105,7 @@ extension Exploration.Summary {
     }
 }
 
-/// Words only, no numbers.
+/// A kind of step, without numbers.
 private struct StepKind: Hashable {
     let actor: String
     let action: String
@@ -114,7 +114,7 @@ private struct StepKind: Hashable {
 }
 
 extension Actor {
-    /// Without its number.
+    /// The kind of an outcome, without its number.
     var word: String {
         switch self {
         case .host: "host"

@@ -4,22 +4,21 @@ public import MiniVMM
 
 /// A difference between a kernel and the model, shrunk to the fewest steps that still show it.
 public struct Finding: Sendable {
-    /// The smallest test that shows it. Its expectations are the model's.
+    /// The smallest test that shows it. Its expectations are the model's answers.
     public let source: Source
-    /// What the kernel did instead, when it was last seen.
+    /// The kernel's answer when the difference was last seen.
     public let failure: Failure
-    /// How many of the ``runs`` on the kernel itself showed it.
+    /// How many of the ``runs`` on the backend showed it.
     public let seen: Int
-    /// Runs of the smallest test: 10 if it always failed before, else 100. Fewer were done if the exploration
-    /// ended.
+    /// Runs of the smallest test: 10 if it always failed before, else 100. There are fewer if the exploration ended.
     public let runs: Int
     /// The number of the test that first showed it, from 1, over all phases.
     public let found: Int
-    /// Steps of that test, before it was shrunk.
+    /// Steps of that test before it was shrunk.
     public let steps: Int
 
-    /// What was done, for people: a step, or the steps of a parallel block.
-    public var what: String { source.block(of: failure).map { "at once: \($0.text)" } ?? failure.text }
+    /// What differs, for people: a step, or the steps of a parallel block.
+    public var what: String { source.block(of: failure).map { "concurrently: \($0.text)" } ?? failure.text }
 
     /// The model's answer, for people.
     public var model: String {
@@ -30,11 +29,11 @@ public struct Finding: Sendable {
     }
 }
 
-/// How often a finding shows on a kernel that has run no other test.
+/// How often a finding shows on a backend that has run no other test.
 public struct Repetition: Sendable, Equatable {
     /// Runs that showed it.
     public let seen: Int
-    /// Runs that were done.
+    /// Completed runs.
     public let runs: Int
 
     /// - Parameter seen: at most `runs`.
@@ -43,8 +42,8 @@ public struct Repetition: Sendable, Equatable {
         self.runs = runs
     }
 
-    /// Runs after which it shows with a probability of 99 %, if it shows by chance as often as it did. Nil if
-    /// it did not show: it depends on what an earlier test left, or is rarer.
+    /// The number of runs that show it with a probability of 99 %, at the rate seen. Nil if no run showed it: it
+    /// depends on an earlier test, or is rarer.
     public var needed: Int? {
         guard seen > 0 else { return nil }
         guard seen < runs else { return 1 }
@@ -54,8 +53,8 @@ public struct Repetition: Sendable, Equatable {
 }
 
 extension Finding {
-    /// Runs the smallest test up to ``runs`` times on a kernel that has run no test before. If each run had
-    /// shown the finding, the first one that shows it again is the last.
+    /// Runs the smallest test up to ``runs`` times on a backend that has run no test before. If each earlier run showed
+    /// the finding, one run that shows it is enough.
     ///
     /// - Parameters:
     ///   - backend: must not have run a test before.
@@ -64,7 +63,7 @@ extension Finding {
         let runner = Runner(backend, options)
         var shown = 0
         var done = 0
-        // Where it always shows, once is enough.
+        // A finding that always shows needs one run.
         while done < runs, shown == 0 || seen < runs {
             if case .failed = runner.run(source) { shown += 1 }
             done += 1
@@ -74,18 +73,18 @@ extension Finding {
 }
 
 extension Source {
-    /// The parallel block whose outcome is meant; nil where it is a step.
+    /// The parallel block that failed; nil if a step failed.
     fileprivate func block(of failure: Failure) -> Program.Block? {
         failure.isOfBlock ? Program(test).blocks.first { $0.first == failure.step } : nil
     }
 
-    /// What is shown, in a line: the name of a test.
+    /// The finding on one line, as the name of a test.
     func headline(_ failure: Failure) -> String {
-        var line = "\(failure.text): \(failure.seen), and not \(failure.expected)"
+        var line = "\(failure.text): \(failure.seen) instead of \(failure.expected)"
         if let block = block(of: failure), case .outcome(let results, _, _, _) = failure.deviation {
             let steps = block.actors.joined().sorted { $0.index < $1.index }
             line =
-                "at once: "
+                "concurrently: "
                 + zip(steps, results).map { "\($0.step.text): \($1.outcome)" }
                 .joined(separator: "; ")
         }
@@ -94,7 +93,7 @@ extension Source {
 }
 
 extension Program.Block {
-    /// Its steps on one line, in the order of the text.
+    /// The steps of the block on one line, in the order of the text.
     fileprivate var text: String {
         actors.joined().sorted { $0.index < $1.index }.map(\.step.text)
             .joined(separator: "; ")

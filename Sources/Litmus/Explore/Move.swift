@@ -2,7 +2,7 @@
 import MiniVMM
 import SoftKVM
 
-/// A kind of step that tests are made of.
+/// A kind of step from which tests are generated.
 enum Move: String, CaseIterable, Sendable {
     case hostRead, hostWrite, hostFill, hostCheck
     case guestRead, guestWrite, guestFill, guestCheck, again, convertOnFault
@@ -10,11 +10,11 @@ enum Move: String, CaseIterable, Sendable {
     case convert, convertOddly, convertFrom, ask, askForGuest, hypercall
     case map, unmap, advise, present
     case punch, allocate, fileCall, peek
-    // Direct I/O is left out: how long it holds a page is the device's to say.
+    // Direct I/O is omitted, because the device determines how long it holds a page.
     case hold, holdLong, release
     case create, close, bind, unbind, preFault, zapped, capability
 
-    /// As people read it.
+    /// The name for people.
     var name: String {
         switch self {
         case .hostRead: "host read"
@@ -42,7 +42,7 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    /// How often, beside the others.
+    /// The relative frequency.
     var weight: UInt64 {
         switch self {
         case .convert: 24
@@ -54,13 +54,13 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    /// The move that makes what this one is about, where the machine as it begins has none.
+    /// The move that creates the object this one needs, if the initial machine has none.
     var subject: Move? {
         switch self {
         case .unmap: .map
         case .release: .hold
         case .childRead, .childWrite: .fork
-        // The machine's own file is not the only one, so that it may go.
+        // Not the machine's own file if there is another one, so that it can be closed.
         case .close: .create
         default: nil
         }
@@ -68,10 +68,10 @@ enum Move: String, CaseIterable, Sendable {
 
     var isRead: Bool { [.hostRead, .guestRead, .childRead, .convertOnFault].contains(self) }
 
-    /// It is an access of a vCPU that leaves with a memory fault where it meets a page of the other kind.
+    /// Whether it is an access of a vCPU that exits with a memory fault on a page of the other state.
     var isPlainGuestAccess: Bool { [.guestRead, .guestWrite].contains(self) }
 
-    /// It has a place in a parallel block.
+    /// Whether it is allowed in a parallel block.
     var isAtomic: Bool {
         switch self {
         case .hostCheck, .guestFill, .guestCheck, .again, .fork, .zapped: false
@@ -79,7 +79,7 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    /// A step of this kind; nil where the test has nothing that it could be about.
+    /// A step of this kind; nil if the test has no object for it.
     func step(in draft: inout Draft) -> Step? {
         let host = Actor.host(Int(draft.below(2)))
         let vcpu = Actor.vcpu(Int(draft.below(2)))
@@ -99,10 +99,10 @@ enum Move: String, CaseIterable, Sendable {
         case .guestFill: return Step(vcpu, .fill(draft.guestExtent(), draft.freshByte()))
         case .guestCheck: return Step(vcpu, .check(draft.guestExtent(), 0))
         case .again:
-            // Of the last vCPU that made an access.
+            // The last vCPU that made an access.
             return draft.test.hasTwoAliases ? draft.lastAccess.map { Step($0, .again) } : nil
         case .convertOnFault:
-            // With one alias no access asks for anything.
+            // With one alias no access asks for a conversion.
             guard draft.test.hasTwoAliases else { return nil }
             let byte = draft.freshByte()
             let place = draft.guestPlace()
@@ -131,7 +131,7 @@ enum Move: String, CaseIterable, Sendable {
             guard let file = draft.pick(draft.files) else { return nil }
             return Step(host, .map(draft.pages(of: file), view: draft.freshName("v")))
         case .unmap:
-            // Those of the header are what memslots lead into.
+            // Memslots point into the views of the header.
             let own = Set(draft.test.memory.map(\.name))
             return draft.pick(draft.views.filter { !own.contains($0.name) }).map {
                 Step(host, .unmap($0.name))
@@ -162,8 +162,8 @@ enum Move: String, CaseIterable, Sendable {
         case .create: return Step(host, .create(newFile(in: &draft)))
         case .close:
             return draft.files.count > 1 ? draft.pick(draft.files).map { Step(host, .close($0.name)) } : nil
-        // Where there is no memslot KVM emulates the access, and cannot read the instruction of private code: which a
-        // VM with two aliases has.
+        // Without a memslot KVM emulates the access. It cannot read the instruction if the code is private, as in a VM
+        // with two aliases.
         case .bind where !draft.test.hasTwoAliases: return binding(in: &draft).map { Step(host, .bind($0)) }
         case .unbind where !draft.test.hasTwoAliases:
             return Step(host, .unbind(slot: UInt32(draft.below(3)), on: nil))
@@ -180,7 +180,7 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    /// A step that looks at what the last one did.
+    /// A step that checks the effects of the last one.
     static func followUp(in draft: inout Draft) -> (move: Move, step: Step)? {
         guard let last = draft.lastStep else { return nil }
         let host = Actor.host(Int(draft.below(2)))
@@ -193,7 +193,7 @@ enum Move: String, CaseIterable, Sendable {
             if draft.oneIn(3) { return (.zapped, Step(host, .zapped)) }
             guard draft.oneIn(3), let hold = draft.lastHold else { return nil }
             return (.convert, Step(host, .convert(Conversion(hold, to: draft.state()))))
-        // Somebody has a page: what can still be done with it?
+        // Steps that are affected by a hold.
         case (.hold(let extent, _, _), _)
         where draft.test.hasTwoAliases && extent.name == .ram && draft.oneIn(3):
             let step = Step(
@@ -213,7 +213,7 @@ enum Move: String, CaseIterable, Sendable {
         case (.create(let new), _) where new.vm != nil && new.size > 0 && draft.oneIn(2):
             let extent = Extent(new.name, offset: 0, size: new.size)
             return (.bind, Step(host, .bind(Binding(slot: 3, to: extent, gpa: 16 * pageSize))))
-        // The other way through the alias, and the same access once more.
+        // The access through the other alias, and the same access again.
         case (.read(let place), .vcpu), (.write(let place, _), .vcpu):
             guard draft.test.hasTwoAliases, place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize
             else { return nil }
@@ -241,7 +241,7 @@ enum Move: String, CaseIterable, Sendable {
         }
     }
 
-    /// Makes it a request of the monitor.
+    /// Makes it a request to the monitor's converter.
     private static func ask(_ conversion: inout Conversion, in draft: inout Draft) {
         conversion.contents = draft.pick(ContentPolicy.allCases)
         conversion.monitor = policy(in: &draft)
@@ -273,7 +273,7 @@ enum Move: String, CaseIterable, Sendable {
         case 8: conversion.extent.size += pageSize * (1 + draft.below(4))
         default: conversion.extent.offset = file.pages * pageSize
         }
-        // More than one thing may be wrong: the order of the rows.
+        // Several arguments may be wrong, to test the order of the kernel's checks.
         if draft.oneIn(4) { conversion.flags = word(&draft) }
         return conversion
     }

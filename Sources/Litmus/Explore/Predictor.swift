@@ -2,37 +2,38 @@
 import MiniVMM
 import SoftKVM
 
-/// Writes behind every step of a test what the model comes to, so that any kernel's runner can judge it.
+/// Adds the model's answers to the steps of a test as expectations, so that any runner can judge it.
 ///
-/// What cannot be done is left out: a step on a file that could not be made, a comparison of bytes that nobody knows.
+/// Steps that cannot be judged are removed, such as a step on a file that could not be created, or a comparison of
+/// undefined bytes.
 struct Predictor: Sendable {
-    /// A test that says what must come of it.
+    /// A test with the model's answers as expectations.
     struct Prediction {
         let test: LitmusTest
-        /// What a kernel may answer instead of what the test says, by the index of the step. The test cannot go on then.
+        /// Further answers that a kernel may give, by the index of the step. The test ends after such an answer.
         let others: [Int: [StepOutcome]]
     }
 
-    /// Most outcomes of a parallel block that a test says one by one.
+    /// The largest number of outcomes of a parallel block that are listed in a test.
     static let mostOutcomes = 48
 
-    /// Pieces of interleavings that are gone through for one test: a tenth of a second.
+    /// The largest number of pieces explored for one test: a tenth of a second.
     static let mostPieces = 20_000
 
     /// The model that judges.
     let configuration: SoftKVM.Configuration
 
-    /// - Returns: nil where nothing is left of the test, or what the model comes to has no written form.
+    /// - Returns: nil if no step is left, or the model's answers cannot be written in the test language.
     func predict(_ test: LitmusTest) -> Prediction? {
         var test = test
         var others: [Int: [StepOutcome]] = [:]
-        // A step that cannot be done may leave something behind: without it all is done again.
+        // A step that cannot be performed may have had effects: everything is repeated without it.
         var isComplete = false
         while !isComplete {
             guard let said = predictSteps(test) else { return nil }
             (test.body, others, isComplete) = said
         }
-        // Behind a block the machine is in one of several states: what is looked at there is a block again.
+        // After a block the machine is in one of several states, so the steps that check it form another block.
         if test.body.contains(where: \.isBlock) {
             guard let body = predictBlocks(test) else { return nil }
             test.body = body
@@ -40,7 +41,7 @@ struct Predictor: Sendable {
         return test.firstProblem() == nil ? Prediction(test: test, others: others) : nil
     }
 
-    /// The steps up to the first block with their answers, and the rest as it is; nil if the machine cannot be made.
+    /// The test with answers up to the first block, and the rest unchanged; nil if the machine cannot be created.
     private func predictSteps(
         _ test: LitmusTest
     ) -> (body: [Entry], others: [Int: [StepOutcome]], isComplete: Bool)? {
@@ -57,7 +58,7 @@ struct Predictor: Sendable {
         return (body + rest, others, true)
     }
 
-    /// The step with its answer; nil if it cannot be done, or says nothing.
+    /// The step with its answer; nil if it cannot be performed, or checks nothing.
     private func predict(_ step: Step, _ oracle: inout Oracle) -> (Step, others: [StepOutcome])? {
         guard let answers = try? oracle.perform(step) else { return nil }
         var step = step
@@ -76,7 +77,7 @@ struct Predictor: Sendable {
         return Name(number < 26 ? String(Character(letter)) : "r\(number)") ?? .ram
     }
 
-    /// The body with the outcomes of its blocks, of all interleavings.
+    /// The body with the outcomes of its blocks in all interleavings.
     private func predictBlocks(_ test: LitmusTest) -> [Entry]? {
         var test = test
         var results = 0

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// Makes a test smaller as long as what is wrong stays wrong: fewer steps first, then simpler ones, then less memory.
+/// Makes a test smaller as long as it still shows a difference: fewer steps first, then simpler ones, then less memory.
 ///
-/// After Zeller's delta debugging (ddmin), with the steps of a test as its parts.
+/// This is Zeller's delta debugging (ddmin) on the steps of a test.
 struct Shrinker {
-    /// Whether a test still shows it.
+    /// Whether a test still shows the difference.
     private let shows: (LitmusTest) -> Bool
-    /// Tests that do not.
+    /// Tests that do not show it.
     private var tried: Set<LitmusTest> = []
 
     init(shows: @escaping (LitmusTest) -> Bool) { self.shows = shows }
@@ -28,7 +28,7 @@ struct Shrinker {
         }
     }
 
-    /// Takes the change if the test still shows it.
+    /// Applies a change if the test still shows the difference.
     private mutating func take(_ candidate: LitmusTest, _ best: inout LitmusTest) -> Bool {
         guard candidate != best, !tried.contains(candidate) else { return false }
         guard shows(candidate) else {
@@ -39,7 +39,7 @@ struct Shrinker {
         return true
     }
 
-    // MARK: fewer
+    // MARK: fewer steps
 
     private mutating func removeSteps(_ best: inout LitmusTest) {
         var size = max(1, best.steps.count / 2)
@@ -54,7 +54,7 @@ struct Shrinker {
         }
     }
 
-    /// A block whose steps show it one after the other is none.
+    /// Replaces a block by sequential steps if they show the difference.
     private mutating func untangle(_ best: inout LitmusTest) {
         var index = 0
         while index < best.body.count {
@@ -71,10 +71,10 @@ struct Shrinker {
         }
     }
 
-    // MARK: simpler
+    // MARK: simpler steps
 
     private mutating func simplify(_ best: inout LitmusTest) {
-        // Each is the best so far with one change.
+        // Each candidate is the best test so far with one change.
         var isNew = true
         while isNew {
             isNew = false
@@ -119,7 +119,7 @@ struct Shrinker {
 }
 
 extension LitmusTest {
-    /// The test without some of its steps, by their indices; a block of one actor is none any more.
+    /// The test without the steps with these indices. A block with a single actor becomes sequential steps.
     func without(_ cut: Set<Int>) -> LitmusTest {
         mapSteps { index, step in cut.contains(index) ? nil : step }
     }
@@ -148,7 +148,7 @@ extension LitmusTest {
 }
 
 extension Step {
-    /// The same with less to it, each a little; the largest change first.
+    /// Simpler variants of a step, the largest change first.
     fileprivate var simpler: [Step] {
         var steps: [Step] = []
         func add(_ actor: Actor, _ action: Action, onFault: FaultConversion?) {
@@ -255,7 +255,8 @@ extension Place {
 extension Extent {
     fileprivate var start: Place { Place(name, offset: offset) }
 
-    /// Fewer pages, and those further in front: by halves, so that the largest is small after some dozen, at last by pages.
+    /// Fewer pages and lower page numbers. They are halved, so that a large range takes a few dozen tests, and at last
+    /// reduced page by page.
     fileprivate var simpler: [Extent] {
         var extents: [Extent] = []
         func add(_ offset: UInt64, _ size: UInt64) {

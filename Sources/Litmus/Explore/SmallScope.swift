@@ -2,20 +2,20 @@
 import MiniVMM
 import SoftKVM
 
-/// Everything that can be done to two pages in a few steps, once: breadth first over the states of the model, every step of
-/// the alphabet from every state, on the shortest way to it.
+/// Everything that can be done to two pages in a few steps: a breadth-first search over the states of the model, which
+/// tries every step of the alphabet from every state, reached on the shortest way.
 ///
-/// It begins with two shared pages, two private ones, and one of each. Where the kernel has them, a default
-/// VM, a VM with two aliases, one with a page in each of two regions and a file whose attributes can have few
-/// runs are explored in the same way, the first in one step: on it nothing changes state. Steps with a second
-/// file are tried from the initial states only.
+/// It begins with two shared pages, two private pages, and one of each. If the kernel supports them, four other
+/// machines are explored in the same way: a default VM (in one step, because nothing changes state on it), a VM with
+/// two aliases, a VM with a page in each of two regions, and a file whose attributes can have few runs. Steps with a
+/// second file are tried from the initial states only.
 ///
-/// What a step leaves as it was is tried in one test with the others of that state; one that changes something has a test of
-/// its own. Behind it all that can be seen of the pages is looked at, and at last they are converted to and fro, which tells
-/// who still holds them.
+/// Steps without an effect on the state share one test for each state; a step with an effect has its own test. Each
+/// test ends with checks of everything that can be seen of the pages, and with conversions in both directions, which
+/// reveal remaining holders.
 struct SmallScope {
     struct Size: Sendable, Equatable {
-        /// Different states of the machine in which steps were tried.
+        /// Different machine states in which steps were tried.
         var states = 0
         /// Steps that were tried in them.
         var transitions = 0
@@ -24,7 +24,7 @@ struct SmallScope {
     private typealias Letter = (move: Move, step: Step)
 
     private let moves: Set<Move>
-    /// The moves of a VM with two aliases; empty where there is none.
+    /// The moves of a VM with two aliases; empty if the kernel has no such VM.
     private let aliasMoves: Set<Move>
     private let depth: Int
     private let machines: Set<SupportedMoves.Machine>
@@ -42,16 +42,16 @@ struct SmallScope {
         self.configuration = configuration
     }
 
-    /// A machine, the states that exploring begins in, and the steps that are tried.
+    /// A machine, the initial states of the search, and the steps to try.
     private struct Start {
         let machine: LitmusTest
-        /// The steps that lead to where it begins.
+        /// The steps that lead to the initial state.
         let beginnings: [[Step]]
         let alphabet: [Step]
         let looks: [Step]
-        /// Tried where it begins, and no further.
+        /// Steps that are tried only from the initial state.
         let endings: [[Step]]
-        /// Steps that are tried from where it begins.
+        /// Steps that are tried from every state.
         let depth: Int
     }
 
@@ -66,7 +66,7 @@ struct SmallScope {
         for extent in [Extent(pages: 0...0), Extent(pages: 1...1), both] {
             for state in PageState.allCases { add(.convert, host, .convert(Conversion(extent, to: state))) }
         }
-        // Pages that conversions without an effect have unmapped.
+        // The pages may have been unmapped by conversions without an effect.
         add(.present, host, .present(both))
         add(.zapped, host, .zapped)
         for page in [0, 1] as [UInt32] {
@@ -92,7 +92,7 @@ struct SmallScope {
         add(.bind, host, .bind(Binding(slot: 0, to: both, gpa: 0)))
         add(.bind, host, .bind(Binding(slot: 1, to: Extent(pages: 1...1), gpa: 4 * pageSize)))
         add(.preFault, vcpu, .preFault(both))
-        // One thing wrong, in either direction.
+        // One invalid argument, in either direction.
         for state in PageState.allCases {
             func oddly(_ change: (inout Conversion) -> Void) {
                 var conversion = Conversion(both, to: state)
@@ -121,7 +121,7 @@ struct SmallScope {
         return letters
     }()
 
-    /// Through the two aliases: the right one and the wrong one.
+    /// Accesses through both aliases, one of which matches the state of the page.
     private static let aliasLetters: [Letter] = {
         var letters: [Letter] = []
         for page in [0, 1] as [UInt32] {
@@ -135,7 +135,7 @@ struct SmallScope {
             }
         }
         letters.append((.again, Step(.vcpu(0), .again)))
-        // The monitor converts on the fault, whatever is in its way.
+        // The monitor converts on the fault, with and without obstacles.
         for page in [0, 1] as [UInt32] {
             for alias in [Name.ram, .shared] {
                 let place = Place(alias, page: page)
@@ -154,7 +154,7 @@ struct SmallScope {
         return letters
     }()
 
-    /// The monitor's converter on a page of each of two regions, and whatever is in its way.
+    /// The monitor's converter on a page of each of two regions, with and without obstacles.
     private static let regionLetters: [Letter] = {
         guard let other = Name("other"), let first = Name("h0"), let second = Name("h1") else { return [] }
         var letters: [Letter] = []
@@ -185,7 +185,7 @@ struct SmallScope {
         return letters
     }()
 
-    /// Steps with a second file, with all flags and of other VMs.
+    /// Steps with a second file, with all flags and on other VMs.
     private static let fileEndings: [[Letter]] = {
         guard let file = Name("f"), let view = Name("v") else { return [] }
         let host = Actor.host(0)
@@ -211,10 +211,10 @@ struct SmallScope {
         ]
     }()
 
-    /// Goes through it.
+    /// Runs the search.
     ///
-    /// - Parameter test: what is to be run; false ends it.
-    /// - Returns: how much there was, as far as it was gone through.
+    /// - Parameter test: runs a test; false ends the search.
+    /// - Returns: the states and steps that were tried.
     func explore(_ test: (LitmusTest) throws(Stop) -> Bool) throws(Stop) -> Size {
         var size = Size()
         guard depth > 0 else { return size }
@@ -316,7 +316,7 @@ struct SmallScope {
                     loops.append(step)
                     continue
                 }
-                // What goes on from there begins with this step, and has the look at the state.
+                // Tests that continue from this state begin with this step, and include the checks of the state.
                 if known.insert(after.key).inserted, left > 1 {
                     queue.append((after, left - 1))
                 } else if try !test(Self.test(machine, path + [step] + start.looks)) {
@@ -334,7 +334,7 @@ struct SmallScope {
         return test
     }
 
-    /// A hold is there to be released, or not there to be taken.
+    /// A hold can be released only if it exists, and taken only if it does not.
     private static func canFollow(_ path: [Step], _ step: Step) -> Bool {
         func isHeld(_ name: Name) -> Bool {
             path.reduce(false) { held, step in
@@ -352,7 +352,7 @@ struct SmallScope {
         }
     }
 
-    /// Holds that cannot be had, with names of their own.
+    /// Holds that fail get names of their own.
     private static func distinct(_ steps: [Step]) -> [Step] {
         steps.enumerated().map { index, step in
             guard case .hold(let extent, let kind, _) = step.action, let name = Name("x\(index)") else {
@@ -363,13 +363,13 @@ struct SmallScope {
     }
 }
 
-/// A state that exploring has reached, and the way to it.
+/// A state that the search has reached, and the steps that lead to it.
 private struct ScopeState {
     let path: [Step]
     let machine: ModelMachine
     let key: ModelMachine.Key
 
-    /// - Returns: nil if one of the steps cannot be done.
+    /// - Returns: nil if one of the steps cannot be performed.
     init?(_ path: [Step], from beginning: ModelMachine) {
         var machine = beginning
         for step in path {

@@ -2,13 +2,13 @@
 import MiniVMM
 import SoftKVM
 
-/// What tests are made of on a kernel, found out by trying.
+/// The moves that a backend supports, determined by trying each.
 struct SupportedMoves {
-    /// Machines beside a software-protected VM with one alias.
+    /// Machines other than a software-protected VM with one alias.
     enum Machine: CaseIterable, Sendable {
         case `default`
         case twoAliases
-        /// Attributes that can have few runs: without more memory it is `ENOMEM`.
+        /// Attributes with few runs: a conversion that needs more is `ENOMEM`.
         case fewRuns
 
         /// A test with such a machine.
@@ -17,7 +17,7 @@ struct SupportedMoves {
             switch self {
             case .default:
                 test.vm = .default
-                // Adapters have the kernel's own below, which converts nothing.
+                // An adapter uses VMs of the kernel below, which converts nothing.
                 test.needs = [.inPlace]
             case .twoAliases: test.hasTwoAliases = true
             case .fewRuns: test.settings.attributeRuns = 1
@@ -25,7 +25,7 @@ struct SupportedMoves {
             test.body = [.step(Step(.host(0), .read(Place(page: 0))))]
             return test
         }
-        /// As people read it.
+        /// The name for people.
         fileprivate var name: String {
             switch self {
             case .default: "vm default"
@@ -36,21 +36,21 @@ struct SupportedMoves {
     }
 
     private(set) var moves: [Move] = []
-    /// Those of a VM with two aliases.
+    /// The moves of a VM with two aliases.
     private(set) var aliasMoves: [Move] = []
     private(set) var machines: Set<Machine> = []
-    /// Which bytes a page has after a conversion can be said, and so what who reads meanwhile may see.
+    /// Whether a page's bytes after a conversion are defined, and therefore what a concurrent reader may see.
     let knowsContents: Bool
-    /// What the kernel cannot do, with its reason.
+    /// The moves that are not supported, with the reason.
     private(set) var leftOut: [(move: String, reason: String)] = []
 
-    /// The resource that the host ran out of while moves were tried.
+    /// The resource that the host ran out of while the moves were tried.
     private(set) var hostFailure: HostFailure?
 
     private let predictor: Predictor
     private let runner: Runner
 
-    /// - Parameter promise: what the kernel's VMs say becomes of contents.
+    /// - Parameter promise: the content promise of the backend's VMs.
     init(_ promise: ContentPromise, _ predictor: Predictor, _ runner: Runner) {
         self.predictor = predictor
         self.runner = runner
@@ -61,7 +61,7 @@ struct SupportedMoves {
                 [promise.toPrivate, promise.toShared].contains(.byFlag)
             {
                 leftOut.append(
-                    (move.name, "each call says what becomes of contents, and in Linux 7.4 none does"))
+                    (move.name, "each call sets the content policy, which Linux 7.4 does not support"))
             } else {
                 add(move)
             }
@@ -91,10 +91,10 @@ struct SupportedMoves {
         }
     }
 
-    /// Why the kernel can say nothing about a test; nil if it can.
+    /// Why the backend cannot judge a test; nil if it can.
     private mutating func absence(of test: LitmusTest) -> String? {
         var test = test
-        // A hold means nothing where no references are counted.
+        // Without reference counts a hold has no effect.
         let holds = test.steps.contains { if case .hold = $0.action { true } else { false } }
         if holds { test.needs.append(.references) }
         let needsCPU = test.steps.contains { if case .vcpu = $0.actor { true } else { false } }
@@ -114,13 +114,13 @@ struct SupportedMoves {
 
     // MARK: examples
 
-    /// A short test in which there is such a step.
+    /// A short test with such a step.
     private static func example(of move: Move) -> LitmusTest? {
         if move == .again { return implicit }
         if move == .convertOnFault { return converting }
         for seed in 0..<64 as Range<UInt64> {
             var draft = Draft(seed: seed)
-            // What it could be about.
+            // The objects that the step may need.
             if let before = move.subject?.step(in: &draft) { draft.append(before) }
             guard let step = move.step(in: &draft) else { continue }
             draft.append(step)
@@ -129,7 +129,7 @@ struct SupportedMoves {
         return nil
     }
 
-    /// A vCPU reads a page of the other kind, which is converted for it.
+    /// A vCPU reads a page of the other state, which is converted for it.
     private static let converting: LitmusTest = {
         var test = LitmusTest(
             name: "converting", hasTwoAliases: true, memory: [Memory(pages: 1, initial: .private)])
@@ -138,7 +138,7 @@ struct SupportedMoves {
         return test
     }()
 
-    /// A vCPU stands before a page of the other kind, and makes its access once the page is converted.
+    /// A vCPU stops at a page of the other state, and completes its access after the page is converted.
     private static let implicit: LitmusTest = {
         var test = LitmusTest(
             name: "again", hasTwoAliases: true, memory: [Memory(pages: 1, initial: .private)])
@@ -153,6 +153,6 @@ struct SupportedMoves {
 }
 
 extension ContentPromise {
-    /// Which bytes a page has after a bare conversion can be said.
+    /// Whether the bytes of a page after a bare conversion are defined.
     fileprivate var isKnown: Bool { [toPrivate, toShared].allSatisfy { $0 == .preserved || $0 == .lost } }
 }

@@ -2,7 +2,7 @@
 import MiniVMM
 import SoftKVM
 
-/// Makes random tests of the moves that a kernel can do; what must come of them is the ``Predictor``'s to say.
+/// Generates random tests from the moves that a backend supports. ``Predictor`` adds the expected answers.
 struct TestGenerator {
     private let supported: SupportedMoves
     private let mostSteps: Int
@@ -14,7 +14,7 @@ struct TestGenerator {
         seeds = SplitMix64(seed: seed)
     }
 
-    /// Steps one after the other.
+    /// A sequential test.
     mutating func next() -> LitmusTest {
         var draft = Draft(seed: seeds.next(), supported.machines)
         let moves = draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves
@@ -22,7 +22,7 @@ struct TestGenerator {
         return draft.test
     }
 
-    /// Some steps, then some at once, then a look at every page.
+    /// A test with some sequential steps, some concurrent ones, and checks of every page.
     mutating func nextParallel() -> LitmusTest {
         var draft = Draft(seed: seeds.next(), supported.machines.intersection([.twoAliases]))
         fill(&draft, draft.below(4), draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves)
@@ -34,7 +34,7 @@ struct TestGenerator {
             var own: Actor?
             for _ in 0...draft.below(count == 2 ? 3 : 2) {
                 guard var step = move(of: atomic, &draft)?.step(in: &draft) else { continue }
-                // One actor is one thread, whatever the move has chosen.
+                // All steps of an actor run on one thread, so the actor replaces the one that the move chose.
                 let actor = own ?? Self.actor(step.actor, Int(number))
                 guard Self.isSameKind(actor, step.actor), own != nil || !actors.contains(actor) else {
                     continue
@@ -51,26 +51,26 @@ struct TestGenerator {
         return draft.test
     }
 
-    /// The moves that have a place in a block.
+    /// The moves that are allowed in a block.
     var atomicMoves: [Move] {
         supported.moves.filter { $0.isAtomic && (supported.knowsContents || !$0.isRead) }
     }
 
-    /// The same of a VM with two aliases. Faults for which nobody converts are left out: the monitor of a
-    /// real kernel enters again 10,000 times.
+    /// The same for a VM with two aliases. Accesses that fault without a conversion are omitted, because the monitor of
+    /// a real kernel enters again 10,000 times.
     private var atomicAliasMoves: [Move] {
         supported.aliasMoves.filter {
             $0.isAtomic && !$0.isPlainGuestAccess && (supported.knowsContents || !$0.isRead)
         }
     }
 
-    /// Two steps at once, one of each kind, on two pages; nil where there is nothing that they could be about.
+    /// Two concurrent steps on two pages, one of each kind; nil if one of them has no object.
     mutating func nextPair(_ first: Move, _ second: Move) -> LitmusTest? {
         let isDivided = [first, second].contains(.askForGuest)
         let hasTwoAliases = [first, second].contains(.convertOnFault)
         var draft = Draft(
             seed: seeds.next(), pages: isDivided ? 1 : 2, isDivided: isDivided, hasTwoAliases: hasTwoAliases)
-        // The objects that the two steps use: a hold to be released, a child that reads, a memslot that is not bound.
+        // The objects that the two steps use: a hold to release, a child that reads, a memslot that is not bound.
         for subject in [first.subject, second.subject].compactMap({ $0 }) {
             if let step = subject.step(in: &draft) { draft.append(step) }
         }
@@ -83,7 +83,7 @@ struct TestGenerator {
         return draft.test
     }
 
-    /// A look at every page of the memories, behind a block.
+    /// Adds checks of every page after a block.
     private func appendLooks(to draft: inout Draft) {
         guard supported.knowsContents else { return }
         let own = Set(draft.test.memory.map(\.name))
@@ -110,7 +110,7 @@ struct TestGenerator {
 
     private func fill(_ draft: inout Draft, _ count: UInt64, _ moves: [Move]) {
         var left = count
-        // Some moves have nothing to be about.
+        // Some moves have no object in this test.
         for _ in 0..<4 * count where left > 0 {
             if let (move, step) = Move.followUp(in: &draft), moves.contains(move) {
                 draft.append(step)

@@ -18,7 +18,7 @@ public struct Place: Sendable, Hashable {
     public init(_ name: Name = .ram, page: UInt32) { self.init(name, offset: UInt64(page) * pageSize) }
 }
 
-/// A range of bytes. It is not checked: a test may ask for any conversion.
+/// A range of bytes. It is not checked, because a test may request any conversion.
 public struct Extent: Sendable, Hashable {
     /// The file or view; ``Name/ram`` for guest-physical memory; ``Name/guest`` for that of a conversion.
     public var name: Name
@@ -40,7 +40,7 @@ public struct Extent: Sendable, Hashable {
         self.init(name, offset: first * pageSize, size: (UInt64(pages.upperBound) - first + 1) * pageSize)
     }
 
-    /// First page and last page, where it is made of whole ones.
+    /// The first and the last page; nil if the range is not whole pages.
     var pages: (first: UInt64, last: UInt64)? {
         guard let range = PageRange(start: offset, size: size) else { return nil }
         return (range.start / pageSize, range.end / pageSize - 1)
@@ -101,10 +101,10 @@ public indirect enum Action: Sendable, Hashable {
     /// `vm_attributes`: `KVM_SET_MEMORY_ATTRIBUTES` on a VM. The range is guest-physical. Without a VM it is
     /// the test's.
     case setAttributes(Extent, attributes: UInt64, flags: UInt64, on: VMName?)
-    /// `hypercall`: `KVM_HC_MAP_GPA_RANGE` by a vCPU. Attributes 8 and 0 mean private and shared as in a
-    /// conversion; any other word is passed as it is.
+    /// `hypercall`: `KVM_HC_MAP_GPA_RANGE` by a vCPU. Attributes 8 and 0 mean private and shared as in a conversion;
+    /// any other word is passed unchanged.
     case hypercall(Extent, attributes: UInt64)
-    /// `again`: a vCPU that left with a fault enters the guest again, and repeats the access.
+    /// `again`: a vCPU that exited with a fault enters the guest again, and repeats the access.
     case again
     /// `fork`: the monitor forks this child, which has the views that exist now.
     case fork(child: Int)
@@ -153,13 +153,13 @@ public struct Conversion: Sendable, Hashable {
             self.value = value
         }
     }
-    /// `offset` and `size` of the struct, and the file on which the call is made. A range of ``Name/guest``
-    /// may lie in several files, and only the monitor's converter takes it: ``contents`` is not nil then, and
-    /// nothing else of the struct is set.
+    /// `offset` and `size` of the struct, and the file on which the call is made. A range of ``Name/guest`` may lie in
+    /// several files, and only the monitor's converter accepts it: then ``contents`` is not nil, and nothing else of
+    /// the struct is set.
     public var extent: Extent
     /// `attributes` of the struct: ``Attributes/private``, 0 for shared, or any other word.
     public var attributes: UInt64
-    /// The policy for which the monitor's converter is asked. Nil makes the bare call.
+    /// The content policy for the monitor's converter. Nil makes the bare call.
     public var contents: ContentPolicy?
     /// How the monitor's converter works; it must be the default if ``contents`` is nil.
     public var monitor = MonitorPolicy()
@@ -192,13 +192,13 @@ public struct Conversion: Sendable, Hashable {
     }
 }
 
-/// What a monitor does on a memory fault of a vCPU's access: it converts the page that the exit names to the
-/// state that the access wants, and enters again. `run --on-fault convert` does so too.
+/// What a monitor does on a memory fault of a vCPU's access: it converts the page that the exit names to the state that
+/// the access needs, and enters again, like `run --on-fault convert`.
 ///
-/// With one alias no access asks for another state. A fault is a conversion in progress then, and the vCPU
-/// enters again without one.
+/// With one alias no access asks for another state. A fault then means a conversion in progress, and the vCPU enters
+/// again without a conversion.
 public struct FaultConversion: Sendable, Hashable {
-    /// `preserve`, `zero` or `unspecified`: what becomes of the contents of the page.
+    /// `preserve`, `zero` or `unspecified`: the content policy for the page.
     public var contents: ContentPolicy
     /// How the monitor's converter works.
     public var monitor: MonitorPolicy
@@ -209,26 +209,26 @@ public struct FaultConversion: Sendable, Hashable {
         self.monitor = monitor
     }
 
-    /// The conversion is one call of the kernel, and nothing else.
+    /// Whether the conversion is a single call of the kernel.
     var isOneCall: Bool { contents != .zero && monitor == MonitorPolicy() }
 }
 
 /// How the monitor's converter handles a request of a test.
 public struct MonitorPolicy: Sendable, Hashable {
-    /// `bisect`: it converts around pages in use.
+    /// `bisect`: whether it converts around pages in use.
     public var bisects = false
-    /// `attempts N`: calls for one piece before it gives up, 1 to ``mostAttempts``.
+    /// `attempts N`: the number of calls for one piece before it gives up, 1 to ``mostAttempts``.
     public var attempts = 1
-    /// `chunk N`: pages of the largest call; nil is ``Converter/defaultChunk``.
+    /// `chunk N`: the number of pages of the largest call; nil is ``Converter/defaultChunk``.
     public var chunk: UInt64?
 
-    /// The largest number of attempts that a test can ask for.
+    /// The largest number of attempts of a test.
     public static let mostAttempts = 100
 
     /// No bisecting, one attempt, and the default chunk.
     public init() {}
 
-    /// Between attempts no time passes that a test would notice.
+    /// The backoff between attempts is too short to matter to a test.
     var retry: RetryPolicy {
         RetryPolicy(
             attempts: attempts, firstBackoff: .microseconds(1), longestBackoff: .microseconds(100),
@@ -245,7 +245,7 @@ public enum Attributes {
     /// The attributes word that asks for a state: ``private``, or 0 for shared.
     public static func word(_ state: PageState) -> UInt64 { state == .private ? Self.private : 0 }
 
-    /// The state that a word means, nil if it means none.
+    /// The state that a word requests; nil if it requests none.
     static func state(_ word: UInt64) -> PageState? { PageState.allCases.first { self.word($0) == word } }
 }
 
@@ -271,7 +271,7 @@ public struct NewFile: Sendable, Hashable {
     public var flags: UInt64
     /// The VM that creates it; nil is the test's.
     public var vm: VMName?
-    /// `preserve`: asks for contents to be preserved, in the design where creation decides
+    /// `preserve`: requests that contents are preserved, in the design in which creation decides
     /// (``ContentDesign/creationFlag``).
     public var preserves: Bool
 

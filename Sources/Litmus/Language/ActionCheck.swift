@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-// What a step does, and the names that it uses.
+// Checks of actions and of the names that they use.
 extension Check {
     mutating func action(_ action: Action, by actor: Actor) throws(TestProblem) {
         if action.extent?.name == .guest {
             guard case .convert(let conversion) = action else {
-                throw fail("only `convert` takes `guest:`; a vCPU's pages are guest-physical without it")
+                throw fail("only `convert` accepts `guest:`; a vCPU's pages are always guest-physical")
             }
             try monitor(conversion)
             return try guest(conversion)
@@ -20,7 +20,7 @@ extension Check {
             try touch(extent)
             try view(extent.name, actor)
             try newName(hold)
-            try require(holds.insert(hold).inserted, "a second hold `\(hold)`")
+            try require(holds.insert(hold).inserted, "there is already a hold `\(hold)`")
         case .advise(let extent, _):
             _ = try end(of: extent)
             try view(extent.name, actor)
@@ -29,7 +29,7 @@ extension Check {
             try monitor(conversion)
             try require(
                 conversion.reserved.allSatisfy { (0...10).contains($0.index) },
-                "the reserved words have numbers 0 to 10")
+                "reserved words are numbered 0 to 10")
         case .allocate(let extent), .punch(let extent): try file(extent.name)
         case .map(let extent, let view):
             try file(extent.name)
@@ -60,52 +60,53 @@ extension Check {
             closed.insert(name)
         case .bind(let binding):
             try file(binding.extent.name)
-            try require(binding.extent.size > 0, "a slot of no bytes: say `unbind`")
+            try require(binding.extent.size > 0, "a slot of 0 bytes: use `unbind`")
             if let address = binding.address { try view(address.name, actor) }
         case .unbind, .again, .zapped, .extension, .dirty: break
         case .setAttributes(let extent, _, _, _):
-            try require(extent.name == .ram, "a VM's attributes are of guest-physical pages, and no file")
+            try require(extent.name == .ram, "a VM's attributes are for guest-physical pages: omit the name")
         case .syscall(let name, _): try file(name)
         case .peek(let place): try view(place.name, actor)
         case .preFault(let extent):
-            try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
+            try require(extent.name == .ram, "a vCPU uses guest-physical pages: omit the name")
         case .clock(let place):
-            try require(place.name == .ram, "a vCPU names guest-physical pages, and no file")
+            try require(place.name == .ram, "a vCPU uses guest-physical pages: omit the name")
         case .present(let extent):
             _ = try end(of: extent)
             try view(extent.name, actor)
         case .hypercall(let extent, _):
-            try require(extent.name == .ram, "a vCPU names guest-physical pages, and no file")
+            try require(extent.name == .ram, "a vCPU uses guest-physical pages: omit the name")
         case .fork(let child):
             try require((0..<Actor.limit).contains(child), "actors have numbers below \(Actor.limit)")
-            try require(children[child] == nil, "\(Actor.child(child)) has been forked before")
+            try require(children[child] == nil, "\(Actor.child(child)) has already been forked")
             children[child] = views
         }
     }
 
-    /// The guest's memory has no descriptor, so there is no bare call on it.
+    /// The guest's memory has no descriptor, so a bare call on it is impossible.
     func guest(_ conversion: Conversion) throws(TestProblem) {
         try require(!regions.isEmpty, "the guest has no memory: bind one with `memory`")
         if let name = replaced.sorted(by: { $0.description < $1.description }).first {
-            throw fail("the guest's memory `\(name)` was closed, and its name is another file's by now")
+            throw fail("the guest's memory `\(name)` was closed, and its name now refers to another file")
         }
         try require(
             conversion.contents != nil,
-            "the guest's memory has several files: say what is to become of the contents "
-                + "(`preserve`, `zero` or `unspecified`), and the monitor converts")
+            "the guest's memory may have several files: add a content policy (`preserve`, `zero` or "
+                + "`unspecified`), so that the monitor converts")
         try require(
             conversion.isPlain && Attributes.state(conversion.attributes) != nil,
-            "the monitor fills in the struct itself for `guest:`: no `attributes`, `flags`, `reserved`, "
-                + "`error_offset` or `struct`")
+            "for `guest:` the monitor fills in the struct: omit `attributes`, `flags`, `reserved`, "
+                + "`error_offset` and `struct`")
         try require(
             PageRange(start: conversion.extent.offset, size: conversion.extent.size) != nil,
-            "the monitor converts whole pages, and `\(conversion.extent)` is none")
+            "the monitor converts whole pages, which `\(conversion.extent)` is not")
     }
 
     func monitor(_ conversion: Conversion) throws(TestProblem) {
         try require(
             conversion.contents != nil || conversion.monitor == MonitorPolicy(),
-            "`bisect`, `attempts` and `chunk` are the monitor's: say what is to become of the contents")
+            "`bisect`, `attempts` and `chunk` need a content policy (`preserve`, `zero` or `unspecified`) before them"
+        )
         try limits(of: conversion.monitor)
     }
 
@@ -114,32 +115,31 @@ extension Check {
         if case .vcpu = step.actor { isVCPU = true }
         try require(
             step.action != .again || !isVCPU,
-            "`again` repeats an access with what that step says: `converting` belongs there")
+            "`again` repeats an access with its own policy: add `converting` to that access")
         try require(
             isVCPU && step.action.isAccess,
-            "`converting` is for a vCPU's `read`, `write`, `fill` and `check`: nothing else is converted on "
-                + "a memory fault")
+            "`converting` is for a vCPU's `read`, `write`, `fill` and `check`, which can have memory faults")
         try limits(of: onFault.monitor)
     }
 
     func limits(of monitor: MonitorPolicy) throws(TestProblem) {
         try require(
             (1...MonitorPolicy.mostAttempts).contains(monitor.attempts),
-            "1 to \(MonitorPolicy.mostAttempts) attempts")
+            "`attempts` must be 1 to \(MonitorPolicy.mostAttempts)")
         try require(
             monitor.chunk.map { (1...LitmusTest.mostPages).contains($0) } ?? true,
-            "a chunk has 1 to \(LitmusTest.mostPages) pages")
+            "`chunk` must be 1 to \(LitmusTest.mostPages) pages")
     }
 
     func end(of extent: Extent) throws(TestProblem) -> UInt64 {
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
-        try require(!overflow && extent.size > 0, "a step touches one byte at least, below 2^64")
+        try require(!overflow && extent.size > 0, "a step needs at least one byte, below 2^64")
         return end
     }
 
     func touch(_ extent: Extent) throws(TestProblem) {
         _ = try end(of: extent)
-        try require(extent.size <= LitmusTest.mostTouched, "one step touches at most 64 MiB")
+        try require(extent.size <= LitmusTest.mostTouched, "one step accesses at most 64 MiB")
     }
 
     func file(_ name: Name) throws(TestProblem) {
@@ -147,19 +147,19 @@ extension Check {
     }
 
     func newName(_ name: Name) throws(TestProblem) {
-        try require(name != .guest, "`guest` stands for the guest's memory, and is no other name")
+        try require(name != .guest, "`guest` is the guest's memory: choose another name")
     }
 
     mutating func newFile(_ name: Name) throws(TestProblem) {
         try newName(name)
         if regions.contains(name) { replaced.insert(name) }
-        try require(files.insert(name).inserted, "a second file `\(name)`")
+        try require(files.insert(name).inserted, "there is already a file `\(name)`")
         closed.remove(name)
     }
 
     mutating func newView(_ name: Name) throws(TestProblem) {
         try newName(name)
-        try require(views.insert(name).inserted, "a second view `\(name)`")
+        try require(views.insert(name).inserted, "there is already a view `\(name)`")
         unmapped.remove(name)
     }
 
@@ -172,7 +172,7 @@ extension Check {
         if case .vcpu = actor {
             let isAlias = name == .ram || name == .shared && hasTwoAliases
             return try require(
-                isAlias, "a vCPU names guest-physical pages, and no view (`shared:` with `aliases two`)")
+                isAlias, "a vCPU uses guest-physical pages, not views (`shared:` needs `aliases two`)")
         }
         if case .child(let number) = actor, children[number]?.contains(name) == true { return }
         try require(views.contains(name) || unmapped.contains(name), "there is no view `\(name)`")

@@ -2,9 +2,9 @@
 import MiniVMM
 import SystemPackage
 
-/// A test that can be written but makes no sense.
+/// Why a test that can be written cannot be run.
 public struct TestProblem: Error, Sendable, Equatable {
-    /// The index in ``LitmusTest/steps``; nil if the problem is in no single step.
+    /// The index in ``LitmusTest/steps``; nil if the problem is not in a single step.
     public let step: Int?
     /// What is wrong, without the place.
     public let message: String
@@ -18,10 +18,10 @@ extension LitmusTest {
     /// Bytes of the largest `fill`, `check` or `hold`: 64 MiB.
     public static let mostTouched: UInt64 = 64 << 20
 
-    /// Words that begin an outcome, so that no result can have them for a name.
+    /// Words that begin an outcome, so that no result can be named like them.
     static let outcomeWords: Set<String> = ["ok", "errno", "differs", "fault", "mmio"]
 
-    /// What is wrong with the test. Nil if it can be run, and its written form reads back as the same test.
+    /// The first problem of the test. Nil if it can be run, and its written form reads back as the same test.
     public func firstProblem() -> TestProblem? {
         var check = Check()
         do throws(TestProblem) {
@@ -33,22 +33,22 @@ extension LitmusTest {
     }
 }
 
-/// Goes through a test as a run would, with names alone.
+/// Follows the names of a test from step to step, as a run would.
 struct Check {
     var step: Int?
     var files: Set<Name> = []
     var views: Set<Name> = []
     var holds: Set<Name> = []
-    /// Descriptors that were closed and views that were unmapped: they have their names until these are given anew.
+    /// Closed descriptors and unmapped views. Their names stay valid until they are used for new objects.
     var closed: Set<Name> = []
     var unmapped: Set<Name> = []
-    /// Children, with the views that there were when they were forked.
+    /// Children, with the views that existed when they were forked.
     var children: [Int: Set<Name>] = [:]
     var hasTwoAliases = false
-    /// The memories that are the guest's, and those of them whose name is another file's by now.
+    /// The memories that are guest memory, and those of them whose name now refers to another file.
     var regions: Set<Name> = []
     var replaced: Set<Name> = []
-    /// What a vCPU's last access says about memory faults: `again` repeats it.
+    /// The fault policy of a vCPU's last access, which `again` repeats.
     var faultConversions: [Actor: FaultConversion] = [:]
 
     func fail(_ message: String) -> TestProblem { TestProblem(step: step, message: message) }
@@ -61,18 +61,20 @@ struct Check {
         let printable = test.name.utf8.allSatisfy { (0x20..<0x7f).contains($0) && $0 != 0x22 && $0 != 0x5c }
         try require(
             printable && !test.name.isEmpty && test.name.utf8.count <= 200,
-            "what a test shows takes 1 to 200 bytes of printable ASCII, without quotes and backslashes")
-        try require(test.hazards.count <= 64 && test.needs.count <= 64, "at most 64 hazards and 64 needs")
+            "the sentence after `test` must be 1 to 200 bytes of printable ASCII, without quotes and backslashes"
+        )
+        try require(
+            test.hazards.count <= 64 && test.needs.count <= 64, "a test has at most 64 hazards and 64 needs")
         for case .nodes(let count) in test.needs {
-            try require(count <= Need.mostNodes, "at most \(Need.mostNodes) NUMA nodes")
+            try require(count <= Need.mostNodes, "`needs nodes` must be at most \(Need.mostNodes)")
         }
         try require(
             test.settings.attributeRuns.map { UInt32(exactly: $0) != nil } ?? true,
-            "a kernel has 0 to 2^32 - 1 runs of attributes")
-        try require(test.memory.count <= 64, "at most 64 memories")
+            "`kernel runs` must be 0 to 2^32 - 1")
+        try require(test.memory.count <= 64, "a test has at most 64 memories")
         for memory in test.memory {
             try newName(memory.name)
-            try require(files.insert(memory.name).inserted, "a second memory `\(memory.name)`")
+            try require(files.insert(memory.name).inserted, "there is already a memory `\(memory.name)`")
             if !memory.isUnbound { regions.insert(memory.name) }
             try require(
                 (1...LitmusTest.mostPages).contains(memory.pages),
@@ -81,7 +83,7 @@ struct Check {
         }
         try require(
             !test.hasTwoAliases || test.vm == .softwareProtected,
-            "a default VM has no private memory, and one alias")
+            "a default VM has no private memory, so `aliases two` needs `vm protected`")
         hasTwoAliases = test.hasTwoAliases
         var number = 0
         for entry in test.body {
@@ -91,7 +93,7 @@ struct Check {
             }
         }
         step = nil
-        try require(number > 0, "a test has a step")
+        try require(number > 0, "a test needs at least one step")
     }
 
     mutating func parallel(_ block: Parallel, number: inout Int) throws(TestProblem) {
@@ -100,7 +102,7 @@ struct Check {
         for step in block.steps { results = try self.step(step, number: &number, results: results) }
         step = first < number ? first : nil
         for clause in block.clauses {
-            try require(!clause.conditions.isEmpty, "`\(clause.kind.rawValue)` says nothing")
+            try require(!clause.conditions.isEmpty, "`\(clause.kind.rawValue)` needs at least one condition")
             try require(
                 clause.description.utf8.count <= Lexer.longestLine,
                 "a line has at most \(Lexer.longestLine) bytes, and this `\(clause.kind.rawValue)` has more")
@@ -120,7 +122,7 @@ struct Check {
         self.step = number
         number += 1
         var results = results
-        try require(number <= LitmusTest.mostSteps, "at most \(LitmusTest.mostSteps) steps")
+        try require(number <= LitmusTest.mostSteps, "a test has at most \(LitmusTest.mostSteps) steps")
         try actor(step)
         try action(step.action, by: step.actor)
         if let onFault = step.onFault { try converting(onFault, step) }
@@ -129,58 +131,61 @@ struct Check {
         switch step.expectation {
         case .unspecified: break
         case .anyOf(let outcomes):
-            try require(!outcomes.isEmpty && outcomes.count <= 16, "1 to 16 outcomes behind `=>`")
+            try require(!outcomes.isEmpty && outcomes.count <= 16, "`=>` needs 1 to 16 outcomes")
             for outcome in outcomes {
                 try range(of: outcome)
                 try require(step.canEnd(with: outcome), step.hint(outcome))
             }
         case .named(let name):
             try require(
-                results != nil, "`\(name)` is no outcome; results have names in parallel blocks only")
+                results != nil,
+                "unknown outcome \(name)\(LineParser.nearOutcome(name.description)) "
+                    + "(results have names in parallel blocks only)")
             try require(
-                !LitmusTest.outcomeWords.contains(name.description), "`\(name)` is an outcome, and no name")
+                !LitmusTest.outcomeWords.contains(name.description),
+                "`\(name)` is an outcome: choose another name for the result")
             try newName(name)
-            try require(results?.insert(name).inserted == true, "a second result `\(name)`")
+            try require(results?.insert(name).inserted == true, "there is already a result `\(name)`")
         }
         return results ?? []
     }
 
-    /// What is more than one thing to those who act at the same time, and has no place in a block.
+    /// Refuses steps that are not atomic, which are not allowed in a parallel block.
     func atOnce(_ step: Step) throws(TestProblem) {
         switch (step.action, step.actor) {
-        case (.check, _): throw fail("in a parallel block one byte is looked at: say `read`")
-        case (.fill, .vcpu): throw fail("in a parallel block a vCPU touches one byte: say `write`")
-        case (.fork, _): throw fail("a child is forked before the parallel block")
+        case (.check, _): throw fail("`check` is not atomic: use `read` in a parallel block")
+        case (.fill, .vcpu): throw fail("a vCPU's `fill` is not atomic: use `write` in a parallel block")
+        case (.fork, _): throw fail("fork the child before the parallel block")
         case (.zapped, _):
-            throw fail("in a parallel block nobody can say since when pages went: say `zapped` behind it")
+            throw fail("`zapped` has no defined start in a parallel block: use it after the block")
         case (.convert(let conversion), _) where conversion.monitor != MonitorPolicy():
-            throw fail("in a parallel block a conversion is one call: no `bisect`, `attempts` or `chunk`")
+            throw fail("in a parallel block a conversion is one call: omit `bisect`, `attempts` and `chunk`")
         case (.convert(let conversion), _) where conversion.contents == .zero:
             throw fail(
-                "`zero` is a conversion and then another step of the monitor: say both in a parallel block")
+                "`zero` is a conversion and then another step of the monitor: write both in a parallel block")
         case (_, .vcpu):
             let onFault = step.action == .again ? faultConversions[step.actor] : step.onFault
             try require(
                 onFault?.isOneCall ?? true,
-                "in a parallel block the monitor converts by one call: no `zero`, `bisect`, `attempts` or "
-                    + "`chunk` behind `converting`")
+                "in a parallel block the monitor converts by one call: omit `zero`, `bisect`, `attempts` and "
+                    + "`chunk` after `converting`")
         default: break
         }
     }
 
     func range(of outcome: StepOutcome) throws(TestProblem) {
         guard case .errno(let number, _) = outcome else { return }
-        try require((1...4095).contains(number), "an errno is from 1 to 4095, not \(number)")
+        try require((1...4095).contains(number), "an errno must be 1 to 4095, not \(number)")
     }
 
-    // MARK: who
+    // MARK: actors
 
     func actor(_ step: Step) throws(TestProblem) {
         let number =
             switch step.actor {
             case .host(let number), .vcpu(let number), .child(let number): number
             }
-        try require((0..<Actor.limit).contains(number), "actors have numbers below \(Actor.limit)")
+        try require((0..<Actor.limit).contains(number), "actors are numbered 0 to \(Actor.limit - 1)")
         let isAccess =
             switch step.action {
             case .read, .write, .fill, .check: true
@@ -189,7 +194,7 @@ struct Check {
         switch step.actor {
         case .host:
             switch step.action {
-            case .hypercall: throw fail("a hypercall is made by a vCPU")
+            case .hypercall: throw fail("only a vCPU can make a hypercall")
             case .again, .preFault, .clock: throw fail("only a vCPU can `\(step.action)`")
             default: break
             }
@@ -202,7 +207,7 @@ struct Check {
                 isAccess,
                 "a vCPU can `read`, `write`, `fill`, `check`, `hypercall`, `prefault`, `clock` and `again`")
         case .child(let child):
-            try require(children[child] != nil, "\(step.actor) has not been forked before")
+            try require(children[child] != nil, "\(step.actor) must be forked first")
             try require(isAccess, "a child can `read`, `write`, `fill` and `check`")
         }
     }

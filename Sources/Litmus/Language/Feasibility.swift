@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-// What can be written, and can be done on no kernel: the test itself is wrong.
+// Tests that can be written but cannot be performed on any kernel.
 
 extension Source {
     /// The first step or clause that no kernel can ever perform or satisfy, with its place; nil if there is
@@ -23,9 +23,9 @@ extension Source {
 private struct Feasibility {
     private let test: LitmusTest
     private var step: Int?
-    /// Bytes of each view.
+    /// The length of each view, bytes.
     private var lengths: [Name: UInt64] = [:]
-    /// Views that are not there, since the step that makes them is to fail.
+    /// Views that do not exist because the step that would create them is expected to fail.
     private var neverThere: Set<Name> = []
 
     init(_ test: LitmusTest) {
@@ -75,7 +75,7 @@ private struct Feasibility {
         case .hypercall(let extent, _):
             try require(
                 extent.offset % pageSize == 0 && extent.size % pageSize == 0,
-                "a hypercall names whole pages, and \(extent) is none")
+                "a hypercall is for whole pages, which \(extent) is not")
         default: break
         }
     }
@@ -85,16 +85,16 @@ private struct Feasibility {
         if case .vcpu = actor {
             try require(
                 extent.size <= Agent.mostBytes,
-                "a vCPU touches at most \(Agent.mostBytes / pageSize) pages in a step")
+                "a vCPU accesses at most \(Agent.mostBytes / pageSize) pages in a step")
             return try require(
                 !overflow && end <= Agent.start,
-                "a vCPU reaches guest-physical addresses below 0x\(String(Agent.start, radix: 16))")
+                "a vCPU can only access guest-physical addresses below 0x\(String(Agent.start, radix: 16))")
         }
         try require(
             !neverThere.contains(extent.name),
-            "there is no view `\(extent.name)`: the step that makes it is to fail")
+            "there is no view `\(extent.name)`: the step that creates it is expected to fail")
         guard let length = lengths[extent.name] else { return }
-        let pages = length % pageSize == 0 ? ", \(length / pageSize) pages from page 0 on" : ""
+        let pages = length % pageSize == 0 ? " (\(length / pageSize) pages from page 0)" : ""
         try require(
             !overflow && end <= length,
             "\(extent) is not inside the view `\(extent.name)`, which has \(length) bytes\(pages)")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// A text that is not a litmus test, with the first place that is wrong.
+/// Why a text is not a litmus test: the first error and its place.
 public struct SyntaxError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The line, from 1.
     public let line: Int
@@ -19,7 +19,7 @@ public struct SyntaxError: Error, Sendable, Equatable, CustomStringConvertible {
     public var description: String { "\(line):\(column): \(message)" }
 }
 
-/// A piece of a line.
+/// A token of a line.
 struct Token {
     enum Kind: Equatable {
         case word(String)
@@ -36,7 +36,7 @@ struct Token {
     let kind: Kind
     let column: Int
 
-    /// As an error message calls it.
+    /// The token in error messages.
     var name: String {
         switch kind {
         case .word(let word): "`\(word.prefix(40))`"
@@ -50,13 +50,13 @@ struct Token {
     }
 }
 
-/// Takes one line apart.
+/// Splits a line into tokens.
 struct Lexer {
     private let bytes: ArraySlice<UInt8>
     private let line: Int
     private var position: Int
 
-    /// Longest line, bytes.
+    /// The longest line, bytes.
     static let longestLine = 1000
 
     init(_ bytes: ArraySlice<UInt8>, line: Int) {
@@ -117,8 +117,8 @@ struct Lexer {
         }
         let shown =
             (0x21..<0x7f).contains(byte)
-            ? "`\(Character(Unicode.Scalar(byte)))`" : "the byte 0x\(String(byte, radix: 16))"
-        throw SyntaxError(line: line, column: column, message: "\(shown) means nothing here")
+            ? "`\(Character(Unicode.Scalar(byte)))`" : "byte 0x\(String(byte, radix: 16))"
+        throw SyntaxError(line: line, column: column, message: "unexpected \(shown)")
     }
 
     private func follows(_ byte: UInt8) -> Bool {
@@ -134,7 +134,7 @@ struct Lexer {
     private mutating func number(_ column: Int) throws(SyntaxError) -> UInt64 {
         let digits = run()
         let isHex = digits.hasPrefix("0x")
-        // A sign is no digit, though the initialisers of numbers take one.
+        // A sign is not a digit, but the initialisers of numbers accept one.
         let value =
             digits.dropFirst(isHex ? 2 : 0).allSatisfy(\.isHexDigit)
             ? isHex ? UInt64(digits.dropFirst(2), radix: 16) : UInt64(digits) : nil
@@ -142,7 +142,7 @@ struct Lexer {
             throw SyntaxError(
                 line: line, column: column,
                 message:
-                    "`\(digits.prefix(40))` is no number: decimal digits, or 0x and hexadecimal ones, up to 2^64 - 1"
+                    "`\(digits.prefix(40))` is not a number: expected decimal digits, or 0x and hexadecimal digits, up to 2^64 - 1"
             )
         }
         return value
@@ -155,7 +155,7 @@ struct Lexer {
             guard (0x20..<0x7f).contains(bytes[position]), bytes[position] != UInt8(ascii: "\\") else {
                 throw SyntaxError(
                     line: line, column: position - bytes.startIndex + 1,
-                    message: "a text has printable ASCII, without backslashes")
+                    message: "only printable ASCII is allowed in quotes, without backslashes")
             }
             position += 1
         }

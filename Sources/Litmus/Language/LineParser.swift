@@ -3,11 +3,13 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-/// The tokens of a line, and what can be made of them.
+/// Parses the tokens of a line.
 struct LineParser {
     private let tokens: [Token]
     private let line: Int
     private var position = 0
+    /// Words that would have been accepted at the current position, for suggestions.
+    private var candidates: [String] = []
 
     /// - Parameter tokens: the last one is `end`.
     init(_ tokens: [Token], line: Int) {
@@ -24,7 +26,18 @@ struct LineParser {
     }
 
     private func unexpected(_ wanted: String) -> SyntaxError {
-        error("expected \(wanted), found \(token.name)")
+        error("expected \(wanted), found \(token.name)\(suggestion)")
+    }
+
+    /// Names the words most like the current one among those that would have been accepted.
+    private var suggestion: String {
+        guard case .word(let word) = token.kind else { return "" }
+        return NearWords.suggestion(for: word, among: candidates)
+    }
+
+    private mutating func advance() {
+        position += 1
+        candidates.removeAll(keepingCapacity: true)
     }
 
     // MARK: single tokens
@@ -35,13 +48,13 @@ struct LineParser {
 
     mutating func word(_ wanted: String) throws(SyntaxError) -> String {
         guard case .word(let word) = token.kind else { throw unexpected(wanted) }
-        position += 1
+        advance()
         return word
     }
 
     mutating func string(_ wanted: String) throws(SyntaxError) -> String {
         guard case .string(let text) = token.kind else { throw unexpected(wanted) }
-        position += 1
+        advance()
         return text
     }
 
@@ -52,20 +65,23 @@ struct LineParser {
         guard let number = Number(exactly: value), number <= limit else {
             throw error("\(value) is too large: expected \(wanted), at most \(limit)")
         }
-        position += 1
+        advance()
         return number
     }
 
-    /// Takes the word if it is next.
+    /// Consumes the word if it is next.
     mutating func take(_ word: String) -> Bool {
-        guard token.kind == .word(word) else { return false }
-        position += 1
+        guard token.kind == .word(word) else {
+            candidates.append(word)
+            return false
+        }
+        advance()
         return true
     }
 
     mutating func take(_ kind: Token.Kind) -> Bool {
         guard token.kind == kind else { return false }
-        position += 1
+        advance()
         return true
     }
 
@@ -78,20 +94,41 @@ struct LineParser {
     }
 
     /// One of these words.
+    ///
+    /// - Parameter words: suggestions for a misspelt word, besides those tried before.
     mutating func choice<Choice>(
-        _ wanted: @autoclosure () -> String, _ make: (String) -> Choice?
+        _ wanted: @autoclosure () -> String, among words: @autoclosure () -> [String] = [],
+        _ make: (String) -> Choice?
     ) throws(SyntaxError) -> Choice {
-        guard case .word(let word) = token.kind, let choice = make(word) else { throw unexpected(wanted()) }
-        position += 1
+        guard case .word(let word) = token.kind, let choice = make(word) else {
+            candidates += words()
+            throw unexpected(wanted())
+        }
+        advance()
         return choice
     }
 
     mutating func choice<Choice: RawRepresentable<String> & CaseIterable>(
         of type: Choice.Type
     ) throws(SyntaxError) -> Choice {
-        try choice("one of \(type.allCases.map { "`\($0.rawValue)`" }.joined(separator: ", "))") {
+        let words = type.allCases.map(\.rawValue)
+        return try choice(
+            "one of \(words.map { "`\($0)`" }.joined(separator: ", "))", among: words
+        ) {
             Choice(rawValue: $0)
         }
+    }
+
+    /// `pages`, or `page`.
+    mutating func requirePages() throws(SyntaxError) {
+        guard take("pages") || take("page") else { throw unexpected("`pages`") }
+    }
+
+    /// An error about an unknown word, with the most similar known ones.
+    func unknown(_ kind: String, _ word: String, at column: Int, among words: [String]) -> SyntaxError {
+        let near = NearWords.suggestion(for: word, among: words)
+        let all = near.isEmpty ? ": expected \(words.joined(separator: ", "))" : near
+        return error(at: column, "unknown \(kind) \(word.prefix(40))\(all)")
     }
 
     mutating func name(_ wanted: String) throws(SyntaxError) -> Name {
@@ -114,7 +151,9 @@ struct LineParser {
         let plain = [Need.inPlace, .preservation, .references]
         if take("holder") { return .holder(try choice(of: HoldKind.self)) }
         if take("nodes") { return .nodes(try number("a number of NUMA nodes", upTo: Need.mostNodes)) }
-        return try choice("`in-place`, `preservation`, `references`, `holder` or `nodes`") { word in
+        return try choice(
+            "`in-place`, `preservation`, `references`, `holder` or `nodes`", among: plain.map(\.description)
+        ) { word in
             plain.first { $0.description == word }
         }
     }
@@ -122,7 +161,10 @@ struct LineParser {
     mutating func setting(_ settings: inout KernelSettings) throws(SyntaxError) {
         let column = self.column
         let before = settings
-        switch try choice("one of `in-place`, `runs`, `design`, `keeps`", { $0 }) {
+        let words = ["in-place", "runs", "design", "keeps"]
+        switch try choice(
+            "one of `in-place`, `runs`, `design`, `keeps`", among: words, { words.contains($0) ? $0 : nil })
+        {
         case "in-place":
             try require("off")
             settings.isInPlaceOff = true
@@ -130,24 +172,25 @@ struct LineParser {
             let number: UInt32 = try number("a number of runs")
             settings.attributeRuns = Int(number)
         case "design": settings.design = try choice(of: ContentDesign.self)
-        case "keeps":
-            settings.keptDirection = try choice("`to-private` or `to-shared`") { word in
+        default:
+            settings.keptDirection = try choice(
+                "`to-private` or `to-shared`", among: PageState.allCases.map { "to-\($0.rawValue)" }
+            ) { word in
                 PageState.allCases.first { "to-\($0.rawValue)" == word }
             }
-        default: throw error(at: column, "expected one of `in-place`, `runs`, `design`, `keeps`")
         }
-        guard settings != before else { throw error(at: column, "this is said already") }
+        guard settings != before else { throw error(at: column, "this is set already") }
     }
 
     mutating func vmType() throws(SyntaxError) -> VMType {
-        try choice("`protected` or `default`") { VMType(word: $0) }
+        try choice("`protected` or `default`", among: ["protected", "default"]) { VMType(word: $0) }
     }
 
     mutating func memory() throws(SyntaxError) -> Memory {
         var name = Name.ram
         if case .word = token.kind { name = try self.name("a name or a number of pages") }
         let pages: UInt64 = try number("a number of pages", upTo: LitmusTest.mostPages)
-        try require("pages")
+        try requirePages()
         let initial = try choice(of: PageState.self)
         return Memory(name: name, pages: pages, initial: initial, isUnbound: take("unbound"))
     }
@@ -178,7 +221,7 @@ struct LineParser {
             try require(sign: "+", UInt8(ascii: "+"))
             return Extent(name, offset: offset, size: try number("a number of bytes"))
         }
-        // The byte behind the last page has to have a number, too.
+        // The byte after the last page must have an offset, too.
         let largest = UInt64.max / pageSize - 1
         let first: UInt64 = try number("a page, or `@` and a byte", upTo: largest)
         guard take(.dots) else { return Extent(name, offset: first * pageSize, size: pageSize) }
@@ -190,7 +233,7 @@ struct LineParser {
         return Extent(name, offset: first * pageSize, size: (last - first + 1) * pageSize)
     }
 
-    // MARK: answers
+    // MARK: outcomes
 
     mutating func outcome() throws(SyntaxError) -> StepOutcome {
         if case .number = token.kind { return .value(try number("a byte")) }
@@ -210,19 +253,27 @@ struct LineParser {
             if word == "errno" {
                 let numberColumn = self.column
                 number = try self.number("an errno", upTo: 4095)
-                guard number != 0 else { throw error(at: numberColumn, "0 is no errno: say `ok`") }
+                guard number != 0 else { throw error(at: numberColumn, "0 is not an errno: write `ok`") }
             }
             guard let number else {
-                throw error(at: column, "`\(word.prefix(40))` is no outcome and no errno")
+                throw error(at: column, "unknown outcome \(word.prefix(40))" + Self.nearOutcome(word))
             }
             return .errno(number, at: take("at") ? try offset() : nil)
         }
     }
 
+    /// The end of a message about an unknown outcome: similar outcomes, or everything that is allowed.
+    static func nearOutcome(_ word: String) -> String {
+        let near = NearWords.suggestion(
+            for: word, among: ["ok", "SIGBUS", "differs", "fault", "mmio"] + Errno.named.compactMap(\.symbol))
+        return near.isEmpty
+            ? ": expected `ok`, an errno, a byte, `SIGBUS`, `differs`, `fault` or `mmio`" : near
+    }
+
     mutating func expectation() throws(SyntaxError) -> Expectation {
         guard take(.arrow) else { return .unspecified }
         if case .word(let word) = token.kind, let name = Name(word), !LitmusTest.outcomeWords.contains(word) {
-            position += 1
+            advance()
             return .named(name)
         }
         var outcomes = [try outcome()]
@@ -231,12 +282,29 @@ struct LineParser {
     }
 
     mutating func clause(_ kind: Clause.Kind) throws(SyntaxError) -> Clause {
+        Clause(kind, try conditions())
+    }
+
+    /// `NAME = outcome, …`.
+    ///
+    /// - Parameters:
+    ///   - known: receives each name and its column; throws if there is no such result.
+    ///   - check: receives each condition and the column of its outcome; throws if the condition cannot apply.
+    mutating func conditions(
+        known: (Name, _ column: Int, LineParser) throws(SyntaxError) -> Void = { _, _, _ in },
+        check: (Clause.Condition, _ column: Int, LineParser) throws(SyntaxError) -> Void = { _, _, _ in }
+    ) throws(SyntaxError) -> [Clause.Condition] {
         var conditions: [Clause.Condition] = []
         repeat {
+            let start = column
             let name = try name("the name of a result")
+            try known(name, start, self)
             try require(sign: "=", UInt8(ascii: "="))
-            conditions.append(Clause.Condition(result: name, outcome: try outcome()))
+            let place = column
+            let condition = Clause.Condition(result: name, outcome: try outcome())
+            try check(condition, place, self)
+            conditions.append(condition)
         } while take(.sign(UInt8(ascii: ",")))
-        return Clause(kind, conditions)
+        return conditions
     }
 }

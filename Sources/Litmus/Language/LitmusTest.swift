@@ -12,15 +12,14 @@ public struct LitmusTest: Sendable, Hashable {
     public var name: String
     /// `hazard`: rows of the hazard table that the test is about. At most 64.
     public var hazards: [Hazard]
-    /// `needs`: what a kernel must have, else the test is skipped on it. At most 64.
+    /// `needs`: what a backend must support; otherwise the test is skipped on it. At most 64.
     public var needs: [Need]
-    /// `backend`: how the kernel is configured. The software kernel is made so; on a real one the test may be
-    /// skipped.
+    /// `kernel`: how the kernel is configured. SoftKVM is configured so; on a real kernel the test may be skipped.
     public var settings: KernelSettings
-    /// `vm`: the type of the test's VM, which steps use that name no other.
+    /// `vm`: the type of the test's VM, which steps use unless they name another one.
     public var vm: VMType
-    /// `aliases two`: the VM has a shared bit, so that the address of a vCPU's access says whether it is
-    /// private or shared.
+    /// `aliases two`: the VM has a shared bit, so that a vCPU accesses each page through a private alias or a shared
+    /// alias.
     public var hasTwoAliases: Bool
     /// `memory`: guest_memfds that exist when the test begins. At most 64, with different names.
     public var memory: [Memory]
@@ -60,7 +59,7 @@ public struct LitmusTest: Sendable, Hashable {
 /// A row of the hazard table (docs/ABI.md): `A6`, or `H22` for one that only posted versions of the interface
 /// have.
 public struct Hazard: Sendable, Hashable {
-    /// Whether the letter is H: only posted versions have the hazard. Else it is A.
+    /// Whether the letter is H: only posted versions have the hazard. Otherwise it is A.
     public var isHistoric: Bool
     /// The number after the letter.
     public var number: UInt16
@@ -72,7 +71,7 @@ public struct Hazard: Sendable, Hashable {
     }
 }
 
-/// What a kernel must have for the test to be meaningful. It is tried on a scratch VM.
+/// What a backend must support for the test to be meaningful. It is tried on a scratch VM.
 public enum Need: Sendable, Hashable {
     /// `in-place`: the kernel itself answers `KVM_SET_MEMORY_ATTRIBUTES2`, on every VM type.
     case inPlace
@@ -88,10 +87,10 @@ public enum Need: Sendable, Hashable {
     static let mostNodes: UInt32 = 64
 }
 
-/// The `backend` lines of a test.
+/// The `kernel` lines of a test.
 ///
-/// ``SoftKVM`` is configured so. A real kernel can only match ``isInPlaceOff``; with any other setting, or if
-/// it does not match, the test is skipped on it.
+/// ``SoftKVM`` is configured so. A real kernel can only match ``isInPlaceOff``; with any other setting, or if it does
+/// not match, the test is skipped on it.
 public struct KernelSettings: Sendable, Hashable {
     /// `kernel in-place off`: `kvm.gmem_in_place_conversion=0`, or a kernel without the series.
     public var isInPlaceOff = false
@@ -121,9 +120,9 @@ public struct Memory: Sendable, Hashable {
     public var name: Name
     /// Pages of 4096 bytes: 1 to ``LitmusTest/mostPages``.
     public var pages: UInt64
-    /// The state of its pages at first; shared sets the flag `INIT_SHARED`.
+    /// The initial state of its pages; shared sets the flag `INIT_SHARED`.
     public var initial: PageState
-    /// `unbound`: it is bound to no memslot.
+    /// `unbound`: whether it is not bound to a memslot.
     public var isUnbound: Bool
 
     /// A memory, by default bound and named ``Name/ram``.
@@ -145,7 +144,7 @@ public enum Entry: Sendable, Hashable {
     var isBlock: Bool { if case .parallel = self { true } else { false } }
 }
 
-/// A parallel block: steps of one actor run in their order, those of different actors in any order.
+/// A parallel block. The steps of one actor run in their order, those of different actors in any order.
 public struct Parallel: Sendable, Hashable {
     /// The steps in the order of the text.
     public var steps: [Step]
@@ -171,7 +170,7 @@ public struct Clause: Sendable, Hashable {
         /// `forbidden`: the outcome must not occur in any run.
         case forbidden
     }
-    /// `NAME = outcome`: a step of the block ended so.
+    /// `NAME = outcome`: a step of the block ended this way.
     public struct Condition: Sendable, Hashable {
         /// The name that a step of the block gives its result.
         public var result: Name
@@ -197,20 +196,20 @@ public struct Clause: Sendable, Hashable {
 }
 
 extension Actor {
-    /// Numbers of actors in a test are from 0 up to, but not including, this.
+    /// Actors are numbered from 0 up to, but not including, this.
     public static let limit = 16
 }
 
-/// One actor, one action, and the answer that it must get.
+/// One actor, one action, and the expected outcome.
 public struct Step: Sendable, Hashable {
     /// The actor.
     public var actor: Actor
     /// What the actor does.
     public var action: Action
-    /// `converting`: what the monitor does when this access of a vCPU leaves with a memory fault. With nil
-    /// the fault is the outcome.
+    /// `converting`: what the monitor does when this access of a vCPU exits with a memory fault. If nil, the fault is
+    /// the outcome.
     public var onFault: FaultConversion?
-    /// The answer that is expected.
+    /// The expected outcome.
     public var expectation: Expectation
 
     /// A step, which by default must succeed.
@@ -250,9 +249,9 @@ public enum StepOutcome: Sendable, Hashable {
     case sigbus(at: UInt64? = nil)
     /// `differs at`: the first byte, counted from the start of the view, that `check` found to be different.
     case differs(at: UInt64)
-    /// `fault private`: a vCPU left with `KVM_EXIT_MEMORY_FAULT`, and wants the page in this state. `at` is
-    /// its guest-physical address; nil in an expectation matches any address.
+    /// `fault private`: a vCPU exited with `KVM_EXIT_MEMORY_FAULT`, and needs the page in this state. `at` is its
+    /// guest-physical address; nil in an expectation matches any address.
     case fault(PageState, at: UInt64? = nil)
-    /// `mmio`: a vCPU left with `KVM_EXIT_MMIO`: no memslot has the address, or it is read-only.
+    /// `mmio`: a vCPU exited with `KVM_EXIT_MMIO`: no memslot has the address, or the memslot is read-only.
     case mmio
 }

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// A test with the places of its steps in a text.
+/// A test with the places of its steps in the text.
 public struct Source: Sendable {
     /// The test without its comments.
     public let test: LitmusTest
     /// Line and column of every step, both from 1, in the order of ``LitmusTest/steps``.
     public let places: [(line: Int, column: Int)]
 
-    /// Bytes of the largest text that is read.
+    /// The largest text that is accepted, bytes.
     public static let largestText = 1 << 20
 
     /// Reads the written form, as ``init(parsing:)`` does with bytes.
     ///
-    /// - Throws: ``SyntaxError`` at the first place that is wrong, or if the text exceeds ``largestText``.
+    /// - Throws: ``SyntaxError`` at the first error, or if the text exceeds ``largestText``.
     public init(parsing text: String) throws(SyntaxError) { try self.init(parsing: Array(text.utf8)) }
 
     /// Reads the written form in UTF-8. Time and memory are linear in its size.
     ///
-    /// - Throws: ``SyntaxError`` at the first place that is wrong, or if the text exceeds ``largestText``. A
-    ///   test with a ``LitmusTest/firstProblem()`` is such an error too.
+    /// - Throws: ``SyntaxError`` at the first error, or if the text exceeds ``largestText``. A
+    ///   ``LitmusTest/firstProblem()`` is such an error, too.
     public init(parsing bytes: [UInt8]) throws(SyntaxError) {
         guard bytes.count <= Self.largestText else {
             throw SyntaxError(line: 1, column: 1, message: "a test has at most \(Self.largestText) bytes")
@@ -38,14 +38,14 @@ public struct Source: Sendable {
     ///   ``LitmusTest/firstProblem()``, or a line or the text is too long.
     public init(_ test: LitmusTest) throws(SyntaxError) { try self.init(parsing: test.text) }
 
-    /// A test that is run as a value, and was never a text: its places are line 0.
+    /// A test that is never written as text. Its places are line 0.
     init(unwritten test: LitmusTest) {
         self.test = test
         places = Array(repeating: (0, 0), count: test.steps.count)
     }
 }
 
-/// The lines of a test, one after the other.
+/// Parses the lines of a test.
 private struct FileParser {
     private var line = 0
     private var name: String?
@@ -62,7 +62,12 @@ private struct FileParser {
         let keyword = try parser.word(
             "an actor (`host`, `vcpu0`, `child`) or a keyword (`test`, `memory`, …)")
         guard name != nil || keyword == "test" else {
-            throw parser.error(at: column, "a test begins with `test \"what it shows\"`")
+            let near = NearWords.suggestion(for: keyword, among: ["test"])
+            throw parser.error(
+                at: column,
+                near.isEmpty
+                    ? "a test begins with `test \"what it shows\"`"
+                    : "unknown keyword \(keyword.prefix(40))" + near)
         }
         try dispatch(keyword, column, &parser)
         try parser.end()
@@ -75,7 +80,7 @@ private struct FileParser {
         case "test", "hazard", "vm", "aliases", "doors", "needs", "kernel", "memory":
             try header(keyword, column, &parser)
         case "parallel":
-            guard block == nil else { throw parser.error(at: column, "a parallel block has no other inside") }
+            guard block == nil else { throw parser.error(at: column, "parallel blocks cannot be nested") }
             block = (line, Parallel(steps: []))
         case "end":
             guard let (_, parallel) = block else {
@@ -85,24 +90,46 @@ private struct FileParser {
             block = nil
         case _ where Clause.Kind(rawValue: keyword) != nil:
             guard let kind = Clause.Kind(rawValue: keyword), block != nil else {
-                throw parser.error(at: column, "`\(keyword)` speaks of a parallel block, before its `end`")
+                throw parser.error(at: column, "`\(keyword)` belongs in a parallel block, after its steps")
             }
             block?.1.clauses.append(try parser.clause(kind))
         default:
             guard let actor = Actor(word: keyword) else {
-                throw parser.error(
-                    at: column,
-                    "`\(keyword.prefix(40))` is no actor (`host`, `host1`, `vcpu0`, `child`; numbers below \(Actor.limit)) and no keyword"
-                )
+                throw unknown(keyword, column, parser)
             }
             if let clause = block?.1.clauses.last {
                 throw parser.error(
-                    at: column, "a step after `\(clause.kind.rawValue)`: steps come first in a block")
+                    at: column,
+                    "a step after `\(clause.kind.rawValue)`: in a block, steps come before clauses")
             }
             let step = try parser.step(of: actor)
             places.append((line, column))
             if block != nil { block?.1.steps.append(step) } else { test.body.append(.step(step)) }
         }
+    }
+
+    /// The words that can begin a line, besides actors.
+    private static let keywords =
+        ["test", "hazard", "vm", "aliases", "needs", "kernel", "memory", "parallel", "end"]
+        + Clause.Kind.allCases.map(\.rawValue)
+
+    private func unknown(_ keyword: String, _ column: Int, _ parser: LineParser) -> SyntaxError {
+        // `vcpu` or `host99`: an actor without a number, or with one that is too large.
+        if let stem = ["host", "vcpu", "child"].first(where: { stem in
+            keyword.hasPrefix(stem) && keyword.dropFirst(stem.count).allSatisfy(\.isNumber)
+        }) {
+            let example =
+                stem == "vcpu"
+                ? "`vcpu0` to `vcpu\(Actor.limit - 1)`" : "`\(stem)` to `\(stem)\(Actor.limit - 1)`"
+            return parser.error(at: column, "unknown actor \(keyword.prefix(40)): expected \(example)")
+        }
+        let near = NearWords.suggestion(for: keyword, among: Self.keywords + ["host", "vcpu0", "child"])
+        return parser.error(
+            at: column,
+            "unknown keyword \(keyword.prefix(40))"
+                + (near.isEmpty
+                    ? ": expected an actor (`host`, `host1`, `vcpu0`, `child`) or one of \(Self.keywords.joined(separator: ", "))"
+                    : near))
     }
 
     private mutating func header(
@@ -113,14 +140,14 @@ private struct FileParser {
         }
         let kind = keyword == "doors" ? "aliases" : keyword
         if !["needs", "kernel", "memory"].contains(keyword), !seen.insert(kind).inserted {
-            throw parser.error(at: column, "a second `\(keyword)`")
+            throw parser.error(at: column, "there is already a `\(keyword)` line")
         }
         switch keyword {
         case "test": name = try parser.string("what the test shows, in quotes")
         case "hazard":
             repeat { test.hazards.append(try parser.hazard()) } while !parser.isAtEnd
         case "vm": test.vm = try parser.vmType()
-        // `doors two` is how it was written before.
+        // `doors two` is the former spelling.
         case "aliases", "doors":
             try parser.require("two")
             test.hasTwoAliases = true
@@ -133,7 +160,7 @@ private struct FileParser {
     mutating func finish() throws(SyntaxError) -> LitmusTest {
         guard let name else {
             throw SyntaxError(
-                line: 1, column: 1, message: "an empty text: a test begins with `test \"what it shows\"`")
+                line: 1, column: 1, message: "the text is empty: a test begins with `test \"what it shows\"`")
         }
         if let (start, _) = block {
             throw SyntaxError(

@@ -2,9 +2,9 @@
 import MiniVMM
 import SystemPackage
 
-// Which outcomes a step can have on some kernel.
+// The outcomes that a step can have on some kernel.
 extension Action {
-    /// Whether it can end so on some kernel.
+    /// Whether a step of this actor can end this way on some kernel.
     func canEnd(with outcome: StepOutcome, on actor: Actor) -> Bool {
         var isVCPU = false
         if case .vcpu = actor { isVCPU = true }
@@ -35,9 +35,9 @@ extension Action {
 }
 
 extension Step {
-    /// Whether it can end so on some kernel.
+    /// Whether the step can end this way on some kernel.
     func canEnd(with outcome: StepOutcome) -> Bool {
-        // The answer to the conversion that a memory fault has asked for.
+        // The outcome may be that of the conversion for a memory fault.
         if onFault != nil, case .errno = outcome { return true }
         return action.canEnd(with: outcome, on: actor)
     }
@@ -45,8 +45,8 @@ extension Step {
     func hint(_ outcome: StepOutcome) -> String {
         if case .errno(14, _) = outcome {
             return
-                "an access that gets no page is `SIGBUS` here, also where the kernel is asked by a system call"
+                "an access that gets no page is `SIGBUS` in this language, even if a system call returns EFAULT"
         }
-        return "`\(outcome)` cannot come of `\(action)`"
+        return "`\(action)` cannot end with `\(outcome)`"
     }
 }

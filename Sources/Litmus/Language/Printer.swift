@@ -28,7 +28,7 @@ extension LitmusTest {
     }
 }
 
-/// Columns, so that what happens and what comes of it can be read down the page.
+/// Aligns steps and expectations in columns.
 private enum Layout {
     static func line(_ first: String, _ rest: String) -> String {
         first + String(repeating: " ", count: max(1, 10 - first.utf8.count)) + rest
@@ -60,7 +60,7 @@ extension Need: CustomStringConvertible {
 }
 
 extension KernelSettings {
-    /// What stands behind `backend`, a line each.
+    /// The text after `kernel`, one element for each line.
     fileprivate var lines: [String] {
         [
             isInPlaceOff ? "in-place off" : nil, attributeRuns.map { "runs \($0)" },
@@ -80,7 +80,7 @@ extension Memory: CustomStringConvertible {
 
 extension Step: CustomStringConvertible {
     /// The step without its expectation, on one line: `vcpu0 read shared:0 converting preserve`.
-    var text: String { "\(actor) \(what)" }
+    package var text: String { "\(actor) \(what)" }
 
     private var what: String { "\(action)" + (onFault.map { " converting \($0)" } ?? "") }
 
@@ -106,7 +106,7 @@ extension Clause: CustomStringConvertible {
 }
 
 extension StepOutcome: CustomStringConvertible {
-    /// The outcome without its numbers.
+    /// The kind of the outcome, without numbers.
     var word: String {
         switch self {
         case .ok: "ok"
@@ -262,7 +262,7 @@ extension Conversion: CustomStringConvertible {
 }
 
 extension MonitorPolicy {
-    /// What differs from the default.
+    /// The words for values other than the defaults.
     fileprivate var words: [String] {
         [bisects ? "bisect" : nil, attempts != 1 ? "attempts \(attempts)" : nil, chunk.map { "chunk \($0)" }]
             .compactMap { $0 }
@@ -321,7 +321,7 @@ extension Extent: CustomStringConvertible {
     }
 }
 
-/// A byte offset: the number of a page where it is the first byte of one.
+/// A byte offset: a page number if it is the first byte of a page.
 func written(_ offset: UInt64) -> String {
     offset % pageSize == 0 ? "\(offset / pageSize)" : "@\(hex(offset))"
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// A file as the monitor has it: a part of the guest's memory, or the whole of it.
+/// A file of the monitor: a part of the guest's memory, or all of it.
 struct Region: Sendable, Hashable {
     let name: Name
-    /// Guest-physical; of a file that is asked for by its own name, the file.
+    /// Guest-physical; for a file that is requested by its own name, offsets in the file.
     let gpa: PageRange
 
     /// The pages of the file at these guest-physical addresses.
@@ -14,8 +14,8 @@ struct Region: Sendable, Hashable {
 }
 
 extension [Memory] {
-    /// The guest's memory: every memory that is bound, one after the other from guest-physical 0. The place
-    /// of a region is the number of its memslot.
+    /// The guest's memory: every bound memory, one after the other from guest-physical 0. The index of a region is the
+    /// number of its memslot.
     var regions: [Region] {
         var end: UInt64 = 0
         return filter { !$0.isUnbound }.compactMap { memory in
@@ -28,7 +28,7 @@ extension [Memory] {
 }
 
 extension [Region] {
-    /// The regions of a guest-physical range, with the parts of it that lie in them.
+    /// The regions that overlap a guest-physical range, with the overlapping parts.
     func parts(of range: PageRange) -> [(region: Region, gpa: PageRange)] {
         compactMap { region in region.gpa.intersection(range).map { (region, $0) } }
     }
@@ -36,7 +36,7 @@ extension [Region] {
     /// The region of a guest-physical address.
     func region(at gpa: UInt64) -> Region? { first { $0.gpa.contains(gpa) } }
 
-    /// The files' parts that a step is about: one, unless it names the guest's memory.
+    /// The parts of files that a step accesses: one, unless it names the guest's memory.
     func extents(_ extent: Extent) -> [Extent] {
         guard extent.name == .guest else { return [extent] }
         guard let range = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-// The actions, each as it is written behind its actor.
+// Parsing of actions.
 extension LineParser {
     mutating func step(of actor: Actor) throws(SyntaxError) -> Step {
         let action = try action()
@@ -17,9 +17,10 @@ extension LineParser {
     ]
 
     private mutating func action() throws(SyntaxError) -> Action {
-        let word = try choice("an action: \(Self.words.map { word in "`\(word)`" }.joined(separator: ", "))")
-        { word in
-            Self.words.contains(word) ? word : nil
+        let start = column
+        let word = try word("an action")
+        guard Self.words.contains(word) else {
+            throw unknown("action", word, at: start, among: Self.words)
         }
         switch word {
         case "read": return .read(try place())
@@ -91,15 +92,15 @@ extension LineParser {
         let view = try name("the name of a view")
         try require("to")
         let pages: UInt64 = try number("a number of pages", upTo: LitmusTest.mostPages)
-        try require("pages")
+        try requirePages()
         try require("as")
         return .remap(view, pages: pages, view: try name("a name for the view"))
     }
 
     private mutating func policy() throws(SyntaxError) -> MemoryPolicy {
+        let words = ["default", "local", "bind", "preferred"]
         switch try choice(
-            "`default`, `local`, `bind` or `preferred`",
-            { ["default", "local", "bind", "preferred"].contains($0) ? $0 : nil })
+            "`default`, `local`, `bind` or `preferred`", among: words, { words.contains($0) ? $0 : nil })
         {
         case "bind": return .bind(try number("a NUMA node"))
         case "preferred": return .preferred(try number("a NUMA node"))
@@ -124,7 +125,9 @@ extension LineParser {
     private mutating func attributes() throws(SyntaxError) -> UInt64 {
         if take("attributes") { return try number("the attributes word") }
         return Attributes.word(
-            try choice("`shared`, `private` or `attributes` and a number") { PageState(rawValue: $0) })
+            try choice(
+                "`shared`, `private` or `attributes` and a number", among: PageState.allCases.map(\.rawValue)
+            ) { PageState(rawValue: $0) })
     }
 
     private mutating func faultConversion() throws(SyntaxError) -> FaultConversion {
@@ -163,9 +166,11 @@ extension LineParser {
         let name = try name("a name for the file")
         let column = self.column
         let count: UInt64 = try number("a size")
-        let unit = try choice("`pages` or `bytes`") { ["pages": pageSize, "bytes": 1][$0] }
+        let unit = try choice("`pages` or `bytes`", among: ["pages", "bytes"]) {
+            ["pages": pageSize, "page": pageSize, "bytes": 1, "byte": 1][$0]
+        }
         let (size, overflow) = count.multipliedReportingOverflow(by: unit)
-        guard !overflow else { throw error(at: column, "a size of more than 2^64 bytes") }
+        guard !overflow else { throw error(at: column, "the size exceeds 2^64 bytes") }
         var file = NewFile(name, size: size, flags: 0)
         for (word, bit) in NewFile.flagWords where take(word) { file.flags |= bit }
         if take("flags") { file.flags |= try number("the flags word") }

@@ -7,7 +7,7 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
     /// The name as a test writes it.
     public let description: String
 
-    /// A name; nil if the text is not one.
+    /// A name; nil if the text is not a valid name.
     public init?(_ text: String) {
         let bytes = text.utf8
         guard let first = bytes.first, (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(first),
@@ -18,7 +18,7 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
 
     private init(known: String) { description = known }
 
-    /// `ram`: the memory of steps that name none.
+    /// `ram`: the default memory of steps.
     public static let ram = Name(known: "ram")
     /// `shared`: the shared alias of a VM with two, for vCPUs.
     public static let shared = Name(known: "shared")
@@ -28,7 +28,7 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
 }
 
 extension VMName {
-    /// The VM that steps mean when they name none.
+    /// The VM of steps that name none.
     init(_ type: VMType) { self = type == .default ? .default : .protected }
 }
 

@@ -3,43 +3,44 @@ import ConversionModel
 import MiniVMM
 import SoftKVM
 
-/// Explores all interleavings of a test's parallel blocks on the model.
+/// Explores all interleavings of a test's parallel blocks in the model.
 ///
-/// The atomic pieces that are interleaved are those of ``Position``. Interleavings that lead to the same state of the machine,
-/// with the same steps left, go on as one. The states are compared whole (``ModelMachine/Key``), so the set of outcomes is
-/// exact. A state is a value: to go on differently from it, a copy is enough.
+/// The interleaved atomic pieces are those of ``Position``. Interleavings that lead to the same state of the machine
+/// with the same remaining steps are merged. Whole states are compared (``ModelMachine/Key``), so the set of outcomes
+/// is exact. A state is a value, so a copy of it is enough to try another piece from there.
 struct Interleavings {
-    /// All endings, and how many states there were on the way to them.
+    /// All endings, and the number of states on the way to them.
     struct Result {
         var endings: Set<Ending> = []
         var states = 0
-        /// Why these are not all; nil where they are.
+        /// Why the endings are incomplete; nil if they are complete.
         var cut: Cut.Reason?
+        /// One order for each outcome of each block; empty unless requested.
+        var orders: [[[Name: StepOutcome]: WitnessOrder]] = []
     }
 
-    /// Pieces after which it ends.
+    /// The number of pieces after which the exploration ends.
     static let mostPieces = 5_000_000
 
     let source: Source
     let program: Program
     let setup: ModelMachine.Setup
     let deadline: TestDeadline
-    /// False explores every interleaving by itself, to check what merging does. That has no end where states
-    /// come back.
+    /// False explores every interleaving by itself, to check merging. That does not end if states recur.
     private let merges: Bool
     private let mostPieces: Int
-    /// Whether the endings found so far will do where not all can be had.
+    /// Whether an incomplete set of endings is acceptable.
     private let keepsPart: Bool
     private var cut: Cut.Reason?
-    /// The states that were reached, in that order, and their places in ``endings``.
+    /// The index in ``endings`` of each state that was reached.
     private var numbers: [Key: Int] = [:]
-    /// All endings of each state; nil while it is explored.
+    /// All endings of each state; nil while the state is being explored.
     private var endings: [Set<Ending>?] = []
     private var pieces = 0
-    /// Where the interleaving under way is recorded, if it is.
-    var tape: Tape?
+    /// Records the current interleaving; nil if it is not recorded.
+    var events: EventRecorder?
 
-    /// - Parameter configuration: of the kernel, as the test's header wants it.
+    /// - Parameter configuration: with the settings of the test's header.
     init(
         _ source: Source, on configuration: SoftKVM.Configuration, _ deadline: TestDeadline,
         merges: Bool = true,
@@ -54,23 +55,26 @@ struct Interleavings {
         setup = ModelMachine.Setup(configuration, source.test)
     }
 
-    mutating func explore() throws(Stop) -> Result {
+    /// - Parameter findsOrders: whether to find an order for each outcome.
+    mutating func explore(findsOrders: Bool = false) throws(Stop) -> Result {
         let endings = try visit(start())
-        return Result(endings: endings, states: numbers.count, cut: cut)
+        var result = Result(endings: endings, states: numbers.count, cut: cut)
+        if findsOrders { result.orders = try witnessOrders(of: result) }
+        return result
     }
 
-    // MARK: a run under way
+    // MARK: positions
 
-    /// How far a run has come.
+    /// The position of a run.
     struct Cursor {
         var machine: ModelMachine
-        /// The part that is next, or under way.
+        /// The next or current part.
         var part = 0
-        /// In a block: how far each actor has come; empty outside.
+        /// In a block: the position of each actor; empty outside of blocks.
         var actors: [Position] = []
         var failure: Failure?
 
-        /// The actors that have a step left and need not wait for another.
+        /// The actors that have a step left and do not wait for another actor.
         func actors(of block: Program.Block) -> [Int] {
             block.actors.indices.filter { actor in
                 let (position, steps) = (actors[actor], block.actors[actor])
@@ -83,12 +87,12 @@ struct Interleavings {
     /// The state before the first block.
     mutating func start() throws(Stop) -> Cursor {
         var cursor = Cursor(machine: try ModelMachine(setup))
-        tape?.note(cursor.machine)
+        events?.note(cursor.machine)
         try advanceToBlock(&cursor)
         return cursor
     }
 
-    /// Does the steps up to the next block, or to the end.
+    /// Performs the steps up to the next block, or to the end.
     private mutating func advanceToBlock(_ cursor: inout Cursor) throws(Stop) {
         while cursor.part < program.parts.count {
             switch program.parts[cursor.part] {
@@ -97,11 +101,11 @@ struct Interleavings {
                 return
             case .step(let index, let step):
                 pieces += 1
-                tape?.begin(step)
+                events?.begin(step)
                 let seen = try source.attempt(index, step) { () throws(Stop) in
                     try cursor.machine.perform(step)
                 }
-                tape?.end(step, line: source.places[index].line, seen, cursor.machine)
+                events?.end(step, line: source.places[index].line, seen, cursor.machine)
                 if let failure = source.judge(seen, index, step, cursor.machine.pages) {
                     cursor.failure = failure
                     return
@@ -111,7 +115,7 @@ struct Interleavings {
         }
     }
 
-    /// The block that the cursor is in; nil at the end.
+    /// The block of the cursor; nil at the end.
     func block(at cursor: Cursor) -> Program.Block? {
         guard cursor.failure == nil, cursor.part < program.parts.count,
             case .block(let block) = program.parts[cursor.part]
@@ -122,17 +126,17 @@ struct Interleavings {
     /// A state that is being explored.
     private struct Visit {
         let cursor: Cursor
-        /// The place of the state in ``endings``.
+        /// The index of the state in ``endings``.
         let number: Int
-        /// The lowest number of a state that can be reached from here and is still being explored.
+        /// The lowest index of a state that can be reached from here and is still being explored.
         var lowest: Int
-        /// The actors that have not gone on from here yet, the next one last.
+        /// The actors whose next piece has not been tried from here, the next one last.
         var actors: [Int]
         var endings: Set<Ending> = []
-        /// The result of the last piece done from here, if a step ended with it.
+        /// The result of the last piece from here, if it ended a step.
         var result: (place: Int, outcome: StepOutcome)?
 
-        /// Adds the endings of a state to which the last piece led.
+        /// Adds the endings of the state that the last piece led to.
         mutating func add(_ rest: Set<Ending>, lowest: Int) {
             self.lowest = min(self.lowest, lowest)
             guard let result else {
@@ -146,24 +150,24 @@ struct Interleavings {
         }
     }
 
-    /// Where a piece has led.
+    /// The state that a piece leads to.
     private enum Arrival {
         case new(Visit)
         /// All endings of this state are known.
         case known(Set<Ending>)
-        /// The state with this number, which is still being explored.
+        /// The state with this index is still being explored.
         case underWay(Int)
     }
 
-    /// All endings from here on. The results of what was done before are not in them.
+    /// All endings from here on, without the results of earlier steps.
     ///
-    /// Depth first. States that can be reached from each other (vCPUs that undo each other's conversions)
-    /// have the same endings, so they are complete together: Tarjan's algorithm for strongly connected
-    /// components. Pieces that end a step lead out of such a component. The path is a list, because it may
-    /// have more states than a thread's stack has room for.
+    /// This is a depth-first search. States that can be reached from each other (by vCPUs that undo each other's
+    /// conversions) have the same endings, so they are completed together: Tarjan's algorithm for strongly connected
+    /// components. A piece that ends a step leaves such a component. The path is an array, because it may have more
+    /// states than fit on a thread's stack.
     private mutating func visit(_ cursor: Cursor) throws(Stop) -> Set<Ending> {
         var path: [Visit] = []
-        /// The numbers of states that are explored, and whose component is not.
+        /// The indices of explored states whose component is incomplete.
         var open: [Int] = []
         var arrival = try arrive(cursor)
         while true {
@@ -215,13 +219,13 @@ struct Interleavings {
                 cursor: cursor, number: number, lowest: number, actors: cursor.actors(of: block).reversed()))
     }
 
-    /// The endings reachable from a state that was explored.
+    /// The endings that can be reached from an explored state.
     func endings(from cursor: Cursor) -> Set<Ending> {
         guard block(at: cursor) != nil else { return [Ending(failure: cursor.failure)] }
         return numbers[key(of: cursor)].flatMap { endings[$0] } ?? []
     }
 
-    /// Everything that decides what can still come.
+    /// Everything that determines the endings of a state.
     struct Key: Hashable {
         let part: Int
         let actors: [Position.Key]
@@ -236,26 +240,36 @@ struct Interleavings {
 
     // MARK: pieces
 
-    /// Does the next piece of an actor, and all that follows a block whose last piece it was.
+    /// Performs the next piece of an actor, and the steps after a block whose last piece it was.
     ///
-    /// - Returns: the result that has a name, if the step ended with it, and its place among all results.
+    /// - Returns: the named result, if the step ended with one, and its place among all results.
     @discardableResult
     mutating func advance(
         _ actor: Int, _ cursor: inout Cursor
     ) throws(Stop) -> (place: Int, outcome: StepOutcome)? {
         guard let block = block(at: cursor) else { return nil }
+        let step = block.actors[actor][cursor.actors[actor].step].step
+        guard let seen = try advancePiece(actor, &cursor), step.accepts(seen) else { return nil }
+        return step.result.flatMap(block.place).map { ($0, seen.outcome) }
+    }
+
+    /// Performs the next piece of an actor, as ``advance(_:_:)`` does.
+    ///
+    /// - Returns: the answer of the step; nil if it has not ended.
+    mutating func advancePiece(_ actor: Int, _ cursor: inout Cursor) throws(Stop) -> Observation? {
+        guard let block = block(at: cursor) else { return nil }
         let (index, step) = block.actors[actor][cursor.actors[actor].step]
         pieces += 1
-        tape?.begin(step)
+        events?.begin(step)
         let seen = try source.attempt(index, step) { () throws(Stop) in
             try cursor.actors[actor].advance(step, &cursor.machine)
         }
         guard let seen else { return nil }
-        tape?.end(step, line: source.places[index].line, seen, cursor.machine)
+        events?.end(step, line: source.places[index].line, seen, cursor.machine)
         cursor.actors[actor] = Position(step: cursor.actors[actor].step + 1)
         if let failure = source.judge(seen, index, step, cursor.machine.pages) {
             cursor.failure = failure
-            return nil
+            return seen
         }
         let isOver = zip(cursor.actors, block.actors).allSatisfy { $0.step == $1.count }
         if isOver {
@@ -263,6 +277,6 @@ struct Interleavings {
             cursor.part += 1
             try advanceToBlock(&cursor)
         }
-        return step.result.flatMap(block.place).map { ($0, seen.outcome) }
+        return seen
     }
 }

@@ -4,12 +4,12 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-// The steps of the host and of its children, from their first to their last effect.
+// Steps of the host and its children, performed as a whole.
 extension ModelMachine {
-    /// Does a whole step.
+    /// Performs a whole step.
     ///
-    /// - Parameter placeWithoutMemory: the kernel has no memory for a conversion of this guest-physical page,
-    ///   for which a memory fault asks.
+    /// - Parameter placeWithoutMemory: a guest-physical page whose conversion for a memory fault fails for lack of
+    ///   memory.
     mutating func perform(
         _ step: Step, placeWithoutMemory: UInt64? = nil
     ) throws(Stop) -> Observation {
@@ -125,7 +125,7 @@ extension ModelMachine {
         }
     }
 
-    /// Skips the test where the model lacks memory; a kernel would not answer so.
+    /// Skips the test if the model runs out of memory, because a kernel would not.
     func errno(_ error: ErrorNumber) throws(Stop) -> Errno {
         guard error != Rules.noBackingMemory else { throw .noBackingMemory }
         return Errno(error)
@@ -138,14 +138,14 @@ extension ModelMachine {
         return Observation(kernel.byte(kernel.file(of: mapping), at: place), at: place)
     }
 
-    /// Byte by byte in effect, by system calls.
+    /// Accesses the bytes in their order through system calls.
     private mutating func access(_ step: Step) throws(Stop) -> Observation {
         guard let extent = step.action.extent else { return Observation(.ok) }
         let mapping = try mapping(extent, step.actor)
         let (file, base) = (kernel.file(of: mapping), kernel.fileOffset(of: mapping))
         let written = step.action.byteWritten
         let end = extent.offset + extent.size
-        // What one system call copies.
+        // The bytes that one system call copies.
         let most: UInt64 = 1 << 16
         var offset = extent.offset
         while offset < end {
@@ -178,7 +178,7 @@ extension ModelMachine {
 }
 
 extension Observation {
-    /// A byte that was read from this offset of a file.
+    /// A byte that was read at this offset of a file.
     init(_ byte: Byte, at offset: UInt64) {
         self.init(.value(byte.shown(at: offset)))
         isAnyByte = byte == .unknown
@@ -186,7 +186,7 @@ extension Observation {
 }
 
 extension Action {
-    /// The byte that the access writes; nil for one that reads.
+    /// The byte that the access writes; nil for a read.
     var byteWritten: UInt8? {
         switch self {
         case .write(_, let byte), .fill(_, let byte): byte

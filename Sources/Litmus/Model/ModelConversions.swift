@@ -36,9 +36,9 @@ extension ModelMachine {
         return try regions.convert(request) { part throws(Stop) in try convert(part) }
     }
 
-    /// The monitor's converter, on a kernel that has this state and gives it back.
+    /// The monitor's converter, applied to the state of the model.
     ///
-    /// - Parameter regions: what it takes for the guest's memory.
+    /// - Parameter regions: the guest's memory.
     private mutating func ask(
         _ request: ConversionRequest, _ monitor: MonitorPolicy, _ regions: [Region]
     ) throws(Stop) -> Observation {
@@ -79,7 +79,7 @@ extension ModelMachine {
         return World.ask(soft, soft.vm(vm), regions, memory, states, request, monitor)
     }
 
-    /// `KVM_SET_MEMORY_ATTRIBUTES2`, or the call that stands for it in this version.
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`, or the call that replaces it in this version.
     private mutating func call(
         _ conversion: Conversion, _ descriptor: DescriptorID
     ) throws(Stop) -> Observation {
@@ -102,7 +102,7 @@ extension ModelMachine {
         do throws(ErrorNumber) {
             if let memory = conversion.structure.memory {
                 try kernel.convert(descriptor, &call, in: memory)
-                // The result is in memory that the monitor does not see.
+                // The result is in memory that the monitor cannot read.
                 return Observation(.ok)
             }
             try kernel.convert(descriptor, &call, isFirstCall: isFirstCall)
@@ -110,7 +110,7 @@ extension ModelMachine {
             return Observation(
                 .ok, oddity: isWritten ? "error_offset was written: \(written(call.errorOffset))" : nil)
         } catch {
-            // Of a struct that cannot be written the monitor's copy stays as it was.
+            // The monitor's copy of a read-only struct is unchanged.
             let named = conversion.structure == .writable ? call.errorOffset : conversion.errorOffset
             let isNamed =
                 error == .resourceTemporarilyUnavailable || error == .noMemory
@@ -119,12 +119,12 @@ extension ModelMachine {
         }
     }
 
-    /// The call for one memslot, as a hypercall makes it.
-    mutating func convert(_ place: World.Behind, _ request: MapRequest) throws(Stop) -> Agent.Answer {
+    /// The call for one memslot that a hypercall causes.
+    mutating func convert(_ place: World.FilePart, _ request: MapRequest) throws(Stop) -> Agent.Answer {
         place.answer(try convert(place.conversion(to: request.target, contents: request.contents)))
     }
 
-    /// The memory fault at which a vCPU stands, if its access asks for a conversion.
+    /// The memory fault of a stopped vCPU, if its access asks for a conversion.
     func faultToConvert(_ number: Int) -> (MemoryFault, FaultConversion)? {
         guard let vcpu = vcpus[number], vcpu.isStuck, let fault = vcpu.fault, let onFault = vcpu.onFault,
             let range = fault.pages, places(of: range) != nil,
@@ -141,8 +141,7 @@ extension ModelMachine {
         return kernel.attributes(of: kernel.file(of: file)).value(at: place.bytes.start)
     }
 
-    /// Converts the page that a memory fault names. If its memslot has gone meanwhile, there is nothing to
-    /// do.
+    /// Converts the page that a memory fault names. If its memslot has been deleted meanwhile, nothing is done.
     mutating func convert(for fault: MemoryFault, _ onFault: FaultConversion) throws(Stop) -> Observation {
         guard let range = fault.pages, let place = places(of: range)?.first else { return Observation(.ok) }
         guard files[place.file] != nil else { return answer(.badFileDescriptor) }

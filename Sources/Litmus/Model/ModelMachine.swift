@@ -4,53 +4,53 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-/// The machine of a test as a value: the model of the kernel, and what the names of the test stand for.
+/// The machine of a test as a value: the model of the kernel, and the objects that the test's names refer to.
 ///
-/// A copy is another machine in the same state. It costs nothing until one of the two changes, so an exploration goes on from
-/// any state by keeping a copy of it. Nothing here makes a system call, takes a lock or executes a guest's instruction: the
-/// model itself says what comes of an access by a vCPU.
+/// A copy is another machine in the same state. It costs nothing until one of the two changes, so an exploration keeps
+/// a copy of each state that it returns to. Nothing here makes a system call, takes a lock or executes an instruction
+/// of a guest: the model itself answers the accesses of vCPUs.
 struct ModelMachine: Sendable {
     struct View: Hashable, Sendable {
         let mapping: MappingID
         let file: Name
-        /// Where in the file it begins, bytes.
+        /// Offset in the file, bytes.
         let offset: UInt64
-        /// Parts of it have another protection or policy than others: the kernel has several mappings there.
+        /// Whether parts have different protections or policies, so that the kernel has several mappings.
         var isSplit = false
     }
     struct Slot: Hashable, Sendable {
         let gpa: UInt64
-        /// The part of the file that it is bound to.
+        /// The part of the file that the slot is bound to.
         let extent: Extent
-        /// The view that its `userspace_addr` leads into.
+        /// The view that `userspace_addr` points into.
         let view: Name?
-        /// The guest's memory is that view, and no guest_memfd.
+        /// Whether the slot's memory is that view, without a guest_memfd.
         let isPlain: Bool
     }
     struct VCPU: Hashable, Sendable {
-        /// It stands before an access that it cannot finish.
+        /// Whether an access has stopped without completing.
         var isStuck = false
-        /// The memory fault with which it has left, and what the access says about it.
+        /// The memory fault of that access, and the access's policy for memory faults.
         var fault: MemoryFault?
         var onFault: FaultConversion?
-        /// The last access to one byte that it did not finish.
+        /// The last access to one byte that did not complete.
         var pending: Step?
-        /// The guest-physical address of KVM's clock, which is written when the vCPU next runs.
+        /// The guest-physical address of KVM's clock, which is written when the vCPU next enters.
         var clock: UInt64?
     }
 
-    /// What does not change.
+    /// The part of a machine that never changes.
     final class Setup: Sendable {
         let configuration: SoftKVM.Configuration
         let main: VMName
-        /// Of the test's VM, if it has two aliases: the bit of an address that says shared.
+        /// The bit of an address that selects the shared alias; nil if the test's VM has one alias.
         let sharedBit: Int?
         let memories: [Memory]
-        /// The guest's memory, as the header makes it.
+        /// The guest's memory as in the header.
         let regions: [Region]
         let late: LateUses
 
-        /// - Parameter configuration: of the kernel, as the test's header wants it.
+        /// - Parameter configuration: with the settings of the test's header.
         init(_ configuration: SoftKVM.Configuration, _ test: LitmusTest) {
             self.configuration = configuration
             main = VMName(test.vm)
@@ -79,7 +79,7 @@ struct ModelMachine: Sendable {
     var poisoned: Set<Name> = []
     /// Pages in the second-stage tables when a vCPU last made an access.
     var mappedPages: UInt64 = 0
-    /// Those of the guest that acts for the vCPUs, one bit each: its code and its page tables.
+    /// The agent's pages in the tables, one bit each: its code and its page tables.
     var guestPages: UInt8 = 0
 
     init(_ setup: Setup) throws(Stop) {
@@ -91,7 +91,8 @@ struct ModelMachine: Sendable {
             if memory.initial == .shared { flags.insert(.initShared) }
             if let errno = try create(NewFile(memory.name, size: size, flags: flags.rawValue)) {
                 throw .skip(
-                    "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(errno.name))")
+                    "\(memory): this kernel cannot create such a guest_memfd (KVM_CREATE_GUEST_MEMFD: \(errno.name))"
+                )
             }
             let extent = Extent(memory.name, offset: 0, size: size)
             if let errno = try map(extent, memory.name) {
@@ -107,7 +108,7 @@ struct ModelMachine: Sendable {
 
     // MARK: equality
 
-    /// Everything that decides what later steps come to. Two machines whose states are equal cannot be told apart.
+    /// Everything that affects the outcomes of later steps. Machines with equal keys behave the same.
     struct Key: Hashable, Sendable {
         private let kernel: KernelModel
         private let vms: [VMName: VMID]
@@ -127,7 +128,7 @@ struct ModelMachine: Sendable {
             gone = Set(machine.gone.keys)
             holds = machine.holds.mapValues { machine.kernel.state(of: $0) }
             (missed, slots, children) = (machine.missed, machine.slots, machine.children)
-            // One that has only finished its accesses is as one that has made none.
+            // A vCPU whose accesses have all completed behaves like a new one.
             vcpus = machine.vcpus.compactMapValues { vcpu in
                 guard vcpu.isStuck || vcpu.clock != nil else { return nil }
                 return vcpu.isStuck ? vcpu : VCPU(clock: vcpu.clock)
@@ -135,15 +136,15 @@ struct ModelMachine: Sendable {
             poisoned = machine.poisoned
         }
 
-        /// States that differ in anything differ in the kernel, almost always.
+        /// Different states almost always differ in the kernel.
         func hash(into hasher: inout Hasher) { hasher.combine(kernel) }
     }
 
     var key: Key { Key(self) }
 
-    // MARK: what the names stand for
+    // MARK: objects
 
-    /// The VM of a name, which is made when a step first needs it.
+    /// The VM of a name, created when a step first needs it.
     mutating func vm(_ name: VMName?) throws(Stop) -> VMID {
         let name = name ?? setup.main
         if let vm = vms[name] { return vm }
@@ -161,7 +162,7 @@ struct ModelMachine: Sendable {
         return file
     }
 
-    /// The mapping of a view of the host or of a child, also of one that is gone, with all of `extent` inside.
+    /// The mapping of a view of the host or of a child, including one that is gone. All of `extent` is inside.
     func mapping(_ extent: Extent, _ actor: Actor = .host(0)) throws(Stop) -> MappingID {
         let view: View
         if case .child(let number) = actor {
@@ -176,13 +177,13 @@ struct ModelMachine: Sendable {
         return view.mapping
     }
 
-    /// The files, and the parts of them, at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
-    func places(of range: PageRange) -> [World.Behind]? {
-        World.Behind.places(
+    /// The parts of files at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
+    func places(of range: PageRange) -> [World.FilePart]? {
+        World.FilePart.places(
             of: range, slots.lazy.filter { $0.key.vm == setup.main }.map { ($0.value.gpa, $0.value.extent) })
     }
 
-    /// What a test says of pages around a step that failed, as ``World/pages(around:)`` has them.
+    /// The pages around a step that failed, as in ``World/pages(around:)``.
     func pages(around step: Step) -> [String] {
         guard let extent = step.action.extent else { return [] }
         return setup.regions.extents(extent).flatMap(pages).prefix(8).map { $0 }
@@ -203,7 +204,7 @@ struct ModelMachine: Sendable {
                 default: look = "SIGBUS"
                 }
             } else {
-                look = "nothing, for want of a view"
+                look = "nothing (no view)"
             }
             let word = states.value(at: offset)?.rawValue ?? "unknown"
             return "page \(offset / pageSize) of \(name): \(word), the host reads \(look)"
@@ -212,7 +213,7 @@ struct ModelMachine: Sendable {
 }
 
 extension Byte {
-    /// The byte itself, or where nobody knows it one that stands for any, other in each page.
+    /// The byte itself. For an undefined byte, a placeholder that differs between pages.
     func shown(at offset: UInt64) -> UInt8 {
         switch self {
         case .known(let byte): byte

@@ -24,7 +24,7 @@ extension ModelMachine {
 
     mutating func close(_ name: Name) throws(Stop) -> Observation {
         let file = try file(name)
-        // A name that is used once more stays, of a descriptor that is closed.
+        // The name of a closed descriptor stays valid if a later step uses it.
         if setup.late.files.contains(name) {
             return answer { kernel throws(ErrorNumber) in try kernel.close(file) }
         }
@@ -147,7 +147,7 @@ extension ModelMachine {
         do throws(ErrorNumber) {
             try kernel.setMemoryRegion(
                 vm, region, guestMemfd: isPlain || !kernel.isOpen(file) ? nil : file)
-            // One that moves leaves the tables first.
+            // A memslot that moves is first removed from the tables.
             if slots[key] != nil { guestTablesMayBeEmpty(vm) }
             slots[key] = Slot(gpa: binding.gpa, extent: binding.extent, view: view, isPlain: isPlain)
             return nil
@@ -156,7 +156,7 @@ extension ModelMachine {
         }
     }
 
-    /// `userspace_addr`, and the view that it leads into, by the rules of ``World``.
+    /// `userspace_addr`, and the view that it points into, by the rules of ``World``.
     private func address(_ binding: Binding, _ file: DescriptorID) throws(Stop) -> (UInt64, Name?) {
         let extent = binding.extent
         if let place = binding.address {
@@ -193,7 +193,7 @@ extension ModelMachine {
         return seen
     }
 
-    /// On a default VM the pages of all slots leave the tables with any of them, those of the acting guest too.
+    /// On a default VM, removing any slot unmaps the pages of all slots, including the agent's.
     mutating func guestTablesMayBeEmpty(_ vm: VMID) {
         if vm == vms[setup.main], kernel.type(of: vm) == .default { guestPages = 0 }
     }

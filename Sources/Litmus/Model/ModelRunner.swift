@@ -2,8 +2,8 @@
 import MiniVMM
 import SoftKVM
 
-/// Runs tests on the rules of a software kernel alone, without its memory and its CPU. It answers what the kernel answers, a
-/// hundred times as fast.
+/// Runs tests on the rules of SoftKVM alone, without its memory and CPU. It gives the same answers, a hundred times as
+/// fast.
 struct ModelRunner {
     let configuration: SoftKVM.Configuration
 

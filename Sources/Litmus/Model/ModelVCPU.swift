@@ -4,7 +4,7 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-// The steps of vCPUs. The model says what comes of an access; no instruction is executed.
+// Steps of vCPUs. The model answers accesses; no instruction is executed.
 extension ModelMachine {
     mutating func guestStep(
         _ step: Step, _ number: Int, _ placeWithoutMemory: UInt64?
@@ -39,7 +39,7 @@ extension ModelMachine {
         }
     }
 
-    /// The access that a vCPU is to repeat, before which it stands no more.
+    /// The access that a stopped vCPU repeats. The vCPU is no longer stopped.
     mutating func takePending(_ number: Int) throws(Stop) -> Step {
         guard let vcpu = vcpus[number], vcpu.isStuck, let pending = vcpu.pending else {
             throw .noAccessToRepeat(number)
@@ -48,7 +48,7 @@ extension ModelMachine {
         return pending
     }
 
-    /// An access, and the conversions that its memory faults ask for.
+    /// Performs an access, and the conversions that its memory faults ask for.
     private mutating func access(
         _ step: Step, _ number: Int, _ placeWithoutMemory: UInt64?
     ) throws(Stop) -> Observation {
@@ -57,7 +57,7 @@ extension ModelMachine {
         var conversions: [FileConversion] = []
         var oddity: String?
         var converted: Set<UInt64> = []
-        // A page whose conversion has not helped faults for ever: nobody else acts.
+        // If a conversion does not help, the access faults for ever, because no other actor runs.
         while let (fault, onFault) = faultToConvert(number), converted.insert(fault.gpa).inserted {
             var answer = Observation(.errno(Errno.noMemory.rawValue, at: fault.gpa))
             if fault.gpa != placeWithoutMemory { answer = try convert(for: fault, onFault) }
@@ -75,7 +75,7 @@ extension ModelMachine {
         return seen
     }
 
-    /// What `zapped` counts from.
+    /// The base of the count of `zapped`.
     mutating func noteMappedPages() { if let pages = try? countPages() { mappedPages = pages } }
 
     /// Pages in the second-stage tables of the test's VM.
@@ -84,7 +84,7 @@ extension ModelMachine {
         return kernel.mappedPages(of: vm) + UInt64(guestPages.nonzeroBitCount)
     }
 
-    /// The vCPU runs the guest: KVM writes its clock first, and the guest's own pages come into the tables.
+    /// A vCPU enters the guest: KVM writes its clock first, and the agent's pages are mapped.
     mutating func enter(_ actor: Actor) throws(Stop) {
         guard case .vcpu(let number) = actor else { return }
         let vm = try vm(nil)
@@ -99,7 +99,7 @@ extension ModelMachine {
         vcpus[number] = vcpu
     }
 
-    /// `struct pvclock_vcpu_time_info`: an even version first. The model has no time to write behind it.
+    /// `struct pvclock_vcpu_time_info`: an even version first. The model has no time to write after it.
     private mutating func writeClock(at gpa: UInt64, _ vm: VMID) {
         guard let (file, offset) = kernel.reachForKVM(vm, at: gpa, size: 32) else { return }
         var version: UInt32 = 0
@@ -124,7 +124,7 @@ extension ModelMachine {
             guard let failure = kernel.preFaultPage(vm, at: page.start, asPrivate: isPrivate) else {
                 continue
             }
-            // A part that was done is a success.
+            // A call that did a part is a success.
             return page.start == range.start ? answer(failure) : Observation(.ok)
         }
         return Observation(.ok)
@@ -132,13 +132,13 @@ extension ModelMachine {
 
     // MARK: accesses
 
-    /// The guest-physical address of a place as a vCPU names it, with the shared bit if it is the shared alias.
+    /// The guest-physical address of a place of a vCPU, with the shared bit for the shared alias.
     func address(_ offset: UInt64, in name: Name) -> UInt64 {
         guard name == .shared, let bit = setup.sharedBit else { return offset }
         return offset | 1 << UInt64(bit)
     }
 
-    /// An access until it is made or the vCPU leaves.
+    /// Continues an access until it completes or the vCPU exits.
     mutating func attempt(_ step: Step, _ number: Int) throws(Stop) -> Observation {
         let action = step.action
         guard let extent = action.extent else { throw .broken("a vCPU does not \(action)") }
@@ -146,7 +146,7 @@ extension ModelMachine {
         guard extent.size <= Agent.mostBytes else { throw .guestStepTooLong }
         let vm = try vm(nil)
         try enter(.vcpu(number))
-        // The shared alias has a page table of its own.
+        // The shared alias has its own page table.
         if extent.name == .shared { guestPages |= 0b1_0000 }
         let (seen, stop) = try access(extent, action, vm)
         var vcpu = VCPU(clock: vcpus[number]?.clock)
@@ -159,13 +159,13 @@ extension ModelMachine {
     }
 
     private enum Unfinished {
-        /// The vCPU stands before the access, which a memory fault has stopped or something else.
+        /// The access was stopped by a memory fault or by something else.
         case stuck(MemoryFault?)
         /// Memory-mapped I/O, which the monitor has answered.
         case mmio
     }
 
-    /// - Returns: what comes of it, and why it was not made as asked; nil if it was.
+    /// - Returns: the outcome, and why the access was not made as requested; nil if it was.
     private mutating func access(
         _ extent: Extent, _ action: Action, _ vm: VMID
     ) throws(Stop) -> (Observation, Unfinished?) {
@@ -173,12 +173,12 @@ extension ModelMachine {
         let end = extent.offset + extent.size
         var isMMIO = false
         var answer = Observation(.ok)
-        // A step ends at the first thing that stops it, and what came before counts first.
+        // A step ends at the first thing that stops it. An earlier difference has precedence.
         func stop(_ outcome: StepOutcome, _ fault: MemoryFault? = nil) -> (Observation, Unfinished?) {
             (Observation(isMMIO ? .mmio : outcome), .stuck(fault))
         }
         var offset = extent.offset
-        // All bytes of a page have the same fate.
+        // All bytes of a page have the same outcome.
         while offset < end {
             let count = min(end, (offset & ~(pageSize - 1)) + pageSize) - offset
             switch kernel.reach(vm, address(offset, in: extent.name), toWrite: written != nil) {
@@ -198,7 +198,7 @@ extension ModelMachine {
                 }
             case .stopped(.mmio):
                 isMMIO = true
-                // The monitor gives zeros to a read, and a comparison ends where it finds another byte.
+                // The monitor answers a read with zeros, and a comparison ends where it finds another byte.
                 if case .check(_, let byte) = action, byte != 0 { return (Observation(.mmio), .mmio) }
             case .stopped(.fault(let fault)):
                 guard !kernel.rules.faults.contains(.faultReturnsSuccess) else {

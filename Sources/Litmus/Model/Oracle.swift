@@ -6,14 +6,14 @@ import SystemPackage
 
 /// The model as a judge of one program, step by step.
 ///
-/// Before each step it gives the answers that a kernel may return, and after each step what every actor may
-/// see at every byte. ``follow(_:_:)`` takes the answer that a kernel has chosen.
+/// Before each step it gives the answers that a kernel may return, and after each step the bytes that every actor may
+/// see. ``follow(_:_:)`` accepts the answer that a kernel has given.
 ///
-/// While no other actor runs, a kernel is free in three things. A conversion that changes attributes may fail
-/// with `ENOMEM` at its start, with nothing changed; one of the guest's memory at the start of each of its
-/// regions, with those before it converted, and one for which a memory fault asks at its page. A page whose
-/// conversion promised nothing about contents may hold any bytes. And `KVM_SET_MEMORY_ATTRIBUTES` on a VM,
-/// where conversion is in place, is `ENOTTY`, or if the kernel is built with the call success for shared and
+/// While no other actor runs, a kernel has three choices. First, a conversion that changes attributes may fail with
+/// `ENOMEM` at its start, with nothing changed. A conversion of the guest's memory may do so at the start of each
+/// region, with the regions before it converted; a conversion for a memory fault may do so at its page. Second, a page
+/// whose conversion promised nothing about contents may hold any bytes. Third, where conversion is in place,
+/// `KVM_SET_MEMORY_ATTRIBUTES` on a VM is `ENOTTY`; if the kernel is built with the call, it succeeds for shared and is
 /// `EINVAL` for any other word.
 public struct Oracle: Sendable {
     /// The answers that a kernel may return for a step.
@@ -25,12 +25,12 @@ public struct Oracle: Sendable {
         /// Whether the contents are undefined, so that any byte is permitted.
         public var isAnyByte = false
 
-        /// Whether a kernel may return this answer. `SIGBUS` or `fault` without a place stands for any place.
+        /// Whether a kernel may return this answer. `SIGBUS` or `fault` without a place matches any place.
         public func contains(_ seen: StepOutcome) -> Bool {
             if isAnyByte {
                 switch (model, seen) {
                 case (.value, .value): return true
-                // A comparison of bytes that nobody knows.
+                // A comparison of undefined bytes.
                 case (.ok, .differs), (.differs, .ok), (.differs, .differs): return true
                 default: break
                 }
@@ -39,8 +39,7 @@ public struct Oracle: Sendable {
         }
     }
 
-    /// Why a step cannot be judged: the model does not have what it needs, or an earlier step left it nothing
-    /// to act on.
+    /// Why a step cannot be judged: the model lacks what it needs, or an earlier step left no object to use.
     public struct Problem: Error, Sendable, Equatable, CustomStringConvertible {
         /// The reason for people, without the step.
         public let description: String
@@ -51,10 +50,10 @@ public struct Oracle: Sendable {
     /// The machine of a test before its first step.
     ///
     /// - Parameters:
-    ///   - test: its header configures the machine. Of its body only descriptors and views that are used
-    ///     after `close` and `unmap` matter.
+    ///   - test: configures the machine by its header. From its body only the uses of closed descriptors and unmapped
+    ///     views matter.
     ///   - configuration: the version of the interface, and everything else that the header does not set.
-    /// - Throws: ``Problem`` if this configuration cannot make a VM, file, view or memslot of the header.
+    /// - Throws: ``Problem`` if a VM, file, view or memslot of the header cannot be created in this configuration.
     public init(
         _ test: LitmusTest, _ configuration: SoftKVM.Configuration = SoftKVM.Configuration()
     ) throws(Problem) {
@@ -75,8 +74,8 @@ public struct Oracle: Sendable {
         return try copy.perform(step)
     }
 
-    /// Performs a step that a kernel has answered with `seen`. After a permitted `ENOMEM` nothing behind its
-    /// place has changed; after any other answer the model goes on from its own.
+    /// Performs a step that a kernel has answered with `seen`. A permitted `ENOMEM` leaves everything after its place
+    /// unchanged; after any other answer the model continues from its own answer.
     ///
     /// - Returns: whether a kernel may return `seen`.
     /// - Throws: ``Problem`` if the model cannot perform the step.
@@ -108,8 +107,8 @@ public struct Oracle: Sendable {
     /// Performs a step with the model's own answer.
     ///
     /// - Returns: the answers that a kernel may return.
-    /// - Throws: ``Problem`` if the model cannot perform the step. The model may then have changed in part:
-    ///   go on with a copy made before.
+    /// - Throws: ``Problem`` if the model cannot perform the step. The model may then be partly changed: continue with
+    ///   a copy made before.
     public mutating func perform(_ step: Step) throws(Problem) -> Answers {
         do throws(Stop) {
             let before = machine
@@ -121,7 +120,8 @@ public struct Oracle: Sendable {
             case _ where step.action.mayFault:
                 let made = seen.conversions.filter { $0.failure == nil }
                 answers.others = made.map { Self.noMemory(at: $0.gpa) }
-            // A kernel that is built with the call takes no attribute where it converts in place; one that is not has no call.
+            // A kernel that converts in place has no attributes of VMs. If it is built with the call, it accepts only
+            // shared.
             case .setAttributes(_, let attributes, 0, _)
             where seen.outcome == .errno(Errno.inappropriateIOCTLForDevice.rawValue):
                 answers.others.append(attributes == 0 ? .ok : .errno(Errno.invalidArgument.rawValue))
@@ -139,7 +139,7 @@ public struct Oracle: Sendable {
         .errno(Errno.noMemory.rawValue, at: place)
     }
 
-    /// Where the conversion begins to write something down, as its answer names the place.
+    /// The places where the conversion may run out of memory, as its answer names them.
     private func placesWithoutMemory(_ conversion: Conversion) -> [UInt64] {
         let extent = conversion.extent
         guard let state = Attributes.state(conversion.attributes) else { return [] }
@@ -150,7 +150,7 @@ public struct Oracle: Sendable {
         }.map(\.gpa.start)
     }
 
-    /// Whether a conversion of these pages has something to write down.
+    /// Whether a conversion of these pages changes attributes.
     private func mayGrow(_ extent: Extent, _ state: PageState) -> Bool {
         guard let file = file(extent.name),
             let range = PageRange(start: extent.offset, size: extent.size),
@@ -159,10 +159,10 @@ public struct Oracle: Sendable {
         return machine.kernel.attributes(of: file).bytes(state, in: range) < range.size
     }
 
-    // MARK: what there is to see
+    // MARK: contents
 
-    /// What an actor finds at a byte: hosts and children through a view, vCPUs at a guest-physical address.
-    /// It changes nothing.
+    /// The byte that an actor finds: through a view for hosts and children, at a guest-physical address for vCPUs.
+    /// Changes nothing.
     ///
     /// - Returns: nil if there is no such view, or the byte is outside of it.
     public func visible(of place: Place, by actor: Actor) -> VisibleByte? {
@@ -184,8 +184,7 @@ public struct Oracle: Sendable {
         file(place.name).flatMap { machine.kernel.attributes(of: $0).value(at: place.offset) }
     }
 
-    /// Whether the contents of this byte of a file are undefined, because a conversion promised nothing about
-    /// them.
+    /// Whether this byte of a file is undefined, because a conversion promised nothing about contents.
     public func isUndefined(_ place: Place) -> Bool {
         file(place.name).map { machine.kernel.byte($0, at: place.offset) } == .unknown
     }
@@ -196,7 +195,7 @@ public struct Oracle: Sendable {
 }
 
 extension Action {
-    /// A vCPU may have a memory fault there, for which the monitor converts.
+    /// Whether a vCPU may have a memory fault for which the monitor converts.
     fileprivate var mayFault: Bool { isAccess || self == .again }
 }
 

@@ -3,65 +3,67 @@ import ConversionModel
 import MiniVMM
 import SystemPackage
 
-/// How far an actor has come with a step, and the next atomic piece of it: what a kernel does before another actor can act.
+/// The position of an actor in its current step. Its next atomic piece is what a kernel does before another actor can
+/// act.
 ///
 /// The pieces are those of Linux 7.4:
 /// * A conversion, a hole, `fallocate` and a vCPU's access are one piece each. A memory fault that asks for a
-///   conversion is an access, the conversion, and the access once more.
-/// * The host reaches a page by a fault, which holds a reference from finding the page to mapping it, and then by a reference
-///   on the mapped page. A conversion in between can take the page away, and the fault begins again. So an access takes a
-///   reference on up to 16 pages, copies page by page, and drops them page by page. A hold takes its pages one after the
-///   other, and one that fails has held those before. `populate_read` and `populate_write` fault page by page.
-/// * References on several pages are dropped page by page; so are those of an unmapping, once the pages are out of the page
+///   conversion makes three: the access, the conversion, and the access again.
+/// * The host reaches a page through a page fault, which holds a reference from finding the page to mapping it, and
+///   then through a reference on the mapped page. A conversion in between can remove the page, and the fault starts
+///   again. So an access takes references on up to 16 pages, copies page by page, and drops the references page by
+///   page. A hold takes its pages one by one; a hold that fails has held the pages before. `populate_read` and
+///   `populate_write` fault page by page.
+/// * References on several pages are dropped page by page. An unmapping does so after the pages have left the page
 ///   tables.
-/// * KVM_PRE_FAULT_MEMORY asks for each page what it is, and then maps it. A vCPU reaches a memslot without a guest_memfd as
-///   the host does.
-/// * A memslot is invalid before it is gone. A hypercall is a conversion for each memslot, and a conversion
-///   of the guest's memory one for each region.
+/// * KVM_PRE_FAULT_MEMORY reads the state of each page, and then maps the page. A vCPU reaches a memslot without a
+///   guest_memfd as the host does.
+/// * A memslot is invalid before it is deleted. A hypercall is one conversion for each memslot; a conversion of the
+///   guest's memory is one for each region.
 struct Position: Sendable {
-    /// The step that is next, or under way.
+    /// The next or current step.
     var step = 0
-    /// Bytes of it that are done.
+    /// Completed bytes of the step.
     var done: UInt64 = 0
     var phase = Phase.begin
-    /// A page that is found and not mapped yet.
+    /// A page that a fault has found and not yet mapped.
     var fault: HoldID?
-    /// The references on pages that the step has.
+    /// The references that the step holds.
     var references: [HoldID] = []
-    /// The answer, once the step holds nothing any more.
+    /// The answer that the step returns after it has dropped its references.
     var answer: Observation?
-    /// The page that a vCPU is about to write is in the dirty log.
+    /// Whether the page that a vCPU is about to write is in the dirty log.
     var isLogged = false
     /// The access that `again` repeats.
     var repeated: Step?
-    /// Pages that it has counted.
+    /// Pages counted so far.
     var count: UInt64 = 0
-    /// What the monitor has converted for it. It decides nothing that is still to come.
+    /// The conversions that the monitor has made for the step. They do not affect later pieces.
     var conversions: [FileConversion] = []
 
     enum Phase: Hashable {
         case begin
-        /// So many pages of the batch are copied.
+        /// This number of pages of the batch has been copied.
         case copying(Int)
         case releasing
-        /// A memslot of this number is invalid.
+        /// The memslot with this number is invalid.
         case deleting(UInt32)
-        /// What a fault takes the page for.
+        /// The state that a fault has read for the page.
         case asked(isPrivate: Bool)
-        /// The page whose memory is to fail is found, and the step has no reference on it any more.
+        /// The page whose memory is to fail has been found, and the step no longer holds a reference on it.
         case failing
-        /// A vCPU has left with a memory fault, and the monitor is about to convert the page.
+        /// A vCPU has exited with a memory fault, and the monitor is about to convert the page.
         case faulted(MemoryFault, FaultConversion)
-        /// That has succeeded without an effect, so there is no second attempt.
+        /// The conversion succeeded without an effect, so it is not repeated.
         case convertedWithoutEffect
     }
 
-    /// Pages that one system call has references on while it copies.
+    /// The number of pages on which one system call holds references while it copies.
     private static let mostPages = 16
 
     init(step: Int = 0) { self.step = step }
 
-    /// Everything that decides how the step goes on.
+    /// Everything that affects later pieces of the step.
     struct Key: Hashable {
         fileprivate let step: Int
         fileprivate let done: UInt64
@@ -81,7 +83,7 @@ struct Position: Sendable {
             repeated: repeated, count: count)
     }
 
-    /// Whether the next piece has to wait until another actor has gone on.
+    /// Whether the next piece waits for another actor.
     func waits(before step: Step, _ machine: ModelMachine) -> Bool {
         guard let vm = machine.vms[machine.setup.main], machine.kernel.isChangingSlots(vm) else {
             return false
@@ -92,18 +94,18 @@ struct Position: Sendable {
         }
         let step = repeated ?? step
         switch (step.action, step.actor) {
-        // Changes of memslots, and of the files behind them, take the VM's slots_lock.
+        // Changes of memslots, and of the files of memslots, take the VM's slots_lock.
         case (.bind, _), (.unbind, _), (.close, _), (.dirty, _), (.setAttributes, _): return true
-        // A fault tries again until the memslot is gone.
+        // A fault is retried until the memslot is gone.
         case (.read(let place), .vcpu), (.write(let place, _), .vcpu):
             return machine.kernel.isInvalid(vm, at: place.offset)
         default: return false
         }
     }
 
-    /// Does the next piece.
+    /// Performs the next piece.
     ///
-    /// - Returns: what came of the step, nil if there is more of it.
+    /// - Returns: the answer of the step; nil if it has not ended.
     mutating func advance(_ step: Step, _ machine: inout ModelMachine) throws(Stop) -> Observation? {
         switch step.action {
         case .read, .write, .fill:
@@ -134,7 +136,7 @@ struct Position: Sendable {
         }
     }
 
-    // MARK: a page of the host
+    // MARK: host pages
 
     enum Page {
         case notYet
@@ -142,11 +144,11 @@ struct Position: Sendable {
         case none
     }
 
-    /// The next piece of what it takes to have the page at an offset of a view.
+    /// Performs the next piece of getting a page of a view.
     ///
     /// - Parameters:
-    ///   - toWrite: the page is to be written, and not only read.
-    ///   - isHeld: a reference is wanted as well.
+    ///   - toWrite: whether the page will be written.
+    ///   - isHeld: whether a reference is needed.
     mutating func have(
         _ offset: UInt64, of mapping: MappingID, toWrite: Bool, isHeld: Bool = true,
         _ kernel: inout KernelModel
@@ -169,13 +171,15 @@ struct Position: Sendable {
 
     /// Drops one reference.
     ///
-    /// - Returns: whether it was the last.
+    /// - Returns: whether it was the last one.
     private mutating func dropOne(_ kernel: inout KernelModel) -> Bool {
         if !references.isEmpty { kernel.release(references.removeFirst()) }
         return references.isEmpty
     }
 
-    /// The answer, once no reference is left.
+    /// Drops one reference.
+    ///
+    /// - Returns: the answer after the last one.
     private mutating func drop(_ kernel: inout KernelModel) -> Observation? {
         dropOne(&kernel) ? answer : nil
     }
@@ -201,7 +205,7 @@ struct Position: Sendable {
                 answer = Observation(machine.kernel.byte(reference, at: from % pageSize), at: place)
             }
             phase = page + 1 < references.count ? .copying(page + 1) : .releasing
-            // Nothing is asked of the pages that come next before these are dropped.
+            // The next pages are accessed after these references are dropped.
             if phase == .releasing { done = min(from + size, end) - extent.offset }
             return nil
         case .releasing:
@@ -241,8 +245,8 @@ struct Position: Sendable {
         }
     }
 
-    /// A reference on the page; then, as long as the page is new to the LRU, none for a moment; then the failure of its
-    /// memory, whatever the page is by now.
+    /// Takes a reference on the page, drops it for a moment if the page is new to the LRU, and then makes the memory
+    /// fail, whatever state the page has by then.
     private mutating func fail(
         _ extent: Extent, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
@@ -282,7 +286,7 @@ struct Position: Sendable {
         if kind == .vmsplice, UInt64(references.count) == KernelModel.pipePages {
             return fails(.resourceTemporarilyUnavailable, &machine, &self)
         }
-        // What is to be read from the pages needs no more; the others take them to write.
+        // Holders that only read from the pages need no write access.
         let toWrite = kind == .ioUring || kind == .gupTest
         let next = pages.start + UInt64(references.count) * pageSize
         switch have(next, of: mapping, toWrite: toWrite, &machine.kernel) {
@@ -293,7 +297,7 @@ struct Position: Sendable {
             references = []
             return Observation(.ok)
         case .none:
-            // What it could get is in the pipe, and the rest is asked for once more.
+            // The pages taken so far are in the pipe, and the rest is requested again.
             let taken = UInt64(references.count)
             guard kind == .vmsplice, taken > done else { return fails(.badAddress, &machine, &self) }
             done = taken
@@ -305,7 +309,7 @@ struct Position: Sendable {
         _ name: Name, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
         if phase == .releasing { return drop(&machine.kernel) }
-        // The hold itself has none left, so that nothing is left to release by its name.
+        // The hold is removed first, so that its name cannot be released again.
         guard let hold = machine.holds.removeValue(forKey: name) else { return try machine.perform(step) }
         references = machine.kernel.split(hold)
         answer = Observation(.ok)
@@ -313,7 +317,7 @@ struct Position: Sendable {
         return drop(&machine.kernel)
     }
 
-    /// References on all pages that are mapped, the step itself, and the references dropped one after the other.
+    /// Takes references on all mapped pages, performs the step, and drops the references one by one.
     private mutating func unmap(
         _ part: Extent, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
@@ -342,13 +346,13 @@ struct Position: Sendable {
         return nil
     }
 
-    /// A call for each region, until one fails.
+    /// Makes a call for each region, until one fails.
     private mutating func convertGuest(
         _ conversion: Conversion, _ step: Step, _ machine: inout ModelMachine
     ) throws(Stop) -> Observation? {
         let request = try GuestConversion(conversion).request
         let regions = machine.setup.regions
-        // A request that leaves the guest's memory is refused before anything changes.
+        // A request beyond the guest's memory is refused before anything changes.
         guard request.range.end <= regions.last?.gpa.end ?? 0,
             let (_, part) = regions.parts(of: request.range).first(where: { part in
                 part.gpa.start >= request.range.start + done
@@ -379,7 +383,7 @@ struct Position: Sendable {
 }
 
 extension ModelMachine {
-    /// References on the pages that are mapped in a part of a view, one for each page, ascending.
+    /// Takes a reference on each mapped page of a part of a view, in ascending order.
     fileprivate mutating func holdMapped(_ part: Extent) -> [HoldID] {
         guard let view = views[part.name], case let length = kernel.length(of: view.mapping),
             part.offset <= length
@@ -388,7 +392,7 @@ extension ModelMachine {
             view.mapping, at: part.offset, length: min(part.size, length - part.offset))
     }
 
-    /// The binding moves a memslot, which goes where it was before it is elsewhere.
+    /// Whether the binding moves a memslot. The slot then leaves its old address before it appears at the new one.
     fileprivate func moves(_ binding: Binding) -> Bool {
         let slot = slots[World.SlotKey(vm: binding.vm ?? setup.main, number: binding.slot)]
         guard let slot, binding.flags & Binding.guestMemfd == 0 else { return false }

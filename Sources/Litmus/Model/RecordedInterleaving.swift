@@ -2,50 +2,69 @@
 import ConversionModel
 import MiniVMM
 
-// One of the interleavings that were explored, with its events recorded.
+// Recording one of the explored interleavings.
 extension Interleavings {
-    /// Goes through one interleaving once more and records it: one that fails or ends in what the test does not allow, if there
-    /// is any.
+    /// Repeats one interleaving and records it: one that fails or has an outcome that the test does not allow, if there is
+    /// any.
     ///
-    /// - Parameter backend: its clock goes on by a microsecond with each piece, and the trace names it.
-    mutating func recordTelling(_ recorder: any RunRecorder, on backend: any Backend) throws(Stop) {
-        let program = program
-        func isTelling(_ ending: Ending) -> Bool { ending.failure != nil || program.disallows(ending) }
-        let all = endings(from: try start()).map { ($0, text($0)) }.sorted { $0.1 < $1.1 }.map(\.0)
-        guard let ending = all.first(where: isTelling) ?? all.first else { return }
+    /// - Parameters:
+    ///   - backend: its clock advances by a microsecond with each piece, and the trace names it.
+    ///   - outcome: if not nil, only an interleaving with this outcome is recorded; nothing if there is none.
+    mutating func recordOne(
+        _ recorder: any RunRecorder, on backend: any Backend, with outcome: OutcomePattern?
+    ) throws(Stop) {
+        let all = sorted(endings(from: try start()))
+        let chosen =
+            if let outcome {
+                program.ending(with: outcome, in: all)
+            } else {
+                all.first(where: program.fails) ?? all.first
+            }
+        guard let ending = chosen else { return }
         let path = try path(to: ending)
-        defer { recorder.end(isTelling: isTelling(ending)) }
-        tape = Tape(recorder.begin(backend: backend), backend)
-        defer { tape = nil }
+        defer { recorder.end(isNotable: outcome != nil || program.fails(ending)) }
+        events = EventRecorder(recorder.begin(backend: backend), backend)
+        defer { events = nil }
         var cursor = try start()
         for actor in path { try advance(actor, &cursor) }
     }
 
-    /// In an order that is always the same; what refuses comes first, since it says more.
-    private func text(_ ending: Ending) -> String {
-        program.blocks.map { $0.text($0.results(of: ending)) }.joined(separator: "; ")
-            + (ending.failure?.description ?? "")
+    /// The actors in the order of their pieces, for an interleaving with this ending: of those found, the one with the
+    /// fewest changes of actor.
+    mutating func path(to ending: Ending) throws(Stop) -> [Int] {
+        var best: [Int] = []
+        var fewest = Int.max
+        for first in 0..<max(1, program.blocks.first?.actors.count ?? 1) {
+            let path = try path(to: ending, first: first)
+            let changes = zip(path, path.dropFirst()).count { $0 != $1 }
+            if changes < fewest { (best, fewest) = (path, changes) }
+        }
+        return best
     }
 
-    /// The actors in the order of their pieces, of an interleaving that ends so. No state comes twice.
-    private mutating func path(to ending: Ending) throws(Stop) -> [Int] {
+    /// The actors in the order of their pieces, for an interleaving with this ending. No state is repeated. An actor
+    /// continues as long as it can, so that the order has few turns.
+    ///
+    /// - Parameter first: the actor that begins if it can.
+    private mutating func path(to ending: Ending, first: Int) throws(Stop) -> [Int] {
         struct Node {
             let cursor: Cursor
-            /// What is still to come of the ending.
+            /// The part of the ending that is still to come.
             let wanted: Ending
             /// The actors that have not been tried here, the next one last.
             var actors: [Int]
-            /// The actor that went on from here.
+            /// The actor of the next piece.
             var actor: Int?
         }
-        func place(_ cursor: Cursor, _ wanted: Ending) -> Node {
-            let actors = block(at: cursor).map { cursor.actors(of: $0) } ?? []
-            return Node(cursor: cursor, wanted: wanted, actors: actors.reversed())
+        func place(_ cursor: Cursor, _ wanted: Ending, after last: Int? = nil) -> Node {
+            var actors = block(at: cursor).map { Array(cursor.actors(of: $0).reversed()) } ?? []
+            if let last, let index = actors.firstIndex(of: last) { actors.append(actors.remove(at: index)) }
+            return Node(cursor: cursor, wanted: wanted, actors: actors)
         }
-        var path = [place(try start(), ending)]
+        var path = [place(try start(), ending, after: first)]
         var seen: Set<Key> = [key(of: path[0].cursor)]
         while let here = path.last, block(at: here.cursor) != nil {
-            // Every way from here leads to a state that was tried.
+            // Every actor from here leads to a state that was already tried.
             guard let actor = path[path.count - 1].actors.popLast() else {
                 path.removeLast()
                 continue
@@ -59,17 +78,17 @@ extension Interleavings {
             }
             guard endings(from: there).contains(rest), seen.insert(key(of: there)).inserted else { continue }
             path[path.count - 1].actor = actor
-            path.append(place(there, rest))
+            path.append(place(there, rest, after: actor))
         }
         return path.compactMap(\.actor)
     }
 
-    /// Where one interleaving is recorded.
-    struct Tape {
+    /// Records one interleaving.
+    struct EventRecorder {
         private let trace: Trace
         private let backend: any Backend
         private var recording: Recording
-        /// When the steps under way began, by actor.
+        /// The times at which the current steps began, by actor.
         private var began: [Actor: UInt64] = [:]
         private var files: Set<Name> = []
 
@@ -79,13 +98,13 @@ extension Interleavings {
             recording = Recording(trace)
         }
 
-        /// A piece of a step is done next.
+        /// Called before each piece of a step.
         mutating func begin(_ step: Step) {
             if began[step.actor] == nil { began[step.actor] = backend.now() }
             backend.sleep(for: .microseconds(1))
         }
 
-        /// The step is done.
+        /// Called when a step has ended.
         mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
             note(machine)
             let took = backend.now() &- (began.removeValue(forKey: step.actor) ?? backend.now())
@@ -95,7 +114,7 @@ extension Interleavings {
             trace.record(Recording.event(step, line: line, seen), by: step.actor)
         }
 
-        /// Files that were not there before.
+        /// Records files that were not there before.
         mutating func note(_ machine: ModelMachine) {
             for (name, descriptor) in machine.files.sorted(by: { $0.value.rawValue < $1.value.rawValue })
             where files.insert(name).inserted {
@@ -117,11 +136,34 @@ extension ModelMachine {
 }
 
 extension Program {
-    /// A block of it has an outcome that its clauses do not allow.
-    func disallows(_ ending: Ending) -> Bool {
-        blocks.contains { block in
-            let results = block.results(of: ending)
-            return results.count == block.results.count && !block.allows(results)
+    /// Whether a step failed, or a block has an outcome that its clauses do not allow.
+    func fails(_ ending: Ending) -> Bool {
+        ending.failure != nil
+            || blocks.contains { block in
+                let results = block.results(of: ending)
+                return results.count == block.results.count && !block.allows(results)
+            }
+    }
+
+    /// The first ending with the first of all matching outcomes, in the order of the report.
+    fileprivate func ending(with pattern: OutcomePattern, in endings: [Ending]) -> Ending? {
+        for block in blocks {
+            let found = endings.filter { block.matches(pattern, $0) }
+            let text = found.map { block.text(block.results(of: $0)) }.min()
+            if let text { return found.first { block.text(block.results(of: $0)) == text } }
         }
+        return nil
+    }
+
+    /// Whether a block has a matching outcome.
+    func matches(_ pattern: OutcomePattern, _ ending: Ending) -> Bool {
+        blocks.contains { $0.matches(pattern, ending) }
+    }
+}
+
+extension Program.Block {
+    fileprivate func matches(_ pattern: OutcomePattern, _ ending: Ending) -> Bool {
+        let results = results(of: ending)
+        return results.count == self.results.count && pattern.matches(list(results))
     }
 }

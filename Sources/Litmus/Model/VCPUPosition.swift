@@ -28,11 +28,11 @@ extension Position {
             case .had:
                 phase = .releasing
                 return nil
-            // The access says what becomes of it.
+            // The access itself determines the outcome.
             case .none: break
             }
         } else if let fault {
-            // The memslot is gone, and the fault goes on with what it has found.
+            // The memslot was deleted, and the fault continues with the page that it has found.
             machine.kernel.release(fault)
             self.fault = nil
             return nil
@@ -41,7 +41,7 @@ extension Position {
             phase = .releasing
             return nil
         }
-        // The page is logged before it is written, and once more if the log has been taken in between.
+        // A page is logged before it is written, and again if the log was read in between.
         if step.action.byteWritten != nil, !isLogged, machine.kernel.beginGuestWrite(vm, at: extent.offset) {
             isLogged = true
             return nil
@@ -57,7 +57,7 @@ extension Position {
         return nil
     }
 
-    /// The conversion that a memory fault has asked for. After it the vCPU enters again.
+    /// Performs the conversion that a memory fault asks for. Afterwards the vCPU enters again.
     private mutating func convert(
         _ fault: MemoryFault, _ onFault: FaultConversion, of step: Step, _ number: Int,
         _ machine: inout ModelMachine
@@ -77,7 +77,7 @@ extension Position {
     mutating func again(_ step: Step, _ machine: inout ModelMachine) throws(Stop) -> Observation? {
         guard case .vcpu(let number) = step.actor else { return try machine.perform(step) }
         if repeated == nil {
-            // One that asks for no conversion is one piece.
+            // Repeating an access that asks for no conversion is one piece.
             guard machine.vcpus[number]?.onFault != nil else { return try machine.perform(step) }
             repeated = try machine.takePending(number)
         }
@@ -117,7 +117,7 @@ extension Position {
         }
     }
 
-    /// A part that was done is a success.
+    /// A call that did a part is a success.
     private func preFaulted(_ failure: ErrorNumber, _ machine: ModelMachine) -> Observation {
         done > 0 ? Observation(.ok) : machine.answer(failure)
     }
@@ -131,7 +131,7 @@ extension Position {
             return machine.answer(.invalidArgument)
         }
         guard let place = places.first(where: { $0.gpa >= extent.offset + done }) else {
-            throw .broken("\(extent) is no part of memslots any more")
+            throw .broken("\(extent) is no longer in a memslot")
         }
         if let (errno, page) = try machine.convert(place, request) {
             return Observation(.errno(errno.rawValue, at: page))

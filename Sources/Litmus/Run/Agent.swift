@@ -6,26 +6,26 @@ import SoftKVM
 import Synchronization
 import SystemPackage
 
-/// The guest that does the steps of vCPUs, ``LitmusAgent``, in its machine: it asks for its orders by port, makes one access or one
-/// hypercall, and tells what came of it. ``AgentRun`` is its monitor.
+/// The guest ``LitmusAgent``, which performs the steps of vCPUs, with its memory. It reads orders from a port, makes
+/// one access or one hypercall, and writes the answer to a port. ``AgentRun`` is its monitor.
 ///
-/// It lives in a guest_memfd of its own, far above the memory of tests, which no step can name. A vCPU acts on one thread at a
-/// time; different ones may on different threads.
+/// It has a guest_memfd of its own far above the memory of tests, where no step can reach it. One vCPU is used by one
+/// thread at a time; different vCPUs can run on different threads.
 final class Agent: Sendable {
-    /// Code, then three levels of tables: the first GiB is mapped to itself in pages of 2 MiB, the second one to the shared
-    /// alias, where there are two.
+    /// Code, then three levels of page tables. The first GiB is identity-mapped with pages of 2 MiB. With two aliases,
+    /// the second GiB maps the shared alias.
     private static let size = 5 * pageSize
     private static let sharedAlias: UInt64 = 1 << 30
-    /// Guest-physical; tests have what is below.
+    /// Guest-physical. Tests use the addresses below.
     static let start: UInt64 = (1 << 30) - (1 << 20)
     private static let slot: UInt32 = 400
-    /// So that a step ends soon on a kernel that interprets its guests.
+    /// Keeps a step short on a kernel that interprets its guests.
     static let mostBytes = 4 * pageSize
-    /// What the monitor makes of a hypercall: nil, or the errno and the page that it is about.
+    /// The monitor's answer to a hypercall: nil, or the errno and the page that it names.
     typealias Answer = (errno: Errno, page: UInt64?)?
-    /// What the monitor makes of a memory fault.
+    /// The monitor's answer to a memory fault.
     enum FaultAnswer {
-        /// The page is converted, or was not to be: the vCPU enters again.
+        /// The page is converted, or needs no conversion: the vCPU enters again.
         case entersAgain
         /// The conversion has failed.
         case isFailed(Errno, page: UInt64?)
@@ -35,11 +35,11 @@ final class Agent: Sendable {
     /// A vCPU.
     private final class CPU: Sendable {
         let vcpu: any KVMVCPU
-        /// It stands before an access that it cannot finish.
+        /// Whether an access has stopped without completing.
         let isStuck = Atomic<Bool>(false)
-        /// What has stopped it is a memory fault, so that nothing of the access was done.
+        /// Whether a memory fault stopped the access, so that none of it was done.
         let isAtFault = Atomic<Bool>(false)
-        /// The access, if ``World`` can have it made again. Used by the thread that runs the vCPU.
+        /// The stopped access, if ``World`` can repeat it. Used by the thread that runs the vCPU.
         let pending = Mutex<Step?>(nil)
 
         init(_ vcpu: any KVMVCPU) { self.vcpu = vcpu }
@@ -50,17 +50,17 @@ final class Agent: Sendable {
     private let view: any HostMapping
     private let method: HypercallMethod
     private let cpuid: CPUIDTable
-    /// Guest-physical, as CR3 has it.
+    /// Guest-physical, for CR3.
     private let tables: UInt64
     private let deadline: TestDeadline
-    /// A vCPU that a memory fault has stopped can be started anew: the kernel itself says the fault, and no adapter keeps the
-    /// access for the next run.
+    /// Whether a vCPU can be restarted after a memory fault. That needs a kernel that reports the fault itself: an
+    /// adapter keeps the access for the next run.
     private let canRewind: Bool
-    /// Its memslot.
+    /// The memslot of the agent.
     private let region: ckvm_userspace_memory_region2
     private let vcpus = Mutex<[Int: CPU]>([:])
 
-    /// - Parameter sharedBit: of a VM with two aliases. The guest's own pages are private then.
+    /// - Parameter sharedBit: the shared bit of a VM with two aliases, whose guest pages are private.
     init(
         on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: BackendFacts, _ deadline: TestDeadline
     ) throws(Stop) {
@@ -80,9 +80,9 @@ final class Agent: Sendable {
             guard !code.isEmpty, code.count <= Int(pageSize) else { throw .execFormatError }
             try Self.write(code, at: 0, view)
             let alias = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
-            // Private like the rest of such a guest, where its bytes survive that; else it stays shared, and is reached so. KVM
-            // has to read them where there is no memslot, to emulate the access, and reads no private page.
-            // A kernel that was told to have no memory for a conversion (`kernel runs`) refuses this one as well.
+            // Private like the rest of such a guest, if its bytes survive the conversion. Otherwise it stays shared and
+            // is reached through the shared alias: to emulate an access without a memslot KVM has to read the code, and
+            // it cannot read a private page. With few attribute runs (`kernel runs`) this conversion would fail, too.
             let hasMemory = facts.soft.map { $0.configuration.maximumAttributeRuns > 2 } ?? true
             let isPrivate =
                 sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux && hasMemory
@@ -91,7 +91,7 @@ final class Agent: Sendable {
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
             let directories = [tables + 2 * pageSize | 3, tables + 3 * pageSize | 3]
             try Self.write(Self.bytes(directories), at: 2 * pageSize, view)
-            // Present, writable, a large page.
+            // Present, writable, large page.
             let ownPage = Self.start >> 21
             let low = (0..<512).map { page in page << 21 | 0x83 | (page == ownPage ? ownAlias : 0) }
             try Self.write(Self.bytes(low), at: 3 * pageSize, view)
@@ -116,13 +116,13 @@ final class Agent: Sendable {
             try vm.setUserMemoryRegion2(region)
         } catch {
             throw .absent(
-                "the guest that does the steps of vCPUs cannot be loaded here (\(error.name))",
-                "the guest that does the steps of vCPUs", error)
+                "the guest that performs the steps of vCPUs cannot be loaded (\(error.name))",
+                "the guest that performs the steps of vCPUs", error)
         }
     }
 
-    /// A file that the host can write, and whether its memslot has to do without it: a VM with private memory that does not
-    /// convert in place has none whose pages are shared at first, and gets the mapping of a default VM's.
+    /// A file that the host can write, and whether its memslot must be a plain mapping. A VM with private memory that
+    /// does not convert in place cannot create a file with shared pages, so the mapping of a default VM's file is used.
     private static func file(
         on vm: any KVMVirtualMachine, _ backend: any Backend
     ) throws(Errno) -> (any KVMGuestMemfd, isPlain: Bool) {
@@ -146,7 +146,7 @@ final class Agent: Sendable {
         for vcpu in gone { deadline.remove(vcpu) }
     }
 
-    /// - Parameter deletesSlot: the VM may live on.
+    /// - Parameter deletesSlot: pass true if the VM is used again.
     func close(deletesSlot: Bool) {
         removeVCPUs()
         if deletesSlot { try? deleteSlot() }
@@ -159,19 +159,19 @@ final class Agent: Sendable {
         try vm.setUserMemoryRegion2(region)
     }
 
-    /// Takes the guest's pages out of the second-stage tables, where they are not before a vCPU has run: its memslot is made
-    /// anew. No vCPU runs.
+    /// Removes the agent's pages from the second-stage tables by recreating its memslot, as if no vCPU had run. No vCPU
+    /// may be running.
     func unmapPages() throws(Errno) {
         try deleteSlot()
         try vm.setUserMemoryRegion2(region)
     }
 
-    /// Has every vCPU stand where it asks for its next order. No vCPU runs.
+    /// Restarts every stopped vCPU, so that it reads its next order. No vCPU may be running.
     ///
-    /// - Returns: whether they do.
+    /// - Returns: whether all were restarted.
     func rewind() -> Bool {
         for cpu in vcpus.withLock({ Array($0.values) }) where cpu.isStuck.load(ordering: .relaxed) {
-            // What else has stopped a vCPU may leave something in the kernel or in an adapter.
+            // Only a memory fault leaves nothing behind in the kernel or in an adapter.
             guard cpu.isAtFault.load(ordering: .relaxed), canRewind else { return false }
             do throws(Errno) { try start(cpu.vcpu) } catch { return false }
             cpu.isStuck.store(false, ordering: .relaxed)
@@ -180,17 +180,18 @@ final class Agent: Sendable {
         return true
     }
 
-    /// Most pages that its guest's memory can have in the second-stage tables.
+    /// The largest number of the agent's pages in the second-stage tables.
     static let pages = size / pageSize
 
     // MARK: steps
 
-    /// An access to bytes, or a part of one.
+    /// Accesses bytes.
     ///
     /// - Parameters:
     ///   - extent: guest-physical.
-    ///   - isRacing: a memory fault may be a conversion met on the way, so the vCPU enters again, as any monitor would.
-    ///   - onFault: what the monitor does on a memory fault, if it does anything.
+    ///   - isRacing: if true, the vCPU enters again after a memory fault, because a concurrent conversion can cause
+    ///     one.
+    ///   - onFault: what the monitor does on a memory fault; nil leaves the vCPU stopped.
     func access(
         _ extent: Extent, _ step: Step, vcpu number: Int, isRacing: Bool, onFault: FaultHandler? = nil
     ) throws(Stop) -> Observation {
@@ -204,11 +205,11 @@ final class Agent: Sendable {
         let (seen, isDone) = try run(orders, number, isRacing, onFault: onFault)
         if !isDone { try cpu(number).pending.withLock { $0 = action.isSingle ? step : nil } }
         guard isDone, case .check = action, case .errno(let past, _) = seen else { return Observation(seen) }
-        // The answer is a place, and no errno.
+        // The answer is an offset, not an errno.
         return Observation(.differs(at: UInt64(UInt32(bitPattern: 0 &- past)) &- alias &- 1))
     }
 
-    /// The access that the vCPU has left, if it stands before one that can be made again.
+    /// The stopped access, if it can be repeated.
     func pending(vcpu number: Int) throws(Stop) -> Step {
         let cpu = try cpu(number)
         guard cpu.isStuck.load(ordering: .relaxed), let step = cpu.pending.withLock({ $0 }) else {
@@ -217,7 +218,7 @@ final class Agent: Sendable {
         return step
     }
 
-    /// Enters again, before the access that the vCPU has left.
+    /// Enters the guest again, so that the vCPU repeats its stopped access.
     func again(vcpu number: Int, onFault: FaultHandler?) throws(Stop) -> Observation {
         let cpu = try cpu(number)
         cpu.isStuck.store(false, ordering: .relaxed)
@@ -241,7 +242,7 @@ final class Agent: Sendable {
         _ number: Int, _ call: (any ExaminableVCPU) throws(Errno) -> Void
     ) throws(Stop) -> Observation {
         guard let vcpu = try cpu(number).vcpu as? any ExaminableVCPU else {
-            throw .skip("an adapter's vCPUs have no such call")
+            throw .skip("an adapter's vCPUs do not support this call")
         }
         do throws(Errno) {
             try call(vcpu)
@@ -251,7 +252,7 @@ final class Agent: Sendable {
         }
     }
 
-    /// - Parameter monitor: what it does for the call.
+    /// - Parameter monitor: carries out the call.
     func hypercall(
         _ extent: Extent, _ attributes: UInt64, vcpu number: Int,
         _ monitor: @escaping (MapRequest) throws(Stop) -> Answer
@@ -267,12 +268,12 @@ final class Agent: Sendable {
     static func check(_ extent: Extent) throws(Stop) {
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
         guard !overflow, end <= start else {
-            throw .broken("a vCPU reaches guest-physical addresses below \(hex(start))")
+            throw .broken("a vCPU can only access guest-physical addresses below \(hex(start))")
         }
     }
 
-    /// - Parameter orders: what the guest asks for, in order.
-    /// - Returns: what came of it, and whether the access was made.
+    /// - Parameter orders: the words that the guest reads, in order.
+    /// - Returns: the outcome, and whether the access was made.
     private func run(
         _ orders: [UInt32], _ number: Int, _ isRacing: Bool, onFault: FaultHandler? = nil,
         monitor: ((MapRequest) throws(Stop) -> Answer)? = nil
@@ -293,14 +294,14 @@ final class Agent: Sendable {
         }
     }
 
-    /// Makes the vCPU if there is none yet.
+    /// Creates the vCPU if it does not exist yet.
     func prepare(_ number: Int) throws(Stop) { _ = try cpu(number) }
 
     private func cpu(_ number: Int) throws(Stop) -> CPU {
         if let cpu = vcpus.withLock({ $0[number] }) { return cpu }
         do throws(Errno) {
             let vcpu = try vm.createVCPU(id: number)
-            // A CPU has to have long mode, and as many physical address bits as a shared bit takes.
+            // The CPU needs long mode, and enough physical address bits for the shared bit.
             try vcpu.setCPUID(cpuid)
             try start(vcpu)
             let cpu = CPU(vcpu)
@@ -308,7 +309,7 @@ final class Agent: Sendable {
             deadline.add(vcpu)
             return cpu
         } catch {
-            throw .absent("vcpu\(number) cannot be had here (\(error.name))", "KVM_CREATE_VCPU", error)
+            throw .absent("vcpu\(number) cannot be created (\(error.name))", "KVM_CREATE_VCPU", error)
         }
     }
 
@@ -336,15 +337,15 @@ final class Agent: Sendable {
 extension GuestCall {
     /// `KVM_HC_MAP_GPA_RANGE`.
     ///
-    /// - Throws: where the agent cannot ask for that.
+    /// - Throws: if the agent cannot make the call.
     init(_ extent: Extent, _ attributes: UInt64) throws(Stop) {
         guard extent.offset % pageSize == 0, extent.size % pageSize == 0 else {
-            throw .broken("a hypercall names whole pages, and \(extent) is none")
+            throw .broken("a hypercall is for whole pages, which \(extent) is not")
         }
         let word = Attributes.hypercallWord(attributes)
-        // What fits a register here; the pages may lie anywhere.
+        // The operands of an order are 32 bits wide.
         guard extent.offset <= UInt32.max, extent.size / pageSize <= UInt32.max, word <= UInt32.max else {
-            throw .broken("a hypercall names pages below 4 GiB, and attributes below 2^32")
+            throw .broken("a hypercall of a test is for pages below 4 GiB, with attributes below 2^32")
         }
         self.init(number: CKVM_HC_MAP_GPA_RANGE, arguments: (extent.offset, extent.size / pageSize, word))
     }
@@ -361,7 +362,7 @@ extension HypercallMethod {
 }
 
 extension Attributes {
-    /// The attributes of `KVM_HC_MAP_GPA_RANGE` for those of a conversion; a word that is none of its is as it is.
+    /// The attributes of `KVM_HC_MAP_GPA_RANGE` for those of a conversion. Any other word is passed unchanged.
     static func hypercallWord(_ attributes: UInt64) -> UInt64 {
         switch state(attributes) {
         case .private?: CKVM_MAP_GPA_RANGE_ENCRYPTED
@@ -372,7 +373,7 @@ extension Attributes {
 }
 
 extension Action {
-    /// The third word of an order: what to do, and with which byte.
+    /// The third word of an order: the operation and its byte.
     fileprivate var order: UInt32 {
         let (order, byte): (LitmusAgent.Order, UInt8) =
             switch self {

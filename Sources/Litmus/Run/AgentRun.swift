@@ -4,15 +4,15 @@ import GuestPayloads
 import MiniVMM
 import SystemPackage
 
-/// The monitor of the guest that does the steps of vCPUs, for one step: it hands out the orders and takes the answer.
+/// The monitor of ``Agent`` for one step: it supplies the orders and takes the answer.
 ///
 /// Belongs to the thread that runs the vCPU.
 struct AgentRun: ExitHandler {
     enum End {
         case done(StepOutcome)
-        /// The access was not made; the guest has gone on all the same.
+        /// The access was not made, but the guest continued (MMIO).
         case unfinished(StepOutcome)
-        /// The vCPU stands before the access. What has stopped it is a memory fault, or something else.
+        /// The access was stopped by a memory fault or by something else.
         case stuck(StepOutcome, isAtFault: Bool)
         case failed(Stop)
     }
@@ -20,20 +20,20 @@ struct AgentRun: ExitHandler {
     private let vcpu: any KVMVCPU
     private let number: Int
     private var orders: ArraySlice<UInt32>
-    /// A memory fault may be a conversion met on the way, so the vCPU enters again, as any monitor would.
+    /// Whether the vCPU enters again after a memory fault, because a concurrent conversion can cause one.
     private let isRacing: Bool
     private let deadline: TestDeadline
-    /// What the monitor does for a hypercall.
+    /// Carries out a hypercall.
     private let monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
-    /// What it does on a memory fault; nil leaves the vCPU where it is.
+    /// Handles a memory fault; nil leaves the vCPU stopped.
     private let onFault: Agent.FaultHandler?
     private var faults = 0
     private var isMMIO = false
-    /// The page that the answer to a hypercall was about.
+    /// The page that the answer to a hypercall names.
     private var named: UInt64?
 
-    /// Memory faults after which an access is given up, of a racing vCPU or with conversions that do not
-    /// help. A conversion that it meets on its way can be one.
+    /// The number of memory faults after which an access is given up. Concurrent conversions and conversions without an
+    /// effect can cause many.
     private static let mostFaults = 10_000
 
     init(
@@ -104,10 +104,10 @@ struct AgentRun: ExitHandler {
         return nil
     }
 
-    /// A time slice that ends is no exit; the agent is done after three that are.
+    /// The end of a time slice is not an exit. The agent completes a step within three slices.
     func interrupted() -> End? {
         deadline.isOver
-            ? .failed(.broken("time is over, and vcpu\(number) has not come to an end")) : nil
+            ? .failed(.broken("timed out while vcpu\(number) was running")) : nil
     }
 
     func halted() -> End { unexpected(.halt) }
@@ -115,12 +115,12 @@ struct AgentRun: ExitHandler {
 
     func cannotGoOn(_ obstacle: ExitObstacle) -> End? {
         switch obstacle {
-        case .runFailed(.notSupported): .failed(.skip("vCPUs cannot run here: this kernel has no CPU"))
-        // KVM asks for another try.
+        case .runFailed(.notSupported): .failed(.skip("vCPUs cannot run: this backend has no CPU"))
+        // KVM asks for a retry.
         case .runFailed(.resourceTemporarilyUnavailable): nil
         case .runFailed(let errno): stuck(.errno(errno.rawValue))
         case .registers(let call, let errno):
-            .failed(.broken("the call of vcpu\(number) could not be answered (\(call): \(errno.name))"))
+            .failed(.broken("the call of vcpu\(number) cannot be answered (\(call): \(errno.name))"))
         case .ioOutsideRunPage: .failed(.broken("vcpu\(number): KVM_EXIT_IO names data outside of kvm_run"))
         case .shutdown: unexpected(.shutdown)
         case .internalError(let suberror): unexpected(.internalError(suberror))
@@ -130,15 +130,15 @@ struct AgentRun: ExitHandler {
         }
     }
 
-    /// A step comes to what stops it first.
+    /// A step ends with the first outcome that stops it, which may be an earlier MMIO access.
     private func stuck(_ outcome: StepOutcome, isAtFault: Bool = false) -> End {
         .stuck(isMMIO ? .mmio : outcome, isAtFault: isAtFault && !isMMIO)
     }
 
-    /// An exit that no step comes to. A CPU that is a program may have failed, by the host or by the guest's code.
+    /// An exit that no step causes. With a software CPU, the host or the guest's code may have failed.
     private func unexpected(_ exit: Exit) -> End {
         guard let failure = (vcpu as? any SoftwareVCPU)?.failure else {
-            return .failed(.broken("vcpu\(number) left with \(exit)"))
+            return .failed(.broken("vcpu\(number) exited with \(exit)"))
         }
         let what = "vcpu\(number): \(failure)"
         return .failed(failure.hostErrno.map { .host(HostFailure(what, $0)) } ?? .broken(what))

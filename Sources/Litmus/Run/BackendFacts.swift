@@ -5,36 +5,37 @@ import SoftKVM
 import Synchronization
 import SystemPackage
 
-/// A kernel, and what is known of it before a test runs.
+/// A backend, and what has been found out about it.
 final class BackendFacts: Sendable {
     let backend: any Backend
-    /// How vCPUs ask for a conversion; found out when the first one does. Guarded by its lock.
+    /// How vCPUs request a conversion; determined at the first use. Guarded by its lock.
     private let hypercall = Mutex<HypercallMethod?>(nil)
     /// Guarded by its lock.
     private let cpuid = Mutex<CPUIDTable?>(nil)
-    /// The same kernel with two aliases above it, made when the first test needs it. Guarded by its lock.
+    /// The same backend with two aliases above it, created when the first test needs it. Guarded by its lock.
     private let aliases = Mutex<BackendFacts?>(nil)
 
     init(_ backend: any Backend) { self.backend = backend }
 
-    /// The kernel is the model itself.
+    /// The backend as SoftKVM, whose interleavings can be explored.
     var soft: SoftKVM? { backend as? SoftKVM }
-    /// Where it is decided what becomes of contents, if not as in a version of the interface.
+    /// Where the contents of converted pages are decided; nil for the place of the interface's version.
     var design: ContentDesign? { soft?.configuration.contentDesign }
-    /// Rules are broken on purpose.
+    /// Whether faults are planted.
     var isFaulty: Bool { soft?.configuration.plantedFaults.isEmpty == false }
-    /// The same kernel with no rule broken: it has what a fault must not hide from the tests that look for it.
+    /// The same backend without planted faults. `needs` is checked on it, so that a fault cannot make the tests that
+    /// catch it skip.
     var sound: BackendFacts {
         guard isFaulty, var configuration = soft?.configuration else { return self }
         configuration.plantedFaults = []
         return BackendFacts(SoftKVM(configuration))
     }
-    /// A real kernel that converts by itself, with two aliases above it or without.
+    /// Whether it is a real kernel that converts in place itself, with or without aliases above it.
     var isLinux: Bool { backend.identity.kind == .linux }
-    /// The in-place interface is answered by something above the kernel.
+    /// Whether the in-place interface is emulated above the kernel.
     var isAdapter: Bool { backend.identity.kind == .adapter }
 
-    /// As the kernel said it first: it takes a hundred microseconds where CPUID leaves a virtual machine.
+    /// Cached: the call takes 100 µs under nested virtualization.
     func supportedCPUID() throws(Errno) -> CPUIDTable {
         try cpuid.withLock { known throws(Errno) in
             if let known { return known }
@@ -44,7 +45,8 @@ final class BackendFacts: Sendable {
         }
     }
 
-    /// A kernel whose memslots make two aliases over this one, whose VMs have no shared bit. This one still converts.
+    /// This backend with two aliases, made from memslots because its VMs have no shared bit. Conversions are still the
+    /// kernel's own.
     var withAliases: BackendFacts {
         aliases.withLock { known in
             let facts = known ?? BackendFacts(AliasesKVM(over: backend))
@@ -53,7 +55,7 @@ final class BackendFacts: Sendable {
         }
     }
 
-    /// The kernel does not convert in place by itself: `ENOTTY`.
+    /// Whether the kernel does not convert in place itself (`ENOTTY`).
     func isInPlaceOff() throws(Stop) -> Bool {
         guard !isAdapter else { return false }
         do throws(Errno) {
@@ -71,8 +73,8 @@ final class BackendFacts: Sendable {
     var hypercallMethod: HypercallMethod {
         hypercall.withLock { known in
             if let known { return known }
-            // VMMCALL is what SoftKVM's CPU has. Where it is not known the instruction is tried, with a time limit: on some
-            // kernels it never returns.
+            // SoftKVM's CPU has VMMCALL. On other kernels the instruction is tried with a time limit, because on some
+            // it never returns.
             let hasVMMCALL = (try? backend.supportedCPUID())?.hasVMMCALL ?? true
             let isThere =
                 soft != nil
@@ -83,7 +85,7 @@ final class BackendFacts: Sendable {
         }
     }
 
-    /// A child with these views.
+    /// Forks a child with these views.
     func fork(_ views: [Name: any HostMapping]) throws(Stop) -> any Child {
         if soft != nil {
             do throws(Errno) {
@@ -95,7 +97,7 @@ final class BackendFacts: Sendable {
         // On a default VM the mappings are the kernel's own.
         guard !isAdapter || views.values.allSatisfy({ $0 is LinuxHostMapping }) else {
             throw .skip(
-                "\(backend.identity.name) keeps private pages from the process that it is in, and no other")
+                "\(backend.identity.name) protects private pages only in its own process")
         }
         do throws(Errno) {
             return try ForkedChild(views)
@@ -106,7 +108,7 @@ final class BackendFacts: Sendable {
     }
 }
 
-/// By what a vCPU asks.
+/// How a vCPU requests a conversion.
 enum HypercallMethod: Sendable {
     case vmmcall
     case vmcall
@@ -114,21 +116,21 @@ enum HypercallMethod: Sendable {
     case port
 }
 
-/// How long a test may take, and who is stopped when it is over.
+/// The time limit of a test, and the vCPUs to kick when it has passed.
 final class TestDeadline: Sendable {
     private struct State {
         var vcpus: [any KVMVCPU] = []
         var isOver = false
-        /// Why no further run is begun.
+        /// Why no further run begins.
         var stop: Cut.Reason?
-        /// The steps under way, by actor.
+        /// The steps in progress, by actor.
         var steps: [Actor: Step] = [:]
     }
     private let state = Mutex(State())
 
     var isOver: Bool { state.withLock { $0.isOver } }
 
-    /// Why the test is to end after the run, or the piece, that is under way; nil while it is not.
+    /// Why the test ends after the current run or piece; nil if it continues.
     var stop: Cut.Reason? { state.withLock { $0.stop } }
     func stop(_ reason: Cut.Reason) { state.withLock { $0.stop = $0.stop ?? reason } }
 
@@ -138,12 +140,12 @@ final class TestDeadline: Sendable {
     func begin(_ step: Step) { state.withLock { $0.steps[step.actor] = step } }
     func end(_ step: Step) { state.withLock { $0.steps[step.actor] = nil } }
 
-    /// The steps under way, as they are written.
+    /// The steps in progress, as written.
     var steps: [String] {
         state.withLock { $0.steps.values.map(\.text).sorted() }
     }
 
-    /// Kicks those inside, again and again if need be: who is about to enter is kicked as well.
+    /// Kicks every vCPU. A vCPU that is about to enter the guest is kicked as well.
     func end() {
         let vcpus = state.withLock { state in
             state.isOver = true

@@ -4,19 +4,19 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-/// A process that was forked from the host: it has the views that there were, whatever becomes of the host's.
+/// A process forked from the host. It keeps the views that existed then, whatever happens to the host's.
 protocol Child: AnyObject, Sendable {
-    /// As ``HostMapping/read(at:into:)``.
+    /// Like ``HostMapping/read(at:into:)``.
     func read(_ view: Name, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno)
         -> Int
     func write(_ view: Name, at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int
-    /// Bytes of a view, nil if the child has none of that name.
+    /// Accesses bytes of a view; nil if the child has no view of that name.
     func length(of view: Name) -> UInt64?
-    /// The mapping itself, where the child is a part of a model.
+    /// The mapping itself, if the child is part of the model.
     func mapping(of view: Name) -> (any HostMapping)?
 }
 
-/// A real one. One request at a time: an actor has one thread.
+/// A real child. One request at a time: an actor has one thread.
 final class ForkedChild: Child {
     private let views: [Name: (address: UInt64, length: UInt64)]
     private let socket: Int32
@@ -51,7 +51,7 @@ final class ForkedChild: Child {
     }
 }
 
-/// One of a kernel whose mappings are no memory of this process.
+/// A child on SoftKVM, whose mappings are not memory of this process.
 final class ModelChild: Child {
     private let views: [Name: any HostMapping]
 

@@ -3,14 +3,14 @@ import CKVMShim
 import MiniVMM
 import SystemPackage
 
-// What makes a machine fit for another test. Called between tests, by the thread that runs them; nobody else uses the
-// machine then.
+// Returns a machine to its initial state for the next test. Called between tests by the thread that runs them, when
+// nothing else uses the machine.
 extension World {
     func noteWear(_ wear: Wear) { state.withLock { $0.wear = max($0.wear, wear) } }
 
-    /// Takes over what an earlier test has left.
+    /// Takes over the machine of an earlier test.
     ///
-    /// - Parameter keepsFiles: false makes files and views anew in any case.
+    /// - Parameter keepsFiles: false always creates new files and views.
     func adopt(_ machine: TestMachine, keepsFiles: Bool) {
         let isSame = keepsFiles && machine.files?.memories == memories
         state.withLock { state in
@@ -29,8 +29,8 @@ extension World {
         }
     }
 
-    /// The machine for the next test, as if no test had used it; nil if something of this one may be left. This test's
-    /// ``World`` has nothing any more then, or has to be closed.
+    /// The machine in its initial state, for the next test; nil if this test may have left something behind. Afterwards
+    /// this ``World`` owns nothing, or must be closed.
     func cleared() -> TestMachine? {
         lap.measure(.clearing) {
             guard undo() != .machine else { return nil }
@@ -42,9 +42,9 @@ extension World {
         }
     }
 
-    /// Makes the machine what it was at first, for another run of the same test.
+    /// Returns the machine to its initial state, for another run of the same test.
     ///
-    /// - Returns: whether that was done.
+    /// - Returns: whether that succeeded.
     func reset() -> Bool {
         switch undo() {
         case .undoable: return true
@@ -53,9 +53,9 @@ extension World {
         }
     }
 
-    /// Undoes what the test has done, and looks whether it is undone.
+    /// Reverts what the test has done, and checks that it is reverted.
     ///
-    /// - Returns: what could not be undone. Files that have to be made anew are closed.
+    /// - Returns: what could not be reverted. Files that must be created again are closed.
     private func undo() -> Wear {
         let (children, holds, agent, wear) = state.withLock { state in
             defer {
@@ -67,7 +67,7 @@ extension World {
             }
             return (state.children, state.holds, state.agent, state.wear)
         }
-        // A child has ended when this returns.
+        // The child has exited when this returns.
         withExtendedLifetime(children) {}
         for hold in holds.values { hold.release() }
         guard wear != .machine, !deadline.isOver, agent?.rewind() != false else { return .machine }
@@ -91,13 +91,13 @@ extension World {
         return isWhole ? .undoable : .files
     }
 
-    /// Every byte can be looked at in no time.
+    /// Reading this many bytes takes no noticeable time.
     private var isSmall: Bool {
         memories.allSatisfy { $0.pages <= Self.mostPages } && memories.count <= Int(Self.mostPages)
     }
     private static let mostPages: UInt64 = 16
 
-    /// Deletes the memslots that the test has made.
+    /// Deletes the memslots that the test created.
     private func undoSlots() -> Bool {
         let slots = state.withLock { state in
             state.slots.keys.filter { state.boundSlots.contains($0) || state.first?.slots[$0] == nil }
@@ -109,9 +109,9 @@ extension World {
         do throws(Stop) { return try unbind(slot.number, on: slot.vm) == nil } catch { return false }
     }
 
-    /// Closes what the test has made. No memslot needs it any more.
+    /// Closes the files that the test created. No memslot needs them any more.
     ///
-    /// - Returns: whether the files and views that it began with are all there.
+    /// - Returns: whether all initial files and views still exist.
     private func dropNewObjects() -> Bool {
         let (gone, isWhole) = state.withLock { state in
             let old = state
@@ -130,7 +130,7 @@ extension World {
         return isWhole
     }
 
-    /// Makes the memslots again that the test has changed or deleted.
+    /// Restores the memslots that the test changed or deleted.
     private func bindFirstSlots() -> Bool {
         let missing = state.withLock { state in
             defer { state.boundSlots = [] }
@@ -165,9 +165,9 @@ extension World {
         return true
     }
 
-    /// Has a vCPU read every page at which an access has left as MMIO, while it is shared.
+    /// Makes a vCPU read every shared page at which an access exited with MMIO.
     ///
-    /// - Returns: whether it found memory there.
+    /// - Returns: whether each read found memory.
     private func forgetMMIO() -> Bool {
         let (pages, files, agent) = state.withLock { state in
             defer { state.mmioPages = [] }
@@ -189,23 +189,23 @@ extension World {
         }
     }
 
-    /// Makes a file what it was at first: pages of one state, none of them allocated.
+    /// Returns a file to its initial state: all pages in one state, and none allocated.
     ///
-    /// - Returns: whether the host sees that.
+    /// - Returns: whether the host sees that state.
     private func clear(_ memory: Memory) throws(Errno) -> Bool {
         let (file, view) = state.withLock { ($0.files[memory.name], $0.views[memory.name]) }
         guard let file, let view, view.mapping.length == file.size else { return false }
-        // Shared first, so that the host can look at every byte.
+        // Shared first, so that the host can read every byte.
         do throws(Errno) {
             try file.convert(to: .shared)
         } catch {
-            // A default VM of Linux has no private memory, and no conversions.
+            // A default VM of Linux has no private memory and no conversions.
             guard error == .invalidArgument, main == .default, memory.initial == .shared else { return false }
         }
         try file.allocate(punchHole: true, offset: 0, length: file.size)
         guard try view.mapping.readsZero() else { return false }
         try file.allocate(punchHole: true, offset: 0, length: file.size)
-        // A page that is still in the host's page tables would be seen after it was made private.
+        // Page tables could otherwise still map a page after it was made private.
         if let counter = view.mapping as? any ResidencyCounting,
             (try? counter.residentPages(at: 0, length: file.size)) ?? 0 > 0
         {
@@ -216,8 +216,7 @@ extension World {
         return try view.mapping.isOutOfReach()
     }
 
-    /// Whether nothing but the pages of the guest that does the steps of vCPUs is in the VM's second-stage tables, as far
-    /// as the kernel counts them.
+    /// Whether the VM's second-stage tables have only the agent's pages, as far as the kernel counts them.
     private func mapsNothing() -> Bool {
         let (vm, agent) = state.withLock { ($0.vms[main], $0.agent) }
         guard let agent, let counter = vm as? any SecondStageCounting else { return true }
@@ -227,7 +226,7 @@ extension World {
 }
 
 extension Memory {
-    /// The states of its pages at first.
+    /// The initial states of a file's pages.
     var attributes: AttributeMap { AttributeMap(size: pages * pageSize, initial: initial) }
 }
 
@@ -241,7 +240,7 @@ extension KVMGuestMemfd {
 }
 
 extension HostMapping {
-    /// Whether every byte can be read, and is 0.
+    /// Whether every byte can be read and is 0.
     fileprivate func readsZero() throws(Errno) -> Bool {
         let buffer = UnsafeMutableRawBufferPointer.allocate(
             byteCount: Int(clamping: min(length, 1 << 20)), alignment: 8)
@@ -257,7 +256,7 @@ extension HostMapping {
         return true
     }
 
-    /// Whether the host can read none of its pages.
+    /// Whether the host can read none of the pages.
     fileprivate func isOutOfReach() throws(Errno) -> Bool {
         var byte: UInt8 = 0
         for offset in stride(from: 0, to: length, by: Int(pageSize)) {

@@ -50,7 +50,7 @@ public struct Comparison: Sendable {
         return differences
     }
 
-    /// What came of each step outside of blocks, by its index; steps that could not be done are left out.
+    /// The outcome of each step outside of blocks, by its index. Steps that could not be performed are absent.
     private func answers(_ source: Source, _ backend: SoftKVM) -> [Int: String] {
         var answers: [Int: String] = [:]
         do throws(Stop) {

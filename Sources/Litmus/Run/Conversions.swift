@@ -4,7 +4,7 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-// The call that all is about: bare, through the monitor, and as a guest asks for it.
+// Conversions: the bare call, the monitor's converter, and a guest's request.
 extension World {
     func convert(_ conversion: Conversion) throws(Stop) -> Observation {
         if conversion.extent.name == .guest { return try convertGuest(try GuestConversion(conversion)) }
@@ -35,9 +35,9 @@ extension World {
         return try regions.convert(request) { part throws(Stop) in try convert(part) }
     }
 
-    /// The monitor's converter. By default it tries once, so that EAGAIN is the answer.
+    /// The monitor's converter. By default it makes one attempt, so that EAGAIN is the answer.
     ///
-    /// - Parameter regions: what it takes for the guest's memory.
+    /// - Parameter regions: the guest's memory.
     private func ask(
         _ request: ConversionRequest, _ monitor: MonitorPolicy, _ regions: [Region]
     ) throws(Stop) -> Observation {
@@ -67,8 +67,8 @@ extension World {
     }
 
     /// - Parameters:
-    ///   - memory: of each region.
-    ///   - states: of the pages of all of them.
+    ///   - memory: the memory of each region.
+    ///   - states: the states of the pages of all regions.
     static func ask(
         _ backend: any Backend, _ vm: any KVMVirtualMachine, _ regions: [Region],
         _ memory: [MemoryRegion], _ states: AttributeMap, _ request: ConversionRequest,
@@ -96,7 +96,7 @@ extension World {
         }
     }
 
-    /// `KVM_SET_MEMORY_ATTRIBUTES2`, or the call that stands for it in this kernel.
+    /// `KVM_SET_MEMORY_ATTRIBUTES2`, or the call that replaces it in this version.
     private func call(_ conversion: Conversion, _ file: any KVMGuestMemfd) throws(Stop) -> Observation {
         if conversion.contents == .preserve, facts.design == nil,
             let state = Attributes.state(conversion.attributes)
@@ -130,7 +130,7 @@ extension World {
                     : "error_offset was written: \(written(request.error_offset))")
         } catch {
             if error == .notSupportedOnSocket, conversion.structure != .writable {
-                throw .skip("\(backend.identity.name) is an adapter, and reads the struct itself")
+                throw .skip("\(backend.identity.name) is an adapter, which reads the struct itself")
             }
             let names = [.resourceTemporarilyUnavailable, .noMemory].contains(error)
             let isWritten = names || request.error_offset != before.error_offset
@@ -148,13 +148,13 @@ extension World {
         state.withLock { $0.states[conversion.extent.name]?.set(range, to: target) }
     }
 
-    /// What the monitor does for `KVM_HC_MAP_GPA_RANGE`: one bare call a memslot, until one fails.
+    /// Carries out `KVM_HC_MAP_GPA_RANGE` with one bare call for each memslot, until one fails.
     ///
-    /// - Returns: nil for success; else the errno, and the guest-physical page that the kernel named.
+    /// - Returns: nil for success; otherwise the errno, and the guest-physical page that the kernel named.
     func mapGPARange(_ request: MapRequest) throws(Stop) -> Agent.Answer {
         guard let places = places(of: request.range) else { return (.invalidArgument, nil) }
         for place in places {
-            // The bare one, or the monitor's converter where the guest says what is to become of contents.
+            // The bare call, or the monitor's converter if the guest gives a content policy.
             let seen = try convert(place.conversion(to: request.target, contents: request.contents))
             if let answer = place.answer(seen) { return answer }
         }
@@ -163,12 +163,12 @@ extension World {
 
     /// Converts the page that a memory fault names, if the access asks for that.
     ///
-    /// - Returns: what the monitor does then, and what came of the conversion if there was one.
+    /// - Returns: what the monitor does next, and the result of the conversion if there was one.
     func convert(
         for fault: MemoryFault, _ onFault: FaultConversion
     ) throws(Stop) -> (Agent.FaultAnswer, Observation?) {
-        // What actors at once have made of the pages' states is not known for certain. A request for what is
-        // so already changes nothing.
+        // With concurrent actors the recorded states of pages are uncertain. Converting a page to its current state has
+        // no effect.
         guard fault.asksForConversion(hasTwoAliases ? .two : .one, known: nil), let range = fault.pages,
             let place = places(of: range)?.first
         else { return (.entersAgain, nil) }
@@ -183,7 +183,7 @@ extension World {
     }
 }
 
-extension World.Behind {
+extension World.FilePart {
     private var extent: Extent { Extent(file, offset: bytes.start, size: bytes.size) }
 
     func conversion(to target: PageState, contents: ContentPolicy?) -> Conversion {
@@ -196,7 +196,7 @@ extension World.Behind {
         return conversion
     }
 
-    /// What the guest hears of it: nil for success, else the errno with the guest-physical page.
+    /// The answer for the guest: nil for success, otherwise the errno and the guest-physical page.
     func answer(_ seen: Observation) -> Agent.Answer {
         guard case .errno(let number, let offset) = seen.outcome else { return nil }
         return (Errno(rawValue: number), offset.map { gpa &+ ($0 &- bytes.start) })
@@ -204,18 +204,18 @@ extension World.Behind {
 }
 
 extension MemoryFault {
-    /// The pages to convert; nil where nobody would know what the exit says.
+    /// The pages to convert; nil if the exit is not understood.
     var pages: PageRange? {
         unknownFlags == 0 ? PageRange.covering(start: gpa, size: max(1, size)) : nil
     }
 }
 
-/// What a test asks of the guest's memory.
+/// A test's request for the guest's memory.
 struct GuestConversion {
     let request: ConversionRequest
     let monitor: MonitorPolicy
 
-    /// - Throws: if it is not a request of the monitor.
+    /// - Throws: if the monitor cannot make such a request.
     init(_ conversion: Conversion) throws(Stop) {
         let extent = conversion.extent
         guard let contents = conversion.contents, conversion.isPlain,
@@ -228,7 +228,7 @@ struct GuestConversion {
 }
 
 extension AttributeMap {
-    /// The states of the pages of several files, one after the other.
+    /// The states of the pages of several files, one file after the other.
     init(joining files: [AttributeMap]) {
         guard files.count != 1 else {
             self = files[0]
@@ -247,7 +247,7 @@ extension AttributeMap {
 }
 
 extension Conversion {
-    /// A request and nothing else: no word of the struct is said.
+    /// Whether only the range and the attributes are set, and no other word of the struct.
     var isPlain: Bool {
         flags == 0 && reserved.isEmpty && errorOffset == 0 && structure == .writable
     }
@@ -279,11 +279,11 @@ extension ckvm_memory_attributes2 {
         }
     }
 
-    /// What a call has changed though it never may.
+    /// A word that the call has changed although it must not.
     func change(from before: Self) -> String? {
         let isSame =
             offset == before.offset && size == before.size && attributes == before.attributes
             && flags == before.flags
-        return isSame ? nil : "a word of the struct that is only read was written"
+        return isSame ? nil : "an input word of the struct was changed"
     }
 }

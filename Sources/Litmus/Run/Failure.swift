@@ -54,6 +54,8 @@ public struct Failure: Sendable, Hashable {
     public let line: Int?
     /// One line for each page around the step: its state, and what the host reads there.
     public let pages: [String]
+    /// How the model answers there; nil if it was not asked or cannot judge it.
+    public internal(set) var model: ModelComparison?
 
     init(_ deviation: Deviation, step: Int? = nil, line: Int? = nil, pages: [String] = []) {
         self.deviation = deviation
@@ -114,9 +116,9 @@ extension Failure: CustomStringConvertible {
     public var text: String {
         switch deviation {
         case .step(let step, _, _), .impossible(let step, _): step.text
-        case .machine: "the machine is made"
+        case .machine: "making the machine"
         case .outcome, .missing: "parallel"
-        case .hang(let steps, _, _): steps.isEmpty ? "no step" : steps.joined(separator: ", ")
+        case .hang(let steps, _, _): steps.isEmpty ? "between two steps" : steps.joined(separator: ", ")
         }
     }
 
@@ -130,9 +132,9 @@ extension Failure: CustomStringConvertible {
             }
         case .machine: "a machine"
         case .outcome(_, .test, _, _): "an outcome that the test allows"
-        case .outcome(_, .model, _, _): "an outcome that the model has"
+        case .outcome(_, .model, _, _): "an outcome that the model allows"
         case .missing(let clause): "an interleaving with \(clause.conditionText)"
-        case .hang: "an end of the step"
+        case .hang: "the end of the step"
         }
     }
 
@@ -143,19 +145,51 @@ extension Failure: CustomStringConvertible {
         case .impossible(_, let reason), .machine(let reason): reason
         case .outcome(let results, _, let count, let runs):
             results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
-                + (count.map { ", in \($0) of \(runs ?? 0) runs" } ?? "")
+                + (count.map { ", in \(grouped($0)) of \(grouped(runs ?? 0)) runs" } ?? "")
         case .missing: "no interleaving has this outcome"
         case .hang(_, let limit, let runs):
-            "timed out after \(limit.secondsText) s in: \(text)"
-                + (runs.map { " (\($0.done) of \($0.wanted) runs done)" } ?? "")
+            timedOut(after: limit, done: runs?.done, of: runs?.wanted)
         }
     }
 
     /// All ``lines``, separated by newlines.
     public var description: String { lines.joined(separator: "\n") }
 
-    /// The failure for people, line by line: what failed, `expected:`, `seen:`, and the pages.
+    /// The failure for people, line by line: what failed, what was expected and seen, what the model says, and the pages.
     public var lines: [String] {
-        ["\(line.map { "line \($0): " } ?? "")\(text)", "expected: \(expected)", "seen: \(seen)"] + pages
+        let place = line.map { "line \($0): " } ?? ""
+        let model = modelText.map { [$0] } ?? []
+        switch deviation {
+        case .step, .impossible, .machine:
+            return ["\(place)\(text)", "expected: \(expected)", "seen: \(seen)"] + model + pages
+        case .outcome(let results, let judge, let count, let runs):
+            let outcome = results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
+            let often = count.map { " in \(grouped($0)) of \(grouped(runs ?? 0)) runs" } ?? ""
+            let rest = judge == .test ? ["the test does not allow it"] + model : model
+            return ["\(place)\(text)", "outcome \(outcome) occurred\(often)"] + rest + pages
+        case .missing(let clause):
+            return [
+                "\(place)\(text)",
+                "required outcome \(clause.conditionText) never occurs in any interleaving",
+            ] + model + pages
+        case .hang: return ["\(place)\(text)", seen] + pages
+        }
     }
+}
+
+/// `timed out after 3.0 s (4,210 of 1,000,000 runs done)`.
+func timedOut(after limit: Duration, done: Int?, of wanted: Int?) -> String {
+    let text = limit.secondsText
+    let runs = done.map { " (\(grouped($0)) of \(grouped(wanted ?? 0)) runs done)" } ?? ""
+    return "timed out after \(text.contains(".") ? text : text + ".0") s\(runs)"
+}
+
+/// 12345 as `12,345`.
+package func grouped(_ number: Int) -> String {
+    var text = ""
+    for (index, digit) in String(number).reversed().enumerated() {
+        if index > 0, index % 3 == 0, digit != "-" { text.append(",") }
+        text.append(digit)
+    }
+    return String(text.reversed())
 }

@@ -2,25 +2,28 @@
 public import MiniVMM
 import SoftKVM
 
-/// Which faults, planted in the software kernel, a collection of tests catches, and with which tests. A fault
-/// that no test catches shows that a test is missing.
+/// Finds out which planted faults a collection of tests catches, and with which tests. A fault that no test catches
+/// shows that a test is missing.
 public struct FaultSearch: Sendable {
     private let sources: [Source]
-    /// Those that pass where no fault is planted; the others can catch none.
+    /// The tests that pass without a planted fault. The others cannot catch one.
     private let usable: [Int]
+
+    /// Only verdicts are needed.
+    private static let options = Runner.Options(asksModel: false, findsOrders: false)
 
     /// Runs every test once without a fault. Tests that do not pass then are not used.
     public init(_ sources: [Source]) {
         self.sources = sources
-        let runner = Runner(SoftKVM())
+        let runner = Runner(SoftKVM(), Self.options)
         usable = sources.indices.filter { runner.run(sources[$0]) == .passed }
     }
 
     /// The indices of the tests that fail when the fault is planted.
     ///
-    /// - Parameter limit: the search ends when so many tests have failed. By default all tests are run.
+    /// - Parameter limit: the number of failing tests after which the search ends. By default all tests run.
     public func catching(_ fault: PlantedFault, limit: Int = .max) -> [Int] {
-        let runner = Runner(SoftKVM(SoftKVM.Configuration(plantedFaults: [fault])))
+        let runner = Runner(SoftKVM(SoftKVM.Configuration(plantedFaults: [fault])), Self.options)
         var found: [Int] = []
         for index in usable where found.count < limit {
             if case .failed = runner.run(sources[index]) { found.append(index) }

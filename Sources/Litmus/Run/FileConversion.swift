@@ -2,13 +2,13 @@
 import MiniVMM
 import SystemPackage
 
-/// A conversion of a part of a file that the monitor has made for a step, or has failed to make.
+/// A successful or failed conversion of a part of a file, made by the monitor for a step.
 struct FileConversion: Sendable, Hashable {
     let extent: Extent
-    /// Where the region has that part, guest-physical.
+    /// The guest-physical address of that part in its region.
     let gpa: UInt64
     let target: PageState
-    /// Nil for success. The page is one of the file.
+    /// Nil for success. The page is an offset in the file.
     var failure: Failure?
 
     struct Failure: Sendable, Hashable {
@@ -24,12 +24,12 @@ struct FileConversion: Sendable, Hashable {
 }
 
 extension Observation {
-    /// What the monitor's converter says of a request.
+    /// The conversions by which the monitor's converter carried out a request.
     ///
     /// - Parameters:
-    ///   - result: what it has converted, guest-physical.
+    ///   - result: what it converted, guest-physical.
     ///   - error: why it did not convert the rest.
-    ///   - regions: what it took for the guest's memory.
+    ///   - regions: the guest's memory.
     init(
         _ request: ConversionRequest, _ result: ConversionResult, _ error: ConversionError.Reason?,
         _ errno: Errno?, in regions: [Region]
@@ -55,7 +55,7 @@ extension Observation {
         conversions.append(conversion)
     }
 
-    /// The same of a part of a file at a guest-physical address: places in the file become guest-physical.
+    /// The answer with offsets in the file replaced by guest-physical addresses.
     func moved(from extent: Extent, to gpa: UInt64, target: PageState) -> Observation {
         var seen = self
         if case .errno(let number, let page?) = outcome {
@@ -71,9 +71,9 @@ extension Observation {
 }
 
 extension [Region] {
-    /// A call for each region, until one does not succeed.
+    /// Makes a call for each region, until one fails.
     ///
-    /// - Parameter call: makes it, of a part in one file.
+    /// - Parameter call: makes the call for a part of one file.
     func convert(
         _ request: ConversionRequest, _ call: (Conversion) throws(Stop) -> Observation
     ) throws(Stop) -> Observation {

@@ -20,38 +20,38 @@ public struct HostFailure: Error, Sendable, Hashable {
 
     /// How to make more of the resource available.
     public var advice: String {
-        let processes = "Raise the limit of processes and threads, which `ulimit -u` shows."
+        let processes = "Raise the limit of processes and threads (`ulimit -u`)."
         let advice = errno.hostLimitAdvice ?? processes
-        return errno == .tooManyOpenFiles ? advice + " 256 are enough for any test of litmus/." : advice
+        return errno == .tooManyOpenFiles ? advice + " 256 are enough for every test in litmus/." : advice
     }
 }
 
 extension HostFailure: CustomStringConvertible {
     /// The call and its errno, for people.
-    public var description: String { "the host failed: \(call): \(errno) (\(errno.name))" }
+    public var description: String { "the host ran out of a resource: \(call): \(errno) (\(errno.name))" }
 }
 
 extension Stop {
-    /// Something that this kernel does not have, unless it is the host that has no more of it.
+    /// A failure that means that the kernel lacks something, unless the host ran out of a resource.
     static func absent(_ reason: String, _ call: String, _ errno: Errno) -> Stop {
         errno.isHostLimit ? .host(HostFailure(call, errno)) : .skip(reason)
     }
 
-    /// The same of something that every kernel has.
+    /// A failure of a call that every kernel supports.
     static func broken(_ reason: String, _ call: String, _ errno: Errno) -> Stop {
         errno.isHostLimit ? .host(HostFailure(call, errno)) : .broken(reason)
     }
 }
 
 extension Source {
-    /// A step that ended with an errno by which the host says that it has no more of something, where nobody expects that.
+    /// An unexpected errno of a step that means that the host ran out of a resource.
     func hostFailure(_ seen: Observation, _ index: Int, _ step: Step, _ world: World) -> HostFailure? {
         guard case .errno(let number, _) = seen.outcome, case let errno = Errno(rawValue: number),
             errno.isHostLimit
         else { return nil }
         switch step.expectation {
         case .anyOf where step.accepts(seen): return nil
-        // The model has this answer of its own.
+        // The model returns this errno by its own rules.
         case _ where errno == .noMemory && world.facts.soft?.hostHasFailed == false: return nil
         case .named where errno == .noMemory: return nil
         default: return HostFailure(step.text, errno, step: index)

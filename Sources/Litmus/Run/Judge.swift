@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Makes a report of what was seen of a test with parallel blocks.
+/// Reports on a test with parallel blocks.
 struct Judge {
     let source: Source
     let program: Program
@@ -9,17 +9,18 @@ struct Judge {
         program = Program(source.test)
     }
 
-    /// Of all endings there are.
+    /// Reports on all endings of an exploration.
     func report(exact: Interleavings.Result) -> Report {
         var report = Report(
             verdict: .passed, cut: exact.cut.map { Cut(reason: $0, runs: nil, wanted: nil) })
         if let cut = exact.cut, exact.endings.isEmpty {
-            report.verdict = .skipped("\(cut) was reached before an interleaving came to its end")
+            report.verdict = .skipped("\(cut) before any interleaving was complete")
             return report
         }
-        // Every interleaving comes back to an earlier state: no kernel whose rules hold does that.
+        // Every interleaving returns to an earlier state. No kernel that keeps the rules does that.
         if exact.endings.isEmpty {
-            report.verdict = .failed(Failure(.machine(reason: "no interleaving comes to an end")))
+            report.verdict = .failed(
+                Failure(.machine(reason: "no interleaving ends: every one returns to an earlier state")))
             return report
         }
         if let failure = exact.endings.compactMap(\.failure).min(by: { ($0.step ?? 0) < ($1.step ?? 0) }) {
@@ -30,10 +31,10 @@ struct Judge {
             let rows = outcomes.map { outcome in
                 BlockReport.Outcome(
                     results: block.list(outcome), count: nil, isAllowed: block.allows(outcome),
-                    isInModel: true, isNamed: block.names(outcome))
+                    isInModel: true, order: exact.order(of: outcome, block), isNamed: block.names(outcome))
             }
             add(block, rows.sorted { $0.text < $1.text }, runs: nil, states: exact.states, to: &report)
-            // Where not everything was seen, nothing is missing.
+            // In a part of the interleavings a required outcome may be absent.
             guard case .passed = report.verdict, exact.cut == nil,
                 let clause = block.unmet(in: outcomes).first
             else { continue }
@@ -42,7 +43,7 @@ struct Judge {
         return report
     }
 
-    /// Of what was seen in some runs.
+    /// Reports on the outcomes seen in some runs.
     ///
     /// - Parameter seen: how often each outcome of each block was seen.
     func report(
@@ -55,13 +56,15 @@ struct Judge {
             var rows = counts.map { outcome, count in
                 BlockReport.Outcome(
                     results: block.list(outcome), count: count, isAllowed: block.allows(outcome),
-                    isInModel: known.map { $0.contains(outcome) }, isNamed: block.names(outcome))
+                    isInModel: known.map { $0.contains(outcome) }, order: model?.order(of: outcome, block),
+                    isNamed: block.names(outcome))
             }
             for outcome in known ?? [] where counts[outcome] == nil {
                 rows.append(
                     BlockReport.Outcome(
                         results: block.list(outcome), count: 0, isAllowed: block.allows(outcome),
-                        isInModel: true, isNamed: block.names(outcome)))
+                        isInModel: true, order: model?.order(of: outcome, block),
+                        isNamed: block.names(outcome)))
             }
             rows.sort { ($1.count ?? 0, $0.text) < ($0.count ?? 0, $1.text) }
             add(block, rows, runs: runs, states: model?.states, to: &report)
@@ -69,7 +72,7 @@ struct Judge {
         return report
     }
 
-    /// The outcomes of a block, of those endings that came to its end.
+    /// The outcomes of a block in those endings in which the block completed.
     private func complete(_ endings: Set<Ending>, _ block: Program.Block) -> Set<[Name: StepOutcome]> {
         Set(endings.lazy.map(block.results(of:)).filter { $0.count == block.results.count })
     }
@@ -94,6 +97,12 @@ struct Judge {
 
     private func failure(_ block: Program.Block, _ deviation: Failure.Deviation) -> Failure {
         Failure(deviation, step: block.first, line: source.places[block.first].line)
+    }
+}
+
+extension Interleavings.Result {
+    fileprivate func order(of outcome: [Name: StepOutcome], _ block: Program.Block) -> WitnessOrder? {
+        orders.indices.contains(block.number) ? orders[block.number][outcome] : nil
     }
 }
 

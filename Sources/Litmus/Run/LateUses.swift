@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// What a test uses although it is closed or unmapped, or may be by the time another actor of a block comes to it.
+/// The files and views of a test that a step uses after they are closed or unmapped, or may use then because another
+/// actor of the block closes or unmaps them.
 struct LateUses {
     private(set) var files: Set<Name> = []
     private(set) var views: Set<Name> = []
@@ -15,7 +16,7 @@ struct LateUses {
             in: test, begins: \.begunFile,
             uses: { $0.action.usedFile.map { $0 == .guest ? guest : [$0] } ?? [] },
             ends: \.endedFile)
-        // A child has the views that there were when it was forked.
+        // A child keeps the views that existed when it was forked.
         views = Self.find(
             in: test, begins: \.begunView,
             uses: { step in
@@ -81,7 +82,7 @@ extension Action {
         }
     }
 
-    /// The view that is gone after this.
+    /// The view that this action removes.
     var endedView: Name? {
         switch self {
         case .unmap(let view), .remap(let view, _, _): view

@@ -4,18 +4,20 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-// Calls that not every kernel has.
+// Calls that some kernels do not support.
 extension World {
-    /// Of a call that not every kernel has, or leaves to everybody: without it there is nothing to say.
+    /// Skips the test if the errno means that the kernel does not support the call, or this user may not make it.
     func answerOfMachine(_ step: Step, _ errno: Errno?) throws(Stop) -> Observation {
         guard let errno, !step.expects(errno) else { return answer(errno) }
         var isMissing = [.noFunction, .notPermitted, .notSupportedOnSocket].contains(errno)
-        // What madvise says of advice that it does not know.
+        // The errno of madvise for unknown advice.
         if case .advise(let extent, _) = step.action, errno == .invalidArgument {
             isMissing = extent.offset % pageSize == 0
         }
         guard isMissing else { return answer(errno) }
-        throw .skip("this kernel does not do that, or not for this user (\(step.action): \(errno.name))")
+        throw .skip(
+            "this kernel does not support the step, or this user may not use it (\(step.action): \(errno.name))"
+        )
     }
 
     func node(_ step: Step, _ place: Place) throws(Stop) -> Observation {
@@ -29,7 +31,7 @@ extension World {
 
     func dirty(_ slot: UInt32, on name: VMName?) throws(Stop) -> Observation {
         guard let vm = try vm(name) as? any DirtyLogging else {
-            throw .skip("\(backend.identity.name) is an adapter, and its kernel has other memslots")
+            throw .skip("\(backend.identity.name) is an adapter, which uses other memslots below")
         }
         let size = state.withLock { $0.slots[SlotKey(vm: name ?? main, number: slot)]?.extent.size } ?? 0
         guard size <= 8 * pageSize else { throw .dirtyIsOfEightPages }
@@ -44,7 +46,8 @@ extension World {
         _ step: Step, _ extent: Extent, _ attributes: UInt64, _ flags: UInt64, on name: VMName?
     ) throws(Stop) -> Observation {
         guard let vm = try vm(name) as? any PerVMAttributes else {
-            throw .skip("\(backend.identity.name) is an adapter, and keeps the attributes of its VMs itself")
+            throw .skip(
+                "\(backend.identity.name) is an adapter, which keeps the attributes of its VMs itself")
         }
         noteWear(.machine)
         do throws(Errno) {
@@ -59,7 +62,7 @@ extension World {
 }
 
 extension Step {
-    /// What comes of `KVM_SET_MEMORY_ATTRIBUTES` on a VM: a kernel without it can say nothing.
+    /// The answer of `KVM_SET_MEMORY_ATTRIBUTES` on a VM. A kernel without the call skips the test.
     func answerOfSetAttributes(_ seen: Observation) throws(Stop) -> Observation {
         let missing = Errno.inappropriateIOCTLForDevice
         guard seen.outcome == .errno(missing.rawValue), !expects(missing) else { return seen }

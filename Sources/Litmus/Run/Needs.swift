@@ -4,7 +4,7 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-/// Whether a kernel has what a test needs, found out on scratch VMs.
+/// Checks on scratch VMs whether a backend has what a test needs.
 struct Needs {
     private let backend: any Backend
     private let type: VMType
@@ -14,7 +14,7 @@ struct Needs {
         self.type = type
     }
 
-    /// Why it cannot be had; nil if it can.
+    /// Why the need is not met; nil if it is met.
     func absence(of need: Need) throws(Stop) -> String? {
         do throws(Errno) {
             switch need {
@@ -22,7 +22,7 @@ struct Needs {
             case .preservation:
                 let promise = try backend.createVM(type, sharedBit: nil).contentPromise
                 return promise == .preserved ? nil : "contents do not survive conversions on this kernel"
-            // One that converts by itself has to count them, so a test finds out whether it does.
+            // A kernel that converts in place must count references; whether it does is for the tests to find out.
             case .references: return try inPlace() == nil ? nil : references()
             case .nodes(let count):
                 let nodes = backend is SoftKVM ? SoftHostMapping.nodeCount : Self.nodeCount()
@@ -39,7 +39,7 @@ struct Needs {
 
     /// NUMA nodes with memory; 0 on a kernel without NUMA.
     private static func nodeCount() -> UInt32 {
-        // Like `0-1,4`.
+        // For example `0-1,4`.
         let path = FilePath("/sys/devices/system/node/has_memory")
         guard let file = try? FileDescriptor.open(path, .readOnly, options: .closeOnExec) else { return 0 }
         defer { try? file.close() }
@@ -55,7 +55,8 @@ struct Needs {
         }
     }
 
-    /// Adapters know no VMs but their own; below them it is a call with size 0, on a default VM, that tells.
+    /// An adapter answers only for its own VMs. On the kernel below, a call with size 0 on a default VM shows whether
+    /// it converts in place.
     private func inPlace() throws(Errno) -> String? {
         guard backend.identity.kind != .adapter else {
             return "needs in-place: \(backend.identity.name) is an adapter"
@@ -65,11 +66,11 @@ struct Needs {
         var request = ckvm_memory_attributes2()
         do throws(Errno) {
             try file.convertInPlace(&request)
-            return "needs in-place: size 0 was accepted, so something else answers this number"
+            return "needs in-place: size 0 was accepted, so this ioctl number has another meaning here"
         } catch {
             if error.isHostLimit { throw error }
             return error == .invalidArgument
-                ? nil : "needs in-place: this kernel does not convert by itself (\(error.name))"
+                ? nil : "needs in-place: this kernel does not convert in place (\(error.name))"
         }
     }
 
@@ -82,7 +83,7 @@ struct Needs {
         request.attributes = Attributes.private
         do throws(Errno) {
             try file.convertInPlace(&request)
-            return "needs references: this kernel does not count who holds a page"
+            return "needs references: this backend does not count references on pages"
         } catch {
             guard error == .resourceTemporarilyUnavailable else { throw error }
             return nil

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// A test as it is run: its parts in order, and of a block what each actor does.
+/// A test in the form in which it runs: its parts in order, and for a block the steps of each actor.
 struct Program {
     enum Part {
         case step(index: Int, Step)
@@ -10,19 +10,19 @@ struct Program {
 
     /// A parallel block.
     struct Block {
-        /// Which of the test's blocks it is, from 0.
+        /// The number of the block in the test, from 0.
         let number: Int
         /// The index of its first step in ``LitmusTest/steps``.
         let first: Int
         let clauses: [Clause]
-        /// The steps of each actor, in their order; actors in the order in which they first act.
+        /// The steps of each actor in their order. Actors are in the order of their first steps.
         let actors: [[(index: Int, step: Step)]]
-        /// Its results in the order of the text.
+        /// The results of the block in the order of the text.
         let results: [Name]
-        /// The place of the first of them among the results of all blocks.
+        /// The index of the first of them among the results of all blocks.
         let firstResult: Int
 
-        /// The place of a result among those of all blocks.
+        /// The index of a result among those of all blocks.
         func place(of result: Name) -> Int? {
             results.firstIndex(of: result).map { firstResult + $0 }
         }
@@ -74,12 +74,12 @@ struct Program {
 
 extension Step {
     /// The name of its result.
-    var result: Name? { if case .named(let name) = expectation { name } else { nil } }
+    package var result: Name? { if case .named(let name) = expectation { name } else { nil } }
 }
 
-/// What came of a run: the results of its blocks, or the step that ended it.
+/// How a run ended: the results of its blocks, or the step that failed.
 struct Ending: Hashable {
-    /// By the places of ``Program/Block/place(of:)``; nil, or not there, is one that did not end with a result.
+    /// Indexed as in ``Program/Block/place(of:)``. Nil or missing if the step did not end with a result.
     private(set) var results: ContiguousArray<StepOutcome?> = []
     var failure: Failure?
 
@@ -106,23 +106,23 @@ extension Program.Block {
         results.compactMap { name in outcome[name].map { .init(name: name, outcome: $0) } }
     }
 
-    /// As a person reads it.
+    /// The outcome for people.
     func text(_ outcome: [Name: StepOutcome]) -> String {
         list(outcome).map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
     }
 
-    /// Whether the test lets that happen.
+    /// Whether the test permits the outcome.
     func allows(_ outcome: [Name: StepOutcome]) -> Bool {
         if clauses.contains(where: { $0.kind == .forbidden && $0.holds(for: outcome) }) { return false }
         return names(outcome) || !clauses.contains { $0.kind == .allowed }
     }
 
-    /// Whether a clause says that it may or must happen.
+    /// Whether an `allowed` or `required` clause names the outcome.
     func names(_ outcome: [Name: StepOutcome]) -> Bool {
         clauses.contains { $0.kind != .forbidden && $0.holds(for: outcome) }
     }
 
-    /// The clauses that are required and hold in none of these.
+    /// The `required` clauses that none of these outcomes satisfies.
     func unmet(in outcomes: some Collection<[Name: StepOutcome]>) -> [Clause] {
         clauses.filter { clause in
             clause.kind == .required
@@ -132,7 +132,8 @@ extension Program.Block {
 }
 
 extension Clause {
-    fileprivate func holds(for outcome: [Name: StepOutcome]) -> Bool {
+    /// Whether an outcome satisfies all conditions.
+    func holds(for outcome: [Name: StepOutcome]) -> Bool {
         conditions.allSatisfy { condition in
             outcome[condition.result].map(condition.outcome.covers) ?? false
         }

@@ -5,33 +5,34 @@ import SystemPackage
 /// Records the runs of a test as traces, from which pictures are made.
 ///
 /// A test without parallel blocks is one run. With blocks, every run on a real kernel is recorded. The
-/// software kernel explores all interleavings, then repeats and records one of them: a failing one if there
-/// is any.
+/// model explores all interleavings, then repeats and records one of them: the selected outcome, or a failing one if
+/// there is any.
 public protocol RunRecorder: AnyObject, Sendable {
     /// Called when a run begins. Its events go to the trace that is returned.
     func begin(backend: any Backend) -> Trace
     /// Called when the run has ended.
     ///
-    /// - Parameter isTelling: whether the run failed, or had an outcome that the test does not allow.
-    func end(isTelling: Bool)
+    /// - Parameter isNotable: whether the run has the selected outcome (``Runner/Options/witness``); if none was selected,
+    ///   whether it failed or has an outcome that the test does not allow.
+    func end(isNotable: Bool)
 }
 
-/// Turns the steps of one run into events. Files lie one behind the other in one space of addresses.
+/// Turns the steps of one run into events. All files share one address space, one file after the other.
 ///
-/// Guarded by the lock of ``World/state``, which has it; events are recorded without.
+/// Guarded by the lock of ``World/state``, which contains it. Events are recorded outside of that lock.
 struct Recording {
     let trace: Trace
-    /// Where each file begins.
+    /// The place of each file in that address space.
     private(set) var bases: [Name: PageRange] = [:]
     private var end: UInt64 = 0
-    /// What holds have, in that space.
+    /// The pages of each hold in that address space.
     private var holds: [Name: PageRange] = [:]
 
     init(_ trace: Trace) { self.trace = trace }
 
-    /// A place for a file; none where there is no room any more.
+    /// Assigns a place to a file; nil if there is no room left.
     mutating func add(_ name: Name, size: UInt64, _ state: PageState) -> TraceEvent? {
-        // What pictures can count exactly.
+        // Pictures can count up to this address exactly.
         let limit: UInt64 = 1 << 52
         guard size <= limit, let range = PageRange(start: end, size: size), range.end <= limit else {
             return nil
@@ -41,7 +42,7 @@ struct Recording {
         return .fileAppeared(name.description, range, state)
     }
 
-    /// Bytes of a file as that space has them; nil if they leave it.
+    /// Bytes of a file in that address space; nil if they are outside of it.
     private func place(_ extent: Extent) -> (start: UInt64, size: UInt64)? {
         guard let base = bases[extent.name], extent.offset <= base.size,
             extent.size <= base.size - extent.offset
@@ -51,12 +52,12 @@ struct Recording {
 }
 
 extension Recording {
-    /// What a step did and what came of it, but for the step itself.
+    /// The events of a step's effects, without the one for the step itself.
     ///
     /// - Parameters:
-    ///   - seen: what came of it.
-    ///   - names: of the machine after the step.
-    ///   - nanoseconds: that it took.
+    ///   - seen: the outcome of the step.
+    ///   - nanoseconds: the duration of the step.
+    ///   - names: the names of the machine after the step.
     mutating func events(
         _ step: Step, _ seen: Observation, took nanoseconds: UInt64, in names: NameMap
     ) -> [TraceEvent] {
@@ -138,17 +139,17 @@ extension Recording {
     }
 }
 
-/// The parts of files that the names of a machine stand for.
+/// The parts of files that names refer to.
 struct NameMap {
     let views: [Name: (file: Name, offset: UInt64)]
     /// The memslots of the test's VM.
     let slots: [(gpa: UInt64, extent: Extent)]
 
-    /// A step's bytes: through a view, or a vCPU's memslots.
+    /// The parts of files that a step accesses, through a view or through a vCPU's memslots.
     func inFile(_ extent: Extent, _ actor: Actor) -> [Extent] {
         if case .vcpu = actor {
             guard let pages = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }
-            return (World.Behind.places(of: pages, slots) ?? []).map { place in
+            return (World.FilePart.places(of: pages, slots) ?? []).map { place in
                 let start = max(extent.offset, place.gpa)
                 let end = min(extent.offset + extent.size, place.gpa + place.bytes.size)
                 return Extent(place.file, offset: place.bytes.start + (start - place.gpa), size: end - start)
@@ -165,11 +166,11 @@ struct NameMap {
 extension World {
     var isRecording: Bool { state.withLock { $0.recording != nil } }
 
-    /// Writes down what a step did and what came of it.
+    /// Records a step and its effects.
     ///
     /// - Parameters:
-    ///   - line: of the test's text.
-    ///   - began: ``Backend/now()`` before it.
+    ///   - line: the line of the step in the test's text.
+    ///   - began: ``Backend/now()`` before the step.
     func record(_ step: Step, line: Int, _ seen: Observation, began: UInt64) {
         let took = backend.now() &- began
         let (trace, events) = state.withLock { state in

@@ -4,15 +4,14 @@ import SoftKVM
 import Synchronization
 import SystemPackage
 
-/// Runs tests on a kernel.
+/// Runs tests on a backend.
 ///
-/// Steps outside of parallel blocks run in the order of the text, so which thread of the host performs them
-/// does not matter. A parallel block is explored in all interleavings on ``SoftKVM``. On other kernels it
-/// runs many times with one thread for each actor, and the outcomes are judged by the test's clauses and by
-/// the interleavings of the model.
+/// Steps outside of parallel blocks run in the order of the text, so it does not matter which host thread performs
+/// them. On ``SoftKVM`` a parallel block is explored exhaustively. On other backends it runs many times with one thread
+/// for each actor, and the outcomes are judged by the test's clauses and by the interleavings of the model.
 ///
-/// A real kernel's machine is used for the next test if the last one has left nothing on it. A verdict other
-/// than ``Verdict/passed`` always comes from a machine that no test has used before.
+/// The machine of a real kernel is used again for the next test if the last one left nothing behind. A verdict other
+/// than ``Verdict/passed`` always comes from a machine that no other test has used.
 public struct Runner: Sendable {
     /// How tests are run.
     public struct Options: Sendable {
@@ -23,17 +22,21 @@ public struct Runner: Sendable {
         /// The time limit of a test with all its runs. A test with parallel blocks then ends with what it has seen;
         /// any other test fails. Default 60 s.
         public var timeLimit: Duration
-        /// What a run with parallel blocks gets after the time limit before it counts as hanging.
-        /// Default 30 s.
+        /// The additional time that the current run of a test with parallel blocks gets after the time limit, before it
+        /// counts as hanging. Default 30 s.
         public var hangLimit: Duration
         /// Signals that end a test early; nil for none.
         public var interrupts: SignalDescriptor?
-        /// Called on an unspecified thread after each run of a test with parallel blocks, with the number of
-        /// runs done. Not called where interleavings are explored.
+        /// Called on an unspecified thread after each run of a test with parallel blocks, with the number of completed
+        /// runs. Not called if interleavings are explored.
         public var progress: (@Sendable (_ runs: Int) -> Void)?
-        /// Whether outcomes of parallel blocks are judged by the model too, not only by the test's clauses.
-        /// Default true. Clauses that the model has written need no second judgement.
+        /// Whether failures and outcomes of parallel blocks are compared with the model, and not only judged by the
+        /// test's clauses. Default true. Clauses that were written by the model need no second judgement.
         public var asksModel: Bool
+        /// Whether reports have an order for each outcome of a parallel block (``BlockReport/Outcome/order``). Default true.
+        public var findsOrders: Bool
+        /// The outcome of a parallel block whose run is recorded; nil, the default, records any failing one.
+        public var witness: OutcomePattern?
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
         /// Measures where tests without parallel blocks spend their time. Nil, the default, costs nothing.
@@ -42,8 +45,8 @@ public struct Runner: Sendable {
         /// Options with the defaults given at each property.
         public init(
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
-            hangLimit: Duration = .seconds(30), asksModel: Bool = true,
-            recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
+            hangLimit: Duration = .seconds(30), asksModel: Bool = true, findsOrders: Bool = true,
+            witness: OutcomePattern? = nil, recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
             interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
             self.stopwatch = stopwatch
@@ -51,6 +54,8 @@ public struct Runner: Sendable {
             self.interrupts = interrupts
             self.progress = progress
             self.asksModel = asksModel
+            self.findsOrders = findsOrders
+            self.witness = witness
             self.recorder = recorder
             self.runs = max(1, runs)
             self.seed = seed
@@ -60,17 +65,17 @@ public struct Runner: Sendable {
 
     private let facts: BackendFacts
     private let options: Options
-    /// With the machines that tests have left; copies of this runner share them.
+    /// Threads with the machines that tests have left; copies of this runner share them.
     private let threads = TestThreads()
     private let contradictions = Contradictions()
 
-    /// Number of tests that failed on a used machine and passed on a new one: an earlier test had left
-    /// something unnoticed, or the failure is rare. After the first of them every test gets a new machine.
+    /// Number of tests that failed on a used machine and passed on a new one. Either an earlier test left something
+    /// unnoticed, or the failure is rare. After the first such test every test gets a new machine.
     public var contradicted: Int { contradictions.count }
     /// The first of those tests; nil if there is none.
     public var firstContradiction: Contradiction? { contradictions.first }
 
-    /// A runner on this kernel. Copies of a runner share its machines and its threads.
+    /// A runner on this backend. Copies of a runner share its machines and threads.
     public init(_ backend: any Backend, _ options: Options = Options()) {
         facts = BackendFacts(backend)
         self.options = options
@@ -113,9 +118,9 @@ public struct Runner: Sendable {
             wakeup = thread.wait(timeout: waited, interrupts: options.interrupts)
         }
         if case .signalled = wakeup {
-            if deadline.stop == nil { threads.giveBack(thread) } else { thread.end() }
+            if deadline.stop == nil { threads.returnToPool(thread) } else { thread.end() }
             return box.value.withLock { $0 }
-                ?? Report(verdict: .failed(Failure(.machine(reason: "the run gave no report"))))
+                ?? Report(verdict: .failed(Failure(.machine(reason: "the run ended without a report"))))
         }
         let steps = deadline.steps
         let stop = deadline.stop ?? Self.reason(wakeup, options)
@@ -130,11 +135,12 @@ public struct Runner: Sendable {
         let runs =
             program.blocks.isEmpty ? nil : Failure.Runs(done: tally.runs, wanted: options.runs)
         var late = program.blocks.isEmpty ? Report(verdict: .passed) : report
-        late.verdict = .failed(Failure(.hang(steps: steps, limit: waited, runs: runs)))
+        let limit = program.blocks.isEmpty ? waited : options.timeLimit + waited
+        late.verdict = .failed(Failure(.hang(steps: steps, limit: limit, runs: runs)))
         return late
     }
 
-    /// What a run under way is given after a signal.
+    /// The time that a current run gets after a signal.
     private static let interruptedLimit = Duration.seconds(2)
 
     private static func reason(_ wakeup: EventDescriptor.Wakeup, _ options: Options) -> Cut.Reason {
@@ -147,6 +153,7 @@ public struct Runner: Sendable {
         _ deadline: TestDeadline, _ tally: Tally, _ pool: MachinePool, _ contradictions: Contradictions
     ) -> Report {
         do throws(Stop) {
+            let isModel = facts.soft?.configuration.isModelOfLinux74 == true
             let facts = try facts.configured(for: source.test)
             for need in source.test.needs {
                 if let reason = try Needs(facts.sound.backend, source.test.vm).absence(of: need) {
@@ -162,47 +169,54 @@ public struct Runner: Sendable {
             if let soft = facts.soft {
                 var interleavings = Interleavings(
                     source, on: soft.configuration, deadline, keepsPart: true)
-                let result = try interleavings.explore()
+                let result = try interleavings.explore(findsOrders: options.findsOrders)
                 if let recorder = options.recorder {
-                    try interleavings.recordTelling(recorder, on: soft)
+                    try interleavings.recordOne(recorder, on: soft, with: options.witness)
                 }
-                return Judge(source).report(exact: result)
+                var report = Judge(source).report(exact: result)
+                if options.asksModel {
+                    report.compare(program) { isModel ? result : try? source.explored(deadline) }
+                }
+                return report
             }
-            let model = options.asksModel ? try? source.explored(deadline) : nil
+            let model =
+                options.asksModel ? try? source.explored(deadline, findsOrders: options.findsOrders) : nil
             tally.judge(by: model)
-            return try Sampler(source, facts, deadline, options, tally).report()
+            var report = try Sampler(source, facts, deadline, options, tally).report()
+            report.compare(program) { model }
+            return report
         } catch {
             return Report(verdict: Source.verdict(error))
         }
     }
 }
 
-/// A mutex that a thread may keep when nobody waits for it any more.
+/// A mutex that an abandoned thread may keep.
 private final class Shared<Value: ~Copyable & Sendable>: Sendable {
     let value: Value
     init(_ value: consuming Value) { self.value = value }
 }
 
-/// Why a test does not go on.
+/// Why a test ends without a verdict from its steps.
 enum Stop: Error {
-    /// What it needs is not here.
+    /// The backend lacks what the test needs.
     case skip(String)
-    /// What it says cannot be done, because an earlier step ended otherwise, or at all.
+    /// The test cannot be performed, or not after the outcome of an earlier step.
     case broken(String)
-    /// The same, of a step that is known.
+    /// A particular step cannot be performed.
     case brokenStep(Failure)
-    /// The host has no more of something.
+    /// The host ran out of a resource.
     case host(HostFailure)
 }
 
-/// What came of a step.
+/// The answer of a step.
 struct Observation: Hashable, CustomStringConvertible {
     var outcome: StepOutcome
-    /// Of the model: the contents are undefined, and another kernel may show any other byte.
+    /// In the model: the contents are undefined, and a kernel may show any other byte.
     var isAnyByte = false
-    /// What no outcome has words for, and what must never be.
+    /// An effect that is never permitted and that no outcome expresses.
     var oddity: String?
-    /// What the monitor's converter did for the step, in order.
+    /// The conversions by the monitor's converter for this step, in order.
     var conversions: [FileConversion] = []
 
     init(_ outcome: StepOutcome, oddity: String? = nil) {
@@ -214,7 +228,7 @@ struct Observation: Hashable, CustomStringConvertible {
 }
 
 extension Source {
-    /// Does a step; one that cannot be done is told with its place.
+    /// Calls `body`, and adds the place of the step to an error.
     func attempt<R>(_ index: Int, _ step: Step, _ body: () throws(Stop) -> R) throws(Stop) -> R {
         do throws(Stop) {
             return try body()
@@ -225,9 +239,9 @@ extension Source {
         }
     }
 
-    /// Does a whole step.
+    /// Performs a whole step.
     ///
-    /// - Returns: nil if it ended as it must.
+    /// - Returns: nil if the outcome is an expected one.
     func perform(
         _ index: Int, _ step: Step, _ world: World, isRacing: Bool = false,
         _ result: (StepOutcome) -> Void = { _ in }
@@ -242,7 +256,7 @@ extension Source {
         return judge(seen, index, step, world.pages)
     }
 
-    /// Nil if that may come of the step.
+    /// The failure of a step; nil if the outcome is an expected one.
     func judge(
         _ seen: Observation, _ index: Int, _ step: Step, _ pages: (Step) -> [String]
     ) -> Failure? {
@@ -261,21 +275,22 @@ extension Source {
         }
     }
 
-    /// All endings on the model.
+    /// All endings in the model.
     ///
-    /// - Parameter model: what the kernel is, but for what the test's header says; the default judges other kernels.
+    /// - Parameter model: the configuration, apart from what the test's header sets. The default is the model of Linux
+    ///   7.4.
     func explored(
         on model: SoftKVM.Configuration = SoftKVM.Configuration(), _ deadline: TestDeadline,
-        mostPieces: Int = Interleavings.mostPieces
+        mostPieces: Int = Interleavings.mostPieces, findsOrders: Bool = false
     ) throws(Stop) -> Interleavings.Result {
         var interleavings = Interleavings(
             self, on: model.configured(for: test), deadline, mostPieces: mostPieces)
-        return try interleavings.explore()
+        return try interleavings.explore(findsOrders: findsOrders)
     }
 }
 
 extension BackendFacts {
-    /// The kernel as a test's header wants it.
+    /// The backend configured as the test's header demands.
     func configured(for test: LitmusTest) throws(Stop) -> BackendFacts {
         let settings = test.settings
         if test.hasTwoAliases, settings.isEmpty, backend is LinuxKVM || backend is PerVMAttributesKVM {
@@ -285,7 +300,7 @@ extension BackendFacts {
         guard let soft else {
             let rest =
                 settings.attributeRuns != nil || settings.design != nil || settings.keptDirection != nil
-            if rest { throw .skip("only the software kernel can be told what to be") }
+            if rest { throw .skip("only SoftKVM can be configured by `kernel`") }
             guard try isInPlaceOff() else { throw .skip("this kernel converts in place") }
             return self
         }
@@ -294,13 +309,13 @@ extension BackendFacts {
 }
 
 extension SoftKVM.Configuration {
-    /// The kernel as a test's header wants it.
+    /// The configuration with the settings of the test's header.
     func configured(for test: LitmusTest) -> SoftKVM.Configuration {
         let settings = test.settings
         var configuration = self
         if settings.isInPlaceOff { configuration.inPlaceConversion = false }
         if let runs = settings.attributeRuns { configuration.maximumAttributeRuns = runs }
-        // One that the command has chosen stays.
+        // A design that was chosen on the command line has precedence.
         if let design = settings.design, configuration.contentDesign == nil {
             configuration.contentDesign = design
         }
@@ -318,7 +333,7 @@ extension Step {
         guard seen.oddity == nil else { return false }
         switch (expectation, seen.outcome) {
         case (.unspecified, .value), (.unspecified, .ok), (.named, _): return true
-        // The page is poisoned whether the kernel could give up its contents (0) or not.
+        // The page is poisoned whether the kernel could release its contents (0) or not (EBUSY).
         case (.unspecified, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
         case (.unspecified, _): return false
         case (.anyOf(let outcomes), let seen): return outcomes.contains { $0.covers(seen) }
@@ -327,17 +342,17 @@ extension Step {
 }
 
 extension Action {
-    /// The memory of a page is made to fail.
+    /// Whether it makes the memory of a page fail.
     fileprivate var isPoison: Bool { if case .advise(_, .hwPoison) = self { true } else { false } }
 }
 
 extension StepOutcome {
-    /// `SIGBUS` and `fault` without a place are one anywhere; all else is meant to the letter.
+    /// `SIGBUS` and `fault` without a place match any place. Everything else must be equal.
     func covers(_ seen: StepOutcome) -> Bool {
         switch (self, seen) {
         case (.sigbus(nil), .sigbus): return true
         case (.fault(let wanted, nil), .fault(let state, _)): return wanted == state
-        // A memory fault as well; only shared pages can be poisoned.
+        // EHWPOISON comes with a memory fault, too. Only shared pages can be poisoned.
         case (.fault(.shared, let place), .errno(Errno.hardwarePoisoned.rawValue, let seen)):
             return place == nil || place == seen
         case (.errno(Errno.hardwarePoisoned.rawValue, nil), .errno(Errno.hardwarePoisoned.rawValue, _)):

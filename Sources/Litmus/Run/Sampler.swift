@@ -4,8 +4,8 @@ import MiniVMM
 import SoftKVM
 import Synchronization
 
-/// Runs a test with parallel blocks many times, an actor a thread, as litmus7 does: what is rare shows itself by
-/// spreading the times at which actors start.
+/// Runs a test with parallel blocks many times with one thread for each actor, as litmus7 does. Random delays before
+/// the steps make rare outcomes more likely.
 struct Sampler {
     private let source: Source
     private let program: Program
@@ -26,7 +26,7 @@ struct Sampler {
         self.options = options
     }
 
-    /// Runs the test as often as the options say, or until it is to stop, but once at least.
+    /// Runs the test until the requested number of runs is done or the test is stopped, but at least once.
     func report() throws(Stop) -> Report {
         let width = program.blocks.map(\.actors.count).max() ?? 1
         guard let team = ThreadTeam(width) else {
@@ -41,7 +41,7 @@ struct Sampler {
         var stop: Cut.Reason?
         var runs = 0
         while runs < options.runs, failure == nil, stop == nil {
-            // A run that is written down has a machine of its own.
+            // A recorded run gets a machine of its own.
             if runs > 0, options.recorder != nil || !world.reset() {
                 world.close()
                 world = try World(
@@ -51,11 +51,16 @@ struct Sampler {
             failure = try run(world, team, &chance, &ending)
             runs += 1
             if failure == nil { tally.add(ending, program) }
-            options.recorder?.end(isTelling: failure != nil || program.disallows(ending))
+            options.recorder?.end(isNotable: isNotable(ending, failure))
             options.progress?(runs)
             if runs < options.runs { stop = deadline.stop }
         }
         return tally.report(Judge(source), wanted: options.runs, failure: failure, stop)
+    }
+
+    private func isNotable(_ ending: Ending, _ failure: Failure?) -> Bool {
+        if let witness = options.witness { return program.matches(witness, ending) }
+        return failure != nil || program.fails(ending)
     }
 
     private func run(
@@ -67,12 +72,12 @@ struct Sampler {
                 if let failure = try source.perform(index, step, world) { return failure }
             case .block(let block):
                 try prepare(block, world)
-                let tracks = block.actors.map { Track($0, chance.next()) }
+                let runs = block.actors.map { ActorRun($0, chance.next()) }
                 team.run { number in
-                    if tracks.indices.contains(number) { tracks[number].run(source, world) }
+                    if runs.indices.contains(number) { runs[number].run(source, world) }
                 }
-                for track in tracks {
-                    let (results, stop, failure) = track.ending
+                for run in runs {
+                    let (results, stop, failure) = run.ending
                     if let stop { throw stop }
                     if let failure { return failure }
                     for (name, outcome) in results {
@@ -84,7 +89,7 @@ struct Sampler {
         return nil
     }
 
-    /// What actors need is there before they race.
+    /// Creates what the actors need, so that they only perform their steps during the race.
     private func prepare(_ block: Program.Block, _ world: World) throws(Stop) {
         for actor in block.actors {
             if case .vcpu(let number)? = actor.first?.step.actor { try world.guest().prepare(number) }
@@ -92,7 +97,7 @@ struct Sampler {
     }
 }
 
-/// What was seen so far. It outlives the threads of a run that hangs.
+/// The outcomes seen so far. It outlives the threads of a hanging run.
 final class Tally: Sendable {
     private struct State {
         var counts: [[[Name: StepOutcome]: Int]]
@@ -105,10 +110,10 @@ final class Tally: Sendable {
         state = Mutex(State(counts: Array(repeating: [:], count: program.blocks.count)))
     }
 
-    /// Runs that came to their end.
+    /// Completed runs.
     var runs: Int { state.withLock { $0.runs } }
 
-    /// - Parameter model: what is judged by.
+    /// - Parameter model: the interleavings that judge the outcomes.
     func judge(by model: Interleavings.Result?) { state.withLock { $0.model = model } }
 
     func add(_ ending: Ending, _ program: Program) {
@@ -120,7 +125,7 @@ final class Tally: Sendable {
         }
     }
 
-    /// - Parameter stop: why these are not all runs.
+    /// - Parameter stop: why there are fewer runs than requested; nil if there are not.
     func report(_ judge: Judge, wanted: Int, failure: Failure?, _ stop: Cut.Reason?) -> Report {
         let state = state.withLock { $0 }
         return judge.report(
@@ -130,8 +135,8 @@ final class Tally: Sendable {
     }
 }
 
-/// The steps of one actor in one run. Used by its thread, and by the caller when that is done.
-private final class Track: Sendable {
+/// The steps of one actor in one run. Used by its thread, then by the caller.
+private final class ActorRun: Sendable {
     private struct State {
         var results: [Name: StepOutcome] = [:]
         var stop: Stop?
@@ -170,14 +175,15 @@ private final class Track: Sendable {
         self.state.withLock { $0 = state }
     }
 
-    /// Nothing, a little while, or what it takes for another thread to run: on one CPU only that lets others in between.
+    /// Waits for a random time: not at all, for a short loop, or until another thread has run. On one CPU only the
+    /// latter lets others in between.
     private static func wait(_ chance: inout SplitMix64) {
         let draw = chance.next()
         switch draw % 4 {
         case 0: break
         case 1: sched_yield()
         default:
-            // Up to 64, 512 or 4096 turns of a loop that the compiler cannot leave out.
+            // Up to 64, 512 or 4096 iterations, which the compiler cannot remove.
             let turns = (draw >> 8) % (64 << (3 * ((draw >> 4) % 3)))
             var clock: UInt64 = 0
             for _ in 0..<turns { clock &+= monotonicTick() }

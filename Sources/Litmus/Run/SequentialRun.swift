@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import Synchronization
 
-/// A test without parallel blocks, on its way through one machine or two. Used by the thread that runs it.
+/// The run of a test without parallel blocks, on one machine or two. Used by the thread that runs the test.
 struct SequentialRun {
     let source: Source
     let facts: BackendFacts
@@ -9,8 +9,8 @@ struct SequentialRun {
     let options: Runner.Options
     let contradictions: Contradictions
 
-    /// Runs the test on a machine that an earlier one has left, if there is one. Only that it passed is believed there:
-    /// everything else is seen again on a new machine, or was never so.
+    /// Runs the test on the machine that an earlier test has left, if there is one. Only `passed` counts there: every
+    /// other verdict is checked on a new machine.
     func verdict(_ pool: MachinePool) throws(Stop) -> Verdict {
         let lap = options.stopwatch.map(Lap.init)
         guard isShared else {
@@ -45,38 +45,42 @@ struct SequentialRun {
         return verdict
     }
 
-    /// A model is deterministic only from its beginning, and a run that is written down has a machine of its own. Once a
-    /// failure was not seen again, none is missed for the sake of speed.
+    /// The model is deterministic only from its start, and a recorded run needs a machine of its own. After the first
+    /// failure that a new machine did not confirm, machines are no longer used again.
     private var isShared: Bool {
         options.recorder == nil && facts.soft == nil && contradictions.count == 0
     }
 
-    /// - Parameter machine: nil makes one. It is taken, so that nobody else has it when it is closed.
-    /// - Returns: what the test has left for the next one, if it passed.
+    /// - Parameter machine: the machine to use; nil creates one. It is consumed, because it is closed here.
+    /// - Returns: the verdict, and the machine for the next test if the test passed.
     private func run(
         _ machine: inout TestMachine?, _ lap: Lap?, leavesMachine: Bool
     ) throws(Stop) -> (verdict: Verdict, TestMachine?) {
-        var isTelling = true
-        defer { options.recorder?.end(isTelling: isTelling) }
+        var hasFailed = true
+        defer { options.recorder?.end(isNotable: hasFailed) }
         if machine == nil { options.stopwatch?.noteMachine(isUsedAgain: false) }
         let world = try World(
             facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend), lap: lap,
             on: machine.take())
         defer { world.close() }
+        var outcomes: [StepOutcome] = []
         for (index, step) in source.test.steps.enumerated() {
             let failure = try lap.measure(.steps) { () throws(Stop) in
-                try source.perform(index, step, world)
+                try source.perform(index, step, world) { outcomes.append($0) }
             }
-            if let failure { return (.failed(failure), nil) }
+            if var failure {
+                if options.asksModel { failure.model = source.test.modelComparison(outcomes) }
+                return (.failed(failure), nil)
+            }
         }
-        isTelling = false
+        hasFailed = false
         var left = leavesMachine ? world.cleared() : nil
         left?.last = source
         return (.passed, left)
     }
 }
 
-/// The tests whose failure was not seen again on a new machine.
+/// The tests whose failure was not confirmed on a new machine.
 final class Contradictions: Sendable {
     private let state = Mutex<(count: Int, first: Contradiction?)>((0, nil))
 

@@ -4,9 +4,9 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-// Every step, from its first to its last effect.
+// Steps performed on a backend.
 extension World {
-    /// - Parameter isRacing: others act meanwhile.
+    /// - Parameter isRacing: whether other actors act concurrently.
     func perform(_ step: Step, isRacing: Bool = false) throws(Stop) -> Observation {
         deadline.begin(step)
         defer { deadline.end(step) }
@@ -53,7 +53,7 @@ extension World {
         case .hold(let extent, let kind, let name):
             let errno = try hold(extent, kind, name)
             if let errno, Self.missing.contains(errno), !step.expects(errno) {
-                throw .skip("holder \(kind.rawValue) cannot be had here (\(errno.name))")
+                throw .skip("holder \(kind.rawValue) is not available here (\(errno.name))")
             }
             return answer(errno)
         case .release(let name):
@@ -102,7 +102,7 @@ extension World {
 
     private func guestStep(_ step: Step, _ number: Int, _ isRacing: Bool) throws(Stop) -> Observation {
         let action = step.action
-        // Made by the step otherwise, and then its time would be the step's.
+        // The VM is created here, so that its creation is not measured as a part of the step.
         if lap != nil { try lap.measure(.vcpu) { () throws(Stop) in try guest().prepare(number) } }
         if case .hypercall(let extent, let attributes) = action {
             return try guest().hypercall(extent, attributes, vcpu: number) { request throws(Stop) in
@@ -124,12 +124,12 @@ extension World {
             return try pending.answerOfConversion(seen, of: step)
         case .preFault(let extent):
             let seen = try guest().preFault(extent, vcpu: number)
-            // A part that was done is a success, and behind it may be a page without a memslot.
+            // A call that did a part is a success. The page after that part may have no memslot.
             let range = PageRange.covering(start: extent.offset, size: extent.size)
             if seen.outcome != .ok || range.flatMap(places) == nil { noteMMIO(extent) }
             return seen
         case .clock(let place):
-            // KVM writes there whenever the vCPU enters.
+            // KVM writes the clock whenever the vCPU enters.
             noteWear(.machine)
             return try guest().setClock(at: place.offset, vcpu: number)
         default: break
@@ -142,7 +142,7 @@ extension World {
         return try step.answerOfConversion(seen)
     }
 
-    /// Makes an access, and the conversions that its memory faults ask for.
+    /// Performs an access, and the conversions that its memory faults ask for.
     private func converting(
         _ step: Step, _ access: (Agent.FaultHandler?) throws(Stop) -> Observation
     ) throws(Stop) -> Observation {
@@ -160,8 +160,9 @@ extension World {
         return seen
     }
 
-    /// KVM keeps in its second-stage tables that nothing is there, also when a memslot is there again, until an access finds
-    /// a shared page. A private page's is a memory fault till then, which asks for a shared one.
+    /// After an MMIO exit KVM remembers in its second-stage tables that there is no memory, even if a memslot is
+    /// created later, until an access finds a shared page. Until then an access to a private page is a memory fault
+    /// that asks for a shared one.
     private func noteMMIO(_ extent: Extent) {
         guard facts.isLinux, !hasTwoAliases,
             let bytes = PageRange.covering(start: extent.offset, size: extent.size)
@@ -175,7 +176,7 @@ extension World {
     }
 
     private func notExaminable() -> Stop {
-        .skip("\(backend.identity.name) is an adapter, and has other files and vCPUs than its kernel")
+        .skip("\(backend.identity.name) is an adapter, whose files and vCPUs are not the kernel's")
     }
 
     private func zapped() throws(Stop) -> Observation {
@@ -186,22 +187,23 @@ extension World {
             let (pages, before) = (try vm.countPages4K(), state.withLock { $0.mappedPages })
             return Observation(count: before - min(before, pages))
         } catch {
-            throw .skip("the statistic pages_4k cannot be had here (KVM_GET_STATS_FD: \(error.name))")
+            throw .skip("the statistic pages_4k is not available here (KVM_GET_STATS_FD: \(error.name))")
         }
     }
 
     private func present(_ extent: Extent) throws(Stop) -> Observation {
         guard let mapping = try mapping(extent) as? any ResidencyCounting else {
-            throw .skip("\(backend.identity.name) does not leave it to the kernel what a process has mapped")
+            throw .skip("\(backend.identity.name) changes the page tables of the process itself")
         }
         do throws(Errno) {
             return Observation(count: try mapping.residentPages(at: extent.offset, length: extent.size))
         } catch {
-            throw .skip("what a process has mapped cannot be seen here (/proc/self/pagemap: \(error.name))")
+            throw .skip(
+                "the page tables of the process cannot be read here (/proc/self/pagemap: \(error.name))")
         }
     }
 
-    /// What opening a holder's device says where there is none, or none for this user.
+    /// The errno of opening a holder's device that does not exist, or is not accessible to this user.
     private static let missing: [Errno] = [
         .noSuchFileOrDirectory, .noFunction, .notPermitted, .permissionDenied, .operationNotSupportedByDevice,
         .noSuchAddressOrDevice,
@@ -240,14 +242,14 @@ extension World {
 
     private enum Access {
         case write(UInt8)
-        /// The first argument is the offset of the bytes; what comes back ends the access.
+        /// The first argument is the offset of the bytes. A result other than nil ends the access.
         case read((UInt64, [UInt8]) -> Observation?)
     }
 
-    /// Byte by byte in effect, by system calls: one that the kernel refuses to make would be SIGBUS if it were made by
-    /// an instruction.
+    /// Accesses the bytes in their order through system calls. An access that the kernel refuses would be SIGBUS if an
+    /// instruction made it.
     ///
-    /// - Returns: what ended it early.
+    /// - Returns: the outcome that ended the access early.
     private func access(_ extent: Extent, _ actor: Actor, _ access: Access) throws(Stop) -> Observation? {
         var child: (any Child)?
         var mapping: (any HostMapping)?
@@ -298,7 +300,7 @@ extension World {
 }
 
 extension Action {
-    /// An access to memory, of a host's or a guest's instruction.
+    /// Whether it is an access to memory by an instruction of the host or of a guest.
     var isAccess: Bool {
         switch self {
         case .read, .write, .fill, .check: true
@@ -306,7 +308,7 @@ extension Action {
         }
     }
 
-    /// To one byte.
+    /// Whether it accesses a single byte.
     var isSingle: Bool {
         switch self {
         case .read, .write: true
@@ -316,25 +318,25 @@ extension Action {
 }
 
 extension Observation {
-    /// A number; what is more than a byte can say is its largest.
+    /// A number as a byte, at most 255.
     init(count: UInt64) { self.init(.value(UInt8(clamping: count))) }
 
-    /// For the access to one byte, whose place is known.
+    /// The same outcome without its place, for an access to one byte.
     var withoutPlace: Observation {
         if case .sigbus = outcome { Observation(.sigbus()) } else { self }
     }
 }
 
 extension Advice {
-    /// It needs a privilege, and a kernel that is built with it.
+    /// Whether it needs a privilege or a kernel configuration.
     fileprivate var isMemoryFailure: Bool { self == .hwPoison || self == .softOffline }
 }
 
 extension Step {
-    /// What comes of a conversion, or of one that a memory fault has asked for: a kernel without the call can
-    /// say nothing, unless the test asks for just that.
+    /// The outcome of a conversion, including one for a memory fault. A kernel without the call skips the test, unless
+    /// the test expects exactly that.
     ///
-    /// - Parameter repetition: `again`, if it is this step that is made again.
+    /// - Parameter repetition: the step `again`, if it repeats this one.
     func answerOfConversion(_ seen: Observation, of repetition: Step? = nil) throws(Stop) -> Observation {
         let contents: ContentPolicy?
         switch (action, onFault) {
@@ -346,10 +348,10 @@ extension Step {
         let errno = Errno(rawValue: number)
         let isExpected = (repetition ?? self).expects(errno)
         if errno == .inappropriateIOCTLForDevice, !isExpected {
-            throw .skip("this kernel does not know the call (ENOTTY)")
+            throw .skip("this kernel does not support the call (ENOTTY)")
         }
         if errno == .notSupportedOnSocket, contents == .preserve, !isExpected {
-            throw .skip("contents cannot be preserved here")
+            throw .skip("this backend cannot preserve contents")
         }
         return seen
     }

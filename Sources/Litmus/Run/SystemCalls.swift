@@ -4,7 +4,7 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-// The host's system calls on what a test has made. Each returns the errno, nil for success.
+// The host's system calls on the objects of a test. Each returns the errno, or nil for success.
 extension World {
     func create(_ new: NewFile) throws(Stop) -> Errno? {
         let vm = try vm(new.vm)
@@ -21,7 +21,7 @@ extension World {
             if let trace, let event { trace.record(event, by: .monitor) }
         } catch {
             if facts.isAdapter, error == .noMemory, new.size > LitmusTest.mostPages * pageSize {
-                throw .skip("\(backend.identity.name) maps all of a file, and cannot map \(new.size) bytes")
+                throw .skip("\(backend.identity.name) maps whole files, and cannot map \(new.size) bytes")
             }
             return error
         }
@@ -29,15 +29,15 @@ extension World {
         return nil
     }
 
-    /// The number of a descriptor that is used once it is closed must not be another file's by then.
+    /// A descriptor that is used after its end gets a number that no other file can have then.
     private func reserveDescriptor(of name: Name) throws(Stop) {
         guard let file = try file(name) as? any ExaminableFile else {
-            throw .skip("\(backend.identity.name) is an adapter, and has no descriptors that are closed")
+            throw .skip("\(backend.identity.name) is an adapter, which cannot use closed descriptors")
         }
         do throws(Errno) {
             try file.reserveDescriptor()
         } catch {
-            throw .broken("no number is free for the descriptor of `\(name)` (fcntl: \(error.name))")
+            throw .broken("no descriptor number is free for `\(name)` (fcntl: \(error.name))")
         }
     }
 
@@ -55,7 +55,7 @@ extension World {
 
     func duplicate(_ name: Name, as copy: Name) throws(Stop) -> Errno? {
         guard let file = try file(name) as? any ExaminableFile else {
-            throw .skip("\(backend.identity.name) is an adapter, and has other files than its kernel")
+            throw .skip("\(backend.identity.name) is an adapter, whose files are not the kernel's")
         }
         do throws(Errno) {
             let new = try file.duplicate()
@@ -69,7 +69,7 @@ extension World {
         }
     }
 
-    /// Skips the test where the model lacks memory; a kernel would not answer so.
+    /// Skips the test if the model runs out of memory, because a kernel would not.
     func answer(_ error: Errno) throws(Stop) -> Errno {
         guard facts.soft != nil, error == SoftKVM.noBackingMemory else { return error }
         throw .noBackingMemory
@@ -78,7 +78,7 @@ extension World {
     func map(_ extent: Extent, _ view: Name) throws(Stop) -> Errno? {
         let file = try file(extent.name)
         guard !late.views.contains(view) || file is any ExaminableFile else {
-            throw .skip("\(backend.identity.name) is an adapter, and its mappings end with their last user")
+            throw .skip("\(backend.identity.name) is an adapter, whose mappings end with their last user")
         }
         do throws(Errno) {
             let mapping: any HostMapping
@@ -133,8 +133,8 @@ extension World {
         }
     }
 
-    /// `userspace_addr`, and the view that it leads into. Every byte of the slot has to be in that view: what is next
-    /// to it belongs to this process.
+    /// `userspace_addr`, and the view that it points into. Every byte of the slot must be in that view, because the
+    /// memory next to it belongs to this process.
     private func address(_ binding: Binding, _ file: any KVMGuestMemfd) throws(Stop) -> (UInt64, Name?) {
         if let place = binding.address {
             let mapping = try mapping(Extent(place.name, offset: place.offset, size: binding.extent.size))
@@ -147,7 +147,7 @@ extension World {
         {
             return (view.mapping.address + start, extent.name)
         }
-        // Nothing is ever mapped below mmap_min_addr; and what leaves the file is no slot on any kernel.
+        // Nothing is ever mapped below mmap_min_addr, and no kernel accepts a slot beyond the end of its file.
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
         guard
             overflow || end > file.size
@@ -156,7 +156,7 @@ extension World {
         return (0, nil)
     }
 
-    /// Bytes of a slot that can do without a mapping: nothing is ever mapped below mmap_min_addr.
+    /// Whether a slot's bytes need no mapping, because nothing is ever mapped below mmap_min_addr.
     static let mostUnmappedSlot: UInt64 = 1 << 16
 
     func unbind(_ slot: UInt32, on name: VMName?) throws(Stop) -> Errno? {
@@ -189,7 +189,7 @@ extension World {
         }
     }
 
-    /// Lets go. Of what could not be had there is nothing to let go.
+    /// Releases a hold. A hold that could not be taken needs no release.
     func release(_ name: Name) throws(Stop) {
         let (hold, isMissed) = state.withLock {
             ($0.holds.removeValue(forKey: name), $0.missed.contains(name))

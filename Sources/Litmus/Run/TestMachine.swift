@@ -3,14 +3,14 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// A machine between two tests: nothing of the last one is left on it.
+/// A machine between two tests, in its initial state.
 struct TestMachine: Sendable {
-    /// Machines of one kind can stand in for each other; only their memory may have to be made anew.
+    /// Machines of one kind can replace each other. Only their memory may have to be created again.
     struct Kind: Hashable, Sendable {
         let vm: VMName
         let hasTwoAliases: Bool
-        /// It has the guest that does the steps of vCPUs. That guest takes a memslot, so a test without vCPUs gets a
-        /// machine without it.
+        /// Whether it has the guest that performs the steps of vCPUs. That guest occupies a memslot, so a test without
+        /// vCPUs gets a machine without it.
         let hasGuest: Bool
 
         init(_ test: LitmusTest) {
@@ -20,7 +20,7 @@ struct TestMachine: Sendable {
         }
     }
 
-    /// The files that a test begins with, their views and their memslots.
+    /// The initial files of a test, with their views and memslots.
     struct Files: Sendable {
         let memories: [Memory]
         let files: [Name: any KVMGuestMemfd]
@@ -29,16 +29,16 @@ struct TestMachine: Sendable {
     }
 
     let vm: any KVMVirtualMachine
-    /// Nil where no vCPU has acted.
+    /// Nil if no vCPU has run.
     let agent: Agent?
-    /// Nil where they have to be made anew.
+    /// Nil if they must be created again.
     let files: Files?
-    /// The test that has used it last.
+    /// The last test that used the machine.
     var last: Source?
 
-    /// Makes the second-stage tables as empty as those of a new machine, for a test that counts the guest's own pages.
+    /// Empties the second-stage tables like those of a new machine, for a test that counts the agent's pages.
     ///
-    /// - Returns: whether they are, as far as the kernel counts.
+    /// - Returns: whether they are empty, as far as the kernel counts.
     func unmapGuest() -> Bool {
         guard let agent, let counter = vm as? any SecondStageCounting else { return true }
         do throws(Errno) {
@@ -50,20 +50,20 @@ struct TestMachine: Sendable {
     }
 }
 
-/// The machines that earlier tests have left. It belongs to the thread that runs the tests: a vCPU is best run by the thread
-/// that ran it before, since older kernels wait for all others when it changes.
+/// The machines that earlier tests have left. It belongs to the thread that runs the tests: a vCPU is best run by the
+/// thread that ran it before, because older kernels wait for all others when it changes.
 final class MachinePool {
-    /// Those used last come last.
+    /// In the order of their last use.
     private var machines: [(kind: TestMachine.Kind, machine: TestMachine)] = []
-    /// A machine has seven descriptors or so, and the tests need some for themselves.
+    /// A machine has about seven descriptors, and tests need some of their own.
     private let most = min(24, max(1, sysconf(Int32(_SC_OPEN_MAX)) / 64))
-    /// Of one kind.
+    /// The limit for machines of one kind.
     private static let mostOfKind = 4
 
-    /// The machine with the test's memory; else, where there is no room for another machine of the kind, the one that was
-    /// not used for longest, whose memory has to be made anew.
+    /// The machine with the test's memory. If there is none and no room for another machine of the kind, the least
+    /// recently used one, whose memory must be created again.
     ///
-    /// - Parameter memories: of the test; nil if it makes its memory itself in any case.
+    /// - Parameter memories: the initial memories of the test; nil if it always creates its memory itself.
     func take(_ kind: TestMachine.Kind, _ memories: [Memory]?) -> TestMachine? {
         let places = machines.indices.filter { machines[$0].kind == kind }
         let same = memories.flatMap { wanted in
@@ -82,8 +82,8 @@ final class MachinePool {
 }
 
 extension LitmusTest {
-    /// Whether it closes a file that it begins with and uses it afterwards, or unmaps such a view. It needs files and views
-    /// that are made for that, and leaves none for the next test.
+    /// Whether the test uses an initial file after closing it, or an initial view after unmapping it. It needs its own
+    /// files and views then, and leaves none for the next test.
     var endsItsFiles: Bool {
         let late = LateUses(self)
         let ending = Set(steps.compactMap(\.action.endedView))
@@ -93,8 +93,8 @@ extension LitmusTest {
         }
     }
 
-    /// Whether a count of pages has those of the guest that acts, which are in the tables of a used machine already: a vCPU
-    /// that has made no access brings them with its first hypercall, and on a default VM they go with any memslot.
+    /// Whether a count of pages includes the agent's pages, which a used machine already has in its tables. A vCPU
+    /// without an earlier access maps them at its first hypercall, and on a default VM any memslot removes them.
     var countsPagesOfTheGuest: Bool {
         let counts = steps.contains { $0.action == .zapped }
         let moves = steps.contains { step in

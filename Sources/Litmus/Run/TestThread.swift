@@ -3,13 +3,14 @@ import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// A thread that runs one test after the other, with the machines that they leave for each other.
+/// A thread that runs one test after the other, with the machines that they leave.
 final class TestThread: Sendable {
     typealias Job = @Sendable (MachinePool) -> Void
 
-    /// What the thread and its owner share. The thread may outlive its owner, inside a system call that does not end.
+    /// The state shared by the thread and its owner. The thread may outlive its owner inside a system call that does
+    /// not return.
     private final class Shared: Sendable {
-        /// Nil ends the thread. Written before ``given`` is signalled, read after it.
+        /// Nil ends the thread. Written before ``given`` is signalled, read afterwards.
         let job = Mutex<Job?>(nil)
         let given: EventDescriptor
         let done: EventDescriptor
@@ -33,10 +34,10 @@ final class TestThread: Sendable {
 
     private let shared: Shared
     private let thread: HostThread
-    /// Who is stopped when a test takes too long. After that the thread runs no other test.
+    /// The time limit of the current test. The thread runs no other test after it has passed.
     let deadline = TestDeadline()
 
-    /// - Throws: the host has no more descriptors or threads.
+    /// - Throws: if the host has no more descriptors or threads.
     init() throws(HostFailure) {
         do throws(Errno) { shared = try Shared() } catch { throw HostFailure("eventfd", error) }
         let shared = shared
@@ -46,7 +47,7 @@ final class TestThread: Sendable {
         self.thread = thread
     }
 
-    /// Hands out a job. The one before is done.
+    /// Starts a job. The previous one must have ended.
     func begin(_ job: @escaping Job) {
         shared.done.clear()
         shared.job.withLock { $0 = job }
@@ -58,13 +59,13 @@ final class TestThread: Sendable {
         shared.done.wait(timeout: timeout, interrupts: interrupts)
     }
 
-    /// Ends the thread, which has no job any more, and closes its machines.
+    /// Ends the thread, which must have no job, and closes its machines.
     func end() {
         shared.given.signal()
         thread.join()
     }
 
-    /// Has the thread end when its job does, and waits for that at most `timeout`.
+    /// Makes the thread end after its job, and waits for that at most `timeout`.
     func abandon(after timeout: Duration) {
         deadline.end()
         let wakeup = shared.done.wait(timeout: timeout)
@@ -73,17 +74,17 @@ final class TestThread: Sendable {
     }
 }
 
-/// The threads of a runner that have no test to run.
+/// The idle threads of a runner.
 final class TestThreads: Sendable {
     private let idle = Mutex<[TestThread]>([])
 
     deinit { for thread in idle.withLock({ $0 }) { thread.end() } }
 
-    /// The thread that ran a test last, else a new one.
+    /// The thread that ran a test last; a new one if there is none.
     func take() throws(HostFailure) -> TestThread {
         if let thread = idle.withLock({ $0.popLast() }) { return thread }
         return try TestThread()
     }
 
-    func giveBack(_ thread: TestThread) { idle.withLock { $0.append(thread) } }
+    func returnToPool(_ thread: TestThread) { idle.withLock { $0.append(thread) } }
 }

@@ -3,26 +3,26 @@ import Glibc
 import MiniVMM
 import Synchronization
 
-/// Threads that do something at once, again and again. The caller is one of them.
+/// Threads that do a job concurrently, again and again. The caller is one of them.
 ///
-/// ``run(_:)`` hands out a round by a counter that all look at; a thread that waits long for the next one sleeps. All jobs
-/// of a round begin when the last thread is there.
+/// ``run(_:)`` starts a round through a counter that all threads poll; a thread that has waited long sleeps. All jobs
+/// of a round begin when the last thread has arrived.
 @safe final class ThreadTeam: @unchecked Sendable {
     typealias Job = @Sendable (_ number: Int) -> Void
 
     private let size: Int
-    /// Counts rounds; written by the caller of ``run(_:)`` under `mutex`.
+    /// Counts rounds. Written by the caller of ``run(_:)`` under `mutex`.
     private let round = Atomic<Int>(0)
-    /// Threads that are there for the round, and those that are done with it.
+    /// Threads that have arrived for the round, and threads that have completed it.
     private let ready = Atomic<Int>(0)
     private let done = Atomic<Int>(0)
-    /// Of the round. Written before it is handed out, read after.
+    /// The job of the round. Written before the round starts, read afterwards.
     private var job: Job = { _ in }
     private var threads: [HostThread] = []
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let handedOut: UnsafeMutablePointer<pthread_cond_t>
 
-    /// - Returns: nil if there is no room for so many threads.
+    /// - Returns: nil if so many threads cannot be created.
     init?(_ size: Int) {
         self.size = size
         unsafe mutex = .allocate(capacity: 1)
@@ -30,7 +30,7 @@ import Synchronization
         unsafe pthread_mutex_init(mutex, nil)
         unsafe pthread_cond_init(handedOut, nil)
         for number in 1..<max(1, size) {
-            // The threads end before this object does: ``end()``.
+            // The threads end before this object does: see ``end()``.
             guard let thread = HostThread({ [self] in work(number) }) else {
                 end()
                 return nil
@@ -46,7 +46,7 @@ import Synchronization
         unsafe mutex.deallocate()
     }
 
-    /// Has every thread do the job, and waits for the last.
+    /// Makes every thread do the job, and waits for the last one.
     func run(_ job: @escaping Job) {
         self.job = job
         ready.store(0, ordering: .relaxed)
@@ -57,7 +57,7 @@ import Synchronization
         self.job = { _ in }
     }
 
-    /// Ends the threads. Nothing is run afterwards.
+    /// Ends the threads. Nothing can be run afterwards.
     func end() {
         handOut(-1)
         for thread in threads { thread.join() }
@@ -100,7 +100,7 @@ import Synchronization
         var spins = 0
         while !isSo() {
             spins += 1
-            // Somebody who does not come is no reason to keep a CPU busy.
+            // A missing thread is no reason to keep a CPU busy.
             if spins > 1 << 20 { usleep(1000) } else if spins % 64 == 0 { sched_yield() }
         }
     }

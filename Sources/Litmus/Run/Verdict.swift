@@ -50,13 +50,21 @@ public struct Cut: Sendable, Equatable {
     public let wanted: Int?
 }
 
+extension Cut: CustomStringConvertible {
+    /// What ended the test and how far it was: `timed out after 60.0 s (4,210 of 1,000,000 runs done)`.
+    public var description: String {
+        if case .timeLimit(let limit) = reason { return timedOut(after: limit, done: runs, of: wanted) }
+        return "\(reason)" + (runs.map { " (\(grouped($0)) of \(grouped(wanted ?? 0)) runs done)" } ?? "")
+    }
+}
+
 extension Cut.Reason: CustomStringConvertible {
-    /// The reason for people: `the time limit of 60 s`.
+    /// The reason for people: `timed out after 60.0 s`.
     public var description: String {
         switch self {
-        case .timeLimit(let limit): "the time limit of \(limit.secondsText) s"
-        case .interrupted(let signal): "signal \(signal)"
-        case .pieces(let count): "the bound of \(count) atomic pieces"
+        case .timeLimit(let limit): timedOut(after: limit, done: nil, of: nil)
+        case .interrupted(let signal): "interrupted by signal \(signal)"
+        case .pieces(let count): "stopped at the limit of \(grouped(count)) atomic pieces"
         }
     }
 
@@ -99,6 +107,9 @@ public struct BlockReport: Sendable, Equatable {
         public let isAllowed: Bool
         /// Whether the model has it; nil if the model was not asked.
         public let isInModel: Bool?
+        /// One order of steps that leads to it, in the interleavings that were explored: those of this backend, or if
+        /// the test was run, of the model. Nil if it was not looked for, or there is none.
+        public internal(set) var order: WitnessOrder?
         /// Whether an `allowed` or `required` clause names it. That prevails over the model: the test's
         /// author may know more.
         public let isNamed: Bool

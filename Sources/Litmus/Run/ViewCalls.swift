@@ -2,7 +2,7 @@
 import MiniVMM
 import SystemPackage
 
-// System calls on views: what unmaps, moves and protects them, and from where their pages come.
+// System calls on views: unmapping, moving, protection and NUMA policies.
 extension World {
     func unmap(_ name: Name) throws(Stop) -> Errno? {
         let mapping = try mapping(Extent(name, offset: 0, size: 0))
@@ -66,7 +66,7 @@ extension World {
     }
 
     private func noteSplit(_ extent: Extent, _ length: UInt64) {
-        // Of a policy the file itself keeps a part.
+        // The file itself keeps a part of the policy.
         noteWear(.files)
         state.withLock { state in
             if extent.offset > 0 || extent.size < length { state.views[extent.name]?.isSplit = true }
@@ -75,7 +75,7 @@ extension World {
 
     private func examinable(_ extent: Extent) throws(Stop) -> any ExaminableMapping {
         guard let mapping = try mapping(extent) as? any ExaminableMapping else {
-            throw .skip("\(backend.identity.name) is an adapter, and protects mappings itself")
+            throw .skip("\(backend.identity.name) is an adapter, which protects mappings itself")
         }
         return mapping
     }
@@ -109,9 +109,9 @@ extension World {
         }
     }
 
-    // MARK: memory that fails
+    // MARK: failing memory
 
-    /// KVM sends SIGBUS to a monitor whose guest touches memory of its own that has failed.
+    /// KVM sends SIGBUS to a monitor whose guest touches failed memory of the monitor.
     func requireSound(_ view: Name?) throws(Stop) {
         let isPoisoned = state.withLock { state in
             view.flatMap { state.views[$0]?.file }.map(state.poisoned.contains) ?? false

@@ -7,28 +7,28 @@ import SystemPackage
 
 /// The machine of a test while it runs.
 ///
-/// Actors of a parallel block come from threads of their own. What there is, by name, is guarded by the lock of
-/// ``state``; no system call is made under it.
+/// The actors of a parallel block use threads of their own. The objects by name are guarded by the lock of ``state``.
+/// No system call is made under it.
 final class World: Sendable {
     struct View: Sendable {
         let mapping: any HostMapping
         let file: Name
-        /// Where in the file it begins, bytes.
+        /// Offset in the file, bytes.
         let offset: UInt64
-        /// Parts of it have another protection or policy than others: the kernel has several mappings there.
+        /// Whether parts have different protections or policies, so that the kernel has several mappings.
         var isSplit = false
     }
     struct Slot: Sendable {
         let gpa: UInt64
-        /// What of which file it is bound to.
+        /// The part of the file that the slot is bound to.
         let extent: Extent
-        /// The view that its `userspace_addr` leads into.
+        /// The view that `userspace_addr` points into.
         let view: Name?
-        /// The guest's memory is that view, and no guest_memfd.
+        /// Whether the slot's memory is that view, without a guest_memfd.
         let isPlain: Bool
     }
-    /// A part of a file that is at guest-physical addresses.
-    struct Behind: Sendable {
+    /// A part of a file at guest-physical addresses.
+    struct FilePart: Sendable {
         let file: Name
         let bytes: PageRange
         let gpa: UInt64
@@ -41,38 +41,39 @@ final class World: Sendable {
         var vms: [VMName: any KVMVirtualMachine] = [:]
         var files: [Name: any KVMGuestMemfd] = [:]
         var views: [Name: View] = [:]
-        /// Views that were unmapped or moved, with their addresses, where nothing else will ever be.
+        /// Views that were unmapped or moved, with their addresses, which are never mapped again.
         var gone: [Name: View] = [:]
         /// Files with a page whose memory has failed.
         var poisoned: Set<Name> = []
         var holds: [Name: any PageHold] = [:]
         var slots: [SlotKey: Slot] = [:]
         var children: [Int: any Child] = [:]
-        /// The guest that vCPUs run, once one of them has acted.
+        /// The agent; nil if no vCPU has acted.
         var agent: Agent?
-        /// What the answers so far have made of the pages of a file. Where actors race it is their last word, and no more.
+        /// The states of a file's pages according to the answers so far. With racing actors this is the last answer,
+        /// which may not be the last conversion.
         var states: [Name: AttributeMap] = [:]
-        /// Holds that could not be had.
+        /// Holds that could not be taken.
         var missed: Set<Name> = []
         /// Pages in the second-stage tables when a vCPU last made an access.
         var mappedPages: UInt64 = 0
-        /// Where what happens is written down, if anybody wants it.
+        /// Records the run; nil if it is not recorded.
         var recording: Recording?
-        /// The files, views and memslots that the test began with.
+        /// The files, views and memslots at the beginning of the test.
         var first: TestMachine.Files?
-        /// Memslots that the test has made, changed or deleted.
+        /// Memslots that the test has created, changed or deleted.
         var boundSlots: Set<SlotKey> = []
-        /// Guest-physical pages at which an access has left as MMIO, all of them the guest's RAM at first.
+        /// Guest-physical pages at which an access exited with MMIO and that are initially guest memory.
         var mmioPages: [PageRange] = []
         var wear = Wear.undoable
     }
-    /// What a test has done to its machine, and with it what the next test can have of it.
+    /// What of the machine the next test can use.
     enum Wear: Comparable {
-        /// All of it can be undone.
+        /// All of it.
         case undoable
-        /// The files and views have to be made anew: a descriptor is closed, a view has another protection.
+        /// The machine with new files and views: a descriptor was closed, or a view has another protection.
         case files
-        /// The whole machine has to.
+        /// Nothing.
         case machine
     }
 
@@ -82,20 +83,21 @@ final class World: Sendable {
     let main: VMName
     let hasTwoAliases: Bool
     let memories: [Memory]
-    /// The guest's memory, as the header makes it.
+    /// The guest's memory as in the header.
     let regions: [Region]
-    /// Measures where the time goes; nil costs nothing. The thread that runs the test uses it.
+    /// Measures time; nil costs nothing. Used by the thread that runs the test.
     let lap: Lap?
-    /// Files that are used after their end, and views that are unmapped or moved: what names them is to stay theirs.
+    /// Files that are used after they are closed, and views after they are unmapped or moved. Their numbers and
+    /// addresses are reserved.
     let late: LateUses
     let ending: Set<Name>
-    /// The test asks how many pages have gone out of second-stage tables.
+    /// Whether the test counts the pages that leave the second-stage tables.
     let countsMappedPages: Bool
     let state = Mutex(State())
     /// - Parameters:
-    ///   - trace: where what happens is written down.
-    ///   - lap: measures where the time goes.
-    ///   - machine: what an earlier test has left; nil makes everything.
+    ///   - trace: records the run.
+    ///   - lap: measures time.
+    ///   - machine: what an earlier test has left; nil creates everything.
     init(
         _ facts: BackendFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil,
         lap: Lap? = nil, on machine: TestMachine? = nil
@@ -122,9 +124,9 @@ final class World: Sendable {
         }
     }
 
-    /// Makes the files that the test begins with, their views and their memslots.
+    /// Creates the initial files of the test, their views and their memslots.
     func makeFiles() throws(Stop) {
-        // Made by the first file otherwise, and then its time would be the file's.
+        // The VM is created here, so that its creation is not measured as a part of the file's.
         if !memories.isEmpty { _ = try vm(nil) }
         try lap.measure(.files) { () throws(Stop) in
             for memory in memories {
@@ -147,7 +149,7 @@ final class World: Sendable {
         let made = try create(NewFile(memory.name, size: size, flags: flags.rawValue))
         if let made {
             throw .absent(
-                "\(memory): this kernel has no such guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made.name))",
+                "\(memory): this kernel cannot create such a guest_memfd (KVM_CREATE_GUEST_MEMFD: \(made.name))",
                 "KVM_CREATE_GUEST_MEMFD", made)
         }
         if let errno = try map(Extent(memory.name, offset: 0, size: size), memory.name) {
@@ -165,7 +167,8 @@ final class World: Sendable {
 
     func close() { lap.measure(.closing) { closeAll() } }
 
-    /// In dependency order. The memslots of a real kernel go with their VM: deleting one waits for all who may still use it.
+    /// In dependency order. On a real kernel the memslots are freed with their VM, because deleting one waits for all
+    /// its possible users.
     private func closeAll() {
         let (agent, children, slots, holds) = state.withLock { state in
             defer {
@@ -188,7 +191,7 @@ final class World: Sendable {
         withExtendedLifetime(rest) {}
     }
 
-    // MARK: what there is
+    // MARK: objects
 
     func vm(_ name: VMName?) throws(Stop) -> any KVMVirtualMachine {
         let name = name ?? main
@@ -197,7 +200,7 @@ final class World: Sendable {
             let vm = try lap.measure(.vm) { () throws(Errno) in
                 try backend.createVM(name.type, sharedBit: name == main ? sharedBit() : nil)
             }
-            // Of two actors that need it first, one was quicker.
+            // The other of two actors may have created it first.
             return state.withLock { state in
                 let first = state.vms[name] ?? vm
                 state.vms[name] = first
@@ -215,7 +218,7 @@ final class World: Sendable {
         }
     }
 
-    /// The bit that says shared, of a VM with two aliases: the highest that an identity mapping can reach.
+    /// The shared bit of a VM with two aliases: the highest that an identity mapping can reach.
     private func sharedBit() throws(Errno) -> Int? {
         hasTwoAliases ? min(46, try facts.supportedCPUID().physicalAddressBits - 1) : nil
     }
@@ -227,7 +230,8 @@ final class World: Sendable {
         return file
     }
 
-    /// The mapping of a view, also of one that is gone, with all of `extent` inside: no test touches other memory of this process.
+    /// The mapping of a view, including one that is gone. All of `extent` is inside: no test may touch other memory of
+    /// this process.
     func mapping(_ extent: Extent) throws(Stop) -> any HostMapping {
         guard let view = state.withLock({ $0.views[extent.name] ?? $0.gone[extent.name] }) else {
             throw .noView(extent.name)
@@ -250,14 +254,14 @@ final class World: Sendable {
         return agent
     }
 
-    /// The files, and the parts of them, at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
-    func places(of range: PageRange) -> [Behind]? {
-        Behind.places(of: range, state.withLock { $0.names(of: main).slots })
+    /// The parts of files at guest-physical `range` of the test's VM, in order; nil if a page has no slot.
+    func places(of range: PageRange) -> [FilePart]? {
+        FilePart.places(of: range, state.withLock { $0.names(of: main).slots })
     }
 
-    // MARK: what there is to see
+    // MARK: contents
 
-    /// The pages of the step's file, one before and one behind those that it names, at most eight.
+    /// The pages of the step's file: those that it names with one neighbour on each side, at most eight.
     func pages(around step: Step) -> [String] {
         guard let extent = step.action.extent else { return [] }
         return regions.extents(extent).flatMap(pages).prefix(8).map { $0 }
@@ -275,7 +279,8 @@ final class World: Sendable {
         }
     }
 
-    /// The pages of a file of `size` bytes, one before and one behind those of an extent that begins at `base`, at most eight.
+    /// The pages of a file of `size` bytes: those of an extent that begins at `base` with one neighbour on each side,
+    /// at most eight.
     static func pageOffsets(around extent: Extent, from base: UInt64, size: UInt64) -> [UInt64] {
         let count = size / pageSize
         guard count > 0 else { return [] }
@@ -288,7 +293,7 @@ final class World: Sendable {
     private func look(_ name: Name, _ offset: UInt64, _ view: View?) -> String {
         guard let view, view.file == name, offset >= view.offset,
             offset - view.offset < view.mapping.length
-        else { return "nothing, for want of a view" }
+        else { return "nothing (no view)" }
         var byte: UInt8 = 0
         do throws(Errno) {
             let count = unsafe try withUnsafeMutableBytes(of: &byte) { buffer throws(Errno) in
@@ -302,7 +307,7 @@ final class World: Sendable {
 }
 
 extension World.State {
-    /// - Parameter vm: whose memslots count.
+    /// - Parameter vm: the VM whose memslots count.
     func names(of vm: VMName) -> NameMap {
         NameMap(
             views: views.mapValues { (file: $0.file, offset: $0.offset) },
@@ -310,12 +315,12 @@ extension World.State {
     }
 }
 
-extension World.Behind {
-    /// What is behind guest-physical `range`, in order; nil if a page has no slot.
+extension World.FilePart {
+    /// The parts of files at guest-physical `range`, in order; nil if a page has no slot.
     static func places(
         of range: PageRange, _ slots: some Sequence<(gpa: UInt64, extent: Extent)>
-    ) -> [World.Behind]? {
-        var places: [World.Behind] = []
+    ) -> [World.FilePart]? {
+        var places: [World.FilePart] = []
         var position = range.start
         for slot in slots.sorted(by: { $0.gpa < $1.gpa }) {
             guard let gpas = PageRange(start: slot.gpa, size: slot.extent.size),
@@ -323,7 +328,7 @@ extension World.Behind {
                 let bytes = PageRange(
                     start: slot.extent.offset + (part.start - slot.gpa), size: part.size)
             else { continue }
-            places.append(World.Behind(file: slot.extent.name, bytes: bytes, gpa: part.start))
+            places.append(World.FilePart(file: slot.extent.name, bytes: bytes, gpa: part.start))
             position = part.end
         }
         return position == range.end ? places : nil
@@ -331,7 +336,7 @@ extension World.Behind {
 }
 
 extension Extent {
-    /// - Throws: if a part of it is not in the view of that length.
+    /// - Throws: if a part of it is outside a view of that length.
     func isInside(_ length: UInt64) throws(Stop) {
         let (end, overflow) = offset.addingReportingOverflow(size)
         guard !overflow, end <= length else {
@@ -341,7 +346,7 @@ extension Extent {
 }
 
 extension Action {
-    /// The bytes that it is about.
+    /// The bytes of the extent.
     var extent: Extent? {
         switch self {
         case .read(let place), .write(let place, _): Extent(place.name, offset: place.offset, size: 1)

@@ -3,11 +3,11 @@ import Backends
 import Litmus
 import MiniVMM
 
-/// What an exploration tried and found, as text and as JSON.
+/// Prints what an exploration tried and found, as text or as JSON.
 struct ExplorePrinter: Sendable {
     let options: Exploration.Options
     let chosen: ChosenBackend
-    /// The options that chose the kernel.
+    /// The options that choose the same backend again.
     let backendOptions: String
     let isJSON: Bool
     private let start = monotonicNanoseconds()
@@ -30,15 +30,15 @@ struct ExplorePrinter: Sendable {
         if usesRulesAlone {
             label(
                 "answers",
-                "by the rules of SoftKVM alone; each finding is confirmed with its memory and its CPU",
+                "by the rules of SoftKVM; each finding is confirmed with its memory and its CPU",
                 on: diagnostics)
         }
     }
 
-    /// The tests run on the rules of the software kernel, and findings on all of it.
+    /// Whether tests run on the rules of SoftKVM alone, and only findings on its memory and its CPU.
     private var usesRulesAlone: Bool { chosen.kind == .soft && options.usesRulesAlone }
 
-    /// One line that is written over, where somebody looks.
+    /// Updates the progress line of a terminal.
     func progress(_ phase: Exploration.Phase, _ summary: Exploration.Summary) {
         line.show {
             let title = phase.title + String(repeating: " ", count: 10 - phase.title.count)
@@ -65,7 +65,7 @@ struct ExplorePrinter: Sendable {
         _ label: String, _ text: String, on terminal: Terminal, _ style: Terminal.Style? = nil
     ) {
         let padded = label + String(repeating: " ", count: max(2, 10 - label.count))
-        // Word by word, since a line may end behind any.
+        // Each word is styled by itself, because a line can break after any.
         let words = text.split(separator: " ").map { word in
             style.map { terminal.styled(String(word), $0) } ?? String(word)
         }
@@ -86,11 +86,11 @@ struct ExplorePrinter: Sendable {
                 text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
                 text +=
                     chosen.kind == .soft
-                    ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+                    ? ", all interleavings" : ", \(grouped(options.runs)) runs each"
             case .parallel:
                 text +=
                     chosen.kind == .soft
-                    ? ", in all interleavings" : ", \(grouped(options.runs)) runs each"
+                    ? ", all interleavings" : ", \(grouped(options.runs)) runs each"
             default: break
             }
             label(phase.title, text, on: out)
@@ -98,7 +98,7 @@ struct ExplorePrinter: Sendable {
         let outcomes = summary.coverage.values.reduce(0) { $0 + $1.count }
         if outcomes > 0 {
             label(
-                "seen", "\(summary.coverage.count) kinds of steps with \(outcomes) kinds of answers", on: out)
+                "seen", "\(summary.coverage.count) kinds of steps, \(outcomes) kinds of answers", on: out)
         }
         for (index, group) in groups(summary.leftOut).enumerated() {
             label(index == 0 ? "left out" : "", group, on: out)
@@ -113,7 +113,7 @@ struct ExplorePrinter: Sendable {
         }
         if summary.lawful > 0 {
             label(
-                "free", "\(grouped(summary.lawful)) tests in which the kernel found no memory, as it may",
+                "ENOMEM", "\(grouped(summary.lawful)) tests failed with ENOMEM, which the model allows",
                 on: out)
         }
     }
@@ -129,25 +129,25 @@ struct ExplorePrinter: Sendable {
         for line in first.source.test.text.split(separator: "\n") { out.print("    \(line)") }
         for line in first.seen { out.print("    # \(line)") }
         guard let before = first.before else { return }
-        label("", "It came after this one:", on: out)
+        label("", "The test before it on that machine:", on: out)
         for line in before.test.text.split(separator: "\n") { out.print("    \(line)") }
     }
 
-    /// What was asked for and not run; nil where everything was.
+    /// The tests that were not run; nil if all were.
     private func untried(_ summary: Exploration.Summary) -> String? {
         let parts = summary.untried.map { phase, tests in
             switch phase {
-            case .scope: "the rest of the small scope (--depth \(options.depth))"
+            case .scope: "the rest of the exhaustive part (--depth \(options.depth))"
             case .random: "\(grouped(tests ?? 0)) of \(grouped(options.tests)) random tests"
-            case .pairs: "the rest of the pairs of kinds of steps (--pairs \(options.pairTests))"
+            case .pairs: "the rest of the pairs of concurrent steps (--pairs \(options.pairTests))"
             case .parallel:
-                "\(grouped(tests ?? 0)) of \(grouped(options.parallelTests)) tests of steps at once"
+                "\(grouped(tests ?? 0)) of \(grouped(options.parallelTests)) tests with concurrent steps"
             }
         }
         return parts.isEmpty ? nil : parts.joined(separator: ", ")
     }
 
-    /// Moves with the same reason go together.
+    /// Groups the moves by their reason.
     private func groups(_ leftOut: [(move: String, reason: String)]) -> [String] {
         var order: [String] = []
         var moves: [String: [String]] = [:]
@@ -166,34 +166,34 @@ struct ExplorePrinter: Sendable {
         let end =
             switch summary.end {
             case .complete, .findings: ""
-            case .time: "; the time was over before all was tried"
-            case .stopped: "; interrupted before all was tried"
+            case .time: "; ended by --timeout before everything was tried"
+            case .stopped: "; interrupted before everything was tried"
             }
         switch summary.findings.count {
         case 0 where summary.tests == 0 && summary.end == .complete:
-            out.print(out.styled("nothing could be tried on this kernel", .dim))
+            out.print(out.styled("This kernel supports none of the steps", .dim))
         case 0 where summary.end != .complete:
-            out.print(out.styled("nothing found so far", .bold) + ", \(tests)\(end)")
+            out.print(out.styled("No differences from the model so far", .bold) + ": \(tests)\(end)")
         case 0:
-            out.print(out.styled("nothing that the model does not come to", .good) + ", \(tests)\(end)")
+            out.print(out.styled("No differences from the model", .good) + ": \(tests)\(end)")
         case let count:
             let what = count == 1 ? "1 finding" : "\(count) findings"
-            out.print(out.styled(what, .bad) + ", \(tests)\(end)")
+            out.print(out.styled(what, .bad) + ": \(tests)\(end)")
         }
     }
 
     // MARK: what was found
 
-    /// The command line that shows it again, and what has to be known about it.
+    /// Prints the command line that repeats a finding, and how reliably it does.
     private func again(_ finding: Finding, file: String, _ alone: Repetition) {
         guard let needed = alone.needed else {
             out.command("again     ", "minivmm litmus \(backendOptions) \(file)")
             return label(
                 "",
-                "By itself the test did not show it in \(alone.runs) runs: it needs what an earlier test left behind. "
-                    + "The same exploration, with the same seed, may show it again.", on: out)
+                "By itself the test did not show it in \(alone.runs) runs: it depends on an earlier test. "
+                    + "The same exploration with the same seed may show it again.", on: out)
         }
-        // A test without steps at once is run once, whatever --runs says.
+        // --runs applies only to tests with concurrent steps.
         let isParallel = finding.source.test.body.contains { entry in
             if case .parallel = entry { true } else { false }
         }
@@ -216,7 +216,7 @@ struct ExplorePrinter: Sendable {
         let left = finding.source.test.steps.count
         label(
             "shown",
-            "in \(finding.seen) of \(finding.runs) runs; \(left) of \(finding.steps) steps are left of test \(finding.found)",
+            "in \(finding.seen) of \(finding.runs) runs; shrunk from \(finding.steps) to \(left) steps of test \(finding.found)",
             on: out)
         out.print("")
         for line in finding.source.test.text.split(separator: "\n", omittingEmptySubsequences: false)
@@ -228,16 +228,6 @@ struct ExplorePrinter: Sendable {
         if let file { return again(finding, file: file, alone) }
         guard alone.seen < alone.runs else { return }
         label("alone", "by itself it shows in \(alone.seen) of \(alone.runs) runs", on: out)
-    }
-
-    /// 12345 is 12,345.
-    private func grouped(_ number: Int) -> String {
-        var text = ""
-        for (index, digit) in String(number).reversed().enumerated() {
-            if index > 0, index % 3 == 0, digit != "-" { text.append(",") }
-            text.append(digit)
-        }
-        return String(text.reversed())
     }
 
     // MARK: JSON
@@ -329,7 +319,7 @@ extension Exploration.Phase {
         case .scope: "scope"
         case .random: "random"
         case .pairs: "pairs"
-        case .parallel: "at once"
+        case .parallel: "parallel"
         }
     }
 }

@@ -3,7 +3,8 @@ import Backends
 import Litmus
 import MiniVMM
 
-/// The results of litmus tests: KTAP (Documentation/dev-tools/ktap.rst) for the kernel's own tools, JSON, text.
+/// Prints the results of litmus tests as KTAP (Documentation/dev-tools/ktap.rst), which the kernel's own tools read, as
+/// JSON or as text.
 struct LitmusPrinter: Sendable {
     let format: LitmusCommand.Format
     let chosen: ChosenBackend
@@ -15,9 +16,9 @@ struct LitmusPrinter: Sendable {
         self.chosen = chosen
     }
 
-    /// Runs of a test that is run many times, while it is.
+    /// Shows how many runs of a test with parallel blocks are done.
     func progress(_ name: String, _ done: Int, of runs: Int) {
-        line.show { "\(name)  \(done) of \(runs) runs" }
+        line.show { "\(name)  \(grouped(done)) of \(grouped(runs)) runs" }
     }
 
     func endProgress() { line.clear() }
@@ -81,7 +82,7 @@ struct LitmusPrinter: Sendable {
         }
     }
 
-    /// Diagnostics stand before the line of the result; what a name or a reason contains must not look like a directive.
+    /// KTAP has diagnostics before the line of the result. A `#` in a name or a reason would look like a directive.
     private func ktap(_ item: LitmusCommand.Item, _ number: Int) {
         let name = Self.plain(item.shortName)
         if let cut = item.report.cut { out.print("# \(cut.text(item.verdict))") }
@@ -123,21 +124,77 @@ struct LitmusPrinter: Sendable {
             for line in failure.lines.dropFirst() { out.print("          \(line)") }
         }
         if let cut = item.report.cut { out.hanging("        ", cut.text(item.verdict), indent: 8) }
-        for block in item.report.blocks {
-            let lines = block.lines
-            out.print("        " + lines[0])
-            var left = (shown: 16, folded: 0)
-            for (line, outcome) in zip(lines.dropFirst(), block.outcomes) {
-                guard left.shown > 0 || !outcome.isFine else {
-                    left.folded += 1
-                    continue
-                }
-                left.shown -= 1
-                let style: Terminal.Style = outcome.isFine ? outcome.count == 0 ? .dim : .good : .bad
-                out.print("        " + out.styled(line, style))
+        for block in item.report.blocks { text(block, of: item.source.test) }
+        if let (block, outcome) = item.selected { steps(of: outcome, in: block, item.source.test) }
+    }
+
+    /// A block: what was done, then each outcome with an order that leads to it.
+    private func text(_ block: BlockReport, of test: LitmusTest) {
+        let lines = block.lines
+        out.hanging("        ", lines[0], indent: 8)
+        let column = block.runs == nil ? 21 : 12
+        let margin = String(repeating: " ", count: column)
+        let label = block.runs == nil ? "order: " : "order in the model: "
+        var left = (shown: 16, folded: 0)
+        for (line, outcome) in zip(lines.dropFirst(), block.outcomes) {
+            guard left.shown > 0 || !outcome.isFine else {
+                left.folded += 1
+                continue
             }
-            if left.folded > 0 { out.print("          … and \(left.folded) more; --format json has all") }
+            left.shown -= 1
+            let style: Terminal.Style = outcome.isFine ? outcome.count == 0 ? .dim : .good : .bad
+            out.hanging("        ", out.styled(line, style), indent: 12, used: 8)
+            guard let order = outcome.order else { continue }
+            let words = (label + order.text(of: test)).split(separator: " ")
+            out.hanging(
+                margin, words.map { out.styled(String($0), .dim) }.joined(separator: " "), indent: column)
         }
+        if left.folded > 0 { out.print("          … and \(left.folded) more; --format json has all") }
+    }
+
+    /// The order that leads to an outcome, step by step.
+    private func steps(of outcome: BlockReport.Outcome, in block: BlockReport, _ test: LitmusTest) {
+        guard let order = outcome.order else { return }
+        let place = block.runs == nil ? "This order leads" : "In the model of Linux 7.4 this order leads"
+        out.hanging("        ", "\(place) to \(outcome.text):", indent: 8)
+        let texts = order.turns.map { test.steps[$0.step].text }
+        let width = min(texts.map(\.count).max() ?? 0, 34)
+        for (index, (turn, text)) in zip(order.turns, texts).enumerated() {
+            let number = String(index + 1)
+            let start = String(repeating: " ", count: max(0, 12 - number.count)) + number + "  " + text
+            let padded = start + String(repeating: " ", count: max(0, width - text.count)) + "  "
+            out.hanging(padded, turn.text, indent: width + 16, used: padded.count)
+        }
+    }
+}
+
+extension WitnessOrder.Turn {
+    /// What happens in the turn: `begins: takes a reference`, or `ends: copies a page; 0x41`.
+    fileprivate var text: String {
+        var groups: [(text: String, count: Int)] = []
+        for piece in pieces {
+            if groups.last?.text == piece {
+                groups[groups.count - 1].count += 1
+            } else {
+                groups.append((piece, 1))
+            }
+        }
+        let done = groups.map { $0.count == 1 ? $0.text : "\($0.text) (\($0.count) times)" }
+            .joined(separator: ", ")
+        let start = part == .whole ? done : done.isEmpty ? part.rawValue : "\(part.rawValue): \(done)"
+        guard let outcome else { return start }
+        return start.isEmpty ? "\(outcome)" : "\(start) => \(outcome)"
+    }
+
+    fileprivate func json(_ source: Source) -> JSON {
+        let step = source.test.steps[step]
+        return .object([
+            ("line", .number(UInt64(source.places[self.step].line))), ("step", .string(step.text)),
+            ("result", step.result.map { .string($0.description) } ?? .null),
+            ("part", .string(part.rawValue)),
+            ("pieces", .array(pieces.map(JSON.string))),
+            ("outcome", outcome.map { .string("\($0)") } ?? .null),
+        ])
     }
 }
 
@@ -159,7 +216,9 @@ extension LitmusCommand.Item {
                     ])
                 ))
         }
-        if !report.blocks.isEmpty { members.append(("blocks", .array(report.blocks.map(\.json)))) }
+        if !report.blocks.isEmpty {
+            members.append(("blocks", .array(report.blocks.map { $0.json(source, witness) })))
+        }
         switch verdict {
         case .passed: break
         case .skipped(let reason): members.append(("reason", .string(reason)))
@@ -168,6 +227,8 @@ extension LitmusCommand.Item {
             members += [
                 ("line", failure.line.map { .number(UInt64($0)) } ?? .null), ("step", .string(failure.text)),
                 ("expected", .string(failure.expected)), ("seen", .string(failure.seen)),
+                ("model", failure.model.map { .string($0.word) } ?? .null),
+                ("model_text", failure.modelText.map(JSON.string) ?? .null),
                 ("pages", .array(failure.pages.map(JSON.string))),
             ]
         }
@@ -178,23 +239,21 @@ extension LitmusCommand.Item {
 extension Cut {
     /// One line for people.
     func text(_ verdict: Verdict) -> String {
-        var done = "not all interleavings were explored"
-        if let runs, let wanted { done = "\(runs) of \(wanted) runs" }
-        let judged = verdict == .passed ? ", no forbidden outcome" : ""
-        return "cut short by \(reason): \(done)\(judged)"
+        "\(self)" + (runs == nil ? "; not all interleavings were explored" : "")
+            + (verdict == .passed ? "; no forbidden outcome seen" : "")
     }
 }
 
 extension BlockReport {
-    /// What was looked at, then an outcome a line.
+    /// What was done, then one line for each outcome.
     var lines: [String] {
-        let states = states.map { "\($0) states" }
+        let count = states.map { $0 == 1 ? "1 state" : "\(grouped($0)) states" }
         let what: String
         if let runs {
-            let model = states.map { "; the model goes through \($0)" } ?? "; no model judges it"
-            what = "\(runs) runs\(model)"
+            let model = count.map { "; the model has \($0)" } ?? "; no model judges it"
+            what = (runs == 1 ? "1 run" : "\(grouped(runs)) runs") + model
         } else {
-            what = (isComplete ? "all" : "some") + " interleavings, \(states ?? "none")"
+            what = (isComplete ? "all" : "some") + " interleavings explored, \(count ?? "no states")"
         }
         return ["line \(line): \(what)"]
             + outcomes.map { outcome in
@@ -204,9 +263,9 @@ extension BlockReport {
                     line += padded("\(count)", 8) + " " + padded(count == 0 ? "" : percent(share), 9) + "  "
                 }
                 line += outcome.isFine ? "allowed    " : "FORBIDDEN  "
-                line += outcome.text.isEmpty ? "no result has a name" : outcome.text
+                line += outcome.text.isEmpty ? "no named results" : outcome.text
                 if outcome.count == 0 { line += "  (not seen)" }
-                if outcome.isAllowed, outcome.isInModel == false { line += "  (the model never comes to it)" }
+                if outcome.isAllowed, outcome.isInModel == false { line += "  (never in the model)" }
                 return line
             }
     }
@@ -215,26 +274,33 @@ extension BlockReport {
         String(repeating: " ", count: max(0, width - text.count)) + text
     }
 
-    /// With as many digits as tell it from nothing.
+    /// With enough digits that a rare outcome is not 0.
     private func percent(_ share: Double) -> String {
         let digits = share >= 0.01 ? 10.0 : 1000.0
         return "\((share * 100 * digits).rounded() / digits) %"
     }
 
-    var json: JSON {
+    fileprivate func json(_ source: Source, _ witness: OutcomePattern?) -> JSON {
         .object([
             ("line", .number(UInt64(line))), ("runs", runs.map { .number(UInt64($0)) } ?? .null),
             ("states", states.map { .number(UInt64($0)) } ?? .null),
+            ("orders_from", .string(runs == nil ? "backend" : "model")),
             (
                 "outcomes",
                 .array(
                     outcomes.map { outcome in
-                        .object([
+                        let members: [(String, JSON)] = [
                             ("results", .string(outcome.text)),
                             ("count", outcome.count.map { .number(UInt64($0)) } ?? .null),
                             ("allowed", .bool(outcome.isAllowed)),
                             ("in_model", outcome.isInModel.map(JSON.bool) ?? .null),
-                        ])
+                            (
+                                "order",
+                                outcome.order.map { .array($0.turns.map { $0.json(source) }) } ?? .null
+                            ),
+                        ]
+                        let selected = witness.map { [("selected", JSON.bool($0.matches(outcome.results)))] }
+                        return .object(members + (selected ?? []))
                     })
             ),
         ])

@@ -2,10 +2,10 @@
 import MiniVMM
 import Synchronization
 
-/// A line on a terminal that is written over a few times a second; nothing anywhere else.
+/// A line on a terminal that is overwritten at most ten times a second. Other outputs get nothing.
 final class ProgressLine: Sendable {
     private let terminal: Terminal
-    /// When it was written last, and whether it stands there.
+    /// When the line was last written, in nanoseconds, and whether it is visible.
     private let state = Mutex<(last: UInt64, isShown: Bool)>((0, false))
 
     private static let erase = Array("\r\u{1b}[K".utf8)

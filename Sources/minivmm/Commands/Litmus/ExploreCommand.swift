@@ -9,47 +9,45 @@ import SystemPackage
 struct ExploreCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "explore",
-        abstract: "Looks for what a kernel answers and the model of Linux 7.4 does not.",
+        abstract: "Searches for behaviour in which a kernel differs from the Linux 7.4 model.",
         discussion: """
-            First all that can be done to two pages in --depth steps: every step from every state that the model has. Then \
-            random tests: --tests of one step after the other, --pairs of each two kinds of steps at once, and --parallel of \
-            several steps at once; steps at once are explored in all interleavings on the software kernel and run --runs \
-            times on others. The model says what must come of each \
-            step; what kind of step this kernel cannot do is left out, and named. On the software kernel its rules answer \
-            alone, and each finding is confirmed with its memory and its CPU.
+            First it tries every step from every state reachable with two pages in --depth steps. Then it runs random \
+            tests: --tests sequential ones, --pairs for each two kinds of steps run concurrently, and --parallel with several \
+            concurrent steps. Concurrent steps are explored exhaustively on SoftKVM, and run --runs times on other backends. \
+            The model gives the answer expected of each step. Steps this kernel does not support are skipped and listed. On \
+            SoftKVM its rules answer without its memory and its CPU, and each finding is confirmed with both.
 
-            What comes to something else is a finding: it is made as small as it gets, and printed as a litmus test that \
-            says what the model comes to. With --output each is a file, for `minivmm litmus`.
+            A difference is reported as a finding, shrunk to the fewest steps that still show it, and printed as a litmus \
+            test with the model's answers. With --output each finding is written to a file for `minivmm litmus`. Existing \
+            files are kept: each finding gets the next free number.
 
-            With --report and its like a run of each finding is drawn; of several each has its number in its files' \
-            names. Where nothing was found the longest random test is drawn.
+            --report, --svg and --chrome draw one run per finding. With several findings, files are numbered: out-1.html, \
+            out-2.html. Without a finding the longest random test is drawn.
 
-            Files that --output finds in the directory are kept: each finding gets the next free number.
-
-            Exit status: 0 complete, and nothing was found; 1 something was; 3 it ended early, by --timeout or a signal, and \
-            nothing was found so far; 4 the kernel can do nothing that tests are made of; 64 usage.
+            Exit status: 0 everything was tried without a finding; 1 there is a finding; 3 ended early, by --timeout or a \
+            signal, without a finding so far; 4 the kernel supports none of the steps; 64 usage.
             """)
 
     @OptionGroup var backendOptions: BackendOptions
-    @Option(help: "Steps of the small scope; 0 leaves it out.")
+    @Option(help: "Steps of the exhaustive part, 0 to 8; 0 omits it.")
     var depth = 2
-    @Option(help: "Random tests of one step after the other.")
+    @Option(help: "Number of random sequential tests, 0 to 1000000000.")
     var tests = 1000
-    @Option(help: "Random tests with steps at once.")
+    @Option(help: "Number of random tests with concurrent steps, 0 to 1000000000.")
     var parallel = 100
-    @Option(help: "Random tests of each pair of kinds of steps at once; 0 leaves them out.")
+    @Option(help: "Number of random tests for each pair of kinds of steps run concurrently, 0 to 1000000.")
     var pairs = 0
-    @Option(help: "Most steps of a random test.")
+    @Option(help: "Largest number of steps of a random test, 1 to 100.")
     var steps = 12
-    @Option(help: "Runs of a test with steps at once, where not all interleavings are gone through.")
+    @Option(help: "Runs of each test with concurrent steps on a backend other than SoftKVM, 1 to 1000000.")
     var runs = 100
-    @Option(help: "Findings of different kinds after which it ends.")
+    @Option(help: "Number of findings of different kinds after which the search ends, 1 to 1000.")
     var findings = 1
-    @Option(help: "Seconds after which no other test is begun.")
+    @Option(help: "Time limit in seconds. No test begins after it.")
     var timeout = Seconds(.seconds(600))
     @Option(
         help: ArgumentHelp(
-            "Write each finding as a litmus test into this directory, which is made if it is not there.",
+            "Write each finding as a litmus test to this directory, which is created if needed. (default: no files)",
             valueName: "directory"),
         completion: .directory)
     var output: String?
@@ -62,7 +60,7 @@ struct ExploreCommand: ParsableCommand {
         func check(_ name: String, _ value: Int, _ range: ClosedRange<Int>) throws {
             guard !range.contains(value) else { return }
             throw ValidationError(
-                "\(name) \(value): from \(range.lowerBound) to \(range.upperBound) are possible.")
+                "\(name) \(value): give a number from \(range.lowerBound) to \(range.upperBound).")
         }
         try check("--depth", depth, 0...8)
         try check("--tests", tests, 0...1_000_000_000)
@@ -72,9 +70,10 @@ struct ExploreCommand: ParsableCommand {
         try check("--runs", runs, 1...1_000_000)
         try check("--findings", findings, 1...1000)
         if depth == 0, tests == 0, parallel == 0, pairs == 0 {
-            throw ValidationError("--depth 0 --tests 0 --parallel 0: nothing is left to be tried.")
+            throw ValidationError(
+                "--depth 0 --tests 0 --parallel 0: there is nothing to try; raise one of them, or --pairs.")
         }
-        if timeout.duration == .zero { throw ValidationError("--timeout: more than 0 seconds are needed.") }
+        if timeout.duration == .zero { throw ValidationError("--timeout 0: give more than 0 seconds.") }
     }
 
     private func options(_ interrupts: SignalDescriptor?) -> Exploration.Options {
@@ -82,7 +81,7 @@ struct ExploreCommand: ParsableCommand {
             depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps,
             runs: runs,
             seed: backendOptions.seed, mostFindings: findings, timeLimit: timeout.duration,
-            // A run of a test with steps at once takes a tenth of a second at most, under a slow QEMU.
+            // Under a slow QEMU one run of a test with concurrent steps takes up to a tenth of a second.
             testTimeLimit: max(.seconds(60), .milliseconds(200) * runs), interrupts: interrupts)
     }
 
@@ -90,6 +89,7 @@ struct ExploreCommand: ParsableCommand {
         let chosen = try backendOptions.open(aliases: .one, preservation: false)
         try chosen.requireAttributes()
         let files = try FindingFiles(output)
+        try pictures.checkPlaces()
         let interrupts = try? SignalDescriptor()
         let options = options(interrupts)
         let printer = ExplorePrinter(
@@ -103,7 +103,7 @@ struct ExploreCommand: ParsableCommand {
                 printer.progress(phase, summary)
             })
         let summary = exploration.run()
-        // What is left takes little; a signal ends it like any other program.
+        // The rest is short: from here on a signal ends the process.
         interrupts?.unblock()
         if let failure = summary.hostFailure {
             throw stop(failure.description, Status.monitorFailed, failure.diagnosis)
@@ -116,14 +116,14 @@ struct ExploreCommand: ParsableCommand {
         if summary.tests == 0, summary.end == .complete { throw Status.skipped }
     }
 
-    /// What a finding shows on a kernel that has run no other test does not come from an earlier one.
+    /// Repeats a finding on a new backend, to rule out that an earlier test caused it.
     private func alone(_ finding: Finding) throws -> Repetition {
         finding.repeated(
             on: try backendOptions.open(aliases: .one, preservation: false).backend,
-            Runner.Options(runs: runs, seed: backendOptions.seed, asksModel: false))
+            Runner.Options(runs: runs, seed: backendOptions.seed, asksModel: false, findsOrders: false))
     }
 
-    /// A run of each finding; where there is none, of the longest random test.
+    /// Draws one run of each finding, or of the longest random test if there is no finding.
     private func draw(_ summary: Exploration.Summary, _ backend: any Backend) throws {
         guard pictures.isWanted else { return }
         let sources =
@@ -136,30 +136,35 @@ struct ExploreCommand: ParsableCommand {
             _ = try recorder.draw(
                 pictures,
                 title: summary.findings.isEmpty
-                    ? "nothing found: the longest of \(summary.tests) tests" : source.test.name)
+                    ? "no differences from the model: the longest of \(summary.tests) tests"
+                    : source.test.name)
         }
     }
 }
 
-/// The files of findings, each written when it is found: what took a night is not to be lost by what comes after.
+/// Writes each finding to a file as soon as it is found, so that a later failure cannot lose it.
 private final class FindingFiles {
     private let directory: String?
     private(set) var names: [String] = []
-    /// Of the last file that was written, or was there already.
+    /// The number of the last file that was written or existed already.
     private var number = 0
     private(set) var failure: (any Error)?
 
-    /// - Throws: before anything is explored, where there can be no such directory.
+    /// Creates the directory if needed.
+    ///
+    /// - Throws: status 125 and a message on standard error, if no file can be written to it.
     init(_ directory: String?) throws {
         self.directory = directory
-        if let directory { try TextFile.makeDirectory(directory, for: "the findings") }
+        guard let directory else { return }
+        try TextFile.makeDirectory(directory, for: "the findings")
+        try OutputPlace.check(ByteText.join(directory, ".minivmm-finding"), what: "the findings")
     }
 
     func save(_ findings: [Finding]) {
         guard let directory, failure == nil else { return }
         for finding in findings.dropFirst(names.count) {
             do {
-                // The files of earlier explorations stay as they are.
+                // Files of earlier explorations are kept.
                 while true {
                     number += 1
                     let path = ByteText.join(directory, "finding-\(number).litmus")

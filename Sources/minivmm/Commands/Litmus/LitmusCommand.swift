@@ -12,61 +12,86 @@ extension ContentDesign: ExpressibleByArgument {}
 struct LitmusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "litmus",
-        abstract: "Runs litmus tests: what a kernel must answer, step by step.",
+        abstract: "Runs litmus tests: small programs with the answers that a kernel must give.",
         discussion: """
-            litmus/README.md is the manual of the language. Of a directory the files in it whose names end in .litmus \
-            are run, in the order of their names. Nothing is run unless every file can be read.
+            litmus/README.md is the manual of the language. For a directory, all *.litmus files in it are run in \
+            alphabetical order. All files are read and checked before the first test runs.
 
-            Tests with parallel blocks are gone through in all interleavings on the software kernel, and run --runs times \
-            on others; what is seen there is held against what the software kernel can come to.
+            On SoftKVM, tests with parallel blocks are explored exhaustively (every interleaving). Other backends run them \
+            --runs times, and the outcomes seen are compared with those of the model of Linux 7.4. For each outcome an order \
+            of steps that leads to it is printed.
 
-            With --report and its like one run of each test is drawn, one that fails if any does; of several tests each has \
-            its number in its files' names.
+            --report, --svg and --chrome draw one run per test: the outcome of --witness, or else a failing run if there is \
+            one. With several tests, files are numbered: out-1.html, out-2.html.
 
-            With --abi twice or more it prints where those versions of the interface answer differently. With --faults \
-            it prints which faults, planted in the software kernel, the tests catch. With --table FILE is what --format \
-            json printed on some kernel, and the tests' hazards are printed as a table, a column each.
+            With --abi twice or more, the differences between those versions of the interface are printed. With --faults, \
+            each fault is planted in SoftKVM, and the tests that catch it are printed. With --table, the arguments are \
+            results of --format json, and a table of hazards is printed with one column per file.
 
-            At its time limit or on Ctrl-C, a test with parallel blocks finishes the run under way, and the outcomes seen so \
-            far are judged: a forbidden one is a failure, and a required one may still be missing. One single run that does \
-            not end is a failure.
+            At its time limit or on Ctrl-C, a test with parallel blocks finishes the current run, and the outcomes seen so \
+            far are judged: a forbidden one is a failure; a missing required one is not. A single run that does not end is \
+            a failure.
 
-            Exit status: 0 all passed, or some were skipped; 1 a test failed, or a fault was caught by none; 4 every test was \
-            skipped; 64 usage, or a file that is no test; 125 the host failed, by its limits for instance; 128 + N interrupted by signal N.
+            Exit status: 0 all passed, or some were skipped; 1 a test failed, or a fault was not caught; 4 every test was \
+            skipped; 64 usage, or a file is not a test; 125 the host failed, for example at a resource limit; 128 + N \
+            interrupted by signal N.
             """)
 
     enum Format: String, ExpressibleByArgument, CaseIterable { case ktap, json, text }
 
-    @Argument(help: "Files, and directories of them.", completion: .file(extensions: ["litmus"]))
+    @Argument(
+        help: "Test files, or directories with *.litmus files.", completion: .file(extensions: ["litmus"]))
     var paths: [String]
     @OptionGroup var backendOptions: BackendOptions
-    @Option(help: "How the results are printed.")
+    @Option(help: "Format of the results on standard output.")
     var format = Format.text
     @Option(
-        help: ArgumentHelp("Write the results as JSON to a file as well.", valueName: "file"),
+        help: ArgumentHelp(
+            "Also write the results as JSON to a file. (default: no file)", valueName: "file"),
         completion: .file())
     var save: String?
-    @Option(help: "Runs of a test with parallel blocks, where not all interleavings are gone through.")
+    @Option(help: "Runs of each test with parallel blocks on a backend other than SoftKVM, 1 to 100000000.")
     var runs = 1000
     @Option(
         help: ArgumentHelp(
-            "Seconds for one test with all its runs. A test with parallel blocks then ends with what it has seen.",
+            "Time limit of each test with all its runs, in seconds. A test with parallel blocks then reports what it has seen.",
             valueName: "seconds"))
     var timeout = Seconds(.seconds(60))
+    @Option(
+        help: ArgumentHelp(
+            "The outcome of a parallel block to print step by step and to draw, such as \"c = EAGAIN at 0\". Repeatable: all must hold. (default: none printed; a failing run is drawn)",
+            valueName: "outcome"))
+    var witness: [String] = []
     @OptionGroup var pictures: PictureOptions
-    @Option(help: "Where the software kernel decides what becomes of contents, for tests that are about it.")
+    @Option(
+        help:
+            "Where SoftKVM decides about the contents of converted pages. (default: as the test or --abi says)"
+    )
     var design: ContentDesign?
-    @Flag(help: "Plant each fault in the software kernel, and print which tests catch it.")
+    @Flag(help: "Plant each fault in SoftKVM, and print which tests catch it.")
     var faults = false
-    @Flag(help: "Print a table of hazards from reports in JSON.")
+    @Flag(help: "Print a table of hazards from results in JSON.")
     var table = false
 
-    /// A test, and what came of it.
+    /// A test and its result.
     struct Item {
         let path: String
         let source: Source
+        /// The outcome that `--witness` selects.
+        var witness: OutcomePattern?
         var report = Report(verdict: .skipped("not run"))
         var verdict: Verdict { report.verdict }
+
+        /// The first outcome that `--witness` selects and an order leads to.
+        var selected: (BlockReport, BlockReport.Outcome)? {
+            guard let witness else { return nil }
+            for block in report.blocks {
+                for outcome in block.outcomes where outcome.order != nil && witness.matches(outcome.results) {
+                    return (block, outcome)
+                }
+            }
+            return nil
+        }
 
         /// The file's name without its ending.
         var shortName: String {
@@ -77,21 +102,29 @@ struct LitmusCommand: ParsableCommand {
 
     func validate() throws {
         if !(1...100_000_000).contains(runs) {
-            throw ValidationError("--runs \(runs): from 1 to 100000000 are possible.")
+            throw ValidationError("--runs \(runs): give a number from 1 to 100000000.")
         }
-        if timeout.duration == .zero { throw ValidationError("--timeout: more than 0 seconds are needed.") }
+        if timeout.duration == .zero { throw ValidationError("--timeout 0: give more than 0 seconds.") }
         if design != nil, backendOptions.backend != .soft {
-            throw ValidationError("--design is for the software kernel: add --backend soft.")
+            throw ValidationError("--design configures SoftKVM: add --backend soft.")
         }
         if faults, !backendOptions.plant.isEmpty || !backendOptions.abi.isEmpty {
-            throw ValidationError("--faults plants each fault by itself, in Linux 7.4's interface.")
+            throw ValidationError(
+                "--faults plants each fault by itself in Linux 7.4's interface: omit --plant and --abi.")
         }
-        if table, faults { throw ValidationError("--table and --faults: one at a time.") }
+        if table, faults { throw ValidationError("--table and --faults exclude each other.") }
+        if !witness.isEmpty, table || faults || backendOptions.abi.count > 1 {
+            throw ValidationError(
+                "--witness is for the run of one test: omit --table, --faults and a second --abi.")
+        }
     }
 
     func run() throws {
         if table { return try LitmusTables.hazards(paths) }
         var items = try read()
+        try readWitness(&items)
+        if let save { try OutputPlace.check(save, what: "the results") }
+        try pictures.checkPlaces()
         if backendOptions.abi.count > 1 {
             return try LitmusTables.compare(items, backendOptions.abi, backendOptions.soft, format)
         }
@@ -106,7 +139,7 @@ struct LitmusCommand: ParsableCommand {
         var hostFailure: HostFailure?
         for index in items.indices {
             if hostFailure != nil {
-                items[index].report = Report(verdict: .skipped("not run: the host failed before"))
+                items[index].report = Report(verdict: .skipped("not run: the host failed in an earlier test"))
             } else if let signal = interrupts?.pending() {
                 items[index].report = Report(verdict: .skipped("not run: interrupted by signal \(signal)"))
             } else {
@@ -117,6 +150,7 @@ struct LitmusCommand: ParsableCommand {
         }
         printer.end(items)
         if let save { try TextFile.write(printer.json(items) + "\n", to: save, what: "the results") }
+        try checkWitness(items)
         if let hostFailure {
             throw stop(hostFailure.description, Status.monitorFailed, hostFailure.diagnosis)
         }
@@ -132,17 +166,66 @@ struct LitmusCommand: ParsableCommand {
         let name = item.shortName
         let recorder = pictures.isWanted ? LitmusRecorder() : nil
         let options = Runner.Options(
-            runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, recorder: recorder,
-            interrupts: interrupts,
+            runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, witness: item.witness,
+            recorder: recorder, interrupts: interrupts,
             progress: { done in printer.progress(name, done, of: runs) })
         item.report = Runner(chosen.backend, options).report(item.source)
         printer.endProgress()
         guard let recorder else { return }
+        if let witness = item.witness, !recorder.hasNotable {
+            if let runs = item.report.blocks.first?.runs {
+                let done = runs == 1 ? "1 run" : "\(grouped(runs)) runs"
+                Terminal.diagnostics.hanging(
+                    "",
+                    "\(witness.text) did not occur in \(done): no picture was drawn. More --runs may show it; "
+                        + "--backend soft draws an order of the model.", indent: 0)
+            }
+            return
+        }
         let numbered = count == 1 ? pictures : pictures.numbered(index + 1)
-        _ = try recorder.draw(numbered, title: name)
+        _ = try recorder.draw(numbered, title: item.witness.map { "\(name): \($0.text)" } ?? name)
     }
 
-    /// Every hazard that a test names is one of the table (`minivmm explain hazard`).
+    /// Reads `--witness` for the only test.
+    private func readWitness(_ items: inout [Item]) throws {
+        guard !witness.isEmpty else { return }
+        guard items.count == 1 else {
+            throw stop(
+                "--witness is for one test, not \(items.count): give a single file", .validationFailure)
+        }
+        var patterns: [OutcomePattern] = []
+        for text in witness {
+            do throws(SyntaxError) {
+                patterns.append(try OutcomePattern(parsing: text, of: items[0].source.test))
+            } catch {
+                throw stop(
+                    "--witness \"\(text)\", column \(error.column): \(error.message)", .validationFailure)
+            }
+        }
+        items[0].witness = OutcomePattern(all: patterns)
+    }
+
+    /// - Throws: status 64 and a message, if the outcome of `--witness` never occurs.
+    private func checkWitness(_ items: [Item]) throws {
+        guard let item = items.first, let witness = item.witness, item.selected == nil,
+            !item.report.blocks.isEmpty
+        else { return }
+        let outcomes = item.report.blocks.flatMap(\.outcomes)
+        // A real kernel may show an outcome that the model does not have.
+        if outcomes.contains(where: { witness.matches($0.results) && $0.count ?? 0 > 0 }) { return }
+        if item.report.cut != nil {
+            throw stop(
+                "--witness \"\(witness.text)\": not found before the test was cut short; raise --timeout",
+                Status.endedEarly)
+        }
+        let possible = outcomes.filter { $0.isInModel == true }.map(\.text)
+        throw stop(
+            "--witness \"\(witness.text)\": this outcome never occurs in any interleaving; possible: "
+                + possible.prefix(8).joined(separator: "; ") + (possible.count > 8 ? "; …" : ""),
+            .validationFailure)
+    }
+
+    /// Checks that every hazard that a test names is in the table (`minivmm explain hazard`).
     private static func checkHazards(_ source: Source, _ bytes: [UInt8]) throws(SyntaxError) {
         guard let unknown = source.test.hazards.first(where: { Hazard.named($0.description) == nil }) else {
             return
@@ -153,10 +236,11 @@ struct LitmusCommand: ParsableCommand {
         }
         throw SyntaxError(
             line: (line ?? 0) + 1, column: 1,
-            message: "there is no hazard \(unknown): `minivmm explain hazard` lists them")
+            message: "no hazard is named \(unknown): `minivmm explain hazard` lists them")
     }
 
-    /// All files, or what is wrong with each that is no test.
+    /// - Returns: all tests.
+    /// - Throws: status 64, and for each file that is not a test a message.
     private func read() throws -> [Item] {
         var items: [Item] = []
         var problems: [String] = []
@@ -170,7 +254,7 @@ struct LitmusCommand: ParsableCommand {
                         try Self.checkHazards(source, bytes)
                         items.append(Item(path: file, source: source))
                     } catch {
-                        problems.append("\(file):\(error)")
+                        problems.append(LitmusFiles.otherKind(file, bytes) ?? "\(file):\(error)")
                     }
                 }
             } catch {
@@ -188,7 +272,7 @@ struct LitmusCommand: ParsableCommand {
 extension Verdict {
     var isFailure: Bool { if case .failed = self { true } else { false } }
     var isSkip: Bool { if case .skipped = self { true } else { false } }
-    /// For programs.
+    /// The verdict in JSON.
     var word: String {
         switch self {
         case .passed: "passed"
@@ -203,7 +287,7 @@ extension HostFailure {
     var diagnosis: Diagnosis {
         Diagnosis(
             attempted: "to run a litmus test: \(call)", answer: "\(errno.name): \(errno)",
-            means: "The host has no more of what the test needs. That says nothing about the kernel.",
+            means: "The host ran out of a resource that the test needs. That is no verdict on the kernel.",
             advice: advice)
     }
 }

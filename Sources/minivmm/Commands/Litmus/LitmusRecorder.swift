@@ -4,12 +4,12 @@ import MiniVMM
 import Report
 import Synchronization
 
-/// Keeps one run of a test: the first that tells something, else the last.
+/// Keeps one run of a test: the first notable one, else the last.
 final class LitmusRecorder: RunRecorder {
     private struct Runs {
         var current: TraceRecorder?
         var kept: TraceRecorder?
-        var isTelling = false
+        var isNotable = false
     }
     private let runs = Mutex(Runs())
 
@@ -19,17 +19,20 @@ final class LitmusRecorder: RunRecorder {
         return Trace(backend: backend, sinks: [recorder])
     }
 
-    func end(isTelling: Bool) {
+    func end(isNotable: Bool) {
         runs.withLock { runs in
-            if !runs.isTelling {
+            if !runs.isNotable {
                 runs.kept = runs.current ?? runs.kept
-                runs.isTelling = isTelling
+                runs.isNotable = isNotable
             }
             runs.current = nil
         }
     }
 
-    /// Draws the run that was kept; nothing if there was none, as of a test that is skipped.
+    /// Whether a notable run was kept.
+    var hasNotable: Bool { runs.withLock { $0.isNotable } }
+
+    /// Draws the run that was kept. A skipped test has none, and nothing is drawn.
     ///
     /// - Returns: the files.
     func draw(_ pictures: PictureOptions, title: String) throws -> [String] {

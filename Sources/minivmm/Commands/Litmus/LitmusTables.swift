@@ -5,13 +5,13 @@ import Litmus
 import MiniVMM
 import SoftKVM
 
-/// What litmus tests tell beside whether they pass: tables, as Markdown on standard output.
+/// Tables about litmus tests, printed as Markdown.
 enum LitmusTables {
     private static var out: Terminal { .output }
 
     // MARK: versions of the interface
 
-    /// Where versions answer differently.
+    /// Prints the steps and outcomes for which versions of the interface differ.
     static func compare(
         _ items: [LitmusCommand.Item], _ versions: [ABIProfile], _ base: SoftKVM.Configuration,
         _ format: LitmusCommand.Format
@@ -53,7 +53,7 @@ enum LitmusTables {
 
     // MARK: planted faults
 
-    /// Which faults the tests catch.
+    /// Prints which faults the tests catch.
     static func faults(_ items: [LitmusCommand.Item], _ format: LitmusCommand.Format) throws {
         let search = FaultSearch(items.map(\.source))
         let rows = PlantedFault.allCases.map { ($0, search.catching($0).map { items[$0].shortName }) }
@@ -94,7 +94,7 @@ enum LitmusTables {
 
     // MARK: hazards
 
-    /// What `--format json` prints, as far as it is needed.
+    /// The part of the output of `--format json` that is needed.
     private struct ReportFile: Decodable {
         struct Test: Decodable {
             let file: String
@@ -109,7 +109,7 @@ enum LitmusTables {
         var title: String { "\(backend) (\(host))" }
     }
 
-    /// The hazards that tests have, by what kernels made of them.
+    /// Prints the hazards of tests with their verdicts on each backend.
     static func hazards(_ paths: [String]) throws {
         let reports = try paths.map(report)
         var tests: [String: Set<String>] = [:]
@@ -148,7 +148,8 @@ enum LitmusTables {
         } catch let error as LitmusFiles.Failure {
             throw stop(error.description, .validationFailure)
         } catch let error as DecodingError {
-            throw stop("\(path): no report of litmus --format json: \(error.place)", .validationFailure)
+            throw stop(
+                "\(path) is not the output of litmus --format json: \(error.place)", .validationFailure)
         }
         guard report.schema == "minivmm.litmus/1" else {
             throw stop("\(path): its schema is \(report.schema), not minivmm.litmus/1", .validationFailure)
@@ -169,13 +170,13 @@ enum LitmusTables {
 }
 
 extension DecodingError {
-    /// One line, without what it was nested in.
+    /// The error on one line, without its context.
     fileprivate var place: String {
         switch self {
-        case .keyNotFound(let key, _): "there is no `\(key.stringValue)`"
+        case .keyNotFound(let key, _): "`\(key.stringValue)` is missing"
         case .typeMismatch(_, let context), .valueNotFound(_, let context):
-            "`\(context.codingPath.map(\.stringValue).joined(separator: "."))` is something else"
-        default: "it is no JSON"
+            "`\(context.codingPath.map(\.stringValue).joined(separator: "."))` has another type"
+        default: "it is not JSON"
         }
     }
 }
