@@ -52,6 +52,7 @@ struct Demo: ParsableCommand {
         let start = monotonicNanoseconds()
         let only = number ?? act
         var pauses = step ?? Terminal.isInteractive
+        let isTimed = !pauses
         for (index, scene) in Self.acts.enumerated() where only == nil || only == index + 1 {
             terminal.print()
             terminal.print(terminal.styled("\(index + 1)  \(scene.title)", .bold))
@@ -89,7 +90,9 @@ struct Demo: ParsableCommand {
                     ? "The act" : played == Self.acts.count ? "All \(played) acts" : "\(played) acts")
                     + " behaved as described" + (skipped == 0 ? "" : ", \(skipped) could not be shown")
             }
-        terminal.print(terminal.styled(summary, failures == 0 ? .good : .bad) + " (\(milliseconds) ms).")
+        terminal.print(
+            terminal.styled(summary, failures == 0 ? .good : .bad)
+                + (isTimed ? " (\(milliseconds) ms)." : "."))
         let program = Arguments.program
         terminal.print("Next, try:")
         for words in ["tour", "run implicit --trace -", "probe", "litmus litmus"] {

@@ -25,9 +25,9 @@ struct Run: ParsableCommand {
     @OptionGroup var backendOptions: BackendOptions
 
     @Option(
-        help:
-            "Time limit in seconds of real time, after which the guest is ended with status 124; 0 for none. (default: 60; with --step none)"
-    )
+        help: ArgumentHelp(
+            "Time limit in seconds of real time, after which the guest is ended with status 124; 0 for none. (default: 60; with --step none)",
+            valueName: "seconds"))
     var timeout: Seconds?
     @Option(
         help: ArgumentHelp(

@@ -9,9 +9,13 @@ extension RetryPolicy.InUse: ExpressibleByArgument {}
 
 /// The options that configure a machine.
 struct MachineOptions: ParsableArguments {
-    @Option(help: "RAM in bytes, 1M to 1T; K, M, G, T are powers of 1024. (default: the guest's, else 16M)")
+    @Option(
+        help: ArgumentHelp(
+            "RAM in bytes, 1M to 1T; K, M, G, T are powers of 1024. (default: the guest's, else 16M)",
+            valueName: "bytes"))
     var ram: ByteCount?
-    @Option(help: "Number of vCPUs, 1 to 16. (default: the guest's, else 1)")
+    @Option(
+        help: ArgumentHelp("Number of vCPUs, 1 to 16. (default: the guest's, else 1)", valueName: "count"))
     var vcpus: Int?
     @Option(
         help:
@@ -22,9 +26,9 @@ struct MachineOptions: ParsableArguments {
     @Option(help: .hidden)
     var doors: Aliases?
     @Option(
-        help:
-            "Number of regions that RAM is divided into, each with its own guest_memfd, 1 to 64. (default: 1)"
-    )
+        help: ArgumentHelp(
+            "Number of regions that RAM is divided into, each with its own guest_memfd, 1 to 64. (default: 1)",
+            valueName: "count"))
     var regions: Int?
     @Option(
         help:
@@ -41,11 +45,20 @@ struct MachineOptions: ParsableArguments {
             "If a page stays in use: fail the request, or bisect to convert everything around it. (default: fail)"
     )
     var inUse: RetryPolicy.InUse?
-    @Option(help: "Conversion attempts while a page of the range is in use, at least 1. (default: 16)")
+    @Option(
+        help: ArgumentHelp(
+            "Conversion attempts while a page of the range is in use, at least 1. (default: 16)",
+            valueName: "count"))
     var attempts: Int?
-    @Option(help: "Time limit in seconds for one conversion with all its attempts. (default: 1)")
+    @Option(
+        help: ArgumentHelp(
+            "Time limit in seconds for one conversion with all its attempts. (default: 1)",
+            valueName: "seconds"))
     var deadline: Seconds?
-    @Option(help: "Largest single conversion call in bytes, a multiple of 4096. (default: 256M)")
+    @Option(
+        help: ArgumentHelp(
+            "Largest single conversion call in bytes, a multiple of 4096. (default: 256M)", valueName: "bytes"
+        ))
     var chunk: ByteCount?
 
     func validate() throws {
