@@ -24,40 +24,40 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     ],
     targets: [
-        // The kernel's interface in C, and nothing else.
+        // The kernel's interface in C.
         .target(name: "CKVMShim", cSettings: strictC),
-        // The rules of the interface as a value. It imports nothing.
+        // The model: the rules of the interface as a value. It imports nothing.
         .target(name: "ConversionModel", swiftSettings: strict),
         .target(
             name: "MiniVMM", dependencies: ["ConversionModel", "CKVMShim", system], swiftSettings: strict),
-        // KVM in user space.
+        // SoftKVM, a KVM in user space on the Unicorn engine.
         .target(name: "CUnicornShim", cSettings: strictC),
         .target(
             name: "SoftKVM",
             dependencies: ["ConversionModel", "CKVMShim", "MiniVMM", "CUnicornShim", system],
             swiftSettings: strict),
-        // Which kernel answers here: /dev/kvm, an adapter on it, or SoftKVM.
+        // Chooses a backend on this machine: /dev/kvm, an adapter on it, or SoftKVM.
         .target(name: "Backends", dependencies: ["MiniVMM", "SoftKVM", system], swiftSettings: strict),
-        // Tests of memory conversion as values, as text, and run.
+        // Litmus tests: their values, their language and how they are run.
         .target(
             name: "Litmus",
             dependencies: ["CKVMShim", "ConversionModel", "MiniVMM", "SoftKVM", "GuestPayloads", system],
             swiftSettings: strict),
-        // What exits, errors, hazards and the trace mean, in words.
+        // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
-        // A trace as pictures: the page timeline, a drawing, Chrome's trace format. The page itself is compiled in.
+        // Pictures of a trace: an HTML page, an SVG drawing, Chrome's trace format. The page's files are compiled in.
         .target(
             name: "CReportPage", exclude: ["page"],
             cSettings: strictC),
         .target(name: "Report", dependencies: ["CReportPage", "MiniVMM", system], swiftSettings: strict),
-        // The demo guests: assembled here, catalogued in GuestPayloads.
+        // The built-in guests: GuestImages assembles them, GuestPayloads lists them.
         .target(name: "GuestImages", path: "guest", exclude: ["README.md"]),
         .target(name: "GuestPayloads", dependencies: ["GuestImages", "MiniVMM"], swiftSettings: strict),
-        // The yardstick of `minivmm bench`: the same loops in plain C.
+        // The baseline of `minivmm bench`: the same loops in plain C.
         .target(
             name: "CBaseline", dependencies: ["CKVMShim"],
             cSettings: strictC),
-        // Instructions as text.
+        // Disassembles instructions with Capstone, loaded at run time.
         .target(name: "CDisassembler", cSettings: strictC),
         .executableTarget(
             name: "minivmm",
@@ -67,7 +67,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
-        // What a test run says, as the kernel's own tests say it.
+        // Prints the event stream of a test run as KTAP.
         .executableTarget(name: "ktap", path: "lab/ktap", swiftSettings: strict),
         .target(
             name: "CAllocationCounter", path: "Tests/CAllocationCounter",
@@ -83,11 +83,11 @@ let package = Package(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "GuestPayloads"]),
-        // The examples of README, articles and lecture.
+        // Tests that the examples in the documents work.
         .testTarget(
             name: "DocumentationTests",
             dependencies: ["minivmm", "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CKVMShim", system]),
     ],
-    // #embed.
+    // For #embed.
     cLanguageStandard: .gnu2x
 )

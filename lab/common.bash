@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Sourced by the lab's scripts: messages, what must be installed, where the cache is.
+# Sourced by the lab's scripts: messages, options, required packages, the cache.
 
 shopt -s inherit_errexit
 lab_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -7,7 +7,7 @@ lab_name=${0##*/}
 
 say() { printf '%s: %s\n' "$lab_name" "$*" >&2; }
 
-# die STATUS SENTENCE…: one line a sentence.
+# die STATUS SENTENCE…: prints each sentence on its own line.
 die() {
     local status=$1
     shift
@@ -17,10 +17,10 @@ die() {
     exit "$status"
 }
 
-usage_error() { die 64 "$1" "$lab_name --help says more"; }
+usage_error() { die 64 "$1" "for usage: $lab_name --help"; }
 
-# The value of an option that was given as "--name value" or "--name=value"; sets `value` and `taken`, the number of
-# arguments used up.
+# Reads the value of an option given as "--name value" or "--name=value". Sets `value`, and `taken` to the number of
+# arguments consumed.
 option_value() {
     case $1 in
         *=*) value=${1#*=} taken=1 ;;
@@ -39,8 +39,8 @@ present() {
     esac
 }
 
-# need_installed WHAT:PACKAGE…: WHAT is a command or an absolute path. Root gets what is missing installed, anyone
-# else is told the one command that does it.
+# need_installed ITEM:PACKAGE…: ITEM is a command or an absolute path. As root, installs the packages of missing items;
+# otherwise prints the command that installs them.
 need_installed() {
     local item
     local -a packages=()
@@ -61,11 +61,11 @@ need_installed() {
     done
 }
 
-# Where kernels and initramfs bases are kept; made if need be.
+# cache_dir NAME: the directory for cached files of this kind, created if necessary.
 cache_dir() {
     local base=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
-    [[ -n $base ]] || die 73 "no place for the cache: neither XDG_CACHE_HOME nor HOME is set"
-    mkdir -p "$base/minivmm/$1" 2>/dev/null || die 73 "cannot make the directory $base/minivmm/$1"
+    [[ -n $base ]] || die 73 "there is no directory for the cache: set XDG_CACHE_HOME or HOME"
+    mkdir -p "$base/minivmm/$1" 2>/dev/null || die 73 "cannot create the directory $base/minivmm/$1"
     printf '%s\n' "$base/minivmm/$1"
 }
 

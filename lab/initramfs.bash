@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-# Sourced by lab/boot: builds the initramfs. The base (busybox, init, minivmm) is the same from run to run and cached;
-# the files and the command of one run are an archive of their own behind it, as the kernel allows.
+# Sourced by lab/boot: builds the initramfs. The base (busybox, init, minivmm) does not change between runs and is
+# cached. The files and the command of a run are a second archive appended to it, which the kernel supports.
 
-# The archive of a directory, everything in it root's.
+# Archives a directory with root as the owner of all files.
 archive_of() { (cd "$1" && find . -mindepth 1 -print0 | sort -z | cpio -o -0 -H newc -R 0:0 --quiet); }
 
-# device_node NAME MAJOR MINOR: an archive entry of a character device, which only root could put into a directory.
+# device_node NAME MAJOR MINOR: prints the archive entry of a character device. Creating the device would need root.
 device_node() {
     local name=$1 pad
     printf '070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\0' \
@@ -15,14 +15,14 @@ device_node() {
 
 is_elf() { [[ $(head -c 4 "$1" 2>/dev/null | tr -d '\0') == $'\x7fELF' ]]; }
 
-# What the dynamic executables and libraries among the given files load, one path a line. Says what is not found.
+# Prints the libraries that the given executables and libraries load, one path per line, and notes missing ones.
 libraries_of() {
     local file line
     for file; do
         is_elf "$file" || continue
         while IFS= read -r line; do
             case $line in
-                *'not found'*) say "note: $file needs ${line%% =>*}, which this machine does not have" ;;
+                *'not found'*) say "note: $file needs ${line%% =>*}, which is missing on this machine" ;;
                 *'=> /'*) line=${line#*=> } && printf '%s\n' "${line% (*}" ;;
                 /*' ('*) printf '%s\n' "${line% (*}" ;;
             esac
@@ -30,7 +30,8 @@ libraries_of() {
     done | sort -u
 }
 
-# copy_libraries ROOT FILE…: below ROOT at the same path, or in /usr/local/lib, which init has the loader search.
+# copy_libraries ROOT FILE…: copies the libraries of FILE to the same path below ROOT, or to /usr/local/lib, which is in
+# the LD_LIBRARY_PATH that init sets.
 copy_libraries() {
     local root=$1 library target
     shift
@@ -44,12 +45,12 @@ copy_libraries() {
     done < <(libraries_of "$@")
 }
 
-# The Unicorn engine, which minivmm opens at run time where there is one.
+# The Unicorn engine, which minivmm loads at run time if it is installed.
 unicorn_library() {
     { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | sed -n 's/.*libunicorn\.so\.2.* => //p' | head -1
 }
 
-# initramfs_base MINIVMM: the path of the base that has this minivmm ('' for none), from the cache or made.
+# initramfs_base MINIVMM: prints the path of a base that contains this minivmm ('' for none), building it if necessary.
 initramfs_base() {
     local minivmm=$1 busybox cache base unicorn='' root
     local -a programs
@@ -89,7 +90,7 @@ initramfs_base() {
             for port in 0 1 2 3; do device_node "dev/ttyS$port" 4 $((64 + port)); done
         } >"$work/base.cpio"
         rm -rf "$root"
-        # Bases that no run has used for a week.
+        # Delete bases that no run has used for a week.
         find "$cache" -name '*.cpio*' -mtime +7 -delete
         mv "$work/base.cpio" "$base.$$"
         mv "$base.$$" "$base"
@@ -98,22 +99,21 @@ initramfs_base() {
     printf '%s\n' "$base"
 }
 
-# place ROOT HOSTPATH[:INSIDE]: copies a file or directory; INSIDE is relative to /lab, and the file's own name by
-# default.
+# place ROOT HOSTPATH[:INSIDE]: copies a file or directory. INSIDE is relative to /lab; the default is the file's name.
 place() {
     local root=$1 from=$2 inside=
     if [[ ! -e $from && $from == *:* ]]; then
         inside=${from##*:}
         from=${from%:*}
     fi
-    [[ -e $from ]] || die 66 "--file: there is no $from"
+    [[ -e $from ]] || die 66 "--file: $from does not exist"
     [[ -r $from ]] || die 66 "--file: $from cannot be read"
     [[ -f $from || -d $from ]] || die 66 "--file: $from is neither a file nor a directory"
     [[ -n $inside && $inside != */ ]] || inside+=$(basename "$(realpath "$from")")
     [[ $inside == /* ]] || inside=/lab/$inside
     case $inside/ in
-        */../*) die 64 "--file: .. in the place inside: $inside" ;;
-        /dev/* | /proc/* | /sys/* | /tmp/* | /run/*) die 64 "--file: $inside would lie below a mount; take /lab" ;;
+        */../*) die 64 "--file: the destination $inside must not contain .." ;;
+        /dev/* | /proc/* | /sys/* | /tmp/* | /run/*) die 64 "--file: a mount would hide $inside; use /lab" ;;
     esac
     mkdir -p "$root${inside%/*}"
     cp -RL "$from" "$root$inside" || die 66 "--file: cannot copy $from"
@@ -122,7 +122,7 @@ place() {
     [[ ${#executables[@]} -eq 0 ]] || copy_libraries "$root" "${executables[@]}"
 }
 
-# quoted WORD…: the words for a POSIX shell to read back, every byte as it was.
+# quoted WORD…: quotes the words for a POSIX shell, preserving every byte.
 quoted() {
     local LC_ALL=C word gap=''
     for word; do

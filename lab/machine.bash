@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-# Sourced by lab/boot: runs QEMU, follows what lab/init tells, says how it ended. Uses lab/boot's variables.
+# Sourced by lab/boot: runs QEMU, follows the events of lab/init, reports the result. Uses lab/boot's variables.
 
-# How long a kernel may stay without a word before it is not worth waiting for.
+# Seconds without console output after which a booting kernel is ended.
 silence_limit=60
-# How often a kernel that misjudged its clock is started again.
+# How often the machine is started until the kernel's clock is right.
 clock_attempts=4
 
-# The frequency of this machine's time stamp counter in kHz, as a kernel in the lab measured it against the HPET over a
-# second or more. A file for each boot of this machine, since the frequency is constant for that long.
+# The file with the frequency of the time stamp counter in kHz, which a kernel in the lab measured against the HPET for
+# at least a second. There is one file per boot of this machine, since the frequency is constant for that long.
 tsc_file() { printf '%s/khz-%s\n' "$(cache_dir tsc)" "$(cut -c 1-8 /proc/sys/kernel/random/boot_id)"; }
 remember_tsc() {
     local khz
@@ -16,17 +16,17 @@ remember_tsc() {
 }
 
 compose_machine() {
-    local ports=${work//,/,,} # as QEMU writes a comma
+    local ports=${work//,/,,} # QEMU writes a comma as two
     local arguments="console=ttyS0,115200 earlyprintk=serial,ttyS0,115200 rdinit=/init panic=-1 oops=panic"
     arguments+=" tsc=reliable no_timer_check ${verbose:+ignore_loglevel }loglevel=7"
-    # A starved emulator makes the kernel's own first measurement wrong by a factor, and its clock with it.
+    # If the emulator gets too little CPU time, the kernel's own measurement is far too low, and its clock runs fast.
     local khz
     khz=$(cat "$(tsc_file)" 2>/dev/null) || khz=''
     [[ ! $khz =~ ^[1-9][0-9]{4,7}$ ]] || arguments+=" tsc_early_khz=$khz"
     arguments+=$append
     machine=(
         "$qemu" -accel "tcg,thread=single" -machine q35
-        # EPYC less what QEMU does not emulate and would warn of.
+        # EPYC without the features that QEMU does not emulate and would warn about.
         -cpu "EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"
         -smp "$cpus" -m "$memory" -kernel "$kernel" -initrd "$work/initrd" -append "$arguments"
         -no-user-config -nodefaults -no-reboot -display none
@@ -44,8 +44,9 @@ compose_machine() {
     )
 }
 
-# The readers of the serial ports end when QEMU does. The kernel's log is kept, and shown from the command's start on,
-# without the farewell and without what KVM says of every VM where the processor cannot scale the TSC.
+# The readers of the serial ports end when QEMU does. The kernel's log is stored, and printed from the start of the
+# command on. The restart message is left out, as are the warnings that KVM prints for every VM on a processor that
+# cannot scale the TSC.
 start_readers() {
     local -a filter=(-u -e 's/\r//g' -e "w $work/log")
     [[ -n $verbose ]] || filter+=(-e '0,/lab: the command starts$/d' -e '/reboot: Restarting system$/d'
@@ -61,7 +62,7 @@ start_readers() {
     readers+=($!)
 }
 
-# Descriptors 3 to 6 hold the pipes open for as long as QEMU lives, and no longer.
+# Descriptors 3 to 6 keep the pipes open until QEMU ends.
 start_qemu() {
     local input
     if [[ -n $interactive ]]; then exec {input}<&0; else exec {input}</dev/null; fi
@@ -75,13 +76,13 @@ start_qemu() {
     exec {events}<"$work/events"
 }
 
-# The shell would say on standard error that it was killed.
+# Redirects standard error, where the shell would report the kill.
 stop_qemu() {
     { kill -KILL "$qemu_pid" && wait "$qemu_pid"; } 2>/dev/null || true
     qemu_pid=''
 }
 
-# A kernel cannot have been up for longer than its emulator. `uptime` is in seconds, with a fraction.
+# Fails if the kernel has been up longer than its emulator. The uptime is in seconds, with two decimals.
 clock_is_right() {
     local now=${EPOCHREALTIME/[.,]/} uptime=$1
     [[ $uptime =~ ^[0-9]{1,6}\.[0-9]{2}$ ]] || return 0
@@ -89,9 +90,9 @@ clock_is_right() {
     [[ $((10#$uptime * 10000)) -le $((now - machine_started)) ]]
 }
 
-# Reads events until the command has ended or cannot any more. Sets `phase` to how far it came (boot, init, command),
-# `ended` to status, lacks, gone (QEMU), time, silence, halted, clock or closed (our standard output), and `detail` to the
-# status or what is lacking.
+# Reads events until the command has ended or can no longer run. Sets `phase` to boot, init or command; `ended` to
+# status, lacks, gone (QEMU ended), time (limit), silence, halted, clock or closed (standard output); and `detail` to
+# the exit status or the missing feature.
 follow_events() {
     local part line='' waited
     phase=boot ended='' detail=''
@@ -105,12 +106,12 @@ follow_events() {
                 start) phase=command ;;
                 'note '*) say "note: ${line#note }" ;;
                 'lacks '*) ended=lacks detail=${line#lacks } ;;
-                # A kernel that drives fewer ports than there are may move its console to the last.
+                # A kernel that supports fewer ports than there are may move its console to the last one.
                 '['*'lab: lacks: '*) ended=lacks detail=${line##*lab: lacks: } detail=${detail%$'\r'} ;;
                 'status '*) [[ ! ${line#status } =~ ^[0-9]{1,3}$ ]] || ended=status detail=${line#status } ;;
             esac
             line=
-        elif [[ $? -gt 128 ]]; then # a second has passed, perhaps amid a line
+        elif [[ $? -gt 128 ]]; then # timed out after a second, perhaps in the middle of a line
             line+=$part waited=1
         else
             ended=gone
@@ -121,83 +122,83 @@ follow_events() {
         elif [[ $phase == boot && ! -s $work/log && $((SECONDS - started)) -ge $silence_limit ]]; then
             ended=silence
         elif [[ $phase == boot ]] && grep -q -e '-- System halted' "$work/log"; then
-            ended=halted # what the decompressor says of a damaged kernel
+            ended=halted # printed by the decompressor for a damaged kernel
         elif [[ -z $interactive && -n $waited ]] && ! kill -0 "$out_pid" 2>/dev/null &&
             kill -0 "$qemu_pid" 2>/dev/null; then
-            # Only while QEMU lives, and when no event is left: the reader ends with QEMU, too, before all its events
-            # have been read.
+            # Checked only while QEMU runs and no event is pending: the reader also ends when QEMU does, possibly before
+            # all events have been read.
             ended=closed
         fi
     done
 }
 
-# What follows the status on the events' port is a tar of /out.
+# Unpacks the tar of /out, which follows the status on the events port.
 receive_out() {
     local left=600
     [[ -z $timeout ]] || left=$((timeout - (SECONDS - started) + 10))
-    # What a kernel under test has written is not to be trusted: no owners, no set-user-ID bits, no devices.
+    # Files from a kernel under test are not trusted: no owners, no set-user-ID bits, no devices.
     timeout "$left" tar -x --no-same-owner --no-same-permissions -C "$out" -f - <&"$events" 2>"$work/tar-errors" &&
         find "$out" -xdev \( -type b -o -type c \) -delete &&
         find "$out" -xdev ! -type l -perm /6000 -exec chmod a-s {} + ||
-        die 73 "--out: what came back from /out could not be unpacked to $out" "$(tail -n 3 "$work/tar-errors")"
+        die 73 "--out: the contents of /out could not be unpacked to $out" "$(tail -n 3 "$work/tar-errors")"
 }
 
-# QEMU leaves when the kernel restarts. One that does not has said all the same what was asked of it.
+# QEMU ends when the kernel restarts. If that takes more than 10 s, the status is valid all the same.
 await_qemu() {
-    local patience=$((SECONDS + 10))
-    while [[ $SECONDS -lt $patience ]]; do
+    local deadline=$((SECONDS + 10))
+    while [[ $SECONDS -lt $deadline ]]; do
         read -r -t 1 -u "$events" _ || [[ $? -gt 128 ]] || break
     done
 }
 
 kernel_lines() {
-    [[ $phase != command ]] || return 0 # shown as they came
+    [[ $phase != command ]] || return 0 # already printed
     tail -n 30 "$work/log" | sed 's/^/  /' >&2
 }
 
 no_console() {
-    die 70 "the kernel printed nothing on the serial console for $1 s:" \
-        "it needs CONFIG_SERIAL_8250_CONSOLE and CONFIG_PRINTK, or it is damaged or hangs before its console is there" \
-        "(with CONFIG_EARLY_PRINTK it would say more)."
+    die 70 "the kernel printed nothing on the serial console for $1 s." \
+        "Enable CONFIG_SERIAL_8250_CONSOLE and CONFIG_PRINTK." \
+        "If they are enabled, the kernel is damaged or hangs early; CONFIG_EARLY_PRINTK shows where."
 }
 
-# What a boot that ended in a panic usually lacked; prints a sentence, or nothing.
-lacking() {
+# Prints the probable cause of a panic during boot, or nothing.
+missing_feature() {
     local sentence
     sentence=$(sed -n 's/.*lab: lacks: //p' "$work/log" | tail -1)
     if [[ -n $sentence ]]; then
         printf '%s\n' "$sentence"
     elif grep -q 'Initramfs unpacking failed' "$work/log"; then
-        echo "it could not unpack the initramfs; more --memory may help"
+        echo "it could not unpack the initramfs: try more --memory"
     elif grep -qE 'Failed to execute /init \(error -8\)|Requested init /init failed \(error -8\)' "$work/log"; then
-        echo "it cannot run scripts and programs: it needs CONFIG_BINFMT_SCRIPT and CONFIG_BINFMT_ELF"
+        echo "it cannot run scripts or programs: enable CONFIG_BINFMT_SCRIPT and CONFIG_BINFMT_ELF"
     elif grep -qE 'rdinit=/init failed|Unable to mount root fs|No working init found' "$work/log"; then
-        echo "no initramfs support: it needs CONFIG_BLK_DEV_INITRD"
+        echo "no initramfs support: enable CONFIG_BLK_DEV_INITRD"
     fi
 }
 
-# QEMU has gone, and no status came.
+# Exits with the reason why QEMU ended before a status arrived.
 explain_end() {
     local qemu_status=$1 sentence
     if [[ ! -s $work/log && $phase == boot && $qemu_status != 0 ]]; then
         die 71 "QEMU failed (status $qemu_status)" "$(tail -n 5 "$work/qemu-errors")"
     elif [[ $phase != command ]]; then
-        sentence=$(lacking)
+        sentence=$(missing_feature)
         if [[ -n $sentence ]]; then
             kernel_lines
-            die 70 "this kernel lacks something: $sentence"
+            die 70 "the lab cannot use this kernel: $sentence"
         fi
-        say "the kernel died before the command started; its last lines:"
+        say "the kernel died before the command started; last lines of its log:"
         kernel_lines
     elif [[ $qemu_status != 0 ]]; then
-        die 71 "QEMU ended amid the command (status $qemu_status)" "$(tail -n 5 "$work/qemu-errors")"
+        die 71 "QEMU failed while the command ran (status $qemu_status)" "$(tail -n 5 "$work/qemu-errors")"
     else
-        say "the kernel died or was restarted while the command ran: no status came back"
+        say "no exit status: the kernel panicked or restarted while the command ran"
     fi
     exit 125
 }
 
-# Starts the machine and follows it to its end; again, if its clock was wrong before the command began.
+# Starts the machine and follows its events to the end. Restarts it if its clock is wrong.
 start_machine() {
     local attempt
     for ((attempt = 1; ; attempt++)); do
@@ -206,7 +207,7 @@ start_machine() {
         start_qemu
         follow_events
         [[ $ended == clock && $attempt -lt $clock_attempts ]] || break
-        say "note: the kernel misjudged the processor's frequency, so its clock is fast; starting it again"
+        say "note: the kernel misjudged the processor's frequency, so its clock runs fast; restarting it"
         stop_qemu
         exec {events}<&-
         wait "$out_pid" "${readers[@]}" 2>/dev/null || true
@@ -214,12 +215,12 @@ start_machine() {
     done
 }
 
-# Runs the machine and exits as --help says.
+# Runs the machine and exits with the status documented in --help.
 run_machine() {
     local qemu_status=0 out_status=0 started
     compose_machine
     if [[ -n $verbose ]]; then
-        say "initramfs of $(stat -c %s "$work/initrd") bytes, prepared in ${SECONDS} s"
+        say "initramfs: $(stat -c %s "$work/initrd") bytes, built in ${SECONDS} s"
         say "$(quoted "${machine[@]}")"
     fi
     exec {terminal}>&1
@@ -239,19 +240,19 @@ run_machine() {
     wait "$out_pid" || out_status=$?
     wait "${readers[@]}" || true
     remember_tsc
-    # 141: the reader of our output has left, which is its right.
+    # 141: the reader of standard output has closed it, which is not an error.
     [[ $out_status == 0 || $out_status == 141 ]] || die 73 "standard output cannot be written"
     case $ended in
         status) exit "$detail" ;;
-        lacks) die 70 "this kernel lacks something: $detail" ;;
+        lacks) die 70 "the lab cannot use this kernel: $detail" ;;
         gone | halted) explain_end "$qemu_status" ;;
         silence) no_console "$silence_limit" ;;
         closed) exit 141 ;;
-        clock) die 71 "the kernel's clock is fast, $clock_attempts times in a row: this machine is too busy for the lab" ;;
+        clock) die 71 "the kernel's clock ran fast in all $clock_attempts starts; retry when the machine is less busy" ;;
         time)
             [[ -s $work/log || $phase != boot ]] || no_console "$timeout"
             case $phase in
-                command) say "the time limit of $timeout s was reached; the command was ended" ;;
+                command) say "the command was ended: the time limit of $timeout s was reached" ;;
                 *)
                     say "the time limit of $timeout s was reached before the command started; the kernel's last lines:"
                     kernel_lines

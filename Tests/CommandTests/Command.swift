@@ -2,7 +2,7 @@
 import Foundation
 import Testing
 
-/// The built `minivmm`, run as a process of its own.
+/// Runs the built `minivmm` in a separate process.
 enum Command {
     struct Result {
         /// The exit status, or 128 + the signal that ended it.
@@ -18,7 +18,7 @@ enum Command {
 
     static let executable = built("minivmm")
 
-    /// An executable of this package. It lies beside the test bundle.
+    /// An executable of this package, found next to the test bundle.
     static func built(_ name: String) -> URL? {
         let bundles = Bundle.allBundles.map(\.bundleURL) + [Bundle.main.bundleURL]
         let started = CommandLine.arguments.map { URL(fileURLWithPath: $0).deletingLastPathComponent() }
@@ -28,22 +28,22 @@ enum Command {
     }
 
     static var isBuilt: Bool { executable != nil }
-    static let missing: Comment = "needs the minivmm executable beside the test bundle"
+    static let missing: Comment = "needs the minivmm executable next to the test bundle"
 
-    /// Whether guests run here at all: what `auto` takes.
+    /// Whether the backend that `auto` picks on this machine runs guests.
     static let runsGuests: Bool = {
         guard isBuilt, let result = try? run(["run", "hello", "--quiet"]) else { return false }
         return result.status == 0
     }()
-    static let noGuests: Comment = "needs a kernel on which guests run"
+    static let noGuests: Comment = "needs a backend that runs guests"
 
-    /// Until it is so; a limit for a hang.
-    static func wait(until isSo: () -> Bool) {
+    /// Waits until the condition is true, for at most 300 s.
+    static func wait(until condition: () -> Bool) {
         let end = Date(timeIntervalSinceNow: 300)
-        while !isSo(), Date() < end { usleep(10_000) }
+        while !condition(), Date() < end { usleep(10_000) }
     }
 
-    /// A /dev/kvm that can be opened, and has no per-VM attributes.
+    /// Whether /dev/kvm can be opened and has no per-VM attributes.
     static let lacksAttributes: Bool = {
         guard isBuilt, FileManager.default.isWritableFile(atPath: "/dev/kvm") else { return false }
         guard let result = try? run(["run", "hello", "--backend", "per-vm-attributes", "--quiet"]) else {
@@ -52,10 +52,10 @@ enum Command {
         return result.status == 4
     }()
 
-    /// Runs it to its end; it is killed after `seconds`, and the test fails.
+    /// Runs the command to its end. After `seconds` it is killed, and the test fails.
     ///
     /// - Parameters:
-    ///   - tool: another executable of the package.
+    ///   - tool: the executable; minivmm by default.
     ///   - input: standard input, empty by default.
     static func run(
         _ arguments: [String], tool: URL? = executable, input: String? = nil,
@@ -68,11 +68,11 @@ enum Command {
         process.executableURL = executable
         process.arguments = arguments
         if let place { process.currentDirectoryURL = place }
-        // Nothing of the tester's environment, but what a sanitizer was told.
+        // The tester's environment is not passed on, except for options of sanitizers.
         let own = ProcessInfo.processInfo.environment.filter { $0.key.hasSuffix("SAN_OPTIONS") }
         process.environment = ["PATH": "/usr/bin:/bin", "LANG": "C"].merging(own) { $1 }.merging(environment)
         { $1 }
-        // Files and not pipes: nobody has to read while it runs.
+        // Files instead of pipes, which would have to be read while the command runs.
         let directory = try Scratch()
         process.standardInput = FileHandle.nullDevice
         if let input {
@@ -102,7 +102,7 @@ enum Command {
     }
 }
 
-/// A directory that goes away with its owner.
+/// A temporary directory, deleted when its owner releases it.
 final class Scratch {
     let url: URL
 

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Shell completions", .enabled(if: Command.isBuilt, Command.missing))
 struct CompletionTests {
-    @Test(arguments: ["bash", "zsh", "fish"]) func aScriptIsThereForEachShell(_ shell: String) throws {
+    @Test(arguments: ["bash", "zsh", "fish"]) func everyShellHasAScript(_ shell: String) throws {
         let result = try Command.run(["--generate-completion-script", shell])
         #expect(result.status == 0)
         for word in [
@@ -16,8 +16,8 @@ struct CompletionTests {
         #expect(!result.output.contains("generate-manual"))
     }
 
-    /// Shells that are here read theirs.
-    @Test(arguments: ["bash", "zsh", "fish"]) func aScriptIsWellFormed(_ shell: String) throws {
+    /// Each shell that is installed parses its script.
+    @Test(arguments: ["bash", "zsh", "fish"]) func scriptIsWellFormed(_ shell: String) throws {
         let program = "/usr/bin/\(shell)"
         guard FileManager.default.isExecutableFile(atPath: program) else { return }
         let directory = try Scratch()
@@ -27,7 +27,7 @@ struct CompletionTests {
         #expect(result.status == 0 && result.diagnostics == "", "\(result.diagnostics)")
     }
 
-    /// What bash offers, as for a person who presses Tab behind the last word.
+    /// The words that bash offers when Tab is pressed at the end of the last word.
     private func complete(_ words: [String]) throws -> [String] {
         let directory = try Scratch()
         let script = try Command.run(["--generate-completion-script", "bash"]).output
@@ -54,7 +54,7 @@ struct CompletionTests {
         return result.output.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }
     }
 
-    @Test func subcommands() throws {
+    @Test func subcommandsAreCompleted() throws {
         let offered = try complete(["minivmm", ""])
         for word in [
             "probe", "list", "run", "demo", "tour", "report", "litmus", "explore", "explain", "bench",
@@ -65,7 +65,7 @@ struct CompletionTests {
         #expect(try complete(["minivmm", "li"]) == ["list", "litmus"])
     }
 
-    @Test func valuesOfOptions() throws {
+    @Test func optionValuesAreCompleted() throws {
         #expect(try complete(["minivmm", "run", "hello", "--backend", "mem"]) == ["memslot-trap"])
         #expect(
             Set(try complete(["minivmm", "run", "hello", "--backend", ""]))
@@ -76,7 +76,7 @@ struct CompletionTests {
         #expect(try complete(["minivmm", "run", "hello", "--contents", "z"]) == ["zero"])
     }
 
-    @Test func guestsArePayloadsAndFiles() throws {
+    @Test func guestsCompleteToNamesAndFiles() throws {
         let all = try complete(["minivmm", "run", ""])
         for payload in Catalogue.all { #expect(all.contains(payload.name), "\(payload.name)") }
         #expect(all.contains("mine.elf") && all.contains("tests/"))
@@ -85,18 +85,18 @@ struct CompletionTests {
         #expect(try complete(["minivmm", "run", "no/such/"]) == [])
     }
 
-    @Test func filesByTheirEnding() throws {
+    @Test func filesAreFilteredByExtension() throws {
         let tests = try complete(["minivmm", "litmus", "mine"])
         #expect(tests.contains("mine.litmus") && !tests.contains("mine.elf"), "\(tests)")
         let traces = try complete(["minivmm", "report", "mine"])
         #expect(traces == ["mine.jsonl"])
     }
 
-    @Test func whatExplainKnows() throws {
+    @Test func explainTopicsAreCompleted() throws {
         let first = try complete(["minivmm", "explain", ""])
         for word in ["errno", "hazard", "A6", "private"] { #expect(first.contains(word), "\(first)") }
-        let behind = try complete(["minivmm", "explain", "errno", "EA"])
-        #expect(behind == ["EAGAIN"])
+        let second = try complete(["minivmm", "explain", "errno", "EA"])
+        #expect(second == ["EAGAIN"])
         #expect(try complete(["minivmm", "explain", "MEMORY_F"]).contains("MEMORY_FAULT"))
     }
 }

@@ -2,7 +2,7 @@
 import Foundation
 import Testing
 
-/// `minivmm run` with guests that are made to break the software CPU: exit statuses and what is said.
+/// `minivmm run` with guests written to break the software CPU: exit statuses and messages.
 @Suite(.enabled(if: Command.runsGuests, Command.noGuests))
 struct HostileCommandTests {
     private func run(_ code: [UInt8], _ options: [String] = []) throws -> Command.Result {
@@ -19,13 +19,13 @@ struct HostileCommandTests {
             ([0xb8, 1, 0, 0, 0, 0x0f, 0x23, 0xf8, 0xb0, 7, 0xe6, 0xf4], 7),
             ([0xb0, 7, 0x40, 0x40, 0xe6, 0xf4], 7), ([0x40, 0x40, 0xf4], 0),
         ] as [([UInt8], Int32)])
-    func hostileCodeHasAStatus(code: [UInt8], status: Int32) throws {
+    func hostileCodeEndsWithAStatus(code: [UInt8], status: Int32) throws {
         let result = try run(code)
         #expect(result.status == status, "\(result.diagnostics)")
     }
 
     @Test(.disabled(if: isSanitized, "the address sanitizer itself needs the address space"))
-    func aLimitOnAddressSpaceIsTheHostsAffair() throws {
+    func addressSpaceLimitIsAHostError() throws {
         let minivmm = try #require(Command.executable)
         let result = try Command.run(
             ["-c", "ulimit -v 900000; exec \"$0\" run hello --backend soft", minivmm.path],
@@ -34,9 +34,9 @@ struct HostileCommandTests {
         #expect(result.diagnostics.contains("ulimit -v"), "\(result.diagnostics)")
     }
 
-    /// It is no verdict on a kernel either.
+    /// A host error is not a verdict on the backend.
     @Test(.disabled(if: isSanitized, "the address sanitizer itself needs the address space"))
-    func noTestFailsByALimitOnAddressSpace() throws {
+    func addressSpaceLimitFailsNoTest() throws {
         let minivmm = try #require(Command.executable)
         let scratch = try Scratch()
         let file = try scratch.file(
@@ -51,49 +51,49 @@ struct HostileCommandTests {
         }
     }
 
-    /// The model has ENOMEM, too, so the kernel says whose it was.
+    /// The model can return ENOMEM too, so the backend must report that this one came from the host.
     @Test(
         .disabled(if: isSanitized, "the address sanitizer itself needs the address space"),
         arguments: [
             ["host create f 8388608 pages mmap"],
             ["host create f 4194304 pages mmap", "host map f:0..4194303 as v"],
         ])
-    func whatAStepLacksIsTheHosts(steps: [String]) throws {
+    func hostMemoryShortageNamesTheStep(steps: [String]) throws {
         let minivmm = try #require(Command.executable)
         let scratch = try Scratch()
         let text = "test \"x\"\nmemory 1 pages shared\n\(steps.joined(separator: "\n"))\nhost read 0 => 0\n"
         let file = try scratch.file("x.litmus", Array(text.utf8))
-        // 24 GiB: room for all but the last step, which wants 32 or another 16.
+        // 24 GiB is enough for all but the last step, which needs 32 GiB, or another 16 GiB.
         let result = try Command.run(
             ["-c", "ulimit -v 25165824; exec \"$0\" litmus --backend soft \(file)", minivmm.path],
             tool: URL(fileURLWithPath: "/bin/sh"))
         #expect(result.status == 125, "\(result.output)")
-        let culprit = try #require(steps.last)
+        let lastStep = try #require(steps.last)
         #expect(
-            result.diagnostics.contains("the host ran out of a resource: \(culprit): "),
+            result.diagnostics.contains("the host ran out of a resource: \(lastStep): "),
             "\(result.diagnostics)")
     }
 
-    /// The monitor has given up what it does not need by the time a guest runs.
-    @Test func theMonitorIsConfined() throws {
-        let seen = Seen()
+    /// By the time a guest runs, the monitor has dropped the privileges it does not need.
+    @Test func monitorIsConfined() throws {
+        let observed = Observation()
         let result = try Command.run(["run", "hang", "--backend", "soft", "--timeout", "600"]) { process in
             let path = "/proc/\(process.processIdentifier)/status"
-            // The limit is for hangs.
-            for _ in 0..<6000 where !seen.isConfined {
+            // At most 60 s, in case of a hang.
+            for _ in 0..<6000 where !observed.isConfined {
                 let status = (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""
-                seen.isConfined = status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1")
+                observed.isConfined = status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1")
                 usleep(10_000)
             }
             process.terminate()
         }
-        #expect(seen.isConfined || !Self.hasSeccomp)
+        #expect(observed.isConfined || !Self.hasSeccomp)
         #expect(result.status == 128 + SIGTERM)
     }
 
     private static let isSanitized = ProcessInfo.processInfo.environment["ASAN_OPTIONS"] != nil
 
-    private final class Seen: @unchecked Sendable {
+    private final class Observation: @unchecked Sendable {
         var isConfined = false
     }
 

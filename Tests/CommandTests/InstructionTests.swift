@@ -4,14 +4,14 @@ import Testing
 
 @testable import minivmm
 
-/// The versions of the disassembler that are installed.
+/// The installed versions of Capstone, the disassembler.
 enum Capstone {
     static let libraries = Disassembler.names.filter { Disassembler(names: [$0]) != nil }
     static let isInstalled = !libraries.isEmpty
     static let missing: Comment = "needs Capstone: libcapstone4 or libcapstone5"
 }
 
-/// Instructions as text and memory operands, by each of these versions.
+/// The text and the memory operands of instructions, with each installed version.
 @Suite(.enabled(if: Capstone.isInstalled, Capstone.missing))
 struct InstructionTests {
     private static let address: UInt64 = 0x10_0000
@@ -22,7 +22,7 @@ struct InstructionTests {
     }
 
     private static let texts: [([UInt8], String)] = [
-        // What leaves a guest.
+        // Instructions that exit to the monitor.
         ([0xe7, 0xe8], "outl %eax, $0xe8"), ([0xe6, 0xf4], "outb %al, $0xf4"), ([0xee], "outb %al, %dx"),
         ([0x66, 0xef], "outw %ax, %dx"), ([0xec], "inb %dx, %al"), ([0xe4, 0x10], "inb $0x10, %al"),
         ([0xf3, 0x6e], "rep outsb (%rsi), %dx"), ([0xf3, 0x6d], "rep insl %dx, (%rdi)"),
@@ -35,7 +35,7 @@ struct InstructionTests {
         ([0x80, 0x3d, 0x10, 0x00, 0x00, 0x00, 0x01], "cmpb $1, 0x10(%rip)"),
         ([0x0f, 0xb6, 0x06], "movzbl (%rsi), %eax"), ([0x8d, 0x40, 0x10], "leal 0x10(%rax), %eax"),
         ([0x41, 0x50], "pushq %r8"), ([0xff, 0x70, 0x08], "pushq 8(%rax)"), ([0xf3, 0x90], "pause"),
-        // Elsewhere; targets are addresses.
+        // Jumps and calls. Their targets are shown as addresses.
         ([0xeb, 0xfe], "jmp 0x100000"), ([0x70, 0x10], "jo 0x100012"),
         ([0x0f, 0x84, 0x00, 0x10, 0x00, 0x00], "je 0x101006"), ([0xe8, 0, 0, 0, 0], "callq 0x100005"),
         ([0xc3], "retq"),
@@ -51,7 +51,7 @@ struct InstructionTests {
 
     @Test(arguments: Capstone.libraries) func instructionsAreShownInATTSyntax(library: String) throws {
         for (bytes, text) in Self.texts {
-            // With the bytes of the next instructions behind it.
+            // The bytes of two more instructions follow.
             let instruction = try instruction(bytes + [0x90, 0xf4], library)
             #expect(instruction.text == text)
             #expect(instruction.bytes == bytes, "\(text)")
@@ -72,7 +72,7 @@ struct InstructionTests {
         for bytes: [UInt8] in [[0xec], [0xed], [0xf3, 0x6c], [0x6d]] {
             #expect(try accesses(bytes, 0x3f8, isOut: false) && !accesses(bytes, 0x3f8, isOut: true))
         }
-        // INC, INT3 and INSERTPS begin like IN and INS.
+        // The names of INC, INT3 and INSERTPS start like IN and INS.
         for bytes: [UInt8] in [[0xff, 0xc0], [0xcc], [0x66, 0x0f, 0x3a, 0x21, 0xc1, 0x00]] {
             #expect(try !accesses(bytes, 0, isOut: false))
         }
@@ -107,12 +107,12 @@ struct InstructionTests {
         ([0x50], [4, 5]), ([0x58], [4, 5]), ([0xc3], [4, 5]), ([0xe8, 0, 0, 0, 0], [4, 5]),  // the stack
         ([0xff, 0x30], [1, 4, 5]), ([0xff, 0x10], [1, 4, 5]),  // push (%rax), call *(%rax)
         ([0xff, 0x20], [1]),  // jmp *(%rax)
-        ([0x8d, 0x03], []), ([0x0f, 0x1f, 0x03], []),  // lea and nop only name memory
+        ([0x8d, 0x03], []), ([0x0f, 0x1f, 0x03], []),  // lea and nop do not access memory
         ([0x31, 0xc0], []), ([0x48, 0x89, 0xe0], []), ([0xe7, 0xe8], []),
-        ([0x65, 0x48, 0x8b, 0x00], []),  // mov %gs:(%rax), %rax: GS is not among the registers
+        ([0x65, 0x48, 0x8b, 0x00], []),  // mov %gs:(%rax), %rax: the GS base is not in the registers
     ]
 
-    @Test(arguments: Capstone.libraries) func whatIsTouchedFollowsFromTheRegisters(library: String) throws {
+    @Test(arguments: Capstone.libraries) func touchedPagesFollowFromTheRegisters(library: String) throws {
         for (bytes, pages) in Self.accesses {
             let instruction = try instruction(bytes, library)
             let touched = (0...UInt64(0x200)).filter { instruction.touches(page: $0, registers) }
@@ -129,13 +129,13 @@ struct InstructionTests {
         #expect(short.touches(page: 0xf_ffff, registers) && !short.touches(page: .max >> 12, registers))
     }
 
-    // MARK: bytes that are none
+    // MARK: bytes that are not an instruction
 
-    @Test(arguments: Capstone.libraries) func aPartOfAnInstructionIsNone(library: String) throws {
+    @Test(arguments: Capstone.libraries) func truncatedInstructionIsNotDecoded(library: String) throws {
         for (bytes, text) in Self.texts where bytes.count > 1 {
             for length in 0..<bytes.count {
                 let part = try instruction(Array(bytes.prefix(length)), library)
-                // Without its last bytes it may be another one.
+                // Without its last bytes it may be another instruction.
                 #expect(part.text != text && part.bytes.count <= length, "\(part.line)")
             }
         }
@@ -145,7 +145,7 @@ struct InstructionTests {
         }
     }
 
-    @Test(arguments: Capstone.libraries) func anyBytesHaveALength(library: String) throws {
+    @Test(arguments: Capstone.libraries) func randomBytesHaveALength(library: String) throws {
         let disassembler = try #require(Disassembler(names: [library]))
         var random = SystemRandomNumberGenerator()
         for _ in 0..<20_000 {
@@ -166,12 +166,12 @@ struct InstructionTests {
     }
 }
 
-/// Where no disassembler is installed.
+/// Without a disassembler.
 struct NoDisassemblerTests {
     @Test(arguments: ["libnothing-of-this-name.so.4", "libc.so.6", ""])
-    func aLibraryThatIsNoneIsNotTaken(name: String) { #expect(Disassembler(names: [name]) == nil) }
+    func otherLibrariesAreRejected(name: String) { #expect(Disassembler(names: [name]) == nil) }
 
-    @Test func instructionsAreBytes() {
+    @Test func instructionsAreShownAsBytes() {
         let instruction = Instruction([0xe7, 0xe8, 0xf4], at: 0, by: nil)
         #expect(instruction.text == nil && instruction.line == "e7 e8 f4 ...")
         #expect(!instruction.touches(page: 0, ckvm_regs()) && !instruction.accesses(port: 0xe8, isOut: true))

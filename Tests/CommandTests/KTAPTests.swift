@@ -2,8 +2,8 @@
 import Foundation
 import Testing
 
-/// `ktap`: an event stream of Swift Testing in, KTAP out.
-@Suite(.enabled(if: Command.built("ktap") != nil, "needs the ktap executable beside the test bundle"))
+/// `ktap` converts an event stream of Swift Testing to KTAP.
+@Suite(.enabled(if: Command.built("ktap") != nil, "needs the ktap executable next to the test bundle"))
 struct KTAPTests {
     private func ktap(_ events: [String], _ arguments: String...) throws -> Command.Result {
         try Command.run(
@@ -28,7 +28,7 @@ struct KTAPTests {
     private let issue =
         #","issue":{"isKnown":false},"messages":[{"symbol":"fail","text":"1 == 2\nbut not here"}]"#
 
-    @Test func functionsAndTheirCasesAreNumberedAndJudged() throws {
+    @Test func functionsAndCasesHaveResults() throws {
         let result = try ktap([
             test("one"), test("many"), event("runStarted"),
             event("testCaseStarted", "one", case: 0), event("testEnded", "one"),
@@ -58,7 +58,7 @@ struct KTAPTests {
         #expect(result.status == 1)
     }
 
-    @Test func statusesTellPassedFromSkippedAndUnfinished() throws {
+    @Test func exitStatusDistinguishesTheResults() throws {
         let passed = [
             test("one"), event("runStarted"), event("testCaseStarted", "one", case: 0),
             event("testEnded", "one"),
@@ -75,14 +75,14 @@ struct KTAPTests {
         #expect(unfinished.status == 1)
         #expect(unfinished.output.contains("Bail out!"))
         #expect(try ktap([]).status == 1)
-        // An issue outside any case is a failure as well.
+        // An issue outside all cases is a failure too.
         let late = [
             event("issueRecorded", "one", case: nil, issue), event("testEnded", "one"), event("runEnded"),
         ]
         #expect(try ktap(passed.dropLast() + late).status == 1)
     }
 
-    @Test func whatIsNoEventIsPassedOnAsAComment() throws {
+    @Test func linesThatAreNotEventsBecomeComments() throws {
         let result = try ktap([
             test("one"), event("runStarted"), "printed by a test", #"{"kind":"event"}"#, "[1", "ok 7 forged",
             event("testEnded", "one"), event("runEnded"),
@@ -93,7 +93,7 @@ struct KTAPTests {
         }
     }
 
-    @Test func theSummaryIsNumbersOnlyAndATitleNamesTheWhole() throws {
+    @Test func summaryAndTitle() throws {
         let events = [test("one"), event("runStarted"), event("testEnded", "one"), event("runEnded")]
         #expect(try ktap(events, "--summary").output == "# Totals: pass:1 fail:0 skip:0\n")
         #expect(

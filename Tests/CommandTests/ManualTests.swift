@@ -4,7 +4,7 @@ import Testing
 
 @testable import minivmm
 
-/// The manual, held against what `--experimental-dump-help` says, and against the readers of manuals.
+/// Compares the manual with the output of `--experimental-dump-help`, and checks it with groff and mandoc.
 @Suite("Manual pages", .enabled(if: Command.isBuilt, Command.missing))
 struct ManualTests {
     private static let sections = [
@@ -16,7 +16,7 @@ struct ManualTests {
         return try JSONDecoder().decode(HelpDump.self, from: Data(text.utf8)).command
     }
 
-    /// Names without their ending, and texts.
+    /// The text of each page, by its name without extension.
     private func pages(_ directory: Scratch) throws -> [String: String] {
         let result = try Command.run(["generate-manual", directory.url.path, "--date", "2026-11-24"])
         #expect(result.status == 0, "\(result.diagnostics)")
@@ -29,7 +29,7 @@ struct ManualTests {
         return pages
     }
 
-    @Test func everySubcommandAndOptionHasItsPlace() throws {
+    @Test func everySubcommandAndOptionIsDocumented() throws {
         let top = try dump()
         let pages = try pages(Scratch())
         let shown = (top.subcommands ?? []).filter { $0.shouldDisplay && $0.commandName != "help" }
@@ -42,7 +42,7 @@ struct ManualTests {
                 #expect(page.contains(section.contains(" ") ? ".SH \"\(section)\"\n" : ".SH \(section)\n"))
             }
             #expect(page.contains("\n.EX\nminivmm "), "\(name) has no example")
-            // Where each of them is explained, not merely named.
+            // The section that describes the options; the synopsis only names them.
             let options =
                 page.components(separatedBy: ".SH OPTIONS\n").last?.components(separatedBy: ".SH ").first
                 ?? ""
@@ -65,15 +65,15 @@ struct ManualTests {
         }
     }
 
-    @Test func theOverviewNamesAllOthers() throws {
+    @Test func overviewNamesAllOtherPages() throws {
         let pages = try pages(Scratch())
         let overview = plain(pages["minivmm"] ?? "")
         for name in pages.keys where name != "minivmm" { #expect(overview.contains("\(name)(1)"), "\(name)") }
-        // What is for the makers of packages only.
+        // This command is for packagers only.
         #expect(!overview.contains("generate-manual"))
     }
 
-    /// Every example is run but the measurement. A command may use the files of those before it.
+    /// Runs every example except those of `bench`. A command may use files that earlier ones wrote.
     @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func examplesWork() throws {
         var count = 0
         for (name, page) in try pages(Scratch()) where name != "minivmm-bench" {
@@ -84,11 +84,11 @@ struct ManualTests {
                 let command = plain(block.components(separatedBy: "\n.EE")[0])
                 let words = command.split(separator: " ").map(String.init)
                 #expect(words.first == "minivmm")
-                // A search that its own time limit ends early has another status.
-                let patience =
+                // A search that is stopped by the default time limit would have another exit status.
+                let longLimit =
                     words.contains("explore") && !words.contains("--timeout") ? ["--timeout", "100000"] : []
-                let result = try Command.run(Array(words.dropFirst()) + patience, in: directory.url)
-                // A kernel that breaks a rule is no good place to run a guest, and one test catches few faults.
+                let result = try Command.run(Array(words.dropFirst()) + longLimit, in: directory.url)
+                // A guest on a backend with a planted fault fails, and one test does not catch every fault.
                 let fails =
                     words.contains("--plant") || words.contains("--faults")
                     || words.contains("explore") && words.contains("--abi")
@@ -104,7 +104,7 @@ struct ManualTests {
     @Test(arguments: [
         ("/usr/bin/groff", ["-ww", "-man", "-Tutf8", "-Kutf8"]),
         ("/usr/bin/mandoc", ["-Tlint", "-Wwarning"]),
-    ]) func readersHaveNothingToSay(_ program: String, _ options: [String]) throws {
+    ]) func readersPrintNoWarnings(_ program: String, _ options: [String]) throws {
         guard FileManager.default.isExecutableFile(atPath: program) else { return }
         let directory = try Scratch()
         for name in try pages(directory).keys {
@@ -115,7 +115,7 @@ struct ManualTests {
         }
     }
 
-    @Test func aDirectoryThatIsNotThere() throws {
+    @Test func missingDirectoryIsAnError() throws {
         let result = try Command.run(["generate-manual", "/no/such/directory"])
         #expect(result.status == 125)
         #expect(result.diagnostics.contains("No such file"))
@@ -125,7 +125,7 @@ struct ManualTests {
     private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent().path
 
-    /// Text without roff's escapes.
+    /// The text without roff escapes.
     private func plain(_ roff: String) -> String {
         roff.replacing("\\-", with: "-").replacing(/\\f[BIR]/, with: "").replacing("\\&", with: "").replacing(
             "\\e", with: "\\")

@@ -2,14 +2,14 @@
 import Foundation
 import Testing
 
-/// What is written where nothing can be written, and what is printed of names that others have chosen.
+/// Outputs that cannot be written, and how untrusted file names are printed.
 @Suite(
     "The command: output", .enabled(if: Command.isBuilt, Command.missing),
     .enabled(if: Command.runsGuests, Command.noGuests), .timeLimit(.minutes(120)))
 struct OutputTests {
     private static let test = "test \"x\"\nmemory 1 pages shared\nhost read 0 => 0\n"
 
-    /// By a shell, which can redirect and limit.
+    /// Runs a shell script, which can redirect outputs and set limits; `$0` is minivmm.
     private func shell(
         _ script: String, _ arguments: [String] = [], in scratch: Scratch? = nil
     ) throws -> Command.Result {
@@ -28,7 +28,7 @@ struct OutputTests {
         "explore --backend soft --depth 1 --tests 2 --parallel 0 --json", "--help", "help run", "--version",
         "--generate-completion-script fish", "report t.jsonl --text", "report t.jsonl --svg -",
     ])
-    func aFullDiskIsAnError(_ command: String) throws {
+    func fullDiskIsAnError(_ command: String) throws {
         let scratch = try Scratch()
         _ = try scratch.file("x.litmus", Array(Self.test.utf8))
         if command.hasPrefix("report") {
@@ -46,7 +46,7 @@ struct OutputTests {
         "run hello --backend soft --trace /dev/full --explain", "run hello --backend soft --report /dev/full",
         "litmus --backend soft x.litmus --save /dev/full", "litmus --backend soft x.litmus --svg /dev/full",
     ])
-    func aFileThatCannotBeWrittenIsAnError(_ command: String) throws {
+    func unwritableFileIsAnError(_ command: String) throws {
         let scratch = try Scratch()
         _ = try scratch.file("x.litmus", Array(Self.test.utf8))
         let result = try shell("exec \"$0\" \(command)", in: scratch)
@@ -55,15 +55,15 @@ struct OutputTests {
         #expect(text.contains("/dev/full") || text.contains("the trace"), "\(text)")
     }
 
-    /// Nobody can be told, but the status says it.
-    @Test func nobodyHearsTheDiagnostics() throws {
+    /// The message is lost, but the exit status reports the error.
+    @Test func unwritableStandardErrorIsAnError() throws {
         #expect(try shell("exec \"$0\" run hello --backend soft 2> /dev/full").status == 125)
         #expect(try shell("exec \"$0\" run hello --backend soft --trace - 2> /dev/full").status == 125)
     }
 
-    /// Whichever of the three is closed, no file of the command gets its number.
+    /// If a standard descriptor is closed, no file that the command opens gets its number.
     @Test(arguments: [">&-", ">&- 2>&-", "<&- >&-", "<&- >&- 2>&-", "<&-", "2>&-"])
-    func aClosedDescriptorIsNobodys(_ closed: String) throws {
+    func closedStandardDescriptorStaysUnused(_ closed: String) throws {
         let scratch = try Scratch()
         let open = try Command.run(
             ["run", "hello", "--backend", "soft", "--trace", "open.txt"], in: scratch.url)
@@ -78,8 +78,10 @@ struct OutputTests {
 
     // MARK: limits of the host
 
-    /// No verdict on the kernel, and no skip.
-    @Test(arguments: ["soft", "auto"], [5, 6, 7, 8]) func tooFewDescriptors(_ backend: String, _ count: Int)
+    /// Running out of descriptors is an error, neither a failed nor a skipped test.
+    @Test(arguments: ["soft", "auto"], [5, 6, 7, 8]) func descriptorLimitIsAnError(
+        _ backend: String, _ count: Int
+    )
         throws
     {
         let scratch = try Scratch()
@@ -93,7 +95,7 @@ struct OutputTests {
         #expect(!result.output.contains("failed  ") && !result.output.contains("skipped "))
     }
 
-    @Test func theLimitIsNamed() throws {
+    @Test func descriptorLimitIsNamed() throws {
         let scratch = try Scratch()
         _ = try scratch.file(
             "x.litmus",
@@ -109,7 +111,7 @@ struct OutputTests {
 
     // MARK: names
 
-    /// Bytes that are no UTF-8, a sequence for the terminal, an override of the direction, a line's end.
+    /// Names with invalid UTF-8, terminal escape sequences, a bidirectional override or a line feed.
     private static let names: [(bytes: [UInt8], shown: String)] = [
         (Array("a".utf8) + [0xff, 0xfe], "a\\xff\\xfe"), (Array("b\u{1b}[31mred".utf8), "b\\x1b[31mred"),
         (Array("c\u{202e}gpj".utf8), "c\\u{202e}gpj"), (Array("d\nnew".utf8), "d\\x0anew"),
@@ -123,13 +125,13 @@ struct OutputTests {
         }
         .joined()
         _ = try scratch.file("content", Array(text.utf8))
-        // The shell makes the bytes, since Foundation's names are Unicode.
+        // The shell creates the file, since Foundation accepts only Unicode names.
         let made = try shell("cp content \"$(printf '\(octal)')\"; rm content", in: scratch)
         #expect(made.status == 0, "\(made.diagnostics)")
         return "\"$(printf '\(octal)')\""
     }
 
-    @Test func namesOfFilesAreBytesAndArePrintedVisibly() throws {
+    @Test func fileNamesAreBytesAndPrintedEscaped() throws {
         for (name, shown) in Self.names {
             let scratch = try Scratch()
             let ending = Array(".litmus".utf8)
@@ -142,7 +144,7 @@ struct OutputTests {
             }
             let json = try shell("exec \"$0\" litmus --backend soft --format json \(path)", in: scratch)
             #expect(json.json != nil && !json.output.contains("\u{202e}") && !json.output.contains("\u{9b}"))
-            // Everything that takes a file does.
+            // Every option that takes a file accepts such names.
             let files = try shell(
                 "\"$0\" run hello -q --backend soft --trace \(path).jsonl --report \(path).html "
                     + "&& \"$0\" report \(path).jsonl --svg \(path).svg "
@@ -157,8 +159,8 @@ struct OutputTests {
         }
     }
 
-    /// On a terminal, where the command's own sequences are.
-    @Test func aNameIsNoSequenceOnATerminal() throws {
+    /// On a terminal the command prints its own escape sequences, but none that come from a name.
+    @Test func fileNameIsEscapedOnATerminal() throws {
         let scratch = try Scratch()
         let path = try scratch.file("b\u{1b}[31mred.litmus", Array(Self.test.utf8))
         let terminal = try PseudoTerminal(columns: 200, rows: 50)
@@ -168,9 +170,9 @@ struct OutputTests {
         #expect(terminal.text.contains("\u{1b}[32mpassed"), "\(terminal.text.debugDescription)")
     }
 
-    // MARK: tests that are wrong
+    // MARK: invalid tests
 
-    @Test func aWrongTestIsFoundBeforeAnyIsRun() throws {
+    @Test func invalidTestIsFoundBeforeAnyRuns() throws {
         let scratch = try Scratch()
         for (index, body) in ["host read 0", "host read 7", "hazard A99\nhost read 0", "host jump"]
             .enumerated()

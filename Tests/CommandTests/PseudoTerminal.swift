@@ -4,7 +4,7 @@ import Glibc
 import Synchronization
 import Testing
 
-/// A terminal for the command, and somebody who types.
+/// A pseudo-terminal that runs the command and types input.
 final class PseudoTerminal: Sendable {
     private let master: Int32
     private let slave: Int32
@@ -13,7 +13,7 @@ final class PseudoTerminal: Sendable {
     init(columns: Int, rows: Int) throws {
         master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
         try #require(master >= 0)
-        // TIOCSPTLCK unlocks it, TIOCGPTN says which one it is.
+        // TIOCSPTLCK unlocks the terminal, TIOCGPTN returns its number.
         var number: Int32 = 0
         try #require(ioctl(master, 0x4004_5431, &number) == 0 && ioctl(master, 0x8004_5430, &number) == 0)
         slave = open("/dev/pts/\(number)", O_RDWR | O_NOCTTY | O_CLOEXEC)
@@ -27,17 +27,16 @@ final class PseudoTerminal: Sendable {
         close(slave)
     }
 
-    /// All that was shown, without the returns of its carriage.
+    /// The output so far, without carriage returns.
     var text: String { String(decoding: received.withLock { $0 }.filter { $0 != 0x0d }, as: UTF8.self) }
-    /// The same without colours.
+    /// The output without colours.
     var plainText: String { text.replacing(#/\x1b\[[0-9]*m/#, with: "") }
 
     /// Runs the command to its end.
     ///
     /// - Parameters:
-    ///   - typing: lines, each typed when there is a prompt that was not answered yet.
-    ///   - interruptAfter: what has to be on the screen when the process gets SIGINT, texts of which any will do divided
-    ///     by U+0001.
+    ///   - typing: lines; each is typed at the next prompt that has not been answered.
+    ///   - interruptAfter: text in the output after which the process gets SIGINT. Alternatives are separated by U+0001.
     /// - Returns: the exit status, or 128 + the signal that ended it.
     func run(
         _ arguments: [String], environment: [String: String], typing: [String], interruptAfter: String? = nil,
@@ -60,7 +59,7 @@ final class PseudoTerminal: Sendable {
         while process.isRunning {
             read(milliseconds: 20)
             let text = plainText
-            // Every prompt ends a line with this.
+            // Every prompt ends with this.
             if answered < typing.count, text.components(separatedBy: " >\n").count - 1 > answered {
                 let line = Array((typing[answered] + "\n").utf8)
                 _ = write(master, line, line.count)
@@ -84,7 +83,7 @@ final class PseudoTerminal: Sendable {
             ? 128 + process.terminationStatus : process.terminationStatus
     }
 
-    /// Takes what is there.
+    /// Reads the available output; waits up to `milliseconds` for some.
     private func read(milliseconds: Int32) {
         var wait = milliseconds
         while true {

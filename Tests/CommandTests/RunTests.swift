@@ -4,10 +4,10 @@ import GuestPayloads
 import Testing
 
 @Suite(
-    "The command: what it runs", .enabled(if: Command.isBuilt, Command.missing),
+    "The command: run", .enabled(if: Command.isBuilt, Command.missing),
     .enabled(if: Command.runsGuests, Command.noGuests))
 struct RunTests {
-    @Test func statusesAreTheGuestsOrTheDocumentedOnes() throws {
+    @Test func exitStatusIsTheGuestsOrADocumentedOne() throws {
         for (arguments, status) in [
             (["hello"], 0), (["fault-loop"], 126), (["crash"], 126), (["hang", "--timeout", "0.3"], 124),
             (["hello", "--vcpus", "16", "--regions", "3", "--ram", "8M", "--chunk", "64K"], 0),
@@ -20,7 +20,7 @@ struct RunTests {
         }
     }
 
-    @Test func aFlatFileAndAnExecutableRun() throws {
+    @Test func flatImageAndELFRun() throws {
         let scratch = try Scratch()
         let code: [UInt8] = [0xb0, 42, 0xe6, 0xf4]  // mov $42, %al; out %al, $0xf4
         #expect(try Command.run(["run", try scratch.file("flat.bin", code)]).status == 42)
@@ -35,11 +35,11 @@ struct RunTests {
         elf += little(1, 4) + little(5, 4) + little(120, 8) + little(0x20_0000, 8) + little(0x20_0000, 8)
         elf += little(4, 8) + little(4, 8) + little(4096, 8) + code
         #expect(try Command.run(["run", try scratch.file("guest.elf", elf)]).status == 42)
-        // A payload's name wins, a path is a file.
+        // A path is a file, even if its last component is the name of a built-in guest.
         #expect(try Command.run(["run", try scratch.file("crash", code)]).status == 42)
     }
 
-    @Test func theConsoleIsStandardOutputAndNothingElseIs() throws {
+    @Test func standardOutputIsTheConsoleOnly() throws {
         let loud = try Command.run(["run", "hello"])
         let quiet = try Command.run(["run", "hello", "--quiet"])
         #expect(loud.output == quiet.output && loud.output.contains("\n"))
@@ -48,7 +48,7 @@ struct RunTests {
         #expect(try Command.run(["run", "crash", "--quiet"]).diagnostics.contains("triple fault"))
     }
 
-    @Test func jsonIsOneObjectWithTheConsoleInside() throws {
+    @Test func jsonIsOneObjectWithTheConsole() throws {
         for (payload, outcome, status) in [("hello", "exited", 0), ("crash", "crashed", 126)] {
             let result = try Command.run(["run", payload, "--json"])
             let json = try #require(result.json, "\(result.output)")
@@ -66,7 +66,7 @@ struct RunTests {
         }
     }
 
-    @Test func probeSaysWhichKernelAutoTakes() throws {
+    @Test func probeNamesTheBackendThatAutoPicks() throws {
         let json = try #require(try Command.run(["probe", "--json"]).json)
         #expect(json["schema"] as? String == "minivmm.probe/1")
         let backends = try #require(json["backends"] as? [[String: Any]])
@@ -78,14 +78,14 @@ struct RunTests {
         let run = try #require(try Command.run(["run", "hello", "--json"]).json)
         #expect(run["reason"] as? String == auto["reason"] as? String)
         #expect(try Command.run(["probe"]).status == 0)
-        // A guest that needs its contents gets a kernel that keeps them.
+        // For a guest that needs its contents, auto picks a backend that preserves them.
         let explicit = try Command.run(["run", "explicit", "--json"])
         #expect(explicit.status == 0, "\(explicit)")
     }
 
-    /// Each kernel by name runs each of these guests, or says why it cannot: status 4, and never another failure.
+    /// Each backend either runs each of these guests or reports why it cannot, with status 4.
     @Test(arguments: ["linux", "per-vm-attributes", "memslot-trap", "soft"])
-    func aKernelRunsAGuestOrSaysWhyNot(backend: String) throws {
+    func backendRunsGuestOrReportsWhyNot(backend: String) throws {
         let probe = try #require(try Command.run(["probe", "--json"]).json)
         let sections = try #require(probe["backends"] as? [[String: Any]])
         let section = try #require(sections.first { $0["name"] as? String == backend })
@@ -108,8 +108,8 @@ struct RunTests {
         }
     }
 
-    /// Who asks for preservation gets it, or hears that this kernel cannot; 125 where it is not to be had at all.
-    @Test func askingForPreservationIsANeed() throws {
+    /// If the contents cannot be preserved, the status is 4; it is 125 if the backend is not available.
+    @Test func preservationIsARequirement() throws {
         let scratch = try Scratch()
         let file = try scratch.file("flat.bin", [0xb0, 42, 0xe6, 0xf4])
         for options in [["--contents", "preserve"], ["--contents", "zero"], []] {
@@ -123,7 +123,7 @@ struct RunTests {
 
     // MARK: traces
 
-    @Test func aTraceIsJSONLinesWithTheSchemaFirst() throws {
+    @Test func traceIsJSONLinesWithTheSchemaFirst() throws {
         let scratch = try Scratch()
         let path = scratch.path("trace.jsonl")
         #expect(try Command.run(["run", "explicit", "--quiet", "--trace", path]).status == 0)
@@ -139,7 +139,7 @@ struct RunTests {
         #expect(times == times.sorted() && times.count == lines.count)
     }
 
-    @Test func theFormatFollowsTheNameUnlessTold() throws {
+    @Test func traceFormatFollowsTheOptionOrFileName() throws {
         let scratch = try Scratch()
         for (name, options, first) in [
             ("a.json", [], "{"), ("a.txt", [], "#"), ("a.txt", ["--trace-format", "json"], "{"),
@@ -152,7 +152,7 @@ struct RunTests {
         #expect(try Command.run(["run", "hello", "--trace", "-"]).diagnostics.contains("# trace of"))
     }
 
-    @Test func aTraceThatCannotBeFinishedIsAnError() throws {
+    @Test func unwritableTraceIsAnError() throws {
         let result = try Command.run([
             "run", "explicit", "--quiet", "--trace", "/dev/full", "--trace-format", "json",
         ])
@@ -160,9 +160,9 @@ struct RunTests {
         #expect(result.diagnostics.contains("the trace") && result.diagnostics.contains("ENOSPC"))
     }
 
-    // MARK: people and terminals
+    // MARK: terminals and signals
 
-    @Test func whatIsNoTerminalGetsNoColour() throws {
+    @Test func noColourWithoutATerminal() throws {
         for environment in [[:], ["NO_COLOR": "1"], ["TERM": "dumb"], ["TERM": "xterm-256color"]] {
             let result = try Command.run(["run", "hello"], environment: environment)
             #expect(!(result.output + result.diagnostics).contains("\u{1b}"))
@@ -170,7 +170,7 @@ struct RunTests {
     }
 
     @Test(arguments: [(SIGINT, 130), (SIGTERM, 143), (SIGHUP, 129)] as [(Int32, Int32)])
-    func aSignalEndsTheGuestWithASummary(_ signal: Int32, _ status: Int32) throws {
+    func signalEndsTheGuestWithASummary(_ signal: Int32, _ status: Int32) throws {
         let result = try Command.run(
             ["run", "hang", "--timeout", "0"],
             watching: { process, diagnostics in
@@ -181,19 +181,19 @@ struct RunTests {
         #expect(result.diagnostics.contains("interrupted by signal \(signal)"), "\(result.diagnostics)")
     }
 
-    // MARK: limits that hold from the start
+    // MARK: time limits and signals outside the guest
 
-    /// 16,777,216 calls before the guest starts.
+    /// Makes 16,777,216 calls before the guest starts.
     private static let longBoot = ["run", "hello", "--backend", "soft", "--ram", "64G", "--chunk", "4096"]
 
-    @Test func theTimeLimitHoldsWhileTheMachineIsBuilt() throws {
+    @Test func timeLimitAppliesDuringSetup() throws {
         let result = try Command.run(Self.longBoot + ["--timeout", "0.5"])
         #expect(result.status == 124 && result.diagnostics.contains("the time limit of 0.5 s was reached"))
         #expect(
             try Command.run(Self.longBoot + ["--timeout", "0.5", "--json"]).json?["status"] as? Int == 124)
     }
 
-    @Test func aSignalIsHeardWhileTheMachineIsBuilt() throws {
+    @Test func signalIsHandledDuringSetup() throws {
         let result = try Command.run(
             Self.longBoot + ["--timeout", "0"],
             watching: { process, diagnostics in
@@ -203,8 +203,8 @@ struct RunTests {
         #expect(result.status == 143 && result.diagnostics.contains("interrupted by signal 15"))
     }
 
-    /// One hypercall that overwrites 4 GiB with zeros.
-    @Test func theTimeLimitHoldsInsideAHypercall() throws {
+    /// The guest makes a hypercall that zeroes 4 GiB.
+    @Test func timeLimitAppliesInsideAHypercall() throws {
         let scratch = try Scratch()
         let code: [UInt8] = [
             0xbb, 0x00, 0x00, 0x20, 0x00, 0xb9, 0x00, 0xfe, 0x0f, 0x00, 0xba, 0x00, 0x02, 0x00, 0x00,
@@ -218,8 +218,8 @@ struct RunTests {
         #expect(result.status == 124, "\(result.status) \(result.diagnostics)")
     }
 
-    /// A file that nobody writes is waited for, and the limit holds there as well.
-    @Test func theTimeLimitHoldsWhileTheGuestIsRead() throws {
+    /// Opening a pipe without a writer blocks. The time limit applies there too.
+    @Test func timeLimitAppliesWhileReadingTheGuest() throws {
         let scratch = try Scratch()
         let pipe = scratch.path("guest")
         #expect(mkfifo(pipe, 0o600) == 0)
@@ -228,7 +228,7 @@ struct RunTests {
     }
 
     @Test(arguments: ["1e-300", "nan", "inf", "-inf", "1e300", "-1", "", "x"])
-    func aTimeThatCannotBe(_ text: String) throws {
+    func invalidTimesAreUsageErrors(_ text: String) throws {
         for command in [["run", "hello"], ["litmus", "."], ["explore"]] {
             let result = try Command.run(command + ["--timeout=" + text])
             #expect(result.status == 64 && result.output.isEmpty, "\(command) \(text)")
@@ -238,7 +238,7 @@ struct RunTests {
     }
 
     /// `minivmm run … | head -0`.
-    @Test func aReaderThatWentAwayDoesNotHangIt() throws {
+    @Test func closedStandardOutputEndsTheCommand() throws {
         for arguments in [["run", "ping-pong"], ["list"], ["run", "hello", "--json"]] {
             let process = Process()
             process.executableURL = Command.executable
@@ -255,7 +255,7 @@ struct RunTests {
                 Issue.record("\(arguments) hangs")
                 continue
             }
-            // As every filter ends whose reader has gone.
+            // Like any filter whose reader has exited.
             #expect(process.terminationReason == .uncaughtSignal && process.terminationStatus == SIGPIPE)
         }
     }

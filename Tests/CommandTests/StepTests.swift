@@ -11,35 +11,35 @@ struct StepTests {
             input: commands.map { $0 + "\n" }.joined())
     }
 
-    @Test func eachExitIsShownBeforeAnythingIsDone() throws {
+    @Test func exitIsShownBeforeItIsHandled() throws {
         let result = try step("implicit", ["", "u", "r", "u", "c"])
         #expect(result.status == 0)
         #expect(result.output.contains("One byte through the shared alias"))
-        let told = result.diagnostics
+        let shown = result.diagnostics
         for line in [
             "exit 1, vcpu0  OUT 0xe8: call 0x4d560005", "exit 2, vcpu0  OUT 0x3f8, 0x4f 'O'",
             "exit 36, vcpu0  memory fault at 0x200000, page 512: the access needs it shared (KVM_RUN: EFAULT, flags 0x0)",
             "RIP=0x10009f", "R13=0x8000200000", "at RIP  e7 e8 ", "at RIP  41 c6 45 08 5a ", "RFLAGS=",
             "from 0x200000\n   ^\n",
         ] {
-            #expect(told.contains(line) || told.unfolded.contains(line.unfolded), "\(line)")
+            #expect(shown.contains(line) || shown.unfolded.contains(line.unfolded), "\(line)")
         }
-        // The second fault comes with the page of the first converted.
-        let second = told.components(separatedBy: "memory fault at").dropFirst(2).first ?? ""
+        // At the second fault, the page of the first has been converted.
+        let second = shown.components(separatedBy: "memory fault at").dropFirst(2).first ?? ""
         #expect(second.contains("sP") || second.contains("sss") || second.contains("sm"), "\(second)")
     }
 
     @Test(.enabled(if: Capstone.isInstalled, Capstone.missing))
     func instructionsAreShownAsText() throws {
-        let told = try step("implicit", ["", "u", "c"]).diagnostics.unfolded
+        let shown = try step("implicit", ["", "u", "c"]).diagnostics.unfolded
         for line in ["at RIP  e7 e8   outl %eax, $0xe8", "at RIP  41 c6 45 08 5a   movb $0x5a, 8(%r13)"] {
-            #expect(told.contains(line.unfolded), "\(line)")
+            #expect(shown.contains(line.unfolded), "\(line)")
         }
-        #expect(!told.contains("Capstone"))
+        #expect(!shown.contains("Capstone"))
     }
 
-    /// A file that is no library stands where the loader looks first.
-    @Test func withoutADisassemblerInstructionsAreBytes() throws {
+    /// The first place where the loader looks has files that are not libraries.
+    @Test func instructionsAreShownAsBytesWithoutADisassembler() throws {
         let directory = try Scratch()
         for name in ["libcapstone.so.5", "libcapstone.so.4"] { _ = try directory.file(name, [0]) }
         let result = try Command.run(
@@ -50,18 +50,18 @@ struct StepTests {
         #expect(result.diagnostics.components(separatedBy: "apt-get install libcapstone4").count == 2)
     }
 
-    /// The loader says which libraries it is asked for.
-    @Test func onlyStepsOpenTheDisassembler() throws {
-        func opens(_ options: [String]) throws -> Bool {
+    /// LD_DEBUG prints the libraries that the loader is asked for.
+    @Test func onlySteppingLoadsTheDisassembler() throws {
+        func loads(_ options: [String]) throws -> Bool {
             try Command.run(
                 ["run", "hello", "--backend", "soft"] + options, environment: ["LD_DEBUG": "libs"]
             ).diagnostics.contains("find library=\(Disassembler.names[0])")
         }
-        #expect(try opens(["--step"]))
-        #expect(try !opens([]))
+        #expect(try loads(["--step"]))
+        #expect(try !loads([]))
     }
 
-    @Test func whoStepsConvertsByHand() throws {
+    @Test func convertsByHandWhileStepping() throws {
         let result = try step(
             "implicit",
             [
@@ -81,15 +81,15 @@ struct StepTests {
         ] { #expect(result.diagnostics.unfolded.contains(line.unfolded), "\(line)") }
     }
 
-    /// A page converted by hand before the monitor looks is a race like any other: the same instruction completes.
-    @Test func whatWasConvertedByHandIsARace() throws {
+    /// Converting a page by hand before the monitor handles its fault is an ordinary race: the instruction completes.
+    @Test func conversionByHandIsARace() throws {
         let result = try step("implicit", ["u", "shared 0x200000 1", "c"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
     }
 
-    /// KVM leaves RIP behind some instructions, and the software kernel does not: the same one is shown.
+    /// At some exits KVM's RIP is past the instruction, unlike SoftKVM's. The same instruction is shown for both.
     @Test(.enabled(if: Capstone.isInstalled, Capstone.missing))
-    func theInstructionIsFoundWhereverRIPIs() throws {
+    func instructionIsFoundWhereverRIPIs() throws {
         func instructions(_ backend: String) throws -> [String] {
             let result = try Command.run(
                 ["run", "implicit", "--step", "--backend", backend],
@@ -105,7 +105,7 @@ struct StepTests {
         #expect(try instructions("auto") == soft)
     }
 
-    @Test func aHypercallAndAHeldPageAreShown() throws {
+    @Test func hypercallAndHeldPageAreShown() throws {
         let explicit = try step("explicit", ["u", "c"])
         #expect(explicit.diagnostics.contains("KVM_HC_MAP_GPA_RANGE: 1 page from 0x200000 to private"))
         #expect(explicit.diagnostics.contains("at RIP  0f 01 d9 "))
@@ -113,8 +113,8 @@ struct StepTests {
         #expect(pinned.diagnostics.contains("sssssHss"))
     }
 
-    /// Nobody waits for Enter after Ctrl-C, with vCPUs that stop one after the other either.
-    @Test(arguments: ["implicit", "smp"]) func ctrlCEndsIt(guest: String) throws {
+    /// After Ctrl-C nothing waits for Enter, even if several vCPUs stop one after another.
+    @Test(arguments: ["implicit", "smp"]) func ctrlCEndsStepping(guest: String) throws {
         let terminal = try PseudoTerminal(columns: 40, rows: 24)
         let status = try terminal.run(
             ["run", guest, "--step"], environment: [:], typing: ["u"],
@@ -122,21 +122,21 @@ struct StepTests {
         #expect(status == 130, "\(terminal.text)")
     }
 
-    @Test(arguments: ["soft", "auto"]) func whoQuitsIsAskedNoMore(backend: String) throws {
+    @Test(arguments: ["soft", "auto"]) func noPromptAfterQuitting(backend: String) throws {
         let result = try Command.run(
             ["run", "smp", "--step", "--backend", backend], input: "u\nu\nq\nx\nx\nx\n")
         #expect(result.status == 130)
         #expect(!result.diagnostics.contains("usage: x"))
     }
 
-    @Test func theEndOfInputLetsTheGuestGoOn() throws {
+    @Test func guestContinuesAtEndOfInput() throws {
         let result = try step("hello", [""])
         #expect(result.status == 0)
         #expect(result.diagnostics.contains("end of input"))
         #expect(try step("smp", ["u", "u", "u", "u", "c"]).status == 0)
     }
 
-    @Test func theEndIsToldAsWell() throws {
+    @Test func exitStatusIsTheSameWhenStepping() throws {
         #expect(try step("crash", ["", "", "", "", "", ""]).status == 126)
         let exit = try step("hello", ["c"], ["--quiet"])
         #expect(exit.status == 0)

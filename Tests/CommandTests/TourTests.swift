@@ -15,8 +15,8 @@ struct TourTests {
         try Command.run(["tour", "--backend", "soft"] + more, input: input)
     }
 
-    /// All of it, on the kernel that is always the same.
-    @Test func everyChapterGoesAsTold() throws {
+    /// The whole tour on SoftKVM, where its output is always the same.
+    @Test func everyChapterBehavesAsDescribed() throws {
         let result = try soft(["--no-interactive"])
         #expect(result.status == 0, "\(result.output)")
         for (index, title) in Self.titles.enumerated() {
@@ -37,18 +37,18 @@ struct TourTests {
             #expect((isTable ? result.output : result.output.unfolded).contains(line), "\(line)")
         }
         #expect(!result.output.contains("did not behave"))
-        // No terminal, no waiting, no colours; and the same again.
+        // Without a terminal it neither waits nor uses colours, and prints the same.
         #expect(!result.output.contains("\u{1b}"))
         #expect(try soft([]).output == result.output)
     }
 
-    /// Whatever kernel is there: what it cannot show is said.
-    @Test func itGoesOnThisMachinesKernel() throws {
+    /// Runs on any backend, and reports what that backend cannot show.
+    @Test func runsOnThisMachinesBackend() throws {
         let result = try Command.run(["tour", "--no-interactive"])
         #expect(result.status == 0, "\(result.output)")
     }
 
-    @Test func oneChapterAndTheList() throws {
+    @Test func chapterAndListOptions() throws {
         let one = try soft(["--chapter", "7"])
         #expect(one.status == 0)
         #expect(one.output.contains("7  Races") && !one.output.contains("6  In use"))
@@ -59,20 +59,20 @@ struct TourTests {
         }
     }
 
-    /// Answer, next, back, another chapter, the source, help, the end.
-    @Test func aLearnerFindsTheWay() throws {
+    /// The keys for answer, next, back, another chapter, source, help and quit.
+    @Test func keysNavigate() throws {
         let result = try soft(["--interactive"], input: "\n\nn\nb\n3\ns\n?\nwhat\n\nr\nq\n")
         #expect(result.status == 0)
-        let told = result.output.split(separator: "\n").compactMap { line in
+        let visited = result.output.split(separator: "\n").compactMap { line in
             Self.titles.firstIndex { line.hasSuffix("  " + $0) }.map { $0 + 1 }
         }
-        #expect(told == [1, 2, 1, 3, 3])
+        #expect(visited == [1, 2, 1, 3, 3])
         #expect(result.output.components(separatedBy: "Answer: ").count == 2)
         #expect(result.output.contains("guest/explicit.S"))
         #expect(result.output.contains("#define GUEST \"explicit\""))
-        // The end of input is an end.
+        // The tour ends at the end of input.
         #expect(try soft(["--interactive"], input: "n\n").status == 0)
-        // Where it waits, --chapter is a start and not an end; a test has a source as well.
+        // When interactive, --chapter only selects the first chapter. The source may be a litmus test.
         let jump = try soft(["--interactive", "--chapter", "3"], input: "7\ns\n8\ns\n\n\n\n")
         #expect(jump.status == 0)
         #expect(jump.output.contains("\n7  Races\n") && jump.output.contains("\n8  What TDX"))
@@ -80,8 +80,8 @@ struct TourTests {
         #expect(jump.output.contains("Nothing runs in this chapter.\n"))
     }
 
-    /// A kernel that promises nothing about contents: said chapter by chapter, and by the status.
-    @Test func whatCannotBeShownIsSaid() throws {
+    /// On a backend that guarantees nothing about contents, the tour names the chapters that it cannot show.
+    @Test func chaptersThatCannotBeShownAreNamed() throws {
         let all = try soft(["--abi", "rfc-v2", "--no-interactive"])
         #expect(all.status == 0)
         #expect(all.output.unfolded.contains("Chapters that this backend cannot show: 1, 2, 3, 6."))
@@ -93,25 +93,25 @@ struct TourTests {
         #expect(one.output.unfolded.contains("does not preserve contents"))
     }
 
-    @Test func aKernelThatBreaksARuleIsNotAsTold() throws {
+    @Test func plantedFaultIsReported() throws {
         let result = try soft(["--chapter", "6", "--plant", "busy-check-missing"])
         #expect(result.status == 1, "\(result.output)\(result.diagnostics)")
         #expect(result.output.contains("Chapters that did not behave as described: 6"))
     }
 
-    /// What a chapter tells to type is accepted.
-    @Test func whatThereIsToTryWorks() throws {
-        let told = try soft(["--no-interactive"]).output
+    /// The commands that the chapters suggest work.
+    @Test func suggestedCommandsWork() throws {
+        let text = try soft(["--no-interactive"]).output
         let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .deletingLastPathComponent().deletingLastPathComponent()
         let scratch = try Scratch()
         var count = 0
-        for line in told.split(separator: "\n") where line.hasPrefix("   try  minivmm ") {
+        for line in text.split(separator: "\n") where line.hasPrefix("   try  minivmm ") {
             var words = line.split(separator: " ").dropFirst(2).map {
                 $0.replacingOccurrences(of: ";", with: "")
             }
             if let shell = words.firstIndex(of: "echo") { words = Array(words[..<shell]) }
-            // All of the tests on three versions is for somebody with time.
+            // Running all tests on three versions takes too long.
             if words.last == "litmus" { continue }
             words = words.map { word in
                 word.hasPrefix("litmus/")
@@ -124,12 +124,12 @@ struct TourTests {
             #expect(expected.contains(result.status), "\(line): \(result.status) \(result.diagnostics)")
             count += 1
         }
-        #expect(count >= 14, "\(told)")
+        #expect(count >= 14, "\(text)")
     }
 
     // MARK: in a terminal
 
-    @Test(arguments: [80, 40]) func itWaitsInATerminal(columns: Int) throws {
+    @Test(arguments: [80, 40]) func waitsInATerminal(columns: Int) throws {
         let terminal = try PseudoTerminal(columns: columns, rows: 24)
         let status = try terminal.run(
             ["tour", "--backend", "soft", "--chapter", "4"], environment: ["TERM": "xterm"],
@@ -143,7 +143,7 @@ struct TourTests {
             #expect(text.contains(line), "\(line)")
         }
         #expect(text.contains("\u{1b}[1m"))
-        // No line of prose is longer than the terminal, whatever the guest's source may be.
+        // Prose fits the width of the terminal; the guest's source may not.
         let prose = terminal.plainText.split(whereSeparator: \.isNewline)
         let long = prose.filter { $0.count > columns && !$0.contains("//") && !$0.hasPrefix("       ") }
         #expect(long.isEmpty, "\(long)")
@@ -158,9 +158,9 @@ struct TourTests {
         #expect(!terminal.text.contains("\u{1b}"))
     }
 
-    /// Guests run with signals blocked; the question after one still hears of Ctrl-C.
+    /// Guests run with signals blocked, but Ctrl-C works at the prompt after one.
     @Test(arguments: [1, 2], ["Enter: run it", "Enter: answer"])
-    func ctrlCEndsIt(chapter: Int, prompt: String) throws {
+    func ctrlCEndsTheTour(chapter: Int, prompt: String) throws {
         let terminal = try PseudoTerminal(columns: 80, rows: 24)
         let status = try terminal.run(
             ["tour", "--backend", "soft", "--chapter", "\(chapter)"], environment: [:],
@@ -169,12 +169,12 @@ struct TourTests {
         #expect(status == 130, "\(terminal.text)")
     }
 
-    @Test func withoutUTF8ItIsAllASCII() throws {
+    @Test func textIsASCIIWithoutUTF8() throws {
         let text = try soft(["--no-interactive"]).output
         #expect(text.utf8.allSatisfy { $0 < 0x80 }, "\(text.filter { !$0.isASCII })")
     }
 
-    @Test func guestsBringTheirText() {
+    @Test func guestsIncludeTheirSource() {
         for payload in Catalogue.all {
             #expect(payload.source.contains("#define GUEST \"\(payload.name)\""), "\(payload.name)")
         }
@@ -182,6 +182,6 @@ struct TourTests {
 }
 
 extension String {
-    /// Prose on one line, however wide it was printed.
+    /// The text on one line, so that it does not depend on the width it was printed with.
     var unfolded: String { split(whereSeparator: \.isWhitespace).joined(separator: " ") }
 }

@@ -3,9 +3,9 @@ import Foundation
 import GuestPayloads
 import Testing
 
-@Suite("The command: what it refuses", .enabled(if: Command.isBuilt, Command.missing))
+@Suite("The command: usage", .enabled(if: Command.isBuilt, Command.missing))
 struct UsageTests {
-    /// Wrong options are 64, and the message repeats what was wrong.
+    /// A wrong option has status 64 and a message that repeats it.
     @Test(arguments: [
         (["--nonsense"], "nonsense"), (["--ram", "0"], "--ram 0"), (["--ram", "1"], "--ram 1"),
         (["--ram", "17"], "--ram 17"), (["--ram", "3T"], "--ram 3298534883328"), (["--ram", "1M1"], "1M1"),
@@ -45,7 +45,7 @@ struct UsageTests {
         #expect(faults?.allSatisfy { $0.keys.sorted() == ["does", "name", "rule"] } == true)
     }
 
-    @Test func aKernelThatIsNotTheUsualOneSaysSo() throws {
+    @Test func probeNamesVersionAndPlantedFaults() throws {
         let probe = try Command.run([
             "probe", "--backend", "soft", "--abi", "rfc-v2", "--plant", "busy-names-start", "--json",
         ])
@@ -55,7 +55,7 @@ struct UsageTests {
         #expect(host.contains("ABI RFC v2") && host.contains("FAULTS PLANTED: busy-names-start"))
     }
 
-    @Test func helpAndVersionAreNoErrors() throws {
+    @Test func helpAndVersionSucceed() throws {
         let help = try Command.run(["--help"])
         #expect(help.status == 0)
         for word in ["probe", "list", "run", "demo", "bench", "Exit status"] {
@@ -66,7 +66,7 @@ struct UsageTests {
     }
 
     /// The first words that a newcomer types: nothing, a misspelt command, a guest or a file in place of a command.
-    @Test func theFirstWordIsSuggested() throws {
+    @Test func firstWordGetsASuggestion() throws {
         let bare = try Command.run([])
         #expect(bare.status == 0)
         for words in ["minivmm demo", "minivmm run hello", "minivmm tour"] {
@@ -88,7 +88,7 @@ struct UsageTests {
         }
     }
 
-    @Test func aFileOfAnotherKindIsNamed() throws {
+    @Test func filesThatAreNotGuestsAreNamed() throws {
         let scratch = try Scratch()
         for (name, text, answer) in [
             ("notes.txt", "remember the milk\n", "a text file, not a guest"),
@@ -100,12 +100,12 @@ struct UsageTests {
         ] {
             try refuses([try scratch.file(name, Array(text.utf8))], [name, answer])
         }
-        // Seven bytes of code that are printable but no line of text: still a flat image.
+        // Seven printable bytes without a line feed may be code, so they are a flat image.
         let code = try scratch.file("code", Array("PPPPPPP".utf8))
         #expect(try Command.run(["run", code, "--backend", "soft", "--timeout", "1"]).status != 125)
     }
 
-    @Test func positionsMeanWhatTheySeemTo() throws {
+    @Test func positionalArgumentsAreAccepted() throws {
         #expect(try Command.run(["list", "faults"]).output == Command.run(["list", "--planted"]).output)
         #expect(try Command.run(["list", "guests"]).output == Command.run(["list"]).output)
         let demo = try Command.run(["demo", "2", "--backend", "soft"])
@@ -122,8 +122,8 @@ struct UsageTests {
         }
     }
 
-    /// The options that were renamed are still read; both at once is an error.
-    @Test func formerNamesOfOptions() throws {
+    /// Former names of options are still accepted; both names at once are an error.
+    @Test func formerOptionNamesAreAccepted() throws {
         let former = try Command.run(["run", "hello", "--kernel", "soft", "--doors", "two", "--json"])
         #expect(former.status == 0 && former.json?["backend"] as? String == "SoftKVM")
         let both = try Command.run(["run", "hello", "--kernel", "soft", "--backend", "linux"])
@@ -159,13 +159,13 @@ struct UsageTests {
         for word in words { #expect(result.diagnostics.contains(word), "\(result.diagnostics)") }
     }
 
-    @Test func anUnknownPayloadIsGuessedAt() throws {
+    @Test func unknownGuestGetsASuggestion() throws {
         try refuses(["helo"], ["helo", "did you mean hello?", "minivmm list"])
         try refuses(["pingpong"], ["did you mean ping-pong"])
         try refuses(["something-else-entirely"], ["neither a built-in guest nor a file"])
     }
 
-    @Test func filesThatAreNoImages() throws {
+    @Test func invalidImagesAreRefused() throws {
         let scratch = try Scratch()
         try refuses([scratch.path("missing.elf")], ["missing.elf", "No such file"])
         try refuses([try scratch.file("empty", [])], ["the image is empty"])
@@ -177,14 +177,14 @@ struct UsageTests {
                     "elf32", [0x7f, 0x45, 0x4c, 0x46, 1, 1, 1] + [UInt8](repeating: 0, count: 57))
             ],
             ["32-bit", "the guest runs in 64-bit mode"])
-        // Endless, and larger than RAM.
+        // An endless file, and one that is larger than RAM.
         try refuses(["/dev/zero", "--ram", "1M"], ["larger than four times the guest's RAM"])
         try refuses(
             [try scratch.file("big", [UInt8](repeating: 0x90, count: 2 << 20)), "--ram", "2M"],
             ["does not fit into RAM"])
     }
 
-    @Test func aTraceThatCannotBeWritten() throws {
+    @Test func unwritableTraceIsRefused() throws {
         let scratch = try Scratch()
         try refuses(
             ["hello", "--trace", scratch.path("no/such/place.json")], ["the trace cannot be written"])
@@ -193,7 +193,7 @@ struct UsageTests {
 
     // MARK: list
 
-    @Test func listNamesEveryPayload() throws {
+    @Test func listNamesEveryGuest() throws {
         let text = try Command.run(["list"])
         #expect(text.status == 0)
         for payload in Catalogue.all {

@@ -1,6 +1,6 @@
 # Sourced by lab/kernel/build: patches, configures and compiles a kernel tree.
 
-# Without these lab/boot cannot work, or has nothing to show.
+# lab/boot does not work without these items.
 essential=(
     64BIT PRINTK TTY SERIAL_8250 SERIAL_8250_CONSOLE BLK_DEV_INITRD BINFMT_ELF BINFMT_SCRIPT DEVTMPFS PROC_FS
     KVM KVM_AMD
@@ -11,7 +11,7 @@ apply_patches() {
     local patch log
     [[ ${#patches[@]} -gt 0 ]] || return 0
     if grep -q KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES "$1/include/uapi/linux/kvm.h"; then
-        say "this source converts guest_memfd in place by itself; no patch is applied"
+        say "this source already converts guest_memfd in place; no patch is applied"
         return
     fi
     for patch in "${patches[@]}"; do
@@ -19,27 +19,27 @@ apply_patches() {
             die 75 "${patch##*/} does not apply to $source_package $source_version:" \
                 "$(grep -E '^(checking|Hunk .* FAILED|can.t find|No file to patch|.*malformed|.*garbage)' <<<"$log" |
                     grep -B1 -E 'FAILED|find|No file|malformed|garbage' | tail -n 6)" \
-                "--no-patch builds without."
+                "use --no-patch to build without the patches"
         patch -d "$1" -p1 --force --silent <"$patch"
         applied+=("${patch##*/}")
     done
 }
 
-# The same inputs give the same kernel, and nothing is written to the tree.
+# The same inputs produce the same kernel, and nothing is written to the tree.
 export KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00 UTC'
 export PYTHONDONTWRITEBYTECODE=1
 
 # Sets `make`, the command that builds TREE into OBJECTS.
 make_command() { make=(make --no-print-directory -C "$1" O="$2" ${CC:+CC="$CC"}); }
 
-# configure TREE OBJECTS: the smallest configuration, the fragments merged into it.
+# configure TREE OBJECTS: merges the fragments into tinyconfig.
 configure() {
     local tree=$1 objects=$2 log stamp
     local -a make
     make_command "$tree" "$objects"
     stamp=$(cat "${fragments[@]}" | hash_of)
     if [[ ! -f $objects/.config || $(cat "$objects/lab-config" 2>/dev/null) != "$stamp" ]]; then
-        # The merging script leaves its temporary file in the current directory.
+        # Run in the objects directory, since merge_config.sh leaves its temporary file in the current directory.
         log=$({
             "${make[@]}" tinyconfig && cd "$objects" &&
                 "$tree/scripts/kconfig/merge_config.sh" -m -O . .config "${fragments[@]}"
@@ -51,7 +51,7 @@ configure() {
     printf '%s\n' "$stamp" >"$objects/lab-config"
 }
 
-# Compares the configuration with what the fragments ask for, the last of them in force.
+# check_configuration FILE: compares the configuration with the fragments; the last fragment that sets an item counts.
 check_configuration() {
     local line name value got
     local -A asked=()
@@ -66,32 +66,32 @@ check_configuration() {
     while IFS= read -r name; do
         value=${asked[$name]}
         got=$(sed -n "s/^CONFIG_$name=//p" "$1")
-        [[ $value == "${got:-n}" ]] || refused+=("CONFIG_$name: asked for $value, is ${got:-n}")
+        [[ $value == "${got:-n}" ]] || refused+=("CONFIG_$name: requested $value, is ${got:-n}")
     done < <(printf '%s\n' "${!asked[@]}" | sort)
     if [[ ${#refused[@]} -gt 0 ]]; then
-        say "note: these did not end as asked (no such item in this kernel, or others decide it):"
+        say "note: these items differ from the request (this kernel does not have them, or other items determine them):"
         printf '  %s\n' "${refused[@]}" >&2
     fi
     for name in "${essential[@]}"; do
         grep -qx "CONFIG_$name=y" "$1" ||
-            die 76 "CONFIG_$name is not set in the resulting configuration, and the lab cannot do without it;" \
-                "the fragments are ${fragments[*]}"
+            die 76 "CONFIG_$name is not set in the resulting configuration, but the lab requires it" \
+                "check these configuration files: ${fragments[*]}"
     done
 }
 
-# compile TREE OBJECTS LOG: makes the bzImage and tells now and then how far it is.
+# compile TREE OBJECTS LOG: builds the bzImage and reports progress every 30 s.
 compile() {
-    local log=$3 status=0 began=$SECONDS told=$SECONDS
+    local log=$3 status=0 began=$SECONDS reported=$SECONDS
     local -a make
     make_command "$1" "$2"
     : >"$log" || die 73 "cannot write $log"
-    # A process group of its own, to be ended as a whole, and ended with this script whatever ends that.
+    # Runs in its own process group so that all of it can be ended, and ends when this script does, even if killed.
     setsid setpriv --pdeathsig TERM "${make[@]}" -j"$jobs" bzImage </dev/null >"$log" 2>&1 {lock_held}>&- &
     compiling=$!
     while kill -0 "$compiling" 2>/dev/null; do
         sleep 1
-        if [[ $((SECONDS - told)) -ge 30 ]]; then
-            told=$SECONDS
+        if [[ $((SECONDS - reported)) -ge 30 ]]; then
+            reported=$SECONDS
             say "compiling: $(wc -l <"$log") steps in $((SECONDS - began)) s"
         fi
     done
@@ -100,7 +100,7 @@ compile() {
     if [[ $status != 0 || ! -f $2/arch/x86/boot/bzImage ]]; then
         die 70 "the kernel does not compile:" \
             "$(grep -nE -A4 'error:|\*\*\*|undefined reference|No space left' "$log" | tail -n 25)" \
-            "the whole log: $log"
+            "the whole log is $log"
     fi
     say "compiled in $((SECONDS - began)) s"
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
-/// One line of Swift Testing's event stream (`--event-stream-output-path`, version 0), as far as it is of use here.
+/// One line of Swift Testing's event stream (`--event-stream-output-path`, version 0). Only the keys used here.
 struct Record: Decodable {
-    /// `test` introduces one, `event` tells of it.
+    /// `test` declares a test, `event` reports something about one.
     let kind: String
     let payload: Payload
 
     struct Payload: Decodable {
         let kind: String
-        // of a test
+        // Keys of a test.
         let id: String?
         let name: String?
         let testCases: [TestCase]?
-        // of an event
+        // Keys of an event.
         let testID: String?
         let testCase: TestCase?
         let messages: [Message]?

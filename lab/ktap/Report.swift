@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: MIT
-/// Gathers events into results. A function's result is complete when it has ended, and is handed out then.
+/// Collects events into results. A function's result is returned when the function has ended.
 struct Report {
-    /// A test function, or one of its cases.
+    /// The result of a test function or of one of its cases.
     struct Result {
         var name: String
-        /// What went wrong, line by line; none if nothing did.
+        /// Lines that describe the failures; empty if there are none.
         var failures: [String] = []
         var hasFailed = false
-        /// Why it was not done.
+        /// The reason for skipping it; nil if it ran.
         var skipped: String?
         var cases: [Result] = []
     }
 
-    /// Functions that are to run.
+    /// Number of functions in the run.
     private(set) var planned = 0
     private(set) var hasEnded = false
     private(set) var passed = 0
     private(set) var failed = 0
-    /// How often each reason for a skip was given.
+    /// Number of skipped tests per reason.
     private(set) var skips: [String: Int] = [:]
     private var running: [String: Result] = [:]
     private var caseIndex: [String: Int] = [:]
 
-    /// - Returns: the function that this record completes.
-    mutating func take(_ record: Record) -> Result? {
+    /// - Returns: the result of the function that ends with this record; nil if none does.
+    mutating func add(_ record: Record) -> Result? {
         let payload = record.payload
         if record.kind == "test" {
             if payload.kind == "function", payload.id != nil { planned += 1 }
@@ -94,7 +94,7 @@ struct Report {
                 passed += 1
             }
         }
-        // A failure outside any case.
+        // The failure was outside all cases.
         if result.hasFailed, !result.cases.isEmpty, !result.cases.contains(where: \.hasFailed) { failed += 1 }
         return result
     }
@@ -103,7 +103,7 @@ struct Report {
         "\(test)\n\(testCase?.id ?? "")"
     }
 
-    /// `Module.Suite/function(_:)/File.swift:1:2` without module and place; nil for a suite.
+    /// Strips module and source location from `Module.Suite/function(_:)/File.swift:1:2`; nil for a suite.
     private static func name(of id: String) -> String? {
         let parts = id.split(separator: "/", omittingEmptySubsequences: false)
         guard parts.count >= 2, parts.last?.contains(".swift:") == true else { return nil }

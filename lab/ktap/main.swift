@@ -4,68 +4,70 @@
 //
 //     tests --event-stream-output-path /dev/stdout --event-stream-version 0 | ktap [--summary | --title NAME]
 //
-// A function with cases is a subtest; the title is that of the whole, where it is one itself. With `--summary` only the numbers are printed, with the reasons of what was
-// skipped. Exit status: 0 passed, 1 something failed or the run did not come to its end, 4 everything was skipped.
+// A function with several cases is printed as a subtest. `--title` makes the whole run a subtest of that name.
+// `--summary` prints only the totals and the reasons for skips. Exit status: 0 all passed or skipped, 1 a test failed or
+// the run ended early, 4 everything was skipped, 64 usage error.
 import FoundationEssentials
 import Glibc
 
-let words = Array(CommandLine.arguments.dropFirst())
-let onlySummary = words == ["--summary"]
-let title = words.count == 2 && words[0] == "--title" ? words[1] : nil
-guard words.isEmpty || onlySummary || title != nil else {
+let arguments = Array(CommandLine.arguments.dropFirst())
+let onlySummary = arguments == ["--summary"]
+let title = arguments.count == 2 && arguments[0] == "--title" ? arguments[1] : nil
+guard arguments.isEmpty || onlySummary || title != nil else {
     print("usage: ktap [--summary | --title NAME] < EVENTS")
     exit(64)
 }
 
-/// A line of the report; what names and reasons contain must not look like a directive.
-func say(_ line: String, depth: Int = 0) {
+/// Prints a line of the report, indented by `depth`; nothing with `--summary`.
+func printLine(_ line: String, depth: Int = 0) {
     guard !onlySummary else { return }
     print(String(repeating: "  ", count: depth) + line)
     fflush(nil)
 }
 
-func say(_ result: Report.Result, number: Int, depth: Int) {
+/// Prints the result line of a test, after its failures. A `#` in a name would start a KTAP directive.
+func printResult(_ result: Report.Result, number: Int, depth: Int) {
     for line in result.failures.joined(separator: "\n").split(separator: "\n") {
-        say("# \(line)", depth: depth)
+        printLine("# \(line)", depth: depth)
     }
     let name = result.name.replacing("#", with: "_").replacing("\n", with: " ")
     var line = result.hasFailed ? "not ok \(number) \(name)" : "ok \(number) \(name)"
     if !result.hasFailed, let reason = result.skipped {
         line += " # SKIP \(reason)"
     }
-    say(line, depth: depth)
+    printLine(line, depth: depth)
 }
 
-say("KTAP version 1")
-if let title { say("# Subtest: \(title)") }
+printLine("KTAP version 1")
+if let title { printLine("# Subtest: \(title)") }
 
 var report = Report()
 var number = 0
 let decoder = JSONDecoder()
 while let line = readLine() {
     guard let record = try? decoder.decode(Record.self, from: Data(line.utf8)) else {
-        // Not an event: somebody printed.
-        if !line.isEmpty { say("# \(line)") }
+        // Not an event: a test printed the line.
+        if !line.isEmpty { printLine("# \(line)") }
         continue
     }
     if record.kind == "event", record.payload.kind == "runStarted" {
-        say("1..\(report.planned)")
+        printLine("1..\(report.planned)")
     }
-    guard let result = report.take(record) else { continue }
+    guard let result = report.add(record) else { continue }
     number += 1
     if result.cases.count > 1 {
-        say("KTAP version 1", depth: 1)
-        say("# Subtest: \(result.name)", depth: 1)
-        say("1..\(result.cases.count)", depth: 1)
-        for (index, part) in result.cases.enumerated() { say(part, number: index + 1, depth: 1) }
-        say(
+        printLine("KTAP version 1", depth: 1)
+        printLine("# Subtest: \(result.name)", depth: 1)
+        printLine("1..\(result.cases.count)", depth: 1)
+        for (index, part) in result.cases.enumerated() { printResult(part, number: index + 1, depth: 1) }
+        printResult(
             Report.Result(
                 name: result.name, failures: result.failures, hasFailed: result.hasFailed,
                 skipped: result.skipped),
             number: number, depth: 0)
     } else {
         let only = result.cases.first
-        say(
+        printResult(
             Report.Result(
                 name: result.name, failures: result.failures + (only?.failures ?? []),
                 hasFailed: result.hasFailed,
@@ -74,9 +76,9 @@ while let line = readLine() {
 }
 
 let skipped = report.skips.values.reduce(0, +)
-if !report.hasEnded { say("Bail out! the run did not come to its end") }
+if !report.hasEnded { printLine("Bail out! the run ended early") }
 print(
-    "# Totals: pass:\(report.passed) fail:\(report.failed) skip:\(skipped)\(report.hasEnded ? "" : ", and no end")"
+    "# Totals: pass:\(report.passed) fail:\(report.failed) skip:\(skipped)\(report.hasEnded ? "" : ", ended early")"
 )
 for (reason, count) in report.skips.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) }) {
     print("# skipped \(count): \(reason)")

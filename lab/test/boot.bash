@@ -4,7 +4,7 @@
 boot_plain=("$lab_dir/boot" --minivmm none)
 boot=("${boot_plain[@]}" --kernel "$kernel")
 
-# --- options, and input that is no kernel
+# --- options, and files that are not kernels
 
 t "an unknown option" expect 64 'unknown option --nonsense' "${boot[@]}" --nonsense -- true
 t "an option without its value" expect 64 '--kernel needs a value' "${boot_plain[@]}" --kernel
@@ -13,19 +13,19 @@ t "--timeout abc" expect 64 "not 'abc'" "${boot[@]}" --timeout=abc -- true
 t "--cpus 0" expect 64 "not '0'" "${boot[@]}" --cpus 0 -- true
 t "--memory 2" expect 64 "not '2'" "${boot[@]}" --memory 2 -- true
 t "--memory 64M" expect 64 'at least 256M' "${boot[@]}" --memory 64M -- true
-t "no command, and no terminal" expect 64 'no COMMAND' "${boot[@]}"
+t "neither a command nor a terminal" expect 64 'no COMMAND' "${boot[@]}"
 t "--interactive without a terminal" expect 64 'needs a terminal' "${boot[@]}" -i -- true
-t "a kernel that is not there" expect 66 'no kernel /nowhere' "${boot_plain[@]}" --kernel /nowhere -- true
-t "a directory as the kernel" expect 66 'no kernel /' "${boot_plain[@]}" --kernel / -- true
-t "an empty file as the kernel" expect 65 'no x86 bzImage' "${boot_plain[@]}" --kernel "$scratch/empty" -- true
-t "a text file as the kernel" expect 65 'no x86 bzImage' "${boot_plain[@]}" --kernel "$lab_dir/init" -- true
-t "random bytes as the kernel" expect 65 'no x86 bzImage' "${boot_plain[@]}" --kernel "$scratch/random" -- true
+t "a kernel that does not exist" expect 66 '/nowhere does not exist' "${boot_plain[@]}" --kernel /nowhere -- true
+t "a directory as the kernel" expect 66 '--kernel: / does not exist' "${boot_plain[@]}" --kernel / -- true
+t "an empty file as the kernel" expect 65 'not an x86 bzImage' "${boot_plain[@]}" --kernel "$scratch/empty" -- true
+t "a text file as the kernel" expect 65 'not an x86 bzImage' "${boot_plain[@]}" --kernel "$lab_dir/init" -- true
+t "random bytes as the kernel" expect 65 'not an x86 bzImage' "${boot_plain[@]}" --kernel "$scratch/random" -- true
 t "an ELF file as the kernel" expect 65 'is an ELF file' "${boot_plain[@]}" --kernel /bin/bash -- true
-t "half a bzImage" expect 65 'is cut short' "${boot_plain[@]}" --kernel "$scratch/half" -- true
-t "a file to copy that is not there" expect 66 'there is no /nowhere' "${boot[@]}" --file /nowhere:x -- true
-t "a file to copy below a mount" expect 64 'below a mount' "${boot[@]}" --file /bin/bash:/proc/bash -- true
-t "a file to copy outside of the root" expect 64 '[.][.] in the place' "${boot[@]}" --file /bin/bash:../bash -- true
-t "a minivmm that is not there" expect 66 'there is no /nowhere' \
+t "half a bzImage" expect 65 'is truncated' "${boot_plain[@]}" --kernel "$scratch/half" -- true
+t "a file to copy that does not exist" expect 66 '/nowhere does not exist' "${boot[@]}" --file /nowhere:x -- true
+t "a file to copy hidden by a mount" expect 64 'a mount would hide' "${boot[@]}" --file /bin/bash:/proc/bash -- true
+t "a file to copy outside the root" expect 64 'must not contain [.][.]' "${boot[@]}" --file /bin/bash:../bash -- true
+t "a minivmm that does not exist" expect 66 '/nowhere does not exist' \
     "$lab_dir/boot" --kernel "$kernel" --minivmm /nowhere -- true
 t "--out to a file" expect 73 'cannot write to' "${boot[@]}" --out "$lab_dir/init" -- true
 
@@ -33,14 +33,14 @@ t "--out to a file" expect 73 'cannot write to' "${boot[@]}" --out "$lab_dir/ini
 head -c 1000000 /dev/urandom >"$scratch/random"
 head -c $(($(stat -c %s "$kernel") / 2)) "$kernel" >"$scratch/half"
 
-# --- QEMU missing, failing, mute; and what it would show of kernels that lack something, played by a script
+# --- QEMU missing, failing or silent; kernels that lack a feature, simulated by a script in place of QEMU
 
-# A PATH with everything but what is named.
+# path_without NAME…: prints a directory that links to all programs except the named ones.
 path_without() {
     local directory=$scratch/path
     rm -rf "$directory"
     mkdir "$directory"
-    # The first of a name is taken, as on the PATH; ln complains of the others.
+    # As on the PATH, the first program of a name counts; ln fails for the others.
     ln -s -t "$directory" /usr/local/bin/* /usr/bin/* /bin/* /usr/sbin/* /sbin/* 2>/dev/null || true
     (cd "$directory" && rm -f "$@")
     printf '%s\n' "$directory"
@@ -53,7 +53,7 @@ t "QEMU is missing" missing_program qemu-system-x86_64 qemu-system-x86
 t "busybox is missing" missing_program busybox busybox-static
 t "cpio is missing" missing_program cpio cpio
 
-fake_qemu() { # SCRIPT: run with $console and $events set to the pipes of these ports
+fake_qemu() { # SCRIPT: runs in place of QEMU, with $console and $events set to the pipes of these ports
     cat >"$scratch/qemu" <<'TEXT'
 #!/bin/bash
 for argument; do
@@ -70,9 +70,9 @@ with_fake_qemu() { # STATUS PATTERN SCRIPT [OPTION…]
     fake_qemu "$3"
     QEMU=$scratch/qemu expect "$1" "$2" "${boot[@]}" "${@:4}" -- true
 }
-named_qemu_missing() { QEMU=/nowhere expect 69 'no QEMU=/nowhere' "${boot[@]}" -- true; }
-t "another QEMU that is not there" named_qemu_missing
-t "QEMU fails" with_fake_qemu 71 'does not like it' 'echo "it does not like it" >&2; exit 1'
+named_qemu_missing() { QEMU=/nowhere expect 69 'QEMU=/nowhere does not exist' "${boot[@]}" -- true; }
+t "a QEMU that does not exist" named_qemu_missing
+t "QEMU fails" with_fake_qemu 71 'some QEMU error' 'echo "some QEMU error" >&2; exit 1'
 t "a kernel without a console" with_fake_qemu 70 CONFIG_SERIAL_8250_CONSOLE 'exec sleep 1000' --timeout 3
 t "a kernel without an initramfs" with_fake_qemu 70 CONFIG_BLK_DEV_INITRD \
     'echo "[    0.5] check access for rdinit=/init failed: -2, ignoring
@@ -84,12 +84,12 @@ t "a kernel without devtmpfs" with_fake_qemu 70 CONFIG_DEVTMPFS \
 t "a kernel with two serial ports" with_fake_qemu 70 CONFIG_SERIAL_8250_NR_UARTS=4 \
     'echo "[    0.5] Booting" >"$console"
 echo "[    0.6] lab: lacks: no serial port ttyS2: it needs CONFIG_SERIAL_8250_NR_UARTS=4" >"$events"'
-t "a kernel that dies in its boot" with_fake_qemu 125 'BUG: something' \
+t "a kernel that dies during boot" with_fake_qemu 125 'BUG: something' \
     'echo "[    0.5] BUG: something" >"$console"'
-t "a kernel that hangs in its boot" with_fake_qemu 124 'Booting somehow' \
+t "a kernel that hangs during boot" with_fake_qemu 124 'Booting somehow' \
     'echo "[    0.5] Booting somehow" >"$console"; exec sleep 1000' --timeout 3
 
-# The first machines have been up for an hour when they begin, the last for no time: a fake one is there in few milliseconds.
+# The first fake machines report an uptime of an hour, the later ones of 0 s. A fake machine starts within milliseconds.
 fast_clock='n=$(cat "$SCRATCH_COUNT" 2>/dev/null || echo 0); echo $((n + 1)) >"$SCRATCH_COUNT"
 echo "[    0.5] Booting" >"$console"
 [ "$n" -ge "$FAST_CLOCKS" ] || { printf "alive\nuptime 3600.00\n" >"$events"; exec sleep 1000; }
@@ -98,26 +98,26 @@ clock_is_checked() { # FAST_CLOCKS STATUS PATTERN
     rm -f "$scratch/count"
     SCRATCH_COUNT=$scratch/count FAST_CLOCKS=$1 with_fake_qemu "$2" "$3" "$fast_clock" --timeout 100
 }
-t "a kernel whose clock is fast is started again" clock_is_checked 2 7 'starting it again'
-t "a kernel whose clock is always fast" clock_is_checked 9 71 'clock is fast'
+t "a kernel whose clock runs fast is restarted" clock_is_checked 2 7 'restarting it'
+t "a kernel whose clock always runs fast" clock_is_checked 9 71 'clock ran fast'
 
-# The readers of its output end with QEMU; that its events are read later is no reason to say that the reader left. So
-# lab/boot is stopped until QEMU has gone.
+# The output reader ends when QEMU does. If events are read later, lab/boot must not report that standard output was
+# closed. The script stops lab/boot until QEMU has ended, to force this order.
 late_events() {
     with_fake_qemu 7 '' 'kill -STOP "$PPID"
 printf "alive\nstart\nnote one\nnote two\nstatus 7\n" >"$events"
 (exec 3>&- 4>&- 5>&- 6>&-; sleep 2; kill -CONT "$PPID") &'
 }
-t "a status that is read after QEMU has gone" late_events
+t "a status that is read after QEMU has ended" late_events
 
 damaged_kernel() {
     cp "$kernel" "$scratch/damaged"
     dd if=/dev/zero of="$scratch/damaged" bs=4096 seek=$(($(stat -c %s "$kernel") / 8192)) count=64 conv=notrunc \
         status=none
     run "${boot_plain[@]}" --kernel "$scratch/damaged" --timeout 15 -- true
-    # 70 where it cannot say so: the decompressor's messages take CONFIG_EARLY_PRINTK.
+    # 70 if the kernel printed nothing: the decompressor's messages need CONFIG_EARLY_PRINTK.
     case $got in 70 | 124 | 125) ;; *) fail "status $got" "$(tail -n 8 "$err")" ;; esac
-    wants "$got" 'kernel'
+    ended_with "$got" 'kernel'
 }
 t "a bzImage with a damaged middle" damaged_kernel
 
@@ -133,24 +133,24 @@ t "status 123" exits_with 123 sh -c 'exit 123'
 t "status 126: not executable" exits_with 126 /etc/passwd
 t "status 127: not found" exits_with 127 no-such-command
 t "status 139: a segmentation fault" exits_with 139 sh -c 'kill -SEGV $$'
-t "status 137: a command that kills all there is" exits_with 137 sh -c 'kill -9 1; kill -9 -1; kill -9 $$'
+t "status 137: a command that kills every process" exits_with 137 sh -c 'kill -9 1; kill -9 -1; kill -9 $$'
 
 # --- arguments and output
 
 arguments_arrive() {
     local -a words=('a b' "it's" '"quoted"' $'two\nlines' '' '$HOME `date`' '\n' '*' $'\xff\xfe\x01' ' ' $'end\n')
     run "${boot[@]}" -- printf '<%s>' "${words[@]}"
-    wants 0 ''
+    ended_with 0 ''
     printf '<%s>' "${words[@]}" | cmp - "$out" || fail "the arguments changed:" "$(cat -A "$out")"
 }
-t "arguments arrive exactly" arguments_arrive
+t "arguments arrive unchanged" arguments_arrive
 
 output_is_exact() {
     { head -c 60000 /dev/urandom && head -c 60000 /dev/zero | tr '\0' x; } >"$scratch/data"
     run "${boot[@]}" --file "$scratch/data" -- sh -c 'cat data & cat data >&2; wait'
-    wants 0 ''
+    ended_with 0 ''
     cmp "$scratch/data" "$out" || fail "standard output changed"
-    # Standard error may have the kernel's warnings and the lab's notes as well.
+    # Standard error may also contain the kernel's warnings and the lab's notes.
     cmp "$scratch/data" <(tail -c 120000 "$err") || grep -qa '^\[' "$err" || fail "standard error changed"
 }
 t "binary output, NULs, a long line, both outputs at once" output_is_exact
@@ -158,8 +158,8 @@ t "binary output, NULs, a long line, both outputs at once" output_is_exact
 forged_status() {
     run "${boot[@]}" -- sh -c 'for to in /dev/stdout /dev/stderr /dev/kmsg; do
         printf "status 0\nlab: lacks: nothing\nlacks nothing\n[ 1.0] lab: the command starts\n" >$to; done; exit 7'
-    wants 7 'status 0'
-    grep -q '^status 0$' "$out" || fail "the output is gone"
+    ended_with 7 'status 0'
+    grep -q '^status 0$' "$out" || fail "the output is missing"
 }
 t "output that looks like a status" forged_status
 
@@ -167,7 +167,7 @@ leaves_child_behind() {
     local began=$SECONDS
     run "${boot[@]}" --timeout 200 -- sh -c 'sleep 1000 & trap "" TERM; echo started'
     same "$got $(cat "$out")" '0 started'
-    [[ $((SECONDS - began)) -lt 150 ]] || fail "waited for what the command left behind"
+    [[ $((SECONDS - began)) -lt 150 ]] || fail "waited for the background process"
 }
 t "a command that leaves a process behind" leaves_child_behind
 
@@ -185,12 +185,12 @@ reader_leaves() {
     set -e
     same "${statuses[0]}" 141
 }
-t "the reader of its output leaves" reader_leaves
+t "the reader of standard output closes it" reader_leaves
 
 output_is_full() {
     got=0
     timeout 300 "${boot[@]}" -- seq 10000 >/dev/full 2>"$err" || got=$?
-    wants 73 'standard output cannot be written'
+    ended_with 73 'standard output cannot be written'
 }
 t "standard output cannot be written" output_is_full
 
@@ -202,31 +202,31 @@ files_arrive() {
     echo 'a b' >"$scratch/with space"
     run "${boot[@]}" --file "$scratch/directory" --file "$scratch/with space:sub/new name" \
         --file "$(command -v bash):/bin/bash" -- bash -c 'cat directory/inner/file "sub/new name"; echo ${BASH_VERSION:+bash}; pwd'
-    wants 0 ''
+    ended_with 0 ''
     same "$(cat "$out")" $'inner\na b\nbash\n/lab'
 }
 t "files, directories and dynamic programs arrive" files_arrive
 
 out_comes_back() {
     run "${boot[@]}" --out "$scratch/back" -- sh -c 'mkdir /out/d; seq 20000 >"/out/d/the numbers"; exit 5'
-    wants 5 ''
-    seq 20000 | cmp - "$scratch/back/d/the numbers" || fail "/out changed on its way"
+    ended_with 5 ''
+    seq 20000 | cmp - "$scratch/back/d/the numbers" || fail "the contents of /out changed"
 }
-t "--out brings files back, and the status" out_comes_back
+t "--out copies files back, and the status is returned" out_comes_back
 
 out_is_harmless() {
     run "${boot[@]}" --out "$scratch/foreign" -- sh -c 'cp /bin/busybox /out/root; chmod 6755 /out/root
         mkdir /out/d; chmod 2777 /out/d; mknod /out/d/memory c 1 1; exit 0'
-    wants 0 ''
+    ended_with 0 ''
     same "$(find "$scratch/foreign" -perm /6000 -o -type c)" ''
-    [[ -x $scratch/foreign/root ]] || fail "the file is gone"
+    [[ -x $scratch/foreign/root ]] || fail "the file is missing"
 }
-t "--out brings back no set-user-ID bits and no devices" out_is_harmless
+t "--out copies no set-user-ID bits and no devices" out_is_harmless
 
 t "--verbose shows the kernel's log" verbose_shows_log
 verbose_shows_log() {
     run "${boot[@]}" --verbose -- true
-    wants 0 'Linux version'
+    ended_with 0 'Linux version'
 }
 t "--append reaches the kernel" append_arrives
 append_arrives() {
@@ -236,18 +236,18 @@ append_arrives() {
 t "two processors, with a note" two_processors
 two_processors() {
     run "${boot[@]}" --cpus 2 -- nproc
-    wants 0 'several emulated processors'
+    ended_with 0 'several emulated processors'
     same "$(cat "$out")" 2
 }
 
-# --- ends
+# --- how a run ends
 
 hangs() {
     local began=$SECONDS
     expect 124 'time limit of 25 s' "${boot[@]}" --timeout 25 -- sh -c 'trap "" TERM INT HUP; while :; do :; done'
     [[ $((SECONDS - began)) -lt 60 ]] || fail "took $((SECONDS - began)) s"
 }
-t "a command without end" hangs
+t "a command that does not end" hangs
 
 takes_kernel_down() {
     # shellcheck disable=SC2016  # for the shell inside
@@ -259,16 +259,16 @@ takes_kernel_down() {
         fi
         exit 77'
     [[ $got != 77 ]] || skip "this kernel has neither CONFIG_MAGIC_SYSRQ nor CONFIG_PROC_SYSCTL"
-    wants 125 'Kernel panic'
-    wants 125 'no status came back'
+    ended_with 125 'Kernel panic'
+    ended_with 125 'no exit status'
 }
 t "a command that takes the kernel down" takes_kernel_down
-t "a command that restarts the machine" expect 125 'no status came back' "${boot[@]}" -- reboot -f
+t "a command that restarts the machine" expect 125 'no exit status' "${boot[@]}" -- reboot -f
 
-# Starts a command that does not end and waits until it runs; sets `pid`.
+# Starts a command that does not end, waits until it runs, and sets `pid`.
 start_and_wait() {
     local waited
-    # A shell that runs in the background, or under nohup, has its children ignore signals.
+    # The children of a shell that runs in the background or under nohup ignore signals.
     env --default-signal=HUP,INT,TERM "${boot[@]}" -- sh -c 'echo up; sleep 1000' >"$out" 2>"$err" </dev/null &
     pid=$!
     for ((waited = 0; waited < 1200; waited++)); do
@@ -281,7 +281,7 @@ ended_by() { # SIGNAL STATUS
     local pid status=0
     start_and_wait
     kill "-$1" "$pid"
-    { wait "$pid" || status=$?; } 2>/dev/null # the shell would tell how it ended
+    { wait "$pid" || status=$?; } 2>/dev/null # where the shell would report the signal
     same "$status" "$2"
 }
 t "ended by TERM" ended_by TERM 143
@@ -294,19 +294,19 @@ killed_outright() {
     { wait "$pid" || status=$?; } 2>/dev/null
     same "$status" 137
     sleep 2
-    rm -rf "$TMPDIR"/minivmm-lab.* # nobody is left to do it
+    rm -rf "$TMPDIR"/minivmm-lab.* # lab/boot could not delete its directory
 }
-t "killed outright, QEMU goes as well" killed_outright
+t "ended by KILL, QEMU ends too" killed_outright
 
 # --- KVM
 
-t "/dev/kvm is there" kvm_is_there
+t "/dev/kvm exists" kvm_is_there
 kvm_is_there() {
     run "${boot[@]}" -- test -c /dev/kvm
     ! grep -q 'CONFIG_KVM' "$err" || skip "this kernel has no KVM built in"
-    wants 0 ''
+    ended_with 0 ''
 }
-without_svm() { # OPTION…: the rest of what the emulated processor is
+without_svm() { # sets QEMU to a script that emulates a processor without SVM
     printf '#!/bin/bash\nexec qemu-system-x86_64 "${@/+svm,/-svm,}"\n' >"$scratch/qemu"
     chmod +x "$scratch/qemu"
     export QEMU=$scratch/qemu
@@ -314,20 +314,20 @@ without_svm() { # OPTION…: the rest of what the emulated processor is
 kvm_missing() {
     without_svm
     run "${boot[@]}" -- echo fine
-    wants 0 'note: this kernel has no /dev/kvm: SVM not supported'
+    ended_with 0 'note: this kernel has no /dev/kvm: SVM not supported'
     same "$(cat "$out")" fine
 }
-t "no /dev/kvm is a note" kvm_missing
+t "a missing /dev/kvm is only a note" kvm_missing
 kvm_required() {
     without_svm
     expect 70 'no /dev/kvm: SVM not supported' "${boot[@]}" --require-kvm -- echo fine
 }
-t "no /dev/kvm with --require-kvm" kvm_required
+t "a missing /dev/kvm with --require-kvm" kvm_required
 minivmm_runs() {
     [[ -x ${lab_dir%/lab}/dist/minivmm ]] || skip "no dist/minivmm"
     run "$lab_dir/boot" --kernel "$kernel" --require-kvm --minivmm "${lab_dir%/lab}/dist/minivmm" -- minivmm probe
     ! grep -q 'CONFIG_KVM' "$err" || skip "this kernel has no KVM built in"
-    wants 0 ''
+    ended_with 0 ''
     grep -q '/dev/kvm' "$out" || fail "$(head -n 20 "$out")"
 }
 t "minivmm probe" minivmm_runs

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-# Sourced by lab/selftest: the tests of lab/kernel/build, with a toy in place of the kernel's source. The archive is a
-# directory that apt reads through APT_CONFIG.
+# Sourced by lab/selftest: the tests of lab/kernel/build, with a toy kernel source. The archive is a directory that apt
+# reads through APT_CONFIG.
 
-# toy_tree DIR: what lab/kernel/build touches of a kernel tree. make appends to the bzImage's log of builds.
+# toy_tree DIR: creates the parts of a kernel tree that lab/kernel/build uses. Each build appends a line to `builds`.
 toy_tree() {
     mkdir -p "$1"/{arch/x86/kvm,include/uapi/linux,scripts/kconfig,virt/kvm}
     : >"$1/Kconfig"
@@ -25,7 +25,7 @@ TEXT
     chmod +x "$1/scripts/kconfig/merge_config.sh"
 }
 
-# A copy of the lab, to give it other patches and another configuration.
+# Copies the lab, so that tests can change its patches and its configuration.
 toy_lab() {
     rm -rf "$scratch/lab"
     mkdir -p "$scratch/lab/kernel"
@@ -37,12 +37,12 @@ toy_lab() {
     build=$scratch/lab/kernel/build
     kernels=$XDG_CACHE_HOME/minivmm/kernels
 }
-toy_patch() { # FILE LINE: changes the toy's line 2 from LINE
+toy_patch() { # FILE LINE: a patch that replaces line 2 of the toy, which must be LINE
     printf '%s\n' '--- a/virt/kvm/guest_memfd.c' '+++ b/virt/kvm/guest_memfd.c' '@@ -1,3 +1,3 @@' \
         ' one' "-$2" '+patched' ' three' >"$scratch/lab/kernel/$1.patch"
 }
 
-# archive_with VERSION…: an archive that offers linux-source-VERSION, known to apt as the machine's own.
+# archive_with VERSION…: creates an archive that offers linux-source-VERSION, and configures apt to use only that one.
 archive_with() {
     local version package file
     rm -rf "$scratch/archive" "$scratch/apt"
@@ -64,10 +64,10 @@ archive_with() {
                 "SHA256: $(sha256sum <"$scratch/archive/$file" | cut -d' ' -f1)" ''
         } >>"$scratch/archive/Packages"
     done
-    apt_knows "deb [trusted=yes] file:$scratch/archive ./"
+    configure_apt "deb [trusted=yes] file:$scratch/archive ./"
     apt-get -qq update >"$scratch/apt/log" 2>&1 || fail "the toy archive: $(cat "$scratch/apt/log")"
 }
-apt_knows() { # LINE: the only line in apt's list of archives
+configure_apt() { # LINE: the only line in apt's list of archives
     mkdir -p "$scratch/apt/lists/partial"
     printf '%s\n' "$1" >"$scratch/apt/list"
     cat >"$scratch/apt/conf" <<TEXT
@@ -79,27 +79,28 @@ APT::Sandbox::User "$(id -un)";
 TEXT
     export APT_CONFIG=$scratch/apt/conf
 }
-no_archive() { apt_knows 'deb http://127.0.0.1:9/debian trixie main'; }
+no_archive() { configure_apt 'deb http://127.0.0.1:9/debian trixie main'; }
 
-# built: the path that the last run printed, alone on standard output.
+# Prints the path that the last run printed; it must be the only line on standard output.
 built() {
-    wants 0 ''
-    [[ $(wc -l <"$out") == 1 && -f $(cat "$out") ]] || fail "prints no path:" "$(cat "$out")"
+    ended_with 0 ''
+    [[ $(wc -l <"$out") == 1 && -f $(cat "$out") ]] || fail "standard output is not the path of a file:" "$(cat "$out")"
     cat "$out"
 }
-nothing_half_done() {
+no_partial_build() {
     local left
     left=$(find "$kernels" -maxdepth 1 -name 'build.*' -type d)
-    [[ -z $left ]] || fail "left in the cache: $left"
+    [[ -z $left ]] || fail "left behind in the cache: $left"
 }
 
 # --- a developer's tree
 
 t "build: an unknown option" expect 64 'unknown argument --nonsense' "$lab_dir/kernel/build" --nonsense
 t "build: --jobs 0" expect 64 "not '0'" "$lab_dir/kernel/build" --jobs 0
-t "build: no such tree" expect 66 'no Linux kernel tree' "$lab_dir/kernel/build" --tree /nowhere
-t "build: a directory that is no kernel tree" expect 66 'no Linux kernel tree' "$lab_dir/kernel/build" --tree /etc
-t "build: no such configuration file" expect 66 'no configuration file' "$lab_dir/kernel/build" --config /nowhere
+t "build: a tree that does not exist" expect 66 'not a Linux kernel tree' "$lab_dir/kernel/build" --tree /nowhere
+t "build: a directory that is not a kernel tree" expect 66 'not a Linux kernel tree' "$lab_dir/kernel/build" --tree /etc
+t "build: a configuration file that does not exist" expect 66 'configuration file /nowhere does not exist' \
+    "$lab_dir/kernel/build" --config /nowhere
 
 tree_is_built() {
     toy_lab
@@ -107,7 +108,7 @@ tree_is_built() {
     local before image
     before=$(cd "$scratch/tree" && find . -type f -exec sha256sum {} + | sort)
     run "$build" --tree "$scratch/tree" --print
-    wants 1 'not been built'
+    ended_with 1 'not been built'
     run "$build" --tree "$scratch/tree"
     image=$(built)
     cmp "$image" "$scratch/tree/virt/kvm/guest_memfd.c"
@@ -142,7 +143,7 @@ refused_item() {
     toy_tree "$scratch/tree"
     echo 'CONFIG_REFUSED=y' >"$scratch/extra"
     run "$build" --tree "$scratch/tree" --config "$scratch/extra"
-    wants 0 'CONFIG_REFUSED: asked for y, is n'
+    ended_with 0 'CONFIG_REFUSED: requested y, is n'
     echo '# CONFIG_KVM_AMD is not set' >"$scratch/extra"
     sed -i '/KVM_AMD/d' "$scratch/lab/kernel/config"
     expect 76 'CONFIG_KVM_AMD' "$build" --tree "$scratch/tree" --config "$scratch/extra"
@@ -168,20 +169,20 @@ t "build: ended by TERM" build_interrupted
 
 # --- the archive
 
-archive_is_built() {
+archive_kernel_is_cached() {
     toy_lab
     toy_patch 0001-change two
     run "$build" --print
-    wants 1 'no kernel is built'
+    ended_with 1 'no kernel has been built'
     archive_with 6.12 7.3 7.10
     local image
     run "$build"
     image=$(built)
-    wants 0 'building linux-source-7.10 7.10.1-1'
+    ended_with 0 'building linux-source-7.10 7.10.1-1'
     same "$(sed -n 2p "$image")" patched
     same "$(ls "${image%/*}")" $'System.map\nbzImage\nconfig\nsource'
-    nothing_half_done
-    # Warm: no archive is needed, and a newer one does not matter until it is asked for.
+    no_partial_build
+    # With a cached kernel no archive is needed, and a newer source is used only with --update.
     no_archive
     run "$build"
     same "$(built)" "$image"
@@ -191,15 +192,15 @@ archive_is_built() {
     run "$build" --print
     same "$(built)" "$image"
     run "$build" --update
-    [[ $(built) != "$image" ]] || fail "--update gave the old kernel"
-    wants 0 'linux-source-7.11'
-    # Other inputs are another kernel.
+    [[ $(built) != "$image" ]] || fail "--update returned the old kernel"
+    ended_with 0 'linux-source-7.11'
+    # Different inputs produce a different kernel.
     run "$build" --no-patch
     same "$(sed -n 2p "$(built)")" two
     run "$build" --print
     same "$(sed -n 2p "$(built)")" patched
 }
-t "build: the newest source of the archive, patched, cached, updated" archive_is_built
+t "build: the newest source of the archive, patched, cached, updated" archive_kernel_is_cached
 
 ended_while_waiting() {
     local pid status=0
@@ -217,7 +218,7 @@ ended_while_waiting() {
     wait "$pid" || status=$?
     same "$status" 143
 }
-t "build: ended while it waits for another" ended_while_waiting
+t "build: ended while it waits for another build" ended_while_waiting
 
 builds_at_once() {
     local first status=0
@@ -231,7 +232,7 @@ builds_at_once() {
     same "$(tail -n 1 "$scratch/first")" "$(built)"
     same "$(cat "$err" "$scratch/first" | grep -c 'building linux')" 1
 }
-t "build: two at once, of which one builds" builds_at_once
+t "build: of two at once, only one builds" builds_at_once
 
 patch_does_not_apply() {
     toy_lab
@@ -240,11 +241,11 @@ patch_does_not_apply() {
     archive_with 7.4
     expect 75 '0002-again.patch does not apply to linux-source-7.4 7.4.1-1' "$build"
     grep -q 'virt/kvm/guest_memfd.c' "$err" || fail "does not name the file" "$(cat "$err")"
-    nothing_half_done
+    no_partial_build
 }
 t "build: a patch that does not apply" patch_does_not_apply
 
-patch_drops_out() {
+patches_are_left_out() {
     toy_lab
     toy_patch 0001-change nothing-there
     toy_tree "$scratch/toy"
@@ -252,19 +253,19 @@ patch_drops_out() {
     archive_with 7.5
     rm -rf "$scratch/toy"
     run "$build"
-    wants 0 'no patch is applied'
+    ended_with 0 'no patch is applied'
     same "$(sed -n 2p "$(built)")" two
 }
-t "build: the patches drop out when the source has the change" patch_drops_out
+t "build: the patches are left out when the source has the change" patches_are_left_out
 
 too_old() {
     toy_lab
     archive_with 6.1 7.2
     mkdir -p "$scratch/archive/empty"
-    apt_knows "deb [trusted=yes] file:$scratch/archive/empty trixie main"
+    configure_apt "deb [trusted=yes] file:$scratch/archive/empty trixie main"
     expect 72 'offers linux-source 7.3 or newer' "$build"
 }
-t "build: no source that is new enough" too_old
+t "build: the archive has no source that is new enough" too_old
 
 unsigned() {
     toy_lab
@@ -272,9 +273,9 @@ unsigned() {
     mkdir -p "$scratch/unsigned/dists/trixie-backports"
     printf '%s\n' 'Suite: trixie-backports' "Date: $(date -u -R)" 'Architectures: amd64' 'Components: main' 'SHA256:' \
         >"$scratch/unsigned/dists/trixie-backports/Release"
-    apt_knows "deb file:$scratch/unsigned trixie main"
-    expect 74 'signature of trixie-backports is not good' "$build"
-    nothing_half_done
+    configure_apt "deb file:$scratch/unsigned trixie main"
+    expect 74 'signature of trixie-backports is not valid' "$build"
+    no_partial_build
 }
 t "build: an archive without a signature" unsigned
 
@@ -283,13 +284,13 @@ unreachable() {
     rm -rf "$scratch/apt"
     no_archive
     expect 71 'cannot be reached' "$build"
-    nothing_half_done
+    no_partial_build
 }
 t "build: an archive that cannot be reached" unreachable
 no_archives() {
     toy_lab
     rm -rf "$scratch/apt"
-    apt_knows ''
-    expect 71 'configured for no archive' "$build"
+    configure_apt ''
+    expect 71 'no archive configured' "$build"
 }
-t "build: no archive at all" no_archives
+t "build: no archive configured" no_archives

@@ -21,9 +21,8 @@ enum BackendUnderTest: String, CaseIterable, Sendable {
     /// Two aliases made of memslots over a software kernel that converts by itself.
     case aliasesOverSoftware
 
-    /// Kernels to run on, by name and with commas between. A lab that shows what one kernel does asks for that one;
-    /// without the variable it is all of them.
-    private static let asked = ProcessInfo.processInfo.environment["MINIVMM_TEST_KERNELS"].map {
+    /// The backends to test, by case name, separated by commas; all of them if the variable is not set. `lab/check` sets it.
+    private static let asked = ProcessInfo.processInfo.environment["MINIVMM_TEST_BACKENDS"].map {
         $0.split(separator: ",").map(String.init)
     }
 
