@@ -55,7 +55,7 @@ struct ReportCommandTests {
             "\(statistics["conversions"] ?? 0) conversions"
             + (failed > 0 ? ", \(failed) refused or failed" : "")
         #expect(try content(paths[0]).contains("\"conversionText\":\"\(text)\""))
-        #expect(try content(paths[1]).contains(" · \(text)<"))
+        #expect(try content(paths[1]).contains(" · \(text) · "))
 
         _ = try Command.run(["run", payload, "--trace", paths[3], "--quiet"] + Self.soft)
         let listing = try Command.run(["report", paths[2], "--text"]).output

@@ -39,7 +39,7 @@ struct PictureTests {
             contentsOf: root.appendingPathComponent("Sources/CReportPage/page/signs.js"), encoding: .utf8)
         let signs = script.matches(of: /case "([^"]+)":/).map { String($0.1) }
         let letters = try #require(script.firstMatch(of: /letter\(\{([^}]+)\}/)).1
-            .matches(of: /"?([a-z_ ]+)"?: "/).map { $0.1.trimmingCharacters(in: .whitespaces) }
+            .matches(of: /"?([a-z_A-Z\/ ]+)"?: "/).map { $0.1.trimmingCharacters(in: .whitespaces) }
         let bad = try #require(script.firstMatch(of: /BAD = new Set\(\[([^\]]+)\]/)).1
             .matches(of: /"([^"]+)"/).map { String($0.1) }
         let kinds = Set(EventKind.allCases.map(\.label))

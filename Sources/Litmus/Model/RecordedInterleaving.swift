@@ -19,6 +19,7 @@ extension Interleavings {
         defer { tape = nil }
         var cursor = try start()
         for actor in path { try advance(actor, &cursor) }
+        tape?.note(outcomes: program.blocks.compactMap { $0.event(of: ending, in: source) })
     }
 
     /// In an order that is always the same; what refuses comes first, since it says more.
@@ -94,6 +95,9 @@ extension Interleavings {
             }
             trace.record(Recording.event(step, line: line, seen), by: step.actor)
         }
+
+        /// Records the outcomes of the parallel blocks beside the expected ones.
+        func note(outcomes: [TraceEvent]) { for event in outcomes { trace.record(event, by: .monitor) } }
 
         /// Files that were not there before.
         mutating func note(_ machine: ModelMachine) {

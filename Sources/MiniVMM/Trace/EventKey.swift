@@ -103,6 +103,8 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case outcome
     /// `step`: whether the outcome is as expected.
     case ok
+    /// `step`: the expected outcome; absent if the step only names its result.
+    case expected
     /// `console`: how many exits the line stands for.
     case exits
     /// `left-out`: how many events.
@@ -198,6 +200,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
         case .text: ("text", .text, nil)
         case .outcome: ("outcome", .text, nil)
         case .ok: ("ok", .flag, nil)
+        case .expected: ("expected", .text, nil)
         case .exits: ("exits", .number, nil)
         case .events: ("events", .number, nil)
         }

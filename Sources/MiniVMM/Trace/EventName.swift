@@ -49,7 +49,7 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case hostAccess
     /// ``TraceEvent/fileAppeared(_:_:_:)``
     case file
-    /// ``TraceEvent/step(line:_:outcome:ok:)``
+    /// ``TraceEvent/step(line:_:outcome:ok:expected:)``
     case step
     /// ``TraceEvent/access(gpa:size:_:_:value:)``
     case access

@@ -37,10 +37,13 @@ extension EventSchema {
                 + [Field(.state, "`private` or `shared`: what its pages are at first")]),
         EventSchema(
             .step, .litmus, "A step of a litmus test, and what came of it.",
-            "line {line}: {text} → {outcome}{ok! ✗}",
+            "line {line}: {text} → {outcome}{ok! ✗}{expected+, expected: {expected}}",
             [
                 Field(.line, "of the test; 0 where the test has no text"), Field(.text, "what it says"),
                 Field(.outcome, "what came of it"), Field(.ok, "whether that is as expected"),
+                Field(
+                    .expected, "the expected outcome; absent if the step only names its result",
+                    optional: true),
             ]),
         EventSchema(
             .access, .litmus, "An actor of a litmus test touched memory.",

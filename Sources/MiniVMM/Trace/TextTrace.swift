@@ -21,7 +21,9 @@ public final class TextTrace: TraceSink {
             line.origin = time
             line.buffer.append("# trace of ")
             line.buffer.append(backend.description)
-            line.buffer.append(", times in microseconds")
+            line.buffer.append(
+                backend.kind == .simulated
+                    ? ", simulated time in microseconds" : ", times in microseconds")
             line.buffer.endLine()
             line.buffer.flush()
         }

@@ -92,7 +92,8 @@ public enum TraceEvent: Sendable {
     /// `step`: a step as the test spells it, what came of it, and whether that is as expected.
     ///
     /// - Parameter line: 0 where the test has no text.
-    case step(line: Int, String, outcome: String, ok: Bool)
+    /// - Parameter expected: the expected outcome; nil if the step only names its result.
+    case step(line: Int, String, outcome: String, ok: Bool, expected: String? = nil)
     /// `access`: an actor touched `size` bytes. No errno is a success; `value` is nil where the bytes are not
     /// known.
     case access(gpa: UInt64, size: UInt64, HostAccessError.Direction, Errno?, value: UInt8?)
@@ -256,12 +257,13 @@ extension TraceEvent {
             fields.number(.gpa, range.start)
             fields.number(.size, range.size)
             fields.text(.state, state.rawValue)
-        case .step(let line, let text, let outcome, let ok):
+        case .step(let line, let text, let outcome, let ok, let expected):
             fields.begin(.step)
             fields.number(.line, UInt64(line))
             fields.text(.text, text)
             fields.text(.outcome, outcome)
             fields.flag(.ok, ok)
+            if let expected { fields.text(.expected, expected) }
         case .access(let gpa, let size, let direction, let errno, let value):
             fields.begin(.access)
             fields.number(.gpa, gpa)

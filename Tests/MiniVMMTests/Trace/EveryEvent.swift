@@ -34,7 +34,7 @@ enum EveryEvent {
             .conversionFinished(request, result), .conversionFinished(request, result, after: bytes),
             .conversionFailed(error), .held(range, yields: false), .released(range), .releasedHolds(3),
             .hostAccess(gpa: 0x5000, .read, access), .hostAccess(gpa: 0x5000, .write, nil),
-            .fileAppeared("ram", range, .shared), .step(line: 3, "host read 0", outcome: "0x41", ok: true),
+            .fileAppeared("ram", range, .shared), .step(line: 3, "host read 0", outcome: "0x41", ok: false, expected: "0x42"),
             .access(gpa: 1, size: 1, .read, nil, value: 7),
             .access(gpa: 1, size: 9, .write, .badAddress, value: nil),
             .punched(range), .heldByName("h", range), .releasedByName("h", range),

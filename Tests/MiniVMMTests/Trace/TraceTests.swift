@@ -86,7 +86,7 @@ struct TraceTests {
 
     @Test func textHasTheSameFieldsForPeople() throws {
         let lines = try lines { TextTrace($0) }
-        #expect(lines.first == "# trace of FakeBackend (a \"test\"), times in microseconds")
+        #expect(lines.first == "# trace of FakeBackend (a \"test\"), simulated time in microseconds")
         // A line an event: nothing that is inside an event may break it.
         let events = try EveryEvent.list()
         #expect(lines.count == events.count + 1)
