@@ -88,7 +88,7 @@ public struct SVGPicture {
         let verdict = trace.endedWell.map { $0 ? "✓ " : "✗ " } ?? ""
         let failed = timeline.kinds.count { $0 == .failedStep }
         let facts = [
-            trace.ending.map { verdict + $0 },
+            trace.ending.map { verdict + Self.clipped($0, 90) },
             failed == 0 ? nil : "✗ \(failed) step\(failed == 1 ? "" : "s") not as expected",
             timeline.conversions.isEmpty ? nil : trace.conversions.description,
             duration,
@@ -171,12 +171,14 @@ public struct SVGPicture {
         let runs = grid.runs().filter { $0.state != .converting }
         let overlays = runs.filter(\.state.isOverlay)
         var named: Set<PictureGrid.Run> = []
+        var bandsWithPrivate: Set<Int> = []
         for run in overlays + runs.filter({ !$0.state.isOverlay }) {
             let tall = grid.top(run.band + 1) - grid.top(run.band)
             let begin = x(run.columns.lowerBound) + 4
             let end = x(run.columns.upperBound) - 2
-            // Most pages are private most of the time: naming them in each thin row would only be noise.
-            guard tall >= (run.state == .private ? 18 : 12) else { continue }
+            guard tall >= 12 else { continue }
+            // Most pages are private most of the time: naming them more than once would only be noise.
+            if run.state == .private, !bandsWithPrivate.insert(run.band).inserted { continue }
             // The name in the band above is enough.
             if named.contains(PictureGrid.Run(band: run.band - 1, columns: run.columns, state: run.state)) {
                 named.insert(run)

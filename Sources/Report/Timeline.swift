@@ -14,7 +14,7 @@ public struct Timeline: Sendable {
         /// Number of pages, at least 1.
         public let pages: UInt64
         /// Whether no event is about these pages after the machine was set up. False for all rows if it would
-        /// be true for all.
+        /// be true for all, or if there are at most 16 pages.
         public internal(set) var isQuiet = false
 
         /// Relative height in a picture: 1 for each page up to 4, then 4, and 4.5 for more than 16 pages; 1
@@ -152,8 +152,9 @@ public struct Timeline: Sendable {
     }
 
     /// Finds the rows without an event after the machine was set up: in a trace with a `boot` event, before the
-    /// first event of a vCPU.
+    /// first event of a vCPU. Few pages have room enough, so that no row of them is quiet.
     private mutating func findQuietRows(_ trace: RecordedTrace) {
+        guard pageCounts.all > 16 else { return }
         let hasBoot = kinds.contains(.boot)
         var isSetUp = !hasBoot
         // By row: how many events begin there less how many have ended.

@@ -70,7 +70,7 @@ function showLegend() {
     const item = element("li"), c = element("canvas", undefined, { "aria-hidden": "true" });
     c.width = 26; c.height = 18;
     const g = c.getContext("2d"), image = new ImageData(26, 18), pixels = new Uint32Array(image.data.buffer);
-    const under = patterns[[HELD, CONVERTING, FAILED, DETACHED].includes(state) ? SHARED : UNALLOCATED];
+    const under = patterns[[HELD, CONVERTING, FAILED, HOLE, DETACHED].includes(state) ? SHARED : UNALLOCATED];
     for (let p = 0; p < pixels.length; p++) {
       const at = ((p / 26 | 0) & 7) * 8 + ((p % 26) & 7);
       pixels[p] = patterns[state][at] || under[at];
@@ -121,7 +121,7 @@ function pointerEvent(x, y) {
     if (!isShown(i)) continue;
     const dx = Math.abs(xOf(middle(i)) - x);
     let dy = 1e9;
-    if (y < box.top - 4) dy = Math.abs(4 + laneOf[actorOf[i]] * box.lane + box.lane / 2 - y) * (y < box.top ? 1 : 3);
+    if (y < box.top - 4) dy = Math.abs(4 + actorRowOf[actorOf[i]] * box.actorHeight + box.actorHeight / 2 - y) * (y < box.top ? 1 : 3);
     else if (rowOf[i] >= 0) {
       const y0 = yOf(rowTop[rowOf[i]]), y1 = yOf(rowTop[rowOf[i] + rowsOf[i]]);
       dy = y < y0 ? y0 - y : y > y1 ? y - y1 : 0;
@@ -155,7 +155,7 @@ function start() {
   readColours(); makePatterns(); showHead(); showLegend();
   scheme.onchange = e => setTheme(e.matches ? "dark" : "light");
   $("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  for (const lane of lanes) checkbox($("actors"), lane.name, on => on ? view.actors.add(lane.a) : view.actors.delete(lane.a));
+  for (const row of actorRows) checkbox($("actors"), row.name, on => on ? view.actors.add(row.a) : view.actors.delete(row.a));
   for (const group of new Set([...new Set(kindOf)].map(k => KINDS[k].group)))
     checkbox($("groups"), group, on => on ? view.groups.add(group) : view.groups.delete(group));
   const filterPages = () => {

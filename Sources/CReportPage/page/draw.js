@@ -41,13 +41,13 @@ function places(from, to, size, yOfEvent) {
   return marks.filter(mark => mark.isDrawn);
 }
 
-function drawLanes(g, from, to) {
+function drawActors(g, from, to) {
   g.textBaseline = "middle";
-  lanes.forEach((lane, at) => {
-    const y = 4 + at * box.lane + box.lane / 2;
-    g.globalAlpha = view.actors.has(lane.a) ? 1 : 0.35;
-    g.fillStyle = css.ink; g.textAlign = "right"; g.font = `600 ${box.lane > 20 ? 14 : 12}px system-ui, sans-serif`;
-    label(g, clipped(g, lane.name, box.nowAt + box.nowWidth - 12), box.nowAt + box.nowWidth - 6, y);
+  actorRows.forEach((row, at) => {
+    const y = 4 + at * box.actorHeight + box.actorHeight / 2;
+    g.globalAlpha = view.actors.has(row.a) ? 1 : 0.35;
+    g.fillStyle = css.ink; g.textAlign = "right"; g.font = `600 ${box.actorHeight > 20 ? 14 : 12}px system-ui, sans-serif`;
+    label(g, clipped(g, row.name, box.nowAt + box.nowWidth - 12), box.nowAt + box.nowWidth - 6, y);
     g.strokeStyle = css.line; g.lineWidth = 1;
     g.beginPath(); g.moveTo(box.left, y); g.lineTo(box.right, y); g.stroke();
     g.globalAlpha = 1;
@@ -55,25 +55,25 @@ function drawLanes(g, from, to) {
   g.save();
   g.beginPath(); g.rect(box.left, 0, box.right - box.left, box.height); g.clip();
   // A bar from the begin to the end of each conversion, and a line from its cause to the return to the guest.
-  const drawn = new Int32Array(lanes.length).fill(-1e9);
+  const drawn = new Int32Array(actorRows.length).fill(-1e9);
   for (let c = 0; c < C; c++) {
     const v = conversion(c), first = v.cause >= 0 ? Math.min(v.cause, v.start) : v.start, last = Math.max(v.resume, v.end);
     if (last < from || first >= to || !view.actors.has(actorOf[v.start])) continue;
-    const lane = laneOf[actorOf[v.start]], y = 4 + lane * box.lane + box.lane / 2;
+    const row = actorRowOf[actorOf[v.start]], y = 4 + row * box.actorHeight + box.actorHeight / 2;
     const x0 = xOf(middle(v.start)), x1 = Math.max(x0 + 1.5, xOf(middle(v.end)));
-    if (x1 < drawn[lane] + 1) continue;
-    drawn[lane] = x1;
+    if (x1 < drawn[row] + 1) continue;
+    drawn[row] = x1;
     g.fillStyle = v.ok ? css[get(v.start, "target") === "private" ? "private" : "shared"] : css.failed;
     g.globalAlpha = 0.75;
-    g.fillRect(x0, y - box.lane * 0.32, x1 - x0, box.lane * 0.64);
+    g.fillRect(x0, y - box.actorHeight * 0.32, x1 - x0, box.actorHeight * 0.64);
     g.globalAlpha = 1;
     g.strokeStyle = v.ok ? css.ink : css.failed; g.lineWidth = 1;
-    if (x1 - x0 > 6) g.strokeRect(x0, y - box.lane * 0.32, x1 - x0, box.lane * 0.64);
-    if (last > first) { g.lineWidth = 2.4; g.beginPath(); g.moveTo(xOf(middle(first)), y + box.lane * 0.42); g.lineTo(xOf(middle(last)), y + box.lane * 0.42); g.stroke(); }
+    if (x1 - x0 > 6) g.strokeRect(x0, y - box.actorHeight * 0.32, x1 - x0, box.actorHeight * 0.64);
+    if (last > first) { g.lineWidth = 2.4; g.beginPath(); g.moveTo(xOf(middle(first)), y + box.actorHeight * 0.42); g.lineTo(xOf(middle(last)), y + box.actorHeight * 0.42); g.stroke(); }
   }
-  const size = box.lane > 20 ? 13 : 10;
-  for (const { i, x, y } of places(from, to, size, i => 4 + laneOf[actorOf[i]] * box.lane + box.lane / 2)) {
-    sign(g, kindOf[i], x, y, box.lane > 20 ? 5.5 : 4.5, colourOf(kindOf[i]), css.card);
+  const size = box.actorHeight > 20 ? 13 : 10;
+  for (const { i, x, y } of places(from, to, size, i => 4 + actorRowOf[actorOf[i]] * box.actorHeight + box.actorHeight / 2)) {
+    sign(g, kindOf[i], x, y, box.actorHeight > 20 ? 5.5 : 4.5, colourOf(kindOf[i]), css.card);
   }
   g.restore();
 }
@@ -169,7 +169,7 @@ function placeWord(g, s, x0, x1, y) {
   return false;
 }
 // Whether an overlay covers a part of a label.
-const OVERLAYS = [...segState.keys()].filter(s => isOverlay(segState[s])).slice(0, 5000);
+const OVERLAYS = [...segState.keys()].filter(s => isOverlay(segState[s]) && segState[s] !== CONVERTING).slice(0, 5000);
 function isCovered(row, b) {
   return OVERLAYS.some(s => segRow[s] <= row && row < segRow[s] + segRows[s] && xOf(across[segFrom[s]]) < b.x1 && xOf(across[segTo[s]]) > b.x0);
 }
@@ -222,7 +222,7 @@ function drawStill(g) {
   }
   for (const { i, x, y } of marks) sign(g, kindOf[i], x, y, radius, colourOf(kindOf[i], true), css.halo);
   g.restore();
-  drawLanes(g, from, to);
+  drawActors(g, from, to);
 }
 
 const still = { canvas: document.createElement("canvas"), key: "" };
@@ -258,10 +258,10 @@ function draw() {
     g.fillRect(Math.max(box.left, end), 0, box.right - Math.max(box.left, end), box.bottom);
   }
   if (x >= box.left && x <= box.right) {
-    const y = 4 + laneOf[actorOf[i]] * box.lane + box.lane / 2;
+    const y = 4 + actorRowOf[actorOf[i]] * box.actorHeight + box.actorHeight / 2;
     g.strokeStyle = css.accent; g.lineWidth = 2;
     g.beginPath(); g.moveTo(x, 0); g.lineTo(x, box.bottom); g.stroke();
-    g.lineWidth = 2.5; g.beginPath(); g.arc(x, y, box.lane * 0.42, 0, 7); g.stroke();
+    g.lineWidth = 2.5; g.beginPath(); g.arc(x, y, box.actorHeight * 0.42, 0, 7); g.stroke();
     if (rowOf[i] >= 0) {
       const y0 = Math.max(box.top, yOf(rowTop[rowOf[i]])), y1 = Math.min(box.bottom, yOf(rowTop[rowOf[i] + rowsOf[i]]));
       if (y1 > y0) { g.lineWidth = 3; g.strokeRect(box.nowAt + 1, y0 + 1, box.nowWidth - 2, Math.max(3, y1 - y0 - 2)); }

@@ -51,10 +51,11 @@ function showPanel() {
   row("actor", actorName(i));
   row(T.simulated ? "simulated time" : "time", duration(time[i]));
   row("event", `${(i + 1).toLocaleString("en")} of ${N.toLocaleString("en")}`);
-  for (const [key, value] of fieldsOf(i)) if (key !== "before" && key !== "after" && key !== "expected") {
-    if (nameOf(i) !== "step" || key !== "outcome") { row(key, fieldText(key, value, i)); continue; }
+  const isStep = nameOf(i) === "step", shownBelow = isStep ? ["outcome", "ok", "expected"] : ["before", "after"];
+  for (const [key, value] of fieldsOf(i)) if (!shownBelow.includes(key)) row(key, fieldText(key, value, i));
+  if (isStep) {
     if (get(i, "expected") !== undefined) row("expected", get(i, "expected"));
-    row("seen", value);
+    row("seen", String(get(i, "outcome")));
     if (get(i, "ok") === false) $("fields").lastChild.className = "differs";
   }
   const c = conversionOf[i];
@@ -107,13 +108,13 @@ function showSteps() {
 // States which part of the trace is drawn.
 function showDrawn() {
   const from = Math.min(N, eventAt(view.x0 + 1e-9)), to = Math.min(N, eventAt(view.x1 - 1e-9));
-  const filtered = view.rows || view.actors.size < lanes.length || view.groups.size < new Set(KINDS.map(k => k.group)).size;
+  const filtered = view.rows || view.actors.size < actorRows.length || view.groups.size < new Set(KINDS.map(k => k.group)).size;
   let text = T.drawn;
   if (filtered) {
     let shown = 0;
     for (let i = 0; i < N; i++) if (isShown(i)) shown++;
     const rows = view.rows, last = rows && rows[1] - 1;
-    const which = [rows ? "those about these pages" : "", view.actors.size < lanes.length ? "only some actors" : "",
+    const which = [rows ? "those about these pages" : "", view.actors.size < actorRows.length ? "only some actors" : "",
       view.groups.size < new Set(KINDS.map(k => k.group)).size ? "only some events" : ""].filter(t => t).join(", ");
     const pages = rows ? pagesText(rowPage(rows[0]), rowPage(last) + rowPages(last) - rowPage(rows[0])) + ", " : "";
     text = `Drawn: ${pages}${count(shown)} of ${count(N + T.leftOut)} events (filter: ${which}).`;
@@ -125,6 +126,6 @@ function showDrawn() {
 function showSentence() {
   const i = view.step;
   if (!N) { $("now").textContent = "The trace has no events."; return; }
-  $("now").replaceChildren(element("span", actorName(i), { class: "who" }), sentence(i));
+  $("now").replaceChildren(element("span", actorName(i), { class: "actor" }), sentence(i));
   $("where").textContent = `${(i + 1).toLocaleString("en")} of ${N.toLocaleString("en")} · ${duration(time[i])}`;
 }

@@ -9,10 +9,10 @@ const view = { step: T.opening, byTime: false, x0: 0, x1: 1, y0: 0, y1: HEIGHT, 
 
 // Actors in the order vCPUs, threads of the host, child processes, others.
 const rank = name => name.startsWith("vcpu") ? 0 : name.startsWith("host") ? 1 : name.startsWith("child") ? 2 : 3;
-const lanes = T.actors.map((name, a) => ({ name, a })).sort((p, q) =>
+const actorRows = T.actors.map((name, a) => ({ name, a })).sort((p, q) =>
   rank(p.name) - rank(q.name) || p.name.localeCompare(q.name, "en", { numeric: true }));
-const laneOf = new Int32Array(T.actors.length);
-lanes.forEach((lane, at) => laneOf[lane.a] = at);
+const actorRowOf = new Int32Array(T.actors.length);
+actorRows.forEach((row, at) => actorRowOf[row.a] = at);
 
 // The left edge of each event on the horizontal axis, from 0 to 1: by number, or by time. Times of two threads may be out of
 // order by a little; their events are kept in order.
@@ -69,17 +69,17 @@ function readColours() {
 }
 
 // The picture's geometry in CSS pixels.
-const box = { width: 0, height: 0, left: 0, nowAt: 0, nowWidth: 26, top: 0, bottom: 0, lane: 26, right: 0 };
+const box = { width: 0, height: 0, left: 0, nowAt: 0, nowWidth: 26, top: 0, bottom: 0, actorHeight: 26, right: 0 };
 function measure() {
   const canvas = $("picture"), width = Math.max(240, canvas.clientWidth);
   const narrow = width < 560;
   box.width = width;
-  box.lane = lanes.length > 8 ? 18 : narrow ? 22 : 26;
+  box.actorHeight = actorRows.length > 8 ? 18 : narrow ? 22 : 26;
   box.nowWidth = narrow ? 20 : 28;
   box.nowAt = narrow ? 84 : 132;
   box.left = box.nowAt + box.nowWidth + 6;
   box.right = width - 12;
-  box.top = lanes.length * box.lane + 12;
+  box.top = actorRows.length * box.actorHeight + 12;
   const most = Math.max(260, Math.min(window.innerHeight * 0.62, 720));
   const pages = Math.max(96, Math.min(most, HEIGHT * (narrow ? 20 : 26)));
   box.bottom = box.top + pages;
