@@ -1,43 +1,44 @@
 # SPDX-License-Identifier: MIT
-# make demo and make test are all a newcomer types. Each installs what is missing, builds and runs.
+# A newcomer only needs make demo and make test. Each installs what is missing, builds and runs.
 
 SWIFT ?= swift
 CLANG = $$(dirname "$$(command -v $(SWIFT))")/clang
 SHELL = /bin/bash
-# Headers to build with; opened at run time: the CPU of the software kernel, and a disassembler for run --step. Of packages
-# between commas one is enough: the first that the distribution has.
+# Headers for the build, and two libraries that are opened at run time: Unicorn, the CPU of SoftKVM, and Capstone, the
+# disassembler of run --step. Of packages separated by commas, the first that the distribution has is installed.
 PACKAGES = libc6-dev libunicorn2 libcapstone4,libcapstone5
-# The lab: QEMU and an initramfs for lab/boot, a kernel build for lab/kernel/build.
+# The lab: QEMU and an initramfs for lab/boot, build tools for lab/kernel/build.
 LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison bc perl patch xz-utils zstd libelf-dev \
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore tables clean
+.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore tables clean
 
 help:
-	@echo "make demo      a tour in six acts"
-	@echo "make test      the test suite"
-	@echo "make browser-test  the page timeline in a headless Chromium"
-	@echo "make bench     the monitor against plain C"
-	@echo "make dist      a stripped binary with Swift's libraries inside, in dist/"
-	@echo "make docs      the library's documentation, in .build-docs/MiniVMM.doccarchive"
-	@echo "make man       man pages and shell completions, in dist/"
-	@echo "make install   the binary, its man pages and completions, under PREFIX (/usr/local) and DESTDIR"
-	@echo "make sanitize  the test suite under the address sanitizer"
-	@echo "make embedded  the model of the interface for WebAssembly, with Embedded Swift"
-	@echo "make reworded  every message rewritten, and every diagnosis found unchanged"
-	@echo "make example   the package of the README that uses the library"
-	@echo "make soak      10,000 VMs, and not one descriptor left"
-	@echo "make fuzz      a million texts for the reader of litmus tests"
-	@echo "make hostile   170,000 guests that are made to break the software CPU"
-	@echo "make explore   each planted fault is found by random tests"
-	@echo "make tables    what the litmus tests say of every kernel at hand, as litmus/TABLES.md and in the README"
-	@echo "make lab       the tests that want a real kernel, on one under QEMU; the first time builds it, see lab/README.md"
-	@echo "make lab-setup what lab/boot and lab/kernel/build take, see lab/README.md"
+	@echo "make demo      show six acts: guests convert memory"
+	@echo "make test      run the test suite"
+	@echo "make newcomer  type the commands of docs/start.md in a fresh clone"
+	@echo "make browser-test  test the page timeline in a headless Chromium"
+	@echo "make bench     compare the monitor with plain C"
+	@echo "make dist      build a stripped binary with Swift's libraries inside, in dist/"
+	@echo "make docs      build the reference of the library, in .build-docs/html"
+	@echo "make man       write man pages and shell completions to dist/"
+	@echo "make install   install binary, man pages, completions and litmus tests under DESTDIR/PREFIX (/usr/local)"
+	@echo "make sanitize  run the test suite under the address sanitizer"
+	@echo "make embedded  compile the model for WebAssembly, with Embedded Swift"
+	@echo "make reworded  rewrite every message and check that no result depends on the words"
+	@echo "make example   build and run the package of docs/library.md"
+	@echo "make soak      create 10,000 VMs and check that no descriptor leaks"
+	@echo "make fuzz      parse a million mutated litmus tests"
+	@echo "make hostile   run 170,000 guests that try to break the software CPU"
+	@echo "make explore   check that random tests find each planted fault"
+	@echo "make tables    run the litmus tests on every backend, for litmus/TABLES.md and docs/litmus.md"
+	@echo "make lab       run the tests that need a real kernel, under QEMU; the first run builds it (docs/lab.md)"
+	@echo "make lab-setup install what lab/boot and lab/kernel/build need"
 
 setup:
 	@command -v $(SWIFT) >/dev/null || { \
-	    echo "No Swift toolchain on the PATH; https://www.swift.org/install/linux has them." >&2; exit 1; }
+	    echo "There is no Swift toolchain on the PATH. Install one from https://www.swift.org/install/linux" >&2; exit 1; }
 	@is_there() { dpkg-query -W -f '$${Status}' $$1 2>/dev/null | grep -q 'ok installed'; }; \
 	missing=; for p in $(PACKAGES); do \
 	    for q in $${p//,/ }; do is_there $$q && continue 2; done; missing="$$missing $$p"; done; \
@@ -46,7 +47,7 @@ setup:
 	chosen() { for p in $$missing; do first_known $$p; done | tr '\n' ' '; }; \
 	install() { apt-get install -y -qq $$(chosen); }; \
 	if ! command -v apt-get >/dev/null; then \
-	    echo "This system has no apt; install what it calls$$missing (C headers, the Unicorn engine, Capstone)." >&2; \
+	    echo "This system has no apt. Install its packages for$$missing (C headers, the Unicorn engine, Capstone)." >&2; \
 	elif [ "$$(id -u)" != 0 ]; then \
 	    echo "Missing:$$missing. Install with:  sudo apt-get install -y $$(chosen)" >&2; exit 1; \
 	else \
@@ -54,14 +55,14 @@ setup:
 	    { install || { apt-get update -qq && install; }; } >/dev/null; \
 	fi
 
-# A machine that boots kernels needs no Swift, hence a command for it that is there.
+# A machine that only boots kernels needs no Swift, so SWIFT names a command that exists.
 lab-setup:
 	@$(MAKE) --no-print-directory setup SWIFT=make PACKAGES="$(LAB_PACKAGES)"
 
 lab: setup lab-setup
 	@lab/check
 
-# The demo needs no optimisation, and a debug build is the quickest to have.
+# A debug build is the fastest to build, and fast enough for the demo.
 demo: setup
 	@$(SWIFT) build --product minivmm
 	@.build/debug/minivmm demo
@@ -72,15 +73,19 @@ test: setup
 	$(SWIFT) test --skip-build --event-stream-version 0 --event-stream-output-path $$events || status=$$?; \
 	$$($(SWIFT) build --show-bin-path)/ktap --summary < $$events; exit $$status
 
-# The page of --report, driven by keys and clicks in a browser; installs Chromium where there is none.
+# Types the commands of docs/start.md in a fresh clone of this repository.
+newcomer: setup
+	@Tests/Newcomer/check
+
+# Tests the page of --report with keys and clicks in a browser. Installs Chromium if it is missing.
 browser-test: setup
 	@command -v chromium >/dev/null || $(MAKE) --no-print-directory setup SWIFT=make PACKAGES=chromium
 	@$(SWIFT) build --build-tests
 	@MINIVMM_BROWSER=$$(command -v chromium) $(SWIFT) test --skip-build --filter BrowserTests
 
-# What a start costs decides: not position independent, since relocating 15 MB takes a third of it, and C++'s library
-# inside, in a directory that has nothing else of that name, since binding it takes another tenth. FoundationEssentials
-# brings a mktemp that nobody calls; the linker's warning about it is left out.
+# Linked for a fast start. Not position independent, because relocating 15 MB takes a third of the start. With libstdc++
+# inside, from a directory without a shared version of it, because binding it takes another tenth. FoundationEssentials
+# contains an unused call of mktemp; the linker's warning about it is filtered out.
 build: setup
 	@mkdir -p $(BUILD)/lib
 	@ln -sf "$$($(CLANG) -print-file-name=libstdc++.a)" $(BUILD)/lib/
@@ -91,15 +96,15 @@ build: setup
 bench: build
 	@$(BUILD)/release/minivmm bench
 
-# A copy: what strip writes lies in the page cache so that a process maps 2 MiB more of it (22 instead of 20, measured).
+# Copied, because a process maps 2 MiB more of a file as strip leaves it in the page cache (22 instead of 20, measured).
 dist: build
 	@mkdir -p dist
 	@strip -o $(BUILD)/minivmm $(BUILD)/release/minivmm
 	@cp $(BUILD)/minivmm dist/minivmm
 	@ls -l dist/minivmm
 
-# The library's articles and its public symbols. A warning fails it, a link that leads nowhere for one; what is let pass is a
-# parameter without words of its own. What other modules say is not ours.
+# The articles and public symbols of the library. Warnings, such as a broken link, are errors; missing parameter descriptions
+# are tolerated. Symbols of other modules are left out.
 DOCS = .build-docs
 docs: setup
 	@mkdir -p $(DOCS)/symbols
@@ -112,9 +117,13 @@ docs: setup
 	    --output-path $(DOCS)/MiniVMM.doccarchive > $(DOCS)/log 2>&1 || { cat $(DOCS)/log; exit 1; }; \
 	awk '/^(warning|error): / && !/^warning: Parameter .* is missing documentation$$/ \
 	    { print; getline; print; bad = 1 } END { exit bad }' $(DOCS)/log
-	@echo "$(DOCS)/MiniVMM.doccarchive: docc preview shows it"
+	@docc=$$(dirname $$(readlink -f $$(command -v $(SWIFT))))/docc; \
+	rm -rf $(DOCS)/html; \
+	$$docc process-archive transform-for-static-hosting $(DOCS)/MiniVMM.doccarchive --output-path $(DOCS)/html
+	@echo "To read it, run this command and open http://localhost:8000/documentation/minivmm:"
+	@echo "  python3 -m http.server --directory $(DOCS)/html 8000"
 
-# Written by the command itself. The pages carry the date of the last change, where git knows it.
+# Written by the command itself. The pages carry the date of the last commit, if there is a repository.
 man: dist
 	@rm -rf dist/man dist/completions
 	@mkdir -p dist/man dist/completions
@@ -129,21 +138,23 @@ install: man
 	@install -D -m 644 dist/completions/minivmm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/minivmm
 	@install -D -m 644 dist/completions/minivmm.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_minivmm
 	@install -D -m 644 dist/completions/minivmm.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/minivmm.fish
+	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/minivmm/litmus litmus/*.litmus litmus/README.md litmus/TABLES.md
+	@echo "installed under $(DESTDIR)$(PREFIX); try: minivmm litmus $(PREFIX)/share/minivmm/litmus"
 
-# The thread sanitizer cannot see Swift's Mutex on Linux (a futex in a library that it does not instrument) and
-# reports every access under one. Leaks are not counted: what the runtime keeps for ever is reported as lost.
+# Not the thread sanitizer: it does not see Swift's Mutex on Linux (a futex in a library that it does not instrument) and
+# reports every access under one. Leak detection is off, because it reports memory that the runtime never frees.
 sanitize: setup
 	@ASAN_OPTIONS=detect_leaks=0 $(SWIFT) test --sanitize=address --scratch-path .build-asan
 
-# A package of its own, that depends on this one as any user's would.
+# A separate package that depends on this one, like a user's.
 example: setup
 	@$(SWIFT) run --package-path docs/example
 
-# No code may look into a message: what is said of each error, finding and test stays the same when all words change.
+# No code may parse the words of a message: results must stay the same when all messages are rewritten.
 reworded: setup
 	@SWIFT=$(SWIFT) Tests/Reworded/check
 
-# The model imports nothing and has to compile for a browser, too.
+# The model imports nothing, and must also compile for a browser.
 embedded:
 	@mkdir -p $(BUILD)
 	@swiftc=$$(dirname "$$(command -v $(SWIFT))")/swiftc; \
@@ -152,12 +163,12 @@ embedded:
 	    -c $$(find Sources/ConversionModel -name '*.swift' | sort) -o $(BUILD)/ConversionModel.o
 	@ls -l $(BUILD)/ConversionModel.o
 
-# The long version of what the suite does quickly: 10,000 VMs, and not one descriptor left.
+# The long version of a test of the suite: 10,000 VMs leave no descriptor behind.
 soak: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_SOAK_VMS=10000 $(SWIFT) test --skip-build --filter virtualMachinesLeaveNoDescriptorsBehind
 
-# The long version of what the suite does with fewer.
+# The long version of a test of the suite.
 fuzz: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_FUZZ_INPUTS=1000000 $(SWIFT) test --skip-build --filter nothingThatIsReadBreaksTheReader
@@ -167,7 +178,7 @@ hostile: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_HOSTILE=1 $(SWIFT) test --skip-build --filter HostileGuestTests
 
-# Each planted fault is found by tests that nobody wrote.
+# Random tests find each planted fault.
 explore: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_EXPLORE=1 $(SWIFT) test --skip-build --filter ExplorationTests

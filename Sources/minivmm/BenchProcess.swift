@@ -5,7 +5,7 @@ import Glibc
 import GuestPayloads
 import MiniVMM
 
-// `run hello` as a process, beside a process that is a monitor in plain C.
+// Compares `run hello` as a process with a monitor in plain C as a process.
 extension Bench {
     func processRows() -> [Row] {
         var rows: [Row] = []
@@ -37,10 +37,10 @@ extension Bench {
         return rows
     }
 
-    /// A process that cannot be had, or fails.
+    /// A process could not be started, or failed.
     private struct NoProcess: Error {}
 
-    /// Runs this very program with other arguments, and waits for it.
+    /// Runs this program with other arguments and waits for it.
     private func spawn(_ words: [String]) throws(NoProcess) -> (nanoseconds: UInt64, kibibytes: Int) {
         var actions = unsafe posix_spawn_file_actions_t()
         unsafe posix_spawn_file_actions_init(&actions)
@@ -62,20 +62,20 @@ extension Bench {
     }
 }
 
-/// The C monitor that ``Bench`` compares a process with. It is this program, so that both start alike, and comes before
-/// anything of the command does.
+/// The C monitor of ``Bench``. It is part of this program, so that both processes start alike, and runs before any other
+/// code of the command.
 enum CMonitor {
-    /// The first argument that asks for it; the second is a kernel.
+    /// The first argument that selects it; the second is a backend.
     static let word = "c-monitor-of-bench"
 
-    /// Runs the C monitor and ends the process, where the arguments ask for it.
+    /// Runs the C monitor and ends the process if the arguments select it.
     static func runIfAsked() {
         guard CommandLine.argc == 3, CommandLine.arguments[1] == word else { return }
         exit(run(CommandLine.arguments[2]) ? 0 : 1)
     }
 
     private static func run(_ backend: String) -> Bool {
-        // It does what minivmm does, and that begins with giving up what no monitor needs.
+        // Like minivmm, it first drops the privileges that a monitor does not need.
         guard ckvm_confine() == 0, let payload = Catalogue.named("hello") else { return false }
         return unsafe payload.image.withUnsafeBufferPointer { image in
             guard let base = image.baseAddress else { return false }

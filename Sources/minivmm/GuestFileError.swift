@@ -2,24 +2,27 @@
 import Explain
 import SystemPackage
 
-/// Why there is no image of a guest that was named.
+/// Why the named guest has no image.
 enum GuestFileError: Error {
-    /// No guest of the catalogue, and no file. The names that are near.
+    /// Neither a built-in guest nor a file; the most similar names.
     case noSuchGuest(nearest: [String])
     case unreadable(Errno)
-    /// More than four times the guest's RAM, or than 1 GiB.
+    /// Larger than four times the guest's RAM, or than 1 GiB.
     case tooLarge
+    /// A file of another kind, at this path.
+    case notBootable(FileKind, path: String)
 }
 
 extension GuestFileError: CustomStringConvertible {
     var description: String {
         switch self {
         case .noSuchGuest(let near):
-            "neither a payload of the catalogue nor a file"
+            "neither a built-in guest nor a file"
                 + (near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?")
-                + " (`minivmm list` names them)"
+                + " (`minivmm list` names the built-in guests)"
         case .unreadable(let errno): "cannot be read: \(errno)"
-        case .tooLarge: "the file has more than four times the guest's RAM, or than 1 GiB"
+        case .tooLarge: "the file is larger than four times the guest's RAM, or than 1 GiB"
+        case .notBootable(let kind, _): "this is \(kind.name), not a guest"
         }
     }
 }
@@ -29,17 +32,21 @@ extension GuestFileError {
         switch self {
         case .noSuchGuest, .unreadable:
             Diagnosis(
-                attempted: "to read the guest's image", answer: "none: the kernel was not asked for a VM",
-                means:
-                    "There is no guest of this name, neither in the catalogue nor as a file that can be read.",
+                attempted: "reading the guest's image", answer: "stopped before creating a VM",
+                means: "No built-in guest and no readable file has this name.",
                 advice:
-                    "minivmm list names guests that are there; for a file, check its name and who may read it."
+                    "`minivmm list` names the built-in guests. For a file, check its path and permissions."
             )
         case .tooLarge:
             Diagnosis(
-                attempted: "to read the guest's image", answer: "none: the kernel was not asked for a VM",
-                means: "Debug information may make a file larger than its segments, but not without end.",
+                attempted: "reading the guest's image", answer: "stopped before creating a VM",
+                means: "Debug information may make a file larger than its segments, but there is a limit.",
                 advice: "Strip the file, or give the guest more RAM (--ram).")
+        case .notBootable(let kind, let path):
+            Diagnosis(
+                attempted: "reading the guest's image", answer: "stopped before creating a VM",
+                means: "The file's name or its contents show that it is \(kind.name).",
+                advice: kind.advice(path))
         }
     }
 }

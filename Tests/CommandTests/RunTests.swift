@@ -69,7 +69,7 @@ struct RunTests {
     @Test func probeSaysWhichKernelAutoTakes() throws {
         let json = try #require(try Command.run(["probe", "--json"]).json)
         #expect(json["schema"] as? String == "minivmm.probe/1")
-        let backends = try #require(json["kernels"] as? [[String: Any]])
+        let backends = try #require(json["backends"] as? [[String: Any]])
         #expect(
             backends.compactMap { $0["name"] as? String } == [
                 "linux", "per-vm-attributes", "memslot-trap", "soft",
@@ -87,7 +87,7 @@ struct RunTests {
     @Test(arguments: ["linux", "per-vm-attributes", "memslot-trap", "soft"])
     func aKernelRunsAGuestOrSaysWhyNot(backend: String) throws {
         let probe = try #require(try Command.run(["probe", "--json"]).json)
-        let sections = try #require(probe["kernels"] as? [[String: Any]])
+        let sections = try #require(probe["backends"] as? [[String: Any]])
         let section = try #require(sections.first { $0["name"] as? String == backend })
         let findings = section["findings"] as? [[String: Any]] ?? []
         let runs = findings.contains { $0["key"] as? String == "guest" && $0["verdict"] as? String == "yes" }
@@ -224,7 +224,7 @@ struct RunTests {
         let pipe = scratch.path("guest")
         #expect(mkfifo(pipe, 0o600) == 0)
         let result = try Command.run(["run", pipe, "--timeout", "0.3"])
-        #expect(result.status == 124 && result.diagnostics.contains("while the file was read"))
+        #expect(result.status == 124 && result.diagnostics.contains("while reading the file"))
     }
 
     @Test(arguments: ["1e-300", "nan", "inf", "-inf", "1e300", "-1", "", "x"])

@@ -18,7 +18,7 @@ struct StepTests {
         let told = result.diagnostics
         for line in [
             "exit 1, vcpu0  OUT 0xe8: call 0x4d560005", "exit 2, vcpu0  OUT 0x3f8, 0x4f 'O'",
-            "exit 36, vcpu0  memory fault at 0x200000, page 512: wants it shared (KVM_RUN: EFAULT, flags 0x0)",
+            "exit 36, vcpu0  memory fault at 0x200000, page 512: the access needs it shared (KVM_RUN: EFAULT, flags 0x0)",
             "RIP=0x10009f", "R13=0x8000200000", "at RIP  e7 e8 ", "at RIP  41 c6 45 08 5a ", "RFLAGS=",
             "from 0x200000\n   ^\n",
         ] {
@@ -75,9 +75,10 @@ struct StepTests {
             "1 page to shared, contents preserve: done (the ABI's promise)",
             "0x200000:  00 00 20 00 00 00 00 00",
             "1 page to private, contents zero: done (zeroed by the monitor)",
-            "an address of whole pages", "leaves RAM, which ends at 0x1000000", "x ADDRESS [BYTES]: numbers",
+            "ADDRESS is a multiple of 4096", "leaves RAM, which ends at 0x1000000",
+            "usage: x ADDRESS [BYTES]",
             "no such command: nonsense",
-        ] { #expect(result.diagnostics.contains(line), "\(line)") }
+        ] { #expect(result.diagnostics.unfolded.contains(line.unfolded), "\(line)") }
     }
 
     /// A page converted by hand before the monitor looks is a race like any other: the same instruction completes.
@@ -125,13 +126,13 @@ struct StepTests {
         let result = try Command.run(
             ["run", "smp", "--step", "--backend", backend], input: "u\nu\nq\nx\nx\nx\n")
         #expect(result.status == 130)
-        #expect(!result.diagnostics.contains("numbers, decimal"))
+        #expect(!result.diagnostics.contains("usage: x"))
     }
 
     @Test func theEndOfInputLetsTheGuestGoOn() throws {
         let result = try step("hello", [""])
         #expect(result.status == 0)
-        #expect(result.diagnostics.contains("the input ends here"))
+        #expect(result.diagnostics.contains("end of input"))
         #expect(try step("smp", ["u", "u", "u", "u", "c"]).status == 0)
     }
 

@@ -7,7 +7,8 @@ import Testing
 struct TourTests {
     static let titles = [
         "What private means", "Two aliases", "Explicit and implicit", "In place, or two copies",
-        "Contents: who decides", "In use: EAGAIN", "Races", "What TDX, SNP and pKVM do differently",
+        "Who decides what happens to the contents", "In use: EAGAIN", "Races",
+        "What TDX, SNP and pKVM do differently",
     ]
 
     private func soft(_ more: [String], input: String? = nil) throws -> Command.Result {
@@ -24,17 +25,18 @@ struct TourTests {
         #expect(result.output.components(separatedBy: "Question: ").count == 9)
         #expect(result.output.components(separatedBy: "Answer: ").count == 9)
         for line in [
-            "reads 0x200000: hi, guest", "EFAULT, it is private", "touches page",
+            "reads 0x200000: hi, guest", "EFAULT: the page is private", "accesses page",
             "error_offset names page 517",
-            "after the conversion to private   64 MiB", "while the bytes are carried over  128 MiB",
-            "allowed    c = EAGAIN at 0, r = 0x41", "All as told. Go on", "on SoftKVM",
-            "Nothing runs in this chapter: there is no such hardware", "(the software kernel was asked for)",
-            "a histogram of a real kernel. The one that answers is the software kernel",
+            "after the conversion to private   64 MiB", "while the contents are copied     128 MiB",
+            "allowed    c = EAGAIN at 0, r = 0x41", "Everything behaved as described.", "on SoftKVM",
+            "Nothing runs in this chapter, because no such hardware",
+            "not available (SoftKVM was chosen with --backend soft)",
+            "the histogram of a real kernel, because the backend is SoftKVM",
         ] {
             let isTable = line.contains("  ")
             #expect((isTable ? result.output : result.output.unfolded).contains(line), "\(line)")
         }
-        #expect(!result.output.contains("otherwise than told"))
+        #expect(!result.output.contains("did not behave"))
         // No terminal, no waiting, no colours; and the same again.
         #expect(!result.output.contains("\u{1b}"))
         #expect(try soft([]).output == result.output)
@@ -59,7 +61,7 @@ struct TourTests {
 
     /// Answer, next, back, another chapter, the source, help, the end.
     @Test func aLearnerFindsTheWay() throws {
-        let result = try soft(["--interactive"], input: "\nn\nb\n3\ns\n?\nwhat\nr\nq\n")
+        let result = try soft(["--interactive"], input: "\n\nn\nb\n3\ns\n?\nwhat\n\nr\nq\n")
         #expect(result.status == 0)
         let told = result.output.split(separator: "\n").compactMap { line in
             Self.titles.firstIndex { line.hasSuffix("  " + $0) }.map { $0 + 1 }
@@ -71,7 +73,7 @@ struct TourTests {
         // The end of input is an end.
         #expect(try soft(["--interactive"], input: "n\n").status == 0)
         // Where it waits, --chapter is a start and not an end; a test has a source as well.
-        let jump = try soft(["--interactive", "--chapter", "3"], input: "7\ns\n8\ns\n\n\n")
+        let jump = try soft(["--interactive", "--chapter", "3"], input: "7\ns\n8\ns\n\n\n\n")
         #expect(jump.status == 0)
         #expect(jump.output.contains("\n7  Races\n") && jump.output.contains("\n8  What TDX"))
         #expect(jump.output.contains("a litmus test\n   test    \"a conversion and a read\""))
@@ -82,10 +84,10 @@ struct TourTests {
     @Test func whatCannotBeShownIsSaid() throws {
         let all = try soft(["--abi", "rfc-v2", "--no-interactive"])
         #expect(all.status == 0)
-        #expect(all.output.contains("Not shown by this kernel: 1, 2, 3, 6."))
+        #expect(all.output.unfolded.contains("Chapters that this backend cannot show: 1, 2, 3, 6."))
         #expect(
             all.output.unfolded.contains(
-                "one copy. SoftKVM (Unicorn 2.0.1, ABI RFC v2) does not keep bytes in place"))
+                "one copy, because SoftKVM (Unicorn 2.0.1, ABI RFC v2) does not preserve contents in place"))
         let one = try soft(["--abi", "rfc-v2", "--chapter", "1"])
         #expect(one.status == 4)
         #expect(one.output.unfolded.contains("does not preserve contents"))
@@ -94,7 +96,7 @@ struct TourTests {
     @Test func aKernelThatBreaksARuleIsNotAsTold() throws {
         let result = try soft(["--chapter", "6", "--plant", "busy-check-missing"])
         #expect(result.status == 1, "\(result.output)\(result.diagnostics)")
-        #expect(result.output.contains("Otherwise than told: 6"))
+        #expect(result.output.contains("Chapters that did not behave as described: 6"))
     }
 
     /// What a chapter tells to type is accepted.
@@ -131,10 +133,13 @@ struct TourTests {
         let terminal = try PseudoTerminal(columns: columns, rows: 24)
         let status = try terminal.run(
             ["tour", "--backend", "soft", "--chapter", "4"], environment: ["TERM": "xterm"],
-            typing: ["", "s", "q", "7", "n", "q"])
+            typing: ["", "", "s", "q", "7", "", "q"])
         #expect(status == 0, "\(terminal.text)")
         let text = terminal.text
-        for line in ["[4/8] think, then Enter", "Answer: What is pinned", "Enter more, q back", "[7/8]"] {
+        for line in [
+            "[4/8] Enter: run it", "[4/8] Enter: answer", "Answer: Pinned memory", "Enter: more; q: back",
+            "[7/8]",
+        ] {
             #expect(text.contains(line), "\(line)")
         }
         #expect(text.contains("\u{1b}[1m"))
@@ -154,11 +159,13 @@ struct TourTests {
     }
 
     /// Guests run with signals blocked; the question after one still hears of Ctrl-C.
-    @Test(arguments: [1, 2]) func ctrlCEndsIt(chapter: Int) throws {
+    @Test(arguments: [1, 2], ["Enter: run it", "Enter: answer"])
+    func ctrlCEndsIt(chapter: Int, prompt: String) throws {
         let terminal = try PseudoTerminal(columns: 80, rows: 24)
         let status = try terminal.run(
-            ["tour", "--backend", "soft", "--chapter", "\(chapter)"], environment: [:], typing: [],
-            interruptAfter: "think, then Enter")
+            ["tour", "--backend", "soft", "--chapter", "\(chapter)"], environment: [:],
+            typing: prompt.contains("run") ? [] : [""],
+            interruptAfter: prompt)
         #expect(status == 130, "\(terminal.text)")
     }
 

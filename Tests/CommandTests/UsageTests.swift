@@ -49,7 +49,7 @@ struct UsageTests {
         let probe = try Command.run([
             "probe", "--backend", "soft", "--abi", "rfc-v2", "--plant", "busy-names-start", "--json",
         ])
-        let backends = probe.json?["kernels"] as? [[String: Any]]
+        let backends = probe.json?["backends"] as? [[String: Any]]
         #expect(backends?.count == 1)
         let host = backends?.first?["host"] as? String ?? ""
         #expect(host.contains("ABI RFC v2") && host.contains("FAULTS PLANTED: busy-names-start"))
@@ -65,6 +65,91 @@ struct UsageTests {
         #expect(version.status == 0 && version.output.contains("."))
     }
 
+    /// The first words that a newcomer types: nothing, a misspelt command, a guest or a file in place of a command.
+    @Test func theFirstWordIsSuggested() throws {
+        let bare = try Command.run([])
+        #expect(bare.status == 0)
+        for words in ["minivmm demo", "minivmm run hello", "minivmm tour"] {
+            #expect(bare.output.contains(words), "\(bare.output)")
+        }
+        #expect(!bare.output.contains("Exit status"))
+        let scratch = try Scratch()
+        let litmus = try scratch.file("mine.txt", Array("test \"mine\"\nmemory 1 pages shared\n".utf8))
+        let trace = try scratch.file("t.jsonl", Array("{\"schema\":\"minivmm.trace/1\"}\n".utf8))
+        let elf = try scratch.file("my.elf", [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, 0])
+        for (word, answer) in [
+            ("rn", "did you mean run?"), ("litmsu", "did you mean litmus?"), ("hello", "run hello"),
+            ("qqqq", "--help lists them"), (litmus, "litmus \(litmus)"), (trace, "report \(trace)"),
+            (elf, "run \(elf)"),
+        ] {
+            let result = try Command.run([word])
+            #expect(result.status == 64 && result.output == "")
+            #expect(result.diagnostics.contains(answer), "\(result.diagnostics)")
+        }
+    }
+
+    @Test func aFileOfAnotherKindIsNamed() throws {
+        let scratch = try Scratch()
+        for (name, text, answer) in [
+            ("notes.txt", "remember the milk\n", "a text file, not a guest"),
+            ("my.S", "        .globl _start\n_start: hlt\n", "assembly source, not a guest"),
+            ("source", "# made by hand\n.text\n", "assembly source, not a guest"),
+            ("t.jsonl", "{\"schema\":\"minivmm.trace/1\"}\n", "a trace, not a guest"),
+            ("my.litmus", "# a comment\n", "a litmus test, not a guest"),
+            ("umlaut.md", "gr\u{fc}n\n", "a text file, not a guest"),
+        ] {
+            try refuses([try scratch.file(name, Array(text.utf8))], [name, answer])
+        }
+        // Seven bytes of code that are printable but no line of text: still a flat image.
+        let code = try scratch.file("code", Array("PPPPPPP".utf8))
+        #expect(try Command.run(["run", code, "--backend", "soft", "--timeout", "1"]).status != 125)
+    }
+
+    @Test func positionsMeanWhatTheySeemTo() throws {
+        #expect(try Command.run(["list", "faults"]).output == Command.run(["list", "--planted"]).output)
+        #expect(try Command.run(["list", "guests"]).output == Command.run(["list"]).output)
+        let demo = try Command.run(["demo", "2", "--backend", "soft"])
+        #expect(demo.status == 0 && demo.output.contains("2  Explicit") && !demo.output.contains("3  "))
+        let tour = try Command.run(["tour", "2", "--backend", "soft"])
+        #expect(tour.status == 0 && tour.output.contains("2  Two aliases") && !tour.output.contains("\n3  "))
+        #expect(
+            try Command.run(["probe", "soft", "--json"]).output
+                == Command.run(["probe", "--backend", "soft", "--json"]).output)
+        for words in [
+            ["demo", "7"], ["tour", "0"], ["demo", "2", "--act", "2"], ["probe", "sft"], ["list", "x"],
+        ] {
+            #expect(try Command.run(words).status == 64, "\(words)")
+        }
+    }
+
+    /// The options that were renamed are still read; both at once is an error.
+    @Test func formerNamesOfOptions() throws {
+        let former = try Command.run(["run", "hello", "--kernel", "soft", "--doors", "two", "--json"])
+        #expect(former.status == 0 && former.json?["backend"] as? String == "SoftKVM")
+        let both = try Command.run(["run", "hello", "--kernel", "soft", "--backend", "linux"])
+        #expect(both.status == 64 && both.diagnostics.contains("--kernel is the former name of --backend"))
+        #expect(try !Command.run(["run", "--help"]).output.contains("--kernel"))
+        let fault = try Command.run(["run", "hello", "--backend", "soft", "--plant", "bsy-names-higest"])
+        #expect(fault.status == 64 && fault.diagnostics.contains("did you mean busy-names-highest"))
+        #expect(
+            try Command.run(["run", "hello", "--backend", "soft", "--plant", "bsy"]).diagnostics.contains(
+                "did you mean busy-"))
+    }
+
+    /// An output that cannot be written is reported before the guest runs.
+    @Test func outputsAreCheckedFirst() throws {
+        let scratch = try Scratch()
+        for option in ["--report", "--svg", "--chrome"] {
+            for place in [scratch.path("no/such/out"), scratch.url.path] {
+                let run = try Command.run(["run", "hello", "--backend", "soft", option, place])
+                #expect(run.status == 125 && run.output == "", "\(run)")
+                #expect(run.diagnostics.contains("the picture cannot be written"))
+                let demo = try Command.run(["demo", "--backend", "soft", option, place])
+                #expect(demo.status == 125 && demo.output == "", "\(demo)")
+            }
+        }
+    }
+
     // MARK: images
 
     private func refuses(_ arguments: [String], _ words: [String]) throws {
@@ -77,7 +162,7 @@ struct UsageTests {
     @Test func anUnknownPayloadIsGuessedAt() throws {
         try refuses(["helo"], ["helo", "did you mean hello?", "minivmm list"])
         try refuses(["pingpong"], ["did you mean ping-pong"])
-        try refuses(["something-else-entirely"], ["neither a payload of the catalogue nor a file"])
+        try refuses(["something-else-entirely"], ["neither a built-in guest nor a file"])
     }
 
     @Test func filesThatAreNoImages() throws {
@@ -93,7 +178,7 @@ struct UsageTests {
             ],
             ["32-bit", "the guest runs in 64-bit mode"])
         // Endless, and larger than RAM.
-        try refuses(["/dev/zero", "--ram", "1M"], ["more than four times the guest's RAM"])
+        try refuses(["/dev/zero", "--ram", "1M"], ["larger than four times the guest's RAM"])
         try refuses(
             [try scratch.file("big", [UInt8](repeating: 0x90, count: 2 << 20)), "--ram", "2M"],
             ["does not fit into RAM"])

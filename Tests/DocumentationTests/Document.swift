@@ -21,11 +21,10 @@ struct Document: CustomTestStringConvertible {
         let articles =
             (try? FileManager.default.contentsOfDirectory(
                 atPath: root.appendingPathComponent("Sources/MiniVMM/MiniVMM.docc").path)) ?? []
-        return [
-            "README.md", "guest/README.md", "litmus/README.md", "lab/README.md", "docs/lecture.md",
-            "docs/trace.md",
-        ]
-            + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
+        let documents =
+            (try? FileManager.default.contentsOfDirectory(atPath: root.appendingPathComponent("docs").path)) ?? []
+        return ["README.md", "guest/README.md", "litmus/README.md", "lab/README.md", "CONTRIBUTING.md"]
+            + documents.filter { $0.hasSuffix(".md") }.sorted().map { "docs/\($0)" } + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
     }()
 
     var testDescription: String { path }

@@ -8,7 +8,7 @@ import Testing
 @Suite("Commands of the documents", .timeLimit(.minutes(120)))
 struct TypedTests {
     /// Their outputs are those of a machine, so what they print is not compared.
-    private static let ofSomeMachine = ["README.md", "litmus/README.md"]
+    private static let ofSomeMachine = ["README.md", "litmus/README.md", "docs/speed.md"]
 
     /// As on the page, but on a kernel that is everywhere.
     private func onSoft(_ words: [String]) -> [String] {
@@ -82,7 +82,7 @@ struct TypedTests {
         for subcommand in ["run", "tour", "demo", "probe", "litmus", "explore", "report", "explain"] {
             #expect(typed.contains { $0.words?.first == subcommand }, "\(subcommand)")
         }
-        let tour = (1...8).map { "minivmm tour --backend soft --chapter \($0) --no-interactive" }
+        let tour = (1...8).map { "minivmm tour \($0) --backend soft --no-interactive" }
         for command in tour { #expect(typed.contains { $0.command == command }, "\(command)") }
 
         // Minutes in the headings are those of the table, and grow.
@@ -140,10 +140,10 @@ struct TypedTests {
         }
     }
 
-    /// README's scripts of commands run, in their order.
+    /// The scripts of docs/run.md run, in their order.
     @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"))
     func whatToSeeIsThere() throws {
-        let document = try Document("README.md")
+        let document = try Document("docs/run.md")
         var count = 0
         for example in document.examples where example.language == "sh" {
             let directory = try Tool.Directory()

@@ -17,7 +17,8 @@ package enum NearWords {
             let contains = typed.count >= 3 && known.contains(typed)
             if contains || known.hasPrefix(typed) { return (name, 0) }
             let words =
-                known.contains("_") && typed.count >= 3 ? known.split(separator: "_").map(String.init) : []
+                known.contains("_") && typed.count >= 3
+                ? known.split(separator: "_").filter { $0.count >= 3 }.map(String.init) : []
             let distances = ([known] + words).map { (word: $0, distance: distance(typed, $0)) }
                 .filter { $0.distance <= max(1, min(typed.count, $0.word.count) / 3) }
             return (name, distances.map(\.distance).min() ?? .max)

@@ -7,20 +7,24 @@ import SoftKVM
 struct List: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "Names the payloads of the catalogue, or the faults that `--plant` knows.")
+        abstract: "Lists the built-in guests, or the faults that `--plant` accepts.")
 
-    @Flag(name: .shortAndLong, help: "Say more about each.")
+    enum Subject: String, ExpressibleByArgument, CaseIterable { case guests, faults }
+
+    @Argument(help: "What to list: guests or faults.")
+    var subject = Subject.guests
+    @Flag(name: .shortAndLong, help: "Describe each guest in a paragraph.")
     var verbose = false
-    @Flag(help: "Name the rules that the software kernel can be told to break.")
+    @Flag(help: "The same as `list faults`.")
     var planted = false
     @Flag(help: "Print one JSON object.")
     var json = false
 
     func run() {
-        if planted { listPlanted() } else { listPayloads() }
+        if planted || subject == .faults { listFaults() } else { listPayloads() }
     }
 
-    private func listPlanted() {
+    private func listFaults() {
         let terminal = Terminal.output
         let faults = PlantedFault.allCases
         if json {
@@ -61,16 +65,16 @@ struct List: ParsableCommand {
             terminal.paragraph(
                 "\(payload.aliases == .one ? "one alias" : "two aliases"), \(payload.vcpus) vCPU, "
                     + "\(ByteCount.text(payload.ramSize)) of RAM, \(payload.image.count) bytes; "
-                    + (payload.needsPreservation ? "needs a kernel that preserves contents; " : "")
+                    + (payload.needsPreservation ? "needs a backend that preserves contents; " : "")
                     + (payload.contents == .preserve ? "" : "contents \(payload.contents.rawValue); ")
-                    + "must end with \(payload.ending.text)", indent: width + 2)
+                    + "ends with \(payload.ending.text)", indent: width + 2)
             terminal.print()
         }
     }
 }
 
 extension Payload.Ending {
-    /// For people.
+    /// How the guest ends, as a phrase.
     var text: String {
         switch self {
         case .exit(let status): "status \(status)"

@@ -9,25 +9,36 @@ import SystemPackage
 struct Probe: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "probe",
-        abstract: "Finds out what the kernels here can do, and which one `auto` takes.",
+        abstract: "Reports what each backend can do on this machine, and which one `auto` picks.",
         discussion: """
-            Everything is tried on scratch VMs; the number of a capability alone decides nothing. With --backend, only \
-            that one is tried.
+            Every answer comes from trying the feature on a scratch VM, not from capability numbers alone. Without an \
+            argument all backends are probed.
             """)
 
     @OptionGroup var backendOptions: BackendOptions
+    @Argument(help: "The backend to probe. (default: all)")
+    var only: BackendChoice?
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    private var choice: BackendChoice { only ?? backendOptions.backend }
+
+    func validate() throws {
+        if let only, backendOptions.backend != .auto, only != backendOptions.backend {
+            throw ValidationError(
+                "\(only.rawValue) and --backend \(backendOptions.backend.rawValue): name one backend.")
+        }
+    }
+
     private struct Section {
         let title: String
-        /// What `auto` would call it.
+        /// The value of `--backend`.
         let name: BackendKind
         let identity: BackendIdentity?
         var claims: [BackendProbe.CapabilityClaim] = []
         let findings: [BackendProbe.Finding]
         let absence: String?
-        /// What the absence means.
+        /// The explanation of the absence.
         var diagnosis: Diagnosis?
     }
 
@@ -36,32 +47,32 @@ struct Probe: ParsableCommand {
             (.linux, linux), (.perVMAttributes, perVMAttributes), (.memslotTrap, trap), (.soft, soft),
         ]
         let sections = all.filter {
-            backendOptions.backend.kind == nil || backendOptions.backend.kind == $0.0
+            choice.kind == nil || choice.kind == $0.0
         }.map {
             $0.1()
         }
-        let choice: Result<ChosenBackend, BackendError>
+        let chosen: Result<ChosenBackend, BackendError>
         do throws(BackendError) {
-            choice = .success(try backendOptions.backend.open(BackendNeeds(soft: backendOptions.soft)))
+            chosen = .success(try choice.open(BackendNeeds(soft: backendOptions.soft)))
         } catch {
-            choice = .failure(error)
+            chosen = .failure(error)
         }
-        let preserving = try? backendOptions.backend.open(
+        let preserving = try? choice.open(
             BackendNeeds(preservation: true, soft: backendOptions.soft))
         if json {
-            printJSON(sections, choice, preserving)
+            printJSON(sections, chosen, preserving)
         } else {
-            printText(sections, choice, preserving)
+            printText(sections, chosen, preserving)
         }
-        // What could not be tried for want of something is not known.
+        // A feature that could not be tried because the host lacks resources is unknown.
         let answers = sections.flatMap { $0.findings.map(\.answer) + [$0.absence ?? ""] }
         if let limit = Errno.hostLimits.first(where: { limit in answers.contains { $0.contains(limit.name) } }
         ) {
             throw stop(
-                "the host failed while it was probed (\(limit.name)): answers that name it say nothing about a kernel",
+                "the host ran out of a resource while probing (\(limit.name)); answers that name it say nothing about a backend",
                 Status.monitorFailed, .file("a scratch VM", limit, call: "probe"))
         }
-        if case .failure(let error) = choice {
+        if case .failure(let error) = chosen {
             if error.isHostLimit { throw stop(error.text, Status.monitorFailed, error.diagnosis) }
             throw Status.skipped
         }
@@ -96,7 +107,7 @@ struct Probe: ParsableCommand {
             if let failure = probe.conversionFailure() {
                 return Section(
                     title: title, name: .perVMAttributes, identity: nil, findings: [],
-                    absence: "cannot convert a page on a scratch VM (\(failure.text))",
+                    absence: "a conversion on a scratch VM failed (\(failure.text))",
                     diagnosis: failure.diagnosis)
             }
             return Section(
@@ -113,7 +124,7 @@ struct Probe: ParsableCommand {
     }
 
     private func trap() -> Section {
-        let title = "/dev/kvm, with memslots carved for what it lacks"
+        let title = "/dev/kvm, with conversions emulated by memslots"
         do throws(KVMUnavailable) {
             let backend = MemslotTrapKVM(over: try LinuxKVM())
             let probe = BackendProbe(backend)
@@ -142,9 +153,9 @@ struct Probe: ParsableCommand {
             absence: nil)
     }
 
-    /// - Parameter preserving: what `auto` takes for a guest whose contents must be preserved.
+    /// - Parameter preserving: what `auto` picks for a guest whose contents must be preserved.
     private func printText(
-        _ sections: [Section], _ choice: Result<ChosenBackend, BackendError>, _ preserving: ChosenBackend?
+        _ sections: [Section], _ chosen: Result<ChosenBackend, BackendError>, _ preserving: ChosenBackend?
     ) {
         let terminal = Terminal.output
         for section in sections {
@@ -172,27 +183,28 @@ struct Probe: ParsableCommand {
             }
             terminal.print()
         }
-        // Who asks about one kernel does not ask which one is taken.
-        guard backendOptions.backend == .auto else { return }
-        switch choice {
-        case .success(let chosen):
+        // If one backend was named, auto is not the question.
+        guard choice == .auto else { return }
+        switch chosen {
+        case .success(let backend):
             terminal.hanging(
-                terminal.styled("auto ", .bold), "takes --backend \(chosen.kind.rawValue): \(chosen.line)",
+                terminal.styled("auto ", .bold), "picks --backend \(backend.kind.rawValue): \(backend.line)",
                 indent: 5)
-            if let preserving, preserving.kind != chosen.kind {
+            if let preserving, preserving.kind != backend.kind {
                 terminal.paragraph(
                     "and --backend \(preserving.kind.rawValue) for guests that need their contents preserved",
                     indent: 5)
             }
         case .failure(let error):
             terminal.hanging(
-                terminal.styled("auto ", .bold), "finds no kernel that runs guests: \(error.text)", indent: 5)
+                terminal.styled("auto ", .bold), "finds no backend that can run guests: \(error.text)",
+                indent: 5)
             terminal.print(error.diagnosis, indent: 5)
         }
     }
 
     private func printJSON(
-        _ sections: [Section], _ choice: Result<ChosenBackend, BackendError>, _ preserving: ChosenBackend?
+        _ sections: [Section], _ chosen: Result<ChosenBackend, BackendError>, _ preserving: ChosenBackend?
     ) {
         let backends = sections.map { section -> JSON in
             .object(
@@ -228,11 +240,11 @@ struct Probe: ParsableCommand {
                 ] + section.diagnosis.json)
         }
         let auto: JSON
-        switch choice {
-        case _ where backendOptions.backend != .auto: auto = .null
-        case .success(let chosen):
+        switch chosen {
+        case _ where choice != .auto: auto = .null
+        case .success(let backend):
             auto = .object([
-                ("name", .string(chosen.kind.rawValue)), ("reason", .string(chosen.reasonText)),
+                ("name", .string(backend.kind.rawValue)), ("reason", .string(backend.reasonText)),
                 ("preserving", preserving.map { .string($0.kind.rawValue) } ?? .null),
             ])
         case .failure(let error):
@@ -241,7 +253,7 @@ struct Probe: ParsableCommand {
         }
         Terminal.output.print(
             JSON.object([
-                ("schema", .string("minivmm.probe/1")), ("auto", auto), ("kernels", .array(backends)),
+                ("schema", .string("minivmm.probe/1")), ("auto", auto), ("backends", .array(backends)),
             ]).text)
     }
 }

@@ -13,34 +13,41 @@ struct Run: ParsableCommand {
         commandName: "run",
         abstract: "Boots a guest and returns its exit status.",
         discussion: """
-            The guest's console is written to standard output, all else to standard error. A payload of the \
-            catalogue brings its own machine (see `minivmm list`); the options change it.
+            The guest's console goes to standard output, everything else to standard error. Built-in guests (see \
+            `minivmm list`) come with their own machine settings; options override them.
             """)
 
     @Argument(
-        help: "A payload of the catalogue, or a file: an ELF64 static executable or a flat image.",
+        help: "A built-in guest, or a file: a static ELF64 executable or a flat image.",
         completion: .guest)
     var guest: String
     @OptionGroup var machine: MachineOptions
     @OptionGroup var backendOptions: BackendOptions
 
-    @Option(help: "Seconds of real time after which the guest is ended (status 124); 0 for no limit.")
+    @Option(
+        help: ArgumentHelp(
+            "Time limit in seconds of real time, after which the guest is ended with status 124; 0 for none. (default: 60; with --step none)",
+            valueName: "seconds"))
     var timeout: Seconds?
     @Option(
-        help: ArgumentHelp("Write the trace to a file, or to standard error with `-`.", valueName: "file"),
+        help: ArgumentHelp(
+            "Write the trace to a file, or to standard error if it is `-`. (default: no trace)",
+            valueName: "file"),
         completion: .file())
     var trace: String?
     @Option(
-        help: "The trace's format; by default json for a file whose name ends in .json or .jsonl, else text.")
+        help:
+            "Format of the trace: text, or json for JSON lines. (default: json if the file is named .json or .jsonl, else text)"
+    )
     var traceFormat: TraceFormat?
-    @Flag(help: "Say below each event of a text trace why it is there.")
+    @Flag(help: "Explain each event of a text trace on the line below it.")
     var explain = false
     @OptionGroup(title: "Pictures") var pictures: PictureOptions
-    @Flag(help: "Stop at each exit and ask what to do; ? at the prompt lists the commands.")
+    @Flag(help: "Stop at each exit and prompt for a command; ? lists the commands.")
     var step = false
-    @Flag(help: "Print the result as one JSON object on standard output, the guest's console inside it.")
+    @Flag(help: "Print the result as one JSON object on standard output; it contains the guest's console.")
     var json = false
-    @Flag(name: .shortAndLong, help: "Print nothing but the guest's console and errors.")
+    @Flag(name: .shortAndLong, help: "Print only the guest's console, and errors.")
     var quiet = false
 
     enum TraceFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
@@ -48,21 +55,22 @@ struct Run: ParsableCommand {
     func validate() throws {
         try backendOptions.oneVersion()
         if explain, trace == nil {
-            throw ValidationError("--explain is for a trace: add --trace - or --trace FILE.")
+            throw ValidationError("--explain needs a trace: add --trace - or --trace FILE.")
         }
         if explain, let trace, format(of: trace) == .json {
-            throw ValidationError("--explain is for a text trace: add --trace-format text.")
+            throw ValidationError("--explain needs a text trace: add --trace-format text.")
         }
     }
 
-    /// What this process opens itself, before it gives up what a monitor does not need. Only `--step` shows instructions:
-    /// any other run does not pay for the disassembler.
+    /// Opens the libraries that this process itself uses, before it drops its privileges. Only `--step` shows instructions,
+    /// so no other run pays for the disassembler.
     func openLibraries() {
         if step { _ = Disassembler.installed }
     }
 
     func run() throws {
         let payload = Catalogue.named(guest)
+        try pictures.checkPlaces()
         // No time limit while stepping.
         let limit = timeout?.duration ?? (step ? .zero : payload?.timeLimit ?? Self.defaultTimeout)
         let interrupts = try? SignalDescriptor()
@@ -70,8 +78,7 @@ struct Run: ParsableCommand {
         var configuration = payload?.machineConfiguration ?? MachineConfiguration()
         try machine.apply(to: &configuration)
         let image = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
-        // A guest from a file says nobody what it needs: where there is a choice, what its conversions do not say
-        // otherwise is preserved.
+        // A guest from a file does not declare its needs. If there is a choice of backend, take one that preserves contents.
         let chosen = try openBackend(
             BackendNeeds(
                 aliases: configuration.aliases,
@@ -96,7 +103,8 @@ struct Run: ParsableCommand {
             if machine.layout.imageStaysShared, !quiet, !json {
                 diagnostics.hanging(
                     diagnostics.styled("boot    ", .dim),
-                    "the image stays shared: contents do not survive a conversion on this kernel", indent: 8)
+                    "the image stays shared, because this backend does not preserve contents in a conversion",
+                    indent: 8)
             }
             outcome = machine.run(timeout: cancellation.remaining, interrupts: interrupts)
             if case .timeLimit = outcome { outcome = .timeLimit(limit) }
@@ -108,13 +116,13 @@ struct Run: ParsableCommand {
             trace?.flush()
         }
         let elapsed = monotonicNanoseconds() &- start
-        // Nothing below looks for signals: they end the process again.
+        // Nothing below polls for signals, so they end the process again.
         interrupts?.unblock()
         if let errno = traceFile?.close() {
             outcome = .failed(
                 .backend(call: "write", errno: errno, attempted: "the trace", hint: "it is incomplete"))
         }
-        // A reader that went away ends the command by a signal, or wants no more.
+        // EPIPE is not reported: a reader that closed its end does not want the rest.
         if let errno = console.failure, errno != .brokenPipe {
             outcome = .failed(
                 .backend(
@@ -122,7 +130,7 @@ struct Run: ParsableCommand {
                     hint: "it is incomplete"))
         }
         report(outcome, statistics, elapsed, chosen, console)
-        // However it ended: a run that failed is the one to look at.
+        // Also after a failure: that is the run worth looking at.
         if let recorder { try pictures.draw(recorder.recorded(), title: guest) }
         throw ExitCode(outcome.exitStatus)
     }
@@ -141,7 +149,7 @@ struct Run: ParsableCommand {
             throw fail("\(guest): \(error)", error.diagnosis)
         }
         let outcome = cancellation.outcome ?? .failed(.cancelled)
-        throw fail("\(guest): \(outcome) while the file was read", nil, outcome)
+        throw fail("\(guest): \(outcome) while reading the file", nil, outcome)
     }
 
     private func openBackend(_ needs: BackendNeeds) throws -> ChosenBackend {
@@ -152,7 +160,7 @@ struct Run: ParsableCommand {
         }
     }
 
-    /// The end of a run that has not begun. With --json it is an object like that of any other ending.
+    /// Reports a failure before the machine exists. With --json it prints the same object as for any other ending.
     private func fail(
         _ message: String, _ diagnosis: Diagnosis?, _ outcome: Outcome? = nil
     ) -> any Error {
@@ -169,21 +177,25 @@ struct Run: ParsableCommand {
         return stop(message, status, diagnosis)
     }
 
-    /// - Returns: nil if it was cancelled.
+    /// - Returns: nil if cancelled.
     private func readFile(
         ramSize: UInt64, _ cancellation: Cancellation
     ) throws(GuestFileError) -> [UInt8]? {
-        do throws(Errno) {
+        do {
             let most = min(max(ramSize, 1 << 20) * 4, 1 << 30)
             let bytes = try InputFile.read(FilePath(argument: guest), most: most, cancellation)
-            guard UInt64(bytes?.count ?? 0) <= most else { throw .fileTooLarge }
+            guard UInt64(bytes?.count ?? 0) <= most else { throw GuestFileError.tooLarge }
+            if let bytes, case let kind = FileKind(guest, bytes), !kind.isBootable {
+                throw GuestFileError.notBootable(kind, path: guest)
+            }
             return bytes
+        } catch let error as GuestFileError {
+            throw error
         } catch {
-            switch error {
-            case .fileTooLarge: throw .tooLarge
+            switch error as? Errno ?? .ioError {
             case .noSuchFileOrDirectory where !guest.contains("/"):
                 throw .noSuchGuest(nearest: Catalogue.nearest(to: guest))
-            default: throw .unreadable(error)
+            case let errno: throw .unreadable(errno)
             }
         }
     }
@@ -216,14 +228,14 @@ struct Run: ParsableCommand {
     }
 
     private struct TraceFile {
-        /// Nil where it is standard error.
+        /// Nil for standard error.
         let file: FileDescriptor?
         let failure: () -> Errno?
 
-        /// - Returns: why something of the trace could not be written.
+        /// - Returns: the first error in writing the trace.
         func close() -> Errno? {
             let failure = failure()
-            // Some file systems say only now that there was no room.
+            // Some file systems report a full disk only here.
             do { try file?.close() } catch { return failure ?? (error as? Errno) ?? .ioError }
             return failure
         }
@@ -233,7 +245,7 @@ struct Run: ParsableCommand {
         traceFormat ?? (path.hasSuffix(".json") || path.hasSuffix(".jsonl") ? .json : .text)
     }
 
-    /// Where events go, and how one learns that they did not get there.
+    /// The sink for events, and a function that returns its first write error.
     private func sink(_ file: FileDescriptor, _ path: String) -> (any TraceSink, () -> Errno?) {
         guard format(of: path) == .text else {
             let sink = JSONLinesTrace(file)
@@ -244,7 +256,7 @@ struct Run: ParsableCommand {
             let sink = TextTrace(file)
             return (sink, { sink.failure })
         }
-        // What it cannot write is told in the end.
+        // Terminal records write errors; they are reported at the end.
         return (ExplainedTrace(terminal, explains: explain), { nil })
     }
 
@@ -267,7 +279,7 @@ struct Run: ParsableCommand {
         }
         let terminal = Terminal.diagnostics
         let failed = outcome.exitStatus != 0
-        // A status is the guest's answer; all other endings are news.
+        // With --quiet only endings other than an exit status are reported.
         if quiet, case .exited = outcome { return }
         guard failed || !quiet else { return }
         let milliseconds = Double(elapsed / 1000) / 1000
@@ -299,6 +311,6 @@ extension RunStatistics {
 }
 
 extension Payload {
-    /// Nanoseconds, for the payload that never ends by itself.
+    /// The time limit of a guest that never ends by itself.
     var timeLimit: Duration? { ending == .timeLimit ? .seconds(1) : nil }
 }

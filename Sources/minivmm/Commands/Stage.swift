@@ -5,24 +5,24 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-/// Where guests are played for somebody who watches: what the demo and the tour have in common.
+/// Runs guests for an audience. Shared by `demo` and `tour`.
 struct Stage {
     let options: BackendOptions
 
-    /// The tour is about contents that stay: where there is a choice, on a kernel that preserves them.
+    /// Opens the backend and prints its name. If there is a choice, it is one that preserves contents.
     func open(_ aliases: Aliases) throws -> ChosenBackend {
         let chosen = try options.open(aliases: aliases, preservation: true)
         say(chosen)
         return chosen
     }
 
-    /// Each act names the kernel that answers in it.
+    /// Prints which backend answers.
     func say(_ chosen: ChosenBackend) {
         Terminal.output.paragraph("on \(chosen.backend.identity)", indent: 3, style: .dim)
     }
 
     /// - Parameters:
-    ///   - aloud: whether what the guest prints is part of the story.
+    ///   - aloud: whether the guest's output is shown.
     ///   - preserving: whether the act needs preserved contents, even if the guest does not.
     func machine(
         _ payload: Payload, _ chosen: ChosenBackend, _ narrator: Narrator, aloud: Bool = true,
@@ -69,8 +69,8 @@ struct Stage {
                 terminal.hanging(
                     "  host   ",
                     "\(what): " + terminal.styled(error.errno.name, .bad)
-                        + (error.state == .private ? ", it is private" : ""), indent: 9)
-                // Once is enough: the others are like it.
+                        + (error.state == .private ? ": the page is private" : ""), indent: 9)
+                // Only the first error is explained.
                 if !explained { terminal.print(error.diagnosis, indent: 9) }
                 explained = true
             }
@@ -87,7 +87,7 @@ struct Stage {
             }
             tell("reads the image") { () throws(HostAccessError) in
                 _ = try machine.memory.read(gpa: machine.layout.entry, count: 16)
-                return "it can"
+                return "succeeds"
             }
             guard let page = PageRange(start: gpa, size: pageSize) else { return nil }
             do throws(ConversionError) {
@@ -120,8 +120,8 @@ struct Stage {
         guard outcome.exitStatus == 0 else { return outcome }
         let terminal = Terminal.output
         terminal.paragraph(
-            "The same guest on a software kernel that is the second posted version of the interface, which promised "
-                + "nothing about contents: what cannot be preserved is refused.", indent: 3)
+            "The same guest on SoftKVM with the second posted version of the interface (RFC v2). That version promised "
+                + "nothing about contents, so a request to preserve them is refused.", indent: 3)
         var configuration = options.soft
         configuration.abi = .rfcV2
         let soft = SoftKVM(configuration)

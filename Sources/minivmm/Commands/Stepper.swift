@@ -4,10 +4,10 @@ import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// Stops a machine at its exits and asks what to do.
+/// Stops a machine at its exits and prompts for a command.
 ///
-/// Its lock is held while somebody is asked, so that vCPUs on several threads stop in turn; the others run meanwhile, and
-/// wait at their next exit. A machine that ends meanwhile, by a signal say, is asked about no more.
+/// The lock is held during the prompt, so vCPUs on several threads stop one at a time. The other vCPUs keep running and
+/// wait at their next exit. If the machine ends during a prompt, for example by a signal, the prompt returns.
 final class Stepper: ExitObserver {
     private enum Mode {
         case step
@@ -18,9 +18,9 @@ final class Stepper: ExitObserver {
     private struct State {
         var mode = Mode.step
         var exits = 0
-        /// The picture of the pages when it last stopped.
+        /// The strip of pages at the last stop.
         var before: [String] = []
-        /// It has been said why instructions are shown as bytes.
+        /// Whether the advice to install a disassembler was printed.
         var hasAdvised = false
         var input = LineReader()
     }
@@ -72,10 +72,12 @@ final class Stepper: ExitObserver {
 
     // MARK: commands
 
-    /// Until something lets the machine go on.
+    /// Prompts until a command resumes or ends the machine.
     private func ask(_ vcpu: any KVMVCPU, _ machine: Machine, _ state: inout State) {
         while true {
-            terminal.print(terminal.styled("   Enter steps; u, c, q, ? help >", .dim))
+            terminal.print(
+                terminal.styled(
+                    "   Enter: next exit; u: next conversion; c: continue; q: quit; ?: help >", .dim))
             let line = state.input.next {
                 while !machine.isStopping {
                     if isReadable(.standardInput, within: .milliseconds(50)) { return true }
@@ -84,7 +86,7 @@ final class Stepper: ExitObserver {
             }
             guard !machine.isStopping else { return }
             guard let line else {
-                terminal.print("   the input ends here: the guest goes on by itself")
+                terminal.print("   end of input: the guest continues without stopping")
                 state.mode = .free
                 return
             }
@@ -114,11 +116,12 @@ final class Stepper: ExitObserver {
     private func help(_ word: String) {
         if word != "?", word != "h", word != "help" { terminal.print("   no such command: \(word)") }
         for (command, what) in [
-            ("Enter, n", "to the next exit"), ("u", "to the next exit that asks for a conversion"),
-            ("c", "on without stopping"), ("q", "end the guest"), ("r", "all registers"),
-            ("p", "the pages: private and shared"), ("x ADDRESS [BYTES]", "memory, as the host sees it"),
-            ("private ADDRESS PAGES [POLICY]", "convert by hand; to shared: shared ..."),
-            ("POLICY", "what becomes of the bytes: preserve (else), zero, unspecified"),
+            ("Enter, n", "run to the next exit"), ("u", "run to the next exit that asks for a conversion"),
+            ("c", "continue without stopping"), ("q", "end the guest"), ("r", "show all registers"),
+            ("p", "show which pages are private and shared"),
+            ("x ADDRESS [BYTES]", "show memory as the host sees it, 16 bytes by default"),
+            ("private ADDRESS PAGES [POLICY]", "convert to private; `shared ...` converts to shared"),
+            ("POLICY", "for the contents: preserve (default), zero or unspecified"),
         ] {
             terminal.hanging(
                 "   " + terminal.styled(command, .bold) + " ", " " + what, indent: 5, used: 4 + command.count)
@@ -129,9 +132,9 @@ final class Stepper: ExitObserver {
     private func memory(_ words: [String], _ machine: Machine) {
         guard (2...3).contains(words.count), let gpa = Self.number(words[1]),
             case let wanted = words.count > 2 ? Self.number(words[2]) : 16, let wanted, wanted > 0
-        else { return terminal.print("   x ADDRESS [BYTES]: numbers, decimal or 0x") }
+        else { return terminal.print("   usage: x ADDRESS [BYTES], in decimal or with 0x") }
         let count = Int(min(wanted, 256))
-        // Eight bytes a row where sixteen have no room.
+        // 16 bytes per row, or 8 on a narrow terminal.
         let row = terminal.width < 72 ? 8 : 16
         do throws(HostAccessError) {
             let bytes = try machine.memory.read(gpa: gpa, count: count)
@@ -139,7 +142,7 @@ final class Stepper: ExitObserver {
                 let part = bytes[start..<min(start + row, count)].map(Instruction.hexByte)
                 terminal.print("   \(hex(gpa &+ UInt64(start))):  " + part.joined(separator: " "))
             }
-            if wanted > 256 { terminal.print("   256 bytes are shown at most") }
+            if wanted > 256 { terminal.print("   only the first 256 bytes are shown") }
         } catch {
             let why = error.errno.name
             terminal.hanging(
@@ -155,7 +158,7 @@ final class Stepper: ExitObserver {
             let range = PageRange(start: gpa, size: size)
         else {
             return terminal.paragraph(
-                "\(words[0]) ADDRESS PAGES [preserve|zero|unspecified]: an address of whole pages, and at least one",
+                "usage: \(words[0]) ADDRESS PAGES [preserve|zero|unspecified]; ADDRESS is a multiple of 4096, PAGES at least 1",
                 indent: 3)
         }
         do throws(ConversionError) {

@@ -22,7 +22,7 @@ struct BackendOptions: ParsableArguments {
     var abi: [ABIProfile] = []
     @Option(
         help: ArgumentHelp(
-            "Make SoftKVM break one rule of the interface. Repeatable; `minivmm list faults` lists them.",
+            "Make SoftKVM break one rule of the interface. Repeatable; `minivmm list faults` lists them. (default: none)",
             valueName: "fault"),
         completion: .list(Self.faultNames),
         transform: { name in

@@ -3,20 +3,20 @@ import ArgumentParser
 import Explain
 import GuestPayloads
 
-/// What Tab offers where the argument parser alone knows nothing.
+/// Completions that the argument parser cannot generate.
 extension CompletionKind {
-    /// A payload of the catalogue, or a file.
+    /// A built-in guest or a file.
     static var guest: CompletionKind {
         .custom { _, _, prefix in
             Catalogue.all.map(\.name).filter { $0.hasPrefix(prefix) } + Completions.files(prefix)
         }
     }
 
-    /// A kind and a name, or a name.
+    /// A kind followed by a name, or a name.
     static var explained: CompletionKind {
         .custom { words, index, prefix in
             let before = words.indices.contains(index - 1) ? words[index - 1] : ""
-            // Behind a kind its names; else both.
+            // After a kind, the names of that kind.
             let names =
                 Kind(rawValue: before).map(Library.names)
                 ?? Kind.allCases.map(\.rawValue) + Kind.allCases.flatMap(Library.names)
@@ -26,17 +26,17 @@ extension CompletionKind {
 }
 
 enum Completions {
-    /// Files whose path begins so; directories end in a slash.
+    /// Paths with this prefix; directories end in a slash.
     static func files(_ prefix: String) -> [String] {
         let cut = prefix.lastIndex(of: "/").map(prefix.index(after:)) ?? prefix.startIndex
         let (place, start) = (prefix[..<cut], prefix[cut...])
-        // Hidden ones are for who begins with the dot.
+        // Hidden files are offered only if the prefix starts with a dot.
         return ((try? DirectoryListing.read(place.isEmpty ? "." : String(place))) ?? [])
             .filter { $0.name.hasPrefix(start) && (!$0.name.hasPrefix(".") || start.hasPrefix(".")) }
             .map { place + $0.name + ($0.isDirectory ? "/" : "") }
     }
 
-    /// The same without repetitions.
+    /// The words without repetitions.
     static func once(_ words: [String]) -> [String] {
         var seen: Set<String> = []
         return words.filter { seen.insert($0).inserted }

@@ -2,7 +2,7 @@
 import Glibc
 import SystemPackage
 
-/// What is in a directory.
+/// The entries of a directory.
 enum DirectoryListing {
     struct Entry {
         let name: String
@@ -11,7 +11,7 @@ enum DirectoryListing {
 
     /// Sorted by name, without `.` and `..`.
     ///
-    /// - Throws: `ENOTDIR` for a file, and what else `opendir(3)` says.
+    /// - Throws: `ENOTDIR` for a file; else the errors of `opendir(3)`.
     static func read(_ path: String) throws(Errno) -> [Entry] {
         let opened = unsafe FilePath(argument: path).withPlatformString { unsafe opendir($0) }
         guard let directory = unsafe opened else { throw Errno(rawValue: errno) }

@@ -4,15 +4,15 @@ import SystemPackage
 
 /// Files that the command reads.
 enum InputFile {
-    /// All of a file, or its first bytes. A pipe may keep it waiting, and the wait can be cancelled.
+    /// Reads a file, or its first bytes. Waiting for a pipe can be cancelled.
     ///
-    /// - Parameter most: bytes after which reading ends; up to a chunk more is returned.
-    /// - Returns: nil if it was cancelled.
+    /// - Parameter most: the number of bytes after which reading stops; up to 64 KiB more are returned.
+    /// - Returns: nil if cancelled.
     static func read(
         _ path: FilePath, most: UInt64, _ cancellation: Cancellation = Cancellation()
     ) throws(Errno) -> [UInt8]? {
         do {
-            // Without a writer the opening of a pipe would not come back.
+            // A blocking open of a pipe without a writer would not return.
             let file = try FileDescriptor.open(path, .readOnly, options: [.closeOnExec, .nonBlocking])
             defer { try? file.close() }
             var bytes: [UInt8] = []

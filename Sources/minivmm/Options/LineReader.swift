@@ -2,14 +2,14 @@
 import MiniVMM
 import SystemPackage
 
-/// Standard input, line by line, for somebody who may be interrupted while waiting: `readLine()` cannot be.
+/// Reads standard input line by line. Unlike `readLine()`, waiting can be interrupted.
 struct LineReader {
     private static let input = FileDescriptor.standardInput
     private var bytes: [UInt8] = []
     private var hasEnded = false
 
-    /// - Parameter wait: returns when there is something to read, or false to give up.
-    /// - Returns: the line without its end; nil at the end of input, or when given up.
+    /// - Parameter wait: returns true when input is readable, or false to give up.
+    /// - Returns: the line without its line end; nil at the end of the input or after giving up.
     mutating func next(_ wait: () -> Bool) -> String? {
         while true {
             if let end = bytes.firstIndex(of: 0x0a) {

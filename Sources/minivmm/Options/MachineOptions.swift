@@ -7,46 +7,75 @@ extension FaultPolicy: ExpressibleByArgument {}
 extension ContentPolicy: ExpressibleByArgument {}
 extension RetryPolicy.InUse: ExpressibleByArgument {}
 
-/// What a machine is made of, as options.
+/// The options that configure a machine.
 struct MachineOptions: ParsableArguments {
-    @Option(help: "Bytes of RAM, 1 MiB to 1 TiB; K, M, G and T are powers of 1024.")
+    @Option(
+        help: ArgumentHelp(
+            "RAM in bytes, 1M to 1T; K, M, G, T are powers of 1024. (default: the guest's, else 16M)",
+            valueName: "bytes"))
     var ram: ByteCount?
-    @Option(help: "vCPUs, 1 to 16.")
+    @Option(
+        help: ArgumentHelp("Number of vCPUs, 1 to 16. (default: the guest's, else 1)", valueName: "count"))
     var vcpus: Int?
-    @Option(help: "Aliases of RAM: one plain memslot, or two, private and shared.")
+    @Option(
+        help:
+            "Aliases of RAM in guest-physical memory: one, or two (a private and a shared one). (default: the guest's, else one)"
+    )
     var aliases: Aliases?
-    @Option(help: ArgumentHelp("The older name of --aliases.", visibility: .hidden))
+    /// The name of `--aliases` before version 1.1.
+    @Option(help: .hidden)
     var doors: Aliases?
-    @Option(help: "Regions that RAM is divided into, each with its guest_memfd.")
+    @Option(
+        help: ArgumentHelp(
+            "Number of regions that RAM is divided into, each with its own guest_memfd, 1 to 64. (default: 1)",
+            valueName: "count"))
     var regions: Int?
-    @Option(help: "What to do on a memory fault.")
+    @Option(
+        help:
+            "What the monitor does on a memory fault: convert the page, or reenter without converting. (default: convert)"
+    )
     var onFault: FaultPolicy?
-    @Option(help: "Contents of converted pages, where the guest does not say.")
+    @Option(
+        help:
+            "What happens to the contents of converted pages if the guest does not specify it. (default: the guest's, else preserve)"
+    )
     var contents: ContentPolicy?
-    @Option(help: "When a page stays in use: fail the request, or bisect around it.")
+    @Option(
+        help:
+            "If a page stays in use: fail the request, or bisect to convert everything around it. (default: fail)"
+    )
     var inUse: RetryPolicy.InUse?
-    @Option(help: "Attempts for a range whose pages are in use.")
+    @Option(
+        help: ArgumentHelp(
+            "Conversion attempts while a page of the range is in use, at least 1. (default: 16)",
+            valueName: "count"))
     var attempts: Int?
-    @Option(help: "Seconds for one conversion with all its attempts.")
+    @Option(
+        help: ArgumentHelp(
+            "Time limit in seconds for one conversion with all its attempts. (default: 1)",
+            valueName: "seconds"))
     var deadline: Seconds?
-    @Option(help: "Bytes of the largest single conversion call.")
+    @Option(
+        help: ArgumentHelp(
+            "Largest single conversion call in bytes, a multiple of 4096. (default: 256M)", valueName: "bytes"
+        ))
     var chunk: ByteCount?
 
     func validate() throws {
         if let attempts, attempts < 1 {
-            throw ValidationError("--attempts \(attempts): at least 1 is needed.")
+            throw ValidationError("--attempts \(attempts): must be at least 1.")
         }
         if let chunk, chunk.bytes == 0 || chunk.bytes % pageSize != 0 {
-            throw ValidationError("--chunk \(chunk.bytes): a positive multiple of 4096 is needed.")
+            throw ValidationError("--chunk \(chunk.bytes): must be a positive multiple of 4096.")
         }
         if let vcpus, !GuestLayout.vcpuBounds.contains(vcpus) {
-            throw ValidationError("--vcpus \(vcpus): from 1 to 16 are possible.")
+            throw ValidationError("--vcpus \(vcpus): must be 1 to 16.")
         }
         if let ram, !GuestLayout.ramBounds.contains(ram.bytes) || ram.bytes % pageSize != 0 {
-            throw ValidationError("--ram \(ram.bytes): whole pages of 4096 bytes, from 1 MiB to 1 TiB.")
+            throw ValidationError("--ram \(ram.bytes): must be a multiple of 4096 bytes from 1 MiB to 1 TiB.")
         }
         if let regions, !(1...64).contains(regions) {
-            throw ValidationError("--regions \(regions): from 1 to 64 are possible.")
+            throw ValidationError("--regions \(regions): must be 1 to 64.")
         }
     }
 
@@ -58,7 +87,7 @@ struct MachineOptions: ParsableArguments {
         if let onFault { configuration.faultPolicy = onFault }
         if let contents {
             configuration.contents = contents
-            // Who says so means it.
+            // An explicit request must be honoured or refused.
             if contents == .preserve { configuration.needsPreservation = true }
         }
         if let inUse { configuration.retry.inUse = inUse }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import ArgumentParser
 
-/// A size on the command line: bytes, or with K, M, G, T for powers of 1024; `0x` for hex.
+/// A size argument: a number of bytes, with an optional suffix K, M, G or T for powers of 1024, or `0x` for hex.
 struct ByteCount: ExpressibleByArgument {
     let bytes: UInt64
 
@@ -28,7 +28,7 @@ struct ByteCount: ExpressibleByArgument {
 
     var defaultValueDescription: String { Self.text(bytes) }
 
-    /// The shortest exact form.
+    /// The size in the largest unit in which it is a whole number.
     static func text(_ bytes: UInt64) -> String {
         for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")]
         where bytes != 0 && bytes % (1 << UInt64(shift)) == 0 { return "\(bytes >> UInt64(shift)) \(unit)" }
@@ -36,7 +36,7 @@ struct ByteCount: ExpressibleByArgument {
     }
 }
 
-/// A time on the command line, in seconds, with decimals: 0, or from a nanosecond to 10⁹ seconds.
+/// A time argument in seconds, with decimals: 0, or from 1 ns to 10⁹ s.
 struct Seconds: ExpressibleByArgument {
     let duration: Duration
 
@@ -55,6 +55,6 @@ struct Seconds: ExpressibleByArgument {
 }
 
 extension ExpressibleByArgument where Self: CaseIterable & RawRepresentable<String> {
-    /// What the parser itself says of them, without its key path: to make one takes a tenth of the parsing.
+    /// The same as the default implementation, but without its key path, whose creation takes a tenth of the parsing.
     public static var allValueStrings: [String] { allCases.map { $0.rawValue } }
 }

@@ -2,18 +2,17 @@
 import MiniVMM
 
 extension Bench {
-    /// One line of the result.
+    /// A line of the result.
     struct Row {
         let name: String
-        /// The measure, in `unit`.
+        /// The measured value, in `unit`.
         let value: Double
         let unit: String
-        /// The C loop's measure, where there is one.
+        /// The value of the C loop, if there is one.
         var baseline: Double?
-        /// The promise: an upper bound of the ratio where there is a baseline, else of the value; negative for a
-        /// lower bound.
+        /// An upper bound of the ratio if there is a baseline, else of the value; negative for a lower bound.
         var bound: Double?
-        /// Of the time of the row above that has none.
+        /// The share of the time of the last row without a share.
         var share: Double?
 
         var ratio: Double? { baseline.map { value / $0 } }
@@ -41,7 +40,7 @@ extension Bench {
                 text +=
                     "  "
                     + terminal.styled(
-                        "\(sign) \(rounded(abs(bound)))" + (holds ? "" : " BROKEN"), holds ? .good : .bad)
+                        "\(sign) \(rounded(abs(bound)))" + (holds ? "" : " EXCEEDED"), holds ? .good : .bad)
             }
             terminal.print(text)
         }

@@ -3,10 +3,10 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// Bytes as a string that can be turned back, whatever they are. A path is bytes, and a Swift string is Unicode.
+/// A reversible mapping of arbitrary bytes to a string: a path is bytes, while a Swift string is Unicode.
 ///
-/// A byte that belongs to no UTF-8 is a scalar of a private use area, and so is each byte of the scalars that stand for
-/// bytes. Everything else is itself.
+/// A byte that is not part of valid UTF-8 becomes a scalar in a private use area. So does each byte of those scalars
+/// themselves. All other text is unchanged.
 enum ByteText {
     private static let base: UInt32 = 0x10_ff00
     private static let stand: ClosedRange<UInt32> = 0x10_ff80...0x10_ffff
@@ -37,7 +37,7 @@ enum ByteText {
         return text
     }
 
-    /// The byte that a scalar stands for; nil if it is itself.
+    /// The byte that a scalar stands for; nil for an ordinary scalar.
     static func byte(_ scalar: Unicode.Scalar) -> UInt8? {
         stand.contains(scalar.value) ? UInt8(truncatingIfNeeded: scalar.value) : nil
     }
@@ -50,7 +50,7 @@ enum ByteText {
         return bytes
     }
 
-    /// To be printed: on one line, with nothing that steers a terminal, `\xff` for a byte that is no UTF-8.
+    /// The text for printing: one line, control characters escaped, `\xff` for a byte that is not UTF-8.
     static func visible(_ text: String) -> String {
         var visible = ""
         for scalar in text.unicodeScalars {
@@ -65,7 +65,7 @@ enum ByteText {
         return visible
     }
 
-    /// A file in a directory.
+    /// The path of a file in a directory.
     static func join(_ directory: String, _ name: String) -> String {
         directory.isEmpty || directory.hasSuffix("/") ? directory + name : directory + "/" + name
     }
@@ -77,7 +77,7 @@ enum ByteText {
 }
 
 extension FilePath {
-    /// The path that was given as an argument, byte by byte.
+    /// The path with exactly the bytes that were typed.
     init(argument: String) {
         let bytes = ByteText.bytes(argument).map { CChar(bitPattern: $0) } + [0]
         self = unsafe bytes.withUnsafeBufferPointer { buffer in
@@ -87,9 +87,17 @@ extension FilePath {
     }
 }
 
-/// What was typed behind the command's name.
+/// The command line.
 enum Arguments {
-    /// `CommandLine.arguments` has other characters where bytes are no UTF-8.
+    /// The program as it was typed if that was a path, so that commands which are printed can be typed again; else
+    /// `minivmm`.
+    static var program: String {
+        guard CommandLine.argc > 0, let argument = unsafe CommandLine.unsafeArgv[0] else { return "minivmm" }
+        let typed = unsafe ByteText.visible(string(argument))
+        return typed.contains("/") && typed.utf8.count <= 40 ? typed : "minivmm"
+    }
+
+    /// What was typed behind the program. `CommandLine.arguments` replaces bytes that are not UTF-8.
     static var all: [String] {
         var arguments: [String] = []
         for index in 1..<max(1, Int(CommandLine.argc)) {
@@ -99,7 +107,7 @@ enum Arguments {
         return arguments
     }
 
-    /// Of C's kind.
+    /// From a C string.
     static func string(_ text: UnsafePointer<CChar>) -> String {
         let bytes = unsafe UnsafeBufferPointer(start: text, count: strlen(text))
         return unsafe ByteText.string(bytes.map { UInt8(bitPattern: $0) })

@@ -2,22 +2,22 @@
 import CDisassembler
 import Synchronization
 
-/// Capstone's shared library, which is opened at run time: it is optional, and nothing of it is needed to build.
+/// Capstone's shared library, opened at run time. It is optional, and not needed for building.
 @safe final class Disassembler: Sendable {
-    /// What dlopen is asked for, in order: the major versions whose structs are known.
+    /// Library names for dlopen, in order: the major versions whose structs are declared.
     static let names = ["libcapstone.so.5", "libcapstone.so.4"]
-    /// What to do where there is none.
+    /// Advice if the library is missing.
     static let advice =
         "Capstone is not installed, so instructions are shown as bytes. "
         + "To see them as text: apt-get install libcapstone4 (or libcapstone5, whichever this system has)."
 
-    /// The one of this process, opened when it is first asked for. A process that confines itself asks before.
+    /// The library, opened on first use. A process that drops its privileges must use it before.
     static let installed = Disassembler()
 
-    /// The library is for one thread at a time.
+    /// Capstone is not thread-safe; the lock serializes its use.
     private let library: Mutex<OpaquePointer>
 
-    /// - Returns: nil if none of these libraries is there, or none that can be used.
+    /// - Returns: nil if no usable library is installed.
     init?(names: [String] = Disassembler.names) {
         for name in names {
             if let opened = unsafe cdis_open(name) {
@@ -30,13 +30,13 @@ import Synchronization
 
     deinit { unsafe library.withLock { unsafe cdis_close($0) } }
 
-    /// Major version of the library.
+    /// The major version of the library.
     var version: Int { unsafe library.withLock { unsafe Int(cdis_version($0)) } }
 
-    /// The instruction that some bytes begin with.
+    /// Disassembles the first instruction of the bytes.
     ///
-    /// - Parameter address: where its first byte is, linear.
-    /// - Returns: nil if they begin with none, or with a part of one.
+    /// - Parameter address: the linear address of the first byte.
+    /// - Returns: nil if the bytes do not start with a complete, valid instruction.
     func decode(_ bytes: [UInt8], at address: UInt64) -> cdis_instruction? {
         unsafe library.withLock { library in
             var instruction = cdis_instruction()

@@ -3,38 +3,38 @@ import CDisassembler
 import CKVMShim
 import MiniVMM
 
-/// The first instruction in some bytes, in AT&T syntax.
+/// A disassembled instruction, in AT&T syntax.
 ///
-/// Where it is not known, because there is no disassembler or no such instruction, ``text`` is nil, and nothing is guessed.
+/// ``text`` is nil if there is no disassembler or the bytes are no valid instruction.
 struct Instruction {
-    /// Memory that it accesses.
+    /// A memory operand.
     struct Operand {
-        /// General registers, as instructions number them.
+        /// General registers, by their numbers in instruction encodings.
         var base: Int?
         var index: Int?
         var scale: UInt64 = 1
         var displacement: Int64 = 0
-        /// The displacement counts from the next instruction.
+        /// Whether the displacement is relative to the next instruction.
         var isRelative = false
-        /// The address is the low 32 bits of the sum.
+        /// Whether the address is truncated to 32 bits.
         var hasShortAddress = false
         /// Bytes.
         var size: UInt64
     }
 
     let bytes: [UInt8]
-    /// Of its first byte, linear.
+    /// The linear address of the first byte.
     let address: UInt64
-    /// nil if it is not known.
+    /// Nil if unknown.
     let text: String?
-    /// The operation as the processor manuals name it, `out` for `outl`; empty if it is not known.
+    /// The operation as in the processor manuals, `out` for `outl`; empty if unknown.
     let name: String
-    /// What it touches in memory.
+    /// The memory operands.
     let operands: [Operand]
-    /// Its first immediate operand.
+    /// The first immediate operand.
     let immediate: Int64?
 
-    /// - Parameter bytes: at least those of the instruction; more are left out.
+    /// - Parameter bytes: at least the bytes of the instruction; the rest is ignored.
     init(_ bytes: [UInt8], at address: UInt64, by disassembler: Disassembler?) {
         self.address = address
         guard let decoded = disassembler?.decode(bytes, at: address) else {
@@ -49,7 +49,7 @@ struct Instruction {
         immediate = decoded.has_immediate ? decoded.immediate : nil
     }
 
-    /// An array of C's that ends with a zero.
+    /// A string from a C array with a terminating zero.
     private static func string<Characters>(of characters: Characters) -> String {
         unsafe withUnsafeBytes(of: characters) { bytes in
             unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
@@ -62,7 +62,7 @@ struct Instruction {
         return memory.map(Operand.init) + (decoded.uses_stack ? [.stack] : [])
     }
 
-    /// Bytes, and what they mean where that is known.
+    /// The bytes, and the text if known.
     var line: String {
         let hex = bytes.map(Self.hexByte).joined(separator: " ")
         return text.map { hex + "   " + $0 } ?? hex + " ..."
@@ -70,7 +70,7 @@ struct Instruction {
 
     static func hexByte(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
 
-    /// Whether it touches a page of the address space, with these registers.
+    /// Whether the instruction accesses the page, given these registers.
     func touches(page: UInt64, _ registers: ckvm_regs) -> Bool {
         let all = registers.inOrder
         return operands.contains { operand in
@@ -79,10 +79,10 @@ struct Instruction {
         }
     }
 
-    /// Whether it is the port access that a vCPU has left for.
+    /// Whether the instruction is the given port access.
     func accesses(port: UInt16, isOut: Bool) -> Bool {
         guard (isOut ? Self.outputs : Self.inputs).contains(name) else { return false }
-        // Without an immediate the port is in DX.
+        // Without an immediate operand, the port is in DX.
         return immediate.map { $0 == Int64(port) } ?? true
     }
 
@@ -99,12 +99,12 @@ extension Instruction.Operand {
             hasShortAddress: memory.has_short_address, size: UInt64(max(memory.size, 1)))
     }
 
-    /// What PUSH and CALL write below RSP, and POP and RET read at it.
+    /// The stack access of PUSH and CALL (below RSP) and of POP and RET (at RSP).
     static let stack = Self(base: 4, displacement: -8, size: 16)
 
     /// - Parameters:
-    ///   - registers: by number.
-    ///   - next: where the next instruction is.
+    ///   - registers: values by register number.
+    ///   - next: the address of the next instruction.
     func address(_ registers: [UInt64], next: UInt64) -> UInt64 {
         var sum = UInt64(bitPattern: displacement)
         if isRelative { sum &+= next }
@@ -115,6 +115,6 @@ extension Instruction.Operand {
 }
 
 extension ckvm_regs {
-    /// As an instruction numbers them.
+    /// In the order of register numbers in instruction encodings.
     var inOrder: [UInt64] { [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] }
 }

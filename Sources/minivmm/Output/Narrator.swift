@@ -3,9 +3,9 @@ import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// Tells a trace as a story: a sentence an event and a picture of the pages where they change.
+/// Prints a trace as sentences, one per event, with a strip of the pages after each change.
 ///
-/// Events come from several threads; its lock keeps each sentence whole.
+/// Events come from several threads. The lock keeps each sentence in one piece.
 final class Narrator: TraceSink {
     private let terminal: Terminal
     private let strip: PageStrip
@@ -14,7 +14,7 @@ final class Narrator: TraceSink {
     private struct Told {
         var map = AttributeMap(size: 0, initial: .shared)
         var held: [PageRange] = []
-        /// The pages of the close-up: the start of the guest's free memory.
+        /// The pages that are shown: the start of the guest's free memory.
         var window: PageRange?
         var lines = 0
         var skipped = 0
@@ -26,16 +26,16 @@ final class Narrator: TraceSink {
         var before: AttributeMap?
     }
 
-    /// Sentences at most; the rest is counted.
+    /// The most sentences that are printed; further ones are counted.
     private let limit: Int
     private let tellsBoot: Bool
-    /// Where events go besides.
+    /// Records the same events for pictures.
     let gallery: Gallery?
 
     /// - Parameters:
-    ///   - limit: sentences at most; what the guest says comes on top.
+    ///   - limit: the most sentences that are printed, not counting the guest's output.
     ///   - gallery: records the same events for pictures.
-    ///   - tellsBoot: whether what happens before the guest's first instruction is part of the story.
+    ///   - tellsBoot: whether events before the guest's first instruction are printed.
     init(_ terminal: Terminal, limit: Int, tellsBoot: Bool = false, gallery: Gallery? = nil) {
         self.terminal = terminal
         self.limit = limit
@@ -58,7 +58,7 @@ final class Narrator: TraceSink {
         told.withLock { _ in line("guest", terminal.styled(terminal.unicode ? "│ " : "| ", .dim) + text) }
     }
 
-    /// What an act has not told, and its last picture.
+    /// Prints how many events were left out.
     func finish() {
         told.withLock { told in
             guard told.skipped > 0 else { return }
@@ -71,7 +71,7 @@ final class Narrator: TraceSink {
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         told.withLock { told in
-            // Booting ends with the first thing that happens after RAM was made private.
+            // Booting ends with the first event after RAM was made private.
             if told.before != nil { told.booting = false }
             guard let (sentence, pictures) = self.tell(event, &told), !told.booting || self.tellsBoot else {
                 return
@@ -106,7 +106,7 @@ final class Narrator: TraceSink {
         return range.pageCount == 1 ? "page \(first)" : "pages \(first) to \(range.end / pageSize - 1)"
     }
 
-    /// The sentence for an event, and whether pages have changed; nil for what the story leaves out.
+    /// The sentence for an event, and whether pages have changed. Nil for events that are not printed.
     private func tell(_ event: TraceEvent, _ told: inout Told) -> (String, Bool)? {
         switch event {
         case .booted(let image, _, _, let ram, _):
@@ -116,14 +116,16 @@ final class Narrator: TraceSink {
             told.window = PageRange(start: start, size: min(32 * pageSize, ram > start ? ram - start : 0))
             return ("writes the image through its mmap of shared memory, \(Self.pages(image))", true)
         case .imageLeftShared(let end):
-            return ("leaves RAM up to \(hex(end)) shared: this kernel does not preserve contents", false)
+            return (
+                "leaves RAM up to \(hex(end)) shared, because this backend does not preserve contents", false
+            )
         case .attributesCall(let offset, let size, let target, let errno, let errorOffset, let gpa, _):
             guard let errno else {
                 told.busyPage = nil
                 if let range = PageRange(start: gpa ?? offset, size: size) { told.map.set(range, to: target) }
                 return nil
             }
-            // The same answer to each attempt is told once.
+            // Repeated attempts with the same answer are printed once.
             guard told.busyPage != errorOffset else { return nil }
             told.busyPage = errorOffset
             return (
@@ -135,7 +137,7 @@ final class Narrator: TraceSink {
             told.before = told.map
             if before?.uniformValue(of: request.range) == request.target { return nil }
             var text =
-                "\(Self.pages(request.range)) to \(request.target.rawValue), contents \(request.contents.rawValue)"
+                "made \(Self.pages(request.range)) \(request.target.rawValue), contents \(request.contents.pastText)"
             if ![.promisedByABI, .nothingAsked].contains(result.means) {
                 text += " (\(result.means.rawValue))"
             }
@@ -145,59 +147,84 @@ final class Narrator: TraceSink {
             let why =
                 switch error.reason {
                 case .refused(let refusal):
-                    terminal.styled("refused", .bad) + ": contents cannot be preserved: \(refusal)"
+                    "contents cannot be preserved: \(refusal)"
                 case .inUse(let pages):
-                    terminal.styled("given up", .bad) + " after \(error.result.calls) calls: still in use: "
-                        + pages.map(Self.pages).joined(separator: ", ")
+                    pages.map(Self.pages).joined(separator: ", ")
+                        + " \(pages.count == 1 && pages[0].pageCount == 1 ? "is" : "are") still in use"
                 default: error.description
                 }
-            return ("\(Self.pages(error.request.range)) to \(error.request.target.rawValue) " + why, false)
+            let verdict: String =
+                switch error.reason {
+                case .refused: terminal.styled("refused", .bad) + " to make"
+                case .inUse: terminal.styled("gave up", .bad) + " making"
+                default: "failed to make"
+                }
+            let calls: String
+            if case .inUse = error.reason { calls = " after \(error.result.calls) calls" } else { calls = "" }
+            return (
+                "\(verdict) \(Self.pages(error.request.range)) \(error.request.target.rawValue)\(calls): \(why)",
+                false
+            )
         case .memoryFault(let fault, _, let verdict):
             let alias = fault.wants == .private ? "private" : "shared"
             let found = fault.wants.other.rawValue
             switch verdict {
             case .convert:
                 return (
-                    "touches page \(fault.gpa / pageSize) through the \(alias) alias; it is \(found): "
+                    "accesses page \(fault.gpa / pageSize) through the \(alias) alias, but the page is \(found): "
                         + terminal.styled("KVM_EXIT_MEMORY_FAULT", .bold), false
                 )
             case .race:
-                return ("faults on page \(fault.gpa / pageSize), in the midst of a conversion: again", false)
+                return ("faults on page \(fault.gpa / pageSize) during a conversion; enters again", false)
             case .reenter:
-                return ("faults on page \(fault.gpa / pageSize); the monitor does nothing about it", false)
-            case .fatal: return ("faults at \(hex(fault.gpa)), and that is its end", false)
+                return (
+                    "faults on page \(fault.gpa / pageSize); the monitor enters again without converting",
+                    false
+                )
+            case .fatal: return ("faults at \(hex(fault.gpa)); the machine ends", false)
             }
-        // No guest does that.
+        // These come from litmus tests, not from guests.
         case .fileAppeared, .step, .access, .punched, .heldByName, .releasedByName: return nil
         case .hostAccess(let gpa, let direction, let error):
             let verb = direction == .read ? "reads" : "writes"
-            guard let error else { return ("the host \(verb) page \(gpa / pageSize): it can", false) }
+            guard let error else { return ("the host \(verb) page \(gpa / pageSize): succeeds", false) }
             return (
                 "the host \(verb) page \(gpa / pageSize): " + terminal.styled(error.errno.name, .bad)
-                    + (error.state == .private ? ", it is private" : ""), false
+                    + (error.state == .private ? ": the page is private" : ""), false
             )
         case .held(let range, let yields):
             told.held.append(range)
             return (
                 "the host puts \(Self.pages(range)) into a pipe (vmsplice) and "
-                    + (yields ? "lets go when asked" : "does not let go"), true
+                    + (yields ? "releases them when asked" : "keeps them"), true
             )
         case .holdersAsked(let gpa, let released, _):
             guard released > 0 else { return nil }
             told.held.removeAll { $0.contains(gpa) }
-            return ("asks who holds page \(gpa / pageSize) to let go: released", true)
+            return ("asks the holder of page \(gpa / pageSize) to release it: released", true)
         case .releasedHolds:
             told.held = []
-            return ("the host lets go of what it held", true)
+            return ("the host releases the pages that it held", true)
         case .waiting(_, let nanoseconds, let attempt):
             guard attempt == 1 else { return nil }
             let unit = terminal.unicode ? "µs" : "us"
-            return ("waits \(nanoseconds / 1000) \(unit) and tries again, longer each time", false)
+            return ("waits \(nanoseconds / 1000) \(unit) and retries, waiting longer each time", false)
         case .stopped(let why, _): return (why, false)
         case .portIn, .portOut, .mmio, .resumed, .released, .halted, .kicked, .conversionStarted,
             .guestExited, .hypercall,
             .steppedOver:
             return nil
+        }
+    }
+}
+
+extension ContentPolicy {
+    /// What a conversion did with the contents.
+    fileprivate var pastText: String {
+        switch self {
+        case .preserve: "preserved"
+        case .zero: "zeroed"
+        case .unspecified: "unspecified"
         }
     }
 }

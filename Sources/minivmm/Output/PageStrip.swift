@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// A row of cells that shows the state of pages: each state by its own sign, colour only in addition.
+/// A row of cells that shows the state of pages. Each state has its own sign; colour repeats it.
 struct PageStrip {
     let terminal: Terminal
 
@@ -16,10 +16,10 @@ struct PageStrip {
 
     private enum Cell { case `private`, shared, mixed, held }
 
-    /// What the signs mean, in one line.
+    /// The meaning of the signs, on one line.
     var legend: String { legendParts.map(\.text).joined(separator: "   ") }
 
-    /// What the signs mean, in as many lines as it takes.
+    /// Prints the meaning of the signs, folded to the width.
     func printLegend(indent: Int = 0) {
         let margin = String(repeating: " ", count: indent)
         var line = margin
@@ -47,7 +47,7 @@ struct PageStrip {
         }
     }
 
-    /// The pages of `range` in at most `width` cells, pages a cell rounded up to a power of two.
+    /// The pages of `range` in at most `width` cells. A cell stands for a power of two of pages.
     func draw(_ map: AttributeMap, _ range: PageRange, held: [PageRange], width: Int) -> String {
         var pagesPerCell: UInt64 = 1
         while range.pageCount > UInt64(max(1, width)) * pagesPerCell { pagesPerCell *= 2 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// What an exit is, in a line, and what the monitor is about to do with it.
+/// Describes an exit, and what the monitor will do next.
 enum StepText {
-    /// A call of the guest that the exit is.
+    /// A hypercall, by instruction or by port.
     struct Call {
         let number: UInt64
         let arguments: (UInt64, UInt64, UInt64)
@@ -28,7 +28,7 @@ enum StepText {
         return call?.number == mapGPARange
     }
 
-    /// The pages that the exit is about.
+    /// The pages that the exit refers to.
     static func pages(_ exit: Exit, _ call: Call?) -> PageRange? {
         switch exit {
         case .memoryFault(let fault, _): return PageRange(start: fault.gpa, size: pageSize)
@@ -57,13 +57,13 @@ enum StepText {
         case .hypercall: return "hypercall: " + (call.map(text) ?? "")
         case .memoryFault(let fault, let errno):
             return
-                "memory fault at \(hex(fault.gpa)), page \(fault.gpa / pageSize): wants it \(fault.wants.rawValue) "
+                "memory fault at \(hex(fault.gpa)), page \(fault.gpa / pageSize): the access needs it \(fault.wants.rawValue) "
                 + "(KVM_RUN: \(errno.name), flags \(hex(fault.flags)))"
         case .halt: return "HLT"
-        case .shutdown: return "shutdown: a triple fault"
+        case .shutdown: return "shutdown (triple fault)"
         case .interrupted: return "interrupted"
         case .failEntry(let reason): return "the CPU refused to enter, reason \(hex(reason))"
-        case .internalError(let suberror): return "internal error of KVM, suberror \(suberror)"
+        case .internalError(let suberror): return "KVM internal error, suberror \(suberror)"
         case .systemEvent(let type): return "system event \(type)"
         case .failed(let errno): return "KVM_RUN failed: \(errno.name)"
         case .unsupported(let reason): return "exit reason \(reason)"
@@ -83,24 +83,26 @@ enum StepText {
         case .io(let io):
             if let call {
                 return call.number == mapGPARange
-                    ? "The monitor converts the range, and answers in RAX." : "The monitor answers in RAX."
+                    ? "Next, the monitor converts the range and returns a result in RAX."
+                    : "Next, the monitor returns a result in RAX."
             }
             switch (io.direction, io.port) {
-            case (1, 0xf4): return "The monitor ends the machine with that status."
-            case (1, 0x3f8), (1, 0xe9): return "The monitor gives it to the console."
-            case (1, _): return "Nobody listens there."
-            default: return "The monitor answers; where nobody does, with all ones."
+            case (1, 0xf4): return "Next, the monitor ends the machine with that status."
+            case (1, 0x3f8), (1, 0xe9): return "Next, the monitor writes the byte to the console."
+            case (1, _): return "No device has this port; the write is ignored."
+            default: return "Next, the monitor returns a value; all ones if no device has this port."
             }
-        case .mmio: return "There is neither RAM nor a device: the machine ends."
-        case .hypercall: return "The monitor converts the range, and answers in RAX."
+        case .mmio: return "This address has neither RAM nor a device; the machine ends."
+        case .hypercall: return "Next, the monitor converts the range and returns a result in RAX."
         case .memoryFault(let fault, _):
             if machine.memory.state(at: fault.gpa) == fault.wants {
-                return "The page is that already: somebody was quicker. The vCPU enters again."
+                return
+                    "The page already has that state, because of another conversion. The vCPU enters again."
             }
             return machine.configuration.faultPolicy == .convert
-                ? "The monitor converts the page to \(fault.wants.rawValue), and the same instruction is done again."
-                : "The monitor was told to enter again without converting."
-        case .halt: return "Nothing can wake it: this vCPU is done."
+                ? "Next, the monitor converts the page to \(fault.wants.rawValue), and the instruction is repeated."
+                : "The fault policy is reenter: the vCPU enters again without a conversion."
+        case .halt: return "There are no interrupts that could wake this vCPU, so it ends."
         default: return "The machine ends."
         }
     }

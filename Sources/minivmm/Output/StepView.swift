@@ -2,10 +2,10 @@
 import CKVMShim
 import MiniVMM
 
-/// What is shown where a machine has stopped: registers, the instruction, the pages.
+/// What `--step` shows at a stop: registers, the instruction, the pages.
 struct StepView {
     let image: BootImage
-    /// Nil where none is installed.
+    /// Nil if none is installed.
     let disassembler: Disassembler?
     let terminal: Terminal
 
@@ -27,16 +27,16 @@ struct StepView {
 
     // MARK: the instruction
 
-    /// The instruction that left the guest, from the image as it was loaded: the host cannot read private code.
+    /// The instruction that caused the exit, from the image as loaded, because the host cannot read private code.
     ///
-    /// KVM leaves RIP at the instruction for some exits and behind it for others, so both places are looked at.
+    /// For some exits KVM leaves RIP at the instruction, for others after it, so both places are examined.
     func instruction(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
         guard let registers = try? vcpu.registers() else { return }
         let rip = registers.rip
         guard let here = decoded(at: rip) else {
             return terminal.paragraph("at RIP  outside the image", indent: 3)
         }
-        // The page as the guest addresses it: the shared alias is at the shared bit.
+        // The guest addresses the shared alias with the shared bit set.
         func page(_ fault: MemoryFault) -> UInt64 {
             let bit = fault.wants == .shared ? machine.layout.sharedBit : nil
             return (fault.gpa | (bit.map { UInt64(1) << UInt64($0) } ?? 0)) / pageSize
@@ -49,7 +49,8 @@ struct StepView {
             default: return true
             }
         }
-        // Carved memslots turn a fault into MMIO, and KVM has gone past a write by then. Elsewhere a fault is at RIP.
+        // With emulation by memslots a fault is an MMIO exit, and KVM has already advanced RIP past a write. On other
+        // backends RIP is at the faulting instruction.
         var isFault = false
         if case .memoryFault = exit { isFault = true }
         let mayBeBehind = !isFault || machine.backend.retiresFaultingWrites
@@ -62,16 +63,17 @@ struct StepView {
         if isHere {
             terminal.hanging("   at RIP  ", here.line, indent: 5, used: 11)
             terminal.hanging(
-                "   or at", " " + label.dropFirst(3) + behind.line + " (a write; RIP is behind it then)",
+                "   or at",
+                " " + label.dropFirst(3) + behind.line + " (if it is a write, RIP is already after it)",
                 indent: 5,
                 used: 8)
         } else {
             terminal.hanging(
-                "   " + label, behind.line + " (RIP is behind it already)", indent: 5, used: 3 + label.count)
+                "   " + label, behind.line + " (RIP is already after it)", indent: 5, used: 3 + label.count)
         }
     }
 
-    /// The instruction that ends where RIP is and does what the exit says: the shortest, with its prefixes.
+    /// The shortest instruction, including its prefixes, that ends at RIP and matches the exit.
     private func ending(
         at rip: UInt64, prefixes: Set<UInt8>, where does: (Instruction) -> Bool
     ) -> Instruction? {
@@ -89,8 +91,8 @@ struct StepView {
         return found
     }
 
-    /// LOCK, REPNE, REP and operand size; REX where it says something, which it does not for IN and OUT: there it would be
-    /// the last byte of what is before.
+    /// LOCK, REPNE, REP and operand size, and REX except for IN and OUT: it has no effect there, so such a byte belongs to
+    /// the instruction before.
     private static func prefixes(_ exit: Exit) -> Set<UInt8> {
         let all: Set<UInt8> = [0xf0, 0xf2, 0xf3, 0x66]
         if case .io = exit { return all }
@@ -109,7 +111,7 @@ struct StepView {
 
     // MARK: the pages
 
-    /// All of RAM, and the pages around those that it is about, which are marked.
+    /// Strips of all of RAM and of the pages around `range`, which is marked.
     func pages(_ machine: Machine, about range: PageRange? = nil) -> [String] {
         let strip = PageStrip(terminal: terminal)
         let map = machine.memory.attributes
@@ -135,7 +137,7 @@ struct StepView {
         return lines
     }
 
-    /// The start of free RAM, unless it is about other pages.
+    /// The start of free RAM, or the pages around `range`.
     private func window(_ machine: Machine, about range: PageRange?) -> PageRange? {
         let size = 32 * pageSize
         let ram = machine.memory.size

@@ -3,25 +3,39 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// Where text goes, and what it may look like there.
+/// An output, and how text is formatted for it.
 struct Terminal: Sendable {
     let descriptor: FileDescriptor
-    /// How a message names it.
+    /// The name of the output in messages.
     let name: String
-    /// Colour: only on a terminal, and not under NO_COLOR or TERM=dumb.
+    /// Whether to use colour: only on a terminal, and not with NO_COLOR or TERM=dumb.
     let colour: Bool
-    /// Drawing characters: only where the locale says UTF-8.
+    /// Whether to use drawing characters: only in a UTF-8 locale.
     let unicode: Bool
     let isTerminal: Bool
-    /// Columns, 80 where nobody knows.
-    var width: Int
-    /// Rows, or nil where there is no end to them.
-    let height: Int?
+    /// Columns to fold at, in place of the terminal's own number.
+    private var fixedWidth: Int?
+
+    /// Columns: those of the terminal now, since a window can be resized; 80 if the output is not a terminal.
+    var width: Int {
+        get { fixedWidth ?? size.map { Int($0.ws_col) }.flatMap { $0 > 0 ? $0 : nil } ?? 80 }
+        set { fixedWidth = newValue }
+    }
+
+    /// Rows of the terminal now; nil if the output is not a terminal.
+    var height: Int? { size.map { Int($0.ws_row) }.flatMap { $0 > 0 ? $0 : nil } }
+
+    private var size: winsize? {
+        guard isTerminal else { return nil }
+        var size = winsize()
+        let answer = unsafe ioctl(descriptor.rawValue, UInt(TIOCGWINSZ), &size)
+        return answer == 0 ? size : nil
+    }
 
     static let output = Terminal(.standardOutput)
     static let diagnostics = Terminal(.standardError)
 
-    /// - Parameter name: of a descriptor that is neither standard output nor standard error.
+    /// - Parameter name: the name for a descriptor other than standard output and standard error.
     init(_ descriptor: FileDescriptor, name: String? = nil) {
         self.descriptor = descriptor
         self.name =
@@ -34,14 +48,9 @@ struct Terminal: Sendable {
             .compactMap { $0 }.first { !$0.isEmpty } ?? ""
         let folded = locale.lowercased()
         unicode = folded.contains("utf-8") || folded.contains("utf8")
-        var size = winsize()
-        let answer = unsafe ioctl(descriptor.rawValue, UInt(TIOCGWINSZ), &size)
-        let known = isTerminal && answer == 0
-        width = known && size.ws_col > 0 ? Int(size.ws_col) : 80
-        height = known && size.ws_row > 0 ? Int(size.ws_row) : nil
     }
 
-    /// Somebody is there to be asked.
+    /// Whether both standard input and standard output are terminals.
     static var isInteractive: Bool { isatty(0) == 1 && isatty(1) == 1 }
 
     enum Style: String, CaseIterable {
@@ -54,8 +63,8 @@ struct Terminal: Sendable {
         case bad = "31"
     }
 
-    /// Styles are noncharacters in a string, which ``write(_:)`` turns into sequences: a sequence that comes from elsewhere,
-    /// from a file's name say, is never one.
+    /// Styles are noncharacters in a string, which ``write(_:)`` turns into escape sequences. So an escape sequence from
+    /// elsewhere, such as a file name, is never passed on.
     private static let markers: ClosedRange<UInt32> = 0xfdd0...0xfdef
     private static let end: UInt32 = 0xfdef
 
@@ -71,13 +80,13 @@ struct Terminal: Sendable {
 
     func print(_ text: String = "") { write(text + "\n") }
 
-    /// Writes lines. What is hidden in them, but the end of a line, is escaped.
+    /// Writes lines. Control characters other than line ends are escaped.
     func write(_ text: String) {
         let isPlain = text.utf8.allSatisfy { $0 == 10 || (0x20..<0x7f).contains($0) }
         put(isPlain ? Array(text.utf8) : Array(shown(text).utf8))
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     func put(_ bytes: [UInt8]) {
         do {
             _ = try descriptor.writeAll(bytes)
@@ -106,9 +115,9 @@ struct Terminal: Sendable {
         return shown
     }
 
-    /// Prints a line that goes on below itself, indented, where the terminal ends.
+    /// Prints a line, folded at the terminal's width with a hanging indent.
     ///
-    /// - Parameter used: columns of `start`; as many as the indent if it is not said.
+    /// - Parameter used: columns of `start`; the indent if nil.
     func hanging(_ start: String, _ text: String, indent: Int, used columns: Int? = nil) {
         var line = start
         var used = columns ?? indent
@@ -128,9 +137,9 @@ struct Terminal: Sendable {
         print(line)
     }
 
-    /// Prints a command that goes on, where the line of a terminal ends, as a shell has it: behind a backslash.
+    /// Prints a command. On a terminal it is folded as in a shell, with a backslash at the end of a line.
     ///
-    /// - Parameter label: what is before the first line.
+    /// - Parameter label: text before the first line.
     func command(_ label: String, _ text: String) {
         let indent = width < 60 ? 2 : label.count
         let room = isTerminal ? max(20, width - label.count - 2) : .max
@@ -150,7 +159,7 @@ struct Terminal: Sendable {
         }
     }
 
-    /// Characters without the marks of styles.
+    /// The number of characters without style markers.
     private static func visibleWidth(_ text: Substring) -> Int {
         text.count { character in !character.unicodeScalars.allSatisfy(isMarker) }
     }

@@ -3,13 +3,13 @@ import Explain
 import Glibc
 import SystemPackage
 
-/// Files that the command writes.
+/// Text files that the command writes.
 enum TextFile {
     /// - Parameters:
-    ///   - what: what it is, with its article: `the results`.
-    ///   - isNew: a file that is there already stays as it is.
-    /// - Returns: false where there is one already.
-    /// - Throws: status 125 and a message on standard error, where it cannot be written.
+    ///   - what: the content with its article, such as `the results`.
+    ///   - isNew: whether to keep an existing file.
+    /// - Returns: false if `isNew` and the file exists.
+    /// - Throws: status 125 after a message on standard error, if the file cannot be written.
     @discardableResult
     static func write(_ text: String, to path: String, what: String, isNew: Bool = false) throws -> Bool {
         do {
@@ -27,9 +27,9 @@ enum TextFile {
         }
     }
 
-    /// A directory; one that is there already will do.
+    /// Creates a directory unless it exists.
     ///
-    /// - Throws: status 125 and a message on standard error, where there can be none.
+    /// - Throws: status 125 after a message on standard error.
     static func makeDirectory(_ path: String, for what: String) throws {
         let place = FilePath(argument: path)
         guard unsafe place.withPlatformString({ unsafe mkdir($0, 0o755) }) != 0 else { return }
@@ -42,7 +42,7 @@ enum TextFile {
         }
         let error = Errno(rawValue: number == EEXIST ? ENOTDIR : number)
         throw stop(
-            "\(path): a directory for \(what) cannot be made: \(error)", Status.monitorFailed,
+            "\(path): the directory for \(what) cannot be created: \(error)", Status.monitorFailed,
             .file(what, error))
     }
 }

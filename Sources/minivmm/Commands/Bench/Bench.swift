@@ -12,16 +12,16 @@ import SystemPackage
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measures the monitor against the same loops in plain C.",
+        abstract: "Compares the monitor with the same loops in plain C.",
         discussion: """
             Swift and C run in turns in this one process, on the same /dev/kvm; each ratio is the median over the \
             rounds of Swift by C. What has no counterpart in C is given by itself. A bound is a promise: with --check \
             a broken one ends with status 1.
             """)
 
-    @Option(help: "Rounds; medians are taken over them.")
+    @Option(help: "Number of rounds, 1 to 1000; results are medians.")
     var rounds = 15
-    @Flag(help: "End with status 1 if a bound is broken.")
+    @Flag(help: "Exit with status 1 if a bound is exceeded.")
     var check = false
     @Flag(
         help: ArgumentHelp(
@@ -38,19 +38,19 @@ struct Bench: ParsableCommand {
 
     func validate() throws {
         if !(1...1000).contains(rounds) {
-            throw ValidationError("--rounds \(rounds): from 1 to 1000 are possible.")
+            throw ValidationError("--rounds \(rounds): must be 1 to 1000.")
         }
         if backend != nil, !explore { throw ValidationError("--backend needs --explore.") }
     }
 
     func run() throws {
         if explore { return try measureExploration() }
-        // First, while this process is small: a child's peak memory counts its parent's at the start.
+        // First, while this process is small: the peak memory of a child includes its parent's at the fork.
         let processes = processRows()
-        // Before it stays on one CPU.
+        // Before this process is bound to one CPU.
         let litmus = litmusRows((try? LinuxKVM()).map { MemslotTrapKVM(over: $0) })
-        // A conversion waits for workers of the kernel. Whether they run beside a thread or on its CPU makes a wait
-        // three times as long, and the scheduler's choice would be what is compared.
+        // A conversion waits for kernel workers. The wait is three times as long if they run on this thread's CPU, so on
+        // more than one CPU the scheduler's choice would dominate the comparison.
         _ = cbaseline_stay_on_this_cpu()
         var rows: [Row] = []
         var backend = "none: /dev/kvm cannot be used"
@@ -60,7 +60,7 @@ struct Bench: ParsableCommand {
             rows += try backendRows(trap)
         } catch let error as KVMUnavailable {
             if !json {
-                Terminal.diagnostics.print("minivmm: \(error); only what needs no /dev/kvm is measured")
+                Terminal.diagnostics.print("minivmm: \(error); measuring only what does not need /dev/kvm")
             }
         }
         rows += mapRows() + modelRows()
@@ -118,7 +118,7 @@ struct Bench: ParsableCommand {
         let flips = Self.faults(faultCount)
         let end = Self.exits(1)
         for round in 0..<rounds {
-            // Who goes first changes from round to round, so that what one leaves to the other evens out.
+            // The order alternates between rounds, so that effects of one loop on the next cancel out.
             let swiftFirst = round % 2 == 0
             try exits.add(per: Double(exitCount), swiftFirst) {
                 try run(backend, loop, .one, nil).run
@@ -152,13 +152,13 @@ struct Bench: ParsableCommand {
             exits.row("exit round trip, trace off", "µs", 1e3, bound: 1.03),
             traced.row("exit round trip, JSON trace to a file", "µs", 1e3, bound: 1.15),
             faults.row("fault, convert, resume", "µs", 1e3, bound: 1.05),
-            // Most of that is waiting for grace periods in the kernel, which vary; this is what is done.
+            // Most of the real time is waiting for grace periods in the kernel, which vary. This is the work itself.
             faultWork.row("fault, convert, resume: processor time", "µs", 1e3, bound: 1.05),
             creations.row("creation to first exit", "µs", 1e3, bound: 1.5),
         ]
     }
 
-    /// Pairs of times, Swift's and C's, taken one after the other.
+    /// Pairs of times, Swift and C, measured one after the other.
     struct Pairs {
         private var swift: [Double] = []
         private var c: [Double] = []
@@ -173,7 +173,7 @@ struct Bench: ParsableCommand {
             self.c.append(Double(try early ?? c()) / count)
         }
 
-        /// The ratio is the median of the pairs' ratios; C's time is set so that it comes out.
+        /// The ratio is the median of the ratios of the pairs. C's time is the value divided by that ratio.
         func row(_ name: String, _ unit: String, _ divisor: Double, bound: Double) -> Row {
             let ratio = median(zip(swift, c).map { $0 / $1 })
             let value = median(swift) / divisor
@@ -182,7 +182,7 @@ struct Bench: ParsableCommand {
     }
 
     private func fileTrace(_ backend: any Backend) throws -> Trace {
-        // A file, not /dev/null: the bound is for a trace that is kept. It has no name and goes with the process.
+        // A file, not /dev/null: the bound is for a trace that is stored. The file is unlinked.
         let path = FilePath(argument: environment("TMPDIR") ?? "/tmp").appending(
             "minivmm-bench-\(getpid()).jsonl")
         let file = try FileDescriptor.open(
@@ -231,7 +231,7 @@ struct Bench: ParsableCommand {
         return (time, cpu)
     }
 
-    // MARK: by themselves
+    // MARK: without a baseline
 
     private func mapRows() -> [Row] {
         let runs: UInt64 = 1_000_000
@@ -247,7 +247,7 @@ struct Bench: ParsableCommand {
         let count: UInt64 = 200_000
         let flips = time {
             for index in 0..<count {
-                // A page somewhere in the fragmented part, by a full-period generator: no order helps.
+                // A random page of the fragmented part, from a full-period generator.
                 position = (position &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407)
                 let page = (position >> 33) % runs
                 if let range = PageRange(start: page * pageSize, size: pageSize) {
@@ -266,13 +266,13 @@ struct Bench: ParsableCommand {
         return [
             Row(
                 name: "attribute map, building 10⁶ alternating runs", value: Double(build) / Double(runs / 2),
-                unit: "ns a conversion", bound: 1000),
+                unit: "ns per conversion", bound: 1000),
             Row(
                 name: "attribute map of 10⁶ runs, a page anywhere", value: Double(flips) / Double(count),
-                unit: "ns a conversion", bound: 1000),
+                unit: "ns per conversion", bound: 1000),
             Row(
                 name: "attribute map, 1 TiB of one state", value: Double(terabyte) / Double(count),
-                unit: "ns a conversion", bound: 1000),
+                unit: "ns per conversion", bound: 1000),
         ]
     }
 
@@ -308,33 +308,33 @@ struct Bench: ParsableCommand {
             }
         } catch {
             return [
-                Row(name: "software kernel failed: \(error)", value: 0, unit: "operations/s", bound: -1e6)
+                Row(name: "SoftKVM failed: \(error)", value: 0, unit: "operations/s", bound: -1e6)
             ]
         }
         return [
             Row(
-                name: "software kernel: convert, write, read",
+                name: "SoftKVM: convert, write, read",
                 value: Double(operations) * 1e9 / Double(elapsed),
                 unit: "operations/s", bound: -1e6)
         ]
     }
 }
 
-/// Nanoseconds of processor time of this process, the kernel's for it included.
+/// Processor time of this process in nanoseconds, user and system.
 private func processorNanoseconds() -> UInt64 {
     var time = timespec()
     unsafe clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
     return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
 }
 
-/// The middle of the values, 0 if there are none.
+/// The median; 0 if there are no values.
 func median(_ values: [Double]) -> Double {
     let sorted = values.sorted()
     guard !sorted.isEmpty else { return 0 }
     return (sorted[(sorted.count - 1) / 2] + sorted[sorted.count / 2]) / 2
 }
 
-/// Nanoseconds of real time that `body` takes.
+/// The real time of `body` in nanoseconds.
 func time<E>(_ body: () throws(E) -> Void) throws(E) -> UInt64 {
     let start = monotonicNanoseconds()
     try body()

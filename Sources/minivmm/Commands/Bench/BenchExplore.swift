@@ -5,9 +5,9 @@ import Litmus
 import MiniVMM
 import SoftKVM
 
-// The model's speed, and that of what is made of it. One thread.
+// The speed of the model and of exploration, on one thread.
 extension Bench {
-    /// What tests cost on a real kernel, and which part of it goes where.
+    /// The cost of tests on a real kernel, with its parts.
     func realRows(_ backend: any Backend, _ kind: BackendKind) -> [Row] {
         let scope = Exploration.Options(
             depth: 2, tests: 0, parallelTests: 0, timeLimit: Self.realLimit)
@@ -17,7 +17,7 @@ extension Bench {
             + realRows(backend, random, "explore --backend \(kind.rawValue), random tests")
     }
 
-    /// Nanoseconds for the tests of a row.
+    /// The time for the tests of a row, in nanoseconds.
     private static let realLimit = Duration.seconds(20)
 
     private func realRows(
@@ -26,7 +26,7 @@ extension Bench {
         let stopwatch = Stopwatch()
         var options = options
         options.stopwatch = stopwatch
-        // Before the first test, it was found out what the kernel can do.
+        // Probing the backend before the first test does not count.
         var first: (time: UInt64, parts: [Stopwatch.Part: UInt64], made: Int, usedAgain: Int)?
         func parts() -> [Stopwatch.Part: UInt64] {
             Stopwatch.Part.allCases.reduce(into: [:]) { $0[$1] = stopwatch.time($1).wholeNanoseconds }
@@ -40,7 +40,7 @@ extension Bench {
             })
         let summary = exploration.run()
         guard let first, summary.tests > 1 else {
-            return [Row(name: "\(name): none could be run", value: 0, unit: "tests/s", bound: -200)]
+            return [Row(name: "\(name): no test could run", value: 0, unit: "tests/s", bound: -200)]
         }
         let end = parts()
         let tests = Double(summary.tests - 1)
@@ -58,8 +58,8 @@ extension Bench {
                 unit: "µs a test", share: rest / elapsed))
         let made = Double(stopwatch.machines.made - first.made)
         let used = Double(stopwatch.machines.usedAgain - first.usedAgain)
-        rows.append(Row(name: "  machines made", value: made / tests, unit: "a test"))
-        rows.append(Row(name: "  machines used again", value: used / tests, unit: "a test"))
+        rows.append(Row(name: "  machines created", value: made / tests, unit: "per test"))
+        rows.append(Row(name: "  machines reused", value: used / tests, unit: "per test"))
         if summary.contradicted > 0 || !summary.findings.isEmpty {
             rows.append(
                 Row(
@@ -73,7 +73,7 @@ extension Bench {
         [modelRow(), randomRow(), scopeRow(), interleavingsRow()].compactMap { $0 }
     }
 
-    /// Calls and accesses on a file of 64 pages, mixed. Each is a step.
+    /// Mixed calls and accesses on a file of 64 pages. Each is a step.
     private func modelRow() -> Row? {
         do throws(ErrorNumber) {
             let size = 64 * pageSize
@@ -149,7 +149,7 @@ extension Bench {
             guard report.verdict == .passed else { return nil }
         }
         return Row(
-            name: "litmus: three actors of four steps, all interleavings", value: median(times), unit: "s",
+            name: "litmus: three actors of four steps, every interleaving", value: median(times), unit: "s",
             bound: 0.03)
     }
 }
@@ -158,9 +158,9 @@ extension Stopwatch.Part {
     fileprivate func row(_ nanoseconds: Double, _ tests: Double, _ elapsed: Double) -> Bench.Row {
         let name =
             switch self {
-            case .vm: "making VMs"
-            case .vcpu: "making vCPUs"
-            case .files: "making files, views, memslots"
+            case .vm: "creating VMs"
+            case .vcpu: "creating vCPUs"
+            case .files: "creating files, mappings, memslots"
             case .steps: "steps"
             case .clearing: "clearing for the next test"
             case .closing: "closing"

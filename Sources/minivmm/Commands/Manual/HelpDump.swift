@@ -2,7 +2,7 @@
 import ArgumentParser
 import FoundationEssentials
 
-/// What the argument parser says of the commands: what `minivmm --experimental-dump-help` prints.
+/// The argument parser's description of the commands, as `minivmm --experimental-dump-help` prints it.
 struct HelpDump: Decodable {
     struct Command: Decodable {
         let commandName: String
@@ -12,7 +12,7 @@ struct HelpDump: Decodable {
         let subcommands: [Command]?
         let arguments: [Argument]?
 
-        /// The subcommands that have a page. `help` is the argument parser's own.
+        /// The subcommands that have a page; `help` belongs to the argument parser.
         var documented: [Command] {
             (subcommands ?? []).filter { $0.shouldDisplay && $0.commandName != "help" }
         }

@@ -2,21 +2,21 @@
 import ArgumentParser
 import SystemPackage
 
-/// Writes the manual: a page for the command and one for each subcommand. Not shown by `minivmm help`.
+/// Writes the manual: a page for the command and one for each subcommand. Hidden in `minivmm help`.
 struct ManualCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "generate-manual",
         abstract: "Writes the manual pages, minivmm.1 and one for each subcommand, to a directory.",
         shouldDisplay: false)
 
-    @Argument(help: "The directory. It must be there.", completion: .directory)
+    @Argument(help: "An existing directory.", completion: .directory)
     var directory: String
-    @Option(help: ArgumentHelp("The date that the pages carry.", valueName: "yyyy-mm-dd"))
+    @Option(help: ArgumentHelp("The date printed on the pages. (default: none)", valueName: "yyyy-mm-dd"))
     var date = ""
 
     func validate() throws {
         guard date.isEmpty || date.wholeMatch(of: /[0-9]{4}-[0-9]{2}-[0-9]{2}/) != nil else {
-            throw ValidationError("--date \(date): a date is as 2026-11-24.")
+            throw ValidationError("--date \(date): must be like 2026-11-24.")
         }
     }
 
@@ -28,7 +28,7 @@ struct ManualCommand: ParsableCommand {
     }
 }
 
-/// All pages, from what the argument parser knows and what ``ManualTexts`` adds.
+/// All pages, from the argument parser's description and ``ManualTexts``.
 struct Manual {
     private let top: HelpDump.Command
     private let date: String
@@ -69,7 +69,7 @@ struct Manual {
         page.section("DESCRIPTION")
         page.paragraphs(command.abstract ?? "")
         if let discussion = command.discussion {
-            // Its own section has them, in more words.
+            // Exit statuses have a section of their own.
             let kept = discussion.split(separator: "\n\n").filter { !$0.hasPrefix("Exit status:") }
             if !kept.isEmpty {
                 page.paragraph()
@@ -110,7 +110,7 @@ struct Manual {
         return page.text
     }
 
-    /// "Boots a guest." as it stands behind a dash: "boots a guest".
+    /// A sentence as a phrase after a dash: "Boots a guest." becomes "boots a guest".
     private func sentenceInside(_ text: String?) -> String {
         guard let text, let first = text.first else { return "" }
         let rest = text.dropFirst()

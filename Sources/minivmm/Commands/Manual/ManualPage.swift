@@ -3,7 +3,7 @@
 struct ManualPage {
     private(set) var text = ""
 
-    /// - Parameter date: as 2026-11-24, or empty.
+    /// - Parameter date: like 2026-11-24, or empty.
     init(name: String, date: String) {
         line(
             ".TH \(name.uppercased().replacing("-", with: "\\-")) 1 \"\(date)\" \"minivmm \(Minivmm.version)\""
@@ -14,7 +14,7 @@ struct ManualPage {
 
     mutating func section(_ title: String) { line(".SH \(title.contains(" ") ? "\"\(title)\"" : title)") }
 
-    /// Text whose `code` is bold; an empty line begins a paragraph.
+    /// Paragraphs, separated by empty lines; text in backquotes is bold.
     mutating func paragraphs(_ prose: String) {
         for (index, paragraph) in prose.split(separator: "\n\n").enumerated() {
             if index > 0 { line(".PP") }
@@ -22,7 +22,7 @@ struct ManualPage {
         }
     }
 
-    /// Folded in the source too, which roff fills again.
+    /// Folds the source; roff fills the lines again.
     private mutating func prose(_ text: String) {
         var row = ""
         for word in Self.formatted(text).split(separator: " ") {
@@ -37,17 +37,17 @@ struct ManualPage {
 
     mutating func paragraph() { line(".PP") }
 
-    /// Lines of roff that are made already, as by ``bold(_:)``, or a request.
+    /// Lines of roff source, for example from ``bold(_:)``, or a request.
     mutating func raw(_ roff: String, isRequest: Bool = false) { line(isRequest ? roff : Self.guarded(roff)) }
 
-    /// A term and what it means.
+    /// A term and its meaning.
     mutating func item(_ term: String, _ prose: String) {
         line(".TP")
         line(Self.guarded(term))
         self.prose(prose.isEmpty ? "\\&" : prose)
     }
 
-    /// Lines as they are, like a command to type.
+    /// Lines printed unchanged, such as a command to type.
     mutating func example(_ code: String) {
         line(".PP")
         line(".RS 4")
@@ -64,20 +64,20 @@ struct ManualPage {
     static func bold(_ text: String) -> String { "\\fB\(escaped(text))\\fR" }
     static func italic(_ text: String) -> String { "\\fI\(escaped(text))\\fR" }
 
-    /// Text in which nothing is roff's any more; a hyphen stays one that can be copied.
+    /// Text with roff's special characters escaped. A hyphen can still be copied as a hyphen.
     static func escaped(_ text: String) -> String {
         text.replacing("\\", with: "\\e").replacing("-", with: "\\-")
     }
 
-    /// What stands between backquotes is bold.
+    /// Text between backquotes is bold.
     private static func formatted(_ text: String) -> String {
         let parts = text.split(separator: "`", omittingEmptySubsequences: false).map(String.init)
-        // A backquote without its other one is a character.
+        // An unmatched backquote is printed.
         guard parts.count % 2 == 1 else { return escaped(text) }
         return parts.enumerated().map { $0.offset % 2 == 0 ? escaped($0.element) : bold($0.element) }.joined()
     }
 
-    /// A full stop or a quote at the start of a line would be a request.
+    /// A period or quote at the start of a line would be a request.
     private static func guarded(_ line: String) -> String {
         line.hasPrefix(".") || line.hasPrefix("'") ? "\\&" + line : line
     }

@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// One idea of the tour: what is said, what runs, a question, and something to try.
+/// A chapter of the tour: an idea, a guest or test that runs, a question, and commands to try.
 struct Chapter: Sendable {
     let title: String
     /// Paragraphs before anything runs.
     let idea: [String]
-    /// What runs. It says on its own what this kernel cannot show.
+    /// Runs the guest or test, and prints what this backend cannot show.
     let play: @Sendable (TourStage) throws -> Void
-    /// Said when it has run.
+    /// Paragraphs after it has run.
     let afterwards: [String]
     let question: String
     let answer: String
-    /// Commands, each with what it is for.
+    /// Commands, each with its purpose.
     let toTry: [(command: String, why: String)]
-    /// What can be looked at.
+    /// The source that can be shown.
     var source = Source.none
 
     enum Source: Sendable {
-        /// A guest of the catalogue.
+        /// A built-in guest.
         case guest(String)
-        /// A litmus test that the chapter brings.
+        /// A litmus test.
         case test(String)
         case none
+
+        var isNone: Bool { if case .none = self { true } else { false } }
     }
 }

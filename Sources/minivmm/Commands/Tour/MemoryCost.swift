@@ -5,12 +5,12 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// What memory costs in place, and in two copies: the pages that exist behind each mapping, whoever may touch them
-/// (`mincore(2)`).
+/// Measures how much memory a conversion needs, in place and with two copies: the pages behind each mapping, as
+/// `mincore(2)` reports them.
 extension TourStage {
     private static let size: UInt64 = 64 << 20
 
-    /// Converts 64 MiB with its bytes kept, once in one file and once between two, and prints what each took.
+    /// Converts 64 MiB and keeps the contents, once in place and once by copying, and prints how much memory each needed.
     func measureTwoCopies() throws {
         let chosen = try options.open(aliases: .one, preservation: true)
         do throws(Errno) {
@@ -18,7 +18,7 @@ extension TourStage {
             let real = perVMBackend()
             if let perVM = real.backend { try measurePerVM(perVM) } else { try measureStandIn(real.why) }
         } catch {
-            notShown("the memory cannot be had or measured here (\(error.name))")
+            notShown("the memory could not be allocated or measured (\(error.name))")
             nothingShown()
         }
     }
@@ -26,10 +26,10 @@ extension TourStage {
     private func measureInPlace(_ backend: any Backend) throws(Errno) {
         do throws(Errno) {
             guard try backend.createVM(.softwareProtected, sharedBit: nil).contentPromise.canPreserve else {
-                return notShown("one copy. \(backend.identity) does not keep bytes in place")
+                return notShown("one copy, because \(backend.identity) does not preserve contents in place")
             }
         } catch .invalidArgument {
-            return notShown("one copy. \(backend.identity) has no VM with private memory")
+            return notShown("one copy, because \(backend.identity) has no VM type with private memory")
         }
         let used = try Self.inPlace(backend)
         Terminal.output.paragraph("in place, one file of \(backend.identity):", indent: 3)
@@ -37,9 +37,9 @@ extension TourStage {
         row("after the conversion to private", used.after)
     }
 
-    /// The kernel that really has two memories, or why it is not asked.
+    /// The backend that really has two memories, or why it is not used.
     private func perVMBackend() -> (backend: (any Backend)?, why: String) {
-        guard options.backend != .soft else { return (nil, "the software kernel was asked for") }
+        guard options.backend != .soft else { return (nil, "SoftKVM was chosen with --backend soft") }
         let needs = BackendNeeds(soft: options.soft)
         let perVM: any Backend
         do throws(BackendError) {
@@ -56,22 +56,22 @@ extension TourStage {
     private func measureStandIn(_ why: String) throws(Errno) {
         let copies = try Self.twoCopies()
         Terminal.output.paragraph(
-            "two copies, by two pieces of shared memory of this process. They stand for the two memories of per-VM "
-                + "attributes, which are not here (\(why)):", indent: 3)
+            "two copies, simulated with two blocks of shared memory in this process, because per-VM attributes are not "
+                + "available (\(why)):", indent: 3)
         row("shared", copies.before)
-        row("while the bytes are carried over", copies.during)
-        row("when the old copy is given back", copies.after)
+        row("while the contents are copied", copies.during)
+        row("after the old copy is freed", copies.after)
     }
 
     private func measurePerVM(_ backend: any Backend) throws(Errno) {
         let copies = try Self.perVM(backend)
         Terminal.output.paragraph(
-            "two copies, on \(backend.identity), counted by the growth of the machine's page cache (/proc/meminfo), since a "
-                + "private file cannot be looked into. No guest copies here: the pages that its copy fills are "
-                + "allocated.", indent: 3)
+            "two copies, on \(backend.identity), measured by the growth of the machine's page cache (/proc/meminfo), because "
+                + "mincore cannot see private pages. No guest runs: the pages of the copy are allocated without copying.",
+            indent: 3)
         row("shared", copies.before)
-        row("while the bytes are carried over", copies.during)
-        row("when the old copy is given back", copies.after)
+        row("while the contents are copied", copies.during)
+        row("after the old copy is freed", copies.after)
     }
 
     private func row(_ what: String, _ bytes: UInt64) {
@@ -81,7 +81,7 @@ extension TourStage {
         terminal.print("     " + what + String(repeating: " ", count: max(1, 34 - what.count)) + amount)
     }
 
-    /// Shared bytes in one half of a file, and the private pages of their copy in the other.
+    /// Shared pages in one half of a file, and the private pages of their copy in the other.
     private static func perVM(
         _ backend: any Backend
     ) throws(Errno) -> (before: UInt64, during: UInt64, after: UInt64) {
@@ -107,7 +107,7 @@ extension TourStage {
         return (before, during, after)
     }
 
-    /// Bytes in the page cache of the whole machine, which files of both kinds count for.
+    /// Bytes in the page cache of the whole machine; both kinds of file count towards it.
     private static func pageCache() throws(Errno) -> UInt64 {
         var bytes = [UInt8](repeating: 0, count: 4096)
         do {
@@ -146,7 +146,7 @@ extension TourStage {
         return (before, try existing(at: mapping.address))
     }
 
-    /// Writes to all that is mapped, so that its pages exist.
+    /// Writes to every mapped page, so that the page exists.
     private static func filled(
         _ file: any KVMGuestMemfd, _ mapping: any HostMapping
     ) throws(Errno) -> (GuestMemory, PageRange) {
@@ -176,7 +176,7 @@ extension TourStage {
         return (before, during, try both())
     }
 
-    /// Bytes of pages that exist.
+    /// The size in bytes of the pages that exist.
     private static func existing(at address: UInt64) throws(Errno) -> UInt64 {
         var pages = [UInt8](repeating: 0, count: Int(size / pageSize))
         let start = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address))
@@ -188,7 +188,7 @@ extension TourStage {
     }
 }
 
-/// Memory of this process that could be shared with another.
+/// Shared anonymous memory of this process.
 @safe private final class SharedMemory {
     private let base: UnsafeMutableRawPointer
     private let size: Int

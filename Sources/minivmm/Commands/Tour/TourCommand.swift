@@ -5,30 +5,36 @@ import MiniVMM
 struct TourCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tour",
-        abstract: "Eight chapters, from hello to a race: each a running guest, an idea and a question.",
+        abstract: "Teaches the interface in eight chapters: each an idea, a running guest and a question.",
         discussion: """
-            In a terminal each chapter waits: Enter or n goes on, b goes back, r repeats, s shows the guest's source, \
-            a number goes to that chapter, q ends. Elsewhere, and with --no-interactive, all of it is printed.
+            In a terminal each chapter pauses. Enter or n continues, b goes back, r repeats, s shows the guest's source, \
+            a number goes to that chapter, q quits. Elsewhere, and with --no-interactive, everything is printed at once.
 
-            Exit status: 0; 1 a chapter went otherwise than told; 4 this kernel can show none of it; 64 usage; \
-            125 no kernel; 130 Ctrl-C.
+            Exit status: 0; 1 a chapter did not behave as described; 4 this backend can show none of it; 64 usage; \
+            125 no backend; 130 Ctrl-C.
             """)
 
     @OptionGroup var backendOptions: BackendOptions
-    @Option(
-        help: ArgumentHelp("Only this chapter, 1 to 8; where it waits, the first one.", valueName: "number"))
+    @Argument(
+        help: ArgumentHelp(
+            "Only this chapter, 1 to 8; in a terminal the first one. (default: all)", valueName: "chapter"))
+    var number: Int?
+    @Option(help: ArgumentHelp("The same as the argument.", valueName: "number"))
     var chapter: Int?
-    @Flag(help: "Print the chapters' titles.")
+    @Flag(help: "Print the titles of the chapters.")
     var list = false
     @Flag(
         inversion: .prefixedNo,
-        help: "Wait after each chapter; by default where input and output are a terminal.")
+        help: "Pause in each chapter. (default: if input and output are a terminal)")
     var interactive: Bool?
 
     func validate() throws {
-        if let chapter, !Chapters.all.indices.contains(chapter - 1) {
-            throw ValidationError("--chapter \(chapter): there are chapters 1 to \(Chapters.all.count).")
+        for chapter in [chapter, number].compactMap({ $0 }) where !Chapters.all.indices.contains(chapter - 1)
+        {
+            throw ValidationError(
+                "there is no chapter \(chapter); the chapters are 1 to \(Chapters.all.count).")
         }
+        if chapter != nil, number != nil { throw ValidationError("the chapter is given twice.") }
         try backendOptions.oneVersion()
     }
 
@@ -40,19 +46,31 @@ struct TourCommand: ParsableCommand {
             }
             return
         }
-        terminal.print(terminal.styled("A tour of memory that changes hands", .bold))
-        terminal.paragraph("Kernel: \(try backendOptions.open(aliases: .one, preservation: true).line).")
+        terminal.paragraph("A tour: converting guest memory between private and shared", style: .bold)
+        terminal.paragraph("Backend: \(try backendOptions.open(aliases: .one, preservation: true).line).")
         PageStrip(terminal: terminal).printLegend()
-        // From here on Ctrl-C is read, not suffered: a guest that runs is ended, and so is a question.
+        // From here on Ctrl-C is read from a descriptor. It ends the running guest or the prompt.
         let signals = try? SignalDescriptor()
         let stage = TourStage(options: backendOptions)
         let isInteractive = interactive ?? Terminal.isInteractive
         var guide = isInteractive ? TourGuide(signals: signals) : nil
         var results: [Int: TourStage.ChapterResult] = [:]
-        var index = chapter.map { $0 - 1 } ?? 0
-        let last = isInteractive ? Chapters.all.count - 1 : chapter.map { $0 - 1 } ?? Chapters.all.count - 1
+        let only = (number ?? chapter).map { $0 - 1 }
+        var index = only ?? 0
+        let last = isInteractive ? Chapters.all.count - 1 : only ?? Chapters.all.count - 1
         while index <= last {
-            try tell(index, stage)
+            tellIdea(index)
+            if let way = guide?.beforeRunning(index) {
+                switch way {
+                case .chapter(let next) where next == index: break
+                case .chapter(let next):
+                    index = next
+                    continue
+                case .interrupted(let signal): throw interrupted(signal)
+                case .end: return try end(results)
+                }
+            }
+            try run(index, stage)
             if case .interrupted(let signal) = stage.result { throw interrupted(signal) }
             results[index] = stage.result
             if guide == nil {
@@ -75,7 +93,7 @@ struct TourCommand: ParsableCommand {
         return ExitCode(128 + signal)
     }
 
-    private func tell(_ index: Int, _ stage: TourStage) throws {
+    private func tellIdea(_ index: Int) {
         let terminal = Terminal.output
         let chapter = Chapters.all[index]
         terminal.print()
@@ -85,6 +103,11 @@ struct TourCommand: ParsableCommand {
             used: 2)
         for paragraph in chapter.idea { terminal.paragraph(paragraph, indent: 3) }
         terminal.print()
+    }
+
+    private func run(_ index: Int, _ stage: TourStage) throws {
+        let terminal = Terminal.output
+        let chapter = Chapters.all[index]
         stage.begin()
         try chapter.play(stage)
         terminal.print()
@@ -103,14 +126,21 @@ struct TourCommand: ParsableCommand {
             case .shown, .interrupted: break
             }
         }
-        var text = failed.isEmpty ? "All as told" : "Otherwise than told: \(failed.joined(separator: ", "))"
+        var text =
+            failed.isEmpty
+            ? "Everything behaved as described"
+            : "Chapters that did not behave as described: \(failed.joined(separator: ", "))"
         if !notShown.isEmpty {
             text = failed.isEmpty && notShown.count == results.count ? "" : text + ". "
-            text += "Not shown by this kernel: \(notShown.joined(separator: ", "))"
+            text += "Chapters that this backend cannot show: \(notShown.joined(separator: ", "))"
         }
         let terminal = Terminal.output
         terminal.print()
-        terminal.paragraph("\(text). Go on: minivmm list, minivmm litmus litmus, minivmm explain")
+        terminal.paragraph("\(text).")
+        terminal.print("Next, try:")
+        for words in ["list", "litmus litmus", "explain"] {
+            terminal.command("  ", "\(Arguments.program) \(words)")
+        }
         if !failed.isEmpty { throw Status.checkFailed }
         if !notShown.isEmpty, notShown.count == results.count { throw Status.skipped }
     }

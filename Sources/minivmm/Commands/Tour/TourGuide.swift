@@ -3,7 +3,7 @@ import GuestPayloads
 import MiniVMM
 import SystemPackage
 
-/// The one who waits for a learner: the answer, the way on, the source.
+/// The prompts of an interactive tour.
 struct TourGuide {
     enum Way {
         case chapter(Int)
@@ -17,13 +17,49 @@ struct TourGuide {
 
     init(signals: SignalDescriptor?) { self.signals = signals }
 
-    /// Asks what is next.
-    mutating func next(after index: Int) -> Way {
+    /// Waits between the idea of a chapter and its guest.
+    mutating func beforeRunning(_ index: Int) -> Way {
+        let chapter = Chapters.all[index]
+        while true {
+            let hint =
+                chapter.source.isNone
+                ? "Enter: continue; b: back; q: quit" : "Enter: run it; s: source; b: back; q: quit"
+            guard let line = ask("[\(index + 1)/\(Chapters.all.count)] \(hint) >") else {
+                return signal.map { .interrupted(signal: $0) } ?? .end
+            }
+            let word = line.split(separator: " ").first.map(String.init)?.lowercased() ?? ""
+            switch word {
+            case "", "n": return .chapter(index)
+            case "b": return .chapter(max(0, index - 1))
+            case "q": return .end
+            case "s":
+                source(chapter)
+                if let signal { return .interrupted(signal: signal) }
+            default:
+                if let number = Int(word), Chapters.all.indices.contains(number - 1) {
+                    return .chapter(number - 1)
+                }
+                help(word)
+            }
+        }
+    }
+
+    private func help(_ word: String) {
         let terminal = Terminal.output
+        if word != "?", word != "h" { terminal.print("   no such command: \(word)") }
+        terminal.paragraph(
+            "Enter: continue, or show the answer (also a). n: next chapter. b: previous chapter. r: repeat this one. "
+                + "s: the guest's source. 1 to \(Chapters.all.count): that chapter. q: quit. ?: this help.",
+            indent: 3)
+    }
+
+    /// Shows the answer on request, and asks which chapter is next.
+    mutating func next(after index: Int) -> Way {
         let chapter = Chapters.all[index]
         var isAnswered = false
         while true {
-            let hint = isAnswered ? "Enter next; b, r, s, q, ? >" : "think, then Enter >"
+            let hint =
+                (isAnswered ? "Enter: next" : "Enter: answer") + "; b: back; r: repeat; s: source; q: quit >"
             guard let line = ask("[\(index + 1)/\(Chapters.all.count)] \(hint)") else {
                 return signal.map { .interrupted(signal: $0) } ?? .end
             }
@@ -43,17 +79,14 @@ struct TourGuide {
                 if let number = Int(word), Chapters.all.indices.contains(number - 1) {
                     return .chapter(number - 1)
                 }
-                if word != "?", word != "h" { terminal.print("   no such command: \(word)") }
-                terminal.paragraph(
-                    "Enter or a: the answer, then on. n next, b back, r repeat, s the guest's source, 1 to "
-                        + "\(Chapters.all.count) a chapter, q quit, ? this help.", indent: 3)
+                help(word)
             }
         }
     }
 
-    /// A line of input; nil at its end, or when ``signal`` has come.
+    /// A line of input. Nil at the end of the input, or after a signal, which is then in ``signal``.
     private mutating func ask(_ text: String) -> String? {
-        Terminal.output.print(Terminal.output.styled("   " + text, .dim))
+        Terminal.output.paragraph(text, indent: 3, style: .dim)
         var came: Int32?
         let line = reader.next { [signals] in
             guard let signals else { return true }
@@ -66,7 +99,7 @@ struct TourGuide {
 
     // MARK: the source
 
-    /// What runs in the chapter, a screen at a time where there are screens.
+    /// Prints the source of what runs in the chapter; in a terminal, one screen at a time.
     private mutating func source(_ chapter: Chapter) {
         let terminal = Terminal.output
         let text: String
@@ -85,7 +118,7 @@ struct TourGuide {
         for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
             let used = max(1, (line.count + 2 + terminal.width) / max(1, terminal.width))
             if rows + used > screen {
-                guard let answer = ask("Enter more, q back >"), !answer.hasPrefix("q") else { return }
+                guard let answer = ask("Enter: more; q: back >"), !answer.hasPrefix("q") else { return }
                 rows = 0
             }
             terminal.print("   " + line)

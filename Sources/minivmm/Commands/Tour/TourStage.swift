@@ -6,21 +6,21 @@ import MiniVMM
 import SoftKVM
 import SystemPackage
 
-/// What a chapter of the tour can have played.
+/// Runs guests, tests and measurements for a chapter of the tour.
 final class TourStage {
     let options: BackendOptions
     private let stage: Stage
     private let terminal = Terminal.output
-    /// How the chapter at hand went.
+    /// The result of the current chapter.
     private(set) var result = ChapterResult.shown
 
     enum ChapterResult {
         case shown
-        /// This kernel cannot show it.
+        /// The backend cannot show it.
         case notShown
-        /// It went otherwise than told.
+        /// It did not behave as described.
         case failed
-        /// Somebody pressed Ctrl-C.
+        /// Ended by a signal, such as Ctrl-C.
         case interrupted(signal: Int32)
     }
 
@@ -31,7 +31,7 @@ final class TourStage {
 
     func begin() { result = .shown }
 
-    /// A guest of the catalogue, told by its trace.
+    /// Runs a built-in guest and prints its trace as sentences.
     func guest(_ name: String, sentences: Int, tellsBoot: Bool = false) throws {
         try play(sentences, tellsBoot) { try $0.play(name, $1) }
     }
@@ -40,7 +40,7 @@ final class TourStage {
     func contents() throws { try play(5, false) { try $0.contents($1) } }
     func nothingRuns() {
         terminal.paragraph(
-            "Nothing runs in this chapter: there is no such hardware below, and nothing here pretends to be it.",
+            "Nothing runs in this chapter, because no such hardware is present and MiniVMM does not imitate it.",
             indent: 3)
     }
 
@@ -60,19 +60,19 @@ final class TourStage {
         }
     }
 
-    /// Something that cannot be shown, while the chapter has more to show.
+    /// Prints why a part of the chapter cannot be shown.
     func notShown(_ why: String) { terminal.paragraph("Not shown here: \(why).", indent: 3) }
 
     func nothingShown() { result = .notShown }
 
     func fail(_ why: String) {
         result = .failed
-        terminal.paragraph("This went otherwise than told: \(why)", indent: 3, style: .bad)
+        terminal.paragraph("This did not behave as described: \(why)", indent: 3, style: .bad)
     }
 
     // MARK: races
 
-    /// A test with a parallel block: all that can come of it by the model, and what came of it here.
+    /// Runs a test with a parallel block: every interleaving in the model, then many runs on the real kernel, if there is one.
     func race(_ text: String) throws {
         for line in text.split(separator: "\n") {
             terminal.print("   " + terminal.styled(String(line), .dim))
@@ -83,18 +83,18 @@ final class TourStage {
         let interrupts = try? SignalDescriptor()
         show(
             Runner(soft, .init(interrupts: interrupts)).report(source),
-            "all interleavings, on \(soft.identity)", interrupts)
+            "every interleaving, on \(soft.identity)", interrupts)
         if case .interrupted = result { return }
         let chosen = try options.open(aliases: .one, preservation: true)
         guard chosen.kind != .soft else {
             return notShown(
-                "a histogram of a real kernel. The one that answers is the software kernel: \(chosen.reasonText)"
+                "the histogram of a real kernel, because the backend is SoftKVM (\(chosen.reasonText))"
             )
         }
         show(
             Runner(chosen.backend, .init(runs: 2000, seed: options.seed, interrupts: interrupts)).report(
                 source),
-            "2000 runs, a thread an actor, on \(chosen.backend.identity)", interrupts)
+            "2,000 runs with one thread per actor, on \(chosen.backend.identity)", interrupts)
     }
 
     private func show(_ report: Report, _ title: String, _ interrupts: SignalDescriptor?) {
@@ -112,7 +112,7 @@ final class TourStage {
         }
     }
 
-    /// A line of a table: whole, or with less between its columns, or folded.
+    /// Prints a line of a table: unchanged if it fits, else with narrow columns, else folded.
     private func outcome(_ line: String) {
         if line.count + 3 <= terminal.width { return terminal.print("   " + line) }
         let words = line.split(separator: " ").joined(separator: " ")
