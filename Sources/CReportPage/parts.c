@@ -7,7 +7,7 @@ static const unsigned char style[] = {
 static const unsigned char body[] = {
 #embed "page/body.html"
 };
-// One script: what comes first is used by what follows.
+// The parts of one script. Later parts use earlier ones.
 static const unsigned char script[] = {
 #embed "page/data.js"
     ,

@@ -179,7 +179,7 @@ public enum EventTexts {
         case .keptByFlag?: how = "The contents are preserved: each call had the flag for it."
         case .zeroedByFlag?: how = "The contents are zeroed: each call had the flag for it."
         case .zeroedByMonitor?: how = "The contents are zeroed: the monitor did so after the conversion."
-        case .nothingAsked?, nil: how = "The request left the contents unspecified."
+        case .notRequested?, nil: how = "The request left the contents unspecified."
         }
         let busy = event.number(.busy) ?? 0
         return "The whole range is converted. " + how

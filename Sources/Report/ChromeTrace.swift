@@ -3,9 +3,10 @@ public import MiniVMM
 
 /// A trace in Chrome's trace-event format, which Perfetto and chrome://tracing open.
 ///
-/// Each actor has a track. Conversions, ioctls and faults are nested spans; arrows lead from the fault that
-/// requested a conversion through the conversion to the return to the guest; counters show private, shared
-/// and held pages. Times are microseconds of the kernel's monotonic clock.
+/// Each actor has a track. Conversions, ioctls and memory faults are nested spans. Arrows lead from a fault
+/// through the conversion that it requested to the return to the guest. Counters show the numbers of private,
+/// shared and held pages. Times are in microseconds of the host's monotonic clock, or of SoftKVM's simulated
+/// clock.
 public struct ChromeTrace {
     private let trace: RecordedTrace
     private let timeline: Timeline
@@ -29,7 +30,7 @@ public struct ChromeTrace {
         out.append(trace.isSimulated ? "\"yes\"" : "\"no\"")
         out.append(",\"schema\":\"")
         out.append(EventSchema.version)
-        out.append("\",\"clock\":\"monotonic\"")
+        out.append(trace.isSimulated ? "\",\"clock\":\"simulated\"" : "\",\"clock\":\"monotonic\"")
         if let ending = trace.ending {
             out.append(",\"ending\":")
             out.append(quoted: ending)
@@ -40,7 +41,7 @@ public struct ChromeTrace {
         }
         out.append("},\"traceEvents\":[")
         out.endLine()
-        let simulated = trace.isSimulated ? "simulated: " : ""
+        let simulated = trace.isSimulated ? "simulated time and backend: " : ""
         metadata("process_name", 0, "MiniVMM \(title), \(simulated)\(trace.identity)", &out)
         for (index, actor) in trace.actors.enumerated() { metadata("thread_name", index + 1, actor, &out) }
         var spans = [Int: Int]()
@@ -49,14 +50,14 @@ public struct ChromeTrace {
             spans[conversion.start] = index
             if conversion.hasEnded { ends.insert(conversion.end) }
         }
-        // The end of a conversion is in its span; one whose beginning was lost has none.
+        // The end of a conversion is part of its span, unless the beginning was left out.
         for event in 0..<trace.count where !ends.contains(event) || spans[event] != nil {
             write(event, spans[event], &out)
         }
         writeFaults(&out)
         writeFlows(&out)
         writeCounters(&out)
-        // The last element has no comma after it.
+        // The last element, without a comma.
         out.append("{\"ph\":\"M\",\"pid\":1,\"tid\":0,\"name\":\"process_labels\",\"args\":{\"labels\":")
         out.append(quoted: simulated + trace.identity)
         out.append("}}]}")
@@ -114,7 +115,8 @@ public struct ChromeTrace {
     }
 
     private func writeFaults(_ out: inout OutputBuffer) {
-        // A fault lasts until its vCPU goes on; one that never does, until its next event.
+        // A fault lasts until its vCPU resumes, or else until the next fault of that vCPU. The last one has no
+        // duration if its vCPU never resumes.
         var open: [UInt8: Int] = [:]
         func close(_ fault: Int, at event: Int) {
             begin(
@@ -204,7 +206,7 @@ public struct ChromeTrace {
         out.append(UInt8(48 + rest % 10))
     }
 
-    /// The fields of events, each once; ends the object.
+    /// Writes the fields of some events, each key once, and ends the object.
     private func arguments(_ events: [Int], _ out: inout OutputBuffer) {
         out.append(",\"args\":{")
         var seen: Set<String> = []
@@ -219,7 +221,7 @@ public struct ChromeTrace {
                 case .text: out.append(quoted: trace.strings[Int(value)])
                 case .flag: out.append(value == 0 ? "false" : "true")
                 case .number, .wide:
-                    // Addresses in hex: a viewer shows what it is given.
+                    // As hex text, because viewers show numbers in decimal.
                     if shape.isAddress(place), shape.types[place] == .wide || value >= 0 {
                         out.append("\"0x")
                         out.append(hex: UInt64(bitPattern: value))

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// Events in columns: one takes a few dozen bytes, whatever its keys are. Texts are kept once.
+/// Events stored in columns. An event takes a few dozen bytes; equal short texts are stored once.
 struct EventColumns: Sendable {
-    // One element an event.
+    // One element per event.
     private(set) var times: [UInt64] = []
     private(set) var actorOf: [UInt8] = []
     private(set) var shapeOf: [UInt16] = []
     private var valuesAt: [Int] = []
     private var values: [Int64] = []
     private(set) var strings: [String] = []
-    /// Where short texts are among ``strings``, by their hash.
-    private var known: [UInt64: [Int]] = [:]
-    /// Bytes of all texts.
+    /// The indices of short texts in ``strings``, by their hash.
+    private var indices: [UInt64: [Int]] = [:]
+    /// Total bytes of all texts.
     private(set) var textBytes = 0
 
-    /// Longer texts are seldom the same twice.
+    /// Texts of at least this many bytes are rarely repeated, and each is stored by itself.
     private static let longestShared = 64
 
     var count: Int { times.count }
@@ -37,30 +37,30 @@ struct EventColumns: Sendable {
         }
     }
 
-    /// - Parameter hash: of the bytes, as ``hash(_:)`` has it.
+    /// - Parameter hash: ``hash(_:)`` of the bytes.
     mutating func append(utf8: some Collection<UInt8>, hash: UInt64, _ make: () -> String) {
         let count = utf8.count
         if count < Self.longestShared {
-            // Most texts are a few words again and again: found without making a string.
-            for index in known[hash] ?? [] where strings[index].utf8.elementsEqual(utf8) {
+            // Most texts repeat: look them up without making a string.
+            for index in indices[hash] ?? [] where strings[index].utf8.elementsEqual(utf8) {
                 return values.append(Int64(index))
             }
-            known[hash, default: []].append(strings.count)
+            indices[hash, default: []].append(strings.count)
         }
         textBytes += count
         values.append(Int64(strings.count))
         strings.append(make())
     }
 
-    /// FNV-1a.
+    /// The FNV-1a hash.
     static func hash(_ bytes: some Sequence<UInt8>) -> UInt64 {
         bytes.reduce(LineScanner.seed) { ($0 ^ UInt64($1)) &* LineScanner.prime }
     }
 
-    /// The event that was begun last is complete.
+    /// Ends the last event and sets its shape.
     mutating func end(_ shape: UInt16) { shapeOf[count - 1] = shape }
 
-    /// Takes back the values of the event that was begun last.
+    /// Removes the values of the last event.
     mutating func removeValues() { values.removeSubrange(valuesAt[count - 1]...) }
 
     mutating func append(_ event: Int, of other: EventColumns, _ shape: RecordedTrace.Shape) {
@@ -74,10 +74,10 @@ struct EventColumns: Sendable {
 
     // MARK: reading
 
-    /// The value at a place of the event's shape, as stored.
+    /// The stored value at a place of the event's shape.
     func value(_ event: Int, _ place: Int) -> Int64 { values[valuesAt[event] + place] }
 
-    /// The value of a numeric key; negative numbers as their two's complement, nil where there is none.
+    /// The value of a numeric key, negative numbers in two's complement. Nil if the event has no such number.
     func number(_ event: Int, _ key: EventKey, _ shape: RecordedTrace.Shape) -> UInt64? {
         guard let place = shape.place(of: key), shape.types[place] != .text else { return nil }
         return UInt64(bitPattern: value(event, place))

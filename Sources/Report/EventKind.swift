@@ -2,19 +2,19 @@
 import MiniVMM
 import SystemPackage
 
-/// How a picture shows an event: its sign, its legend and its filter.
+/// How a picture shows an event: determines its sign, its text in the legend and its filter.
 public enum EventKind: UInt8, CaseIterable, Sendable {
-    /// Events left out (`left-out`), and events that this version does not know.
+    /// `left-out`, and events that this version does not support.
     case other
     /// `boot` and `image-left-shared`.
     case boot
-    /// `memory-fault` that the monitor answers with a conversion, re-enters on, or ends the guest for.
+    /// `memory-fault` after which the monitor converts the page, re-enters the guest, or ends the guest.
     case fault
-    /// `memory-fault` on a page that already has the wanted state: a conversion was in progress.
+    /// `memory-fault` on a page that already has the requested state: another vCPU converted it meanwhile.
     case race
     /// `hypercall`.
     case hypercall
-    /// `convert`: a request reaches the monitor's converter.
+    /// `convert`: the monitor's converter receives a request.
     case convert
     /// `set-memory-attributes2` that succeeded.
     case ioctl
@@ -48,18 +48,18 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
     case exit
     /// `punch`: a hole in a guest_memfd.
     case punch
-    /// `file` and `pages-then`: pages appear in a given state.
+    /// `file` and `pages-then`: pages and their state.
     case file
-    /// `step` of a litmus test that ended as expected.
+    /// `step` of a litmus test with an expected outcome.
     case step
-    /// `step` of a litmus test that ended otherwise.
+    /// `step` of a litmus test with an unexpected outcome.
     case failedStep
     /// `exit-status`, and `stop` with status 0 or none.
     case end
     /// `stop` with another status.
     case failedEnd
 
-    /// The event in the legend.
+    /// The text in the legend.
     public var label: String {
         switch self {
         case .other: "other"
@@ -81,7 +81,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .wait: "wait"
         case .resume: "resume"
         case .console: "console"
-        case .port: "port"
+        case .port: "port I/O"
         case .exit: "exit"
         case .punch: "hole punched"
         case .file: "guest_memfd"
@@ -92,7 +92,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         }
     }
 
-    /// The filter of the HTML page that shows or hides the event.
+    /// The filter on the HTML page that shows or hides the event.
     public var group: String {
         switch self {
         case .fault, .race, .resume: "faults"
@@ -107,7 +107,8 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         }
     }
 
-    /// The priority from 0 to 9: of several events in one place, the picture draws the one with the highest.
+    /// The priority from 0 to 9. Of several events at the same place, the picture draws the one with the highest
+    /// priority.
     public var weight: Int {
         switch self {
         case .failedEnd, .failedStep: 9
@@ -123,7 +124,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         }
     }
 
-    /// Whether the picture marks the event on the pages as well as in its actor's lane.
+    /// Whether the picture marks the event on the pages as well as in the row of its actor.
     public var marksPages: Bool {
         switch self {
         case .fault, .race, .ioctl, .busy, .failedCall, .notConverted, .hold, .release, .access,

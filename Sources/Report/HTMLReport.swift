@@ -18,7 +18,7 @@ public struct HTMLReport {
 
     /// Writes the page and flushes the buffer. An error of the descriptor is in ``OutputBuffer/failure``.
     public func write(to out: inout OutputBuffer) {
-        // Scripts and styles are those in the page; whatever a trace says, nothing is fetched or sent.
+        // The policy allows only the scripts and styles in the page: no text of a trace can load or send data.
         out.append(
             """
             <!doctype html>
@@ -57,7 +57,13 @@ public struct HTMLReport {
         out.append(decimal: trace.start)
         out.append(",\"startText\":\"")
         out.append(decimal: trace.start)
-        out.append("\",\"count\":")
+        out.append("\",\"drawn\":")
+        out.append(inScript: timeline.drawnText(trace))
+        out.append(",\"leftOut\":")
+        out.append(decimal: trace.leftOut)
+        out.append(",\"opening\":")
+        out.append(decimal: UInt64(timeline.opening(trace)))
+        out.append(",\"count\":")
         out.append(decimal: UInt64(trace.count))
         out.endLine()
         list(",\"notes\":[", trace.notes, &out) { $1.append(inScript: $0) }
@@ -102,7 +108,7 @@ public struct HTMLReport {
                 out.append(decimal: UInt64(number))
             }
         }
-        // What the guest asked for; the picture has the monitor's own at boot, too.
+        // The count covers the guest's conversions; the list also has the monitor's conversion at boot.
         out.append(",\"conversionText\":")
         out.append(inScript: trace.conversions.description)
         list(",\"conversions\":[", timeline.conversions, &out) { conversion, out in
@@ -118,7 +124,8 @@ public struct HTMLReport {
         out.endLine()
     }
 
-    /// What the script has to know of a shape: name, keys, types, how each value is shown, and the sentence.
+    /// Writes the parts of a shape that the script uses: name, keys, types, the format of each value, and the
+    /// sentence.
     private func write(_ shape: RecordedTrace.Shape, to out: inout OutputBuffer) {
         out.append("[")
         out.append(inScript: shape.name)
@@ -138,7 +145,7 @@ public struct HTMLReport {
         out.append("]")
     }
 
-    /// The names of numbers.
+    /// Writes the names of guest calls and errnos.
     private func writeNames(to out: inout OutputBuffer) {
         out.append(",\"calls\":{")
         for (index, call) in GuestCallNumber.allCases.enumerated() {
@@ -160,9 +167,9 @@ public struct HTMLReport {
         out.endLine()
     }
 
-    /// For each event its time since the last one, its actor, shape and kind, its rows, and its values.
+    /// Writes for each event the time since the previous one, the actor, shape, kind, rows and values.
     private func writeEvents(to out: inout OutputBuffer) {
-        // Numbers that a script cannot hold go as texts, after those that the trace has.
+        // Integers that a double cannot represent are written as texts, after the texts of the trace.
         var wide: [UInt64] = []
         var last = trace.start
         list(",\"events\":[", 0..<trace.count, &out) { event, out in
@@ -217,7 +224,7 @@ public struct HTMLReport {
             if !isFirst { out.append(",") }
             isFirst = false
             write(element, &out)
-            // White space between numbers, so that nothing is ever one endless line, and the buffer empties.
+            // Newlines bound the length of a line and flush the buffer.
             out.endLine()
         }
         out.append("]")
@@ -225,23 +232,25 @@ public struct HTMLReport {
 }
 
 extension Timeline.State {
-    /// Of several in one place, the later is seen: what is exposed over what is not, what lies on top over both.
+    /// The order of painting: later states cover earlier ones. Shared pages cover private ones, because they are
+    /// exposed to the host; overlays cover both.
     var paintOrder: Int {
         switch self {
         case .unallocated: 0
         case .private: 1
         case .shared: 2
         case .hole: 3
-        case .converting: 4
-        case .failed: 5
-        case .held: 6
+        case .detached: 4
+        case .converting: 5
+        case .failed: 6
+        case .held: 7
         }
     }
 }
 
 extension EventKey {
-    /// How the script shows a value: a page's address, another address, bytes, a duration, an errno, a negative errno, a
-    /// call of the guest, or as it is.
+    /// The format of a value in the script: `p` address of a page, `x` other address, `B` bytes, `t` duration,
+    /// `e` errno, `r` negative errno, `c` guest call, `.` unchanged.
     fileprivate var letter: StaticString {
         if self == .gpa || self == .errorOffset { return "p" }
         switch unit {
@@ -261,7 +270,7 @@ extension OutputBuffer {
         append(decimal: value.magnitude)
     }
 
-    /// A JSON string inside a script element: nothing in it can end the element or open a comment.
+    /// Appends a JSON string for a script element. The string cannot end the element or open a comment.
     mutating func append(inScript text: String) {
         let text = VisibleText.escaped(text)
         let start = bytes.count
@@ -280,7 +289,7 @@ extension OutputBuffer {
         append(contentsOf: safe.bytes)
     }
 
-    /// Text between tags or in a quoted attribute. What XML forbids is left out.
+    /// Appends text between tags or in a quoted attribute. Characters that XML forbids become spaces.
     mutating func append(markup text: String) {
         for scalar in text.unicodeScalars {
             switch scalar {

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// The events of a long trace that are not kept, and what became of the pages meanwhile.
+/// The events of a long trace that are left out, and the page states that they led to.
 struct LeftOut: Sendable {
-    /// Bytes that guest-physical memory may have: what is above is not followed.
+    /// The end of the guest-physical addresses whose states are tracked.
     private static let most: UInt64 = 1 << 52
-    /// Ranges of pages that are told of at most.
+    /// The limit for ranges of pages that are reported.
     private static let mostRanges = 20_000
 
     private(set) var count = 0
     private(set) var firstTime: UInt64 = 0
     private(set) var lastTime: UInt64 = 0
     private var states = AttributeMap(size: most, initial: .shared)
-    /// Pages that something happened to (`private` stands for yes).
+    /// The pages whose state an event set. `private` marks such a page.
     private var changed = AttributeMap(size: most, initial: .shared)
 
-    mutating func take(_ event: Int, of columns: EventColumns, _ shape: RecordedTrace.Shape) {
+    mutating func add(_ event: Int, of columns: EventColumns, _ shape: RecordedTrace.Shape) {
         func number(_ key: EventKey) -> UInt64? { columns.number(event, key, shape) }
         func state(_ key: EventKey) -> PageState {
             columns.text(event, key, shape) == PageState.private.rawValue ? .private : .shared
@@ -41,16 +41,16 @@ struct LeftOut: Sendable {
         changed.set(range, to: .private)
     }
 
-    /// What the pages are that something happened to, in order, and where the rest begins if there are too many ranges.
-    func changes() -> (told: [(PageRange, PageState)], untold: PageRange?) {
-        var told: [(PageRange, PageState)] = []
-        guard let all = PageRange(start: 0, size: Self.most) else { return (told, nil) }
+    /// The states of the pages that events changed, in ascending order, and the first range beyond the limit, if any.
+    func changes() -> (reported: [(PageRange, PageState)], omitted: PageRange?) {
+        var reported: [(PageRange, PageState)] = []
+        guard let all = PageRange(start: 0, size: Self.most) else { return (reported, nil) }
         for (range, isChanged) in changed.runs(in: all) where isChanged == .private {
             for (part, state) in states.runs(in: range) {
-                guard told.count < Self.mostRanges else { return (told, part) }
-                told.append((part, state))
+                guard reported.count < Self.mostRanges else { return (reported, part) }
+                reported.append((part, state))
             }
         }
-        return (told, nil)
+        return (reported, nil)
     }
 }

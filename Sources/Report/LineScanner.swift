@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-/// Finds the fields of one flat JSON object in place, without making strings of them.
+/// Finds the fields of one flat JSON object in place, without making strings.
 struct LineScanner: Sendable {
     struct Field: Sendable {
-        /// Where the key is, between its quotes.
+        /// The bytes of the key between its quotes.
         var key = 0..<0
         var keyHash: UInt64 = 0
         var type = RecordedTrace.ValueType.number
-        /// A number, or 0 and 1 of a flag.
+        /// The number; 1 for true, 0 for false.
         var bits: Int64 = 0
-        /// Where a text is, between its quotes; the source of what is neither text, whole number nor flag.
+        /// The bytes of a text between its quotes. Values that are neither text, whole number nor flag are texts
+        /// that consist of their JSON source.
         var text = 0..<0
         var textHash: UInt64 = 0
         var isEscaped = false
@@ -27,7 +28,7 @@ struct LineScanner: Sendable {
 
     static let seed: UInt64 = 0xcbf2_9ce4_8422_2325
     static let prime: UInt64 = 0x100_0000_01b3
-    /// How deep a value that nobody knows may be nested.
+    /// The limit for the nesting of arrays and objects.
     private static let deepest = 64
 
     private(set) var fields: [Field] = []
@@ -100,7 +101,7 @@ struct LineScanner: Sendable {
             hash = (hash ^ UInt64(bytes[position])) &* Self.prime
             position += 1
         }
-        throw ReportError("not JSON: a text does not end")
+        throw ReportError("not JSON: a string does not end")
     }
 
     private mutating func value(_ bytes: [UInt8], _ field: inout Field) throws(ReportError) {
@@ -122,7 +123,7 @@ struct LineScanner: Sendable {
         }
     }
 
-    /// Keeps a value as its source.
+    /// Stores a value as a text that consists of its JSON source.
     private func raw(_ start: Int, _ bytes: [UInt8], _ field: inout Field) {
         field.type = .text
         field.text = start..<position
@@ -152,7 +153,7 @@ struct LineScanner: Sendable {
             magnitude = sum
             position += 1
         }
-        // Fractions and exponents are nobody's here, and kept as text.
+        // No key of the schema has fractions or exponents. They are stored as text.
         while position < end,
             [43, 45, 46, 69, 101].contains(bytes[position]) || (48...57).contains(bytes[position])
         {
@@ -165,7 +166,7 @@ struct LineScanner: Sendable {
     }
 
     private mutating func skipNested(_ bytes: [UInt8]) throws(ReportError) {
-        // The brackets that close what is open.
+        // The closing brackets that are still expected.
         var open: [UInt8] = []
         repeat {
             switch peek(bytes) {
@@ -173,7 +174,7 @@ struct LineScanner: Sendable {
             case 123: open.append(125)
             case let bracket where bracket == 93 || bracket == 125:
                 guard open.popLast() == bracket else {
-                    throw ReportError("not JSON: a bracket closes another kind")
+                    throw ReportError("not JSON: mismatched brackets")
                 }
             case 34:
                 _ = try quoted(bytes)
@@ -181,12 +182,14 @@ struct LineScanner: Sendable {
             default: break
             }
             position += 1
-            guard open.count <= Self.deepest else { throw ReportError("nested deeper than \(Self.deepest)") }
+            guard open.count <= Self.deepest else {
+                throw ReportError("values nested more than \(Self.deepest) deep")
+            }
             guard position < end || open.isEmpty else { throw ReportError("not JSON: a value does not end") }
         } while !open.isEmpty
     }
 
-    /// The text between the quotes with its escapes undone.
+    /// Replaces the escape sequences of a text.
     static func unescape(_ source: ArraySlice<UInt8>) -> String {
         var scalars = String.UnicodeScalarView()
         var plain: [UInt8] = []

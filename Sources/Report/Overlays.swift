@@ -1,23 +1,43 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// What lies on top of the pages' states while a trace is walked: holds, conversions under way, holes.
+/// The overlays of a trace while its events are visited in order: holds, conversions in progress, holes.
 struct Overlays {
-    private var holds: [(rows: Range<Int>, since: Int, name: String?)] = []
+    /// The references of one hold.
+    private struct Hold {
+        /// All rows that were held when the hold began.
+        let rows: Range<Int>
+        let name: String?
+        /// The rows in parts. The parts on pages that were punched are detached.
+        var parts: [Part]
+    }
+
+    private struct Part {
+        let rows: Range<Int>
+        /// The event that began this state.
+        let since: Int
+        let isDetached: Bool
+
+        func segment(until event: Int) -> Timeline.Segment {
+            Timeline.Segment(state: isDetached ? .detached : .held, rows: rows, events: since..<event)
+        }
+    }
+
+    private var holds: [Hold] = []
     private var holes: [(rows: Range<Int>, since: Int)] = []
-    /// By actor: it converts one range at a time.
+    /// The conversion in progress of each actor. An actor converts one range at a time.
     private var converting: [UInt8: Int] = [:]
     private var rowsOfConversion: [Int: Range<Int>] = [:]
-    /// By actor: the last fault or call that has not been answered.
+    /// The last memory fault of each actor that has not been answered.
     private var fault: [UInt8: Int] = [:]
     private var ended: [UInt8: Int] = [:]
-    /// Holds and holes at a time; more are not drawn.
+    /// The limit for simultaneous holds, parts of one hold, and holes. Further ones are not drawn.
     private static let most = 4096
-    private let tellsReleases: Bool
+    private let hasReleaseEvents: Bool
 
-    init(_ trace: RecordedTrace) { tellsReleases = trace.shapes.contains { $0.event == .release } }
+    init(_ trace: RecordedTrace) { hasReleaseEvents = trace.shapes.contains { $0.event == .release } }
 
-    mutating func take(
+    mutating func visit(
         _ event: Int, _ kind: EventKind, _ rows32: Range<Int32>, _ trace: RecordedTrace,
         _ found: inout [Timeline.Segment], _ conversions: inout [Timeline.Conversion]
     ) {
@@ -26,7 +46,7 @@ struct Overlays {
         switch kind {
         case .fault, .race:
             fault[actor] = event
-            // Its conversion, if there will be one, is yet to come.
+            // A conversion before the fault was not requested by it.
             ended[actor] = nil
             touch(rows, event, &found)
         case .convert:
@@ -41,7 +61,7 @@ struct Overlays {
             ended[actor] = index
             close(index, event, kind == .converted ? .converting : .failed, conversions, &found)
         case .hypercall:
-            // The call is written when it returns, after what it did.
+            // The hypercall event is written when the call returns, after the conversion that it requested.
             if let index = ended.removeValue(forKey: actor), conversions[index].cause == nil {
                 conversions[index].cause = event
                 conversions[index].resume = event
@@ -53,9 +73,12 @@ struct Overlays {
             }
             fault[actor] = nil
         case .hold where holds.count < Self.most && !rows.isEmpty:
-            holds.append((rows, event, trace.text(event, .name)))
+            let part = Part(rows: rows, since: event, isDetached: false)
+            holds.append(Hold(rows: rows, name: trace.text(event, .name), parts: [part]))
         case .release, .ask: release(event, rows, trace, &found)
-        case .punch where holes.count < Self.most && !rows.isEmpty: holes.append((rows, event))
+        case .punch where !rows.isEmpty:
+            if holes.count < Self.most { holes.append((rows, event)) }
+            detach(rows, event, &found)
         case .access: touch(rows, event, &found)
         default: break
         }
@@ -71,28 +94,52 @@ struct Overlays {
         found.append(Timeline.Segment(state: state, rows: rows, events: conversions[index].start..<event))
     }
 
+    /// Detaches holds from pages that were punched: the holder keeps the old pages, and new pages in their
+    /// place are not held.
+    private mutating func detach(_ hole: Range<Int>, _ event: Int, _ found: inout [Timeline.Segment]) {
+        for index in holds.indices where holds[index].rows.overlaps(hole) {
+            guard holds[index].parts.count < Self.most else { continue }
+            var parts: [Part] = []
+            for part in holds[index].parts {
+                let middle = part.rows.clamped(to: hole)
+                guard !part.isDetached, !middle.isEmpty else {
+                    parts.append(part)
+                    continue
+                }
+                if part.since < event { found.append(part.segment(until: event)) }
+                for rows in [
+                    part.rows.lowerBound..<middle.lowerBound, middle,
+                    middle.upperBound..<part.rows.upperBound,
+                ] where !rows.isEmpty {
+                    parts.append(Part(rows: rows, since: event, isDetached: rows == middle))
+                }
+            }
+            holds[index].parts = parts
+        }
+    }
+
     private mutating func release(
         _ event: Int, _ rows: Range<Int>, _ trace: RecordedTrace, _ found: inout [Timeline.Segment]
     ) {
         let name = trace.text(event, .name)
-        var gone: [Int] = []
+        var released: [Int] = []
         switch trace.shape(event).event {
-        case .releaseHolds: gone = Array(holds.indices)
+        case .releaseHolds: released = Array(holds.indices)
         case .askHolders:
-            // Older traces do not tell which; newer ones have told already.
-            guard !tellsReleases, trace.number(event, .released) ?? 0 > 0 else { return }
-            gone = holds.indices.filter { holds[$0].rows.overlaps(rows) }
+            // Older traces have no `release` events. In newer traces the release was handled already.
+            guard !hasReleaseEvents, trace.number(event, .released) ?? 0 > 0 else { return }
+            released = holds.indices.filter { holds[$0].rows.overlaps(rows) }
         default:
-            if let one = holds.firstIndex(where: { name != nil ? $0.name == name : $0.rows == rows }) {
-                gone = [one]
+            if let index = holds.firstIndex(where: { name != nil ? $0.name == name : $0.rows == rows }) {
+                released = [index]
             }
         }
-        for index in gone.reversed() {
-            let hold = holds.remove(at: index)
-            found.append(Timeline.Segment(state: .held, rows: hold.rows, events: hold.since..<event))
+        for index in released.reversed() {
+            for part in holds.remove(at: index).parts { found.append(part.segment(until: event)) }
         }
     }
 
+    /// Ends the holes on rows that are accessed.
     private mutating func touch(_ rows: Range<Int>, _ event: Int, _ found: inout [Timeline.Segment]) {
         guard !holes.isEmpty else { return }
         holes.removeAll { hole in
@@ -102,13 +149,11 @@ struct Overlays {
         }
     }
 
-    /// What is still so at the end.
+    /// Ends all overlays at the end of the trace.
     mutating func end(
         _ event: Int, _ found: inout [Timeline.Segment], _ conversions: inout [Timeline.Conversion]
     ) {
-        for hold in holds {
-            found.append(Timeline.Segment(state: .held, rows: hold.rows, events: hold.since..<event))
-        }
+        for hold in holds { found += hold.parts.map { $0.segment(until: event) } }
         for hole in holes {
             found.append(Timeline.Segment(state: .hole, rows: hole.rows, events: hole.since..<event))
         }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-/// The states of rows as runs, each with the event since which it holds. A run is known by its first row.
+/// The states of rows as runs of equal state. Each run is identified by its first row, and has the event that began it.
 ///
-/// Setting a range costs what runs it ends: a trace of any shape takes time in proportion to its events.
+/// Setting a range takes time proportional to the number of runs that it ends, so the time for a trace is proportional to its
+/// number of events.
 struct PageRuns {
     private var starts: [UInt64]
     private var state: [PageState]
     private var since: [Int32]
     private let count: Int
 
-    /// What a row is while nothing overlays it.
+    /// The state of a row without overlays.
     enum PageState: UInt8 {
         case unallocated, shared, `private`
     }
@@ -45,7 +46,7 @@ struct PageRuns {
         return min(count, word << 6 + bits.trailingZeroBitCount)
     }
 
-    /// Begins a run at `row`, out of the one that it lies in.
+    /// Splits the run that contains `row`, so that a run begins there.
     private mutating func split(_ row: Int) {
         guard row < count else { return }
         let start = firstStart(atOrBefore: row)
@@ -55,13 +56,14 @@ struct PageRuns {
         mark(row)
     }
 
-    /// Sets `rows` from an event on; `ended` is told each run that it ends: rows, state, since when.
+    /// Sets the state of `rows` from an event on, and calls `ended` with the rows, state and first event of each run that
+    /// this ends.
     mutating func set(
         _ rows: Range<Int>, to new: PageState, at event: Int32, ended: (Range<Int>, PageState, Int32) -> Void
     ) {
         guard !rows.isEmpty else { return }
         let first = firstStart(atOrBefore: rows.lowerBound)
-        // Nothing changes: the run goes on.
+        // The rows have this state already.
         if state[first] == new, nextStart(after: first) >= rows.upperBound { return }
         split(rows.lowerBound)
         split(rows.upperBound)
@@ -77,7 +79,7 @@ struct PageRuns {
         since[rows.lowerBound] = event
     }
 
-    /// Every run, in order.
+    /// Calls `body` with each run in ascending order.
     func visit(_ body: (Range<Int>, PageState, Int32) -> Void) {
         var start = 0
         while start < count {

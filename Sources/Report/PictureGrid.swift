@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: MIT
-/// The page timeline reduced to a grid that a drawing can hold, whatever the trace's size.
+/// The page timeline reduced to a grid of bounded size.
 struct PictureGrid {
-    /// Cells of one state, side by side.
-    struct Run: Equatable {
+    /// Neighbouring cells of a band in the same state.
+    struct Run: Hashable {
         let band: Int
         /// In events.
         let columns: Range<Double>
         let state: Timeline.State
     }
 
-    /// Rows of cells: a band is a row of the timeline where there is room for each.
+    /// Number of rows of cells.
     let bands: Int
+    /// Whether each band is one row of the timeline. Otherwise several rows share a band.
     let isExact: Bool
-    /// Drawing units.
+    /// In drawing units.
     let height: Double
     private let rows: [Timeline.Row]
     private let tops: [Double]
     private let columns: Int
     private let events: Int
-    /// What a page is, and what lies on top of it; 255 for nothing.
+    /// For each cell the raw value of its page state, and of its overlay; 255 without an overlay.
     private var base: [UInt8]
     private var over: [UInt8]
-    /// While painting: how much of each cell is in which state, by what changes from cell to cell.
+    /// While painting: the share of each cell in each state, as differences between neighbouring cells.
     private var change: [[Float]]
 
     static let mostColumns = 600
@@ -61,7 +62,7 @@ struct PictureGrid {
 
     private func band(_ row: Int) -> Int { isExact ? row : row * bands / rows.count }
 
-    /// What most of a cell is.
+    /// Sets each cell to the state that fills most of it.
     private mutating func fillBase() {
         for band in 0..<bands {
             var sums: [Float] = [0, 0, 0]
@@ -94,7 +95,7 @@ struct PictureGrid {
 
     private mutating func paint(_ segment: Timeline.Segment) {
         guard segment.state.isOverlay else { return add(segment) }
-        // Too short to be seen among so many.
+        // Successful conversions would only be specks in a long trace.
         if segment.state == .converting, events > 4 * columns { return }
         let first = segment.events.lowerBound * columns / events
         let end = max(first + 1, segment.events.upperBound * columns / events)
@@ -123,7 +124,7 @@ struct PictureGrid {
         return begin == end ? "\(begin)" : "\(begin)–\(end)"
     }
 
-    /// Everything to draw: first what pages are, then what lies on top.
+    /// All rectangles to draw: first page states, then overlays.
     func runs() -> [Run] {
         var found: [Run] = []
         let perColumn = Double(events) / Double(columns)

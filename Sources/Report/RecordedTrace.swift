@@ -3,8 +3,8 @@ public import MiniVMM
 
 /// A recorded trace, stored in columns.
 ///
-/// Events with the same name, keys and types share a ``Shape``. An event is named by its index, from 0 up to
-/// but not including ``count``; another index traps.
+/// Events with the same name, keys and types share a ``Shape``. Events are numbered from 0 to ``count`` - 1;
+/// another index traps.
 public struct RecordedTrace: Sendable {
     /// The type of a key's values.
     public enum ValueType: UInt8, Sendable {
@@ -24,15 +24,15 @@ public struct RecordedTrace: Sendable {
     public struct Shape: Sendable {
         /// The event's name as the trace spells it, such as `memory-fault`.
         public let name: String
-        /// The event's name as a value; nil for an event that this version does not know.
+        /// The event's name as a value; nil for an event that this version does not support.
         public let event: EventName?
         /// The keys of the event in the order of its values, without time, actor and event name.
         public let keys: [String]
         /// One type for each of ``keys``.
         public let types: [ValueType]
-        /// One element for each of ``keys``; nil for a key that this version does not know.
+        /// One element for each of ``keys``; nil for a key that this version does not support.
         public let known: [EventKey?]
-        /// Where a known key is among the values, by its number; -1 where it is not.
+        /// For each ``EventKey`` its index in ``keys``, or -1 if the event does not have it.
         private let places: [Int8]
 
         init(name: String, keys: [String], types: [ValueType]) {
@@ -47,7 +47,7 @@ public struct RecordedTrace: Sendable {
             }
         }
 
-        /// Whether people see the value in hex.
+        /// Whether the value is shown in hex.
         func isAddress(_ place: Int) -> Bool { known[place]?.type == .address }
 
         func place(of key: EventKey) -> Int? {
@@ -56,10 +56,10 @@ public struct RecordedTrace: Sendable {
         }
     }
 
-    /// The conversions that a guest requested, by a memory fault or a hypercall. `minivmm run` counts the
-    /// same ones.
+    /// The number of conversions that guests requested, by memory faults or hypercalls. It equals the number that
+    /// `minivmm run` prints.
     ///
-    /// The monitor's own conversion at boot is drawn but not counted.
+    /// The monitor's conversion at boot is drawn but not counted.
     public struct ConversionCount: Sendable, Equatable, CustomStringConvertible {
         /// Number of `converted` events of vCPUs.
         public internal(set) var succeeded = 0
@@ -79,41 +79,42 @@ public struct RecordedTrace: Sendable {
         }
     }
 
-    /// `backend` of the header: the name of the kernel that answered, such as `LinuxKVM`.
+    /// `backend` of the header, such as `LinuxKVM`.
     public internal(set) var backend = ""
-    /// `host` of the header: what runs below that kernel, such as `Linux 6.18.44`. Empty if the header has
-    /// none.
+    /// `host` of the header: the kernel or engine below the backend, such as `Linux 6.18.44`. Empty if the
+    /// header has none.
     public internal(set) var host = ""
-    /// `simulated` of the header: no real kernel was involved, and every picture of the trace says so.
+    /// `simulated` of the header: no real kernel was involved, and times are of a simulated clock. Every picture
+    /// states this.
     public internal(set) var isSimulated = false
-    /// Nanoseconds of the kernel's monotonic clock when the trace began.
+    /// The time when the trace began, in nanoseconds of the clock of ``times``.
     public internal(set) var start: UInt64 = 0
-    /// Sentences for people: what is wrong with the file, and which events are not shown.
+    /// Sentences for people about defects of the file and events that were left out.
     public internal(set) var notes: [String] = []
-    /// Counted over the whole trace, including events that are left out.
+    /// The conversions of the whole trace, including events that were left out.
     public internal(set) var conversions = ConversionCount()
 
-    /// Names of the actors in the order of their first events. Actors beyond the first 200 share the name
+    /// The names of the actors in the order of their first events. All actors after the first 200 share the name
     /// `others`.
     public internal(set) var actors: [String] = []
-    /// The shapes in the order of their first events. Events of further shapes beyond 2000 share the shape
+    /// The shapes in the order of their first events. All events with shapes after the first 2000 share the shape
     /// `other`.
     public internal(set) var shapes: [Shape] = []
     var columns = EventColumns()
 
     /// The texts of all events. Texts of fewer than 64 bytes are stored once.
     public var strings: [String] { columns.strings }
-    /// One time for each event, in nanoseconds of the kernel's monotonic clock. Neighbouring events of two
-    /// actors may be out of order.
+    /// The time of each event, in nanoseconds of the host's monotonic clock, or of SoftKVM's simulated clock.
+    /// Neighbouring events of different actors may be out of order.
     public var times: [UInt64] { columns.times }
     /// For each event the index of its actor in ``actors``.
     public var actorOf: [UInt8] { columns.actorOf }
     /// For each event the index of its shape in ``shapes``.
     public var shapeOf: [UInt16] { columns.shapeOf }
-    /// Number of events, without those that are left out.
+    /// The number of events, without events that were left out.
     public var count: Int { columns.count }
 
-    /// The kernel and its host for people: `MemslotTrapKVM (Linux 6.18.44)`.
+    /// The backend and its host for people, such as `MemslotTrapKVM (Linux 6.18.44)`.
     public var identity: String { host.isEmpty ? backend : "\(backend) (\(host))" }
 
     /// The name of an event as the trace spells it.
@@ -125,6 +126,9 @@ public struct RecordedTrace: Sendable {
 
     static func isVCPU(_ actor: String) -> Bool { actor.hasPrefix("vcpu") }
 
+    /// Whether the actor of an event is a vCPU.
+    func isVCPU(_ event: Int) -> Bool { Self.isVCPU(actor(event)) }
+
     func number(_ event: Int, _ key: EventKey) -> UInt64? { columns.number(event, key, shape(event)) }
 
     func signed(_ event: Int, _ key: EventKey) -> Int64? {
@@ -133,6 +137,6 @@ public struct RecordedTrace: Sendable {
 
     func text(_ event: Int, _ key: EventKey) -> String? { columns.text(event, key, shape(event)) }
 
-    /// The value at a place of the event's shape, as stored.
+    /// The stored value at a place of the event's shape.
     func value(_ event: Int, _ place: Int) -> Int64 { columns.value(event, place) }
 }

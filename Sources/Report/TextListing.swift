@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 public import MiniVMM
 
-/// A recorded trace as text, byte for byte equal to the text trace of the same run.
+/// A recorded trace as text. The output is byte for byte the text trace of the same run.
 public struct TextListing {
     private let trace: RecordedTrace
 
@@ -11,9 +11,10 @@ public struct TextListing {
     /// Writes the lines and flushes the buffer. An error of the descriptor is in ``OutputBuffer/failure``.
     public func write(to out: inout OutputBuffer) {
         out.append("# trace of ")
-        // What a file says does not steer the terminal.
+        // Control characters in a file must not reach the terminal.
         out.append(VisibleText.escaped(trace.identity))
-        out.append(", times in microseconds")
+        out.append(
+            trace.isSimulated ? ", simulated time in microseconds" : ", times in microseconds")
         out.endLine()
         for event in 0..<trace.count {
             line(event, to: &out)

@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// The states of pages over time, from which event to which.
+/// The states of pages over time, in units of events.
 ///
-/// Neighbouring pages that no event tells apart share a row, and a state that lasts is one segment: a
-/// terabyte that becomes private at once is one rectangle, and 10⁶ conversions are about 10⁶ rectangles at
-/// most.
+/// Neighbouring pages with the same history share a row, and consecutive events in the same state are one
+/// segment. A terabyte that becomes private at once is one rectangle; 10⁶ conversions are at most about 10⁶
+/// rectangles.
 public struct Timeline: Sendable {
-    /// Neighbouring pages that no event tells apart.
+    /// Neighbouring pages with the same history: each event is about all of them or none of them.
     public struct Row: Sendable, Equatable {
         /// Number of the first page: its guest-physical address in units of 4096 bytes.
         public let page: UInt64
         /// Number of pages, at least 1.
         public let pages: UInt64
+        /// Whether no event is about these pages after the machine was set up. False for all rows if it would
+        /// be true for all, or if there are at most 16 pages.
+        public internal(set) var isQuiet = false
 
-        /// Relative height in a picture: 1 for each page up to 4, then 4, and 4.5 for more than 16 pages.
+        /// Relative height in a picture: 1 for each page up to 4, then 4, and 4.5 for more than 16 pages; 1
+        /// for a quiet row.
         public var weight: Double {
-            pages <= 4 ? Double(pages) : pages <= 16 ? 4 : 4.5
+            isQuiet ? 1 : pages <= 4 ? Double(pages) : pages <= 16 ? 4 : 4.5
         }
     }
 
@@ -37,10 +41,14 @@ public struct Timeline: Sendable {
         case failed
         /// Overlay: a hole was punched, and no event has accessed the pages since.
         case hole
+        /// Overlay: the pages were held when a hole was punched. The holder keeps the old pages; new pages in
+        /// their place are not held.
+        case detached
 
         /// Whether the state is drawn on top of the state of a page.
         public var isOverlay: Bool { rawValue > State.private.rawValue }
-        /// One character for the state, for rectangles that are too small for its name.
+        /// One character for the state, for rectangles that are too small for its name. No event uses the same
+        /// letter as its sign.
         public var letter: String {
             switch self {
             case .unallocated: "·"
@@ -48,8 +56,9 @@ public struct Timeline: Sendable {
             case .private: "P"
             case .held: "H"
             case .converting: "c"
-            case .failed: "✕"
+            case .failed: "!"
             case .hole: "○"
+            case .detached: "D"
             }
         }
     }
@@ -82,18 +91,18 @@ public struct Timeline: Sendable {
         public var succeeded = false
     }
 
-    /// The rows in ascending order, without gaps: pages between those that events name are rows too.
+    /// The rows in ascending order, without gaps: pages between those of events are rows too.
     public private(set) var rows: [Row] = []
     /// The rectangles in no fixed order; overlays may cover page states.
     public private(set) var segments: [Segment] = []
     /// The conversions in the order in which they began.
     public private(set) var conversions: [Conversion] = []
-    /// For each event the rows that it is about; empty for an event about no page.
+    /// For each event the rows that it is about; empty if it is about no page.
     public private(set) var rowsOf: [Range<Int32>] = []
     /// For each event how a picture shows it.
     public private(set) var kinds: [EventKind] = []
 
-    /// The pages of an event: first and count.
+    /// The first page and the number of pages of each event.
     private var pagesOf: [(page: UInt64, pages: UInt64)] = []
 
     /// Finds the rows, segments and conversions of a trace.
@@ -102,7 +111,23 @@ public struct Timeline: Sendable {
         pagesOf = (0..<trace.count).map { trace.pages($0, kinds[$0]) }
         findRows()
         findSegments(trace)
+        findQuietRows(trace)
         pagesOf = []
+    }
+
+    /// The pages of all rows, and of the rows that are not quiet with the number of their contiguous blocks.
+    public var pageCounts: (all: UInt64, active: UInt64, blocks: Int) {
+        var counts: (all: UInt64, active: UInt64, blocks: Int) = (0, 0, 0)
+        var wasQuiet = true
+        for row in rows {
+            counts.all &+= row.pages
+            if !row.isQuiet {
+                counts.active &+= row.pages
+                if wasQuiet { counts.blocks += 1 }
+            }
+            wasQuiet = row.isQuiet
+        }
+        return counts
     }
 
     // MARK: rows
@@ -124,6 +149,31 @@ public struct Timeline: Sendable {
             let high = pages == 1 ? low + 1 : Self.place(of: page + pages, in: unique)
             return Int32(low)..<Int32(high)
         }
+    }
+
+    /// Finds the rows without an event after the machine was set up: in a trace with a `boot` event, before the
+    /// first event of a vCPU. Few pages have room enough, so that no row of them is quiet.
+    private mutating func findQuietRows(_ trace: RecordedTrace) {
+        guard pageCounts.all > 16 else { return }
+        let hasBoot = kinds.contains(.boot)
+        var isSetUp = !hasBoot
+        // By row: how many events begin there less how many have ended.
+        var change = [Int](repeating: 0, count: rows.count + 1)
+        for event in 0..<trace.count {
+            if !isSetUp { isSetUp = trace.isVCPU(event) }
+            guard isSetUp, !rowsOf[event].isEmpty, kinds[event] != .boot, kinds[event] != .file else {
+                continue
+            }
+            change[Int(rowsOf[event].lowerBound)] += 1
+            change[Int(rowsOf[event].upperBound)] -= 1
+        }
+        var depth = 0
+        let isActive = rows.indices.map { row in
+            depth += change[row]
+            return depth > 0
+        }
+        guard isActive.contains(true) else { return }
+        for row in rows.indices { rows[row].isQuiet = !isActive[row] }
     }
 
     private static func place(of bound: UInt64, in bounds: [UInt64]) -> Int {
@@ -164,7 +214,7 @@ public struct Timeline: Sendable {
                 )
             default: break
             }
-            overlays.take(event, kinds[event], rows, trace, &found, &conversions)
+            overlays.visit(event, kinds[event], rows, trace, &found, &conversions)
         }
         overlays.end(trace.count, &found, &conversions)
         runs.visit { rows, state, since in
@@ -177,29 +227,27 @@ public struct Timeline: Sendable {
         segments = found
     }
 
-    /// For a counter: the number of pages in a state at each event. Pages held twice count twice.
+    /// The number of pages in a state at each event. A page that two holders hold counts once.
     ///
     /// - Parameter events: number of events in the trace.
     public func counts(of state: State, events: Int) -> [Int64] {
-        var change = [Int64](repeating: 0, count: events + 1)
-        var before = [UInt64](repeating: 0, count: rows.count + 1)
-        for (index, row) in rows.enumerated() { before[index + 1] = before[index] &+ row.pages }
-        for segment in segments where segment.state == state {
-            let pages = Int64(
-                truncatingIfNeeded: before[segment.rows.upperBound] &- before[segment.rows.lowerBound])
-            change[segment.events.lowerBound] &+= pages
-            change[segment.events.upperBound] &-= pages
+        var begins = [[Int]](repeating: [], count: events + 1)
+        var ends = begins
+        for (index, segment) in segments.enumerated() where segment.state == state {
+            begins[segment.events.lowerBound].append(index)
+            ends[segment.events.upperBound].append(index)
         }
-        var sum: Int64 = 0
-        return change.dropLast().map {
-            sum &+= $0
-            return sum
+        var covered = CoveredPages(rows)
+        return (0..<events).map { event in
+            for index in ends[event] { covered.change(segments[index].rows, by: -1) }
+            for index in begins[event] { covered.change(segments[index].rows, by: 1) }
+            return Int64(truncatingIfNeeded: covered.count)
         }
     }
 }
 
 extension RecordedTrace {
-    /// The pages that an event is about, none for those about no page.
+    /// The first page and the number of pages that an event is about; no pages if it is about none.
     func pages(_ event: Int, _ kind: EventKind) -> (page: UInt64, pages: UInt64) {
         func covering(_ start: UInt64?, _ size: UInt64?) -> (page: UInt64, pages: UInt64) {
             guard let start, let size, size > 0 else { return (0, 0) }
@@ -221,7 +269,7 @@ extension RecordedTrace {
             }
         case .resume, .wait: return (0, 0)
         default:
-            // Where there is neither RAM nor a page.
+            // An MMIO address has no page.
             if shape(event).event == .mmio { return (0, 0) }
             return covering(number(event, .gpa), number(event, .size) ?? number(event, .bytes) ?? 1)
         }

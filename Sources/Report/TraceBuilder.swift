@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// Makes a ``RecordedTrace`` of events as they come, whether they are values or lines of a file.
+/// Builds a ``RecordedTrace`` from events, which come as values or as lines of a file.
 ///
-/// Of a long trace the first half of the events that may be kept and the last half are; what lies between is counted,
-/// and what it did to the pages is told. Its memory does not grow with the trace then.
+/// Memory is bounded: of a long trace, the first and the last events are kept. The builder counts the events in between, and
+/// records the page states after them.
 struct TraceBuilder: Sendable {
-    /// Actors and shapes that are told apart; the rest is one of each.
+    /// Limits for distinct actors and shapes. Further ones share one actor and one shape.
     static let mostActors = 200
     static let mostShapes = 2000
-    /// Bytes of texts in either half of the last events; fewer events are kept where they have longer texts.
+    /// The limit for bytes of texts in ``current``. With long texts, fewer of the last events are kept.
     private static let mostTextBytes = 32 << 20
 
     var trace = RecordedTrace()
     private let mostEvents: Int
-    /// The first half, once it is full.
+    /// The first events, once their half is full.
     private var head: EventColumns?
-    /// The last ones: those before ``current``, and those now being added.
+    /// The last events: ``current`` is being filled, ``older`` has the ones before it.
     private var older = EventColumns()
     private var current = EventColumns()
     private var leftOut = LeftOut()
@@ -26,7 +26,7 @@ struct TraceBuilder: Sendable {
     private var actorsByValue: [Actor: UInt8] = [:]
     private var overflowShape: UInt16?
     private var isFinishing = false
-    // The event being added, if it comes as a value.
+    // The event that is being added as a value.
     private var name = EventName.boot
     private var keys: [EventKey] = []
     private var types: [RecordedTrace.ValueType] = []
@@ -72,9 +72,9 @@ struct TraceBuilder: Sendable {
         return index
     }
 
-    // MARK: events as they are read
+    // MARK: events from a file
 
-    /// - Parameter hash: of the actor's name.
+    /// - Parameter hash: the hash of the actor's name.
     mutating func index(ofActor hash: UInt64, _ name: () -> String) -> UInt8 {
         if let known = actorsByHash[hash] { return known }
         let index = trace.actors.count
@@ -114,8 +114,8 @@ struct TraceBuilder: Sendable {
 
     /// Ends the event.
     ///
-    /// - Parameter hash: of its name, keys and types. Hashes can be made to collide; with the types right, nothing worse
-    ///   than a wrong name comes of it.
+    /// - Parameter hash: the hash of its name, keys and types. A crafted file can make hashes collide. Because the types are
+    ///   compared too, the worst result is a wrong name.
     mutating func end(
         _ hash: UInt64, _ types: some Collection<RecordedTrace.ValueType>, _ make: () -> RecordedTrace.Shape
     ) {
@@ -147,7 +147,7 @@ struct TraceBuilder: Sendable {
         if let line = console.print(letter, by: actor, time: time) { add(line) }
     }
 
-    /// The actor does something else.
+    /// Ends the console line of an actor that has another event.
     mutating func endPrinting(_ actor: UInt8) {
         if let line = console.end(of: actor) { add(line) }
     }
@@ -166,10 +166,10 @@ struct TraceBuilder: Sendable {
         let shape = trace.shapes[Int(older.shapeOf[event])]
         trace.conversions.add(
             shape.event, byVCPU: RecordedTrace.isVCPU(trace.actors[Int(older.actorOf[event])]))
-        leftOut.take(event, of: older, shape)
+        leftOut.add(event, of: older, shape)
     }
 
-    /// All that has been added.
+    /// The trace of all events so far.
     func finished() -> RecordedTrace {
         var copy = self
         return copy.finish()
@@ -191,7 +191,7 @@ struct TraceBuilder: Sendable {
         for event in 0..<min(surplus, older.count) { leaveOut(event) }
         let last = [(older, min(surplus, older.count)..<older.count), (current, 0..<current.count)]
         current = head
-        if leftOut.count > 0 { tellLeftOut(kept: last.reduce(0) { $0 + $1.1.count }) }
+        if leftOut.count > 0 { addLeftOut(kept: last.reduce(0) { $0 + $1.1.count }) }
         for (columns, events) in last {
             for event in events {
                 current.append(event, of: columns, trace.shapes[Int(columns.shapeOf[event])])
@@ -199,15 +199,15 @@ struct TraceBuilder: Sendable {
         }
     }
 
-    /// One event for all that is not there, and one for each range of pages that it changed.
-    private mutating func tellLeftOut(kept: Int) {
+    /// Adds one event for all that were left out, and one for each range of pages that they changed.
+    private mutating func addLeftOut(kept: Int) {
         let host = index(of: .monitor)
         let count = leftOut.count
         add(leftOut.firstTime, host) {
             $0.begin(.leftOut)
             $0.number(.events, UInt64(count))
         }
-        let (changes, untold) = leftOut.changes()
+        let (changes, omitted) = leftOut.changes()
         for (range, state) in changes {
             add(leftOut.lastTime, host) {
                 $0.begin(.pagesThen)
@@ -216,14 +216,15 @@ struct TraceBuilder: Sendable {
                 $0.text(.state, state.rawValue)
             }
         }
-        if let untold {
+        if let omitted {
             trace.notes.append(
-                "Behind what was left out, the pages from \(untold) on may be in another state than is drawn."
-            )
+                "After the events that were left out, the states of pages from \(omitted) on are not known and may "
+                    + "be drawn wrong.")
         }
         trace.notes.append(
-            "\(count) events in the middle are left out: this shows the first \(mostEvents / 2) and the last "
-                + "\(kept). `minivmm report TRACE.jsonl --text` lists all; `--events N` draws more of them.")
+            "\(count) events in the middle are left out: this picture has the first \(mostEvents / 2) and the "
+                + "last \(kept). `minivmm report TRACE.jsonl --text` lists all events; `--events N` draws up to N."
+        )
     }
 }
 
@@ -239,7 +240,7 @@ extension TraceBuilder: TraceFields {
     }
 
     mutating func signed(_ key: EventKey, _ value: Int64) {
-        // A script cannot hold a smaller one; a reader of a file keeps it as text, too.
+        // A double cannot represent smaller numbers. TraceReader stores them as text as well.
         guard value >= -(1 << 53) else { return text(key, String(value)) }
         add(key, value < 0 ? .number : RecordedTrace.ValueType(value.magnitude))
         current.append(value)

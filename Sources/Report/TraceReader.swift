@@ -4,30 +4,31 @@ public import SystemPackage
 
 /// Reads JSON lines of the schema `minivmm.trace/1` (docs/trace.md) in pieces of any size.
 ///
-/// Bytes that a guest printed one by one are joined into one `console` event a line. Unknown events and keys
+/// Bytes that a guest prints one by one are joined into one `console` event per line. Unknown events and keys
 /// are kept.
 public struct TraceReader: Sendable {
-    /// Bytes of the longest line that is accepted.
+    /// The limit for the bytes of a line.
     public static let longestLine = 1 << 20
-    /// Default number of events in a picture: an HTML page with so many is still small enough to open.
+    /// The default number of events in a picture. Browsers can open an HTML page with that many.
     public static let defaultEvents = 200_000
 
     private var builder: TraceBuilder
-    /// Bytes of a line that has not ended yet.
+    /// The bytes of an incomplete line.
     private var rest: [UInt8] = []
     private var line = 0
     private var scanner = LineScanner()
-    /// The fields of an event besides time, actor and name.
+    /// The fields of an event without time, actor and name.
     private var fields: [LineScanner.Field] = []
 
-    /// - Parameter mostEvents: events to keep, at least 2; by default all. Of a longer trace the first half
-    ///   and the last half of that number are kept, and ``RecordedTrace/notes`` says so.
+    /// - Parameter mostEvents: number of events to keep, at least 2; all by default. Of a longer trace, the first
+    ///   `mostEvents / 2` events and about as many of the last ones are kept, and ``RecordedTrace/notes`` has
+    ///   a sentence about it.
     public init(mostEvents: Int = .max) { builder = TraceBuilder(mostEvents: mostEvents) }
 
     /// Reads the next bytes of the file.
     ///
     /// - Throws: ``ReportError`` with the line: it is longer than ``longestLine``; it is not one JSON object,
-    ///   or has more than 1000 keys; the first line does not name this schema and a kernel; an event has no
+    ///   or has more than 1000 keys; the first line does not name this schema and a backend; an event has no
     ///   time, actor or name; or a second trace begins.
     public mutating func add(_ bytes: some Collection<UInt8>) throws(ReportError) {
         rest.append(contentsOf: bytes)
@@ -39,7 +40,8 @@ public struct TraceReader: Sendable {
                 try addLine(begin..<end)
                 begin = end + 1
             } else if end - begin > Self.longestLine {
-                throw ReportError(line: line + 1, "longer than \(Self.longestLine) bytes: not a trace")
+                throw ReportError(
+                    line: line + 1, "not a trace: the line is longer than \(Self.longestLine) bytes")
             }
             end += 1
         }
@@ -60,11 +62,11 @@ public struct TraceReader: Sendable {
                     try addLine(whole)
                 } catch {
                     builder.trace.notes.append(
-                        "line \(line) is cut off: the trace ended in the midst of an event")
+                        "line \(line) is cut off: the trace ends in the middle of an event")
                 }
             }
         }
-        guard line > 0 else { throw ReportError(line: 1, "empty: not a trace") }
+        guard line > 0 else { throw ReportError(line: 1, "not a trace: the file is empty") }
         return builder.finished()
     }
 
@@ -79,7 +81,8 @@ public struct TraceReader: Sendable {
             throw ReportError(
                 line: line,
                 line == 1
-                    ? "not a trace of MiniVMM (JSON lines, schema \(EventSchema.version))" : error.message)
+                    ? "not a trace: the first line is not a header with \"schema\":\"\(EventSchema.version)\""
+                    : error.message)
         }
         if line == 1 { return try readHeader() }
         try readEvent()
@@ -100,15 +103,15 @@ public struct TraceReader: Sendable {
         }
         guard let schema, schema.hasPrefix("minivmm.trace/") else {
             throw ReportError(
-                line: 1, "not a trace of MiniVMM: the first line does not say schema \(version)")
+                line: 1, "not a trace: the first line has no \"schema\":\"\(version)\"")
         }
         guard schema == version else {
-            throw ReportError(line: 1, "schema \(schema): this program reads \(version)")
+            throw ReportError(line: 1, "schema \(schema) is not supported; this program reads \(version)")
         }
         guard !builder.trace.backend.isEmpty else {
-            throw ReportError(line: 1, "the first line does not name the backend")
+            throw ReportError(line: 1, "the first line has no \"backend\"")
         }
-        // Traces of MiniVMM before the key was there have only the name.
+        // Older traces have no `simulated` key.
         builder.trace.isSimulated = isSimulated ?? (builder.trace.backend == "SoftKVM")
     }
 
@@ -126,14 +129,15 @@ public struct TraceReader: Sendable {
             } else if name == nil, field.keyIs(LineKey.event.spelling, in: rest), field.type == .text {
                 name = field
             } else if field.keyIs(LineKey.schema.spelling, in: rest) {
-                throw ReportError(line: line, "a second trace begins here; give one file a trace")
+                throw ReportError(line: line, "a second trace begins here; put each trace into its own file")
             } else {
                 hash = (hash ^ field.keyHash ^ UInt64(field.type.rawValue)) &* LineScanner.prime
                 fields.append(field)
             }
         }
         guard let time, let actor, let name else {
-            throw ReportError(line: line, "not an event: it has no \"t\", \"actor\" or \"event\"")
+            throw ReportError(
+                line: line, "not an event: \"t\", \"actor\" or \"event\" is missing or has the wrong type")
         }
         hash = (hash ^ name.textHash) &* LineScanner.prime
         let (rest, fields) = (rest, fields)
@@ -141,7 +145,7 @@ public struct TraceReader: Sendable {
         if let letter = Self.letter(name, fields, in: rest) {
             return builder.print(letter, by: who, at: time)
         }
-        // A line that is not finished ends with whatever its actor does next.
+        // Any other event of the actor ends its console line.
         builder.endPrinting(who)
         builder.begin(time, who)
         for field in fields {
@@ -168,7 +172,7 @@ public struct TraceReader: Sendable {
         return field.isEscaped ? LineScanner.unescape(text) : String(decoding: text, as: UTF8.self)
     }
 
-    /// The letter, if the event prints one.
+    /// The character that the event prints, or nil if it prints none.
     private static func letter(
         _ name: LineScanner.Field, _ fields: [LineScanner.Field], in rest: [UInt8]
     ) -> UInt8? {
@@ -186,7 +190,7 @@ public struct TraceReader: Sendable {
 }
 
 extension TraceReader {
-    /// Reads a file, a pipe or a terminal up to its end.
+    /// Reads a file, a pipe or a terminal to its end.
     ///
     /// - Parameter mostEvents: as in ``init(mostEvents:)``.
     /// - Throws: ``ReportError`` from ``add(_:)`` and ``finish()``, or the `Errno` of `read(2)`.

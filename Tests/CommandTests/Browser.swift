@@ -2,9 +2,9 @@
 import Foundation
 import Testing
 
-/// A headless Chromium, told what to do over its DevTools protocol: a pipe in, a pipe out, nothing else.
+/// A headless Chromium, controlled over its DevTools protocol through two pipes.
 ///
-/// Its time limits end every wait.
+/// Every wait has a time limit.
 final class Browser {
     /// `MINIVMM_BROWSER` names the program; `make browser-test` sets it.
     static let program = ProcessInfo.processInfo.environment["MINIVMM_BROWSER"].flatMap {
@@ -20,7 +20,7 @@ final class Browser {
     private var buffer = Data()
     private var lastID = 0
     private var session: String?
-    /// What scripts threw, and dialogs that they opened.
+    /// Exceptions of scripts, and dialogs that they opened.
     private(set) var complaints: [String] = []
 
     init() throws {
@@ -35,7 +35,7 @@ final class Browser {
             --user-data-dir="$3" --remote-debugging-pipe about:blank 3<"$1" 4>"$2" 2>/dev/null
             """, program, scratch.path("in"), scratch.path("out"), scratch.path("profile"),
         ]
-        // Both ends at once, so that opening does not wait for anybody.
+        // Opened for reading and writing, so that opening does not block.
         input = try #require(FileHandle(forUpdatingAtPath: scratch.path("in")))
         output = try #require(FileHandle(forUpdatingAtPath: scratch.path("out")))
         try process.run()
@@ -52,14 +52,22 @@ final class Browser {
         process.waitUntilExit()
     }
 
-    // MARK: what a person does
+    // MARK: input
 
-    func open(_ path: String) throws {
-        try command("Page.navigate", ["url": URL(fileURLWithPath: path).absoluteString])
+    /// Opens a file and waits until it is ready.
+    ///
+    /// - Parameter isPage: whether it is a page timeline, whose script signals that it is ready.
+    func open(_ path: String, isPage: Bool = true) throws {
+        let address = URL(fileURLWithPath: path).absoluteString
+        try command("Page.navigate", ["url": address])
         let start = Date()
-        while try text("document.documentElement?.dataset?.ready ?? ''").isEmpty {
+        let ready =
+            isPage
+            ? "document.documentElement?.dataset?.ready ?? ''"
+            : "document.readyState === 'complete' ? 'ready' : ''"
+        while try text("location.href.split('#')[0] === '\(address)' ? \(ready) : ''").isEmpty {
             guard Date().timeIntervalSince(start) < 30 else {
-                throw Failure(description: "\(path) does not get ready")
+                throw Failure(description: "\(path) is not ready after 30 s")
             }
             usleep(10_000)
         }
@@ -75,7 +83,7 @@ final class Browser {
         let codes = [
             "ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "Home": 36, "End": 35,
             "PageUp": 33,
-            "PageDown": 34, " ": 32, "Tab": 9,
+            "PageDown": 34, " ": 32, "Tab": 9, "0": 48, "+": 187,
         ]
         for type in ["keyDown", "keyUp"] {
             var event: [String: Any] = ["type": type, "key": key, "code": key == " " ? "Space" : key]
@@ -97,9 +105,9 @@ final class Browser {
 
     func type(_ text: String) throws { try command("Input.insertText", ["text": text]) }
 
-    // MARK: what a person sees
+    // MARK: output
 
-    /// What an expression gives, as a text.
+    /// The value of a script expression as text.
     func text(_ expression: String) throws -> String {
         let answer = try command(
             "Runtime.evaluate", ["expression": "String(\(expression))", "returnByValue": true])
@@ -107,7 +115,7 @@ final class Browser {
         return (answer["result"] as? [String: Any])?["value"] as? String ?? ""
     }
 
-    /// After the next frame has been drawn.
+    /// Waits until the next frame has been drawn.
     func settle() throws {
         try command(
             "Runtime.evaluate",
@@ -118,7 +126,7 @@ final class Browser {
             ])
     }
 
-    /// Keeps a picture of the window, where `MINIVMM_SCREENSHOTS` says.
+    /// Writes a picture of the window into the directory `MINIVMM_SCREENSHOTS`, if it is set.
     func screenshot(_ name: String) throws {
         guard let directory = ProcessInfo.processInfo.environment["MINIVMM_SCREENSHOTS"] else { return }
         try settle()
@@ -158,7 +166,7 @@ final class Browser {
             }
             var ready = pollfd(fd: output.fileDescriptor, events: Int16(POLLIN), revents: 0)
             guard poll(&ready, 1, 30_000) == 1 else {
-                throw Failure(description: "the browser does not answer")
+                throw Failure(description: "no answer from the browser after 30 s")
             }
             buffer.append(output.availableData)
         }

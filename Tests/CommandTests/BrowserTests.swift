@@ -2,12 +2,12 @@
 import Foundation
 import Testing
 
-/// The page in a browser: keys are pressed, and what is shown is compared with what `report --text` says.
+/// Drives the page in a browser with keys and clicks, and compares it with `report --text`.
 @Suite(
     "The page timeline in a browser", .serialized, .enabled(if: Command.isBuilt, Command.missing),
     .enabled(if: Browser.program != nil, "needs a browser: make browser-test"))
 struct BrowserTests {
-    /// A run's page, and its events as text: actor and name.
+    /// The page of a run, and the actor and name of each event from the text.
     private func report(_ scratch: Scratch, _ payload: String) throws -> (
         page: String, events: [(String, String)]
     ) {
@@ -40,12 +40,12 @@ struct BrowserTests {
                     browser.text(
                         "Number(document.getElementById('where').textContent.split(' ')[0].replaceAll(',', ''))"
                     ))),
-            try browser.text("document.querySelector('#now .who').textContent"),
+            try browser.text("document.querySelector('#now .actor').textContent"),
             name == "KVM_SET_MEMORY_ATTRIBUTES2" ? "set-memory-attributes2" : name
         )
     }
 
-    /// The sentences are filled in by the page: nothing is left open, and nothing is missing.
+    /// The page fills in sentences completely.
     @Test func everyEventIsASentence() throws {
         let scratch = try Scratch()
         let (page, events) = try report(scratch, "pinned")
@@ -60,9 +60,9 @@ struct BrowserTests {
             }
         }
         for sentence in [
-            "starts the machine: 1 vCPU, 16 MiB of RAM, all of it shared; the image is written through the mapping",
-            "KVM_SET_MEMORY_ATTRIBUTES2 pages 512 to 519 to private → EAGAIN, error_offset 0x205000; nothing has changed",
-            "asks by instruction: KVM_HC_MAP_GPA_RANGE for pages 512 to 519 to private → 0",
+            "starts the machine: 1 vCPU, 16 MiB of RAM, all of it shared, with the image written through the host mapping",
+            "KVM_SET_MEMORY_ATTRIBUTES2 pages 512 to 519 to private → EAGAIN, error_offset 0x205000; no page has changed",
+            "calls by instruction: KVM_HC_MAP_GPA_RANGE for pages 512 to 519 to private → 0",
             "waits 20 µs for page 517, attempt 1",
             "has not converted pages 512 to 519 to private: EAGAIN after 16 calls",
             "has the host read page 517: succeeds", "ends with status 0",
@@ -71,7 +71,7 @@ struct BrowserTests {
         }
     }
 
-    @Test func theArrowsGoThroughEveryEvent() throws {
+    @Test func theArrowKeysVisitEveryEvent() throws {
         let scratch = try Scratch()
         let (page, events) = try report(scratch, "pinned")
         let browser = try Browser()
@@ -79,7 +79,15 @@ struct BrowserTests {
         #expect(try browser.text("document.querySelector('h1').textContent") == "pinned")
         #expect(
             try browser.text("document.getElementById('facts').textContent").contains("Simulated: SoftKVM"))
-        #expect(try shown(browser).step == events.count)
+        // The page opens at the first conversion that changes a page, not at boot.
+        #expect(try shown(browser).step == 9)
+        #expect(try shown(browser).name == "convert")
+        #expect(
+            try browser.text("document.getElementById('drawn').textContent").hasPrefix(
+                "Drawn: 8 of 4,096 pages in 1 block at full height, the other pages compressed; all "))
+        #expect(
+            try browser.text("document.getElementById('foot').textContent").hasSuffix(
+                "Simulated time, starting at 20 ns."))
         try browser.press("Home")
         for (index, event) in events.enumerated() {
             let now = try shown(browser)
@@ -95,12 +103,98 @@ struct BrowserTests {
         try browser.screenshot("pinned")
     }
 
-    @Test func theStepsStateIsWhatIsDrawn() throws {
+    /// Labels and signs on the canvas, from the boxes that the page keeps; texts of the drawing, from its elements.
+    @Test(arguments: ["smp", "pinned", "implicit"]) func labelsDoNotOverlap(_ payload: String) throws {
+        let scratch = try Scratch()
+        let (page, _) = try report(scratch, payload)
+        let svg = scratch.path("it.html")
+        let drawing = try Command.run(["report", scratch.path("\(payload).jsonl"), "--svg", "-"]).output
+        try drawing.write(toFile: svg, atomically: true, encoding: .utf8)
+        let browser = try Browser()
+        for width in [390, 768, 1280, 1920] {
+            try browser.size(width, 900)
+            try browser.open(page)
+            for key in ["0", "+", "+"] {
+                try browser.press(key)
+                try browser.settle()
+                let found = try browser.text(
+                    """
+                    (() => { const found = [];
+                    labels.forEach((a, i) => labels.slice(i + 1).forEach(b => {
+                      if (overlaps(a, b)) found.push((a.text || 'sign') + ' and ' + (b.text || 'sign')); }));
+                    return labels.length < 20 ? 'only ' + labels.length + ' labels' : found.slice(0, 5).join('; '); })()
+                    """)
+                #expect(found.isEmpty, "\(payload), \(width) wide: \(found)")
+            }
+        }
+        try browser.size(1280, 900)
+        try browser.open(svg, isPage: false)
+        let overlapping = try browser.text(
+            """
+            (() => { const found = [], texts = [...document.querySelectorAll('svg text')].map(t => [t, t.getBBox()]);
+            texts.forEach(([t, a], i) => texts.slice(i + 1).forEach(([u, b]) => {
+              if (a.x + 1 < b.x + b.width && b.x + 1 < a.x + a.width && a.y + 3 < b.y + b.height && b.y + 3 < a.y + a.height)
+                found.push(t.textContent + ' and ' + u.textContent); }));
+            const box = document.querySelector('svg').viewBox.baseVal;
+            for (const [t, a] of texts) if (a.x < 0 || a.x + a.width > box.width || a.y + a.height > box.height)
+              found.push(t.textContent + ' leaves the drawing');
+            return texts.length < 20 ? 'only ' + texts.length + ' texts' : found.slice(0, 5).join('; '); })()
+            """)
+        #expect(overlapping.isEmpty, "\(payload): \(overlapping)")
+    }
+
+    @Test func expectedAndSeenOutcomesAreSideBySide() throws {
+        let scratch = try Scratch()
+        let test = try scratch.file(
+            "it.litmus", Array("test \"it\"\nmemory 2 pages shared\nhost write 0 7\nhost read 0 => 8\n".utf8))
+        let page = scratch.path("it.html")
+        _ = try Command.run(["litmus", test, "--backend", "soft", "--report", page])
+        let browser = try Browser()
+        try browser.open(page)
+        // The page opens at the failure.
+        #expect(
+            try browser.text("document.getElementById('now').textContent").hasSuffix("→ 0x7 ✗, expected: 0x8")
+        )
+        #expect(
+            try browser.text(
+                "[...document.querySelectorAll('#stepRows tr')].map(r => [...r.cells].slice(2).map(c => c.textContent).join(' | ')).join('; ')"
+            ) == "ok | ok; 0x8 | 0x7 ✗")
+        #expect(try browser.text("document.querySelectorAll('#stepRows .differs').length") == "1")
+        try browser.screenshot("steps")
+    }
+
+    /// Most of the pages of `smp` never change: they are compressed, and the others are readable.
+    @Test func pagesThatChangeAreReadable() throws {
+        let scratch = try Scratch()
+        let (page, _) = try report(scratch, "smp")
+        let browser = try Browser()
+        for (width, least) in [(390, 8), (1280, 12)] {
+            try browser.size(width, 900)
+            try browser.open(page)
+            // The opening event is in view, with shared pages as wide as a letter.
+            #expect(try browser.text("view.x0 < middle(view.step) && middle(view.step) < view.x1") == "true")
+            let widths = try browser.text(
+                """
+                [...segState.keys()].filter(s => segState[s] === SHARED && segFrom[s] > view.step && across[segTo[s]] < view.x1)
+                .map(s => Math.round(xOf(across[segTo[s]]) - xOf(across[segFrom[s]]))).join(' ')
+                """
+            ).split(separator: " ").compactMap { Int($0) }
+            #expect(widths.count >= 8 && widths.allSatisfy { $0 >= least }, "\(widths)")
+            let part = try #require(
+                Double(
+                    browser.text(
+                        "[...Array(R).keys()].filter(r => rowPages(r) > 100).reduce((h, r) => h + rowWeight(r), 0) / HEIGHT"
+                    )))
+            #expect(part < 0.1)
+        }
+    }
+
+    @Test func theColumnShowsTheStatesAtTheStep() throws {
         let scratch = try Scratch()
         let (page, events) = try report(scratch, "explicit")
         let browser = try Browser()
         try browser.open(page)
-        // The colour of a page in the column of the step, at a place where no letter is.
+        // The state of a page from the colours in the column, beside the letter.
         func colour(_ page: Int) throws -> String {
             try browser.settle()
             return try browser.text(
@@ -125,7 +219,7 @@ struct BrowserTests {
         #expect(browser.complaints.isEmpty)
     }
 
-    @Test func aFilterLeavesWhatItSays() throws {
+    @Test func aFilterSkipsOtherEvents() throws {
         let scratch = try Scratch()
         let (page, _) = try report(scratch, "pinned")
         let browser = try Browser()
@@ -147,7 +241,10 @@ struct BrowserTests {
             try browser.press("ArrowRight")
         }
         #expect(steps.count > 10)
-        // An actor that is switched off is skipped.
+        #expect(
+            try browser.text("document.getElementById('drawn').textContent").contains(
+                "Drawn: page 517, \(steps.count) of "))
+        // Events of a deselected actor are skipped.
         _ = try browser.text("[...document.querySelectorAll('#actors input')][0].click()")
         try browser.press("Home")
         try browser.press("ArrowRight")
@@ -155,14 +252,14 @@ struct BrowserTests {
         #expect(browser.complaints.isEmpty)
     }
 
-    @Test func aClickTakesTheEventUnderIt() throws {
+    @Test func aClickSelectsTheEventUnderThePointer() throws {
         let scratch = try Scratch()
         let (page, events) = try report(scratch, "implicit")
         let browser = try Browser()
         try browser.open(page)
         let fault = try #require(events.firstIndex { $0.1 == "memory-fault" })
         let place = try browser.text(
-            "(() => { const r = document.getElementById('picture').getBoundingClientRect(); return (r.left + xOf(middle(\(fault)))) + ' ' + (r.top + 4 + laneOf[actorOf[\(fault)]] * box.lane + box.lane / 2); })()"
+            "(() => { const r = document.getElementById('picture').getBoundingClientRect(); return (r.left + xOf(middle(\(fault)))) + ' ' + (r.top + 4 + actorRowOf[actorOf[\(fault)]] * box.actorHeight + box.actorHeight / 2); })()"
         ).split(separator: " ").compactMap { Double($0) }
         try browser.click(place[0], place[1])
         let now = try shown(browser)
@@ -171,16 +268,18 @@ struct BrowserTests {
         try browser.screenshot("implicit")
     }
 
-    @Test func aFailedRunSaysSo() throws {
+    @Test func aFailedRunIsMarked() throws {
         let scratch = try Scratch()
         let (page, _) = try report(scratch, "hang")
         let browser = try Browser()
         try browser.open(page)
         #expect(try browser.text("document.querySelector('.facts .bad').textContent").contains("time limit"))
+        // The page opens at the failure.
+        #expect(try shown(browser).name == "stop")
         try browser.screenshot("hang")
     }
 
-    @Test func noTextRunsAsAScript() throws {
+    @Test func noTextOfATraceRunsAsAScript() throws {
         let scratch = try Scratch()
         let bad =
             #"</script><img src=x onerror=\"window.hacked=1;alert(1)\"><script>window.hacked=1</script>"#
@@ -208,7 +307,7 @@ struct BrowserTests {
             try browser.text("document.querySelector('h1').textContent") == "<img src=x onerror=alert(1)>")
     }
 
-    @Test func onAPhoneNothingLeavesTheWindow() throws {
+    @Test func thePageFitsTheWindow() throws {
         let scratch = try Scratch()
         let (page, _) = try report(scratch, "smp")
         let browser = try Browser()
@@ -224,7 +323,7 @@ struct BrowserTests {
         try browser.screenshot("smp-dark")
     }
 
-    @Test func aHundredThousandEventsAreThereInTime() throws {
+    @Test func aHundredThousandEventsAreDrawnInTime() throws {
         let scratch = try Scratch()
         var lines = [
             #"{"schema":"minivmm.trace/1","t":0,"backend":"SoftKVM","host":"generated"}"#,
@@ -250,6 +349,7 @@ struct BrowserTests {
         let ready = try #require(Int(browser.text("document.documentElement.dataset.ready")))
         print("100,000 events: ready after \(ready) ms")
         #expect(ready < 4000)
+        try browser.press("End")
         let start = Date()
         for _ in 0..<20 { try browser.press("ArrowLeft") }
         try browser.settle()

@@ -191,7 +191,7 @@ struct ErrorTests {
         let request = range.map { ConversionRequest(range: $0, to: .private, contents: .preserve) }
         guard let request else { preconditionFailure("the range of a test is valid") }
         return ConversionError(
-            reason: reason, request: request, result: ConversionResult(means: .nothingAsked))
+            reason: reason, request: request, result: ConversionResult(means: .notRequested))
     }
 
     /// Checks that there are four lines, none of them empty, and that the sentences are complete.

@@ -46,7 +46,7 @@ struct RecordingTests {
 
     private func steps(_ run: Recorder.Run) -> [String] {
         run.events.compactMap { actor, event in
-            guard case .step(let line, let text, let outcome, let ok) = event else { return nil }
+            guard case .step(let line, let text, let outcome, let ok, _) = event else { return nil }
             return "\(actor.description) \(line) \(text) = \(outcome) \(ok)"
         }
     }
@@ -70,6 +70,10 @@ struct RecordingTests {
                 "host 6 host convert 1..2 private = EAGAIN at 2 true", "host 7 host release h = ok true",
                 "host 8 host punch 3 = ok true",
             ])
+        let expected = run.events.compactMap { _, event -> String? in
+            if case .step(_, _, _, _, let expected) = event { expected } else { nil }
+        }
+        #expect(expected == ["SIGBUS", "ok", "EAGAIN at 2", "ok", "ok"])
         // All files are in one address space, one after the other.
         var places: [UInt64] = []
         for (_, event) in run.events {
@@ -138,7 +142,12 @@ struct RecordingTests {
         #expect(
             steps(bad[0]) == [
                 "host 5 host convert 0 private = ok true", "host1 6 host1 read 0 = SIGBUS true",
+                "host 5 parallel block = a = ok, b = SIGBUS false",
             ])
+        let outcome = bad[0].events.compactMap { _, event -> String? in
+            if case .step(_, "parallel block", _, _, let expected) = event { expected } else { nil }
+        }
+        #expect(outcome == ["any outcome except b = SIGBUS"])
         let (_, late) = try record(
             "parallel\nhost write 0 1\nhost1 write 0 2\nend\nhost read 0 => 1")
         #expect(late.map(\.isNotable) == [true])
@@ -189,7 +198,7 @@ struct RecordingTests {
                 try Source(parsing: head + block))
             #expect((report.verdict == .passed) == clause.isEmpty)
             let run = try #require(recorder.runs.first)
-            #expect(run.isNotable == !clause.isEmpty && steps(run).count == 4)
+            #expect(run.isNotable == !clause.isEmpty && steps(run).count == 5)
             #expect(calls(run).count { $0.contains("shared ok") } >= 1)
         }
     }
@@ -198,6 +207,6 @@ struct RecordingTests {
         let body = "parallel\nhost write 0 1 => a\nhost1 write 1 1 => b\nforbidden a = ok\nend"
         let (_, runs) = try record(body, on: MemslotTrapKVM(over: SoftKVM()), runs: 3)
         #expect(runs.map(\.isNotable) == [true, true, true])
-        #expect(runs.allSatisfy { steps($0).count == 2 })
+        #expect(runs.allSatisfy { steps($0).count == 3 })
     }
 }

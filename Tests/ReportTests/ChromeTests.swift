@@ -4,7 +4,7 @@ import Testing
 
 @testable import Report
 
-/// Chrome's trace-event format: the keys that its document asks of each phase.
+/// Checks the keys that the document of Chrome's trace-event format requires for each phase.
 @Suite("Chrome's trace format")
 struct ChromeTests {
     private typealias Event = [String: Any]
@@ -20,8 +20,8 @@ struct ChromeTests {
         )
     }
 
-    /// The last event of a trace is no end of a conversion that has none.
-    @Test func aConversionThatNeverEndsTakesNoEventAway() throws {
+    /// The last event of a trace is not taken for the end of a conversion that never ended.
+    @Test func aConversionThatNeverEndsHidesNoEvent() throws {
         let lines = [Lines.boot(), Lines.convert(3, 1, to: "private", t: 2000)[0]]
         let (events, _) = try events(
             lines + [Lines.event("stop", #""why":"the time limit","status":124"#, by: "host", t: 3100)])
@@ -34,11 +34,11 @@ struct ChromeTests {
         try #require((event[key] as? NSNumber)?.doubleValue, "\(key) of \(event)")
     }
 
-    @Test func everyEventHasWhatItsPhaseAsksFor() throws {
+    @Test func everyEventHasTheKeysOfItsPhase() throws {
         let (events, other) = try events(Lines.fault())
         #expect(
             other["backend"] as? String == "SoftKVM (Unicorn 2.0.1)" && other["simulated"] as? String == "yes"
-        )
+                && other["clock"] as? String == "simulated")
         var phases: Set<String> = []
         for event in events {
             let phase = try #require(event["ph"] as? String)
@@ -61,7 +61,7 @@ struct ChromeTests {
         #expect(phases == ["M", "X", "i", "C", "s", "t", "f"])
     }
 
-    @Test func spansOfATrackNestAndTimesAreTheKernels() throws {
+    @Test func spansOfATrackNestAndTimesAreInMicroseconds() throws {
         var lines = Lines.fault()
         for step in 0..<200 {
             lines += Lines.convert(
@@ -77,7 +77,7 @@ struct ChromeTests {
             for (start, end) in spans {
                 while let last = open.last, last <= start + 1e-9 { open.removeLast() }
                 if let last = open.last {
-                    #expect(end <= last + 1e-9, "\(start) to \(end) leaves its parent")
+                    #expect(end <= last + 1e-9, "\(start) to \(end) ends after its parent")
                 }
                 open.append(end)
             }
@@ -92,6 +92,21 @@ struct ChromeTests {
         #expect(flow.compactMap { $0["ph"] as? String } == ["s", "t", "f"])
         #expect(Set(flow.compactMap { $0["id"] as? Int }).count == 1)
         #expect(try flow.map { try number($0, "ts") } == [2.0, 2.01, 2.08])
+    }
+
+    /// A page with two holders is one held page.
+    @Test func countersCountHeldPagesOnce() throws {
+        func hold(_ event: String, _ page: Int, _ pages: Int, _ name: String) -> String {
+            Lines.event(
+                event, #""gpa":\#(page * 4096),"size":\#(pages * 4096),"name":"\#(name)""#, by: "host1")
+        }
+        let (events, _) = try events([
+            Lines.boot(), hold("hold", 2, 4, "a"), hold("hold", 4, 4, "b"), hold("release", 2, 4, "a"),
+            hold("release", 4, 4, "b"), Lines.event("halt"),
+        ])
+        let counts = events.filter { $0["name"] as? String == "held pages" }
+            .compactMap { ($0["args"] as? [String: Any])?["pages"] as? Int }
+        #expect(counts == [0, 4, 6, 4, 0])
     }
 
     @Test func countersCountPrivatePages() throws {

@@ -3,7 +3,7 @@ import Testing
 
 @testable import Report
 
-/// Traces with more events than a picture shows.
+/// Tests of traces with more events than a picture shows.
 @Suite("Long traces")
 struct LongTraceTests {
     private func read(_ lines: [String], mostEvents: Int, ending: String = "\n") throws -> RecordedTrace {
@@ -21,7 +21,7 @@ struct LongTraceTests {
             t: t)
     }
 
-    @Test func theFirstAndTheLastAreKept() throws {
+    @Test func theFirstAndTheLastEventsAreKept() throws {
         let lines = (0..<1000).map { Lines.event("n\($0)", t: 2000 + $0) }
         let trace = try read(lines, mostEvents: 10)
         #expect(names(trace) == ["n0", "n1", "n2", "n3", "n4", "left-out"] + (995..<1000).map { "n\($0)" })
@@ -31,14 +31,14 @@ struct LongTraceTests {
         #expect(trace.notes[0].contains("--text") && trace.notes[0].contains("--events"))
     }
 
-    @Test(arguments: [9, 10]) func whatFitsIsWhole(_ count: Int) throws {
+    @Test(arguments: [9, 10]) func aTraceAtTheLimitIsComplete(_ count: Int) throws {
         let lines = (0..<count).map { Lines.event("n\($0)", t: 2000 + $0) }
         let trace = try read(lines, mostEvents: 10)
         #expect(names(trace) == (0..<count).map { "n\($0)" } && trace.notes.isEmpty)
     }
 
-    /// What the pages became in the middle is told, so that the end is drawn as it was.
-    @Test func thePagesAreThenWhatTheyWere() throws {
+    /// Events that were left out still determine the states of pages after them.
+    @Test func pageStatesAfterEventsLeftOutAreCorrect() throws {
         var lines = [Lines.boot(pages: 64)] + (0..<4).map { Lines.event("head\($0)", t: 2000 + $0) }
         lines += (0..<16).map { Self.call($0, to: "private", t: 3000 + $0) }
         lines += [Self.call(3, to: "shared", t: 3100), Self.call(40, to: "private", errno: 11, t: 3101)]
@@ -65,12 +65,12 @@ struct LongTraceTests {
             ])
     }
 
-    @Test func aLineThatIsWrongIsToldWithItsNumber() throws {
+    @Test func anInvalidLineIsReportedWithItsNumber() throws {
         var lines = (0..<100).map { Lines.event("n\($0)", t: 2000 + $0) }
         lines[50] = "{"
         let error = #expect(throws: ReportError.self) { try read(lines, mostEvents: 10) }
         #expect(error?.line == 52)
-        // The last one may be cut off.
+        // Only the last line may be incomplete.
         let trace = try read(
             (0..<100).map { Lines.event("n\($0)", t: 2000 + $0) } + [#"{"t":1,"#], mostEvents: 10, ending: "")
         #expect(trace.notes.contains { $0.contains("line 102 is cut off") })

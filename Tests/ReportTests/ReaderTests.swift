@@ -6,11 +6,11 @@ import Testing
 
 @Suite("Reading a trace")
 struct ReaderTests {
-    @Test func whatIsPrintedBecomesALine() throws {
+    @Test func printedCharactersBecomeALine() throws {
         let printed = "hi <b>\n".utf8.enumerated().map {
             Lines.event("out", #""port":1016,"bytes":1,"value":\#($1)"#, t: 2000 + $0)
         }
-        // Another actor in between does not tear it apart; the same one does.
+        // An event of another actor does not end the line; an event of the same actor does.
         let trace = try trace(
             printed.prefix(3) + [Lines.event("halt", by: "vcpu1")] + printed.dropFirst(3)
                 + [Lines.event("out", #""port":233,"bytes":1,"value":33"#), Lines.event("halt")])
@@ -20,7 +20,7 @@ struct ReaderTests {
         #expect(text.contains("text=! exits=1"))
     }
 
-    @Test func whatNobodyKnowsIsKept() throws {
+    @Test func unknownEventsAndKeysAreKept() throws {
         let trace = try trace([
             Lines.event(
                 "quantum-leap",
@@ -46,22 +46,24 @@ struct ReaderTests {
 
     @Test(arguments: [
         ("SoftKVM", nil, true), ("LinuxKVM", nil, false), ("SoftKVM", false, false),
-        ("Another", true, true), ("SoftKVM of somebody else", nil, false),
+        ("Another", true, true), ("SoftKVM of another project", nil, false),
     ])
-    func theHeaderSaysWhetherTheKernelIsSimulated(_ backend: String, _ key: Bool?, _ expected: Bool) throws {
+    func theHeaderDeterminesWhetherTheBackendIsSimulated(_ backend: String, _ key: Bool?, _ expected: Bool)
+        throws
+    {
         let header =
             #"{"schema":"minivmm.trace/1","t":0,"backend":"\#(backend)"\#(key.map { ",\"simulated\":\($0)" } ?? "")}"#
         #expect(try trace([Lines.boot()], header: header).isSimulated == expected)
     }
 
-    @Test func escapesAreUndone() throws {
+    @Test func escapeSequencesAreReplaced() throws {
         let trace = try trace([
             Lines.event(
                 "stop", #""why":"a\"\\\/\n\t\u00e9\ud83d\ude00\ud83d\u001b[2J\u+041""#, by: "h\\u006fst")
         ])
         #expect(trace.ending == "a\"\\/\n\té😀\u{fffd}\u{1b}[2Ju+041")
         #expect(trace.actors == ["host"])
-        // None of it steers a terminal.
+        // No control character reaches the terminal.
         let text = try writtenText { TextListing(trace).write(to: &$0) }
         #expect(
             !text.unicodeScalars.contains { $0.value < 32 && $0 != "\n" || (127..<160).contains($0.value) })
@@ -90,7 +92,7 @@ struct ReaderTests {
     }()
 
     @Test(arguments: noTraces)
-    func whatIsNoTraceIsSaidWithItsLine(_ text: String, _ line: Int) throws {
+    func anInvalidFileIsReportedWithItsLine(_ text: String, _ line: Int) throws {
         var error: ReportError?
         do throws(ReportError) {
             var reader = TraceReader()
@@ -103,7 +105,7 @@ struct ReaderTests {
         #expect(!(error?.message.isEmpty ?? true))
     }
 
-    @Test func aTraceCutAnywhereIsShownUpToThere() throws {
+    @Test func aTraceCutAnywhereIsReadUpToTheCut() throws {
         let whole = Array(([Lines.header] + Lines.fault()).joined(separator: "\n").utf8) + [10]
         for count in Lines.header.utf8.count..<whole.count {
             var reader = TraceReader()
@@ -116,7 +118,7 @@ struct ReaderTests {
         }
     }
 
-    @Test func tooManyKindsAndActorsAreStillATrace() throws {
+    @Test func manyShapesAndActorsAreStillATrace() throws {
         let lines =
             (0..<5000).map { Lines.event("kind\($0)", #""key\#($0)":1"#, by: "actor\($0)") } + Lines.fault()
         let trace = try trace(lines)
@@ -126,8 +128,8 @@ struct ReaderTests {
         _ = try writtenText { ChromeTrace(trace, Timeline(trace), title: "many").write(to: &$0) }
     }
 
-    /// Each event without all its fields, without each one of them, and with nonsense in it.
-    @Test func noEventThatLacksAFieldBreaksAPicture() throws {
+    /// Each event without any field, without each single field, and with invalid values.
+    @Test func eventsWithMissingFieldsAreDrawn() throws {
         let some: [EventKey: String] = [.gpa: "12288", .size: "4096", .ramBytes: "65536"]
         for schema in EventSchema.all where schema.section != .readers {
             let keys = schema.fields.map(\.key)
@@ -148,7 +150,7 @@ struct ReaderTests {
         }
     }
 
-    @Test func noBytesCrashIt() throws {
+    @Test func randomBytesDoNotCrashTheReader() throws {
         var numbers = Numbers(state: 7)
         let whole = Array(([Lines.header] + Lines.fault()).joined(separator: "\n").utf8) + [10]
         for _ in 0..<3000 {

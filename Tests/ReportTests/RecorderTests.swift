@@ -7,10 +7,10 @@ import Testing
 @testable import MiniVMM
 @testable import Report
 
-/// A trace that is recorded in memory is the one that is read from JSON lines, and text is the text trace.
+/// Compares a trace recorded in memory with the same trace read from JSON lines, and its text with the text trace.
 @Suite("Recording a trace")
 struct RecorderTests {
-    /// A file for a sink, and what is in it afterwards.
+    /// A temporary file for a sink.
     private struct Output {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent(
             "minivmm-recorder-\(UUID().uuidString)")
@@ -35,7 +35,8 @@ struct RecorderTests {
         (.portOut(port: 0x3f8, size: 1, value: UInt64(letter)), .vcpu(vcpu))
     }
 
-    /// Two vCPUs print at the same time, convert, are refused; the host holds; numbers that a script cannot hold.
+    /// Events of two vCPUs that print at the same time, conversions, a refused conversion, holds, and numbers that a
+    /// double cannot represent.
     private static func events() throws -> [(TraceEvent, Actor)] {
         let page = try #require(PageRange(start: 0x3000, size: 0x1000))
         let request = ConversionRequest(range: page, to: .private, contents: .preserve)
@@ -73,7 +74,7 @@ struct RecorderTests {
         return events
     }
 
-    /// One run, in all three ways.
+    /// One run: recorded in memory, read from JSON lines, and as a text trace.
     private static func run(
         _ events: [(TraceEvent, Actor)], mostEvents: Int = .max
     ) throws -> (recorded: RecordedTrace, read: RecordedTrace, text: String) {
@@ -98,20 +99,20 @@ struct RecorderTests {
         ]
     }
 
-    @Test func whatIsRecordedIsWhatIsRead() throws {
+    @Test func aRecordedTraceEqualsTheTraceRead() throws {
         let run = try Self.run(Self.events())
         #expect(try pictures(run.recorded) == pictures(run.read))
     }
 
-    @Test func textIsTheTextTrace() throws {
+    @Test func theTextEqualsTheTextTrace() throws {
         let run = try Self.run(Self.events())
         let text = try writtenText { TextListing(run.read).write(to: &$0) }
         #expect(text == run.text)
         #expect(text.components(separatedBy: " console ").count == 5)
     }
 
-    /// As `run` counts them: not the monitor's own at boot.
-    @Test func conversionsAreThoseOfVCPUs() throws {
+    /// As in `run`, the monitor's conversion at boot does not count.
+    @Test func onlyConversionsOfVCPUsCount() throws {
         let expected = "2 conversions, 1 refused or failed"
         for trace in try [Self.run(Self.events()), Self.run(Self.events(), mostEvents: 6)].flatMap({
             [$0.recorded, $0.read]
@@ -125,16 +126,16 @@ struct RecorderTests {
         }
     }
 
-    @Test(arguments: [2, 3, 10, 100, 1000]) func aLongTraceIsTheSameInMemory(_ mostEvents: Int) throws {
+    @Test(arguments: [2, 3, 10, 100, 1000]) func aLongTraceIsCutTheSameWay(_ mostEvents: Int) throws {
         let events = try (0..<4).flatMap { _ in try Self.events() }
         let run = try Self.run(events, mostEvents: mostEvents)
         #expect(try pictures(run.recorded) == pictures(run.read))
-        // What is left out is one event, and three ranges of pages are one each.
+        // One event for all that were left out, and one for each of three ranges of pages.
         #expect(run.recorded.count <= mostEvents + 4)
     }
 
-    /// Memory is bounded: a million events are no more than the first and the last.
-    @Test func aMillionEventsTakeNoMoreThanTheFirstAndTheLast() throws {
+    /// Memory is bounded: of a million events, only the first and the last are kept.
+    @Test func ofAMillionEventsTheFirstAndTheLastAreKept() throws {
         let recorder = TraceRecorder(mostEvents: 1000)
         recorder.begin(backend: BackendIdentity(name: "k", host: "", kind: .simulated), time: 0)
         for index in 0..<1_000_000 {
@@ -148,8 +149,8 @@ struct RecorderTests {
         #expect(trace.text(1000, .text) == "step 999999")
     }
 
-    /// Lines that are enormous do not make the last half so, too.
-    @Test func longTextsAreFewerEvents() throws {
+    /// With long texts, fewer events are kept, so memory stays bounded.
+    @Test func ofEventsWithLongTextsFewerAreKept() throws {
         let recorder = TraceRecorder(mostEvents: 1000)
         let long = String(repeating: "x", count: 1 << 20)
         for index in 0..<2000 {

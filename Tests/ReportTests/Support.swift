@@ -5,7 +5,7 @@ import Report
 import SystemPackage
 import Testing
 
-/// What a picture writes, as bytes.
+/// The bytes that a picture writes.
 func written(_ body: (inout OutputBuffer) -> Void) throws -> [UInt8] {
     let path = FileManager.default.temporaryDirectory.appendingPathComponent(
         "minivmm-report-\(UUID().uuidString)")
@@ -24,11 +24,13 @@ func writtenText(_ body: (inout OutputBuffer) -> Void) throws -> String {
     try #require(String(validating: written(body), as: UTF8.self), "not UTF-8")
 }
 
-/// A trace from lines, the header first unless they bring one.
+/// Reads a trace from lines.
+///
+/// - Parameter header: the first line; nil if `lines` has one.
 func trace(_ lines: [String], header: String? = Lines.header, ending: String = "\n") throws -> RecordedTrace {
     var reader = TraceReader()
     let text = ([header].compactMap { $0 } + lines).joined(separator: "\n") + ending
-    // In pieces, so that a line is cut anywhere.
+    // In pieces that split lines at any place.
     let bytes = Array(text.utf8)
     for start in stride(from: 0, to: bytes.count, by: 97) {
         try reader.add(bytes[start..<min(start + 97, bytes.count)])
@@ -70,7 +72,7 @@ enum Lines {
         ]
     }
 
-    /// A guest that touches a page, has it converted, and ends.
+    /// A guest that faults on a page, which is converted, and then ends.
     static func fault() -> [String] {
         [
             boot(),
@@ -85,7 +87,7 @@ enum Lines {
     }
 }
 
-/// A small generator of numbers, the same each time.
+/// A pseudo-random generator with a fixed sequence.
 struct Numbers {
     var state: UInt64
     mutating func next(_ bound: Int) -> Int {
@@ -94,7 +96,7 @@ struct Numbers {
     }
 }
 
-/// Draws into nothing.
+/// Draws all pictures to `/dev/null`.
 struct OutputBuffers {
     mutating func draw(_ trace: RecordedTrace, _ timeline: Timeline) {
         guard let nowhere = try? FileDescriptor.open("/dev/null", .writeOnly) else { return }

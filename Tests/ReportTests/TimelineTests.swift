@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Pages over time")
 struct TimelineTests {
-    /// The state of a page after each event, from the segments.
+    /// The state of a page after each event according to the segments.
     private func states(_ timeline: Timeline, page: UInt64, events: Int) -> [Timeline.State] {
         var found = [Timeline.State](repeating: .unallocated, count: events)
         guard let row = timeline.rows.firstIndex(where: { $0.page <= page && page < $0.page + $0.pages })
@@ -16,7 +16,7 @@ struct TimelineTests {
         return found
     }
 
-    @Test func segmentsAreWhatAMapOfEveryPageSays() throws {
+    @Test func segmentsAgreeWithAMapOfEveryPage() throws {
         for seed in 0..<60 {
             var numbers = Numbers(state: UInt64(seed))
             let pages = 4 + numbers.next(150)
@@ -54,7 +54,7 @@ struct TimelineTests {
         }
     }
 
-    @Test func aTerabyteIsARow() throws {
+    @Test func aTerabyteIsOneRow() throws {
         let trace = try trace(
             [Lines.boot(pages: 1 << 28)] + Lines.convert(0, 1 << 28, to: "private", t: 2000))
         let timeline = Timeline(trace)
@@ -62,7 +62,7 @@ struct TimelineTests {
         #expect(timeline.segments.count { !$0.state.isOverlay } == 2)
     }
 
-    @Test func aFaultIsLinkedToItsConversionAndToWhereTheGuestGoesOn() throws {
+    @Test func aFaultIsLinkedToItsConversionAndResume() throws {
         let trace = try trace(Lines.fault())
         let conversion = try #require(Timeline(trace).conversions.first)
         #expect(
@@ -70,7 +70,7 @@ struct TimelineTests {
         #expect(conversion.succeeded && trace.endedWell == true)
     }
 
-    @Test func aCallIsLinkedToTheConversionBeforeIt() throws {
+    @Test func aHypercallIsLinkedToTheConversionBeforeIt() throws {
         let call = #""number":12,"a0":4096,"a1":1,"a2":16,"by":"port","result":0"#
         let trace = try trace(
             [Lines.boot()] + Lines.convert(1, 1, to: "private", t: 2000) + [Lines.event("hypercall", call)]
@@ -96,7 +96,7 @@ struct TimelineTests {
         #expect(Set(held) == [2..<4, 3..<5, 1..<6, 7..<8])
     }
 
-    @Test func aHoleLastsUntilSomebodyTouchesIt() throws {
+    @Test func aHoleLastsUntilTheNextAccess() throws {
         let trace = try trace([
             Lines.event("file", #""name":"f","gpa":0,"size":16384,"state":"private""#, by: "host"),
             Lines.event("punch", #""gpa":4096,"size":4096"#, by: "child1"),
@@ -106,6 +106,31 @@ struct TimelineTests {
         let timeline = Timeline(trace)
         #expect(timeline.segments.filter { $0.state == .hole }.map(\.events) == [1..<3])
         #expect(states(timeline, page: 3, events: 4) == [.private, .private, .private, .private])
+    }
+
+    /// The holder keeps the old pages, so the new pages in their place are not held.
+    @Test func aHoldIsDetachedFromPunchedPages() throws {
+        let range = #""gpa":4096,"size":12288"#
+        let trace = try trace([
+            Lines.event("file", #""name":"f","gpa":0,"size":20480,"state":"shared""#, by: "host"),
+            Lines.event("hold", range + #","name":"h""#, by: "host"),
+            Lines.event("punch", #""gpa":8192,"size":4096"#, by: "host"),
+            Lines.event("punch", #""gpa":8192,"size":8192"#, by: "host"), Lines.event("halt"),
+            Lines.event("release", range + #","name":"h""#, by: "host"), Lines.event("halt"),
+        ])
+        let timeline = Timeline(trace)
+        func pages(_ state: Timeline.State) -> [String] {
+            timeline.segments.filter { $0.state == state }.map { segment in
+                let rows = timeline.rows[segment.rows]
+                let (first, last) = (rows.first, rows.last)
+                return "\(first?.page ?? 0)-\((last?.page ?? 0) + (last?.pages ?? 0) - 1) \(segment.events)"
+            }
+            .sorted()
+        }
+        #expect(pages(.held) == ["1-1 2..<5", "1-3 1..<2", "3-3 2..<3"])
+        #expect(pages(.detached) == ["2-2 2..<5", "3-3 3..<5"])
+        #expect(timeline.counts(of: .held, events: 7) == [0, 3, 2, 1, 1, 0, 0])
+        #expect(timeline.counts(of: .detached, events: 7) == [0, 0, 1, 2, 2, 0, 0])
     }
 
     @Test func aConversionThatNeverEndsHasFailed() throws {

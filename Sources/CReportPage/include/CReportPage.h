@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The parts of a report's page, put into the program by the compiler: nothing is looked up when it runs.
+// The parts of the HTML page. The compiler embeds them, so the program reads no files at run time.
 #pragma once
 #include <stddef.h>
 

@@ -1,4 +1,4 @@
-// Keys, pointers, filters: what happens when somebody does something.
+// Handles keys, pointers and filters.
 let due = 0;
 function redraw() {
   if (due) return;
@@ -13,7 +13,7 @@ function go(i, options = {}) {
   $("step").setAttribute("aria-valuetext", `event ${view.step + 1} of ${N}`);
   showSentence(); showPanel(); redraw();
   clearTimeout(hashDue);
-  hashDue = setTimeout(() => { try { history.replaceState(null, "", "#step=" + (view.step + 1)); } catch { /* a file without history */ } }, 300);
+  hashDue = setTimeout(() => { try { history.replaceState(null, "", "#step=" + (view.step + 1)); } catch { /* not available for some file: URLs */ } }, 300);
 }
 function move(by) {
   const d = by < 0 ? -1 : 1;
@@ -30,7 +30,7 @@ function toEnd(d) {
   while (i >= 0 && i < N && !isShown(i)) i -= d;
   go(i >= 0 && i < N ? i : view.step);
 }
-// The next event of the row above or below.
+// Goes to the nearest event of the next row above or below that has one.
 function moveRow(d) {
   const here = rowOf[view.step] >= 0 ? rowOf[view.step] : 0;
   for (let r = here + d; r >= 0 && r < R; r += d) {
@@ -58,7 +58,7 @@ function setAxis(byTime) {
   const i = view.step;
   view.byTime = byTime; layOut();
   view.x0 = 0; view.x1 = 1;
-  $("axis").textContent = byTime ? "Across: real time" : "Across: events";
+  $("axis").textContent = !byTime ? "Across: events" : T.simulated ? "Across: simulated time" : "Across: time";
   $("axis").setAttribute("aria-pressed", String(byTime));
   go(i);
 }
@@ -66,11 +66,11 @@ function fit() { view.x0 = 0; view.x1 = 1; view.y0 = 0; view.y1 = HEIGHT; redraw
 const aroundX = () => middle(view.step), aroundY = () => rowOf[view.step] >= 0 ? rowTop[rowOf[view.step]] : (view.y0 + view.y1) / 2;
 
 function showLegend() {
-  const items = [2, 1, 3, 4, 5, 0, 6].filter(state => state < 3 && state > 0 || segState.includes(state)).map(state => {
+  const items = [PRIVATE, SHARED, HELD, DETACHED, CONVERTING, FAILED, UNALLOCATED, HOLE].filter(state => state === PRIVATE || state === SHARED || segState.includes(state)).map(state => {
     const item = element("li"), c = element("canvas", undefined, { "aria-hidden": "true" });
     c.width = 26; c.height = 18;
     const g = c.getContext("2d"), image = new ImageData(26, 18), pixels = new Uint32Array(image.data.buffer);
-    const under = patterns[state === 3 || state === 4 || state === 5 ? 1 : 0];
+    const under = patterns[[HELD, CONVERTING, FAILED, HOLE, DETACHED].includes(state) ? SHARED : UNALLOCATED];
     for (let p = 0; p < pixels.length; p++) {
       const at = ((p / 26 | 0) & 7) * 8 + ((p % 26) & 7);
       pixels[p] = patterns[state][at] || under[at];
@@ -79,7 +79,7 @@ function showLegend() {
     item.append(c, `${STATES[state]} (${LETTERS[state]})`);
     return item;
   });
-  if (isDense()) items.push(element("li", "▚ where many share a place: in proportion"));
+  if (isDense()) items.push(element("li", "▚ several pages or events in one place: colours in proportion"));
   const present = new Set(kindOf);
   const marks = KINDS.map((kind, k) => k).filter(k => present.has(k)).map(k => {
     const item = element("li");
@@ -101,18 +101,19 @@ function showHead() {
   const fact = (text, kind) => $("facts").append(element("li", text, kind ? { class: kind } : {}));
   fact(T.simulated ? `Simulated: ${T.backend}` : T.backend, T.simulated ? "backend simulated" : "backend");
   if (T.ending) fact((T.endedWell ? "✓ " : T.endedWell === false ? "✗ " : "") + T.ending, T.endedWell ? "good" : T.endedWell === false ? "bad" : "");
-  fact(`${N.toLocaleString("en")} events, ${duration(N ? time[N - 1] - time[0] : 0)}`);
+  fact(`${N.toLocaleString("en")} events in ${duration(N ? time[N - 1] - time[0] : 0)}${T.simulated ? " of simulated time" : ""}`);
   if (C) fact(T.conversionText);
   const wrong = kindOf.reduce((n, k) => n + (k === K["step failed"] ? 1 : 0), 0);
   if (wrong) fact(`✗ ${wrong} step${wrong > 1 ? "s" : ""} not as expected`, "bad");
-  $("picture").setAttribute("aria-label", `Pages down, time across: ${N} events of ${T.actors.join(", ")}, ${R} groups of pages, ${T.conversionText}. The arrow keys go through the events.`);
+  $("picture").setAttribute("aria-label", `Page timeline, pages down, time across: ${N} events of ${T.actors.join(", ")}, ${R} groups of pages, ${T.conversionText}. The arrow keys move from event to event.`);
+  $("drawn").textContent = T.drawn;
   for (const note of T.notes) $("notes").append(element("p", note, { class: "note" }));
-  $("foot").textContent = `Answered by ${T.backend}. ${T.simulated ? "Simulated time" : "Nanoseconds of the monotonic clock"}, starting at ${T.startText}.`;
+  $("foot").textContent = `${T.simulated ? "Simulated backend" : "Backend"}: ${T.backend}. ${T.simulated ? "Simulated time" : "Host's monotonic clock"}, starting at ${T.startText} ns.`;
 }
 
 // MARK: the pointer
 function pointerEvent(x, y) {
-  // The nearest mark within reach: in a lane, or on the pages.
+  // The nearest sign within reach: in an actor's row, or on the pages.
   const u = uOf(x);
   let best = -1, distance = 26;
   const a = eventAt(uOf(x - 14)), b = Math.min(N, eventAt(uOf(x + 14)) + 1);
@@ -120,7 +121,7 @@ function pointerEvent(x, y) {
     if (!isShown(i)) continue;
     const dx = Math.abs(xOf(middle(i)) - x);
     let dy = 1e9;
-    if (y < box.top - 4) dy = Math.abs(4 + laneOf[actorOf[i]] * box.lane + box.lane / 2 - y) * (y < box.top ? 1 : 3);
+    if (y < box.top - 4) dy = Math.abs(4 + actorRowOf[actorOf[i]] * box.actorHeight + box.actorHeight / 2 - y) * (y < box.top ? 1 : 3);
     else if (rowOf[i] >= 0) {
       const y0 = yOf(rowTop[rowOf[i]]), y1 = yOf(rowTop[rowOf[i] + rowsOf[i]]);
       dy = y < y0 ? y0 - y : y > y1 ? y - y1 : 0;
@@ -154,12 +155,12 @@ function start() {
   readColours(); makePatterns(); showHead(); showLegend();
   scheme.onchange = e => setTheme(e.matches ? "dark" : "light");
   $("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  for (const lane of lanes) checkbox($("actors"), lane.name, on => on ? view.actors.add(lane.a) : view.actors.delete(lane.a));
+  for (const row of actorRows) checkbox($("actors"), row.name, on => on ? view.actors.add(row.a) : view.actors.delete(row.a));
   for (const group of new Set([...new Set(kindOf)].map(k => KINDS[k].group)))
     checkbox($("groups"), group, on => on ? view.groups.add(group) : view.groups.delete(group));
   const filterPages = () => {
     const rows = parsePages($("pages").value);
-    $("pages").setCustomValidity(rows === undefined ? "no such pages" : "");
+    $("pages").setCustomValidity(rows === undefined ? "not pages of this trace: use numbers or addresses, such as 512-519 or 0x200000" : "");
     if (rows === undefined) return;
     view.rows = rows;
     if (rows) { view.y0 = Math.max(0, rowTop[rows[0]] - 2); view.y1 = Math.min(HEIGHT, rowTop[rows[1]] + 2); } else { view.y0 = 0; view.y1 = HEIGHT; }
@@ -223,8 +224,10 @@ function start() {
   addEventListener("afterprint", () => { if (wasDark) setTheme("dark"); redraw(); });
   const fromHash = () => { const match = /step=(\d+)/.exec(location.hash); if (match) go(Number(match[1]) - 1); };
   addEventListener("hashchange", fromHash);
-  go(N - 1);
+  zoomToOpening();
+  go(T.opening);
   fromHash();
+  showSteps();
   draw();
   showLegend();
   document.documentElement.dataset.ready = String(Math.round(performance.now()));

@@ -1,5 +1,5 @@
 "use strict";
-// The trace as the program wrote it: numbers in rows, texts once. Nothing of it is ever markup.
+// The trace, unpacked from JSON into arrays. Its texts are never used as markup.
 const T = JSON.parse(document.getElementById("trace").textContent);
 const N = T.count, R = T.rows.length / 3;
 const time = new Float64Array(N), actorOf = new Uint8Array(N), shapeOf = new Uint16Array(N), kindOf = new Uint8Array(N);
@@ -28,7 +28,7 @@ for (let c = 0; c < C; c++) {
   for (const i of [v.start, v.end, v.cause, v.resume]) if (i >= 0 && i < N) conversionOf[i] = c;
   if (v.cause >= 0) conversionCausedBy[v.cause] = c;
 }
-// Calls in between belong to the conversion that their actor is in.
+// Events between the begin and the end of a conversion belong to it if they have the same actor.
 {
   const open = {};
   for (let i = 0; i < N; i++) {
@@ -41,12 +41,15 @@ for (let c = 0; c < C; c++) {
 
 const STATES = T.states.map(([name]) => name), LETTERS = T.states.map(([, letter]) => letter);
 const KINDS = T.kinds.map(([name, group, weight, marks]) => ({ name, group, weight, marks: marks === 1 }));
+const isOverlay = state => state > 2;
+// States by number, in the order of Timeline.State.
+const UNALLOCATED = 0, SHARED = 1, PRIVATE = 2, HELD = 3, CONVERTING = 4, FAILED = 5, HOLE = 6, DETACHED = 7;
 const K = Object.fromEntries(KINDS.map((kind, index) => [kind.name, index]));
 const rowPage = r => T.rows[3 * r], rowPages = r => T.rows[3 * r + 1], rowWeight = r => T.rows[3 * r + 2];
 
 const nameOf = i => T.shapes[shapeOf[i]][0];
 const actorName = i => T.actors[actorOf[i]];
-// The fields of an event as [key, value]; texts are strings, whole numbers numbers, flags booleans.
+// The fields of an event as [key, value]. Values are strings, numbers or booleans.
 function fieldsOf(i) {
   const [, keys, types] = T.shapes[shapeOf[i]];
   return keys.map((key, k) => {
@@ -61,12 +64,12 @@ function get(i, key) {
   const raw = T.events[valuesAt[i] + k];
   return types[k] === "s" ? T.strings[raw] : types[k] === "b" ? raw === 1 : raw;
 }
-// What a row is after event i: its state, and what lies on top.
+// The state of a row after event i, and its overlay, or -1 without one.
 function stateAfter(row, i) {
   let base = 0, over = -1;
   for (let s = 0; s < S; s++) {
     if (segRow[s] <= row && row < segRow[s] + segRows[s] && segFrom[s] <= i && i < segTo[s]) {
-      if (segState[s] <= 2) base = segState[s]; else over = segState[s];
+      if (isOverlay(segState[s])) over = segState[s]; else base = segState[s];
     }
   }
   return { base, over };

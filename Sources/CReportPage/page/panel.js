@@ -1,4 +1,5 @@
-// The event beside the picture: its fields, the contents before and after, what led to it and what came of it.
+// The panel beside the picture: the fields of the event, the contents before and after, its cause and its result. Also the
+// table of litmus steps.
 function element(tag, text, attributes = {}) {
   const e = document.createElement(tag);
   if (text !== undefined) e.textContent = text;
@@ -29,7 +30,7 @@ function fieldText(key, value, i) {
 }
 function bytesRow(body, label, text, other) {
   body.append(element("span", label));
-  if (text === undefined) return body.append(element("span", "not visible to the host: private", { class: "hidden" }));
+  if (text === undefined) return body.append(element("span", "private: not readable by the host", { class: "hidden" }));
   const cells = element("span", undefined, { class: "cells mono" });
   for (let b = 0; b < 8; b++) {
     const byte = text.slice(2 * b, 2 * b + 2);
@@ -47,9 +48,16 @@ function showPanel() {
     r.append(element("th", key, { scope: "row" }), element("td", value));
     $("fields").append(r);
   };
-  row("who", actorName(i));
-  row("at", `${duration(time[i])} · ${T.start !== undefined ? "event " + (i + 1) : ""}`);
-  for (const [key, value] of fieldsOf(i)) if (key !== "before" && key !== "after") row(key, fieldText(key, value, i));
+  row("actor", actorName(i));
+  row(T.simulated ? "simulated time" : "time", duration(time[i]));
+  row("event", `${(i + 1).toLocaleString("en")} of ${N.toLocaleString("en")}`);
+  const isStep = nameOf(i) === "step", shownBelow = isStep ? ["outcome", "ok", "expected"] : ["before", "after"];
+  for (const [key, value] of fieldsOf(i)) if (!shownBelow.includes(key)) row(key, fieldText(key, value, i));
+  if (isStep) {
+    if (get(i, "expected") !== undefined) row("expected", get(i, "expected"));
+    row("seen", String(get(i, "outcome")));
+    if (get(i, "ok") === false) $("fields").lastChild.className = "differs";
+  }
   const c = conversionOf[i];
   if (c >= 0) {
     const v = conversion(c), before = get(v.start, "before"), after = get(v.end, "after");
@@ -60,8 +68,8 @@ function showPanel() {
       $("contents").append(element("h3", "First 8 bytes, as the host sees them"), box);
     }
     const list = element("ol", undefined, { class: "chain" });
-    for (const [label, j] of [["asked by", v.cause], ["begins", v.start], [v.ok ? "ends" : "fails", v.end], ["goes on", v.resume]]) {
-      if (j < 0 || (label === "goes on" && j === v.cause)) continue;
+    for (const [label, j] of [["requested by", v.cause], ["begins", v.start], [v.ok ? "ends" : "fails", v.end], ["resumes", v.resume]]) {
+      if (j < 0 || (label === "resumes" && j === v.cause)) continue;
       const b = element("button", `${label}: ${nameOf(j)} at ${duration(time[j])}`, { type: "button" });
       if (j === i) b.setAttribute("aria-current", "true");
       b.onclick = () => go(j);
@@ -83,9 +91,41 @@ function showPanel() {
     return item;
   }));
 }
+// Litmus steps with an expected outcome beside the one that was seen.
+// A step that names its result has no expected outcome: the clauses of its parallel block judge it.
+const STEPS = [...Array(N).keys()].filter(i => nameOf(i) === "step").slice(0, 500);
+function showSteps() {
+  $("steps").hidden = !STEPS.some(i => get(i, "expected") !== undefined);
+  $("stepRows").replaceChildren(...STEPS.map(i => {
+    const isOK = get(i, "ok") !== false, line = get(i, "line"), r = element("tr", undefined, isOK ? {} : { class: "differs" });
+    const cell = element("td"), b = element("button", get(i, "text"), { type: "button" });
+    b.onclick = () => go(i);
+    cell.append(b);
+    r.append(element("td", line ? String(line) : ""), cell, element("td", get(i, "expected") ?? "–"), element("td", `${get(i, "outcome")}${isOK ? "" : " ✗"}`));
+    return r;
+  }));
+}
+// States which part of the trace is drawn.
+function showDrawn() {
+  const from = Math.min(N, eventAt(view.x0 + 1e-9)), to = Math.min(N, eventAt(view.x1 - 1e-9));
+  const filtered = view.rows || view.actors.size < actorRows.length || view.groups.size < new Set(KINDS.map(k => k.group)).size;
+  let text = T.drawn;
+  if (filtered) {
+    let shown = 0;
+    for (let i = 0; i < N; i++) if (isShown(i)) shown++;
+    const rows = view.rows, last = rows && rows[1] - 1;
+    const which = [rows ? "those about these pages" : "", view.actors.size < actorRows.length ? "only some actors" : "",
+      view.groups.size < new Set(KINDS.map(k => k.group)).size ? "only some events" : ""].filter(t => t).join(", ");
+    const pages = rows ? pagesText(rowPage(rows[0]), rowPage(last) + rowPages(last) - rowPage(rows[0])) + ", " : "";
+    text = `Drawn: ${pages}${count(shown)} of ${count(N + T.leftOut)} events (filter: ${which}).`;
+  }
+  const isPart = view.x0 > 1e-9 || view.x1 < 1 - 1e-9;
+  if (isPart && N) text += ` In view: events ${count(Math.min(from + 1, N))} to ${count(Math.max(to, 1))}.`;
+  $("drawn").textContent = text;
+}
 function showSentence() {
   const i = view.step;
   if (!N) { $("now").textContent = "The trace has no events."; return; }
-  $("now").replaceChildren(element("span", actorName(i), { class: "who" }), sentence(i));
+  $("now").replaceChildren(element("span", actorName(i), { class: "actor" }), sentence(i));
   $("where").textContent = `${(i + 1).toLocaleString("en")} of ${N.toLocaleString("en")} · ${duration(time[i])}`;
 }

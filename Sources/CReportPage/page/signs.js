@@ -1,5 +1,4 @@
-// Events as signs.
-// A sign by strokes, the same on every machine: no font needs to have it.
+// Draws events as signs. Paths do not depend on fonts.
 function sign(g, kind, x, y, r, colour, halo) {
   const name = KINDS[kind].name;
   const shape = (path, edge = 3.4) => {
@@ -24,7 +23,11 @@ function sign(g, kind, x, y, r, colour, halo) {
     case "ioctl": return fill(circle);
     case "EAGAIN": return stroke(cross, 2.6);
     case "ioctl failed": stroke(circle, 1.8); return stroke(cross, 1.6);
-    case "conversion failed": return stroke(cross, 3);
+    case "conversion failed":
+      stroke(() => { g.moveTo(x - r * 0.7, y - r); g.lineTo(x + r * 0.1, y - r); g.lineTo(x + r * 0.1, y + r); g.lineTo(x - r * 0.7, y + r); }, 2);
+      return stroke(() => { g.moveTo(x - r, y + r * 0.8); g.lineTo(x + r, y - r * 0.8); }, 2);
+    case "hypercall": return stroke(() => { g.moveTo(x, y + r); g.lineTo(x, y - r * 0.8); g.moveTo(x - r * 0.8, y); g.lineTo(x, y - r); g.lineTo(x + r * 0.8, y); }, 1.8);
+    case "holder asked": stroke(diamond, 1.8); return fill(() => g.arc(x, y, r * 0.28, 0, 7));
     case "hold": return fill(diamond);
     case "release": return stroke(diamond, 1.8);
     case "hole punched": return stroke(circle, 2);
@@ -36,10 +39,12 @@ function sign(g, kind, x, y, r, colour, halo) {
     case "console": return stroke(() => { for (const d of [-0.7, 0, 0.7]) { g.moveTo(x - r * 0.8, y + r * d); g.lineTo(x + r * 0.8, y + r * d); } }, 1.4);
     case "wait": return fill(() => { for (const d of [-0.9, 0, 0.9]) { g.moveTo(x + r * d, y); g.arc(x + r * d, y, r * 0.26, 0, 7); } });
     case "end": return fill(() => g.rect(x - r * 0.75, y - r * 0.75, r * 1.5, r * 1.5));
-    case "failed end": case "step failed": fill(() => g.rect(x - r, y - r, r * 2, r * 2));
-      g.strokeStyle = css.card; g.lineWidth = 2; g.beginPath(); g.moveTo(x - r * .5, y - r * .5); g.lineTo(x + r * .5, y + r * .5); g.moveTo(x + r * .5, y - r * .5); g.lineTo(x - r * .5, y + r * .5); return g.stroke();
+    case "failed end": fill(() => g.rect(x - r, y - r, r * 2, r * 2));
+      g.strokeStyle = css.card; g.lineWidth = 2; g.beginPath(); g.moveTo(x - r * .6, y + r * .6); g.lineTo(x + r * .6, y - r * .6); return g.stroke();
+    case "step failed": stroke(() => g.rect(x - r * .9, y - r * .9, r * 1.8, r * 1.8), 1.8);
+      g.strokeStyle = colour; g.lineWidth = 1.8; g.beginPath(); g.moveTo(x - r * .5, y - r * .5); g.lineTo(x + r * .5, y + r * .5); g.moveTo(x + r * .5, y - r * .5); g.lineTo(x - r * .5, y + r * .5); return g.stroke();
     case "step": return stroke(() => { g.moveTo(x - r * .8, y); g.lineTo(x - r * .2, y + r * .7); g.lineTo(x + r * .9, y - r * .7); }, 2.2);
-    default: return letter({ boot: "B", hypercall: "H", port: "p", "holder asked": "h", exit: "e", guest_memfd: "F" }[name] ?? "?");
+    default: return letter({ boot: "B", "port I/O": "i", exit: "e", guest_memfd: "F" }[name] ?? "?");
   }
 }
 const BAD = new Set(["EAGAIN", "ioctl failed", "conversion failed", "access refused", "failed end", "step failed"]);

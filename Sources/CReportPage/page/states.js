@@ -1,11 +1,11 @@
-// States as coloured and patterned areas. However many there are, one pass over the segments fills the pixels.
+// Draws states as coloured and patterned areas: one pass over the segments fills the pixels.
 function rgba(text) {
   const c = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   c.fillStyle = text; c.fillRect(0, 0, 1, 1);
   const d = c.getImageData(0, 0, 1, 1).data;
   return (d[3] << 24 | d[2] << 16 | d[1] << 8 | d[0]) >>> 0;
 }
-// For each state an 8 by 8 pattern of colours; 0 lets through what is below.
+// For each state an 8 by 8 pattern of colours; 0 is transparent.
 let patterns = [];
 function makePatterns() {
   const c = name => rgba(css[name]);
@@ -19,26 +19,26 @@ function makePatterns() {
     p((x, y) => ((x >> 1) + (y >> 1)) & 1 ? held : 0),
     p((x, y) => (x - y + 8) % 8 < 2 ? conv : 0),
     p((x, y) => (x + y) % 8 < 2 || (x - y + 8) % 8 < 2 ? failed : 0),
-    p((x, y) => x % 4 < 2 && y % 4 < 2 ? noneDot : none),
+    p((x, y) => y % 4 < 2 ? none : 0),
+    p((x, y) => x > 0 && x < 7 && y > 0 && y < 7 && (x < 2 || x > 5 || y < 2 || y > 5) ? held : 0),
   ];
 }
 const BAYER = [0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5].map(v => (v + 0.5) / 16);
-// Whether pixels are so few that many rows or segments share one: then shared and private are mixed in proportion.
+// Whether several rows or segments share a pixel. Shared and private pages are then dithered in proportion.
 const isDense = () => S > 60000 || R * (view.y1 - view.y0) / HEIGHT > (box.bottom - box.top);
-// How much of each pixel is in which state, as sums that change where a segment begins and ends, and from that a pattern
-// of pixels in the same proportion.
+// Computes the share of each pixel in each state as prefix sums over the ends of segments, then dithers.
 function fillDense(pixels, w, h, ux0, sx, sy, step) {
   const shared = new Float32Array((w + 2) * h), own = new Float32Array((w + 2) * h);
   for (let s = 0; s < S; s++) {
     const state = segState[s];
-    if (state !== 1 && state !== 2) continue;
+    if (state !== SHARED && state !== PRIVATE) continue;
     let a = 0, b = w;
     if (step === undefined) {
       a = Math.max(0, (across[segFrom[s]] - ux0) * sx); b = Math.min(w, (across[segTo[s]] - ux0) * sx);
       if (b <= 0 || a >= w || b <= a) continue;
     } else if (segFrom[s] > step || segTo[s] <= step) continue;
     const c = Math.max(0, (rowTop[segRow[s]] - view.y0) * sy), d = Math.min(h, (rowTop[segRow[s] + segRows[s]] - view.y0) * sy);
-    const sums = state === 1 ? shared : own, ia = Math.floor(a), ib = Math.floor(b);
+    const sums = state === SHARED ? shared : own, ia = Math.floor(a), ib = Math.floor(b);
     for (let y = Math.floor(c); y < d; y++) {
       const part = Math.min(d, y + 1) - Math.max(c, y), line = y * (w + 2);
       sums[line + ia] += part * (ia + 1 - a); sums[line + ia + 1] += part * (a - ia);
@@ -62,13 +62,13 @@ function fillStates(context, left, top, width, height, ux0, ux1, step) {
   const sx = w / (ux1 - ux0), sy = h / (view.y1 - view.y0), dense = isDense();
   if (dense) fillDense(pixels, w, h, ux0, sx, sy, step);
   for (let s = 0; s < S; s++) {
-    if (dense && (segState[s] <= 2 || segState[s] === 4)) continue;
+    if (dense && (!isOverlay(segState[s]) || segState[s] === CONVERTING)) continue;
     let a, b;
     if (step === undefined) {
       a = Math.floor((across[segFrom[s]] - ux0) * sx); b = Math.floor((across[segTo[s]] - ux0) * sx);
       if (b <= a) b = a + 1;
-      // Too short for its pattern to be one; it would only hide what the pages are.
-      if (segState[s] === 4 && b - a < 8 * dpr && segTo[s] - segFrom[s] < N / 100) continue;
+      // Too narrow to show the pattern: it would only hide the state of the pages.
+      if (segState[s] === CONVERTING && b - a < 8 * dpr && segTo[s] - segFrom[s] < N / 100) continue;
       if (b <= 0 || a >= w) continue;
       a = Math.max(0, a); b = Math.min(w, b);
     } else {
@@ -79,8 +79,8 @@ function fillStates(context, left, top, width, height, ux0, ux1, step) {
     if (d <= c) d = c + 1;
     if (d <= 0 || c >= h) continue;
     c = Math.max(0, c); d = Math.min(h, d);
-    // While a conversion goes on nobody knows that it will fail.
-    const pattern = patterns[step !== undefined && segState[s] === 5 ? 4 : segState[s]];
+    // At a step in the middle of a conversion, its failure is still in the future.
+    const pattern = patterns[step !== undefined && segState[s] === FAILED ? CONVERTING : segState[s]];
     for (let y = c; y < d; y++) {
       const line = y * w, py = (Math.floor(y / scale) & 7) << 3;
       if (pattern[py] === pattern[py + 1] && pattern[py + 1] === pattern[py + 2] && pattern[py + 2] === pattern[py + 3] &&

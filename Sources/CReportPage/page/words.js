@@ -1,4 +1,4 @@
-// Events as sentences.
+// Events as sentences, and values as text.
 const hex = v => typeof v === "number" && v >= 0 ? "0x" + v.toString(16) : String(v);
 function pagesText(first, count) {
   return count > 1 ? `pages ${first} to ${first + count - 1}` : `page ${first}`;
@@ -21,7 +21,7 @@ const count = v => v.toLocaleString("en");
 function size(bytes) {
   return bytes >= 1048576 && bytes % 1048576 === 0 ? `${count(bytes / 1048576)} MiB` : `${count(bytes)} byte${bytes === 1 ? "" : "s"}`;
 }
-// A value in a sentence; the letters are HTMLReport's.
+// A value as text in a sentence. The format letters are those of EventKey.letter in HTMLReport.swift.
 function word(i, key) {
   const value = get(i, key);
   if (typeof value === "boolean") return value ? "yes" : "no";
@@ -37,7 +37,7 @@ function word(i, key) {
   }
 }
 
-// Events as sentences: each shape brings its own, and EventSchema.sentence says what the braces mean.
+// Fills in the sentence of an event. EventSchema.sentence documents the braces.
 function filled(text, i) {
   let out = "";
   for (let p = 0; p < text.length;) {

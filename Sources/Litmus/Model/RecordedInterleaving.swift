@@ -27,6 +27,7 @@ extension Interleavings {
         defer { events = nil }
         var cursor = try start()
         for actor in path { try advance(actor, &cursor) }
+        events?.note(outcomes: program.blocks.compactMap { $0.event(of: ending, in: source) })
     }
 
     /// The actors in the order of their pieces, for an interleaving with this ending: of those found, the one with the
@@ -113,6 +114,9 @@ extension Interleavings {
             }
             trace.record(Recording.event(step, line: line, seen), by: step.actor)
         }
+
+        /// Records the outcomes of the parallel blocks beside the expected ones.
+        func note(outcomes: [TraceEvent]) { for event in outcomes { trace.record(event, by: .monitor) } }
 
         /// Records files that were not there before.
         mutating func note(_ machine: ModelMachine) {

@@ -135,7 +135,39 @@ extension Recording {
     /// The event for the step itself.
     static func event(_ step: Step, line: Int, _ seen: Observation) -> TraceEvent {
         .step(
-            line: line, step.text, outcome: seen.description, ok: step.accepts(seen))
+            line: line, step.text, outcome: seen.description, ok: step.accepts(seen),
+            expected: step.expectation.text(seen.outcome))
+    }
+}
+
+extension Expectation {
+    /// The expected outcomes beside the one that was seen; nil if the clauses of a parallel block judge it.
+    fileprivate func text(_ seen: StepOutcome) -> String? {
+        switch self {
+        case .unspecified: seen == .ok ? "ok" : "success"
+        case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
+        case .named: nil
+        }
+    }
+}
+
+extension Program.Block {
+    /// The event that compares the outcome of the block with its clauses; nil if the block did not complete.
+    func event(of ending: Ending, in source: Source) -> TraceEvent? {
+        let outcome = results(of: ending)
+        guard !results.isEmpty, outcome.count == results.count else { return nil }
+        return .step(
+            line: source.places[first].line, "parallel block", outcome: text(outcome), ok: allows(outcome),
+            expected: expectedText)
+    }
+
+    private var expectedText: String {
+        func text(_ clauses: [Clause]) -> String { clauses.map(\.conditionText).joined(separator: " or ") }
+        if clauses.contains(where: { $0.kind == .allowed }) {
+            return text(clauses.filter { $0.kind != .forbidden })
+        }
+        let forbidden = clauses.filter { $0.kind == .forbidden }
+        return forbidden.isEmpty ? "any outcome" : "any outcome except " + text(forbidden)
     }
 }
 
@@ -165,6 +197,14 @@ struct NameMap {
 
 extension World {
     var isRecording: Bool { state.withLock { $0.recording != nil } }
+
+    /// Records the outcomes of the parallel blocks beside the expected ones.
+    func record(_ ending: Ending, of program: Program, in source: Source) {
+        let trace = state.withLock { $0.recording?.trace }
+        for event in program.blocks.compactMap({ $0.event(of: ending, in: source) }) {
+            trace?.record(event, by: .monitor)
+        }
+    }
 
     /// Records a step and its effects.
     ///

@@ -51,6 +51,7 @@ struct Sampler {
             failure = try run(world, team, &chance, &ending)
             runs += 1
             if failure == nil { tally.add(ending, program) }
+            world.record(ending, of: program, in: source)
             options.recorder?.end(isNotable: isNotable(ending, failure))
             options.progress?(runs)
             if runs < options.runs { stop = deadline.stop }

@@ -9,28 +9,29 @@ struct ReportCommand: ParsableCommand {
         commandName: "report",
         abstract: "Makes pictures of a recorded trace.",
         discussion: """
-            The trace is JSON lines as `minivmm run GUEST --trace FILE.jsonl` writes them. A picture's file may be \
-            `-`, standard output. Without an option the page is written beside the trace, as TRACE.html.
+            The trace is a file in JSON lines, as written by `minivmm run GUEST --trace FILE.jsonl` or by any other \
+            VMM: docs/trace.md documents the format. Without options, the page timeline of TRACE.jsonl is written \
+            to TRACE.html. The file name - is standard output.
             """)
 
     @Argument(
-        help: ArgumentHelp("The trace, or - for standard input.", valueName: "trace.jsonl"),
+        help: ArgumentHelp("The trace file, or - for standard input.", valueName: "trace.jsonl"),
         completion: .file(extensions: ["jsonl", "json"]))
     var trace: String
     @OptionGroup var pictures: PictureOptions
-    @Flag(help: "Print the events as text, all of them.")
+    @Flag(help: "Print all events as text. --events does not limit the text.")
     var text = false
     @Option(
         help:
-            "Events that a picture shows at most, the first half of them and the last; 0 for all. A page of many millions does not open in a browser."
+            "The limit for events in a picture, from 2 to 1000000000; 0 for all. Of a longer trace, a picture shows the first and the last events, half of the limit each. Browsers cannot open pages with many millions of events."
     )
     var events = TraceReader.defaultEvents
-    @Option(help: "The heading; by default the trace's name.")
+    @Option(help: "The heading of the pictures. The default is the name of the trace without its extension.")
     var title: String?
 
     func validate() throws {
         if events != 0, !(2...1_000_000_000).contains(events) {
-            throw ValidationError("--events \(events): 0, or from 2 to 1000000000.")
+            throw ValidationError("--events \(events) is out of range: use 0 for all, or 2 to 1000000000.")
         }
     }
 
@@ -42,7 +43,7 @@ struct ReportCommand: ParsableCommand {
         if !pictures.isWanted, !text {
             guard trace != "-" else {
                 throw ValidationError(
-                    "standard input has no name: say --html FILE, --svg FILE, --chrome FILE or --text.")
+                    "a trace from standard input needs --html FILE, --svg FILE, --chrome FILE or --text.")
             }
             pictures.html = stem + ".html"
         }
@@ -50,7 +51,7 @@ struct ReportCommand: ParsableCommand {
         if self.pictures.html == nil, let html = pictures.html { Terminal.output.print(html) }
     }
 
-    /// The trace's name without its ending.
+    /// The path of the trace without its extension.
     private var stem: String {
         for ending in [".jsonl", ".json"] where trace.hasSuffix(ending) {
             return String(trace.dropLast(ending.count))
@@ -66,7 +67,7 @@ struct ReportCommand: ParsableCommand {
                 ? .standardInput
                 : try FileDescriptor.open(FilePath(argument: trace), .readOnly, options: .closeOnExec)
             defer { if !isInput { try? file.close() } }
-            // Text has no page to keep small.
+            // Only pictures are limited.
             return try TraceReader.read(file, mostEvents: text || events == 0 ? .max : events)
         } catch let error as ReportError {
             let place = error.line.map { ":\($0)" } ?? ""

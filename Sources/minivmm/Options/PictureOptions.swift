@@ -6,29 +6,32 @@ import MiniVMM
 import Report
 import SystemPackage
 
-/// Pictures of a trace, as options.
+/// Options for pictures of a trace.
 struct PictureOptions: ParsableArguments {
     @Option(
         name: [.customLong("report"), .customLong("html")],
         help: ArgumentHelp(
-            "Write the page timeline: one page that opens from a file.", valueName: "file.html"),
+            "Write the page timeline as one HTML file. By default none is written.", valueName: "file.html"),
         completion: .file(extensions: ["html"]))
     var html: String?
     @Option(
-        help: ArgumentHelp("Write the page timeline as a drawing.", valueName: "file.svg"),
+        help: ArgumentHelp(
+            "Write the page timeline as an SVG drawing. By default none is written.", valueName: "file.svg"),
         completion: .file(extensions: ["svg"]))
     var svg: String?
     @Option(
-        help: ArgumentHelp("Write Chrome's trace format, which Perfetto reads.", valueName: "file.json"),
+        help: ArgumentHelp(
+            "Write a trace in Chrome's format, for Perfetto. By default none is written.",
+            valueName: "file.json"),
         completion: .file(extensions: ["json"]))
     var chrome: String?
 
-    /// Whether anything is to be drawn, and so a trace to be recorded.
+    /// Whether any picture is requested, so that a trace must be recorded.
     var isWanted: Bool { html != nil || svg != nil || chrome != nil }
 
-    /// Draws what was asked for.
+    /// Writes the requested pictures.
     ///
-    /// - Throws: status 125 and a message on standard error, where one cannot be written.
+    /// - Throws: status 125, after a message on standard error, if a picture cannot be written.
     func draw(_ trace: RecordedTrace, title: String) throws {
         guard isWanted else { return }
         let title = ByteText.visible(title)
@@ -47,7 +50,7 @@ struct PictureOptions: ParsableArguments {
 enum Picture {
     /// - Parameter path: `-` is standard output.
     static func write(_ path: String, _ body: (inout OutputBuffer) -> Void) throws {
-        // A reader that went away is an error like any other.
+        // Writing to a closed pipe must be an error, not a signal.
         signal(SIGPIPE, SIG_IGN)
         let isOutput = path == "-"
         let path = isOutput ? "standard output" : path
@@ -68,12 +71,12 @@ enum Picture {
         out.flush()
         var failure = out.failure
         if !isOutput {
-            // Some file systems say only now that there was no room.
+            // Some file systems report a full disk only on close.
             do { try file.close() } catch { failure = failure ?? (error as? Errno) ?? .ioError }
         }
         if let failure {
             throw stop(
-                "\(path): cannot be written: \(failure); it is incomplete", Status.monitorFailed,
+                "\(path): cannot be written: \(failure); the file is incomplete", Status.monitorFailed,
                 .file("the picture", failure))
         }
     }

@@ -33,8 +33,9 @@ final class ExplainedTrace: TraceSink {
 
     func begin(backend: BackendIdentity, time: UInt64) {
         state.withLock { $0.origin = time }
+        let unit = backend.kind == .simulated ? "simulated time" : "times"
         terminal.hanging(
-            "", terminal.styled("# trace of \(backend), times in microseconds", .dim), indent: 2, used: 0)
+            "", terminal.styled("# trace of \(backend), \(unit) in microseconds", .dim), indent: 2, used: 0)
     }
 
     func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {

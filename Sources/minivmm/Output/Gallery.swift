@@ -3,14 +3,14 @@ import MiniVMM
 import Report
 import Synchronization
 
-/// The traces of several machines, one after another, and their pictures in the end.
+/// Records the traces of several machines, which run one after another, and then draws them.
 final class Gallery: Sendable {
     private let recorders = Mutex<[(title: String, recorder: TraceRecorder)]>([])
     private let isWanted: Bool
 
     init(_ pictures: PictureOptions) { isWanted = pictures.isWanted }
 
-    /// Where the events of the next machine go; nowhere if nobody wants a picture.
+    /// The sinks for the events of the next machine; none if no picture is requested.
     func sinks(_ title: String) -> [any TraceSink] {
         guard isWanted else { return [] }
         let recorder = TraceRecorder()
@@ -18,9 +18,9 @@ final class Gallery: Sendable {
         return [recorder]
     }
 
-    /// Draws them. Of several each has its number in its files' names.
+    /// Draws all traces. With several traces, file names are numbered.
     ///
-    /// - Returns: the files.
+    /// - Returns: the names of the files.
     func draw(_ pictures: PictureOptions) throws -> [String] {
         let recorders = recorders.withLock { $0 }
         var files: [String] = []
@@ -36,7 +36,7 @@ final class Gallery: Sendable {
 extension PictureOptions {
     var files: [String] { [html, svg, chrome].compactMap { $0 } }
 
-    /// The same with a number before each file's ending: `tour.html` is `tour-3.html`.
+    /// The same options with a number before each file extension: `tour.html` becomes `tour-3.html`.
     func numbered(_ number: Int) -> PictureOptions {
         func name(_ path: String?) -> String? {
             guard let path, path != "-" else { return path }
