@@ -6,7 +6,7 @@ import SystemPackage
 extension BackendKind {
     /// Opens this backend, without trying whether it can convert.
     ///
-    /// - Throws: ``BackendError``, if the device or the software CPU is missing.
+    /// - Throws: ``BackendError`` if the device or the software CPU is missing.
     public func open(_ needs: BackendNeeds = BackendNeeds()) throws(BackendError) -> ChosenBackend {
         let backend: any Backend
         switch self {
@@ -18,10 +18,10 @@ extension BackendKind {
         return ChosenBackend(backend: backend, kind: self, reason: .requested)
     }
 
-    /// Opens the first backend that a scratch VM shows to convert.
+    /// Opens the first backend that converts on a scratch VM.
     ///
-    /// - Throws: ``BackendError``, if there is none, or if the host has too little of something for a scratch VM: that
-    ///   says nothing about its kernel.
+    /// - Throws: ``BackendError`` if no backend does, or if the host lacks resources for a scratch VM, which proves
+    ///   nothing about its kernel.
     public static func automatic(_ needs: BackendNeeds = BackendNeeds()) throws(BackendError) -> ChosenBackend
     {
         var passedOver: [Rejection] = []
@@ -91,7 +91,7 @@ extension BackendKind {
 }
 
 extension Backend {
-    /// VMs of /dev/kvm have no shared bit: memslots make the aliases, and the kernel below still converts.
+    /// VMs of /dev/kvm have no shared bit: memslots provide the aliases, and the base backend still converts.
     fileprivate func backend(_ needs: BackendNeeds) -> any Backend {
         needs.aliases == .two ? AliasesKVM(over: self) : self
     }

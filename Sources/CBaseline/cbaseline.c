@@ -21,11 +21,11 @@ struct vm {
     int kvm, vm, vcpu, file;
     struct ckvm_run *run;
     size_t run_size;
-    uint8_t *kernel_view;  // what the memslots name
-    uint8_t *host_view;    // what the host touches: private pages are PROT_NONE in it
+    uint8_t *kernel_mapping;  // the memslots' userspace_addr
+    uint8_t *host_mapping;    // for the host's accesses: private pages are PROT_NONE
     struct cbaseline_guest guest;
-    uint64_t shared_page;  // two aliases: the page that is shared now, or ~0
-    struct cbaseline_console *console;  // what the guest prints, if anybody wants it
+    uint64_t shared_page;  // two aliases: the shared page, or ~0
+    struct cbaseline_console *console;  // collects the guest's output; may be NULL
 };
 
 static int64_t read_clock(clockid_t clock) {
@@ -42,20 +42,20 @@ static int set_slot(const struct vm *v, uint32_t slot, uint64_t gpa, uint64_t si
         .flags = CKVM_MEM_GUEST_MEMFD,
         .guest_phys_addr = gpa,
         .memory_size = size,
-        .userspace_addr = (uint64_t)(uintptr_t)v->kernel_view + offset,
+        .userspace_addr = (uint64_t)(uintptr_t)v->kernel_mapping + offset,
         .guest_memfd = (uint32_t)v->file,
         .guest_memfd_offset = offset,
     };
     return ioctl(v->vm, CKVM_SET_USER_MEMORY_REGION2, &r);
 }
 
-static void put(struct vm *v, uint64_t at, uint64_t word) { memcpy(v->kernel_view + at, &word, sizeof word); }
+static void put(struct vm *v, uint64_t at, uint64_t word) { memcpy(v->kernel_mapping + at, &word, sizeof word); }
 
 // GDT at 0x1000, boot information at 0x2000, tables from 0x3000: identity, 1 GiB in pages of 2 MiB, both aliases.
 static void write_boot(struct vm *v) {
     put(v, 0x1008, 0x00af9b000000ffff);
     put(v, 0x1010, 0x00cf93000000ffff);
-    cbaseline_write_boot_information(v->kernel_view + 0x2000, &v->guest);
+    cbaseline_write_boot_information(v->kernel_mapping + 0x2000, &v->guest);
     for (int alias = 0; alias < (v->guest.shared_bit < 0 ? 1 : 2); alias++) {
         uint64_t base = alias ? 1ull << v->guest.shared_bit : 0;
         uint64_t pointers = 0x4000 + alias * 2 * PAGE, directory = pointers + PAGE;
@@ -63,7 +63,7 @@ static void write_boot(struct vm *v) {
         put(v, pointers + ((base >> 30) & 511) * 8, directory | 3);
         for (uint64_t i = 0; i < 512; i++) put(v, directory + i * 8, (base + (i << 21)) | 0x83);
     }
-    memcpy(v->kernel_view + 0x100000, v->guest.image, v->guest.image_size);
+    memcpy(v->kernel_mapping + 0x100000, v->guest.image, v->guest.image_size);
 }
 
 static int set_registers(struct vm *v) {
@@ -97,12 +97,12 @@ static int create(struct vm *v) {
     v->file = ioctl(v->vm, CKVM_CREATE_GUEST_MEMFD, &file);
     if (v->file < 0) return -1;
     int flags = MAP_SHARED | MAP_NORESERVE;
-    v->kernel_view = mmap(NULL, v->guest.ram_size, PROT_READ | PROT_WRITE, flags, v->file, 0);
-    if (v->kernel_view == MAP_FAILED) return -1;
-    v->host_view = mmap(NULL, v->guest.ram_size, PROT_READ | PROT_WRITE, flags, v->file, 0);
-    if (v->host_view == MAP_FAILED) return -1;
+    v->kernel_mapping = mmap(NULL, v->guest.ram_size, PROT_READ | PROT_WRITE, flags, v->file, 0);
+    if (v->kernel_mapping == MAP_FAILED) return -1;
+    v->host_mapping = mmap(NULL, v->guest.ram_size, PROT_READ | PROT_WRITE, flags, v->file, 0);
+    if (v->host_mapping == MAP_FAILED) return -1;
     write_boot(v);
-    if (mprotect(v->host_view, v->guest.ram_size, PROT_NONE) < 0) return -1;
+    if (mprotect(v->host_mapping, v->guest.ram_size, PROT_NONE) < 0) return -1;
     v->shared_page = ~0ull;
     if (set_slot(v, 0, 0, v->guest.ram_size, 0) < 0) return -1;
     v->vcpu = ioctl(v->vm, CKVM_CREATE_VCPU, 0ul);
@@ -119,14 +119,14 @@ static int create(struct vm *v) {
 static void destroy(struct vm *v) {
     if (v->run && v->run != MAP_FAILED) munmap(v->run, v->run_size);
     if (v->vcpu > 0) close(v->vcpu);
-    if (v->host_view && v->host_view != MAP_FAILED) munmap(v->host_view, v->guest.ram_size);
-    if (v->kernel_view && v->kernel_view != MAP_FAILED) munmap(v->kernel_view, v->guest.ram_size);
+    if (v->host_mapping && v->host_mapping != MAP_FAILED) munmap(v->host_mapping, v->guest.ram_size);
+    if (v->kernel_mapping && v->kernel_mapping != MAP_FAILED) munmap(v->kernel_mapping, v->guest.ram_size);
     if (v->file > 0) close(v->file);
     if (v->vm > 0) close(v->vm);
     if (v->kvm > 0) close(v->kvm);
 }
 
-// One page changes aliases: slot 0 is split around it and slot 2 shows it through the other one, or the reverse.
+// Moves one page to the other alias: splits slot 0 around it and maps it with slot 2, or the reverse.
 static int convert(struct vm *v, uint64_t page, bool to_shared) {
     uint64_t ram = v->guest.ram_size, bit = 1ull << v->guest.shared_bit;
     if (to_shared) {
@@ -138,17 +138,17 @@ static int convert(struct vm *v, uint64_t page, bool to_shared) {
         if (set_slot(v, 1, page + PAGE, 0, page + PAGE) < 0 || set_slot(v, 0, 0, ram, 0) < 0) return -1;
     }
     v->shared_page = to_shared ? page : ~0ull;
-    return mprotect(v->host_view + page, PAGE, to_shared ? PROT_READ | PROT_WRITE : PROT_NONE);
+    return mprotect(v->host_mapping + page, PAGE, to_shared ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
-// Copied by the kernel, as a monitor must that outlives a page which cannot be had.
+// Copied by the kernel, as in any monitor that must survive a page that is not available.
 static int touch(struct vm *v) {
     uint64_t bit = 1ull << v->guest.shared_bit, gpa = v->run->mmio.phys_addr;
     bool shared_alias = gpa & bit;
     uint64_t at = gpa & ~bit;
     if (v->guest.shared_bit < 0 || v->run->mmio.len > 8 || at + 8 > v->guest.ram_size) return -1;
     if (shared_alias != (v->shared_page == (at & ~(PAGE - 1))) && convert(v, at & ~(PAGE - 1), shared_alias) < 0) return -1;
-    uint64_t address = (uint64_t)(uintptr_t)v->kernel_view + at, length = v->run->mmio.len;
+    uint64_t address = (uint64_t)(uintptr_t)v->kernel_mapping + at, length = v->run->mmio.len;
     long copied = v->run->mmio.is_write ? ckvm_copy_to(address, v->run->mmio.data, length)
                                         : ckvm_copy_from(v->run->mmio.data, address, length);
     return copied == (long)length ? 0 : -1;
@@ -205,7 +205,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-// A monitor runs its vCPU on a thread of its own, so that another can end it; so does this one.
+// A monitor runs each vCPU on its own thread, so that another thread can stop it. The baseline does the same.
 static int64_t measure(
     const struct cbaseline_guest *guest, bool creation, int64_t *cpu, struct cbaseline_console *console) {
     struct job job = {.guest = guest, .creation = creation, .console = console};

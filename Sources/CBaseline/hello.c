@@ -98,7 +98,7 @@ static int64_t run(struct monitor *monitor, const struct cbaseline_guest *guest)
 
 int64_t cbaseline_hello_unicorn(const struct cbaseline_guest *guest, const char *library) {
     int64_t start = now();
-    // As fast as it gets: see unicorn_library.c.
+    // The fastest way to load it: see unicorn_library.c.
 #if __has_feature(address_sanitizer)
     struct monitor monitor = {.library = dlopen(library, RTLD_LAZY | RTLD_LOCAL)};
 #else

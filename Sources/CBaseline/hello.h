@@ -12,7 +12,7 @@ struct cbaseline_console {
     size_t length;
 };
 
-/// As guest/include/guest.h has it.
+/// The layout is in guest/include/guest.h.
 void cbaseline_write_boot_information(uint8_t *page, const struct cbaseline_guest *guest);
 
 void cbaseline_print(struct cbaseline_console *console, uint8_t byte);

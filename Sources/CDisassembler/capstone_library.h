@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Capstone's interface, declared from its documentation: what disassembler.c calls, and the fields that it reads.
+// Capstone's interface, declared from its documentation: the functions that disassembler.c calls and the fields it reads.
 #ifndef CAPSTONE_LIBRARY_H
 #define CAPSTONE_LIBRARY_H
 
@@ -78,7 +78,7 @@ _Static_assert(offsetof(struct cs_detail_5, written) == 42 && offsetof(struct cs
 _Static_assert(offsetof(struct cs_insn_5, mnemonic) == 42 && offsetof(struct cs_insn_5, detail) == 240, "cs_insn");
 
 struct capstone_library {
-    void *handle;        // of dlopen
+    void *handle;        // from dlopen
     uint32_t version;    // major
     uint32_t (*cs_version)(int *, int *);
     bool (*cs_support)(int);
@@ -92,7 +92,7 @@ struct capstone_library {
     const char *(*cs_insn_name)(size_t, unsigned);
 };
 
-// dlopen. False if the library is not there, lacks a function, or is one whose structs are not declared here.
+// dlopen. False if the library is missing, lacks a function, or has a version whose structs are not declared here.
 bool capstone_open(struct capstone_library *library, const char *name);
 void capstone_close(struct capstone_library *library);
 

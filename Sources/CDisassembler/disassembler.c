@@ -7,20 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Capstone's numbers of registers fit, in all versions known here.
+// Capstone's register numbers fit into this, in all versions supported here.
 #define REGISTERS 256
-// Of registers that are no general ones.
+// Numbers for registers that are not general registers.
 enum { NONE = -1, RELATIVE = -2, OTHER = -3 };
 enum { RSP = 4 };
 
 struct cdis_disassembler {
     struct capstone_library library;
     size_t handle;
-    int8_t numbers[REGISTERS];  // by Capstone's number: as instructions number them, or one of the above
+    int8_t numbers[REGISTERS];  // by Capstone's number: the encoding in instructions, or one of the above
 };
 
-// The fields of cs_insn and cs_detail that are used, wherever a version has them.
-struct view {
+// The fields of cs_insn and cs_detail that are used, independent of the version.
+struct insn_fields {
     uint32_t id;
     uint16_t size;
     const char *mnemonic, *operands;
@@ -29,9 +29,9 @@ struct view {
     const struct cs_x86 *x86;
 };
 
-static struct view view_of(uint32_t version, const void *insn) {
+static struct insn_fields fields_of(uint32_t version, const void *insn) {
 #define VIEW(insn) \
-    (struct view) { \
+    (struct insn_fields) { \
         insn->id, insn->size, insn->mnemonic, insn->operands, insn->detail->written, insn->detail->written_count, \
             &insn->detail->x86 \
     }
@@ -56,7 +56,7 @@ static int8_t number_of(const char *name) {
         for (int8_t i = 0; i < 16; i++)
             if (strcmp(names[width][i], name) == 0) return i;
     if (strcmp(name, "rip") == 0 || strcmp(name, "eip") == 0) return RELATIVE;
-    // The index that says that there is none.
+    // A pseudo register for "no index".
     if (strcmp(name, "riz") == 0 || strcmp(name, "eiz") == 0) return NONE;
     return OTHER;
 }
@@ -75,8 +75,8 @@ static void number_registers(struct cdis_disassembler *disassembler) {
 
 // MARK: operands
 
-// False if its address does not follow from the general registers.
-static bool take_memory(
+// False if the address cannot be computed from general registers.
+static bool read_memory_operand(
     const struct cdis_disassembler *disassembler, const struct cs_x86 *x86, const struct cs_x86_op *operand,
     struct cdis_memory *memory) {
     int8_t base = register_number(disassembler, operand->memory.base);
@@ -91,35 +91,35 @@ static bool take_memory(
     return true;
 }
 
-static void take_operands(
-    const struct cdis_disassembler *disassembler, const struct view *view, struct cdis_instruction *instruction) {
-    // These name memory and do not access it.
+static void read_operands(
+    const struct cdis_disassembler *disassembler, const struct insn_fields *fields, struct cdis_instruction *instruction) {
+    // These have a memory operand but do not access it.
     bool only_names = strcmp(instruction->name, "lea") == 0 || strcmp(instruction->name, "nop") == 0;
-    for (uint8_t i = 0; i < view->x86->operand_count && i < 8; i++) {
-        const struct cs_x86_op *operand = &view->x86->operands[i];
+    for (uint8_t i = 0; i < fields->x86->operand_count && i < 8; i++) {
+        const struct cs_x86_op *operand = &fields->x86->operands[i];
         if (operand->type == X86_OP_IMM && !instruction->has_immediate) {
             instruction->has_immediate = true;
             instruction->immediate = operand->immediate;
         }
         if (operand->type != X86_OP_MEM || only_names || instruction->memory_count == CDIS_MAX_MEMORY) continue;
-        if (take_memory(disassembler, view->x86, operand, &instruction->memory[instruction->memory_count]))
+        if (read_memory_operand(disassembler, fields->x86, operand, &instruction->memory[instruction->memory_count]))
             instruction->memory_count++;
     }
-    for (uint8_t i = 0; i < view->written_count && i < 20; i++)
-        instruction->uses_stack |= register_number(disassembler, view->written[i]) == RSP;
+    for (uint8_t i = 0; i < fields->written_count && i < 20; i++)
+        instruction->uses_stack |= register_number(disassembler, fields->written[i]) == RSP;
 }
 
-static bool take(
-    const struct cdis_disassembler *disassembler, const struct view *view, size_t size,
+static bool decode(
+    const struct cdis_disassembler *disassembler, const struct insn_fields *fields, size_t size,
     struct cdis_instruction *instruction) {
-    if (view->size == 0 || view->size > size) return false;
-    *instruction = (struct cdis_instruction){.length = (uint8_t)view->size};
-    const char *name = disassembler->library.cs_insn_name(disassembler->handle, view->id);
+    if (fields->size == 0 || fields->size > size) return false;
+    *instruction = (struct cdis_instruction){.length = (uint8_t)fields->size};
+    const char *name = disassembler->library.cs_insn_name(disassembler->handle, fields->id);
     snprintf(instruction->name, sizeof instruction->name, "%s", name != NULL ? name : "");
-    const char *gap = view->operands[0] != 0 ? " " : "";
+    const char *gap = fields->operands[0] != 0 ? " " : "";
     snprintf(
-        instruction->text, sizeof instruction->text, "%.32s%s%.160s", view->mnemonic, gap, view->operands);
-    take_operands(disassembler, view, instruction);
+        instruction->text, sizeof instruction->text, "%.32s%s%.160s", fields->mnemonic, gap, fields->operands);
+    read_operands(disassembler, fields, instruction);
     return true;
 }
 
@@ -160,8 +160,8 @@ bool cdis_decode(
     void *insn = NULL;
     size_t count = disassembler->library.cs_disasm(disassembler->handle, bytes, size, address, 1, &insn);
     if (count == 0) return false;
-    struct view view = view_of(disassembler->library.version, insn);
-    bool is_known = take(disassembler, &view, size, instruction);
+    struct insn_fields fields = fields_of(disassembler->library.version, insn);
+    bool is_known = decode(disassembler, &fields, size, instruction);
     disassembler->library.cs_free(insn, count);
     return is_known;
 }

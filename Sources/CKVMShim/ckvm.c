@@ -19,8 +19,8 @@ static inline long result(long value) { return value < 0 ? -(long)errno : value;
 
 const char *ckvm_errno_name(int number) { return number > 0 ? strerrorname_np(number) : NULL; }
 
-// The system call itself: KVM_RUN passes here on every exit, and the kernel's own convention, a negative errno, is
-// the one that is wanted.
+// A direct system call: KVM_RUN is called for every exit, and the kernel's own convention, a negative errno, is
+// the one needed here.
 static inline long raw_ioctl(long fd, unsigned long request, unsigned long argument) {
     long value;
     __asm__ volatile("syscall"
@@ -53,7 +53,7 @@ long ckvm_vmsplice(int pipe, uint64_t address, uint64_t length) {
     return result(vmsplice(pipe, &vector, 1, SPLICE_F_NONBLOCK));
 }
 
-// The three calls of io_uring and those of AIO have no wrapper in the C library.
+// The C library has no wrappers for the three calls of io_uring and those of AIO.
 long ckvm_io_uring_setup(void) {
     uint64_t parameters[15] = {0};  // struct io_uring_params, 120 bytes
     return result(syscall(SYS_io_uring_setup, 1u, parameters));
@@ -150,7 +150,7 @@ long ckvm_madvise(uint64_t address, uint64_t length, int advice) {
     return result(madvise((void *)(uintptr_t)address, length, advice));
 }
 
-// si_code of a memory failure; the headers hide the names without a feature macro.
+// si_code of a memory failure; the headers hide these names without a feature macro.
 enum { MCE_ACTION_REQUIRED = 4, MCE_ACTION_OPTIONAL = 5 };
 static struct sigaction before_poison;
 static __thread bool is_poisoning;
@@ -160,7 +160,7 @@ static void poisoned(int signal, siginfo_t *info, void *context) {
     if (before_poison.sa_flags & SA_SIGINFO) return before_poison.sa_sigaction(signal, info, context);
     if (before_poison.sa_handler != SIG_DFL && before_poison.sa_handler != SIG_IGN)
         return before_poison.sa_handler(signal);
-    // An access that faults is made again, and ends the process as it would have.
+    // The faulting access is repeated, and then ends the process as it would have done without this handler.
     sigaction(SIGBUS, &before_poison, NULL);
 }
 
@@ -173,7 +173,7 @@ static void install_poisoned(void) {
 long ckvm_poison(uint64_t address, uint64_t length) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, install_poisoned);
-    // A signal that is blocked would end the process: the kernel forces this one.
+    // If the signal were blocked it would end the process: the kernel forces it.
     sigset_t set, old;
     sigemptyset(&set);
     sigaddset(&set, SIGBUS);
@@ -195,7 +195,7 @@ int64_t ckvm_mmap_shared_at(uint64_t address, uint64_t length, int fd, uint64_t 
     void *got = mmap((void *)(uintptr_t)address, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
     if (got == MAP_FAILED) return -(int64_t)errno;
     if ((uintptr_t)got == address) return (int64_t)address;
-    // A kernel before 4.17 takes the address for a wish.
+    // A kernel before 4.17 treats the address as a hint.
     munmap(got, length);
     return -EEXIST;
 }
@@ -226,12 +226,12 @@ long ckvm_move_page(uint64_t address, int node) {
     int status = -ENOENT;
     const int move = 1 << 1;  // MPOL_MF_MOVE
     long failed = result(syscall(SYS_move_pages, 0, 1UL, pages, node < 0 ? NULL : &node, &status, move));
-    // The number of pages that were not moved, whose status is not written.
+    // A positive result is the number of pages that were not moved; their status is not written.
     return failed < 0 ? failed : failed > 0 ? -EBUSY : status;
 }
 
 long ckvm_dirty_log(int vm, uint32_t slot, uint64_t *first) {
-    // One bit a page of the largest slot; what the kernel does not write is never there.
+    // One bit per page of the largest slot; memory that the kernel does not write is never allocated.
     const uint64_t pages = (1UL << 31) - 1, bytes = (pages + 63) / 64 * 8;
     uint64_t *bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bits == MAP_FAILED) return -(long)errno;
@@ -242,7 +242,7 @@ long ckvm_dirty_log(int vm, uint32_t slot, uint64_t *first) {
     return done;
 }
 
-// Two pages; the argument ends at the end of the first or reaches into the second, which is not accessible.
+// Two pages. The argument ends at the end of the first, or extends into the second, which is not accessible.
 int64_t ckvm_argument_map(const void *from, uint64_t length, uint64_t readable, bool read_only) {
     const uint64_t page = 4096;
     if (length > page || readable > length) return -EINVAL;
@@ -301,7 +301,7 @@ void ckvm_eventfd_clear(int fd) {
 long ckvm_open_standard_descriptors(void) {
     for (int fd = 0; fd <= 2; fd++) {
         if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
-        // The lowest number that is free, and all below it are taken.
+        // All lower numbers are in use, so this is the lowest free one.
         if (open("/dev/null", O_RDWR) != fd) return -EBADF;
     }
     return 0;
@@ -312,7 +312,7 @@ static void interrupts(sigset_t *set) {
     sigemptyset(set);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGTERM);
-    // nohup(1) ignores it, and what is ignored stays so: a signalfd would report it all the same.
+    // nohup(1) ignores SIGHUP, and it has to stay ignored: a signalfd would report it anyway.
     if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(set, SIGHUP);
 }
 

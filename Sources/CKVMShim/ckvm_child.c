@@ -11,7 +11,7 @@
 
 #include "CKVMShim.h"
 
-// What goes over the socket, in both directions.
+// Sent over the socket in both directions.
 struct message {
     uint64_t address;
     uint32_t length;
@@ -20,7 +20,7 @@ struct message {
     unsigned char bytes[CKVM_CHILD_CHUNK];
 };
 
-// The child of a process with threads may call only what is safe in a signal handler: nothing here allocates.
+// The child of a process with threads may call only async-signal-safe functions: nothing here allocates.
 static _Noreturn void serve(int socket) {
     static struct message message;
     for (;;) {
@@ -40,7 +40,7 @@ long ckvm_child_fork(int *socket) {
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent) _exit(0);
-        // The pipes and rings of holds among them: what is open here would be held for as long as this process lives.
+        // This includes the pipes and rings of holds: an open descriptor here would keep their pages held while this process lives.
         if (ends[1] != 3 && dup2(ends[1], 3) < 0) _exit(0);
         if (syscall(SYS_close_range, 4u, ~0u, 0u) < 0)
             for (int fd = 4; fd < 65536; fd++) close(fd);

@@ -23,11 +23,11 @@ static const unsigned allowed[] = {
     SYS_copy_file_range, SYS_poll, SYS_ppoll, SYS_select, SYS_pselect6, SYS_epoll_create1, SYS_epoll_ctl,
     SYS_epoll_wait, SYS_epoll_pwait, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_io_setup,
     SYS_io_submit, SYS_io_getevents, SYS_io_destroy, SYS_io_cancel,
-    // Results in files.
+    // Output files.
     SYS_stat, SYS_fstat, SYS_lstat, SYS_newfstatat, SYS_statx, SYS_access, SYS_faccessat, SYS_faccessat2, SYS_readlink,
     SYS_readlinkat, SYS_getdents64, SYS_mkdir, SYS_mkdirat, SYS_rename, SYS_renameat, SYS_renameat2, SYS_unlink,
     SYS_unlinkat, SYS_link, SYS_linkat, SYS_getcwd, SYS_statfs, SYS_fstatfs, SYS_umask,
-    // Memory, and what tests do to it.
+    // Memory, including the calls of tests.
     SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise, SYS_mincore, SYS_msync, SYS_mlock, SYS_mlock2,
     SYS_munlock, SYS_brk, SYS_process_vm_readv, SYS_process_vm_writev, SYS_mbind, SYS_get_mempolicy, SYS_set_mempolicy,
     SYS_migrate_pages, SYS_move_pages, SYS_membarrier,
@@ -43,7 +43,7 @@ static const unsigned allowed[] = {
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_rt_sigsuspend,
     SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_sigaltstack, SYS_kill, SYS_tkill, SYS_tgkill, SYS_pause,
     SYS_restart_syscall,
-    // Time, chance, and who and where.
+    // Time, randomness and identity.
     SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep, SYS_gettimeofday, SYS_time, SYS_alarm,
     SYS_setitimer, SYS_getitimer, SYS_timer_create, SYS_timer_settime, SYS_timer_gettime, SYS_timer_delete,
     SYS_getrandom, SYS_getpid, SYS_getppid, SYS_gettid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getgroups,
@@ -64,14 +64,14 @@ long ckvm_confine(void) {
         filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
         filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     }
-    // Newer than the list (clone3 is the first of them that matters): as on a kernel that has none of these.
+    // Calls newer than the list (clone3 is the first that matters) behave as on a kernel without them.
     filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, SYS_pidfd_send_signal, 0, 1);
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
     filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
     struct sock_fprog program = {(unsigned short)length, filter};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return -(long)errno;
-    // For all threads, of which there may be some already.
+    // For all threads, including those that exist already.
     long error = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
-    // A number above 0 is a thread that has another filter already.
+    // A positive result is a thread that already has another filter.
     return error > 0 ? -EBUSY : error < 0 ? -(long)errno : 0;
 }

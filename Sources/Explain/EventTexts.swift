@@ -169,7 +169,7 @@ public enum EventTexts {
         case .zeroedByFlag?: how = "The contents are zero: each call asked for it."
         case .zeroedByMonitor?:
             how = "The contents are zero: the monitor made them so, once the pages were theirs."
-        case .nothingAsked?, nil: how = "Nobody asked what becomes of the contents."
+        case .notRequested?, nil: how = "Nobody asked what becomes of the contents."
         }
         let busy = event.number(.busy) ?? 0
         return "The whole request is done. " + how

@@ -12,7 +12,7 @@ uint64_t allocation_count(void) { return 0; }
 
 static __thread uint64_t count;
 
-// glibc's own names for what it does when nobody stands in front.
+// glibc's own allocator functions, which the interposed ones call.
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
 extern void *__libc_realloc(void *, size_t);

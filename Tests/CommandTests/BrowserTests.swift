@@ -60,9 +60,9 @@ struct BrowserTests {
             }
         }
         for sentence in [
-            "starts the machine: 1 vCPU, 16 MiB of RAM, all of it shared; the image is written through the mapping",
-            "KVM_SET_MEMORY_ATTRIBUTES2 pages 512 to 519 to private → EAGAIN, error_offset 0x205000; nothing has changed",
-            "asks by instruction: KVM_HC_MAP_GPA_RANGE for pages 512 to 519 to private → 0",
+            "starts the machine: 1 vCPU, 16 MiB of RAM, all of it shared, with the image written through the host mapping",
+            "KVM_SET_MEMORY_ATTRIBUTES2 pages 512 to 519 to private → EAGAIN, error_offset 0x205000; no page has changed",
+            "calls by instruction: KVM_HC_MAP_GPA_RANGE for pages 512 to 519 to private → 0",
             "waits 20 µs for page 517, attempt 1",
             "has not converted pages 512 to 519 to private: EAGAIN after 16 calls",
             "has the host read page 517: succeeds", "ends with status 0",

@@ -2,9 +2,9 @@
 import Foundation
 import Testing
 
-/// Whatever is public and throws says its errors. That it has a comment at all is a rule of .swift-format.
+/// Every public declaration that throws must document its errors. A rule of .swift-format requires the comment itself.
 struct CommentTests {
-    @Test func throwingDeclarationsSayTheirErrors() throws {
+    @Test func throwingDeclarationsDocumentTheirErrors() throws {
         let files = FileManager.default.enumerator(
             at: Document.root.appendingPathComponent("Sources"), includingPropertiesForKeys: nil)
         let paths = (files?.allObjects as? [URL] ?? []).filter { $0.pathExtension == "swift" }.map(\.path)
@@ -19,7 +19,7 @@ struct CommentTests {
         }
     }
 
-    @Test func everyFormIsFound() {
+    @Test func everyFormOfDeclarationIsFound() {
         let text = """
             public protocol P {
                 /// Says nothing of errors.
@@ -49,14 +49,14 @@ struct CommentTests {
         #expect(Self.silent(in: text).map(\.line) == [3, 6, 9, 13, 14])
     }
 
-    /// The declarations that throw and do not say what, with their lines, from 1.
+    /// The throwing declarations without documented errors, with their lines, from 1.
     private static func silent(in text: String) -> [(line: Int, declaration: String)] {
         let raw = text.components(separatedBy: "\n")
         let lines = raw.map { $0.trimmingCharacters(in: .whitespaces) }
         let indents = raw.map { $0.prefix { $0 == " " }.count }
         let code = code(of: lines)
         let start = /^(?:@\w+(?:\([^)]*\))? )*((?:[a-z]+(?:\([a-z]+\))? )*)(?:func|init|subscript|var)\b/
-        /// The indentation of the public protocol around the line.
+        /// The indentation of the enclosing public protocol.
         var open: Int?
         var silent: [(line: Int, declaration: String)] = []
         for (index, line) in code.enumerated() {
@@ -79,11 +79,11 @@ struct CommentTests {
         return silent
     }
 
-    /// The lines without comments and without what is in string literals.
+    /// The lines without comments and without the contents of string literals.
     private static func code(of lines: [String]) -> [String] {
         var isInText = false
         return lines.map { line in
-            // An odd number of quotes of three.
+            // An odd number of triple quotes.
             let isEdge = line.components(separatedBy: "\"\"\"").count.isMultiple(of: 2)
             defer { if isEdge { isInText.toggle() } }
             guard !isInText, !line.hasPrefix("//") else { return "" }
@@ -100,7 +100,7 @@ struct CommentTests {
         ["throws", "async", "->", "where", "{", "get "].contains { line.hasPrefix($0) }
     }
 
-    /// Whether the declaration throws, or its getter, and not only a closure among its types.
+    /// Whether the declaration or its getter throws, and not only a closure among its types.
     private static func throwsItself(_ declaration: String) -> Bool {
         var depth = 0
         var outside = ""
@@ -115,7 +115,7 @@ struct CommentTests {
             || parts.count > 1 && parts[1].prefixMatch(of: /\ *get (async )?throws\b/) != nil
     }
 
-    /// Whether the comment above a line has `- Throws:`. Attributes may stand between.
+    /// Whether the comment above a line has `- Throws:`. Attributes may be in between.
     private static func saysErrors(above index: Int, _ lines: [String]) -> Bool {
         for line in lines[..<index].reversed() {
             if line.hasPrefix("/// - Throws:") { return true }

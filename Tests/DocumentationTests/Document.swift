@@ -2,9 +2,9 @@
 import Foundation
 import Testing
 
-/// A text with examples.
+/// A document with examples.
 struct Document: CustomTestStringConvertible {
-    /// From the top of the repository.
+    /// Relative to the root of the repository.
     let path: String
     let text: String
 
@@ -16,7 +16,7 @@ struct Document: CustomTestStringConvertible {
         text = try String(contentsOf: Self.root.appendingPathComponent(path), encoding: .utf8)
     }
 
-    /// Every document with examples that are to be true.
+    /// Every document whose examples are checked.
     static let paths: [String] = {
         let articles =
             (try? FileManager.default.contentsOfDirectory(
@@ -33,13 +33,13 @@ struct Document: CustomTestStringConvertible {
         let document: String
         let language: String
         let lines: [String]
-        /// Line of its first line.
+        /// The line number of its first line.
         let line: Int
         var text: String { lines.joined(separator: "\n") }
         var place: String { "\(document):\(line)" }
     }
 
-    /// Its blocks between fences.
+    /// The fenced blocks.
     var examples: [Example] {
         var examples: [Example] = []
         var open: (language: String, lines: [String], line: Int)?
@@ -62,7 +62,7 @@ struct Document: CustomTestStringConvertible {
         try Document(path).examples.filter { $0.language == language }
     }
 
-    /// What stands in backquotes within the text.
+    /// The text in backquotes, outside of blocks.
     var inlineCode: [String] {
         var inside = false
         var found: [String] = []
@@ -82,21 +82,21 @@ struct Document: CustomTestStringConvertible {
     }
 }
 
-/// A command of a transcript and what stands below it.
+/// A command of a transcript and the output shown for it.
 struct Typed {
     let command: String
     let line: Int
-    /// Lines that must appear in this order; `...` and `…` are gone.
+    /// Lines that must appear in this order; `...` and `…` are removed.
     var shown: [String] = []
     var status: Int32 = 0
 
-    /// The words behind `minivmm`, if that is what is typed.
+    /// The arguments of `minivmm`, if that is the command.
     var words: [String]? {
         let words = command.split(separator: " ").map(String.init)
         return words.first == "minivmm" ? Array(words.dropFirst()) : nil
     }
 
-    /// `$ command`, then what it prints. `$ echo $?` and a number say how the one before ended.
+    /// `$ command`, then its output. `$ echo $?` and a number give the exit status of the previous command.
     static func read(_ example: Document.Example) -> [Typed] {
         var typed: [Typed] = []
         var asksForStatus = false
@@ -118,7 +118,7 @@ struct Typed {
         return typed
     }
 
-    /// The first line that is not where it should be.
+    /// The first line that is missing or out of order.
     func missing(in output: String) -> String? {
         var rest = output.components(separatedBy: "\n")[...]
         for line in shown {
@@ -130,7 +130,7 @@ struct Typed {
         return nil
     }
 
-    /// Columns are not what an example is about.
+    /// Examples are compared without regard to columns.
     private static func flat(_ line: String) -> String {
         line.split(separator: " ").joined(separator: " ")
     }

@@ -4,8 +4,8 @@ import Litmus
 import SoftKVM
 import Testing
 
-/// The examples of all documents: Swift is what Snippets.swift and docs/example compile, guests are assembled and run, litmus tests are
-/// run. ``TypedTests`` has the commands.
+/// The examples of all documents: Swift must be in Snippets.swift or docs/example, which are compiled; guests are
+/// assembled and run; litmus tests are run. ``TypedTests`` checks the commands.
 @Suite("Examples of the documents", .timeLimit(.minutes(120)))
 struct DocumentTests {
     @Test func thereAreDocuments() throws {
@@ -15,7 +15,7 @@ struct DocumentTests {
         }
     }
 
-    @Test(arguments: Document.paths) func swiftIsWhatIsCompiled(_ document: String) throws {
+    @Test(arguments: Document.paths) func swiftExamplesAreCompiled(_ document: String) throws {
         let source = try [
             "Tests/DocumentationTests/Snippets.swift", "docs/example/Package.swift",
             "docs/example/Sources/example/main.swift",
@@ -37,9 +37,10 @@ struct DocumentTests {
         }
     }
 
-    /// A whole guest says how it ends, `exit status: N`; a part says what is in RCX, `RCX: N`, and is made whole.
-    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
-    func guestsEndAsTheySay(_ document: String) throws {
+    /// A complete guest states its status, `exit status: N`. A fragment states the value of RCX, `RCX: N`, and is
+    /// completed.
+    @Test(.enabled(if: Tool.runsGuests, "needs a backend on which guests run"), arguments: Document.paths)
+    func guestsEndWithTheirStatedStatus(_ document: String) throws {
         for example in try Document.examples(document, "asm") where !example.text.contains("#include") {
             let isWhole = example.text.contains("_start:")
             let text =
@@ -54,7 +55,7 @@ struct DocumentTests {
             try directory.write("my.S", text + "\n")
             let assembled = try Tool.shell(Tool.assembling, in: directory)
             #expect(assembled.status == 0, "\(example.place): \(assembled.output)")
-            // What it has to be run with stands in its first line.
+            // The first line has the options to run it with.
             let options =
                 text.firstMatch(of: #/^// minivmm run my.elf( [^\n]*)/#)?.1.split(separator: " ").map(
                     String.init) ?? []
@@ -64,8 +65,8 @@ struct DocumentTests {
         }
     }
 
-    /// What a guest of the catalogue begins with is what they begin with.
-    @Test func theHeadOfAPayload() throws {
+    /// The documented start of a payload is the one that the built-in guests have.
+    @Test func theStartOfAPayload() throws {
         let guest = try Document("guest/README.md")
         let heads = guest.examples.filter { $0.language == "asm" && $0.text.contains("#include") }
         #expect(heads.count == 1)
@@ -77,15 +78,15 @@ struct DocumentTests {
         }
     }
 
-    /// Every way to make a guest that a document names makes one.
-    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
+    /// Every documented way to build a guest works.
+    @Test(.enabled(if: Tool.runsGuests, "needs a backend on which guests run"), arguments: Document.paths)
     func waysToAssembleWork(_ document: String) throws {
         let text = try Document(document)
         let lines = text.examples.filter { $0.language == "sh" }.flatMap(\.lines).filter {
             $0.contains("my.S")
         }
         guard !lines.isEmpty else { return }
-        #expect(lines.contains(Tool.assembling), "\(document): not as the tests assemble")
+        #expect(lines.contains(Tool.assembling), "\(document): differs from the command of the tests")
         let guest = try #require(
             text.examples.first { $0.language == "asm" && $0.text.contains("_start:") }, "\(document)")
         let status = try #require(guest.text.firstMatch(of: /exit status:? (\d+)/).flatMap { Int32($0.1) })

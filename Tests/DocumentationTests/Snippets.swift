@@ -10,7 +10,7 @@ import Testing
 
 private let hasCPU = if case .available = SoftKVM().engineStatus { true } else { false }
 
-/// The Swift of the articles, compiled and run: ``DocumentationTests`` holds the articles against this file.
+/// The Swift of the articles, compiled and run: ``DocumentationTests`` compares the articles with this file.
 @Suite("Snippets of the articles", .enabled(if: hasCPU, "needs the Unicorn engine"))
 struct Snippets {
     private func hello() throws -> [UInt8] { try #require(Catalogue.named("hello")).image }
@@ -64,7 +64,7 @@ struct Snippets {
         #expect(lines.contains("\"schema\":\"minivmm.trace/1\"") && lines.contains("\"event\":\"stop\""))
     }
 
-    @Test func aKernelThatCounts() throws {
+    @Test func aBackendThatCounts() throws {
         let backend = CountingBackend(SoftKVM())
         let payload = try #require(Catalogue.named("explicit"))
         let machine = try Machine(

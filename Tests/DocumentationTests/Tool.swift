@@ -2,7 +2,7 @@
 import Foundation
 import Testing
 
-/// Programs that examples use.
+/// Programs used in the examples.
 enum Tool {
     static let executable: URL? = {
         let bundles = Bundle.allBundles.map(\.bundleURL) + [Bundle.main.bundleURL]
@@ -15,11 +15,11 @@ enum Tool {
     static let runsGuests: Bool =
         (try? minivmm(["run", "hello", "--backend", "soft", "--quiet"]).status) == 0
 
-    /// As the documents say it.
+    /// The documented command for assembling.
     static let assembling =
         "clang -nostdlib -static -fuse-ld=lld -Wl,-N,--image-base=0x100000,-Ttext=0x100000 -o my.elf my.S"
 
-    /// A directory that goes away with its owner, with the litmus tests in it.
+    /// A temporary directory with the litmus tests in it; its owner removes it.
     final class Directory {
         let url = FileManager.default.temporaryDirectory.appendingPathComponent(
             "minivmm-\(UUID().uuidString)")
@@ -52,7 +52,7 @@ enum Tool {
         try run("/bin/bash", ["-c", line], in: directory.url)
     }
 
-    /// Runs a program to its end; what it prints, on both outputs.
+    /// Runs a program to its end and returns both outputs.
     static func run(
         _ program: String, _ arguments: [String], in directory: URL? = nil
     ) throws -> (status: Int32, output: String) {
@@ -61,7 +61,7 @@ enum Tool {
         process.arguments = arguments
         if let directory { process.currentDirectoryURL = directory }
         process.standardInput = FileHandle.nullDevice
-        // Drawing characters, as on the page.
+        // Box-drawing characters, as in the documents.
         process.environment = ProcessInfo.processInfo.environment.merging(["LC_ALL": "C.UTF-8"]) { $1 }
         let pipe = Pipe()
         process.standardOutput = pipe

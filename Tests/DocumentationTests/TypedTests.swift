@@ -7,16 +7,16 @@ import Testing
 /// The commands of the documents.
 @Suite("Commands of the documents", .timeLimit(.minutes(120)))
 struct TypedTests {
-    /// Their outputs are those of a machine, so what they print is not compared.
-    private static let ofSomeMachine = ["README.md", "litmus/README.md", "docs/speed.md"]
+    /// Their transcripts come from one machine, so the output is not compared.
+    private static let machineSpecific = ["README.md", "litmus/README.md", "docs/speed.md"]
 
-    /// As on the page, but on a kernel that is everywhere.
+    /// The command of the document, but on SoftKVM, which works on every machine.
     private func onSoft(_ words: [String]) -> [String] {
-        let takesKernel = ["run", "demo", "tour", "litmus", "explore"].contains(words.first ?? "")
-        return takesKernel && !words.contains("--backend") ? words + ["--backend", "soft"] : words
+        let acceptsBackend = ["run", "demo", "tour", "litmus", "explore"].contains(words.first ?? "")
+        return acceptsBackend && !words.contains("--backend") ? words + ["--backend", "soft"] : words
     }
 
-    /// What a block leaves for the commands below it: a guest as my.elf, a test as my.litmus, a race as race.litmus.
+    /// Creates the files that later commands use: a guest as my.elf, a test as my.litmus, a race as race.litmus.
     private func prepare(_ block: Document.Example, in directory: Tool.Directory) throws {
         if block.language == "asm", block.text.contains("_start:") {
             try directory.write("my.S", block.text + "\n")
@@ -29,10 +29,10 @@ struct TypedTests {
         }
     }
 
-    /// All are typed in their order, in one directory. They end as they say, and print what stands below them.
+    /// All commands run in order, in one directory. Their statuses and outputs must match the document.
     @Test(
-        .enabled(if: Tool.runsGuests, "needs a kernel on which guests run"), arguments: Document.paths)
-    func whatIsTypedDoesWhatStandsBelow(_ path: String) throws {
+        .enabled(if: Tool.runsGuests, "needs a backend on which guests run"), arguments: Document.paths)
+    func commandsPrintTheirDocumentedOutput(_ path: String) throws {
         let document = try Document(path)
         let directory = try Tool.Directory()
         for example in document.examples {
@@ -40,38 +40,38 @@ struct TypedTests {
             guard example.language == "console" else { continue }
             for typed in Typed.read(example) {
                 let place = "\(path):\(typed.line): \(typed.command)"
-                // The lab takes minutes; what it is to run is parsed elsewhere.
+                // The lab takes minutes; its commands are parsed elsewhere.
                 if typed.command.hasPrefix("lab/") { continue }
                 guard let words = typed.words else {
-                    #expect(typed.command.hasPrefix("cat "), "\(place): what is that?")
+                    #expect(typed.command.hasPrefix("cat "), "\(place): unknown command")
                     let result = try Tool.shell(typed.command, in: directory)
                     #expect(result.status == 0, "\(place)\n\(result.output)")
                     let missing = typed.missing(in: result.output)
                     #expect(missing == nil, "\(place): no line \(missing ?? "")")
                     continue
                 }
-                // Minutes, and the numbers of one machine.
+                // Takes minutes, and the numbers differ between machines.
                 if words.first == "bench" { continue }
                 let result = try Tool.minivmm(onSoft(words), in: directory)
                 #expect(result.status == typed.status, "\(place)\n\(result.output)")
-                if !Self.ofSomeMachine.contains(path) || words.first == "explain" {
+                if !Self.machineSpecific.contains(path) || words.first == "explain" {
                     let missing = typed.missing(in: result.output)
                     #expect(missing == nil, "\(place): no line \(missing ?? "")\n\(result.output)")
                 }
-                try look(at: words, in: directory, place)
+                try checkPicture(of: words, in: directory, place)
             }
         }
     }
 
-    /// What a command has drawn is there.
-    private func look(at words: [String], in directory: Tool.Directory, _ place: String) throws {
+    /// The picture that a command draws must exist.
+    private func checkPicture(of words: [String], in directory: Tool.Directory, _ place: String) throws {
         for (option, ending) in [("--report", "</html>\n"), ("--html", "</html>\n"), ("--svg", "</svg>\n")] {
             guard let index = words.firstIndex(of: option) else { continue }
             #expect(try directory.read(words[index + 1]).hasSuffix(ending), "\(place)")
         }
     }
 
-    /// The lecture shows something below each command that prints, and keeps to its hour and a half.
+    /// The lecture shows output for each command that prints, and takes an hour and a half.
     @Test func theLectureIsComplete() throws {
         let lecture = try Document("docs/lecture.md")
         let typed = lecture.examples.filter { $0.language == "console" }.flatMap(Typed.read)
@@ -85,7 +85,7 @@ struct TypedTests {
         let tour = (1...8).map { "minivmm tour \($0) --backend soft --no-interactive" }
         for command in tour { #expect(typed.contains { $0.command == command }, "\(command)") }
 
-        // Minutes in the headings are those of the table, and grow.
+        // The minutes in the headings increase and match the table.
         let headings = lecture.text.matches(of: /\n## (\d+) ([^\n]*)/).map { (Int($0.1) ?? -1, String($0.2)) }
         let rows = lecture.text.matches(of: /\n\| (\d+) \| \[([^\]]*)\]/).map {
             (Int($0.1) ?? -1, String($0.2))
@@ -93,14 +93,14 @@ struct TypedTests {
         #expect(headings.map(\.0) == rows.map(\.0) && headings.map(\.1) == rows.map(\.1))
         #expect(headings.map(\.0) == headings.map(\.0).sorted() && headings.last?.0 ?? 90 < 90)
         #expect(headings.first?.0 == 0)
-        // A picture that is named is drawn.
+        // Every picture that is mentioned must be drawn.
         for picture in Set(lecture.inlineCode.filter { $0.wholeMatch(of: /[a-z]+\.(html|svg)/) != nil }) {
             #expect(typed.contains { $0.command.contains(" \(picture)") }, "\(picture)")
         }
     }
 
-    /// Commands in scripts and within sentences are commands: every subcommand and option is there.
-    @Test(arguments: Document.paths) func everyCommandIsOne(_ path: String) throws {
+    /// Commands in scripts and in sentences must be valid: every subcommand and option exists.
+    @Test(arguments: Document.paths) func everyCommandIsValid(_ path: String) throws {
         let document = try Document(path)
         let scripts = document.examples.filter { $0.language == "sh" }.flatMap(\.lines)
         let typed = document.examples.filter { $0.language == "console" }.flatMap(Typed.read).map(\.command)
@@ -113,8 +113,8 @@ struct TypedTests {
         }
     }
 
-    /// Options within sentences are some subcommand's. The lab has its own.
-    @Test(arguments: Document.paths.filter { !$0.hasPrefix("lab/") }) func everyOptionIsOne(_ path: String)
+    /// Every option in a sentence must belong to some subcommand. The lab has its own options.
+    @Test(arguments: Document.paths.filter { !$0.hasPrefix("lab/") }) func everyOptionIsValid(_ path: String)
         throws
     {
         let top = try HelpDump.current().command
@@ -127,7 +127,7 @@ struct TypedTests {
         }
     }
 
-    /// The words behind each `minivmm` of a line, up to where the shell goes on with something else.
+    /// The words after each `minivmm` of a line, up to the next shell operator.
     private func commands(in line: String) -> [[String]] {
         let code = line.replacing(#/\ +# .*/#, with: "").replacing("\\|", with: "/")
         return code.split(whereSeparator: { "|;&{}".contains($0) }).compactMap { part in
@@ -135,14 +135,14 @@ struct TypedTests {
             guard let start = words.firstIndex(where: { $0 == "minivmm" || $0.hasSuffix("/minivmm") })
             else { return nil }
             words = Array(words.dropFirst(start + 1))
-            // A name by itself is a name.
+            // The name alone is not a command.
             return words.isEmpty || words.contains("minivmm") ? nil : words
         }
     }
 
-    /// The scripts of docs/run.md run, in their order.
-    @Test(.enabled(if: Tool.runsGuests, "needs a kernel on which guests run"))
-    func whatToSeeIsThere() throws {
+    /// The scripts of docs/run.md run in order.
+    @Test(.enabled(if: Tool.runsGuests, "needs a backend on which guests run"))
+    func theScriptsOfTheRunManualRun() throws {
         let document = try Document("docs/run.md")
         var count = 0
         for example in document.examples where example.language == "sh" {
@@ -151,7 +151,7 @@ struct TypedTests {
                 for words in commands(in: line) {
                     let result = try Tool.minivmm(onSoft(words), in: directory)
                     #expect(result.status == 0, "\(line)\n\(result.output)")
-                    try look(at: words, in: directory, line)
+                    try checkPicture(of: words, in: directory, line)
                     count += 1
                 }
             }

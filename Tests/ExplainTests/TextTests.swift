@@ -191,7 +191,7 @@ struct ErrorTests {
         let request = range.map { ConversionRequest(range: $0, to: .private, contents: .preserve) }
         guard let request else { preconditionFailure("a page is a page") }
         return ConversionError(
-            reason: reason, request: request, result: ConversionResult(means: .nothingAsked))
+            reason: reason, request: request, result: ConversionResult(means: .notRequested))
     }
 
     /// Four lines, none empty, none with a path of some machine, none that ends in the middle.

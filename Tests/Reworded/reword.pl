@@ -1,13 +1,13 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: MIT
-# Rewrites every text of a Swift source: after each word of a string literal that another word follows stands a mark.
-# Code that looks for words in a message then finds none, and without the marks the output is what it was.
+# Rewrites every text of a Swift source: inserts a mark after each word of a string literal that is followed by another word.
+# Code that searches a message for words then finds none. Without the marks the output is unchanged.
 #
 # usage: reword.pl FILE...     prints how many texts it has rewritten
 use strict;
 use warnings;
 
-# A byte that a litmus test may have in its name.
+# A byte that may occur in the name of a litmus test.
 my $mark = "~";
 my $count = 0;
 
@@ -21,7 +21,7 @@ sub reworded {
 sub rewrite {
     my ($source) = @_;
     my $out = '';
-    # What encloses the place: the parentheses of code that are open in an interpolation, or the end of a literal.
+    # The enclosing context: open parentheses of code in an interpolation, or the end of a literal.
     my @open = ({ code => 1, depth => 0 });
     pos($source) = 0;
     while (pos($source) < length $source) {
@@ -48,7 +48,7 @@ sub rewrite {
             elsif ($source =~ /\G((?:(?!\Q$end\E|\Q$escape\E).)+)/gcs) { $out .= reworded($1) }
         }
     }
-    die "the literals do not end\n" if @open > 1;
+    die "unterminated string literal\n" if @open > 1;
     return $out;
 }
 

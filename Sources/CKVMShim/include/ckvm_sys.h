@@ -2,8 +2,8 @@
 // Raw calls that Swift cannot make itself: a variadic ioctl, fault-safe copies, volatile access to the
 // kvm_run page, signals to one thread. Each returns its value, or the negative errno. No logic.
 //
-// No system header is included here: what they declare depends on feature macros, and a module that saw
-// other ones would not agree with this one.
+// No system header is included here: their declarations depend on feature macros, and a module compiled with
+// different macros would conflict with this one.
 #ifndef CKVM_SYS_H
 #define CKVM_SYS_H
 
@@ -18,34 +18,34 @@ long ckvm_ioctl(int fd, unsigned long request, void *_Nullable argument);
 long ckvm_ioctl_value(int fd, unsigned long request, unsigned long argument);
 
 /// Copies between our own buffer and our own address space through the kernel (process_vm_readv/writev), so
-/// that a page which cannot be touched is EFAULT and not SIGBUS. Returns the bytes copied before the first
-/// such page, or -EFAULT if there were none.
+/// that an inaccessible page returns EFAULT and does not raise SIGBUS. Returns the bytes copied before the first
+/// such page, or -EFAULT if there are none.
 long ckvm_copy_from(void *_Nonnull to, uint64_t address, uint64_t length);
 long ckvm_copy_to(uint64_t address, const void *_Nonnull from, uint64_t length);
 
 /// vmsplice(2) without SPLICE_F_GIFT: the pipe takes references on the pages of [address, address + length).
 long ckvm_vmsplice(int pipe, uint64_t address, uint64_t length);
 
-/// io_uring_setup(2) with one entry; io_uring_register(2) of one fixed buffer, and of none again.
+/// io_uring_setup(2) with one entry; io_uring_register(2) and unregister of one fixed buffer.
 long ckvm_io_uring_setup(void);
 long ckvm_io_uring_register_buffer(int ring, uint64_t address, uint64_t length);
 long ckvm_io_uring_unregister_buffers(int ring);
 
 /// open(2) for reading and writing, O_DIRECT.
 long ckvm_open_direct(const char *_Nonnull path);
-/// io_submit(2) of one write at offset 0, in a context of its own; io_getevents(2) waits for it to be done.
+/// io_submit(2) of one write at offset 0, in its own context; io_getevents(2) waits until it is done.
 long ckvm_aio_write(int fd, uint64_t address, uint64_t length, uint64_t *_Nonnull context);
 void ckvm_aio_finish(uint64_t context);
 
-/// fallocate(2) that keeps the size, and punches a hole if asked to.
+/// fallocate(2) that keeps the size, and punches a hole if requested.
 long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length);
 
-/// Takes from this process, for good and in all its threads, what a monitor does not need (seccomp(2), no new privileges):
-/// to execute a program, sockets, other processes' memory, mounts, identities, modules, BPF, keys. That is EPERM then.
-/// Returns 0 or a negative errno: -EINVAL on a kernel without seccomp.
+/// Permanently removes from all threads of this process the rights that a monitor does not need (seccomp(2), no new
+/// privileges): executing a program, sockets, other processes' memory, mounts, identities, modules, BPF, keys. These fail
+/// with EPERM. Returns 0 or a negative errno: -EINVAL on a kernel without seccomp.
 long ckvm_confine(void);
 
-/// The symbol of an errno, `EAGAIN`; NULL for a number that is none.
+/// The symbol of an errno, such as `EAGAIN`; NULL for an unknown number.
 const char *_Nullable ckvm_errno_name(int number);
 
 /// memfd_create(2), close-on-exec.
@@ -53,14 +53,14 @@ long ckvm_memfd_create(const char *_Nonnull name);
 
 /// mmap(2), readable and writable, MAP_SHARED: the address, or the negative errno.
 int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset);
-/// mprotect(2) to read-write, or to nothing.
+/// mprotect(2) to read-write, or to no access.
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible);
 
-/// What a guest_memfd does not do: read(2) and write(2) of a byte, ftruncate(2) to a page, mmap(2) with MAP_PRIVATE,
+/// Calls that no guest_memfd supports: read(2) and write(2) of a byte, ftruncate(2) to a page, mmap(2) with MAP_PRIVATE,
 /// fallocate(2) that may grow the file.
 enum ckvm_file_call { CKVM_FILE_READ, CKVM_FILE_WRITE, CKVM_FILE_TRUNCATE, CKVM_FILE_MAP_PRIVATE, CKVM_FILE_GROW };
 long ckvm_file_call(int fd, enum ckvm_file_call call);
-/// A byte of this process's memory through /proc/self/mem.
+/// Reads a byte of this process's memory through /proc/self/mem.
 long ckvm_peek(uint64_t address);
 
 /// madvise(2).
@@ -69,46 +69,47 @@ long ckvm_madvise(uint64_t address, uint64_t length, int advice);
 /// mapped and written; that signal, and no other, is dropped.
 long ckvm_poison(uint64_t address, uint64_t length);
 
-/// fcntl(2) F_DUPFD_CLOEXEC: the lowest free number that is not below `least`.
+/// fcntl(2) F_DUPFD_CLOEXEC: the lowest free number that is at least `least`.
 long ckvm_duplicate(int fd, int least);
 /// close(2).
 long ckvm_close(int fd);
 
-/// mmap(2) as above, at an address where nothing is mapped: -EEXIST if something is.
+/// mmap(2) as above, at an address where nothing may be mapped: -EEXIST otherwise.
 int64_t ckvm_mmap_shared_at(uint64_t address, uint64_t length, int fd, uint64_t offset);
 /// munmap(2).
 long ckvm_munmap(uint64_t address, uint64_t length);
 /// mremap(2) to the address `to`.
 int64_t ckvm_mremap(uint64_t address, uint64_t length, uint64_t new_length, uint64_t to);
-/// mprotect(2) to reading, writing, both or nothing.
+/// mprotect(2) to reading, writing, both or no access.
 long ckvm_mprotect_to(uint64_t address, uint64_t length, bool readable, bool writable);
 
 /// mbind(2) with a mode of MPOL_* and one node, or none (negative).
 long ckvm_mbind(uint64_t address, uint64_t length, int mode, int node, unsigned flags);
-/// move_pages(2) of one page of this process: to a node, or, with a negative one, only to ask where it is. Returns the
-/// node that it is on then; -EBUSY if the kernel did not move it.
+/// move_pages(2) of one page of this process: to a node or, if `node` is negative, only to query it. Returns the
+/// page's node afterwards; -EBUSY if the kernel did not move it.
 long ckvm_move_page(uint64_t address, int node);
 
 /// KVM_GET_DIRTY_LOG of a slot of any size: the bits of its first 64 pages go to `first`.
 long ckvm_dirty_log(int vm, uint32_t slot, uint64_t *_Nonnull first);
 
-/// The argument of a call in memory of its own: `length` bytes, at most a page, filled from `from`; only the first `readable` of them are there, and none can be written if `read_only`. Returns the address of the first byte.
+/// Copies an argument of `length` bytes, at most a page, into separate memory. Only its first `readable` bytes are mapped,
+/// and none is writable if `read_only`. Returns the address of the first byte.
 int64_t ckvm_argument_map(const void *_Nonnull from, uint64_t length, uint64_t readable, bool read_only);
 void ckvm_argument_unmap(int64_t address, uint64_t readable);
 
-/// Bytes that one call of the following two moves at most.
+/// The most bytes that one call of the following two can transfer.
 #define CKVM_CHILD_CHUNK 4096u
 
-/// fork(2) of a process that has this one's mappings and no descriptor of it, and touches them as it is asked to. Returns
-/// its pid; it ends with the socket, or with this process.
+/// fork(2) of a process that has this one's mappings but none of its descriptors, and that accesses the mappings on
+/// request. Returns its pid; it ends with the socket, or with this process.
 long ckvm_child_fork(int *_Nonnull socket);
-/// As ckvm_copy_from and ckvm_copy_to, done by the child. -EPIPE if it is gone.
+/// Like ckvm_copy_from and ckvm_copy_to, but done by the child. -EPIPE if it has ended.
 long ckvm_child_read(int socket, uint64_t address, void *_Nonnull to, uint32_t length);
 long ckvm_child_write(int socket, uint64_t address, const void *_Nonnull from, uint32_t length);
 /// Closes the socket, ends the child and waits for it.
 void ckvm_child_end(int socket, int child);
 
-// kvm_run.immediate_exit is written by a thread that kicks while the vCPU's own thread may be entering.
+// A thread that kicks may write kvm_run.immediate_exit while the vCPU's own thread is entering.
 static inline void ckvm_set_immediate_exit(struct ckvm_run *_Nonnull run, uint8_t value) {
     __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST);
 }
@@ -116,26 +117,26 @@ static inline uint8_t ckvm_immediate_exit(const struct ckvm_run *_Nonnull run) {
     return __atomic_load_n(&run->immediate_exit, __ATOMIC_SEQ_CST);
 }
 
-/// Installs the handler of the kick signal (SIGUSR1), which does nothing: EINTR is the effect.
+/// Installs the handler of the kick signal (SIGUSR1). It does nothing: the only effect is EINTR.
 long ckvm_install_kick_handler(void);
-/// Sends it to one thread of this process.
+/// Sends the kick signal to one thread of this process.
 long ckvm_kick_thread(int tid);
-/// gettid(2), asked once a thread: KVM_RUN is called too often for a system call each time. That first time the
-/// kick signal is unblocked too, because threads of a pool come with every signal blocked.
+/// gettid(2), called once per thread, because KVM_RUN is too frequent for another system call. The first call also
+/// unblocks the kick signal, because threads of a pool start with every signal blocked.
 int ckvm_kickable_thread_id(void);
 
-/// eventfd(2), and its one use: becoming readable, until it is cleared.
+/// eventfd(2), used only to become readable until it is cleared.
 long ckvm_eventfd(void);
 void ckvm_eventfd_signal(int fd);
 void ckvm_eventfd_clear(int fd);
-/// Opens /dev/null as whichever of the descriptors 0 to 2 is closed, so that no file of ours gets its number.
+/// Opens /dev/null for each of the descriptors 0 to 2 that is closed, so that no other file gets these numbers.
 long ckvm_open_standard_descriptors(void);
 /// Blocks SIGINT, SIGTERM and, unless it is ignored, SIGHUP in the calling thread and returns a signalfd(2) for them.
 long ckvm_signalfd_interrupts(void);
-/// Unblocks them in the calling thread.
+/// Unblocks these signals in the calling thread.
 void ckvm_unblock_interrupts(void);
-/// Waits for an eventfd and a signalfd (or -1), at most `nanoseconds` (negative = for ever).
-/// Returns 0 when the event came, the number of a signal that came, or -1.
+/// Waits for an eventfd and a signalfd (or -1), at most `nanoseconds` (negative: no limit).
+/// Returns 0 for the event, the number of a signal that arrived, or -1.
 long ckvm_wait(int event, int signals, int64_t nanoseconds);
 
 #endif

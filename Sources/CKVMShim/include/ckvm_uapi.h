@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The KVM user-space interface as MiniVMM speaks it: constants and structs, nothing else.
+// The KVM user-space interface that MiniVMM uses: constants and structs, nothing else.
 //
-// All of it is carried here under a prefix of our own, because the linux/kvm.h of most systems is years
-// older than guest_memfd. Sizes and offsets are asserted below each struct, so a slip does not compile.
+// All of it is declared here with its own prefix, because the linux/kvm.h of most systems is years
+// older than guest_memfd. Sizes and offsets are asserted below each struct, so a mistake does not compile.
 // Source: Linux Documentation/virt/kvm/api.rst and include/uapi/linux/kvm.h, 6.8 to 7.4.
 #ifndef CKVM_UAPI_H
 #define CKVM_UAPI_H
@@ -12,7 +12,7 @@
 
 #define CKVM_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has the kernel's size")
 #define CKVM_ASSERT_OFFSET(type, field, bytes) \
-    _Static_assert(offsetof(type, field) == (bytes), #type "." #field " stands where the kernel has it")
+    _Static_assert(offsetof(type, field) == (bytes), #type "." #field " is at the kernel's offset")
 
 // ---- ioctl numbers: direction << 30 | size << 16 | 0xAE << 8 | number ----------------------------------
 #define CKVM_IO(nr) (0xAE00UL | (nr))
@@ -45,11 +45,11 @@ CKVM_ASSERT_SIZE(struct ckvm_memory_attributes2, 128);
 CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes2, error_offset, 32);
 CKVM_ASSERT_OFFSET(struct ckvm_memory_attributes2, reserved, 40);
 
-// flags of versions 3 to 5 as posted: what becomes of the contents. The applied version has none.
+// flags of RFC v3 to v5, for the contents. The applied version has none.
 static const uint64_t CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_ZERO = 1u << 0;
 static const uint64_t CKVM_SET_MEMORY_ATTRIBUTES2_FLAG_PRESERVE = 1u << 1;
 
-// The same call as version 1 was posted: half the struct, another number.
+// The same call in RFC v1: half the struct, another number.
 struct ckvm_memory_attributes_rfc_v1 {
     uint64_t offset;
     uint64_t size;

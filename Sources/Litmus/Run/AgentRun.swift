@@ -113,7 +113,7 @@ struct AgentRun: ExitHandler {
     func halted() -> End { unexpected(.halt) }
     func steppedOver(rip: UInt64) {}
 
-    func cannotGoOn(_ obstacle: ExitObstacle) -> End? {
+    func cannotContinue(_ obstacle: ExitObstacle) -> End? {
         switch obstacle {
         case .runFailed(.notSupported): .failed(.skip("vCPUs cannot run here: this kernel has no CPU"))
         // KVM asks for another try.

@@ -2,7 +2,7 @@
 import CKVMShim
 import SystemPackage
 
-/// A vCPU of an adapter: registers and CPUID are those of the vCPU below.
+/// A vCPU of an adapter. Registers and CPUID go to the vCPU of the base backend.
 protocol AdapterVCPU: KVMVCPU {
     var base: any KVMVCPU { get }
 }

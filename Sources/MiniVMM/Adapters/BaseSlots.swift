@@ -2,20 +2,20 @@
 import CKVMShim
 import SystemPackage
 
-/// A memslot of the kernel below.
+/// A memslot of the base backend.
 struct BaseSlot: Hashable {
-    /// Guest-physical address, with the shared bit where it is the shared alias.
+    /// Guest-physical address; includes the shared bit for the shared alias.
     let gpa: UInt64
     /// Bytes.
     let size: UInt64
-    /// Where the kernel's own accesses go.
+    /// The host address that the kernel uses for its own accesses.
     let userspaceAddress: UInt64
-    /// The guest_memfd that it is bound to, nil for a memfd.
+    /// The guest_memfd that the slot is bound to, nil for a memfd.
     let guestMemfd: Int32?
     /// Bytes from the start of the file.
     let offset: UInt64
 
-    /// An alias that is shut: its slot is bound to a file that is closed afterwards, so that the kernel answers an access
+    /// A shut alias: its slot is bound to a file that is closed afterwards, so that the kernel answers an access
     /// with `KVM_EXIT_MEMORY_FAULT` instead of emulating a device.
     static func shut(gpa: UInt64, size: UInt64, offset: UInt64) -> BaseSlot {
         BaseSlot(gpa: gpa, size: size, userspaceAddress: 0, guestMemfd: shutFile, offset: offset)
@@ -38,14 +38,14 @@ struct BaseSlot: Hashable {
     }
 }
 
-/// The memslots that exist below, and their numbers. Guarded by the lock of ``CarvedVM/memory``; the gate is
-/// closed while one changes.
+/// The memslots that exist in the base backend, and their numbers. Guarded by ``CarvedVM/memory``'s lock; the gate is
+/// closed while a slot changes.
 struct BaseSlots {
     private let vm: any KVMVirtualMachine
-    /// `KVM_SET_USER_MEMORY_REGION`, where the kernel has no newer one (before 6.8).
+    /// Nonnil where the kernel has only `KVM_SET_USER_MEMORY_REGION` (before 6.8).
     private let old: LinuxVM?
     private let limit: Int
-    /// By guest-physical address.
+    /// Slot numbers by guest-physical address.
     private var carved: [UInt64: UInt32] = [:]
     private var freeIDs: [UInt32] = []
     private var nextID: UInt32 = 0
@@ -58,7 +58,7 @@ struct BaseSlots {
 
     private var used: Int { Int(nextID) - freeIDs.count }
 
-    /// The largest slot to make for a region: 256 MiB, or more where that would take over an eighth of the slots.
+    /// The largest slot to create for a region: 256 MiB, or more where that would use over an eighth of the slots.
     func chunk(forRegionOf size: UInt64) -> UInt64 {
         var chunk: UInt64 = 256 << 20
         while size / chunk > UInt64(limit / 8), chunk < 1 << 62 { chunk *= 2 }
@@ -66,70 +66,70 @@ struct BaseSlots {
     }
 
     /// A number for a slot that is not carved.
-    mutating func takeID() throws(Errno) -> UInt32 {
+    mutating func allocateID() throws(Errno) -> UInt32 {
         if let id = freeIDs.popLast() { return id }
         guard Int(nextID) < limit else { throw .noMemory }
         defer { nextID += 1 }
         return nextID
     }
 
-    mutating func giveBack(_ id: UInt32) { freeIDs.append(id) }
+    mutating func free(_ id: UInt32) { freeIDs.append(id) }
 
-    /// Whether ``change(_:)`` has slots enough.
+    /// Whether there are enough free slots for `change`.
     func hasRoom(for change: Change) -> Bool {
-        used - change.gone.count + change.new.count <= limit
+        used - change.deleted.count + change.created.count <= limit
     }
 
-    /// Slots that go and slots that come.
+    /// Slots to delete and slots to create.
     struct Change {
-        var gone: [BaseSlot] = []
-        var new: [BaseSlot] = []
+        var deleted: [BaseSlot] = []
+        var created: [BaseSlot] = []
 
-        var isEmpty: Bool { gone.isEmpty && new.isEmpty }
+        var isEmpty: Bool { deleted.isEmpty && created.isEmpty }
 
-        /// Bytes of a file that all shut aliases among the slots can be bound to; nil without any.
+        /// The smallest file size that covers every shut alias among the slots; nil if there are none.
         var shutFileSize: UInt64? {
-            (gone + new).lazy.filter(\.isShut).map { $0.offset + $0.size }.max()
+            (deleted + created).lazy.filter(\.isShut).map { $0.offset + $0.size }.max()
         }
 
-        /// What goes only to come again stays: only what differs is carved anew.
+        /// Drops slots that would be deleted and created again unchanged.
         mutating func dropCommon() {
-            if gone.count + new.count <= 16 {
-                // Few, as for a page or a run: looking at all is quicker than hashing them.
-                let kept = gone.filter(new.contains)
+            if deleted.count + created.count <= 16 {
+                // For a few slots, as with a page or a run, a linear search is faster than hashing.
+                let kept = deleted.filter(created.contains)
                 guard !kept.isEmpty else { return }
-                gone.removeAll(where: kept.contains)
-                new.removeAll(where: kept.contains)
+                deleted.removeAll(where: kept.contains)
+                created.removeAll(where: kept.contains)
                 return
             }
-            let kept = Set(gone).intersection(new)
-            gone.removeAll { kept.contains($0) }
-            new.removeAll { kept.contains($0) }
+            let kept = Set(deleted).intersection(created)
+            deleted.removeAll { kept.contains($0) }
+            created.removeAll { kept.contains($0) }
         }
     }
 
     /// All or nothing.
     ///
-    /// What is asked of the kernel is written down first and the calls follow right after one another: each waits for
-    /// those who still use the old memslots, and a microsecond between two makes the second wait a fifth longer.
+    /// All requests are prepared first, so that the calls follow one another directly: each waits for
+    /// the users of the old memslots, and a microsecond between two calls makes the second wait a fifth longer.
     mutating func apply(_ change: Change) throws(Errno) {
         guard hasRoom(for: change) else { throw .noMemory }
-        // Open while slots are bound to it. No vCPU is inside, so none finds the alias open.
+        // The file stays open while slots are bound to it. No vCPU is inside, so none finds the alias open.
         var shutFile: (any KVMGuestMemfd)?
         if let size = change.shutFileSize { shutFile = try vm.createGuestMemfd(size: size, flags: [.mmap]) }
         defer { withExtendedLifetime(shutFile) {} }
         var calls: [ckvm_userspace_memory_region2] = []
-        calls.reserveCapacity(change.gone.count + change.new.count)
-        for slot in change.gone {
+        calls.reserveCapacity(change.deleted.count + change.created.count)
+        for slot in change.deleted {
             guard let id = carved[slot.gpa] else { continue }
             var deletion = ckvm_userspace_memory_region2()
             deletion.slot = id
             calls.append(deletion)
         }
-        // New slots have the numbers of deleted ones, as far as these go.
+        // New slots reuse the numbers of deleted ones first.
         let deletions = calls.count
-        for (index, slot) in change.new.enumerated() {
-            let id = index < deletions ? calls[index].slot : try takeID()
+        for (index, slot) in change.created.enumerated() {
+            let id = index < deletions ? calls[index].slot : try allocateID()
             calls.append(slot.region(id: id, shutFile: shutFile?.descriptor))
         }
         var done = 0
@@ -142,13 +142,13 @@ struct BaseSlots {
             undo(change, calls, deletions: deletions, done: done, shutFile: shutFile?.descriptor)
             throw error
         }
-        for slot in change.gone { carved[slot.gpa] = nil }
-        for (slot, call) in zip(change.new, calls[deletions...]) { carved[slot.gpa] = call.slot }
-        for call in calls[..<deletions].dropFirst(change.new.count) { giveBack(call.slot) }
+        for slot in change.deleted { carved[slot.gpa] = nil }
+        for (slot, call) in zip(change.created, calls[deletions...]) { carved[slot.gpa] = call.slot }
+        for call in calls[..<deletions].dropFirst(change.created.count) { free(call.slot) }
     }
 
-    /// What existed a moment ago can exist again. Should the kernel refuse even that, the guest's accesses there
-    /// leave as MMIO, and are finished one by one, since the page's state allows them.
+    /// The old slots have just been in use, so creating them again should succeed. If the kernel refuses even that,
+    /// guest accesses there leave as MMIO and are finished one by one, since the page's state allows them.
     private mutating func undo(
         _ change: Change, _ calls: [ckvm_userspace_memory_region2], deletions: Int, done: Int,
         shutFile: Int32?
@@ -158,20 +158,20 @@ struct BaseSlots {
             deletion.slot = calls[index].slot
             try? set(deletion)
         }
-        let gone = change.gone.filter { carved[$0.gpa] != nil }
+        let gone = change.deleted.filter { carved[$0.gpa] != nil }
         for (slot, call) in zip(gone, calls).prefix(min(done, deletions)).reversed() {
             do throws(Errno) {
                 try set(slot.region(id: call.slot, shutFile: shutFile))
             } catch {
                 carved[slot.gpa] = nil
-                giveBack(call.slot)
+                free(call.slot)
             }
         }
-        // Numbers that were taken for new slots alone.
-        for call in calls.dropFirst(2 * deletions) { giveBack(call.slot) }
+        // Numbers that were allocated only for new slots.
+        for call in calls.dropFirst(2 * deletions) { free(call.slot) }
     }
 
-    /// One call to the kernel below.
+    /// One call to the base backend.
     func set(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         guard let old else { return try vm.setUserMemoryRegion2(region) }
         try old.setUserMemoryRegion(

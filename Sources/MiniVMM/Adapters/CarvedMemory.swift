@@ -2,50 +2,50 @@
 import CKVMShim
 import SystemPackage
 
-/// A guest_memfd of an adapter whose memslots follow the states of its pages. Guarded by the lock of
-/// ``CarvedVM/memory``.
+/// A guest_memfd of an adapter that splits a region into memslots by page state. Guarded by
+/// ``CarvedVM/memory``'s lock.
 protocol CarvedFile: AnyObject, Sendable {
-    /// The alias that does not match a page's state has a memslot as well, one that is shut. Elsewhere it has none,
+    /// Whether the alias that does not match a page's state has a memslot too, a shut one. Otherwise it has none,
     /// and an access there is MMIO.
     static var shutsOtherAlias: Bool { get }
 
-    /// The number by which a region names the file.
+    /// The descriptor by which a region names the file.
     var descriptor: Int32 { get }
-    /// What its memslots are bound to; nil for a memfd, which none names.
+    /// The descriptor that its memslots are bound to; nil for a memfd, which no slot names.
     var boundDescriptor: Int32? { get }
     var attributes: AttributeMap { get set }
 
-    /// Where the kernel's own accesses to the first byte of a region go.
+    /// The host address that the kernel uses for its own accesses to the first byte of a region.
     func userspaceAddress(of region: ckvm_userspace_memory_region2) -> UInt64
 }
 
-/// Files, regions and page states of a VM: the map that the memslots below are carved after.
+/// Files, regions and page states of a VM, from which the memslots of the base backend are carved.
 ///
 /// A value without a lock of its own; ``CarvedVM/memory`` guards it.
 struct CarvedMemory<File: CarvedFile> {
-    /// A memslot as the caller sees it: one region, whatever is carved out below.
+    /// A memslot as the caller sees it: one region, however many slots it is split into in the base backend.
     struct Region {
         let slot: UInt32
-        /// Guest-physical, without the shared bit.
+        /// Guest-physical address, without the shared bit.
         let range: PageRange
         let file: File
-        /// The bytes of the file.
+        /// The region's bytes in the file.
         let bytes: PageRange
-        /// Where the kernel's own accesses to the first byte go.
+        /// The host address that the kernel uses for its own accesses to the first byte.
         let userspaceAddress: UInt64
-        /// No slot below crosses a multiple of this in the file. KVM's bookkeeping of a slot grows with it
-        /// (0.4 ms a GiB each time one is made), and a conversion makes the slots around it anew.
+        /// No base slot crosses a multiple of this offset in the file. Creating a slot costs KVM about 0.4 ms per GiB
+        /// of its size, and a conversion recreates the slots around it.
         let chunk: UInt64
     }
 
-    /// Nil for a guest that asks explicitly: one alias, one plain slot.
+    /// Nil for a guest that converts explicitly: one alias, one plain slot.
     let sharedMask: UInt64?
-    /// Those that somebody has open. A closed one lives on in its regions and mappings.
+    /// Open files. A closed file stays alive in its regions and mappings.
     var files: [File] = []
     /// Ascending by address.
     private(set) var regions: [Region] = []
     var slots: BaseSlots
-    /// Regions without a guest_memfd: the number below, and where.
+    /// Regions without a guest_memfd: the base slot number and the guest-physical range.
     var plain: [UInt32: (id: UInt32, range: PageRange)] = [:]
 
     init(slots: BaseSlots, sharedMask: UInt64?) {
@@ -59,7 +59,7 @@ struct CarvedMemory<File: CarvedFile> {
 
     mutating func insert(_ region: Region) throws(Errno) {
         var change = BaseSlots.Change()
-        carve(region, region.bytes, into: &change.new)
+        carve(region, region.bytes, into: &change.created)
         try slots.apply(change)
         let place = regions.firstIndex { $0.range.start > region.range.start } ?? regions.endIndex
         regions.insert(region, at: place)
@@ -67,13 +67,13 @@ struct CarvedMemory<File: CarvedFile> {
 
     mutating func remove(_ region: Region) throws(Errno) {
         var change = BaseSlots.Change()
-        carve(region, region.bytes, into: &change.gone)
+        carve(region, region.bytes, into: &change.deleted)
         try slots.apply(change)
         regions.removeAll { $0.slot == region.slot }
     }
 
-    /// Appends the slots below that stand for `bytes` of a region: a run of one state is one slot, at its alias. The
-    /// other alias has none, or one that is shut.
+    /// Appends the base slots for `bytes` of a region: each run of one state becomes one slot, at the matching alias.
+    /// The other alias gets a shut slot or none.
     private func carve(_ region: Region, _ bytes: PageRange, into slots: inout [BaseSlot]) {
         let file = region.file
         func slot(_ bytes: PageRange, _ alias: UInt64) -> BaseSlot {
@@ -86,7 +86,7 @@ struct CarvedMemory<File: CarvedFile> {
             slots.append(slot(region.bytes, 0))
             return
         }
-        // A page and what is before and after it, mostly.
+        // Usually three slots: a page, and the runs before and after it.
         slots.reserveCapacity(slots.count + 3)
         for run in file.attributes.runs(in: bytes) {
             let alias = run.value == .shared ? sharedMask : 0
@@ -106,32 +106,32 @@ struct CarvedMemory<File: CarvedFile> {
         }
     }
 
-    /// Whether memslots follow the states of a file.
+    /// Whether the memslots of a file depend on its page states.
     func isCarved(_ file: File) -> Bool { sharedMask != nil && regions.contains { $0.file === file } }
 
     /// Sets the states of `range` of a file.
     ///
-    /// - Returns: what has to change below.
+    /// - Returns: the base slots to change.
     func set(_ range: PageRange, of file: File, to state: PageState) -> BaseSlots.Change {
         var change = BaseSlots.Change()
         guard isCarved(file) else {
             file.attributes.set(range, to: state)
             return change
         }
-        // A file page is bound to one region at most, so the regions do not disturb each other.
+        // A file page is bound to at most one region, so the regions are independent of each other.
         var places: [(region: Region, bytes: PageRange)] = []
         for region in regions where region.file === file {
             if let bytes = affected(by: range, region) { places.append((region, bytes)) }
         }
-        for place in places { carve(place.region, place.bytes, into: &change.gone) }
+        for place in places { carve(place.region, place.bytes, into: &change.deleted) }
         file.attributes.set(range, to: state)
-        for place in places { carve(place.region, place.bytes, into: &change.new) }
+        for place in places { carve(place.region, place.bytes, into: &change.created) }
         change.dropCommon()
         return change
     }
 
-    /// The bytes of a region whose slots may change with the states of `range`: the neighbours as well, up to the
-    /// end of their chunks, for a slot that grows or is cut is another.
+    /// The bytes of a region whose slots may change with the states of `range`. Includes the neighbouring runs up to
+    /// the end of their chunks, because a slot that grows or shrinks has to be recreated.
     private func affected(by range: PageRange, _ region: Region) -> PageRange? {
         guard let touched = range.intersection(region.bytes) else { return nil }
         let attributes = region.file.attributes
@@ -145,8 +145,8 @@ struct CarvedMemory<File: CarvedFile> {
 
     // MARK: accesses
 
-    /// A memory fault of the kernel below as the caller knows it: without the shared bit, wanting what the alias says.
-    func throughAlias(_ fault: ckvm_run_memory_fault) -> ckvm_run_memory_fault {
+    /// A memory fault of the base backend in the caller's terms: without the shared bit, wanting the alias's state.
+    func translated(_ fault: ckvm_run_memory_fault) -> ckvm_run_memory_fault {
         guard let place = place(of: fault.gpa, length: 1), let alias = place.alias else { return fault }
         var fault = fault
         fault.gpa = place.gpa
@@ -155,18 +155,18 @@ struct CarvedMemory<File: CarvedFile> {
         return fault
     }
 
-    /// Where a guest-physical access lands.
+    /// The target of a guest-physical access.
     struct Target {
         let file: File
-        /// Byte in the file.
+        /// Byte offset in the file.
         let offset: UInt64
-        /// Without the shared bit.
+        /// Guest-physical address without the shared bit.
         let gpa: UInt64
-        /// What the access wants the page to be; nil takes what it is.
+        /// The page state that the access requires; nil accepts either.
         let alias: PageState?
     }
 
-    /// - Returns: nil if not all of the access is in one region of a guest_memfd.
+    /// - Returns: nil unless the whole access is in one region with a guest_memfd.
     func place(of address: UInt64, length: UInt64) -> Target? {
         let gpa = address & ~(sharedMask ?? 0)
         guard let region = regions.last(where: { $0.range.start <= gpa }), gpa < region.range.end,

@@ -3,7 +3,7 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// A VM of the kernel below, and the memslots that are carved in it after the states of its pages.
+/// A VM of the base backend whose memslots are carved to match the states of its pages.
 ///
 /// Lock order: ``gate``, then ``memory``. A change of memslots needs both.
 final class CarvedVM<File: CarvedFile>: Sendable {
@@ -22,7 +22,7 @@ final class CarvedVM<File: CarvedFile>: Sendable {
                 slots: try BaseSlots(base, limit: slotLimit, hasRegion2: hasRegion2), sharedMask: sharedMask))
     }
 
-    /// Checks as Linux does, then carves.
+    /// Makes the checks that Linux makes, then carves the memslots.
     func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         let hasFile = region.flags & CKVM_MEM_GUEST_MEMFD != 0
         let end = region.guest_phys_addr.addingReportingOverflow(region.memory_size)
@@ -50,11 +50,11 @@ final class CarvedVM<File: CarvedFile>: Sendable {
         }
     }
 
-    /// Gives a memory fault of the kernel below, if that is the exit, as the caller knows the address.
-    func nameAlias(of runPage: RunPage) {
+    /// If the exit is a memory fault of the base backend, rewrites its address for the caller.
+    func translateFault(in runPage: RunPage) {
         guard runPage.exitReason == CKVM_EXIT_MEMORY_FAULT else { return }
         let fault = runPage.memoryFault
-        runPage.memoryFault = memory.withLock { $0.throughAlias(fault) }
+        runPage.memoryFault = memory.withLock { $0.translated(fault) }
     }
 }
 
@@ -63,7 +63,7 @@ extension CarvedMemory {
         _ region: ckvm_userspace_memory_region2, at range: PageRange
     ) throws(Errno) {
         guard plain[region.slot] == nil, range.end <= sharedMask ?? .max else { throw .invalidArgument }
-        // As KVM does: the guest's addresses first, then the file.
+        // KVM's order: first the guest's addresses, then the file.
         guard !isTaken(range, except: region.slot) else { throw .fileExists }
         guard let file = file(descriptor: Int32(bitPattern: region.guest_memfd)) else {
             throw .noGuestMemfd(region.guest_memfd)
@@ -80,18 +80,18 @@ extension CarvedMemory {
                 chunk: slots.chunk(forRegionOf: bytes.size)))
     }
 
-    /// A region without a guest_memfd: one slot below, at its address, nothing trapped.
+    /// A region without a guest_memfd: one base slot at the same address; accesses are not trapped.
     fileprivate mutating func setPlain(
         _ region: ckvm_userspace_memory_region2, at range: PageRange
     ) throws(Errno) {
         guard !isTaken(range, except: region.slot) else { throw .fileExists }
         let existing = plain[region.slot]
         var below = region
-        if let existing { below.slot = existing.id } else { below.slot = try slots.takeID() }
+        if let existing { below.slot = existing.id } else { below.slot = try slots.allocateID() }
         do {
             try slots.set(below)
         } catch {
-            if existing == nil { slots.giveBack(below.slot) }
+            if existing == nil { slots.free(below.slot) }
             throw error
         }
         plain[region.slot] = (below.slot, range)
@@ -102,11 +102,11 @@ extension CarvedMemory {
         var below = ckvm_userspace_memory_region2()
         below.slot = existing.id
         try slots.set(below)
-        slots.giveBack(existing.id)
+        slots.free(existing.id)
         plain[slot] = nil
     }
 
-    /// Whether another region has part of `range`, through either alias.
+    /// Whether another region overlaps `range` through either alias.
     private func isTaken(_ range: PageRange, except slot: UInt32) -> Bool {
         let aliases = [range, sharedMask.flatMap { range.advanced(by: $0) }].compactMap { $0 }
         let others =

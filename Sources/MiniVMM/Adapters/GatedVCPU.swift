@@ -3,28 +3,28 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// A vCPU of the kernel below that stays out of it while memslots change.
+/// A vCPU of the base backend that stays out of guest mode while memslots change.
 ///
-/// ``run()`` on one thread at a time; kicks from any.
+/// Call ``run()`` from one thread at a time; kick from any thread.
 final class GatedVCPU: Sendable {
     let base: any KVMVCPU
     let gate: VCPUGate
     private let runPage: RunPage
     private let kicks = Mutex(Kicks())
-    /// Whether ``kicks`` says anything at all, so that an undisturbed run need not take its lock. Changes under
+    /// Whether ``kicks`` is nonempty, so that an undisturbed run need not take its lock. Changes under
     /// that lock only.
     private let isKicked = Atomic<Bool>(false)
-    /// Between ``VCPUGate/enter(_:)`` and ``VCPUGate/leave(_:)``; the gate's own.
+    /// True from ``VCPUGate/enter(_:)`` to ``VCPUGate/leave(_:)``. Only the gate writes it.
     let isInside = Atomic<Bool>(false)
 
-    /// Who wants the vCPU out. `kvm_run.immediate_exit` is one flag for two kinds of kicks, so what it means is
-    /// written down here, under one lock with the flag itself.
+    /// Why the vCPU has to exit. `kvm_run.immediate_exit` is one flag for two kinds of kicks, so its meaning
+    /// is recorded here, under the same lock as the flag.
     private struct Kicks {
-        /// ``kick()`` was called and the caller has not taken it back: `run()` has to end with `EINTR`.
+        /// ``kick()`` was called and the caller has not cleared the flag: `run()` has to end with `EINTR`.
         var byUser = false
-        /// The gate closes: the vCPU has to leave the kernel, and comes back by itself.
+        /// The gate is closing: the vCPU has to leave the kernel and re-enters by itself.
         var byGate = false
-        /// The gate's signal may come only after the vCPU had left, and interrupt the next entry.
+        /// The gate's signal may arrive only after the vCPU has left, and so interrupt the next entry.
         var signalMayBeLate = false
 
         var isEmpty: Bool { !byUser && !byGate && !signalMayBeLate }
@@ -59,10 +59,10 @@ final class GatedVCPU: Sendable {
         }
     }
 
-    /// After ``VCPUGate/leave(_:)``: the gate does not kick any more.
+    /// Call after ``VCPUGate/leave(_:)``, when the gate no longer kicks.
     ///
-    /// - Parameter interrupted: `KVM_RUN` gave `EINTR`.
-    /// - Returns: whether that was the gate's doing alone.
+    /// - Parameter interrupted: `KVM_RUN` returned `EINTR`.
+    /// - Returns: whether the gate alone caused the interruption.
     private func settleKicks(interrupted: Bool) -> Bool {
         guard interrupted || isKicked.load(ordering: .sequentiallyConsistent) else { return false }
         return changeKicks { kicks in
@@ -78,11 +78,11 @@ final class GatedVCPU: Sendable {
         }
     }
 
-    /// `KVM_RUN`, and again if nobody but the gate has interrupted it.
+    /// `KVM_RUN`, repeated if only the gate has interrupted it.
     ///
-    /// - Returns: what the call threw, and how often the gate had been closed when the vCPU went in last.
+    /// - Returns: what the call threw, and how often the gate had been closed at the last entry.
     func run() -> (errno: Errno?, closings: UInt64) {
-        // Between runs the flag is the user's alone; only the user takes it back, and tells nobody.
+        // Between runs only the user sets or clears the flag, without notice.
         if runPage.immediateExit || isKicked.load(ordering: .sequentiallyConsistent) {
             changeKicks { $0.byUser = runPage.immediateExit }
         }

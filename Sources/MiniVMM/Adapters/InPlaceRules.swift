@@ -3,10 +3,10 @@ import CKVMShim
 import Glibc
 import SystemPackage
 
-// What every adapter answers alike, because the in-place interface says so.
+// Answers that the in-place interface prescribes, and that all adapters therefore share.
 
 extension ckvm_memory_attributes2 {
-    /// Rows 2 to 8 of the table, in its order, for a file of `fileSize` bytes on a VM with private memory.
+    /// Rows 2 to 8 of the conversion table, in order, for a file of `fileSize` bytes on a VM with private memory.
     func validated(fileSize: UInt64) throws(Errno) -> (range: PageRange, state: PageState) {
         guard flags == 0 else { throw .invalidArgument }
         let hasReserved = unsafe withUnsafeBytes(of: reserved) { unsafe $0.contains { $0 != 0 } }
@@ -18,16 +18,16 @@ extension ckvm_memory_attributes2 {
 }
 
 extension Errno {
-    /// What `guest_memfd` is refused with that is none of the VM's own files: another file, or none at all.
+    /// The error for a `guest_memfd` that is not one of the VM's files: another file, or no open descriptor.
     static func noGuestMemfd(_ descriptor: UInt32) -> Errno {
         fcntl(Int32(bitPattern: descriptor), F_GETFD) < 0 ? .badFileDescriptor : .invalidArgument
     }
 }
 
 extension Advice {
-    /// The pages of the file that are to be faulted in; nil for other advice, and where the kernel itself refuses the range.
+    /// The pages of the file to fault in; nil for other advice, and for a range that the kernel itself refuses.
     ///
-    /// Of these a private one is `EFAULT`, which the kernel does not say of a mapping that may not be touched.
+    /// A private page among them is `EFAULT`. The kernel does not return that for a mapping without access.
     func populated(at offset: UInt64, length: UInt64, of pages: PageRange) -> PageRange? {
         guard self == .populateRead || self == .populateWrite, offset % pageSize == 0, length > 0,
             offset <= pages.size, length <= pages.size - offset
@@ -37,9 +37,9 @@ extension Advice {
 }
 
 extension HostMapping {
-    /// Advice that a memfd answers otherwise than a guest_memfd. It has huge pages where the mapping's address and the free
-    /// memory allow one; a guest_memfd never has (`EINVAL`). A page of a memfd whose memory fails is answered with SIGBUS,
-    /// to the monitor that has written it and to every vCPU that touches it.
+    /// Refuses advice that a memfd answers differently from a guest_memfd. A memfd has huge pages where the mapping's
+    /// address and the free memory allow one; a guest_memfd never has (`EINVAL`). A poisoned memfd page raises SIGBUS
+    /// in the monitor that has written it and in every vCPU that touches it.
     func refuse(_ advice: Advice, inMemfd isMemfd: Bool) throws(Errno) {
         guard isMemfd else { return }
         switch advice {
@@ -53,7 +53,7 @@ extension HostMapping {
 extension GuestMemfdFlags {
     /// The bytes of a new file, by the rules of `KVM_CREATE_GUEST_MEMFD` on a VM that converts in place.
     ///
-    /// - Throws: `EINVAL` for unknown flags and for a size that no file has.
+    /// - Throws: `EINVAL` for unknown flags and for an invalid size.
     func newFile(size: UInt64) throws(Errno) -> PageRange {
         guard isSubset(of: [.mmap, .initShared]), size <= UInt64(Int64.max),
             let bytes = PageRange(start: 0, size: size)
@@ -63,13 +63,13 @@ extension GuestMemfdFlags {
 }
 
 extension Capability {
-    /// What `KVM_CHECK_EXTENSION` says on a VM that converts in place; nil asks the kernel below.
+    /// The answer to `KVM_CHECK_EXTENSION` on a VM that converts in place; nil asks the base backend.
     var inPlaceAnswer: Int? {
         switch self {
         case .guestMemfdMemoryAttributes: Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE)
         case .guestMemfdFlags: Int(CKVM_GUEST_MEMFD_FLAG_MMAP | CKVM_GUEST_MEMFD_FLAG_INIT_SHARED)
         case .guestMemfd, .userMemory2, .memoryFaultInfo: 1
-        // The per-VM attributes and the file's exclude each other.
+        // Per-VM attributes and per-file attributes exclude each other.
         case .memoryAttributes: 0
         default: nil
         }
@@ -77,7 +77,7 @@ extension Capability {
 }
 
 extension HostMapping {
-    /// Gives the mapped part of `range` the access that its states allow: private pages cannot be touched. For
+    /// Gives the mapped part of `range` the access that its states allow: private pages become inaccessible. For
     /// mappings that are memory of this process.
     ///
     /// - Parameter pages: the pages of the file that are mapped.
@@ -91,7 +91,7 @@ extension HostMapping {
 }
 
 extension Backend {
-    /// The bit that says *shared* in a guest-physical address.
+    /// The bit that marks a guest-physical address as shared.
     ///
     /// - Throws: `EINVAL` for a bit below a page, or beyond the CPU's physical addresses.
     func sharedMask(bit: Int) throws(Errno) -> UInt64 {

@@ -2,7 +2,7 @@
 import CKVMShim
 import SystemPackage
 
-/// A memfd in the place of a guest_memfd. No kernel converts it.
+/// A memfd in place of a guest_memfd. It cannot be converted.
 final class Memfd: KVMGuestMemfd {
     let size: UInt64
     private let file: OwnedDescriptor

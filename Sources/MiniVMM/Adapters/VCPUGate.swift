@@ -2,15 +2,15 @@
 import Glibc
 import Synchronization
 
-/// Keeps vCPUs out of the kernel while memslots change, so that none ever sees one missing.
+/// Keeps vCPUs out of the kernel while memslots change, so that none ever finds one missing.
 ///
-/// vCPUs are readers, ``enter(_:)`` to ``leave(_:)``; who changes memslots is the writer: it closes the gate,
-/// kicks those inside and waits until all have left. A thread that is inside must not close the gate; a vCPU's
-/// own thread between runs may.
+/// vCPUs are readers, from ``enter(_:)`` to ``leave(_:)``. The thread that changes memslots is the writer: it closes
+/// the gate, kicks the vCPUs inside and waits until all have left. A thread that is inside must not close the gate; a
+/// vCPU's own thread may close it between runs.
 ///
-/// A reader says that it is inside and then looks whether the gate is closed; the writer closes it and then looks
-/// who is inside. All four are sequentially consistent, so that one of the two sees the other, and an open
-/// gate costs a vCPU no lock.
+/// A reader marks itself as inside and then checks whether the gate is closed; the writer closes the gate and then
+/// checks which vCPUs are inside. All four operations are sequentially consistent, so that one of the two sees the
+/// other, and an open gate costs a vCPU no lock.
 @safe final class VCPUGate: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let changed: UnsafeMutablePointer<pthread_cond_t>
@@ -45,7 +45,7 @@ import Synchronization
         return body()
     }
 
-    /// Makes a vCPU known, before it first enters.
+    /// Registers a vCPU. Call this before the vCPU first enters.
     func add(_ vcpu: GatedVCPU) {
         withLock {
             vcpus.removeAll { $0.vcpu == nil }
@@ -53,9 +53,9 @@ import Synchronization
         }
     }
 
-    /// Waits for the gate to be open and lets the vCPU in.
+    /// Waits until the gate is open and lets the vCPU in.
     ///
-    /// - Returns: how many times the gate had been closed; no memslot changes before ``leave(_:)``.
+    /// - Returns: how many times the gate had been closed. No memslot changes before ``leave(_:)``.
     func enter(_ vcpu: GatedVCPU) -> UInt64 {
         while true {
             vcpu.isInside.store(true, ordering: .sequentiallyConsistent)
@@ -69,8 +69,8 @@ import Synchronization
         }
     }
 
-    /// When it returns the gate does not kick the vCPU any more: a writer that has seen it inside kicks before it
-    /// lets go of the lock.
+    /// After it returns, the gate does not kick the vCPU: a writer that has seen it inside kicks before it
+    /// releases the lock.
     func leave(_ vcpu: GatedVCPU) {
         vcpu.isInside.store(false, ordering: .sequentiallyConsistent)
         guard isClosed.load(ordering: .sequentiallyConsistent) else { return }
@@ -80,7 +80,7 @@ import Synchronization
     /// How many times the gate has been closed.
     var closings: UInt64 { generation.load(ordering: .sequentiallyConsistent) }
 
-    /// Calls `body` while no vCPU is inside, and nobody else is in here.
+    /// Calls `body` while no vCPU and no other writer is inside.
     func withClosed<R, E: Error>(_ body: () throws(E) -> R) throws(E) -> R {
         close()
         defer { open() }
@@ -96,7 +96,7 @@ import Synchronization
                 guard let vcpu = reference.vcpu else { continue }
                 if vcpu.isInside.load(ordering: .sequentiallyConsistent) { vcpu.kickForGate() }
             }
-            // One after the other: who has left finds the gate closed.
+            // One by one: a vCPU that has left finds the gate closed and cannot come back.
             for reference in vcpus {
                 guard let vcpu = reference.vcpu else { continue }
                 while vcpu.isInside.load(ordering: .sequentiallyConsistent) {

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// What is to become of the contents of a range that changes state. Chosen by the caller, on every request.
+/// What happens to the contents of a range that changes state. The caller chooses this for every request.
 public enum ContentPolicy: String, Sendable, CaseIterable {
-    /// The same bytes are there afterwards, or the request is refused.
+    /// The contents stay the same, or the request is refused.
     case preserve
-    /// Every byte is zero afterwards, or the request is refused.
+    /// Every byte becomes zero, or the request is refused.
     case zero
-    /// The caller does not care; the kernel may do what it likes.
+    /// The caller does not care: the contents may become anything.
     case unspecified
 }
 
 /// A conversion of guest memory.
 public struct ConversionRequest: Sendable {
-    /// Guest-physical, without the shared bit.
+    /// Guest-physical range, without the shared bit.
     public let range: PageRange
-    /// The state that all pages of the range are to have. Pages that have it already are no error.
+    /// The state that all pages of the range will have. Pages already in that state are not an error.
     public let target: PageState
-    /// What is to become of the bytes.
+    /// What happens to the contents.
     public let contents: ContentPolicy
 
-    /// Nothing is checked here; ``Converter/convert(_:by:)`` refuses what cannot be done.
+    /// Checks nothing; ``Converter/convert(_:by:)`` refuses an impossible request.
     public init(range: PageRange, to target: PageState, contents: ContentPolicy) {
         self.range = range
         self.target = target
@@ -33,32 +33,32 @@ extension ConversionRequest: CustomStringConvertible {
     public var description: String { "\(range) to \(target.rawValue), contents \(contents.rawValue)" }
 }
 
-/// By what the contents policy of a conversion was honoured.
+/// How the content policy of a conversion was honoured.
 public enum ContentMeans: String, Sendable {
-    /// The ABI promises it for this VM type.
+    /// The ABI guarantees it for this VM type.
     case promisedByABI = "the ABI's promise"
-    /// The kernel's own flag asked it to keep them (``ContentMode/preserve``).
+    /// The kernel's own flag preserved the contents (``ContentMode/preserve``).
     case keptByFlag = "the call's PRESERVE flag"
-    /// The kernel's own flag asked it to make the pages zero (``ContentMode/zero``).
+    /// The kernel's own flag zeroed the pages (``ContentMode/zero``).
     case zeroedByFlag = "the call's ZERO flag"
-    /// The monitor made the pages zero: holes in what was private, a memset of what was shared.
+    /// The monitor zeroed the pages: by punching holes in private pages and by overwriting shared ones.
     case zeroedByMonitor = "zeroed by the monitor"
-    /// Nothing was asked.
-    case nothingAsked = "nothing asked"
+    /// The request left the contents unspecified.
+    case notRequested = "not requested"
 
-    /// What the call says about it.
+    /// The content mode to pass in the call.
     var mode: ContentMode {
         switch self {
         case .keptByFlag: .preserve
         case .zeroedByFlag: .zero
-        case .promisedByABI, .zeroedByMonitor, .nothingAsked: []
+        case .promisedByABI, .zeroedByMonitor, .notRequested: []
         }
     }
 }
 
 /// What a conversion did.
 public struct ConversionResult: Sendable {
-    /// How the contents policy was honoured.
+    /// How the content policy was honoured.
     public var means: ContentMeans
     /// The ranges that the kernel now has in the target state, in order and joined.
     public var converted: [PageRange] = []
@@ -80,31 +80,31 @@ public struct ConversionResult: Sendable {
     }
 }
 
-/// A conversion that was not done, or not whole.
+/// A conversion that failed or was only partly done.
 public struct ConversionError: Error, Sendable {
-    /// Why the conversion ended, and whether something had changed by then.
+    /// Why the conversion ended, and whether anything had changed by then.
     public enum Reason: Sendable, Equatable {
-        /// The contents policy cannot be honoured here. Nothing has changed.
+        /// The content policy cannot be honoured here. Nothing has changed.
         case refused(ContentRefusal)
         /// The range is not in RAM. Nothing has changed.
         case outsideRAM(size: UInt64)
-        /// These pages stayed in use until the retry policy gave up; guest-physical.
+        /// These guest-physical pages stayed in use until the retry policy gave up.
         case inUse([PageRange])
-        /// The kernel's errno, and the page that it named, guest-physical.
+        /// The kernel's errno, and the guest-physical address of the page that it reported.
         case backend(Errno, gpa: UInt64?)
-        /// The state changed, but these contents could not be made zero.
+        /// The state changed, but the contents from this address on could not be zeroed.
         case zeroing(Errno, gpa: UInt64)
-        /// The machine is to end.
+        /// The machine is shutting down.
         case cancelled
     }
-    /// ``errno`` is the errno for it.
+    /// Why; ``errno`` gives the matching errno.
     public let reason: Reason
-    /// The whole request, however much of it was done.
+    /// The whole request, whatever part of it was done.
     public let request: ConversionRequest
-    /// What was done all the same: `result.converted` is exactly what changed.
+    /// The part that was done: `result.converted` is exactly what changed.
     public let result: ConversionResult
 
-    /// The errno that a guest gets for it.
+    /// The errno that a guest gets for this error.
     public var errno: Errno {
         switch reason {
         case .refused: .notSupportedOnSocket
@@ -116,34 +116,34 @@ public struct ConversionError: Error, Sendable {
     }
 }
 
-/// Why contents cannot be preserved on this kernel.
+/// Why the backend cannot preserve contents.
 public enum ContentRefusal: Sendable, Hashable {
-    /// Nothing is promised about contents in this direction.
+    /// The interface makes no promise about contents in this direction.
     case noPromise(to: PageState)
-    /// Private and shared memory are in two places (per-VM attributes), and the bytes stay behind in the old one.
+    /// Private and shared memory are separate (per-VM attributes), and the bytes stay behind in the old one.
     case twoPlaces(to: PageState)
 }
 
 extension ContentRefusal: CustomStringConvertible {
-    /// What is wrong, without the request: `this kernel promises nothing about them ...`.
+    /// The reason, without the request: `this kernel makes no promise about contents ...`.
     public var description: String {
         switch self {
         case .noPromise(let target):
-            "this kernel promises nothing about them when memory becomes \(target.rawValue)"
+            "this kernel makes no promise about contents when memory becomes \(target.rawValue)"
         case .twoPlaces(let target):
-            "this kernel has private and shared memory in two places (per-VM attributes), and the bytes stay behind "
+            "this kernel keeps private and shared memory in two places (per-VM attributes), and the contents are lost "
                 + "when memory becomes \(target.rawValue)"
         }
     }
 }
 
 extension ConversionError: CustomStringConvertible {
-    /// One line: the request, the reason, and which ranges were converted all the same.
+    /// One line: the request, the reason, and which ranges were converted nevertheless.
     public var description: String {
         let why =
             switch reason {
             case .refused(let refusal): "contents cannot be preserved: \(refusal)"
-            case .outsideRAM(let size): "the range leaves RAM, which ends at 0x\(String(size, radix: 16))"
+            case .outsideRAM(let size): "the range extends past the end of RAM (0x\(String(size, radix: 16)))"
             case .inUse(let pages):
                 "in use after \(result.calls) calls, \(result.waited.wholeNanoseconds / 1_000_000) ms of waiting: "
                     + pages.map(\.description).joined(separator: " ")
@@ -152,7 +152,7 @@ extension ConversionError: CustomStringConvertible {
                 "the kernel answered \(errno)" + (gpa.map { " at 0x\(String($0, radix: 16))" } ?? "")
             case .zeroing(let errno, let gpa):
                 "converted, but zeroing stopped at 0x\(String(gpa, radix: 16)): \(errno)"
-            case .cancelled: "cancelled, because the machine is to end"
+            case .cancelled: "cancelled, because the machine is shutting down"
             }
         let changed =
             result.converted.isEmpty

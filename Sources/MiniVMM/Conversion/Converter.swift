@@ -2,15 +2,15 @@
 import CKVMShim
 import SystemPackage
 
-/// Converts guest memory between private and shared: contents honoured or refused, busy pages retried.
+/// Converts guest memory between private and shared. Honours the content policy or refuses, and retries busy pages.
 ///
-/// Any thread may call it. Each kernel call and the change of the shadow map that follows it happen under the
-/// lock of ``GuestMemory``; waiting, and asking holders to let go, happen under none.
+/// Any thread may call it. Each kernel call and the update of the shadow map that follows it happen under the
+/// lock of ``GuestMemory``. No lock is held while it waits or asks holders to release a page.
 public final class Converter: Sendable {
     private let backend: any Backend
     private let promise: ContentPromise
     private let memory: GuestMemory
-    /// Those who are asked to release a page that is in use.
+    /// The holders that are asked to release a page in use.
     public let holds: HoldRegistry
     private let policy: RetryPolicy
     private let chunk: UInt64
@@ -18,8 +18,8 @@ public final class Converter: Sendable {
     private let cancellation: Cancellation
 
     /// - Parameters:
-    ///   - chunk: bytes of the largest single call; a call of a gigabyte holds the file's lock for long.
-    ///   - cancellation: asked before each call, and while pages are zeroed.
+    ///   - chunk: the largest single call, in bytes. A call for a gigabyte holds the file's lock for long.
+    ///   - cancellation: checked before each call and while pages are zeroed.
     public init(
         backend: any Backend, vm: any KVMVirtualMachine, memory: GuestMemory, holds: HoldRegistry,
         policy: RetryPolicy, chunk: UInt64 = Converter.defaultChunk, trace: Trace?,
@@ -40,14 +40,14 @@ public final class Converter: Sendable {
 
     /// Converts a range.
     ///
-    /// - Parameter actor: who asked, for the trace.
-    /// - Throws: ``ConversionError``, whose `result.converted` is exactly what changed all the same.
+    /// - Parameter actor: who requested it, for the trace.
+    /// - Throws: ``ConversionError``, whose `result.converted` is exactly what changed nevertheless.
     @discardableResult
     public func convert(_ request: ConversionRequest, by actor: Actor) throws(ConversionError)
         -> ConversionResult
     {
-        var work = Work(request: request, actor: actor, result: ConversionResult(means: .nothingAsked))
-        // Contents are looked at only for somebody who looks.
+        var work = Work(request: request, actor: actor, result: ConversionResult(means: .notRequested))
+        // Contents are read only if they are traced.
         trace?.record(.conversionStarted(request, before: memory.firstBytes(of: request.range)), by: actor)
         do throws(ConversionError) {
             work.result.means = try means(for: request, work)
@@ -88,12 +88,12 @@ public final class Converter: Sendable {
 
     // MARK: contents
 
-    /// How the policy will be honoured, decided before anything changes.
+    /// How the policy will be honoured. Decided before anything changes.
     private func means(for request: ConversionRequest, _ work: Work) throws(ConversionError) -> ContentMeans {
         switch request.contents {
-        case .unspecified: return .nothingAsked
-        // The monitor can always make zeros itself, once the pages are in their new state. Where each call says what it
-        // wants, the kernel does it to shared; to private none does.
+        case .unspecified: return .notRequested
+        // The monitor can always zero the pages itself once they are in their new state. With per-call content flags
+        // the kernel zeroes pages that become shared, but never pages that become private.
         case .zero:
             let byFlag = request.target == .shared && promise.toShared == .byFlag
             return byFlag ? .zeroedByFlag : .zeroedByMonitor
@@ -107,11 +107,11 @@ public final class Converter: Sendable {
         }
     }
 
-    /// Makes a converted piece zero. Called after the conversion, so that one which fails has lost nothing.
+    /// Zeroes a converted piece. Called after the conversion, so that a failed conversion loses no contents.
     ///
-    /// What was private is punched out: nobody can have a reference on it, and pages never touched stay
-    /// unallocated. What was shared before and after is overwritten, because a hole would leave whoever holds
-    /// the page with the old one.
+    /// Pages that were private are punched out: nothing can hold a reference on them, and untouched pages stay
+    /// unallocated. Pages that were shared before and after are overwritten, because a hole would leave a holder
+    /// with the old page.
     private func zero(
         _ region: MemoryRegion, _ piece: PageRange, _ before: [(range: PageRange, value: PageState)],
         target: PageState
@@ -156,19 +156,19 @@ public final class Converter: Sendable {
 
     // MARK: calls and retries
 
-    /// One answer of the kernel to one call.
+    /// The kernel's answer to one call.
     private enum Answer {
         case done
         case busy(PageRange)
         case failed(ConversionError.Reason)
     }
 
-    /// One `KVM_SET_MEMORY_ATTRIBUTES2`, and what follows from it.
+    /// Makes one `KVM_SET_MEMORY_ATTRIBUTES2` call and acts on the answer.
     private func attempt(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work) -> Answer {
         guard !cancellation.isCancelled else { return .failed(.cancelled) }
         let request = work.request
         let zeroing = work.result.means == .zeroedByMonitor
-        // Made anew for each attempt: a struct that comes back from a failed call carries its error_offset, which
+        // A new struct for each attempt: after a failed call the struct contains an error_offset, which
         // RFC v2 refuses (hazard H1).
         var call = ckvm_memory_attributes2()
         call.offset = piece.start - region.gpa.start
@@ -183,7 +183,7 @@ public final class Converter: Sendable {
                 defer { ended = begun.map { _ in backend.now() } }
                 try region.file.convertInPlace(&call)
             } catch {
-                let page = named(by: call.error_offset, in: piece, region)
+                let page = page(at: call.error_offset, in: piece, region)
                 switch (error, page) {
                 case (.resourceTemporarilyUnavailable, let page?): return (.busy(page), error)
                 case (.noMemory, let page): return (.failed(.backend(error, gpa: page?.start)), error)
@@ -210,8 +210,8 @@ public final class Converter: Sendable {
         return answer
     }
 
-    /// The page in which `error_offset` lies; nil if the kernel names one that it was not asked about.
-    private func named(by offset: UInt64, in piece: PageRange, _ region: MemoryRegion) -> PageRange? {
+    /// The page that contains `error_offset`; nil if it is outside the piece that was requested.
+    private func page(at offset: UInt64, in piece: PageRange, _ region: MemoryRegion) -> PageRange? {
         let (gpa, overflow) = region.gpa.start.addingReportingOverflow(offset & ~(pageSize - 1))
         return !overflow && piece.contains(gpa) ? PageRange(start: gpa, size: pageSize) : nil
     }
@@ -219,8 +219,8 @@ public final class Converter: Sendable {
     private func convert(_ piece: PageRange, in region: MemoryRegion, _ work: inout Work)
         throws(ConversionError)
     {
-        // What is still to do after `next`, the lowest last. A list, because a kernel may split a piece into as many
-        // as it likes.
+        // Ranges still to convert after `next`, in descending order. A list, because the number of splits is not
+        // limited.
         var rest: [PageRange] = []
         var next: PageRange? = piece
         var attempts = 1
@@ -236,16 +236,16 @@ public final class Converter: Sendable {
                     continue
                 }
                 work.parked.append((region, page))
-                // A range full of busy pages is many calls, and none of them waits.
+                // A range full of busy pages takes many calls without any waiting, so check the time here.
                 guard spent(work) < policy.deadline else { throw work.gaveUp(on: page) }
                 if let after = PageRange(start: page.end, size: current.end - page.end) { rest.append(after) }
-                // The page named is the lowest in use, so all before it can go now.
+                // The reported page is the lowest in use, so all pages before it can be converted now.
                 next = PageRange(start: current.start, size: page.start - current.start) ?? rest.popLast()
             }
         }
     }
 
-    /// Comes back to the parked pages, all of them on each round, until they are converted or time is up.
+    /// Retries all parked pages in rounds until they are converted or the policy gives up.
     private func convertParked(_ work: inout Work) throws(ConversionError) {
         guard !work.parked.isEmpty else { return }
         var attempts = 1
@@ -281,7 +281,7 @@ public final class Converter: Sendable {
 
     /// Waits before the next attempt, or gives up.
     ///
-    /// - Parameter waiting: false when a holder has just let go, and there is nothing to wait for.
+    /// - Parameter waiting: false if a holder has just released its page, so that waiting is unnecessary.
     private func backOff(
         attempt: Int, on page: PageRange, waiting: Bool, _ work: inout Work
     ) throws(ConversionError) {
@@ -301,7 +301,7 @@ public final class Converter: Sendable {
 }
 
 extension ConversionResult {
-    /// Pages that were parked come last; puts the ranges in order again and joins them.
+    /// Parked pages were added last; sorts the ranges and joins them.
     fileprivate mutating func sortConverted() {
         let sorted = converted.sorted { $0.start < $1.start }
         converted = []

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 import Synchronization
 
-/// The holds on guest pages that this process knows of: who asks before converting can have them released.
+/// The holds on guest pages that this process has registered, so that a conversion can ask for their release.
 ///
 /// Its lock guards the list only; a hold is released outside it.
 public final class HoldRegistry: Sendable {
     private struct Entry: Sendable {
         let range: PageRange
         let hold: any PageHold
-        /// Lets go when a conversion asks.
+        /// Whether the holder releases its pages when a conversion asks.
         let yields: Bool
     }
     private let entries = Mutex<[Entry]>([])
@@ -17,9 +17,9 @@ public final class HoldRegistry: Sendable {
     public init() {}
 
     /// - Parameters:
-    ///   - yields: true if the holder lets go when a conversion needs the page.
-    ///   - limit: holds that there may be; with so many already the new one is not added.
-    /// - Returns: whether it was added.
+    ///   - yields: true if the holder releases the pages when a conversion needs them.
+    ///   - limit: the most holds that may be registered; beyond it the new one is not added.
+    /// - Returns: whether the hold was added.
     @discardableResult
     public func add(_ hold: any PageHold, range: PageRange, yields: Bool, limit: Int = .max) -> Bool {
         entries.withLock { list in
@@ -29,10 +29,10 @@ public final class HoldRegistry: Sendable {
         }
     }
 
-    /// Asks the holders of the page at `gpa` to let go.
+    /// Asks the holders of the page at `gpa` to release it.
     ///
-    /// - Parameter each: called for each hold that is gone, with its range.
-    /// - Returns: how many did, and how many hold on.
+    /// - Parameter each: called with the range of each hold that was released.
+    /// - Returns: how many holders released the page, and how many refused.
     public func askToRelease(
         gpa: UInt64, each: (PageRange) -> Void = { _ in }
     ) -> (released: Int, refused: Int) {
@@ -48,9 +48,9 @@ public final class HoldRegistry: Sendable {
         return (asked.count, refused)
     }
 
-    /// Releases every hold, asked or not.
+    /// Releases every hold, whether it yields or not.
     ///
-    /// - Parameter each: called for each hold that is gone, with its range.
+    /// - Parameter each: called with the range of each hold that was released.
     @discardableResult
     public func releaseAll(each: (PageRange) -> Void = { _ in }) -> Int {
         let all = entries.withLock { list in
@@ -64,6 +64,6 @@ public final class HoldRegistry: Sendable {
         return all.count
     }
 
-    /// Held ranges, for a picture of the pages.
+    /// The held ranges, for drawing the pages.
     public var heldRanges: [PageRange] { entries.withLock { $0.map(\.range) } }
 }

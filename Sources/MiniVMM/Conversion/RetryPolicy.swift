@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MIT
-/// What to do when the kernel says that a page is in use (`EAGAIN`).
+/// How to handle pages that the kernel reports as in use (`EAGAIN`).
 public struct RetryPolicy: Sendable, Equatable {
-    /// What is done about the rest of the range when one page is in use.
+    /// What to do with the rest of the range when one page is in use.
     public enum InUse: String, Sendable, CaseIterable {
-        /// The request fails whole where it meets the page.
+        /// Retry the whole call; when that is given up, the request fails at the page.
         case fail
-        /// Convert around the page (bisect at `error_offset`), park it, and come back to it.
+        /// Convert around the page (bisect at `error_offset`), park it, and retry it later.
         case bisect
     }
-    /// Calls for one piece before it is given up, at least 1.
+    /// Calls for one piece before the conversion gives up, at least 1.
     public var attempts: Int
-    /// Before the second attempt; doubled for each further one up to ``longestBackoff``.
+    /// The pause before the second attempt; doubled for each further attempt, up to ``longestBackoff``.
     public var firstBackoff: Duration
     /// The longest pause between two attempts.
     public var longestBackoff: Duration
-    /// For the whole request, from its first call.
+    /// The time limit for the whole request, from its first call.
     public var deadline: Duration
     /// Whether a piece is split around a page in use.
     public var inUse: InUse
 
-    /// By default 16 attempts, pauses from 20 µs to 10 ms, 1 s for the whole request, and no splitting. Fewer
-    /// than one attempt is one.
+    /// Defaults: 16 attempts, pauses from 20 µs to 10 ms, 1 s for the whole request, no splitting. At least one
+    /// attempt is made.
     public init(
         attempts: Int = 16, firstBackoff: Duration = .microseconds(20),
         longestBackoff: Duration = .milliseconds(10), deadline: Duration = .seconds(1), inUse: InUse = .fail

@@ -5,7 +5,7 @@ import SystemPackage
 extension ArgumentMemory {
     /// Calls `body` with the address of the argument.
     ///
-    /// - Throws: what `body` does; the errno of `mmap` if there is no such memory.
+    /// - Throws: what `body` throws, or the errno of `mmap` if the memory cannot be created.
     func withArgument<Argument, R>(
         _ argument: Argument, _ body: (UInt) throws(Errno) -> R
     ) throws(Errno) -> R {

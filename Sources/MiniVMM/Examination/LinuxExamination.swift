@@ -4,7 +4,7 @@ import Glibc
 import Synchronization
 public import SystemPackage
 
-// The calls of ExaminableObjects.swift, asked of the kernel below this process.
+// The calls of ExaminableObjects.swift, passed to the running kernel.
 
 extension FileCall {
     var number: ckvm_file_call {
@@ -46,7 +46,7 @@ extension LinuxGuestMemfd: ExaminableFile {
     ///
     /// - Throws: `EBADF` if the descriptor is closed already.
     public func closeDescriptor() throws(Errno) {
-        // Not under the lock: others may use the number meanwhile.
+        // Not under the lock: other threads may use the number meanwhile.
         let number = state.withLock { state in
             state.isOpen = false
             return state.number
@@ -54,7 +54,7 @@ extension LinuxGuestMemfd: ExaminableFile {
         _ = try value(ckvm_close(number))
     }
 
-    /// The system call itself.
+    /// Makes the system call.
     ///
     /// - Throws: its errno: on a correct kernel `EINVAL`, `ENODEV` or `EOPNOTSUPP`, and `EBADF` for a closed
     ///   descriptor.
@@ -62,12 +62,12 @@ extension LinuxGuestMemfd: ExaminableFile {
         _ = try value(ckvm_file_call(descriptor, call.number))
     }
 
-    /// `mmap` at an address from 2^45 on that this process has not used before; both arguments in bytes.
+    /// `mmap` at an address from 2^45 up that this process has not used before; both arguments in bytes.
     ///
     /// - Throws: `ENODEV` without ``GuestMemfdFlags/mmap``, `EINVAL` for a length of 0 and an offset that is
     ///   not page aligned, `EBADF` for a closed descriptor, `ENOMEM` once such addresses are used up.
     public func mapAlone(offset: UInt64, length: UInt64) throws(Errno) -> any ExaminableMapping {
-        // What mmap refuses by itself, before it looks for room.
+        // mmap refuses these arguments before it looks for a free address.
         guard length > 0, offset <= UInt64(Int64.max) else {
             return try mapAnywhere(offset: offset, length: length)
         }
@@ -78,10 +78,10 @@ extension LinuxGuestMemfd: ExaminableFile {
 }
 
 extension LinuxGuestMemfd: ArgumentTakingGuestMemfd {
-    /// `KVM_SET_MEMORY_ATTRIBUTES2` with a copy of the struct in such memory.
+    /// `KVM_SET_MEMORY_ATTRIBUTES2` with a copy of the struct in the given kind of memory.
     ///
-    /// - Throws: `EFAULT` if the kernel cannot read all of it, or has `error_offset` to write to it;
-    ///   otherwise the errno of docs/ABI.md, section 2; the errno of `mmap` if the memory cannot be made.
+    /// - Throws: `EFAULT` if the kernel cannot read the whole struct, or has to write `error_offset` to it;
+    ///   otherwise the errno of docs/ABI.md, section 2; the errno of `mmap` if the memory cannot be created.
     public func setMemoryAttributes2(
         _ request: ckvm_memory_attributes2, in memory: ArgumentMemory
     ) throws(Errno) {
@@ -91,7 +91,7 @@ extension LinuxGuestMemfd: ArgumentTakingGuestMemfd {
     }
 }
 
-/// Addresses that are given out once in the life of a process, far below where mmap looks for room by itself.
+/// Addresses that a process uses only once, far below those that mmap chooses by itself.
 enum PrivateAddresses {
     private static let next = Mutex<UInt64>(1 << 45)
     private static let end: UInt64 = 5 << 44
@@ -100,7 +100,7 @@ enum PrivateAddresses {
     static func take(_ length: UInt64) -> UInt64? {
         next.withLock { next in
             let start = next
-            // A gap, so that no two mappings become one.
+            // A gap, so that adjacent mappings are not merged.
             let (end, overflow) = start.addingReportingOverflow(length)
             guard !overflow, end < Self.end - 2 * pageSize else { return nil }
             next = (end + 2 * pageSize - 1) & ~(pageSize - 1)
@@ -109,12 +109,12 @@ enum PrivateAddresses {
     }
 }
 
-/// Numbers of descriptors that no other file gets: those that the kernel hands out by itself are the lowest that are free.
+/// Descriptor numbers that no other file gets: the kernel always hands out the lowest free number.
 enum ReservedDescriptors {
     private static let lowest: Int32 = 512
-    /// With a lower limit on open files the others would come up to these.
+    /// With a lower limit on open files, ordinary descriptors would reach these numbers.
     private static let lowestLimit: Int32 = 128
-    /// Of objects that are alive, open or closed.
+    /// Numbers of live objects, open or closed.
     private static let taken = Mutex<Set<Int32>>([])
 
     static func duplicate(_ descriptor: Int32) throws(Errno) -> Int32 {
@@ -128,18 +128,18 @@ enum ReservedDescriptors {
                     taken.insert(number)
                     return number
                 }
-                // Closed, and somebody may still use it so.
+                // The number is closed, but a live object may still use it that way.
                 _ = ckvm_close(number)
                 least = number + 1
             }
         }
     }
 
-    static func giveBack(_ number: Int32) { taken.withLock { _ = $0.remove(number) } }
+    static func free(_ number: Int32) { taken.withLock { _ = $0.remove(number) } }
 }
 
 extension LinuxHostMapping: ExaminableMapping {
-    /// `munmap` of all of it. Further calls unmap the same addresses again.
+    /// `munmap` of the whole mapping. Further calls unmap the same addresses again.
     ///
     /// - Throws: the errno of `munmap`; none is expected.
     public func unmap() throws(Errno) {
@@ -160,7 +160,7 @@ extension LinuxHostMapping: ExaminableMapping {
 
     /// `pread` from `/proc/self/mem`.
     ///
-    /// - Throws: `EIO` for a page that the host cannot touch, `EFAULT` for an offset past the end of the
+    /// - Throws: `EIO` for a page that the host cannot access, `EFAULT` for an offset past the end of the
     ///   mapping, the errno of opening the file.
     public func peek(at offset: UInt64) throws(Errno) -> UInt8 {
         guard offset < length else { throw .badAddress }
@@ -188,7 +188,7 @@ extension LinuxHostMapping: ExaminableMapping {
 }
 
 extension MemoryPolicy {
-    /// The mode, and the node or nil.
+    /// The mode, and the node if there is one.
     var words: (mode: Int32, node: UInt32?) {
         switch self {
         case .standard: (0, nil)
@@ -223,8 +223,8 @@ extension LinuxHostMapping: NodePlacing {
 
     /// `move_pages(2)` of one page.
     ///
-    /// - Throws: as ``node(at:)``; `ENODEV` for a node that does not exist, `EACCES` for a page in several
-    ///   page tables, `EBUSY` for one that the kernel did not move.
+    /// - Throws: same as ``node(at:)``; `ENODEV` for a node that does not exist, `EACCES` for a page in several
+    ///   page tables, `EBUSY` for a page that the kernel did not move.
     public func migrate(at offset: UInt64, to node: UInt32) throws(Errno) {
         _ = try value(ckvm_move_page(try start(of: offset, 1), Int32(clamping: node)))
     }
@@ -233,8 +233,8 @@ extension LinuxHostMapping: NodePlacing {
 extension LinuxVM: DirtyLogging {
     /// `KVM_GET_DIRTY_LOG`; bit 0 is the first page of the slot.
     ///
-    /// - Throws: `ENOENT` if there is no such slot or it has no `KVM_MEM_LOG_DIRTY_PAGES`, `EINVAL` for a
-    ///   number that no slot can have.
+    /// - Throws: `ENOENT` if there is no such slot or it has no `KVM_MEM_LOG_DIRTY_PAGES`, `EINVAL` for an
+    ///   invalid slot number.
     public func dirtyLog(slot: UInt32) throws(Errno) -> UInt64 {
         var first: UInt64 = 0
         _ = try value(unsafe ckvm_dirty_log(vm.rawValue, slot, &first))
@@ -243,24 +243,24 @@ extension LinuxVM: DirtyLogging {
 }
 
 extension LinuxVCPU: ExaminableVCPU {
-    /// `KVM_PRE_FAULT_MEMORY`, made again after `EINTR`.
+    /// `KVM_PRE_FAULT_MEMORY`, repeated after `EINTR`.
     ///
-    /// - Throws: `EINVAL` for a range that is not whole pages, or a word that has to be 0; `ENOENT` where the
-    ///   first page has no memslot; `EAGAIN` while its slot is being deleted; `EFAULT` for a page that cannot
-    ///   be had; `EOPNOTSUPP` without second-stage tables.
+    /// - Throws: `EINVAL` for a range that is not whole pages, or a nonzero reserved field; `ENOENT` where the
+    ///   first page has no memslot; `EAGAIN` while its slot is being deleted; `EFAULT` for a page that is not
+    ///   available; `EOPNOTSUPP` without second-stage tables.
     public func preFault(_ request: inout ckvm_pre_fault_memory) throws(Errno) {
         try ioctl(vcpu, CKVM_PRE_FAULT_MEMORY, &request)
     }
 
     /// `KVM_SET_MSRS` of `MSR_KVM_SYSTEM_TIME_NEW`, with the enable bit set.
     ///
-    /// - Throws: `EINVAL` if the kernel does not take the register.
+    /// - Throws: `EINVAL` if the kernel refuses the register.
     public func setClock(at gpa: UInt64) throws(Errno) {
         var request = ckvm_msrs1()
         request.nmsrs = 1
         request.index = CKVM_MSR_SYSTEM_TIME_NEW
         request.data = gpa | 1
-        // The number of registers that were written.
+        // The ioctl returns the number of registers written.
         guard try ioctl(vcpu, CKVM_SET_MSRS, &request) == 1 else { throw .invalidArgument }
     }
 }

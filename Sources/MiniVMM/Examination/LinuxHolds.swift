@@ -3,14 +3,14 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-// Users of pages other than a pipe.
+// Holders of page references other than a pipe.
 
 extension LinuxHostMapping: HoldableMapping {
-    /// Both numbers in bytes. O_DIRECT needs `/dev/nullb0`, and a pin by the test device root and
+    /// Offset and length are in bytes. O_DIRECT needs `/dev/nullb0`; a pin by the test device needs root and
     /// `/sys/kernel/debug/gup_test`.
     ///
-    /// - Throws: `EFAULT` for a page that the host cannot touch or that is outside the mapping; `EAGAIN` if
-    ///   `vmsplice` gets more pages than a pipe takes; `EINVAL` if a device needs alignment; `ENOSYS` or
+    /// - Throws: `EFAULT` for a page that the host cannot access or that is outside the mapping; `EAGAIN` if
+    ///   `vmsplice` gets more pages than fit in a pipe; `EINVAL` if a device needs alignment; `ENOSYS` or
     ///   `EPERM` without io_uring; `ENOENT` or `EACCES` without the device; `EMFILE`, `ENFILE` or `ENOMEM` if
     ///   the host has no descriptor or memory left.
     public func hold(_ kind: HoldKind, at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
@@ -36,7 +36,7 @@ final class FixedBufferHold: PageHold {
 
     deinit { release() }
 
-    /// A ring that is closed goes later, on a kernel thread, so the buffer is unregistered first.
+    /// Unregisters the buffer first, because a kernel thread frees a closed ring only later.
     func release() {
         ring.withLock { ring in
             if let number = ring?.rawValue { _ = ckvm_io_uring_unregister_buffers(number) }
@@ -47,9 +47,9 @@ final class FixedBufferHold: PageHold {
 
 /// An `O_DIRECT` write of the pages that is in flight.
 ///
-/// The device has to take its time: null_blk with `irqmode=2` completes a request `completion_nsec` after it came.
+/// The device has to be slow: null_blk with `irqmode=2` completes a request `completion_nsec` after it arrives.
 final class DirectIOHold: PageHold {
-    /// Where the pages are written to. It keeps nothing.
+    /// The device that the pages are written to. It discards them.
     static let device: FilePath = "/dev/nullb0"
     private let request: Mutex<Request?>
 
@@ -76,7 +76,7 @@ final class DirectIOHold: PageHold {
     }
 }
 
-/// A long-term pin by /sys/kernel/debug/gup_test. Only root may have one.
+/// A long-term pin by /sys/kernel/debug/gup_test. Requires root.
 final class LongTermPinHold: PageHold {
     static let device: FilePath = "/sys/kernel/debug/gup_test"
     private let file: Mutex<OwnedDescriptor?>

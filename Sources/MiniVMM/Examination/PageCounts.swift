@@ -3,10 +3,10 @@ import CKVMShim
 import Glibc
 public import SystemPackage
 
-// What a kernel has mapped, counted.
+// Counts of the pages that a kernel has mapped.
 
 extension LinuxVM: SecondStageCounting {
-    /// `KVM_GET_STATS_FD`, opened by the first call and kept.
+    /// Reads `KVM_GET_STATS_FD`, which the first call opens and keeps.
     ///
     /// - Throws: `ENOTTY` where the kernel has no binary statistics (before 5.14), `ENOENT` where they have
     ///   no `pages_4k`, `EINVAL` or `EIO` if they are malformed, `EMFILE` or `ENFILE` without a descriptor.
@@ -26,7 +26,7 @@ extension LinuxVM: SecondStageCounting {
 }
 
 extension LinuxHostMapping: ResidencyCounting {
-    /// From `/proc/self/pagemap`: bit 63 of a page's word.
+    /// Reads `/proc/self/pagemap`: bit 63 of a page's word.
     ///
     /// - Throws: the errno of opening or reading the file, `EIO` if it ends early.
     public func residentPages(at offset: UInt64, length: UInt64) throws(Errno) -> UInt64 {
@@ -36,7 +36,7 @@ extension LinuxHostMapping: ResidencyCounting {
             let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
             defer { try? file.close() }
             var count: UInt64 = 0
-            // A word a page, many at once.
+            // One word per page, read in batches.
             for part in pages.chunks(of: 512 * pageSize) {
                 var words = [UInt64](repeating: 0, count: Int(part.size / pageSize))
                 let wanted = words.count * 8
@@ -54,13 +54,13 @@ extension LinuxHostMapping: ResidencyCounting {
     }
 }
 
-/// A value of `KVM_GET_STATS_FD`. It keeps the VM alive.
+/// A value of `KVM_GET_STATS_FD`. Keeps the VM alive.
 final class BinaryStatistic: Sendable {
     private let file: OwnedDescriptor
-    /// Where in the file the value is.
+    /// The value's offset in the file.
     private let place: Int
 
-    /// Looks up where the first value of a statistic is.
+    /// Looks up the offset of a statistic's first value.
     init(owning descriptor: Int32, _ name: String) throws(Errno) {
         file = OwnedDescriptor(owning: descriptor)
         place = try Self.place(of: name, descriptor)

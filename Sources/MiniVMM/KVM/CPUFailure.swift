@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// Why a vCPU that is a program could not go on: what stands behind a `KVM_EXIT_INTERNAL_ERROR` of such a kernel.
+/// Why a vCPU that is a program failed. It is the cause of a `KVM_EXIT_INTERNAL_ERROR` of such a backend.
 public struct CPUFailure: Error, Sendable, Hashable {
-    /// What the program, or its process, did.
+    /// What happened to the program or its process.
     public enum Reason: Sendable, Hashable {
-        /// It could not execute the instruction; the engine's own error number, or -1 where it aborted.
+        /// It could not execute the instruction; the engine's own error number, or -1 if it aborted.
         case instruction(error: Int32)
-        /// Its process was ended by a signal.
+        /// A signal ended its process.
         case signal(Int32)
         /// Its process called exit with this status.
         case exited(status: Int32)
-        /// It used so many seconds of processor time without executing an instruction, and was ended.
+        /// It used this many seconds of processor time without executing an instruction, and was killed.
         case hung(seconds: Int)
-        /// It did not react to ``KVMVCPU/kick()``, and was ended.
+        /// It did not react to ``KVMVCPU/kick()``, and was killed.
         case unresponsive
-        /// It answered what no CPU answers, and was ended.
+        /// It gave an answer that no CPU can give, and was killed.
         case nonsense
-        /// The host would not start its process.
+        /// The host could not start its process.
         case notLaunched(Errno)
-        /// Its process exited with this status before it could execute anything.
+        /// Its process exited with this status before executing anything.
         case notStarted(status: Int32)
     }
 
-    /// ``isOfGuest`` says whether the guest or the host is to blame for it.
+    /// What happened; ``isOfGuest`` tells whether the guest or the host caused it.
     public var reason: Reason
-    /// Of the instruction that was begun last, linear.
+    /// The linear address of the instruction that was begun last.
     public var rip: UInt64
     /// The guest's bytes at ``rip``, as many as can be read, at most 15.
     public var code: [UInt8]
@@ -37,11 +37,11 @@ public struct CPUFailure: Error, Sendable, Hashable {
         self.code = code
     }
 
-    /// Whether the guest's code is the cause, as far as can be told. A process that never started, or that somebody
-    /// killed (`SIGKILL`: the kernel when it is out of memory), is the host's affair.
+    /// Whether the guest's code is the cause, as far as can be told. A process that never started, or that was killed
+    /// from outside (`SIGKILL`: by the kernel when it is out of memory), is the host's fault.
     public var isOfGuest: Bool { hostErrno == nil }
 
-    /// What the host has no more of, as an errno; nil where the guest's code is the cause.
+    /// The errno for the resource that the host lacks; nil if the guest's code is the cause.
     public var hostErrno: Errno? {
         switch reason {
         case .notLaunched(let errno): errno
@@ -56,7 +56,7 @@ extension CPUFailure: CustomStringConvertible {
     public var description: String {
         switch reason {
         case .notLaunched(let errno):
-            "the software CPU could not start: \(errno) (\(errno.name)) for its process"
+            "the software CPU could not start its process: \(errno) (\(errno.name))"
         case .notStarted(let status):
             "the software CPU could not start: its process exited with status \(status). It takes 1.1 GiB of "
                 + "address space; a limit on that (ulimit -v) may be too low"
@@ -71,8 +71,8 @@ extension CPUFailure: CustomStringConvertible {
         case .signal(let number): "its process was ended by signal \(number)"
         case .exited(let status): "its process exited with status \(status)"
         case .hung(let seconds): "it used \(seconds) s of processor time without executing an instruction"
-        case .unresponsive: "it did not stop when it was told to"
-        case .nonsense: "it gave an answer that no CPU gives"
+        case .unresponsive: "it did not stop when asked to"
+        case .nonsense: "it gave an invalid answer"
         case .notLaunched, .notStarted: "its process did not start"
         }
     }
@@ -87,8 +87,8 @@ extension CPUFailure: CustomStringConvertible {
     }
 }
 
-/// A vCPU that is a program, and may fail as one.
+/// A vCPU that is a program and may fail as one.
 public protocol SoftwareVCPU: KVMVCPU {
-    /// What stands behind the last `KVM_EXIT_INTERNAL_ERROR`; nil while the CPU goes on.
+    /// The cause of the last `KVM_EXIT_INTERNAL_ERROR`; nil while the CPU works.
     var failure: CPUFailure? { get }
 }

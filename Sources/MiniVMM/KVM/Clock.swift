@@ -18,7 +18,7 @@ extension Duration {
         return overflow || carry ? .max : sum
     }
 
-    /// A duration of so many nanoseconds, of which a `UInt64` holds more than `Int64`.
+    /// A duration in nanoseconds; a `UInt64` can hold more than an `Int64`.
     public init(wholeNanoseconds: UInt64) {
         self.init(
             secondsComponent: Int64(wholeNanoseconds / 1_000_000_000),

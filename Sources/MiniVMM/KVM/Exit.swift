@@ -2,11 +2,11 @@
 public import CKVMShim
 public import SystemPackage
 
-/// Why `KVM_RUN` came back, decoded once from the errno and the `kvm_run` page.
+/// Why `KVM_RUN` returned, decoded from the errno and the `kvm_run` page.
 public enum Exit: Sendable {
     /// `KVM_EXIT_IO`; the bytes are in the page.
     case io(ckvm_run_io)
-    /// `KVM_EXIT_MMIO`: an access to a guest-physical address that no memslot has.
+    /// `KVM_EXIT_MMIO`: an access to a guest-physical address outside all memslots.
     case mmio(ckvm_run_mmio)
     /// `KVM_EXIT_HYPERCALL`: the guest executed VMCALL or VMMCALL with an enabled number.
     case hypercall(ckvm_run_hypercall)
@@ -24,14 +24,14 @@ public enum Exit: Sendable {
     case internalError(UInt32)
     /// `KVM_EXIT_SYSTEM_EVENT`, with its type.
     case systemEvent(UInt32)
-    /// `KVM_RUN` failed with an errno that no exit information explains.
+    /// `KVM_RUN` failed with an errno and without exit information.
     case failed(Errno)
-    /// An exit reason this monitor has no use for.
+    /// An exit reason that this monitor does not support.
     case unsupported(UInt32)
 }
 
 extension KVMVCPU {
-    /// Runs the vCPU and says why it came back. Allocates nothing.
+    /// Runs the vCPU and returns why it stopped. Allocates no memory.
     public func runToExit() -> Exit {
         do {
             try run()
@@ -39,7 +39,7 @@ extension KVMVCPU {
             switch error {
             case .interrupted: return .interrupted
             case .badAddress, .hardwarePoisoned:
-                // Linux leaves the reason of the previous exit in place on an error that it does not explain,
+                // Linux leaves the previous exit's reason in place if it reports none for an error,
                 // so run() clears it first.
                 let page = runPage
                 if page.exitReason == CKVM_EXIT_MEMORY_FAULT {

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT
 public import CKVMShim
 
-/// A capability number, and what `KVM_CHECK_EXTENSION` calls it.
+/// A capability number of `KVM_CHECK_EXTENSION`, and its name.
 ///
-/// Posted versions of the in-place series used numbers that released kernels gave to other things, so a
-/// number alone proves nothing: the probe confirms by behaviour.
+/// Posted versions of the in-place series used numbers that released kernels use for other capabilities, so a
+/// number alone proves nothing: the probe confirms it by behaviour.
 public struct Capability: RawRepresentable, Hashable, Sendable {
     /// The argument of `KVM_CHECK_EXTENSION`.
     public let rawValue: UInt32
-    /// Any number is accepted, also one without a constant below.
+    /// Accepts any number, including those without a constant below.
     public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-    /// `KVM_CAP_MAX_VCPUS`: the vCPUs that a VM may have.
+    /// `KVM_CAP_MAX_VCPUS`: the most vCPUs that a VM can have.
     public static let maxVCPUs = Capability(rawValue: 66)
-    /// `KVM_CAP_NR_MEMSLOTS`: the memslots that a VM may have.
+    /// `KVM_CAP_NR_MEMSLOTS`: the most memslots that a VM can have.
     public static let memslots = Capability(rawValue: 10)
     /// `KVM_CAP_EXIT_HYPERCALL`: a bit for each hypercall number that can reach the monitor; bit 12 is
     /// `KVM_HC_MAP_GPA_RANGE`.
     public static let exitHypercall = Capability(rawValue: 201)
     /// `KVM_CAP_USER_MEMORY2`: `KVM_SET_USER_MEMORY_REGION2` (Linux 6.8).
     public static let userMemory2 = Capability(rawValue: 231)
-    /// `KVM_CAP_MEMORY_FAULT_INFO`: `KVM_EXIT_MEMORY_FAULT` says which page and which kind of access.
+    /// `KVM_CAP_MEMORY_FAULT_INFO`: `KVM_EXIT_MEMORY_FAULT` reports the page and the kind of access.
     public static let memoryFaultInfo = Capability(rawValue: 232)
-    /// `KVM_CAP_MEMORY_ATTRIBUTES`: the attributes that `KVM_SET_MEMORY_ATTRIBUTES` takes on the VM (Linux
+    /// `KVM_CAP_MEMORY_ATTRIBUTES`: the attributes that `KVM_SET_MEMORY_ATTRIBUTES` accepts on the VM (Linux
     /// 6.8 to 7.3); 8 is private.
     public static let memoryAttributes = Capability(rawValue: 233)
     /// `KVM_CAP_GUEST_MEMFD`: `KVM_CREATE_GUEST_MEMFD` (Linux 6.8).
@@ -31,14 +31,14 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
     public static let vmTypes = Capability(rawValue: 235)
     /// `KVM_CAP_PRE_FAULT_MEMORY`: `KVM_PRE_FAULT_MEMORY` on a vCPU.
     public static let preFaultMemory = Capability(rawValue: 236)
-    /// `KVM_CAP_GUEST_MEMFD_FLAGS`: the flags that `KVM_CREATE_GUEST_MEMFD` takes, as ``GuestMemfdFlags``
+    /// `KVM_CAP_GUEST_MEMFD_FLAGS`: the flags that `KVM_CREATE_GUEST_MEMFD` accepts, as ``GuestMemfdFlags``
     /// (Linux 6.18).
     public static let guestMemfdFlags = Capability(rawValue: 244)
-    /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`: the attributes that `KVM_SET_MEMORY_ATTRIBUTES2` takes on a
+    /// `KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES`: the attributes that `KVM_SET_MEMORY_ATTRIBUTES2` accepts on a
     /// guest_memfd (Linux 7.4); 8 is private.
     public static let guestMemfdMemoryAttributes = Capability(rawValue: 252)
 
-    /// The name without the `KVM_CAP_` prefix, or nil for a number this project has no use for.
+    /// The name without the `KVM_CAP_` prefix, or nil for a number that this project does not use.
     public var name: String? {
         switch self {
         case .maxVCPUs: "MAX_VCPUS"
@@ -58,7 +58,7 @@ public struct Capability: RawRepresentable, Hashable, Sendable {
 }
 
 extension Advice {
-    /// `MADV_*`
+    /// The `MADV_*` number.
     var number: Int32 {
         switch self {
         case .dontNeed: 4
@@ -72,26 +72,26 @@ extension Advice {
     }
 }
 
-/// Which kernel answered.
+/// Which backend answered.
 public struct BackendIdentity: Sendable, Equatable {
-    /// What answers the calls of the in-place interface.
+    /// Which part of the system answers the calls of the in-place interface.
     public enum Kind: Sendable {
-        /// Linux itself, which converts by its own ioctl.
+        /// Linux itself, which converts with its own ioctl.
         case linux
-        /// This library, by means of what the kernel below has.
+        /// This library, using the interfaces of an older kernel.
         case adapter
-        /// A kernel in user space; no real one is involved.
+        /// A KVM in user space; no real kernel is involved.
         case simulated
     }
 
-    /// The implementation: `LinuxKVM`, `PerVMAttributesKVM`, `MemslotTrapKVM`, `SoftKVM`.
+    /// The backend: `LinuxKVM`, `PerVMAttributesKVM`, `MemslotTrapKVM`, `SoftKVM`.
     public let name: String
-    /// What stands below it, for instance `Linux 6.18.44` or `Unicorn 2.0.1`.
+    /// The layer below it, for instance `Linux 6.18.44` or `Unicorn 2.0.1`.
     public let host: String
-    /// What a program goes by; the name is for people.
+    /// For decisions by programs; the name is for people.
     public let kind: Kind
 
-    /// `name` and `host` are printed as they are. Programs decide by `kind` only.
+    /// `name` and `host` are printed verbatim. Programs decide by `kind` only.
     public init(name: String, host: String, kind: Kind) {
         self.name = name
         self.host = host
@@ -106,7 +106,7 @@ extension BackendIdentity: CustomStringConvertible {
 
 /// The entries of `KVM_GET_SUPPORTED_CPUID` and `KVM_SET_CPUID2`.
 public struct CPUIDTable: Sendable {
-    /// In the order of the kernel. ``KVMVCPU/setCPUID(_:)`` takes at most 256.
+    /// In the kernel's order. ``KVMVCPU/setCPUID(_:)`` accepts at most 256.
     public var entries: [ckvm_cpuid_entry2]
 
     /// Accepts any number of entries in any order.
@@ -121,18 +121,18 @@ public struct CPUIDTable: Sendable {
         entries.first { $0.function == function && $0.index == index }
     }
 
-    /// Width of a guest-physical address: CPUID 0x80000008 EAX[7:0], 36 where the leaf is missing.
+    /// Width of a guest-physical address: CPUID 0x80000008 EAX[7:0], 36 if the leaf is missing.
     public var physicalAddressBits: Int {
         entry(function: 0x8000_0008).map { Int($0.eax & 0xff) } ?? 36
     }
 
-    /// The CPU's hypercall is VMMCALL, as AMD and Hygon have it; on all others it is VMCALL.
+    /// Whether the CPU's hypercall is VMMCALL (AMD, Hygon) and not VMCALL (all others).
     public var hasVMMCALL: Bool {
         // "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
         entry(function: 0).map { [0x6874_7541, 0x6f67_7948].contains($0.ebx) } ?? false
     }
 
-    /// Pages of 1 GiB: CPUID 0x80000001 EDX bit 26.
+    /// Whether the CPU has 1 GiB pages: CPUID 0x80000001 EDX bit 26.
     public var hasGigabytePages: Bool {
         entry(function: 0x8000_0001).map { $0.edx & (1 << 26) != 0 } ?? false
     }

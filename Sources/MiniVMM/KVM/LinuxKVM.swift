@@ -3,7 +3,7 @@ import CKVMShim
 import Glibc
 public import SystemPackage
 
-/// The kernel below this process, through /dev/kvm. Emulates nothing.
+/// The running kernel, through /dev/kvm. Emulates nothing.
 public final class LinuxKVM: Backend {
     /// `LinuxKVM`, with the running kernel as host (``runningKernel()``).
     public let identity: BackendIdentity
@@ -12,10 +12,10 @@ public final class LinuxKVM: Backend {
     private let system: OwnedDescriptor
     private let runPageLength: Int
 
-    /// Opens the device and checks that it speaks KVM's stable API.
+    /// Opens the device and checks that it implements KVM's stable API.
     ///
     /// - Throws: ``KVMUnavailable`` if the device cannot be opened, is not KVM, has another API version than
-    ///   12, or reports a `kvm_run` page of a size that cannot be.
+    ///   12, or reports an impossible size of the `kvm_run` page.
     public init(device: FilePath = "/dev/kvm") throws(KVMUnavailable) {
         let opened: FileDescriptor
         do {
@@ -55,8 +55,8 @@ public final class LinuxKVM: Backend {
 
     /// `KVM_CHECK_EXTENSION` on the system descriptor.
     ///
-    /// - Returns: 0 for a capability that the kernel does not know.
-    /// - Throws: the errno of the ioctl. An unknown capability is no error.
+    /// - Returns: 0 for an unknown capability.
+    /// - Throws: the errno of the ioctl. An unknown capability is not an error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         try ioctl(system, CKVM_CHECK_EXTENSION, value: UInt(capability.rawValue))
     }
@@ -79,9 +79,9 @@ public final class LinuxKVM: Backend {
     /// find out what the kernel promises about contents.
     ///
     /// - Throws: `EINVAL` for a shared bit, which only a TDX VM has, and for a type that the kernel does not
-    ///   have; `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
+    ///   support; `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
-        // A shared bit is TDX's, and this is no TDX VM.
+        // Only a TDX VM has a shared bit.
         guard sharedBit == nil else { throw .invalidArgument }
         return try LinuxVM(system: system, type: type, runPageLength: runPageLength)
     }
@@ -102,17 +102,17 @@ public final class LinuxKVM: Backend {
 public struct KVMUnavailable: Error, Sendable, CustomStringConvertible {
     /// Which check failed.
     public enum Reason: Sendable, Equatable {
-        /// The device could not be opened; `errno` says why.
+        /// The device could not be opened; `errno` tells why.
         case open
-        /// One of the first ioctls failed with `errno`, or the handler of the kick signal could not be
+        /// One of the first ioctls failed with `errno`, or the kick signal's handler could not be
         /// installed.
         case notKVM
-        /// What `KVM_GET_API_VERSION` returned instead of 12.
+        /// `KVM_GET_API_VERSION` returned this instead of 12.
         case apiVersion(Int)
-        /// What `KVM_GET_VCPU_MMAP_SIZE` returned, in bytes: less than `struct kvm_run`, or more than 1 MiB.
+        /// `KVM_GET_VCPU_MMAP_SIZE` returned this, in bytes: less than `struct kvm_run`, or more than 1 MiB.
         case runPageLength(Int)
     }
-    /// The path that was to be opened.
+    /// The path of the device.
     public let device: FilePath
     /// The errno of the call that failed; `EOPNOTSUPP` for ``Reason/apiVersion(_:)`` and `EINVAL` for
     /// ``Reason/runPageLength(_:)``.
@@ -120,20 +120,22 @@ public struct KVMUnavailable: Error, Sendable, CustomStringConvertible {
     /// Which of the checks in ``LinuxKVM/init(device:)`` failed.
     public let reason: Reason
 
-    /// One line: the path, what is wrong with it, and for a missing device or permission what to do.
+    /// One line: the path, what is wrong with it, and what to do about a missing device or permission.
     public var description: String {
         switch reason {
         case .open:
             switch errno {
             case .noSuchFileOrDirectory:
-                "\(device): no such device: this machine offers no KVM, or its module is not loaded"
+                "\(device): no such device: this machine has no KVM, or its module is not loaded"
             case .permissionDenied, .notPermitted:
                 "\(device): \(errno): add yourself to the group that owns it (usually kvm), or be root"
             default: "\(device): \(errno)"
             }
-        case .notKVM: "\(device): is not KVM: \(errno) on its first ioctl"
-        case .apiVersion(let version): "\(device): speaks KVM API \(version), and 12 is the only one there is"
-        case .runPageLength(let length): "\(device): claims a kvm_run page of \(length) bytes"
+        case .notKVM: "\(device): not a KVM device: \(errno) on the first ioctl"
+        case .apiVersion(let version):
+            "\(device): has KVM API version \(version); only version 12 is supported"
+        case .runPageLength(let length):
+            "\(device): reports a kvm_run page of \(length) bytes, which is impossible"
         }
     }
 }

@@ -5,12 +5,12 @@ public import SystemPackage
 
 /// A VM of ``LinuxKVM``.
 public final class LinuxVM: PerVMAttributes {
-    /// Found out when the VM was created. ``ContentPromise/undefined`` on a default VM and without
+    /// Found out when the VM was created. ``ContentPromise/undefined`` on a default VM and on a kernel without
     /// guest_memfd.
     public let contentPromise: ContentPromise
     let vm: OwnedDescriptor
     private let runPageLength: Int
-    /// Once it was asked for. Guarded by its lock.
+    /// Nonnil once it has been requested. Guarded by its lock.
     let pages4K = Mutex<BinaryStatistic?>(nil)
 
     init(system: borrowing OwnedDescriptor, type: VMType, runPageLength: Int) throws(Errno) {
@@ -21,13 +21,13 @@ public final class LinuxVM: PerVMAttributes {
             contentPromise = .undefined
             return
         }
-        // docs/ABI.md, section 2: on a software-protected VM contents survive in both directions, unless the kernel has
-        // content modes.
+        // docs/ABI.md, section 2: on a software-protected VM contents are preserved in both directions, unless the
+        // kernel has content modes.
         do throws(Errno) {
             let scratch = try Self.createGuestMemfd(of: vm, size: pageSize, flags: [])
             contentPromise = .discovered(on: scratch, otherwise: .preserved)
         } catch {
-            // Without a guest_memfd there is nothing to convert. A host that has no more descriptors says nothing.
+            // Without guest_memfd there is nothing to convert. A host out of descriptors proves nothing.
             if error.isHostLimit { throw error }
             contentPromise = .undefined
         }
@@ -36,14 +36,14 @@ public final class LinuxVM: PerVMAttributes {
     /// `KVM_CHECK_EXTENSION` on the VM.
     ///
     /// - Returns: 0 for a capability that a VM of this type does not have.
-    /// - Throws: the errno of the ioctl. An unknown capability is no error.
+    /// - Throws: the errno of the ioctl. An unknown capability is not an error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         try ioctl(vm, CKVM_CHECK_EXTENSION, value: UInt(capability.rawValue))
     }
 
-    /// `KVM_ENABLE_CAP` on the VM; `argument` is `args[0]`, all else is 0.
+    /// `KVM_ENABLE_CAP` on the VM; `argument` is `args[0]`, all other fields are 0.
     ///
-    /// - Throws: `EINVAL` for a capability or an argument that the VM does not have.
+    /// - Throws: `EINVAL` for a capability or argument that the VM does not support.
     public func enableCapability(_ capability: Capability, argument: UInt64) throws(Errno) {
         var request = ckvm_enable_cap()
         request.cap = capability.rawValue
@@ -72,9 +72,9 @@ public final class LinuxVM: PerVMAttributes {
 
     /// `KVM_SET_USER_MEMORY_REGION2`.
     ///
-    /// - Throws: `EINVAL` for a region that is malformed, leaves its file, or changes a slot that has a
+    /// - Throws: `EINVAL` for a region that is malformed, extends past its file, or changes a slot that has a
     ///   guest_memfd; `EEXIST` if another slot has some of its addresses or pages; `EBADF` if `guest_memfd`
-    ///   is no open descriptor; `ENOMEM`; `ENOTTY` before Linux 6.8.
+    ///   is not an open descriptor; `ENOMEM`; `ENOTTY` before Linux 6.8.
     public func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         var region = region
         try ioctl(vm, CKVM_SET_USER_MEMORY_REGION2, &region)
@@ -82,7 +82,7 @@ public final class LinuxVM: PerVMAttributes {
 
     /// `KVM_SET_USER_MEMORY_REGION`, for kernels before 6.8.
     ///
-    /// - Throws: `EINVAL` for a region that is malformed, `EEXIST` if another slot has some of its addresses,
+    /// - Throws: `EINVAL` for a malformed region, `EEXIST` if another slot has some of its addresses,
     ///   `ENOMEM`.
     public func setUserMemoryRegion(_ region: ckvm_userspace_memory_region) throws(Errno) {
         var region = region
@@ -91,8 +91,8 @@ public final class LinuxVM: PerVMAttributes {
 
     /// `KVM_SET_MEMORY_ATTRIBUTES` on the VM, by guest-physical address.
     ///
-    /// - Throws: `ENOTTY` where the kernel does not have it, `EINVAL` on a VM without private memory and for
-    ///   a range or attribute that is wrong, `ENOMEM`.
+    /// - Throws: `ENOTTY` if the kernel does not support it, `EINVAL` on a VM without private memory and for
+    ///   an invalid range or attribute, `ENOMEM`.
     public func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno) {
         var request = request
         try ioctl(vm, CKVM_SET_MEMORY_ATTRIBUTES, &request)
@@ -100,7 +100,7 @@ public final class LinuxVM: PerVMAttributes {
 
     /// `KVM_CREATE_VCPU`, and `mmap` of its `kvm_run` page.
     ///
-    /// - Throws: `EEXIST` for an id that is taken, `EINVAL` for one that is out of range, `EMFILE`, `ENFILE`
+    /// - Throws: `EEXIST` for an id in use, `EINVAL` for an id out of range, `EMFILE`, `ENFILE`
     ///   or `ENOMEM` if the host has no descriptor or memory left.
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
         try LinuxVCPU(vm: vm, id: id, runPageLength: runPageLength)
@@ -109,9 +109,9 @@ public final class LinuxVM: PerVMAttributes {
 
 /// A guest_memfd of ``LinuxKVM``.
 public final class LinuxGuestMemfd: KVMGuestMemfd {
-    /// Bytes, as they were asked for.
+    /// Bytes, as requested.
     public let size: UInt64
-    /// The number stays when the descriptor is closed, so that it can be used then.
+    /// The number is kept after the descriptor is closed, for calls on a closed descriptor.
     let state: Mutex<(number: Int32, isOpen: Bool, isReserved: Bool)>
 
     init(owning descriptor: Int32, size: UInt64, isReserved: Bool = false) {
@@ -122,15 +122,15 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
     deinit {
         let (number, isOpen, isReserved) = state.withLock { $0 }
         if isOpen { _ = ckvm_close(number) }
-        if isReserved { ReservedDescriptors.giveBack(number) }
+        if isReserved { ReservedDescriptors.free(number) }
     }
 
-    /// Stays the same after ``closeDescriptor()``.
+    /// Unchanged by ``closeDescriptor()``.
     public var descriptor: Int32 { state.withLock { $0.number } }
 
     /// `KVM_SET_MEMORY_ATTRIBUTES2`.
     ///
-    /// - Throws: the errno of docs/ABI.md, section 2. `ENOTTY` is a kernel that does not convert in place;
+    /// - Throws: the errno of docs/ABI.md, section 2. `ENOTTY` means that the kernel does not convert in place;
     ///   `EAGAIN` and `ENOMEM` set `request.error_offset`.
     public func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES2, &request)
@@ -148,23 +148,23 @@ public final class LinuxGuestMemfd: KVMGuestMemfd {
         LinuxHostMapping(try OwnedMapping(descriptor, offset: offset, length: length))
     }
 
-    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`, made again after `EINTR`; both numbers in bytes.
+    /// `fallocate` with `FALLOC_FL_KEEP_SIZE`, repeated after `EINTR`; offset and length are in bytes.
     ///
     /// - Throws: `EINVAL` if the length is 0, a bound is not page aligned or does not fit into 63 bits, or an
-    ///   allocation ends after the file; `EFBIG` if the sum does not fit; `EBADF` for a closed descriptor;
+    ///   allocation ends past the file; `EFBIG` if the sum does not fit; `EBADF` for a closed descriptor;
     ///   `ENOMEM`.
     public func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
         try fallocate(descriptor, punchHole: punchHole, offset: offset, length: length)
     }
 }
 
-/// A host mapping whose every access is a system call, so that a private page is `EFAULT` and never SIGBUS.
+/// A host mapping that is accessed only by system calls, so that a private page is `EFAULT` and never SIGBUS.
 public final class LinuxHostMapping: HostMapping {
-    /// What `mmap` returned. It stays here after ``unmap()``, for calls on addresses where nothing is mapped.
+    /// The result of `mmap`. It is kept after ``unmap()``, for calls on addresses where nothing is mapped.
     public let address: UInt64
-    /// Bytes, as they were asked for.
+    /// Bytes, as requested.
     public let length: UInt64
-    /// Nil once it is unmapped or moved.
+    /// Nil after it has been unmapped or moved.
     let mapping: Mutex<OwnedMapping?>
 
     init(_ mapping: consuming OwnedMapping) {
@@ -176,7 +176,7 @@ public final class LinuxHostMapping: HostMapping {
     /// `process_vm_readv` of this process, up to the first page that cannot be read.
     ///
     /// - Returns: how many bytes were read.
-    /// - Throws: `EFAULT` if the first page cannot be read or the part leaves the mapping.
+    /// - Throws: `EFAULT` if the first page cannot be read or the part extends past the mapping.
     public func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
         let count = try checked(offset, buffer.count)
         guard count > 0, let base = buffer.baseAddress else { return 0 }
@@ -186,7 +186,7 @@ public final class LinuxHostMapping: HostMapping {
     /// `process_vm_writev` of this process, up to the first page that cannot be written.
     ///
     /// - Returns: how many bytes were written.
-    /// - Throws: `EFAULT` if the first page cannot be written or the part leaves the mapping.
+    /// - Throws: `EFAULT` if the first page cannot be written or the part extends past the mapping.
     public func write(at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int {
         let count = try checked(offset, buffer.count)
         guard count > 0, let base = buffer.baseAddress else { return 0 }
@@ -195,8 +195,8 @@ public final class LinuxHostMapping: HostMapping {
 
     /// `vmsplice` of the pages into a pipe of its own.
     ///
-    /// - Throws: `EFAULT` for a page that the host cannot touch or that is outside the mapping; `EAGAIN` for
-    ///   more pages than the pipe takes (16 by default); `EMFILE` or `ENFILE` without a descriptor for the
+    /// - Throws: `EFAULT` for a page that the host cannot access or that is outside the mapping; `EAGAIN` for
+    ///   more pages than fit in the pipe (16 by default); `EMFILE` or `ENFILE` without a descriptor for the
     ///   pipe.
     public func hold(at offset: UInt64, length: UInt64) throws(Errno) -> any PageHold {
         guard let count = Int(exactly: length) else { throw .invalidArgument }
@@ -206,8 +206,8 @@ public final class LinuxHostMapping: HostMapping {
     /// `madvise`.
     ///
     /// - Throws: the errno of `madvise(2)`: `EFAULT` where a page cannot be populated, `EINVAL` for an offset
-    ///   that is not page aligned and for advice that a guest_memfd does not take, `ENOMEM` where nothing is
-    ///   mapped, `EHWPOISON` for a page whose memory has failed. `EFAULT` also if the part leaves the
+    ///   that is not page aligned and for advice that a guest_memfd does not support, `ENOMEM` where nothing is
+    ///   mapped, `EHWPOISON` for a page whose memory has failed. `EFAULT` also if the part extends past the
     ///   mapping.
     public func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
         let start = try start(of: offset, length)
@@ -215,7 +215,7 @@ public final class LinuxHostMapping: HostMapping {
             advice == .hwPoison ? ckvm_poison(start, length) : ckvm_madvise(start, length, advice.number))
     }
 
-    /// The address of a part, all of which is inside.
+    /// The address of a part that must be inside the mapping.
     func start(of offset: UInt64, _ length: UInt64) throws(Errno) -> UInt64 {
         guard let count = Int(exactly: length) else { throw .invalidArgument }
         _ = try checked(offset, count)
@@ -230,8 +230,8 @@ public final class LinuxHostMapping: HostMapping {
 
 /// `fallocate(2)` with `FALLOC_FL_KEEP_SIZE`.
 ///
-/// KVM ends an allocation when its thread has a signal, or work that an io_uring has left behind. What is done stays done, and
-/// the call is made again.
+/// KVM interrupts an allocation when its thread has a signal pending, or task work from an io_uring. The completed part
+/// stays, and the call is repeated.
 func fallocate(
     _ file: Int32, punchHole: Bool, offset: UInt64, length: UInt64
 ) throws(Errno) {
@@ -246,13 +246,13 @@ func fallocate(
 
 /// A vCPU of ``LinuxKVM``.
 public final class LinuxVCPU: KVMVCPU {
-    /// The number that `KVM_CREATE_VCPU` got.
+    /// The id passed to `KVM_CREATE_VCPU`.
     public let id: Int
-    /// Mapped for as long as this object lives.
+    /// Stays mapped as long as this object exists.
     public let runPage: RunPage
     let vcpu: OwnedDescriptor
     private let mapping: OwnedMapping
-    /// The thread inside ``run()``, 0 when none is. Written by that thread, read by ``kick()``.
+    /// The thread inside ``run()``, or 0. Written by that thread, read by ``kick()``.
     private let runner = Atomic<Int32>(0)
 
     init(vm: borrowing OwnedDescriptor, id: Int, runPageLength: Int) throws(Errno) {
@@ -263,7 +263,7 @@ public final class LinuxVCPU: KVMVCPU {
         self.id = id
     }
 
-    /// `KVM_RUN`, once. `exit_reason` is `KVM_EXIT_UNKNOWN` before, so that a reason in the page is of this
+    /// `KVM_RUN`, once. Sets `exit_reason` to `KVM_EXIT_UNKNOWN` first, so that a reason in the page comes from this
     /// run.
     ///
     /// - Throws: `EINTR` when kicked or on another signal; `EFAULT` or `EHWPOISON` with or without
@@ -280,7 +280,7 @@ public final class LinuxVCPU: KVMVCPU {
     public func kick() {
         runPage.setImmediateExit()
         let thread = runner.load(ordering: .sequentiallyConsistent)
-        // The thread may have left in between and even ended; then there is nobody to interrupt.
+        // The thread may have left meanwhile and even ended; then the signal reaches no thread.
         if thread != 0 { _ = ckvm_kick_thread(thread) }
     }
 
@@ -312,7 +312,7 @@ public final class LinuxVCPU: KVMVCPU {
 
     /// `KVM_SET_SREGS`.
     ///
-    /// - Throws: `EINVAL` for control registers that this CPU cannot have.
+    /// - Throws: `EINVAL` for control registers that this CPU does not support.
     public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
         var registers = registers
         try ioctl(vcpu, CKVM_SET_SREGS, &registers)
@@ -321,7 +321,7 @@ public final class LinuxVCPU: KVMVCPU {
     /// `KVM_SET_CPUID2`.
     ///
     /// - Throws: `E2BIG` for more than 256 entries; `EINVAL` if the vCPU has run and the table differs from
-    ///   the one that it has.
+    ///   its current one.
     public func setCPUID(_ table: CPUIDTable) throws(Errno) {
         guard table.entries.count <= Int(CKVM_CPUID_MAX_ENTRIES) else { throw .argListTooLong }
         var request = ckvm_cpuid2()

@@ -5,7 +5,7 @@ import SystemPackage
 
 /// References on pages that keep them from becoming private. Released by ``release()`` or by deinit.
 public protocol PageHold: AnyObject, Sendable {
-    /// Lets go; when it returns the kernel counts the references no more. Calling it again does nothing.
+    /// Releases the references; when it returns the kernel no longer counts them. Calling it again does nothing.
     func release()
 }
 
@@ -28,7 +28,7 @@ final class PipeHold: PageHold {
         } catch {
             throw (error as? Errno) ?? .ioError
         }
-        // What it could get is in the pipe; asked for the rest, the kernel says why there is no more.
+        // The pipe may have taken fewer pages; asking for the rest makes the kernel report why.
         var taken = 0
         while taken < length {
             let more = try value(

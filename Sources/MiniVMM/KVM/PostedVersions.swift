@@ -2,13 +2,13 @@
 public import CKVMShim
 public import SystemPackage
 
-// What posted versions of the in-place series had and the applied one has not. A kernel is never known by its number:
-// it is asked, and its answers decide.
+// Interfaces of posted versions of the in-place series that the applied version does not have. A kernel is never
+// identified by its version number, only by its answers.
 
-/// A guest_memfd that can be asked for the call of version 1: that had another number (0xd6) and half the struct, and the
-/// one of today is `ENOTTY` there.
+/// A guest_memfd on which the call of RFC v1 can be tried. It had another number (0xd6) and a struct of half the size;
+/// today's call returns `ENOTTY` there.
 public protocol FirstPostedGuestMemfd: KVMGuestMemfd {
-    /// The call of version 1, number 0xd6. A failed one sets `request.error_offset`.
+    /// The call of RFC v1, number 0xd6. On failure it sets `request.error_offset`.
     ///
     /// - Throws: the errno of docs/ABI.md, section 2, with the differences of section 3; `ENOTTY` in every
     ///   other version.
@@ -16,7 +16,7 @@ public protocol FirstPostedGuestMemfd: KVMGuestMemfd {
 }
 
 extension FirstPostedGuestMemfd {
-    /// The kernel knows the call, whatever it says of a request for no bytes.
+    /// Whether the kernel has the call, whatever it answers to an empty request.
     var hasFirstCall: Bool {
         var request = ckvm_memory_attributes_rfc_v1()
         do throws(Errno) { try setMemoryAttributes(&request) } catch {
@@ -29,16 +29,16 @@ extension FirstPostedGuestMemfd {
 extension LinuxGuestMemfd: FirstPostedGuestMemfd {
     /// Number 0xd6 on the descriptor.
     ///
-    /// - Throws: `ENOTTY` on every kernel but one of that version; there the errno of docs/ABI.md, section 2.
+    /// - Throws: `ENOTTY` on every kernel except RFC v1; there the errno of docs/ABI.md, section 2.
     public func setMemoryAttributes(_ request: inout ckvm_memory_attributes_rfc_v1) throws(Errno) {
         try ioctl(descriptor, CKVM_SET_MEMORY_ATTRIBUTES_RFC_V1, &request)
     }
 }
 
 extension KVMGuestMemfd {
-    /// Converts by the call that this kernel has.
+    /// Converts with whichever call this backend has.
     ///
-    /// - Throws: what ``setMemoryAttributes2(_:)`` does.
+    /// - Throws: same as ``setMemoryAttributes2(_:)``.
     public func convertInPlace(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         do throws(Errno) {
             try setMemoryAttributes2(&request)
@@ -60,16 +60,16 @@ extension KVMGuestMemfd {
 }
 
 extension ContentPromise {
-    /// Finds out whether the kernel has content modes, which would make another promise worthless: without a flag it
-    /// then overwrites what is converted.
+    /// Finds out whether the kernel has content modes, which would make any other promise worthless: without a flag it
+    /// then overwrites the contents of converted pages.
     ///
-    /// No version offers ZERO to private. A kernel with content modes therefore says `EOPNOTSUPP`, which it does
-    /// before anything else; the others do not know the flag (`EINVAL`) or the call (`ENOTTY`).
+    /// No version supports ZERO to private. A kernel with content modes therefore returns `EOPNOTSUPP`, before any
+    /// other check; the others do not support the flag (`EINVAL`) or the call (`ENOTTY`).
     ///
     /// - Parameters:
-    ///   - scratch: a private guest_memfd of the VM, at least a page, in no memslot and never touched: nothing of a
-    ///     guest is at stake.
-    ///   - promise: what holds where there are no content modes.
+    ///   - scratch: a private guest_memfd of the VM, at least a page, in no memslot and never touched, so that no
+    ///     guest data is at risk.
+    ///   - promise: the result if there are no content modes.
     public static func discovered(on scratch: any KVMGuestMemfd, otherwise promise: ContentPromise)
         -> ContentPromise
     {

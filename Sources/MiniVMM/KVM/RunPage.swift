@@ -6,7 +6,7 @@ public import CKVMShim
 /// The kernel writes it during `KVM_RUN`; between runs it belongs to the thread that runs the vCPU. The one
 /// field that another thread may write, `immediate_exit`, is accessed atomically.
 @safe public struct RunPage: @unchecked Sendable {
-    /// The memory. Valid as long as the vCPU that owns it.
+    /// Valid as long as the vCPU that owns it.
     private let page: UnsafeMutablePointer<ckvm_run>
     /// Bytes of the mapping (`KVM_GET_VCPU_MMAP_SIZE`).
     private let length: Int
@@ -23,17 +23,17 @@ public import CKVMShim
         get { unsafe page.pointee.exit_reason }
         nonmutating set { unsafe page.pointee.exit_reason = newValue }
     }
-    /// `kvm_run.io`, valid with `KVM_EXIT_IO`. ``withIOData(_:_:)`` has its bytes.
+    /// `kvm_run.io`, valid with `KVM_EXIT_IO`. ``withIOData(_:_:)`` gives access to its bytes.
     public var io: ckvm_run_io {
         get { unsafe page.pointee.io }
         nonmutating set { unsafe page.pointee.io = newValue }
     }
-    /// `kvm_run.mmio`, valid with `KVM_EXIT_MMIO`. What is in `data` at the next run completes a read.
+    /// `kvm_run.mmio`, valid with `KVM_EXIT_MMIO`. For a read, the guest gets the contents of `data` at the next run.
     public var mmio: ckvm_run_mmio {
         get { unsafe page.pointee.mmio }
         nonmutating set { unsafe page.pointee.mmio = newValue }
     }
-    /// `kvm_run.hypercall`, valid with `KVM_EXIT_HYPERCALL`. `ret` at the next run is the guest's RAX.
+    /// `kvm_run.hypercall`, valid with `KVM_EXIT_HYPERCALL`. `ret` becomes the guest's RAX at the next run.
     public var hypercall: ckvm_run_hypercall {
         get { unsafe page.pointee.hypercall }
         nonmutating set { unsafe page.pointee.hypercall = newValue }
@@ -53,7 +53,7 @@ public import CKVMShim
     /// `kvm_run.fail_entry.hardware_entry_failure_reason`, valid with `KVM_EXIT_FAIL_ENTRY`.
     public var failEntryReason: UInt64 { unsafe page.pointee.fail_entry.hardware_entry_failure_reason }
 
-    /// `kvm_run.immediate_exit`, loaded atomically: whether the next `KVM_RUN` ends at once with `EINTR`.
+    /// `kvm_run.immediate_exit`, loaded atomically: whether the next `KVM_RUN` ends immediately with `EINTR`.
     public var immediateExit: Bool { unsafe ckvm_immediate_exit(page) != 0 }
     /// Stores 1 atomically, from any thread.
     public func setImmediateExit() { unsafe ckvm_set_immediate_exit(page, 1) }
@@ -62,7 +62,7 @@ public import CKVMShim
 
     /// The bytes of a `KVM_EXIT_IO`: `size * count` of them at `data_offset`.
     ///
-    /// - Returns: nil if the kernel names bytes outside the page.
+    /// - Returns: nil if the range is outside the page.
     public func withIOData<R>(_ io: ckvm_run_io, _ body: (UnsafeMutableRawBufferPointer) -> R) -> R? {
         let (count, overflow) = Int(io.size).multipliedReportingOverflow(by: Int(io.count))
         guard !overflow, io.data_offset <= UInt64(length), count <= length - Int(io.data_offset) else {

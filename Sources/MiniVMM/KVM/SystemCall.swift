@@ -3,9 +3,9 @@ import CKVMShim
 import Glibc
 public import SystemPackage
 
-// The one gateway through which this library calls the kernel.
+// All system calls of this library go through these functions.
 
-/// Turns what a C shim returns, a value or a negative errno, into a value or a throw.
+/// Turns a C shim's result, a value or a negative errno, into a value or a throw.
 @inline(__always)
 @discardableResult
 package func value(_ result: Int) throws(Errno) -> Int {
@@ -15,7 +15,7 @@ package func value(_ result: Int) throws(Errno) -> Int {
 
 /// `ioctl` whose argument is a struct.
 ///
-/// - Parameter retryOnInterrupt: call again on `EINTR`. Never for `KVM_RUN`, where it is the answer.
+/// - Parameter retryOnInterrupt: call again on `EINTR`. Never for `KVM_RUN`, where `EINTR` is a valid result.
 @inline(__always)
 @discardableResult
 func ioctl<Argument>(
@@ -25,7 +25,7 @@ func ioctl<Argument>(
     try ioctl(descriptor.rawValue, request, &argument, retryOnInterrupt: retryOnInterrupt)
 }
 
-/// The same by the descriptor's number, which may be closed.
+/// Same as above, with a descriptor number, which may be closed.
 @inline(__always)
 @discardableResult
 func ioctl<Argument>(
@@ -62,9 +62,9 @@ func ioctl(
     }
 }
 
-/// A file descriptor that is closed with its owner.
+/// A file descriptor that its owner closes on deinit.
 public struct OwnedDescriptor: ~Copyable, Sendable {
-    /// The number, which stays open as long as this value lives.
+    /// The number, which stays open as long as this value exists.
     public let rawValue: Int32
 
     /// Takes ownership of an open descriptor.
@@ -73,12 +73,12 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     deinit { close() }
 
     private func close() {
-        // Nothing can be done about an error here, and Linux releases the number in any case.
+        // An error here cannot be handled, and Linux releases the number in any case.
         try? FileDescriptor(rawValue: rawValue).close()
     }
 }
 
-/// A mapping that is unmapped with its owner.
+/// A mapping that its owner unmaps on deinit.
 @safe public struct OwnedMapping: ~Copyable, @unchecked Sendable {
     /// Start of the mapping.
     public let base: UnsafeMutableRawPointer
@@ -87,7 +87,7 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
 
     /// `mmap(MAP_SHARED)` of a file, readable and writable.
     ///
-    /// - Parameter reserve: false maps with `MAP_NORESERVE`, for memory that is mostly never touched.
+    /// - Parameter reserve: false maps with `MAP_NORESERVE`, for memory of which most is never touched.
     /// - Throws: `EINVAL` if the length or the offset does not fit into 63 bits; otherwise the errno of
     ///   `mmap(2)`, such as `ENODEV` for a file that cannot be mapped and `ENOMEM`.
     public init(
@@ -96,7 +96,7 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         try self.init(descriptor.rawValue, offset: offset, length: length, reserve: reserve)
     }
 
-    /// The same by the descriptor's number, which may be closed.
+    /// Same as above, with a descriptor number, which may be closed.
     init(
         _ descriptor: Int32, offset: UInt64 = 0, length: UInt64, reserve: Bool = false
     ) throws(Errno) {
@@ -107,7 +107,7 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         self.length = bytes
     }
 
-    /// Takes over what is mapped at an address.
+    /// Takes ownership of an existing mapping.
     init(owning address: UInt64, length: UInt64) throws(Errno) {
         guard let bytes = Int(exactly: length),
             let pointer = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address))
@@ -116,10 +116,10 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
         self.length = bytes
     }
 
-    /// Leaves the mapping to whoever has moved it.
+    /// Gives up ownership: the mapping has been moved.
     consuming func disown() { discard self }
 
-    /// The start as a number, as the uAPI wants it.
+    /// The start as a number, as the uAPI expects it.
     public var address: UInt64 { UInt64(UInt(bitPattern: unsafe base)) }
 
     deinit { _ = unsafe munmap(base, length) }

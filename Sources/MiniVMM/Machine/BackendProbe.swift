@@ -2,53 +2,53 @@
 import CKVMShim
 public import SystemPackage
 
-/// A system call on a scratch VM that failed.
+/// A failed system call on a scratch VM.
 public struct CallFailure: Error, Sendable, Equatable {
     /// The uAPI name, with the arguments that matter: `KVM_CREATE_VM(KVM_X86_SW_PROTECTED_VM)`.
     public let call: String
-    /// What the call failed with.
+    /// The errno of the call.
     public let errno: Errno
 
-    /// `call` is printed as it is.
+    /// `call` is printed verbatim.
     public init(call: String, errno: Errno) {
         self.call = call
         self.errno = errno
     }
 }
 
-/// What a kernel does when it is asked, found out on scratch VMs. Numbers of capabilities decide nothing.
+/// What a backend actually supports, found out on scratch VMs. Capability numbers decide nothing.
 public struct BackendProbe: Sendable {
-    /// One question with its answer.
+    /// One question and its answer.
     public struct Finding: Sendable {
-        /// The finding for programs.
+        /// The result, for programs.
         public enum Verdict: String, Sendable {
-            /// The kernel does it.
+            /// The backend supports it.
             case yes
-            /// The kernel does not do it, or the question could not be asked because something else is missing.
+            /// The backend does not support it, or the question could not be asked because something else is missing.
             case no
-            /// The kernel's answer is none that a known version gives, or the guest that was to find out did not end.
+            /// The answer is not one that a known version gives, or the probe's guest did not finish.
             case unknown
         }
         /// A short key for programs.
         public let key: String
-        /// In words, for a table: `a software-protected VM (type 1)`.
+        /// The question in words, for a table: `a software-protected VM (type 1)`.
         public let question: String
-        /// Decides; ``answer`` is its evidence.
+        /// The result; ``answer`` is the evidence for it.
         public let verdict: Verdict
-        /// What the kernel answered.
+        /// The backend's answer.
         public let answer: String
-        /// What that means for who runs guests here.
+        /// The consequence for guests on this backend.
         public let meaning: String
     }
 
     private let backend: any Backend
 
-    /// Makes no call. Each question makes its own scratch VMs and leaves none behind.
+    /// Makes no system call. Each question creates its own scratch VMs and leaves none behind.
     public init(_ backend: any Backend) { self.backend = backend }
 
-    /// Converts one page to and fro on a scratch VM of two pages, in a memslot.
+    /// Converts one page of a scratch VM with a memslot of two pages to private and back.
     ///
-    /// - Returns: nil if that works, else the call that failed with its errno.
+    /// - Returns: nil if that works, otherwise the call that failed and its errno.
     public func conversionFailure() -> CallFailure? {
         var call = "KVM_CREATE_VM(KVM_X86_SW_PROTECTED_VM)"
         do throws(Errno) {
@@ -94,40 +94,40 @@ public struct BackendProbe: Sendable {
                     return Finding(
                         key: key, question: question, verdict: .no, answer: "ENOTTY",
                         meaning:
-                            "this is version 1 as posted: its call has another number, and is used instead")
+                            "this is RFC v1: its call has another number, which is used instead")
                 case .inappropriateIOCTLForDevice:
                     return Finding(
                         key: key, question: question, verdict: .no, answer: "ENOTTY",
                         meaning:
-                            "this kernel cannot convert in place (Linux 7.4 can); an adapter does it with what is there"
+                            "this kernel cannot convert in place (Linux 7.4 can); an adapter emulates the call"
                     )
                 case .invalidArgument:
                     if let failure = conversionFailure() {
                         return Finding(
                             key: key, question: question, verdict: .no,
                             answer: "\(failure.call): \(failure.errno.name)",
-                            meaning: "the call is there, but a conversion to private and back did not work")
+                            meaning: "the call exists, but converting a page to private and back failed")
                     }
                     return Finding(
-                        key: key, question: question, verdict: .yes, answer: "converted a page to and fro",
-                        meaning: "the interface this tool is about: conversions are the kernel's own")
+                        key: key, question: question, verdict: .yes, answer: "converted a page and back",
+                        meaning: "conversions use the kernel's own call")
                 default: break
                 }
                 return Finding(
                     key: key, question: question, verdict: .unknown, answer: error.name,
-                    meaning: "an answer that no known version gives to size 0")
+                    meaning: "no known version gives this answer for size 0")
             }
             return Finding(
                 key: key, question: question, verdict: .unknown, answer: "size 0 was accepted",
-                meaning: "no known version accepts that: something else answers this number")
+                meaning: "no known version accepts that: this number is probably another call")
         } catch {
             return Finding(
                 key: key, question: question, verdict: .no, answer: "no guest_memfd: \(error.name)",
-                meaning: "there is nothing to convert")
+                meaning: "there is no memory to convert")
         }
     }
 
-    /// Everything, in the order in which it is told.
+    /// All findings about system calls, in the order of the report.
     public func findings() -> [Finding] {
         var findings: [Finding] = []
         let vm: any KVMVirtualMachine
@@ -137,12 +137,12 @@ public struct BackendProbe: Sendable {
             return [
                 Finding(
                     key: "create-vm", question: "KVM_CREATE_VM", verdict: .no, answer: error.name,
-                    meaning: "no guest can run here")
+                    meaning: "guests cannot run here")
             ]
         }
         findings.append(
             Finding(
-                key: "create-vm", question: "KVM_CREATE_VM", verdict: .yes, answer: "made a VM",
+                key: "create-vm", question: "KVM_CREATE_VM", verdict: .yes, answer: "created a VM",
                 meaning: "guests can be built"))
         findings.append(softwareProtected())
         findings.append(guestMemfd(vm))
@@ -153,25 +153,25 @@ public struct BackendProbe: Sendable {
         return findings
     }
 
-    /// Whether the call says what becomes of contents, by what it answers about a scratch file.
+    /// Whether the call has flags for the contents, found out with a scratch file.
     private func contentModes(_ vm: any KVMVirtualMachine) -> Finding {
         func finding(_ verdict: Finding.Verdict, _ answer: String, _ meaning: String) -> Finding {
             Finding(
-                key: "content-modes", question: "flags for contents on that call (versions 3 to 5 as posted)",
+                key: "content-modes", question: "content flags on that call (posted versions RFC v3 to v5)",
                 verdict: verdict, answer: answer, meaning: meaning)
         }
         guard let scratch = try? vm.createGuestMemfd(size: pageSize, flags: []) else {
-            return finding(.no, "no file to ask about", "there is nothing to convert")
+            return finding(.no, "no guest_memfd to try it on", "there is no memory to convert")
         }
         let promise = ContentPromise.discovered(on: scratch, otherwise: .lost)
         guard promise != .lost else {
-            return finding(.no, "it knows none", "contents follow from the VM's type, and no call says it")
+            return finding(.no, "not supported", "what happens to contents depends on the VM type")
         }
         let kept = [("private", promise.toPrivate), ("shared", promise.toShared)].filter { $0.1.canPreserve }
         return finding(
             .yes,
             kept.isEmpty ? "ZERO" : "ZERO, and PRESERVE to " + kept.map(\.0).joined(separator: " and to "),
-            "without a flag this kernel overwrites what it converts; preserve and zero use its flags")
+            "without a flag the contents are overwritten, so MiniVMM passes one to preserve or zero them")
     }
 
     private func softwareProtected() -> Finding {
@@ -180,8 +180,8 @@ public struct BackendProbe: Sendable {
         do throws(Errno) {
             _ = try backend.createVM(.softwareProtected, sharedBit: nil)
             return Finding(
-                key: key, question: question, verdict: .yes, answer: "made one",
-                meaning: "guests have private memory, without hardware behind it")
+                key: key, question: question, verdict: .yes, answer: "created one",
+                meaning: "guests have private memory, without hardware protection")
         } catch {
             return Finding(
                 key: key, question: question, verdict: .no, answer: error.name,
@@ -201,7 +201,7 @@ public struct BackendProbe: Sendable {
         }
         guard !accepted.isEmpty else {
             return Finding(
-                key: key, question: question, verdict: .no, answer: "refused with any flags",
+                key: key, question: question, verdict: .no, answer: "refused with all flags",
                 meaning: "guest RAM will be an ordinary memfd")
         }
         let mappable =
@@ -211,7 +211,7 @@ public struct BackendProbe: Sendable {
             key: key, question: question, verdict: mappable ? .yes : .no,
             answer: "flags accepted: " + accepted.joined(separator: ", "),
             meaning: mappable
-                ? "the host can map a guest's RAM and fill it in place"
+                ? "the host can map guest RAM and fill it in place"
                 : "the host cannot map it, so guest RAM will be an ordinary memfd")
     }
 
@@ -222,12 +222,12 @@ public struct BackendProbe: Sendable {
                 key: "per-vm-attributes", question: "KVM_SET_MEMORY_ATTRIBUTES on a VM (Linux 6.8 to 7.3)",
                 verdict: verdict, answer: answer, meaning: meaning)
         }
-        let none = "nothing is lost: that interface cannot keep contents"
+        let none = "not needed here: it could not preserve contents anyway"
         let vm: any KVMVirtualMachine
         do throws(Errno) { vm = try backend.createVM(.softwareProtected, sharedBit: nil) } catch {
-            return finding(.no, "no VM to ask: \(error.name)", none)
+            return finding(.no, "no VM to try it on: \(error.name)", none)
         }
-        guard let vm = vm as? any PerVMAttributes else { return finding(.no, "it has none", none) }
+        guard let vm = vm as? any PerVMAttributes else { return finding(.no, "not available", none) }
         do throws(Errno) {
             for attributes in [CKVM_MEMORY_ATTRIBUTE_PRIVATE, 0] {
                 try vm.setMemoryAttributes(
@@ -235,40 +235,40 @@ public struct BackendProbe: Sendable {
             }
             return finding(
                 .yes, "made a page private and shared again",
-                "private and shared memory in two places; contents do not survive a conversion")
+                "private and shared memory are in two places; a conversion loses the contents")
         } catch {
             return finding(.no, error.name, none)
         }
     }
 
-    /// What `KVM_CHECK_EXTENSION` says on a VM, and what that would mean. A claim; the findings are the evidence.
+    /// The answer of `KVM_CHECK_EXTENSION` on a VM, and what it would mean. A claim; the findings are the evidence.
     public struct CapabilityClaim: Sendable {
-        /// What was asked.
+        /// The capability in question.
         public let capability: Capability
-        /// What `KVM_CHECK_EXTENSION` returned; 0 also where it failed.
+        /// The result of `KVM_CHECK_EXTENSION`; 0 also if it failed.
         public let value: Int
-        /// What such a ``value`` says, in words.
+        /// The meaning of ``value``, in words.
         public let meaning: String
     }
 
     private static let meanings: [(Capability, String)] = [
-        (.memslots, "memslots a VM may have; states finer than that cannot be carved"),
+        (.memslots, "most memslots of a VM; limits how finely an adapter can split RAM"),
         (.userMemory2, "a memslot can name a guest_memfd (6.8)"),
-        (.guestMemfd, "guest RAM can live in a guest_memfd (6.8)"),
+        (.guestMemfd, "guest RAM can be in a guest_memfd (6.8)"),
         (.guestMemfdFlags, "its flags: 1 = the host may mmap it, 2 = it may start shared (6.18)"),
         (.vmTypes, "a bit for each VM type; bit 1 = software-protected, with private memory"),
-        (.memoryFaultInfo, "KVM_EXIT_MEMORY_FAULT says which page and which kind of access"),
+        (.memoryFaultInfo, "KVM_EXIT_MEMORY_FAULT reports the page and the kind of access"),
         (
             .memoryAttributes,
-            "attributes a VM can set by address: 8 = private, in a second backing (6.8 to 7.3)"
+            "attributes that a VM can set by address: 8 = private, in a second backing (6.8 to 7.3)"
         ),
-        (.guestMemfdMemoryAttributes, "attributes a guest_memfd can set in place: 8 = private (7.4)"),
+        (.guestMemfdMemoryAttributes, "attributes that a guest_memfd can set in place: 8 = private (7.4)"),
         (.exitHypercall, "hypercalls that reach the monitor; bit 12 = KVM_HC_MAP_GPA_RANGE"),
         (.preFaultMemory, "pages can be mapped before the guest touches them"),
     ]
 
-    /// The capabilities that matter here, asked on a default VM; what is said of private memory on one that has it, if
-    /// there is one. Empty if there is none to ask.
+    /// The capabilities that matter here, asked on a default VM; those about private memory on a VM that has it, if the
+    /// backend has such a VM. Empty if no VM can be created.
     public func claims() -> [CapabilityClaim] {
         guard let vm = try? backend.createVM(.default, sharedBit: nil) else { return [] }
         let protected = try? backend.createVM(.softwareProtected, sharedBit: nil)
@@ -282,12 +282,12 @@ public struct BackendProbe: Sendable {
 
     // MARK: what a guest can do
 
-    /// For a guest of a few instructions: what a busy machine takes at most.
+    /// Time limit for a guest of a few instructions, enough for a busy machine.
     private static let guestLimit = Duration.seconds(20)
 
-    /// Boots a few instructions and says how they ended.
+    /// Boots a few instructions and returns how they ended.
     ///
-    /// - Parameter timeout: real time; some kernels execute some instructions for ever.
+    /// - Parameter timeout: real time; on some kernels some instructions never finish.
     private func run(
         _ code: [UInt8], timeout: Duration, _ change: (inout MachineConfiguration) -> Void
     ) -> (Outcome, RunStatistics) {
@@ -319,7 +319,7 @@ public struct BackendProbe: Sendable {
             meaning: "payloads do not run on this kernel")
     }
 
-    /// Runs a guest that writes a byte, makes its page shared and looks whether the byte is still there.
+    /// Runs a guest that writes a byte, converts its page to shared and checks whether the byte is still there.
     public func contents() -> Finding {
         // mov 0x38(%rdi), %rbx; movb $42, (%rbx); mov $1, %ecx; mov $0x300, %edx; mov $12, %eax; out %eax, $0xe8;
         // mov (%rbx), %al; out %al, $0xf4
@@ -334,17 +334,17 @@ public struct BackendProbe: Sendable {
         switch outcome {
         case .exited(42):
             return Finding(
-                key: key, question: question, verdict: .yes, answer: "a byte was still there",
-                meaning: "guests whose data changes hands run")
+                key: key, question: question, verdict: .yes, answer: "a byte was preserved",
+                meaning: "guests that convert pages with data in them run")
         case .exited(let byte):
             return Finding(
                 key: key, question: question, verdict: .no,
-                answer: byte == 0 ? "a byte was zero" : "a byte was another",
-                meaning: "only guests that carry their data themselves run")
+                answer: byte == 0 ? "a byte became zero" : "a byte changed",
+                meaning: "only guests that copy their data themselves run")
         default:
             return Finding(
                 key: key, question: question, verdict: .unknown, answer: outcome.description,
-                meaning: "the guest that was to look did not come to it")
+                meaning: "the probe's guest ended before it could check")
         }
     }
 
@@ -359,17 +359,17 @@ public struct BackendProbe: Sendable {
         if case .exited(0) = outcome, statistics.conversions == 1 {
             return Finding(
                 key: "two-aliases", question: "two aliases (implicit conversion)", verdict: .yes,
-                answer: "an access through the shared alias was a memory fault, and completed",
-                meaning: "guests that convert by touching memory run")
+                answer: "an access through the shared alias was a memory fault, and then completed",
+                meaning: "guests that convert memory by touching it run")
         }
         return Finding(
             key: "two-aliases", question: "two aliases (implicit conversion)", verdict: .no,
-            answer: outcome.description, meaning: "only guests that convert by call run")
+            answer: outcome.description, meaning: "only guests that convert by hypercall run")
     }
 
-    /// Runs a guest that asks by VMMCALL.
+    /// Runs a guest that converts by VMMCALL or VMCALL.
     ///
-    /// - Parameter timeout: real time; a kernel that cannot do it may never return.
+    /// - Parameter timeout: real time; without support the call may never return.
     public func hypercallInstruction(timeout: Duration = .seconds(1)) -> Finding {
         let key = "hypercall-instruction"
         let hasVMMCALL = (try? backend.supportedCPUID())?.hasVMMCALL ?? true
@@ -384,15 +384,15 @@ public struct BackendProbe: Sendable {
         case .exited(0) where statistics.hypercalls == 1:
             return Finding(
                 key: key, question: question, verdict: .yes, answer: "KVM_EXIT_HYPERCALL",
-                meaning: "guests ask by the instruction, as under any confidential-VM host")
+                meaning: "guests convert with the instruction, as on any confidential-VM host")
         case .timeLimit:
             return Finding(
                 key: key, question: question, verdict: .no, answer: "never returned",
-                meaning: "guests ask through port 0xe8 with the same registers")
+                meaning: "guests call through port 0xe8 instead, with the same registers")
         default:
             return Finding(
                 key: key, question: question, verdict: .no, answer: outcome.description,
-                meaning: "guests ask through port 0xe8 with the same registers")
+                meaning: "guests call through port 0xe8 instead, with the same registers")
         }
     }
 }

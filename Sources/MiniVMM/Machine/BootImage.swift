@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
-/// What is put into RAM before the guest starts.
+/// The contents of RAM before the guest starts.
 public struct BootImage: Sendable {
-    /// Bytes for one place, followed by zeros up to `size`.
+    /// Bytes for one address, followed by zeros up to `size`.
     public struct Segment: Sendable {
         /// Guest-physical address of the first byte.
         public let gpa: UInt64
-        /// What the file has for this segment, at most ``size`` bytes.
+        /// The segment's bytes in the file, at most ``size``.
         public let bytes: [UInt8]
-        /// Bytes in RAM, at least `bytes.count`.
+        /// Size in RAM in bytes, at least `bytes.count`.
         public let size: UInt64
-        /// How an error names it.
+        /// How errors name the segment.
         public let content: ImageError.Part.Content
     }
-    /// In the order of the file. They may overlap; ``GuestLayout`` checks that.
+    /// In file order. They may overlap; ``GuestLayout`` checks that.
     public let segments: [Segment]
-    /// Where the vCPUs start.
+    /// The address at which the vCPUs start.
     public let entry: UInt64
 
-    /// Where a flat image is loaded and entered.
+    /// The address at which a flat image is loaded and entered.
     public static let flatBase: UInt64 = 0x10_0000
 
     /// A flat image: loaded at 1 MiB, entered at its first byte.
@@ -32,10 +32,10 @@ public struct BootImage: Sendable {
     /// An ELF64 static executable, or a flat image if the file does not begin like ELF.
     ///
     /// - Throws: ``ImageError``: the file is empty, truncated, not a static x86-64 executable, or one of its
-    ///   program headers cannot be loaded. Whether the image fits into RAM is for ``GuestLayout`` to say.
+    ///   program headers cannot be loaded. ``GuestLayout`` checks whether the image fits into RAM.
     public static func parse(_ bytes: [UInt8]) throws(ImageError) -> BootImage {
         if bytes.starts(with: [0x7f, 0x45, 0x4c, 0x46]) { return try elf(bytes) }
-        // A file that begins like ELF but ends within its magic is a truncated one, not four bytes of code.
+        // A file that ends within the ELF magic is a truncated ELF file, not a few bytes of code.
         if bytes.count < 4, !bytes.isEmpty, [0x7f, 0x45, 0x4c, 0x46].starts(with: bytes) {
             throw .magicCutShort(bytes.count)
         }

@@ -5,10 +5,10 @@ import CKVMShim
 struct BootState {
     let layout: GuestLayout
 
-    /// Flat 64-bit code and data descriptors and a busy TSS, as the hidden parts below have them.
+    /// Flat 64-bit code and data descriptors, matching the hidden parts of the segment registers below.
     private static let descriptors: [UInt64] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
 
-    /// What is written into RAM besides the image.
+    /// The tables to write into RAM besides the image.
     func structures(boot: BootInformation) -> [(gpa: UInt64, bytes: [UInt8])] {
         [
             (GuestLayout.gdt, Self.bytes(Self.descriptors)),
@@ -27,7 +27,7 @@ struct BootState {
         return registers
     }
 
-    /// - Parameter reset: the state after vCPU creation, which this overlays.
+    /// - Parameter reset: the state after vCPU creation, which the result is based on.
     func specialRegisters(over reset: ckvm_sregs) -> ckvm_sregs {
         var registers = reset.inLongMode(tables: layout.tables.root)
         registers.gdt.base = GuestLayout.gdt
@@ -48,7 +48,7 @@ struct BootState {
 }
 
 extension ckvm_sregs {
-    /// The state after vCPU creation overlaid with 64-bit mode: ring 0, flat segments, paging on, no GDT and no IDT.
+    /// The state after vCPU creation, changed to 64-bit mode: ring 0, flat segments, paging on, no GDT and no IDT.
     ///
     /// - Parameter tables: guest-physical address of the 4-level page tables.
     package func inLongMode(tables: UInt64) -> ckvm_sregs {
@@ -93,11 +93,11 @@ extension ckvm_sregs {
     }
 }
 
-/// The boot information page, whose layout guest/include/guest.h gives to payloads.
+/// The boot information page. guest/include/guest.h defines its layout for payloads.
 struct BootInformation {
-    /// VMMCALL or VMCALL reaches the monitor.
+    /// The guest can call with VMMCALL or VMCALL.
     let instruction: Bool
-    /// It is VMCALL.
+    /// The instruction is VMCALL.
     let isVMCALL: Bool
 
     func words(_ layout: GuestLayout) -> [UInt64] {

@@ -1,46 +1,46 @@
 // SPDX-License-Identifier: MIT
 import Synchronization
 
-/// Whether work that a guest or an option can make long is to end. Its loops ask, from any thread.
+/// Tells loops that a guest or an option can make long when to stop. Any thread may check it.
 ///
-/// While nobody else waits for the time limit and for signals, asking looks for them. ``Machine`` waits for both itself once
-/// its vCPUs run.
+/// Checking also checks the time limit and signals, as long as nothing else waits for them. ``Machine`` waits for both
+/// itself once its vCPUs run.
 public final class Cancellation: Sendable {
     private let reason = Mutex<Outcome?>(nil)
     private let isSet = Atomic<Bool>(false)
-    private let looks = Atomic<Bool>(true)
-    /// When it was last looked for a signal, on the monotonic clock.
-    private let lastLook = Atomic<UInt64>(0)
+    private let polls = Atomic<Bool>(true)
+    /// When signals were last checked, on the monotonic clock.
+    private let lastPoll = Atomic<UInt64>(0)
     private let limit: Duration?
     private let start = monotonicNanoseconds()
     private let interrupts: SignalDescriptor?
 
-    /// A look for a signal is a system call, so it is made once in so many nanoseconds.
+    /// Checking for a signal is a system call, so it is done at most once per this many nanoseconds.
     private static let interval: UInt64 = 1_000_000
 
     /// - Parameters:
-    ///   - timeout: real time from now on, nil for no limit.
+    ///   - timeout: real time from now, nil for no limit.
     ///   - interrupts: signals that cancel it.
     public init(timeout: Duration? = nil, interrupts: SignalDescriptor? = nil) {
         limit = timeout
         self.interrupts = interrupts
-        looks.store(timeout != nil || interrupts != nil, ordering: .relaxed)
+        polls.store(timeout != nil || interrupts != nil, ordering: .relaxed)
     }
 
     /// Why it was cancelled; nil if it was not.
     public var outcome: Outcome? { reason.withLock { $0 } }
 
-    /// What is left of the time limit, nil for no limit.
+    /// The time left until the limit, nil for no limit.
     public var remaining: Duration? { limit.map { max(.zero, $0 - spent(until: monotonicNanoseconds())) } }
 
     private func spent(until now: UInt64) -> Duration { Duration(wholeNanoseconds: now &- start) }
 
-    /// The time limit and signals are waited for elsewhere from now on.
-    public func stopLooking() { looks.store(false, ordering: .relaxed) }
+    /// From now on, something else waits for the time limit and for signals.
+    public func stopPolling() { polls.store(false, ordering: .relaxed) }
 
-    /// What is asked for from now on is not cancelled: the work that was is over.
+    /// Clears the cancellation for later work: the cancelled work has ended.
     func reset() {
-        stopLooking()
+        stopPolling()
         isSet.store(false, ordering: .releasing)
     }
 
@@ -50,17 +50,17 @@ public final class Cancellation: Sendable {
         isSet.store(true, ordering: .releasing)
     }
 
-    /// Until ``stopLooking()`` this also looks, at most once in a millisecond, whether the time limit is over
-    /// or a signal has come. Any thread may ask.
+    /// Until ``stopPolling()`` this also checks, at most once per millisecond, whether the time limit is over
+    /// or a signal has arrived. Any thread may call it.
     public var isCancelled: Bool {
         if isSet.load(ordering: .acquiring) { return true }
-        return looks.load(ordering: .relaxed) && look()
+        return polls.load(ordering: .relaxed) && poll()
     }
 
-    private func look() -> Bool {
+    private func poll() -> Bool {
         let now = monotonicNanoseconds()
-        guard now &- lastLook.load(ordering: .relaxed) >= Self.interval else { return false }
-        lastLook.store(now, ordering: .relaxed)
+        guard now &- lastPoll.load(ordering: .relaxed) >= Self.interval else { return false }
+        lastPoll.store(now, ordering: .relaxed)
         if let limit, spent(until: now) >= limit {
             cancel(.timeLimit(limit))
         } else if let signal = interrupts?.pending() {

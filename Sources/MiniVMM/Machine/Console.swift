@@ -4,7 +4,7 @@ public import SystemPackage
 
 /// The guest's console: COM1, whose transmitter is always ready, and the 0xE9 debug port.
 ///
-/// Several vCPUs may write; its lock keeps their bytes apart. Output leaves at each end of line.
+/// Several vCPUs may write; a lock keeps their bytes apart. Output is written at each end of line.
 public final class Console: Sendable {
     private struct State {
         var output: OutputBuffer?
@@ -17,13 +17,13 @@ public final class Console: Sendable {
     private let state: Mutex<State>
     private let keeps: Bool
     private let onLine: (@Sendable (String) -> Void)?
-    /// Bytes kept at most: a guest that prints for ever costs no more.
+    /// Limit on kept bytes, for guests that print forever.
     private static let keptLimit = 1 << 20
 
     /// - Parameters:
     ///   - output: where the bytes go, or nil for nowhere.
-    ///   - keeps: also remember the first megabyte, for ``text``.
-    ///   - onLine: also called with each line, without its end, on the thread of the vCPU that ended it.
+    ///   - keeps: also keep the first megabyte, for ``text``.
+    ///   - onLine: also called with each line, without its newline, on the thread of the vCPU that ended it.
     public init(
         _ output: FileDescriptor?, keeps: Bool = false, onLine: (@Sendable (String) -> Void)? = nil
     ) {
@@ -32,14 +32,14 @@ public final class Console: Sendable {
         self.onLine = onLine
     }
 
-    /// What was kept, as text.
+    /// The kept output, as text.
     public var text: String { String(decoding: state.withLock { $0.kept }, as: UTF8.self) }
 
-    /// The error that output met, if it did.
+    /// The first error on output, if any.
     public var failure: Errno? { state.withLock { $0.output?.failure } }
 
     static let ports: ClosedRange<UInt16> = 0x3f8...0x3ff
-    /// Where letters go.
+    /// The transmit register.
     static let serialPort: UInt16 = 0x3f8
     static let debugPort: UInt16 = 0xe9
 
@@ -71,10 +71,10 @@ public final class Console: Sendable {
         }
     }
 
-    /// What tells a guest that the debug console is there (Bochs, QEMU).
+    /// The value by which a guest detects the debug console (Bochs, QEMU).
     private static let debugPortAnswer: UInt8 = 0xe9
 
-    /// A line longer than this is handed on in pieces.
+    /// A longer line is passed on in pieces.
     private static let lineLimit = 4096
 
     /// - Returns: a line for ``onLine``, if this byte ends one.
@@ -89,7 +89,7 @@ public final class Console: Sendable {
         return state.line
     }
 
-    /// Writes out a last line that has no end.
+    /// Writes out a last line without a newline.
     public func flush() {
         let line = state.withLock { state -> [UInt8] in
             state.output?.flush()

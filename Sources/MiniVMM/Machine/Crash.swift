@@ -1,78 +1,78 @@
 // SPDX-License-Identifier: MIT
-/// Where a vCPU stands: the next instruction, and the stack.
+/// A vCPU's position: the next instruction, and the stack.
 public struct VCPUPlace: Sendable, Hashable {
     /// Linear address of the next instruction.
     public let rip: UInt64
     /// Linear address of the top of the stack.
     public let rsp: UInt64
 
-    /// As `KVM_GET_REGS` has them.
+    /// Values from `KVM_GET_REGS`.
     public init(rip: UInt64, rsp: UInt64) {
         self.rip = rip
         self.rsp = rsp
     }
 }
 
-/// Why a guest cannot go on.
+/// Why a guest crashed.
 public struct Crash: Sendable, Hashable {
     /// The exit that ended the guest.
     public enum Cause: Sendable, Hashable {
-        /// `KVM_EXIT_SHUTDOWN`: an exception that no handler takes.
+        /// `KVM_EXIT_SHUTDOWN`: an exception without a handler.
         case tripleFault
-        /// `KVM_EXIT_MMIO` where the machine has neither RAM nor a device. `gpa` and `size` in bytes.
+        /// `KVM_EXIT_MMIO` where the machine has neither RAM nor a device. `size` in bytes.
         case noDevice(gpa: UInt64, size: UInt32, isWrite: Bool)
-        /// `KVM_EXIT_MMIO` in private RAM: KVM emulates an instruction and cannot reach the page.
+        /// `KVM_EXIT_MMIO` in private RAM: KVM emulates an instruction and cannot access the page.
         case unreachableRAM(gpa: UInt64, size: UInt32, isWrite: Bool)
-        /// `KVM_EXIT_MEMORY_FAULT` behind the end of RAM, which has `ramSize` bytes.
+        /// `KVM_EXIT_MEMORY_FAULT` past the end of RAM, which has `ramSize` bytes.
         case outsideRAM(MemoryFault, ramSize: UInt64)
         /// `KVM_EXIT_INTERNAL_ERROR`: KVM could not execute an instruction.
         case emulation
         /// `KVM_EXIT_INTERNAL_ERROR` with another suberror.
         case internalError(UInt32)
-        /// The guest's code has brought the software CPU down.
+        /// The guest's code has crashed the software CPU.
         case softwareCPU(CPUFailure)
     }
-    /// Its case names the `KVM_EXIT_*`.
+    /// Each case is one `KVM_EXIT_*`.
     public let cause: Cause
-    /// Nil where the registers could not be read.
+    /// Nil if the registers could not be read.
     public let place: VCPUPlace?
 
-    /// Leave out `place` if the registers cannot be read.
+    /// Omit `place` if the registers cannot be read.
     public init(_ cause: Cause, at place: VCPUPlace? = nil) {
         self.cause = cause
         self.place = place
     }
 }
 
-/// Why a vCPU has the same memory fault again and again.
+/// Why a vCPU has the same memory fault over and over.
 public enum FaultLoopReason: Sendable, Hashable {
-    /// The VM has one alias: the kernel takes the kind of an access from the page, and does not let this one through.
+    /// The VM has one alias: the kernel takes the kind of an access from the page, but does not complete this access.
     case oneAlias
     /// ``FaultPolicy/reenter``: the monitor does not convert.
     case notConverted
-    /// Each conversion is undone by the next: one instruction may be accessing a page through both aliases.
+    /// The next conversion undoes each conversion: one instruction may be accessing a page through both aliases.
     case undone
 }
 
-/// An exit that the monitor has no use for.
+/// An exit that the monitor does not handle.
 public struct UnhandledExit: Sendable, Hashable {
-    /// What the `kvm_run` page says.
+    /// The exit in the `kvm_run` page.
     public enum Kind: Sendable, Hashable {
         /// `KVM_EXIT_FAIL_ENTRY`, with the hardware's reason.
         case failEntry(UInt64)
         /// `KVM_EXIT_SYSTEM_EVENT` of this type.
         case systemEvent(UInt32)
-        /// `KVM_EXIT_IO` names data outside of the kvm_run page.
+        /// `KVM_EXIT_IO` points to data outside the kvm_run page.
         case ioOutsideRunPage
-        /// An exit reason that this monitor does not know.
+        /// An exit reason that this monitor does not support.
         case unknown(UInt32)
     }
-    /// Its case names the `KVM_EXIT_*`.
+    /// Each case is one `KVM_EXIT_*`.
     public let kind: Kind
-    /// Nil where the registers could not be read.
+    /// Nil if the registers could not be read.
     public let place: VCPUPlace?
 
-    /// Leave out `place` if the registers cannot be read.
+    /// Omit `place` if the registers cannot be read.
     public init(_ kind: Kind, at place: VCPUPlace? = nil) {
         self.kind = kind
         self.place = place
@@ -92,14 +92,14 @@ extension Crash: CustomStringConvertible {
 }
 
 extension Crash.Cause: CustomStringConvertible {
-    /// What the guest did, without the vCPU and its registers.
+    /// The cause, without the vCPU and its registers.
     public var description: String {
         switch self {
         case .tripleFault: "triple fault (an exception without a handler)"
         case .noDevice(let gpa, let size, let isWrite):
             "\(isWrite ? "wrote" : "read") \(size) bytes at \(hex(gpa)), where the machine has neither RAM nor a device"
         case .unreachableRAM(let gpa, let size, let isWrite):
-            "\(isWrite ? "wrote" : "read") \(size) bytes at \(hex(gpa)), which is private RAM that KVM cannot reach"
+            "\(isWrite ? "wrote" : "read") \(size) bytes at \(hex(gpa)), private RAM that KVM cannot access"
         case .outsideRAM(let fault, let size):
             "accessed \(fault.wants.rawValue) memory at \(hex(fault.gpa)), but RAM ends at \(hex(size))"
         case .emulation: "KVM could not execute an instruction (KVM_EXIT_INTERNAL_ERROR, emulation)"
@@ -114,10 +114,10 @@ extension FaultLoopReason: CustomStringConvertible {
     public var description: String {
         switch self {
         case .oneAlias:
-            "with one alias an access never asks for a conversion, and the kernel does not let this one through"
-        case .notConverted: "the monitor was told to enter the guest again without converting"
+            "with one alias an access never asks for a conversion, but the kernel does not complete this one"
+        case .notConverted: "the monitor was asked to re-enter the guest without converting"
         case .undone:
-            "each conversion is undone by the next; one instruction may be accessing a page through both aliases"
+            "the next conversion undoes each one; one instruction may be accessing a page through both aliases"
         }
     }
 }
@@ -133,8 +133,8 @@ extension UnhandledExit.Kind: CustomStringConvertible {
         switch self {
         case .failEntry(let reason): "the CPU refused to enter the guest, reason \(hex(reason))"
         case .systemEvent(let type): "KVM_EXIT_SYSTEM_EVENT of type \(type)"
-        case .ioOutsideRunPage: "KVM_EXIT_IO names data outside the kvm_run page"
-        case .unknown(let reason): "KVM_EXIT reason \(reason), which this monitor does not know"
+        case .ioOutsideRunPage: "KVM_EXIT_IO points to data outside the kvm_run page"
+        case .unknown(let reason): "exit reason \(reason), which this monitor does not support"
         }
     }
 }

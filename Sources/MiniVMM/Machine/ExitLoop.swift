@@ -2,17 +2,17 @@
 import CKVMShim
 package import SystemPackage
 
-/// What a monitor makes of the exits of one vCPU. ``ExitLoop`` decodes them.
+/// Handles the exits of one vCPU, which ``ExitLoop`` decodes.
 ///
-/// Where a method returns an `End` the loop ends with it; nil enters the guest again.
+/// If a method returns an `End`, the loop ends with it; nil enters the guest again.
 package protocol ExitHandler {
     associatedtype End
 
-    /// `KVM_RUN` has returned. Called before anything else, for handlers that count or watch.
+    /// `KVM_RUN` has returned. Called before anything else, for handlers that count or observe.
     mutating func left(_ exit: Exit) -> End?
     /// A port access. `bytes` are the transfers in order, `io.size` bytes each; for an IN the handler fills them.
     mutating func port(_ io: ckvm_run_io, _ bytes: UnsafeMutableRawBufferPointer) -> End?
-    /// A call of the guest, by instruction or by port 0xe8.
+    /// A guest call, by instruction or by port 0xe8.
     mutating func call(_ call: GuestCall, byInstruction: Bool) -> (answer: GuestCall.Answer, end: End?)
     mutating func memoryFault(_ fault: MemoryFault, _ errno: Errno) -> End?
     /// `KVM_EXIT_MMIO`. Nil completes the access; a read gets what is in the `kvm_run` page.
@@ -20,12 +20,12 @@ package protocol ExitHandler {
     /// The time slice is over, or another thread kicked the vCPU.
     mutating func interrupted() -> End?
     mutating func halted() -> End
-    /// The loop stepped over a call that the CPU could not step over.
+    /// The loop has stepped over a call instruction that the CPU could not step over.
     mutating func steppedOver(rip: UInt64)
-    mutating func cannotGoOn(_ obstacle: ExitObstacle) -> End?
+    mutating func cannotContinue(_ obstacle: ExitObstacle) -> End?
 }
 
-/// An exit that no guest should cause, or a call of the loop that failed.
+/// An exit that a well-behaved guest does not cause, or a failed call of the loop.
 package enum ExitObstacle {
     case shutdown
     /// `KVM_EXIT_INTERNAL_ERROR`, with its suberror.
@@ -33,25 +33,25 @@ package enum ExitObstacle {
     case failEntry(UInt64)
     case systemEvent(UInt32)
     case unknownExit(UInt32)
-    /// `KVM_EXIT_IO` names data outside of the `kvm_run` page.
+    /// `KVM_EXIT_IO` points to data outside the `kvm_run` page.
     case ioOutsideRunPage
-    /// `KVM_RUN` failed with an errno that no exit explains.
+    /// `KVM_RUN` failed with an errno and without exit information.
     case runFailed(Errno)
-    /// The registers of a call could not be read or written.
+    /// The registers could not be read or written for a call.
     case registers(call: String, Errno)
 }
 
-/// Decodes the exits of one vCPU, answers its calls, and steps over an instruction where the CPU cannot. The monitor's run loop
-/// and the guest of the litmus tests share it.
+/// Decodes the exits of one vCPU, answers its calls, and steps over an instruction if the CPU cannot. Shared by the
+/// monitor's run loop and the guest of the litmus tests.
 ///
-/// Belongs to the thread that runs the vCPU. An exit allocates nothing here and takes no lock.
+/// Belongs to the thread that runs the vCPU. An exit allocates no memory here and takes no lock.
 package struct ExitLoop {
     private let vcpu: any KVMVCPU
     private let page: RunPage
-    /// RIP at the hypercall that the last exit was.
+    /// RIP of the hypercall, if that was the last exit.
     private var callInProgress: UInt64?
 
-    /// The port by which a guest calls, with the registers of a hypercall.
+    /// The port for guest calls, which use the registers of a hypercall.
     package static let callPort: UInt16 = 0xe8
     /// The length of VMMCALL and of VMCALL.
     private static let callLength: UInt64 = 3
@@ -82,7 +82,7 @@ package struct ExitLoop {
             }
             var end: Handler.End?
             let inside: Void? = unsafe page.withIOData(io) { bytes in end = unsafe handler.port(io, bytes) }
-            return inside == nil ? handler.cannotGoOn(.ioOutsideRunPage) : end
+            return inside == nil ? handler.cannotContinue(.ioOutsideRunPage) : end
         case .hypercall(let hypercall):
             let asked = GuestCall(
                 number: hypercall.nr, arguments: (hypercall.args.0, hypercall.args.1, hypercall.args.2))
@@ -96,17 +96,17 @@ package struct ExitLoop {
         case .mmio(let access): return handler.mmio(access)
         case .interrupted: return handler.interrupted()
         case .halt: return handler.halted()
-        case .shutdown: return handler.cannotGoOn(.shutdown)
+        case .shutdown: return handler.cannotContinue(.shutdown)
         case .internalError(let suberror):
             if suberror == CKVM_INTERNAL_ERROR_EMULATION, let call, stepOver(call) {
                 handler.steppedOver(rip: call)
                 return nil
             }
-            return handler.cannotGoOn(.internalError(suberror))
-        case .failEntry(let reason): return handler.cannotGoOn(.failEntry(reason))
-        case .systemEvent(let type): return handler.cannotGoOn(.systemEvent(type))
-        case .unsupported(let reason): return handler.cannotGoOn(.unknownExit(reason))
-        case .failed(let errno): return handler.cannotGoOn(.runFailed(errno))
+            return handler.cannotContinue(.internalError(suberror))
+        case .failEntry(let reason): return handler.cannotContinue(.failEntry(reason))
+        case .systemEvent(let type): return handler.cannotContinue(.systemEvent(type))
+        case .unsupported(let reason): return handler.cannotContinue(.unknownExit(reason))
+        case .failed(let errno): return handler.cannotContinue(.runFailed(errno))
         }
     }
 
@@ -124,13 +124,13 @@ package struct ExitLoop {
             try vcpu.setRegisters(registers)
             return end
         } catch {
-            return handler.cannotGoOn(.registers(call: call, error))
+            return handler.cannotContinue(.registers(call: call, error))
         }
     }
 
-    /// On a CPU that does not save the next RIP (CPUID 0x8000000a EDX bit 3; emulated ones mostly), KVM reads the
-    /// instruction to know where it ends, which it cannot where the code is private: the answer is in RAX, and
-    /// RIP still at the call.
+    /// On a CPU that does not save the next RIP (CPUID 0x8000000a EDX bit 3; mostly emulated ones), KVM reads the
+    /// instruction to find its end. It cannot if the code is private: then the answer is in RAX, but RIP
+    /// is still at the call.
     private func stepOver(_ call: UInt64) -> Bool {
         guard var registers = try? vcpu.registers(), registers.rip == call else { return false }
         registers.rip = call &+ Self.callLength

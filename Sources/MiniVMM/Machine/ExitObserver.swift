@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-/// Somebody who looks at each exit before anything is done about it, and may change the machine meanwhile.
+/// Sees each exit before the monitor handles it, and may change the machine meanwhile.
 ///
-/// Decided when a machine is made: without one an exit costs one test of a pointer.
+/// Chosen when a machine is created: without one, an exit costs one test of a pointer.
 public protocol ExitObserver: AnyObject, Sendable {
-    /// The vCPU has left. Called on its thread, which waits; time slices and kicks are no exits.
+    /// The vCPU has exited. Called on its thread, which waits. Time slices and kicks are not reported.
     func left(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine)
 }
 

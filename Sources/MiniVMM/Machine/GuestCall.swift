@@ -2,9 +2,9 @@
 import CKVMShim
 package import SystemPackage
 
-/// A call of the guest, by VMMCALL or by port, and what the monitor does for it.
+/// A guest call, by VMMCALL or by port, and the monitor's answer.
 ///
-/// Numbers, arguments and answers are those of guest/include/guest.h. Nothing that a guest passes can trap: every
+/// Numbers, arguments and answers are defined in guest/include/guest.h. No guest value can crash the monitor: every
 /// sum is checked, and a malformed request is `-EINVAL`.
 package struct GuestCall {
     /// RAX.
@@ -20,16 +20,16 @@ package struct GuestCall {
     package struct Answer {
         /// RAX: 0, a small number, or a negative errno.
         package var result: Int64
-        /// RCX, where the call returns a word.
+        /// RCX, for calls that return a word.
         package var word: UInt64?
-        /// Let another vCPU run.
+        /// Whether another vCPU should run next.
         package var yields = false
 
         package static let done = Answer(result: 0)
         package static func failed(_ errno: Errno) -> Answer { Answer(result: -Int64(errno.rawValue)) }
     }
 
-    /// More holds than this at a time are `-ENOMEM`: each takes a pipe of this process.
+    /// The most holds at a time; more are `-ENOMEM`. Each needs a pipe of this process.
     private static let holdLimit = 64
 
     func perform(on machine: Machine, by actor: Actor, _ statistics: inout RunStatistics) -> Answer {
@@ -51,7 +51,7 @@ package struct GuestCall {
         }
     }
 
-    /// The pages from `arguments.0` on, `arguments.1` of them; nil if they are not pages of RAM.
+    /// The range of `arguments.1` pages from `arguments.0`; nil if it is empty, unaligned or outside RAM.
     private func pages(of machine: Machine) -> PageRange? {
         let (size, overflow) = arguments.1.multipliedReportingOverflow(by: pageSize)
         guard !overflow, let range = PageRange(start: arguments.0, size: size),
@@ -123,15 +123,15 @@ package struct GuestCall {
     }
 }
 
-/// What `KVM_HC_MAP_GPA_RANGE` asks for. Every monitor of this package reads it here.
+/// The arguments of `KVM_HC_MAP_GPA_RANGE`. All monitors of this package decode them here.
 package struct MapRequest: Hashable, Sendable {
-    /// Guest-physical, without the shared bit.
+    /// Guest-physical range, without the shared bit.
     package let range: PageRange
     package let target: PageState
-    /// Nil leaves it to the monitor.
+    /// Nil leaves the choice to the monitor.
     package let contents: ContentPolicy?
 
-    /// - Returns: nil where the arguments are wrong, which is `-EINVAL`.
+    /// - Returns: nil if the arguments are invalid, which is `-EINVAL`.
     package init?(_ call: GuestCall) {
         let (gpa, count, attributes) = call.arguments
         let (size, overflow) = count.multipliedReportingOverflow(by: pageSize)
@@ -141,7 +141,7 @@ package struct MapRequest: Hashable, Sendable {
         else { return nil }
         self.range = range
         target = attributes & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared
-        // An addition of MiniVMM's, in bits that KVM leaves to the monitor.
+        // An extension of MiniVMM, in bits that KVM leaves to the monitor.
         switch attributes & ~(CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK | CKVM_MAP_GPA_RANGE_ENCRYPTED) {
         case 0x000: contents = nil
         case 0x100: contents = .preserve

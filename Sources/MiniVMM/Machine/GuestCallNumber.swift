@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-/// The guest's calls, by the number in RAX; guest/include/guest.h has the same.
+/// The guest calls, by the number in RAX; guest/include/guest.h has the same numbers.
 public enum GuestCallNumber: UInt64, CaseIterable, Sendable {
-    /// Linux's own, for pages to become private or shared.
+    /// Linux's own hypercall: converts pages to private or shared.
     case mapGPARange = 12
-    /// The host takes references on RCX pages from the address in RBX on. With 0 in RDX a conversion may have
-    /// them released, with 1 only ``release`` does.
+    /// The host takes references on RCX pages, starting at the address in RBX. With 0 in RDX a conversion may
+    /// ask for their release; with 1 only ``release`` releases them.
     case hold = 0x4d56_0001
     /// The host releases all its references.
     case release = 0x4d56_0002
@@ -12,12 +12,12 @@ public enum GuestCallNumber: UInt64, CaseIterable, Sendable {
     case peek = 0x4d56_0003
     /// The host writes the 8 bytes in RCX to the address in RBX; `-EFAULT` if a page is private.
     case poke = 0x4d56_0004
-    /// RAX is 0 if the page at the address in RBX is shared and 1 if it is private.
+    /// Sets RAX to 0 if the page at the address in RBX is shared and to 1 if it is private.
     case state = 0x4d56_0005
-    /// Ends the time slice of the vCPU, where vCPUs run in turns.
+    /// Ends the time slice of the vCPU, on backends where vCPUs run in turns.
     case yield = 0x4d56_0006
 
-    /// As the header spells it.
+    /// The name in the header.
     public var name: String {
         switch self {
         case .mapGPARange: "KVM_HC_MAP_GPA_RANGE"

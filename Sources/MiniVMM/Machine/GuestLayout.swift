@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: MIT
-/// Where everything lies in guest-physical memory before the guest starts.
+/// The layout of guest-physical memory before the guest starts.
 ///
 ///     0x00001000  GDT
 ///     0x00002000  boot information page
-///     0x00003000  page tables (at the top of RAM where they are too many for here)
-///     0x00040000  stacks, 16 KiB a vCPU
-///     0x00100000  a flat image; an ELF file lies where it was linked for
-///     above       free, from the next 2 MiB boundary where RAM reaches that far
+///     0x00003000  page tables (at the top of RAM if they do not fit here)
+///     0x00040000  stacks, 16 KiB per vCPU
+///     0x00100000  a flat image; an ELF file is loaded at the addresses it was linked for
+///     above       free, from the next 2 MiB boundary if RAM extends that far
 ///
-/// Where a conversion does not keep contents, all that is not free stays shared. With two aliases the addresses above
-/// then lead to the shared alias, and so do CR3 and the page tables' own entries; free RAM is whole pages of 2 MiB, so
-/// that one entry never has both.
+/// If conversions lose contents, everything except free RAM stays shared. With two aliases the low addresses of that
+/// part then map to the shared alias, and so do CR3 and the page tables' own entries. Free RAM then consists of whole
+/// 2 MiB pages, so that no page-table entry covers both kinds.
 public struct GuestLayout: Sendable {
     /// Bytes, from address 0.
     public let ramSize: UInt64
-    /// How many stacks there are.
+    /// The number of stacks.
     public let vcpus: Int
     /// The bit that makes an access shared; nil with one alias.
     public let sharedBit: Int?
-    /// What is not free stays shared.
+    /// Whether everything except free RAM stays shared.
     public let imageStaysShared: Bool
-    /// The image with its last page filled up, first byte to last.
+    /// The image, rounded up to whole pages.
     public let image: PageRange
-    /// Guest-physical address of the first instruction; also its linear address, because the tables map
-    /// identically.
+    /// Guest-physical address of the first instruction; also its linear address, because the mapping is
+    /// an identity mapping.
     public let entry: UInt64
-    /// What every vCPU's CR3 leads to at first.
+    /// The page tables with which every vCPU starts.
     public let tables: PageTables
-    /// Guest-physical addresses that the guest may use as it likes. Empty if image and tables fill RAM.
+    /// Guest-physical addresses that the guest may use freely. Empty if image and tables fill RAM.
     public let free: Range<UInt64>
 
     static let gdt: UInt64 = 0x1000
@@ -40,13 +40,13 @@ public struct GuestLayout: Sendable {
     public static let ramBounds: ClosedRange<UInt64> = 1 << 20...1 << 40
     /// The fewest and the most vCPUs.
     public static let vcpuBounds: ClosedRange<Int> = 1...16
-    /// Bits that can tell the aliases apart: above the 4 GiB that are always mapped, and within what an identity
-    /// mapping of 4 levels reaches.
+    /// Bits that can distinguish the aliases: above the 4 GiB that are always mapped, and within the reach of an
+    /// identity mapping with 4 levels.
     public static let sharedBits: ClosedRange<Int> = 32...46
 
     /// - Parameters:
-    ///   - gigabytePages: the CPU has pages of 1 GiB.
-    ///   - imageStaysShared: contents do not survive a conversion, so nothing of what is written may be converted.
+    ///   - gigabytePages: whether the CPU has 1 GiB pages.
+    ///   - imageStaysShared: conversions lose contents, so nothing that is written here may be converted.
     /// - Throws: ``MachineError/configuration(_:)`` if RAM, the number of vCPUs or the shared bit is out of
     ///   bounds, or RAM has no room for the page tables; ``MachineError/image(_:)`` if a segment is outside
     ///   RAM or overlaps another part.
@@ -95,7 +95,7 @@ public struct GuestLayout: Sendable {
     /// The top of a vCPU's stack: RSP at entry.
     func stackTop(_ vcpu: Int) -> UInt64 { Self.stacks + UInt64(vcpu + 1) * Self.stackSize }
 
-    /// Checks what needs no image to be known, in words of who configures a machine.
+    /// Checks everything that does not depend on the image, with errors about the configuration.
     static func check(ramSize: UInt64, vcpus: Int, sharedBit: Int?) throws(MachineError) {
         guard Self.ramBounds.contains(ramSize), ramSize % pageSize == 0 else {
             throw .configuration(.ramSize(ramSize))
@@ -109,7 +109,7 @@ public struct GuestLayout: Sendable {
         }
     }
 
-    /// Checks that every segment lies in RAM, apart from the others and from what the monitor puts there.
+    /// Checks that every segment is in RAM and overlaps neither the other segments nor the monitor's parts.
     private static func check(
         _ image: BootImage, _ taken: [ImageError.Part], ramSize: UInt64
     ) throws(MachineError) -> Range<UInt64> {
@@ -140,8 +140,8 @@ public struct PageTables: Sendable {
     private let hasSharedLow: Bool
     /// Guest-physical address of the PML4, without the shared bit.
     public private(set) var start: UInt64 = 0
-    /// The part of RAM whose low addresses are its own; the others lead to the shared alias. Its bounds are whole
-    /// large pages, or the end of RAM. Nil where every address is its own.
+    /// The part of RAM whose low addresses map to themselves; all others map to the shared alias. Its bounds are
+    /// multiples of a large page, or the end of RAM. Nil if every address maps to itself.
     var privateLow: Range<UInt64>?
 
     static let largePage: UInt64 = 2 << 20
@@ -165,25 +165,25 @@ public struct PageTables: Sendable {
         (max(ramSize, 4 * Self.gigabyte) + Self.gigabyte - 1) / Self.gigabyte
     }
     private var pointerTables: UInt64 { (gigabytes + Self.entries - 1) / Self.entries }
-    /// With pages of 1 GiB only those that have both kinds of RAM, one at each end of what is private.
+    /// With 1 GiB pages, only for the gigabytes at the two ends of the private part, which have both kinds of RAM.
     private var directories: UInt64 {
         gigabytePages ? (hasSharedLow ? 2 : 0) : aliases * gigabytes
     }
-    /// Bytes of all tables.
+    /// Size of all tables in bytes.
     public var size: UInt64 { (1 + aliases * pointerTables + directories) * pageSize }
 
-    /// What CR3 takes.
+    /// The value for CR3.
     var root: UInt64 { start | tableAlias }
-    /// The tables are where the image is.
+    /// The tables are reached through the same alias as the image.
     private var tableAlias: UInt64 { hasSharedLow ? sharedMask : 0 }
 
-    /// Where a low address leads: itself, or its shared alias.
+    /// The address that a low address maps to: itself, or its shared alias.
     private func target(_ address: UInt64) -> UInt64 {
         guard let privateLow, address < ramSize, !privateLow.contains(address) else { return address }
         return address | sharedMask
     }
 
-    /// Whether all of a gigabyte leads through one alias.
+    /// Whether a whole gigabyte is mapped through one alias.
     private func isUniform(_ address: UInt64) -> Bool {
         guard let privateLow else { return true }
         return ![privateLow.lowerBound, privateLow.upperBound].contains { bound in
@@ -191,7 +191,7 @@ public struct PageTables: Sendable {
         }
     }
 
-    /// The tables as 64-bit words, from ``start`` on.
+    /// The tables as 64-bit words, starting at ``start``.
     func words() -> [UInt64] {
         let present: UInt64 = 0b11  // present, writable
         let large: UInt64 = 1 << 7
@@ -207,7 +207,7 @@ public struct PageTables: Sendable {
             let pointers = takeTables(pointerTables)
             for table in 0..<pointerTables {
                 let slot = (base >> 39) + table
-                // With the shared bit below 39 both aliases share the first PML4 entry and its PDPT.
+                // With a shared bit below 39 both aliases use the first PML4 entry and its PDPT.
                 if words[index(start + slot * 8)] == 0 {
                     words[index(start + slot * 8)] = (pointers + table * pageSize) | tableAlias | present
                 }

@@ -3,13 +3,13 @@ import CKVMShim
 import Synchronization
 public import SystemPackage
 
-/// SIGINT, SIGTERM and SIGHUP as a descriptor. While it lives they are blocked in this thread and in those it starts, so
-/// whatever takes long meanwhile has to look for them. The thread that made it lets go of it.
+/// SIGINT, SIGTERM and SIGHUP as a descriptor. While it exists, they are blocked in this thread and in the threads it
+/// starts, so long-running work has to check for them. The thread that created it must also release it.
 public final class SignalDescriptor: Sendable {
     fileprivate let descriptor: OwnedDescriptor
-    /// The first signal that was read; 0 before.
+    /// The first signal that was read; 0 before that.
     private let first = Atomic<Int32>(0)
-    /// How many there are: the signals stay blocked until the last one goes.
+    /// The number of live objects: the signals stay blocked until the last one is released.
     private static let alive = Atomic<Int>(0)
 
     /// Blocks the signals in the calling thread.
@@ -24,10 +24,10 @@ public final class SignalDescriptor: Sendable {
         if Self.alive.subtract(1, ordering: .relaxed).newValue == 0 { ckvm_unblock_interrupts() }
     }
 
-    /// Has the calling thread be ended by these signals again, where nobody looks for them any more.
+    /// Lets these signals end the calling thread again, for when nothing checks for them any more.
     public func unblock() { ckvm_unblock_interrupts() }
 
-    /// The first signal that has come, if one has, whoever has seen it.
+    /// The first signal that has arrived, if any, even if another thread has read it.
     public func pending() -> Int32? {
         let seen = first.load(ordering: .acquiring)
         if seen != 0 { return seen }
@@ -43,9 +43,9 @@ public final class SignalDescriptor: Sendable {
         return before == 0 ? signal : before
     }
 
-    /// Waits until `input` can be read, which it also can where it ends.
+    /// Waits until `input` is readable or at end of file.
     ///
-    /// - Returns: nil, or the signal that came meanwhile.
+    /// - Returns: nil, or the signal that arrived meanwhile.
     public func wait(untilReadable input: FileDescriptor) -> Int32? {
         while true {
             let answer = ckvm_wait(input.rawValue, descriptor.rawValue, -1)
@@ -54,14 +54,14 @@ public final class SignalDescriptor: Sendable {
     }
 }
 
-/// Waits until `input` can be read, which it also can where it ends.
+/// Waits until `input` is readable or at end of file.
 ///
-/// - Returns: false if it cannot yet.
+/// - Returns: false if the time ran out.
 public func isReadable(_ input: FileDescriptor, within timeout: Duration) -> Bool {
     ckvm_wait(input.rawValue, -1, Int64(clamping: timeout.wholeNanoseconds)) == 0
 }
 
-/// Becomes readable when something has happened, until it is cleared (eventfd).
+/// Becomes readable when signalled, until it is cleared (eventfd).
 package final class EventDescriptor: Sendable {
     package enum Wakeup {
         case signalled
@@ -74,12 +74,12 @@ package final class EventDescriptor: Sendable {
 
     package func signal() { ckvm_eventfd_signal(descriptor.rawValue) }
 
-    /// Nothing has happened since.
+    /// Makes the descriptor unreadable until the next ``signal()``.
     package func clear() { ckvm_eventfd_clear(descriptor.rawValue) }
 
     /// Waits without polling.
     ///
-    /// - Parameter timeout: real time, nil for ever.
+    /// - Parameter timeout: real time, nil for no limit.
     package func wait(timeout: Duration?, interrupts: SignalDescriptor? = nil) -> Wakeup {
         let start = monotonicNanoseconds()
         let limit = timeout?.wholeNanoseconds
@@ -96,7 +96,7 @@ package final class EventDescriptor: Sendable {
             case 1...:
                 let signal = Int32(truncatingIfNeeded: answer)
                 return .interrupted(signal: interrupts?.note(answer) ?? signal)
-            default: continue  // time is up, which the next round sees, or a signal that is none of ours
+            default: continue  // timed out, which the next round detects, or another signal
             }
         }
     }

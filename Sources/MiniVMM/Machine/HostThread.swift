@@ -2,9 +2,9 @@
 import Glibc
 import Synchronization
 
-/// A thread that is joined.
+/// A thread that must be joined.
 package final class HostThread: Sendable {
-    /// The handle until it was joined. Guarded by its lock.
+    /// The handle, nil after it was joined. Guarded by its lock.
     private let handle: Mutex<pthread_t?>
 
     private final class Body: Sendable {
@@ -12,7 +12,7 @@ package final class HostThread: Sendable {
         init(_ run: @escaping @Sendable () -> Void) { self.run = run }
     }
 
-    /// - Returns: nil if the system has no room for another thread.
+    /// - Returns: nil if the system cannot create another thread.
     package init?(_ body: @escaping @Sendable () -> Void) {
         var thread = pthread_t()
         let box = unsafe Unmanaged.passRetained(Body(body))
@@ -31,7 +31,7 @@ package final class HostThread: Sendable {
         handle = Mutex(thread)
     }
 
-    /// Waits for its end. Only the first call does.
+    /// Waits until the thread ends. Only the first call waits.
     package func join() {
         let thread = handle.withLock { handle in
             defer { handle = nil }

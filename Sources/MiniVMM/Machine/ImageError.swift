@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/// Why an image cannot be booted, and where it is wrong.
+/// Why an image cannot be booted, and where the fault is.
 public enum ImageError: Error, Sendable, Hashable {
     /// The file has no bytes.
     case empty
     /// The file ends at this byte, inside the ELF magic.
     case magicCutShort(Int)
-    /// A field or a segment needs bytes that the file, which has `fileSize`, does not have.
+    /// A field or a segment needs bytes past the end of the file, which has `fileSize` bytes.
     case cutShort(Field, offset: UInt64, end: UInt64, fileSize: Int)
     /// `EI_CLASS` is not 2 (64-bit).
     case elfClass(UInt8)
@@ -29,11 +29,11 @@ public enum ImageError: Error, Sendable, Hashable {
     case wrapsAround(programHeader: Int)
     /// There is no `PT_LOAD` segment with a byte in memory.
     case nothingToLoad
-    /// `e_entry` is in no segment that is loaded.
+    /// `e_entry` is not in any loaded segment.
     case entryOutside(UInt64)
     /// A part of the image that is not in RAM, which ends at `ramSize`.
     case outsideRAM(Part, ramSize: UInt64)
-    /// Two parts have an address in common. The second may be the monitor's own.
+    /// Two parts have an address in common. The second may belong to the monitor.
     case overlap(Part, with: Part)
     /// The last page of the image would end after 2^64 bytes.
     case pastLastPage
@@ -42,7 +42,7 @@ public enum ImageError: Error, Sendable, Hashable {
     public struct Field: Sendable, Hashable {
         /// Nil for the ELF header.
         public let programHeader: Int?
-        /// As elf.h has it; nil for a segment's bytes.
+        /// The name in elf.h; nil for a segment's bytes.
         public let name: String?
 
         /// `programHeader` is the index in the table, from 0.
@@ -54,7 +54,7 @@ public enum ImageError: Error, Sendable, Hashable {
 
     /// Bytes of guest-physical memory.
     public struct Part: Sendable, Hashable {
-        /// Whose bytes they are: the image's or the monitor's.
+        /// The kind of part; some belong to the image and some to the monitor.
         public enum Content: Sendable, Hashable {
             /// All of a flat image.
             case flatImage
@@ -64,7 +64,7 @@ public enum ImageError: Error, Sendable, Hashable {
             case stacks
             /// The GDT and the boot information page.
             case bootPages
-            /// The tables that CR3 leads to.
+            /// The page tables with which the vCPUs start.
             case pageTables
         }
         /// How the description names the part.
@@ -74,7 +74,7 @@ public enum ImageError: Error, Sendable, Hashable {
         /// One past the last byte; less than ``start`` if the part wraps around.
         public let end: UInt64
 
-        /// The part may be empty or wrap around; nothing is checked.
+        /// The part may be empty or wrap around; this is not checked.
         public init(_ content: Content, start: UInt64, end: UInt64) {
             self.content = content
             self.start = start
@@ -84,7 +84,7 @@ public enum ImageError: Error, Sendable, Hashable {
 }
 
 extension ImageError: CustomStringConvertible {
-    /// One line: what is wrong at which place of the file, and how to link the guest if that is the cure.
+    /// One line: what is wrong and where in the file, and how to link the guest if that helps.
     public var description: String {
         switch self {
         case .empty: "the image is empty"
@@ -94,11 +94,11 @@ extension ImageError: CustomStringConvertible {
         case .elfClass(let value):
             "ELF class \(value) (\(value == 1 ? "32-bit" : "unknown")): the guest runs in 64-bit mode"
         case .dataEncoding(let value): "ELF data encoding \(value): x86-64 is little endian (1)"
-        case .machine(let value): "ELF machine \(value): this is no x86-64 file (62)"
+        case .machine(let value): "ELF machine \(value): this is not an x86-64 file (62)"
         case .type(let value): "ELF type \(value), \(Self.cause(value)); a static executable has type 2"
         case .programHeaderSize(let size): "e_phentsize is \(size), less than a program header"
         case .programHeaderOutsideFile(let index, let fileSize):
-            "program header \(index) lies past the end of the file (\(fileSize) bytes)"
+            "program header \(index) starts past the end of the file (\(fileSize) bytes)"
         case .interpreter(let index):
             "program header \(index) asks for an interpreter: link the guest with -static"
         case .notIdentityMapped(let index, let virtual, let physical):
@@ -108,10 +108,10 @@ extension ImageError: CustomStringConvertible {
             "program header \(index) has \(fileSize) bytes in the file for \(size) in memory"
         case .wrapsAround(let index): "program header \(index) wraps around the address space"
         case .nothingToLoad: "the image has nothing to load (an ELF file needs a PT_LOAD segment)"
-        case .entryOutside(let entry): "the entry point \(hex(entry)) lies in no loaded segment"
+        case .entryOutside(let entry): "the entry point \(hex(entry)) is not in any loaded segment"
         case .outsideRAM(let part, let size): "\(part), does not fit into RAM, which ends at \(hex(size))"
         case .overlap(let part, let other): "\(part), overlaps \(other)"
-        case .pastLastPage: "the image reaches past the last page of the address space"
+        case .pastLastPage: "the image extends past the last page of the address space"
         }
     }
 
@@ -134,7 +134,7 @@ extension ImageError.Field: CustomStringConvertible {
 }
 
 extension ImageError.Part: CustomStringConvertible {
-    /// What it is and where, in hexadecimal: `segment 1, [0x100000, 0x102000)`.
+    /// The part and its address range, in hexadecimal: `segment 1, [0x100000, 0x102000)`.
     public var description: String { "\(content), [\(hex(start)), \(hex(end)))" }
 }
 

@@ -3,9 +3,9 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// How many aliases lead to the guest's RAM.
+/// The number of aliases of the guest's RAM.
 public enum Aliases: String, Sendable, CaseIterable {
-    /// One plain memslot. The guest converts explicitly, by call.
+    /// One plain memslot. The guest converts explicitly, by hypercall.
     case one
     /// A private alias and a shared one: an access through the wrong alias is a memory fault.
     case two
@@ -13,92 +13,92 @@ public enum Aliases: String, Sendable, CaseIterable {
 
 /// What the monitor does on a memory fault.
 public enum FaultPolicy: String, Sendable, CaseIterable {
-    /// Converts the page to what the access wanted.
+    /// Converts the page to the state that the access wants.
     case convert
-    /// Enters the guest again without converting: hazard A34, to see what comes of it.
+    /// Enters the guest again without converting: demonstrates hazard A34.
     case reenter
 }
 
 extension MemoryFault {
-    /// Whether the access wants its pages converted. If not, it has met a conversion in progress, and the
+    /// Whether the access wants its pages converted. If not, it ran into a conversion in progress, and the
     /// vCPU only has to enter again.
     ///
-    /// With one alias the kernel takes the kind of an access from the page's attribute, so no access wants
-    /// anything else; a conversion would undo the one in progress. With two aliases the pages may be as
-    /// wanted by now.
+    /// With one alias the kernel takes the kind of an access from the page's attribute, so an access has no preferred
+    /// kind; a conversion would undo the one in progress. With two aliases the pages may be in the wanted state
+    /// by now.
     ///
-    /// - Parameter known: the state of the pages as far as the monitor knows it; nil if it does not, or they
-    ///   differ.
+    /// - Parameter known: the state of the pages according to the monitor; nil if it is unknown or not
+    ///   uniform.
     package func asksForConversion(_ aliases: Aliases, known: @autoclosure () -> PageState?) -> Bool {
         aliases == .two && known() != wants
     }
 }
 
-/// What a machine is made of.
+/// The configuration of a machine.
 public struct MachineConfiguration: Sendable {
     /// Bytes.
     public var ramSize: UInt64 = 16 << 20
-    /// Regions that RAM is divided into, each with its guest_memfd.
+    /// The number of regions of RAM, each with its own guest_memfd.
     public var regions = 1
     /// From 1 to 16 (``GuestLayout/vcpuBounds``).
     public var vcpus = 1
-    /// With two, the kernel must tell private and shared accesses apart by address.
+    /// With two, the backend must distinguish private and shared accesses by address.
     public var aliases = Aliases.one
-    /// What the monitor does on a memory fault with two aliases. With one, every memory fault is taken for a
+    /// The reaction to a memory fault with two aliases. With one, every memory fault is treated as a
     /// race.
     public var faultPolicy = FaultPolicy.convert
-    /// For conversions whose caller does not say.
+    /// The content policy of conversions that do not specify one.
     public var contents = ContentPolicy.preserve
-    /// The guest does its job only where conversions can preserve contents.
+    /// Whether the guest works only if conversions can preserve contents.
     public var needsPreservation = false
-    /// For every conversion of the machine, those of the guest too.
+    /// For every conversion of the machine, including the guest's.
     public var retry = RetryPolicy()
-    /// Bytes of the largest single conversion call.
+    /// The largest single conversion call, in bytes.
     public var chunk = Converter.defaultChunk
-    /// VMMCALL or VMCALL reaches the monitor: what the probe found.
+    /// Whether VMMCALL or VMCALL reaches the monitor, as found by the probe.
     public var hypercallInstruction = false
 
     /// 16 MiB of RAM in one region, one vCPU and one alias; conversions preserve contents.
     public init() {}
 }
 
-/// A guest with its RAM, its vCPUs and its devices: built, booted in place, run once.
+/// A guest with its RAM, its vCPUs and its devices. It is booted in place and runs once.
 ///
-/// Any thread may call ``stop(_:)`` and look at ``memory``; ``run(timeout:interrupts:)`` is called once.
+/// Any thread may call ``stop(_:)`` and read ``memory``; call ``run(timeout:interrupts:)`` only once.
 public final class Machine: Sendable {
-    /// Its ``Backend/identity`` belongs to every result of the machine.
+    /// Every result of the machine must name this backend's ``Backend/identity``.
     public let backend: any Backend
-    /// As it was given; it does not change.
+    /// The configuration that was passed in; it does not change.
     public let configuration: MachineConfiguration
-    /// Where image, stacks, page tables and free RAM are.
+    /// The addresses of image, stacks, page tables and free RAM.
     public let layout: GuestLayout
-    /// RAM, with the monitor's map of which pages are private.
+    /// RAM, with the monitor's map of the private pages.
     public let memory: GuestMemory
-    /// Converts for the guest and for the host. Its ``Converter/holds`` are the references that the guest had
-    /// the host take.
+    /// Converts for the guest and for the host. Its ``Converter/holds`` are the references that the host has taken at
+    /// the guest's request.
     public let converter: Converter
-    /// Where COM1 and port 0xe9 of the guest go.
+    /// The output of the guest's COM1 and port 0xe9.
     public let console: Console
     let trace: Trace?
     let observer: (any ExitObserver)?
     private let vm: any KVMVirtualMachine
     let vcpus: [any KVMVCPU]
-    /// The first outcome wins; set once by whoever ends the machine.
+    /// The first outcome wins.
     private let ending = Mutex<Outcome?>(nil)
     private let stopping = Atomic<Bool>(false)
     private let cancellation: Cancellation
     private let finished: EventDescriptor
     private let counters = Mutex(RunStatistics())
 
-    /// Builds the machine and puts the image into its memory: written while its pages are shared, then converted
-    /// to private in place, contents preserved. No copy stays behind. On a kernel that does not preserve contents
-    /// all but free RAM stays shared, and with two aliases the guest's low addresses lead there.
+    /// Builds the machine and puts the image into its memory: it is written while the pages are shared, then they are
+    /// converted to private in place, contents preserved. No copy is left behind. On a backend that loses contents,
+    /// everything except free RAM stays shared, and with two aliases the guest's low addresses map to the shared alias.
     ///
-    /// - Parameter cancellation: ends the building as well, which takes long for much memory in small chunks.
-    /// - Throws: ``MachineError/unsupported(_:_:)`` where the kernel has no such machine,
-    ///   ``MachineError/configuration(_:)`` and ``MachineError/image(_:)`` where no kernel can have it,
-    ///   ``MachineError/cancelled``, ``MachineError/kernel(call:errno:attempted:hint:)`` and
-    ///   ``MachineError/conversion(_:)`` where a call failed.
+    /// - Parameter cancellation: also ends the building, which takes long for much memory in small chunks.
+    /// - Throws: ``MachineError/unsupported(_:_:)`` if the backend cannot have this machine,
+    ///   ``MachineError/configuration(_:)`` and ``MachineError/image(_:)`` if no backend can,
+    ///   ``MachineError/cancelled``, ``MachineError/backend(call:errno:attempted:hint:)`` and
+    ///   ``MachineError/conversion(_:)`` if a call failed.
     public init(
         backend: any Backend, configuration: MachineConfiguration, image: BootImage, console: Console,
         trace: Trace? = nil, observer: (any ExitObserver)? = nil,
@@ -141,7 +141,8 @@ public final class Machine: Sendable {
         do throws(Errno) {
             finished = try EventDescriptor()
         } catch {
-            throw .backend(call: "eventfd", errno: error, attempted: "the end of the machine", hint: nil)
+            throw .backend(
+                call: "eventfd", errno: error, attempted: "the event that ends the machine", hint: nil)
         }
         try bootInPlace(boot, image, hasVMMCALL: cpuid.hasVMMCALL)
     }
@@ -230,7 +231,7 @@ public final class Machine: Sendable {
         return vcpu
     }
 
-    /// Bytes of the image that are written at a time.
+    /// Bytes of the image to write at a time.
     private static let slice = 1 << 24
 
     private func bootInPlace(
@@ -249,7 +250,7 @@ public final class Machine: Sendable {
             } catch {
                 throw .backend(
                     call: "process_vm_writev", errno: error.errno,
-                    attempted: "the image at \(hex(error.gpa)), through the mapping of shared memory",
+                    attempted: "the image at \(hex(error.gpa)), through the host mapping",
                     hint: nil)
             }
         }
@@ -284,10 +285,10 @@ public final class Machine: Sendable {
 
     // MARK: running
 
-    /// True once the machine is to end; the run loops look at it after each interruption.
+    /// True once the machine has to end; the run loops check it after each interruption.
     public var isStopping: Bool { stopping.load(ordering: .acquiring) }
 
-    /// Ends the machine with an outcome, unless it has one. Every vCPU is kicked.
+    /// Ends the machine with an outcome, unless it already has one. Every vCPU is kicked.
     public func stop(_ outcome: Outcome) {
         let first = ending.withLock { ending in
             defer { ending = ending ?? outcome }
@@ -299,17 +300,17 @@ public final class Machine: Sendable {
         for vcpu in vcpus { vcpu.kick() }
     }
 
-    /// What happened so far; complete when ``run(timeout:interrupts:)`` has returned.
+    /// Counts so far; complete when ``run(timeout:interrupts:)`` has returned.
     public var statistics: RunStatistics { counters.withLock { $0 } }
     func add(_ statistics: RunStatistics) { counters.withLock { $0.add(statistics) } }
 
-    /// Runs the guest to its end.
+    /// Runs the guest until it ends.
     ///
     /// - Parameters:
     ///   - timeout: real time, or nil for no limit.
     ///   - interrupts: signals that end the machine.
     public func run(timeout: Duration? = nil, interrupts: SignalDescriptor? = nil) -> Outcome {
-        cancellation.stopLooking()
+        cancellation.stopPolling()
         let groups = backend.runsVCPUsInTurns ? [vcpus] : vcpus.map { [$0] }
         let running = Atomic<Int>(groups.count)
         let threads = groups.map { group in
@@ -333,7 +334,7 @@ public final class Machine: Sendable {
         case .interrupted(let signal): stop(.interrupted(signal: signal))
         }
         for thread in threads { thread?.join() }
-        // The host can still convert what the guest has left.
+        // The host can still convert the memory that the guest has left.
         cancellation.reset()
         converter.holds.releaseAll { trace?.record(.released($0), by: .monitor) }
         console.flush()

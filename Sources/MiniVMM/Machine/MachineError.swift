@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// The monitor or the host could not do its part. The guest is not to blame.
+/// A failure of the monitor or the host, not of the guest.
 public enum MachineError: Error, Sendable {
-    /// Asked for a machine that cannot be.
+    /// The configuration is impossible.
     case configuration(ConfigurationError)
-    /// This kernel has no such machine; another one may.
+    /// This backend cannot have such a machine; another one may.
     case unsupported(Lack, BackendIdentity)
     /// The image cannot be booted.
     case image(ImageError)
-    /// A call to the kernel failed: its uAPI name, the errno, what was attempted, what would help.
+    /// A system call failed: its uAPI name, the errno, what was attempted, what may help.
     case backend(call: String, errno: Errno, attempted: String, hint: String?)
-    /// A conversion that the machine itself needed.
+    /// A conversion that the machine itself needed failed.
     case conversion(ConversionError)
     /// `KVM_EXIT_MEMORY_FAULT` with `EHWPOISON`: the host's memory failed.
     case poisoned(vcpu: Int, gpa: UInt64)
-    /// `KVM_EXIT_MEMORY_FAULT` with flag bits that the ABI does not have.
+    /// `KVM_EXIT_MEMORY_FAULT` with flag bits that are not in the ABI.
     case unknownFaultFlags(vcpu: Int, MemoryFault)
     /// `KVM_RUN` failed with `EFAULT` and without an address.
     case unexplainedFault(vcpu: Int, rip: UInt64?)
     /// The process of a software CPU could not start, or was killed from outside.
     case softwareCPU(vcpu: Int, CPUFailure)
-    /// An exit that the monitor has no use for.
+    /// An exit that the monitor does not handle.
     case unhandledExit(vcpu: Int, UnhandledExit)
-    /// Its ``Cancellation`` ended the building of the machine, and says why.
+    /// The ``Cancellation`` ended the building of the machine; it has the reason.
     case cancelled
 }
 
 extension MachineError: CustomStringConvertible {
-    /// One line for people: what failed, why, and where known what helps.
+    /// One line for people: what failed, why, and if possible what may help.
     public var description: String {
         switch self {
         case .configuration(let error): return error.description
@@ -41,12 +41,12 @@ extension MachineError: CustomStringConvertible {
             return "vCPU \(vcpu): the host's memory behind guest address \(hex(gpa)) has failed (EHWPOISON)"
         case .unknownFaultFlags(let vcpu, let fault):
             return
-                "vCPU \(vcpu): the memory fault at \(hex(fault.gpa)) has flags \(hex(fault.flags)), of which "
-                + "\(hex(fault.unknownFlags)) are unknown to this monitor: the kernel is newer than it"
+                "vCPU \(vcpu): the memory fault at \(hex(fault.gpa)) has flags \(hex(fault.flags)), of which this "
+                + "monitor does not support \(hex(fault.unknownFlags)): the kernel is newer than the monitor"
         case .unexplainedFault(let vcpu, let rip):
-            return "vCPU \(vcpu): KVM_RUN failed with EFAULT and without saying where"
+            return "vCPU \(vcpu): KVM_RUN failed with EFAULT and without an address"
                 + (rip.map { ", at RIP \(hex($0))" } ?? "")
-                + ": the kernel could not reach memory behind a memslot"
+                + ": the kernel could not access the memory of a memslot"
         case .softwareCPU(let vcpu, let failure): return "vCPU \(vcpu): \(failure)"
         case .unhandledExit(let vcpu, let exit): return "vCPU \(vcpu): \(exit)"
         case .cancelled: return "cancelled before the guest ran"
@@ -54,10 +54,10 @@ extension MachineError: CustomStringConvertible {
     }
 }
 
-/// A number as people write addresses.
+/// A number in the usual form of an address.
 func hex(_ value: UInt64) -> String { "0x" + String(value, radix: 16) }
 
-/// Calls the kernel and says what was attempted if it fails.
+/// Makes a system call; a failure includes what was attempted.
 func calling<R>(
     _ call: String, _ attempted: @autoclosure () -> String, _ body: () throws(Errno) -> R
 ) throws(MachineError) -> R {

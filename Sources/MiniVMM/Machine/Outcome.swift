@@ -5,9 +5,9 @@ public enum Outcome: Sendable {
     case exited(UInt8)
     /// Every vCPU halted; nothing can wake them.
     case halted
-    /// The guest did something that no machine could go on from.
+    /// The guest did something after which it cannot run on.
     case crashed(vcpu: Int, Crash)
-    /// The same memory fault again and again.
+    /// The same memory fault occurred over and over.
     case faultLoop(vcpu: Int, MemoryFault, faults: Int, rip: UInt64, FaultLoopReason)
     /// The time limit was reached.
     case timeLimit(Duration)
@@ -18,9 +18,9 @@ public enum Outcome: Sendable {
 }
 
 extension Outcome {
-    /// The exit status of a command that ran the guest: the guest's own up to 123, 124 time limit, 125 the
-    /// monitor or the host failed, 126 the guest crashed or looped, 128 + signal; 4 if this kernel has no such machine,
-    /// so that the guest never ran.
+    /// The exit status of a command that ran the guest: the guest's own up to 123; 124 time limit; 125 the
+    /// monitor or the host failed; 126 the guest crashed or looped; 128 + signal; 4 if this backend cannot have the
+    /// machine, so that the guest never ran.
     public var exitStatus: Int32 {
         switch self {
         case .exited(let status): Int32(min(status, 123))
@@ -49,7 +49,7 @@ extension Outcome {
 }
 
 extension Outcome {
-    /// How a machine ends whose software CPU failed.
+    /// The outcome of a machine whose software CPU failed.
     static func of(_ failure: CPUFailure, vcpu: Int) -> Outcome {
         failure.isOfGuest
             ? .crashed(vcpu: vcpu, Crash(.softwareCPU(failure))) : .failed(.softwareCPU(vcpu: vcpu, failure))
@@ -63,12 +63,12 @@ extension Outcome: CustomStringConvertible {
         case .exited(let status):
             status <= 123
                 ? "the guest ended with status \(status)"
-                : "the guest ended with status \(status); statuses above 123 are the monitor's own, so 123 is returned"
+                : "the guest ended with status \(status); reported as 123 because higher statuses are reserved"
         case .halted: "every vCPU halted with interrupts off, without an exit status"
         case .crashed(let vcpu, let why): "vCPU \(vcpu) crashed: \(why)"
         case .faultLoop(let vcpu, let fault, let faults, let rip, let why):
             "vCPU \(vcpu) makes no progress: \(faults) memory faults in a row, the last at \(hex(fault.gpa)) "
-                + "(wants it \(fault.wants.rawValue)), RIP \(hex(rip)): \(why)"
+                + "(the access wants \(fault.wants.rawValue)), RIP \(hex(rip)): \(why)"
         case .timeLimit(let limit): "the time limit of \(limit.secondsText) s was reached"
         case .interrupted(let signal): "interrupted by signal \(signal)"
         case .failed(let error): error.description
@@ -76,23 +76,23 @@ extension Outcome: CustomStringConvertible {
     }
 }
 
-/// Counts of what happened while a machine ran.
+/// Counts of events while a machine ran.
 public struct RunStatistics: Sendable, Equatable {
-    /// Returns of `KVM_RUN`, kicks and ends of time slices among them.
+    /// Returns of `KVM_RUN`, including kicks and ends of time slices.
     public var exits: UInt64 = 0
-    /// `KVM_EXIT_IO`, calls by port among them.
+    /// `KVM_EXIT_IO`, including calls by port.
     public var portExits: UInt64 = 0
-    /// Calls of the guest, by instruction and by port.
+    /// Guest calls, by instruction and by port.
     public var hypercalls: UInt64 = 0
-    /// `KVM_EXIT_MEMORY_FAULT`, races among them.
+    /// `KVM_EXIT_MEMORY_FAULT`, including races.
     public var memoryFaults: UInt64 = 0
-    /// Memory faults that only met a conversion on its way, and were tried again.
+    /// Memory faults that only ran into a conversion in progress, and were retried.
     public var raceFaults: UInt64 = 0
-    /// Conversions that succeeded, asked for by the guest in either way.
+    /// Successful conversions that the guest requested, by call or by access.
     public var conversions: UInt64 = 0
-    /// Conversions that the guest asked for in either way and that failed, wholly or in part.
+    /// Conversions that the guest requested, by call or by access, and that failed, wholly or in part.
     public var failedConversions: UInt64 = 0
-    /// Answers of `EAGAIN` to `KVM_SET_MEMORY_ATTRIBUTES2`.
+    /// `EAGAIN` answers to `KVM_SET_MEMORY_ATTRIBUTES2`.
     public var busyAnswers: UInt64 = 0
 
     /// All counts are 0.

@@ -2,9 +2,9 @@
 import CKVMShim
 import SystemPackage
 
-/// The run loop of one vCPU: every exit is handled or named. Belongs to the thread that runs the vCPU.
+/// The run loop of one vCPU: every exit is handled or reported. Belongs to the thread that runs the vCPU.
 ///
-/// With tracing off an exit allocates nothing and takes no lock, but the console's for console output.
+/// With tracing off an exit allocates no memory, and takes no lock except the console's for console output.
 struct RunLoop {
     private var exits: ExitLoop
     private var monitor: Monitor
@@ -17,11 +17,11 @@ struct RunLoop {
     }
 
     enum Pause {
-        /// Its time slice is over, or it asked to let another run.
+        /// Its time slice is over, or it yielded.
         case yielded
         /// `KVM_EXIT_HLT`; nothing can wake it.
         case halted
-        /// The machine stops.
+        /// The machine is stopping.
         case stopped
     }
 
@@ -29,7 +29,7 @@ struct RunLoop {
     mutating func run() -> Pause { exits.run(&monitor) }
 }
 
-/// What the monitor makes of the exits of a guest's vCPU.
+/// Handles the exits of a guest's vCPU.
 private struct Monitor: ExitHandler {
     typealias Pause = RunLoop.Pause
 
@@ -79,7 +79,7 @@ private struct Monitor: ExitHandler {
 
     func steppedOver(rip: UInt64) { trace?.record(.steppedOver(rip: rip), by: actor) }
 
-    func cannotGoOn(_ obstacle: ExitObstacle) -> Pause? {
+    func cannotContinue(_ obstacle: ExitObstacle) -> Pause? {
         switch obstacle {
         case .shutdown: return crash(.tripleFault)
         case .internalError(let suberror):
@@ -94,7 +94,7 @@ private struct Monitor: ExitHandler {
             return end(.failed(.unexplainedFault(vcpu: vcpu.id, rip: place?.rip)))
         case .runFailed(let errno):
             return fail("KVM_RUN", errno, "vCPU \(vcpu.id)" + (place.map { " (\($0))" } ?? ""))
-        case .registers(let call, let errno): return fail(call, errno, "a call of vCPU \(vcpu.id) by port")
+        case .registers(let call, let errno): return fail(call, errno, "vCPU \(vcpu.id)'s call by port")
         }
     }
 
@@ -115,7 +115,7 @@ private struct Monitor: ExitHandler {
         end(.failed(.unhandledExit(vcpu: vcpu.id, UnhandledExit(kind, at: place))))
     }
 
-    /// Where the vCPU stands; nil where its registers cannot be read.
+    /// The vCPU's position; nil if its registers cannot be read.
     private var place: VCPUPlace? {
         (try? vcpu.registers()).map { VCPUPlace(rip: $0.rip, rsp: $0.rsp) }
     }
@@ -148,12 +148,12 @@ private struct Monitor: ExitHandler {
         return end(.exited(status))
     }
 
-    /// A device is one byte wide: of a wider OUT it takes the lowest, and of a string OUT one a transfer.
+    /// A device is one byte wide: it gets the lowest byte of a wider OUT, and one byte per transfer of a string OUT.
     private func isFirstByte(_ index: Int, of io: ckvm_run_io) -> Bool {
         io.size <= 1 || index % Int(io.size) == 0
     }
 
-    /// A string instruction may make one exit of many transfers; each is an event.
+    /// One exit of a string instruction may have many transfers; each is an event.
     private func traceIO(_ io: ckvm_run_io, _ bytes: UnsafeMutableRawBufferPointer) {
         let size = max(1, Int(io.size))
         for start in stride(from: 0, to: bytes.count, by: size) {
@@ -231,7 +231,7 @@ private struct Monitor: ExitHandler {
             return nil
         } catch {
             statistics.count(error)
-            // An access cannot be told no; a guest that must hear of it asks by hypercall.
+            // An access cannot get an errno; a guest that needs one converts by hypercall.
             return .failed(.conversion(error))
         }
     }
@@ -242,7 +242,7 @@ private struct Monitor: ExitHandler {
     }
 }
 
-/// Notices a vCPU whose memory faults lead nowhere: many in a row, with the same registers each time.
+/// Detects a vCPU whose memory faults make no progress: many in a row, with the same registers each time.
 struct ProgressGuard {
     /// Memory faults since the last exit of another kind.
     private(set) var faults = 0
@@ -257,7 +257,7 @@ struct ProgressGuard {
         self = ProgressGuard()
     }
 
-    /// - Returns: RIP, once there is no doubt: 2304 faults in a row, the registers the same at every 256th of them.
+    /// - Returns: RIP after 2304 faults in a row with the same registers at every 256th of them; nil before.
     mutating func note(_ fault: MemoryFault, _ vcpu: any KVMVCPU) -> UInt64? {
         faults += 1
         guard faults % Self.period == 0, let now = try? vcpu.registers() else { return nil }

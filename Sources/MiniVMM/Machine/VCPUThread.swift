@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
 
-/// The thread of one vCPU, or of all of them where the kernel runs them in turns.
+/// The thread of one vCPU, or of all of them if the backend runs them in turns.
 struct VCPUThread {
     let machine: Machine
     let vcpus: [any KVMVCPU]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The pages, states and words of the interface are the model's, and this module's users need no second import for them.
+// The model defines pages, states and words of the interface; re-exported so that users need no second import.
 @_exported public import ConversionModel
 
-/// Which bytes of a file or an address space are private.
+/// The private and shared bytes of a file or an address space.
 public typealias AttributeMap = RunMap<PageState>

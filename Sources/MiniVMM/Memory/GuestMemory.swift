@@ -3,16 +3,16 @@ import CKVMShim
 import Synchronization
 public import SystemPackage
 
-/// One guest_memfd with its place in the guest and the host's mapping of it.
+/// One guest_memfd, its guest-physical range and its host mapping.
 public final class MemoryRegion: Sendable {
-    /// Guest-physical addresses, without the shared bit.
+    /// Guest-physical range, without the shared bit.
     public let gpa: PageRange
     /// As large as ``gpa``. Its first byte is at `gpa.start`.
     public let file: any KVMGuestMemfd
-    /// The whole file, mapped for as long as the region lives.
+    /// A mapping of the whole file, for the lifetime of the region.
     public let mapping: any HostMapping
 
-    /// `file` and `mapping` both have `gpa.size` bytes; this is not checked.
+    /// `file` and `mapping` must both have `gpa.size` bytes; this is not checked.
     public init(gpa: PageRange, file: any KVMGuestMemfd, mapping: any HostMapping) {
         self.gpa = gpa
         self.file = file
@@ -20,26 +20,26 @@ public final class MemoryRegion: Sendable {
     }
 }
 
-/// The RAM of a guest: its regions, and what the monitor knows of each page's state.
+/// The RAM of a guest: its regions, and the state of each page according to the monitor.
 ///
-/// The kernel has no call that reads attributes back, so the monitor keeps a shadow. It changes only inside
-/// `changingStates(_:)`, under the same lock as the ioctl that it follows. The regions never change.
+/// No system call reads attributes back, so the monitor keeps a shadow map. It changes only inside
+/// `changingStates(_:)`, under the same lock as the ioctl before it. The regions never change.
 public final class GuestMemory: Sendable {
-    /// Ascending and without gaps from guest-physical 0.
+    /// In ascending order and without gaps from guest-physical 0.
     public let regions: [MemoryRegion]
     /// Bytes.
     public let size: UInt64
     private let states: Mutex<AttributeMap>
 
     /// - Parameters:
-    ///   - regions: ascending and contiguous from 0.
+    ///   - regions: in ascending order and contiguous from 0.
     ///   - initial: the state in which the files were created.
     public convenience init(regions: [MemoryRegion], initial: PageState) {
         let size = regions.last?.gpa.end ?? 0
         self.init(regions: regions, attributes: AttributeMap(size: size, initial: initial))
     }
 
-    /// - Parameter attributes: the state of every page, as large as the regions.
+    /// - Parameter attributes: the state of every page; as large as the regions.
     public init(regions: [MemoryRegion], attributes: AttributeMap) {
         self.regions = regions
         size = regions.last?.gpa.end ?? 0
@@ -49,7 +49,7 @@ public final class GuestMemory: Sendable {
     /// The state of the page at a guest-physical address, or nil outside RAM.
     public func state(at gpa: UInt64) -> PageState? { states.withLock { $0.value(at: gpa) } }
 
-    /// The state of a whole range, or nil if it is mixed or leaves RAM.
+    /// The state of a whole range, or nil if it is mixed or extends past RAM.
     public func uniformState(of range: PageRange) -> PageState? {
         states.withLock { $0.uniformValue(of: range) }
     }
@@ -59,20 +59,20 @@ public final class GuestMemory: Sendable {
 
     /// Runs `body` with the shadow map, under its lock. `body` may call the kernel but must not wait.
     func changingStates<R>(_ body: (inout AttributeMap) -> R) -> R {
-        // The closure of Mutex takes a `sending` inout; the map is a value and does not escape.
+        // Mutex's closure gets a `sending` inout; the map is a value and does not escape.
         states.withLock { body(&$0) }
     }
 
-    /// The parts of `range` by region, in order. What lies outside RAM is left out.
+    /// The parts of `range` by region, in order. Parts outside RAM are omitted.
     public func parts(of range: PageRange) -> some Sequence<(region: MemoryRegion, gpa: PageRange)> {
         regions.lazy.compactMap { region in region.gpa.intersection(range).map { (region, $0) } }
     }
 
-    // MARK: the host's view
+    // MARK: host accesses
 
-    /// Reads guest memory as the host sees it.
+    /// Reads guest memory through the host mapping.
     ///
-    /// - Throws: ``HostAccessError`` naming the first byte that the host may not touch: a private page, or one
+    /// - Throws: ``HostAccessError`` with the first byte that the host cannot access: a private page, or one
     ///   outside RAM. The bytes before it are in `buffer`.
     public func read(gpa: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(HostAccessError) {
         try access(gpa, buffer.count, .read) { region, offset, done, count throws(Errno) in
@@ -81,9 +81,9 @@ public final class GuestMemory: Sendable {
         }
     }
 
-    /// Writes guest memory as the host sees it.
+    /// Writes guest memory through the host mapping.
     ///
-    /// - Throws: ``HostAccessError`` naming the first byte that the host may not touch: a private page, or
+    /// - Throws: ``HostAccessError`` with the first byte that the host cannot access: a private page, or
     ///   one outside RAM. The bytes before it are written.
     public func write(gpa: UInt64, from buffer: UnsafeRawBufferPointer) throws(HostAccessError) {
         try access(gpa, buffer.count, .write) { region, offset, done, count throws(Errno) in
@@ -92,7 +92,7 @@ public final class GuestMemory: Sendable {
         }
     }
 
-    /// Reads bytes as the host sees them.
+    /// Reads bytes through the host mapping.
     ///
     /// - Throws: ``HostAccessError`` if one of the bytes is in a private page or outside RAM.
     public func read(gpa: UInt64, count: Int) throws(HostAccessError) -> [UInt8] {
@@ -105,9 +105,9 @@ public final class GuestMemory: Sendable {
         return bytes
     }
 
-    /// Writes bytes as the host sees them.
+    /// Writes bytes through the host mapping.
     ///
-    /// - Throws: ``HostAccessError`` naming the first byte that is in a private page or outside RAM. The
+    /// - Throws: ``HostAccessError`` with the first byte that is in a private page or outside RAM. The
     ///   bytes before it are written.
     public func write(gpa: UInt64, _ bytes: [UInt8]) throws(HostAccessError) {
         var failure: HostAccessError?
@@ -117,16 +117,16 @@ public final class GuestMemory: Sendable {
         if let failure { throw failure }
     }
 
-    /// A little-endian 64-bit word as the host sees it.
+    /// Reads a little-endian 64-bit word through the host mapping.
     ///
     /// - Throws: ``HostAccessError`` if one of its 8 bytes is in a private page or outside RAM.
     public func readWord(gpa: UInt64) throws(HostAccessError) -> UInt64 {
         try read(gpa: gpa, count: 8).reversed().reduce(0) { $0 << 8 | UInt64($1) }
     }
 
-    /// Writes 8 bytes, little-endian, as the host sees them.
+    /// Writes a little-endian 64-bit word through the host mapping.
     ///
-    /// - Throws: ``HostAccessError`` if one of them is in a private page or outside RAM. The bytes before it
+    /// - Throws: ``HostAccessError`` if one of its bytes is in a private page or outside RAM. The bytes before it
     ///   are written.
     public func writeWord(gpa: UInt64, _ word: UInt64) throws(HostAccessError) {
         try write(gpa: gpa, (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) })
@@ -149,7 +149,7 @@ public final class GuestMemory: Sendable {
             } catch {
                 throw HostAccessError(gpa: here, direction: direction, errno: error, state: state(at: here))
             }
-            // A short copy stopped at a page; the next round meets it first and gets its errno.
+            // A short copy stopped at a page; the next round starts with it and gets its errno.
             guard moved > 0 else {
                 throw HostAccessError(
                     gpa: here, direction: direction, errno: .ioError, state: state(at: here))
@@ -159,30 +159,30 @@ public final class GuestMemory: Sendable {
     }
 }
 
-/// The host touched guest memory that it may not touch.
+/// A host access to guest memory that the host cannot access.
 public struct HostAccessError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// What the host tried.
+    /// The direction of the access.
     public enum Direction: String, Sendable {
         /// From guest memory: `process_vm_readv`.
         case read
         /// Into guest memory: `process_vm_writev`.
         case write
     }
-    /// The first byte that could not be touched.
+    /// The first byte that could not be accessed.
     public let gpa: UInt64
     /// Whether the host tried to read or to write.
     public let direction: Direction
     /// `EFAULT` for a page that is private or outside RAM.
     public let errno: Errno
-    /// What the monitor knows of the page; nil outside RAM.
+    /// The state of the page according to the monitor; nil outside RAM.
     public let state: PageState?
 
-    /// One line: what the host did where, the errno, and why.
+    /// One line: the access, its address, the errno, and why.
     public var description: String {
         let place = "host \(direction.rawValue) at 0x\(String(gpa, radix: 16)): \(errno)"
         return switch state {
         case .private?: place + ": the page is private; it must be converted to shared first"
-        case .shared?: place + ": the page is shared; it was private for a moment, or its memory failed"
+        case .shared?: place + ": the page is shared; it was private briefly, or its memory failed"
         case nil: place + ": the guest has no RAM there"
         }
     }

@@ -6,8 +6,8 @@ package enum NearWords {
         String(text.lowercased().map { $0 == "-" ? "_" : $0 })
     }
 
-    /// Up to `limit` names that resemble the typed word, the most similar first. A word of a name counts like the whole
-    /// name, so that `bsy` finds `busy-names-highest`.
+    /// Up to `limit` names that resemble the typed word, the most similar first. A word within a name counts like the
+    /// whole name, so that `bsy` finds `busy-names-highest`.
     package static func nearest(to typed: String, among names: [String], limit: Int = 3) -> [String] {
         let typed = String(folded(typed).prefix(64))
         guard !typed.isEmpty else { return [] }
@@ -29,7 +29,7 @@ package enum NearWords {
         .prefix(limit).map { $0 }
     }
 
-    /// The end of an error message that names the most similar words: `; did you mean a or b?`. Empty if none is similar.
+    /// An ending for an error message with the most similar words: `; did you mean a or b?`. Empty if none is similar.
     package static func suggestion(for typed: String, among names: [String]) -> String {
         let near = nearest(to: typed, among: names)
         return near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?"

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT
-/// What guests print, one exit for each letter, joined into lines.
+/// Joins a guest's output, one exit per letter, into lines.
 ///
-/// A line belongs to one actor, and stands where its last letter does. It ends with a newline, after 256 letters, or
-/// when its actor does something else; what other actors do meanwhile does not matter. Text trace, page and drawing
-/// all join by this rule and so have the same lines.
+/// A line belongs to one actor and has the time of its last letter. It ends with a newline, after 256 letters, or
+/// when its actor does something else; events of other actors do not end it. Text trace, page and drawing all use this
+/// rule and therefore have the same lines.
 public struct ConsoleLines<Writer: Hashable & Sendable>: Sendable {
-    /// A line that has ended.
+    /// A finished line.
     public struct Line: Sendable {
-        /// The one that printed all of its letters.
+        /// The actor that printed all its letters.
         public let actor: Writer
-        /// Of the last letter.
+        /// The time of the last letter.
         public fileprivate(set) var time: UInt64
         fileprivate var letters: [UInt8] = []
-        /// Letters, the newline included: each was one exit.
+        /// The number of letters including the newline: each was one exit.
         public fileprivate(set) var exits = 0
-        /// Without its newline.
+        /// The text without its newline.
         public var text: String { String(decoding: letters, as: UTF8.self) }
     }
 
     private static var longest: Int { 256 }
-    /// The lines that have begun: one for each actor at most, in the order in which they began.
+    /// Unfinished lines, at most one per actor, in the order in which they began.
     private var open: [Line] = []
 
-    /// No line has begun.
+    /// Starts without any lines.
     public init() {}
 
     /// Whether an `out` prints a letter.
@@ -30,7 +30,7 @@ public struct ConsoleLines<Writer: Hashable & Sendable>: Sendable {
         size == 1 && (port == UInt64(Console.serialPort) || port == UInt64(Console.debugPort))
     }
 
-    /// - Returns: the line, if the letter ends it.
+    /// - Returns: the line if the letter ends it.
     public mutating func print(_ letter: UInt8, by actor: Writer, time: UInt64) -> Line? {
         let index = open.firstIndex { $0.actor == actor } ?? open.endIndex
         if index == open.endIndex { open.append(Line(actor: actor, time: time)) }
@@ -40,7 +40,7 @@ public struct ConsoleLines<Writer: Hashable & Sendable>: Sendable {
         return letter == 10 || open[index].exits >= Self.longest ? open.remove(at: index) : nil
     }
 
-    /// The actor does something else.
+    /// The actor has done something else.
     ///
     /// - Returns: the line that this ends.
     public mutating func end(of actor: Writer) -> Line? {
@@ -48,7 +48,7 @@ public struct ConsoleLines<Writer: Hashable & Sendable>: Sendable {
         return open.remove(at: index)
     }
 
-    /// The trace ends.
+    /// The trace has ended.
     public mutating func endAll() -> [Line] {
         defer { open.removeAll() }
         return open

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The keys of events. A key has one type and one unit, whichever event it belongs to.
+/// The keys of events. A key has the same type and unit in every event.
 public enum EventKey: UInt8, CaseIterable, Sendable {
     /// `boot`: guest-physical address of the image.
     case image
@@ -7,7 +7,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case imageBytes
     /// `boot`: address of the first instruction.
     case entry
-    /// `boot`: how many vCPUs there are.
+    /// `boot`: the number of vCPUs.
     case vcpus
     /// `boot`: RAM, from address 0.
     case ramBytes
@@ -15,7 +15,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case sharedBit
     /// `image-left-shared`: one past the last byte of RAM that stays shared.
     case end
-    /// `exit-status`: what the guest wrote. `stop`: the exit status of the command.
+    /// `exit-status`: the value that the guest wrote. `stop`: the exit status of the command.
     case status
     /// `stop`, `not-converted`: the reason in words.
     case why
@@ -23,7 +23,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case port
     /// `out`, `in`, `mmio`, `memory-fault`: the size of the access, or of the page.
     case bytes
-    /// `out`, `in`, `access`: what was written or read.
+    /// `out`, `in`, `access`: the value written or read.
     case value
     /// Guest-physical address without the shared bit: of an access, a page, or the start of a range.
     case gpa
@@ -33,7 +33,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case flags
     /// `memory-fault`: the ``PageState`` that the access needs.
     case wants
-    /// 0 for a success; in `not-converted` what the guest gets.
+    /// 0 for success; in `not-converted` the errno that the guest gets.
     case errno
     /// `memory-fault`: a ``FaultVerdict``.
     case verdict
@@ -53,25 +53,25 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case rip
     /// Bytes of a range that begins at `gpa` or `offset`.
     case size
-    /// The ``PageState`` that a conversion leads to.
+    /// The ``PageState`` after a conversion.
     case target
     /// The ``ContentPolicy`` of a conversion.
     case contents
-    /// `convert`: ``FirstBytes`` of the range; absent where it is private.
+    /// `convert`: ``FirstBytes`` of the range; absent if it is private.
     case before
-    /// `converted`: ``FirstBytes`` of the range; absent where it is private.
+    /// `converted`: ``FirstBytes`` of the range; absent if it is private.
     case after
     /// `set-memory-attributes2`: byte offset in the file.
     case offset
-    /// `set-memory-attributes2`: the symbol of the errno; absent for a success.
+    /// `set-memory-attributes2`: the symbol of the errno; absent on success.
     case error
-    /// `set-memory-attributes2`: `error_offset`; absent for a success.
+    /// `set-memory-attributes2`: `error_offset`; absent on success.
     case errorOffset
     /// Duration of a call, or of the wait that begins.
     case ns
-    /// `ask-holders`: how many released the page.
+    /// `ask-holders`: how many holders released the page.
     case released
-    /// `ask-holders`: how many did not.
+    /// `ask-holders`: how many holders refused.
     case refused
     /// `wait`: attempts so far, from 1.
     case attempt
@@ -83,32 +83,32 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case busy
     /// `converted`: time between the calls.
     case waitedNs
-    /// `not-converted`: what changed state all the same.
+    /// `not-converted`: how much changed state nevertheless.
     case convertedBytes
     /// `hold`: whether a conversion can have it released.
     case yields
-    /// `release-holds`: how many holds.
+    /// `release-holds`: the number of holds.
     case count
     /// `file`, `hold`, `release`: the name in a litmus test; absent for a guest's hold.
     case name
-    /// `read` or `write`, as the actor sees it.
+    /// `read` or `write`, from the actor's side.
     case direction
-    /// A ``PageState`` of all pages of the range.
+    /// The ``PageState`` of all pages of the range.
     case state
     /// `step`: the line of the litmus test, from 1; 0 for a test without text.
     case line
-    /// `step`: the step as the test spells it. `console`: the line that was printed.
+    /// `step`: the step as written in the test. `console`: the printed line.
     case text
-    /// `step`: what came of it, in words.
+    /// `step`: the outcome in words.
     case outcome
     /// `step`: whether the outcome is as expected.
     case ok
-    /// `console`: how many exits the line stands for.
+    /// `console`: how many exits the line replaces.
     case exits
-    /// `left-out`: how many events.
+    /// `left-out`: the number of events.
     case events
 
-    /// What a value is. Text for people shows an address in hex.
+    /// The type of a value. Text for people shows an address in hex.
     public enum ValueType: String, Sendable {
         /// In hexadecimal: an address, an offset, a register or a port.
         case address
@@ -122,7 +122,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
         case flag
     }
 
-    /// What a number counts or stands for.
+    /// The unit of a number.
     public enum Unit: String, Sendable {
         /// A size in bytes.
         case bytes
@@ -138,9 +138,9 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
         case call
     }
 
-    /// As a trace spells it.
+    /// The key's spelling in a trace.
     public var spelling: StaticString { description.spelling }
-    /// The JSON type of its value, in every event.
+    /// The JSON type of its values, the same in every event.
     public var type: ValueType { description.type }
     /// Nil for a value without a unit, such as a count, a text or a flag.
     public var unit: Unit? { description.unit }
@@ -206,7 +206,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     private static let bySpelling = Dictionary(
         uniqueKeysWithValues: allCases.map { ($0.spelling.description, $0) })
 
-    /// - Returns: nil for a key that this version does not know.
+    /// - Returns: nil for an unknown key.
     public init?(_ spelling: String) {
         guard let key = Self.bySpelling[spelling] else { return nil }
         self = key

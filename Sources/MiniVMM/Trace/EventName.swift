@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The names of events. ``EventSchema`` says what each stands for and which keys it has.
+/// The names of events. ``EventSchema`` has the meaning and the keys of each.
 public enum EventName: UInt8, CaseIterable, Sendable {
     /// ``TraceEvent/booted(image:entry:vcpus:ram:sharedBit:)``
     case boot
@@ -55,14 +55,14 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case access
     /// ``TraceEvent/punched(_:)``
     case punch
-    /// A printed line, which readers make of many `out` events.
+    /// A printed line, which readers join from many `out` events.
     case console
-    /// Stands for events that a picture does not show.
+    /// Replaces events that a picture does not show.
     case leftOut
     /// The states of pages after the events that were left out.
     case pagesThen
 
-    /// As a trace spells it.
+    /// The name's spelling in a trace.
     public var spelling: StaticString {
         switch self {
         case .boot: "boot"
@@ -101,7 +101,7 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     private static let bySpelling = Dictionary(
         uniqueKeysWithValues: allCases.map { ($0.spelling.description, $0) })
 
-    /// - Returns: nil for a name that this version does not know.
+    /// - Returns: nil for an unknown name.
     public init?(_ spelling: String) {
         guard let name = Self.bySpelling[spelling] else { return nil }
         self = name

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-/// The first eight bytes of a range as the host sees them: what a picture shows of its contents.
+/// The first eight bytes of a range as the host reads them, for showing its contents in a picture.
 public struct FirstBytes: Sendable, Equatable, CustomStringConvertible {
-    /// Little-endian, as a load of 64 bits has it.
+    /// The bytes as a little-endian 64-bit word.
     public let word: UInt64
 
-    /// The eight bytes, the first one lowest.
+    /// The eight bytes, the first in the lowest bits.
     public init(word: UInt64) { self.word = word }
 
     /// Sixteen hex digits in the order of the bytes in memory.
@@ -19,7 +19,7 @@ public struct FirstBytes: Sendable, Equatable, CustomStringConvertible {
 }
 
 extension GuestMemory {
-    /// What is at the start of `range`, for a trace; nil where the host cannot look, as on a private page.
+    /// The first bytes of `range`, for a trace; nil if the host cannot read them, as on a private page.
     func firstBytes(of range: PageRange) -> FirstBytes? {
         guard state(at: range.start) == .shared else { return nil }
         return (try? readWord(gpa: range.start)).map(FirstBytes.init(word:))

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MIT
-/// The events that the run of a guest can have.
+/// Events of a guest's run.
 extension EventSchema {
     static let machine: [EventSchema] = [
         EventSchema(
             .boot, .machine,
-            "The monitor has written the guest's image into its memory and is about to make it private.",
-            "starts the machine: {vcpus} vCPU{vcpus=1!s}, {ram_bytes} of RAM, all of it shared; the image is written through the mapping",
+            "The monitor has written the guest's image into its memory and is about to convert it to private.",
+            "starts the machine: {vcpus} vCPU{vcpus=1!s}, {ram_bytes} of RAM, all of it shared, with the image written through the host mapping",
             [
-                Field(.image, "where the image is"),
-                Field(.imageBytes, "its size in whole pages"),
-                Field(.entry, "the first instruction"),
-                Field(.vcpus, "how many"),
-                Field(.ramBytes, "RAM, from address 0; all of it is shared at this moment"),
+                Field(.image, "start of the image"),
+                Field(.imageBytes, "size of the image in whole pages"),
+                Field(.entry, "address of the first instruction"),
+                Field(.vcpus, "number of vCPUs"),
+                Field(.ramBytes, "size of RAM, which starts at 0; all of it is shared at this point"),
                 Field(
                     .sharedBit, "the address bit of the shared alias; absent with one memslot", optional: true
                 ),
             ]),
         EventSchema(
             .imageLeftShared, .machine,
-            "This kernel does not preserve contents in a conversion, so the image stays shared.",
-            "leaves RAM up to {end} shared: this kernel does not preserve contents",
-            [Field(.end, "RAM up to here stays shared")]),
+            "This backend does not preserve contents in a conversion, so the image stays shared.",
+            "leaves RAM up to {end} shared: this backend does not preserve contents",
+            [Field(.end, "one past the last byte that stays shared")]),
         EventSchema(
             .exitStatus, .machine, "The guest wrote its exit status to port 0xf4.",
             "ends with status {status}",
@@ -29,28 +29,28 @@ extension EventSchema {
             .stop, .machine, "The machine has stopped.", "stops the machine: {why}",
             [
                 Field(.why, "how the run ended, in words"),
-                Field(.status, "the exit status of `run` for it; absent in older traces", optional: true),
+                Field(.status, "the exit status of `run`; absent in older traces", optional: true),
             ]),
     ]
 
     static let exits: [EventSchema] = [
         EventSchema(
-            .out, .exits, "The guest wrote to a port: KVM_EXIT_IO, one transfer an event.",
+            .out, .exits, "The guest wrote to a port: KVM_EXIT_IO, one event per transfer.",
             "writes {value} to port {port}",
             [
                 Field(.port, "the port"), Field(.bytes, "1, 2 or 4"),
-                Field(.value, "what the guest wrote"),
+                Field(.value, "the value written"),
             ]),
         EventSchema(
-            .in, .exits, "The guest read a port: KVM_EXIT_IO, one transfer an event.",
+            .in, .exits, "The guest read a port: KVM_EXIT_IO, one event per transfer.",
             "reads {value} from port {port}",
             [
                 Field(.port, "the port"), Field(.bytes, "1, 2 or 4"),
-                Field(.value, "what the monitor returned"),
+                Field(.value, "the value returned by the monitor"),
             ]),
         EventSchema(
             .mmio, .exits,
-            "The guest touched an address that has neither a memslot nor a device: KVM_EXIT_MMIO.",
+            "The guest accessed an address with neither a memslot nor a device: KVM_EXIT_MMIO.",
             "{write?writes}{write!reads} {bytes} at {gpa}, where there is neither RAM nor a device",
             [
                 Field(.gpa, "the address"), Field(.bytes, "the size of the access"),
@@ -58,27 +58,29 @@ extension EventSchema {
             ]),
         EventSchema(
             .memoryFault, .exits,
-            "KVM_RUN returned with exit 39, KVM_EXIT_MEMORY_FAULT: the access did not find the page as it wanted it.",
-            "touches page {page} as {wants}: KVM_EXIT_MEMORY_FAULT ({errno}){verdict=convert?, the monitor converts it}"
-                + "{verdict=race?, it is so already: a race, tried again}"
-                + "{verdict=reenter?, the monitor does nothing about it}{verdict=fatal?, and that is the end}",
+            "KVM_RUN returned with exit 39, KVM_EXIT_MEMORY_FAULT: the page was not in the state that the access needs.",
+            "accesses page {page} as {wants}: KVM_EXIT_MEMORY_FAULT ({errno})"
+                + "{verdict=convert?, the monitor converts it}{verdict=race?, a race with a conversion, retried}"
+                + "{verdict=reenter?, the monitor does not convert it}{verdict=fatal?, which ends the machine}",
             [
-                Field(.gpa, "the page"), Field(.bytes, "the size that KVM gives"),
+                Field(.gpa, "the page"), Field(.bytes, "the size that KVM reports"),
                 Field(.flags, "8 is `KVM_MEMORY_EXIT_FLAG_PRIVATE`"),
-                Field(.wants, "`private` or `shared`: what the access was"),
+                Field(.wants, "`private` or `shared`: the kind of access"),
                 Field(.errno, "of `KVM_RUN`: 14 `EFAULT` or 133 `EHWPOISON`"),
                 Field(
-                    .verdict, "`convert`; `race`, it is so already; `reenter`, told not to convert; `fatal`"),
+                    .verdict,
+                    "`convert`; `race`, already in that state; `reenter`, the policy is not to convert; `fatal`"
+                ),
             ]),
         EventSchema(
             .resume, .exits,
-            "The vCPU enters the guest again after a memory fault, and the instruction that faulted is executed once more.",
-            "goes on in the guest: the access to page {page} is made again",
-            [Field(.gpa, "the fault's")]),
+            "The vCPU re-enters the guest after a memory fault and executes the faulting instruction again.",
+            "re-enters the guest and retries the access to page {page}",
+            [Field(.gpa, "the address of the fault")]),
         EventSchema(
             .hypercall, .exits,
-            "The guest called the monitor. Written when the call returns, after what it did.",
-            "asks by {by}: {number}{pages? for {pages}}{number=12?{a2&16? to private}{a2&16! to shared}} → {result}",
+            "The guest called the monitor. Written when the call returns, after the events that it caused.",
+            "calls by {by}: {number}{pages? for {pages}}{number=12?{a2&16? to private}{a2&16! to shared}} → {result}",
             [
                 Field(.number, "RAX: 12 is `KVM_HC_MAP_GPA_RANGE`"), Field(.a0, "RBX"), Field(.a1, "RCX"),
                 Field(.a2, "RDX"), Field(.by, "`instruction` or `port`"),
@@ -86,45 +88,46 @@ extension EventSchema {
             ]),
         EventSchema(
             .stepOver, .exits,
-            "KVM could not read the guest's call instruction and so could not step over it; the monitor moved RIP on.",
-            "is moved past the call at {rip}", [Field(.rip, "of the VMMCALL")]),
+            "KVM could not read the guest's call instruction and so could not step over it; the monitor advanced RIP.",
+            "is advanced past the call at {rip}", [Field(.rip, "of the VMMCALL or VMCALL")]),
         EventSchema(
             .halt, .exits,
-            "The vCPU executed HLT (KVM_EXIT_HLT). There are no interrupts, so nothing wakes it.",
+            "The vCPU executed HLT (KVM_EXIT_HLT). There are no interrupts, so nothing can wake it.",
             "halts: nothing can wake it"),
         EventSchema(
             .kick, .exits,
-            "The vCPU was taken out of the guest because the machine stops: KVM_RUN returned EINTR.",
-            "is taken out of the guest"),
+            "The vCPU was kicked because the machine stops: KVM_RUN returned EINTR.",
+            "is kicked out of the guest"),
     ]
 
     static let conversions: [EventSchema] = [
         EventSchema(
             .convert, .conversions,
-            "Somebody asked for a range to change its state; the kernel has not been called yet.",
+            "A conversion of a range was requested; the kernel has not been called yet.",
             "converts {pages} to {target}, contents: {contents}",
             request + [
                 Field(
                     .before,
-                    "the first 8 bytes of the range as the host sees them, 16 hex digits in the order of memory; "
-                        + "absent where the page is private", optional: true)
+                    "the first 8 bytes of the range as the host reads them, 16 hex digits in memory order; "
+                        + "absent if the page is private", optional: true)
             ]),
         EventSchema(
             .setMemoryAttributes2, .conversions,
-            "One call of the kernel, KVM_SET_MEMORY_ATTRIBUTES2, and its answer. Written when it has returned.",
+            "One KVM_SET_MEMORY_ATTRIBUTES2 call and its result. Written after it has returned.",
             "KVM_SET_MEMORY_ATTRIBUTES2 {pages} to {target} → "
-                + "{errno!0}{errno?{errno}{error_offset+, error_offset {error_offset}}; nothing has changed}",
+                + "{errno!0}{errno?{errno}{error_offset+, error_offset {error_offset}}; no page has changed}",
             [
-                Field(.offset, "in the file"), Field(.size, "of the range"),
+                Field(.offset, "start of the range in the file"), Field(.size, "size of the range"),
                 Field(.target, "`private` or `shared`"),
-                Field(.errno, "0 if it worked; else nothing has changed"),
-                Field(.error, "the errno's symbol; absent if it worked", optional: true),
+                Field(.errno, "0 on success; otherwise no page has changed"),
+                Field(.error, "the errno's symbol; absent on success", optional: true),
                 Field(
-                    .errorOffset, "the page named, an offset in the file; absent if it worked", optional: true
+                    .errorOffset, "the reported page, as an offset in the file; absent on success",
+                    optional: true
                 ),
                 Field(
                     .gpa,
-                    "what is at `offset`; absent in older traces, and then `offset` is taken for it",
+                    "the address at `offset`; absent in older traces, where it equals `offset`",
                     optional: true),
                 Field(
                     .ns,
@@ -133,43 +136,46 @@ extension EventSchema {
             ]),
         EventSchema(
             .askHolders, .conversions,
-            "The monitor asked those who are known to hold the page to release it.",
-            "asks who holds {pages} to release it: {released} did, {refused} did not",
+            "The monitor asked the registered holders of the page to release it.",
+            "asks the holders of {pages} to release it: {released} did, {refused} refused",
             [
-                Field(.gpa, "the page"), Field(.released, "how many did"),
-                Field(.refused, "how many did not"),
+                Field(.gpa, "the page"), Field(.released, "holders that released it"),
+                Field(.refused, "holders that refused"),
             ]),
         EventSchema(
             .wait, .conversions,
-            "The page is in use; the monitor waits before it calls again, longer each time.",
+            "The page is in use; the monitor waits before the next call, longer each time.",
             "waits {ns} for page {page}, attempt {attempt}",
             [
-                Field(.gpa, "the page"), Field(.ns, "for how long; it begins at `t`"),
+                Field(.gpa, "the page"), Field(.ns, "duration of the wait, which begins at `t`"),
                 Field(.attempt, "attempts so far"),
             ]),
         EventSchema(
-            .converted, .conversions, "The whole request is done.",
+            .converted, .conversions, "The whole request has been done.",
             "has converted {pages} to {target}{busy?, after {calls} calls and {busy} EAGAIN}; contents {contents} ({means})",
             request + [
-                Field(.means, "by what the contents policy was honoured"),
+                Field(.means, "how the content policy was honoured"),
                 Field(.calls, "calls made"), Field(.busy, "how many of them returned `EAGAIN`"),
-                Field(.waitedNs, "spent waiting between them"),
+                Field(.waitedNs, "time spent waiting between them"),
                 Field(
-                    .after, "the first 8 bytes afterwards, as `before`; absent where the page is private",
+                    .after, "the first 8 bytes afterwards, like `before`; absent if the page is private",
                     optional: true),
             ]),
         EventSchema(
             .notConverted, .conversions, "The request was refused or given up.",
             "has not converted {pages} to {target}: {errno} after {calls} call{calls=1!s}",
             request + [
-                Field(.errno, "what the guest gets for it"),
-                Field(.convertedBytes, "changed all the same; `set-memory-attributes2` says which"),
-                Field(.calls, "calls made"), Field(.why, "in words"),
+                Field(.errno, "the errno that the guest gets"),
+                Field(
+                    .convertedBytes,
+                    "bytes that changed nevertheless; `set-memory-attributes2` events show which"),
+                Field(.calls, "calls made"), Field(.why, "the reason in words"),
             ]),
     ]
 
     private static let request = [
-        Field(.gpa, "of the range"), Field(.size, "of the range"), Field(.target, "`private` or `shared`"),
+        Field(.gpa, "start of the range"), Field(.size, "size of the range"),
+        Field(.target, "`private` or `shared`"),
         Field(.contents, "`preserve`, `zero` or `unspecified`"),
     ]
 }

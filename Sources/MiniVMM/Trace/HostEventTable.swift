@@ -1,74 +1,76 @@
 // SPDX-License-Identifier: MIT
-/// The host's events, those of litmus tests, and those that readers put in.
+/// Events of the host, of litmus tests, and those that readers add.
 extension EventSchema {
     static let host: [EventSchema] = [
         EventSchema(
             .hold, .host,
-            "The host took references on pages, as a device would. They cannot become private now.",
-            "references on {pages}{name+ ({name})} are taken; {yields?a conversion may ask for their release}"
+            "The host took references on pages, as a device would. Converting them to private now fails with EAGAIN.",
+            "takes references on {pages}{name+ ({name})}; {yields?a conversion may ask for their release}"
                 + "{yields!no conversion can ask for their release}",
             range + [
-                Field(.yields, "whether it is released when a conversion asks"),
-                Field(.name, "which hold, in litmus tests; may be absent", optional: true),
+                Field(.yields, "whether a conversion can have it released"),
+                Field(.name, "the hold's name in a litmus test; may be absent", optional: true),
             ]),
         EventSchema(
             .release, .host, "A hold has released its pages.",
             "the references on {pages}{name+ ({name})} are released",
-            range + [Field(.name, "which hold, in litmus tests; may be absent", optional: true)]),
+            range + [Field(.name, "the hold's name in a litmus test; may be absent", optional: true)]),
         EventSchema(
             .releaseHolds, .host,
-            "The host released all that it held. Each hold has its release event before.",
-            "all that the host held is released, {count} hold{count=1!s}", [Field(.count, "how many holds")]),
+            "The host released all its holds. Each has its own release event before this one.",
+            "has all {count} hold{count=1!s} of the host released", [Field(.count, "number of holds")]),
         EventSchema(
             .hostAccess, .host,
             "The host read or wrote 8 bytes of guest memory through its mapping, for the guest.",
             "has the host {direction=read?read}{direction=write?write} {pages}: {errno?{errno}}{errno!succeeds}",
             [
-                Field(.gpa, "of the 8 bytes"), Field(.direction, "`read` or `write`"),
+                Field(.gpa, "address of the 8 bytes"), Field(.direction, "`read` or `write`"),
                 Field(.errno, "0, or 14 `EFAULT` for a private page"),
             ]),
     ]
 
     static let litmus: [EventSchema] = [
         EventSchema(
-            .file, .litmus, "A guest_memfd of a litmus test appears; its pages have addresses of their own.",
+            .file, .litmus,
+            "A guest_memfd of a litmus test was created; its pages have addresses of their own.",
             "creates the guest_memfd {name}: {pages}, {state}",
-            [Field(.name, "what the test calls it")] + range
-                + [Field(.state, "`private` or `shared`: what its pages are at first")]),
+            [Field(.name, "its name in the test")] + range
+                + [Field(.state, "`private` or `shared`: the initial state of its pages")]),
         EventSchema(
-            .step, .litmus, "A step of a litmus test, and what came of it.",
+            .step, .litmus, "A step of a litmus test, and its outcome.",
             "line {line}: {text} → {outcome}{ok! ✗}",
             [
-                Field(.line, "of the test; 0 where the test has no text"), Field(.text, "what it says"),
-                Field(.outcome, "what came of it"), Field(.ok, "whether that is as expected"),
+                Field(.line, "line of the test; 0 if the test has no text"),
+                Field(.text, "the step as written"),
+                Field(.outcome, "the outcome"), Field(.ok, "whether the outcome is as expected"),
             ]),
         EventSchema(
-            .access, .litmus, "An actor of a litmus test touched memory.",
+            .access, .litmus, "An actor of a litmus test accessed memory.",
             "{direction}s {pages}{value+ ({value})}: {errno?{errno}}{errno!succeeds}",
             range + [
-                Field(.direction, "`read` or `write`"), Field(.errno, "0 if it worked"),
-                Field(.value, "what was read or written; may be absent", optional: true),
+                Field(.direction, "`read` or `write`"), Field(.errno, "0 on success"),
+                Field(.value, "the value read or written; may be absent", optional: true),
             ]),
         EventSchema(
             .punch, .litmus,
-            "A hole: the pages are unallocated until they are touched again. They read zero then, and stay private or shared.",
+            "A hole was punched: the pages are unallocated until the next access, read as zero then, and keep their states.",
             "punches a hole: {pages} unallocated", range),
     ]
 
     static let readers: [EventSchema] = [
         EventSchema(
             .console, .readers,
-            "What a vCPU has printed: the exits for a line's letters, out to port 0x3f8 or 0xe9, as one event. "
+            "A line that a vCPU has printed: the exits for its letters, out to port 0x3f8 or 0xe9, as one event. "
                 + "A line ends with a newline, after 256 letters, or when its vCPU does something else.",
             "prints “{text}”",
-            [Field(.text, "the line"), Field(.exits, "for how many exits it stands")]),
+            [Field(.text, "the line"), Field(.exits, "number of exits that it replaces")]),
         EventSchema(
             .leftOut, .readers, "Events in the middle of a long trace that a picture does not show.",
-            "{events} events are left out here", [Field(.events, "how many")]),
+            "{events} events are left out here", [Field(.events, "number of events")]),
         EventSchema(
-            .pagesThen, .readers, "What pages are after the events that were left out.",
-            "after what was left out: {pages}, {state}", range + [Field(.state, "`private` or `shared`")]),
+            .pagesThen, .readers, "The states of pages after the events that were left out.",
+            "after the events left out: {pages}, {state}", range + [Field(.state, "`private` or `shared`")]),
     ]
 
-    private static let range = [Field(.gpa, "of the range"), Field(.size, "of the range")]
+    private static let range = [Field(.gpa, "start of the range"), Field(.size, "size of the range")]
 }

@@ -2,17 +2,18 @@
 import Synchronization
 public import SystemPackage
 
-/// One JSON object an event, schema `minivmm.trace/1`; the first line names the schema and the kernel.
+/// One JSON object per event, schema `minivmm.trace/1`; the first line names the schema and the backend.
 ///
-/// Addresses are numbers, times are nanoseconds of the kernel's monotonic clock, as in `CLOCK_MONOTONIC` and the
+/// Addresses are numbers, times are nanoseconds on the backend's monotonic clock, as in `CLOCK_MONOTONIC` and the
 /// kernel's own `mono` trace clock.
 public final class JSONLinesTrace: TraceSink {
     private let line: Mutex<Line>
 
-    /// Writes nothing yet. The descriptor stays the caller's, and open as long as this object is used.
+    /// Writes nothing yet. The caller keeps ownership of the descriptor, which must stay open while this object is
+    /// used.
     public init(_ descriptor: FileDescriptor) { line = Mutex(Line(buffer: OutputBuffer(descriptor))) }
 
-    /// The first error in writing, if there was one; what came after it is lost.
+    /// The first write error, if any; later output is lost.
     public var failure: Errno? { line.withLock { $0.buffer.failure } }
 
     /// Writes the header line, with the keys of ``LineKey/header``.
@@ -32,8 +33,8 @@ public final class JSONLinesTrace: TraceSink {
         }
     }
 
-    /// Writes one line; `time` in nanoseconds of ``Backend/now()``. It reaches the descriptor once 64
-    /// KiB have come together, or with ``flush()``.
+    /// Writes one line; `time` in nanoseconds of ``Backend/now()``. Output reaches the descriptor in batches of 64
+    /// KiB, or with ``flush()``.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in
             line.begin(time, actor)
@@ -43,7 +44,7 @@ public final class JSONLinesTrace: TraceSink {
         }
     }
 
-    /// Hands all lines to the descriptor. An error is in ``failure``.
+    /// Writes all lines to the descriptor. ``failure`` has the error, if any.
     public func flush() { line.withLock { $0.buffer.flush() } }
 
     private struct Line: TraceFields, Sendable {

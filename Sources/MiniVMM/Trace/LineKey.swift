@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: MIT
-/// What the lines of a trace have besides the keys of an event.
+/// The keys of a trace's lines besides those of the event.
 public enum LineKey: UInt8, CaseIterable, Sendable {
-    /// Of the header: ``EventSchema/version``.
+    /// In the header: ``EventSchema/version``.
     case schema
-    /// Of the header: `monotonic ns`.
+    /// In the header: `monotonic ns`.
     case clock
     /// Nanoseconds of ``Backend/now()``: when the trace began, or when the event was stamped.
     case time
-    /// Of the header: the name of the ``BackendIdentity``.
+    /// In the header: the name of the ``BackendIdentity``.
     case backend
-    /// Of the header: the host of the ``BackendIdentity``.
+    /// In the header: the host of the ``BackendIdentity``.
     case host
-    /// Of the header: whether the kernel is ``BackendIdentity/Kind/simulated``.
+    /// In the header: whether the backend is ``BackendIdentity/Kind/simulated``.
     case simulated
-    /// Of an event: ``Actor/description``.
+    /// In an event: ``Actor/description``.
     case actor
-    /// Of an event: ``EventName/spelling``.
+    /// In an event: ``EventName/spelling``.
     case event
 
-    /// The keys of the first line, in their order.
+    /// The keys of the first line, in order.
     public static let header: [LineKey] = [.schema, .clock, .time, .backend, .host, .simulated]
-    /// The keys with which each line of an event begins, in their order.
+    /// The keys with which each event's line begins, in order.
     public static let everyEvent: [LineKey] = [.time, .actor, .event]
 
-    /// As a trace spells it.
+    /// The key's spelling in a trace.
     public var spelling: StaticString {
         switch self {
         case .schema: "schema"

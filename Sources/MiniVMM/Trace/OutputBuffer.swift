@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// Bytes on their way to a descriptor. Its owner guards it.
+/// Buffered output to a descriptor. The owner must guard it.
 public struct OutputBuffer: Sendable {
     private let descriptor: FileDescriptor
-    /// What was appended since the last ``flush()``.
+    /// Bytes appended since the last ``flush()``.
     public private(set) var bytes: [UInt8] = []
     private static let capacity = 1 << 16
     /// The first error of the descriptor; later output is dropped.
     public private(set) var failure: Errno?
 
-    /// An empty buffer. The descriptor stays the caller's.
+    /// An empty buffer. The caller keeps ownership of the descriptor.
     public init(_ descriptor: FileDescriptor) {
         self.descriptor = descriptor
         bytes.reserveCapacity(Self.capacity + 4096)
@@ -29,10 +29,10 @@ public struct OutputBuffer: Sendable {
     /// Appends the UTF-8 of the text, unescaped.
     public mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
 
-    /// Appends bytes as they are.
+    /// Appends bytes verbatim.
     public mutating func append(contentsOf more: some Sequence<UInt8>) { bytes.append(contentsOf: more) }
 
-    /// Takes back the last bytes appended since ``flush()``.
+    /// Removes the last bytes appended since ``flush()``.
     public mutating func removeLast(_ count: Int) { bytes.removeLast(count) }
 
     /// Appends decimal digits without leading zeros.
@@ -51,8 +51,8 @@ public struct OutputBuffer: Sendable {
         }
     }
 
-    /// A JSON string with its quotes; what is not UTF-8 cannot be in a Swift string. What would steer a terminal or the
-    /// writing direction is escaped.
+    /// A JSON string with its quotes. Characters that could control a terminal or change the writing direction are
+    /// escaped.
     public mutating func append(quoted text: String) {
         guard text.utf8.contains(where: { $0 >= 0x80 && VisibleText.isSuspicious($0) }) else {
             return append(quotedPlain: text)
@@ -95,7 +95,7 @@ public struct OutputBuffer: Sendable {
         if bytes.count >= Self.capacity { flush() }
     }
 
-    /// Writes all bytes to the descriptor and empties the buffer. After an error, which ``failure`` has, the
+    /// Writes all bytes to the descriptor and empties the buffer. After an error, which is in ``failure``, the
     /// bytes are dropped.
     public mutating func flush() {
         defer { bytes.removeAll(keepingCapacity: true) }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// The pieces of a line of the text trace, for whoever writes one: time, actor, name, then the fields.
+/// The parts of a line of the text trace: time, actor, name, then the fields.
 extension OutputBuffer {
-    /// Columns of the time with its decimal, of time and actor together, and of the name.
+    /// Widths of the time with its decimal and of the event's name.
     private static let timeColumns = 11
     private static let nameColumns = 22
 
@@ -21,7 +21,7 @@ extension OutputBuffer {
         append("  ")
     }
 
-    /// Fills a column up to `width` bytes; the column began at `start` of ``bytes``.
+    /// Pads a column to `width` bytes; the column began at `start` of ``bytes``.
     public mutating func pad(from start: Int, to width: Int) {
         while bytes.count < start + width { append(32) }
     }
@@ -46,7 +46,7 @@ extension OutputBuffer {
         pad(from: start, to: Self.nameColumns)
     }
 
-    /// Appends an address as `0x1000`, another number in decimal.
+    /// Appends an address as `0x1000`, any other number in decimal.
     public mutating func appendText(_ value: UInt64, isAddress: Bool) {
         guard isAddress else { return append(decimal: value) }
         append("0x")
@@ -62,7 +62,7 @@ extension OutputBuffer {
     /// Appends `yes` or `no`.
     public mutating func appendText(_ value: Bool) { append(value ? "yes" : "no") }
 
-    /// A text with spaces or hidden characters is quoted and escaped: what a guest prints does not steer the terminal.
+    /// A text with spaces or hidden characters is quoted and escaped, so that a guest cannot control the terminal.
     public mutating func appendText(_ value: String) {
         let isPlain = value.utf8.allSatisfy { $0 > 32 && $0 != 34 && !VisibleText.isSuspicious($0) }
         if isPlain { append(value) } else { append(quoted: value) }

@@ -2,19 +2,20 @@
 import Synchronization
 public import SystemPackage
 
-/// One line an event, for people: microseconds since the start, actor, event, fields.
+/// One line per event, for people: microseconds since the start, actor, event, fields.
 ///
-/// The exits by which a guest prints a line are one line here: ``ConsoleLines``.
+/// The exits by which a guest prints a line become one line here: ``ConsoleLines``.
 public final class TextTrace: TraceSink {
     private let line: Mutex<Line>
 
-    /// Writes nothing yet. The descriptor stays the caller's, and open as long as this object is used.
+    /// Writes nothing yet. The caller keeps ownership of the descriptor, which must stay open while this object is
+    /// used.
     public init(_ descriptor: FileDescriptor) { line = Mutex(Line(buffer: OutputBuffer(descriptor))) }
 
-    /// The first error in writing, if there was one; what came after it is lost.
+    /// The first write error, if any; later output is lost.
     public var failure: Errno? { line.withLock { $0.buffer.failure } }
 
-    /// Writes a line that names the kernel. Later times are microseconds from `time`, which is in
+    /// Writes a line that names the backend. Later times are microseconds since `time`, which is in
     /// nanoseconds.
     public func begin(backend: BackendIdentity, time: UInt64) {
         line.withLock { line in
@@ -27,7 +28,7 @@ public final class TextTrace: TraceSink {
         }
     }
 
-    /// Writes one line at once; `time` in nanoseconds of ``Backend/now()``. A printed letter waits until
+    /// Writes one line immediately; `time` in nanoseconds of ``Backend/now()``. A printed letter waits until
     /// its line ends.
     public func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
         line.withLock { line in
@@ -42,7 +43,7 @@ public final class TextTrace: TraceSink {
         }
     }
 
-    /// Writes the printed lines that have not ended. An error is in ``failure``.
+    /// Writes the unfinished printed lines. ``failure`` has the error, if any.
     public func flush() {
         line.withLock { line in
             for ended in line.console.endAll() { line.write(ended) }
@@ -70,7 +71,7 @@ public final class TextTrace: TraceSink {
 
         mutating func end() {
             buffer.endLine()
-            // People watch this one: a line is there when its event is.
+            // People watch this output live, so write each line immediately.
             buffer.flush()
         }
 

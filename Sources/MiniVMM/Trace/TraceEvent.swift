@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// Who did something.
+/// The cause of an event.
 public enum Actor: Sendable, Hashable, CustomStringConvertible {
     /// The vCPU with this id, from 0.
     case vcpu(Int)
-    /// A thread of the host by its number. 0 is the monitor; litmus tests have others.
+    /// A host thread by its number. 0 is the monitor; litmus tests have others.
     case host(Int)
-    /// A process forked from the host, from 0; in litmus tests.
+    /// A process forked by the host, from 0; in litmus tests.
     case child(Int)
 
-    /// The thread of the host that runs the machine.
+    /// The host thread that runs the machine.
     public static let monitor = Actor.host(0)
 
     /// `host`, `vcpu0`, `host1`, `child`, `child1`.
@@ -23,102 +23,102 @@ public enum Actor: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// One thing that happened. Each stands for one exit, one call, or one decision of the monitor.
+/// One event: an exit, a call, or a decision of the monitor.
 public enum TraceEvent: Sendable {
     // the machine
     /// `boot`: the image is in RAM of `ram` bytes, all of it shared. `entry` is the first instruction,
     /// `sharedBit` nil with one alias.
     case booted(image: PageRange, entry: UInt64, vcpus: Int, ram: UInt64, sharedBit: Int?)
-    /// The kernel does not preserve contents, so RAM up to `end` stays shared.
+    /// The backend does not preserve contents, so RAM up to `end` stays shared.
     case imageLeftShared(end: UInt64)
     /// `exit-status`: the guest wrote to port 0xf4.
     case guestExited(status: UInt8)
     /// `stop`: how the run ended, in words.
     ///
-    /// - Parameter status: the exit status of `run` for it.
+    /// - Parameter status: the exit status of `run`.
     case stopped(String, status: Int32? = nil)
     // exits
     /// `out`: `KVM_EXIT_IO`, one transfer of `size` bytes.
     case portOut(port: UInt16, size: Int, value: UInt64)
-    /// `in`: `KVM_EXIT_IO`, one transfer of `size` bytes. `value` is what the monitor returned.
+    /// `in`: `KVM_EXIT_IO`, one transfer of `size` bytes. `value` is the monitor's answer.
     case portIn(port: UInt16, size: Int, value: UInt64)
     /// `mmio`: `KVM_EXIT_MMIO`, an access of `size` bytes.
     case mmio(gpa: UInt64, size: Int, write: Bool)
-    /// `memory-fault`: `KVM_EXIT_MEMORY_FAULT` with the errno of `KVM_RUN`, and what is done about it.
+    /// `memory-fault`: `KVM_EXIT_MEMORY_FAULT` with the errno of `KVM_RUN`, and the monitor's reaction.
     case memoryFault(MemoryFault, Errno, FaultVerdict)
-    /// The vCPU goes back into the guest after a memory fault.
+    /// The vCPU re-enters the guest after a memory fault.
     case resumed(gpa: UInt64)
     /// `hypercall`: RAX, RBX, RCX and RDX of a call, and RAX afterwards. Recorded when the call has returned.
     case hypercall(number: UInt64, UInt64, UInt64, UInt64, byInstruction: Bool, result: Int64)
-    /// KVM could not step over VMMCALL because it could not read it, and the monitor did.
+    /// KVM could not step over VMMCALL because it could not read it, so the monitor did.
     case steppedOver(rip: UInt64)
     /// `halt`: `KVM_EXIT_HLT`. Nothing can wake the vCPU.
     case halted
     /// `kick`: `KVM_RUN` returned `EINTR` because the machine stops.
     case kicked
     // conversions
-    /// `convert`: the kernel has not been called yet. `before` is nil where the range is private.
+    /// `convert`: the kernel has not been called yet. `before` is nil if the range is private.
     case conversionStarted(ConversionRequest, before: FirstBytes? = nil)
-    /// `set-memory-attributes2`: one call; its errno, or nil for a success, and `error_offset`. Offset and
+    /// `set-memory-attributes2`: one call; its errno, or nil on success, and `error_offset`. Offset and
     /// size in bytes.
     ///
     /// - Parameters:
-    ///   - gpa: what is at `offset` of the file.
-    ///   - nanoseconds: how long the call took; the event is stamped when it has returned.
+    ///   - gpa: the guest-physical address at `offset` of the file.
+    ///   - nanoseconds: how long the call took; the event is stamped after it has returned.
     case attributesCall(
         offset: UInt64, size: UInt64, target: PageState, Errno?, UInt64, gpa: UInt64? = nil,
         nanoseconds: UInt64? = nil)
-    /// `ask-holders`: known holders of the page were asked to release it.
+    /// `ask-holders`: registered holders of the page were asked to release it.
     case holdersAsked(gpa: UInt64, released: Int, refused: Int)
     /// `wait`: recorded before the wait. `attempt` counts the attempts so far, from 1.
     case waiting(gpa: UInt64, nanoseconds: UInt64, attempt: Int)
-    /// `converted`: all of the request is done. `after` is nil where the range is private.
+    /// `converted`: the whole request has been done. `after` is nil if the range is private.
     case conversionFinished(ConversionRequest, ConversionResult, after: FirstBytes? = nil)
-    /// `not-converted`: the error says what changed all the same.
+    /// `not-converted`: the error includes what changed nevertheless.
     case conversionFailed(ConversionError)
-    // the host's side
-    /// `hold`: the host took references for the guest. `yields` says whether a conversion may have them
+    // host accesses and references
+    /// `hold`: the host took references for the guest. `yields` tells whether a conversion may have them
     /// released.
     case held(PageRange, yields: Bool)
-    /// One hold is let go.
+    /// One hold was released.
     case released(PageRange)
-    /// `release-holds`: all holds were released. Each has its ``released(_:)`` before.
+    /// `release-holds`: all holds were released. Each has its own ``released(_:)`` before this.
     case releasedHolds(Int)
-    /// `host-access`: the host read or wrote 8 bytes for the guest. Nil is a success.
+    /// `host-access`: the host read or wrote 8 bytes for the guest. Nil means success.
     case hostAccess(gpa: UInt64, HostAccessError.Direction, HostAccessError?)
-    // litmus tests; their files lie one behind the other in one space of addresses
+    // litmus tests; their files follow one another in one address space
     /// `file`: a guest_memfd with its name in the test, its addresses, and the state of all its pages.
     case fileAppeared(String, PageRange, PageState)
-    /// `step`: a step as the test spells it, what came of it, and whether that is as expected.
+    /// `step`: a step as written in the test, its outcome, and whether the outcome is as expected.
     ///
-    /// - Parameter line: 0 where the test has no text.
+    /// - Parameter line: 0 if the test has no text.
     case step(line: Int, String, outcome: String, ok: Bool)
-    /// `access`: an actor touched `size` bytes. No errno is a success; `value` is nil where the bytes are not
+    /// `access`: an actor accessed `size` bytes. No errno means success; `value` is nil if the bytes are not
     /// known.
     case access(gpa: UInt64, size: UInt64, HostAccessError.Direction, Errno?, value: UInt8?)
-    /// `punch`: the pages are unallocated. They read as zeros when they are touched next, and keep their
+    /// `punch`: the pages are unallocated. They read as zeros at the next access, and keep their
     /// states.
     case punched(PageRange)
-    /// `hold` by this name in the test; no conversion can have it released.
+    /// `hold` with this name in the test; a conversion cannot have it released.
     case heldByName(String, PageRange)
     /// `release` of the hold with this name.
     case releasedByName(String, PageRange)
 }
 
-/// What the run loop makes of a memory fault.
+/// The monitor's reaction to a memory fault.
 public enum FaultVerdict: String, Sendable {
-    /// The page is converted to what the access wanted.
+    /// The page is converted to the state that the access wants.
     case convert
-    /// The page is already what the access wanted, or there is one alias, through which no access wants anything: a
-    /// race. The access is tried again.
+    /// A race: the page is already in the wanted state, or there is one alias, through which an access has no preferred
+    /// kind. The access is retried.
     case race
-    /// The monitor was told not to convert. The access is tried again.
+    /// The policy is not to convert. The access is retried.
     case reenter
-    /// The guest asked for something that cannot be, and ends.
+    /// The guest requested something impossible, which ends the machine.
     case fatal
 }
 
-/// Receives the name and the fields of an event; one description of an event serves every format.
+/// Receives the name and the fields of an event, so that all formats use one description.
 public protocol TraceFields {
     /// Called once for each event, before its fields.
     mutating func begin(_ name: EventName)

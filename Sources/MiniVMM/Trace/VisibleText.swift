@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Text that others have chosen, a guest or the name of a file, made safe to print: nothing in it steers the terminal or
-/// changes the order of what is around it.
+/// Makes text from a guest or a file name safe to print: nothing in it can control the terminal or
+/// change the order of the surrounding text.
 public enum VisibleText {
     /// Control characters (C0, DEL, C1), marks and overrides of the writing direction, line and paragraph separators.
     public static func isHidden(_ scalar: Unicode.Scalar) -> Bool {
@@ -10,12 +10,12 @@ public enum VisibleText {
         }
     }
 
-    /// Whether a byte of UTF-8 may belong to a scalar that is hidden. Few others do.
+    /// Whether a byte of UTF-8 may belong to a hidden scalar. Few other bytes match.
     static func isSuspicious(_ byte: UInt8) -> Bool {
         byte < 0x20 || byte == 0x7f || byte == 0xc2 || byte == 0xd8 || byte == 0xe2
     }
 
-    /// `\x1b` and `\u{202e}` for what is hidden.
+    /// The text with hidden scalars as `\x1b` or `\u{202e}`.
     public static func escaped(_ text: String) -> String {
         guard text.utf8.contains(where: isSuspicious) else { return text }
         var visible = ""

@@ -138,7 +138,7 @@ final class Narrator: TraceSink {
             if before?.uniformValue(of: request.range) == request.target { return nil }
             var text =
                 "made \(Self.pages(request.range)) \(request.target.rawValue), contents \(request.contents.pastText)"
-            if ![.promisedByABI, .nothingAsked].contains(result.means) {
+            if ![.promisedByABI, .notRequested].contains(result.means) {
                 text += " (\(result.means.rawValue))"
             }
             if result.busyAnswers > 0 { text += ", after \(result.calls) calls" }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Counts heap allocations of one thread. For tests: it stands in front of malloc in the test program.
+// Counts the heap allocations of one thread. For tests: it interposes malloc in the test program.
 #ifndef ALLOCATION_COUNTER_H
 #define ALLOCATION_COUNTER_H
 

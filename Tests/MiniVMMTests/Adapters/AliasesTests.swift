@@ -6,7 +6,8 @@ import Testing
 
 @testable import MiniVMM
 
-/// Two aliases over a kernel that converts by itself: its answers come through, and memslots follow only what it did.
+/// Two aliases over a backend that converts: its answers are passed on, and memslots change only after it has
+/// converted.
 @Suite("Two aliases by memslots", .timeLimit(.minutes(120)))
 struct AliasesTests {
     static let pages: UInt64 = 16
@@ -27,7 +28,7 @@ struct AliasesTests {
             for page in 0..<pages { try view.putWord(page * pageSize, page) }
         }
 
-        /// Pages that the host can touch, with what it finds there.
+        /// Pages that the host can access, and their contents.
         func visible() -> [UInt64: UInt64] {
             (0..<pages).reduce(into: [:]) { words, page in
                 words[page] = try? view.word(page * pageSize)
@@ -35,18 +36,18 @@ struct AliasesTests {
         }
     }
 
-    @Test func `it carries the name of the backend that converts`() {
+    @Test func `its name is that of the backend that converts`() {
         let backend = AliasesKVM(over: SoftKVM())
         #expect(backend.identity.name == "SoftKVM")
         #expect(backend.identity.host.hasSuffix("two aliases by memslots"))
     }
 
-    @Test func `with one alias there is nothing to add`() throws {
+    @Test func `with one alias it adds nothing`() throws {
         let vm = try AliasesKVM(over: SoftKVM()).createVM(.softwareProtected, sharedBit: nil)
         #expect(vm is SoftVM)
     }
 
-    @Test func `a page in use is the backend's to name, and nothing has changed`() throws {
+    @Test func `the backend reports the page in use, and nothing has changed`() throws {
         let fixture = try Fixture()
         let hold = try fixture.view.hold(at: 5 * pageSize, length: pageSize, by: .ioUring)
         let before = fixture.visible()
@@ -58,7 +59,7 @@ struct AliasesTests {
         #expect(fixture.visible().isEmpty)
     }
 
-    @Test func `what the backend refuses stays as it was, and is refused in its words`() throws {
+    @Test func `a refusal by the backend changes nothing and keeps its errno`() throws {
         let fixture = try Fixture()
         var request = ckvm_memory_attributes2.conversion(0, pageSize, .private)
         request.flags = 1
@@ -72,8 +73,8 @@ struct AliasesTests {
         #expect(fixture.visible().count == Int(Self.pages))
     }
 
-    @Test func `without memslots left it is ENOMEM, and the backend has converted nothing`() throws {
-        // Both aliases of a run take a memslot each: three runs take six, and five would take ten.
+    @Test func `without free memslots it is ENOMEM, and the backend has converted nothing`() throws {
+        // Both aliases of a run need a memslot each: three runs need six, and five would need ten.
         let fixture = try Fixture(slotLimit: 8)
         try fixture.file.convert(2 * pageSize, to: .private)
         let before = fixture.visible()
@@ -81,7 +82,7 @@ struct AliasesTests {
         let refusal = fixture.file.refusal(of: .conversion(6 * pageSize, pageSize, .private))
         #expect(refusal == (.noMemory, 6 * pageSize))
         #expect(fixture.visible() == before)
-        // What needs no more memslots goes on.
+        // Conversions that need no more memslots still work.
         try fixture.file.convert(3 * pageSize, to: .private)
         try fixture.file.convert(0, 8 * pageSize, to: .shared)
         #expect(fixture.visible() == Dictionary(uniqueKeysWithValues: (0..<Self.pages).map { ($0, $0) }))

@@ -5,11 +5,11 @@ import Testing
 
 @testable import MiniVMM
 
-/// Its memslots, what it says of itself, and machines on it.
+/// Its memslots, its identity and capabilities, and machines on it.
 extension PerVMTests {
     // MARK: slots
 
-    @Test func `attributes come before the slot and go after it`() throws {
+    @Test func `attributes are set before the slot is created and cleared after it is deleted`() throws {
         let bench = try PerVMBench(initial: .private)
         try bench.convert(1, 2, to: .shared)
         _ = bench.below.takeCalls()
@@ -18,7 +18,7 @@ extension PerVMTests {
         try bench.unbind(3)
         #expect(bench.below.takeCalls() == ["delete 3", "100+8 shared"])
         #expect(bench.guest(100) == .mmio)
-        // The attributes are the file's: they survive.
+        // The attributes belong to the file, so they remain.
         try bench.bind(4, at: 200, pages: 8)
         #expect(bench.below.takeCalls() == ["200+1 private", "203+5 private", "slot 4 200+8"])
     }
@@ -35,7 +35,7 @@ extension PerVMTests {
         try bench.bind(3, at: 100, pages: 8)
     }
 
-    @Test func `regions that cannot be are refused before attributes change`() throws {
+    @Test func `impossible regions are refused before attributes change`() throws {
         let bench = try PerVMBench(initial: .private)
         let other = try PerVMBench()
         func refused(_ errno: Errno, _ change: (inout ckvm_userspace_memory_region2) -> Void) {
@@ -67,7 +67,7 @@ extension PerVMTests {
             $0.flags = 0
         }
         #expect(bench.below.takeCalls() == [])
-        // One without a file is the kernel's own business, moved and deleted as it likes.
+        // The base backend alone handles a region without a file, including moving and deleting it.
         var plain = ckvm_userspace_memory_region2()
         plain.slot = 2
         plain.memory_size = pageSize
@@ -80,8 +80,8 @@ extension PerVMTests {
         #expect(bench.below.takeCalls() == ["slot 2 0+1", "slot 2 8+1", "delete 2"])
     }
 
-    /// A dead alias: the slot is there, its file is not.
-    @Test func `a slot survives its file, and private accesses through it are memory faults`() throws {
+    /// A shut alias: the slot exists, but its file has been closed.
+    @Test func `a slot outlives its file, and private accesses through it are memory faults`() throws {
         let bench = try PerVMBench()
         var dead: (any KVMGuestMemfd)? = try bench.vm.createGuestMemfd(size: 4 * pageSize, flags: [])
         let descriptor = try #require(dead).descriptor
@@ -91,7 +91,7 @@ extension PerVMTests {
         dead = nil
         #expect(bench.guest(701) == .fault(.private))
         #expect(bench.below.state.withLock { $0.slots[7] != nil })
-        // Another file that gets the same number has nothing to do with it.
+        // Another file that gets the same number is unrelated.
         let next = try bench.vm.createGuestMemfd(size: 4 * pageSize, flags: [])
         _ = bench.below.takeCalls()
         try next.convert(0, 4 * pageSize, to: .shared)
@@ -101,7 +101,7 @@ extension PerVMTests {
         #expect(bench.guest(701) == .mmio)
     }
 
-    @Test func `shared pages outlive their file until the slot goes`() throws {
+    @Test func `shared pages outlive their file until the slot is deleted`() throws {
         let bench = try PerVMBench()
         var dead: (any KVMGuestMemfd)? = try bench.vm.createGuestMemfd(size: 4 * pageSize, flags: .initShared)
         try bench.vm.setUserMemoryRegion2(
@@ -111,7 +111,7 @@ extension PerVMTests {
         #expect(bench.guest(701) == .word(5))
     }
 
-    @Test func `everything goes when its owners go, and a vCPU is one`() throws {
+    @Test func `everything is released with its owners, including vCPUs`() throws {
         weak var vm: AnyObject?
         weak var below: ScriptedGuestMemfd?
         var vcpu: (any KVMVCPU)?
@@ -129,9 +129,9 @@ extension PerVMTests {
         #expect(vm == nil)
     }
 
-    // MARK: what it is
+    // MARK: identity and machines
 
-    @Test func `it says what it is and what it can`() throws {
+    @Test func `identity and capabilities`() throws {
         let base = ScriptedPerVMKVM()
         let backend = PerVMAttributesKVM(over: base)
         #expect(backend.identity.description == "PerVMAttributesKVM (a test)")
@@ -144,7 +144,7 @@ extension PerVMTests {
         #expect(throws: Errno.invalidArgument) { try backend.createVM(.softwareProtected, sharedBit: 46) }
         #expect(throws: Errno.invalidArgument) { try backend.createVM(.default, sharedBit: 46) }
         #expect(try backend.createVM(.default, sharedBit: nil) is ScriptedVM)
-        // Below there must be the attributes of a VM.
+        // The base backend must have per-VM attributes.
         let without = PerVMAttributesKVM(over: FakeBackend())
         #expect(throws: Errno.invalidArgument) {
             try without.createVM(.softwareProtected, sharedBit: nil)
@@ -156,9 +156,9 @@ extension PerVMTests {
         #expect(failure?.call == "KVM_SET_USER_MEMORY_REGION2" || failure?.errno == .noMemory)
     }
 
-    /// A machine boots with its image where it was written; one whose kernel has no such call is unsupported, and one whose
-    /// kernel has it and fails has failed.
-    @Test func `machines boot on it, or say why they cannot`() throws {
+    /// A machine boots, and its image stays in shared memory. On a kernel without the call the machine is unsupported;
+    /// if the call exists but fails, the machine has failed.
+    @Test func `machines boot on it, or report why they cannot`() throws {
         let code: [UInt8] = [0xb0, 7, 0xe6, 0xf4, 0x11, 0x22, 0x33, 0x44]
         func machine(refusing errno: Errno?) throws(MachineError) -> ScriptedPerVM {
             let base = ScriptedPerVMKVM()
@@ -200,8 +200,8 @@ extension PerVMTests {
         }
     }
 
-    /// The monitor above it: refused is what cannot be, and zeros are zeros.
-    @Test func `the converter refuses to preserve and says why in words of its own`() throws {
+    /// The converter on top: it refuses to preserve contents, and it can zero them.
+    @Test func `the converter refuses to preserve contents and gives the reason`() throws {
         let bench = try PerVMBench()
         try bench.bind()
         let all = try #require(PageRange(start: 0, size: PerVMBench.size))
@@ -225,7 +225,7 @@ extension PerVMTests {
         try converter.convert(
             ConversionRequest(range: half, to: .private, contents: .unspecified), by: .monitor)
         for page in 0..<16 as Range<UInt64> { #expect(bench.guest(page, write: 9) == .word(9)) }
-        // Half of it is shared already, and is to be zero all the same.
+        // Half of the range is shared already, and must be zeroed too.
         let result = try converter.convert(
             ConversionRequest(range: all, to: .shared, contents: .zero), by: .monitor)
         #expect(result.means == .zeroedByMonitor)

@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// A file of 16 pages of the adapter over a scripted kernel, and what the host sees of it.
+/// A file of 16 pages of the adapter over a scripted backend, and the host's mapping of it.
 final class PerVMBench {
     static let size = 16 * pageSize
     let backend = ScriptedPerVMKVM()
@@ -44,7 +44,7 @@ final class PerVMBench {
 }
 
 @Suite("PerVMAttributesKVM") struct PerVMTests {
-    // MARK: the table
+    // MARK: the conversion table
 
     @Test(arguments: TrapFileTests.badArguments)
     func `a bad argument is EINVAL, writes no error_offset and reaches no backend`(
@@ -62,7 +62,7 @@ final class PerVMBench {
         #expect(bench.below.takeCalls() == [])
     }
 
-    @Test func `what is so already is 0 at once`() throws {
+    @Test func `a conversion to the current state returns 0 without a call`() throws {
         let bench = try PerVMBench()
         try bench.bind()
         _ = bench.below.takeCalls()
@@ -77,7 +77,7 @@ final class PerVMBench {
             bench.below.takeCalls() == ["hole 0+16"], "no slot, no attributes; nothing was private before")
         try bench.convert(0, 16, to: .shared)
         _ = bench.below.takeCalls()
-        // Pages 4 to 7 at 100, 8 to 11 at 50; the others nowhere.
+        // Pages 4 to 7 are bound at 100 and pages 8 to 11 at 50; the others are unbound.
         try bench.bind(1, at: 100, pages: 4, offset: 4)
         try bench.bind(2, at: 50, pages: 4, offset: 8)
         #expect(bench.below.takeCalls() == ["slot 1 100+4", "slot 2 50+4"])
@@ -87,7 +87,7 @@ final class PerVMBench {
         #expect(calls.dropFirst().sorted() == ["100+4 private", "50+2 private"])
         try bench.convert(5, 1, to: .shared)
         #expect(bench.below.takeCalls() == ["101+1 shared", "hole 5+1"])
-        // Mixed: one call a slot, and holes only where something changes.
+        // A mixed range: one call per slot, and holes only where the state changes.
         try bench.convert(4, 4, to: .private)
         #expect(bench.below.takeCalls() == ["hole 5+1", "100+4 private"])
         try bench.convert(0, 2, to: .private)
@@ -95,12 +95,12 @@ final class PerVMBench {
     }
 
     @Test(arguments: PageState.allCases, 0..<3)
-    func `a backend without memory half way changes nothing`(target: PageState, refused: Int) throws {
+    func `ENOMEM half way changes nothing`(target: PageState, refused: Int) throws {
         let bench = try PerVMBench()
         for slot in 0..<4 as Range<UInt64> {
             try bench.bind(UInt32(slot), at: 100 * (slot + 1), pages: 4, offset: slot * 4)
         }
-        // Every third page is private, and all have something in them.
+        // Every third page is private, and all contain data.
         for page in stride(from: 0, to: 16, by: 3) as StrideTo<UInt64> {
             try bench.convert(page, 1, to: .private)
         }
@@ -129,7 +129,7 @@ final class PerVMBench {
 
     // MARK: contents
 
-    @Test func `a page that changes hands is zero, and one that does not keeps its bytes`() throws {
+    @Test func `a converted page is zero, and a page that keeps its state keeps its contents`() throws {
         let bench = try PerVMBench()
         try bench.bind()
         for page in 0..<16 as Range<UInt64> { #expect(bench.guest(page, write: 7) == .word(7)) }
@@ -143,8 +143,8 @@ final class PerVMBench {
         #expect(bench.vm.contentPromise == .lost)
     }
 
-    /// The kernel's emulator writes to `userspace_addr` whatever the page is.
-    @Test func `what KVM wrote beside a private page does not turn up when it is shared`() throws {
+    /// KVM's emulator writes to `userspace_addr`, whatever the page's state.
+    @Test func `KVM's own writes to a private page do not appear when it is shared`() throws {
         let bench = try PerVMBench()
         try bench.bind()
         try bench.convert(0, 2, to: .private)
@@ -155,8 +155,8 @@ final class PerVMBench {
         #expect(try bench.view.word(0) == 0)
     }
 
-    /// Until the attributes have changed, everything must still be there for the conversion that fails.
-    @Test func `contents go after the attributes have changed`() throws {
+    /// Until the attributes have changed, the contents must still be there in case the conversion fails.
+    @Test func `contents are freed after the attributes have changed`() throws {
         let bench = try PerVMBench()
         try bench.bind()
         let seen = Collected<ScriptedPerVM.Access>()
@@ -168,7 +168,7 @@ final class PerVMBench {
         try bench.convert(0, 16, to: .shared)
         #expect(seen.all == [.word(5), .word(6)])
         below.state.withLock { $0.onAttributes = nil }
-        // Given back: the private side is empty, and so is the shared one once it is private again.
+        // Freed: the private memory is empty, and so is the shared memory once the page is private again.
         let backing = try #require(below.state.withLock { $0.files[bench.file.descriptor]?.file })
         #expect(try backing.view.word(0) == 0)
         try bench.view.putWord(0, 9)
@@ -190,7 +190,7 @@ final class PerVMBench {
         #expect(bench.below.takeCalls() == ["hole 0+2"])
         #expect((0..<3).map { bench.guest($0) } == [.word(0), .word(0), .word(7)])
         #expect(throws: Errno.badAddress) { try bench.view.word(pageSize) }
-        // Allocating is no hole, in either memory.
+        // Allocating punches no hole in either memory.
         for page in 0..<3 as Range<UInt64> { #expect(bench.guest(page, write: 9) == .word(9)) }
         try bench.file.allocate(punchHole: false, offset: 0, length: PerVMBench.size)
         #expect((0..<3).map { bench.guest($0) } == [.word(9), .word(9), .word(9)])
@@ -203,10 +203,10 @@ final class PerVMBench {
         }
     }
 
-    /// Conversions, holes, slots and refusals in any order: states, contents and the host's view are those of a file
-    /// that forgets what changes.
+    /// Conversions, holes, slots and refusals in random order: states, contents and host accesses must match a file
+    /// that loses the contents of converted pages.
     @Test(arguments: [21, 22, 23, 24] as [UInt64])
-    func `whatever happens it is one file`(seed: UInt64) throws {
+    func `random operations behave like one file`(seed: UInt64) throws {
         var generator = Generator(seed: seed)
         let bench = try PerVMBench(initial: seed % 2 == 0 ? .shared : .private)
         var states = [PageState](repeating: seed % 2 == 0 ? .shared : .private, count: 16)
@@ -270,9 +270,9 @@ final class PerVMBench {
         )
     }
 
-    // MARK: the host's view
+    // MARK: host accesses
 
-    @Test func `the host cannot touch a private page, in any mapping`() throws {
+    @Test func `the host cannot access a private page through any mapping`() throws {
         let bench = try PerVMBench()
         try bench.view.put(0, [UInt8](repeating: 7, count: Int(PerVMBench.size)))
         try bench.convert(4, 2, to: .private)
@@ -286,13 +286,14 @@ final class PerVMBench {
         }
         try bench.convert(0, 16, to: .shared)
         #expect(try after.bytes(2 * pageSize, 1) == [0])
-        // Nobody counts references here.
+        // No references are counted here.
         let hold = try bench.view.hold(at: 0, length: pageSize)
         try bench.convert(0, 1, to: .private)
         hold.release()
     }
 
-    @Test func `flags and sizes of a guest_memfd are checked, and the one below has no flags`() throws {
+    @Test func `flags and sizes of a guest_memfd are checked, and the base guest_memfd has no flags`() throws
+    {
         let bench = try PerVMBench()
         for size in [0, 1, pageSize + 1, UInt64.max, 1 << 63] as [UInt64] {
             #expect(throws: Errno.invalidArgument) { try bench.vm.createGuestMemfd(size: size, flags: .mmap) }

@@ -5,8 +5,8 @@ import SystemPackage
 
 @testable import MiniVMM
 
-/// A kernel without memory attributes that does what a test says: it keeps a table of memslots, checks it as
-/// Linux does, can be told to refuse a call, and its vCPUs leave with the exits of a script.
+/// A scripted backend without memory attributes: it keeps a table of memslots, checks it as
+/// Linux does, can refuse a call on request, and its vCPUs return the exits of a script.
 final class ScriptedKVM: Backend {
     let identity = BackendIdentity(name: "ScriptedKVM", host: "a test", kind: .simulated)
     let runsVCPUsInTurns = true
@@ -33,7 +33,7 @@ final class ScriptedKVM: Backend {
 final class ScriptedVM: KVMVirtualMachine {
     struct Slots {
         var byID: [UInt32: ckvm_userspace_memory_region2] = [:]
-        /// Calls from now until one is refused with `ENOMEM`; nil refuses none.
+        /// Number of calls until one is refused with `ENOMEM`; nil refuses none.
         var callsUntilRefusal: Int?
         var calls = 0
     }
@@ -77,7 +77,7 @@ final class ScriptedVM: KVMVirtualMachine {
         }
     }
 
-    /// The memslots by address: [address, size, where in the file], as a test can compare them.
+    /// The memslots by address, in a comparable form: [address, size, file offset].
     var table: [[UInt64]] {
         slots.withLock { slots in
             slots.byID.values.map { [$0.guest_phys_addr, $0.memory_size, $0.guest_memfd_offset] }
@@ -86,7 +86,7 @@ final class ScriptedVM: KVMVirtualMachine {
     }
 }
 
-/// Its mappings are no memory of this process, as far as the adapter can tell.
+/// Its mappings pretend not to be memory of this process.
 private final class OpaqueFile: KVMGuestMemfd {
     private let memfd: Memfd
     init(_ memfd: Memfd) { self.memfd = memfd }
@@ -106,7 +106,7 @@ private final class OpaqueFile: KVMGuestMemfd {
 private final class OpaqueMapping: HostMapping {
     private let mapping: any HostMapping
     init(_ mapping: any HostMapping) { self.mapping = mapping }
-    /// No address of this process.
+    /// Not an address of this process.
     var address: UInt64 { 1 << 60 }
     var length: UInt64 { mapping.length }
     func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) -> Int {
@@ -122,8 +122,8 @@ private final class OpaqueMapping: HostMapping {
     }
 }
 
-/// A vCPU whose every entry is the next step of a script, which may end with an errno; a step that says nothing,
-/// and the end of the script, is HLT.
+/// A vCPU whose every entry is the next step of a script, which may end with an errno. A step that sets no exit,
+/// and the end of the script, mean HLT.
 final class ScriptedVCPU: KVMVCPU {
     let id = 0
     let runPage: RunPage
@@ -150,7 +150,7 @@ final class ScriptedVCPU: KVMVCPU {
         if let step, let errno = step(self) { throw errno }
     }
 
-    /// The next entry leaves with this access.
+    /// The next entry exits with this access.
     func access(_ address: UInt64, length: UInt32, write: [UInt8]? = nil) {
         script.withLock {
             $0.append { vcpu in

@@ -5,8 +5,8 @@ import SystemPackage
 
 @testable import MiniVMM
 
-/// A kernel with per-VM attributes in a test's hands: it writes down every call, checks slots as Linux does, can be
-/// told to refuse, and shows what a guest would find.
+/// A scripted backend with per-VM attributes: it records every call, checks slots as Linux does, can
+/// refuse a call on request, and shows the memory that a guest would access.
 final class ScriptedPerVMKVM: Backend {
     let identity = BackendIdentity(name: "ScriptedPerVMKVM", host: "a test", kind: .simulated)
     let runsVCPUsInTurns = true
@@ -44,13 +44,13 @@ final class ScriptedPerVM: PerVMAttributes {
     struct State {
         var calls: [Call] = []
         var slots: [UInt32: ckvm_userspace_memory_region2] = [:]
-        /// Of guest-physical addresses.
+        /// By guest-physical address.
         var attributes = AttributeMap(size: 1 << 40, initial: .shared)
-        /// By descriptor; gone with who has the file.
+        /// By descriptor; weak, so that a closed file disappears.
         var files: [Int32: WeakFile] = [:]
         /// The flags of the files that were created.
         var flags: [GuestMemfdFlags] = []
-        /// Calls of `KVM_SET_MEMORY_ATTRIBUTES` from now until one is refused; nil refuses none.
+        /// Number of `KVM_SET_MEMORY_ATTRIBUTES` calls until one is refused; nil refuses none.
         var attributesUntilRefusal: Int?
         var attributesErrno = Errno.noMemory
         var slotRefusal: Errno?
@@ -117,7 +117,7 @@ final class ScriptedPerVM: PerVMAttributes {
         }
     }
 
-    // MARK: what a guest would find
+    // MARK: guest accesses
 
     enum Access: Equatable {
         case word(UInt64)
@@ -145,7 +145,7 @@ final class ScriptedPerVM: PerVMAttributes {
         return Self.word(file.view.address + region.guest_memfd_offset + offset, write: write)
     }
 
-    /// KVM's own write on behalf of a guest: to `userspace_addr`, whatever the page is.
+    /// KVM's own write on behalf of a guest: to `userspace_addr`, whatever the page's state.
     func emulate(_ gpa: UInt64, write: UInt64) {
         let region = state.withLock { state in
             state.slots.values.first {
@@ -166,7 +166,7 @@ final class ScriptedPerVM: PerVMAttributes {
     }
 }
 
-/// The private memory of a file: a memfd that only the guest of the test looks into.
+/// The private memory of a file: a memfd that only the test's guest accesses.
 final class ScriptedGuestMemfd: KVMGuestMemfd {
     private let memfd: Memfd
     let view: any HostMapping

@@ -8,7 +8,7 @@ import Testing
 /// Every kind of data access through the wrong alias, on this machine's kernel.
 @Suite("MemslotTrapKVM: accesses", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapAccessTests {
-    /// `mov [rdi], rax` and its smaller sisters; `out 0xf4, al`.
+    /// `mov [rdi], rax` and its narrower forms; `out 0xf4, al`.
     static let stores: [Int: [UInt8]] = [
         1: [0x88, 0x07, 0xe6, 0xf4],  // mov [rdi], al
         2: [0x66, 0x89, 0x07, 0xe6, 0xf4],  // mov [rdi], ax
@@ -81,7 +81,7 @@ struct TrapAccessTests {
         #expect(try guest.vcpu.registers().rax == 5)
     }
 
-    /// The pages below and above the boundary that are wrong when the guest comes.
+    /// Which of the pages below and above the boundary are in the wrong state when the guest accesses them.
     struct Wrong: CustomTestStringConvertible {
         let low: Bool
         let high: Bool
@@ -91,9 +91,10 @@ struct TrapAccessTests {
         ]
     }
 
-    /// 8 bytes over a page boundary leave the kernel in two pieces of n and 8 - n bytes: sizes 1 to 7.
+    /// The kernel splits 8 bytes across a page boundary into two pieces of n and 8 - n bytes: sizes 1 to 7.
     @Test(arguments: Wrong.all, PageState.allCases)
-    func `an access over a page boundary faults once a wrong page`(wrong: Wrong, wanted: PageState) throws {
+    func `an access across a page boundary faults once per wrong page`(wrong: Wrong, wanted: PageState) throws
+    {
         let alias = wanted == .shared ? TrapHost.shared : 0
         let low = Self.at
         let high = Self.at + pageSize
@@ -123,7 +124,7 @@ struct TrapAccessTests {
         // rep movsb; out 0xf4, al
         let guest = try TrapGuest([0xf3, 0xa4, 0xe6, 0xf4])
         let text = (0..<64).map { UInt8($0 + 1) }
-        // From a private page into a wrong one, and out of wrong pages too.
+        // From a private page into a wrong page, and out of wrong pages too.
         let from = Self.at + 8 * pageSize - 20
         let to = Self.at + pageSize - 30
         try guest.view.put(from, text)
@@ -173,7 +174,7 @@ struct TrapAccessTests {
         #expect(try guest.view.word(Self.at) == after)
     }
 
-    @Test func `a fault that nobody converts is presented again`() throws {
+    @Test func `a fault without a conversion is presented again`() throws {
         let guest = try TrapGuest(try #require(Self.stores[8]))
         try guest.start(rax: Self.value, rdi: Self.at)
         for _ in 0..<3 {

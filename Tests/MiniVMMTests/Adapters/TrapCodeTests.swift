@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// Code and page tables behind the wrong alias: the kernel names no page, the adapter finds it.
+/// Code and page tables behind the wrong alias: the kernel reports no page, so the adapter finds it.
 @Suite("MemslotTrapKVM: code", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapCodeTests {
     static let at = TrapGuest.data
@@ -26,7 +26,7 @@ struct TrapCodeTests {
         #expect(guest.ends())
     }
 
-    @Test func `an instruction that goes on in a wrong page faults on that page`() throws {
+    @Test func `an instruction that extends into a wrong page faults on that page`() throws {
         let guest = try TrapGuest([0xff, 0xe6])
         // mov rax, 0x0807060504030201; out 0xf4, al
         let code: [UInt8] = [0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8, 0xe6, 0xf4]
@@ -42,7 +42,7 @@ struct TrapCodeTests {
     {
         // mov rax, [rsi]; out 0xf4, al
         let guest = try TrapGuest([0x48, 0x8b, 0x06, 0xe6, 0xf4])
-        // Entry 7 of the low page directory: a page table at `at`, through the private alias, and it maps the
+        // Entry 7 of the low page directory: a page table at `at`, reached through the private alias, which maps the
         // page after it.
         try guest.file.convert(0, 1 << 20, to: .shared)
         try guest.view.putWord(0x3000 + 7 * 8, Self.at | 3)
@@ -68,7 +68,7 @@ struct TrapCodeTests {
             ])
     }
 
-    @Test func `a triple fault of the guest's own making stays one`() throws {
+    @Test func `a triple fault caused by the guest stays one`() throws {
         // ud2, without an IDT
         let guest = try TrapGuest([0x0f, 0x0b])
         try guest.start()
@@ -78,7 +78,7 @@ struct TrapCodeTests {
         }
     }
 
-    @Test func `a jump to where no region is stays an internal error`() throws {
+    @Test func `a jump outside all regions stays an internal error`() throws {
         let guest = try TrapGuest([0xff, 0xe6])
         try guest.file.convert(0, 1 << 20, to: .shared)
         // A 2 MiB page far above RAM.
@@ -91,7 +91,7 @@ struct TrapCodeTests {
         }
     }
 
-    @Test func `an access to where no region is stays MMIO`() throws {
+    @Test func `an access outside all regions stays MMIO`() throws {
         // mov rax, [rsi]; mov [rsi], rax; out
         let guest = try TrapGuest([0x48, 0x8b, 0x06, 0x48, 0x89, 0x06, 0xe6, 0xf4])
         try guest.file.convert(0, 1 << 20, to: .shared)

@@ -6,7 +6,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// The guest_memfd and its mappings: answers, host access, holds. Needs no vCPU.
+/// The guest_memfd and its mappings: errnos, host access, holds. Needs no vCPU.
 @Suite("MemslotTrapKVM: file", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)))
 struct TrapFileTests {
     static let private1 = CKVM_MEMORY_ATTRIBUTE_PRIVATE
@@ -33,7 +33,8 @@ struct TrapFileTests {
         return region
     }
 
-    /// A bad argument of the table, each together with the one of the next row, so that the order shows too.
+    /// Bad arguments of the conversion table, each combined with the one of the next row, so that the order is tested
+    /// too.
     struct BadArgument: CustomTestStringConvertible, Sendable {
         let testDescription: String
         let make: @Sendable (inout ckvm_memory_attributes2) -> Void
@@ -58,16 +59,16 @@ struct TrapFileTests {
         BadArgument("offset not aligned") { $0.offset = 1 },
         BadArgument("size not aligned") { $0.size = pageSize + 1 },
         BadArgument("starts at the end") { $0.offset = size },
-        BadArgument("starts behind the end") { $0.offset = size + pageSize },
-        BadArgument("ends behind the end") { $0.size = size + pageSize },
-        BadArgument("the size of everything") { $0.size = 0 &- pageSize },
+        BadArgument("starts past the end") { $0.offset = size + pageSize },
+        BadArgument("ends past the end") { $0.size = size + pageSize },
+        BadArgument("the size of the whole address space") { $0.size = 0 &- pageSize },
     ]
 
     @Test(arguments: badArguments)
     func `a bad argument is EINVAL, writes no error_offset and changes nothing`(bad: BadArgument) throws {
         let file = try Self.vm().createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
         let view = try file.map(offset: 0, length: Self.size)
-        // Somebody holds a page: EAGAIN comes after all of these.
+        // One page is held: EAGAIN comes after all of these.
         let hold = try view.hold(at: 0, length: pageSize)
         for state in PageState.allCases {
             var request = ckvm_memory_attributes2.conversion(0, pageSize, state)
@@ -80,7 +81,7 @@ struct TrapFileTests {
         #expect(try view.bytes(0, Int(Self.size)).count == Int(Self.size))
     }
 
-    @Test func `a call that changes nothing is 0 and looks at nothing`() throws {
+    @Test func `a call that changes nothing returns 0 without checking for holds`() throws {
         let file = try Self.vm().createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
         let view = try file.map(offset: 0, length: Self.size)
         let hold = try view.hold(at: 0, length: pageSize)
@@ -92,7 +93,7 @@ struct TrapFileTests {
     }
 
     @Test(arguments: TrapHost.backings)
-    func `the host cannot touch a private page, in any mapping`(backing: TrapBacking) throws {
+    func `the host cannot access a private page through any mapping`(backing: TrapBacking) throws {
         let file = try Self.vm(backing: backing).createGuestMemfd(
             size: Self.size, flags: [.mmap, .initShared])
         let before = try file.map(offset: 0, length: Self.size)
@@ -103,7 +104,7 @@ struct TrapFileTests {
             #expect(throws: Errno.badAddress) { try view.bytes(start, 1) }
             #expect(throws: Errno.badAddress) { try view.put(start + 2 * pageSize - 1, [1]) }
             #expect(throws: Errno.badAddress) { _ = try view.hold(at: start, length: pageSize) }
-            // The bytes before the first private page come.
+            // The bytes before the first private page are read.
             #expect(try view.bytes(start - 100, 200).count == 100)
             #expect(try view.bytes(start + 2 * pageSize, 3) == [7, 7, 7])
         }
@@ -113,12 +114,11 @@ struct TrapFileTests {
         #expect(try after.bytes(0, 1) == [7])
     }
 
-    @Test func `a held page refuses to become private, the lowest is named, and nothing has changed`() throws
-    {
+    @Test func `converting held pages to private reports the lowest one and changes nothing`() throws {
         let file = try Self.vm().createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
         let view = try file.map(offset: 0, length: Self.size)
         let high = try view.hold(at: 9 * pageSize, length: pageSize)
-        // Not on page boundaries: both pages are in use.
+        // Across page boundaries: both pages are in use.
         let low = try view.hold(at: 6 * pageSize - 1, length: 2)
         let all = ckvm_memory_attributes2.conversion(0, Self.size, .private)
         #expect(file.refusal(of: all) == (.resourceTemporarilyUnavailable, 5 * pageSize))
@@ -128,14 +128,14 @@ struct TrapFileTests {
         try file.convert(0, 5 * pageSize, to: .private)
         low.release()
         low.release()
-        // Mixed by now.
+        // The range is mixed now.
         #expect(file.refusal(of: all) == (.resourceTemporarilyUnavailable, 9 * pageSize))
         high.release()
         #expect(file.refusal(of: all) == (nil, nil))
         #expect(throws: Errno.badAddress) { try view.bytes(9 * pageSize, 1) }
     }
 
-    @Test func `a hold that is forgotten lets go`() throws {
+    @Test func `a hold is released on deinit`() throws {
         let file = try Self.vm().createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
         let view = try file.map(offset: 0, length: Self.size)
         do {
@@ -148,7 +148,7 @@ struct TrapFileTests {
     }
 
     @Test(arguments: TrapHost.backings)
-    func `punching a hole zeroes, keeps the state, and takes the page from who holds it`(
+    func `punching a hole zeroes, keeps the state, and detaches the page from its holders`(
         backing: TrapBacking
     ) throws {
         let file = try Self.vm(backing: backing).createGuestMemfd(
@@ -195,7 +195,7 @@ struct TrapFileTests {
     }
 
     @Test(arguments: TrapHost.backings)
-    func `a terabyte costs nothing until it is touched`(backing: TrapBacking) throws {
+    func `a terabyte costs nothing until it is accessed`(backing: TrapBacking) throws {
         let vm = try Self.vm(backing: backing)
         let file = try vm.createGuestMemfd(size: 1 << 40, flags: [.mmap, .initShared])
         let view = try file.map(offset: 0, length: 1 << 40)
@@ -204,7 +204,7 @@ struct TrapFileTests {
         #expect(try view.bytes((1 << 40) - 1, 1) == [0])
     }
 
-    @Test func `shared bits and regions that cannot be are refused`() throws {
+    @Test func `impossible shared bits and regions are refused`() throws {
         let kvm = MemslotTrapKVM(over: try LinuxKVM())
         let bits = try kvm.supportedCPUID().physicalAddressBits
         for bit in [-1, 0, 11, bits, 63, 64, Int.max] {
@@ -252,13 +252,13 @@ struct TrapFileTests {
         var deleted = ckvm_userspace_memory_region2()
         deleted.slot = 1
         try vm.setUserMemoryRegion2(deleted)
-        // The attributes are the file's: they survive.
+        // The attributes belong to the file, so they remain.
         try file.convert(0, to: .private)
         try vm.setUserMemoryRegion2(Self.region(file, slot: 1, gpa: 1 << 20))
         #expect(file.refusal(of: .conversion(0, pageSize, .private)) == (nil, nil))
     }
 
-    @Test func `without a shared bit only the host's side is enforced`() throws {
+    @Test func `without a shared bit only host accesses are restricted`() throws {
         let vm = try Self.vm(sharedBit: nil)
         let file = try vm.createGuestMemfd(size: Self.size, flags: [.mmap, .initShared])
         let view = try file.map(offset: 0, length: Self.size)
@@ -268,7 +268,7 @@ struct TrapFileTests {
         #expect(try view.bytes(0, 1) == [0])
     }
 
-    @Test func `it says what it is and what it can`() throws {
+    @Test func `identity and capabilities`() throws {
         let base = try LinuxKVM()
         let kvm = MemslotTrapKVM(over: base)
         #expect(kvm.identity.name == "MemslotTrapKVM")
@@ -282,14 +282,14 @@ struct TrapFileTests {
             #expect(try check(.memoryAttributes) == 0)
             #expect(try check(.maxVCPUs) >= 1)
         }
-        // A default VM is the kernel's own: it has no conversion.
+        // A default VM is the base backend's own, which does not convert.
         let file = try kvm.createVM(.default, sharedBit: nil)
             .createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
         #expect(throws: Errno.self) { try file.convert(0, to: .private) }
     }
 
     @Test(arguments: TrapHost.backings)
-    func `everything goes when its owners go`(backing: TrapBacking) throws {
+    func `everything is released with its owners`(backing: TrapBacking) throws {
         weak var vm: AnyObject?
         weak var view: AnyObject?
         weak var vcpu: AnyObject?
@@ -306,7 +306,7 @@ struct TrapFileTests {
             unsafe #expect(fstat(descriptor, &before) == 0)
         }
         #expect(vm == nil && view == nil && vcpu == nil)
-        // The number may be another file's by now.
+        // The number may belong to another file by now.
         var after = stat()
         let isClosed = unsafe fstat(descriptor, &after) != 0
         #expect(isClosed || before.st_ino != after.st_ino || before.st_dev != after.st_dev)

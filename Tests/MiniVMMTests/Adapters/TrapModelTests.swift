@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// The carving and the bookkeeping, with no kernel: every call to the one below is seen, and can be refused.
+/// The carving and the bookkeeping, without a kernel: every call to the base backend is visible and can be refused.
 @Suite("MemslotTrapKVM: carving", .timeLimit(.minutes(120)))
 struct TrapModelTests {
     static let bit: UInt64 = 1 << 40
@@ -20,9 +20,9 @@ struct TrapModelTests {
         let file: any KVMGuestMemfd
         let view: any HostMapping
         let vcpu: any KVMVCPU
-        /// Where in the file the window of six pages starts.
+        /// The file offset of the window of six pages.
         let start: UInt64
-        /// Of the window's pages.
+        /// The states of the window's pages.
         var states: [PageState]
 
         init(protectable: Bool = true, at start: UInt64 = 0) throws {
@@ -45,8 +45,8 @@ struct TrapModelTests {
             for page in pages { states[Int(page)] = state }
         }
 
-        /// The memslots that the states ask for: the runs of the pages that the region covers, cut where a chunk
-        /// ends.
+        /// The memslots expected for the states: one per run of the pages that the region covers, split at chunk
+        /// boundaries.
         var expectedTable: [[UInt64]] {
             var table: [[UInt64]] = []
             for page in 1..<pages {
@@ -62,7 +62,7 @@ struct TrapModelTests {
             return table.sorted { $0[0] < $1[0] }
         }
 
-        /// What is true after every call, whether it changed something or not.
+        /// Invariants after every call, whether or not it changed anything.
         func check() throws {
             #expect(base.vm.table == expectedTable)
             for page in 0..<pages {
@@ -72,10 +72,10 @@ struct TrapModelTests {
         }
     }
 
-    /// Ranges in both directions from every state of six pages, over mappings of both kinds, and over the end of
-    /// a chunk.
+    /// Every range, in both directions, from every state of six pages, with both kinds of mappings, and across a chunk
+    /// boundary.
     @Test(arguments: [(true, 0), (false, 0), (true, chunk - 3 * pageSize)] as [(Bool, UInt64)])
-    func `the memslots are the runs of the map after every conversion`(
+    func `the memslots match the runs of the map after every conversion`(
         protectable: Bool, start: UInt64
     ) throws {
         var fixture = try Fixture(protectable: protectable, at: start)
@@ -101,7 +101,7 @@ struct TrapModelTests {
         try fixture.convert(2..<3, to: .private)
         try fixture.convert(4..<5, to: .private)
         let before = fixture.base.vm.slots.withLock { $0.calls }
-        // Page 5 joins page 4: two slots go, one comes.
+        // Page 5 joins page 4: two slots are deleted, one is created.
         try fixture.convert(5..<6, to: .private)
         try fixture.check()
         #expect(fixture.base.vm.slots.withLock { $0.calls } == before + 3)
@@ -110,7 +110,7 @@ struct TrapModelTests {
         #expect(fixture.base.vm.slots.withLock { $0.calls } == before + 3)
     }
 
-    @Test func `a backend that refuses a memslot half way makes it ENOMEM and nothing has changed`() throws {
+    @Test func `if the backend refuses a memslot half way, it is ENOMEM and nothing has changed`() throws {
         var fixture = try Fixture()
         try fixture.convert(3..<4, to: .private)
         let request = ckvm_memory_attributes2.conversion(2 * pageSize, 3 * pageSize, .private)
@@ -124,11 +124,11 @@ struct TrapModelTests {
             refusals += 1
             try #require(refusals < 20)
         }
-        // Three slots went, three came.
+        // Three slots were deleted and three created.
         #expect(refusals == 6)
         for page in 2...4 { fixture.states[page] = .private }
         try fixture.check()
-        // A region that cannot be made leaves nothing behind.
+        // A region that cannot be created leaves nothing behind.
         let file = try fixture.vm.createGuestMemfd(size: 2 * pageSize, flags: .initShared)
         try file.convert(0, to: .private)
         for refusal in 0..<2 {
@@ -140,14 +140,14 @@ struct TrapModelTests {
         }
     }
 
-    @Test func `an access whose page already matches is finished and never shown`() throws {
+    @Test func `an access whose page already matches is finished without an exit`() throws {
         let fixture = try Fixture()
         try fixture.view.putWord(2 * pageSize, 0x1122_3344_5566_7788)
         let shared = Self.gpa + pageSize | Self.bit
         fixture.base.vm.vcpu.access(shared, length: 4)
         fixture.base.vm.vcpu.script.withLock {
             $0.append { vcpu in
-                // The kernel finds what it asked for, and has one more piece.
+                // The kernel gets the requested data, and has one more piece.
                 #expect(vcpu.runPage.mmio.data.0 == 0x88 && vcpu.runPage.mmio.data.3 == 0x55)
                 return nil
             }
@@ -156,7 +156,7 @@ struct TrapModelTests {
             Issue.record("not HLT")
             return
         }
-        // A write in one piece over a page boundary whose second page is wrong: nothing is written before
+        // A write in one piece across a page boundary whose second page is wrong: nothing is written until
         // all of it can be.
         try fixture.file.convert(3 * pageSize, to: .private)
         fixture.base.vm.vcpu.access(shared + pageSize - 2, length: 4, write: [1, 2, 3, 4])
@@ -176,7 +176,7 @@ struct TrapModelTests {
         #expect(try fixture.view.bytes(3 * pageSize - 2, 4) == [1, 2, 3, 4])
     }
 
-    @Test func `an access that is pending when its memslot goes becomes MMIO`() throws {
+    @Test func `a pending access becomes MMIO when its memslot is deleted`() throws {
         let fixture = try Fixture()
         fixture.base.vm.vcpu.access(Self.gpa, length: 8, write: [9])
         guard case .memoryFault = fixture.vcpu.runToExit() else {
@@ -196,7 +196,7 @@ struct TrapModelTests {
         }
     }
 
-    @Test func `a file that is let go while a slot has it stays until the slot goes`() throws {
+    @Test func `a closed file stays alive until its slot is deleted`() throws {
         let base = ScriptedKVM()
         let vm = try MemslotTrapKVM(over: base, backing: .guestMemfd)
             .createVM(.softwareProtected, sharedBit: 40)
@@ -218,7 +218,7 @@ struct TrapModelTests {
         plain.userspace_addr = 0x1000
         try fixture.vm.setUserMemoryRegion2(plain)
         #expect(fixture.base.vm.table.contains([0x40_0000, pageSize, 0]))
-        // Through the other alias of a region is a collision too.
+        // An overlap through the other alias of a region is a collision too.
         plain.slot = 10
         plain.guest_phys_addr = Self.gpa | Self.bit
         #expect(throws: Errno.fileExists) { try fixture.vm.setUserMemoryRegion2(plain) }
@@ -228,13 +228,13 @@ struct TrapModelTests {
         try fixture.check()
     }
 
-    @Test func `the gate's kick ends no run, not even when its signal comes late`() throws {
+    @Test func `the gate's kick never ends a run, not even when its signal arrives late`() throws {
         let fixture = try Fixture()
         let threads = TrapThreads()
         let file = fixture.file
         fixture.base.vm.vcpu.script.withLock {
             $0.append { vcpu in
-                // A conversion comes while the vCPU is inside. It leaves for a reason of its own.
+                // A conversion starts while the vCPU is inside. The vCPU exits for another reason.
                 threads.start { try? file.convert(2 * pageSize, to: .private) }
                 var waits = 0
                 while !vcpu.runPage.immediateExit, waits < 300_000 {
@@ -244,13 +244,13 @@ struct TrapModelTests {
                 #expect(vcpu.runPage.immediateExit)
                 return nil
             }
-            // The signal of that kick interrupts the next entry, and the one after it is a HLT again.
+            // The signal of that kick interrupts the next entry, and the one after it is HLT again.
             $0.append { vcpu in
                 #expect(!vcpu.runPage.immediateExit)
                 return .interrupted
             }
             $0.append { _ in nil }
-            // Nobody's: an interruption like this is the caller's.
+            // Not caused by the gate: the caller gets this interruption.
             $0.append { _ in .interrupted }
         }
         for _ in 0..<2 {
@@ -266,8 +266,8 @@ struct TrapModelTests {
         }
     }
 
-    /// KVM's cost of making a memslot grows with its size.
-    @Test func `a conversion in a large region makes no large memslot anew`() throws {
+    /// Creating a memslot costs KVM more the larger it is.
+    @Test func `a conversion in a large region recreates no large memslot`() throws {
         let base = ScriptedKVM()
         let vm = try MemslotTrapKVM(over: base, backing: .guestMemfd)
             .createVM(.softwareProtected, sharedBit: 40)

@@ -8,7 +8,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// What the tests of ``MemslotTrapKVM`` need of this machine.
+/// What the tests of ``MemslotTrapKVM`` need from this machine.
 enum TrapHost {
     static let kvm: LinuxKVM? = try? LinuxKVM()
     /// Guest-physical addresses with bit 46, and enough memslots.
@@ -38,12 +38,12 @@ final class TrapThreads: Sendable {
     func join(seconds: Int) -> Bool { group.wait(timeout: .now() + .seconds(seconds)) == .success }
 }
 
-/// Kicks vCPUs that have not come to an end in time, so that a test fails instead of hanging.
+/// Kicks vCPUs that have not finished in time, so that a test fails instead of hanging.
 final class TrapWatchdog {
     private let item: DispatchWorkItem
 
     init(seconds: Int, _ vcpus: [any KVMVCPU]) {
-        // Weak: a cancelled item stays where it is until its time comes.
+        // Weak, because a cancelled item stays queued until its time.
         let targets = vcpus.map { WeakVCPU(vcpu: $0) }
         item = DispatchWorkItem { for target in targets { target.vcpu?.kick() } }
         DispatchQueue(label: "watchdog").asyncAfter(deadline: .now() + .seconds(seconds), execute: item)
@@ -72,7 +72,7 @@ extension KVMGuestMemfd {
         try setMemoryAttributes2(&request)
     }
 
-    /// The errno, and error_offset where the call wrote it.
+    /// The errno, and error_offset if the call wrote it.
     func refusal(of request: ckvm_memory_attributes2) -> (errno: Errno?, errorOffset: UInt64?) {
         var request = request
         request.error_offset = .max
@@ -110,15 +110,15 @@ extension HostMapping {
     }
 }
 
-/// A guest of a few instructions on the kernel of this machine: 64-bit mode, ring 0, both aliases mapped by an
-/// identity of 2 MiB pages. The first MiB is private (page tables at 0x1000, code at 0x10000), all above is shared.
+/// A guest of a few instructions on this machine's kernel: 64-bit mode, ring 0, both aliases identity
+/// mapped with 2 MiB pages. The first MiB is private (page tables at 0x1000, code at 0x10000), the rest is shared.
 final class TrapGuest {
     static let ram: UInt64 = 16 << 20
     static let code: UInt64 = 0x10000
-    /// Where tests play: a page boundary far from the code.
+    /// The tests' data: a page boundary far from the code.
     static let data: UInt64 = 4 << 20
-    /// A page that nobody touches, between code and page tables in the middle of their memslot: whoever converts it
-    /// has that memslot made anew.
+    /// An unused page between code and page tables, in the middle of their memslot: converting it
+    /// recreates that memslot.
     static let besideCode: UInt64 = 0x8000
 
     let vm: any KVMVirtualMachine
@@ -183,7 +183,7 @@ final class TrapGuest {
         try vcpus[id].setRegisters(registers)
     }
 
-    /// Runs to the final OUT 0xf4 and converts what faults.
+    /// Runs to the final OUT 0xf4 and converts the pages that fault.
     ///
     /// - Returns: the faults, in order; nil for any other exit.
     func finish(_ id: Int = 0, limit: Int = 100) throws -> [MemoryFault]? {
@@ -240,7 +240,7 @@ extension KVMVCPU {
 }
 
 extension MemoryFault {
-    /// The fault that an access of this kind on the page of `gpa` gives.
+    /// The fault for an access of this kind to the page of `gpa`.
     static func on(_ gpa: UInt64, wanting state: PageState) -> MemoryFault {
         MemoryFault(
             gpa: gpa & ~(pageSize - 1), size: pageSize,

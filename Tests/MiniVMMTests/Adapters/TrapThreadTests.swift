@@ -7,7 +7,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// vCPUs that run while memslots are carved.
+/// vCPUs that run while memslots change.
 @Suite(
     "MemslotTrapKVM: threads", .enabled(if: TrapHost.canTrap, TrapHost.reason), .timeLimit(.minutes(120)),
     .serialized)
@@ -27,7 +27,7 @@ struct TrapThreadTests {
         let rounds: UInt64 = 20_000
         let pages = 4 as UInt64
         try guest.file.convert(Self.at, pages * pageSize, to: .private)
-        // vCPU n has a word of its own in page n mod 2 through the private alias, and one in page 2 + n mod 2
+        // vCPU n uses its own word in page n mod 2 through the private alias, and one in page 2 + n mod 2
         // through the shared alias.
         func word(_ id: Int, _ alias: UInt64) -> UInt64 {
             Self.at + (alias * 2 + UInt64(id) % 2) * pageSize + UInt64(id) * 8
@@ -45,7 +45,7 @@ struct TrapThreadTests {
         }
         var conversions = 0
         var random: UInt64 = 88_172_645_463_325_252
-        // Some conversions, even if the guests are done before the first.
+        // Some conversions, even if the guests finish before the first.
         while left.load(ordering: .acquiring) > 0 || conversions <= 10 {
             random ^= random << 13
             random ^= random >> 7
@@ -68,7 +68,7 @@ struct TrapThreadTests {
         }
     }
 
-    @Test func `conversions do not end a run, a kick does, each time`() throws {
+    @Test func `conversions never end a run, kicks always do`() throws {
         // jmp $
         let guest = try TrapGuest([0xeb, 0xfe])
         try guest.start()
@@ -151,14 +151,14 @@ struct TrapThreadTests {
         #expect(ended)
     }
 
-    @Test func `many small conversions in a row work, and too many states are ENOMEM`() throws {
+    @Test func `many small conversions in a row work, and too many runs are ENOMEM`() throws {
         let limit = 64
         let guest = try TrapGuest([0x90], slotLimit: limit)
         for page in 0..<512 as Range<UInt64> {
             try guest.file.convert(Self.at + page * pageSize, to: .private)
         }
         try guest.file.convert(Self.at, 1024 * pageSize, to: .shared)
-        // Two slots so far: [0, 1 MiB) private and the rest. Every lone page makes two more.
+        // Two slots so far: [0, 1 MiB) private and the rest. Every isolated page adds two more.
         var page: UInt64 = 0
         while page < 200 {
             let request = ckvm_memory_attributes2.conversion(
@@ -171,7 +171,7 @@ struct TrapThreadTests {
             page += 1
         }
         #expect(page == UInt64(limit - 2) / 2)
-        // Nothing has changed, and what makes fewer slots still works.
+        // Nothing has changed, and a conversion that needs fewer slots still works.
         #expect(try guest.view.bytes(Self.at + 2 * page * pageSize, 1) == [0])
         #expect(throws: Errno.badAddress) { try guest.view.bytes(Self.at, 1) }
         try guest.file.convert(Self.at, 512 * pageSize, to: .shared)

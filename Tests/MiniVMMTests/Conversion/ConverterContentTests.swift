@@ -11,7 +11,7 @@ struct ConverterContentTests {
         ContentPromise(toPrivate: .undefined, toShared: .preserved), .lost,
     ]
 
-    /// Preserve is what the ABI promises, or an error before the first call: in every combination.
+    /// Preserving is promised by the ABI or refused before the first call, in every combination.
     @Test(arguments: PageState.allCases) func preserveIsPromisedOrRefused(target: PageState) throws {
         for promise in Self.promises {
             let bench = try ConverterBench(initial: target.other, promise: promise)
@@ -31,10 +31,10 @@ struct ConverterContentTests {
         }
     }
 
-    @Test func unspecifiedAsksForNothing() throws {
+    @Test func unspecifiedMakesNoRequest() throws {
         for promise in Self.promises {
             let bench = try ConverterBench(promise: promise)
-            #expect(bench.convert(0, 4, .unspecified).value?.means == .nothingAsked)
+            #expect(bench.convert(0, 4, .unspecified).value?.means == .notRequested)
             #expect(bench.file.holes.isEmpty)
         }
     }
@@ -50,7 +50,7 @@ struct ConverterContentTests {
         }
     }
 
-    /// What was private becomes a hole; what was shared is overwritten, since somebody may hold the page.
+    /// Private pages become holes; shared pages are overwritten, since they may be held.
     @Test func zeroToSharedIsAHoleOrAMemset() throws {
         let bench = try ConverterBench()
         let all = try #require(PageRange(start: 0, size: 8 * pageSize))
@@ -63,7 +63,7 @@ struct ConverterContentTests {
         #expect(bench.file.state.withLock { $0.pages[pageSize] != nil }, "overwritten, not punched")
     }
 
-    @Test func aFailedZeroConversionHasLostNothing() throws {
+    @Test func aFailedZeroConversionLosesNothing() throws {
         let bench = try ConverterBench(policy: RetryPolicy(attempts: 2))
         bench.file.fill(try #require(PageRange(start: 0, size: 8 * pageSize)), with: 7)
         bench.file.trouble(page: 3, times: .max)
@@ -72,7 +72,7 @@ struct ConverterContentTests {
         #expect((0..<8).allSatisfy { bench.file.byte(UInt64($0) * pageSize) == 7 })
     }
 
-    @Test func zeroingThatFailsSaysWhereAndThatTheStateChanged() throws {
+    @Test func failedZeroingReportsTheAddressAndTheChangedState() throws {
         let bench = try ConverterBench()
         bench.file.state.withLock { $0.holeFailure = .noSpace }
         let result = bench.convert(2, 3, .zero)
@@ -87,7 +87,7 @@ struct ConverterContentTests {
         #expect(shared.error?.errno == .ioError)
     }
 
-    @Test func outsideRAMNoCallIsMade() throws {
+    @Test func noCallIsMadeOutsideRAM() throws {
         for (first, count) in [(15, 2), (16, 1), (0, 17), (1 << 40, 1), (1 << 50, 1)] as [(UInt64, UInt64)] {
             let bench = try ConverterBench(pages: [8, 8])
             #expect(bench.convert(first, count).error?.reason == .outsideRAM(size: 16 * pageSize))
@@ -97,11 +97,11 @@ struct ConverterContentTests {
 
     // MARK: chunks and regions
 
-    @Test func largeRequestsGoInChunks() throws {
+    @Test func largeRequestsAreSplitIntoChunks() throws {
         let bench = try ConverterBench(chunk: 5 * pageSize)
         #expect(bench.convert(1, 12).converted == [1...12])
         #expect(bench.file.calls.map(\.description) == ["1+5 private", "6+5 private", "11+2 private"])
-        // Never less than a page, never a part of one.
+        // At least a page, and always whole pages.
         for (chunk, calls) in [(0, 4), (1, 4), (pageSize + 1, 4), (2 * pageSize + 4095, 2)] as [(UInt64, Int)]
         {
             let small = try ConverterBench(chunk: chunk)
@@ -109,17 +109,17 @@ struct ConverterContentTests {
         }
     }
 
-    @Test func offsetsAreThoseOfEachFile() throws {
+    @Test func offsetsAreRelativeToEachFile() throws {
         let bench = try ConverterBench(pages: [4, 6, 6])
         #expect(bench.convert(2, 12).converted == [2...13])
         #expect(
             bench.files.map { $0.calls.map(\.description) } == [
                 ["2+2 private"], ["0+6 private"], ["0+4 private"],
             ])
-        #expect(bench.shadowIsTrue)
+        #expect(bench.shadowMatches)
     }
 
-    @Test func aFailureHalfWayTellsExactlyWhatChanged() throws {
+    @Test func aFailureHalfWayReportsExactlyWhatChanged() throws {
         let bench = try ConverterBench(pages: [4, 6, 6], chunk: 3 * pageSize)
         // Page 3 of the second file, which is guest page 7, in that file's second chunk.
         bench.files[1].trouble(page: 3, times: 1, .noMemory)
@@ -128,7 +128,7 @@ struct ConverterContentTests {
         #expect(result.converted == [1...6])
         #expect(bench.privatePages == Array(1...6))
         #expect(bench.files[2].calls.isEmpty)
-        #expect(bench.shadowIsTrue)
+        #expect(bench.shadowMatches)
         #expect(result.error?.description.contains("converted: [0x1000, 0x7000)") == true)
     }
 
@@ -140,12 +140,12 @@ struct ConverterContentTests {
         let stuck = try #require(PageRange(start: 8 * pageSize, size: pageSize))
         #expect(result.error?.reason == .inUse([stuck]))
         #expect(result.converted == [0...7, 9...11])
-        #expect(bench.shadowIsTrue)
+        #expect(bench.shadowMatches)
     }
 
-    /// Random requests on random troubles: whatever happens, the shadow is the truth and the report is exact.
+    /// Random requests with random failures: the shadow map stays correct and the report is exact.
     @Test(arguments: [11, 12, 13, 14] as [UInt64])
-    func whateverHappensTheShadowIsTrue(seed: UInt64) throws {
+    func theShadowMapStaysCorrect(seed: UInt64) throws {
         var generator = Generator(seed: seed)
         for _ in 0..<100 {
             let bench = try ConverterBench(
@@ -165,7 +165,7 @@ struct ConverterContentTests {
                 let result = bench.convert(
                     UInt64(first), UInt64(1 + generator.below(21 - first)), to: target,
                     [.preserve, .zero, .unspecified][generator.below(3)])
-                #expect(bench.shadowIsTrue)
+                #expect(bench.shadowMatches)
                 var expected = before
                 for range in result.converted {
                     let pages = PageRange(

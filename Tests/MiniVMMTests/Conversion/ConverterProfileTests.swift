@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// The converter on every version of the interface: what a policy was honoured by, and what became of the bytes.
+/// The converter on every posted version: how the content policy was honoured, and what happened to the contents.
 @Suite("Conversion: versions of the interface")
 struct ConverterProfileTests {
     private struct Bench {
@@ -40,7 +40,7 @@ struct ConverterProfileTests {
             _ = try bytes.withUnsafeBytes { try mapping.write(at: 0, from: $0) }
         }
 
-        /// Every byte that the host sees.
+        /// Every byte that the host reads.
         func bytes() throws -> Set<UInt8> {
             var bytes = [UInt8](repeating: 0, count: Int(Self.pages * pageSize))
             let count = try bytes.withUnsafeMutableBytes { try mapping.read(at: 0, into: $0) }
@@ -48,7 +48,7 @@ struct ConverterProfileTests {
         }
     }
 
-    /// To private and back with the same policy, all or refused.
+    /// To private and back with the same policy; every page or a refusal.
     @Test(arguments: ABIProfile.allCases) func preserve(abi: ABIProfile) throws {
         let bench = try Bench(abi)
         try bench.fill(7)
@@ -76,7 +76,7 @@ struct ConverterProfileTests {
         #expect(try bench.convert(to: .private, .zero).means == .zeroedByMonitor)
         #expect(try bench.convert(to: .shared, .zero).means == (hasModes ? .zeroedByFlag : .zeroedByMonitor))
         #expect(try bench.bytes() == [0])
-        // Shared already: zero all the same.
+        // Shared already, and zeroed nevertheless.
         try bench.fill(7)
         _ = try bench.convert(to: .shared, .zero)
         #expect(try bench.bytes() == [0])
@@ -85,7 +85,7 @@ struct ConverterProfileTests {
         _ = try bench.convert(to: .private, .unspecified, pages: 3)
         _ = try bench.convert(to: .shared, .zero)
         #expect(try bench.bytes() == [0])
-        // To private alone: what is kept on the way back is zero.
+        // To private: the pages are zero after a preserving conversion back.
         try bench.fill(7)
         _ = try bench.convert(to: .private, .zero)
         if hasModes || abi == .linux74 {
@@ -97,12 +97,13 @@ struct ConverterProfileTests {
     @Test(arguments: ABIProfile.allCases) func unspecified(abi: ABIProfile) throws {
         let bench = try Bench(abi)
         try bench.fill(7)
-        #expect(try bench.convert(to: .private, .unspecified).means == .nothingAsked)
-        #expect(try bench.convert(to: .shared, .unspecified).means == .nothingAsked)
+        #expect(try bench.convert(to: .private, .unspecified).means == .notRequested)
+        #expect(try bench.convert(to: .shared, .unspecified).means == .notRequested)
         #expect(try (bench.bytes() == [7]) == (abi == .linux74))
     }
 
-    /// Busy pages are retried and named on every version, to shared where that one looks there (hazards H1, H24).
+    /// Busy pages are retried and reported on every version; to shared too, if the version checks references there
+    /// (hazards H1, H24).
     @Test(arguments: ABIProfile.allCases) func busyPages(abi: ABIProfile) throws {
         let bench = try Bench(abi)
         let hold = try bench.mapping.hold(at: 2 * pageSize, length: 1)
@@ -112,15 +113,15 @@ struct ConverterProfileTests {
         #expect(try bench.convert(to: .shared, .unspecified).calls == 1)
     }
 
-    /// What the probe says of each version, in its own words.
-    @Test(arguments: ABIProfile.allCases) func theProbeTellsThemApart(abi: ABIProfile) throws {
+    /// The probe's findings about each version.
+    @Test(arguments: ABIProfile.allCases) func theProbeDistinguishesThem(abi: ABIProfile) throws {
         let findings = BackendProbe(SoftKVM(.init(abi: abi))).findings()
         let call = try #require(findings.first { $0.key == "in-place-conversion" })
         #expect(call.verdict == (abi == .rfcV1 ? .no : .yes))
-        #expect(call.meaning.contains("version 1") == (abi == .rfcV1))
+        #expect(call.meaning.contains("RFC v1") == (abi == .rfcV1))
         let modes = try #require(findings.first { $0.key == "content-modes" })
         let hasModes = abi == .rfcV4 || abi == .rfcV5
         #expect(modes.verdict == (hasModes ? .yes : .no))
-        #expect(modes.answer == (hasModes ? "ZERO, and PRESERVE to private and to shared" : "it knows none"))
+        #expect(modes.answer == (hasModes ? "ZERO, and PRESERVE to private and to shared" : "not supported"))
     }
 }

@@ -16,20 +16,20 @@ struct ConverterRetryTests {
         #expect(result.value?.calls == 1 && result.value?.busyAnswers == 0 && result.value?.waited == .zero)
         #expect(calls(bench) == ["3+5 private"])
         #expect(bench.privatePages == [3, 4, 5, 6, 7])
-        #expect(bench.shadowIsTrue)
+        #expect(bench.shadowMatches)
     }
 
-    @Test func aTransientAnswerIsWaitedOut() throws {
+    @Test func aTransientEAGAINIsRetried() throws {
         let bench = try ConverterBench(
             policy: RetryPolicy(firstBackoff: .nanoseconds(100), longestBackoff: .nanoseconds(350)))
         bench.file.trouble(page: 5, times: 4)
         let result = bench.convert(0, 16)
         #expect(result.converted == [0...15])
         #expect(result.value?.calls == 5 && result.value?.busyAnswers == 4)
-        // Doubled each time, up to the longest.
+        // Doubled each time, up to the longest pause.
         #expect(bench.backend.slept == [100, 200, 350, 350])
         #expect(result.value?.waited == .nanoseconds(1000))
-        #expect(bench.shadowIsTrue)
+        #expect(bench.shadowMatches)
     }
 
     @Test(arguments: 1...6)
@@ -52,7 +52,7 @@ struct ConverterRetryTests {
         #expect(bench.convert(0, 16).converted == [0...15])
     }
 
-    @Test func theDeadlineIsNeverSlept() throws {
+    @Test func noWaitExceedsTheDeadline() throws {
         let bench = try ConverterBench(
             policy: RetryPolicy(
                 attempts: 1000, firstBackoff: .nanoseconds(100), longestBackoff: .nanoseconds(100),
@@ -65,7 +65,7 @@ struct ConverterRetryTests {
         #expect(result.error?.result.calls == 5)
     }
 
-    @Test func aDeadlineThatAWaitJustMeetsIsKept() throws {
+    @Test func aWaitMayEndExactlyAtTheDeadline() throws {
         let bench = try ConverterBench(
             policy: RetryPolicy(
                 attempts: 1000, firstBackoff: .nanoseconds(100), longestBackoff: .nanoseconds(100),
@@ -86,7 +86,7 @@ struct ConverterRetryTests {
 
     // MARK: bisecting
 
-    @Test func busyPagesAreGoneAroundAndComeLast() throws {
+    @Test func busyPagesAreConvertedLast() throws {
         let bench = try ConverterBench(policy: RetryPolicy(inUse: .bisect))
         for page in [2, 3, 9, 15] as [UInt64] { bench.file.trouble(page: page, times: 1) }
         let result = bench.convert(0, 16)
@@ -97,10 +97,10 @@ struct ConverterRetryTests {
                 "10+5 private", "2+1 private", "3+1 private", "9+1 private", "15+1 private",
             ])
         #expect(result.value?.busyAnswers == 4)
-        #expect(bench.shadowIsTrue)
+        #expect(bench.shadowMatches)
     }
 
-    @Test func theFirstPageBusyHasNothingBefore() throws {
+    @Test func theFirstPageMayBeBusy() throws {
         let bench = try ConverterBench(policy: RetryPolicy(inUse: .bisect))
         bench.file.trouble(page: 4, times: 2)
         let result = bench.convert(4, 3)
@@ -109,18 +109,18 @@ struct ConverterRetryTests {
             calls(bench) == ["4+3 private", "5+2 private", "4+1 private", "4+1 private"])
     }
 
-    @Test func whatStaysBusyIsNamedAndTheRestIsConverted() throws {
+    @Test func busyPagesAreReportedAndTheRestIsConverted() throws {
         let bench = try ConverterBench(policy: RetryPolicy(attempts: 3, inUse: .bisect))
         for page in [2, 9] as [UInt64] { bench.file.trouble(page: page, times: .max) }
-        // This one lets go in the second round.
+        // This page is released in the second round.
         bench.file.trouble(page: 5, times: 2)
         let result = bench.convert(0, 12)
         let stuck = try [2, 9].map { try #require(PageRange(start: $0 * pageSize, size: pageSize)) }
         #expect(result.error?.reason == .inUse(stuck))
         #expect(result.converted == [0...1, 3...8, 10...11], "in order and joined, also on failure")
         #expect(bench.privatePages == [0, 1, 3, 4, 5, 6, 7, 8, 10, 11])
-        #expect(bench.shadowIsTrue)
-        // Each parked page was asked for three times by itself, with a wait between the rounds.
+        #expect(bench.shadowMatches)
+        // Each parked page was tried three times by itself, with a wait between the rounds.
         #expect(calls(bench).count { $0 == "2+1 private" } == 3)
         #expect(calls(bench).count { $0 == "9+1 private" } == 3)
         #expect(bench.backend.slept.count == 2)
@@ -141,7 +141,7 @@ struct ConverterRetryTests {
         #expect(bench.file.calls.count <= 11, "a call takes 100 ns and there are 1000")
     }
 
-    /// A kernel that names the last page of each call: as many pieces as pages, and no stack to hold them.
+    /// A backend that reports the last page of each call: as many pieces as pages, which recursion could not handle.
     @Test func aBisectionFromTheEndIsNotDeep() throws {
         let count: UInt64 = 20_000
         let bench = try ConverterBench(
@@ -161,9 +161,9 @@ struct ConverterRetryTests {
         #expect(result.busyAnswers == Int(count) - 1)
     }
 
-    // MARK: what a kernel may say
+    // MARK: invalid answers of a backend
 
-    @Test func anErrorOffsetOutsideTheRangeIsNotBelieved() throws {
+    @Test func anErrorOffsetOutsideTheRangeIsIgnored() throws {
         for inUse in RetryPolicy.InUse.allCases {
             for claim in [0, 3 * pageSize, 8 * pageSize, 1 << 40, .max] as [UInt64] {
                 let bench = try ConverterBench(policy: RetryPolicy(inUse: inUse))
@@ -175,7 +175,7 @@ struct ConverterRetryTests {
         }
     }
 
-    @Test func anErrorOffsetWithinAPageNamesThatPage() throws {
+    @Test func anErrorOffsetWithinAPageMeansThatPage() throws {
         for inUse in RetryPolicy.InUse.allCases {
             let bench = try ConverterBench(policy: RetryPolicy(attempts: 3, inUse: inUse))
             bench.file.trouble(page: 5, times: .max, claims: 5 * pageSize + 123)
@@ -199,7 +199,7 @@ struct ConverterRetryTests {
         }
     }
 
-    @Test func aWrongPlaceOfENOMEMIsNotBelieved() throws {
+    @Test func aWrongErrorOffsetOfENOMEMIsIgnored() throws {
         let bench = try ConverterBench()
         bench.file.trouble(page: 5, times: 1, .noMemory, claims: 1 << 50)
         #expect(bench.convert(4, 4).error?.reason == .backend(.noMemory, gpa: nil))
@@ -207,7 +207,7 @@ struct ConverterRetryTests {
 
     // MARK: locks
 
-    @Test func nothingIsLockedWhileItWaits() throws {
+    @Test func noLockIsHeldWhileItWaits() throws {
         let bench = try ConverterBench(policy: RetryPolicy(attempts: 4))
         bench.file.trouble(page: 5, times: 2)
         let seen = Collected<PageState?>()
@@ -224,7 +224,7 @@ struct ConverterRetryTests {
     }
 }
 
-/// Says of every range of several pages that the last one is in use.
+/// Reports for every range of several pages that its last page is in use.
 private final class LastPageBusy: KVMGuestMemfd {
     private let file: FakeFile
     init(_ file: FakeFile) { self.file = file }

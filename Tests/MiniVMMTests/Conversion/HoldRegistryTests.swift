@@ -7,7 +7,7 @@ import Testing
 
 private final class CountedHold: PageHold {
     private let count = Atomic<Int>(0)
-    /// Called on each release, to look at locks.
+    /// Called on each release, to check the locks.
     let onRelease = Mutex<(@Sendable () -> Void)?>(nil)
     var releases: Int { count.load(ordering: .relaxed) }
     func release() {
@@ -22,7 +22,7 @@ struct HoldRegistryTests {
         try #require(PageRange(start: first * pageSize, size: count * pageSize))
     }
 
-    @Test func onlyHoldersOfThePageAreAskedAndOnlyThoseWhoYieldLetGo() throws {
+    @Test func onlyHoldersOfThePageAreAskedAndOnlyYieldingHoldersReleaseIt() throws {
         let registry = HoldRegistry()
         let holds = (0..<4).map { _ in CountedHold() }
         registry.add(holds[0], range: try pages(1, 2), yields: true)
@@ -58,7 +58,7 @@ struct HoldRegistryTests {
         bench.holds.add(FakeHold(file: bench.file, range: range), range: range, yields: yields)
     }
 
-    @Test func whoYieldsIsAskedAndNothingIsWaitedFor() throws {
+    @Test func aYieldingHolderIsAskedWithoutWaiting() throws {
         for inUse in RetryPolicy.InUse.allCases {
             let bench = try ConverterBench(policy: RetryPolicy(inUse: inUse))
             try hold(bench, 3, 1, yields: true)
@@ -69,24 +69,24 @@ struct HoldRegistryTests {
         }
     }
 
-    @Test func whoDoesNotYieldIsWaitedForAndNamed() throws {
+    @Test func aHolderThatDoesNotYieldIsWaitedForAndReported() throws {
         let bench = try ConverterBench(policy: RetryPolicy(attempts: 3))
         try hold(bench, 3, 1, yields: false)
         let result = bench.convert(0, 16)
         #expect(result.error?.reason == .inUse([try pages(3, 1)]))
         #expect(bench.backend.slept.count == 2)
         #expect(bench.holds.heldRanges == [try pages(3, 1)])
-        // Once released the same request goes through, with nothing lost.
+        // After its release the same request succeeds, with nothing lost.
         bench.holds.releaseAll()
         #expect(bench.convert(0, 16).converted == [0...15])
     }
 
-    @Test func oneWhoYieldsDoesNotHelpIfAnotherDoesNot() throws {
+    @Test func aYieldingHolderDoesNotHelpIfAnotherRefuses() throws {
         let bench = try ConverterBench(policy: RetryPolicy(attempts: 3))
         try hold(bench, 3, 1, yields: true)
         try hold(bench, 3, 1, yields: false)
         #expect(bench.convert(0, 16).error != nil)
-        // The first refusal released one, so the second attempt came at once.
+        // The first EAGAIN released one hold, so the second attempt followed immediately.
         #expect(bench.file.calls.count == 3)
         #expect(bench.backend.slept.count == 1)
     }
@@ -100,7 +100,7 @@ struct RetryPolicyTests {
             (1...7).map { policy.backoff(after: $0) } == [3, 6, 12, 24, 48, 50, 50].map { .nanoseconds($0) })
     }
 
-    @Test func noNumberTraps() {
+    @Test func extremeValuesDoNotTrap() {
         let durations: [Duration] = [
             .seconds(Int64.min), .nanoseconds(-1), .zero, .nanoseconds(1), .seconds(1), .seconds(1 << 40),
             .seconds(Int64.max),

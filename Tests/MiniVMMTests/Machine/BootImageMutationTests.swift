@@ -3,8 +3,8 @@ import Testing
 
 @testable import MiniVMM
 
-/// Ten thousand files that are nearly executables: each is an error that says something, or an image that a
-/// layout can judge. None may end the process, which is what a trap would do.
+/// Ten thousand files that are nearly executables. Each must give an error with a description, or an image that a
+/// layout accepts or refuses. None may crash the process.
 @Suite("Mutated executables")
 struct BootImageMutationTests {
     private static let extremes: [UInt64] = [
@@ -63,7 +63,7 @@ struct BootImageMutationTests {
                 let layout = try GuestLayout(
                     ramSize: 16 << 20, vcpus: 1, sharedBit: generator.below(2) == 0 ? nil : 46,
                     gigabytePages: true, image: image)
-                // What is accepted can be written into RAM as it stands.
+                // An accepted image can be written into RAM as it is.
                 #expect(image.segments.allSatisfy { $0.gpa + UInt64($0.bytes.count) <= layout.ramSize })
                 #expect(layout.image.end <= layout.ramSize && layout.free.upperBound <= layout.ramSize)
                 booted += 1
@@ -75,7 +75,7 @@ struct BootImageMutationTests {
                 refusedByLayout += 1
             }
         }
-        // All three happen, else the mutations are too tame or too wild to mean anything.
+        // All three must happen, otherwise the mutations are too mild or too drastic to prove anything.
         #expect(
             refusedByParser > 2000 && refusedByLayout > 200 && booted > 1000,
             "\(refusedByParser), \(refusedByLayout), \(booted)")

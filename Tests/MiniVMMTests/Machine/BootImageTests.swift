@@ -20,7 +20,7 @@ struct BootImageTests {
         }
     }
 
-    @Test func aGoodExecutableIsTakenApart() throws {
+    @Test func aValidExecutableIsParsed() throws {
         var elf = ELFBuilder()
         elf.segments = [
             .init(virtual: 0x20_0000, content: [1, 2, 3]),
@@ -49,7 +49,7 @@ struct BootImageTests {
         #expect(image.entry == 0x10_0000)
         #expect(image.segments.map(\.gpa) == [0x10_0000])
         #expect(image.segments.map(\.bytes) == [[0x90, 0xf4]])
-        // Four bytes that begin otherwise are code, however short.
+        // Four bytes with another beginning are code, however short.
         #expect(try BootImage.parse([0x7f, 0x45, 0x4c, 0x47]).entry == 0x10_0000)
     }
 
@@ -59,8 +59,8 @@ struct BootImageTests {
         #expect(complaint(about: [0x7f, 0x45, 0x4c]) == "the file ends at byte 3, inside the ELF magic")
     }
 
-    /// Each wrong field, and the words by which a person finds it.
-    @Test func everyWrongFieldIsNamed() {
+    /// Each wrong field, and the words of its message.
+    @Test func everyWrongFieldIsReported() {
         let cases: [(String, (inout ELFBuilder) -> Void)] = [
             ("class 1 (32-bit)", { $0.kind = 1 }),
             ("class 0 (unknown)", { $0.kind = 0 }),
@@ -73,8 +73,8 @@ struct BootImageTests {
             ("ELF type 65024, unknown", { $0.type = 0xfe00 }),
             ("e_phentsize is 0", { $0.entrySize = 0 }),
             ("e_phentsize is 55", { $0.entrySize = 55 }),
-            ("program header 0 lies past the end", { $0.tableOffset = 1 << 40 }),
-            ("program header 0 lies past the end", { $0.tableOffset = .max }),
+            ("program header 0 starts past the end", { $0.tableOffset = 1 << 40 }),
+            ("program header 0 starts past the end", { $0.tableOffset = .max }),
             ("program header 0, p_type needs bytes", { $0.tableOffset = 122 }),
             (
                 "program header 0, p_vaddr needs bytes",
@@ -107,8 +107,8 @@ struct BootImageTests {
                 }
             ),
             ("program header 0 needs bytes", { $0.segments[0].offset = .max }),
-            ("entry point 0x1fffff lies in no loaded segment", { $0.entry = 0x1f_ffff }),
-            ("entry point 0x200004 lies in no loaded segment", { $0.entry = 0x20_0004 }),
+            ("entry point 0x1fffff is not in any loaded segment", { $0.entry = 0x1f_ffff }),
+            ("entry point 0x200004 is not in any loaded segment", { $0.entry = 0x20_0004 }),
         ]
         for (words, change) in cases {
             let message = complaint(change)
@@ -116,7 +116,7 @@ struct BootImageTests {
         }
     }
 
-    @Test func everyTruncationOfAGoodExecutableIsRefused() {
+    @Test func everyTruncationOfAValidExecutableIsRefused() {
         let bytes = ELFBuilder().bytes
         for length in 0..<bytes.count {
             let message = complaint(about: Array(bytes.prefix(length)))
@@ -125,7 +125,7 @@ struct BootImageTests {
         #expect(complaint(about: bytes) == nil)
     }
 
-    // MARK: where segments may lie
+    // MARK: valid addresses of segments
 
     private func layout(_ segments: [ELFBuilder.Segment], ram: UInt64 = 16 << 20) -> String? {
         var elf = ELFBuilder()
@@ -141,7 +141,7 @@ struct BootImageTests {
         }
     }
 
-    @Test func segmentsMayNotMeetWhatTheMonitorPutsThere() {
+    @Test func segmentsMayNotOverlapTheMonitorsParts() {
         let code = [UInt8](repeating: 0x90, count: 16)
         for (at, words) in [
             (0x1000, "the GDT"), (0x0ff8, "the GDT"), (0x2ff8, "the boot information page"),
@@ -153,13 +153,13 @@ struct BootImageTests {
                 message?.contains("segment 0") == true && message?.contains(words) == true,
                 "\(at): \(message ?? "accepted")")
         }
-        // Right beside them is fine.
+        // Directly adjacent is allowed.
         for at in [0x0ff0, 0x5000, 0x3_fff0, 0x4_8000] as [UInt64] {
             #expect(layout([.init(virtual: at, content: code)]) == nil, "\(at)")
         }
     }
 
-    @Test func segmentsMayNotMeetEachOther() {
+    @Test func segmentsMayNotOverlapEachOther() {
         let code = [UInt8](repeating: 0x90, count: 16)
         let message = layout([
             .init(virtual: 0x20_0000, content: code), .init(virtual: 0x20_000f, content: code),
@@ -170,7 +170,7 @@ struct BootImageTests {
                 == nil)
     }
 
-    @Test func segmentsMustLieInRAM() {
+    @Test func segmentsMustBeInRAM() {
         let code = [UInt8](repeating: 0x90, count: 16)
         #expect(layout([.init(virtual: 0xff_fff0, content: code)]) == nil)
         #expect(layout([.init(virtual: 0xff_fff1, content: code)])?.contains("does not fit into RAM") == true)

@@ -19,12 +19,12 @@ struct BootInPlaceTests {
             #expect(
                 bench.machine.memory.uniformState(of: try #require(PageRange(start: 0, size: 4 << 20)))
                     == .private)
-            // The host is shut out of it.
+            // The host can no longer access it.
             #expect(throws: HostAccessError.self) { try bench.machine.memory.read(gpa: 0x10_0000, count: 1) }
         }
     }
 
-    @Test func theBootInformationPageSaysWhatGuestHSays() throws {
+    @Test func theBootInformationPageMatchesGuestH() throws {
         let bench = try MachineBench {
             $0.aliases = .two
             $0.vcpus = 3
@@ -51,7 +51,7 @@ struct BootInPlaceTests {
         #expect(special.cr3 == 0x3000 && special.efer == 0x500 && special.cs.l == 1 && special.idt.limit == 0)
     }
 
-    @Test func regionsHaveAFileAndASlotEach() throws {
+    @Test func eachRegionHasAFileAndASlot() throws {
         let bench = try MachineBench {
             $0.ramSize = 4 << 20 | 5 * pageSize
             $0.regions = 3
@@ -69,10 +69,10 @@ struct BootInPlaceTests {
         #expect(zip(slots, bench.backend.vm.files).allSatisfy { $0.memory_size == $1.size })
     }
 
-    /// Where contents are not kept, nothing that the guest needs may be converted: not the image, and not the page
-    /// tables, wherever they lie.
+    /// If contents are lost, nothing that the guest needs may be converted: not the image, and not the page
+    /// tables, wherever they are.
     @Test(arguments: [16 << 20, 1 << 30, 64 << 30, 1 << 40] as [UInt64], [true, false])
-    func withoutAPromiseWhatWasWrittenStaysShared(ram: UInt64, gigabytePages: Bool) throws {
+    func withoutAPromiseTheImageStaysShared(ram: UInt64, gigabytePages: Bool) throws {
         let backend = FakeBackend(promise: .undefined, gigabytePages: gigabytePages)
         let bench = try MachineBench(backend, image: try .flat(code)) { $0.ramSize = ram }
         let layout = bench.machine.layout
@@ -87,9 +87,10 @@ struct BootInPlaceTests {
         #expect((0..<4).map { bench.file.byte(0x10_0000 + UInt64($0)) } == code)
     }
 
-    /// With two aliases the vCPU gets at what stayed shared through the shared alias, from its first instruction on.
+    /// With two aliases the vCPU uses the shared alias for everything that stayed shared, from its first instruction
+    /// on.
     @Test(arguments: [16 << 20, 1 << 30, 64 << 30, 1 << 40] as [UInt64], [true, false])
-    func withoutAPromiseTwoAliasesLeadToWhatStayedShared(ram: UInt64, gigabytePages: Bool) throws {
+    func withoutAPromiseTheImageIsReachedThroughTheSharedAlias(ram: UInt64, gigabytePages: Bool) throws {
         for promise in [ContentPromise.undefined, .lost] {
             let backend = FakeBackend(promise: promise, gigabytePages: gigabytePages)
             let bench = try MachineBench(backend, image: try .flat(code)) {
@@ -108,8 +109,8 @@ struct BootInPlaceTests {
         }
     }
 
-    /// A guest that cannot do without is not even built.
-    @Test func whatTheGuestNeedsIsAskedFirst() throws {
+    /// A guest that needs preservation is not even built.
+    @Test func theGuestsNeedsAreCheckedFirst() throws {
         for promise in [
             ContentPromise.undefined, .lost, ContentPromise(toPrivate: .preserved, toShared: .lost),
         ] {
@@ -123,7 +124,7 @@ struct BootInPlaceTests {
         _ = try MachineBench { $0.needsPreservation = true }
     }
 
-    /// Private memory that starts shared needs conversion in place, and a kernel says so with EINVAL.
+    /// Private memory that starts shared needs conversion in place; without it a kernel returns EINVAL.
     @Test func aKernelThatCannotConvertInPlaceIsUnsupported() throws {
         do throws(MachineError) {
             let image: BootImage
@@ -137,8 +138,8 @@ struct BootInPlaceTests {
         }
     }
 
-    /// What a configuration or a CPU may say, and no machine can be made of.
-    @Test func machinesThatCannotBe() throws {
+    /// Configurations and CPUs for which no machine is possible.
+    @Test func impossibleMachines() throws {
         func complaint(
             _ backend: FakeBackend = FakeBackend(), _ change: (inout MachineConfiguration) -> Void
         ) -> String? {
@@ -150,9 +151,9 @@ struct BootInPlaceTests {
             }
         }
         for regions in [Int.min, -1, 0, 65, Int.max] {
-            #expect(complaint { $0.regions = regions }?.contains("from 1 to 64") == true)
+            #expect(complaint { $0.regions = regions }?.contains("use 1 to 64") == true)
         }
-        for vcpus in [-1, 0, 17] { #expect(complaint { $0.vcpus = vcpus }?.contains("from 1 to 16") == true) }
+        for vcpus in [-1, 0, 17] { #expect(complaint { $0.vcpus = vcpus }?.contains("use 1 to 16") == true) }
         for bits in [0, 1, 12, 20, 32] as [UInt32] {
             let backend = FakeBackend(addressBits: bits)
             #expect(

@@ -37,7 +37,7 @@ struct CancellationTests {
         let result = bench.convert(0, 1 << 20)
         #expect(result.error?.reason == .cancelled && result.error?.errno == .canceled)
         #expect(result.converted == [0...9])
-        #expect(bench.shadowIsTrue)
+        #expect(bench.shadowMatches)
     }
 
     /// While pages that were shared before are overwritten.

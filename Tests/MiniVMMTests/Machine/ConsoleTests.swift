@@ -10,7 +10,7 @@ struct ConsoleTests {
         for byte in text.utf8 { console.write(port: port, byte) }
     }
 
-    @Test func linesAreHandedOnWhole() {
+    @Test func linesArePassedOnWhole() {
         let lines = Collected<String>()
         let console = Console(nil, keeps: true, onLine: { lines.add($0) })
         write(console, "one\n\ntw")
@@ -23,7 +23,7 @@ struct ConsoleTests {
         #expect(console.text == "one\n\ntwo\nrest")
     }
 
-    @Test func aLineWithoutEndIsHandedOnInPieces() {
+    @Test func aLineWithoutEndIsPassedOnInPieces() {
         let lines = Collected<String>()
         let console = Console(nil, onLine: { lines.add($0) })
         write(console, String(repeating: "x", count: 10_000))
@@ -41,7 +41,7 @@ struct ConsoleTests {
         #expect(forgetful.text == "")
     }
 
-    @Test func bytesThatAreNoTextBecomeReplacements() {
+    @Test func invalidUTF8BecomesReplacementCharacters() {
         let lines = Collected<String>()
         let console = Console(nil, keeps: true, onLine: { lines.add($0) })
         for byte in [0xff, 0x41, 0x00, 0x0a] as [UInt8] { console.write(port: 0x3f8, byte) }
@@ -49,7 +49,7 @@ struct ConsoleTests {
         #expect(console.text == "\u{fffd}A\0\n")
     }
 
-    @Test func outputLeavesAtTheEndOfALine() throws {
+    @Test func outputIsWrittenAtTheEndOfALine() throws {
         let pipe = try FileDescriptor.pipe()
         let console = Console(pipe.writeEnd)
         write(console, "hello\nwor")
@@ -60,8 +60,8 @@ struct ConsoleTests {
         try pipe.writeEnd.close()
     }
 
-    @Test func aDescriptorThatFailsIsRemembered() throws {
-        // Open for reading only: a write is EBADF, and no signal.
+    @Test func aWriteErrorIsKept() throws {
+        // Opened for reading only: a write is EBADF, without a signal.
         let file = try FileDescriptor.open("/dev/null", .readOnly)
         let console = Console(file, keeps: true)
         write(console, "lost\nalso lost\n")

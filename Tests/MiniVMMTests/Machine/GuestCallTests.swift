@@ -30,7 +30,7 @@ struct GuestCallTests {
         }
     }
 
-    /// RAX, and RCX, of each call.
+    /// RAX and RCX after each call.
     private func play(
         _ calls: [Call], _ backend: FakeBackend = FakeBackend(),
         _ change: (inout MachineConfiguration) -> Void = { _ in }
@@ -66,7 +66,7 @@ struct GuestCallTests {
         }
     }
 
-    @Test func rangesThatAreNoPagesOfRAM() throws {
+    @Test func invalidRanges() throws {
         let wrong = [
             Call(Self.map, Self.page, 0), Call(Self.map, Self.page + 1, 1), Call(Self.map, Self.ram, 1),
             Call(Self.map, Self.ram - 4096, 2), Call(Self.map, 0, .max), Call(Self.map, Self.page, 1 << 52),
@@ -74,11 +74,11 @@ struct GuestCallTests {
         ]
         let (answers, _, bench) = try play(wrong)
         #expect(answers == wrong.map { _ in -22 })
-        // Only the boot's own conversion.
+        // Only the conversion at boot.
         #expect(bench.file.calls.count == 1)
     }
 
-    @Test func contentsAreChosenByTheCallElseByTheMachine() throws {
+    @Test func theCallsContentPolicyOverridesTheMachines() throws {
         for configured in ContentPolicy.allCases {
             for (bits, asked) in [
                 (0, configured), (0x100, .preserve), (0x200, .zero), (0x300, .unspecified),
@@ -93,7 +93,7 @@ struct GuestCallTests {
         }
     }
 
-    @Test func busyPagesAreAnAnswerAndNotAnEnd() throws {
+    @Test func busyPagesAreAnErrnoForTheGuest() throws {
         let (answers, _, bench) = try play(
             [
                 Call(Self.map, Self.page, 8), Call(Self.hold, Self.page + 0x2000, 2, 1),
@@ -108,7 +108,7 @@ struct GuestCallTests {
         #expect(bench.machine.converter.holds.heldRanges == [])
     }
 
-    @Test func whatTheGuestHeldIsReleasedAtTheEnd() throws {
+    @Test func theGuestsHoldsAreReleasedAtTheEnd() throws {
         let (_, _, bench) = try play([Call(Self.map, Self.page, 1), Call(Self.hold, Self.page, 1, 1)])
         #expect(bench.file.state.withLock { $0.held }.isEmpty)
     }
@@ -147,12 +147,12 @@ struct GuestCallTests {
         let numbers: [UInt64] = [0, 1, 11, 13, 0x4d56_0000, 0x4d56_0007, 0xffff_ffff]
         let (answers, _, _) = try play(numbers.map { Call($0, 1, 2, 3) })
         #expect(answers == numbers.map { _ in -38 })
-        // The port's call is EAX: what stands above is not looked at.
+        // The port uses EAX: the upper half is ignored.
         let (high, _, _) = try play([Call(0xdead_0000_0000_000c, Self.page, 1)])
         #expect(high == [0])
     }
 
-    @Test func yieldLetsTheOthersRun() throws {
+    @Test func yieldLetsOtherVCPUsRun() throws {
         let bench = try MachineBench { $0.vcpus = 2 }
         let order = Collected<Int>()
         for vcpu in bench.backend.vm.vcpus {
@@ -167,7 +167,7 @@ struct GuestCallTests {
         #expect(order.all == [0, 1, 0, 1, 0, 1])
     }
 
-    /// Every call with every combination of corner values: an answer, never a trap.
+    /// Every call with every combination of corner values returns, and never crashes the monitor.
     @Test(arguments: [12, 0x4d56_0001, 0x4d56_0003, 0x4d56_0004, 0x4d56_0005] as [UInt64])
     func cornerValues(number: UInt64) throws {
         let bench = try MachineBench { $0.retry = RetryPolicy(attempts: 1) }
@@ -214,13 +214,13 @@ struct GuestCallTests {
         #expect(bench.machine.memory.state(at: Self.page) == .shared)
     }
 
-    /// The call that failed is named, and no other.
+    /// The error contains the call that failed, and only that one.
     @Test(arguments: [("KVM_GET_REGS", true), ("KVM_SET_REGS", false)])
     func registersThatCannotBeReadOrWrittenEndTheMachine(_ call: String, _ areRead: Bool) throws {
         let bench = try MachineBench()
         bench.vcpu.call(Self.state, 0)
         if areRead { bench.vcpu.refuseRegisters() } else { bench.vcpu.refuseNewRegisters() }
         let words = bench.run().description
-        #expect(words.contains("a call of vCPU 0 by port") && words.contains(call), "\(words)")
+        #expect(words.contains("vCPU 0's call by port") && words.contains(call), "\(words)")
     }
 }

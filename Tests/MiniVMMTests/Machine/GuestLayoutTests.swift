@@ -3,7 +3,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// A guest that is laid out in every way that a configuration can ask for.
+/// One combination of the options that determine a guest's layout.
 struct LayoutCase: Sendable, CustomTestStringConvertible {
     let ram: UInt64
     let sharedBit: Int?
@@ -33,9 +33,9 @@ struct LayoutCase: Sendable, CustomTestStringConvertible {
 
 @Suite("Guest layout and page tables")
 struct GuestLayoutTests {
-    /// What an x86-64 CPU makes of an address; nil for a fault.
+    /// Translates an address as an x86-64 CPU does; nil for a fault.
     ///
-    /// - Parameter tableAlias: what every entry that names a table must have set.
+    /// - Parameter tableAlias: bits that must be set in every entry that points to a table.
     private func walk(
         _ words: [UInt64], start: UInt64, _ address: UInt64, tableAlias: UInt64 = 0
     ) -> UInt64? {
@@ -78,15 +78,15 @@ struct GuestLayoutTests {
                 #expect(found == address, "0x\(String(address, radix: 16))")
             }
         }
-        // Beyond them there is nothing: a stray pointer faults.
+        // Nothing is mapped beyond them: a stray pointer faults.
         let end = (span + (1 << 30) - 1) & ~((1 << 30) - 1)
         if machine.sharedBit == nil { #expect(walk(words, start: layout.tables.start, end) == nil) }
     }
 
-    /// Where the image stays shared: each low address of RAM leads to its own byte, free RAM through the private alias
-    /// and all else through the shared one, as do the tables themselves.
+    /// If the image stays shared: each low address of RAM maps to its own byte, free RAM through the private alias
+    /// and everything else through the shared alias, including the tables.
     @Test(arguments: LayoutCase.all.filter { $0.sharedBit != nil })
-    func whatStaysSharedIsReachedThroughTheSharedAlias(_ machine: LayoutCase) throws {
+    func sharedPartsAreReachedThroughTheSharedAlias(_ machine: LayoutCase) throws {
         let mask: UInt64 = 1 << UInt64(machine.sharedBit ?? 0)
         for image in machine.ram > 4 << 20
             ? [try lowImage(), try .flat([UInt8](repeating: 1, count: 3 << 20))]
@@ -165,7 +165,7 @@ struct GuestLayoutTests {
         return try BootImage.parse(elf.bytes)
     }
 
-    @Test func sizesThatCannotBe() throws {
+    @Test func impossibleSizes() throws {
         func complaint(_ ram: UInt64, _ vcpus: Int = 1, _ bit: Int? = nil) -> String? {
             do {
                 let image = try BootImage.flat([0xf4])
@@ -181,10 +181,10 @@ struct GuestLayoutTests {
             #expect(complaint(ram)?.contains("from 1 MiB to 1 TiB") == true, "\(ram)")
         }
         for vcpus in [Int.min, -1, 0, 17, Int.max] {
-            #expect(complaint(4 << 20, vcpus)?.contains("from 1 to 16") == true, "\(vcpus)")
+            #expect(complaint(4 << 20, vcpus)?.contains("use 1 to 16") == true, "\(vcpus)")
         }
         #expect(complaint(64 << 30, 1, 35)?.contains("shared alias") == true)
-        // What a kernel with a broken CPUID could lead to.
+        // Shared bits that a broken CPUID could lead to.
         for bit in [Int.min, -1, 0, 11, 20, 31, 47, 63, 64, 255] {
             #expect(complaint(4 << 20, 1, bit)?.contains("physical address") == true, "\(bit)")
         }

@@ -16,7 +16,7 @@ struct RunLoopExitTests {
                 Issue.record("\(status): \(outcome)")
                 continue
             }
-            // Above 123 the statuses are the monitor's own.
+            // Statuses above 123 belong to the monitor.
             #expect(outcome.exitStatus == Int32(min(status, 123)))
             #expect(outcome.description.contains("\(status)"))
         }
@@ -54,8 +54,8 @@ struct RunLoopExitTests {
         }
     }
 
-    /// Reasons that end the guest or the monitor, and what is said about them.
-    @Test func everyOtherReasonIsNamed() throws {
+    /// Exit reasons that end the guest or the monitor, and their descriptions.
+    @Test func everyOtherReasonIsReported() throws {
         let cases: [(UInt32, String, Int32)] = [
             (CKVM_EXIT_SHUTDOWN, "triple fault", 126),
             (CKVM_EXIT_FAIL_ENTRY, "refused to enter the guest, reason 0x0", 125),
@@ -74,7 +74,7 @@ struct RunLoopExitTests {
         }
     }
 
-    @Test func registersThatCannotBeReadAreLeftOut() throws {
+    @Test func unreadableRegistersAreOmitted() throws {
         let bench = try MachineBench()
         bench.vcpu.refuseRegisters()
         bench.vcpu.exit(CKVM_EXIT_SHUTDOWN)
@@ -82,7 +82,7 @@ struct RunLoopExitTests {
         #expect(outcome.exitStatus == 126 && !outcome.description.contains("RIP"))
     }
 
-    /// KVM answers VMMCALL and then cannot read how long it is: private code, and a CPU that does not save the next RIP.
+    /// KVM answers VMMCALL but cannot read its length: private code on a CPU that does not save the next RIP.
     @Test func aCallThatKVMCannotStepOverIsSteppedOver() throws {
         @Sendable func failingStep(_ vcpu: FakeVCPU) {
             var error = ckvm_run_internal()
@@ -106,7 +106,7 @@ struct RunLoopExitTests {
         }
         #expect(bench.run().kind == "halted")
 
-        // KVM had stepped over, and failed at what came then.
+        // KVM had stepped over the call, and failed at the next instruction.
         let other = try MachineBench()
         other.vcpu.then { call($0) }
         other.vcpu.then {
@@ -114,7 +114,7 @@ struct RunLoopExitTests {
             failingStep($0)
         }
         #expect(other.run().kind == "crashed")
-        // Stepped over once, not for ever.
+        // Stepped over once, not repeatedly.
         let again = try MachineBench()
         again.vcpu.then { call($0) }
         again.vcpu.then { failingStep($0) }
@@ -125,7 +125,7 @@ struct RunLoopExitTests {
         #expect(again.run().kind == "crashed")
     }
 
-    @Test func internalErrorsTellEmulationFromTheRest() throws {
+    @Test func internalErrorsDistinguishEmulation() throws {
         for (suberror, words) in [(1, "could not execute an instruction"), (3, "suberror 3")]
             as [(UInt32, String)]
         {
@@ -140,7 +140,7 @@ struct RunLoopExitTests {
         }
     }
 
-    @Test func accessesWithoutRAMOrDeviceSayWhatWasDone() throws {
+    @Test func accessesWithoutRAMOrDeviceAreDescribed() throws {
         for (write, words) in [(0, "read 4 bytes at 0xfee00000"), (1, "wrote 4 bytes at 0xfee00000")]
             as [(UInt8, String)]
         {
@@ -159,10 +159,10 @@ struct RunLoopExitTests {
         }
     }
 
-    /// What KVM_RUN may fail with. EAGAIN and EINTR are tried again.
+    /// Errnos of KVM_RUN. EAGAIN and EINTR are retried.
     @Test func errorsOfTheCallItself() throws {
         for (errno, words) in [
-            (Errno.badAddress, "without saying where, at RIP 0x"), (.invalidArgument, "KVM_RUN: "),
+            (Errno.badAddress, "without an address, at RIP 0x"), (.invalidArgument, "KVM_RUN: "),
             (Errno(rawValue: 133), "EHWPOISON"), (.ioError, "(EIO) on vCPU 0"),
         ] {
             let bench = try MachineBench()
@@ -179,7 +179,7 @@ struct RunLoopExitTests {
         #expect(bench.run().exitStatus == 1)
     }
 
-    @Test func aTimeLimitEndsWhatNeverEnds() throws {
+    @Test func aTimeLimitEndsAnEndlessGuest() throws {
         for inTurns in [true, false] {
             let bench = try MachineBench(FakeBackend(inTurns: inTurns)) { $0.vcpus = 2 }
             for vcpu in bench.backend.vm.vcpus { vcpu.forEver { $0.runPage.exitReason = CKVM_EXIT_INTR } }
@@ -195,7 +195,7 @@ struct RunLoopExitTests {
         bench.machine.stop(.timeLimit(.nanoseconds(1)))
         bench.vcpu.out(0xf4, [1])
         #expect(bench.run().exitStatus == 130)
-        #expect(bench.vcpu.entries == 0, "a machine that is stopped before it starts does not start")
+        #expect(bench.vcpu.entries == 0, "a machine stopped before its start must not run")
     }
 
     @Test func outcomesHaveTheDocumentedStatuses() {

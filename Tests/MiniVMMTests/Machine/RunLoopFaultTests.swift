@@ -9,7 +9,7 @@ import Testing
 struct RunLoopFaultTests {
     private static let page: UInt64 = 0x30_0000
 
-    @Test func aPageIsConvertedToWhatTheAccessWanted() throws {
+    @Test func aPageIsConvertedToTheWantedState() throws {
         let bench = try MachineBench { $0.aliases = .two }
         let machine = bench.machine
         let seen = Collected<PageState?>()
@@ -41,8 +41,8 @@ struct RunLoopFaultTests {
         }
     }
 
-    /// Ordinary on an in-place kernel: by the time the monitor looks, the page is what the access wanted.
-    @Test func aRaceIsEnteredAgainAndNotConvertedBack() throws {
+    /// Ordinary on an in-place kernel: by the time the monitor checks, the page is in the wanted state.
+    @Test func aRaceIsRetriedAndNotConvertedBack() throws {
         let bench = try MachineBench { $0.aliases = .two }
         bench.file.forget()
         for _ in 0..<100 { bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 8)) }
@@ -52,9 +52,9 @@ struct RunLoopFaultTests {
         #expect(bench.events.all.count { $0 == "memory-fault race" } == 100)
     }
 
-    /// With one alias the attribute decides what an access is. A fault means that the page was converted under it, and it
-    /// may have been converted once more before the monitor looks: to convert would undo that.
-    @Test func withOneAliasNoFaultIsARequest() throws {
+    /// With one alias the attribute decides the kind of an access. A fault means that the page was converted during the
+    /// access. It may have been converted again before the monitor checks, and another conversion would undo that.
+    @Test func withOneAliasAFaultIsNeverARequest() throws {
         let bench = try MachineBench()
         bench.file.forget()
         for flags in [0, 8, 0, 0] as [UInt64] { bench.vcpu.then(FakeVCPU.fault(Self.page, flags: flags)) }
@@ -72,18 +72,18 @@ struct RunLoopFaultTests {
         }
     }
 
-    @Test func unknownFlagsAreNotGuessedAt() throws {
+    @Test func unknownFlagsAreAnError() throws {
         for flags in [1, 2, 4, 16, 8 | 1, 1 << 63, .max] as [UInt64] {
             let bench = try MachineBench { $0.aliases = .two }
             bench.file.forget()
             bench.vcpu.then(FakeVCPU.fault(Self.page, flags: flags))
             let outcome = bench.run()
-            #expect(outcome.exitStatus == 125 && outcome.description.contains("unknown to this monitor"))
+            #expect(outcome.exitStatus == 125 && outcome.description.contains("does not support 0x"))
             #expect(bench.file.calls.isEmpty)
         }
     }
 
-    @Test func failedMemoryIsNoRequest() throws {
+    @Test func failedMemoryIsNotARequest() throws {
         let bench = try MachineBench { $0.aliases = .two }
         bench.file.forget()
         bench.vcpu.then(FakeVCPU.fault(Self.page, flags: 0, Errno(rawValue: 133)))
@@ -92,7 +92,7 @@ struct RunLoopFaultTests {
         #expect(bench.file.calls.isEmpty)
     }
 
-    @Test func outsideRAMTheGuestIsToBlame() throws {
+    @Test func accessesOutsideRAMAreTheGuestsFault() throws {
         let cases: [(UInt64, UInt64)] = [
             (4 << 20, pageSize), (1 << 46, pageSize), (4 << 20 - 4096, 8192), (0, .max), (.max, 1),
             (.max, .max), (.max - 4095, 4096), (1 << 63, 1 << 63), (Self.page, .max - Self.page),
@@ -144,7 +144,7 @@ struct RunLoopFaultTests {
             return
         }
         #expect(fault.gpa == Self.page && outcome.exitStatus == 126)
-        // The registers were seen nine times, each time the same.
+        // The registers were compared nine times and were the same each time.
         #expect(faults == 2304 && bench.vcpu.entries == 2304)
         #expect(bench.file.truth.value(at: Self.page) == .private)
     }
@@ -163,7 +163,7 @@ struct RunLoopFaultTests {
         }
     }
 
-    @Test func whoMovesOrLeavesIsNotLooping() throws {
+    @Test func progressOrAnotherExitIsNotALoop() throws {
         let moving = try MachineBench { $0.aliases = .two }
         for _ in 0..<5000 {
             moving.vcpu.then { vcpu throws(Errno) in
@@ -181,7 +181,7 @@ struct RunLoopFaultTests {
         #expect(leaving.run().kind == "halted")
     }
 
-    @Test func registersThatCannotBeReadProveNoLoop() throws {
+    @Test func unreadableRegistersProveNoLoop() throws {
         let bench = try MachineBench {
             $0.aliases = .two
             $0.faultPolicy = .reenter

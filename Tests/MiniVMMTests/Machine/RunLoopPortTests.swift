@@ -27,7 +27,7 @@ struct RunLoopPortTests {
     }
 
     /// A device is one byte wide.
-    @Test func ofWideTransfersTheLowestByteCounts() throws {
+    @Test func theLowestByteOfAWideTransferCounts() throws {
         let bench = try MachineBench()
         bench.vcpu.out(0x3f8, Array("aXXXbXXX".utf8), size: 4)
         bench.vcpu.out(0xe9, Array("cX".utf8), size: 2)
@@ -35,7 +35,7 @@ struct RunLoopPortTests {
         #expect(bench.console.text == "abc")
     }
 
-    @Test func theLatchIsNotTheTransmitter() throws {
+    @Test func theDivisorLatchIsNotTheTransmitter() throws {
         let bench = try MachineBench()
         bench.vcpu.out(0x3fb, [0x80])
         bench.vcpu.out(0x3f8, [1])  // divisor
@@ -55,11 +55,11 @@ struct RunLoopPortTests {
         #expect(seen == [[0], [0], [1], [0x1b], [0], [0x60], [0xb0], [0x5a]])
     }
 
-    @Test func theDebugPortSaysThatItIsThere() throws {
+    @Test func theDebugPortCanBeDetected() throws {
         #expect(try answers { $0.input(0xe9, $1) } == [[0xe9]])
     }
 
-    @Test func elsewhereTheBusFloatsHigh() throws {
+    @Test func unusedPortsReadAllOnes() throws {
         let seen = try answers { vcpu, seen in
             for port in [0, 0x60, 0xe8, 0xf4, 0x3f7, 0x400, 0xcf8, 0xffff] as [UInt16] {
                 vcpu.input(port, size: 4, seen)
@@ -72,12 +72,12 @@ struct RunLoopPortTests {
         #expect(seen[9] == [UInt8](repeating: 0xff, count: 6))
     }
 
-    @Test func writesToNobodyGoNowhere() throws {
+    @Test func writesToUnusedPortsAreIgnored() throws {
         let bench = try MachineBench()
         for port in [0, 0x80, 0x3f7, 0x400, 0xffff] as [UInt16] {
             bench.vcpu.out(port, [1, 2, 3, 4], size: 4)
         }
-        // A byte to the hypercall port is no call, nor are two at once.
+        // A byte to the call port is not a call, nor are two.
         bench.vcpu.out(0xe8, [1])
         bench.vcpu.out(0xe8, [UInt8](repeating: 0, count: 8), size: 4)
         #expect(bench.run().kind == "halted")
@@ -85,7 +85,7 @@ struct RunLoopPortTests {
         #expect(bench.machine.statistics.hypercalls == 0)
     }
 
-    /// Whatever a kernel says about where the data is: an error, never a read outside the page.
+    /// Whatever a kernel reports as the data's offset, the result is an error and never a read outside the page.
     @Test func dataOutsideThePageIsRefused() throws {
         let corners: [(UInt8, UInt32, UInt64)] = [
             (1, 1, UInt64(FakeVCPU.length)), (4, 1, UInt64(FakeVCPU.length) - 3), (1, 4097, 4096),

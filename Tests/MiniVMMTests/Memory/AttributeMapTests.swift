@@ -3,7 +3,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// The obvious map: one entry a page.
+/// A naive map: one entry per page.
 private struct NaiveMap {
     var pages: [PageState]
 
@@ -43,7 +43,7 @@ extension AttributeMap {
     }
 }
 
-/// Every question about every range of a small map, answered as the naive map answers it.
+/// Compares every query about every range of a small map with the naive map.
 private func agrees(_ map: AttributeMap, _ naive: NaiveMap, ranges: [PageRange]) -> Bool {
     guard map.runCount == naive.runs(0, naive.pages.count).count else { return false }
     for (page, state) in naive.pages.enumerated() {
@@ -77,7 +77,7 @@ private func agrees(_ map: AttributeMap, _ naive: NaiveMap, ranges: [PageRange])
 
 @Suite("The attribute map")
 struct AttributeMapTests {
-    /// All ranges of a map of `count` pages, and those that reach one page past its end.
+    /// All ranges of a map of `count` pages, and those that extend one page past its end.
     private static func allRanges(_ count: Int) throws -> [PageRange] {
         var ranges: [PageRange] = []
         for first in 0...count {
@@ -86,8 +86,8 @@ struct AttributeMapTests {
         return ranges
     }
 
-    /// From every pattern of six pages, reached in some way, every set that there is. Equal patterns are equal maps
-    /// (their runs are compared), so this is every sequence of sets, however long.
+    /// Every possible set from every pattern of six pages, each reached in some way. Equal patterns are equal maps
+    /// (their runs are compared), so this covers every sequence of sets of any length.
     @Test(arguments: PageState.allCases)
     func everySequenceOfSetsOnSixPages(initial: PageState) throws {
         let ranges = try Self.allRanges(6)
@@ -110,7 +110,7 @@ struct AttributeMapTests {
         #expect(seen.count == 64)
     }
 
-    /// Every pattern of ten pages, made page by page in a shuffled order.
+    /// Every pattern of ten pages, created page by page in shuffled order.
     @Test func everyPatternOfTenPages() throws {
         var generator = Generator(seed: 10)
         let ranges = [try pages(0, 10), try pages(3, 4), try pages(9, 1), try pages(5, 9)]
@@ -127,14 +127,14 @@ struct AttributeMapTests {
         }
     }
 
-    /// Long random histories with thousands of runs, so that pieces split and join.
+    /// Long random histories with thousands of runs, so that runs split and join.
     @Test(arguments: [1, 2, 3] as [UInt64])
     func longHistoriesWithThousandsOfRuns(seed: UInt64) throws {
         let count = 8192
         var generator = Generator(seed: seed)
         var map = AttributeMap(size: UInt64(count) * pageSize, initial: .shared)
         var naive = NaiveMap(pages: [PageState](repeating: .shared, count: count))
-        // Every other page, in random order: the most runs that there can be.
+        // Every other page, in random order: the largest possible number of runs.
         for page in stride(from: 0, to: count, by: 2).shuffled(using: &generator) {
             map.set(try pages(page, 1), to: .private)
             naive.set(page, 1, .private)
@@ -142,7 +142,7 @@ struct AttributeMapTests {
         #expect(map.runCount == count)
         let everything = try pages(0, count)
         for step in 0..<3000 {
-            // Mostly small, sometimes large enough to swallow several pieces.
+            // Mostly small, sometimes large enough to cover several runs.
             let size = step % 40 == 0 ? 1 + generator.below(3000) : 1 + generator.below(6)
             let first = generator.below(count - size + 1)
             let state: PageState = generator.next() & 1 == 0 ? .private : .shared
@@ -171,7 +171,7 @@ struct AttributeMapTests {
         #expect(map.run(containing: 1 << 40 - 1)?.range == last)
     }
 
-    @Test func nothingLiesPastTheEnd() throws {
+    @Test func nothingExistsPastTheEnd() throws {
         var map = AttributeMap(size: 2 * pageSize, initial: .shared)
         #expect(map.value(at: 2 * pageSize) == nil)
         #expect(map.value(at: .max) == nil)
@@ -197,7 +197,7 @@ struct AttributeMapTests {
         #expect(map.bytes(.shared, in: try pages(0, 3)) == 0)
     }
 
-    @Test func aCopyIsItsOwn() throws {
+    @Test func copiesAreIndependent() throws {
         var map = AttributeMap(size: 4 * pageSize, initial: .shared)
         let before = map
         map.set(try pages(1, 1), to: .private)

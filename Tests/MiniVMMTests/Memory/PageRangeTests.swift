@@ -7,7 +7,7 @@ import Testing
 struct PageRangeTests {
     private static let top = UInt64.max - pageSize + 1
 
-    /// Numbers where sums wrap and roundings slip.
+    /// Numbers at which sums overflow and roundings go wrong.
     private static let corners: [UInt64] = [
         0, 1, 7, pageSize - 1, pageSize, pageSize + 1, 3 * pageSize, 1 << 32, 1 << 63, top - pageSize, top,
         top + 1, .max - 1, .max,
@@ -28,12 +28,12 @@ struct PageRangeTests {
         }
     }
 
-    @Test func coveringTakesEachTouchedPageAndNoOther() {
+    @Test func coveringContainsExactlyTheTouchedPages() {
         for start in Self.corners {
             for size in Self.corners {
                 let (end, wraps) = start.addingReportingOverflow(size)
                 let range = PageRange.covering(start: start, size: size)
-                // The end is exclusive, so the very last page of the address space is out of reach.
+                // The end is exclusive, so the last page of the address space cannot be covered.
                 guard size > 0, !wraps, end <= Self.top else {
                     #expect(range == nil, "\(start), \(size)")
                     continue
@@ -63,7 +63,7 @@ struct PageRangeTests {
         #expect(Array(range.chunks(of: 1 << 63)).map(\.pageCount) == [3])
     }
 
-    @Test func intersectionsAreWhatBothContain() throws {
+    @Test func intersections() throws {
         var ranges: [PageRange] = []
         for first in 0..<5 as Range<UInt64> {
             for count in 1...(5 - first) {

@@ -9,7 +9,7 @@ import Testing
     "Allocations", .enabled(if: TrapHost.canTrap, TrapHost.reason),
     .enabled(if: allocation_counter_works(), "a sanitizer has its own malloc"))
 struct AllocationTests {
-    /// Allocations of a run loop on this very thread until the guest's end, after `exits` port exits.
+    /// Allocations of a run loop on this thread until the guest ends, after `exits` port exits.
     private func allocations(exits: UInt32) throws -> UInt64 {
         // mov $exits, %ecx; 1: out %al, $0x80; in $0x80, %al; dec %ecx; jnz 1b; xor %eax, %eax; out %al, $0xf4
         let count = (0..<4).map { UInt8(truncatingIfNeeded: exits >> (UInt32($0) * 8)) }
@@ -34,7 +34,7 @@ struct AllocationTests {
     }
 
     @Test func anExitAllocatesNothing() throws {
-        // What is allocated once in a process, for the types' metadata, is behind us then.
+        // Warm up: one-time allocations for the types' metadata.
         _ = try allocations(exits: 10)
         let few = try allocations(exits: 10)
         let many = try allocations(exits: 2000)

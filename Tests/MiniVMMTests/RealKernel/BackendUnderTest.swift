@@ -6,34 +6,34 @@ import Testing
 
 @testable import MiniVMM
 
-/// A kernel that a test runs on.
+/// A backend that a test runs on.
 enum BackendUnderTest: String, CaseIterable, Sendable {
     /// This machine's /dev/kvm, which converts in place.
     case inPlace
     /// This machine's /dev/kvm with its per-VM attributes.
     case perVM
-    /// This machine's /dev/kvm, with memslots carved.
+    /// This machine's /dev/kvm, with carved memslots.
     case trap
-    /// KVM in user space.
+    /// SoftKVM.
     case software
-    /// The memslot adapter over a default VM of the software kernel: the same carving, deterministic.
+    /// The memslot adapter over a default VM of SoftKVM: the same carving, deterministic.
     case trapOverSoftware
-    /// Two aliases made of memslots over a software kernel that converts by itself.
+    /// Two aliases by memslots over SoftKVM, which converts.
     case aliasesOverSoftware
 
-    /// Kernels to run on, by name and with commas between. A lab that shows what one kernel does asks for that one;
-    /// without the variable it is all of them.
+    /// Backends to run on, by name and separated by commas. A lab that tests one kernel requests that one;
+    /// without the variable all are used.
     private static let asked = ProcessInfo.processInfo.environment["MINIVMM_TEST_KERNELS"].map {
         $0.split(separator: ",").map(String.init)
     }
 
-    /// Those of `kernels` that are asked for.
+    /// The requested ones among `backends`.
     static func asked(of backends: [BackendUnderTest] = allCases) -> [BackendUnderTest] {
         guard let asked else { return backends }
         return backends.filter { asked.contains($0.rawValue) }
     }
 
-    /// Why it cannot be had here; nil if it can.
+    /// Why it is not available here; nil if it is.
     var absence: Comment? {
         switch self {
         case .inPlace: Self.inPlaceFailure
@@ -73,13 +73,13 @@ enum BackendUnderTest: String, CaseIterable, Sendable {
         aliases == .one ? backend : AliasesKVM(over: backend)
     }
 
-    /// The kernel, or the end of the test with the reason why there is none.
+    /// The backend, or a cancelled test with the reason why it is missing.
     func required(aliases: Aliases = .one) throws -> any Backend {
         if let absence { try Test.cancel(absence) }
         return try open(aliases: aliases)
     }
 
-    /// VMMCALL returns and reaches the monitor.
+    /// Whether VMMCALL returns and reaches the monitor.
     var hypercallInstruction: Bool {
         switch self {
         case .software, .aliasesOverSoftware: true

@@ -7,7 +7,7 @@ import Testing
 
 @testable import MiniVMM
 
-@Suite("The software kernel's traces")
+@Suite("SoftKVM's traces")
 struct DeterminismTests {
     /// The JSON trace of a payload, byte for byte.
     private func trace(_ payload: Payload, seed: UInt64) throws -> [UInt8] {

@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-@Suite("/dev/kvm that is not what it should be")
+@Suite("Unusable KVM devices")
 struct DeviceTests {
     private func failure(_ device: FilePath) -> KVMUnavailable? {
         do throws(KVMUnavailable) {
@@ -25,7 +25,7 @@ struct DeviceTests {
     @Test(arguments: ["/dev/null", "/dev/zero"]) func isAnotherDevice(path: String) throws {
         let error = try #require(failure(FilePath(path)))
         #expect(error.reason == .notKVM && error.errno == .inappropriateIOCTLForDevice)
-        #expect(error.description.contains("is not KVM"))
+        #expect(error.description.contains("not a KVM device"))
     }
 
     @Test func isADirectory() throws {
@@ -33,12 +33,12 @@ struct DeviceTests {
         #expect(error.reason == .open && error.errno == .isDirectory)
     }
 
-    /// A real one that knows no conversion: the wrapper emulates nothing, and its refusal comes through.
-    @Test(.enabled(if: TrapHost.kvm != nil, "needs /dev/kvm")) func whatTheKernelRefusesIsRefused() throws {
+    /// A real kernel that cannot convert this memory: the wrapper emulates nothing, and passes the refusal on.
+    @Test(.enabled(if: TrapHost.kvm != nil, "needs /dev/kvm")) func refusalsOfTheKernelArePassedOn() throws {
         let backend = try #require(TrapHost.kvm)
         let vm = try backend.createVM(.default, sharedBit: nil)
         guard let file = try? vm.createGuestMemfd(size: 4096, flags: []) else { return }
-        // A default VM converts nothing: no such ioctl (before 7.4), or not for this type of VM.
+        // A default VM converts nothing: the ioctl does not exist (before 7.4), or refuses this VM type.
         var request = ckvm_memory_attributes2()
         request.size = 4096
         request.attributes = CKVM_MEMORY_ATTRIBUTE_PRIVATE
@@ -52,7 +52,7 @@ struct DeviceTests {
         #expect(throws: Errno.self) { _ = try file.map(offset: 0, length: 4096) }
     }
 
-    /// The call that version 1 of the series had is another number on the same file, and no kernel has both.
+    /// The call of RFC v1 has another number on the same file, and no kernel has both.
     @Test(.enabled(if: TrapHost.kvm != nil, "needs /dev/kvm")) func atMostOneCallConverts() throws {
         let vm = try #require(TrapHost.kvm).createVM(.default, sharedBit: nil)
         guard let file = try? vm.createGuestMemfd(size: 4096, flags: []) else { return }
@@ -66,7 +66,7 @@ struct DeviceTests {
             hasCall = error != .inappropriateIOCTLForDevice
         }
         #expect(!(hasCall && first.hasFirstCall))
-        // Where neither is there, the errno is that of a call that nobody knows.
+        // If neither exists, the errno is that of an unknown ioctl.
         guard !hasCall, !first.hasFirstCall else { return }
         #expect(throws: Errno.inappropriateIOCTLForDevice) { try file.convertInPlace(&request) }
     }

@@ -5,10 +5,10 @@ import Testing
 
 @testable import MiniVMM
 
-/// Pages that somebody on the host really uses, each kind of user in its own way.
+/// Pages that something on the host really uses, with each kind of holder.
 @Suite("Pages in use", .serialized, .timeLimit(.minutes(120)))
 struct HolderTests {
-    /// A kernel and a kind of holder.
+    /// A backend and a kind of holder.
     struct Case: Sendable, CustomTestStringConvertible {
         let backend: BackendUnderTest
         let kind: HoldKind
@@ -18,7 +18,7 @@ struct HolderTests {
         HoldKind.allCases.map { Case(backend: backend, kind: $0) }
     }
 
-    /// Eight shared pages, each with its number in it, of which one is held.
+    /// Eight shared pages with their numbers in them, one of which is held.
     private struct Fixture {
         static let pages: UInt64 = 8
         static let held: UInt64 = 5
@@ -37,7 +37,7 @@ struct HolderTests {
             do throws(Errno) {
                 hold = try view.hold(at: Self.held * pageSize, length: pageSize, by: test.kind)
             } catch {
-                // Without privilege or without the device there is no such holder; anything else is a failure.
+                // Without privilege or the device this kind of holder is not available; any other error is a failure.
                 let absent: [Errno] = [
                     .noSuchFileOrDirectory, .noSuchAddressOrDevice, .permissionDenied, .notPermitted,
                     .noFunction,
@@ -51,7 +51,7 @@ struct HolderTests {
             file.refusal(of: .conversion(page * pageSize, count * pageSize, .private))
         }
 
-        /// Every page is readable for the host, with its number in it.
+        /// The host can read every page, and each has its number in it.
         func expectAllSharedAndIntact() throws {
             for page in 0..<Self.pages { #expect(try view.word(page * pageSize) == page) }
         }
@@ -64,7 +64,7 @@ struct HolderTests {
         try fixture.expectAllSharedAndIntact()
         #expect(fixture.refusal(held, 1) == (.resourceTemporarilyUnavailable, held * pageSize))
         #expect(fixture.refusal(held - 1, 3) == (.resourceTemporarilyUnavailable, held * pageSize))
-        // Nobody has the others.
+        // The other pages are not held.
         for page in 0..<Fixture.pages where page != held {
             #expect(fixture.refusal(page, 1) == (nil, nil), "page \(page)")
         }
@@ -89,9 +89,9 @@ struct HolderTests {
         return (converter, memory)
     }
 
-    @Test(arguments: cases) func aHolderThatLetsGoWhenAskedCostsARetry(_ test: Case) throws {
+    @Test(arguments: cases) func aHolderThatReleasesWhenAskedCostsARetry(_ test: Case) throws {
         let fixture = try Fixture(test)
-        // An O_DIRECT write lets go when the device is done with it, which may take a second.
+        // An O_DIRECT write releases its pages when the device has finished, which may take a second.
         var policy = RetryPolicy()
         policy.deadline = .seconds(30)
         let (converter, memory) = try converter(fixture, policy)
@@ -112,7 +112,7 @@ struct HolderTests {
         var policy = RetryPolicy()
         policy.inUse = .bisect
         policy.attempts = 2
-        // A holder that nobody can ask, as another process would be. An O_DIRECT write may end by itself meanwhile.
+        // A holder that cannot be asked, like another process. An O_DIRECT write may end by itself meanwhile.
         policy.deadline = .milliseconds(50)
         let (converter, memory) = try converter(fixture, policy)
         let all = try #require(PageRange(start: 0, size: Fixture.pages * pageSize))

@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-@Suite("The host's view while pages change hands")
+@Suite("Host accesses during conversions")
 struct HostViewTests {
     private static func machine(on backend: BackendUnderTest) throws -> Machine {
         try Machine(
@@ -13,8 +13,8 @@ struct HostViewTests {
             image: .flat(try #require(Catalogue.named("hang")).image), console: Console(nil))
     }
 
-    /// A thread reads and writes a page through the host's mapping while another converts it, over and over. Each
-    /// access is whole or a typed EFAULT; nobody dies of SIGBUS, and no byte gets lost.
+    /// A thread reads and writes a page through the host's mapping while another repeatedly converts it. Each
+    /// access succeeds or is a typed EFAULT; there is no SIGBUS, and no byte is lost.
     @Test(arguments: BackendUnderTest.asked(of: [.inPlace, .trap, .software]))
     func survivesConversions(on backend: BackendUnderTest) throws {
         let machine = try Self.machine(on: backend)
@@ -31,7 +31,7 @@ struct HostViewTests {
         let threads = TrapThreads()
         threads.start {
             var result = (done: 0, refused: 0, other: [HostAccessError]())
-            // The word counts the accesses that succeeded: each reads it and writes one more.
+            // The word counts the successful accesses: each reads it and writes it plus one.
             while result.done + result.refused < 20_000 {
                 do throws(HostAccessError) {
                     let word = try memory.readWord(gpa: gpa)
@@ -51,7 +51,7 @@ struct HostViewTests {
         #expect(threads.join(seconds: 600))
         let result = try #require(outcomes.all.first)
         #expect(result.other.isEmpty, "\(result.other)")
-        #expect(result.done + result.refused == 20_000, "a word was lost after \(result.done)")
+        #expect(result.done + result.refused == 20_000, "an access is missing after \(result.done)")
         #expect(try memory.readWord(gpa: gpa) == UInt64(result.done))
     }
 

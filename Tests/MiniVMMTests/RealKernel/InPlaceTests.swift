@@ -6,14 +6,14 @@ import Testing
 
 @testable import MiniVMM
 
-/// What conversion in place means, looked at from both sides. The same body on a kernel that has the ioctl and on
-/// the model of it.
+/// Conversion in place, tested from the guest and the host. The same test body runs on a kernel that has the ioctl and
+/// on SoftKVM.
 @Suite("Conversion in place", .serialized, .timeLimit(.minutes(120)))
 struct InPlaceTests {
     static let backends = BackendUnderTest.asked(of: [.inPlace, .software])
 
-    /// Guest and host write markers and read each other's, before and after conversions in both directions: it is the
-    /// same page all the time.
+    /// Guest and host write markers and read each other's, before and after conversions in both directions: it stays
+    /// the same page.
     @Test(arguments: backends) func guestAndHostHaveTheSamePage(on backend: BackendUnderTest) throws {
         let guest = try PlainGuest(
             [
@@ -49,7 +49,7 @@ struct InPlaceTests {
         #expect(try guest.view.word(page + 8) == 0xb4)
     }
 
-    /// Four vCPUs count in eight pages that the host converts to and fro under them. The pages hold every count.
+    /// Four vCPUs count in eight pages that the host keeps converting. No count is lost.
     @Test(arguments: backends) func noByteIsLostUnderRunningVCPUs(on backend: BackendUnderTest) throws {
         let conversions = backend == .inPlace ? 100_000 : 1_000
         let pages: UInt64 = 8
@@ -89,17 +89,17 @@ struct InPlaceTests {
             do throws(Errno) {
                 try guest.file.setMemoryAttributes2(&request)
             } catch {
-                // Nobody holds a page: whatever a vCPU does must not look like it (hazard H2).
+                // No page is held: an access of a vCPU must not be taken for a reference (hazard H2).
                 #expect(error == .resourceTemporarilyUnavailable)
                 busy += 1
             }
-            // On one processor threads would else take turns by the clock alone.
+            // On one processor the threads would otherwise alternate only at clock ticks.
             if number % 8 == 0 { sched_yield() }
         }
         try guest.file.convert(PlainGuest.data, pages * pageSize, to: .shared)
         try guest.view.putWord(PlainGuest.mailbox, 1)
-        try #require(threads.join(seconds: 600), "vCPUs do not end")
-        #expect(busy == 0, "\(busy) of \(conversions) conversions found a page in use that nobody held")
+        try #require(threads.join(seconds: 600), "the vCPUs did not finish")
+        #expect(busy == 0, "\(busy) of \(conversions) conversions reported a page in use without a holder")
         for (_, stray) in results.all { #expect(stray == nil, "\(String(describing: stray))") }
         for id in guest.vcpus.indices {
             let rounds = try guest.vcpus[id].registers().r8

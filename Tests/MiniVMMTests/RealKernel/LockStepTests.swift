@@ -6,12 +6,12 @@ import Testing
 
 @testable import MiniVMM
 
-/// The model against the kernel: the same calls to both, and the same answers.
+/// The model against the kernel: the same calls must give the same answers.
 @Suite("The model and the kernel in lock-step", .serialized, .timeLimit(.minutes(120)))
 struct LockStepTests {
     static let pages: UInt64 = 16
 
-    /// One kernel's side.
+    /// One of the two backends.
     private struct Side {
         let file: any KVMGuestMemfd
         let view: (any HostMapping)?
@@ -42,7 +42,7 @@ struct LockStepTests {
         )
     }
 
-    /// Every combination of good and bad arguments: which errno comes first is part of the interface.
+    /// Every combination of valid and invalid arguments: which errno has precedence is part of the interface.
     @Test(arguments: settings) private func theValidationTable(_ setting: Setting) throws {
         let (backend, model) = try sides(setting)
         let end = Self.pages * pageSize
@@ -76,7 +76,7 @@ struct LockStepTests {
         #expect(calls == 2430)
     }
 
-    /// Conversions, host accesses, holes and holds at random: the same answers, and the same bytes for the host.
+    /// Random conversions, host accesses, holes and holds: the same answers, and the same contents for the host.
     @Test(arguments: [1, 2, 3] as [UInt64]) func randomCalls(seed: UInt64) throws {
         let (backend, model) = try sides(Self.settings[0])
         let views = (try #require(backend.view), try #require(model.view))

@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// The catalogue's guests: one body, every kernel at hand.
+/// The built-in guests: the same test body on every available backend.
 @Suite("Payloads", .serialized)
 struct PayloadTests {
     private func machine(
@@ -36,9 +36,9 @@ struct PayloadTests {
         }
     }
 
-    /// Where the kernel cannot what a guest needs, the machine is refused before it is built.
+    /// If the backend lacks a feature that a guest needs, the machine is refused before it is built.
     @Test(arguments: Catalogue.all, BackendUnderTest.asked())
-    func endsAsTheCatalogueSays(_ payload: Payload, on backend: BackendUnderTest) throws {
+    func endsWithItsDocumentedStatus(_ payload: Payload, on backend: BackendUnderTest) throws {
         guard backend == .perVM, payload.needsPreservation else {
             return try expectEnd(of: payload, on: backend)
         }
@@ -73,7 +73,7 @@ struct PayloadTests {
     }
 
     @Test(arguments: BackendUnderTest.asked(of: [.inPlace, .trap]))
-    func stopFromAnotherThreadEndsAGuestThatNeverLeaves(on backend: BackendUnderTest) throws {
+    func stopFromAnotherThreadEndsAGuestWithoutExits(on backend: BackendUnderTest) throws {
         for vcpus in [1, 4] {
             let machine = try machine(try #require(Catalogue.named("hang")), on: backend) { $0.vcpus = vcpus }
             let threads = TrapThreads()

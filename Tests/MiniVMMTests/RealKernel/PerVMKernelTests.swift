@@ -5,7 +5,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// The per-VM adapter over a kernel that has the attributes: what only a real one can show.
+/// The per-VM adapter over a kernel that has the attributes: behaviour that only a real kernel can show.
 @Suite(
     "PerVMAttributesKVM on this machine's KVM", .serialized,
     .enabled(if: BackendUnderTest.perVM.absence == nil, BackendUnderTest.perVM.absence ?? ""))
@@ -59,8 +59,8 @@ struct PerVMKernelTests {
     /// mov 0x3000, %al; out %al, $0xf4
     private let read: [UInt8] = [0xa0, 0x00, 0x30, 0xe6, 0xf4]
 
-    /// A slot whose file has been closed: each access is a memory fault, until the slot goes and nothing is there.
-    @Test func aDeadAliasIsAMemoryFault() throws {
+    /// A slot whose file has been closed: each access is a memory fault, until the slot is deleted.
+    @Test func aShutAliasIsAMemoryFault() throws {
         let guest = try RealModeGuest(read)
         var dead: (any KVMGuestMemfd)? = try guest.bind([])
         #expect(guest.vcpu.runToExit().isPort(0xf4))
@@ -84,7 +84,7 @@ struct PerVMKernelTests {
     }
 
     /// incb 0x3000; mov 0x3000, %al; out %al, $0xf4
-    @Test func whatTheGuestWroteIsZeroAfterEachConversion() throws {
+    @Test func theGuestsDataIsZeroAfterEachConversion() throws {
         let guest = try RealModeGuest([0xfe, 0x06, 0x00, 0x30] + read)
         let file = try guest.bind([.mmap])
         let view = try file.map(offset: 0, length: pageSize)
@@ -100,7 +100,7 @@ struct PerVMKernelTests {
             try file.allocate(punchHole: true, offset: 0, length: pageSize)
             #expect(try count() == 1)
         }
-        // The states are the file's, wherever and whenever it is bound.
+        // The states belong to the file, wherever it is bound.
         try guest.unbind()
         try file.convert(0, 4 * pageSize, to: .private)
         try guest.vm.setUserMemoryRegion2(TrapFileTests.region(file, slot: 1, gpa: 0x3000))
@@ -108,7 +108,7 @@ struct PerVMKernelTests {
         #expect(throws: Errno.badAddress) { try view.bytes(0, 1) }
     }
 
-    /// Guests that run on a page while the host converts it: a fault now and then, and each is a race.
+    /// Guests use a page while the host converts it: they fault now and then, and each fault is a race.
     @Test(arguments: [1, 4]) func conversionsWhileVCPUsRunOnThePage(vcpus: Int) throws {
         // mov 0x38(%rdi), %rbx; 1: lock incq (%rbx); jmp 1b
         let code: [UInt8] = [0x48, 0x8b, 0x5f, 0x38, 0xf0, 0x48, 0xff, 0x03, 0xeb, 0xfa]

@@ -5,13 +5,13 @@ import Testing
 
 @testable import MiniVMM
 
-/// A guest of a few instructions behind one plain memslot: 64-bit mode, ring 0, an identity of 2 MiB pages. Its code
-/// and its page tables stay shared, so that a kernel which has to read an instruction can; tests play with the pages
+/// A guest of a few instructions with one plain memslot: 64-bit mode, ring 0, identity mapped with 2 MiB pages. Its
+/// code and its page tables stay shared, so that a kernel which has to read an instruction can; tests use the pages
 /// from ``data`` on.
 struct PlainGuest {
     static let ram: UInt64 = 4 << 20
     static let code: UInt64 = 0x10000
-    /// A word for whatever a test has to tell its guest while it runs.
+    /// A word by which a test communicates with its running guest.
     static let mailbox: UInt64 = 0x20000
     static let data: UInt64 = 2 << 20
 
@@ -42,7 +42,7 @@ struct PlainGuest {
         }
     }
 
-    /// Sets the registers of a vCPU for a start at ``code``.
+    /// Sets the registers of a vCPU to start at ``code``.
     func prepare(_ id: Int = 0, _ change: (inout ckvm_regs) -> Void = { _ in }) throws {
         var registers = ckvm_regs()
         registers.rip = Self.code
@@ -52,15 +52,15 @@ struct PlainGuest {
         try vcpus[id].setRegisters(registers)
     }
 
-    /// Runs a vCPU to its OUT 0xf4; what else it may leave for is no end.
+    /// Runs a vCPU until its OUT 0xf4; interruptions and retries do not end the run.
     ///
-    /// - Returns: memory faults on the way, and the exit that should not have been, if there was one.
+    /// - Returns: the number of memory faults, and the unexpected exit, if there was one.
     func finish(_ id: Int = 0) -> (faults: Int, stray: Exit?) {
         var faults = 0
         while true {
             switch vcpus[id].runToExit() {
             case .io(let io) where io.port == 0xf4: return (faults, nil)
-            // The page matches by the time that anybody looks: a race, to be entered again.
+            // The page matches by the time anyone checks: a race, to be retried.
             case .memoryFault: faults += 1
             case .interrupted, .failed(.resourceTemporarilyUnavailable): continue
             case let exit: return (faults, exit)

@@ -6,10 +6,10 @@ import Testing
 
 @testable import MiniVMM
 
-/// The catalogue's guests where contents do not survive a conversion.
+/// The built-in guests on backends where conversions lose contents.
 @Suite("Payloads without preservation", .serialized)
 struct PreservationTests {
-    /// A kernel whose conversions scramble contents, or lose them.
+    /// A backend whose conversions scramble contents, or lose them.
     @Test(arguments: [ContentPromise.undefined, .lost], Catalogue.all)
     func whereContentsAreNotPreserved(promise: ContentPromise, payload: Payload) throws {
         _ = try BackendUnderTest.software.required()
@@ -29,7 +29,8 @@ struct PreservationTests {
         }
     }
 
-    /// The catalogue on every version of the interface: told, or not run for want of preservation.
+    /// The built-in guests on every posted version: they end as documented, or do not run because contents are not
+    /// preserved.
     @Test(arguments: ABIProfile.allCases.filter { $0 != .linux74 }, Catalogue.all)
     func onEarlierVersions(abi: ABIProfile, payload: Payload) throws {
         _ = try BackendUnderTest.software.required()
@@ -47,7 +48,7 @@ struct PreservationTests {
         }
     }
 
-    /// What a guest does through both aliases does not depend on where its RAM lies, nor on how it is mapped.
+    /// A guest that uses both aliases does not depend on where its RAM is or how it is mapped.
     @Test(arguments: [4 << 20, 64 << 20, 5 << 30] as [UInt64], [1, 16])
     func twoAliasesWithoutPreservationOnMachinesOfAllSizes(ram: UInt64, vcpus: Int) throws {
         _ = try BackendUnderTest.software.required()

@@ -6,8 +6,8 @@ import Testing
 
 @testable import MiniVMM
 
-/// Descriptors and mappings that are used once they are closed or unmapped: of a memfd, which this kernel has in any case.
-@Suite("After the end", .timeLimit(.minutes(120)))
+/// Uses of closed descriptors and unmapped mappings, on a memfd, which every kernel has.
+@Suite("Closed descriptors and removed mappings", .timeLimit(.minutes(120)))
 struct RareCallTests {
     private static let pages: UInt64 = 4
 
@@ -40,7 +40,7 @@ struct RareCallTests {
         }
     }
 
-    @Test func aClosedDescriptorIsNobodyElses() throws {
+    @Test func aClosedDescriptorsNumberIsNotReused() throws {
         let file = try memfd()
         try file.reserveDescriptor()
         let copy = try file.duplicate()
@@ -58,16 +58,16 @@ struct RareCallTests {
             failure { () throws(Errno) in try file.allocate(punchHole: true, offset: 0, length: pageSize) }
                 == .badFileDescriptor)
         #expect(failure { () throws(Errno) in _ = try file.duplicate() } == .badFileDescriptor)
-        // The other descriptor has the file.
+        // The other descriptor still refers to the file.
         #expect(failure { () throws(Errno) in _ = try copy.map(offset: 0, length: pageSize) } == nil)
     }
 
-    @Test func aNumberComesBackWithItsObject() throws {
-        // More than a process may have open, one after the other.
+    @Test func aNumberIsFreedWithItsObject() throws {
+        // More than a process may have open at a time, one after the other.
         for _ in 0..<3000 { try memfd().reserveDescriptor() }
     }
 
-    @Test func whereAViewWasIsNothingElse() throws {
+    @Test func anUnmappedRangeIsNotReused() throws {
         let file = try memfd()
         let view = try file.mapAlone(offset: 0, length: file.size)
         try put(7, view, at: 0)
@@ -87,7 +87,7 @@ struct RareCallTests {
         #expect(try byte(alone, at: 0) == 7)
     }
 
-    @Test func aViewMovesWithItsPages() throws {
+    @Test func aMappingMovesWithItsPages() throws {
         let file = try memfd()
         let view = try file.mapAlone(offset: 0, length: file.size)
         try put(7, view, at: pageSize)
@@ -99,7 +99,7 @@ struct RareCallTests {
         #expect(try byte(moved, at: pageSize) == 7)
     }
 
-    @Test func aProtectedPageIsOutOfReach() throws {
+    @Test func aProtectedPageIsInaccessible() throws {
         let file = try memfd()
         let view = try file.mapAlone(offset: 0, length: file.size)
         try view.protect(at: 0, length: pageSize, .none)

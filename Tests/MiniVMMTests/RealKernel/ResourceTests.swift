@@ -7,13 +7,14 @@ import Testing
 
 @testable import MiniVMM
 
-@Suite("What machines cost", .enabled(if: TrapHost.canTrap, TrapHost.reason), .serialized)
+@Suite("Resource usage of machines", .enabled(if: TrapHost.canTrap, TrapHost.reason), .serialized)
 struct ResourceTests {
     private var backend: MemslotTrapKVM {
         get throws { MemslotTrapKVM(over: try #require(TrapHost.kvm)) }
     }
 
-    /// Descriptors of this process that are KVM's, eventfds, pipes or memory: other tests may hold files meanwhile.
+    /// Descriptors of this process that are KVM's, eventfds, pipes or memory: other tests may have files open
+    /// meanwhile.
     private func machineDescriptors() throws -> Int {
         try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count { name in
             let target =
@@ -22,13 +23,13 @@ struct ResourceTests {
         }
     }
 
-    /// Resident bytes of this process that are its own or shared memory.
+    /// Resident bytes of this process, private or shared memory.
     private func resident() throws -> Int {
         let text = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8)
         return (Int(text.split(separator: " ")[1]) ?? 0) * 4096
     }
 
-    /// A VM with its file, mapping, slot and vCPU, made and dropped over and over.
+    /// A VM with its file, mapping, slot and vCPU, created and dropped repeatedly.
     @Test func virtualMachinesLeaveNoDescriptorsBehind() throws {
         let backend = try backend
         func makeAndDrop() throws {
@@ -45,8 +46,8 @@ struct ResourceTests {
         }
         try makeAndDrop()
         let before = try machineDescriptors()
-        // `make soak` runs this test alone, with 10,000 VMs and no tolerance. Otherwise other suites run machines of
-        // their own meanwhile; a leak of one a VM would be a thousand.
+        // `make soak` runs this test alone, with 10,000 VMs and no tolerance. Otherwise other suites run their own
+        // machines meanwhile; a leak of one descriptor per VM would be a thousand.
         let soak = ProcessInfo.processInfo.environment["MINIVMM_SOAK_VMS"].flatMap { Int($0) }
         let count = soak ?? 1_000
         for _ in 0..<count { try makeAndDrop() }
@@ -73,11 +74,11 @@ struct ResourceTests {
         #expect(after - before < 200, "\(after - before) more")
     }
 
-    @Test func aTerabyteOfRAMCostsNothingUntilItIsTouched() throws {
+    @Test func aTerabyteOfRAMCostsNothingUntilItIsAccessed() throws {
         let before = try resident()
         var configuration = MachineConfiguration()
         configuration.ramSize = 1 << 40
-        // One call: in chunks every step costs KVM a rebuild of its slots.
+        // One call: in chunks, KVM would rebuild its slots for every chunk.
         configuration.chunk = 1 << 40
         let hello = try #require(Catalogue.named("hello"))
         let console = Console(nil, keeps: true)
@@ -86,7 +87,7 @@ struct ResourceTests {
             console: console)
         #expect(machine.run(timeout: .seconds(600)).exitStatus == 0, "\(console.text)")
         #expect(machine.memory.attributes.runCount <= 4)
-        // Other tests run meanwhile, and the address sanitizer keeps what they free. Page tables alone would be 2 GiB.
+        // Other tests run meanwhile, and the address sanitizer keeps freed memory. Page tables alone would be 2 GiB.
         let grown = try resident() - before
         #expect(grown < 256 << 20, "\(grown >> 20) MiB")
     }

@@ -3,7 +3,7 @@ import SystemPackage
 
 @testable import MiniVMM
 
-/// A converter over fake files, with a trace of what it said.
+/// A converter over fake files, with a trace of its events.
 final class ConverterBench {
     let backend: FakeBackend
     let files: [FakeFile]
@@ -11,7 +11,7 @@ final class ConverterBench {
     let holds = HoldRegistry()
     let converter: Converter
 
-    /// - Parameter pages: of each region.
+    /// - Parameter pages: the number of pages of each region.
     init(
         pages: [UInt64] = [16], initial: PageState = .shared, policy: RetryPolicy = RetryPolicy(),
         promise: ContentPromise = .preserved, chunk: UInt64 = Converter.defaultChunk,
@@ -44,7 +44,7 @@ final class ConverterBench {
         _ contents: ContentPolicy = .preserve
     ) -> Result<ConversionResult, ConversionError> {
         guard let range = PageRange(start: first * pageSize, size: count * pageSize) else {
-            preconditionFailure("a test names pages")
+            preconditionFailure("tests must use valid pages")
         }
         do throws(ConversionError) {
             return .success(
@@ -55,8 +55,8 @@ final class ConverterBench {
         }
     }
 
-    /// Whether the shadow map is what the files really have, page by page.
-    var shadowIsTrue: Bool {
+    /// Whether the shadow map matches the files, page by page.
+    var shadowMatches: Bool {
         memory.regions.indices.allSatisfy { index in
             let region = memory.regions[index]
             let truth = files[index].truth
@@ -66,7 +66,7 @@ final class ConverterBench {
         }
     }
 
-    /// Private pages of all regions, by number.
+    /// Numbers of the private pages of all regions.
     var privatePages: [UInt64] {
         (0..<memory.size / pageSize).filter { memory.state(at: $0 * pageSize) == .private }
     }
@@ -75,7 +75,7 @@ final class ConverterBench {
 extension Result where Success == ConversionResult, Failure == ConversionError {
     var error: ConversionError? { if case .failure(let error) = self { error } else { nil } }
     var value: ConversionResult? { if case .success(let value) = self { value } else { nil } }
-    /// What changed, as page numbers, however it ended.
+    /// The pages that changed, however the conversion ended.
     var converted: [ClosedRange<UInt64>] {
         let result: ConversionResult
         switch self {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Builds an ELF64 static executable byte by byte; every field can be made wrong.
+/// Builds an ELF64 static executable byte by byte; a test can make any field wrong.
 struct ELFBuilder {
     struct Segment {
         var type: UInt32 = 1

@@ -5,8 +5,8 @@ import SystemPackage
 
 @testable import MiniVMM
 
-/// The in-place interface with everything in a test's hands: the answers of each conversion, the exits of each
-/// vCPU, and a clock that only ``sleep(for:)`` moves.
+/// A backend that is fully controlled by a test: the answers of each conversion, the exits of each
+/// vCPU, and a clock that only ``sleep(for:)`` advances.
 final class FakeBackend: Backend {
     let identity = BackendIdentity(name: "FakeBackend", host: "a \"test\"", kind: .simulated)
     let runsVCPUsInTurns: Bool
@@ -14,7 +14,7 @@ final class FakeBackend: Backend {
     private let cpuid: CPUIDTable
     private let clock = Mutex<UInt64>(1_000)
     private let sleeps = Mutex<[UInt64]>([])
-    /// Called on each sleep, before time passes.
+    /// Called on each sleep, before time advances.
     let onSleep = Mutex<(@Sendable () -> Void)?>(nil)
 
     init(
@@ -32,7 +32,7 @@ final class FakeBackend: Backend {
         cpuid = CPUIDTable(entries: [width, features])
     }
 
-    /// Every sleep so far, in nanoseconds.
+    /// The duration of every sleep so far, in nanoseconds.
     var slept: [UInt64] { sleeps.withLock { $0 } }
     func advance(_ nanoseconds: UInt64) { clock.withLock { $0 += nanoseconds } }
 

@@ -5,25 +5,25 @@ import SystemPackage
 
 @testable import MiniVMM
 
-/// A guest_memfd in memory: it keeps the bytes of touched pages only, so a terabyte costs nothing.
+/// A guest_memfd in memory: it stores only the bytes of touched pages, so a terabyte costs nothing.
 ///
-/// It converts as the ABI says, all or nothing, except where a test told it otherwise.
+/// It converts as the ABI says, all or nothing, unless a test has set up a failure.
 final class FakeFile: KVMGuestMemfd {
-    /// One `KVM_SET_MEMORY_ATTRIBUTES2`, as it came.
+    /// One `KVM_SET_MEMORY_ATTRIBUTES2` call, as received.
     struct Call: Equatable, CustomStringConvertible {
         let offset: UInt64
         let size: UInt64
         let target: PageState
         var description: String { "\(offset / pageSize)+\(size / pageSize) \(target.rawValue)" }
     }
-    /// What calls that contain `offset` are told, `times` times.
+    /// A failure for the next `times` calls that contain `offset`.
     struct Trouble {
         let offset: UInt64
         var times: Int
         var errno = Errno.resourceTemporarilyUnavailable
-        /// What `error_offset` says; nil for the truth.
+        /// The value for `error_offset`; nil for the true one.
         var claims: UInt64?
-        /// Only calls to this state.
+        /// Only for calls to this state.
         var target: PageState?
     }
     struct State {
@@ -59,7 +59,7 @@ final class FakeFile: KVMGuestMemfd {
         }
     }
 
-    /// Calls that contain page number `page` are told `errno`, `times` times.
+    /// The next `times` calls that contain page number `page` fail with `errno`.
     func trouble(
         page: UInt64, times: Int, _ errno: Errno = .resourceTemporarilyUnavailable, claims: UInt64? = nil,
         target: PageState? = nil
@@ -79,7 +79,7 @@ final class FakeFile: KVMGuestMemfd {
             let call = Call(offset: range.start, size: range.size, target: target)
             state.calls.append(call)
             state.onCall?(call)
-            // The lowest page in trouble is the one that the kernel meets.
+            // The kernel would report the lowest failing page.
             let met = state.troubles.indices.filter { index in
                 let trouble = state.troubles[index]
                 return trouble.times > 0 && range.contains(trouble.offset)
@@ -113,7 +113,7 @@ final class FakeFile: KVMGuestMemfd {
         if let failure { throw failure }
     }
 
-    /// A byte as the guest sees it.
+    /// A byte as the guest reads it.
     func byte(_ offset: UInt64) -> UInt8 {
         state.withLock { $0.pages[offset & ~(pageSize - 1)]?[Int(offset % pageSize)] ?? 0 }
     }
@@ -128,7 +128,7 @@ final class FakeFile: KVMGuestMemfd {
     }
 }
 
-/// The host's view of a ``FakeFile``: private pages are `EFAULT`.
+/// The host mapping of a ``FakeFile``: private pages are `EFAULT`.
 final class FakeMapping: HostMapping {
     private let file: FakeFile
     let address: UInt64 = 0x7f00_0000_0000

@@ -5,7 +5,7 @@ import SystemPackage
 
 @testable import MiniVMM
 
-/// A vCPU whose every entry is the next step of a script, through a real `kvm_run` page; the end of the script
+/// A vCPU whose every entry is the next step of a script, using a real `kvm_run` page. The end of the script
 /// is HLT.
 final class FakeVCPU: KVMVCPU {
     typealias Step = @Sendable (FakeVCPU) throws(Errno) -> Void
@@ -17,7 +17,7 @@ final class FakeVCPU: KVMVCPU {
 
     private struct State {
         var script: [Step] = []
-        /// Played for ever once the script is over.
+        /// Repeated forever once the script has ended.
         var loop: Step?
         var registers = ckvm_regs()
         var special = ckvm_sregs()
@@ -26,7 +26,7 @@ final class FakeVCPU: KVMVCPU {
         var refusesNewRegisters = false
     }
 
-    /// Where the kernel puts the data of port accesses: behind the struct, in the page after it.
+    /// The offset of the data of port accesses: after the struct, in the next page.
     static let dataOffset = 4096
     static let length = 8192
 
@@ -87,7 +87,7 @@ final class FakeVCPU: KVMVCPU {
 // MARK: exits
 
 extension FakeVCPU {
-    /// Leaves with this reason and nothing else.
+    /// Exits with this reason and nothing else.
     func exit(_ reason: UInt32) { then { $0.runPage.exitReason = reason } }
 
     /// `OUT`; more bytes than `size` are a string OUT.
@@ -95,7 +95,7 @@ extension FakeVCPU {
         then { $0.io(CKVM_EXIT_IO_OUT, port, size, bytes) }
     }
 
-    /// `IN`; the next step hands on what the monitor answered.
+    /// `IN`; the next step passes on the monitor's answer.
     func input(
         _ port: UInt16, size: UInt8 = 1, count: UInt32 = 1, _ seen: @escaping @Sendable ([UInt8]) -> Void
     ) {
@@ -119,7 +119,7 @@ extension FakeVCPU {
         _ = unsafe runPage.withIOData(io) { unsafe $0.copyBytes(from: bytes.prefix($0.count)) }
     }
 
-    /// An exit for port I/O, word for word.
+    /// An exit for port I/O, with exactly these fields.
     func raw(_ io: ckvm_run_io) {
         then { vcpu in
             vcpu.runPage.io = io
@@ -127,7 +127,7 @@ extension FakeVCPU {
         }
     }
 
-    /// `KVM_EXIT_MEMORY_FAULT`, as `KVM_RUN` fails with it.
+    /// `KVM_EXIT_MEMORY_FAULT`, with the errno of `KVM_RUN`.
     static func fault(
         _ gpa: UInt64, flags: UInt64, size: UInt64 = pageSize, _ errno: Errno = .badAddress
     ) -> Step {
@@ -164,7 +164,7 @@ extension FakeVCPU {
     }
 }
 
-/// Collects what happens on other threads.
+/// Collects values from other threads.
 final class Collected<Element: Sendable>: Sendable {
     private let elements = Mutex<[Element]>([])
     func add(_ element: Element) { elements.withLock { $0.append(element) } }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// SplitMix64: the same numbers on every machine and in every run, so that a failure can be had again.
+/// SplitMix64: the same numbers on every machine and in every run, so that failures can be reproduced.
 struct Generator: RandomNumberGenerator {
     private var state: UInt64
 

@@ -4,7 +4,7 @@ import SystemPackage
 
 @testable import MiniVMM
 
-/// A machine on a fake kernel whose vCPUs play scripts.
+/// A machine on a fake backend whose vCPUs play scripts.
 final class MachineBench {
     let backend: FakeBackend
     let machine: Machine
@@ -33,7 +33,7 @@ final class MachineBench {
     func run() -> Outcome { machine.run(timeout: .seconds(600)) }
 }
 
-/// A trace that keeps the names of its events, and those of memory faults with their verdict.
+/// A trace that keeps the names of its events, and the verdicts of memory faults.
 final class EventList: TraceSink {
     private let names = Collected<String>()
     var all: [String] { names.all }

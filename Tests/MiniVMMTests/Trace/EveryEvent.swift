@@ -3,7 +3,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// Events of every kind, with all that may be there and without.
+/// Events of every kind, with and without their optional fields.
 enum EveryEvent {
     static func list() throws -> [TraceEvent] {
         let range = try #require(PageRange(start: 0x5000, size: 0x2000))
@@ -41,7 +41,8 @@ enum EveryEvent {
         ]
     }
 
-    /// The event's row: the compiler insists that a new case is put here, and a test that it is in the list.
+    /// The name of the event's row. The compiler requires a new case to be added here, and a test requires it in the
+    /// list.
     static func name(_ event: TraceEvent) -> EventName {
         switch event {
         case .booted: .boot
@@ -74,7 +75,7 @@ enum EveryEvent {
         }
     }
 
-    /// Takes down what an event says of itself.
+    /// Records the fields that an event writes.
     struct Written: TraceFields {
         enum Method { case number, signed, flag, text }
         var name: EventName?

@@ -4,22 +4,22 @@ import Testing
 
 @testable import MiniVMM
 
-/// `EventSchema` is the schema: what the code writes and what docs/trace.md says are held against it.
+/// `EventSchema` is the schema: the code's output and docs/trace.md are compared with it.
 @Suite("The trace's schema")
 struct SchemaTests {
-    @Test func everyNameHasItsRow() throws {
+    @Test func everyNameHasARow() throws {
         #expect(EventSchema.all.map(\.name) == EventName.allCases)
         for name in EventName.allCases {
             #expect(EventSchema.of(name).name == name && EventName(name.spelling.description) == name)
         }
         for key in EventKey.allCases { #expect(EventKey(key.spelling.description) == key) }
         #expect(EventName("quantum-leap") == nil && EventKey("depth") == nil)
-        // The list has each case, and each row but those that readers make is of a case.
+        // The list has each case, and each row except those of readers belongs to a case.
         let written = try Set(EveryEvent.list().map(EveryEvent.name))
         #expect(written == Set(EventSchema.all.filter { $0.section != .readers }.map(\.name)))
     }
 
-    @Test func everyEventWritesWhatItsRowSays() throws {
+    @Test func everyEventMatchesItsRow() throws {
         var seen: [EventName: Set<EventKey>] = [:]
         for event in try EveryEvent.list() {
             let written = EveryEvent.Written(event)
@@ -27,7 +27,7 @@ struct SchemaTests {
             #expect(name == EveryEvent.name(event))
             let row = EventSchema.of(name)
             let keys = written.fields.map(\.key)
-            // In the row's order, and all but those that may be absent.
+            // In the row's order, and including everything that is not optional.
             #expect(row.fields.map(\.key).filter(keys.contains) == keys, "\(name)")
             for field in row.fields where !field.isOptional {
                 #expect(keys.contains(field.key), "\(name) has no \(field.key)")
@@ -48,11 +48,11 @@ struct SchemaTests {
             #expect(seen[row.name] == Set(row.fields.map(\.key)), "\(row.name)")
         }
         for key in EventKey.allCases {
-            #expect(EventSchema.all.contains { $0.fields.contains { $0.key == key } }, "\(key) is nobody's")
+            #expect(EventSchema.all.contains { $0.fields.contains { $0.key == key } }, "\(key) is not used by any event")
         }
     }
 
-    @Test func everyRowIsToldInWords() {
+    @Test func everyRowHasTexts() {
         for row in EventSchema.all {
             #expect(row.means.hasSuffix(".") && !row.means.contains("`"), "\(row.name)")
             #expect(!row.sentence.isEmpty && !row.sentence.hasSuffix("."), "\(row.name)")
@@ -63,7 +63,7 @@ struct SchemaTests {
         }
     }
 
-    /// A hole of a sentence: what it is about, its condition, and the text that depends on it.
+    /// A placeholder of a sentence: its subject, its condition, and the conditional text.
     @Test func everySentenceIsWellFormed() throws {
         for row in EventSchema.all {
             let keys = row.fields.map(\.key.spelling.description) + ["pages", "page"]
@@ -71,18 +71,18 @@ struct SchemaTests {
             var rest = row.sentence[...]
             while let brace = rest.firstIndex(where: { $0 == "{" || $0 == "}" }) {
                 if rest[brace] == "}" {
-                    #expect(open.popLast() != nil, "\(row.name): a brace too many")
+                    #expect(open.popLast() != nil, "\(row.name): unmatched closing brace")
                 } else {
                     let hole = rest[rest.index(after: brace)...]
                     let match = try #require(
                         hole.prefixMatch(of: /([a-z0-9_]+)((=[a-z0-9]+|&[0-9]+)?[?!]|\+|(?=\}))/),
                         "\(row.name): {\(hole)")
-                    #expect(keys.contains(String(match.1)), "\(row.name): \(match.1) is not a key of it")
+                    #expect(keys.contains(String(match.1)), "\(row.name): \(match.1) is not one of its keys")
                     open.append(match.0)
                 }
                 rest = rest[rest.index(after: brace)...]
             }
-            #expect(open.isEmpty, "\(row.name): a brace is missing")
+            #expect(open.isEmpty, "\(row.name): unmatched opening brace")
         }
     }
 
@@ -112,7 +112,7 @@ struct SchemaTests {
         return lines
     }
 
-    /// The lines of the document by its headings, in order.
+    /// The lines of the document by heading, in order.
     private static func sections() throws -> [(title: String, lines: [String])] {
         var sections: [(title: String, lines: [String])] = [("", [])]
         let text = try String(contentsOf: path, encoding: .utf8)

@@ -7,7 +7,7 @@ import Testing
 
 @Suite("Traces")
 struct TraceTests {
-    /// What a sink writes for all events, by line.
+    /// The output of a sink for all events, by line.
     private func lines(
         of events: [(TraceEvent, Actor)]? = nil, _ make: (FileDescriptor) -> any TraceSink
     ) throws -> [String] {
@@ -36,7 +36,7 @@ struct TraceTests {
         try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any], "\(line)")
     }
 
-    @Test func jsonHasOneObjectALineAndTheHeaderFirst() throws {
+    @Test func jsonHasOneObjectPerLineAndTheHeaderFirst() throws {
         let lines = try lines { JSONLinesTrace($0) }
         let header = try object(try #require(lines.first))
         #expect(header["schema"] as? String == "minivmm.trace/1")
@@ -62,7 +62,7 @@ struct TraceTests {
         }
     }
 
-    /// The keys of a line in their order.
+    /// The keys of a line, in order.
     private static func keys(_ line: String) -> [String] {
         line.matches(of: /[{,]"([a-z0-9_]+)":/).map { String($0.1) }
     }
@@ -87,7 +87,7 @@ struct TraceTests {
     @Test func textHasTheSameFieldsForPeople() throws {
         let lines = try lines { TextTrace($0) }
         #expect(lines.first == "# trace of FakeBackend (a \"test\"), times in microseconds")
-        // A line an event: nothing that is inside an event may break it.
+        // One line per event: nothing in an event may break its line.
         let events = try EveryEvent.list()
         #expect(lines.count == events.count + 1)
         for (index, line) in lines.dropFirst().enumerated() {
@@ -105,7 +105,7 @@ struct TraceTests {
         #expect(lines.contains { $0.contains("yields=no") })
     }
 
-    @Test func whatIsPrintedIsOneLineForPeople() throws {
+    @Test func printedLettersAreJoinedIntoLines() throws {
         let printed: [(TraceEvent, Actor)] =
             Array("hi, you\n".utf8).map { (.portOut(port: 0x3f8, size: 1, value: UInt64($0)), .vcpu(0)) }
             + [(.portOut(port: 0xe9, size: 1, value: 33), .vcpu(1)), (.halted, .vcpu(1))]
@@ -119,8 +119,8 @@ struct TraceTests {
             ])
     }
 
-    /// What another actor does in between does not tear a line apart; what its own actor does, does.
-    @Test func aLineIsOfOneActor() throws {
+    /// Events of other actors do not split a line; an event of its own actor does.
+    @Test func aLineBelongsToOneActor() throws {
         func letter(_ letter: Character, _ vcpu: Int) -> (TraceEvent, Actor) {
             (.portOut(port: 0x3f8, size: 1, value: UInt64(letter.asciiValue ?? 0)), .vcpu(vcpu))
         }
@@ -138,7 +138,7 @@ struct TraceTests {
             ])
     }
 
-    @Test func aGuestDoesNotSteerTheTerminalThroughTheTrace() throws {
+    @Test func aGuestCannotControlTheTerminalThroughTheTrace() throws {
         let printed: [(TraceEvent, Actor)] =
             [0x1b, 0x5b, 0x32, 0x4a, 0x7f, 0x0a].map { (.portOut(port: 0x3f8, size: 1, value: $0), .vcpu(0)) }
         let lines = try lines(of: printed) { TextTrace($0) }.dropFirst()
@@ -146,7 +146,7 @@ struct TraceTests {
         #expect(try #require(lines.first).contains(#"text="\u001b[2J\u007f" exits=6"#))
     }
 
-    @Test func whatCannotBeWrittenIsRemembered() throws {
+    @Test func writeErrorsAreKept() throws {
         let file = try FileDescriptor.open("/dev/null", .readOnly)
         defer { try? file.close() }
         let sink = JSONLinesTrace(file)
@@ -157,7 +157,7 @@ struct TraceTests {
     }
 }
 
-@Suite("Numbers and strings on their way out")
+@Suite("Output of numbers and strings")
 struct OutputBufferTests {
     private static let corners: [UInt64] = [0, 1, 9, 10, 99, 100, 15, 16, 255, 256, 1 << 63, .max - 1, .max]
 

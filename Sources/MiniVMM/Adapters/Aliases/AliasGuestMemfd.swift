@@ -3,7 +3,7 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// A guest_memfd of ``AliasesKVM`` as its memslots know it. Guarded by the lock of ``CarvedVM/memory``.
+/// The state of one ``AliasesKVM`` guest_memfd that its memslots depend on. Guarded by ``CarvedVM/memory``'s lock.
 final class AliasFile: CarvedFile, @unchecked Sendable {
     static let shutsOtherAlias = true
 
@@ -20,7 +20,7 @@ final class AliasFile: CarvedFile, @unchecked Sendable {
     func userspaceAddress(of region: ckvm_userspace_memory_region2) -> UInt64 { region.userspace_addr }
 }
 
-/// A guest_memfd of ``AliasesKVM``: the kernel's own. Keeps its VM alive.
+/// A guest_memfd of ``AliasesKVM``, on top of the base backend's own. Keeps its VM alive.
 final class AliasGuestMemfd: KVMGuestMemfd {
     private let file: AliasFile
     private let vm: CarvedVM<AliasFile>
@@ -36,12 +36,12 @@ final class AliasGuestMemfd: KVMGuestMemfd {
     var descriptor: Int32 { backing.descriptor }
     var size: UInt64 { backing.size }
 
-    /// The kernel below judges and converts; memslots follow.
+    /// The base backend validates and converts; the memslots are changed to match.
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         var call = request
         defer { request = call }
         let conversion = try? call.validated(fileSize: size)
-        // No vCPU is disturbed for a call that changes no memslot, or that the kernel will refuse.
+        // Leave the vCPUs running for a call that changes no memslot or that the base backend will refuse.
         let isDone = try vm.memory.withLock { memory throws(Errno) -> Bool in
             if let (range, state) = conversion, memory.isCarved(file),
                 file.attributes.uniformValue(of: range) != state
@@ -70,7 +70,7 @@ final class AliasGuestMemfd: KVMGuestMemfd {
 }
 
 extension CarvedMemory where File == AliasFile {
-    /// All or nothing, as far as the kernel below can undo what it did: nobody but a new holder can keep it from that.
+    /// All or nothing, as far as the base backend can undo its conversion. Only a hold taken meanwhile prevents that.
     fileprivate mutating func convert(
         _ range: PageRange, of file: File, to state: PageState, _ call: inout ckvm_memory_attributes2
     ) throws(Errno) {

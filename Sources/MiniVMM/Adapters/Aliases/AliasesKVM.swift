@@ -3,25 +3,26 @@ import CKVMShim
 import Synchronization
 public import SystemPackage
 
-/// Private and shared aliases on a kernel that converts but whose VMs have no shared bit.
+/// Private and shared aliases on a kernel that supports conversion but whose VMs have no shared bit.
 ///
-/// The kernel's own ioctl converts, with its checks and its errors, and memslots follow. The alias that does not match a
-/// page's attribute is *shut*: its memslot is bound to a guest_memfd that has been closed since, and what the kernel
-/// says of an access there is its own `KVM_EXIT_MEMORY_FAULT`. The instruction has done nothing and is executed again.
+/// The kernel's own ioctl converts, with its checks and its errors, and the memslots are changed to match. The alias
+/// that does not match a page's attribute is *shut*: its memslot is bound to a guest_memfd that has been closed, so the
+/// kernel itself answers an access there with `KVM_EXIT_MEMORY_FAULT`. The instruction has had no effect and is
+/// executed again.
 ///
-/// A kernel that cannot make such a slot (before Linux 6.18, without ``PerVMAttributesKVM`` between) refuses the regions
-/// of such a VM.
+/// A kernel that cannot create such a slot (before Linux 6.18, unless ``PerVMAttributesKVM`` is in between) refuses the
+/// regions of such a VM.
 public final class AliasesKVM: Backend {
-    /// The kernel's that converts; the host says that there are memslots above it.
+    /// The identity of the converting backend; `host` adds that there are memslots on top.
     public let identity: BackendIdentity
     private let base: any Backend
-    /// Memslots that carving may use; nil takes what the kernel has.
+    /// Memslots that the adapter may use; nil uses as many as the base backend has.
     private let slotLimit: Int?
 
-    /// Makes no call. `base` must convert in place, or be an adapter that does.
+    /// Makes no system call. `base` must convert in place, or be an adapter that does.
     public convenience init(over base: any Backend) { self.init(over: base, slotLimit: nil) }
 
-    /// For tests: less than the kernel has.
+    /// For tests: limits the number of memslots.
     init(over base: any Backend, slotLimit: Int?) {
         self.base = base
         self.slotLimit = slotLimit
@@ -30,28 +31,28 @@ public final class AliasesKVM: Backend {
             kind: base.identity.kind)
     }
 
-    /// As in the kernel below.
+    /// Same as the base backend.
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
-    /// Nanoseconds on the clock of the kernel below.
+    /// Nanoseconds on the base backend's clock.
     public func now() -> UInt64 { base.now() }
-    /// Waits on the clock of the kernel below.
+    /// Waits on the base backend's clock.
     public func sleep(for duration: Duration) { base.sleep(for: duration) }
-    /// The table of the kernel below.
+    /// The base backend's table.
     ///
-    /// - Throws: what the kernel below throws: `E2BIG` or `ENOMEM` on Linux.
+    /// - Throws: what the base backend throws: `E2BIG` or `ENOMEM` on Linux.
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
-    /// The answer of the kernel below.
+    /// The base backend's answer.
     ///
-    /// - Returns: 0 for a capability that it does not know.
-    /// - Throws: the errno of the ioctl. An unknown capability is no error.
+    /// - Returns: 0 for an unknown capability.
+    /// - Throws: the errno of the ioctl. An unknown capability is not an error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         try base.checkExtension(capability)
     }
 
-    /// Without a shared bit the kernel's own VM.
+    /// Without a shared bit, the base backend's own VM.
     ///
     /// - Throws: `EINVAL` for a shared bit on a default VM, below bit 13, or beyond the CPU's physical
-    ///   addresses; otherwise what the kernel below throws.
+    ///   addresses; otherwise what the base backend throws.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         guard type == .softwareProtected, let sharedBit else {
             return try base.createVM(type, sharedBit: sharedBit)
@@ -116,11 +117,11 @@ final class AliasVCPU: AdapterVCPU {
         while true {
             let (errno, closings) = gated.run()
             if let errno {
-                vm.nameAlias(of: runPage)
+                vm.translateFault(in: runPage)
                 throw errno
             }
-            // The kernel could not emulate an instruction, and memslots have changed since: what was in the way may be
-            // gone.
+            // The kernel could not emulate an instruction, but memslots have changed since the vCPU entered, so the
+            // cause may be gone. Try again.
             guard runPage.exitReason == CKVM_EXIT_INTERNAL_ERROR,
                 runPage.internalError.suberror == CKVM_INTERNAL_ERROR_EMULATION,
                 vm.gate.closings != closings

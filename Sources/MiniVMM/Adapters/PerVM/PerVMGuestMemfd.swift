@@ -3,8 +3,8 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// A guest_memfd of ``PerVMAttributesKVM``: a real one for what is private, a memfd for what is shared. Keeps its VM
-/// alive. The real one is closed with this object, whatever slots are bound to it; mappings keep it open, as mmap does.
+/// A guest_memfd of ``PerVMAttributesKVM``: a real one for private memory and a memfd for shared memory. Keeps its VM
+/// alive. The real one is closed with this object even if slots are bound to it; mappings keep it open, as mmap does.
 final class PerVMGuestMemfd: KVMGuestMemfd {
     private let file: PerVMMemory.File
     private let privateSide: any KVMGuestMemfd
@@ -21,7 +21,7 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
         self.vm = vm
     }
 
-    // The descriptor is closed after this, so its number is nobody else's yet.
+    // The descriptor is closed after this, so its number cannot have been reused yet.
     deinit { vm.memory.withLock { $0.files[descriptor] = nil } }
 
     var descriptor: Int32 { file.descriptor }
@@ -39,10 +39,10 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
         }
     }
 
-    /// Rows 9 and 10 of the table, and the conversion. All or nothing.
+    /// Rows 9 and 10 of the conversion table, and the conversion. All or nothing.
     ///
-    /// The memory that comes into use is emptied before, since KVM may have written to shared memory on behalf of
-    /// private pages; the one that goes out of use after, when nobody reaches it any more.
+    /// The newly used memory is zeroed first, since KVM may have written to shared memory on behalf of
+    /// private pages. The memory that is no longer used is freed last, when nothing can reach it.
     private func convert(
         _ range: PageRange, to state: PageState, in memory: borrowing PerVMMemory
     ) throws(Errno) {
@@ -53,7 +53,7 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
         file.attributes.set(range, to: state)
         var done: [PageRange] = []
         do throws(Errno) {
-            try file.protectViews(range)
+            try file.protectMappings(range)
             for gpas in memory.places(of: range, in: file) {
                 try vm.set(gpas, to: state)
                 done.append(gpas)
@@ -63,12 +63,12 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
             undo(done, before, in: memory)
             throw error
         }
-        // What could not be given back is emptied before it comes into use again.
+        // Memory that could not be freed is zeroed before its next use.
         for run in changing { try? discard(run, of: state.other) }
     }
 
-    /// Puts back the attributes at `done` and the mappings. What is undone was made private in nearly every case, and to
-    /// clear an attribute takes no memory: it does not fail.
+    /// Restores the attributes at `done` and the mappings. In nearly every case the pages to restore had been made
+    /// private, and clearing an attribute allocates no memory, so it does not fail.
     private func undo(
         _ done: [PageRange], _ before: [(range: PageRange, value: PageState)],
         in memory: borrowing PerVMMemory
@@ -78,11 +78,11 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
             where done.contains(where: { $0.contains(gpas) }) {
                 try? vm.set(gpas, to: run.value)
             }
-            try? file.protectViews(run.range)
+            try? file.protectMappings(run.range)
         }
     }
 
-    /// Gives back one of the two memories of `range`; it reads as zeros then.
+    /// Frees one of the two memories of `range`, which then reads as zeros.
     private func discard(_ range: PageRange, of state: PageState) throws(Errno) {
         let side: any KVMGuestMemfd = state == .private ? privateSide : file.sharedSide.memfd
         try side.allocate(punchHole: true, offset: range.start, length: range.size)
@@ -93,14 +93,14 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
         guard length > 0, offset % pageSize == 0,
             let pages = PageRange.covering(start: offset, size: length)
         else { throw .invalidArgument }
-        let view = PerVMHostMapping(
+        let mapping = PerVMHostMapping(
             try file.sharedSide.memfd.map(offset: offset, length: length), of: pages, in: self)
         try vm.memory.withLock { _ throws(Errno) in
-            try view.protect(pages, as: file.attributes)
-            file.views.removeAll { $0.view == nil }
-            file.views.append(PerVMMemory.WeakView(view: view))
+            try mapping.protect(pages, as: file.attributes)
+            file.mappings.removeAll { $0.mapping == nil }
+            file.mappings.append(PerVMMemory.WeakMapping(mapping: mapping))
         }
-        return view
+        return mapping
     }
 
     /// - Throws: `EFAULT` if a page of the range is private.
@@ -110,7 +110,7 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
         }
     }
 
-    /// A hole is one in both memories; pages are allocated in the one that is in use.
+    /// Punches a hole in both memories, but allocates pages only in the one that is in use.
     func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
         guard let range = PageRange(start: offset, size: length), punchHole || range.end <= size else {
             throw .invalidArgument
@@ -128,22 +128,22 @@ final class PerVMGuestMemfd: KVMGuestMemfd {
     }
 }
 
-/// What a file has of shared memory, and the mapping of it that the kernel below uses: all of it, always accessible,
-/// handed to nobody. A slot keeps it.
+/// The shared memory of a file, and the mapping of all of it that the base backend uses. That mapping is always
+/// accessible and never handed out. A slot keeps it alive.
 final class PerVMSharedMemory: Sendable {
     let memfd: Memfd
-    private let kernelView: any HostMapping
+    private let kernelMapping: any HostMapping
 
     init(size: UInt64) throws(Errno) {
         memfd = try Memfd(size: size)
-        kernelView = try memfd.map(offset: 0, length: size)
+        kernelMapping = try memfd.map(offset: 0, length: size)
     }
 
-    /// What `userspace_addr` takes for the start of the file.
-    var address: UInt64 { kernelView.address }
+    /// The `userspace_addr` of the start of the file.
+    var address: UInt64 { kernelMapping.address }
 }
 
-/// A host mapping of shared memory whose private pages cannot be touched.
+/// A host mapping of shared memory whose private pages are inaccessible.
 final class PerVMHostMapping: HoldableMapping {
     private let base: any HostMapping
     private let pages: PageRange
@@ -158,7 +158,7 @@ final class PerVMHostMapping: HoldableMapping {
     var address: UInt64 { base.address }
     var length: UInt64 { base.length }
 
-    /// The lock of ``PerVMVirtualMachine/memory`` is held.
+    /// The caller holds the lock of ``PerVMVirtualMachine/memory``.
     func protect(_ range: PageRange, as attributes: AttributeMap) throws(Errno) {
         try base.protect(range, of: pages, as: attributes)
     }
@@ -171,7 +171,7 @@ final class PerVMHostMapping: HoldableMapping {
         unsafe try base.write(at: offset, from: buffer)
     }
 
-    /// A hole is one in both memories.
+    /// Punches a hole in both memories.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
         try refuse(advice, inMemfd: true)
         if let range = advice.populated(at: offset, length: length, of: pages) {

@@ -29,8 +29,8 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
         PerVMVCPU(over: try base.createVCPU(id: id), of: self)
     }
 
-    /// The guest_memfd below has no flags. With MMAP (6.18) the kernel would serve shared accesses from it as well,
-    /// and it is all private.
+    /// The base guest_memfd gets no flags. With MMAP (6.18) the kernel would serve shared accesses from it as well,
+    /// but it holds private memory only.
     func createGuestMemfd(size: UInt64, flags: GuestMemfdFlags) throws(Errno) -> any KVMGuestMemfd {
         _ = try flags.newFile(size: size)
         let privateSide = try base.createGuestMemfd(size: size, flags: [])
@@ -42,12 +42,12 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
         return PerVMGuestMemfd(file, privateSide, isMappable: flags.contains(.mmap), of: self)
     }
 
-    /// Checks what the kernel below would check too late, after attributes have changed, and leaves it the rest.
-    /// `userspace_addr` of a region with a guest_memfd is not used: the kernel gets a mapping of the shared memory that
-    /// is always accessible.
+    /// Makes the checks that the base backend would make too late, after attributes have changed, and leaves the rest
+    /// to it. `userspace_addr` of a region with a guest_memfd is ignored: the base backend gets a mapping of the shared
+    /// memory that is always accessible.
     ///
-    /// A slot whose file is closed stays: private accesses through it are then memory faults, and its shared pages
-    /// remain what they are until it goes.
+    /// A slot whose file is closed stays: private accesses through it become memory faults, and its shared pages
+    /// stay shared until the slot is deleted.
     func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         guard region.slot < slotCount, region.userspace_addr % pageSize == 0 else { throw .invalidArgument }
         try memory.withLock { memory throws(Errno) in
@@ -66,7 +66,7 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
             }
             // A slot with a guest_memfd is never modified, only deleted.
             guard memory.slots[region.slot] == nil else { throw .invalidArgument }
-            // As KVM does: the guest's addresses first, then the file.
+            // KVM's order: first the guest's addresses, then the file.
             guard !isTaken else { throw .fileExists }
             guard let file = memory.files[Int32(bitPattern: region.guest_memfd)] else {
                 throw .noGuestMemfd(region.guest_memfd)
@@ -78,7 +78,7 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
         }
     }
 
-    /// The attributes come before the slot, so that no private page is shared for a moment.
+    /// Sets the attributes before creating the slot, so that no private page is shared even briefly.
     private func bind(
         _ region: ckvm_userspace_memory_region2, _ slot: PerVMMemory.Slot, in memory: inout PerVMMemory
     ) throws(Errno) {
@@ -91,14 +91,14 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
             }
             try base.setUserMemoryRegion2(below)
         } catch {
-            // Clearing takes no memory, so it does not fail.
+            // Clearing allocates no memory, so it does not fail.
             try? set(slot.gpas, to: .shared)
             throw error
         }
         memory.slots[region.slot] = slot
     }
 
-    /// Addresses without a slot have no attributes.
+    /// Also clears the attributes: addresses without a slot have none.
     private func delete(_ number: UInt32, from memory: inout PerVMMemory) throws(Errno) {
         guard let slot = memory.slots[number] else { throw .invalidArgument }
         var deletion = ckvm_userspace_memory_region2()
@@ -119,13 +119,13 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
 
 /// Files and slots of a VM. Guarded by the lock of ``PerVMVirtualMachine/memory``.
 struct PerVMMemory {
-    /// What slots and mappings need of a file. Its private memory is not here: it goes with ``PerVMGuestMemfd``.
+    /// The part of a file that slots and mappings need. The private memory is not here: ``PerVMGuestMemfd`` owns it.
     final class File: @unchecked Sendable {
         let descriptor: Int32
         let sharedSide: PerVMSharedMemory
         var attributes: AttributeMap
-        /// The mappings that were handed out.
-        var views: [WeakView] = []
+        /// Mappings that were handed out.
+        var mappings: [WeakMapping] = []
 
         init(descriptor: Int32, sharedSide: PerVMSharedMemory, attributes: AttributeMap) {
             self.descriptor = descriptor
@@ -134,33 +134,33 @@ struct PerVMMemory {
         }
 
         /// Gives the mappings that were handed out the access that the states of `range` allow.
-        func protectViews(_ range: PageRange) throws(Errno) {
-            for index in views.indices { try views[index].view?.protect(range, as: attributes) }
+        func protectMappings(_ range: PageRange) throws(Errno) {
+            for index in mappings.indices { try mappings[index].mapping?.protect(range, as: attributes) }
         }
     }
 
-    struct WeakView {
-        weak var view: PerVMHostMapping?
+    struct WeakMapping {
+        weak var mapping: PerVMHostMapping?
     }
 
     struct Slot {
-        /// Guest-physical.
+        /// Guest-physical range.
         let gpas: PageRange
-        /// The file and the bytes of it, for a slot with a guest_memfd.
+        /// The file and the bound bytes, for a slot with a guest_memfd.
         let binding: (file: File, bytes: PageRange)?
 
-        /// The addresses of a part of the file, as far as it is bound here.
+        /// The guest-physical addresses at which this slot binds a part of the file.
         func gpas(of range: PageRange) -> PageRange? {
             guard let binding, let part = range.intersection(binding.bytes) else { return nil }
             return part.offset(from: binding.bytes.start)?.advanced(by: gpas.start)
         }
     }
 
-    /// By descriptor: those that are open.
+    /// Open files, by descriptor.
     var files: [Int32: File] = [:]
     var slots: [UInt32: Slot] = [:]
 
-    /// Where a part of a file is in the guest.
+    /// The guest-physical ranges at which a part of a file is bound.
     func places(of range: PageRange, in file: File) -> [PageRange] {
         slots.values.compactMap { slot in
             slot.binding?.file === file ? slot.gpas(of: range) : nil

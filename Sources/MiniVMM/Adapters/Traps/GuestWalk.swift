@@ -2,15 +2,15 @@
 import CKVMShim
 import SystemPackage
 
-/// Looks for the page that kept a vCPU from going on where the kernel names none: the code at RIP, or a page
-/// table on the way to it, behind the wrong alias.
+/// Finds the page that stopped a vCPU where the kernel reports no address: the code at RIP, or a page
+/// table on the way to it, reached through the wrong alias.
 ///
-/// Used after the kernel gave up only, by the thread that runs the vCPU.
+/// Used only after the kernel gave up, by the thread that runs the vCPU.
 struct GuestWalk {
     private let special: ckvm_sregs
     private let rip: UInt64
 
-    /// The longest instruction there is.
+    /// The longest x86 instruction, in bytes.
     private static let instructionLength: UInt64 = 15
 
     init(_ vcpu: any KVMVCPU) throws(Errno) {
@@ -18,20 +18,20 @@ struct GuestWalk {
         rip = try vcpu.registers().rip
     }
 
-    /// Some CPUs reset themselves at a triple fault (AMD); then nothing is left to look at or to try again.
+    /// Some CPUs (AMD) reset themselves at a triple fault. Then there is nothing to examine or to retry.
     var isReset: Bool { special.cr0 & 1 == 0 }
 
-    /// The page of the code at RIP, or of a page table before it, that is behind the wrong alias.
+    /// The page of the code at RIP, or of a page table on the way to it, that is reached through the wrong alias.
     func fault(fetchingFrom memory: borrowing TrapMemory) -> MemoryFault? {
         let start = special.cs.l != 0 ? rip : (special.cs.base &+ rip) & 0xffff_ffff
         if let fault = memory.fault(fetching: start, special) { return fault }
-        // The instruction may go on into the next page.
+        // The instruction may extend into the next page.
         let last = start &+ (Self.instructionLength - 1)
         return last / pageSize == start / pageSize ? nil : memory.fault(fetching: last, special)
     }
 
-    /// The page of a page table that the access of an instruction needed: the #PF it got had no handler. A data
-    /// page itself is never the reason, it leaves as MMIO.
+    /// The page-table page that an instruction's data access needed, if its #PF had no handler. The data
+    /// page itself is never the cause, because an access to it leaves as MMIO.
     func fault(walkingFrom memory: borrowing TrapMemory) -> MemoryFault? {
         if case .stopped(let fault) = memory.translate(special.cr2, special) { fault } else { nil }
     }
@@ -40,9 +40,9 @@ struct GuestWalk {
 extension CarvedMemory where File == TrapFile {
     fileprivate enum Translation {
         case address(UInt64)
-        /// A page table is behind the wrong alias.
+        /// A page table is reached through the wrong alias.
         case stopped(MemoryFault)
-        /// Not present, not in RAM, or a paging mode that is not walked.
+        /// Not present, not in RAM, or an unsupported paging mode.
         case unknown
     }
 
@@ -81,7 +81,7 @@ extension CarvedMemory where File == TrapFile {
     private func read(_ place: Target) -> UInt64? {
         var entry: UInt64 = 0
         let count = unsafe withUnsafeMutableBytes(of: &entry) { bytes in
-            unsafe try? place.file.kernelView.read(at: place.offset, into: bytes)
+            unsafe try? place.file.kernelMapping.read(at: place.offset, into: bytes)
         }
         return count == 8 ? entry : nil
     }

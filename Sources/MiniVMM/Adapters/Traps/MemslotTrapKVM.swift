@@ -3,41 +3,41 @@ import CKVMShim
 import Synchronization
 public import SystemPackage
 
-/// The in-place interface on a kernel that knows no memory attributes at all.
+/// The in-place interface on a kernel without memory attributes.
 ///
-/// It answers as a software-protected VM whose accesses are told apart by a shared bit, over a default VM of
-/// the kernel below. Guest RAM is one real file; which of its pages a guest can reach through which alias is
-/// decided by *which memslots exist*: a private page has one at its address, a shared page has one at its
-/// address with the shared bit. An access through the wrong alias finds no slot, so the kernel makes it MMIO;
-/// the adapter presents that as `KVM_EXIT_MEMORY_FAULT` and finishes the interrupted access on the next run.
-/// The host's side is enforced by page protection on the mappings that are handed out, so that a system call
-/// on a private page is a real `EFAULT`.
+/// It presents a software-protected VM with a shared bit, on top of a default VM of the base backend. Guest RAM is one
+/// real file. Which page a guest can reach through which alias depends on *which memslots exist*: a private page has
+/// one at its address, a shared page has one at its address with the shared bit. An access through the wrong alias
+/// finds no slot, so the kernel turns it into MMIO; the adapter presents that as `KVM_EXIT_MEMORY_FAULT` and finishes
+/// the interrupted access on the next run. On the host side, page protection on the mappings that are handed out makes
+/// a system call on a private page a real `EFAULT`.
 ///
-/// What differs from a kernel that has the ioctl, because MMIO is not a fault:
-/// * At the fault of a *write* RIP is already behind the instruction (the kernel has retired it). The access
-///   is finished whatever the caller does to the registers meanwhile.
-/// * A finished access is a copy: not atomic, and a locked read-modify-write through the wrong alias is a read
-///   and a write, between which another vCPU may come.
+/// Because MMIO is not a fault, it differs from a kernel that has the ioctl:
+/// * At a *write* fault RIP is already past the instruction, which the kernel has retired. The access
+///   is finished no matter what the caller does to the registers meanwhile.
+/// * A finished access is a copy and not atomic. A locked read-modify-write through the wrong alias becomes a read
+///   and a write, and another vCPU may access the memory between them.
 /// * A code page behind the wrong alias is found by walking the guest's page tables after the kernel gave up
-///   (`KVM_EXIT_INTERNAL_ERROR`), a page-table page after it let the guest shut down; the instruction is then
-///   executed again. Walked are 4 and 5 levels of long mode, and no paging. A guest with an IDT sees a #PF for
-///   a page-table page instead (and so does any guest on a CPU that resets at a triple fault), and an access through the wrong alias by an instruction that KVM
-///   cannot emulate (AVX) stays an internal error.
-/// * The kernel below counts no references for us: a page is in use when a ``HostMapping/hold(at:length:)``
-///   of this adapter's has it. Other pins are not seen. A failed conversion does not unmap the host's pages.
+///   (`KVM_EXIT_INTERNAL_ERROR`), and a page-table page after the guest has shut down. The instruction is then
+///   executed again. The walk supports 4 and 5 levels in long mode, and no paging. For a page-table page, a guest with
+///   an IDT sees a #PF instead, and so does any guest on a CPU that resets at a triple fault. An access through the
+///   wrong alias by an instruction that KVM cannot emulate (AVX) stays an internal error.
+/// * The base backend counts no references for the adapter: a page is in use only while a
+///   ``HostMapping/hold(at:length:)`` of this adapter holds it. Other pins are not detected. A failed conversion does
+///   not unmap the host's pages.
 public final class MemslotTrapKVM: Backend {
-    /// `MemslotTrapKVM`, an adapter; the host also says whether guest RAM is a guest_memfd or a memfd.
+    /// `MemslotTrapKVM`, an adapter. `host` also says whether guest RAM is a guest_memfd or a memfd.
     public let identity: BackendIdentity
     private let base: any Backend
     private let backing: TrapBacking
-    /// Memslots that carving may use; nil takes what the kernel has.
+    /// Memslots that the adapter may use; nil uses as many as the base backend has.
     private let slotLimit: Int?
     /// The kernel has `KVM_SET_USER_MEMORY_REGION2` (6.8).
     private let hasRegion2: Bool
-    /// The VM on which the backing was tried: it becomes the first one, since a VM takes its time to make.
+    /// The VM on which the backing was tried. It becomes the first VM, since creating one is slow.
     private let spareVM: Mutex<(any KVMVirtualMachine)?>
 
-    /// Creates a VM of `base` to find out whether the host can map a guest_memfd of a default VM; else guest
+    /// Creates a VM of `base` to find out whether the host can map a guest_memfd of a default VM; if not, guest
     /// RAM is a memfd. The first ``createVM(_:sharedBit:)`` uses that VM.
     public convenience init(over base: any Backend) {
         let hasRegion2 = (try? base.checkExtension(.userMemory2)) ?? 0 > 0
@@ -45,7 +45,7 @@ public final class MemslotTrapKVM: Backend {
         self.init(over: base, backing: backing, hasRegion2: hasRegion2, spareVM: vm)
     }
 
-    /// For tests: less than the kernel has.
+    /// For tests: limits the number of memslots.
     init(
         over base: any Backend, backing: TrapBacking, slotLimit: Int? = nil, hasRegion2: Bool = true,
         spareVM: (any KVMVirtualMachine)? = nil
@@ -59,24 +59,24 @@ public final class MemslotTrapKVM: Backend {
             name: "MemslotTrapKVM", host: "\(base.identity.host), \(backing.rawValue)", kind: .adapter)
     }
 
-    /// As in the kernel below.
+    /// Same as the base backend.
     public var runsVCPUsInTurns: Bool { base.runsVCPUsInTurns }
-    /// True: the kernel below has emulated the write as MMIO.
+    /// True: the kernel has emulated the write as MMIO.
     public var retiresFaultingWrites: Bool { true }
-    /// Nanoseconds on the clock of the kernel below.
+    /// Nanoseconds on the base backend's clock.
     public func now() -> UInt64 { base.now() }
-    /// Waits on the clock of the kernel below.
+    /// Waits on the base backend's clock.
     public func sleep(for duration: Duration) { base.sleep(for: duration) }
-    /// The table of the kernel below.
+    /// The base backend's table.
     ///
-    /// - Throws: what the kernel below throws: `E2BIG` or `ENOMEM` on Linux.
+    /// - Throws: what the base backend throws: `E2BIG` or `ENOMEM` on Linux.
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
 
-    /// For capabilities of guest_memfd and memory attributes the answer of a kernel that converts in place,
-    /// for all others that of the kernel below. ``Capability/vmTypes`` has the software-protected VM in
-    /// addition.
+    /// For capabilities of guest_memfd and memory attributes, the answer of a kernel that converts in place;
+    /// for all others, the base backend's answer. ``Capability/vmTypes`` includes the software-protected VM
+    /// in addition.
     ///
-    /// - Throws: the errno of the ioctl below. An unknown capability is no error.
+    /// - Throws: the errno of the base backend. An unknown capability is not an error.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
         if capability == .vmTypes {
             return try base.checkExtension(capability) | 1 << Int(VMType.softwareProtected.rawValue)
@@ -85,11 +85,11 @@ public final class MemslotTrapKVM: Backend {
         return try base.checkExtension(capability)
     }
 
-    /// A default VM is the kernel's own; a software-protected one is a default VM below, whose memslots
-    /// follow its pages.
+    /// A default VM is the base backend's own. A software-protected VM is a default VM whose memslots
+    /// follow the page states.
     ///
     /// - Throws: `EINVAL` for a shared bit on a default VM, below bit 13, or beyond the CPU's physical
-    ///   addresses; otherwise what the kernel below throws.
+    ///   addresses; otherwise what the base backend throws.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         guard type == .softwareProtected else { return try base.createVM(type, sharedBit: sharedBit) }
         var sharedMask: UInt64?
@@ -109,23 +109,23 @@ public final class MemslotTrapKVM: Backend {
     }
 }
 
-/// What guest RAM is made of.
+/// The kind of file that guest RAM is in.
 enum TrapBacking: String {
     case guestMemfd = "guest_memfd"
     case memfd
 
-    /// A guest_memfd where the kernel lets the host map one on a default VM, found out by doing it: a number in
-    /// a capability proves nothing.
+    /// A guest_memfd where the host can map one on a default VM, otherwise a memfd. This is tried out, because a
+    /// capability's number proves nothing.
     ///
-    /// - Returns: the VM as well, on which nothing is left of that.
+    /// - Returns: also the VM, on which the trial leaves nothing behind.
     static func best(on base: any Backend) -> (TrapBacking, (any KVMVirtualMachine)?) {
         guard let vm = try? base.createVM(.default, sharedBit: nil) else { return (.memfd, nil) }
         do throws(Errno) {
             let file = try vm.createGuestMemfd(size: pageSize, flags: [.mmap, .initShared])
-            let view = try file.map(offset: 0, length: pageSize)
+            let mapping = try file.map(offset: 0, length: pageSize)
             var probe: UInt64 = 0
             let count = unsafe try withUnsafeMutableBytes(of: &probe) { bytes throws(Errno) in
-                unsafe try view.read(at: 0, into: bytes)
+                unsafe try mapping.read(at: 0, into: bytes)
             }
             return (count == 8 ? .guestMemfd : .memfd, vm)
         } catch {

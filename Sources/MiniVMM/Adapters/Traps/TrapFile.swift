@@ -5,31 +5,32 @@ import SystemPackage
 /// Files, regions and page states of a VM of ``MemslotTrapKVM``.
 typealias TrapMemory = CarvedMemory<TrapFile>
 
-/// A guest_memfd of ``MemslotTrapKVM``. Guarded by the lock of ``CarvedVM/memory``, like all that is in here.
+/// A guest_memfd of ``MemslotTrapKVM``. ``CarvedVM/memory``'s lock guards it and everything in it.
 final class TrapFile: CarvedFile, @unchecked Sendable {
     static let shutsOtherAlias = false
 
     let backing: any KVMGuestMemfd
     private let kind: TrapBacking
-    /// The mapping that the kernel's own accesses use: all of the file, never protected, handed to nobody.
-    let kernelView: any HostMapping
+    /// The mapping for the kernel's own accesses: the whole file, never protected, never handed out.
+    let kernelMapping: any HostMapping
     var attributes: AttributeMap
-    /// The mappings that were handed out.
-    var views: [WeakView] = []
-    /// The pages each hold has, by file offset.
+    /// Mappings that were handed out.
+    var mappings: [WeakMapping] = []
+    /// The pages of each hold, by file offset.
     private var holds: [Int: [UInt64]] = [:]
     private var nextHold = 0
 
-    struct WeakView {
-        weak var view: TrapHostMapping?
+    struct WeakMapping {
+        weak var mapping: TrapHostMapping?
     }
 
     init(
-        backing: any KVMGuestMemfd, kind: TrapBacking, kernelView: any HostMapping, attributes: AttributeMap
+        backing: any KVMGuestMemfd, kind: TrapBacking, kernelMapping: any HostMapping,
+        attributes: AttributeMap
     ) {
         self.backing = backing
         self.kind = kind
-        self.kernelView = kernelView
+        self.kernelMapping = kernelMapping
         self.attributes = attributes
     }
 
@@ -37,27 +38,27 @@ final class TrapFile: CarvedFile, @unchecked Sendable {
     var boundDescriptor: Int32? { isMemfd ? nil : backing.descriptor }
     var isMemfd: Bool { kind == .memfd }
 
-    /// The caller's `userspace_addr` may not be touched at times.
+    /// The caller's `userspace_addr` is inaccessible at times, so the adapter's own mapping is used.
     func userspaceAddress(of region: ckvm_userspace_memory_region2) -> UInt64 {
-        kernelView.address + region.guest_memfd_offset
+        kernelMapping.address + region.guest_memfd_offset
     }
 
     // MARK: mappings
 
     /// Gives the mappings that were handed out the access that the states of `range` allow.
-    func protectViews(_ range: PageRange) throws(Errno) {
+    func protectMappings(_ range: PageRange) throws(Errno) {
         let attributes = attributes
-        for reference in views { try reference.view?.protect(range, as: attributes) }
+        for reference in mappings { try reference.mapping?.protect(range, as: attributes) }
     }
 
     // MARK: holds
 
-    /// The lowest page in `range` that somebody holds.
+    /// The lowest page in `range` with a hold.
     func lowestHeldPage(in range: PageRange) -> UInt64? {
         holds.isEmpty ? nil : holds.values.joined().filter(range.contains).min()
     }
 
-    /// - Returns: a number that no hold of this file ever had.
+    /// - Returns: a number that no other hold of this file has had.
     func addHold(of pages: PageRange?) -> Int {
         defer { nextHold += 1 }
         if let pages { holds[nextHold] = pages.chunks(of: pageSize).map(\.start) }
@@ -66,14 +67,14 @@ final class TrapFile: CarvedFile, @unchecked Sendable {
 
     func removeHold(_ number: Int) { holds[number] = nil }
 
-    /// Whoever holds a page that is punched out keeps the old one, and the file has it no more.
+    /// The holder of a punched page keeps the old page, which is no longer part of the file.
     func forgetHolds(in range: PageRange) {
         for (id, pages) in holds { holds[id] = pages.filter { !range.contains($0) } }
     }
 }
 
 extension CarvedMemory where File == TrapFile {
-    /// The memory fault of an access: its first page whose state is not that of its alias.
+    /// The memory fault of an access: its first page whose state does not match the alias.
     func fault(at place: Target, length: UInt64) -> MemoryFault? {
         guard let alias = place.alias,
             let pages = PageRange.covering(start: place.offset, size: length)

@@ -24,7 +24,7 @@ final class TrapGuestMemfd: KVMGuestMemfd {
     func setMemoryAttributes2(_ request: inout ckvm_memory_attributes2) throws(Errno) {
         let (range, state) = try request.validated(fileSize: size)
         do throws(ConversionRefusal) {
-            // No vCPU is disturbed for a call that changes no memslot.
+            // Leave the vCPUs running for a call that changes no memslot.
             let needsGate = try vm.memory.withLock { memory throws(ConversionRefusal) -> Bool in
                 guard file.attributes.uniformValue(of: range) != state else { return false }
                 let isHeld = state == .private && file.lowestHeldPage(in: range) != nil
@@ -50,12 +50,12 @@ final class TrapGuestMemfd: KVMGuestMemfd {
             let pages = PageRange.covering(start: offset, size: length)
         else { throw .invalidArgument }
         return try vm.memory.withLock { _ throws(Errno) in
-            let view = TrapHostMapping(
+            let mapping = TrapHostMapping(
                 try backing.map(offset: offset, length: length), of: file, pages: pages, in: vm)
-            try view.protect(pages, as: file.attributes)
-            file.views.removeAll { $0.view == nil }
-            file.views.append(TrapFile.WeakView(view: view))
-            return view
+            try mapping.protect(pages, as: file.attributes)
+            file.mappings.removeAll { $0.mapping == nil }
+            file.mappings.append(TrapFile.WeakMapping(mapping: mapping))
+            return mapping
         }
     }
 
@@ -70,15 +70,15 @@ final class TrapGuestMemfd: KVMGuestMemfd {
     }
 }
 
-/// Why a conversion changed nothing, and at which byte of the file.
+/// Why a conversion was refused without effect, and at which byte of the file.
 struct ConversionRefusal: Error {
     let errno: Errno
     let offset: UInt64
 }
 
 extension CarvedMemory where File == TrapFile {
-    /// Rows 9 to 11 of the table, and the conversion. All or nothing; a kernel below that has no memory for it is
-    /// `ENOMEM`. Where memslots change the gate is closed.
+    /// Rows 9 to 11 of the conversion table, and the conversion. All or nothing. If the base backend runs out of
+    /// memory, the error is `ENOMEM`. The gate is closed while memslots change.
     fileprivate mutating func convert(
         _ range: PageRange, of file: File, to state: PageState
     ) throws(ConversionRefusal) {
@@ -92,7 +92,7 @@ extension CarvedMemory where File == TrapFile {
             refusal = ConversionRefusal(errno: .resourceTemporarilyUnavailable, offset: held)
         } else {
             do throws(Errno) {
-                try file.protectViews(range)
+                try file.protectMappings(range)
                 try slots.apply(change)
                 return
             } catch {
@@ -100,7 +100,7 @@ extension CarvedMemory where File == TrapFile {
             }
         }
         for run in before { file.attributes.set(run.range, to: run.value) }
-        if refusal.errno == .noMemory { try? file.protectViews(range) }
+        if refusal.errno == .noMemory { try? file.protectMappings(range) }
         throw refusal
     }
 }

@@ -3,13 +3,13 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// A host mapping whose private pages cannot be touched: PROT_NONE, so that whoever tries gets what the kernel
-/// says. Over a kernel whose mappings are no memory of this process, the same by looking at the map.
+/// A host mapping whose private pages are inaccessible (PROT_NONE), so that the kernel itself refuses an access. Where
+/// the base backend's mappings are not memory of this process, the attributes are checked in software.
 final class TrapHostMapping: HoldableMapping {
     private let base: any HostMapping
     /// A mapping keeps its file open, as mmap does.
     private let file: TrapFile
-    /// The pages of the file that are mapped.
+    /// The mapped pages of the file.
     private let pages: PageRange
     private let vm: CarvedVM<TrapFile>
     private let isProtectable: Bool
@@ -25,7 +25,7 @@ final class TrapHostMapping: HoldableMapping {
     var address: UInt64 { base.address }
     var length: UInt64 { base.length }
 
-    /// Gives the mapped part of `range` the access that its states allow. The lock of ``CarvedVM/memory`` is held.
+    /// Gives the mapped part of `range` the access that its states allow. The caller holds ``CarvedVM/memory``'s lock.
     func protect(_ range: PageRange, as attributes: AttributeMap) throws(Errno) {
         if isProtectable { try base.protect(range, of: pages, as: attributes) }
     }
@@ -46,7 +46,7 @@ final class TrapHostMapping: HoldableMapping {
         }
     }
 
-    /// What the kernel below makes of it.
+    /// Passed on to the base backend.
     func advise(at offset: UInt64, length: UInt64, _ advice: Advice) throws(Errno) {
         try refuse(advice, inMemfd: file.isMemfd)
         if let range = advice.populated(at: offset, length: length, of: pages) {
@@ -99,7 +99,7 @@ extension TrapHostMapping: NodePlacing {
 }
 
 extension CarvedMemory where File == TrapFile {
-    /// Bytes from `offset` in a mapping of `pages` up to the first page that the host may not touch.
+    /// Bytes from `offset` in a mapping of `pages` up to the first page that the host cannot access.
     fileprivate func touchable(
         _ offset: UInt64, _ count: Int, _ file: File, _ pages: PageRange
     ) throws(Errno) -> Int {
@@ -111,11 +111,11 @@ extension CarvedMemory where File == TrapFile {
     }
 }
 
-/// A hold that the adapter knows of.
+/// A hold that the adapter has registered.
 final class TrapHold: PageHold {
     private let base: any PageHold
     private let number: Int
-    /// Pages may be held longer than their file is open.
+    /// Weak, because pages may be held longer than their file is open.
     private weak let file: TrapFile?
     private let vm: CarvedVM<TrapFile>
 
@@ -128,7 +128,7 @@ final class TrapHold: PageHold {
 
     deinit { release() }
 
-    /// The kernel's reference first: a page is free to convert only when it is really free.
+    /// Releases the kernel's reference first, so that the page can be converted only when it is really free.
     func release() {
         base.release()
         vm.memory.withLock { _ in file?.removeHold(number) }

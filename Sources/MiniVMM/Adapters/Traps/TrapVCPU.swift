@@ -7,9 +7,9 @@ import SystemPackage
 final class TrapVCPU: AdapterVCPU {
     private let gated: GatedVCPU
     private let vm: CarvedVM<TrapFile>
-    /// An access that left as MMIO and is not finished. Touched by the thread that runs the vCPU only.
+    /// An access that left as MMIO and is not finished. Used only by the thread that runs the vCPU.
     private let pending = Mutex<ckvm_run_mmio?>(nil)
-    /// Whether ``pending`` has one. Touched by the same thread only.
+    /// Whether ``pending`` is nonnil. Used only by the same thread.
     private let hasPending = Atomic<Bool>(false)
 
     private func setPending(_ access: ckvm_run_mmio?) {
@@ -34,7 +34,7 @@ final class TrapVCPU: AdapterVCPU {
             guard try finishPending() else { return }
             let (errno, closings) = gated.run()
             if let errno {
-                vm.nameAlias(of: runPage)
+                vm.translateFault(in: runPage)
                 throw errno
             }
             switch runPage.exitReason {
@@ -55,7 +55,7 @@ final class TrapVCPU: AdapterVCPU {
 
     /// Presents the memory fault that made the kernel give up.
     ///
-    /// - Returns: whether to try again, because memslots have changed since the vCPU went in: who was in the way
+    /// - Returns: whether to try again, because memslots have changed since the vCPU entered, so the cause
     ///   may be gone.
     private func explain(isShutdown: Bool, since closings: UInt64) throws(Errno) -> Bool {
         let walk = try GuestWalk(base)
@@ -74,11 +74,11 @@ final class TrapVCPU: AdapterVCPU {
     fileprivate enum Progress {
         case finished
         case fault(MemoryFault, Errno)
-        /// The memslot is gone: an access to nothing, which is the caller's to answer.
+        /// The memslot is gone, so the caller has to answer the access as MMIO.
         case notMemory
     }
 
-    /// Finishes the access that is pending, if one is, as far as the states of its pages allow.
+    /// Finishes the pending access, if there is one, as far as the states of its pages allow.
     ///
     /// - Returns: false when it turned into an MMIO exit.
     private func finishPending() throws(Errno) -> Bool {
@@ -112,17 +112,17 @@ final class TrapVCPU: AdapterVCPU {
 }
 
 extension ckvm_run_mmio {
-    /// Bytes; the kernel cuts an access into pieces of at most 8.
+    /// Bytes; the kernel splits an access into pieces of at most 8.
     fileprivate var length: Int { min(Int(len), 8) }
 }
 
 extension CarvedMemory where File == TrapFile {
-    /// Does what the guest wanted: reads memory into `access`, or writes it from there. Check and copy are one
-    /// step under the lock, so no conversion comes between.
+    /// Performs the guest's access: reads memory into `access`, or writes it from there. Check and copy are one
+    /// step under the lock, so no conversion can happen in between.
     fileprivate func finish(_ access: inout ckvm_run_mmio) -> TrapVCPU.Progress {
         let length = access.length
         guard let place = place(of: access.phys_addr, length: UInt64(length)) else { return .notMemory }
-        let memory = place.file.kernelView
+        let memory = place.file.kernelMapping
         if let fault = fault(at: place, length: UInt64(length)) { return .fault(fault, .badAddress) }
         let isWrite = access.is_write != 0
         do throws(Errno) {
@@ -135,7 +135,7 @@ extension CarvedMemory where File == TrapFile {
             guard count == length else { throw .badAddress }
             return .finished
         } catch {
-            // The state is right and the page cannot be had: no memory, or a memory error.
+            // The state matches but the page is not available: out of memory, or a memory error.
             let flags = place.alias == .private ? CKVM_MEMORY_EXIT_FLAG_PRIVATE : 0
             let page = place.gpa - place.offset % pageSize
             return .fault(MemoryFault(gpa: page, size: pageSize, flags: flags), error)

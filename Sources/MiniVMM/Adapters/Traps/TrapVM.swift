@@ -3,7 +3,7 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// A VM of ``MemslotTrapKVM``: software-protected, over a default one.
+/// A VM of ``MemslotTrapKVM``: software-protected, on top of a default VM.
 final class TrapVM: KVMVirtualMachine {
     private let carved: CarvedVM<TrapFile>
     private let backing: TrapBacking
@@ -17,7 +17,7 @@ final class TrapVM: KVMVirtualMachine {
         carved = try CarvedVM(base, slotLimit: slotLimit, hasRegion2: hasRegion2, sharedMask: sharedMask)
     }
 
-    /// The same page stays, in both directions.
+    /// A conversion keeps the same page in both directions.
     var contentPromise: ContentPromise { .preserved }
 
     func checkExtension(_ capability: Capability) throws(Errno) -> Int {
@@ -37,13 +37,13 @@ final class TrapVM: KVMVirtualMachine {
         let bytes = try flags.newFile(size: size)
         let below = try backing.create(on: base, size: size)
         let file = TrapFile(
-            backing: below, kind: backing, kernelView: try below.map(offset: 0, length: size),
+            backing: below, kind: backing, kernelMapping: try below.map(offset: 0, length: size),
             attributes: AttributeMap(size: bytes.size, initial: flags.initialState))
         carved.memory.withLock { $0.files.append(file) }
         return TrapGuestMemfd(file, isMappable: flags.contains(.mmap), of: carved)
     }
 
-    /// `userspace_addr` of a region with a guest_memfd is not used: the kernel below gets a mapping that is always
+    /// `userspace_addr` of a region with a guest_memfd is ignored: the base backend gets a mapping that is always
     /// accessible.
     func setUserMemoryRegion2(_ region: ckvm_userspace_memory_region2) throws(Errno) {
         try carved.setUserMemoryRegion2(region)
