@@ -75,7 +75,7 @@ struct StepTests {
             "1 page to shared, contents preserve: done (the ABI's promise)",
             "0x200000:  00 00 20 00 00 00 00 00",
             "1 page to private, contents zero: done (zeroed by the monitor)",
-            "ADDRESS is a multiple of 4096", "leaves RAM, which ends at 0x1000000",
+            "ADDRESS is a multiple of 4096", "extends past the end of RAM (0x1000000)",
             "usage: x ADDRESS [BYTES]",
             "no such command: nonsense",
         ] { #expect(result.diagnostics.unfolded.contains(line.unfolded), "\(line)") }

@@ -90,7 +90,7 @@ struct TourTests {
                 "one copy, because SoftKVM (Unicorn 2.0.1, ABI RFC v2) does not preserve contents in place"))
         let one = try soft(["--abi", "rfc-v2", "--chapter", "1"])
         #expect(one.status == 4)
-        #expect(one.output.unfolded.contains("does not preserve contents"))
+        #expect(one.output.unfolded.contains("loses the contents of memory that is converted"))
     }
 
     @Test func aKernelThatBreaksARuleIsNotAsTold() throws {

@@ -63,7 +63,7 @@ extension Outcome: CustomStringConvertible {
         case .exited(let status):
             status <= 123
                 ? "the guest ended with status \(status)"
-                : "the guest ended with status \(status); reported as 123 because higher statuses are reserved"
+                : "the guest ended with status \(status), reported as 123 because higher statuses are reserved"
         case .halted: "every vCPU halted with interrupts off, without an exit status"
         case .crashed(let vcpu, let why): "vCPU \(vcpu) crashed: \(why)"
         case .faultLoop(let vcpu, let fault, let faults, let rip, let why):

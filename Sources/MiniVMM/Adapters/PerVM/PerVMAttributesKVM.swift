@@ -66,7 +66,7 @@ public final class PerVMAttributesKVM: Backend {
     }
 }
 
-/// A vCPU of ``PerVMAttributesKVM``, on top of the kernel's own. Keeps its VM alive, whose mappings the guest uses.
+/// A vCPU of ``PerVMAttributesKVM``, on top of the base backend's. Keeps its VM alive, whose mappings the guest uses.
 final class PerVMVCPU: AdapterVCPU {
     let base: any KVMVCPU
     private let vm: PerVMVirtualMachine
