@@ -22,9 +22,11 @@ struct Document: CustomTestStringConvertible {
             (try? FileManager.default.contentsOfDirectory(
                 atPath: root.appendingPathComponent("Sources/MiniVMM/MiniVMM.docc").path)) ?? []
         let documents =
-            (try? FileManager.default.contentsOfDirectory(atPath: root.appendingPathComponent("docs").path)) ?? []
+            (try? FileManager.default.contentsOfDirectory(atPath: root.appendingPathComponent("docs").path))
+            ?? []
         return ["README.md", "guest/README.md", "litmus/README.md", "lab/README.md", "CONTRIBUTING.md"]
-            + documents.filter { $0.hasSuffix(".md") }.sorted().map { "docs/\($0)" } + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
+            + documents.filter { $0.hasSuffix(".md") }.sorted().map { "docs/\($0)" }
+            + articles.filter { $0.hasSuffix(".md") }.sorted().map { "Sources/MiniVMM/MiniVMM.docc/\($0)" }
     }()
 
     var testDescription: String { path }

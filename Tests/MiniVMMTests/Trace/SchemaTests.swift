@@ -48,7 +48,9 @@ struct SchemaTests {
             #expect(seen[row.name] == Set(row.fields.map(\.key)), "\(row.name)")
         }
         for key in EventKey.allCases {
-            #expect(EventSchema.all.contains { $0.fields.contains { $0.key == key } }, "\(key) is not used by any event")
+            #expect(
+                EventSchema.all.contains { $0.fields.contains { $0.key == key } },
+                "\(key) is not used by any event")
         }
     }
 
