@@ -5,7 +5,7 @@ import MiniVMM
 enum Chapters {
     private static let raceTest = """
         test    "a conversion and a read"
-        memory  1 pages shared
+        memory  1 page shared
         host    write 0 0x41
         parallel
         host    convert 0 private  => c
