@@ -80,6 +80,7 @@ public enum Library {
             return known + (prefix.map { prefix in known.map { prefix + $0 } } ?? [])
         }
         let kindNames = kind == nil ? Kind.allCases.map(\.rawValue) : []
-        return NearWords.nearest(to: word, among: candidates + kindNames)
+        // A word that is much longer than every name resembles none.
+        return NearWords.nearest(to: String(word.prefix(128)), among: candidates + kindNames)
     }
 }

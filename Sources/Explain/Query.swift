@@ -137,7 +137,11 @@ struct Query {
         return nil
     }
 
+    /// No name of a topic is longer. Pasted text may be a megabyte.
+    private static let maximumBytes = 128
+
     private func lookUp(_ word: String, in kind: Kind?) -> [Topic] {
+        guard word.utf8.count <= Self.maximumBytes else { return [] }
         let kinds = kind.map { [$0] } ?? Kind.allCases
         var found: [Topic] = []
         for candidate in kinds {

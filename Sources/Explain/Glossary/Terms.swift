@@ -334,7 +334,7 @@ extension Glossary {
     static let tests: [Term] = [
         Term(
             "litmus test", ["litmus"], .litmus,
-            "A small concurrent program with the outcomes that are allowed, forbidden or required. `minivmm litmus` runs it."
+            "A small concurrent program with the outcomes that are allowed, forbidden or required. `minivmm litmus FILE` runs it."
         ),
         Term(
             "race", ["data race"], .litmus,
@@ -375,7 +375,7 @@ extension Glossary {
             "To remove steps from a failing test as long as it still fails."),
         Term(
             "trace", [], .trace,
-            "The events of a run with their times: as text on the terminal, or as JSON lines that `minivmm report` draws.",
+            "The events of a run with their times: as text on the terminal, or as JSON lines that `minivmm report TRACE` draws.",
             topics: ["event"]),
     ]
 }
