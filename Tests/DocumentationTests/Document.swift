@@ -100,8 +100,10 @@ struct Typed {
 
     /// The words of a command line. Double quotes keep words together.
     static func split(_ line: some StringProtocol) -> [String] {
-        line.split(separator: "\"", omittingEmptySubsequences: false).enumerated().flatMap { index, part in
-            index % 2 == 1 ? [String(part)] : part.split(separator: " ").map(String.init)
+        let quote: Character = "\""
+        let parts = String(line).split(separator: quote, omittingEmptySubsequences: false)
+        return parts.enumerated().flatMap { index, part in
+            index % 2 == 1 ? [String(part)] : part.split(whereSeparator: { $0 == " " }).map(String.init)
         }
     }
 
