@@ -197,7 +197,7 @@ struct LineTests {
                 "event=stop", "status=-1", "result=-9223372036854775808", "gpa=18446744073709551615",
                 "size=18446744073709551615", "data0=1", "data1=255", "nr=12", "KVM_EXIT_HYPERCALL",
             ]
-        for _ in 0..<4000 {
+        for _ in 0..<500 {
             let count = Int(dice.next() % 12)
             let line = (0..<count).map { _ in pieces[Int(dice.next() % UInt64(pieces.count))] }.joined(
                 separator: dice.next() % 3 == 0 ? "" : " ")

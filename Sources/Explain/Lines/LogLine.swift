@@ -13,11 +13,13 @@ struct LogLine {
     /// The text without colours and control characters.
     let text: String
     let tokens: [Token]
+    /// The tokens in lower case; empty for a mark. Phrases are searched for in these.
+    private let folded: [String]
     /// `key=value`, `key: value`, and `key value` where the value is a number; keys folded, without `a.` in front.
     let pairs: [(key: String, value: String)]
 
     /// Longer lines are cut in the middle: their errno is at the end.
-    static let maximumBytes = 8 << 10
+    static let maximumBytes = 4 << 10
     private static let tail = 1 << 10
 
     init(_ line: String) {
@@ -29,6 +31,7 @@ struct LogLine {
         }
         text = String(decoding: Self.plain(bytes), as: UTF8.self)
         tokens = Self.split(text)
+        folded = tokens.map { $0.word?.lowercased() ?? "" }
         pairs = Self.pairs(tokens)
     }
 
@@ -174,13 +177,10 @@ struct LogLine {
 
     /// The index behind the phrase.
     func position(of phrase: String) -> Int? {
-        let words = phrase.split(separator: " ")
-        guard !words.isEmpty, tokens.count >= words.count else { return nil }
-        for start in 0...(tokens.count - words.count) {
-            let matches = words.indices.allSatisfy { index in
-                tokens[start + index].word.map { $0.lowercased() == words[index] } ?? false
-            }
-            if matches { return start + words.count }
+        let words = phrase.split(separator: " ").map(String.init)
+        guard let first = words.first, folded.count >= words.count else { return nil }
+        for start in 0...(folded.count - words.count) where folded[start] == first {
+            if folded[start..<start + words.count].elementsEqual(words) { return start + words.count }
         }
         return nil
     }
