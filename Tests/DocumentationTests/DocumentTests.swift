@@ -106,4 +106,16 @@ struct DocumentTests {
             #expect(run.status == status, "\(document): \(line)\n\(run.output)")
         }
     }
+
+    /// The picture of the README is what `run pinned --svg` draws, but for the version of the engine.
+    @Test(.enabled(if: Tool.runsGuests, "needs a backend on which guests run"))
+    func pictureIsCurrent() throws {
+        func anyEngine(_ text: String) -> String { text.replacing(/Unicorn [0-9.]+/, with: "Unicorn") }
+        let directory = try Tool.Directory()
+        let run = try Tool.minivmm(
+            ["run", "pinned", "--backend", "soft", "--quiet", "--svg", "pinned.svg"], in: directory)
+        #expect(run.status == 0, "\(run.output)")
+        let drawn = try directory.read("pinned.svg")
+        #expect(try anyEngine(drawn) == anyEngine(Document("docs/images/pinned.svg").text))
+    }
 }

@@ -305,8 +305,12 @@ extension RunStatistics {
     }
 
     var line: String {
-        "\(exits) exits: \(portExits) port, \(memoryFaults) memory fault; \(hypercalls) calls; "
-            + "\(conversions) conversions, \(failedConversions) refused or failed, \(busyAnswers) EAGAIN"
+        func count(_ number: UInt64, _ noun: String) -> String {
+            "\(number) \(noun)" + (number == 1 ? "" : "s")
+        }
+        return "\(count(exits, "exit")): \(portExits) port I/O, \(count(memoryFaults, "memory fault")); "
+            + "\(count(hypercalls, "hypercall")); \(count(conversions, "conversion")), "
+            + "\(failedConversions) refused or failed, \(busyAnswers) EAGAIN"
     }
 }
 

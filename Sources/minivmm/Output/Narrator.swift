@@ -55,7 +55,30 @@ final class Narrator: TraceSink {
 
     /// A line of the guest's console.
     func console(_ text: String) {
-        told.withLock { _ in line("guest", terminal.styled(terminal.unicode ? "│ " : "| ", .dim) + text) }
+        told.withLock { _ in
+            let bar = terminal.styled(terminal.unicode ? "│ " : "| ", .dim)
+            let room = max(20, terminal.width - Self.labelWidth - 4)
+            var label = "guest"
+            for part in Self.folded(text, room) {
+                line(label, bar + part)
+                label = ""
+            }
+        }
+    }
+
+    /// The words of a line in as many lines of at most `width` characters as needed.
+    private static func folded(_ text: String, _ width: Int) -> [String] {
+        guard text.count > width else { return [text] }
+        var lines = [""]
+        for word in text.split(separator: " ") {
+            let last = lines[lines.count - 1]
+            if !last.isEmpty, last.count + 1 + word.count > width {
+                lines.append(String(word))
+            } else {
+                lines[lines.count - 1] = last.isEmpty ? String(word) : last + " " + word
+            }
+        }
+        return lines
     }
 
     /// Prints how many events were left out.
@@ -196,7 +219,10 @@ final class Narrator: TraceSink {
             told.held.append(range)
             return (
                 "the host puts \(Self.pages(range)) into a pipe (vmsplice) and "
-                    + (yields ? "releases them when asked" : "keeps them"), true
+                    + (yields
+                        ? "releases \(range.pageCount == 1 ? "it" : "them") when asked"
+                        : "keeps \(range.pageCount == 1 ? "it" : "them")"),
+                true
             )
         case .holdersAsked(let gpa, let released, _):
             guard released > 0 else { return nil }
