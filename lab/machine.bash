@@ -11,8 +11,18 @@ clock_attempts=4
 tsc_file() { printf '%s/khz-%s\n' "$(cache_dir tsc)" "$(cut -c 1-8 /proc/sys/kernel/random/boot_id)"; }
 remember_tsc() {
     local khz
+    [[ -z $icount ]] || return 0
     khz=$(sed -n 's/.*tsc: Refined TSC clocksource calibration: \([0-9]*\)\.\([0-9]\{3\}\) MHz.*/\1\2/p' "$work/log" | tail -1)
     [[ -z $khz ]] || printf '%s\n' "$khz" >"$(tsc_file)" || true
+}
+
+# Virtual time that counts instructions: 1 ns each, and no sleeping while the emulated processor is idle. A recording has
+# every input of the machine in order.
+icount_options() {
+    local options=shift=0,sleep=off
+    [[ -z $record ]] || options+=,rr=record,rrfile=${work//,/,,}/rr
+    [[ -z $replay ]] || options+=,rr=replay,rrfile=${work//,/,,}/rr
+    printf '%s' "$options"
 }
 
 compose_machine() {
@@ -22,6 +32,8 @@ compose_machine() {
     # If the emulator gets too little CPU time, the kernel's own measurement is far too low, and its clock runs fast.
     local khz
     khz=$(cat "$(tsc_file)" 2>/dev/null) || khz=''
+    # Under --icount the time stamp counter counts virtual nanoseconds.
+    [[ -z $icount ]] || khz=1000000
     [[ ! $khz =~ ^[1-9][0-9]{4,7}$ ]] || arguments+=" tsc_early_khz=$khz"
     arguments+=$append
     machine=(
@@ -33,6 +45,7 @@ compose_machine() {
         -chardev "file,id=console,path=$ports/console" -chardev "file,id=events,path=$ports/events"
         -chardev "file,id=err,path=$ports/err"
     )
+    [[ -z $icount ]] || machine+=(-icount "$(icount_options)")
     if [[ -n $interactive ]]; then
         machine+=(-chardev "stdio,id=out,mux=on,signal=off" -mon chardev=out)
     else
@@ -76,8 +89,29 @@ start_qemu() {
     exec {events}<"$work/events"
 }
 
-# Redirects standard error, where the shell would report the kill.
+# A recording is one archive: kernel, initramfs, settings, and QEMU's log of every input.
+keep_recording() {
+    printf '%s\n' "$memory" "$append" >"$work/settings"
+    cp "$kernel" "$work/kernel" && tar -c -f "$record" -C "$work" settings kernel initrd rr 2>"$work/tar-errors" ||
+        die 73 "--record: $record cannot be written" "$(tail -n 3 "$work/tar-errors")"
+}
+
+# open_recording FILE: sets what the machine is composed of.
+open_recording() {
+    tar -x -f "$1" --no-same-owner -C "$work" settings kernel initrd rr 2>"$work/tar-errors" ||
+        die 65 "--replay: $1 is not a recording of lab/boot" "$(tail -n 3 "$work/tar-errors")"
+    kernel=$work/kernel
+    { IFS= read -r memory && IFS= read -r append; } <"$work/settings" && [[ $memory =~ ^[1-9][0-9]{0,6}[MG]$ ]] ||
+        die 65 "--replay: $1 is damaged: its settings cannot be read"
+}
+
+# QEMU completes a recording only if it ends by itself. Standard error is redirected, where the shell would report the kill.
 stop_qemu() {
+    local left=10
+    if [[ -n $record ]]; then
+        kill -TERM "$qemu_pid" 2>/dev/null || true
+        while kill -0 "$qemu_pid" 2>/dev/null && ((left-- > 0)); do sleep 1; done
+    fi
     { kill -KILL "$qemu_pid" && wait "$qemu_pid"; } 2>/dev/null || true
     qemu_pid=''
 }
@@ -85,6 +119,8 @@ stop_qemu() {
 # Fails if the kernel has been up longer than its emulator. The uptime is in seconds, with two decimals.
 clock_is_right() {
     local now=${EPOCHREALTIME/[.,]/} uptime=$1
+    # Under --icount the guest's clock has nothing to do with wall time.
+    [[ -z $icount ]] || return 0
     [[ $uptime =~ ^[0-9]{1,6}\.[0-9]{2}$ ]] || return 0
     uptime=${uptime/./}
     [[ $((10#$uptime * 10000)) -le $((now - machine_started)) ]]
@@ -240,6 +276,7 @@ run_machine() {
     wait "$out_pid" || out_status=$?
     wait "${readers[@]}" || true
     remember_tsc
+    [[ -z $record ]] || keep_recording
     # 141: the reader of standard output has closed it, which is not an error.
     [[ $out_status == 0 || $out_status == 141 ]] || die 73 "standard output cannot be written"
     case $ended in

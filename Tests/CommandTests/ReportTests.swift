@@ -47,7 +47,8 @@ struct ReportCommandTests {
         let paths = ["html", "svg", "jsonl"].map { scratch.path("it.\($0)") }
         let run = try Command.run(
             [
-                "run", payload, "--json", "--report", paths[0], "--svg", paths[1], "--trace", paths[2],
+                "run", payload, "--json", "--timeout", "0", "--report", paths[0], "--svg", paths[1],
+                "--trace", paths[2],
             ] + Self.soft)
         let result = try JSONSerialization.jsonObject(with: Data(run.output.utf8)) as? [String: Any]
         let statistics = try #require(result?["statistics"] as? [String: Int])
@@ -58,7 +59,7 @@ struct ReportCommandTests {
             "\(succeeded) conversion\(succeeded == 1 ? "" : "s")"
             + (failed > 0 ? ", \(failed) refused or failed" : "")
         // The terminal folds the line.
-        let terminal = try Command.run(["run", payload] + Self.soft).diagnostics
+        let terminal = try Command.run(["run", payload, "--timeout", "0"] + Self.soft).diagnostics
             .split(whereSeparator: \.isWhitespace).joined(separator: " ")
         #expect(
             terminal.contains(

@@ -27,6 +27,11 @@ t "a file to copy hidden by a mount" expect 64 'a mount would hide' "${boot[@]}"
 t "a file to copy outside the root" expect 64 'must not contain [.][.]' "${boot[@]}" --file /bin/bash:../bash -- true
 t "a minivmm that does not exist" expect 66 '/nowhere does not exist' \
     "$lab_dir/boot" --kernel "$kernel" --minivmm /nowhere -- true
+t "--icount with two processors" expect 64 'one emulated processor' "${boot[@]}" --icount --cpus 2 -- true
+t "a recording that does not exist" expect 66 '/nowhere does not exist' "${boot_plain[@]}" --replay /nowhere
+t "a file that is not a recording" expect 65 'is not a recording' "${boot_plain[@]}" --replay "$scratch/random"
+t "a replay with a command" expect 64 'runs what was recorded' "${boot_plain[@]}" --replay "$scratch/random" -- true
+t "a recording to a directory" expect 73 'cannot write' "${boot[@]}" --record "$scratch" -- true
 t "--out to a file" expect 73 'cannot write to' "${boot[@]}" --out "$lab_dir/init" -- true
 
 : >"$scratch/empty"
@@ -232,6 +237,17 @@ t "--append reaches the kernel" append_arrives
 append_arrives() {
     run "${boot[@]}" --append 'lab.test=1 lab.more' -- grep -c 'lab.test=1 lab.more' /proc/cmdline
     same "$got $(cat "$out")" '0 1'
+}
+t "a recording and its replay" record_and_replay
+record_and_replay() {
+    local recorded
+    # The clock differs from boot to boot without a recording, as does the random number.
+    run "${boot[@]}" --record "$scratch/recording" -- sh -c 'cat /proc/uptime; od -A n -N 8 -t x8 /dev/urandom; exit 7'
+    ended_with 7 ''
+    recorded=$(cat "$out")
+    run "${boot_plain[@]}" --replay "$scratch/recording"
+    ended_with 7 ''
+    same "$(cat "$out")" "$recorded"
 }
 t "two processors, with a note" two_processors
 two_processors() {

@@ -45,6 +45,17 @@ long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length);
 /// with EPERM. Returns 0 or a negative errno: -EINVAL on a kernel without seccomp.
 long ckvm_confine(void);
 
+/// sched_setaffinity(2) of the calling thread to one CPU, or to all for -1; the CPU on which it runs.
+long ckvm_bind_to_cpu(int cpu);
+long ckvm_current_cpu(void);
+/// sched_setscheduler(2) of the calling thread: SCHED_FIFO with a priority from 1 to 99, or SCHED_OTHER for 0. -EPERM without
+/// CAP_SYS_NICE.
+long ckvm_set_fifo_priority(int priority);
+/// gettid(2).
+long ckvm_thread_id(void);
+/// clock_nanosleep(2) until an absolute time of CLOCK_MONOTONIC, in nanoseconds. Signals do not end the sleep.
+long ckvm_sleep_until(uint64_t nanoseconds);
+
 /// The symbol of an errno, such as `EAGAIN`; NULL for an unknown number.
 const char *_Nullable ckvm_errno_name(int number);
 

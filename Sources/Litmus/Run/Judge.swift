@@ -73,7 +73,7 @@ struct Judge {
     }
 
     /// The outcomes of a block in those endings in which the block completed.
-    private func complete(_ endings: Set<Ending>, _ block: Program.Block) -> Set<[Name: StepOutcome]> {
+    func complete(_ endings: Set<Ending>, _ block: Program.Block) -> Set<[Name: StepOutcome]> {
         Set(endings.lazy.map(block.results(of:)).filter { $0.count == block.results.count })
     }
 

@@ -37,6 +37,9 @@ public struct Runner: Sendable {
         public var findsOrders: Bool
         /// The outcome of a parallel block whose run is recorded; nil, the default, records any failing one.
         public var witness: OutcomePattern?
+        /// Which schedules of parallel blocks are run in place of random starting times. Nil, the default, is none. Ignored where
+        /// interleavings are explored.
+        public var sweep: Sweep?
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
         /// Measures where tests without parallel blocks spend their time. Nil, the default, costs nothing.
@@ -46,7 +49,8 @@ public struct Runner: Sendable {
         public init(
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
             hangLimit: Duration = .seconds(30), asksModel: Bool = true, findsOrders: Bool = true,
-            witness: OutcomePattern? = nil, recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
+            witness: OutcomePattern? = nil, sweep: Sweep? = nil, recorder: (any RunRecorder)? = nil,
+            stopwatch: Stopwatch? = nil,
             interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
             self.stopwatch = stopwatch
@@ -56,6 +60,7 @@ public struct Runner: Sendable {
             self.asksModel = asksModel
             self.findsOrders = findsOrders
             self.witness = witness
+            self.sweep = sweep
             self.recorder = recorder
             self.runs = max(1, runs)
             self.seed = seed
@@ -182,7 +187,16 @@ public struct Runner: Sendable {
             let model =
                 options.asksModel ? try? source.explored(deadline, findsOrders: options.findsOrders) : nil
             tally.judge(by: model)
-            var report = try Sampler(source, facts, deadline, options, tally).report()
+            var report: Report
+            if options.sweep != nil, let reason = Sweeper.absence() {
+                report = try Sampler(source, facts, deadline, options, tally).report()
+                report.sweepAbsence = reason
+            } else if let sweep = options.sweep {
+                var sweeper = try Sweeper(source, facts, deadline, options, tally, model)
+                report = try sweeper.report(sweep)
+            } else {
+                report = try Sampler(source, facts, deadline, options, tally).report()
+            }
             report.compare(program) { model }
             return report
         } catch {

@@ -20,6 +20,10 @@ public struct Report: Sendable, Equatable {
     public var blocks: [BlockReport]
     /// Why the test ended early. Nil if all runs or interleavings were done.
     public var cut: Cut?
+    /// One map for each pair of actors that was swept. Empty without a sweep.
+    public var maps: [SweepMap] = []
+    /// Why a sweep that was requested was impossible, so that actors started at random times instead. Nil otherwise.
+    public var sweepAbsence: String?
 
     /// A report, by default without blocks and not cut short.
     public init(verdict: Verdict, blocks: [BlockReport] = [], cut: Cut? = nil) {

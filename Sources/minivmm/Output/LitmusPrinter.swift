@@ -125,6 +125,10 @@ struct LitmusPrinter: Sendable {
         }
         if let cut = item.report.cut { out.hanging("        ", cut.text(item.verdict), indent: 8) }
         for block in item.report.blocks { text(block, of: item.source.test) }
+        if let reason = item.report.sweepAbsence {
+            out.hanging("        ", "no sweep, random starting times instead: \(reason)", indent: 10, used: 8)
+        }
+        for map in item.report.maps { SweepPrinter(out: out, test: item.source.test).print(map) }
         if let (block, outcome) = item.selected { steps(of: outcome, in: block, item.source.test) }
     }
 
@@ -216,6 +220,8 @@ extension LitmusCommand.Item {
                     ])
                 ))
         }
+        if !report.maps.isEmpty { members.append(("sweep", .array(report.maps.map(SweepPrinter.json)))) }
+        if let reason = report.sweepAbsence { members.append(("no_sweep", .string(reason))) }
         if !report.blocks.isEmpty {
             members.append(("blocks", .array(report.blocks.map { $0.json(source, witness) })))
         }

@@ -62,6 +62,18 @@ struct LitmusCommand: ParsableCommand {
             "The outcome of a parallel block to print step by step and to draw, such as \"c = EAGAIN at 0\". Repeatable: all must hold. (default: none printed; a failing run is drawn)",
             valueName: "outcome"))
     var witness: [String] = []
+    @Flag(
+        help: ArgumentHelp(
+            "Run tests with parallel blocks under chosen schedules in place of random starting times: each actor is preempted by each other one at every place.",
+            discussion:
+                "Not on SoftKVM, which explores every interleaving. Exact in the lab with lab/boot --icount.")
+    )
+    var sweep = false
+    @Option(
+        help: ArgumentHelp(
+            "Run one schedule of a sweep, such as host1@1594: host1 is preempted 1594 ns after it began. VICTIM@DELAY, and /INTRUDER if the block has more than two actors, and #N for the Nth parallel block. (default: all)",
+            valueName: "schedule"))
+    var at: String?
     @OptionGroup var pictures: PictureOptions
     @Option(
         help:
@@ -111,6 +123,12 @@ struct LitmusCommand: ParsableCommand {
         if faults, !backendOptions.plant.isEmpty || !backendOptions.abi.isEmpty {
             throw ValidationError(
                 "--faults plants each fault by itself in Linux 7.4's interface: omit --plant and --abi.")
+        }
+        if sweep || at != nil,
+            backendOptions.backend == .soft || table || faults || backendOptions.abi.count > 1
+        {
+            throw ValidationError(
+                "--sweep and --at run schedules on a real kernel; SoftKVM explores every interleaving.")
         }
         if table, faults { throw ValidationError("--table and --faults exclude each other.") }
         if !witness.isEmpty, table || faults || backendOptions.abi.count > 1 {
@@ -167,6 +185,7 @@ struct LitmusCommand: ParsableCommand {
         let recorder = pictures.isWanted ? LitmusRecorder() : nil
         let options = Runner.Options(
             runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, witness: item.witness,
+            sweep: try schedules(of: item),
             recorder: recorder, interrupts: interrupts,
             progress: { done in printer.progress(name, done, of: runs) })
         item.report = Runner(chosen.backend, options).report(item.source)
@@ -184,6 +203,16 @@ struct LitmusCommand: ParsableCommand {
         }
         let numbered = count == 1 ? pictures : pictures.numbered(index + 1)
         _ = try recorder.draw(numbered, title: item.witness.map { "\(name): \($0.text)" } ?? name)
+    }
+
+    /// - Throws: a usage error for an `--at` that does not fit the test.
+    private func schedules(of item: Item) throws -> Sweep? {
+        guard let at else { return sweep ? .all : nil }
+        do throws(ScheduleError) {
+            return .one(try Schedule(at, in: item.source.test))
+        } catch {
+            throw stop("--at \(at): \(error.description)", Status.usage)
+        }
     }
 
     /// Reads `--witness` for the only test.
