@@ -6,7 +6,7 @@ import SystemPackage
 enum GuestFileError: Error {
     /// Neither a built-in guest nor a file; the most similar names.
     case noSuchGuest(nearest: [String])
-    case unreadable(Errno)
+    case unreadable(Errno, path: String)
     /// Larger than four times the guest's RAM, or than 1 GiB.
     case tooLarge
     /// A file of another kind, at this path.
@@ -20,7 +20,9 @@ extension GuestFileError: CustomStringConvertible {
             "neither a built-in guest nor a file"
                 + (near.isEmpty ? "" : "; did you mean \(near.joined(separator: " or "))?")
                 + " (`minivmm list` names the built-in guests)"
-        case .unreadable(let errno): "cannot be read: \(errno)"
+        case .unreadable(let errno, let path):
+            "cannot be read: \(errno)"
+                + (errno == .noSuchFileOrDirectory ? DirectoryListing.suggestion(for: path) : "")
         case .tooLarge: "the file is larger than four times the guest's RAM, or than 1 GiB"
         case .notBootable(let kind, _): "this is \(kind.name), not a guest"
         }

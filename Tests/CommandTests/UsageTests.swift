@@ -136,6 +136,17 @@ struct UsageTests {
                 "did you mean busy-"))
     }
 
+    @Test func missingFilesGetASuggestion() throws {
+        let scratch = try Scratch()
+        for (name, command) in [("first.litmus", "litmus"), ("trace.jsonl", "report"), ("guest.elf", "run")] {
+            _ = try scratch.file(name, [0x0a])
+            let result = try Command.run([command, scratch.path("x" + name)])
+            #expect(
+                result.status != 0 && result.diagnostics.contains("did you mean \(scratch.path(name))?"),
+                "\(result)")
+        }
+    }
+
     /// An output that cannot be written is reported before the guest runs.
     @Test func outputsAreCheckedFirst() throws {
         let scratch = try Scratch()

@@ -73,7 +73,9 @@ struct ReportCommand: ParsableCommand {
             let place = error.line.map { ":\($0)" } ?? ""
             throw stop("\(isInput ? "standard input" : trace)\(place): \(error.message)", Status.usage)
         } catch {
-            throw stop("\(trace): cannot be read: \(error)", Status.usage)
+            let near =
+                error as? Errno == .noSuchFileOrDirectory ? DirectoryListing.suggestion(for: trace) : ""
+            throw stop("\(trace): cannot be read: \(error)\(near)", Status.usage)
         }
     }
 }

@@ -195,7 +195,7 @@ struct Run: ParsableCommand {
             switch error as? Errno ?? .ioError {
             case .noSuchFileOrDirectory where !guest.contains("/"):
                 throw .noSuchGuest(nearest: Catalogue.nearest(to: guest))
-            case let errno: throw .unreadable(errno)
+            case let errno: throw .unreadable(errno, path: guest)
             }
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import Glibc
+import MiniVMM
 import SystemPackage
 
 /// The entries of a directory.
@@ -27,5 +28,16 @@ enum DirectoryListing {
             entries.append(Entry(name: name, isDirectory: unsafe entry.pointee.d_type == UInt8(DT_DIR)))
         }
         return entries.sorted { $0.name < $1.name }
+    }
+
+    /// The end of an error message for a path that does not exist: the most similar name in its directory, as
+    /// `; did you mean litmus/all-or-nothing.litmus?`. Empty if none is similar.
+    static func suggestion(for path: String) -> String {
+        let name = ByteText.lastComponent(path)
+        let directory = String(path.dropLast(name.count))
+        let names = ((try? read(directory.isEmpty ? "." : directory)) ?? []).map(\.name)
+        return NearWords.nearest(to: name, among: names, limit: 1).first.map {
+            "; did you mean \(ByteText.join(directory, $0))?"
+        } ?? ""
     }
 }

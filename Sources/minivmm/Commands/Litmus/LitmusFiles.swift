@@ -17,7 +17,8 @@ enum LitmusFiles {
             entries = try DirectoryListing.read(path)
         } catch {
             if error == .notDirectory { return [path] }
-            throw Failure(description: "\(path): \(error)")
+            let near = error == .noSuchFileOrDirectory ? DirectoryListing.suggestion(for: path) : ""
+            throw Failure(description: "\(path): \(error)\(near)")
         }
         let names = entries.map(\.name).filter { $0.hasSuffix(ending) && !$0.hasPrefix(".") }
         guard !names.isEmpty else {
