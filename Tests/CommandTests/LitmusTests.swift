@@ -285,4 +285,21 @@ struct LitmusCommandTests {
             #expect(result.diagnostics.contains("no per-VM attributes"))
         }
     }
+
+    /// Schedules are checked before the first test runs.
+    @Test func wrongSchedulesAreUsageErrors() throws {
+        let race = "litmus/race-convert-and-read.litmus"
+        let test = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent(race).path
+        for (options, words) in [
+            (["--at", "host7@5"], "no actor host7"), (["--at", "now"], "VICTIM@DELAY"),
+            (["--at", "host1@5#3"], "no parallel block 3"), (["--sweep", "--at", "host1@5"], "omit --sweep"),
+            (["--sweep", "--svg", "x.svg"], "draw no pictures"),
+            (["--sweep", "--backend", "soft"], "real kernel"),
+        ] {
+            let result = try Command.run(["litmus"] + options + [test])
+            #expect(result.status == 64 && result.output == "", "\(options): \(result)")
+            #expect(result.diagnostics.contains(words), "\(result.diagnostics)")
+        }
+    }
 }

@@ -108,4 +108,45 @@ struct SweepTests {
             source)
         #expect(one.maps.map(\.schedules) == [1] && one.maps[0].intervals.allSatisfy(\.isFine))
     }
+
+    /// A block with one actor has nothing to preempt. It runs all the same beside a block that is swept.
+    @Test(
+        .enabled(if: Sweeper.absence() == nil, "SCHED_FIFO is not permitted"),
+        .enabled(if: (try? LinuxKVM()) != nil, "there is no /dev/kvm"))
+    func blocksWithOneActor() throws {
+        let backend = try #require(try? MemslotTrapKVM(over: LinuxKVM()))
+        let alone = """
+            test "one actor"
+            memory 1 page shared
+            parallel
+            host read 0 => a
+            end
+            """
+        let runner = Runner(backend, .init(timeLimit: .seconds(3600), sweep: .all))
+        guard case .skipped(let reason) = runner.report(try Source(parsing: alone)).verdict else {
+            Issue.record("a sweep without a schedule has a verdict")
+            return
+        }
+        #expect(reason.contains("nothing to preempt"))
+        let beside =
+            alone + """
+
+                parallel
+                host convert 0 private => c
+                host1 read 0 => r
+                end
+                """
+        let source = try Source(parsing: beside)
+        let one = Runner(
+            backend, .init(timeLimit: .seconds(3600), sweep: .one(try Schedule("host1@0#2", in: source.test)))
+        )
+        let report = one.report(source)
+        #expect(report.verdict == .passed && report.maps.map(\.block) == [1], "\(report.verdict)")
+    }
+
+    @Test func softKVMSaysWhyItIsNotSwept() throws {
+        let report = Runner(SoftKVM(), .init(sweep: .all)).report(try Source(parsing: Self.race))
+        #expect(report.verdict == .passed && report.maps.isEmpty)
+        #expect(report.sweepAbsence?.contains("every interleaving") == true)
+    }
 }

@@ -179,6 +179,7 @@ public struct Runner: Sendable {
                     try interleavings.recordOne(recorder, on: soft, with: options.witness)
                 }
                 var report = Judge(source).report(exact: result)
+                if options.sweep != nil { report.sweepAbsence = "SoftKVM explores every interleaving" }
                 if options.asksModel {
                     report.compare(program) { isModel ? result : try? source.explored(deadline) }
                 }
@@ -190,7 +191,7 @@ public struct Runner: Sendable {
             var report: Report
             if options.sweep != nil, let reason = Sweeper.absence() {
                 report = try Sampler(source, facts, deadline, options, tally).report()
-                report.sweepAbsence = reason
+                report.sweepAbsence = "\(reason). Actors start at random times instead"
             } else if let sweep = options.sweep {
                 var sweeper = try Sweeper(source, facts, deadline, options, tally, model)
                 report = try sweeper.report(sweep)

@@ -72,29 +72,15 @@ struct Sampler {
             case .step(let index, let step):
                 if let failure = try source.perform(index, step, world) { return failure }
             case .block(let block):
-                try prepare(block, world)
+                try block.prepare(world)
                 let runs = block.actors.map { ActorRun($0, chance.next()) }
                 team.run { number in
                     if runs.indices.contains(number) { runs[number].run(source, world) }
                 }
-                for run in runs {
-                    let (results, stop, failure) = run.ending
-                    if let stop { throw stop }
-                    if let failure { return failure }
-                    for (name, outcome) in results {
-                        if let place = block.place(of: name) { ending[place] = outcome }
-                    }
-                }
+                if let failure = try block.add(runs.map(\.results), to: &ending) { return failure }
             }
         }
         return nil
-    }
-
-    /// Creates what the actors need, so that they only perform their steps during the race.
-    private func prepare(_ block: Program.Block, _ world: World) throws(Stop) {
-        for actor in block.actors {
-            if case .vcpu(let number)? = actor.first?.step.actor { try world.guest().prepare(number) }
-        }
     }
 }
 
@@ -138,42 +124,21 @@ final class Tally: Sendable {
 
 /// The steps of one actor in one run. Used by its thread, then by the caller.
 private final class ActorRun: Sendable {
-    private struct State {
-        var results: [Name: StepOutcome] = [:]
-        var stop: Stop?
-        var failure: Failure?
-    }
     private let steps: [(index: Int, step: Step)]
     private let seed: UInt64
-    private let state = Mutex(State())
+    private let state = Mutex(ActorResults())
 
     init(_ steps: [(index: Int, step: Step)], _ seed: UInt64) {
         self.steps = steps
         self.seed = seed
     }
 
-    var ending: (results: [Name: StepOutcome], stop: Stop?, failure: Failure?) {
-        state.withLock { ($0.results, $0.stop, $0.failure) }
-    }
+    var results: ActorResults { state.withLock { $0 } }
 
     func run(_ source: Source, _ world: World) {
         var chance = SplitMix64(seed: seed)
-        var state = State()
-        do throws(Stop) {
-            for (index, step) in steps {
-                Self.wait(&chance)
-                let failure = try source.perform(index, step, world, isRacing: true) { seen in
-                    if let name = step.result { state.results[name] = seen }
-                }
-                if let failure {
-                    state.failure = failure
-                    break
-                }
-            }
-        } catch {
-            state.stop = error
-        }
-        self.state.withLock { $0 = state }
+        let results = ActorResults(performing: steps, source, world) { Self.wait(&chance) }
+        state.withLock { $0 = results }
     }
 
     /// Waits for a random time: not at all, for a short loop, or until another thread has run. On one CPU only the

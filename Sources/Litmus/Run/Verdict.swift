@@ -22,7 +22,7 @@ public struct Report: Sendable, Equatable {
     public var cut: Cut?
     /// One map for each pair of actors that was swept. Empty without a sweep.
     public var maps: [SweepMap] = []
-    /// Why a sweep that was requested was impossible, so that actors started at random times instead. Nil otherwise.
+    /// Why a requested sweep was not done, as a sentence without its period. Nil if it was done or not requested.
     public var sweepAbsence: String?
 
     /// A report, by default without blocks and not cut short.
@@ -35,9 +35,9 @@ public struct Report: Sendable, Equatable {
 
 /// A test with parallel blocks ended before all its runs or interleavings were done.
 ///
-/// What was seen is judged. A `required` outcome that was not seen is no failure: it may have come later.
+/// The outcomes seen so far are judged. A missing `required` outcome is not a failure, since it might have occurred later.
 public struct Cut: Sendable, Equatable {
-    /// What ended the test.
+    /// The reason why the test ended.
     public enum Reason: Sendable, Equatable {
         /// The time limit of the options.
         case timeLimit(Duration)
@@ -46,7 +46,7 @@ public struct Cut: Sendable, Equatable {
         /// The limit on atomic pieces in the exploration of interleavings.
         case pieces(Int)
     }
-    /// What ended the test.
+    /// The reason why the test ended.
     public let reason: Reason
     /// Runs that were done; nil if interleavings were explored.
     public let runs: Int?
@@ -55,7 +55,7 @@ public struct Cut: Sendable, Equatable {
 }
 
 extension Cut: CustomStringConvertible {
-    /// What ended the test and how far it was: `timed out after 60.0 s (4,210 of 1,000,000 runs done)`.
+    /// The reason and the progress: `timed out after 60.0 s (4,210 of 1,000,000 runs done)`.
     public var description: String {
         if case .timeLimit(let limit) = reason { return timedOut(after: limit, done: runs, of: wanted) }
         return "\(reason)" + (runs.map { " (\(grouped($0)) of \(grouped(wanted ?? 0)) runs done)" } ?? "")

@@ -15,7 +15,7 @@ import Synchronization
 final class PreemptedRun: Sendable {
     private let schedule: Schedule
     private let steps: [(actor: Actor, steps: [(index: Int, step: Step)])]
-    private let tracks: Mutex<[SweepTrack]>
+    private let results: Mutex<[ActorResults]>
     /// The start of the victim's steps on the monotonic clock; set by the intruder just before it sleeps.
     private let start = Atomic<UInt64>(0)
     /// Counts actors that have ended.
@@ -24,7 +24,7 @@ final class PreemptedRun: Sendable {
     private let victimEnd = Atomic<UInt64>(0)
     /// Set by the victim before ``start``: its thread.
     private let victimThread = Atomic<Int>(0)
-    /// Set by the intruder: the text of the victim's kernel stack, and whether its steps took effect after the victim's.
+    /// Set by the intruder: the text of the victim's kernel stack.
     private let stack = Mutex<[UInt8]>([])
 
     /// Time for the intruder to go to sleep before the victim starts, in nanoseconds.
@@ -34,11 +34,11 @@ final class PreemptedRun: Sendable {
     init(_ schedule: Schedule, _ block: Program.Block) {
         self.schedule = schedule
         steps = block.actors.compactMap { steps in steps.first.map { ($0.step.actor, steps) } }
-        tracks = Mutex(Array(repeating: SweepTrack(), count: block.actors.count))
+        results = Mutex(Array(repeating: ActorResults(), count: block.actors.count))
     }
 
     /// The results of the actors, in their order.
-    var endings: [SweepTrack] { tracks.withLock { $0 } }
+    var actorResults: [ActorResults] { results.withLock { $0 } }
     /// Nanoseconds that the victim's steps took, with the preemption.
     var duration: UInt64 {
         victimEnd.load(ordering: .acquiring) &- start.load(ordering: .acquiring)
@@ -101,24 +101,7 @@ final class PreemptedRun: Sendable {
     private func run(
         _ number: Int, _ steps: [(index: Int, step: Step)], _ source: Source, _ world: World
     ) {
-        var track = SweepTrack()
-        do throws(Stop) {
-            for (index, step) in steps {
-                track.failure = try source.perform(index, step, world, isRacing: true) { seen in
-                    if let name = step.result { track.results[name] = seen }
-                }
-                if track.failure != nil { break }
-            }
-        } catch {
-            track.stop = error
-        }
-        tracks.withLock { $0[number] = track }
+        let actor = ActorResults(performing: steps, source, world)
+        results.withLock { $0[number] = actor }
     }
-}
-
-/// What an actor of a run came to.
-struct SweepTrack {
-    var results: [Name: StepOutcome] = [:]
-    var failure: Failure?
-    var stop: Stop?
 }

@@ -34,7 +34,7 @@ public enum ScheduleError: Error, Sendable, Equatable, CustomStringConvertible {
     /// More than one other actor can preempt the victim.
     case ambiguous([String])
 
-    /// What is wrong, and what is valid.
+    /// The error message, with the valid forms or names.
     public var description: String {
         switch self {
         case .form: "a schedule is VICTIM@DELAY, such as host1@1594, with a delay in nanoseconds"

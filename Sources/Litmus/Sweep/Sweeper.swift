@@ -113,6 +113,9 @@ struct Sweeper {
                 }
             }
         }
+        if pairs.isEmpty, case .all = kind {
+            throw .skip("no parallel block has two actors, so there is nothing to preempt")
+        }
         if pairs.isEmpty, case .one(let schedule) = kind {
             throw .skip(
                 "no parallel block \(schedule.block + 1) in which \(schedule.intruder) can preempt \(schedule.victim)"
@@ -191,27 +194,22 @@ struct Sweeper {
             case .step(let index, let step):
                 if let failure = try source.perform(index, step, world) { return failure }
             case .block(let block):
-                for actor in block.actors {
-                    if case .vcpu(let number)? = actor.first?.step.actor { try world.guest().prepare(number) }
-                }
-                // Blocks other than the swept one run without a preemption, one actor after the other.
+                try block.prepare(world)
                 let isSwept = block.number == sweep.block.number
-                let actors = block.actors.compactMap(\.first?.step.actor)
-                let schedule = Schedule(
-                    block: block.number, victim: isSwept ? sweep.victim : actors[0],
-                    intruder: isSwept ? sweep.intruder : actors[min(1, actors.count - 1)],
-                    delay: isSwept ? delay : Self.afterTheEnd)
-                let run = PreemptedRun(schedule, block)
+                let schedule =
+                    isSwept
+                    ? Schedule(
+                        block: block.number, victim: sweep.victim, intruder: sweep.intruder, delay: delay)
+                    : Schedule(oneAfterTheOther: block, delay: Self.afterTheEnd)
+                let run = schedule.map { PreemptedRun($0, block) }
                 let (source, world) = (source, world)
-                team.run { number in run.perform(number, source, world) }
-                for track in run.endings {
-                    if let stop = track.stop { throw stop }
-                    if let failure = track.failure { return failure }
-                    for (name, outcome) in track.results {
-                        if let place = block.place(of: name) { ending[place] = outcome }
-                    }
+                if let run {
+                    team.run { number in run.perform(number, source, world) }
                 }
-                if isSwept {
+                let results =
+                    run?.actorResults ?? block.actors.map { ActorResults(performing: $0, source, world) }
+                if let failure = try block.add(results, to: &ending) { return failure }
+                if isSwept, let run {
                     if delay == Self.afterTheEnd { sweep.duration = min(run.duration, Self.afterTheEnd) }
                     guard counts else { continue }
                     sweep.schedules += 1
@@ -293,5 +291,14 @@ struct PairSweep {
         }
         close()
         return intervals
+    }
+}
+
+extension Schedule {
+    /// A block that is not swept: the second actor acts when the first has ended. Nil for a block with one actor.
+    fileprivate init?(oneAfterTheOther block: Program.Block, delay: UInt64) {
+        let actors = block.actors.compactMap(\.first?.step.actor)
+        guard actors.count > 1 else { return nil }
+        self.init(block: block.number, victim: actors[0], intruder: actors[1], delay: delay)
     }
 }

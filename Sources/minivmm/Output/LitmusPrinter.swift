@@ -126,7 +126,7 @@ struct LitmusPrinter: Sendable {
         if let cut = item.report.cut { out.hanging("        ", cut.text(item.verdict), indent: 8) }
         for block in item.report.blocks { text(block, of: item.source.test) }
         if let reason = item.report.sweepAbsence {
-            out.hanging("        ", "no sweep, random starting times instead: \(reason)", indent: 10, used: 8)
+            out.hanging("        ", "no sweep: \(reason).", indent: 10, used: 8)
         }
         for map in item.report.maps { SweepPrinter(out: out, test: item.source.test).print(map) }
         if let (block, outcome) = item.selected { steps(of: outcome, in: block, item.source.test) }
@@ -173,7 +173,7 @@ struct LitmusPrinter: Sendable {
 }
 
 extension WitnessOrder.Turn {
-    /// What happens in the turn: `begins: takes a reference`, or `ends: copies a page; 0x41`.
+    /// The pieces of the turn: `begins: takes a reference`, or `ends: copies a page; 0x41`.
     fileprivate var text: String {
         var groups: [(text: String, count: Int)] = []
         for piece in pieces {
@@ -251,7 +251,7 @@ extension Cut {
 }
 
 extension BlockReport {
-    /// What was done, then one line for each outcome.
+    /// The number of runs or states, then one line for each outcome.
     var lines: [String] {
         let count = states.map { $0 == 1 ? "1 state" : "\(grouped($0)) states" }
         let what: String

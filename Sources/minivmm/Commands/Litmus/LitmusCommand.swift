@@ -124,6 +124,10 @@ struct LitmusCommand: ParsableCommand {
             throw ValidationError(
                 "--faults plants each fault by itself in Linux 7.4's interface: omit --plant and --abi.")
         }
+        if sweep || at != nil, pictures.isWanted {
+            throw ValidationError("--sweep and --at draw no pictures: omit --report, --svg and --chrome.")
+        }
+        if sweep, at != nil { throw ValidationError("--at is one schedule of a sweep: omit --sweep.") }
         if sweep || at != nil,
             backendOptions.backend == .soft || table || faults || backendOptions.abi.count > 1
         {
@@ -141,6 +145,7 @@ struct LitmusCommand: ParsableCommand {
         if table { return try LitmusTables.hazards(paths) }
         var items = try read()
         try readWitness(&items)
+        for item in items { _ = try schedules(of: item) }
         if let save { try OutputPlace.check(save, what: "the results") }
         try pictures.checkPlaces()
         if backendOptions.abi.count > 1 {
