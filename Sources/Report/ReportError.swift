@@ -3,7 +3,7 @@
 public struct ReportError: Error, Sendable, CustomStringConvertible {
     /// The line of the trace, from 1; nil if the error is not about one line.
     public let line: Int?
-    /// What is wrong, without the line number.
+    /// The error message, without the line number.
     public let message: String
 
     /// - Parameter line: the line of the trace, from 1; nil if the error is not about one line.

@@ -9,7 +9,7 @@ public struct SVGPicture {
     let trace: RecordedTrace
     let timeline: Timeline
     private let title: String
-    private let grid: PictureGrid
+    let grid: PictureGrid
     /// The actors in the order in which they are drawn.
     let actors: [Int]
 
@@ -17,11 +17,11 @@ public struct SVGPicture {
     static let left = 128.0
     static let actorHeight = 24.0
     static let top = 92.0
-    private static let ink = "#15181e"
-    private static let soft = "#59606c"
-    private static let bad = "#c2280f"
+    static let ink = "#15181e"
+    static let soft = "#59606c"
+    static let bad = "#c2280f"
     /// The limit for steps in the table of outcomes.
-    private static let mostSteps = 12
+    static let mostSteps = 12
 
     /// - Parameter title: what was run; the heading of the drawing.
     public init(_ trace: RecordedTrace, _ timeline: Timeline, title: String) {
@@ -39,9 +39,9 @@ public struct SVGPicture {
             .prefix(24))
     }
 
-    private var pagesTop: Double { Self.top + Double(actors.count) * Self.actorHeight + 8 }
-    private var pagesBottom: Double { pagesTop + grid.height }
-    private var plotWidth: Double { Self.width - Self.left - 16 }
+    var pagesTop: Double { Self.top + Double(actors.count) * Self.actorHeight + 8 }
+    var pagesBottom: Double { pagesTop + grid.height }
+    var plotWidth: Double { Self.width - Self.left - 16 }
     func x(_ event: Double) -> Double { Self.left + event / Double(max(1, trace.count)) * plotWidth }
 
     /// Writes the SVG document and flushes the buffer. An error of the descriptor is in
@@ -118,7 +118,7 @@ public struct SVGPicture {
 
         """
 
-    private static func fill(_ state: Timeline.State) -> String {
+    static func fill(_ state: Timeline.State) -> String {
         switch state {
         case .unallocated: "url(#none)"
         case .private: "#1f5fa8"
@@ -162,47 +162,6 @@ public struct SVGPicture {
         }
     }
 
-    /// Writes the name of each state, or its letter, where it overlaps no sign and no other name.
-    private func drawWords(avoiding marks: [Mark], to out: inout OutputBuffer) {
-        var boxes = TextBoxes()
-        for mark in marks {
-            boxes.add(.init(left: mark.x - 8, top: mark.y - 8, right: mark.x + 8, bottom: mark.y + 8))
-        }
-        let runs = grid.runs().filter { $0.state != .converting }
-        let overlays = runs.filter(\.state.isOverlay)
-        var named: Set<PictureGrid.Run> = []
-        var bandsWithPrivate: Set<Int> = []
-        for run in overlays + runs.filter({ !$0.state.isOverlay }) {
-            let tall = grid.top(run.band + 1) - grid.top(run.band)
-            let begin = x(run.columns.lowerBound) + 4
-            let end = x(run.columns.upperBound) - 2
-            guard tall >= 12 else { continue }
-            // Most pages are private most of the time: naming them more than once would only be noise.
-            if run.state == .private, !bandsWithPrivate.insert(run.band).inserted { continue }
-            // The name in the band above is enough.
-            if named.contains(PictureGrid.Run(band: run.band - 1, columns: run.columns, state: run.state)) {
-                named.insert(run)
-                continue
-            }
-            let y = pagesTop + grid.top(run.band) + tall / 2 + 4.5
-            for word in ["\(run.state)", run.state.letter] {
-                let box = TextBoxes.box(word, begin, y, size: 12, isBold: true)
-                guard let place = boxes.place(box, before: end) else { continue }
-                let right = place + box.right - box.left
-                let isCovered = overlays.contains { other in
-                    other.band == run.band && x(other.columns.lowerBound) < right
-                        && place < x(other.columns.upperBound)
-                }
-                text(
-                    place, y, word, size: 12, weight: "bold",
-                    fill: run.state == .private && !isCovered ? "#ffffff" : "#2b2000",
-                    hasOutline: isCovered, to: &out)
-                named.insert(run)
-                break
-            }
-        }
-    }
-
     // MARK: actors
 
     private func drawActors(to out: inout OutputBuffer) {
@@ -231,63 +190,7 @@ public struct SVGPicture {
         }
     }
 
-    private func actorY(_ index: Int) -> Double { Self.top + (Double(index) + 0.5) * Self.actorHeight }
-
-    // MARK: signs of events
-
-    private struct Mark {
-        let event: Int
-        let x, y: Double
-    }
-
-    /// The signs to draw. Of signs that would touch, only the one with the highest weight is kept.
-    private func marks() -> [Mark] {
-        var candidates: [Mark] = []
-        // In a long trace, only refused and failed events are marked on the pages: colours show the rest.
-        let least = trace.count > 2000 ? 7 : trace.count > 250 ? 4 : 0
-        for event in 0..<trace.count {
-            let x = x(Double(event) + 0.5)
-            if let row = actors.firstIndex(of: Int(trace.actorOf[event])) {
-                candidates.append(Mark(event: event, x: x, y: actorY(row)))
-            }
-            let rows = timeline.rowsOf[event]
-            guard timeline.kinds[event].marksPages, !rows.isEmpty, timeline.kinds[event].weight >= least
-            else { continue }
-            let y = pagesTop + grid.middle(Int(rows.lowerBound)..<Int(rows.upperBound))
-            candidates.append(Mark(event: event, x: x, y: y))
-        }
-        struct Cell: Hashable {
-            let x, y: Int
-        }
-        let size = 12.0
-        var taken: [Cell: Mark] = [:]
-        let byWeight = candidates.enumerated().sorted {
-            let weights = (timeline.kinds[$0.element.event].weight, timeline.kinds[$1.element.event].weight)
-            return weights.0 != weights.1 ? weights.0 > weights.1 : $0.offset < $1.offset
-        }
-        for (_, mark) in byWeight {
-            let cell = Cell(x: Int(mark.x / size), y: Int(mark.y / size))
-            let isFree = (-1...1).allSatisfy { dx in
-                (-1...1).allSatisfy { dy in
-                    guard let other = taken[Cell(x: cell.x + dx, y: cell.y + dy)] else { return true }
-                    return abs(other.x - mark.x) >= size || abs(other.y - mark.y) >= size
-                }
-            }
-            if isFree { taken[cell] = mark }
-        }
-        return taken.values.sorted { ($0.event, $0.y) < ($1.event, $1.y) }
-    }
-
-    private func draw(_ marks: [Mark], to out: inout OutputBuffer) {
-        for mark in marks {
-            out.append("<g>")
-            SVGSign.draw(timeline.kinds[mark.event], mark.x, mark.y, to: &out)
-            out.append("<title>")
-            out.append(markup: "\(mark.event + 1) \(trace.actor(mark.event)) \(trace.name(mark.event))")
-            out.append("</title></g>")
-            out.endLine()
-        }
-    }
+    func actorY(_ index: Int) -> Double { Self.top + (Double(index) + 0.5) * Self.actorHeight }
 
     private func drawAxis(to out: inout OutputBuffer) {
         guard trace.count > 0 else { return }
@@ -308,122 +211,9 @@ public struct SVGPicture {
             fill: Self.soft, to: &out)
     }
 
-    // MARK: the legend
-
-    private struct LegendItem {
-        let x: Double
-        let line: Int
-        let text: String
-        let state: Timeline.State?
-        let kind: EventKind?
-    }
-
-    private func legendItems() -> [LegendItem] {
-        var items: [LegendItem] = []
-        var (x, line) = (16.0, 0)
-        func add(_ text: String, _ state: Timeline.State?, _ kind: EventKind?) {
-            let width = (state == nil ? 17 : 27) + TextBoxes.width(text, size: 12) + 14
-            if x + width > Self.width {
-                x = 16
-                line += 1
-            }
-            items.append(LegendItem(x: x, line: line, text: text, state: state, kind: kind))
-            x += width
-        }
-        let states = Set(timeline.segments.map(\.state))
-        for state in [Timeline.State.private, .shared, .held, .detached, .converting, .failed, .hole]
-        where states.contains(state) {
-            add("\(state) (\(state.letter))", state, nil)
-        }
-        let kinds = Set(timeline.kinds)
-        for kind in EventKind.allCases where kinds.contains(kind) { add(kind.label, nil, kind) }
-        return items
-    }
-
-    private func draw(_ legend: [LegendItem], top: Double, to out: inout OutputBuffer) {
-        for item in legend {
-            let y = top + Double(item.line) * 19
-            if let state = item.state {
-                rect(item.x, y - 11, 22, 14, Self.fill(state), stroke: true, to: &out)
-                text(item.x + 27, y + 1, item.text, size: 12, to: &out)
-            } else if let kind = item.kind {
-                SVGSign.draw(kind, item.x + 6, y - 4, to: &out)
-                text(item.x + 17, y + 1, item.text, size: 12, to: &out)
-            }
-        }
-    }
-
-    // MARK: expected and seen outcomes
-
-    private struct StepRow {
-        let step, expected, seen: String
-        let isOK: Bool
-    }
-
-    /// The steps of a litmus test. If there are too many, the first ones that failed.
-    private func stepRows() -> [StepRow] {
-        let steps = (0..<trace.count).filter {
-            trace.shape($0).event == .step
-        }
-        guard steps.contains(where: { trace.text($0, .expected) != nil }) else { return [] }
-        let failed = steps.filter { timeline.kinds[$0] == .failedStep }
-        let drawn = steps.count <= Self.mostSteps ? steps : Array(failed.prefix(Self.mostSteps))
-        return drawn.map { event in
-            let line = trace.number(event, .line) ?? 0
-            return StepRow(
-                step: (line > 0 ? "line \(line): " : "") + (trace.text(event, .text) ?? ""),
-                expected: trace.text(event, .expected) ?? "–", seen: trace.text(event, .outcome) ?? "",
-                isOK: timeline.kinds[event] != .failedStep)
-        }
-    }
-
-    private func draw(_ steps: [StepRow], top: Double, to out: inout OutputBuffer) {
-        guard !steps.isEmpty else { return }
-        let columns = [34.0, 620, 910]
-        for (x, title) in zip(columns, ["Step", "Expected", "Seen"]) {
-            text(x, top, title, size: 12, weight: "bold", to: &out)
-        }
-        for (index, row) in steps.enumerated() {
-            let y = top + Double(index + 1) * 18
-            SVGSign.draw(row.isOK ? .step : .failedStep, 22, y - 4, to: &out)
-            let cells = zip(columns, [(row.step, 76), (row.expected, 37), (row.seen, 37)])
-            for (x, (words, length)) in cells {
-                text(
-                    x, y, Self.clipped(words, length), size: 12, weight: row.isOK ? "normal" : "bold",
-                    fill: row.isOK ? Self.ink : Self.bad, to: &out)
-            }
-        }
-    }
-
-    // MARK: elements
-
-    private func rect(
-        _ x: Double, _ y: Double, _ width: Double, _ height: Double, _ fill: String, stroke: Bool = false,
-        to out: inout OutputBuffer
-    ) {
-        out.append(
-            "<rect x=\"\(Self.round(x))\" y=\"\(Self.round(y))\" width=\"\(Self.round(width))\" height=\"\(Self.round(height))\" fill=\"\(fill)\""
-        )
-        out.append(stroke ? " stroke=\"#15181e\" stroke-width=\".8\"/>" : "/>")
-        out.endLine()
-    }
-
-    private func text(
-        _ x: Double, _ y: Double, _ text: String, size: Int = 13, weight: String = "normal",
-        anchor: String = "start", fill: String = ink, hasOutline: Bool = false, to out: inout OutputBuffer
-    ) {
-        out.append(
-            "<text x=\"\(Self.round(x))\" y=\"\(Self.round(y))\" font-size=\"\(size)\" font-weight=\"\(weight)\" text-anchor=\"\(anchor)\" fill=\"\(fill)\""
-        )
-        out.append(hasOutline ? " stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\">" : ">")
-        out.append(markup: text)
-        out.append("</text>")
-        out.endLine()
-    }
-
     static func round(_ value: Double) -> Double { (value * 10).rounded() / 10 }
 
-    private static func clipped(_ text: String, _ count: Int) -> String {
+    static func clipped(_ text: String, _ count: Int) -> String {
         text.count <= count ? text : text.prefix(count - 1) + "…"
     }
 

@@ -24,7 +24,7 @@ public struct Timeline: Sendable {
         }
     }
 
-    /// What a rectangle of the picture shows. The first three are states of a page; overlays are drawn on top
+    /// The state that a rectangle of the picture shows. The first three are states of a page; overlays are drawn on top
     /// of them.
     public enum State: UInt8, Sendable, CaseIterable {
         /// No event has given the pages a state yet.

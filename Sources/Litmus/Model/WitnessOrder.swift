@@ -21,7 +21,7 @@ public struct WitnessOrder: Sendable, Equatable {
         public let step: Int
         /// How much of the step this turn performs.
         public fileprivate(set) var part: Part
-        /// What each piece does, for people. Empty for a step that is a single piece.
+        /// A phrase for each piece. Empty for a step that is a single piece.
         public fileprivate(set) var pieces: [String]
         /// How the step ended; nil if it has not ended after this turn.
         public fileprivate(set) var outcome: StepOutcome?
