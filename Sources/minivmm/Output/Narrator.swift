@@ -59,26 +59,11 @@ final class Narrator: TraceSink {
             let bar = terminal.styled(terminal.unicode ? "│ " : "| ", .dim)
             let room = max(20, terminal.width - Self.labelWidth - 4)
             var label = "guest"
-            for part in Self.folded(text, room) {
+            for part in text.count > room ? Terminal.folded(text, room) : [text] {
                 line(label, bar + part)
                 label = ""
             }
         }
-    }
-
-    /// The words of a line in as many lines of at most `width` characters as needed.
-    private static func folded(_ text: String, _ width: Int) -> [String] {
-        guard text.count > width else { return [text] }
-        var lines = [""]
-        for word in text.split(separator: " ") {
-            let last = lines[lines.count - 1]
-            if !last.isEmpty, last.count + 1 + word.count > width {
-                lines.append(String(word))
-            } else {
-                lines[lines.count - 1] = last.isEmpty ? String(word) : last + " " + word
-            }
-        }
-        return lines
     }
 
     /// Prints how many events were left out.
@@ -245,7 +230,7 @@ final class Narrator: TraceSink {
 }
 
 extension ContentPolicy {
-    /// What a conversion did with the contents.
+    /// The effect of a conversion on the contents.
     fileprivate var pastText: String {
         switch self {
         case .preserve: "preserved"

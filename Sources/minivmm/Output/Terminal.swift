@@ -121,9 +121,10 @@ struct Terminal: Sendable {
     func hanging(_ start: String, _ text: String, indent: Int, used columns: Int? = nil) {
         var line = start
         var used = columns ?? indent
+        let limit = max(width, indent + 20)
         for (index, word) in text.split(separator: " ", omittingEmptySubsequences: false).enumerated() {
             let width = Self.visibleWidth(word)
-            if index > 0, used + 1 + width > max(self.width, indent + 20) {
+            if index > 0, used + 1 + width > limit {
                 print(line)
                 line = String(repeating: " ", count: indent)
                 used = indent
@@ -166,18 +167,22 @@ struct Terminal: Sendable {
 
     /// Prints a paragraph folded to the width, each line indented.
     func paragraph(_ text: String, indent: Int = 0, style: Style? = nil) {
-        let limit = max(20, min(width, 100) - indent)
-        var line = ""
-        for word in text.split(separator: " ") {
-            if !line.isEmpty, line.count + 1 + word.count > limit {
-                print(String(repeating: " ", count: indent) + (style.map { styled(line, $0) } ?? line))
-                line = ""
-            }
-            line += (line.isEmpty ? "" : " ") + word
-        }
-        if !line.isEmpty {
+        for line in Self.folded(text, max(20, min(width, 100) - indent)) {
             print(String(repeating: " ", count: indent) + (style.map { styled(line, $0) } ?? line))
         }
+    }
+
+    /// The words of a text in lines of at most `limit` characters. A longer word has a line of its own.
+    static func folded(_ text: String, _ limit: Int) -> [String] {
+        var lines: [String] = []
+        for word in text.split(separator: " ") {
+            if let last = lines.last, last.count + 1 + word.count <= limit {
+                lines[lines.count - 1] += " " + word
+            } else {
+                lines.append(String(word))
+            }
+        }
+        return lines
     }
 }
 

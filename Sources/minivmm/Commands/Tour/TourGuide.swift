@@ -18,29 +18,69 @@ struct TourGuide {
     init(signals: SignalDescriptor?) { self.signals = signals }
 
     /// Waits between the idea of a chapter and its guest.
+    ///
+    /// - Returns: the chapter itself to run its guest.
     mutating func beforeRunning(_ index: Int) -> Way {
-        let chapter = Chapters.all[index]
+        let source = Chapters.all[index].source.isNone ? "continue" : "run it; s: source"
         while true {
-            let hint =
-                chapter.source.isNone
-                ? "Enter: continue; b: back; q: quit" : "Enter: run it; s: source; b: back; q: quit"
-            guard let line = ask("[\(index + 1)/\(Chapters.all.count)] \(hint) >") else {
-                return signal.map { .interrupted(signal: $0) } ?? .end
+            switch choice(at: index, "Enter: \(source); b: back; q: quit >") {
+            case .enter: return .chapter(index)
+            case .way(let way): return way
+            case .done: continue
             }
-            let word = line.split(separator: " ").first.map(String.init)?.lowercased() ?? ""
-            switch word {
-            case "", "n": return .chapter(index)
-            case "b": return .chapter(max(0, index - 1))
-            case "q": return .end
-            case "s":
-                source(chapter)
-                if let signal { return .interrupted(signal: signal) }
-            default:
-                if let number = Int(word), Chapters.all.indices.contains(number - 1) {
-                    return .chapter(number - 1)
-                }
-                help(word)
+        }
+    }
+
+    /// Shows the answer on request, and asks which chapter is next.
+    mutating func next(after index: Int) -> Way {
+        var isAnswered = false
+        while true {
+            let enter = isAnswered ? "next" : "answer"
+            switch choice(at: index, "Enter: \(enter); b: back; r: repeat; s: source; q: quit >") {
+            case .enter where isAnswered: return Self.following(index)
+            case .enter:
+                Chapters.all[index].tellAnswer()
+                isAnswered = true
+            case .way(let way): return way
+            case .done: continue
             }
+        }
+    }
+
+    // MARK: commands
+
+    private enum Choice {
+        case enter
+        case way(Way)
+        /// The command was carried out here.
+        case done
+    }
+
+    private static func following(_ index: Int) -> Way {
+        index + 1 < Chapters.all.count ? .chapter(index + 1) : .end
+    }
+
+    /// Prompts once, and reads a command.
+    private mutating func choice(at index: Int, _ hint: String) -> Choice {
+        guard let line = ask("[\(index + 1)/\(Chapters.all.count)] \(hint)") else {
+            return .way(signal.map { .interrupted(signal: $0) } ?? .end)
+        }
+        let word = line.split(separator: " ").first.map(String.init)?.lowercased() ?? ""
+        switch word {
+        case "": return .enter
+        case "n": return .way(Self.following(index))
+        case "b": return .way(.chapter(max(0, index - 1)))
+        case "r": return .way(.chapter(index))
+        case "q": return .way(.end)
+        case "s":
+            source(Chapters.all[index])
+            return signal.map { .way(.interrupted(signal: $0)) } ?? .done
+        default:
+            if let number = Int(word), Chapters.all.indices.contains(number - 1) {
+                return .way(.chapter(number - 1))
+            }
+            help(word)
+            return .done
         }
     }
 
@@ -48,40 +88,9 @@ struct TourGuide {
         let terminal = Terminal.output
         if word != "?", word != "h" { terminal.print("   no such command: \(word)") }
         terminal.paragraph(
-            "Enter: continue, or show the answer (also a). n: next chapter. b: previous chapter. r: repeat this one. "
-                + "s: the guest's source. 1 to \(Chapters.all.count): that chapter. q: quit. ?: this help.",
+            "Enter: the next part. n: next chapter. b: previous chapter. r: repeat this one. s: the guest's source. "
+                + "1 to \(Chapters.all.count): that chapter. q: quit. ?: this help.",
             indent: 3)
-    }
-
-    /// Shows the answer on request, and asks which chapter is next.
-    mutating func next(after index: Int) -> Way {
-        let chapter = Chapters.all[index]
-        var isAnswered = false
-        while true {
-            let hint =
-                (isAnswered ? "Enter: next" : "Enter: answer") + "; b: back; r: repeat; s: source; q: quit >"
-            guard let line = ask("[\(index + 1)/\(Chapters.all.count)] \(hint)") else {
-                return signal.map { .interrupted(signal: $0) } ?? .end
-            }
-            let word = line.split(separator: " ").first.map(String.init)?.lowercased() ?? ""
-            switch word {
-            case "" where !isAnswered, "a":
-                chapter.tellAnswer()
-                isAnswered = true
-            case "", "n": return index + 1 < Chapters.all.count ? .chapter(index + 1) : .end
-            case "b": return .chapter(max(0, index - 1))
-            case "r": return .chapter(index)
-            case "q": return .end
-            case "s":
-                source(chapter)
-                if let signal { return .interrupted(signal: signal) }
-            default:
-                if let number = Int(word), Chapters.all.indices.contains(number - 1) {
-                    return .chapter(number - 1)
-                }
-                help(word)
-            }
-        }
     }
 
     /// A line of input. Nil at the end of the input, or after a signal, which is then in ``signal``.
