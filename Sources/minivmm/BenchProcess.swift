@@ -27,9 +27,8 @@ extension Bench {
                 }
             }
             guard memory > 0, !times.isEmpty else { continue }
-            // The argument parser takes a quarter of the time: the runtime looks up its protocol conformances one by one.
             rows.append(
-                times.row("run hello --backend \(name.rawValue), the process", "ms", 1e6, bound: 2.2))
+                times.row("run hello --backend \(name.rawValue), the process", "ms", 1e6, bound: 1.5))
             rows.append(
                 Row(
                     name: "run hello --backend \(name.rawValue), peak memory", value: Double(memory) / 1024,

@@ -151,10 +151,9 @@ struct Bench: ParsableCommand {
         return [
             exits.row("exit round trip, trace off", "µs", 1e3, bound: 1.03),
             traced.row("exit round trip, JSON trace to a file", "µs", 1e3, bound: 1.15),
-            // The system calls are those of the C loop, one for one. What remains is code that runs with cold caches.
-            faults.row("fault, convert, resume", "µs", 1e3, bound: 1.1),
+            faults.row("fault, convert, resume", "µs", 1e3, bound: 1.05),
             // Most of the real time is waiting for grace periods in the kernel, which vary. This is the work itself.
-            faultWork.row("fault, convert, resume: processor time", "µs", 1e3, bound: 1.1),
+            faultWork.row("fault, convert, resume: processor time", "µs", 1e3, bound: 1.05),
             creations.row("creation to first exit", "µs", 1e3, bound: 1.5),
         ]
     }
