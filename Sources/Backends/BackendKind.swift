@@ -20,7 +20,7 @@ public enum BackendKind: String, CaseIterable, Sendable {
     case soft
 }
 
-/// What a caller needs from a backend besides running guests.
+/// The features that a caller needs from a backend besides running guests.
 public struct BackendNeeds: Sendable {
     /// With two, the VMs distinguish private from shared accesses by address.
     public var aliases: Aliases

@@ -185,7 +185,7 @@ enum CallErrors {
         all.first { $0.errno == errno && (call == $0.call || call.hasPrefix($0.call + "(")) }
     }
 
-    /// What the errno means when another call returns it, one text per call.
+    /// The meaning of the errno when other calls return it, one text per call.
     static func elsewhere(_ errno: Errno) -> [String] {
         all.filter { $0.errno == errno }.map { "\($0.call): \($0.means)" }
     }

@@ -67,7 +67,7 @@ public enum ConversionRow: Int, Sendable, CaseIterable {
         }
     }
 
-    /// What the kernel writes to error_offset, as part of a sentence.
+    /// The value that the kernel writes to error_offset, as part of a sentence.
     var errorOffset: String {
         switch self {
         case .noMemory: "error_offset is the start of the request"

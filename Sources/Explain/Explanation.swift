@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /// The four lines that commands print below an error: its meaning and what to do.
 public struct Diagnosis: Sendable, Equatable {
-    /// What was requested, with its numbers. Printed as `attempted`.
+    /// The request, with its numbers. Printed as `attempted`.
     public let attempted: String
-    /// What the backend returned, or that it was not called. Printed as `answer`.
+    /// The backend's answer, or a note that it was not called. Printed as `answer`.
     public let answer: String
     /// The most likely cause. Printed as `means`.
     public let means: String
-    /// What to do next. Printed as `try`.
+    /// The next action to take. Printed as `try`.
     public let advice: String
 
     /// A diagnosis whose texts are sentences or parts of them, each for one line.
@@ -26,27 +26,27 @@ public struct Diagnosis: Sendable, Equatable {
 
 /// A topic of `minivmm explain`: a title and labelled texts.
 public struct Explanation: Sendable, Hashable {
-    /// What a text is about. The raw value is printed, and is the key in JSON.
+    /// The label of a text. The raw value is printed, and is the key in JSON.
     public enum Label: String, Sendable, CaseIterable {
-        /// What was requested.
+        /// The request.
         case attempted
-        /// What the call returns, or how a request is answered.
+        /// The result of a call, or the answer to a request.
         case answer
-        /// What is observed when a hazard occurs.
+        /// The symptom of a hazard.
         case symptom
-        /// What makes a hazard occur.
+        /// The cause of a hazard.
         case trigger
-        /// What the host can do with such a page.
+        /// The host's access to a page in this state.
         case host
-        /// What the guest can do with such a page.
+        /// The guest's access to a page in this state.
         case guest
-        /// What the topic means, or the most likely cause.
+        /// The meaning of the topic, or the most likely cause.
         case means
-        /// What to do.
+        /// The action to take.
         case advice = "try"
         /// Other causes, which need something that was not given in the arguments.
         case unless
-        /// What the same errno means when another call returns it.
+        /// The meaning of the same errno when another call returns it.
         case elsewhere
         /// Versions of the interface to which the topic applies, or in which it differs.
         case versions
@@ -58,7 +58,7 @@ public struct Explanation: Sendable, Hashable {
 
     /// One text with its label.
     public struct Section: Sendable, Hashable {
-        /// What the text is about.
+        /// The label of the text.
         public let label: Label
         /// One or more sentences for people, without a line break.
         public let text: String
@@ -119,7 +119,7 @@ public enum Kind: String, Sendable, CaseIterable {
     /// A term of the glossary.
     case term
 
-    /// What the kind covers, and the arguments that may follow a name, for the list of topics.
+    /// The topics of the kind, and the arguments that may follow a name, for the list of topics.
     public var what: String {
         switch self {
         case .exit:

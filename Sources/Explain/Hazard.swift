@@ -5,9 +5,9 @@ public struct Hazard: Sendable {
     public let id: String
     /// The versions that have it; nil means all versions.
     let versions: Set<InterfaceVersion>?
-    /// What is observed when it occurs.
+    /// The symptom.
     public let symptom: String
-    /// What makes it occur.
+    /// The cause.
     public let trigger: String
     /// Its cause.
     public let means: String

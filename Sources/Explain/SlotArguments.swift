@@ -58,7 +58,7 @@ struct SlotArguments: Sendable, Equatable {
 
     private static let knownFlags: UInt64 = 7
 
-    /// What the kernel refuses with EINVAL in these arguments, in the order of its checks.
+    /// The reasons for EINVAL in these arguments, in the order of the kernel's checks.
     var problems: [String] {
         var found: [String] = []
         if let flags = self[.flags] {

@@ -21,7 +21,7 @@ public struct ValidationTable: Sendable {
         public let follows: Bool
         /// The argument that makes this row the answer; or, if ``follows`` is false, what is not known.
         public let why: String
-        /// What the kernel writes to `error_offset`; nil if it does not write it.
+        /// The value that the kernel writes to `error_offset`; nil if it writes none.
         public let errorOffset: ErrorOffset?
 
         /// Whether the cause is a content mode that this VM type does not support in this direction.

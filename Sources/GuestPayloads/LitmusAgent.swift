@@ -23,7 +23,7 @@ public enum LitmusAgent {
     /// past the first byte that differs.
     public static let answerPort: UInt16 = 0xf6
 
-    /// What the agent does with an order: `ORDER_*` in guest/agent.S.
+    /// The orders that the agent carries out: `ORDER_*` in guest/agent.S.
     public enum Order: UInt32, Sendable {
         /// Reads one byte and sends it to ``LitmusAgent/bytePort``.
         case read

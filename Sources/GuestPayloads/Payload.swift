@@ -5,9 +5,9 @@ public import MiniVMM
 public struct Payload: Sendable {
     /// The argument of `minivmm run` that selects the guest.
     public let name: String
-    /// What the guest shows, in one line for `minivmm list`.
+    /// The purpose of the guest, in one line for `minivmm list`.
     public let shows: String
-    /// What the guest does and which of its output matters, in a few sentences.
+    /// A description of the guest and of its important output, in a few sentences.
     public let detail: String
     /// Whether the machine has one alias of its RAM, or a private and a shared one.
     public let aliases: Aliases

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Litmus
 
-/// What the tests in litmus/ can detect.
+/// The faults that the tests in litmus/ detect.
 @Suite("The library of litmus tests", .timeLimit(.minutes(120)), .serialized)
 struct LibraryTests {
     static let search = try? FaultSearch(RunnerTests.files.map(RunnerTests.source))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Who decides whether a conversion preserves contents: the four designs discussed in February 2026 (docs/ABI.md,
+/// The four designs of the decision whether a conversion preserves contents, as discussed in February 2026 (docs/ABI.md,
 /// section 3), two of them with both settings. In each of them a conversion that must preserve contents and cannot
 /// is `EINVAL`, and a conversion that need not preserve them overwrites them.
 ///

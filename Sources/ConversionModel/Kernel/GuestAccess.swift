@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The second stage: resolves guest-physical addresses and performs guest accesses.
 
-/// What an access needs to know about a memslot.
+/// The properties of a memslot that an access depends on.
 public struct MemslotInfo: Hashable, Sendable {
     /// `kvm_userspace_memory_region2.slot`.
     public let number: UInt32
@@ -30,7 +30,7 @@ public struct MemslotInfo: Hashable, Sendable {
     }
 }
 
-/// What a guest-physical address resolves to.
+/// The result of resolving a guest-physical address.
 public enum Target: Hashable, Sendable {
     /// Memory of a slot. `run` is the range of guest-physical pages around the address, without the shared bit,
     /// that resolve in the same way.

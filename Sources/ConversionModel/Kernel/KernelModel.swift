@@ -107,7 +107,7 @@ public struct Rules: Hashable, Sendable {
     }
 }
 
-/// What a call does to bytes that the caller keeps (``KernelModel/Contents/outside``), and to second-stage tables.
+/// The effects of a call on bytes that the caller keeps (``KernelModel/Contents/outside``), and on second-stage tables.
 public enum Effect: Hashable, Sendable {
     /// The pages of the range read as zeros from now on.
     case discarded(FileID, PageRange)

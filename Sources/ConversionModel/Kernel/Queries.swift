@@ -29,14 +29,14 @@ extension KernelModel {
         hostMappedPages(file, in: range)
     }
 
-    /// What the host reads at a byte of a mapping. Does not fault the page in.
+    /// The result of a host read of one byte of a mapping. Does not fault the page in.
     public func visibleToHost(_ mapping: MappingID, at offset: UInt64) -> VisibleByte {
         let here = self[mapping]
         guard offset < here.length, here.permitted(offset, 1, toWrite: false) == 1 else { return .noPage }
         return visibleToHost(here.file, at: here.fileOffset + offset)
     }
 
-    /// What the host reads at a byte of a file, through a mapping without special protection.
+    /// The result of a host read of one byte of a file, through a mapping without special protection.
     public func visibleToHost(_ file: FileID, at offset: UInt64) -> VisibleByte {
         let isShared = self[file].attributes.value(at: offset) == .shared || plants(.hostReadsPrivate)
         guard offset < self[file].size, isShared, !self[file].poisoned.contains(offset & ~(pageSize - 1))
@@ -46,7 +46,7 @@ extension KernelModel {
         return .byte(byte(file, at: offset))
     }
 
-    /// What a vCPU reads at a guest-physical address. With a shared bit the access is taken to have the kind of the
+    /// The result of a vCPU read at a guest-physical address. With a shared bit the access is taken to have the kind of the
     /// page.
     public func visibleToGuest(_ vm: VMID, at gpa: UInt64) -> VisibleByte {
         guard let (file, offset) = guestByte(vm, at: gpa) else {

@@ -3,10 +3,10 @@ import CKVMShim
 import MiniVMM
 import SystemPackage
 
-// What the fields of an exit mean.
+// The meanings of the fields of an exit.
 
 extension ExitArguments {
-    /// What KVM_RUN returned, with the fields that were given.
+    /// The result of KVM_RUN, with the given fields.
     func answer(of exit: ExitText) -> String {
         var parts: [String] = []
         switch exit.number {

@@ -14,7 +14,7 @@ extension Glossary {
             "The state of a page that both the guest and the host may access.", topics: ["state shared"]),
         Term(
             "attribute", ["memory attribute", "KVM_MEMORY_ATTRIBUTE_PRIVATE"], .interface,
-            "What KVM records for each page: bit 3 (value 8) is PRIVATE, and without it the page is shared. No call reads attributes "
+            "The state that KVM records for each page: bit 3 (value 8) is PRIVATE, and without it the page is shared. No call reads attributes "
                 + "back."),
         Term(
             "private alias", [], .guests,
@@ -162,7 +162,7 @@ extension Glossary {
             topics: ["KVM_SET_MEMORY_ATTRIBUTES2"]),
         Term(
             "content policy", ["contents", "content mode"], .interface,
-            "What a conversion request says about the bytes of its pages: preserve, zero or unspecified. The monitor honours it or "
+            "The part of a conversion request that decides about the bytes of its pages: preserve, zero or unspecified. The monitor honours it or "
                 + "refuses the request.", topics: ["contents"]),
         Term(
             "preserve", [], .interface,

@@ -272,7 +272,7 @@ struct LogReader {
             || call == "KVM_SET_MEMORY_ATTRIBUTES" && errno == .resourceTemporarilyUnavailable
         if isConversion {
             var arguments = ConversionArguments()
-            // What the line has and the call does not is left out.
+            // Fields of the line that the call does not have are ignored.
             for pair in line.pairs { _ = arguments.take(pair.key, LogLine.normal(pair.value)) }
             return ErrnoExplanation(errno: errno, call: arguments, version: version, isNamed: true)
                 .explanation

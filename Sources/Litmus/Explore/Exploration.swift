@@ -9,7 +9,7 @@ public import SoftKVM
 ///
 /// It is used by one thread. Tests run as ``Runner`` runs them.
 public final class Exploration {
-    /// What is tried, and for how long.
+    /// The extent and the time limit of an exploration.
     public struct Options: Sendable {
         /// Steps of the exhaustive part; 0 omits it. Default 2.
         public var depth: Int

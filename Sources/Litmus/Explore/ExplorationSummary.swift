@@ -26,7 +26,7 @@ extension Exploration {
         case stopped
     }
 
-    /// What was tried and found.
+    /// The tests that were run, and the findings.
     public struct Summary: Sendable {
         /// The tests of a phase.
         public struct Count: Sendable, Equatable {

@@ -17,7 +17,7 @@ public struct Finding: Sendable {
     /// Steps of that test before it was shrunk.
     public let steps: Int
 
-    /// What differs, for people: a step, or the steps of a parallel block.
+    /// The differing step, or the steps of the parallel block, as text.
     public var what: String { source.block(of: failure).map { "concurrently: \($0.text)" } ?? failure.text }
 
     /// The model's answer, for people.

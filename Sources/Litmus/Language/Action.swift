@@ -47,7 +47,7 @@ public struct Extent: Sendable, Hashable {
     }
 }
 
-/// What an actor does: the action of a step (the table in litmus/README.md).
+/// The action of a step (the table in litmus/README.md).
 public indirect enum Action: Sendable, Hashable {
     /// `read`: reads one byte through a view, or as a vCPU.
     case read(Place)
@@ -192,7 +192,7 @@ public struct Conversion: Sendable, Hashable {
     }
 }
 
-/// What a monitor does on a memory fault of a vCPU's access: it converts the page that the exit names to the state that
+/// The monitor's response to a memory fault of a vCPU's access: it converts the page that the exit names to the state that
 /// the access needs, and enters again, like `run --on-fault convert`.
 ///
 /// With one alias no access asks for another state. A fault then means a conversion in progress, and the vCPU enters

@@ -6,7 +6,7 @@ import SystemPackage
 public struct TestProblem: Error, Sendable, Equatable {
     /// The index in ``LitmusTest/steps``; nil if the problem is not in a single step.
     public let step: Int?
-    /// What is wrong, without the place.
+    /// The error message, without the place.
     public let message: String
 }
 

@@ -5,7 +5,7 @@ public struct SyntaxError: Error, Sendable, Equatable, CustomStringConvertible {
     public let line: Int
     /// The byte in the line, from 1.
     public let column: Int
-    /// What is wrong or what was expected, without the place.
+    /// The error message, or the expected word, without the place.
     public let message: String
 
     /// An error at a line and a column, both from 1.

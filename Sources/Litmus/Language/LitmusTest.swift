@@ -71,7 +71,7 @@ public struct Hazard: Sendable, Hashable {
     }
 }
 
-/// What a backend must support for the test to be meaningful. It is tried on a scratch VM.
+/// A feature that a backend must support for the test to be meaningful. It is tried on a scratch VM.
 public enum Need: Sendable, Hashable {
     /// `in-place`: the kernel itself answers `KVM_SET_MEMORY_ATTRIBUTES2`, on every VM type.
     case inPlace
@@ -204,7 +204,7 @@ extension Actor {
 public struct Step: Sendable, Hashable {
     /// The actor.
     public var actor: Actor
-    /// What the actor does.
+    /// The action of the actor.
     public var action: Action
     /// `converting`: what the monitor does when this access of a vCPU exits with a memory fault. If nil, the fault is
     /// the outcome.
@@ -224,7 +224,7 @@ public struct Step: Sendable, Hashable {
     }
 }
 
-/// What follows `=>`.
+/// The expectation after `=>`.
 public enum Expectation: Sendable, Hashable {
     /// Nothing: the step must succeed.
     case unspecified

@@ -47,7 +47,7 @@ extension Hazard: CustomStringConvertible {
 }
 
 extension Need: CustomStringConvertible {
-    /// What follows `needs`: `holder io_uring`.
+    /// The text after `needs`: `holder io_uring`.
     public var description: String {
         switch self {
         case .inPlace: "in-place"
@@ -71,7 +71,7 @@ extension KernelSettings {
 }
 
 extension Memory: CustomStringConvertible {
-    /// What follows `memory`: `4 pages shared`, with the name before it if it is not ``Name/ram``.
+    /// The text after `memory`: `4 pages shared`, with the name before it if it is not ``Name/ram``.
     public var description: String {
         (name == .ram ? "" : "\(name) ") + "\(pages) pages \(initial.rawValue)"
             + (isUnbound ? " unbound" : "")
@@ -246,7 +246,7 @@ extension PolicyFlags {
 }
 
 extension Conversion: CustomStringConvertible {
-    /// What follows `convert`: `0..3 private preserve`.
+    /// The text after `convert`: `0..3 private preserve`.
     public var description: String {
         var words = ["\(extent)", written(attributes: attributes)]
         if let contents {
@@ -270,12 +270,12 @@ extension MonitorPolicy {
 }
 
 extension FaultConversion: CustomStringConvertible {
-    /// What follows `converting`: `preserve bisect attempts 2`.
+    /// The text after `converting`: `preserve bisect attempts 2`.
     public var description: String { ([contents.rawValue] + monitor.words).joined(separator: " ") }
 }
 
 extension NewFile: CustomStringConvertible {
-    /// What follows `create`: `f 4 pages mmap init_shared`.
+    /// The text after `create`: `f 4 pages mmap init_shared`.
     public var description: String {
         var words = ["\(name)"]
         words.append(size > 0 && size % pageSize == 0 ? "\(size / pageSize) pages" : "\(size) bytes")
@@ -297,7 +297,7 @@ extension NewFile: CustomStringConvertible {
 }
 
 extension Binding: CustomStringConvertible {
-    /// What follows `bind`: `slot 1 to f:0..3 at 16`.
+    /// The text after `bind`: `slot 1 to f:0..3 at 16`.
     public var description: String {
         var words = ["slot \(slot) to \(extent) at \(written(gpa))"]
         if flags != Self.guestMemfd { words.append("flags \(hex(UInt64(flags)))") }

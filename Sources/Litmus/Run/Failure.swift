@@ -3,7 +3,7 @@ import MiniVMM
 
 /// The first deviation of a test from what it expects.
 public struct Failure: Sendable, Hashable {
-    /// What deviates.
+    /// The deviation.
     public enum Deviation: Sendable, Hashable {
         /// A step ended otherwise. `oddity` describes in words an effect that is never permitted, such as a
         /// changed input word; nil if there is none.
@@ -45,7 +45,7 @@ public struct Failure: Sendable, Hashable {
         public let wanted: Int
     }
 
-    /// What deviates.
+    /// The deviation.
     public let deviation: Deviation
     /// The index in ``LitmusTest/steps`` of the step, or of the first one of the block; nil for a machine or
     /// a hang.
@@ -112,7 +112,7 @@ extension Expectation {
 // MARK: text
 
 extension Failure: CustomStringConvertible {
-    /// What failed: the step as written, without its expectation, or `parallel`.
+    /// The failed step as written, without its expectation, or `parallel`.
     public var text: String {
         switch deviation {
         case .step(let step, _, _), .impossible(let step, _): step.text
@@ -138,7 +138,7 @@ extension Failure: CustomStringConvertible {
         }
     }
 
-    /// What was seen instead, for people.
+    /// The actual outcome, as text.
     public var seen: String {
         switch deviation {
         case .step(_, let seen, let oddity): "\(seen)" + (oddity.map { ", and \($0)" } ?? "")

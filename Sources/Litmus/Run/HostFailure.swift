@@ -5,7 +5,7 @@ public import SystemPackage
 /// The host ran out of a resource that a test needs. It is no verdict on the kernel, and no reason to skip
 /// the test.
 public struct HostFailure: Error, Sendable, Hashable {
-    /// What failed: a system call, or a step as written.
+    /// The failed operation: a system call, or a step as written.
     public let call: String
     /// The errno of that call, such as `EMFILE` or `ENOMEM`.
     public let errno: Errno

@@ -99,7 +99,7 @@ final class Contradictions: Sendable {
 public struct Contradiction: Sendable {
     /// The test.
     public let source: Source
-    /// What was seen on the used machine, line by line for people.
+    /// The outcome on the used machine, as lines of text.
     public let seen: [String]
     /// The test that had used the machine last; nil if it is unknown.
     public let before: Source?

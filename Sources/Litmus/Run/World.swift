@@ -67,7 +67,7 @@ final class World: Sendable {
         var mmioPages: [PageRange] = []
         var wear = Wear.undoable
     }
-    /// What of the machine the next test can use.
+    /// The parts of the machine that the next test can use.
     enum Wear: Comparable {
         /// All of it.
         case undoable

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// What happens to the contents of a range that changes state. The caller chooses this for every request.
+/// The fate of the contents of a range that is converted. The caller chooses it for every request.
 public enum ContentPolicy: String, Sendable, CaseIterable {
     /// The contents stay the same, or the request is refused.
     case preserve
@@ -17,7 +17,7 @@ public struct ConversionRequest: Sendable {
     public let range: PageRange
     /// The state that all pages of the range will have. Pages already in that state are not an error.
     public let target: PageState
-    /// What happens to the contents.
+    /// The content policy.
     public let contents: ContentPolicy
 
     /// Checks nothing; ``Converter/convert(_:by:)`` refuses an impossible request.
@@ -56,7 +56,7 @@ public enum ContentMeans: String, Sendable {
     }
 }
 
-/// What a conversion did.
+/// The result of a conversion.
 public struct ConversionResult: Sendable {
     /// How the content policy was honoured.
     public var means: ContentMeans

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// How to handle pages that the kernel reports as in use (`EAGAIN`).
 public struct RetryPolicy: Sendable, Equatable {
-    /// What to do with the rest of the range when one page is in use.
+    /// The treatment of the rest of the range when one page is in use.
     public enum InUse: String, Sendable, CaseIterable {
         /// Retry the whole call; when that is given up, the request fails at the page.
         case fail

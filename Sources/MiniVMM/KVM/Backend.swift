@@ -62,7 +62,7 @@ extension Backend {
 
 /// A virtual machine: the descriptor of `KVM_CREATE_VM`.
 public protocol KVMVirtualMachine: AnyObject, Sendable {
-    /// What a conversion does to the contents on this VM if the call does not specify it.
+    /// The effect of a conversion on the contents on this VM if the call does not specify it.
     var contentPromise: ContentPromise { get }
 
     /// `KVM_CHECK_EXTENSION` on the VM.

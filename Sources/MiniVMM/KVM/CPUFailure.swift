@@ -3,7 +3,7 @@ public import SystemPackage
 
 /// Why a vCPU that is a program failed. It is the cause of a `KVM_EXIT_INTERNAL_ERROR` of such a backend.
 public struct CPUFailure: Error, Sendable, Hashable {
-    /// What happened to the program or its process.
+    /// The failure of the CPU program or of its process.
     public enum Reason: Sendable, Hashable {
         /// It could not execute the instruction; the engine's own error number, or -1 if it aborted.
         case instruction(error: Int32)
@@ -23,7 +23,7 @@ public struct CPUFailure: Error, Sendable, Hashable {
         case notStarted(status: Int32)
     }
 
-    /// What happened; ``isOfGuest`` tells whether the guest or the host caused it.
+    /// The kind of failure; ``isOfGuest`` tells whether the guest or the host caused it.
     public var reason: Reason
     /// The linear address of the instruction that was begun last.
     public var rip: UInt64

@@ -16,7 +16,7 @@ public struct CallFailure: Error, Sendable, Equatable {
     }
 }
 
-/// What a backend actually supports, found out on scratch VMs. Capability numbers decide nothing.
+/// Finds out on scratch VMs which features a backend supports. Capability numbers alone do not count.
 public struct BackendProbe: Sendable {
     /// One question and its answer.
     public struct Finding: Sendable {

@@ -11,7 +11,7 @@ public enum Aliases: String, Sendable, CaseIterable {
     case two
 }
 
-/// What the monitor does on a memory fault.
+/// The monitor's response to a memory fault.
 public enum FaultPolicy: String, Sendable, CaseIterable {
     /// Converts the page to the state that the access wants.
     case convert

@@ -55,7 +55,7 @@ extension PlantedFault {
         }
     }
 
-    /// What the backend does wrong, in one line.
+    /// A description of the wrong behaviour, in one line.
     public var description: String {
         switch self {
         case .flagsIgnored: "nonzero flags are accepted"

@@ -198,7 +198,7 @@ public final class SoftHostMapping: ResidencyCounting, ExaminableMapping, @unche
         }
     }
 
-    /// What a read at a byte of the mapping would return, without faulting the page in.
+    /// The result of a read of one byte of the mapping. Does not fault the page in.
     public func visible(at offset: UInt64) -> VisibleByte {
         model.withLock {
             let visible = model.kernel.visibleToHost(number, at: offset)

@@ -175,7 +175,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         }
     }
 
-    /// What a vCPU reads at a guest-physical address. With a shared bit the access is taken to have the kind of the
+    /// The result of a vCPU read at a guest-physical address. With a shared bit the access is taken to have the kind of the
     /// page.
     public func visibleToGuest(at gpa: UInt64) -> VisibleByte {
         model.withLock {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import SystemPackage
 
-/// What a file is, by its name and its first bytes, for the error message of a command that was given the wrong kind.
+/// The kind of a file, by its name and its first bytes, for the error message of a command that was given another kind.
 enum FileKind {
     case litmusTest
     case trace

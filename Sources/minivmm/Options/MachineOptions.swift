@@ -32,12 +32,12 @@ struct MachineOptions: ParsableArguments {
     var regions: Int?
     @Option(
         help:
-            "What the monitor does on a memory fault: convert the page, or reenter without converting. (default: convert)"
+            "Response to a memory fault: convert the page, or reenter without converting. (default: convert)"
     )
     var onFault: FaultPolicy?
     @Option(
         help:
-            "What happens to the contents of converted pages if the guest does not specify it. (default: the guest's, else preserve)"
+            "Content policy of conversions for which the guest specifies none. (default: the guest's, else preserve)"
     )
     var contents: ContentPolicy?
     @Option(

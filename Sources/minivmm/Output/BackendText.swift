@@ -69,7 +69,7 @@ extension BackendError {
         }
     }
 
-    /// What it means, and what to do about it.
+    /// The explanation of the error, with the action to take.
     var diagnosis: Diagnosis {
         switch reason {
         case .unavailable(let unavailable): unavailable.diagnosis

@@ -97,7 +97,7 @@ enum Arguments {
         return typed.contains("/") && typed.utf8.count <= 40 ? typed : "minivmm"
     }
 
-    /// What was typed behind the program. `CommandLine.arguments` replaces bytes that are not UTF-8.
+    /// The arguments after the program. `CommandLine.arguments` replaces bytes that are not UTF-8.
     static var all: [String] {
         var arguments: [String] = []
         for index in 1..<max(1, Int(CommandLine.argc)) {

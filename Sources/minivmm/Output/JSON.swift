@@ -22,7 +22,7 @@ enum JSON {
     private func write(to out: inout OutputBuffer) {
         switch self {
         case .string(let text):
-            // What is no UTF-8 cannot be in JSON.
+            // JSON cannot contain bytes that are not UTF-8.
             let hasBytes = text.unicodeScalars.contains { ByteText.byte($0) != nil }
             out.append(quoted: hasBytes ? ByteText.visible(text) : text)
         case .number(let value): out.append(decimal: value)

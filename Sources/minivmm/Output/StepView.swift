@@ -2,7 +2,7 @@
 import CKVMShim
 import MiniVMM
 
-/// What `--step` shows at a stop: registers, the instruction, the pages.
+/// The view of `--step` at a stop: registers, the instruction, the pages.
 struct StepView {
     let image: BootImage
     /// Nil if none is installed.

@@ -8,7 +8,7 @@ import Testing
 
 @testable import MiniVMM
 
-/// What the tests of ``MemslotTrapKVM`` need from this machine.
+/// The requirements of the tests of ``MemslotTrapKVM`` on this machine.
 enum TrapHost {
     static let kvm: LinuxKVM? = try? LinuxKVM()
     /// Guest-physical addresses with bit 46, and enough memslots.

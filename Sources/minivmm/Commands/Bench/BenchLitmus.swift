@@ -3,7 +3,7 @@ import Litmus
 import MiniVMM
 import SoftKVM
 
-// What litmus tests cost, in runs and in states.
+// The cost of litmus tests, in runs and in states.
 extension Bench {
     private static let pair = """
         test "two actors"
