@@ -48,13 +48,23 @@ long ckvm_confine(void);
 /// sched_setaffinity(2) of the calling thread to one CPU, or to all for -1; the CPU on which it runs.
 long ckvm_bind_to_cpu(int cpu);
 long ckvm_current_cpu(void);
-/// sched_setscheduler(2) of the calling thread: SCHED_FIFO with a priority from 1 to 99, or SCHED_OTHER for 0. -EPERM without
-/// CAP_SYS_NICE.
-long ckvm_set_fifo_priority(int priority);
+/// sched_setscheduler(2) of a thread or process, 0 for the calling thread: SCHED_FIFO with a priority from 1 to 99, or
+/// SCHED_OTHER for 0. -EPERM without CAP_SYS_NICE.
+long ckvm_set_fifo_priority(int thread, int priority);
 /// gettid(2).
 long ckvm_thread_id(void);
-/// clock_nanosleep(2) until an absolute time of CLOCK_MONOTONIC, in nanoseconds. Signals do not end the sleep.
-long ckvm_sleep_until(uint64_t nanoseconds);
+/// How often the calling thread has slept in the kernel: ru_nvcsw of getrusage(2), or a negative errno.
+long ckvm_sleeps(void);
+/// A timerfd(2) of CLOCK_MONOTONIC, close-on-exec, and its arming to expire once after `nanoseconds`, at least 1.
+long ckvm_timer(void);
+long ckvm_timer_start(int timer, uint64_t nanoseconds);
+/// Waits until the timer expires. Signals do not end the wait.
+long ckvm_timer_wait(int timer);
+/// Executes this number of instructions, at most CKVM_MOST_PADDING, beside a fixed number.
+#define CKVM_MOST_PADDING 63
+void ckvm_pad(uint32_t instructions);
+/// Increments `count` in a loop of three instructions until `stop` is not 0.
+void ckvm_count_until(const volatile int *_Nonnull stop, volatile uint64_t *_Nonnull count);
 
 /// The symbol of an errno, such as `EAGAIN`; NULL for an unknown number.
 const char *_Nullable ckvm_errno_name(int number);

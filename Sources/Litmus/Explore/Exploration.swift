@@ -68,6 +68,8 @@ public final class Exploration {
     private let progress: (Phase, Summary) -> Void
     private let isStopped: () -> Bool
     private let runner: Runner
+    /// Runs the written test of a finding, with its schedule.
+    private let confirming: Runner
     /// Runs tests on the rules of SoftKVM alone; nil on other backends.
     private let rules: ModelRunner?
     private let model: SoftKVM.Configuration
@@ -98,12 +100,15 @@ public final class Exploration {
         rules =
             options.usesRulesAlone
             ? (backend as? SoftKVM).map { ModelRunner(configuration: $0.configuration) } : nil
-        runner = Runner(
-            backend,
-            .init(
-                runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
-                findsOrders: false,
-                stopwatch: options.stopwatch, interrupts: options.interrupts))
+        var runs = Runner.Options(
+            runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
+            findsOrders: false,
+            stopwatch: options.stopwatch, interrupts: options.interrupts)
+        confirming = Runner(backend, runs)
+        let wantsSweep = options.parallelTests > 0 || options.pairTests > 0
+        summary.sweepAbsence = wantsSweep ? Sweep.absence(on: backend) : nil
+        if wantsSweep, summary.sweepAbsence == nil { runs.sweep = .search }
+        runner = Runner(backend, runs)
     }
 
     /// Tries everything. It can be called once.
@@ -222,9 +227,9 @@ public final class Exploration {
             progress(phase, summary)
         }
         // A failing step hides later ones, so the test is retried without it.
-        while case .wrong(let failure) = judge(prediction, phase) {
+        while case .wrong(let failure, let schedule) = judge(prediction, phase) {
             if kinds.insert(failure.kind).inserted {
-                add(prediction, failure, predictor)
+                add(prediction, failure, schedule, predictor)
                 progress(phase, summary)
             }
             guard !isOver, let step = failure.step, !failure.isOfBlock,
@@ -239,18 +244,20 @@ public final class Exploration {
         case fine
         case lawful
         case skipped(String)
-        case wrong(Failure)
+        /// With the schedule that showed it, if the test was swept.
+        case wrong(Failure, Schedule?)
     }
 
     /// - Parameter isConfirming: whether the test runs on the whole backend, not only on its rules.
     private func judge(_ prediction: Predictor.Prediction, isConfirming: Bool = false) -> Judgement {
-        let verdict: Verdict
+        let report: Report
         if let rules, !isConfirming {
-            verdict = rules.run(prediction.test)
+            report = Report(verdict: rules.run(prediction.test))
         } else {
-            verdict = run(prediction.test)
+            report = run(prediction.test, isConfirming ? confirming : runner)
         }
-        switch verdict {
+        summary.schedules += report.maps.reduce(0) { $0 + $1.schedules }
+        switch report.verdict {
         case .passed: return .fine
         case .skipped(let reason): return .skipped(reason)
         case .hostFailed(let failure):
@@ -263,18 +270,22 @@ public final class Exploration {
         case .failed(let failure):
             let others = failure.step.flatMap { prediction.others[$0] } ?? []
             guard case .step(_, let seen, nil) = failure.deviation, others.contains(seen) else {
-                return .wrong(failure)
+                return .wrong(failure, report.schedule)
             }
             return .lawful
         }
     }
 
     /// Only a failure needs line numbers, so only then is the test written as text.
-    private func run(_ test: LitmusTest) -> Verdict {
-        let verdict = runner.run(Source(unwritten: test))
-        guard case .failed(let failure) = verdict else { return verdict }
-        guard let source = try? Source(test) else { return .skipped("it has no written form") }
-        return .failed(failure.placed(in: source))
+    private func run(_ test: LitmusTest, _ runner: Runner) -> Report {
+        var report = runner.report(Source(unwritten: test))
+        guard case .failed(let failure) = report.verdict else { return report }
+        if let source = try? Source(test) {
+            report.verdict = .failed(failure.placed(in: source))
+        } else {
+            report.verdict = .skipped("it has no written form")
+        }
+        return report
     }
 
     /// Runs a test, and counts it.
@@ -295,30 +306,31 @@ public final class Exploration {
     // MARK: a finding
 
     private func add(
-        _ prediction: Predictor.Prediction, _ failure: Failure, _ predictor: Predictor
+        _ prediction: Predictor.Prediction, _ failure: Failure, _ schedule: Schedule?,
+        _ predictor: Predictor
     ) {
         let attempts = attempts(for: prediction)
         // The last test that showed the finding, with its failure.
-        var smallest = (prediction, failure)
+        var smallest = (prediction, failure, schedule)
         let shrinker = Shrinker { test in
             guard !self.isOver, let candidate = predictor.predict(test) else { return false }
             for _ in 0..<attempts {
-                guard case .wrong(let now) = self.judge(candidate) else { continue }
+                guard case .wrong(let now, let schedule) = self.judge(candidate) else { continue }
                 guard now.kind == failure.kind else { return false }
-                smallest = (candidate, now)
+                smallest = (candidate, now, schedule)
                 return true
             }
             return false
         }
         _ = shrinker.shrink(prediction.test.withoutExpectations)
-        var (last, shown) = smallest
-        guard let source = written(last, shown) else { return }
+        var (last, shown, shownBy) = smallest
+        guard let source = written(last, shown, shownBy) else { return }
         last = Predictor.Prediction(test: source.test, others: last.others)
         var seen = 0
         var runs = 0
         for _ in 0..<(attempts == 1 ? 10 : 100) where seen == 0 || !isOver {
             runs += 1
-            guard case .wrong(let now) = judge(last, isConfirming: true) else { continue }
+            guard case .wrong(let now, _) = judge(last, isConfirming: true) else { continue }
             seen += 1
             shown = now
         }
@@ -328,12 +340,15 @@ public final class Exploration {
                 steps: prediction.test.steps.count))
     }
 
-    /// The finding's test, named after what it shows, with the needs of other kernels.
-    private func written(_ prediction: Predictor.Prediction, _ failure: Failure) -> Source? {
+    /// The finding's test, named after what it shows, with the needs of other kernels, and with the schedule that showed it.
+    private func written(
+        _ prediction: Predictor.Prediction, _ failure: Failure, _ schedule: Schedule?
+    ) -> Source? {
         guard let source = try? Source(prediction.test) else { return nil }
         var test = prediction.test
         test.name = source.headline(failure)
         test.needs = test.impliedNeeds
+        if let schedule { test.take(schedule, failure) }
         return (try? Source(test)) ?? source
     }
 
@@ -365,6 +380,25 @@ extension LitmusTest {
             }
         }
         return test
+    }
+
+    /// Writes a schedule into its block, with the outcome that it showed.
+    fileprivate mutating func take(_ schedule: Schedule, _ failure: Failure) {
+        var number = 0
+        for index in body.indices {
+            guard case .parallel(var block) = body[index] else { continue }
+            if number == schedule.block {
+                block.preemption = schedule.preemption
+                if case .outcome(let results, _, _, _) = failure.deviation {
+                    let own = Set(block.steps.compactMap(\.result))
+                    block.preemption?.outcome = results.filter { own.contains($0.name) }.map {
+                        Clause.Condition(result: $0.name, outcome: $0.outcome)
+                    }
+                }
+                body[index] = .parallel(block)
+            }
+            number += 1
+        }
     }
 
     /// The needs without which the test means nothing on other kernels.

@@ -37,6 +37,11 @@ extension Exploration {
         }
         /// The tests of each phase; a phase without tests may be absent.
         public var counts: [Phase: Count] = [:]
+        /// Schedules that were run of tests with concurrent steps. 0 if they were not swept.
+        public var schedules = 0
+        /// Why tests with concurrent steps are not swept but started at random times, as a sentence without its period. Nil if they
+        /// are swept, or there are none.
+        public var sweepAbsence: String?
         /// Pairs of kinds of steps that ran concurrently.
         public var pairs = 0
         /// Pairs for which no test could be generated: `NAME with NAME`.

@@ -140,7 +140,9 @@ extension LitmusTest {
             case .step(let step): return next(step).map(Entry.step)
             case .parallel(let block):
                 let steps = block.steps.compactMap(next)
-                return steps.isEmpty ? nil : .parallel(Parallel(steps: steps, clauses: block.clauses))
+                var rest = Parallel(steps: steps, preemption: block.preemption, clauses: block.clauses)
+                if !rest.canBePreempted { rest.preemption = nil }
+                return steps.isEmpty ? nil : .parallel(rest)
             }
         }
         return test

@@ -101,18 +101,25 @@ struct Check {
         var results: Set<Name> = []
         for step in block.steps { results = try self.step(step, number: &number, results: results) }
         step = first < number ? first : nil
+        if let preemption = block.preemption {
+            do throws(PreemptionProblem) { try preemption.check(block.actors) } catch {
+                throw TestProblem(step: step, message: "`preempted \(preemption)`: \(error)")
+            }
+            for condition in preemption.outcome { try self.condition(condition, results) }
+        }
         for clause in block.clauses {
             try require(!clause.conditions.isEmpty, "`\(clause.kind.rawValue)` needs at least one condition")
             try require(
                 clause.description.utf8.count <= Lexer.longestLine,
                 "a line has at most \(Lexer.longestLine) bytes, and this `\(clause.kind.rawValue)` has more")
-            for condition in clause.conditions {
-                try require(
-                    results.contains(condition.result),
-                    "no step of the block has a result `\(condition.result)`")
-                try range(of: condition.outcome)
-            }
+            for condition in clause.conditions { try self.condition(condition, results) }
         }
+    }
+
+    private func condition(_ condition: Clause.Condition, _ results: Set<Name>) throws(TestProblem) {
+        try require(
+            results.contains(condition.result), "no step of the block has a result `\(condition.result)`")
+        try range(of: condition.outcome)
     }
 
     @discardableResult

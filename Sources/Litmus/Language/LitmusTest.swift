@@ -148,13 +148,21 @@ public enum Entry: Sendable, Hashable {
 public struct Parallel: Sendable, Hashable {
     /// The steps in the order of the text.
     public var steps: [Step]
+    /// `preempted`: the schedule of the block on a kernel that can be swept. Nil is none.
+    public var preemption: Preemption?
     /// The clauses that judge the outcomes of the block.
     public var clauses: [Clause]
 
-    /// A block of these steps and clauses.
-    public init(steps: [Step], clauses: [Clause] = []) {
+    /// A block of these steps and clauses, by default without a schedule.
+    public init(steps: [Step], preemption: Preemption? = nil, clauses: [Clause] = []) {
         self.steps = steps
+        self.preemption = preemption
         self.clauses = clauses
+    }
+
+    /// The actors in the order of their first steps.
+    var actors: [Actor] {
+        steps.map(\.actor).reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
     }
 }
 

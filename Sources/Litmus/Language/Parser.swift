@@ -88,6 +88,14 @@ private struct FileParser {
             }
             test.body.append(.parallel(parallel))
             block = nil
+        case "preempted":
+            guard block != nil else {
+                throw parser.error(at: column, "`preempted` belongs in a parallel block, after its steps")
+            }
+            guard block?.1.preemption == nil else {
+                throw parser.error(at: column, "the block already has a `preempted` line")
+            }
+            block?.1.preemption = try parser.preemption()
         case _ where Clause.Kind(rawValue: keyword) != nil:
             guard let kind = Clause.Kind(rawValue: keyword), block != nil else {
                 throw parser.error(at: column, "`\(keyword)` belongs in a parallel block, after its steps")
@@ -97,10 +105,10 @@ private struct FileParser {
             guard let actor = Actor(word: keyword) else {
                 throw unknown(keyword, column, parser)
             }
-            if let clause = block?.1.clauses.last {
+            let before = block?.1.clauses.last?.kind.rawValue ?? block?.1.preemption.map { _ in "preempted" }
+            if let before {
                 throw parser.error(
-                    at: column,
-                    "a step after `\(clause.kind.rawValue)`: in a block, steps come before clauses")
+                    at: column, "a step after `\(before)`: in a block, steps come before everything else")
             }
             let step = try parser.step(of: actor)
             places.append((line, column))
@@ -110,7 +118,7 @@ private struct FileParser {
 
     /// The words that can begin a line, besides actors.
     private static let keywords =
-        ["test", "hazard", "vm", "aliases", "needs", "kernel", "memory", "parallel", "end"]
+        ["test", "hazard", "vm", "aliases", "needs", "kernel", "memory", "parallel", "preempted", "end"]
         + Clause.Kind.allCases.map(\.rawValue)
 
     private func unknown(_ keyword: String, _ column: Int, _ parser: LineParser) -> SyntaxError {

@@ -20,6 +20,9 @@ extension LitmusTest {
             case .parallel(let block):
                 lines.append("parallel")
                 lines += block.steps.map(\.description)
+                if let preemption = block.preemption {
+                    lines.append(Layout.line("preempted", preemption.description))
+                }
                 lines += block.clauses.map(\.description)
                 lines.append("end")
             }

@@ -12,6 +12,8 @@ protocol Child: AnyObject, Sendable {
     func write(_ view: Name, at offset: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) -> Int
     /// Accesses bytes of a view; nil if the child has no view of that name.
     func length(of view: Name) -> UInt64?
+    /// The process; nil if the child is part of the model.
+    var process: Int32? { get }
     /// The mapping itself, if the child is part of the model.
     func mapping(of view: Name) -> (any HostMapping)?
 }
@@ -33,6 +35,7 @@ final class ForkedChild: Child {
 
     deinit { ckvm_child_end(socket, pid) }
 
+    var process: Int32? { pid }
     func length(of view: Name) -> UInt64? { views[view]?.length }
     func mapping(of view: Name) -> (any HostMapping)? { nil }
 
@@ -61,6 +64,7 @@ final class ModelChild: Child {
         self.views = own
     }
 
+    var process: Int32? { nil }
     func length(of view: Name) -> UInt64? { views[view]?.length }
     func mapping(of view: Name) -> (any HostMapping)? { views[view] }
 

@@ -37,8 +37,8 @@ public struct Runner: Sendable {
         public var findsOrders: Bool
         /// The outcome of a parallel block whose run is recorded; nil, the default, records any failing one.
         public var witness: OutcomePattern?
-        /// Which schedules of parallel blocks are run in place of random starting times. Nil, the default, is none. Ignored where
-        /// interleavings are explored.
+        /// Which schedules of parallel blocks are run in place of random starting times. Nil, the default, takes those that the
+        /// test names. Ignored where interleavings are explored.
         public var sweep: Sweep?
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
@@ -188,13 +188,16 @@ public struct Runner: Sendable {
             let model =
                 options.asksModel ? try? source.explored(deadline, findsOrders: options.findsOrders) : nil
             tally.judge(by: model)
+            let written = source.test.schedules
             var report: Report
-            if options.sweep != nil, let reason = Sweeper.absence() {
-                report = try Sampler(source, facts, deadline, options, tally).report()
-                report.sweepAbsence = "\(reason). Actors start at random times instead"
-            } else if let sweep = options.sweep {
-                var sweeper = try Sweeper(source, facts, deadline, options, tally, model)
-                report = try sweeper.report(sweep)
+            if let sweep = options.sweep ?? (written.isEmpty ? nil : .these(written)) {
+                if let reason = Sweeper.absence() {
+                    report = try Sampler(source, facts, deadline, options, tally).report()
+                    report.sweepAbsence = "\(reason). Actors start at random times instead"
+                } else {
+                    var sweeper = try Sweeper(source, facts, deadline, options, tally, model)
+                    report = try sweeper.report(sweep)
+                }
             } else {
                 report = try Sampler(source, facts, deadline, options, tally).report()
             }

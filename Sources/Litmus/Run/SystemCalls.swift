@@ -212,4 +212,11 @@ extension World {
         }
         return child
     }
+
+    /// The processes of the actors that are children.
+    var processes: [Actor: Int32] {
+        var processes: [Actor: Int32] = [:]
+        for (number, child) in state.withLock({ $0.children }) { processes[.child(number)] = child.process }
+        return processes
+    }
 }

@@ -22,6 +22,10 @@ public struct Report: Sendable, Equatable {
     public var cut: Cut?
     /// One map for each pair of actors that was swept. Empty without a sweep.
     public var maps: [SweepMap] = []
+    /// The number of schedules with two preemptions. Those with outcomes of their own have maps.
+    public var secondSchedules = 0
+    /// A schedule that shows the failure; nil without a failure or a sweep.
+    public var schedule: Schedule?
     /// Why a requested sweep was not done, as a sentence without its period. Nil if it was done or not requested.
     public var sweepAbsence: String?
 

@@ -2,28 +2,32 @@
 import MiniVMM
 import SystemPackage
 
-/// The kernel stack of a thread of this process, `/proc/self/task/TID/stack`. Needs root and CONFIG_STACKTRACE.
-struct KernelStack: Sendable {
-    private let file: FileDescriptor
+/// The kernel stack of a thread of this process or of a child, `/proc/PID/task/TID/stack`. Needs root and CONFIG_STACKTRACE.
+///
+/// Any thread may read it.
+final class KernelStack: Sendable {
+    private let file: OwnedDescriptor
 
     /// - Returns: nil if the kernel does not show stacks to this process.
-    init?(thread: Int) {
-        guard
-            let file = try? FileDescriptor.open(
-                FilePath("/proc/self/task/\(thread)/stack"), .readOnly, options: .closeOnExec)
-        else { return nil }
-        self.file = file
+    convenience init?(thread: Int) { self.init(path: "/proc/self/task/\(thread)/stack") }
+
+    /// - Returns: nil if the kernel does not show stacks to this process.
+    convenience init?(process: Int32) { self.init(path: "/proc/\(process)/stack") }
+
+    private init?(path: String) {
+        guard let file = try? FileDescriptor.open(FilePath(path), .readOnly, options: .closeOnExec) else {
+            return nil
+        }
+        self.file = OwnedDescriptor(owning: file.rawValue)
     }
 
-    func close() { try? file.close() }
-
-    /// Reads the stack into a buffer; the caller may run with realtime priority, so nothing is decoded here.
-    ///
-    /// - Returns: the number of bytes; 0 if the stack cannot be read.
-    func read(into buffer: inout [UInt8]) -> Int {
-        (try? unsafe buffer.withUnsafeMutableBytes { bytes in
-            unsafe try file.read(fromAbsoluteOffset: 0, into: bytes)
-        }) ?? 0
+    /// The stack as the kernel writes it, at most 4 KiB; empty if it cannot be read.
+    func text() -> [UInt8] {
+        let file = FileDescriptor(rawValue: file.rawValue)
+        return unsafe [UInt8](unsafeUninitializedCapacity: 4096) { bytes, count in
+            let whole = UnsafeMutableRawBufferPointer(bytes)
+            count = (try? unsafe file.read(fromAbsoluteOffset: 0, into: whole)) ?? 0
+        }
     }
 
     /// The functions on a stack, innermost first, without those of the interrupt that preempted the thread.
@@ -35,6 +39,8 @@ struct KernelStack: Sendable {
             let name = line[line.index(after: end)...].prefix { $0 != "+" }.drop { $0 == " " }
             return name.isEmpty ? nil : String(name)
         }
+        // The victim is still at the call that arms the timer, so it has not begun its steps.
+        if names.contains(where: { $0.contains("timerfd_settime") }) { return [] }
         let start = names.lastIndex { name in interruptEntries.contains { name.hasPrefix($0) } }
         return Array(names[(start.map { $0 + 1 } ?? 0)...])
     }

@@ -1,107 +1,137 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
-import Glibc
 import MiniVMM
 import Synchronization
 
-/// One run of a parallel block with one preemption.
+/// One run of a parallel block with a ``Preemption``, on the threads of a ``PreemptionTeam``.
 ///
-/// All threads run on one CPU. The intruder, with SCHED_FIFO priority, sleeps until `delay` after the victim's start. Its
-/// timer interrupt then preempts the victim wherever it is, in user space or in the kernel, and it performs its steps. If it
-/// blocks on a lock that the victim holds, the victim continues. Other actors act after both have ended, in the order of the
-/// text.
-///
-/// The fields are written by the thread named in their comments and read by the caller after ``ThreadTeam/run(_:)``.
+/// The victim arms the intruder's timer and performs its steps. The timer interrupt preempts it wherever it is, in user space
+/// or in the kernel, and the intruder performs its steps. If the intruder blocks on a lock that the victim holds, the victim
+/// continues.
 final class PreemptedRun: Sendable {
-    private let schedule: Schedule
-    private let steps: [(actor: Actor, steps: [(index: Int, step: Step)])]
-    private let results: Mutex<[ActorResults]>
-    /// The start of the victim's steps on the monotonic clock; set by the intruder just before it sleeps.
-    private let start = Atomic<UInt64>(0)
-    /// Counts actors that have ended.
-    private let ended = Atomic<Int>(0)
-    /// Set by the victim: the end of its steps on the monotonic clock.
-    private let victimEnd = Atomic<UInt64>(0)
-    /// Set by the victim before ``start``: its thread.
-    private let victimThread = Atomic<Int>(0)
-    /// Set by the intruder: the text of the victim's kernel stack.
-    private let stack = Mutex<[UInt8]>([])
-
-    /// Time for the intruder to go to sleep before the victim starts, in nanoseconds.
-    private static let lead: UInt64 = 100_000
-    private static let priority: Int32 = 50
-
-    init(_ schedule: Schedule, _ block: Program.Block) {
-        self.schedule = schedule
-        steps = block.actors.compactMap { steps in steps.first.map { ($0.step.actor, steps) } }
-        results = Mutex(Array(repeating: ActorResults(), count: block.actors.count))
+    /// What is known after a run.
+    struct Result: Sendable {
+        var victim = ActorResults()
+        var intruder = ActorResults()
+        /// The results of a third actor that preempted the intruder.
+        var third = ActorResults()
+        /// Nanoseconds that the steps of victim and intruder took, with preemptions.
+        var duration: UInt64 = 0
+        var intruderDuration: UInt64 = 0
+        /// How often the intruder slept in the kernel during its steps.
+        var sleeps = 0
+        /// The kernel stacks of the preempted threads, if they were asked for: of the victim, and of the intruder at the
+        /// second preemption.
+        var stack: [UInt8] = []
+        var secondStack: [UInt8] = []
     }
 
-    /// The results of the actors, in their order.
-    var actorResults: [ActorResults] { results.withLock { $0 } }
-    /// Nanoseconds that the victim's steps took, with the preemption.
-    var duration: UInt64 {
-        victimEnd.load(ordering: .acquiring) &- start.load(ordering: .acquiring)
+    /// The stacks of the victim and of the intruder. Nil if the kernel does not show it.
+    struct Stacks: Sendable {
+        let victim: KernelStack?
+        let intruder: KernelStack?
     }
-    var stackText: [UInt8] { stack.withLock { $0 } }
 
-    /// Performs the steps of one actor; called on a thread of its own.
-    func perform(_ number: Int, _ source: Source, _ world: World) {
-        guard steps.indices.contains(number) else { return }
-        let (actor, steps) = steps[number]
-        switch actor {
-        case schedule.victim: preempted(number, steps, source, world)
-        case schedule.intruder: preempting(number, steps, source, world)
-        default:
-            let before = self.steps.prefix(number).count {
-                $0.actor != schedule.victim && $0.actor != schedule.intruder
+    private let preemption: Preemption
+    private let steps: [Actor: [(index: Int, step: Step)]]
+    private let grid: TimerGrid
+    private let team: PreemptionTeam
+    /// Reads the stacks of the victim and of the intruder; nil to read none.
+    private let stacks: Stacks?
+    /// The processes of actors that are children.
+    private let processes: [Actor: Int32]
+    /// Each seat writes its part; read by the caller when all seats have ended.
+    private let result = Mutex(Result())
+
+    private init(
+        _ preemption: Preemption, _ block: Program.Block, _ grid: TimerGrid, _ team: PreemptionTeam,
+        _ stacks: Stacks?, _ processes: [Actor: Int32]
+    ) {
+        self.processes = processes
+        self.preemption = preemption
+        self.grid = grid
+        self.team = team
+        self.stacks = stacks
+        steps = Dictionary(
+            block.actors.compactMap { steps in steps.first.map { ($0.step.actor, steps) } },
+            uniquingKeysWith: { first, _ in first })
+    }
+
+    /// Performs the steps of the block's actors under the preemption. Actors without a part in it act afterwards, in the
+    /// order of the text, on the calling thread.
+    ///
+    /// - Returns: the results, and those of each actor in the block's order.
+    static func perform(
+        _ preemption: Preemption, _ block: Program.Block, _ grid: TimerGrid, on team: PreemptionTeam,
+        stacks: Stacks?, _ source: Source, _ world: World
+    ) -> (Result, [ActorResults]) {
+        let processes = world.processes
+        for (seat, actor) in preemption.actors.enumerated() {
+            // A child performs the steps for its thread, so it has the thread's priority.
+            if let process = processes[actor] {
+                _ = ckvm_set_fifo_priority(process, PreemptionTeam.priorities[seat])
             }
-            while ended.load(ordering: .acquiring) < 2 + before { sched_yield() }
-            run(number, steps, source, world)
         }
-        ended.add(1, ordering: .releasing)
+        let run = PreemptedRun(preemption, block, grid, team, stacks, processes)
+        team.run(jobs: preemption.second == nil ? 2 : 3) { run.perform($0, source, world) }
+        let result = run.result.withLock { $0 }
+        let all = block.actors.map { steps in
+            switch steps.first?.step.actor {
+            case preemption.victim?: result.victim
+            case preemption.intruder?: result.intruder
+            case let actor? where actor == preemption.second?.actor: result.third
+            default: ActorResults(performing: steps, source, world)
+            }
+        }
+        return (result, all)
     }
 
-    private func preempted(
-        _ number: Int, _ steps: [(index: Int, step: Step)], _ source: Source, _ world: World
-    ) {
-        victimThread.store(ckvm_thread_id(), ordering: .releasing)
-        var start = self.start.load(ordering: .acquiring)
-        while start == 0 {
-            sched_yield()
-            start = self.start.load(ordering: .acquiring)
+    private func perform(_ seat: Int, _ source: Source, _ world: World) {
+        switch seat {
+        case 0:
+            let start = monotonicNanoseconds()
+            begin(1, after: preemption.delay)
+            let actor = run(preemption.victim, source, world)
+            let end = monotonicNanoseconds()
+            result.withLock {
+                $0.victim = actor
+                $0.duration = end &- start
+            }
+        case 1:
+            let stack = stacks?.victim?.text() ?? []
+            let start = monotonicNanoseconds()
+            let sleeps = ckvm_sleeps()
+            if let second = preemption.second { begin(2, after: second.delay) }
+            let actor = run(preemption.intruder, source, world)
+            let slept = ckvm_sleeps() - sleeps
+            let end = monotonicNanoseconds()
+            result.withLock {
+                $0.intruder = actor
+                $0.intruderDuration = end &- start
+                $0.sleeps = slept
+                $0.stack = stack
+            }
+        default:
+            let stack = stacks?.intruder?.text() ?? []
+            result.withLock { $0.secondStack = stack }
+            guard let actor = preemption.second?.actor else { return }
+            if actor == preemption.victim {
+                team.prefer(0, process: processes[actor])
+            } else {
+                let actor = run(actor, source, world)
+                result.withLock { $0.third = actor }
+            }
         }
-        while monotonicNanoseconds() < start {}
-        run(number, steps, source, world)
-        victimEnd.store(monotonicNanoseconds(), ordering: .releasing)
     }
 
-    private func preempting(
-        _ number: Int, _ steps: [(index: Int, step: Step)], _ source: Source, _ world: World
-    ) {
-        var thread = 0
-        while thread == 0 {
-            sched_yield()
-            thread = victimThread.load(ordering: .acquiring)
-        }
-        let stack = KernelStack(thread: thread)
-        var text = [UInt8](repeating: 0, count: 4096)
-        // From here to the end of its steps nothing but a lock lets the victim run.
-        _ = ckvm_set_fifo_priority(Self.priority)
-        let start = monotonicNanoseconds() + Self.lead
-        self.start.store(start, ordering: .releasing)
-        _ = ckvm_sleep_until(start + schedule.delay)
-        let count = stack?.read(into: &text) ?? 0
-        run(number, steps, source, world)
-        _ = ckvm_set_fifo_priority(0)
-        stack?.close()
-        self.stack.withLock { $0 = Array(text[..<count]) }
+    /// Arms the timer of a seat. From here to the first step, the path is the same for each delay.
+    private func begin(_ seat: Int, after delay: UInt64) {
+        let (timer, padding) = grid.split(delay)
+        team.start(seat, after: timer)
+        ckvm_pad(padding)
     }
 
-    private func run(
-        _ number: Int, _ steps: [(index: Int, step: Step)], _ source: Source, _ world: World
-    ) {
-        let actor = ActorResults(performing: steps, source, world)
-        results.withLock { $0[number] = actor }
+    private func run(_ actor: Actor, _ source: Source, _ world: World) -> ActorResults {
+        ActorResults(performing: steps[actor] ?? [], source, world)
     }
 }

@@ -1,32 +1,34 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-/// A schedule of a parallel block with one preemption: on one CPU, the intruder preempts the victim `delay` after the
-/// victim has begun its steps, and performs all of its own steps.
+/// A schedule of one parallel block of a test: which actor preempts which, and when.
 public struct Schedule: Hashable, Sendable {
     /// The parallel block of the test, from 0.
     public let block: Int
-    /// The actor that is preempted.
-    public let victim: Actor
-    /// The actor that preempts it.
-    public let intruder: Actor
-    /// Nanoseconds of the monotonic clock from the start of the victim's first step. One instruction each under QEMU's
-    /// instruction counting.
-    public let delay: UInt64
+    /// Who is preempted, by whom, and when.
+    public let preemption: Preemption
 
-    /// A schedule.
-    public init(block: Int, victim: Actor, intruder: Actor, delay: UInt64) {
+    /// A schedule of a block.
+    public init(block: Int, _ preemption: Preemption) {
         self.block = block
-        self.victim = victim
-        self.intruder = intruder
-        self.delay = delay
+        self.preemption = preemption
+    }
+}
+
+extension LitmusTest {
+    /// The schedules of the blocks that have a `preempted` line.
+    public var schedules: [Schedule] {
+        body.compactMap { entry in if case .parallel(let block) = entry { block } else { nil } }.enumerated()
+            .compactMap { number, block in block.preemption.map { Schedule(block: number, $0) } }
     }
 }
 
 /// A text that is no schedule of a test.
 public enum ScheduleError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// Not of the form `VICTIM@DELAY[/INTRUDER][#BLOCK]`.
+    /// Not of the form `VICTIM@DELAY[/INTRUDER[@DELAY/ACTOR]][#BLOCK]`.
     case form
+    /// The block cannot have the preemption, for this reason.
+    case preemption(String)
     /// The test has no such parallel block, counted from 1.
     case block(Int)
     /// The block has no such actor; the actors that it has.
@@ -37,7 +39,9 @@ public enum ScheduleError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The error message, with the valid forms or names.
     public var description: String {
         switch self {
-        case .form: "a schedule is VICTIM@DELAY, such as host1@1594, with a delay in nanoseconds"
+        case .form:
+            "a schedule is VICTIM@DELAY[/INTRUDER[@DELAY/ACTOR]], such as host1@1594 or host1@1594/host@300/host1, with delays in nanoseconds up to 10 s"
+        case .preemption(let reason): reason
         case .block(let number): "the test has no parallel block \(number)"
         case .actor(let name, let known):
             "no actor \(name) in the block; its actors are \(known.joined(separator: ", "))"
@@ -47,21 +51,33 @@ public enum ScheduleError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 extension Schedule: CustomStringConvertible {
-    /// `host1@1594/host`, with `#2` for the second block.
-    public var description: String { "\(victim)@\(delay)/\(intruder)" + (block > 0 ? "#\(block + 1)" : "") }
+    /// `host1@1594/host`, with `@300/host1` for a second preemption, and with `#2` for the second block.
+    public var description: String {
+        "\(preemption.victim)@\(preemption.delay)/\(preemption.intruder)"
+            + (preemption.second.map { "@\($0.delay)/\($0.actor)" } ?? "")
+            + (block > 0 ? "#\(block + 1)" : "")
+    }
 
     /// Reads a schedule as ``description`` writes it; the intruder may be omitted if the block has two actors.
     ///
     /// - Throws: ``ScheduleError``.
     public init(_ text: String, in test: LitmusTest) throws(ScheduleError) {
-        guard let match = text.wholeMatch(of: #/([a-z0-9-]+)@([0-9]+)(?:/([a-z0-9-]+))?(?:\#([0-9]+))?/#),
-            let delay = UInt64(match.2), delay <= 10_000_000_000
-        else { throw .form }
-        let number = match.4.map { Int($0) ?? 0 } ?? 1
-        let blocks = Program(test).blocks
-        guard blocks.indices.contains(number - 1) else { throw .block(number) }
-        let block = blocks[number - 1]
-        let actors = block.actors.compactMap(\.first?.step.actor)
+        let blocks = Program(test).blocks.map { $0.actors.compactMap(\.first?.step.actor) }
+        try self.init(text, blocks: blocks)
+    }
+
+    /// - Parameter blocks: the actors of each block.
+    init(_ text: String, blocks: [[Actor]]) throws(ScheduleError) {
+        let form =
+            #/([a-z0-9-]+)@([0-9]+)(?:/([a-z0-9-]+)(?:@([0-9]+)/([a-z0-9-]+))?)?(?:\#([0-9]+))?/#
+        guard let match = text.wholeMatch(of: form) else { throw .form }
+        func delay(_ digits: Substring) throws(ScheduleError) -> UInt64 {
+            guard let delay = UInt64(digits), delay <= Preemption.longestDelay else { throw .form }
+            return delay
+        }
+        let number = match.6.map { Int($0) ?? 0 } ?? 1
+        guard number >= 1, number <= blocks.count else { throw .block(number) }
+        let actors = blocks[number - 1]
         func actor(_ name: Substring) throws(ScheduleError) -> Actor {
             guard let actor = actors.first(where: { "\($0)" == name }) else {
                 throw .actor(String(name), known: actors.map { "\($0)" })
@@ -73,62 +89,19 @@ extension Schedule: CustomStringConvertible {
         let intruder: Actor
         if let name = match.3 {
             intruder = try actor(name)
-            if intruder == victim { throw .form }
         } else {
             guard let other = others.first, others.count == 1 else {
                 throw .ambiguous(others.map { "\($0)" })
             }
             intruder = other
         }
-        self.init(block: block.number, victim: victim, intruder: intruder, delay: delay)
-    }
-}
-
-/// The schedules that are run of a test with parallel blocks.
-public enum Sweep: Hashable, Sendable {
-    /// Every pair of actors of every block, over all delays.
-    case all
-    /// One schedule.
-    case one(Schedule)
-}
-
-/// A sweep of one pair of actors over the delay, as a map from delays to outcomes.
-public struct SweepMap: Sendable, Equatable {
-    /// The parallel block of the test, from 0.
-    public let block: Int
-    /// The line of the block's first step in the text.
-    public let line: Int
-    /// The actor that is preempted.
-    public let victim: Actor
-    /// The actor that preempts it.
-    public let intruder: Actor
-    /// The number of schedules that were run.
-    public let schedules: Int
-    /// The duration of the victim's steps without a preemption, in nanoseconds. Later delays change nothing.
-    public let duration: UInt64
-    /// Whether the same delay always led to the same outcome where that was tried. Otherwise the timer of the machine varies, and
-    /// the borders of intervals are approximate.
-    public let isExact: Bool
-    /// Consecutive delays with the same outcome, in ascending order.
-    public let intervals: [Interval]
-
-    /// Consecutive delays with the same outcome.
-    public struct Interval: Sendable, Equatable {
-        /// The first and the last delay with the outcome, in nanoseconds.
-        public let delays: ClosedRange<UInt64>
-        /// How the steps with named results ended.
-        public let results: [Failure.NamedOutcome]
-        /// The number of schedules that were run in the interval.
-        public let schedules: Int
-        /// The kernel functions on the victim's stack in the middle of the interval, innermost first. Empty if it was in
-        /// user space, or if the kernel does not show stacks.
-        public let functions: [String]
-        /// Whether neither the test nor the model forbids the outcome.
-        public let isFine: Bool
-
-        /// `a = ok, b = EAGAIN at 0`.
-        public var text: String {
-            results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
+        var preemption = Preemption(of: victim, at: try delay(match.2), by: intruder)
+        if let digits = match.4, let name = match.5 {
+            preemption.second = .init(try actor(name), after: try delay(digits))
         }
+        do throws(PreemptionProblem) { try preemption.check(actors) } catch {
+            throw .preemption(error.description)
+        }
+        self.init(block: number - 1, preemption)
     }
 }

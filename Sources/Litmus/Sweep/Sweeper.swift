@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
 import MiniVMM
+import SoftKVM
 import Synchronization
 import SystemPackage
 
 /// Runs a test with parallel blocks under chosen schedules: each actor of a block is the victim once for each other actor, and
 /// the delay of the preemption goes through the whole of the victim's steps.
 ///
-/// Delays are first tried on a grid. If the same delay leads to the same outcome again, as under instruction counting, every
-/// border between two outcomes is bisected down to one nanosecond, and the part of the steps inside the kernel is tried
-/// nanosecond by nanosecond if it is short. Runs on the thread of a test, which binds itself and its team to one CPU.
+/// Where the timer is exact, as under instruction counting, delays are first tried on a grid. Then the part of the steps inside
+/// the kernel is tried nanosecond by nanosecond if it is short, and every border between two outcomes is bisected down to
+/// one nanosecond. Elsewhere delays are drawn at random.
+///
+/// Runs on the thread of a test, which binds itself and its team to one CPU.
 struct Sweeper {
     private let source: Source
     private let program: Program
@@ -17,171 +20,306 @@ struct Sweeper {
     private let deadline: TestDeadline
     private let options: Runner.Options
     private let tally: Tally
-    private let model: Interleavings.Result?
-    private let team: ThreadTeam
+    /// For each block the outcomes of the model; nil if the model was not asked.
+    private let known: [Set<[Name: StepOutcome]>]?
+    private let team: PreemptionTeam
+    private let grid: TimerGrid
+    private let stacks: PreemptedRun.Stacks
     private var world: World
     private var isFresh = true
+    private var chance: SplitMix64
+    private var secondSchedules = 0
 
-    /// Uncounted runs without a preemption before a pair is swept. They also measure how long the victim's steps take.
+    /// Uncounted runs without a preemption before a pair is swept. They also measure how long the steps take.
     private static let warmUps = 3
-    /// The delays of the first grid.
+    /// The number of delays of the first grid.
     private static let gridPoints: UInt64 = 256
     /// The most nanoseconds inside the kernel that are tried one by one.
     private static let fineNanoseconds: UInt64 = 4096
+    /// The distance of delays in a search, in nanoseconds, and the most delays.
+    private static let searchStep: UInt64 = 16
+    private static let mostSearched: UInt64 = 1024
+    /// First delays of schedules with two preemptions besides the middles of intervals, and second delays for each.
+    private static let firstDelays: UInt64 = 16
+    private static let secondDelays: UInt64 = 32
     /// After the longest delay the intruder acts when the victim has certainly ended, in nanoseconds.
     private static let afterTheEnd: UInt64 = 10_000_000
+    /// Runs of one schedule where the timer is exact.
+    private static let repetitions = 10
 
     /// Why a sweep is impossible on this machine; nil if it is possible.
     static func absence() -> String? {
-        let result = ckvm_set_fifo_priority(1)
+        let result = ckvm_set_fifo_priority(0, 1)
         guard result >= 0 else {
             return
                 "SCHED_FIFO is not permitted (\(Errno(rawValue: Int32(-result)).name)); run as root, or with CAP_SYS_NICE"
         }
-        _ = ckvm_set_fifo_priority(0)
+        _ = ckvm_set_fifo_priority(0, 0)
         return nil
     }
 
+    /// Binds the calling thread to its CPU until ``end()``.
     init(
         _ source: Source, _ facts: BackendFacts, _ deadline: TestDeadline, _ options: Runner.Options,
         _ tally: Tally, _ model: Interleavings.Result?
     ) throws(Stop) {
-        self.model = model
         self.source = source
         self.facts = facts
         self.deadline = deadline
         self.options = options
         self.tally = tally
+        chance = SplitMix64(seed: options.seed)
         program = Program(source.test)
-        guard let team = ThreadTeam(program.blocks.map(\.actors.count).max() ?? 1) else {
+        let judge = Judge(source)
+        known = model.map { model in judge.program.blocks.map { judge.complete(model.endings, $0) } }
+        let cpu = Int32(clamping: ckvm_current_cpu())
+        _ = ckvm_bind_to_cpu(cpu)
+        guard let team = PreemptionTeam(cpu: cpu) else {
+            _ = ckvm_bind_to_cpu(-1)
             throw .host(HostFailure("pthread_create", .resourceTemporarilyUnavailable))
         }
         self.team = team
+        grid = team.measureTimer()
+        stacks = PreemptedRun.Stacks(
+            victim: KernelStack(thread: team.thread(of: 0)), intruder: KernelStack(thread: team.thread(of: 1)))
         do throws(Stop) { world = try World(facts, source.test, deadline) } catch {
             team.end()
+            _ = ckvm_bind_to_cpu(-1)
             throw error
         }
     }
 
-    /// Runs the schedules, and judges their outcomes like those of other runs.
+    private func end() {
+        // The thread of the test runs other tests afterwards.
+        _ = ckvm_bind_to_cpu(-1)
+        team.end()
+        world.close()
+    }
+
+    // MARK: all schedules
+
+    /// Runs the schedules, and judges their outcomes like those of other runs. It can be called once.
     ///
     /// - Returns: the report of all runs, and a map for each pair of actors.
     mutating func report(_ kind: Sweep) throws(Stop) -> Report {
-        let cpu = ckvm_current_cpu()
-        if cpu >= 0 { team.run { _ in _ = ckvm_bind_to_cpu(Int32(cpu)) } }
-        defer {
-            // The thread of the test runs other tests afterwards.
-            _ = ckvm_bind_to_cpu(-1)
-            team.end()
-            world.close()
-        }
+        defer { end() }
         var maps: [SweepMap] = []
-        for var sweep in try pairs(kind) {
-            // The first runs take longer paths, in this process and in the kernel. They are not counted.
-            for _ in 0..<Self.warmUps {
-                if let failure = try run(Self.afterTheEnd, &sweep, counts: false) {
-                    return report(maps, failure, nil)
+        var wrong: (failure: Failure, schedule: Schedule)?
+        switch kind {
+        case .these(let schedules):
+            wrong = try run(schedules, &maps)
+        case .search, .all:
+            for var sweep in try pairs() {
+                wrong = try prepare(&sweep, Self.afterTheEnd)
+                if wrong == nil { wrong = try sweepDelays(&sweep, kind) }
+                maps.append(map(sweep))
+                if case .all(let preemptions) = kind, preemptions > 1, wrong == nil {
+                    wrong = try sweepSecond(sweep, &maps)
                 }
+                if wrong != nil || deadline.stop != nil { break }
+                if case .search = kind, maps.last?.isFine == false { break }
             }
-            let failure: Failure?
-            switch kind {
-            case .all: failure = try run(&sweep)
-            case .one(let schedule): failure = try run(schedule.delay, &sweep)
-            }
-            maps.append(map(sweep))
-            if let failure { return report(maps, failure, nil) }
-            if let stop = deadline.stop { return report(maps, nil, stop) }
         }
-        return report(maps, nil, nil)
+        var report = tally.report(
+            Judge(source), wanted: tally.runs, failure: wrong?.failure, wrong == nil ? deadline.stop : nil)
+        report.maps = maps
+        report.secondSchedules = secondSchedules
+        if case .failed = report.verdict { report.schedule = wrong?.schedule ?? maps.lazy.compactMap(\.wrong).first }
+        return report
     }
 
     /// The pairs of actors to sweep, in the order of the text.
-    private func pairs(_ kind: Sweep) throws(Stop) -> [PairSweep] {
-        var pairs: [PairSweep] = []
+    private func pairs() throws(Stop) -> [DelaySweep] {
+        var pairs: [DelaySweep] = []
         for block in program.blocks {
             let actors = block.actors.compactMap(\.first?.step.actor)
             for victim in actors {
                 for intruder in actors where intruder != victim {
-                    if case .one(let schedule) = kind,
-                        (schedule.block, schedule.victim, schedule.intruder) != (
-                            block.number, victim, intruder
-                        )
-                    {
-                        continue
-                    }
-                    pairs.append(PairSweep(block, victim, intruder))
+                    pairs.append(DelaySweep(block, victim, intruder, isExact: grid.isExact))
                 }
             }
         }
-        if pairs.isEmpty, case .all = kind {
-            throw .skip("no parallel block has two actors, so there is nothing to preempt")
-        }
-        if pairs.isEmpty, case .one(let schedule) = kind {
-            throw .skip(
-                "no parallel block \(schedule.block + 1) in which \(schedule.intruder) can preempt \(schedule.victim)"
-            )
-        }
+        if pairs.isEmpty { throw .skip("no parallel block has two actors, so there is nothing to preempt") }
         return pairs
     }
 
-    private func report(_ maps: [SweepMap], _ failure: Failure?, _ stop: Cut.Reason?) -> Report {
-        var report = tally.report(Judge(source), wanted: tally.runs, failure: failure, stop)
-        report.maps = maps
-        return report
-    }
-
-    private func map(_ sweep: PairSweep) -> SweepMap {
-        let block = sweep.block
-        let known = model.map { Judge(source).complete($0.endings, block) }
-        return SweepMap(
-            block: block.number, line: source.places[block.first].line, victim: sweep.victim,
-            intruder: sweep.intruder, schedules: sweep.schedules, duration: sweep.duration,
-            isExact: sweep.isExact,
-            intervals: sweep.intervals { outcome in
-                block.allows(outcome) && (known?.contains(outcome) != false || block.names(outcome))
-            })
+    /// Runs the schedules together, again and again.
+    private mutating func run(
+        _ schedules: [Schedule], _ maps: inout [SweepMap]
+    ) throws(Stop) -> (Failure, Schedule)? {
+        var sweeps: [DelaySweep] = []
+        for block in program.blocks {
+            guard let schedule = schedules.first(where: { $0.block == block.number }) else { continue }
+            let preemption = schedule.preemption
+            let second = preemption.second.map {
+                SweepMap.Second(firstDelay: preemption.delay, actor: $0.actor)
+            }
+            sweeps.append(
+                DelaySweep(
+                    block, preemption.victim, preemption.intruder, second: second, isExact: grid.isExact))
+        }
+        for index in sweeps.indices {
+            if let wrong = try prepare(&sweeps[index], Self.afterTheEnd) { return wrong }
+        }
+        let runs = grid.isExact ? min(options.runs, Self.repetitions) : options.runs
+        for number in 0..<runs where number == 0 || deadline.stop == nil {
+            if let failure = try perform(schedules, looks: number == 0, { results, block in
+                guard let index = sweeps.firstIndex(where: { $0.block.number == block }),
+                    let preemption = schedules.first(where: { $0.block == block })?.preemption
+                else { return }
+                sweeps[index].add(preemption.second?.delay ?? preemption.delay, results)
+            }) {
+                return (failure, schedules[0])
+            }
+        }
+        maps = sweeps.map(map)
+        return nil
     }
 
     // MARK: one pair
 
-    private mutating func run(_ sweep: inout PairSweep) throws(Stop) -> Failure? {
-        if let failure = try run(Self.afterTheEnd, &sweep) { return failure }
-        let last = sweep.duration
-        let stride = max(1, last / Self.gridPoints)
-        for delay in Swift.stride(from: 0, through: last, by: Int(stride)).map({ UInt64($0) }) {
-            if let failure = try run(delay, &sweep) { return failure }
-            if deadline.stop != nil { return nil }
-        }
-        if let failure = try checkExactness(&sweep) { return failure }
-        guard sweep.isExact else { return nil }
-        if let kernel = sweep.kernelDelays, kernel.upperBound - kernel.lowerBound <= Self.fineNanoseconds {
-            for delay in kernel where sweep.points[delay] == nil {
-                if let failure = try run(delay, &sweep) { return failure }
-                if deadline.stop != nil { return nil }
+    private typealias Wrong = (failure: Failure, schedule: Schedule)
+
+    /// Measures the steps without a preemption.
+    ///
+    /// - Parameter delay: a delay after the end of the steps.
+    private mutating func prepare(_ sweep: inout DelaySweep, _ delay: UInt64) throws(Stop) -> Wrong? {
+        // The first runs take longer paths, in this process and in the kernel.
+        for _ in 0..<Self.warmUps {
+            let schedule = sweep.schedule(delay)
+            let failure = try perform([schedule], looks: false, counts: false) { results, block in
+                guard block == sweep.block.number else { return }
+                sweep.duration = min(
+                    sweep.second == nil ? results.run.duration : results.run.intruderDuration, delay)
+                sweep.sleeps = results.run.sleeps
             }
-        }
-        while let delay = sweep.nextBorder() {
-            if let failure = try run(delay, &sweep) { return failure }
-            if deadline.stop != nil { return nil }
+            if let failure { return (failure, schedule) }
         }
         return nil
     }
 
-    /// Repeats the delays at both sides of the first borders.
-    private mutating func checkExactness(_ sweep: inout PairSweep) throws(Stop) -> Failure? {
-        for delay in sweep.borders.prefix(2).flatMap({ [$0.low, $0.high] }) {
-            for _ in 0..<3 {
-                let before = sweep.points[delay]?.results
-                if let failure = try run(delay, &sweep) { return failure }
-                if sweep.points[delay]?.results != before { sweep.isExact = false }
-                if deadline.stop != nil || !sweep.isExact { return nil }
+    private mutating func sweepDelays(_ sweep: inout DelaySweep, _ kind: Sweep) throws(Stop) -> Wrong? {
+        let last = sweep.duration
+        guard sweep.isExact else {
+            for _ in 0..<options.runs {
+                if let wrong = try run(chance.next() % (last + 1), &sweep, looks: true) { return wrong }
+                if deadline.stop != nil { return nil }
+            }
+            return nil
+        }
+        let isSearch = kind == .search
+        let step =
+            isSearch ? max(Self.searchStep, last / Self.mostSearched) : max(1, last / Self.gridPoints)
+        let delays = stride(from: 0, through: last, by: Int(clamping: step)).map { UInt64($0) } + [Self.afterTheEnd]
+        if let wrong = try run(delays, &sweep, looks: !isSearch, stopsAtWrong: isSearch) { return wrong }
+        if isSearch {
+            guard sweep.points.values.contains(where: { !$0.isFine }) else { return nil }
+        } else if let kernel = sweep.kernelDelays, kernel.upperBound - kernel.lowerBound <= Self.fineNanoseconds {
+            let rest = kernel.filter { sweep.points[$0] == nil }
+            if let wrong = try run(rest, &sweep) { return wrong }
+        }
+        return try refine(&sweep)
+    }
+
+    /// Bisects the borders, repeats delays with a result of their own, and looks at the stack in each interval.
+    private mutating func refine(_ sweep: inout DelaySweep) throws(Stop) -> Wrong? {
+        while case let delays = sweep.unknownBorders, !delays.isEmpty, deadline.stop == nil {
+            if let wrong = try run(delays, &sweep) { return wrong }
+        }
+        for delay in sweep.isolated {
+            for _ in 0..<2 { if let wrong = try run(delay, &sweep) { return wrong } }
+            sweep.settle(delay)
+        }
+        return try run(sweep.unseen, &sweep, looks: true)
+    }
+
+    private mutating func sweepSecond(_ sweep: DelaySweep, _ maps: inout [SweepMap]) throws(Stop) -> Wrong? {
+        guard sweep.isExact else { return nil }
+        let usual = Set(sweep.points.values.map(\.results))
+        var firsts = Set(map(sweep).intervals.map { $0.delays.lowerBound + ($0.delays.upperBound - $0.delays.lowerBound) / 2 })
+        if let kernel = sweep.kernelDelays {
+            let step = max(1, (kernel.upperBound - kernel.lowerBound) / Self.firstDelays)
+            for delay in stride(from: kernel.lowerBound, through: kernel.upperBound, by: Int(clamping: step)) {
+                firsts.insert(delay)
+            }
+        }
+        let actors = sweep.block.actors.compactMap(\.first?.step.actor).filter { $0 != sweep.intruder }
+        for actor in actors {
+            for first in firsts.sorted() where first <= sweep.duration {
+                var line = DelaySweep(
+                    sweep.block, sweep.victim, sweep.intruder, second: .init(firstDelay: first, actor: actor),
+                    isExact: sweep.isExact)
+                if let wrong = try prepare(&line, Self.afterTheEnd) { return wrong }
+                let step = max(1, line.duration / Self.secondDelays)
+                let delays = stride(from: 0, through: line.duration, by: Int(clamping: step)).map { UInt64($0) }
+                if let wrong = try run(delays, &line) { return wrong }
+                let isNew = line.points.values.contains { !usual.contains($0.results) }
+                if isNew, let wrong = try refine(&line) { return wrong }
+                secondSchedules += line.runs.count
+                if isNew { maps.append(map(line)) }
+                if deadline.stop != nil { return nil }
             }
         }
         return nil
     }
 
     private mutating func run(
-        _ delay: UInt64, _ sweep: inout PairSweep, counts: Bool = true
+        _ delays: [UInt64], _ sweep: inout DelaySweep, looks: Bool = false, stopsAtWrong: Bool = false
+    ) throws(Stop) -> Wrong? {
+        for delay in delays {
+            if let wrong = try run(delay, &sweep, looks: looks) { return wrong }
+            if deadline.stop != nil { return nil }
+            if stopsAtWrong, sweep.points[delay]?.isFine == false { return nil }
+        }
+        return nil
+    }
+
+    private mutating func run(
+        _ delay: UInt64, _ sweep: inout DelaySweep, looks: Bool = false
+    ) throws(Stop) -> Wrong? {
+        let schedule = sweep.schedule(delay)
+        let failure = try perform([schedule], looks: looks && delay <= sweep.duration) { results, block in
+            if block == sweep.block.number { sweep.add(delay, results) }
+        }
+        return failure.map { ($0, schedule) }
+    }
+
+    /// Whether neither the test nor the model forbids the outcome of any block.
+    private func isFine(_ ending: Ending) -> Bool {
+        program.blocks.allSatisfy { block in
+            let outcome = block.results(of: ending)
+            return block.allows(outcome)
+                && (known?[block.number].contains(outcome) != false || block.names(outcome))
+        }
+    }
+
+    private func map(_ sweep: DelaySweep) -> SweepMap {
+        SweepMap(
+            block: sweep.block.number, line: source.places[sweep.block.first].line, victim: sweep.victim,
+            intruder: sweep.intruder, second: sweep.second, schedules: sweep.runs.count,
+            duration: sweep.duration, isExact: sweep.isExact,
+            intervals: sweep.intervals)
+    }
+
+    // MARK: one run
+
+    /// What a run of a block under a schedule led to.
+    fileprivate struct BlockResult {
+        let block: Int
+        let results: [Name: StepOutcome]
+        let run: PreemptedRun.Result
+        let looked: Bool
+        var isFine = true
+    }
+
+    /// Runs the test once.
+    ///
+    /// - Parameters:
+    ///   - schedules: at most one for each block. The actors of other blocks act one after the other.
+    ///   - looks: whether the intruder reads the victim's stack.
+    ///   - note: called after the run for each block with a schedule, with the block's number.
+    private mutating func perform(
+        _ schedules: [Schedule], looks: Bool, counts: Bool = true, _ note: (BlockResult, Int) -> Void
     ) throws(Stop) -> Failure? {
         if !isFresh, !world.reset() {
             world.close()
@@ -189,116 +327,65 @@ struct Sweeper {
         }
         isFresh = false
         var ending = Ending()
+        var blocks: [BlockResult] = []
         for part in program.parts {
             switch part {
             case .step(let index, let step):
                 if let failure = try source.perform(index, step, world) { return failure }
             case .block(let block):
                 try block.prepare(world)
-                let isSwept = block.number == sweep.block.number
-                let schedule =
-                    isSwept
-                    ? Schedule(
-                        block: block.number, victim: sweep.victim, intruder: sweep.intruder, delay: delay)
-                    : Schedule(oneAfterTheOther: block, delay: Self.afterTheEnd)
-                let run = schedule.map { PreemptedRun($0, block) }
-                let (source, world) = (source, world)
-                if let run {
-                    team.run { number in run.perform(number, source, world) }
+                let schedule = schedules.first { $0.block == block.number }
+                guard let schedule else {
+                    let all = block.actors.map { ActorResults(performing: $0, source, world) }
+                    if let failure = try block.add(all, to: &ending) { return failure }
+                    continue
                 }
-                let results =
-                    run?.actorResults ?? block.actors.map { ActorResults(performing: $0, source, world) }
-                if let failure = try block.add(results, to: &ending) { return failure }
-                if isSwept, let run {
-                    if delay == Self.afterTheEnd { sweep.duration = min(run.duration, Self.afterTheEnd) }
-                    guard counts else { continue }
-                    sweep.schedules += 1
-                    sweep.points[delay] = PairSweep.Point(
-                        results: block.results(of: ending),
-                        functions: delay <= sweep.duration ? KernelStack.functions(run.stackText) : [])
-                }
+                let (run, all) = PreemptedRun.perform(
+                    schedule.preemption, block, grid, on: team,
+                    stacks: looks ? stacks(schedule.preemption) : nil, source, world)
+                if let failure = try block.add(all, to: &ending) { return failure }
+                blocks.append(
+                    BlockResult(
+                        block: block.number, results: block.results(of: ending), run: run, looked: looks))
             }
+        }
+        let isFine = isFine(ending)
+        for var result in blocks {
+            result.isFine = isFine
+            note(result, result.block)
         }
         guard counts else { return nil }
         tally.add(ending, program)
         options.progress?(tally.runs)
         return nil
     }
-}
 
-/// The schedules of one pair of actors that were run.
-struct PairSweep {
-    struct Point {
-        let results: [Name: StepOutcome]
-        let functions: [String]
-    }
-    let block: Program.Block
-    let victim: Actor
-    let intruder: Actor
-    var duration: UInt64 = 0
-    /// Schedules that were run; a delay may be run more than once.
-    var schedules = 0
-    var isExact = true
-    /// The last result by delay.
-    var points: [UInt64: Point] = [:]
-
-    init(_ block: Program.Block, _ victim: Actor, _ intruder: Actor) {
-        self.block = block
-        self.victim = victim
-        self.intruder = intruder
-    }
-
-    private var delays: [UInt64] { points.keys.sorted() }
-
-    /// The delays at which the victim was in the kernel, from the first to the last.
-    var kernelDelays: ClosedRange<UInt64>? {
-        let inside = points.filter { !$0.value.functions.isEmpty && $0.key <= duration }.keys
-        guard let first = inside.min(), let last = inside.max() else { return nil }
-        return first...last
-    }
-
-    /// A delay between two neighbours with different outcomes; nil if all borders are exact.
-    func nextBorder() -> UInt64? {
-        borders.first { $0.high - $0.low > 1 }.map { $0.low + ($0.high - $0.low) / 2 }
-    }
-
-    /// Neighbouring delays with different outcomes, within the victim's steps.
-    var borders: [(low: UInt64, high: UInt64)] {
-        let delays = delays
-        return zip(delays, delays.dropFirst()).filter { low, high in
-            high <= duration && points[low]?.results != points[high]?.results
-        }.map { (low: $0, high: $1) }
-    }
-
-    func intervals(_ isFine: ([Name: StepOutcome]) -> Bool) -> [SweepMap.Interval] {
-        var intervals: [SweepMap.Interval] = []
-        var group: [(delay: UInt64, point: Point)] = []
-        func close() {
-            guard let first = group.first, let last = group.last else { return }
-            intervals.append(
-                SweepMap.Interval(
-                    delays: first.delay...last.delay, results: block.list(first.point.results),
-                    schedules: group.count, functions: group[group.count / 2].point.functions,
-                    isFine: isFine(first.point.results)))
+    /// The stacks of the preempted actors: a child is a process of its own.
+    private func stacks(_ preemption: Preemption) -> PreemptedRun.Stacks {
+        let processes = world.processes
+        func stack(_ actor: Actor, _ thread: KernelStack?) -> KernelStack? {
+            processes[actor].map { KernelStack(process: $0) } ?? thread
         }
-        for delay in delays {
-            guard let point = points[delay] else { continue }
-            if let last = group.last, last.point.results != point.results {
-                close()
-                group = []
-            }
-            group.append((delay, point))
-        }
-        close()
-        return intervals
+        return PreemptedRun.Stacks(
+            victim: stack(preemption.victim, stacks.victim), intruder: stack(preemption.intruder, stacks.intruder))
     }
 }
 
-extension Schedule {
-    /// A block that is not swept: the second actor acts when the first has ended. Nil for a block with one actor.
-    fileprivate init?(oneAfterTheOther block: Program.Block, delay: UInt64) {
-        let actors = block.actors.compactMap(\.first?.step.actor)
-        guard actors.count > 1 else { return nil }
-        self.init(block: block.number, victim: actors[0], intruder: actors[1], delay: delay)
+extension DelaySweep {
+    fileprivate mutating func add(_ delay: UInt64, _ result: Sweeper.BlockResult) {
+        let stack = second == nil ? result.run.stack : result.run.secondStack
+        add(
+            delay,
+            Point(
+                results: result.results, isFine: result.isFine,
+                intruderWaits: result.run.sleeps > sleeps),
+            functions: result.looked ? KernelStack.functions(stack) : nil)
     }
+}
+
+extension SweepMap {
+    fileprivate var isFine: Bool { intervals.allSatisfy(\.isFine) }
+
+    /// A schedule with a forbidden outcome.
+    fileprivate var wrong: Schedule? { intervals.first { !$0.isFine }.map(schedule(of:)) }
 }

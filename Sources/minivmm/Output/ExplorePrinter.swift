@@ -83,17 +83,17 @@ struct ExplorePrinter: Sendable {
                     "every step from each of \(states): \(grouped(summary.transitions)) steps in "
                     + "\(grouped(count.tests)) tests"
             case .pairs:
-                text += " of \(grouped(summary.pairs)) pairs of kinds of steps"
-                text +=
-                    chosen.kind == .soft
-                    ? ", all interleavings" : ", \(grouped(options.runs)) runs each"
-            case .parallel:
-                text +=
-                    chosen.kind == .soft
-                    ? ", all interleavings" : ", \(grouped(options.runs)) runs each"
+                text += " of \(grouped(summary.pairs)) pairs of kinds of steps" + concurrency(summary)
+            case .parallel: text += concurrency(summary)
             default: break
             }
             label(phase.title, text, on: out)
+        }
+        if summary.schedules > 0 {
+            label("schedules", "\(grouped(summary.schedules)) of tests with concurrent steps", on: out)
+        }
+        if chosen.kind != .soft, let reason = summary.sweepAbsence {
+            label("no sweep", "\(reason). Actors start at random times instead.", on: out)
         }
         let outcomes = summary.coverage.values.reduce(0) { $0 + $1.count }
         if outcomes > 0 {
@@ -116,6 +116,14 @@ struct ExplorePrinter: Sendable {
                 "ENOMEM", "\(grouped(summary.lawful)) tests failed with ENOMEM, which the model allows",
                 on: out)
         }
+    }
+
+    /// How concurrent steps are ordered.
+    private func concurrency(_ summary: Exploration.Summary) -> String {
+        if chosen.kind == .soft { return ", all interleavings" }
+        return summary.sweepAbsence == nil
+            ? ", each actor preempted by each other one at every place"
+            : ", \(grouped(options.runs)) runs each"
     }
 
     private func contradicted(_ summary: Exploration.Summary) {
@@ -276,6 +284,8 @@ struct ExplorePrinter: Sendable {
                 "skipped",
                 .object(summary.skipped.sorted { $0.key < $1.key }.map { ($0.key, number($0.value)) })
             ),
+            ("schedules", number(summary.schedules)),
+            ("no_sweep", summary.sweepAbsence.map(JSON.string) ?? .null),
             ("lawful", number(summary.lawful)), ("contradicted", number(summary.contradicted)),
             ("end", .string(summary.end.rawValue)),
             (

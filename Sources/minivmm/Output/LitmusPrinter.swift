@@ -128,7 +128,18 @@ struct LitmusPrinter: Sendable {
         if let reason = item.report.sweepAbsence {
             out.hanging("        ", "no sweep: \(reason).", indent: 10, used: 8)
         }
-        for map in item.report.maps { SweepPrinter(out: out, test: item.source.test).print(map) }
+        let sweep = SweepPrinter(out: out, test: item.source.test)
+        for map in item.report.maps { sweep.print(map) }
+        if item.report.secondSchedules > 0, !item.report.maps.contains(where: { $0.second != nil }) {
+            let count = grouped(item.report.secondSchedules)
+            out.hanging(
+                "        ", "\(count) schedules with a second preemption have no other outcome.", indent: 10,
+                used: 8)
+        }
+        if let difference = sweep.difference(item.report.maps) {
+            out.hanging("        ", "note: \(difference).", indent: 10, used: 8)
+        }
+        if let schedule = item.report.schedule { sweep.printReplay(schedule, path: ByteText.visible(item.path)) }
         if let (block, outcome) = item.selected { steps(of: outcome, in: block, item.source.test) }
     }
 
@@ -221,6 +232,10 @@ extension LitmusCommand.Item {
                 ))
         }
         if !report.maps.isEmpty { members.append(("sweep", .array(report.maps.map(SweepPrinter.json)))) }
+        if report.secondSchedules > 0 {
+            members.append(("second_preemptions", .number(UInt64(report.secondSchedules))))
+        }
+        if let schedule = report.schedule { members.append(("schedule", .string("\(schedule)"))) }
         if let reason = report.sweepAbsence { members.append(("no_sweep", .string(reason))) }
         if !report.blocks.isEmpty {
             members.append(("blocks", .array(report.blocks.map { $0.json(source, witness) })))

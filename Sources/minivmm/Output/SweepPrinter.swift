@@ -2,71 +2,71 @@
 import Litmus
 import MiniVMM
 
-/// Prints the maps of a sweep: intervals of delays, the outcome of each, and the kernel functions of the victim.
+/// Prints the maps of a sweep: intervals of delays, the outcomes of each, and the kernel functions of the preempted actor.
 struct SweepPrinter {
     let out: Terminal
     let test: LitmusTest
 
     func print(_ map: SweepMap) {
-        let title =
-            "\(actor(map.victim, map)), preempted by \(actor(map.intruder, map)); \(grouped(map.schedules)) schedules"
-        out.hanging("        ", title, indent: 10, used: 8)
+        out.hanging("        ", title(map), indent: 10, used: 8)
         if !map.isExact {
             out.hanging(
                 "          ", "The timer of this machine varies, so the delays are approximate (in ns).",
                 indent: 10)
         }
-        let rows = Self.folded(map.intervals).map { ($0, delays($0.delays, map)) }
+        let rows = map.intervals.map { ($0, delays($0.delays, map)) }
         let width = rows.map(\.1.count).max() ?? 0
-        for (row, delays) in rows {
+        for (interval, delays) in rows {
             let margin = String(repeating: " ", count: 10 + width - delays.count)
-            let text = row.outcomes.map { out.styled($0.text, $0.isFine ? .good : .bad) }.joined(
-                separator: " or ")
-            let place = row.functions.isEmpty ? "" : "  " + out.styled(place(row.functions), .dim)
+            let text = outcomes(interval, map)
+            let waits = interval.intruderWaits ? "; \(map.second?.actor ?? map.intruder) waits for it" : ""
+            let place = interval.functions.isEmpty && waits.isEmpty
+                ? "" : "  " + out.styled(place(interval.functions) + waits, .dim)
             out.hanging(margin + delays + "  ", text + place, indent: 14 + width, used: 12 + width)
         }
     }
 
-    /// One line of a printed map.
-    struct Row {
-        let delays: ClosedRange<UInt64>
-        /// More than one where the outcomes alternate within a few nanoseconds, as they do at a border.
-        let outcomes: [(text: String, isFine: Bool)]
-        let functions: [String]
+    /// The command that runs a schedule again.
+    func printReplay(_ schedule: Schedule, path: String) {
+        out.hanging("        ", "again: minivmm litmus --at \(schedule) \(path)", indent: 10, used: 8)
     }
 
-    /// Intervals narrower than this belong to a border, in nanoseconds.
-    private static let narrow: UInt64 = 16
+    /// How a schedule that the test names differs here from what it was written for; nil if it does not.
+    func difference(_ maps: [SweepMap]) -> String? {
+        for schedule in test.schedules {
+            let preemption = schedule.preemption
+            guard let map = maps.first(where: { $0.block == schedule.block }) else { continue }
+            let swept = preemption.second?.delay ?? preemption.delay
+            if swept > map.duration {
+                let actor = preemption.second == nil ? preemption.victim : preemption.intruder
+                return
+                    "\(actor)'s steps end after \(grouped(Int(map.duration))) ns on this kernel, so the delay \(grouped(Int(swept))) preempts nothing"
+            }
+            let wanted = preemption.outcome
+            let seen = map.intervals.flatMap(\.outcomes)
+            if !wanted.isEmpty, !seen.contains(where: { $0.matches(wanted) }), let first = seen.first {
+                let text = wanted.map { "\($0.result) = \($0.outcome)" }.joined(separator: ", ")
+                return
+                    "the schedule was written for a kernel with the outcome \(text); this kernel has \(first.text) there"
+            }
+        }
+        return nil
+    }
 
-    /// The intervals, with the narrow ones at a border in one row.
-    static func folded(_ intervals: [SweepMap.Interval]) -> [Row] {
-        var rows: [Row] = []
-        var border: [SweepMap.Interval] = []
-        func close() {
-            guard let first = border.first, let last = border.last else { return }
-            var outcomes: [(text: String, isFine: Bool)] = []
-            for each in border where !outcomes.contains(where: { $0.text == each.text }) {
-                outcomes.append((each.text, each.isFine))
-            }
-            rows.append(
-                Row(
-                    delays: first.delays.lowerBound...last.delays.upperBound, outcomes: outcomes,
-                    functions: border[border.count / 2].functions))
-            border = []
+    private func title(_ map: SweepMap) -> String {
+        var title = "\(actor(map.victim, map)), preempted by \(actor(map.intruder, map))"
+        if let second = map.second {
+            let third = second.actor == map.victim ? "\(second.actor)" : actor(second.actor, map)
+            title += " at \(grouped(Int(second.firstDelay))), which \(third) preempts"
         }
-        for interval in intervals {
-            if interval.delays.upperBound - interval.delays.lowerBound < narrow {
-                border.append(interval)
-                continue
-            }
-            close()
-            rows.append(
-                Row(
-                    delays: interval.delays, outcomes: [(interval.text, interval.isFine)],
-                    functions: interval.functions))
-        }
-        close()
-        return rows
+        return title + "; \(grouped(map.schedules)) schedules"
+    }
+
+    private func outcomes(_ interval: SweepMap.Interval, _ map: SweepMap) -> String {
+        interval.outcomes.map { outcome in
+            let text = out.styled(outcome.text, outcome.isFine ? .good : .bad)
+            return map.isExact ? text : "\(text) (\(grouped(outcome.schedules)))"
+        }.joined(separator: map.isExact ? " or " : ", ")
     }
 
     /// A map as a JSON object: delays in nanoseconds.
@@ -74,22 +74,37 @@ struct SweepPrinter {
         .object([
             ("block", .number(UInt64(map.block + 1))), ("line", .number(UInt64(map.line))),
             ("victim", .string("\(map.victim)")), ("intruder", .string("\(map.intruder)")),
+            (
+                "second",
+                map.second.map {
+                    .object([
+                        ("first_delay_ns", .number($0.firstDelay)), ("actor", .string("\($0.actor)")),
+                    ])
+                } ?? .null
+            ),
             ("schedules", .number(UInt64(map.schedules))), ("duration_ns", .number(map.duration)),
             ("exact", .bool(map.isExact)),
+            ("intervals", .array(map.intervals.map { json($0, of: map) })),
+        ])
+    }
+
+    private static func json(_ interval: SweepMap.Interval, of map: SweepMap) -> JSON {
+        .object([
+            ("from_ns", .number(interval.delays.lowerBound)),
+            ("to_ns", .number(interval.delays.upperBound)),
+            ("schedule", .string("\(map.schedule(of: interval))")),
             (
-                "intervals",
+                "outcomes",
                 .array(
-                    map.intervals.map { interval in
+                    interval.outcomes.map {
                         .object([
-                            ("from_ns", .number(interval.delays.lowerBound)),
-                            ("to_ns", .number(interval.delays.upperBound)),
-                            ("outcome", .string(interval.text)),
-                            ("schedules", .number(UInt64(interval.schedules))),
-                            ("functions", .array(interval.functions.map { .string($0) })),
-                            ("allowed", .bool(interval.isFine)),
+                            ("outcome", .string($0.text)), ("schedules", .number(UInt64($0.schedules))),
+                            ("allowed", .bool($0.isFine)),
                         ])
                     })
             ),
+            ("functions", .array(interval.functions.map { .string($0) })),
+            ("intruder_waits", .bool(interval.intruderWaits)),
         ])
     }
 
@@ -111,6 +126,15 @@ struct SweepPrinter {
     }
 
     private func place(_ functions: [String]) -> String {
-        "in " + functions.prefix(3).joined(separator: " < ")
+        functions.isEmpty ? "in user space" : "in " + functions.prefix(3).joined(separator: " < ")
+    }
+}
+
+extension SweepMap.Outcome {
+    /// Whether all conditions hold for it.
+    fileprivate func matches(_ conditions: [Clause.Condition]) -> Bool {
+        conditions.allSatisfy { condition in
+            results.contains { $0.name == condition.result && $0.outcome == condition.outcome }
+        }
     }
 }

@@ -71,7 +71,12 @@ struct LitmusCommand: ParsableCommand {
     var sweep = false
     @Option(
         help: ArgumentHelp(
-            "Run one schedule of a sweep, such as host1@1594: host1 is preempted 1594 ns after it began. VICTIM@DELAY, and /INTRUDER if the block has more than two actors, and #N for the Nth parallel block. (default: all)",
+            "The preemptions of a schedule of --sweep: 1, or 2 so that the actor that preempts is preempted, too.",
+            valueName: "number"))
+    var preemptions = 1
+    @Option(
+        help: ArgumentHelp(
+            "Run one schedule of a sweep, such as host1@1594: host1 is preempted 1594 ns after it began. VICTIM@DELAY, and /INTRUDER if the block has more than two actors, @DELAY/ACTOR for a second preemption, and #N for the Nth parallel block. (default: the schedule that the test names)",
             valueName: "schedule"))
     var at: String?
     @OptionGroup var pictures: PictureOptions
@@ -127,6 +132,10 @@ struct LitmusCommand: ParsableCommand {
         if sweep || at != nil, pictures.isWanted {
             throw ValidationError("--sweep and --at draw no pictures: omit --report, --svg and --chrome.")
         }
+        if !(1...2).contains(preemptions) {
+            throw ValidationError("--preemptions \(preemptions): give 1 or 2.")
+        }
+        if preemptions != 1, !sweep { throw ValidationError("--preemptions belongs to --sweep: add it.") }
         if sweep, at != nil { throw ValidationError("--at is one schedule of a sweep: omit --sweep.") }
         if sweep || at != nil,
             backendOptions.backend == .soft || table || faults || backendOptions.abi.count > 1
@@ -212,9 +221,9 @@ struct LitmusCommand: ParsableCommand {
 
     /// - Throws: a usage error for an `--at` that does not fit the test.
     private func schedules(of item: Item) throws -> Sweep? {
-        guard let at else { return sweep ? .all : nil }
+        guard let at else { return sweep ? .all(preemptions: preemptions) : nil }
         do throws(ScheduleError) {
-            return .one(try Schedule(at, in: item.source.test))
+            return .these([try Schedule(at, in: item.source.test)])
         } catch {
             throw stop("--at \(at): \(error.description)", Status.usage)
         }

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+import MiniVMM
+
+/// The schedules that were run of one pair of actors, by the delay that is swept: that of the first preemption, or with
+/// ``second`` that of the second one.
+struct DelaySweep {
+    /// What one schedule led to.
+    struct Point: Hashable {
+        let results: [Name: StepOutcome]
+        /// Whether neither the test nor the model forbids what any block of the run led to.
+        let isFine: Bool
+        /// Whether the intruder slept more often in the kernel than it does alone.
+        let intruderWaits: Bool
+    }
+
+    let block: Program.Block
+    let victim: Actor
+    let intruder: Actor
+    let second: SweepMap.Second?
+    let isExact: Bool
+    /// The duration of the preempted actor's steps, in nanoseconds. Later delays change nothing.
+    var duration: UInt64 = 0
+    /// Sleeps of the intruder if it acts after the victim's end.
+    var sleeps = 0
+    /// All runs in their order.
+    private(set) var runs: [(delay: UInt64, point: Point)] = []
+    /// The last result by delay.
+    private(set) var points: [UInt64: Point] = [:]
+    /// The preempted actor's kernel functions by delay, where they were looked at. Innermost first; empty in user space.
+    private(set) var looks: [UInt64: [String]] = [:]
+
+    /// Groups of delays narrower than this belong to a border if there are several in a row, in nanoseconds.
+    private static let narrow: UInt64 = 16
+    /// The number of intervals of a map that is not exact.
+    private static let binCount: UInt64 = 16
+
+    init(
+        _ block: Program.Block, _ victim: Actor, _ intruder: Actor, second: SweepMap.Second? = nil,
+        isExact: Bool
+    ) {
+        self.block = block
+        self.victim = victim
+        self.intruder = intruder
+        self.second = second
+        self.isExact = isExact
+    }
+
+    func schedule(_ delay: UInt64) -> Schedule {
+        Schedule(block: block.number, Preemption(of: victim, by: intruder, second, swept: delay))
+    }
+
+    mutating func add(_ delay: UInt64, _ point: Point, functions: [String]?) {
+        runs.append((delay, point))
+        points[delay] = point
+        if let functions { looks[delay] = functions }
+    }
+
+    private var delays: [UInt64] { points.keys.sorted() }
+
+    /// The delays at which the preempted actor was seen in the kernel, from the first to the last.
+    var kernelDelays: ClosedRange<UInt64>? {
+        let inside = looks.filter { !$0.value.isEmpty && $0.key <= duration }.keys
+        guard let first = inside.min(), let last = inside.max() else { return nil }
+        return first...last
+    }
+
+    /// Neighbouring delays with different results, within the preempted actor's steps.
+    var borders: [(low: UInt64, high: UInt64)] {
+        let delays = delays
+        return zip(delays, delays.dropFirst()).filter { low, high in
+            high <= duration && points[low] != points[high]
+        }.map { (low: $0, high: $1) }
+    }
+
+    /// The delays in the middle of all borders that are not exact yet.
+    var unknownBorders: [UInt64] {
+        borders.filter { $0.high - $0.low > 1 }.map { $0.low + ($0.high - $0.low) / 2 }
+    }
+
+    /// Delays whose result differs from that of both neighbours, which agree with each other. A tick of the kernel may have come
+    /// in between.
+    var isolated: [UInt64] {
+        let delays = delays
+        guard delays.count > 2 else { return [] }
+        return delays.indices.dropFirst().dropLast().filter { index in
+            let around = points[delays[index - 1]]
+            return around == points[delays[index + 1]] && around != points[delays[index]]
+        }.map { delays[$0] }
+    }
+
+    /// Makes the most frequent result of a delay its result.
+    mutating func settle(_ delay: UInt64) {
+        var counts: [Point: Int] = [:]
+        for run in runs where run.delay == delay { counts[run.point, default: 0] += 1 }
+        let most = counts.values.max() ?? 0
+        guard let last = points[delay], counts[last] != most else { return }
+        points[delay] = counts.first { $0.value == most }?.key
+    }
+
+    /// The delays in the middle of the intervals without a look at the stack.
+    var unseen: [UInt64] {
+        groups.filter { group in !group.contains { looks[$0.delay] != nil } }
+            .map { $0[$0.count / 2].delay }.filter { $0 <= duration }
+    }
+
+    /// Delays in ascending order, in groups of equal neighbours.
+    private var groups: [[(delay: UInt64, point: Point)]] {
+        var groups: [[(delay: UInt64, point: Point)]] = []
+        for delay in delays {
+            guard let point = points[delay] else { continue }
+            if groups.last?.last?.point == point {
+                groups[groups.count - 1].append((delay, point))
+            } else {
+                groups.append([(delay, point)])
+            }
+        }
+        return groups
+    }
+
+    // MARK: the map
+
+    var intervals: [SweepMap.Interval] { isExact ? exactIntervals : bins }
+
+    private var exactIntervals: [SweepMap.Interval] {
+        var intervals: [SweepMap.Interval] = []
+        var border: [[(delay: UInt64, point: Point)]] = []
+        func close() {
+            let all = border.flatMap { $0 }
+            border = []
+            interval(all).map { intervals.append($0) }
+        }
+        for group in groups {
+            guard let first = group.first, let last = group.last else { continue }
+            let isNarrow = last.delay - first.delay < Self.narrow
+            // A group that follows another narrow one shares its interval.
+            if !isNarrow { close() }
+            border.append(group)
+            if !isNarrow { close() }
+        }
+        close()
+        return intervals
+    }
+
+    private var bins: [SweepMap.Interval] {
+        let width = max(1, duration / Self.binCount)
+        var bins: [UInt64: [(delay: UInt64, point: Point)]] = [:]
+        for run in runs { bins[min(run.delay / width, Self.binCount), default: []].append(run) }
+        return bins.keys.sorted().compactMap { bin in
+            interval((bins[bin] ?? []).sorted { $0.delay < $1.delay })
+        }
+    }
+
+    private func interval(_ runs: [(delay: UInt64, point: Point)]) -> SweepMap.Interval? {
+        guard let first = runs.first, let last = runs.last else { return nil }
+        var counts: [Point: Int] = [:]
+        for run in runs {
+            let point = Point(results: run.point.results, isFine: run.point.isFine, intruderWaits: false)
+            counts[point, default: 0] += 1
+        }
+        let outcomes = counts.map { point, count in
+            SweepMap.Outcome(
+                results: block.list(point.results), schedules: count, isFine: point.isFine)
+        }
+        let seen = runs.filter { looks[$0.delay] != nil }
+        return SweepMap.Interval(
+            delays: first.delay...last.delay,
+            outcomes: outcomes.sorted { ($1.schedules, $0.text) < ($0.schedules, $1.text) },
+            functions: seen.isEmpty ? [] : looks[seen[seen.count / 2].delay] ?? [],
+            intruderWaits: isExact && runs.count { $0.point.intruderWaits } * 2 > runs.count)
+    }
+}

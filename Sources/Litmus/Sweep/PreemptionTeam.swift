@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+import CKVMShim
+import Glibc
+import MiniVMM
+import Synchronization
+
+/// Threads on one CPU that start at chosen times and preempt each other.
+///
+/// Each seat is a thread that sleeps until its timer expires, does its job once, and sleeps again. A later seat has a higher
+/// SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is disturbed by threads of ordinary
+/// priority. The owner's thread must run on the same CPU; it calls everything but ``start(_:after:)`` and
+/// ``prefer(_:process:)``, which jobs call.
+@safe final class PreemptionTeam: @unchecked Sendable {
+    typealias Job = @Sendable (_ seat: Int) -> Void
+
+    /// The number of seats: a victim, an intruder, and one that preempts the intruder.
+    static let seats = 3
+    /// Seats from the first to the last, and above them a seat that was given precedence.
+    static let priorities: [Int32] = [10, 50, 60, 70]
+
+    private final class Seat: Sendable {
+        let timer: OwnedDescriptor
+        /// Written once by the seat's thread.
+        let thread = Atomic<Int>(0)
+        let host = Mutex<HostThread?>(nil)
+
+        init(_ timer: Int32) { self.timer = OwnedDescriptor(owning: timer) }
+    }
+
+    private let all: [Seat]
+    /// The job of the round; nil ends the threads. Written by the owner between rounds.
+    private let job = Mutex<Job?>(nil)
+    /// Counts jobs that have ended.
+    private let ended: UnsafeMutablePointer<sem_t>
+    /// For ``measureTimer()``: whether the loop has to stop, and how far it has come.
+    private let stop: UnsafeMutablePointer<Int32>
+    private let count: UnsafeMutablePointer<UInt64>
+
+    /// - Parameter cpu: the CPU of all threads.
+    /// - Returns: nil if the system cannot create the threads or their timers.
+    init?(cpu: Int32) {
+        var seats: [Seat] = []
+        for _ in 0..<Self.seats {
+            let timer = ckvm_timer()
+            guard timer >= 0 else { return nil }
+            seats.append(Seat(Int32(truncatingIfNeeded: timer)))
+        }
+        all = seats
+        unsafe ended = .allocate(capacity: 1)
+        unsafe sem_init(ended, 0, 0)
+        unsafe stop = .allocate(capacity: 1)
+        unsafe count = .allocate(capacity: 1)
+        unsafe stop.initialize(to: 0)
+        unsafe count.initialize(to: 0)
+        for number in all.indices {
+            guard let thread = HostThread({ [self] in work(number, cpu) }) else {
+                end()
+                return nil
+            }
+            all[number].host.withLock { $0 = thread }
+            wait(1)
+        }
+    }
+
+    deinit {
+        unsafe sem_destroy(ended)
+        unsafe ended.deallocate()
+        unsafe stop.deallocate()
+        unsafe count.deallocate()
+    }
+
+    /// The thread of a seat, as gettid(2) names it.
+    func thread(of seat: Int) -> Int { all[seat].thread.load(ordering: .acquiring) }
+
+    /// Runs a round: the first seat starts its job at once, the others when a job starts them. Returns when `count` jobs have
+    /// ended.
+    func run(jobs count: Int, _ job: @escaping Job) {
+        self.job.withLock { $0 = job }
+        start(0, after: 1)
+        wait(count)
+        _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: 0)), Self.priorities[0])
+    }
+
+    /// Starts the job of a seat that sleeps, after a delay in nanoseconds, at least 1.
+    func start(_ seat: Int, after delay: UInt64) { _ = ckvm_timer_start(all[seat].timer.rawValue, delay) }
+
+    /// Gives a seat precedence over all others until the end of the round.
+    ///
+    /// - Parameter process: a child that acts for the seat.
+    func prefer(_ seat: Int, process: Int32?) {
+        let highest = Self.priorities[Self.seats]
+        if let process { _ = ckvm_set_fifo_priority(process, highest) }
+        _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: seat)), highest)
+    }
+
+    /// Ends the threads. Nothing can be run afterwards.
+    func end() {
+        job.withLock { $0 = nil }
+        for number in all.indices {
+            let thread = all[number].host.withLock { $0.take() }
+            guard let thread else { continue }
+            start(number, after: 1)
+            thread.join()
+        }
+    }
+
+    private func wait(_ count: Int) {
+        for _ in 0..<count { while unsafe sem_wait(ended) != 0 {} }
+    }
+
+    private func work(_ number: Int, _ cpu: Int32) {
+        _ = ckvm_bind_to_cpu(cpu)
+        _ = ckvm_set_fifo_priority(0, Self.priorities[number])
+        all[number].thread.store(ckvm_thread_id(), ordering: .releasing)
+        unsafe sem_post(ended)
+        while true {
+            guard ckvm_timer_wait(all[number].timer.rawValue) == 0, let job = job.withLock({ $0 }) else { return }
+            job(number)
+            unsafe sem_post(ended)
+        }
+    }
+
+    // MARK: the timer
+
+    /// The first delay that is measured, in nanoseconds, and the number of consecutive ones.
+    private static let measured: (first: UInt64, count: UInt64) = (30_000, 96)
+
+    /// Measures at which places of a loop the second seat preempts the first.
+    func measureTimer() -> TimerGrid {
+        let delays = (0..<Self.measured.count).map { Self.measured.first + $0 }
+        // The first attempts take longer paths.
+        for _ in 0..<3 { _ = place(of: Self.measured.first) }
+        return TimerGrid(delays.map { [place(of: $0), place(of: $0)] }, from: Self.measured.first)
+    }
+
+    /// The count that a loop of the first seat has reached `delay` after the second seat's timer was armed.
+    private func place(of delay: UInt64) -> UInt64 {
+        unsafe stop.pointee = 0
+        unsafe count.pointee = 0
+        run(jobs: 2) { [self] seat in
+            if seat == 0 {
+                start(1, after: delay)
+                unsafe ckvm_count_until(stop, count)
+            } else {
+                unsafe stop.pointee = 1
+            }
+        }
+        return unsafe count.pointee
+    }
+}
