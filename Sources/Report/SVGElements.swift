@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-// The elements that the drawing is made of.
+// The elements that drawings are made of.
 extension SVGPicture {
-    func rect(
+    static func rect(
         _ x: Double, _ y: Double, _ width: Double, _ height: Double, _ fill: String, stroke: Bool = false,
         to out: inout OutputBuffer
     ) {
         out.append(
-            "<rect x=\"\(Self.round(x))\" y=\"\(Self.round(y))\" width=\"\(Self.round(width))\" height=\"\(Self.round(height))\" fill=\"\(fill)\""
+            "<rect x=\"\(round(x))\" y=\"\(round(y))\" width=\"\(round(width))\" height=\"\(round(height))\" fill=\"\(fill)\""
         )
         out.append(stroke ? " stroke=\"#15181e\" stroke-width=\".8\"/>" : "/>")
         out.endLine()
     }
 
-    func text(
+    static func text(
         _ x: Double, _ y: Double, _ text: String, size: Int = 13, weight: String = "normal",
         anchor: String = "start", fill: String = ink, hasOutline: Bool = false, to out: inout OutputBuffer
     ) {
         out.append(
-            "<text x=\"\(Self.round(x))\" y=\"\(Self.round(y))\" font-size=\"\(size)\" font-weight=\"\(weight)\" text-anchor=\"\(anchor)\" fill=\"\(fill)\""
+            "<text x=\"\(round(x))\" y=\"\(round(y))\" font-size=\"\(size)\" font-weight=\"\(weight)\" text-anchor=\"\(anchor)\" fill=\"\(fill)\""
         )
         out.append(hasOutline ? " stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\">" : ">")
         out.append(markup: text)

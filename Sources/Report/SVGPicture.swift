@@ -72,7 +72,7 @@ public struct SVGPicture {
         draw(legend, top: legendTop, to: &out)
         draw(steps, top: stepsTop, to: &out)
         let clock = trace.isSimulated ? "Simulated time" : "Host's monotonic clock"
-        text(
+        Self.text(
             16, height - 12,
             Self.clipped(
                 (trace.isSimulated ? "Simulated, no real kernel was involved: " : "Backend: ")
@@ -84,7 +84,7 @@ public struct SVGPicture {
     }
 
     private func drawHeading(to out: inout OutputBuffer) {
-        text(16, 30, Self.clipped(title, 80), size: 21, weight: "bold", to: &out)
+        Self.text(16, 30, Self.clipped(title, 80), size: 21, weight: "bold", to: &out)
         let verdict = trace.endedWell.map { $0 ? "✓ " : "✗ " } ?? ""
         let failed = timeline.kinds.count { $0 == .failedStep }
         let facts = [
@@ -93,10 +93,10 @@ public struct SVGPicture {
             timeline.conversions.isEmpty ? nil : trace.conversions.description,
             duration,
         ]
-        text(
+        Self.text(
             16, 52, Self.clipped(facts.compactMap { $0 }.joined(separator: " · "), 150),
             fill: failed > 0 || trace.endedWell == false ? Self.bad : Self.soft, to: &out)
-        text(16, 71, timeline.drawnText(trace), fill: Self.soft, to: &out)
+        Self.text(16, 71, timeline.drawnText(trace), fill: Self.soft, to: &out)
     }
 
     private var duration: String? {
@@ -136,11 +136,11 @@ public struct SVGPicture {
     private func drawPages(avoiding marks: [Mark], to out: inout OutputBuffer) {
         guard trace.count > 0, !timeline.rows.isEmpty else { return }
         let right = Self.left + plotWidth
-        rect(Self.left, pagesTop, plotWidth, grid.height, "url(#none)", to: &out)
+        Self.rect(Self.left, pagesTop, plotWidth, grid.height, "url(#none)", to: &out)
         for run in grid.runs() {
             let y = pagesTop + grid.top(run.band)
             let begin = x(run.columns.lowerBound)
-            rect(
+            Self.rect(
                 begin, y, max(0.6, x(run.columns.upperBound) - begin),
                 grid.top(run.band + 1) - grid.top(run.band),
                 Self.fill(run.state), to: &out)
@@ -157,7 +157,7 @@ public struct SVGPicture {
             let middle = pagesTop + (grid.top(band) + grid.top(band + 1)) / 2
             if middle - lastLabel >= 14 {
                 lastLabel = middle
-                text(Self.left - 8, middle + 4.5, grid.label(band), anchor: "end", fill: Self.soft, to: &out)
+                Self.text(Self.left - 8, middle + 4.5, grid.label(band), anchor: "end", fill: Self.soft, to: &out)
             }
         }
     }
@@ -167,7 +167,7 @@ public struct SVGPicture {
     private func drawActors(to out: inout OutputBuffer) {
         for (index, actor) in actors.enumerated() {
             let y = actorY(index)
-            text(
+            Self.text(
                 Self.left - 8, y + 4.5, Self.clipped(trace.actors[actor], 14), weight: "bold", anchor: "end",
                 to: &out)
             out.append(
@@ -184,7 +184,7 @@ public struct SVGPicture {
             drawn[actor] = end
             let target: Timeline.State =
                 trace.text(conversion.start, .target) == "private" ? .private : .shared
-            rect(
+            Self.rect(
                 begin, actorY(row) - 7, end - begin, 14, conversion.succeeded ? Self.fill(target) : Self.bad,
                 stroke: end - begin > 5, to: &out)
         }
@@ -200,13 +200,13 @@ public struct SVGPicture {
             let place = x(Double(event) + 0.5)
             let nanoseconds = trace.times[event] &- trace.start
             let anchor = tick > 0 && tick == count - 1 ? "end" : "middle"
-            text(place, pagesBottom + 16, "\(event + 1)", anchor: anchor, fill: Self.soft, to: &out)
-            text(
+            Self.text(place, pagesBottom + 16, "\(event + 1)", anchor: anchor, fill: Self.soft, to: &out)
+            Self.text(
                 place, pagesBottom + 31, Self.duration(nanoseconds), anchor: anchor, fill: Self.soft, to: &out
             )
         }
-        text(Self.left - 38, pagesBottom + 16, "event", anchor: "end", fill: Self.soft, to: &out)
-        text(
+        Self.text(Self.left - 38, pagesBottom + 16, "event", anchor: "end", fill: Self.soft, to: &out)
+        Self.text(
             Self.left - 38, pagesBottom + 31, trace.isSimulated ? "sim. time" : "time", anchor: "end",
             fill: Self.soft, to: &out)
     }

@@ -90,7 +90,14 @@ struct TestMaker {
                                     result: results[maker.below(results.count)], outcome: maker.anyOutcome())
                             })
                     }
-                test.body.append(.parallel(Parallel(steps: steps, clauses: clauses)))
+                var block = Parallel(steps: steps, clauses: clauses)
+                if block.actors.count > 1, flip() {
+                    block.preemption = Preemption(
+                        of: block.actors[0], at: UInt64(below(5000)), by: block.actors[1],
+                        second: flip() ? nil : .init(block.actors[0], after: UInt64(below(5000))))
+                    block.preemption?.outcome = clauses.first?.conditions ?? []
+                }
+                test.body.append(.parallel(block))
             } else {
                 test.body.append(.step(step()))
             }

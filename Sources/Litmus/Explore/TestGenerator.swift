@@ -91,6 +91,15 @@ struct TestGenerator {
             (0..<view.size / pageSize).map { Place(view.name, offset: $0 * pageSize) }
         }
         draft.append(Parallel(steps: pages.map { Step(.host(0), .read($0)) }))
+        // A guest can still see a page that the host has lost. A guest access outside of its memory ends in MMIO, after which the
+        // vCPU cannot go on.
+        guard supported.moves.contains(.guestRead), !draft.test.hasTwoAliases, !draft.test.changesSlots,
+            draft.oneIn(2)
+        else { return }
+        let guest = draft.test.memory.regions.reduce(0) { max($0, $1.gpa.end) }
+        draft.append(
+            Parallel(
+                steps: (0..<guest / pageSize).map { Step(.vcpu(0), .read(Place(.ram, offset: $0 * pageSize))) }))
     }
 
     private static func actor(_ actor: Actor, _ number: Int) -> Actor {
@@ -129,5 +138,17 @@ struct TestGenerator {
             rest -= move.weight
         }
         return moves.last
+    }
+}
+
+extension LitmusTest {
+    /// Whether a step creates, changes or deletes a memslot.
+    fileprivate var changesSlots: Bool {
+        steps.contains { step in
+            switch step.action {
+            case .bind, .unbind: true
+            default: false
+            }
+        }
     }
 }

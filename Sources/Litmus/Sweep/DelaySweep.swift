@@ -10,7 +10,7 @@ struct DelaySweep {
         /// Whether neither the test nor the model forbids what any block of the run led to.
         let isFine: Bool
         /// Whether the intruder slept more often in the kernel than it does alone.
-        let intruderWaits: Bool
+        var intruderWaits: Bool
     }
 
     let block: Program.Block
@@ -117,6 +117,24 @@ struct DelaySweep {
         return groups
     }
 
+    /// The groups, in which an intruder waits only if the victim was in the kernel. In user space, the intruder waits for a lock of
+    /// this program.
+    private var groupsOfKernelWaits: [[(delay: UInt64, point: Point)]] {
+        var merged: [[(delay: UInt64, point: Point)]] = []
+        for var group in groups {
+            let seen = group.compactMap { looks[$0.delay] }
+            if group.first?.point.intruderWaits == true, seen.allSatisfy(\.isEmpty) {
+                for index in group.indices { group[index].point.intruderWaits = false }
+            }
+            if let last = merged.last?.last?.point, last == group.first?.point {
+                merged[merged.count - 1] += group
+            } else {
+                merged.append(group)
+            }
+        }
+        return merged
+    }
+
     // MARK: the map
 
     var intervals: [SweepMap.Interval] { isExact ? exactIntervals : bins }
@@ -129,7 +147,7 @@ struct DelaySweep {
             border = []
             interval(all).map { intervals.append($0) }
         }
-        for group in groups {
+        for group in groupsOfKernelWaits {
             guard let first = group.first, let last = group.last else { continue }
             let isNarrow = last.delay - first.delay < Self.narrow
             // A group that follows another narrow one shares its interval.

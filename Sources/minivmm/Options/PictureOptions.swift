@@ -46,6 +46,16 @@ struct PictureOptions: ParsableArguments {
     }
 }
 
+extension PictureOptions {
+    /// Writes the requested pictures of a map of schedules.
+    ///
+    /// - Throws: as ``draw(_:title:)``.
+    func draw(_ chart: ScheduleChart) throws {
+        if let html { try Picture.write(html) { ScheduleDrawing(chart).writeHTML(to: &$0) } }
+        if let svg { try Picture.write(svg) { ScheduleDrawing(chart).writeSVG(to: &$0) } }
+    }
+}
+
 /// Files that pictures are written to.
 enum Picture {
     /// - Parameter path: `-` is standard output.

@@ -19,10 +19,10 @@ struct SweepPrinter {
         for (interval, delays) in rows {
             let margin = String(repeating: " ", count: 10 + width - delays.count)
             let text = outcomes(interval, map)
-            let waits = interval.intruderWaits ? "; \(map.second?.actor ?? map.intruder) waits for it" : ""
-            let place = interval.functions.isEmpty && waits.isEmpty
-                ? "" : "  " + out.styled(place(interval.functions) + waits, .dim)
-            out.hanging(margin + delays + "  ", text + place, indent: 14 + width, used: 12 + width)
+            let place = place(of: interval, map)
+            out.hanging(
+                margin + delays + "  ", text + (place.isEmpty ? "" : "  " + out.styled(place, .dim)),
+                indent: 14 + width, used: 12 + width)
         }
     }
 
@@ -53,13 +53,24 @@ struct SweepPrinter {
         return nil
     }
 
+    /// Where the preempted actor was, and whether the other one waited; empty if neither is known.
+    func place(of interval: SweepMap.Interval, _ map: SweepMap) -> String {
+        let waits = interval.intruderWaits ? "; \(map.intruder) waits for \(map.victim)" : ""
+        return interval.functions.isEmpty && waits.isEmpty ? "" : place(interval.functions) + waits
+    }
+
     private func title(_ map: SweepMap) -> String {
+        pair(map) + "; \(grouped(map.schedules)) schedules"
+    }
+
+    /// Which actor preempts which.
+    func pair(_ map: SweepMap) -> String {
         var title = "\(actor(map.victim, map)), preempted by \(actor(map.intruder, map))"
         if let second = map.second {
             let third = second.actor == map.victim ? "\(second.actor)" : actor(second.actor, map)
             title += " at \(grouped(Int(second.firstDelay))), which \(third) preempts"
         }
-        return title + "; \(grouped(map.schedules)) schedules"
+        return title
     }
 
     private func outcomes(_ interval: SweepMap.Interval, _ map: SweepMap) -> String {
@@ -117,7 +128,7 @@ struct SweepPrinter {
         return "\(actor) " + steps.joined(separator: "; ")
     }
 
-    private func delays(_ range: ClosedRange<UInt64>, _ map: SweepMap) -> String {
+    func delays(_ range: ClosedRange<UInt64>, _ map: SweepMap) -> String {
         if range.lowerBound > map.duration { return "after the end" }
         if range.upperBound > map.duration { return "from \(grouped(Int(range.lowerBound)))" }
         return range.count == 1
@@ -125,7 +136,7 @@ struct SweepPrinter {
             : "\(grouped(Int(range.lowerBound))) ..\(grouped(Int(range.upperBound)))"
     }
 
-    private func place(_ functions: [String]) -> String {
+    func place(_ functions: [String]) -> String {
         functions.isEmpty ? "in user space" : "in " + functions.prefix(3).joined(separator: " < ")
     }
 }

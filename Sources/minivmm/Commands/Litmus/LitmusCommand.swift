@@ -4,6 +4,7 @@ import Backends
 import Explain
 import Litmus
 import MiniVMM
+import Report
 import SoftKVM
 import SystemPackage
 
@@ -129,8 +130,9 @@ struct LitmusCommand: ParsableCommand {
             throw ValidationError(
                 "--faults plants each fault by itself in Linux 7.4's interface: omit --plant and --abi.")
         }
-        if sweep || at != nil, pictures.isWanted {
-            throw ValidationError("--sweep and --at draw no pictures: omit --report, --svg and --chrome.")
+        if sweep || at != nil, pictures.chrome != nil {
+            throw ValidationError(
+                "A map of schedules has no form in Chrome's format: omit --chrome, or give --report or --svg.")
         }
         if !(1...2).contains(preemptions) {
             throw ValidationError("--preemptions \(preemptions): give 1 or 2.")
@@ -196,14 +198,26 @@ struct LitmusCommand: ParsableCommand {
         _ interrupts: SignalDescriptor?
     ) throws {
         let name = item.shortName
-        let recorder = pictures.isWanted ? LitmusRecorder() : nil
+        let sweep = try schedules(of: item)
+        // A sweep is drawn as its map, not as one of its runs.
+        let recorder = pictures.isWanted && sweep == nil ? LitmusRecorder() : nil
         let options = Runner.Options(
             runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, witness: item.witness,
-            sweep: try schedules(of: item),
+            sweep: sweep,
             recorder: recorder, interrupts: interrupts,
             progress: { done in printer.progress(name, done, of: runs) })
         item.report = Runner(chosen.backend, options).report(item.source)
         printer.endProgress()
+        let numbered = count == 1 ? pictures : pictures.numbered(index + 1)
+        if !item.report.maps.isEmpty {
+            let words = SweepPrinter(out: .output, test: item.source.test)
+            let chart = ScheduleChart(
+                item.report.maps, title: "\(name): \(item.source.test.name)",
+                backend: "\(chosen.backend.identity)", words)
+            try numbered.draw(chart)
+        } else if pictures.isWanted, recorder == nil {
+            Terminal.diagnostics.hanging("", "\(name): no schedules were run, so no map was drawn.", indent: 0)
+        }
         guard let recorder else { return }
         if let witness = item.witness, !recorder.hasNotable {
             if let runs = item.report.blocks.first?.runs {
@@ -215,7 +229,6 @@ struct LitmusCommand: ParsableCommand {
             }
             return
         }
-        let numbered = count == 1 ? pictures : pictures.numbered(index + 1)
         _ = try recorder.draw(numbered, title: item.witness.map { "\(name): \($0.text)" } ?? name)
     }
 
