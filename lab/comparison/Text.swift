@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+extension Comparison {
+    /// Text for people, in 80 columns.
+    var lines: [String] {
+        var lines: [String] = []
+        for (letter, kernel) in zip(["A", "B"], kernels) {
+            lines += folded("\(letter)  ", kernel.name) + folded("   ", kernel.backend)
+        }
+        if let costs { lines += [""] + table(costs) }
+        if let litmus { lines += [""] + list(litmus) }
+        if let explore { lines += [""] + list(explore) }
+        lines += ["", same ? "No difference." : "The kernels differ."]
+        return lines
+    }
+
+    private func table(_ costs: [CostPair]) -> [String] {
+        let name = 32
+        var lines = [
+            left("costs in instructions", name) + right("A", 12) + right("B", 12) + right("B - A", 13)
+                + right("%", 10)
+        ]
+        for cost in costs {
+            var line =
+                left("  " + cost.key, name) + right(cost.a.map(grouped) ?? "-", 12)
+                + right(cost.b.map(grouped) ?? "-", 12)
+            if cost.differs, let difference = cost.difference {
+                line += right(signed(difference), 13)
+                if let a = cost.a, a > 0 { line += right(percent(difference, of: a), 10) }
+            } else {
+                line += right(cost.differs ? "" : "same", 13)
+            }
+            lines.append(line.trimmed)
+        }
+        let shared = costs.filter { $0.difference != nil }
+        let different = shared.count(where: \.differs)
+        lines += folded(
+            "  ",
+            "\(different) of \(shared.count) differ: a difference counts if no repetition on one kernel cost what one on "
+                + "the other did.")
+        let missing = costs.count - shared.count
+        if missing > 0 { lines.append("  \(missing) exist on one kernel only.") }
+        return lines
+    }
+
+    private func list(_ litmus: Litmus) -> [String] {
+        var lines = ["litmus tests: \(litmus.differences.count) of \(litmus.tests) are answered differently"]
+        for test in litmus.differences {
+            lines.append("  \(test.test)")
+            for (letter, answer) in [("A", test.a), ("B", test.b)] {
+                for (index, line) in answer.enumerated() {
+                    lines += folded(index == 0 ? "    \(letter)  " : "       ", line)
+                }
+            }
+            for outcome in test.outcomes {
+                let runs = outcome.a > 0 ? "A \(grouped(outcome.a)) times, B never" : "A never, B \(grouped(outcome.b)) times"
+                lines += folded("       ", "line \(outcome.line): \(outcome.results): \(runs)")
+            }
+        }
+        return lines
+    }
+
+    private func list(_ explore: Explore) -> [String] {
+        let seeds = explore.seeds.map(String.init).joined(separator: " and ")
+        let count = explore.findings.count + explore.answers.count
+        var lines = ["explored steps, seed \(seeds): \(count == 1 ? "1 difference" : "\(count) differences")"]
+        for finding in explore.findings {
+            lines += folded("  ", "finding on \(finding.on) only: \(finding.step)")
+            lines += folded("    model  ", finding.model) + folded("    seen   ", finding.seen)
+            lines += finding.litmus.split(separator: "\n").map { "      \($0)" }
+        }
+        for answer in explore.answers {
+            let runs = answer.a > 0 ? "A \(grouped(answer.a)) times, B never" : "A never, B \(grouped(answer.b)) times"
+            lines += folded("  ", "\(answer.step) => \(answer.answer): \(runs)")
+        }
+        return lines
+    }
+}
+
+/// Breaks a text at spaces at column 80; later lines are indented as the first.
+func folded(_ start: String, _ text: String) -> [String] {
+    var lines: [String] = []
+    var line = start
+    var isEmpty = true
+    for word in text.split(separator: " ") {
+        if !isEmpty, line.count + 1 + word.count > 80 {
+            lines.append(line)
+            line = String(repeating: " ", count: start.count)
+            isEmpty = true
+        }
+        line += (isEmpty ? "" : " ") + word
+        isEmpty = false
+    }
+    return lines + [line]
+}
+
+private func left(_ text: String, _ width: Int) -> String {
+    text + String(repeating: " ", count: max(1, width - text.count))
+}
+
+private func right(_ text: String, _ width: Int) -> String {
+    String(repeating: " ", count: max(1, width - text.count)) + text
+}
+
+/// With a comma between thousands.
+private func grouped<Number: BinaryInteger>(_ number: Number) -> String {
+    var text = ""
+    for (index, digit) in String(number).reversed().enumerated() {
+        if index > 0, index % 3 == 0 { text.append(",") }
+        text.append(digit)
+    }
+    return String(text.reversed())
+}
+
+private func signed(_ number: Int64) -> String {
+    (number < 0 ? "-" : "+") + grouped(number.magnitude)
+}
+
+/// With one decimal.
+private func percent(_ difference: Int64, of whole: UInt64) -> String {
+    let tenths = (Double(difference) * 1000 / Double(whole)).rounded()
+    return (tenths < 0 ? "-" : "+") + "\(abs(tenths) / 10)"
+}
+
+extension String {
+    /// Without spaces at the end.
+    fileprivate var trimmed: String {
+        var text = self
+        while text.last == " " { text.removeLast() }
+        return text
+    }
+}
