@@ -3,11 +3,15 @@ import Foundation
 import Testing
 
 /// `comparison` compares the results of two kernels for lab/compare.
-@Suite(.enabled(if: Command.built("comparison") != nil, "needs the comparison executable next to the test bundle"))
+@Suite(
+    .enabled(
+        if: Command.built("comparison") != nil, "needs the comparison executable next to the test bundle"))
 struct ComparisonTests {
     /// The results of one kernel, as minivmm prints them.
     private struct Results {
-        var costs: [(key: String, least: Int, median: Int, most: Int)]? = [("unchanged/shared/1", 638, 638, 638)]
+        var costs: [(key: String, least: Int, median: Int, most: Int)]? = [
+            ("unchanged/shared/1", 638, 638, 638)
+        ]
         var tests: [String]? = [Self.passed("order")]
         var explore: String? = Self.explored()
 
@@ -106,7 +110,8 @@ struct ComparisonTests {
         var a = Results()
         var b = Results()
         a.tests = [
-            Results.passed("order"), Results.failed("bytes", seen: "0x42"), Results.skipped("tdx", "no TDX here"),
+            Results.passed("order"), Results.failed("bytes", seen: "0x42"),
+            Results.skipped("tdx", "no TDX here"),
             Results.passed("gone"),
         ]
         b.tests = [
@@ -175,7 +180,8 @@ struct ComparisonTests {
         a.tests = nil
         a.explore = nil
         let result = try compare(a, a)
-        #expect(result.status == 0 && !result.output.contains("litmus") && !result.output.contains("explored"))
+        #expect(
+            result.status == 0 && !result.output.contains("litmus") && !result.output.contains("explored"))
     }
 
     @Test func badResultsAreNamed() throws {

@@ -122,8 +122,11 @@ struct CostTests {
             costs(
                 .inPlace,
                 [
-                    Cost(operation: .conversion(.private, .neverTouched), pages: 1, samples: [3174], ticks: 0),
-                    Cost(operation: .conversion(.private, .neverTouched), pages: 512, samples: [6158, 6158], ticks: 0),
+                    Cost(
+                        operation: .conversion(.private, .neverTouched), pages: 1, samples: [3174], ticks: 0),
+                    Cost(
+                        operation: .conversion(.private, .neverTouched), pages: 512, samples: [6158, 6158],
+                        ticks: 0),
                     Self.long,
                     Cost(operation: .busy(.first), pages: 8, samples: [8118, 8118, 20_901], ticks: 0),
                     Cost(operation: .guest(.exit), pages: 1, samples: [2172], ticks: 0),
@@ -154,7 +157,8 @@ struct CostTests {
                     Cost(operation: .guest($1), pages: 1, samples: [UInt64(1000 + $0)], ticks: 0)
                 }))
         #expect(!text.contains("EAGAIN") && text.contains("per-VM attributes"))
-        #expect(text.contains("fault, conversion, resume together                                      3,003"))
+        #expect(
+            text.contains("fault, conversion, resume together                                      3,003"))
         // Without a spread nothing is marked or explained.
         #expect(!text.contains("~") && !text.contains("tick"))
     }

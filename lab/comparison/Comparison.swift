@@ -174,7 +174,8 @@ struct Comparison: Encodable {
             }
         }
         return Explore(
-            seeds: a.seed == b.seed ? [a.seed] : [a.seed, b.seed], findings: only("A", a, b) + only("B", b, a),
+            seeds: a.seed == b.seed ? [a.seed] : [a.seed, b.seed],
+            findings: only("A", a, b) + only("B", b, a),
             answers: answers)
     }
 }

@@ -52,7 +52,9 @@ extension Comparison {
                 }
             }
             for outcome in test.outcomes {
-                let runs = outcome.a > 0 ? "A \(grouped(outcome.a)) times, B never" : "A never, B \(grouped(outcome.b)) times"
+                let runs =
+                    outcome.a > 0
+                    ? "A \(grouped(outcome.a)) times, B never" : "A never, B \(grouped(outcome.b)) times"
                 lines += folded("       ", "line \(outcome.line): \(outcome.results): \(runs)")
             }
         }
@@ -69,7 +71,9 @@ extension Comparison {
             lines += finding.litmus.split(separator: "\n").map { "      \($0)" }
         }
         for answer in explore.answers {
-            let runs = answer.a > 0 ? "A \(grouped(answer.a)) times, B never" : "A never, B \(grouped(answer.b)) times"
+            let runs =
+                answer.a > 0
+                ? "A \(grouped(answer.a)) times, B never" : "A never, B \(grouped(answer.b)) times"
             lines += folded("  ", "\(answer.step) => \(answer.answer): \(runs)")
         }
         return lines

@@ -65,7 +65,8 @@ struct CostPrinter {
         if !withTicks.isEmpty {
             let names = withTicks.map { "\($0.key) (\($0.ticks))" }.joined(separator: ", ")
             out.hanging(
-                "", "A timer tick comes every \(grouped(costs.tickPeriod)) instructions and takes about "
+                "",
+                "A timer tick comes every \(grouped(costs.tickPeriod)) instructions and takes about "
                     + "\(grouped(costs.tickCost)). Each call begins right after one. These contain ticks: \(names).",
                 indent: 0)
         }

@@ -42,7 +42,8 @@ struct Bench: ParsableCommand {
     var backend: BackendChoice?
     @Flag(
         help:
-            "Count the instructions of conversions and exits in the lab. Needs /dev/kvm and lab/boot --icount.")
+            "Count the instructions of conversions and exits in the lab. Needs /dev/kvm and lab/boot --icount."
+    )
     var instructions = false
     @Flag(help: "Print one JSON object.")
     var json = false

@@ -25,6 +25,9 @@ final class CostMachine {
     static let codeAddress: UInt64 = 0x1000
     private static let plainAddress: UInt64 = 0x2000
     private static let memoryAddress: UInt64 = 1 << 30
+    /// Where the host maps the guest's memory. Page tables of 1 GiB that it shares with no other mapping cost the same in
+    /// every process: where the kernel puts a mapping is random.
+    private static let mappingAddress: UInt64 = 1 << 40
 
     /// The loops that the guest can run, by their address.
     enum Program: UInt64 {
@@ -80,10 +83,17 @@ final class CostMachine {
             unsafe withUnsafeMutablePointer(to: &argument) { unsafe ckvm_ioctl(descriptor, request, $0) })
     }
 
+    /// - Parameter address: where; nil leaves the choice to the kernel.
     private static func map(
-        _ name: String, _ descriptor: borrowing OwnedDescriptor, _ length: UInt64
+        _ name: String, _ descriptor: borrowing OwnedDescriptor, _ length: UInt64, at address: UInt64? = nil
     ) throws(CostError) -> OwnedMapping {
-        do { return try OwnedMapping(descriptor, length: length) } catch { throw .call("mmap of \(name)", error) }
+        do {
+            guard let address else { return try OwnedMapping(descriptor, length: length) }
+            _ = try value(Int(ckvm_mmap_shared_at(address, length, descriptor.rawValue, 0)))
+            return try OwnedMapping(owning: address, length: length)
+        } catch {
+            throw .call("mmap of \(name)", error)
+        }
     }
 
     /// A memfd of `length` bytes.
@@ -130,12 +140,13 @@ final class CostMachine {
         }
         file = OwnedDescriptor(
             owning: try Self.call("KVM_CREATE_GUEST_MEMFD", vm.rawValue, CKVM_CREATE_GUEST_MEMFD, request))
+        let address = isProtected ? Self.mappingAddress : 2 * Self.mappingAddress
         if interface == .inPlace {
             sharedFile = nil
-            mapping = try Self.map("the guest_memfd", file, size)
+            mapping = try Self.map("the guest_memfd", file, size, at: address)
         } else {
             let memory = try Self.memory("shared", size)
-            mapping = try Self.map("the shared memory", memory, size)
+            mapping = try Self.map("the shared memory", memory, size, at: address)
             sharedFile = consume memory
         }
         codeMapping = try Self.map("the code", try Self.memory("code", 2 * pageSize), 2 * pageSize)
@@ -307,7 +318,9 @@ final class CostMachine {
     }
 
     /// Why the last KVM_RUN returned: a KVM_EXIT number.
-    var exitReason: UInt32 { unsafe runMapping.base.assumingMemoryBound(to: ckvm_run.self).pointee.exit_reason }
+    var exitReason: UInt32 {
+        unsafe runMapping.base.assumingMemoryBound(to: ckvm_run.self).pointee.exit_reason
+    }
 
     func expect(_ what: String, _ expected: Int64, _ seen: Int64) throws(CostError) {
         guard seen == expected else { throw .answer(what, expected: expected, seen: seen) }

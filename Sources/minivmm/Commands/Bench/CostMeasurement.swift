@@ -10,8 +10,9 @@ struct CostMeasurement {
     private let overhead: UInt64
     private var ticks: TickClock
     private let progress: (String) -> Void
-    /// Repetitions that do not count.
-    private static let discarded = 2
+    /// Repetitions that do not count. The first accesses to a page move it between the kernel's LRU lists; in a call of 65,536
+    /// pages that is too little to matter.
+    private static func discarded(_ pages: UInt64) -> Int { pages < 1000 ? 3 : 1 }
 
     /// - Parameters:
     ///   - repetitions: of each measurement, after one that does not count.
@@ -77,13 +78,14 @@ struct CostMeasurement {
         let machine = try Self.machine()
         try establish(machine)
         var samples: [UInt64] = []
-        for repetition in 0..<Self.discarded + repetitions {
+        let discarded = Self.discarded(pages)
+        for repetition in 0..<discarded + repetitions {
             try prepare(machine)
             ticks.settle()
             let (value, answer) = count(machine)
             try machine.expect(operation.key, expected, answer)
             try check(machine)
-            if repetition >= Self.discarded { samples.append(value - min(value, overhead)) }
+            if repetition >= discarded { samples.append(value - min(value, overhead)) }
         }
         return Cost(
             operation: operation, pages: pages, samples: samples, ticks: ticks.ticks(in: middle(samples)))
@@ -148,7 +150,8 @@ struct CostMeasurement {
 
     /// Brings the range into the state before a conversion to `target`, whatever the repetition before has left.
     private static func restore(
-        _ machine: CostMachine, _ range: Range<UInt64>, before target: Operation.Target, _ pages: Operation.Pages
+        _ machine: CostMachine, _ range: Range<UInt64>, before target: Operation.Target,
+        _ pages: Operation.Pages
     ) throws(CostError) {
         if pages == .justWritten { try machine.free(range) }
         try machine.convert(range, to: target == .private ? .shared : .private)

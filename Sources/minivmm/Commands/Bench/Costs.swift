@@ -20,7 +20,8 @@ enum Operation: Hashable {
         /// The states in which a conversion to this side is measured. Private pages cannot be mapped by the host.
         static func before(_ target: Target) -> [Pages] {
             switch target {
-            case .private: [.neverTouched, .justWritten, .present, .mappedByHost, .mappedByGuest, .mixed, .alternating]
+            case .private:
+                [.neverTouched, .justWritten, .present, .mappedByHost, .mappedByGuest, .mixed, .alternating]
             case .shared: [.neverTouched, .present, .mappedByGuest, .mixed, .alternating]
             }
         }
