@@ -91,9 +91,9 @@ struct ComparisonTests {
         let lines = result.output.split(separator: "\n").map(String.init)
         for line in [
             "costs in instructions                      A           B        B - A         %",
-            "  unchanged/shared/1                     638         648          +10      +1.6",
+            "  unchanged/shared/1                     638         648          +10     +1.57",
             "  eagain/first/8                       8,118       8,200         same",
-            "  to-private/present/65536        12,486,945  12,486,000         -945      -0.0",
+            "  to-private/present/65536        12,486,945  12,486,000         -945     -0.01",
             "  old/1                                    1           -",
             "  new/1                                    -           2",
         ] { #expect(lines.contains(line), "\(line)\n\(result.output)") }

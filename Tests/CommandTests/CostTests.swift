@@ -5,6 +5,9 @@ import Testing
 
 @testable import minivmm
 
+/// Foundation has another one.
+private typealias Operation = minivmm.Operation
+
 /// `bench --instructions`: everything but the counting itself, which needs the lab.
 @Suite("bench --instructions")
 struct CostTests {

@@ -119,10 +119,12 @@ private func signed(_ number: Int64) -> String {
     (number < 0 ? "-" : "+") + grouped(number.magnitude)
 }
 
-/// With one decimal.
+/// With the sign of the difference and two decimals.
 private func percent(_ difference: Int64, of whole: UInt64) -> String {
-    let tenths = (Double(difference) * 1000 / Double(whole)).rounded()
-    return (tenths < 0 ? "-" : "+") + "\(abs(tenths) / 10)"
+    let hundredths = UInt64((Double(difference.magnitude) * 10_000 / Double(whole)).rounded())
+    let decimals = String(hundredths % 100)
+    return (difference < 0 ? "-" : "+") + grouped(hundredths / 100) + "."
+        + (decimals.count == 1 ? "0" : "") + decimals
 }
 
 extension String {

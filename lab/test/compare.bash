@@ -52,7 +52,7 @@ both_are_booted() {
     same "$(sed -n 1p "$out")" "args $scratch/with@sign @a=1@2 quiet "
     grep -q '^with@sign  numa=fake=2' "$out" || fail "A has another kernel or arguments:" "$(cat "$out")"
     grep -q "^${kernel##*/} a=1@2 quiet numa=fake=2" "$out" || fail "B has another kernel or arguments:" "$(cat "$out")"
-    grep -q 'explore --seed 10 --depth 2 --tests 7 ' "$out" || fail "the options do not arrive:" "$(cat "$out")"
+    grep -q 'explore --seed 10 --depth 1 --tests 7 ' "$out" || fail "the options do not arrive:" "$(cat "$out")"
     ! grep -q 'minivmm litmus' "$out" || fail "a part that was not asked for is run"
     rm -f "$scratch/with@sign"
 }

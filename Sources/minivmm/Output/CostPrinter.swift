@@ -12,13 +12,13 @@ struct CostPrinter {
     private static let label = 31
 
     func print(on out: Terminal) {
-        out.print(out.styled("kernel  ", .dim) + costs.backend)
-        out.print(out.styled("form    ", .dim) + costs.interface.text)
+        out.print(out.styled("kernel     ", .dim) + costs.backend)
+        out.print(out.styled("interface  ", .dim) + costs.interface.text)
         out.hanging(
-            out.styled("figures ", .dim),
+            out.styled("figures    ", .dim),
             "Instructions of an emulated processor, counted by QEMU; no times. Each is one system call, the "
                 + "median of \(costs.repetitions). Reading the counter (\(costs.overhead)) is subtracted.",
-            indent: 8)
+            indent: 11)
         out.print()
         let sizes = Costs.sizes.map { Self.right(grouped($0), Self.width) }.joined()
         out.print(out.styled(Self.left("pages in one call", Self.label) + sizes, .bold))
@@ -116,8 +116,8 @@ struct CostPrinter {
 extension ConversionInterface {
     fileprivate var text: String {
         switch self {
-        case .inPlace: "conversion in place (KVM_SET_MEMORY_ATTRIBUTES2 on the guest_memfd)"
-        case .perVM: "per-VM attributes (KVM_SET_MEMORY_ATTRIBUTES on the VM)"
+        case .inPlace: "in place: KVM_SET_MEMORY_ATTRIBUTES2 on the guest_memfd"
+        case .perVM: "per-VM attributes: KVM_SET_MEMORY_ATTRIBUTES on the VM"
         }
     }
 }
