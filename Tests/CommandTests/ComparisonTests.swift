@@ -81,27 +81,30 @@ struct ComparisonTests {
         a.costs = [
             ("unchanged/shared/1", 638, 638, 638), ("eagain/first/8", 8118, 8118, 20_901), ("old/1", 1, 1, 1),
             ("to-private/present/65536", 12_486_485, 12_486_945, 12_488_950),
+            ("to-shared/never-touched/65536", 2614, 2614, 2614),
         ]
         b.costs = [
             ("unchanged/shared/1", 648, 648, 648), ("eagain/first/8", 8200, 8200, 8200), ("new/1", 2, 2, 2),
             ("to-private/present/65536", 12_486_000, 12_486_000, 12_486_484),
+            ("to-shared/never-touched/65536", 29_092_528, 29_092_528, 29_092_528),
         ]
         let result = try compare(a, b)
         #expect(result.status == 1)
         let lines = result.output.split(separator: "\n").map(String.init)
         for line in [
-            "costs in instructions                      A           B        B - A         %",
-            "  unchanged/shared/1                     638         648          +10     +1.57",
-            "  eagain/first/8                       8,118       8,200         same",
-            "  to-private/present/65536        12,486,945  12,486,000         -945     -0.01",
-            "  old/1                                    1           -",
-            "  new/1                                    -           2",
+            "costs in instructions                      A          B       B - A          %",
+            "  unchanged/shared/1                     638        648         +10      +1.57",
+            "  eagain/first/8                       8,118      8,200        same",
+            "  to-private/present/65536        12,486,945 12,486,000        -945      -0.01",
+            "  to-shared/never-touched/65536        2,614 29,092,528 +29,089,914 +1,112,851",
+            "  old/1                                    1          -",
+            "  new/1                                    -          2",
         ] { #expect(lines.contains(line), "\(line)\n\(result.output)") }
-        #expect(result.output.contains("2 of 3 differ"))
+        #expect(result.output.contains("3 of 4 differ"))
         #expect(lines.allSatisfy { $0.count <= 80 })
         let json = try #require(compare(a, b, "--json").json)
         let costs = try #require(json["costs"] as? [[String: Any]])
-        #expect(json["same"] as? Bool == false && costs.count == 5)
+        #expect(json["same"] as? Bool == false && costs.count == 6)
         #expect(costs[0]["difference"] as? Int == 10 && costs[0]["differs"] as? Bool == true)
         #expect(costs[1]["differs"] as? Bool == false)
     }

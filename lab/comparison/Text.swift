@@ -14,20 +14,20 @@ extension Comparison {
     }
 
     private func table(_ costs: [CostPair]) -> [String] {
-        let name = 32
+        let name = 33
         var lines = [
-            left("costs in instructions", name) + right("A", 12) + right("B", 12) + right("B - A", 13)
-                + right("%", 10)
+            left("costs in instructions", name) + right("A", 11) + right("B", 11) + right("B - A", 12)
+                + right("%", 11)
         ]
         for cost in costs {
             var line =
-                left("  " + cost.key, name) + right(cost.a.map(grouped) ?? "-", 12)
-                + right(cost.b.map(grouped) ?? "-", 12)
+                left("  " + cost.key, name) + right(cost.a.map(grouped) ?? "-", 11)
+                + right(cost.b.map(grouped) ?? "-", 11)
             if cost.differs, let difference = cost.difference {
-                line += right(signed(difference), 13)
-                if let a = cost.a, a > 0 { line += right(percent(difference, of: a), 10) }
+                line += right(signed(difference), 12)
+                if let a = cost.a, a > 0 { line += right(percent(difference, of: a), 11) }
             } else {
-                line += right(cost.differs ? "" : "same", 13)
+                line += right(cost.differs ? "" : "same", 12)
             }
             lines.append(line.trimmed)
         }
@@ -119,12 +119,13 @@ private func signed(_ number: Int64) -> String {
     (number < 0 ? "-" : "+") + grouped(number.magnitude)
 }
 
-/// With the sign of the difference and two decimals.
+/// With the sign of the difference, and two decimals below 1,000 %.
 private func percent(_ difference: Int64, of whole: UInt64) -> String {
     let hundredths = UInt64((Double(difference.magnitude) * 10_000 / Double(whole)).rounded())
+    let sign = difference < 0 ? "-" : "+"
+    if hundredths >= 100_000 { return sign + grouped((hundredths + 50) / 100) }
     let decimals = String(hundredths % 100)
-    return (difference < 0 ? "-" : "+") + grouped(hundredths / 100) + "."
-        + (decimals.count == 1 ? "0" : "") + decimals
+    return sign + grouped(hundredths / 100) + "." + (decimals.count == 1 ? "0" : "") + decimals
 }
 
 extension String {
