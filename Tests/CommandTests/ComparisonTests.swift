@@ -30,7 +30,7 @@ struct ComparisonTests {
         }
 
         static func explored(_ answers: String = #""ok":7"#, findings: String = "") -> String {
-            #"{"schema":"minivmm.explore/1","backend":"LinuxKVM","seed":1,"coverage":{"convert":{\#(answers)}},"end":"complete","findings":[\#(findings)]}"#
+            #"{"schema":"minivmm.explore/1","backend":"LinuxKVM","host":"Linux 7.3.4-lab","seed":1,"coverage":{"convert":{\#(answers)}},"end":"complete","findings":[\#(findings)]}"#
         }
 
         func write(to directory: URL) throws {
@@ -50,7 +50,7 @@ struct ComparisonTests {
             try file(
                 "litmus.json",
                 tests.map {
-                    #"{"schema":"minivmm.litmus/1","backend":"LinuxKVM","tests":[\#($0.joined(separator: ","))]}"#
+                    #"{"schema":"minivmm.litmus/1","backend":"LinuxKVM","host":"Linux 7.3.4-lab","tests":[\#($0.joined(separator: ","))]}"#
                 })
             try file("explore.json", explore)
         }
@@ -159,11 +159,12 @@ struct ComparisonTests {
         var a = Results()
         var b = Results()
         a.explore = Results.explored(findings: finding)
-        b.explore = Results.explored(#""ok":7,"EINVAL":3"#, findings: finding)
+        b.explore = Results.explored(#""ok":7,"EINVAL":3,"EIO":1"#, findings: finding)
         let result = try compare(a, b)
         #expect(result.status == 1)
-        #expect(result.output.contains("explored steps, seed 1: 1 difference\n"))
+        #expect(result.output.contains("explored steps, seed 1: 2 differences\n"))
         #expect(result.output.contains("  convert => EINVAL: A never, B 3 times\n"), "\(result.output)")
+        #expect(result.output.contains("  convert => EIO: A never, B once\n"))
         #expect(!result.output.contains("finding on"))
         b.explore = Results.explored()
         let only = try compare(a, b)

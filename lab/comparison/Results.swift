@@ -18,6 +18,7 @@ struct CostResults: Decodable {
 struct LitmusResults: Decodable {
     let schema: String
     let backend: String
+    let host: String
     let tests: [Test]
 
     struct Test: Decodable {
@@ -48,6 +49,7 @@ struct LitmusResults: Decodable {
 struct ExploreResults: Decodable {
     let schema: String
     let backend: String
+    let host: String
     let seed: UInt64
     /// How often each kind of step had each kind of answer.
     let coverage: [String: [String: Int]]
@@ -72,6 +74,7 @@ struct KernelResults {
     /// The backend and the form of conversion.
     var backend: String {
         if let costs { return "\(costs.backend), \(costs.interface)" }
-        return litmus?.backend ?? explore?.backend ?? "not known"
+        if let litmus { return "\(litmus.backend) (\(litmus.host))" }
+        return explore.map { "\($0.backend) (\($0.host))" } ?? "not known"
     }
 }

@@ -52,9 +52,7 @@ extension Comparison {
                 }
             }
             for outcome in test.outcomes {
-                let runs =
-                    outcome.a > 0
-                    ? "A \(grouped(outcome.a)) times, B never" : "A never, B \(grouped(outcome.b)) times"
+                let runs = occurrences(outcome.a, outcome.b)
                 lines += folded("       ", "line \(outcome.line): \(outcome.results): \(runs)")
             }
         }
@@ -71,13 +69,17 @@ extension Comparison {
             lines += finding.litmus.split(separator: "\n").map { "      \($0)" }
         }
         for answer in explore.answers {
-            let runs =
-                answer.a > 0
-                ? "A \(grouped(answer.a)) times, B never" : "A never, B \(grouped(answer.b)) times"
+            let runs = occurrences(answer.a, answer.b)
             lines += folded("  ", "\(answer.step) => \(answer.answer): \(runs)")
         }
         return lines
     }
+}
+
+/// How often something was seen on each kernel, one of which never had it.
+private func occurrences(_ a: Int, _ b: Int) -> String {
+    func times(_ count: Int) -> String { count == 1 ? "once" : "\(grouped(count)) times" }
+    return a > 0 ? "A \(times(a)), B never" : "A never, B \(times(b))"
 }
 
 /// Breaks a text at spaces at column 80; later lines are indented as the first.
