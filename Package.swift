@@ -69,6 +69,8 @@ let package = Package(
             swiftSettings: strict),
         // Prints the event stream of a test run as KTAP.
         .executableTarget(name: "ktap", path: "lab/ktap", swiftSettings: strict),
+        // Compares the results of two kernels for lab/compare.
+        .executableTarget(name: "comparison", path: "lab/comparison", swiftSettings: strict),
         .target(
             name: "CAllocationCounter", path: "Tests/CAllocationCounter",
             cSettings: strictC),

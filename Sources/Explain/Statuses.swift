@@ -41,7 +41,8 @@ enum Statuses {
         case 4:
             return text(
                 name, title + ": skipped, because the backend does not support it",
-                "The backend lacks the VM type, two aliases, or the preservation of contents. run: may also be the guest's own status.",
+                "The backend lacks the VM type, two aliases, or the preservation of contents. bench --instructions: the clock does not "
+                    + "count instructions. run: may also be the guest's own status.",
                 "minivmm probe lists what this machine supports; --backend auto or soft finds a backend that supports it."
             )
         case 64:

@@ -12,7 +12,7 @@ extension Bench {
         for name in [BackendChoice.soft, .memslotTrap] {
             var times = Pairs()
             var memory = 0
-            for round in 0..<rounds * 2 {
+            for round in 0..<roundsOfTimes * 2 {
                 let hello = ["run", "hello", "--quiet", "--backend", name.rawValue]
                 do {
                     try times.add(per: 1, round % 2 == 0) {

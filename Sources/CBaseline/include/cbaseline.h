@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "instructions.h"
+
 /// A guest in a default VM. Its RAM is a guest_memfd mapped by the host, as in the memslot adapter.
 struct cbaseline_guest {
     const uint8_t *_Nonnull image;  // loaded and entered at 1 MiB

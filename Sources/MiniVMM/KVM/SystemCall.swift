@@ -108,7 +108,7 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     }
 
     /// Takes ownership of an existing mapping.
-    init(owning address: UInt64, length: UInt64) throws(Errno) {
+    package init(owning address: UInt64, length: UInt64) throws(Errno) {
         guard let bytes = Int(exactly: length),
             let pointer = unsafe UnsafeMutableRawPointer(bitPattern: UInt(address))
         else { throw .invalidArgument }

@@ -50,7 +50,7 @@ extension Bench {
         Terminal.output.print(
             JSON.object([
                 ("schema", .string("minivmm.bench/1")), ("backend", .string(backend)),
-                ("rounds", .number(UInt64(rounds))),
+                ("rounds", .number(UInt64(roundsOfTimes))),
                 (
                     "rows",
                     .array(

@@ -17,10 +17,17 @@ struct Bench: ParsableCommand {
             Swift and C run in turns in this one process, on the same /dev/kvm; each ratio is the median over the \
             rounds of Swift by C. What has no counterpart in C is given by itself. A bound is a promise: with --check \
             a broken one ends with status 1.
+
+            With --instructions, costs of the kernel are counted in instructions: conversions of 1, 8, 512 and 65,536 \
+            pages, and a guest's exits. Each figure is one system call from its first instruction to its return, the \
+            median of the rounds; if the rounds differ, the smallest and the largest are printed, too. It needs a \
+            processor whose clock counts instructions, which is measured first: lab/boot --icount -- minivmm bench \
+            --instructions. Any other machine is refused with status 4.
             """)
 
-    @Option(help: "Number of rounds, 1 to 1000; results are medians.")
-    var rounds = 15
+    @Option(
+        help: "Number of rounds, 1 to 1000; results are medians. (default: 15; 3 with --instructions)")
+    var rounds: Int?
     @Flag(help: "Exit with status 1 if a bound is exceeded.")
     var check = false
     @Flag(
@@ -33,17 +40,30 @@ struct Bench: ParsableCommand {
     var explore = false
     @Option(help: "The backend that --explore measures. (default: the model, then the one auto picks)")
     var backend: BackendChoice?
+    @Flag(
+        help:
+            "Count the instructions of conversions and exits in the lab. Needs /dev/kvm and lab/boot --icount."
+    )
+    var instructions = false
     @Flag(help: "Print one JSON object.")
     var json = false
 
+    /// ``rounds``, or its default for a comparison with C.
+    var roundsOfTimes: Int { rounds ?? 15 }
+
     func validate() throws {
-        if !(1...1000).contains(rounds) {
+        if let rounds, !(1...1000).contains(rounds) {
             throw ValidationError("--rounds \(rounds): must be 1 to 1000.")
         }
         if backend != nil, !explore { throw ValidationError("--backend needs --explore.") }
+        if instructions, explore || check {
+            throw ValidationError(
+                "--instructions has no bounds and measures the kernel only: omit --explore and --check.")
+        }
     }
 
     func run() throws {
+        if instructions { return try countInstructions() }
         if explore { return try measureExploration() }
         // First, while this process is small: the peak memory of a child includes its parent's at the fork.
         let processes = processRows()
@@ -117,7 +137,7 @@ struct Bench: ParsableCommand {
         let loop = Self.exits(exitCount)
         let flips = Self.faults(faultCount)
         let end = Self.exits(1)
-        for round in 0..<rounds {
+        for round in 0..<roundsOfTimes {
             // The order alternates between rounds, so that effects of one loop on the next cancel out.
             let swiftFirst = round % 2 == 0
             try exits.add(per: Double(exitCount), swiftFirst) {

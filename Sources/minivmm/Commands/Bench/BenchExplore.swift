@@ -143,7 +143,7 @@ extension Bench {
         guard let source = try? Source(parsing: Self.three) else { return nil }
         let runner = Runner(SoftKVM(), .init(findsOrders: false))
         var times: [Double] = []
-        for _ in 0..<rounds {
+        for _ in 0..<roundsOfTimes {
             var report = Report(verdict: .skipped(""))
             times.append(Double(time { report = runner.report(source) }) / 1e9)
             guard report.verdict == .passed else { return nil }

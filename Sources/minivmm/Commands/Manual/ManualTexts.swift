@@ -102,7 +102,12 @@ enum ManualTexts {
                 example("Explain a memory fault:", "explain exit 39 flags=8 gpa=0x1000"),
             ]
         case "bench":
-            [example("Measure five rounds; status 1 if a bound is exceeded:", "bench --rounds 5 --check")]
+            [
+                example("Measure five rounds; status 1 if a bound is exceeded:", "bench --rounds 5 --check"),
+                example(
+                    "In the lab (lab/boot --icount), count the instructions of conversions:",
+                    "bench --instructions"),
+            ]
         default: []
         }
     }
@@ -161,6 +166,10 @@ enum ManualTexts {
             [
                 ("0", "Done; with `--check`, within every bound."),
                 ("1", "With `--check`, a bound was exceeded."),
+                (
+                    "4",
+                    "With `--instructions`, the clock does not count instructions, or the kernel does not convert."
+                ),
                 usage, noBackend, signal,
             ]
         case "report":
