@@ -90,6 +90,11 @@ struct LitmusCommand: ParsableCommand {
     var faults = false
     @Flag(help: "Print a table of hazards from results in JSON.")
     var table = false
+    @Flag(
+        help: ArgumentHelp(
+            "Print tables of races from results in JSON: the schedules that lead to each outcome, from exact sweeps, and how much more often aimed schedules show it than random starting times."
+        ))
+    var races = false
 
     /// A test and its result.
     struct Item {
@@ -112,10 +117,7 @@ struct LitmusCommand: ParsableCommand {
         }
 
         /// The file's name without its ending.
-        var shortName: String {
-            let name = ByteText.visible(ByteText.lastComponent(path))
-            return name.hasSuffix(LitmusFiles.ending) ? String(name.dropLast(LitmusFiles.ending.count)) : name
-        }
+        var shortName: String { LitmusFiles.shortName(path) }
     }
 
     func validate() throws {
@@ -140,20 +142,23 @@ struct LitmusCommand: ParsableCommand {
         if preemptions != 1, !sweep { throw ValidationError("--preemptions belongs to --sweep: add it.") }
         if sweep, at != nil { throw ValidationError("--at is one schedule of a sweep: omit --sweep.") }
         if sweep || at != nil,
-            backendOptions.backend == .soft || table || faults || backendOptions.abi.count > 1
+            backendOptions.backend == .soft || table || races || faults || backendOptions.abi.count > 1
         {
             throw ValidationError(
                 "--sweep and --at run schedules on a real kernel; SoftKVM explores every interleaving.")
         }
-        if table, faults { throw ValidationError("--table and --faults exclude each other.") }
-        if !witness.isEmpty, table || faults || backendOptions.abi.count > 1 {
+        if [table, races, faults].count(where: { $0 }) > 1 {
+            throw ValidationError("--table, --races and --faults exclude each other.")
+        }
+        if !witness.isEmpty, table || races || faults || backendOptions.abi.count > 1 {
             throw ValidationError(
-                "--witness is for the run of one test: omit --table, --faults and a second --abi.")
+                "--witness is for the run of one test: omit --table, --races, --faults and a second --abi.")
         }
     }
 
     func run() throws {
         if table { return try LitmusTables.hazards(paths) }
+        if races { return try RaceTables.print(paths) }
         var items = try read()
         try readWitness(&items)
         for item in items { _ = try schedules(of: item) }

@@ -10,6 +10,12 @@ enum LitmusFiles {
         let description: String
     }
 
+    /// The name of a test's file without its ending.
+    static func shortName(_ path: String) -> String {
+        let name = ByteText.visible(ByteText.lastComponent(path))
+        return name.hasSuffix(ending) ? String(name.dropLast(ending.count)) : name
+    }
+
     /// The tests of a directory in alphabetical order, or the file itself.
     static func expand(_ path: String) throws(Failure) -> [String] {
         let entries: [DirectoryListing.Entry]

@@ -95,7 +95,7 @@ enum LitmusTables {
     // MARK: hazards
 
     /// The part of the output of `--format json` that is needed.
-    private struct ReportFile: Decodable {
+    private struct ReportFile: Decodable, Results {
         struct Test: Decodable {
             let file: String
             let hazards: [String]
@@ -111,7 +111,7 @@ enum LitmusTables {
 
     /// Prints the hazards of tests with their verdicts on each backend.
     static func hazards(_ paths: [String]) throws {
-        let reports = try paths.map(report)
+        let reports = try paths.map { try results($0, as: ReportFile.self) }
         var tests: [String: Set<String>] = [:]
         for test in reports.flatMap(\.tests) {
             for hazard in test.hazards { tests[hazard, default: []].insert(test.file) }
@@ -140,11 +140,17 @@ enum LitmusTables {
         return verdicts.contains("passed") ? "passes" : "skipped"
     }
 
-    private static func report(_ path: String) throws -> ReportFile {
-        let report: ReportFile
+    /// The results of a run in JSON.
+    protocol Results {
+        var schema: String { get }
+    }
+
+    /// Reads the output of `--format json`.
+    static func results<R: Results & Decodable>(_ path: String, as type: R.Type) throws -> R {
+        let report: R
         do {
             report = try JSONDecoder().decode(
-                ReportFile.self, from: Data(try LitmusFiles.read(path, most: 64 << 20)))
+                type, from: Data(try LitmusFiles.read(path, most: 64 << 20)))
         } catch let error as LitmusFiles.Failure {
             throw stop(error.description, .validationFailure)
         } catch let error as DecodingError {
@@ -159,7 +165,7 @@ enum LitmusTables {
 
     // MARK: Markdown
 
-    private static func printTable(_ head: [String], _ rows: [[String]]) {
+    static func printTable(_ head: [String], _ rows: [[String]]) {
         func line(_ cells: [String]) -> String {
             "| " + cells.map { $0.replacing("|", with: "\\|") }.joined(separator: " | ") + " |"
         }

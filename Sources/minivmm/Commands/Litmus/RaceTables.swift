@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+import Litmus
+
+/// Tables about the outcomes of races, printed as Markdown from results in JSON.
+enum RaceTables {
+    /// The part of the output of `--format json` that is needed.
+    struct Results: Decodable, LitmusTables.Results {
+        struct Test: Decodable {
+            let file: String
+            let verdict: String
+            let sweep: [Map]?
+            let blocks: [Block]?
+        }
+        struct Map: Decodable {
+            let block: Int
+            let victim: String
+            let intruder: String
+            let second: Second?
+            let schedules: Int
+            let exact: Bool
+            let intervals: [Interval]
+        }
+        struct Second: Decodable {
+            let first_delay_ns: UInt64
+            let actor: String
+        }
+        struct Interval: Decodable {
+            let from_ns: UInt64
+            let to_ns: UInt64
+            let schedule: String
+            let outcomes: [Outcome]
+            let functions: [String]
+            let intruder_waits: Bool
+        }
+        struct Outcome: Decodable {
+            let outcome: String
+            let schedules: Int
+        }
+        struct Block: Decodable {
+            struct Outcome: Decodable {
+                let results: String
+                let count: Int?
+                let in_model: Bool?
+            }
+            let runs: Int?
+            let outcomes: [Outcome]
+        }
+        let schema: String
+        let backend: String
+        let host: String
+        let tests: [Test]
+
+        var title: String { "\(backend) (\(host))" }
+        var isExact: Bool { tests.contains { $0.sweep?.contains(where: \.exact) == true } }
+        var isAimed: Bool { !isExact && tests.contains { $0.sweep?.isEmpty == false } }
+    }
+
+    /// Prints for each outcome of each race the schedules that lead to it, from exact sweeps, and from results of both kinds on one
+    /// backend how much more often aimed schedules show an outcome than random starting times.
+    static func print(_ paths: [String]) throws {
+        let all = try paths.map { try LitmusTables.results($0, as: Results.self) }
+        for results in all where results.isExact { printPlaces(results) }
+        for aimed in all where aimed.isAimed {
+            guard let random = all.first(where: { !$0.isExact && !$0.isAimed && $0.title == aimed.title })
+            else { continue }
+            printGain(aimed, random)
+        }
+    }
+
+    // MARK: where
+
+    private static func printPlaces(_ results: Results) {
+        let out = Terminal.output
+        out.print("Schedules on \(results.title):")
+        out.print("")
+        var reached = 0
+        var rows: [[String]] = []
+        for test in results.tests {
+            guard let maps = test.sweep, let blocks = test.blocks else { continue }
+            for (number, block) in blocks.enumerated() {
+                let own = maps.filter { $0.block == number + 1 }
+                guard !own.isEmpty else { continue }
+                for outcome in block.outcomes {
+                    let name = LitmusFiles.shortName(test.file)
+                    guard let (map, interval) = best(outcome.results, own) else {
+                        rows.append([name, outcome.results, "not reached", "", ""])
+                        continue
+                    }
+                    reached += 1
+                    rows.append([
+                        name, outcome.results, "`\(interval.schedule)`",
+                        "\(interval.from_ns) to \(interval.to_ns)", place(map, interval),
+                    ])
+                }
+            }
+        }
+        LitmusTables.printTable(["race", "outcome", "schedule", "delays in ns", "preempted in"], rows)
+        out.print("")
+        let schedules = results.tests.flatMap { $0.sweep ?? [] }.reduce(0) { $0 + $1.schedules }
+        out.print("\(reached) of \(rows.count) outcomes are reached, in \(schedules) schedules")
+        out.print("")
+    }
+
+    /// The widest interval with this outcome alone, else any with it. One preemption has precedence.
+    private static func best(
+        _ outcome: String, _ maps: [Results.Map]
+    ) -> (Results.Map, Results.Interval)? {
+        func rank(_ map: Results.Map, _ interval: Results.Interval) -> (Int, Int, UInt64) {
+            (map.second == nil ? 1 : 0, interval.outcomes.count == 1 ? 1 : 0, interval.to_ns &- interval.from_ns)
+        }
+        return maps.flatMap { map in map.intervals.map { (map, $0) } }
+            .filter { $1.outcomes.contains { $0.outcome == outcome } }
+            .max { rank($0.0, $0.1) < rank($1.0, $1.1) }
+    }
+
+    private static func place(_ map: Results.Map, _ interval: Results.Interval) -> String {
+        let place =
+            interval.functions.isEmpty
+            ? "user space" : interval.functions.prefix(2).map { "`\($0)`" }.joined(separator: " < ")
+        return place + (interval.intruder_waits ? "; \(map.intruder) waits" : "")
+    }
+
+    // MARK: gain
+
+    /// The most frequent share of runs, in percent, at which an outcome counts as rare.
+    private static let rare = 5
+
+    private static func printGain(_ aimed: Results, _ random: Results) {
+        let out = Terminal.output
+        out.print("Aimed schedules against random starting times on \(aimed.title), where an outcome is rare:")
+        out.print("")
+        var rows: [[String]] = []
+        for test in random.tests {
+            guard let other = aimed.tests.first(where: { $0.file == test.file }) else { continue }
+            for (block, aim) in zip(test.blocks ?? [], other.blocks ?? []) {
+                guard let runs = block.runs, let schedules = aim.runs, runs > 0, schedules > 0 else { continue }
+                for outcome in block.outcomes {
+                    let count = outcome.count ?? 0
+                    let hits = aim.outcomes.first { $0.results == outcome.results }?.count ?? 0
+                    guard min(count * 100 / runs, hits * 100 / schedules) < rare else { continue }
+                    rows.append([
+                        LitmusFiles.shortName(test.file), outcome.results, "\(count) of \(runs)",
+                        "\(hits) of \(schedules)", gain(hits, schedules, count, runs),
+                    ])
+                }
+            }
+        }
+        LitmusTables.printTable(["race", "outcome", "random", "aimed", "gain"], rows)
+        out.print("")
+    }
+
+    /// The ratio of the rates; a bound if one of them is 0.
+    private static func gain(_ hits: Int, _ schedules: Int, _ count: Int, _ runs: Int) -> String {
+        if hits == 0, count == 0 { return "neither" }
+        if hits == 0 { return "random alone" }
+        let ratio = Double(hits) / Double(schedules) / (Double(max(1, count)) / Double(runs))
+        let rounded = (ratio * 10).rounded() / 10
+        return count == 0 ? "aimed alone, ≥ \(rounded)" : "\(rounded)"
+    }
+}
