@@ -56,6 +56,15 @@ long ckvm_thread_id(void);
 /// clock_nanosleep(2) until an absolute time of CLOCK_MONOTONIC, in nanoseconds. Signals do not end the sleep.
 long ckvm_sleep_until(uint64_t nanoseconds);
 
+/// From here on the `nth` allocation fails that the kernel makes in the system calls of a test's step on this thread, and no
+/// other one. `nth` is at least 1. These calls are all calls of this header that act on files, mappings and memslots of a
+/// test, and the ioctls that create, bind, convert, fault in and run. Calls on a vCPU's registers are none of them.
+/// -ENOENT on a kernel without CONFIG_FAULT_INJECTION.
+long ckvm_fail_begin(unsigned nth);
+/// Ends it. Returns the name of the call in which the allocation failed, and its value or negative errno as `result`; NULL
+/// if fewer allocations were made, with the number that was left of `nth`.
+const char *_Nullable ckvm_fail_end(unsigned *_Nonnull left, long *_Nonnull result);
+
 /// The symbol of an errno, such as `EAGAIN`; NULL for an unknown number.
 const char *_Nullable ckvm_errno_name(int number);
 
