@@ -147,6 +147,10 @@ int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset)
     return STEP_CALL("mmap", mapped(mmap(NULL, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset)));
 }
 
+int64_t ckvm_mmap_run_page(int vcpu, uint64_t length) {
+    return mapped(mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0));
+}
+
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible) {
     return ckvm_mprotect_to(address, length, accessible, accessible);
 }

@@ -73,6 +73,8 @@ long ckvm_memfd_create(const char *_Nonnull name);
 
 /// mmap(2), readable and writable, MAP_SHARED: the address, or the negative errno.
 int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset);
+/// Same, of a vCPU's kvm_run page. No allocation is made to fail here: the vCPU exists already and cannot be created again.
+int64_t ckvm_mmap_run_page(int vcpu, uint64_t length);
 /// mprotect(2) to read-write, or to no access.
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible);
 

@@ -99,6 +99,8 @@ extension AllocatingCall {
     /// The rule of the call.
     public var shortageRule: ShortageRule {
         switch self {
+        // EFAULT hides it if error_offset cannot be written.
+        case .convert: ShortageRule([.noMemory, .badAddress])
         case .run: ShortageRule([.noMemory], .entersAgain)
         // A loop over pages, which counts a part as success.
         case .preFault: ShortageRule([.noMemory], .prefix, mayStopEarly: true)

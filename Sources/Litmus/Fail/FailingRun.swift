@@ -7,15 +7,16 @@ import SystemPackage
 /// Runs of a test on new machines, in which one allocation fails. The steps of parallel blocks are performed in the order of
 /// the text. Used by the thread that runs the test.
 struct FailingRun {
-    let source: Source
-    let facts: BackendFacts
-    let deadline: TestDeadline
-    let failing: any AllocationFailing
-    /// What the test is followed by, to see that nothing was leaked.
-    let closing: [Step]
-    /// Whether the model permits the outcome of each step, and of each closing step, if no allocation fails. What it does not
-    /// permit then, it cannot judge later.
-    private var isModelled: [Bool] = []
+    private let source: Source
+    private let facts: BackendFacts
+    private let deadline: TestDeadline
+    private let failing: any AllocationFailing
+    /// The test's steps, and then ``LitmusTest/closingSteps``.
+    private let steps: [Step]
+    private let answers: ModelAnswers
+    /// Whether the model permits the outcome of each step if no allocation fails. What it does not permit then, it cannot
+    /// judge later.
+    private var isModelled: [Bool]
 
     init(
         _ source: Source, _ facts: BackendFacts, _ deadline: TestDeadline, _ failing: any AllocationFailing
@@ -24,15 +25,17 @@ struct FailingRun {
         self.facts = facts
         self.deadline = deadline
         self.failing = failing
-        closing = source.test.closingSteps
+        steps = source.test.steps + source.test.closingSteps
+        answers = ModelAnswers(source.test, steps)
+        isModelled = answers.usual.map { $0 != nil }
     }
 
     /// What follows a step that has reported the failure.
     enum Sequel {
         /// The step is repeated, and succeeds.
         case repeated
-        /// The rest of the test, as if the step had not been there.
-        case onward
+        /// The rest of the test, as if the step had not been there. The answers of the model for it.
+        case onward([Oracle.Answers?])
     }
 
     /// A run with a failed allocation.
@@ -55,80 +58,75 @@ struct FailingRun {
         case failed(Failure)
     }
 
-    /// A run on a machine of its own.
-    fileprivate struct Run {
-        let world: World
-        /// Nil if the model cannot follow the test.
-        var oracle: Oracle?
-        /// Whether the test's own expectations no longer apply, because the step is missing.
-        var isWithoutStep = false
-    }
-
     // MARK: runs
 
     /// Runs the test without a failure, and counts.
     mutating func measure() throws(Stop) -> Measurement {
-        isModelled = []
-        // The first test finds out these facts on scratch VMs, which are no part of a step.
-        if source.test.steps.contains(where: { if case .vcpu = $0.actor { true } else { false } }) {
+        // These facts are found out on scratch VMs, which are no part of a step.
+        if steps.contains(where: \.isOfVCPU) {
             _ = try? facts.supportedCPUID()
             _ = facts.hypercallMethod
         }
         var counts: [Int] = []
         let before = LiveVMs.count()
-        var run = try begin()
-        defer { run.world.close() }
+        let world = try begin()
+        defer { world.close() }
         for (index, step) in steps.enumerated() {
-            let world = run.world
+            if isClosing(index), answers.usual[index] == nil { continue }
+            if step.isOfVCPU { _ = try world.guest() }
             let (result, injection) = failing.failing(FailurePoint.most) { perform(index, step, world) }
             let seen = try result.get()
-            if index < source.test.steps.count {
+            if !isClosing(index) {
                 if case .unused(let made) = injection { counts.append(made) } else { counts.append(0) }
                 if let failure = source.judge(seen, index, step, world.pages) { return .failed(failure) }
             }
-            isModelled.append(run.follow(step, seen.outcome))
+            isModelled[index] = answers.usual[index]?.contains(seen.outcome) == true
         }
-        run.world.close()
+        world.close()
         return LiveVMs.hasGrown(since: before) ? .failed(.leakedVM) : .made(counts)
     }
+
+    /// The rest of the test without a step, to be judged by the model.
+    func onward(without step: Int) -> Sequel { .onward(answers.without(step)) }
 
     /// Runs the test with one allocation of one step failing.
     func attempt(_ point: FailurePoint, _ sequel: Sequel) throws(Stop) -> Attempt {
         let before = LiveVMs.count()
-        var run = try begin()
-        defer { run.world.close() }
+        let world = try begin()
+        defer { world.close() }
         var attempt = Attempt(injection: .unused(made: 0))
         for (index, step) in steps.enumerated() {
             if index == point.step {
-                attempt = try fail(point, step, sequel, &run)
+                attempt = try fail(point, step, sequel, world)
                 guard case .failed = attempt.injection else { return attempt }
+            } else if index > point.step, case .onward(let answers) = sequel {
+                attempt.failure = try judge(index, step, by: answers[index], world)
             } else {
-                attempt.failure = try take(index, step, &run)
+                attempt.failure = try take(index, step, world)
             }
             if attempt.failure != nil { break }
         }
-        run.world.close()
+        world.close()
         if attempt.failure == nil, LiveVMs.hasGrown(since: before) { attempt.failure = .leakedVM }
         if case .failed(let call, let result) = attempt.injection {
+            var isRepeated = attempt.isReported
+            if case .onward = sequel { isRepeated = false }
             attempt.failure?.injected = InjectedFailure(
-                point: point, step: source.test.steps[point.step].text, call: call,
-                errno: result < 0 ? Int32(clamping: -result) : nil,
-                isRepeated: attempt.isReported && sequel == .repeated)
+                point: point, step: steps[point.step].text, call: call,
+                errno: result < 0 ? Int32(clamping: -result) : nil, isRepeated: isRepeated)
         }
         return attempt
     }
 
-    private var steps: [Step] { source.test.steps + closing }
-
-    private func begin() throws(Stop) -> Run {
-        Run(
-            world: try World(facts, source.test, deadline, entersAgainWithoutMemory: true),
-            oracle: try? Oracle(source.test))
+    private func begin() throws(Stop) -> World {
+        try World(facts, source.test, deadline, entersAgainWithoutMemory: true)
     }
+
+    private func isClosing(_ index: Int) -> Bool { index >= source.test.steps.count }
 
     private func perform(_ index: Int, _ step: Step, _ world: World) -> Result<Observation, Stop> {
         do throws(Stop) {
-            guard index < source.test.steps.count else { return .success(try world.perform(step)) }
+            guard !isClosing(index) else { return .success(try world.perform(step)) }
             return .success(try source.attempt(index, step) { () throws(Stop) in try world.perform(step) })
         } catch {
             return .failure(error)
@@ -137,123 +135,138 @@ struct FailingRun {
 
     // MARK: steps
 
-    /// Performs a step without a failure.
+    /// Performs a step that must end as if nothing had failed.
     ///
     /// - Returns: its deviation.
-    private func take(_ index: Int, _ step: Step, _ run: inout Run) throws(Stop) -> Failure? {
-        let answers = try? run.oracle?.answers(to: step)
-        let isClosing = index >= source.test.steps.count
-        // Without the failed step, some objects do not exist.
-        if run.isWithoutStep || isClosing, answers == nil { return nil }
+    private func take(_ index: Int, _ step: Step, _ world: World) throws(Stop) -> Failure? {
+        if isClosing(index), !isModelled[index] { return nil }
+        let seen = try perform(index, step, world).get()
+        return isUsual(index, step, seen) ? nil : failure(index, step, seen, world)
+    }
+
+    private func isUsual(_ index: Int, _ step: Step, _ seen: Observation) -> Bool {
+        guard seen.oddity == nil else { return false }
+        if isModelled[index], answers.usual[index]?.contains(seen.outcome) == false { return false }
+        return isClosing(index) || step.accepts(seen)
+    }
+
+    private func failure(_ index: Int, _ step: Step, _ seen: Observation, _ world: World) -> Failure {
+        // The test may expect more than the model permits, or nothing.
+        let isTheModels = isClosing(index) || step.accepts(seen)
+        return failure(index, step, seen, isTheModels ? answers.usual[index] : nil, world)
+    }
+
+    /// - Parameter answers: what the model expects; nil for the test's expectation.
+    private func failure(
+        _ index: Int, _ step: Step, _ seen: Observation, _ answers: Oracle.Answers?, _ world: World
+    ) -> Failure {
+        var step = step
+        if let answers { step.expectation = .anyOf([answers.model] + answers.others) }
+        return Failure(
+            .step(step, seen: seen.outcome, oddity: seen.oddity), step: isClosing(index) ? nil : index,
+            line: isClosing(index) ? nil : source.places[index].line, pages: world.pages(around: step))
+    }
+
+    /// Performs a step of the rest of a test, a step of which is missing.
+    ///
+    /// - Parameter answers: nil if the step needs an object that does not exist without the missing one.
+    private func judge(
+        _ index: Int, _ step: Step, by answers: Oracle.Answers?, _ world: World
+    ) throws(Stop) -> Failure? {
+        guard let answers, isModelled[index] else { return nil }
         let seen: Observation
-        do throws(Stop) { seen = try perform(index, step, run.world).get() } catch {
-            // What the step needs, the model has. A step that the runner declines says nothing.
-            if run.isWithoutStep, case .skip = error {
-                run.oracle = nil
-                return nil
-            }
+        do throws(Stop) { seen = try perform(index, step, world).get() } catch {
+            if case .skip = error { return nil }
             throw error
         }
-        return follow(index, step, seen, answers, &run)
-    }
-
-    /// Judges the outcome of a step that must be as if nothing had failed.
-    private func follow(
-        _ index: Int, _ step: Step, _ seen: Observation, _ answers: Oracle.Answers?, _ run: inout Run
-    ) -> Failure? {
-        let isUsual = isUsual(index, step, seen, answers, run)
-        if isUsual { run.follow(step, seen.outcome) }
-        return isUsual ? nil : failure(index, step, seen, answers, run)
-    }
-
-    private func isUsual(
-        _ index: Int, _ step: Step, _ seen: Observation, _ answers: Oracle.Answers?, _ run: Run
-    ) -> Bool {
-        guard seen.oddity == nil else { return false }
-        let isModelled = isModelled[index] && answers != nil
-        if isModelled, answers?.contains(seen.outcome) == false { return false }
-        return run.isWithoutStep || index >= source.test.steps.count || step.accepts(seen)
-    }
-
-    private func failure(
-        _ index: Int, _ step: Step, _ seen: Observation, _ answers: Oracle.Answers?, _ run: Run
-    ) -> Failure {
-        let isClosing = index >= source.test.steps.count
-        var step = step
-        if let answers, run.isWithoutStep || isClosing || step.accepts(seen) {
-            step.expectation = .anyOf([answers.model] + answers.others)
-        }
-        return Failure(
-            .step(step, seen: seen.outcome, oddity: seen.oddity), step: isClosing ? nil : index,
-            line: isClosing ? nil : source.places[index].line, pages: run.world.pages(around: step))
+        return seen.oddity == nil && answers.contains(seen.outcome)
+            ? nil : failure(index, step, seen, answers, world)
     }
 
     /// Performs the step with the failure, and repeats it if it has to be.
     private func fail(
-        _ point: FailurePoint, _ step: Step, _ sequel: Sequel, _ run: inout Run
+        _ point: FailurePoint, _ step: Step, _ sequel: Sequel, _ world: World
     ) throws(Stop) -> Attempt {
         let index = point.step
-        let answers = try? run.oracle?.answers(to: step)
+        // The guest's program belongs to the runner, not to the test.
+        if step.isOfVCPU { _ = try world.guest() }
         let descriptor = LowestDescriptor.number()
-        let world = run.world
         let (result, injection) = failing.failing(point.nth) { perform(index, step, world) }
         var attempt = Attempt(injection: injection)
         guard case .failed(let name, let value) = injection else { return attempt }
         let rule = AllocatingCall(rawValue: name)?.shortageRule
-        let told = rule?.errnos.first { $0.rawValue == -value }
+        let isTold = rule?.errnos.contains { $0.rawValue == -value } == true
         switch result {
-        case .success(let seen) where isUsual(index, step, seen, answers, run):
+        case .success(let seen) where isUsual(index, step, seen):
             attempt.outcome = seen.outcome
-            guard rule?.mayStopEarly == true else {
-                run.follow(step, seen.outcome)
-                return attempt
-            }
+            if rule?.mayStopEarly != true { return attempt }
         case .success(let seen):
             attempt.outcome = seen.outcome
-            guard let rule, told != nil, step.reports(seen, rule, answers) else {
-                attempt.failure = failure(index, step, seen, answers, run)
+            guard let rule, isTold, step.reports(seen, rule, answers.usual[index]) else {
+                attempt.failure = failure(index, step, seen, world)
                 return attempt
             }
             attempt.isReported = true
-            attempt.canGoOnward = rule.effect == .nothing && step.isOneCall && run.oracle != nil
-            if rule.effect == .nothing, step.isOneCall, LowestDescriptor.number() != descriptor {
+            let isWhole = rule.effect == .nothing && step.isOneCall
+            attempt.canGoOnward = isWhole && isModelled[index]
+            if isWhole, LowestDescriptor.number() != descriptor {
                 attempt.failure = Failure(
                     .step(step, seen: seen.outcome, oddity: "it left a descriptor open"), step: index,
                     line: point.line)
                 return attempt
             }
-            if sequel == .onward {
-                run.isWithoutStep = true
-                return attempt
-            }
+            if case .onward = sequel { return attempt }
         case .failure(let stop):
-            guard told != nil else {
+            guard isTold else {
                 attempt.failure = Failure(
                     .impossible(step, reason: Oracle.Problem(stop).description), step: index, line: point.line)
                 return attempt
             }
             attempt.isReported = true
         }
-        attempt.failure = follow(index, step, try perform(index, step, world).get(), answers, &run)
+        attempt.failure = try take(index, step, world)
         return attempt
     }
 }
 
-extension FailingRun.Run {
-    /// Makes the model follow an outcome.
-    ///
-    /// - Returns: whether the model permits it.
-    @discardableResult
-    fileprivate mutating func follow(_ step: Step, _ outcome: StepOutcome) -> Bool {
-        guard let isPermitted = try? oracle?.follow(step, outcome) else {
-            oracle = nil
-            return false
+/// The answers of the model to the steps of a test. A run with a failed allocation is judged by them, so that the model works
+/// once for each step and not in each run.
+private struct ModelAnswers {
+    private let steps: [Step]
+    /// The answers if no allocation fails; nil where the model cannot perform the step.
+    let usual: [Oracle.Answers?]
+    /// The model before each step; nil where it has none.
+    private let before: [Oracle?]
+
+    init(_ test: LitmusTest, _ steps: [Step]) {
+        self.steps = steps
+        var oracle = try? Oracle(test)
+        var (usual, before): ([Oracle.Answers?], [Oracle?]) = ([], [])
+        for step in steps {
+            before.append(oracle)
+            usual.append(Self.perform(step, &oracle))
         }
-        return isPermitted
+        (self.usual, self.before) = (usual, before)
+    }
+
+    /// The answers if this step is missing, for all steps; nil for it and those before it.
+    func without(_ missing: Int) -> [Oracle.Answers?] {
+        var oracle = before[missing]
+        return steps.enumerated().map { $0 <= missing ? nil : Self.perform($1, &oracle) }
+    }
+
+    private static func perform(_ step: Step, _ oracle: inout Oracle?) -> Oracle.Answers? {
+        // A step that cannot be performed may have been done in part.
+        var copy = oracle
+        guard let answers = try? copy?.perform(step) else { return nil }
+        oracle = copy
+        return answers
     }
 }
 
 extension Step {
+    fileprivate var isOfVCPU: Bool { if case .vcpu = actor { true } else { false } }
+
     /// Whether the outcome is that of a failed allocation.
     fileprivate func reports(_ seen: Observation, _ rule: ShortageRule, _ answers: Oracle.Answers?) -> Bool {
         guard seen.oddity == nil else { return false }

@@ -77,6 +77,7 @@ public struct FailureSearch {
     ) throws(Stop) {
         var numbers = numbers[...]
         var last = 0
+        var known: FailingRun.Sequel?
         while deadline.stop == nil {
             guard let nth = numbers.popFirst() ?? (mayContinue ? last + 1 : nil) else { return }
             last = nth
@@ -85,8 +86,10 @@ public struct FailureSearch {
             guard case .failed(let call, let result) = attempt.injection else { return }
             done()
             if attempt.canGoOnward, attempt.failure == nil {
-                let onward = try run.attempt(point, .onward)
-                if case .failed = onward.injection { attempt.failure = onward.failure }
+                let sequel = known ?? run.onward(without: step.step)
+                known = sequel
+                let other = try run.attempt(point, sequel)
+                if case .failed = other.injection { attempt.failure = other.failure }
                 done()
             }
             step.add(
