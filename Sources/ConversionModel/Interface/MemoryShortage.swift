@@ -110,6 +110,8 @@ extension AllocatingCall {
         case .readMemory, .writeMemory: ShortageRule([.badAddress, .noMemory], .prefix)
         case .splice: ShortageRule([.noMemory, .badAddress], .prefix)
         case .readMemoryFile: ShortageRule([.ioError, .noMemory], .prefix)
+        // No request is EAGAIN, whatever the reason.
+        case .submitAIO: ShortageRule([.resourceTemporarilyUnavailable, .noMemory])
         // It always closes.
         case .close: ShortageRule([])
         case .fork: ShortageRule([.noMemory, .resourceTemporarilyUnavailable])

@@ -99,7 +99,7 @@ struct FailingRun {
             if index == point.step {
                 attempt = try fail(point, step, sequel, world)
                 guard case .failed = attempt.injection else { return attempt }
-            } else if index > point.step, case .onward(let answers) = sequel {
+            } else if attempt.isReported, case .onward(let answers) = sequel {
                 attempt.failure = try judge(index, step, by: answers[index], world)
             } else {
                 attempt.failure = try take(index, step, world)
@@ -109,8 +109,7 @@ struct FailingRun {
         world.close()
         if attempt.failure == nil, LiveVMs.hasGrown(since: before) { attempt.failure = .leakedVM }
         if case .failed(let call, let result) = attempt.injection {
-            var isRepeated = attempt.isReported
-            if case .onward = sequel { isRepeated = false }
+            let isRepeated = if case .repeated = sequel { attempt.isReported } else { false }
             attempt.failure?.injected = InjectedFailure(
                 point: point, step: steps[point.step].text, call: call,
                 errno: result < 0 ? Int32(clamping: -result) : nil, isRepeated: isRepeated)
@@ -219,7 +218,8 @@ struct FailingRun {
         case .failure(let stop):
             guard isTold else {
                 attempt.failure = Failure(
-                    .impossible(step, reason: Oracle.Problem(stop).description), step: index, line: point.line)
+                    .impossible(step, reason: Oracle.Problem(stop).description), step: index, line: point.line
+                )
                 return attempt
             }
             attempt.isReported = true
@@ -286,7 +286,8 @@ extension Step {
     fileprivate var isOneCall: Bool {
         switch action {
         case .convert(let conversion): conversion.contents == nil
-        case .create, .bind, .unbind, .map, .unmap, .remap, .protect, .mbind, .dup, .setAttributes, .dirty: true
+        case .create, .bind, .unbind, .map, .unmap, .remap, .protect, .mbind, .dup, .setAttributes, .dirty:
+            true
         case .hold(_, let kind, _): kind == .ioUring || kind == .gupTest
         default: false
         }
@@ -300,10 +301,9 @@ extension LitmusTest {
         var (steps, files): ([Step], [(Name, UInt64)]) = ([], memory.map { ($0.name, $0.pages) })
         for step in self.steps {
             switch step.action {
-            // An access to failed memory says nothing about a failed allocation.
-            case .advise(_, .hwPoison): return []
             case .hold(_, _, let name): steps.append(Step(.host(0), .release(name)))
-            case .create(let new) where new.size % pageSize == 0: files.append((new.name, new.size / pageSize))
+            case .create(let new) where new.size % pageSize == 0:
+                files.append((new.name, new.size / pageSize))
             default: break
             }
         }

@@ -80,13 +80,21 @@ public struct InjectedFailure: Hashable, Sendable {
     public let errno: Int32?
     /// Whether the step was repeated after the failure.
     public let isRepeated: Bool
+
+    /// The failure with the line of its step in a text of the same test.
+    func placed(in source: Source) -> InjectedFailure {
+        guard source.places.indices.contains(point.step) else { return self }
+        return InjectedFailure(
+            point: FailurePoint(step: point.step, nth: point.nth, in: source), step: step, call: call,
+            errno: errno, isRepeated: isRepeated)
+    }
 }
 
 extension InjectedFailure: CustomStringConvertible {
     /// One line for people: which allocation failed, and what the call and the step answered.
     public var description: String {
         let answer = errno.map { "returned \(Errno(rawValue: $0).name)" } ?? "succeeded"
-        return "after a failure of allocation \(grouped(point.nth)) of `\(step)` (line \(point.line)): \(call) \(answer)"
-            + (isRepeated ? ", and the step was repeated" : "")
+        return "after a failure of allocation \(grouped(point.nth)) of `\(step)` (line \(point.line)): "
+            + "\(call) \(answer)" + (isRepeated ? ", and the step was repeated" : "")
     }
 }

@@ -28,6 +28,10 @@ public struct FailureSearch {
 
     /// - Throws: why no run was done.
     mutating func report(_ kind: AllocationFailures) throws(Stop) -> Report {
+        // The kernel never uses such a page again. It also sends SIGBUS without a reason if it has no memory for one.
+        guard !source.test.steps.contains(where: \.action.isMemoryFailure) else {
+            throw .skip("each run would take a page of this machine's memory out of use")
+        }
         do throws(FailureAbsence) { try options.failing.prepare() } catch {
             throw .skip("no allocation can be made to fail: \(error)")
         }
@@ -102,5 +106,14 @@ public struct FailureSearch {
     private mutating func done() {
         runs += 1
         options.progress?(runs)
+    }
+}
+
+extension Action {
+    fileprivate var isMemoryFailure: Bool {
+        switch self {
+        case .advise(_, .hwPoison), .advise(_, .softOffline): true
+        default: false
+        }
     }
 }

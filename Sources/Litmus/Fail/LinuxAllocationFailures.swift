@@ -70,9 +70,10 @@ final class LinuxAllocationFailures: AllocationFailing {
                 : "its file cannot be read (\(error.name)); run as root"
             throw FailureAbsence(description: "\(failNth): \(reason)")
         }
-        if let other = Self.others.first(where: { (try? Self.read(debugfs.appending($0).appending("verbose"))) != nil }) {
+        for other in Self.others where (try? Self.read(debugfs.appending(other).appending("verbose"))) != nil
+        {
             throw FailureAbsence(
-                description: "\(other) is in this kernel, and fail-nth would make other calls than allocations fail")
+                description: "this kernel has \(other), and fail-nth would not only make allocations fail")
         }
         var isThere = false
         for (directory, values) in Self.settings {
@@ -92,8 +93,10 @@ final class LinuxAllocationFailures: AllocationFailing {
         }
         guard isThere else {
             throw FailureAbsence(
-                description: "\(debugfs) has neither failslab nor fail_page_alloc: mount debugfs there, and build the kernel "
-                    + "with CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and CONFIG_FAULT_INJECTION_DEBUG_FS")
+                description:
+                    "\(debugfs) has neither failslab nor fail_page_alloc: mount debugfs there, and build "
+                    + "the kernel with CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and CONFIG_FAULT_INJECTION_DEBUG_FS"
+            )
         }
     }
 

@@ -182,7 +182,8 @@ extension Failure: CustomStringConvertible {
 /// `timed out after 3.0 s (4,210 of 1,000,000 runs done)`.
 func timedOut(after limit: Duration, done: Int?, of wanted: Int?) -> String {
     let text = limit.secondsText
-    return "timed out after \(text.contains(".") ? text : text + ".0") s\(progressText(done: done, of: wanted))"
+    let seconds = text.contains(".") ? text : text + ".0"
+    return "timed out after \(seconds) s\(progressText(done: done, of: wanted))"
 }
 
 /// ` (4,210 of 1,000,000 runs done)`, or ` (4,210 runs done)` if it is not known how many there are.

@@ -39,7 +39,8 @@ struct FailurePrinter {
 
     private static func deviation(_ answer: StepFailures.Answer) -> String {
         guard let failure = answer.failure else { return "" }
-        let step = failure.step == nil && failure.line == nil ? "after the test: \(failure.text)" : failure.text
+        let isAfterwards = failure.step == nil && failure.line == nil
+        let step = (isAfterwards ? "after the test: " : "") + failure.text
         return " (WRONG: \(step): \(failure.seen) instead of \(failure.expected))"
     }
 
@@ -49,7 +50,8 @@ struct FailurePrinter {
         let tried = answers.reduce(0) { $0 + $1.tried }
         let told = answers.filter { $0.errno != nil }.reduce(0) { $0 + $1.tried }
         guard tried > 0 else { return "" }
-        return "; \(grouped(tried)) allocations failed: the call told of \(grouped(told)), and succeeded in spite of the others"
+        return "; \(grouped(tried)) allocations failed: the call told of \(grouped(told)), and succeeded "
+            + "in spite of the others"
     }
 
     /// The command that repeats a failure.

@@ -155,14 +155,16 @@ struct LitmusCommand: ParsableCommand {
                 throw ValidationError("--fail and --fail-at run no schedules: omit --sweep and --at.")
             }
             if pictures.isWanted {
-                throw ValidationError("--fail and --fail-at draw no pictures: omit --report, --svg and --chrome.")
+                throw ValidationError(
+                    "--fail and --fail-at draw no pictures: omit --report, --svg and --chrome.")
             }
             if backendOptions.backend == .soft || table || faults || backendOptions.abi.count > 1 {
                 throw ValidationError(
                     "--fail and --fail-at need a real kernel, because SoftKVM makes no allocations in one.")
             }
             if !witness.isEmpty {
-                throw ValidationError("--fail and --fail-at have no outcomes of parallel blocks: omit --witness.")
+                throw ValidationError(
+                    "--fail and --fail-at have no outcomes of parallel blocks: omit --witness.")
             }
         }
         if table, faults { throw ValidationError("--table and --faults exclude each other.") }
