@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
 import ConversionModel
-import Glibc
 import MiniVMM
 import Synchronization
 import SystemPackage
@@ -48,13 +47,18 @@ final class CountedFailures: AllocationFailing {
     func prepare() throws(FailureAbsence) { prepared.add(1, ordering: .relaxed) }
     func restore() { prepared.subtract(1, ordering: .relaxed) }
 
+    /// Descriptors that a fault has left open.
+    let opened = Atomic<Int>(0)
+    func lowestDescriptor() -> Int32 { Int32(opened.load(ordering: .relaxed)) }
+
     func failing<R>(_ nth: Int, _ body: () -> R) -> (R, Injection) {
         state.withLock { $0 = (nth, nil) }
         let result = body()
-        return state.withLock { state in
+        let injection = state.withLock { state in
             defer { state = (0, nil) }
-            return (result, state.failed ?? .unused(made: nth - state.left))
+            return state.failed ?? Injection.unused(made: nth - state.left)
         }
+        return (result, injection)
     }
 
     /// An allocation in a call. Returns whether it fails; the call then returns `result`.
@@ -83,7 +87,7 @@ private final class StarvedVM: ForwardingVM, @unchecked Sendable {
         size: UInt64, flags: GuestMemfdFlags
     ) throws(Errno) -> any KVMGuestMemfd {
         for _ in 0..<2 where backend.failures.allocate(.createFile, result: .noMemory) {
-            if backend.fault == .keepsDescriptor { _ = dup(0) }
+            if backend.fault == .keepsDescriptor { backend.failures.opened.add(1, ordering: .relaxed) }
             throw .noMemory
         }
         return StarvedFile(try base.createGuestMemfd(size: size, flags: flags), backend)
@@ -121,9 +125,9 @@ private final class StarvedFile: KVMGuestMemfd {
             var copy = request
             try base.setMemoryAttributes2(&copy)
         case .keepsReference:
+            // A private page cannot be held.
             let view = try base.map(offset: 0, length: pageSize)
-            let hold = try view.hold(at: 0, length: pageSize)
-            kept.withLock { $0.append(hold) }
+            if let hold = try? view.hold(at: 0, length: pageSize) { kept.withLock { $0.append(hold) } }
         case .losesByte:
             let view = try base.map(offset: 0, length: pageSize)
             var zero: UInt8 = 0

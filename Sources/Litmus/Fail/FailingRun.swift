@@ -145,6 +145,12 @@ struct FailingRun {
 
     private func isUsual(_ index: Int, _ step: Step, _ seen: Observation) -> Bool {
         guard seen.oddity == nil else { return false }
+        // A named result accepts anything. That a conversion has no memory is not usual.
+        if step.result != nil, seen.outcome.isFailedAllocation,
+            answers.usual[index]?.others.contains(seen.outcome) == true
+        {
+            return false
+        }
         if isModelled[index], answers.usual[index]?.contains(seen.outcome) == false { return false }
         return isClosing(index) || step.accepts(seen)
     }
@@ -189,7 +195,7 @@ struct FailingRun {
         let index = point.step
         // The guest's program belongs to the runner, not to the test.
         if step.isOfVCPU { _ = try world.guest() }
-        let descriptor = LowestDescriptor.number()
+        let descriptor = failing.lowestDescriptor()
         let (result, injection) = failing.failing(point.nth) { perform(index, step, world) }
         var attempt = Attempt(injection: injection)
         guard case .failed(let name, let value) = injection else { return attempt }
@@ -208,7 +214,7 @@ struct FailingRun {
             attempt.isReported = true
             let isWhole = rule.effect == .nothing && step.isOneCall
             attempt.canGoOnward = isWhole && isModelled[index]
-            if isWhole, LowestDescriptor.number() != descriptor {
+            if isWhole, failing.lowestDescriptor() != descriptor {
                 attempt.failure = Failure(
                     .step(step, seen: seen.outcome, oddity: "it left a descriptor open"), step: index,
                     line: point.line)
@@ -261,6 +267,15 @@ private struct ModelAnswers {
         guard let answers = try? copy?.perform(step) else { return nil }
         oracle = copy
         return answers
+    }
+}
+
+extension StepOutcome {
+    fileprivate var isFailedAllocation: Bool {
+        switch self {
+        case .errno(Errno.noMemory.rawValue, _), .errno(Errno.badAddress.rawValue, _): true
+        default: false
+        }
     }
 }
 
@@ -317,15 +332,6 @@ extension LitmusTest {
             }
         }
         return steps
-    }
-}
-
-/// The number that the next descriptor of this process gets: another one means that one was left open.
-private enum LowestDescriptor {
-    static func number() -> Int32 {
-        let copy = dup(0)
-        if copy >= 0 { close(copy) }
-        return copy
     }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
+import Glibc
 import MiniVMM
 import Synchronization
 import SystemPackage
@@ -14,6 +15,8 @@ protocol AllocationFailing: Sendable {
     func restore()
     /// Calls `body` on this thread, with the `nth` allocation of its system calls failing and no other one.
     func failing<R>(_ nth: Int, _ body: () -> R) -> (R, Injection)
+    /// The number that the next descriptor gets: another one means that a descriptor was left open.
+    func lowestDescriptor() -> Int32
 }
 
 /// What became of a failure of an allocation.
@@ -123,6 +126,12 @@ final class LinuxAllocationFailures: AllocationFailing {
             return (result, .unused(made: nth - Int(left)))
         }
         return (result, .failed(call: unsafe String(cString: call), result: value))
+    }
+
+    func lowestDescriptor() -> Int32 {
+        let copy = dup(0)
+        if copy >= 0 { close(copy) }
+        return copy
     }
 
     // MARK: small files

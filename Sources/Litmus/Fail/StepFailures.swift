@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import ConversionModel
 import MiniVMM
 import SystemPackage
 
@@ -29,6 +30,11 @@ public struct StepFailures: Sendable, Equatable {
         /// The first deviation in such a run; nil if everything was as it must be.
         public let failure: Failure?
 
+        /// Whether the call returned an errno that tells of the failed allocation.
+        public var isTold: Bool {
+            guard let errno, let rule = AllocatingCall(rawValue: call)?.shortageRule else { return false }
+            return rule.errnos.contains { $0.rawValue == errno }
+        }
         /// Whether the step's outcome says that it has failed. It was then repeated.
         public let isReported: Bool
     }

@@ -44,14 +44,14 @@ struct FailurePrinter {
         return " (WRONG: \(step): \(failure.seen) instead of \(failure.expected))"
     }
 
-    /// `; 1,234 allocations failed, 300 reported`; empty if none was made to fail.
+    /// `; 1,234 allocations failed, 300 of them reported`: by the errno of the system call. Empty if none was made to fail.
     static func summary(_ reports: [Report]) -> String {
         let answers = reports.flatMap(\.failures).flatMap(\.answers)
         let tried = answers.reduce(0) { $0 + $1.tried }
-        let told = answers.filter { $0.errno != nil }.reduce(0) { $0 + $1.tried }
+        let told = answers.filter(\.isTold).reduce(0) { $0 + $1.tried }
         guard tried > 0 else { return "" }
-        return "; \(grouped(tried)) allocations failed: the call told of \(grouped(told)), and succeeded "
-            + "in spite of the others"
+        return
+            "; \(grouped(tried)) \(tried == 1 ? "allocation" : "allocations") failed, \(grouped(told)) of them reported"
     }
 
     /// The command that repeats a failure.
