@@ -14,8 +14,10 @@
 #include <unistd.h>
 
 #include "CKVMShim.h"
+#include "ckvm_fail.h"
 
 static inline long result(long value) { return value < 0 ? -(long)errno : value; }
+static inline long mapped(void *address) { return address == MAP_FAILED ? -(long)errno : (long)(intptr_t)address; }
 
 const char *ckvm_errno_name(int number) { return number > 0 ? strerrorname_np(number) : NULL; }
 
@@ -30,38 +32,67 @@ static inline long raw_ioctl(long fd, unsigned long request, unsigned long argum
     return value;
 }
 
+// The name of an ioctl that can be a step of a test; NULL for the others, in which no allocation is made to fail.
+static const char *step_ioctl_name(unsigned long request) {
+    switch (request) {
+    case CKVM_CREATE_VM: return "KVM_CREATE_VM";
+    case CKVM_CREATE_VCPU: return "KVM_CREATE_VCPU";
+    case CKVM_CREATE_GUEST_MEMFD: return "KVM_CREATE_GUEST_MEMFD";
+    case CKVM_SET_USER_MEMORY_REGION2: return "KVM_SET_USER_MEMORY_REGION2";
+    case CKVM_SET_MEMORY_ATTRIBUTES: return "KVM_SET_MEMORY_ATTRIBUTES";
+    case CKVM_SET_MEMORY_ATTRIBUTES2: return "KVM_SET_MEMORY_ATTRIBUTES2";
+    case CKVM_RUN: return "KVM_RUN";
+    case CKVM_PRE_FAULT_MEMORY: return "KVM_PRE_FAULT_MEMORY";
+    case CKVM_GET_DIRTY_LOG: return "KVM_GET_DIRTY_LOG";
+    case CKVM_SET_MSRS: return "KVM_SET_MSRS";
+    case CKVM_PIN_LONGTERM_TEST_START: return "PIN_LONGTERM_TEST_START";
+    default: return NULL;
+    }
+}
+
+// STEP_CALL for an ioctl. Without a failure to come it costs one test.
+static inline long step_ioctl(int fd, unsigned long request, unsigned long argument) {
+    if (__builtin_expect(ckvm_fail_state.left == 0, 1)) return raw_ioctl(fd, request, argument);
+    const char *name = step_ioctl_name(request);
+    return name ? STEP_CALL(name, raw_ioctl(fd, request, argument)) : raw_ioctl(fd, request, argument);
+}
+
 long ckvm_ioctl(int fd, unsigned long request, void *argument) {
-    return raw_ioctl(fd, request, (unsigned long)argument);
+    return step_ioctl(fd, request, (unsigned long)argument);
 }
 
 long ckvm_ioctl_value(int fd, unsigned long request, unsigned long argument) {
-    return raw_ioctl(fd, request, argument);
+    return step_ioctl(fd, request, argument);
 }
 
 long ckvm_copy_from(void *to, uint64_t address, uint64_t length) {
     struct iovec local = {to, length}, remote = {(void *)(uintptr_t)address, length};
-    return result(process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
+    pid_t pid = getpid();
+    return STEP_CALL("process_vm_readv", result(process_vm_readv(pid, &local, 1, &remote, 1, 0)));
 }
 
 long ckvm_copy_to(uint64_t address, const void *from, uint64_t length) {
     struct iovec local = {(void *)(uintptr_t)from, length}, remote = {(void *)(uintptr_t)address, length};
-    return result(process_vm_writev(getpid(), &local, 1, &remote, 1, 0));
+    pid_t pid = getpid();
+    return STEP_CALL("process_vm_writev", result(process_vm_writev(pid, &local, 1, &remote, 1, 0)));
 }
 
 long ckvm_vmsplice(int pipe, uint64_t address, uint64_t length) {
     struct iovec vector = {(void *)(uintptr_t)address, length};
-    return result(vmsplice(pipe, &vector, 1, SPLICE_F_NONBLOCK));
+    return STEP_CALL("vmsplice", result(vmsplice(pipe, &vector, 1, SPLICE_F_NONBLOCK)));
 }
 
 // The C library has no wrappers for the three calls of io_uring and those of AIO.
 long ckvm_io_uring_setup(void) {
     uint64_t parameters[15] = {0};  // struct io_uring_params, 120 bytes
-    return result(syscall(SYS_io_uring_setup, 1u, parameters));
+    return STEP_CALL("io_uring_setup", result(syscall(SYS_io_uring_setup, 1u, parameters)));
 }
 
 long ckvm_io_uring_register_buffer(int ring, uint64_t address, uint64_t length) {
     struct iovec vector = {(void *)(uintptr_t)address, length};
-    return result(syscall(SYS_io_uring_register, ring, 0u /* IORING_REGISTER_BUFFERS */, &vector, 1u));
+    const unsigned register_buffers = 0;
+    return STEP_CALL("IORING_REGISTER_BUFFERS",
+                     result(syscall(SYS_io_uring_register, ring, register_buffers, &vector, 1u)));
 }
 
 long ckvm_io_uring_unregister_buffers(int ring) {
@@ -72,7 +103,8 @@ long ckvm_open_direct(const char *path) { return result(open(path, O_RDWR | O_DI
 
 long ckvm_aio_write(int fd, uint64_t address, uint64_t length, uint64_t *context) {
     *context = 0;
-    if (syscall(SYS_io_setup, 1u, context) < 0) return -(long)errno;
+    long created = STEP_CALL("io_setup", result(syscall(SYS_io_setup, 1u, context)));
+    if (created < 0) return created;
     // struct iocb: opcode at 16, descriptor at 20, buffer at 24, length at 32, offset at 40.
     struct {
         uint64_t data, key;
@@ -86,7 +118,7 @@ long ckvm_aio_write(int fd, uint64_t address, uint64_t length, uint64_t *context
     } write = {.opcode = 1 /* IOCB_CMD_PWRITE */, .fd = (uint32_t)fd, .buffer = address, .length = length};
     _Static_assert(sizeof write == 64, "struct iocb");
     void *list[1] = {&write};
-    long submitted = result(syscall(SYS_io_submit, *context, 1l, list));
+    long submitted = STEP_CALL("io_submit", result(syscall(SYS_io_submit, *context, 1l, list)));
     if (submitted != 1) {
         syscall(SYS_io_destroy, *context);
         return submitted < 0 ? submitted : -EAGAIN;
@@ -105,34 +137,37 @@ void ckvm_aio_finish(uint64_t context) {
 
 long ckvm_fallocate(int fd, bool punch_hole, int64_t offset, int64_t length) {
     int mode = FALLOC_FL_KEEP_SIZE | (punch_hole ? FALLOC_FL_PUNCH_HOLE : 0);
-    return result(fallocate(fd, mode, offset, length));
+    return STEP_CALL("fallocate", result(fallocate(fd, mode, offset, length)));
 }
 
 long ckvm_memfd_create(const char *name) { return result(memfd_create(name, MFD_CLOEXEC)); }
 
 int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset) {
     int flags = MAP_SHARED | (reserve ? 0 : MAP_NORESERVE);
-    void *address = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
-    return address == MAP_FAILED ? -(int64_t)errno : (int64_t)(intptr_t)address;
+    return STEP_CALL("mmap", mapped(mmap(NULL, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset)));
+}
+
+int64_t ckvm_mmap_run_page(int vcpu, uint64_t length) {
+    return mapped(mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0));
 }
 
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible) {
-    return result(mprotect((void *)(uintptr_t)address, length, accessible ? PROT_READ | PROT_WRITE : PROT_NONE));
+    return ckvm_mprotect_to(address, length, accessible, accessible);
 }
 
 long ckvm_file_call(int fd, enum ckvm_file_call call) {
     char byte = 0;
-    void *address;
+    long address;
     switch (call) {
-    case CKVM_FILE_READ: return result(read(fd, &byte, 1));
-    case CKVM_FILE_WRITE: return result(write(fd, &byte, 1));
-    case CKVM_FILE_TRUNCATE: return result(ftruncate(fd, 4096));
+    case CKVM_FILE_READ: return STEP_CALL("read", result(read(fd, &byte, 1)));
+    case CKVM_FILE_WRITE: return STEP_CALL("write", result(write(fd, &byte, 1)));
+    case CKVM_FILE_TRUNCATE: return STEP_CALL("ftruncate", result(ftruncate(fd, 4096)));
     case CKVM_FILE_MAP_PRIVATE:
-        address = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (address == MAP_FAILED) return -(long)errno;
-        munmap(address, 4096);
+        address = STEP_CALL("mmap", mapped(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0)));
+        if (address < 0) return address;
+        munmap((void *)(intptr_t)address, 4096);
         return 0;
-    case CKVM_FILE_GROW: return result(fallocate(fd, 0, 0, 4096));
+    case CKVM_FILE_GROW: return STEP_CALL("fallocate", result(fallocate(fd, 0, 0, 4096)));
     }
     return -ENOSYS;
 }
@@ -141,13 +176,13 @@ long ckvm_peek(uint64_t address) {
     unsigned char byte;
     int fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
     if (fd < 0) return -(long)errno;
-    long got = result(pread(fd, &byte, 1, (off_t)address));
+    long got = STEP_CALL("pread", result(pread(fd, &byte, 1, (off_t)address)));
     close(fd);
     return got == 1 ? byte : got < 0 ? got : -EIO;
 }
 
 long ckvm_madvise(uint64_t address, uint64_t length, int advice) {
-    return result(madvise((void *)(uintptr_t)address, length, advice));
+    return STEP_CALL("madvise", result(madvise((void *)(uintptr_t)address, length, advice)));
 }
 
 // si_code of a memory failure; the headers hide these names without a feature macro.
@@ -185,32 +220,33 @@ long ckvm_poison(uint64_t address, uint64_t length) {
     return done;
 }
 
-long ckvm_duplicate(int fd, int least) { return result(fcntl(fd, F_DUPFD_CLOEXEC, least)); }
+long ckvm_duplicate(int fd, int least) { return STEP_CALL("fcntl", result(fcntl(fd, F_DUPFD_CLOEXEC, least))); }
 
-long ckvm_close(int fd) { return result(close(fd)); }
+long ckvm_close(int fd) { return STEP_CALL("close", result(close(fd))); }
 
 int64_t ckvm_mmap_shared_at(uint64_t address, uint64_t length, int fd, uint64_t offset) {
     const int fixed_no_replace = 0x100000;
     int flags = MAP_SHARED | MAP_NORESERVE | fixed_no_replace;
-    void *got = mmap((void *)(uintptr_t)address, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
-    if (got == MAP_FAILED) return -(int64_t)errno;
-    if ((uintptr_t)got == address) return (int64_t)address;
+    void *at = (void *)(uintptr_t)address;
+    long got = STEP_CALL("mmap", mapped(mmap(at, length, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset)));
+    if (got < 0 || (uint64_t)got == address) return got;
     // A kernel before 4.17 treats the address as a hint.
-    munmap(got, length);
+    munmap((void *)(intptr_t)got, length);
     return -EEXIST;
 }
 
-long ckvm_munmap(uint64_t address, uint64_t length) { return result(munmap((void *)(uintptr_t)address, length)); }
+long ckvm_munmap(uint64_t address, uint64_t length) {
+    return STEP_CALL("munmap", result(munmap((void *)(uintptr_t)address, length)));
+}
 
 int64_t ckvm_mremap(uint64_t address, uint64_t length, uint64_t new_length, uint64_t to) {
-    void *got = mremap((void *)(uintptr_t)address, length, new_length, MREMAP_MAYMOVE | MREMAP_FIXED,
-                       (void *)(uintptr_t)to);
-    return got == MAP_FAILED ? -(int64_t)errno : (int64_t)(intptr_t)got;
+    void *from = (void *)(uintptr_t)address, *at = (void *)(uintptr_t)to;
+    return STEP_CALL("mremap", mapped(mremap(from, length, new_length, MREMAP_MAYMOVE | MREMAP_FIXED, at)));
 }
 
 long ckvm_mprotect_to(uint64_t address, uint64_t length, bool readable, bool writable) {
     int protection = (readable ? PROT_READ : 0) | (writable ? PROT_WRITE : 0);
-    return result(mprotect((void *)(uintptr_t)address, length, protection));
+    return STEP_CALL("mprotect", result(mprotect((void *)(uintptr_t)address, length, protection)));
 }
 
 long ckvm_mbind(uint64_t address, uint64_t length, int mode, int node, unsigned flags) {
@@ -218,14 +254,16 @@ long ckvm_mbind(uint64_t address, uint64_t length, int mode, int node, unsigned 
     const unsigned bits = 8 * sizeof nodes[0];
     if (node >= (int)(bits * 16)) return -EINVAL;
     if (node >= 0) nodes[(unsigned)node / bits] = 1UL << (unsigned)node % bits;
-    return result(syscall(SYS_mbind, address, length, mode, node < 0 ? NULL : nodes, node < 0 ? 0 : bits * 16, flags));
+    unsigned long *mask = node < 0 ? NULL : nodes, count = node < 0 ? 0 : bits * 16;
+    return STEP_CALL("mbind", result(syscall(SYS_mbind, address, length, mode, mask, count, flags)));
 }
 
 long ckvm_move_page(uint64_t address, int node) {
     void *pages[1] = {(void *)(uintptr_t)address};
     int status = -ENOENT;
     const int move = 1 << 1;  // MPOL_MF_MOVE
-    long failed = result(syscall(SYS_move_pages, 0, 1UL, pages, node < 0 ? NULL : &node, &status, move));
+    const int *nodes = node < 0 ? NULL : &node;
+    long failed = STEP_CALL("move_pages", result(syscall(SYS_move_pages, 0, 1UL, pages, nodes, &status, move)));
     // A positive result is the number of pages that were not moved; their status is not written.
     return failed < 0 ? failed : failed > 0 ? -EBUSY : status;
 }
@@ -236,7 +274,7 @@ long ckvm_dirty_log(int vm, uint32_t slot, uint64_t *first) {
     uint64_t *bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (bits == MAP_FAILED) return -(long)errno;
     struct ckvm_dirty_log log = {.slot = slot, .dirty_bitmap = (uint64_t)(uintptr_t)bits};
-    long done = raw_ioctl(vm, CKVM_GET_DIRTY_LOG, (unsigned long)&log);
+    long done = step_ioctl(vm, CKVM_GET_DIRTY_LOG, (unsigned long)&log);
     *first = bits[0];
     munmap(bits, bytes);
     return done;

@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "CKVMShim.h"
+#include "ckvm_fail.h"
 
 // Sent over the socket in both directions.
 struct message {
@@ -17,6 +17,9 @@ struct message {
     uint32_t length;
     uint32_t is_write;
     int64_t result;
+    // An allocation of the child's system call that is to fail, as for ckvm_fail_begin; 0 if none is. The child answers with
+    // what ckvm_fail_end says.
+    uint32_t fail_nth;
     unsigned char bytes[CKVM_CHILD_CHUNK];
 };
 
@@ -27,8 +30,11 @@ static _Noreturn void serve(int socket) {
         ssize_t got = recv(socket, &message, sizeof message, 0);
         if (got < 0 && errno == EINTR) continue;
         if (got != sizeof message || message.length > sizeof message.bytes) _exit(0);
+        bool is_failing = message.fail_nth != 0 && ckvm_fail_begin(message.fail_nth) == 0;
         message.result = message.is_write ? ckvm_copy_to(message.address, message.bytes, message.length)
                                           : ckvm_copy_from(message.bytes, message.address, message.length);
+        long result;
+        if (is_failing) ckvm_fail_end(&message.fail_nth, &result);
         if (send(socket, &message, sizeof message, MSG_NOSIGNAL) != sizeof message) _exit(0);
     }
 }
@@ -36,8 +42,12 @@ static _Noreturn void serve(int socket) {
 long ckvm_child_fork(int *socket) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return -(long)errno;
-    pid_t parent = getpid(), child = fork();
+    pid_t parent = getpid();
+    bool is_armed = ckvm_fail_state.left != 0;
+    if (is_armed) ckvm_fail_arm();
+    pid_t child = fork();
     if (child == 0) {
+        ckvm_fail_forget();
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent) _exit(0);
         // This includes the pipes and rings of holds: an open descriptor here would keep their pages held while this process lives.
@@ -47,6 +57,7 @@ long ckvm_child_fork(int *socket) {
         serve(3);
     }
     int error = errno;
+    if (is_armed) ckvm_fail_disarm("fork", child < 0 ? -(long)error : child);
     close(ends[1]);
     if (child < 0) {
         close(ends[0]);
@@ -58,12 +69,18 @@ long ckvm_child_fork(int *socket) {
 
 static long transfer(int socket, struct message *message) {
     ssize_t done;
+    message->fail_nth = ckvm_fail_state.left;
     do done = send(socket, message, sizeof *message, MSG_NOSIGNAL);
     while (done < 0 && errno == EINTR);
     if (done != sizeof *message) return -EPIPE;
     do done = recv(socket, message, sizeof *message, 0);
     while (done < 0 && errno == EINTR);
-    return done == sizeof *message ? (long)message->result : -EPIPE;
+    if (done != sizeof *message) return -EPIPE;
+    if (ckvm_fail_state.left != 0) {
+        const char *call = message->is_write ? "process_vm_writev" : "process_vm_readv";
+        ckvm_fail_note(message->fail_nth, call, (long)message->result);
+    }
+    return (long)message->result;
 }
 
 long ckvm_child_read(int socket, uint64_t address, void *to, uint32_t length) {

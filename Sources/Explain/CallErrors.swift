@@ -35,6 +35,10 @@ enum CallErrors {
                 + "than guest_memfd itself, and INIT_SHARED on a VM with private memory needs in-place conversion.",
             advice: "Check KVM_CAP_GUEST_MEMFD_FLAGS (244) on the VM; minivmm probe tries every combination."),
         CallError(
+            call: "KVM_CREATE_GUEST_MEMFD", errno: .noMemory,
+            means: "The kernel had no memory for the file. No descriptor was created.",
+            advice: "Free memory, and call again."),
+        CallError(
             call: "KVM_SET_USER_MEMORY_REGION2", errno: .inappropriateIOCTLForDevice,
             means: "The kernel is older than Linux 6.8 and has only KVM_SET_USER_MEMORY_REGION.",
             advice: "Use --backend soft, or a newer kernel."),
@@ -59,6 +63,10 @@ enum CallErrors {
             advice:
                 "Pass the descriptor that KVM_CREATE_GUEST_MEMFD returned, and keep it open until the slot is set."
         ),
+        CallError(
+            call: "KVM_SET_USER_MEMORY_REGION2", errno: .noMemory,
+            means: "The kernel had no memory for the memslot. All memslots are as before.",
+            advice: "Free memory, and call again."),
         CallError(
             call: "KVM_SET_USER_MEMORY_REGION", errno: .invalidArgument,
             means:
@@ -100,6 +108,17 @@ enum CallErrors {
             means:
                 "The page could not be mapped: it was being converted, or the guest of this VM type cannot access it.",
             advice: "Call again once the conversion has finished."),
+        CallError(
+            call: "KVM_PRE_FAULT_MEMORY", errno: .noMemory,
+            means:
+                "The kernel had no memory for the first page or its tables. If only a later page fails, the call "
+                + "returns 0.",
+            advice: "Free memory, and call again for the rest: gpa and size in the struct have moved on."),
+        CallError(
+            call: "KVM_RUN", errno: .noMemory,
+            means:
+                "The kernel had no memory for a page of the guest or its tables. The guest has not noticed.",
+            advice: "Free memory, and enter the guest again: the access is repeated."),
         CallError(
             call: "mmap", errno: noDevice,
             means: "The guest_memfd was created without the MMAP flag.",

@@ -303,4 +303,21 @@ struct LitmusCommandTests {
             #expect(result.diagnostics.contains(words), "\(result.diagnostics)")
         }
     }
+
+    /// Allocations to fail are checked before the first test runs.
+    @Test func wrongAllocationsAreUsageErrors() throws {
+        let test = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("litmus/held-by-vmsplice.litmus").path
+        for (options, words) in [
+            (["--fail-at", "7"], "LINE:N"), (["--fail-at", "1:1"], "no step is on line 1"),
+            (["--fail", "--fail-at", "7:1"], "omit --fail"), (["--fail", "--sweep"], "omit --sweep"),
+            (["--fail", "--svg", "x.svg"], "draw no pictures"),
+            (["--fail", "--backend", "soft"], "real kernel"),
+            (["--fail", "--witness", "c = ok"], "omit --witness"),
+        ] {
+            let result = try Command.run(["litmus"] + options + [test])
+            #expect(result.status == 64 && result.output == "", "\(options): \(result)")
+            #expect(result.diagnostics.contains(words), "\(result.diagnostics)")
+        }
+    }
 }

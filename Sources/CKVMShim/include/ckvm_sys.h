@@ -66,6 +66,15 @@ void ckvm_pad(uint32_t instructions);
 /// Increments `count` in a loop of three instructions until `stop` is not 0.
 void ckvm_count_until(const volatile int *_Nonnull stop, volatile uint64_t *_Nonnull count);
 
+/// From here on the `nth` allocation fails that the kernel makes in the system calls of a test's step on this thread, and no
+/// other one. `nth` is at least 1. These calls are all calls of this header that act on files, mappings and memslots of a
+/// test, and the ioctls that create, bind, convert, fault in and run. Calls on a vCPU's registers are none of them.
+/// -ENOENT on a kernel without CONFIG_FAULT_INJECTION.
+long ckvm_fail_begin(unsigned nth);
+/// Ends it. Returns the name of the call in which the allocation failed, and its value or negative errno as `result`; NULL
+/// if fewer allocations were made, with the number that was left of `nth`.
+const char *_Nullable ckvm_fail_end(unsigned *_Nonnull left, long *_Nonnull result);
+
 /// The symbol of an errno, such as `EAGAIN`; NULL for an unknown number.
 const char *_Nullable ckvm_errno_name(int number);
 
@@ -74,6 +83,8 @@ long ckvm_memfd_create(const char *_Nonnull name);
 
 /// mmap(2), readable and writable, MAP_SHARED: the address, or the negative errno.
 int64_t ckvm_mmap_shared(uint64_t length, bool reserve, int fd, uint64_t offset);
+/// Same, of a vCPU's kvm_run page. No allocation is made to fail here: the vCPU exists already and cannot be created again.
+int64_t ckvm_mmap_run_page(int vcpu, uint64_t length);
 /// mprotect(2) to read-write, or to no access.
 long ckvm_mprotect(uint64_t address, uint64_t length, bool accessible);
 

@@ -36,6 +36,9 @@ public final class Exploration {
         /// Whether on ``SoftKVM`` its rules alone answer, without its memory and CPU, and only findings run on both.
         /// Default true.
         public var usesRulesAlone: Bool
+        /// Whether each random sequential test that shows no difference is also run with each allocation of each step failing
+        /// once. Default false.
+        public var failsAllocations: Bool
         /// Measures where sequential tests spend their time. Nil, the default, costs nothing.
         public var stopwatch: Stopwatch?
 
@@ -44,8 +47,10 @@ public final class Exploration {
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
             mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
             timeLimit: Duration = .seconds(60), testTimeLimit: Duration = .seconds(60),
-            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true, stopwatch: Stopwatch? = nil
+            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true, failsAllocations: Bool = false,
+            stopwatch: Stopwatch? = nil
         ) {
+            self.failsAllocations = failsAllocations
             self.stopwatch = stopwatch
             self.interrupts = interrupts
             self.usesRulesAlone = usesRulesAlone
@@ -70,6 +75,10 @@ public final class Exploration {
     private let runner: Runner
     /// Runs the written test of a finding, with its schedule.
     private let confirming: Runner
+    /// Runs tests with each allocation failing once.
+    private let failingRunner: Runner
+    /// Whether tests run on ``failingRunner``.
+    private var isFailing = false
     /// Runs tests on the rules of SoftKVM alone; nil on other backends.
     private let rules: ModelRunner?
     private let model: SoftKVM.Configuration
@@ -102,13 +111,15 @@ public final class Exploration {
             ? (backend as? SoftKVM).map { ModelRunner(configuration: $0.configuration) } : nil
         var runs = Runner.Options(
             runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
-            findsOrders: false,
-            stopwatch: options.stopwatch, interrupts: options.interrupts)
+            findsOrders: false, stopwatch: options.stopwatch, interrupts: options.interrupts)
         confirming = Runner(backend, runs)
         let wantsSweep = options.parallelTests > 0 || options.pairTests > 0
         summary.sweepAbsence = wantsSweep ? Sweep.absence(on: backend) : nil
         if wantsSweep, summary.sweepAbsence == nil { runs.sweep = .search }
         runner = Runner(backend, runs)
+        runs.sweep = nil
+        runs.failures = .all
+        failingRunner = Runner(backend, runs)
     }
 
     /// Tries everything. It can be called once.
@@ -147,6 +158,10 @@ public final class Exploration {
                     }
                     let test = phase == .random ? generator.next() : generator.nextParallel()
                     attempt(test, phase, predictor)
+                    guard phase == .random, options.failsAllocations, !isOver else { continue }
+                    isFailing = true
+                    attempt(test, phase, predictor)
+                    isFailing = false
                 }
             }
         }
@@ -220,7 +235,7 @@ public final class Exploration {
 
     private func attempt(_ test: LitmusTest, _ phase: Phase, _ predictor: Predictor) {
         guard var prediction = predictor.predict(test) else { return }
-        summary.note(prediction.test, in: phase)
+        if !isFailing { summary.note(prediction.test, in: phase) }
         defer {
             summary.contradicted = runner.contradicted
             summary.firstContradiction = runner.firstContradiction
@@ -251,10 +266,10 @@ public final class Exploration {
     /// - Parameter isConfirming: whether the test runs on the whole backend, not only on its rules.
     private func judge(_ prediction: Predictor.Prediction, isConfirming: Bool = false) -> Judgement {
         let report: Report
-        if let rules, !isConfirming {
+        if let rules, !isConfirming, !isFailing {
             report = Report(verdict: rules.run(prediction.test))
         } else {
-            report = run(prediction.test, isConfirming ? confirming : runner)
+            report = run(prediction.test, isFailing ? failingRunner : isConfirming ? confirming : runner)
         }
         summary.schedules += report.maps.reduce(0) { $0 + $1.schedules }
         switch report.verdict {
@@ -328,7 +343,8 @@ public final class Exploration {
         last = Predictor.Prediction(test: source.test, others: last.others)
         var seen = 0
         var runs = 0
-        for _ in 0..<(attempts == 1 ? 10 : 100) where seen == 0 || !isOver {
+        // A run with failing allocations is one for each allocation.
+        for _ in 0..<(isFailing ? 2 : attempts == 1 ? 10 : 100) where seen == 0 || !isOver {
             runs += 1
             guard case .wrong(let now, _) = judge(last, isConfirming: true) else { continue }
             seen += 1
@@ -364,8 +380,14 @@ public final class Exploration {
 extension Failure {
     /// The failure with its line in the text.
     fileprivate func placed(in source: Source) -> Failure {
-        guard let step, source.places.indices.contains(step) else { return self }
-        return Failure(deviation, step: step, line: source.places[step].line, pages: pages)
+        guard let step, source.places.indices.contains(step) else {
+            var failure = self
+            failure.injected = injected.map { $0.placed(in: source) }
+            return failure
+        }
+        var failure = Failure(deviation, step: step, line: source.places[step].line, pages: pages)
+        failure.injected = injected.map { $0.placed(in: source) }
+        return failure
     }
 }
 

@@ -60,6 +60,8 @@ extension Finding {
     ///   - backend: must not have run a test before.
     ///   - options: those of each run.
     public func repeated(on backend: any Backend, _ options: Runner.Options) -> Repetition {
+        var options = options
+        options.failures = failure.injected.map { .one($0.point) }
         let runner = Runner(backend, options)
         var shown = 0
         var done = 0
@@ -80,7 +82,8 @@ extension Source {
 
     /// The finding on one line, as the name of a test.
     func headline(_ failure: Failure) -> String {
-        var line = "\(failure.text): \(failure.seen) instead of \(failure.expected)"
+        let after = failure.injected.map { ", after a failed allocation of \($0.step)" } ?? ""
+        var line = "\(failure.text): \(failure.seen) instead of \(failure.expected)\(after)"
         if let block = block(of: failure), case .outcome(let results, _, _, _) = failure.deviation {
             let steps = block.actors.joined().sorted { $0.index < $1.index }
             line =

@@ -10,7 +10,8 @@ import SystemPackage
 /// see. ``follow(_:_:)`` accepts the answer that a kernel has given.
 ///
 /// While no other actor runs, a kernel has three choices. First, a conversion that changes attributes may fail with
-/// `ENOMEM` at its start, with nothing changed. A conversion of the guest's memory may do so at the start of each
+/// `ENOMEM` at its start, with nothing changed, even if a page is in use; it is `EFAULT` if the kernel cannot write that
+/// place. A conversion of the guest's memory may do so at the start of each
 /// region, with the regions before it converted; a conversion for a memory fault may do so at its page. Second, a page
 /// whose conversion promised nothing about contents may hold any bytes. Third, where conversion is in place,
 /// `KVM_SET_MEMORY_ATTRIBUTES` on a VM is `ENOTTY`; if the kernel is built with the call, it succeeds for shared and is
@@ -89,6 +90,12 @@ public struct Oracle: Sendable {
             if done.extent.size > 0 { _ = try perform(Step(step.actor, .convert(done))) }
             return true
         }
+        // The same, if the kernel cannot write the place.
+        if case .convert(let conversion) = step.action, conversion.structure == .readOnly,
+            case let answers = try answers(to: step), answers.model == .ok, answers.others.contains(seen)
+        {
+            return true
+        }
         guard step.action.mayFault, case .errno(Errno.noMemory.rawValue, let place?) = seen else {
             return try perform(step).contains(seen)
         }
@@ -115,8 +122,12 @@ public struct Oracle: Sendable {
             let seen = try machine.perform(step)
             var answers = Answers(model: seen.outcome, isAnyByte: seen.isAnyByte)
             switch step.action {
-            case .convert(let conversion) where seen.outcome == .ok:
-                answers.others = Self(machine: before).placesWithoutMemory(conversion).map(Self.noMemory)
+            // Memory for the tracking structure is reserved before pages are checked.
+            case .convert(let conversion) where seen.outcome == .ok || seen.outcome.isInUse:
+                answers.others = Self(machine: before).placesWithoutMemory(conversion).map { place in
+                    conversion.structure == .readOnly
+                        ? .errno(Errno.badAddress.rawValue) : Self.noMemory(at: place)
+                }
             case _ where step.action.mayFault:
                 let made = seen.conversions.filter { $0.failure == nil }
                 answers.others = made.map { Self.noMemory(at: $0.gpa) }
@@ -191,6 +202,13 @@ public struct Oracle: Sendable {
 
     private func file(_ name: Name) -> FileID? {
         machine.files[name].map { machine.kernel.file(of: $0) }
+    }
+}
+
+extension StepOutcome {
+    /// Whether a conversion has found a page in use.
+    fileprivate var isInUse: Bool {
+        if case .errno(Errno.resourceTemporarilyUnavailable.rawValue, _) = self { true } else { false }
     }
 }
 

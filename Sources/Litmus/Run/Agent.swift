@@ -56,14 +56,19 @@ final class Agent: Sendable {
     /// Whether a vCPU can be restarted after a memory fault. That needs a kernel that reports the fault itself: an
     /// adapter keeps the access for the next run.
     private let canRewind: Bool
+    private let entersAgainWithoutMemory: Bool
     /// The memslot of the agent.
     private let region: ckvm_userspace_memory_region2
     private let vcpus = Mutex<[Int: CPU]>([:])
 
-    /// - Parameter sharedBit: the shared bit of a VM with two aliases, whose guest pages are private.
+    /// - Parameters:
+    ///   - sharedBit: the shared bit of a VM with two aliases, whose guest pages are private.
+    ///   - entersAgainWithoutMemory: whether a vCPU enters again after `ENOMEM`.
     init(
-        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: BackendFacts, _ deadline: TestDeadline
+        on vm: any KVMVirtualMachine, sharedBit: Int?, _ facts: BackendFacts, _ deadline: TestDeadline,
+        entersAgainWithoutMemory: Bool
     ) throws(Stop) {
+        self.entersAgainWithoutMemory = entersAgainWithoutMemory
         self.vm = vm
         self.deadline = deadline
         method = facts.hypercallMethod
@@ -281,7 +286,8 @@ final class Agent: Sendable {
         let cpu = try cpu(number)
         guard !cpu.isStuck.load(ordering: .relaxed) else { throw .vcpuIsStuck(number) }
         var run = AgentRun(
-            cpu.vcpu, number, orders, isRacing: isRacing, deadline, onFault: onFault, monitor)
+            cpu.vcpu, number, orders, isRacing: isRacing,
+            entersAgainWithoutMemory: entersAgainWithoutMemory, deadline, onFault: onFault, monitor)
         var exits = ExitLoop(cpu.vcpu)
         switch exits.run(&run) {
         case .done(let outcome): return (outcome, true)

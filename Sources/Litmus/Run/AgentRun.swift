@@ -27,6 +27,8 @@ struct AgentRun: ExitHandler {
     private let monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
     /// Handles a memory fault; nil leaves the vCPU stopped.
     private let onFault: Agent.FaultHandler?
+    /// How often the vCPU enters again after `ENOMEM`. One failed allocation is the reason for one.
+    private var entriesWithoutMemory: Int
     private var faults = 0
     private var isMMIO = false
     /// The page that the answer to a hypercall names.
@@ -37,13 +39,15 @@ struct AgentRun: ExitHandler {
     private static let mostFaults = 10_000
 
     init(
-        _ vcpu: any KVMVCPU, _ number: Int, _ orders: [UInt32], isRacing: Bool, _ deadline: TestDeadline,
+        _ vcpu: any KVMVCPU, _ number: Int, _ orders: [UInt32], isRacing: Bool,
+        entersAgainWithoutMemory: Bool, _ deadline: TestDeadline,
         onFault: Agent.FaultHandler?, _ monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
     ) {
         self.vcpu = vcpu
         self.number = number
         self.orders = orders[...]
         self.isRacing = isRacing
+        entriesWithoutMemory = entersAgainWithoutMemory ? 1 : 0
         self.deadline = deadline
         self.monitor = monitor
         self.onFault = onFault
@@ -113,8 +117,12 @@ struct AgentRun: ExitHandler {
     func halted() -> End { unexpected(.halt) }
     func steppedOver(rip: UInt64) {}
 
-    func cannotContinue(_ obstacle: ExitObstacle) -> End? {
-        switch obstacle {
+    mutating func cannotContinue(_ obstacle: ExitObstacle) -> End? {
+        if case .runFailed(.noMemory) = obstacle, entriesWithoutMemory > 0 {
+            entriesWithoutMemory -= 1
+            return nil
+        }
+        return switch obstacle {
         case .runFailed(.notSupported): .failed(.skip("vCPUs cannot run: this backend has no CPU"))
         // KVM asks for a retry.
         case .runFailed(.resourceTemporarilyUnavailable): nil

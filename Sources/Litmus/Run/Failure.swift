@@ -56,6 +56,8 @@ public struct Failure: Sendable, Hashable {
     public let pages: [String]
     /// How the model answers there; nil if it was not asked or cannot judge it.
     public internal(set) var model: ModelComparison?
+    /// The allocation that failed in the run; nil if none did.
+    public internal(set) var injected: InjectedFailure?
 
     init(_ deviation: Deviation, step: Int? = nil, line: Int? = nil, pages: [String] = []) {
         self.deviation = deviation
@@ -158,7 +160,7 @@ extension Failure: CustomStringConvertible {
     /// The failure for people, line by line: what failed, what was expected and seen, what the model says, and the pages.
     public var lines: [String] {
         let place = line.map { "line \($0): " } ?? ""
-        let model = modelText.map { [$0] } ?? []
+        let model = (modelText.map { [$0] } ?? []) + (injected.map { [$0.description] } ?? [])
         switch deviation {
         case .step, .impossible, .machine:
             return ["\(place)\(text)", "expected: \(expected)", "seen: \(seen)"] + model + pages
@@ -180,8 +182,14 @@ extension Failure: CustomStringConvertible {
 /// `timed out after 3.0 s (4,210 of 1,000,000 runs done)`.
 func timedOut(after limit: Duration, done: Int?, of wanted: Int?) -> String {
     let text = limit.secondsText
-    let runs = done.map { " (\(grouped($0)) of \(grouped(wanted ?? 0)) runs done)" } ?? ""
-    return "timed out after \(text.contains(".") ? text : text + ".0") s\(runs)"
+    let seconds = text.contains(".") ? text : text + ".0"
+    return "timed out after \(seconds) s\(progressText(done: done, of: wanted))"
+}
+
+/// ` (4,210 of 1,000,000 runs done)`, or ` (4,210 runs done)` if it is not known how many there are.
+func progressText(done: Int?, of wanted: Int?) -> String {
+    guard let done else { return "" }
+    return " (\(grouped(done))\(wanted.map { " of \(grouped($0))" } ?? "") runs done)"
 }
 
 /// 12345 as `12,345`.

@@ -40,6 +40,11 @@ public struct Runner: Sendable {
         /// Which schedules of parallel blocks are run in place of random starting times. Nil, the default, takes those that the
         /// test names. Ignored where interleavings are explored.
         public var sweep: Sweep?
+        /// Which allocations of the kernel fail, one in each run. Nil, the default, is none. Sweeps, recording and
+        /// ``runs`` are ignored then.
+        public var failures: AllocationFailures?
+        /// Makes them fail.
+        var failing: any AllocationFailing = LinuxAllocationFailures()
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
         /// Measures where tests without parallel blocks spend their time. Nil, the default, costs nothing.
@@ -49,8 +54,8 @@ public struct Runner: Sendable {
         public init(
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
             hangLimit: Duration = .seconds(30), asksModel: Bool = true, findsOrders: Bool = true,
-            witness: OutcomePattern? = nil, sweep: Sweep? = nil, recorder: (any RunRecorder)? = nil,
-            stopwatch: Stopwatch? = nil,
+            witness: OutcomePattern? = nil, sweep: Sweep? = nil, failures: AllocationFailures? = nil,
+            recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
             interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
             self.stopwatch = stopwatch
@@ -61,6 +66,7 @@ public struct Runner: Sendable {
             self.findsOrders = findsOrders
             self.witness = witness
             self.sweep = sweep
+            self.failures = failures
             self.recorder = recorder
             self.runs = max(1, runs)
             self.seed = seed
@@ -113,7 +119,7 @@ public struct Runner: Sendable {
         var waited = options.timeLimit
         var wakeup = thread.wait(timeout: waited, interrupts: options.interrupts)
         if case .signalled = wakeup {
-        } else if !program.blocks.isEmpty {
+        } else if !program.blocks.isEmpty || options.failures != nil {
             deadline.stop(Self.reason(wakeup, options))
             if case .interrupted = wakeup {
                 waited = Self.interruptedLimit
@@ -164,6 +170,13 @@ public struct Runner: Sendable {
                 if let reason = try Needs(facts.sound.backend, source.test.vm).absence(of: need) {
                     throw .skip(reason)
                 }
+            }
+            if let failures = options.failures {
+                guard facts.soft == nil else {
+                    throw .skip("no allocation can be made to fail: SoftKVM makes none in a kernel")
+                }
+                var search = FailureSearch(source, facts, deadline, options)
+                return try search.report(failures)
             }
             guard !program.blocks.isEmpty else {
                 let run = SequentialRun(

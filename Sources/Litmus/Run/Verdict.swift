@@ -28,6 +28,8 @@ public struct Report: Sendable, Equatable {
     public var schedule: Schedule?
     /// Why a requested sweep was not done, as a sentence without its period. Nil if it was done or not requested.
     public var sweepAbsence: String?
+    /// What each step does when its allocations fail, in the order of the text. Empty if none was made to fail.
+    public var failures: [StepFailures] = []
 
     /// A report, by default without blocks and not cut short.
     public init(verdict: Verdict, blocks: [BlockReport] = [], cut: Cut? = nil) {
@@ -54,7 +56,7 @@ public struct Cut: Sendable, Equatable {
     public let reason: Reason
     /// Runs that were done; nil if interleavings were explored.
     public let runs: Int?
-    /// Runs that were asked for; nil if interleavings were explored.
+    /// Runs that were asked for; nil if interleavings were explored, or allocations made to fail.
     public let wanted: Int?
 }
 
@@ -62,7 +64,7 @@ extension Cut: CustomStringConvertible {
     /// The reason and the progress: `timed out after 60.0 s (4,210 of 1,000,000 runs done)`.
     public var description: String {
         if case .timeLimit(let limit) = reason { return timedOut(after: limit, done: runs, of: wanted) }
-        return "\(reason)" + (runs.map { " (\(grouped($0)) of \(grouped(wanted ?? 0)) runs done)" } ?? "")
+        return "\(reason)" + progressText(done: runs, of: wanted)
     }
 }
 

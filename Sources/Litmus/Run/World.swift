@@ -93,14 +93,17 @@ final class World: Sendable {
     let ending: Set<Name>
     /// Whether the test counts the pages that leave the second-stage tables.
     let countsMappedPages: Bool
+    /// Whether a vCPU enters again after `KVM_RUN` has failed for lack of memory.
+    let entersAgainWithoutMemory: Bool
     let state = Mutex(State())
     /// - Parameters:
     ///   - trace: records the run.
     ///   - lap: measures time.
+    ///   - entersAgainWithoutMemory: whether a vCPU enters again after `ENOMEM`.
     ///   - machine: what an earlier test has left; nil creates everything.
     init(
         _ facts: BackendFacts, _ test: LitmusTest, _ deadline: TestDeadline, trace: Trace? = nil,
-        lap: Lap? = nil, on machine: TestMachine? = nil
+        lap: Lap? = nil, entersAgainWithoutMemory: Bool = false, on machine: TestMachine? = nil
     ) throws(Stop) {
         backend = facts.backend
         self.facts = facts
@@ -108,6 +111,7 @@ final class World: Sendable {
         self.lap = lap
         main = VMName(test.vm)
         hasTwoAliases = test.hasTwoAliases
+        self.entersAgainWithoutMemory = entersAgainWithoutMemory
         memories = test.memory
         regions = test.memory.regions
         late = LateUses(test)
@@ -248,7 +252,8 @@ final class World: Sendable {
             throw .broken("KVM_GET_SUPPORTED_CPUID: \(error.name)", "KVM_GET_SUPPORTED_CPUID", error)
         }
         let agent = try lap.measure(.vcpu) { () throws(Stop) in
-            try Agent(on: vm, sharedBit: bit, facts, deadline)
+            try Agent(
+                on: vm, sharedBit: bit, facts, deadline, entersAgainWithoutMemory: entersAgainWithoutMemory)
         }
         state.withLock { $0.agent = agent }
         return agent

@@ -257,7 +257,9 @@ public final class LinuxVCPU: KVMVCPU {
 
     init(vm: borrowing OwnedDescriptor, id: Int, runPageLength: Int) throws(Errno) {
         vcpu = OwnedDescriptor(owning: Int32(try ioctl(vm, CKVM_CREATE_VCPU, value: UInt(bitPattern: id))))
-        mapping = try OwnedMapping(vcpu, length: UInt64(runPageLength), reserve: true)
+        let length = UInt64(runPageLength)
+        let address = try value(Int(ckvm_mmap_run_page(vcpu.rawValue, length)))
+        mapping = try OwnedMapping(owning: UInt64(address), length: length)
         runPage = unsafe RunPage(
             mapping.base.bindMemory(to: ckvm_run.self, capacity: 1), length: runPageLength)
         self.id = id

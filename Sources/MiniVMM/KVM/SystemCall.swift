@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
-import Glibc
 public import SystemPackage
 
 // All system calls of this library go through these functions.
@@ -122,5 +121,5 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     /// The start as a number, as the uAPI expects it.
     public var address: UInt64 { UInt64(UInt(bitPattern: unsafe base)) }
 
-    deinit { _ = unsafe munmap(base, length) }
+    deinit { _ = ckvm_munmap(address, UInt64(length)) }
 }

@@ -194,8 +194,9 @@ struct ExplorePrinter: Sendable {
 
     /// Prints the command line that repeats a finding, and how reliably it does.
     private func again(_ finding: Finding, file: String, _ alone: Repetition) {
+        let failing = finding.failure.injected.map { "--fail-at \($0.point) " } ?? ""
         guard let needed = alone.needed else {
-            out.command("again     ", "minivmm litmus \(backendOptions) \(file)")
+            out.command("again     ", "minivmm litmus \(backendOptions) \(failing)\(file)")
             return label(
                 "",
                 "By itself the test did not show it in \(alone.runs) runs: it depends on an earlier test. "
@@ -209,7 +210,8 @@ struct ExplorePrinter: Sendable {
         let runs = options.runs.multipliedReportingOverflow(by: needed).partialValue
         out.command(
             "again     ",
-            "minivmm litmus \(backendOptions) " + (isSampled ? "--runs \(max(1, runs)) " : "") + file)
+            "minivmm litmus \(backendOptions) " + (isSampled ? "--runs \(max(1, runs)) " : "") + failing
+                + file)
         guard needed > 1, !isSampled else { return }
         label(
             "",
@@ -221,6 +223,7 @@ struct ExplorePrinter: Sendable {
         label("found", finding.what, on: out)
         label("model", finding.model, on: out)
         label("backend", finding.failure.seen, on: out, .bad)
+        if let injected = finding.failure.injected { label("failure", injected.description, on: out) }
         let left = finding.source.test.steps.count
         label(
             "shown",
@@ -311,6 +314,7 @@ struct ExplorePrinter: Sendable {
         .object([
             ("step", .string(finding.what)), ("model", .string(finding.model)),
             ("seen", .string(finding.failure.seen)),
+            ("fail_at", finding.failure.injected.map { .string($0.point.description) } ?? .null),
             ("line", finding.failure.line.map { .number(UInt64($0)) } ?? .null),
             ("runs", .number(UInt64(finding.runs))), ("runs_that_show_it", .number(UInt64(finding.seen))),
             ("runs_alone", .number(UInt64(alone.runs))),

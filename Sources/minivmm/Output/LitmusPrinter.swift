@@ -16,9 +16,9 @@ struct LitmusPrinter: Sendable {
         self.chosen = chosen
     }
 
-    /// Shows how many runs of a test with parallel blocks are done.
-    func progress(_ name: String, _ done: Int, of runs: Int) {
-        line.show { "\(name)  \(grouped(done)) of \(grouped(runs)) runs" }
+    /// Shows how many runs of a test with parallel blocks are done. Nil is an unknown number.
+    func progress(_ name: String, _ done: Int, of runs: Int?) {
+        line.show { "\(name)  \(grouped(done))\(runs.map { " of \(grouped($0))" } ?? "") runs" }
     }
 
     func endProgress() { line.clear() }
@@ -77,7 +77,7 @@ struct LitmusPrinter: Sendable {
             let summary =
                 "\(passed) passed, \(failed) failed, \(skipped) skipped"
                 + (errors > 0 ? ", \(errors) not known: the host failed" : "")
-                + (cut > 0 ? "; \(cut) cut short" : "")
+                + (cut > 0 ? "; \(cut) cut short" : "") + FailurePrinter.summary(items.map(\.report))
             out.print(out.styled(summary, failed > 0 ? .bad : passed > 0 ? .good : .dim))
         }
     }
@@ -87,6 +87,7 @@ struct LitmusPrinter: Sendable {
         let name = Self.plain(item.shortName)
         if let cut = item.report.cut { out.print("# \(cut.text(item.verdict))") }
         for line in item.report.blocks.flatMap(\.lines) { out.print("# \(line)") }
+        for line in FailurePrinter(out: out, item: item).lines { out.print("# \(Self.plain(line.text))") }
         switch item.verdict {
         case .passed: out.print("ok \(number) \(name)")
         case .skipped(let reason): out.print("ok \(number) \(name) # SKIP \(Self.plain(reason))")
@@ -140,6 +141,7 @@ struct LitmusPrinter: Sendable {
             out.hanging("        ", "note: \(difference).", indent: 10, used: 8)
         }
         if let schedule = item.report.schedule { sweep.printReplay(schedule, path: ByteText.visible(item.path)) }
+        FailurePrinter(out: out, item: item).print()
         if let (block, outcome) = item.selected { steps(of: outcome, in: block, item.source.test) }
     }
 
@@ -237,6 +239,9 @@ extension LitmusCommand.Item {
         }
         if let schedule = report.schedule { members.append(("schedule", .string("\(schedule)"))) }
         if let reason = report.sweepAbsence { members.append(("no_sweep", .string(reason))) }
+        if !report.failures.isEmpty {
+            members.append(("failures", .array(report.failures.map { FailurePrinter.json($0, source) })))
+        }
         if !report.blocks.isEmpty {
             members.append(("blocks", .array(report.blocks.map { $0.json(source, witness) })))
         }
@@ -252,6 +257,10 @@ extension LitmusCommand.Item {
                 ("model_text", failure.modelText.map(JSON.string) ?? .null),
                 ("pages", .array(failure.pages.map(JSON.string))),
             ]
+            if let injected = failure.injected {
+                members.append(("fail_at", .string(injected.point.description)))
+                members.append(("replay", .string(FailurePrinter.replay(injected, path))))
+            }
         }
         return .object(members)
     }

@@ -51,6 +51,11 @@ struct ExploreCommand: ParsableCommand {
             valueName: "directory"),
         completion: .directory)
     var output: String?
+    @Flag(
+        help: ArgumentHelp(
+            "Also run each random sequential test with each allocation that a step makes in the kernel failing once, as `minivmm litmus --fail` does.",
+            discussion: "Needs root and a kernel with CONFIG_FAULT_INJECTION. Not on SoftKVM."))
+    var fail = false
     @Flag(help: "Print the results as JSON.")
     var json = false
     @OptionGroup var pictures: PictureOptions
@@ -73,6 +78,12 @@ struct ExploreCommand: ParsableCommand {
             throw ValidationError(
                 "--depth 0 --tests 0 --parallel 0: there is nothing to try; raise one of them, or --pairs.")
         }
+        if fail, backendOptions.backend == .soft {
+            throw ValidationError("--fail needs a real kernel, because SoftKVM makes no allocations in one.")
+        }
+        if fail, tests == 0 {
+            throw ValidationError("--fail is for the random sequential tests: give --tests a number above 0.")
+        }
         if timeout.duration == .zero { throw ValidationError("--timeout 0: give more than 0 seconds.") }
     }
 
@@ -82,7 +93,8 @@ struct ExploreCommand: ParsableCommand {
             runs: runs,
             seed: backendOptions.seed, mostFindings: findings, timeLimit: timeout.duration,
             // Under a slow QEMU one run of a test with concurrent steps takes up to a tenth of a second.
-            testTimeLimit: max(.seconds(60), .milliseconds(200) * runs), interrupts: interrupts)
+            testTimeLimit: max(.seconds(60), .milliseconds(200) * runs), interrupts: interrupts,
+            failsAllocations: fail)
     }
 
     func run() throws {

@@ -25,6 +25,9 @@ struct LitmusCommand: ParsableCommand {
             --report, --svg and --chrome draw one run per test: the outcome of --witness, or else a failing run if there is \
             one. With several tests, files are numbered: out-1.html, out-2.html.
 
+            With --fail, each allocation that the kernel makes for a step fails once, in a run of its own. The step must then \
+            succeed, or fail as docs/ABI.md says, and everything after it must be right. docs/fail.md describes the output.
+
             With --abi twice or more, the differences between those versions of the interface are printed. With --faults, \
             each fault is planted in SoftKVM, and the tests that catch it are printed. With --table, the arguments are \
             results of --format json, and a table of hazards is printed with one column per file.
@@ -80,6 +83,18 @@ struct LitmusCommand: ParsableCommand {
             "Run one schedule of a sweep, such as host1@1594: host1 is preempted 1594 ns after it began. VICTIM@DELAY, and /INTRUDER if the block has more than two actors, @DELAY/ACTOR for a second preemption, and #N for the Nth parallel block. (default: the schedule that the test names)",
             valueName: "schedule"))
     var at: String?
+    @Flag(
+        help: ArgumentHelp(
+            "Let each allocation that a step makes in the kernel fail, one in each run, and compare the rest with the model.",
+            discussion:
+                "Steps of parallel blocks are performed in the order of the text. Needs root and a kernel with CONFIG_FAULT_INJECTION, such as the lab's."
+        ))
+    var fail = false
+    @Option(
+        help: ArgumentHelp(
+            "Run one failure of --fail, such as 7:2: the second allocation of the step on line 7. LINE:N, with N from 1. (default: all)",
+            valueName: "allocation"))
+    var failAt: String?
     @OptionGroup var pictures: PictureOptions
     @Option(
         help:
@@ -147,6 +162,24 @@ struct LitmusCommand: ParsableCommand {
             throw ValidationError(
                 "--sweep and --at run schedules on a real kernel; SoftKVM explores every interleaving.")
         }
+        if fail, failAt != nil { throw ValidationError("--fail-at is one failure of --fail: omit --fail.") }
+        if fail || failAt != nil {
+            if sweep || at != nil {
+                throw ValidationError("--fail and --fail-at run no schedules: omit --sweep and --at.")
+            }
+            if pictures.isWanted {
+                throw ValidationError(
+                    "--fail and --fail-at draw no pictures: omit --report, --svg and --chrome.")
+            }
+            if backendOptions.backend == .soft || table || races || faults || backendOptions.abi.count > 1 {
+                throw ValidationError(
+                    "--fail and --fail-at need a real kernel, because SoftKVM makes no allocations in one.")
+            }
+            if !witness.isEmpty {
+                throw ValidationError(
+                    "--fail and --fail-at have no outcomes of parallel blocks: omit --witness.")
+            }
+        }
         if [table, races, faults].count(where: { $0 }) > 1 {
             throw ValidationError("--table, --races and --faults exclude each other.")
         }
@@ -161,7 +194,10 @@ struct LitmusCommand: ParsableCommand {
         if races { return try RaceTables.print(paths) }
         var items = try read()
         try readWitness(&items)
-        for item in items { _ = try schedules(of: item) }
+        for item in items {
+            _ = try schedules(of: item)
+            _ = try failures(of: item)
+        }
         if let save { try OutputPlace.check(save, what: "the results") }
         try pictures.checkPlaces()
         if backendOptions.abi.count > 1 {
@@ -208,9 +244,9 @@ struct LitmusCommand: ParsableCommand {
         let recorder = pictures.isWanted && sweep == nil ? LitmusRecorder() : nil
         let options = Runner.Options(
             runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, witness: item.witness,
-            sweep: sweep,
+            sweep: sweep, failures: try failures(of: item),
             recorder: recorder, interrupts: interrupts,
-            progress: { done in printer.progress(name, done, of: runs) })
+            progress: { [wanted = isFailing ? nil : runs] done in printer.progress(name, done, of: wanted) })
         item.report = Runner(chosen.backend, options).report(item.source)
         printer.endProgress()
         let numbered = count == 1 ? pictures : pictures.numbered(index + 1)
@@ -244,6 +280,18 @@ struct LitmusCommand: ParsableCommand {
             return .these([try Schedule(at, in: item.source.test)])
         } catch {
             throw stop("--at \(at): \(error.description)", Status.usage)
+        }
+    }
+
+    private var isFailing: Bool { fail || failAt != nil }
+
+    /// - Throws: a usage error for a `--fail-at` that does not fit the test.
+    private func failures(of item: Item) throws -> AllocationFailures? {
+        guard let failAt else { return fail ? .all : nil }
+        do throws(FailurePointError) {
+            return .one(try FailurePoint(failAt, in: item.source))
+        } catch {
+            throw stop("--fail-at \(failAt): \(error.description)", Status.usage)
         }
     }
 
