@@ -10,6 +10,8 @@ struct LineParser {
     private var position = 0
     /// Words that would have been accepted at the current position, for suggestions.
     private var candidates: [String] = []
+    /// The place of the next action, if its line has it before the action's other arguments.
+    var given: Extent?
 
     /// - Parameter tokens: the last one is `end`.
     init(_ tokens: [Token], line: Int) {
@@ -212,9 +214,13 @@ struct LineParser {
         return name
     }
 
-    mutating func place() throws(SyntaxError) -> Place { Place(try prefix(), offset: try offset()) }
+    mutating func place() throws(SyntaxError) -> Place {
+        if let given { return Place(given.name, offset: given.offset) }
+        return Place(try prefix(), offset: try offset())
+    }
 
     mutating func extent() throws(SyntaxError) -> Extent {
+        if let given { return given }
         let name = try prefix()
         if take(.sign(UInt8(ascii: "@"))) {
             let offset: UInt64 = try number("a byte offset")
