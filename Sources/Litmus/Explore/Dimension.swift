@@ -66,11 +66,11 @@ enum Dimension: CaseIterable {
         let edge: UInt64 = 1 << 20
         if draft.oneIn(3) {
             // The largest file of a kernel has 2^63 bytes without one page.
-            let pages = draft.pick([edge, edge + 1, edge << 1, edge << 8, (1 << 51) - 1]) ?? edge
+            let pages = draft.pick([edge, edge + 1, edge << 1, edge << 8, (1 << 51) - 1] as [UInt64]) ?? edge
             let file = NewFile(draft.freshName("f"), size: pages * pageSize, flags: 1 | (draft.below(2) << 1))
             return [(.create, Step(host, .create(file)))]
         }
-        let pages = draft.pick([edge, edge + 1, edge << 1, (edge << 1) + 1, 1 << 24]) ?? edge
+        let pages = draft.pick([edge, edge + 1, edge << 1, (edge << 1) + 1, 1 << 24] as [UInt64]) ?? edge
         guard let name = Name("large") else { return [] }
         draft.add(Memory(name: name, pages: pages, initial: draft.state(), isUnbound: true))
         guard draft.oneIn(2) else { return [] }
