@@ -22,7 +22,7 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     /// Row 7: an offset that is not page aligned is rounded down.
     case offsetTruncated
     /// Row 7: only the low 32 bits of the size count.
-    case sizeKeptIn32Bits
+    case sizeLosesHighBits
     /// Row 8: a range may end one page after the end of the file.
     case endOffByOne
     /// Row 8: a range that starts at or after the end of the file returns 0.

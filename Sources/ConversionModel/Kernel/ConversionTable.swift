@@ -137,7 +137,7 @@ extension KernelModel {
     private func alignedRange(_ request: ConversionCall) -> PageRange? {
         var (start, length) = (request.offset, request.size)
         if rules.abi.truncatesSize || plants(.sizeTruncated) { length &= ~(pageSize - 1) }
-        if plants(.sizeKeptIn32Bits) { length &= UInt64(UInt32.max) }
+        if plants(.sizeLosesHighBits) { length &= UInt64(UInt32.max) }
         if plants(.offsetTruncated) { start &= ~(pageSize - 1) }
         return PageRange(start: start, size: length)
     }

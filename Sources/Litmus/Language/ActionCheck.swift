@@ -94,14 +94,17 @@ extension Check {
             action.moved(to: pattern.first) == action,
             "`every` is for \(Action.patternWords.map { "`\($0)`" }.joined(separator: ", "))")
         var most = action.isAccess ? Pattern.mostTouched : Pattern.mostCalls
-        var what = action.isAccess ? "pages that one step accesses (64 MiB)" : "calls of one step"
+        var what =
+            action.isAccess
+            ? "one step accesses at most \(most) pages (64 MiB)" : "one step makes at most \(most) calls"
         if case .vcpu = actor, !action.isAccess {
-            (most, what) = (Pattern.mostEntries, "calls of one step of a vCPU")
+            most = Pattern.mostEntries
+            what = "one step of a vCPU makes at most \(most) calls"
         }
         try require(
             count <= most,
-            "`every \(pattern.stride) of \(pattern.extent)` is \(count) calls, more than the \(most) \(what): "
-                + "use a larger distance, a smaller range, or several steps")
+            "`every \(pattern.stride) of \(pattern.extent)` is \(count) calls, and \(what): use a larger distance, "
+                + "a smaller range, or several steps")
         try self.action(action, by: actor)
     }
 

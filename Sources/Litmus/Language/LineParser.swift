@@ -81,6 +81,15 @@ struct LineParser {
         return true
     }
 
+    /// Throws if the next token is a word like this one and a number follows. No place begins with a word and a number.
+    func refuseMisspelt(_ word: String) throws(SyntaxError) {
+        guard case .word(let found) = token.kind, position + 1 < tokens.count,
+            case .number = tokens[position + 1].kind
+        else { return }
+        let near = NearWords.suggestion(for: found, among: [word])
+        guard near.isEmpty else { throw error("expected a place, found `\(found.prefix(40))`\(near)") }
+    }
+
     mutating func take(_ kind: Token.Kind) -> Bool {
         guard token.kind == kind else { return false }
         advance()

@@ -115,7 +115,27 @@ extension Step {
     }
 }
 
+extension Step {
+    /// The call of a pattern that ended with this outcome; the step itself if it is not a pattern, or no call failed.
+    func call(endingWith outcome: StepOutcome) -> Step {
+        guard case .every(let pattern, let action) = action, let place = outcome.place else { return self }
+        let page = Extent(pattern.extent.name, offset: place & ~(pageSize - 1), size: pageSize)
+        var step = self
+        step.action = action.moved(to: page) ?? action
+        return step
+    }
+}
+
 extension StepOutcome {
+    /// The place that a failure names.
+    var place: UInt64? {
+        switch self {
+        case .errno(_, let place), .sigbus(let place), .fault(_, let place): place
+        case .differs(let place): place
+        case .ok, .value, .mmio: nil
+        }
+    }
+
     /// The outcome with this place if it can have one and has none.
     fileprivate func placed(at offset: UInt64) -> StepOutcome {
         switch self {

@@ -23,7 +23,10 @@ extension LineParser {
             throw unknown("action", word, at: start, among: Self.words)
         }
         let column = self.column
-        guard take("every") else { return try action(word) }
+        guard take("every") else {
+            if Action.patternWords.contains(word) { try refuseMisspelt("every") }
+            return try action(word)
+        }
         guard Action.patternWords.contains(word) else {
             let words = Action.patternWords.map { "`\($0)`" }.joined(separator: ", ")
             throw error(at: column, "`\(word)` cannot be repeated with `every`, which is for \(words)")

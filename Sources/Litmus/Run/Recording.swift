@@ -172,17 +172,6 @@ extension Pattern {
     }
 }
 
-extension StepOutcome {
-    /// The place that a failure names.
-    fileprivate var place: UInt64? {
-        switch self {
-        case .errno(_, let place), .sigbus(let place), .fault(_, let place): place
-        case .differs(let place): place
-        case .ok, .value, .mmio: nil
-        }
-    }
-}
-
 extension Expectation {
     /// The expected outcomes beside the one that was seen; nil if the clauses of a parallel block judge it.
     fileprivate func text(_ seen: StepOutcome) -> String? {
