@@ -29,10 +29,11 @@ struct PatternTests {
 
     // MARK: calls and outcomes
 
-    @Test(arguments: [
-        ("every 2 of 0..7", [0, 2, 4, 6]), ("every 3 of 1..7", [1, 4, 7]), ("every 1 of 5..6", [5, 6]),
-        ("every 9 of 2..7", [2]), ("every 18446744073709551615 of 0..7", [0]),
-    ] as [(String, [UInt64])])
+    @Test(
+        arguments: [
+            ("every 2 of 0..7", [0, 2, 4, 6]), ("every 3 of 1..7", [1, 4, 7]), ("every 1 of 5..6", [5, 6]),
+            ("every 9 of 2..7", [2]), ("every 18446744073709551615 of 0..7", [0]),
+        ] as [(String, [UInt64])])
     func aPatternIsOneCallForEachOfItsPages(_ pattern: String, _ pages: Set<UInt64>) throws {
         var body = "host convert \(pattern) private\n"
         for page in 0..<8 as Range<UInt64> {
@@ -94,7 +95,9 @@ struct PatternTests {
 
     @Test func aFailureShowsThePagesAroundIt() throws {
         let failure = try #require(
-            try failure("host convert 600 private\nhost read every 2 of 0..999 => 0x0", memory: "memory 1000 pages shared"))
+            try failure(
+                "host convert 600 private\nhost read every 2 of 0..999 => 0x0",
+                memory: "memory 1000 pages shared"))
         #expect(failure.seen == "SIGBUS at 600")
         #expect(failure.pages.contains { $0.hasPrefix("page 600 of ram: private") }, "\(failure.pages)")
     }
@@ -104,19 +107,34 @@ struct PatternTests {
     @Test func refusedPatterns() throws {
         func message(_ step: String) -> String? {
             do throws(SyntaxError) {
-                return try Source(parsing: "test \"x\"\nmemory 65536 pages shared\n" + step).impossibility()?.description
+                return try Source(parsing: "test \"x\"\nmemory 65536 pages shared\n" + step).impossibility()?
+                    .description
             } catch {
                 return error.description
             }
         }
-        let actions = "`convert`, `read`, `write`, `fill`, `check`, `punch`, `allocate`, `madvise`, `hypercall`, `vm_attributes`"
+        let actions =
+            "`convert`, `read`, `write`, `fill`, `check`, `punch`, `allocate`, `madvise`, `hypercall`, "
+            + "`vm_attributes`"
         let cases = [
             ("host convert every 0 of 0..9 private", "3:14: `every` needs a number of pages of at least 1"),
-            ("host convert evry 2 of 0..9 private", "3:14: expected a place, found `evry`; did you mean every?"),
+            (
+                "host convert evry 2 of 0..9 private",
+                "3:14: expected a place, found `evry`; did you mean every?"
+            ),
             ("host convert every 2 0..9 private", "3:22: expected `of`, found the number 0"),
-            ("host hold every 2 of 0..9 as h", "3:11: `hold` cannot be repeated with `every`, which is for \(actions)"),
-            ("host madvise every 2 of 0..9 hwpoison", "3:14: `madvise 0 hwpoison` cannot be repeated with `every`"),
-            ("host convert every 2 of @1+4096 private", "3:1: `every` is for whole pages, which @0x1+4096 is not"),
+            (
+                "host hold every 2 of 0..9 as h",
+                "3:11: `hold` cannot be repeated with `every`, which is for \(actions)"
+            ),
+            (
+                "host madvise every 2 of 0..9 hwpoison",
+                "3:14: `madvise 0 hwpoison` cannot be repeated with `every`"
+            ),
+            (
+                "host convert every 2 of @1+4096 private",
+                "3:1: `every` is for whole pages, which @0x1+4096 is not"
+            ),
             (
                 "host write every 1 of 0..16384 1",
                 "3:1: `every 1 of 0..16384` is 16385 calls, and one step accesses at most 16384 pages (64 MiB): "
@@ -170,11 +188,15 @@ struct PatternTests {
     // MARK: shrinking
 
     @Test func aPatternShrinks() throws {
-        let large = try source("host convert every 4 of 100..9999 private", memory: "memory 10000 pages shared").test
+        let large = try source(
+            "host convert every 4 of 100..9999 private", memory: "memory 10000 pages shared"
+        ).test
         // At least five calls, one of them beyond page 300.
         let small = Shrinker { test in
             test.steps.contains { step in
-                guard case .every(let pattern, .convert) = step.action, let count = pattern.count else { return false }
+                guard case .every(let pattern, .convert) = step.action, let count = pattern.count else {
+                    return false
+                }
                 return count >= 5 && pattern.extent.offset + pattern.extent.size > 300 * pageSize
             }
         }.shrink(large)
@@ -182,10 +204,14 @@ struct PatternTests {
             Issue.record("\(small.text)")
             return
         }
-        #expect(small.steps.count == 1 && pattern.count == 5 && pattern.extent.pages?.last == 300, "\(small.text)")
+        #expect(
+            small.steps.count == 1 && pattern.count == 5 && pattern.extent.pages?.last == 300, "\(small.text)"
+        )
         let none = Shrinker { test in
             test.steps.contains { if case .convert = $0.action.single { true } else { false } }
         }.shrink(large)
-        #expect(none.steps.first?.action == .convert(Conversion(Extent(pages: 0...0), to: .private)), "\(none.text)")
+        #expect(
+            none.steps.first?.action == .convert(Conversion(Extent(pages: 0...0), to: .private)),
+            "\(none.text)")
     }
 }

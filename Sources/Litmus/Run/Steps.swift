@@ -23,7 +23,9 @@ extension World {
                     "it was cancelled at page \(call.action.extent.map { written($0.offset) } ?? "")")
             }
             var seen = try performOne(call)
-            if facts.isAdapter, case .errno(Errno.noMemory.rawValue, _) = seen.outcome, !step.expects(.noMemory) {
+            if facts.isAdapter, case .errno(Errno.noMemory.rawValue, _) = seen.outcome,
+                !step.expects(.noMemory)
+            {
                 throw .skip(
                     "\(backend.identity.name) needs a mapping for each run of equal state, and the host has no more "
                         + "(vm.max_map_count)")
