@@ -315,7 +315,12 @@ extension Extent {
         }
         if offset >= pageSize {
             add(offset / 2 / pageSize * pageSize, size)
-            if offset <= few { add(offset - pageSize, size) }
+            var less = offset / 4 / pageSize * pageSize
+            while less > pageSize {
+                add(offset - less, size)
+                less = less / 2 / pageSize * pageSize
+            }
+            add(offset - pageSize, size)
         }
         return extents
     }
