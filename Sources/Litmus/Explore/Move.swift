@@ -256,7 +256,8 @@ enum Move: String, CaseIterable, Sendable {
     }
 
     private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {
-        var conversion = Conversion(draft.pages(of: file), to: draft.state())
+        // The monitor writes zeros, or makes a call for each chunk.
+        var conversion = Conversion(draft.pages(of: file, isTouched: self == .ask), to: draft.state())
         if self == .ask { Self.ask(&conversion, in: &draft) }
         if self == .convertFrom { conversion.structure = draft.pick([.readOnly, .unmapped, .cut]) ?? .cut }
         guard self == .convertOddly else { return conversion }
