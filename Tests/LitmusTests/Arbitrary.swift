@@ -58,6 +58,7 @@ struct TestMaker {
                     switch step.action {
                     case .check(let extent, _), .fill(let extent, _):
                         step = Step(.host(1), .punch(extent.atHome))
+                    case .every(let pattern, _): step = Step(.host(1), .punch(pattern.extent.atHome))
                     case .again where zeroing.contains(step.actor.number):
                         step = Step(.host(2), .read(place()))
                     case .read, .write:
@@ -187,6 +188,17 @@ struct TestMaker {
         return step
     }
 
+    /// A pattern of an action on a file.
+    private mutating func pattern(_ actor: Actor, _ expectation: Expectation) -> Step {
+        let file = files[below(files.count)]
+        let first = UInt32(below(1000))
+        let extent = Extent(file, pages: first...(first + UInt32(below(1000))))
+        let stride = 1 + (flip() ? UInt64(below(9)) : word() >> 1)
+        let conversion = Conversion(extent, to: state(), contents: flip() ? .preserve : nil)
+        let action: Action = flip() ? .convert(conversion) : flip() ? .allocate(extent) : .punch(extent)
+        return Step(actor, Action.every(stride, of: extent, action) ?? .punch(extent), expectation)
+    }
+
     private mutating func step() -> Step {
         let actor = Actor.host(below(3))
         let sometimes = flip()
@@ -194,8 +206,9 @@ struct TestMaker {
             sometimes ? .anyOf(outcomes) : .unspecified
         }
         let refusal = StepOutcome.errno(22)
-        switch below(34) {
+        switch below(36) {
         case 32, 33: return access(expecting)
+        case 34, 35: return pattern(actor, expecting([refusal, .errno(11, at: word()), .ok]))
         case 24 where views.count > 1:
             let (old, new) = (views.removeLast(), fresh())
             views.append(new)

@@ -108,6 +108,12 @@ struct RecordingTests {
                 ["4+2 ok", "2+2 ok", "4+2 EAGAIN at 1"]
             ),
             ("host convert guest:4..6 shared preserve => EINVAL", ["4+2 EINVAL"]),
+            // A pattern is recorded call by call.
+            (
+                "host hold 3 as h\nhost convert every 1 of 1..3 private => EAGAIN at 3",
+                ["1+1 ok", "2+1 ok", "3+1 EAGAIN at 3"]
+            ),
+            ("host convert every 3 of guest:1..5 private preserve", ["1+1 ok", "4+1 ok"]),
             ("parallel\nhost convert guest:0..5 private preserve => a\nend", ["0+4 ok", "4+2 ok"]),
         ] as [(String, [String])]) func theMonitorsCallsAreRecorded(_ body: String, _ calls: [String]) throws
     {

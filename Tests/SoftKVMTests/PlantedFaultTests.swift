@@ -9,7 +9,8 @@ import Testing
 struct PlantedFaultTests {
     /// Faults that are only visible to a running guest.
     private static let guestVisible: Set<PlantedFault> = [
-        .uniformRangeZapped, .guestMappingsKept, .neighbourZapped, .deletedSlotStaysMapped, .faultFlagWrong,
+        .uniformRangeZapped, .guestMappingsKept, .laterSlotsKept, .neighbourZapped, .deletedSlotStaysMapped,
+        .faultFlagWrong,
         .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored,
     ]
     private static let visible = PlantedFault.allCases.filter { hasEngine || !guestVisible.contains($0) }
@@ -52,6 +53,8 @@ struct PlantedFaultTests {
         case .emptyRangeAccepted: try call(configuration, request(0, 0))
         case .wrapAccepted: try call(configuration, request(pageSize, 0 &- pageSize))
         case .sizeTruncated: try call(configuration, request(0, pageSize + 1))
+        // The low half is one page.
+        case .sizeLosesHighBits: try call(configuration, request(0, 1 << 32 + pageSize))
         case .offsetTruncated: try call(configuration, request(1, pageSize))
         case .endOffByOne: try call(configuration, request(15 * pageSize, 2 * pageSize))
         case .startPastEndAccepted: try call(configuration, request(16 * pageSize, pageSize))
@@ -65,6 +68,11 @@ struct PlantedFaultTests {
             }
         case .busyCheckMissing, .firstPageUnchecked: try convert(0, 4, holding: [0], configuration)
         case .lastPageUnchecked: try convert(0, 4, holding: [3], configuration)
+        case .laterPagesUnchecked: try manyPages(configuration)
+        case .laterRunsLeftOut:
+            try convert(0, 16, configuration) { file in
+                for page in [3, 7, 11] as [UInt64] { _ = file.convert(page, 1, to: .private) }
+            }
         case .mixedRangeUnchecked:
             try convert(0, 4, holding: [1], configuration) { $0.convert(0, 1, to: .private) }
         case .toSharedChecked:
@@ -93,6 +101,7 @@ struct PlantedFaultTests {
             try creation(configuration)
         case .attributesLostWithSlot, .pageBoundTwice, .foreignFileBound: try slots(configuration)
         case .uniformRangeZapped, .neighbourZapped: try statistic(configuration)
+        case .laterSlotsKept: try twoSlots(configuration)
         case .guestMappingsKept: try convertedPage(configuration)
         case .deletedSlotStaysMapped: try deletedSlot(configuration)
         case .faultFlagWrong, .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored:
@@ -143,6 +152,16 @@ struct PlantedFaultTests {
         let bytes = writing.map { (try? model.mapping.bytes(at: $0 * pageSize, 1)) ?? [] }
         for hold in holds { hold.release() }
         return "\(name(answer.errno)) \(answer.errorOffset) \(model.states()) \(mapped) \(bytes)"
+    }
+
+    /// Converts 40 allocated pages, the last but one of which is held.
+    private func manyPages(_ configuration: SoftKVM.Configuration) throws -> String {
+        let model = try ModelVM(pages: 40, configuration)
+        try model.file.allocate(punchHole: false, offset: 0, length: model.file.size)
+        let hold = try model.mapping.hold(at: 38 * pageSize, length: 1)
+        defer { hold.release() }
+        let answer = model.file.convert(0, 40, to: .private)
+        return "\(name(answer.errno)) \(answer.errorOffset) \(model.states())"
     }
 
     private func contents(_ configuration: SoftKVM.Configuration) throws -> String {
@@ -216,6 +235,29 @@ struct PlantedFaultTests {
             seen += " \(guest.model.vm.pages4K)"
         }
         return seen
+    }
+
+    /// Accesses two pages of a file in two memslots, and converts both at once.
+    private func twoSlots(_ configuration: SoftKVM.Configuration) throws -> String {
+        let guest = try Guest(
+            [
+                0x88, 0x07,  // mov [rdi], al
+                0x8a, 0x06,  // mov al, [rsi]
+                0xf4,  // hlt
+            ], configuration)
+        let vm = guest.model.vm
+        let file = try vm.createGuestMemfd(size: 2 * pageSize, flags: [.mmap, .initShared])
+        for page in [0, 1] as [UInt64] {
+            var region = slot(file, id: UInt32(page) + 1, gpa: 1 << 30 + page << 20)
+            region.memory_size = pageSize
+            region.guest_memfd_offset = page * pageSize
+            try vm.setUserMemoryRegion2(region)
+        }
+        try guest.change { ($0.rdi, $0.rsi) = (1 << 30, 1 << 30 + 1 << 20) }
+        let before = "\(guest.vcpu.exit()) \(vm.pages4K)"
+        let soft = try #require(file as? SoftGuestMemfd)
+        _ = soft.convert(0, 2, to: .private)
+        return "\(before) \(vm.pages4K)"
     }
 
     /// Increments a counter in a page that is converted meanwhile.

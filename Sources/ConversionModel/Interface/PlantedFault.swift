@@ -21,6 +21,8 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case sizeTruncated
     /// Row 7: an offset that is not page aligned is rounded down.
     case offsetTruncated
+    /// Row 7: only the low 32 bits of the size count.
+    case sizeLosesHighBits
     /// Row 8: a range may end one page after the end of the file.
     case endOffByOne
     /// Row 8: a range that starts at or after the end of the file returns 0.
@@ -54,6 +56,8 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case firstPageUnchecked
     /// Row 11: the last page of a range is not checked.
     case lastPageUnchecked
+    /// Row 11: only the first 31 allocated pages of a range are checked.
+    case laterPagesUnchecked
     /// Row 11: a range of mixed states is not checked.
     case mixedRangeUnchecked
     /// Row 11: a conversion to shared checks for pages in use, too.
@@ -83,12 +87,16 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case errorOffsetWrittenOnSuccess
     /// A range of two or more pages is converted without its last page.
     case lastPageLeftOut
+    /// Of a range in which several runs change state, only the first one is converted.
+    case laterRunsLeftOut
     /// The page after the range is converted, too.
     case neighbourConverted
     /// Pages that are not allocated yet keep their state.
     case untouchedPagesForgotten
     /// The range stays in the guest's tables.
     case guestMappingsKept
+    /// Of several memslots that contain a part of the range, only the first one is removed from the guest's tables.
+    case laterSlotsKept
     /// All pages of the file are removed from the guest's tables, not only the range.
     case neighbourZapped
     /// A conversion to private zeroes the pages.

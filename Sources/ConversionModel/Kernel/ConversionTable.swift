@@ -91,7 +91,11 @@ extension KernelModel {
             }
         }
 
-        if !plants(.guestMappingsKept) { zapGuest(file, range) }
+        if plants(.laterSlotsKept) {
+            plantedZap(file, range)
+        } else if !plants(.guestMappingsKept) {
+            zapGuest(file, range)
+        }
         updateContents(file, range, changingTo: state, mode)
         if rules.faults.isPlanted { return plantedSuccess(file, range, state, &request) }
         self[file].attributes.set(range, to: state)
@@ -133,6 +137,7 @@ extension KernelModel {
     private func alignedRange(_ request: ConversionCall) -> PageRange? {
         var (start, length) = (request.offset, request.size)
         if rules.abi.truncatesSize || plants(.sizeTruncated) { length &= ~(pageSize - 1) }
+        if plants(.sizeLosesHighBits) { length &= UInt64(UInt32.max) }
         if plants(.offsetTruncated) { start &= ~(pageSize - 1) }
         return PageRange(start: start, size: length)
     }

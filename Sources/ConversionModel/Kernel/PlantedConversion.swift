@@ -65,7 +65,29 @@ extension KernelModel {
         if plants(.lastPageUnchecked), let some = checked {
             checked = PageRange(start: some.start, size: some.size - pageSize)
         }
+        if plants(.laterPagesUnchecked), let some = checked { checked = firstAllocated(31, file, some) }
         return checked.flatMap { lowestPageInUse(file, in: $0) }
+    }
+
+    /// The part of a range up to the last of its first `count` allocated pages.
+    private func firstAllocated(_ count: UInt64, _ file: FileID, _ range: PageRange) -> PageRange? {
+        var left = count
+        for part in self[file].allocated.ranges(in: range) {
+            if part.pageCount >= left {
+                return PageRange(start: range.start, size: part.start + left * pageSize - range.start)
+            }
+            left -= part.pageCount
+        }
+        return range
+    }
+
+    /// Removes the range from the second-stage tables through the first memslot that contains a part of it.
+    mutating func plantedZap(_ file: FileID, _ range: PageRange) {
+        var isFirst = true
+        forEachSlot(of: file, serving: range) { model, vm, slot, part in
+            if isFirst { model.zap(vm, slot, part, deleted: false) }
+            isFirst = false
+        }
     }
 
     /// Row 11: the failure.
@@ -96,6 +118,13 @@ extension KernelModel {
             let old = before.value(at: last.start)
         {
             self[file].attributes.set(last, to: old)
+        }
+        if plants(.laterRunsLeftOut) {
+            var isFirst = true
+            for run in before.runs(in: range) where run.value != state {
+                if !isFirst { self[file].attributes.set(run.range, to: run.value) }
+                isFirst = false
+            }
         }
         if plants(.untouchedPagesForgotten) {
             for part in self[file].allocated.gaps(in: range) {

@@ -28,11 +28,17 @@ struct Draft {
     private var names = 0
     private var forks = 0
     private var byte: UInt8 = 0x40
+    /// Whether steps prefer pages near powers of two, and ranges are large.
+    private let isLarge: Bool
+
+    /// The largest number of pages that a step of a large test accesses or allocates.
+    static let mostTouched: UInt64 = 1024
 
     /// Creates a small machine: one or two files of a few pages.
     init(seed: UInt64, _ machines: Set<SupportedMoves.Machine> = []) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
+        isLarge = false
         if machines.contains(.default), oneIn(8) { test.vm = .default }
         if machines.contains(.twoAliases), test.vm == .softwareProtected, oneIn(6) {
             test.hasTwoAliases = true
@@ -50,12 +56,20 @@ struct Draft {
     init(seed: UInt64, pages: UInt64, isDivided: Bool = false, hasTwoAliases: Bool = false) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
+        isLarge = false
         test.hasTwoAliases = hasTwoAliases
         add(Memory(pages: pages, initial: state()))
         if isDivided, let name = Name("other") { add(Memory(name: name, pages: 1, initial: state())) }
     }
 
-    private mutating func add(_ memory: Memory) {
+    /// Creates a machine without memory for a large test.
+    init(largeWith seed: UInt64) {
+        chance = SplitMix64(seed: seed)
+        test = LitmusTest(name: "random")
+        isLarge = true
+    }
+
+    mutating func add(_ memory: Memory) {
         test.memory.append(memory)
         files.append(File(name: memory.name, pages: memory.pages))
         views.append(View(name: memory.name, size: memory.pages * pageSize))
@@ -138,15 +152,15 @@ struct Draft {
     mutating func place(in views: [View]) -> Place? {
         guard let view = pick(views.filter { $0.size > 0 }) else { return nil }
         let pages = max(1, view.size / pageSize)
-        return Place(view.name, offset: min(view.size - 1, below(pages) * pageSize + byteInPage()))
+        return Place(view.name, offset: min(view.size - 1, page(below: pages) * pageSize + byteInPage()))
     }
 
     /// A range inside a view, mostly of whole pages.
     mutating func extent(in views: [View]) -> Extent? {
         guard let view = pick(views.filter { $0.size > 0 }) else { return nil }
         let pages = max(1, view.size / pageSize)
-        let first = below(pages)
-        let count = 1 + below(pages - first)
+        let first = page(below: pages)
+        let count = count(upTo: isLarge ? min(pages - first, Self.mostTouched) : pages - first)
         var extent = Extent(view.name, offset: first * pageSize, size: count * pageSize)
         if oneIn(6) {
             extent.offset += byteInPage()
@@ -157,10 +171,28 @@ struct Draft {
         return extent.size > 0 ? extent : nil
     }
 
+    /// A page: any, or in a large test mostly one near a power of two or an end.
+    mutating func page(below pages: UInt64) -> UInt64 {
+        guard isLarge, pages > 2, !oneIn(4) else { return below(pages) }
+        if oneIn(3) { return oneIn(2) ? 0 : pages - 1 }
+        // 2^k - 1, 2^k or 2^k + 1 pages before this one.
+        let most = UInt64(63 - pages.leadingZeroBitCount)
+        let power = UInt64(1) << (1 + below(most))
+        return min(pages - 1, power - 1 + below(3))
+    }
+
+    /// A number of pages: any, or in a large test often all of them.
+    private mutating func count(upTo most: UInt64) -> UInt64 {
+        isLarge && oneIn(2) ? max(1, most) : 1 + below(max(1, most))
+    }
+
     /// Whole pages inside a file.
-    mutating func pages(of file: File) -> Extent {
-        let first = below(file.pages)
-        let count = 1 + below(max(1, file.pages - first))
+    ///
+    /// - Parameter isTouched: whether each page takes memory or time. A large test then has fewer of them.
+    mutating func pages(of file: File, isTouched: Bool = false) -> Extent {
+        let first = page(below: file.pages)
+        let rest = max(1, file.pages - min(first, file.pages))
+        let count = count(upTo: isLarge && isTouched ? min(rest, Self.mostTouched) : rest)
         return Extent(file.name, offset: first * pageSize, size: count * pageSize)
     }
 

@@ -129,7 +129,7 @@ enum Move: String, CaseIterable, Sendable {
                 vcpu, .hypercall(draft.guestExtent(alias: false), attributes: Attributes.word(draft.state())))
         case .map:
             guard let file = draft.pick(draft.files) else { return nil }
-            return Step(host, .map(draft.pages(of: file), view: draft.freshName("v")))
+            return Step(host, .map(draft.pages(of: file, isTouched: true), view: draft.freshName("v")))
         case .unmap:
             // Memslots point into the views of the header.
             let own = Set(draft.test.memory.map(\.name))
@@ -144,7 +144,7 @@ enum Move: String, CaseIterable, Sendable {
         case .present: return draft.extent(in: draft.views).map { Step(host, .present($0)) }
         case .punch, .allocate:
             guard let file = draft.pick(draft.files) else { return nil }
-            var extent = draft.pages(of: file)
+            var extent = draft.pages(of: file, isTouched: self == .allocate)
             if draft.oneIn(8) { extent.offset += 1 }
             if draft.oneIn(8) { extent.size += pageSize }
             return Step(host, self == .punch ? .punch(extent) : .allocate(extent))
@@ -256,7 +256,8 @@ enum Move: String, CaseIterable, Sendable {
     }
 
     private func conversion(of file: Draft.File, in draft: inout Draft) -> Conversion {
-        var conversion = Conversion(draft.pages(of: file), to: draft.state())
+        // The monitor writes zeros, or makes a call for each chunk.
+        var conversion = Conversion(draft.pages(of: file, isTouched: self == .ask), to: draft.state())
         if self == .ask { Self.ask(&conversion, in: &draft) }
         if self == .convertFrom { conversion.structure = draft.pick([.readOnly, .unmapped, .cut]) ?? .cut }
         guard self == .convertOddly else { return conversion }
@@ -290,7 +291,8 @@ enum Move: String, CaseIterable, Sendable {
     private func binding(in draft: inout Draft) -> Binding? {
         guard let file = draft.pick(draft.files), file.pages > 0 else { return nil }
         var binding = Binding(
-            slot: UInt32(draft.below(3)), to: draft.pages(of: file), gpa: (draft.below(4) + 4) * pageSize)
+            slot: UInt32(draft.below(3)), to: draft.pages(of: file, isTouched: true),
+            gpa: (draft.below(4) + 4) * pageSize)
         if draft.oneIn(4) { binding.gpa = draft.below(6) * pageSize }
         if draft.oneIn(6) { binding.extent.size += pageSize }
         return binding

@@ -107,10 +107,14 @@ struct Shrinker {
         change { $0.hasTwoAliases = false }
         for index in test.memory.indices.reversed() {
             change { $0.memory.remove(at: index) }
-            for pages in Set([1, test.memory[index].pages / 2]).sorted() where pages > 0 {
-                change { $0.memory[index].pages = pages }
+            let pages = test.memory[index].pages
+            if pages > 1 { change { $0.memory[index].pages = 1 } }
+            // A half, a quarter and so on less.
+            var less = pages / 2
+            while less > 0 {
+                change { $0.memory[index].pages -= less }
+                less /= 2
             }
-            if test.memory[index].pages > 1 { change { $0.memory[index].pages -= 1 } }
             change { $0.memory[index].initial = .shared }
             change { $0.memory[index].isUnbound = false }
         }
@@ -176,6 +180,7 @@ extension Step {
 extension Action {
     fileprivate var simpler: [Action] {
         switch self {
+        case .every(let pattern, let action): pattern.simpler(action)
         case .read(let place): place.simpler.map(Action.read)
         case .peek(let place): place.simpler.map(Action.peek)
         case .write(let place, let byte): place.simpler.map { .write($0, byte) } + [.write(place, 0x41)]
@@ -202,9 +207,16 @@ extension Action {
                 return .bind(binding)
             }
         case .create(let file):
-            [file.size == pageSize ? file.flags : file.flags & 3].map { flags in
-                .create(NewFile(file.name, size: min(file.size, pageSize), flags: flags, vm: nil))
-            }
+            [
+                .create(
+                    NewFile(
+                        file.name, size: min(file.size, pageSize),
+                        flags: file.size == pageSize ? file.flags : file.flags & 3, vm: nil))
+            ]
+                + Extent(offset: 0, size: file.size).simpler.filter { $0.offset == 0 && $0.size > pageSize }
+                .map {
+                    .create(NewFile(file.name, size: $0.size, flags: file.flags, vm: file.vm))
+                }
         case .protect(let extent, let protection): extent.simpler.map { .protect($0, protection) }
         case .mbind(let extent, let policy, let flags): extent.simpler.map { .mbind($0, policy, flags) }
         case .setAttributes(let extent, let attributes, let flags, let vm):
@@ -213,6 +225,25 @@ extension Action {
             .dup, .migrate, .node, .dirty:
             []
         }
+    }
+}
+
+extension Pattern {
+    /// A single call on one page or on the whole range, fewer calls, and calls on neighbouring pages.
+    fileprivate func simpler(_ action: Action) -> [Action] {
+        var ends = [extent.offset]
+        if let count, count > 1 { ends.append(extent.offset + (count - 1) * stride * pageSize) }
+        let single = ends.compactMap { action.moved(to: Extent(extent.name, offset: $0, size: pageSize)) }
+        let whole = action.isSingle ? nil : action.moved(to: extent)
+        let patterns =
+            extent.simpler.filter { $0.pages != nil }.map { Pattern(every: stride, of: $0) }
+            + [2, 1, stride / 2].filter { $0 > 0 && $0 < stride }.map { distance in
+                // The same number of calls, closer together.
+                let size = ((count ?? 1) - 1) * distance * pageSize + pageSize
+                return Pattern(every: distance, of: Extent(extent.name, offset: extent.offset, size: size))
+            }
+        return single + [whole].compactMap { $0 }
+            + patterns.compactMap { Action.every($0.stride, of: $0.extent, action) }
     }
 }
 
@@ -271,10 +302,14 @@ extension Extent {
         }
         let few = 64 * pageSize
         add(offset / pageSize * pageSize, pageSize)
-        let half = size / 2 / pageSize * pageSize
-        if half > 0 {
-            add(offset, size - half)
-            addRest(from: half)
+        // A half less. If the range is large, also a quarter, an eighth and so on, so that it ends at the page that
+        // matters.
+        var less = size / 2 / pageSize * pageSize
+        while less > 0 {
+            add(offset, size - less)
+            addRest(from: less)
+            if size <= few { break }
+            less = less / 2 / pageSize * pageSize
         }
         if size > pageSize, size <= few {
             add(offset, size - pageSize)
@@ -282,7 +317,12 @@ extension Extent {
         }
         if offset >= pageSize {
             add(offset / 2 / pageSize * pageSize, size)
-            if offset <= few { add(offset - pageSize, size) }
+            var less = offset / 4 / pageSize * pageSize
+            while less > pageSize {
+                add(offset - less, size)
+                less = less / 2 / pageSize * pageSize
+            }
+            add(offset - pageSize, size)
         }
         return extents
     }

@@ -7,6 +7,7 @@ struct TestGenerator {
     private let supported: SupportedMoves
     private let mostSteps: Int
     private var seeds: SplitMix64
+    private var number: UInt64 = 0
 
     init(_ supported: SupportedMoves, seed: UInt64, mostSteps: Int) {
         self.supported = supported
@@ -14,11 +15,39 @@ struct TestGenerator {
         seeds = SplitMix64(seed: seed)
     }
 
-    /// A sequential test.
+    /// A sequential test. One in ``Dimension/share`` is large in one dimension.
     mutating func next() -> LitmusTest {
-        var draft = Draft(seed: seeds.next(), supported.machines)
+        let seed = seeds.next()
+        number += 1
+        if number % Dimension.share == 0 {
+            let dimensions = Dimension.allCases
+            let dimension = dimensions[Int(number / Dimension.share % UInt64(dimensions.count))]
+            if let test = nextLarge(dimension, seed) { return test }
+        }
+        var draft = Draft(seed: seed, supported.machines)
         let moves = draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves
         fill(&draft, 1 + draft.below(UInt64(mostSteps)), moves)
+        return draft.test
+    }
+
+    /// A sequential test that is large in one dimension: the steps that make it large, a few random ones, and steps that
+    /// concern all of it, each followed by random ones; nil if the kernel does not support a step that it needs.
+    private func nextLarge(_ dimension: Dimension, _ seed: UInt64) -> LitmusTest? {
+        var draft = Draft(largeWith: seed)
+        let moves = supported.moves
+        func append(_ steps: [Dimension.Part]) -> Bool {
+            for (move, step) in steps {
+                guard moves.contains(move) else { return false }
+                draft.append(step)
+            }
+            return true
+        }
+        guard append(dimension.beginning(in: &draft, moves)) else { return nil }
+        for _ in 0...draft.below(2) {
+            fill(&draft, draft.below(3), moves)
+            guard append(dimension.whole(in: &draft, moves)) else { return nil }
+            fill(&draft, 1 + draft.below(UInt64(mostSteps) / 4 + 1), moves)
+        }
         return draft.test
     }
 

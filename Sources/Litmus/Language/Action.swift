@@ -125,6 +125,9 @@ public indirect enum Action: Sendable, Hashable {
     case present(Extent)
     /// `extension`: `KVM_CHECK_EXTENSION` of a number on the test's VM.
     case `extension`(UInt32)
+    /// `every N of`: the action for each page of a pattern, in ascending order, until one fails. The action is that of
+    /// the first page (``every(_:of:_:)``).
+    case every(Pattern, Action)
 }
 
 /// The argument of `KVM_SET_MEMORY_ATTRIBUTES2`, word by word, and how the request is made.

@@ -4,7 +4,7 @@ import MiniVMM
 // Checks of actions and of the names that they use.
 extension Check {
     mutating func action(_ action: Action, by actor: Actor) throws(TestProblem) {
-        if action.extent?.name == .guest {
+        if action.extent?.name == .guest, action.single == action {
             guard case .convert(let conversion) = action else {
                 throw fail("only `convert` accepts `guest:`; a vCPU's pages are always guest-physical")
             }
@@ -12,6 +12,7 @@ extension Check {
             return try guest(conversion)
         }
         switch action {
+        case .every(let pattern, let action): try self.pattern(pattern, action, by: actor)
         case .read(let place), .write(let place, _): try view(place.name, actor)
         case .fill(let extent, _), .check(let extent, _):
             try touch(extent)
@@ -81,6 +82,30 @@ extension Check {
             try require(children[child] == nil, "\(Actor.child(child)) has already been forked")
             children[child] = views
         }
+    }
+
+    /// A pattern: its calls, and their number.
+    private mutating func pattern(_ pattern: Pattern, _ action: Action, by actor: Actor) throws(TestProblem) {
+        try require(pattern.stride > 0, "`every` needs a number of pages of at least 1")
+        guard let count = pattern.count else {
+            throw fail("`every` is for whole pages, which \(pattern.extent) is not")
+        }
+        try require(
+            action.moved(to: pattern.first) == action,
+            "`every` is for \(Action.patternWords.map { "`\($0)`" }.joined(separator: ", "))")
+        var most = action.isAccess ? Pattern.mostTouched : Pattern.mostCalls
+        var what =
+            action.isAccess
+            ? "one step accesses at most \(most) pages (64 MiB)" : "one step makes at most \(most) calls"
+        if case .vcpu = actor, !action.isAccess {
+            most = Pattern.mostEntries
+            what = "one step of a vCPU makes at most \(most) calls"
+        }
+        try require(
+            count <= most,
+            "`every \(pattern.stride) of \(pattern.extent)` is \(count) calls, and \(what): use a larger distance, "
+                + "a smaller range, or several steps")
+        try self.action(action, by: actor)
     }
 
     /// The guest's memory has no descriptor, so a bare call on it is impossible.

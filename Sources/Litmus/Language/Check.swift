@@ -160,6 +160,8 @@ struct Check {
     /// Refuses steps that are not atomic, which are not allowed in a parallel block.
     func atOnce(_ step: Step) throws(TestProblem) {
         switch (step.action, step.actor) {
+        case (.every, _):
+            throw fail("`every` is many calls, not one: write it before or after the parallel block")
         case (.check, _): throw fail("`check` is not atomic: use `read` in a parallel block")
         case (.fill, .vcpu): throw fail("a vCPU's `fill` is not atomic: use `write` in a parallel block")
         case (.fork, _): throw fail("fork the child before the parallel block")
@@ -193,20 +195,16 @@ struct Check {
             case .host(let number), .vcpu(let number), .child(let number): number
             }
         try require((0..<Actor.limit).contains(number), "actors are numbered 0 to \(Actor.limit - 1)")
-        let isAccess =
-            switch step.action {
-            case .read, .write, .fill, .check: true
-            default: false
-            }
+        let isAccess = step.action.isAccess
         switch step.actor {
         case .host:
-            switch step.action {
+            switch step.action.single {
             case .hypercall: throw fail("only a vCPU can make a hypercall")
             case .again, .preFault, .clock: throw fail("only a vCPU can `\(step.action)`")
             default: break
             }
         case .vcpu:
-            switch step.action {
+            switch step.action.single {
             case .hypercall, .again, .preFault, .clock: return
             default: break
             }

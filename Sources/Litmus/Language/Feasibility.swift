@@ -60,6 +60,8 @@ private struct Feasibility {
 
     private mutating func check(_ step: Step) throws(TestProblem) {
         switch step.action {
+        case .every(let pattern, let action) where action.isAccess:
+            try access(pattern.extent, step.actor, mostBytes: .max)
         case .read(let place), .write(let place, _):
             try access(Extent(place.name, offset: place.offset, size: 1), step.actor)
         case .fill(let extent, _), .check(let extent, _), .hold(let extent, _, _):
@@ -80,11 +82,14 @@ private struct Feasibility {
         }
     }
 
-    private func access(_ extent: Extent, _ actor: Actor) throws(TestProblem) {
+    /// - Parameter mostBytes: the largest number of bytes that a vCPU accesses.
+    private func access(
+        _ extent: Extent, _ actor: Actor, mostBytes: UInt64 = Agent.mostBytes
+    ) throws(TestProblem) {
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
         if case .vcpu = actor {
             try require(
-                extent.size <= Agent.mostBytes,
+                extent.size <= mostBytes,
                 "a vCPU accesses at most \(Agent.mostBytes / pageSize) pages in a step")
             return try require(
                 !overflow && end <= Agent.start,

@@ -10,6 +10,8 @@ struct LineParser {
     private var position = 0
     /// Words that would have been accepted at the current position, for suggestions.
     private var candidates: [String] = []
+    /// The place of the next action, if its line has it before the action's other arguments.
+    var given: Extent?
 
     /// - Parameter tokens: the last one is `end`.
     init(_ tokens: [Token], line: Int) {
@@ -77,6 +79,15 @@ struct LineParser {
         }
         advance()
         return true
+    }
+
+    /// Throws if the next token is a word like this one and a number follows. No place begins with a word and a number.
+    func refuseMisspelt(_ word: String) throws(SyntaxError) {
+        guard case .word(let found) = token.kind, position + 1 < tokens.count,
+            case .number = tokens[position + 1].kind
+        else { return }
+        let near = NearWords.suggestion(for: found, among: [word])
+        guard near.isEmpty else { throw error("expected a place, found `\(found.prefix(40))`\(near)") }
     }
 
     mutating func take(_ kind: Token.Kind) -> Bool {
@@ -212,9 +223,13 @@ struct LineParser {
         return name
     }
 
-    mutating func place() throws(SyntaxError) -> Place { Place(try prefix(), offset: try offset()) }
+    mutating func place() throws(SyntaxError) -> Place {
+        if let given { return Place(given.name, offset: given.offset) }
+        return Place(try prefix(), offset: try offset())
+    }
 
     mutating func extent() throws(SyntaxError) -> Extent {
+        if let given { return given }
         let name = try prefix()
         if take(.sign(UInt8(ascii: "@"))) {
             let offset: UInt64 = try number("a byte offset")

@@ -8,6 +8,9 @@ extension Action {
     func canEnd(with outcome: StepOutcome, on actor: Actor) -> Bool {
         var isVCPU = false
         if case .vcpu = actor { isVCPU = true }
+        if case .every(_, let action) = self {
+            return action.canEndPattern(with: outcome, isVCPU: isVCPU, actor)
+        }
         switch (self, outcome) {
         case (.read, .value), (.check, .differs), (.again, .value), (.peek, .value): return true
         case (.peek, .ok): return false
@@ -30,6 +33,18 @@ extension Action {
         case (.convert, .errno), (.hypercall, .errno): return true
         case (_, .errno(_, let place)): return place == nil
         default: return false
+        }
+    }
+}
+
+extension Action {
+    /// Whether a pattern of calls of this action can end this way. Its outcome names a page.
+    fileprivate func canEndPattern(with outcome: StepOutcome, isVCPU: Bool, _ actor: Actor) -> Bool {
+        switch (self, outcome) {
+        case (.read, .differs): true
+        case (_, .sigbus): isAccess && !isVCPU
+        case (_, .errno(let number, _)): isVCPU || !isAccess || number != 14
+        default: canEnd(with: outcome, on: actor)
         }
     }
 }

@@ -182,6 +182,7 @@ extension Action: CustomStringConvertible {
         case .zapped: "zapped"
         case .present: "present"
         case .extension: "extension"
+        case .every(_, let action): action.word
         }
     }
 
@@ -224,6 +225,17 @@ extension Action: CustomStringConvertible {
         case .zapped: ""
         case .present(let extent): "\(extent)"
         case .extension(let number): "\(number)"
+        case .every(let pattern, let action):
+            "every \(pattern.stride) of " + action.arguments(on: pattern.extent)
+        }
+    }
+
+    /// The arguments of an action that accepts a pattern, with the whole range in place of the page.
+    private func arguments(on range: Extent) -> String {
+        switch self {
+        case .read: "\(range)"
+        case .write(_, let byte): "\(range) \(hex(UInt64(byte)))"
+        default: (moved(to: range) ?? self).arguments
         }
     }
 }

@@ -22,6 +22,29 @@ extension LineParser {
         guard Self.words.contains(word) else {
             throw unknown("action", word, at: start, among: Self.words)
         }
+        let column = self.column
+        guard take("every") else {
+            if Action.patternWords.contains(word) { try refuseMisspelt("every") }
+            return try action(word)
+        }
+        guard Action.patternWords.contains(word) else {
+            let words = Action.patternWords.map { "`\($0)`" }.joined(separator: ", ")
+            throw error(at: column, "`\(word)` cannot be repeated with `every`, which is for \(words)")
+        }
+        let stride: UInt64 = try number("a number of pages")
+        guard stride > 0 else { throw error(at: column, "`every` needs a number of pages of at least 1") }
+        try require("of")
+        let range = try extent()
+        given = Pattern(every: stride, of: range).first
+        let action = try action(word)
+        given = nil
+        guard let pattern = Action.every(stride, of: range, action) else {
+            throw error(at: column, "`\(action)` cannot be repeated with `every`")
+        }
+        return pattern
+    }
+
+    private mutating func action(_ word: String) throws(SyntaxError) -> Action {
         switch word {
         case "read": return .read(try place())
         case "write": return .write(try place(), try number("a byte"))

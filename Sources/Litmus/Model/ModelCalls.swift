@@ -13,6 +13,13 @@ extension ModelMachine {
     mutating func perform(
         _ step: Step, placeWithoutMemory: UInt64? = nil
     ) throws(Stop) -> Observation {
+        let each = try step.performEach { call throws(Stop) in
+            var seen = try perform(call, placeWithoutMemory: placeWithoutMemory)
+            // Only the answers to a single access depend on the conversions.
+            seen.conversions = []
+            return seen
+        }
+        if let each { return each }
         if case .vcpu(let number) = step.actor { return try guestStep(step, number, placeWithoutMemory) }
         switch step.action {
         case .read, .write, .fill, .check: return try access(step)
@@ -104,7 +111,8 @@ extension ModelMachine {
         case .syscall(let name, let call):
             let file = try file(name)
             return answer { kernel throws(ErrorNumber) in try kernel.attempt(file, call) }
-        case .hypercall, .again, .preFault, .clock: throw .broken("\(step.actor) does not \(step.action)")
+        case .hypercall, .again, .preFault, .clock, .every:
+            throw .broken("\(step.actor) does not \(step.action)")
         }
     }
 

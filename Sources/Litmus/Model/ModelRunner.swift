@@ -36,7 +36,7 @@ struct ModelRunner {
             guard !step.accepts(seen) else { return nil }
             return Failure(
                 .step(step, seen: seen.outcome, oddity: seen.oddity), step: index,
-                pages: machine.pages(around: step))
+                pages: machine.pages(around: step.call(endingWith: seen.outcome)))
         } catch {
             guard case .broken(let reason) = error else { throw error }
             return Failure(.impossible(step, reason: reason), step: index)

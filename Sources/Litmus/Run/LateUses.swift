@@ -66,7 +66,7 @@ extension Action {
     var endedFile: Name? { if case .close(let name) = self { name } else { nil } }
 
     fileprivate var usedFile: Name? {
-        switch self {
+        switch single {
         case .convert(let conversion): conversion.extent.name
         case .map(let extent, _), .allocate(let extent), .punch(let extent): extent.name
         case .close(let name), .dup(let name, _), .syscall(let name, _): name
@@ -91,7 +91,7 @@ extension Action {
     }
 
     fileprivate var usedView: Name? {
-        switch self {
+        switch single {
         case .read(let place), .write(let place, _), .peek(let place), .node(let place),
             .migrate(let place, _):
             place.name

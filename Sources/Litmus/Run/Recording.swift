@@ -63,6 +63,19 @@ extension Recording {
     ) -> [TraceEvent] {
         let outcome = seen.outcome
         switch step.action {
+        case .every(let pattern, let action):
+            guard seen.conversions.isEmpty else {
+                let took = nanoseconds / UInt64(seen.conversions.count)
+                return seen.conversions.map { call($0, took) }
+            }
+            let took = nanoseconds / max(1, pattern.count ?? 1)
+            var events: [TraceEvent] = []
+            for (page, outcome) in pattern.outcomes(outcome) {
+                guard let action = action.moved(to: page) else { continue }
+                let step = Step(step.actor, action, step.expectation)
+                events += self.events(step, Observation(outcome), took: took, in: names)
+            }
+            return events
         case .read, .write, .fill, .check:
             return seen.conversions.map { call($0, nanoseconds) } + accesses(step, outcome, names)
         case .again: return seen.conversions.map { call($0, nanoseconds) }
@@ -137,6 +150,25 @@ extension Recording {
         .step(
             line: line, step.text, outcome: seen.description, ok: step.accepts(seen),
             expected: step.expectation.text(seen.outcome))
+    }
+}
+
+extension Pattern {
+    /// The pages of the calls that were made, with the outcome of each.
+    ///
+    /// - Parameter outcome: of the step. The call that failed, if one did, is the one on the page that it names.
+    fileprivate func outcomes(_ outcome: StepOutcome) -> [(page: Extent, outcome: StepOutcome)] {
+        var calls: [(page: Extent, outcome: StepOutcome)] = []
+        for offset in offsets {
+            let page = Extent(extent.name, offset: offset, size: pageSize)
+            guard let last = outcome.place, offset + pageSize > last else {
+                calls.append((page, outcome.place == nil ? outcome : .ok))
+                continue
+            }
+            calls.append((page, outcome))
+            break
+        }
+        return calls
     }
 }
 

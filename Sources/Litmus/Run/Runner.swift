@@ -294,7 +294,7 @@ extension Source {
         guard !step.accepts(seen) else { return nil }
         return Failure(
             .step(step, seen: seen.outcome, oddity: seen.oddity), step: index,
-            line: places[index].line, pages: pages(step))
+            line: places[index].line, pages: pages(step.call(endingWith: seen.outcome)))
     }
 
     static func verdict(_ stop: Stop) -> Verdict {

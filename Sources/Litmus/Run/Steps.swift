@@ -10,6 +10,33 @@ extension World {
     func perform(_ step: Step, isRacing: Bool = false) throws(Stop) -> Observation {
         deadline.begin(step)
         defer { deadline.end(step) }
+        if let seen = try performEach(step) { return seen }
+        return try performOne(step, isRacing: isRacing)
+    }
+
+    /// A pattern; nil for any other step.
+    private func performEach(_ step: Step) throws(Stop) -> Observation? {
+        let isRecording = isRecording
+        return try step.performEach { call throws(Stop) in
+            if deadline.isOver {
+                throw .broken(
+                    "it was cancelled at page \(call.action.extent.map { written($0.offset) } ?? "")")
+            }
+            var seen = try performOne(call)
+            if facts.isAdapter, case .errno(Errno.noMemory.rawValue, _) = seen.outcome,
+                !step.expects(.noMemory)
+            {
+                throw .skip(
+                    "\(backend.identity.name) needs a mapping for each run of equal state, and the host has no more "
+                        + "(vm.max_map_count)")
+            }
+            // Only a picture needs the conversions, of which there may be a million.
+            if !isRecording { seen.conversions = [] }
+            return seen
+        }
+    }
+
+    private func performOne(_ step: Step, isRacing: Bool = false) throws(Stop) -> Observation {
         if case .vcpu(let number) = step.actor { return try guestStep(step, number, isRacing) }
         switch step.action {
         case .read(let place):
@@ -96,7 +123,8 @@ extension World {
             } catch {
                 return Observation(.errno(error.rawValue))
             }
-        case .hypercall, .again, .preFault, .clock: throw .broken("\(step.actor) does not \(step.action)")
+        case .hypercall, .again, .preFault, .clock, .every:
+            throw .broken("\(step.actor) does not \(step.action)")
         }
     }
 
@@ -302,7 +330,7 @@ extension World {
 extension Action {
     /// Whether it is an access to memory by an instruction of the host or of a guest.
     var isAccess: Bool {
-        switch self {
+        switch single {
         case .read, .write, .fill, .check: true
         default: false
         }
@@ -329,7 +357,7 @@ extension Observation {
 
 extension Advice {
     /// Whether it needs a privilege or a kernel configuration.
-    fileprivate var isMemoryFailure: Bool { self == .hwPoison || self == .softOffline }
+    var isMemoryFailure: Bool { self == .hwPoison || self == .softOffline }
 }
 
 extension Step {

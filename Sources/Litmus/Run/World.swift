@@ -354,6 +354,7 @@ extension Action {
     /// The bytes of the extent.
     var extent: Extent? {
         switch self {
+        case .every(let pattern, _): pattern.extent
         case .read(let place), .write(let place, _): Extent(place.name, offset: place.offset, size: 1)
         case .fill(let extent, _), .check(let extent, _), .map(let extent, _), .advise(let extent, _),
             .allocate(let extent), .punch(let extent), .hold(let extent, _, _), .hypercall(let extent, _):

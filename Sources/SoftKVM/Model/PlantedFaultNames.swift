@@ -29,7 +29,7 @@ extension PlantedFault {
         case .defaultTypeConverts: "row 4"
         case .unknownAttributesIgnored: "row 5"
         case .emptyRangeAccepted, .wrapAccepted: "row 6"
-        case .sizeTruncated, .offsetTruncated: "row 7"
+        case .sizeTruncated, .offsetTruncated, .sizeLosesHighBits: "row 7"
         case .endOffByOne, .startPastEndAccepted: "row 8"
         case .uniformBeforeValidation, .busyBeforeBounds: "row order"
         case .uniformRangeChecked, .uniformRangeUnmapped, .uniformRangeZapped: "row 9"
@@ -37,13 +37,14 @@ extension PlantedFault {
         case .noMemoryNamesNothing: "row 10"
         case .noMemoryConvertsFirstPage, .busyConvertsBefore, .busyConvertsAll, .busyLosesContents:
             "all or nothing"
-        case .busyCheckMissing, .firstPageUnchecked, .lastPageUnchecked, .mixedRangeUnchecked,
+        case .busyCheckMissing, .firstPageUnchecked, .lastPageUnchecked, .laterPagesUnchecked,
+            .mixedRangeUnchecked,
             .toSharedChecked, .busyNamesHighest, .busyNamesStart, .busyNamesNothing, .busyWithOtherErrno,
             .releaseForgotten, .toPrivateKeepsHostMappings, .toSharedDropsHostMappings:
             "row 11"
         case .errorOffsetWrittenOnSuccess: "success"
-        case .lastPageLeftOut, .neighbourConverted, .untouchedPagesForgotten: "attributes"
-        case .guestMappingsKept, .neighbourZapped: "zap"
+        case .lastPageLeftOut, .laterRunsLeftOut, .neighbourConverted, .untouchedPagesForgotten: "attributes"
+        case .guestMappingsKept, .laterSlotsKept, .neighbourZapped: "zap"
         case .contentsLostToPrivate, .contentsLostToShared, .contentsScrambledToPrivate,
             .contentsScrambledToShared:
             "contents"
@@ -67,6 +68,7 @@ extension PlantedFault {
         case .wrapAccepted: "a range that wraps around succeeds"
         case .sizeTruncated: "a size that is not whole pages is rounded down"
         case .offsetTruncated: "an unaligned offset is rounded down"
+        case .sizeLosesHighBits: "only the low 32 bits of the size count"
         case .endOffByOne: "a range may end one page after the end of the file"
         case .startPastEndAccepted: "a range that starts at the end of the file succeeds"
         case .uniformBeforeValidation: "a range that already has the attribute succeeds even with bad flags"
@@ -82,6 +84,7 @@ extension PlantedFault {
         case .busyCheckMissing: "pages in use become private"
         case .firstPageUnchecked: "the first page of a range is not checked for being in use"
         case .lastPageUnchecked: "the last page of a range is not checked for being in use"
+        case .laterPagesUnchecked: "only the first 31 allocated pages of a range are checked for being in use"
         case .mixedRangeUnchecked: "a range of mixed states is not checked for pages in use"
         case .toSharedChecked: "converting a page in use to shared is EAGAIN"
         case .busyNamesHighest: "EAGAIN reports the highest page in use"
@@ -96,9 +99,11 @@ extension PlantedFault {
         case .toSharedDropsHostMappings: "converting to shared unmaps the range from the host"
         case .errorOffsetWrittenOnSuccess: "a successful call writes error_offset"
         case .lastPageLeftOut: "the last page of a range of two or more pages is not converted"
+        case .laterRunsLeftOut: "if several runs of a range change state, only the first is converted"
         case .neighbourConverted: "the page after the range is converted too"
         case .untouchedPagesForgotten: "pages that are not allocated yet are not converted"
         case .guestMappingsKept: "a conversion does not zap the guest's mappings"
+        case .laterSlotsKept: "a conversion zaps the guest's mappings in the first memslot of several only"
         case .neighbourZapped: "a conversion zaps all guest mappings of the file"
         case .contentsLostToPrivate: "converting to private zeroes the contents"
         case .contentsLostToShared: "converting to shared zeroes the contents"

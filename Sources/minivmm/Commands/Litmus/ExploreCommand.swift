@@ -13,8 +13,9 @@ struct ExploreCommand: ParsableCommand {
         discussion: """
             First it tries every step from every state reachable with two pages in --depth steps. Then it runs random \
             tests: --tests sequential ones, --pairs for each two kinds of steps run concurrently, and --parallel with several \
-            concurrent steps. Concurrent steps are explored exhaustively on SoftKVM, and run --runs times on other backends. \
-            The model gives the answer expected of each step. Steps this kernel does not support are skipped and listed. On \
+            concurrent steps. One sequential test in eight is large in one dimension: pages present, size of a file, runs of \
+            attributes, memslots, holds, or views. Concurrent steps are explored exhaustively on SoftKVM, and run --runs \
+            times on other backends. The model gives the answer expected of each step. Steps this kernel does not support are skipped and listed. On \
             SoftKVM its rules answer without its memory and its CPU, and each finding is confirmed with both.
 
             A difference is reported as a finding, shrunk to the fewest steps that still show it, and printed as a litmus \
