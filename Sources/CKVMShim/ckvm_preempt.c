@@ -34,6 +34,14 @@ long ckvm_set_fifo_priority(int thread, int priority) {
 
 long ckvm_thread_id(void) { return syscall(SYS_gettid); }
 
+long ckvm_sleep_until(uint64_t nanoseconds) {
+    struct timespec until = {.tv_sec = (time_t)(nanoseconds / 1000000000), .tv_nsec = (long)(nanoseconds % 1000000000)};
+    int error;
+    do error = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+    while (error == EINTR);
+    return -(long)error;
+}
+
 long ckvm_sleeps(void) {
     struct rusage usage;
     return getrusage(RUSAGE_THREAD, &usage) < 0 ? -(long)errno : usage.ru_nvcsw;

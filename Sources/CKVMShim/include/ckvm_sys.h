@@ -53,6 +53,8 @@ long ckvm_current_cpu(void);
 long ckvm_set_fifo_priority(int thread, int priority);
 /// gettid(2).
 long ckvm_thread_id(void);
+/// clock_nanosleep(2) until an absolute time of CLOCK_MONOTONIC, in nanoseconds. Signals do not end the sleep.
+long ckvm_sleep_until(uint64_t nanoseconds);
 /// How often the calling thread has slept in the kernel: ru_nvcsw of getrusage(2), or a negative errno.
 long ckvm_sleeps(void);
 /// A timerfd(2) of CLOCK_MONOTONIC, close-on-exec, and its arming to expire once after `nanoseconds`, at least 1.

@@ -20,6 +20,8 @@ final class PreemptedRun: Sendable {
         var intruderDuration: UInt64 = 0
         /// How often the intruder slept in the kernel during its steps.
         var sleeps = 0
+        /// How often preempted threads were given precedence, because another one waited for them without sleeping.
+        var rescues = 0
         /// The kernel stacks of the preempted threads, if they were asked for: of the victim, and of the intruder at the
         /// second preemption.
         var stack: [UInt8] = []
@@ -40,13 +42,15 @@ final class PreemptedRun: Sendable {
     private let stacks: Stacks?
     /// The processes of actors that are children.
     private let processes: [Actor: Int32]
+    private let limit: UInt64
     /// Each seat writes its part; read by the caller when all seats have ended.
     private let result = Mutex(Result())
 
     private init(
         _ preemption: Preemption, _ block: Program.Block, _ grid: TimerGrid, _ team: PreemptionTeam,
-        _ stacks: Stacks?, _ processes: [Actor: Int32]
+        _ stacks: Stacks?, _ processes: [Actor: Int32], _ limit: UInt64
     ) {
+        self.limit = limit
         self.processes = processes
         self.preemption = preemption
         self.grid = grid
@@ -60,10 +64,12 @@ final class PreemptedRun: Sendable {
     /// Performs the steps of the block's actors under the preemption. Actors without a part in it act afterwards, in the
     /// order of the text, on the calling thread.
     ///
+    /// - Parameter limit: the time after the last preemption from which on a thread that has not ended counts as waiting, in
+    ///   nanoseconds.
     /// - Returns: the results, and those of each actor in the block's order.
     static func perform(
         _ preemption: Preemption, _ block: Program.Block, _ grid: TimerGrid, on team: PreemptionTeam,
-        stacks: Stacks?, _ source: Source, _ world: World
+        stacks: Stacks?, limit: UInt64, _ source: Source, _ world: World
     ) -> (Result, [ActorResults]) {
         let processes = world.processes
         for (seat, actor) in preemption.actors.enumerated() {
@@ -72,8 +78,11 @@ final class PreemptedRun: Sendable {
                 _ = ckvm_set_fifo_priority(process, PreemptionTeam.priorities[seat])
             }
         }
-        let run = PreemptedRun(preemption, block, grid, team, stacks, processes)
-        team.run(jobs: preemption.second == nil ? 2 : 3) { run.perform($0, source, world) }
+        let run = PreemptedRun(preemption, block, grid, team, stacks, processes, limit)
+        let (latest, overflow) = (preemption.delay + (preemption.second?.delay ?? 0)).addingReportingOverflow(limit)
+        team.run(jobs: preemption.second == nil ? 2 : 3, limit: overflow ? limit : latest) {
+            run.perform($0, source, world)
+        }
         let result = run.result.withLock { $0 }
         let all = block.actors.map { steps in
             switch steps.first?.step.actor {
@@ -111,6 +120,15 @@ final class PreemptedRun: Sendable {
                 $0.sleeps = slept
                 $0.stack = stack
             }
+        case PreemptionTeam.watcher:
+            // First the victim goes on, then the intruder, too.
+            let rescues = result.withLock {
+                $0.rescues += 1
+                return $0.rescues
+            }
+            let actor = rescues == 1 ? preemption.victim : preemption.intruder
+            team.prefer(rescues == 1 ? 0 : 1, process: processes[actor])
+            if rescues < 2 { team.start(PreemptionTeam.watcher, after: limit) }
         default:
             let stack = stacks?.intruder?.text() ?? []
             result.withLock { $0.secondStack = stack }

@@ -10,13 +10,17 @@ import Synchronization
 /// SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is disturbed by threads of ordinary
 /// priority. The owner's thread must run on the same CPU; it calls everything but ``start(_:after:)`` and
 /// ``prefer(_:process:)``, which jobs call.
+///
+/// A thread may spin until a preempted one goes on: a vCPU enters the guest again and again while a conversion is in progress.
+/// So the last seat watches a round, and gives the preempted threads precedence when it takes too long.
 @safe final class PreemptionTeam: @unchecked Sendable {
     typealias Job = @Sendable (_ seat: Int) -> Void
 
-    /// The number of seats: a victim, an intruder, and one that preempts the intruder.
-    static let seats = 3
+    /// The number of seats: a victim, an intruder, one that preempts the intruder, and the one that watches.
+    static let seats = 4
+    static let watcher = 3
     /// Seats from the first to the last, and above them a seat that was given precedence.
-    static let priorities: [Int32] = [10, 50, 60, 70]
+    static let priorities: [Int32] = [10, 50, 60, 80, 70]
 
     private final class Seat: Sendable {
         let timer: OwnedDescriptor
@@ -30,6 +34,10 @@ import Synchronization
     private let all: [Seat]
     /// The job of the round; nil ends the threads. Written by the owner between rounds.
     private let job = Mutex<Job?>(nil)
+    /// Whether a round is in progress. Seats are given precedence under its lock, so none is after the round.
+    private let isRunning = Mutex(false)
+    /// Whether a seat was given precedence in the round.
+    private let isChanged = Atomic<Bool>(false)
     /// Counts jobs that have ended.
     private let ended: UnsafeMutablePointer<sem_t>
     /// For ``measureTimer()``: whether the loop has to stop, and how far it has come.
@@ -74,23 +82,36 @@ import Synchronization
 
     /// Runs a round: the first seat starts its job at once, the others when a job starts them. Returns when `count` jobs have
     /// ended.
-    func run(jobs count: Int, _ job: @escaping Job) {
+    ///
+    /// - Parameter limit: nanoseconds after which the job of the watching seat is called, which is not counted.
+    func run(jobs count: Int, limit: UInt64, _ job: @escaping Job) {
         self.job.withLock { $0 = job }
+        isRunning.withLock { $0 = true }
+        start(Self.watcher, after: max(1, limit))
         start(0, after: 1)
         wait(count)
-        _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: 0)), Self.priorities[0])
+        isRunning.withLock { $0 = false }
+        start(Self.watcher, after: 0)
+        guard isChanged.exchange(false, ordering: .acquiringAndReleasing) else { return }
+        for seat in 0..<Self.watcher {
+            _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: seat)), Self.priorities[seat])
+        }
     }
 
-    /// Starts the job of a seat that sleeps, after a delay in nanoseconds, at least 1.
+    /// Starts the job of a seat that sleeps, after a delay in nanoseconds; 0 withdraws an earlier start.
     func start(_ seat: Int, after delay: UInt64) { _ = ckvm_timer_start(all[seat].timer.rawValue, delay) }
 
     /// Gives a seat precedence over all others until the end of the round.
     ///
     /// - Parameter process: a child that acts for the seat.
     func prefer(_ seat: Int, process: Int32?) {
-        let highest = Self.priorities[Self.seats]
-        if let process { _ = ckvm_set_fifo_priority(process, highest) }
-        _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: seat)), highest)
+        isRunning.withLock { isRunning in
+            guard isRunning else { return }
+            isChanged.store(true, ordering: .releasing)
+            let highest = Self.priorities[Self.seats]
+            if let process { _ = ckvm_set_fifo_priority(process, highest) }
+            _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: seat)), highest)
+        }
     }
 
     /// Ends the threads. Nothing can be run afterwards.
@@ -116,12 +137,14 @@ import Synchronization
         while true {
             guard ckvm_timer_wait(all[number].timer.rawValue) == 0, let job = job.withLock({ $0 }) else { return }
             job(number)
-            unsafe sem_post(ended)
+            if number != Self.watcher { unsafe sem_post(ended) }
         }
     }
 
     // MARK: the timer
 
+    /// No measurement takes so long, in nanoseconds.
+    private static let longest: UInt64 = 1_000_000_000
     /// The first delay that is measured, in nanoseconds, and the number of consecutive ones.
     private static let measured: (first: UInt64, count: UInt64) = (30_000, 96)
 
@@ -137,12 +160,13 @@ import Synchronization
     private func place(of delay: UInt64) -> UInt64 {
         unsafe stop.pointee = 0
         unsafe count.pointee = 0
-        run(jobs: 2) { [self] seat in
-            if seat == 0 {
+        run(jobs: 2, limit: Self.longest) { [self] seat in
+            switch seat {
+            case 0:
                 start(1, after: delay)
                 unsafe ckvm_count_until(stop, count)
-            } else {
-                unsafe stop.pointee = 1
+            case 1: unsafe stop.pointee = 1
+            default: break
             }
         }
         return unsafe count.pointee

@@ -29,6 +29,8 @@ struct Sweeper {
     private var isFresh = true
     private var chance: SplitMix64
     private var secondSchedules = 0
+    /// The time from which on a thread that has not ended counts as waiting, in nanoseconds.
+    private var limit = Sweeper.longestLimit
 
     /// Uncounted runs without a preemption before a pair is swept. They also measure how long the steps take.
     private static let warmUps = 3
@@ -44,6 +46,9 @@ struct Sweeper {
     private static let secondDelays: UInt64 = 32
     /// After the longest delay the intruder acts when the victim has certainly ended, in nanoseconds.
     private static let afterTheEnd: UInt64 = 10_000_000
+    /// The limits for ``limit``.
+    private static let shortestLimit: UInt64 = 200_000
+    private static let longestLimit: UInt64 = 20_000_000
     /// Runs of one schedule where the timer is exact.
     private static let repetitions = 10
 
@@ -184,17 +189,21 @@ struct Sweeper {
     ///
     /// - Parameter delay: a delay after the end of the steps.
     private mutating func prepare(_ sweep: inout DelaySweep, _ delay: UInt64) throws(Stop) -> Wrong? {
+        limit = Self.longestLimit
+        var taken: UInt64 = 0
         // The first runs take longer paths, in this process and in the kernel.
         for _ in 0..<Self.warmUps {
             let schedule = sweep.schedule(delay)
             let failure = try perform([schedule], looks: false, counts: false) { results, block in
                 guard block == sweep.block.number else { return }
-                sweep.duration = min(
-                    sweep.second == nil ? results.run.duration : results.run.intruderDuration, delay)
-                sweep.sleeps = results.run.sleeps
+                let run = results.run
+                sweep.duration = min(sweep.second == nil ? run.duration : run.intruderDuration, delay)
+                sweep.sleeps = run.sleeps
+                taken = max(run.duration, run.intruderDuration)
             }
             if let failure { return (failure, schedule) }
         }
+        if sweep.isExact { limit = min(max(4 * min(taken, delay), Self.shortestLimit), Self.longestLimit) }
         return nil
     }
 
@@ -342,7 +351,7 @@ struct Sweeper {
                 }
                 let (run, all) = PreemptedRun.perform(
                     schedule.preemption, block, grid, on: team,
-                    stacks: looks ? stacks(schedule.preemption) : nil, source, world)
+                    stacks: looks ? stacks(schedule.preemption) : nil, limit: limit, source, world)
                 if let failure = try block.add(all, to: &ending) { return failure }
                 blocks.append(
                     BlockResult(
@@ -378,7 +387,7 @@ extension DelaySweep {
             delay,
             Point(
                 results: result.results, isFine: result.isFine,
-                intruderWaits: result.run.sleeps > sleeps),
+                intruderWaits: result.run.sleeps > sleeps || result.run.rescues > 0),
             functions: result.looked ? KernelStack.functions(stack) : nil)
     }
 }
