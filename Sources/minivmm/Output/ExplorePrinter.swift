@@ -213,6 +213,7 @@ struct ExplorePrinter: Sendable {
         label("found", finding.what, on: out)
         label("model", finding.model, on: out)
         label("backend", finding.failure.seen, on: out, .bad)
+        for line in finding.kernelLines { out.print("          \(line)") }
         let left = finding.source.test.steps.count
         label(
             "shown",
