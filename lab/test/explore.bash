@@ -76,6 +76,8 @@ run_explore() {
 
 t "explore: options that are not for it" expect 64 'not an option of lab/explore' "${explore[@]}" --findings 3
 t "explore: an option that it sets itself" expect 64 'sets --announce itself' "${explore[@]}" --announce /dev/null
+t "explore: --hours abc" expect 64 "not 'abc'" "${explore[@]}" --hours abc
+t "explore: --hang 0" expect 64 "not '0'" "${explore[@]}" --hang 0
 t "explore: a kernel that does not exist" explore_without_kernel
 explore_without_kernel() {
     need_minivmm

@@ -43,7 +43,9 @@ struct LabExplore: ParsableCommand {
             }
             explore = parsed
         } catch {
-            throw stop(Minivmm.message(for: error), Status.usage)
+            throw stop(
+                Minivmm.message(for: error)
+                    + "; lab/explore --help and minivmm explore --help list the options", Status.usage)
         }
         try TextFile.makeDirectory(output, for: "the findings")
         try OutputPlace.check(ByteText.join(output, ".minivmm-finding"), what: "the findings")

@@ -50,7 +50,7 @@ struct ExploreCommand: ParsableCommand {
     var from = 1
     @Option(
         help: ArgumentHelp(
-            "Leave out a kind of step or machine, such as \"host hold\". Repeatable; `left out` in the output has the names. (default: none)",
+            "Leave out a kind of step or machine, such as \"hold by vmsplice\". Repeatable; `left out` in the output has the names. (default: none)",
             valueName: "step"))
     var without: [String] = []
     @Option(help: "Time limit in seconds. No test begins after it.")
