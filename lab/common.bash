@@ -61,6 +61,35 @@ need_installed() {
     done
 }
 
+# find_minivmm [optional]: replaces `minivmm`, the value of --minivmm, by a path; '' for none. With auto, builds
+# dist/minivmm if it is missing or out of date. With optional, a minivmm that cannot be built is left out.
+find_minivmm() {
+    local repository=${lab_dir%/lab}
+    case $minivmm in
+        none) minivmm='' ;;
+        auto)
+            minivmm=$repository/dist/minivmm
+            if [[ ! -x $minivmm || -n $(find "$repository"/{Package.swift,Sources,guest} -newer "$minivmm" -print -quit \
+                2>/dev/null) ]]; then
+                if command -v "${SWIFT:-swift}" >/dev/null; then
+                    say "building dist/minivmm"
+                    make -C "$repository" --no-print-directory dist </dev/null >&2 ||
+                        die 69 "make dist failed; give another binary with --minivmm FILE, or none with --minivmm none"
+                elif [[ -x $minivmm ]]; then
+                    say "note: dist/minivmm is older than its sources, but there is no Swift toolchain to rebuild it"
+                elif [[ ${1:-} != optional ]]; then
+                    die 69 "dist/minivmm does not exist, and there is no Swift toolchain to build it; give --minivmm FILE"
+                else
+                    say "note: dist/minivmm does not exist, and there is no Swift toolchain to build it;" \
+                        "continuing without minivmm"
+                    minivmm=''
+                fi
+            fi
+            ;;
+        *) [[ -f $minivmm && -r $minivmm ]] || die 66 "--minivmm: $minivmm does not exist or is not a readable file" ;;
+    esac
+}
+
 # cache_dir NAME: the directory for cached files of this kind, created if necessary.
 cache_dir() {
     local base=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}

@@ -22,7 +22,7 @@ struct Minivmm: ParsableCommand {
         subcommands: [
             Probe.self, List.self, Run.self, Demo.self, TourCommand.self, ReportCommand.self,
             LitmusCommand.self, ExploreCommand.self,
-            ExplainCommand.self, Bench.self, ManualCommand.self,
+            ExplainCommand.self, Bench.self, ManualCommand.self, LabExplore.self, LabReports.self,
         ])
 
     /// Without a subcommand: where to start.
@@ -48,7 +48,7 @@ struct Minivmm: ParsableCommand {
         terminal.paragraph("\(program) --help lists all commands; \(program) help COMMAND has its options.")
     }
 
-    /// Every command except `bench` drops the privileges that a monitor does not need before it does anything, because a
+    /// Every command except `bench` and `lab-explore` drops the privileges that a monitor does not need before it does anything, because a
     /// guest may be hostile on any backend.
     static func main() {
         guard ckvm_open_standard_descriptors() == 0 else { Glibc.exit(Status.monitorFailed.rawValue) }
@@ -56,8 +56,8 @@ struct Minivmm: ParsableCommand {
         do {
             var command = try parsed(Arguments.all)
             (command as? Run)?.openLibraries()
-            // bench executes this program again, to measure it.
-            if !(command is Bench) { try? Confinement.enter() }
+            // bench executes this program again, to measure it, and lab-explore executes lab/boot.
+            if !(command is Bench || command is LabExplore) { try? Confinement.enter() }
             try command.run()
             end(.success)
         } catch {
@@ -101,7 +101,8 @@ struct Minivmm: ParsableCommand {
         if word.contains("/") || word.contains("."), let kind = FileKind(named: word) {
             return stop("\(word) is \(kind.name). \(kind.advice(word))", Status.usage)
         }
-        let shown = commandNames.filter { $0 != ManualCommand.configuration.commandName }
+        let shown = configuration.subcommands.filter { $0.configuration.shouldDisplay }
+            .map { $0._commandName }
         return stop(
             "there is no command \(word)\(NearWords.suggestion(for: word, among: shown))"
                 + (NearWords.nearest(to: word, among: shown).isEmpty ? "; \(program) --help lists them" : ""),

@@ -6,23 +6,54 @@ essential=(
     KVM KVM_AMD
 )
 
+# The names of the patches in the source.
 applied=()
+
+# check_patch DIR PATCH HINT: ends the build if PATCH does not apply; HINT is a line to print then.
+check_patch() {
+    local log
+    log=$(LC_ALL=C patch -d "$1" -p1 --dry-run --force <"$2" 2>&1) ||
+        die 75 "${2##*/} does not apply to $source_package $source_version:" \
+            "$(grep -E '^(checking|Hunk .* FAILED|can.t find|No file to patch|.*malformed|.*garbage)' <<<"$log" |
+                grep -B1 -E 'FAILED|find|No file|malformed|garbage' | tail -n 6)" "$3"
+}
+
 apply_patches() {
-    local patch log
+    local patch
     [[ ${#patches[@]} -gt 0 ]] || return 0
     if grep -q KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES "$1/include/uapi/linux/kvm.h"; then
         say "this source already converts guest_memfd in place; no patch is applied"
         return
     fi
     for patch in "${patches[@]}"; do
-        log=$(LC_ALL=C patch -d "$1" -p1 --dry-run --force <"$patch" 2>&1) ||
-            die 75 "${patch##*/} does not apply to $source_package $source_version:" \
-                "$(grep -E '^(checking|Hunk .* FAILED|can.t find|No file to patch|.*malformed|.*garbage)' <<<"$log" |
-                    grep -B1 -E 'FAILED|find|No file|malformed|garbage' | tail -n 6)" \
-                "use --no-patch to build without the patches"
+        check_patch "$1" "$patch" "use --no-patch to build without the patches"
         patch -d "$1" -p1 --force --silent <"$patch"
         applied+=("${patch##*/}")
     done
+}
+
+# apply_extra_patches KEPT: applies the patches of --patch to KEPT/source. Each is copied to KEPT/extra before it is
+# applied, so that the next build can reverse it.
+apply_extra_patches() {
+    local patch
+    mkdir -p "$1/extra"
+    for patch in "${extra_patches[@]}"; do
+        check_patch "$1/source" "$patch" "applied before it: ${applied[*]:-nothing}"
+        cp "$patch" "$1/new"
+        mv "$1/new" "$1/extra/$(printf %06d "${#applied[@]}")"
+        patch -d "$1/source" -p1 --force --silent <"$patch"
+        applied+=("${patch##*/}")
+    done
+}
+
+# reverse_extra_patches KEPT: the last one first. The files get a new time, so make compiles them again. Fails if a patch
+# is not applied completely, because a build was killed.
+reverse_extra_patches() {
+    local copy
+    while IFS= read -r copy; do
+        LC_ALL=C patch -d "$1/source" -p1 -R --force --silent <"$copy" >/dev/null || return 1
+        rm "$copy"
+    done < <(find "$1/extra" -type f 2>/dev/null | sort -r)
 }
 
 # The same inputs produce the same kernel, and nothing is written to the tree.

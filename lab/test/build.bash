@@ -294,3 +294,74 @@ no_archives() {
     expect 71 'no archive configured' "$build"
 }
 t "build: no archive configured" no_archives
+
+# --- patches of --patch
+
+# extra_patch LINE WITH: prints the path of a patch that replaces LINE of the toy.
+extra_patch() {
+    local file=$scratch/extra-$2.patch
+    case $1 in
+        three) printf '%s\n' '--- a/virt/kvm/guest_memfd.c' '+++ b/virt/kvm/guest_memfd.c' '@@ -2,3 +2,3 @@' ' patched' \
+            '-three' "+$2" ' four' ;;
+        two) printf '%s\n' '--- a/virt/kvm/guest_memfd.c' '+++ b/virt/kvm/guest_memfd.c' '@@ -1,3 +1,3 @@' ' one' \
+            '-two' "+$2" ' three' ;;
+    esac >"$file"
+    printf '%s\n' "$file"
+}
+contents() { tr '\n' ' ' <"$(built)"; }
+
+patches_are_added() {
+    local race leak
+    toy_lab
+    toy_patch 0001-change two
+    race=$(extra_patch three race)
+    leak=$(extra_patch three leak)
+    archive_with 7.4
+    run "$build" --patch "$race"
+    same "$(contents)" 'one patched race four '
+    same "$(sed -n 3,4p "$(dirname "$(built)")/source")" $'0001-change.patch\nextra-race.patch'
+    # The second one needs no archive, and is built with the same object files.
+    no_archive
+    run "$build" --patch "$leak"
+    same "$(contents)" 'one patched leak four '
+    same "$(cat "$kernels"/patched-*/objects/builds)" $'built\nbuilt'
+    # The first one is cached.
+    run "$build" --patch "$race" --print
+    same "$(contents)" 'one patched race four '
+    run "$build" --patch "$leak" --patch "$race"
+    ended_with 75 'extra-race.patch does not apply'
+    run "$build" --patch "$(extra_patch three third)"
+    same "$(contents)" 'one patched third four '
+    # Without --patch it is another kernel.
+    run "$build" --print
+    ended_with 1 'no kernel has been built'
+    no_partial_build
+}
+t "build: one patch after the other is added, with the same object files" patches_are_added
+
+patch_after_a_killed_build() {
+    toy_lab
+    archive_with 7.4
+    run "$build" --no-patch --patch "$(extra_patch two first)"
+    same "$(contents)" 'one first three four '
+    # A build that was killed while it applied the patch.
+    printf 'half\n' >"$(echo "$kernels"/patched-*/source/virt/kvm/guest_memfd.c)"
+    run "$build" --no-patch --patch "$(extra_patch two second)"
+    same "$(contents)" 'one second three four '
+}
+t "build: another patch, after a build that was killed" patch_after_a_killed_build
+
+t "build: a patch that does not exist" expect 66 'patch /nowhere does not exist' "$lab_dir/kernel/build" --patch /nowhere
+t "build: --patch with --tree" expect 64 'cannot be used with --tree' \
+    "$lab_dir/kernel/build" --tree /etc --patch /etc/passwd
+
+debug_is_added() {
+    toy_lab
+    printf 'CONFIG_%s=y\n' KASAN PROVE_LOCKING >"$scratch/lab/kernel/debug.config"
+    archive_with 7.4
+    run "$build" --debug
+    grep -qx 'CONFIG_KASAN=y' "$(dirname "$(built)")/config" || fail "CONFIG_KASAN is not set"
+    run "$build" --print
+    ended_with 1 'no kernel has been built'
+}
+t "build: --debug" debug_is_added

@@ -25,6 +25,14 @@ public final class Exploration {
         public var runs: Int
         /// Seed of the random tests and of the delays of actors. Default 0.
         public var seed: UInt64
+        /// The number of the first test that runs, from 1. Those before it are only generated. Default 1.
+        public var firstTest: Int
+        /// Kinds of steps and machines that no test has, by the names of ``Summary/leftOut``. Default none.
+        public var excluded: Set<String>
+        /// Announces each test before it runs, with its number. Nil, the default, announces none.
+        public var announcer: Announcer?
+        /// The log of the running kernel: a report about a bug of its own is a finding. Nil, the default, ignores it.
+        public var kernelLog: KernelLog?
         /// The number of findings of different kinds after which the exploration ends. At least 1; default 1.
         public var mostFindings: Int
         /// The time after which no further test begins. Default 60 s.
@@ -47,10 +55,16 @@ public final class Exploration {
             depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
             mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
             timeLimit: Duration = .seconds(60), testTimeLimit: Duration = .seconds(60),
+            firstTest: Int = 1, excluded: Set<String> = [], announcer: Announcer? = nil,
+            kernelLog: KernelLog? = nil,
             interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true, failsAllocations: Bool = false,
             stopwatch: Stopwatch? = nil
         ) {
             self.failsAllocations = failsAllocations
+            self.firstTest = firstTest
+            self.excluded = excluded
+            self.announcer = announcer
+            self.kernelLog = kernelLog
             self.stopwatch = stopwatch
             self.interrupts = interrupts
             self.usesRulesAlone = usesRulesAlone
@@ -66,6 +80,9 @@ public final class Exploration {
             self.testTimeLimit = testTimeLimit
         }
     }
+
+    /// The kinds of steps and machines that tests are made of.
+    public static let stepNames = SupportedMoves.Machine.allCases.map(\.name) + Move.allCases.map(\.name)
 
     private let backend: any Backend
     private let options: Options
@@ -84,6 +101,8 @@ public final class Exploration {
     private let model: SoftKVM.Configuration
     private var summary = Summary()
     private var kinds: Set<Failure.Kind> = []
+    /// The number of the last test that was generated.
+    private var number = 0
 
     /// An exploration of a backend.
     ///
@@ -111,7 +130,8 @@ public final class Exploration {
             ? (backend as? SoftKVM).map { ModelRunner(configuration: $0.configuration) } : nil
         var runs = Runner.Options(
             runs: options.runs, seed: options.seed, timeLimit: options.testTimeLimit, asksModel: false,
-            findsOrders: false, stopwatch: options.stopwatch, interrupts: options.interrupts)
+            findsOrders: false, announcer: options.announcer, kernelLog: options.kernelLog,
+            stopwatch: options.stopwatch, interrupts: options.interrupts)
         confirming = Runner(backend, runs)
         let wantsSweep = options.parallelTests > 0 || options.pairTests > 0
         summary.sweepAbsence = wantsSweep ? Sweep.absence(on: backend) : nil
@@ -129,7 +149,8 @@ public final class Exploration {
     public func run() -> Summary {
         let promise = (try? backend.createVM(.softwareProtected, sharedBit: nil).contentPromise) ?? .preserved
         let predictor = predictor(promise)
-        let supported = SupportedMoves(promise, predictor, runner)
+        let supported = SupportedMoves(
+            promise, predictor, runner, excluded: options.excluded, announcer: options.announcer)
         summary.leftOut = supported.leftOut
         summary.hostFailure = supported.hostFailure
         guard !supported.moves.isEmpty else {
@@ -157,6 +178,7 @@ public final class Exploration {
                         break
                     }
                     let test = phase == .random ? generator.next() : generator.nextParallel()
+                    guard isNextDue() else { continue }
                     attempt(test, phase, predictor)
                     guard phase == .random, options.failsAllocations, !isOver else { continue }
                     isFailing = true
@@ -174,14 +196,17 @@ public final class Exploration {
         let moves = generator.atomicMoves
         for (index, first) in moves.enumerated() {
             for second in moves[index...] {
-                let before = summary.counts[.pairs]?.tests ?? 0
+                var judged = 0
                 // Some drafts cannot be judged, because one step removes an object that the other needs.
-                for _ in 0..<8 * options.pairTests
-                where !isOver && (summary.counts[.pairs]?.tests ?? 0) - before < options.pairTests {
-                    if let test = generator.nextPair(first, second) { attempt(test, .pairs, predictor) }
+                for _ in 0..<8 * options.pairTests where !isOver && judged < options.pairTests {
+                    guard let test = generator.nextPair(first, second),
+                        let prediction = predictor.predict(test)
+                    else { continue }
+                    judged += 1
+                    if isNextDue() { attempt(prediction, .pairs, predictor) }
                 }
                 if isOver { return }
-                if summary.counts[.pairs]?.tests ?? 0 > before {
+                if judged > 0 {
                     summary.pairs += 1
                 } else {
                     summary.emptyPairs.append("\(first.name) with \(second.name)")
@@ -197,7 +222,7 @@ public final class Exploration {
                 depth: options.depth,
                 predictor.configuration)
             let size = try scope.explore { test in
-                attempt(test, .scope, predictor)
+                if isNextDue() { attempt(test, .scope, predictor) }
                 return !isOver
             }
             (summary.states, summary.transitions) = (size.states, size.transitions)
@@ -233,8 +258,22 @@ public final class Exploration {
 
     // MARK: one test
 
+    /// Counts a test that has been generated.
+    ///
+    /// - Returns: whether it is to run. The number of a test depends on the options and on the kernel's support only, so
+    ///   that a later exploration can begin with it.
+    private func isNextDue() -> Bool {
+        number += 1
+        options.announcer?.announces(.test(number: number))
+        return number >= options.firstTest
+    }
+
     private func attempt(_ test: LitmusTest, _ phase: Phase, _ predictor: Predictor) {
-        guard var prediction = predictor.predict(test) else { return }
+        if let prediction = predictor.predict(test) { attempt(prediction, phase, predictor) }
+    }
+
+    private func attempt(_ prediction: Predictor.Prediction, _ phase: Phase, _ predictor: Predictor) {
+        var prediction = prediction
         if !isFailing { summary.note(prediction.test, in: phase) }
         defer {
             summary.contradicted = runner.contradicted
@@ -267,6 +306,7 @@ public final class Exploration {
     private func judge(_ prediction: Predictor.Prediction, isConfirming: Bool = false) -> Judgement {
         let report: Report
         if let rules, !isConfirming, !isFailing {
+            options.announcer?.begin(prediction.test)
             report = Report(verdict: rules.run(prediction.test))
         } else {
             report = run(prediction.test, isFailing ? failingRunner : isConfirming ? confirming : runner)
@@ -352,8 +392,9 @@ public final class Exploration {
         }
         summary.findings.append(
             Finding(
-                source: source, failure: shown, seen: seen, runs: runs, found: summary.tests,
+                source: source, failure: shown, seen: seen, runs: runs, found: number,
                 steps: prediction.test.steps.count))
+        options.announcer?.write(.difference(text: source.test.text))
     }
 
     /// The finding's test, named after what it shows, with the needs of other kernels, and with the schedule that showed it.
@@ -393,7 +434,7 @@ extension Failure {
 
 extension LitmusTest {
     /// The test without its expectations.
-    fileprivate var withoutExpectations: LitmusTest {
+    var withoutExpectations: LitmusTest {
         var test = self
         test.body = body.map { entry in
             switch entry {

@@ -12,13 +12,18 @@ public struct Finding: Sendable {
     public let seen: Int
     /// Runs of the smallest test: 10 if it always failed before, else 100. There are fewer if the exploration ended.
     public let runs: Int
-    /// The number of the test that first showed it, from 1, over all phases.
+    /// The number of the test that first showed it, from 1, over all phases and generated tests.
     public let found: Int
     /// Steps of that test before it was shrunk.
     public let steps: Int
 
     /// The differing step, or the steps of the parallel block, as text.
     public var what: String { source.block(of: failure).map { "concurrently: \($0.text)" } ?? failure.text }
+
+    /// The lines of the kernel's report about a bug of its own; empty for another difference.
+    public var kernelLines: [String] {
+        if case .kernel(let report) = failure.deviation { report.lines } else { [] }
+    }
 
     /// The model's answer, for people.
     public var model: String {

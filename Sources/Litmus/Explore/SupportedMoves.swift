@@ -26,7 +26,7 @@ struct SupportedMoves {
             return test
         }
         /// The name for people.
-        fileprivate var name: String {
+        var name: String {
             switch self {
             case .default: "vm default"
             case .twoAliases: "aliases two"
@@ -49,14 +49,23 @@ struct SupportedMoves {
 
     private let predictor: Predictor
     private let runner: Runner
+    private let excluded: Set<String>
+    private let announcer: Announcer?
 
-    /// - Parameter promise: the content promise of the backend's VMs.
-    init(_ promise: ContentPromise, _ predictor: Predictor, _ runner: Runner) {
+    /// - Parameters:
+    ///   - promise: the content promise of the backend's VMs.
+    ///   - excluded: names of moves and machines that are not tried.
+    init(
+        _ promise: ContentPromise, _ predictor: Predictor, _ runner: Runner, excluded: Set<String> = [],
+        announcer: Announcer? = nil
+    ) {
+        self.excluded = excluded
+        self.announcer = announcer
         self.predictor = predictor
         self.runner = runner
         knowsContents = promise.isKnown
-        for machine in Machine.allCases { add(machine) }
-        for move in Move.allCases {
+        for machine in Machine.allCases where !isExcluded(machine.name) { add(machine) }
+        for move in Move.allCases where !isExcluded(move.name) {
             if [.ask, .askForGuest, .convertOnFault].contains(move),
                 [promise.toPrivate, promise.toShared].contains(.byFlag)
             {
@@ -66,6 +75,16 @@ struct SupportedMoves {
                 add(move)
             }
         }
+    }
+
+    /// Whether the caller excluded a move or machine. If not, the tests that follow are announced as its probes.
+    private mutating func isExcluded(_ name: String) -> Bool {
+        guard !excluded.contains(name) else {
+            leftOut.append((name, "excluded by the caller"))
+            return true
+        }
+        announcer?.announces(.probe(step: name))
+        return false
     }
 
     private mutating func add(_ machine: Machine) {

@@ -19,6 +19,8 @@ public struct Failure: Sendable, Hashable {
         case missing(Clause)
         /// These steps had not ended after the time limit. `runs` is nil for a test without parallel blocks.
         case hang(steps: [String], limit: Duration, runs: Runs?)
+        /// While the test ran, the kernel reported a bug of its own in its log.
+        case kernel(KernelReport)
     }
 
     /// The result of a step in a parallel block.
@@ -47,8 +49,8 @@ public struct Failure: Sendable, Hashable {
 
     /// The deviation.
     public let deviation: Deviation
-    /// The index in ``LitmusTest/steps`` of the step, or of the first one of the block; nil for a machine or
-    /// a hang.
+    /// The index in ``LitmusTest/steps`` of the step, or of the first one of the block; nil for a machine, a hang or a
+    /// report of the kernel.
     public let step: Int?
     /// The line of that step in the text; nil if there is none.
     public let line: Int?
@@ -70,7 +72,7 @@ public struct Failure: Sendable, Hashable {
     public var isOfBlock: Bool {
         switch deviation {
         case .outcome, .missing: true
-        case .step, .impossible, .machine, .hang: false
+        case .step, .impossible, .machine, .hang, .kernel: false
         }
     }
 }
@@ -84,6 +86,7 @@ extension Failure {
         case outcome(against: Judge)
         case missing
         case hang
+        case kernel(name: String)
     }
 
     var kind: Kind {
@@ -97,6 +100,7 @@ extension Failure {
         case .outcome(_, let judge, _, _): .outcome(against: judge)
         case .missing: .missing
         case .hang: .hang
+        case .kernel(let report): .kernel(name: report.name)
         }
     }
 }
@@ -121,6 +125,7 @@ extension Failure: CustomStringConvertible {
         case .machine: "making the machine"
         case .outcome, .missing: "parallel"
         case .hang(let steps, _, _): steps.isEmpty ? "between two steps" : steps.joined(separator: ", ")
+        case .kernel: "the kernel's log"
         }
     }
 
@@ -137,6 +142,7 @@ extension Failure: CustomStringConvertible {
         case .outcome(_, .model, _, _): "an outcome that the model allows"
         case .missing(let clause): "an interleaving with \(clause.conditionText)"
         case .hang: "the end of the step"
+        case .kernel: "no report about the kernel itself"
         }
     }
 
@@ -151,6 +157,7 @@ extension Failure: CustomStringConvertible {
         case .missing: "no interleaving has this outcome"
         case .hang(_, let limit, let runs):
             timedOut(after: limit, done: runs?.done, of: runs?.wanted)
+        case .kernel(let report): report.headline
         }
     }
 
@@ -175,6 +182,7 @@ extension Failure: CustomStringConvertible {
                 "required outcome \(clause.conditionText) never occurs in any interleaving",
             ] + model + pages
         case .hang: return ["\(place)\(text)", seen] + pages
+        case .kernel(let report): return ["the kernel reported a bug of its own:"] + report.lines
         }
     }
 }

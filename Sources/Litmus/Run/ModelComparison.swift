@@ -45,7 +45,7 @@ extension Failure {
             return "it never occurs in \(name) either: the test is probably wrong"
         case (.missing, .different):
             return "it does occur in \(name): the backend differs from it"
-        case (.impossible, _), (.machine, _), (.hang, _): return nil
+        case (.impossible, _), (.machine, _), (.hang, _), (.kernel, _): return nil
         }
     }
 }
@@ -103,7 +103,7 @@ extension Failure {
             let outcomes = model.endings.map(block.results(of:))
             guard block.isMet(clause, in: outcomes) || model.cut == nil else { return nil }
             isSame = !block.isMet(clause, in: outcomes)
-        case .impossible, .machine, .hang: return nil
+        case .impossible, .machine, .hang, .kernel: return nil
         }
         if isSame { return .same }
         if case .missing = deviation { return .different(answer: nil) }

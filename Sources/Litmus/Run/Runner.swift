@@ -47,6 +47,11 @@ public struct Runner: Sendable {
         var failing: any AllocationFailing = LinuxAllocationFailures()
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
+        /// Announces each test before it runs. Nil, the default, announces none.
+        public var announcer: Announcer?
+        /// The log of the running kernel: a test fails if the kernel reports a bug of its own meanwhile. Nil, the default,
+        /// ignores it.
+        public var kernelLog: KernelLog?
         /// Measures where tests without parallel blocks spend their time. Nil, the default, costs nothing.
         public var stopwatch: Stopwatch?
 
@@ -55,9 +60,12 @@ public struct Runner: Sendable {
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
             hangLimit: Duration = .seconds(30), asksModel: Bool = true, findsOrders: Bool = true,
             witness: OutcomePattern? = nil, sweep: Sweep? = nil, failures: AllocationFailures? = nil,
-            recorder: (any RunRecorder)? = nil, stopwatch: Stopwatch? = nil,
+            recorder: (any RunRecorder)? = nil, announcer: Announcer? = nil, kernelLog: KernelLog? = nil,
+            stopwatch: Stopwatch? = nil,
             interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
+            self.announcer = announcer
+            self.kernelLog = kernelLog
             self.stopwatch = stopwatch
             self.hangLimit = hangLimit
             self.interrupts = interrupts
@@ -100,7 +108,18 @@ public struct Runner: Sendable {
     /// At the time limit a test with parallel blocks finishes the run in progress and reports what it has
     /// seen. A run that does not end is a failure: its vCPUs are kicked, and a thread that is still inside a
     /// system call one second later is abandoned.
+    ///
+    /// A report of the kernel about a bug of its own is a failure, whatever the steps have answered.
     public func report(_ source: Source) -> Report {
+        options.announcer?.begin(source.test)
+        var report = reportOfSteps(source)
+        if let seen = options.kernelLog?.newReports().first {
+            report.verdict = .failed(Failure(.kernel(seen)))
+        }
+        return report
+    }
+
+    private func reportOfSteps(_ source: Source) -> Report {
         let result = Mutex<Report?>(nil)
         let thread: TestThread
         do throws(HostFailure) { thread = try threads.take() } catch {

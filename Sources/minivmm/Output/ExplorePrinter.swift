@@ -224,6 +224,7 @@ struct ExplorePrinter: Sendable {
         label("model", finding.model, on: out)
         label("backend", finding.failure.seen, on: out, .bad)
         if let injected = finding.failure.injected { label("failure", injected.description, on: out) }
+        for line in finding.kernelLines { out.print("          \(line)") }
         let left = finding.source.test.steps.count
         label(
             "shown",

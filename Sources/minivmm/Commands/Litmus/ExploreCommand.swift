@@ -44,6 +44,16 @@ struct ExploreCommand: ParsableCommand {
     var runs = 100
     @Option(help: "Number of findings of different kinds after which the search ends, 1 to 1000.")
     var findings = 1
+    @Option(
+        help: ArgumentHelp(
+            "Number of the first test to run, 1 to 2^63 - 1. Tests are numbered in the order in which they are generated, which depends on the options and on what the kernel supports.",
+            valueName: "number"))
+    var from = 1
+    @Option(
+        help: ArgumentHelp(
+            "Leave out a kind of step or machine, such as \"hold by vmsplice\". Repeatable; `left out` in the output has the names. (default: none)",
+            valueName: "step"))
+    var without: [String] = []
     @Option(help: "Time limit in seconds. No test begins after it.")
     var timeout = Seconds(.seconds(600))
     @Option(
@@ -59,6 +69,7 @@ struct ExploreCommand: ParsableCommand {
     var fail = false
     @Flag(help: "Print the results as JSON.")
     var json = false
+    @OptionGroup var kernelLog: KernelLogOptions
     @OptionGroup var pictures: PictureOptions
 
     func validate() throws {
@@ -75,6 +86,12 @@ struct ExploreCommand: ParsableCommand {
         try check("--steps", steps, 1...100)
         try check("--runs", runs, 1...1_000_000)
         try check("--findings", findings, 1...1000)
+        try check("--from", from, 1...Int.max)
+        for step in without where !Exploration.stepNames.contains(step) {
+            throw ValidationError(
+                "--without \"\(step)\": there is no such kind of step\(NearWords.suggestion(for: step, among: Exploration.stepNames))"
+            )
+        }
         if depth == 0, tests == 0, parallel == 0, pairs == 0 {
             throw ValidationError(
                 "--depth 0 --tests 0 --parallel 0: there is nothing to try; raise one of them, or --pairs.")
@@ -88,13 +105,16 @@ struct ExploreCommand: ParsableCommand {
         if timeout.duration == .zero { throw ValidationError("--timeout 0: give more than 0 seconds.") }
     }
 
-    private func options(_ interrupts: SignalDescriptor?) -> Exploration.Options {
+    private func options(
+        _ interrupts: SignalDescriptor?, _ announcer: Announcer?, _ log: KernelLog?
+    ) -> Exploration.Options {
         Exploration.Options(
             depth: depth, tests: tests, parallelTests: parallel, pairTests: pairs, mostSteps: steps,
             runs: runs,
             seed: backendOptions.seed, mostFindings: findings, timeLimit: timeout.duration,
             // Under a slow QEMU one run of a test with concurrent steps takes up to a tenth of a second.
-            testTimeLimit: max(.seconds(60), .milliseconds(200) * runs), interrupts: interrupts,
+            testTimeLimit: max(.seconds(60), .milliseconds(200) * runs), firstTest: from,
+            excluded: Set(without), announcer: announcer, kernelLog: log, interrupts: interrupts,
             failsAllocations: fail)
     }
 
@@ -104,13 +124,16 @@ struct ExploreCommand: ParsableCommand {
         let files = try FindingFiles(output)
         try pictures.checkPlaces()
         let interrupts = try? SignalDescriptor()
-        let options = options(interrupts)
+        let announcer = try kernelLog.openAnnouncer()
+        let options = options(interrupts, announcer, try kernelLog.openLog(for: chosen.kind))
         let printer = ExplorePrinter(
             options: options, chosen: chosen, backendOptions: backendOptions.text(chosen.kind), isJSON: json)
         printer.begin()
         let exploration = Exploration(
             chosen.backend, options,
-            isStopped: { interrupts?.pending() != nil || files.failure != nil },
+            isStopped: {
+                interrupts?.pending() != nil || files.failure != nil || announcer?.failure != nil
+            },
             progress: { phase, summary in
                 files.save(summary.findings)
                 printer.progress(phase, summary)
@@ -123,6 +146,7 @@ struct ExploreCommand: ParsableCommand {
         }
         printer.end(summary, files: files.names, alone: try summary.findings.map(alone))
         if let failure = files.failure { throw failure }
+        try announcer?.check(kernelLog.announce)
         try draw(summary, chosen.backend)
         if !summary.findings.isEmpty { throw Status.checkFailed }
         if summary.end == .time || summary.end == .stopped { throw Status.endedEarly }

@@ -95,6 +95,7 @@ struct LitmusCommand: ParsableCommand {
             "Run one failure of --fail, such as 7:2: the second allocation of the step on line 7. LINE:N, with N from 1. (default: all)",
             valueName: "allocation"))
     var failAt: String?
+    @OptionGroup var kernelLog: KernelLogOptions
     @OptionGroup var pictures: PictureOptions
     @Option(
         help:
@@ -208,6 +209,8 @@ struct LitmusCommand: ParsableCommand {
         soft.contentDesign = design
         let chosen = try backendOptions.open(aliases: .one, preservation: false, soft: soft)
         try chosen.requireAttributes()
+        let log = try kernelLog.openLog(for: chosen.kind)
+        let announcer = try kernelLog.openAnnouncer()
         let printer = LitmusPrinter(format: format, chosen: chosen)
         let interrupts = try? SignalDescriptor()
         printer.begin(items.count)
@@ -218,13 +221,14 @@ struct LitmusCommand: ParsableCommand {
             } else if let signal = interrupts?.pending() {
                 items[index].report = Report(verdict: .skipped("not run: interrupted by signal \(signal)"))
             } else {
-                try run(&items[index], index, of: items.count, chosen, printer, interrupts)
+                try run(&items[index], index, of: items.count, chosen, printer, interrupts, announcer, log)
             }
             if case .hostFailed(let failure) = items[index].verdict { hostFailure = failure }
             printer.ran(items[index], number: index + 1)
         }
         printer.end(items)
         if let save { try TextFile.write(printer.json(items) + "\n", to: save, what: "the results") }
+        try announcer?.check(kernelLog.announce)
         try checkWitness(items)
         if let hostFailure {
             throw stop(hostFailure.description, Status.monitorFailed, hostFailure.diagnosis)
@@ -236,7 +240,7 @@ struct LitmusCommand: ParsableCommand {
 
     private func run(
         _ item: inout Item, _ index: Int, of count: Int, _ chosen: ChosenBackend, _ printer: LitmusPrinter,
-        _ interrupts: SignalDescriptor?
+        _ interrupts: SignalDescriptor?, _ announcer: Announcer?, _ log: KernelLog?
     ) throws {
         let name = item.shortName
         let sweep = try schedules(of: item)
@@ -245,7 +249,7 @@ struct LitmusCommand: ParsableCommand {
         let options = Runner.Options(
             runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, witness: item.witness,
             sweep: sweep, failures: try failures(of: item),
-            recorder: recorder, interrupts: interrupts,
+            recorder: recorder, announcer: announcer, kernelLog: log, interrupts: interrupts,
             progress: { [wanted = isFailing ? nil : runs] done in printer.progress(name, done, of: wanted) })
         item.report = Runner(chosen.backend, options).report(item.source)
         printer.endProgress()
