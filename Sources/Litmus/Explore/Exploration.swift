@@ -171,7 +171,7 @@ public final class Exploration {
             case .random, .parallel:
                 var generator = TestGenerator(
                     supported, seed: options.seed ^ (phase == .parallel ? 1 << 63 : 0),
-                    mostSteps: options.mostSteps)
+                    mostSteps: options.mostSteps, isSwept: summary.sweepAbsence == nil)
                 for number in 0..<wanted {
                     if isOver {
                         summary.untried.append((phase, wanted - number))
@@ -269,7 +269,10 @@ public final class Exploration {
     }
 
     private func attempt(_ test: LitmusTest, _ phase: Phase, _ predictor: Predictor) {
-        if let prediction = predictor.predict(test) { attempt(prediction, phase, predictor) }
+        guard let prediction = predictor.predict(test) else { return }
+        // A sweep is many runs, so it is kept for tests in which the order can matter.
+        if phase == .parallel, summary.sweepAbsence == nil, !prediction.test.canDependOnOrder { return }
+        attempt(prediction, phase, predictor)
     }
 
     private func attempt(_ prediction: Predictor.Prediction, _ phase: Phase, _ predictor: Predictor) {
@@ -445,6 +448,19 @@ extension LitmusTest {
         return test
     }
 
+    /// Whether the order of concurrent steps can matter: a block has several outcomes, or two actors change the states or the
+    /// pages of one file.
+    fileprivate var canDependOnOrder: Bool {
+        body.contains { entry in
+            guard case .parallel(let block) = entry, block.actors.count > 1 else {
+                if case .parallel(let block) = entry { return block.clauses.count > 1 }
+                return false
+            }
+            let changing = block.steps.filter(\.action.changesPages)
+            return block.clauses.count > 1 || Set(changing.map(\.actor)).count > 1
+        }
+    }
+
     /// Writes a schedule into its block, with the outcome that it showed.
     fileprivate mutating func take(_ schedule: Schedule, _ failure: Failure) {
         var number = 0
@@ -474,5 +490,15 @@ extension LitmusTest {
             if kind != .vmsplice { add(.holder(kind)) }
         }
         return needs
+    }
+}
+
+extension Action {
+    /// Whether it changes the states of pages, or frees pages.
+    fileprivate var changesPages: Bool {
+        switch self {
+        case .convert, .hypercall, .punch, .setAttributes: true
+        default: false
+        }
     }
 }

@@ -9,7 +9,11 @@ struct TestGenerator {
     private var seeds: SplitMix64
     private var number: UInt64 = 0
 
-    init(_ supported: SupportedMoves, seed: UInt64, mostSteps: Int) {
+    /// Whether concurrent steps are few, because each test is swept.
+    private let isSwept: Bool
+
+    init(_ supported: SupportedMoves, seed: UInt64, mostSteps: Int, isSwept: Bool = false) {
+        self.isSwept = isSwept
         self.supported = supported
         self.mostSteps = max(1, mostSteps)
         seeds = SplitMix64(seed: seed)
@@ -53,15 +57,19 @@ struct TestGenerator {
 
     /// A test with some sequential steps, some concurrent ones, and checks of every page.
     mutating func nextParallel() -> LitmusTest {
+        number += 1
+        if isSwept, number % 4 != 0 { return nextSwept() }
         var draft = Draft(seed: seeds.next(), supported.machines.intersection([.twoAliases]))
         fill(&draft, draft.below(4), draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves)
         let atomic = draft.test.hasTwoAliases ? atomicAliasMoves : atomicMoves
         var block = Parallel(steps: [])
-        let count = 2 + draft.below(2)
+        let count = isSwept ? draft.oneIn(8) ? 3 : 2 : 2 + draft.below(2)
+        // In a swept test most actors have one step: every instruction of it is a place to be preempted.
+        let most = isSwept ? draft.oneIn(4) ? 2 : 1 : count == 2 ? 3 : 2
         var actors: Set<Actor> = []
         for number in 0..<count {
             var own: Actor?
-            for _ in 0...draft.below(count == 2 ? 3 : 2) {
+            for _ in 0...draft.below(UInt64(most)) {
                 guard var step = move(of: atomic, &draft)?.step(in: &draft) else { continue }
                 // All steps of an actor run on one thread, so the actor replaces the one that the move chose.
                 let actor = own ?? Self.actor(step.actor, Int(number))
@@ -76,8 +84,51 @@ struct TestGenerator {
         }
         guard actors.count > 1 else { return draft.test }
         draft.append(block)
-        appendLooks(to: &draft)
+        appendLooks(to: &draft, byGuest: draft.oneIn(2))
         return draft.test
+    }
+
+    /// The steps between which the races of conversion are: accesses, references, and changes of the state or the pages.
+    private static let racing: [Move] = [
+        .hostRead, .hostWrite, .guestRead, .guestWrite, .convert, .convert, .convert, .hypercall, .punch, .hold,
+    ]
+
+    /// A test of two or three pages that is cheap to sweep: two actors with one step each, at times with a second one, on
+    /// pages that host and guest have used.
+    private mutating func nextSwept() -> LitmusTest {
+        var draft = Draft(seed: seeds.next(), pages: 1 + seeds.next() % 3)
+        let moves = Self.racing.filter(atomicMoves.contains)
+        fill(&draft, draft.below(3), moves)
+        var block = Parallel(steps: [])
+        for number in 0..<2 {
+            guard let actor = append(to: &block, number, nil, moves, &draft) else { return draft.test }
+            if draft.oneIn(3) { _ = append(to: &block, number, actor, moves, &draft) }
+        }
+        guard block.actors.count > 1 else { return draft.test }
+        let isForGuest = block.steps.contains { step in
+            if case .vcpu = step.actor { true } else { step.action.isPunch }
+        }
+        draft.append(block)
+        appendLooks(to: &draft, byGuest: isForGuest)
+        return draft.test
+    }
+
+    /// Appends a step of an actor to a block.
+    ///
+    /// - Parameter own: the actor; nil for the one that the step chooses.
+    /// - Returns: the actor; nil if no step was possible.
+    private func append(
+        to block: inout Parallel, _ number: Int, _ own: Actor?, _ moves: [Move], _ draft: inout Draft
+    ) -> Actor? {
+        for _ in 0..<8 {
+            guard let move = draft.pick(moves), var step = move.step(in: &draft) else { continue }
+            let actor = own ?? Self.actor(step.actor, number)
+            guard Self.isSameKind(actor, step.actor), own != nil || !block.actors.contains(actor) else { continue }
+            step.actor = actor
+            block.steps.append(step)
+            return actor
+        }
+        return nil
     }
 
     /// The moves that are allowed in a block.
@@ -108,12 +159,14 @@ struct TestGenerator {
         (one.actor, two.actor) = (Self.actor(one.actor, 0), Self.actor(two.actor, 1))
         guard one.actor != two.actor else { return nil }
         draft.append(Parallel(steps: [one, two]))
-        appendLooks(to: &draft)
+        appendLooks(to: &draft, byGuest: draft.oneIn(2))
         return draft.test
     }
 
     /// Adds checks of every page after a block.
-    private func appendLooks(to draft: inout Draft) {
+    ///
+    /// - Parameter byGuest: whether the guest looks, too, if it can.
+    private func appendLooks(to draft: inout Draft, byGuest: Bool) {
         guard supported.knowsContents else { return }
         let own = Set(draft.test.memory.map(\.name))
         let pages = draft.views.filter { own.contains($0.name) }.flatMap { view in
@@ -123,7 +176,7 @@ struct TestGenerator {
         // A guest can still see a page that the host has lost. A guest access outside of its memory ends in MMIO, after which the
         // vCPU cannot go on.
         guard supported.moves.contains(.guestRead), !draft.test.hasTwoAliases, !draft.test.changesSlots,
-            draft.oneIn(2)
+            byGuest
         else { return }
         let guest = draft.test.memory.regions.reduce(0) { max($0, $1.gpa.end) }
         draft.append(
@@ -180,4 +233,8 @@ extension LitmusTest {
             }
         }
     }
+}
+
+extension Action {
+    fileprivate var isPunch: Bool { if case .punch = self { true } else { false } }
 }

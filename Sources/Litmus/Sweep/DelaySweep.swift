@@ -55,6 +55,9 @@ struct DelaySweep {
         if let functions { looks[delay] = functions }
     }
 
+    /// Whether all outcomes are allowed.
+    var isFine: Bool { points.values.allSatisfy(\.isFine) }
+
     private var delays: [UInt64] { points.keys.sorted() }
 
     /// The delays at which the preempted actor was seen in the kernel, from the first to the last.

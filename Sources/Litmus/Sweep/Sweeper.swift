@@ -38,9 +38,11 @@ struct Sweeper {
     private static let gridPoints: UInt64 = 256
     /// The most nanoseconds inside the kernel that are tried one by one.
     private static let fineNanoseconds: UInt64 = 4096
-    /// The distance of delays in a search, in nanoseconds, and the most delays.
+    /// A search looks where the victim is in the kernel at this many delays, and tries delays there at this distance, in
+    /// nanoseconds, but at most so many.
+    private static let searchLooks: UInt64 = 32
     private static let searchStep: UInt64 = 16
-    private static let mostSearched: UInt64 = 1024
+    private static let mostSearched: UInt64 = 200
     /// First delays of schedules with two preemptions besides the middles of intervals, and second delays for each.
     private static let firstDelays: UInt64 = 16
     private static let secondDelays: UInt64 = 32
@@ -216,18 +218,33 @@ struct Sweeper {
             }
             return nil
         }
-        let isSearch = kind == .search
-        let step =
-            isSearch ? max(Self.searchStep, last / Self.mostSearched) : max(1, last / Self.gridPoints)
-        let delays = stride(from: 0, through: last, by: Int(clamping: step)).map { UInt64($0) } + [Self.afterTheEnd]
-        if let wrong = try run(delays, &sweep, looks: !isSearch, stopsAtWrong: isSearch) { return wrong }
-        if isSearch {
-            guard sweep.points.values.contains(where: { !$0.isFine }) else { return nil }
-        } else if let kernel = sweep.kernelDelays, kernel.upperBound - kernel.lowerBound <= Self.fineNanoseconds {
+        if case .search = kind { return try search(&sweep) }
+        if let wrong = try run(delays(0...last, step: last / Self.gridPoints), &sweep, looks: true) {
+            return wrong
+        }
+        if let kernel = sweep.kernelDelays, kernel.upperBound - kernel.lowerBound <= Self.fineNanoseconds {
             let rest = kernel.filter { sweep.points[$0] == nil }
             if let wrong = try run(rest, &sweep) { return wrong }
         }
         return try refine(&sweep)
+    }
+
+    /// Tries delays inside the kernel until an outcome is not allowed, and refines the map then.
+    private mutating func search(_ sweep: inout DelaySweep) throws(Stop) -> Wrong? {
+        let step = sweep.duration / Self.searchLooks
+        let coarse = delays(0...sweep.duration, step: step) + [Self.afterTheEnd]
+        if let wrong = try run(coarse, &sweep, looks: true, stopsAtWrong: true) { return wrong }
+        if sweep.isFine, let kernel = sweep.kernelDelays {
+            let low = kernel.lowerBound > step ? kernel.lowerBound - step : 0
+            let high = min(kernel.upperBound + step, sweep.duration)
+            let fine = delays(low...high, step: max(Self.searchStep, (high - low) / Self.mostSearched))
+            if let wrong = try run(fine, &sweep, stopsAtWrong: true) { return wrong }
+        }
+        return sweep.isFine ? nil : try refine(&sweep)
+    }
+
+    private func delays(_ range: ClosedRange<UInt64>, step: UInt64) -> [UInt64] {
+        stride(from: range.lowerBound, through: range.upperBound, by: Int(clamping: max(1, step))).map { $0 }
     }
 
     /// Bisects the borders, repeats delays with a result of their own, and looks at the stack in each interval.
@@ -247,10 +264,8 @@ struct Sweeper {
         let usual = Set(sweep.points.values.map(\.results))
         var firsts = Set(map(sweep).intervals.map { $0.delays.lowerBound + ($0.delays.upperBound - $0.delays.lowerBound) / 2 })
         if let kernel = sweep.kernelDelays {
-            let step = max(1, (kernel.upperBound - kernel.lowerBound) / Self.firstDelays)
-            for delay in stride(from: kernel.lowerBound, through: kernel.upperBound, by: Int(clamping: step)) {
-                firsts.insert(delay)
-            }
+            firsts.formUnion(
+                delays(kernel, step: (kernel.upperBound - kernel.lowerBound) / Self.firstDelays))
         }
         let actors = sweep.block.actors.compactMap(\.first?.step.actor).filter { $0 != sweep.intruder }
         for actor in actors {
@@ -259,9 +274,8 @@ struct Sweeper {
                     sweep.block, sweep.victim, sweep.intruder, second: .init(firstDelay: first, actor: actor),
                     isExact: sweep.isExact)
                 if let wrong = try prepare(&line, Self.afterTheEnd) { return wrong }
-                let step = max(1, line.duration / Self.secondDelays)
-                let delays = stride(from: 0, through: line.duration, by: Int(clamping: step)).map { UInt64($0) }
-                if let wrong = try run(delays, &line) { return wrong }
+                let grid = delays(0...line.duration, step: line.duration / Self.secondDelays)
+                if let wrong = try run(grid, &line) { return wrong }
                 let isNew = line.points.values.contains { !usual.contains($0.results) }
                 if isNew, let wrong = try refine(&line) { return wrong }
                 secondSchedules += line.runs.count
