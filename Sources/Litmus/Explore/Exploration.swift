@@ -284,9 +284,9 @@ public final class Exploration {
             progress(phase, summary)
         }
         // A failing step hides later ones, so the test is retried without it.
-        while case .wrong(let failure, let schedule) = judge(prediction, phase) {
+        while case .wrong(let failure, let how) = judge(prediction, phase) {
             if kinds.insert(failure.kind).inserted {
-                add(prediction, failure, schedule, predictor)
+                add(prediction, failure, how, predictor)
                 progress(phase, summary)
             }
             guard !isOver, let step = failure.step, !failure.isOfBlock,
@@ -297,12 +297,18 @@ public final class Exploration {
         }
     }
 
+    /// How a test with concurrent steps showed a difference, if it was swept.
+    private struct Shown {
+        var schedule: Schedule?
+        /// The kernel functions in which the victim was preempted.
+        var functions: [String] = []
+    }
+
     private enum Judgement {
         case fine
         case lawful
         case skipped(String)
-        /// With the schedule that showed it, if the test was swept.
-        case wrong(Failure, Schedule?)
+        case wrong(Failure, Shown)
     }
 
     /// - Parameter isConfirming: whether the test runs on the whole backend, not only on its rules.
@@ -328,7 +334,7 @@ public final class Exploration {
         case .failed(let failure):
             let others = failure.step.flatMap { prediction.others[$0] } ?? []
             guard case .step(_, let seen, nil) = failure.deviation, others.contains(seen) else {
-                return .wrong(failure, report.schedule)
+                return .wrong(failure, Shown(schedule: report.schedule, functions: report.functions))
             }
             return .lawful
         }
@@ -364,39 +370,39 @@ public final class Exploration {
     // MARK: a finding
 
     private func add(
-        _ prediction: Predictor.Prediction, _ failure: Failure, _ schedule: Schedule?,
-        _ predictor: Predictor
+        _ prediction: Predictor.Prediction, _ failure: Failure, _ how: Shown, _ predictor: Predictor
     ) {
         let attempts = attempts(for: prediction)
         // The last test that showed the finding, with its failure.
-        var smallest = (prediction, failure, schedule)
+        var smallest = (prediction, failure, how)
         let shrinker = Shrinker { test in
             guard !self.isOver, let candidate = predictor.predict(test) else { return false }
             for _ in 0..<attempts {
-                guard case .wrong(let now, let schedule) = self.judge(candidate) else { continue }
+                guard case .wrong(let now, let how) = self.judge(candidate) else { continue }
                 guard now.kind == failure.kind else { return false }
-                smallest = (candidate, now, schedule)
+                smallest = (candidate, now, how)
                 return true
             }
             return false
         }
         _ = shrinker.shrink(prediction.test.withoutExpectations)
-        var (last, shown, shownBy) = smallest
-        guard let source = written(last, shown, shownBy) else { return }
+        var (last, shown, how) = smallest
+        guard let source = written(last, shown, how.schedule) else { return }
         last = Predictor.Prediction(test: source.test, others: last.others)
         var seen = 0
         var runs = 0
         // A run with failing allocations is one for each allocation.
         for _ in 0..<(isFailing ? 2 : attempts == 1 ? 10 : 100) where seen == 0 || !isOver {
             runs += 1
-            guard case .wrong(let now, _) = judge(last, isConfirming: true) else { continue }
+            guard case .wrong(let now, let again) = judge(last, isConfirming: true) else { continue }
             seen += 1
             shown = now
+            if !again.functions.isEmpty { how.functions = again.functions }
         }
         summary.findings.append(
             Finding(
                 source: source, failure: shown, seen: seen, runs: runs, found: number,
-                steps: prediction.test.steps.count))
+                steps: prediction.test.steps.count, functions: how.functions))
         options.announcer?.write(.difference(text: source.test.text))
     }
 

@@ -16,6 +16,9 @@ public struct Finding: Sendable {
     public let found: Int
     /// Steps of that test before it was shrunk.
     public let steps: Int
+    /// The kernel functions in which the victim of the test's schedule was preempted, innermost first. Empty without a schedule, or
+    /// if they are not known.
+    public let functions: [String]
 
     /// The differing step, or the steps of the parallel block, as text.
     public var what: String { source.block(of: failure).map { "concurrently: \($0.text)" } ?? failure.text }

@@ -26,6 +26,8 @@ public struct Report: Sendable, Equatable {
     public var secondSchedules = 0
     /// A schedule that shows the failure; nil without a failure or a sweep.
     public var schedule: Schedule?
+    /// The kernel functions in which the victim of ``schedule`` was preempted, innermost first; empty if they are not known.
+    public var functions: [String] = []
     /// Why a requested sweep was not done, as a sentence without its period. Nil if it was done or not requested.
     public var sweepAbsence: String?
     /// What each step does when its allocations fail, in the order of the text. Empty if none was made to fail.

@@ -131,7 +131,11 @@ struct Sweeper {
             Judge(source), wanted: tally.runs, failure: wrong?.failure, wrong == nil ? deadline.stop : nil)
         report.maps = maps
         report.secondSchedules = secondSchedules
-        if case .failed = report.verdict { report.schedule = wrong?.schedule ?? maps.lazy.compactMap(\.wrong).first }
+        if case .failed = report.verdict {
+            let shown = maps.lazy.compactMap { map in map.wrong.map { (map, $0) } }.first
+            report.schedule = wrong?.schedule ?? shown.map { $0.schedule(of: $1) }
+            report.functions = wrong == nil ? shown?.1.functions ?? [] : []
+        }
         return report
     }
 
@@ -409,6 +413,10 @@ extension DelaySweep {
 extension SweepMap {
     fileprivate var isFine: Bool { intervals.allSatisfy(\.isFine) }
 
-    /// A schedule with a forbidden outcome.
-    fileprivate var wrong: Schedule? { intervals.first { !$0.isFine }.map(schedule(of:)) }
+    /// The widest interval with a forbidden outcome.
+    fileprivate var wrong: Interval? {
+        intervals.filter { !$0.isFine }.max {
+            $0.delays.upperBound - $0.delays.lowerBound < $1.delays.upperBound - $1.delays.lowerBound
+        }
+    }
 }

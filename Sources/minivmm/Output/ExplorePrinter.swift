@@ -223,6 +223,11 @@ struct ExplorePrinter: Sendable {
         label("found", finding.what, on: out)
         label("model", finding.model, on: out)
         label("backend", finding.failure.seen, on: out, .bad)
+        if !finding.functions.isEmpty, let preemption = finding.source.test.schedules.first?.preemption {
+            label(
+                "place",
+                "\(preemption.victim) in \(finding.functions.prefix(4).joined(separator: " < "))", on: out)
+        }
         if let injected = finding.failure.injected { label("failure", injected.description, on: out) }
         for line in finding.kernelLines { out.print("          \(line)") }
         let left = finding.source.test.steps.count
@@ -323,6 +328,7 @@ struct ExplorePrinter: Sendable {
             ("runs_needed", alone.needed.map { .number(UInt64($0)) } ?? .null),
             ("test_number", .number(UInt64(finding.found))), ("steps_before", .number(UInt64(finding.steps))),
             ("steps", .number(UInt64(finding.source.test.steps.count))),
+            ("functions", .array(finding.functions.map(JSON.string))),
             ("litmus", .string(finding.source.test.text)), ("file", file.map(JSON.string) ?? .null),
         ])
     }
