@@ -60,6 +60,9 @@ struct DelaySweep {
 
     private var delays: [UInt64] { points.keys.sorted() }
 
+    /// Whether the preempted actor was seen in the kernel at a delay.
+    func isInKernel(_ delay: UInt64) -> Bool { looks[delay]?.isEmpty == false }
+
     /// The delays at which the preempted actor was seen in the kernel, from the first to the last.
     var kernelDelays: ClosedRange<UInt64>? {
         let inside = looks.filter { !$0.value.isEmpty && $0.key <= duration }.keys

@@ -27,6 +27,7 @@ struct Sweeper {
     private let stacks: PreemptedRun.Stacks
     private var world: World
     private var isFresh = true
+    private var resets = 0
     private var chance: SplitMix64
     private var secondSchedules = 0
     /// The time from which on a thread that has not ended counts as waiting, in nanoseconds.
@@ -38,10 +39,10 @@ struct Sweeper {
     private static let gridPoints: UInt64 = 256
     /// The most nanoseconds inside the kernel that are tried one by one.
     private static let fineNanoseconds: UInt64 = 4096
-    /// A search looks where the victim is in the kernel at this many delays, and tries delays there at this distance, in
-    /// nanoseconds, but at most so many.
+    /// A search finds the part of the steps inside the kernel to this share of their duration, and tries delays there at this
+    /// distance, in nanoseconds, but at most so many.
     private static let searchLooks: UInt64 = 32
-    private static let searchStep: UInt64 = 16
+    private static let searchStep: UInt64 = 24
     private static let mostSearched: UInt64 = 200
     /// First delays of schedules with two preemptions besides the middles of intervals, and second delays for each.
     private static let firstDelays: UInt64 = 16
@@ -51,6 +52,8 @@ struct Sweeper {
     /// The limits for ``limit``.
     private static let shortestLimit: UInt64 = 200_000
     private static let longestLimit: UInt64 = 20_000_000
+    /// One reset of the machine in so many is checked.
+    private static let uncheckedResets = 32
     /// Runs of one schedule where the timer is exact.
     private static let repetitions = 10
 
@@ -235,17 +238,35 @@ struct Sweeper {
 
     /// Tries delays inside the kernel until an outcome is not allowed, and refines the map then.
     private mutating func search(_ sweep: inout DelaySweep) throws(Stop) -> Wrong? {
-        let step = sweep.duration / Self.searchLooks
-        let coarse = delays(0...sweep.duration, step: step) + [Self.afterTheEnd]
-        if let wrong = try run(coarse, &sweep, looks: true, stopsAtWrong: true) { return wrong }
-        if sweep.isFine, let kernel = sweep.kernelDelays {
-            let low = kernel.lowerBound > step ? kernel.lowerBound - step : 0
-            let high = min(kernel.upperBound + step, sweep.duration)
-            let fine = delays(low...high, step: max(Self.searchStep, (high - low) / Self.mostSearched))
-            if let wrong = try run(fine, &sweep, stopsAtWrong: true) { return wrong }
+        if let wrong = try run([0, Self.afterTheEnd], &sweep) { return wrong }
+        let step = max(1, sweep.duration / Self.searchLooks)
+        var inside: UInt64?
+        for share in Self.shares where inside == nil && deadline.stop == nil {
+            let delay = share * step
+            if let wrong = try run(delay, &sweep, looks: true) { return wrong }
+            if sweep.isInKernel(delay) { inside = delay }
+        }
+        if let inside {
+            // A look at the stack takes longer than a run, so the borders of the kernel's part are bisected.
+            var low: UInt64 = 0
+            var high = max(inside, sweep.duration)
+            for isFirst in [true, false] {
+                var (known, other) = (inside, isFirst ? low : high)
+                while max(known, other) - min(known, other) > step, deadline.stop == nil {
+                    let middle = (known + other) / 2
+                    if let wrong = try run(middle, &sweep, looks: true) { return wrong }
+                    if sweep.isInKernel(middle) { known = middle } else { other = middle }
+                }
+                if isFirst { low = other } else { high = other }
+            }
+            let distance = max(Self.searchStep, (high - low) / Self.mostSearched)
+            if let wrong = try run(delays(low...high, step: distance), &sweep, stopsAtWrong: true) { return wrong }
         }
         return sweep.isFine ? nil : try refine(&sweep)
     }
+
+    /// Where in the steps, in 32nds, a search first looks for the kernel's part.
+    private static let shares: [UInt64] = [16, 8, 24, 4, 12, 20, 28, 2, 6, 10, 14, 18, 22, 26, 30]
 
     private func delays(_ range: ClosedRange<UInt64>, step: UInt64) -> [UInt64] {
         stride(from: range.lowerBound, through: range.upperBound, by: Int(clamping: max(1, step))).map { $0 }
@@ -348,7 +369,8 @@ struct Sweeper {
     private mutating func perform(
         _ schedules: [Schedule], looks: Bool, counts: Bool = true, _ note: (BlockResult, Int) -> Void
     ) throws(Stop) -> Failure? {
-        if !isFresh, !world.reset() {
+        resets += 1
+        if !isFresh, !world.reset(checks: resets % Self.uncheckedResets == 0) {
             world.close()
             world = try World(facts, source.test, deadline)
         }
