@@ -157,7 +157,8 @@ public struct SVGPicture {
             let middle = pagesTop + (grid.top(band) + grid.top(band + 1)) / 2
             if middle - lastLabel >= 14 {
                 lastLabel = middle
-                Self.text(Self.left - 8, middle + 4.5, grid.label(band), anchor: "end", fill: Self.soft, to: &out)
+                Self.text(
+                    Self.left - 8, middle + 4.5, grid.label(band), anchor: "end", fill: Self.soft, to: &out)
             }
         }
     }

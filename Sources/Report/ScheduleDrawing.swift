@@ -153,7 +153,8 @@ public struct ScheduleDrawing {
     ) {
         let all = Double(max(1, band.outcomes.reduce(0) { $0 + $1.count }))
         out.append("<g><title>")
-        out.append(markup: "\(band.label): \(band.outcomes.map(\.text).joined(separator: " or ")) \(band.place)")
+        out.append(
+            markup: "\(band.label): \(band.outcomes.map(\.text).joined(separator: " or ")) \(band.place)")
         out.append("</title>")
         out.endLine()
         var top = y
@@ -197,7 +198,9 @@ public struct ScheduleDrawing {
         band.outcomes.prefix(3).map { letter(number($0)) }.joined(separator: "/")
     }
 
-    private func number(_ outcome: ScheduleChart.Outcome) -> Int { outcomes.firstIndex(of: outcome.text) ?? 0 }
+    private func number(_ outcome: ScheduleChart.Outcome) -> Int {
+        outcomes.firstIndex(of: outcome.text) ?? 0
+    }
 
     /// A to Z, then A1 and so on.
     private func letter(_ number: Int) -> String {
@@ -224,6 +227,7 @@ public struct ScheduleDrawing {
         to out: inout OutputBuffer
     ) {
         SVGPicture.text(
-            x, y, text, size: size, weight: weight, anchor: anchor, fill: fill, hasOutline: hasOutline, to: &out)
+            x, y, text, size: size, weight: weight, anchor: anchor, fill: fill, hasOutline: hasOutline,
+            to: &out)
     }
 }

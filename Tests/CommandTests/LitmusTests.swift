@@ -295,7 +295,8 @@ struct LitmusCommandTests {
             (["--at", "host7@5"], "no actor host7"), (["--at", "now"], "VICTIM@DELAY"),
             (["--at", "host1@5#3"], "no parallel block 3"), (["--sweep", "--at", "host1@5"], "omit --sweep"),
             (["--sweep", "--chrome", "x.json"], "omit --chrome"),
-            (["--sweep", "--preemptions", "3"], "give 1 or 2"), (["--preemptions", "2"], "belongs to --sweep"),
+            (["--sweep", "--preemptions", "3"], "give 1 or 2"),
+            (["--preemptions", "2"], "belongs to --sweep"),
             (["--sweep", "--backend", "soft"], "real kernel"),
         ] {
             let result = try Command.run(["litmus"] + options + [test])

@@ -172,23 +172,24 @@ struct SweepTests {
 
     // MARK: the language
 
-    @Test(arguments: [
-        ("preempted host1 at 1594 by host", nil),
-        ("preempted host1 at 0 by host, host at 300 by host1 => c = EAGAIN at 0, r = 0x41", nil),
-        ("preempted host1 at 1594", "expected `by`"),
-        ("preempted host1 at 1594 by", "an actor of the block"),
-        ("preempted host1 by host", "expected `at`"),
-        ("preempted host1 at x by host", "a delay in nanoseconds"),
-        ("preempted host1 at 5 by host1", "host1 cannot preempt itself"),
-        ("preempted host2 at 5 by host", "no actor host2 in the block"),
-        ("preempted host1 at 5 by host, host1 at 3 by host", "is of host, the first intruder"),
-        ("preempted host1 at 5 by host, host at 3 by host", "host cannot preempt itself"),
-        ("preempted host1 at 10000000001 by host", "at most 10000000000 ns"),
-        ("preempted host1 at 5 by host => z = ok", "no step of the block has a result `z`"),
-        ("preempted host1 at 5 by host\npreempted host1 at 5 by host", "already has"),
-        ("preempted host1 at 5 by host\nhost2 read 0", "steps come before"),
-        ("end\npreempted host1 at 5 by host\nparallel\nhost read 0", "belongs in a parallel block"),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("preempted host1 at 1594 by host", nil),
+            ("preempted host1 at 0 by host, host at 300 by host1 => c = EAGAIN at 0, r = 0x41", nil),
+            ("preempted host1 at 1594", "expected `by`"),
+            ("preempted host1 at 1594 by", "an actor of the block"),
+            ("preempted host1 by host", "expected `at`"),
+            ("preempted host1 at x by host", "a delay in nanoseconds"),
+            ("preempted host1 at 5 by host1", "host1 cannot preempt itself"),
+            ("preempted host2 at 5 by host", "no actor host2 in the block"),
+            ("preempted host1 at 5 by host, host1 at 3 by host", "is of host, the first intruder"),
+            ("preempted host1 at 5 by host, host at 3 by host", "host cannot preempt itself"),
+            ("preempted host1 at 10000000001 by host", "at most 10000000000 ns"),
+            ("preempted host1 at 5 by host => z = ok", "no step of the block has a result `z`"),
+            ("preempted host1 at 5 by host\npreempted host1 at 5 by host", "already has"),
+            ("preempted host1 at 5 by host\nhost2 read 0", "steps come before"),
+            ("end\npreempted host1 at 5 by host\nparallel\nhost read 0", "belongs in a parallel block"),
+        ] as [(String, String?)])
     func blocksNameTheirSchedule(_ line: String, _ problem: String?) throws {
         let text = Self.race.replacing("\nend", with: "\n\(line)\nend")
         guard let problem else {
@@ -212,7 +213,8 @@ struct SweepTests {
     func outcomesOfThisKernelAreAllowed() throws {
         let backend = try #require(try? MemslotTrapKVM(over: LinuxKVM()))
         let source = try Source(parsing: Self.race)
-        let report = Runner(backend, .init(timeLimit: .seconds(3600), sweep: .all(preemptions: 1))).report(source)
+        let report = Runner(backend, .init(timeLimit: .seconds(3600), sweep: .all(preemptions: 1))).report(
+            source)
         guard case .passed = report.verdict else {
             Issue.record("\(report.verdict)")
             return
@@ -222,8 +224,9 @@ struct SweepTests {
             #expect(map.schedules > 2 && map.intervals.allSatisfy(\.isFine))
             #expect(map.intervals.map(\.delays.lowerBound) == map.intervals.map(\.delays.lowerBound).sorted())
         }
-        let one = Runner(backend, .init(sweep: .these([try Schedule("host1@5000000", in: source.test)]))).report(
-            source)
+        let one = Runner(backend, .init(sweep: .these([try Schedule("host1@5000000", in: source.test)])))
+            .report(
+                source)
         #expect(one.maps.count == 1 && one.maps[0].intervals.allSatisfy(\.isFine))
     }
 
@@ -256,14 +259,16 @@ struct SweepTests {
                 """
         let source = try Source(parsing: beside)
         let one = Runner(
-            backend, .init(timeLimit: .seconds(3600), sweep: .these([try Schedule("host1@0#2", in: source.test)]))
+            backend,
+            .init(timeLimit: .seconds(3600), sweep: .these([try Schedule("host1@0#2", in: source.test)]))
         )
         let report = one.report(source)
         #expect(report.verdict == .passed && report.maps.map(\.block) == [1], "\(report.verdict)")
     }
 
     @Test func softKVMSaysWhyItIsNotSwept() throws {
-        let report = Runner(SoftKVM(), .init(sweep: .all(preemptions: 1))).report(try Source(parsing: Self.race))
+        let report = Runner(SoftKVM(), .init(sweep: .all(preemptions: 1))).report(
+            try Source(parsing: Self.race))
         #expect(report.verdict == .passed && report.maps.isEmpty)
         #expect(report.sweepAbsence?.contains("every interleaving") == true)
     }

@@ -61,8 +61,10 @@ struct ScheduleTests {
 
     /// No band is too narrow for its letter, and together they fill the width.
     @Test func bandsAreWideEnough() throws {
-        let widths = try svg(chart(bands: 32)).matches(of: /<g><title>[^\n]*\n<rect x="[0-9.]+" y="[0-9.]+" width="([0-9.]+)"/)
-            .compactMap { Double($0.1) }
+        let widths = try svg(chart(bands: 32)).matches(
+            of: /<g><title>[^\n]*\n<rect x="[0-9.]+" y="[0-9.]+" width="([0-9.]+)"/
+        )
+        .compactMap { Double($0.1) }
         #expect(widths.count == 32 && widths.allSatisfy { $0 >= 30 })
         #expect(abs(widths.reduce(0, +) - 1152) < 2)
     }

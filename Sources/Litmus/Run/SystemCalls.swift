@@ -20,7 +20,10 @@ extension World {
             }
             if let trace, let event { trace.record(event, by: .monitor) }
         } catch {
-            if facts.isAdapter, error == .noMemory, new.size > LitmusTest.mostPages * pageSize {
+            // EOPNOTSUPP is that of an adapter over SoftKVM.
+            if facts.isAdapter, [.noMemory, .notSupportedOnSocket].contains(error),
+                new.size > LitmusTest.mostPages * pageSize
+            {
                 throw .skip("\(backend.identity.name) maps whole files, and cannot map \(new.size) bytes")
             }
             return error

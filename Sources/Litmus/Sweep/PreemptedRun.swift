@@ -79,7 +79,8 @@ final class PreemptedRun: Sendable {
             }
         }
         let run = PreemptedRun(preemption, block, grid, team, stacks, processes, limit)
-        let (latest, overflow) = (preemption.delay + (preemption.second?.delay ?? 0)).addingReportingOverflow(limit)
+        let (latest, overflow) = (preemption.delay + (preemption.second?.delay ?? 0)).addingReportingOverflow(
+            limit)
         team.run(jobs: preemption.second == nil ? 2 : 3, limit: overflow ? limit : latest) {
             run.perform($0, source, world)
         }

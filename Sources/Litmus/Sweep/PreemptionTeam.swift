@@ -135,7 +135,9 @@ import Synchronization
         all[number].thread.store(ckvm_thread_id(), ordering: .releasing)
         unsafe sem_post(ended)
         while true {
-            guard ckvm_timer_wait(all[number].timer.rawValue) == 0, let job = job.withLock({ $0 }) else { return }
+            guard ckvm_timer_wait(all[number].timer.rawValue) == 0, let job = job.withLock({ $0 }) else {
+                return
+            }
             job(number)
             if number != Self.watcher { unsafe sem_post(ended) }
         }

@@ -93,7 +93,8 @@ public struct SweepMap: Sendable, Equatable {
 
     /// The schedule at the middle of an interval.
     public func schedule(of interval: Interval) -> Schedule {
-        let middle = interval.delays.lowerBound + (interval.delays.upperBound - interval.delays.lowerBound) / 2
+        let middle =
+            interval.delays.lowerBound + (interval.delays.upperBound - interval.delays.lowerBound) / 2
         return Schedule(block: block, Preemption(of: victim, by: intruder, second, swept: middle))
     }
 }

@@ -91,7 +91,8 @@ struct Sweeper {
         self.team = team
         grid = team.measureTimer()
         stacks = PreemptedRun.Stacks(
-            victim: KernelStack(thread: team.thread(of: 0)), intruder: KernelStack(thread: team.thread(of: 1)))
+            victim: KernelStack(thread: team.thread(of: 0)), intruder: KernelStack(thread: team.thread(of: 1))
+        )
         do throws(Stop) { world = try World(facts, source.test, deadline) } catch {
             team.end()
             _ = ckvm_bind_to_cpu(-1)
@@ -177,12 +178,15 @@ struct Sweeper {
         }
         let runs = grid.isExact ? min(options.runs, Self.repetitions) : options.runs
         for number in 0..<runs where number == 0 || deadline.stop == nil {
-            if let failure = try perform(schedules, looks: number == 0, { results, block in
-                guard let index = sweeps.firstIndex(where: { $0.block.number == block }),
-                    let preemption = schedules.first(where: { $0.block == block })?.preemption
-                else { return }
-                sweeps[index].add(preemption.second?.delay ?? preemption.delay, results)
-            }) {
+            if let failure = try perform(
+                schedules, looks: number == 0,
+                { results, block in
+                    guard let index = sweeps.firstIndex(where: { $0.block.number == block }),
+                        let preemption = schedules.first(where: { $0.block == block })?.preemption
+                    else { return }
+                    sweeps[index].add(preemption.second?.delay ?? preemption.delay, results)
+                })
+            {
                 return (failure, schedules[0])
             }
         }
@@ -260,7 +264,9 @@ struct Sweeper {
                 if isFirst { low = other } else { high = other }
             }
             let distance = max(Self.searchStep, (high - low) / Self.mostSearched)
-            if let wrong = try run(delays(low...high, step: distance), &sweep, stopsAtWrong: true) { return wrong }
+            if let wrong = try run(delays(low...high, step: distance), &sweep, stopsAtWrong: true) {
+                return wrong
+            }
         }
         return sweep.isFine ? nil : try refine(&sweep)
     }
@@ -287,7 +293,10 @@ struct Sweeper {
     private mutating func sweepSecond(_ sweep: DelaySweep, _ maps: inout [SweepMap]) throws(Stop) -> Wrong? {
         guard sweep.isExact else { return nil }
         let usual = Set(sweep.points.values.map(\.results))
-        var firsts = Set(map(sweep).intervals.map { $0.delays.lowerBound + ($0.delays.upperBound - $0.delays.lowerBound) / 2 })
+        var firsts = Set(
+            map(sweep).intervals.map {
+                $0.delays.lowerBound + ($0.delays.upperBound - $0.delays.lowerBound) / 2
+            })
         if let kernel = sweep.kernelDelays {
             firsts.formUnion(
                 delays(kernel, step: (kernel.upperBound - kernel.lowerBound) / Self.firstDelays))
@@ -416,7 +425,8 @@ struct Sweeper {
             processes[actor].map { KernelStack(process: $0) } ?? thread
         }
         return PreemptedRun.Stacks(
-            victim: stack(preemption.victim, stacks.victim), intruder: stack(preemption.intruder, stacks.intruder))
+            victim: stack(preemption.victim, stacks.victim),
+            intruder: stack(preemption.intruder, stacks.intruder))
     }
 }
 

@@ -140,7 +140,9 @@ struct LitmusPrinter: Sendable {
         if let difference = sweep.difference(item.report.maps) {
             out.hanging("        ", "note: \(difference).", indent: 10, used: 8)
         }
-        if let schedule = item.report.schedule { sweep.printReplay(schedule, path: ByteText.visible(item.path)) }
+        if let schedule = item.report.schedule {
+            sweep.printReplay(schedule, path: ByteText.visible(item.path))
+        }
         FailurePrinter(out: out, item: item).print()
         if let (block, outcome) = item.selected { steps(of: outcome, in: block, item.source.test) }
     }

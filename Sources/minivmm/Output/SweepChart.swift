@@ -18,7 +18,8 @@ extension ScheduleChart {
                 Strip(
                     words.pair(map), note: "\(grouped(map.schedules)) schedules",
                     bands: map.intervals.map { interval in
-                        let last = min(interval.delays.upperBound, max(map.duration, interval.delays.lowerBound))
+                        let last = min(
+                            interval.delays.upperBound, max(map.duration, interval.delays.lowerBound))
                         return Band(
                             interval.delays.lowerBound...last, label: words.delays(interval.delays, map),
                             outcomes: interval.outcomes.map {

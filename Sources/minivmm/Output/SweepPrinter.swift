@@ -43,8 +43,9 @@ struct SweepPrinter {
                     "\(actor)'s steps end after \(grouped(Int(map.duration))) ns on this kernel, so the delay \(grouped(Int(swept))) preempts nothing"
             }
             let wanted = preemption.outcome
-            let seen = map.intervals.flatMap(\.outcomes)
-            if !wanted.isEmpty, !seen.contains(where: { $0.matches(wanted) }), let first = seen.first {
+            let outcomes = map.intervals.flatMap(\.outcomes)
+            if !wanted.isEmpty, !outcomes.contains(where: { $0.matches(wanted) }), let first = outcomes.first
+            {
                 let text = wanted.map { "\($0.result) = \($0.outcome)" }.joined(separator: ", ")
                 return
                     "the schedule was written for a kernel with the outcome \(text); this kernel has \(first.text) there"

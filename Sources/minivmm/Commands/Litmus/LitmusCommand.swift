@@ -150,7 +150,8 @@ struct LitmusCommand: ParsableCommand {
         }
         if sweep || at != nil, pictures.chrome != nil {
             throw ValidationError(
-                "A map of schedules has no form in Chrome's format: omit --chrome, or give --report or --svg.")
+                "A map of schedules has no form in Chrome's format: omit --chrome, or give --report or --svg."
+            )
         }
         if !(1...2).contains(preemptions) {
             throw ValidationError("--preemptions \(preemptions): give 1 or 2.")
@@ -261,7 +262,8 @@ struct LitmusCommand: ParsableCommand {
                 backend: "\(chosen.backend.identity)", words)
             try numbered.draw(chart)
         } else if pictures.isWanted, recorder == nil {
-            Terminal.diagnostics.hanging("", "\(name): no schedules were run, so no map was drawn.", indent: 0)
+            Terminal.diagnostics.hanging(
+                "", "\(name): no schedules were run, so no map was drawn.", indent: 0)
         }
         guard let recorder else { return }
         if let witness = item.witness, !recorder.hasNotable {

@@ -149,7 +149,9 @@ enum LitmusTables {
     static func results<R: Results & Decodable>(_ path: String, as type: R.Type) throws -> R {
         let report: R
         do {
-            report = try JSONDecoder().decode(
+            let decoder = JSONDecoder()
+            decoder.keyDecodingStrategy = .convertFromSnakeCase
+            report = try decoder.decode(
                 type, from: Data(try LitmusFiles.read(path, most: 64 << 20)))
         } catch let error as LitmusFiles.Failure {
             throw stop(error.description, .validationFailure)

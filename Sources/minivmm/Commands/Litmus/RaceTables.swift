@@ -21,16 +21,16 @@ enum RaceTables {
             let intervals: [Interval]
         }
         struct Second: Decodable {
-            let first_delay_ns: UInt64
+            let firstDelayNs: UInt64
             let actor: String
         }
         struct Interval: Decodable {
-            let from_ns: UInt64
-            let to_ns: UInt64
+            let fromNs: UInt64
+            let toNs: UInt64
             let schedule: String
             let outcomes: [Outcome]
             let functions: [String]
-            let intruder_waits: Bool
+            let intruderWaits: Bool
         }
         struct Outcome: Decodable {
             let outcome: String
@@ -40,7 +40,7 @@ enum RaceTables {
             struct Outcome: Decodable {
                 let results: String
                 let count: Int?
-                let in_model: Bool?
+                let inModel: Bool?
             }
             let runs: Int?
             let outcomes: [Outcome]
@@ -89,7 +89,7 @@ enum RaceTables {
                     reached += 1
                     rows.append([
                         name, outcome.results, "`\(interval.schedule)`",
-                        "\(interval.from_ns) to \(interval.to_ns)", place(map, interval),
+                        "\(interval.fromNs) to \(interval.toNs)", place(map, interval),
                     ])
                 }
             }
@@ -106,7 +106,10 @@ enum RaceTables {
         _ outcome: String, _ maps: [Results.Map]
     ) -> (Results.Map, Results.Interval)? {
         func rank(_ map: Results.Map, _ interval: Results.Interval) -> (Int, Int, UInt64) {
-            (map.second == nil ? 1 : 0, interval.outcomes.count == 1 ? 1 : 0, interval.to_ns &- interval.from_ns)
+            (
+                map.second == nil ? 1 : 0, interval.outcomes.count == 1 ? 1 : 0,
+                interval.toNs &- interval.fromNs
+            )
         }
         return maps.flatMap { map in map.intervals.map { (map, $0) } }
             .filter { $1.outcomes.contains { $0.outcome == outcome } }
@@ -117,7 +120,7 @@ enum RaceTables {
         let place =
             interval.functions.isEmpty
             ? "user space" : interval.functions.prefix(2).map { "`\($0)`" }.joined(separator: " < ")
-        return place + (interval.intruder_waits ? "; \(map.intruder) waits" : "")
+        return place + (interval.intruderWaits ? "; \(map.intruder) waits" : "")
     }
 
     // MARK: gain
@@ -127,13 +130,16 @@ enum RaceTables {
 
     private static func printGain(_ aimed: Results, _ random: Results) {
         let out = Terminal.output
-        out.print("Aimed schedules against random starting times on \(aimed.title), where an outcome is rare:")
+        out.print(
+            "Aimed schedules against random starting times on \(aimed.title), where an outcome is rare:")
         out.print("")
         var rows: [[String]] = []
         for test in random.tests {
             guard let other = aimed.tests.first(where: { $0.file == test.file }) else { continue }
             for (block, aim) in zip(test.blocks ?? [], other.blocks ?? []) {
-                guard let runs = block.runs, let schedules = aim.runs, runs > 0, schedules > 0 else { continue }
+                guard let runs = block.runs, let schedules = aim.runs, runs > 0, schedules > 0 else {
+                    continue
+                }
                 for outcome in block.outcomes {
                     let count = outcome.count ?? 0
                     let hits = aim.outcomes.first { $0.results == outcome.results }?.count ?? 0
