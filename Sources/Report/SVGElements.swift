@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 
-// The elements that drawings are made of.
-extension SVGPicture {
+/// The elements of drawings.
+enum SVGElement {
+    /// The colour of text.
+    static let ink = "#15181e"
+    /// The colour of remarks.
+    static let soft = "#59606c"
+    /// The colour of failures.
+    static let bad = "#c2280f"
+
+    /// One decimal is finer than a pixel.
+    static func round(_ value: Double) -> Double { (value * 10).rounded() / 10 }
+
     static func rect(
         _ x: Double, _ y: Double, _ width: Double, _ height: Double, _ fill: String, stroke: Bool = false,
         to out: inout OutputBuffer

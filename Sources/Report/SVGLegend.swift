@@ -37,11 +37,11 @@ extension SVGPicture {
         for item in legend {
             let y = top + Double(item.line) * 19
             if let state = item.state {
-                Self.rect(item.x, y - 11, 22, 14, Self.fill(state), stroke: true, to: &out)
-                Self.text(item.x + 27, y + 1, item.text, size: 12, to: &out)
+                SVGElement.rect(item.x, y - 11, 22, 14, Self.fill(state), stroke: true, to: &out)
+                SVGElement.text(item.x + 27, y + 1, item.text, size: 12, to: &out)
             } else if let kind = item.kind {
                 SVGSign.draw(kind, item.x + 6, y - 4, to: &out)
-                Self.text(item.x + 17, y + 1, item.text, size: 12, to: &out)
+                SVGElement.text(item.x + 17, y + 1, item.text, size: 12, to: &out)
             }
         }
     }
@@ -74,16 +74,16 @@ extension SVGPicture {
         guard !steps.isEmpty else { return }
         let columns = [34.0, 620, 910]
         for (x, title) in zip(columns, ["Step", "Expected", "Seen"]) {
-            Self.text(x, top, title, size: 12, weight: "bold", to: &out)
+            SVGElement.text(x, top, title, size: 12, weight: "bold", to: &out)
         }
         for (index, row) in steps.enumerated() {
             let y = top + Double(index + 1) * 18
             SVGSign.draw(row.isOK ? .step : .failedStep, 22, y - 4, to: &out)
             let cells = zip(columns, [(row.step, 76), (row.expected, 37), (row.seen, 37)])
             for (x, (words, length)) in cells {
-                Self.text(
+                SVGElement.text(
                     x, y, Self.clipped(words, length), size: 12, weight: row.isOK ? "normal" : "bold",
-                    fill: row.isOK ? Self.ink : Self.bad, to: &out)
+                    fill: row.isOK ? SVGElement.ink : SVGElement.bad, to: &out)
             }
         }
     }

@@ -88,7 +88,7 @@ extension SVGPicture {
                     other.band == run.band && x(other.columns.lowerBound) < right
                         && place < x(other.columns.upperBound)
                 }
-                Self.text(
+                SVGElement.text(
                     place, y, word, size: 12, weight: "bold",
                     fill: run.state == .private && !isCovered ? "#ffffff" : "#2b2000",
                     hasOutline: isCovered, to: &out)

@@ -17,9 +17,6 @@ public struct SVGPicture {
     static let left = 128.0
     static let actorHeight = 24.0
     static let top = 92.0
-    static let ink = "#15181e"
-    static let soft = "#59606c"
-    static let bad = "#c2280f"
     /// The limit for steps in the table of outcomes.
     static let mostSteps = 12
 
@@ -54,8 +51,8 @@ public struct SVGPicture {
         let height = stepsTop + (steps.isEmpty ? 0 : Double(steps.count + 1) * 18 + 8) + 18
         out.append(
             """
-            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.width) \(Self.round(height))" width="\(Self.width)" \
-            height="\(Self.round(height))" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif" font-size="13" role="img">
+            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.width) \(SVGElement.round(height))" width="\(Self.width)" \
+            height="\(SVGElement.round(height))" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif" font-size="13" role="img">
 
             """)
         out.append("<title>")
@@ -72,19 +69,19 @@ public struct SVGPicture {
         draw(legend, top: legendTop, to: &out)
         draw(steps, top: stepsTop, to: &out)
         let clock = trace.isSimulated ? "Simulated time" : "Host's monotonic clock"
-        Self.text(
+        SVGElement.text(
             16, height - 12,
             Self.clipped(
                 (trace.isSimulated ? "Simulated, no real kernel was involved: " : "Backend: ")
                     + "\(trace.identity). \(clock), starting at \(trace.start) ns. MiniVMM", 150),
-            size: 12, fill: Self.soft, to: &out)
+            size: 12, fill: SVGElement.soft, to: &out)
         out.append("</svg>")
         out.endLine()
         out.flush()
     }
 
     private func drawHeading(to out: inout OutputBuffer) {
-        Self.text(16, 30, Self.clipped(title, 80), size: 21, weight: "bold", to: &out)
+        SVGElement.text(16, 30, Self.clipped(title, 80), size: 21, weight: "bold", to: &out)
         let verdict = trace.endedWell.map { $0 ? "✓ " : "✗ " } ?? ""
         let failed = timeline.kinds.count { $0 == .failedStep }
         let facts = [
@@ -93,10 +90,10 @@ public struct SVGPicture {
             timeline.conversions.isEmpty ? nil : trace.conversions.description,
             duration,
         ]
-        Self.text(
+        SVGElement.text(
             16, 52, Self.clipped(facts.compactMap { $0 }.joined(separator: " · "), 150),
-            fill: failed > 0 || trace.endedWell == false ? Self.bad : Self.soft, to: &out)
-        Self.text(16, 71, timeline.drawnText(trace), fill: Self.soft, to: &out)
+            fill: failed > 0 || trace.endedWell == false ? SVGElement.bad : SVGElement.soft, to: &out)
+        SVGElement.text(16, 71, timeline.drawnText(trace), fill: SVGElement.soft, to: &out)
     }
 
     private var duration: String? {
@@ -136,19 +133,19 @@ public struct SVGPicture {
     private func drawPages(avoiding marks: [Mark], to out: inout OutputBuffer) {
         guard trace.count > 0, !timeline.rows.isEmpty else { return }
         let right = Self.left + plotWidth
-        Self.rect(Self.left, pagesTop, plotWidth, grid.height, "url(#none)", to: &out)
+        SVGElement.rect(Self.left, pagesTop, plotWidth, grid.height, "url(#none)", to: &out)
         for run in grid.runs() {
             let y = pagesTop + grid.top(run.band)
             let begin = x(run.columns.lowerBound)
-            Self.rect(
+            SVGElement.rect(
                 begin, y, max(0.6, x(run.columns.upperBound) - begin),
                 grid.top(run.band + 1) - grid.top(run.band),
                 Self.fill(run.state), to: &out)
         }
         if grid.isExact {
             for band in 0..<grid.bands {
-                let y = Self.round(pagesTop + grid.top(band))
-                out.append("<path d=\"M\(Self.left) \(y)H\(Self.round(right))\" stroke=\"#0003\"/>\n")
+                let y = SVGElement.round(pagesTop + grid.top(band))
+                out.append("<path d=\"M\(Self.left) \(y)H\(SVGElement.round(right))\" stroke=\"#0003\"/>\n")
             }
         }
         drawWords(avoiding: marks, to: &out)
@@ -157,8 +154,9 @@ public struct SVGPicture {
             let middle = pagesTop + (grid.top(band) + grid.top(band + 1)) / 2
             if middle - lastLabel >= 14 {
                 lastLabel = middle
-                Self.text(
-                    Self.left - 8, middle + 4.5, grid.label(band), anchor: "end", fill: Self.soft, to: &out)
+                SVGElement.text(
+                    Self.left - 8, middle + 4.5, grid.label(band), anchor: "end", fill: SVGElement.soft,
+                    to: &out)
             }
         }
     }
@@ -168,11 +166,11 @@ public struct SVGPicture {
     private func drawActors(to out: inout OutputBuffer) {
         for (index, actor) in actors.enumerated() {
             let y = actorY(index)
-            Self.text(
+            SVGElement.text(
                 Self.left - 8, y + 4.5, Self.clipped(trace.actors[actor], 14), weight: "bold", anchor: "end",
                 to: &out)
             out.append(
-                "<path d=\"M\(Self.left) \(Self.round(y))H\(Self.round(Self.left + plotWidth))\" stroke=\"#d9d6cd\"/>\n"
+                "<path d=\"M\(Self.left) \(SVGElement.round(y))H\(SVGElement.round(Self.left + plotWidth))\" stroke=\"#d9d6cd\"/>\n"
             )
         }
         var drawn = [Double](repeating: -1, count: trace.actors.count)
@@ -185,8 +183,9 @@ public struct SVGPicture {
             drawn[actor] = end
             let target: Timeline.State =
                 trace.text(conversion.start, .target) == "private" ? .private : .shared
-            Self.rect(
-                begin, actorY(row) - 7, end - begin, 14, conversion.succeeded ? Self.fill(target) : Self.bad,
+            SVGElement.rect(
+                begin, actorY(row) - 7, end - begin, 14,
+                conversion.succeeded ? Self.fill(target) : SVGElement.bad,
                 stroke: end - begin > 5, to: &out)
         }
     }
@@ -201,18 +200,19 @@ public struct SVGPicture {
             let place = x(Double(event) + 0.5)
             let nanoseconds = trace.times[event] &- trace.start
             let anchor = tick > 0 && tick == count - 1 ? "end" : "middle"
-            Self.text(place, pagesBottom + 16, "\(event + 1)", anchor: anchor, fill: Self.soft, to: &out)
-            Self.text(
-                place, pagesBottom + 31, Self.duration(nanoseconds), anchor: anchor, fill: Self.soft, to: &out
+            SVGElement.text(
+                place, pagesBottom + 16, "\(event + 1)", anchor: anchor, fill: SVGElement.soft, to: &out)
+            SVGElement.text(
+                place, pagesBottom + 31, Self.duration(nanoseconds), anchor: anchor, fill: SVGElement.soft,
+                to: &out
             )
         }
-        Self.text(Self.left - 38, pagesBottom + 16, "event", anchor: "end", fill: Self.soft, to: &out)
-        Self.text(
+        SVGElement.text(
+            Self.left - 38, pagesBottom + 16, "event", anchor: "end", fill: SVGElement.soft, to: &out)
+        SVGElement.text(
             Self.left - 38, pagesBottom + 31, trace.isSimulated ? "sim. time" : "time", anchor: "end",
-            fill: Self.soft, to: &out)
+            fill: SVGElement.soft, to: &out)
     }
-
-    static func round(_ value: Double) -> Double { (value * 10).rounded() / 10 }
 
     static func clipped(_ text: String, _ count: Int) -> String {
         text.count <= count ? text : text.prefix(count - 1) + "…"
@@ -222,9 +222,9 @@ public struct SVGPicture {
         let value = Double(nanoseconds)
         switch nanoseconds {
         case ..<1000: return "\(nanoseconds) ns"
-        case ..<1_000_000: return "\(round(value / 1e3)) µs"
-        case ..<1_000_000_000: return "\(round(value / 1e6)) ms"
-        default: return "\(round(value / 1e9)) s"
+        case ..<1_000_000: return "\(SVGElement.round(value / 1e3)) µs"
+        case ..<1_000_000_000: return "\(SVGElement.round(value / 1e6)) ms"
+        default: return "\(SVGElement.round(value / 1e9)) s"
         }
     }
 }

@@ -23,7 +23,7 @@ enum SVGSign {
         let colour = bad.contains(kind) ? "#c2280f" : kind == .hold ? "#9c2f83" : "#15181e"
         let r = 5.0
         func path(_ d: String, fill: Bool = false, width: Double = 1.8) {
-            let place = "transform=\"translate(\(SVGPicture.round(x)) \(SVGPicture.round(y)))\""
+            let place = "transform=\"translate(\(SVGElement.round(x)) \(SVGElement.round(y)))\""
             // A white outline separates the sign from the pattern below it.
             out.append(
                 "<path d=\"\(d)\" \(place) fill=\"\(fill ? "#fff" : "none")\" stroke=\"#fff\" stroke-width=\"\(width + 2)\"/>"
@@ -34,7 +34,7 @@ enum SVGSign {
         }
         func letter(_ text: String) {
             out.append(
-                "<text x=\"\(SVGPicture.round(x))\" y=\"\(SVGPicture.round(y + 4))\" font-size=\"12\" font-weight=\"bold\" text-anchor=\"middle\" fill=\"\(colour)\" stroke=\"#fff\" stroke-width=\"2.5\" paint-order=\"stroke\">\(text)</text>"
+                "<text x=\"\(SVGElement.round(x))\" y=\"\(SVGElement.round(y + 4))\" font-size=\"12\" font-weight=\"bold\" text-anchor=\"middle\" fill=\"\(colour)\" stroke=\"#fff\" stroke-width=\"2.5\" paint-order=\"stroke\">\(text)</text>"
             )
         }
         let triangle = "M0 -\(r)L\(r) 4L-\(r) 4Z"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/// What the schedules of a race led to, for ``ScheduleDrawing``: a strip for each pair of actors, with a band for each interval of
+/// The outcomes of the schedules of a race, for ``ScheduleDrawing``: a strip for each pair of actors, with a band for each interval of
 /// delays.
 public struct ScheduleChart: Sendable {
     /// An outcome with its share of an interval.
@@ -62,11 +62,11 @@ public struct ScheduleChart: Sendable {
         }
     }
 
-    /// What was run.
+    /// The title of the drawing.
     public let title: String
     /// The backend that answered.
     public let backend: String
-    /// What a delay counts.
+    /// The unit of delays, as a sentence.
     public let unit: String
     /// The strips from top to bottom.
     public let strips: [Strip]

@@ -16,7 +16,7 @@ public struct ScheduleDrawing {
     private static let narrowest = 30.0
     /// The limit for the bands of a strip.
     static let mostBands = 32
-    /// Colours that can be told apart by people with a colour vision deficiency (Okabe and Ito). Letters tell them apart, too.
+    /// Colours that people with a colour vision deficiency can distinguish (Okabe and Ito). Each outcome has a letter, too.
     private static let colours = [
         "#9fd0f0", "#f5c26b", "#8fd3b6", "#e2b3cf", "#f4e98c", "#b9c0c9", "#d9b38c", "#c5b8ee",
     ]
@@ -65,7 +65,7 @@ public struct ScheduleDrawing {
 
     private func write(to out: inout OutputBuffer) {
         let head = 68 + 26 * Double(titleLines.count)
-        let whole = SVGPicture.round(head + chart.strips.reduce(0) { $0 + height($1) })
+        let whole = SVGElement.round(head + chart.strips.reduce(0) { $0 + height($1) })
         out.append(
             """
             <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.width) \(whole)" \
@@ -78,10 +78,11 @@ public struct ScheduleDrawing {
             """)
         var top = 34.0
         for line in titleLines {
-            text(Self.left, top, line, size: 20, weight: "bold", to: &out)
+            SVGElement.text(Self.left, top, line, size: 20, weight: "bold", to: &out)
             top += 26
         }
-        text(Self.left, top, "\(chart.backend). \(chart.unit)", size: 14, fill: SVGPicture.soft, to: &out)
+        SVGElement.text(
+            Self.left, top, "\(chart.backend). \(chart.unit)", size: 14, fill: SVGElement.soft, to: &out)
         top += 34
         for strip in chart.strips {
             draw(strip, top, to: &out)
@@ -123,10 +124,10 @@ public struct ScheduleDrawing {
 
     private func draw(_ strip: ScheduleChart.Strip, _ top: Double, to out: inout OutputBuffer) {
         var y = top + 18
-        text(Self.left, y, strip.title, size: 16, weight: "bold", to: &out)
+        SVGElement.text(Self.left, y, strip.title, size: 16, weight: "bold", to: &out)
         if !strip.note.isEmpty {
             y += 20
-            text(Self.left, y, strip.note, size: 13, fill: SVGPicture.soft, to: &out)
+            SVGElement.text(Self.left, y, strip.note, size: 13, fill: SVGElement.soft, to: &out)
         }
         y += 8
         let bands = shown(strip)
@@ -141,9 +142,9 @@ public struct ScheduleDrawing {
             y += Self.rowHeight
         }
         if strip.bands.count > bands.count {
-            text(
+            SVGElement.text(
                 Self.left, y, "… and \(strip.bands.count - bands.count) more intervals", size: 14,
-                fill: SVGPicture.soft, to: &out)
+                fill: SVGElement.soft, to: &out)
         }
     }
 
@@ -160,12 +161,12 @@ public struct ScheduleDrawing {
         var top = y
         for outcome in band.outcomes {
             let height = Self.stripHeight * Double(outcome.count) / all
-            rect(x, top, width, height, colour(outcome), to: &out)
+            SVGElement.rect(x, top, width, height, colour(outcome), to: &out)
             top += height
         }
-        if band.waits { rect(x, y, width, Self.stripHeight, "url(#waits)", to: &out) }
-        rect(x, y, width, Self.stripHeight, "none", stroke: true, to: &out)
-        text(
+        if band.waits { SVGElement.rect(x, y, width, Self.stripHeight, "url(#waits)", to: &out) }
+        SVGElement.rect(x, y, width, Self.stripHeight, "none", stroke: true, to: &out)
+        SVGElement.text(
             x + width / 2, y + Self.stripHeight / 2 + 7, letters(band), size: 18, weight: "bold",
             anchor: "middle", hasOutline: true, to: &out)
         out.append("</g>")
@@ -173,19 +174,20 @@ public struct ScheduleDrawing {
     }
 
     private func row(_ band: ScheduleChart.Band, _ y: Double, to out: inout OutputBuffer) {
-        rect(Self.left, y - 14, 30, 18, band.outcomes.first.map(colour) ?? "none", stroke: true, to: &out)
-        if band.waits { rect(Self.left, y - 14, 30, 18, "url(#waits)", to: &out) }
-        text(
+        SVGElement.rect(
+            Self.left, y - 14, 30, 18, band.outcomes.first.map(colour) ?? "none", stroke: true, to: &out)
+        if band.waits { SVGElement.rect(Self.left, y - 14, 30, 18, "url(#waits)", to: &out) }
+        SVGElement.text(
             Self.left + 15, y, letters(band), size: 13, weight: "bold", anchor: "middle", hasOutline: true,
             to: &out)
-        text(Self.left + 190, y, band.label, size: 14, anchor: "end", to: &out)
+        SVGElement.text(Self.left + 190, y, band.label, size: 14, anchor: "end", to: &out)
         let wrong = band.outcomes.contains { !$0.isAllowed }
         let outcome = band.outcomes.map(\.text).joined(separator: " or ") + (wrong ? " (forbidden)" : "")
-        text(
+        SVGElement.text(
             Self.left + 206, y, Self.cut(outcome, 480), size: 14, weight: wrong ? "bold" : "normal",
-            fill: wrong ? SVGPicture.bad : SVGPicture.ink, to: &out)
-        text(
-            Self.left + 206 + 490, y, Self.cut(band.place, 455), size: 13, fill: SVGPicture.soft, to: &out)
+            fill: wrong ? SVGElement.bad : SVGElement.ink, to: &out)
+        SVGElement.text(
+            Self.left + 206 + 490, y, Self.cut(band.place, 455), size: 13, fill: SVGElement.soft, to: &out)
     }
 
     /// A text that is cut at the estimated width.
@@ -210,24 +212,5 @@ public struct ScheduleDrawing {
 
     private func colour(_ outcome: ScheduleChart.Outcome) -> String {
         outcome.isAllowed ? Self.colours[number(outcome) % Self.colours.count] : Self.forbidden
-    }
-
-    // MARK: elements
-
-    private func rect(
-        _ x: Double, _ y: Double, _ width: Double, _ height: Double, _ fill: String, stroke: Bool = false,
-        to out: inout OutputBuffer
-    ) {
-        SVGPicture.rect(x, y, width, height, fill, stroke: stroke, to: &out)
-    }
-
-    private func text(
-        _ x: Double, _ y: Double, _ text: String, size: Int, weight: String = "normal",
-        anchor: String = "start", fill: String = SVGPicture.ink, hasOutline: Bool = false,
-        to out: inout OutputBuffer
-    ) {
-        SVGPicture.text(
-            x, y, text, size: size, weight: weight, anchor: anchor, fill: fill, hasOutline: hasOutline,
-            to: &out)
     }
 }
