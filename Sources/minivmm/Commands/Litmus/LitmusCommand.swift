@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import ArgumentParser
 import Backends
-import Explain
 import Litmus
 import MiniVMM
 import Report
@@ -111,30 +110,6 @@ struct LitmusCommand: ParsableCommand {
             "Print tables of races from results in JSON: the schedules that lead to each outcome, from exact sweeps, and how much more often aimed schedules show it than random starting times."
         ))
     var races = false
-
-    /// A test and its result.
-    struct Item {
-        let path: String
-        let source: Source
-        /// The outcome that `--witness` selects.
-        var witness: OutcomePattern?
-        var report = Report(verdict: .skipped("not run"))
-        var verdict: Verdict { report.verdict }
-
-        /// The first outcome that `--witness` selects and an order leads to.
-        var selected: (BlockReport, BlockReport.Outcome)? {
-            guard let witness else { return nil }
-            for block in report.blocks {
-                for outcome in block.outcomes where outcome.order != nil && witness.matches(outcome.results) {
-                    return (block, outcome)
-                }
-            }
-            return nil
-        }
-
-        /// The file's name without its ending.
-        var shortName: String { LitmusFiles.shortName(path) }
-    }
 
     func validate() throws {
         if !(1...100_000_000).contains(runs) {
@@ -254,29 +229,7 @@ struct LitmusCommand: ParsableCommand {
             progress: { [wanted = isFailing ? nil : runs] done in printer.progress(name, done, of: wanted) })
         item.report = Runner(chosen.backend, options).report(item.source)
         printer.endProgress()
-        let numbered = count == 1 ? pictures : pictures.numbered(index + 1)
-        if !item.report.maps.isEmpty {
-            let words = SweepPrinter(out: .output, test: item.source.test)
-            let chart = ScheduleChart(
-                item.report.maps, title: "\(name): \(item.source.test.name)",
-                backend: "\(chosen.backend.identity)", words)
-            try numbered.draw(chart)
-        } else if pictures.isWanted, recorder == nil {
-            Terminal.diagnostics.hanging(
-                "", "\(name): no schedules were run, so no map was drawn.", indent: 0)
-        }
-        guard let recorder else { return }
-        if let witness = item.witness, !recorder.hasNotable {
-            if let runs = item.report.blocks.first?.runs {
-                let done = runs == 1 ? "1 run" : "\(grouped(runs)) runs"
-                Terminal.diagnostics.hanging(
-                    "",
-                    "\(witness.text) did not occur in \(done): no picture was drawn. More --runs may show it; "
-                        + "--backend soft draws an order of the model.", indent: 0)
-            }
-            return
-        }
-        _ = try recorder.draw(numbered, title: item.witness.map { "\(name): \($0.text)" } ?? name)
+        try draw(item, count == 1 ? pictures : pictures.numbered(index + 1), recorder, chosen)
     }
 
     /// - Throws: a usage error for an `--at` that does not fit the test.
@@ -299,110 +252,5 @@ struct LitmusCommand: ParsableCommand {
         } catch {
             throw stop("--fail-at \(failAt): \(error.description)", Status.usage)
         }
-    }
-
-    /// Reads `--witness` for the only test.
-    private func readWitness(_ items: inout [Item]) throws {
-        guard !witness.isEmpty else { return }
-        guard items.count == 1 else {
-            throw stop(
-                "--witness is for one test, not \(items.count): give a single file", .validationFailure)
-        }
-        var patterns: [OutcomePattern] = []
-        for text in witness {
-            do throws(SyntaxError) {
-                patterns.append(try OutcomePattern(parsing: text, of: items[0].source.test))
-            } catch {
-                throw stop(
-                    "--witness \"\(text)\", column \(error.column): \(error.message)", .validationFailure)
-            }
-        }
-        items[0].witness = OutcomePattern(all: patterns)
-    }
-
-    /// - Throws: status 64 and a message, if the outcome of `--witness` never occurs.
-    private func checkWitness(_ items: [Item]) throws {
-        guard let item = items.first, let witness = item.witness, item.selected == nil,
-            !item.report.blocks.isEmpty
-        else { return }
-        let outcomes = item.report.blocks.flatMap(\.outcomes)
-        // A real kernel may show an outcome that the model does not have.
-        if outcomes.contains(where: { witness.matches($0.results) && $0.count ?? 0 > 0 }) { return }
-        if item.report.cut != nil {
-            throw stop(
-                "--witness \"\(witness.text)\": not found before the test was cut short; raise --timeout",
-                Status.endedEarly)
-        }
-        let possible = outcomes.filter { $0.isInModel == true }.map(\.text)
-        throw stop(
-            "--witness \"\(witness.text)\": this outcome never occurs in any interleaving; possible: "
-                + possible.prefix(8).joined(separator: "; ") + (possible.count > 8 ? "; …" : ""),
-            .validationFailure)
-    }
-
-    /// Checks that every hazard that a test names is in the table (`minivmm explain hazard`).
-    private static func checkHazards(_ source: Source, _ bytes: [UInt8]) throws(SyntaxError) {
-        guard let unknown = source.test.hazards.first(where: { Hazard.named($0.description) == nil }) else {
-            return
-        }
-        let lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
-        let line = lines.firstIndex { line in
-            line.drop { $0 == 0x20 || $0 == 0x09 }.starts(with: Array("hazard".utf8))
-        }
-        throw SyntaxError(
-            line: (line ?? 0) + 1, column: 1,
-            message: "no hazard is named \(unknown): `minivmm explain hazard` lists them")
-    }
-
-    /// - Returns: all tests.
-    /// - Throws: status 64, and for each file that is not a test a message.
-    private func read() throws -> [Item] {
-        var items: [Item] = []
-        var problems: [String] = []
-        for path in paths {
-            do throws(LitmusFiles.Failure) {
-                for file in try LitmusFiles.expand(path) {
-                    let bytes = try LitmusFiles.read(file)
-                    do throws(SyntaxError) {
-                        let source = try Source(parsing: bytes)
-                        if let problem = source.impossibility() { throw problem }
-                        try Self.checkHazards(source, bytes)
-                        items.append(Item(path: file, source: source))
-                    } catch {
-                        problems.append(LitmusFiles.otherKind(file, bytes) ?? "\(file):\(error)")
-                    }
-                }
-            } catch {
-                problems.append(error.description)
-            }
-        }
-        guard problems.isEmpty else {
-            for problem in problems.dropLast() { _ = stop(problem, .validationFailure) }
-            throw stop(problems[problems.count - 1], .validationFailure)
-        }
-        return items
-    }
-}
-
-extension Verdict {
-    var isFailure: Bool { if case .failed = self { true } else { false } }
-    var isSkip: Bool { if case .skipped = self { true } else { false } }
-    /// The verdict in JSON.
-    var word: String {
-        switch self {
-        case .passed: "passed"
-        case .failed: "failed"
-        case .skipped: "skipped"
-        case .hostFailed: "error"
-        }
-    }
-}
-
-extension HostFailure {
-    var diagnosis: Diagnosis {
-        Diagnosis(
-            attempted: "to run a litmus test: \(call)", answer: "\(errno.name): \(errno)",
-            means: "The host ran out of a resource that the test needs. That is no verdict on the kernel.",
-            advice: advice)
     }
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import ArgumentParser
-import FoundationEssentials
 import Litmus
 import MiniVMM
 import SoftKVM
@@ -94,24 +93,9 @@ enum LitmusTables {
 
     // MARK: hazards
 
-    /// The part of the output of `--format json` that is needed.
-    private struct ReportFile: Decodable, Results {
-        struct Test: Decodable {
-            let file: String
-            let hazards: [String]
-            let verdict: String
-        }
-        let schema: String
-        let backend: String
-        let host: String
-        let tests: [Test]
-
-        var title: String { "\(backend) (\(host))" }
-    }
-
     /// Prints the hazards of tests with their verdicts on each backend.
     static func hazards(_ paths: [String]) throws {
-        let reports = try paths.map { try results($0, as: ReportFile.self) }
+        let reports = try paths.map(LitmusResults.init(path:))
         var tests: [String: Set<String>] = [:]
         for test in reports.flatMap(\.tests) {
             for hazard in test.hazards { tests[hazard, default: []].insert(test.file) }
@@ -133,36 +117,11 @@ enum LitmusTables {
         }
     }
 
-    private static func cell(_ hazard: String, _ report: ReportFile) -> String {
+    private static func cell(_ hazard: String, _ report: LitmusResults) -> String {
         let verdicts = report.tests.filter { $0.hazards.contains(hazard) }.map(\.verdict)
         let failed = verdicts.count { $0 == "failed" }
         if failed > 0 { return failed == verdicts.count ? "shows" : "shows in \(failed)" }
         return verdicts.contains("passed") ? "passes" : "skipped"
-    }
-
-    /// The results of a run in JSON.
-    protocol Results {
-        var schema: String { get }
-    }
-
-    /// Reads the output of `--format json`.
-    static func results<R: Results & Decodable>(_ path: String, as type: R.Type) throws -> R {
-        let report: R
-        do {
-            let decoder = JSONDecoder()
-            decoder.keyDecodingStrategy = .convertFromSnakeCase
-            report = try decoder.decode(
-                type, from: Data(try LitmusFiles.read(path, most: 64 << 20)))
-        } catch let error as LitmusFiles.Failure {
-            throw stop(error.description, .validationFailure)
-        } catch let error as DecodingError {
-            throw stop(
-                "\(path) is not the output of litmus --format json: \(error.place)", .validationFailure)
-        }
-        guard report.schema == "minivmm.litmus/1" else {
-            throw stop("\(path): its schema is \(report.schema), not minivmm.litmus/1", .validationFailure)
-        }
-        return report
     }
 
     // MARK: Markdown
@@ -174,17 +133,5 @@ enum LitmusTables {
         out.print(line(head))
         out.print("|" + String(repeating: "---|", count: head.count))
         for row in rows { out.print(line(row)) }
-    }
-}
-
-extension DecodingError {
-    /// The error on one line, without its context.
-    fileprivate var place: String {
-        switch self {
-        case .keyNotFound(let key, _): "`\(key.stringValue)` is missing"
-        case .typeMismatch(_, let context), .valueNotFound(_, let context):
-            "`\(context.codingPath.map(\.stringValue).joined(separator: "."))` has another type"
-        default: "it is not JSON"
-        }
     }
 }

@@ -3,62 +3,10 @@ import Litmus
 
 /// Tables about the outcomes of races, printed as Markdown from results in JSON.
 enum RaceTables {
-    /// The part of the output of `--format json` that is needed.
-    struct Results: Decodable, LitmusTables.Results {
-        struct Test: Decodable {
-            let file: String
-            let verdict: String
-            let sweep: [Map]?
-            let blocks: [Block]?
-        }
-        struct Map: Decodable {
-            let block: Int
-            let victim: String
-            let intruder: String
-            let second: Second?
-            let schedules: Int
-            let exact: Bool
-            let intervals: [Interval]
-        }
-        struct Second: Decodable {
-            let firstDelayNs: UInt64
-            let actor: String
-        }
-        struct Interval: Decodable {
-            let fromNs: UInt64
-            let toNs: UInt64
-            let schedule: String
-            let outcomes: [Outcome]
-            let functions: [String]
-            let intruderWaits: Bool
-        }
-        struct Outcome: Decodable {
-            let outcome: String
-            let schedules: Int
-        }
-        struct Block: Decodable {
-            struct Outcome: Decodable {
-                let results: String
-                let count: Int?
-                let inModel: Bool?
-            }
-            let runs: Int?
-            let outcomes: [Outcome]
-        }
-        let schema: String
-        let backend: String
-        let host: String
-        let tests: [Test]
-
-        var title: String { "\(backend) (\(host))" }
-        var isExact: Bool { tests.contains { $0.sweep?.contains(where: \.exact) == true } }
-        var isAimed: Bool { !isExact && tests.contains { $0.sweep?.isEmpty == false } }
-    }
-
     /// Prints for each outcome of each race the schedules that lead to it, from exact sweeps, and from results of both kinds on one
     /// backend how much more often aimed schedules show an outcome than random starting times.
     static func print(_ paths: [String]) throws {
-        let all = try paths.map { try LitmusTables.results($0, as: Results.self) }
+        let all = try paths.map(LitmusResults.init(path:))
         for results in all where results.isExact { printPlaces(results) }
         for aimed in all where aimed.isAimed {
             guard let random = all.first(where: { !$0.isExact && !$0.isAimed && $0.title == aimed.title })
@@ -69,7 +17,7 @@ enum RaceTables {
 
     // MARK: where
 
-    private static func printPlaces(_ results: Results) {
+    private static func printPlaces(_ results: LitmusResults) {
         let out = Terminal.output
         out.print("Schedules on \(results.title):")
         out.print("")
@@ -96,16 +44,16 @@ enum RaceTables {
         }
         LitmusTables.printTable(["race", "outcome", "schedule", "delays in ns", "preempted in"], rows)
         out.print("")
-        let schedules = results.tests.flatMap { $0.sweep ?? [] }.reduce(0) { $0 + $1.schedules }
+        let schedules = results.tests.flatMap { $0.sweep ?? [] }.reduce(0) { $0 &+ $1.schedules }
         out.print("\(reached) of \(rows.count) outcomes are reached, in \(schedules) schedules")
         out.print("")
     }
 
     /// The widest interval with this outcome alone, else any with it. One preemption has precedence.
     private static func best(
-        _ outcome: String, _ maps: [Results.Map]
-    ) -> (Results.Map, Results.Interval)? {
-        func rank(_ map: Results.Map, _ interval: Results.Interval) -> (Int, Int, UInt64) {
+        _ outcome: String, _ maps: [LitmusResults.Map]
+    ) -> (LitmusResults.Map, LitmusResults.Interval)? {
+        func rank(_ map: LitmusResults.Map, _ interval: LitmusResults.Interval) -> (Int, Int, UInt64) {
             (
                 map.second == nil ? 1 : 0, interval.outcomes.count == 1 ? 1 : 0,
                 interval.toNs &- interval.fromNs
@@ -116,7 +64,7 @@ enum RaceTables {
             .max { rank($0.0, $0.1) < rank($1.0, $1.1) }
     }
 
-    private static func place(_ map: Results.Map, _ interval: Results.Interval) -> String {
+    private static func place(_ map: LitmusResults.Map, _ interval: LitmusResults.Interval) -> String {
         let place =
             interval.functions.isEmpty
             ? "user space" : interval.functions.prefix(2).map { "`\($0)`" }.joined(separator: " < ")
@@ -125,10 +73,10 @@ enum RaceTables {
 
     // MARK: gain
 
-    /// The most frequent share of runs, in percent, at which an outcome counts as rare.
-    private static let rare = 5
+    /// An outcome is rare if less than this share of runs has it.
+    private static let rare = 0.05
 
-    private static func printGain(_ aimed: Results, _ random: Results) {
+    private static func printGain(_ aimed: LitmusResults, _ random: LitmusResults) {
         let out = Terminal.output
         out.print(
             "Aimed schedules against random starting times on \(aimed.title), where an outcome is rare:")
@@ -143,7 +91,8 @@ enum RaceTables {
                 for outcome in block.outcomes {
                     let count = outcome.count ?? 0
                     let hits = aim.outcomes.first { $0.results == outcome.results }?.count ?? 0
-                    guard min(count * 100 / runs, hits * 100 / schedules) < rare else { continue }
+                    let shares = [Double(count) / Double(runs), Double(hits) / Double(schedules)]
+                    guard shares.contains(where: { $0 < rare }) else { continue }
                     rows.append([
                         LitmusFiles.shortName(test.file), outcome.results, "\(count) of \(runs)",
                         "\(hits) of \(schedules)", gain(hits, schedules, count, runs),
@@ -163,4 +112,10 @@ enum RaceTables {
         let rounded = (ratio * 10).rounded() / 10
         return count == 0 ? "aimed alone, ≥ \(rounded)" : "\(rounded)"
     }
+}
+
+extension LitmusResults {
+    /// Whether it is of a sweep with an exact timer, or of one whose delays are drawn at random.
+    fileprivate var isExact: Bool { tests.contains { $0.sweep?.contains(where: \.exact) == true } }
+    fileprivate var isAimed: Bool { !isExact && tests.contains { $0.sweep?.isEmpty == false } }
 }
