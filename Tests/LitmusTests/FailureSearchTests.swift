@@ -310,7 +310,7 @@ struct FaultSettingsTests {
         try makeSlab()
         unlink(root.appending("failslab/times").string)
         #expect(reason().contains("failslab/times cannot be set (ENOENT)"))
-        // What was set before that is restored.
+        // Settings that were changed before the failure are restored.
         #expect(try read("failslab/ignore-gfp-wait") == "Y")
         mkdir(root.appending("fail_usercopy").string, 0o700)
         try write("2\n", "fail_usercopy/verbose")

@@ -111,7 +111,7 @@ import Testing
         #expect(log.contains(report.lines.joined(separator: "\n")))
     }
 
-    /// What the kernel or a program prints without a bug of the kernel.
+    /// Lines that the kernel or a program prints without a bug of the kernel.
     @Test(arguments: [
         "kvm: warning: something", "WARNING: this is printed by a driver",
         "ACPI BIOS Error (bug): AE_NOT_FOUND",

@@ -224,6 +224,13 @@ struct SweepTests {
             #expect(map.schedules > 2 && map.intervals.allSatisfy(\.isFine))
             #expect(map.intervals.map(\.delays.lowerBound) == map.intervals.map(\.delays.lowerBound).sorted())
         }
+        let strange = Schedule(block: 0, Preemption(of: .host(7), at: .max, by: .host(0)))
+        for schedules in [[], [strange], [Schedule(block: 5, strange.preemption)]] {
+            guard case .skipped = Runner(backend, .init(sweep: .these(schedules))).run(source) else {
+                Issue.record("schedules that do not fit the test have a verdict")
+                return
+            }
+        }
         let one = Runner(backend, .init(sweep: .these([try Schedule("host1@5000000", in: source.test)])))
             .report(
                 source)

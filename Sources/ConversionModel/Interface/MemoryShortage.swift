@@ -69,21 +69,20 @@ public enum AllocatingCall: String, CaseIterable, Hashable, Sendable {
     case fork = "fork"
 }
 
-/// What a system call may do if one of its allocations fails (docs/ABI.md, section 6). It may also succeed in spite of
-/// that.
+/// The ways in which a system call may fail if one of its allocations fails (docs/ABI.md, section 6). It may also succeed.
 public struct ShortageRule: Hashable, Sendable {
-    /// What the call has done when it returns one of ``ShortageRule/errnos``.
+    /// The effect of a call that returns one of ``ShortageRule/errnos``.
     public enum Effect: Hashable, Sendable {
         /// Nothing: state, references, descriptors and contents are as before.
         case nothing
-        /// The pages before the one that could not be had. Repeating the call does the rest.
+        /// The pages before the failed one are done. Repeating the call does the rest.
         case prefix
-        /// Nothing that the guest can tell. The vCPU continues when it enters again.
+        /// The guest notices nothing. The vCPU continues when it enters again.
         case entersAgain
     }
-    /// The errnos that tell of the failed allocation.
+    /// The errnos that report the failed allocation.
     public let errnos: [ErrorNumber]
-    /// What has been done then.
+    /// The effect of the call then.
     public let effect: Effect
     /// Whether the call may also return success with a part done, and has to be repeated for the rest.
     public let mayStopEarly: Bool

@@ -9,83 +9,11 @@ public import SoftKVM
 ///
 /// It is used by one thread. Tests run as ``Runner`` runs them.
 public final class Exploration {
-    /// The extent and the time limit of an exploration.
-    public struct Options: Sendable {
-        /// Steps of the exhaustive part; 0 omits it. Default 2.
-        public var depth: Int
-        /// Number of random sequential tests. Default 1000.
-        public var tests: Int
-        /// Number of random tests with concurrent steps. Default 100.
-        public var parallelTests: Int
-        /// Number of tests for each pair of kinds of steps run concurrently. 0, the default, omits them.
-        public var pairTests: Int
-        /// The largest number of steps of a random sequential test. At least 1; default 12.
-        public var mostSteps: Int
-        /// Runs of a test with concurrent steps, if interleavings cannot be explored. Default 100.
-        public var runs: Int
-        /// Seed of the random tests and of the delays of actors. Default 0.
-        public var seed: UInt64
-        /// The number of the first test that runs, from 1. Those before it are only generated. Default 1.
-        public var firstTest: Int
-        /// Kinds of steps and machines that no test has, by the names of ``Summary/leftOut``. Default none.
-        public var excluded: Set<String>
-        /// Announces each test before it runs, with its number. Nil, the default, announces none.
-        public var announcer: Announcer?
-        /// The log of the running kernel: a report about a bug of its own is a finding. Nil, the default, ignores it.
-        public var kernelLog: KernelLog?
-        /// The number of findings of different kinds after which the exploration ends. At least 1; default 1.
-        public var mostFindings: Int
-        /// The time after which no further test begins. Default 60 s.
-        public var timeLimit: Duration
-        /// The time limit of one test. Default 60 s.
-        public var testTimeLimit: Duration
-        /// Signals that end the current test; nil for none.
-        public var interrupts: SignalDescriptor?
-        /// Whether on ``SoftKVM`` its rules alone answer, without its memory and CPU, and only findings run on both.
-        /// Default true.
-        public var usesRulesAlone: Bool
-        /// Whether each random sequential test that shows no difference is also run with each allocation of each step failing
-        /// once. Default false.
-        public var failsAllocations: Bool
-        /// Measures where sequential tests spend their time. Nil, the default, costs nothing.
-        public var stopwatch: Stopwatch?
-
-        /// Options with the defaults given at each property.
-        public init(
-            depth: Int = 2, tests: Int = 1000, parallelTests: Int = 100, pairTests: Int = 0,
-            mostSteps: Int = 12, runs: Int = 100, seed: UInt64 = 0, mostFindings: Int = 1,
-            timeLimit: Duration = .seconds(60), testTimeLimit: Duration = .seconds(60),
-            firstTest: Int = 1, excluded: Set<String> = [], announcer: Announcer? = nil,
-            kernelLog: KernelLog? = nil,
-            interrupts: SignalDescriptor? = nil, usesRulesAlone: Bool = true, failsAllocations: Bool = false,
-            stopwatch: Stopwatch? = nil
-        ) {
-            self.failsAllocations = failsAllocations
-            self.firstTest = firstTest
-            self.excluded = excluded
-            self.announcer = announcer
-            self.kernelLog = kernelLog
-            self.stopwatch = stopwatch
-            self.interrupts = interrupts
-            self.usesRulesAlone = usesRulesAlone
-            self.depth = depth
-            self.tests = tests
-            self.parallelTests = parallelTests
-            self.pairTests = pairTests
-            self.mostSteps = mostSteps
-            self.runs = runs
-            self.seed = seed
-            self.mostFindings = max(1, mostFindings)
-            self.timeLimit = timeLimit
-            self.testTimeLimit = testTimeLimit
-        }
-    }
-
     /// The kinds of steps and machines that tests are made of.
     public static let stepNames = SupportedMoves.Machine.allCases.map(\.name) + Move.allCases.map(\.name)
 
     private let backend: any Backend
-    private let options: Options
+    let options: Options
     private let deadline: UInt64
     private let progress: (Phase, Summary) -> Void
     private let isStopped: () -> Bool
@@ -95,14 +23,14 @@ public final class Exploration {
     /// Runs tests with each allocation failing once.
     private let failingRunner: Runner
     /// Whether tests run on ``failingRunner``.
-    private var isFailing = false
+    var isFailing = false
     /// Runs tests on the rules of SoftKVM alone; nil on other backends.
     private let rules: ModelRunner?
     private let model: SoftKVM.Configuration
-    private var summary = Summary()
+    var summary = Summary()
     private var kinds: Set<Failure.Kind> = []
     /// The number of the last test that was generated.
-    private var number = 0
+    private(set) var number = 0
 
     /// An exploration of a backend.
     ///
@@ -244,7 +172,7 @@ public final class Exploration {
         return Predictor(configuration: configuration)
     }
 
-    private var isOver: Bool {
+    var isOver: Bool {
         guard summary.end == .complete else { return true }
         if summary.findings.count >= options.mostFindings {
             summary.end = .findings
@@ -298,13 +226,13 @@ public final class Exploration {
     }
 
     /// How a test with concurrent steps showed a difference, if it was swept.
-    private struct Shown {
+    struct Shown {
         var schedule: Schedule?
         /// The kernel functions in which the victim was preempted.
         var functions: [String] = []
     }
 
-    private enum Judgement {
+    enum Judgement {
         case fine
         case lawful
         case skipped(String)
@@ -312,7 +240,7 @@ public final class Exploration {
     }
 
     /// - Parameter isConfirming: whether the test runs on the whole backend, not only on its rules.
-    private func judge(_ prediction: Predictor.Prediction, isConfirming: Bool = false) -> Judgement {
+    func judge(_ prediction: Predictor.Prediction, isConfirming: Bool = false) -> Judgement {
         let report: Report
         if let rules, !isConfirming, !isFailing {
             options.announcer?.begin(prediction.test)
@@ -366,65 +294,6 @@ public final class Exploration {
         }
         return judgement
     }
-
-    // MARK: a finding
-
-    private func add(
-        _ prediction: Predictor.Prediction, _ failure: Failure, _ how: Shown, _ predictor: Predictor
-    ) {
-        let attempts = attempts(for: prediction)
-        // The last test that showed the finding, with its failure.
-        var smallest = (prediction, failure, how)
-        let shrinker = Shrinker { test in
-            guard !self.isOver, let candidate = predictor.predict(test) else { return false }
-            for _ in 0..<attempts {
-                guard case .wrong(let now, let how) = self.judge(candidate) else { continue }
-                guard now.kind == failure.kind else { return false }
-                smallest = (candidate, now, how)
-                return true
-            }
-            return false
-        }
-        _ = shrinker.shrink(prediction.test.withoutExpectations)
-        var (last, shown, how) = smallest
-        guard let source = written(last, shown, how.schedule) else { return }
-        last = Predictor.Prediction(test: source.test, others: last.others)
-        var seen = 0
-        var runs = 0
-        // A run with failing allocations is one for each allocation.
-        for _ in 0..<(isFailing ? 2 : attempts == 1 ? 10 : 100) where seen == 0 || !isOver {
-            runs += 1
-            guard case .wrong(let now, let again) = judge(last, isConfirming: true) else { continue }
-            seen += 1
-            shown = now
-            if !again.functions.isEmpty { how.functions = again.functions }
-        }
-        summary.findings.append(
-            Finding(
-                source: source, failure: shown, seen: seen, runs: runs, found: number,
-                steps: prediction.test.steps.count, functions: how.functions))
-        options.announcer?.write(.difference(text: source.test.text))
-    }
-
-    /// The finding's test, named after what it shows, with the needs of other kernels, and with the schedule that showed it.
-    private func written(
-        _ prediction: Predictor.Prediction, _ failure: Failure, _ schedule: Schedule?
-    ) -> Source? {
-        guard let source = try? Source(prediction.test) else { return nil }
-        var test = prediction.test
-        test.name = source.headline(failure)
-        test.needs = test.impliedNeeds
-        if let schedule { test.take(schedule, failure) }
-        return (try? Source(test)) ?? source
-    }
-
-    /// The number of runs after which a test counts as passed: one if it always failed before.
-    private func attempts(for prediction: Predictor.Prediction) -> Int {
-        for _ in 0..<5 {
-            guard case .wrong = judge(prediction) else { return 20 }
-        }
-        return 1
-    }
 }
 
 extension Failure {
@@ -442,60 +311,14 @@ extension Failure {
 }
 
 extension LitmusTest {
-    /// The test without its expectations.
-    var withoutExpectations: LitmusTest {
-        var test = self
-        test.body = body.map { entry in
-            switch entry {
-            case .step(let step): .step(Step(step.actor, step.action, onFault: step.onFault))
-            case .parallel(let block): .parallel(Parallel(steps: block.steps))
-            }
-        }
-        return test
-    }
-
     /// Whether the order of concurrent steps can matter: a block has several outcomes, or two actors change the states or the
-    /// pages of one file.
+    /// pages of files.
     fileprivate var canDependOnOrder: Bool {
         body.contains { entry in
-            guard case .parallel(let block) = entry, block.actors.count > 1 else {
-                if case .parallel(let block) = entry { return block.clauses.count > 1 }
-                return false
-            }
-            let changing = block.steps.filter(\.action.changesPages)
-            return block.clauses.count > 1 || Set(changing.map(\.actor)).count > 1
+            guard case .parallel(let block) = entry else { return false }
+            return block.clauses.count > 1
+                || Set(block.steps.filter(\.action.changesPages).map(\.actor)).count > 1
         }
-    }
-
-    /// Writes a schedule into its block, with the outcome that it showed.
-    fileprivate mutating func take(_ schedule: Schedule, _ failure: Failure) {
-        var number = 0
-        for index in body.indices {
-            guard case .parallel(var block) = body[index] else { continue }
-            if number == schedule.block {
-                block.preemption = schedule.preemption
-                if case .outcome(let results, _, _, _) = failure.deviation {
-                    let own = Set(block.steps.compactMap(\.result))
-                    block.preemption?.outcome = results.filter { own.contains($0.name) }.map {
-                        Clause.Condition(result: $0.name, outcome: $0.outcome)
-                    }
-                }
-                body[index] = .parallel(block)
-            }
-            number += 1
-        }
-    }
-
-    /// The needs without which the test means nothing on other kernels.
-    fileprivate var impliedNeeds: [Need] {
-        var needs: [Need] = []
-        func add(_ need: Need) { if !needs.contains(need) { needs.append(need) } }
-        for step in steps {
-            guard case .hold(_, let kind, _) = step.action else { continue }
-            add(.references)
-            if kind != .vmsplice { add(.holder(kind)) }
-        }
-        return needs
     }
 }
 

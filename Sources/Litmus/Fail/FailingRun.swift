@@ -14,8 +14,7 @@ struct FailingRun {
     /// The test's steps, and then ``LitmusTest/closingSteps``.
     private let steps: [Step]
     private let answers: ModelAnswers
-    /// Whether the model permits the outcome of each step if no allocation fails. What it does not permit then, it cannot
-    /// judge later.
+    /// Whether the model permits the outcome of each step if no allocation fails. The other steps are not judged by it.
     private var isModelled: [Bool]
 
     init(
@@ -30,7 +29,7 @@ struct FailingRun {
         isModelled = answers.usual.map { $0 != nil }
     }
 
-    /// What follows a step that has reported the failure.
+    /// The continuation of a run after a step that has reported the failure.
     enum Sequel {
         /// The step is repeated, and succeeds.
         case repeated
@@ -200,14 +199,14 @@ struct FailingRun {
         var attempt = Attempt(injection: injection)
         guard case .failed(let name, let value) = injection else { return attempt }
         let rule = AllocatingCall(rawValue: name)?.shortageRule
-        let isTold = rule?.errnos.contains { $0.rawValue == -value } == true
+        let isReportedByCall = rule?.errnos.contains { $0.rawValue == -value } == true
         switch result {
         case .success(let seen) where isUsual(index, step, seen):
             attempt.outcome = seen.outcome
             if rule?.mayStopEarly != true { return attempt }
         case .success(let seen):
             attempt.outcome = seen.outcome
-            guard let rule, isTold, step.reports(seen, rule, answers.usual[index]) else {
+            guard let rule, isReportedByCall, step.reports(seen, rule, answers.usual[index]) else {
                 attempt.failure = failure(index, step, seen, world)
                 return attempt
             }
@@ -222,7 +221,7 @@ struct FailingRun {
             }
             if case .onward = sequel { return attempt }
         case .failure(let stop):
-            guard isTold else {
+            guard isReportedByCall else {
                 attempt.failure = Failure(
                     .impossible(step, reason: Oracle.Problem(stop).description), step: index, line: point.line
                 )
@@ -291,7 +290,7 @@ extension Step {
             if case .convert = action, isOneCall, let answers { return answers.contains(seen.outcome) }
             guard let place, let extent = action.extent else { return true }
             return extent.offset <= place && place - extent.offset < extent.size
-        // An access through a system call cannot tell why it gets no page.
+        // An access through a system call reports SIGBUS for any page that it does not get.
         case .sigbus: return action.isAccess && rule.errnos.contains(.badAddress)
         default: return false
         }

@@ -29,7 +29,10 @@ public struct FailureSearch {
     /// - Throws: why no run was done.
     mutating func report(_ kind: AllocationFailures) throws(Stop) -> Report {
         // The kernel never uses such a page again. It also sends SIGBUS without a reason if it has no memory for one.
-        guard !source.test.steps.contains(where: \.action.isMemoryFailure) else {
+        let failsMemory = source.test.steps.contains { step in
+            if case .advise(_, let advice) = step.action { advice.isMemoryFailure } else { false }
+        }
+        guard !failsMemory else {
             throw .skip("each run would take a page of this machine's memory out of use")
         }
         do throws(FailureAbsence) { try options.failing.prepare() } catch {
@@ -67,7 +70,7 @@ public struct FailureSearch {
         return report
     }
 
-    /// The allocations to try of so many: all, or beyond ``mostExhaustive`` one in nine.
+    /// The allocations to try of so many: all, or beyond ``mostExhaustive`` numbers that grow by an eighth, and the last one.
     static func numbers(_ count: Int) -> [Int] {
         var numbers = Array(1..<min(count, mostExhaustive) + 1)
         while let last = numbers.last, last < count { numbers.append(min(count, last + max(1, last / 8))) }
@@ -106,14 +109,5 @@ public struct FailureSearch {
     private mutating func done() {
         runs += 1
         options.progress?(runs)
-    }
-}
-
-extension Action {
-    fileprivate var isMemoryFailure: Bool {
-        switch self {
-        case .advise(_, .hwPoison), .advise(_, .softOffline): true
-        default: false
-        }
     }
 }

@@ -19,7 +19,7 @@ protocol AllocationFailing: Sendable {
     func lowestDescriptor() -> Int32
 }
 
-/// What became of a failure of an allocation.
+/// Whether an allocation failed as requested.
 enum Injection: Sendable, Equatable {
     /// Fewer allocations were made.
     case unused(made: Int)
@@ -62,7 +62,7 @@ final class LinuxAllocationFailures: AllocationFailing {
             ]
         ),
     ]
-    /// Faults of other kinds, for which `fail-nth` cannot be told to spare them.
+    /// Faults of other kinds, which `fail-nth` would inject, too.
     private static let others = ["fail_usercopy", "fail_futex", "fail_skb_realloc"]
 
     func prepare() throws(FailureAbsence) {

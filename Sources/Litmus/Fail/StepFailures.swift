@@ -3,7 +3,7 @@ import ConversionModel
 import MiniVMM
 import SystemPackage
 
-/// What a step and its test do when each allocation of the step fails once.
+/// The results of a step whose allocations fail one at a time.
 public struct StepFailures: Sendable, Equatable {
     /// The index of the step in ``LitmusTest/steps``.
     public let step: Int
@@ -14,7 +14,7 @@ public struct StepFailures: Sendable, Equatable {
     /// The answers, in ascending order of their allocations.
     public internal(set) var answers: [Answer] = []
 
-    /// What happened for some consecutive allocations of a step.
+    /// The result of some consecutive allocations of a step.
     public struct Answer: Sendable, Equatable {
         /// The first and the last allocation. Of more than ``FailureSearch/mostExhaustive`` allocations some between them
         /// were not tried.
@@ -30,8 +30,8 @@ public struct StepFailures: Sendable, Equatable {
         /// The first deviation in such a run; nil if everything was as it must be.
         public let failure: Failure?
 
-        /// Whether the call returned an errno that tells of the failed allocation.
-        public var isTold: Bool {
+        /// Whether the call returned an errno that reports the failed allocation.
+        public var isReportedByCall: Bool {
             guard let errno, let rule = AllocatingCall(rawValue: call)?.shortageRule else { return false }
             return rule.errnos.contains { $0.rawValue == errno }
         }
@@ -60,13 +60,13 @@ extension StepFailures.Answer {
 
     /// `KVM_RUN ENOMEM, then 0x41`, or `ENOMEM at 0`.
     public var text: String {
-        let told = errno.map { "\(call) \(Errno(rawValue: $0).name)" }
-        guard let outcome else { return told ?? call }
-        switch (outcome, told) {
-        case (.errno(let number, nil), let told?) where number == errno: return told
+        let reported = errno.map { "\(call) \(Errno(rawValue: $0).name)" }
+        guard let outcome else { return reported ?? call }
+        switch (outcome, reported) {
+        case (.errno(let number, nil), let reported?) where number == errno: return reported
         case (.errno(let number, let place?), _?) where number == errno:
             return "\(call) \(StepOutcome.errno(number, at: place))"
-        case (_, let told?): return "\(told), then \(outcome)"
+        case (_, let reported?): return "\(reported), then \(outcome)"
         case (_, nil): return "\(outcome)"
         }
     }

@@ -3,7 +3,7 @@ import Synchronization
 // SPDX-License-Identifier: MIT
 public import SystemPackage
 
-/// Lines that tell, outside of a machine that may die, which test it runs.
+/// Lines by which an observer outside of a machine that may die knows the running test.
 ///
 /// Each line is one record of the kernel's log. The first is a heading, and the text follows in lines of its own.
 public enum Announcement: Sendable, Hashable {
@@ -83,7 +83,7 @@ struct AnnouncementReader: Sendable {
 
 /// Writes announcements to a file, a terminal line or the kernel's log.
 public final class Announcer: Sendable {
-    /// What the tests are for that run next.
+    /// The purpose of the tests that run next.
     enum Purpose {
         case test(number: Int?)
         case probe(step: String)

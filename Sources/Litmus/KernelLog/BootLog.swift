@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What the console of one boot tells: the test that is running, and what the kernel reports meanwhile.
+/// Reads the console of one boot: the test that is running, and the kernel's reports during it.
 public struct BootLog: Sendable {
     /// A test, as it was announced.
     public struct Test: Sendable, Hashable {
@@ -11,7 +11,7 @@ public struct BootLog: Sendable {
         public let text: String
     }
 
-    /// What a line of the console tells.
+    /// An event that a line of the console reports.
     public enum Event: Sendable, Hashable {
         /// A test begins.
         case began(Test)
@@ -69,7 +69,7 @@ public struct BootLog: Sendable {
         return message
     }
 
-    /// What follows `[TEXT] ` if TEXT, without leading spaces, is accepted.
+    /// The rest of a line after `[TEXT] ` if TEXT, without leading spaces, is accepted; otherwise nil.
     private static func afterBracket(_ line: Substring, _ accepts: (Substring) -> Bool) -> Substring? {
         guard line.first == "[", let end = line.firstIndex(of: "]") else { return nil }
         guard accepts(line[..<end].dropFirst().drop { $0 == " " }) else { return nil }

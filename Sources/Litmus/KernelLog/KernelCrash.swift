@@ -53,7 +53,7 @@ public enum KernelCrash: Sendable, Hashable {
 
 /// A crash with the test that shows it.
 public struct CrashFinding: Sendable {
-    /// What happened.
+    /// The crash.
     public let crash: KernelCrash
     /// The test; nil if its text cannot be read.
     public let test: LitmusTest?

@@ -6,7 +6,7 @@ public import SystemPackage
 /// The log of the running kernel, read for reports about its own bugs.
 public final class KernelLog: Sendable {
     private let file: FileDescriptor
-    /// What has been read of the log, guarded by its lock.
+    /// The part of the log that has been read, guarded by its lock.
     private let parser = Mutex(KernelReportParser())
 
     /// Opens the log behind its last record.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What a kernel prints about a bug of its own: a warning, an oops, a report of KASAN or lockdep.
+/// A kernel's report of a bug of its own: a warning, an oops, a report of KASAN or lockdep.
 public struct KernelReport: Sendable, Hashable {
     /// The check that made the report.
     public enum Kind: String, Sendable, CaseIterable {
@@ -136,7 +136,7 @@ public struct KernelReportParser: Sendable {
         guard let kind else {
             before?.append(String(line))
             guard let new = KernelReport.Kind(header: line) else {
-                // What follows "cut here" is a message of WARN(), of a few lines at most.
+                // After "cut here" comes a message of WARN(), of a few lines at most.
                 if let count = before?.count, count > 8 { before = nil }
                 return nil
             }

@@ -59,6 +59,25 @@ final class MachinePool {
     private let most = min(24, max(1, sysconf(Int32(_SC_OPEN_MAX)) / 64))
     /// The limit for machines of one kind.
     private static let mostOfKind = 4
+    /// The threads of sweeps; nil before the first one.
+    private var team: PreemptionTeam?
+
+    deinit { team?.end() }
+
+    /// The threads of sweeps, to which the calling thread is bound until ``PreemptionTeam/unbind()``.
+    ///
+    /// - Throws: if the system cannot create them.
+    func preemptionTeam() throws(HostFailure) -> PreemptionTeam {
+        if let team {
+            team.bind()
+            return team
+        }
+        guard let new = PreemptionTeam() else {
+            throw HostFailure("pthread_create", .resourceTemporarilyUnavailable)
+        }
+        team = new
+        return new
+    }
 
     /// The machine with the test's memory. If there is none and no room for another machine of the kind, the least
     /// recently used one, whose memory must be created again.

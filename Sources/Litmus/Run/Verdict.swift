@@ -30,7 +30,7 @@ public struct Report: Sendable, Equatable {
     public var functions: [String] = []
     /// Why a requested sweep was not done, as a sentence without its period. Nil if it was done or not requested.
     public var sweepAbsence: String?
-    /// What each step does when its allocations fail, in the order of the text. Empty if none was made to fail.
+    /// The results of each step with failing allocations, in the order of the text. Empty if no allocation was made to fail.
     public var failures: [StepFailures] = []
 
     /// A report, by default without blocks and not cut short.

@@ -4,7 +4,7 @@ import MiniVMM
 /// The schedules that were run of one pair of actors, by the delay that is swept: that of the first preemption, or with
 /// ``second`` that of the second one.
 struct DelaySweep {
-    /// What one schedule led to.
+    /// The result of one schedule.
     struct Point: Hashable {
         let results: [Name: StepOutcome]
         /// Whether neither the test nor the model forbids what any block of the run led to.

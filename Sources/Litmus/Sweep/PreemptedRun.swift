@@ -9,7 +9,7 @@ import Synchronization
 /// or in the kernel, and the intruder performs its steps. If the intruder blocks on a lock that the victim holds, the victim
 /// continues.
 final class PreemptedRun: Sendable {
-    /// What is known after a run.
+    /// The results and measurements of a run.
     struct Result: Sendable {
         var victim = ActorResults()
         var intruder = ActorResults()
@@ -36,7 +36,6 @@ final class PreemptedRun: Sendable {
 
     private let preemption: Preemption
     private let steps: [Actor: [(index: Int, step: Step)]]
-    private let grid: TimerGrid
     private let team: PreemptionTeam
     /// Reads the stacks of the victim and of the intruder; nil to read none.
     private let stacks: Stacks?
@@ -47,13 +46,12 @@ final class PreemptedRun: Sendable {
     private let result = Mutex(Result())
 
     private init(
-        _ preemption: Preemption, _ block: Program.Block, _ grid: TimerGrid, _ team: PreemptionTeam,
+        _ preemption: Preemption, _ block: Program.Block, _ team: PreemptionTeam,
         _ stacks: Stacks?, _ processes: [Actor: Int32], _ limit: UInt64
     ) {
         self.limit = limit
         self.processes = processes
         self.preemption = preemption
-        self.grid = grid
         self.team = team
         self.stacks = stacks
         steps = Dictionary(
@@ -68,7 +66,7 @@ final class PreemptedRun: Sendable {
     ///   nanoseconds.
     /// - Returns: the results, and those of each actor in the block's order.
     static func perform(
-        _ preemption: Preemption, _ block: Program.Block, _ grid: TimerGrid, on team: PreemptionTeam,
+        _ preemption: Preemption, _ block: Program.Block, on team: PreemptionTeam,
         stacks: Stacks?, limit: UInt64, _ source: Source, _ world: World
     ) -> (Result, [ActorResults]) {
         let processes = world.processes
@@ -78,12 +76,10 @@ final class PreemptedRun: Sendable {
                 _ = ckvm_set_fifo_priority(process, PreemptionTeam.priorities[seat])
             }
         }
-        let run = PreemptedRun(preemption, block, grid, team, stacks, processes, limit)
-        let (latest, overflow) = (preemption.delay + (preemption.second?.delay ?? 0)).addingReportingOverflow(
-            limit)
-        team.run(jobs: preemption.second == nil ? 2 : 3, limit: overflow ? limit : latest) {
-            run.perform($0, source, world)
-        }
+        let run = PreemptedRun(preemption, block, team, stacks, processes, limit)
+        // Delays are at most Preemption.longestDelay each.
+        let latest = preemption.delay + (preemption.second?.delay ?? 0) + limit
+        team.run(jobs: preemption.second == nil ? 2 : 3, limit: latest) { run.perform($0, source, world) }
         let result = run.result.withLock { $0 }
         let all = block.actors.map { steps in
             switch steps.first?.step.actor {
@@ -145,7 +141,7 @@ final class PreemptedRun: Sendable {
 
     /// Arms the timer of a seat. From here to the first step, the path is the same for each delay.
     private func begin(_ seat: Int, after delay: UInt64) {
-        let (timer, padding) = grid.split(delay)
+        let (timer, padding) = team.grid.split(delay)
         team.start(seat, after: timer)
         ckvm_pad(padding)
     }

@@ -4,7 +4,7 @@ import Glibc
 import MiniVMM
 import Synchronization
 
-/// Threads on one CPU that start at chosen times and preempt each other.
+/// Threads on one CPU that start at chosen times and preempt each other. A test thread keeps its team for all its sweeps.
 ///
 /// Each seat is a thread that sleeps until its timer expires, does its job once, and sleeps again. A later seat has a higher
 /// SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is disturbed by threads of ordinary
@@ -31,6 +31,12 @@ import Synchronization
         init(_ timer: Int32) { self.timer = OwnedDescriptor(owning: timer) }
     }
 
+    /// The CPU of all threads.
+    let cpu: Int32
+    /// The times at which the timers can expire, measured once.
+    private(set) var grid = TimerGrid([], from: 0)
+    /// The kernel stacks of the first two seats.
+    private(set) var stacks = PreemptedRun.Stacks(victim: nil, intruder: nil)
     private let all: [Seat]
     /// The job of the round; nil ends the threads. Written by the owner between rounds.
     private let job = Mutex<Job?>(nil)
@@ -44,9 +50,11 @@ import Synchronization
     private let stop: UnsafeMutablePointer<Int32>
     private let count: UnsafeMutablePointer<UInt64>
 
-    /// - Parameter cpu: the CPU of all threads.
+    /// Binds the calling thread to its CPU, and creates the threads there.
+    ///
     /// - Returns: nil if the system cannot create the threads or their timers.
-    init?(cpu: Int32) {
+    init?() {
+        cpu = Int32(clamping: ckvm_current_cpu())
         var seats: [Seat] = []
         for _ in 0..<Self.seats {
             let timer = ckvm_timer()
@@ -60,15 +68,26 @@ import Synchronization
         unsafe count = .allocate(capacity: 1)
         unsafe stop.initialize(to: 0)
         unsafe count.initialize(to: 0)
+        bind()
         for number in all.indices {
-            guard let thread = HostThread({ [self] in work(number, cpu) }) else {
+            guard let thread = HostThread({ [self] in work(number) }) else {
                 end()
+                unbind()
                 return nil
             }
             all[number].host.withLock { $0 = thread }
             wait(1)
         }
+        grid = measureTimer()
+        stacks = PreemptedRun.Stacks(
+            victim: KernelStack(thread: thread(of: 0)), intruder: KernelStack(thread: thread(of: 1)))
     }
+
+    /// Binds the owner's thread to the CPU. Until ``unbind()`` it can run rounds.
+    func bind() { _ = ckvm_bind_to_cpu(cpu) }
+
+    /// Lets the owner's thread run on all CPUs.
+    func unbind() { _ = ckvm_bind_to_cpu(-1) }
 
     deinit {
         unsafe sem_destroy(ended)
@@ -129,7 +148,7 @@ import Synchronization
         for _ in 0..<count { while unsafe sem_wait(ended) != 0 {} }
     }
 
-    private func work(_ number: Int, _ cpu: Int32) {
+    private func work(_ number: Int) {
         _ = ckvm_bind_to_cpu(cpu)
         _ = ckvm_set_fifo_priority(0, Self.priorities[number])
         all[number].thread.store(ckvm_thread_id(), ordering: .releasing)
@@ -151,7 +170,7 @@ import Synchronization
     private static let measured: (first: UInt64, count: UInt64) = (30_000, 96)
 
     /// Measures at which places of a loop the second seat preempts the first.
-    func measureTimer() -> TimerGrid {
+    private func measureTimer() -> TimerGrid {
         let delays = (0..<Self.measured.count).map { Self.measured.first + $0 }
         // The first attempts take longer paths.
         for _ in 0..<3 { _ = place(of: Self.measured.first) }

@@ -5,7 +5,7 @@ import MiniVMM
 public struct Schedule: Hashable, Sendable {
     /// The parallel block of the test, from 0.
     public let block: Int
-    /// Who is preempted, by whom, and when.
+    /// The preempted actor, the actor that preempts it, and the delay.
     public let preemption: Preemption
 
     /// A schedule of a block.

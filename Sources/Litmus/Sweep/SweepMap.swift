@@ -19,8 +19,12 @@ extension Sweep {
     static func absence(on backend: any Backend) -> String? {
         if backend is SoftKVM { return "SoftKVM explores every interleaving" }
         if let reason = Sweeper.absence() { return reason }
-        guard let grid = TimerGrid.measured() else { return "this machine has no timers or threads left" }
-        return grid.isExact
+        guard let team = PreemptionTeam() else { return "this machine has no timers or threads left" }
+        defer {
+            team.end()
+            team.unbind()
+        }
+        return team.grid.isExact
             ? nil
             : "the timer of this machine varies, so a schedule cannot be chosen exactly; lab/boot --icount makes it exact"
     }

@@ -17,43 +17,22 @@ struct Sweeper {
     private let source: Source
     private let program: Program
     private let facts: BackendFacts
-    private let deadline: TestDeadline
-    private let options: Runner.Options
+    let deadline: TestDeadline
+    let options: Runner.Options
     private let tally: Tally
     /// For each block the outcomes of the model; nil if the model was not asked.
     private let known: [Set<[Name: StepOutcome]>]?
     private let team: PreemptionTeam
-    private let grid: TimerGrid
-    private let stacks: PreemptedRun.Stacks
     private var world: World
     private var isFresh = true
     private var resets = 0
-    private var chance: SplitMix64
-    private var secondSchedules = 0
+    var chance: SplitMix64
+    var secondSchedules = 0
     /// The time from which on a thread that has not ended counts as waiting, in nanoseconds.
-    private var limit = Sweeper.longestLimit
+    var limit = Sweeper.longestLimit
 
-    /// Uncounted runs without a preemption before a pair is swept. They also measure how long the steps take.
-    private static let warmUps = 3
-    /// The number of delays of the first grid.
-    private static let gridPoints: UInt64 = 256
-    /// The most nanoseconds inside the kernel that are tried one by one.
-    private static let fineNanoseconds: UInt64 = 4096
-    /// A search finds the part of the steps inside the kernel to this share of their duration, and tries delays there at this
-    /// distance, in nanoseconds, but at most so many.
-    private static let searchLooks: UInt64 = 32
-    private static let searchStep: UInt64 = 24
-    private static let mostSearched: UInt64 = 200
-    /// First delays of schedules with two preemptions besides the middles of intervals, and second delays for each.
-    private static let firstDelays: UInt64 = 16
-    private static let secondDelays: UInt64 = 32
-    /// After the longest delay the intruder acts when the victim has certainly ended, in nanoseconds.
-    private static let afterTheEnd: UInt64 = 10_000_000
-    /// The limits for ``limit``.
-    private static let shortestLimit: UInt64 = 200_000
-    private static let longestLimit: UInt64 = 20_000_000
     /// One reset of the machine in so many is checked.
-    private static let uncheckedResets = 32
+    private static let resetsPerCheck = 32
     /// Runs of one schedule where the timer is exact.
     private static let repetitions = 10
 
@@ -68,10 +47,10 @@ struct Sweeper {
         return nil
     }
 
-    /// Binds the calling thread to its CPU until ``end()``.
+    /// Binds the calling thread to the CPU of the pool's team until ``report(_:)`` returns.
     init(
         _ source: Source, _ facts: BackendFacts, _ deadline: TestDeadline, _ options: Runner.Options,
-        _ tally: Tally, _ model: Interleavings.Result?
+        _ tally: Tally, _ model: Interleavings.Result?, _ pool: MachinePool
     ) throws(Stop) {
         self.source = source
         self.facts = facts
@@ -79,33 +58,24 @@ struct Sweeper {
         self.options = options
         self.tally = tally
         chance = SplitMix64(seed: options.seed)
-        program = Program(source.test)
         let judge = Judge(source)
+        program = judge.program
         known = model.map { model in judge.program.blocks.map { judge.complete(model.endings, $0) } }
-        let cpu = Int32(clamping: ckvm_current_cpu())
-        _ = ckvm_bind_to_cpu(cpu)
-        guard let team = PreemptionTeam(cpu: cpu) else {
-            _ = ckvm_bind_to_cpu(-1)
-            throw .host(HostFailure("pthread_create", .resourceTemporarilyUnavailable))
-        }
-        self.team = team
-        grid = team.measureTimer()
-        stacks = PreemptedRun.Stacks(
-            victim: KernelStack(thread: team.thread(of: 0)), intruder: KernelStack(thread: team.thread(of: 1))
-        )
+        do throws(HostFailure) { team = try pool.preemptionTeam() } catch { throw .host(error) }
         do throws(Stop) { world = try World(facts, source.test, deadline) } catch {
-            team.end()
-            _ = ckvm_bind_to_cpu(-1)
+            team.unbind()
             throw error
         }
     }
 
     private func end() {
         // The thread of the test runs other tests afterwards.
-        _ = ckvm_bind_to_cpu(-1)
-        team.end()
+        team.unbind()
         world.close()
     }
+
+    /// A failure, and the schedule that showed it.
+    typealias Wrong = (failure: Failure, schedule: Schedule)
 
     // MARK: all schedules
 
@@ -115,13 +85,13 @@ struct Sweeper {
     mutating func report(_ kind: Sweep) throws(Stop) -> Report {
         defer { end() }
         var maps: [SweepMap] = []
-        var wrong: (failure: Failure, schedule: Schedule)?
+        var wrong: Wrong?
         switch kind {
         case .these(let schedules):
             wrong = try run(schedules, &maps)
         case .search, .all:
             for var sweep in try pairs() {
-                wrong = try prepare(&sweep, Self.afterTheEnd)
+                wrong = try prepare(&sweep)
                 if wrong == nil { wrong = try sweepDelays(&sweep, kind) }
                 maps.append(map(sweep))
                 if case .all(let preemptions) = kind, preemptions > 1, wrong == nil {
@@ -150,7 +120,7 @@ struct Sweeper {
             let actors = block.actors.compactMap(\.first?.step.actor)
             for victim in actors {
                 for intruder in actors where intruder != victim {
-                    pairs.append(DelaySweep(block, victim, intruder, isExact: grid.isExact))
+                    pairs.append(DelaySweep(block, victim, intruder, isExact: team.grid.isExact))
                 }
             }
         }
@@ -159,186 +129,36 @@ struct Sweeper {
     }
 
     /// Runs the schedules together, again and again.
-    private mutating func run(
-        _ schedules: [Schedule], _ maps: inout [SweepMap]
-    ) throws(Stop) -> (Failure, Schedule)? {
+    private mutating func run(_ schedules: [Schedule], _ maps: inout [SweepMap]) throws(Stop) -> Wrong? {
         var sweeps: [DelaySweep] = []
-        for block in program.blocks {
-            guard let schedule = schedules.first(where: { $0.block == block.number }) else { continue }
+        for schedule in schedules {
             let preemption = schedule.preemption
-            let second = preemption.second.map {
-                SweepMap.Second(firstDelay: preemption.delay, actor: $0.actor)
-            }
+            guard let block = program.blocks.first(where: { $0.number == schedule.block }),
+                (try? preemption.check(block.actors.compactMap(\.first?.step.actor))) != nil
+            else { throw .skip("the schedule \(schedule) does not fit the test") }
             sweeps.append(
                 DelaySweep(
-                    block, preemption.victim, preemption.intruder, second: second, isExact: grid.isExact))
+                    block, preemption.victim, preemption.intruder,
+                    second: preemption.second.map { .init(firstDelay: preemption.delay, actor: $0.actor) },
+                    isExact: team.grid.isExact))
         }
+        guard let first = schedules.first else { throw .skip("there is no schedule to run") }
         for index in sweeps.indices {
-            if let wrong = try prepare(&sweeps[index], Self.afterTheEnd) { return wrong }
+            if let wrong = try prepare(&sweeps[index]) { return wrong }
         }
-        let runs = grid.isExact ? min(options.runs, Self.repetitions) : options.runs
+        let runs = team.grid.isExact ? min(options.runs, Self.repetitions) : options.runs
         for number in 0..<runs where number == 0 || deadline.stop == nil {
-            if let failure = try perform(
-                schedules, looks: number == 0,
-                { results, block in
-                    guard let index = sweeps.firstIndex(where: { $0.block.number == block }),
-                        let preemption = schedules.first(where: { $0.block == block })?.preemption
-                    else { return }
-                    sweeps[index].add(preemption.second?.delay ?? preemption.delay, results)
-                })
-            {
-                return (failure, schedules[0])
+            let failure = try perform(schedules, looks: number == 0) { result in
+                guard let index = sweeps.firstIndex(where: { $0.block.number == result.block }) else {
+                    return
+                }
+                let preemption = schedules[index].preemption
+                sweeps[index].add(preemption.second?.delay ?? preemption.delay, result)
             }
+            if let failure { return (failure, first) }
         }
         maps = sweeps.map(map)
         return nil
-    }
-
-    // MARK: one pair
-
-    private typealias Wrong = (failure: Failure, schedule: Schedule)
-
-    /// Measures the steps without a preemption.
-    ///
-    /// - Parameter delay: a delay after the end of the steps.
-    private mutating func prepare(_ sweep: inout DelaySweep, _ delay: UInt64) throws(Stop) -> Wrong? {
-        limit = Self.longestLimit
-        var taken: UInt64 = 0
-        // The first runs take longer paths, in this process and in the kernel.
-        for _ in 0..<Self.warmUps {
-            let schedule = sweep.schedule(delay)
-            let failure = try perform([schedule], looks: false, counts: false) { results, block in
-                guard block == sweep.block.number else { return }
-                let run = results.run
-                sweep.duration = min(sweep.second == nil ? run.duration : run.intruderDuration, delay)
-                sweep.sleeps = run.sleeps
-                taken = max(run.duration, run.intruderDuration)
-            }
-            if let failure { return (failure, schedule) }
-        }
-        if sweep.isExact { limit = min(max(4 * min(taken, delay), Self.shortestLimit), Self.longestLimit) }
-        return nil
-    }
-
-    private mutating func sweepDelays(_ sweep: inout DelaySweep, _ kind: Sweep) throws(Stop) -> Wrong? {
-        let last = sweep.duration
-        guard sweep.isExact else {
-            for _ in 0..<options.runs {
-                if let wrong = try run(chance.next() % (last + 1), &sweep, looks: true) { return wrong }
-                if deadline.stop != nil { return nil }
-            }
-            return nil
-        }
-        if case .search = kind { return try search(&sweep) }
-        if let wrong = try run(delays(0...last, step: last / Self.gridPoints), &sweep, looks: true) {
-            return wrong
-        }
-        if let kernel = sweep.kernelDelays, kernel.upperBound - kernel.lowerBound <= Self.fineNanoseconds {
-            let rest = kernel.filter { sweep.points[$0] == nil }
-            if let wrong = try run(rest, &sweep) { return wrong }
-        }
-        return try refine(&sweep)
-    }
-
-    /// Tries delays inside the kernel until an outcome is not allowed, and refines the map then.
-    private mutating func search(_ sweep: inout DelaySweep) throws(Stop) -> Wrong? {
-        if let wrong = try run([0, Self.afterTheEnd], &sweep) { return wrong }
-        let step = max(1, sweep.duration / Self.searchLooks)
-        var inside: UInt64?
-        for share in Self.shares where inside == nil && deadline.stop == nil {
-            let delay = share * step
-            if let wrong = try run(delay, &sweep, looks: true) { return wrong }
-            if sweep.isInKernel(delay) { inside = delay }
-        }
-        if let inside {
-            // A look at the stack takes longer than a run, so the borders of the kernel's part are bisected.
-            var low: UInt64 = 0
-            var high = max(inside, sweep.duration)
-            for isFirst in [true, false] {
-                var (known, other) = (inside, isFirst ? low : high)
-                while max(known, other) - min(known, other) > step, deadline.stop == nil {
-                    let middle = (known + other) / 2
-                    if let wrong = try run(middle, &sweep, looks: true) { return wrong }
-                    if sweep.isInKernel(middle) { known = middle } else { other = middle }
-                }
-                if isFirst { low = other } else { high = other }
-            }
-            let distance = max(Self.searchStep, (high - low) / Self.mostSearched)
-            if let wrong = try run(delays(low...high, step: distance), &sweep, stopsAtWrong: true) {
-                return wrong
-            }
-        }
-        return sweep.isFine ? nil : try refine(&sweep)
-    }
-
-    /// Where in the steps, in 32nds, a search first looks for the kernel's part.
-    private static let shares: [UInt64] = [16, 8, 24, 4, 12, 20, 28, 2, 6, 10, 14, 18, 22, 26, 30]
-
-    private func delays(_ range: ClosedRange<UInt64>, step: UInt64) -> [UInt64] {
-        stride(from: range.lowerBound, through: range.upperBound, by: Int(clamping: max(1, step))).map { $0 }
-    }
-
-    /// Bisects the borders, repeats delays with a result of their own, and looks at the stack in each interval.
-    private mutating func refine(_ sweep: inout DelaySweep) throws(Stop) -> Wrong? {
-        while case let delays = sweep.unknownBorders, !delays.isEmpty, deadline.stop == nil {
-            if let wrong = try run(delays, &sweep) { return wrong }
-        }
-        for delay in sweep.isolated {
-            for _ in 0..<2 { if let wrong = try run(delay, &sweep) { return wrong } }
-            sweep.settle(delay)
-        }
-        return try run(sweep.unseen, &sweep, looks: true)
-    }
-
-    private mutating func sweepSecond(_ sweep: DelaySweep, _ maps: inout [SweepMap]) throws(Stop) -> Wrong? {
-        guard sweep.isExact else { return nil }
-        let usual = Set(sweep.points.values.map(\.results))
-        var firsts = Set(
-            map(sweep).intervals.map {
-                $0.delays.lowerBound + ($0.delays.upperBound - $0.delays.lowerBound) / 2
-            })
-        if let kernel = sweep.kernelDelays {
-            firsts.formUnion(
-                delays(kernel, step: (kernel.upperBound - kernel.lowerBound) / Self.firstDelays))
-        }
-        let actors = sweep.block.actors.compactMap(\.first?.step.actor).filter { $0 != sweep.intruder }
-        for actor in actors {
-            for first in firsts.sorted() where first <= sweep.duration {
-                var line = DelaySweep(
-                    sweep.block, sweep.victim, sweep.intruder, second: .init(firstDelay: first, actor: actor),
-                    isExact: sweep.isExact)
-                if let wrong = try prepare(&line, Self.afterTheEnd) { return wrong }
-                let grid = delays(0...line.duration, step: line.duration / Self.secondDelays)
-                if let wrong = try run(grid, &line) { return wrong }
-                let isNew = line.points.values.contains { !usual.contains($0.results) }
-                if isNew, let wrong = try refine(&line) { return wrong }
-                secondSchedules += line.runs.count
-                if isNew { maps.append(map(line)) }
-                if deadline.stop != nil { return nil }
-            }
-        }
-        return nil
-    }
-
-    private mutating func run(
-        _ delays: [UInt64], _ sweep: inout DelaySweep, looks: Bool = false, stopsAtWrong: Bool = false
-    ) throws(Stop) -> Wrong? {
-        for delay in delays {
-            if let wrong = try run(delay, &sweep, looks: looks) { return wrong }
-            if deadline.stop != nil { return nil }
-            if stopsAtWrong, sweep.points[delay]?.isFine == false { return nil }
-        }
-        return nil
-    }
-
-    private mutating func run(
-        _ delay: UInt64, _ sweep: inout DelaySweep, looks: Bool = false
-    ) throws(Stop) -> Wrong? {
-        let schedule = sweep.schedule(delay)
-        let failure = try perform([schedule], looks: looks && delay <= sweep.duration) { results, block in
-            if block == sweep.block.number { sweep.add(delay, results) }
-        }
-        return failure.map { ($0, schedule) }
     }
 
     /// Whether neither the test nor the model forbids the outcome of any block.
@@ -350,7 +170,7 @@ struct Sweeper {
         }
     }
 
-    private func map(_ sweep: DelaySweep) -> SweepMap {
+    func map(_ sweep: DelaySweep) -> SweepMap {
         SweepMap(
             block: sweep.block.number, line: source.places[sweep.block.first].line, victim: sweep.victim,
             intruder: sweep.intruder, second: sweep.second, schedules: sweep.runs.count,
@@ -360,8 +180,8 @@ struct Sweeper {
 
     // MARK: one run
 
-    /// What a run of a block under a schedule led to.
-    fileprivate struct BlockResult {
+    /// The result of a run of a block under a schedule.
+    struct BlockResult {
         let block: Int
         let results: [Name: StepOutcome]
         let run: PreemptedRun.Result
@@ -374,12 +194,12 @@ struct Sweeper {
     /// - Parameters:
     ///   - schedules: at most one for each block. The actors of other blocks act one after the other.
     ///   - looks: whether the intruder reads the victim's stack.
-    ///   - note: called after the run for each block with a schedule, with the block's number.
-    private mutating func perform(
-        _ schedules: [Schedule], looks: Bool, counts: Bool = true, _ note: (BlockResult, Int) -> Void
+    ///   - note: called after the run for each block with a schedule.
+    mutating func perform(
+        _ schedules: [Schedule], looks: Bool, counts: Bool = true, _ note: (BlockResult) -> Void
     ) throws(Stop) -> Failure? {
         resets += 1
-        if !isFresh, !world.reset(checks: resets % Self.uncheckedResets == 0) {
+        if !isFresh, !world.reset(checks: resets % Self.resetsPerCheck == 0) {
             world.close()
             world = try World(facts, source.test, deadline)
         }
@@ -399,7 +219,7 @@ struct Sweeper {
                     continue
                 }
                 let (run, all) = PreemptedRun.perform(
-                    schedule.preemption, block, grid, on: team,
+                    schedule.preemption, block, on: team,
                     stacks: looks ? stacks(schedule.preemption) : nil, limit: limit, source, world)
                 if let failure = try block.add(all, to: &ending) { return failure }
                 blocks.append(
@@ -410,7 +230,7 @@ struct Sweeper {
         let isFine = isFine(ending)
         for var result in blocks {
             result.isFine = isFine
-            note(result, result.block)
+            note(result)
         }
         guard counts else { return nil }
         tally.add(ending, program)
@@ -425,13 +245,13 @@ struct Sweeper {
             processes[actor].map { KernelStack(process: $0) } ?? thread
         }
         return PreemptedRun.Stacks(
-            victim: stack(preemption.victim, stacks.victim),
-            intruder: stack(preemption.intruder, stacks.intruder))
+            victim: stack(preemption.victim, team.stacks.victim),
+            intruder: stack(preemption.intruder, team.stacks.intruder))
     }
 }
 
 extension DelaySweep {
-    fileprivate mutating func add(_ delay: UInt64, _ result: Sweeper.BlockResult) {
+    mutating func add(_ delay: UInt64, _ result: Sweeper.BlockResult) {
         let stack = second == nil ? result.run.stack : result.run.secondStack
         add(
             delay,

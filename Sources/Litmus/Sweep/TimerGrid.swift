@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-import CKVMShim
 
-/// The times at which a timer of this machine can interrupt a thread, as measured by ``PreemptionTeam/measureTimer()``.
+/// The times at which a timer of this machine can interrupt a thread, as measured by a ``PreemptionTeam``.
 ///
 /// Under QEMU's instruction counting a timer expires at the same instruction each time, but a timer of the interrupt
 /// controller counts in units of several instructions. A place between two of them is reached by instructions that the
@@ -17,7 +16,7 @@ struct TimerGrid: Sendable, Equatable {
     /// The share of delays, in percent, that must interrupt at the same place each time. A periodic tick of the kernel may
     /// disturb the rest.
     private static let exactShare = 90
-    /// Periods up to this, in nanoseconds, cannot be told from 1.
+    /// Periods up to this, in nanoseconds, cannot be distinguished from 1.
     private static let finest: UInt64 = 4
 
     /// - Parameters:
@@ -39,16 +38,6 @@ struct TimerGrid: Sendable, Equatable {
         }
         period = gap
         phase = (change + gap / 2) % gap
-    }
-
-    /// Measures on the CPU of the calling thread; nil if the system cannot create the threads.
-    static func measured() -> TimerGrid? {
-        let cpu = Int32(clamping: ckvm_current_cpu())
-        _ = ckvm_bind_to_cpu(cpu)
-        defer { _ = ckvm_bind_to_cpu(-1) }
-        guard let team = PreemptionTeam(cpu: cpu) else { return nil }
-        defer { team.end() }
-        return team.measureTimer()
     }
 
     /// The delay for which the timer is armed, at least 1 ns, and the number of instructions that the victim executes
