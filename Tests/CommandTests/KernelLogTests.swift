@@ -2,7 +2,7 @@
 import Foundation
 import Testing
 
-/// What `litmus` and `explore` write to the kernel's log and read from it, and the command of lab/check that reads a
+/// The announcements of `litmus` and `explore`, the reports that they read, and the command of lab/check that reads a
 /// console.
 @Suite("the kernel's log", .enabled(if: Command.isBuilt, Command.missing)) struct KernelLogCommandTests {
     private static let test = "test \"x\"\nmemory 1 pages shared\nhost read 0 => 0x0\n"

@@ -93,7 +93,7 @@ struct Comparison: Encodable {
 
     // MARK: costs
 
-    /// In the order of the first kernel; then what only the second has.
+    /// In the order of the first kernel, then those of the second alone.
     private static func costs(_ a: [CostResults.Cost], _ b: [CostResults.Cost]) -> [CostPair] {
         let others = Dictionary(b.map { ($0.key, $0) }, uniquingKeysWith: { first, _ in first })
         let known = Set(a.map(\.key))
@@ -187,10 +187,10 @@ extension LitmusResults.Test {
         return last.hasSuffix(".litmus") ? String(last.dropLast(7)) : last
     }
 
-    /// What is compared. The reason of a skip is text for people.
+    /// The compared keys. The reason of a skip is text for people.
     fileprivate var answer: [String?] { [verdict, step, expected, seen] }
 
-    /// What is printed.
+    /// The printed lines.
     fileprivate var lines: [String] {
         var lines = [verdict + (reason.map { ": \($0)" } ?? "")]
         if let step { lines.append("step: \(step)") }
@@ -201,6 +201,6 @@ extension LitmusResults.Test {
 }
 
 extension ExploreResults.Finding {
-    /// What makes two findings the same.
+    /// Two findings with equal values are the same.
     fileprivate var difference: [String] { [step, model, seen] }
 }

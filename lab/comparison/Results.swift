@@ -64,7 +64,7 @@ struct ExploreResults: Decodable {
     }
 }
 
-/// What was run on one kernel. Nil: it was not asked for.
+/// The results of one kernel. Nil: not requested.
 struct KernelResults {
     let name: String
     let costs: CostResults?

@@ -13,14 +13,14 @@ bool cbaseline_has_counter(void);
 /// The time stamp counter.
 uint64_t cbaseline_counter(void);
 
-/// What the counter advances between its two readings around a loop of 2 × `iterations` instructions, at least one. It includes
+/// The advance of the counter between its two readings around a loop of 2 × `iterations` instructions, at least one. It includes
 /// the instructions of the reading itself.
 uint64_t cbaseline_count_loop(uint64_t iterations);
 
-/// What the counter advances if there is no system call between its two readings.
+/// The advance of the counter if there is no system call between its two readings.
 uint64_t cbaseline_count_nothing(void);
 
-/// ioctl(2) without the C library: what the counter advances, including the instructions of the reading. `result` gets
+/// ioctl(2) without the C library. Returns the advance of the counter, including the instructions of the reading. `result` gets
 /// the kernel's answer, a value or a negative errno.
 uint64_t cbaseline_count_ioctl(int fd, unsigned long request, void *_Nullable argument, int64_t *_Nonnull result);
 

@@ -4,7 +4,7 @@ import Backends
 import Litmus
 import SystemPackage
 
-/// What tests write to and read from the kernel's log.
+/// The options by which tests read the kernel's log, and announce themselves in it.
 struct KernelLogOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(

@@ -151,7 +151,7 @@ extension Operation.Guest {
 }
 
 extension InstructionClock.Refusal {
-    /// What is wrong with the clock, and what to do.
+    /// The error message: the fault of the clock, and advice.
     var text: String {
         let advice =
             "Run it in the lab, where QEMU counts: lab/boot --icount -- minivmm bench --instructions"
@@ -169,7 +169,7 @@ extension InstructionClock.Refusal {
 }
 
 extension CostError {
-    /// What failed.
+    /// The error message.
     var text: String {
         switch self {
         case .call(let call, let errno): "--instructions: \(call) failed: \(errno)"

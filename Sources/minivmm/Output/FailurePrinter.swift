@@ -48,10 +48,10 @@ struct FailurePrinter {
     static func summary(_ reports: [Report]) -> String {
         let answers = reports.flatMap(\.failures).flatMap(\.answers)
         let tried = answers.reduce(0) { $0 + $1.tried }
-        let told = answers.filter(\.isTold).reduce(0) { $0 + $1.tried }
+        let reported = answers.filter(\.isReportedByCall).reduce(0) { $0 + $1.tried }
         guard tried > 0 else { return "" }
         return
-            "; \(grouped(tried)) \(tried == 1 ? "allocation" : "allocations") failed, \(grouped(told)) of them reported"
+            "; \(grouped(tried)) \(tried == 1 ? "allocation" : "allocations") failed, \(grouped(reported)) of them reported"
     }
 
     /// The command that repeats a failure.

@@ -5,7 +5,7 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// What stopped the measurement of costs.
+/// The reason why costs cannot be measured.
 enum CostError: Error {
     /// A system call failed.
     case call(String, Errno)

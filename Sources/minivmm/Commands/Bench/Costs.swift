@@ -5,7 +5,7 @@ enum ConversionInterface: String {
     case perVM = "per-vm-attributes"
 }
 
-/// What was measured: a conversion of pages in some state, or a piece of a vCPU's work.
+/// A measured operation: a conversion of pages in some state, or a piece of a vCPU's work.
 enum Operation: Hashable {
     /// The state of the pages before a conversion.
     enum Pages: String, CaseIterable {

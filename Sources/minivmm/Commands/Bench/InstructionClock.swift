@@ -10,7 +10,7 @@ enum InstructionClock {
     struct Sample: Equatable {
         /// Instructions of the loop.
         let instructions: UInt64
-        /// What the counter advanced in each measurement, without the reading of the counter.
+        /// The advance of the counter in each measurement, without that of reading it.
         let counts: [UInt64]
 
         /// The most frequent count, and how often it occurs; the smallest of several.
@@ -84,7 +84,7 @@ enum InstructionClock {
 struct TickClock {
     /// Instructions from one tick to the next; 0 if there is no tick.
     private(set) var period: UInt64 = 0
-    /// What each tick so far took, in instructions.
+    /// The cost of each tick so far, in instructions.
     private(set) var costs: [UInt64] = []
     private var last: UInt64 = 0
     /// No tick within this number of instructions means that there is none.

@@ -145,7 +145,7 @@ final class CrashSearch {
             throw stop("lab/boot cannot be started: \(error)", Status.monitorFailed)
         }
         var log = BootLog()
-        // What lab/boot and minivmm print, without the kernel's lines.
+        // The output of lab/boot and minivmm, without the kernel's lines.
         var messages: [String] = []
         var lastTest = monotonicNanoseconds()
         while !isOver {

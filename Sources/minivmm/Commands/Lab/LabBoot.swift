@@ -7,7 +7,7 @@ import SystemPackage
 ///
 /// It is used by one thread, which must live longer than the child: the child gets SIGTERM when that thread ends.
 final class LabBoot {
-    /// What was read.
+    /// The next event of the boot.
     enum Event {
         case line(Substring)
         /// Nothing was written for a second.
