@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 // agent: performs the vCPU steps of litmus tests. It is not in the catalogue and cannot be run by itself.
 //
-// In an endless loop it reads an order from a port, makes one access or hypercall, and reports the result. It needs no
-// stack and no boot information page; its addresses are below 4 GiB. An order is a sequence of words from PORT_ORDER:
+// In an endless loop it reads an order, makes one access or hypercall, and reports the result to a port. It needs no stack and
+// no boot information page; its addresses are below 4 GiB. An order is four words at RBP, which the monitor writes before it
+// enters the guest:
 //   1. an address
 //   2. a number of bytes, or of pages for a hypercall
 //   3. the operation (ORDER_*) in bits 8 to 15, and a byte in bits 0 to 7
 //   4. the attributes, for a hypercall only
+// An order by ports would be an exit for each word, and an exit takes longer than most accesses.
 #define GUEST "agent"
 #include "support.h"
 
-#define PORT_ORDER 0xf5   // IN EAX: the next word
 #define PORT_BYTE 0xf4    // OUT AL: the byte that was read
 #define PORT_ANSWER 0xf6  // OUT EAX: 0, a negated errno, or for CHECK the address after the first byte that differs
 
@@ -23,11 +24,9 @@
 #define ORDER_VMCALL 6
 
 next:
-    in      $PORT_ORDER, %eax
-    mov     %eax, %edi
-    in      $PORT_ORDER, %eax
-    mov     %eax, %ecx
-    in      $PORT_ORDER, %eax
+    mov     (%rbp), %edi
+    mov     4(%rbp), %ecx
+    mov     8(%rbp), %eax
     cmp     $ORDER_READ, %ah
     je      read
     cmp     $ORDER_WRITE, %ah
@@ -38,10 +37,8 @@ next:
     je      check
 
     mov     %edi, %ebx
-    mov     %ah, %dl
-    in      $PORT_ORDER, %eax
-    xchg    %eax, %edx
-    cmp     $ORDER_VMMCALL, %al
+    mov     12(%rbp), %edx
+    cmp     $ORDER_VMMCALL, %ah
     mov     $HC_MAP_GPA_RANGE, %eax
     je      vmmcall
     ja      vmcall

@@ -79,7 +79,7 @@ struct ModelMachine: Sendable {
     var poisoned: Set<Name> = []
     /// Pages in the second-stage tables when a vCPU last made an access.
     var mappedPages: UInt64 = 0
-    /// The agent's pages in the tables, one bit each: its code and its page tables.
+    /// The agent's pages in the tables, one bit each: its code, its page tables and its orders.
     var guestPages: UInt8 = 0
 
     init(_ setup: Setup) throws(Stop) {

@@ -90,8 +90,9 @@ extension ModelMachine {
         let vm = try vm(nil)
         var vcpu = vcpus[number] ?? VCPU()
         guard !vcpu.isStuck else { throw .vcpuIsStuck(number) }
-        // Its code, and three levels of page tables.
-        guestPages |= 0b1111
+        // Its code, three levels of page tables, and its orders. With two aliases the shared one has a page table of its own, and
+        // orders are read through it.
+        guestPages |= setup.sharedBit == nil ? 0b10_1111 : 0b11_1111
         if let gpa = vcpu.clock {
             vcpu.clock = nil
             writeClock(at: gpa, vm)
@@ -146,8 +147,6 @@ extension ModelMachine {
         guard extent.size <= Agent.mostBytes else { throw .guestStepTooLong }
         let vm = try vm(nil)
         try enter(.vcpu(number))
-        // The shared alias has its own page table.
-        if extent.name == .shared { guestPages |= 0b1_0000 }
         let (seen, stop) = try access(extent, action, vm)
         var vcpu = VCPU(clock: vcpus[number]?.clock)
         if stop != nil, action.isSingle { vcpu.pending = step }

@@ -6,15 +6,17 @@ import SoftKVM
 import Synchronization
 import SystemPackage
 
-/// The guest ``LitmusAgent``, which performs the steps of vCPUs, with its memory. It reads orders from a port, makes
-/// one access or one hypercall, and writes the answer to a port. ``AgentRun`` is its monitor.
+/// The guest ``LitmusAgent``, which performs the steps of vCPUs, with its memory. It reads an order from memory, makes one access
+/// or one hypercall, and writes the answer to a port. ``AgentRun`` is its monitor.
 ///
 /// It has a guest_memfd of its own far above the memory of tests, where no step can reach it. One vCPU is used by one
 /// thread at a time; different vCPUs can run on different threads.
 final class Agent: Sendable {
-    /// Code, then three levels of page tables. The first GiB is identity-mapped with pages of 2 MiB. With two aliases,
-    /// the second GiB maps the shared alias.
-    private static let size = 5 * pageSize
+    /// Code, three levels of page tables, then the orders. The first GiB is identity-mapped with pages of 2 MiB. With two
+    /// aliases, the second GiB maps the shared alias.
+    private static let size = orders + pageSize
+    /// Offset of the page of orders. It is always shared, so that the monitor can write it.
+    private static let orders = 5 * pageSize
     private static let sharedAlias: UInt64 = 1 << 30
     /// Guest-physical. Tests use the addresses below.
     static let start: UInt64 = (1 << 30) - (1 << 20)
@@ -31,10 +33,14 @@ final class Agent: Sendable {
         case isFailed(Errno, page: UInt64?)
     }
     typealias FaultHandler = (MemoryFault) throws(Stop) -> FaultAnswer
+    /// The words that the guest reads.
+    private typealias Order = (UInt32, UInt32, UInt32, UInt32)
 
     /// A vCPU.
-    private final class CPU: Sendable {
+    @safe private final class CPU: @unchecked Sendable {
         let vcpu: any KVMVCPU
+        /// Guest memory, valid as long as the agent. Written by the thread that runs the vCPU, before it is entered.
+        let order: UnsafeMutablePointer<Order>
         /// Whether an access has stopped without completing.
         let isStuck = Atomic<Bool>(false)
         /// Whether a memory fault stopped the access, so that none of it was done.
@@ -42,7 +48,10 @@ final class Agent: Sendable {
         /// The stopped access, if ``World`` can repeat it. Used by the thread that runs the vCPU.
         let pending = Mutex<Step?>(nil)
 
-        init(_ vcpu: any KVMVCPU) { self.vcpu = vcpu }
+        init(_ vcpu: any KVMVCPU, _ order: UnsafeMutablePointer<Order>) {
+            self.vcpu = vcpu
+            unsafe self.order = order
+        }
     }
 
     private let vm: any KVMVirtualMachine
@@ -52,6 +61,8 @@ final class Agent: Sendable {
     private let cpuid: CPUIDTable
     /// Guest-physical, for CR3.
     private let tables: UInt64
+    /// Guest-virtual address of the orders.
+    private let linearOrders: UInt64
     private let deadline: TestDeadline
     /// Whether a vCPU can be restarted after a memory fault. That needs a kernel that reports the fault itself: an
     /// adapter keeps the access for the next run.
@@ -93,6 +104,7 @@ final class Agent: Sendable {
                 sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux && hasMemory
             let ownAlias = isPrivate ? 0 : alias
             tables = (Self.start + pageSize) | ownAlias
+            linearOrders = Self.start + Self.orders + (sharedBit == nil ? 0 : Self.sharedAlias)
             try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
             let directories = [tables + 2 * pageSize | 3, tables + 3 * pageSize | 3]
             try Self.write(Self.bytes(directories), at: 2 * pageSize, view)
@@ -103,7 +115,7 @@ final class Agent: Sendable {
             try Self.write(Self.bytes((0..<512).map { $0 << 21 | alias | 0x83 }), at: 4 * pageSize, view)
             if isPrivate {
                 var request = ckvm_memory_attributes2()
-                request.size = Self.size
+                request.size = Self.orders
                 request.attributes = Attributes.private
                 request.flags = vm.contentPromise.toPrivate == .byFlag ? ContentMode.preserve.rawValue : 0
                 try file.convertInPlace(&request)
@@ -178,7 +190,8 @@ final class Agent: Sendable {
         for cpu in vcpus.withLock({ Array($0.values) }) where cpu.isStuck.load(ordering: .relaxed) {
             // Only a memory fault leaves nothing behind in the kernel or in an adapter.
             guard cpu.isAtFault.load(ordering: .relaxed), canRewind else { return false }
-            do throws(Errno) { try start(cpu.vcpu) } catch { return false }
+            // Everything else is as it was at the start.
+            do throws(Errno) { try setStart(cpu.vcpu) } catch { return false }
             cpu.isStuck.store(false, ordering: .relaxed)
             cpu.pending.withLock { $0 = nil }
         }
@@ -206,8 +219,8 @@ final class Agent: Sendable {
             throw .guestStepTooLong
         }
         let alias = extent.name == .shared ? Self.sharedAlias : 0
-        let orders = [UInt32(extent.offset + alias), UInt32(extent.size), action.order]
-        let (seen, isDone) = try run(orders, number, isRacing, onFault: onFault)
+        let order = (UInt32(extent.offset + alias), UInt32(extent.size), action.order, UInt32(0))
+        let (seen, isDone) = try run(order, number, isRacing, onFault: onFault)
         if !isDone { try cpu(number).pending.withLock { $0 = action.isSingle ? step : nil } }
         guard isDone, case .check = action, case .errno(let past, _) = seen else { return Observation(seen) }
         // The answer is an offset, not an errno.
@@ -227,7 +240,7 @@ final class Agent: Sendable {
     func again(vcpu number: Int, onFault: FaultHandler?) throws(Stop) -> Observation {
         let cpu = try cpu(number)
         cpu.isStuck.store(false, ordering: .relaxed)
-        let (seen, isDone) = try run([], number, false, onFault: onFault)
+        let (seen, isDone) = try run(nil, number, false, onFault: onFault)
         if isDone { cpu.pending.withLock { $0 = nil } }
         return Observation(seen)
     }
@@ -263,11 +276,12 @@ final class Agent: Sendable {
         _ monitor: @escaping (MapRequest) throws(Stop) -> Answer
     ) throws(Stop) -> Observation {
         let call = try GuestCall(extent, attributes)
-        let order = method.order.rawValue << 8
-        let orders = [call.arguments.0, call.arguments.1, UInt64(order), call.arguments.2].map {
-            UInt32(truncatingIfNeeded: $0)
-        }
-        return Observation(try run(orders, number, true, monitor: monitor).outcome)
+        let (gpa, pages, word) = call.arguments
+        let order = (
+            UInt32(truncatingIfNeeded: gpa), UInt32(truncatingIfNeeded: pages), method.order.rawValue << 8,
+            UInt32(truncatingIfNeeded: word)
+        )
+        return Observation(try run(order, number, true, monitor: monitor).outcome)
     }
 
     static func check(_ extent: Extent) throws(Stop) {
@@ -277,16 +291,17 @@ final class Agent: Sendable {
         }
     }
 
-    /// - Parameter orders: the words that the guest reads, in order.
+    /// - Parameter order: nil continues the last one.
     /// - Returns: the outcome, and whether the access was made.
     private func run(
-        _ orders: [UInt32], _ number: Int, _ isRacing: Bool, onFault: FaultHandler? = nil,
+        _ order: Order?, _ number: Int, _ isRacing: Bool, onFault: FaultHandler? = nil,
         monitor: ((MapRequest) throws(Stop) -> Answer)? = nil
     ) throws(Stop) -> (outcome: StepOutcome, isDone: Bool) {
         let cpu = try cpu(number)
         guard !cpu.isStuck.load(ordering: .relaxed) else { throw .vcpuIsStuck(number) }
+        if let order { unsafe cpu.order.pointee = order }
         var run = AgentRun(
-            cpu.vcpu, number, orders, isRacing: isRacing,
+            cpu.vcpu, number, isRacing: isRacing,
             entersAgainWithoutMemory: entersAgainWithoutMemory, deadline, onFault: onFault, monitor)
         var exits = ExitLoop(cpu.vcpu)
         switch exits.run(&run) {
@@ -309,8 +324,12 @@ final class Agent: Sendable {
             let vcpu = try vm.createVCPU(id: number)
             // The CPU needs long mode, and enough physical address bits for the shared bit.
             try vcpu.setCPUID(cpuid)
-            try start(vcpu)
-            let cpu = CPU(vcpu)
+            try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: tables))
+            try setStart(vcpu)
+            let address = UInt(view.address + Self.orders) + UInt(number * MemoryLayout<Order>.stride)
+            guard number < Self.mostVCPUs, let order = unsafe UnsafeMutablePointer<Order>(bitPattern: address)
+            else { throw .invalidArgument }
+            let cpu = unsafe CPU(vcpu, order)
             vcpus.withLock { $0[number] = cpu }
             deadline.add(vcpu)
             return cpu
@@ -319,10 +338,13 @@ final class Agent: Sendable {
         }
     }
 
-    private func start(_ vcpu: any KVMVCPU) throws(Errno) {
-        try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: tables))
+    /// The number of orders in their page.
+    private static let mostVCPUs = Int(pageSize) / MemoryLayout<Order>.stride
+
+    private func setStart(_ vcpu: any KVMVCPU) throws(Errno) {
         var registers = ckvm_regs()
         registers.rip = Self.start
+        registers.rbp = linearOrders + UInt64(vcpu.id * MemoryLayout<Order>.stride)
         registers.rflags = 2
         try vcpu.setRegisters(registers)
     }

@@ -4,7 +4,7 @@ import GuestPayloads
 import MiniVMM
 import SystemPackage
 
-/// The monitor of ``Agent`` for one step: it supplies the orders and takes the answer.
+/// The monitor of ``Agent`` for one step: it takes the answer.
 ///
 /// Belongs to the thread that runs the vCPU.
 struct AgentRun: ExitHandler {
@@ -19,7 +19,6 @@ struct AgentRun: ExitHandler {
 
     private let vcpu: any KVMVCPU
     private let number: Int
-    private var orders: ArraySlice<UInt32>
     /// Whether the vCPU enters again after a memory fault, because a concurrent conversion can cause one.
     private let isRacing: Bool
     private let deadline: TestDeadline
@@ -39,13 +38,12 @@ struct AgentRun: ExitHandler {
     private static let mostFaults = 10_000
 
     init(
-        _ vcpu: any KVMVCPU, _ number: Int, _ orders: [UInt32], isRacing: Bool,
+        _ vcpu: any KVMVCPU, _ number: Int, isRacing: Bool,
         entersAgainWithoutMemory: Bool, _ deadline: TestDeadline,
         onFault: Agent.FaultHandler?, _ monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
     ) {
         self.vcpu = vcpu
         self.number = number
-        self.orders = orders[...]
         self.isRacing = isRacing
         entriesWithoutMemory = entersAgainWithoutMemory ? 1 : 0
         self.deadline = deadline
@@ -57,10 +55,6 @@ struct AgentRun: ExitHandler {
 
     mutating func port(_ io: ckvm_run_io, _ bytes: UnsafeMutableRawBufferPointer) -> End? {
         switch (io.port, Int(io.size), bytes.count) {
-        case (LitmusAgent.orderPort, 4, 4):
-            guard let order = orders.popFirst() else { return unexpected(.io(io)) }
-            unsafe bytes.storeBytes(of: order, as: UInt32.self)
-            return nil
         case (LitmusAgent.bytePort, 1, 1):
             return isMMIO ? .unfinished(.mmio) : .done(.value(unsafe bytes[0]))
         case (LitmusAgent.answerPort, 4, 4):
