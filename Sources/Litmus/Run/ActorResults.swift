@@ -2,7 +2,7 @@
 
 /// The results of one actor's steps in one run of a parallel block.
 struct ActorResults {
-    private(set) var results: [Name: StepOutcome] = [:]
+    private(set) var results: [(name: Name, outcome: StepOutcome)] = []
     /// The failure that ended the steps early.
     private(set) var failure: Failure?
     private(set) var stop: Stop?
@@ -22,7 +22,7 @@ struct ActorResults {
                 wait()
                 var seen: StepOutcome?
                 failure = try source.perform(index, step, world, isRacing: true) { seen = $0 }
-                if let name = step.result, let seen { results[name] = seen }
+                if let name = step.result, let seen { results.append((name, seen)) }
             }
         } catch {
             stop = error

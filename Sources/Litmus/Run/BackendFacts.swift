@@ -123,8 +123,8 @@ final class TestDeadline: Sendable {
         var isOver = false
         /// Why no further run begins.
         var stop: Cut.Reason?
-        /// The steps in progress, by actor.
-        var steps: [Actor: Step] = [:]
+        /// The steps in progress, at most one for each actor.
+        var steps: [Step] = []
     }
     private let state = Mutex(State())
 
@@ -137,12 +137,17 @@ final class TestDeadline: Sendable {
     func add(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.append(vcpu) } }
     func remove(_ vcpu: any KVMVCPU) { state.withLock { $0.vcpus.removeAll { $0 === vcpu } } }
 
-    func begin(_ step: Step) { state.withLock { $0.steps[step.actor] = step } }
-    func end(_ step: Step) { state.withLock { $0.steps[step.actor] = nil } }
+    func begin(_ step: Step) { state.withLock { $0.steps.append(step) } }
+    func end(_ step: Step) {
+        state.withLock { state in
+            guard let place = state.steps.firstIndex(where: { $0.actor == step.actor }) else { return }
+            state.steps.remove(at: place)
+        }
+    }
 
     /// The steps in progress, as written.
     var steps: [String] {
-        state.withLock { $0.steps.values.map(\.text).sorted() }
+        state.withLock { $0.steps.map(\.text).sorted() }
     }
 
     /// Kicks every vCPU. A vCPU that is about to enter the guest is kicked as well.

@@ -73,10 +73,11 @@ extension World {
         withExtendedLifetime(children) {}
         for hold in holds.values { hold.release() }
         guard wear != .machine, !deadline.isOver, agent?.rewind() != false else { return .machine }
-        guard undoSlots() else { return .machine }
+        let hasFirstSlots = state.withLock { $0.hasFirstSlots }
+        guard hasFirstSlots || undoSlots() else { return .machine }
         let isWhole = wear == .undoable && isSmall && dropNewObjects()
         if isWhole {
-            guard bindFirstSlots() else { return .machine }
+            guard hasFirstSlots || bindFirstSlots() else { return .machine }
         } else {
             guard dropFiles() else { return .machine }
         }
@@ -116,11 +117,12 @@ extension World {
     /// - Returns: whether all initial files and views still exist.
     private func dropNewObjects() -> Bool {
         let (gone, isWhole) = state.withLock { state in
-            let old = state
-            guard let first = state.first else { return (old, false) }
+            guard let first = state.first else { return (nil as State?, false) }
             let isWhole =
                 first.files.allSatisfy { name, file in state.files[name] === file }
                 && first.views.allSatisfy { name, view in state.views[name]?.mapping === view.mapping }
+            if isWhole, state.hasNoNewObjects { return (nil, true) }
+            let old = state
             state.files = first.files
             state.views = first.views
             state.gone = [:]
@@ -173,7 +175,7 @@ extension World {
     private func forgetMMIO() -> Bool {
         let (pages, files, agent) = state.withLock { state in
             defer { state.mmioPages = [] }
-            return (state.mmioPages, Array(state.files.values), state.agent)
+            return (state.mmioPages, state.mmioPages.isEmpty ? [] : Array(state.files.values), state.agent)
         }
         guard !pages.isEmpty else { return true }
         do {

@@ -60,7 +60,7 @@ public struct Runner: Sendable {
         let (facts, options, contradictions) = (facts, options, contradictions)
         let box = Shared(result)
         let program = Program(source.test)
-        let tally = Tally(program)
+        let tally = Tally()
         thread.begin { pool in
             let report = Self.report(
                 source, program, facts, options, deadline, tally, pool, contradictions)

@@ -50,7 +50,7 @@ struct Sampler {
             var ending = Ending()
             failure = try run(world, team, &chance, &ending)
             runs += 1
-            if failure == nil { tally.add(ending, program) }
+            if failure == nil { tally.add(ending) }
             world.record(ending, of: program, in: source)
             options.recorder?.end(isNotable: isNotable(ending, failure))
             options.progress?(runs)
@@ -87,15 +87,11 @@ struct Sampler {
 /// The outcomes seen so far. It outlives the threads of a hanging run.
 final class Tally: Sendable {
     private struct State {
-        var counts: [[[Name: StepOutcome]: Int]]
+        var counts: [Ending: Int] = [:]
         var runs = 0
         var model: Interleavings.Result?
     }
-    private let state: Mutex<State>
-
-    init(_ program: Program) {
-        state = Mutex(State(counts: Array(repeating: [:], count: program.blocks.count)))
-    }
+    private let state = Mutex(State())
 
     /// Completed runs.
     var runs: Int { state.withLock { $0.runs } }
@@ -103,20 +99,22 @@ final class Tally: Sendable {
     /// - Parameter model: the interleavings that judge the outcomes.
     func judge(by model: Interleavings.Result?) { state.withLock { $0.model = model } }
 
-    func add(_ ending: Ending, _ program: Program) {
+    func add(_ ending: Ending) {
         state.withLock { state in
             state.runs += 1
-            for block in program.blocks {
-                state.counts[block.number][block.results(of: ending), default: 0] += 1
-            }
+            state.counts[ending, default: 0] += 1
         }
     }
 
     /// - Parameter stop: why there are fewer runs than requested; nil if there are not.
     func report(_ judge: Judge, wanted: Int, failure: Failure?, _ stop: Cut.Reason?) -> Report {
         let state = state.withLock { $0 }
+        let seen = judge.program.blocks.map { block in
+            Dictionary(
+                state.counts.map { (block.results(of: $0.key), $0.value) }, uniquingKeysWith: +)
+        }
         return judge.report(
-            seen: state.counts, runs: state.runs + (failure == nil ? 0 : 1), model: state.model,
+            seen: seen, runs: state.runs + (failure == nil ? 0 : 1), model: state.model,
             failure: failure,
             cut: stop.map { Cut(reason: $0, runs: state.runs, wanted: wanted) })
     }

@@ -66,6 +66,14 @@ final class World: Sendable {
         /// Guest-physical pages at which an access exited with MMIO and that are initially guest memory.
         var mmioPages: [PageRange] = []
         var wear = Wear.undoable
+
+        /// Whether the test has left the memslots alone.
+        var hasFirstSlots: Bool { boundSlots.isEmpty && slots.count == first?.slots.count }
+        /// Whether there are as many files, views and VMs as at the beginning.
+        var hasNoNewObjects: Bool {
+            files.count == first?.files.count && views.count == first?.views.count && gone.isEmpty
+                && states.count <= files.count && vms.count == 1
+        }
     }
     /// The parts of the machine that the next test can use.
     enum Wear: Comparable {

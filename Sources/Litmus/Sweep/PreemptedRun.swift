@@ -35,7 +35,7 @@ final class PreemptedRun: Sendable {
     }
 
     private let preemption: Preemption
-    private let steps: [Actor: [(index: Int, step: Step)]]
+    private let block: Program.Block
     private let team: PreemptionTeam
     /// Reads the stacks of the victim and of the intruder; nil to read none.
     private let stacks: Stacks?
@@ -54,9 +54,7 @@ final class PreemptedRun: Sendable {
         self.preemption = preemption
         self.team = team
         self.stacks = stacks
-        steps = Dictionary(
-            block.actors.compactMap { steps in steps.first.map { ($0.step.actor, steps) } },
-            uniquingKeysWith: { first, _ in first })
+        self.block = block
     }
 
     /// Performs the steps of the block's actors under the preemption. Actors without a part in it act afterwards, in the
@@ -147,6 +145,7 @@ final class PreemptedRun: Sendable {
     }
 
     private func run(_ actor: Actor, _ source: Source, _ world: World) -> ActorResults {
-        ActorResults(performing: steps[actor] ?? [], source, world)
+        ActorResults(
+            performing: block.actors.first { $0.first?.step.actor == actor } ?? [], source, world)
     }
 }

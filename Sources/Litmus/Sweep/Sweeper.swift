@@ -16,6 +16,7 @@ import SystemPackage
 struct Sweeper {
     private let source: Source
     private let program: Program
+    private let blocks: [Program.Block]
     private let facts: BackendFacts
     let deadline: TestDeadline
     let options: Runner.Options
@@ -26,6 +27,8 @@ struct Sweeper {
     private var world: World
     private var isFresh = true
     private var resets = 0
+    /// What each ending so far means. There are few, and to judge one takes longer than to look it up.
+    private var judged: [Ending: Judgement] = [:]
     var chance: SplitMix64
     var secondSchedules = 0
     /// The time from which on a thread that has not ended counts as waiting, in nanoseconds.
@@ -33,6 +36,8 @@ struct Sweeper {
 
     /// One reset of the machine in so many is checked.
     private static let resetsPerCheck = 32
+    /// The progress is told after so many runs.
+    private static let resetsPerProgress = 64
     /// Runs of one schedule where the timer is exact.
     private static let repetitions = 10
 
@@ -60,6 +65,7 @@ struct Sweeper {
         chance = SplitMix64(seed: options.seed)
         let judge = Judge(source)
         program = judge.program
+        blocks = judge.program.blocks
         known = model.map { model in judge.program.blocks.map { judge.complete(model.endings, $0) } }
         do throws(HostFailure) { team = try pool.preemptionTeam() } catch { throw .host(error) }
         do throws(Stop) { world = try World(facts, source.test, deadline) } catch {
@@ -116,7 +122,7 @@ struct Sweeper {
     /// The pairs of actors to sweep, in the order of the text.
     private func pairs() throws(Stop) -> [DelaySweep] {
         var pairs: [DelaySweep] = []
-        for block in program.blocks {
+        for block in blocks {
             let actors = block.actors.compactMap(\.first?.step.actor)
             for victim in actors {
                 for intruder in actors where intruder != victim {
@@ -133,7 +139,7 @@ struct Sweeper {
         var sweeps: [DelaySweep] = []
         for schedule in schedules {
             let preemption = schedule.preemption
-            guard let block = program.blocks.first(where: { $0.number == schedule.block }),
+            guard let block = blocks.first(where: { $0.number == schedule.block }),
                 (try? preemption.check(block.actors.compactMap(\.first?.step.actor))) != nil
             else { throw .skip("the schedule \(schedule) does not fit the test") }
             sweeps.append(
@@ -161,13 +167,25 @@ struct Sweeper {
         return nil
     }
 
-    /// Whether neither the test nor the model forbids the outcome of any block.
-    private func isFine(_ ending: Ending) -> Bool {
-        program.blocks.allSatisfy { block in
-            let outcome = block.results(of: ending)
-            return block.allows(outcome)
-                && (known?[block.number].contains(outcome) != false || block.names(outcome))
-        }
+    /// The outcomes of an ending.
+    private struct Judgement {
+        /// Of each block.
+        let results: [[Name: StepOutcome]]
+        /// Whether neither the test nor the model forbids the outcome of any block.
+        let isFine: Bool
+    }
+
+    private mutating func judge(_ ending: Ending) -> Judgement {
+        if let judgement = judged[ending] { return judgement }
+        let judgement = Judgement(
+            results: blocks.map { $0.results(of: ending) },
+            isFine: blocks.allSatisfy { block in
+                let outcome = block.results(of: ending)
+                return block.allows(outcome)
+                    && (known?[block.number].contains(outcome) != false || block.names(outcome))
+            })
+        judged[ending] = judgement
+        return judgement
     }
 
     func map(_ sweep: DelaySweep) -> SweepMap {
@@ -186,7 +204,7 @@ struct Sweeper {
         let results: [Name: StepOutcome]
         let run: PreemptedRun.Result
         let looked: Bool
-        var isFine = true
+        let isFine: Bool
     }
 
     /// Runs the test once.
@@ -205,7 +223,7 @@ struct Sweeper {
         }
         isFresh = false
         var ending = Ending()
-        var blocks: [BlockResult] = []
+        var runs: [(block: Int, run: PreemptedRun.Result)] = []
         for part in program.parts {
             switch part {
             case .step(let index, let step):
@@ -222,19 +240,19 @@ struct Sweeper {
                     schedule.preemption, block, on: team,
                     stacks: looks ? stacks(schedule.preemption) : nil, limit: limit, source, world)
                 if let failure = try block.add(all, to: &ending) { return failure }
-                blocks.append(
-                    BlockResult(
-                        block: block.number, results: block.results(of: ending), run: run, looked: looks))
+                runs.append((block.number, run))
             }
         }
-        let isFine = isFine(ending)
-        for var result in blocks {
-            result.isFine = isFine
-            note(result)
+        let judgement = judge(ending)
+        for (block, run) in runs {
+            note(
+                BlockResult(
+                    block: block, results: judgement.results[block], run: run, looked: looks,
+                    isFine: judgement.isFine))
         }
         guard counts else { return nil }
-        tally.add(ending, program)
-        options.progress?(tally.runs)
+        tally.add(ending)
+        if resets % Self.resetsPerProgress == 0 { options.progress?(tally.runs) }
         return nil
     }
 
