@@ -62,6 +62,14 @@ struct Draft {
         if isDivided, let name = Name("other") { add(Memory(name: name, pages: 1, initial: state())) }
     }
 
+    /// Creates a machine with one file.
+    init(seed: UInt64, pages: UInt64, initial: PageState) {
+        chance = SplitMix64(seed: seed)
+        test = LitmusTest(name: "random")
+        isLarge = false
+        add(Memory(pages: pages, initial: initial))
+    }
+
     /// Creates a machine without memory for a large test.
     init(largeWith seed: UInt64) {
         chance = SplitMix64(seed: seed)

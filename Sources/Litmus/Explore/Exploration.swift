@@ -311,13 +311,15 @@ extension Failure {
 }
 
 extension LitmusTest {
-    /// Whether the order of concurrent steps can matter: a block has several outcomes, or two actors change the states or the
-    /// pages of files.
+    /// Whether the order of concurrent steps can matter: a block has several outcomes, or one actor changes the states or the
+    /// pages of files, and another one changes or accesses pages.
     fileprivate var canDependOnOrder: Bool {
         body.contains { entry in
             guard case .parallel(let block) = entry else { return false }
-            return block.clauses.count > 1
-                || Set(block.steps.filter(\.action.changesPages).map(\.actor)).count > 1
+            if block.clauses.count > 1 { return true }
+            let changing = Set(block.steps.filter(\.action.changesPages).map(\.actor))
+            let using = Set(block.steps.filter(\.action.usesPages).map(\.actor))
+            return !changing.isEmpty && changing.union(using).count > 1
         }
     }
 }
@@ -329,5 +331,10 @@ extension Action {
         case .convert, .hypercall, .punch, .setAttributes: true
         default: false
         }
+    }
+
+    /// Whether it accesses pages, or takes references on them.
+    fileprivate var usesPages: Bool {
+        if case .hold = self { true } else { isAccess }
     }
 }

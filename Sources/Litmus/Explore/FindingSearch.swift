@@ -21,7 +21,7 @@ extension Exploration {
         }
         _ = shrinker.shrink(prediction.test.withoutExpectations)
         var (last, shown, how) = smallest
-        guard let source = written(last, shown, how.schedule) else { return }
+        guard var source = written(last, shown, how.schedule) else { return }
         last = Predictor.Prediction(test: source.test, others: last.others)
         var seen = 0
         var runs = 0
@@ -32,6 +32,13 @@ extension Exploration {
             seen += 1
             shown = now
             if !again.functions.isEmpty { how.functions = again.functions }
+            // The written test takes a path of its own to its first step, so its delay may be another one.
+            if seen == 1, let schedule = again.schedule, schedule != how.schedule,
+                let moved = written(last, now, schedule)
+            {
+                (source, how.schedule) = (moved, schedule)
+                last = Predictor.Prediction(test: source.test, others: last.others)
+            }
         }
         summary.findings.append(
             Finding(

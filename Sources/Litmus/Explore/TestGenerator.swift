@@ -11,6 +11,8 @@ struct TestGenerator {
 
     /// Whether concurrent steps are few, because each test is swept.
     private let isSwept: Bool
+    /// The pairs that are left of the round.
+    private var pairs: [RacingPair] = []
 
     init(_ supported: SupportedMoves, seed: UInt64, mostSteps: Int, isSwept: Bool = false) {
         self.isSwept = isSwept
@@ -58,7 +60,7 @@ struct TestGenerator {
     /// A test with some sequential steps, some concurrent ones, and checks of every page.
     mutating func nextParallel() -> LitmusTest {
         number += 1
-        if isSwept, number % 4 != 0 { return nextSwept() }
+        if isSwept, number % 8 != 0, let test = nextSwept() { return test }
         var draft = Draft(seed: seeds.next(), supported.machines.intersection([.twoAliases]))
         fill(&draft, draft.below(4), draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves)
         let atomic = draft.test.hasTwoAliases ? atomicAliasMoves : atomicMoves
@@ -88,55 +90,19 @@ struct TestGenerator {
         return draft.test
     }
 
-    /// The steps between which the races of conversion are: accesses, references, and changes of the state or the pages.
-    private static let racing: [Move] = [
-        .hostRead, .hostWrite, .guestRead, .guestWrite, .convert, .convert, .convert, .hypercall, .punch,
-        .hold,
-        .hold,
-    ]
-
-    /// A test of one to three pages that is cheap to sweep: two actors with one step each, at times with a second one. Most
-    /// begin with pages that the host has written to, so that a page is present and mapped, and its loss is seen.
-    private mutating func nextSwept() -> LitmusTest {
-        let seed = seeds.next()
-        var draft = Draft(seed: seed, pages: seed % 2 == 0 ? 1 : 2 + seed / 2 % 2)
-        // A run with a vCPU takes many times longer, so most tests have none.
-        let isForGuest = draft.oneIn(3)
-        let moves = Self.racing.filter { atomicMoves.contains($0) && (isForGuest || !$0.isOfGuest) }
-        if let memory = draft.test.memory.first, memory.initial == .shared, !draft.oneIn(4) {
-            let whole = Extent(memory.name, offset: 0, size: memory.pages * pageSize)
-            draft.append(Step(.host(0), .fill(whole, draft.freshByte())))
+    /// The next pair of steps of the races of conversion, in an order that differs from round to round.
+    private mutating func nextSwept() -> LitmusTest? {
+        if pairs.isEmpty {
+            pairs = RacingPair.all(of: atomicMoves)
+            // Fisher and Yates.
+            for last in pairs.indices.dropFirst().reversed() {
+                pairs.swapAt(last, Int(seeds.next() % UInt64(last + 1)))
+            }
         }
-        fill(&draft, draft.below(3), moves)
-        var block = Parallel(steps: [])
-        for number in 0..<2 {
-            guard let actor = append(to: &block, number, nil, moves, &draft) else { return draft.test }
-            if draft.oneIn(3) { _ = append(to: &block, number, actor, moves, &draft) }
-        }
-        guard block.actors.count > 1 else { return draft.test }
-        draft.append(block)
+        guard let pair = pairs.popLast() else { return nil }
+        var (draft, isForGuest) = pair.draft(seed: seeds.next(), atomicMoves)
         appendLooks(to: &draft, byGuest: isForGuest)
         return draft.test
-    }
-
-    /// Appends a step of an actor to a block.
-    ///
-    /// - Parameter own: the actor; nil for the one that the step chooses.
-    /// - Returns: the actor; nil if no step was possible.
-    private func append(
-        to block: inout Parallel, _ number: Int, _ own: Actor?, _ moves: [Move], _ draft: inout Draft
-    ) -> Actor? {
-        for _ in 0..<8 {
-            guard let move = draft.pick(moves), var step = move.step(in: &draft) else { continue }
-            let actor = own ?? Self.actor(step.actor, number)
-            guard Self.isSameKind(actor, step.actor), own != nil || !block.actors.contains(actor) else {
-                continue
-            }
-            step.actor = actor
-            block.steps.append(step)
-            return actor
-        }
-        return nil
     }
 
     /// The moves that are allowed in a block.
@@ -243,9 +209,4 @@ extension LitmusTest {
             }
         }
     }
-}
-
-extension Move {
-    /// Whether a vCPU performs the step.
-    fileprivate var isOfGuest: Bool { [.guestRead, .guestWrite, .hypercall].contains(self) }
 }

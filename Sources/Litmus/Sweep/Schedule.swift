@@ -6,7 +6,7 @@ public struct Schedule: Hashable, Sendable {
     /// The parallel block of the test, from 0.
     public let block: Int
     /// The preempted actor, the actor that preempts it, and the delay.
-    public let preemption: Preemption
+    public internal(set) var preemption: Preemption
 
     /// A schedule of a block.
     public init(block: Int, _ preemption: Preemption) {

@@ -16,14 +16,14 @@ import SystemPackage
 struct Sweeper {
     private let source: Source
     private let program: Program
-    private let blocks: [Program.Block]
+    let blocks: [Program.Block]
     private let facts: BackendFacts
     let deadline: TestDeadline
     let options: Runner.Options
     private let tally: Tally
     /// For each block the outcomes of the model; nil if the model was not asked.
     private let known: [Set<[Name: StepOutcome]>]?
-    private let team: PreemptionTeam
+    let team: PreemptionTeam
     private var world: World
     private var isFresh = true
     private var resets = 0
@@ -38,8 +38,6 @@ struct Sweeper {
     private static let resetsPerCheck = 32
     /// The progress is told after so many runs.
     private static let resetsPerProgress = 64
-    /// Runs of one schedule where the timer is exact.
-    private static let repetitions = 10
 
     /// Why a sweep is impossible on this machine; nil if it is possible.
     static func absence() -> String? {
@@ -132,39 +130,6 @@ struct Sweeper {
         }
         if pairs.isEmpty { throw .skip("no parallel block has two actors, so there is nothing to preempt") }
         return pairs
-    }
-
-    /// Runs the schedules together, again and again.
-    private mutating func run(_ schedules: [Schedule], _ maps: inout [SweepMap]) throws(Stop) -> Wrong? {
-        var sweeps: [DelaySweep] = []
-        for schedule in schedules {
-            let preemption = schedule.preemption
-            guard let block = blocks.first(where: { $0.number == schedule.block }),
-                (try? preemption.check(block.actors.compactMap(\.first?.step.actor))) != nil
-            else { throw .skip("the schedule \(schedule) does not fit the test") }
-            sweeps.append(
-                DelaySweep(
-                    block, preemption.victim, preemption.intruder,
-                    second: preemption.second.map { .init(firstDelay: preemption.delay, actor: $0.actor) },
-                    isExact: team.grid.isExact))
-        }
-        guard let first = schedules.first else { throw .skip("there is no schedule to run") }
-        for index in sweeps.indices {
-            if let wrong = try prepare(&sweeps[index]) { return wrong }
-        }
-        let runs = team.grid.isExact ? min(options.runs, Self.repetitions) : options.runs
-        for number in 0..<runs where number == 0 || deadline.stop == nil {
-            let failure = try perform(schedules, looks: number == 0) { result in
-                guard let index = sweeps.firstIndex(where: { $0.block.number == result.block }) else {
-                    return
-                }
-                let preemption = schedules[index].preemption
-                sweeps[index].add(preemption.second?.delay ?? preemption.delay, result)
-            }
-            if let failure { return (failure, first) }
-        }
-        maps = sweeps.map(map)
-        return nil
     }
 
     /// The outcomes of an ending.
