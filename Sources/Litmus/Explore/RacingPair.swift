@@ -93,8 +93,8 @@ struct RacingPair: Hashable, Sendable {
     /// A test of one to three pages in which two actors perform the steps, without the checks after the block.
     ///
     /// - Parameter moves: what the backend supports.
-    /// - Returns: the draft, and whether a guest takes part.
-    func draft(seed: UInt64, _ moves: [Move]) -> (Draft, isForGuest: Bool) {
+    /// - Returns: the draft, and the pages at which the guest has to look. An exit takes longer than most steps, so these are few.
+    func draft(seed: UInt64, _ moves: [Move]) -> (Draft, guestPages: Range<UInt64>) {
         var chance = SplitMix64(seed: seed)
         let layout = chance.next() % 4
         // The same pages, neighbours, or a page of a range.
@@ -137,6 +137,6 @@ struct RacingPair: Hashable, Sendable {
             }
         }
         draft.append(block)
-        return (draft, isForGuest)
+        return (draft, isForGuest ? a.clamped(to: b).isEmpty ? whole : a.clamped(to: b) : 0..<0)
     }
 }

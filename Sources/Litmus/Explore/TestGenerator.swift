@@ -86,7 +86,7 @@ struct TestGenerator {
         }
         guard actors.count > 1 else { return draft.test }
         draft.append(block)
-        appendLooks(to: &draft, byGuest: draft.oneIn(2))
+        appendLooks(to: &draft, byGuest: draft.oneIn(2) ? draft.allGuestPages : 0..<0)
         return draft.test
     }
 
@@ -100,8 +100,8 @@ struct TestGenerator {
             }
         }
         guard let pair = pairs.popLast() else { return nil }
-        var (draft, isForGuest) = pair.draft(seed: seeds.next(), atomicMoves)
-        appendLooks(to: &draft, byGuest: isForGuest)
+        var (draft, guestPages) = pair.draft(seed: seeds.next(), atomicMoves)
+        appendLooks(to: &draft, byGuest: guestPages)
         return draft.test
     }
 
@@ -133,14 +133,14 @@ struct TestGenerator {
         (one.actor, two.actor) = (Self.actor(one.actor, 0), Self.actor(two.actor, 1))
         guard one.actor != two.actor else { return nil }
         draft.append(Parallel(steps: [one, two]))
-        appendLooks(to: &draft, byGuest: draft.oneIn(2))
+        appendLooks(to: &draft, byGuest: draft.oneIn(2) ? draft.allGuestPages : 0..<0)
         return draft.test
     }
 
     /// Adds checks of every page after a block.
     ///
-    /// - Parameter byGuest: whether the guest looks, too, if it can.
-    private func appendLooks(to draft: inout Draft, byGuest: Bool) {
+    /// - Parameter guestPages: the pages at which the guest looks, too, if it can.
+    private func appendLooks(to draft: inout Draft, byGuest guestPages: Range<UInt64>) {
         guard supported.knowsContents else { return }
         let own = Set(draft.test.memory.map(\.name))
         let pages = draft.views.filter { own.contains($0.name) }.flatMap { view in
@@ -150,12 +150,11 @@ struct TestGenerator {
         // A guest can still see a page that the host has lost. A guest access outside of its memory ends in MMIO, after which the
         // vCPU cannot go on.
         guard supported.moves.contains(.guestRead), !draft.test.hasTwoAliases, !draft.test.changesSlots,
-            byGuest
+            !guestPages.isEmpty
         else { return }
-        let guest = draft.test.memory.regions.reduce(0) { max($0, $1.gpa.end) }
         draft.append(
             Parallel(
-                steps: (0..<guest / pageSize).map {
+                steps: guestPages.map {
                     Step(.vcpu(0), .read(Place(.ram, offset: $0 * pageSize)))
                 }))
     }
@@ -196,6 +195,13 @@ struct TestGenerator {
             rest -= move.weight
         }
         return moves.last
+    }
+}
+
+extension Draft {
+    /// The pages of the guest's memory.
+    fileprivate var allGuestPages: Range<UInt64> {
+        0..<test.memory.regions.reduce(0) { max($0, $1.gpa.end) } / pageSize
     }
 }
 

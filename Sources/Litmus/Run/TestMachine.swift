@@ -61,6 +61,7 @@ final class MachinePool {
     private static let mostOfKind = 4
     /// The threads of sweeps; nil before the first one.
     private var team: PreemptionTeam?
+    private var sweeps: UInt64 = 0
 
     deinit { team?.end() }
 
@@ -77,6 +78,12 @@ final class MachinePool {
         }
         team = new
         return new
+    }
+
+    /// A number for each sweep.
+    func nextSweep() -> UInt64 {
+        sweeps += 1
+        return sweeps
     }
 
     /// The machine with the test's memory. If there is none and no room for another machine of the kind, the least

@@ -50,7 +50,8 @@ final class KernelStack: Sendable {
 
     /// The functions of timerfd_settime(2).
     private static let timerCalls = [
-        "__x64_sys_timerfd_settime", "__do_sys_timerfd_settime", "__se_sys_timerfd_settime", "do_timerfd_settime",
+        "__x64_sys_timerfd_settime", "__do_sys_timerfd_settime", "__se_sys_timerfd_settime",
+        "do_timerfd_settime",
     ].map { [UInt8]($0.utf8) }
 
     /// The innermost functions of the preempted code come after the last of these.

@@ -116,20 +116,20 @@ final class PreemptedRun: Sendable {
                 $0.stack = stack
             }
         case PreemptionTeam.watcher:
-            // First the victim goes on, then the intruder, too.
+            // First the victim goes on, then the intruder, and so on, each time for longer.
             let rescues = result.withLock {
                 $0.rescues += 1
                 return $0.rescues
             }
-            let actor = rescues == 1 ? preemption.victim : preemption.intruder
-            team.prefer(rescues == 1 ? 0 : 1, process: processes[actor])
-            if rescues < 2 { team.start(PreemptionTeam.watcher, after: limit) }
+            team.prefer(
+                (rescues - 1) % preemption.actors.count, processes: preemption.actors.map { processes[$0] })
+            team.start(PreemptionTeam.watcher, after: limit << UInt64(min(rescues, 8)))
         default:
             let stack = stacks?.intruder?.text() ?? []
             result.withLock { $0.secondStack = stack }
             guard let actor = preemption.second?.actor else { return }
             if actor == preemption.victim {
-                team.prefer(0, process: processes[actor])
+                team.prefer(0, processes: preemption.actors.map { processes[$0] })
             } else {
                 let actor = run(actor, source, world)
                 result.withLock { $0.third = actor }

@@ -9,10 +9,10 @@ import Synchronization
 /// Each seat is a thread that sleeps until its timer expires, does its job once, and sleeps again. A later seat has a higher
 /// SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is disturbed by threads of ordinary
 /// priority. The owner's thread must run on the same CPU; it calls everything but ``start(_:after:)`` and
-/// ``prefer(_:process:)``, which jobs call.
+/// ``prefer(_:processes:)``, which jobs call.
 ///
 /// A thread may spin until a preempted one goes on: a vCPU enters the guest again and again while a conversion is in progress.
-/// So the last seat watches a round, and gives the preempted threads precedence when it takes too long.
+/// So the last seat watches a round, and gives one thread after the other precedence when it takes too long.
 @safe final class PreemptionTeam: @unchecked Sendable {
     typealias Job = @Sendable (_ seat: Int) -> Void
 
@@ -120,16 +120,21 @@ import Synchronization
     /// Starts the job of a seat that sleeps, after a delay in nanoseconds; 0 withdraws an earlier start.
     func start(_ seat: Int, after delay: UInt64) { _ = ckvm_timer_start(all[seat].timer.rawValue, delay) }
 
-    /// Gives a seat precedence over all others until the end of the round.
+    /// Gives a seat precedence over all others but the watcher, until another one gets it or the round ends.
     ///
-    /// - Parameter process: a child that acts for the seat.
-    func prefer(_ seat: Int, process: Int32?) {
+    /// - Parameter processes: the children that act for seats, by seat.
+    func prefer(_ seat: Int, processes: [Int32?]) {
         isRunning.withLock { isRunning in
             guard isRunning else { return }
             isChanged.store(true, ordering: .releasing)
-            let highest = Self.priorities[Self.seats]
-            if let process { _ = ckvm_set_fifo_priority(process, highest) }
-            _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: seat)), highest)
+            // A thread that spins at the highest priority would keep out the next one.
+            for other in 0..<Self.watcher {
+                let priority = other == seat ? Self.priorities[Self.seats] : Self.priorities[other]
+                if processes.indices.contains(other), let process = processes[other] {
+                    _ = ckvm_set_fifo_priority(process, priority)
+                }
+                _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: other)), priority)
+            }
         }
     }
 

@@ -10,17 +10,18 @@ extension Sweeper {
     /// The most nanoseconds inside the kernel that are tried one by one.
     private static let fineNanoseconds: UInt64 = 4096
     /// A search finds the part of the steps inside the kernel to this share of their duration, and tries delays there at this
-    /// distance, in nanoseconds, but at most so many.
+    /// distance, in nanoseconds, but at most so many. A wide window needs few, and a narrow one is found by another test of the
+    /// same steps, whose delays lie between these.
     private static let searchLooks: UInt64 = 32
     private static let searchStep: UInt64 = 24
-    private static let mostSearched: UInt64 = 200
+    private static let mostSearched: UInt64 = 100
     /// First delays of schedules with two preemptions besides the middles of intervals, and second delays for each.
     private static let firstDelays: UInt64 = 16
     private static let secondDelays: UInt64 = 32
     /// After the longest delay the intruder acts when the victim has certainly ended, in nanoseconds.
     static let afterTheEnd: UInt64 = 10_000_000
     /// The limits for ``limit``.
-    private static let shortestLimit: UInt64 = 200_000
+    private static let shortestLimit: UInt64 = 50_000
     static let longestLimit: UInt64 = 20_000_000
 
     /// Measures the steps without a preemption.
@@ -39,7 +40,7 @@ extension Sweeper {
             }
             if let failure { return (failure, schedule) }
         }
-        if sweep.isExact { limit = min(max(4 * min(taken, delay), Self.shortestLimit), Self.longestLimit) }
+        if sweep.isExact { limit = min(max(2 * min(taken, delay), Self.shortestLimit), Self.longestLimit) }
         return nil
     }
 
@@ -87,6 +88,7 @@ extension Sweeper {
                 if isFirst { low = other } else { high = other }
             }
             let distance = max(Self.searchStep, (high - low) / Self.mostSearched)
+            low += min(chance.next() % distance, high - low)
             if let wrong = try run(delays(low...high, step: distance), &sweep, stopsAtWrong: true) {
                 return wrong
             }

@@ -60,7 +60,7 @@ struct Sweeper {
         self.deadline = deadline
         self.options = options
         self.tally = tally
-        chance = SplitMix64(seed: options.seed)
+        chance = SplitMix64(seed: options.seed &+ pool.nextSweep())
         let judge = Judge(source)
         program = judge.program
         blocks = judge.program.blocks
