@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
 import SoftKVM
+import Synchronization
 import Testing
 
 @testable import Litmus
@@ -168,6 +169,42 @@ struct SweepTests {
         #expect(fine.isExact && fine.period == 1 && fine.split(0) == (1, 0))
         #expect(!grid { delay, attempt in (delay * 37 + attempt * 53) % 91 }.isExact)
         #expect(!TimerGrid([], from: 1000).isExact)
+    }
+
+    /// A thread that spins until a preempted one has done something would spin for ever, and so would that one if it then waited
+    /// for the first.
+    @Test(.enabled(if: Sweeper.absence() == nil, "SCHED_FIFO is not permitted"))
+    func threadsThatSpinForEachOtherEnd() throws {
+        let team = try #require(PreemptionTeam())
+        defer {
+            team.end()
+            team.unbind()
+        }
+        let turns = Atomic<Int>(0)
+        let rescues = Atomic<Int>(0)
+        @Sendable func spin(until turn: Int) {
+            while turns.load(ordering: .acquiring) < turn {}
+            turns.add(1, ordering: .releasing)
+        }
+        for _ in 0..<3 {
+            turns.store(0, ordering: .relaxed)
+            team.run(jobs: 2, limit: 100_000) { seat in
+                switch seat {
+                case 0:
+                    team.start(1, after: 1)
+                    spin(until: 0)
+                    spin(until: 2)
+                case 1:
+                    spin(until: 1)
+                    spin(until: 3)
+                default:
+                    let count = rescues.add(1, ordering: .relaxed).oldValue
+                    team.prefer(count % 2, processes: [])
+                    team.start(PreemptionTeam.watcher, after: 100_000)
+                }
+            }
+            #expect(turns.load(ordering: .acquiring) == 4)
+        }
     }
 
     // MARK: the language

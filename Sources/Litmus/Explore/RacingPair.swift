@@ -123,6 +123,14 @@ struct RacingPair: Hashable, Sendable {
                 draft.append(Step(.host(0), .convert(Conversion(extent, to: .private))))
             }
         }
+        // A conversion that fails must show nothing of what it has begun.
+        if let part = parts.first(where: { $0.before == .shared && $0.target != nil }), moves.contains(.hold),
+            draft.oneIn(4)
+        {
+            let extent = Extent(
+                .ram, offset: (part.pages.upperBound - 1) * pageSize, size: pageSize)
+            draft.append(Step(.host(0), .hold(extent, by: .vmsplice, hold: draft.freshName("h"))))
+        }
         // A page that the guest has not touched is faulted in by its access.
         if isForGuest, moves.contains(.guestRead), draft.oneIn(3) {
             draft.append(Step(.vcpu(0), .read(Place(.ram, offset: one * pageSize))))
