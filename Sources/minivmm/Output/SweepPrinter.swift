@@ -45,7 +45,8 @@ struct SweepPrinter {
             let wanted = preemption.outcome
             let here = map.intervals.first { $0.delays.contains(swept) } ?? map.intervals.first
             let outcomes = map.intervals.flatMap(\.outcomes)
-            if !wanted.isEmpty, !outcomes.contains(where: { $0.matches(wanted) }), let first = here?.outcomes.first
+            if !wanted.isEmpty, !outcomes.contains(where: { $0.matches(wanted) }),
+                let first = here?.outcomes.first
             {
                 let text = wanted.map { "\($0.result) = \($0.outcome)" }.joined(separator: ", ")
                 return
