@@ -22,10 +22,13 @@ struct DelaySweep {
     var duration: UInt64 = 0
     /// Sleeps of the intruder if it acts after the victim's end.
     var sleeps = 0
-    /// All runs in their order.
-    private(set) var runs: [(delay: UInt64, point: Point)] = []
-    /// The last result by delay.
-    private(set) var points: [UInt64: Point] = [:]
+    /// The results that were seen. They are few, and are compared by their indices, because a sweep compares neighbours thousands
+    /// of times.
+    private var kinds: [Point] = []
+    /// All runs in their order, with the index of their result.
+    private(set) var runs: [(delay: UInt64, kind: Int)] = []
+    /// The result of each delay, in ascending order of delays. After several runs of a delay it is that of the last one.
+    private var places: [(delay: UInt64, kind: Int)] = []
     /// The preempted actor's kernel functions by delay, where they were looked at. Innermost first; empty in user space.
     private(set) var looks: [UInt64: [String]] = [:]
 
@@ -50,15 +53,43 @@ struct DelaySweep {
     }
 
     mutating func add(_ delay: UInt64, _ point: Point, functions: [String]?) {
-        runs.append((delay, point))
-        points[delay] = point
+        let kind = kinds.firstIndex(of: point) ?? kinds.count
+        if kind == kinds.count { kinds.append(point) }
+        runs.append((delay, kind))
+        let place = index(of: delay)
+        if places.indices.contains(place), places[place].delay == delay {
+            places[place].kind = kind
+        } else {
+            places.insert((delay, kind), at: place)
+        }
         if let functions { looks[delay] = functions }
     }
 
-    /// Whether all outcomes are allowed.
-    var isFine: Bool { points.values.allSatisfy(\.isFine) }
+    /// The index of the first delay that is not below this one.
+    private func index(of delay: UInt64) -> Int {
+        var range = 0..<places.count
+        while let first = range.first {
+            let middle = first + range.count / 2
+            range = places[middle].delay < delay ? middle + 1..<range.upperBound : first..<middle
+        }
+        return range.lowerBound
+    }
 
-    private var delays: [UInt64] { points.keys.sorted() }
+    /// The result of a delay; nil if it was not tried.
+    func point(at delay: UInt64) -> Point? {
+        let place = index(of: delay)
+        guard places.indices.contains(place), places[place].delay == delay else { return nil }
+        return kinds[places[place].kind]
+    }
+
+    /// The different results.
+    var points: [Point] {
+        let used = Set(places.map(\.kind))
+        return kinds.indices.filter(used.contains).map { kinds[$0] }
+    }
+
+    /// Whether all outcomes are allowed.
+    var isFine: Bool { points.allSatisfy(\.isFine) }
 
     /// Whether the preempted actor was seen in the kernel at a delay.
     func isInKernel(_ delay: UInt64) -> Bool { looks[delay]?.isEmpty == false }
@@ -72,10 +103,9 @@ struct DelaySweep {
 
     /// Neighbouring delays with different results, within the preempted actor's steps.
     var borders: [(low: UInt64, high: UInt64)] {
-        let delays = delays
-        return zip(delays, delays.dropFirst()).filter { low, high in
-            high <= duration && points[low] != points[high]
-        }.map { (low: $0, high: $1) }
+        zip(places, places.dropFirst()).filter { low, high in
+            high.delay <= duration && low.kind != high.kind
+        }.map { (low: $0.delay, high: $1.delay) }
     }
 
     /// The delays in the middle of all borders that are not exact yet.
@@ -86,21 +116,22 @@ struct DelaySweep {
     /// Delays whose result differs from that of both neighbours, which agree with each other. A tick of the kernel may have come
     /// in between.
     var isolated: [UInt64] {
-        let delays = delays
-        guard delays.count > 2 else { return [] }
-        return delays.indices.dropFirst().dropLast().filter { index in
-            let around = points[delays[index - 1]]
-            return around == points[delays[index + 1]] && around != points[delays[index]]
-        }.map { delays[$0] }
+        places.indices.dropFirst().dropLast().filter { index in
+            let around = places[index - 1].kind
+            return around == places[index + 1].kind && around != places[index].kind
+        }.map { places[$0].delay }
     }
 
     /// Makes the most frequent result of a delay its result.
     mutating func settle(_ delay: UInt64) {
-        var counts: [Point: Int] = [:]
-        for run in runs where run.delay == delay { counts[run.point, default: 0] += 1 }
+        var counts: [Int: Int] = [:]
+        for run in runs where run.delay == delay { counts[run.kind, default: 0] += 1 }
         let most = counts.values.max() ?? 0
-        guard let last = points[delay], counts[last] != most else { return }
-        points[delay] = counts.first { $0.value == most }?.key
+        let place = index(of: delay)
+        guard places.indices.contains(place), places[place].delay == delay,
+            counts[places[place].kind] != most, let kind = counts.filter({ $0.value == most }).keys.min()
+        else { return }
+        places[place].kind = kind
     }
 
     /// The delays in the middle of the intervals without a look at the stack.
@@ -112,13 +143,14 @@ struct DelaySweep {
     /// Delays in ascending order, in groups of equal neighbours.
     private var groups: [[(delay: UInt64, point: Point)]] {
         var groups: [[(delay: UInt64, point: Point)]] = []
-        for delay in delays {
-            guard let point = points[delay] else { continue }
-            if groups.last?.last?.point == point {
-                groups[groups.count - 1].append((delay, point))
+        var last: Int?
+        for place in places {
+            if place.kind == last {
+                groups[groups.count - 1].append((place.delay, kinds[place.kind]))
             } else {
-                groups.append([(delay, point)])
+                groups.append([(place.delay, kinds[place.kind])])
             }
+            last = place.kind
         }
         return groups
     }
@@ -168,7 +200,9 @@ struct DelaySweep {
     private var bins: [SweepMap.Interval] {
         let width = max(1, duration / Self.binCount)
         var bins: [UInt64: [(delay: UInt64, point: Point)]] = [:]
-        for run in runs { bins[min(run.delay / width, Self.binCount), default: []].append(run) }
+        for run in runs {
+            bins[min(run.delay / width, Self.binCount), default: []].append((run.delay, kinds[run.kind]))
+        }
         return bins.keys.sorted().compactMap { bin in
             interval((bins[bin] ?? []).sorted { $0.delay < $1.delay })
         }

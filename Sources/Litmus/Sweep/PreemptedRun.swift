@@ -77,7 +77,11 @@ final class PreemptedRun: Sendable {
         let run = PreemptedRun(preemption, block, team, stacks, processes, limit)
         // Delays are at most Preemption.longestDelay each.
         let latest = preemption.delay + (preemption.second?.delay ?? 0) + limit
-        team.run(jobs: preemption.second == nil ? 2 : 3, limit: latest) { run.perform($0, source, world) }
+        // Only a vCPU spins.
+        let isWatched = preemption.actors.contains { if case .vcpu = $0 { true } else { false } }
+        team.run(jobs: preemption.second == nil ? 2 : 3, limit: isWatched ? latest : nil) {
+            run.perform($0, source, world)
+        }
         let result = run.result.withLock { $0 }
         let all = block.actors.map { steps in
             switch steps.first?.step.actor {

@@ -6,9 +6,9 @@ import Synchronization
 
 /// Threads on one CPU that start at chosen times and preempt each other. A test thread keeps its team for all its sweeps.
 ///
-/// Each seat is a thread that sleeps until its timer expires, does its job once, and sleeps again. A later seat has a higher
-/// SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is disturbed by threads of ordinary
-/// priority. The owner's thread must run on the same CPU; it calls everything but ``start(_:after:)`` and
+/// Each seat is a thread that sleeps until its timer expires, does its job once, and sleeps again. The first seat begins at once
+/// instead. A later seat has a higher SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is
+/// disturbed by threads of ordinary priority. The owner's thread must run on the same CPU; it calls everything but ``start(_:after:)`` and
 /// ``prefer(_:processes:)``, which jobs call.
 ///
 /// A thread may spin until a preempted one goes on: a vCPU enters the guest again and again while a conversion is in progress.
@@ -44,7 +44,8 @@ import Synchronization
     private let isRunning = Mutex(false)
     /// Whether a seat was given precedence in the round.
     private let isChanged = Atomic<Bool>(false)
-    /// Counts jobs that have ended.
+    /// Counts rounds that have begun, and jobs that have ended.
+    private let begun: UnsafeMutablePointer<sem_t>
     private let ended: UnsafeMutablePointer<sem_t>
     /// For ``measureTimer()``: whether the loop has to stop, and how far it has come.
     private let stop: UnsafeMutablePointer<Int32>
@@ -62,7 +63,9 @@ import Synchronization
             seats.append(Seat(Int32(truncatingIfNeeded: timer)))
         }
         all = seats
+        unsafe begun = .allocate(capacity: 1)
         unsafe ended = .allocate(capacity: 1)
+        unsafe sem_init(begun, 0, 0)
         unsafe sem_init(ended, 0, 0)
         unsafe stop = .allocate(capacity: 1)
         unsafe count = .allocate(capacity: 1)
@@ -90,7 +93,9 @@ import Synchronization
     func unbind() { _ = ckvm_bind_to_cpu(-1) }
 
     deinit {
+        unsafe sem_destroy(begun)
         unsafe sem_destroy(ended)
+        unsafe begun.deallocate()
         unsafe ended.deallocate()
         unsafe stop.deallocate()
         unsafe count.deallocate()
@@ -102,15 +107,16 @@ import Synchronization
     /// Runs a round: the first seat starts its job at once, the others when a job starts them. Returns when `count` jobs have
     /// ended.
     ///
-    /// - Parameter limit: nanoseconds after which the job of the watching seat is called, which is not counted.
-    func run(jobs count: Int, limit: UInt64, _ job: @escaping Job) {
+    /// - Parameter limit: nanoseconds after which the job of the watching seat is called, which is not counted; nil if no
+    ///   thread can spin. To arm a timer takes long on an emulated machine.
+    func run(jobs count: Int, limit: UInt64?, _ job: @escaping Job) {
         self.job.withLock { $0 = job }
         isRunning.withLock { $0 = true }
-        start(Self.watcher, after: max(1, limit))
-        start(0, after: 1)
+        if let limit { start(Self.watcher, after: max(1, limit)) }
+        unsafe sem_post(begun)
         wait(count)
         isRunning.withLock { $0 = false }
-        start(Self.watcher, after: 0)
+        if limit != nil { start(Self.watcher, after: 0) }
         guard isChanged.exchange(false, ordering: .acquiringAndReleasing) else { return }
         for seat in 0..<Self.watcher {
             _ = ckvm_set_fifo_priority(Int32(truncatingIfNeeded: thread(of: seat)), Self.priorities[seat])
@@ -144,7 +150,7 @@ import Synchronization
         for number in all.indices {
             let thread = all[number].host.withLock { $0.take() }
             guard let thread else { continue }
-            start(number, after: 1)
+            if number == 0 { unsafe sem_post(begun) } else { start(number, after: 1) }
             thread.join()
         }
     }
@@ -159,9 +165,12 @@ import Synchronization
         all[number].thread.store(ckvm_thread_id(), ordering: .releasing)
         unsafe sem_post(ended)
         while true {
-            guard ckvm_timer_wait(all[number].timer.rawValue) == 0, let job = job.withLock({ $0 }) else {
+            if number == 0 {
+                while unsafe sem_wait(begun) != 0 {}
+            } else if ckvm_timer_wait(all[number].timer.rawValue) != 0 {
                 return
             }
+            guard let job = job.withLock({ $0 }) else { return }
             job(number)
             if number != Self.watcher { unsafe sem_post(ended) }
         }
@@ -169,8 +178,6 @@ import Synchronization
 
     // MARK: the timer
 
-    /// No measurement takes so long, in nanoseconds.
-    private static let longest: UInt64 = 1_000_000_000
     /// The first delay that is measured, in nanoseconds, and the number of consecutive ones.
     private static let measured: (first: UInt64, count: UInt64) = (30_000, 96)
 
@@ -186,7 +193,7 @@ import Synchronization
     private func place(of delay: UInt64) -> UInt64 {
         unsafe stop.pointee = 0
         unsafe count.pointee = 0
-        run(jobs: 2, limit: Self.longest) { [self] seat in
+        run(jobs: 2, limit: nil) { [self] seat in
             switch seat {
             case 0:
                 start(1, after: delay)

@@ -58,7 +58,7 @@ extension Sweeper {
             return wrong
         }
         if let kernel = sweep.kernelDelays, kernel.upperBound - kernel.lowerBound <= Self.fineNanoseconds {
-            let rest = kernel.filter { sweep.points[$0] == nil }
+            let rest = kernel.filter { sweep.point(at: $0) == nil }
             if let wrong = try run(rest, &sweep) { return wrong }
         }
         return try refine(&sweep)
@@ -117,7 +117,7 @@ extension Sweeper {
 
     mutating func sweepSecond(_ sweep: DelaySweep, _ maps: inout [SweepMap]) throws(Stop) -> Wrong? {
         guard sweep.isExact else { return nil }
-        let usual = Set(sweep.points.values.map(\.results))
+        let usual = Set(sweep.points.map(\.results))
         var firsts = Set(
             map(sweep).intervals.map {
                 $0.delays.lowerBound + ($0.delays.upperBound - $0.delays.lowerBound) / 2
@@ -135,7 +135,7 @@ extension Sweeper {
                 if let wrong = try prepare(&line) { return wrong }
                 let grid = delays(0...line.duration, step: line.duration / Self.secondDelays)
                 if let wrong = try run(grid, &line) { return wrong }
-                let isNew = line.points.values.contains { !usual.contains($0.results) }
+                let isNew = line.points.contains { !usual.contains($0.results) }
                 if isNew, let wrong = try refine(&line) { return wrong }
                 secondSchedules += line.runs.count
                 if isNew { maps.append(map(line)) }
@@ -151,7 +151,7 @@ extension Sweeper {
         for delay in delays {
             if let wrong = try run(delay, &sweep, looks: looks) { return wrong }
             if deadline.stop != nil { return nil }
-            if stopsAtWrong, sweep.points[delay]?.isFine == false { return nil }
+            if stopsAtWrong, sweep.point(at: delay)?.isFine == false { return nil }
         }
         return nil
     }

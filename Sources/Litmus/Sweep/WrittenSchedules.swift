@@ -108,11 +108,11 @@ extension Schedule {
 extension DelaySweep {
     /// Whether an outcome was seen; true if none is named.
     fileprivate func shows(_ conditions: [Clause.Condition]) -> Bool {
-        conditions.isEmpty || points.values.contains { $0.shows(conditions) }
+        conditions.isEmpty || points.contains { $0.shows(conditions) }
     }
 
     fileprivate func shows(_ conditions: [Clause.Condition], at delay: UInt64) -> Bool {
-        points[delay]?.shows(conditions) == true
+        point(at: delay)?.shows(conditions) == true
     }
 }
 
