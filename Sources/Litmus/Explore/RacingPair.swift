@@ -110,11 +110,24 @@ struct RacingPair: Hashable, Sendable {
             }
         let parts = [Part(first, a, in: &draft), Part(second, b, in: &draft)]
         let isForGuest = isOfGuest || moves.contains(.guestRead) && draft.oneIn(4)
+        prepare(&draft, for: parts, moves)
+        // A page that the guest has not touched is faulted in by its access.
+        if isForGuest, moves.contains(.guestRead), draft.oneIn(3) {
+            draft.append(Step(.vcpu(0), .read(Place(.ram, offset: one * pageSize))))
+        }
+        draft.append(block(of: parts, moves, in: &draft))
+        let shared = a.clamped(to: b)
+        return (draft, isForGuest ? shared.isEmpty ? whole : shared : 0..<0)
+    }
+
+    /// Brings the pages into the states in which the steps have an effect, most of them present.
+    private func prepare(_ draft: inout Draft, for parts: [Part], _ moves: [Move]) {
+        let count = draft.test.memory.first?.pages ?? 0
         if !draft.oneIn(4) {
             let all = Extent(.ram, offset: 0, size: count * pageSize)
             draft.append(Step(.host(0), .fill(all, draft.freshByte())))
         }
-        for page in whole where moves.contains(.convert) {
+        for page in 0..<count where moves.contains(.convert) {
             // What a conversion needs to have an effect, then what an access needs.
             let here = parts.filter { $0.before != nil && $0.pages.contains(page) }
             let wanted = (here.first { $0.target != nil } ?? here.first)?.before
@@ -124,17 +137,14 @@ struct RacingPair: Hashable, Sendable {
             }
         }
         // A conversion that fails must show nothing of what it has begun.
-        if let part = parts.first(where: { $0.before == .shared && $0.target != nil }), moves.contains(.hold),
-            draft.oneIn(4)
-        {
-            let extent = Extent(
-                .ram, offset: (part.pages.upperBound - 1) * pageSize, size: pageSize)
-            draft.append(Step(.host(0), .hold(extent, by: .vmsplice, hold: draft.freshName("h"))))
-        }
-        // A page that the guest has not touched is faulted in by its access.
-        if isForGuest, moves.contains(.guestRead), draft.oneIn(3) {
-            draft.append(Step(.vcpu(0), .read(Place(.ram, offset: one * pageSize))))
-        }
+        guard let part = parts.first(where: { $0.target == .private }), moves.contains(.hold), draft.oneIn(4)
+        else { return }
+        let extent = Extent(.ram, offset: (part.pages.upperBound - 1) * pageSize, size: pageSize)
+        draft.append(Step(.host(0), .hold(extent, by: .vmsplice, hold: draft.freshName("h"))))
+    }
+
+    /// One actor for each step. At times it performs a second one.
+    private func block(of parts: [Part], _ moves: [Move], in draft: inout Draft) -> Parallel {
         var block = Parallel(steps: [])
         for (number, part) in parts.enumerated() {
             block.steps.append(part.step(number, in: &draft))
@@ -144,7 +154,6 @@ struct RacingPair: Hashable, Sendable {
                 block.steps.append(Part(kind, part.pages, in: &draft).step(number, in: &draft))
             }
         }
-        draft.append(block)
-        return (draft, isForGuest ? a.clamped(to: b).isEmpty ? whole : a.clamped(to: b) : 0..<0)
+        return block
     }
 }
