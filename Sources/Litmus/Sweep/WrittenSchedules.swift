@@ -33,7 +33,9 @@ extension Sweeper {
         if team.grid.isExact, wrong == nil {
             var isMoved = false
             for index in schedules.indices where !sweeps[index].shows(schedules[index].preemption.outcome) {
-                guard let delay = try delayNearby(index, schedules, &sweeps) else { continue }
+                guard schedules[index].swept <= sweeps[index].duration + Self.reach,
+                    let delay = try delayNearby(index, schedules, &sweeps)
+                else { continue }
                 schedules[index].move(to: delay)
                 isMoved = true
             }
@@ -47,8 +49,12 @@ extension Sweeper {
         _ schedules: [Schedule], _ sweeps: inout [DelaySweep]
     ) throws(Stop) -> Wrong? {
         let runs = team.grid.isExact ? min(options.runs, Self.repetitions) : options.runs
+        // After its end, the victim waits for the next run.
+        let preempts = zip(schedules, sweeps).allSatisfy { $0.swept <= $1.duration }
         for number in 0..<runs where number == 0 || deadline.stop == nil {
-            if let failure = try run(schedules, &sweeps, looks: number == 0), let first = schedules.first {
+            if let failure = try run(schedules, &sweeps, looks: preempts && number == 0),
+                let first = schedules.first
+            {
                 return (failure, first)
             }
         }

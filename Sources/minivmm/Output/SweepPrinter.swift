@@ -44,10 +44,15 @@ struct SweepPrinter {
             }
             let wanted = preemption.outcome
             let here = map.intervals.first { $0.delays.contains(swept) } ?? map.intervals.first
-            let outcomes = map.intervals.flatMap(\.outcomes)
-            if !wanted.isEmpty, !outcomes.contains(where: { $0.matches(wanted) }),
-                let first = here?.outcomes.first
-            {
+            guard !wanted.isEmpty, let here, !here.outcomes.contains(where: { $0.matches(wanted) }) else {
+                continue
+            }
+            if let found = map.intervals.first(where: { $0.outcomes.contains { $0.matches(wanted) } }) {
+                let (first, last) = (found.delays.lowerBound, found.delays.upperBound)
+                return
+                    "the schedule's outcome is at \(grouped(Int(first))) to \(grouped(Int(last))) ns in this run, not at \(grouped(Int(swept)))"
+            }
+            if let first = here.outcomes.first {
                 let text = wanted.map { "\($0.result) = \($0.outcome)" }.joined(separator: ", ")
                 return
                     "the schedule was written for a kernel with the outcome \(text); this kernel has \(first.text) there"
