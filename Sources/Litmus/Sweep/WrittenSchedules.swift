@@ -5,9 +5,9 @@ import MiniVMM
 extension Sweeper {
     /// Runs of one schedule where the timer is exact.
     private static let repetitions = 10
-    /// How far from its delay the outcome of a schedule is looked for, in nanoseconds. Two processes differ by up to a hundred
-    /// instructions before a step, and some windows are narrower.
-    private static let reach: UInt64 = 256
+    /// How far from its delay the outcome of a schedule is looked for, and at what distances: first coarsely, then everywhere nearby,
+    /// in nanoseconds. Two processes differ by up to some hundred instructions before a step, and some windows are narrower.
+    private static let reach: [(distance: UInt64, step: UInt64)] = [(1024, 16), (256, 1)]
 
     /// Runs the schedules together, again and again. If the outcome that a test names for a schedule does not show, the delays
     /// around it are tried, and the middle of those with the outcome is run instead.
@@ -33,7 +33,7 @@ extension Sweeper {
         if team.grid.isExact, wrong == nil {
             var isMoved = false
             for index in schedules.indices where !sweeps[index].shows(schedules[index].preemption.outcome) {
-                guard schedules[index].swept <= sweeps[index].duration + Self.reach,
+                guard schedules[index].swept <= sweeps[index].duration + Self.farthest,
                     let delay = try delayNearby(index, schedules, &sweeps)
                 else { continue }
                 schedules[index].move(to: delay)
@@ -61,29 +61,37 @@ extension Sweeper {
         return nil
     }
 
+    private static var farthest: UInt64 { reach.reduce(0) { max($0, $1.distance) } }
+
     /// The middle of the delays around that of a schedule at which its outcome shows; nil if it does not show.
     private mutating func delayNearby(
         _ index: Int, _ schedules: [Schedule], _ sweeps: inout [DelaySweep]
     ) throws(Stop) -> UInt64? {
         let wanted = schedules[index].preemption.outcome
         let written = schedules[index].swept
+        /// Twice, because a tick of the kernel can show an outcome once.
         func shows(_ delay: UInt64) throws(Stop) -> Bool {
-            guard deadline.stop == nil else { return false }
             var schedules = schedules
             schedules[index].move(to: delay)
-            guard try run(schedules, &sweeps, looks: false) == nil else { return false }
-            return sweeps[index].shows(wanted, at: delay)
-        }
-        for distance in 1...Self.reach {
-            if distance <= written, try shows(written - distance) {
-                var first = written - distance
-                while first > 0, written - first < Self.reach, try shows(first - 1) { first -= 1 }
-                return (first + written - distance) / 2
+            for _ in 0..<2 {
+                guard deadline.stop == nil, try run(schedules, &sweeps, looks: false) == nil,
+                    sweeps[index].shows(wanted, at: delay)
+                else { return false }
             }
-            if try shows(written + distance) {
-                var last = written + distance
-                while last - written < Self.reach, try shows(last + 1) { last += 1 }
-                return (written + distance + last) / 2
+            return true
+        }
+        for (reach, step) in Self.reach {
+            for distance in stride(from: step, through: reach, by: Int(step)) {
+                if distance <= written, try shows(written - distance) {
+                    var first = written - distance
+                    while first >= step, written - first < reach, try shows(first - step) { first -= step }
+                    return (first + written - distance) / 2
+                }
+                if try shows(written + distance) {
+                    var last = written + distance
+                    while last - written < reach, try shows(last + step) { last += step }
+                    return (written + distance + last) / 2
+                }
             }
         }
         return nil
