@@ -75,7 +75,7 @@ public struct ShortageRule: Hashable, Sendable {
     public enum Effect: Hashable, Sendable {
         /// Nothing: state, references, descriptors and contents are as before.
         case nothing
-        /// The pages before the failed one are done. Repeating the call does the rest.
+        /// The pages or mappings before the failed one are done. Repeating the call does the rest.
         case prefix
         /// The guest notices nothing. The vCPU continues when it enters again.
         case entersAgain
@@ -105,6 +105,8 @@ extension AllocatingCall {
         case .preFault: ShortageRule([.noMemory], .prefix, mayStopEarly: true)
         // Loops over pages that end at the first error.
         case .allocate, .advise: ShortageRule([.noMemory], .prefix)
+        // Loops over mappings, which a change of a part of them splits or joins.
+        case .protect, .bindToNode: ShortageRule([.noMemory], .prefix)
         // A page that cannot be pinned is EFAULT, whatever the reason. The array of pages for more than 16 pages is ENOMEM.
         case .readMemory, .writeMemory: ShortageRule([.badAddress, .noMemory], .prefix)
         case .splice: ShortageRule([.noMemory, .badAddress], .prefix)
