@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 __thread struct ckvm_fail_state ckvm_fail_state __attribute__((tls_model("initial-exec")));
@@ -45,7 +47,22 @@ void ckvm_fail_note(unsigned left, const char *call, long result) {
 
 void ckvm_fail_forget(void) { ckvm_fail_state = (struct ckvm_fail_state){.fd = -1}; }
 
+// Since glibc 2.35 (sys/rseq.h).
+extern const ptrdiff_t __rseq_offset __attribute__((weak));
+extern const unsigned __rseq_size __attribute__((weak));
+
+// Ends this thread's registration for restartable sequences (rseq(2)), if there is one. The kernel writes to the registered memory
+// before it returns from a system call, and sends SIGSEGV if it cannot. After a fork that memory has to be copied, and the copy is an
+// allocation that can be the one to fail.
+static void leave_rseq(void) {
+    enum { unregister = 1, signature = 0x53053053, registered_size = 32 };
+    if (&__rseq_size == NULL || &__rseq_offset == NULL || __rseq_size == 0) return;
+    char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+    (void)syscall(SYS_rseq, area, registered_size, unregister, signature);
+}
+
 long ckvm_fail_begin(unsigned nth) {
+    leave_rseq();
     int fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
     if (fd < 0) return -(long)errno;
     ckvm_fail_state = (struct ckvm_fail_state){.left = nth, .fd = fd};
