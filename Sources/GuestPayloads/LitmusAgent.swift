@@ -10,7 +10,7 @@ public enum LitmusAgent {
 
     static let name = "agent"
 
-    /// The number of 32-bit words of an order:
+    /// The 32-bit words of an order:
     ///
     /// 1. a guest-virtual address, or a guest-physical one for a hypercall
     /// 2. a number of bytes, or of pages for a hypercall
@@ -18,7 +18,7 @@ public enum LitmusAgent {
     /// 4. the attributes of `KVM_HC_MAP_GPA_RANGE`, for a hypercall only
     ///
     /// It is written before the vCPU is entered, and read when the guest has reported the previous result.
-    public static let orderWords = 4
+    public typealias OrderWords = (UInt32, UInt32, UInt32, UInt32)
     /// OUT, 8 bits: the byte that ``Order/read`` has read. That order has no other answer.
     public static let bytePort: UInt16 = 0xf4
     /// OUT, 32 bits: 0 for success, the negated errno of a hypercall, or for ``Order/check`` the address one

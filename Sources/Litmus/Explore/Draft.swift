@@ -52,22 +52,19 @@ struct Draft {
 
     /// Creates a machine of few pages, so that concurrent steps use the same ones.
     ///
-    /// - Parameter isDivided: adds a second memory of one page.
-    init(seed: UInt64, pages: UInt64, isDivided: Bool = false, hasTwoAliases: Bool = false) {
+    /// - Parameters:
+    ///   - initial: the state of the first memory; nil draws it.
+    ///   - isDivided: adds a second memory of one page.
+    init(
+        seed: UInt64, pages: UInt64, initial: PageState? = nil, isDivided: Bool = false,
+        hasTwoAliases: Bool = false
+    ) {
         chance = SplitMix64(seed: seed)
         test = LitmusTest(name: "random")
         isLarge = false
         test.hasTwoAliases = hasTwoAliases
-        add(Memory(pages: pages, initial: state()))
+        add(Memory(pages: pages, initial: initial ?? state()))
         if isDivided, let name = Name("other") { add(Memory(name: name, pages: 1, initial: state())) }
-    }
-
-    /// Creates a machine with one file.
-    init(seed: UInt64, pages: UInt64, initial: PageState) {
-        chance = SplitMix64(seed: seed)
-        test = LitmusTest(name: "random")
-        isLarge = false
-        add(Memory(pages: pages, initial: initial))
     }
 
     /// Creates a machine without memory for a large test.

@@ -25,7 +25,7 @@ struct RacingPair: Hashable, Sendable {
             }
         }
         var changesPages: Bool { [.toPrivate, .toShared, .call, .punch].contains(self) }
-        var isOfGuest: Bool { [.call, .guestRead, .guestWrite].contains(self) }
+        fileprivate var isOfGuest: Bool { [.call, .guestRead, .guestWrite].contains(self) }
         /// Whether it is for one byte.
         fileprivate var isSingle: Bool {
             [.hostRead, .hostWrite, .guestRead, .guestWrite].contains(self)
@@ -128,7 +128,7 @@ struct RacingPair: Hashable, Sendable {
             draft.append(Step(.host(0), .fill(all, draft.freshByte())))
         }
         for page in 0..<count where moves.contains(.convert) {
-            // What a conversion needs to have an effect, then what an access needs.
+            // The state in which a conversion changes the page; if none is for it, the state in which an access succeeds.
             let here = parts.filter { $0.before != nil && $0.pages.contains(page) }
             let wanted = (here.first { $0.target != nil } ?? here.first)?.before
             if (wanted ?? draft.state()) == .private {

@@ -92,8 +92,9 @@ private struct Feasibility {
                 extent.size <= mostBytes,
                 "a vCPU accesses at most \(Agent.mostBytes / pageSize) pages in a step")
             return try require(
-                !overflow && end <= Agent.start,
-                "a vCPU can only access guest-physical addresses below 0x\(String(Agent.start, radix: 16))")
+                !overflow && end <= AgentMemory.start,
+                "a vCPU can only access guest-physical addresses below 0x\(String(AgentMemory.start, radix: 16))"
+            )
         }
         try require(
             !neverThere.contains(extent.name),

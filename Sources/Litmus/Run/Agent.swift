@@ -6,21 +6,11 @@ import SoftKVM
 import Synchronization
 import SystemPackage
 
-/// The guest ``LitmusAgent``, which performs the steps of vCPUs, with its memory. It reads an order from memory, makes one access
-/// or one hypercall, and writes the answer to a port. ``AgentRun`` is its monitor.
+/// The guest ``LitmusAgent``, which performs the steps of vCPUs. It reads an order from ``AgentMemory``, makes one access or
+/// one hypercall, and writes the answer to a port. ``AgentRun`` is its monitor.
 ///
-/// It has a guest_memfd of its own far above the memory of tests, where no step can reach it. One vCPU is used by one
-/// thread at a time; different vCPUs can run on different threads.
+/// One vCPU is used by one thread at a time; different vCPUs can run on different threads.
 final class Agent: Sendable {
-    /// Code, three levels of page tables, then the orders. The first GiB is identity-mapped with pages of 2 MiB. With two
-    /// aliases, the second GiB maps the shared alias.
-    private static let size = orders + pageSize
-    /// Offset of the page of orders. It is always shared, so that the monitor can write it.
-    private static let orders = 5 * pageSize
-    private static let sharedAlias: UInt64 = 1 << 30
-    /// Guest-physical. Tests use the addresses below.
-    static let start: UInt64 = (1 << 30) - (1 << 20)
-    private static let slot: UInt32 = 400
     /// Keeps a step short on a kernel that interprets its guests.
     static let mostBytes = 4 * pageSize
     /// The monitor's answer to a hypercall: nil, or the errno and the page that it names.
@@ -33,14 +23,12 @@ final class Agent: Sendable {
         case isFailed(Errno, page: UInt64?)
     }
     typealias FaultHandler = (MemoryFault) throws(Stop) -> FaultAnswer
-    /// The words that the guest reads.
-    private typealias Order = (UInt32, UInt32, UInt32, UInt32)
 
     /// A vCPU.
     @safe private final class CPU: @unchecked Sendable {
         let vcpu: any KVMVCPU
         /// Guest memory, valid as long as the agent. Written by the thread that runs the vCPU, before it is entered.
-        let order: UnsafeMutablePointer<Order>
+        let order: UnsafeMutablePointer<LitmusAgent.OrderWords>
         /// Whether an access has stopped without completing.
         let isStuck = Atomic<Bool>(false)
         /// Whether a memory fault stopped the access, so that none of it was done.
@@ -48,28 +36,21 @@ final class Agent: Sendable {
         /// The stopped access, if ``World`` can repeat it. Used by the thread that runs the vCPU.
         let pending = Mutex<Step?>(nil)
 
-        init(_ vcpu: any KVMVCPU, _ order: UnsafeMutablePointer<Order>) {
+        init(_ vcpu: any KVMVCPU, _ order: UnsafeMutablePointer<LitmusAgent.OrderWords>) {
             self.vcpu = vcpu
             unsafe self.order = order
         }
     }
 
     private let vm: any KVMVirtualMachine
-    private let file: any KVMGuestMemfd
-    private let view: any HostMapping
+    private let memory: AgentMemory
     private let method: HypercallMethod
     private let cpuid: CPUIDTable
-    /// Guest-physical, for CR3.
-    private let tables: UInt64
-    /// Guest-virtual address of the orders.
-    private let linearOrders: UInt64
     private let deadline: TestDeadline
     /// Whether a vCPU can be restarted after a memory fault. That needs a kernel that reports the fault itself: an
     /// adapter keeps the access for the next run.
     private let canRewind: Bool
     private let entersAgainWithoutMemory: Bool
-    /// The memslot of the agent.
-    private let region: ckvm_userspace_memory_region2
     private let vcpus = Mutex<[Int: CPU]>([:])
 
     /// - Parameters:
@@ -89,67 +70,11 @@ final class Agent: Sendable {
             if method != .port {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
-            let (file, isPlain) = try Self.file(on: vm, facts.backend)
-            self.file = file
-            view = try file.map(offset: 0, length: Self.size)
-            let code = LitmusAgent.image
-            guard !code.isEmpty, code.count <= Int(pageSize) else { throw .execFormatError }
-            try Self.write(code, at: 0, view)
-            let alias = sharedBit.map { UInt64(1) << UInt64($0) } ?? 0
-            // Private like the rest of such a guest, if its bytes survive the conversion. Otherwise it stays shared and
-            // is reached through the shared alias: to emulate an access without a memslot KVM has to read the code, and
-            // it cannot read a private page. With few attribute runs (`kernel runs`) this conversion would fail, too.
-            let hasMemory = facts.soft.map { $0.configuration.maximumAttributeRuns > 2 } ?? true
-            let isPrivate =
-                sharedBit != nil && vm.contentPromise.canPreserve && !facts.isLinux && hasMemory
-            let ownAlias = isPrivate ? 0 : alias
-            tables = (Self.start + pageSize) | ownAlias
-            linearOrders = Self.start + Self.orders + (sharedBit == nil ? 0 : Self.sharedAlias)
-            try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
-            let directories = [tables + 2 * pageSize | 3, tables + 3 * pageSize | 3]
-            try Self.write(Self.bytes(directories), at: 2 * pageSize, view)
-            // Present, writable, large page.
-            let ownPage = Self.start >> 21
-            let low = (0..<512).map { page in page << 21 | 0x83 | (page == ownPage ? ownAlias : 0) }
-            try Self.write(Self.bytes(low), at: 3 * pageSize, view)
-            try Self.write(Self.bytes((0..<512).map { $0 << 21 | alias | 0x83 }), at: 4 * pageSize, view)
-            if isPrivate {
-                var request = ckvm_memory_attributes2()
-                request.size = Self.orders
-                request.attributes = Attributes.private
-                request.flags = vm.contentPromise.toPrivate == .byFlag ? ContentMode.preserve.rawValue : 0
-                try file.convertInPlace(&request)
-            }
-            var region = ckvm_userspace_memory_region2()
-            region.slot = Self.slot
-            region.guest_phys_addr = Self.start
-            region.memory_size = Self.size
-            region.userspace_addr = view.address
-            if !isPlain {
-                region.flags = Binding.guestMemfd
-                region.guest_memfd = UInt32(bitPattern: file.descriptor)
-            }
-            self.region = region
-            try vm.setUserMemoryRegion2(region)
+            memory = try AgentMemory(on: vm, sharedBit: sharedBit, facts)
         } catch {
             throw .absent(
                 "the guest that performs the steps of vCPUs cannot be loaded (\(error.name))",
                 "the guest that performs the steps of vCPUs", error)
-        }
-    }
-
-    /// A file that the host can write, and whether its memslot must be a plain mapping. A VM with private memory that
-    /// does not convert in place cannot create a file with shared pages, so the mapping of a default VM's file is used.
-    private static func file(
-        on vm: any KVMVirtualMachine, _ backend: any Backend
-    ) throws(Errno) -> (any KVMGuestMemfd, isPlain: Bool) {
-        let flags: GuestMemfdFlags = [.mmap, .initShared]
-        do throws(Errno) {
-            return (try vm.createGuestMemfd(size: size, flags: flags), isPlain: false)
-        } catch {
-            guard error == .invalidArgument else { throw error }
-            let other = try backend.createVM(.default, sharedBit: nil)
-            return (try other.createGuestMemfd(size: size, flags: flags), isPlain: true)
         }
     }
 
@@ -166,22 +91,11 @@ final class Agent: Sendable {
     /// - Parameter deletesSlot: pass true if the VM is used again.
     func close(deletesSlot: Bool) {
         removeVCPUs()
-        if deletesSlot { try? deleteSlot() }
+        if deletesSlot { try? memory.deleteSlot() }
     }
 
-    private func deleteSlot() throws(Errno) {
-        var region = ckvm_userspace_memory_region2()
-        region.slot = Self.slot
-        region.flags = self.region.flags
-        try vm.setUserMemoryRegion2(region)
-    }
-
-    /// Removes the agent's pages from the second-stage tables by recreating its memslot, as if no vCPU had run. No vCPU
-    /// may be running.
-    func unmapPages() throws(Errno) {
-        try deleteSlot()
-        try vm.setUserMemoryRegion2(region)
-    }
+    /// Removes the agent's pages from the second-stage tables, as if no vCPU had run. No vCPU may be running.
+    func unmapPages() throws(Errno) { try memory.unmapPages() }
 
     /// Restarts every stopped vCPU, so that it reads its next order. No vCPU may be running.
     ///
@@ -197,9 +111,6 @@ final class Agent: Sendable {
         }
         return true
     }
-
-    /// The largest number of the agent's pages in the second-stage tables.
-    static let pages = size / pageSize
 
     // MARK: steps
 
@@ -218,7 +129,7 @@ final class Agent: Sendable {
         guard extent.size <= Self.mostBytes else {
             throw .guestStepTooLong
         }
-        let alias = extent.name == .shared ? Self.sharedAlias : 0
+        let alias = extent.name == .shared ? AgentMemory.sharedAlias : 0
         let order = (UInt32(extent.offset + alias), UInt32(extent.size), action.order, UInt32(0))
         let (seen, isDone) = try run(order, number, isRacing, onFault: onFault)
         if !isDone { try cpu(number).pending.withLock { $0 = action.isSingle ? step : nil } }
@@ -286,15 +197,16 @@ final class Agent: Sendable {
 
     static func check(_ extent: Extent) throws(Stop) {
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
-        guard !overflow, end <= start else {
-            throw .broken("a vCPU can only access guest-physical addresses below \(hex(start))")
+        guard !overflow, end <= AgentMemory.start else {
+            throw .broken(
+                "a vCPU can only access guest-physical addresses below \(hex(AgentMemory.start))")
         }
     }
 
     /// - Parameter order: nil continues the last one.
     /// - Returns: the outcome, and whether the access was made.
     private func run(
-        _ order: Order?, _ number: Int, _ isRacing: Bool, onFault: FaultHandler? = nil,
+        _ order: LitmusAgent.OrderWords?, _ number: Int, _ isRacing: Bool, onFault: FaultHandler? = nil,
         monitor: ((MapRequest) throws(Stop) -> Answer)? = nil
     ) throws(Stop) -> (outcome: StepOutcome, isDone: Bool) {
         let cpu = try cpu(number)
@@ -324,12 +236,9 @@ final class Agent: Sendable {
             let vcpu = try vm.createVCPU(id: number)
             // The CPU needs long mode, and enough physical address bits for the shared bit.
             try vcpu.setCPUID(cpuid)
-            try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: tables))
+            try vcpu.setSpecialRegisters(vcpu.specialRegisters().inLongMode(tables: memory.tables))
             try setStart(vcpu)
-            let address = UInt(view.address + Self.orders) + UInt(number * MemoryLayout<Order>.stride)
-            guard number < Self.mostVCPUs, let order = unsafe UnsafeMutablePointer<Order>(bitPattern: address)
-            else { throw .invalidArgument }
-            let cpu = unsafe CPU(vcpu, order)
+            let cpu = unsafe CPU(vcpu, try memory.order(of: number))
             vcpus.withLock { $0[number] = cpu }
             deadline.add(vcpu)
             return cpu
@@ -338,27 +247,12 @@ final class Agent: Sendable {
         }
     }
 
-    /// The number of orders in their page.
-    private static let mostVCPUs = Int(pageSize) / MemoryLayout<Order>.stride
-
     private func setStart(_ vcpu: any KVMVCPU) throws(Errno) {
         var registers = ckvm_regs()
-        registers.rip = Self.start
-        registers.rbp = linearOrders + UInt64(vcpu.id * MemoryLayout<Order>.stride)
+        registers.rip = AgentMemory.start
+        registers.rbp = memory.linearOrder(of: vcpu.id)
         registers.rflags = 2
         try vcpu.setRegisters(registers)
-    }
-
-    private static func write(_ bytes: [UInt8], at offset: UInt64, _ view: any HostMapping) throws(Errno) {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
-        defer { unsafe buffer.deallocate() }
-        unsafe buffer.copyBytes(from: bytes)
-        let count = unsafe try view.write(at: offset, from: UnsafeRawBufferPointer(buffer))
-        guard count == bytes.count else { throw .badAddress }
-    }
-
-    private static func bytes(_ words: [UInt64]) -> [UInt8] {
-        words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (UInt64($0) * 8)) } }
     }
 }
 

@@ -229,7 +229,7 @@ extension World {
         let (vm, agent) = state.withLock { ($0.vms[main], $0.agent) }
         guard let agent, let counter = vm as? any SecondStageCounting else { return true }
         guard let pages = try? counter.countPages4K() else { return true }
-        return withExtendedLifetime(agent) { pages <= Agent.pages }
+        return withExtendedLifetime(agent) { pages <= AgentMemory.pages }
     }
 }
 

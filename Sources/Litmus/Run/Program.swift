@@ -133,9 +133,12 @@ extension Program.Block {
 
 extension Clause {
     /// Whether an outcome satisfies all conditions.
-    func holds(for outcome: [Name: StepOutcome]) -> Bool {
-        conditions.allSatisfy { condition in
-            outcome[condition.result].map(condition.outcome.covers) ?? false
-        }
+    func holds(for outcome: [Name: StepOutcome]) -> Bool { conditions.hold(for: outcome) }
+}
+
+extension [Clause.Condition] {
+    /// Whether an outcome satisfies all of them.
+    func hold(for outcome: [Name: StepOutcome]) -> Bool {
+        allSatisfy { condition in outcome[condition.result].map(condition.outcome.covers) ?? false }
     }
 }

@@ -8,6 +8,9 @@ public struct Schedule: Hashable, Sendable {
     /// The preempted actor, the actor that preempts it, and the delay.
     public internal(set) var preemption: Preemption
 
+    /// The delay of the last preemption in nanoseconds, over which a sweep goes.
+    public var swept: UInt64 { preemption.second?.delay ?? preemption.delay }
+
     /// A schedule of a block.
     public init(block: Int, _ preemption: Preemption) {
         self.block = block

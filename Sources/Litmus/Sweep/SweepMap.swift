@@ -74,6 +74,13 @@ public struct SweepMap: Sendable, Equatable {
         public var text: String {
             results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
         }
+
+        /// Whether it satisfies all conditions.
+        public func satisfies(_ conditions: [Clause.Condition]) -> Bool {
+            conditions.hold(
+                for: Dictionary(
+                    results.map { ($0.name, $0.outcome) }, uniquingKeysWith: { first, _ in first }))
+        }
     }
 
     /// Consecutive delays with the same outcome.

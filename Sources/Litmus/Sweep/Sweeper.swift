@@ -27,7 +27,8 @@ struct Sweeper {
     private var world: World
     private var isFresh = true
     private var resets = 0
-    /// What each ending so far means. There are few, and to judge one takes longer than to look it up.
+    /// The judgement of each ending that was seen. A sweep has few different endings, and looking one up is faster than judging it
+    /// again.
     private var judged: [Ending: Judgement] = [:]
     var chance: SplitMix64
     var secondSchedules = 0

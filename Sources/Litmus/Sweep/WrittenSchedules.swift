@@ -108,9 +108,6 @@ extension Sweeper {
 }
 
 extension Schedule {
-    /// The delay of the last preemption, over which a sweep goes.
-    var swept: UInt64 { preemption.second?.delay ?? preemption.delay }
-
     fileprivate mutating func move(to delay: UInt64) {
         let second = preemption.second.map { SweepMap.Second(firstDelay: preemption.delay, actor: $0.actor) }
         let outcome = preemption.outcome
@@ -122,18 +119,10 @@ extension Schedule {
 extension DelaySweep {
     /// Whether an outcome was seen; true if none is named.
     fileprivate func shows(_ conditions: [Clause.Condition]) -> Bool {
-        conditions.isEmpty || points.contains { $0.shows(conditions) }
+        conditions.isEmpty || points.contains { conditions.hold(for: $0.results) }
     }
 
     fileprivate func shows(_ conditions: [Clause.Condition], at delay: UInt64) -> Bool {
-        point(at: delay)?.shows(conditions) == true
-    }
-}
-
-extension DelaySweep.Point {
-    fileprivate func shows(_ conditions: [Clause.Condition]) -> Bool {
-        conditions.allSatisfy { condition in
-            results[condition.result].map(condition.outcome.covers) ?? false
-        }
+        point(at: delay).map { conditions.hold(for: $0.results) } ?? false
     }
 }

@@ -36,7 +36,7 @@ struct SweepPrinter {
         for schedule in test.schedules {
             let preemption = schedule.preemption
             guard let map = maps.first(where: { $0.block == schedule.block }) else { continue }
-            let swept = preemption.second?.delay ?? preemption.delay
+            let swept = schedule.swept
             if swept > map.duration {
                 let actor = preemption.second == nil ? preemption.victim : preemption.intruder
                 return
@@ -44,10 +44,10 @@ struct SweepPrinter {
             }
             let wanted = preemption.outcome
             let here = map.intervals.first { $0.delays.contains(swept) } ?? map.intervals.first
-            guard !wanted.isEmpty, let here, !here.outcomes.contains(where: { $0.matches(wanted) }) else {
+            guard !wanted.isEmpty, let here, !here.outcomes.contains(where: { $0.satisfies(wanted) }) else {
                 continue
             }
-            if let found = map.intervals.first(where: { $0.outcomes.contains { $0.matches(wanted) } }) {
+            if let found = map.intervals.first(where: { $0.outcomes.contains { $0.satisfies(wanted) } }) {
                 let (first, last) = (found.delays.lowerBound, found.delays.upperBound)
                 return
                     "the schedule's outcome is at \(grouped(Int(first))) to \(grouped(Int(last))) ns in this run, not at \(grouped(Int(swept)))"
@@ -146,14 +146,5 @@ struct SweepPrinter {
 
     func place(_ functions: [String]) -> String {
         functions.isEmpty ? "in user space" : "in " + functions.prefix(3).joined(separator: " < ")
-    }
-}
-
-extension SweepMap.Outcome {
-    /// Whether all conditions hold for it.
-    fileprivate func matches(_ conditions: [Clause.Condition]) -> Bool {
-        conditions.allSatisfy { condition in
-            results.contains { $0.name == condition.result && $0.outcome == condition.outcome }
-        }
     }
 }
