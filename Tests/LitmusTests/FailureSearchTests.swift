@@ -203,6 +203,11 @@ struct FailureSearchTests {
         #expect(AllocatingCall(rawValue: "KVM_RUN")?.shortageRule.effect == .entersAgain)
     }
 
+    /// `io_pin_pages` returns EFAULT if fewer pages than it asked for were pinned.
+    @Test func aShortPinOfAFixedBufferIsEFAULT() {
+        #expect(AllocatingCall.registerBuffer.shortageRule.errnos == [.noMemory, .badAddress])
+    }
+
     /// A conversion reserves its memory before it looks at pages.
     @Test func noMemoryPrecedesAPageInUse() throws {
         let source = try Source(

@@ -110,6 +110,8 @@ extension AllocatingCall {
         // A page that cannot be pinned is EFAULT, whatever the reason. The array of pages for more than 16 pages is ENOMEM.
         case .readMemory, .writeMemory: ShortageRule([.badAddress, .noMemory], .prefix)
         case .splice: ShortageRule([.noMemory, .badAddress], .prefix)
+        // If only the first pages can be pinned, they are released, and the answer is EFAULT whatever the reason.
+        case .registerBuffer: ShortageRule([.noMemory, .badAddress])
         case .readMemoryFile: ShortageRule([.ioError, .noMemory], .prefix)
         // No request is EAGAIN, whatever the reason.
         case .submitAIO: ShortageRule([.resourceTemporarilyUnavailable, .noMemory])
