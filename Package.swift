@@ -15,6 +15,7 @@ let package = Package(
         .library(name: "Backends", targets: ["Backends"]),
         .library(name: "GuestPayloads", targets: ["GuestPayloads"]),
         .library(name: "Explain", targets: ["Explain"]),
+        .library(name: "Export", targets: ["Export"]),
         .library(name: "Report", targets: ["Report"]),
         .library(name: "Litmus", targets: ["Litmus"]),
         .executable(name: "minivmm", targets: ["minivmm"]),
@@ -45,6 +46,11 @@ let package = Package(
             swiftSettings: strict),
         // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
+        // Tests as C programs. Their runtime is C text, which the compiler embeds.
+        .target(name: "CReproducer", exclude: ["runtime"], cSettings: strictC),
+        .target(
+            name: "Export", dependencies: ["CReproducer", "Explain", "Litmus", "MiniVMM", system],
+            swiftSettings: strict),
         // Pictures of a trace: an HTML page, an SVG drawing, Chrome's trace format. The page's files are compiled in.
         .target(
             name: "CReportPage", exclude: ["page"],
@@ -63,7 +69,7 @@ let package = Package(
             name: "minivmm",
             dependencies: [
                 "CKVMShim", "CDisassembler", "ConversionModel", "MiniVMM", "SoftKVM", "Backends", "Litmus",
-                "Explain", "GuestPayloads", "CBaseline", "Report", system,
+                "Explain", "Export", "GuestPayloads", "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -81,6 +87,7 @@ let package = Package(
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
+        .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads"]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),

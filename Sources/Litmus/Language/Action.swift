@@ -249,7 +249,9 @@ public enum Attributes {
     public static func word(_ state: PageState) -> UInt64 { state == .private ? Self.private : 0 }
 
     /// The state that a word requests; nil if it requests none.
-    static func state(_ word: UInt64) -> PageState? { PageState.allCases.first { self.word($0) == word } }
+    package static func state(_ word: UInt64) -> PageState? {
+        PageState.allCases.first { self.word($0) == word }
+    }
 }
 
 /// `on NAME`: one of the VMs of a test. A VM is created when a step first needs it.

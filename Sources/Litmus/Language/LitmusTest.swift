@@ -161,7 +161,7 @@ public struct Parallel: Sendable, Hashable {
     }
 
     /// The actors in the order of their first steps.
-    var actors: [Actor] {
+    package var actors: [Actor] {
         steps.map(\.actor).reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
     }
 }

@@ -28,7 +28,7 @@ public struct Pattern: Sendable, Hashable {
     }
 
     /// The offsets of the calls' pages, bytes. Empty if ``count`` is nil.
-    var offsets: some Sequence<UInt64> {
+    package var offsets: some Sequence<UInt64> {
         let (extent, stride) = (extent, stride)
         // No product exceeds the range, whose end is below 2^64.
         return (0..<(count ?? 0)).lazy.map { extent.offset + $0 * stride * pageSize }
@@ -75,7 +75,7 @@ extension Action {
     }
 
     /// The action of each call; for a pattern that of its first page.
-    var single: Action { if case .every(_, let action) = self { action } else { self } }
+    package var single: Action { if case .every(_, let action) = self { action } else { self } }
 }
 
 extension Step {

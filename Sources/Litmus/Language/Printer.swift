@@ -64,7 +64,7 @@ extension Need: CustomStringConvertible {
 
 extension KernelSettings {
     /// The text after `kernel`, one element for each line.
-    fileprivate var lines: [String] {
+    package var lines: [String] {
         [
             isInPlaceOff ? "in-place off" : nil, attributeRuns.map { "runs \($0)" },
             design.map { "design \($0.rawValue)" },
@@ -87,16 +87,17 @@ extension Step: CustomStringConvertible {
 
     private var what: String { "\(action)" + (onFault.map { " converting \($0)" } ?? "") }
 
-    /// The line of the step: actor, action and expectation in columns.
-    public var description: String {
-        let answer: String? =
-            switch expectation {
-            case .unspecified: nil
-            case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
-            case .named(let name): name.description
-            }
-        return Layout.line(actor.description, what, answer)
+    /// The text after `=>`; nil if there is none.
+    package var answer: String? {
+        switch expectation {
+        case .unspecified: nil
+        case .anyOf(let outcomes): outcomes.map(\.description).joined(separator: " or ")
+        case .named(let name): name.description
+        }
     }
+
+    /// The line of the step: actor, action and expectation in columns.
+    public var description: String { Layout.line(actor.description, what, answer) }
 }
 
 extension Clause: CustomStringConvertible {

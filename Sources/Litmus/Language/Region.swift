@@ -2,13 +2,13 @@
 import MiniVMM
 
 /// A file of the monitor: a part of the guest's memory, or all of it.
-struct Region: Sendable, Hashable {
-    let name: Name
+package struct Region: Sendable, Hashable {
+    package let name: Name
     /// Guest-physical; for a file that is requested by its own name, offsets in the file.
-    let gpa: PageRange
+    package let gpa: PageRange
 
     /// The pages of the file at these guest-physical addresses.
-    func extent(at part: PageRange) -> Extent {
+    package func extent(at part: PageRange) -> Extent {
         Extent(name, offset: part.start - gpa.start, size: part.size)
     }
 }
@@ -16,7 +16,7 @@ struct Region: Sendable, Hashable {
 extension [Memory] {
     /// The guest's memory: every bound memory, one after the other from guest-physical 0. The index of a region is the
     /// number of its memslot.
-    var regions: [Region] {
+    package var regions: [Region] {
         var end: UInt64 = 0
         return filter { !$0.isUnbound }.compactMap { memory in
             let (size, overflow) = memory.pages.multipliedReportingOverflow(by: pageSize)
@@ -29,7 +29,7 @@ extension [Memory] {
 
 extension [Region] {
     /// The regions that overlap a guest-physical range, with the overlapping parts.
-    func parts(of range: PageRange) -> [(region: Region, gpa: PageRange)] {
+    package func parts(of range: PageRange) -> [(region: Region, gpa: PageRange)] {
         compactMap { region in region.gpa.intersection(range).map { (region, $0) } }
     }
 

@@ -29,7 +29,7 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
 
 extension VMName {
     /// The VM of steps that name none.
-    init(_ type: VMType) { self = type == .default ? .default : .protected }
+    package init(_ type: VMType) { self = type == .default ? .default : .protected }
 }
 
 extension VMType {

@@ -285,7 +285,7 @@ extension HypercallMethod {
 
 extension Attributes {
     /// The attributes of `KVM_HC_MAP_GPA_RANGE` for those of a conversion. Any other word is passed unchanged.
-    static func hypercallWord(_ attributes: UInt64) -> UInt64 {
+    package static func hypercallWord(_ attributes: UInt64) -> UInt64 {
         switch state(attributes) {
         case .private?: CKVM_MAP_GPA_RANGE_ENCRYPTED
         case .shared?: 0

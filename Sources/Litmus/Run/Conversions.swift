@@ -248,7 +248,7 @@ extension AttributeMap {
 
 extension Conversion {
     /// Whether only the range and the attributes are set, and no other word of the struct.
-    var isPlain: Bool {
+    package var isPlain: Bool {
         flags == 0 && reserved.isEmpty && errorOffset == 0 && structure == .writable
     }
 }

@@ -3,11 +3,11 @@ import MiniVMM
 
 /// The files and views of a test that a step uses after they are closed or unmapped, or may use then because another
 /// actor of the block closes or unmaps them.
-struct LateUses {
-    private(set) var files: Set<Name> = []
-    private(set) var views: Set<Name> = []
+package struct LateUses {
+    package private(set) var files: Set<Name> = []
+    package private(set) var views: Set<Name> = []
 
-    init(_ test: LitmusTest) {
+    package init(_ test: LitmusTest) {
         guard test.steps.contains(where: { $0.action.endedFile != nil || $0.action.endedView != nil }) else {
             return
         }
@@ -83,7 +83,7 @@ extension Action {
     }
 
     /// The view that this action removes.
-    var endedView: Name? {
+    package var endedView: Name? {
         switch self {
         case .unmap(let view), .remap(let view, _, _): view
         default: nil

@@ -384,7 +384,7 @@ extension Step {
         return seen
     }
 
-    func expects(_ errno: Errno) -> Bool {
+    package func expects(_ errno: Errno) -> Bool {
         guard case .anyOf(let outcomes) = expectation else { return false }
         return outcomes.contains(.errno(errno.rawValue))
     }

@@ -169,7 +169,7 @@ struct LitmusCommand: ParsableCommand {
     func run() throws {
         if table { return try LitmusTables.hazards(paths) }
         if races { return try RaceTables.print(paths) }
-        var items = try read()
+        var items = try Item.read(paths)
         try readWitness(&items)
         for item in items {
             _ = try schedules(of: item)

@@ -4,7 +4,7 @@ import Litmus
 import MiniVMM
 
 // Reads the tests and the outcome of --witness.
-extension LitmusCommand {
+extension LitmusCommand.Item {
     /// Checks that every hazard that a test names is in the table (`minivmm explain hazard`).
     private static func checkHazards(_ source: Source, _ bytes: [UInt8]) throws(SyntaxError) {
         guard let unknown = source.test.hazards.first(where: { Hazard.named($0.description) == nil }) else {
@@ -19,10 +19,11 @@ extension LitmusCommand {
             message: "no hazard is named \(unknown): `minivmm explain hazard` lists them")
     }
 
-    /// - Returns: all tests.
+    /// Reads all tests of files and directories.
+    ///
     /// - Throws: status 64, and for each file that is not a test a message.
-    func read() throws -> [Item] {
-        var items: [Item] = []
+    static func read(_ paths: [String]) throws -> [Self] {
+        var items: [Self] = []
         var problems: [String] = []
         for path in paths {
             do throws(LitmusFiles.Failure) {
@@ -31,8 +32,8 @@ extension LitmusCommand {
                     do throws(SyntaxError) {
                         let source = try Source(parsing: bytes)
                         if let problem = source.impossibility() { throw problem }
-                        try Self.checkHazards(source, bytes)
-                        items.append(Item(path: file, source: source))
+                        try checkHazards(source, bytes)
+                        items.append(Self(path: file, source: source))
                     } catch {
                         problems.append(LitmusFiles.otherKind(file, bytes) ?? "\(file):\(error)")
                     }
@@ -47,7 +48,9 @@ extension LitmusCommand {
         }
         return items
     }
+}
 
+extension LitmusCommand {
     /// Reads `--witness` for the only test.
     func readWitness(_ items: inout [Item]) throws {
         guard !witness.isEmpty else { return }

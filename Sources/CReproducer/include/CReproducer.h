@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+// The C runtime of exported programs, as text. The compiler embeds it, so the program reads no files at run time.
+#pragma once
+#include <stddef.h>
+
+struct creproducer_text {
+    const unsigned char *bytes;
+    size_t count;
+};
+
+// All files of runtime/, each after those that it uses.
+extern const struct creproducer_text creproducer_runtime;

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#include "CReproducer.h"
+
+// Each file after those that it uses, as in compiled.c.
+static const unsigned char runtime[] = {
+#embed "runtime/headers.h"
+    ,
+#embed "runtime/uapi.h"
+    ,
+#embed "runtime/report.h"
+    ,
+#embed "runtime/machine.h"
+    ,
+#embed "runtime/access.h"
+    ,
+#embed "runtime/convert.h"
+    ,
+#embed "runtime/calls.h"
+    ,
+#embed "runtime/hold.h"
+    ,
+#embed "runtime/child.h"
+    ,
+#embed "runtime/needs.h"
+    ,
+#embed "runtime/converter.h"
+    ,
+#embed "runtime/guest.h"
+    ,
+#embed "runtime/slots.h"
+    ,
+#embed "runtime/race.h"
+};
+
+const struct creproducer_text creproducer_runtime = {runtime, sizeof runtime};

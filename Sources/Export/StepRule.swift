@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+import Explain
+import Litmus
+import MiniVMM
+import SystemPackage
+
+/// What a step must come to, and the rule of docs/ABI.md by which it does, in a sentence for a comment.
+struct StepRule {
+    /// Whether the VM of a file has private memory, and the file's size in bytes; nil if it is not known.
+    let file: (Name) -> (hasPrivateMemory: Bool, size: UInt64)?
+
+    /// The step as the test writes it, and why it must end so.
+    func comment(_ step: Step) -> String {
+        let text = step.text + (step.answer.map { " => \($0)" } ?? "")
+        return reason(step).map { "\(text): \($0)" } ?? text
+    }
+
+    private func reason(_ step: Step) -> String? {
+        switch step.expectation {
+        case .named: return nil
+        case .unspecified: return success(step.action)
+        case .anyOf(let outcomes):
+            let reasons = outcomes.compactMap { reason($0, step) }
+            return reasons.isEmpty ? success(step.action) : reasons.joined(separator: "; ")
+        }
+    }
+
+    private func success(_ action: Action) -> String? {
+        switch action.single {
+        case .convert: "every check passes (section 2)"
+        case .bind: "the guest gets this part of the file"
+        case .unbind: "accesses there are MMIO from here on (section 2, Memslots)"
+        case .punch: "the pages are freed and keep their state (section 2, fallocate)"
+        default: nil
+        }
+    }
+
+    private func reason(_ outcome: StepOutcome, _ step: Step) -> String? {
+        switch (outcome, step.action.single) {
+        case (.errno(let number, _), .convert(let conversion)): reason(number, conversion)
+        case (.errno(let number, _), .hypercall) where number == Errno.resourceTemporarilyUnavailable.rawValue:
+            "a page is in use (row 11)"
+        case (.sigbus, _): "the host can access shared pages only (section 2, Host access)"
+        case (.fault, _): "the exit names the page (section 2, Memory faults)"
+        case (.mmio, _): "no memslot has the address, or it is read-only"
+        default: nil
+        }
+    }
+
+    private func reason(_ errno: Int32, _ conversion: Conversion) -> String {
+        var call = ConversionArguments()
+        call.offset = conversion.extent.offset
+        call.size = conversion.extent.size
+        call.attributes = conversion.attributes
+        call.flags = conversion.flags
+        call.reserved = conversion.reserved.first?.value ?? 0
+        if let file = file(conversion.extent.name) {
+            call.fileSize = file.size
+            call.hasPrivateMemory = file.hasPrivateMemory
+        }
+        let error = Errno(rawValue: errno)
+        let row =
+            conversion.structure == .writable
+            ? ValidationTable().possibilities(call).first { $0.errno == error }?.row
+            : conversion.structure == .readOnly ? .unwritable : .unreadable
+        guard let row = row ?? ConversionRow.allCases.first(where: { $0.errno == error }) else {
+            return "no row of the table in section 2 has this errno"
+        }
+        return "\(row.condition) (row \(row.rawValue))"
+    }
+}

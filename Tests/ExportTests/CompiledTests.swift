@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+import Foundation
+import Litmus
+import MiniVMM
+import Testing
+
+@testable import Export
+
+/// Compiles programs, and runs them on this machine's KVM. `make programs` compiles all of them.
+@Suite(
+    "Compiled programs", .enabled(if: Compiler.all.isEmpty == false, "needs a C compiler"),
+    .timeLimit(.minutes(120)))
+struct CompiledTests {
+    /// One test in so many is compiled.
+    private static let step = 20
+    static let sample = Library.names.enumerated().filter { $0.offset % step == 0 }.map(\.element)
+
+    @Test(arguments: sample, Compiler.all) func aProgramHasNoWarning(_ name: String, _ compiler: String)
+        throws
+    {
+        guard let text = try? Library.program(name) else { return }
+        let scratch = try Directory()
+        let (status, output) = try scratch.compile(text, name, compiler)
+        #expect(status == 0, "\(output)")
+    }
+
+    /// The program of a test has the verdict of the runner.
+    @Test(
+        .enabled(if: (try? LinuxKVM()) != nil, "needs /dev/kvm"),
+        arguments: Library.names.filter { (try? Library.source($0).test.vm) == .default })
+    func theVerdictIsTheRunners(_ name: String) throws {
+        let source = try Library.source(name)
+        let scratch = try Directory()
+        let compiler = try #require(Compiler.all.first)
+        let (status, output) = try scratch.compile(CProgram(source, name: name).text, name, compiler)
+        try #require(status == 0, "\(output)")
+        let (seen, text) = try scratch.run(scratch.path(name), [])
+        var options = Runner.Options()
+        options.runs = 20
+        let verdict = Runner(try LinuxKVM(), options).run(source)
+        switch verdict {
+        case .passed: #expect(seen == 0, "\(text)")
+        case .failed: #expect(seen == 1, "\(text)")
+        case .skipped: #expect(seen == 4, "\(text)")
+        case .hostFailed(let failure): Issue.record("\(failure)")
+        }
+    }
+
+    @Test(.enabled(if: (try? LinuxKVM()) != nil, "needs /dev/kvm"))
+    func aWrongExpectationFailsAndIsNamed() throws {
+        let source = try Source(
+            parsing: "test \"x\"\nvm default\nmemory 1 pages shared\nhost write 0 0x41\nhost read 0 => 0x42\n"
+        )
+        let scratch = try Directory()
+        let compiler = try #require(Compiler.all.first)
+        let (status, output) = try scratch.compile(CProgram(source, name: "x").text, "x", compiler)
+        try #require(status == 0, "\(output)")
+        let (seen, text) = try scratch.run(scratch.path("x"), [])
+        guard seen != 4 else { return }
+        #expect(seen == 1)
+        #expect(text.contains("read_byte(ram_view, 0)\n# seen 0x41, expected 0x42\nnot ok 1 - x\n"))
+    }
+}
+
+/// The C compilers of this machine.
+enum Compiler {
+    static let all = ["gcc", "clang"].filter { name in
+        (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":").contains {
+            FileManager.default.isExecutableFile(atPath: "\($0)/\(name)")
+        }
+    }
+}
+
+/// A directory that is deleted with this object.
+private final class Directory {
+    private let url: URL
+
+    init() throws {
+        url = FileManager.default.temporaryDirectory.appendingPathComponent("export-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(at: url) }
+
+    func path(_ name: String) -> String { url.appendingPathComponent(name).path }
+
+    func compile(_ text: String, _ name: String, _ compiler: String) throws -> (status: Int32, output: String)
+    {
+        try text.write(toFile: path(name + ".c"), atomically: false, encoding: .utf8)
+        return try run(
+            "/usr/bin/env",
+            [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", path(name), path(name + ".c")])
+    }
+
+    func run(_ program: String, _ arguments: [String]) throws -> (status: Int32, output: String) {
+        let output = path("output-\(UUID().uuidString)")
+        FileManager.default.createFile(atPath: output, contents: nil)
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: program)
+        process.arguments = arguments
+        let file = try FileHandle(forWritingTo: URL(fileURLWithPath: output))
+        (process.standardOutput, process.standardError) = (file, file)
+        try process.run()
+        process.waitUntilExit()
+        return (process.terminationStatus, try String(contentsOfFile: output, encoding: .utf8))
+    }
+}

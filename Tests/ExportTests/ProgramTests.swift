@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+import Foundation
+import GuestPayloads
+import Litmus
+import Testing
+
+@testable import Export
+
+/// The tests of litmus/ as C programs.
+enum Library {
+    static let directory = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("litmus")
+    static let names =
+        ((try? FileManager.default.contentsOfDirectory(atPath: directory.path)) ?? [])
+        .filter { $0.hasSuffix(".litmus") }.map { String($0.dropLast(7)) }.sorted()
+
+    static func source(_ name: String) throws -> Source {
+        let text = try String(
+            contentsOf: directory.appendingPathComponent(name + ".litmus"), encoding: .utf8)
+        return try Source(parsing: text)
+    }
+
+    static func program(_ name: String) throws -> String {
+        try CProgram(source(name), file: name + ".litmus", name: name).text
+    }
+}
+
+@Suite("Programs", .timeLimit(.minutes(120)))
+struct ProgramTests {
+    private func program(_ lines: String...) throws -> String {
+        let text = (["test \"x\""] + lines).joined(separator: "\n") + "\n"
+        return try CProgram(Source(parsing: text), name: "x").text
+    }
+
+    private func problem(_ lines: String...) throws -> ExportProblem? {
+        let source = try Source(parsing: (["test \"x\""] + lines).joined(separator: "\n") + "\n")
+        do throws(ExportProblem) {
+            _ = try CProgram(source, name: "x")
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    // MARK: the library
+
+    @Test func mostOfTheLibraryCanBeExported() throws {
+        var programs = 0
+        for name in Library.names {
+            do {
+                _ = try Library.program(name)
+                programs += 1
+            } catch let error as ExportProblem {
+                // The test is about SoftKVM, or the error names its step.
+                switch error {
+                case .softwareKernelOnly: #expect(!(try Library.source(name)).test.settings.isEmpty)
+                case .monitor(let part): #expect(part.hasPrefix("`aliases two`"))
+                case .step(_, let reason): #expect(!reason.isEmpty)
+                }
+            }
+        }
+        #expect(programs >= 300)
+        #expect(Library.names.count - programs < 40)
+    }
+
+    @Test func theSameTestGivesTheSameProgram() throws {
+        let name = try #require(Library.names.first { $0.hasPrefix("race-") })
+        #expect(try Library.program(name) == Library.program(name))
+    }
+
+    // MARK: what a reader sees
+
+    @Test func aStepHasItsRuleBesideIt() throws {
+        let text = try program(
+            "memory 4 pages shared", "host hold 2 as h", "host convert 0..3 private => EAGAIN at 2")
+        #expect(text.contains("expect(convert(ram, 0, 4 * PAGE, PRIVATE), \"EAGAIN at 0x2000\");"))
+        #expect(text.contains("/* host convert 0..3 private => EAGAIN at 2: "))
+        #expect(text.contains("(row 11) */"))
+    }
+
+    @Test(arguments: [
+        ("host convert 0 attributes 4 => EINVAL", 5), ("host convert @0+0 private => EINVAL", 6),
+        ("host convert @1+4096 private => EINVAL", 7), ("host convert 3..8 private => EINVAL", 8),
+        ("host convert 0 private flags 1 => EINVAL", 2),
+        ("host convert 0 private reserved 2 = 1 => EINVAL", 3),
+        ("host convert 0 private struct unmapped => EFAULT", 1),
+    ])
+    func theRowFitsTheArguments(_ step: String, _ row: Int) throws {
+        let text = try program("memory 4 pages shared", step).replacing("\n\t * ", with: " ")
+        #expect(text.contains("(row \(row)) */"))
+    }
+
+    @Test func onlyWhatATestNeedsIsInItsProgram() throws {
+        let text = try program("memory 1 pages shared", "host read 0 => 0")
+        for absent in [
+            "vmsplice", "pthread_create", "KVM_RUN", "fork", "KVM_SET_MEMORY_ATTRIBUTES2", "punch",
+        ] {
+            #expect(!text.contains(absent), "\(absent)")
+        }
+        #expect(text.split(separator: "\n", omittingEmptySubsequences: false).count < 180)
+    }
+
+    /// Steps of the host with up to ten lines, one holder and no policy of the monitor.
+    @Test func aSequentialTestOfTenStepsIsShort() throws {
+        var lengths: [Int] = []
+        for name in Library.names {
+            let source = try Library.source(name)
+            guard source.test.steps.count == 10, !source.test.body.contains(where: { $0.isParallel }),
+                source.test.steps.allSatisfy({ $0.actor == .monitor }),
+                let text = try? Library.program(name)
+            else { continue }
+            lengths.append(text.split(separator: "\n", omittingEmptySubsequences: false).count)
+        }
+        lengths.sort()
+        #expect(lengths.count > 5)
+        #expect(lengths[lengths.count / 2] < 270, "\(lengths)")
+    }
+
+    // MARK: names
+
+    @Test(arguments: ["int", "main", "printf", "convert", "errno", "outcome"])
+    func aNameThatCannotBeACName(_ name: String) throws {
+        let text = try program(
+            "memory 1 pages shared", "host create \(name) 1 pages mmap init_shared",
+            "host map \(name):0 as \(name)",
+            "host hold \(name):0 as \(name)", "host release \(name)", "host convert \(name):0 private")
+        for line in text.split(separator: "\n") where line.hasPrefix("static ") {
+            #expect(!line.contains(" \(name) = -1;"), "\(line)")
+        }
+    }
+
+    @Test func aTextThatWouldEndACommentOrAString() throws {
+        let source = try Source(parsing: "test \"a */ b ??/ # c\"\nmemory 1 pages shared\nhost read 0\n")
+        let text = try CProgram(source, file: "x*/y", name: "*/").text
+        let head = try #require(text.components(separatedBy: "#define").first)
+        #expect(head.components(separatedBy: "*/").count == 2)
+        #expect(text.contains("#define TEST_NAME \"a */ b ?\\?/ _ c\""))
+    }
+
+    // MARK: races
+
+    @Test func aRaceHasTheOutcomesOfTheModel() throws {
+        let text = try Library.program("race-convert-and-read")
+        #expect(text.contains("(is(result.c, \"EAGAIN at 0x0\") && is(result.r, \"0x41\"))"))
+        #expect(text.contains("(is(result.c, \"ok\") && is(result.r, \"SIGBUS*\"))"))
+        #expect(!text.contains("is(result.c, \"EAGAIN at 0x0\") && is(result.r, \"SIGBUS"))
+    }
+
+    @Test func theScheduleOfATestComesFirst() throws {
+        let text = try program(
+            "memory 1 pages shared", "parallel", "host convert 0 private => c", "host1 read 0 => r",
+            "preempted host1 at 4800 by host => c = EAGAIN at 0", "end")
+        let main = text.components(separatedBy: "int main").last ?? ""
+        let schedule = try #require(main.range(of: "run_around(1, 0, 4800, run);"))
+        #expect(schedule.lowerBound < (try #require(main.range(of: "sweep("))).lowerBound)
+    }
+
+    // MARK: what cannot be exported
+
+    @Test func aTestOfTheSoftwareKernelSaysSo() throws {
+        #expect(
+            try problem("kernel runs 4", "memory 1 pages shared", "host read 0")
+                == .softwareKernelOnly(setting: "runs 4"))
+        #expect(try problem("kernel in-place off", "memory 1 pages shared", "host read 0") == nil)
+        #expect(try problem("memory 1 pages shared", "vcpu0 hypercall 0 attributes 0x210") != nil)
+    }
+
+    // MARK: the guest
+
+    /// The bytes of the program's guest are those of guest/agent.S.
+    @Test func theGuestIsTheAgent() throws {
+        let text = try program("memory 1 pages shared", "vcpu0 read 0")
+        let table = try #require(text.components(separatedBy: "guest_code[] = {").dropFirst().first)
+        let bytes = try #require(table.components(separatedBy: "};").first).split(separator: "\n").flatMap {
+            line in
+            line.prefix { $0 != "*" }.split { !$0.isHexDigit && $0 != "x" }
+                .filter { $0.hasPrefix("0x") }.compactMap { UInt8($0.dropFirst(2), radix: 16) }
+        }
+        #expect(bytes.count == 0x5b)
+        #expect(Array(LitmusAgent.image.prefix(bytes.count)) == bytes)
+    }
+}
+
+extension Entry {
+    fileprivate var isParallel: Bool { if case .parallel = self { true } else { false } }
+}
