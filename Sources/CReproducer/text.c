@@ -32,4 +32,9 @@ static const unsigned char runtime[] = {
 #embed "runtime/race.h"
 };
 
+static const unsigned char selftest[] = {
+#embed "runtime/selftest.h"
+};
+
+const struct creproducer_text creproducer_selftest = {selftest, sizeof selftest};
 const struct creproducer_text creproducer_runtime = {runtime, sizeof runtime};

@@ -19,14 +19,40 @@ struct CRuntime: Sendable {
     /// The pieces that define a name.
     private let definers: [String: [Int]]
 
-    /// The runtime in this executable.
-    static let embedded = CRuntime(
-        unsafe String(
-            decoding: UnsafeBufferPointer(
-                start: creproducer_runtime.bytes, count: creproducer_runtime.count),
-            as: UTF8.self))
+    /// The runtime of programs.
+    static let program = CRuntime(unsafe text(creproducer_runtime))
+    /// The runtime of tests in the kernel's tree.
+    static let selftest = CRuntime(
+        replacing: program.pieces, by: CRuntime(unsafe text(creproducer_selftest)).pieces)
 
-    init(_ text: String) {
+    private static func text(_ embedded: creproducer_text) -> String {
+        unsafe String(
+            decoding: UnsafeBufferPointer(start: embedded.bytes, count: embedded.count), as: UTF8.self)
+    }
+
+    init(_ text: String) { self.init(Self.pieces(of: text)) }
+
+    /// Puts pieces of a kernel's selftest in the place of those that define the same names. A VM is a `struct kvm_vm`, and
+    /// the kernel's own headers define the interface.
+    private init(replacing pieces: [Piece], by others: [Piece]) {
+        let replaced = Set(others.flatMap(\.names))
+        var result = pieces.filter(\.isInclude) + others.filter(\.isInclude)
+        for piece in pieces where !piece.isInclude {
+            if piece.text.hasPrefix("#ifndef"),
+                piece.text.contains("KVM") || piece.text.contains("GUEST_MEMFD")
+            {
+                continue
+            }
+            if let name = piece.names.first(where: replaced.contains) {
+                result += others.filter { !$0.isInclude && $0.names.contains(name) }
+            } else {
+                result.append(piece.withKernelVM)
+            }
+        }
+        self.init(result)
+    }
+
+    private static func pieces(of text: String) -> [Piece] {
         var blocks: [[Substring]] = []
         var isAfterBlank = true
         for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
@@ -45,7 +71,11 @@ struct CRuntime: Sendable {
                 isAfterBlank = false
             }
         }
-        pieces = blocks.map(Piece.init)
+        return blocks.map(Piece.init)
+    }
+
+    private init(_ pieces: [Piece]) {
+        self.pieces = pieces
         var definers: [String: [Int]] = [:]
         for (index, piece) in pieces.enumerated() {
             for name in piece.names { definers[name, default: []].append(index) }
@@ -82,6 +112,16 @@ extension CRuntime.Piece {
             self.text = text
             (names, uses) = (lines.flatMap(Self.names), CTokens.identifiers(in: text))
         }
+    }
+
+    /// The piece for a program whose VMs are those of kvm_util.h.
+    fileprivate var withKernelVM: Self {
+        guard !isInclude, text.contains("vm") else { return self }
+        let text = text.replacing("int vm,", with: "struct kvm_vm *vm,").replacing(
+            "int vm)", with: "struct kvm_vm *vm)"
+        )
+        .replacing("int vm =", with: "struct kvm_vm *vm =").replacing("ioctl(vm,", with: "ioctl(vm->fd,")
+        return Self(text.split(separator: "\n", omittingEmptySubsequences: false))
     }
 
     /// The names that a line defines: a macro, a type, constants of an enumeration, a function or a variable.

@@ -118,6 +118,30 @@ enum CText {
         }
     }
 
+    /// The text with the end of each comment of several lines on a line of its own, and with the first line empty.
+    static func inKernelStyle(_ text: String) -> String {
+        var result: [Substring] = []
+        var indent: Substring?
+        for line in text.split(separator: "\n", omittingEmptySubsequences: false) {
+            let rest = line.drop { $0 == "\t" }
+            let tabs = line.prefix(line.count - rest.count)
+            if rest.hasPrefix("/*"), !rest.contains("*/") {
+                indent = tabs
+                result.append(tabs + "/*")
+                if rest.count > 2 { result.append(tabs + " *" + rest.dropFirst(2)) }
+            } else if let tabs = indent, rest.hasSuffix("*/") {
+                if rest != " */" {
+                    result.append(line.dropLast(3))
+                }
+                result.append(tabs + " */")
+                indent = nil
+            } else {
+                result.append(line)
+            }
+        }
+        return result.joined(separator: "\n")
+    }
+
     /// A comment, with lines of at most 100 columns.
     static func comment(_ text: String) -> [String] {
         var lines = open(text, indent: "\t")

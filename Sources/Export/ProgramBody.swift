@@ -5,14 +5,16 @@ import MiniVMM
 /// Writes what stands behind the runtime: the test's objects and functions.
 struct ProgramBody {
     let source: Source
+    let form: CProgram.Form
     let program: [Entry]
     var writer: StepWriter
     let permitted: [PermittedOutcomes]
     var results: CNames
     let blocks: Int
 
-    init(_ source: Source, _ runtime: CRuntime) {
+    init(_ source: Source, _ runtime: CRuntime, _ form: CProgram.Form) {
         self.source = source
+        self.form = form
         program = source.test.body
         writer = StepWriter(source.test, runtime)
         results = CNames(reserved: [])
@@ -71,7 +73,8 @@ struct ProgramBody {
     private mutating func objects() -> String {
         var lines: [String] = []
         for vm in writer.vms {
-            lines.append("static int \(StepWriter.variable(vm, VMName(test.vm))) = -1;")
+            let name = StepWriter.variable(vm, VMName(test.vm))
+            lines.append(form == .c ? "static int \(name) = -1;" : "static struct kvm_vm *\(name);")
         }
         for file in writer.files { lines.append("static int \(file) = -1;") }
         for view in writer.viewNames { lines.append("static unsigned char *\(view);") }
@@ -116,8 +119,7 @@ struct ProgramBody {
                 lines.append(
                     main == .default
                         ? "\tskip(\"a default VM has no private memory\");"
-                        : "\tif (is(convert_with(\(file ?? "scratch_file(0)"), ZERO_FLAG), \"EOPNOTSUPP\"))\n\t\tskip(\"contents do not survive conversions on this kernel\");"
-                )
+                        : "\tneed_preservation(\(writer.vm(nil)));")
             case .nodes(let count): lines.append("\tneed_nodes(\(count));")
             // The step that holds pages skips the test.
             case .holder: break
@@ -150,8 +152,8 @@ struct ProgramBody {
 
     private func main(_ lines: [String]) -> String {
         function(
-            "int main(void)",
-            locals() + ["\tbegin();"] + lines)
+            form == .c ? "int main(void)" : "int main(int argc, char *argv[])",
+            locals() + (form == .c ? ["\tbegin();"] : []) + lines)
     }
 
     /// Puts the machine back for the next run, or discards it.
@@ -180,7 +182,7 @@ struct ProgramBody {
         if writer.hasHypercalls { lines.append("\tmemset(memslots, 0, sizeof(memslots));") }
         for vm in writer.vms {
             let name = StepWriter.variable(vm, VMName(test.vm))
-            lines.append("\tclose(\(name));")
+            lines.append("\tdiscard_vm(\(name));")
         }
         lines.append("\thas_machine = false;")
         return lines

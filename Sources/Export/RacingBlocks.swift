@@ -81,7 +81,9 @@ extension ProgramBody {
         var lines = ["/* \(remark) */", "static bool is_permitted\(suffix)(void)", "{"]
         let permittedText =
             alternatives.isEmpty
-            ? "true" : alternatives.map { "(\($0))" }.joined(separator: " ||\n\t       ")
+            ? "true"
+            : alternatives.count == 1
+                ? alternatives[0] : alternatives.map { "(\($0))" }.joined(separator: " ||\n\t       ")
         if forbidden.isEmpty || !(permitted.indices.contains(number) && permitted[number].outcomes == nil) {
             lines.append("\treturn \(permittedText);")
         } else {
@@ -122,12 +124,11 @@ extension ProgramBody {
         let largest = (sizes.firstIndex(of: sizes.max() ?? 0) ?? 0) + 1
         let actors = blocks == 1 ? "actors" : "actors_\(largest)"
         return function(
-            "int main(int count, char **arguments)",
+            "int main(int argc, char *argv[])",
             [
-                "\tunsigned long runs = count > 1 ? strtoul(arguments[1], NULL, 0) : \(CProgram.runs);",
+                "\tunsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 0) : \(CProgram.runs);",
                 "",
-                "\tbegin();",
-            ] + written() + [
+            ] + (form == .c ? ["\tbegin();"] : []) + written() + [
                 "\tfor (unsigned long i = 0; i < runs; i++)", "\t\trun();",
                 "\tsweep(COUNT(\(actors)), run, \(CProgram.places));",
                 "\treport(\(actors));",

@@ -10,10 +10,11 @@ struct ImportTests {
 
     /// The modules of this package, lowest row first. A module may import modules of lower rows.
     private static let rows: [Set<String>] = [
-        ["ConversionModel", "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage"],
+        ["ConversionModel", "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "CReproducer"],
         ["MiniVMM", "CBaseline"],
         ["SoftKVM", "GuestPayloads", "Explain", "Report"],
         ["Backends", "Litmus"],
+        ["Export"],
         ["minivmm"],
     ]
 

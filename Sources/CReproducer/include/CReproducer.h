@@ -8,5 +8,7 @@ struct creproducer_text {
     size_t count;
 };
 
-// All files of runtime/, each after those that it uses.
+// What tests in the kernel's tree have in place of some parts of the runtime.
+extern const struct creproducer_text creproducer_selftest;
+// All other files of runtime/, each after those that it uses.
 extern const struct creproducer_text creproducer_runtime;

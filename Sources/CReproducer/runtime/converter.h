@@ -16,10 +16,9 @@ struct part {
 
 static uint64_t place_of(const char *seen)
 {
-	unsigned long long place = 0;
+	const char *place = strstr(seen, " at ");
 
-	sscanf(seen, "%*s at %llx", &place);
-	return place;
+	return place ? strtoull(place + 4, NULL, 16) : 0;
 }
 
 /*

@@ -13,8 +13,8 @@
 #include <stdbool.h> /* bool, true, false */
 #include <stdint.h> /* uint64_t, uint32_t, uint16_t, uint8_t, int64_t, uintptr_t, UINT64_MAX */
 #include <stdio.h> /* printf, snprintf, vsnprintf, sscanf */
-#include <stdlib.h> /* exit, calloc, malloc, free, strtoul */
-#include <string.h> /* memset, memcpy, memcmp, strcmp, strlen, strerrorname_np */
+#include <stdlib.h> /* exit, calloc, malloc, free, strtoul, strtoull */
+#include <string.h> /* memset, memcpy, memcmp, strcmp, strlen, strstr, strcspn, strerrorname_np */
 #include <sys/ioctl.h> /* ioctl */
 #include <sys/mman.h> /* mmap, munmap, mremap, mprotect, madvise, MAP_SHARED, MAP_FAILED */
 #include <sys/prctl.h> /* prctl */

@@ -9,6 +9,11 @@ static int create_vm(unsigned long type)
 	return vm;
 }
 
+static void discard_vm(int vm)
+{
+	close(vm);
+}
+
 static const char *create_file(int vm, int *file, uint64_t size, uint64_t flags)
 {
 	struct kvm_create_guest_memfd request = { .size = size, .flags = flags };
@@ -24,7 +29,7 @@ static const char *map_file(int file, uint64_t offset, uint64_t size, unsigned c
 }
 
 static const char *bind_slot(int vm, uint32_t slot, uint32_t flags, int file, uint64_t offset, uint64_t size,
-			     uint64_t gpa, const void *address)
+			     uint64_t gpa, void *address)
 {
 	struct kvm_userspace_memory_region2 region = {
 		.slot = slot, .flags = flags, .guest_phys_addr = gpa, .memory_size = size,

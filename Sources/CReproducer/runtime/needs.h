@@ -2,12 +2,13 @@
 /* A file on a VM of its own, if the test begins without one. */
 static int scratch_file(uint64_t flags)
 {
-	int vm = create_vm(DEFAULT_VM), file = -1;
+	int vm = create_vm(DEFAULT_VM);
+	int file = -1;
 	const char *seen = create_file(vm, &file, PAGE, flags);
 
 	if (!is(seen, "ok"))
 		skip("KVM_CREATE_GUEST_MEMFD: %s", seen);
-	close(vm);
+	discard_vm(vm);
 	return file;
 }
 
@@ -20,27 +21,34 @@ static void need_no_in_place(void)
 	close(file);
 }
 
-/* ZERO to private, which versions with content modes refuse. Without a flag they lose the contents. */
-#define ZERO_FLAG (&(struct kvm_memory_attributes2){ .size = PAGE, .attributes = PRIVATE, .flags = 1 })
+/* Versions with content modes lose the contents without a flag. They return EOPNOTSUPP for ZERO to private. */
+static void need_preservation(int vm)
+{
+	struct kvm_memory_attributes2 zero = { .size = PAGE, .attributes = PRIVATE, .flags = 1 };
+	int file;
+
+	if (is(create_file(vm, &file, PAGE, 0), "ok") && is(convert_with(file, &zero), "EOPNOTSUPP"))
+		skip("contents do not survive conversions on this kernel");
+	close(file);
+}
 
 /* The number of NUMA nodes with memory, from a list like 0-1,4. */
-static void need_nodes(unsigned int count)
+static void need_nodes(unsigned long count)
 {
-	int fd = open("/sys/devices/system/node/has_memory", O_RDONLY | O_CLOEXEC), first, last, length;
+	int fd = open("/sys/devices/system/node/has_memory", O_RDONLY | O_CLOEXEC);
 	char text[256] = "", *list = text;
-	unsigned int nodes = 0;
+	unsigned long nodes = 0;
 
 	if (read(fd, text, sizeof(text) - 1) < 0)
 		text[0] = '\0';
 	close(fd);
-	while (sscanf(list, "%d%n", &first, &length) == 1) {
-		list += length;
-		last = first;
-		if (sscanf(list, "-%d%n", &last, &length) == 1)
-			list += length;
+	while (*list >= '0' && *list <= '9') {
+		unsigned long first = strtoul(list, &list, 10);
+		unsigned long last = *list == '-' ? strtoul(list + 1, &list, 10) : first;
+
 		nodes += last - first + 1;
 		list += *list == ',';
 	}
 	if (nodes < count)
-		skip("this machine has %u NUMA nodes with memory, not %u", nodes, count);
+		skip("this machine has %lu NUMA nodes with memory, not %lu", nodes, count);
 }

@@ -55,8 +55,8 @@ static void *act_at_random_time(void *argument)
 	if (racer->delay % 4 == 1)
 		sched_yield();
 	if (racer->delay % 4 > 1)
-		for (volatile uint64_t turn = racer->delay >> 8; turn; turn--)
-			;
+		for (uint64_t turn = racer->delay >> 8; turn; turn--)
+			__asm__ __volatile__("" : : : "memory");
 	racer->actor->act();
 	return NULL;
 }

@@ -4,6 +4,8 @@ import Export
 import Litmus
 import MiniVMM
 
+extension CProgram.Form: ExpressibleByArgument {}
+
 /// Writes litmus tests as C programs.
 struct ExportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -29,6 +31,12 @@ struct ExportCommand: ParsableCommand {
         help: "Test files, or directories with *.litmus files.", completion: .file(extensions: ["litmus"]))
     var paths: [String]
     @Option(
+        name: .customLong("as"),
+        help: ArgumentHelp(
+            "c for a program of its own; selftest for a test of the kernel's tools/testing/selftests/kvm/x86, with the helpers of that directory.",
+            valueName: "form"))
+    var form = CProgram.Form.c
+    @Option(
         name: [.short, .long],
         help: ArgumentHelp(
             "The C file of one test, or the directory for several, which is created. (default: standard output, for one test)",
@@ -45,7 +53,7 @@ struct ExportCommand: ParsableCommand {
             do throws(ExportProblem) {
                 let program = try CProgram(
                     item.source, file: ByteText.visible(ByteText.lastComponent(item.path)),
-                    name: item.shortName)
+                    name: item.shortName, form: form)
                 programs.append((item.shortName, program.text))
             } catch {
                 Terminal.diagnostics.print("\(item.path): not exported: \(error)")

@@ -93,6 +93,13 @@ enum ManualTexts {
                     "Run random tests for five seconds; a night is 28800:",
                     "explore --backend soft --tests 1000000000 --seed 7 --timeout 5"),
             ]
+        case "export":
+            [
+                example(
+                    "Write a test as a C program; compile it with gcc -pthread:",
+                    "export litmus/all-or-nothing.litmus"),
+                example("Write all tests, one file each:", "export litmus --output programs"),
+            ]
         case "explain":
             [
                 example("Explain a hazard:", "explain A6"),
@@ -153,6 +160,12 @@ enum ManualTexts {
                 ("64", "Usage error, or a file that is not a litmus test. Nothing was run."),
                 ("125", "The backend is unavailable, the host failed, or an output cannot be written."),
                 signal,
+            ]
+        case "export":
+            [
+                ("0", "A program was written. Each test that cannot become one is named on standard error."),
+                ("4", "No test could become a program."), usage,
+                ("125", "An output exists already, or cannot be written."),
             ]
         case "explore":
             [
