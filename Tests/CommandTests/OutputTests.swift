@@ -107,6 +107,12 @@ struct OutputTests {
             "ulimit -n 10; exec \"$0\" litmus --backend soft --format json x.litmus", in: scratch
         ).json
         #expect((json?["tests"] as? [[String: Any]])?.first?["verdict"] as? String == "error")
+        let junit = try shell(
+            "ulimit -n 10; exec \"$0\" litmus --backend soft --format junit x.litmus x.litmus", in: scratch)
+        #expect(junit.status == 125)
+        #expect(junit.output.contains(#" failures="0" errors="1" skipped="1" "#), "\(junit.output)")
+        #expect(junit.output.contains(#"<error message="the host ran out of a resource: "#))
+        #expect(junit.output.contains(#"<skipped message="not run: the host failed in an earlier test"/>"#))
     }
 
     // MARK: names

@@ -60,7 +60,9 @@ struct FailingRun {
     // MARK: runs
 
     /// Runs the test without a failure, and counts.
-    mutating func measure() throws(Stop) -> Measurement {
+    ///
+    /// - Parameter watcher: called before and after each of the test's own steps.
+    mutating func measure(_ watcher: (@Sendable (RunEvent) -> Void)?) throws(Stop) -> Measurement {
         // These facts are found out on scratch VMs, which are no part of a step.
         if steps.contains(where: \.isOfVCPU) {
             _ = try? facts.supportedCPUID()
@@ -73,9 +75,11 @@ struct FailingRun {
         for (index, step) in steps.enumerated() {
             if isClosing(index), answers.usual[index] == nil { continue }
             if step.isOfVCPU { _ = try world.guest() }
+            if !isClosing(index) { watcher?(.began(.step(index))) }
             let (result, injection) = failing.failing(FailurePoint.most) { perform(index, step, world) }
             let seen = try result.get()
             if !isClosing(index) {
+                watcher?(.ended(.step(index), .outcome(of: step, seen)))
                 if case .unused(let made) = injection { counts.append(made) } else { counts.append(0) }
                 if let failure = source.judge(seen, index, step, world.pages) { return .failed(failure) }
             }

@@ -40,7 +40,7 @@ public struct FailureSearch {
         }
         defer { options.failing.restore() }
         let counts: [Int]
-        switch try run.measure() {
+        switch try run.measure(options.watcher) {
         case .made(let made): counts = made
         case .failed(let failure): return Report(verdict: .failed(failure))
         }
@@ -89,8 +89,12 @@ public struct FailureSearch {
             guard let nth = numbers.popFirst() ?? (mayContinue ? last + 1 : nil) else { return }
             last = nth
             let point = FailurePoint(step: step.step, nth: nth, in: source)
+            options.watcher?(.began(.allocation(point)))
             var attempt = try run.attempt(point, .repeated)
-            guard case .failed(let call, let result) = attempt.injection else { return }
+            guard case .failed(let call, let result) = attempt.injection else {
+                options.watcher?(.ended(.allocation(point), .unused))
+                return
+            }
             done()
             if attempt.canGoOnward, attempt.failure == nil {
                 let sequel = known ?? run.onward(without: step.step)
@@ -99,6 +103,8 @@ public struct FailureSearch {
                 if case .failed = other.injection { attempt.failure = other.failure }
                 done()
             }
+            let answer = RunEvent.Result.answer(attempt.outcome, isRight: attempt.failure == nil)
+            options.watcher?(.ended(.allocation(point), answer))
             step.add(
                 StepFailures.Answer(
                     numbers: nth...nth, call: call, errno: result < 0 ? Int32(clamping: -result) : nil,

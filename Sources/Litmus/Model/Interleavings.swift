@@ -37,6 +37,8 @@ struct Interleavings {
     /// All endings of each state; nil while the state is being explored.
     private var endings: [Set<Ending>?] = []
     private var pieces = 0
+    /// Called for the steps before the first block, which all interleavings share, and for the exploration.
+    private var watcher: (@Sendable (RunEvent) -> Void)?
     /// Records the current interleaving; nil if it is not recorded.
     var events: EventRecorder?
 
@@ -44,8 +46,10 @@ struct Interleavings {
     init(
         _ source: Source, on configuration: SoftKVM.Configuration, _ deadline: TestDeadline,
         merges: Bool = true,
-        mostPieces: Int = Interleavings.mostPieces, keepsPart: Bool = false
+        mostPieces: Int = Interleavings.mostPieces, keepsPart: Bool = false,
+        watcher: (@Sendable (RunEvent) -> Void)? = nil
     ) {
+        self.watcher = watcher
         self.mostPieces = mostPieces
         self.keepsPart = keepsPart
         self.source = source
@@ -57,8 +61,16 @@ struct Interleavings {
 
     /// - Parameter findsOrders: whether to find an order for each outcome.
     mutating func explore(findsOrders: Bool = false) throws(Stop) -> Result {
-        let endings = try visit(start())
+        let first = try start()
+        let watcher = watcher
+        self.watcher = nil
+        let explored = block(at: first).map { RunEvent.Part.exploration(first: $0.first) }
+        if let explored { watcher?(.began(explored)) }
+        let endings = try visit(first)
         var result = Result(endings: endings, states: numbers.count, cut: cut)
+        if let explored {
+            watcher?(.ended(explored, .states(result.states, isComplete: cut == nil)))
+        }
         if findsOrders { result.orders = try witnessOrders(of: result) }
         return result
     }
@@ -102,9 +114,11 @@ struct Interleavings {
             case .step(let index, let step):
                 pieces += 1
                 events?.begin(step)
+                watcher?(.began(.step(index)))
                 let seen = try source.attempt(index, step) { () throws(Stop) in
                     try cursor.machine.perform(step)
                 }
+                watcher?(.ended(.step(index), .outcome(of: step, seen)))
                 events?.end(step, line: source.places[index].line, seen, cursor.machine)
                 if let failure = source.judge(seen, index, step, cursor.machine.pages) {
                     cursor.failure = failure

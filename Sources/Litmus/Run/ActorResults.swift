@@ -21,7 +21,7 @@ struct ActorResults {
             for (index, step) in steps where failure == nil {
                 wait()
                 var seen: StepOutcome?
-                failure = try source.perform(index, step, world, isRacing: true) { seen = $0 }
+                failure = try source.perform(index, step, world, isRacing: true, watcher: nil) { seen = $0 }
                 if let name = step.result, let seen { results.append((name, seen)) }
             }
         } catch {

@@ -136,7 +136,7 @@ public struct Runner: Sendable {
             }
             if let soft = facts.soft {
                 var interleavings = Interleavings(
-                    source, on: soft.configuration, deadline, keepsPart: true)
+                    source, on: soft.configuration, deadline, keepsPart: true, watcher: options.watcher)
                 let result = try interleavings.explore(findsOrders: options.findsOrders)
                 if let recorder = options.recorder {
                     try interleavings.recordOne(recorder, on: soft, with: options.witness)

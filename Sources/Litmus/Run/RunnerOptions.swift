@@ -36,6 +36,12 @@ extension Runner {
         var failing: any AllocationFailing = LinuxAllocationFailures()
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
+        /// Called with what a test does, before and after each step outside of parallel blocks; of a test that runs several
+        /// times, in the first run. Nil, the default, reports nothing and costs nothing.
+        ///
+        /// It is called on the thread that performs the steps, so a step is not made before it returns. A thread that was
+        /// abandoned at the time limit may call it after the test's report.
+        public var watcher: (@Sendable (RunEvent) -> Void)?
         /// Announces each test before it runs. Nil, the default, announces none.
         public var announcer: Announcer?
         /// The log of the running kernel: a test fails if the kernel reports a bug of its own meanwhile. Nil, the default,
@@ -49,10 +55,12 @@ extension Runner {
             runs: Int = 1000, seed: UInt64 = 0, timeLimit: Duration = .seconds(60),
             hangLimit: Duration = .seconds(30), asksModel: Bool = true, findsOrders: Bool = true,
             witness: OutcomePattern? = nil, sweep: Sweep? = nil, failures: AllocationFailures? = nil,
-            recorder: (any RunRecorder)? = nil, announcer: Announcer? = nil, kernelLog: KernelLog? = nil,
+            recorder: (any RunRecorder)? = nil, watcher: (@Sendable (RunEvent) -> Void)? = nil,
+            announcer: Announcer? = nil, kernelLog: KernelLog? = nil,
             stopwatch: Stopwatch? = nil,
             interrupts: SignalDescriptor? = nil, progress: (@Sendable (_ runs: Int) -> Void)? = nil
         ) {
+            self.watcher = watcher
             self.announcer = announcer
             self.kernelLog = kernelLog
             self.stopwatch = stopwatch

@@ -48,7 +48,9 @@ struct Sampler {
                     facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend))
             }
             var ending = Ending()
-            failure = try run(world, team, &chance, &ending)
+            let watcher = runs == 0 ? options.watcher : nil
+            if runs == 1 { options.watcher?(.began(.furtherRuns(runs: options.runs))) }
+            failure = try run(world, team, &chance, &ending, watcher)
             runs += 1
             if failure == nil { tally.add(ending) }
             world.record(ending, of: program, in: source)
@@ -56,6 +58,7 @@ struct Sampler {
             options.progress?(runs)
             if runs < options.runs { stop = deadline.stop }
         }
+        if runs > 1 { options.watcher?(.ended(.furtherRuns(runs: options.runs), .runs(runs))) }
         return tally.report(Judge(source), wanted: options.runs, failure: failure, stop)
     }
 
@@ -65,22 +68,34 @@ struct Sampler {
     }
 
     private func run(
-        _ world: World, _ team: ThreadTeam, _ chance: inout SplitMix64, _ ending: inout Ending
+        _ world: World, _ team: ThreadTeam, _ chance: inout SplitMix64, _ ending: inout Ending,
+        _ watcher: (@Sendable (RunEvent) -> Void)?
     ) throws(Stop) -> Failure? {
         for part in program.parts {
             switch part {
             case .step(let index, let step):
-                if let failure = try source.perform(index, step, world) { return failure }
+                if let failure = try source.perform(index, step, world, watcher: watcher) {
+                    return failure
+                }
             case .block(let block):
+                watcher?(.began(.block(first: block.first, runs: options.runs)))
                 try block.prepare(world)
                 let runs = block.actors.map { ActorRun($0, chance.next()) }
                 team.run { number in
                     if runs.indices.contains(number) { runs[number].run(source, world) }
                 }
                 if let failure = try block.add(runs.map(\.results), to: &ending) { return failure }
+                watcher?(.ended(.block(first: block.first, runs: options.runs), .results(of: block, ending)))
             }
         }
         return nil
+    }
+}
+
+extension RunEvent.Result {
+    static func results(of block: Program.Block, _ ending: Ending) -> Self {
+        let results = block.results(of: ending)
+        return .results(block.list(results), isAllowed: block.allows(results))
     }
 }
 

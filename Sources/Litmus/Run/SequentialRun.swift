@@ -35,6 +35,7 @@ struct SequentialRun {
             } catch {
                 seen = error.lines
             }
+            options.watcher?(.beganAgain)
         }
         var none: TestMachine?
         let (verdict, machine) = try run(&none, lap, leavesMachine: contradictions.count == 0)
@@ -66,7 +67,7 @@ struct SequentialRun {
         var outcomes: [StepOutcome] = []
         for (index, step) in source.test.steps.enumerated() {
             let failure = try lap.measure(.steps) { () throws(Stop) in
-                try source.perform(index, step, world) { outcomes.append($0) }
+                try source.perform(index, step, world, watcher: options.watcher) { outcomes.append($0) }
             }
             if var failure {
                 if options.asksModel { failure.model = source.test.modelComparison(outcomes) }

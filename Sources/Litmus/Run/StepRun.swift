@@ -47,16 +47,19 @@ extension Source {
 
     /// Performs a whole step.
     ///
+    /// - Parameter watcher: called before and after the step.
     /// - Returns: nil if the outcome is an expected one.
     func perform(
         _ index: Int, _ step: Step, _ world: World, isRacing: Bool = false,
-        _ result: (StepOutcome) -> Void = { _ in }
+        watcher: (@Sendable (RunEvent) -> Void)?, _ result: (StepOutcome) -> Void = { _ in }
     ) throws(Stop) -> Failure? {
+        watcher?(.began(.step(index)))
         let began = world.isRecording ? world.backend.now() : 0
         let seen = try attempt(index, step) { () throws(Stop) in try world.perform(step, isRacing: isRacing) }
         if world.isRecording {
             world.record(step, line: places[index].line, seen, began: began)
         }
+        watcher?(.ended(.step(index), .outcome(of: step, seen)))
         if let failure = hostFailure(seen, index, step, world) { throw .host(failure) }
         result(seen.outcome)
         return judge(seen, index, step, world.pages)
@@ -92,6 +95,12 @@ extension Source {
         var interleavings = Interleavings(
             self, on: model.configured(for: test), deadline, mostPieces: mostPieces)
         return try interleavings.explore(findsOrders: findsOrders)
+    }
+}
+
+extension RunEvent.Result {
+    static func outcome(of step: Step, _ seen: Observation) -> Self {
+        .outcome(seen.outcome, oddity: seen.oddity, isExpected: step.accepts(seen))
     }
 }
 

@@ -74,6 +74,7 @@ struct Sweeper {
     }
 
     private func end() {
+        if resets > 1 { options.watcher?(.ended(.furtherRuns(runs: nil), .runs(tally.runs))) }
         // The thread of the test runs other tests afterwards.
         team.unbind()
         world.close()
@@ -183,6 +184,8 @@ struct Sweeper {
         _ schedules: [Schedule], looks: Bool, counts: Bool = true, _ note: (BlockResult) -> Void
     ) throws(Stop) -> Failure? {
         resets += 1
+        let watcher = resets == 1 ? options.watcher : nil
+        if resets == 2 { options.watcher?(.began(.furtherRuns(runs: nil))) }
         if !isFresh, !world.reset(checks: resets % Self.resetsPerCheck == 0) {
             world.close()
             world = try World(facts, source.test, deadline)
@@ -193,19 +196,24 @@ struct Sweeper {
         for part in program.parts {
             switch part {
             case .step(let index, let step):
-                if let failure = try source.perform(index, step, world) { return failure }
+                if let failure = try source.perform(index, step, world, watcher: watcher) {
+                    return failure
+                }
             case .block(let block):
+                watcher?(.began(.block(first: block.first, runs: nil)))
                 try block.prepare(world)
                 let schedule = schedules.first { $0.block == block.number }
                 guard let schedule else {
                     let all = block.actors.map { ActorResults(performing: $0, source, world) }
                     if let failure = try block.add(all, to: &ending) { return failure }
+                    watcher?(.ended(.block(first: block.first, runs: nil), .results(of: block, ending)))
                     continue
                 }
                 let (run, all) = PreemptedRun.perform(
                     schedule.preemption, block, on: team,
                     stacks: looks ? stacks(schedule.preemption) : nil, limit: limit, source, world)
                 if let failure = try block.add(all, to: &ending) { return failure }
+                watcher?(.ended(.block(first: block.first, runs: nil), .results(of: block, ending)))
                 runs.append((block.number, run))
             }
         }

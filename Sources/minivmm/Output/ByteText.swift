@@ -70,6 +70,13 @@ enum ByteText {
         directory.isEmpty || directory.hasSuffix("/") ? directory + name : directory + "/" + name
     }
 
+    /// The path without its last part, and without the slashes before that; empty if there is no directory in it.
+    static func directory(_ path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "" }
+        let end = path[..<slash].lastIndex { $0 != "/" }
+        return end.map { String(path[...$0]) } ?? "/"
+    }
+
     /// The last part of a path.
     static func lastComponent(_ path: String) -> String {
         path.split(separator: "/").last.map(String.init) ?? path

@@ -4,7 +4,7 @@ import Litmus
 import MiniVMM
 
 /// Prints the results of litmus tests as KTAP (Documentation/dev-tools/ktap.rst), which the kernel's own tools read, as
-/// JSON or as text.
+/// JSON, as JUnit XML or as text.
 struct LitmusPrinter: Sendable {
     let format: LitmusCommand.Format
     let chosen: ChosenBackend
@@ -29,17 +29,35 @@ struct LitmusPrinter: Sendable {
             out.print("KTAP version 1")
             out.print("# \(chosen.line)")
             out.print("1..\(count)")
-        case .json: break
+        case .json, .junit: break
         case .text:
             let diagnostics = Terminal.diagnostics
             diagnostics.hanging(diagnostics.styled("backend  ", .dim), chosen.line, indent: 9)
         }
     }
 
+    /// Announces a test, and prints its steps while it runs. JSON and XML are one document at the end, so with them the
+    /// steps go to standard error.
+    func steps(of item: LitmusCommand.Item) -> LitmusStepPrinter {
+        let title = "\(item.shortName): \(item.source.test.name)"
+        switch format {
+        case .ktap:
+            out.print("# running \(Self.plain(title))")
+            return LitmusStepPrinter(out, prefix: "# ", item.source, line)
+        case .text:
+            out.print(out.styled("running ", .dim) + title)
+            return LitmusStepPrinter(out, prefix: "", item.source, line)
+        case .json, .junit:
+            let diagnostics = Terminal.diagnostics
+            diagnostics.print(diagnostics.styled("running ", .dim) + title)
+            return LitmusStepPrinter(diagnostics, prefix: "", item.source, line)
+        }
+    }
+
     func ran(_ item: LitmusCommand.Item, number: Int) {
         switch format {
         case .ktap: ktap(item, number)
-        case .json: break
+        case .json, .junit: break
         case .text: text(item)
         }
     }
@@ -72,6 +90,8 @@ struct LitmusPrinter: Sendable {
             out.print(
                 "# Totals: pass:\(passed) fail:\(failed) xfail:0 xpass:0 skip:\(skipped) error:\(errors)")
         case .json: out.print(json(items))
+        // Terminal.print would escape tabs.
+        case .junit: out.put(Array(JUnitReport(items: items, chosen: chosen).document.utf8))
         case .text:
             let cut = cutShort(items)
             let summary =

@@ -27,6 +27,13 @@ struct LitmusCommand: ParsableCommand {
             With --fail, each allocation that the kernel makes for a step fails once, in a run of its own. The step must then \
             succeed, or fail as docs/ABI.md says, and everything after it must be right. docs/fail.md describes the output.
 
+            --format junit prints JUnit XML, for CI systems that do not read KTAP.
+
+            With --verbose, each step is printed before it is performed and again with its outcome, so a serial console shows \
+            the step during which a kernel died. Steps inside parallel blocks are not printed, and of several runs only the \
+            first is. With --fail, each failing allocation is printed in the same way. The lines go to standard output, in \
+            KTAP as comments; with json and junit they go to standard error.
+
             With --abi twice or more, the differences between those versions of the interface are printed. With --faults, \
             each fault is planted in SoftKVM, and the tests that catch it are printed. With --table, the arguments are \
             results of --format json, and a table of hazards is printed with one column per file.
@@ -40,7 +47,7 @@ struct LitmusCommand: ParsableCommand {
             interrupted by signal N.
             """)
 
-    enum Format: String, ExpressibleByArgument, CaseIterable { case ktap, json, text }
+    enum Format: String, ExpressibleByArgument, CaseIterable { case ktap, junit, json, text }
 
     @Argument(
         help: "Test files, or directories with *.litmus files.", completion: .file(extensions: ["litmus"]))
@@ -48,6 +55,8 @@ struct LitmusCommand: ParsableCommand {
     @OptionGroup var backendOptions: BackendOptions
     @Option(help: "Format of the results on standard output.")
     var format = Format.text
+    @Flag(help: "Print each step before it is performed, and again with its outcome. (default: results only)")
+    var verbose = false
     @Option(
         help: ArgumentHelp(
             "Also write the results as JSON to a file. (default: no file)", valueName: "file"),
@@ -160,9 +169,17 @@ struct LitmusCommand: ParsableCommand {
         if [table, races, faults].count(where: { $0 }) > 1 {
             throw ValidationError("--table, --races and --faults exclude each other.")
         }
+        try validateVerbose()
         if !witness.isEmpty, table || races || faults || backendOptions.abi.count > 1 {
             throw ValidationError(
                 "--witness is for the run of one test: omit --table, --races, --faults and a second --abi.")
+        }
+    }
+
+    private func validateVerbose() throws {
+        if verbose, table || races || faults || backendOptions.abi.count > 1 {
+            throw ValidationError(
+                "--verbose prints the steps of a run: omit --table, --races, --faults and a second --abi.")
         }
     }
 
@@ -222,12 +239,17 @@ struct LitmusCommand: ParsableCommand {
         let sweep = try schedules(of: item)
         // A sweep is drawn as its map, not as one of its runs.
         let recorder = pictures.isWanted && sweep == nil ? LitmusRecorder() : nil
+        let steps = verbose ? printer.steps(of: item) : nil
         let options = Runner.Options(
             runs: runs, seed: backendOptions.seed, timeLimit: timeout.duration, witness: item.witness,
             sweep: sweep, failures: try failures(of: item),
-            recorder: recorder, announcer: announcer, kernelLog: log, interrupts: interrupts,
+            recorder: recorder, watcher: steps?.watcher, announcer: announcer,
+            kernelLog: log, interrupts: interrupts,
             progress: { [wanted = isFailing ? nil : runs] done in printer.progress(name, done, of: wanted) })
+        let start = monotonicNanoseconds()
         item.report = Runner(chosen.backend, options).report(item.source)
+        item.nanoseconds = monotonicNanoseconds() &- start
+        steps?.end()
         printer.endProgress()
         try draw(item, count == 1 ? pictures : pictures.numbered(index + 1), recorder, chosen)
     }

@@ -11,6 +11,8 @@ extension LitmusCommand {
         /// The outcome that `--witness` selects.
         var witness: OutcomePattern?
         var report = Report(verdict: .skipped("not run"))
+        /// The time of all its runs; nil if it was not run.
+        var nanoseconds: UInt64?
         var verdict: Verdict { report.verdict }
 
         /// The first outcome that `--witness` selects and an order leads to.

@@ -71,6 +71,9 @@ enum ManualTexts {
                     "Run all tests of a directory and report as KTAP, like the kernel's own tests:",
                     "litmus --backend soft --format ktap litmus"),
                 example(
+                    "Print each step and its outcome, and the results as JUnit XML for a CI system:",
+                    "litmus --backend soft --verbose --format junit litmus/all-or-nothing.litmus"),
+                example(
                     "List where two versions of the interface differ:",
                     "litmus --backend soft --abi rfc-v2 --abi 7.4 litmus/retry-after-eagain.litmus"),
                 example(
