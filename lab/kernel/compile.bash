@@ -63,13 +63,19 @@ export PYTHONDONTWRITEBYTECODE=1
 # Sets `make`, the command that builds TREE into OBJECTS.
 make_command() { make=(make --no-print-directory -C "$1" O="$2" ${CC:+CC="$CC"}); }
 
-# configure TREE OBJECTS: merges the fragments into tinyconfig.
+# configure TREE OBJECTS: merges the fragments into tinyconfig. That is done again if the tree's Kconfig files have changed, as
+# they do between commits: an item that the tree did not have at the last build is missing in its .config.
 configure() {
     local tree=$1 objects=$2 log stamp
     local -a make
     make_command "$tree" "$objects"
-    stamp=$(cat "${fragments[@]}" | hash_of)
+    stamp=$({
+        cat "${fragments[@]}"
+        find "$tree" -name .git -prune -o -type f \( -name 'Kconfig*' -o -path '*/configs/*.config' \) -print0 | sort -z |
+            xargs -0 -r cat
+    } | hash_of)
     if [[ ! -f $objects/.config || $(cat "$objects/lab-config" 2>/dev/null) != "$stamp" ]]; then
+        rm -f "$objects/lab-config"
         # Run in the objects directory, since merge_config.sh leaves its temporary file in the current directory.
         log=$({
             "${make[@]}" tinyconfig && cd "$objects" &&

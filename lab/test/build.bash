@@ -122,6 +122,25 @@ tree_is_built() {
 }
 t "build: a tree, and again after an edit; the tree is not written to" tree_is_built
 
+tree_gains_an_item() {
+    toy_lab
+    rm -rf "$scratch/tree"
+    toy_tree "$scratch/tree"
+    # shellcheck disable=SC2016  # for make
+    sed -i 's/^olddefconfig: .*/&; grep -q NEW Kconfig || sed -i "\/NEW\/d" $(O)\/.config/' "$scratch/tree/Makefile"
+    echo CONFIG_NEW=y >"$scratch/new.config"
+    local image config
+    run "$build" --tree "$scratch/tree" --config "$scratch/new.config"
+    ended_with 0 'CONFIG_NEW: requested y, is n'
+    image=$(cat "$out")
+    config=${image%/arch/*}/.config
+    echo 'config NEW' >"$scratch/tree/Kconfig"
+    run "$build" --tree "$scratch/tree" --config "$scratch/new.config"
+    same "$(built)" "$image"
+    grep -qx CONFIG_NEW=y "$config" || fail "the item of the new Kconfig is not set"
+}
+t "build: a tree that has an item which an earlier commit did not have" tree_gains_an_item
+
 tree_built_in_place() {
     toy_lab
     toy_tree "$scratch/dirty"
