@@ -7,7 +7,20 @@ import SystemPackage
 /// What a step must come to, and the rule of docs/ABI.md by which it does, in a sentence for a comment.
 struct StepRule {
     /// Whether the VM of a file has private memory, and the file's size in bytes; nil if it is not known.
-    let file: (Name) -> (hasPrivateMemory: Bool, size: UInt64)?
+    private let file: (Name) -> (hasPrivateMemory: Bool, size: UInt64)?
+
+    /// The rules for the steps of a test, whose files are those of its header and its `create` steps.
+    init(_ test: LitmusTest) {
+        var files: [Name: (hasPrivateMemory: Bool, size: UInt64)] = [:]
+        for memory in test.memory {
+            files[memory.name] = (test.vm == .softwareProtected, memory.pages * pageSize)
+        }
+        for step in test.steps {
+            guard case .create(let new) = step.action else { continue }
+            files[new.name] = ((new.vm ?? VMName(test.vm)) != .default, new.size)
+        }
+        file = { files[$0] }
+    }
 
     /// The step as the test writes it, and why it must end so.
     func comment(_ step: Step) -> String {
@@ -48,6 +61,14 @@ struct StepRule {
     }
 
     private func reason(_ errno: Int32, _ conversion: Conversion) -> String {
+        guard let row = row(errno, conversion) else {
+            return "no row of the table in section 2 has this errno"
+        }
+        return "\(row.condition) (row \(row.rawValue))"
+    }
+
+    /// The row of the table of docs/ABI.md, section 2, by which the call fails with this errno; nil if none has it.
+    func row(_ errno: Int32, _ conversion: Conversion) -> ConversionRow? {
         var call = ConversionArguments()
         call.offset = conversion.extent.offset
         call.size = conversion.extent.size
@@ -60,12 +81,11 @@ struct StepRule {
         }
         let error = Errno(rawValue: errno)
         let row =
-            conversion.structure == .writable
-            ? ValidationTable().possibilities(call).first { $0.errno == error }?.row
-            : conversion.structure == .readOnly ? .unwritable : .unreadable
-        guard let row = row ?? ConversionRow.allCases.first(where: { $0.errno == error }) else {
-            return "no row of the table in section 2 has this errno"
-        }
-        return "\(row.condition) (row \(row.rawValue))"
+            switch conversion.structure {
+            case .writable: ValidationTable().possibilities(call).first { $0.errno == error }?.row
+            case .readOnly: ConversionRow.unwritable
+            case .unmapped, .cut: ConversionRow.unreadable
+            }
+        return row ?? ConversionRow.allCases.first { $0.errno == error }
     }
 }

@@ -58,18 +58,14 @@ struct StepWriter {
         }
         names = CNames(
             reserved: runtime.names.union(["kvm", "vm", "default_vm", "second_vm", "seen", "at", "run"]))
-        let memory = test.memory
-        let isPrivate = test.vm == .softwareProtected
-        rule = StepRule { name in
-            memory.first { $0.name == name }.map { (isPrivate, $0.pages * pageSize) }
-        }
-        for memory in memory {
+        rule = StepRule(test)
+        for memory in test.memory {
             let size = memory.pages * pageSize
             sizes[memory.name] = (size, VMName(test.vm))
             views[memory.name] = View(file: memory.name, offset: 0, size: size)
         }
         // The first memory keeps its plain name whatever follows.
-        for memory in memory { _ = (file(memory.name), view(memory.name)) }
+        for memory in test.memory { _ = (file(memory.name), view(memory.name)) }
     }
 
     // MARK: names

@@ -37,14 +37,14 @@ struct ExploreCommandTests {
             result.output.contains(
                 "\nfound     host convert 0 private\nmodel     EAGAIN at 0\nbackend   ok\n"))
         #expect(result.output.contains("\n1 finding: "))
-        let file = "found/finding-1.litmus"
+        let file = "found/001-convert-0-private/test.litmus"
         let text = try String(contentsOfFile: scratch.path(file), encoding: .utf8)
         #expect(text.contains("needs     references\n") && text.hasSuffix("=> EAGAIN at 0\n"))
         // Runs the command line that is printed.
         let again = try #require(
             result.output.split(separator: "\n").first { $0.hasPrefix("again     ") }?.split(separator: " ")
                 .dropFirst())
-        #expect(again.first == "minivmm" && again.last == "found/finding-1.litmus")
+        #expect(again.first == "minivmm" && again.last.map(String.init) == file)
         let rerun = try Command.run(again.dropFirst().map(String.init), in: scratch.url)
         #expect(rerun.status == 1 && rerun.output.contains("expected: EAGAIN at 0"))
         #expect(try Command.run(["litmus", "--backend", "soft", file], in: scratch.url).status == 0)
@@ -65,7 +65,8 @@ struct ExploreCommandTests {
             ], in: scratch)
         #expect(result.status == 1)
         let names = try FileManager.default.contentsOfDirectory(atPath: scratch.url.path).sorted()
-        #expect(names == ["f-1.html", "f-2.html", "finding-1.litmus", "finding-2.litmus"])
+        #expect(names.count == 4 && names[2...] == ["f-1.html", "f-2.html"])
+        #expect(names[0].hasPrefix("001-") && names[1].hasPrefix("002-"))
     }
 
     /// Without a finding the longest random test is drawn.
@@ -151,17 +152,48 @@ struct ExploreCommandTests {
         #expect(result.output.contains("interrupted before everything was tried"))
     }
 
-    /// Files of an earlier exploration are kept.
-    @Test func noFileIsOverwritten() throws {
+    /// Folders of an earlier exploration are kept.
+    @Test func noFolderIsOverwritten() throws {
         let scratch = try Scratch()
-        _ = try scratch.file("finding-1.litmus", Array("mine".utf8))
-        _ = try scratch.file("finding-3.litmus", Array("mine, too".utf8))
+        try FileManager.default.createDirectory(
+            atPath: scratch.path("003-convert-0-private"), withIntermediateDirectories: false)
+        _ = try scratch.file("001-mine", Array("mine".utf8))
         let result = try explore(Self.faulty + ["--output", "."], in: scratch)
-        #expect(result.status == 1 && result.output.contains("finding-2.litmus"))
-        #expect(try String(contentsOfFile: scratch.path("finding-1.litmus"), encoding: .utf8) == "mine")
+        #expect(result.status == 1 && result.output.contains("004-convert-0-private/test.litmus"))
+        let second = try explore(Self.faulty + ["--output", "."], in: scratch)
+        #expect(second.output.contains("005-convert-0-private/test.litmus"))
+        #expect(try String(contentsOfFile: scratch.path("001-mine"), encoding: .utf8) == "mine")
         #expect(
-            try explore(Self.faulty + ["--output", "."], in: scratch).output.contains("finding-4.litmus"))
-        #expect(try String(contentsOfFile: scratch.path("finding-3.litmus"), encoding: .utf8) == "mine, too")
+            try FileManager.default.contentsOfDirectory(atPath: scratch.path("003-convert-0-private")) == [])
+    }
+
+    /// A finding is a folder: what a maintainer needs to see it himself.
+    @Test func aFolderHasAllOfAFinding() throws {
+        let scratch = try Scratch()
+        #expect(try explore(Self.faulty + ["--output", "found"], in: scratch).status == 1)
+        let folder = "found/001-convert-0-private/"
+        let names = try FileManager.default.contentsOfDirectory(atPath: scratch.path(folder)).sorted()
+        #expect(names == ["picture.svg", "report.md", "reproducer.c", "test.litmus", "trace.jsonl"])
+        func text(_ name: String) throws -> String {
+            try String(contentsOfFile: scratch.path(folder + name), encoding: .utf8)
+        }
+        #expect(try text("reproducer.c").contains("\"EAGAIN at 0x0\""))
+        #expect(try text("trace.jsonl").hasPrefix("{\"schema\":\"minivmm.trace/1\""))
+        #expect(try text("picture.svg").hasSuffix("</svg>\n"))
+        let report = try text("report.md")
+        let words = report.split(whereSeparator: \.isWhitespace).joined(separator: " ").replacing(
+            " > ", with: " ")
+        #expect(words.contains("\"to private, and an allocated page is in use: EAGAIN\" (section 2, row 11)"))
+        #expect(words.contains("FAULTS PLANTED: busy-check-missing"))
+        #expect(words.contains("no evidence about a kernel"))
+        // A command or a line of the test is not broken.
+        for line in report.split(separator: "\n") where !line.hasPrefix("    ") {
+            #expect(line.count <= 72, "\(line)")
+        }
+        let command = try #require(report.split(separator: "\n").first { $0.hasPrefix("    minivmm litmus") })
+        let arguments = command.split(separator: " ").dropFirst().map(String.init)
+        let directory = URL(fileURLWithPath: scratch.path(folder))
+        #expect(try Command.run(arguments, in: directory).status == 1)
     }
 
     /// Findings made before the signal are reported and kept.
@@ -175,9 +207,11 @@ struct ExploreCommandTests {
             ], in: scratch.url
         ) { process in
             let end = Date(timeIntervalSinceNow: 200)
-            while !FileManager.default.fileExists(atPath: scratch.path("found/finding-1.litmus")),
-                Date() < end
-            {
+            func isEmpty() -> Bool {
+                (try? FileManager.default.contentsOfDirectory(atPath: scratch.path("found")))?.isEmpty
+                    != false
+            }
+            while isEmpty(), Date() < end {
                 usleep(10_000)
             }
             kill(process.processIdentifier, signal)

@@ -56,25 +56,33 @@ struct RuntimeTests {
         #expect(small.pieces(for: "first").contains { $0.text.hasSuffix("puts(\"strlen\");\n}") })
     }
 
+    static let runtimes = [CRuntime.program, .selftest]
+
     /// A name of a function that is also a variable or a member would bring the function into programs that do not use
     /// it, which do not compile without a warning.
-    @Test func everyNameIsDefinedOnce() {
+    @Test(arguments: runtimes) func everyNameIsDefinedOnce(_ runtime: CRuntime) {
         var counts: [String: Int] = [:]
-        for piece in CRuntime.embedded.pieces {
+        for piece in runtime.pieces {
             for name in Set(piece.names) { counts[name, default: 0] += 1 }
         }
         #expect(counts.filter { $0.value > 1 }.keys.sorted() == ["schedule"])
     }
 
-    @Test func aPieceStandsAfterThoseThatItUses() {
-        let pieces = CRuntime.embedded.pieces
+    @Test(arguments: runtimes) func aPieceStandsAfterThoseThatItUses(_ runtime: CRuntime) {
         var known: Set<String> = []
-        var all: Set<String> = []
-        for piece in pieces { all.formUnion(piece.names) }
-        for piece in pieces {
+        for piece in runtime.pieces {
             known.formUnion(piece.names)
-            let later = piece.uses.intersection(all).subtracting(known)
-            #expect(later.isEmpty, "\(piece.names): \(later)")
+            let later = piece.uses.intersection(runtime.names).subtracting(known)
+            #expect(later.isEmpty, "\(piece.text)")
         }
+    }
+
+    /// In the kernel's tree a VM is a `struct kvm_vm`, and the kernel's headers define the interface.
+    @Test func aSelftestHasTheHelpersOfTheTree() {
+        let pieces = CRuntime.selftest.pieces
+        let text = pieces.map(\.text).joined(separator: "\n")
+        #expect(!text.contains("int vm") && !text.contains("ioctl(vm,"))
+        #expect(!text.contains("#ifndef KVM") && text.contains("#include \"kvm_util.h\""))
+        #expect(text.contains("__vm_create_guest_memfd(vm, size, flags)"))
     }
 }

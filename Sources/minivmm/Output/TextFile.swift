@@ -27,6 +27,20 @@ enum TextFile {
         }
     }
 
+    /// Creates a directory.
+    ///
+    /// - Returns: false if something of that name exists.
+    /// - Throws: status 125 after a message on standard error.
+    static func makeNewDirectory(_ path: String, for what: String) throws -> Bool {
+        let place = FilePath(argument: path)
+        guard unsafe place.withPlatformString({ unsafe mkdir($0, 0o755) }) != 0 else { return true }
+        let error = Errno(rawValue: errno)
+        guard error != .fileExists else { return false }
+        throw stop(
+            "\(path): the directory for \(what) cannot be created: \(error)", Status.monitorFailed,
+            .file(what, error))
+    }
+
     /// Creates a directory unless it exists.
     ///
     /// - Throws: status 125 after a message on standard error.

@@ -19,8 +19,9 @@ struct ExploreCommand: ParsableCommand {
             SoftKVM its rules answer without its memory and its CPU, and each finding is confirmed with both.
 
             A difference is reported as a finding, shrunk to the fewest steps that still show it, and printed as a litmus \
-            test with the model's answers. With --output each finding is written to a file for `minivmm litmus`. Existing \
-            files are kept: each finding gets the next free number.
+            test with the model's answers. With --output each finding becomes a folder such as 001-convert-0-private: the test for \
+            `minivmm litmus`, a C program (`minivmm export`), a report to be sent, a trace and a picture. Folders that exist \
+            are kept: a finding gets the number after the highest.
 
             --report, --svg and --chrome draw one run per finding. With several findings, files are numbered: out-1.html, \
             out-2.html. Without a finding the longest random test is drawn.
@@ -58,7 +59,7 @@ struct ExploreCommand: ParsableCommand {
     var timeout = Seconds(.seconds(600))
     @Option(
         help: ArgumentHelp(
-            "Write each finding as a litmus test to this directory, which is created if needed. (default: no files)",
+            "Write a folder for each finding to this directory, which is created if needed. (default: no files)",
             valueName: "directory"),
         completion: .directory)
     var output: String?
@@ -121,7 +122,7 @@ struct ExploreCommand: ParsableCommand {
     func run() throws {
         let chosen = try backendOptions.open(aliases: .one, preservation: false)
         try chosen.requireAttributes()
-        let files = try FindingFiles(output)
+        let folders = try FindingFolders(output)
         try pictures.checkPlaces()
         let interrupts = try? SignalDescriptor()
         let announcer = try kernelLog.openAnnouncer()
@@ -132,10 +133,10 @@ struct ExploreCommand: ParsableCommand {
         let exploration = Exploration(
             chosen.backend, options,
             isStopped: {
-                interrupts?.pending() != nil || files.failure != nil || announcer?.failure != nil
+                interrupts?.pending() != nil || folders.failure != nil || announcer?.failure != nil
             },
             progress: { phase, summary in
-                files.save(summary.findings)
+                folders.save(summary.findings)
                 printer.progress(phase, summary)
             })
         let summary = exploration.run()
@@ -144,8 +145,10 @@ struct ExploreCommand: ParsableCommand {
         if let failure = summary.hostFailure {
             throw stop(failure.description, Status.monitorFailed, failure.diagnosis)
         }
-        printer.end(summary, files: files.names, alone: try summary.findings.map(alone))
-        if let failure = files.failure { throw failure }
+        let alone = try summary.findings.map(alone)
+        printer.end(summary, files: folders.tests, alone: alone)
+        if let failure = folders.failure { throw failure }
+        try complete(folders, summary.findings, alone, chosen)
         try announcer?.check(kernelLog.announce)
         try draw(summary, chosen.backend)
         if !summary.findings.isEmpty { throw Status.checkFailed }
@@ -160,62 +163,41 @@ struct ExploreCommand: ParsableCommand {
             Runner.Options(runs: runs, seed: backendOptions.seed, asksModel: false, findsOrders: false))
     }
 
+    /// Writes the rest of each finding's folder.
+    private func complete(
+        _ folders: FindingFolders, _ findings: [Finding], _ alone: [Repetition], _ chosen: ChosenBackend
+    ) throws {
+        let facts = KernelFacts()
+        try folders.complete(
+            findings,
+            report: { index, problem in
+                FindingReport(
+                    finding: findings[index], alone: alone[index], backend: chosen.backend.identity,
+                    facts: facts, options: backendOptions.text(chosen.kind), noProgram: problem
+                ).text
+            }, record: { record($0.source, chosen.backend) })
+    }
+
+    private func record(_ source: Source, _ backend: any Backend) -> LitmusRecorder {
+        let recorder = LitmusRecorder()
+        let options = Runner.Options(runs: runs, seed: backendOptions.seed, recorder: recorder)
+        _ = Runner(backend, options).report(source)
+        return recorder
+    }
+
     /// Draws one run of each finding, or of the longest random test if there is no finding.
     private func draw(_ summary: Exploration.Summary, _ backend: any Backend) throws {
         guard pictures.isWanted else { return }
         let sources =
             summary.findings.isEmpty ? [summary.sample].compactMap { $0 } : summary.findings.map(\.source)
         for (index, source) in sources.enumerated() {
-            let recorder = LitmusRecorder()
-            let options = Runner.Options(runs: runs, seed: backendOptions.seed, recorder: recorder)
-            _ = Runner(backend, options).report(source)
+            let recorder = record(source, backend)
             let pictures = sources.count == 1 ? pictures : pictures.numbered(index + 1)
             _ = try recorder.draw(
                 pictures,
                 title: summary.findings.isEmpty
                     ? "no differences from the model: the longest of \(summary.tests) tests"
                     : source.test.name)
-        }
-    }
-}
-
-/// Writes each finding to a file as soon as it is found, so that a later failure cannot lose it.
-private final class FindingFiles {
-    private let directory: String?
-    private(set) var names: [String] = []
-    /// The number of the last file that was written or existed already.
-    private var number = 0
-    private(set) var failure: (any Error)?
-
-    /// Creates the directory if needed.
-    ///
-    /// - Throws: status 125 and a message on standard error, if no file can be written to it.
-    init(_ directory: String?) throws {
-        self.directory = directory
-        guard let directory else { return }
-        try TextFile.makeDirectory(directory, for: "the findings")
-        try OutputPlace.check(ByteText.join(directory, ".minivmm-finding"), what: "the findings")
-    }
-
-    func save(_ findings: [Finding]) {
-        guard let directory, failure == nil else { return }
-        for finding in findings.dropFirst(names.count) {
-            do {
-                // Files of earlier explorations are kept.
-                while true {
-                    number += 1
-                    let path = ByteText.join(directory, "finding-\(number).litmus")
-                    let text = finding.source.test.text
-                    guard try TextFile.write(text, to: path, what: "the finding", isNew: true) else {
-                        continue
-                    }
-                    names.append(path)
-                    break
-                }
-            } catch {
-                failure = error
-                return
-            }
         }
     }
 }

@@ -3,20 +3,26 @@ import Litmus
 import MiniVMM
 import Report
 import Synchronization
+import SystemPackage
 
 /// Keeps one run of a test: the first notable one, else the last.
 final class LitmusRecorder: RunRecorder {
+    /// A run, as a trace in memory and as the values that a trace file gets.
+    private struct Recorded {
+        let recorder: TraceRecorder
+        let events: EventLog
+    }
     private struct Runs {
-        var current: TraceRecorder?
-        var kept: TraceRecorder?
+        var current: Recorded?
+        var kept: Recorded?
         var isNotable = false
     }
     private let runs = Mutex(Runs())
 
     func begin(backend: any Backend) -> Trace {
-        let recorder = TraceRecorder()
-        runs.withLock { $0.current = recorder }
-        return Trace(backend: backend, sinks: [recorder])
+        let recorded = Recorded(recorder: TraceRecorder(), events: EventLog())
+        runs.withLock { $0.current = recorded }
+        return Trace(backend: backend, sinks: [recorded.recorder, recorded.events])
     }
 
     func end(isNotable: Bool) {
@@ -37,7 +43,57 @@ final class LitmusRecorder: RunRecorder {
     /// - Returns: the files.
     func draw(_ pictures: PictureOptions, title: String) throws -> [String] {
         guard let kept = runs.withLock({ $0.kept }) else { return [] }
-        try pictures.draw(kept.recorded(), title: title)
+        try pictures.draw(kept.recorder.recorded(), title: title)
         return pictures.files
+    }
+
+    /// Writes the run that was kept to `trace.jsonl` and `picture.svg` of a directory. Without a run it writes nothing.
+    ///
+    /// - Throws: status 125 and a message on standard error.
+    func write(to directory: String, title: String) throws {
+        guard let kept = runs.withLock({ $0.kept }) else { return }
+        let path = ByteText.join(directory, "trace.jsonl")
+        do {
+            let file = try FileDescriptor.open(
+                FilePath(argument: path), .writeOnly, options: [.create, .truncate, .closeOnExec],
+                permissions: [.ownerReadWrite, .groupRead, .otherRead])
+            let failure = try file.closeAfter { kept.events.write(to: file) }
+            if let failure { throw failure }
+        } catch {
+            throw stop(
+                "\(path): the trace cannot be written: \(error)", Status.monitorFailed,
+                .file("the trace", error))
+        }
+        let trace = kept.recorder.recorded()
+        try Picture.write(ByteText.join(directory, "picture.svg")) {
+            SVGPicture(trace, Timeline(trace), title: ByteText.visible(title)).write(to: &$0)
+        }
+    }
+}
+
+/// Keeps the events of a run for a trace file. Any thread may call it: a lock guards the events.
+private final class EventLog: TraceSink {
+    private struct Entries {
+        var begin: (backend: BackendIdentity, time: UInt64)?
+        var events: [(event: TraceEvent, actor: Actor, time: UInt64)] = []
+    }
+    private let entries = Mutex(Entries())
+
+    func begin(backend: BackendIdentity, time: UInt64) { entries.withLock { $0.begin = (backend, time) } }
+
+    func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
+        entries.withLock { $0.events.append((event, actor, time)) }
+    }
+
+    func flush() {}
+
+    /// - Returns: the first error.
+    func write(to file: FileDescriptor) -> Errno? {
+        let entries = entries.withLock { $0 }
+        let trace = JSONLinesTrace(file)
+        if let begin = entries.begin { trace.begin(backend: begin.backend, time: begin.time) }
+        for entry in entries.events { trace.write(entry.event, by: entry.actor, time: entry.time) }
+        trace.flush()
+        return trace.failure
     }
 }
