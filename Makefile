@@ -12,7 +12,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore scale tables glossary clean
+.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore scale tables programs glossary clean
 
 help:
 	@echo "make demo      show six acts: guests convert memory"
@@ -34,6 +34,7 @@ help:
 	@echo "make explore   check that random tests find each planted fault"
 	@echo "make scale     run the litmus tests of 100,000 and a million runs of attributes on every backend"
 	@echo "make tables    run the litmus tests on every backend, for litmus/TABLES.md and docs/litmus.md"
+	@echo "make programs  export the litmus tests as C programs, compile them, and compare their verdicts in the lab"
 	@echo "make glossary  write docs/GLOSSARY.md from the terms of minivmm explain"
 	@echo "make lab       run the tests that need a real kernel, under QEMU; the first run builds it (docs/lab.md)"
 	@echo "make lab-setup install what lab/boot and lab/kernel/build need"
@@ -192,6 +193,9 @@ scale: build lab-setup
 
 tables: setup lab-setup
 	@lab/tables
+
+programs: setup lab-setup
+	@lab/programs
 
 # docs/GLOSSARY.md, from Sources/Explain/Glossary. A test compares the two.
 glossary: setup
