@@ -36,5 +36,10 @@ static const unsigned char selftest[] = {
 #embed "runtime/selftest.h"
 };
 
+static const unsigned char aliases[] = {
+#embed "runtime/aliases.h"
+};
+
+const struct creproducer_text creproducer_aliases = {aliases, sizeof aliases};
 const struct creproducer_text creproducer_selftest = {selftest, sizeof selftest};
 const struct creproducer_text creproducer_runtime = {runtime, sizeof runtime};

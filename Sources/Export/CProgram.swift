@@ -34,7 +34,12 @@ public struct CProgram: Sendable {
         _ source: Source, file: String? = nil, name: String, form: Form = .c
     ) throws(ExportProblem) {
         try Self.checkSettings(source.test)
-        let runtime = form == .c ? CRuntime.program : .selftest
+        let hasAliases = source.test.hasTwoAliases
+        let runtime: CRuntime =
+            switch form {
+            case .c: hasAliases ? .aliases : .program
+            case .selftest: hasAliases ? .selftestWithAliases : .selftest
+            }
         var writer = ProgramBody(source, runtime, form)
         let body = try writer.text()
         var text = Self.head(source.test, file, name, form)
@@ -61,10 +66,6 @@ public struct CProgram: Sendable {
         var settings = test.settings
         settings.isInPlaceOff = false
         if let setting = settings.lines.first { throw .softwareKernelOnly(setting: setting) }
-        if test.hasTwoAliases {
-            throw .monitor(
-                "`aliases two`: the monitor makes the two aliases from memslots, which a program does not")
-        }
     }
 
     private static func head(

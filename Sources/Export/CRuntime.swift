@@ -21,9 +21,11 @@ struct CRuntime: Sendable {
 
     /// The runtime of programs.
     static let program = CRuntime(unsafe text(creproducer_runtime))
-    /// The runtime of tests in the kernel's tree.
-    static let selftest = CRuntime(
-        replacing: program.pieces, by: CRuntime(unsafe text(creproducer_selftest)).pieces)
+    /// The runtime of programs whose VM has a private and a shared alias.
+    static let aliases = CRuntime(
+        replace(program.pieces, by: CRuntime(unsafe text(creproducer_aliases)).pieces))
+    /// The same for tests in the kernel's tree.
+    static let (selftest, selftestWithAliases) = (inKernelTree(program), inKernelTree(aliases))
 
     private static func text(_ embedded: creproducer_text) -> String {
         unsafe String(
@@ -32,24 +34,37 @@ struct CRuntime: Sendable {
 
     init(_ text: String) { self.init(Self.pieces(of: text)) }
 
-    /// Puts pieces of a kernel's selftest in the place of those that define the same names. A VM is a `struct kvm_vm`, and
-    /// the kernel's own headers define the interface.
-    private init(replacing pieces: [Piece], by others: [Piece]) {
-        let replaced = Set(others.flatMap(\.names))
+    /// A VM is a `struct kvm_vm` there, and the kernel's own headers define the interface.
+    private static func inKernelTree(_ runtime: CRuntime) -> CRuntime {
+        let others = CRuntime(unsafe text(creproducer_selftest)).pieces
+        let pieces = runtime.pieces.filter { piece in
+            !piece.text.hasPrefix("#ifndef")
+                || !piece.text.contains("KVM") && !piece.text.contains("GUEST_MEMFD")
+        }
+        return CRuntime(replace(pieces.map(\.withKernelVM), by: others))
+    }
+
+    /// Puts each of the other pieces in the place of one that defines the same name, together with those before it that
+    /// replace none. Includes stand behind the others.
+    private static func replace(_ pieces: [Piece], by others: [Piece]) -> [Piece] {
+        let known = Set(pieces.lazy.filter { !$0.isInclude }.flatMap(\.names))
+        var groups: [(names: [String], pieces: [Piece])] = []
+        var group: [Piece] = []
+        for other in others where !other.isInclude {
+            group.append(other)
+            guard other.names.contains(where: known.contains) else { continue }
+            groups.append((other.names, group))
+            group = []
+        }
         var result = pieces.filter(\.isInclude) + others.filter(\.isInclude)
         for piece in pieces where !piece.isInclude {
-            if piece.text.hasPrefix("#ifndef"),
-                piece.text.contains("KVM") || piece.text.contains("GUEST_MEMFD")
-            {
-                continue
-            }
-            if let name = piece.names.first(where: replaced.contains) {
-                result += others.filter { !$0.isInclude && $0.names.contains(name) }
+            if let place = groups.firstIndex(where: { !Set($0.names).isDisjoint(with: piece.names) }) {
+                result += groups.remove(at: place).pieces
             } else {
-                result.append(piece.withKernelVM)
+                result.append(piece)
             }
         }
-        self.init(result)
+        return result + group
     }
 
     private static func pieces(of text: String) -> [Piece] {

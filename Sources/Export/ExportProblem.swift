@@ -4,8 +4,6 @@
 public enum ExportProblem: Error, Sendable, Equatable {
     /// The `kernel` line configures SoftKVM. No real kernel can be configured so.
     case softwareKernelOnly(setting: String)
-    /// The program would need a part of the monitor that programs do not have.
-    case monitor(String)
     /// The step with this text names an object in a way that a program cannot.
     case step(String, reason: String)
 }
@@ -16,7 +14,6 @@ extension ExportProblem: CustomStringConvertible {
         switch self {
         case .softwareKernelOnly(let setting):
             "`kernel \(setting)` configures the software kernel, and no other kernel can be configured so"
-        case .monitor(let part): part
         case .step(let step, let reason): "`\(step)`: \(reason)"
         }
     }

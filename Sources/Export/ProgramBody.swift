@@ -129,9 +129,15 @@ struct ProgramBody {
             let (file, view) = (writer.file(region.name), writer.view(region.name))
             let gpa = CText.bytes(region.gpa.start)
             let size = CText.bytes(region.gpa.size)
-            lines.append(
-                "\texpect(bind_slot(vm, \(slot), KVM_MEM_GUEST_MEMFD, \(file), 0, \(size), \(gpa), \(view)), \"ok\");"
-            )
+            if test.hasTwoAliases {
+                let isPrivate = test.memory.first { $0.name == region.name }?.initial == .private
+                let pages = region.gpa.size / pageSize
+                lines.append("\talias_memory(vm, \(file), \(view), \(pages), \(gpa), \(isPrivate));")
+            } else {
+                lines.append(
+                    "\texpect(bind_slot(vm, \(slot), KVM_MEM_GUEST_MEMFD, \(file), 0, \(size), \(gpa), \(view)), \"ok\");"
+                )
+            }
             if writer.hasHypercalls {
                 lines.append("\tnote_slot(\(slot), \(file), 0, \(size), \(gpa));")
             }
@@ -179,6 +185,7 @@ struct ProgramBody {
             lines.append("\tmunmap(\(view), \(CText.bytes(size)));")
         }
         for file in writer.files { lines += ["\tclose(\(file));", "\t\(file) = -1;"] }
+        if test.hasTwoAliases { lines.append("\taliased_count = 0;") }
         if writer.hasHypercalls { lines.append("\tmemset(memslots, 0, sizeof(memslots));") }
         for vm in writer.vms {
             let name = StepWriter.variable(vm, VMName(test.vm))

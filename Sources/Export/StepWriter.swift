@@ -238,6 +238,13 @@ struct StepWriter {
             + ", \(CText.bytes(extent.size))"
     }
 
+    /// A place of guest memory, as the guest addresses it.
+    private func address(_ name: Name, _ bytes: UInt64) -> String {
+        let text = offset(bytes)
+        guard test.hasTwoAliases, name == .shared else { return text }
+        return text == "0" ? "SHARED_ALIAS" : "SHARED_ALIAS + \(text)"
+    }
+
     private func offset(_ bytes: UInt64) -> String { repeatedOffset ?? CText.bytes(bytes) }
     private func range(_ extent: Extent) -> String { "\(offset(extent.offset)), \(CText.bytes(extent.size))" }
 
@@ -340,6 +347,10 @@ struct StepWriter {
         case .bind(let binding): return try bind(step, binding)
         case .unbind(let slot, let name):
             canRestore = false
+            if test.hasTwoAliases {
+                throw .step(
+                    step.text, reason: "a program with two aliases cannot change the guest's memslots")
+            }
             let call = "delete_slot(\(vm(name)), \(slot))"
             return hasHypercalls && isMain(name) ? "unbind_noted(\(slot), \(call))" : call
         case .dirty(let slot, let name): return "dirty_log(\(vm(name)), \(slot))"
@@ -383,6 +394,9 @@ struct StepWriter {
 
     private mutating func bind(_ step: Step, _ binding: Binding) throws(ExportProblem) -> String {
         canRestore = false
+        if test.hasTwoAliases {
+            throw .step(step.text, reason: "a program with two aliases cannot change the guest's memslots")
+        }
         let extent = binding.extent
         let address: String
         if let place = binding.address {
@@ -470,9 +484,8 @@ struct StepWriter {
         var parts: [String] = []
         if extent.name == .guest {
             let regions = test.memory.regions
-            guard range.end <= regions.last?.gpa.end ?? 0 else {
-                throw .step(step.text, reason: "the range is outside of the guest's memory")
-            }
+            // The monitor refuses it without a call.
+            guard range.end <= regions.last?.gpa.end ?? 0 else { return "\"EINVAL\"" }
             for (region, part) in regions.parts(of: range) {
                 let bytes = region.extent(at: part)
                 parts.append(
@@ -491,35 +504,53 @@ struct StepWriter {
             )
         }
         let list = parts.joined(separator: ",\n\t\t\t")
-        let chunk = conversion.monitor.chunk.map { $0 * pageSize } ?? Converter.defaultChunk
-        let fields =
-            "{ \(contents == .zero ? ".zeroes = true, " : "").attempts = \(conversion.monitor.attempts), "
-            + ".chunk = \(CText.bytes(chunk))" + (conversion.monitor.bisects ? ", .bisects = true" : "")
-            + " }"
+        let policy = Self.policy(contents, conversion.monitor)
         return
             "convert_parts((struct part[]){\n\t\t\t\(list) }, \(parts.count), \(CText.attributes(conversion.attributes)),\n"
-            + "\t\t\t&(struct policy)\(fields))"
+            + "\t\t\t\(policy))"
     }
 
     // MARK: vCPUs
 
+    /// The expression of an access whose memory faults the monitor handles, if the step says so.
+    ///
+    /// - Parameter access: the access, for a number of entries after memory faults.
+    private func following(_ step: Step, _ cpu: String, _ access: (String) -> String) -> String {
+        guard let onFault = step.onFault, test.hasTwoAliases else {
+            return access(isRacing || step.onFault != nil ? "FOLLOW" : "0")
+        }
+        let policy = Self.policy(onFault.contents, onFault.monitor)
+        return "follow_faults(\(cpu), \(access("0")), \(policy))"
+    }
+
+    /// The policy of the monitor's converter.
+    private static func policy(_ contents: ContentPolicy, _ monitor: MonitorPolicy) -> String {
+        let chunk = monitor.chunk.map { $0 * pageSize } ?? Converter.defaultChunk
+        var fields = [".attempts = \(monitor.attempts)", ".chunk = \(CText.bytes(chunk))"]
+        if contents == .zero { fields.insert(".zeroes = true", at: 0) }
+        if monitor.bisects { fields.append(".bisects = true") }
+        return "&(struct policy){ \(fields.joined(separator: ", ")) }"
+    }
+
     private mutating func guest(_ step: Step, _ number: Int) throws(ExportProblem) -> String {
         let cpu = "&" + vcpu(number)
-        let retries = isRacing || step.onFault != nil ? "FOLLOW" : "0"
         switch step.action {
         case .read(let place):
             pending[number] = step
-            return "guest_read(\(cpu), \(offset(place.offset)), \(retries))"
+            return following(step, cpu) { "guest_read(\(cpu), \(address(place.name, place.offset)), \($0))" }
         case .write(let place, let byte):
             pending[number] = step
-            return "guest_write(\(cpu), \(offset(place.offset)), \(CText.byte(byte)), \(retries))"
+            let byte = CText.byte(byte)
+            return following(step, cpu) {
+                "guest_write(\(cpu), \(address(place.name, place.offset)), \(byte), \($0))"
+            }
         case .fill(let extent, let byte):
-            return "guest_fill(\(cpu), \(range(extent)), \(CText.byte(byte)), \(retries))"
+            let range = "\(address(extent.name, extent.offset)), \(CText.bytes(extent.size))"
+            return following(step, cpu) { "guest_fill(\(cpu), \(range), \(CText.byte(byte)), \($0))" }
         case .check(let extent, let byte):
-            return "guest_check(\(cpu), \(range(extent)), \(CText.byte(byte)), \(retries))"
-        case .again:
-            let isFollowing = pending[number]?.onFault != nil
-            return "repeat_access(\(cpu), \(isFollowing ? "FOLLOW" : "0"))"
+            let range = "\(address(extent.name, extent.offset)), \(CText.bytes(extent.size))"
+            return following(step, cpu) { "guest_check(\(cpu), \(range), \(CText.byte(byte)), \($0))" }
+        case .again: return following(pending[number] ?? step, cpu) { "repeat_access(\(cpu), \($0))" }
         case .hypercall(let extent, let attributes):
             let word = Attributes.hypercallWord(attributes)
             guard word & 0x300 != 0x200 else {

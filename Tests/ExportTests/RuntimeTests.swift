@@ -56,7 +56,7 @@ struct RuntimeTests {
         #expect(small.pieces(for: "first").contains { $0.text.hasSuffix("puts(\"strlen\");\n}") })
     }
 
-    static let runtimes = [CRuntime.program, .selftest]
+    static let runtimes = [CRuntime.program, .aliases, .selftest, .selftestWithAliases]
 
     /// A name of a function that is also a variable or a member would bring the function into programs that do not use
     /// it, which do not compile without a warning.

@@ -8,6 +8,8 @@ struct creproducer_text {
     size_t count;
 };
 
+// What programs of tests with two aliases have in place of some parts of the runtime, and besides.
+extern const struct creproducer_text creproducer_aliases;
 // What tests in the kernel's tree have in place of some parts of the runtime.
 extern const struct creproducer_text creproducer_selftest;
 // All other files of runtime/, each after those that it uses.

@@ -4,11 +4,14 @@
 
 #define GUEST_SLOT 400
 
-#define TABLES (1 * PAGE)	/* behind the code: three levels; the first GiB is identity-mapped */
+#define TABLES (1 * PAGE)	/* behind the code: three levels; two GiB, each the first of physical memory */
 
 #define ORDERS (5 * PAGE)
 
 #define GUEST_SIZE (6 * PAGE)
+
+/* In the guest-physical addresses of its own memory. */
+#define GUEST_BIT 0ULL
 
 /* Written by the monitor before it enters the guest, which reads it at RBP. */
 struct order {
@@ -89,22 +92,25 @@ static void load_guest(int vm)
 	const uint64_t file_flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
 	const char *seen = create_file(vm, &guest_file, GUEST_SIZE, file_flags);
 	uint32_t flags = is(seen, "EINVAL") ? 0 : KVM_MEM_GUEST_MEMFD;
-	uint64_t *tables;
+	uint64_t start = GUEST_START | GUEST_BIT, *tables;
 
 	if (is(seen, "EINVAL"))
 		seen = create_file(create_vm(DEFAULT_VM), &guest_file, GUEST_SIZE, file_flags);
 	if (is(seen, "ok"))
 		seen = map_file(guest_file, 0, GUEST_SIZE, &guest_memory);
 	if (is(seen, "ok"))
-		seen = bind_slot(vm, GUEST_SLOT, flags, guest_file, 0, GUEST_SIZE, GUEST_START, guest_memory);
+		seen = bind_slot(vm, GUEST_SLOT, flags, guest_file, 0, GUEST_SIZE, start, guest_memory);
 	if (!is(seen, "ok"))
 		skip("the guest of the test cannot be loaded (%s)", seen);
 	memcpy(guest_memory, guest_code, sizeof(guest_code));
 	tables = (uint64_t *)(guest_memory + TABLES);
-	tables[0] = (GUEST_START + TABLES + PAGE) | 3;
-	tables[512] = (GUEST_START + TABLES + 2 * PAGE) | 3;
-	for (uint64_t i = 0; i < 512; i++)
-		tables[1024 + i] = i << 21 | 0x83;
+	tables[0] = (start + TABLES + PAGE) | 3;
+	tables[512] = (start + TABLES + 2 * PAGE) | 3;
+	tables[513] = (start + TABLES + 3 * PAGE) | 3;
+	for (uint64_t i = 0; i < 512; i++) {
+		tables[1024 + i] = i << 21 | (i == GUEST_START >> 21 ? GUEST_BIT : 0) | 0x83;
+		tables[1536 + i] = i << 21 | GUEST_BIT | 0x83;
+	}
 }
 
 static void set_start(struct vcpu *vcpu)
@@ -142,7 +148,7 @@ static void create_vcpu(int vm, unsigned long number, struct vcpu *vcpu)
 	sregs.tr = (struct kvm_segment){ .limit = 0x67, .type = 0xb, .present = 1 };
 	sregs.ldt = (struct kvm_segment){ .unusable = 1 };
 	sregs.cr0 = 0x80010033;		/* PG, WP, NE, ET, MP, PE */
-	sregs.cr3 = GUEST_START + TABLES;
+	sregs.cr3 = (GUEST_START | GUEST_BIT) + TABLES;
 	sregs.cr4 = 0x620;		/* OSXMMEXCPT, OSFXSR, PAE */
 	sregs.efer = 0x500;		/* LMA, LME */
 	if (ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
@@ -197,7 +203,7 @@ static const char *end_of_order(const struct kvm_run *run, bool is_check, uint64
 	if (word == 0)
 		return "ok";
 	if (is_check)
-		return outcome("differs at 0x%x", word - 1);
+		return outcome("differs at 0x%x", (word - 1) & 0x3fffffff);
 	if (place == UINT64_MAX)
 		return strerrorname_np(-word);
 	return outcome("%s at 0x%llx", strerrorname_np(-word), (unsigned long long)place);
@@ -210,6 +216,11 @@ static const char *end_at_fault(const struct memory_fault *fault, int error)
 	if (error != EFAULT)
 		return outcome("%s at 0x%llx", strerrorname_np(error), gpa);
 	return outcome("fault %s at 0x%llx", fault->flags & KVM_MEMORY_EXIT_FLAG_PRIVATE ? "private" : "shared", gpa);
+}
+
+static int enter(const struct vcpu *vcpu)
+{
+	return ioctl(vcpu->fd, KVM_RUN, 0);
 }
 
 /*
@@ -228,7 +239,7 @@ static const char *run_vcpu(struct vcpu *vcpu, int retries)
 		int done, error;
 
 		run->exit_reason = KVM_EXIT_UNKNOWN;
-		done = ioctl(vcpu->fd, KVM_RUN, 0);
+		done = enter(vcpu);
 		error = errno;
 		if (run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
 			if (error == EFAULT && retries-- > 0) {

@@ -6,7 +6,7 @@
 #include <fnmatch.h> /* fnmatch, FNM_EXTMATCH */
 #include <linux/kvm.h> /* KVM_RUN, KVM_CREATE_VM, KVM_CHECK_EXTENSION, KVM_GET_DIRTY_LOG, kvm_regs */
 #include <linux/kvm_para.h> /* KVM_HC_MAP_GPA_RANGE, KVM_MAP_GPA_RANGE_ENCRYPTED */
-#include <pthread.h> /* pthread_t, pthread_create, pthread_join, pthread_timedjoin_np, pthread_barrier_t */
+#include <pthread.h> /* pthread_t, pthread_create, pthread_join, pthread_timedjoin_np, pthread_barrier_t, pthread_rwlock_t */
 #include <sched.h> /* sched_yield, sched_setaffinity, sched_setscheduler */
 #include <signal.h> /* sigaction, kill, SIGKILL, SIGBUS */
 #include <stdarg.h> /* va_list, va_start */
