@@ -39,6 +39,14 @@ struct FindingReport {
         isSimulated ? "\(backend), which is simulated" : backend.host.isEmpty ? backend.name : backend.host
     }
 
+    /// What the kernel answered, without the number of runs.
+    private var outcome: String {
+        guard case .outcome(let results, _, _, _) = finding.failure.deviation else {
+            return finding.failure.seen
+        }
+        return results.map { "\($0.name) = \($0.outcome)" }.joined(separator: ", ")
+    }
+
     // MARK: parts
 
     private var title: [String] {
@@ -52,7 +60,7 @@ struct FindingReport {
 
     private var happens: String {
         let steps = finding.what
-        return "On \(kernelName), `\(steps)` ends with: \(finding.failure.seen). "
+        return "On \(kernelName), `\(steps)` ends with: \(outcome). "
             + "The interface of Linux 7.4 permits only: \(finding.model)."
     }
 
@@ -80,7 +88,7 @@ struct FindingReport {
     private var seen: [String] {
         let what = finding.failure.isOfBlock ? "The outcome" : "The end of the step"
         var lines = wrapped(
-            "\(what) in \(finding.seen) of \(finding.runs) runs of the test below: \(finding.failure.seen).")
+            "\(what) in \(finding.seen) of \(finding.runs) runs of the test below: \(outcome).")
         if let preemption = test.schedules.first?.preemption {
             lines += wrapped(
                 "It is a race. It shows when \(preemption.intruder) preempts \(preemption.victim) \(preemption.delay) ns "
