@@ -129,13 +129,17 @@ extension CRuntime.Piece {
         }
     }
 
+    /// A VM as a `struct kvm_vm`, where programs have its descriptor.
+    private static let kernelVM = [
+        ("int vm,", "struct kvm_vm *vm,"), ("int vm)", "struct kvm_vm *vm)"),
+        ("int vm =", "struct kvm_vm *vm ="),
+        ("int vm;", "struct kvm_vm *vm;"), ("ioctl(vm,", "ioctl(vm->fd,"),
+    ]
+
     /// The piece for a program whose VMs are those of kvm_util.h.
     fileprivate var withKernelVM: Self {
-        guard !isInclude, text.contains("vm") else { return self }
-        let text = text.replacing("int vm,", with: "struct kvm_vm *vm,").replacing(
-            "int vm)", with: "struct kvm_vm *vm)"
-        )
-        .replacing("int vm =", with: "struct kvm_vm *vm =").replacing("ioctl(vm,", with: "ioctl(vm->fd,")
+        guard !isInclude else { return self }
+        let text = Self.kernelVM.reduce(text) { $0.replacing($1.0, with: $1.1) }
         return Self(text.split(separator: "\n", omittingEmptySubsequences: false))
     }
 

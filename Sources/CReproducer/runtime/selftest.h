@@ -62,3 +62,10 @@ static void enable_calls(struct kvm_vm *vm, call_handler *handler)
 	call_operation = host_cpu_is_amd ? ORDER_VMMCALL : ORDER_VMCALL;
 	on_call = handler;
 }
+
+static uint64_t shared_bit(void)
+{
+	unsigned int bits = kvm_cpu_property(X86_PROPERTY_MAX_PHY_ADDR);
+
+	return 1ULL << (bits > 46 ? 46 : bits - 1);
+}
