@@ -109,6 +109,11 @@ struct ProgramBody {
             if late.files.contains(memory.name) { lines.append("\treserve_descriptor(&\(file));") }
         }
         let file = test.memory.first.map { writer.file($0.name) }
+        // The aliases of a kernel follow its conversions.
+        if test.hasTwoAliases, let file, !test.needs.contains(where: { $0 == .inPlace || $0 == .references })
+        {
+            lines.append("\texpect(convert(\(file), 0, 0, SHARED), \"EINVAL\");\t/* not ENOTTY */")
+        }
         for need in test.needs {
             switch need {
             case .inPlace, .references:

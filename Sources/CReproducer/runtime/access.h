@@ -1,36 +1,28 @@
 /* SPDX-License-Identifier: MIT */
-/* System calls make the accesses, so that a test survives a page that the host cannot access. */
-static ssize_t copy(void *at, void *buffer, size_t size, bool is_write)
+/* System calls make the accesses, so that a test survives a page that the host cannot access. They end there. */
+static const char *copy(unsigned char *view, uint64_t offset, void *bytes, size_t size, bool is_write)
 {
-	struct iovec local = { buffer, size }, remote = { at, size };
+	struct iovec local = { bytes, size }, remote = { view + offset, size };
+	ssize_t done = is_write ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0) :
+				  process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
 
-	return is_write ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0) :
-			  process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+	if (done < 0 && errno != EFAULT)
+		return strerrorname_np(errno);
+	return done == (ssize_t)size ? "ok" : outcome("SIGBUS at 0x%lx", offset + (done < 0 ? 0 : done));
 }
 
 static const char *read_byte(unsigned char *view, uint64_t offset)
 {
 	unsigned char value;
+	const char *seen = copy(view, offset, &value, 1, false);
 
-	if (copy(view + offset, &value, 1, false) == 1)
-		return outcome("0x%x", value);
-	return errno == EFAULT ? "SIGBUS" : strerrorname_np(errno);
-}
-
-/* The end of an access to a range. The kernel copies up to the first page that the host cannot access. */
-static const char *end_of_access(uint64_t offset, uint64_t size, ssize_t done)
-{
-	if (done == (ssize_t)size)
-		return "ok";
-	if (done < 0 && errno != EFAULT)
-		return strerrorname_np(errno);
-	return outcome("SIGBUS at 0x%lx", offset + (done < 0 ? 0 : done));
+	return is(seen, "ok") ? outcome("0x%x", value) : seen;
 }
 
 static const char *fill(unsigned char *view, uint64_t offset, uint64_t size, unsigned char value)
 {
 	void *bytes = memset(malloc(size), value, size);
-	const char *seen = end_of_access(offset, size, copy(view + offset, bytes, size, true));
+	const char *seen = copy(view, offset, bytes, size, true);
 
 	free(bytes);
 	return seen;
@@ -40,13 +32,14 @@ static const char *fill(unsigned char *view, uint64_t offset, uint64_t size, uns
 
 static const char *check(unsigned char *view, uint64_t offset, uint64_t size, unsigned char value)
 {
-	unsigned char *bytes = malloc(size);
-	ssize_t done = copy(view + offset, bytes, size, false), same = 0;
+	unsigned char *bytes = memset(malloc(size), value, size);
+	const char *seen = copy(view, offset, bytes, size, false);
+	uint64_t same = 0;
 
-	while (same < done && bytes[same] == value)
+	while (same < size && bytes[same] == value)
 		same++;
 	free(bytes);
-	return same < done ? outcome("differs at 0x%lx", offset + same) : end_of_access(offset, size, done);
+	return same < size ? outcome("differs at 0x%lx", offset + same) : seen;
 }
 
 static const char *peek(const unsigned char *view, uint64_t offset)

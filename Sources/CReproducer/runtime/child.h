@@ -6,11 +6,11 @@ struct child {
 };
 
 struct child_access {
-	unsigned char *at;
+	unsigned char *view;
+	uint64_t offset;
 	size_t size;
 	bool is_write;
-	int error;
-	ssize_t done;
+	char seen[48];
 	unsigned char bytes[4096];
 };
 
@@ -19,8 +19,8 @@ static _Noreturn void serve_parent(int socket)
 	static struct child_access access;
 
 	while (recv(socket, &access, sizeof(access), 0) == sizeof(access)) {
-		access.done = copy(access.at, access.bytes, access.size, access.is_write);
-		access.error = errno;
+		snprintf(access.seen, sizeof(access.seen), "%s",
+			 copy(access.view, access.offset, access.bytes, access.size, access.is_write));
 		if (send(socket, &access, sizeof(access), MSG_NOSIGNAL) != sizeof(access))
 			break;
 	}
@@ -63,23 +63,21 @@ static void end_child(struct child *child)
 	child->pid = 0;
 }
 
-/* Lets the child make one access of at most 4096 bytes. Returns like copy(). */
-static ssize_t ask_child(const struct child *child, struct child_access *access)
+/* Lets the child make one access of at most 4096 bytes. */
+static const char *ask_child(const struct child *child, struct child_access *access)
 {
 	if (send(child->socket, access, sizeof(*access), MSG_NOSIGNAL) != sizeof(*access) ||
 	    recv(child->socket, access, sizeof(*access), 0) != sizeof(*access))
 		fail("the child has died");
-	errno = access->error;
-	return access->done;
+	return outcome("%s", access->seen);
 }
 
 static const char *child_read(const struct child *child, unsigned char *view, uint64_t offset)
 {
-	struct child_access access = { .at = view + offset, .size = 1 };
+	struct child_access access = { .view = view, .offset = offset, .size = 1 };
+	const char *seen = ask_child(child, &access);
 
-	if (ask_child(child, &access) == 1)
-		return outcome("0x%x", access.bytes[0]);
-	return errno == EFAULT ? "SIGBUS" : strerrorname_np(errno);
+	return is(seen, "ok") ? outcome("0x%x", access.bytes[0]) : seen;
 }
 
 static const char *child_fill(const struct child *child, unsigned char *view, uint64_t offset, uint64_t size,
@@ -88,11 +86,11 @@ static const char *child_fill(const struct child *child, unsigned char *view, ui
 	const char *seen = "ok";
 
 	for (uint64_t at = offset; at < offset + size && is(seen, "ok"); at += PAGE) {
-		uint64_t left = offset + size - at, count = left < PAGE ? left : PAGE;
-		struct child_access access = { .at = view + at, .size = count, .is_write = true };
+		struct child_access access = { .view = view, .offset = at, .is_write = true };
 
+		access.size = offset + size - at < PAGE ? offset + size - at : PAGE;
 		memset(access.bytes, value, sizeof(access.bytes));
-		seen = end_of_access(at, count, ask_child(child, &access));
+		seen = ask_child(child, &access);
 	}
 	return seen;
 }
@@ -105,14 +103,15 @@ static const char *child_check(const struct child *child, unsigned char *view, u
 	const char *seen = "ok";
 
 	for (uint64_t at = offset; at < offset + size && is(seen, "ok"); at += PAGE) {
-		uint64_t left = offset + size - at, count = left < PAGE ? left : PAGE;
-		struct child_access access = { .at = view + at, .size = count };
-		ssize_t done = ask_child(child, &access), same = 0;
+		struct child_access access = { .view = view, .offset = at };
+		size_t same = 0;
 
-		seen = end_of_access(at, count, done);
-		while (same < done && access.bytes[same] == value)
+		access.size = offset + size - at < PAGE ? offset + size - at : PAGE;
+		memset(access.bytes, value, sizeof(access.bytes));
+		seen = ask_child(child, &access);
+		while (same < access.size && access.bytes[same] == value)
 			same++;
-		if (same < done)
+		if (same < access.size)
 			seen = outcome("differs at 0x%lx", at + same);
 	}
 	return seen;

@@ -32,7 +32,7 @@ static const char *convert_and_zero(const struct part *part, uint64_t offset, ui
 	const char *seen;
 
 	for (uint64_t page = 0; page < size / PAGE; page++)
-		was_private[page] = to == PRIVATE || copy(part->view + offset + page * PAGE, zeros, 1, false) != 1;
+		was_private[page] = to == PRIVATE || !is(copy(part->view, offset + page * PAGE, zeros, 1, false), "ok");
 	memset(zeros, 0, sizeof(zeros));
 	seen = convert(part->file, offset, size, to);
 	for (uint64_t page = 0; is(seen, "ok") && page < size / PAGE; page++) {
@@ -41,8 +41,8 @@ static const char *convert_and_zero(const struct part *part, uint64_t offset, ui
 		if (was_private[page])
 			seen = punch_hole(part->file, at, PAGE);
 		else
-			seen = answer(copy(part->view + at, zeros, PAGE, true));
-		if (!is(seen, "ok"))
+			seen = copy(part->view, at, zeros, PAGE, true);
+		if (!is(seen, "ok") && !is(seen, "* at *"))
 			seen = outcome("%s at 0x%lx", seen, at);
 	}
 	free(was_private);

@@ -30,10 +30,7 @@ static char *next_text(void)
 	return texts[__atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) % 256];
 }
 
-/*
- * How a step ended: "ok", "EAGAIN at 0x2000" (bytes in the file or view; a vCPU has guest-physical addresses), "0x41",
- * "SIGBUS" where an instruction would raise it.
- */
+/* How a step ended: "ok", "0x41", "SIGBUS at 0x0", "EAGAIN at 0x2000". A vCPU has guest-physical addresses. */
 #define outcome(...) ({ char *text = next_text(); snprintf(text, 48, __VA_ARGS__); text; })
 
 static const char *answer(long result)

@@ -9,6 +9,10 @@ extension BackendFacts {
     func configured(for test: LitmusTest) throws(Stop) -> BackendFacts {
         let settings = test.settings
         if test.hasTwoAliases, settings.isEmpty, backend is LinuxKVM || backend is PerVMAttributesKVM {
+            // The aliases of a kernel follow its conversions.
+            guard try !isInPlaceOff() else {
+                throw .skip("this kernel does not convert in place, so the monitor cannot make two aliases")
+            }
             return withAliases
         }
         guard !settings.isEmpty else { return self }
