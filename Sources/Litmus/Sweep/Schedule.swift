@@ -26,6 +26,19 @@ extension LitmusTest {
     }
 }
 
+extension Source {
+    /// The same test without `preempted` lines; nil if it cannot be written so.
+    public var withoutSchedules: Source? {
+        var test = test
+        test.body = test.body.map { entry in
+            guard case .parallel(var block) = entry else { return entry }
+            block.preemption = nil
+            return .parallel(block)
+        }
+        return try? Source(test)
+    }
+}
+
 /// A text that is no schedule of a test.
 public enum ScheduleError: Error, Sendable, Equatable, CustomStringConvertible {
     /// Not of the form `VICTIM@DELAY[/INTRUDER[@DELAY/ACTOR]][#BLOCK]`.

@@ -152,7 +152,10 @@ struct FindingReport {
                 needed == 1 ? "One run shows it." : "About \(needed) runs show it with a probability of 99 %."
             )
         }
-        lines += wrapped("trace.jsonl and picture.svg are one run of it.")
+        lines += wrapped(
+            test.schedules.isEmpty
+                ? "trace.jsonl and picture.svg are one run of it."
+                : "picture.svg has the schedules that were run, and trace.jsonl is one run at random times.")
         return lines
     }
 

@@ -3,6 +3,7 @@ import ArgumentParser
 import Backends
 import Litmus
 import MiniVMM
+import Report
 import SoftKVM
 import SystemPackage
 
@@ -175,7 +176,22 @@ struct ExploreCommand: ParsableCommand {
                     finding: findings[index], alone: alone[index], backend: chosen.backend.identity,
                     facts: facts, options: backendOptions.text(chosen.kind), noProgram: problem
                 ).text
-            }, record: { record($0.source, chosen.backend) })
+            }, record: { recordOne($0, chosen.backend) })
+    }
+
+    /// A run of a finding. Its schedules, if it names any, are drawn as a map, and the run is one without them.
+    private func recordOne(
+        _ finding: Finding, _ backend: any Backend
+    ) -> (LitmusRecorder, ScheduleChart?) {
+        let source = finding.source
+        guard !source.test.schedules.isEmpty else { return (record(source, backend), nil) }
+        let report = Runner(backend, Runner.Options(runs: runs, seed: backendOptions.seed)).report(source)
+        let words = SweepPrinter(out: .output, test: source.test)
+        let chart =
+            report.maps.isEmpty
+            ? nil
+            : ScheduleChart(report.maps, title: source.test.name, backend: "\(backend.identity)", words)
+        return (record(source.withoutSchedules ?? source, backend), chart)
     }
 
     private func record(_ source: Source, _ backend: any Backend) -> LitmusRecorder {

@@ -2,6 +2,7 @@
 import Export
 import Litmus
 import MiniVMM
+import Report
 import SystemPackage
 
 /// Writes a folder for each finding: `001-convert-0-private` with the test, a C program, a report, a trace and a picture.
@@ -86,13 +87,14 @@ final class FindingFolders {
     /// - Throws: status 125 and a message on standard error.
     func complete(
         _ findings: [Finding], report: (Int, ExportProblem?) -> String,
-        record: (Finding) -> LitmusRecorder
+        record: (Finding) -> (LitmusRecorder, ScheduleChart?)
     ) throws {
         for (index, folder) in names.enumerated()
         where findings.indices.contains(index) && problems.indices.contains(index) {
             let text = report(index, problems[index])
             try TextFile.write(text, to: ByteText.join(folder, "report.md"), what: "the report")
-            try record(findings[index]).write(to: folder, title: findings[index].source.test.name)
+            let (recorder, chart) = record(findings[index])
+            try recorder.write(to: folder, title: findings[index].source.test.name, chart)
         }
     }
 }

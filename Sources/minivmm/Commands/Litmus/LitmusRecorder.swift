@@ -47,10 +47,14 @@ final class LitmusRecorder: RunRecorder {
         return pictures.files
     }
 
-    /// Writes the run that was kept to `trace.jsonl` and `picture.svg` of a directory. Without a run it writes nothing.
+    /// Writes the run that was kept to `trace.jsonl` of a directory, and draws it or the map of its schedules as
+    /// `picture.svg`. Without a run there is no trace.
     ///
+    /// - Parameter chart: the map of schedules; nil if the test names none.
     /// - Throws: status 125 and a message on standard error.
-    func write(to directory: String, title: String) throws {
+    func write(to directory: String, title: String, _ chart: ScheduleChart?) throws {
+        let picture = ByteText.join(directory, "picture.svg")
+        if let chart { try Picture.write(picture) { ScheduleDrawing(chart).writeSVG(to: &$0) } }
         guard let kept = runs.withLock({ $0.kept }) else { return }
         let path = ByteText.join(directory, "trace.jsonl")
         do {
@@ -64,8 +68,9 @@ final class LitmusRecorder: RunRecorder {
                 "\(path): the trace cannot be written: \(error)", Status.monitorFailed,
                 .file("the trace", error))
         }
+        guard chart == nil else { return }
         let trace = kept.recorder.recorded()
-        try Picture.write(ByteText.join(directory, "picture.svg")) {
+        try Picture.write(picture) {
             SVGPicture(trace, Timeline(trace), title: ByteText.visible(title)).write(to: &$0)
         }
     }
