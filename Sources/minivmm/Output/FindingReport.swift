@@ -155,7 +155,8 @@ struct FindingReport {
         lines += wrapped(
             test.schedules.isEmpty
                 ? "trace.jsonl and picture.svg are one run of it."
-                : "picture.svg has the schedules that were run, and trace.jsonl is one run at random times.")
+                : "picture.svg shows the outcome of every schedule with one preemption, and trace.jsonl is one run at random times."
+        )
         return lines
     }
 

@@ -185,7 +185,10 @@ struct ExploreCommand: ParsableCommand {
     ) -> (LitmusRecorder, ScheduleChart?) {
         let source = finding.source
         guard !source.test.schedules.isEmpty else { return (record(source, backend), nil) }
-        let report = Runner(backend, Runner.Options(runs: runs, seed: backendOptions.seed)).report(source)
+        // All schedules with one preemption show where else in the kernel the outcome depends on the place.
+        let options = Runner.Options(
+            runs: runs, seed: backendOptions.seed, findsOrders: false, sweep: .all(preemptions: 1))
+        let report = Runner(backend, options).report(source)
         let words = SweepPrinter(out: .output, test: source.test)
         let chart =
             report.maps.isEmpty
