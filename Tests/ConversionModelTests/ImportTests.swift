@@ -87,7 +87,9 @@ extension ImportTests {
             #expect(!hasSwift || imports == shown, "\(module) imports \(imports.sorted())")
         }
         // These modules have no dependencies.
-        let leaves: Set = ["CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "CReproducer", "GuestImages"]
+        let leaves: Set = [
+            "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "CReproducer", "GuestImages",
+        ]
         #expect(seen == known.subtracting(leaves))
     }
 }

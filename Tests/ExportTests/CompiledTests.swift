@@ -14,7 +14,9 @@ struct CompiledTests {
     /// One test in so many is compiled.
     private static let step = 20
     static let sample =
-        Library.names.enumerated().filter { $0.offset % step == 0 }.map(\.element) + ["converting-keeps-the-byte"]
+        Library.names.enumerated().filter { $0.offset % step == 0 }.map(\.element) + [
+            "converting-keeps-the-byte"
+        ]
 
     @Test(arguments: sample, Compiler.all) func aProgramHasNoWarning(_ name: String, _ compiler: String)
         throws
