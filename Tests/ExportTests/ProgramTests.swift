@@ -154,7 +154,24 @@ struct ProgramTests {
         #expect(schedule.lowerBound < (try #require(main.range(of: "sweep("))).lowerBound)
     }
 
+    @Test func aReleaseInABlockHasAResult() throws {
+        let text = try program(
+            "memory 2 pages shared", "host hold 0 as h", "parallel", "host release h => a",
+            "host1 convert 0..1 private => b", "end")
+        #expect(text.contains("\trelease_pipe(&h_hold);\n\tresult.a = \"ok\";"))
+    }
+
     // MARK: what cannot be exported
+
+    @Test func aViewThatIsMappedAgainAfterAForkIsRefused() throws {
+        let before = ["memory 1 pages shared", "host create f 1 pages mmap init_shared", "host map f:0 as v"]
+        let source = try Source(
+            parsing: (["test \"x\""] + before + [
+                "host fork child", "host unmap v", "host map f:0 as v", "child read v:0",
+            ])
+            .joined(separator: "\n") + "\n")
+        #expect(throws: ExportProblem.self) { try CProgram(source, name: "x") }
+    }
 
     @Test func aTestOfTheSoftwareKernelSaysSo() throws {
         #expect(

@@ -360,7 +360,7 @@ extension Extent {
 
 extension Action {
     /// The bytes of the extent.
-    var extent: Extent? {
+    package var extent: Extent? {
         switch self {
         case .every(let pattern, _): pattern.extent
         case .read(let place), .write(let place, _): Extent(place.name, offset: place.offset, size: 1)
