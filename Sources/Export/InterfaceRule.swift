@@ -3,7 +3,7 @@ public import Litmus
 import MiniVMM
 import SystemPackage
 
-/// A sentence of docs/ABI.md that says what a step must come to.
+/// A sentence of docs/ABI.md that says how a step must end.
 public struct InterfaceRule: Sendable, Hashable {
     /// Where it stands: `section 2, row 11`.
     public let place: String

@@ -4,7 +4,7 @@ import Litmus
 import MiniVMM
 import SystemPackage
 
-/// What a step must come to, and the rule of docs/ABI.md by which it does, in a sentence for a comment.
+/// Explains in a comment how a step must end, and by which rule of docs/ABI.md.
 struct StepRule {
     /// Whether the VM of a file has private memory, and the file's size in bytes; nil if it is not known.
     private let file: (Name) -> (hasPrivateMemory: Bool, size: UInt64)?

@@ -8,9 +8,9 @@ struct creproducer_text {
     size_t count;
 };
 
-// What programs of tests with two aliases have in place of some parts of the runtime, and besides.
+// Replacements and additions to the runtime for tests with two aliases.
 extern const struct creproducer_text creproducer_aliases;
-// What tests in the kernel's tree have in place of some parts of the runtime.
+// Replacements for parts of the runtime, for tests in the kernel's tree.
 extern const struct creproducer_text creproducer_selftest;
 // All other files of runtime/, each after those that it uses.
 extern const struct creproducer_text creproducer_runtime;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Task work of an io_uring interrupts an allocation. What it has done stays. */
+/* io_uring task work can interrupt fallocate(). The pages allocated so far stay, and the call is repeated. */
 static const char *allocate_with(int file, int mode, uint64_t offset, uint64_t size)
 {
 	int done;

@@ -147,7 +147,9 @@ static const char *convert_part(const struct part *part, uint64_t to, const stru
 	return "ok";
 }
 
-/* A request for guest memory that lies in several files. What was converted before a failure stays converted. */
+/*
+ * Converts guest memory that lies in several files. After a failure, the parts already converted stay converted.
+ */
 static const char *convert_parts(const struct part *parts, size_t count, uint64_t to, const struct policy *policy)
 {
 	const char *seen = "ok";

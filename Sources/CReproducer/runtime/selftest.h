@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a test in the kernel's tools/testing/selftests/kvm has instead, with the helpers of that directory. */
+/* Replacements for parts of the runtime that use the helpers of the kernel's tools/testing/selftests/kvm. */
 #include "kvm_util.h" /* kvm_vm, kvm_check_cap, BIT */
 #include "processor.h" /* PAGE_SIZE, host_cpu_is_amd */
 #include "test_util.h" /* TEST_ASSERT, TEST_REQUIRE, __TEST_REQUIRE, TEST_FAIL */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/// What a test does, reported while it runs (``Runner/Options/watcher``).
+/// An event of a running test, reported to ``Runner/Options/watcher``.
 ///
 /// A part that has begun and does not end is the one in progress, or the one in which the test ended without an outcome.
 public enum RunEvent: Sendable, Hashable {

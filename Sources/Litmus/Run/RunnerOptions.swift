@@ -36,8 +36,8 @@ extension Runner {
         var failing: any AllocationFailing = LinuxAllocationFailures()
         /// Records the runs of tests. Nil, the default, records nothing and costs nothing.
         public var recorder: (any RunRecorder)?
-        /// Called with what a test does, before and after each step outside of parallel blocks; of a test that runs several
-        /// times, in the first run. Nil, the default, reports nothing and costs nothing.
+        /// Called before and after each step outside of parallel blocks. If a test runs several times, only the steps of the
+        /// first run are reported. Nil, the default, reports nothing and costs nothing.
         ///
         /// It is called on the thread that performs the steps, so a step is not made before it returns. A thread that was
         /// abandoned at the time limit may call it after the test's report.

@@ -20,12 +20,12 @@ struct FindingReport {
 
     var text: String {
         var lines = title
-        lines += section("What happens") + wrapped(happens)
-        lines += section("What the interface says") + rules
-        lines += section("What was seen") + seen
+        lines += section("Summary") + wrapped(happens)
+        lines += section("Expected behaviour") + rules
+        lines += section("Observed behaviour") + seen
         lines += section("Kernel") + kernel
         lines += section("How to reproduce it") + reproduction
-        lines += section("What was ruled out") + ruledOut
+        lines += section("Ruled out") + ruledOut
         lines += section("The test") + indented(finding.source.test.text)
         return lines.joined(separator: "\n") + "\n"
     }
@@ -39,7 +39,7 @@ struct FindingReport {
         isSimulated ? "\(backend), which is simulated" : backend.host.isEmpty ? backend.name : backend.host
     }
 
-    /// What the kernel answered, without the number of runs.
+    /// The kernel's answer, without the number of runs.
     private var outcome: String {
         guard case .outcome(let results, _, _, _) = finding.failure.deviation else {
             return finding.failure.seen

@@ -72,7 +72,7 @@ struct JUnitReport {
         return XML("testcase", attributes, contents)
     }
 
-    /// What was run: the outcomes of parallel blocks and of failing allocations.
+    /// The outcomes of parallel blocks and of failing allocations.
     private func output(_ item: LitmusCommand.Item) -> [String] {
         var lines: [String] = []
         if let cut = item.report.cut { lines.append(cut.text(item.verdict)) }

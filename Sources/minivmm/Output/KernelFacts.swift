@@ -3,7 +3,8 @@ import Glibc
 import MiniVMM
 import SystemPackage
 
-/// What a report says about the kernel of this machine, read from /proc, /sys and /boot. What cannot be read is left out.
+/// Facts about this machine's kernel for a report, read from /proc, /sys and /boot. Facts that cannot be read are nil or
+/// left out.
 struct KernelFacts {
     /// From uname(2): `Linux 7.3.4-lab`.
     let release: String
