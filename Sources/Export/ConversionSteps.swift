@@ -8,7 +8,7 @@ extension StepWriter {
     mutating func convert(_ step: Step, _ conversion: Conversion) throws(ExportProblem) -> String {
         let extent = conversion.extent
         if let contents = conversion.contents, conversion.isPlain,
-            let target = Attributes.state(conversion.attributes)
+            Attributes.state(conversion.attributes) != nil
         {
             if contents == .preserve, test.vm == .default {
                 return step.expects(.notSupportedOnSocket) ? "\"EOPNOTSUPP\"" : "need_call(\"EOPNOTSUPP\")"
@@ -18,7 +18,7 @@ extension StepWriter {
                 && extent.size <= Converter.defaultChunk
             let isInside = extent.name == .guest || isInside(extent)
             if extent.name == .guest || !isSimple && isInside {
-                return try policy(step, conversion, contents, target)
+                return try policy(step, conversion, contents)
             }
         }
         if conversion.isPlain {
@@ -47,15 +47,15 @@ extension StepWriter {
     }
 
     func isInside(_ extent: Extent) -> Bool {
-        guard let file = sizes[extent.name] else { return false }
+        guard let size = sizes[extent.name] else { return false }
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
-        return !overflow && end <= file.size && extent.size > 0 && extent.size % pageSize == 0
+        return !overflow && end <= size && extent.size > 0 && extent.size % pageSize == 0
             && extent.offset % pageSize == 0
     }
 
     /// A request that the monitor carries out with several calls.
     mutating func policy(
-        _ step: Step, _ conversion: Conversion, _ contents: ContentPolicy, _ target: PageState
+        _ step: Step, _ conversion: Conversion, _ contents: ContentPolicy
     ) throws(ExportProblem) -> String {
         let extent = conversion.extent
         guard let range = PageRange(start: extent.offset, size: extent.size) else {

@@ -110,7 +110,7 @@ extension StepWriter {
             return isExpected ? call : "need_holder(\"\(kind.rawValue)\", \(call))"
         case .create(let new):
             canRestore = false
-            sizes[new.name] = (new.size, new.vm ?? VMName(test.vm))
+            sizes[new.name] = new.size
             return
                 "create_file(\(vm(new.vm)), &\(file(new.name)), \(CText.bytes(new.size)), \(flags(new.flags)))"
         case .close(let name):

@@ -24,7 +24,22 @@ struct ProgramBody {
 
     private var test: LitmusTest { source.test }
 
+    /// `MOST_PAGES` and the array `aliased` of the runtime's aliases.h.
+    private static let (mostAliasedPages, mostAliasedMemories) = (UInt64(512), 8)
+
+    private func checkAliases() throws(ExportProblem) {
+        guard test.hasTwoAliases else { return }
+        for (number, memory) in test.memory.enumerated()
+        where number >= Self.mostAliasedMemories || memory.pages > Self.mostAliasedPages {
+            throw .step(
+                "memory \(memory.name)",
+                reason: "a program with two aliases has at most \(Self.mostAliasedMemories) files of "
+                    + "\(Self.mostAliasedPages) pages")
+        }
+    }
+
     mutating func text() throws(ExportProblem) -> String {
+        try checkAliases()
         var steps: [String] = []
         var functions: [String] = []
         var block = 0

@@ -20,7 +20,8 @@ struct StepWriter {
     var views: [Name: View] = [:]
     /// Views that were unmapped or moved.
     var gone: [Name: View] = [:]
-    var sizes: [Name: (size: UInt64, vm: VMName)] = [:]
+    /// The sizes of the files in bytes.
+    var sizes: [Name: UInt64] = [:]
     var holders: [Name: HoldKind] = [:]
     /// The access that `again` repeats.
     var pending: [Int: Step] = [:]
@@ -58,11 +59,13 @@ struct StepWriter {
             if case .hypercall = $0.action.single { true } else { false }
         }
         names = CNames(
-            reserved: runtime.names.union(["kvm", "vm", "default_vm", "second_vm", "seen", "at", "run"]))
+            reserved: runtime.names.union([
+                "vm", "default_vm", "protected_vm", "second_vm", "seen", "at", "run",
+            ]))
         rule = StepRule(test)
         for memory in test.memory {
             let size = memory.pages * pageSize
-            sizes[memory.name] = (size, VMName(test.vm))
+            sizes[memory.name] = size
             views[memory.name] = View(file: memory.name, offset: 0, size: size)
         }
         // The first memory keeps its plain name whatever follows.

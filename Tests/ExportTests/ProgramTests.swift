@@ -200,6 +200,19 @@ struct ProgramTests {
             try problem("aliases two", "memory 1 pages shared", "host unbind slot 0", "vcpu0 read 0") != nil)
     }
 
+    @Test func aliasesThatTheRuntimeCannotHoldAreRefused() throws {
+        #expect(try problem("aliases two", "memory 512 pages shared", "vcpu0 read 0") == nil)
+        #expect(
+            try problem("aliases two", "memory 513 pages shared", "vcpu0 read 0").map { "\($0)" }
+                == "`memory ram`: a program with two aliases has at most 8 files of 512 pages")
+        #expect(try problem("memory 513 pages shared", "vcpu0 read 0") == nil)
+    }
+
+    @Test func aFileWithTheNameOfAVMGetsAnother() throws {
+        let text = try program("memory protected_vm 1 pages shared", "host read protected_vm:0 => 0")
+        #expect(text.contains("protected_vm_file"))
+    }
+
     // MARK: the guest
 
     /// The bytes of the program's guest are those of guest/agent.S.

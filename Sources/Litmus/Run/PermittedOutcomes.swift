@@ -3,9 +3,7 @@ import MiniVMM
 
 /// The outcomes of a parallel block that a kernel may show.
 package struct PermittedOutcomes: Sendable {
-    /// The results of the block in the order of the text.
-    package let results: [Name]
-    /// The outcomes that the model has and the test permits, each in the order of ``results``; nil if there are too many
+    /// The outcomes that the model has and the test permits, each in the order of the text; nil if there are too many
     /// interleavings to explore them all.
     package let outcomes: [[StepOutcome]]?
 }
@@ -20,7 +18,6 @@ extension Source {
                 result.cut == nil ? judge.complete(result.endings, block).filter(block.allows) : nil
             }
             return PermittedOutcomes(
-                results: block.results,
                 outcomes: outcomes?.map { outcome in block.list(outcome).map(\.outcome) }
                     .sorted { "\($0)" < "\($1)" })
         }

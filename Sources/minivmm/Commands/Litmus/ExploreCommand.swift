@@ -184,7 +184,7 @@ struct ExploreCommand: ParsableCommand {
         _ finding: Finding, _ backend: any Backend
     ) -> (LitmusRecorder, ScheduleChart?) {
         let source = finding.source
-        guard !source.test.schedules.isEmpty else { return (record(source, backend), nil) }
+        guard !source.test.schedules.isEmpty else { return (record(source, backend, keepsEvents: true), nil) }
         // All schedules with one preemption show where else in the kernel the outcome depends on the place.
         let options = Runner.Options(
             runs: runs, seed: backendOptions.seed, findsOrders: false, sweep: .all(preemptions: 1))
@@ -194,11 +194,12 @@ struct ExploreCommand: ParsableCommand {
             report.maps.isEmpty
             ? nil
             : ScheduleChart(report.maps, title: source.test.name, backend: "\(backend.identity)", words)
-        return (record(source.withoutSchedules ?? source, backend), chart)
+        return (record(source.withoutSchedules ?? source, backend, keepsEvents: true), chart)
     }
 
-    private func record(_ source: Source, _ backend: any Backend) -> LitmusRecorder {
-        let recorder = LitmusRecorder()
+    private func record(_ source: Source, _ backend: any Backend, keepsEvents: Bool = false) -> LitmusRecorder
+    {
+        let recorder = LitmusRecorder(keepsEvents: keepsEvents)
         let options = Runner.Options(runs: runs, seed: backendOptions.seed, recorder: recorder)
         _ = Runner(backend, options).report(source)
         return recorder

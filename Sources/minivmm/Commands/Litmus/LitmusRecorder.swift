@@ -10,7 +10,7 @@ final class LitmusRecorder: RunRecorder {
     /// A run, as a trace in memory and as the values that a trace file gets.
     private struct Recorded {
         let recorder: TraceRecorder
-        let events: EventLog
+        let events: EventLog?
     }
     private struct Runs {
         var current: Recorded?
@@ -18,11 +18,15 @@ final class LitmusRecorder: RunRecorder {
         var isNotable = false
     }
     private let runs = Mutex(Runs())
+    private let keepsEvents: Bool
+
+    /// - Parameter keepsEvents: whether ``write(to:title:_:)`` can write the trace. All events of a run are then in memory.
+    init(keepsEvents: Bool = false) { self.keepsEvents = keepsEvents }
 
     func begin(backend: any Backend) -> Trace {
-        let recorded = Recorded(recorder: TraceRecorder(), events: EventLog())
+        let recorded = Recorded(recorder: TraceRecorder(), events: keepsEvents ? EventLog() : nil)
         runs.withLock { $0.current = recorded }
-        return Trace(backend: backend, sinks: [recorded.recorder, recorded.events])
+        return Trace(backend: backend, sinks: [recorded.recorder] + [recorded.events].compactMap { $0 })
     }
 
     func end(isNotable: Bool) {
@@ -55,13 +59,13 @@ final class LitmusRecorder: RunRecorder {
     func write(to directory: String, title: String, _ chart: ScheduleChart?) throws {
         let picture = ByteText.join(directory, "picture.svg")
         if let chart { try Picture.write(picture) { ScheduleDrawing(chart).writeSVG(to: &$0) } }
-        guard let kept = runs.withLock({ $0.kept }) else { return }
+        guard let kept = runs.withLock({ $0.kept }), let events = kept.events else { return }
         let path = ByteText.join(directory, "trace.jsonl")
         do {
             let file = try FileDescriptor.open(
                 FilePath(argument: path), .writeOnly, options: [.create, .truncate, .closeOnExec],
                 permissions: [.ownerReadWrite, .groupRead, .otherRead])
-            let failure = try file.closeAfter { kept.events.write(to: file) }
+            let failure = try file.closeAfter { events.write(to: file) }
             if let failure { throw failure }
         } catch {
             throw stop(
