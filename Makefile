@@ -87,13 +87,15 @@ browser-test: setup
 	@MINIVMM_BROWSER=$$(command -v chromium) $(SWIFT) test --skip-build --filter BrowserTests
 
 # Linked for a fast start. Not position independent, because relocating 15 MB takes a third of the start. With libstdc++
-# inside, from a directory without a shared version of it, because binding it takes another tenth. FoundationEssentials
-# contains an unused call of mktemp; the linker's warning about it is filtered out.
+# inside, from a directory without a shared version of it, because binding it takes another tenth. Without the 7,600 dynamic
+# symbols that nothing looks up, and with identical functions folded: 0.8 MB less. FoundationEssentials contains an unused
+# call of mktemp; the linker's warning about it is filtered out.
 build: setup
 	@mkdir -p $(BUILD)/lib
 	@ln -sf "$$($(CLANG) -print-file-name=libstdc++.a)" $(BUILD)/lib/
 	@set -o pipefail; $(SWIFT) build -c release --product minivmm --scratch-path $(BUILD) --static-swift-stdlib \
-	    --disable-local-rpath -Xlinker -L$(BUILD)/lib -Xswiftc -Xclang-linker -Xswiftc -static-libgcc \
+	    --disable-local-rpath -Xlinker -L$(BUILD)/lib -Xlinker --no-export-dynamic -Xlinker --icf=safe \
+	    -Xswiftc -Xclang-linker -Xswiftc -static-libgcc \
 	    -Xswiftc -Xclang-linker -Xswiftc -no-pie 2>&1 | { grep -v 'mktemp. is dangerous' || true; }
 
 bench: build

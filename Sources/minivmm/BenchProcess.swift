@@ -9,7 +9,8 @@ import MiniVMM
 extension Bench {
     func processRows() -> [Row] {
         var rows: [Row] = []
-        for name in [BackendChoice.soft, .memslotTrap] {
+        // Most of the difference is the argument parser. SoftKVM's CPU, in a process of its own, adds one start.
+        for (name, bound) in [(BackendChoice.soft, 2.4), (.memslotTrap, 2.0)] {
             var times = Pairs()
             var memory = 0
             for round in 0..<roundsOfTimes * 2 {
@@ -28,7 +29,7 @@ extension Bench {
             }
             guard memory > 0, !times.isEmpty else { continue }
             rows.append(
-                times.row("run hello --backend \(name.rawValue), the process", "ms", 1e6, bound: 1.5))
+                times.row("run hello --backend \(name.rawValue), the process", "ms", 1e6, bound: bound))
             rows.append(
                 Row(
                     name: "run hello --backend \(name.rawValue), peak memory", value: Double(memory) / 1024,

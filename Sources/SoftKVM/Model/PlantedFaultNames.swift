@@ -12,6 +12,9 @@ extension PlantedFault {
         }
     }
 
+    /// The names of all faults.
+    public static var names: [String] { allCases.map(\.name) }
+
     /// Nil if no fault has this name. Names are lower case.
     public init?(name: String) {
         guard let fault = Self.allCases.first(where: { $0.name == name }) else { return nil }

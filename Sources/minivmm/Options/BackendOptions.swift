@@ -24,18 +24,16 @@ struct BackendOptions: ParsableArguments {
         help: ArgumentHelp(
             "Make SoftKVM break one rule of the interface. Repeatable; `minivmm list faults` lists them. (default: none)",
             valueName: "fault"),
-        completion: .list(Self.faultNames),
+        completion: .plantedFault,
         transform: { name in
             guard let fault = PlantedFault(name: name) else {
                 throw ValidationError(
-                    "no fault is named \(name)\(NearWords.suggestion(for: name, among: Self.faultNames)) "
+                    "no fault is named \(name)\(NearWords.suggestion(for: name, among: PlantedFault.names)) "
                         + "`minivmm list faults` lists them.")
             }
             return fault
         })
     var plant: [PlantedFault] = []
-    /// Computed once: options are described several times per start.
-    private static let faultNames = PlantedFault.allCases.map(\.name)
 
     /// - Throws: `ValidationError` for two versions.
     func oneVersion() throws {

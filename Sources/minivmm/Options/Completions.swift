@@ -2,6 +2,7 @@
 import ArgumentParser
 import Explain
 import GuestPayloads
+import SoftKVM
 
 /// Completions that the argument parser cannot generate.
 extension CompletionKind {
@@ -10,6 +11,12 @@ extension CompletionKind {
         .custom { _, _, prefix in
             Catalogue.all.map(\.name).filter { $0.hasPrefix(prefix) } + Completions.files(prefix)
         }
+    }
+
+    /// The name of a planted fault. Computed only for a completion: a list of names would be computed at each start, in
+    /// an eighth of the instructions of `run hello`.
+    static var plantedFault: CompletionKind {
+        .custom { _, _, prefix in PlantedFault.names.filter { $0.hasPrefix(prefix) } }
     }
 
     /// A kind followed by a name, or a name.

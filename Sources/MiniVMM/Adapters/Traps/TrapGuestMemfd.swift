@@ -82,8 +82,9 @@ extension CarvedMemory where File == TrapFile {
     fileprivate mutating func convert(
         _ range: PageRange, of file: File, to state: PageState
     ) throws(ConversionRefusal) {
-        guard file.attributes.uniformValue(of: range) != state else { return }
-        let before = Array(file.attributes.runs(in: range))
+        let uniform = file.attributes.uniformValue(of: range)
+        guard uniform != state else { return }
+        let before = uniform == nil ? Array(file.attributes.runs(in: range)) : []
         let change = set(range, of: file, to: state)
         let refusal: ConversionRefusal
         if !slots.hasRoom(for: change) {
@@ -99,6 +100,7 @@ extension CarvedMemory where File == TrapFile {
                 refusal = ConversionRefusal(errno: .noMemory, offset: range.start)
             }
         }
+        if let uniform { file.attributes.set(range, to: uniform) }
         for run in before { file.attributes.set(run.range, to: run.value) }
         if refusal.errno == .noMemory { try? file.protectMappings(range) }
         throw refusal
