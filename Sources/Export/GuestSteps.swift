@@ -46,9 +46,7 @@ extension StepWriter {
         case .again: return following(pending[number] ?? step, cpu) { "repeat_access(\(cpu), \($0))" }
         case .hypercall(let extent, let attributes):
             let word = Attributes.hypercallWord(attributes)
-            guard word & 0x300 != 0x200 else {
-                throw .step(step.text, reason: "a program's monitor zeroes no pages for a guest")
-            }
+            if word & 0x300 == 0x200 { zeroesForGuest = true }
             let text =
                 word == 0 ? "0" : word == 1 << 4 ? "KVM_MAP_GPA_RANGE_ENCRYPTED" : CText.word(word)
             return "guest_call(\(cpu), \(offset(extent.offset)), \(extent.size / pageSize), \(text))"

@@ -164,7 +164,10 @@ struct ProgramBody {
             }
         }
         if !writer.vcpus.isEmpty {
-            if writer.hasHypercalls { lines.append("\tenable_calls(vm, map_gpa_range);") }
+            if writer.hasHypercalls {
+                let handler = writer.zeroesForGuest ? "map_or_zero_gpa_range" : "map_gpa_range"
+                lines.append("\tenable_calls(vm, \(handler));")
+            }
             lines.append("\tload_guest(vm);")
             for cpu in writer.vcpus {
                 lines.append("\tcreate_vcpu(vm, \(cpu.number), &\(cpu.name));")

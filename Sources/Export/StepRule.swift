@@ -22,49 +22,67 @@ struct StepRule {
         file = { files[$0] }
     }
 
-    /// The step as the test writes it, and why it must end so.
-    func comment(_ step: Step) -> String {
-        let text = step.text + (step.answer.map { " => \($0)" } ?? "")
-        return reason(step).map { "\(text): \($0)" } ?? text
+    /// Why a step must end so, and where docs/ABI.md says it; nil for what its section on the step need not say.
+    private struct Reason {
+        var text: String
+        var place: String?
     }
 
-    private func reason(_ step: Step) -> String? {
+    /// The reasons that an earlier comment has given.
+    private var told: Set<String> = []
+
+    /// The step as the test writes it, and why it must end so. A reason is given once, and later by its place alone.
+    mutating func comment(_ step: Step) -> String {
+        let text = step.text + (step.answer.map { " => \($0)" } ?? "")
+        let given = reasons(step).map { reason in
+            let isNew = told.insert(reason.text).inserted
+            return (isNew: isNew || reason.place == nil, reason)
+        }
+        let new = given.filter(\.isNew).map { $0.1.text + ($0.1.place.map { " (\($0))" } ?? "") }
+        let known = given.filter { !$0.isNew }.compactMap { $0.1.place }
+        return text + (known.isEmpty ? "" : " (\(known.joined(separator: ", ")))")
+            + (new.isEmpty ? "" : ": " + new.joined(separator: "; "))
+    }
+
+    private func reasons(_ step: Step) -> [Reason] {
+        let success = success(step.action).map { [$0] } ?? []
         switch step.expectation {
-        case .named: return nil
-        case .unspecified: return success(step.action)
+        case .named: return []
+        case .unspecified: return success
         case .anyOf(let outcomes):
             let reasons = outcomes.compactMap { reason($0, step) }
-            return reasons.isEmpty ? success(step.action) : reasons.joined(separator: "; ")
+            return reasons.isEmpty ? success : reasons
         }
     }
 
-    private func success(_ action: Action) -> String? {
+    private func success(_ action: Action) -> Reason? {
         switch action.single {
-        case .convert: "every check passes (section 2)"
-        case .bind: "the guest gets this part of the file"
-        case .unbind: "accesses there are MMIO from here on (section 2, Memslots)"
-        case .punch: "the pages are freed and keep their state (section 2, fallocate)"
+        case .convert: Reason(text: "every check passes", place: "section 2")
+        case .bind: Reason(text: "the guest gets this part of the file")
+        case .unbind: Reason(text: "accesses there are MMIO from here on", place: "section 2, Memslots")
+        case .punch: Reason(text: "the pages are freed and keep their state", place: "section 2, fallocate")
         default: nil
         }
     }
 
-    private func reason(_ outcome: StepOutcome, _ step: Step) -> String? {
+    private func reason(_ outcome: StepOutcome, _ step: Step) -> Reason? {
         switch (outcome, step.action.single) {
         case (.errno(let number, _), .convert(let conversion)): reason(number, conversion)
         case (.errno(let number, _), .hypercall) where number == Errno.resourceTemporarilyUnavailable.rawValue:
-            "a page is in use (row 11)"
-        case (.sigbus, _): "the host can access shared pages only (section 2, Host access)"
-        case (.fault, _): "the exit names the page (section 2, Memory faults)"
-        case (.mmio, _): "no memslot has the address, or it is read-only"
+            Reason(text: "a page is in use", place: "row 11")
+        case (.sigbus, _):
+            Reason(text: "the host can access shared pages only", place: "section 2, Host access")
+        case (.fault, _): Reason(text: "the exit names the page", place: "section 2, Memory faults")
+        case (.mmio, _): Reason(text: "no memslot has the address, or it is read-only")
         default: nil
         }
     }
 
-    private func reason(_ errno: Int32, _ conversion: Conversion) -> String {
+    private func reason(_ errno: Int32, _ conversion: Conversion) -> Reason {
         guard let row = row(errno, conversion) else {
-            return "no row of the table in section 2 has this errno"
+            return Reason(text: "no row of the table in section 2 has this errno")
         }
-        return "\(row.condition) (row \(row.rawValue))"
+        return Reason(text: row.condition, place: "row \(row.rawValue)")
     }
 
     /// The row of the table of docs/ABI.md, section 2, by which the call fails with this errno; nil if none has it.

@@ -15,7 +15,7 @@ struct StepWriter {
 
     let test: LitmusTest
     let late: LateUses
-    private let rule: StepRule
+    private var rule: StepRule
     private var names: CNames
     var views: [Name: View] = [:]
     /// Views that were unmapped or moved.
@@ -38,6 +38,8 @@ struct StepWriter {
     private(set) var vms: [VMName] = []
     /// Whether a vCPU makes hypercalls, so that memslots are noted.
     let hasHypercalls: Bool
+    /// Whether a guest asks the monitor for zeros.
+    var zeroesForGuest = false
     private(set) var repeatsSteps = false
     /// Whether every run can begin with the same VM and files, after pages and holds were put back.
     var canRestore = true

@@ -22,30 +22,42 @@ static uint64_t place_of(const char *seen)
 }
 
 /*
- * Zeroes the pages of a converted piece: nothing holds one that was private, so it is punched out. One that was and is
- * shared is overwritten, because a holder would keep the old page. The host cannot read a private page.
+ * The pages of a range to zero with a hole: those that become private, and those that are, since nothing holds them. The
+ * host cannot read a private page.
  */
-static const char *convert_and_zero(const struct part *part, uint64_t offset, uint64_t size, uint64_t to)
+static bool *pages_to_punch(unsigned char *view, uint64_t offset, uint64_t size, uint64_t to)
 {
-	static unsigned char zeros[PAGE];
-	bool *was_private = calloc(size / PAGE, sizeof(*was_private));
-	const char *seen;
+	bool *punched = calloc(size / PAGE, sizeof(*punched));
+	unsigned char byte;
 
 	for (uint64_t page = 0; page < size / PAGE; page++)
-		was_private[page] = to == PRIVATE || !is(copy(part->view, offset + page * PAGE, zeros, 1, false), "ok");
-	memset(zeros, 0, sizeof(zeros));
-	seen = convert(part->file, offset, size, to);
-	for (uint64_t page = 0; is(seen, "ok") && page < size / PAGE; page++) {
-		uint64_t at = offset + page * PAGE;
+		punched[page] = to == PRIVATE || !is(copy(view, offset + page * PAGE, &byte, 1, false), "ok");
+	return punched;
+}
 
-		if (was_private[page])
-			seen = punch_hole(part->file, at, PAGE);
-		else
-			seen = copy(part->view, at, zeros, PAGE, true);
-		if (!is(seen, "ok") && !is(seen, "* at *"))
-			seen = outcome("%s at 0x%lx", seen, at);
+/* Zeroes converted pages. One that was and is shared is overwritten, because a holder would keep the old page. */
+static const char *zero_pages(int file, unsigned char *view, uint64_t offset, uint64_t size, const bool *punched)
+{
+	static unsigned char zeros[PAGE];
+
+	for (uint64_t page = 0; page < size / PAGE; page++) {
+		uint64_t at = offset + page * PAGE;
+		const char *seen = punched[page] ? punch_hole(file, at, PAGE) : copy(view, at, zeros, PAGE, true);
+
+		if (!is(seen, "ok"))
+			return is(seen, "* at *") ? seen : outcome("%s at 0x%lx", seen, at);
 	}
-	free(was_private);
+	return "ok";
+}
+
+static const char *convert_and_zero(const struct part *part, uint64_t offset, uint64_t size, uint64_t to)
+{
+	bool *punched = pages_to_punch(part->view, offset, size, to);
+	const char *seen = convert(part->file, offset, size, to);
+
+	if (is(seen, "ok"))
+		seen = zero_pages(part->file, part->view, offset, size, punched);
+	free(punched);
 	return seen;
 }
 

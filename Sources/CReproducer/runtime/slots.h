@@ -84,3 +84,36 @@ static int64_t map_gpa_range(uint64_t gpa, uint64_t pages, uint64_t attributes, 
 	}
 	return 0;
 }
+
+/* The same for a guest that may ask for zeros (bit 9), which the monitor writes after each call. */
+static int64_t map_or_zero_gpa_range(uint64_t gpa, uint64_t pages, uint64_t attributes, uint64_t *place)
+{
+	uint64_t to = attributes & KVM_MAP_GPA_RANGE_ENCRYPTED ? PRIVATE : SHARED, end = gpa + pages * PAGE, bytes;
+	bool has_slots = true;
+
+	for (uint64_t at = gpa; at < end && has_slots; at += has_slots ? bytes_in(slot_at(at), at, end) : 0)
+		has_slots = slot_at(at);
+	if ((attributes & 0x300) != 0x200 || pages > UINT64_MAX / PAGE || end <= gpa || !has_slots)
+		return map_gpa_range(gpa, pages, attributes, place);
+	for (uint64_t at = gpa; at < end; at += bytes) {
+		const struct memslot *slot = slot_at(at);
+		uint64_t offset = slot->offset + (at - slot->gpa);
+		unsigned char *view = mmap(NULL, offset + bytes_in(slot, at, end), PROT_READ | PROT_WRITE, MAP_SHARED,
+					   slot->file, 0);
+		bool *punched;
+		int64_t done;
+
+		bytes = bytes_in(slot, at, end);
+		if (view == MAP_FAILED)
+			return -EINVAL;
+		punched = pages_to_punch(view, offset, bytes, to);
+		done = map_gpa_range(at, bytes / PAGE, attributes, place);
+		if (!done && !is(zero_pages(slot->file, view, offset, bytes, punched), "ok"))
+			done = -EINVAL;
+		free(punched);
+		munmap(view, offset + bytes);
+		if (done)
+			return done;
+	}
+	return 0;
+}
