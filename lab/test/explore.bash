@@ -124,23 +124,29 @@ crashes_are_shrunk() {
         /minivmm: end/ && fatal { die("kvm_gmem_convert") }'
     run_explore
     ended_with 1 ''
-    same "$(ls "$scratch/found")" $'oops-kvm_gmem_convert.litmus\nwarning-kvm_gmem_punch_hole.litmus'
-    local file steps
-    for file in "$scratch"/found/*.litmus; do
-        "$lab_minivmm" litmus --backend soft "$file" &>/dev/null || fail "$file is not a test that passes on the model"
+    same "$(ls "$scratch/found")" $'oops-kvm_gmem_convert\nwarning-kvm_gmem_punch_hole'
+    local folder steps
+    for folder in "$scratch"/found/*; do
+        same "$(ls "$folder")" $'report.md\nreproducer.c\ntest.litmus'
+        "$lab_minivmm" litmus --backend soft "$folder/test.litmus" &>/dev/null ||
+            fail "$folder has no test that passes on the model"
+        gcc -Wall -Wextra -Werror -pthread -o "$scratch/reproducer" "$folder/reproducer.c" || fail "$folder has no program"
     done
-    steps=$(grep -cE '^(host|vcpu)' "$scratch/found/warning-kvm_gmem_punch_hole.litmus")
+    steps=$(grep -cE '^(host|vcpu)' "$scratch/found/warning-kvm_gmem_punch_hole/test.litmus")
     same "$steps" 1
-    steps=$(grep -cE '^(host|vcpu)' "$scratch/found/oops-kvm_gmem_convert.litmus")
+    local found=$scratch/found/oops-kvm_gmem_convert
+    steps=$(grep -cE '^(host|vcpu)' "$found/test.litmus")
     same "$steps" 2
-    grep -q '^# RIP: 0010:kvm_gmem_convert+0x2f1/0x300$' "$scratch/found/oops-kvm_gmem_convert.litmus" ||
-        fail "the kernel's lines are missing"
+    grep -q '^# RIP: 0010:kvm_gmem_convert+0x2f1/0x300$' "$found/test.litmus" || fail "the kernel's lines are missing"
+    grep -q '^    RIP: 0010:kvm_gmem_convert+0x2f1/0x300$' "$found/report.md" || fail "the report lacks the kernel's lines"
+    grep -q 'was shrunk from [0-9]* steps' "$found/report.md" || fail "$(cat "$found/report.md")"
+    [[ -z $(awk 'length > 72 && !/^    /' "$found/report.md") ]] || fail "the report has more than 72 columns"
     grep -qE '^seen +[0-9]+ times: oops-kvm_gmem_convert$' "$out" || fail "$(tail -n 5 "$out")"
     # Known findings are kept, and counted.
-    echo mine >"$scratch/found/oops-kvm_gmem_convert.litmus"
+    echo mine >"$found/test.litmus"
     run_explore
     ended_with 1 ''
-    same "$(cat "$scratch/found/oops-kvm_gmem_convert.litmus")" mine
+    same "$(cat "$found/test.litmus")" mine
     grep -q '^2 findings, 0 new: ' "$out" || fail "$(tail -n 3 "$out")"
 }
 t "explore: crashes are shrunk, counted once, and gone on behind" crashes_are_shrunk
@@ -152,7 +158,7 @@ crash_at_first_use() {
     run_explore
     ended_with 1 ''
     grep -qE '^left out +hold by vmsplice: the kernel crashes$' "$out" || fail "$(tail -n 5 "$out")"
-    [[ -e $scratch/found/oops-try_grab_folio.litmus ]] || fail "no file: $(ls "$scratch/found")"
+    [[ -e $scratch/found/oops-try_grab_folio/test.litmus ]] || fail "no file: $(ls "$scratch/found")"
 }
 t "explore: a kernel that dies at the first use of a step" crash_at_first_use
 
@@ -161,8 +167,8 @@ crash_that_depends_on_others() {
     fake_kernel '{ say($0) } /minivmm: test 40$/ { fatal = 1 } /minivmm: end/ && fatal { die("mas_find") }'
     run_explore
     ended_with 1 ''
-    grep -q '^# By itself, in a fresh boot, this test did not show it' "$scratch/found/oops-mas_find.litmus" ||
-        fail "$(cat "$scratch/found/oops-mas_find.litmus")"
+    grep -q '^# By itself, in a fresh boot, this test did not show it' "$scratch/found/oops-mas_find/test.litmus" ||
+        fail "$(cat "$scratch/found/oops-mas_find/test.litmus")"
     grep -q '^boot .* from test 41' "$out" || fail "$(cat "$out")"
 }
 t "explore: a crash that the test alone does not show" crash_that_depends_on_others
@@ -174,7 +180,7 @@ hang_is_found() {
         /minivmm: end/ && held && !done++ { system("exec setpriv --pdeathsig KILL sleep 1000") }'
     run_explore --hang 4 --tests 8
     ended_with 1 ''
-    [[ -e $scratch/found/hang.litmus ]] || fail "no file: $(ls "$scratch/found")"
+    [[ -e $scratch/found/hang/report.md ]] || fail "no file: $(ls "$scratch/found")"
 }
 t "explore: a hang" hang_is_found
 
@@ -185,7 +191,7 @@ reset_is_found() {
         /minivmm: end/ && fatal { print "lab/boot: no exit status: it restarted" > "/dev/stderr"; exit 125 }'
     run_explore
     ended_with 1 ''
-    [[ -e $scratch/found/reset.litmus ]] || fail "no file: $(ls "$scratch/found")"
+    [[ -e $scratch/found/reset/report.md ]] || fail "no file: $(ls "$scratch/found")"
 }
 t "explore: a machine that is reset" reset_is_found
 

@@ -16,17 +16,15 @@ struct FindingReport {
     /// Why there is no reproducer.c; nil if there is one.
     let noProgram: ExportProblem?
 
-    private static let width = 72
-
     var text: String {
-        var lines = title
-        lines += section("Summary") + wrapped(happens)
-        lines += section("Expected behaviour") + rules
-        lines += section("Observed behaviour") + seen
-        lines += section("Kernel") + kernel
-        lines += section("How to reproduce it") + reproduction
-        lines += section("Ruled out") + ruledOut
-        lines += section("The test") + indented(finding.source.test.text)
+        var lines = MailText.title(test.name)
+        lines += MailText.section("Summary") + wrapped(happens)
+        lines += MailText.section("Expected behaviour") + rules
+        lines += MailText.section("Observed behaviour") + seen
+        lines += MailText.section("Kernel") + kernel
+        lines += MailText.section("How to reproduce it") + reproduction
+        lines += MailText.section("Ruled out") + ruledOut
+        lines += MailText.section("The test") + MailText.indented(finding.source.test.text)
         return lines.joined(separator: "\n") + "\n"
     }
 
@@ -49,14 +47,7 @@ struct FindingReport {
 
     // MARK: parts
 
-    private var title: [String] {
-        let lines = wrapped(ByteText.visible(test.name))
-        return lines + [String(repeating: "=", count: lines.map(\.count).max() ?? 0)]
-    }
-
-    private func section(_ name: String) -> [String] {
-        ["", name, String(repeating: "-", count: name.count), ""]
-    }
+    private func wrapped(_ text: String) -> [String] { MailText.wrapped(text) }
 
     private var happens: String {
         let steps = finding.what
@@ -81,7 +72,8 @@ struct FindingReport {
         guard !rules.isEmpty else { return wrapped("No kernel may do that, whatever the test.") }
         return wrapped("From docs/ABI.md of MiniVMM, which describes the interface of Linux 7.4:") + [""]
             + rules.flatMap {
-                wrapped("\"\($0.text.replacing(" | ", with: ": "))\" (\($0.place))", indent: "> ") + [""]
+                MailText.wrapped("\"\($0.text.replacing(" | ", with: ": "))\" (\($0.place))", indent: "> ")
+                    + [""]
             }.dropLast()
     }
 
@@ -115,17 +107,7 @@ struct FindingReport {
                 "None: \(backend) is a model of the interface in user space. This report is no evidence about a kernel."
             )
         }
-        var lines = wrapped("\(facts.release)\(facts.build.map { ", \($0)" } ?? "")")
-        if !facts.parameters.isEmpty {
-            lines += wrapped("Parameters: \(facts.parameters.joined(separator: ", ")).")
-        }
-        if let items = facts.configuration {
-            lines += [""] + items.map { "    \($0)" }
-        } else {
-            lines += wrapped(
-                "The configuration is not in /boot. This prints it, if the kernel has it: zgrep -E 'KVM|PREEMPT|NUMA' /proc/config.gz"
-            )
-        }
+        var lines = facts.lines
         if backend.kind == .adapter {
             lines += wrapped("\(backend.name) makes the conversion call from older calls of this kernel.")
         }
@@ -137,9 +119,7 @@ struct FindingReport {
         if let noProgram {
             lines += wrapped("There is no C program: \(noProgram).")
         } else {
-            lines += wrapped(
-                "reproducer.c needs nothing but a C compiler. As root:")
-            lines += ["", "    gcc -O1 -pthread -o reproducer reproducer.c && ./reproducer", ""]
+            lines += MailText.building
             lines += wrapped(
                 "It prints KTAP, and exits with 1 if the kernel differs, 0 if not, and 4 if the kernel lacks what the test needs."
             )
@@ -173,28 +153,6 @@ struct FindingReport {
         if let injected = finding.failure.injected {
             points.append("A run without a failed allocation: without \(injected.point) the test passes.")
         }
-        return points.flatMap { wrapped($0, indent: "  ", first: "* ") }
-    }
-
-    // MARK: layout
-
-    private func indented(_ text: String) -> [String] {
-        text.split(separator: "\n", omittingEmptySubsequences: false).map { $0.isEmpty ? "" : "    \($0)" }
-    }
-
-    /// Lines of at most 72 columns. A longer word has a line of its own.
-    private func wrapped(_ text: String, indent: String = "", first: String? = nil) -> [String] {
-        var lines: [String] = []
-        var line = ""
-        for word in text.split(separator: " ") {
-            let prefix = lines.isEmpty ? first ?? indent : indent
-            if !line.isEmpty, prefix.count + line.count + 1 + word.count > Self.width {
-                lines.append(prefix + line)
-                line = String(word)
-            } else {
-                line += (line.isEmpty ? "" : " ") + word
-            }
-        }
-        return lines + [(lines.isEmpty ? first ?? indent : indent) + line]
+        return points.flatMap { MailText.wrapped($0, indent: "  ", first: "* ") }
     }
 }

@@ -267,25 +267,62 @@ final class CrashSearch {
         let name = "difference-" + words.joined(separator: "-").prefix(80)
         guard campaign.note(name) else { return }
         label("differs", test.name, .bad)
-        try save(text, name, "")
+        try save(.difference(test), text, name, "")
     }
 
     private func save(_ finding: CrashFinding, _ how: String) throws {
-        try save(finding.text, finding.crash.name, how)
+        try save(.crash(finding), finding.text, finding.crash.name, how)
     }
 
-    /// Writes the file of a new finding, and prints it. A file that another search has written meanwhile is kept.
-    private func save(_ text: String, _ name: String, _ how: String) throws {
-        let path = ByteText.join(output, name + LitmusFiles.ending)
+    /// Writes the folder of a new finding, and prints its test. A folder that another search has written meanwhile is kept.
+    /// There is no trace and no picture, because the run that shows a crash does not end.
+    private func save(
+        _ finding: LabReport.Finding, _ text: String, _ name: String, _ how: String
+    ) throws {
+        let folder = ByteText.join(output, name)
         newFindings += 1
         if !how.isEmpty { label("shrunk", how) }
-        let isNew = try TextFile.write(text, to: path, what: "the finding", isNew: true)
-        label("file", path + (isNew ? "" : ", which another search has written"))
+        let isNew = try TextFile.makeNewDirectory(folder, for: "the finding")
+        if isNew {
+            try TextFile.write(
+                text, to: ByteText.join(folder, FindingFolders.test), what: "the finding")
+            let source = try? Source(parsing: Array(text.utf8))
+            let problem = try source.flatMap { try FindingFolders.writeProgram($0, folder) }
+            let report = LabReport(
+                finding: finding, test: source?.test.text ?? text,
+                entersGuest: source?.test.steps.contains { if case .vcpu = $0.actor { true } else { false } }
+                    ?? false,
+                facts: facts, boot: bootCommand, shrinking: how,
+                noProgram: source == nil ? "the text of the test arrived incomplete" : problem.map { "\($0)" }
+            )
+            try TextFile.write(
+                report.text, to: ByteText.join(folder, FindingFolders.report), what: "the report")
+        }
+        label("folder", folder + (isNew ? "" : ", which another search has written"))
         out.print()
         for line in text.split(separator: "\n", omittingEmptySubsequences: false).dropLast() {
             out.print("    \(line)")
         }
         out.print()
+    }
+
+    /// The kernel of the boots. Its release is in its image, so it is known without a boot.
+    private lazy var facts = KernelFacts(
+        image: values(of: "--kernel").last ?? "",
+        parameters: values(of: "--append").flatMap { $0.split(separator: " ").map(String.init) }.filter {
+            // lab/explore sets this one.
+            $0 != "printk.devkmsg=on"
+        })
+
+    private func values(of option: String) -> [String] {
+        zip(lab, lab.dropFirst()).filter { $0.0 == option }.map(\.1)
+    }
+
+    /// lab/boot with the kernel and its arguments, for a report.
+    private var bootCommand: String {
+        "lab/boot --kernel BZIMAGE"
+            + (facts.parameters.isEmpty ? "" : " --append '\(facts.parameters.joined(separator: " "))'")
+            + (lab.contains("--icount") ? " --icount" : "")
     }
 
     // MARK: text

@@ -49,10 +49,9 @@ struct LabExplore: ParsableCommand {
         }
         try TextFile.makeDirectory(output, for: "the findings")
         try OutputPlace.check(ByteText.join(output, ".minivmm-finding"), what: "the findings")
-        let names = ((try? DirectoryListing.read(output)) ?? []).map(\.name)
-        let known = names.filter { $0.hasSuffix(LitmusFiles.ending) && !$0.hasPrefix(".") }.map {
-            String($0.dropLast(LitmusFiles.ending.count))
-        }
+        let known = ((try? DirectoryListing.read(output)) ?? []).filter {
+            $0.isDirectory && !$0.name.hasPrefix(".")
+        }.map(\.name)
         let search = CrashSearch(
             lab: [boot] + bootOptions, hangLimit: hang.duration,
             deadline: hours.map { monotonicNanoseconds() &+ UInt64($0 * 3.6e12) },

@@ -9,6 +9,9 @@ import SystemPackage
 ///
 /// The test and the program are written as soon as the finding is made, so that a later failure cannot lose it.
 final class FindingFolders {
+    /// Names of files in a folder.
+    static let (test, report) = ("test.litmus", "report.md")
+
     private let directory: String?
     /// The folders, in the order of the findings.
     private(set) var names: [String] = []
@@ -30,7 +33,7 @@ final class FindingFolders {
     }
 
     /// The tests of the findings.
-    var tests: [String] { names.map { ByteText.join($0, "test.litmus") } }
+    var tests: [String] { names.map { ByteText.join($0, Self.test) } }
 
     /// Folders of earlier explorations are kept: a new one gets the number after the highest.
     private static func highest(in directory: String) -> Int {
@@ -47,9 +50,9 @@ final class FindingFolders {
             do {
                 let folder = try create(directory, finding)
                 names.append(folder)
-                let file = ByteText.join(folder, "test.litmus")
+                let file = ByteText.join(folder, Self.test)
                 try TextFile.write(finding.source.test.text, to: file, what: "the finding")
-                problems.append(try writeProgram(finding, folder))
+                problems.append(try Self.writeProgram(finding.source, folder))
             } catch {
                 failure = error
                 return
@@ -68,10 +71,14 @@ final class FindingFolders {
         }
     }
 
-    private func writeProgram(_ finding: Finding, _ folder: String) throws -> ExportProblem? {
+    /// Writes `reproducer.c`.
+    ///
+    /// - Returns: why the test has no program; nil if it has one.
+    /// - Throws: status 125 and a message on standard error.
+    static func writeProgram(_ source: Source, _ folder: String) throws -> ExportProblem? {
         let program: CProgram
         do throws(ExportProblem) {
-            program = try CProgram(finding.source, file: "test.litmus", name: "reproducer")
+            program = try CProgram(source, file: test, name: "reproducer")
         } catch {
             return error
         }
@@ -92,7 +99,7 @@ final class FindingFolders {
         for (index, folder) in names.enumerated()
         where findings.indices.contains(index) && problems.indices.contains(index) {
             let text = report(index, problems[index])
-            try TextFile.write(text, to: ByteText.join(folder, "report.md"), what: "the report")
+            try TextFile.write(text, to: ByteText.join(folder, Self.report), what: "the report")
             let (recorder, chart) = record(findings[index])
             try recorder.write(to: folder, title: findings[index].source.test.name, chart)
         }
