@@ -97,7 +97,7 @@ private final class Directory {
 
     func run(_ program: String, _ arguments: [String]) throws -> (status: Int32, output: String) {
         let output = path("output-\(UUID().uuidString)")
-        FileManager.default.createFile(atPath: output, contents: nil)
+        _ = FileManager.default.createFile(atPath: output, contents: nil)
         let process = Process()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments

@@ -24,7 +24,8 @@ public struct LitmusTest: Sendable, Hashable {
     /// `memory`: guest_memfds that exist when the test begins. At most 64, with different names.
     public var memory: [Memory]
     /// The steps and parallel blocks in the order of the text. At least one step.
-    public var body: [Entry]
+    public var body: [Entry] { didSet { listed = StepList(body) } }
+    private var listed: StepList
 
     /// A test. It is not checked: see ``firstProblem()``.
     public init(
@@ -40,10 +41,19 @@ public struct LitmusTest: Sendable, Hashable {
         self.hasTwoAliases = hasTwoAliases
         self.memory = memory
         self.body = body
+        listed = StepList(body)
     }
 
-    /// All steps in the order of the text, including those of parallel blocks.
-    public var steps: [Step] {
+    /// All steps in the order of the text, including those of parallel blocks. Each change of ``body`` lists them once,
+    /// because a run of a test asks for them a dozen times.
+    public var steps: [Step] { listed.steps }
+}
+
+/// The steps of a body. They follow from it, so they take no part in comparisons of tests.
+private struct StepList: Sendable, Hashable {
+    let steps: [Step]
+
+    init(_ body: [Entry]) {
         var steps: [Step] = []
         steps.reserveCapacity(body.count)
         for entry in body {
@@ -52,8 +62,11 @@ public struct LitmusTest: Sendable, Hashable {
             case .parallel(let block): steps += block.steps
             }
         }
-        return steps
+        self.steps = steps
     }
+
+    static func == (a: StepList, b: StepList) -> Bool { true }
+    func hash(into hasher: inout Hasher) {}
 }
 
 /// A row of the hazard table (docs/ABI.md): `A6`, or `H22` for one that only posted versions of the interface

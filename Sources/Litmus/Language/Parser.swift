@@ -50,6 +50,8 @@ private struct FileParser {
     private var line = 0
     private var name: String?
     private var test = LitmusTest(name: "")
+    /// The body of the test, which gets it at the end: each of its changes lists all steps.
+    private var body: [Entry] = []
     private var block: (start: Int, Parallel)?
     private var seen: Set<String> = []
     private(set) var places: [(line: Int, column: Int)] = []
@@ -86,7 +88,7 @@ private struct FileParser {
             guard let (_, parallel) = block else {
                 throw parser.error(at: column, "`end` without `parallel`")
             }
-            test.body.append(.parallel(parallel))
+            body.append(.parallel(parallel))
             block = nil
         case "preempted":
             guard block != nil else {
@@ -112,7 +114,7 @@ private struct FileParser {
             }
             let step = try parser.step(of: actor)
             places.append((line, column))
-            if block != nil { block?.1.steps.append(step) } else { test.body.append(.step(step)) }
+            if block != nil { block?.1.steps.append(step) } else { body.append(.step(step)) }
         }
     }
 
@@ -143,7 +145,7 @@ private struct FileParser {
     private mutating func header(
         _ keyword: String, _ column: Int, _ parser: inout LineParser
     ) throws(SyntaxError) {
-        guard test.body.isEmpty, block == nil else {
+        guard body.isEmpty, block == nil else {
             throw parser.error(at: column, "`\(keyword)` belongs before the first step")
         }
         let kind = keyword == "doors" ? "aliases" : keyword
@@ -175,6 +177,7 @@ private struct FileParser {
                 line: start, column: 1, message: "the parallel block that begins here has no `end`")
         }
         test.name = name
+        test.body = body
         if let problem = test.firstProblem() {
             let place = problem.step.flatMap { places.indices.contains($0) ? places[$0] : nil } ?? (1, 1)
             throw SyntaxError(line: place.0, column: place.1, message: problem.message)

@@ -122,13 +122,14 @@ public struct Oracle: Sendable {
     ///   a copy made before.
     public mutating func perform(_ step: Step) throws(Problem) -> Answers {
         do throws(Stop) {
-            let before = machine
+            // Memory for the tracking structure is reserved before pages are checked.
+            var places: [UInt64] = []
+            if case .convert(let conversion) = step.action { places = placesWithoutMemory(conversion) }
             let seen = try machine.perform(step)
             var answers = Answers(model: seen.outcome, isAnyByte: seen.isAnyByte)
             switch step.action {
-            // Memory for the tracking structure is reserved before pages are checked.
             case .convert(let conversion) where seen.outcome == .ok || seen.outcome.isInUse:
-                answers.others = Self(machine: before).placesWithoutMemory(conversion).map { place in
+                answers.others = places.map { place in
                     conversion.structure == .readOnly
                         ? .errno(Errno.badAddress.rawValue) : Self.noMemory(at: place)
                 }
@@ -150,8 +151,6 @@ public struct Oracle: Sendable {
             throw Problem(error)
         }
     }
-
-    private init(machine: ModelMachine) { self.machine = machine }
 
     private static func noMemory(at place: UInt64) -> StepOutcome {
         .errno(Errno.noMemory.rawValue, at: place)

@@ -52,14 +52,15 @@ final class AgentMemory: Sendable {
         let ownAlias = isPrivate ? 0 : alias
         tables = (Self.start + pageSize) | ownAlias
         linearOrders = Self.start + Self.orders + (sharedBit == nil ? 0 : Self.sharedAlias)
-        try Self.write(Self.bytes([tables + pageSize | 3]), at: pageSize, view)
+        try Self.write([tables + pageSize | 3].littleEndianBytes, at: pageSize, view)
         let directories = [tables + 2 * pageSize | 3, tables + 3 * pageSize | 3]
-        try Self.write(Self.bytes(directories), at: 2 * pageSize, view)
+        try Self.write(directories.littleEndianBytes, at: 2 * pageSize, view)
         // Present, writable, large page.
         let ownPage = Self.start >> 21
         let low = (0..<512).map { page in page << 21 | 0x83 | (page == ownPage ? ownAlias : 0) }
-        try Self.write(Self.bytes(low), at: 3 * pageSize, view)
-        try Self.write(Self.bytes((0..<512).map { $0 << 21 | alias | 0x83 }), at: 4 * pageSize, view)
+        try Self.write(low.littleEndianBytes, at: 3 * pageSize, view)
+        let high = (0..<512).map { page in page << 21 | alias | 0x83 }
+        try Self.write(high.littleEndianBytes, at: 4 * pageSize, view)
         if isPrivate {
             var request = ckvm_memory_attributes2()
             request.size = Self.orders
@@ -132,9 +133,5 @@ final class AgentMemory: Sendable {
         unsafe buffer.copyBytes(from: bytes)
         let count = unsafe try view.write(at: offset, from: UnsafeRawBufferPointer(buffer))
         guard count == bytes.count else { throw .badAddress }
-    }
-
-    private static func bytes(_ words: [UInt64]) -> [UInt8] {
-        words.flatMap { word in (0..<8).map { UInt8(truncatingIfNeeded: word >> (UInt64($0) * 8)) } }
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
+import Glibc
 import MiniVMM
 import SystemPackage
 
@@ -258,7 +259,7 @@ extension HostMapping {
             let wanted = Int(clamping: min(length - offset, UInt64(buffer.count)))
             let part = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted])
             guard try unsafe read(at: offset, into: part) == wanted else { return false }
-            guard unsafe part.allSatisfy({ $0 == 0 }) else { return false }
+            guard unsafe part.isZero else { return false }
             offset += UInt64(wanted)
         }
         return true
@@ -278,5 +279,13 @@ extension HostMapping {
             }
         }
         return true
+    }
+}
+
+extension UnsafeMutableRawBufferPointer {
+    /// Whether all bytes are 0: the first one is, and each equals the next.
+    fileprivate var isZero: Bool {
+        guard let start = baseAddress, count > 0 else { return true }
+        return unsafe self[0] == 0 && memcmp(start, start + 1, count - 1) == 0
     }
 }

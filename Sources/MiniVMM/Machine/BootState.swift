@@ -11,9 +11,9 @@ struct BootState {
     /// The tables to write into RAM besides the image.
     func structures(boot: BootInformation) -> [(gpa: UInt64, bytes: [UInt8])] {
         [
-            (GuestLayout.gdt, Self.bytes(Self.descriptors)),
-            (GuestLayout.bootInformation, Self.bytes(boot.words(layout))),
-            (layout.tables.start, Self.bytes(layout.tables.words())),
+            (GuestLayout.gdt, Self.descriptors.littleEndianBytes),
+            (GuestLayout.bootInformation, boot.words(layout).littleEndianBytes),
+            (layout.tables.start, layout.tables.words().littleEndianBytes),
         ]
     }
 
@@ -34,16 +34,12 @@ struct BootState {
         registers.gdt.limit = UInt16(Self.descriptors.count * 8 - 1)
         return registers
     }
+}
 
-    static func bytes(_ words: [UInt64]) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(words.count * 8)
-        for word in words {
-            for shift in stride(from: UInt64(0), to: 64, by: 8) {
-                bytes.append(UInt8(truncatingIfNeeded: word >> shift))
-            }
-        }
-        return bytes
+extension [UInt64] {
+    /// The words as they stand in a guest's memory.
+    package var littleEndianBytes: [UInt8] {
+        unsafe map(\.littleEndian).withUnsafeBytes { unsafe [UInt8]($0) }
     }
 }
 
