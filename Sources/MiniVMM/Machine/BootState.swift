@@ -39,7 +39,7 @@ struct BootState {
 extension [UInt64] {
     /// The words as they stand in a guest's memory.
     package var littleEndianBytes: [UInt8] {
-        unsafe map(\.littleEndian).withUnsafeBytes { unsafe [UInt8]($0) }
+        unsafe map { $0.littleEndian }.withUnsafeBytes { unsafe [UInt8]($0) }
     }
 }
 
