@@ -12,6 +12,10 @@ final class BackendFacts: Sendable {
     private let hypercall = Mutex<HypercallMethod?>(nil)
     /// Guarded by its lock.
     private let cpuid = Mutex<CPUIDTable?>(nil)
+    /// The needs that tests have asked about, with why they are not met. Guarded by its lock.
+    private let needs = Mutex<[QuestionedNeed: String?]>([:])
+    /// Guarded by its lock.
+    private let inPlaceOff = Mutex<Bool?>(nil)
     /// The same backend with two aliases above it, created when the first test needs it. Guarded by its lock.
     private let aliases = Mutex<BackendFacts?>(nil)
 
@@ -55,9 +59,35 @@ final class BackendFacts: Sendable {
         }
     }
 
-    /// Whether the kernel does not convert in place itself (`ENOTTY`).
+    private struct QuestionedNeed: Hashable {
+        let need: Need
+        let type: VMType
+    }
+
+    /// Why a need of a test is not met on VMs of this type; nil if it is met. Checked once, because a scratch VM takes the
+    /// kernel a grace period to close: 16 ms, the time of a dozen tests.
+    func absence(of need: Need, on type: VMType) throws(Stop) -> String? {
+        try needs.withLock { known throws(Stop) in
+            let question = QuestionedNeed(need: need, type: type)
+            if let answer = known[question] { return answer }
+            let answer = try Needs(sound.backend, type).absence(of: need)
+            known[question] = .some(answer)
+            return answer
+        }
+    }
+
+    /// Whether the kernel does not convert in place itself (`ENOTTY`). Checked once, as ``absence(of:on:)`` is.
     func isInPlaceOff() throws(Stop) -> Bool {
         guard !isAdapter else { return false }
+        return try inPlaceOff.withLock { known throws(Stop) in
+            if let known { return known }
+            let isOff = try lacksConversion()
+            known = isOff
+            return isOff
+        }
+    }
+
+    private func lacksConversion() throws(Stop) -> Bool {
         do throws(Errno) {
             let vm = try backend.createVM(.default, sharedBit: nil)
             let file = try vm.createGuestMemfd(size: pageSize, flags: [])

@@ -117,9 +117,7 @@ public struct Runner: Sendable {
             let isModel = facts.soft?.configuration.isModelOfLinux74 == true
             let facts = try facts.configured(for: source.test)
             for need in source.test.needs {
-                if let reason = try Needs(facts.sound.backend, source.test.vm).absence(of: need) {
-                    throw .skip(reason)
-                }
+                if let reason = try facts.absence(of: need, on: source.test.vm) { throw .skip(reason) }
             }
             if let failures = options.failures {
                 guard facts.soft == nil else {
