@@ -128,6 +128,26 @@ struct KernelModelTests {
         #expect(failure?.0 == .resourceTemporarilyUnavailable && failure?.1 == 1)
     }
 
+    /// Seen on Linux 7.3: `vmsplice` of 17 pages, of which the last is private, is EAGAIN.
+    @Test func aPipeIsFullBeforeAPageBehindIt() throws {
+        var machine = try Machine(pages: 18)
+        #expect(machine.convert(17, to: .private)?.0 == nil)
+        func refusal(_ first: UInt64, _ count: UInt64, _ kind: HoldKind) -> ErrorNumber? {
+            do throws(ErrorNumber) {
+                let hold = try machine.kernel.hold(
+                    machine.mapping, at: first * pageSize, length: count * pageSize, by: kind)
+                machine.kernel.release(hold)
+                return nil
+            } catch { return error }
+        }
+        #expect(refusal(1, 17, .vmsplice) == .resourceTemporarilyUnavailable)
+        #expect(refusal(2, 16, .vmsplice) == .badAddress)
+        #expect(refusal(1, 16, .vmsplice) == nil)
+        #expect(refusal(0, 17, .vmsplice) == .resourceTemporarilyUnavailable)
+        #expect(refusal(1, 17, .ioUring) == .badAddress)
+        #expect(refusal(0, 17, .ioUring) == nil)
+    }
+
     @Test func fileIsRemovedWithItsLastReference() throws {
         var machine = try Machine()
         try machine.kernel.close(machine.file)

@@ -238,7 +238,7 @@ extension KernelModel {
     ///
     /// - Throws: `EINVAL` if the length is 0 or more than `Int64.max`; `EFAULT` if the part reaches past the end of
     ///   the mapping or contains an inaccessible page; `EAGAIN` if ``HoldKind/vmsplice`` gets more than
-    ///   ``pipePages`` pages.
+    ///   ``pipePages`` pages, the first of which are accessible.
     public mutating func hold(
         _ mapping: MappingID, at offset: UInt64, length: UInt64, by kind: HoldKind
     ) throws(ErrorNumber) -> HoldID {
@@ -248,11 +248,11 @@ extension KernelModel {
             let pages = PageRange.covering(start: self[mapping].fileOffset + offset, size: length)
         else { throw .badAddress }
         // vmsplice accepts the pages before the first inaccessible one; the model reports such a partial result as
-        // a failure.
-        guard try touch(mapping, offset, length, toWrite: kind.writes) == length else { throw .badAddress }
-        guard kind != .vmsplice || pages.pageCount <= Self.pipePages else {
-            throw .resourceTemporarilyUnavailable
-        }
+        // a failure. It does not look at pages behind those that fill the pipe.
+        let fits = kind != .vmsplice || pages.pageCount <= Self.pipePages
+        let held = fits ? length : Self.pipePages * pageSize - offset % pageSize
+        guard try touch(mapping, offset, held, toWrite: kind.writes) == held else { throw .badAddress }
+        guard fits else { throw .resourceTemporarilyUnavailable }
         return makeHold(self[mapping].file, pages)
     }
 
