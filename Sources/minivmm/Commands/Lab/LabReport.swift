@@ -112,7 +112,7 @@ struct LabReport {
 }
 
 extension KernelCrash {
-    /// What the kernel does, as the predicate of a sentence.
+    /// The predicate of a sentence about the kernel.
     fileprivate var happening: String {
         switch self {
         case .report: "reports a bug of its own"
