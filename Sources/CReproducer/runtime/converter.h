@@ -22,8 +22,8 @@ static uint64_t place_of(const char *seen)
 }
 
 /*
- * The pages of a range to zero with a hole: those that become private, and those that are, since nothing holds them. The
- * host cannot read a private page.
+ * The pages of a range that are zeroed with a hole: those that become private, and those that are private before, since
+ * nothing holds them. The host cannot read a private page.
  */
 static bool *pages_to_punch(unsigned char *view, uint64_t offset, uint64_t size, uint64_t to)
 {
