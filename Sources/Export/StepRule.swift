@@ -22,7 +22,7 @@ struct StepRule {
         file = { files[$0] }
     }
 
-    /// Why a step must end so, and where docs/ABI.md says it; nil for what its section on the step need not say.
+    /// Why a step must end so, and where docs/ABI.md says it; nil if no single place does.
     private struct Reason {
         var text: String
         var place: String?

@@ -5,7 +5,7 @@ import SystemPackage
 
 /// Facts about a kernel for a report. Facts that cannot be read are nil or left out.
 struct KernelFacts {
-    /// From uname(2): `Linux 7.3.4-lab`.
+    /// From uname(2), or from the header of an image: `Linux 7.3.4-lab`.
     let release: String
     /// The build, such as `#1 SMP PREEMPT`; nil if it is not known.
     let build: String?
