@@ -146,7 +146,7 @@ install: man
 	@install -D -m 644 dist/completions/minivmm.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_minivmm
 	@install -D -m 644 dist/completions/minivmm.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/minivmm.fish
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/minivmm/litmus litmus/*.litmus litmus/README.md litmus/TABLES.md
-	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/minivmm/litmus/scale litmus/scale/*.litmus
+	@for d in scale snp tdx; do install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/minivmm/litmus/$$d litmus/$$d/*.litmus || exit 1; done
 	@echo "installed under $(DESTDIR)$(PREFIX); try: minivmm litmus $(PREFIX)/share/minivmm/litmus"
 
 # Not the thread sanitizer: it does not see Swift's Mutex on Linux (a futex in a library that it does not instrument) and

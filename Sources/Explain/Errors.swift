@@ -168,6 +168,13 @@ extension ConversionError {
 
     private var parts: (answer: String, means: String, advice: String) {
         switch reason {
+        case .refused(.onlyGuestInitialises):
+            return (
+                "refused by the monitor, the backend was not called: \(ContentRefusal.onlyGuestInitialises)",
+                "On SNP the guest reads garbage from a new private page, whatever the host has written. On TDX the module zeroes the page "
+                    + "when the guest accepts it. Nothing has changed.",
+                "Request unspecified contents, and let the guest initialise the page after it has validated or accepted it."
+            )
         case .refused(let refusal):
             return (
                 "refused by the monitor, the backend was not called: \(refusal)",

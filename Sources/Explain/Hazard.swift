@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// A row of the hazard table (docs/ABI.md): a way in which conversions go wrong.
+/// A row of a hazard table (docs/ABI.md, docs/CONFIDENTIAL.md): a way in which conversions go wrong.
 public struct Hazard: Sendable {
-    /// `A6`, or `H22` for a hazard that only posted versions of the interface have.
+    /// `A6`; `H22` for a hazard that only posted versions of the interface have; `V16` for one of SNP, TDX, pKVM or CCA.
     public let id: String
     /// The versions that have it; nil means all versions.
     let versions: Set<InterfaceVersion>?
@@ -15,10 +15,12 @@ public struct Hazard: Sendable {
     public let cure: String
     /// Names of files in litmus/ that show it, without `.litmus`. If there are many, only some are listed.
     public let litmus: [String]
+    /// Why no test shows it; nil if one does, or none has been written.
+    public let untested: String?
 
     init(
         _ id: String, _ symptom: String, trigger: String, means: String, cure: String,
-        versions: Set<InterfaceVersion>? = nil, litmus: [String] = []
+        versions: Set<InterfaceVersion>? = nil, litmus: [String] = [], untested: String? = nil
     ) {
         self.id = id
         self.symptom = symptom
@@ -27,6 +29,7 @@ public struct Hazard: Sendable {
         self.cure = cure
         self.versions = versions
         self.litmus = litmus
+        self.untested = untested
     }
 
     var number: Int { Int(id.dropFirst()) ?? 0 }
@@ -49,12 +52,13 @@ public struct Hazard: Sendable {
         text.add(
             .litmus,
             litmus.isEmpty
-                ? "no test shows it yet"
+                ? untested.map { "no test shows it: \($0)" } ?? "no test shows it yet"
                 : litmus.joined(separator: ", ") + " (minivmm litmus litmus/NAME.litmus)")
         return text
     }
 
     private var versionsText: String {
+        if id.hasPrefix("V") { return "the hazard is not one of the interface, but of SNP, TDX, pKVM or CCA" }
         guard let versions else { return "all, including Linux 7.4" }
         return InterfaceVersion.allCases.filter(versions.contains).map(\.rawValue).joined(separator: ", ")
             + "; not in Linux 7.4"

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 extension Hazard {
-    /// All hazards: those of Linux 7.4 (A) by number, then those of posted versions only (H).
+    /// All hazards: those of Linux 7.4 (A) by number, those of posted versions only (H), then those of SNP, TDX, pKVM and
+    /// CCA (V).
     public static let all: [Hazard] =
         (inUse + afterCalls + guests).sorted { $0.number < $1.number } + historic
+        + vendor.sorted { $0.number < $1.number }
 
     private static let inUse: [Hazard] = [
         Hazard(

@@ -63,6 +63,7 @@ public struct CProgram: Sendable {
     }
 
     private static func checkSettings(_ test: LitmusTest) throws(ExportProblem) {
+        if test.vm.isConfidential { throw .modelOnly(test.vm) }
         var settings = test.settings
         settings.isInPlaceOff = false
         if let setting = settings.lines.first { throw .softwareKernelOnly(setting: setting) }

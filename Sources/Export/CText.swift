@@ -58,6 +58,8 @@ enum CText {
         case .differs(let place): at("differs", place)
         case .fault(let state, let place): at("fault \(state.rawValue)", place)
         case .mmio: "mmio"
+        case .garbage: "garbage"
+        case .status(let status, let place): at(status.rawValue, place)
         }
     }
 

@@ -141,7 +141,7 @@ extension StepWriter {
         case .zapped: return "zapped_pages(\(vm(nil)), pages)"
         case .present(let extent): return "present_pages(\(view(extent.name)), \(range(extent)))"
         case .extension(let number): return "as_byte(ioctl(\(vm(nil)), KVM_CHECK_EXTENSION, \(number)))"
-        case .release, .fork, .hypercall, .again, .preFault, .clock, .every:
+        case .release, .fork, .hypercall, .again, .preFault, .clock, .every, .confidential:
             throw .step(step.text, reason: "\(step.actor) does not do that")
         }
     }

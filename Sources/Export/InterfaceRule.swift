@@ -42,7 +42,7 @@ public struct InterfaceRule: Sendable, Hashable {
         case .setAttributes: return [perVM]
         case .create, .close, .dup, .fork, .extension, .present, .advise, .mbind, .migrate, .node, .clock,
             .every,
-            .convert:
+            .convert, .confidential:
             return [serialised]
         }
     }

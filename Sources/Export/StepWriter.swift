@@ -127,6 +127,8 @@ struct StepWriter {
         case .protected: "protected_vm"
         case .second: "second_vm"
         case .default: "default_vm"
+        case .snp: "snp_vm"
+        case .tdx: "tdx_vm"
         }
     }
 

@@ -19,7 +19,7 @@ struct ExploreCommandTests {
         let result = try explore(Self.few + ["--seed", "3"])
         #expect(result.status == 0, "\(result.output)\(result.diagnostics)")
         #expect(result.output.contains("\nNo differences from the model: "))
-        #expect(result.output.contains("scope     every step from each of 14 states: "))
+        #expect(result.output.contains("scope     every step from each of 24 states: "))
         // The model cannot judge one of the 50.
         #expect(
             result.output.contains("random    49 tests, ") && result.output.contains(", all interleavings"))
@@ -81,7 +81,7 @@ struct ExploreCommandTests {
     @Test func jsonHasTheSameResults() throws {
         let good = try #require(try explore(Self.few + ["--json"]).json)
         #expect(good["schema"] as? String == "minivmm.explore/1" && good["backend"] as? String == "SoftKVM")
-        #expect((good["findings"] as? [Any])?.isEmpty == true && good["states"] as? Int == 14)
+        #expect((good["findings"] as? [Any])?.isEmpty == true && good["states"] as? Int == 24)
         #expect(
             (good["phases"] as? [[String: Any]])?.map { $0["phase"] as? String } == [
                 "scope", "random", "parallel",

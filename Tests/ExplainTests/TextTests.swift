@@ -15,6 +15,11 @@ enum Sources {
     static func text(_ path: String) throws -> String {
         try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
     }
+    /// The paths of all litmus tests in litmus/: `all-or-nothing.litmus`, `snp/bounce-buffer.litmus`.
+    static func litmusFiles() throws -> [String] {
+        try FileManager.default.subpathsOfDirectory(atPath: root.appendingPathComponent("litmus").path)
+            .filter { $0.hasSuffix(".litmus") }
+    }
 }
 
 struct HazardTests {
@@ -22,7 +27,7 @@ struct HazardTests {
     @Test func everyHazardHasTexts() {
         let ids =
             [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 28, 29, 30, 33, 34].map { "A\($0)" }
-            + ["H1", "H2", "H22", "H24"]
+            + ["H1", "H2", "H22", "H24"] + (1...37).map { "V\($0)" }
         #expect(Set(Hazard.all.map(\.id)) == Set(ids) && Hazard.all.count == ids.count)
         for hazard in Hazard.all {
             #expect(hazard.isHistoric == hazard.id.hasPrefix("H"))
@@ -32,10 +37,8 @@ struct HazardTests {
 
     /// Each litmus test that a hazard lists has the hazard in its `hazard` line, and a hazard with such tests lists some.
     @Test func hazardsAndLitmusTestsAgree() throws {
-        let folder = Sources.root.appendingPathComponent("litmus")
         var shown: [String: Set<String>] = [:]
-        for file in try FileManager.default.contentsOfDirectory(atPath: folder.path)
-        where file.hasSuffix(".litmus") {
+        for file in try Sources.litmusFiles() {
             for line in try Sources.text("litmus/\(file)").split(separator: "\n")
             where line.hasPrefix("hazard ") {
                 for id in line.split(separator: " ").dropFirst() {
@@ -54,8 +57,7 @@ struct HazardTests {
 
     /// The litmus tests that rows and content policies list exist; those of a row have its number in their names.
     @Test func listedLitmusTestsExist() throws {
-        let folder = Sources.root.appendingPathComponent("litmus").path
-        let files = Set(try FileManager.default.contentsOfDirectory(atPath: folder))
+        let files = Set(try Sources.litmusFiles())
         for row in ConversionRow.allCases where row != .converted {
             #expect(!row.litmus.isEmpty)
             for test in row.litmus {
@@ -179,6 +181,7 @@ struct ErrorTests {
 
     static let reasons: [ConversionError.Reason] = [
         .refused(.noPromise(to: .private)), .refused(.twoPlaces(to: .shared)),
+        .refused(.onlyGuestInitialises),
         .outsideRAM(size: 1 << 24),
         .inUse(page.map { [$0] } ?? []), .backend(.noMemory, gpa: 0x20_0000),
         .backend(.invalidArgument, gpa: nil),

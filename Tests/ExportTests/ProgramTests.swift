@@ -54,6 +54,7 @@ struct ProgramTests {
                 // The test is about SoftKVM, or the error names its step.
                 switch error {
                 case .softwareKernelOnly: #expect(!(try Library.source(name)).test.settings.isEmpty)
+                case .modelOnly(let type): #expect(type.isConfidential)
                 case .step(_, let reason): #expect(!reason.isEmpty)
                 }
             }

@@ -27,7 +27,9 @@ struct TestMaker {
             name: "t"
                 + String(String.UnicodeScalarView((0..<below(30)).map { _ in letters[below(letters.count)] }))
         )
-        test.hazards = many(3) { Hazard(isHistoric: $0.flip(), number: UInt16($0.below(99))) }
+        test.hazards = many(3) {
+            Hazard($0.flip() ? .historic : $0.flip() ? .vendor : .applied, number: UInt16($0.below(99)))
+        }
         let needs =
             [Need.inPlace, .preservation, .references, .nodes(UInt32(below(65)))]
             + HoldKind.allCases.map(Need.holder)

@@ -33,7 +33,7 @@ struct LibraryTests {
         ] as [(UInt16, [ABIProfile])])
     func historicHazardsShowWhereTheyWere(_ hazard: UInt16, _ versions: [ABIProfile]) throws {
         let sources = try RunnerTests.files.map(RunnerTests.source).filter {
-            $0.test.hazards.contains(Hazard(isHistoric: true, number: hazard))
+            $0.test.hazards.contains(Hazard(.historic, number: hazard))
         }
         #expect(!sources.isEmpty)
         for abi in ABIProfile.allCases {

@@ -10,14 +10,14 @@ import Testing
 
 @Suite("Running litmus tests", .timeLimit(.minutes(120)))
 struct RunnerTests {
-    /// The tests in litmus/.
+    /// The tests in litmus/, litmus/snp and litmus/tdx.
     static let files: [URL] = {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
-        let all = try? FileManager.default.contentsOfDirectory(
-            at: root.appendingPathComponent("litmus"), includingPropertiesForKeys: nil)
-        return (all ?? []).filter { $0.pathExtension == "litmus" }
-            .sorted { $0.lastPathComponent < $1.lastPathComponent }
+        let folder = root.appendingPathComponent("litmus")
+        let all = try? FileManager.default.subpathsOfDirectory(atPath: folder.path)
+        return (all ?? []).filter { $0.hasSuffix(".litmus") && !$0.hasPrefix("scale/") }.sorted()
+            .map { folder.appendingPathComponent($0) }
     }()
 
     static func source(_ file: URL) throws -> Source { try Source(parsing: Array(Data(contentsOf: file))) }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
+import ConversionModel
 import MiniVMM
 import SoftKVM
 import SystemPackage
@@ -106,7 +107,78 @@ struct PlantedFaultTests {
         case .deletedSlotStaysMapped: try deletedSlot(configuration)
         case .faultFlagWrong, .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored:
             try wrongAlias(configuration)
+        case .rescindIgnored, .validationZeroes, .sharedPageValidates, .assignmentKeepsValidated,
+            .reverseMapAddressUnchecked, .sharedPagesZeroed, .ciphertextReadExits, .unvalidatedPageReadable,
+            .unvalidatedTouchExits, .revalidationUnnoticed, .largePageValidates, .conversionKeepsEntry,
+            .plaintextShownToHost, .guestReadsHostPlaintext, .launchLosesContents,
+            .privateReachedThroughSharedAlias, .launchAfterFinalize:
+            try confidential(.snp, configuration)
+        case .acceptKeepsContents, .secondAcceptZeroes, .pageAddedAccepted, .removalNeedsNoTrack,
+            .removalNeedsNoBlock, .deadGuestRuns:
+            try confidential(.tdx, configuration)
+        case .removedPagesNotCleared: try pendingPage(configuration)
         }
+    }
+
+    /// The life of a page of an SNP or TDX VM.
+    private func confidential(_ type: VMType, _ configuration: SoftKVM.Configuration) throws -> String {
+        var vm = try ConfidentialVM(type, configuration)
+        // Measured in, and too late.
+        vm.fill(3, 0x33)
+        try vm.convert(3, to: .private)
+        try vm.convert(2, to: .private)
+        try vm.kernel.launch(vm.number, vm.page(3))
+        try vm.kernel.finalize(vm.number)
+        vm.read(3)
+        vm.tell((try? vm.kernel.launch(vm.number, vm.page(2))) == nil ? "no late launch" : "late launch")
+        // Made private, validated, written, and shared again.
+        vm.fill(0, 0x41)
+        vm.take(0)
+        try vm.convert(0, to: .private)
+        if type == .snp { vm.read(0) }
+        vm.take(0, isLarge: true)
+        vm.take(0)
+        vm.read(0)
+        vm.write(0, 0x42)
+        vm.take(0)
+        vm.read(0)
+        vm.read(0, shared: true)
+        vm.write(0, 0x43, shared: true)
+        if type == .snp {
+            vm.tell("\(vm.kernel.validate(vm.number, 0, false))")
+            vm.read(0)
+            vm.take(0)
+            for page in [3, 0] as [UInt64] {
+                try vm.kernel.move(vm.number, 0, to: vm.file, at: page * pageSize)
+                vm.read(0)
+            }
+        } else {
+            try vm.remove(0)
+            if vm.isFree(0) { vm.take(0) }
+            try vm.kernel.block(vm.number, vm.page(0))
+            try vm.remove(0)
+            if vm.isFree(0) { vm.take(0) } else { vm.kernel.track(vm.number) }
+        }
+        try vm.convert(0, to: .shared)
+        vm.tell("\(vm.kernel.byte(vm.file, at: 0)) \(vm.kernel.byte(vm.file, at: 64))")
+        try vm.convert(0, to: .private)
+        vm.read(0)
+        vm.read(0)
+        vm.take(3)
+        return vm.told
+    }
+
+    /// A page of a TD that was added and never accepted.
+    private func pendingPage(_ configuration: SoftKVM.Configuration) throws -> String {
+        var vm = try ConfidentialVM(.tdx, configuration)
+        try vm.kernel.finalize(vm.number)
+        vm.kernel.raiseVE(vm.number)
+        vm.fill(0, 0x41)
+        try vm.convert(0, to: .private)
+        vm.read(0)
+        try vm.convert(0, to: .shared)
+        vm.tell("\(vm.kernel.byte(vm.file, at: 0))")
+        return vm.told
     }
 
     private func name(_ errno: Errno?) -> String { errno?.name ?? "0" }
@@ -304,4 +376,68 @@ extension SoftKVM.Configuration {
         change(&copy)
         return copy
     }
+}
+
+/// An SNP or TDX VM of four pages in the model, the only kernel that has such VMs, and what it has answered.
+private struct ConfidentialVM {
+    var kernel: KernelModel
+    let number: VMID
+    let file: FileID
+    private let descriptor: DescriptorID
+    private let type: VMType
+    private(set) var told = ""
+
+    private static let sharedBit = 39
+
+    init(_ type: VMType, _ configuration: SoftKVM.Configuration) throws {
+        self.type = type
+        kernel = KernelModel(configuration.rules)
+        number = try kernel.createVM(type, sharedBit: Self.sharedBit)
+        descriptor = try kernel.createGuestMemfd(number, size: 4 * pageSize, flags: [.mmap, .initShared])
+        file = kernel.file(of: descriptor)
+        let region = UserspaceMemoryRegion(
+            slot: 0, flags: UserspaceMemoryRegion.guestMemfd, guestPhysicalAddress: 0,
+            memorySize: 4 * pageSize)
+        try kernel.setMemoryRegion(number, region, guestMemfd: descriptor)
+    }
+
+    func page(_ page: UInt64) throws -> PageRange {
+        try #require(PageRange(start: page * pageSize, size: pageSize))
+    }
+
+    mutating func tell(_ text: String) { told += text + "\n" }
+
+    mutating func fill(_ page: UInt64, _ byte: UInt8) {
+        kernel.fill(file, at: page * pageSize, count: pageSize, with: byte)
+    }
+
+    mutating func convert(_ page: UInt64, to state: PageState) throws {
+        var call = ConversionCall(
+            offset: page * pageSize, size: pageSize,
+            attributes: state == .private ? MemoryAttributes.private : 0)
+        try kernel.convert(descriptor, &call)
+    }
+
+    /// PVALIDATE or ACCEPT.
+    mutating func take(_ page: UInt64, isLarge: Bool = false) {
+        let (address, size): (UInt64, ValidationSize) = (page * pageSize, isLarge ? .large : .small)
+        let answer =
+            type == .tdx ? kernel.accept(number, address, size) : kernel.validate(number, address, true, size)
+        tell("\(answer)")
+    }
+
+    mutating func read(_ page: UInt64, shared: Bool = false) { access(page, nil, shared) }
+    mutating func write(_ page: UInt64, _ byte: UInt8, shared: Bool = false) { access(page, byte, shared) }
+
+    private mutating func access(_ page: UInt64, _ byte: UInt8?, _ isShared: Bool) {
+        let alias: UInt64 = isShared ? 1 << UInt64(Self.sharedBit) : 0
+        tell("\(kernel.access(number, page * pageSize | alias, writing: byte))")
+    }
+
+    mutating func remove(_ page: UInt64) throws {
+        let range = try self.page(page)
+        do { try kernel.remove(number, range) } catch { tell("\(error)") }
+    }
+
+    func isFree(_ page: UInt64) -> Bool { kernel.secureEPTEntry(of: number, at: page * pageSize) == .free }
 }

@@ -148,6 +148,58 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case faultReturnsSuccess
     /// An access of the wrong kind succeeds.
     case mismatchIgnored
+    // SNP and TDX: validation.
+    /// The guest can use pages that it has not validated or accepted.
+    case unvalidatedPageReadable
+    /// A touch of a page that is not validated or accepted is a memory fault, not #VC, #VE or `EIO`.
+    case unvalidatedTouchExits
+    /// PVALIDATE and ACCEPT do not report that a page was in that state before.
+    case revalidationUnnoticed
+    /// PVALIDATE zeroes the page.
+    case validationZeroes
+    /// PVALIDATE does not rescind pages.
+    case rescindIgnored
+    /// PVALIDATE and ACCEPT of 2 MiB succeed on a page of 4 KiB.
+    case largePageValidates
+    /// PVALIDATE of a shared page succeeds.
+    case sharedPageValidates
+    /// ACCEPT does not zero the page.
+    case acceptKeepsContents
+    /// ACCEPT zeroes a page that was accepted before.
+    case secondAcceptZeroes
+    // SNP and TDX: the host's tables.
+    /// RMPUPDATE does not clear `validated`.
+    case assignmentKeepsValidated
+    /// The guest-physical address in the reverse map table is not compared.
+    case reverseMapAddressUnchecked
+    /// A conversion to shared leaves the page assigned to the guest, or mapped in the secure EPT.
+    case conversionKeepsEntry
+    /// TDH.MEM.PAGE.AUG adds pages that need no ACCEPT.
+    case pageAddedAccepted
+    /// TDH.MEM.PAGE.REMOVE needs no TDH.MEM.TRACK.
+    case removalNeedsNoTrack
+    /// TDH.MEM.PAGE.REMOVE needs no TDH.MEM.RANGE.BLOCK.
+    case removalNeedsNoBlock
+    // SNP and TDX: contents.
+    /// The host reads what the guest has written to its private pages.
+    case plaintextShownToHost
+    /// The guest reads what the host has written before a page became private.
+    case guestReadsHostPlaintext
+    /// SNP: a conversion to shared zeroes the pages.
+    case sharedPagesZeroed
+    /// TDX: KVM does not clear the pages that it takes from the guest.
+    case removedPagesNotCleared
+    /// The launch loses the bytes that it measures in.
+    case launchLosesContents
+    // SNP and TDX: accesses and the life of a VM.
+    /// The guest reads and writes its private pages through the shared alias.
+    case privateReachedThroughSharedAlias
+    /// SNP: a read of a private page through the shared alias is always a memory fault.
+    case ciphertextReadExits
+    /// A VM runs on after the touch of a pending page.
+    case deadGuestRuns
+    /// Pages can be measured in after the launch has ended.
+    case launchAfterFinalize
 }
 
 /// A set of planted faults, stored as bits: every rule checks it, so lookup must be cheap.

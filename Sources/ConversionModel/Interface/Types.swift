@@ -7,6 +7,15 @@ public enum VMType: UInt, Sendable {
     case `default` = 0
     /// `KVM_X86_SW_PROTECTED_VM`: private memory without hardware protection.
     case softwareProtected = 1
+    /// `KVM_X86_SNP_VM`: AMD SEV-SNP. The model follows the public documents (docs/CONFIDENTIAL.md).
+    case snp = 4
+    /// `KVM_X86_TDX_VM`: Intel TDX. The model follows the public documents (docs/CONFIDENTIAL.md).
+    case tdx = 5
+
+    /// Whether a VM of this type can have private memory.
+    public var hasPrivateMemory: Bool { self != .default }
+    /// Whether private memory is encrypted with a key of the VM, and the guest has a part in each conversion.
+    public var isConfidential: Bool { self == .snp || self == .tdx }
 }
 
 /// `GUEST_MEMFD_FLAG_*`.
@@ -68,10 +77,15 @@ public struct ContentPromise: Hashable, Sendable {
     /// Conversions from private to shared.
     public let toShared: Fate
 
+    /// Whether the host can zero pages that become private. On SNP and TDX it cannot: the guest finds what its own key
+    /// makes of the host's zeros, or the TDX module zeroes the page when the guest accepts it.
+    public let zeroesPrivate: Bool
+
     /// The two directions are separate because SNP and TDX may treat them differently.
-    public init(toPrivate: Fate, toShared: Fate) {
+    public init(toPrivate: Fate, toShared: Fate, zeroesPrivate: Bool = true) {
         self.toPrivate = toPrivate
         self.toShared = toShared
+        self.zeroesPrivate = zeroesPrivate
     }
 
     /// Linux 7.4 on a software-protected VM.
@@ -81,6 +95,10 @@ public struct ContentPromise: Hashable, Sendable {
     /// RFC v1 and v2, and every VM type for which the interface guarantees nothing.
     public static var undefined: ContentPromise {
         ContentPromise(toPrivate: .undefined, toShared: .undefined)
+    }
+    /// SNP and TDX: contents follow keys, and no monitor can promise anything about private pages.
+    public static var encrypted: ContentPromise {
+        ContentPromise(toPrivate: .undefined, toShared: .undefined, zeroesPrivate: false)
     }
     /// Per-VM attributes (docs/ABI.md, section 4).
     public static var lost: ContentPromise { ContentPromise(toPrivate: .lost, toShared: .lost) }

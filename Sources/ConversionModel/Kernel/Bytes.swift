@@ -5,6 +5,17 @@ public enum Byte: Hashable, Sendable {
     case known(UInt8)
     /// Undefined: any value is correct.
     case unknown
+    /// Decrypted with another key than it was written with: always the same value for the same page, and not the one
+    /// that was written.
+    case garbled
+}
+
+/// The key with which an access reads and writes memory. It matters for SNP and TDX only.
+public enum MemoryKey: Hashable, Sendable {
+    /// Of the host, its devices and the shared alias of a guest.
+    case host
+    /// Of the guest, for its private pages.
+    case guest
 }
 
 /// The bytes of one page: a base value for the whole page, and the bytes that differ from it.
@@ -15,24 +26,25 @@ struct PageBytes: Sendable {
 
     private struct Change: Hashable, Sendable {
         var place: UInt16
-        var byte: UInt8
+        var byte: Byte
     }
 
     init(filled byte: Byte = .known(0)) { base = byte }
 
-    var isZero: Bool { base == .known(0) && changes.isEmpty }
+    /// Whether every byte is this one, and was not written one by one.
+    func isFilled(with byte: Byte) -> Bool { base == byte && changes.isEmpty }
 
     /// - Parameter place: 0 to 4095.
     func byte(at place: Int) -> Byte {
         let index = index(of: place)
         guard index < changes.count, changes[index].place == place else { return base }
-        return .known(changes[index].byte)
+        return changes[index].byte
     }
 
-    mutating func set(_ byte: UInt8, at place: Int) {
+    mutating func set(_ byte: Byte, at place: Int) {
         let index = index(of: place)
         let isChanged = index < changes.count && changes[index].place == place
-        if base == .known(byte) {
+        if base == byte {
             if isChanged { changes.remove(at: index) }
         } else if isChanged {
             changes[index].byte = byte
@@ -51,7 +63,7 @@ struct PageBytes: Sendable {
                 ? Int(changes[index].place) : nil
         }
         while place < range.upperBound, index < changes.count, changes[index].place == place,
-            changes[index].byte == byte
+            changes[index].byte == .known(byte)
         {
             place += 1
             index += 1
@@ -81,9 +93,13 @@ extension PageBytes: Hashable {
     }
 }
 
-/// The bytes of a file. Pages without an entry are zero.
+/// The bytes of a file, as one key decrypts them.
 struct FileBytes: Hashable, Sendable {
+    /// Every byte of a page without an entry.
+    private let absent: Byte
     private var pages: ContiguousArray<Page> = []
+
+    init(absent: Byte = .known(0)) { self.absent = absent }
 
     private struct Page: Hashable, Sendable {
         /// Byte offset in the file.
@@ -98,34 +114,35 @@ struct FileBytes: Hashable, Sendable {
 
     func page(at start: UInt64) -> PageBytes {
         let index = index(of: start)
-        return index < pages.count && pages[index].start == start ? pages[index].bytes : PageBytes()
+        return index < pages.count && pages[index].start == start
+            ? pages[index].bytes : PageBytes(filled: absent)
     }
 
     func byte(at offset: UInt64) -> Byte {
         let start = offset & ~(pageSize - 1)
         let index = index(of: start)
-        guard index < pages.count, pages[index].start == start else { return .known(0) }
+        guard index < pages.count, pages[index].start == start else { return absent }
         return pages[index].bytes.byte(at: Int(truncatingIfNeeded: offset - start))
     }
 
-    mutating func set(_ byte: UInt8, at offset: UInt64) {
+    mutating func set(_ byte: Byte, at offset: UInt64) {
         let start = offset & ~(pageSize - 1)
         let index = index(of: start)
         if index == pages.count || pages[index].start != start {
-            if byte == 0 { return }
-            pages.insert(Page(start: start, bytes: PageBytes()), at: index)
+            if byte == absent { return }
+            pages.insert(Page(start: start, bytes: PageBytes(filled: absent)), at: index)
         }
         pages[index].bytes.set(byte, at: Int(truncatingIfNeeded: offset - start))
-        if pages[index].bytes.isZero { pages.remove(at: index) }
+        if pages[index].bytes.isFilled(with: absent) { pages.remove(at: index) }
     }
 
     /// Sets `count` bytes from `offset` to one value.
-    mutating func fill(_ byte: UInt8, from offset: UInt64, count: UInt64) {
+    mutating func fill(_ byte: Byte, from offset: UInt64, count: UInt64) {
         var here = offset
         let end = offset + count
         while here < end {
             if here % pageSize == 0, end - here >= pageSize {
-                replace(here, with: PageBytes(filled: .known(byte)))
+                replace(here, with: PageBytes(filled: byte))
                 here += pageSize
             } else {
                 set(byte, at: here)
@@ -141,16 +158,17 @@ struct FileBytes: Hashable, Sendable {
 
     mutating func overwrite(_ range: PageRange, _ overwrite: Effect.Overwrite) {
         switch overwrite {
-        case .zeros: discard(range)
-        case .noise:
-            for page in range.chunks(of: pageSize) { replace(page.start, with: PageBytes(filled: .unknown)) }
+        case .zeros where absent == .known(0): discard(range)
+        case .zeros: fill(.known(0), from: range.start, count: range.size)
+        case .noise: fill(.unknown, from: range.start, count: range.size)
         }
     }
 
-    private mutating func replace(_ start: UInt64, with bytes: PageBytes) {
+    /// Gives a page, by its first byte, the bytes of another one.
+    mutating func replace(_ start: UInt64, with bytes: PageBytes) {
         let index = index(of: start)
         let isThere = index < pages.count && pages[index].start == start
-        if bytes.isZero {
+        if bytes.isFilled(with: absent) {
             if isThere { pages.remove(at: index) }
         } else if isThere {
             pages[index].bytes = bytes
@@ -162,19 +180,21 @@ struct FileBytes: Hashable, Sendable {
 
 // Accesses to bytes that the model keeps (``KernelModel/Contents/inside``).
 extension KernelModel {
-    /// The byte at a file offset, regardless of access rights.
-    public func byte(_ file: FileID, at offset: UInt64) -> Byte { self[file].bytes.byte(at: offset) }
+    /// The byte at a file offset as this key decrypts it, regardless of access rights.
+    public func byte(_ file: FileID, at offset: UInt64, with key: MemoryKey = .host) -> Byte {
+        bytes(of: file, with: key).byte(at: offset)
+    }
 
-    /// The first of `count` bytes from `offset` that is unknown or not `byte`.
+    /// The first of `count` bytes from `offset` that is unknown, garbled or not `byte`, as this key decrypts them.
     public func firstByte(
-        in file: FileID, at offset: UInt64, count: UInt64, otherThan byte: UInt8
+        in file: FileID, at offset: UInt64, count: UInt64, otherThan byte: UInt8, with key: MemoryKey = .host
     ) -> (offset: UInt64, byte: Byte)? {
         var here = offset
         let end = offset + count
         while here < end {
             let start = here & ~(pageSize - 1)
             let next = min(end, start + pageSize)
-            let page = self[file].bytes.page(at: start)
+            let page = bytes(of: file, with: key).page(at: start)
             if let place = page.firstPlace(in: Int(here - start)..<Int(next - start), otherThan: byte) {
                 return (start + UInt64(place), page.byte(at: place))
             }
@@ -202,22 +222,24 @@ extension KernelModel {
     ) throws(ErrorNumber) -> UInt64 {
         let done = try touch(mapping, offset, count, toWrite: true, evenPrivateWith: .hostWritesPrivate)
         let file = self[mapping].file
-        self[file].bytes.fill(byte, from: self[mapping].fileOffset + offset, count: done)
+        write(file, at: self[mapping].fileOffset + offset, count: done, byte, with: .host)
         return done
     }
 
-    /// Writes `count` bytes of one value, regardless of access rights.
-    public mutating func fill(_ file: FileID, at offset: UInt64, count: UInt64, with byte: UInt8) {
-        self[file].bytes.fill(byte, from: offset, count: count)
+    /// Writes `count` bytes of one value with this key, regardless of access rights.
+    public mutating func fill(
+        _ file: FileID, at offset: UInt64, count: UInt64, with byte: UInt8, key: MemoryKey = .host
+    ) {
+        write(file, at: offset, count: count, byte, with: key)
     }
 
     /// A vCPU access to one byte.
     public mutating func access(_ vm: VMID, _ gpa: UInt64, writing byte: UInt8?) -> Access {
         switch reach(vm, gpa, toWrite: byte != nil) {
         case .stopped(let access): return access
-        case .memory(let file, let offset):
-            if let byte { self[file].bytes.set(byte, at: offset) }
-            return .byte(self[file].bytes.byte(at: offset))
+        case .memory(let file, let offset, let key):
+            if let byte { write(file, at: offset, count: 1, byte, with: key) }
+            return .byte(self.byte(file, at: offset, with: key))
         }
     }
 
@@ -239,10 +261,10 @@ extension KernelModel {
         guard let pages = self[hold].pages else { return }
         let place = pages.start + offset
         guard let index = self[hold].detached.firstIndex(where: { $0.page == place & ~(pageSize - 1) }) else {
-            return self[self[hold].file].bytes.fill(byte, from: place, count: count)
+            return write(self[hold].file, at: place, count: count, byte, with: .host)
         }
         for offset in place..<place + count {
-            self[hold].detached[index].bytes.set(byte, at: Int(truncatingIfNeeded: offset % pageSize))
+            self[hold].detached[index].bytes.set(.known(byte), at: Int(truncatingIfNeeded: offset % pageSize))
         }
     }
 }

@@ -36,7 +36,7 @@ extension KernelModel {
         }
 
         // 4. The VM type has no private memory.
-        guard self[file].vmType == .softwareProtected || plants(.defaultTypeConverts) else {
+        guard self[file].vmType.hasPrivateMemory || plants(.defaultTypeConverts) else {
             throw .invalidArgument
         }
 
@@ -124,7 +124,7 @@ extension KernelModel {
         guard mode == [] || mode == .zero || mode == .preserve else { throw .invalidArgument }
         let isOffered =
             mode.isEmpty
-            || (self[file].vmType == .softwareProtected && (mode == .preserve || request.target == .shared))
+            || (self[file].vmType.hasPrivateMemory && (mode == .preserve || request.target == .shared))
         guard isOffered else {
             request.errorOffset = request.offset
             throw .notSupportedOnSocket

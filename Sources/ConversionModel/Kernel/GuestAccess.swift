@@ -50,8 +50,10 @@ extension KernelModel {
         let page = gpa & ~(pageSize - 1)
         let wants = self[vm].attributes?.value(at: page) ?? wantedState(vm, of: address)
         guard let index = self[vm].slotIndex(at: gpa) else {
-            // Only per-VM attributes can report private memory without a memslot.
-            guard self[vm].attributes != nil, wants == .private else { return .mmio }
+            // Per-VM attributes can report private memory without a memslot. So can a CPU on which the access itself says that
+            // it is private.
+            let isReported = self[vm].attributes != nil || self[vm].type.isConfidential
+            guard isReported, wants == .private else { return .mmio }
             return .fault(MemoryFault(gpa: page, size: pageSize, flags: MemoryFault.privateFlag))
         }
         let slot = MemslotInfo(self[vm].slots[index], index)
@@ -131,7 +133,7 @@ extension KernelModel {
 
     /// Whether the state in the file applies, for VMs of every type.
     private func hasFileStates(_ vm: VMID) -> Bool {
-        self[vm].type == .softwareProtected || rules.abi == .linux74 && rules.convertsInPlace
+        self[vm].type.hasPrivateMemory || rules.abi == .linux74 && rules.convertsInPlace
     }
 
     /// The address of the same page in the private alias; `address` itself on a VM without a shared bit.
@@ -153,19 +155,27 @@ extension KernelModel {
         case poisoned(MemoryFault)
         /// `EFAULT` without an exit.
         case noPage
+        /// The access raises an exception in the guest. The vCPU does not exit.
+        case exception(GuestException)
+        /// `KVM_RUN` fails with this errno and without an exit: `EIO` on a dead VM, `EINVAL` before the launch has ended.
+        case error(ErrorNumber)
     }
 
     /// The location of a byte that a vCPU can access, or the reason why it cannot.
     public enum Reach: Hashable, Sendable {
-        /// `offset` is in bytes from the start of the file.
-        case memory(FileID, offset: UInt64)
+        /// `offset` is in bytes from the start of the file. The bytes are read and written with this key.
+        case memory(FileID, offset: UInt64, MemoryKey)
         /// The result of the access; never ``Access/byte(_:)``.
         case stopped(Access)
     }
 
     /// Resolves a vCPU access to one byte, and maps its page if the access succeeds.
     public mutating func reach(_ vm: VMID, _ gpa: UInt64, toWrite: Bool) -> Reach {
-        let target = target(vm, of: gpa)
+        if self[vm].confidential != nil { return reachEncrypted(vm, gpa, toWrite: toWrite) }
+        return reach(target(vm, of: gpa), vm, gpa, toWrite: toWrite)
+    }
+
+    mutating func reach(_ target: Target, _ vm: VMID, _ gpa: UInt64, toWrite: Bool) -> Reach {
         if rules.faults.isPlanted, !target.isMemory, let stale = staleByte(vm, gpa) { return stale }
         switch target {
         case .mmio: return .stopped(.mmio)
@@ -177,7 +187,7 @@ extension KernelModel {
             let offset = self[vm].withoutSharedBit(gpa) - slot.range.start
             noteMapped(vm, slot.index, offset)
             if toWrite { self[vm].slots[slot.index].noteWritten(offset) }
-            return .memory(slot.file, offset: slot.fileOffset + offset)
+            return .memory(slot.file, offset: slot.fileOffset + offset, .host)
         }
     }
 
@@ -188,7 +198,7 @@ extension KernelModel {
             guard slot.range.contains(gpa), case let offset = gpa - slot.range.start,
                 slot.mapped.contains(offset & ~(pageSize - 1)), !isClosed(slot.file)
             else { return nil }
-            return .memory(slot.file, offset: slot.fileOffset + offset)
+            return .memory(slot.file, offset: slot.fileOffset + offset, .host)
         }
         if plants(.guestMappingsKept), let index = self[vm].slotIndex(at: gpa) {
             return place(self[vm].slots[index])

@@ -28,8 +28,10 @@ extension KernelModel {
         var nodes = RunMap<UInt32>(size: 0, initial: 0)
         /// Number of open descriptors and active host mappings. A memslot does not keep the file open.
         var openCount = 0
-        /// The bytes of the file, with ``Contents/inside``.
+        /// The bytes of the file, with ``Contents/inside``; of a confidential VM, as the host's key decrypts them.
         var bytes = FileBytes()
+        /// For a file of a confidential VM.
+        var encrypted: EncryptedPages?
 
         struct Policy: Hashable, Sendable {
             let range: PageRange
@@ -76,6 +78,7 @@ extension KernelModel {
         file.references = RunMap(size: size, initial: 0)
         file.nodes = file.references
         file.openCount = 1
+        if type.isConfidential { file.encrypted = EncryptedPages(size: size) }
         let number = FileID(index: files.insert(file))
         return DescriptorID(index: descriptors.insert(Descriptor(file: number, isOpen: true)))
     }
@@ -224,6 +227,10 @@ extension KernelModel {
         if !plants(.punchKeepsHolders) { detachHolds(file, range) }
         if plants(.punchChangesState) { self[file].attributes.set(range, to: .shared) }
         if plants(.punchKeepsContents) { return }
+        if self[file].encrypted != nil {
+            takeFromGuest(file, range)
+            forgetGuestContents(file, range)
+        }
         if contents == .inside { self[file].bytes.discard(range) }
         note(.discarded(file, range))
         zapGuest(file, range)
@@ -297,6 +304,7 @@ extension KernelModel {
     mutating func updateContents(
         _ file: FileID, _ range: PageRange, changingTo state: PageState, _ mode: ContentMode
     ) {
+        if self[file].encrypted != nil { return convertEncrypted(file, range, to: state) }
         if rules.contentDesign != nil {
             if mode.isEmpty { overwriteChanging(file, range, to: state, .noise) }
             return

@@ -87,7 +87,7 @@ extension KernelModel {
     /// Whether a fault treats the address as private. It reads the state before it looks up the page, and the state
     /// can change in between.
     public func isFaultedAsPrivate(_ vm: VMID, at gpa: UInt64) -> Bool {
-        guard self[vm].type == .softwareProtected, let slot = self[vm].slotIndex(at: gpa) else {
+        guard self[vm].type.hasPrivateMemory, let slot = self[vm].slotIndex(at: gpa) else {
             return false
         }
         return isPrivateInFile(vm, slot, gpa)
@@ -108,7 +108,7 @@ extension KernelModel {
         // With two aliases the address gives the kind, and `target` compares it.
         if self[vm].sharedBit == nil {
             let statesCount =
-                self[vm].type == .softwareProtected || rules.abi == .linux74 && rules.convertsInPlace
+                self[vm].type.hasPrivateMemory || rules.abi == .linux74 && rules.convertsInPlace
             let isPrivateNow =
                 statesCount && self[vm].slotIndex(at: gpa).map { isPrivateInFile(vm, $0, gpa) } ?? false
             guard isPrivate == isPrivateNow else { return .badAddress }

@@ -49,19 +49,26 @@ extension KernelModel {
     /// The result of a vCPU read at a guest-physical address. With a shared bit the access is taken to have the kind of the
     /// page.
     public func visibleToGuest(_ vm: VMID, at gpa: UInt64) -> VisibleByte {
-        guard let (file, offset) = guestByte(vm, at: gpa) else {
-            return self[vm].slotIndex(at: gpa) == nil ? .noMemslot : .fault
+        guard let (file, offset, key) = guestByte(vm, at: gpa) else {
+            return self[vm].slotIndex(at: self[vm].withoutSharedBit(gpa)) == nil ? .noMemslot : .fault
         }
-        return .byte(byte(file, at: offset))
+        return .byte(byte(file, at: offset, with: key))
     }
 
     /// The location in a file of the byte at a guest-physical address; nil if a vCPU cannot read it.
-    public func guestByte(_ vm: VMID, at gpa: UInt64) -> (file: FileID, offset: UInt64)? {
+    public func guestByte(_ vm: VMID, at gpa: UInt64) -> (file: FileID, offset: UInt64, MemoryKey)? {
+        if self[vm].confidential != nil {
+            if self[vm].isPrivate(gpa) {
+                return guestByteOfEncryptedPage(vm, at: gpa).map { ($0.file, $0.offset, .guest) }
+            }
+            guard runError(vm) == nil, case .memory(let slot, _) = target(vm, of: gpa) else { return nil }
+            return (slot.file, slot.fileOffset + (self[vm].withoutSharedBit(gpa) - slot.range.start), .host)
+        }
         guard let index = self[vm].slotIndex(at: gpa) else { return nil }
         let slot = self[vm].slots[index]
         if slot.isGuestMemfd, isClosed(slot.file) { return nil }
         if self[vm].sharedBit == nil, case .fault = target(vm, of: gpa) { return nil }
-        return (slot.file, slot.fileOffset + (gpa - slot.range.start))
+        return (slot.file, slot.fileOffset + (gpa - slot.range.start), .host)
     }
 
     /// The references of a hold: its pages, and which of them were punched out of the file.
@@ -85,7 +92,8 @@ extension KernelModel {
         model.holds = Table()
         model.normalizeAddresses()
         if rules.abi.faultsHoldReferences { return model }
-        for number in vms.numbers {
+        // On SNP a read through the shared alias depends on the tables.
+        for number in vms.numbers where vms[number].type != .snp {
             for slot in vms[number].slots.indices where vms[number].slots[slot].isGuestMemfd {
                 model.vms[number].slots[slot].mapped = PageSet(size: vms[number].slots[slot].range.size)
             }

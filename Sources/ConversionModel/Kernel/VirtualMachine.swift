@@ -12,11 +12,18 @@ extension KernelModel {
         var attributes: RunMap<PageState>?
         /// Deleted slots that a planted fault has left in the tables.
         var stale: [Memslot] = []
+        /// For SNP and TDX.
+        var confidential: ConfidentialVM?
 
         static var vacant: VM { VM() }
 
         func withoutSharedBit(_ address: UInt64) -> UInt64 {
             sharedBit.map { address & ~(1 << UInt64($0)) } ?? address
+        }
+
+        /// Whether an access through this address is private.
+        func isPrivate(_ address: UInt64) -> Bool {
+            sharedBit.map { address & (1 << UInt64($0)) == 0 } ?? false
         }
 
         /// Index of the slot at an address without the shared bit.
@@ -92,15 +99,24 @@ extension KernelModel {
     /// `KVM_CREATE_VM`.
     ///
     /// - Parameter sharedBit: 12 to 39, on a VM with private memory. This bit of the address then selects the kind
-    ///   of an access.
-    /// - Throws: `EINVAL` if `sharedBit` is not from 12 to 39, or the type has no private memory.
+    ///   of an access. An SNP or TDX VM must have one: on TDX it is the shared bit of the address, and on SNP the C-bit,
+    ///   inverted.
+    /// - Throws: `EINVAL` if `sharedBit` is not from 12 to 39, the type has no private memory, or the rules are not those of
+    ///   Linux 7.4 with conversion in place, the only ones that the model has for SNP and TDX.
     public mutating func createVM(_ type: VMType, sharedBit: Int? = nil) throws(ErrorNumber) -> VMID {
         if let sharedBit {
-            guard type == .softwareProtected, (12..<Self.guestPhysicalBits).contains(sharedBit) else {
+            guard type.hasPrivateMemory, (12..<Self.guestPhysicalBits).contains(sharedBit) else {
                 throw .invalidArgument
             }
         }
         var vm = VM(type: type, sharedBit: sharedBit)
+        if type.isConfidential {
+            guard let sharedBit, rules.abi == .linux74, rules.convertsInPlace, rules.contentDesign == nil
+            else {
+                throw .invalidArgument
+            }
+            vm.confidential = ConfidentialVM(type: type, bits: sharedBit)
+        }
         if type == .softwareProtected, !rules.convertsInPlace {
             vm.attributes = RunMap(size: .max & ~(pageSize - 1), initial: .shared)
         }
@@ -120,7 +136,13 @@ extension KernelModel {
     public func sharedBit(of vm: VMID) -> Int? { self[vm].sharedBit }
     /// The effect on contents that the VM promises for conversions.
     public func contentPromise(of vm: VMID) -> ContentPromise {
-        self[vm].type == .softwareProtected ? rules.contentPromise : .undefined
+        switch self[vm].type {
+        case .softwareProtected: rules.contentPromise
+        case .default: .undefined
+        // Before the launch has ended, memory becomes private with the bytes that are then measured in.
+        case .snp, .tdx:
+            isFinalized(vm) ? .encrypted : ContentPromise(toPrivate: .preserved, toShared: .undefined)
+        }
     }
 
     // MARK: memslots
@@ -219,6 +241,11 @@ extension KernelModel {
     private mutating func zapSlot(_ vm: VMID, _ slot: Int) {
         guard !plants(.deletedSlotStaysMapped) else { return }
         zapAll(vm, slot)
+        if self[vm].confidential != nil {
+            let range = self[vm].slots[slot].range
+            takeBack(vm, range)
+            self[vm].confidential?.moved.removeAll { range.contains($0.gpa) }
+        }
         guard self[vm].type == .default else { return }
         for other in self[vm].slots.indices { zapAll(vm, other) }
     }

@@ -43,7 +43,14 @@ struct Draft {
         if machines.contains(.twoAliases), test.vm == .softwareProtected, oneIn(6) {
             test.hasTwoAliases = true
         }
-        if machines.contains(.fewRuns), oneIn(16) { test.settings.attributeRuns = 1 + Int(below(2)) }
+        if !machines.isDisjoint(with: [.snp, .tdx]), test.vm == .softwareProtected, !test.hasTwoAliases,
+            oneIn(8)
+        {
+            test.vm = machines.contains(.tdx) && oneIn(2) ? .tdx : machines.contains(.snp) ? .snp : .tdx
+        }
+        if machines.contains(.fewRuns), !test.vm.isConfidential, oneIn(16) {
+            test.settings.attributeRuns = 1 + Int(below(2))
+        }
         add(Memory(pages: 1 + below(4), initial: state()))
         if oneIn(3), let name = Name("other") {
             add(Memory(name: name, pages: 1 + below(2), initial: state(), isUnbound: oneIn(3)))
@@ -213,10 +220,10 @@ struct Draft {
         return Extent(.guest, offset: first * pageSize, size: (1 + below(max(1, pages - first))) * pageSize)
     }
 
-    private mutating func alias() -> Name { test.hasTwoAliases && oneIn(2) ? .shared : .ram }
+    private mutating func alias() -> Name { test.guestHasTwoAliases && oneIn(2) ? .shared : .ram }
 
     mutating func guestPlace() -> Place {
-        let pages = guestPages + (!test.hasTwoAliases && oneIn(10) ? 1 : 0)
+        let pages = guestPages + (!test.guestHasTwoAliases && oneIn(10) ? 1 : 0)
         return Place(alias(), offset: below(max(1, pages)) * pageSize + byteInPage())
     }
 

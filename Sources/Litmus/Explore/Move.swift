@@ -13,6 +13,8 @@ enum Move: String, CaseIterable, Sendable {
     // Direct I/O is omitted, because the device determines how long it holds a page.
     case hold, holdLong, release
     case create, close, bind, unbind, preFault, zapped, capability
+    /// A step that only SNP and TDX VMs have.
+    case confidential
 
     /// The name for people.
     var name: String {
@@ -38,6 +40,7 @@ enum Move: String, CaseIterable, Sendable {
         case .holdLong: "hold by io_uring"
         case .preFault: "prefault"
         case .capability: "extension"
+        case .confidential: "steps of SNP and TDX"
         default: rawValue
         }
     }
@@ -46,6 +49,7 @@ enum Move: String, CaseIterable, Sendable {
     var weight: UInt64 {
         switch self {
         case .convert: 24
+        case .confidential: 40
         case .convertOddly, .guestRead, .guestWrite, .hostRead, .hostWrite, .convertOnFault: 8
         case .hold, .release, .hypercall, .ask, .askForGuest: 6
         case .hostCheck, .guestCheck, .punch, .childRead, .unmap, .zapped: 4
@@ -71,10 +75,21 @@ enum Move: String, CaseIterable, Sendable {
     /// Whether it is an access of a vCPU that exits with a memory fault on a page of the other state.
     var isPlainGuestAccess: Bool { [.guestRead, .guestWrite].contains(self) }
 
+    /// Whether the model of SNP and TDX VMs has it.
+    var isOfConfidentialVM: Bool {
+        switch self {
+        case .hostRead, .hostWrite, .hostFill, .hostCheck, .guestRead, .guestWrite, .guestFill, .guestCheck,
+            .again,
+            .convertOnFault, .convert, .ask, .hypercall, .map, .unmap, .punch, .hold, .release:
+            true
+        default: false
+        }
+    }
+
     /// Whether it is allowed in a parallel block.
     var isAtomic: Bool {
         switch self {
-        case .hostCheck, .guestFill, .guestCheck, .again, .fork, .zapped: false
+        case .hostCheck, .guestFill, .guestCheck, .again, .fork, .zapped, .confidential: false
         default: true
         }
     }
@@ -100,10 +115,10 @@ enum Move: String, CaseIterable, Sendable {
         case .guestCheck: return Step(vcpu, .check(draft.guestExtent(), 0))
         case .again:
             // The last vCPU that made an access.
-            return draft.test.hasTwoAliases ? draft.lastAccess.map { Step($0, .again) } : nil
+            return draft.test.guestHasTwoAliases ? draft.lastAccess.map { Step($0, .again) } : nil
         case .convertOnFault:
             // With one alias no access asks for a conversion.
-            guard draft.test.hasTwoAliases else { return nil }
+            guard draft.test.guestHasTwoAliases else { return nil }
             let byte = draft.freshByte()
             let place = draft.guestPlace()
             var onFault = FaultConversion(draft.pick(ContentPolicy.allCases) ?? .preserve)
@@ -164,8 +179,9 @@ enum Move: String, CaseIterable, Sendable {
             return draft.files.count > 1 ? draft.pick(draft.files).map { Step(host, .close($0.name)) } : nil
         // Without a memslot KVM emulates the access. It cannot read the instruction if the code is private, as in a VM
         // with two aliases.
-        case .bind where !draft.test.hasTwoAliases: return binding(in: &draft).map { Step(host, .bind($0)) }
-        case .unbind where !draft.test.hasTwoAliases:
+        case .bind where !draft.test.guestHasTwoAliases:
+            return binding(in: &draft).map { Step(host, .bind($0)) }
+        case .unbind where !draft.test.guestHasTwoAliases:
             return Step(host, .unbind(slot: UInt32(draft.below(3)), on: nil))
         case .bind, .unbind: return nil
         case .preFault: return Step(vcpu, .preFault(draft.guestExtent(alias: false)))
@@ -177,7 +193,33 @@ enum Move: String, CaseIterable, Sendable {
                 ])
             else { return nil }
             return Step(host, .extension(UInt32(number.rawValue)))
+        case .confidential: return confidentialStep(in: &draft, host, vcpu)
         }
+    }
+
+    /// A step that only SNP and TDX VMs have, on a page of the guest's memory or on several.
+    private func confidentialStep(in draft: inout Draft, _ host: Actor, _ vcpu: Actor) -> Step? {
+        let type = draft.test.vm
+        guard type.isConfidential else { return nil }
+        let extent = draft.guestExtent(alias: false)
+        let page = Extent(offset: extent.offset, size: pageSize)
+        // Validation is what everything else depends on.
+        if !draft.oneIn(3) {
+            let isLarge = draft.oneIn(12)
+            return type == .tdx
+                ? Step(vcpu, .confidential(.accept(extent, isLarge: isLarge)))
+                : Step(vcpu, .confidential(.validate(extent, isValid: !draft.oneIn(4), isLarge: isLarge)))
+        }
+        let file = draft.pick(draft.files)
+        var actions: [ConfidentialAction] = [.take(page)]
+        if let file {
+            let place = Place(file.name, offset: draft.below(file.pages) * pageSize)
+            actions += [
+                .remap(gpa: page.offset, to: place), .remap(gpa: page.offset, to: Place(offset: page.offset)),
+            ]
+        }
+        if type == .tdx { actions += [.block(page), .track, .remove(page), .raiseVE] }
+        return draft.pick(actions).map { Step(host, .confidential($0)) }
     }
 
     /// A step that checks the effects of the last one.
@@ -195,7 +237,7 @@ enum Move: String, CaseIterable, Sendable {
             return (.convert, Step(host, .convert(Conversion(hold, to: draft.state()))))
         // Steps that are affected by a hold.
         case (.hold(let extent, _, _), _)
-        where draft.test.hasTwoAliases && extent.name == .ram && draft.oneIn(3):
+        where draft.test.guestHasTwoAliases && extent.name == .ram && draft.oneIn(3):
             let step = Step(
                 .vcpu(Int(draft.below(2))), .read(Place(offset: extent.offset)),
                 onFault: FaultConversion(.preserve))
@@ -215,7 +257,8 @@ enum Move: String, CaseIterable, Sendable {
             return (.bind, Step(host, .bind(Binding(slot: 3, to: extent, gpa: 16 * pageSize))))
         // The access through the other alias, and the same access again.
         case (.read(let place), .vcpu), (.write(let place, _), .vcpu):
-            guard draft.test.hasTwoAliases, place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize
+            guard draft.test.guestHasTwoAliases,
+                place.offset < (draft.test.memory.first?.pages ?? 0) * pageSize
             else { return nil }
             let page = UInt32(truncatingIfNeeded: place.offset / pageSize)
             let target: PageState = place.name == .shared ? .shared : .private

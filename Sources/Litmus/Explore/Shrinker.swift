@@ -224,6 +224,22 @@ extension Action {
         case .unmap, .release, .close, .unbind, .again, .fork, .clock, .syscall, .zapped, .extension, .remap,
             .dup, .migrate, .node, .dirty:
             []
+        case .confidential(let action): action.simpler.map(Action.confidential)
+        }
+    }
+}
+
+extension ConfidentialAction {
+    fileprivate var simpler: [ConfidentialAction] {
+        switch self {
+        case .validate(let extent, let isValid, let isLarge):
+            extent.simpler.map { .validate($0, isValid: isValid, isLarge: isLarge) }
+        case .accept(let extent, let isLarge): extent.simpler.map { .accept($0, isLarge: isLarge) }
+        case .launch(let extent): extent.simpler.map(ConfidentialAction.launch)
+        case .take(let extent): extent.simpler.map(ConfidentialAction.take)
+        case .block(let extent): extent.simpler.map(ConfidentialAction.block)
+        case .remove(let extent): extent.simpler.map(ConfidentialAction.remove)
+        case .remap, .finalize, .track, .raiseVE: []
         }
     }
 }

@@ -7,8 +7,8 @@ import SoftKVM
 ///
 /// It begins with two shared pages, two private pages, and one of each. If the kernel supports them, four other
 /// machines are explored in the same way: a default VM (in one step, because nothing changes state on it), a VM with
-/// two aliases, a VM with a page in each of two regions, and a file whose attributes can have few runs. Steps with a
-/// second file are tried from the initial states only.
+/// two aliases, a VM with a page in each of two regions, and a file whose attributes can have few runs; and SNP and TDX
+/// VMs. Steps with a second file are tried from the initial states only.
 ///
 /// Steps without an effect on the state share one test for each state; a step with an effect has its own test. Each
 /// test ends with checks of everything that can be seen of the pages, and with conversions in both directions, which
@@ -279,6 +279,87 @@ struct SmallScope {
                     looks: aliases.filter { $0.move == .hostRead }.map(\.step), endings: [], depth: depth)
             )
         }
+        return starts + (machines.contains(.snp) ? confidentialStarts(.snp) : [])
+            + (machines.contains(.tdx) ? confidentialStarts(.tdx) : [])
+    }
+
+    /// Everything that the guest, the monitor and the hypervisor of an SNP or TDX VM can do to two pages, and the launch.
+    private func confidentialStarts(_ type: VMType) -> [Start] {
+        let (host, vcpu) = (Actor.host(0), Actor.vcpu(0))
+        let both = Extent(pages: 0...1)
+        func page(_ number: UInt32) -> Extent { Extent(pages: number...number) }
+        func own(_ action: ConfidentialAction) -> Step {
+            Step(action.isOfGuest ? vcpu : host, .confidential(action))
+        }
+        func taken(_ extent: Extent) -> Step {
+            own(
+                type == .tdx
+                    ? .accept(extent, isLarge: false) : .validate(extent, isValid: true, isLarge: false))
+        }
+        func asked(_ extent: Extent, _ state: PageState) -> Step {
+            Step(vcpu, .hypercall(extent, attributes: Attributes.word(state)))
+        }
+        func converted(_ state: PageState, _ contents: ContentPolicy) -> Step {
+            Step(host, .convert(Conversion(page(0), to: state, contents: contents)))
+        }
+        var alphabet = [taken(page(0)), taken(both), asked(page(0), .private), asked(both, .shared)]
+        for number in [0, 1] as [UInt32] {
+            for alias in [Name.ram, .shared] {
+                alphabet.append(Step(vcpu, .read(Place(alias, page: number))))
+                alphabet.append(Step(vcpu, .write(Place(alias, page: number), 0x56)))
+            }
+            alphabet.append(Step(host, .write(Place(page: number), 0x41)))
+        }
+        for state in PageState.allCases {
+            alphabet += [converted(state, .zero), converted(state, .preserve)]
+        }
+        alphabet.append(
+            Step(vcpu, .write(Place(.shared, page: 0), 0x57), onFault: FaultConversion(.unspecified)))
+        alphabet.append(Step(host, .punch(page(0))))
+        alphabet += [
+            own(.take(page(0))), own(.remap(gpa: 0, to: Place(page: 1))),
+            own(.remap(gpa: 0, to: Place(page: 0))),
+        ]
+        if type == .tdx {
+            alphabet += [.accept(page(0), isLarge: true), .block(page(0)), .track, .remove(page(0))].map(own)
+        } else {
+            alphabet += [true, false].map { own(.validate(page(0), isValid: $0, isLarge: $0)) }
+        }
+        let reads = [0, 1].flatMap { number -> [Step] in
+            [Step(host, .read(Place(page: number)))]
+                + [Name.ram, .shared].map { Step(vcpu, .read(Place($0, page: number))) }
+        }
+        // Whatever the pages are, they become shared, and private again.
+        let looks =
+            reads + [asked(both, .shared)] + reads + [asked(both, .private), taken(page(0)), taken(page(1))]
+            + reads
+        var starts: [Start] = []
+        for initial in PageState.allCases {
+            var machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: initial)])
+            machine.vm = type
+            let used = [taken(both), Step(vcpu, .write(Place(page: 0), 0x58))]
+            let beginnings =
+                (initial == .private ? [[], used] : [[]]) + (type == .tdx ? [[own(.raiseVE)]] : [])
+            starts.append(
+                Start(
+                    machine: machine, beginnings: beginnings, alphabet: alphabet, looks: looks, endings: [],
+                    depth: depth))
+        }
+        var machine = LitmusTest(name: "small scope", memory: [Memory(pages: 2, initial: .shared)])
+        machine.vm = type
+        // A test with this step begins before the end of the launch.
+        machine.body = [.step(own(.finalize))]
+        let launch =
+            [
+                own(.launch(page(0))), own(.launch(both)), converted(.private, .preserve),
+                converted(.private, .zero),
+            ]
+            + [Step(host, .write(Place(page: 0), 0x41)), Step(vcpu, .read(Place(page: 0)))]
+        starts.append(
+            Start(
+                machine: machine, beginnings: [[]], alphabet: launch,
+                looks: [own(.finalize), own(.launch(page(0)))] + looks, endings: [], depth: depth)
+        )
         return starts
     }
 

@@ -10,6 +10,8 @@ struct SupportedMoves {
         case twoAliases
         /// Attributes with few runs: a conversion that needs more is `ENOMEM`.
         case fewRuns
+        /// SNP and TDX, which only the model has.
+        case snp, tdx
 
         /// A test with such a machine.
         fileprivate var example: LitmusTest {
@@ -21,6 +23,8 @@ struct SupportedMoves {
                 test.needs = [.inPlace]
             case .twoAliases: test.hasTwoAliases = true
             case .fewRuns: test.settings.attributeRuns = 1
+            case .snp: test.vm = .snp
+            case .tdx: test.vm = .tdx
             }
             test.body = [.step(Step(.host(0), .read(Place(page: 0))))]
             return test
@@ -31,6 +35,8 @@ struct SupportedMoves {
             case .default: "vm default"
             case .twoAliases: "aliases two"
             case .fewRuns: "kernel runs"
+            case .snp: "vm snp"
+            case .tdx: "vm tdx"
             }
         }
     }
@@ -39,6 +45,8 @@ struct SupportedMoves {
     /// The moves of a VM with two aliases.
     private(set) var aliasMoves: [Move] = []
     private(set) var machines: Set<Machine> = []
+    /// The moves of an SNP or TDX VM; empty if the backend has none.
+    private(set) var confidentialMoves: [Move] = []
     /// Whether a page's bytes after a conversion are defined, and therefore what a concurrent reader may see.
     let knowsContents: Bool
     /// The moves that are not supported, with the reason.
@@ -65,7 +73,7 @@ struct SupportedMoves {
         self.runner = runner
         knowsContents = promise.isKnown
         for machine in Machine.allCases where !isExcluded(machine.name) { add(machine) }
-        for move in Move.allCases where !isExcluded(move.name) {
+        for move in Move.allCases where move != .confidential && !isExcluded(move.name) {
             if [.ask, .askForGuest, .convertOnFault].contains(move),
                 [promise.toPrivate, promise.toShared].contains(.byFlag)
             {
@@ -75,6 +83,15 @@ struct SupportedMoves {
                 add(move)
             }
         }
+        if !machines.isDisjoint(with: [.snp, .tdx]) {
+            confidentialMoves = moves.filter(\.isOfConfidentialVM) + [.confidential]
+        }
+    }
+
+    /// The moves of a VM of this kind.
+    func moves(of test: LitmusTest) -> [Move] {
+        if test.vm.isConfidential { return confidentialMoves }
+        return test.hasTwoAliases ? aliasMoves : moves
     }
 
     /// Whether the caller excluded a move or machine. If not, the tests that follow are announced as its probes.

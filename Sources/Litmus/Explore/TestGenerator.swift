@@ -31,8 +31,7 @@ struct TestGenerator {
             if let test = nextLarge(dimension, seed) { return test }
         }
         var draft = Draft(seed: seed, supported.machines)
-        let moves = draft.test.hasTwoAliases ? supported.aliasMoves : supported.moves
-        fill(&draft, 1 + draft.below(UInt64(mostSteps)), moves)
+        fill(&draft, 1 + draft.below(UInt64(mostSteps)), supported.moves(of: draft.test))
         return draft.test
     }
 

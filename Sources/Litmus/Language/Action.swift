@@ -128,6 +128,8 @@ public indirect enum Action: Sendable, Hashable {
     /// `every N of`: the action for each page of a pattern, in ascending order, until one fails. The action is that of
     /// the first page (``every(_:of:_:)``).
     case every(Pattern, Action)
+    /// An action that only SNP and TDX VMs have.
+    case confidential(ConfidentialAction)
 }
 
 /// The argument of `KVM_SET_MEMORY_ATTRIBUTES2`, word by word, and how the request is made.
@@ -262,8 +264,19 @@ public enum VMName: String, Sendable, CaseIterable {
     case second
     /// A default VM, which has no private memory.
     case `default`
+    /// An SNP VM. Only the model has one.
+    case snp
+    /// A TDX VM. Only the model has one.
+    case tdx
 
-    var type: VMType { self == .default ? .default : .softwareProtected }
+    var type: VMType {
+        switch self {
+        case .protected, .second: .softwareProtected
+        case .default: .default
+        case .snp: .snp
+        case .tdx: .tdx
+        }
+    }
 }
 
 /// The argument of `KVM_CREATE_GUEST_MEMFD`.

@@ -13,6 +13,7 @@ extension Check {
         }
         switch action {
         case .every(let pattern, let action): try self.pattern(pattern, action, by: actor)
+        case .confidential(let action): try confidential(action)
         case .read(let place), .write(let place, _): try view(place.name, actor)
         case .fill(let extent, _), .check(let extent, _):
             try touch(extent)
@@ -68,6 +69,8 @@ extension Check {
             try require(extent.name == .ram, "a VM's attributes are for guest-physical pages: omit the name")
         case .syscall(let name, _): try file(name)
         case .peek(let place): try view(place.name, actor)
+        case .preFault where vm.isConfidential, .clock where vm.isConfidential:
+            throw fail("the model of SNP and TDX does not have `\(action.word)`")
         case .preFault(let extent):
             try require(extent.name == .ram, "a vCPU uses guest-physical pages: omit the name")
         case .clock(let place):
@@ -75,8 +78,11 @@ extension Check {
         case .present(let extent):
             _ = try end(of: extent)
             try view(extent.name, actor)
-        case .hypercall(let extent, _):
+        case .hypercall(let extent, let attributes):
             try require(extent.name == .ram, "a vCPU uses guest-physical pages: omit the name")
+            try require(
+                !vm.isConfidential || Attributes.state(attributes) != nil,
+                "a page state change and MapGPA ask for `private` or `shared`: omit `attributes`")
         case .fork(let child):
             try require((0..<Actor.limit).contains(child), "actors have numbers below \(Actor.limit)")
             try require(children[child] == nil, "\(Actor.child(child)) has already been forked")
@@ -197,7 +203,9 @@ extension Check {
         if case .vcpu = actor {
             let isAlias = name == .ram || name == .shared && hasTwoAliases
             return try require(
-                isAlias, "a vCPU uses guest-physical pages, not views (`shared:` needs `aliases two`)")
+                isAlias,
+                "a vCPU uses guest-physical pages, not views (`shared:` needs `aliases two`, `vm snp` or `vm tdx`)"
+            )
         }
         if case .child(let number) = actor, children[number]?.contains(name) == true { return }
         try require(views.contains(name) || unmapped.contains(name), "there is no view `\(name)`")

@@ -19,7 +19,7 @@ extension LitmusTest {
     public static let mostTouched: UInt64 = 64 << 20
 
     /// Words that begin an outcome, so that no result can be named like them.
-    static let outcomeWords: Set<String> = ["ok", "errno", "differs", "fault", "mmio"]
+    static let outcomeWords: Set<String> = ["ok", "errno", "differs", "fault", "mmio", "garbage"]
 
     /// The first problem of the test. Nil if it can be run, and its written form reads back as the same test.
     public func firstProblem() -> TestProblem? {
@@ -45,6 +45,8 @@ struct Check {
     /// Children, with the views that existed when they were forked.
     var children: [Int: Set<Name>] = [:]
     var hasTwoAliases = false
+    var vm = VMType.softwareProtected
+    var hasFinalized = false
     /// The memories that are guest memory, and those of them whose name now refers to another file.
     var regions: Set<Name> = []
     var replaced: Set<Name> = []
@@ -83,8 +85,11 @@ struct Check {
         }
         try require(
             !test.hasTwoAliases || test.vm == .softwareProtected,
-            "a default VM has no private memory, so `aliases two` needs `vm protected`")
-        hasTwoAliases = test.hasTwoAliases
+            test.vm.isConfidential
+                ? "every guest of `vm \(test.vm.word)` has two aliases: omit `aliases two`"
+                : "a default VM has no private memory, so `aliases two` needs `vm protected`")
+        hasTwoAliases = test.guestHasTwoAliases
+        vm = test.vm
         var number = 0
         for entry in test.body {
             switch entry {
@@ -201,11 +206,15 @@ struct Check {
             switch step.action.single {
             case .hypercall: throw fail("only a vCPU can make a hypercall")
             case .again, .preFault, .clock: throw fail("only a vCPU can `\(step.action)`")
+            case .confidential(let action):
+                try require(!action.isOfGuest, "only a vCPU can `\(step.action)`")
             default: break
             }
         case .vcpu:
             switch step.action.single {
             case .hypercall, .again, .preFault, .clock: return
+            case .confidential(let action):
+                return try require(action.isOfGuest, "only a host can `\(step.action)`")
             default: break
             }
             try require(

@@ -149,12 +149,12 @@ struct LineParser {
     // MARK: the header
 
     mutating func hazard() throws(SyntaxError) -> Hazard {
-        try choice("a hazard of the table, like `A6` or `H22`") { word in
+        try choice("a hazard of a table, like `A6`, `H22` or `V16`") { word in
             let digits = word.dropFirst()
-            guard let era = word.first, era == "A" || era == "H", let number = UInt16(digits),
+            guard let table = Hazard.Table(rawValue: String(word.prefix(1))), let number = UInt16(digits),
                 String(number) == digits
             else { return nil }
-            return Hazard(isHistoric: era == "H", number: number)
+            return Hazard(table, number: number)
         }
     }
 
@@ -194,7 +194,7 @@ struct LineParser {
     }
 
     mutating func vmType() throws(SyntaxError) -> VMType {
-        try choice("`protected` or `default`", among: ["protected", "default"]) { VMType(word: $0) }
+        try choice("`protected`, `default`, `snp` or `tdx`", among: VMType.words) { VMType(word: $0) }
     }
 
     mutating func memory() throws(SyntaxError) -> Memory {
@@ -253,11 +253,15 @@ struct LineParser {
     mutating func outcome() throws(SyntaxError) -> StepOutcome {
         if case .number = token.kind { return .value(try number("a byte")) }
         let column = self.column
-        let word = try word("an outcome: `ok`, an errno, a byte, `SIGBUS`, `differs`, `fault` or `mmio`")
+        let word = try word("an outcome: \(Self.outcomes)")
         switch word {
         case "ok": return .ok
         case "SIGBUS": return .sigbus(at: take("at") ? try offset() : nil)
         case "mmio": return .mmio
+        case "garbage": return .garbage
+        case _ where ArchitectureStatus(rawValue: word) != nil:
+            guard let status = ArchitectureStatus(rawValue: word) else { return .ok }
+            return .status(status, at: take("at") ? try offset() : nil)
         case "fault":
             return .fault(try choice(of: PageState.self), at: take("at") ? try offset() : nil)
         case "differs":
@@ -280,10 +284,15 @@ struct LineParser {
     /// The end of a message about an unknown outcome: similar outcomes, or everything that is allowed.
     static func nearOutcome(_ word: String) -> String {
         let near = NearWords.suggestion(
-            for: word, among: ["ok", "SIGBUS", "differs", "fault", "mmio"] + Errno.named.compactMap(\.symbol))
-        return near.isEmpty
-            ? ": expected `ok`, an errno, a byte, `SIGBUS`, `differs`, `fault` or `mmio`" : near
+            for: word,
+            among: ["ok", "SIGBUS", "differs", "fault", "mmio", "garbage"]
+                + ArchitectureStatus.allCases.map(\.rawValue) + Errno.named.compactMap(\.symbol))
+        return near.isEmpty ? ": expected \(outcomes)" : near
     }
+
+    private static let outcomes =
+        "`ok`, an errno, a byte, `SIGBUS`, `differs`, `fault` or `mmio`; with `vm snp` and `vm tdx` also `garbage`, "
+        + ArchitectureStatus.allCases.map { "`\($0.rawValue)`" }.joined(separator: ", ")
 
     mutating func expectation() throws(SyntaxError) -> Expectation {
         guard take(.arrow) else { return .unspecified }

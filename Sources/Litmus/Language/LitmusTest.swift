@@ -47,6 +47,9 @@ public struct LitmusTest: Sendable, Hashable {
     /// All steps in the order of the text, including those of parallel blocks. Each change of ``body`` lists them once,
     /// because a run of a test asks for them a dozen times.
     public var steps: [Step] { listed.steps }
+
+    /// Whether a vCPU reaches each page through a private alias or a shared one: always on SNP and TDX.
+    package var guestHasTwoAliases: Bool { hasTwoAliases || vm.isConfidential }
 }
 
 /// The steps of a body. They follow from it, so they take no part in comparisons of tests.
@@ -69,17 +72,25 @@ private struct StepList: Sendable, Hashable {
     func hash(into hasher: inout Hasher) {}
 }
 
-/// A row of the hazard table (docs/ABI.md): `A6`, or `H22` for one that only posted versions of the interface
-/// have.
+/// A row of a hazard table: `A6` or `H22` of docs/ABI.md, or `V16` of docs/CONFIDENTIAL.md.
 public struct Hazard: Sendable, Hashable {
-    /// Whether the letter is H: only posted versions have the hazard. Otherwise it is A.
-    public var isHistoric: Bool
+    /// The letter of a row, which says where the hazard exists.
+    public enum Table: String, Sendable, CaseIterable {
+        /// `A`: in Linux 7.4.
+        case applied = "A"
+        /// `H`: only in posted versions of the interface.
+        case historic = "H"
+        /// `V`: in SNP, TDX, pKVM or CCA guests and their monitors.
+        case vendor = "V"
+    }
+    /// The letter.
+    public var table: Table
     /// The number after the letter.
     public var number: UInt16
 
-    /// A row of the table, which need not exist.
-    public init(isHistoric: Bool = false, number: UInt16) {
-        self.isHistoric = isHistoric
+    /// A row of a table, which need not exist.
+    public init(_ table: Table = .applied, number: UInt16) {
+        self.table = table
         self.number = number
     }
 }
@@ -275,4 +286,9 @@ public enum StepOutcome: Sendable, Hashable {
     case fault(PageState, at: UInt64? = nil)
     /// `mmio`: a vCPU exited with `KVM_EXIT_MMIO`: no memslot has the address, or the memslot is read-only.
     case mmio
+    /// `garbage`: the byte that was read had been written with another key. It is not the one that was written.
+    case garbage
+    /// `RETRY at 2`: what an instruction or request of an SNP or TDX guest has answered. `at` is a guest-physical
+    /// address, bytes; nil if there is none.
+    case status(ArchitectureStatus, at: UInt64? = nil)
 }

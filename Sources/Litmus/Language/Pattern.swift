@@ -132,7 +132,8 @@ extension StepOutcome {
         switch self {
         case .errno(_, let place), .sigbus(let place), .fault(_, let place): place
         case .differs(let place): place
-        case .ok, .value, .mmio: nil
+        case .status(_, let place): place
+        case .ok, .value, .mmio, .garbage: nil
         }
     }
 

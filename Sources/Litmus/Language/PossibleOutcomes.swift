@@ -12,6 +12,17 @@ extension Action {
             return action.canEndPattern(with: outcome, isVCPU: isVCPU, actor)
         }
         switch (self, outcome) {
+        case (.confidential(let action), .status(let status, _)):
+            return action.canEnd(with: status) || action.isOfGuest && (status == .vc || status == .ve)
+        case (.confidential(let action), .fault): return action.isOfGuest
+        case (.confidential, .errno): return true
+        case (.hypercall, .status(let status, _)):
+            return status == .refused || status == .retry || status == .invalid
+        case (.read, .status(let status, _)), (.write, .status(let status, _)),
+            (.fill, .status(let status, _)),
+            (.check, .status(let status, _)):
+            return isVCPU && (status == .vc || status == .ve)
+        case (.read, .garbage): return true
         case (.read, .value), (.check, .differs), (.again, .value), (.peek, .value): return true
         case (.peek, .ok): return false
         case (.zapped, .value), (.present, .value), (.extension, .value), (.dirty, .value), (.node, .value):

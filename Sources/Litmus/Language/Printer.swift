@@ -45,8 +45,8 @@ private enum Layout {
 }
 
 extension Hazard: CustomStringConvertible {
-    /// As a test writes it: `A6` or `H22`.
-    public var description: String { "\(isHistoric ? "H" : "A")\(number)" }
+    /// As a test writes it: `A6`, `H22` or `V16`.
+    public var description: String { "\(table.rawValue)\(number)" }
 }
 
 extension Need: CustomStringConvertible {
@@ -120,6 +120,8 @@ extension StepOutcome: CustomStringConvertible {
         case .differs: "differs"
         case .fault: "fault"
         case .mmio: "mmio"
+        case .garbage: "garbage"
+        case .status(let status, _): status.rawValue
         }
     }
 
@@ -135,6 +137,8 @@ extension StepOutcome: CustomStringConvertible {
         case .fault(let state, let place):
             "fault \(state.rawValue)" + (place.map { " at \(written($0))" } ?? "")
         case .mmio: "mmio"
+        case .garbage: "garbage"
+        case .status(let status, let place): status.rawValue + (place.map { " at \(written($0))" } ?? "")
         }
     }
 }
@@ -184,6 +188,7 @@ extension Action: CustomStringConvertible {
         case .present: "present"
         case .extension: "extension"
         case .every(_, let action): action.word
+        case .confidential(let action): action.word
         }
     }
 
@@ -228,6 +233,7 @@ extension Action: CustomStringConvertible {
         case .extension(let number): "\(number)"
         case .every(let pattern, let action):
             "every \(pattern.stride) of " + action.arguments(on: pattern.extent)
+        case .confidential(let action): action.arguments
         }
     }
 

@@ -9,12 +9,15 @@ extension LineParser {
         return Step(actor, action, try expectation(), onFault: onFault)
     }
 
-    private static let words = [
-        "read", "write", "fill", "check", "convert", "map", "unmap", "madvise", "allocate", "punch", "hold",
-        "release", "create", "close", "bind", "unbind", "hypercall", "prefault", "clock", "again", "fork",
-        "syscall", "peek", "zapped", "present", "extension", "dup", "mremap", "mprotect", "mbind", "migrate",
-        "node", "dirty", "vm_attributes",
-    ]
+    private static let words =
+        [
+            "read", "write", "fill", "check", "convert", "map", "unmap", "madvise", "allocate", "punch",
+            "hold",
+            "release", "create", "close", "bind", "unbind", "hypercall", "prefault", "clock", "again", "fork",
+            "syscall", "peek", "zapped", "present", "extension", "dup", "mremap", "mprotect", "mbind",
+            "migrate",
+            "node", "dirty", "vm_attributes",
+        ] + ConfidentialAction.words
 
     private mutating func action() throws(SyntaxError) -> Action {
         let start = column
@@ -96,6 +99,8 @@ extension LineParser {
         case "present": return .present(try extent())
         case "extension": return .extension(try number("the number of a capability"))
         case "hypercall": return .hypercall(try extent(), attributes: try attributes())
+        case _ where ConfidentialAction.words.contains(word):
+            return .confidential(try confidentialAction(word))
         default:
             let column = self.column
             guard

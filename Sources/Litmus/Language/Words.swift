@@ -29,18 +29,34 @@ public struct Name: Sendable, Hashable, CustomStringConvertible {
 
 extension VMName {
     /// The VM of steps that name none.
-    package init(_ type: VMType) { self = type == .default ? .default : .protected }
+    package init(_ type: VMType) {
+        switch type {
+        case .default: self = .default
+        case .softwareProtected: self = .protected
+        case .snp: self = .snp
+        case .tdx: self = .tdx
+        }
+    }
 }
 
 extension VMType {
-    var word: String { self == .default ? "default" : "protected" }
+    /// The word after `vm`.
+    package var word: String { VMName(self).rawValue }
+
+    /// What answers for an SNP or TDX VM, for every output that shows such answers; nil for the other types.
+    public var modelNotice: String? {
+        switch self {
+        case .default, .softwareProtected: nil
+        case .snp: "model of SNP, from public documents; not hardware"
+        case .tdx: "model of TDX, from public documents; not hardware"
+        }
+    }
+
+    static let words = ["protected", "default", "snp", "tdx"]
 
     init?(word: String) {
-        switch word {
-        case "default": self = .default
-        case "protected": self = .softwareProtected
-        default: return nil
-        }
+        guard Self.words.contains(word), let name = VMName(rawValue: word) else { return nil }
+        self = name.type
     }
 }
 

@@ -111,6 +111,7 @@ extension ModelMachine {
         case .syscall(let name, let call):
             let file = try file(name)
             return answer { kernel throws(ErrorNumber) in try kernel.attempt(file, call) }
+        case .confidential(let action): return try perform(action, step)
         case .hypercall, .again, .preFault, .clock, .every:
             throw .broken("\(step.actor) does not \(step.action)")
         }
@@ -188,7 +189,7 @@ extension ModelMachine {
 extension Observation {
     /// A byte that was read at this offset of a file.
     init(_ byte: Byte, at offset: UInt64) {
-        self.init(.value(byte.shown(at: offset)))
+        self.init(byte == .garbled ? .garbage : .value(byte.shown(at: offset)))
         isAnyByte = byte == .unknown
     }
 }

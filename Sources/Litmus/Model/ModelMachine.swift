@@ -49,15 +49,18 @@ struct ModelMachine: Sendable {
         /// The guest's memory as in the header.
         let regions: [Region]
         let late: LateUses
+        /// Whether an SNP or TDX VM is launched by steps of the test.
+        let hasLaunch: Bool
 
         /// - Parameter configuration: with the settings of the test's header.
         init(_ configuration: SoftKVM.Configuration, _ test: LitmusTest) {
             self.configuration = configuration
             main = VMName(test.vm)
-            sharedBit = test.hasTwoAliases ? min(46, KernelModel.guestPhysicalBits - 1) : nil
+            sharedBit = test.guestHasTwoAliases ? min(46, KernelModel.guestPhysicalBits - 1) : nil
             memories = test.memory
             regions = test.memory.regions
             late = LateUses(test)
+            hasLaunch = test.steps.contains { $0.action == .confidential(.finalize) }
         }
     }
 
@@ -151,6 +154,7 @@ struct ModelMachine: Sendable {
         do throws(ErrorNumber) {
             let vm = try kernel.createVM(name.type, sharedBit: name == setup.main ? setup.sharedBit : nil)
             vms[name] = vm
+            if name.type.isConfidential, !setup.hasLaunch { try kernel.finalize(vm) }
             return vm
         } catch {
             throw .skip("this kernel has no \(name.type.word) VM (KVM_CREATE_VM: \(Errno(error).name))")
@@ -200,6 +204,7 @@ struct ModelMachine: Sendable {
                 offset - view.offset < kernel.length(of: view.mapping)
             {
                 switch kernel.visibleToHost(view.mapping, at: offset - view.offset) {
+                case .byte(.garbled): look = "garbage"
                 case .byte(let byte): look = hex(UInt64(byte.shown(at: offset)))
                 default: look = "SIGBUS"
                 }
@@ -217,7 +222,8 @@ extension Byte {
     func shown(at offset: UInt64) -> UInt8 {
         switch self {
         case .known(let byte): byte
-        case .unknown: UInt8(truncatingIfNeeded: (offset / pageSize &+ 1) &* 0x9e37_79b9_7f4a_7c15 >> 56) | 1
+        case .unknown, .garbled:
+            UInt8(truncatingIfNeeded: (offset / pageSize &+ 1) &* 0x9e37_79b9_7f4a_7c15 >> 56) | 1
         }
     }
 }

@@ -14,6 +14,7 @@ extension ModelMachine {
         if case .hypercall(let extent, let attributes) = action {
             let call = try GuestCall(extent, attributes)
             try enter(.vcpu(number))
+            if kernel.type(of: vm).isConfidential { return try requestState(extent, attributes, vm) }
             guard let request = MapRequest(call), let places = places(of: request.range) else {
                 return answer(.invalidArgument)
             }
@@ -35,6 +36,9 @@ extension ModelMachine {
             return try pending.answerOfConversion(seen, of: step)
         case .read, .write, .fill, .check:
             return try step.answerOfConversion(access(step, number, placeWithoutMemory))
+        case .confidential(let action):
+            try enter(.vcpu(number))
+            return try performInGuest(action, step, vm)
         default: throw .broken("a vCPU does not \(action)")
         }
     }
@@ -181,11 +185,12 @@ extension ModelMachine {
         while offset < end {
             let count = min(end, (offset & ~(pageSize - 1)) + pageSize) - offset
             switch kernel.reach(vm, address(offset, in: extent.name), toWrite: written != nil) {
-            case .memory(let file, let place):
+            case .memory(let file, let place, let key):
                 if let written {
-                    kernel.fill(file, at: place, count: count, with: written)
+                    kernel.fill(file, at: place, count: count, with: written, key: key)
                 } else if case .check(_, let byte) = action {
-                    let other = kernel.firstByte(in: file, at: place, count: count, otherThan: byte)
+                    let other = kernel.firstByte(
+                        in: file, at: place, count: count, otherThan: byte, with: key)
                     if let other {
                         var seen = Observation(
                             isMMIO ? .mmio : .differs(at: offset + (other.offset - place)))
@@ -193,7 +198,7 @@ extension ModelMachine {
                         return (seen, isMMIO ? .mmio : nil)
                     }
                 } else {
-                    answer = Observation(kernel.byte(file, at: place), at: place)
+                    answer = Observation(kernel.byte(file, at: place, with: key), at: place)
                 }
             case .stopped(.mmio):
                 isMMIO = true
@@ -207,6 +212,10 @@ extension ModelMachine {
             case .stopped(.poisoned(let fault)):
                 return stop(.errno(Errno.hardwarePoisoned.rawValue, at: fault.gpa))
             case .stopped(.noPage), .stopped(.byte): return stop(.errno(Errno.badAddress.rawValue))
+            // The guest's handler goes on, so the vCPU is not stuck. Nor is that of a dead VM: it fails again.
+            case .stopped(.exception(let exception)):
+                return (Observation(.status(exception == .vc ? .vc : .ve, at: offset)), nil)
+            case .stopped(.error(let error)): return (Observation(.errno(error.rawValue)), nil)
             }
             offset += count
         }

@@ -213,7 +213,7 @@ public struct Oracle: Sendable {
 
 extension StepOutcome {
     /// Whether a conversion has found a page in use.
-    fileprivate var isInUse: Bool {
+    var isInUse: Bool {
         if case .errno(Errno.resourceTemporarilyUnavailable.rawValue, _) = self { true } else { false }
     }
 }

@@ -19,6 +19,8 @@ struct Needs {
         do throws(Errno) {
             switch need {
             case .inPlace: return try inPlace()
+            case .preservation where type.isConfidential:
+                return "contents do not survive conversions of an SNP or TDX VM"
             case .preservation:
                 let promise = try backend.createVM(type, sharedBit: nil).contentPromise
                 return promise == .preserved ? nil : "contents do not survive conversions on this kernel"

@@ -126,9 +126,10 @@ extension Recording {
         if value == nil, case .value(let byte) = outcome { value = byte }
         var errno: Errno?
         switch outcome {
-        case .sigbus, .fault, .mmio: errno = .badAddress
+        // An exception in the guest, such as #VC, leaves the access undone, too.
+        case .sigbus, .fault, .mmio, .status: errno = .badAddress
         case .errno(let number, _): errno = Errno(rawValue: number)
-        case .ok, .value, .differs: break
+        case .ok, .value, .differs, .garbage: break
         }
         guard let extent = step.action.extent else { return [] }
         return names.inFile(extent, step.actor).compactMap { part in

@@ -114,6 +114,9 @@ public struct Runner: Sendable {
         _ deadline: TestDeadline, _ tally: Tally, _ pool: MachinePool, _ contradictions: Contradictions
     ) -> Report {
         do throws(Stop) {
+            guard !source.test.vm.isConfidential || facts.soft != nil else {
+                throw .skip("vm \(source.test.vm.word): only the model has such a VM (--backend soft)")
+            }
             let isModel = facts.soft?.configuration.isModelOfLinux74 == true
             let facts = try facts.configured(for: source.test)
             for need in source.test.needs {
@@ -126,6 +129,10 @@ public struct Runner: Sendable {
                 var search = FailureSearch(source, facts, deadline, options)
                 return try search.report(failures)
             }
+            if source.test.vm.isConfidential, program.blocks.isEmpty, let soft = facts.soft {
+                let run = ModelRun(source: source, configuration: soft.configuration, options: options)
+                return Report(verdict: try run.verdict())
+            }
             guard !program.blocks.isEmpty else {
                 let run = SequentialRun(
                     source: source, facts: facts, deadline: deadline, options: options,
@@ -136,7 +143,7 @@ public struct Runner: Sendable {
                 var interleavings = Interleavings(
                     source, on: soft.configuration, deadline, keepsPart: true, watcher: options.watcher)
                 let result = try interleavings.explore(findsOrders: options.findsOrders)
-                if let recorder = options.recorder {
+                if let recorder = options.recorder, !source.test.vm.isConfidential {
                     try interleavings.recordOne(recorder, on: soft, with: options.witness)
                 }
                 var report = Judge(source).report(exact: result)

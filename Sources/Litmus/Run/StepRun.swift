@@ -108,7 +108,7 @@ extension Step {
     func accepts(_ seen: Observation) -> Bool {
         guard seen.oddity == nil else { return false }
         switch (expectation, seen.outcome) {
-        case (.unspecified, .value), (.unspecified, .ok), (.named, _): return true
+        case (.unspecified, .value), (.unspecified, .garbage), (.unspecified, .ok), (.named, _): return true
         // The page is poisoned whether the kernel could release its contents (0) or not (EBUSY).
         case (.unspecified, .errno(Errno.resourceBusy.rawValue, nil)) where action.isPoison: return true
         case (.unspecified, _): return false
@@ -128,6 +128,7 @@ extension StepOutcome {
         switch (self, seen) {
         case (.sigbus(nil), .sigbus): return true
         case (.fault(let wanted, nil), .fault(let state, _)): return wanted == state
+        case (.status(let wanted, nil), .status(let status, _)): return wanted == status
         // EHWPOISON comes with a memory fault, too. Only shared pages can be poisoned.
         case (.fault(.shared, let place), .errno(Errno.hardwarePoisoned.rawValue, let seen)):
             return place == nil || place == seen

@@ -377,6 +377,7 @@ extension Action {
         case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension, .remap, .dup,
             .dirty:
             nil
+        case .confidential(let action): action.extent
         }
     }
 }

@@ -9,6 +9,15 @@ public enum ContentPolicy: String, Sendable, CaseIterable {
     case zero
     /// The caller does not care: the contents may become anything.
     case unspecified
+
+    /// For messages: `preserved`, `zeroed`.
+    package var participle: String {
+        switch self {
+        case .preserve: "preserved"
+        case .zero: "zeroed"
+        case .unspecified: "unspecified"
+        }
+    }
 }
 
 /// A conversion of guest memory.
@@ -116,12 +125,14 @@ public struct ConversionError: Error, Sendable {
     }
 }
 
-/// Why the backend cannot preserve contents.
+/// Why the content policy of a request cannot be honoured.
 public enum ContentRefusal: Sendable, Hashable {
     /// The interface makes no promise about contents in this direction.
     case noPromise(to: PageState)
     /// Private and shared memory are separate (per-VM attributes), and the bytes stay behind in the old one.
     case twoPlaces(to: PageState)
+    /// SNP and TDX: zeros of the host in a page that becomes private are not zeros for the guest.
+    case onlyGuestInitialises
 }
 
 extension ContentRefusal: CustomStringConvertible {
@@ -133,6 +144,8 @@ extension ContentRefusal: CustomStringConvertible {
         case .twoPlaces(let target):
             "this kernel keeps private and shared memory in two places (per-VM attributes), and the contents are lost "
                 + "when memory becomes \(target.rawValue)"
+        case .onlyGuestInitialises:
+            "memory that becomes private is encrypted with the guest's key, so only the guest can initialise it"
         }
     }
 }
@@ -142,7 +155,7 @@ extension ConversionError: CustomStringConvertible {
     public var description: String {
         let why =
             switch reason {
-            case .refused(let refusal): "contents cannot be preserved: \(refusal)"
+            case .refused(let refusal): "contents cannot be \(request.contents.participle): \(refusal)"
             case .outsideRAM(let size): "the range extends past the end of RAM (0x\(String(size, radix: 16)))"
             case .inUse(let pages):
                 "in use after \(result.calls) calls, \(result.waited.wholeNanoseconds / 1_000_000) ms of waiting: "

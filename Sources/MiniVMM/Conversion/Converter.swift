@@ -92,9 +92,12 @@ public final class Converter: Sendable {
     private func means(for request: ConversionRequest, _ work: Work) throws(ConversionError) -> ContentMeans {
         switch request.contents {
         case .unspecified: return .notRequested
-        // The monitor can always zero the pages itself once they are in their new state. With per-call content flags
-        // the kernel zeroes pages that become shared, but never pages that become private.
+        // The monitor can zero the pages itself once they are in their new state, unless they are encrypted. With per-call
+        // content flags the kernel zeroes pages that become shared, but never pages that become private.
         case .zero:
+            guard request.target == .shared || promise.zeroesPrivate else {
+                throw work.failed(.refused(.onlyGuestInitialises))
+            }
             let byFlag = request.target == .shared && promise.toShared == .byFlag
             return byFlag ? .zeroedByFlag : .zeroedByMonitor
         case .preserve:

@@ -56,6 +56,19 @@ extension PlantedFault {
         case .initSharedIgnored, .startsShared, .unknownFileFlagsAccepted, .capabilityHidden: "creation"
         case .attributesLostWithSlot, .pageBoundTwice, .foreignFileBound, .deletedSlotStaysMapped: "memslots"
         case .faultFlagWrong, .faultNamesNextPage, .faultReturnsSuccess, .mismatchIgnored: "exits"
+        case .unvalidatedPageReadable, .unvalidatedTouchExits, .revalidationUnnoticed, .validationZeroes,
+            .rescindIgnored, .largePageValidates, .sharedPageValidates, .acceptKeepsContents,
+            .secondAcceptZeroes:
+            "validation"
+        case .assignmentKeepsValidated, .reverseMapAddressUnchecked, .conversionKeepsEntry,
+            .pageAddedAccepted,
+            .removalNeedsNoTrack, .removalNeedsNoBlock:
+            "secure tables"
+        case .plaintextShownToHost, .guestReadsHostPlaintext, .sharedPagesZeroed, .removedPagesNotCleared,
+            .launchLosesContents:
+            "keys"
+        case .privateReachedThroughSharedAlias, .ciphertextReadExits: "aliases"
+        case .deadGuestRuns, .launchAfterFinalize: "life of a VM"
         }
     }
 
@@ -131,6 +144,33 @@ extension PlantedFault {
         case .faultNamesNextPage: "a memory fault reports the page after the one accessed"
         case .faultReturnsSuccess: "KVM_RUN returns 0 with a memory fault"
         case .mismatchIgnored: "an access of the wrong kind succeeds"
+        case .unvalidatedPageReadable: "the guest can use pages that it has not validated or accepted"
+        case .unvalidatedTouchExits: "a touch of a page that is not validated or accepted is a memory fault"
+        case .revalidationUnnoticed: "PVALIDATE and ACCEPT do not report that they changed nothing"
+        case .validationZeroes: "PVALIDATE zeroes the page"
+        case .rescindIgnored: "PVALIDATE does not rescind pages"
+        case .largePageValidates: "PVALIDATE and ACCEPT of 2 MiB succeed on a page of 4 KiB"
+        case .sharedPageValidates: "PVALIDATE of a shared page succeeds"
+        case .acceptKeepsContents: "ACCEPT does not zero the page"
+        case .secondAcceptZeroes: "ACCEPT zeroes a page that was accepted before"
+        case .assignmentKeepsValidated: "RMPUPDATE does not clear the validated bit"
+        case .reverseMapAddressUnchecked:
+            "the guest-physical address in the reverse map table is not compared"
+        case .conversionKeepsEntry: "a conversion to shared leaves the page assigned to the guest"
+        case .pageAddedAccepted: "TDH.MEM.PAGE.AUG adds pages that need no ACCEPT"
+        case .removalNeedsNoTrack: "TDH.MEM.PAGE.REMOVE needs no TDH.MEM.TRACK"
+        case .removalNeedsNoBlock: "TDH.MEM.PAGE.REMOVE needs no TDH.MEM.RANGE.BLOCK"
+        case .plaintextShownToHost: "the host reads what the guest has written to private pages"
+        case .guestReadsHostPlaintext:
+            "the guest reads what the host has written before a page became private"
+        case .sharedPagesZeroed: "on SNP, a conversion to shared zeroes the pages"
+        case .removedPagesNotCleared: "on TDX, pages that become shared are not cleared"
+        case .launchLosesContents: "the launch loses the bytes that it measures in"
+        case .privateReachedThroughSharedAlias: "the guest reaches its private pages through the shared alias"
+        case .ciphertextReadExits:
+            "on SNP, a read of a private page through the shared alias is always a memory fault"
+        case .deadGuestRuns: "a VM runs on after the touch of a pending page"
+        case .launchAfterFinalize: "pages can be measured in after the launch has ended"
         }
     }
 }

@@ -243,11 +243,11 @@ extension SoftHostMapping: NodePlacing {
 }
 
 extension Byte {
-    /// The value; 0 for an unknown byte.
+    /// The value; 0 for a byte without a known one.
     var value: UInt8 {
         switch self {
         case .known(let byte): byte
-        case .unknown: 0
+        case .unknown, .garbled: 0
         }
     }
 }

@@ -144,9 +144,11 @@ public final class SoftKVM: Backend {
     ///
     /// - Parameter sharedBit: nil, or 12 to 39 on a software-protected VM. A default VM has no private memory and
     ///   so no shared bit.
-    /// - Throws: `EINVAL` for any other shared bit.
+    /// - Throws: `EINVAL` for any other shared bit, and for SNP and TDX, whose instructions the software CPU does not have:
+    ///   ``KernelModel`` alone has their rules.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         try model.call { () throws(Errno) in
+            guard !type.isConfidential || model.keepsBytes else { throw .invalidArgument }
             let number: VMID
             do throws(ErrorNumber) {
                 number = try model.kernel.createVM(type, sharedBit: sharedBit)

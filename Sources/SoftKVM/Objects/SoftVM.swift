@@ -179,7 +179,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
     /// page.
     public func visibleToGuest(at gpa: UInt64) -> VisibleByte {
         model.withLock {
-            guard let (file, offset) = model.kernel.guestByte(number, at: gpa),
+            guard let (file, offset, _) = model.kernel.guestByte(number, at: gpa),
                 let bytes = unsafe model.memory(of: file)?.bytes(at: offset)
             else { return model.kernel.visibleToGuest(number, at: gpa) }
             return .byte(.known(unsafe bytes.load(as: UInt8.self)))

@@ -26,6 +26,7 @@ struct ExplorePrinter: Sendable {
     func begin() {
         guard !isJSON else { return }
         label("backend", chosen.line, on: diagnostics)
+        for notice in notices { label("", notice, on: diagnostics) }
         label("seed", "\(options.seed)", on: diagnostics)
         if usesRulesAlone {
             label(
@@ -33,6 +34,15 @@ struct ExplorePrinter: Sendable {
                 "by the rules of SoftKVM; each finding is confirmed with its memory and its CPU",
                 on: diagnostics)
         }
+    }
+
+    /// What answers for the SNP and TDX VMs that only the model has.
+    private var notices: [String] {
+        guard chosen.kind == .soft else { return [] }
+        return [VMType.snp, .tdx].filter { !options.excluded.contains("vm \(VMName($0).rawValue)") }
+            .compactMap { type in
+                type.modelNotice.map { "vm \(VMName(type).rawValue): \($0)" }
+            }
     }
 
     /// Whether tests run on the rules of SoftKVM alone, and only findings on its memory and its CPU.
@@ -256,6 +266,7 @@ struct ExplorePrinter: Sendable {
             ("schema", .string("minivmm.explore/1")),
             ("backend", .string(chosen.backend.identity.name)),
             ("host", .string(chosen.backend.identity.host)), ("reason", .string(chosen.reasonText)),
+            ("models", .array(notices.map(JSON.string))),
             ("seed", .number(options.seed)), ("rules_alone", .bool(usesRulesAlone)),
             (
                 "phases",

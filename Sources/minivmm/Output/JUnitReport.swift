@@ -26,10 +26,11 @@ struct JUnitReport {
     /// The backend as in JSON, and the version of minivmm.
     private var properties: XML {
         let identity = chosen.backend.identity
-        let pairs = [
-            ("backend", identity.name), ("host", identity.host), ("reason", chosen.reasonText),
-            ("version", Minivmm.version),
-        ]
+        let pairs =
+            [
+                ("backend", identity.name), ("host", identity.host), ("reason", chosen.reasonText),
+                ("version", Minivmm.version),
+            ] + items.modelNotices.map { ("model", $0) }
         return XML(
             "properties", [],
             pairs.map { .element(XML("property", [("name", $0.0), ("value", $0.1)])) })

@@ -23,16 +23,18 @@ struct LitmusPrinter: Sendable {
 
     func endProgress() { line.clear() }
 
-    func begin(_ count: Int) {
+    func begin(_ items: [LitmusCommand.Item]) {
+        let notices = items.modelNotices
         switch format {
         case .ktap:
             out.print("KTAP version 1")
-            out.print("# \(chosen.line)")
-            out.print("1..\(count)")
+            for line in [chosen.line] + notices { out.print("# \(line)") }
+            out.print("1..\(items.count)")
         case .json, .junit: break
         case .text:
             let diagnostics = Terminal.diagnostics
             diagnostics.hanging(diagnostics.styled("backend  ", .dim), chosen.line, indent: 9)
+            for notice in notices { diagnostics.hanging("         ", notice, indent: 9) }
         }
     }
 
@@ -207,6 +209,16 @@ struct LitmusPrinter: Sendable {
     }
 }
 
+extension [LitmusCommand.Item] {
+    /// What answers for the SNP and TDX VMs of the tests, each once: `vm snp: model of SNP, …`.
+    var modelNotices: [String] {
+        let types = reduce(into: [VMType]()) { types, item in
+            if !types.contains(item.source.test.vm) { types.append(item.source.test.vm) }
+        }
+        return types.compactMap { type in type.modelNotice.map { "vm \(VMName(type).rawValue): \($0)" } }
+    }
+}
+
 extension WitnessOrder.Turn {
     /// The pieces of the turn: `begins: takes a reference`, or `ends: copies a page; 0x41`.
     fileprivate var text: String {
@@ -244,6 +256,7 @@ extension LitmusCommand.Item {
             ("hazards", .array(source.test.hazards.map { .string($0.description) })),
             ("verdict", .string(verdict.word)),
         ]
+        if let notice = source.test.vm.modelNotice { members.append(("model", .string(notice))) }
         if let cut = report.cut {
             members.append(
                 (

@@ -145,7 +145,7 @@ final class Narrator: TraceSink {
             told.before = told.map
             if before?.uniformValue(of: request.range) == request.target { return nil }
             var text =
-                "made \(Self.pages(request.range)) \(request.target.rawValue), contents \(request.contents.pastText)"
+                "made \(Self.pages(request.range)) \(request.target.rawValue), contents \(request.contents.participle)"
             if ![.promisedByABI, .notRequested].contains(result.means) {
                 text += " (\(result.means.rawValue))"
             }
@@ -155,7 +155,7 @@ final class Narrator: TraceSink {
             let why =
                 switch error.reason {
                 case .refused(let refusal):
-                    "contents cannot be preserved: \(refusal)"
+                    "contents cannot be \(error.request.contents.participle): \(refusal)"
                 case .inUse(let pages):
                     pages.map(Self.pages).joined(separator: ", ")
                         + " \(pages.count == 1 && pages[0].pageCount == 1 ? "is" : "are") still in use"
@@ -225,17 +225,6 @@ final class Narrator: TraceSink {
             .guestExited, .hypercall,
             .steppedOver:
             return nil
-        }
-    }
-}
-
-extension ContentPolicy {
-    /// The effect of a conversion on the contents.
-    fileprivate var pastText: String {
-        switch self {
-        case .preserve: "preserved"
-        case .zero: "zeroed"
-        case .unspecified: "unspecified"
         }
     }
 }

@@ -206,7 +206,7 @@ struct LitmusCommand: ParsableCommand {
         let announcer = try kernelLog.openAnnouncer()
         let printer = LitmusPrinter(format: format, chosen: chosen)
         let interrupts = try? SignalDescriptor()
-        printer.begin(items.count)
+        printer.begin(items)
         var hostFailure: HostFailure?
         for index in items.indices {
             if hostFailure != nil {
