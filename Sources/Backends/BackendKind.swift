@@ -26,19 +26,22 @@ public struct BackendNeeds: Sendable {
     public var aliases: Aliases
     /// Conversions must be able to preserve contents.
     public var preservation: Bool
+    /// SNP and TDX VMs are models, which only SoftKVM has.
+    public var vmType: VMType
     /// The configuration of SoftKVM.
     public var soft: SoftKVM.Configuration
     /// The KVM device. Every backend except ``BackendKind/soft`` opens it.
     public var device: FilePath
 
-    /// Defaults: one alias, contents may be lost, and `/dev/kvm`.
+    /// Defaults: one alias, contents may be lost, a software-protected VM, and `/dev/kvm`.
     public init(
-        aliases: Aliases = .one, preservation: Bool = false,
+        aliases: Aliases = .one, preservation: Bool = false, vmType: VMType = .softwareProtected,
         soft: SoftKVM.Configuration = SoftKVM.Configuration(),
         device: FilePath = "/dev/kvm"
     ) {
         self.aliases = aliases
         self.preservation = preservation
+        self.vmType = vmType
         self.soft = soft
         self.device = device
     }
@@ -62,6 +65,8 @@ public struct ChosenBackend: Sendable {
         case requested
         /// Every backend before this one was tried and rejected, for these reasons.
         case automatic(passedOver: [Rejection])
+        /// Only this backend has VMs of this type, as a model.
+        case hasModel(of: VMType)
     }
 
     /// Every result must name its ``Backend/identity``. With two aliases it may be an ``AliasesKVM``

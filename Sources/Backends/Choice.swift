@@ -28,6 +28,10 @@ extension BackendKind {
         func chosen(_ backend: any Backend, _ kind: BackendKind) -> ChosenBackend {
             ChosenBackend(backend: backend, kind: kind, reason: .automatic(passedOver: passedOver))
         }
+        if needs.vmType.isConfidential {
+            return ChosenBackend(
+                backend: try soft(needs, passedOver: []), kind: .soft, reason: .hasModel(of: needs.vmType))
+        }
         let linux: LinuxKVM
         do throws(BackendError) {
             linux = try Self.linux(needs)

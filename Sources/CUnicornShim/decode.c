@@ -30,10 +30,28 @@ static const uint8_t two_byte_opcodes[256] = {
     [0xc7] = GROUP_9,
 };
 
-// 0F 01, by its ModRM byte.
-static enum cuc_instruction_kind group_7(uint8_t modrm) {
+struct prefixes {
+    uint32_t length;
+    uint8_t rex;      // effective only directly before the opcode; otherwise 0
+    uint8_t segment;  // FS or GS; otherwise 0
+    uint8_t repeat;   // the last of REPNE (F2) and REP (F3); otherwise 0
+    bool has_lock, has_short_operands, has_short_addresses;
+};
+
+// 0F 01, by its ModRM byte. With F2, 0F 01 FE is RMPUPDATE, and with F3, 0F 01 FF is PSMASH: both are for hypervisors.
+static enum cuc_instruction_kind group_7(uint8_t modrm, const struct prefixes *prefixes) {
     switch (modrm) {
-    case 0xc1: case 0xd9: return CUC_INSTRUCTION_HYPERCALL;
+    case 0xc1: return CUC_INSTRUCTION_HYPERCALL;
+    case 0xcc: return prefixes->has_short_operands ? CUC_INSTRUCTION_CALL_MODULE : CUC_INSTRUCTION_NONE;
+    case 0xd9: return prefixes->repeat ? CUC_INSTRUCTION_EXIT_TO_HYPERVISOR : CUC_INSTRUCTION_HYPERCALL;
+    case 0xfe:
+        return prefixes->repeat == 0xf3   ? CUC_INSTRUCTION_ADJUST_PAGE
+               : prefixes->repeat == 0xf2 ? CUC_INSTRUCTION_ABSENT
+                                          : CUC_INSTRUCTION_NONE;
+    case 0xff:
+        return prefixes->repeat == 0xf2   ? CUC_INSTRUCTION_VALIDATE_PAGE
+               : prefixes->repeat == 0xf3 ? CUC_INSTRUCTION_ABSENT
+                                          : CUC_INSTRUCTION_NONE;
     case 0xc8: case 0xc9: return CUC_INSTRUCTION_ABSENT;  // MONITOR, MWAIT
     case 0xf8: return CUC_INSTRUCTION_SWAP_GS;
     case 0xf9: return CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR;
@@ -48,13 +66,6 @@ static enum cuc_instruction_kind group_9(uint8_t modrm) {
     return modrm >= 0xf0 ? CUC_INSTRUCTION_ABSENT : CUC_INSTRUCTION_NONE;
 }
 
-struct prefixes {
-    uint32_t length;
-    uint8_t rex;      // effective only directly before the opcode; otherwise 0
-    uint8_t segment;  // FS or GS; otherwise 0
-    bool has_lock, is_repeated, has_short_operands, has_short_addresses;
-};
-
 static struct prefixes read_prefixes(const uint8_t *bytes, uint32_t size) {
     struct prefixes prefixes = {0};
     for (; prefixes.length < size; prefixes.length++) {
@@ -66,7 +77,7 @@ static struct prefixes read_prefixes(const uint8_t *bytes, uint32_t size) {
         case 0x66: prefixes.has_short_operands = true; break;
         case 0x67: prefixes.has_short_addresses = true; break;
         case 0xf0: prefixes.has_lock = true; break;
-        case 0xf2: case 0xf3: prefixes.is_repeated = true; break;
+        case 0xf2: case 0xf3: prefixes.repeat = byte; break;
         }
     }
     return prefixes;
@@ -105,6 +116,10 @@ static uint32_t read_operands(
     case CUC_INSTRUCTION_INVALIDATE_PAGE: return memory_operand_length(operands, size);
     case CUC_INSTRUCTION_HYPERCALL:
     case CUC_INSTRUCTION_SWAP_GS:
+    case CUC_INSTRUCTION_VALIDATE_PAGE:
+    case CUC_INSTRUCTION_ADJUST_PAGE:
+    case CUC_INSTRUCTION_EXIT_TO_HYPERVISOR:
+    case CUC_INSTRUCTION_CALL_MODULE:
     case CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR: return 1;  // the ModRM byte that distinguishes them
     default: return 0;
     }
@@ -119,14 +134,14 @@ struct cuc_instruction cuc_decode(const uint8_t *bytes, uint32_t size) {
     uint8_t kind = cuc_opcodes[opcode[0]];
     uint32_t length = kind == ESCAPE ? 2 : 1;
     if (kind == ESCAPE) kind = rest > 1 ? two_byte_opcodes[opcode[1]] : CUC_INSTRUCTION_NONE;
-    if (kind == GROUP_7) kind = rest > 2 ? group_7(opcode[2]) : CUC_INSTRUCTION_NONE;
+    if (kind == GROUP_7) kind = rest > 2 ? group_7(opcode[2], &prefixes) : CUC_INSTRUCTION_NONE;
     if (kind == GROUP_9) kind = rest > 2 ? group_9(opcode[2]) : CUC_INSTRUCTION_NONE;
     if (kind == CUC_INSTRUCTION_NONE) return instruction;
     // None of these instructions allows LOCK.
     instruction.kind = prefixes.has_lock ? CUC_INSTRUCTION_ABSENT : kind;
     instruction.size = (opcode[0] & 1) == 0 ? 1 : prefixes.has_short_operands ? 2 : 4;
     instruction.segment = prefixes.segment;
-    instruction.is_repeated = prefixes.is_repeated;
+    instruction.is_repeated = prefixes.repeat != 0;
     instruction.has_short_addresses = prefixes.has_short_addresses;
     bool has_port = opcode[0] >= 0xe4 && opcode[0] <= 0xe7;
     length += read_operands(&instruction, opcode + length, rest - length, has_port, prefixes.rex);

@@ -116,6 +116,13 @@ extension Lack {
                 advice:
                     "Use --backend auto or memslot-trap; on Linux 7.4, load kvm with gmem_in_place_conversion=1."
             )
+        case .confidentialVM:
+            Diagnosis(
+                attempted: "KVM_CREATE_VM of an SNP or TDX VM",
+                answer: "not supported by this monitor on this backend",
+                means:
+                    "SNP and TDX need their hardware and firmware, which this program does not drive. SoftKVM has models of both.",
+                advice: "Use --backend soft, or omit --backend.")
         case .conversion:
             Diagnosis(
                 attempted: "to convert guest memory (KVM_SET_MEMORY_ATTRIBUTES2)", answer: "ENOTTY (25)",
@@ -357,6 +364,25 @@ extension Crash.Cause {
                 "EFAULT with exit 39, outside RAM",
                 "The guest accessed an address without RAM, so there is nothing to convert.",
                 "Check the pointer and the shared bit, or give the guest more RAM (--ram)."
+            )
+        case .strayAccess:
+            (
+                "EFAULT with exit 39, in RAM",
+                "The guest accessed the page through the alias that does not match its state, or before it had asked for a conversion. "
+                    + "An access is no request: a conversion would lose the page.",
+                "The guest must convert first. --on-fault convert shows what an obedient monitor does (hazard V26)."
+            )
+        case .deadVM:
+            (
+                "KVM_RUN: EIO",
+                "KVM ends a TD that touches a private page before it has accepted it, and no vCPU of it runs again.",
+                "Accept each page before its first use (hazard V16)."
+            )
+        case .terminated:
+            (
+                "exit 24, KVM_EXIT_SYSTEM_EVENT",
+                "The guest found something wrong and asked to be terminated, as Linux does when memory is not what it should be.",
+                "See what the guest printed before."
             )
         case .emulation, .internalError:
             (

@@ -114,6 +114,7 @@ public enum EventTexts {
         case .poke: return "the host to write eight bytes of guest memory"
         case .state: return "for the state of a page"
         case .yield: return "to let another vCPU run"
+        case .hostActs: return "a hostile host to act on two of its pages"
         }
     }
 

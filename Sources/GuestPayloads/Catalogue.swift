@@ -85,6 +85,68 @@ public enum Catalogue {
             converting: the same memory fault, endlessly. The monitor must detect the loop and stop the guest (hazard \
             A34).
             """, aliases: .two, faultPolicy: .reenter, ending: .faultLoop),
+        confidential(
+            "discover", "how an SNP or TDX guest finds out where it runs",
+            """
+            SEV_STATUS and a #VC for CPUID on SNP; CPUID leaf 0x21 and TDG.VP.INFO on TDX. The guest prints through its GHCB, or \
+            by TDG.VP.VMCALL.
+            """),
+        confidential(
+            "first-touch", "a private page is touched before it is validated or accepted",
+            """
+            SNP raises #VC in the guest, which validates the page and goes on. TDX ends the VM: KVM_RUN is EIO, status 126.
+            """),
+        confidential(
+            "take-then-use", "what a new private page contains",
+            """
+            The host writes into a shared page, which becomes private. The guest reads garbage on SNP, and zero on TDX.
+            """),
+        confidential(
+            "take-twice", "a page is validated or accepted a second time",
+            """
+            CF of PVALIDATE, and the warning of ACCEPT, say that the page was the guest's before. Its bytes are old ones.
+            """),
+        confidential(
+            "shared-buffer", "a page that guest and host use together",
+            """
+            Through the shared alias both see the same bytes. A private page beside it is out of the host's reach.
+            """),
+        confidential(
+            "leaked-secret", "a page is shared with a secret in it",
+            """
+            The host finds ciphertext on SNP, and zeros on TDX. A software-protected VM would show the secret.
+            """),
+        confidential(
+            "wrong-alias", "a write to a private page through the shared alias",
+            """
+            A memory fault of the kind of the access. A careful monitor ends the guest; with --on-fault convert the page is lost.
+            """, ending: .crash),
+        confidential(
+            "kexec", "a new kernel touches pages that are still shared",
+            """
+            The old kernel has shared a page, and the new one takes it for private memory: a memory fault, which ends the guest.
+            """, ending: .crash),
+        confidential(
+            "double-validation", "a guest that validates a lost page again",
+            """
+            With --host swap-pages the host gives the page another host page. The guest validates that, too, and then the host shows \
+            either of them: status 2. With an honest host nothing happens. TDX takes the page away first, so the guest cannot be fooled.
+            """),
+        confidential(
+            "record", "a guest that remembers what it has validated",
+            """
+            The same attack (--host swap-pages). The guest notices that a page is no longer valid, and asks to be terminated.
+            """),
+        confidential(
+            "partial", "a request that the host refuses",
+            """
+            With --host refuse: cur_entry of a page state change, or the answer of MapGPA, say how far the request came.
+            """),
+        confidential(
+            "thousand", "1000 pages to shared and back",
+            """
+            By page state changes of 250 entries, or by MapGPA; each page is validated or accepted again, and written.
+            """),
         payload(
             "crash", "an undefined instruction",
             """
@@ -109,14 +171,25 @@ public enum Catalogue {
         NearWords.nearest(to: name, among: all.map(\.name))
     }
 
+    /// A guest of an SNP VM, which also runs on TDX.
+    private static func confidential(
+        _ name: String, _ shows: String, _ detail: String, ending: Payload.Ending = .exit(status: 0)
+    ) -> Payload {
+        payload(
+            name, shows, detail, vmType: .snp, aliases: .two, contents: .unspecified, faultPolicy: .refuse,
+            ending: ending)
+    }
+
     private static func payload(
-        _ name: String, _ shows: String, _ detail: String, aliases: Aliases = .one, vcpus: Int = 1,
+        _ name: String, _ shows: String, _ detail: String, vmType: VMType = .softwareProtected,
+        aliases: Aliases = .one, vcpus: Int = 1,
         contents: ContentPolicy = .preserve, needsPreservation: Bool = false,
         faultPolicy: FaultPolicy = .convert, ending: Payload.Ending = .exit(status: 0)
     ) -> Payload {
         // A guest without an image would crash at once. A test checks that each guest has one.
         Payload(
-            name: name, shows: shows, detail: detail, aliases: aliases, vcpus: vcpus, ramSize: 16 << 20,
+            name: name, shows: shows, detail: detail, vmType: vmType, aliases: aliases, vcpus: vcpus,
+            ramSize: 16 << 20,
             faultPolicy: faultPolicy, contents: contents, needsPreservation: needsPreservation,
             ending: ending, image: Images.byName[name] ?? [])
     }

@@ -9,6 +9,8 @@ public struct Payload: Sendable {
     public let shows: String
     /// A description of the guest and of its important output, in a few sentences.
     public let detail: String
+    /// The type of VM that the guest is for. A guest for SNP also runs on TDX, and ends there as ``detail`` says.
+    public let vmType: VMType
     /// Whether the machine has one alias of its RAM, or a private and a shared one.
     public let aliases: Aliases
     /// The number of vCPUs that the guest needs. A guest for one vCPU also runs with more; the others then wait.
@@ -63,6 +65,7 @@ extension Payload {
         configuration.faultPolicy = faultPolicy
         configuration.contents = contents
         configuration.needsPreservation = needsPreservation
+        configuration.setType(vmType)
         return configuration
     }
 }

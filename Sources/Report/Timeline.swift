@@ -264,7 +264,7 @@ extension RecordedTrace {
             case .mapGPARange, .hold:
                 let size = number(event, .a1)?.multipliedReportingOverflow(by: pageSize)
                 return covering(number(event, .a0), size.flatMap { $0.overflow ? nil : $0.partialValue })
-            case .peek, .poke, .state: return covering(number(event, .a0), 1)
+            case .peek, .poke, .state, .hostActs: return covering(number(event, .a0), 1)
             case .release, .yield, nil: return (0, 0)
             }
         case .resume, .wait: return (0, 0)

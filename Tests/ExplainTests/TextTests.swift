@@ -247,6 +247,7 @@ struct ErrorTests {
         let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0)
         let causes: [Crash.Cause] = [
             .tripleFault, .noDevice(gpa: 1, size: 4, isWrite: true),
+            .strayAccess(MemoryFault(gpa: 0x1000, size: 4096, flags: 8)), .deadVM, .terminated(6),
             .unreachableRAM(gpa: 1, size: 4, isWrite: false), .outsideRAM(fault, ramSize: 1 << 20),
             .emulation, .internalError(3),
             .softwareCPU(CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),

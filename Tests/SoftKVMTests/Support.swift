@@ -131,8 +131,8 @@ struct Guest {
             let directory = Self.tables + 0x1000 * (half + 1)
             try model.mapping.put(word: directory | 3, at: Self.tables + half * 8)
             for gigabyte in 0..<UInt64(512) {
-                try model.mapping.put(
-                    word: (half << 39 | gigabyte << 30) | 0x83, at: directory + gigabyte * 8)
+                let address = gigabyte << 30 | Self.alias(isShared: half == 1, of: type)
+                try model.mapping.put(word: address | 0x83, at: directory + gigabyte * 8)
             }
         }
         if isPrivate { #expect(model.file.convert(0, Self.ram / pageSize, to: .private).errno == nil) }
@@ -148,6 +148,15 @@ struct Guest {
             registers.rflags = 2
             try vcpu.setRegisters(registers)
             return vcpu
+        }
+    }
+
+    /// The bits of a page-table entry of the private or the shared alias, which begins at linear address 2^39.
+    private static func alias(isShared: Bool, of type: VMType) -> UInt64 {
+        switch type {
+        case .default, .softwareProtected: isShared ? sharedBit : 0
+        case .snp: isShared ? 0 : 1 << 51
+        case .tdx: isShared ? 1 << 47 : 0
         }
     }
 

@@ -26,6 +26,8 @@
 #define BOOT_FLAG_VMMCALL 1    // the instruction (VMMCALL, or VMCALL on Intel) reaches the monitor
 #define BOOT_FLAG_IMPLICIT 2   // two aliases: an access through the wrong one converts the page
 #define BOOT_FLAG_VMCALL 4     // that instruction is VMCALL here
+#define BOOT_FLAG_SNP 8        // an SNP guest: the C-bit is 51
+#define BOOT_FLAG_TDX 16       // a TDX guest: the shared bit of an address is 47
 
 // ---- ports -------------------------------------------------------------------------------------------------
 #define PORT_COM1 0x3f8      // the transmitter is always ready
@@ -50,6 +52,16 @@
 #define HC_POKE 0x4d560004     // the host writes RCX there
 #define HC_STATE 0x4d560005    // 0 = the page at RBX is shared, 1 = private
 #define HC_YIELD 0x4d560006    // no operation; lets another vCPU run
+#define HC_HOST_ACTS 0x4d560007  // a hostile host (run --host) acts on the pages at RBX and RCX; -ENOSYS if the host is honest
+
+// ---- the same calls by a shared page, for guests whose registers the monitor cannot see (SNP and TDX) ---------
+#define PORT_CALL_PAGE 0xea  // OUT EAX: the number of the page (its address / 4096)
+#define CALL_NUMBER 0x00     // u64, as RAX
+#define CALL_RBX 0x08        // u64
+#define CALL_RCX 0x10        // u64
+#define CALL_RDX 0x18        // u64
+#define CALL_RESULT 0x20     // u64, the answer: 0 or a negative errno
+#define CALL_WORD 0x28       // u64, the answer of HC_PEEK
 
 // errno values a guest may see, negated
 #define EPERM 1

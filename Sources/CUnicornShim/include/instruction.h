@@ -27,6 +27,10 @@ enum cuc_instruction_kind {
     CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR,  // RDTSCP
     CUC_INSTRUCTION_CPUID,
     CUC_INSTRUCTION_INVALIDATE_PAGE,
+    CUC_INSTRUCTION_VALIDATE_PAGE,         // PVALIDATE
+    CUC_INSTRUCTION_ADJUST_PAGE,           // RMPADJUST
+    CUC_INSTRUCTION_EXIT_TO_HYPERVISOR,    // VMGEXIT; VMMCALL on a CPU without SEV-ES
+    CUC_INSTRUCTION_CALL_MODULE,           // TDCALL
     CUC_INSTRUCTION_ABSENT,  // not on this CPU: system calls, MONITOR, RDPMC, LMSW, random numbers,
                              // and any of the above with LOCK
 };

@@ -65,6 +65,9 @@ extension KernelModel {
     /// Clears SEPT_VE_DISABLE, so that a touch of a pending page raises #VE instead of ending the TD.
     public mutating func raiseVE(_ vm: VMID) { self[vm].confidential?.raisesVE = true }
 
+    /// Whether a touch of a pending page raises #VE.
+    public func raisesVE(_ vm: VMID) -> Bool { self[vm].confidential?.raisesVE == true }
+
     /// `KVM_SEV_SNP_LAUNCH_UPDATE` or `KVM_TDX_INIT_MEM_REGION` of private pages, in place: the bytes that the host has put
     /// there become the guest's, validated or accepted, and the host no longer finds them.
     ///
@@ -78,8 +81,10 @@ extension KernelModel {
                 !belongsToGuest(place, vm)
             else { throw .invalidArgument }
             noteMapped(place, vm)
-            let plaintext = self[place.file].bytes.page(at: place.offset)
-            if !plants(.launchLosesContents) {
+            if plants(.launchLosesContents) {
+                note(.overwritten(place.file, inFile, .noise))
+            } else if contents == .inside {
+                let plaintext = self[place.file].bytes.page(at: place.offset)
                 self[place.file].encrypted?.guestBytes.replace(place.offset, with: plaintext)
             }
             noteGuestContents(place.file, inFile.start, inFile.size)
@@ -124,6 +129,7 @@ extension KernelModel {
             offset < self[file].size, let page = PageRange(start: place.gpa, size: pageSize)
         else { throw .invalidArgument }
         takeBack(vm, page)
+        noteZapped(vm, place)
         self[vm].confidential?.moved.removeAll { $0.gpa == place.gpa }
         let slot = self[vm].slots[place.slot]
         if slot.fileOffset + (place.gpa - slot.range.start) != offset {
@@ -141,7 +147,16 @@ extension KernelModel {
                 throw .invalidArgument
             }
             if self[vm].type == .tdx { takeBack(vm, page) } else { unassign(place.file, inFile) }
+            noteZapped(vm, place)
         }
+    }
+
+    /// The place of a guest page in the file of its memslot, wherever the host has moved it.
+    public func homePage(_ vm: VMID, of gpa: UInt64) -> (file: FileID, offset: UInt64)? {
+        let page = self[vm].withoutSharedBit(gpa) & ~(pageSize - 1)
+        guard let index = self[vm].slotIndex(at: page), self[vm].slots[index].isGuestMemfd else { return nil }
+        let slot = self[vm].slots[index]
+        return (slot.file, slot.fileOffset + (page - slot.range.start))
     }
 
     // MARK: accesses
@@ -170,6 +185,92 @@ extension KernelModel {
             return .failure(error(vm, of: fault) == .hardwarePoisoned ? .poisoned(fault) : .fault(fault))
         case .fault(nil): return .failure(.noPage)
         }
+    }
+
+    /// The CPU must walk the tables again before it accesses the page.
+    mutating func noteZapped(_ vm: VMID, _ place: EncryptedPlace) {
+        if let page = PageRange(start: place.gpa, size: pageSize) {
+            note(.zapped(vm, page, keepsAccess: false))
+        }
+    }
+
+    /// The memory that an access reaches, for a caller who keeps the bytes: the pages around it that are reached in the same
+    /// way, and their place in a file.
+    public struct Backing: Hashable, Sendable {
+        /// Guest-physical, without the shared bit.
+        public let pages: PageRange
+        /// The file that has them.
+        public let file: FileID
+        /// Byte offset of the first page in the file.
+        public let fileOffset: UInt64
+        /// `KVM_MEM_READONLY`.
+        public let isReadOnly: Bool
+        /// Whether the bytes in the file are not those that the access finds: the host's view of a page that belongs to the
+        /// guest (SNP).
+        public let isCiphertext: Bool
+    }
+
+    /// The result of resolving an address for a caller who keeps the bytes.
+    public enum Resolution: Hashable, Sendable {
+        /// Memory.
+        case memory(Backing)
+        /// Everything else; never ``Access/byte(_:)``. A memory fault of a VM that is not confidential is
+        /// ``Access/fault(_:)`` or ``Access/noPage``, whatever has happened to the page's memory.
+        case stopped(Access)
+    }
+
+    /// Resolves an address for an access of a vCPU. On SNP and TDX this has the effects of the access on the host's tables.
+    public mutating func resolve(_ vm: VMID, _ address: UInt64, toWrite: Bool) -> Resolution {
+        guard self[vm].confidential != nil else {
+            switch target(vm, of: address) {
+            case .mmio: return .stopped(.mmio)
+            case .fault(let fault?): return .stopped(.fault(fault))
+            case .fault(nil): return .stopped(.noPage)
+            case .memory(let slot, let run):
+                return .memory(
+                    Backing(
+                        pages: run, file: slot.file,
+                        fileOffset: slot.fileOffset + (run.start - slot.range.start),
+                        isReadOnly: slot.isReadOnly, isCiphertext: false))
+            }
+        }
+        switch reachEncrypted(vm, address, toWrite: toWrite) {
+        case .stopped(let access): return .stopped(access)
+        case .memory(let file, let offset, let key):
+            let gpa = self[vm].withoutSharedBit(address) & ~(pageSize - 1)
+            guard let page = PageRange(start: gpa, size: pageSize) else { return .stopped(.noPage) }
+            let isOwn = self[vm].isPrivate(address)
+            let pages = isOwn ? ownRun(vm, around: gpa, file) ?? page : page
+            let start = (offset & ~(pageSize - 1)) &- (gpa - pages.start)
+            return .memory(
+                Backing(
+                    pages: pages, file: file, fileOffset: start, isReadOnly: false,
+                    isCiphertext: !isOwn && key == .host
+                        && self[file].attributes.value(at: offset) == .private))
+        }
+    }
+
+    /// The private pages around one that the guest can use in the same way.
+    private func ownRun(_ vm: VMID, around gpa: UInt64, _ file: FileID) -> PageRange? {
+        guard let confidential = self[vm].confidential, confidential.moved.isEmpty,
+            let index = self[vm].slotIndex(at: gpa)
+        else { return nil }
+        let slot = self[vm].slots[index]
+        let inFile = slot.fileOffset + (gpa - slot.range.start)
+        guard let states = self[file].attributes.run(containing: inFile)?.range,
+            let part = slot.inFile?.intersection(states)
+        else { return nil }
+        if self[vm].type == .tdx {
+            guard let gpas = part.offset(from: slot.fileOffset)?.advanced(by: slot.range.start) else {
+                return nil
+            }
+            return confidential.secureEPT.run(containing: gpa)?.range.intersection(gpas)
+        }
+        guard let run = self[file].encrypted?.reverseMap.run(containing: inFile)?.range.intersection(part)
+        else {
+            return nil
+        }
+        return run.offset(from: slot.fileOffset)?.advanced(by: slot.range.start)
     }
 
     mutating func noteMapped(_ place: EncryptedPlace, _ vm: VMID) {

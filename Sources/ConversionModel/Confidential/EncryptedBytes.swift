@@ -42,6 +42,8 @@ extension KernelModel {
     /// The host's view of bytes that the guest has written: ciphertext on SNP. On TDX the memory controller returns zeros
     /// for a line of a TD.
     mutating func noteGuestContents(_ file: FileID, _ offset: UInt64, _ count: UInt64) {
+        // A caller who keeps the bytes keeps them as the owner of the page sees them.
+        guard contents == .inside else { return }
         let lines = lines(of: file, offset, count)
         if plants(.plaintextShownToHost), let guest = self[file].encrypted?.guestBytes {
             for place in lines.start..<lines.start + lines.count {
@@ -61,8 +63,24 @@ extension KernelModel {
         return (start, (offset + count - 1 | (line - 1)) + 1 - start)
     }
 
+    /// The host finds zeros from now on.
+    mutating func clearForHost(_ file: FileID, _ range: PageRange) {
+        if contents == .inside { self[file].bytes.discard(range) }
+        note(.overwritten(file, range, .zeros))
+    }
+
+    /// The guest reads zeros from now on, as if it had written them.
+    mutating func zeroForGuest(_ file: FileID, _ page: PageRange) {
+        if contents == .inside {
+            self[file].encrypted?.guestBytes.fill(.known(0), from: page.start, count: page.size)
+            noteGuestContents(file, page.start, page.size)
+        }
+        note(.overwritten(file, page, .zeros))
+    }
+
     /// The pages are new: zeros for the host, and garbled for the guest.
     mutating func forgetGuestContents(_ file: FileID, _ range: PageRange) {
+        guard contents == .inside else { return }
         self[file].encrypted?.guestBytes.discard(range)
     }
 }

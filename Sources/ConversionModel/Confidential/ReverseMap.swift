@@ -72,12 +72,18 @@ extension KernelModel {
         let keepsValidated = plants(.assignmentKeepsValidated) && old.state == .guestValid
         let new = RMPEntry(state: keepsValidated ? .guestValid : .guestInvalid, vm: vm, distance: distance)
         self[place.file].encrypted?.reverseMap.set(page, to: new)
+        if old.state == .hypervisor, !plants(.guestReadsHostPlaintext) { note(.decrypted(place.file, page)) }
     }
 
     /// RMPUPDATE that takes pages from their guest. Contents stay as they are: the host finds ciphertext.
     mutating func unassign(_ file: FileID, _ range: PageRange) {
+        if let table = self[file].encrypted?.reverseMap, !plants(.plaintextShownToHost) {
+            for run in table.runs(in: range) where run.value.state != .hypervisor {
+                note(.encrypted(file, run.range))
+            }
+        }
         self[file].encrypted?.reverseMap.set(range, to: .hypervisor)
-        if plants(.sharedPagesZeroed) { self[file].bytes.discard(range) }
+        if plants(.sharedPagesZeroed) { clearForHost(file, range) }
     }
 
     /// PVALIDATE of a page in ring 0 and VMPL 0. Contents stay as they are.
@@ -110,14 +116,10 @@ extension KernelModel {
             let new = RMPEntry(
                 state: isValid ? .guestValid : .guestInvalid, vm: old.vm, distance: old.distance)
             self[place.file].encrypted?.reverseMap.set(page, to: new)
+            // The CPU checks the table again at the next access. So it needs no flush here, and the model has no stale TLBs.
+            if !isValid { noteZapped(vm, place) }
             if plants(.validationZeroes) { zeroForGuest(place.file, page) }
             return .done
         }
-    }
-
-    /// The guest reads zeros from now on, as if it had written them.
-    mutating func zeroForGuest(_ file: FileID, _ page: PageRange) {
-        self[file].encrypted?.guestBytes.fill(.known(0), from: page.start, count: page.size)
-        noteGuestContents(file, page.start, page.size)
     }
 }

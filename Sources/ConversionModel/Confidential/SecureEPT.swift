@@ -32,6 +32,7 @@ extension KernelModel {
 
     mutating func set(_ vm: VMID, _ range: PageRange, to entry: SecureEPTEntry) {
         self[vm].confidential?.secureEPT.set(range, to: entry)
+        if entry != .mapped { note(.zapped(vm, range, keepsAccess: false)) }
     }
 
     /// TDH.MEM.RANGE.BLOCK of the pages of a guest-physical range.
@@ -92,7 +93,7 @@ extension KernelModel {
     private mutating func clear(_ vm: VMID, _ range: PageRange) {
         for page in range.chunks(of: pageSize) {
             guard let place = backing(vm, of: page.start), let inFile = place.page else { continue }
-            if !plants(.removedPagesNotCleared) { self[place.file].bytes.discard(inFile) }
+            if !plants(.removedPagesNotCleared) { clearForHost(place.file, inFile) }
             if !plants(.conversionKeepsEntry) { forgetGuestContents(place.file, inFile) }
         }
     }

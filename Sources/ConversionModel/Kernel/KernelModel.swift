@@ -113,6 +113,10 @@ public enum Effect: Hashable, Sendable {
     case discarded(FileID, PageRange)
     /// All bytes of the range are overwritten.
     case overwritten(FileID, PageRange, Overwrite)
+    /// SNP: the pages now belong to the host, who finds the guest's plaintext encrypted.
+    case encrypted(FileID, PageRange)
+    /// SNP: the pages now belong to the guest, which finds what its key makes of the host's bytes.
+    case decrypted(FileID, PageRange)
     /// A page is removed from its file. The hold keeps its current bytes.
     case detached(HoldID, FileID, page: UInt64)
     /// The last reference to the file is gone.

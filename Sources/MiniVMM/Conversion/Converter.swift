@@ -8,7 +8,7 @@ import SystemPackage
 /// lock of ``GuestMemory``. No lock is held while it waits or asks holders to release a page.
 public final class Converter: Sendable {
     private let backend: any Backend
-    private let promise: ContentPromise
+    private let vm: any KVMVirtualMachine
     private let memory: GuestMemory
     /// The holders that are asked to release a page in use.
     public let holds: HoldRegistry
@@ -27,7 +27,7 @@ public final class Converter: Sendable {
     ) {
         self.backend = backend
         self.cancellation = cancellation
-        promise = vm.contentPromise
+        self.vm = vm
         self.memory = memory
         self.holds = holds
         self.policy = policy
@@ -90,6 +90,8 @@ public final class Converter: Sendable {
 
     /// How the policy will be honoured. Decided before anything changes.
     private func means(for request: ConversionRequest, _ work: Work) throws(ConversionError) -> ContentMeans {
+        // That of an SNP or TDX VM changes when its launch ends.
+        let promise = vm.contentPromise
         switch request.contents {
         case .unspecified: return .notRequested
         // The monitor can zero the pages itself once they are in their new state, unless they are encrypted. With per-call

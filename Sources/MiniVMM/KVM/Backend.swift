@@ -107,6 +107,33 @@ public protocol PerVMAttributes: KVMVirtualMachine {
     func setMemoryAttributes(_ request: ckvm_memory_attributes) throws(Errno)
 }
 
+/// An SNP or TDX VM, whose guest has a part in each conversion.
+public protocol ConfidentialVirtualMachine: KVMVirtualMachine {
+    /// `KVM_SEV_SNP_LAUNCH_UPDATE` or `KVM_TDX_INIT_MEM_REGION`, in place: private guest-physical pages become the guest's,
+    /// with the bytes that the host has put there.
+    ///
+    /// - Throws: `EINVAL` after ``finalize()``, or for a page that is shared or has no memslot.
+    func launch(_ range: PageRange) throws(Errno)
+
+    /// `KVM_SEV_SNP_LAUNCH_FINISH` or `KVM_TDX_FINALIZE_VM`. vCPUs can run from now on.
+    ///
+    /// - Throws: `EINVAL` the second time.
+    func finalize() throws(Errno)
+
+    /// What no monitor can do and a hostile kernel does: gives a guest page another host page of its memslot.
+    ///
+    /// - Parameters:
+    ///   - gpa: the guest page.
+    ///   - other: the guest page to which the host page belongs; `gpa` itself undoes it.
+    /// - Throws: `EINVAL` for a page without a memslot.
+    func remap(_ gpa: UInt64, to other: UInt64) throws(Errno)
+
+    /// What no monitor can do and a hostile kernel does: takes private pages from the guest.
+    ///
+    /// - Throws: `EINVAL` for a page without a memslot.
+    func take(_ range: PageRange) throws(Errno)
+}
+
 /// A guest_memfd: all or part of a VM's RAM.
 public protocol KVMGuestMemfd: AnyObject, Sendable {
     /// The descriptor by which a memslot names the file.

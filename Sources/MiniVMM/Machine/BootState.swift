@@ -95,10 +95,12 @@ struct BootInformation {
     let instruction: Bool
     /// The instruction is VMCALL.
     let isVMCALL: Bool
+    var vmType = VMType.softwareProtected
 
     func words(_ layout: GuestLayout) -> [UInt64] {
         let flags: UInt64 =
             (instruction ? 1 : 0) | (layout.sharedBit != nil ? 2 : 0) | (instruction && isVMCALL ? 4 : 0)
+            | (vmType == .snp ? 8 : 0) | (vmType == .tdx ? 16 : 0)
         return [
             0x314d_4d56_494e_494d,  // "MINIVMM1"
             1 | UInt64(layout.vcpus) << 32,

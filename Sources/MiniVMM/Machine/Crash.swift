@@ -25,6 +25,13 @@ public struct Crash: Sendable, Hashable {
         case unreachableRAM(gpa: UInt64, size: UInt32, isWrite: Bool)
         /// `KVM_EXIT_MEMORY_FAULT` past the end of RAM, which has `ramSize` bytes.
         case outsideRAM(MemoryFault, ramSize: UInt64)
+        /// `KVM_EXIT_MEMORY_FAULT` in RAM through the wrong alias, or before a conversion, and the monitor does not convert on
+        /// accesses (``FaultPolicy/refuse``).
+        case strayAccess(MemoryFault)
+        /// `KVM_RUN` is `EIO`: KVM has given up the VM, for example because a TDX guest touched memory that it had not accepted.
+        case deadVM
+        /// `KVM_EXIT_SYSTEM_EVENT` of this type: an SNP or TDX guest asked to be terminated.
+        case terminated(UInt32)
         /// `KVM_EXIT_INTERNAL_ERROR`: KVM could not execute an instruction.
         case emulation
         /// `KVM_EXIT_INTERNAL_ERROR` with another suberror.
@@ -102,6 +109,10 @@ extension Crash.Cause: CustomStringConvertible {
             "\(isWrite ? "wrote" : "read") \(size) bytes at \(hex(gpa)), private RAM that KVM cannot access"
         case .outsideRAM(let fault, let size):
             "accessed \(fault.wants.rawValue) memory at \(hex(fault.gpa)), but RAM ends at \(hex(size))"
+        case .strayAccess(let fault):
+            "accessed \(hex(fault.gpa)) as \(fault.wants.rawValue) memory, which it is not"
+        case .deadVM: "KVM has given up the VM (KVM_RUN: EIO)"
+        case .terminated(let type): "asked to be terminated (KVM_EXIT_SYSTEM_EVENT of type \(type))"
         case .emulation: "KVM could not execute an instruction (KVM_EXIT_INTERNAL_ERROR, emulation)"
         case .internalError(let suberror): "KVM_EXIT_INTERNAL_ERROR, suberror \(suberror)"
         case .softwareCPU(let failure): failure.description

@@ -47,6 +47,13 @@ package struct GuestCall {
             guard let state = machine.memory.state(at: arguments.0) else { return .failed(.invalidArgument) }
             return Answer(result: state == .private ? 1 : 0)
         case .yield: return Answer(result: 0, yields: true)
+        case .hostActs:
+            do throws(Errno) {
+                try machine.act(on: arguments.0, arguments.1)
+                return .done
+            } catch {
+                return .failed(error)
+            }
         case nil: return .failed(.noFunction)
         }
     }
@@ -65,6 +72,11 @@ package struct GuestCall {
     private func convert(_ machine: Machine, _ actor: Actor, _ statistics: inout RunStatistics) -> Answer {
         guard let asked = MapRequest(self), asked.range.end <= machine.memory.size else {
             return .failed(.invalidArgument)
+        }
+        // A guest could not even speak if the host were hostile to the pages that it needs for that.
+        if asked.range.start >= machine.layout.free.lowerBound {
+            if machine.configuration.host.contains(.lie) { return .done }
+            if machine.configuration.host.contains(.refuse) { return .failed(.invalidArgument) }
         }
         do throws(ConversionError) {
             let request = ConversionRequest(

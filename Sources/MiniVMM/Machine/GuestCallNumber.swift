@@ -16,6 +16,9 @@ public enum GuestCallNumber: UInt64, CaseIterable, Sendable {
     case state = 0x4d56_0005
     /// Ends the time slice of the vCPU, on backends where vCPUs run in turns.
     case yield = 0x4d56_0006
+    /// The point at which a hostile host (``HostBehaviour``) acts on the pages at the addresses in RBX and RCX; `-ENOSYS` if
+    /// the host is honest.
+    case hostActs = 0x4d56_0007
 
     /// The name in the header.
     public var name: String {
@@ -27,6 +30,7 @@ public enum GuestCallNumber: UInt64, CaseIterable, Sendable {
         case .poke: "HC_POKE"
         case .state: "HC_STATE"
         case .yield: "HC_YIELD"
+        case .hostActs: "HC_HOST_ACTS"
         }
     }
 }

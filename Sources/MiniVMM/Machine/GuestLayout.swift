@@ -51,7 +51,9 @@ public struct GuestLayout: Sendable {
     ///   bounds, or RAM has no room for the page tables; ``MachineError/image(_:)`` if a segment is outside
     ///   RAM or overlaps another part.
     public init(
-        ramSize: UInt64, vcpus: Int, sharedBit: Int?, gigabytePages: Bool, image: BootImage,
+        ramSize: UInt64, vcpus: Int, sharedBit: Int?, vmType: VMType = .softwareProtected,
+        gigabytePages: Bool,
+        image: BootImage,
         imageStaysShared: Bool = false
     ) throws(MachineError) {
         try Self.check(ramSize: ramSize, vcpus: vcpus, sharedBit: sharedBit)
@@ -61,7 +63,8 @@ public struct GuestLayout: Sendable {
         self.imageStaysShared = imageStaysShared
         let hasSharedLow = imageStaysShared && sharedBit != nil
         var tables = PageTables(
-            ramSize: ramSize, sharedBit: sharedBit, gigabytePages: gigabytePages, hasSharedLow: hasSharedLow)
+            ramSize: ramSize, sharedBit: sharedBit, vmType: vmType, gigabytePages: gigabytePages,
+            hasSharedLow: hasSharedLow)
         let stacksEnd = Self.stacks + UInt64(vcpus) * Self.stackSize
         var taken = [ImageError.Part(.stacks, start: Self.stacks, end: stacksEnd)]
         var top = ramSize
@@ -136,6 +139,7 @@ public struct GuestLayout: Sendable {
 public struct PageTables: Sendable {
     private let ramSize: UInt64
     private let sharedBit: Int?
+    private let vmType: VMType
     private let gigabytePages: Bool
     private let hasSharedLow: Bool
     /// Guest-physical address of the PML4, without the shared bit.
@@ -149,7 +153,11 @@ public struct PageTables: Sendable {
     private static let entries: UInt64 = 512
 
     /// - Parameter hasSharedLow: ``privateLow`` will be set.
-    init(ramSize: UInt64, sharedBit: Int?, gigabytePages: Bool, hasSharedLow: Bool = false) {
+    init(
+        ramSize: UInt64, sharedBit: Int?, vmType: VMType = .softwareProtected, gigabytePages: Bool,
+        hasSharedLow: Bool = false
+    ) {
+        self.vmType = vmType
         self.ramSize = ramSize
         self.sharedBit = sharedBit
         self.gigabytePages = gigabytePages
@@ -179,8 +187,21 @@ public struct PageTables: Sendable {
 
     /// The address that a low address maps to: itself, or its shared alias.
     private func target(_ address: UInt64) -> UInt64 {
-        guard let privateLow, address < ramSize, !privateLow.contains(address) else { return address }
-        return address | sharedMask
+        guard let privateLow, address < ramSize, !privateLow.contains(address) else {
+            return encoded(address)
+        }
+        return encoded(address | sharedMask)
+    }
+
+    /// The address as an entry has it: with the C-bit (51) in the private alias on SNP, and the shared bit (47) in the shared one
+    /// on TDX. The shared alias begins at the same linear address everywhere.
+    private func encoded(_ address: UInt64) -> UInt64 {
+        let isShared = address & sharedMask != 0
+        switch vmType {
+        case .default, .softwareProtected: return address
+        case .snp: return address & ~sharedMask | (isShared ? 0 : 1 << 51)
+        case .tdx: return address & ~sharedMask | (isShared ? 1 << 47 : 0)
+        }
     }
 
     /// Whether a whole gigabyte is mapped through one alias.

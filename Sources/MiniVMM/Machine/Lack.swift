@@ -11,6 +11,8 @@ public enum Lack: Sendable, Hashable, CaseIterable {
     case sharedGuestMemfd
     /// `KVM_SET_MEMORY_ATTRIBUTES2` is `ENOTTY`.
     case conversion
+    /// No SNP or TDX VM.
+    case confidentialVM
 }
 
 extension Lack: CustomStringConvertible {
@@ -24,6 +26,7 @@ extension Lack: CustomStringConvertible {
         case .sharedGuestMemfd:
             "has no guest_memfd that starts shared on a VM with private memory (MMAP | INIT_SHARED is EINVAL), "
                 + "so it cannot convert in place"
+        case .confidentialVM: "has no SNP or TDX VM, which only the model in SoftKVM has (--backend soft)"
         case .conversion: "cannot convert memory in place: KVM_SET_MEMORY_ATTRIBUTES2 does not exist (ENOTTY)"
         }
     }

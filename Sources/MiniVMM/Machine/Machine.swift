@@ -17,6 +17,20 @@ public enum FaultPolicy: String, Sendable, CaseIterable {
     case convert
     /// Enters the guest again without converting: demonstrates hazard A34.
     case reenter
+    /// Ends the guest: an access is no request. The default for SNP and TDX, where a conversion loses the page (hazard V26).
+    case refuse
+}
+
+/// What a hostile or careless host does to an SNP or TDX guest, so that a guest can be seen to notice it or not.
+public enum HostBehaviour: String, Sendable, CaseIterable {
+    /// Tells the guest that each request for free RAM was done, and does nothing.
+    case lie
+    /// Refuses each request of the guest for free RAM.
+    case refuse
+    /// Swaps the host pages of two guest pages when the guest calls `HC_HOST_ACTS`.
+    case swapPages = "swap-pages"
+    /// Takes private pages from the guest when it calls `HC_HOST_ACTS`.
+    case takePages = "take-pages"
 }
 
 extension MemoryFault {
@@ -36,6 +50,10 @@ extension MemoryFault {
 
 /// The configuration of a machine.
 public struct MachineConfiguration: Sendable {
+    /// The type of the VM. SNP and TDX have two aliases, and every conversion loses the contents.
+    public var vmType = VMType.softwareProtected
+    /// What the host does to the guest of an SNP or TDX VM. Empty is an honest host.
+    public var host: Set<HostBehaviour> = []
     /// Bytes.
     public var ramSize: UInt64 = 16 << 20
     /// The number of regions of RAM, each with its own guest_memfd.
@@ -60,6 +78,17 @@ public struct MachineConfiguration: Sendable {
 
     /// 16 MiB of RAM in one region, one vCPU and one alias; conversions preserve contents.
     public init() {}
+
+    /// Sets the type, and what follows from it: an SNP or TDX VM has two aliases, nobody can preserve contents, and an access
+    /// is no request.
+    public mutating func setType(_ type: VMType) {
+        vmType = type
+        guard type.isConfidential else { return }
+        aliases = .two
+        contents = .unspecified
+        needsPreservation = false
+        faultPolicy = .refuse
+    }
 }
 
 /// A guest with its RAM, its vCPUs and its devices. It is booted in place and runs once.
@@ -120,14 +149,14 @@ public final class Machine: Sendable {
         let vm = try Machine.buildVM(backend, sharedBit, configuration)
         layout = try GuestLayout(
             ramSize: configuration.ramSize, vcpus: configuration.vcpus, sharedBit: sharedBit,
-            gigabytePages: cpuid.hasGigabytePages, image: image,
+            vmType: configuration.vmType, gigabytePages: cpuid.hasGigabytePages, image: image,
             imageStaysShared: !vm.contentPromise.toPrivate.canPreserve)
         self.vm = vm
         memory = try Machine.buildMemory(backend, vm, configuration)
         converter = Converter(
             backend: backend, vm: vm, memory: memory, holds: HoldRegistry(), policy: configuration.retry,
             chunk: configuration.chunk, trace: trace, cancellation: cancellation)
-        if configuration.hypercallInstruction {
+        if configuration.hypercallInstruction || configuration.vmType.isConfidential {
             try calling("KVM_ENABLE_CAP", "KVM_CAP_EXIT_HYPERCALL") { () throws(Errno) in
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
@@ -152,7 +181,9 @@ public final class Machine: Sendable {
     ) throws(MachineError) -> any KVMVirtualMachine {
         let vm: any KVMVirtualMachine
         do throws(Errno) {
-            vm = try backend.createVM(.softwareProtected, sharedBit: sharedBit)
+            vm = try backend.createVM(configuration.vmType, sharedBit: sharedBit)
+        } catch .invalidArgument where configuration.vmType.isConfidential {
+            throw .unsupported(.confidentialVM, backend.identity)
         } catch .invalidArgument {
             throw .unsupported(sharedBit == nil ? .privateMemory : .aliases, backend.identity)
         } catch {
@@ -160,6 +191,9 @@ public final class Machine: Sendable {
                 call: "KVM_CREATE_VM", errno: error,
                 attempted: "a software-protected VM" + (sharedBit.map { " with shared bit \($0)" } ?? ""),
                 hint: nil)
+        }
+        guard !configuration.vmType.isConfidential || vm is any ConfidentialVirtualMachine else {
+            throw .unsupported(.confidentialVM, backend.identity)
         }
         guard !configuration.needsPreservation || vm.contentPromise.canPreserve else {
             throw .unsupported(.preservation, backend.identity)
@@ -238,7 +272,8 @@ public final class Machine: Sendable {
         _ boot: BootState, _ image: BootImage, hasVMMCALL: Bool
     ) throws(MachineError) {
         let information = BootInformation(
-            instruction: configuration.hypercallInstruction, isVMCALL: !hasVMMCALL)
+            instruction: configuration.hypercallInstruction && !configuration.vmType.isConfidential,
+            isVMCALL: !hasVMMCALL, vmType: configuration.vmType)
         let pieces = boot.structures(boot: information) + image.segments.map { ($0.gpa, $0.bytes) }
         for (gpa, bytes) in pieces where !bytes.isEmpty {
             do throws(HostAccessError) {
@@ -264,6 +299,42 @@ public final class Machine: Sendable {
             try makePrivate(layout.free, .unspecified)
         } else {
             try makePrivate(0..<memory.size, .preserve)
+        }
+        try launch()
+    }
+
+    /// Measures everything but free RAM into an SNP or TDX guest, as its firmware would find it, and ends the launch.
+    private func launch() throws(MachineError) {
+        guard configuration.vmType.isConfidential, let vm = vm as? any ConfidentialVirtualMachine else {
+            return
+        }
+        for bytes in [0..<layout.free.lowerBound, layout.free.upperBound..<memory.size] {
+            guard let range = PageRange(start: bytes.lowerBound, size: bytes.upperBound - bytes.lowerBound)
+            else {
+                continue
+            }
+            try calling("KVM_MEMORY_ENCRYPT_OP", "measuring in \(range)") { () throws(Errno) in
+                try vm.launch(range)
+            }
+        }
+        try calling("KVM_MEMORY_ENCRYPT_OP", "the end of the launch") { () throws(Errno) in try vm.finalize()
+        }
+    }
+
+    /// What a hostile host does to two pages of the guest.
+    ///
+    /// - Throws: the errno of the kernel; `ENOSYS` if the host is honest.
+    func act(on gpa: UInt64, _ other: UInt64) throws(Errno) {
+        guard let vm = vm as? any ConfidentialVirtualMachine, let page = PageRange(start: gpa, size: pageSize)
+        else {
+            throw .noFunction
+        }
+        if configuration.host.contains(.swapPages) {
+            try vm.remap(gpa, to: other)
+        } else if configuration.host.contains(.takePages) {
+            try vm.take(page)
+        } else {
+            throw .noFunction
         }
     }
 

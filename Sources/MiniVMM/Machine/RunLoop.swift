@@ -86,10 +86,13 @@ private struct Monitor: ExitHandler {
             if let failure = (vcpu as? any SoftwareVCPU)?.failure { return end(.of(failure, vcpu: vcpu.id)) }
             return crash(suberror == CKVM_INTERNAL_ERROR_EMULATION ? .emulation : .internalError(suberror))
         case .failEntry(let reason): return fail(.failEntry(reason))
+        // KVM_SYSTEM_EVENT_SEV_TERM and KVM_SYSTEM_EVENT_TDX_FATAL.
+        case .systemEvent(6), .systemEvent(7): return crash(.terminated(vcpu.runPage.systemEventType))
         case .systemEvent(let type): return fail(.systemEvent(type))
         case .unknownExit(let reason): return fail(.unknown(reason))
         case .ioOutsideRunPage: return fail(.ioOutsideRunPage)
         case .runFailed(.resourceTemporarilyUnavailable): return .yielded
+        case .runFailed(.ioError) where machine.configuration.vmType.isConfidential: return crash(.deadVM)
         case .runFailed(.badAddress):
             return end(.failed(.unexplainedFault(vcpu: vcpu.id, rip: place?.rip)))
         case .runFailed(let errno):
@@ -141,6 +144,9 @@ private struct Monitor: ExitHandler {
             }
         } else if io.port == Self.exitPort {
             status = unsafe bytes.first
+        } else if io.port == CallPage.port, io.size == 4, io.count == 1 {
+            let number = unsafe bytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+            callByPage(number)
         }
         if trace != nil { unsafe traceIO(io, bytes) }
         guard let status else { return machine.isStopping ? .stopped : nil }
@@ -167,6 +173,13 @@ private struct Monitor: ExitHandler {
     }
 
     // MARK: calls
+
+    /// A guest whose registers the monitor cannot see calls with its arguments in a shared page.
+    private mutating func callByPage(_ number: UInt64) {
+        guard let page = CallPage(number: number, in: machine.memory) else { return }
+        let (answer, _) = call(page.call, byInstruction: false)
+        page.answer(answer, in: machine.memory)
+    }
 
     mutating func call(
         _ call: GuestCall, byInstruction: Bool
@@ -218,6 +231,9 @@ private struct Monitor: ExitHandler {
             statistics.raceFaults += 1
             trace?.record(.memoryFault(fault, errno, .race), by: actor)
             return nil
+        }
+        if machine.configuration.faultPolicy == .refuse {
+            return fatal(.crashed(vcpu: vcpu.id, Crash(.strayAccess(fault), at: place)))
         }
         guard machine.configuration.faultPolicy == .convert else {
             trace?.record(.memoryFault(fault, errno, .reenter), by: actor)

@@ -2,6 +2,22 @@
 import CKVMShim
 import MiniVMM
 
+extension SoftVCPU {
+    /// The result of the CPUID instruction. The leaves by which a guest finds out that it is an SNP or TDX guest come from the VM.
+    func cpuid(
+        _ function: UInt64, _ index: UInt64
+    ) -> (eax: UInt32, ebx: UInt32, ecx: UInt32, edx: UInt32) {
+        let function = UInt32(truncatingIfNeeded: function)
+        switch (function, vm.type) {
+        // SEV, SEV-ES, SNP; the C-bit, one VMPL, and no need to evict caches.
+        case (0x8000_001f, .snp): return (0b11010, 51 | 1 << 12 | 1 << 31, 0, 0)
+        // "IntelTDX    "
+        case (0x21, .tdx): return (0, 0x6574_6e49, 0x2020_2020, 0x5844_546c)
+        default: return table.answer(function: function, index: UInt32(truncatingIfNeeded: index))
+        }
+    }
+}
+
 extension CPUIDTable {
     /// The CPUID table of the CPU of ``SoftKVM``: the same on every host.
     static var soft: CPUIDTable {

@@ -3,6 +3,7 @@ import CKVMShim
 import CUnicornShim
 import ConversionModel
 import MiniVMM
+import SystemPackage
 
 // The parts of guest execution that the engine leaves to SoftKVM: memory that is not mapped yet, and privileged
 // instructions.
@@ -12,6 +13,8 @@ extension SoftVCPU {
         case memory
         /// No memory: the guest-physical address of the first byte.
         case mmio(UInt64)
+        /// SNP: the guest reads a private page as the host sees it. The bytes are in host memory as the guest sees them.
+        case ciphertext(gpa: UInt64, KernelModel.Backing)
         case stop(Step)
     }
 
@@ -20,16 +23,22 @@ extension SoftVCPU {
         let kind = AccessKind(
             isWrite: access.is_write != 0, isFetch: access.is_fetch != 0, isUser: currentRing == 3)
         var fragments: [MMIOFragment] = []
+        var encrypted: [MMIOFragment] = []
         for part in access.parts {
             switch reach(part.address, kind, engine) {
             case .memory: continue
             case .stop(let step): return step
+            case .ciphertext(let gpa, let backing):
+                var fragment = MMIOFragment(part, gpa: gpa, isWrite: false)
+                fragment.data = vm.model.ciphertext(backing, at: gpa, count: fragment.size)
+                encrypted.append(fragment)
             case .mmio(let gpa):
                 guard !kind.isFetch else { return internalError() }
                 fragments.append(MMIOFragment(part, gpa: gpa, isWrite: kind.isWrite))
             }
         }
-        return fragments.isEmpty ? .proceed : begin(fragments)
+        if fragments.isEmpty, encrypted.isEmpty { return .proceed }
+        return begin(fragments, knowing: encrypted, engine)
     }
 
     /// Maps the memory at one linear address, if there is memory and the access is allowed.
@@ -42,40 +51,50 @@ extension SoftVCPU {
         do {
             leaf = try vm.walk(linear, kind, special)
         } catch {
-            switch error {
-            case .exception:
-                special.cr2 = linear
-                return .stop(shutdown())
-            case .fault(let fault): return .stop(memoryFault(fault))
-            }
+            return .stop(walkFailed(error, linear, isWrite: kind.isWrite))
         }
         let address = leaf.gpa + (linear - leaf.linear)
-        switch vm.target(of: address) {
-        case .mmio: return .mmio(vm.withoutSharedBit(address))
-        case .fault(let fault): return .stop(memoryFault(fault))
-        case .memory(let slot, _) where slot.isReadOnly && kind.isWrite: return .mmio(address)
-        case .memory(let slot, let run):
-            guard let region = region(around: linear, leaf, slot, run, besides: scratch) else {
+        switch vm.resolve(address, isWrite: kind.isWrite) {
+        case .stopped(.mmio) where vm.encryptionBit == nil: return .mmio(vm.withoutSharedBit(address))
+        case .stopped(let access): return .stop(stopped(access, linear, address, isWrite: kind.isWrite))
+        case .memory(let backing) where backing.isReadOnly && kind.isWrite: return .mmio(address)
+        case .memory(let backing) where backing.isCiphertext:
+            return .ciphertext(gpa: vm.withoutSharedBit(address), backing)
+        case .memory(let backing):
+            guard let region = region(around: linear, leaf, backing, besides: scratch) else {
                 return .stop(internalError())
             }
             let isMapped = engine.map(
-                region, writable: leaf.writable && !slot.isReadOnly, executable: leaf.executable)
+                region, writable: leaf.writable && !backing.isReadOnly, executable: leaf.executable)
             // If mapping failed because the process is gone, the next run reports the reason.
             return isMapped || engine.failure == nil ? .memory : .stop(internalError())
+        }
+    }
+
+    /// The exit or exception if a linear address does not resolve.
+    func walkFailed(_ failure: WalkFailure, _ linear: UInt64, isWrite: Bool) -> Step {
+        switch failure {
+        case .exception:
+            special.cr2 = linear
+            return shutdown()
+        case .fault(let fault): return memoryFault(fault)
+        case .raised(let exception, let gpa):
+            return stopped(.exception(exception), linear, gpa, isWrite: isWrite)
+        case .failed(let error): return .fail(Errno(error))
         }
     }
 
     /// The largest region around an address that can be mapped at once: within one run of the second stage, one
     /// page of the guest's tables and one block of the engine.
     private func region(
-        around linear: UInt64, _ leaf: GuestPage, _ slot: MemslotInfo, _ run: PageRange,
+        around linear: UInt64, _ leaf: GuestPage, _ backing: KernelModel.Backing,
         besides scratch: [UInt64]
     ) -> Engine.Region? {
         // An aligned block of at most the size of the shared bit lies in one alias.
         let block = min(Engine.largestRegion, leaf.size, vm.sharedBit.map { 1 << $0 } ?? .max)
         let start = linear & ~(block - 1)
         let gpa = vm.withoutSharedBit(leaf.gpa + (start - leaf.linear))
-        guard let all = PageRange(start: gpa, size: block), let part = all.intersection(run) else {
+        guard let all = PageRange(start: gpa, size: block), let part = all.intersection(backing.pages) else {
             return nil
         }
         // Offsets in the block cannot wrap, not even in the last block of the address space.
@@ -85,22 +104,30 @@ extension SoftVCPU {
         let others = scratch.compactMap(offset)
         let low = others.filter { $0 < here }.map { $0 + pageSize }.reduce(first, max)
         let high = others.filter { $0 > here }.reduce(first + part.size, min)
-        guard low < high, let memory = vm.model.memory(of: slot.file) else { return nil }
+        guard low < high, let memory = vm.model.memory(of: backing.file) else { return nil }
         return Engine.Region(
             linear: LinearRange(start: start + low, size: high - low), gpa: gpa + low, memory: memory,
-            fileOffset: slot.fileOffset + (gpa + low - slot.range.start))
+            fileOffset: backing.fileOffset + (gpa + low - backing.pages.start))
     }
 
     // MARK: privileged instructions
 
     func doPrivileged(_ engine: Engine) -> Step {
         guard let instruction = PrivilegedInstruction(codeAtRIP()) else { return shutdown() }
+        switch instruction.operation {
+        case .validatePage: return validatePage(instruction)
+        case .adjustPage: return adjustPage(instruction)
+        case .exitToHypervisor: return exitToHypervisor(instruction)
+        case .callModule: return callModule(instruction)
+        default: break
+        }
+        if let step = interceptedByGuest(instruction) { return step }
         if case .port = instruction.operation { return doPort(instruction, engine) }
         // VMCALL returns a result in every ring, and CPUID and RDTSC are not privileged.
         switch instruction.operation {
-        case .hypercall: return doHypercall(instruction)
+        case .hypercall: return hypercallInstruction(instruction)
         case .cpuid, .readTimeStamp: break
-        default: guard currentRing == 0 else { return shutdown() }
+        default: guard currentRing == 0 else { return generalProtection() }
         }
         let next = registersNow.rip &+ instruction.length
         switch instruction.operation {
@@ -128,29 +155,47 @@ extension SoftVCPU {
             (special.gs.base, kernelGSBase) = (kernelGSBase, special.gs.base)
             specialChanged = true
         case .readMSR:
-            guard let value = readMSR(UInt32(truncatingIfNeeded: registersNow.rcx)) else { return shutdown() }
+            guard let value = readMSR(UInt32(truncatingIfNeeded: registersNow.rcx)) else {
+                return generalProtection()
+            }
             setPair(value)
         case .writeMSR:
             let value = registersNow.rdx << 32 | registersNow.rax & 0xffff_ffff
             guard writeMSR(UInt32(truncatingIfNeeded: registersNow.rcx), value, engine) else {
-                return shutdown()
+                return generalProtection()
             }
         case .readTimeStamp(let withProcessor):
             setPair(vm.model.clock)
             if withProcessor { registersNow.rcx = 0 }
         case .cpuid:
-            let answer = table.answer(
-                function: UInt32(truncatingIfNeeded: registersNow.rax),
-                index: UInt32(truncatingIfNeeded: registersNow.rcx))
+            let answer = cpuid(registersNow.rax, registersNow.rcx)
             registersNow.rax = UInt64(answer.eax)
             registersNow.rbx = UInt64(answer.ebx)
             registersNow.rcx = UInt64(answer.ecx)
             registersNow.rdx = UInt64(answer.edx)
         case .invalidatePage: engine.flush()
-        case .port, .hypercall: return shutdown()
+        case .port, .hypercall, .validatePage, .adjustPage, .exitToHypervisor, .callModule: return shutdown()
         }
         registersNow.rip = next
         return .proceed
+    }
+
+    /// The instructions that an SNP or TDX guest cannot execute: it gets #VC or #VE, and asks the hypervisor itself. Nil for all
+    /// others.
+    private func interceptedByGuest(_ instruction: PrivilegedInstruction) -> Step? {
+        let reasons: (vc: UInt64, ve: UInt64)
+        switch instruction.operation {
+        case .port: reasons = (VCReason.port, 30)
+        case .halt: reasons = (VCReason.halt, 12)
+        case .hypercall: reasons = (VCReason.hypercall, 18)
+        case .cpuid where vm.type == .snp: reasons = (VCReason.cpuid, 10)
+        default: return nil
+        }
+        switch vm.type {
+        case .snp: return raiseVC(reasons.vc)
+        case .tdx: return raiseVE(VirtualizationInformation(reason: reasons.ve, length: instruction.length))
+        case .default, .softwareProtected: return nil
+        }
     }
 
     private func setPair(_ value: UInt64) {
@@ -168,14 +213,15 @@ extension SoftVCPU {
         return fetch.parts.flatMap { part -> [UInt8] in
             guard let leaf = try? vm.walk(part.address, kind, special) else { return [] }
             let address = leaf.gpa + (part.address - leaf.linear)
-            guard case .memory(let slot, _) = vm.target(of: address) else { return [] }
-            guard let bytes = unsafe vm.bytes(in: slot, at: address) else { return [] }
+            guard case .memory(let backing) = vm.resolve(address, isWrite: false),
+                let bytes = unsafe vm.bytes(in: backing, at: address)
+            else { return [] }
             return unsafe [UInt8](UnsafeRawBufferPointer(start: bytes, count: Int(part.size)))
         }
     }
 
     /// VMCALL and VMMCALL, as `kvm_emulate_hypercall` of KVM handles them.
-    private func doHypercall(_ instruction: PrivilegedInstruction) -> Step {
+    func hypercallInstruction(_ instruction: PrivilegedInstruction) -> Step {
         let arguments = (gpa: registersNow.rbx, pages: registersNow.rcx, attributes: registersNow.rdx)
         let number = registersNow.rax
         func answer(_ value: Int64) -> Step {

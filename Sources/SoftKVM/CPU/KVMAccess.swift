@@ -31,7 +31,9 @@ extension SoftVCPU {
             return .stop(shutdown())
         }
         let gpa = leaf.gpa + (linear - leaf.linear)
-        guard case .memory = vm.target(of: gpa), !vm.isReadable(gpa) else { return .memory }
+        guard case .memory = vm.resolve(gpa, isWrite: kind.isWrite), !vm.isReadable(gpa) else {
+            return .memory
+        }
         return .mmio(gpa)
     }
 }

@@ -42,9 +42,12 @@ struct MMIOInstruction {
 
 extension SoftVCPU {
     /// Starts an instruction that needs these accesses.
-    func begin(_ fragments: [MMIOFragment]) -> Step {
+    ///
+    /// - Parameter known: accesses for which the monitor is not needed.
+    func begin(_ fragments: [MMIOFragment], knowing known: [MMIOFragment] = [], _ engine: Engine) -> Step {
         if let failure = failedFetch() { return failure }
-        return ask(MMIOInstruction(rip: registersNow.rip, queue: fragments))
+        let instruction = MMIOInstruction(rip: registersNow.rip, done: known, queue: fragments)
+        return fragments.isEmpty ? executeAgain(instruction, engine) : ask(instruction)
     }
 
     private func ask(_ instruction: MMIOInstruction) -> Step {
@@ -103,6 +106,10 @@ extension SoftVCPU {
                         // The answers are kept, so that the monitor is not asked twice.
                         if case .fail = step { pending = .mmio(instruction) }
                         return step
+                    case .ciphertext(let gpa, let backing):
+                        var fragment = MMIOFragment(part, gpa: gpa, isWrite: false)
+                        fragment.data = vm.model.ciphertext(backing, at: gpa, count: fragment.size)
+                        instruction.done.append(fragment)
                     case .mmio(let gpa):
                         instruction.queue.append(MMIOFragment(part, gpa: gpa, isWrite: kind.isWrite))
                     }

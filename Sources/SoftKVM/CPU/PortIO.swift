@@ -66,6 +66,7 @@ extension SoftVCPU {
         switch mmioForKVM(access.linear, kind) {
         case .memory: return nil
         case .stop(let step): return step
+        case .ciphertext: return nil
         case .mmio(let gpa):
             runPage.exitReason = CKVM_EXIT_MMIO
             runPage.mmio = ckvm_run_mmio(gpa: gpa, size: access.size, writing: value)
@@ -147,21 +148,19 @@ extension SoftVCPU {
             do {
                 leaf = try vm.walk(part.address, kind, special)
             } catch {
-                switch error {
-                case .exception: return .failure(Stop(step: shutdown()))
-                case .fault(let fault): return .failure(Stop(step: memoryFault(fault)))
-                }
+                return .failure(Stop(step: walkFailed(error, part.address, isWrite: isWrite)))
             }
             let address = leaf.gpa + (part.address - leaf.linear)
-            switch vm.target(of: address) {
-            case .mmio: return .failure(Stop(step: internalError()))
-            case .fault(let fault): return .failure(Stop(step: memoryFault(fault)))
-            case .memory(let slot, _) where slot.isReadOnly && isWrite:
+            switch vm.resolve(address, isWrite: isWrite) {
+            case .stopped(.mmio): return .failure(Stop(step: internalError()))
+            case .stopped(let access):
+                return .failure(Stop(step: stopped(access, part.address, address, isWrite: isWrite)))
+            case .memory(let backing) where backing.isReadOnly && isWrite || backing.isCiphertext:
                 return .failure(Stop(step: internalError()))
-            case .memory(let slot, _):
+            case .memory(let backing):
                 _ = vm.model.kernel.noteGuestTouch(vm.number, at: address, isWrite: isWrite)
                 if isWrite { vm.model.kernel.noteGuestWrite(vm.number, at: address) }
-                guard let start = unsafe vm.bytes(in: slot, at: address) else {
+                guard let start = unsafe vm.bytes(in: backing, at: address) else {
                     return .failure(Stop(step: internalError()))
                 }
                 unsafe bytes.append(start, Int(part.size))

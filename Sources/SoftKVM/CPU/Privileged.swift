@@ -21,6 +21,14 @@ struct PrivilegedInstruction: Equatable {
         case readTimeStamp(withProcessor: Bool)
         case cpuid
         case invalidatePage
+        /// PVALIDATE.
+        case validatePage
+        /// RMPADJUST.
+        case adjustPage
+        /// VMGEXIT.
+        case exitToHypervisor
+        /// TDCALL.
+        case callModule
     }
 
     let operation: Operation
@@ -76,6 +84,10 @@ extension PrivilegedInstruction.Operation {
         case CUC_INSTRUCTION_READ_TIME_AND_PROCESSOR: self = .readTimeStamp(withProcessor: true)
         case CUC_INSTRUCTION_CPUID: self = .cpuid
         case CUC_INSTRUCTION_INVALIDATE_PAGE: self = .invalidatePage
+        case CUC_INSTRUCTION_VALIDATE_PAGE: self = .validatePage
+        case CUC_INSTRUCTION_ADJUST_PAGE: self = .adjustPage
+        case CUC_INSTRUCTION_EXIT_TO_HYPERVISOR: self = .exitToHypervisor
+        case CUC_INSTRUCTION_CALL_MODULE: self = .callModule
         default: return nil
         }
     }

@@ -102,6 +102,9 @@ extension SoftVCPU {
         case 0xc000_0100: special.fs.base
         case 0xc000_0101: special.gs.base
         case 0xc000_0102: kernelGSBase
+        // SEV_STATUS: SEV, SEV-ES and SNP.
+        case 0xc001_0131 where vm.type == .snp: 0b111
+        case Self.ghcbMSR where vm.type == .snp: ghcb
         default: nil
         }
     }
@@ -119,6 +122,9 @@ extension SoftVCPU {
         case 0xc000_0100: special.fs.base = value
         case 0xc000_0101: special.gs.base = value
         case 0xc000_0102: kernelGSBase = value
+        case Self.ghcbMSR where vm.type == .snp:
+            ghcb = value
+            return true
         default: return false
         }
         specialChanged = true

@@ -49,6 +49,19 @@ import SystemPackage
         if result != 0 { overwrite(part) { 0 } }
     }
 
+    /// Turns the plaintext of the pages into ciphertext, or ciphertext into plaintext.
+    func apply(_ cipher: PageCipher, to range: PageRange, decrypting: Bool) {
+        guard let part = PageRange(start: 0, size: size)?.intersection(range) else { return }
+        let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)
+        for block in 0..<part.size / 16 {
+            let place = part.start / 16 + block
+            let pair = unsafe (words[Int(block * 2)], words[Int(block * 2) + 1])
+            let (low, high) = decrypting ? cipher.decrypt(pair, at: place) : cipher.encrypt(pair, at: place)
+            unsafe words[Int(block * 2)] = low
+            unsafe words[Int(block * 2) + 1] = high
+        }
+    }
+
     func overwrite(_ range: PageRange, with word: () -> UInt64) {
         guard let part = PageRange(start: 0, size: size)?.intersection(range) else { return }
         let words = unsafe bytes(at: part.start).assumingMemoryBound(to: UInt64.self)

@@ -36,20 +36,59 @@ enum WalkFailure: Error {
     case exception
     /// A memory fault on a page of the guest's page tables.
     case fault(MemoryFault?)
+    /// An exception that a page of the guest's page tables raises, because it is not validated or accepted.
+    case raised(GuestException, gpa: UInt64)
+    /// `KVM_RUN` fails.
+    case failed(ErrorNumber)
+}
+
+/// The bit of a page-table entry that decides whether an access is private: the C-bit of SNP or the shared bit of TDX.
+struct EncryptionBit {
+    let mask: UInt64
+    /// SNP: an access is private if the bit is set. TDX: if it is clear.
+    let isPrivateIfSet: Bool
+
+    /// Bit 51 on SNP, and bit 47 on TDX, where the guest-physical address width is 48.
+    init?(_ type: VMType) {
+        switch type {
+        case .snp: (mask, isPrivateIfSet) = (1 << 51, true)
+        case .tdx: (mask, isPrivateIfSet) = (1 << 47, false)
+        case .default, .softwareProtected: return nil
+        }
+    }
 }
 
 extension SoftVM {
     // The model's lock is held.
-    func target(of address: UInt64) -> Target { model.kernel.target(number, of: address) }
+    func resolve(_ address: UInt64, isWrite: Bool) -> KernelModel.Resolution {
+        defer { if encryptionBit != nil { model.applyEffects() } }
+        return model.kernel.resolve(number, address, toWrite: isWrite)
+    }
+
+    /// The model's address for one with the guest's own bit: in the model a bit of the address is set for a shared access.
+    func modelAddress(_ address: UInt64, isPrivateAnyway: Bool = false) -> UInt64 {
+        guard let encryptionBit, let sharedBit else { return address }
+        let isSet = address & encryptionBit.mask != 0
+        let isPrivate = isPrivateAnyway || isSet == encryptionBit.isPrivateIfSet
+        return address & ~encryptionBit.mask | (isPrivate ? 0 : 1 << UInt64(sharedBit))
+    }
+
+    /// The address as the guest writes it, for one of the model's.
+    func guestAddress(_ address: UInt64) -> UInt64 {
+        guard let encryptionBit, let sharedBit else { return address }
+        let isShared = address & (1 << UInt64(sharedBit)) != 0
+        return withoutSharedBit(address) | (isShared != encryptionBit.isPrivateIfSet ? encryptionBit.mask : 0)
+    }
+
     func errno(of fault: MemoryFault) -> Errno { Errno(model.kernel.error(number, of: fault)) }
     func withoutSharedBit(_ address: UInt64) -> UInt64 { model.kernel.withoutSharedBit(number, address) }
     func isReadable(_ gpa: UInt64) -> Bool { model.kernel.isReadableByKVM(number, gpa) }
 
     /// The host address of guest memory. The following bytes are valid up to the end of the page; nil if there is
     /// no memory.
-    func bytes(in slot: MemslotInfo, at address: UInt64) -> UnsafeMutableRawPointer? {
-        let offset = withoutSharedBit(address) - slot.range.start
-        return unsafe model.memory(of: slot.file)?.bytes(at: slot.fileOffset + offset)
+    func bytes(in backing: KernelModel.Backing, at address: UInt64) -> UnsafeMutableRawPointer? {
+        let offset = withoutSharedBit(address) - backing.pages.start
+        return unsafe model.memory(of: backing.file)?.bytes(at: backing.fileOffset + offset)
     }
 
     /// Walks the guest's 4-level page tables in guest memory, as a CPU does. Accessed and dirty bits are not
@@ -63,7 +102,14 @@ extension SoftVM {
     ) throws(WalkFailure) -> GuestPage {
         let canonical = Int64(bitPattern: linear) >> 47
         guard canonical == 0 || canonical == -1 else { throw .exception }
-        var table = registers.cr3 & PageEntry.addressMask
+        // The tables of an SNP guest are private, whatever their addresses say.
+        let own = encryptionBit?.mask ?? 0
+        func address(_ entry: UInt64, isTable: Bool) -> UInt64 {
+            modelAddress(
+                entry & (PageEntry.addressMask | own),
+                isPrivateAnyway: isTable && encryptionBit?.isPrivateIfSet == true)
+        }
+        var table = address(registers.cr3, isTable: true)
         var writable = true
         var user = true
         var executable = true
@@ -72,13 +118,13 @@ extension SoftVM {
             if let isReadable, !isReadable(place) { throw .exception }
             let entry = PageEntry(rawValue: try tableEntry(at: place))
             guard entry.isPresent,
-                !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0)
+                !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0, besides: own)
             else { throw .exception }
             writable = writable && entry.isWritable
             user = user && entry.isUser
             executable = executable && !entry.isNoExecute
             guard level == 12 || entry.isLarge && level != 39 else {
-                table = entry.address
+                table = address(entry.rawValue, isTable: true)
                 continue
             }
             let size = UInt64(1) << level
@@ -87,8 +133,12 @@ extension SoftVM {
             guard !access.isWrite || mayWrite, !access.isFetch || executable, !access.isUser || user else {
                 throw .exception
             }
+            // An SNP guest fetches from private memory only.
+            let gpa = modelAddress(
+                entry.rawValue & (PageEntry.addressMask | own),
+                isPrivateAnyway: access.isFetch && encryptionBit?.isPrivateIfSet == true)
             return GuestPage(
-                linear: linear & ~(size - 1), gpa: entry.address & ~(size - 1), size: size,
+                linear: linear & ~(size - 1), gpa: gpa & ~(size - 1), size: size,
                 writable: mayWrite,
                 executable: executable)
         }
@@ -96,13 +146,18 @@ extension SoftVM {
     }
 
     private func tableEntry(at address: UInt64) throws(WalkFailure) -> UInt64 {
-        switch target(of: address) {
-        case .memory(let slot, _):
+        switch resolve(address, isWrite: false) {
+        case .memory(let backing):
             _ = model.kernel.noteGuestTouch(number, at: address, isWrite: false)
-            guard let bytes = unsafe bytes(in: slot, at: address) else { throw .exception }
+            guard !backing.isCiphertext, let bytes = unsafe bytes(in: backing, at: address) else {
+                throw .exception
+            }
             return unsafe bytes.load(as: UInt64.self)
-        case .mmio: throw .exception
-        case .fault(let fault): throw .fault(fault)
+        case .stopped(.mmio): throw .exception
+        case .stopped(.fault(let fault)), .stopped(.poisoned(let fault)): throw .fault(fault)
+        case .stopped(.exception(let exception)): throw .raised(exception, gpa: address)
+        case .stopped(.error(let error)): throw .failed(error)
+        case .stopped(.noPage), .stopped(.byte): throw .fault(nil)
         }
     }
 }
@@ -118,10 +173,9 @@ private struct PageEntry {
     var isUser: Bool { rawValue & 1 << 2 != 0 }
     var isLarge: Bool { rawValue & 1 << 7 != 0 }
     var isNoExecute: Bool { rawValue & 1 << 63 != 0 }
-    var address: UInt64 { rawValue & Self.addressMask }
 
-    func hasReservedBit(level: Int, noExecute: Bool) -> Bool {
-        let tooHigh = rawValue & (UInt64(1) << 52 - 1) & ~(UInt64(1) << GuestPhysical.bits - 1) != 0
+    func hasReservedBit(level: Int, noExecute: Bool, besides own: UInt64) -> Bool {
+        let tooHigh = rawValue & ~own & (UInt64(1) << 52 - 1) & ~(UInt64(1) << GuestPhysical.bits - 1) != 0
         return tooHigh || (isLarge && level == 39) || (isNoExecute && !noExecute)
     }
 }

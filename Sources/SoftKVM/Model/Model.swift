@@ -109,6 +109,10 @@ final class Model: @unchecked Sendable {
             case .overwritten(let file, let range, .zeros): memories[file]?.overwrite(range) { 0 }
             case .overwritten(let file, let range, .noise):
                 memories[file]?.overwrite(range) { generator.next() }
+            case .encrypted(let file, let range):
+                memories[file]?.apply(cipher(of: file), to: range, decrypting: false)
+            case .decrypted(let file, let range):
+                memories[file]?.apply(cipher(of: file), to: range, decrypting: true)
             case .detached(let hold, let file, let page):
                 detached[hold, default: [:]][page] = memories[file]?.page(at: page)
             case .removed(let file): memories[file] = nil
@@ -117,6 +121,24 @@ final class Model: @unchecked Sendable {
             case .codeChanged(let vm, let gpas): vms[vm]?.object?.codeChanged(gpas)
             }
         }
+    }
+
+    /// Bytes of a page that belongs to an SNP guest, as the host sees them: a little-endian number of at most 8 bytes in one page.
+    func ciphertext(_ backing: KernelModel.Backing, at gpa: UInt64, count: Int) -> UInt64 {
+        guard let memory = memories[backing.file] else { return 0 }
+        let start = backing.fileOffset + (gpa - backing.pages.start)
+        var word: UInt64 = 0
+        for place in (start..<start + UInt64(count)).reversed() {
+            let words = unsafe memory.bytes(at: place & ~15).assumingMemoryBound(to: UInt64.self)
+            let block = unsafe cipher(of: backing.file).encrypt((words[0], words[1]), at: place / 16)
+            let half = place % 16 < 8 ? block.0 : block.1
+            word = word << 8 | (half >> (place % 8 * 8) & 0xff)
+        }
+        return word
+    }
+
+    private func cipher(of file: FileID) -> PageCipher {
+        PageCipher(key: configuration.seed ^ UInt64(kernel.size(of: file)))
     }
 
     /// A page of a hold as it was when it was punched out; nil if it was not.

@@ -143,12 +143,11 @@ public final class SoftKVM: Backend {
     /// `KVM_CREATE_VM`.
     ///
     /// - Parameter sharedBit: nil, or 12 to 39 on a software-protected VM. A default VM has no private memory and
-    ///   so no shared bit.
-    /// - Throws: `EINVAL` for any other shared bit, and for SNP and TDX, whose instructions the software CPU does not have:
-    ///   ``KernelModel`` alone has their rules.
+    ///   so no shared bit. An SNP or TDX VM must have one; its guest uses the C-bit (51) or the shared bit (47) in its page tables.
+    /// - Throws: `EINVAL` for any other shared bit, and for an SNP or TDX VM without one or in another version of the interface
+    ///   than Linux 7.4's.
     public func createVM(_ type: VMType, sharedBit: Int?) throws(Errno) -> any KVMVirtualMachine {
         try model.call { () throws(Errno) in
-            guard !type.isConfidential || model.keepsBytes else { throw .invalidArgument }
             let number: VMID
             do throws(ErrorNumber) {
                 number = try model.kernel.createVM(type, sharedBit: sharedBit)

@@ -39,6 +39,11 @@ public import SystemPackage
     var clock: (gpa: UInt64, isDue: Bool)?
     /// DR0 to DR3, DR6 and DR7. They hold their values, but breakpoints never trigger.
     var debugRegisters = DebugRegisters()
+    /// SNP: MSR C001_0130, and the page that the guest has registered.
+    var ghcb = SoftVCPU.initialGHCB
+    var registeredGHCB: UInt64?
+    /// TDX: the information about a #VE that the guest has not read yet.
+    var virtualization: VirtualizationInformation?
     /// The operation that the next run must complete.
     var pending: Pending?
     /// Set by ``run()``. The next run clears an instruction that the engine could not execute; any other failure is
@@ -59,6 +64,8 @@ public import SystemPackage
         case element(PortAccess)
         case hypercall(rip: UInt64, length: UInt64)
         case mmio(MMIOInstruction)
+        case ghcb(rip: UInt64, length: UInt64, GHCBRequest)
+        case module(rip: UInt64, length: UInt64, TDXRequest)
     }
 
     /// How one step of ``run()`` ended.
@@ -217,6 +224,12 @@ public import SystemPackage
         case .mmio(let instruction):
             pending = nil
             return registersNow.rip == instruction.rip ? complete(instruction, engine) : .proceed
+        case .ghcb(let rip, let length, let request):
+            pending = nil
+            return registersNow.rip == rip ? complete(request, rip: rip, length: length) : .proceed
+        case .module(let rip, let length, let request):
+            pending = nil
+            return registersNow.rip == rip ? complete(request, rip: rip, length: length) : .proceed
         }
     }
 
@@ -283,14 +296,25 @@ public import SystemPackage
 
     /// `KVM_GET_REGS`.
     ///
-    /// - Throws: nothing.
-    public func registers() throws(Errno) -> ckvm_regs { vm.model.call { registersNow } }
+    /// - Throws: `EINVAL` on an SNP or TDX VM after its launch, whose registers are encrypted.
+    public func registers() throws(Errno) -> ckvm_regs {
+        try vm.model.call { () throws(Errno) in
+            guard !hasProtectedState else { throw .invalidArgument }
+            return registersNow
+        }
+    }
+
+    /// Whether the host can no longer see or set the registers.
+    private var hasProtectedState: Bool {
+        vm.encryptionBit != nil && vm.model.kernel.isFinalized(vm.number)
+    }
 
     /// `KVM_SET_REGS`. Bit 1 of RFLAGS is always set.
     ///
-    /// - Throws: nothing.
+    /// - Throws: `EINVAL` on an SNP or TDX VM after its launch.
     public func setRegisters(_ registers: ckvm_regs) throws(Errno) {
-        vm.model.call {
+        try vm.model.call { () throws(Errno) in
+            guard !hasProtectedState else { throw .invalidArgument }
             registersNow = registers
             registersNow.rflags |= 2
         }

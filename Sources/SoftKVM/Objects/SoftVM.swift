@@ -7,12 +7,16 @@ public import SystemPackage
 /// A VM of ``SoftKVM``.
 ///
 /// Mutable state is guarded by the model's lock.
-public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @unchecked Sendable {
+public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, ConfidentialVirtualMachine,
+    @unchecked Sendable
+{
     let model: Model
     /// The number of this VM in the model.
     public let number: VMID
     let type: VMType
     let sharedBit: Int?
+    /// The bit of SNP or TDX in the guest's page tables; nil for other types.
+    let encryptionBit: EncryptionBit?
     private let library: EngineLibrary
     private var vcpus: [Weak<SoftVCPU>] = []
     /// The engines of vCPUs that have run.
@@ -27,6 +31,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
         self.library = library
         type = model.kernel.type(of: number)
         sharedBit = model.kernel.sharedBit(of: number)
+        encryptionBit = EncryptionBit(type)
     }
 
     deinit {
@@ -108,6 +113,40 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, @
             }
         }
     }
+
+    /// `KVM_SEV_SNP_LAUNCH_UPDATE` or `KVM_TDX_INIT_MEM_REGION` of private guest-physical pages, in place.
+    ///
+    /// - Throws: `EINVAL` as ``KernelModel/launch(_:_:)``.
+    public func launch(_ range: PageRange) throws(Errno) {
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.launch(number, range) }
+    }
+
+    /// `KVM_SEV_SNP_LAUNCH_FINISH` or `KVM_TDX_FINALIZE_VM`.
+    ///
+    /// - Throws: `EINVAL` the second time, and on a VM of another type.
+    public func finalize() throws(Errno) {
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.finalize(number) }
+    }
+
+    /// Gives a guest page another host page of its file.
+    ///
+    /// - Throws: `EINVAL` for a page without a memslot, and for two pages of different files.
+    public func remap(_ gpa: UInt64, to other: UInt64) throws(Errno) {
+        try model.callModel { kernel throws(ErrorNumber) in
+            guard let (file, offset) = kernel.homePage(number, of: other) else { throw .invalidArgument }
+            try kernel.move(number, gpa, to: file, at: offset)
+        }
+    }
+
+    /// Takes private pages from the guest.
+    ///
+    /// - Throws: `EINVAL` for a page without a memslot.
+    public func take(_ range: PageRange) throws(Errno) {
+        try model.callModel { kernel throws(ErrorNumber) in try kernel.takeAway(number, range) }
+    }
+
+    /// Clears SEPT_VE_DISABLE in the attributes of a TD.
+    public func raiseVE() { model.withLock { model.kernel.raiseVE(number) } }
 
     /// `KVM_SET_USER_MEMORY_REGION2`.
     ///

@@ -3,6 +3,7 @@ import ArgumentParser
 import Backends
 import Explain
 import GuestPayloads
+import Litmus
 import MiniVMM
 import Report
 import SoftKVM
@@ -87,11 +88,15 @@ struct Run: ParsableCommand {
                 aliases: configuration.aliases,
                 preservation: configuration.needsPreservation
                     || payload == nil && configuration.contents == .preserve,
-                soft: backendOptions.soft))
+                vmType: configuration.vmType, soft: backendOptions.soft))
         configuration.hypercallInstruction = chosen.hypercallInstruction
         let diagnostics = Terminal.diagnostics
         if !quiet && !json {
             diagnostics.hanging(diagnostics.styled("backend  ", .dim), chosen.line, indent: 9)
+            if let notice = configuration.vmType.modelNotice {
+                diagnostics.hanging(
+                    "         ", "vm \(VMName(configuration.vmType).rawValue): \(notice)", indent: 9)
+            }
         }
         let console = Console(json ? nil : .standardOutput, keeps: json)
         let recorder = pictures.isWanted ? TraceRecorder() : nil

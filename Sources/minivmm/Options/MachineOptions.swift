@@ -4,11 +4,35 @@ import MiniVMM
 
 extension Aliases: ExpressibleByArgument {}
 extension FaultPolicy: ExpressibleByArgument {}
+extension HostBehaviour: ExpressibleByArgument {}
+
+/// `--vm`.
+enum MachineType: String, CaseIterable, ExpressibleByArgument {
+    case protected, snp, tdx
+
+    var type: VMType {
+        switch self {
+        case .protected: .softwareProtected
+        case .snp: .snp
+        case .tdx: .tdx
+        }
+    }
+}
 extension ContentPolicy: ExpressibleByArgument {}
 extension RetryPolicy.InUse: ExpressibleByArgument {}
 
 /// The options that configure a machine.
 struct MachineOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Type of the VM: protected; or snp or tdx, which are models from public documents, on SoftKVM only. (default: the guest's, else protected)",
+            valueName: "type"))
+    var vm: MachineType?
+    @Option(
+        help: ArgumentHelp(
+            "What the host does to an SNP or TDX guest: lie, refuse, swap-pages or take-pages. Repeatable. (default: an honest host)",
+            valueName: "behaviour"))
+    var host: [HostBehaviour] = []
     @Option(
         help: ArgumentHelp(
             "RAM in bytes, 1M to 1T; K, M, G, T are powers of 1024. (default: the guest's, else 16M)",
@@ -32,7 +56,7 @@ struct MachineOptions: ParsableArguments {
     var regions: Int?
     @Option(
         help:
-            "Response to a memory fault: convert the page, or reenter without converting. (default: convert)"
+            "Response to a memory fault: convert the page, reenter without converting, or refuse and end the guest. (default: convert; with --vm snp and tdx refuse)"
     )
     var onFault: FaultPolicy?
     @Option(
@@ -80,6 +104,14 @@ struct MachineOptions: ParsableArguments {
     }
 
     func apply(to configuration: inout MachineConfiguration) throws {
+        if let vm, vm.type != configuration.vmType { configuration.setType(vm.type) }
+        configuration.host = Set(host)
+        if !host.isEmpty, !configuration.vmType.isConfidential {
+            throw ValidationError("--host is for SNP and TDX guests: add --vm snp or --vm tdx.")
+        }
+        if aliases == .one, configuration.vmType.isConfidential {
+            throw ValidationError("--aliases one: every SNP and TDX guest has two aliases.")
+        }
         if let ram { configuration.ramSize = ram.bytes }
         if let vcpus { configuration.vcpus = vcpus }
         if let aliases = aliases ?? doors { configuration.aliases = aliases }

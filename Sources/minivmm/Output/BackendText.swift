@@ -2,6 +2,7 @@
 import ArgumentParser
 import Backends
 import Explain
+import Litmus
 import MiniVMM
 
 extension CallFailure {
@@ -15,8 +16,11 @@ extension CallFailure {
 extension ChosenBackend {
     /// Why it is this one.
     var reasonText: String {
-        guard case .automatic(let passedOver) = reason else {
-            return "chosen with --backend \(kind.rawValue)"
+        let passedOver: [Rejection]
+        switch reason {
+        case .requested: return "chosen with --backend \(kind.rawValue)"
+        case .hasModel(let type): return "chosen for its \(VMName(type).rawValue) VM"
+        case .automatic(let rejections): passedOver = rejections
         }
         return switch kind {
         case .linux: "/dev/kvm converts in place"

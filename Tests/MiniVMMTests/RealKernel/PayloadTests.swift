@@ -39,7 +39,11 @@ struct PayloadTests {
     /// If the backend lacks a feature that a guest needs, the machine is refused before it is built.
     @Test(arguments: Catalogue.all, BackendUnderTest.asked())
     func endsWithItsDocumentedStatus(_ payload: Payload, on backend: BackendUnderTest) throws {
-        guard backend == .perVM, payload.needsPreservation else {
+        let isRefused =
+            backend == .perVM && payload.needsPreservation
+            || payload.vmType.isConfidential
+                && ![.software, .trapOverSoftware, .aliasesOverSoftware].contains(backend)
+        guard isRefused else {
             return try expectEnd(of: payload, on: backend)
         }
         do {
@@ -48,6 +52,73 @@ struct PayloadTests {
         } catch let error as MachineError {
             guard case .unsupported = error else { throw error }
         }
+    }
+
+    /// A guest of an SNP or TDX VM with an honest or a hostile host, its status, and a part of what it says.
+    struct Pair: Sendable, CustomTestStringConvertible {
+        let name: String
+        let type: VMType
+        var host: Set<HostBehaviour> = []
+        var onFault = FaultPolicy.refuse
+        let status: Int32
+        let says: String
+        var testDescription: String { "\(name) on \(type), \(host) \(onFault)" }
+    }
+
+    static let pairs: [Pair] = [
+        Pair(name: "discover", type: .snp, status: 0, says: "SEV_STATUS 0x7, CPUID raises #VC 0x72"),
+        Pair(name: "discover", type: .tdx, status: 0, says: "addresses of 0x30 bits"),
+        Pair(name: "first-touch", type: .snp, status: 0, says: "exception, code 0x404 at 0x200000"),
+        Pair(name: "first-touch", type: .tdx, status: 126, says: "before taking it: "),
+        Pair(name: "take-then-use", type: .snp, status: 0, says: "taken: the guest reads 0x"),
+        Pair(name: "take-then-use", type: .tdx, status: 0, says: "taken: the guest reads 0x0\n"),
+        Pair(
+            name: "take-twice", type: .snp, status: 0,
+            says: "answer 0x0, carry 0x1; the page still holds 0x4242"),
+        Pair(name: "take-twice", type: .tdx, status: 0, says: "answer 0xb0a00000000, carry 0x0"),
+        Pair(name: "shared-buffer", type: .snp, status: 0, says: "cannot read the private page: EFAULT"),
+        Pair(name: "shared-buffer", type: .tdx, status: 0, says: "cannot read the private page: EFAULT"),
+        Pair(name: "shared-buffer", type: .snp, host: [.lie], status: 126, says: ""),
+        Pair(name: "leaked-secret", type: .snp, status: 0, says: "the host reads 0x"),
+        Pair(name: "leaked-secret", type: .tdx, status: 0, says: "the host reads 0x0\n"),
+        Pair(name: "wrong-alias", type: .snp, status: 126, says: "through the shared alias"),
+        Pair(name: "wrong-alias", type: .snp, onFault: .convert, status: 1, says: "data is gone"),
+        Pair(name: "wrong-alias", type: .tdx, onFault: .convert, status: 1, says: "data is gone"),
+        Pair(
+            name: "kexec", type: .snp, onFault: .convert, status: 3, says: "unexpected #VC, error code 0x404"),
+        Pair(name: "kexec", type: .tdx, onFault: .convert, status: 126, says: "still shared"),
+        Pair(
+            name: "double-validation", type: .snp, host: [.swapPages], status: 2,
+            says: "wrote 2, and reads 0x1"),
+        Pair(name: "double-validation", type: .snp, host: [.takePages], status: 3, says: "unexpected #VC"),
+        Pair(
+            name: "double-validation", type: .tdx, host: [.swapPages], status: 126, says: "reading the page: "
+        ),
+        Pair(name: "record", type: .snp, host: [.swapPages], status: 126, says: "is not valid: terminating"),
+        Pair(name: "record", type: .snp, host: [.takePages], status: 126, says: "is not valid: terminating"),
+        Pair(name: "record", type: .snp, status: 0, says: "still there"),
+        Pair(
+            name: "partial", type: .snp, host: [.refuse], status: 0,
+            says: "answer 0x10000000000, to go on from 0x0;"),
+        Pair(
+            name: "partial", type: .tdx, host: [.refuse], status: 0,
+            says: "answer 0x8000000000000000, to go on from 0x800000200000;"),
+        Pair(name: "thousand", type: .snp, status: 0, says: "1000 pages"),
+        Pair(name: "thousand", type: .tdx, status: 0, says: "1000 pages"),
+    ]
+
+    /// The same guest on both architectures, and with a host that means ill.
+    @Test(arguments: pairs) func guestsOfSNPAndTDX(_ pair: Pair) throws {
+        let console = Console(nil, keeps: true)
+        let machine = try machine(#require(Catalogue.named(pair.name)), console, on: .software) {
+            $0.setType(pair.type)
+            $0.host = pair.host
+            $0.faultPolicy = pair.onFault
+        }
+        let outcome = machine.run(timeout: .seconds(600))
+        #expect(
+            outcome.exitStatus == pair.status && (pair.says.isEmpty || console.text.contains(pair.says)),
+            "\(outcome)\n\(console.text)")
     }
 
     @Test(arguments: [2, 3, 7, 64], BackendUnderTest.asked(of: [.inPlace, .trap]))
