@@ -35,7 +35,7 @@ struct Minivmm: ParsableCommand {
         let first = [
             ("demo", "six short acts of conversion"),
             ("run hello", "boot a built-in guest"),
-            ("tour", "an introduction in eight chapters"),
+            ("tour", "an introduction in ten chapters"),
         ]
         let width = first.map(\.0.count).max() ?? 0
         for (words, what) in first {

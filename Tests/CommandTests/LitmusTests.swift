@@ -363,7 +363,8 @@ struct LitmusCommandTests {
         #expect(result.status == 0, "\(result.diagnostics)")
         for line in [
             "| race-x | c = EAGAIN | `host1@149/host` | 100 to 199 | `gup` < `vm`; host waits |",
-            "| race-x | c = EBUSY | not reached with one preemption |  |  |", "1 of 2 outcomes are reached, in 300 schedules",
+            "| race-x | c = EBUSY | not reached with one preemption |  |  |",
+            "1 of 2 outcomes are reached, in 300 schedules",
             "| race-x | c = EAGAIN | 2 of 2000 | 30 of 1000 | 30.0 |",
         ] {
             #expect(result.output.contains(line), "\(line)\n\(result.output)")

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 import Backends
+import Explain
 import GuestPayloads
+import Litmus
 import MiniVMM
 import SoftKVM
 import SystemPackage
@@ -26,9 +28,10 @@ struct Stage {
     ///   - preserving: whether the act needs preserved contents, even if the guest does not.
     func machine(
         _ payload: Payload, _ chosen: ChosenBackend, _ narrator: Narrator, aloud: Bool = true,
-        preserving: Bool = false
+        preserving: Bool = false, _ change: (inout MachineConfiguration) -> Void = { _ in }
     ) throws(MachineError) -> Machine {
         var configuration = payload.machineConfiguration
+        change(&configuration)
         if preserving { configuration.needsPreservation = true }
         configuration.hypercallInstruction = chosen.hypercallInstruction
         var onLine: (@Sendable (String) -> Void)?
@@ -40,6 +43,30 @@ struct Stage {
             console: Console(nil, onLine: onLine),
             trace: Trace(
                 backend: chosen.backend, sinks: [narrator] + (narrator.gallery?.sinks(payload.name) ?? [])))
+    }
+
+    /// Runs a guest on the model of SNP or TDX.
+    func confidential(
+        _ name: String, _ type: VMType, _ host: Set<HostBehaviour>, _ narrator: Narrator
+    ) throws -> Outcome? {
+        guard let payload = Catalogue.named(name) else { return nil }
+        let chosen: ChosenBackend
+        do throws(BackendError) {
+            chosen = try BackendKind.automatic(BackendNeeds(vmType: type, soft: options.soft))
+        } catch {
+            throw stop(error.text, Status.monitorFailed, error.diagnosis)
+        }
+        let model = type.modelNotice.map { ": \($0)" } ?? ""
+        Terminal.output.paragraph("\(name) on \(chosen.backend.identity)\(model)", indent: 3, style: .dim)
+        do throws(MachineError) {
+            let machine = try machine(payload, chosen, narrator) { configuration in
+                configuration.setType(type)
+                configuration.host = host
+            }
+            return machine.run(timeout: Run.defaultTimeout, interrupts: try? SignalDescriptor())
+        } catch {
+            return .failed(error)
+        }
     }
 
     func play(_ name: String, _ narrator: Narrator) throws -> Outcome? {

@@ -70,7 +70,8 @@ final class Narrator: TraceSink {
     func finish() {
         told.withLock { told in
             guard told.skipped > 0 else { return }
-            line("", "\(terminal.unicode ? "…" : "...") and \(told.skipped) more events like these")
+            let more = told.skipped == 1 ? "1 more event" : "\(told.skipped) more events like these"
+            line("", "\(terminal.unicode ? "…" : "...") and \(more)")
         }
     }
 

@@ -15,15 +15,12 @@ struct Chapter: Sendable {
     /// Commands, each with its purpose.
     let toTry: [(command: String, why: String)]
     /// The source that can be shown.
-    var source = Source.none
+    let source: Source
 
     enum Source: Sendable {
         /// A built-in guest.
         case guest(String)
         /// A litmus test.
         case test(String)
-        case none
-
-        var isNone: Bool { if case .none = self { true } else { false } }
     }
 }

@@ -182,33 +182,80 @@ enum Chapters {
                 ("minivmm run smp --report smp.html", "four vCPUs running at the same time"),
             ], source: .test(raceTest)),
         Chapter(
-            title: "What TDX, SNP and pKVM do differently",
+            title: "SNP: the guest validates",
             idea: [
-                "The VMs in this tour are software-protected: the kernel alone enforces that memory is private. Confidential-VM "
-                    + "hardware uses the same conversions, but the kernel is not the only one that enforces the rules.",
-                "TDX: the shared bit is a bit of the guest's page tables, and the CPU checks it on each access. The TDX module "
-                    + "manages private pages. The guest must accept each one, the module zeroes it then, and the contents are "
-                    + "lost.",
-                "SNP: the C-bit in a page table marks memory as encrypted. The RMP, a table that the CPU checks, records the "
-                    + "owner of each page. A conversion changes the RMP, and the guest validates the page. Bytes written under "
-                    + "one key and read under another are noise.",
-                "pKVM: no encryption. A small hypervisor, separate from the host kernel, removes private pages from the host's "
-                    + "page tables. The guest shares a page by a hypercall, and the contents can stay.",
-                "Before the launch of a VM is finished, SNP and TDX can encrypt what the host has written. That is how the boot "
-                    + "image becomes private with its contents. After the launch this is no longer possible.",
+                "The VMs so far are software-protected: the kernel alone enforces that memory is private. SNP and TDX use the same "
+                    + "conversions, but the guest has a part in each, and contents follow encryption keys.",
+                "On SNP a table of the CPU, the RMP, records the owner of each page. A page that becomes private belongs to the "
+                    + "guest only after it has executed PVALIDATE. A touch before that raises #VC in the guest.",
+                "What runs here is a model of SNP, from public documents. No such hardware is involved.",
             ],
-            play: { $0.nothingRuns() },
+            play: { stage in
+                try stage.confidential("first-touch", .snp)
+                try stage.confidential("take-then-use", .snp)
+            },
             afterwards: [
-                "The VM types differ most in what happens to the contents, and that is why a request states its policy."
+                "PVALIDATE does not change the bytes. What the host had written was not encrypted with the guest's key, so the guest "
+                    + "reads garbage: it must initialise the page."
+            ],
+            question: "The guest shares the page again without wiping it. What does the host read?",
+            answer:
+                "Ciphertext, and the guest's old plaintext is back if the page becomes private and nobody has written it meanwhile. "
+                + "Neither is a promise: a guest wipes a page before it shares it.",
+            toTry: [
+                ("minivmm run leaked-secret", "the host looks at a secret in a shared page"),
+                ("minivmm run discover", "how a guest finds out that it runs on SNP"),
+                ("minivmm litmus --backend soft litmus/snp", "the rules, one test for each"),
+            ], source: .guest("first-touch")),
+        Chapter(
+            title: "TDX: the guest accepts",
+            idea: [
+                "On TDX the shared bit is a bit of the guest's page tables, and the TDX module manages the private pages in a secure "
+                    + "EPT. A page that becomes private is pending until the guest accepts it, and the module zeroes it then.",
+                "The same two guests as before run, on a model of TDX.",
+            ],
+            play: { stage in
+                try stage.confidential("first-touch", .tdx, endingWith: 126)
+                try stage.confidential("take-then-use", .tdx)
+            },
+            afterwards: [
+                "The touch of a pending page ends the TD for good: KVM_RUN is EIO. If SEPT_VE_DISABLE is clear in the TD's attributes, "
+                    + "the guest gets #VE instead."
             ],
             question:
                 "Which of the policies preserve, zero and unspecified can a monitor promise on TDX after the launch?",
             answer:
-                "Unspecified, and zero: the monitor can zero a page itself once it is shared. Preserve must be refused. An errno "
-                + "is better than noise in the guest's memory.",
+                "Unspecified, and zero towards shared, where the monitor writes the zeros itself. Preserve must be refused, and so must "
+                + "zero towards private: the module zeroes that page, not the monitor. An errno is better than noise in the guest's "
+                + "memory.",
             toTry: [
-                ("minivmm run forget --trace -", "a guest that tolerates the loss of contents"),
+                ("minivmm run thousand --vm tdx", "1000 pages by MapGPA and ACCEPT"),
+                ("minivmm run kexec --vm tdx --on-fault convert", "a monitor that obeys a stray access"),
+                ("minivmm litmus --backend soft litmus/tdx", "the rules, one test for each"),
+            ], source: .guest("take-then-use")),
+        Chapter(
+            title: "A hostile host",
+            idea: [
+                "Encryption does not help a guest that lets the host exchange its pages. The host gives an address another page; the "
+                    + "guest's next access finds it unvalidated.",
+                "The first guest validates the page again. The second remembers what it has validated.",
+            ],
+            play: { stage in
+                try stage.confidential("double-validation", .snp, host: [.swapPages], endingWith: 2)
+                try stage.confidential("record", .snp, host: [.swapPages], endingWith: 126)
+            },
+            afterwards: [
+                "PVALIDATE succeeded the second time, because the page was new. Since then the host can show the guest either page "
+                    + "(hazard V1). The guest that keeps a record asks to be terminated."
+            ],
+            question: "Would the same attack work on TDX?",
+            answer:
+                "No. The module lets the host exchange a page only after taking it away from the guest, and the guest must accept the new one, "
+                + "which zeroes it. Data can be lost, but never replayed.",
+            toTry: [
+                ("minivmm run double-validation --vm tdx --host swap-pages", "the same attack on TDX"),
+                ("minivmm explain V1", "the hazard, and its cure"),
                 ("minivmm explain", "the list of topics"),
-            ]),
+            ], source: .guest("double-validation")),
     ]
 }

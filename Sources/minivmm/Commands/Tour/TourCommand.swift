@@ -42,7 +42,7 @@ struct TourCommand: ParsableCommand {
         let terminal = Terminal.output
         if list {
             for (index, chapter) in Chapters.all.enumerated() {
-                terminal.print("\(index + 1)  \(chapter.title)")
+                terminal.print("\(index + 1)" + (index < 9 ? "   " : "  ") + chapter.title)
             }
             return
         }

@@ -21,9 +21,8 @@ struct TourGuide {
     ///
     /// - Returns: the chapter itself to run its guest.
     mutating func beforeRunning(_ index: Int) -> Way {
-        let source = Chapters.all[index].source.isNone ? "continue" : "run it; s: source"
         while true {
-            switch choice(at: index, "Enter: \(source); b: back; q: quit >") {
+            switch choice(at: index, "Enter: run it; s: source; b: back; q: quit >") {
             case .enter: return .chapter(index)
             case .way(let way): return way
             case .done: continue
@@ -113,7 +112,6 @@ struct TourGuide {
         let terminal = Terminal.output
         let text: String
         switch chapter.source {
-        case .none: return terminal.paragraph("Nothing runs in this chapter.", indent: 3)
         case .test(let test):
             terminal.print(terminal.styled("   a litmus test", .dim))
             text = test
