@@ -66,6 +66,12 @@ public enum Catalogue {
             byte is lost; after the release, the same request succeeds.
             """, needsPreservation: true),
         payload(
+            "resume", "a conversion that stops half-way goes on",
+            """
+            The host keeps one of eight pages in use. The call fails, and RCX of the reply is the first page that was not \
+            converted. When the page is free, the guest repeats the call from there.
+            """, needsPreservation: true),
+        payload(
             "spurious", "repeating a conversion that is already done",
             """
             The guest requests the state that its pages already have, for whole ranges and for mixed ones. The result is \

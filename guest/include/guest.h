@@ -38,6 +38,7 @@
 // ---- calls: RAX = number; RBX, RCX, RDX, RSI = arguments; RAX = result, negative = -errno ---------------------
 // KVM's hypercall, by instruction (if BOOT_FLAG_VMMCALL is set) or by port:
 #define HC_MAP_GPA_RANGE 12  // RBX = address without the shared bit, RCX = pages of 4 KiB, RDX = attributes
+                             // by port, if the call fails after the request was found valid: RCX = first page not converted
 #define MAP_PRIVATE 0x10     // RDX: to private ("encrypted"); 0 = to shared ("decrypted")
 // The content policy, an addition of MiniVMM in bits that KVM passes on to the monitor:
 #define MAP_CONTENTS_DEFAULT 0x000      // the policy of the monitor (--contents)

@@ -113,6 +113,18 @@ public struct ConversionError: Error, Sendable {
     /// The part that was done: `result.converted` is exactly what changed.
     public let result: ConversionResult
 
+    /// The guest-physical address of the first page that was not converted, in bytes; all pages of the request before it
+    /// were. Pages after it may have been converted, too. A page that could not be zeroed counts as not converted.
+    public var firstNotConverted: UInt64 {
+        if case .zeroing(_, let gpa) = reason { return gpa }
+        var first = request.range.start
+        for range in result.converted {
+            guard range.start == first else { break }
+            first = range.end
+        }
+        return first
+    }
+
     /// The errno that a guest gets for this error.
     public var errno: Errno {
         switch reason {

@@ -20,7 +20,8 @@ package struct GuestCall {
     package struct Answer {
         /// RAX: 0, a small number, or a negative errno.
         package var result: Int64
-        /// RCX, for calls that return a word.
+        /// RCX, for calls that return a word, and the first page not converted if a conversion failed. KVM passes on only
+        /// RAX if the guest made the call by instruction.
         package var word: UInt64?
         /// Whether another vCPU should run next.
         package var yields = false
@@ -86,7 +87,9 @@ package struct GuestCall {
             return .done
         } catch {
             statistics.count(error)
-            return .failed(error.errno)
+            var answer = Answer.failed(error.errno)
+            answer.word = error.firstNotConverted
+            return answer
         }
     }
 

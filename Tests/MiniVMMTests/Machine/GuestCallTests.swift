@@ -108,6 +108,38 @@ struct GuestCallTests {
         #expect(bench.machine.converter.holds.heldRanges == [])
     }
 
+    /// A call that stops half-way tells the guest where to go on.
+    @Test func failedConversionReturnsTheFirstPageNotConverted() throws {
+        for (inUse, first) in [(RetryPolicy.InUse.bisect, Self.page + 0x2000), (.fail, Self.page)] {
+            let (answers, words, _) = try play(
+                [
+                    Call(Self.map, Self.page, 8), Call(Self.hold, Self.page + 0x2000, 2, 1),
+                    Call(Self.map, Self.page, 8, 0x10), Call(Self.state, Self.page + 0x1000),
+                    Call(Self.map, Self.page + 0x2000, 1, 0x10), Call(Self.map, Self.page + 1, 8, 0x10),
+                ]
+            ) { $0.retry = RetryPolicy(attempts: 3, inUse: inUse) }
+            #expect(answers == [0, 0, -11, inUse == .bisect ? 1 : 0, -11, -22])
+            #expect(words[2] == first && words[4] == Self.page + 0x2000, "\(words)")
+            // An invalid request leaves RCX as it was.
+            #expect(words[0] == 8 && words[5] == 8)
+        }
+        // A policy that cannot be honoured has changed nothing.
+        let (answers, words, _) = try play(
+            [Call(Self.map, Self.page, 2, 0x100)], FakeBackend(promise: .undefined))
+        #expect(answers == [-95] && words == [Self.page])
+        // The range of two regions, of which the second is in use.
+        let (both, first, _) = try play(
+            [
+                Call(Self.map, 0x1f_e000, 4), Call(Self.hold, 0x20_1000, 1, 1),
+                Call(Self.map, 0x1f_e000, 4, 0x10),
+            ]
+        ) {
+            $0.regions = 2
+            $0.retry = RetryPolicy(attempts: 2, inUse: .fail)
+        }
+        #expect(both == [0, 0, -11] && first[2] == 0x20_0000)
+    }
+
     @Test func theGuestsHoldsAreReleasedAtTheEnd() throws {
         let (_, _, bench) = try play([Call(Self.map, Self.page, 1), Call(Self.hold, Self.page, 1, 1)])
         #expect(bench.file.state.withLock { $0.held }.isEmpty)
