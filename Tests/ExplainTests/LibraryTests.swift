@@ -126,4 +126,18 @@ struct LibraryTests {
             }
         }
     }
+
+    /// The numbers that a guest on SNP or TDX sees lead to their meaning.
+    @Test(arguments: [
+        ("0x404", "#VC code 0x404"), ("0xb0a00000000", "TDX_PAGE_ALREADY_ACCEPTED"),
+        ("0xC0000B0B00000001", "TDX_PAGE_SIZE_MISMATCH"), ("0xc000070400000000", "TDX_NO_VE_INFO"),
+        ("0x8000000000000000", "MapGPA refused"), ("TDVMCALL_STATUS_RETRY", "MapGPA RETRY"),
+        ("psc error", "page state change refused"),
+    ]) func statusesOfVendors(word: String, name: String) {
+        guard case .found(let topics) = Library.answer([word]) else {
+            Issue.record("\(word)")
+            return
+        }
+        #expect(topics.map(\.name) == [name])
+    }
 }

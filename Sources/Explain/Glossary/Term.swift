@@ -28,6 +28,7 @@ public struct Term: Sendable {
     /// The documents that terms refer to. The raw value is the path.
     enum Document: String {
         case interface = "docs/ABI.md"
+        case confidential = "docs/CONFIDENTIAL.md"
         case litmus = "litmus/README.md"
         case guests = "guest/README.md"
         case trace = "docs/trace.md"
@@ -42,6 +43,7 @@ public struct Term: Sendable {
         var title: String {
             switch self {
             case .interface: "The kernel interface"
+            case .confidential: "SNP and TDX"
             case .litmus: "Litmus tests"
             case .guests: "Writing a guest"
             case .trace: "The trace"
@@ -67,9 +69,10 @@ public struct Term: Sendable {
 /// The terms of the field. `docs/GLOSSARY.md` is ``markdown``.
 public enum Glossary {
     /// All terms in alphabetical order.
-    public static let all: [Term] = (memory + conversions + virtualisation + vendors + tests).sorted {
-        ($0.name.lowercased(), $0.name) < ($1.name.lowercased(), $1.name)
-    }
+    public static let all: [Term] = (memory + conversions + virtualisation + vendors + statuses + tests)
+        .sorted {
+            ($0.name.lowercased(), $0.name) < ($1.name.lowercased(), $1.name)
+        }
 
     private static let byWord: [String: Term] = {
         var table: [String: Term] = [:]

@@ -267,11 +267,24 @@ extension Glossary {
 
     static let vendors: [Term] = [
         Term(
-            "TDX", ["Intel TDX", "trust domain", "TD"], .interface,
+            "TDX", ["Intel TDX", "trust domain", "TD"], .confidential,
             "Intel Trust Domain Extensions: confidential VMs whose private memory the TDX module manages in the secure EPT. Contents do "
                 + "not survive a conversion: the guest reads zeros after accepting a page."),
         Term(
-            "secure EPT", ["SEPT"], .interface,
+            "launch", ["measured launch", "LAUNCH_FINISH", "finalised", "finalized"], .confidential,
+            "The time before a confidential VM runs, in which the monitor writes its image into memory and the firmware measures and "
+                + "encrypts it. It is the only time at which contents can be preserved on SNP and TDX; when it ends, the VM is finalised."
+        ),
+        Term(
+            "pending", ["unaccepted page"], .confidential,
+            "The state of a private page of a TDX guest that the host has added and the guest has not accepted."
+        ),
+        Term(
+            "validated", ["guest-valid", "guest-invalid", "validated bit"], .confidential,
+            "The state of a private page of an SNP guest that the guest has taken with PVALIDATE. Until then it is guest-invalid."
+        ),
+        Term(
+            "secure EPT", ["SEPT"], .confidential,
             "The second-level page table for private memory of a TDX guest, owned by the TDX module. The host changes it only by calls "
                 + "to the module: add, block, track, remove."),
         Term(
@@ -279,41 +292,41 @@ extension Glossary {
             "Intel's firmware between host and TDX guests. The host calls it with SEAMCALL, the guest with TDCALL."
         ),
         Term(
-            "ACCEPT", ["TDG.MEM.PAGE.ACCEPT", "accept a page"], .interface,
+            "ACCEPT", ["TDG.MEM.PAGE.ACCEPT", "accept a page"], .confidential,
             "The TDX guest's call that takes over a pending private page. The module zeroes the page. Touching a page before accepting "
                 + "it is #VE, or ends the VM."),
         Term(
-            "MapGPA", ["TDG.VP.VMCALL MapGPA", "MAPGPA"], .interface,
+            "MapGPA", ["TDG.VP.VMCALL MapGPA", "MAPGPA"], .confidential,
             "The TDX guest's request to convert a range; the shared bit of the address is the wanted state. KVM passes it to the "
                 + "monitor in chunks of 2 MiB as KVM_HC_MAP_GPA_RANGE, and the answer RETRY means to continue at the address in R11."
         ),
         Term(
-            "#VE", ["VE", "virtualization exception"], .interface,
+            "#VE", ["VE", "virtualization exception"], .confidential,
             "The exception (vector 20) by which a TDX guest handles accesses and instructions that the module leaves to it."
         ),
         Term(
-            "SEV-SNP", ["SNP", "AMD SEV-SNP", "SEV"], .interface,
+            "SEV-SNP", ["SNP", "AMD SEV-SNP", "SEV"], .confidential,
             "AMD Secure Encrypted Virtualization with Secure Nested Paging: confidential VMs with encrypted memory and the RMP, which "
                 + "records the owner of each page. Contents do not survive a conversion: the reader gets ciphertext or garbage."
         ),
         Term(
-            "RMP", ["reverse map table"], .interface,
+            "RMP", ["reverse map table"], .confidential,
             "Reverse map table of SEV-SNP: an entry for each page of host memory with its owner, guest-physical address and state. The "
                 + "host changes entries with RMPUPDATE, the guest validates its own with PVALIDATE."),
         Term(
-            "PVALIDATE", ["validate a page"], .interface,
+            "PVALIDATE", ["validate a page"], .confidential,
             "The SEV-SNP instruction by which a guest declares a private page valid or not. The bytes stay as they are. Touching a "
                 + "page that is not valid raises #VC."),
         Term(
-            "GHCB", ["guest-hypervisor communication block"], .interface,
+            "GHCB", ["guest-hypervisor communication block"], .confidential,
             "Guest-hypervisor communication block: the shared page through which an SEV-ES or SEV-SNP guest passes requests to the "
                 + "hypervisor with VMGEXIT, page state changes among them."),
         Term(
-            "page state change", ["PSC"], .interface,
+            "page state change", ["PSC"], .confidential,
             "The SEV-SNP guest's request to convert a list of pages, through the GHCB. KVM passes it to the monitor as "
                 + "KVM_HC_MAP_GPA_RANGE; a refusal leaves earlier entries converted."),
         Term(
-            "#VC", ["VC", "VMM communication exception"], .interface,
+            "#VC", ["VC", "VMM communication exception"], .confidential,
             "The exception (vector 29) by which an SEV-ES or SEV-SNP guest handles events that need the hypervisor. Error code 0x404 "
                 + "means that the guest touched a private page that is not validated."),
         Term(
