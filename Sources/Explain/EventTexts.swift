@@ -43,7 +43,7 @@ public enum EventTexts {
         case .mmio:
             "No memslot and no device has this address, so the guest cannot continue. If the address is inside RAM, this is hazard A14."
         case .imageLeftShared, .exitStatus, .resume, .stepOver, .halt, .kick, .wait, .release, .releaseHolds,
-            .file, .step, .access, .punch, .leftOut, .pagesThen:
+            .file, .step, .access, .punch, .guestPages, .leftOut, .pagesThen:
             EventSchema.of(event.name).means
         }
     }

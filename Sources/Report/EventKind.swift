@@ -48,6 +48,8 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
     case exit
     /// `punch`: a hole in a guest_memfd.
     case punch
+    /// `guest-pages`: the guest has taken private pages of SNP or TDX, or lost them.
+    case guestPages
     /// `file` and `pages-then`: pages and their state.
     case file
     /// `step` of a litmus test with an expected outcome.
@@ -84,6 +86,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .port: "port I/O"
         case .exit: "exit"
         case .punch: "hole punched"
+        case .guestPages: "guest pages"
         case .file: "guest_memfd"
         case .step: "step"
         case .failedStep: "step failed"
@@ -101,7 +104,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .busy, .wait: "EAGAIN"
         case .convert, .converted, .notConverted: "conversions"
         case .hold, .ask, .release: "holds"
-        case .access, .refusedAccess, .punch: "accesses"
+        case .access, .refusedAccess, .punch, .guestPages: "accesses"
         case .console, .port, .exit: "console and exits"
         case .other, .boot, .file, .step, .failedStep, .end, .failedEnd: "other"
         }
@@ -119,7 +122,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
         case .access, .hypercall, .boot, .end, .file, .step: 4
         case .ioctl: 3
         case .wait, .ask, .converted: 2
-        case .convert, .resume, .exit, .other: 1
+        case .convert, .resume, .exit, .other, .guestPages: 1
         case .console, .port: 0
         }
     }
@@ -161,6 +164,7 @@ extension RecordedTrace {
         case .console: return .console
         case .out, .in: return .port
         case .punch: return .punch
+        case .guestPages: return .guestPages
         case .file, .pagesThen: return .file
         case .step: return number(event, .ok) == 0 ? .failedStep : .step
         case .exitStatus: return .end

@@ -239,11 +239,12 @@ extension Timeline.State {
         case .unallocated: 0
         case .private: 1
         case .shared: 2
-        case .hole: 3
-        case .detached: 4
-        case .converting: 5
-        case .failed: 6
-        case .held: 7
+        case .unvalidated, .unassigned, .pending, .blocked: 3
+        case .hole: 4
+        case .detached: 5
+        case .converting: 6
+        case .failed: 7
+        case .held: 8
         }
     }
 }

@@ -25,6 +25,8 @@ struct Overlays {
 
     private var holds: [Hold] = []
     private var holes: [(rows: Range<Int>, since: Int)] = []
+    /// Private pages that a guest on SNP or TDX has not taken.
+    private var untaken: [(rows: Range<Int>, since: Int, state: Timeline.State)] = []
     /// The conversion in progress of each actor. An actor converts one range at a time.
     private var converting: [UInt8: Int] = [:]
     private var rowsOfConversion: [Int: Range<Int>] = [:]
@@ -80,6 +82,14 @@ struct Overlays {
             if holes.count < Self.most { holes.append((rows, event)) }
             detach(rows, event, &found)
         case .access: touch(rows, event, &found)
+        case .guestPages:
+            endUntaken(rows, event, &found)
+            let state = trace.text(event, .state).flatMap(GuestPageState.init(rawValue:))
+            if let state = state.flatMap(Timeline.State.init), untaken.count < Self.most, !rows.isEmpty {
+                untaken.append((rows, event, state))
+            }
+        case .ioctl where trace.text(event, .target) == PageState.shared.rawValue:
+            endUntaken(rows, event, &found)
         default: break
         }
     }
@@ -139,6 +149,27 @@ struct Overlays {
         }
     }
 
+    /// Ends the state of private pages that the guest has not taken.
+    private mutating func endUntaken(_ rows: Range<Int>, _ event: Int, _ found: inout [Timeline.Segment]) {
+        guard !untaken.isEmpty, !rows.isEmpty else { return }
+        var rest: [(rows: Range<Int>, since: Int, state: Timeline.State)] = []
+        for old in untaken {
+            guard old.rows.overlaps(rows) else {
+                rest.append(old)
+                continue
+            }
+            let middle = old.rows.clamped(to: rows)
+            if old.since < event {
+                found.append(Timeline.Segment(state: old.state, rows: middle, events: old.since..<event))
+            }
+            for part in [old.rows.lowerBound..<middle.lowerBound, middle.upperBound..<old.rows.upperBound]
+            where !part.isEmpty {
+                rest.append((part, old.since, old.state))
+            }
+        }
+        untaken = rest
+    }
+
     /// Ends the holes on rows that are accessed.
     private mutating func touch(_ rows: Range<Int>, _ event: Int, _ found: inout [Timeline.Segment]) {
         guard !holes.isEmpty else { return }
@@ -157,9 +188,25 @@ struct Overlays {
         for hole in holes {
             found.append(Timeline.Segment(state: .hole, rows: hole.rows, events: hole.since..<event))
         }
+        for pages in untaken {
+            found.append(Timeline.Segment(state: pages.state, rows: pages.rows, events: pages.since..<event))
+        }
         for index in converting.values.sorted() {
             conversions[index].end = max(event - 1, conversions[index].start)
             close(index, event, .failed, conversions, &found)
+        }
+    }
+}
+
+extension Timeline.State {
+    /// How private pages are drawn that a guest on SNP or TDX has not taken; nil if it has.
+    fileprivate init?(_ state: GuestPageState) {
+        switch state {
+        case .taken: return nil
+        case .unvalidated: self = .unvalidated
+        case .unassigned: self = .unassigned
+        case .pending: self = .pending
+        case .blocked: self = .blocked
         }
     }
 }

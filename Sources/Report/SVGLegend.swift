@@ -24,7 +24,10 @@ extension SVGPicture {
             x += width
         }
         let states = Set(timeline.segments.map(\.state))
-        for state in [Timeline.State.private, .shared, .held, .detached, .converting, .failed, .hole]
+        for state in [
+            Timeline.State.private, .shared, .unvalidated, .unassigned, .pending, .blocked, .held, .detached,
+            .converting, .failed, .hole,
+        ]
         where states.contains(state) {
             add("\(state) (\(state.letter))", state, nil)
         }
@@ -37,6 +40,10 @@ extension SVGPicture {
         for item in legend {
             let y = top + Double(item.line) * 19
             if let state = item.state {
+                // The page's own state shows through.
+                if [.unassigned, .unvalidated, .pending, .blocked].contains(state) {
+                    SVGElement.rect(item.x, y - 11, 22, 14, Self.fill(.private), to: &out)
+                }
                 SVGElement.rect(item.x, y - 11, 22, 14, Self.fill(state), stroke: true, to: &out)
                 SVGElement.text(item.x + 27, y + 1, item.text, size: 12, to: &out)
             } else if let kind = item.kind {

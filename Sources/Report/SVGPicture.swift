@@ -111,6 +111,10 @@ public struct SVGPicture {
         <pattern id="converting" width="8" height="8" patternUnits="userSpaceOnUse"><path d="M-2 2L2 -2M-2 10L10 -2M6 10L10 6" stroke="#10131a" stroke-width="1.4"/></pattern>
         <pattern id="failed" width="7" height="7" patternUnits="userSpaceOnUse"><path d="M0 0L7 7M7 0L0 7" stroke="#c2280f" stroke-width="1.5"/></pattern>
         <pattern id="hole" width="6" height="4" patternUnits="userSpaceOnUse"><rect width="6" height="2" fill="#eeece6"/></pattern>
+        <pattern id="unvalidated" width="8" height="8" patternUnits="userSpaceOnUse"><path d="M-2 6L6 -2M2 10L10 2" stroke="#ffffff" stroke-width="1.6"/></pattern>
+        <pattern id="unassigned" width="8" height="8" patternUnits="userSpaceOnUse"><circle cx="4" cy="4" r="1.6" fill="#ffffff"/></pattern>
+        <pattern id="pending" width="8" height="8" patternUnits="userSpaceOnUse"><path d="M0 2H8M0 6H8" stroke="#ffffff" stroke-width="1.4"/></pattern>
+        <pattern id="blocked" width="8" height="8" patternUnits="userSpaceOnUse"><path d="M0 4H8M4 0V8" stroke="#ffffff" stroke-width="1.4"/></pattern>
         </defs>
 
         """
@@ -125,6 +129,10 @@ public struct SVGPicture {
         case .failed: "url(#failed)"
         case .hole: "url(#hole)"
         case .detached: "url(#detached)"
+        case .unvalidated: "url(#unvalidated)"
+        case .unassigned: "url(#unassigned)"
+        case .pending: "url(#pending)"
+        case .blocked: "url(#blocked)"
         }
     }
 

@@ -13,6 +13,7 @@ enum SVGSign {
         case .boot: "B"
         case .file: "F"
         case .exit: "e"
+        case .guestPages: "g"
         case .port: "i"
         case .other: "?"
         default: nil
@@ -68,7 +69,7 @@ enum SVGSign {
         case .failedEnd: path("M-5 -5H5V5H-5ZM-5 5L5 -5", fill: true)
         case .failedStep: path("M-5 -5H5V5H-5ZM-3 -3L3 3M3 -3L-3 3")
         case .step: path("M-4 0L-1 4L5 -4", width: 2)
-        case .access, .refusedAccess, .boot, .file, .exit, .port, .other:
+        case .access, .refusedAccess, .boot, .file, .exit, .port, .guestPages, .other:
             letter(Self.letter(kind) ?? "?")
             if kind == .refusedAccess { path("M-5 5L5 -5", width: 1.6) }
         }

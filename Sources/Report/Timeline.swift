@@ -44,6 +44,14 @@ public struct Timeline: Sendable {
         /// Overlay: the pages were held when a hole was punched. The holder keeps the old pages; new pages in
         /// their place are not held.
         case detached
+        /// Overlay on private: SNP: the guest has not validated the pages (guest-invalid).
+        case unvalidated
+        /// Overlay on private: SNP and TDX: no host page belongs to the guest there yet.
+        case unassigned
+        /// Overlay on private: TDX: the guest has not accepted the pages.
+        case pending
+        /// Overlay on private: TDX: the host has blocked the pages.
+        case blocked
 
         /// Whether the state is drawn on top of the state of a page.
         public var isOverlay: Bool { rawValue > State.private.rawValue }
@@ -59,6 +67,10 @@ public struct Timeline: Sendable {
             case .failed: "!"
             case .hole: "○"
             case .detached: "D"
+            case .unvalidated: "v"
+            case .unassigned: "u"
+            case .pending: "n"
+            case .blocked: "k"
             }
         }
     }

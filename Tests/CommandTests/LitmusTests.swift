@@ -377,4 +377,21 @@ struct LitmusCommandTests {
             #expect(wrong.status == 64 && wrong.diagnostics.contains(name), "\(wrong.diagnostics)")
         }
     }
+
+    /// A test of an SNP or TDX VM is drawn, and the picture says that a model answered.
+    @Test(.enabled(if: Command.runsGuests, Command.noGuests)) func confidentialTestsAreDrawn() throws {
+        let scratch = try Scratch()
+        let test = scratch.path("x.litmus")
+        let steps = "vcpu0 hypercall 0 private => ok\nvcpu0 accept 0 => ok\n"
+        try "test \"x\"\nvm tdx\nmemory 4 pages shared\n\(steps)"
+            .write(toFile: test, atomically: true, encoding: .utf8)
+        let (svg, page) = (scratch.path("x.svg"), scratch.path("x.html"))
+        let result = try Command.run(["litmus", "--backend", "soft", "--svg", svg, "--report", page, test])
+        #expect(result.status == 0, "\(result.diagnostics)")
+        for path in [svg, page] {
+            let text = try String(contentsOfFile: path, encoding: .utf8)
+            #expect(text.contains("model of TDX, from public documents; not hardware"), "\(path)")
+            #expect(text.contains("unassigned"), "\(path)")
+        }
+    }
 }

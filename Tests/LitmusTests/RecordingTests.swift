@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import ConversionModel
 import MiniVMM
 import SoftKVM
 import Synchronization
@@ -27,7 +28,7 @@ struct RecordingTests {
             func flush() {}
         }
 
-        func begin(backend: any Backend) -> Trace {
+        func begin(backend: any Backend, vm type: VMType) -> Trace {
             list.withLock { $0.append(Run()) }
             return Trace(backend: backend, sinks: [Sink(self)])
         }
@@ -214,5 +215,41 @@ struct RecordingTests {
         let (_, runs) = try record(body, on: MemslotTrapKVM(over: SoftKVM()), runs: 3)
         #expect(runs.map(\.isNotable) == [true, true, true])
         #expect(runs.allSatisfy { steps($0).count == 3 })
+    }
+
+    /// How far the guest of an SNP or TDX VM has taken its pages, after each step that changes it.
+    @Test(
+        arguments: [
+            (
+                "snp", "vcpu0 hypercall 0 private => ok\nvcpu0 read 0 => VC\nvcpu0 pvalidate 0 => ok",
+                ["0+1 unassigned", "0+1 unvalidated", "0+1 taken"]
+            ),
+            (
+                "tdx",
+                "vcpu0 hypercall 0..1 private => ok\nvcpu0 accept 0 => ok\nhost block 0\nhost track\nhost remove 0",
+                ["0+2 unassigned", "0+1 taken", "1+1 unassigned", "0+1 blocked", "0+2 unassigned"]
+            ),
+            (
+                "tdx", "host ve\nvcpu0 hypercall 2 private => ok\nvcpu0 read 2 => VE\nvcpu0 accept 2 => ok",
+                ["2+1 unassigned", "2+1 pending", "2+1 taken"]
+            ),
+            (
+                "snp",
+                "vcpu0 hypercall 3 private => ok\nparallel\nvcpu0 pvalidate 3 => a\nhost read 0 => b\nend",
+                ["3+1 unassigned", "3+1 taken"]
+            ),
+        ]) func guestPagesAreRecorded(_ vm: String, _ body: String, _ expected: [String]) throws
+    {
+        let recorder = Recorder()
+        let source = try Source(parsing: "test \"x\"\nvm \(vm)\nmemory 4 pages shared\n" + body)
+        let report = Runner(SoftKVM(), .init(recorder: recorder)).report(source)
+        let isRace = body.contains("parallel")
+        #expect(report.verdict == .passed || isRace, "\(report.verdict)")
+        let run = try #require(recorder.runs.first)
+        let pages = run.events.compactMap { _, event -> String? in
+            guard case .guestPages(let range, let state) = event else { return nil }
+            return "\(range.start / pageSize)+\(range.size / pageSize) \(state)"
+        }
+        #expect(pages == expected)
     }
 }

@@ -108,6 +108,43 @@ struct TimelineTests {
         #expect(states(timeline, page: 3, events: 4) == [.private, .private, .private, .private])
     }
 
+    /// Pages of SNP and TDX that the guest has not taken are drawn on their private state, until it takes them or they are
+    /// shared.
+    @Test func pagesThatTheGuestHasNotTaken() throws {
+        func guest(_ page: Int, _ pages: Int, _ state: String) -> String {
+            Lines.event("guest-pages", #""gpa":\#(page * 4096),"size":\#(pages * 4096),"state":"\#(state)""#)
+        }
+        let trace = try trace(
+            [
+                Lines.event("file", #""name":"f","gpa":0,"size":32768,"state":"private""#, by: "host"),
+                guest(0, 8, "unassigned"), guest(2, 1, "unvalidated"), guest(2, 1, "taken"),
+                guest(4, 1, "pending"), guest(4, 1, "blocked"), guest(0, 1, "a state of tomorrow"),
+            ] + Lines.convert(5, 2, to: "shared", t: 3000).dropFirst().prefix(1) + [Lines.event("halt")])
+        let timeline = Timeline(trace)
+        func pages(_ state: Timeline.State) -> [String] {
+            timeline.segments.filter { $0.state == state }.map { segment in
+                let rows = timeline.rows[segment.rows]
+                let end = rows.last.map { $0.page + $0.pages } ?? 0
+                return "\(rows.first?.page ?? 0)-\(end - 1) \(segment.events)"
+            }
+            .sorted()
+        }
+        #expect(
+            pages(.unassigned) == [
+                "0-0 1..<6", "1-1 1..<9", "2-2 1..<2", "3-3 1..<9", "4-4 1..<4", "5-6 1..<7", "7-7 1..<9",
+            ])
+        #expect(pages(.unvalidated) == ["2-2 2..<3"])
+        #expect(pages(.pending) == ["4-4 4..<5"] && pages(.blocked) == ["4-4 5..<9"])
+        #expect(states(timeline, page: 4, events: 9) == Array(repeating: .private, count: 9))
+        // The legend, the picture and the page name each of them, and draw it by more than a colour.
+        let svg = try writtenText { SVGPicture(trace, timeline, title: "x").write(to: &$0) }
+        let page = try writtenText { HTMLReport(trace, timeline, title: "x").write(to: &$0) }
+        for state in ["unassigned", "unvalidated", "pending", "blocked"] {
+            #expect(svg.contains("url(#\(state))") && svg.contains("\(state) ("), "\(state)")
+            #expect(page.contains("[\"\(state)\","), "\(state)")
+        }
+    }
+
     /// The holder keeps the old pages, so the new pages in their place are not held.
     @Test func aHoldIsDetachedFromPunchedPages() throws {
         let range = #""gpa":4096,"size":12288"#

@@ -66,11 +66,11 @@ function fit() { view.x0 = 0; view.x1 = 1; view.y0 = 0; view.y1 = HEIGHT; redraw
 const aroundX = () => middle(view.step), aroundY = () => rowOf[view.step] >= 0 ? rowTop[rowOf[view.step]] : (view.y0 + view.y1) / 2;
 
 function showLegend() {
-  const items = [PRIVATE, SHARED, HELD, DETACHED, CONVERTING, FAILED, UNALLOCATED, HOLE].filter(state => state === PRIVATE || state === SHARED || segState.includes(state)).map(state => {
+  const items = [PRIVATE, SHARED, UNVALIDATED, UNASSIGNED, PENDING, BLOCKED, HELD, DETACHED, CONVERTING, FAILED, UNALLOCATED, HOLE].filter(state => state === PRIVATE || state === SHARED || segState.includes(state)).map(state => {
     const item = element("li"), c = element("canvas", undefined, { "aria-hidden": "true" });
     c.width = 26; c.height = 18;
     const g = c.getContext("2d"), image = new ImageData(26, 18), pixels = new Uint32Array(image.data.buffer);
-    const under = patterns[[HELD, CONVERTING, FAILED, HOLE, DETACHED].includes(state) ? SHARED : UNALLOCATED];
+    const under = patterns[[HELD, CONVERTING, FAILED, HOLE, DETACHED].includes(state) ? SHARED : state > DETACHED ? PRIVATE : UNALLOCATED];
     for (let p = 0; p < pixels.length; p++) {
       const at = ((p / 26 | 0) & 7) * 8 + ((p % 26) & 7);
       pixels[p] = patterns[state][at] || under[at];

@@ -43,7 +43,7 @@ const STATES = T.states.map(([name]) => name), LETTERS = T.states.map(([, letter
 const KINDS = T.kinds.map(([name, group, weight, marks]) => ({ name, group, weight, marks: marks === 1 }));
 const isOverlay = state => state > 2;
 // States by number, in the order of Timeline.State.
-const UNALLOCATED = 0, SHARED = 1, PRIVATE = 2, HELD = 3, CONVERTING = 4, FAILED = 5, HOLE = 6, DETACHED = 7;
+const UNALLOCATED = 0, SHARED = 1, PRIVATE = 2, HELD = 3, CONVERTING = 4, FAILED = 5, HOLE = 6, DETACHED = 7, UNVALIDATED = 8, UNASSIGNED = 9, PENDING = 10, BLOCKED = 11;
 const K = Object.fromEntries(KINDS.map((kind, index) => [kind.name, index]));
 const rowPage = r => T.rows[3 * r], rowPages = r => T.rows[3 * r + 1], rowWeight = r => T.rows[3 * r + 2];
 

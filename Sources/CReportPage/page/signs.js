@@ -44,7 +44,7 @@ function sign(g, kind, x, y, r, colour, halo) {
     case "step failed": stroke(() => g.rect(x - r * .9, y - r * .9, r * 1.8, r * 1.8), 1.8);
       g.strokeStyle = colour; g.lineWidth = 1.8; g.beginPath(); g.moveTo(x - r * .5, y - r * .5); g.lineTo(x + r * .5, y + r * .5); g.moveTo(x + r * .5, y - r * .5); g.lineTo(x - r * .5, y + r * .5); return g.stroke();
     case "step": return stroke(() => { g.moveTo(x - r * .8, y); g.lineTo(x - r * .2, y + r * .7); g.lineTo(x + r * .9, y - r * .7); }, 2.2);
-    default: return letter({ boot: "B", "port I/O": "i", exit: "e", guest_memfd: "F" }[name] ?? "?");
+    default: return letter({ boot: "B", "port I/O": "i", exit: "e", guest_memfd: "F", "guest pages": "g" }[name] ?? "?");
   }
 }
 const BAD = new Set(["EAGAIN", "ioctl failed", "conversion failed", "access refused", "failed end", "step failed"]);

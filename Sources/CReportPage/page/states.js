@@ -11,7 +11,7 @@ function makePatterns() {
   const c = name => rgba(css[name]);
   const p = f => Uint32Array.from({ length: 64 }, (_, i) => f(i & 7, i >> 3));
   const none = c("none"), noneDot = c("none-dot"), shared = c("shared"), dot = c("shared-dot"), own = c("private");
-  const held = c("held"), failed = c("failed"), conv = c("converting");
+  const held = c("held"), failed = c("failed"), conv = c("converting"), ink = c("private-ink");
   patterns = [
     p((x, y) => (x + y) % 8 === 0 ? noneDot : none),
     p((x, y) => (x >> 1 === 0 && y >> 1 === 0) || (x >> 1 === 2 && y >> 1 === 2) ? dot : shared),
@@ -21,6 +21,10 @@ function makePatterns() {
     p((x, y) => (x + y) % 8 < 2 || (x - y + 8) % 8 < 2 ? failed : 0),
     p((x, y) => y % 4 < 2 ? none : 0),
     p((x, y) => x > 0 && x < 7 && y > 0 && y < 7 && (x < 2 || x > 5 || y < 2 || y > 5) ? held : 0),
+    p((x, y) => (x + y) % 4 === 0 ? ink : 0),
+    p((x, y) => x > 1 && x < 5 && y > 1 && y < 5 ? ink : 0),
+    p((x, y) => y % 4 === 1 ? ink : 0),
+    p((x, y) => x === 3 || y === 3 ? ink : 0),
   ];
 }
 const BAYER = [0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5].map(v => (v + 0.5) / 16);

@@ -43,15 +43,6 @@ extension VMType {
     /// The word after `vm`.
     package var word: String { VMName(self).rawValue }
 
-    /// What answers for an SNP or TDX VM, for every output that shows such answers; nil for the other types.
-    public var modelNotice: String? {
-        switch self {
-        case .default, .softwareProtected: nil
-        case .snp: "model of SNP, from public documents; not hardware"
-        case .tdx: "model of TDX, from public documents; not hardware"
-        }
-    }
-
     static let words = ["protected", "default", "snp", "tdx"]
 
     init?(word: String) {

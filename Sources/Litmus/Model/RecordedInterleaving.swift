@@ -23,7 +23,7 @@ extension Interleavings {
         guard let ending = chosen else { return }
         let path = try path(to: ending)
         defer { recorder.end(isNotable: outcome != nil || program.fails(ending)) }
-        events = EventRecorder(recorder.begin(backend: backend), backend)
+        events = EventRecorder(recorder.begin(backend: backend, vm: source.test.vm), backend)
         defer { events = nil }
         var cursor = try start()
         for actor in path { try advance(actor, &cursor) }
@@ -92,6 +92,13 @@ extension Interleavings {
         /// The times at which the current steps began, by actor.
         private var began: [Actor: UInt64] = [:]
         private var files: Set<Name> = []
+        /// SNP and TDX: how far the guest had taken the private pages of each file, in the recording's address space.
+        private var guestPages: [Name: [GuestPages]] = [:]
+
+        private struct GuestPages: Hashable {
+            let range: PageRange
+            let state: GuestPageState
+        }
 
         init(_ trace: Trace, _ backend: any Backend) {
             self.trace = trace
@@ -107,19 +114,44 @@ extension Interleavings {
 
         /// Called when a step has ended.
         mutating func end(_ step: Step, line: Int, _ seen: Observation, _ machine: ModelMachine) {
-            note(machine)
+            noteFiles(machine)
             let took = backend.now() &- (began.removeValue(forKey: step.actor) ?? backend.now())
             for event in recording.events(step, seen, took: took, in: machine.nameMap) {
                 trace.record(event, by: step.actor)
             }
+            noteGuestPages(step.actor, machine)
             trace.record(Recording.event(step, line: line, seen), by: step.actor)
+        }
+
+        /// Records which private pages the guest has taken or lost.
+        private mutating func noteGuestPages(_ actor: Actor, _ machine: ModelMachine) {
+            guard let vm = machine.vms[machine.setup.main] else { return }
+            for (name, base) in recording.bases.sorted(by: { $0.value.start < $1.value.start }) {
+                guard let descriptor = machine.files[name] else { continue }
+                let pages = machine.kernel.guestPages(vm, of: machine.kernel.file(of: descriptor)).compactMap
+                {
+                    pages in
+                    pages.range.advanced(by: base.start).map { GuestPages(range: $0, state: pages.state) }
+                }
+                let old = Set(guestPages[name] ?? [])
+                for new in pages where !old.contains(new) {
+                    trace.record(.guestPages(new.range, new.state), by: actor)
+                }
+                guestPages[name] = pages
+            }
         }
 
         /// Records the outcomes of the parallel blocks beside the expected ones.
         func note(outcomes: [TraceEvent]) { for event in outcomes { trace.record(event, by: .monitor) } }
 
-        /// Records files that were not there before.
+        /// Records the machine before the first step.
         mutating func note(_ machine: ModelMachine) {
+            noteFiles(machine)
+            noteGuestPages(.monitor, machine)
+        }
+
+        /// Records files that were not there before.
+        private mutating func noteFiles(_ machine: ModelMachine) {
             for (name, descriptor) in machine.files.sorted(by: { $0.value.rawValue < $1.value.rawValue })
             where files.insert(name).inserted {
                 let file = machine.kernel.file(of: descriptor)

@@ -8,8 +8,8 @@ import SystemPackage
 /// model explores all interleavings, then repeats and records one of them: the selected outcome, or a failing one if
 /// there is any.
 public protocol RunRecorder: AnyObject, Sendable {
-    /// Called when a run begins. Its events go to the trace that is returned.
-    func begin(backend: any Backend) -> Trace
+    /// Called when a run of a VM of this type begins. Its events go to the trace that is returned.
+    func begin(backend: any Backend, vm type: VMType) -> Trace
     /// Called when the run has ended.
     ///
     /// - Parameter isNotable: whether the run has the selected outcome (``Runner/Options/witness``); if none was selected,

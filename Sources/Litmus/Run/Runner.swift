@@ -130,7 +130,7 @@ public struct Runner: Sendable {
                 return try search.report(failures)
             }
             if source.test.vm.isConfidential, program.blocks.isEmpty, let soft = facts.soft {
-                let run = ModelRun(source: source, configuration: soft.configuration, options: options)
+                let run = ModelRun(source: source, soft: soft, options: options)
                 return Report(verdict: try run.verdict())
             }
             guard !program.blocks.isEmpty else {
@@ -143,7 +143,7 @@ public struct Runner: Sendable {
                 var interleavings = Interleavings(
                     source, on: soft.configuration, deadline, keepsPart: true, watcher: options.watcher)
                 let result = try interleavings.explore(findsOrders: options.findsOrders)
-                if let recorder = options.recorder, !source.test.vm.isConfidential {
+                if let recorder = options.recorder {
                     try interleavings.recordOne(recorder, on: soft, with: options.witness)
                 }
                 var report = Judge(source).report(exact: result)

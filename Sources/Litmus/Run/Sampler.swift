@@ -34,7 +34,8 @@ struct Sampler {
         }
         defer { team.end() }
         var world = try World(
-            facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend))
+            facts, source.test, deadline,
+            trace: options.recorder?.begin(backend: facts.backend, vm: source.test.vm))
         defer { world.close() }
         var chance = SplitMix64(seed: options.seed)
         var failure: Failure?
@@ -45,7 +46,8 @@ struct Sampler {
             if runs > 0, options.recorder != nil || !world.reset() {
                 world.close()
                 world = try World(
-                    facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend))
+                    facts, source.test, deadline,
+                    trace: options.recorder?.begin(backend: facts.backend, vm: source.test.vm))
             }
             var ending = Ending()
             let watcher = runs == 0 ? options.watcher : nil

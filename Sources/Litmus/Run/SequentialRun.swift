@@ -61,7 +61,8 @@ struct SequentialRun {
         defer { options.recorder?.end(isNotable: hasFailed) }
         if machine == nil { options.stopwatch?.noteMachine(isUsedAgain: false) }
         let world = try World(
-            facts, source.test, deadline, trace: options.recorder?.begin(backend: facts.backend), lap: lap,
+            facts, source.test, deadline,
+            trace: options.recorder?.begin(backend: facts.backend, vm: source.test.vm), lap: lap,
             on: machine.take())
         defer { world.close() }
         var outcomes: [StepOutcome] = []

@@ -55,6 +55,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case access
     /// ``TraceEvent/punched(_:)``
     case punch
+    /// ``TraceEvent/guestPages(_:_:)``
+    case guestPages
     /// A printed line, which readers join from many `out` events.
     case console
     /// Replaces events that a picture does not show.
@@ -92,6 +94,7 @@ public enum EventName: UInt8, CaseIterable, Sendable {
         case .step: "step"
         case .access: "access"
         case .punch: "punch"
+        case .guestPages: "guest-pages"
         case .console: "console"
         case .leftOut: "left-out"
         case .pagesThen: "pages-then"

@@ -9,11 +9,13 @@ public final class Trace: Sendable {
     public let start: UInt64
 
     /// Begins all sinks with the backend's identity and the time on its clock.
-    public init(backend: any Backend, sinks: [any TraceSink]) {
+    ///
+    /// - Parameter type: the VM's type. The identity says that an SNP or TDX VM is a model.
+    public init(backend: any Backend, sinks: [any TraceSink], vm type: VMType = .softwareProtected) {
         self.backend = backend
         self.sinks = sinks
         start = backend.now()
-        for sink in sinks { sink.begin(backend: backend.identity, time: start) }
+        for sink in sinks { sink.begin(backend: backend.identity.running(type), time: start) }
     }
 
     /// Stamps an event with the backend's clock and passes it on.

@@ -100,6 +100,8 @@ public enum TraceEvent: Sendable {
     /// `punch`: the pages are unallocated. They read as zeros at the next access, and keep their
     /// states.
     case punched(PageRange)
+    /// `guest-pages`: SNP and TDX: how far the guest has taken these private pages, as the model knows. No monitor sees it.
+    case guestPages(PageRange, GuestPageState)
     /// `hold` with this name in the test; a conversion cannot have it released.
     case heldByName(String, PageRange)
     /// `release` of the hold with this name.
@@ -275,6 +277,11 @@ extension TraceEvent {
             fields.begin(.punch)
             fields.number(.gpa, range.start)
             fields.number(.size, range.size)
+        case .guestPages(let range, let state):
+            fields.begin(.guestPages)
+            fields.number(.gpa, range.start)
+            fields.number(.size, range.size)
+            fields.text(.state, state.rawValue)
         case .heldByName(let name, let range):
             fields.begin(.hold)
             fields.number(.gpa, range.start)

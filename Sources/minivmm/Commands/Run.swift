@@ -100,7 +100,7 @@ struct Run: ParsableCommand {
         }
         let console = Console(json ? nil : .standardOutput, keeps: json)
         let recorder = pictures.isWanted ? TraceRecorder() : nil
-        let (trace, traceFile) = try openTrace(chosen.backend, recorder)
+        let (trace, traceFile) = try openTrace(chosen.backend, recorder, configuration.vmType)
         let start = monotonicNanoseconds()
         var statistics = RunStatistics()
         var outcome: Outcome
@@ -209,11 +209,11 @@ struct Run: ParsableCommand {
     }
 
     private func openTrace(
-        _ backend: any Backend, _ recorder: TraceRecorder?
+        _ backend: any Backend, _ recorder: TraceRecorder?, _ type: VMType
     ) throws -> (Trace?, TraceFile?) {
         let recording: [any TraceSink] = recorder.map { [$0] } ?? []
         guard let path = trace else {
-            return (recorder.map { _ in Trace(backend: backend, sinks: recording) }, nil)
+            return (recorder.map { _ in Trace(backend: backend, sinks: recording, vm: type) }, nil)
         }
         let file: FileDescriptor
         if path == "-" {
@@ -230,7 +230,7 @@ struct Run: ParsableCommand {
         }
         let (sink, failure) = sink(file, path)
         return (
-            Trace(backend: backend, sinks: [sink] + recording),
+            Trace(backend: backend, sinks: [sink] + recording, vm: type),
             TraceFile(file: path == "-" ? nil : file, failure: failure)
         )
     }

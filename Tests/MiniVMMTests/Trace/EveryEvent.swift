@@ -38,7 +38,8 @@ enum EveryEvent {
             .step(line: 3, "host read 0", outcome: "0x41", ok: false, expected: "0x42"),
             .access(gpa: 1, size: 1, .read, nil, value: 7),
             .access(gpa: 1, size: 9, .write, .badAddress, value: nil),
-            .punched(range), .heldByName("h", range), .releasedByName("h", range),
+            .punched(range), .guestPages(range, .pending), .heldByName("h", range),
+            .releasedByName("h", range),
         ]
     }
 
@@ -73,6 +74,7 @@ enum EveryEvent {
         case .step: .step
         case .access: .access
         case .punched: .punch
+        case .guestPages: .guestPages
         }
     }
 

@@ -23,10 +23,11 @@ final class LitmusRecorder: RunRecorder {
     /// - Parameter keepsEvents: whether ``write(to:title:_:)`` can write the trace. All events of a run are then in memory.
     init(keepsEvents: Bool = false) { self.keepsEvents = keepsEvents }
 
-    func begin(backend: any Backend) -> Trace {
+    func begin(backend: any Backend, vm type: VMType) -> Trace {
         let recorded = Recorded(recorder: TraceRecorder(), events: keepsEvents ? EventLog() : nil)
         runs.withLock { $0.current = recorded }
-        return Trace(backend: backend, sinks: [recorded.recorder] + [recorded.events].compactMap { $0 })
+        return Trace(
+            backend: backend, sinks: [recorded.recorder] + [recorded.events].compactMap { $0 }, vm: type)
     }
 
     func end(isNotable: Bool) {
