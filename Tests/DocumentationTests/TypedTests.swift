@@ -82,7 +82,7 @@ struct TypedTests {
         for subcommand in ["run", "tour", "demo", "probe", "litmus", "explore", "report", "explain"] {
             #expect(typed.contains { $0.words?.first == subcommand }, "\(subcommand)")
         }
-        let tour = (1...8).map { "minivmm tour \($0) --backend soft --no-interactive" }
+        let tour = (1...10).map { "minivmm tour \($0) --backend soft --no-interactive" }
         for command in tour { #expect(typed.contains { $0.command == command }, "\(command)") }
 
         // The minutes in the headings increase and match the table.

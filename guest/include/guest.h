@@ -62,7 +62,7 @@
 #define CALL_RCX 0x10        // u64
 #define CALL_RDX 0x18        // u64
 #define CALL_RESULT 0x20     // u64, the answer: 0 or a negative errno
-#define CALL_WORD 0x28       // u64, the answer of HC_PEEK
+#define CALL_WORD 0x28       // u64, the answer: RCX, or 0
 
 // errno values a guest may see, negated
 #define EPERM 1
