@@ -184,7 +184,7 @@ fuzz: setup
 # Every opcode with every prefix, and 100,000 random guests, on the software CPU.
 hostile: setup
 	@$(SWIFT) build --build-tests
-	@MINIVMM_HOSTILE=1 $(SWIFT) test --skip-build --filter HostileGuestTests
+	@MINIVMM_HOSTILE=1 $(SWIFT) test --skip-build --filter "HostileGuestTests|ConfidentialInstructionTests"
 
 # Random tests find each planted fault.
 explore: setup

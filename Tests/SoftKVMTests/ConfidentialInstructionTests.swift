@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
+import Foundation
 import MiniVMM
 import SoftKVM
 import SystemPackage
@@ -364,6 +365,72 @@ struct ConfidentialInstructionTests {
             return
         }
     }
+
+    // MARK: random requests
+
+    /// Whatever registers and whatever GHCB a guest chooses, its vCPU leaves the guest with an exit, and the monitor can still
+    /// convert the guest's memory.
+    @Test(arguments: [VMType.snp, .tdx]) func randomRequests(_ type: VMType) throws {
+        let isComplete = ProcessInfo.processInfo.environment["MINIVMM_HOSTILE"] != nil
+        let instructions =
+            type == .snp
+            ? [Self.pvalidate, Self.rmpadjust, Self.vmgexit, Self.vmgexit, [0x0f, 0x30]] : [Self.tdcall]
+        let registers: [Register] = [.rax, .rcx, .rdx, .r8, .r9, .r10, .r11, .r12, .r13, .r14, .r15]
+        let places = [Self.fresh, Self.report, Self.ghcb, Self.hole, 0x100000, Self.ghcb + 0x800]
+        var random = SplitMix64(seed: type == .snp ? 1 : 2)
+        /// A number that a request may have: an address with bits around it, a code, or anything.
+        func word() -> UInt64 {
+            let place = places[Int(random.next() % UInt64(places.count))]
+            let codes: [UInt64] = [
+                0, 1, 2, 3, 6, 0x12, 0x14, 0x100, 0x7b, 0x8000_0010, 0x10001, 0x10003, 10, 12, 30, 48, 0xffcc,
+                MSR.ghcb,
+            ]
+            return switch random.next() % 6 {
+            case 0: place
+            case 1: place | 1 << (random.next() % 64)
+            case 2: codes[Int(random.next() % UInt64(codes.count))]
+            case 3: 1 << (random.next() % 64)
+            case 4: random.interesting()
+            default: codes[Int(random.next() % UInt64(codes.count))] | place << (random.next() % 16)
+            }
+        }
+        for trial in 0..<(isComplete ? 5000 : 60) {
+            // Half of the SNP guests have a registered GHCB, with fields that are likely to be looked at.
+            let hasGHCB = type == .snp && random.next() % 2 == 0
+            var code =
+                hasGHCB ? Self.wrmsr(Self.ghcb | 0x012) + Self.vmgexit + Self.wrmsr(Self.ghcb) : []
+            for _ in 0..<3 {
+                var values = Operands()
+                for register in registers where random.next() % 2 == 0 {
+                    values.values.append((register, word()))
+                }
+                code += Self.load(values) + instructions[Int(random.next() % UInt64(instructions.count))]
+            }
+            let guest = try guest(type, code + [0xf4])
+            if hasGHCB {
+                for word in 0..<2 as Range<UInt64> {
+                    try guest.ram.put(word: .max, at: Self.ghcb + 0x3f0 + word * 8)
+                }
+                for offset in [0x1f8, 0x308, 0x310, 0x318, 0x398, 0x3a0, 0x3a8, 0x800, 0x808, 0x810]
+                    as [UInt64]
+                {
+                    try guest.ram.put(word: word(), at: Self.ghcb + offset)
+                }
+                let events: [UInt64] = [0x7b, 0x72, 0x78, 0x7c, 0x400, Self.stateChange, word()]
+                try guest.ram.put(
+                    word: events[Int(random.next() % UInt64(events.count))], at: Self.ghcb + 0x390)
+            }
+            let answers: [Int64] = [0, 0, -11, -22, 1, .min]
+            let answer = try run(guest, answering: answers[Int(random.next() % UInt64(answers.count))])
+            #expect(guest.vcpu.failure == nil, "trial \(trial): \(answer.exit)")
+            // A time slice without end is the only way not to leave.
+            if case .interrupted = answer.exit { Issue.record("trial \(trial): it does not leave") }
+            #expect(
+                guest.model.file.convert(0, Guest.ram / pageSize, to: .shared).errno == nil, "trial \(trial)")
+        }
+    }
+
+    private enum MSR { static let ghcb: UInt64 = 0xc001_0130 }
 
     /// The host sees and sets no registers of a guest that runs.
     @Test(arguments: [VMType.snp, .tdx]) func registersAreProtected(_ type: VMType) throws {
