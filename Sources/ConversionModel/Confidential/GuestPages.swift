@@ -20,7 +20,7 @@ extension KernelModel {
     /// type of VM has none.
     public func guestPages(_ vm: VMID, of file: FileID) -> [(range: PageRange, state: GuestPageState)] {
         guard let all = PageRange(start: 0, size: self[file].size) else { return [] }
-        let own = self[file].attributes.runs(in: all).filter { $0.value == .private }.map(\.range)
+        let own = self[file].attributes.runs(in: all).filter { $0.value == .private }.map { $0.range }
         if self[file].vmType == .snp, let table = self[file].encrypted?.reverseMap {
             return own.flatMap { range in
                 table.runs(in: range).map { run in
