@@ -15,7 +15,7 @@ public struct Hazard: Sendable {
     public let cure: String
     /// Names of files in litmus/ that show it, without `.litmus`. If there are many, only some are listed.
     public let litmus: [String]
-    /// Why no test shows it; nil if one does, or none has been written.
+    /// Why no litmus test shows it, and what does; nil if one does, or none has been written.
     public let untested: String?
 
     init(
@@ -52,7 +52,7 @@ public struct Hazard: Sendable {
         text.add(
             .litmus,
             litmus.isEmpty
-                ? untested.map { "no test shows it: \($0)" } ?? "no test shows it yet"
+                ? untested.map { "no litmus test: \($0)" } ?? "no litmus test yet"
                 : litmus.joined(separator: ", ") + " (minivmm litmus litmus/NAME.litmus)")
         return text
     }

@@ -102,13 +102,13 @@ extension Hazard {
             trigger: "SNP: a host moves cur_entry backward or makes end_entry smaller",
             means: "The buffer is shared memory, so the guest reads what the host wants it to read.",
             cure: "Check that cur_entry only grows, and compare end_entry with a private copy.",
-            untested: "the model of a page state change is one request, without a buffer"),
+            untested: "the guest shrunk-list shows it, with run --host shrink-list"),
         Hazard(
             "V10", "a host kernel reads past its buffer",
             trigger: "SNP: end_entry is larger than the buffer of a page state change",
             means: "The number comes from the guest.",
             cure: "Refuse an end_entry above 252.",
-            untested: "the model of a page state change is one request, without a buffer"),
+            untested: "the tests of the software CPU make such requests"),
         Hazard(
             "V11", "a host kernel acts on a value that it has not checked",
             trigger: "SNP: the host reads a field of the GHCB twice, and the guest changes it in between",
@@ -200,7 +200,7 @@ extension Hazard {
             trigger: "TDX: a second #VE before the guest has read the information of the first",
             means: "The module keeps the information of one #VE.",
             cure: "Call TDG.VP.VEINFO.GET first, and touch nothing shared before.",
-            untested: "the model has no handlers of exceptions"),
+            untested: "the tests of the software CPU have such a handler"),
         Hazard(
             "V19", "a guest kernel emulates an access that user space has chosen",
             trigger: "the handler of MMIO decodes an instruction at an address of user space",

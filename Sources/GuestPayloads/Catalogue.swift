@@ -149,6 +149,12 @@ public enum Catalogue {
             With --host refuse: cur_entry of a page state change, or the answer of MapGPA, say how far the request came.
             """),
         confidential(
+            "shrunk-list", "a list that the host makes shorter",
+            """
+            SNP, with --host shrink-list: by the list in shared memory the request is done after one page. The guest compares with \
+            its own count and asks again.
+            """),
+        confidential(
             "thousand", "1000 pages to shared and back",
             """
             By page state changes of 250 entries, or by MapGPA; each page is validated or accepted again, and written.

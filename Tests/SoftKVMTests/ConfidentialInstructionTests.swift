@@ -259,6 +259,42 @@ struct ConfidentialInstructionTests {
         }
     }
 
+    /// A handler of #VE that touches another hole before it has read the information of the first #VE ends in a double fault,
+    /// and one that has read it does not (hazard V18).
+    @Test(arguments: [false, true]) func aSecondVEBeforeItsInformationIsRead(readsFirst: Bool) throws {
+        let (table, handler): (UInt64, UInt64) = (0x30000, 0x31000)
+        func touch(_ address: UInt64) -> [UInt8] {
+            Self.load(Operands((.rax, Guest.sharedBit | address))) + [0x48, 0x8b, 0x08]
+        }
+        let guest = try Guest(touch(Self.hole) + [0xf4], type: .tdx, sharedBit: 39)
+        var special = Guest.longMode
+        special.idt.base = table
+        special.idt.limit = 0xfff
+        try guest.vcpu.setSpecialRegisters(special)
+        /// The low half of an interrupt gate.
+        func gate(_ handler: UInt64) -> UInt64 {
+            handler & 0xffff | UInt64(special.cs.selector) << 16 | 0x8e00 << 32 | (handler >> 16) << 48
+        }
+        try guest.ram.put(word: gate(handler), at: table + 20 * 16)
+        // The second handler halts the vCPU.
+        let second: UInt64 = 0x32000
+        let information = Self.load(Operands((.rax, 3))) + Self.tdcall
+        let halt = Self.load(Operands((.rax, 0), (.r10, 0), (.r11, 12))) + Self.tdcall
+        let change: [UInt8] =
+            Self.load(Operands((.rax, gate(second)), (.rbx, table + 20 * 16))) + [0x48, 0x89, 0x03]
+        try guest.ram.put(
+            change + (readsFirst ? information : []) + touch(Self.hole + pageSize), at: handler)
+        try guest.ram.put(halt, at: second)
+        #expect(guest.model.file.convert(0, Guest.ram / pageSize, to: .private).errno == nil)
+        try guest.model.vm.launch(#require(PageRange(start: 0, size: Guest.ram)))
+        try guest.model.vm.finalize()
+        switch guest.vcpu.runToExit() {
+        case .halt: #expect(readsFirst)
+        case .shutdown: #expect(!readsFirst)
+        case let exit: Issue.record("\(exit)")
+        }
+    }
+
     // MARK: VMGEXIT
 
     private static func wrmsr(_ value: UInt64) -> [UInt8] {
@@ -338,6 +374,26 @@ struct ConfidentialInstructionTests {
         #expect(try status(3 << 16, list) == (0, 4, 2))
         // The first exit is refused, so nothing is done.
         #expect(try status(3 << 16, list, answering: -22) == (0x100 << 32, 0, 1))
+    }
+
+    /// A hostile host does one entry, and the guest's list ends there.
+    @Test func aHostCanShrinkTheList() throws {
+        let code =
+            Self.wrmsr(Self.ghcb | 0x012) + Self.vmgexit + Self.wrmsr(Self.ghcb) + Self.vmgexit + Self.reports
+        let guest = try guest(.snp, code)
+        guest.model.vm.shrinkLists()
+        for word in 0..<2 as Range<UInt64> { try guest.ram.put(word: .max, at: Self.ghcb + 0x3f0 + word * 8) }
+        let toShared: UInt64 = 2 << 52
+        let fields = [
+            (0x390, Self.stateChange), Self.scratch, (0x398, 0), (0x3a0, 0), (0x800, 2 << 16),
+            (0x808, toShared | 0x200000), (0x810, toShared | 0x201000), (0x818, toShared | 0x202000),
+        ]
+        for (offset, value) in fields { try guest.ram.put(word: value, at: Self.ghcb + offset) }
+        let answer = try run(guest)
+        #expect(answer.hypercalls.map(\.args.1) == [1])
+        #expect(try guest.ram.word(at: Self.ghcb + 0x3a0) == 0)
+        // cur_entry 1, end_entry 0.
+        #expect(try guest.ram.word(at: Self.ghcb + 0x800) & 0xffff_ffff == 1)
     }
 
     @Test func anUnregisteredGHCBIsRefused() throws {

@@ -132,6 +132,10 @@ public protocol ConfidentialVirtualMachine: KVMVirtualMachine {
     ///
     /// - Throws: `EINVAL` for a page without a memslot.
     func take(_ range: PageRange) throws(Errno)
+
+    /// What no monitor can do and a hostile kernel does, from now on: it does one entry of each page state change, and writes
+    /// into the guest's list that it was the last.
+    func shrinkLists()
 }
 
 /// A guest_memfd: all or part of a VM's RAM.

@@ -31,6 +31,8 @@ public enum HostBehaviour: String, Sendable, CaseIterable {
     case swapPages = "swap-pages"
     /// Takes private pages from the guest when it calls `HC_HOST_ACTS`.
     case takePages = "take-pages"
+    /// SNP: does the first entry of each page state change, and makes the list in shared memory end there.
+    case shrinkList = "shrink-list"
 }
 
 extension MemoryFault {
@@ -308,6 +310,7 @@ public final class Machine: Sendable {
         guard configuration.vmType.isConfidential, let vm = vm as? any ConfidentialVirtualMachine else {
             return
         }
+        if configuration.host.contains(.shrinkList) { vm.shrinkLists() }
         for bytes in [0..<layout.free.lowerBound, layout.free.upperBound..<memory.size] {
             guard let range = PageRange(start: bytes.lowerBound, size: bytes.upperBound - bytes.lowerBound)
             else {

@@ -23,6 +23,8 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, C
     private var engines: [Engine] = []
     /// Hypercall numbers that exit with `KVM_EXIT_HYPERCALL`, one bit each.
     private(set) var exitHypercalls: UInt64 = 0
+    /// ``shrinkLists()`` has been called. Guarded by the model's lock.
+    private(set) var shrinksLists = false
 
     /// The model's lock is held.
     init(_ model: Model, _ number: VMID, library: EngineLibrary) {
@@ -144,6 +146,9 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, C
     public func take(_ range: PageRange) throws(Errno) {
         try model.callModel { kernel throws(ErrorNumber) in try kernel.takeAway(number, range) }
     }
+
+    /// From now on does one entry of each page state change, and makes the guest's list end there.
+    public func shrinkLists() { model.withLock { shrinksLists = true } }
 
     /// Clears SEPT_VE_DISABLE in the attributes of a TD.
     public func raiseVE() { model.withLock { model.kernel.raiseVE(number) } }

@@ -103,6 +103,13 @@ struct PayloadTests {
         Pair(
             name: "partial", type: .tdx, host: [.refuse], status: 0,
             says: "answer 0x8000000000000000, to go on from 0x800000200000;"),
+        Pair(
+            name: "shrunk-list", type: .snp, host: [.shrinkList], status: 0,
+            says: "cur_entry 0x1, end_entry 0x0\nby the guest's own count: 0x10 pages after 0x10 requests"),
+        Pair(
+            name: "shrunk-list", type: .snp, status: 0,
+            says: "cur_entry 0x10, end_entry 0xf\nby the guest's own count: 0x10 pages after 0x1 requests"),
+        Pair(name: "shrunk-list", type: .tdx, status: 0, says: "no list"),
         Pair(name: "thousand", type: .snp, status: 0, says: "1000 pages"),
         Pair(name: "thousand", type: .tdx, status: 0, says: "1000 pages"),
     ]

@@ -163,7 +163,7 @@ extension SoftVCPU {
             return try mmio(page, gpa: info1, size: info2, page[.exitCode] == 0x8000_0002)
         case 0x8000_0010:
             try page.require(.scratch)
-            var change = try PageStateChange(page)
+            var change = try PageStateChange(page, shrinks: vm.shrinksLists)
             guard let call = change.next(page) else {
                 page.answer(0, change.status)
                 return nil

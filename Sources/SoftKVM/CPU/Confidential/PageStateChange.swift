@@ -44,7 +44,7 @@ struct PageStateChange {
     /// SW_EXITINFO2 of the answer.
     private(set) var status: UInt64 = 0
     private let header: Int
-    private let last: Int
+    private var last: Int
     private var current: Int
     /// Entries in the exit that the monitor is answering.
     private var inFlight = 0
@@ -54,8 +54,9 @@ struct PageStateChange {
     private static let badEntry: UInt64 = 1 << 32 | 2
     private static let refused: UInt64 = 0x100 << 32
 
+    /// - Parameter shrinks: whether a hostile host makes the list end after its first entry.
     /// - Throws: ``GHCB/Malformed/scratchArea`` if the buffer does not lie in the page's own.
-    init(_ page: GHCB) throws(GHCB.Malformed) {
+    init(_ page: GHCB, shrinks: Bool = false) throws(GHCB.Malformed) {
         header = try SoftVCPU.bufferOffset(page, page[.scratch], 8)
         let word = page.bufferWord(at: header)
         current = Int(word & 0xffff)
@@ -65,6 +66,9 @@ struct PageStateChange {
         if last >= min(Self.mostEntries, room) || current > last {
             isBroken = true
             status = Self.badHeader
+        } else if shrinks {
+            last = current
+            page.setBufferHalf(at: header + 2, UInt16(truncatingIfNeeded: current))
         }
     }
 
