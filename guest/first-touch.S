@@ -2,8 +2,8 @@
 // first-touch: a page must be taken before it is used.
 //
 // SNP raises #VC in the guest when it touches a page that it has not validated; TDX ends the VM (status 126), unless #VE was
-// chosen. Then the guest does it right: PVALIDATE or ACCEPT, and the page is its own.
-// Ends with exit status 0 on SNP, 126 on TDX.
+// chosen (--ve). Then the guest does it right: PVALIDATE or ACCEPT, and the page is its own.
+// Ends with exit status 0 on SNP, 126 on TDX, 0 there with --ve.
 #define GUEST "first-touch"
 #include "support.h"
 #include "confidential.h"
@@ -20,7 +20,7 @@ too_early:
     say_hex %rax
     say     " at "
     say_hex %rbx
-    say     "\nafter PVALIDATE: "
+    say     "\nafter PVALIDATE or ACCEPT: "
     take    %r14, 1
     mov     $0x1234, %r8
     mov     %r8, (%r14)

@@ -155,6 +155,12 @@ public enum Catalogue {
             its own count and asks again.
             """),
         confidential(
+            "lazy-accept", "pages are accepted when they are first touched",
+            """
+            TDX, with --ve: the handler of #VE accepts the page, and the access runs again. SNP guests must not do the same with \
+            PVALIDATE (double-validation).
+            """),
+        confidential(
             "thousand", "1000 pages to shared and back",
             """
             By page state changes of 250 entries, or by MapGPA; each page is validated or accepted again, and written.

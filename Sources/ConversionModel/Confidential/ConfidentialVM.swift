@@ -350,7 +350,7 @@ extension KernelModel {
 
     // MARK: conversions
 
-    /// What a conversion does to the pages of a confidential VM. To shared, the host takes them from the guest at once. To
+    /// Converts the pages of a confidential VM. To shared, the host takes them from the guest at once. To
     /// private, nothing happens before the guest's first access.
     mutating func convertEncrypted(_ file: FileID, _ range: PageRange, to state: PageState) {
         guard state == .shared else { return }

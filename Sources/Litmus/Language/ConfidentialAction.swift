@@ -27,7 +27,7 @@ public enum ConfidentialAction: Sendable, Hashable {
     case raiseVE
 }
 
-/// What an instruction or request of an SNP or TDX guest, or a call of a TDX host, answers.
+/// The answer to an instruction or request of an SNP or TDX guest, or to a call of a TDX host.
 public enum ArchitectureStatus: String, Sendable, CaseIterable {
     /// The page was in that state before: PVALIDATE with CF 1, TDX_PAGE_ALREADY_ACCEPTED.
     case unchanged = "UNCHANGED"

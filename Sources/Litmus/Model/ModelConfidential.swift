@@ -74,7 +74,7 @@ extension ModelMachine {
         }
     }
 
-    /// What the host does to an SNP or TDX VM.
+    /// A step of the host on an SNP or TDX VM.
     mutating func perform(_ action: ConfidentialAction, _ step: Step) throws(Stop) -> Observation {
         let vm = try vm(nil)
         let range = action.extent.flatMap { PageRange(start: $0.offset, size: $0.size) }

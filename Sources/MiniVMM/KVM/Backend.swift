@@ -120,7 +120,11 @@ public protocol ConfidentialVirtualMachine: KVMVirtualMachine {
     /// - Throws: `EINVAL` the second time.
     func finalize() throws(Errno)
 
-    /// What no monitor can do and a hostile kernel does: gives a guest page another host page of its memslot.
+    /// Clears SEPT_VE_DISABLE in the attributes of a TD, before ``finalize()``: the touch of a page that the guest has not
+    /// accepted raises #VE in the guest, and does not end the TD. Does nothing on SNP.
+    func raiseVE()
+
+    /// Gives a guest page another host page of its memslot. No monitor can do this; a hostile kernel can.
     ///
     /// - Parameters:
     ///   - gpa: the guest page.
@@ -128,13 +132,13 @@ public protocol ConfidentialVirtualMachine: KVMVirtualMachine {
     /// - Throws: `EINVAL` for a page without a memslot.
     func remap(_ gpa: UInt64, to other: UInt64) throws(Errno)
 
-    /// What no monitor can do and a hostile kernel does: takes private pages from the guest.
+    /// Takes private pages from the guest. No monitor can do this; a hostile kernel can.
     ///
     /// - Throws: `EINVAL` for a page without a memslot.
     func take(_ range: PageRange) throws(Errno)
 
-    /// What no monitor can do and a hostile kernel does, from now on: it does one entry of each page state change, and writes
-    /// into the guest's list that it was the last.
+    /// From now on, does one entry of each page state change, and writes into the guest's list that it was the last. No monitor
+    /// can do this; a hostile kernel can.
     func shrinkLists()
 }
 

@@ -2,7 +2,7 @@
 import ConversionModel
 
 extension VMType {
-    /// What answers for an SNP or TDX VM, for every output that shows such answers; nil for the other types.
+    /// Says that a model answers for an SNP or TDX VM, for every output with such answers; nil for the other types.
     public var modelNotice: String? {
         switch self {
         case .default, .softwareProtected: nil

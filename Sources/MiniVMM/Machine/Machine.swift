@@ -21,7 +21,7 @@ public enum FaultPolicy: String, Sendable, CaseIterable {
     case refuse
 }
 
-/// What a hostile or careless host does to an SNP or TDX guest, so that a guest can be seen to notice it or not.
+/// A way in which a host is hostile or careless towards an SNP or TDX guest. A run shows whether the guest notices.
 public enum HostBehaviour: String, Sendable, CaseIterable {
     /// Tells the guest that each request for free RAM was done, and does nothing.
     case lie
@@ -54,8 +54,10 @@ extension MemoryFault {
 public struct MachineConfiguration: Sendable {
     /// The type of the VM. SNP and TDX have two aliases, and every conversion loses the contents.
     public var vmType = VMType.softwareProtected
-    /// What the host does to the guest of an SNP or TDX VM. Empty is an honest host.
+    /// The behaviour of the host towards the guest of an SNP or TDX VM. Empty is an honest host.
     public var host: Set<HostBehaviour> = []
+    /// TDX: the touch of a page that is not accepted raises #VE in the guest (SEPT_VE_DISABLE is clear).
+    public var raisesVE = false
     /// Bytes.
     public var ramSize: UInt64 = 16 << 20
     /// The number of regions of RAM, each with its own guest_memfd.
@@ -310,6 +312,7 @@ public final class Machine: Sendable {
         guard configuration.vmType.isConfidential, let vm = vm as? any ConfidentialVirtualMachine else {
             return
         }
+        if configuration.raisesVE { vm.raiseVE() }
         if configuration.host.contains(.shrinkList) { vm.shrinkLists() }
         for bytes in [0..<layout.free.lowerBound, layout.free.upperBound..<memory.size] {
             guard let range = PageRange(start: bytes.lowerBound, size: bytes.upperBound - bytes.lowerBound)
@@ -324,7 +327,7 @@ public final class Machine: Sendable {
         }
     }
 
-    /// What a hostile host does to two pages of the guest.
+    /// Acts on two pages of the guest, as a hostile host does.
     ///
     /// - Throws: the errno of the kernel; `ENOSYS` if the host is honest.
     func act(on gpa: UInt64, _ other: UInt64) throws(Errno) {

@@ -33,6 +33,12 @@ struct MachineOptions: ParsableArguments {
             "What the host does to an SNP or TDX guest: lie, refuse, swap-pages, take-pages or shrink-list. Repeatable. (default: an honest host)",
             valueName: "behaviour"))
     var host: [HostBehaviour] = []
+    @Flag(
+        name: .customLong("ve"),
+        help:
+            "TDX: the touch of a page that is not accepted raises #VE in the guest, and does not end the VM (SEPT_VE_DISABLE is clear)."
+    )
+    var raisesVE = false
     @Option(
         help: ArgumentHelp(
             "RAM in bytes, 1M to 1T; K, M, G, T are powers of 1024. (default: the guest's, else 16M)",
@@ -109,6 +115,10 @@ struct MachineOptions: ParsableArguments {
         if !host.isEmpty, !configuration.vmType.isConfidential {
             throw ValidationError("--host is for SNP and TDX guests: add --vm snp or --vm tdx.")
         }
+        if raisesVE, configuration.vmType != .tdx {
+            throw ValidationError("--ve is for TDX guests: add --vm tdx.")
+        }
+        configuration.raisesVE = raisesVE
         if aliases == .one, configuration.vmType.isConfidential {
             throw ValidationError("--aliases one: every SNP and TDX guest has two aliases.")
         }

@@ -60,6 +60,7 @@ struct PayloadTests {
         let type: VMType
         var host: Set<HostBehaviour> = []
         var onFault = FaultPolicy.refuse
+        var raisesVE = false
         let status: Int32
         let says: String
         var testDescription: String { "\(name) on \(type), \(host) \(onFault)" }
@@ -110,6 +111,14 @@ struct PayloadTests {
             name: "shrunk-list", type: .snp, status: 0,
             says: "cur_entry 0x10, end_entry 0xf\nby the guest's own count: 0x10 pages after 0x1 requests"),
         Pair(name: "shrunk-list", type: .tdx, status: 0, says: "no list"),
+        Pair(
+            name: "lazy-accept", type: .tdx, raisesVE: true, status: 0,
+            says: "0x40 pages touched, 0x40 accepted by the handler of #VE"),
+        Pair(name: "lazy-accept", type: .tdx, status: 126, says: ""),
+        Pair(name: "lazy-accept", type: .snp, status: 0, says: "an SNP guest"),
+        Pair(
+            name: "first-touch", type: .tdx, raisesVE: true, status: 0,
+            says: "exception, code 0x30 at 0x200000"),
         Pair(name: "thousand", type: .snp, status: 0, says: "1000 pages"),
         Pair(name: "thousand", type: .tdx, status: 0, says: "1000 pages"),
     ]
@@ -121,6 +130,7 @@ struct PayloadTests {
             $0.setType(pair.type)
             $0.host = pair.host
             $0.faultPolicy = pair.onFault
+            $0.raisesVE = pair.raisesVE
         }
         let outcome = machine.run(timeout: .seconds(600))
         #expect(

@@ -6,7 +6,7 @@ import MiniVMM
 ///
 /// The buffer is the guest's: the header is read once, and each entry once more when it is its turn.
 struct PageStateChange {
-    /// What the monitor is asked for.
+    /// A request to the monitor.
     struct Call {
         let gpa: UInt64
         /// Pages of 4 KiB.

@@ -188,7 +188,7 @@ enum Chapters {
                     + "conversions, but the guest has a part in each, and contents follow encryption keys.",
                 "On SNP a table of the CPU, the RMP, records the owner of each page. A page that becomes private belongs to the "
                     + "guest only after it has executed PVALIDATE. A touch before that raises #VC in the guest.",
-                "What runs here is a model of SNP, from public documents. No such hardware is involved.",
+                "The guests run on a model of SNP, made from public documents. No such hardware is involved.",
             ],
             play: { stage in
                 try stage.confidential("first-touch", .snp)
