@@ -48,7 +48,7 @@ public enum EventKind: UInt8, CaseIterable, Sendable {
     case exit
     /// `punch`: a hole in a guest_memfd.
     case punch
-    /// `guest-pages`: the guest has taken private pages of SNP or TDX, or lost them.
+    /// `guest-pages` and `launch`: the guest has taken private pages of SNP or TDX, or lost them.
     case guestPages
     /// `file` and `pages-then`: pages and their state.
     case file
@@ -164,7 +164,7 @@ extension RecordedTrace {
         case .console: return .console
         case .out, .in: return .port
         case .punch: return .punch
-        case .guestPages: return .guestPages
+        case .guestPages, .launch: return .guestPages
         case .file, .pagesThen: return .file
         case .step: return number(event, .ok) == 0 ? .failedStep : .step
         case .exitStatus: return .end

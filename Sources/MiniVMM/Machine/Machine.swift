@@ -322,6 +322,7 @@ public final class Machine: Sendable {
             try calling("KVM_MEMORY_ENCRYPT_OP", "measuring in \(range)") { () throws(Errno) in
                 try vm.launch(range)
             }
+            trace?.record(.launched(range), by: .monitor)
         }
         try calling("KVM_MEMORY_ENCRYPT_OP", "the end of the launch") { () throws(Errno) in try vm.finalize()
         }

@@ -5,6 +5,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case boot
     /// ``TraceEvent/imageLeftShared(end:)``
     case imageLeftShared
+    /// ``TraceEvent/launched(_:)``
+    case launch
     /// ``TraceEvent/guestExited(status:)``
     case exitStatus
     /// ``TraceEvent/stopped(_:status:)``
@@ -69,6 +71,7 @@ public enum EventName: UInt8, CaseIterable, Sendable {
         switch self {
         case .boot: "boot"
         case .imageLeftShared: "image-left-shared"
+        case .launch: "launch"
         case .exitStatus: "exit-status"
         case .stop: "stop"
         case .out: "out"

@@ -22,6 +22,12 @@ extension EventSchema {
             "leaves RAM up to {end} shared: this backend does not preserve contents",
             [Field(.end, "one past the last byte that stays shared")]),
         EventSchema(
+            .launch, .machine,
+            "SNP and TDX: private pages became the guest's, measured and with the contents that the monitor wrote. No later conversion "
+                + "preserves contents.",
+            "measures {pages} into the guest",
+            [Field(.gpa, "start of the range"), Field(.size, "size of the range")]),
+        EventSchema(
             .exitStatus, .machine, "The guest wrote its exit status to port 0xf4.",
             "ends with status {status}",
             [Field(.status, "0 to 255")]),

@@ -31,6 +31,8 @@ public enum TraceEvent: Sendable {
     case booted(image: PageRange, entry: UInt64, vcpus: Int, ram: UInt64, sharedBit: Int?)
     /// The backend does not preserve contents, so RAM up to `end` stays shared.
     case imageLeftShared(end: UInt64)
+    /// `launch`: SNP and TDX: these private pages became the guest's, measured and with their contents.
+    case launched(PageRange)
     /// `exit-status`: the guest wrote to port 0xf4.
     case guestExited(status: UInt8)
     /// `stop`: how the run ended, in words.
@@ -148,6 +150,10 @@ extension TraceEvent {
             fields.number(.vcpus, UInt64(vcpus))
             fields.number(.ramBytes, ram)
             if let sharedBit { fields.number(.sharedBit, UInt64(sharedBit)) }
+        case .launched(let range):
+            fields.begin(.launch)
+            fields.number(.gpa, range.start)
+            fields.number(.size, range.size)
         case .imageLeftShared(let end):
             fields.begin(.imageLeftShared)
             fields.number(.end, end)

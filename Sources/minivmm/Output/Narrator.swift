@@ -124,6 +124,8 @@ final class Narrator: TraceSink {
             let start = free < ram ? free : image.end
             told.window = PageRange(start: start, size: min(32 * pageSize, ram > start ? ram - start : 0))
             return ("writes the image through its mmap of shared memory, \(Self.pages(image))", true)
+        case .launched(let range):
+            return ("measures \(Self.pages(range)) into the guest, with their contents", false)
         case .imageLeftShared(let end):
             return (
                 "leaves RAM up to \(hex(end)) shared, because this backend does not preserve contents", false

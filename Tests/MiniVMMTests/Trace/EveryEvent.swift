@@ -17,7 +17,7 @@ enum EveryEvent {
         return [
             .booted(image: range, entry: 0x5001, vcpus: 2, ram: 1 << 40, sharedBit: 46),
             .booted(image: range, entry: 0x5001, vcpus: 2, ram: 1 << 40, sharedBit: nil),
-            .imageLeftShared(end: 0x7000), .guestExited(status: 255),
+            .imageLeftShared(end: 0x7000), .launched(range), .guestExited(status: 255),
             .stopped("a \"reason\"\n\twith\u{1} \\"), .stopped("why", status: 128),
             .portOut(port: 0x80, size: 1, value: 65), .portIn(port: 0x3fd, size: 4, value: .max),
             .mmio(gpa: 1 << 51, size: 8, write: true),
@@ -49,6 +49,7 @@ enum EveryEvent {
         switch event {
         case .booted: .boot
         case .imageLeftShared: .imageLeftShared
+        case .launched: .launch
         case .guestExited: .exitStatus
         case .stopped: .stop
         case .portOut: .out
