@@ -87,7 +87,7 @@ let package = Package(
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
-        .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads"]),
+        .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads", "minivmm"]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),

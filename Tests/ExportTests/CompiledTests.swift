@@ -27,7 +27,8 @@ struct CompiledTests {
         #expect(status == 0, "\(output)")
     }
 
-    /// The program of a test has the verdict of the runner.
+    /// The program of a test ends with the status of `minivmm litmus`. Both are processes of their own: in this one, another
+    /// test may open a file with the number of a descriptor that a race has just closed.
     @Test(
         .enabled(if: (try? LinuxKVM()) != nil, "needs /dev/kvm"),
         arguments: Library.names.filter { (try? Library.source($0).test.vm) == .default })
@@ -38,16 +39,22 @@ struct CompiledTests {
         let (status, output) = try scratch.compile(CProgram(source, name: name).text, name, compiler)
         try #require(status == 0, "\(output)")
         let (seen, text) = try scratch.run(scratch.path(name), [])
-        var options = Runner.Options()
-        options.runs = 20
-        let verdict = Runner(try LinuxKVM(), options).run(source)
-        switch verdict {
-        case .passed: #expect(seen == 0, "\(text)")
-        case .failed: #expect(seen == 1, "\(text)")
-        case .skipped: #expect(seen == 4, "\(text)")
-        case .hostFailed(let failure): Issue.record("\(failure)")
-        }
+        let command = try #require(Self.command, "needs the minivmm executable next to the test bundle")
+        let test = Library.directory.appendingPathComponent(name + ".litmus").path
+        let (expected, report) = try scratch.run(
+            command.path, ["litmus", "--backend", "linux", "--runs", "20", test])
+        #expect([0, 1, 4].contains(expected), "\(report)")
+        #expect(seen == expected, "\(text)\(report)")
     }
+
+    /// `minivmm`, next to the test bundle.
+    private static let command: URL? = {
+        let bundles = Bundle.allBundles.map(\.bundleURL) + [Bundle.main.bundleURL]
+        let started = CommandLine.arguments.map { URL(fileURLWithPath: $0).deletingLastPathComponent() }
+        return (bundles + bundles.map { $0.deletingLastPathComponent() } + started)
+            .map { $0.appendingPathComponent("minivmm") }
+            .first { FileManager.default.isExecutableFile(atPath: $0.path) }
+    }()
 
     @Test(.enabled(if: (try? LinuxKVM()) != nil, "needs /dev/kvm"))
     func aWrongExpectationFailsAndIsNamed() throws {
