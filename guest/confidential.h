@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the guests of SNP and TDX VMs share, besides support.h: the same lines of a guest run on both. Included after support.h.
+// Macros for guests of SNP and TDX VMs, included after support.h. The same lines of a guest run on both.
 //
 //     R15 = the boot information page, R14 = free RAM, private and neither validated nor accepted. R13 = the mask of the shared
 //     alias: an access through `(%r13, ADDRESS)` is shared. One page at COM_PAGE is shared: the GHCB, and the page for calls.

@@ -36,7 +36,7 @@ struct ExplorePrinter: Sendable {
         }
     }
 
-    /// What answers for the SNP and TDX VMs that only the model has.
+    /// The notices that a model answers for SNP and TDX VMs.
     private var notices: [String] {
         guard chosen.kind == .soft else { return [] }
         return [VMType.snp, .tdx].filter { !options.excluded.contains("vm \(VMName($0).rawValue)") }

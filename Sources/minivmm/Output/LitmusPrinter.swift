@@ -210,7 +210,7 @@ struct LitmusPrinter: Sendable {
 }
 
 extension [LitmusCommand.Item] {
-    /// What answers for the SNP and TDX VMs of the tests, each once: `vm snp: model of SNP, …`.
+    /// The notices that a model answers for the SNP and TDX VMs of the tests, each once: `vm snp: model of SNP, …`.
     var modelNotices: [String] {
         let types = reduce(into: [VMType]()) { types, item in
             if !types.contains(item.source.test.vm) { types.append(item.source.test.vm) }

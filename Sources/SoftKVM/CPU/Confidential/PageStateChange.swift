@@ -56,7 +56,7 @@ struct PageStateChange {
 
     /// - Parameter shrinks: whether a hostile host makes the list end after its first entry.
     /// - Throws: ``GHCB/Malformed/scratchArea`` if the buffer does not lie in the page's own.
-    init(_ page: GHCB, shrinks: Bool = false) throws(GHCB.Malformed) {
+    init(_ page: GHCB, shrinks: Bool) throws(GHCB.Malformed) {
         header = try SoftVCPU.bufferOffset(page, page[.scratch], 8)
         let word = page.bufferWord(at: header)
         current = Int(word & 0xffff)

@@ -195,7 +195,7 @@ enum Chapters {
                 try stage.confidential("take-then-use", .snp)
             },
             afterwards: [
-                "PVALIDATE does not change the bytes. What the host had written was not encrypted with the guest's key, so the guest "
+                "PVALIDATE does not change the bytes. The host's bytes were not encrypted with the guest's key, so the guest "
                     + "reads garbage: it must initialise the page."
             ],
             question: "The guest shares the page again without wiping it. What does the host read?",
