@@ -59,18 +59,25 @@ void engine_read_system(struct engine *engine, struct cuc_system_registers *regi
     library->uc_reg_read(engine->uc, UC_X86_REG_IDTR, &table);
     registers->idt_base = table.base;
     registers->idt_limit = table.limit;
+    library->uc_reg_read(engine->uc, UC_X86_REG_TR, &table);
+    registers->tr_base = table.base;
+    registers->tr_limit = table.limit;
+    registers->tr_selector = table.selector;
 }
 
 void engine_write_system(struct engine *engine, const struct cuc_system_registers *registers) {
     const struct cuc_library *library = engine->library;
     struct table_register gdt = {0, registers->gdt_base, registers->gdt_limit, 0};
     struct table_register idt = {0, registers->idt_base, registers->idt_limit, 0};
+    const uint32_t busy_tss = 0x8b00;
+    struct table_register tr = {registers->tr_selector, registers->tr_base, registers->tr_limit, busy_tss};
     library->uc_reg_write(engine->uc, UC_X86_REG_CR0, &registers->cr0);
     library->uc_reg_write(engine->uc, UC_X86_REG_CR4, &registers->cr4);
     library->uc_reg_write(engine->uc, UC_X86_REG_FS_BASE, &registers->fs_base);
     library->uc_reg_write(engine->uc, UC_X86_REG_GS_BASE, &registers->gs_base);
     library->uc_reg_write(engine->uc, UC_X86_REG_GDTR, &gdt);
     library->uc_reg_write(engine->uc, UC_X86_REG_IDTR, &idt);
+    library->uc_reg_write(engine->uc, UC_X86_REG_TR, &tr);
 }
 
 void engine_reset_segments(struct engine *engine) {

@@ -35,6 +35,7 @@ enum {
     UC_X86_REG_CR4 = 54,
     UC_X86_REG_IDTR = 242,
     UC_X86_REG_GDTR = 243,
+    UC_X86_REG_TR = 245,
     UC_X86_REG_FS_BASE = 250,
     UC_X86_REG_GS_BASE = 251,
 };

@@ -156,8 +156,9 @@ void cuc_write_registers(struct cuc_cpu *_Nonnull cpu, const uint64_t *_Nonnull 
 struct cuc_system_registers {
     uint64_t cr0, cr4;
     uint64_t fs_base, gs_base;
-    uint64_t gdt_base, idt_base;
-    uint32_t gdt_limit, idt_limit;
+    uint64_t gdt_base, idt_base, tr_base;
+    uint32_t gdt_limit, idt_limit, tr_limit;
+    uint16_t tr_selector;
 };
 void cuc_read_system(struct cuc_cpu *_Nonnull cpu, struct cuc_system_registers *_Nonnull registers);
 void cuc_write_system(struct cuc_cpu *_Nonnull cpu, const struct cuc_system_registers *_Nonnull registers);

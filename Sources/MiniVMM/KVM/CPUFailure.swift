@@ -91,4 +91,6 @@ extension CPUFailure: CustomStringConvertible {
 public protocol SoftwareVCPU: KVMVCPU {
     /// The cause of the last `KVM_EXIT_INTERNAL_ERROR`; nil while the CPU works.
     var failure: CPUFailure? { get }
+    /// The cause of the last `KVM_EXIT_SHUTDOWN`: the exception that the guest could not handle.
+    var unhandled: UnhandledException? { get }
 }

@@ -51,7 +51,7 @@ extension SoftVCPU {
         do {
             leaf = try vm.walk(linear, kind, special)
         } catch {
-            return .stop(walkFailed(error, linear, isWrite: kind.isWrite))
+            return .stop(walkFailed(error, linear, kind))
         }
         let address = leaf.gpa + (linear - leaf.linear)
         switch vm.resolve(address, isWrite: kind.isWrite) {
@@ -72,14 +72,18 @@ extension SoftVCPU {
     }
 
     /// The exit or exception if a linear address does not resolve.
-    func walkFailed(_ failure: WalkFailure, _ linear: UInt64, isWrite: Bool) -> Step {
+    func walkFailed(_ failure: WalkFailure, _ linear: UInt64, _ kind: AccessKind) -> Step {
         switch failure {
-        case .exception:
+        case .nonCanonical: return generalProtection()
+        case .pageFault(var code):
+            if kind.isWrite { code.insert(.write) }
+            if kind.isUser { code.insert(.user) }
+            if kind.isFetch, special.efer & 1 << 11 != 0 { code.insert(.fetch) }
             special.cr2 = linear
-            return shutdown()
+            return raise(CPUException(CPUException.pageFault, errorCode: code.rawValue, address: linear))
         case .fault(let fault): return memoryFault(fault)
         case .raised(let exception, let gpa):
-            return stopped(.exception(exception), linear, gpa, isWrite: isWrite)
+            return stopped(.exception(exception), linear, gpa, isWrite: kind.isWrite)
         case .failed(let error): return .fail(Errno(error))
         }
     }
@@ -113,7 +117,7 @@ extension SoftVCPU {
     // MARK: privileged instructions
 
     func doPrivileged(_ engine: Engine) -> Step {
-        guard let instruction = PrivilegedInstruction(codeAtRIP()) else { return shutdown() }
+        guard let instruction = PrivilegedInstruction(codeAtRIP()) else { return invalidOpcode() }
         switch instruction.operation {
         case .validatePage: return validatePage(instruction)
         case .adjustPage: return adjustPage(instruction)
@@ -143,12 +147,14 @@ extension SoftVCPU {
             runPage.exitReason = CKVM_EXIT_HLT
             return .exit
         case .controlRegister(let isWrite, let number, let general):
+            guard [0, 2, 3, 4, 8].contains(number) else { return invalidOpcode() }
             guard moveControlRegister(isWrite: isWrite, number: number, general: general, engine) else {
-                return shutdown()
+                return generalProtection()
             }
         case .debugRegister(let isWrite, let number, let general):
+            guard let number = debugRegister(number) else { return invalidOpcode() }
             guard moveDebugRegister(isWrite: isWrite, number: number, general: general) else {
-                return shutdown()
+                return generalProtection()
             }
         case .swapGSBase:
             storeSpecial()
@@ -174,7 +180,8 @@ extension SoftVCPU {
             registersNow.rcx = UInt64(answer.ecx)
             registersNow.rdx = UInt64(answer.edx)
         case .invalidatePage: engine.flush()
-        case .port, .hypercall, .validatePage, .adjustPage, .exitToHypervisor, .callModule: return shutdown()
+        case .port, .hypercall, .validatePage, .adjustPage, .exitToHypervisor, .callModule:
+            return invalidOpcode()
         }
         registersNow.rip = next
         return .proceed

@@ -11,8 +11,11 @@ extension SoftVCPU {
     func failedFetch() -> Step? {
         guard vm.model.kernel.kvmUsesHostMapping(vm.number) else { return nil }
         let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
-        guard let code = try? vm.walk(registersNow.rip, kind, special, through: vm.isReadable) else {
-            return shutdown()
+        let code: GuestPage
+        do {
+            code = try vm.walk(registersNow.rip, kind, special, through: vm.isReadable)
+        } catch {
+            return walkFailed(error, registersNow.rip, kind)
         }
         return vm.isReadable(code.gpa + (registersNow.rip - code.linear)) ? nil : internalError()
     }
@@ -27,8 +30,11 @@ extension SoftVCPU {
     /// Resolves an operand as KVM's emulator would: memory that KVM cannot access itself is MMIO.
     func mmioForKVM(_ linear: UInt64, _ kind: AccessKind) -> Reach {
         guard vm.model.kernel.kvmUsesHostMapping(vm.number) else { return .memory }
-        guard let leaf = try? vm.walk(linear, kind, special, through: vm.isReadable) else {
-            return .stop(shutdown())
+        let leaf: GuestPage
+        do {
+            leaf = try vm.walk(linear, kind, special, through: vm.isReadable)
+        } catch {
+            return .stop(walkFailed(error, linear, kind))
         }
         let gpa = leaf.gpa + (linear - leaf.linear)
         guard case .memory = vm.resolve(gpa, isWrite: kind.isWrite), !vm.isReadable(gpa) else {

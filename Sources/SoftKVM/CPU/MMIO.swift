@@ -115,7 +115,7 @@ extension SoftVCPU {
                     }
                 }
                 if !instruction.queue.isEmpty { return ask(instruction) }
-            case .failed: return engine.failure.map(engineFailed) ?? shutdown()
+            case .failed: return engine.failure.map(engineFailed) ?? internalError()
             }
         }
         return internalError()

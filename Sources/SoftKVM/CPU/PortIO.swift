@@ -20,10 +20,10 @@ struct PortAccess {
 extension SoftVCPU {
     func doPort(_ instruction: PrivilegedInstruction, _ engine: Engine) -> Step {
         guard case .port(let isOut, let size, let port, let isString) = instruction.operation else {
-            return shutdown()
+            return invalidOpcode()
         }
         // Ports need IOPL. The I/O permission bitmap of a TSS is not supported.
-        guard currentRing <= Int(registersNow.rflags >> 12 & 3) else { return shutdown() }
+        guard currentRing <= Int(registersNow.rflags >> 12 & 3) else { return generalProtection() }
         let counterMask: UInt64 = instruction.hasShortAddresses ? 0xffff_ffff : .max
         if isString, instruction.isRepeated, registersNow.rcx & counterMask == 0 {
             registersNow.rip &+= instruction.length
@@ -148,7 +148,7 @@ extension SoftVCPU {
             do {
                 leaf = try vm.walk(part.address, kind, special)
             } catch {
-                return .failure(Stop(step: walkFailed(error, part.address, isWrite: isWrite)))
+                return .failure(Stop(step: walkFailed(error, part.address, kind)))
             }
             let address = leaf.gpa + (part.address - leaf.linear)
             switch vm.resolve(address, isWrite: isWrite) {

@@ -22,6 +22,9 @@ extension SoftVCPU {
         system.gdt_limit = UInt32(special.gdt.limit)
         system.idt_base = special.idt.base
         system.idt_limit = UInt32(special.idt.limit)
+        system.tr_base = special.tr.base
+        system.tr_limit = special.tr.limit
+        system.tr_selector = special.tr.selector
         unsafe cuc_write_system(engine.cpu, &system)
         specialChanged = false
     }
@@ -38,10 +41,13 @@ extension SoftVCPU {
         special.gdt.limit = UInt16(truncatingIfNeeded: system.gdt_limit)
         special.idt.base = system.idt_base
         special.idt.limit = UInt16(truncatingIfNeeded: system.idt_limit)
+        special.tr.base = system.tr_base
+        special.tr.limit = system.tr_limit
+        special.tr.selector = system.tr_selector
     }
 
-    /// MOV to or from CR0, CR2, CR3, CR4, CR8. Returns false for a general protection fault: a register that does
-    /// not exist, or a value that would leave 64-bit mode.
+    /// MOV to or from CR0, CR2, CR3, CR4, CR8. Returns false for a general protection fault: a value that would leave
+    /// 64-bit mode.
     func moveControlRegister(isWrite: Bool, number: Int, general: Int, _ engine: Engine) -> Bool {
         storeSpecial()
         guard isWrite else {
@@ -72,16 +78,19 @@ extension SoftVCPU {
         return true
     }
 
-    /// MOV to or from a debug register. Returns false for an exception: a register that does not exist, or reserved
-    /// bits that are set.
-    func moveDebugRegister(isWrite: Bool, number: Int, general: Int) -> Bool {
+    /// The debug register that an instruction names: DR4 and DR5 are DR6 and DR7 unless CR4.DE is set. Nil for #UD: no such
+    /// register.
+    func debugRegister(_ number: Int) -> Int? {
         let debuggingExtensions: UInt64 = 1 << 3
-        var number = number
-        if number == 4 || number == 5 {
-            guard special.cr4 & debuggingExtensions == 0 else { return false }
-            number += 2
+        switch number {
+        case 4, 5: return special.cr4 & debuggingExtensions == 0 ? number + 2 : nil
+        case 0..<8: return number
+        default: return nil
         }
-        guard (0..<8).contains(number) else { return false }
+    }
+
+    /// MOV to or from a debug register. Returns false for a general protection fault: reserved bits that are set.
+    func moveDebugRegister(isWrite: Bool, number: Int, general: Int) -> Bool {
         if isWrite {
             let value = registersNow[general]
             guard number < 4 || value >> 32 == 0 else { return false }

@@ -32,8 +32,10 @@ struct AccessKind {
 
 /// Why a linear address does not resolve.
 enum WalkFailure: Error {
-    /// An exception in the guest: a page fault or a general protection fault.
-    case exception
+    /// #GP: the address is not canonical.
+    case nonCanonical
+    /// #PF, with the bits of its error code that describe the page.
+    case pageFault(CPUException.PageFaultCode)
     /// A memory fault on a page of the guest's page tables.
     case fault(MemoryFault?)
     /// An exception that a page of the guest's page tables raises, because it is not validated or accepted.
@@ -101,7 +103,7 @@ extension SoftVM {
         through isReadable: ((UInt64) -> Bool)? = nil
     ) throws(WalkFailure) -> GuestPage {
         let canonical = Int64(bitPattern: linear) >> 47
-        guard canonical == 0 || canonical == -1 else { throw .exception }
+        guard canonical == 0 || canonical == -1 else { throw .nonCanonical }
         // The tables of an SNP guest are private, whatever their addresses say.
         let own = encryptionBit?.mask ?? 0
         func address(_ entry: UInt64, isTable: Bool) -> UInt64 {
@@ -115,11 +117,11 @@ extension SoftVM {
         var executable = true
         for level in [39, 30, 21, 12] {
             let place = table + (linear >> level & 0x1ff) * 8
-            if let isReadable, !isReadable(place) { throw .exception }
+            if let isReadable, !isReadable(place) { throw .pageFault([]) }
             let entry = PageEntry(rawValue: try tableEntry(at: place))
-            guard entry.isPresent,
-                !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0, besides: own)
-            else { throw .exception }
+            guard entry.isPresent else { throw .pageFault([]) }
+            guard !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0, besides: own)
+            else { throw .pageFault([.present, .reserved]) }
             writable = writable && entry.isWritable
             user = user && entry.isUser
             executable = executable && !entry.isNoExecute
@@ -131,7 +133,7 @@ extension SoftVM {
             // With CR0.WP clear, ring 0 may write read-only pages.
             let mayWrite = writable || (!access.isUser && registers.cr0 & 1 << 16 == 0)
             guard !access.isWrite || mayWrite, !access.isFetch || executable, !access.isUser || user else {
-                throw .exception
+                throw .pageFault(.present)
             }
             // An SNP guest fetches from private memory only.
             let gpa = modelAddress(
@@ -142,7 +144,7 @@ extension SoftVM {
                 writable: mayWrite,
                 executable: executable)
         }
-        throw .exception
+        throw .pageFault([])
     }
 
     private func tableEntry(at address: UInt64) throws(WalkFailure) -> UInt64 {
@@ -150,10 +152,10 @@ extension SoftVM {
         case .memory(let backing):
             _ = model.kernel.noteGuestTouch(number, at: address, isWrite: false)
             guard !backing.isCiphertext, let bytes = unsafe bytes(in: backing, at: address) else {
-                throw .exception
+                throw .pageFault([])
             }
             return unsafe bytes.load(as: UInt64.self)
-        case .stopped(.mmio): throw .exception
+        case .stopped(.mmio): throw .pageFault([])
         case .stopped(.fault(let fault)), .stopped(.poisoned(let fault)): throw .fault(fault)
         case .stopped(.exception(let exception)): throw .raised(exception, gpa: address)
         case .stopped(.error(let error)): throw .failed(error)

@@ -49,6 +49,8 @@ public import SystemPackage
     /// Set by ``run()``. The next run clears an instruction that the engine could not execute; any other failure is
     /// permanent.
     public private(set) var failure: CPUFailure?
+    /// Set by ``run()`` when it ends with `KVM_EXIT_SHUTDOWN`.
+    public private(set) var unhandled: UnhandledException?
     /// Identifier of the process that the engine runs in; nil before the first run.
     public var process: Int32? { vm.model.withLock { engine?.process } }
 
@@ -193,7 +195,7 @@ public import SystemPackage
                 left -= 1
                 vm.model.clock &+= 1
                 step = doPrivileged(engine)
-            case CUC_STOP_EXCEPTION: step = shutdown()
+            case CUC_STOP_EXCEPTION: step = raiseFromEngine(unsafe cuc_exception(engine.cpu))
             default: step = internalError()
             }
             guard case .proceed = step else { return step }
@@ -247,7 +249,9 @@ public import SystemPackage
 
     // MARK: exits without completion
 
-    func shutdown() -> Step {
+    /// - Parameter exception: the exception that cannot be delivered.
+    func shutdown(_ exception: CPUException) -> Step {
+        unhandled = UnhandledException(exception, code: codeAtRIP())
         runPage.exitReason = CKVM_EXIT_SHUTDOWN
         return .exit
     }

@@ -34,29 +34,18 @@ enum VCReason {
     static let notValidated: UInt64 = 0x404
 }
 
-// Exceptions that the CPU raises in a guest of an SNP or TDX VM: #VC, #VE and #GP, with their codes, through the guest's own IDT.
-// Every other exception, and every exception of other guests, is a triple fault (KVM_EXIT_SHUTDOWN).
+// #VC and #VE: the exceptions by which an SNP or TDX guest learns that the hypervisor, or the guest itself, has something to do.
 extension SoftVCPU {
-    private enum Vector {
-        static let generalProtection: UInt64 = 13
-        static let ve: UInt64 = 20
-        static let vc: UInt64 = 29
-    }
-
-    /// #GP(0); a triple fault in other guests.
-    func generalProtection() -> Step {
-        vm.encryptionBit == nil ? shutdown() : raise(Vector.generalProtection, 0)
-    }
-
     /// #VC with this error code.
-    func raiseVC(_ code: UInt64) -> Step { raise(Vector.vc, code) }
+    func raiseVC(_ code: UInt64) -> Step {
+        raise(CPUException(CPUException.vmmCommunication, errorCode: UInt32(truncatingIfNeeded: code)))
+    }
 
-    /// #VE. A second one before the guest has read the information of the first is a double fault, and there is no handler for
-    /// that here.
+    /// #VE. A second one before the guest has read the information of the first is a double fault.
     func raiseVE(_ information: VirtualizationInformation) -> Step {
-        guard virtualization == nil else { return shutdown() }
+        guard virtualization == nil else { return raise(CPUException(CPUException.doubleFault)) }
         virtualization = information
-        return raise(Vector.ve, nil)
+        return raise(CPUException(CPUException.virtualization))
     }
 
     /// The exit or exception with which a guest's access to memory ends.
@@ -84,61 +73,5 @@ extension SoftVCPU {
             VirtualizationInformation(
                 reason: VirtualizationInformation.violation, qualification: isWrite ? 2 : 1, linear: linear,
                 gpa: vm.guestAddress(address)))
-    }
-
-    /// Enters the guest's handler in ring 0. Gates with an IST are not supported; nor are exceptions in ring 3, which need a
-    /// TSS.
-    ///
-    /// - Parameter code: the error code; nil for an exception without one.
-    private func raise(_ vector: UInt64, _ code: UInt64?) -> Step {
-        storeSpecial()
-        guard currentRing == 0, vector * 16 + 15 <= UInt64(special.idt.limit),
-            let low = readWord(special.idt.base &+ vector * 16),
-            let high = readWord(special.idt.base &+ vector * 16 &+ 8)
-        else { return shutdown() }
-        let (isPresent, type, stack) = (low >> 47 & 1 == 1, low >> 40 & 0xf, low >> 32 & 7)
-        guard isPresent, type == 0xe || type == 0xf, stack == 0 else { return shutdown() }
-        let handler = low & 0xffff | (low >> 48) << 16 | high << 32
-        var frame = [
-            UInt64(special.ss.selector), registersNow.rsp, registersNow.rflags, UInt64(special.cs.selector),
-            registersNow.rip,
-        ]
-        if let code { frame.append(code) }
-        var top = registersNow.rsp & ~0xf
-        for word in frame {
-            top &-= 8
-            guard writeWord(top, word) else { return shutdown() }
-        }
-        registersNow.rsp = top
-        registersNow.rip = handler
-        // IF stays for a trap gate; TF, NT and RF are cleared by both.
-        registersNow.rflags &= ~(type == 0xe ? 0x1_4300 : 0x1_4100)
-        return .proceed
-    }
-
-    // MARK: the guest's memory, in ring 0
-
-    /// Eight bytes, aligned; nil if the guest could not read them without an exit or an exception.
-    private func readWord(_ linear: UInt64) -> UInt64? {
-        guard let bytes = unsafe wordAddress(linear, isWrite: false) else { return nil }
-        return unsafe bytes.load(as: UInt64.self)
-    }
-
-    private func writeWord(_ linear: UInt64, _ value: UInt64) -> Bool {
-        guard let bytes = unsafe wordAddress(linear, isWrite: true) else { return false }
-        unsafe bytes.storeBytes(of: value, as: UInt64.self)
-        return true
-    }
-
-    private func wordAddress(_ linear: UInt64, isWrite: Bool) -> UnsafeMutableRawPointer? {
-        let kind = AccessKind(isWrite: isWrite, isFetch: false, isUser: false)
-        guard linear % 8 == 0, let leaf = try? vm.walk(linear, kind, special) else { return nil }
-        let address = leaf.gpa + (linear - leaf.linear)
-        guard case .memory(let backing) = vm.resolve(address, isWrite: isWrite), !backing.isCiphertext,
-            !(isWrite && backing.isReadOnly)
-        else { return nil }
-        _ = vm.model.kernel.noteGuestTouch(vm.number, at: address, isWrite: isWrite)
-        if isWrite { vm.model.kernel.noteGuestWrite(vm.number, at: address) }
-        return unsafe vm.bytes(in: backing, at: address)
     }
 }

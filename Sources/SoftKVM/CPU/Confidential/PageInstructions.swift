@@ -9,7 +9,7 @@ extension SoftVCPU {
 
     /// RAX = linear address, ECX = 0 (4 KiB) or 1 (2 MiB), EDX = 1 to validate, 0 to rescind.
     func validatePage(_ instruction: PrivilegedInstruction) -> Step {
-        guard vm.type == .snp else { return shutdown() }
+        guard vm.type == .snp else { return invalidOpcode() }
         guard currentRing == 0 else { return generalProtection() }
         let size: ValidationSize = registersNow.rcx & 0xffff_ffff == 1 ? .large : .small
         // The documents do not say what other bits of EDX do; only bit 0 counts here.
@@ -25,7 +25,7 @@ extension SoftVCPU {
     /// RAX = linear address, RCX = size, RDX = VMPL and permissions. The guests here have one VMPL, so nothing changes for a
     /// less privileged one.
     func adjustPage(_ instruction: PrivilegedInstruction) -> Step {
-        guard vm.type == .snp else { return shutdown() }
+        guard vm.type == .snp else { return invalidOpcode() }
         guard currentRing == 0 else { return generalProtection() }
         let permission: UInt64 = 2
         var isRefused = false
@@ -52,7 +52,7 @@ extension SoftVCPU {
         do {
             leaf = try vm.walk(linear, AccessKind(isWrite: false, isFetch: false, isUser: false), special)
         } catch {
-            return walkFailed(error, linear, isWrite: false)
+            return walkFailed(error, linear, AccessKind(isWrite: false, isFetch: false, isUser: false))
         }
         // The instruction reaches the page's entry whatever the C-bit of the mapping is.
         let gpa = vm.withoutSharedBit(leaf.gpa + (linear - leaf.linear))

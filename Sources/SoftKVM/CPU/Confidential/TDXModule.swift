@@ -44,7 +44,7 @@ extension SoftVCPU {
     }
 
     func callModule(_ instruction: PrivilegedInstruction) -> Step {
-        guard vm.type == .tdx else { return shutdown() }
+        guard vm.type == .tdx else { return invalidOpcode() }
         guard currentRing == 0 else { return generalProtection() }
         let (rip, length) = (registersNow.rip, instruction.length)
         func done(_ status: UInt64) -> Step {
