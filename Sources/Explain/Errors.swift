@@ -338,14 +338,32 @@ extension Crash {
 extension Crash.Cause {
     fileprivate var parts: (answer: String, means: String, advice: String) {
         switch self {
-        case .tripleFault:
+        case .exception(let unhandled):
+            (
+                "exception \(unhandled.exception.vector), reported by the monitor's handler in the guest",
+                unhandled.exception.cause + unhandled.exception.causeUnderKVM,
+                "Look at the instruction. A guest that handles exceptions loads an IDT of its own."
+            )
+        case .tripleFault(.of(let unhandled)):
             (
                 "exit 8, KVM_EXIT_SHUTDOWN",
-                "The guest raised an exception and has no handler for it: it starts without an IDT. Instructions that KVM has to emulate "
-                    + "(OUTS, INS, an access to an address without RAM) end the same way while the guest's page tables are private, because "
-                    + "KVM cannot read private memory.",
-                "Look at the instruction at RIP. Run with --trace - --explain to see what happened before, and see minivmm explain "
-                    + "emulation."
+                unhandled.exception.cause
+                    + " The CPU could not deliver the exception: the guest has no handler for it, or the handler's stack cannot be written.",
+                "Look at the instruction, and at the guest's IDT."
+            )
+        case .tripleFault(.reset):
+            (
+                "exit 8, KVM_EXIT_SHUTDOWN",
+                "The guest raised an exception that the CPU could not deliver. An AMD CPU is then reset before KVM returns, so the "
+                    + "instruction and the registers are lost.",
+                "Run the guest with --backend soft, which keeps them, or with --trace - to see what happened before."
+            )
+        case .tripleFault(.unknown):
+            (
+                "exit 8, KVM_EXIT_SHUTDOWN",
+                "The guest raised an exception that the CPU could not deliver: the guest has no handler for it, or the handler's stack "
+                    + "cannot be written. KVM does not report which one.",
+                "Look at the instruction at RIP, or run the guest with --backend soft, which names the exception."
             )
         case .noDevice:
             (

@@ -42,7 +42,8 @@ public enum EventTexts {
         case .hostAccess: hostAccess(event)
         case .mmio:
             "No memslot and no device has this address, so the guest cannot continue. If the address is inside RAM, this is hazard A14."
-        case .imageLeftShared, .launch, .exitStatus, .resume, .stepOver, .halt, .kick, .wait, .release,
+        case .imageLeftShared, .launch, .exitStatus, .resume, .stepOver, .exception, .halt, .kick, .wait,
+            .release,
             .releaseHolds,
             .file, .step, .access, .punch, .guestPages, .leftOut, .pagesThen:
             EventSchema.of(event.name).means

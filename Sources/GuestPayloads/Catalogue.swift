@@ -168,8 +168,8 @@ public enum Catalogue {
         payload(
             "crash", "an undefined instruction",
             """
-            There is no IDT, so the exception becomes a triple fault: KVM_EXIT_SHUTDOWN, and the run ends with status 126 \
-            as a crash.
+            The guest has no handler for the exception. The monitor's handlers in the guest report it, and the run ends with \
+            status 126 as a crash.
             """, ending: .crash),
         payload(
             "hang", "an endless loop without exits",

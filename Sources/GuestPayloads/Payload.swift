@@ -33,7 +33,7 @@ public struct Payload: Sendable {
     public enum Ending: Hashable, Sendable {
         /// The guest writes this status to the exit port, 0xf4.
         case exit(status: UInt8)
-        /// A triple fault: `KVM_EXIT_SHUTDOWN`.
+        /// An exception that the guest does not handle.
         case crash
         /// The same memory fault repeats until the monitor stops the guest.
         case faultLoop

@@ -168,6 +168,7 @@ extension RecordedTrace {
         case .file, .pagesThen: return .file
         case .step: return number(event, .ok) == 0 ? .failedStep : .step
         case .exitStatus: return .end
+        case .exception: return .failedEnd
         case .stop: return signed(event, .status).map { $0 != 0 } ?? false ? .failedEnd : .end
         case .leftOut, nil: return .other
         }

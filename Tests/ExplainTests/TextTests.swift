@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import CKVMShim
 import Foundation
 import SoftKVM
 import SystemPackage
@@ -246,16 +247,27 @@ struct ErrorTests {
     private static var everyEnding: [Outcome] {
         let fault = MemoryFault(gpa: 0x1000, size: pageSize, flags: 0)
         let causes: [Crash.Cause] = [
-            .tripleFault, .noDevice(gpa: 1, size: 4, isWrite: true),
+            .tripleFault(.unknown), .tripleFault(.reset),
+            .tripleFault(
+                .of(UnhandledException(CPUException(6), code: [0x0f, 0x0b], ckvm_regs(), pageTables: 0))),
+            .noDevice(gpa: 1, size: 4, isWrite: true),
             .strayAccess(MemoryFault(gpa: 0x1000, size: 4096, flags: 8)), .deadVM, .terminated(6),
             .unreachableRAM(gpa: 1, size: 4, isWrite: false), .outsideRAM(fault, ramSize: 1 << 20),
             .emulation, .internalError(3),
             .softwareCPU(CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),
         ]
         return [.faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, .undone), .timeLimit(.seconds(1))]
-            + causes.map {
+            + (causes + everyException).map {
                 .crashed(vcpu: 0, Crash($0, at: VCPUPlace(rip: 0x10_0000, rsp: 0x8000)))
             }
+    }
+
+    /// Every vector, and every kind of page fault.
+    private static var everyException: [Crash.Cause] {
+        ((0..<32).map { CPUException($0, errorCode: 0) }
+            + (0..<32).map { CPUException(14, errorCode: $0, address: 0x5000) }
+            + [CPUException(13, errorCode: 0x182)])
+            .map { .exception(UnhandledException($0, code: [0x90], ckvm_regs(), pageTables: 0x3000)) }
     }
 
     @Test func everyErrorHasFourLines() { for diagnosis in Self.everyDiagnosis { check(diagnosis) } }

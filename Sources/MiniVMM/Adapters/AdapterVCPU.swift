@@ -2,6 +2,12 @@
 import CKVMShim
 import SystemPackage
 
+/// A vCPU on which a page table of the guest can be missing without the guest's doing, so that the guest gets a page fault.
+protocol PageFaultingVCPU: KVMVCPU {
+    /// The memory fault on a page-table page that the walk to this linear address needs; nil if there is none.
+    func memoryFault(walkingTo linear: UInt64) -> MemoryFault?
+}
+
 /// A vCPU of an adapter. Registers and CPUID go to the vCPU of the base backend.
 protocol AdapterVCPU: KVMVCPU {
     var base: any KVMVCPU { get }

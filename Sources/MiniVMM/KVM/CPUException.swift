@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+public import CKVMShim
+
 /// An exception of an x86 CPU (Intel SDM volume 3, chapter 7; AMD APM volume 2, chapter 8).
 public struct CPUException: Sendable, Hashable {
     /// 0 to 31.
@@ -65,11 +67,27 @@ public struct UnhandledException: Sendable, Hashable {
     public let exception: CPUException
     /// The guest's bytes at the instruction, at most 15; empty if they cannot be read.
     public let code: [UInt8]
+    /// The sixteen general registers, by their numbers in instruction encodings: RAX, RCX, RDX, RBX, RSP and so on.
+    public let registers: [UInt64]
+    /// CR3.
+    public let pageTables: UInt64
 
-    /// `code` is empty if it cannot be read.
-    public init(_ exception: CPUException, code: [UInt8]) {
+    /// - Parameters:
+    ///   - code: empty if it cannot be read.
+    ///   - registers: at the instruction.
+    ///   - pageTables: CR3.
+    public init(_ exception: CPUException, code: [UInt8], _ registers: ckvm_regs, pageTables: UInt64) {
         self.exception = exception
         self.code = code
+        self.registers = registers.inOrder
+        self.pageTables = pageTables
+    }
+}
+
+extension ckvm_regs {
+    /// The general registers, by their numbers in instruction encodings.
+    public var inOrder: [UInt64] {
+        [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15]
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
 
-/// The registers and tables with which a vCPU starts: 64-bit mode, ring 0, paging on, no IDT.
+/// The registers and tables with which a vCPU starts: 64-bit mode, ring 0, paging on, and the IDT of ``ExceptionTable``.
 struct BootState {
     let layout: GuestLayout
 
@@ -10,8 +10,10 @@ struct BootState {
 
     /// The tables to write into RAM besides the image.
     func structures(boot: BootInformation) -> [(gpa: UInt64, bytes: [UInt8])] {
-        [
-            (GuestLayout.gdt, Self.descriptors.littleEndianBytes),
+        var first = Self.descriptors.littleEndianBytes
+        if layout.hasExceptionTable { ExceptionTable.append(to: &first, vcpus: layout.vcpus) }
+        return [
+            (GuestLayout.gdt, first),
             (GuestLayout.bootInformation, boot.words(layout).littleEndianBytes),
             (layout.tables.start, layout.tables.words().littleEndianBytes),
         ]
@@ -28,10 +30,11 @@ struct BootState {
     }
 
     /// - Parameter reset: the state after vCPU creation, which the result is based on.
-    func specialRegisters(over reset: ckvm_sregs) -> ckvm_sregs {
+    func specialRegisters(vcpu: Int, over reset: ckvm_sregs) -> ckvm_sregs {
         var registers = reset.inLongMode(tables: layout.tables.root)
         registers.gdt.base = GuestLayout.gdt
         registers.gdt.limit = UInt16(Self.descriptors.count * 8 - 1)
+        if layout.hasExceptionTable { ExceptionTable.load(into: &registers, vcpu: vcpu) }
         return registers
     }
 }

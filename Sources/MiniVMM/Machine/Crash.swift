@@ -17,8 +17,10 @@ public struct VCPUPlace: Sendable, Hashable {
 public struct Crash: Sendable, Hashable {
     /// The exit that ended the guest.
     public enum Cause: Sendable, Hashable {
-        /// `KVM_EXIT_SHUTDOWN`: an exception without a handler.
-        case tripleFault
+        /// An exception, reported by the monitor's handlers in the guest (``Machine``).
+        case exception(UnhandledException)
+        /// `KVM_EXIT_SHUTDOWN`: an exception that the CPU could not deliver.
+        case tripleFault(TripleFault)
         /// `KVM_EXIT_MMIO` where the machine has neither RAM nor a device. `size` in bytes.
         case noDevice(gpa: UInt64, size: UInt32, isWrite: Bool)
         /// `KVM_EXIT_MMIO` in private RAM: KVM emulates an instruction and cannot access the page.
@@ -41,7 +43,7 @@ public struct Crash: Sendable, Hashable {
     }
     /// Each case is one `KVM_EXIT_*`.
     public let cause: Cause
-    /// Nil if the registers could not be read.
+    /// Nil if the registers could not be read, or were lost.
     public let place: VCPUPlace?
 
     /// Omit `place` if the registers cannot be read.
@@ -49,6 +51,16 @@ public struct Crash: Sendable, Hashable {
         self.cause = cause
         self.place = place
     }
+}
+
+/// What is known of the exception behind a `KVM_EXIT_SHUTDOWN`.
+public enum TripleFault: Sendable, Hashable {
+    /// A software CPU knows the exception that it could not deliver.
+    case of(UnhandledException)
+    /// The CPU was reset before KVM returned, as on AMD: the registers of the guest are lost.
+    case reset
+    /// KVM reports no exception.
+    case unknown
 }
 
 /// Why a vCPU has the same memory fault over and over.
@@ -102,7 +114,10 @@ extension Crash.Cause: CustomStringConvertible {
     /// The cause, without the vCPU and its registers.
     public var description: String {
         switch self {
-        case .tripleFault: "triple fault (an exception without a handler)"
+        case .exception(let unhandled): unhandled.exception.description
+        case .tripleFault(.of(let unhandled)): "triple fault: \(unhandled.exception)"
+        case .tripleFault(.reset): "triple fault; the CPU was reset, so its registers are lost"
+        case .tripleFault(.unknown): "triple fault (an exception without a handler)"
         case .noDevice(let gpa, let size, let isWrite):
             "\(isWrite ? "wrote" : "read") \(size) bytes at \(hex(gpa)), where the machine has neither RAM nor a device"
         case .unreachableRAM(let gpa, let size, let isWrite):

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// The layout of guest-physical memory before the guest starts.
 ///
-///     0x00001000  GDT
+///     0x00001000  GDT, and the IDT and handlers of the monitor (not on SNP and TDX)
 ///     0x00002000  boot information page
 ///     0x00003000  page tables (at the top of RAM if they do not fit here)
 ///     0x00040000  stacks, 16 KiB per vCPU
@@ -27,6 +27,8 @@ public struct GuestLayout: Sendable {
     public let entry: UInt64
     /// The page tables with which every vCPU starts.
     public let tables: PageTables
+    /// Whether the guest starts with the handlers of ``ExceptionTable``.
+    let hasExceptionTable: Bool
     /// Guest-physical addresses that the guest may use freely. Empty if image and tables fill RAM.
     public let free: Range<UInt64>
 
@@ -61,6 +63,7 @@ public struct GuestLayout: Sendable {
         self.vcpus = vcpus
         self.sharedBit = sharedBit
         self.imageStaysShared = imageStaysShared
+        hasExceptionTable = !vmType.isConfidential
         let hasSharedLow = imageStaysShared && sharedBit != nil
         var tables = PageTables(
             ramSize: ramSize, sharedBit: sharedBit, vmType: vmType, gigabytePages: gigabytePages,
@@ -181,7 +184,7 @@ public struct PageTables: Sendable {
     public var size: UInt64 { (1 + aliases * pointerTables + directories) * pageSize }
 
     /// The value for CR3.
-    var root: UInt64 { start | tableAlias }
+    public var root: UInt64 { start | tableAlias }
     /// The tables are reached through the same alias as the image.
     private var tableAlias: UInt64 { hasSharedLow ? sharedMask : 0 }
 

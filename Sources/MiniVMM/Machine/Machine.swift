@@ -261,7 +261,7 @@ public final class Machine: Sendable {
         }
         try calling("KVM_SET_CPUID2", "vCPU \(id)") { () throws(Errno) in try vcpu.setCPUID(cpuid) }
         try calling("KVM_SET_SREGS", "vCPU \(id)") { () throws(Errno) in
-            try vcpu.setSpecialRegisters(boot.specialRegisters(over: vcpu.specialRegisters()))
+            try vcpu.setSpecialRegisters(boot.specialRegisters(vcpu: id, over: vcpu.specialRegisters()))
         }
         try calling("KVM_SET_REGS", "vCPU \(id)") { () throws(Errno) in
             try vcpu.setRegisters(boot.registers(vcpu: id))

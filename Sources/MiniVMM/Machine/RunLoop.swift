@@ -37,6 +37,9 @@ private struct Monitor: ExitHandler {
     let vcpu: any KVMVCPU
     private(set) var statistics = RunStatistics()
     private var progress = ProgressGuard()
+    private var report = ExceptionReport()
+    /// The last page fault after which an instruction was executed again.
+    private var retried: (rip: UInt64, address: UInt64)?
     private let trace: Trace?
     private let observer: (any ExitObserver)?
 
@@ -81,7 +84,7 @@ private struct Monitor: ExitHandler {
 
     func cannotContinue(_ obstacle: ExitObstacle) -> Pause? {
         switch obstacle {
-        case .shutdown: return crash(.tripleFault)
+        case .shutdown: return tripleFault()
         case .internalError(let suberror):
             if let failure = (vcpu as? any SoftwareVCPU)?.failure { return end(.of(failure, vcpu: vcpu.id)) }
             return crash(suberror == CKVM_INTERNAL_ERROR_EMULATION ? .emulation : .internalError(suberror))
@@ -144,6 +147,10 @@ private struct Monitor: ExitHandler {
             }
         } else if io.port == Self.exitPort {
             status = unsafe bytes.first
+        } else if io.port == ExceptionTable.port, io.size == 1, machine.layout.hasExceptionTable,
+            let byte = unsafe bytes.first, let pause = exception(byte)
+        {
+            return pause == .yielded ? nil : pause
         } else if io.port == CallPage.port, io.size == 4, io.count == 1 {
             let number = unsafe bytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
             callByPage(number)
@@ -170,6 +177,72 @@ private struct Monitor: ExitHandler {
                     ? .portIn(port: io.port, size: size, value: value)
                     : .portOut(port: io.port, size: size, value: value), by: actor)
         }
+    }
+
+    // MARK: exceptions
+
+    /// KVM_EXIT_SHUTDOWN.
+    private func tripleFault() -> Pause {
+        if let unhandled = (vcpu as? any SoftwareVCPU)?.unhandled {
+            return crash(.tripleFault(.of(unhandled)))
+        }
+        // After a reset the CPU is in real mode.
+        guard let special = try? vcpu.specialRegisters(), special.cr0 & 1 == 0 else {
+            return crash(.tripleFault(.unknown))
+        }
+        return end(.crashed(vcpu: vcpu.id, Crash(.tripleFault(.reset))))
+    }
+
+    /// A write to the port of the exception handlers.
+    ///
+    /// - Returns: nil if it does not come from a handler; `yielded` if the handler goes on.
+    private mutating func exception(_ byte: UInt8) -> Pause? {
+        guard var registers = try? vcpu.registers() else { return nil }
+        switch report.take(&registers, byte) {
+        case .unrelated: return nil
+        case .more: return machine.isStopping ? .stopped : .yielded
+        case .lost: return crash(.tripleFault(.unknown))
+        case .frame(let frame):
+            if let pause = executeAgain(frame) { return pause }
+            do throws(Errno) { try vcpu.setRegisters(registers) } catch {
+                return complete(frame, code: [])
+            }
+            return .yielded
+        case .complete(let frame, let code): return complete(frame, code: code)
+        }
+    }
+
+    private func complete(_ frame: ExceptionReport.Frame, code: [UInt8]) -> Pause {
+        let (exception, registers) = (frame.exception, frame.registers)
+        trace?.record(.exception(exception, rip: registers.rip), by: actor)
+        return end(
+            .crashed(
+                vcpu: vcpu.id,
+                Crash(
+                    .exception(
+                        UnhandledException(
+                            exception, code: code, registers,
+                            pageTables: (try? vcpu.specialRegisters().cr3) ?? 0)),
+                    at: VCPUPlace(rip: registers.rip, rsp: registers.rsp))))
+    }
+
+    /// Resolves a page fault that the guest did not cause: on an adapter that carves memslots, a page table behind the wrong
+    /// alias, or missing while memslots change, is a page fault of the guest.
+    ///
+    /// - Returns: `yielded` if the instruction is executed again, nil if the guest caused the exception.
+    private mutating func executeAgain(_ frame: ExceptionReport.Frame) -> Pause? {
+        guard let address = frame.exception.address, frame.ring == 0, let trap = vcpu as? any PageFaultingVCPU
+        else { return nil }
+        if let fault = trap.memoryFault(walkingTo: address) {
+            if let pause = memoryFault(fault, .badAddress) { return pause }
+        } else {
+            // Memslots may have changed. The same fault a second time is the guest's.
+            if let retried, retried == (frame.registers.rip, address) { return nil }
+            retried = (frame.registers.rip, address)
+        }
+        do throws(Errno) { try vcpu.setRegisters(frame.registers) } catch { return nil }
+        report.forget()
+        return .yielded
     }
 
     // MARK: calls

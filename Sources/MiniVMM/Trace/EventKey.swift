@@ -49,8 +49,14 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case by
     /// `hypercall`: RAX afterwards.
     case result
-    /// `step-over`: RIP of the call.
+    /// `step-over`: RIP of the call. `exception`: RIP of the instruction.
     case rip
+    /// `exception`: its vector.
+    case vector
+    /// `exception`: the error code; absent for a vector without one.
+    case errorCode
+    /// `exception`: CR2 of a page fault; absent for others.
+    case address
     /// Bytes of a range that begins at `gpa` or `offset`.
     case size
     /// The ``PageState`` after a conversion.
@@ -174,6 +180,9 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
         case .by: ("by", .text, nil)
         case .result: ("result", .signed, .negativeErrno)
         case .rip: ("rip", .address, nil)
+        case .vector: ("vector", .number, nil)
+        case .errorCode: ("error_code", .address, nil)
+        case .address: ("address", .address, nil)
         case .size: ("size", .address, .bytes)
         case .target: ("target", .text, nil)
         case .contents: ("contents", .text, nil)

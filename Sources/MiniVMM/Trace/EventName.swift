@@ -25,6 +25,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case hypercall
     /// ``TraceEvent/steppedOver(rip:)``
     case stepOver
+    /// ``TraceEvent/exception(_:rip:)``
+    case exception
     /// ``TraceEvent/halted``
     case halt
     /// ``TraceEvent/kicked``
@@ -81,6 +83,7 @@ public enum EventName: UInt8, CaseIterable, Sendable {
         case .resume: "resume"
         case .hypercall: "hypercall"
         case .stepOver: "step-over"
+        case .exception: "exception"
         case .halt: "halt"
         case .kick: "kick"
         case .convert: "convert"

@@ -97,6 +97,16 @@ extension EventSchema {
             "KVM could not read the guest's call instruction and so could not step over it; the monitor advanced RIP.",
             "is advanced past the call at {rip}", [Field(.rip, "of the VMMCALL or VMCALL")]),
         EventSchema(
+            .exception, .exits,
+            "The guest raised an exception that it does not handle. The monitor's handlers in the guest reported it, and the machine stops.",
+            "raises exception {vector}{error_code+, error code {error_code}}{address+, at {address}}, RIP {rip}: the guest has no handler for it",
+            [
+                Field(.vector, "0 to 31; 14 is a page fault"),
+                Field(.errorCode, "as the CPU pushed it; absent for a vector without one", optional: true),
+                Field(.address, "CR2 of a page fault; absent for others", optional: true),
+                Field(.rip, "the instruction that raised it"),
+            ]),
+        EventSchema(
             .halt, .exits,
             "The vCPU executed HLT (KVM_EXIT_HLT). There are no interrupts, so nothing can wake it.",
             "halts: nothing can wake it"),

@@ -54,6 +54,8 @@ public enum TraceEvent: Sendable {
     case hypercall(number: UInt64, UInt64, UInt64, UInt64, byInstruction: Bool, result: Int64)
     /// KVM could not step over VMMCALL because it could not read it, so the monitor did.
     case steppedOver(rip: UInt64)
+    /// `exception`: the guest did not handle it, and the monitor's handlers reported it. `rip` is the interrupted instruction's.
+    case exception(CPUException, rip: UInt64)
     /// `halt`: `KVM_EXIT_HLT`. Nothing can wake the vCPU.
     case halted
     /// `kick`: `KVM_RUN` returned `EINTR` because the machine stops.
@@ -200,6 +202,12 @@ extension TraceEvent {
             fields.signed(.result, result)
         case .steppedOver(let rip):
             fields.begin(.stepOver)
+            fields.number(.rip, rip)
+        case .exception(let exception, let rip):
+            fields.begin(.exception)
+            fields.number(.vector, UInt64(exception.vector))
+            if let code = exception.errorCode { fields.number(.errorCode, UInt64(code)) }
+            if let address = exception.address { fields.number(.address, address) }
             fields.number(.rip, rip)
         case .halted: fields.begin(.halt)
         case .kicked: fields.begin(.kick)

@@ -251,7 +251,8 @@ public import SystemPackage
 
     /// - Parameter exception: the exception that cannot be delivered.
     func shutdown(_ exception: CPUException) -> Step {
-        unhandled = UnhandledException(exception, code: codeAtRIP())
+        unhandled = UnhandledException(
+            exception, code: codeAtRIP(), registersNow, pageTables: special.cr3)
         runPage.exitReason = CKVM_EXIT_SHUTDOWN
         return .exit
     }

@@ -81,7 +81,7 @@ struct Run: ParsableCommand {
         let cancellation = Cancellation(timeout: limit == .zero ? nil : limit, interrupts: interrupts)
         var configuration = payload?.machineConfiguration ?? MachineConfiguration()
         try machine.apply(to: &configuration)
-        let image = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
+        let (image, symbols) = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
         // A guest from a file does not declare its needs. If there is a choice of backend, take one that preserves contents.
         let chosen = try openBackend(
             BackendNeeds(
@@ -104,6 +104,7 @@ struct Run: ParsableCommand {
         let start = monotonicNanoseconds()
         var statistics = RunStatistics()
         var outcome: Outcome
+        var place: CrashPlace?
         do throws(MachineError) {
             let machine = try Machine(
                 backend: chosen.backend, configuration: configuration, image: image, console: console,
@@ -117,6 +118,7 @@ struct Run: ParsableCommand {
             outcome = machine.run(timeout: cancellation.remaining, interrupts: interrupts)
             if case .timeLimit = outcome { outcome = .timeLimit(limit) }
             statistics = machine.statistics
+            place = CrashPlace(outcome, machine, symbols)
         } catch {
             outcome = .failed(error)
             if case .cancelled = error, let reason = cancellation.outcome { outcome = reason }
@@ -137,7 +139,7 @@ struct Run: ParsableCommand {
                     call: "write", errno: errno, attempted: "the guest's console, standard output",
                     hint: "it is incomplete"))
         }
-        report(outcome, statistics, elapsed, chosen, console)
+        report(outcome, crash: place, statistics, elapsed, chosen, console)
         // Also after a failure: that is the run worth looking at.
         if let recorder { try pictures.draw(recorder.recorded(), title: guest) }
         throw ExitCode(outcome.exitStatus)
@@ -147,10 +149,12 @@ struct Run: ParsableCommand {
 
     private func bootImage(
         _ payload: Payload?, ramSize: UInt64, _ cancellation: Cancellation
-    ) throws -> BootImage {
+    ) throws -> (BootImage, SymbolTable?) {
         do {
-            if let payload { return try .flat(payload.image) }
-            if let bytes = try readFile(ramSize: ramSize, cancellation) { return try .parse(bytes) }
+            if let payload { return (try .flat(payload.image), nil) }
+            if let bytes = try readFile(ramSize: ramSize, cancellation) {
+                return (try .parse(bytes), SymbolTable(file: bytes))
+            }
         } catch let error as GuestFileError {
             throw fail("\(guest): \(error)", error.diagnosis)
         } catch let error as ImageError {
@@ -269,8 +273,8 @@ struct Run: ParsableCommand {
     }
 
     private func report(
-        _ outcome: Outcome, _ statistics: RunStatistics, _ elapsed: UInt64, _ chosen: ChosenBackend,
-        _ console: Console
+        _ outcome: Outcome, crash: CrashPlace?, _ statistics: RunStatistics, _ elapsed: UInt64,
+        _ chosen: ChosenBackend, _ console: Console
     ) {
         if json {
             let members: [(String, JSON)] =
@@ -281,7 +285,7 @@ struct Run: ParsableCommand {
                     ("outcome", .string(outcome.kind)), ("status", .integer(Int64(outcome.exitStatus))),
                     ("description", .string(outcome.description)), ("elapsed_ns", .number(elapsed)),
                     ("statistics", statistics.json), ("console", .string(console.text)),
-                ] + outcome.diagnosis.json
+                ] + (crash?.json ?? []) + outcome.diagnosis.json
             Terminal.output.print(JSON.object(members).text)
             return
         }
@@ -294,6 +298,7 @@ struct Run: ParsableCommand {
         terminal.hanging(
             terminal.styled("end     ", .dim),
             terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
+        if let crash { crash.print(on: terminal) }
         if let diagnosis = outcome.diagnosis { terminal.print(diagnosis, indent: 8) }
         if !quiet, statistics.exits > 0 {
             terminal.hanging(terminal.styled("counts  ", .dim), statistics.line, indent: 8)

@@ -113,8 +113,3 @@ extension Instruction.Operand {
         return hasShortAddress ? sum & 0xffff_ffff : sum
     }
 }
-
-extension ckvm_regs {
-    /// In the order of register numbers in instruction encodings.
-    var inOrder: [UInt64] { [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] }
-}

@@ -226,7 +226,7 @@ final class Narrator: TraceSink {
         case .stopped(let why, _): return (why, false)
         case .portIn, .portOut, .mmio, .resumed, .released, .halted, .kicked, .conversionStarted,
             .guestExited, .hypercall,
-            .steppedOver:
+            .steppedOver, .exception:
             return nil
         }
     }

@@ -201,7 +201,7 @@ struct RunLoopExitTests {
     @Test func outcomesHaveTheDocumentedStatuses() {
         let fault = MemoryFault(gpa: 0x5000, size: pageSize, flags: 0)
         let cases: [(Outcome, Int32, String)] = [
-            (.halted, 0, "halted"), (.crashed(vcpu: 1, Crash(.tripleFault)), 126, "crashed"),
+            (.halted, 0, "halted"), (.crashed(vcpu: 1, Crash(.tripleFault(.unknown))), 126, "crashed"),
             (.faultLoop(vcpu: 1, fault, faults: 3, rip: 4, .undone), 126, "fault-loop"),
             (.timeLimit(.milliseconds(1500)), 124, "time-limit"),
             (.interrupted(signal: 15), 143, "interrupted"),

@@ -25,7 +25,9 @@ enum EveryEvent {
             .resumed(gpa: 0x5000),
             .hypercall(number: 12, .max, 1, 0x10, byInstruction: true, result: -22),
             .hypercall(number: 0x4d56_0005, 0x5000, 1, 0, byInstruction: false, result: 1),
-            .steppedOver(rip: 0x10_0010), .halted, .kicked,
+            .steppedOver(rip: 0x10_0010),
+            .exception(CPUException(14, errorCode: 2, address: 0xdead_0000), rip: 0x10_0010), .halted,
+            .kicked,
             .conversionStarted(request), .conversionStarted(request, before: bytes),
             .attributesCall(offset: 0, size: 4096, target: .private, .resourceTemporarilyUnavailable, 8192),
             .attributesCall(offset: 0, size: 4096, target: .shared, nil, 0, gpa: 4096, nanoseconds: 7),
@@ -59,6 +61,7 @@ enum EveryEvent {
         case .resumed: .resume
         case .hypercall: .hypercall
         case .steppedOver: .stepOver
+        case .exception: .exception
         case .halted: .halt
         case .kicked: .kick
         case .conversionStarted: .convert

@@ -32,9 +32,12 @@ struct GuestWalk {
 
     /// The page-table page that an instruction's data access needed, if its #PF had no handler. The data
     /// page itself is never the cause, because an access to it leaves as MMIO.
-    func fault(walkingFrom memory: borrowing TrapMemory) -> MemoryFault? {
-        if case .stopped(let fault) = memory.translate(special.cr2, special) { fault } else { nil }
+    func fault(walkingTo linear: UInt64, from memory: borrowing TrapMemory) -> MemoryFault? {
+        if case .stopped(let fault) = memory.translate(linear, special) { fault } else { nil }
     }
+
+    /// CR2.
+    var lastPageFault: UInt64 { special.cr2 }
 }
 
 extension CarvedMemory where File == TrapFile {

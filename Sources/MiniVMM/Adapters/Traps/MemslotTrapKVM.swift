@@ -20,7 +20,7 @@ public import SystemPackage
 /// * A code page behind the wrong alias is found by walking the guest's page tables after the kernel gave up
 ///   (`KVM_EXIT_INTERNAL_ERROR`), and a page-table page after the guest has shut down. The instruction is then
 ///   executed again. The walk supports 4 and 5 levels in long mode, and no paging. For a page-table page, a guest with
-///   an IDT sees a #PF instead, and so does any guest on a CPU that resets at a triple fault. An access through the
+///   its own IDT sees a #PF instead; with the monitor's handlers (``Machine``) the access is executed again. An access through the
 ///   wrong alias by an instruction that KVM cannot emulate (AVX) stays an internal error.
 /// * The base backend counts no references for the adapter: a page is in use only while a
 ///   ``HostMapping/hold(at:length:)`` of this adapter holds it. Other pins are not detected. A failed conversion does

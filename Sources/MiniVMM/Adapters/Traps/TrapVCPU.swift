@@ -4,7 +4,7 @@ import Synchronization
 import SystemPackage
 
 /// A vCPU of ``MemslotTrapKVM``.
-final class TrapVCPU: AdapterVCPU {
+final class TrapVCPU: AdapterVCPU, PageFaultingVCPU {
     private let gated: GatedVCPU
     private let vm: CarvedVM<TrapFile>
     /// An access that left as MMIO and is not finished. Used only by the thread that runs the vCPU.
@@ -61,10 +61,16 @@ final class TrapVCPU: AdapterVCPU {
         let walk = try GuestWalk(base)
         guard !(isShutdown && walk.isReset) else { return false }
         let fault = vm.memory.withLock { memory in
-            walk.fault(fetchingFrom: memory) ?? (isShutdown ? walk.fault(walkingFrom: memory) : nil)
+            walk.fault(fetchingFrom: memory)
+                ?? (isShutdown ? walk.fault(walkingTo: walk.lastPageFault, from: memory) : nil)
         }
         if let fault { try present(fault, .badAddress) }
         return vm.gate.closings != closings
+    }
+
+    func memoryFault(walkingTo linear: UInt64) -> MemoryFault? {
+        guard let walk = try? GuestWalk(base) else { return nil }
+        return vm.memory.withLock { walk.fault(walkingTo: linear, from: $0) }
     }
 
     private func isMemory(_ access: ckvm_run_mmio) -> Bool {

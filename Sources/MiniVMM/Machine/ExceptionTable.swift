@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+import CKVMShim
+
+/// The IDT with which a guest starts. Its handlers report an exception to the monitor, which ends the guest.
+///
+/// A triple fault tells little: KVM reports neither the exception nor its address, and an AMD CPU is reset before KVM sees it.
+/// A handler inside the guest knows everything, on every backend. A guest that loads its own IDT replaces these handlers.
+/// They run on a stack of their own (IST1 of a TSS), so the guest's RSP may be anything. SNP and TDX guests have none, because
+/// the monitor cannot see their registers.
+///
+///     0x1040  IDT: 32 interrupt gates
+///     0x1240  one entry of 8 bytes for each vector: OUT, JMP
+///     0x1340  the part that all of them share
+///     0x1400  a TSS for each vCPU
+///     0x1c00  a stack of 64 bytes for each vCPU
+enum ExceptionTable {
+    /// The handlers write to this port.
+    static let port: UInt16 = 0xea
+    private static let vectors: UInt64 = 32
+    private static let table = GuestLayout.gdt + 0x40
+    private static let entries = GuestLayout.gdt + 0x240
+    private static let entrySize: UInt64 = 8
+    private static let shared = GuestLayout.gdt + 0x340
+    private static let states = GuestLayout.gdt + 0x400
+    private static let stateSize: UInt64 = 0x68
+    private static let stacks = GuestLayout.gdt + 0xc00
+    private static let stackSize: UInt64 = 0x40
+    /// The selector of the code segment in the GDT with which a guest starts.
+    private static let codeSelector: UInt64 = 8
+
+    /// The shared part. It loads the frame and CR2, and then writes the bytes at the address in RBX one by one.
+    private static let code: [UInt8] = [
+        0x58,  // pop rax: error code, or RIP if there is none
+        0x5b,  // pop rbx: RIP or CS
+        0x59,  // pop rcx: CS or RFLAGS
+        0x5a,  // pop rdx: RFLAGS or RSP
+        0x5e,  // pop rsi: RSP or SS
+        0x5f,  // pop rdi: SS
+        0x41, 0x0f, 0x20, 0xd0,  // mov r8, cr2
+        0xe6, 0xea,  // out 0xea, al: the monitor sets RBX to RIP
+        0x8a, 0x03,  // mov al, [rbx]
+        0xe6, 0xea,  // out 0xea, al
+        0x48, 0xff, 0xc3,  // inc rbx
+        0xeb, 0xf7,  // jmp to mov al, [rbx]
+    ]
+
+    /// Writes the table into the page of the GDT, so that booting takes no further call.
+    ///
+    /// - Parameter page: the bytes from ``GuestLayout/gdt``, up to ``table`` at most.
+    static func append(to page: inout [UInt8], vcpus: Int) {
+        var gates: [UInt64] = []
+        var stubs: [UInt8] = []
+        for vector in 0..<vectors {
+            let entry = entries + vector * entrySize
+            let presentInterruptGate: UInt64 = 0x8e
+            gates.append(
+                entry & 0xffff | codeSelector << 16 | 1 << 32 | presentInterruptGate << 40
+                    | (entry >> 16 & 0xffff) << 48)
+            gates.append(entry >> 32)
+            // out 0xea, al; jmp to the shared part; nop
+            let distance = UInt32(truncatingIfNeeded: shared &- (entry + 7))
+            stubs += [0xe6, UInt8(port), 0xe9]
+            stubs += (0..<4).map { UInt8(truncatingIfNeeded: distance >> ($0 * 8)) } + [0x90]
+        }
+        func put(_ bytes: [UInt8], at gpa: UInt64) {
+            page += [UInt8](repeating: 0, count: max(0, Int(gpa - GuestLayout.gdt) - page.count)) + bytes
+        }
+        put(gates.littleEndianBytes, at: table)
+        put(stubs, at: entries)
+        put(code, at: shared)
+        for vcpu in 0..<UInt64(vcpus) {
+            var state = [UInt8](repeating: 0, count: Int(stateSize))
+            let ist1 = 36
+            let top = stacks + (vcpu + 1) * stackSize
+            for index in 0..<8 { state[ist1 + index] = UInt8(truncatingIfNeeded: top >> (index * 8)) }
+            // No bitmap of ports: it would begin at the limit of the TSS.
+            state[102] = UInt8(stateSize)
+            put(state, at: states + vcpu * stateSize)
+        }
+    }
+
+    /// Loads the table's IDT and TSS into the registers of a vCPU.
+    static func load(into registers: inout ckvm_sregs, vcpu: Int) {
+        registers.idt.base = table
+        registers.idt.limit = UInt16(vectors * 16 - 1)
+        registers.tr.base = states + UInt64(vcpu) * stateSize
+        registers.tr.limit = UInt32(stateSize - 1)
+    }
+
+    /// The part of the handlers that RIP is in after one of their OUTs. KVM leaves RIP at the OUT or behind it.
+    enum Place: Equatable {
+        case entry(vector: UInt8)
+        /// Registers hold the frame.
+        case frame
+        /// AL holds a byte of the instruction.
+        case byte
+    }
+
+    /// - Returns: nil outside the handlers.
+    static func place(_ rip: UInt64) -> Place? {
+        if rip >= entries, rip < entries + vectors * entrySize {
+            return .entry(vector: UInt8((rip - entries) / entrySize))
+        }
+        guard rip >= shared, rip < shared + UInt64(code.count) else { return nil }
+        return rip - shared <= 12 ? .frame : .byte
+    }
+}
+
+/// Takes the report of an ``ExceptionTable``'s handlers, which takes up to 17 exits. Belongs to the thread that runs the vCPU.
+struct ExceptionReport {
+    private enum Phase {
+        case none
+        /// A handler was entered with these registers.
+        case entered(vector: UInt8, ckvm_regs)
+        case framed(Frame, code: [UInt8])
+    }
+    private var phase = Phase.none
+
+    /// The state of the vCPU when it raised an exception.
+    struct Frame {
+        let exception: CPUException
+        /// With RIP, RSP and RFLAGS of the interrupted code.
+        let registers: ckvm_regs
+        /// The ring of the interrupted code.
+        let ring: UInt64
+    }
+
+    enum Step {
+        /// Not from a handler.
+        case unrelated
+        /// The handler goes on.
+        case more
+        /// The frame has been read; the bytes of the instruction follow.
+        case frame(Frame)
+        case complete(Frame, code: [UInt8])
+        /// The handlers cannot read the frame, because an exception was raised in them.
+        case lost
+    }
+
+    /// The length of the longest instruction.
+    private static let longestInstruction = 15
+
+    /// An OUT to ``ExceptionTable/port``.
+    ///
+    /// - Parameters:
+    ///   - registers: of the vCPU; changed for the handler.
+    ///   - byte: the byte written.
+    mutating func take(_ registers: inout ckvm_regs, _ byte: UInt8) -> Step {
+        switch (ExceptionTable.place(registers.rip), phase) {
+        case (nil, _): return .unrelated
+        case (.entry(let vector), .none):
+            phase = .entered(vector: vector, registers)
+            return .more
+        // The instruction's bytes cannot be read any further.
+        case (.entry, .framed(let frame, let code)):
+            phase = .none
+            return .complete(frame, code: code)
+        case (.entry, .entered):
+            phase = .none
+            return .lost
+        case (.frame, .entered(let vector, let before)):
+            let frame = Self.frame(vector, before, registers)
+            phase = .framed(frame, code: [])
+            registers.rbx = frame.registers.rip
+            return .frame(frame)
+        case (.byte, .framed(let frame, var code)):
+            code.append(byte)
+            phase = .framed(frame, code: code)
+            guard code.count == Self.longestInstruction else { return .more }
+            phase = .none
+            return .complete(frame, code: code)
+        // The guest has jumped into a handler.
+        case (.frame, _), (.byte, _): return .unrelated
+        }
+    }
+
+    /// Forgets the exception, because its instruction is executed again.
+    mutating func forget() { phase = .none }
+
+    private static func frame(_ vector: UInt8, _ before: ckvm_regs, _ now: ckvm_regs) -> Frame {
+        let words = [now.rax, now.rbx, now.rcx, now.rdx, now.rsi]
+        let rest = CPUException.hasErrorCode(vector) ? Array(words.dropFirst()) : words
+        var registers = before
+        registers.rip = rest[0]
+        registers.rflags = rest[2]
+        registers.rsp = rest[3]
+        let exception = CPUException(
+            vector, errorCode: UInt32(truncatingIfNeeded: now.rax), address: now.r8)
+        return Frame(exception: exception, registers: registers, ring: rest[1] & 3)
+    }
+}
