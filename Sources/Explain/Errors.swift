@@ -303,7 +303,13 @@ extension Outcome {
     /// a halt, a signal.
     public var diagnosis: Diagnosis? {
         switch self {
-        case .exited, .halted, .interrupted: return nil
+        case .exited, .quit, .interrupted: return nil
+        case .halted:
+            return Diagnosis(
+                attempted: "to run the guest to its end", answer: "exit 5, KVM_EXIT_HLT, on every vCPU",
+                means:
+                    "HLT waits for an interrupt. This machine has no interrupt controller, so none ever comes.",
+                advice: "A guest ends with a status by writing a byte to port 0xf4.")
         case .failed(let error): return error.diagnosis
         case .crashed(let vcpu, let crash): return crash.diagnosis(vcpu: vcpu)
         case .faultLoop(let vcpu, let fault, let faults, let rip, let why):

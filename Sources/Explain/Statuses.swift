@@ -7,7 +7,7 @@ enum Statuses {
         Explanation(.status, name, title, [(.means, means), (.advice, advice)])
     }
 
-    static let names = ["0", "1", "3", "4", "64", "124", "125", "126", "130"]
+    static let names = ["0", "1", "3", "4", "64", "124", "125", "126", "127", "130"]
 
     /// Whether a bare number is more likely a status than anything else.
     static func isCommon(_ word: String) -> Bool {
@@ -63,8 +63,13 @@ enum Statuses {
         case 126:
             return text(
                 name, title + ": the guest crashed or looped",
-                "A triple fault, an access to an address without RAM or device, or endless memory faults (hazard A34).",
+                "An exception without a handler, an access to an address without RAM or device, or endless memory faults (hazard A34).",
                 "Run it with --trace - --explain and look at the last events before the end.")
+        case 127:
+            return text(
+                name, title + ": the guest halted",
+                "Every vCPU executed HLT. Without an interrupt controller nothing can wake them, and the guest wrote no status.",
+                "A guest ends with a status by writing a byte to port 0xf4.")
         case 129...192:
             let signal = status - 128
             let known = [

@@ -16,7 +16,7 @@ struct Minivmm: ParsableCommand {
         discussion: """
             Exit status: the guest's own (0 to 123) for `run`; 1 a check failed; 3 a search ended early and found \
             nothing; 4 everything was skipped because it is unsupported here; 64 usage error; 124 time limit; 125 the \
-            monitor or the host failed; 126 the guest crashed or faulted without end; 128 + N ended by signal N.
+            monitor or the host failed; 126 the guest crashed or faulted without end; 127 it halted; 128 + N ended by signal N.
             """,
         version: version,
         subcommands: [

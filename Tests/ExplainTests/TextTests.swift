@@ -256,7 +256,7 @@ struct ErrorTests {
             .emulation, .internalError(3),
             .softwareCPU(CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),
         ]
-        return [.faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, .undone), .timeLimit(.seconds(1))]
+        return [.faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, .undone), .timeLimit(.seconds(1)), .halted]
             + (causes + everyException).map {
                 .crashed(vcpu: 0, Crash($0, at: VCPUPlace(rip: 0x10_0000, rsp: 0x8000)))
             }
@@ -274,7 +274,7 @@ struct ErrorTests {
 
     @Test func endingsWithADiagnosisHaveFourLines() throws {
         for outcome in Self.everyEnding { check(try #require(outcome.diagnosis)) }
-        for outcome in [Outcome.exited(3), .halted, .interrupted(signal: 2)] {
+        for outcome in [Outcome.exited(3), .quit, .interrupted(signal: 2)] {
             #expect(outcome.diagnosis == nil)
         }
     }

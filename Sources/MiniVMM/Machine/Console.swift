@@ -2,17 +2,36 @@
 import Synchronization
 public import SystemPackage
 
-/// The guest's console: COM1, whose transmitter is always ready, and the 0xE9 debug port.
+/// Where the bytes come from that COM1 receives.
+public protocol ConsoleInput: Sendable {
+    /// The bytes that are there now, at most `count`. Called on a vCPU's thread whenever the guest looks for input and has none,
+    /// so it must not block, nor use the console.
+    func next(atMost count: Int) -> ConsoleInputBytes
+}
+
+/// What a ``ConsoleInput`` has.
+public enum ConsoleInputBytes: Sendable, Equatable {
+    /// One byte or more.
+    case bytes([UInt8])
+    /// Nothing now, or the bytes come by ``Console/receive(_:)``.
+    case later
+    /// Nothing any more.
+    case ended
+}
+
+/// The guest's console: COM1, a ``UART``, and the 0xE9 debug port.
 ///
-/// Several vCPUs may write; a lock keeps their bytes apart. Output is written at each end of line.
+/// Several vCPUs may use it; a lock keeps their bytes apart. Output is written at each end of line, and when the guest begins to
+/// wait for input.
 public final class Console: Sendable {
     private struct State {
         var output: OutputBuffer?
         var kept: [UInt8] = []
         var line: [UInt8] = []
-        /// COM1's line control register; bit 7 makes 0x3f8 and 0x3f9 the divisor latch.
-        var lineControl: UInt8 = 0
-        var scratch: UInt8 = 0
+        var uart = UART()
+        /// Input that COM1 has no room for yet.
+        var waiting: [UInt8] = []
+        var input: (any ConsoleInput)?
     }
     private let state: Mutex<State>
     private let keeps: Bool
@@ -23,11 +42,13 @@ public final class Console: Sendable {
     /// - Parameters:
     ///   - output: where the bytes go, or nil for nowhere.
     ///   - keeps: also keep the first megabyte, for ``text``.
+    ///   - input: where the bytes come from that COM1 receives; nil for nowhere.
     ///   - onLine: also called with each line, without its newline, on the thread of the vCPU that ended it.
     public init(
-        _ output: FileDescriptor?, keeps: Bool = false, onLine: (@Sendable (String) -> Void)? = nil
+        _ output: FileDescriptor?, keeps: Bool = false, input: (any ConsoleInput)? = nil,
+        onLine: (@Sendable (String) -> Void)? = nil
     ) {
-        state = Mutex(State(output: output.map { OutputBuffer($0) }))
+        state = Mutex(State(output: output.map { OutputBuffer($0) }, input: input))
         self.keeps = keeps
         self.onLine = onLine
     }
@@ -45,30 +66,51 @@ public final class Console: Sendable {
 
     func write(port: UInt16, _ byte: UInt8) {
         let line = state.withLock { state -> [UInt8]? in
-            switch port {
-            case Self.debugPort: return put(byte, &state)
-            case Self.serialPort where state.lineControl & 0x80 == 0: return put(byte, &state)
-            case 0x3fb: state.lineControl = byte
-            case 0x3ff: state.scratch = byte
-            default: break
-            }
-            return nil
+            guard port != Self.debugPort else { return put(byte, &state) }
+            let sent = state.uart.write(port &- Self.ports.lowerBound, byte)
+            return sent.flatMap { put($0, &state) }
         }
         if let line { onLine?(String(decoding: line, as: UTF8.self)) }
     }
 
     func read(port: UInt16) -> UInt8 {
         state.withLock { state in
-            switch port {
-            case Self.debugPort: Self.debugPortAnswer
-            case 0x3fa: 0x01  // no interrupt pending
-            case 0x3fb: state.lineControl
-            case 0x3fd: 0x60  // transmitter empty
-            case 0x3fe: 0xb0  // carrier, data set ready, clear to send
-            case 0x3ff: state.scratch
-            default: 0
-            }
+            guard port != Self.debugPort else { return Self.debugPortAnswer }
+            let value = state.uart.read(port &- Self.ports.lowerBound)
+            guard state.uart.wantsInput else { return value }
+            // The next read finds the bytes.
+            fetch(&state)
+            return value
         }
+    }
+
+    /// Bytes arrive for COM1, from any thread. What its FIFO has no room for waits; more than 64 KiB are dropped.
+    public func receive(_ bytes: [UInt8]) {
+        state.withLock { state in
+            state.waiting += bytes.prefix(max(0, Self.waitingLimit - state.waiting.count))
+            deliver(&state)
+        }
+    }
+
+    private static let waitingLimit = 64 << 10
+
+    private func deliver(_ state: inout State) {
+        let count = min(state.uart.room, state.waiting.count)
+        for byte in state.waiting.prefix(count) { state.uart.receive(byte) }
+        state.waiting.removeFirst(count)
+    }
+
+    private func fetch(_ state: inout State) {
+        deliver(&state)
+        guard state.waiting.isEmpty, state.uart.room > 0, let input = state.input else { return }
+        // A prompt without a newline must be seen before the answer is typed.
+        state.output?.flush()
+        switch input.next(atMost: state.uart.room) {
+        case .bytes(let bytes): state.waiting = bytes
+        case .later: break
+        case .ended: state.input = nil
+        }
+        deliver(&state)
     }
 
     /// The value by which a guest detects the debug console (Bochs, QEMU).

@@ -3,8 +3,10 @@
 public enum Outcome: Sendable {
     /// The guest wrote its exit status to port 0xF4.
     case exited(UInt8)
-    /// Every vCPU halted; nothing can wake them.
+    /// Every vCPU executed HLT; nothing can wake them.
     case halted
+    /// The user ended the guest from the terminal (Ctrl-A x).
+    case quit
     /// The guest did something after which it cannot run on.
     case crashed(vcpu: Int, Crash)
     /// The same memory fault occurred over and over.
@@ -19,12 +21,13 @@ public enum Outcome: Sendable {
 
 extension Outcome {
     /// The exit status of a command that ran the guest: the guest's own up to 123; 124 time limit; 125 the
-    /// monitor or the host failed; 126 the guest crashed or looped; 128 + signal; 4 if this backend cannot have the
-    /// machine, so that the guest never ran.
+    /// monitor or the host failed; 126 the guest crashed or looped; 127 it halted; 128 + signal, and 130 for
+    /// Ctrl-A x; 4 if this backend cannot have the machine, so that the guest never ran.
     public var exitStatus: Int32 {
         switch self {
         case .exited(let status): Int32(min(status, 123))
-        case .halted: 0
+        case .halted: 127
+        case .quit: 130
         case .crashed, .faultLoop: 126
         case .timeLimit: 124
         case .interrupted(let signal): 128 + signal
@@ -38,6 +41,7 @@ extension Outcome {
         switch self {
         case .exited: "exited"
         case .halted: "halted"
+        case .quit: "quit"
         case .crashed: "crashed"
         case .faultLoop: "fault-loop"
         case .timeLimit: "time-limit"
@@ -64,7 +68,8 @@ extension Outcome: CustomStringConvertible {
             status <= 123
                 ? "the guest ended with status \(status)"
                 : "the guest ended with status \(status), reported as 123 because higher statuses are reserved"
-        case .halted: "every vCPU halted with interrupts off, without an exit status"
+        case .halted: "every vCPU executed HLT, and nothing can wake it; the guest wrote no exit status"
+        case .quit: "ended from the terminal"
         case .crashed(let vcpu, let why): "vCPU \(vcpu) crashed: \(why)"
         case .faultLoop(let vcpu, let fault, let faults, let rip, let why):
             "vCPU \(vcpu) makes no progress: \(faults) memory faults in a row, the last at \(hex(fault.gpa)) "

@@ -34,6 +34,11 @@ struct Run: ParsableCommand {
             valueName: "seconds"))
     var timeout: Seconds?
     @Option(
+        help:
+            "What a byte v at port 0xf4 means: minivmm ends with v, at most 123; qemu ends with (v << 1) | 1, as QEMU's isa-debug-exit does. (default: minivmm)"
+    )
+    var exitCode = ExitCodeRule.minivmm
+    @Option(
         help: ArgumentHelp(
             "Write the trace to a file, or to standard error if it is `-`. (default: no trace)",
             valueName: "file"),
@@ -55,6 +60,21 @@ struct Run: ParsableCommand {
     var quiet = false
 
     enum TraceFormat: String, ExpressibleByArgument, CaseIterable { case text, json }
+
+    /// `--exit-code`.
+    enum ExitCodeRule: String, ExpressibleByArgument, CaseIterable {
+        case minivmm, qemu
+
+        func status(_ outcome: Outcome) -> Int32 {
+            guard self == .qemu, case .exited(let value) = outcome else { return outcome.exitStatus }
+            return (Int32(value) << 1 | 1) & 0xff
+        }
+
+        func description(_ outcome: Outcome) -> String {
+            guard self == .qemu, case .exited(let value) = outcome else { return outcome.description }
+            return "the guest wrote \(value) to port 0xf4, which is exit status \(status(outcome)) in QEMU"
+        }
+    }
 
     func validate() throws {
         try backendOptions.oneVersion()
@@ -98,7 +118,9 @@ struct Run: ParsableCommand {
                     "         ", "vm \(VMName(configuration.vmType).rawValue): \(notice)", indent: 9)
             }
         }
-        let console = Console(json ? nil : .standardOutput, keeps: json)
+        // --step reads its commands from standard input.
+        let input = step ? nil : GuestInput()
+        let console = Console(json ? nil : .standardOutput, keeps: json, input: input)
         let recorder = pictures.isWanted ? TraceRecorder() : nil
         let (trace, traceFile) = try openTrace(chosen.backend, recorder, configuration.vmType)
         let start = monotonicNanoseconds()
@@ -115,7 +137,9 @@ struct Run: ParsableCommand {
                     "the image stays shared, because this backend does not preserve contents in a conversion",
                     indent: 8)
             }
+            input?.attach(machine)
             outcome = machine.run(timeout: cancellation.remaining, interrupts: interrupts)
+            input?.end()
             if case .timeLimit = outcome { outcome = .timeLimit(limit) }
             statistics = machine.statistics
             place = CrashPlace(outcome, machine, symbols)
@@ -142,7 +166,7 @@ struct Run: ParsableCommand {
         report(outcome, crash: place, statistics, elapsed, chosen, console)
         // Also after a failure: that is the run worth looking at.
         if let recorder { try pictures.draw(recorder.recorded(), title: guest) }
-        throw ExitCode(outcome.exitStatus)
+        throw ExitCode(exitCode.status(outcome))
     }
 
     static let defaultTimeout = Duration.seconds(60)
@@ -282,8 +306,9 @@ struct Run: ParsableCommand {
                     ("schema", .string("minivmm.run/1")), ("guest", .string(guest)),
                     ("backend", .string(chosen.backend.identity.name)),
                     ("host", .string(chosen.backend.identity.host)), ("reason", .string(chosen.reasonText)),
-                    ("outcome", .string(outcome.kind)), ("status", .integer(Int64(outcome.exitStatus))),
-                    ("description", .string(outcome.description)), ("elapsed_ns", .number(elapsed)),
+                    ("outcome", .string(outcome.kind)),
+                    ("status", .integer(Int64(exitCode.status(outcome)))),
+                    ("description", .string(exitCode.description(outcome))), ("elapsed_ns", .number(elapsed)),
                     ("statistics", statistics.json), ("console", .string(console.text)),
                 ] + (crash?.json ?? []) + outcome.diagnosis.json
             Terminal.output.print(JSON.object(members).text)
@@ -291,13 +316,14 @@ struct Run: ParsableCommand {
         }
         let terminal = Terminal.diagnostics
         let failed = outcome.exitStatus != 0
+        let description = exitCode.description(outcome)
         // With --quiet only endings other than an exit status are reported.
         if quiet, case .exited = outcome { return }
         guard failed || !quiet else { return }
         let milliseconds = Double(elapsed / 1000) / 1000
         terminal.hanging(
             terminal.styled("end     ", .dim),
-            terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
+            terminal.styled(description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
         if let crash { crash.print(on: terminal) }
         if let diagnosis = outcome.diagnosis { terminal.print(diagnosis, indent: 8) }
         if !quiet, statistics.exits > 0 {

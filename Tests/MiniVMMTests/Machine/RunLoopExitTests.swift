@@ -38,7 +38,7 @@ struct RunLoopExitTests {
         let bench = try MachineBench(FakeBackend()) { $0.vcpus = 3 }
         bench.backend.vm.vcpus[2].out(0xe9, Array("late".utf8))
         let outcome = bench.run()
-        #expect(outcome.kind == "halted" && outcome.exitStatus == 0)
+        #expect(outcome.kind == "halted" && outcome.exitStatus == 127)
         #expect(bench.console.text == "late")
         #expect(bench.backend.vm.vcpus.map(\.entries) == [1, 1, 2])
     }
@@ -201,7 +201,8 @@ struct RunLoopExitTests {
     @Test func outcomesHaveTheDocumentedStatuses() {
         let fault = MemoryFault(gpa: 0x5000, size: pageSize, flags: 0)
         let cases: [(Outcome, Int32, String)] = [
-            (.halted, 0, "halted"), (.crashed(vcpu: 1, Crash(.tripleFault(.unknown))), 126, "crashed"),
+            (.halted, 127, "halted"), (.quit, 130, "quit"),
+            (.crashed(vcpu: 1, Crash(.tripleFault(.unknown))), 126, "crashed"),
             (.faultLoop(vcpu: 1, fault, faults: 3, rip: 4, .undone), 126, "fault-loop"),
             (.timeLimit(.milliseconds(1500)), 124, "time-limit"),
             (.interrupted(signal: 15), 143, "interrupted"),

@@ -136,7 +136,8 @@ enum ManualTexts {
                 ("64", "Usage error, or a file that is not a litmus test."),
                 ("124", "The time limit was reached."),
                 ("125", "The monitor or the host failed: no such guest, a bad image, no backend."),
-                ("126", "The guest crashed, or faulted without end."), signal,
+                ("126", "The guest crashed, or faulted without end."),
+                ("127", "Every vCPU executed HLT, and nothing can wake it."), signal,
             ]
         case "run":
             [
@@ -148,7 +149,8 @@ enum ManualTexts {
                 usage,
                 ("124", "The guest was still running after `--timeout` seconds."),
                 ("125", "The monitor or the host failed: no such guest, a bad image, no backend."),
-                ("126", "The guest crashed, or faulted without end."), signal,
+                ("126", "The guest crashed, or faulted without end."),
+                ("127", "Every vCPU executed HLT, and nothing can wake it."), signal,
             ]
         case "demo", "tour":
             [
