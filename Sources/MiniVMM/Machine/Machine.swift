@@ -298,6 +298,7 @@ public final class Machine: Sendable {
             .booted(
                 image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
                 sharedBit: layout.sharedBit), by: .monitor)
+        traceGuestPages(by: .monitor)
         if layout.imageStaysShared {
             trace?.record(.imageLeftShared(end: layout.free.lowerBound), by: .monitor)
             try makePrivate(layout.free, .unspecified)
@@ -312,6 +313,7 @@ public final class Machine: Sendable {
         guard configuration.vmType.isConfidential, let vm = vm as? any ConfidentialVirtualMachine else {
             return
         }
+        traceGuestPages(by: .monitor)
         if configuration.raisesVE { vm.raiseVE() }
         if configuration.host.contains(.shrinkList) { vm.shrinkLists() }
         for bytes in [0..<layout.free.lowerBound, layout.free.upperBound..<memory.size] {
@@ -324,8 +326,17 @@ public final class Machine: Sendable {
             }
             trace?.record(.launched(range), by: .monitor)
         }
+        // The `launch` events say that the guest has taken these pages.
+        _ = vm.takeGuestPages()
         try calling("KVM_MEMORY_ENCRYPT_OP", "the end of the launch") { () throws(Errno) in try vm.finalize()
         }
+    }
+
+    /// Records how far the guest has taken its pages since the last time. Only SoftKVM knows.
+    func traceGuestPages(by actor: Actor) {
+        guard let trace, configuration.vmType.isConfidential, let vm = vm as? any ConfidentialVirtualMachine
+        else { return }
+        for pages in vm.takeGuestPages() { trace.record(.guestPages(pages.range, pages.state), by: actor) }
     }
 
     /// Acts on two pages of the guest, as a hostile host does.

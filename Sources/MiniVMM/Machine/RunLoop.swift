@@ -51,6 +51,7 @@ private struct Monitor: ExitHandler {
 
     mutating func left(_ exit: Exit) -> Pause? {
         statistics.exits += 1
+        machine.traceGuestPages(by: actor)
         guard let observer, !exit.isInterruption else { return nil }
         observer.left(exit, vcpu, machine)
         return machine.isStopping ? .stopped : nil
@@ -188,6 +189,7 @@ private struct Monitor: ExitHandler {
         statistics.hypercalls += 1
         if !byInstruction { statistics.portExits += 1 }
         let answer = call.perform(on: machine, by: actor, &statistics)
+        machine.traceGuestPages(by: actor)
         trace?.record(
             .hypercall(
                 number: call.number, call.arguments.0, call.arguments.1, call.arguments.2,
@@ -199,6 +201,7 @@ private struct Monitor: ExitHandler {
     // MARK: memory faults
 
     mutating func memoryFault(_ fault: MemoryFault, _ errno: Errno) -> Pause? {
+        defer { machine.traceGuestPages(by: actor) }
         if let outcome = handle(fault, errno) { return end(outcome) }
         trace?.record(.resumed(gpa: fault.gpa), by: actor)
         return nil
