@@ -329,9 +329,12 @@ struct SmallScope {
             [Step(host, .read(Place(page: number)))]
                 + [Name.ram, .shared].map { Step(vcpu, .read(Place($0, page: number))) }
         }
-        // Whatever the pages are, they become shared, and private again.
+        // Whatever the pages are, they become shared, and private again. The guest of a dead TD cannot ask for that.
+        let shared = Step(host, .convert(Conversion(both, to: .shared, contents: .unspecified)))
         let looks =
-            reads + [asked(both, .shared)] + reads + [asked(both, .private), taken(page(0)), taken(page(1))]
+            reads + [asked(both, .shared), shared] + reads + [
+                asked(both, .private), taken(page(0)), taken(page(1)),
+            ]
             + reads
         var starts: [Start] = []
         for initial in PageState.allCases {

@@ -11,6 +11,7 @@ extension ModelMachine {
         guard let state = Attributes.state(attributes),
             let range = PageRange(start: extent.offset, size: extent.size)
         else { return Observation(.status(.invalid)) }
+        if let error = kernel.runError(vm) { return answer(error) }
         let isTDX = kernel.type(of: vm) == .tdx
         let refusal: ArchitectureStatus = isTDX ? .invalid : .refused
         guard let places = places(of: range) else { return Observation(.status(refusal, at: range.start)) }
