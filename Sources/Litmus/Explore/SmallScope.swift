@@ -317,7 +317,7 @@ struct SmallScope {
             Step(vcpu, .write(Place(.shared, page: 0), 0x57), onFault: FaultConversion(.unspecified)))
         alphabet.append(Step(host, .punch(page(0))))
         alphabet += [
-            own(.take(page(0))), own(.remap(gpa: 0, to: Place(page: 1))),
+            own(.take(page(0))), own(.answer(1)), own(.remap(gpa: 0, to: Place(page: 1))),
             own(.remap(gpa: 0, to: Place(page: 0))),
         ]
         if type == .tdx {

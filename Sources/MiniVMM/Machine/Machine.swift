@@ -33,6 +33,8 @@ public enum HostBehaviour: String, Sendable, CaseIterable {
     case takePages = "take-pages"
     /// SNP: does the first entry of each page state change, and makes the list in shared memory end there.
     case shrinkList = "shrink-list"
+    /// Answers each request of the guest for free RAM with `hypercall.ret` = 1, which is no errno that KVM accepts there.
+    case wrongRet = "wrong-ret"
 }
 
 extension MemoryFault {

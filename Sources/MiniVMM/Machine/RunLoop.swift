@@ -37,6 +37,8 @@ private struct Monitor: ExitHandler {
     let vcpu: any KVMVCPU
     private(set) var statistics = RunStatistics()
     private var progress = ProgressGuard()
+    /// SNP and TDX: the answer to a request of the guest, if that was the last exit.
+    private var lastAnswer: GuestCall.Answer?
     private let trace: Trace?
     private let observer: (any ExitObserver)?
 
@@ -51,6 +53,7 @@ private struct Monitor: ExitHandler {
 
     mutating func left(_ exit: Exit) -> Pause? {
         statistics.exits += 1
+        if case .failed = exit {} else { lastAnswer = nil }
         machine.traceGuestPages(by: actor)
         guard let observer, !exit.isInterruption else { return nil }
         observer.left(exit, vcpu, machine)
@@ -96,6 +99,8 @@ private struct Monitor: ExitHandler {
         case .runFailed(.ioError) where machine.configuration.vmType.isConfidential: return crash(.deadVM)
         case .runFailed(.badAddress):
             return end(.failed(.unexplainedFault(vcpu: vcpu.id, rip: place?.rip)))
+        case .runFailed(.invalidArgument) where lastAnswer != nil:
+            return end(.failed(.wrongAnswer(vcpu: vcpu.id, lastAnswer?.result ?? 0)))
         case .runFailed(let errno):
             return fail("KVM_RUN", errno, "vCPU \(vcpu.id)" + (place.map { " (\($0))" } ?? ""))
         case .registers(let call, let errno): return fail(call, errno, "vCPU \(vcpu.id)'s call by port")
@@ -194,7 +199,11 @@ private struct Monitor: ExitHandler {
             .hypercall(
                 number: call.number, call.arguments.0, call.arguments.1, call.arguments.2,
                 byInstruction: byInstruction, result: answer.result), by: actor)
-        guard !byInstruction else { return (answer, nil) }
+        guard !byInstruction else {
+            guard machine.configuration.vmType.isConfidential else { return (answer, nil) }
+            lastAnswer = answer.ofConfidentialGuest
+            return (answer.ofConfidentialGuest, nil)
+        }
         return (answer, machine.isStopping ? .stopped : answer.yields ? .yielded : nil)
     }
 

@@ -119,6 +119,8 @@ struct PayloadTests {
         Pair(
             name: "first-touch", type: .tdx, raisesVE: true, status: 0,
             says: "exception, code 0x30 at 0x200000"),
+        Pair(name: "partial", type: .snp, host: [.wrongRet], status: 125, says: ""),
+        Pair(name: "partial", type: .tdx, host: [.wrongRet], status: 125, says: ""),
         Pair(name: "thousand", type: .snp, status: 0, says: "1000 pages"),
         Pair(name: "thousand", type: .tdx, status: 0, says: "1000 pages"),
     ]
