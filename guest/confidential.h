@@ -399,40 +399,32 @@ on_ve:
     tdcall_
     mov     %rcx, ve_reason(%rip)
     mov     %r9, ve_gpa(%rip)
-    pop     %r10
+    cmpq    $0, vc_resume(%rip)
+    jne     0f
+    cmpb    $0, accepts_lazily(%rip)
+    je      0f
+    // Lazy acceptance: the page is accepted, and the access runs again.
+    mov     $6, %eax
+    mov     ve_gpa(%rip), %rcx
+    and     $-4096, %rcx
+    tdcall_
+    incq    lazily_accepted(%rip)
+0:  pop     %r10
     pop     %r9
     pop     %r8
     pop     %rdx
     pop     %rcx
     pop     %rax
     cmpq    $0, vc_resume(%rip)
-    je      0f
-    push    vc_resume(%rip)
+    jne     0f
+    cmpb    $0, accepts_lazily(%rip)
+    je      1f
+    iretq
+0:  push    vc_resume(%rip)
     movq    $0, vc_resume(%rip)
     pop     (%rsp)
     mov     ve_reason(%rip), %rax
     mov     ve_gpa(%rip), %rbx
-    iretq
-0:  // Lazy acceptance: the page is accepted, and the access runs again.
-    cmpb    $0, accepts_lazily(%rip)
-    je      1f
-    push    %rax
-    push    %rcx
-    push    %rdx
-    push    %r8
-    push    %r9
-    push    %r10
-    mov     $6, %eax
-    mov     ve_gpa(%rip), %rcx
-    and     $-4096, %rcx
-    tdcall_
-    incq    lazily_accepted(%rip)
-    pop     %r10
-    pop     %r9
-    pop     %r8
-    pop     %rdx
-    pop     %rcx
-    pop     %rax
     iretq
 1:  lea     say_ve(%rip), %rsi
     call    say_string

@@ -44,6 +44,13 @@ extension MachineError {
                 advice:
                     "Keep the memory at userspace_addr mapped (hazards A9, A12), and KVM's own structures on shared pages (A28)."
             )
+        case .wrongAnswer(let vcpu, let ret):
+            Diagnosis(
+                attempted: "to run vCPU \(vcpu) after a page state change or MapGPA of its guest",
+                answer: "EINVAL, because the monitor had written \(ret) into hypercall.ret",
+                means:
+                    "KVM accepts 0, EAGAIN (11) and EINVAL (22) there, and enters the guest with no other answer.",
+                advice: "Answer with one of these three, as positive numbers (hazard V30).")
         case .softwareCPU(let vcpu, let failure):
             Diagnosis(
                 attempted: "to run vCPU \(vcpu) on the software CPU, which runs in its own process",

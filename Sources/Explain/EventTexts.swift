@@ -131,6 +131,9 @@ public enum EventTexts {
             return text + "; the call failed, and RAX is -\(errno.name)."
         }
         if call == .state { return text + ": it is \(result == 1 ? "private" : "shared")." }
+        if call == .mapGPARange, result > 0 {
+            return text + "; the monitor answered \(result), which is neither 0 nor a negative errno."
+        }
         return text + "; the call succeeded."
     }
 

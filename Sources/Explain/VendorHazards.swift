@@ -52,7 +52,9 @@ extension Hazard {
             trigger: "SNP: the guest does not flush its TLBs after PVALIDATE has rescinded a page",
             means: "PVALIDATE promises no flush, so another vCPU may still use the old translation.",
             cure: "Flush the TLBs before the page is shared.",
-            untested: "the model has no TLBs"),
+            untested:
+                "the model looks at the reverse map table at each access, and no document says how long a stale TLB entry lasts"
+        ),
         Hazard(
             "V23", "validation of 2 MiB fails, or a request for 4 KiB exits",
             trigger: "the size in the instruction is not that of the host's entry",
@@ -86,7 +88,7 @@ extension Hazard {
             trigger: "TDX: the guest accepts pages again because their release failed",
             means: "ACCEPT zeroes every page that the host has removed meanwhile.",
             cure: "Do not roll back; finish the conversion or stop.",
-            untested: "the model has no release by the guest (leaf 30)"),
+            litmus: ["tdx/rollback-by-accept-loses-the-page"]),
     ]
 
     private static let requests: [Hazard] = [
@@ -114,7 +116,7 @@ extension Hazard {
             trigger: "SNP: the host reads a field of the GHCB twice, and the guest changes it in between",
             means: "The GHCB is shared memory (CVE-2023-4155).",
             cure: "Copy the fields once, then check the copy.",
-            untested: "the model has no GHCB"),
+            untested: "in the tests of the software CPU, another vCPU changes the GHCB between two exits"),
         Hazard(
             "V12", "the boot fails when much memory is converted",
             trigger: "TDX: the guest takes the answer RETRY of MapGPA for a failure",
@@ -153,13 +155,15 @@ extension Hazard {
             trigger: "CCA: a memory fault whose page has the requested state already, several times in a row",
             means: "KVM exits for each request of the guest, even if nothing has to change.",
             cure: "Enter again; count faults at the same RIP only.",
-            untested: "the model has no CCA"),
+            untested: "the model has no CCA, whose RIPAS requests are another protocol"),
         Hazard(
             "V30", "KVM_RUN fails with EINVAL after a request of the guest",
             trigger: "the monitor answers a hypercall exit with a number other than 0, EAGAIN or EINVAL",
-            means: "A reviewed series of 2026 refuses other answers.",
+            means:
+                "KVM refuses other answers, by a series that kvm-x86 took in May 2026. Errnos are positive here, unlike those that "
+                + "hypercalls of other guests return in RAX.",
             cure: "Answer 0, EAGAIN or EINVAL.",
-            untested: "the monitor of a test answers success or a failure, not a number of its own"),
+            litmus: ["snp/wrong-answer-fails-the-run", "tdx/wrong-answer-fails-the-run"]),
         Hazard(
             "V33", "the guest is told that a request failed, and the page has changed state",
             trigger: "the monitor sets the attribute, and then its cleaning of the page fails",
@@ -203,10 +207,11 @@ extension Hazard {
             untested: "the tests of the software CPU have such a handler"),
         Hazard(
             "V19", "a guest kernel emulates an access that user space has chosen",
-            trigger: "the handler of MMIO decodes an instruction at an address of user space",
-            means: "User space can change the instruction in between (CVE-2024-47727).",
-            cure: "Refuse MMIO from user space.",
-            untested: "the model has no instructions"),
+            trigger:
+                "the handler of MMIO emulates an access of the kernel to an address that user space has passed to it",
+            means: "User space makes the kernel read or write a device (CVE-2024-47727, of TDX guests).",
+            cure: "Emulate an access only if its address is one of the kernel's.",
+            untested: "the tests of the software CPU have such a handler"),
         Hazard(
             "V20", "a kernel that was started by kexec stops, or loses data",
             trigger: "pages of the old kernel are still shared",
@@ -228,7 +233,7 @@ extension Hazard {
             trigger: "SNP without coherence: no cache lines are evicted after a page became private",
             means: "Lines that were cached through the shared alias may be written back.",
             cure: "Touch the first and the last byte of each 4 KiB, unless CPUID says that it is not needed.",
-            untested: "the model has no caches"),
+            untested: "the model keeps the bytes of a page once for each key, and has no cache lines"),
         Hazard(
             "V34", "a guest exits with a memory fault at its first instruction",
             trigger: "the monitor never made the guest's memory private",
@@ -240,7 +245,7 @@ extension Hazard {
             trigger: "SNP: the handler of #VC decodes the instruction before it looks at the error code",
             means: "Error code 0x404 is no request for emulation.",
             cure: "Test for 0x404 first.",
-            untested: "the model has no handlers of exceptions"),
+            untested: "the tests of the software CPU have such a handler"),
     ]
 
     private static let monitors: [Hazard] = [

@@ -141,6 +141,7 @@ struct EventTests {
             (.memoryFault(fault, .hardwarePoisoned, .fatal), "EHWPOISON"),
             (.hypercall(number: 12, 0, 4, 0x10, byInstruction: true, result: 0), "4 pages to private"),
             (.hypercall(number: 12, 0, 1, 0, byInstruction: false, result: -11), "EAGAIN"),
+            (.hypercall(number: 12, 0, 1, 0, byInstruction: true, result: 1), "the monitor answered 1"),
             (.hypercall(number: 0x4d56_0005, 0, 1, 0, byInstruction: false, result: 1), "private"),
             (.hypercall(number: 9, 0, 1, 0, byInstruction: false, result: .min), "unknown number"),
             (.steppedOver(rip: 0), "RIP"), (.halted, "HLT"), (.kicked, "stops"),
@@ -215,7 +216,7 @@ struct ErrorTests {
             .poisoned(vcpu: 0, gpa: 0x1000), .cancelled,
             .unknownFaultFlags(vcpu: 0, MemoryFault(gpa: 0x1000, size: pageSize, flags: 0x11)),
             .unexplainedFault(vcpu: 0, rip: 0x10_0000), .unexplainedFault(vcpu: 1, rip: nil),
-            .unhandledExit(vcpu: 0, UnhandledExit(.unknown(99))),
+            .unhandledExit(vcpu: 0, UnhandledExit(.unknown(99))), .wrongAnswer(vcpu: 0, 1),
             .softwareCPU(vcpu: 0, CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),
         ]
         errors += Lack.allCases.map {

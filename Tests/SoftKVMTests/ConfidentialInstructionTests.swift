@@ -10,30 +10,30 @@ import Testing
 @Suite(.enabled(if: hasEngine))
 struct ConfidentialInstructionTests {
     /// Shared from the beginning: what the guest reports, and the GHCB.
-    private static let report: UInt64 = 0x300000
-    private static let ghcb: UInt64 = 0x301000
+    static let report: UInt64 = 0x300000
+    static let ghcb: UInt64 = 0x301000
     /// Private, and not taken by the guest.
-    private static let fresh: UInt64 = 0x200000
-    private static let hole: UInt64 = 0x500000
+    static let fresh: UInt64 = 0x200000
+    static let hole: UInt64 = 0x500000
 
-    private static let pvalidate: [UInt8] = [0xf2, 0x0f, 0x01, 0xff]
+    static let pvalidate: [UInt8] = [0xf2, 0x0f, 0x01, 0xff]
     private static let rmpadjust: [UInt8] = [0xf3, 0x0f, 0x01, 0xfe]
-    private static let vmgexit: [UInt8] = [0xf3, 0x0f, 0x01, 0xd9]
-    private static let tdcall: [UInt8] = [0x66, 0x0f, 0x01, 0xcc]
+    static let vmgexit: [UInt8] = [0xf3, 0x0f, 0x01, 0xd9]
+    static let tdcall: [UInt8] = [0x66, 0x0f, 0x01, 0xcc]
 
-    private enum Register: UInt8 {
+    enum Register: UInt8 {
         case rax, rcx, rdx, rbx
         case r8 = 8
         case r9, r10, r11, r12, r13, r14, r15
     }
 
     /// Registers for an instruction.
-    private struct Operands {
+    struct Operands {
         var values: [(Register, UInt64)]
         init(_ values: (Register, UInt64)...) { self.values = values }
     }
 
-    private static func load(_ operands: Operands) -> [UInt8] {
+    static func load(_ operands: Operands) -> [UInt8] {
         operands.values.flatMap { register, value -> [UInt8] in
             let high: UInt8 = register.rawValue >= 8 ? 1 : 0
             return [0x48 | high, 0xb8 | register.rawValue & 7]
@@ -42,7 +42,7 @@ struct ConfidentialInstructionTests {
     }
 
     /// RAX, R10, R11 and RFLAGS to the page of reports, through the shared alias.
-    private static let reports: [UInt8] = {
+    static let reports: [UInt8] = {
         func store(_ place: UInt64) -> [UInt8] {
             let address = Guest.sharedBit | (report + place)
             return [0x48, 0xa3] + (0..<8).map { UInt8(truncatingIfNeeded: address >> ($0 * 8)) }
@@ -63,11 +63,17 @@ struct ConfidentialInstructionTests {
     }
 
     /// A guest of 4 MiB, all of it private and measured in, except the page of reports, the GHCB, and fresh pages.
-    private func guest(_ type: VMType, _ code: [UInt8], hypercalls: Bool = true) throws -> Guest {
-        let guest = try Guest(code, type: type, sharedBit: 39)
+    ///
+    /// - Parameter prepare: writes into the guest's memory before the launch.
+    func guest(
+        _ type: VMType, _ code: [UInt8], hypercalls: Bool = true, vcpus: Int = 1,
+        _ prepare: (Guest) throws -> Void = { _ in }
+    ) throws -> Guest {
+        let guest = try Guest(code, type: type, sharedBit: 39, vcpus: vcpus)
         if hypercalls {
             try guest.model.vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
         }
+        try prepare(guest)
         let all = Guest.ram / pageSize
         let first = Self.report / pageSize
         #expect(guest.model.file.convert(0, first, to: .private).errno == nil)
@@ -196,7 +202,7 @@ struct ConfidentialInstructionTests {
             (Operands((.rax, 6), (.rcx, 0x100000)), 0x0000_0b0a_0000_0000),
             (Operands((.rax, 6), (.rcx, 0x200000)), 0),
         ] as [(Operands, UInt64)])
-    private func tdcallAnswersInRAX(_ operands: Operands, rax: UInt64) throws {
+    func tdcallAnswersInRAX(_ operands: Operands, rax: UInt64) throws {
         let answer = try run(.tdx, Self.tdcall, operands)
         #expect(answer.rax == rax, "\(String(answer.rax, radix: 16))")
     }
@@ -214,7 +220,7 @@ struct ConfidentialInstructionTests {
         #expect(answer.hypercalls.count == (r10 == 0 ? 1 : 0))
     }
 
-    private static func mapGPA(_ start: UInt64, _ size: UInt64) -> Operands {
+    static func mapGPA(_ start: UInt64, _ size: UInt64) -> Operands {
         Operands((.rax, 0), (.rcx, 0xffcc), (.r10, 0), (.r11, 0x10001), (.r12, start), (.r13, size))
     }
 
@@ -224,9 +230,9 @@ struct ConfidentialInstructionTests {
         let done = try run(.tdx, Self.tdcall, Self.mapGPA(shared | 0x1000, 5 << 20))
         #expect(done.hypercalls.map(\.args.0) == [0x1000, 0x201000, 0x401000])
         #expect(done.hypercalls.map(\.args.1) == [512, 512, 256] && done.r10 == 0)
-        let busy = try run(.tdx, Self.tdcall, Self.mapGPA(shared | 0x1000, 5 << 20), answering: -11)
+        let busy = try run(.tdx, Self.tdcall, Self.mapGPA(shared | 0x1000, 5 << 20), answering: 11)
         #expect(busy.r10 == 1 && busy.r11 == shared | 0x1000 && busy.hypercalls.count == 1)
-        let refused = try run(.tdx, Self.tdcall, Self.mapGPA(0x1000, 0x1000), answering: -22)
+        let refused = try run(.tdx, Self.tdcall, Self.mapGPA(0x1000, 0x1000), answering: 22)
         #expect(refused.r10 == 1 << 63 && refused.r11 == 0x1000)
         let none = try run(.tdx, Self.tdcall, Self.mapGPA(0x1000, 0x1000), hypercalls: false)
         #expect(none.r10 == Self.unsupported && none.hypercalls.isEmpty)
@@ -297,7 +303,7 @@ struct ConfidentialInstructionTests {
 
     // MARK: VMGEXIT
 
-    private static func wrmsr(_ value: UInt64) -> [UInt8] {
+    static func wrmsr(_ value: UInt64) -> [UInt8] {
         load(Operands((.rcx, 0xc001_0130), (.rax, value & 0xffff_ffff), (.rdx, value >> 32))) + [0x0f, 0x30]
     }
 
@@ -325,8 +331,8 @@ struct ConfidentialInstructionTests {
         )
     }
 
-    private static let stateChange: UInt64 = 0x8000_0010
-    private static let scratch: (UInt64, UInt64) = (0x3a8, ghcb + 0x800)
+    static let stateChange: UInt64 = 0x8000_0010
+    static let scratch: (UInt64, UInt64) = (0x3a8, ghcb + 0x800)
 
     @Test func malformedRequestsAreAnswered() throws {
         let io: UInt64 = 0x7b
@@ -373,7 +379,7 @@ struct ConfidentialInstructionTests {
         ]
         #expect(try status(3 << 16, list) == (0, 4, 2))
         // The first exit is refused, so nothing is done.
-        #expect(try status(3 << 16, list, answering: -22) == (0x100 << 32, 0, 1))
+        #expect(try status(3 << 16, list, answering: 22) == (0x100 << 32, 0, 1))
     }
 
     /// A hostile host does one entry, and the guest's list ends there.
@@ -476,7 +482,7 @@ struct ConfidentialInstructionTests {
                 try guest.ram.put(
                     word: events[Int(random.next() % UInt64(events.count))], at: Self.ghcb + 0x390)
             }
-            let answers: [Int64] = [0, 0, -11, -22, 1, .min]
+            let answers: [Int64] = [0, 0, 11, 22, 1, -11, .min]
             let answer = try run(guest, answering: answers[Int(random.next() % UInt64(answers.count))])
             #expect(guest.vcpu.failure == nil, "trial \(trial): \(answer.exit)")
             // A time slice without end is the only way not to leave.

@@ -117,6 +117,8 @@ struct PlantedFaultTests {
             .removalNeedsNoBlock, .deadGuestRuns:
             try confidential(.tdx, configuration)
         case .removedPagesNotCleared: try pendingPage(configuration)
+        case .wrongAnswerRefuses:
+            String(describing: try? ConfidentialVM(.snp, configuration).kernel.requestAnswer(1))
         }
     }
 

@@ -93,6 +93,7 @@ extension KernelModel {
             } else {
                 let entry = RMPEntry(state: .guestValid, vm: vm, distance: place.gpa &- place.offset)
                 self[place.file].encrypted?.reverseMap.set(inFile, to: entry)
+                noteGuestPage(vm, at: place.gpa)
             }
         }
     }
@@ -103,7 +104,7 @@ extension KernelModel {
     }
 
     /// The errno with which `KVM_RUN` fails before it enters the guest; nil if it enters.
-    func runError(_ vm: VMID) -> ErrorNumber? {
+    public func runError(_ vm: VMID) -> ErrorNumber? {
         guard let confidential = self[vm].confidential else { return nil }
         if confidential.isDead, !plants(.deadGuestRuns) { return .ioError }
         return confidential.isFinalized ? nil : .invalidArgument
@@ -136,6 +137,7 @@ extension KernelModel {
             self[vm].confidential?.moved.append(MovedPage(gpa: place.gpa, file: file, offset: offset))
             self[vm].confidential?.moved.sort { $0.gpa < $1.gpa }
         }
+        noteGuestPage(vm, at: place.gpa)
     }
 
     /// Takes private pages from the guest without being asked: RMPUPDATE on SNP; BLOCK, TRACK and REMOVE on TDX.
@@ -148,6 +150,7 @@ extension KernelModel {
             }
             if self[vm].type == .tdx { takeBack(vm, page) } else { unassign(place.file, inFile) }
             noteZapped(vm, place)
+            noteGuestPage(vm, at: place.gpa)
         }
     }
 
@@ -353,7 +356,7 @@ extension KernelModel {
     /// Converts the pages of a confidential VM. To shared, the host takes them from the guest at once. To
     /// private, nothing happens before the guest's first access.
     mutating func convertEncrypted(_ file: FileID, _ range: PageRange, to state: PageState) {
-        guard state == .shared else { return }
+        guard state == .shared else { return noteUnassigned(file, range, whichAre: .shared) }
         takeFromGuest(file, range)
     }
 

@@ -54,4 +54,43 @@ extension KernelModel {
             }
         }.sorted { $0.range.start < $1.range.start }
     }
+
+    /// How far the guest has taken a private page, wherever the host has moved it.
+    private func guestPageState(_ vm: VMID, at gpa: UInt64) -> GuestPageState {
+        if self[vm].type == .tdx {
+            return switch secureEPTEntry(of: vm, at: gpa) {
+            case .pending: .pending
+            case .mapped: .taken
+            case .blocked: .blocked
+            case .free, nil: .unassigned
+            }
+        }
+        guard let place = backing(vm, of: gpa),
+            let entry = self[place.file].encrypted?.reverseMap.value(at: place.offset),
+            entry.isAssigned(to: vm, distance: place.gpa &- place.offset)
+        else { return .unassigned }
+        return entry.state == .guestValid ? .taken : .unvalidated
+    }
+
+    /// Reports the state of a page that is private.
+    mutating func noteGuestPage(_ vm: VMID, at gpa: UInt64) {
+        guard contents == .outside, let page = PageRange(start: gpa, size: pageSize),
+            let place = backing(vm, of: gpa),
+            self[place.file].attributes.value(at: place.offset) == .private
+        else { return }
+        note(.guestPages(vm, page, guestPageState(vm, at: gpa)))
+    }
+
+    /// Reports the pages of a range that are in this state, and are private without belonging to the guest from now on.
+    mutating func noteUnassigned(_ file: FileID, _ range: PageRange, whichAre state: PageState) {
+        guard contents == .outside else { return }
+        for run in self[file].attributes.runs(in: range) where run.value == state {
+            forEachSlot(of: file, serving: run.range) { model, vm, slot, part in
+                guard model[vm].slots[slot].isGuestMemfd,
+                    let gpas = part.advanced(by: model[vm].slots[slot].range.start)
+                else { return }
+                model.note(.guestPages(vm, gpas, .unassigned))
+            }
+        }
+    }
 }

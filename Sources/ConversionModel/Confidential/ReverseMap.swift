@@ -73,6 +73,7 @@ extension KernelModel {
         let new = RMPEntry(state: keepsValidated ? .guestValid : .guestInvalid, vm: vm, distance: distance)
         self[place.file].encrypted?.reverseMap.set(page, to: new)
         if old.state == .hypervisor, !plants(.guestReadsHostPlaintext) { note(.decrypted(place.file, page)) }
+        noteGuestPage(vm, at: place.gpa)
     }
 
     /// RMPUPDATE that takes pages from their guest. Contents stay as they are: the host finds ciphertext.
@@ -116,6 +117,7 @@ extension KernelModel {
             let new = RMPEntry(
                 state: isValid ? .guestValid : .guestInvalid, vm: old.vm, distance: old.distance)
             self[place.file].encrypted?.reverseMap.set(page, to: new)
+            noteGuestPage(vm, at: place.gpa)
             // The CPU checks the table again at the next access. So it needs no flush here, and the model has no stale TLBs.
             if !isValid { noteZapped(vm, place) }
             if plants(.validationZeroes) { zeroForGuest(place.file, page) }

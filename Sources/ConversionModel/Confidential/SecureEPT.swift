@@ -33,6 +33,13 @@ extension KernelModel {
     mutating func set(_ vm: VMID, _ range: PageRange, to entry: SecureEPTEntry) {
         self[vm].confidential?.secureEPT.set(range, to: entry)
         if entry != .mapped { note(.zapped(vm, range, keepsAccess: false)) }
+        switch entry {
+        // Pages that KVM takes for a conversion are about to be shared; every other caller reports it.
+        case .free: break
+        case .pending: note(.guestPages(vm, range, .pending))
+        case .mapped: note(.guestPages(vm, range, .taken))
+        case .blocked: note(.guestPages(vm, range, .blocked))
+        }
     }
 
     /// TDH.MEM.RANGE.BLOCK of the pages of a guest-physical range.
@@ -77,6 +84,7 @@ extension KernelModel {
             }
             set(vm, run.range, to: .free)
             clear(vm, run.range)
+            note(.guestPages(vm, run.range, .unassigned))
         }
     }
 

@@ -200,6 +200,8 @@ public enum PlantedFault: UInt8, Sendable, CaseIterable {
     case deadGuestRuns
     /// Pages can be measured in after the launch has ended.
     case launchAfterFinalize
+    /// An answer to a guest's request that is neither 0 nor `EAGAIN` nor `EINVAL` refuses it, and `KVM_RUN` does not fail.
+    case wrongAnswerRefuses
 }
 
 /// A set of planted faults, stored as bits: every rule checks it, so lookup must be cheap.

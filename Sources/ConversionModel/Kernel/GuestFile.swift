@@ -229,6 +229,7 @@ extension KernelModel {
         if plants(.punchKeepsContents) { return }
         if self[file].encrypted != nil {
             takeFromGuest(file, range)
+            noteUnassigned(file, range, whichAre: .private)
             forgetGuestContents(file, range)
         }
         if contents == .inside { self[file].bytes.discard(range) }

@@ -126,6 +126,8 @@ public enum Effect: Hashable, Sendable {
     case zapped(VMID, PageRange, keepsAccess: Bool)
     /// The bytes of guest-physical pages have changed: code that was translated from them is stale.
     case codeChanged(VMID, PageRange)
+    /// SNP and TDX: how far the guest has taken these private pages now, by guest-physical address.
+    case guestPages(VMID, PageRange, GuestPageState)
 
     /// The bytes that take the place of the old ones.
     public enum Overwrite: Hashable, Sendable {

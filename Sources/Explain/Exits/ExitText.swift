@@ -40,7 +40,9 @@ struct ExitText: Sendable {
                 "The guest executed VMCALL or VMMCALL with a number that the monitor enabled. Number 12 is "
                 + "KVM_HC_MAP_GPA_RANGE, an explicit request to convert: a GPA, a number of 4 KiB pages, and attributes (bit 4 set: to "
                 + "private).",
-            advice: "Convert the range or refuse, store the result in hypercall.ret, and run the vCPU again.",
+            advice:
+                "Convert the range or refuse, store the result in hypercall.ret, and run the vCPU again. It is 0 or a negative errno; "
+                + "for SNP and TDX guests 0, EAGAIN or EINVAL, which are positive (hazard V30).",
             fields: [.number, .gpa, .pages, .attributes], see: "minivmm explain KVM_HC_MAP_GPA_RANGE"),
         ExitText(
             number: CKVM_EXIT_DEBUG, name: "DEBUG",

@@ -211,7 +211,10 @@ enum Move: String, CaseIterable, Sendable {
                 : Step(vcpu, .confidential(.validate(extent, isValid: !draft.oneIn(4), isLarge: isLarge)))
         }
         let file = draft.pick(draft.files)
+        // A lie, a wrong answer, EAGAIN and EINVAL.
+        let answers: [UInt64] = [0, 1, 11, 22]
         var actions: [ConfidentialAction] = [.take(page)]
+        if let answer = draft.pick(answers) { actions.append(.answer(answer)) }
         if let file {
             let place = Place(file.name, offset: draft.below(file.pages) * pageSize)
             actions += [

@@ -239,6 +239,7 @@ extension ConfidentialAction {
         case .take(let extent): extent.simpler.map(ConfidentialAction.take)
         case .block(let extent): extent.simpler.map(ConfidentialAction.block)
         case .remove(let extent): extent.simpler.map(ConfidentialAction.remove)
+        case .answer(let number): number == 1 ? [] : [.answer(1)]
         case .remap, .finalize, .track, .raiseVE: []
         }
     }

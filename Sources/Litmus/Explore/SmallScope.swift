@@ -317,7 +317,7 @@ struct SmallScope {
             Step(vcpu, .write(Place(.shared, page: 0), 0x57), onFault: FaultConversion(.unspecified)))
         alphabet.append(Step(host, .punch(page(0))))
         alphabet += [
-            own(.take(page(0))), own(.remap(gpa: 0, to: Place(page: 1))),
+            own(.take(page(0))), own(.answer(1)), own(.remap(gpa: 0, to: Place(page: 1))),
             own(.remap(gpa: 0, to: Place(page: 0))),
         ]
         if type == .tdx {
@@ -329,9 +329,12 @@ struct SmallScope {
             [Step(host, .read(Place(page: number)))]
                 + [Name.ram, .shared].map { Step(vcpu, .read(Place($0, page: number))) }
         }
-        // Whatever the pages are, they become shared, and private again.
+        // Whatever the pages are, they become shared, and private again. The guest of a dead TD cannot ask for that.
+        let shared = Step(host, .convert(Conversion(both, to: .shared, contents: .unspecified)))
         let looks =
-            reads + [asked(both, .shared)] + reads + [asked(both, .private), taken(page(0)), taken(page(1))]
+            reads + [asked(both, .shared), shared] + reads + [
+                asked(both, .private), taken(page(0)), taken(page(1)),
+            ]
             + reads
         var starts: [Start] = []
         for initial in PageState.allCases {

@@ -25,6 +25,9 @@ public enum ConfidentialAction: Sendable, Hashable {
     case remove(Extent)
     /// `ve`: SEPT_VE_DISABLE is clear, so that a touch of a pending page raises #VE.
     case raiseVE
+    /// `answer`: the monitor answers the next request of a guest (`KVM_EXIT_HYPERCALL`) with this `hypercall.ret`, and converts
+    /// nothing.
+    case answer(UInt64)
 }
 
 /// The answer to an instruction or request of an SNP or TDX guest, or to a call of a TDX host.
@@ -55,6 +58,7 @@ extension ConfidentialAction {
     /// The words with which the actions begin.
     static let words = [
         "pvalidate", "accept", "launch", "finalize", "remap", "take", "block", "track", "remove", "ve",
+        "answer",
     ]
 
     var word: String {
@@ -69,6 +73,7 @@ extension ConfidentialAction {
         case .track: "track"
         case .remove: "remove"
         case .raiseVE: "ve"
+        case .answer: "answer"
         }
     }
 
@@ -79,6 +84,7 @@ extension ConfidentialAction {
         case .accept(let extent, let isLarge): "\(extent)" + (isLarge ? " large" : "")
         case .launch(let extent), .take(let extent), .block(let extent), .remove(let extent): "\(extent)"
         case .remap(let gpa, let place): "\(written(gpa)) to \(place)"
+        case .answer(let number): "\(number)"
         case .finalize, .track, .raiseVE: ""
         }
     }
@@ -87,7 +93,7 @@ extension ConfidentialAction {
     var isOfGuest: Bool {
         switch self {
         case .validate, .accept: true
-        case .launch, .finalize, .remap, .take, .block, .track, .remove, .raiseVE: false
+        case .launch, .finalize, .remap, .take, .block, .track, .remove, .raiseVE, .answer: false
         }
     }
 
@@ -98,7 +104,7 @@ extension ConfidentialAction {
             .block(let extent), .remove(let extent):
             extent
         case .remap(let gpa, _): Extent(offset: gpa, size: pageSize)
-        case .finalize, .track, .raiseVE: nil
+        case .finalize, .track, .raiseVE, .answer: nil
         }
     }
 
@@ -107,7 +113,7 @@ extension ConfidentialAction {
         switch self {
         case .validate: .snp
         case .accept, .block, .track, .remove, .raiseVE: .tdx
-        case .launch, .finalize, .remap, .take: nil
+        case .launch, .finalize, .remap, .take, .answer: nil
         }
     }
 
@@ -141,6 +147,7 @@ extension LineParser {
         case "remove": return .remove(try extent())
         case "track": return .track
         case "ve": return .raiseVE
+        case "answer": return .answer(try number("the number that the monitor writes into hypercall.ret"))
         default: return .finalize
         }
     }

@@ -8,27 +8,54 @@ extension ModelMachine {
     /// A page state change or MapGPA. The monitor answers each exit with one call, and the guest learns how far it came.
     mutating func requestState(_ extent: Extent, _ attributes: UInt64, _ vm: VMID) throws(Stop) -> Observation
     {
-        guard let state = Attributes.state(attributes),
+        guard Attributes.state(attributes) != nil,
             let range = PageRange(start: extent.offset, size: extent.size)
         else { return Observation(.status(.invalid)) }
+        if let error = kernel.runError(vm) { return answer(error) }
         let isTDX = kernel.type(of: vm) == .tdx
-        let refusal: ArchitectureStatus = isTDX ? .invalid : .refused
-        guard let places = places(of: range) else { return Observation(.status(refusal, at: range.start)) }
+        guard let places = places(of: range) else {
+            let ret = takeNextAnswer() ?? UInt64(Errno.invalidArgument.rawValue)
+            return requestEnd(ret, at: range.start, isTDX) ?? Observation(.ok)
+        }
         // KVM exits once for 2 MiB of MapGPA, and for neighbouring entries of a page state change, which has 253.
         let exit = isTDX ? 2 << 20 : 253 * pageSize
         for place in places {
             for part in place.bytes.chunks(of: exit) {
                 let conversion = Conversion(
                     Extent(place.file, offset: part.start, size: part.size), attributes: attributes)
-                let seen = try convert(conversion)
-                guard seen.outcome != .ok else { continue }
+                let ret: UInt64
+                if let given = takeNextAnswer() {
+                    ret = given
+                } else {
+                    ret = try convert(conversion).outcome.requestAnswer
+                }
                 let resume = place.gpa + (part.start - place.bytes.start)
-                let isBusy = seen.outcome.isInUse && isTDX
-                return Observation(.status(isBusy ? .retry : refusal, at: resume))
+                if let end = requestEnd(ret, at: resume, isTDX) { return end }
             }
         }
-        _ = state
         return Observation(.ok)
+    }
+
+    private mutating func takeNextAnswer() -> UInt64? {
+        defer { nextAnswer = nil }
+        return nextAnswer
+    }
+
+    /// How a request ends after the monitor has answered one of its exits; nil if it goes on.
+    ///
+    /// - Parameters:
+    ///   - ret: `hypercall.ret`.
+    ///   - gpa: the first page of the exit.
+    private func requestEnd(_ ret: UInt64, at gpa: UInt64, _ isTDX: Bool) -> Observation? {
+        do throws(ErrorNumber) {
+            switch try kernel.requestAnswer(ret) {
+            case .done: return nil
+            case .busy where isTDX: return Observation(.status(.retry, at: gpa))
+            case .busy, .refused: return Observation(.status(isTDX ? .invalid : .refused, at: gpa))
+            }
+        } catch {
+            return answer(error)
+        }
     }
 
     /// PVALIDATE or TDG.MEM.PAGE.ACCEPT.
@@ -83,6 +110,7 @@ extension ModelMachine {
             case .finalize: try kernel.finalize(vm)
             case .raiseVE: kernel.raiseVE(vm)
             case .track: kernel.track(vm)
+            case .answer(let number): nextAnswer = number
             case .launch:
                 if let range { try kernel.launch(vm, range) }
             case .take:
@@ -117,5 +145,13 @@ extension TDXRefusal {
         case .notTracked: .notTracked
         case .wrongState: .wrongState
         }
+    }
+}
+
+extension StepOutcome {
+    /// What a correct monitor writes into `hypercall.ret` after a conversion with this outcome.
+    fileprivate var requestAnswer: UInt64 {
+        if self == .ok { return 0 }
+        return UInt64((isInUse ? Errno.resourceTemporarilyUnavailable : .invalidArgument).rawValue)
     }
 }

@@ -80,6 +80,8 @@ struct ModelMachine: Sendable {
     var vcpus: [Int: VCPU] = [:]
     /// Files with a page whose memory has failed.
     var poisoned: Set<Name> = []
+    /// SNP and TDX: `hypercall.ret` for the next request of a guest; nil if the monitor carries it out.
+    var nextAnswer: UInt64?
     /// Pages in the second-stage tables when a vCPU last made an access.
     var mappedPages: UInt64 = 0
     /// The agent's pages in the tables, one bit each: its code, its page tables and its orders.
@@ -124,6 +126,7 @@ struct ModelMachine: Sendable {
         private let children: [Int: [Name: View]]
         private let vcpus: [Int: VCPU]
         private let poisoned: Set<Name>
+        private let nextAnswer: UInt64?
 
         init(_ machine: ModelMachine) {
             kernel = machine.kernel.withoutStatistics
@@ -137,6 +140,7 @@ struct ModelMachine: Sendable {
                 return vcpu.isStuck ? vcpu : VCPU(clock: vcpu.clock)
             }
             poisoned = machine.poisoned
+            nextAnswer = machine.nextAnswer
         }
 
         /// Different states almost always differ in the kernel.

@@ -140,6 +140,24 @@ public protocol ConfidentialVirtualMachine: KVMVirtualMachine {
     /// From now on, does one entry of each page state change, and writes into the guest's list that it was the last. No monitor
     /// can do this; a hostile kernel can.
     func shrinkLists()
+
+    /// How far the guest has taken its private pages: the changes since the last call, in order. The first call returns none, and
+    /// begins to record them. Hardware tells no monitor.
+    func takeGuestPages() -> [GuestPages]
+}
+
+/// Private pages of an SNP or TDX guest, and how far it has taken them.
+public struct GuestPages: Hashable, Sendable {
+    /// Guest-physical.
+    public var range: PageRange
+    /// The new state.
+    public let state: GuestPageState
+
+    /// A change.
+    public init(range: PageRange, state: GuestPageState) {
+        self.range = range
+        self.state = state
+    }
 }
 
 /// A guest_memfd: all or part of a VM's RAM.

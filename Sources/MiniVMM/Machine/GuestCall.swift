@@ -28,6 +28,15 @@ package struct GuestCall {
 
         package static let done = Answer(result: 0)
         package static func failed(_ errno: Errno) -> Answer { Answer(result: -Int64(errno.rawValue)) }
+
+        /// `hypercall.ret` for a request of an SNP or TDX guest, which is not the guest's RAX: KVM accepts 0, `EAGAIN` and
+        /// `EINVAL`, and fails `KVM_RUN` with `EINVAL` for anything else.
+        package var ofConfidentialGuest: Answer {
+            guard result < 0 else { return self }
+            let isBusy = result == -Int64(Errno.resourceTemporarilyUnavailable.rawValue)
+            let errno = isBusy ? Errno.resourceTemporarilyUnavailable : .invalidArgument
+            return Answer(result: Int64(errno.rawValue))
+        }
     }
 
     /// The most holds at a time; more are `-ENOMEM`. Each needs a pipe of this process.
@@ -78,6 +87,7 @@ package struct GuestCall {
         if asked.range.start >= machine.layout.free.lowerBound {
             if machine.configuration.host.contains(.lie) { return .done }
             if machine.configuration.host.contains(.refuse) { return .failed(.invalidArgument) }
+            if machine.configuration.host.contains(.wrongRet) { return Answer(result: 1) }
         }
         do throws(ConversionError) {
             let request = ConversionRequest(

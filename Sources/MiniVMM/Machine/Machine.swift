@@ -33,6 +33,8 @@ public enum HostBehaviour: String, Sendable, CaseIterable {
     case takePages = "take-pages"
     /// SNP: does the first entry of each page state change, and makes the list in shared memory end there.
     case shrinkList = "shrink-list"
+    /// Answers each request of the guest for free RAM with `hypercall.ret` = 1, which is no errno that KVM accepts there.
+    case wrongRet = "wrong-ret"
 }
 
 extension MemoryFault {
@@ -298,6 +300,7 @@ public final class Machine: Sendable {
             .booted(
                 image: layout.image, entry: layout.entry, vcpus: vcpus.count, ram: layout.ramSize,
                 sharedBit: layout.sharedBit), by: .monitor)
+        traceGuestPages(by: .monitor)
         if layout.imageStaysShared {
             trace?.record(.imageLeftShared(end: layout.free.lowerBound), by: .monitor)
             try makePrivate(layout.free, .unspecified)
@@ -312,6 +315,7 @@ public final class Machine: Sendable {
         guard configuration.vmType.isConfidential, let vm = vm as? any ConfidentialVirtualMachine else {
             return
         }
+        traceGuestPages(by: .monitor)
         if configuration.raisesVE { vm.raiseVE() }
         if configuration.host.contains(.shrinkList) { vm.shrinkLists() }
         for bytes in [0..<layout.free.lowerBound, layout.free.upperBound..<memory.size] {
@@ -324,8 +328,17 @@ public final class Machine: Sendable {
             }
             trace?.record(.launched(range), by: .monitor)
         }
+        // The `launch` events say that the guest has taken these pages.
+        _ = vm.takeGuestPages()
         try calling("KVM_MEMORY_ENCRYPT_OP", "the end of the launch") { () throws(Errno) in try vm.finalize()
         }
+    }
+
+    /// Records how far the guest has taken its pages since the last time. Only SoftKVM knows.
+    func traceGuestPages(by actor: Actor) {
+        guard let trace, configuration.vmType.isConfidential, let vm = vm as? any ConfidentialVirtualMachine
+        else { return }
+        for pages in vm.takeGuestPages() { trace.record(.guestPages(pages.range, pages.state), by: actor) }
     }
 
     /// Acts on two pages of the guest, as a hostile host does.

@@ -19,6 +19,8 @@ public enum MachineError: Error, Sendable {
     case unknownFaultFlags(vcpu: Int, MemoryFault)
     /// `KVM_RUN` failed with `EFAULT` and without an address.
     case unexplainedFault(vcpu: Int, rip: UInt64?)
+    /// `KVM_RUN` failed with `EINVAL`, because the monitor answered a request of an SNP or TDX guest with this `hypercall.ret`.
+    case wrongAnswer(vcpu: Int, Int64)
     /// The process of a software CPU could not start, or was killed from outside.
     case softwareCPU(vcpu: Int, CPUFailure)
     /// An exit that the monitor does not handle.
@@ -47,6 +49,10 @@ extension MachineError: CustomStringConvertible {
             return "vCPU \(vcpu): KVM_RUN failed with EFAULT and without an address"
                 + (rip.map { ", at RIP \(hex($0))" } ?? "")
                 + ": the kernel could not access the memory of a memslot"
+        case .wrongAnswer(let vcpu, let ret):
+            return
+                "vCPU \(vcpu): KVM_RUN failed with EINVAL: the monitor answered the guest's request with hypercall.ret \(ret), and KVM "
+                + "accepts 0, EAGAIN (11) and EINVAL (22): correct the monitor (hazard V30)"
         case .softwareCPU(let vcpu, let failure): return "vCPU \(vcpu): \(failure)"
         case .unhandledExit(let vcpu, let exit): return "vCPU \(vcpu): \(exit)"
         case .cancelled: return "cancelled before the guest ran"

@@ -40,6 +40,8 @@ private struct Monitor: ExitHandler {
     private var report = ExceptionReport()
     /// The last page fault after which an instruction was executed again.
     private var retried: (rip: UInt64, address: UInt64)?
+    /// SNP and TDX: the answer to a request of the guest, if that was the last exit.
+    private var lastAnswer: GuestCall.Answer?
     private let trace: Trace?
     private let observer: (any ExitObserver)?
 
@@ -54,6 +56,8 @@ private struct Monitor: ExitHandler {
 
     mutating func left(_ exit: Exit) -> Pause? {
         statistics.exits += 1
+        if case .failed = exit {} else { lastAnswer = nil }
+        machine.traceGuestPages(by: actor)
         guard let observer, !exit.isInterruption else { return nil }
         observer.left(exit, vcpu, machine)
         return machine.isStopping ? .stopped : nil
@@ -98,6 +102,8 @@ private struct Monitor: ExitHandler {
         case .runFailed(.ioError) where machine.configuration.vmType.isConfidential: return crash(.deadVM)
         case .runFailed(.badAddress):
             return end(.failed(.unexplainedFault(vcpu: vcpu.id, rip: place?.rip)))
+        case .runFailed(.invalidArgument) where lastAnswer != nil:
+            return end(.failed(.wrongAnswer(vcpu: vcpu.id, lastAnswer?.result ?? 0)))
         case .runFailed(let errno):
             return fail("KVM_RUN", errno, "vCPU \(vcpu.id)" + (place.map { " (\($0))" } ?? ""))
         case .registers(let call, let errno): return fail(call, errno, "vCPU \(vcpu.id)'s call by port")
@@ -261,17 +267,23 @@ private struct Monitor: ExitHandler {
         statistics.hypercalls += 1
         if !byInstruction { statistics.portExits += 1 }
         let answer = call.perform(on: machine, by: actor, &statistics)
+        machine.traceGuestPages(by: actor)
         trace?.record(
             .hypercall(
                 number: call.number, call.arguments.0, call.arguments.1, call.arguments.2,
                 byInstruction: byInstruction, result: answer.result), by: actor)
-        guard !byInstruction else { return (answer, nil) }
+        guard !byInstruction else {
+            guard machine.configuration.vmType.isConfidential else { return (answer, nil) }
+            lastAnswer = answer.ofConfidentialGuest
+            return (answer.ofConfidentialGuest, nil)
+        }
         return (answer, machine.isStopping ? .stopped : answer.yields ? .yielded : nil)
     }
 
     // MARK: memory faults
 
     mutating func memoryFault(_ fault: MemoryFault, _ errno: Errno) -> Pause? {
+        defer { machine.traceGuestPages(by: actor) }
         if let outcome = handle(fault, errno) { return end(outcome) }
         trace?.record(.resumed(gpa: fault.gpa), by: actor)
         return nil

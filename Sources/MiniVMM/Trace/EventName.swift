@@ -7,6 +7,8 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case imageLeftShared
     /// ``TraceEvent/launched(_:)``
     case launch
+    /// ``TraceEvent/guestPages(_:_:)``
+    case guestPages
     /// ``TraceEvent/guestExited(status:)``
     case exitStatus
     /// ``TraceEvent/stopped(_:status:)``
@@ -59,8 +61,6 @@ public enum EventName: UInt8, CaseIterable, Sendable {
     case access
     /// ``TraceEvent/punched(_:)``
     case punch
-    /// ``TraceEvent/guestPages(_:_:)``
-    case guestPages
     /// A printed line, which readers join from many `out` events.
     case console
     /// Replaces events that a picture does not show.
@@ -74,6 +74,7 @@ public enum EventName: UInt8, CaseIterable, Sendable {
         case .boot: "boot"
         case .imageLeftShared: "image-left-shared"
         case .launch: "launch"
+        case .guestPages: "guest-pages"
         case .exitStatus: "exit-status"
         case .stop: "stop"
         case .out: "out"
@@ -100,7 +101,6 @@ public enum EventName: UInt8, CaseIterable, Sendable {
         case .step: "step"
         case .access: "access"
         case .punch: "punch"
-        case .guestPages: "guest-pages"
         case .console: "console"
         case .leftOut: "left-out"
         case .pagesThen: "pages-then"

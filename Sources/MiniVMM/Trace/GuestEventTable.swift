@@ -28,6 +28,18 @@ extension EventSchema {
             "measures {pages} into the guest",
             [Field(.gpa, "start of the range"), Field(.size, "size of the range")]),
         EventSchema(
+            .guestPages, .machine,
+            "SNP and TDX: how far the guest has taken private pages, as SoftKVM knows it; hardware tells no monitor. A run writes the "
+                + "changes at the next exit, those of neighbouring pages as one.",
+            "{pages}: {state}",
+            [
+                Field(.gpa, "start of the range"), Field(.size, "size of the range"),
+                Field(
+                    .state,
+                    "`taken`; `unassigned`, no host page yet; SNP: `unvalidated` (guest-invalid); TDX: `pending` or `blocked`"
+                ),
+            ]),
+        EventSchema(
             .exitStatus, .machine, "The guest wrote its exit status to port 0xf4.",
             "ends with status {status}",
             [Field(.status, "0 to 255")]),

@@ -58,16 +58,6 @@ extension EventSchema {
             .punch, .litmus,
             "A hole was punched: the pages are unallocated until the next access, read as zero then, and keep their states.",
             "punches a hole: {pages} unallocated", range),
-        EventSchema(
-            .guestPages, .litmus,
-            "On SNP and TDX, how far the guest has taken private pages, as the model knows it. No monitor sees this on hardware.",
-            "{pages}: {state}",
-            range + [
-                Field(
-                    .state,
-                    "`taken`; `unassigned`, no host page yet; SNP: `unvalidated` (guest-invalid); TDX: `pending` or `blocked`"
-                )
-            ]),
     ]
 
     static let readers: [EventSchema] = [

@@ -104,7 +104,7 @@ public enum TraceEvent: Sendable {
     /// `punch`: the pages are unallocated. They read as zeros at the next access, and keep their
     /// states.
     case punched(PageRange)
-    /// `guest-pages`: SNP and TDX: how far the guest has taken these private pages, as the model knows. No monitor sees it.
+    /// `guest-pages`: SNP and TDX: how far the guest has taken these private pages, as SoftKVM knows. Hardware tells no monitor.
     case guestPages(PageRange, GuestPageState)
     /// `hold` with this name in the test; a conversion cannot have it released.
     case heldByName(String, PageRange)

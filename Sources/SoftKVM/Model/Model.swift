@@ -119,6 +119,7 @@ final class Model: @unchecked Sendable {
             case .zapped(let vm, let gpas, let keepsAccess):
                 vms[vm]?.object?.zap(gpas, keepingAccess: keepsAccess)
             case .codeChanged(let vm, let gpas): vms[vm]?.object?.codeChanged(gpas)
+            case .guestPages(let vm, let gpas, let state): vms[vm]?.object?.note(gpas, state)
             }
         }
     }

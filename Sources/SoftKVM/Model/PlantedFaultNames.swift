@@ -69,6 +69,7 @@ extension PlantedFault {
             "keys"
         case .privateReachedThroughSharedAlias, .ciphertextReadExits: "aliases"
         case .deadGuestRuns, .launchAfterFinalize: "life of a VM"
+        case .wrongAnswerRefuses: "requests"
         }
     }
 
@@ -171,6 +172,8 @@ extension PlantedFault {
             "on SNP, a read of a private page through the shared alias is always a memory fault"
         case .deadGuestRuns: "a VM runs on after the touch of a pending page"
         case .launchAfterFinalize: "pages can be measured in after the launch has ended"
+        case .wrongAnswerRefuses:
+            "an answer of the monitor that is neither 0 nor EAGAIN nor EINVAL refuses the guest's request"
         }
     }
 }

@@ -105,11 +105,13 @@ public import SystemPackage
     /// `KVM_RUN`, for at most one time slice. The virtual clock advances by 1 ns for every instruction.
     ///
     /// - Throws: `EINTR` at the end of the time slice and when kicked; `EFAULT` or `EHWPOISON` with
-    ///   `KVM_EXIT_MEMORY_FAULT`, or `EFAULT` without an exit for an inaccessible page; `EOPNOTSUPP` if the engine
-    ///   is not installed: ``SoftKVM/engineStatus`` says what to install.
+    ///   `KVM_EXIT_MEMORY_FAULT`, or `EFAULT` without an exit for an inaccessible page; `EINVAL` before the end of the
+    ///   launch of an SNP or TDX VM, `EIO` if that VM is dead; `EOPNOTSUPP` if the engine is not installed:
+    ///   ``SoftKVM/engineStatus`` says what to install.
     public func run() throws(Errno) {
         runPage.exitReason = CKVM_EXIT_UNKNOWN
         try vm.model.call { () throws(Errno) in
+            if let error = vm.model.kernel.runError(vm.number) { throw Errno(error) }
             endFault()
             writeClock()
             switch runToEnd() {

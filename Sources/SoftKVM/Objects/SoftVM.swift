@@ -25,6 +25,8 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, C
     private(set) var exitHypercalls: UInt64 = 0
     /// ``shrinkLists()`` has been called. Guarded by the model's lock.
     private(set) var shrinksLists = false
+    /// Changes since the last ``takeGuestPages()``; nil before the first. Guarded by the model's lock.
+    private var guestPages: [GuestPages]?
 
     /// The model's lock is held.
     init(_ model: Model, _ number: VMID, library: EngineLibrary) {
@@ -150,6 +152,14 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, C
     /// From now on does one entry of each page state change, and makes the guest's list end there.
     public func shrinkLists() { model.withLock { shrinksLists = true } }
 
+    /// The changes since the last call in order, of which the first returns none.
+    public func takeGuestPages() -> [GuestPages] {
+        model.withLock {
+            defer { guestPages = [] }
+            return guestPages ?? []
+        }
+    }
+
     /// Clears SEPT_VE_DISABLE in the attributes of a TD.
     public func raiseVE() { model.withLock { model.kernel.raiseVE(number) } }
 
@@ -234,6 +244,24 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, C
 
     func zap(_ gpas: PageRange, keepingAccess: Bool) {
         for engine in engines { engine.zap(gpas, keepingAccess: keepingAccess) }
+    }
+
+    /// How far the guest has taken these pages. A change of the pages behind those of one of the last two changes is joined with it,
+    /// so a loop of PVALIDATE over many pages, each of which is assigned and then validated, is two changes.
+    func note(_ gpas: PageRange, _ state: GuestPageState) {
+        guard let known = guestPages else { return }
+        for index in known.indices.suffix(2).reversed() {
+            let old = known[index]
+            if old.state == state, old.range.end == gpas.start,
+                let joined = PageRange(start: old.range.start, size: old.range.size + gpas.size)
+            {
+                guestPages?[index].range = joined
+                return
+            }
+            // A later change of the same page must stay behind this one.
+            if old.range.intersection(gpas) != nil { break }
+        }
+        guestPages?.append(GuestPages(range: gpas, state: state))
     }
 
     func codeChanged(_ gpas: PageRange) {

@@ -30,7 +30,7 @@ struct MachineOptions: ParsableArguments {
     var vm: MachineType?
     @Option(
         help: ArgumentHelp(
-            "Makes the host of an SNP or TDX guest hostile: lie, refuse, swap-pages, take-pages or shrink-list. Repeatable. (default: an honest host)",
+            "Makes the host of an SNP or TDX guest hostile: lie, refuse, swap-pages, take-pages, shrink-list or wrong-ret. Repeatable. (default: an honest host)",
             valueName: "behaviour"))
     var host: [HostBehaviour] = []
     @Flag(

@@ -194,8 +194,10 @@ final class Narrator: TraceSink {
                 )
             case .fatal: return ("faults at \(hex(fault.gpa)); the machine ends", false)
             }
+        // What the guest does to these pages, it says itself.
+        case .guestPages: return nil
         // These come from litmus tests, not from guests.
-        case .fileAppeared, .step, .access, .punched, .guestPages, .heldByName, .releasedByName: return nil
+        case .fileAppeared, .step, .access, .punched, .heldByName, .releasedByName: return nil
         case .hostAccess(let gpa, let direction, let error):
             let verb = direction == .read ? "reads" : "writes"
             guard let error else { return ("the host \(verb) page \(gpa / pageSize): succeeds", false) }

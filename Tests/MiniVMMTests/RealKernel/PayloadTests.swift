@@ -10,16 +10,16 @@ import Testing
 struct PayloadTests {
     private func machine(
         _ payload: Payload, _ console: Console = Console(nil, keeps: true),
-        on backend: BackendUnderTest = .trap,
+        on backend: BackendUnderTest = .trap, events: (any TraceSink)? = nil,
         _ change: (inout MachineConfiguration) -> Void = { _ in }
     ) throws -> Machine {
         var configuration = payload.machineConfiguration
         configuration.hypercallInstruction = backend.hypercallInstruction
         change(&configuration)
+        let backend = try backend.required(aliases: configuration.aliases)
         return try Machine(
-            backend: backend.required(aliases: configuration.aliases), configuration: configuration,
-            image: try .flat(payload.image),
-            console: console)
+            backend: backend, configuration: configuration, image: try .flat(payload.image), console: console,
+            trace: events.map { Trace(backend: backend, sinks: [$0]) })
     }
 
     private func expectEnd(of payload: Payload, on backend: BackendUnderTest) throws {
@@ -119,6 +119,8 @@ struct PayloadTests {
         Pair(
             name: "first-touch", type: .tdx, raisesVE: true, status: 0,
             says: "exception, code 0x30 at 0x200000"),
+        Pair(name: "partial", type: .snp, host: [.wrongRet], status: 125, says: ""),
+        Pair(name: "partial", type: .tdx, host: [.wrongRet], status: 125, says: ""),
         Pair(name: "thousand", type: .snp, status: 0, says: "1000 pages"),
         Pair(name: "thousand", type: .tdx, status: 0, says: "1000 pages"),
     ]
@@ -136,6 +138,48 @@ struct PayloadTests {
         #expect(
             outcome.exitStatus == pair.status && (pair.says.isEmpty || console.text.contains(pair.says)),
             "\(outcome)\n\(console.text)")
+    }
+
+    /// What the trace says about the first page of free RAM, which guests use.
+    @Test(
+        arguments: [
+            ("first-touch", .snp, [], ["unassigned", "unvalidated", "taken"]),
+            ("first-touch", .tdx, [], ["unassigned", "pending", "taken"]),
+            ("take-then-use", .tdx, [], ["unassigned", "unassigned", "pending", "taken"]),
+            (
+                "double-validation", .snp, [.takePages],
+                // The guest calls twice, and validates the page again in between.
+                [
+                    "unassigned", "unvalidated", "taken", "unassigned", "unvalidated", "taken", "unassigned",
+                    "unvalidated",
+                ]
+            ),
+        ] as [(String, VMType, Set<HostBehaviour>, [String])])
+    func theTraceHasWhatTheGuestDoesToItsPages(
+        _ name: String, _ type: VMType, _ host: Set<HostBehaviour>, _ expected: [String]
+    ) throws {
+        let events = GuestPageList()
+        let machine = try machine(#require(Catalogue.named(name)), on: .software, events: events) {
+            $0.setType(type)
+            $0.host = host
+            $0.raisesVE = name == "first-touch" && type == .tdx
+        }
+        _ = machine.run(timeout: .seconds(600))
+        let first = machine.layout.free.lowerBound
+        #expect(events.all.filter { $0.range.contains(first) }.map(\.state.rawValue) == expected)
+    }
+
+    /// A trace that keeps how far the guest has taken its pages.
+    private final class GuestPageList: TraceSink {
+        private let pages = Collected<GuestPages>()
+        var all: [GuestPages] { pages.all }
+        func begin(backend: BackendIdentity, time: UInt64) {}
+        func flush() {}
+        func write(_ event: TraceEvent, by actor: Actor, time: UInt64) {
+            if case .guestPages(let range, let state) = event {
+                pages.add(GuestPages(range: range, state: state))
+            }
+        }
     }
 
     @Test(arguments: [2, 3, 7, 64], BackendUnderTest.asked(of: [.inPlace, .trap]))

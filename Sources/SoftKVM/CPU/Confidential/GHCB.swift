@@ -2,6 +2,7 @@
 import CKVMShim
 import ConversionModel
 import MiniVMM
+import SystemPackage
 
 /// The guest-hypervisor communication block of SNP: a shared page, with the fields that this hypervisor uses. Every field is
 /// read once, because the guest can change it at any time.
@@ -71,6 +72,12 @@ import MiniVMM
     func setBufferWord(at offset: Int, _ word: UInt64) {
         unsafe page.storeBytes(of: word, toByteOffset: offset, as: UInt64.self)
     }
+    func setBufferBytes(at offset: Int, _ word: UInt64, count: Int) {
+        for index in 0..<min(count, 8) {
+            let byte = UInt8(truncatingIfNeeded: word >> UInt64(index * 8))
+            unsafe page.storeBytes(of: byte, toByteOffset: offset + index, as: UInt8.self)
+        }
+    }
     func setBufferHalf(at offset: Int, _ half: UInt16) {
         unsafe page.storeBytes(of: half, toByteOffset: offset, as: UInt16.self)
     }
@@ -87,8 +94,8 @@ enum GHCBRequest {
     /// An OUT, or an IN of this many bytes.
     case portOut
     case portIn(size: Int)
-    /// An access to a device, of this many bytes.
-    case mmio(size: Int, isWrite: Bool)
+    /// An access to a device, of this many bytes, whose data is at this offset in the page.
+    case mmio(offset: Int, size: Int, isWrite: Bool)
     /// A page state change by the GHCB page.
     case pageState(PageStateChange)
     /// A page state change of one page by the MSR.
@@ -206,7 +213,7 @@ extension SoftVCPU {
         runPage.exitReason = CKVM_EXIT_MMIO
         runPage.mmio = ckvm_run_mmio(
             gpa: gpa, size: Int(size), writing: isWrite ? page.bufferWord(at: offset) : nil)
-        return .mmio(size: Int(size), isWrite: isWrite)
+        return .mmio(offset: offset, size: Int(size), isWrite: isWrite)
     }
 
     /// The offset in the page of `size` bytes of the scratch area, all of which must lie in the buffer.
@@ -272,7 +279,16 @@ extension SoftVCPU {
 
     /// Continues after the monitor has done its part of a request.
     func complete(_ request: GHCBRequest, rip: UInt64, length: UInt64) -> Step {
-        let isDone = runPage.hypercall.ret == 0
+        var isDone = true
+        switch request {
+        case .pageState, .pageStateOfMSR:
+            do throws(ErrorNumber) {
+                isDone = try vm.model.kernel.requestAnswer(runPage.hypercall.ret) == .done
+            } catch {
+                return .fail(Errno(error))
+            }
+        default: break
+        }
         if case .pageStateOfMSR = request {
             ghcb = Self.stateAnswer(isRefused: !isDone)
             registersNow.rip = rip &+ length
@@ -289,10 +305,8 @@ extension SoftVCPU {
             let value = unsafe self.page.loadUnaligned(fromByteOffset: Self.ioDataOffset, as: UInt64.self)
             page[.rax] = value & (1 << UInt64(size * 8) - 1)
             page.answer(0, 0)
-        case .mmio(let size, let isWrite):
-            if !isWrite, let offset = try? Self.bufferOffset(page, page[.scratch], size) {
-                page.setBufferWord(at: offset, runPage.mmio.word)
-            }
+        case .mmio(let offset, let size, let isWrite):
+            if !isWrite { page.setBufferBytes(at: offset, runPage.mmio.word, count: size) }
             page.answer(0, 0)
         case .pageState(var change):
             change.completed(page, isDone)

@@ -205,8 +205,7 @@ extension SoftVCPU {
 
     /// Continues after the monitor has done its part of a request.
     func complete(_ request: TDXRequest, rip: UInt64, length: UInt64) -> Step {
-        registersNow.rax = 0
-        registersNow.r10 = Answer.done
+        var answer = Answer.done
         switch request {
         case .portOut, .halt: break
         case .portIn(let size):
@@ -217,22 +216,27 @@ extension SoftVCPU {
             if !isWrite { registersNow.r11 = size == 8 ? word : word & (1 << UInt64(size * 8) - 1) }
         case .mapGPA(var map):
             let shared = map.isPrivate ? 0 : vm.encryptionBit?.mask ?? 0
-            let again = -Int64(Errno.resourceTemporarilyUnavailable.rawValue)
-            switch Int64(bitPattern: runPage.hypercall.ret) {
-            case 0:
-                map.next += map.size
-                guard map.next < map.end else { break }
-                exitForMap(map)
-                pending = .module(rip: rip, length: length, .mapGPA(map))
-                return .exit
-            case again, -again:
-                registersNow.r10 = Answer.retry
-                registersNow.r11 = map.next | shared
-            default:
-                registersNow.r10 = Answer.invalid
-                registersNow.r11 = map.next | shared
+            do throws(ErrorNumber) {
+                switch try vm.model.kernel.requestAnswer(runPage.hypercall.ret) {
+                case .done:
+                    map.next += map.size
+                    guard map.next < map.end else { break }
+                    exitForMap(map)
+                    pending = .module(rip: rip, length: length, .mapGPA(map))
+                    return .exit
+                case .busy:
+                    answer = Answer.retry
+                    registersNow.r11 = map.next | shared
+                case .refused:
+                    answer = Answer.invalid
+                    registersNow.r11 = map.next | shared
+                }
+            } catch {
+                return .fail(Errno(error))
             }
         }
+        registersNow.rax = 0
+        registersNow.r10 = answer
         registersNow.rip = rip &+ length
         return .proceed
     }
