@@ -51,26 +51,24 @@ void engine_read_system(struct engine *engine, struct cuc_system_registers *regi
     memset(registers, 0, sizeof *registers);
     library->uc_reg_read(engine->uc, UC_X86_REG_CR0, &registers->cr0);
     library->uc_reg_read(engine->uc, UC_X86_REG_CR4, &registers->cr4);
-    library->uc_reg_read(engine->uc, UC_X86_REG_FS_BASE, &registers->fs_base);
-    library->uc_reg_read(engine->uc, UC_X86_REG_GS_BASE, &registers->gs_base);
     library->uc_reg_read(engine->uc, UC_X86_REG_GDTR, &table);
     registers->gdt_base = table.base;
     registers->gdt_limit = table.limit;
     library->uc_reg_read(engine->uc, UC_X86_REG_IDTR, &table);
     registers->idt_base = table.base;
     registers->idt_limit = table.limit;
+    engine_read_segments(engine, registers);
 }
 
-void engine_write_system(struct engine *engine, const struct cuc_system_registers *registers) {
+bool engine_write_system(struct engine *engine, const struct cuc_system_registers *registers) {
     const struct cuc_library *library = engine->library;
     struct table_register gdt = {0, registers->gdt_base, registers->gdt_limit, 0};
     struct table_register idt = {0, registers->idt_base, registers->idt_limit, 0};
     library->uc_reg_write(engine->uc, UC_X86_REG_CR0, &registers->cr0);
     library->uc_reg_write(engine->uc, UC_X86_REG_CR4, &registers->cr4);
-    library->uc_reg_write(engine->uc, UC_X86_REG_FS_BASE, &registers->fs_base);
-    library->uc_reg_write(engine->uc, UC_X86_REG_GS_BASE, &registers->gs_base);
     library->uc_reg_write(engine->uc, UC_X86_REG_GDTR, &gdt);
     library->uc_reg_write(engine->uc, UC_X86_REG_IDTR, &idt);
+    return engine_write_segments(engine, registers);
 }
 
 void engine_reset_segments(struct engine *engine) {

@@ -11,10 +11,10 @@ extension SoftVCPU {
     func failedFetch() -> Step? {
         guard vm.model.kernel.kvmUsesHostMapping(vm.number) else { return nil }
         let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
-        guard let code = try? vm.walk(registersNow.rip, kind, special, through: vm.isReadable) else {
+        guard let code = try? vm.walk(codeAddress, kind, special, through: vm.isReadable) else {
             return shutdown()
         }
-        return vm.isReadable(code.gpa + (registersNow.rip - code.linear)) ? nil : internalError()
+        return vm.isReadable(code.gpa + (codeAddress - code.linear)) ? nil : internalError()
     }
 
     /// The exit if KVM cannot tell the length of the instruction at RIP; nil if it can read it or the CPU reports
