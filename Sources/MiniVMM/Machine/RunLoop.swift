@@ -147,6 +147,9 @@ private struct Monitor: ExitHandler {
         } else if io.port == CallPage.port, io.size == 4, io.count == 1 {
             let number = unsafe bytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
             callByPage(number)
+        } else if io.port == FirmwareTrap.port, let call = FirmwareTrap.call(vcpu) {
+            guard let byte = call.teletype else { return crash(.firmwareCall(call.vector, ax: call.ax)) }
+            machine.console.write(port: Console.debugPort, byte)
         }
         if trace != nil { unsafe traceIO(io, bytes) }
         guard let status else { return machine.isStopping ? .stopped : nil }
