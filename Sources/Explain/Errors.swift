@@ -389,8 +389,9 @@ extension Crash.Cause {
         case .firmwareCall:
             (
                 "port 0xeb, from the machine's own handler of that vector",
-                "A guest that starts in real mode finds handlers that report it. The only service that exists is INT 0x10 with AH 0x0e, "
-                    + "which prints a character. There are no disks, timers or keyboards, and no table of memory.",
+                "In real mode every vector leads to a handler of the machine that reports it, until the guest sets the vector. The only "
+                    + "service of a BIOS that exists is INT 0x10 with AH 0x0e, which prints a character. There are no disks, timers or "
+                    + "keyboards.",
                 "Use COM1 (port 0x3f8) for output, and load what the guest needs together with it. For an exception, look at the "
                     + "instruction before RIP, or install a handler in the vector table at address 0."
             )

@@ -18,11 +18,15 @@ struct BootState {
     /// The tables to write into RAM besides the image.
     func structures(boot: BootInformation) -> [(gpa: UInt64, bytes: [UInt8])] {
         let information = (layout.bootInformation, boot.words(layout).littleEndianBytes)
+        let data =
+            (layout.hasBIOSData ? [(BIOSData.place.lowerBound, BIOSData.bytes)] : [])
+            + (layout.hasVectorTable ? FirmwareTrap.structures : [])
         switch layout.mode {
-        case .real: return layout.hasVectorTable ? FirmwareTrap.structures : []
-        case .protected: return [(layout.gdt, Self.protectedDescriptors.littleEndianBytes), information]
+        case .real: return data
+        case .protected:
+            return data + [(layout.gdt, Self.protectedDescriptors.littleEndianBytes), information]
         case .long:
-            return [
+            return data + [
                 (layout.gdt, Self.longDescriptors.littleEndianBytes), information,
                 (layout.tables.start, layout.tables.words().littleEndianBytes),
             ]

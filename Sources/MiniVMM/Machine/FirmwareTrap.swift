@@ -1,6 +1,23 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
 
+/// The few fields of the BIOS data area that kernels read without a BIOS call: Xen places its start code by the size of memory.
+enum BIOSData {
+    static let place: Range<UInt64> = 0x400..<0x500
+
+    static var bytes: [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: place.count)
+        func put(_ value: UInt16, at address: Int) {
+            bytes[address - 0x400] = UInt8(truncatingIfNeeded: value)
+            bytes[address - 0x3ff] = UInt8(value >> 8)
+        }
+        put(Console.serialPort, at: 0x400)  // COM1
+        put(0x9fc0, at: 0x40e)  // segment of the extended data area
+        put(639, at: 0x413)  // KiB of memory below it
+        return bytes
+    }
+}
+
 /// Makes a call of the BIOS visible, and an exception in real mode. Each vector of the table at address 0 leads to a handler of its
 /// own, which writes to ``port``; the monitor finds the vector from RIP.
 enum FirmwareTrap {

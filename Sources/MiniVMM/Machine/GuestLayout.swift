@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT
 /// The layout of guest-physical memory before the guest starts.
 ///
-///     0x00000000  interrupt vector table (real mode), 1 KiB
+///     0x00000000  interrupt vector table (real mode, boot protocols), 1 KiB
+///     0x00000400  BIOS data area (real mode, boot protocols), 256 bytes
 ///     0x00001000  GDT
 ///     0x00002000  boot information page
 ///     0x00003000  page tables (64-bit mode; at the top of RAM if they do not fit here)
 ///     0x00007c00  a boot sector
 ///     0x00009000  what a boot protocol hands to the guest
 ///     0x00040000  stacks, 16 KiB per vCPU
-///     0x000f0000  handlers for the vectors (real mode), 1 KiB
+///     0x000f0000  handlers for the vectors (real mode, boot protocols), 1 KiB
 ///     0x00100000  a flat image; an ELF file is loaded at the addresses it was linked for
 ///     above       modules of a boot protocol, then free, from the next 2 MiB boundary if RAM extends that far
 ///
-/// If an image is loaded over the monitor's parts, these move to the highest free addresses. A guest that starts in real mode
-/// has only the two parts for it, and none of them that the image overlaps.
+/// If an image is loaded over the monitor's parts, these move to the highest free addresses. Those of a BIOS are left out if the
+/// image is there.
 ///
 /// If conversions lose contents, everything except free RAM stays shared. With two aliases the low addresses of that
 /// part then map to the shared alias, and so do CR3 and the page tables' own entries. Free RAM then consists of whole
@@ -42,6 +43,8 @@ public struct GuestLayout: Sendable {
     let gdt, bootInformation, stacks: UInt64
     /// Whether the vector table and its handlers are there.
     let hasVectorTable: Bool
+    /// Whether ``BIOSData`` is there.
+    let hasBIOSData: Bool
 
     /// The addresses of the monitor's parts, unless the image is there.
     enum Low {
@@ -92,8 +95,10 @@ public struct GuestLayout: Sendable {
         let placement = MemoryPlacement(image.segments)
         let parts = try Parts(mode, tables, vcpus: vcpus, ramSize: ramSize, placement)
         (gdt, bootInformation, stacks) = (parts.gdt, parts.bootInformation, parts.stacks)
+        let hasFirmware = mode == .real || image.format.hasProtocol
         hasVectorTable =
-            mode == .real && placement.isFree(FirmwareTrap.table) && placement.isFree(FirmwareTrap.handlers)
+            hasFirmware && placement.isFree(FirmwareTrap.table) && placement.isFree(FirmwareTrap.handlers)
+        hasBIOSData = hasFirmware && placement.isFree(BIOSData.place)
         tables.place(at: parts.tables)
         var top = parts.top
         let usedEnd = max(pages.end, parts.lowEnd, hasVectorTable ? FirmwareTrap.end : 0)

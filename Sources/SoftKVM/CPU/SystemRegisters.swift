@@ -126,12 +126,16 @@ extension SoftVCPU {
         return true
     }
 
+    /// IA32_PAT.
+    private static let pageAttributeTable: UInt32 = 0x277
+
     /// RDMSR; nil for an MSR that this CPU does not have.
     func readMSR(_ number: UInt32) -> UInt64? {
         storeSpecial()
         return switch number {
         case 0x10: vm.model.clock
         case 0x1b: special.apic_base
+        case Self.pageAttributeTable: pageAttributes
         case 0xc000_0080: special.efer
         case 0xc000_0100: special.fs.base
         case 0xc000_0101: special.gs.base
@@ -154,6 +158,12 @@ extension SoftVCPU {
             guard canChange(to: new) else { return false }
             special.efer = new.efer
             engine.flush()
+        case Self.pageAttributeTable:
+            // Six memory types exist. Memory is the same with each of them.
+            let types: Set<UInt64> = [0, 1, 4, 5, 6, 7]
+            guard (0..<8).allSatisfy({ types.contains(value >> ($0 * 8) & 0xff) }) else { return false }
+            pageAttributes = value
+            return true
         case 0xc000_0100: special.fs.base = value
         case 0xc000_0101: special.gs.base = value
         case 0xc000_0102: kernelGSBase = value

@@ -35,6 +35,8 @@ public import SystemPackage
     /// Whether the engine's copy of ``special`` is out of date.
     var specialChanged = true
     var kernelGSBase: UInt64 = 0
+    /// The page attribute table, with its value after a reset.
+    var pageAttributes: UInt64 = 0x0007_0406_0007_0406
     /// Guest-physical address of KVM's clock, and whether it must be written.
     var clock: (gpa: UInt64, isDue: Bool)?
     /// DR0 to DR3, DR6 and DR7. They hold their values, but breakpoints never trigger.

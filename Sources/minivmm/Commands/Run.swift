@@ -309,6 +309,9 @@ struct Run: ParsableCommand {
             terminal.styled("end     ", .dim),
             terminal.styled(outcome.description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
         if let diagnosis = outcome.diagnosis { terminal.print(diagnosis, indent: 8) }
+        if let image, let note = image.note(on: outcome, chosen.backend.identity.kind) {
+            terminal.hanging("        note:      ", note, indent: 19)
+        }
         if !quiet, statistics.exits > 0 {
             terminal.hanging(terminal.styled("counts  ", .dim), statistics.line, indent: 8)
         }

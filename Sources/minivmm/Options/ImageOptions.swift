@@ -94,14 +94,15 @@ struct ImageOptionGroup: ParsableArguments {
         return options
     }
 
-    /// A path may contain `=`, so the whole argument is tried as a path first.
+    /// A path may contain `=`, so the longest path that exists counts.
     private static func module(
         _ argument: String, _ ramSize: UInt64, _ cancellation: Cancellation
     ) throws(GuestFileError) -> ImageOptions.Module? {
-        let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
-            String.init)
         var candidates = [(path: argument, text: argument)]
-        if parts.count == 2 { candidates.append((parts[0], parts[1])) }
+        for index in argument.indices.reversed() where argument[index] == "=" {
+            candidates.append(
+                (String(argument[..<index]), String(argument[argument.index(after: index)...])))
+        }
         var failure = Errno.noSuchFileOrDirectory
         for (path, text) in candidates {
             do {
@@ -126,5 +127,16 @@ extension BootImage {
             ("format", .string(format.name)), ("mode", .string(mode.rawValue)), ("entry", .number(entry)),
             ("description", .string(summary)),
         ])
+    }
+}
+
+extension BootImage {
+    /// What the format and the backend add to the diagnosis of a crash.
+    func note(on outcome: Outcome, _ backend: BackendIdentity.Kind) -> String? {
+        guard case .crashed(_, let crash) = outcome, case .tripleFault = crash.cause, mode != .long,
+            backend != .simulated
+        else { return nil }
+        return
+            "The KVM of some kernels (PVM) has no 32-bit and no PAE paging: a guest that turns it on ends like this. --backend soft has it."
     }
 }

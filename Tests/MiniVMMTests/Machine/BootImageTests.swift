@@ -155,7 +155,8 @@ struct BootImageTests {
                 image: try BootImage.parse(elf.bytes))
             let image = at..<at + 16
             let parts = [
-                layout.gdt..<layout.gdt + pageSize, layout.bootInformation..<layout.bootInformation + pageSize,
+                layout.gdt..<layout.gdt + pageSize,
+                layout.bootInformation..<layout.bootInformation + pageSize,
                 layout.tables.start..<layout.tables.start + layout.tables.size,
                 layout.stacks..<layout.stackTop(1), image,
             ]
