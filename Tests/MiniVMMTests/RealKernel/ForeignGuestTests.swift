@@ -121,6 +121,16 @@ struct ForeignGuestTests {
         }
     }
 
+    /// Calls by port take and return registers of 32 bits.
+    @Test(arguments: backends) func callsByPortWorkInEveryMode(_ backend: BackendUnderTest) throws {
+        for (mode, code) in [
+            (.protected, ForeignGuest.callInProtectedMode), (.real, ForeignGuest.callInRealMode),
+        ] as [(CPUMode, [UInt8])] {
+            let (outcome, _) = try run(code, ImageOptions(mode: mode), on: backend)
+            #expect(outcome.exitStatus == 42, "\(mode): \(outcome)")
+        }
+    }
+
     /// An ELF file says its mode by its class, unless the option says another.
     @Test(arguments: backends) func executablesWithoutAProtocolRun(_ backend: BackendUnderTest) throws {
         #expect(try run(ForeignGuest.elf(ForeignGuest.protected), on: backend).outcome.exitStatus == 42)
