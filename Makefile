@@ -29,7 +29,7 @@ help:
 	@echo "make reworded  rewrite every message and check that no result depends on the words"
 	@echo "make example   build and run the package of docs/library.md"
 	@echo "make soak      create 10,000 VMs and check that no descriptor leaks"
-	@echo "make fuzz      parse a million mutated litmus tests"
+	@echo "make fuzz      parse a million mutated litmus tests, and a million mutated images of each format"
 	@echo "make hostile   run 170,000 guests that try to break the software CPU"
 	@echo "make explore   check that random tests find each planted fault"
 	@echo "make scale     run the litmus tests of 100,000 and a million runs of attributes on every backend"
@@ -179,7 +179,8 @@ soak: setup
 # The long version of a test of the suite.
 fuzz: setup
 	@$(SWIFT) build --build-tests
-	@MINIVMM_FUZZ_INPUTS=1000000 $(SWIFT) test --skip-build --filter nothingThatIsReadBreaksTheReader
+	@MINIVMM_FUZZ_INPUTS=1000000 $(SWIFT) test --skip-build \
+	    --filter "nothingThatIsReadBreaksTheReader|everyFormatSurvivesMutations"
 
 # Every opcode with every prefix, and 100,000 random guests, on the software CPU.
 hostile: setup

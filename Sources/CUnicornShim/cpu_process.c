@@ -57,7 +57,7 @@ static bool perform(struct process *process, const struct cuc_operation *operati
     case CUC_OPERATION_UNMAP: engine_unmap(engine, operation->linear, operation->size); break;
     case CUC_OPERATION_FORGET_CODE: engine_forget_code(engine, operation->linear, operation->size); break;
     case CUC_OPERATION_FORGET_TOUCHES: engine_forget_touches(engine); break;
-    case CUC_OPERATION_WRITE_SYSTEM: engine_write_system(engine, &process->channel->system); break;
+    case CUC_OPERATION_WRITE_SYSTEM: return engine_write_system(engine, &process->channel->system);
     case CUC_OPERATION_RESET_SEGMENTS: engine_reset_segments(engine); break;
     case CUC_OPERATION_OPEN_FILE: return open_file(process, operation->file, operation->size);
     case CUC_OPERATION_CLOSE_FILES: close_files(process); break;

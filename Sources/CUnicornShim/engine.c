@@ -37,7 +37,9 @@ struct engine *engine_open(const struct cuc_library *library) {
     bool is_open = open_uc(engine) && library->uc_context_alloc(engine->uc, &engine->saved) == UC_ERR_OK
         && library->uc_context_alloc(engine->uc, &engine->moved) == UC_ERR_OK
         && library->uc_context_alloc(engine->uc, &engine->fresh) == UC_ERR_OK
+        && library->uc_context_alloc(engine->uc, &engine->state) == UC_ERR_OK
         && library->uc_context_save(engine->uc, engine->fresh) == UC_ERR_OK && sigaction(SIGABRT, &action, NULL) == 0;
+    if (is_open) engine_find_segments(engine);
     return is_open ? engine : NULL;
 }
 
@@ -80,14 +82,16 @@ static uint64_t read_rip(const struct engine *engine) {
 // Makes blocks end after their first instruction, which has at most 15 bytes.
 static void end_blocks_after(struct engine *engine, uint64_t rip) {
     uint64_t exits[CUC_MAX_CODE];
-    for (uint32_t i = 0; i < CUC_MAX_CODE; i++) exits[i] = engine_address(engine, rip + i + 1);
+    engine_learn_code(engine);
+    for (uint32_t i = 0; i < CUC_MAX_CODE; i++)
+        exits[i] = engine_address(engine, engine->code_base + rip + i + 1);
     engine->library->uc_ctl(engine->uc, UC_CTL_WRITE_UC_EXITS, exits, (size_t)CUC_MAX_CODE);
 }
 
 // The bytes at RIP, as many as can be read.
 static uint32_t read_code(const struct engine *engine, uint64_t rip, uint8_t *bytes) {
     for (uint32_t i = 0; i < CUC_MAX_CODE; i++) {
-        const uint8_t *byte = engine_bytes(engine, rip + i);
+        const uint8_t *byte = engine_bytes(engine, engine->code_base + rip + i);
         if (byte == NULL) return i;
         bytes[i] = *byte;
     }
@@ -103,13 +107,20 @@ static bool recover(struct engine *engine, struct cuc_answer *answer) {
     if (engine->is_stepping && !engine->has_begun) {
         answer->code_size = read_code(engine, rip, answer->code);
         // The known cause of an abort: an instruction that does not exist on a processor.
-        bool is_undefined = cuc_is_undefined(answer->code, answer->code_size);
+        bool is_undefined = cuc_is_undefined(answer->code, answer->code_size, engine->code_bits);
         engine->stop = is_undefined ? CUC_STOP_EXCEPTION : CUC_STOP_ENGINE_FAILED;
         engine->exception = INVALID_OPCODE;
         return false;
     }
     engine->is_stepping = true;
     return renew(engine, true);
+}
+
+// A stopped engine has the linear address of the instruction in RIP, which is wrong if CS has a base. Only a failed fetch
+// leaves RIP as it should be.
+static void correct_rip(struct engine *engine) {
+    if (engine->code_base == 0 || engine->stop == 0 || engine->fault.is_fetch) return;
+    engine->library->uc_reg_write(engine->uc, UC_X86_REG_RIP, &engine->rip);
 }
 
 // Runs until a hook stops the engine or the engine stops by itself.
@@ -128,6 +139,7 @@ static int start(struct engine *engine, struct cuc_answer *answer) {
         } else {
             continue;
         }
+        correct_rip(engine);
         if (engine->stop == STOP_RENEW && !renew(engine, false)) {
             engine->stop = 0;
             return CUC_ERROR_ABORTED;
@@ -144,6 +156,7 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
     struct cuc_channel *channel = engine->channel;
     channel->live_executed = 0;
     channel->live_rip = read_rip(engine);
+    engine->knows_code = false;
     engine->limit = limit;
     engine->careful = careful;
     engine->stop = 0;

@@ -35,7 +35,8 @@ void engine_forget_touches(struct engine *engine);
 void engine_read_registers(struct engine *engine, uint64_t *values);
 void engine_write_registers(struct engine *engine, const uint64_t *values);
 void engine_read_system(struct engine *engine, struct cuc_system_registers *registers);
-void engine_write_system(struct engine *engine, const struct cuc_system_registers *registers);
+/// Returns false if the engine cannot have this state.
+bool engine_write_system(struct engine *engine, const struct cuc_system_registers *registers);
 /// Sets the segments of a CPU in 64-bit mode, if the guest has changed any. General and system registers must be
 /// written afterwards.
 void engine_reset_segments(struct engine *engine);

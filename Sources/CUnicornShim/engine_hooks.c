@@ -49,6 +49,8 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
         engine->library->uc_emu_stop(uc);
         return;
     }
+    if (!engine->knows_code) engine_learn_code(engine);
+    engine->rip = address - engine->code_base;
     // A fetch is recorded even if the instruction is not executed, because the engine has translated it.
     if (address / PAGE != engine->code_page) {
         engine->code_page = address / PAGE;
@@ -65,7 +67,7 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
     }
     if (engine->is_stepping && engine->has_begun) return stop(engine, STOP_STEP);
     engine->has_begun = true;
-    channel->live_rip = address;
+    channel->live_rip = engine->rip;
     engine->crossing.size = 0;
     engine->inner_reads = 0;
     // The engine reports no valid size for an instruction that it does not know, such as VMCALL.
@@ -82,14 +84,16 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
         bytes = copy;
     }
     // Fast path: most instructions begin with REX or an ordinary opcode.
-    uint8_t opcode = (bytes[0] & 0xf0) == 0x40 && size > 1 ? bytes[1] : bytes[0];
+    uint32_t bits = engine->code_bits;
+    uint8_t opcode = (bytes[0] & 0xf0) == 0x40 && size > 1 && bits == 64 ? bytes[1] : bytes[0];
     if (!cuc_needs_decoding(opcode)) {
         channel->live_executed++;
-    } else if (cuc_decode(bytes, size).kind != CUC_INSTRUCTION_NONE) {
+    } else if (cuc_decode(bytes, size, bits).kind != CUC_INSTRUCTION_NONE) {
         stop(engine, CUC_STOP_PRIVILEGED);
     } else {
         channel->live_executed++;
-        if (cuc_is_undefined(bytes, size)) {
+        engine->knows_code = !cuc_is_far_transfer(bytes, size, bits);
+        if (cuc_is_undefined(bytes, size, bits)) {
             engine->exception = INVALID_OPCODE;
             stop(engine, CUC_STOP_EXCEPTION);
         }

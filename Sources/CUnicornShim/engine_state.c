@@ -51,8 +51,6 @@ void engine_read_system(struct engine *engine, struct cuc_system_registers *regi
     memset(registers, 0, sizeof *registers);
     library->uc_reg_read(engine->uc, UC_X86_REG_CR0, &registers->cr0);
     library->uc_reg_read(engine->uc, UC_X86_REG_CR4, &registers->cr4);
-    library->uc_reg_read(engine->uc, UC_X86_REG_FS_BASE, &registers->fs_base);
-    library->uc_reg_read(engine->uc, UC_X86_REG_GS_BASE, &registers->gs_base);
     library->uc_reg_read(engine->uc, UC_X86_REG_GDTR, &table);
     registers->gdt_base = table.base;
     registers->gdt_limit = table.limit;
@@ -63,9 +61,10 @@ void engine_read_system(struct engine *engine, struct cuc_system_registers *regi
     registers->tr_base = table.base;
     registers->tr_limit = table.limit;
     registers->tr_selector = table.selector;
+    engine_read_segments(engine, registers);
 }
 
-void engine_write_system(struct engine *engine, const struct cuc_system_registers *registers) {
+bool engine_write_system(struct engine *engine, const struct cuc_system_registers *registers) {
     const struct cuc_library *library = engine->library;
     struct table_register gdt = {0, registers->gdt_base, registers->gdt_limit, 0};
     struct table_register idt = {0, registers->idt_base, registers->idt_limit, 0};
@@ -73,11 +72,10 @@ void engine_write_system(struct engine *engine, const struct cuc_system_register
     struct table_register tr = {registers->tr_selector, registers->tr_base, registers->tr_limit, busy_tss};
     library->uc_reg_write(engine->uc, UC_X86_REG_CR0, &registers->cr0);
     library->uc_reg_write(engine->uc, UC_X86_REG_CR4, &registers->cr4);
-    library->uc_reg_write(engine->uc, UC_X86_REG_FS_BASE, &registers->fs_base);
-    library->uc_reg_write(engine->uc, UC_X86_REG_GS_BASE, &registers->gs_base);
     library->uc_reg_write(engine->uc, UC_X86_REG_GDTR, &gdt);
     library->uc_reg_write(engine->uc, UC_X86_REG_IDTR, &idt);
     library->uc_reg_write(engine->uc, UC_X86_REG_TR, &tr);
+    return engine_write_segments(engine, registers);
 }
 
 void engine_reset_segments(struct engine *engine) {

@@ -31,6 +31,8 @@ struct engine {
     uc_context *saved;  // state before a careful run
     uc_context *moved;  // state moved from an old engine to a new one
     uc_context *fresh;  // state of a new engine
+    uc_context *state;  // the current state, to read and write the hidden parts of segment registers
+    size_t segments_at;  // their offset in a context (engine_segments.c), or 0 if it is unknown
     struct cuc_channel *channel;
 
     uint64_t limit;
@@ -69,6 +71,12 @@ struct engine {
     struct code_memory memory;  // memory of the engine's translations
     uint32_t until_measured;    // instructions until it is measured again
 
+    // The size of code and the base of CS. Known until an instruction may load CS.
+    bool knows_code;
+    uint32_t code_bits;
+    uint64_t code_base;
+    uint64_t rip;  // of the last instruction that the code hook has seen
+
     uint64_t code_page;         // linear page number of the last instruction
     const uint8_t *code_bytes;  // its bytes
     uint32_t region_count;
@@ -86,6 +94,15 @@ static inline const uint8_t *engine_bytes(const struct engine *engine, uint64_t 
             return engine->regions[i].host + (address - engine->regions[i].linear);
     return NULL;
 }
+
+// Finds the segment registers in the engine's state (engine_segments.c). Without them the engine has only the
+// segments of 64-bit mode.
+void engine_find_segments(struct engine *engine);
+void engine_read_segments(struct engine *engine, struct cuc_system_registers *registers);
+// Returns false if the engine has only 64-bit mode and this is another.
+bool engine_write_segments(struct engine *engine, const struct cuc_system_registers *registers);
+// Updates `code_bits` and `code_base`.
+void engine_learn_code(struct engine *engine);
 
 // Registers the hooks. Returns 0 or an error of the engine.
 int engine_add_hooks(struct engine *engine);

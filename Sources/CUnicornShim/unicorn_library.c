@@ -39,6 +39,7 @@ const struct cuc_library *cuc_library_open(const char *name) {
     FIND(uc_context_save);
     FIND(uc_context_restore);
     FIND(uc_context_free);
+    FIND(uc_context_size);
 #undef FIND
     if (complete) {
         unsigned major = 0, minor = 0;

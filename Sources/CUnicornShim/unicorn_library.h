@@ -79,6 +79,7 @@ struct cuc_library {
     int (*uc_context_save)(uc_engine *, uc_context *);
     int (*uc_context_restore)(uc_engine *, uc_context *);
     int (*uc_context_free)(uc_context *);
+    size_t (*uc_context_size)(uc_engine *);
 };
 
 // Opens a library with dlopen. Returns NULL if it does not exist or lacks a function. It is never closed.

@@ -142,7 +142,7 @@ extension ConfigurationError {
     /// Nil if the error's own text is enough.
     fileprivate var diagnosis: Diagnosis? {
         switch self {
-        case .regions, .ramSize, .vcpus, .pageTables: nil
+        case .regions, .ramSize, .vcpus, .pageTables, .modeOfConfidentialVM, .oneCPUOnly: nil
         case .sharedBitTooLow, .ramReachesAlias:
             Diagnosis(
                 attempted: "to build a machine with two aliases of its memory",
@@ -160,9 +160,11 @@ extension ImageError {
         Diagnosis(
             attempted: "to load the guest's image", answer: "stopped before creating a VM",
             means:
-                "The file cannot be booted. A guest is a flat image or a static ELF64 executable for x86-64, and must fit into RAM.",
+                "The file cannot be booted. A guest is a flat image, a boot sector, a Multiboot or PVH kernel, or a static ELF executable "
+                + "for x86, and must fit into RAM.",
             advice:
-                "minivmm list shows the built-in guests; guest/README.md has a linker's command line; --ram makes room."
+                "minivmm list shows the built-in guests; docs/guests.md has the formats; guest/README.md has a linker's command line; "
+                + "--ram makes room."
         )
     }
 }
@@ -414,6 +416,15 @@ extension Crash.Cause {
                 "exit 24, KVM_EXIT_SYSTEM_EVENT",
                 "The guest found something wrong and asked to be terminated, as Linux does when memory is not what it should be.",
                 "See what the guest printed before."
+            )
+        case .firmwareCall:
+            (
+                "port 0xeb, from the machine's own handler of that vector",
+                "In real mode every vector leads to a handler of the machine that reports it, until the guest sets the vector. The only "
+                    + "service of a BIOS that exists is INT 0x10 with AH 0x0e, which prints a character. There are no disks, timers or "
+                    + "keyboards.",
+                "Use COM1 (port 0x3f8) for output, and load what the guest needs together with it. For an exception, look at the "
+                    + "instruction before RIP, or install a handler in the vector table at address 0."
             )
         case .emulation, .internalError:
             (

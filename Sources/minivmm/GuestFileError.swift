@@ -9,6 +9,11 @@ enum GuestFileError: Error {
     case unreadable(Errno, path: String)
     /// Larger than four times the guest's RAM, or than 1 GiB.
     case tooLarge
+    /// An option that a built-in guest does not take.
+    case optionForFiles(String)
+    case moduleUnreadable(Errno, path: String)
+    /// Larger than the guest's RAM.
+    case moduleTooLarge(String)
     /// A file of another kind, at this path.
     case notBootable(FileKind, path: String)
 }
@@ -23,6 +28,10 @@ extension GuestFileError: CustomStringConvertible {
         case .unreadable(let errno, let path):
             "cannot be read: \(errno)"
                 + (errno == .noSuchFileOrDirectory ? DirectoryListing.suggestion(for: path) : "")
+        case .optionForFiles(let option):
+            "\(option) is for guests from a file; a built-in guest knows how it is loaded"
+        case .moduleUnreadable(let errno, let path): "--module \(path): cannot be read: \(errno)"
+        case .moduleTooLarge(let path): "--module \(path): the file is larger than the guest's RAM"
         case .tooLarge: "the file is larger than four times the guest's RAM, or than 1 GiB"
         case .notBootable(let kind, _): "this is \(kind.name), not a guest"
         }
@@ -39,6 +48,16 @@ extension GuestFileError {
                 advice:
                     "`minivmm list` names the built-in guests. For a file, check its path and permissions."
             )
+        case .optionForFiles:
+            Diagnosis(
+                attempted: "to apply the options of images", answer: "stopped before creating a VM",
+                means: "The option says how a file is loaded, and no file was given.",
+                advice: "Omit the option, or give the path of a file, such as ./hello.")
+        case .moduleUnreadable, .moduleTooLarge:
+            Diagnosis(
+                attempted: "reading a module", answer: "stopped before creating a VM",
+                means: "A module is copied into the guest's RAM before it starts.",
+                advice: "Check the path and its permissions, or give the guest more RAM (--ram).")
         case .tooLarge:
             Diagnosis(
                 attempted: "reading the guest's image", answer: "stopped before creating a VM",

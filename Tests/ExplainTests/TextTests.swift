@@ -254,7 +254,7 @@ struct ErrorTests {
             .noDevice(gpa: 1, size: 4, isWrite: true),
             .strayAccess(MemoryFault(gpa: 0x1000, size: 4096, flags: 8)), .deadVM, .terminated(6),
             .unreachableRAM(gpa: 1, size: 4, isWrite: false), .outsideRAM(fault, ramSize: 1 << 20),
-            .emulation, .internalError(3),
+            .emulation, .internalError(3), .firmwareCall(0x13, ax: 0x0201), .firmwareCall(6, ax: 0),
             .softwareCPU(CPUFailure(.instruction(error: -1), rip: 0x10_0000, code: [0x0f, 0xff])),
         ]
         return [.faultLoop(vcpu: 0, fault, faults: 2304, rip: 0, .undone), .timeLimit(.seconds(1)), .halted]

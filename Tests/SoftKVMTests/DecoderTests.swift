@@ -5,7 +5,9 @@ import Testing
 
 /// Decodes the instructions that the CPU process must not execute and the monitor emulates.
 struct DecoderTests {
-    private func decode(_ bytes: [UInt8]) -> cuc_instruction { cuc_decode(bytes, UInt32(bytes.count)) }
+    private func decode(_ bytes: [UInt8], bits: UInt32 = 64) -> cuc_instruction {
+        cuc_decode(bytes, UInt32(bytes.count), bits)
+    }
 
     private static let kinds: [([UInt8], cuc_instruction_kind)] = [
         ([0xe4, 0x10], CUC_INSTRUCTION_IN), ([0xed], CUC_INSTRUCTION_IN),
@@ -47,7 +49,7 @@ struct DecoderTests {
         let port = decode([0x66, 0xe5, 0xf4])
         #expect(port.has_port && port.port == 0xf4 && port.size == 2)
         let string = decode([0xf2, 0x67, 0x65, 0x6e])
-        #expect(!string.has_port && string.size == 1 && string.is_repeated && string.has_short_addresses)
+        #expect(!string.has_port && string.size == 1 && string.is_repeated && string.address_size == 4)
         #expect(string.segment == 0x65)
         let move = decode([0x45, 0x0f, 0x22, 0xc1])  // mov cr8, r9
         #expect(move.number == 8 && move.general == 9)
@@ -56,10 +58,32 @@ struct DecoderTests {
         #expect(other.number == 0 && other.general == 1)
     }
 
+    /// In 16-bit and 32-bit code the sizes have other defaults, every segment prefix counts, and there is no REX.
+    @Test func sizesDependOnTheCodeSegment() {
+        for (bits, bytes, size, addresses) in [
+            (64, [0x6f], 4, 8), (64, [0x66, 0x67, 0x6f], 2, 4), (32, [0x6f], 4, 4),
+            (32, [0x66, 0x67, 0x6f], 2, 2), (16, [0x6f], 2, 2), (16, [0x66, 0x67, 0x6f], 4, 4),
+            (16, [0x6e], 1, 2),
+        ] as [(UInt32, [UInt8], UInt8, UInt8)] {
+            let string = decode(bytes, bits: bits)
+            #expect(
+                string.size == size && string.address_size == addresses && string.length == bytes.count,
+                "\(bits) bits: \(bytes)")
+        }
+        #expect(decode([0x2e, 0x6e], bits: 16).segment == 0x2e && decode([0x2e, 0x6e]).segment == 0)
+        #expect(decode([0x40, 0xf4]).kind == CUC_INSTRUCTION_HALT)
+        #expect(decode([0x40, 0xf4], bits: 32).kind == CUC_INSTRUCTION_NONE)
+        // invlpg [0x1234], with an address of 16 bits and of 32 bits
+        #expect(decode([0x0f, 0x01, 0x3e, 0x34, 0x12], bits: 16).length == 5)
+        #expect(decode([0x0f, 0x01, 0x3d, 0x34, 0x12, 0, 0], bits: 32).length == 7)
+        let status = decode([0x0f, 0x01, 0xf3])  // lmsw bx
+        #expect(status.kind == CUC_INSTRUCTION_WRITE_MACHINE_STATUS && status.general == 3)
+    }
+
     @Test(
         arguments: [
             [0x0f, 0x05], [0x0f, 0x07], [0x0f, 0x33], [0x0f, 0x34], [0x0f, 0x35], [0x0f, 0x01, 0xc8],
-            [0x0f, 0x01, 0xc9], [0x0f, 0x01, 0xf0], [0x0f, 0x01, 0x30], [0x0f, 0xc7, 0xf0],
+            [0x0f, 0x01, 0xc9], [0x0f, 0x01, 0x30], [0x0f, 0xc7, 0xf0],
             [0x0f, 0xc7, 0xf9],
         ] as [[UInt8]])
     func instructionsMissingOnThisCPUAreAbsent(bytes: [UInt8]) {

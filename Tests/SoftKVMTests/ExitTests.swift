@@ -215,12 +215,20 @@ struct ExitTests {
         }
     }
 
-    @Test func onlyLongModeCanBeEntered() throws {
-        let guest = try Guest([0xf4])
-        var special = Guest.longMode
-        special.cs.l = 0
-        try guest.vcpu.setSpecialRegisters(special)
-        #expect(guest.vcpu.exit() == "fail entry 0x80000021")
+    /// Paging without protected mode, long mode without PAE or without paging, 64-bit code outside of long mode, and 5-level
+    /// paging, which this CPU does not support.
+    @Test func statesThatNoCPUCanHaveFailAtTheEntry() throws {
+        let changes: [(inout ckvm_sregs) -> Void] = [
+            { $0.cr0 &= ~1 }, { $0.cr4 &= ~0x20 }, { $0.cr0 &= ~(1 << 31) }, { $0.efer = 0x100 },
+            { $0.efer = 0 }, { $0.cr4 |= 1 << 12 },
+        ]
+        for change in changes {
+            let guest = try Guest([0xf4])
+            var special = Guest.longMode
+            change(&special)
+            try guest.vcpu.setSpecialRegisters(special)
+            #expect(guest.vcpu.exit() == "fail entry 0x80000021")
+        }
     }
 
     @Test func executingOutsideOfMemoryIsAnInternalError() throws {

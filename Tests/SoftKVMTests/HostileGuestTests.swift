@@ -73,6 +73,25 @@ struct HostileGuestTests {
         trial.report(Self.isComplete)
     }
 
+    @Test(arguments: ["real mode", "protected mode"]) func randomBytesOutsideOf64BitMode(_ mode: String)
+        throws
+    {
+        var random = SplitMix64(seed: 2)
+        var special =
+            mode == "real mode" ? CPUModeTests.realMode(codeSegment: 0x1000) : CPUModeTests.protectedMode
+        // The bytes there are zeros, so every far jump of protected mode raises an exception.
+        special.gdt.base = 0x30000
+        special.gdt.limit = 0xfff
+        var trial = try Trial("random bytes, \(mode)", special: special)
+        for _ in 0..<(Self.isComplete ? 50_000 : 500) {
+            let code = (0..<1 + random.next() % 32).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+            try trial.run(code) { registers in
+                for number in 0..<16 where number != 4 { registers.set(number, to: random.interesting()) }
+            }
+        }
+        trial.report(Self.isComplete)
+    }
+
     /// Code of many pages: the engine's translations are dropped before they take too much memory.
     @Test func translationsAreDroppedBeforeTheyTakeTooMuchMemory() throws {
         let ram = Guest.ram

@@ -15,9 +15,12 @@ struct Trial {
     private var exits: [String: Int] = [:]
     private var hung = 0
     private var peak = 0
+    private let special: ckvm_sregs
 
-    init(_ name: String) throws {
+    /// - Parameter special: the mode in which every guest starts.
+    init(_ name: String, special: ckvm_sregs = Guest.longMode) throws {
         self.name = name
+        self.special = special
         guest = try Self.newGuest()
     }
 
@@ -43,10 +46,10 @@ struct Trial {
         try guest.ram.put(bytes, at: Guest.code)
         var registers = ckvm_regs()
         prepare(&registers)
-        registers.rip = Guest.code
+        registers.rip = Guest.code - special.cs.base
         registers.rsp = Guest.stack
         registers.rflags = 2
-        try guest.vcpu.setSpecialRegisters(Guest.longMode)
+        try guest.vcpu.setSpecialRegisters(special)
         try guest.vcpu.setRegisters(registers)
         // A pending completion belongs to another RIP and is dropped.
         for _ in 0..<4 {

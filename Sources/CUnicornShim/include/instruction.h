@@ -20,6 +20,7 @@ enum cuc_instruction_kind {
     CUC_INSTRUCTION_WRITE_CONTROL,
     CUC_INSTRUCTION_READ_DEBUG,
     CUC_INSTRUCTION_WRITE_DEBUG,
+    CUC_INSTRUCTION_WRITE_MACHINE_STATUS,  // LMSW with a register
     CUC_INSTRUCTION_READ_MSR,
     CUC_INSTRUCTION_WRITE_MSR,
     CUC_INSTRUCTION_SWAP_GS,
@@ -31,8 +32,8 @@ enum cuc_instruction_kind {
     CUC_INSTRUCTION_ADJUST_PAGE,           // RMPADJUST
     CUC_INSTRUCTION_EXIT_TO_HYPERVISOR,    // VMGEXIT; VMMCALL on a CPU without SEV-ES
     CUC_INSTRUCTION_CALL_MODULE,           // TDCALL
-    CUC_INSTRUCTION_ABSENT,  // not on this CPU: system calls, MONITOR, RDPMC, LMSW, random numbers,
-                             // and any of the above with LOCK
+    CUC_INSTRUCTION_ABSENT,  // not on this CPU: system calls, MONITOR, RDPMC, LMSW from memory, random
+                             // numbers, and any of the above with LOCK
 };
 
 struct cuc_instruction {
@@ -42,12 +43,12 @@ struct cuc_instruction {
     bool has_port;             // false: the port is in DX
     uint8_t port;
     uint8_t number, general;   // numbers of the control or debug register, and of the general register
-    uint8_t segment;           // segment prefix, 0x64 (FS) or 0x65 (GS); 0 for none
+    uint8_t segment;           // segment prefix; 0 for none, and for those without effect in 64-bit mode
     bool is_repeated;          // REP or REPNE
-    bool has_short_addresses;  // 32-bit addresses: ESI, EDI, ECX
+    uint8_t address_size;      // of SI, DI and CX in string instructions, bytes: 2, 4 or 8
 };
 
-/// Decodes the instruction at the start of `bytes`.
-struct cuc_instruction cuc_decode(const uint8_t *_Nonnull bytes, uint32_t size);
+/// Decodes the instruction at the start of `bytes`, for a code segment of 16, 32 or 64 bits.
+struct cuc_instruction cuc_decode(const uint8_t *_Nonnull bytes, uint32_t size, uint32_t bits);
 
 #endif

@@ -152,13 +152,26 @@ void cuc_restore(struct cuc_cpu *_Nonnull cpu);
 void cuc_read_registers(struct cuc_cpu *_Nonnull cpu, uint64_t *_Nonnull values);
 void cuc_write_registers(struct cuc_cpu *_Nonnull cpu, const uint64_t *_Nonnull values);
 
+/// A segment register with its hidden part.
+struct cuc_segment {
+    uint64_t base;
+    uint32_t limit;   // bytes - 1
+    uint32_t access;  // as in the second half of a descriptor: type, S, DPL, P, L (bit 21), D/B (22), G
+    uint16_t selector;
+};
+#define CUC_SEGMENTS 6
+enum { CUC_ES, CUC_CS, CUC_SS, CUC_DS, CUC_FS, CUC_GS };
+
 /// Registers that affect the execution of instructions, without bits that the engine must not see (paging).
 struct cuc_system_registers {
     uint64_t cr0, cr4;
-    uint64_t fs_base, gs_base;
     uint64_t gdt_base, idt_base, tr_base;
     uint32_t gdt_limit, idt_limit, tr_limit;
     uint16_t tr_selector;
+    struct cuc_segment segments[CUC_SEGMENTS];
+    bool is_long;  // EFER.LMA
+    // Whether the engine has these segments. If not, only bases of FS and GS, and it is always in 64-bit mode.
+    bool has_segments;
 };
 void cuc_read_system(struct cuc_cpu *_Nonnull cpu, struct cuc_system_registers *_Nonnull registers);
 void cuc_write_system(struct cuc_cpu *_Nonnull cpu, const struct cuc_system_registers *_Nonnull registers);

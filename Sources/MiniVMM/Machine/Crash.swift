@@ -38,6 +38,8 @@ public struct Crash: Sendable, Hashable {
         case emulation
         /// `KVM_EXIT_INTERNAL_ERROR` with another suberror.
         case internalError(UInt32)
+        /// In real mode: a vector for which the guest has no handler of its own.
+        case firmwareCall(UInt8, ax: UInt16)
         /// The guest's code has crashed the software CPU.
         case softwareCPU(CPUFailure)
     }
@@ -130,8 +132,23 @@ extension Crash.Cause: CustomStringConvertible {
         case .terminated(let type): "asked to be terminated (KVM_EXIT_SYSTEM_EVENT of type \(type))"
         case .emulation: "KVM could not execute an instruction (KVM_EXIT_INTERNAL_ERROR, emulation)"
         case .internalError(let suberror): "KVM_EXIT_INTERNAL_ERROR, suberror \(suberror)"
+        case .firmwareCall(let vector, let ax): Self.firmwareCall(vector, ax)
         case .softwareCPU(let failure): failure.description
         }
+    }
+}
+
+extension Crash.Cause {
+    private static func firmwareCall(_ vector: UInt8, _ ax: UInt16) -> String {
+        let exceptions: [UInt8: String] = [
+            0: "#DE", 1: "#DB", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF", 12: "#SS",
+            13: "#GP",
+        ]
+        if let name = exceptions[vector] {
+            return "raised exception \(vector) (\(name)) in real mode and has no handler of its own for it"
+        }
+        let call = hex(UInt64(vector)) + " with AX \(hex(UInt64(ax)))"
+        return "called interrupt \(call), but the machine has no BIOS"
     }
 }
 

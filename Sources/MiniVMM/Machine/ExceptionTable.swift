@@ -8,22 +8,27 @@ import CKVMShim
 /// They run on a stack of their own (IST1 of a TSS), so the guest's RSP may be anything. SNP and TDX guests have none, because
 /// the monitor cannot see their registers.
 ///
-///     0x1040  IDT: 32 interrupt gates
-///     0x1240  one entry of 8 bytes for each vector: OUT, JMP
-///     0x1340  the part that all of them share
-///     0x1400  a TSS for each vCPU
-///     0x1c00  a stack of 64 bytes for each vCPU
-enum ExceptionTable {
+/// It is in the page of the GDT:
+///
+///     0x040  IDT: 32 interrupt gates
+///     0x240  one entry of 8 bytes for each vector: OUT, JMP
+///     0x340  the part that all of them share
+///     0x400  a TSS for each vCPU
+///     0xc00  a stack of 64 bytes for each vCPU
+struct ExceptionTable {
+    /// Guest-physical address, and linear address, of the page.
+    let page: UInt64
+
     /// The handlers write to this port.
     static let port: UInt16 = 0xea
     private static let vectors: UInt64 = 32
-    private static let table = GuestLayout.gdt + 0x40
-    private static let entries = GuestLayout.gdt + 0x240
+    private var table: UInt64 { page + 0x40 }
+    private var entries: UInt64 { page + 0x240 }
     private static let entrySize: UInt64 = 8
-    private static let shared = GuestLayout.gdt + 0x340
-    private static let states = GuestLayout.gdt + 0x400
+    private var shared: UInt64 { page + 0x340 }
+    private var states: UInt64 { page + 0x400 }
     private static let stateSize: UInt64 = 0x68
-    private static let stacks = GuestLayout.gdt + 0xc00
+    private var stacks: UInt64 { page + 0xc00 }
     private static let stackSize: UInt64 = 0x40
     /// The selector of the code segment in the GDT with which a guest starts.
     private static let codeSelector: UInt64 = 8
@@ -46,45 +51,45 @@ enum ExceptionTable {
 
     /// Writes the table into the page of the GDT, so that booting takes no further call.
     ///
-    /// - Parameter page: the bytes from ``GuestLayout/gdt``, up to ``table`` at most.
-    static func append(to page: inout [UInt8], vcpus: Int) {
+    /// - Parameter start: the first bytes of the page, up to the IDT at most.
+    func append(to start: inout [UInt8], vcpus: Int) {
         var gates: [UInt64] = []
         var stubs: [UInt8] = []
-        for vector in 0..<vectors {
-            let entry = entries + vector * entrySize
+        for vector in 0..<Self.vectors {
+            let entry = entries + vector * Self.entrySize
             let presentInterruptGate: UInt64 = 0x8e
             gates.append(
-                entry & 0xffff | codeSelector << 16 | 1 << 32 | presentInterruptGate << 40
+                entry & 0xffff | Self.codeSelector << 16 | 1 << 32 | presentInterruptGate << 40
                     | (entry >> 16 & 0xffff) << 48)
             gates.append(entry >> 32)
             // out 0xea, al; jmp to the shared part; nop
             let distance = UInt32(truncatingIfNeeded: shared &- (entry + 7))
-            stubs += [0xe6, UInt8(port), 0xe9]
+            stubs += [0xe6, UInt8(Self.port), 0xe9]
             stubs += (0..<4).map { UInt8(truncatingIfNeeded: distance >> ($0 * 8)) } + [0x90]
         }
         func put(_ bytes: [UInt8], at gpa: UInt64) {
-            page += [UInt8](repeating: 0, count: max(0, Int(gpa - GuestLayout.gdt) - page.count)) + bytes
+            start += [UInt8](repeating: 0, count: max(0, Int(gpa - page) - start.count)) + bytes
         }
         put(gates.littleEndianBytes, at: table)
         put(stubs, at: entries)
-        put(code, at: shared)
+        put(Self.code, at: shared)
         for vcpu in 0..<UInt64(vcpus) {
-            var state = [UInt8](repeating: 0, count: Int(stateSize))
+            var state = [UInt8](repeating: 0, count: Int(Self.stateSize))
             let ist1 = 36
-            let top = stacks + (vcpu + 1) * stackSize
+            let top = stacks + (vcpu + 1) * Self.stackSize
             for index in 0..<8 { state[ist1 + index] = UInt8(truncatingIfNeeded: top >> (index * 8)) }
             // No bitmap of ports: it would begin at the limit of the TSS.
-            state[102] = UInt8(stateSize)
-            put(state, at: states + vcpu * stateSize)
+            state[102] = UInt8(Self.stateSize)
+            put(state, at: states + vcpu * Self.stateSize)
         }
     }
 
     /// Loads the table's IDT and TSS into the registers of a vCPU.
-    static func load(into registers: inout ckvm_sregs, vcpu: Int) {
+    func load(into registers: inout ckvm_sregs, vcpu: Int) {
         registers.idt.base = table
-        registers.idt.limit = UInt16(vectors * 16 - 1)
-        registers.tr.base = states + UInt64(vcpu) * stateSize
-        registers.tr.limit = UInt32(stateSize - 1)
+        registers.idt.limit = UInt16(Self.vectors * 16 - 1)
+        registers.tr.base = states + UInt64(vcpu) * Self.stateSize
+        registers.tr.limit = UInt32(Self.stateSize - 1)
     }
 
     /// The part of the handlers that RIP is in after one of their OUTs. KVM leaves RIP at the OUT or behind it.
@@ -97,11 +102,11 @@ enum ExceptionTable {
     }
 
     /// - Returns: nil outside the handlers.
-    static func place(_ rip: UInt64) -> Place? {
-        if rip >= entries, rip < entries + vectors * entrySize {
-            return .entry(vector: UInt8((rip - entries) / entrySize))
+    func place(_ rip: UInt64) -> Place? {
+        if rip >= entries, rip < entries + Self.vectors * Self.entrySize {
+            return .entry(vector: UInt8((rip - entries) / Self.entrySize))
         }
-        guard rip >= shared, rip < shared + UInt64(code.count) else { return nil }
+        guard rip >= shared, rip < shared + UInt64(Self.code.count) else { return nil }
         return rip - shared <= 12 ? .frame : .byte
     }
 }
@@ -145,8 +150,9 @@ struct ExceptionReport {
     /// - Parameters:
     ///   - registers: of the vCPU; changed for the handler.
     ///   - byte: the byte written.
-    mutating func take(_ registers: inout ckvm_regs, _ byte: UInt8) -> Step {
-        switch (ExceptionTable.place(registers.rip), phase) {
+    ///   - table: the handlers.
+    mutating func take(_ registers: inout ckvm_regs, _ byte: UInt8, from table: ExceptionTable) -> Step {
+        switch (table.place(registers.rip), phase) {
         case (nil, _): return .unrelated
         case (.entry(let vector), .none):
             phase = .entered(vector: vector, registers)

@@ -7,12 +7,12 @@ public enum ImageError: Error, Sendable, Hashable {
     case magicCutShort(Int)
     /// A field or a segment needs bytes past the end of the file, which has `fileSize` bytes.
     case cutShort(Field, offset: UInt64, end: UInt64, fileSize: Int)
-    /// `EI_CLASS` is not 2 (64-bit).
+    /// `EI_CLASS` is neither 1 (32-bit) nor 2 (64-bit).
     case elfClass(UInt8)
     /// `EI_DATA` is not 1 (little endian).
     case dataEncoding(UInt8)
-    /// `e_machine` is not 62 (x86-64).
-    case machine(UInt16)
+    /// `e_machine` is not 62 (x86-64) in an ELF64 file, or not 3 (80386) in an ELF32 file.
+    case machine(UInt16, ELFClass)
     /// `e_type` is not 2 (a static executable).
     case type(UInt16)
     /// `e_phentsize` is less than a program header.
@@ -29,8 +29,28 @@ public enum ImageError: Error, Sendable, Hashable {
     case wrapsAround(programHeader: Int)
     /// There is no `PT_LOAD` segment with a byte in memory.
     case nothingToLoad
-    /// `e_entry` is not in any loaded segment.
-    case entryOutside(UInt64)
+    /// The entry point, under this name, is not in any loaded segment.
+    case entryOutside(UInt64, String)
+    /// `--entry` is not in the flat image.
+    case entryOutsideImage(UInt64, Part)
+    /// The header of a boot protocol, at this byte of the file, is wrong or asks for what is not there.
+    case badHeader(String, at: UInt64, String)
+    /// A note in the `PT_NOTE` segment of this program header is wrong.
+    case badNote(programHeader: Int, String)
+    /// Several sectors that begin with a boot sector; sizes in bytes.
+    case diskImage(size: Int)
+    /// This option is only for flat images.
+    case optionNeedsFlatImage(String)
+    /// `--mode` contradicts the boot protocol of the image.
+    case modeOfProtocol(CPUMode, BootImage.Format)
+    /// This option is only for guests of a boot protocol.
+    case optionNeedsProtocol(String, BootImage.Format)
+    /// A command line or the string of a module has so many bytes.
+    case textTooLong(Int, longest: Int)
+    /// A part of the image that its mode cannot address.
+    case outOfReach(Part, CPUMode)
+    /// There is no room in RAM for this part besides the others; both sizes in bytes.
+    case noRoom(Part.Content, size: UInt64, ramSize: UInt64)
     /// A part of the image that is not in RAM, which ends at `ramSize`.
     case outsideRAM(Part, ramSize: UInt64)
     /// Two parts have an address in common. The second may belong to the monitor.
@@ -42,13 +62,16 @@ public enum ImageError: Error, Sendable, Hashable {
     public struct Field: Sendable, Hashable {
         /// Nil for the ELF header.
         public let programHeader: Int?
-        /// The name in elf.h; nil for a segment's bytes.
+        /// The name in elf.h, or in the specification of the header; nil for a segment's bytes.
         public let name: String?
+        /// The header of a boot protocol; nil for one of ELF.
+        public let header: String?
 
         /// `programHeader` is the index in the table, from 0.
-        public init(programHeader: Int? = nil, _ name: String? = nil) {
+        public init(programHeader: Int? = nil, _ name: String? = nil, of header: String? = nil) {
             self.programHeader = programHeader
             self.name = name
+            self.header = header
         }
     }
 
@@ -66,6 +89,12 @@ public enum ImageError: Error, Sendable, Hashable {
             case bootPages
             /// The page tables with which the vCPUs start.
             case pageTables
+            /// The interrupt vector table of real mode.
+            case vectorTable
+            /// The module with this index on the command line.
+            case module(Int)
+            /// The information structures of a boot protocol.
+            case bootInformation
         }
         /// How the description names the part.
         public let content: Content
@@ -92,9 +121,9 @@ extension ImageError: CustomStringConvertible {
         case .cutShort(let field, let offset, let end, let fileSize):
             "the file is truncated: \(field) needs bytes \(offset) to \(end), the file has \(fileSize)"
         case .elfClass(let value):
-            "ELF class \(value) (\(value == 1 ? "32-bit" : "unknown")): the guest runs in 64-bit mode"
-        case .dataEncoding(let value): "ELF data encoding \(value): x86-64 is little endian (1)"
-        case .machine(let value): "ELF machine \(value): this is not an x86-64 file (62)"
+            "ELF class \(value) is unknown: it is 1 (32-bit) or 2 (64-bit)"
+        case .dataEncoding(let value): "ELF data encoding \(value): x86 is little endian (1)"
+        case .machine(let value, let kind): Self.machine(value, kind)
         case .type(let value): "ELF type \(value), \(Self.cause(value)); a static executable has type 2"
         case .programHeaderSize(let size): "e_phentsize is \(size), less than a program header"
         case .programHeaderOutsideFile(let index, let fileSize):
@@ -108,11 +137,43 @@ extension ImageError: CustomStringConvertible {
             "program header \(index) has \(fileSize) bytes in the file for \(size) in memory"
         case .wrapsAround(let index): "program header \(index) wraps around the address space"
         case .nothingToLoad: "the image has nothing to load (an ELF file needs a PT_LOAD segment)"
-        case .entryOutside(let entry): "the entry point \(hex(entry)) is not in any loaded segment"
+        case .entryOutside(let entry, let name):
+            "\(name == "e_entry" ? "the entry point" : name) \(hex(entry)) is not in any loaded segment"
+        case .entryOutsideImage(let entry, let image): "--entry \(hex(entry)) is not in \(image)"
+        case .badHeader(let name, let place, let why): "\(name) at byte \(place): \(why)"
+        case .badNote(let index, let why): "program header \(index): a note \(why)"
+        case .diskImage(let size):
+            "this looks like a disk image (\(size / 512) sectors, the first one a boot sector): the machine has no disk and no "
+                + "BIOS to read one"
+        case .optionNeedsFlatImage(let option):
+            "\(option) is for flat images: an ELF file says itself how it is loaded and entered"
+        case .modeOfProtocol(let mode, let format):
+            "--mode \(mode.rawValue): this is \(format.article) \(format), which starts in 32-bit protected mode"
+        case .optionNeedsProtocol(let option, let format):
+            "\(option) is for Multiboot and PVH guests: nothing passes it to this one (\(format))"
+        case .textTooLong(let count, let longest):
+            "the command line or the string of a module has \(count) bytes; the limit is \(longest)"
+        case .outOfReach(let part, let mode):
+            "\(part), is not below \(hex(mode.reach)), which is all that a guest in \(mode.text) can address"
+        case .noRoom(let content, let size, let ramSize):
+            "there is no room for \(content) (\(size) bytes) besides the image in RAM, which ends at \(hex(ramSize))"
         case .outsideRAM(let part, let size): "\(part), does not fit into RAM, which ends at \(hex(size))"
         case .overlap(let part, let other): "\(part), overlaps \(other)"
         case .pastLastPage: "the image extends past the last page of the address space"
         }
+    }
+
+    private static func machine(_ value: UInt16, _ kind: ELFClass) -> String {
+        let names: [UInt16: String] = [
+            2: "SPARC", 3: "80386", 8: "MIPS", 20: "PowerPC", 21: "64-bit PowerPC", 22: "S/390", 40: "ARM",
+            43: "64-bit SPARC", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 247: "BPF", 258: "LoongArch",
+        ]
+        let name = names[value].map { " (\($0))" } ?? ""
+        if value == 62 {
+            return "ELF machine 62 in an ELF32 file: the x32 ABI; build the guest with -m64 or -m32"
+        }
+        if value == 3 { return "ELF machine 3 (80386) in an ELF64 file" }
+        return "ELF machine \(value)\(name): this is not an x86 file (\(kind == .elf64 ? 62 : 3))"
     }
 
     private static func cause(_ type: UInt16) -> String {
@@ -128,8 +189,8 @@ extension ImageError: CustomStringConvertible {
 extension ImageError.Field: CustomStringConvertible {
     /// `program header 2, p_filesz`; `e_entry` for a field of the ELF header.
     public var description: String {
-        let header = programHeader.map { "program header \($0)" }
-        return [header, name].compactMap { $0 }.joined(separator: ", ")
+        let place = header ?? programHeader.map { "program header \($0)" }
+        return [place, name].compactMap { $0 }.joined(separator: ", ")
     }
 }
 
@@ -147,6 +208,9 @@ extension ImageError.Part.Content: CustomStringConvertible {
         case .stacks: "the stacks"
         case .bootPages: "the GDT and the boot information page"
         case .pageTables: "the page tables"
+        case .vectorTable: "the interrupt vector table"
+        case .module(let index): "module \(index)"
+        case .bootInformation: "the information for the kernel"
         }
     }
 }

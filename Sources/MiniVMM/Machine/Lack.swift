@@ -46,6 +46,10 @@ public enum ConfigurationError: Error, Sendable, Hashable {
     case ramReachesAlias(ramSize: UInt64, sharedBit: Int)
     /// RAM has no room for its page tables.
     case pageTables
+    /// An SNP or TDX guest starts in 64-bit mode.
+    case modeOfConfidentialVM(CPUMode)
+    /// A guest of this format starts on one vCPU.
+    case oneCPUOnly(String)
 }
 
 extension ConfigurationError: CustomStringConvertible {
@@ -62,6 +66,12 @@ extension ConfigurationError: CustomStringConvertible {
         case .ramReachesAlias(let size, let bit):
             "RAM of \(hex(size)) bytes overlaps the shared alias, which starts at bit \(bit) on this CPU"
         case .pageTables: "RAM is too small for its page tables"
+        case .modeOfConfidentialVM(let mode):
+            "an SNP or TDX guest starts in 64-bit mode, this image in \(mode.text): the bit that makes memory private is in the "
+                + "entries of page tables that have 64 bits"
+        case .oneCPUOnly(let format):
+            "\(format): such a guest starts on one vCPU and wakes the others by their APIC, which this machine does not have; use "
+                + "--vcpus 1"
         }
     }
 }

@@ -145,6 +145,12 @@ public final class Machine: Sendable {
         self.console = console
         self.trace = trace
         self.observer = observer
+        if configuration.vmType.isConfidential, image.mode != .long {
+            throw .configuration(.modeOfConfidentialVM(image.mode))
+        }
+        if image.format.startsOneCPU, configuration.vcpus > 1 {
+            throw .configuration(.oneCPUOnly("\(image.format)"))
+        }
         backend.prepareToRun()
         let cpuid = try calling("KVM_GET_SUPPORTED_CPUID", "the system descriptor") { () throws(Errno) in
             try backend.supportedCPUID()
@@ -167,7 +173,7 @@ public final class Machine: Sendable {
                 try vm.enableCapability(.exitHypercall, argument: 1 << CKVM_HC_MAP_GPA_RANGE)
             }
         }
-        let boot = BootState(layout: layout)
+        let boot = BootState(layout: layout, registersOfImage: image.registers, imageBase: image.base)
         var vcpus: [any KVMVCPU] = []
         for id in 0..<configuration.vcpus {
             vcpus.append(try Machine.buildVCPU(vm, id, cpuid, boot))

@@ -153,13 +153,16 @@ private struct Monitor: ExitHandler {
             }
         } else if io.port == Self.exitPort {
             status = unsafe bytes.first
-        } else if io.port == ExceptionTable.port, io.size == 1, machine.layout.hasExceptionTable,
-            let byte = unsafe bytes.first, let pause = exception(byte)
+        } else if io.port == ExceptionTable.port, io.size == 1, let table = machine.layout.exceptions,
+            let byte = unsafe bytes.first, let pause = exception(byte, table)
         {
             return pause == .yielded ? nil : pause
         } else if io.port == CallPage.port, io.size == 4, io.count == 1 {
             let number = unsafe bytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
             callByPage(number)
+        } else if io.port == FirmwareTrap.port, let call = FirmwareTrap.call(vcpu) {
+            guard let byte = call.teletype else { return crash(.firmwareCall(call.vector, ax: call.ax)) }
+            machine.console.write(port: Console.debugPort, byte)
         }
         if trace != nil { unsafe traceIO(io, bytes) }
         guard let status else { return machine.isStopping ? .stopped : nil }
@@ -202,9 +205,9 @@ private struct Monitor: ExitHandler {
     /// A write to the port of the exception handlers.
     ///
     /// - Returns: nil if it does not come from a handler; `yielded` if the handler goes on.
-    private mutating func exception(_ byte: UInt8) -> Pause? {
+    private mutating func exception(_ byte: UInt8, _ table: ExceptionTable) -> Pause? {
         guard var registers = try? vcpu.registers() else { return nil }
-        switch report.take(&registers, byte) {
+        switch report.take(&registers, byte, from: table) {
         case .unrelated: return nil
         case .more: return machine.isStopping ? .stopped : .yielded
         case .lost: return crash(.tripleFault(.unknown))

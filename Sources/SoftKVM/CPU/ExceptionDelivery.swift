@@ -3,8 +3,9 @@ import CKVMShim
 import CUnicornShim
 import MiniVMM
 
-// Exceptions are delivered through the guest's own IDT, in 64-bit mode and ring 0. The engine only reports them. An exception
-// that cannot be delivered ends the run with KVM_EXIT_SHUTDOWN.
+// Exceptions and INT n are delivered through the guest's own table: the IDT of 64-bit mode here, that of protected mode and the
+// vector table of real mode in LegacyHandlers.swift. The engine only reports them. An exception that cannot be delivered ends the
+// run with KVM_EXIT_SHUTDOWN.
 extension SoftVCPU {
     /// #GP(0).
     func generalProtection() -> Step { raise(CPUException(CPUException.generalProtection)) }
@@ -27,11 +28,13 @@ extension SoftVCPU {
         return number < 32 ? raise(CPUException(UInt8(number))) : generalProtection()
     }
 
-    /// INT n and INT3. Returns the length of the instruction, or nil if the exception has another cause.
+    /// INT n, INT3, INTO and INT1. Returns the length of the instruction, or nil if the exception has another cause.
     private static func softwareInterrupt(_ code: [UInt8], _ number: UInt32) -> UInt64? {
-        guard let opcode = code.first else { return nil }
-        if opcode == 0xcc, number == CPUException.breakpoint { return 1 }
-        return opcode == 0xcd && code.count > 1 && number == code[1] ? 2 : nil
+        switch (code.first, number) {
+        case (0xcc, 3), (0xce, 4), (0xf1, 1): 1
+        case (0xcd, _) where code.count > 1 && number == code[1]: 2
+        default: nil
+        }
     }
 
     /// DIV and IDIV: F6 and F7 with /6 and /7.
@@ -48,27 +51,33 @@ extension SoftVCPU {
     /// A software interrupt returns to the next instruction and has no error code. Without a gate it is #GP with the gate's
     /// selector.
     private func interrupt(_ number: UInt32, _ length: UInt64) -> Step {
-        guard let gate = gate(number), gate.privilege >= currentRing else {
-            let isInterruptTable: UInt32 = 2
-            return raise(
-                CPUException(CPUException.generalProtection, errorCode: number << 3 | isInterruptTable))
+        if enterHandler(UInt64(number), returningTo: registersNow.rip &+ length, code: nil, isSoftware: true)
+        {
+            return .proceed
         }
-        let (start, exception) = (registersNow.rip, CPUException(UInt8(truncatingIfNeeded: number)))
-        registersNow.rip = start &+ length
-        guard enter(gate, nil) else {
-            registersNow.rip = start
-            return shutdown(exception)
-        }
-        return .proceed
+        let isInterruptTable: UInt32 = 2
+        return raise(CPUException(CPUException.generalProtection, errorCode: number << 3 | isInterruptTable))
     }
 
     /// Enters the guest's handler of an exception. The run ends if the guest has none, or if its frame cannot be written; no
     /// double fault is delivered then.
     func raise(_ exception: CPUException) -> Step {
-        guard let gate = gate(UInt32(exception.vector)), enter(gate, exception.errorCode) else {
-            return shutdown(exception)
+        let isEntered = enterHandler(
+            UInt64(exception.vector), returningTo: registersNow.rip, code: exception.errorCode,
+            isSoftware: false)
+        return isEntered ? .proceed : shutdown(exception)
+    }
+
+    private func enterHandler(
+        _ vector: UInt64, returningTo next: UInt64, code: UInt32?, isSoftware: Bool
+    ) -> Bool {
+        storeSpecial()
+        if special.cr0 & 1 == 0 { return enterRealModeHandler(vector, returningTo: next) }
+        guard special.isLongModeActive else {
+            return enterProtectedModeHandler(vector, returningTo: next, code: code, isSoftware: isSoftware)
         }
-        return .proceed
+        guard let gate = gate(vector), !isSoftware || gate.privilege >= currentRing else { return false }
+        return enter(gate, returningTo: next, code)
     }
 
     /// An interrupt or trap gate of the IDT.
@@ -81,13 +90,12 @@ extension SoftVCPU {
         let privilege: Int
     }
 
-    /// Exceptions in ring 3 are not supported: the run ends.
-    private func gate(_ vector: UInt32) -> Gate? {
-        storeSpecial()
-        let offset = UInt64(vector) * 16
-        guard currentRing == 0, offset + 15 <= UInt64(special.idt.limit),
-            let low = readWord(special.idt.base &+ offset),
-            let high = readWord(special.idt.base &+ offset &+ 8)
+    /// Exceptions in ring 3 and in compatibility mode are not supported: the run ends.
+    private func gate(_ vector: UInt64) -> Gate? {
+        let offset = vector * 16
+        guard currentRing == 0, special.codeBits == 64, offset + 15 <= UInt64(special.idt.limit),
+            let low = readBytes(special.idt.base &+ offset, 8),
+            let high = readBytes(special.idt.base &+ offset &+ 8, 8)
         else { return nil }
         let (isPresent, type) = (low >> 47 & 1 == 1, low >> 40 & 0xf)
         guard isPresent, type == 0xe || type == 0xf else { return nil }
@@ -97,25 +105,25 @@ extension SoftVCPU {
     }
 
     /// - Returns: false, with nothing changed but the stack's memory, if the frame cannot be written.
-    private func enter(_ gate: Gate, _ code: UInt32?) -> Bool {
+    private func enter(_ gate: Gate, returningTo next: UInt64, _ code: UInt32?) -> Bool {
         var frame = [
             UInt64(special.ss.selector), registersNow.rsp, registersNow.rflags, UInt64(special.cs.selector),
-            registersNow.rip,
+            next,
         ]
         if let code { frame.append(UInt64(code)) }
         var stack = registersNow.rsp
         if gate.stack > 0 {
             // IST1 is at offset 36 of a 64-bit TSS.
             let offset = 28 + gate.stack * 8
-            guard offset + 7 <= UInt64(special.tr.limit), let top = readWord(special.tr.base &+ offset) else {
-                return false
-            }
+            guard offset + 7 <= UInt64(special.tr.limit),
+                let top = readBytes(special.tr.base &+ offset, 8)
+            else { return false }
             stack = top
         }
         var top = stack & ~0xf
         for word in frame {
             top &-= 8
-            guard writeWord(top, word) else { return false }
+            guard writeBytes(top, word, 8) else { return false }
         }
         registersNow.rsp = top
         registersNow.rip = gate.handler
@@ -126,23 +134,27 @@ extension SoftVCPU {
 
     // MARK: the guest's memory, in ring 0
 
-    /// Eight bytes; nil if the guest could not read them without an exit or an exception.
-    private func readWord(_ linear: UInt64) -> UInt64? {
+    /// A little-endian number of `count` bytes, at most 8; nil if the guest could not read them without an exit or an exception.
+    func readBytes(_ linear: UInt64, _ count: UInt64) -> UInt64? {
         var word: UInt64 = 0
-        for index in 0..<8 as Range<UInt64> {
+        for index in 0..<count {
             guard let byte = unsafe byteAddress(linear &+ index, isWrite: false) else { return nil }
             word |= unsafe UInt64(byte.load(as: UInt8.self)) << (index * 8)
         }
         return word
     }
 
-    private func writeWord(_ linear: UInt64, _ value: UInt64) -> Bool {
-        guard linear % 8 == 0, let bytes = unsafe byteAddress(linear, isWrite: true) else { return false }
-        unsafe bytes.storeBytes(of: value.littleEndian, as: UInt64.self)
+    /// - Returns: false if the guest could not write the bytes; some of them may have been written.
+    func writeBytes(_ linear: UInt64, _ value: UInt64, _ count: UInt64) -> Bool {
+        for index in 0..<count {
+            guard let byte = unsafe byteAddress(linear &+ index, isWrite: true) else { return false }
+            unsafe byte.storeBytes(of: UInt8(truncatingIfNeeded: value >> (index * 8)), as: UInt8.self)
+        }
         return true
     }
 
     private func byteAddress(_ linear: UInt64, isWrite: Bool) -> UnsafeMutableRawPointer? {
+        let linear = special.isLongModeActive ? linear : linear & 0xffff_ffff
         let kind = AccessKind(isWrite: isWrite, isFetch: false, isUser: false)
         guard let leaf = try? vm.walk(linear, kind, special) else { return nil }
         let address = leaf.gpa + (linear - leaf.linear)

@@ -117,7 +117,9 @@ extension SoftVCPU {
     // MARK: privileged instructions
 
     func doPrivileged(_ engine: Engine) -> Step {
-        guard let instruction = PrivilegedInstruction(codeAtRIP()) else { return invalidOpcode() }
+        guard let instruction = PrivilegedInstruction(codeAtRIP(), bits: special.codeBits) else {
+            return invalidOpcode()
+        }
         switch instruction.operation {
         case .validatePage: return validatePage(instruction)
         case .adjustPage: return adjustPage(instruction)
@@ -133,7 +135,6 @@ extension SoftVCPU {
         case .cpuid, .readTimeStamp: break
         default: guard currentRing == 0 else { return generalProtection() }
         }
-        let next = registersNow.rip &+ instruction.length
         switch instruction.operation {
         case .cpuid, .readMSR, .writeMSR, .controlRegister(isWrite: true, number: 0, general: _),
             .controlRegister(isWrite: true, number: 4, general: _),
@@ -143,7 +144,7 @@ extension SoftVCPU {
         }
         switch instruction.operation {
         case .halt:
-            registersNow.rip = next
+            stepOver(instruction.length)
             runPage.exitReason = CKVM_EXIT_HLT
             return .exit
         case .controlRegister(let isWrite, let number, let general):
@@ -156,7 +157,10 @@ extension SoftVCPU {
             guard moveDebugRegister(isWrite: isWrite, number: number, general: general) else {
                 return generalProtection()
             }
+        case .machineStatus(let general):
+            guard writeMachineStatus(registersNow[general], engine) else { return generalProtection() }
         case .swapGSBase:
+            guard special.codeBits == 64 else { return invalidOpcode() }
             storeSpecial()
             (special.gs.base, kernelGSBase) = (kernelGSBase, special.gs.base)
             specialChanged = true
@@ -183,8 +187,18 @@ extension SoftVCPU {
         case .port, .hypercall, .validatePage, .adjustPage, .exitToHypervisor, .callModule:
             return invalidOpcode()
         }
-        registersNow.rip = next
+        stepOver(instruction.length)
         return .proceed
+    }
+
+    /// Advances RIP by an instruction of `length` bytes.
+    func stepOver(_ length: UInt64) {
+        registersNow.rip = (registersNow.rip &+ length) & special.codeMask
+    }
+
+    /// The linear address of the instruction at RIP.
+    var codeAddress: UInt64 {
+        special.codeBits == 64 ? registersNow.rip : (special.cs.base &+ registersNow.rip) & 0xffff_ffff
     }
 
     /// The instructions that an SNP or TDX guest cannot execute: it gets #VC or #VE, and asks the hypervisor itself. Nil for all
@@ -213,7 +227,7 @@ extension SoftVCPU {
     /// The bytes at RIP, up to the longest instruction. The engine has just fetched it, so they can be read.
     func codeAtRIP() -> [UInt8] {
         var fetch = cuc_access()
-        fetch.address = registersNow.rip
+        fetch.address = codeAddress
         fetch.size = 15
         fetch.is_fetch = 1
         let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
@@ -229,11 +243,16 @@ extension SoftVCPU {
 
     /// VMCALL and VMMCALL, as `kvm_emulate_hypercall` of KVM handles them.
     func hypercallInstruction(_ instruction: PrivilegedInstruction) -> Step {
-        let arguments = (gpa: registersNow.rbx, pages: registersNow.rcx, attributes: registersNow.rdx)
-        let number = registersNow.rax
+        // Arguments have 64 bits only in 64-bit code.
+        let isLong = special.codeBits == 64
+        let mask: UInt64 = isLong ? .max : 0xffff_ffff
+        let arguments = (
+            gpa: registersNow.rbx & mask, pages: registersNow.rcx & mask, attributes: registersNow.rdx & mask
+        )
+        let number = registersNow.rax & mask
         func answer(_ value: Int64) -> Step {
-            registersNow.rax = UInt64(bitPattern: value)
-            registersNow.rip &+= instruction.length
+            registersNow.rax = UInt64(bitPattern: value) & mask
+            stepOver(instruction.length)
             return .proceed
         }
         guard currentRing == 0 else { return answer(KVMReturn.notPermitted) }
@@ -250,7 +269,7 @@ extension SoftVCPU {
         call.args.0 = arguments.gpa
         call.args.1 = arguments.pages
         call.args.2 = arguments.attributes
-        call.flags = 1  // KVM_EXIT_HYPERCALL_LONG_MODE
+        call.flags = isLong ? 1 : 0  // KVM_EXIT_HYPERCALL_LONG_MODE
         runPage.exitReason = CKVM_EXIT_HYPERCALL
         runPage.hypercall = call
         pending = .hypercall(rip: registersNow.rip, length: instruction.length)

@@ -13,11 +13,11 @@ extension SoftVCPU {
         let kind = AccessKind(isWrite: false, isFetch: true, isUser: currentRing == 3)
         let code: GuestPage
         do {
-            code = try vm.walk(registersNow.rip, kind, special, through: vm.isReadable)
+            code = try vm.walk(codeAddress, kind, special, through: vm.isReadable)
         } catch {
-            return walkFailed(error, registersNow.rip, kind)
+            return walkFailed(error, codeAddress, kind)
         }
-        return vm.isReadable(code.gpa + (registersNow.rip - code.linear)) ? nil : internalError()
+        return vm.isReadable(code.gpa + (codeAddress - code.linear)) ? nil : internalError()
     }
 
     /// The exit if KVM cannot tell the length of the instruction at RIP; nil if it can read it or the CPU reports

@@ -83,6 +83,7 @@ extension SoftVCPU {
             switch outcome {
             case .done:
                 registersNow = engine.registers
+                storeSpecial()
                 vm.model.clock &+= 1
                 return .proceed
             case .needs(let accesses):

@@ -24,9 +24,8 @@ extension SoftVCPU {
         }
         // Ports need IOPL. The I/O permission bitmap of a TSS is not supported.
         guard currentRing <= Int(registersNow.rflags >> 12 & 3) else { return generalProtection() }
-        let counterMask: UInt64 = instruction.hasShortAddresses ? 0xffff_ffff : .max
-        if isString, instruction.isRepeated, registersNow.rcx & counterMask == 0 {
-            registersNow.rip &+= instruction.length
+        if isString, instruction.isRepeated, registersNow.rcx & instruction.addressMask == 0 {
+            stepOver(instruction.length)
             return .proceed
         }
         if isString, let failure = failedFetch() { return failure }
@@ -78,7 +77,7 @@ extension SoftVCPU {
     /// Continues after the monitor has performed the access to an element.
     func completeElement(_ access: PortAccess, _ engine: Engine) -> Step {
         if access.isOut { return transfer(access, runPage.mmio.word) }
-        if !advance(access) { registersNow.rip = access.rip &+ access.instruction.length }
+        if !advance(access) { stepOver(access.instruction.length) }
         return .proceed
     }
 
@@ -104,18 +103,18 @@ extension SoftVCPU {
             default: registersNow.rax = value
             }
         }
-        registersNow.rip = access.rip &+ instruction.length
+        stepOver(instruction.length)
         return .proceed
     }
 
     /// Advances the registers of a string instruction by one element; true if another one follows.
     private func advance(_ access: PortAccess) -> Bool {
-        let isShort = access.instruction.hasShortAddresses
+        let mask = access.instruction.addressMask
         let goesDown = registersNow.rflags & 1 << 10 != 0
         let step = goesDown ? 0 &- UInt64(access.size) : UInt64(access.size)
-        func moved(_ value: UInt64, by step: UInt64) -> UInt64 {
-            isShort ? (value &+ step) & 0xffff_ffff : value &+ step
-        }
+        // A write of 16 bits keeps the rest of the register, and one of 32 bits clears it.
+        let kept: UInt64 = mask == 0xffff ? ~mask : 0
+        func moved(_ value: UInt64, by step: UInt64) -> UInt64 { (value &+ step) & mask | value & kept }
         if access.isOut {
             registersNow.rsi = moved(registersNow.rsi, by: step)
         } else {
@@ -123,15 +122,26 @@ extension SoftVCPU {
         }
         guard access.instruction.isRepeated else { return false }
         registersNow.rcx = moved(registersNow.rcx, by: .max)
-        return registersNow.rcx != 0
+        return registersNow.rcx & mask != 0
     }
 
     private func elementAddress(_ isOut: Bool, _ instruction: PrivilegedInstruction) -> UInt64 {
         let register = isOut ? registersNow.rsi : registersNow.rdi
-        let offset = instruction.hasShortAddresses ? register & 0xffff_ffff : register
-        guard isOut, let segment = instruction.segment else { return offset }
-        storeSpecial()
-        return offset &+ (segment == 0x64 ? special.fs.base : special.gs.base)
+        let offset = register & instruction.addressMask
+        // A prefix replaces DS. INS always uses ES.
+        let base =
+            switch isOut ? instruction.segment : 0x26 {
+            case 0x26: special.es.base
+            case 0x2e: special.cs.base
+            case 0x36: special.ss.base
+            case 0x64: special.fs.base
+            case 0x65: special.gs.base
+            default: special.ds.base
+            }
+        guard special.codeBits != 64 else {
+            return offset &+ (isOut && instruction.segment != nil ? base : 0)
+        }
+        return (offset &+ base) & 0xffff_ffff
     }
 
     private struct Stop: Error { let step: Step }

@@ -15,6 +15,8 @@ struct PrivilegedInstruction: Equatable {
         case controlRegister(isWrite: Bool, number: Int, general: Int)
         /// MOV between a debug register and a general one, by their numbers.
         case debugRegister(isWrite: Bool, number: Int, general: Int)
+        /// LMSW from a general register.
+        case machineStatus(general: Int)
         case swapGSBase
         case readMSR
         case writeMSR
@@ -36,19 +38,21 @@ struct PrivilegedInstruction: Equatable {
     let length: UInt64
     /// REP or REPNE.
     let isRepeated: Bool
-    /// 32-bit addresses: ESI, EDI, ECX.
-    let hasShortAddresses: Bool
-    /// The segment prefix, 0x64 (FS) or 0x65 (GS).
+    /// The bits of SI, DI and CX that count: of 16, 32 or 64.
+    let addressMask: UInt64
+    /// The segment prefix, as its byte; only FS (0x64) and GS (0x65) in 64-bit code.
     let segment: UInt8?
 
+    /// - Parameter bits: the size of code, 16, 32 or 64.
     /// - Returns: nil if the instruction is not privileged, is incomplete, or does not exist on this CPU.
-    init?(_ bytes: [UInt8]) {
-        let decoded = unsafe cuc_decode(bytes, UInt32(truncatingIfNeeded: bytes.count))
+    init?(_ bytes: [UInt8], bits: Int) {
+        let decoded = unsafe cuc_decode(
+            bytes, UInt32(truncatingIfNeeded: bytes.count), UInt32(truncatingIfNeeded: bits))
         guard decoded.length > 0, let operation = Operation(decoded) else { return nil }
         self.operation = operation
         length = UInt64(decoded.length)
         isRepeated = decoded.is_repeated
-        hasShortAddresses = decoded.has_short_addresses
+        addressMask = .max >> (64 - UInt64(decoded.address_size) * 8)
         segment = decoded.segment == 0 ? nil : decoded.segment
     }
 }
@@ -77,6 +81,7 @@ extension PrivilegedInstruction.Operation {
         case CUC_INSTRUCTION_WRITE_CONTROL: self = control(isWrite: true)
         case CUC_INSTRUCTION_READ_DEBUG: self = debug(isWrite: false)
         case CUC_INSTRUCTION_WRITE_DEBUG: self = debug(isWrite: true)
+        case CUC_INSTRUCTION_WRITE_MACHINE_STATUS: self = .machineStatus(general: Int(decoded.general))
         case CUC_INSTRUCTION_READ_MSR: self = .readMSR
         case CUC_INSTRUCTION_WRITE_MSR: self = .writeMSR
         case CUC_INSTRUCTION_SWAP_GS: self = .swapGSBase

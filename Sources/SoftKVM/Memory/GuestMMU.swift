@@ -93,8 +93,8 @@ extension SoftVM {
         return unsafe model.memory(of: backing.file)?.bytes(at: backing.fileOffset + offset)
     }
 
-    /// Walks the guest's 4-level page tables in guest memory, as a CPU does. Accessed and dirty bits are not
-    /// written.
+    /// Translates a linear address as a CPU does: by the guest's page tables in guest memory, or without them as it is if
+    /// paging is off. Accessed and dirty bits are not written.
     ///
     /// - Parameter isReadable: whether the walker can read the entry at a guest-physical address. An unreadable
     ///   entry is an exception.
@@ -102,6 +102,12 @@ extension SoftVM {
         _ linear: UInt64, _ access: AccessKind, _ registers: ckvm_sregs,
         through isReadable: ((UInt64) -> Bool)? = nil
     ) throws(WalkFailure) -> GuestPage {
+        guard let mode = PagingMode(registers) else {
+            // Protected mode without paging, and real mode.
+            guard linear >> 32 == 0 else { throw .nonCanonical }
+            let block = linear & ~(1 << 30 - 1)
+            return GuestPage(linear: block, gpa: block, size: 1 << 30, writable: true, executable: true)
+        }
         let canonical = Int64(bitPattern: linear) >> 47
         guard canonical == 0 || canonical == -1 else { throw .nonCanonical }
         // The tables of an SNP guest are private, whatever their addresses say.
@@ -111,21 +117,28 @@ extension SoftVM {
                 entry & (PageEntry.addressMask | own),
                 isPrivateAnyway: isTable && encryptionBit?.isPrivateIfSet == true)
         }
-        var table = address(registers.cr3, isTable: true)
+        var table = address(registers.cr3 & mode.rootMask, isTable: true)
+        if mode == .physicalAddressExtension { table |= registers.cr3 & 0xfe0 }
         var writable = true
         var user = true
         var executable = true
-        for level in [39, 30, 21, 12] {
-            let place = table + (linear >> level & 0x1ff) * 8
+        for level in mode.levels {
+            let place = table + (linear >> level & mode.indexMask) * mode.entrySize
             if let isReadable, !isReadable(place) { throw .pageFault([]) }
-            let entry = PageEntry(rawValue: try tableEntry(at: place))
+            let entry = PageEntry(rawValue: try tableEntry(at: place, size: mode.entrySize))
+            let isPointer = mode == .physicalAddressExtension && level == 30
             guard entry.isPresent else { throw .pageFault([]) }
-            guard !entry.hasReservedBit(level: level, noExecute: registers.efer & 1 << 11 != 0, besides: own)
+            guard
+                isPointer
+                    || !entry.hasReservedBit(
+                        level: level, noExecute: registers.efer & 1 << 11 != 0, besides: own)
             else { throw .pageFault([.present, .reserved]) }
-            writable = writable && entry.isWritable
-            user = user && entry.isUser
-            executable = executable && !entry.isNoExecute
-            guard level == 12 || entry.isLarge && level != 39 else {
+            if !isPointer {
+                writable = writable && entry.isWritable
+                user = user && entry.isUser
+                executable = executable && !entry.isNoExecute
+            }
+            guard level == 12 || entry.isLarge && mode.hasLargePages(level, registers) else {
                 table = address(entry.rawValue, isTable: true)
                 continue
             }
@@ -137,7 +150,7 @@ extension SoftVM {
             }
             // An SNP guest fetches from private memory only.
             let gpa = modelAddress(
-                entry.rawValue & (PageEntry.addressMask | own),
+                entry.address(isWide: mode == .twoLevels && level != 12) & (PageEntry.addressMask | own),
                 isPrivateAnyway: access.isFetch && encryptionBit?.isPrivateIfSet == true)
             return GuestPage(
                 linear: linear & ~(size - 1), gpa: gpa & ~(size - 1), size: size,
@@ -147,19 +160,67 @@ extension SoftVM {
         throw .pageFault([])
     }
 
-    private func tableEntry(at address: UInt64) throws(WalkFailure) -> UInt64 {
+    /// - Parameter size: bytes, 4 or 8.
+    private func tableEntry(at address: UInt64, size: UInt64) throws(WalkFailure) -> UInt64 {
         switch resolve(address, isWrite: false) {
         case .memory(let backing):
             _ = model.kernel.noteGuestTouch(number, at: address, isWrite: false)
             guard !backing.isCiphertext, let bytes = unsafe bytes(in: backing, at: address) else {
                 throw .pageFault([])
             }
-            return unsafe bytes.load(as: UInt64.self)
+            return unsafe size == 8 ? bytes.load(as: UInt64.self) : UInt64(bytes.load(as: UInt32.self))
         case .stopped(.mmio): throw .pageFault([])
         case .stopped(.fault(let fault)), .stopped(.poisoned(let fault)): throw .fault(fault)
         case .stopped(.exception(let exception)): throw .raised(exception, gpa: address)
         case .stopped(.error(let error)): throw .failed(error)
         case .stopped(.noPage), .stopped(.byte): throw .fault(nil)
+        }
+    }
+}
+
+/// The format of the guest's page tables.
+private enum PagingMode {
+    /// 32-bit paging: 4 KiB, and 4 MiB with CR4.PSE.
+    case twoLevels
+    /// PAE paging: 4 KiB and 2 MiB.
+    case physicalAddressExtension
+    /// Long mode: 4 KiB, 2 MiB and 1 GiB.
+    case fourLevels
+
+    /// - Returns: nil if paging is off.
+    init?(_ registers: ckvm_sregs) {
+        guard registers.isPaging else { return nil }
+        self =
+            registers.isLongModeActive
+            ? .fourLevels : registers.hasPhysicalAddressExtension ? .physicalAddressExtension : .twoLevels
+    }
+
+    /// The lowest bit of the linear address that an entry of each level translates.
+    var levels: [UInt64] {
+        switch self {
+        case .twoLevels: [22, 12]
+        case .physicalAddressExtension: [30, 21, 12]
+        case .fourLevels: [39, 30, 21, 12]
+        }
+    }
+    var indexMask: UInt64 { self == .twoLevels ? 0x3ff : 0x1ff }
+    /// Bytes.
+    var entrySize: UInt64 { self == .twoLevels ? 4 : 8 }
+    /// The bits of CR3 that are the address of the first table.
+    var rootMask: UInt64 {
+        switch self {
+        case .twoLevels: 0xffff_f000
+        case .physicalAddressExtension: 0xffff_ffe0
+        case .fourLevels: .max
+        }
+    }
+
+    /// Whether bit 7 of an entry of this level makes a large page.
+    func hasLargePages(_ level: UInt64, _ registers: ckvm_sregs) -> Bool {
+        switch self {
+        case .twoLevels: registers.cr4 & 1 << 4 != 0
+        case .physicalAddressExtension: level == 21
+        case .fourLevels: level != 39
         }
     }
 }
@@ -176,7 +237,12 @@ private struct PageEntry {
     var isLarge: Bool { rawValue & 1 << 7 != 0 }
     var isNoExecute: Bool { rawValue & 1 << 63 != 0 }
 
-    func hasReservedBit(level: Int, noExecute: Bool, besides own: UInt64) -> Bool {
+    /// The address of a page; that of a 4 MiB page has its bits 32 to 39 in bits 13 to 20.
+    func address(isWide: Bool) -> UInt64 {
+        isWide ? rawValue & 0xffc0_0000 | (rawValue >> 13 & 0xff) << 32 : rawValue
+    }
+
+    func hasReservedBit(level: UInt64, noExecute: Bool, besides own: UInt64) -> Bool {
         let tooHigh = rawValue & ~own & (UInt64(1) << 52 - 1) & ~(UInt64(1) << GuestPhysical.bits - 1) != 0
         return tooHigh || (isLarge && level == 39) || (isNoExecute && !noExecute)
     }

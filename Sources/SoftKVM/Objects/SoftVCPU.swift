@@ -35,6 +35,8 @@ public import SystemPackage
     /// Whether the engine's copy of ``special`` is out of date.
     var specialChanged = true
     var kernelGSBase: UInt64 = 0
+    /// The page attribute table, with its value after a reset.
+    var pageAttributes: UInt64 = 0x0007_0406_0007_0406
     /// Guest-physical address of KVM's clock, and whether it must be written.
     var clock: (gpa: UInt64, isDue: Bool)?
     /// DR0 to DR3, DR6 and DR7. They hold their values, but breakpoints never trigger.
@@ -170,7 +172,7 @@ public import SystemPackage
         // Writes in this time slice to pages from which other vCPUs have translated code must be recorded again.
         if vm.model.lastRunner != ObjectIdentifier(self) { engine.forgetTouches() }
         vm.model.lastRunner = ObjectIdentifier(self)
-        guard special.isLongMode else { return failEntry() }
+        guard special.isValid else { return failEntry() }
         if case .instruction = failure?.reason { failure = nil }
 
         let completion = completePending(engine)
@@ -185,6 +187,7 @@ public import SystemPackage
             let (stop, executed) = unsafe engine.run(limit: UInt64(left), immediateExit: immediateExit)
             if let failure = engine.failure { return engineFailed(failure) }
             registersNow = engine.registers
+            storeSpecial()
             left -= Int(executed)
             vm.model.clock &+= executed
             takeTouches(engine)
@@ -216,7 +219,7 @@ public import SystemPackage
             if registersNow.rip == rip {
                 registersNow.rax = runPage.hypercall.ret
                 if let failure = failedStepOver() { return failure }
-                registersNow.rip = rip &+ length
+                stepOver(length)
             }
             return .proceed
         case .port(let access):
@@ -287,7 +290,7 @@ public import SystemPackage
             ? .exit : .fail(vm.errno(of: fault))
     }
 
-    /// The guest state is not 64-bit mode, the only mode that this CPU supports.
+    /// A CPU cannot have this state, or this one does not support it.
     private func failEntry() -> Step {
         runPage.exitReason = CKVM_EXIT_FAIL_ENTRY
         let invalidGuestState: UInt64 = 0x8000_0021
@@ -297,7 +300,7 @@ public import SystemPackage
     }
 
     /// The current ring of the guest: 0 or 3.
-    var currentRing: Int { Int(special.ss.dpl) }
+    var currentRing: Int { special.cr0 & 1 == 0 ? 0 : Int(special.ss.dpl) }
 
     // MARK: the other calls
 
@@ -327,8 +330,8 @@ public import SystemPackage
         }
     }
 
-    /// The registers as set, with changes by the guest to control registers, EFER, FS and GS base and the
-    /// descriptor table registers. Selectors stay as set.
+    /// The registers as set, with changes by the guest to control registers, EFER, segment registers and the
+    /// descriptor table registers. LDTR and TR stay as set.
     ///
     /// - Throws: nothing.
     public func specialRegisters() throws(Errno) -> ckvm_sregs {
@@ -338,8 +341,8 @@ public import SystemPackage
         }
     }
 
-    /// `KVM_SET_SREGS`. A state that is not 64-bit mode with 4-level paging is accepted, and the next run
-    /// ends with `KVM_EXIT_FAIL_ENTRY`.
+    /// `KVM_SET_SREGS`. A state that no CPU can have, or 5-level paging, is accepted, and the next run ends with
+    /// `KVM_EXIT_FAIL_ENTRY`.
     ///
     /// - Throws: nothing.
     public func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
@@ -370,14 +373,32 @@ public import SystemPackage
 private let immediateExitOffset = MemoryLayout<ckvm_run>.offset(of: \.immediate_exit) ?? 1
 
 extension ckvm_sregs {
-    /// Whether this is 64-bit mode with 4-level paging, the only mode that is supported.
-    var isLongMode: Bool {
-        let needsCR0: UInt64 = 1 << 31 | 1
-        let physicalAddressExtension: UInt64 = 1 << 5
-        let fiveLevels: UInt64 = 1 << 12
-        let longModeActive: UInt64 = 1 << 10
-        return cr0 & needsCR0 == needsCR0 && cr4 & physicalAddressExtension != 0 && cr4 & fiveLevels == 0
-            && efer & longModeActive != 0 && cs.l != 0
+    var isPaging: Bool { cr0 & 1 << 31 != 0 }
+    /// EFER.LMA: 64-bit mode or compatibility mode.
+    var isLongModeActive: Bool { efer & 1 << 10 != 0 }
+    var hasPhysicalAddressExtension: Bool { cr4 & 1 << 5 != 0 }
+
+    /// The size of code: 16, 32 or 64 bits.
+    var codeBits: Int { isLongModeActive && cs.l != 0 ? 64 : cs.db != 0 ? 32 : 16 }
+    /// The bits of RIP that count.
+    var codeMask: UInt64 { .max >> UInt64(64 - codeBits) }
+
+    /// Whether a CPU can have this state, and this one supports it: real mode, protected mode with or without paging, and
+    /// long mode with 4-level paging.
+    var isValid: Bool {
+        let isProtected = cr0 & 1 != 0
+        let hasFiveLevels = cr4 & 1 << 12 != 0
+        let isLongModeEnabled = efer & 1 << 8 != 0
+        guard isProtected || !isPaging, !hasFiveLevels else { return false }
+        guard isLongModeActive == (isLongModeEnabled && isPaging) else { return false }
+        return isLongModeActive ? hasPhysicalAddressExtension : cs.l == 0
+    }
+
+    /// Sets CR0, and EFER.LMA as it follows from it.
+    mutating func setCR0(_ value: UInt64) {
+        cr0 = value | 1 << 4
+        let isActive = isPaging && efer & 1 << 8 != 0
+        efer = efer & ~(1 << 10) | (isActive ? 1 << 10 : 0)
     }
 }
 

@@ -22,11 +22,13 @@ struct Run: ParsableCommand {
             """)
 
     @Argument(
-        help: "A built-in guest, or a file: a static ELF64 executable or a flat image.",
+        help:
+            "A built-in guest, or a file: a static ELF executable, a Multiboot or PVH kernel, a boot sector, or a flat image. What a file is, is recognised.",
         completion: .guest)
     var guest: String
     @OptionGroup var machine: MachineOptions
     @OptionGroup var backendOptions: BackendOptions
+    @OptionGroup(title: "Images") var imageOptions: ImageOptionGroup
 
     @Option(
         help: ArgumentHelp(
@@ -112,6 +114,9 @@ struct Run: ParsableCommand {
         configuration.hypercallInstruction = chosen.hypercallInstruction
         let diagnostics = Terminal.diagnostics
         if !quiet && !json {
+            if payload == nil {
+                diagnostics.hanging(diagnostics.styled("image    ", .dim), image.summary, indent: 9)
+            }
             diagnostics.hanging(diagnostics.styled("backend  ", .dim), chosen.line, indent: 9)
             if let notice = configuration.vmType.modelNotice {
                 diagnostics.hanging(
@@ -163,7 +168,7 @@ struct Run: ParsableCommand {
                     call: "write", errno: errno, attempted: "the guest's console, standard output",
                     hint: "it is incomplete"))
         }
-        report(outcome, crash: place, statistics, elapsed, chosen, console)
+        report(outcome, crash: place, statistics, elapsed, chosen, console, payload == nil ? image : nil)
         // Also after a failure: that is the run worth looking at.
         if let recorder { try pictures.draw(recorder.recorded(), title: guest) }
         throw ExitCode(exitCode.status(outcome))
@@ -175,9 +180,15 @@ struct Run: ParsableCommand {
         _ payload: Payload?, ramSize: UInt64, _ cancellation: Cancellation
     ) throws -> (BootImage, SymbolTable?) {
         do {
-            if let payload { return (try .flat(payload.image), nil) }
-            if let bytes = try readFile(ramSize: ramSize, cancellation) {
-                return (try .parse(bytes), SymbolTable(file: bytes))
+            if let payload {
+                if let option = imageOptions.first { throw GuestFileError.optionForFiles(option) }
+                return (try .flat(payload.image), nil)
+            }
+            if let bytes = try readFile(ramSize: ramSize, cancellation),
+                let options = try imageOptions.read(ramSize: ramSize, cancellation)
+            {
+                let image = try BootImage.parse(bytes, options).prepared(options, ramSize: ramSize)
+                return (image, SymbolTable(file: bytes))
             }
         } catch let error as GuestFileError {
             throw fail("\(guest): \(error)", error.diagnosis)
@@ -204,7 +215,8 @@ struct Run: ParsableCommand {
         if json {
             let members: [(String, JSON)] = [
                 ("schema", .string("minivmm.run/1")), ("guest", .string(guest)), ("backend", .null),
-                ("host", .null), ("reason", .null), ("outcome", .string(outcome?.kind ?? "failed")),
+                ("host", .null), ("reason", .null), ("image", .null),
+                ("outcome", .string(outcome?.kind ?? "failed")),
                 ("status", .integer(Int64(status.rawValue))), ("description", .string(message)),
                 ("elapsed_ns", .number(0)), ("statistics", RunStatistics().json), ("console", .string("")),
             ]
@@ -298,7 +310,7 @@ struct Run: ParsableCommand {
 
     private func report(
         _ outcome: Outcome, crash: CrashPlace?, _ statistics: RunStatistics, _ elapsed: UInt64,
-        _ chosen: ChosenBackend, _ console: Console
+        _ chosen: ChosenBackend, _ console: Console, _ image: BootImage?
     ) {
         if json {
             let members: [(String, JSON)] =
@@ -306,6 +318,7 @@ struct Run: ParsableCommand {
                     ("schema", .string("minivmm.run/1")), ("guest", .string(guest)),
                     ("backend", .string(chosen.backend.identity.name)),
                     ("host", .string(chosen.backend.identity.host)), ("reason", .string(chosen.reasonText)),
+                    ("image", image?.json ?? .null),
                     ("outcome", .string(outcome.kind)),
                     ("status", .integer(Int64(exitCode.status(outcome)))),
                     ("description", .string(exitCode.description(outcome))), ("elapsed_ns", .number(elapsed)),
@@ -326,6 +339,9 @@ struct Run: ParsableCommand {
             terminal.styled(description, failed ? .bad : .good) + " (\(milliseconds) ms)", indent: 8)
         if let crash { crash.print(on: terminal) }
         if let diagnosis = outcome.diagnosis { terminal.print(diagnosis, indent: 8) }
+        if let image, let note = image.note(on: outcome, chosen.backend.identity.kind) {
+            terminal.hanging("        note:      ", note, indent: 19)
+        }
         if !quiet, statistics.exits > 0 {
             terminal.hanging(terminal.styled("counts  ", .dim), statistics.line, indent: 8)
         }

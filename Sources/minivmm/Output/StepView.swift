@@ -32,6 +32,9 @@ struct StepView {
     /// For some exits KVM leaves RIP at the instruction, for others after it, so both places are examined.
     func instruction(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
         guard let registers = try? vcpu.registers() else { return }
+        if let special = try? vcpu.specialRegisters(), special.cs.l == 0 {
+            return terminal.paragraph("at RIP  code of 16 or 32 bits, which is not shown", indent: 3)
+        }
         let rip = registers.rip
         guard let here = decoded(at: rip) else {
             return terminal.paragraph("at RIP  outside the image", indent: 3)

@@ -62,11 +62,12 @@ struct BootImageTests {
     /// Each wrong field, and the words of its message.
     @Test func everyWrongFieldIsReported() {
         let cases: [(String, (inout ELFBuilder) -> Void)] = [
-            ("class 1 (32-bit)", { $0.kind = 1 }),
-            ("class 0 (unknown)", { $0.kind = 0 }),
+            ("class 0 is unknown", { $0.kind = 0 }),
+            ("class 3 is unknown", { $0.kind = 3 }),
             ("encoding 2", { $0.order = 2 }),
-            ("machine 3", { $0.machine = 3 }),
-            ("machine 183", { $0.machine = 183 }),
+            ("machine 3 (80386) in an ELF64 file", { $0.machine = 3 }),
+            ("machine 183 (AArch64): this is not an x86 file", { $0.machine = 183 }),
+            ("machine 9999: this", { $0.machine = 9999 }),
             ("an object file: link it", { $0.type = 1 }),
             ("-static -no-pie", { $0.type = 3 }),
             ("a core dump", { $0.type = 4 }),
@@ -141,22 +142,39 @@ struct BootImageTests {
         }
     }
 
-    @Test func segmentsMayNotOverlapTheMonitorsParts() {
+    /// An image over the GDT, the boot information page, the page tables or the stacks moves them to the end of RAM.
+    @Test func theMonitorsPartsMakeRoomForTheImage() throws {
+        for at in [
+            0, 0x0ff8, 0x1000, 0x2ff8, 0x3000, 0x4ff0, 0x3_fff8, 0x4_0000, 0x4_7fff, 0x0ff0, 0x5000, 0x4_8000,
+        ] as [UInt64] {
+            var elf = ELFBuilder()
+            elf.segments = [.init(virtual: at, content: [UInt8](repeating: 0x90, count: 16))]
+            elf.entry = at
+            let layout = try GuestLayout(
+                ramSize: 16 << 20, vcpus: 2, sharedBit: nil, gigabytePages: true,
+                image: try BootImage.parse(elf.bytes))
+            let image = at..<at + 16
+            let parts = [
+                layout.gdt..<layout.gdt + pageSize,
+                layout.bootInformation..<layout.bootInformation + pageSize,
+                layout.tables.start..<layout.tables.start + layout.tables.size,
+                layout.stacks..<layout.stackTop(1), image,
+            ]
+            for (index, part) in parts.enumerated() {
+                for other in parts.dropFirst(index + 1) { #expect(!part.overlaps(other), "\(at)") }
+                #expect(part.upperBound <= layout.ramSize && !part.overlaps(layout.free), "\(at)")
+            }
+            #expect((layout.gdt == 0x1000) == [0, 0x0ff0, 0x5000, 0x4_8000].contains(at), "\(at)")
+        }
+    }
+
+    @Test func anImageThatFillsRAMLeavesNoRoom() {
         let code = [UInt8](repeating: 0x90, count: 16)
-        for (at, words) in [
-            (0x1000, "the GDT"), (0x0ff8, "the GDT"), (0x2ff8, "the boot information page"),
-            (0x3000, "the page tables"), (0x4ff0, "the page tables"), (0x3_fff8, "the stacks"),
-            (0x4_0000, "the stacks"), (0x4_7fff, "the stacks"),
-        ] as [(UInt64, String)] {
-            let message = layout([.init(virtual: at, content: code)])
-            #expect(
-                message?.contains("segment 0") == true && message?.contains(words) == true,
-                "\(at): \(message ?? "accepted")")
-        }
-        // Directly adjacent is allowed.
-        for at in [0x0ff0, 0x5000, 0x3_fff0, 0x4_8000] as [UInt64] {
-            #expect(layout([.init(virtual: at, content: code)]) == nil, "\(at)")
-        }
+        let message = layout([.init(virtual: 0, content: code, size: 2 << 20)], ram: 2 << 20)
+        #expect(message?.contains("there is no room for the GDT") == true, "\(message ?? "accepted")")
+        // Exactly enough: GDT, information page, two pages of tables, two stacks.
+        #expect(layout([.init(virtual: 0, content: code, size: 2 << 20 - 0xc000)], ram: 2 << 20) == nil)
+        #expect(layout([.init(virtual: 0, content: code, size: 2 << 20 - 0xb000)], ram: 2 << 20) != nil)
     }
 
     @Test func segmentsMayNotOverlapEachOther() {

@@ -79,7 +79,7 @@ struct BootInPlaceTests {
         let layout = bench.machine.layout
         let memory = bench.machine.memory
         for gpa in [
-            GuestLayout.gdt, GuestLayout.bootInformation, GuestLayout.stacks, layout.image.start,
+            layout.gdt, layout.bootInformation, layout.stacks, layout.image.start,
             layout.tables.start, layout.tables.start + layout.tables.size - 1,
         ] { #expect(memory.state(at: gpa) == .shared, "\(gpa)") }
         #expect(memory.state(at: layout.free.lowerBound) == .private)

@@ -102,7 +102,7 @@ struct GuestLayoutTests {
             #expect(layout.tables.root == layout.tables.start | mask)
             #expect(layout.free.isEmpty || layout.free.lowerBound % (2 << 20) == 0)
             for taken in [
-                layout.image.start..<layout.image.end, GuestLayout.gdt..<layout.stackTop(15),
+                layout.image.start..<layout.image.end, layout.gdt..<layout.stackTop(15),
                 layout.tables.start..<layout.tables.start + layout.tables.size,
             ] { #expect(layout.free.isEmpty || !layout.free.overlaps(taken)) }
 
@@ -137,11 +137,11 @@ struct GuestLayoutTests {
                 ramSize: machine.ram, vcpus: vcpus, sharedBit: machine.sharedBit,
                 gigabytePages: machine.gigabytePages,
                 image: machine.ram > 2 << 20 ? try .flat([UInt8](repeating: 1, count: 5000)) : lowImage())
-            let stacks = GuestLayout.stacks..<layout.stackTop(vcpus - 1)
+            let stacks = layout.stacks..<layout.stackTop(vcpus - 1)
             let tables = layout.tables.start..<layout.tables.start + layout.tables.size
             let taken = [
-                GuestLayout.gdt..<GuestLayout.gdt + 0x1000,
-                GuestLayout.bootInformation..<GuestLayout.bootInformation + 0x1000,
+                layout.gdt..<layout.gdt + 0x1000,
+                layout.bootInformation..<layout.bootInformation + 0x1000,
                 tables, stacks, layout.image.start..<layout.image.end,
             ]
             for (index, one) in taken.enumerated() {

@@ -61,7 +61,8 @@ enum LitmusFiles {
         let kind = FileKind(path, start + [UInt8(ascii: "\n")])
         switch kind {
         case .litmusTest, .text: return nil
-        case .executable, .binary: return isNot("binary file", kind.advice(path))
+        case .executable, .binary, .linuxKernel, .portableExecutable, .compressed, .archive, .diskImage:
+            return isNot("binary file", kind.advice(path))
         case .trace: return isNot("trace", kind.advice(path))
         case .assembly: return isNot("assembly source", kind.advice(path))
         }
