@@ -289,6 +289,30 @@ import Testing
         #expect(try guest.vcpu.registers().rax == 0x37)
     }
 
+    /// IA32_PAT keeps valid types, and an invalid type is a general protection fault.
+    @Test func pageAttributeTableIsThere() throws {
+        // mov ecx, 0x277; rdmsr; out 0xe9, eax
+        let read: [UInt8] = [0xb9, 0x77, 0x02, 0, 0, 0x0f, 0x32, 0xe7, 0xe9]
+        let write: [UInt8] = [0xb8, 0x00, 0x01, 0x04, 0x05, 0x0f, 0x30]  // mov eax, 0x05040100; wrmsr
+        let wrong: [UInt8] = [0xb8, 0x02, 0, 0, 0, 0x0f, 0x30]  // mov eax, 2; wrmsr
+        let guest = try guest(read + write + read + wrong, Self.protectedMode)
+        #expect(left(guest) == "out 0xe9 4 0x70406")
+        #expect(left(guest) == "out 0xe9 4 0x5040100")
+        #expect(left(guest) == "shutdown")
+    }
+
+    /// LMSW enters protected mode and cannot leave it.
+    @Test func machineStatusWordSetsProtectedMode() throws {
+        let code: [UInt8] = [
+            0xb8, 0x01, 0x00, 0x0f, 0x01, 0xf0,  // mov ax, 1; lmsw ax
+            0x31, 0xc0, 0x0f, 0x01, 0xf0,  // xor ax, ax; lmsw ax
+            0xf4,
+        ]
+        let guest = try guest(code, Self.realMode(codeSegment: 0x1000), rip: 0)
+        #expect(left(guest) == "halt")
+        #expect(try guest.vcpu.specialRegisters().cr0 & 0xf == 1)
+    }
+
     /// In 16-bit code a wide register keeps bits that a jump must not use.
     @Test func theInstructionPointerWraps() throws {
         let guest = try guest([0xf4], Self.realMode(codeSegment: 0x1000), rip: 0xfffe)

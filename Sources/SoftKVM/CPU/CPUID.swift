@@ -23,8 +23,9 @@ extension CPUIDTable {
     static var soft: CPUIDTable {
         CPUIDTable(entries: [
             leaf(0, 1, vendor: "AuthenticAMD"),
-            // Family 15; FPU, TSC, MSR, PAE, CX8, PGE, CMOV, MMX, FXSR, SSE, SSE2; SSE3, CX16, POPCNT, hypervisor.
-            leaf(1, 0x0000_0f00, 0, 1 | 1 << 13 | 1 << 23 | 1 << 31, 0x0780_a171),
+            // Family 15; FPU, PSE, TSC, MSR, PAE, CX8, PGE, CMOV, PAT, MMX, FXSR, SSE, SSE2; SSE3, CX16, POPCNT,
+            // hypervisor.
+            leaf(1, 0x0000_0f00, 0, 1 | 1 << 13 | 1 << 23 | 1 << 31, 0x0781_a179),
             leaf(0x4000_0000, 0x4000_0001, vendor: "KVMKVMKVM\0\0\0"),
             leaf(0x4000_0001, 0, 0, 0, 0),
             leaf(0x8000_0000, 0x8000_0008, vendor: "AuthenticAMD"),

@@ -16,9 +16,10 @@ public import SystemPackage
 /// One lock guards everything. A run holds it until it ends, at most one time slice; other threads wait that long.
 /// Only ``KVMVCPU/kick()`` does not take the lock.
 ///
-/// A guest runs in 64-bit mode, in one ring (set by `KVM_SET_SREGS`), with 4-level paging without accessed and
-/// dirty bits, SSE2 and 40 physical address bits. There is no interrupt controller, and exceptions are not
-/// delivered: an exception in the guest is `KVM_EXIT_SHUTDOWN`, as with an empty IDT.
+/// A guest runs in real mode, protected mode or long mode, in one ring (set by `KVM_SET_SREGS`), without paging or with
+/// 32-bit, PAE or 4-level paging without accessed and dirty bits, with SSE2 and 40 physical address bits. Limits of segments
+/// are not checked. There is no interrupt controller. Exceptions are delivered in real mode; in other modes an exception in
+/// the guest is `KVM_EXIT_SHUTDOWN`, as with an empty IDT.
 public final class SoftKVM: Backend {
     /// The options of a ``SoftKVM``.
     public struct Configuration: Sendable {
