@@ -94,7 +94,8 @@ package struct ExitLoop {
             return end
         case .memoryFault(let fault, let errno): return handler.memoryFault(fault, errno)
         case .mmio(let access): return handler.mmio(access)
-        case .interrupted: return handler.interrupted()
+        // The observer has seen it; the vCPU's thread asks the observer before it enters again.
+        case .interrupted, .debug: return handler.interrupted()
         case .halt: return handler.halted()
         case .shutdown: return handler.cannotContinue(.shutdown)
         case .internalError(let suberror):

@@ -102,6 +102,7 @@ private struct Monitor: ExitHandler {
     }
 
     private func end(_ outcome: Outcome) -> Pause {
+        observer?.ends(outcome, vcpu, machine)
         machine.stop(outcome)
         return .stopped
     }
