@@ -104,6 +104,8 @@ package enum DebugError: Error, Equatable, Sendable {
     case noBreakpointLeft(UInt64)
     /// A watchpoint must be 1, 2, 4 or 8 bytes, at a multiple of its size.
     case unwatchable(UInt64, size: UInt64)
+    /// This backend's debug registers do not watch data. Writes can still be found by single steps.
+    case unwatchedReads(UInt64)
     case call(String, Errno)
     /// No thread that may run is left: all of these have halted.
     case nothingToRun
@@ -120,7 +122,7 @@ extension DebugError: CustomStringConvertible {
         case .noBreakpointLeft: 28
         case .noThread, .nothingToRun: 3
         case .call(_, let errno): UInt8(truncatingIfNeeded: errno.rawValue)
-        case .noRegister, .wrongLength, .malformed, .unwatchable: 22
+        case .noRegister, .wrongLength, .malformed, .unwatchable, .unwatchedReads: 22
         }
     }
 
@@ -143,6 +145,8 @@ extension DebugError: CustomStringConvertible {
             "no debug register is free for \(hex(address)), and the code there cannot be changed"
         case .unwatchable(let address, let size):
             "\(size) bytes at \(hex(address)) cannot be watched: 1, 2, 4 or 8 bytes at a multiple of the size can"
+        case .unwatchedReads(let address):
+            "reads of \(hex(address)) cannot be watched: this kernel interprets the guest without data breakpoints"
         case .call(let call, let errno): "\(call) failed: \(errno)"
         case .nothingToRun: "every thread that may run has halted"
         }

@@ -33,7 +33,8 @@ enum DebugCommand: Equatable, Sendable {
     case symbols
     case monitor(String)
     case detach
-    case kill
+    /// `k`, which has no answer, or `vKill`, which has one.
+    case kill(isAnswered: Bool)
     /// A packet that this server does not know: the protocol's answer is an empty packet.
     case unknown
     /// A known packet whose fields make no sense.
@@ -79,7 +80,7 @@ enum DebugCommand: Equatable, Sendable {
             guard case .one(let thread)? = scanner.thread() else { return nil }
             return .isAlive(thread)
         case "D": return .detach
-        case "k": return .kill
+        case "k": return .kill(isAnswered: false)
         case "v": return verbose(&scanner)
         case "q", "Q": return query(letter, &scanner)
         default: return .unknown
@@ -116,7 +117,7 @@ enum DebugCommand: Equatable, Sendable {
 
     private static func verbose(_ scanner: inout PacketScanner) -> DebugCommand? {
         if scanner.take("Cont?") { return .resumeActions }
-        if scanner.take("Kill") { return .kill }
+        if scanner.take("Kill") { return .kill(isAnswered: true) }
         guard scanner.take("Cont") else { return .unknown }
         var actions: [(thread: ThreadChoice, isStep: Bool)] = []
         while scanner.take(";") {

@@ -46,6 +46,8 @@ package final class DebugServer: Sendable {
         var session: DebugSession
         /// Whether the guest has stopped for this client, so that its packets can be answered.
         var isReady = false
+        /// It has detached. Its end of the connection is awaited, because closing this one first could lose the answer.
+        var isLeaving = false
     }
 
     private func serve() {
@@ -77,7 +79,7 @@ package final class DebugServer: Sendable {
     }
 
     private func connect(_ connection: DebugConnection, _ client: inout Client?) {
-        guard client == nil else {
+        guard client == nil || client?.isLeaving == true else {
             connection.send(Packet.encoded(Array("E.another debugger is connected".utf8)))
             return
         }
@@ -90,20 +92,29 @@ package final class DebugServer: Sendable {
         guard client != nil, let reason = target.takeStop(), let connection = client?.connection else {
             return
         }
-        if client?.isReady == false { target.begin() }
-        client?.session.stopped(reason, send: connection.send)
+        var first = reason
+        if client?.isReady == false {
+            target.begin()
+            // What a debugger expects when it connects.
+            if reason.signal == .interrupt { first = StopReason(thread: reason.thread, signal: .trap) }
+        }
+        client?.session.stopped(first, send: connection.send)
         client?.isReady = true
     }
 
     private func receive(_ client: inout Client?) {
         guard let connection = client?.connection else { return }
         let bytes = connection.receive()
-        let end = bytes.isEmpty ? .detach([]) : client?.session.take(bytes, send: connection.send)
-        switch end {
-        case nil: return
-        case .kill: target.kill()
-        default: break
+        guard !bytes.isEmpty else {
+            client = nil
+            return
         }
-        client = nil
+        guard client?.isLeaving == false else { return }
+        switch client?.session.take(bytes, send: connection.send) {
+        case .kill?: target.kill()
+        case .detach?: break
+        default: return
+        }
+        client?.isLeaving = true
     }
 }

@@ -8,8 +8,8 @@ package struct DebugSession {
         case running
         /// Send this; the client is gone then, and the guest goes on.
         case detach([UInt8])
-        /// The guest is to be ended. There is no answer.
-        case kill
+        /// Send this, if there is an answer; then end the guest.
+        case kill([UInt8]?)
     }
 
     private let target: any DebugTarget
@@ -60,7 +60,9 @@ package struct DebugSession {
                 case .detach(let data):
                     reply(data, send)
                     return .detach(data)
-                case .kill: return .kill
+                case .kill(let data):
+                    if let data { reply(data, send) }
+                    return .kill(data)
                 }
             }
         }
@@ -169,7 +171,7 @@ package struct DebugSession {
         case .detach:
             target.detach()
             return .detach(Array("OK".utf8))
-        case .kill: return .kill
+        case .kill(let isAnswered): return .kill(isAnswered ? Array("OK".utf8) : nil)
         case .malformed: throw .malformed
         default: return query(command)
         }

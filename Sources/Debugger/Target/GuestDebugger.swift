@@ -29,6 +29,11 @@ package final class GuestDebugger: ExitObserver {
         var set: [Breakpoint] = []
         var plan = BreakpointPlan([])
         var patches = CodePatches()
+        /// Whether this backend's debug registers watch data; nil until the first watchpoint.
+        var watchesData: Bool?
+        /// Write watchpoints that no debug register can watch, with the bytes that are there. The guest is stepped
+        /// through, and they are compared after each instruction.
+        var compared: [(breakpoint: Breakpoint, bytes: [UInt8])] = []
         /// What each vCPU was told last.
         var applied: [Int: ckvm_guest_debug] = [:]
     }
@@ -36,7 +41,7 @@ package final class GuestDebugger: ExitObserver {
     /// What `monitor why` tells.
     struct Explanation {
         var fault: (vcpu: Int, fault: MemoryFault, state: PageState?, rip: UInt64?)?
-        var ending: String?
+        var ending: (text: String, signal: DebugSignal)?
         var error: DebugError?
     }
 
@@ -59,7 +64,10 @@ package final class GuestDebugger: ExitObserver {
             defer { parts = nil }
             return parts
         }
-        parts?.server.finish(DebugEnding(outcome))
+        // A crash ends with the signal that it stopped with.
+        let signal = explanation.withLock { $0.ending?.signal }
+        let isCrash = DebugSignal(ofCrash: outcome, codeAtRIP: { [] }) != nil
+        parts?.server.finish(isCrash ? .signalled(signal ?? .segmentationFault) : DebugEnding(outcome))
     }
 
     var machine: Machine? { parts.withLock { $0?.machine } }
@@ -108,7 +116,7 @@ package final class GuestDebugger: ExitObserver {
     package func left(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
         switch exit {
         case .debug(let debug):
-            guard let stop = reason(debug, vcpu) else { return }
+            guard let stop = reason(debug, vcpu, machine) else { return }
             change { $0.add(stop) }
         case .halt: change { $0.halt(vcpu.id) }
         case .memoryFault(let fault, _):
@@ -119,10 +127,13 @@ package final class GuestDebugger: ExitObserver {
     }
 
     /// What a `KVM_EXIT_DEBUG` means.
-    private func reason(_ debug: ckvm_run_debug, _ vcpu: any KVMVCPU) -> RunState.Stop? {
+    ///
+    /// - Returns: nil if the guest goes on.
+    private func reason(_ debug: ckvm_run_debug, _ vcpu: any KVMVCPU, _ machine: Machine) -> RunState.Stop? {
         func stop(_ kind: StopReason.Kind) -> RunState.Stop {
             RunState.Stop(vcpu: vcpu.id, signal: .trap, kind: kind)
         }
+        let isStep = read { if case .step? = $0.action(of: vcpu.id) { true } else { false } } ?? true
         return breakpoints.withLock { breakpoints in
             if debug.exception == 3 {
                 guard breakpoints.patches.contains(debug.pc) else {
@@ -143,7 +154,11 @@ package final class GuestDebugger: ExitObserver {
             if let reached = hits.first(where: { $0.address == debug.pc }) {
                 return stop(reached.kind == .software ? .softwareBreakpoint : .hardwareBreakpoint)
             }
-            return stop(.plain)
+            guard !breakpoints.compared.isEmpty else { return stop(.plain) }
+            if let changed = breakpoints.noteChange(seenBy: vcpu, machine) {
+                return stop(.watchpoint(.write, changed))
+            }
+            return isStep ? stop(.plain) : nil
         }
     }
 
@@ -151,7 +166,7 @@ package final class GuestDebugger: ExitObserver {
         guard let signal = DebugSignal(ofCrash: outcome, codeAtRIP: { self.code(at: vcpu, machine) }) else {
             return
         }
-        explanation.withLock { $0.ending = outcome.description }
+        explanation.withLock { $0.ending = (outcome.description, signal) }
         let key = key(vcpu.id, machine)
         change { state in
             let kicks = state.add(

@@ -130,19 +130,41 @@ extension GuestDebugger: DebugTarget {
 
     private func change(breakpointsTo new: [Breakpoint], by thread: Int) throws(DebugError) {
         let (view, special) = (try view(), try special(try vcpu(thread)))
-        guard let plan = BreakpointPlan(new) else { throw .noBreakpointLeft(new.last?.address ?? 0) }
+        let compared = try comparedOnes(of: new)
+        guard let plan = BreakpointPlan(new.filter { !compared.contains($0) }) else {
+            throw .noBreakpointLeft(new.last?.address ?? 0)
+        }
         try breakpoints.withLock { state throws(DebugError) in
+            state.compared = compared.map { ($0, []) }
             try state.patches.set(plan.inCode, view, special)
             state.set = new
             state.plan = plan
         }
     }
 
+    /// The watchpoints that this backend's debug registers cannot watch.
+    private func comparedOnes(of all: [Breakpoint]) throws(DebugError) -> [Breakpoint] {
+        let watchpoints = all.filter(\.kind.isWatchpoint)
+        guard !watchpoints.isEmpty, let machine else { return [] }
+        let known = breakpoints.withLock { $0.watchesData }
+        let watches = known ?? WatchpointProbe.succeeds(on: machine.backend, like: machine.configuration)
+        breakpoints.withLock { $0.watchesData = watches }
+        if watches { return [] }
+        if let other = watchpoints.first(where: { $0.kind != .write }) {
+            throw .unwatchedReads(other.address)
+        }
+        return watchpoints
+    }
+
     /// Tells each vCPU what to stop for.
     private func apply(_ chosen: [ResumeAction?]) throws(DebugError) {
         guard let machine, let plan = breakpoints.withLock({ $0.plan }) else { return }
+        let compares = breakpoints.withLock { state in
+            if let first = machine.vcpus.first { _ = state.noteChange(seenBy: first, machine) }
+            return !state.compared.isEmpty
+        }
         for (vcpu, action) in zip(machine.vcpus, chosen) {
-            let isStep = if case .step? = action { true } else { false }
+            let isStep = if case .step? = action { true } else { compares }
             let request = plan.request(isStep: isStep)
             guard breakpoints.withLock({ $0.applied[vcpu.id] })?.isEqual(to: request) != true else {
                 continue

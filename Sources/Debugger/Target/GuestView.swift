@@ -134,3 +134,26 @@ package struct GuestView: Sendable {
         }
     }
 }
+
+extension GuestDebugger.BreakpointState {
+    /// Compares the watched bytes with those at the last look, and keeps what is there now. The bytes of a page that cannot be
+    /// read do not change.
+    ///
+    /// - Returns: the address of the first watchpoint whose bytes have changed.
+    mutating func noteChange(seenBy vcpu: any KVMVCPU, _ machine: Machine) -> UInt64? {
+        guard !compared.isEmpty, let special = try? vcpu.specialRegisters() else { return nil }
+        let view = GuestView(machine)
+        var changed: UInt64?
+        for index in compared.indices {
+            let breakpoint = compared[index].breakpoint
+            guard let physical = try? view.translate(breakpoint.address, special),
+                let bytes = try? view.read(physical: physical, count: Int(min(breakpoint.size, 8)))
+            else { continue }
+            if !compared[index].bytes.isEmpty, compared[index].bytes != bytes {
+                changed = changed ?? breakpoint.address
+            }
+            compared[index].bytes = bytes
+        }
+        return changed
+    }
+}

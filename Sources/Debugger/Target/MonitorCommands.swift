@@ -99,7 +99,7 @@ extension GuestDebugger {
         } else {
             lines.append("there was no memory fault since the debugger is there")
         }
-        if let ending = explanation.ending { lines.append("the guest ends when it goes on: \(ending)") }
+        if let ending = explanation.ending { lines.append("the guest ends when it goes on: \(ending.text)") }
         if let error = explanation.error { lines.append("the debugger's last error: \(error)") }
         return lines
     }
