@@ -84,7 +84,7 @@ let package = Package(
             cSettings: strictC),
         .testTarget(name: "ConversionModelTests", dependencies: ["ConversionModel"]),
         .testTarget(
-            name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
+            name: "MiniVMMTests", dependencies: ["Debugger", "MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM", "CUnicornShim"]),
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
@@ -94,7 +94,7 @@ let package = Package(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(
             name: "DebuggerTests",
-            dependencies: ["Debugger", "CKVMShim", "GuestPayloads", "MiniVMM", "SoftKVM", system]),
+            dependencies: ["Debugger", "CKVMShim"]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "GuestPayloads"]),
         // Tests that the examples in the documents work.

@@ -65,6 +65,11 @@ void ckvm_unlink(const char *path) { unlink(path); }
 
 void ckvm_shutdown(int fd) { shutdown(fd, SHUT_RDWR); }
 
+bool ckvm_is_hung_up(int fd) {
+    struct pollfd peer = {.fd = fd, .events = POLLRDHUP};
+    return poll(&peer, 1, 0) > 0 && (peer.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
 long ckvm_accept(int listener) {
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     return fd < 0 ? -(long)errno : fd;

@@ -182,6 +182,8 @@ long ckvm_listen_loopback(uint16_t port);
 /// unlink(2) and shutdown(2) of both directions; errors are ignored.
 void ckvm_unlink(const char *_Nonnull path);
 void ckvm_shutdown(int fd);
+/// Whether the peer has closed its end.
+bool ckvm_is_hung_up(int fd);
 /// accept4(2). Returns a descriptor or -errno.
 long ckvm_accept(int listener);
 /// recv(2). Returns the number of bytes, 0 at the end, or -errno.

@@ -71,6 +71,9 @@ package final class DebugConnection: Sendable {
 
     var number: Int32 { descriptor.rawValue }
 
+    /// Whether the client has closed its end, even if there are bytes to read.
+    var isHungUp: Bool { ckvm_is_hung_up(number) }
+
     /// - Returns: the bytes that are there; empty at the end of the connection or after an error.
     func receive() -> [UInt8] {
         let size = 4096

@@ -79,7 +79,7 @@ package final class DebugServer: Sendable {
     }
 
     private func connect(_ connection: DebugConnection, _ client: inout Client?) {
-        guard client == nil || client?.isLeaving == true else {
+        guard client == nil || client?.isLeaving == true || client?.connection.isHungUp == true else {
             connection.send(Packet.encoded(Array("E.another debugger is connected".utf8)))
             return
         }

@@ -8,8 +8,8 @@ import MiniVMM
 struct CodePatches {
     private struct Patch {
         let breakpoint: Breakpoint
-        /// With the shared bit, if the code is reached by it.
-        let physical: UInt64
+        /// Guest-physical address without the shared bit: a conversion does not move the byte.
+        let gpa: UInt64
         var original: UInt8
     }
     private var patches: [Patch] = []
@@ -24,28 +24,33 @@ struct CodePatches {
         for patch in patches where !breakpoints.contains(patch.breakpoint) { restore(patch, view) }
         patches.removeAll { !breakpoints.contains($0.breakpoint) }
         for breakpoint in breakpoints where !patches.contains(where: { $0.breakpoint == breakpoint }) {
-            let physical = try view.translate(breakpoint.address, special)
-            let original = try view.read(physical: physical, count: 1)
-            guard let byte = original.first else { throw .notMapped(breakpoint.address) }
-            try view.write(physical: physical, [Self.int3])
-            patches.append(Patch(breakpoint: breakpoint, physical: physical, original: byte))
+            let place = try view.place(view.translate(breakpoint.address, special))
+            guard let byte = try view.read(at: place, count: 1).first else {
+                throw .notMapped(breakpoint.address)
+            }
+            try view.write(at: place, [Self.int3])
+            patches.append(Patch(breakpoint: breakpoint, gpa: place.gpa, original: byte))
         }
     }
 
-    /// Nothing is restored where the guest has overwritten the INT3, or cannot reach the page any more.
+    /// Nothing is restored where the guest or a conversion has overwritten the INT3.
     private func restore(_ patch: Patch, _ view: GuestView) {
-        guard (try? view.read(physical: patch.physical, count: 1)) == [Self.int3] else { return }
-        try? view.write(physical: patch.physical, [patch.original])
+        guard let place = try? view.place(gpa: patch.gpa),
+            (try? view.read(at: place, count: 1)) == [Self.int3]
+        else {
+            return
+        }
+        try? view.write(at: place, [patch.original])
     }
 
     /// Whether the INT3 at a linear address is one of these.
     func contains(_ address: UInt64) -> Bool { patches.contains { $0.breakpoint.address == address } }
 
     /// Bytes as the guest would find them without breakpoints.
-    func hidden(in bytes: [UInt8], at physical: UInt64) -> [UInt8] {
+    func hidden(in bytes: [UInt8], at gpa: UInt64) -> [UInt8] {
         var bytes = bytes
-        for patch in patches where patch.physical >= physical {
-            let offset = patch.physical - physical
+        for patch in patches where patch.gpa >= gpa {
+            let offset = patch.gpa - gpa
             if offset < UInt64(bytes.count), bytes[Int(offset)] == Self.int3 {
                 bytes[Int(offset)] = patch.original
             }
@@ -54,10 +59,10 @@ struct CodePatches {
     }
 
     /// Bytes to write, with the breakpoints kept.
-    mutating func kept(in bytes: [UInt8], at physical: UInt64) -> [UInt8] {
+    mutating func kept(in bytes: [UInt8], at gpa: UInt64) -> [UInt8] {
         var bytes = bytes
-        for index in patches.indices where patches[index].physical >= physical {
-            let offset = patches[index].physical - physical
+        for index in patches.indices where patches[index].gpa >= gpa {
+            let offset = patches[index].gpa - gpa
             guard offset < UInt64(bytes.count) else { continue }
             patches[index].original = bytes[Int(offset)]
             bytes[Int(offset)] = Self.int3

@@ -162,9 +162,13 @@ package final class GuestDebugger: ExitObserver {
         }
     }
 
-    package func ends(_ outcome: Outcome, _ vcpu: any KVMVCPU, _ machine: Machine) {
+    package func ends(_ outcome: Outcome, _ vcpu: any KVMVCPU, _ machine: Machine) -> Bool {
+        if isOwnBreakpoint(outcome, vcpu) {
+            change { $0.add(RunState.Stop(vcpu: vcpu.id, signal: .trap, kind: .softwareBreakpoint)) }
+            return false
+        }
         guard let signal = DebugSignal(ofCrash: outcome, codeAtRIP: { self.code(at: vcpu, machine) }) else {
-            return
+            return true
         }
         explanation.withLock { $0.ending = (outcome.description, signal) }
         let key = key(vcpu.id, machine)
@@ -175,6 +179,16 @@ package final class GuestDebugger: ExitObserver {
             return kicks
         }
         run.wait { state in state?.mayEnd(vcpu.id) == false ? nil : () }
+        return true
+    }
+
+    /// Whether a KVM that interprets the guest could not execute an INT3 of the debugger.
+    private func isOwnBreakpoint(_ outcome: Outcome, _ vcpu: any KVMVCPU) -> Bool {
+        guard case .crashed(_, let crash) = outcome, case .emulation = crash.cause, let place = crash.place
+        else {
+            return false
+        }
+        return breakpoints.withLock { $0.patches.contains(place.rip) }
     }
 
     private func code(at vcpu: any KVMVCPU, _ machine: Machine) -> [UInt8] {
@@ -215,7 +229,9 @@ extension DebugSignal {
         case .failed: self = .abort
         case .faultLoop: self = .segmentationFault
         case .crashed(_, let crash):
-            guard case .tripleFault = crash.cause else {
+            switch crash.cause {
+            case .tripleFault, .emulation: break
+            default:
                 self = .segmentationFault
                 return
             }

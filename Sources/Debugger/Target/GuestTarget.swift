@@ -68,9 +68,9 @@ extension GuestDebugger: DebugTarget {
             let here = address &+ UInt64(bytes.count)
             let piece = Int(min(UInt64(count - bytes.count), pageSize - here % pageSize))
             do throws(DebugError) {
-                let physical = try view.translate(here, special)
-                let found = try view.read(physical: physical, count: piece)
-                bytes += breakpoints.withLock { $0.patches.hidden(in: found, at: physical) }
+                let place = try view.place(view.translate(here, special))
+                let found = try view.read(at: place, count: piece)
+                bytes += breakpoints.withLock { $0.patches.hidden(in: found, at: place.gpa) }
             } catch {
                 explanation.withLock { $0.error = error }
                 guard !bytes.isEmpty else { throw error }
@@ -87,12 +87,11 @@ extension GuestDebugger: DebugTarget {
             while done < bytes.count {
                 let here = address &+ UInt64(done)
                 let piece = Int(min(UInt64(bytes.count - done), pageSize - here % pageSize))
-                let physical = try view.translate(here, special)
+                let place = try view.place(view.translate(here, special))
                 let part = Array(bytes[done..<done + piece])
-                // Looked up first: the breakpoints keep the new bytes only if they can be written.
-                _ = try view.place(physical)
-                try view.write(
-                    physical: physical, breakpoints.withLock { $0.patches.kept(in: part, at: physical) })
+                var changed = breakpoints.withLock { $0.patches }
+                try view.write(at: place, changed.kept(in: part, at: place.gpa))
+                breakpoints.withLock { [changed] in $0.patches = changed }
                 done += piece
             }
         }

@@ -73,9 +73,19 @@ package struct GuestView: Sendable {
         return Place(gpa: gpa, state: state)
     }
 
+    /// The page of an address without the shared bit, whatever its state.
+    func place(gpa: UInt64) throws(DebugError) -> Place {
+        guard let state = machine.memory.state(at: gpa) else { throw .noRAM(gpa: gpa) }
+        return Place(gpa: gpa, state: state)
+    }
+
     /// Reads bytes of one page.
     package func read(physical: UInt64, count: Int) throws(DebugError) -> [UInt8] {
-        let place = try place(physical)
+        try read(at: place(physical), count: count)
+    }
+
+    /// Reads bytes of one page.
+    package func read(at place: Place, count: Int) throws(DebugError) -> [UInt8] {
         if place.state == .shared {
             do throws(HostAccessError) {
                 return try machine.memory.read(gpa: place.gpa, count: count)
@@ -100,7 +110,11 @@ package struct GuestView: Sendable {
 
     /// Writes bytes of one page.
     package func write(physical: UInt64, _ bytes: [UInt8]) throws(DebugError) {
-        let place = try place(physical)
+        try write(at: place(physical), bytes)
+    }
+
+    /// Writes bytes of one page.
+    package func write(at place: Place, _ bytes: [UInt8]) throws(DebugError) {
         if place.state == .shared {
             do throws(HostAccessError) {
                 return try machine.memory.write(gpa: place.gpa, bytes)

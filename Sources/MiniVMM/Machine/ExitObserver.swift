@@ -11,7 +11,9 @@ public protocol ExitObserver: AnyObject, Sendable {
     /// - Returns: false to leave the vCPU out this time.
     func mayEnter(_ vcpu: any KVMVCPU, _ machine: Machine) -> Bool
     /// The vCPU has ended the machine in this way. Called on its thread, before the others know; the machine waits.
-    func ends(_ outcome: Outcome, _ vcpu: any KVMVCPU, _ machine: Machine)
+    ///
+    /// - Returns: false to enter the vCPU again, because the observer itself is the cause.
+    func ends(_ outcome: Outcome, _ vcpu: any KVMVCPU, _ machine: Machine) -> Bool
     /// The thread of these vCPUs has ended: they have all halted, or the machine is stopping.
     func threadEnded(_ vcpus: [any KVMVCPU], _ machine: Machine)
     /// The machine is stopping. Called by the thread that stops it, before it kicks the vCPUs.
@@ -21,8 +23,8 @@ public protocol ExitObserver: AnyObject, Sendable {
 extension ExitObserver {
     /// Enters every vCPU.
     public func mayEnter(_ vcpu: any KVMVCPU, _ machine: Machine) -> Bool { true }
-    /// Does not wait.
-    public func ends(_ outcome: Outcome, _ vcpu: any KVMVCPU, _ machine: Machine) {}
+    /// The machine ends.
+    public func ends(_ outcome: Outcome, _ vcpu: any KVMVCPU, _ machine: Machine) -> Bool { true }
     /// Does nothing.
     public func threadEnded(_ vcpus: [any KVMVCPU], _ machine: Machine) {}
     /// Does nothing.

@@ -102,7 +102,7 @@ private struct Monitor: ExitHandler {
     }
 
     private func end(_ outcome: Outcome) -> Pause {
-        observer?.ends(outcome, vcpu, machine)
+        if let observer, !observer.ends(outcome, vcpu, machine) { return .yielded }
         machine.stop(outcome)
         return .stopped
     }
