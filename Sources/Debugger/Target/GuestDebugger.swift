@@ -43,6 +43,8 @@ package final class GuestDebugger: ExitObserver {
         var fault: (vcpu: Int, fault: MemoryFault, state: PageState?, rip: UInt64?)?
         var ending: (text: String, signal: DebugSignal)?
         var error: DebugError?
+        /// `monitor faults stop`: a memory fault stops the guest once the monitor has handled it.
+        var stopsAtFaults = false
     }
 
     /// - Throws: `EMFILE`, `ENFILE` or `ENOMEM` if the host has no descriptor or memory left.
@@ -121,7 +123,12 @@ package final class GuestDebugger: ExitObserver {
         case .halt: change { $0.halt(vcpu.id) }
         case .memoryFault(let fault, _):
             let (state, rip) = (machine.memory.state(at: fault.gpa), try? vcpu.registers().rip)
-            explanation.withLock { $0.fault = (vcpu.id, fault, state, rip) }
+            let stops = explanation.withLock { explanation in
+                explanation.fault = (vcpu.id, fault, state, rip)
+                return explanation.stopsAtFaults
+            }
+            // The kick takes effect when the monitor has handled the fault and enters again.
+            if stops { change { $0.add(RunState.Stop(vcpu: vcpu.id, signal: .trap, kind: .plain)) } }
         default: break
         }
     }

@@ -99,7 +99,10 @@ extension GuestDebugger: DebugTarget {
 
     // MARK: breakpoints
 
-    package func begin() { clearBreakpoints() }
+    package func begin() {
+        clearBreakpoints()
+        explanation.withLock { $0.stopsAtFaults = false }
+    }
 
     private func clearBreakpoints() {
         try? change(breakpointsTo: [], by: 1)
@@ -200,7 +203,7 @@ extension GuestDebugger: DebugTarget {
     }
 
     package func detach() {
-        clearBreakpoints()
+        begin()
         try? apply(threads.map { _ in nil })
         change { state in
             state.detach()

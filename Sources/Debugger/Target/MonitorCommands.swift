@@ -11,6 +11,7 @@ extension GuestDebugger {
             switch words.first ?? "help" {
             case "pages" where words.count == 1: pages(machine)
             case "convert" where (3...4).contains(words.count): convert(Array(words.dropFirst()), machine)
+            case "faults" where words.count == 2: faults(words[1])
             case "why" where words.count == 1: why(machine)
             case "help", "?": help
             default:
@@ -24,6 +25,7 @@ extension GuestDebugger {
             "monitor pages                          which pages are private and shared",
             "monitor convert RANGE private|shared   converts pages; the contents are preserved",
             "monitor convert RANGE STATE POLICY     POLICY for the contents: preserve, zero or unspecified",
+            "monitor faults stop|pass               whether the guest stops after a memory fault (default: pass)",
             "monitor why                            explains the last memory fault, and the debugger's last error",
             "monitor help                           this list",
             "RANGE is START-END or START+BYTES in guest-physical memory, or one address for its page",
@@ -42,6 +44,17 @@ extension GuestDebugger {
         return lines + [
             "a page is shared at its address with bit \(bit) (\(hex(1 << UInt64(bit)))) set, and private at its own"
         ]
+    }
+
+    private func faults(_ word: String) -> [String] {
+        switch word {
+        case "stop", "pass":
+            explanation.withLock { $0.stopsAtFaults = word == "stop" }
+            return word == "stop"
+                ? ["the guest stops after each memory fault, before the access is tried again"]
+                : ["memory faults do not stop the guest"]
+        default: return ["\(word): write stop or pass"]
+        }
     }
 
     // MARK: conversion
