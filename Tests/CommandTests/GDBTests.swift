@@ -121,8 +121,9 @@ struct GDBTests {
 
     @Test(arguments: ["snp", "tdx"]) func confidentialGuestsAreRefused(_ type: String) throws {
         let directory = try Scratch()
-        let result = try Command.run(
-            ["run", "hello", "--backend", "soft", "--vm", type, "--gdb", directory.path("gdb")])
+        let path = directory.path("gdb")
+        let result = try Command.run(["run", "hello", "--backend", "soft", "--vm", type, "--gdb", path])
+        #expect(!FileManager.default.fileExists(atPath: path))
         #expect(
             result.status == 64 && result.diagnostics.contains("cannot see the registers"),
             "\(result.diagnostics)")

@@ -257,7 +257,9 @@ public protocol KVMVCPU: AnyObject, Sendable {
 }
 
 extension KVMVCPU {
-    /// Throws `ENOTTY`: the backend has no such call.
+    /// Not supported.
+    ///
+    /// - Throws: `ENOTTY`: the backend has no such call.
     public func setGuestDebug(_ request: ckvm_guest_debug) throws(Errno) {
         throw .inappropriateIOCTLForDevice
     }

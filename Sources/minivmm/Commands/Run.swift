@@ -83,6 +83,7 @@ struct Run: ParsableCommand {
     }
 
     func run() throws {
+        defer { GDBAddress.close() }
         let payload = Catalogue.named(guest)
         try pictures.checkPlaces()
         // No time limit for somebody who thinks.

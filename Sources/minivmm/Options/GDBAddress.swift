@@ -34,6 +34,9 @@ struct GDBAddress: ExpressibleByArgument {
         }
     }
 
+    /// Closes the socket, unless a server has it.
+    static func close() { listener.withLock { $0 = nil } }
+
     /// Refuses machines whose registers the host cannot see.
     static func check(_ configuration: MachineConfiguration) throws {
         guard configuration.vmType.isConfidential else { return }

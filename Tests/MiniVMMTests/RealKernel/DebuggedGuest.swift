@@ -69,6 +69,12 @@ final class DebuggedGuest {
         client = try connect()
     }
 
+    /// Ends the guest, if it has not ended, and returns how.
+    func kill() -> Outcome? {
+        machine.stop(.interrupted(signal: 9))
+        return end()
+    }
+
     /// Waits for the end of the machine.
     func end() -> Outcome? {
         thread?.join()

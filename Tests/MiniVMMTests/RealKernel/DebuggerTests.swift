@@ -287,6 +287,47 @@ struct DebuggerTests {
         #expect(try guest.client.answer() == "E16" && guest.ask("vCont;c") == "W05")
     }
 
+    /// A client that sends anything in any order, resumes the guest and interrupts it. The server answers it to the end.
+    @Test(arguments: 0..<30 as Range<UInt64>, BackendUnderTest.asked(of: [.software, .trap]))
+    func anythingInAnyOrder(seed: UInt64, on backend: BackendUnderTest) throws {
+        // jmp to itself: the guest does not end before it is killed, unless the client changes it.
+        let guest = try DebuggedGuest([0xeb, 0xfe], on: backend) { $0.vcpus = 2 }
+        var random = Generator(seed: seed)
+        let packets = [
+            "g", "p10", "P10=0000100000000000", "m100000,2", "m3ffff0,40", "M200000,2:ebfe", "Z0,100000,1",
+            "Z1,100002,1",
+            "Z2,200000,8", "z0,100000,1", "z1,100002,1", "z2,200000,8", "vCont;c", "vCont;s:1;c", "vCont;s:2",
+            "c", "s",
+            "Hg2", "Hg1", "Hc1", "T2", "?", "qfThreadInfo", "qThreadExtraInfo,1", "qRcmd,7061676573",
+            "qRcmd,636f6e76657274203078323030303030207368617265643", "vCont;t", "G00",
+            "X100000,2:\u{6b}\u{7f}",
+        ]
+        for _ in 0..<40 {
+            switch random.next() % 8 {
+            case 0: guest.client.send([3])
+            case 1:
+                guest.client.send(
+                    (0..<random.next() % 50).map { _ in UInt8(truncatingIfNeeded: random.next()) })
+            default: guest.client.send(packets[Int(random.next() % UInt64(packets.count))])
+            }
+        }
+        // Whatever state this was: an open packet is ended, a running guest is stopped, and a stopped one says so.
+        guest.client.send(Array("#00".utf8) + [3])
+        do {
+            while true {
+                guest.client.send("?")
+                let item = try guest.client.next()
+                guard case .packet(let data) = item, data.first == UInt8(ascii: "T") else { continue }
+                break
+            }
+            guest.client.send("vKill;1")
+        } catch is DebugClient.Closed {
+            // The guest has ended: the client has changed its code.
+        }
+        guest.client.close()
+        #expect(guest.kill() != nil)
+    }
+
     // MARK: conversions
 
     /// Both guests convert, by hypercall and by access; a debugger that steps does not change what they do.
