@@ -106,6 +106,8 @@ package enum DebugError: Error, Equatable, Sendable {
     case unwatchable(UInt64, size: UInt64)
     /// This backend's debug registers do not watch data. Writes can still be found by single steps.
     case unwatchedReads(UInt64)
+    /// This backend cannot stop the vCPU in ring 3, and a step would end the guest.
+    case cannotStepRing3(Int)
     case call(String, Errno)
     /// No thread that may run is left: all of these have halted.
     case nothingToRun
@@ -120,6 +122,7 @@ extension DebugError: CustomStringConvertible {
         switch self {
         case .notMapped, .noRAM, .wrongAlias, .isPrivate, .unreadable: 14
         case .noBreakpointLeft: 28
+        case .cannotStepRing3: 95
         case .noThread, .nothingToRun: 3
         case .call(_, let errno): UInt8(truncatingIfNeeded: errno.rawValue)
         case .noRegister, .wrongLength, .malformed, .unwatchable, .unwatchedReads: 22
@@ -147,6 +150,8 @@ extension DebugError: CustomStringConvertible {
             "\(size) bytes at \(hex(address)) cannot be watched: 1, 2, 4 or 8 bytes at a multiple of the size can"
         case .unwatchedReads(let address):
             "reads of \(hex(address)) cannot be watched: this kernel interprets the guest without data breakpoints"
+        case .cannotStepRing3(let vcpu):
+            "vCPU \(vcpu) is in ring 3, where this kernel reports neither steps nor breakpoints: continue, and stop it with Ctrl-C"
         case .call(let call, let errno): "\(call) failed: \(errno)"
         case .nothingToRun: "every thread that may run has halted"
         }

@@ -11,16 +11,17 @@ struct BreakpointPlanTests {
 
     @Test func softwareBreakpointsGetTheRegistersThatAreLeft() throws {
         let watch = Breakpoint(kind: .write, address: 0x80, size: 8)
-        let plan = try #require(BreakpointPlan((1...5).map { software($0) } + [watch]))
+        let plan = try BreakpointPlan((1...5).map { software($0) } + [watch])
         #expect(plan.registers == [watch, software(1), software(2), software(3)])
         #expect(plan.inCode == [software(4), software(5)])
         let request = plan.request(isStep: false)
         #expect(request.control == CKVM_GUESTDBG_ENABLE | CKVM_GUESTDBG_USE_SW_BP | CKVM_GUESTDBG_USE_HW_BP)
     }
 
-    @Test func fiveThatNeedARegisterAreTooMany() {
+    @Test func fiveThatNeedARegisterAreTooMany() throws {
         let hardware = (1...5).map { Breakpoint(kind: .hardware, address: $0, size: 1) }
-        #expect(BreakpointPlan(Array(hardware.prefix(4))) != nil && BreakpointPlan(hardware) == nil)
+        #expect(try BreakpointPlan(Array(hardware.prefix(4))).registers.count == 4)
+        #expect(throws: DebugError.noBreakpointLeft(5)) { try BreakpointPlan(hardware) }
     }
 
     /// DR7 as the manual has it: G bits, then 4 bits a register for what and how long.
@@ -29,13 +30,44 @@ struct BreakpointPlanTests {
             Breakpoint(kind: .hardware, address: 1, size: 1), Breakpoint(kind: .write, address: 2, size: 2),
             Breakpoint(kind: .access, address: 4, size: 4), Breakpoint(kind: .read, address: 8, size: 8),
         ]
-        let request = try #require(BreakpointPlan(all)).request(isStep: true)
+        let request = try BreakpointPlan(all).request(isStep: true)
         #expect(request.debugreg.7 == 0xbf50_04aa)
         #expect(
             request.debugreg.0 == 1 && request.debugreg.1 == 2 && request.debugreg.2 == 4
                 && request.debugreg.3 == 8)
         #expect(request.control == CKVM_GUESTDBG_ENABLE | CKVM_GUESTDBG_SINGLESTEP | CKVM_GUESTDBG_USE_HW_BP)
-        #expect(try #require(BreakpointPlan([])).request(isStep: false).control == 0)
+        #expect(try BreakpointPlan([]).request(isStep: false).control == 0)
+    }
+
+    /// Without registers that stop everywhere, code and single steps do it.
+    @Test func stepsReplaceRegisters() throws {
+        let facts = DebugFacts(stopsAtAddresses: false, watchesData: false)
+        let hardware = Breakpoint(kind: .hardware, address: 1, size: 1)
+        let write = Breakpoint(kind: .write, address: 8, size: 8)
+        let plan = try BreakpointPlan([software(2), hardware, write], facts)
+        #expect(plan.registers == [] && plan.inCode == [software(2)] && plan.compared == [hardware, write])
+        #expect(
+            plan.request(isStep: false).control
+                == CKVM_GUESTDBG_ENABLE | CKVM_GUESTDBG_SINGLESTEP | CKVM_GUESTDBG_USE_SW_BP)
+        for kind in [Breakpoint.Kind.read, .access] {
+            #expect(throws: DebugError.unwatchedReads(16)) {
+                try BreakpointPlan([Breakpoint(kind: kind, address: 16, size: 8)], facts)
+            }
+        }
+        #expect(
+            try BreakpointPlan([hardware, write], DebugFacts(watchesData: false)).registers == [
+                hardware
+            ])
+    }
+
+    @Test func factsOfTheTrial() {
+        #expect(DebugFacts(hits: 0b1111) == DebugFacts())
+        #expect(
+            DebugFacts(hits: 0)
+                == DebugFacts(stopsAtAddresses: false, watchesData: false, stopsInRing3: false))
+        // kvm-pvm; then one that watches data in ring 0 alone.
+        #expect(DebugFacts(hits: 0b0001) == DebugFacts(watchesData: false, stopsInRing3: false))
+        #expect(DebugFacts(hits: 0b0111) == DebugFacts(watchesData: false))
     }
 
     @Test func watchpointsAreAligned() {

@@ -1,23 +1,37 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
 
-/// How breakpoints are realised: four by the debug registers, further ones in code as INT3.
+/// How breakpoints are realised: by the four debug registers, as INT3 in the code, or by single steps.
 ///
 /// Hardware breakpoints and watchpoints get registers first. Software breakpoints get those that are left, because a
-/// register works in private memory too, and the guest cannot see it. A value; changes nothing.
+/// register works in private memory too, and the guest cannot see it. What registers cannot do on a backend is done by stepping
+/// through the guest, which is slow; software breakpoints are all in the code then. A value; changes nothing.
 struct BreakpointPlan {
     static let registerCount = 4
     /// By number of the debug register, DR0 to DR3.
     let registers: [Breakpoint]
     /// Software breakpoints that must be in the code.
     let inCode: [Breakpoint]
+    /// Breakpoints and write watchpoints to compare with after each instruction.
+    let compared: [Breakpoint]
 
-    /// - Returns: nil if more than four breakpoints need a register.
-    init?(_ breakpoints: [Breakpoint]) {
-        let hardware = breakpoints.filter { $0.kind != .software }
+    /// - Throws: ``DebugError/noBreakpointLeft(_:)`` if more than four breakpoints need a register, and
+    ///   ``DebugError/unwatchedReads(_:)`` for watched reads if registers watch no data.
+    init(_ breakpoints: [Breakpoint], _ facts: DebugFacts = DebugFacts()) throws(DebugError) {
         let software = breakpoints.filter { $0.kind == .software }
-        guard hardware.count <= Self.registerCount else { return nil }
-        let left = Self.registerCount - hardware.count
+        let others = breakpoints.filter { $0.kind != .software }
+        func isCompared(_ breakpoint: Breakpoint) -> Bool {
+            !(breakpoint.kind.isWatchpoint ? facts.watchesData : facts.stopsAtAddresses)
+        }
+        compared = others.filter(isCompared)
+        if let read = compared.first(where: { $0.kind == .read || $0.kind == .access }) {
+            throw .unwatchedReads(read.address)
+        }
+        let hardware = others.filter { !isCompared($0) }
+        guard hardware.count <= Self.registerCount else {
+            throw .noBreakpointLeft(breakpoints.last?.address ?? 0)
+        }
+        let left = facts.stopsAtAddresses ? Self.registerCount - hardware.count : 0
         registers = hardware + software.prefix(left)
         inCode = Array(software.dropFirst(left))
     }
@@ -25,7 +39,7 @@ struct BreakpointPlan {
     /// What `KVM_SET_GUEST_DEBUG` is told.
     func request(isStep: Bool) -> ckvm_guest_debug {
         var request = ckvm_guest_debug()
-        if isStep { request.control |= CKVM_GUESTDBG_SINGLESTEP }
+        if isStep || !compared.isEmpty { request.control |= CKVM_GUESTDBG_SINGLESTEP }
         if !inCode.isEmpty { request.control |= CKVM_GUESTDBG_USE_SW_BP }
         if !registers.isEmpty { request.control |= CKVM_GUESTDBG_USE_HW_BP }
         if request.control != 0 { request.control |= CKVM_GUESTDBG_ENABLE }

@@ -27,13 +27,12 @@ package final class GuestDebugger: ExitObserver {
     /// Breakpoints. Owned by the server's thread, except that a vCPU's thread looks up what it has reached.
     struct BreakpointState {
         var set: [Breakpoint] = []
-        var plan = BreakpointPlan([])
+        var plan: BreakpointPlan?
         var patches = CodePatches()
-        /// Whether this backend's debug registers watch data; nil until the first watchpoint.
-        var watchesData: Bool?
-        /// Write watchpoints that no debug register can watch, with the bytes that are there. The guest is stepped
-        /// through, and they are compared after each instruction.
-        var compared: [(breakpoint: Breakpoint, bytes: [UInt8])] = []
+        /// What this backend's debug registers can do; nil until the first breakpoint.
+        var facts: DebugFacts?
+        /// The bytes at the watchpoints of the plan that are compared, when they were looked at last.
+        var bytes: [Breakpoint: [UInt8]] = [:]
         /// What each vCPU was told last.
         var applied: [Int: ckvm_guest_debug] = [:]
     }
@@ -101,7 +100,7 @@ package final class GuestDebugger: ExitObserver {
             state.leave(key)
             return false
         }
-        return run.wait { state -> Bool? in
+        let enters = run.wait { state -> Bool? in
             guard var now = state else { return true }
             let entry = now.enter(id, key: key, skips: skips)
             state = now
@@ -113,6 +112,12 @@ package final class GuestDebugger: ExitObserver {
             case .skip?, .end?: return false
             }
         }
+        // KVM keeps the trap flag for the RIP at which it was asked to step, and so must be asked before each step.
+        let request = breakpoints.withLock { $0.applied[id] }
+        if enters, let request, request.control & CKVM_GUESTDBG_SINGLESTEP != 0 {
+            try? vcpu.setGuestDebug(request)
+        }
+        return enters
     }
 
     package func left(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
@@ -161,7 +166,10 @@ package final class GuestDebugger: ExitObserver {
             if let reached = hits.first(where: { $0.address == debug.pc }) {
                 return stop(reached.kind == .software ? .softwareBreakpoint : .hardwareBreakpoint)
             }
-            guard !breakpoints.compared.isEmpty else { return stop(.plain) }
+            guard let compared = breakpoints.plan?.compared, !compared.isEmpty else { return stop(.plain) }
+            if compared.contains(where: { $0.kind == .hardware && $0.address == debug.pc }) {
+                return stop(.hardwareBreakpoint)
+            }
             if let changed = breakpoints.noteChange(seenBy: vcpu, machine) {
                 return stop(.watchpoint(.write, changed))
             }

@@ -132,42 +132,41 @@ extension GuestDebugger: DebugTarget {
 
     private func change(breakpointsTo new: [Breakpoint], by thread: Int) throws(DebugError) {
         let (view, special) = (try view(), try special(try vcpu(thread)))
-        let compared = try comparedOnes(of: new)
-        guard let plan = BreakpointPlan(new.filter { !compared.contains($0) }) else {
-            throw .noBreakpointLeft(new.last?.address ?? 0)
-        }
+        let plan = try BreakpointPlan(new, new.isEmpty ? DebugFacts() : facts())
         try breakpoints.withLock { state throws(DebugError) in
-            state.compared = compared.map { ($0, []) }
+            state.bytes = [:]
             try state.patches.set(plan.inCode, view, special)
             state.set = new
             state.plan = plan
         }
     }
 
-    /// The watchpoints that this backend's debug registers cannot watch.
-    private func comparedOnes(of all: [Breakpoint]) throws(DebugError) -> [Breakpoint] {
-        let watchpoints = all.filter(\.kind.isWatchpoint)
-        guard !watchpoints.isEmpty, let machine else { return [] }
-        let known = breakpoints.withLock { $0.watchesData }
-        let watches = known ?? WatchpointProbe.succeeds(on: machine.backend, like: machine.configuration)
-        breakpoints.withLock { $0.watchesData = watches }
-        if watches { return [] }
-        if let other = watchpoints.first(where: { $0.kind != .write }) {
-            throw .unwatchedReads(other.address)
-        }
-        return watchpoints
+    /// What this backend's debug registers can do. The first call tries it out.
+    private func facts() -> DebugFacts {
+        if let known = breakpoints.withLock({ $0.facts }) { return known }
+        guard let machine else { return DebugFacts() }
+        let found = DebugProbe.facts(of: machine.backend, like: machine.configuration)
+        breakpoints.withLock { $0.facts = found }
+        return found
     }
 
     /// Tells each vCPU what to stop for.
     private func apply(_ chosen: [ResumeAction?]) throws(DebugError) {
-        guard let machine, let plan = breakpoints.withLock({ $0.plan }) else { return }
-        let compares = breakpoints.withLock { state in
+        guard let machine else { return }
+        let current = breakpoints.withLock { state in
             if let first = machine.vcpus.first { _ = state.noteChange(seenBy: first, machine) }
-            return !state.compared.isEmpty
+            return state.plan
         }
+        let none = try BreakpointPlan([])
+        let plan = current ?? none
         for (vcpu, action) in zip(machine.vcpus, chosen) {
-            let isStep = if case .step? = action { true } else { compares }
+            let isStep = if case .step? = action { true } else { false }
             let request = plan.request(isStep: isStep)
+            if action != nil, request.control & CKVM_GUESTDBG_SINGLESTEP != 0, try special(vcpu).cs.dpl == 3,
+                !facts().stopsInRing3
+            {
+                throw .cannotStepRing3(vcpu.id)
+            }
             guard breakpoints.withLock({ $0.applied[vcpu.id] })?.isEqual(to: request) != true else {
                 continue
             }

@@ -155,18 +155,16 @@ extension GuestDebugger.BreakpointState {
     ///
     /// - Returns: the address of the first watchpoint whose bytes have changed.
     mutating func noteChange(seenBy vcpu: any KVMVCPU, _ machine: Machine) -> UInt64? {
-        guard !compared.isEmpty, let special = try? vcpu.specialRegisters() else { return nil }
+        let watched = plan?.compared.filter(\.kind.isWatchpoint) ?? []
+        guard !watched.isEmpty, let special = try? vcpu.specialRegisters() else { return nil }
         let view = GuestView(machine)
         var changed: UInt64?
-        for index in compared.indices {
-            let breakpoint = compared[index].breakpoint
+        for breakpoint in watched {
             guard let physical = try? view.translate(breakpoint.address, special),
-                let bytes = try? view.read(physical: physical, count: Int(min(breakpoint.size, 8)))
+                let now = try? view.read(physical: physical, count: Int(min(breakpoint.size, 8)))
             else { continue }
-            if !compared[index].bytes.isEmpty, compared[index].bytes != bytes {
-                changed = changed ?? breakpoint.address
-            }
-            compared[index].bytes = bytes
+            if let before = bytes[breakpoint], before != now { changed = changed ?? breakpoint.address }
+            bytes[breakpoint] = now
         }
         return changed
     }

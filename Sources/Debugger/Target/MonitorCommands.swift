@@ -113,6 +113,16 @@ extension GuestDebugger {
             lines.append("there was no memory fault since the debugger is there")
         }
         if let ending = explanation.ending { lines.append("the guest ends when it goes on: \(ending.text)") }
+        let facts = breakpoints.withLock { $0.facts }
+        if facts?.watchesData == false {
+            lines.append(
+                "this kernel watches no data: the guest is stepped through, and the bytes are compared")
+        }
+        if facts?.stopsInRing3 == false {
+            lines.append(
+                "this kernel stops nothing in ring 3: breakpoints there are passed, and a step into it is lost"
+            )
+        }
         if let error = explanation.error { lines.append("the debugger's last error: \(error)") }
         return lines
     }

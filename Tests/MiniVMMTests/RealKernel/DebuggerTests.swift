@@ -287,6 +287,46 @@ struct DebuggerTests {
         #expect(try guest.client.answer() == "E16" && guest.ask("vCont;c") == "W05")
     }
 
+    /// Makes the page tables accessible to ring 3, goes there, and jumps to itself.
+    private static let ring3: [UInt8] = [
+        0x50, 0x58, 0x0f, 0x20, 0xdf, 0xb9, 0x00, 0x10, 0x00, 0x00, 0x48, 0x83, 0x3f, 0x00, 0x74, 0x04, 0x48,
+        0x83,
+        0x0f, 0x04, 0x48, 0x83, 0xc7, 0x08, 0xff, 0xc9, 0x75, 0xee, 0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x0f,
+        0x01,
+        0x15, 0x1f, 0x00, 0x00, 0x00, 0x48, 0x8d, 0x84, 0x24, 0x00, 0xf8, 0xff, 0xff, 0x6a, 0x23, 0x50, 0x68,
+        0x02,
+        0x30, 0x00, 0x00, 0x6a, 0x1b, 0x48, 0x8d, 0x05, 0x03, 0x00, 0x00, 0x00, 0x50, 0x48, 0xcf, 0xeb, 0xfe,
+        0x90,
+        0x27, 0x00, 0x52, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00,
+        0xff, 0xff, 0x00, 0x00, 0x00, 0x9b, 0xaf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x93, 0xcf, 0x00, 0xff,
+        0xff,
+        0x00, 0x00, 0x00, 0xfb, 0xaf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xf3, 0xcf, 0x00,
+    ]
+
+    /// Where KVM stops nothing in ring 3, a step there is refused, because it would end the guest.
+    @Test(arguments: BackendUnderTest.asked()) func ring3(on backend: BackendUnderTest) throws {
+        let guest = try DebuggedGuest(Self.ring3, on: backend)
+        let loop = Self.code + 0x45
+        repeat {
+            guest.client.send("vCont;c")
+            guest.client.send([3])
+            #expect(try guest.client.answer() == "T02thread:1;")
+        } while try guest.rip() != loop
+        let step = try guest.ask("vCont;s:1")
+        #expect(step == "T05thread:1;" || step == "E5f" && backend != .software, "\(step)")
+        #expect(try guest.rip() == loop)
+        if step == "E5f" {
+            // The facts are known from the trial by now.
+            #expect(try guest.monitor("why").contains("this kernel stops nothing in ring 3"))
+        } else {
+            #expect(
+                try guest.ask("Z1,\(String(loop, radix: 16)),1") == "OK"
+                    && guest.ask("vCont;c") == "T05thread:1;")
+        }
+        #expect(try guest.ask("vKill;1") == "OK" && guest.end()?.exitStatus == 137)
+    }
+
     /// A client that sends anything in any order, resumes the guest and interrupts it. The server answers it to the end.
     @Test(arguments: 0..<30 as Range<UInt64>, BackendUnderTest.asked(of: [.software, .trap]))
     func anythingInAnyOrder(seed: UInt64, on backend: BackendUnderTest) throws {
