@@ -178,6 +178,8 @@ struct RunStateTests {
         #expect(state.enter(0, key: 0, skips: false) == .end && state.mayEnd(0))
         state.detach()
         #expect(state.enter(0, key: 0, skips: false) == .end && !state.interrupt())
+        #expect(state.resume([.run]) && !state.interrupt() && !state.add(trap(0)) && state.mayEnd(0))
+        #expect(state.enter(0, key: 0, skips: false) == .end)
     }
 }
 

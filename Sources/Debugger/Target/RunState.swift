@@ -43,6 +43,8 @@ struct RunState {
     /// - Returns: false if all of these vCPUs have halted.
     mutating func resume(_ chosen: [ResumeAction?]) -> Bool {
         let canRun = chosen.indices.contains { chosen[$0] != nil && !halted.contains($0) }
+        // The machine may have begun to end while the client was thinking.
+        guard mode != .ending else { return true }
         // A guest that has halted entirely ends when it goes on.
         guard canRun || !stops.isEmpty || halted.count == actions.count || !endingReported.isEmpty else {
             return false

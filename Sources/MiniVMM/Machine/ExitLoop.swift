@@ -23,6 +23,13 @@ package protocol ExitHandler {
     /// The loop has stepped over a call instruction that the CPU could not step over.
     mutating func steppedOver(rip: UInt64)
     mutating func cannotContinue(_ obstacle: ExitObstacle) -> End?
+    /// `KVM_EXIT_DEBUG`.
+    mutating func debugged() -> End?
+}
+
+extension ExitHandler {
+    /// An exit that nobody has asked for.
+    package mutating func debugged() -> End? { cannotContinue(.unknownExit(CKVM_EXIT_DEBUG)) }
 }
 
 /// An exit that a well-behaved guest does not cause, or a failed call of the loop.
@@ -94,8 +101,8 @@ package struct ExitLoop {
             return end
         case .memoryFault(let fault, let errno): return handler.memoryFault(fault, errno)
         case .mmio(let access): return handler.mmio(access)
-        // The observer has seen it; the vCPU's thread asks the observer before it enters again.
-        case .interrupted, .debug: return handler.interrupted()
+        case .interrupted: return handler.interrupted()
+        case .debug: return handler.debugged()
         case .halt: return handler.halted()
         case .shutdown: return handler.cannotContinue(.shutdown)
         case .internalError(let suberror):

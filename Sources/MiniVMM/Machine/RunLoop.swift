@@ -62,6 +62,11 @@ private struct Monitor: ExitHandler {
         return .stopped
     }
 
+    /// The observer has seen it, and is asked before the vCPU enters again.
+    func debugged() -> Pause? {
+        observer == nil ? cannotContinue(.unknownExit(CKVM_EXIT_DEBUG)) : interrupted()
+    }
+
     func halted() -> Pause {
         trace?.record(.halted, by: actor)
         return .halted
