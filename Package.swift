@@ -46,6 +46,8 @@ let package = Package(
             swiftSettings: strict),
         // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
+        // A server for GDB and LLDB, and the run loop's side of it.
+        .target(name: "Debugger", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // Tests as C programs. Their runtime is C text, which the compiler embeds.
         .target(name: "CReproducer", exclude: ["runtime"], cSettings: strictC),
         .target(
@@ -69,7 +71,7 @@ let package = Package(
             name: "minivmm",
             dependencies: [
                 "CKVMShim", "CDisassembler", "ConversionModel", "MiniVMM", "SoftKVM", "Backends", "Litmus",
-                "Explain", "Export", "GuestPayloads", "CBaseline", "Report", system,
+                "Debugger", "Explain", "Export", "GuestPayloads", "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -82,7 +84,7 @@ let package = Package(
             cSettings: strictC),
         .testTarget(name: "ConversionModelTests", dependencies: ["ConversionModel"]),
         .testTarget(
-            name: "MiniVMMTests", dependencies: ["MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
+            name: "MiniVMMTests", dependencies: ["Debugger", "MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM", "CUnicornShim"]),
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
@@ -90,6 +92,9 @@ let package = Package(
         .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads", "minivmm"]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
+        .testTarget(
+            name: "DebuggerTests",
+            dependencies: ["Debugger", "CKVMShim"]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "GuestPayloads"]),
         // Tests that the examples in the documents work.

@@ -38,7 +38,7 @@ static const unsigned allowed[] = {
     SYS_sched_getparam, SYS_sched_setparam, SYS_sched_get_priority_max, SYS_sched_get_priority_min,
     SYS_sched_setattr, SYS_sched_getattr, SYS_getpriority, SYS_setpriority, SYS_getcpu, SYS_getrlimit, SYS_setrlimit,
     SYS_prlimit64, SYS_getrusage, SYS_times, SYS_socketpair, SYS_sendmsg, SYS_recvmsg, SYS_sendto, SYS_recvfrom,
-    SYS_shutdown,
+    SYS_shutdown, SYS_accept4,
     // Signals.
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigpending, SYS_rt_sigtimedwait, SYS_rt_sigsuspend,
     SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_sigaltstack, SYS_kill, SYS_tkill, SYS_tgkill, SYS_pause,

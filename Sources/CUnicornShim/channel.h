@@ -32,6 +32,7 @@ struct cuc_operation {
 struct cuc_answer {
     enum cuc_stop stop;
     uint32_t exception;
+    uint32_t breakpoint_hits;  // CUC_STOP_BREAKPOINT: one bit each
     int32_t error;  // CUC_STOP_ENGINE_FAILED: the engine's (uc_err), or CUC_ERROR_ABORTED
     struct cuc_access fault;
     uint64_t executed;
@@ -56,6 +57,7 @@ struct cuc_channel {
     enum cuc_command command;
     bool careful;
     uint64_t limit;
+    struct cuc_breakpoint breakpoints[CUC_MAX_BREAKPOINTS];
     uint64_t registers[CUC_REGISTERS];
     struct cuc_system_registers system;
     uint32_t operation_count;

@@ -199,6 +199,7 @@ enum cuc_stop cuc_run(struct cuc_cpu *cpu, uint64_t limit, const uint8_t *immedi
 uint64_t cuc_executed(const struct cuc_cpu *cpu) { return cpu->answer.executed; }
 struct cuc_access cuc_fault(const struct cuc_cpu *cpu) { return cpu->answer.fault; }
 uint32_t cuc_exception(const struct cuc_cpu *cpu) { return cpu->answer.exception; }
+uint32_t cuc_breakpoint_hits(const struct cuc_cpu *cpu) { return cpu->answer.breakpoint_hits; }
 struct cuc_failure cuc_failure(const struct cuc_cpu *cpu) { return cpu->failure; }
 int32_t cuc_process(const struct cuc_cpu *cpu) { return cpu->process; }
 
@@ -278,6 +279,12 @@ uint32_t cuc_take_touches(struct cuc_cpu *cpu, struct cuc_touch *to) {
     memcpy(to, cpu->answer.touches, count * sizeof *to);
     cpu->answer.touch_count = 0;
     return count;
+}
+
+void cuc_set_breakpoints(struct cuc_cpu *cpu, const struct cuc_breakpoint breakpoints[CUC_MAX_BREAKPOINTS]) {
+    // The channel belongs to the CPU process until it is ready.
+    if (cpu->has_ended || !await(cpu, NULL)) return;
+    memcpy(cpu->channel->breakpoints, breakpoints, sizeof cpu->channel->breakpoints);
 }
 
 void cuc_set_careful(struct cuc_cpu *cpu, bool careful) { cpu->is_careful = careful; }

@@ -160,6 +160,11 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
     engine->limit = limit;
     engine->careful = careful;
     engine->stop = 0;
+    engine->hits = 0;
+    memcpy(engine->breakpoints, channel->breakpoints, sizeof engine->breakpoints);
+    engine->has_breakpoints = false;
+    for (uint32_t i = 0; i < CUC_MAX_BREAKPOINTS; i++)
+        engine->has_breakpoints |= engine->breakpoints[i].size > 0 && !careful;
     engine->fault = (struct cuc_access){0};
     engine->crossing.size = 0;
     engine->log_count = 0;
@@ -186,6 +191,7 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
     }
     answer->stop = engine->stop;
     answer->exception = engine->exception;
+    answer->breakpoint_hits = engine->hits;
     answer->fault = engine->fault;
     answer->executed = channel->live_executed;
     answer->log_count = engine->log_count;

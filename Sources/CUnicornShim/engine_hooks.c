@@ -42,6 +42,27 @@ static void touch(struct engine *engine, uint64_t address, uint32_t kind) {
     first_touch(engine, page, kind);
 }
 
+// Whether the run has to end before the instruction at `address`: the one before it has accessed watched memory, or this
+// one has a breakpoint.
+static bool has_reached_breakpoint(struct engine *engine, uint64_t address) {
+    for (uint32_t i = 0; i < CUC_MAX_BREAKPOINTS; i++) {
+        const struct cuc_breakpoint *breakpoint = &engine->breakpoints[i];
+        bool is_here = breakpoint->size > 0 && breakpoint->kind == CUC_BREAK_EXECUTE && breakpoint->address == address;
+        if (is_here) engine->hits |= 1u << i;
+    }
+    return engine->hits != 0;
+}
+
+static void note_watched(struct engine *engine, const struct cuc_access *access) {
+    for (uint32_t i = 0; i < CUC_MAX_BREAKPOINTS; i++) {
+        const struct cuc_breakpoint *breakpoint = &engine->breakpoints[i];
+        bool overlaps = access->address - breakpoint->address < breakpoint->size
+            || breakpoint->address - access->address < access->size;
+        bool is_watched = breakpoint->kind == CUC_BREAK_ACCESS || (breakpoint->kind == CUC_BREAK_WRITE && access->is_write);
+        if (breakpoint->size > 0 && overlaps && is_watched) engine->hits |= 1u << i;
+    }
+}
+
 static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *context) {
     struct engine *engine = context;
     struct cuc_channel *channel = engine->channel;
@@ -57,6 +78,7 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
         engine->code_bytes = engine_bytes(engine, address & ~(uint64_t)(PAGE - 1));
         touch(engine, address, CUC_TOUCH_FETCH);
     }
+    if (engine->has_breakpoints && has_reached_breakpoint(engine, address)) return stop(engine, CUC_STOP_BREAKPOINT);
     // Finish the pending instruction even if a kick has arrived.
     if (__atomic_load_n(&channel->kick, __ATOMIC_RELAXED) && !engine->careful) return stop(engine, CUC_STOP_KICK);
     if (channel->live_executed == engine->limit) return stop(engine, CUC_STOP_LIMIT);
@@ -130,6 +152,7 @@ static void on_memory(uc_engine *uc, int type, uint64_t number, int size, int64_
     struct cuc_access access = {
         linear_address(number), (uint64_t)value, (uint32_t)size, type == UC_MEM_WRITE, 0};
     touch(engine, access.address, access.is_write);
+    if (engine->has_breakpoints) note_watched(engine, &access);
     bool inner = !access.is_write && engine->inner_reads > 0;
     if (inner) engine->inner_reads--;
     if (access.address % PAGE + access.size > PAGE) {

@@ -40,6 +40,10 @@ struct engine {
     struct cuc_access fault;
     uint32_t exception;
 
+    struct cuc_breakpoint breakpoints[CUC_MAX_BREAKPOINTS];
+    bool has_breakpoints;
+    uint32_t hits;  // breakpoints that the current instruction has reached, one bit each
+
     // The access of the current instruction that crosses a page boundary, and the memory before it. The engine
     // splits such an access and reports only the piece that failed.
     struct cuc_access crossing;

@@ -55,7 +55,7 @@ struct Minivmm: ParsableCommand {
         CMonitor.runIfAsked()
         do {
             var command = try parsed(Arguments.all)
-            (command as? Run)?.openLibraries()
+            try (command as? Run)?.openBeforehand()
             // bench executes this program again, to measure it, and lab-explore executes lab/boot.
             if !(command is Bench || command is LabExplore) { try? Confinement.enter() }
             try command.run()

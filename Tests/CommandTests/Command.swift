@@ -75,18 +75,25 @@ enum Command {
         // Files instead of pipes, which would have to be read while the command runs.
         let directory = try Scratch()
         process.standardInput = FileHandle.nullDevice
+        var handles: [FileHandle] = []
         if let input {
             let file = try directory.file("in", Array(input.utf8))
-            process.standardInput = try FileHandle(forReadingFrom: URL(fileURLWithPath: file))
+            handles.append(try FileHandle(forReadingFrom: URL(fileURLWithPath: file)))
+            process.standardInput = handles[0]
         }
         let output = directory.path("out")
         let diagnostics = directory.path("err")
         for path in [output, diagnostics] { _ = FileManager.default.createFile(atPath: path, contents: nil) }
-        process.standardOutput = try FileHandle(forWritingTo: URL(fileURLWithPath: output))
-        process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: diagnostics))
+        for (path, key) in [(output, \Process.standardOutput), (diagnostics, \Process.standardError)] {
+            let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+            process[keyPath: key] = handle
+            handles.append(handle)
+        }
         let ended = DispatchSemaphore(value: 0)
         process.terminationHandler = { _ in ended.signal() }
         try process.run()
+        // Foundation keeps them open as long as the Process lives, and crashes with more than 1,300 descriptors.
+        for handle in handles { try? handle.close() }
         afterStart?(process)
         watching?(process) { (try? String(contentsOfFile: diagnostics, encoding: .utf8)) ?? "" }
         if ended.wait(timeout: .now() + seconds) == .timedOut {

@@ -12,7 +12,7 @@ struct ImportTests {
     private static let rows: [Set<String>] = [
         ["ConversionModel", "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "CReproducer"],
         ["MiniVMM", "CBaseline"],
-        ["SoftKVM", "GuestPayloads", "Explain", "Report"],
+        ["SoftKVM", "Debugger", "GuestPayloads", "Explain", "Report"],
         ["Backends", "Litmus"],
         ["Export"],
         ["minivmm"],

@@ -143,12 +143,17 @@ import Testing
         var special = Self.protectedMode
         special.idt.base = 0x20000
         special.idt.limit = 0xff
+        special.gdt.base = 0x22000
+        special.gdt.limit = 0x17
         let code: [UInt8] = [
             0xbc, 0x00, 0x80, 0x00, 0x00,  // mov esp, 0x8000
             0xcd, 0x10,  // int 0x10
             0xb9, 0x99, 0x09, 0x00, 0xc0, 0x0f, 0x32,  // mov ecx, 0xc0000999; rdmsr
         ]
         let guest = try guest(code, special)
+        // For IRET: flat code and data.
+        try guest.ram.put(word: 0x00cf_9b00_0000_ffff, at: 0x22008)
+        try guest.ram.put(word: 0x00cf_9300_0000_ffff, at: 0x22010)
         for vector in [13, 0x10] as [UInt64] {
             let handler = 0x21000 + vector * 16
             try guest.ram.put([0xe6, UInt8(vector), 0xcf], at: handler)  // out VECTOR, al; iret

@@ -20,6 +20,7 @@ func exitName(_ exit: Exit) -> String {
     case .failEntry(let reason): "fail entry \(hex(reason))"
     case .internalError(let suberror): "internal error \(suberror)"
     case .systemEvent(let type): "system event \(type)"
+    case .debug(let debug): "debug exit at \(debug.pc)"
     case .failed(let errno): "failed \(errno.rawValue)"
     case .unsupported(let reason): "unsupported \(reason)"
     }

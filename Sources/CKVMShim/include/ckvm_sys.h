@@ -173,4 +173,25 @@ void ckvm_unblock_interrupts(void);
 /// Returns 0 for the event, the number of a signal that arrived, or -1.
 long ckvm_wait(int event, int signals, int64_t nanoseconds);
 
+// ---- a server for one local client -------------------------------------------------------------------------
+/// Listens on a Unix socket, which only this user can connect to. Replaces the socket of a server that has ended.
+/// Returns a descriptor, or -EADDRINUSE if the path exists, -ENAMETOOLONG for more than 107 bytes, or another -errno.
+long ckvm_listen_unix(const char *_Nonnull path);
+/// Listens on a TCP port of 127.0.0.1. Returns a descriptor or -errno.
+long ckvm_listen_loopback(uint16_t port);
+/// unlink(2) and shutdown(2) of both directions; errors are ignored.
+void ckvm_unlink(const char *_Nonnull path);
+void ckvm_shutdown(int fd);
+/// Whether the peer has closed its end.
+bool ckvm_is_hung_up(int fd);
+/// accept4(2). Returns a descriptor or -errno.
+long ckvm_accept(int listener);
+/// recv(2). Returns the number of bytes, 0 at the end, or -errno.
+long ckvm_receive(int fd, void *_Nonnull bytes, uint64_t size);
+/// Sends all bytes. Returns 0, -ETIMEDOUT if the peer takes nothing for `patience` nanoseconds, or another -errno.
+long ckvm_send_all(int fd, const void *_Nonnull bytes, uint64_t size, int64_t patience);
+/// Waits until one of at most four descriptors is readable or at its end; -1 is ignored. Returns one bit for each, or
+/// -errno.
+long ckvm_wait_readable(const int *_Nonnull fds, uint32_t count);
+
 #endif

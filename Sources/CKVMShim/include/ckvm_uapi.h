@@ -191,6 +191,20 @@ struct ckvm_cpuid2 {
 };
 CKVM_ASSERT_OFFSET(struct ckvm_cpuid2, entries, 8);
 
+// KVM_SET_GUEST_DEBUG.
+struct ckvm_guest_debug {
+    uint32_t control;  // CKVM_GUESTDBG_*
+    uint32_t pad;
+    uint64_t debugreg[8];  // DR0 to DR3 and DR7, with USE_HW_BP; the guest does not see them
+};
+CKVM_ASSERT_SIZE(struct ckvm_guest_debug, 72);
+CKVM_ASSERT_OFFSET(struct ckvm_guest_debug, debugreg, 8);
+
+static const uint32_t CKVM_GUESTDBG_ENABLE = 1u << 0;
+static const uint32_t CKVM_GUESTDBG_SINGLESTEP = 1u << 1;
+static const uint32_t CKVM_GUESTDBG_USE_SW_BP = 1u << 16;  // INT3 exits
+static const uint32_t CKVM_GUESTDBG_USE_HW_BP = 1u << 17;
+
 // ---- the kvm_run page -------------------------------------------------------------------------------------
 
 struct ckvm_run_io {
@@ -226,6 +240,15 @@ struct ckvm_run_fail_entry {
     uint64_t hardware_entry_failure_reason;
     uint32_t cpu;
 };
+// KVM_EXIT_DEBUG (struct kvm_debug_exit_arch).
+struct ckvm_run_debug {
+    uint32_t exception;  // vector: 1 for #DB, 3 for #BP
+    uint32_t pad;
+    uint64_t pc;  // linear
+    uint64_t dr6;
+    uint64_t dr7;
+};
+CKVM_ASSERT_SIZE(struct ckvm_run_debug, 32);
 struct ckvm_run {
     uint8_t request_interrupt_window;
     uint8_t immediate_exit;
@@ -243,6 +266,7 @@ struct ckvm_run {
         struct ckvm_run_internal internal;
         struct ckvm_run_memory_fault memory_fault;
         struct ckvm_run_fail_entry fail_entry;
+        struct ckvm_run_debug debug;
         uint64_t hardware_exit_reason;
         struct {
             uint32_t type;
@@ -261,6 +285,7 @@ CKVM_ASSERT_OFFSET(struct ckvm_run, mmio.data, 40);
 CKVM_ASSERT_OFFSET(struct ckvm_run, mmio.len, 48);
 CKVM_ASSERT_OFFSET(struct ckvm_run, mmio.is_write, 52);
 CKVM_ASSERT_OFFSET(struct ckvm_run, hypercall.ret, 88);
+CKVM_ASSERT_OFFSET(struct ckvm_run, debug.pc, 40);
 CKVM_ASSERT_OFFSET(struct ckvm_run, memory_fault.gpa, 40);
 CKVM_ASSERT_OFFSET(struct ckvm_run, kvm_valid_regs, 288);
 CKVM_ASSERT_SIZE(struct ckvm_run, 2352);
@@ -329,6 +354,7 @@ static const unsigned long CKVM_GET_REGS = CKVM_IOR(0x81, sizeof(struct ckvm_reg
 static const unsigned long CKVM_SET_REGS = CKVM_IOW(0x82, sizeof(struct ckvm_regs));
 static const unsigned long CKVM_GET_SREGS = CKVM_IOR(0x83, sizeof(struct ckvm_sregs));
 static const unsigned long CKVM_SET_SREGS = CKVM_IOW(0x84, sizeof(struct ckvm_sregs));
+static const unsigned long CKVM_SET_GUEST_DEBUG = CKVM_IOW(0x9b, sizeof(struct ckvm_guest_debug));
 static const unsigned long CKVM_SET_CPUID2 = CKVM_IOW(0x90, 8);
 static const unsigned long CKVM_SET_MSRS = CKVM_IOW(0x89, 8);
 static const unsigned long CKVM_PRE_FAULT_MEMORY = CKVM_IOWR(0xd5, sizeof(struct ckvm_pre_fault_memory));
@@ -337,6 +363,7 @@ _Static_assert(CKVM_IOWR(0xd2, sizeof(struct ckvm_memory_attributes2)) == 0xC080
 _Static_assert(CKVM_IOWR(0xd5, sizeof(struct ckvm_pre_fault_memory)) == 0xC040AED5UL, "PRE_FAULT_MEMORY");
 _Static_assert(CKVM_IOWR(0xd6, sizeof(struct ckvm_memory_attributes_rfc_v1)) == 0xC040AED6UL, "RFC v1");
 _Static_assert(CKVM_IOW(0xd2, sizeof(struct ckvm_memory_attributes)) == 0x4020AED2UL, "SET_MEMORY_ATTRIBUTES");
+_Static_assert(CKVM_IOW(0x9b, sizeof(struct ckvm_guest_debug)) == 0x4048AE9BUL, "SET_GUEST_DEBUG");
 _Static_assert(CKVM_IOW(0x42, sizeof(struct ckvm_dirty_log)) == 0x4010AE42UL, "GET_DIRTY_LOG");
 _Static_assert(CKVM_IOWR(0xd4, sizeof(struct ckvm_create_guest_memfd)) == 0xC040AED4UL, "CREATE_GUEST_MEMFD");
 _Static_assert(CKVM_IOW(0x49, sizeof(struct ckvm_userspace_memory_region2)) == 0x40A0AE49UL, "SET_USER_MEMORY_REGION2");

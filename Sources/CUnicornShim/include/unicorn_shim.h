@@ -28,6 +28,7 @@ enum cuc_stop {
     CUC_STOP_PRIVILEGED,  // an instruction that the caller must emulate; see cuc_decode
     CUC_STOP_MEMORY,      // no region allows `fault`
     CUC_STOP_EXCEPTION,   // the guest raised exception number `exception`
+    CUC_STOP_BREAKPOINT,  // breakpoints were reached; see cuc_breakpoint_hits
     CUC_STOP_NOTES,       // accessed pages must be processed: the list is full, or code was overwritten
     CUC_STOP_ENGINE_FAILED,  // the engine could not execute the instruction at RIP; see `cuc_failure`
     CUC_STOP_PROCESS_DIED,   // the CPU process has ended, in this run or an earlier one; see `cuc_failure`
@@ -108,8 +109,25 @@ struct cuc_access cuc_fault(const struct cuc_cpu *_Nonnull cpu);
 uint32_t cuc_exception(const struct cuc_cpu *_Nonnull cpu);
 /// For CUC_STOP_ENGINE_FAILED and CUC_STOP_PROCESS_DIED: the reason.
 struct cuc_failure cuc_failure(const struct cuc_cpu *_Nonnull cpu);
+/// For CUC_STOP_BREAKPOINT: the breakpoints that were reached, one bit each.
+uint32_t cuc_breakpoint_hits(const struct cuc_cpu *_Nonnull cpu);
 /// The identifier of the CPU process.
 int32_t cuc_process(const struct cuc_cpu *_Nonnull cpu);
+
+/// A breakpoint of the debug registers. A run ends before the instruction at an address with CUC_BREAK_EXECUTE, even if it
+/// is the first, and after an instruction that accesses one of `size` bytes otherwise.
+struct cuc_breakpoint {
+    uint64_t address;  // linear
+    uint32_t size;     // bytes; 0 if it is not in use
+    uint32_t kind;     // CUC_BREAK_*
+};
+#define CUC_MAX_BREAKPOINTS 4
+#define CUC_BREAK_EXECUTE 0
+#define CUC_BREAK_WRITE 1
+#define CUC_BREAK_ACCESS 3
+/// Sets the breakpoints of the following runs. Careful runs ignore them.
+void cuc_set_breakpoints(
+    struct cuc_cpu *_Nonnull cpu, const struct cuc_breakpoint breakpoints[_Nonnull CUC_MAX_BREAKPOINTS]);
 
 /// Opens a file of guest memory in the CPU process. Returns its number for cuc_map, or -1 if there are
 /// CUC_MAX_FILES already or the process has ended.

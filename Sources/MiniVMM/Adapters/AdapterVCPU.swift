@@ -21,5 +21,6 @@ extension AdapterVCPU {
     func setSpecialRegisters(_ registers: ckvm_sregs) throws(Errno) {
         try base.setSpecialRegisters(registers)
     }
+    func setGuestDebug(_ request: ckvm_guest_debug) throws(Errno) { try base.setGuestDebug(request) }
     func setCPUID(_ table: CPUIDTable) throws(Errno) { try base.setCPUID(table) }
 }

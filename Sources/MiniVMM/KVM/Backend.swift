@@ -263,7 +263,38 @@ public protocol KVMVCPU: AnyObject, Sendable {
     /// - Throws: `E2BIG` for more than 256 entries, `EINVAL` once the vCPU has run.
     func setCPUID(_ table: CPUIDTable) throws(Errno)
 
+    /// `KVM_SET_GUEST_DEBUG`, between two runs: single step, INT3 and the debug registers exit with `KVM_EXIT_DEBUG`.
+    ///
+    /// - Throws: `EINVAL` for a flag that the kernel does not know, and for a guest whose registers are protected;
+    ///   `ENOTTY` if the backend has no such call.
+    func setGuestDebug(_ request: ckvm_guest_debug) throws(Errno)
+
     /// Makes the current or the next ``run()`` end with `EINTR`: sets `kvm_run.immediate_exit` and signals the
     /// thread inside. Stays in effect until ``RunPage/clearImmediateExit()``.
     func kick()
+}
+
+extension KVMVCPU {
+    /// Not supported.
+    ///
+    /// - Throws: `ENOTTY`: the backend has no such call.
+    public func setGuestDebug(_ request: ckvm_guest_debug) throws(Errno) {
+        throw .inappropriateIOCTLForDevice
+    }
+}
+
+/// A VM whose monitor can access private guest memory, because the memory or the CPU is emulated. No real private memory
+/// allows that.
+public protocol PrivateMemoryAccess: KVMVirtualMachine {
+    /// Reads what the guest has in a private page, without any effect on the guest.
+    ///
+    /// - Parameter gpa: guest-physical address without the shared bit. The bytes must be in one page.
+    /// - Throws: `EFAULT` if there is no memory, `EOPNOTSUPP` if the backend below has no such access.
+    func readPrivate(gpa: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno)
+
+    /// Writes into a private page, as another vCPU would.
+    ///
+    /// - Parameter gpa: guest-physical address without the shared bit. The bytes must be in one page.
+    /// - Throws: `EFAULT` if there is no memory, `EOPNOTSUPP` if the backend below has no such access.
+    func writePrivate(gpa: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno)
 }

@@ -24,6 +24,8 @@ public enum Exit: Sendable {
     case internalError(UInt32)
     /// `KVM_EXIT_SYSTEM_EVENT`, with its type.
     case systemEvent(UInt32)
+    /// `KVM_EXIT_DEBUG`: a single step is done, or a breakpoint or watchpoint of `KVM_SET_GUEST_DEBUG` was reached.
+    case debug(ckvm_run_debug)
     /// `KVM_RUN` failed with an errno and without exit information.
     case failed(Errno)
     /// An exit reason that this monitor does not support.
@@ -62,6 +64,7 @@ extension KVMVCPU {
         case CKVM_EXIT_FAIL_ENTRY: .failEntry(page.failEntryReason)
         case CKVM_EXIT_INTERNAL_ERROR: .internalError(page.internalError.suberror)
         case CKVM_EXIT_SYSTEM_EVENT: .systemEvent(page.systemEventType)
+        case CKVM_EXIT_DEBUG: .debug(page.debug)
         case let other: .unsupported(other)
         }
     }

@@ -320,6 +320,14 @@ public final class LinuxVCPU: KVMVCPU {
         try ioctl(vcpu, CKVM_SET_SREGS, &registers)
     }
 
+    /// `KVM_SET_GUEST_DEBUG`.
+    ///
+    /// - Throws: `EINVAL` for a flag that the kernel does not know, and for a guest whose registers are protected.
+    public func setGuestDebug(_ request: ckvm_guest_debug) throws(Errno) {
+        var request = request
+        try ioctl(vcpu, CKVM_SET_GUEST_DEBUG, &request)
+    }
+
     /// `KVM_SET_CPUID2`.
     ///
     /// - Throws: `E2BIG` for more than 256 entries; `EINVAL` if the vCPU has run and the table differs from

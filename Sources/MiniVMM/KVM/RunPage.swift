@@ -48,6 +48,11 @@ public import CKVMShim
         get { unsafe page.pointee.internal }
         nonmutating set { unsafe page.pointee.internal = newValue }
     }
+    /// `kvm_run.debug.arch`, valid with `KVM_EXIT_DEBUG`.
+    public var debug: ckvm_run_debug {
+        get { unsafe page.pointee.debug }
+        nonmutating set { unsafe page.pointee.debug = newValue }
+    }
     /// `kvm_run.system_event.type`, valid with `KVM_EXIT_SYSTEM_EVENT`.
     public var systemEventType: UInt32 { unsafe page.pointee.system_event.type }
     /// `kvm_run.fail_entry.hardware_entry_failure_reason`, valid with `KVM_EXIT_FAIL_ENTRY`.

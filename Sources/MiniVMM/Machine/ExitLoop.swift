@@ -23,6 +23,13 @@ package protocol ExitHandler {
     /// The loop has stepped over a call instruction that the CPU could not step over.
     mutating func steppedOver(rip: UInt64)
     mutating func cannotContinue(_ obstacle: ExitObstacle) -> End?
+    /// `KVM_EXIT_DEBUG`.
+    mutating func debugged() -> End?
+}
+
+extension ExitHandler {
+    /// An exit that nobody has asked for.
+    package mutating func debugged() -> End? { cannotContinue(.unknownExit(CKVM_EXIT_DEBUG)) }
 }
 
 /// An exit that a well-behaved guest does not cause, or a failed call of the loop.
@@ -95,6 +102,7 @@ package struct ExitLoop {
         case .memoryFault(let fault, let errno): return handler.memoryFault(fault, errno)
         case .mmio(let access): return handler.mmio(access)
         case .interrupted: return handler.interrupted()
+        case .debug: return handler.debugged()
         case .halt: return handler.halted()
         case .shutdown: return handler.cannotContinue(.shutdown)
         case .internalError(let suberror):

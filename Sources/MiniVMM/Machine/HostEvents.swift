@@ -72,6 +72,9 @@ package final class EventDescriptor: Sendable {
 
     package init() throws(Errno) { descriptor = OwnedDescriptor(owning: Int32(try value(ckvm_eventfd()))) }
 
+    /// For waiting together with other descriptors.
+    package var number: Int32 { descriptor.rawValue }
+
     package func signal() { ckvm_eventfd_signal(descriptor.rawValue) }
 
     /// Makes the descriptor unreadable until the next ``signal()``.

@@ -116,8 +116,8 @@ public final class Machine: Sendable {
     public let console: Console
     let trace: Trace?
     let observer: (any ExitObserver)?
-    private let vm: any KVMVirtualMachine
-    let vcpus: [any KVMVCPU]
+    package let vm: any KVMVirtualMachine
+    package let vcpus: [any KVMVCPU]
     /// The first outcome wins.
     private let ending = Mutex<Outcome?>(nil)
     private let stopping = Atomic<Bool>(false)
@@ -394,6 +394,7 @@ public final class Machine: Sendable {
         guard first else { return }
         stopping.store(true, ordering: .releasing)
         cancellation.cancel(outcome)
+        observer?.stopping()
         for vcpu in vcpus { vcpu.kick() }
     }
 

@@ -69,6 +69,11 @@ private struct Monitor: ExitHandler {
         return .stopped
     }
 
+    /// The observer has seen it, and is asked before the vCPU enters again.
+    func debugged() -> Pause? {
+        observer == nil ? cannotContinue(.unknownExit(CKVM_EXIT_DEBUG)) : interrupted()
+    }
+
     func halted() -> Pause {
         trace?.record(.halted, by: actor)
         return .halted
@@ -111,6 +116,7 @@ private struct Monitor: ExitHandler {
     }
 
     private func end(_ outcome: Outcome) -> Pause {
+        if let observer, !observer.ends(outcome, vcpu, machine) { return .yielded }
         machine.stop(outcome)
         return .stopped
     }
@@ -224,6 +230,8 @@ private struct Monitor: ExitHandler {
     private func complete(_ frame: ExceptionReport.Frame, code: [UInt8]) -> Pause {
         let (exception, registers) = (frame.exception, frame.registers)
         trace?.record(.exception(exception, rip: registers.rip), by: actor)
+        // A debugger sees the state at the exception.
+        do { try vcpu.setRegisters(registers) } catch {}
         return end(
             .crashed(
                 vcpu: vcpu.id,

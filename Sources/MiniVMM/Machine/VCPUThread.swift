@@ -13,6 +13,10 @@ struct VCPUThread {
         while !live.isEmpty, !machine.isStopping {
             var turn = 0
             while turn < live.count, !machine.isStopping {
+                if let observer = machine.observer, !observer.mayEnter(vcpus[live[turn]], machine) {
+                    turn += 1
+                    continue
+                }
                 switch loops[live[turn]].run() {
                 case .yielded: turn += 1
                 case .halted: live.remove(at: turn)
@@ -20,6 +24,7 @@ struct VCPUThread {
                 }
             }
         }
+        machine.observer?.threadEnded(vcpus, machine)
         for loop in loops { machine.add(loop.statistics) }
     }
 }

@@ -31,6 +31,7 @@ import SystemPackage
     private var regions: [Region] = []
     /// Pages from which code was translated: their linear addresses, by guest-physical address.
     private var codePages: [UInt64: Set<UInt64>] = [:]
+    private var hasBreakpoints = false
     private let touches: UnsafeMutablePointer<cuc_touch>
 
     /// Largest region, bytes. Unmapping a region takes about 20 µs plus 0.1 µs for each page (measured with Unicorn
@@ -80,6 +81,25 @@ import SystemPackage
     func run(limit: UInt64, immediateExit: UnsafePointer<UInt8>) -> (stop: cuc_stop, executed: UInt64) {
         let stop = unsafe cuc_run(cpu, limit, immediateExit)
         return unsafe (stop, cuc_executed(cpu))
+    }
+
+    /// The vector of an exception that ended the run.
+    var exception: UInt32 { unsafe cuc_exception(cpu) }
+
+    /// The breakpoints that ended the run, one bit each.
+    func breakpointHits(after stop: cuc_stop) -> UInt32 {
+        stop == CUC_STOP_BREAKPOINT ? unsafe cuc_breakpoint_hits(cpu) : 0
+    }
+
+    /// Sets the breakpoints of the following runs: at most ``CUC_MAX_BREAKPOINTS``.
+    func set(_ breakpoints: [cuc_breakpoint]) {
+        guard hasBreakpoints || !breakpoints.isEmpty else { return }
+        hasBreakpoints = !breakpoints.isEmpty
+        var all = breakpoints
+        while all.count < Int(CUC_MAX_BREAKPOINTS) { all.append(cuc_breakpoint()) }
+        unsafe all.withUnsafeBufferPointer { buffer in
+            if let start = buffer.baseAddress { unsafe cuc_set_breakpoints(cpu, start) }
+        }
     }
 
     /// Why the process, or the engine in it, has failed; nil if it has not.

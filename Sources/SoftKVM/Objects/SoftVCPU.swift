@@ -41,6 +41,8 @@ public import SystemPackage
     var clock: (gpa: UInt64, isDue: Bool)?
     /// DR0 to DR3, DR6 and DR7. They hold their values, but breakpoints never trigger.
     var debugRegisters = DebugRegisters()
+    /// What `KVM_SET_GUEST_DEBUG` has set.
+    var debug = ckvm_guest_debug()
     /// SNP: MSR C001_0130, and the page that the guest has registered.
     var ghcb = SoftVCPU.initialGHCB
     var registeredGHCB: UInt64?
@@ -175,8 +177,12 @@ public import SystemPackage
         guard special.isValid else { return failEntry() }
         if case .instruction = failure?.reason { failure = nil }
 
+        let (rip, count) = (registersNow.rip, registersNow.rcx)
         let completion = completePending(engine)
         guard case .proceed = completion else { return completion }
+        // An iteration of a string instruction is a step too.
+        if isSingleStepping, rip != registersNow.rip || count != registersNow.rcx { return stepped() }
+        engine.set(breakpoints)
         if runPage.immediateExit { return .fail(.interrupted) }
 
         var left = vm.model.configuration.timeSlice
@@ -184,15 +190,18 @@ public import SystemPackage
         while left > 0 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
-            let (stop, executed) = unsafe engine.run(limit: UInt64(left), immediateExit: immediateExit)
+            let (stop, executed) = unsafe engine.run(
+                limit: isSingleStepping ? 1 : UInt64(left), immediateExit: immediateExit)
             if let failure = engine.failure { return engineFailed(failure) }
             registersNow = engine.registers
             storeSpecial()
             left -= Int(executed)
             vm.model.clock &+= executed
             takeTouches(engine)
+            if isSingleStepping, executed > 0 { return stepped(engine.breakpointHits(after: stop)) }
             let step: Step
             switch stop {
+            case CUC_STOP_BREAKPOINT: return reachedBreakpoints(engine.breakpointHits(after: stop))
             case CUC_STOP_LIMIT, CUC_STOP_KICK: return .fail(.interrupted)
             case CUC_STOP_NOTES: step = .proceed
             case CUC_STOP_MEMORY: step = serve(unsafe cuc_fault(engine.cpu), engine)
@@ -200,7 +209,8 @@ public import SystemPackage
                 left -= 1
                 vm.model.clock &+= 1
                 step = doPrivileged(engine)
-            case CUC_STOP_EXCEPTION: step = raiseFromEngine(unsafe cuc_exception(engine.cpu))
+                if isSingleStepping, case .proceed = step { return stepped() }
+            case CUC_STOP_EXCEPTION: step = exception(engine.exception)
             default: step = internalError()
             }
             guard case .proceed = step else { return step }
@@ -362,6 +372,19 @@ public import SystemPackage
             guard table.entries.count <= Int(CKVM_CPUID_MAX_ENTRIES) else { throw .argListTooLong }
             guard engine == nil || table.isEqual(to: self.table) else { throw .invalidArgument }
             self.table = table
+        }
+    }
+
+    /// `KVM_SET_GUEST_DEBUG`: single step, INT3 and the debug registers. Instructions that the monitor emulates do not
+    /// reach data breakpoints.
+    ///
+    /// - Throws: `EINVAL` for an unknown flag, and on an SNP or TDX VM after its launch.
+    public func setGuestDebug(_ request: ckvm_guest_debug) throws(Errno) {
+        try vm.model.call { () throws(Errno) in
+            guard !hasProtectedState, request.control & ~Self.debugControls == 0 else {
+                throw .invalidArgument
+            }
+            debug = request
         }
     }
 

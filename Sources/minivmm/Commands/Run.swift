@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import ArgumentParser
 import Backends
+import Debugger
 import Explain
 import GuestPayloads
 import Litmus
@@ -32,7 +33,7 @@ struct Run: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Time limit in seconds of real time, after which the guest is ended with status 124; 0 for none. (default: 60; with --step none)",
+            "Time limit in seconds of real time, after which the guest is ended with status 124; 0 for none. (default: 60; with --step and --gdb none)",
             valueName: "seconds"))
     var timeout: Seconds?
     @Option(
@@ -56,6 +57,11 @@ struct Run: ParsableCommand {
     @OptionGroup(title: "Pictures") var pictures: PictureOptions
     @Flag(help: "Stop at each exit and prompt for a command; ? lists the commands.")
     var step = false
+    @Option(
+        help: ArgumentHelp(
+            "Wait before the first instruction for GDB or LLDB to connect to this Unix socket, or to this TCP port of 127.0.0.1. (default: no debugger)",
+            valueName: "socket|port"))
+    var gdb: GDBAddress?
     @Flag(help: "Print the result as one JSON object on standard output; it contains the guest's console.")
     var json = false
     @Flag(name: .shortAndLong, help: "Print only the guest's console, and errors.")
@@ -86,23 +92,30 @@ struct Run: ParsableCommand {
         if explain, let trace, format(of: trace) == .json {
             throw ValidationError("--explain needs a text trace: add --trace-format text.")
         }
+        if gdb != nil, step {
+            throw ValidationError("--gdb and --step both stop the guest: leave one of them out.")
+        }
     }
 
-    /// Opens the libraries that this process itself uses, before it drops its privileges. Only `--step` shows instructions,
-    /// so no other run pays for the disassembler.
-    func openLibraries() {
+    /// Opens what this process cannot open after it has dropped its privileges: libraries, and the debugger's socket. Only
+    /// `--step` shows instructions, so no other run pays for the disassembler.
+    func openBeforehand() throws {
         if step { _ = Disassembler.installed }
+        try gdb?.listen()
     }
 
     func run() throws {
+        defer { GDBAddress.close() }
         let payload = Catalogue.named(guest)
         try pictures.checkPlaces()
-        // No time limit while stepping.
-        let limit = timeout?.duration ?? (step ? .zero : payload?.timeLimit ?? Self.defaultTimeout)
+        // No time limit for somebody who thinks.
+        let limit =
+            timeout?.duration ?? (step || gdb != nil ? .zero : payload?.timeLimit ?? Self.defaultTimeout)
         let interrupts = try? SignalDescriptor()
         let cancellation = Cancellation(timeout: limit == .zero ? nil : limit, interrupts: interrupts)
         var configuration = payload?.machineConfiguration ?? MachineConfiguration()
         try machine.apply(to: &configuration)
+        if gdb != nil { try GDBAddress.check(configuration) }
         let (image, symbols) = try bootImage(payload, ramSize: configuration.ramSize, cancellation)
         // A guest from a file does not declare its needs. If there is a choice of backend, take one that preserves contents.
         let chosen = try openBackend(
@@ -133,18 +146,22 @@ struct Run: ParsableCommand {
         var outcome: Outcome
         var place: CrashPlace?
         do throws(MachineError) {
+            let debugger = try gdb?.debugger()
             let machine = try Machine(
                 backend: chosen.backend, configuration: configuration, image: image, console: console,
-                trace: trace, observer: step ? Stepper(image: image) : nil, cancellation: cancellation)
+                trace: trace, observer: step ? Stepper(image: image) : debugger,
+                cancellation: cancellation)
             if machine.layout.imageStaysShared, !quiet, !json {
                 diagnostics.hanging(
                     diagnostics.styled("boot    ", .dim),
                     "the image stays shared, because this backend does not preserve contents in a conversion",
                     indent: 8)
             }
+            if let debugger { try gdb?.start(debugger, machine) }
             input?.attach(machine)
             outcome = machine.run(timeout: cancellation.remaining, interrupts: interrupts)
             input?.end()
+            debugger?.finish(outcome)
             if case .timeLimit = outcome { outcome = .timeLimit(limit) }
             statistics = machine.statistics
             place = CrashPlace(outcome, machine, symbols)

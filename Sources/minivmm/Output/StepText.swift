@@ -65,6 +65,7 @@ enum StepText {
         case .failEntry(let reason): return "the CPU refused to enter, reason \(hex(reason))"
         case .internalError(let suberror): return "KVM internal error, suberror \(suberror)"
         case .systemEvent(let type): return "system event \(type)"
+        case .debug(let debug): return "debug exit at \(hex(debug.pc)), DR6 \(hex(debug.dr6))"
         case .failed(let errno): return "KVM_RUN failed: \(errno.name)"
         case .unsupported(let reason): return "exit reason \(reason)"
         }

@@ -129,3 +129,18 @@ final class AliasVCPU: AdapterVCPU {
         }
     }
 }
+
+extension AliasVM: PrivateMemoryAccess {
+    private func accessible() throws(Errno) -> any PrivateMemoryAccess {
+        guard let base = base as? any PrivateMemoryAccess else { throw .notSupported }
+        return base
+    }
+
+    func readPrivate(gpa: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) {
+        unsafe try accessible().readPrivate(gpa: gpa, into: buffer)
+    }
+
+    func writePrivate(gpa: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) {
+        unsafe try accessible().writePrivate(gpa: gpa, from: buffer)
+    }
+}

@@ -49,3 +49,21 @@ final class TrapVM: KVMVirtualMachine {
         try carved.setUserMemoryRegion2(region)
     }
 }
+
+extension TrapVM: PrivateMemoryAccess {
+    func readPrivate(gpa: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(Errno) {
+        try carved.memory.withLock { memory throws(Errno) in
+            guard let place = memory.place(of: gpa, length: UInt64(buffer.count)),
+                unsafe try place.file.kernelMapping.read(at: place.offset, into: buffer) == buffer.count
+            else { throw .badAddress }
+        }
+    }
+
+    func writePrivate(gpa: UInt64, from buffer: UnsafeRawBufferPointer) throws(Errno) {
+        try carved.memory.withLock { memory throws(Errno) in
+            guard let place = memory.place(of: gpa, length: UInt64(buffer.count)),
+                unsafe try place.file.kernelMapping.write(at: place.offset, from: buffer) == buffer.count
+            else { throw .badAddress }
+        }
+    }
+}
