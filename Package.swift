@@ -84,7 +84,8 @@ let package = Package(
             cSettings: strictC),
         .testTarget(name: "ConversionModelTests", dependencies: ["ConversionModel"]),
         .testTarget(
-            name: "MiniVMMTests", dependencies: ["Debugger", "MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
+            name: "MiniVMMTests",
+            dependencies: ["Debugger", "MiniVMM", "SoftKVM", "GuestPayloads", "CAllocationCounter"]),
         .testTarget(name: "SoftKVMTests", dependencies: ["SoftKVM", "CUnicornShim"]),
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Sourced by lab/boot: runs QEMU, follows the events of lab/init, reports the result. Uses lab/boot's variables.
 
-# Seconds without console output after which a booting kernel is ended.
+# Seconds without console output after which a booting kernel is ended, if QEMU has used half of them as processor time: on a busy
+# machine a kernel is silent because it does not run. A kernel that idles in silence is ended after ten times as long.
 silence_limit=60
 # How often the machine is started until the kernel's clock is right.
 clock_attempts=4
@@ -126,6 +127,18 @@ clock_is_right() {
     [[ $((10#$uptime * 10000)) -le $((now - machine_started)) ]]
 }
 
+# Seconds of processor time that QEMU has used; 0 if it has ended.
+qemu_seconds() {
+    local stat fields
+    read -r stat 2>/dev/null <"/proc/$qemu_pid/stat" || {
+        echo 0
+        return
+    }
+    # The name in parentheses may have spaces. User and system time are the 14th and 15th field.
+    read -ra fields <<<"${stat##*) }"
+    echo $(((fields[11] + fields[12]) / $(getconf CLK_TCK)))
+}
+
 # Reads events until the command has ended or can no longer run. Sets `phase` to boot, init or command; `ended` to
 # status, lacks, gone (QEMU ended), time (limit), silence, halted, clock or closed (standard output); and `detail` to
 # the exit status or the missing feature.
@@ -155,7 +168,8 @@ follow_events() {
         [[ -z $ended ]] || break
         if [[ -n $timeout && $((SECONDS - started)) -ge $timeout ]]; then
             ended=time
-        elif [[ $phase == boot && ! -s $work/log && $((SECONDS - started)) -ge $silence_limit ]]; then
+        elif [[ $phase == boot && ! -s $work/log && $((SECONDS - started)) -ge $silence_limit ]] &&
+            [[ $(($(qemu_seconds) * 2)) -ge $silence_limit || $((SECONDS - started)) -ge $((silence_limit * 10)) ]]; then
             ended=silence
         elif [[ $phase == boot ]] && grep -q -e '-- System halted' "$work/log"; then
             ended=halted # printed by the decompressor for a damaged kernel
@@ -193,7 +207,7 @@ kernel_lines() {
 }
 
 no_console() {
-    die 70 "the kernel printed nothing on the serial console for $1 s." \
+    die 70 "the kernel printed nothing on the serial console in $1 s." \
         "Enable CONFIG_SERIAL_8250_CONSOLE and CONFIG_PRINTK." \
         "If they are enabled, the kernel is damaged or hangs early; CONFIG_EARLY_PRINTK shows where."
 }
