@@ -100,6 +100,13 @@ extension Lack {
                     "Use --backend memslot-trap, which does not need it, or --backend soft; or boot a kernel with "
                     + "CONFIG_KVM_SW_PROTECTED_VM."
             )
+        case .interruptControllers:
+            Diagnosis(
+                attempted: "KVM_CREATE_IRQCHIP and KVM_CREATE_PIT2", answer: "this backend has no such call",
+                means:
+                    "The interrupt controllers and the timer are those of KVM. minivmm has none of its own.",
+                advice: "Use a backend on /dev/kvm (--backend memslot-trap or linux), or leave out --irqchip."
+            )
         case .aliases:
             Diagnosis(
                 attempted: "KVM_CREATE_VM of a VM with two aliases of its memory", answer: "EINVAL (22)",

@@ -329,6 +329,19 @@ static const uint32_t CKVM_PIN_LONGTERM_TEST_FLAG_USE_WRITE = 1;
 static const unsigned long CKVM_PIN_LONGTERM_TEST_START = 1UL << 30 | 24UL << 16 | 0x67UL << 8 | 7;
 static const unsigned long CKVM_PIN_LONGTERM_TEST_STOP = 0x67UL << 8 | 8;
 
+// ---- interrupt controllers ----------------------------------------------------------------------------------
+struct ckvm_pit_config {
+    uint32_t flags;
+    uint32_t pad[15];
+};
+CKVM_ASSERT_SIZE(struct ckvm_pit_config, 64);
+
+struct ckvm_irq_level {
+    uint32_t irq;
+    uint32_t level;
+};
+CKVM_ASSERT_SIZE(struct ckvm_irq_level, 8);
+
 // ---- ioctls -----------------------------------------------------------------------------------------------
 // on /dev/kvm
 static const unsigned long CKVM_GET_API_VERSION = CKVM_IO(0x00);
@@ -341,6 +354,9 @@ static const unsigned long CKVM_CREATE_VCPU = CKVM_IO(0x41);
 static const unsigned long CKVM_GET_DIRTY_LOG = CKVM_IOW(0x42, sizeof(struct ckvm_dirty_log));
 static const unsigned long CKVM_SET_USER_MEMORY_REGION = CKVM_IOW(0x46, sizeof(struct ckvm_userspace_memory_region));
 static const unsigned long CKVM_SET_USER_MEMORY_REGION2 = CKVM_IOW(0x49, sizeof(struct ckvm_userspace_memory_region2));
+static const unsigned long CKVM_CREATE_IRQCHIP = CKVM_IO(0x60);
+static const unsigned long CKVM_IRQ_LINE = CKVM_IOW(0x61, sizeof(struct ckvm_irq_level));
+static const unsigned long CKVM_CREATE_PIT2 = CKVM_IOW(0x77, sizeof(struct ckvm_pit_config));
 static const unsigned long CKVM_ENABLE_CAP = CKVM_IOW(0xa3, sizeof(struct ckvm_enable_cap));
 static const unsigned long CKVM_SET_MEMORY_ATTRIBUTES = CKVM_IOW(0xd2, sizeof(struct ckvm_memory_attributes));
 static const unsigned long CKVM_CREATE_GUEST_MEMFD = CKVM_IOWR(0xd4, sizeof(struct ckvm_create_guest_memfd));

@@ -32,6 +32,9 @@ public final class Console: Sendable {
         /// Input that COM1 has no room for yet.
         var waiting: [UInt8] = []
         var input: (any ConsoleInput)?
+        /// Drives the interrupt line, whose level follows.
+        var interruptLine: (@Sendable (Bool) -> Void)?
+        var isLineHigh = false
     }
     private let state: Mutex<State>
     private let keeps: Bool
@@ -68,6 +71,8 @@ public final class Console: Sendable {
         let line = state.withLock { state -> [UInt8]? in
             guard port != Self.debugPort else { return put(byte, &state) }
             let sent = state.uart.write(port &- Self.ports.lowerBound, byte)
+            if state.uart.wantsInput { fetch(&state) }
+            driveLine(&state)
             return sent.flatMap { put($0, &state) }
         }
         if let line { onLine?(String(decoding: line, as: UTF8.self)) }
@@ -77,9 +82,9 @@ public final class Console: Sendable {
         state.withLock { state in
             guard port != Self.debugPort else { return Self.debugPortAnswer }
             let value = state.uart.read(port &- Self.ports.lowerBound)
-            guard state.uart.wantsInput else { return value }
             // The next read finds the bytes.
-            fetch(&state)
+            if state.uart.wantsInput { fetch(&state) }
+            driveLine(&state)
             return value
         }
     }
@@ -89,7 +94,17 @@ public final class Console: Sendable {
         state.withLock { state in
             state.waiting += bytes.prefix(max(0, Self.waitingLimit - state.waiting.count))
             deliver(&state)
+            driveLine(&state)
         }
+    }
+
+    /// Connects COM1's interrupt line. `drive` is called with each new level, under the console's lock.
+    func connect(_ drive: @escaping @Sendable (Bool) -> Void) { state.withLock { $0.interruptLine = drive } }
+
+    private func driveLine(_ state: inout State) {
+        guard let drive = state.interruptLine, state.uart.isInterrupting != state.isLineHigh else { return }
+        state.isLineHigh = state.uart.isInterrupting
+        drive(state.isLineHigh)
     }
 
     private static let waitingLimit = 64 << 10

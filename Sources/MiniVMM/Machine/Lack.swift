@@ -13,6 +13,8 @@ public enum Lack: Sendable, Hashable, CaseIterable {
     case conversion
     /// No SNP or TDX VM.
     case confidentialVM
+    /// `KVM_CREATE_IRQCHIP` and `KVM_CREATE_PIT2` do not exist.
+    case interruptControllers
 }
 
 extension Lack: CustomStringConvertible {
@@ -27,6 +29,8 @@ extension Lack: CustomStringConvertible {
             "has no guest_memfd that starts shared on a VM with private memory (MMAP | INIT_SHARED is EINVAL), "
                 + "so it cannot convert in place"
         case .confidentialVM: "has no SNP or TDX VM, which only the model in SoftKVM has (--backend soft)"
+        case .interruptControllers:
+            "has no interrupt controllers (KVM_CREATE_IRQCHIP), which are KVM's own: only a backend on /dev/kvm has them"
         case .conversion: "cannot convert memory in place: KVM_SET_MEMORY_ATTRIBUTES2 does not exist (ENOTTY)"
         }
     }

@@ -60,6 +60,8 @@ public struct MachineConfiguration: Sendable {
     public var host: Set<HostBehaviour> = []
     /// TDX: the touch of a page that is not accepted raises #VE in the guest (SEPT_VE_DISABLE is clear).
     public var raisesVE = false
+    /// The machine has KVM's interrupt controllers and timer, and COM1 drives line 4.
+    public var hasInterruptControllers = false
     /// Bytes.
     public var ramSize: UInt64 = 16 << 20
     /// The number of regions of RAM, each with its own guest_memfd.
@@ -164,6 +166,12 @@ public final class Machine: Sendable {
             vmType: configuration.vmType, gigabytePages: cpuid.hasGigabytePages, image: image,
             imageStaysShared: !vm.contentPromise.toPrivate.canPreserve)
         self.vm = vm
+        if configuration.hasInterruptControllers, let controllers = vm as? any InterruptControllers {
+            console.connect { isHigh in
+                let com1: UInt32 = 4
+                do { try controllers.setInterruptLine(com1, isHigh) } catch {}
+            }
+        }
         memory = try Machine.buildMemory(backend, vm, configuration)
         converter = Converter(
             backend: backend, vm: vm, memory: memory, holds: HoldRegistry(), policy: configuration.retry,
@@ -207,10 +215,27 @@ public final class Machine: Sendable {
         guard !configuration.vmType.isConfidential || vm is any ConfidentialVirtualMachine else {
             throw .unsupported(.confidentialVM, backend.identity)
         }
+        if configuration.hasInterruptControllers { try createInterruptControllers(of: vm, backend) }
         guard !configuration.needsPreservation || vm.contentPromise.canPreserve else {
             throw .unsupported(.preservation, backend.identity)
         }
         return vm
+    }
+
+    private static func createInterruptControllers(
+        of vm: any KVMVirtualMachine, _ backend: any Backend
+    ) throws(MachineError) {
+        guard let vm = vm as? any InterruptControllers else {
+            throw .unsupported(.interruptControllers, backend.identity)
+        }
+        do throws(Errno) {
+            try vm.createInterruptControllers()
+        } catch .notSupported, .inappropriateIOCTLForDevice {
+            throw .unsupported(.interruptControllers, backend.identity)
+        } catch {
+            throw .backend(
+                call: "KVM_CREATE_IRQCHIP", errno: error, attempted: "KVM's interrupt controllers", hint: nil)
+        }
     }
 
     private static func buildMemory(

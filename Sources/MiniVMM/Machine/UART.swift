@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// A 16550A UART, as its data sheet describes it (National Semiconductor PC16550D), with a transmitter that is always ready.
 ///
-/// A value: ``Console`` guards it. It raises no interrupts by itself; ``interrupt`` says what the IIR reports.
+/// A value: ``Console`` guards it, and drives the interrupt line by ``isInterrupting``.
 struct UART {
     /// Registers by their offset from the first port.
     private enum Register {
@@ -136,6 +136,9 @@ struct UART {
         let ring: UInt8 = 4
         modemChanges |= changed & ~ring | (before >> 4 & ring & changed)
     }
+
+    /// The level of the interrupt line. OUT2 of the modem control register gates it, as on a PC.
+    var isInterrupting: Bool { interrupt != .none && modemControl & 8 != 0 && !isLoopback }
 
     /// The pending interrupt with the highest priority; the raw value is the lower half of the IIR.
     enum Interrupt: UInt8 {

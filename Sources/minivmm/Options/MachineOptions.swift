@@ -39,6 +39,11 @@ struct MachineOptions: ParsableArguments {
             "TDX: the touch of a page that is not accepted raises #VE in the guest, and does not end the VM (SEPT_VE_DISABLE is clear)."
     )
     var raisesVE = false
+    @Flag(
+        help:
+            "Gives the guest KVM's interrupt controllers and timer (PIC, I/O APIC, local APICs, PIT); COM1 drives line 4, and vCPUs other than the first wait for SIPI. Only on /dev/kvm. (default: none)"
+    )
+    var irqchip = false
     @Option(
         help: ArgumentHelp(
             "RAM in bytes, 1M to 1T; K, M, G, T are powers of 1024. (default: the guest's, else 16M)",
@@ -119,6 +124,7 @@ struct MachineOptions: ParsableArguments {
             throw ValidationError("--ve is for TDX guests: add --vm tdx.")
         }
         configuration.raisesVE = raisesVE
+        configuration.hasInterruptControllers = irqchip
         if aliases == .one, configuration.vmType.isConfidential {
             throw ValidationError("--aliases one: every SNP and TDX guest has two aliases.")
         }

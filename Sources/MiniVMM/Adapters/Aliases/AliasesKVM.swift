@@ -64,9 +64,9 @@ public final class AliasesKVM: Backend {
 }
 
 /// A VM of ``AliasesKVM``, with a shared bit.
-final class AliasVM: KVMVirtualMachine {
+final class AliasVM: AdapterVM {
     private let carved: CarvedVM<AliasFile>
-    private var base: any KVMVirtualMachine { carved.base }
+    var base: any KVMVirtualMachine { carved.base }
 
     init(over base: any KVMVirtualMachine, slotLimit: Int?, sharedMask: UInt64) throws(Errno) {
         carved = try CarvedVM(base, slotLimit: slotLimit, hasRegion2: true, sharedMask: sharedMask)

@@ -4,13 +4,14 @@ import Synchronization
 import SystemPackage
 
 /// A VM of ``PerVMAttributesKVM``. One lock guards its files, its slots and every call that changes attributes.
-final class PerVMVirtualMachine: KVMVirtualMachine {
+final class PerVMVirtualMachine: AdapterVM {
     let memory = Mutex(PerVMMemory())
-    private let base: any PerVMAttributes
+    private let attributes: any PerVMAttributes
+    var base: any KVMVirtualMachine { attributes }
     private let slotCount: UInt32
 
     init(over base: any PerVMAttributes) throws(Errno) {
-        self.base = base
+        attributes = base
         slotCount = try UInt32(clamping: base.checkExtension(.memslots))
     }
 
@@ -110,7 +111,7 @@ final class PerVMVirtualMachine: KVMVirtualMachine {
 
     /// One `KVM_SET_MEMORY_ATTRIBUTES`.
     func set(_ gpas: PageRange, to state: PageState) throws(Errno) {
-        try base.setMemoryAttributes(
+        try attributes.setMemoryAttributes(
             ckvm_memory_attributes(
                 address: gpas.start, size: gpas.size,
                 attributes: state == .private ? CKVM_MEMORY_ATTRIBUTE_PRIVATE : 0, flags: 0))

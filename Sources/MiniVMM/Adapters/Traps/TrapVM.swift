@@ -4,10 +4,10 @@ import Synchronization
 import SystemPackage
 
 /// A VM of ``MemslotTrapKVM``: software-protected, on top of a default VM.
-final class TrapVM: KVMVirtualMachine {
+final class TrapVM: AdapterVM {
     private let carved: CarvedVM<TrapFile>
     private let backing: TrapBacking
-    private var base: any KVMVirtualMachine { carved.base }
+    var base: any KVMVirtualMachine { carved.base }
 
     init(
         over base: any KVMVirtualMachine, backing: TrapBacking, slotLimit: Int?, hasRegion2: Bool,
