@@ -18,12 +18,18 @@ public protocol InterruptControllers: KVMVirtualMachine {
 }
 
 extension LinuxVM: InterruptControllers {
+    /// Both calls.
+    ///
+    /// - Throws: `EEXIST` the second time, `EINVAL` after the first vCPU, `ENOMEM`.
     public func createInterruptControllers() throws(Errno) {
         try ioctl(vm, CKVM_CREATE_IRQCHIP)
         var pit = ckvm_pit_config()
         try ioctl(vm, CKVM_CREATE_PIT2, &pit)
     }
 
+    /// `KVM_IRQ_LINE`.
+    ///
+    /// - Throws: `ENXIO` without controllers.
     public func setInterruptLine(_ line: UInt32, _ isHigh: Bool) throws(Errno) {
         var level = ckvm_irq_level(irq: line, level: isHigh ? 1 : 0)
         try ioctl(vm, CKVM_IRQ_LINE, &level)
