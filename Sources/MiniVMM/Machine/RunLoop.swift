@@ -7,13 +7,13 @@ import SystemPackage
 /// With tracing off an exit allocates no memory, and takes no lock except the console's for console output.
 struct RunLoop {
     private var exits: ExitLoop
-    private var monitor: Monitor
+    private var monitor: GuestExitHandler
 
     var statistics: RunStatistics { monitor.statistics }
 
     init(machine: Machine, vcpu: any KVMVCPU) {
         exits = ExitLoop(vcpu)
-        monitor = Monitor(machine: machine, vcpu: vcpu)
+        monitor = GuestExitHandler(machine: machine, vcpu: vcpu)
     }
 
     enum Pause {
@@ -29,20 +29,18 @@ struct RunLoop {
     mutating func run() -> Pause { exits.run(&monitor) }
 }
 
-/// Handles the exits of a guest's vCPU.
-private struct Monitor: ExitHandler {
+/// Handles the exits of a guest's vCPU. Exceptions are in ExceptionReport.swift.
+struct GuestExitHandler: ExitHandler {
     typealias Pause = RunLoop.Pause
 
     let machine: Machine
     let vcpu: any KVMVCPU
     private(set) var statistics = RunStatistics()
     private var progress = ProgressGuard()
-    private var report = ExceptionReport()
-    /// The last page fault after which an instruction was executed again.
-    private var retried: (rip: UInt64, address: UInt64)?
+    var report = ExceptionReport()
     /// SNP and TDX: the answer to a request of the guest, if that was the last exit.
     private var lastAnswer: GuestCall.Answer?
-    private let trace: Trace?
+    let trace: Trace?
     private let observer: (any ExitObserver)?
 
     init(machine: Machine, vcpu: any KVMVCPU) {
@@ -52,7 +50,7 @@ private struct Monitor: ExitHandler {
         observer = machine.observer
     }
 
-    private var actor: Actor { .vcpu(vcpu.id) }
+    var actor: Actor { .vcpu(vcpu.id) }
 
     mutating func left(_ exit: Exit) -> Pause? {
         statistics.exits += 1
@@ -115,7 +113,7 @@ private struct Monitor: ExitHandler {
         }
     }
 
-    private func end(_ outcome: Outcome) -> Pause {
+    func end(_ outcome: Outcome) -> Pause {
         if let observer, !observer.ends(outcome, vcpu, machine) { return .yielded }
         machine.stop(outcome)
         return .stopped
@@ -125,7 +123,7 @@ private struct Monitor: ExitHandler {
         end(.failed(.backend(call: call, errno: errno, attempted: attempted, hint: nil)))
     }
 
-    private func crash(_ cause: Crash.Cause) -> Pause {
+    func crash(_ cause: Crash.Cause) -> Pause {
         end(.crashed(vcpu: vcpu.id, Crash(cause, at: place)))
     }
 
@@ -192,74 +190,6 @@ private struct Monitor: ExitHandler {
                     ? .portIn(port: io.port, size: size, value: value)
                     : .portOut(port: io.port, size: size, value: value), by: actor)
         }
-    }
-
-    // MARK: exceptions
-
-    /// KVM_EXIT_SHUTDOWN.
-    private func tripleFault() -> Pause {
-        if let unhandled = (vcpu as? any SoftwareVCPU)?.unhandled {
-            return crash(.tripleFault(.of(unhandled)))
-        }
-        // After a reset the CPU is in real mode.
-        guard let special = try? vcpu.specialRegisters(), special.cr0 & 1 == 0 else {
-            return crash(.tripleFault(.unknown))
-        }
-        return end(.crashed(vcpu: vcpu.id, Crash(.tripleFault(.reset))))
-    }
-
-    /// A write to the port of the exception handlers.
-    ///
-    /// - Returns: nil if it does not come from a handler; `yielded` if the handler goes on.
-    private mutating func exception(_ byte: UInt8, _ table: ExceptionTable) -> Pause? {
-        guard var registers = try? vcpu.registers() else { return nil }
-        switch report.take(&registers, byte, from: table) {
-        case .unrelated: return nil
-        case .more: return machine.isStopping ? .stopped : .yielded
-        case .lost: return crash(.tripleFault(.unknown))
-        case .frame(let frame):
-            if let pause = executeAgain(frame) { return pause }
-            do throws(Errno) { try vcpu.setRegisters(registers) } catch {
-                return complete(frame, code: [])
-            }
-            return .yielded
-        case .complete(let frame, let code): return complete(frame, code: code)
-        }
-    }
-
-    private func complete(_ frame: ExceptionReport.Frame, code: [UInt8]) -> Pause {
-        let (exception, registers) = (frame.exception, frame.registers)
-        trace?.record(.exception(exception, rip: registers.rip), by: actor)
-        // A debugger sees the state at the exception.
-        do { try vcpu.setRegisters(registers) } catch {}
-        return end(
-            .crashed(
-                vcpu: vcpu.id,
-                Crash(
-                    .exception(
-                        UnhandledException(
-                            exception, code: code, registers,
-                            pageTables: (try? vcpu.specialRegisters().cr3) ?? 0)),
-                    at: VCPUPlace(rip: registers.rip, rsp: registers.rsp))))
-    }
-
-    /// Resolves a page fault that the guest did not cause: on an adapter that carves memslots, a page table behind the wrong
-    /// alias, or missing while memslots change, is a page fault of the guest.
-    ///
-    /// - Returns: `yielded` if the instruction is executed again, nil if the guest caused the exception.
-    private mutating func executeAgain(_ frame: ExceptionReport.Frame) -> Pause? {
-        guard let address = frame.exception.address, frame.ring == 0, let trap = vcpu as? any PageFaultingVCPU
-        else { return nil }
-        if let fault = trap.memoryFault(walkingTo: address) {
-            if let pause = memoryFault(fault, .badAddress) { return pause }
-        } else {
-            // Memslots may have changed. The same fault a second time is the guest's.
-            if let retried, retried == (frame.registers.rip, address) { return nil }
-            retried = (frame.registers.rip, address)
-        }
-        do throws(Errno) { try vcpu.setRegisters(frame.registers) } catch { return nil }
-        report.forget()
-        return .yielded
     }
 
     // MARK: calls
