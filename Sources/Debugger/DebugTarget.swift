@@ -40,7 +40,7 @@ package protocol DebugTarget: AnyObject, Sendable {
     func kill()
 }
 
-/// What a thread does when the guest goes on. A thread without an action stays where it is.
+/// The action of a thread when the guest goes on. A thread without an action stays where it is.
 package enum ResumeAction: Sendable {
     case run
     /// One instruction, or one iteration of a string instruction.

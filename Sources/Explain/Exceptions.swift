@@ -2,7 +2,7 @@
 import MiniVMM
 
 extension CPUException {
-    /// What raises this exception, in one or two sentences.
+    /// The causes of this exception, in one or two sentences.
     var cause: String {
         switch vector {
         case Self.divideError: "The divisor is 0, or the quotient does not fit into its register."

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/// What the monitor's answer to a page state change or MapGPA means: `hypercall.ret`, which KVM reads at the next `KVM_RUN`.
+/// The meaning of the monitor's answer to a page state change or MapGPA: `hypercall.ret`, which KVM reads at the next `KVM_RUN`.
 public enum RequestAnswer: Hashable, Sendable {
     /// 0: the pages of this exit are done.
     case done

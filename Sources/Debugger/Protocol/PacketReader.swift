@@ -3,7 +3,7 @@
 ///
 /// A value without I/O. It keeps at most one packet of ``limit`` bytes, whatever it is fed.
 package struct PacketReader {
-    /// What a client has sent.
+    /// A unit of the client's byte stream.
     package enum Item: Equatable, Sendable {
         /// A packet whose checksum matches, with escapes resolved.
         case packet([UInt8])

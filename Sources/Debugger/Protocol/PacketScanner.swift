@@ -6,7 +6,7 @@ struct PacketScanner {
     init(_ data: some Sequence<UInt8>) { rest = ArraySlice(Array(data)) }
 
     var isAtEnd: Bool { rest.isEmpty }
-    /// What has not been read yet.
+    /// The rest of the packet.
     var remaining: ArraySlice<UInt8> { rest }
 
     mutating func next() -> UInt8? { rest.popFirst() }

@@ -95,7 +95,7 @@ package final class DebugServer: Sendable {
         var first = reason
         if client?.isReady == false {
             target.begin()
-            // What a debugger expects when it connects.
+            // The state that a debugger expects when it connects.
             if reason.signal == .interrupt { first = StopReason(thread: reason.thread, signal: .trap) }
         }
         client?.session.stopped(first, send: connection.send)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// The conversation with one debugger: answers its packets. A value without I/O, owned by the server's thread.
 package struct DebugSession {
-    /// What follows from a packet.
+    /// The effects of a packet.
     package enum Answer: Equatable {
         case send([UInt8])
         /// The guest runs; the answer is the next stop.

@@ -4,7 +4,7 @@ import CKVMShim
 /// How breakpoints are realised: by the four debug registers, as INT3 in the code, or by single steps.
 ///
 /// Hardware breakpoints and watchpoints get registers first. Software breakpoints get those that are left, because a
-/// register works in private memory too, and the guest cannot see it. What registers cannot do on a backend is done by stepping
+/// register works in private memory too, and the guest cannot see it. Watchpoints that the registers of a backend do not support are done by stepping
 /// through the guest, which is slow; software breakpoints are all in the code then. A value; changes nothing.
 struct BreakpointPlan {
     static let registerCount = 4
@@ -36,7 +36,7 @@ struct BreakpointPlan {
         inCode = Array(software.dropFirst(left))
     }
 
-    /// What `KVM_SET_GUEST_DEBUG` is told.
+    /// The argument of `KVM_SET_GUEST_DEBUG`.
     func request(isStep: Bool) -> ckvm_guest_debug {
         var request = ckvm_guest_debug()
         if isStep || !compared.isEmpty { request.control |= CKVM_GUESTDBG_SINGLESTEP }

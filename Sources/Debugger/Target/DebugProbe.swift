@@ -4,7 +4,7 @@ import MiniVMM
 import Synchronization
 import SystemPackage
 
-/// What `KVM_SET_GUEST_DEBUG` can do on a backend. No capability tells.
+/// The parts of `KVM_SET_GUEST_DEBUG` that work on a backend. No capability reports them.
 struct DebugFacts: Equatable, Sendable {
     /// Debug registers stop the guest at an address in ring 0.
     var stopsAtAddresses = true
@@ -29,7 +29,7 @@ extension DebugFacts {
 final class DebugProbe: ExitObserver {
     /// The registers that have stopped the guest, one bit each.
     private let hits = Mutex<UInt64>(0)
-    /// What the vCPU was told last; nil before it is entered.
+    /// The last setting of the vCPU; nil before it is entered.
     private let request = Mutex<ckvm_guest_debug?>(nil)
 
     private init() {}

@@ -29,15 +29,15 @@ package final class GuestDebugger: ExitObserver {
         var set: [Breakpoint] = []
         var plan: BreakpointPlan?
         var patches = CodePatches()
-        /// What this backend's debug registers can do; nil until the first breakpoint.
+        /// The abilities of this backend's debug registers; nil until the first breakpoint.
         var facts: DebugFacts?
         /// The bytes at the watchpoints of the plan that are compared, when they were looked at last.
         var bytes: [Breakpoint: [UInt8]] = [:]
-        /// What each vCPU was told last.
+        /// The last setting of each vCPU.
         var applied: [Int: ckvm_guest_debug] = [:]
     }
 
-    /// What `monitor why` tells.
+    /// The facts for `monitor why`.
     struct Explanation {
         var fault: (vcpu: Int, fault: MemoryFault, state: PageState?, rip: UInt64?)?
         var ending: (text: String, signal: DebugSignal)?
@@ -138,7 +138,7 @@ package final class GuestDebugger: ExitObserver {
         }
     }
 
-    /// What a `KVM_EXIT_DEBUG` means.
+    /// The meaning of a `KVM_EXIT_DEBUG`.
     ///
     /// - Returns: nil if the guest goes on.
     private func reason(_ debug: ckvm_run_debug, _ vcpu: any KVMVCPU, _ machine: Machine) -> RunState.Stop? {

@@ -3,7 +3,7 @@ import CKVMShim
 import MiniVMM
 import SystemPackage
 
-// What the server's thread does with a stopped guest.
+// The operations of the server's thread on a stopped guest.
 extension GuestDebugger: DebugTarget {
     package var threads: ClosedRange<Int> { 1...max(1, machine?.vcpus.count ?? 1) }
 
@@ -141,7 +141,7 @@ extension GuestDebugger: DebugTarget {
         }
     }
 
-    /// What this backend's debug registers can do. The first call tries it out.
+    /// The abilities of this backend's debug registers. The first call tries them out.
     private func facts() -> DebugFacts {
         if let known = breakpoints.withLock({ $0.facts }) { return known }
         guard let machine else { return DebugFacts() }

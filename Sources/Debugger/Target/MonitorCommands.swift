@@ -3,7 +3,7 @@ import CKVMShim
 import MiniVMM
 import SystemPackage
 
-// What GDB's `monitor` can ask for.
+// The commands of GDB's `monitor`.
 extension GuestDebugger {
     package func monitor(_ words: [String], by thread: Int) -> String {
         guard let machine else { return "the guest has ended\n" }

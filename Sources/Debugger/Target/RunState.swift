@@ -51,7 +51,7 @@ struct RunState {
         }
         actions = chosen
         owesReport = true
-        // What other vCPUs stopped for meanwhile comes first.
+        // Stops of other vCPUs in the meantime are reported first.
         if stops.isEmpty { mode = .running }
         return true
     }

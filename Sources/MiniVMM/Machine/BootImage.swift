@@ -23,7 +23,7 @@ public struct BootImage: Sendable {
         public let content: ImageError.Part.Content
     }
 
-    /// What a file was recognised as.
+    /// The format of a file.
     public enum Format: Sendable, Hashable {
         /// An ELF file without a header of a boot protocol.
         case elf(ELFClass)
@@ -43,7 +43,7 @@ public struct BootImage: Sendable {
     public internal(set) var segments: [Segment]
     /// The guest-physical address at which the vCPUs start.
     public let entry: UInt64
-    /// What the file was recognised as.
+    /// The format of the file.
     public let format: Format
     /// The mode at ``entry``.
     public let mode: CPUMode
@@ -158,7 +158,7 @@ extension CPUMode {
 }
 
 extension BootImage {
-    /// What was recognised, for one line: `ELF32 with a Multiboot 1 header, 32-bit protected mode, entry 0x10000c`.
+    /// Format, mode and entry, for one line: `ELF32 with a Multiboot 1 header, 32-bit protected mode, entry 0x10000c`.
     public var summary: String { "\(format), \(mode.text), entry \(hex(entry))" }
 }
 

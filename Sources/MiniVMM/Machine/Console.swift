@@ -9,7 +9,7 @@ public protocol ConsoleInput: Sendable {
     func next(atMost count: Int) -> ConsoleInputBytes
 }
 
-/// What a ``ConsoleInput`` has.
+/// The answer of a ``ConsoleInput``.
 public enum ConsoleInputBytes: Sendable, Equatable {
     /// One byte or more.
     case bytes([UInt8])
@@ -89,7 +89,7 @@ public final class Console: Sendable {
         }
     }
 
-    /// Bytes arrive for COM1, from any thread. What its FIFO has no room for waits; more than 64 KiB are dropped.
+    /// Bytes arrive for COM1, from any thread. Bytes beyond its FIFO wait; more than 64 KiB of them are dropped.
     public func receive(_ bytes: [UInt8]) {
         state.withLock { state in
             state.waiting += bytes.prefix(max(0, Self.waitingLimit - state.waiting.count))

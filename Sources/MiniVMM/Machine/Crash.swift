@@ -55,7 +55,7 @@ public struct Crash: Sendable, Hashable {
     }
 }
 
-/// What is known of the exception behind a `KVM_EXIT_SHUTDOWN`.
+/// The knowledge about the exception behind a `KVM_EXIT_SHUTDOWN`.
 public enum TripleFault: Sendable, Hashable {
     /// A software CPU knows the exception that it could not deliver.
     case of(UnhandledException)

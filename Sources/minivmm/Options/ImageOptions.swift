@@ -37,7 +37,7 @@ struct RegisterArgument: ExpressibleByArgument {
 
 extension CPUMode: ExpressibleByArgument {}
 
-/// What a guest's file does not say.
+/// Properties of a guest that its file does not have.
 struct ImageOptionGroup: ParsableArguments {
     @Option(
         help:
@@ -131,7 +131,7 @@ extension BootImage {
 }
 
 extension BootImage {
-    /// What the format and the backend add to the diagnosis of a crash.
+    /// A note on a crash that follows from the format and the backend.
     func note(on outcome: Outcome, _ backend: BackendIdentity.Kind) -> String? {
         guard case .crashed(_, let crash) = outcome, case .tripleFault = crash.cause, mode != .long,
             backend != .simulated

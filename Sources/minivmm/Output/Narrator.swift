@@ -194,7 +194,7 @@ final class Narrator: TraceSink {
                 )
             case .fatal: return ("faults at \(hex(fault.gpa)); the machine ends", false)
             }
-        // What the guest does to these pages, it says itself.
+        // The guest itself reports its work on these pages.
         case .guestPages: return nil
         // These come from litmus tests, not from guests.
         case .fileAppeared, .step, .access, .punched, .heldByName, .releasedByName: return nil

@@ -18,7 +18,7 @@ struct MemoryMapEntry {
     }
 }
 
-/// What a boot protocol hands to the guest; the addresses are final.
+/// The data that a boot protocol hands to the guest; the addresses are final.
 struct BootHandoff {
     struct Module {
         let start, size: UInt64

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What a user says about an image that its file does not say.
+/// Properties of an image that its file does not have, as the user gives them.
 public struct ImageOptions: Sendable {
     /// A file that a boot protocol hands to the guest.
     public struct Module: Sendable {

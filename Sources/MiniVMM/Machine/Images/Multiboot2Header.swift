@@ -4,7 +4,7 @@ struct Multiboot2Header {
     private typealias Field = ImageError.Field
 
     private static let magic: UInt32 = 0xe852_50d6
-    /// What EAX contains at the entry.
+    /// EAX at the entry.
     static let loaderMagic: UInt64 = 0x36d7_6289
     /// The header is in the first 32768 bytes, at a multiple of 8.
     private static let searched = 32768

@@ -4,7 +4,7 @@ struct MultibootHeader {
     private typealias Field = ImageError.Field
 
     private static let magic: UInt32 = 0x1bad_b002
-    /// What EAX contains at the entry.
+    /// EAX at the entry.
     static let loaderMagic: UInt64 = 0x2bad_b002
     /// The header is in the first 8192 bytes, at a multiple of 4.
     private static let searched = 8192
