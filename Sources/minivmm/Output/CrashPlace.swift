@@ -5,6 +5,7 @@ import MiniVMM
 struct CrashPlace {
     private let place: VCPUPlace
     private let symbol: SymbolTable.Place?
+    private let callers: [SymbolTable.Place]
     private let exception: CPUException?
     /// Nil if the bytes are not known.
     private let instruction: Instruction?
@@ -13,12 +14,13 @@ struct CrashPlace {
 
     /// - Returns: nil for any other outcome, or if the registers are lost.
     init?(_ outcome: Outcome, _ machine: Machine, _ symbols: SymbolTable?) {
-        guard case .crashed(_, let crash) = outcome, let place = crash.place else { return nil }
+        guard case .crashed(let vcpu, let crash) = outcome, let place = crash.place else { return nil }
         self.place = place
         symbol = symbols?.place(of: place.rip)
         switch crash.cause {
         case .exception(let unhandled), .tripleFault(.of(let unhandled)):
             exception = unhandled.exception
+            callers = Self.callers(unhandled, place.rip, vcpu, machine, symbols)
             let decoded = Instruction(unhandled.code, at: place.rip, by: .installed)
             instruction = unhandled.code.isEmpty ? nil : decoded
             // Only the monitor's page tables are known to map an address to itself.
@@ -30,9 +32,20 @@ struct CrashPlace {
             }
         default:
             exception = nil
+            callers = []
             instruction = nil
             accesses = []
         }
+    }
+
+    private static func callers(
+        _ unhandled: UnhandledException, _ rip: UInt64, _ vcpu: Int, _ machine: Machine,
+        _ symbols: SymbolTable?
+    ) -> [SymbolTable.Place] {
+        guard let symbols, let vcpu = machine.vcpus.first(where: { $0.id == vcpu }) else { return [] }
+        let (rsp, rbp) = (unhandled.registers[4], unhandled.registers[5])
+        let function = symbols.place(of: rip).map { rip &- $0.offset }
+        return CallChain(rbp: rbp, rsp: rsp, function: function, vcpu, machine, symbols).callers
     }
 
     /// `mov (%rbx), %rax   48 8b 03   in main+0x1c; accesses 0xdead0000`. Empty if nothing is known beside RIP.
@@ -48,14 +61,19 @@ struct CrashPlace {
     }
 
     func print(on terminal: Terminal) {
-        guard !text.isEmpty else { return }
-        terminal.hanging(terminal.styled("at      ", .dim), text, indent: 8)
+        if !text.isEmpty { terminal.hanging(terminal.styled("at      ", .dim), text, indent: 8) }
+        guard !callers.isEmpty else { return }
+        let names = callers.map(\.description).joined(separator: ", ")
+        terminal.hanging(terminal.styled("from    ", .dim), names, indent: 8)
     }
 
     /// Addresses and codes are numbers; `code` is hexadecimal digits in memory order.
     var json: [(String, JSON)] {
         var members: [(String, JSON)] = [("rip", .number(place.rip)), ("rsp", .number(place.rsp))]
         if let symbol { members.append(("symbol", .string(symbol.description))) }
+        if !callers.isEmpty {
+            members.append(("callers", .array(callers.map { .string($0.description) })))
+        }
         if let exception {
             members.append(("vector", .number(UInt64(exception.vector))))
             if let code = exception.errorCode { members.append(("error_code", .number(UInt64(code)))) }
