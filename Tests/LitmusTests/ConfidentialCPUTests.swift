@@ -54,11 +54,27 @@ struct ConfidentialCPUTests {
 
     @Test func allTestsOfTheLibraryAreHere() { #expect(Self.library.count > 90) }
 
-    /// The first difference in a test of the library; nil if there is none.
-    private func difference(_ name: String, _ faults: Set<PlantedFault> = []) throws -> String? {
+    /// Each test passes on the model as it is, and fails with one of the planted faults: a careless kernel, host or monitor.
+    @Test func eachTestOfTheLibraryCanFail() throws {
+        let tests = try Self.library.map(source)
+        for test in tests { #expect(Runner(SoftKVM()).run(test) == .passed, "\(test.test.name)") }
+        var left = tests
+        for fault in PlantedFault.allCases.reversed() where !left.isEmpty {
+            let runner = Runner(SoftKVM(SoftKVM.Configuration(plantedFaults: [fault])))
+            left.removeAll { if case .failed = runner.run($0) { true } else { false } }
+        }
+        #expect(left.map(\.test.name) == [])
+    }
+
+    private func source(_ name: String) throws -> Source {
         let path = URL(filePath: #filePath).deletingLastPathComponent().appending(
             path: "../../litmus/\(name)")
-        let test = try Source(parsing: String(contentsOf: path, encoding: .utf8)).test
+        return try Source(parsing: String(contentsOf: path, encoding: .utf8))
+    }
+
+    /// The first difference in a test of the library; nil if there is none.
+    private func difference(_ name: String, _ faults: Set<PlantedFault> = []) throws -> String? {
+        let test = try source(name).test
         var machines = try Lockstep(test, steps: test.steps.count, faults)
         for step in test.steps { if let difference = try machines.difference(step) { return difference } }
         return nil
