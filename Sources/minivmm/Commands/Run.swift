@@ -24,7 +24,7 @@ struct Run: ParsableCommand {
 
     @Argument(
         help:
-            "A built-in guest, or a file: a static ELF executable, a Multiboot or PVH kernel, a boot sector, or a flat image. What a file is, is recognised.",
+            "A built-in guest, or a file: a static ELF executable, a Multiboot or PVH kernel, a boot sector, or a flat image. The format is recognised.",
         completion: .guest)
     var guest: String
     @OptionGroup var machine: MachineOptions
