@@ -33,6 +33,7 @@ public enum EventTexts {
         case .out, .in: port(event)
         case .memoryFault: memoryFault(event)
         case .hypercall: hypercall(event)
+        case .exception: exception(event)
         case .convert: convert(event)
         case .setMemoryAttributes2: call(event)
         case .askHolders: askHolders(event)
@@ -42,7 +43,7 @@ public enum EventTexts {
         case .hostAccess: hostAccess(event)
         case .mmio:
             "No memslot and no device has this address, so the guest cannot continue. If the address is inside RAM, this is hazard A14."
-        case .imageLeftShared, .launch, .exitStatus, .resume, .stepOver, .exception, .halt, .kick, .wait,
+        case .imageLeftShared, .launch, .exitStatus, .resume, .stepOver, .halt, .kick, .wait,
             .release,
             .releaseHolds,
             .file, .step, .access, .punch, .guestPages, .leftOut, .pagesThen:
@@ -64,6 +65,15 @@ public enum EventTexts {
             return "The run has ended."
         }
         return "The run has ended with \(text.title)."
+    }
+
+    private static func exception(_ event: EventFields) -> String {
+        let exception = CPUException(
+            UInt8(truncatingIfNeeded: event.number(.vector) ?? 0),
+            errorCode: event.number(.errorCode).map { UInt32(truncatingIfNeeded: $0) },
+            address: event.number(.address))
+        return
+            "\(exception.mnemonic). \(exception.cause) The guest has no handler for it, so the machine stops."
     }
 
     private static func port(_ event: EventFields) -> String {
