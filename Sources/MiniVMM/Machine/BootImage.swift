@@ -47,7 +47,7 @@ public struct BootImage: Sendable {
     public let format: Format
     /// The mode at ``entry``.
     public let mode: CPUMode
-    /// Registers at the entry that differ from those of ``BootState``.
+    /// Registers at the entry that differ from those of the state at boot.
     public internal(set) var registers: [GuestRegister: UInt64] = [:]
     /// The lowest address that the image was loaded at by an option; the stack of a real-mode guest ends below.
     let base: UInt64

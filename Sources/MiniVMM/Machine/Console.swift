@@ -19,7 +19,7 @@ public enum ConsoleInputBytes: Sendable, Equatable {
     case ended
 }
 
-/// The guest's console: COM1, a ``UART``, and the 0xE9 debug port.
+/// The guest's console: COM1, a 16550A UART, and the 0xE9 debug port.
 ///
 /// Several vCPUs may use it; a lock keeps their bytes apart. Output is written at each end of line, and when the guest begins to
 /// wait for input.
