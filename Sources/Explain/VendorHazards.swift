@@ -104,7 +104,7 @@ extension Hazard {
             trigger: "SNP: a host moves cur_entry backward or makes end_entry smaller",
             means: "The buffer is shared memory, so the guest reads what the host wants it to read.",
             cure: "Check that cur_entry only grows, and compare end_entry with a private copy.",
-            untested: "the guest shrunk-list shows it, with run --host shrink-list"),
+            litmus: ["snp/host-shrinks-the-list"]),
         Hazard(
             "V10", "a host kernel reads past its buffer",
             trigger: "SNP: end_entry is larger than the buffer of a page state change",
