@@ -130,7 +130,7 @@ struct RegisterTests {
         let size = Register.all.reduce(0) { $0 + $1.form.size }
         #expect(file.digits.count == 2 * size)
         #expect(file.digits.starts(with: "0807060504030201".utf8))
-        // What is not known is x in an answer, and ignored in a request.
+        // An unknown register is x in an answer, and ignored in a request.
         #expect(file.digits.contains(UInt8(ascii: "x")))
         let bytes = file.digits.map { $0 == UInt8(ascii: "x") ? UInt8(ascii: "0") : $0 }
         var other = RegisterFile(.init(), .init())

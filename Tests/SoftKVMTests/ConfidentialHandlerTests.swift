@@ -14,7 +14,7 @@ extension ConfidentialInstructionTests {
     private static let ofKernel = Guest.sharedBit | hole
     private static let ofUser = Guest.sharedBit | (hole + pageSize)
 
-    /// What a handler looks at before it asks the host to emulate an access.
+    /// The condition that a handler checks before it asks the host to emulate an access.
     struct Care: OptionSet, CustomTestStringConvertible {
         let rawValue: Int
         /// SNP: the error code.

@@ -93,7 +93,7 @@ struct GuestDebugTests {
         }
     }
 
-    /// Watching memory does not keep the guest from anything: it comes to its end with the same instructions.
+    /// A watched guest executes the same instructions, and ends in the same way.
     @Test func theGuestCountsTheSame() throws {
         // mov $1000, %ecx; 1: push %rcx; pop %rcx; dec %ecx; jnz 1b; hlt
         let code: [UInt8] = [0xb9, 0xe8, 3, 0, 0, 0x51, 0x59, 0xff, 0xc9, 0x75, 0xfa, 0xf4]

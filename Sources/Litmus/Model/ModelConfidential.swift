@@ -149,7 +149,7 @@ extension TDXRefusal {
 }
 
 extension StepOutcome {
-    /// What a correct monitor writes into `hypercall.ret` after a conversion with this outcome.
+    /// The value that a correct monitor writes into `hypercall.ret` after a conversion with this outcome.
     fileprivate var requestAnswer: UInt64 {
         if self == .ok { return 0 }
         return UInt64((isInUse ? Errno.resourceTemporarilyUnavailable : .invalidArgument).rawValue)

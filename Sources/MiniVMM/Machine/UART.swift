@@ -47,8 +47,8 @@ struct UART {
     /// How many received bytes it can take before the next overrun.
     var room: Int { max(0, (hasFIFO ? Self.fifoSize : 1) - received.count) }
 
-    /// Whether the guest waits for input: it reads the data register, enables the interrupt for received data, or reads the line
-    /// status again although it is told that it can transmit.
+    /// Whether the last access shows that the guest waits for input: it has read the data register, enabled the interrupt for
+    /// received data, or read the line status again although it was told that it can transmit.
     private(set) var wantsInput = false
     private var statusReads = 0
 
@@ -68,6 +68,7 @@ struct UART {
     /// - Parameter register: 0 to 7.
     /// - Returns: the byte that is sent on the line, if any.
     mutating func write(_ register: UInt16, _ byte: UInt8) -> UInt8? {
+        wantsInput = false
         switch register {
         case Register.data where isDivisorVisible: divisor = divisor & 0xff00 | UInt16(byte)
         case Register.data:
@@ -79,7 +80,7 @@ struct UART {
         case Register.interruptEnable:
             interruptEnable = byte & 0xf
             isTransmitReported = false
-            if byte & 1 != 0 { wantsInput = true }
+            wantsInput = byte & 1 != 0
         case Register.interruptAndFIFO:
             // Enabling or disabling the FIFO clears it; the clear bits work only while it is enabled.
             if (byte ^ fifoControl) & 1 != 0 || byte & 0b11 == 0b11 { received = [] }
@@ -97,10 +98,11 @@ struct UART {
 
     /// - Parameter register: 0 to 7.
     mutating func read(_ register: UInt16) -> UInt8 {
+        wantsInput = false
         switch register {
         case Register.data where isDivisorVisible: return UInt8(truncatingIfNeeded: divisor)
         case Register.data:
-            if !isLoopback { wantsInput = true }
+            wantsInput = !isLoopback
             return received.isEmpty ? 0 : received.removeFirst()
         case Register.interruptEnable where isDivisorVisible: return UInt8(truncatingIfNeeded: divisor >> 8)
         case Register.interruptEnable: return interruptEnable
@@ -113,7 +115,7 @@ struct UART {
         case Register.lineStatus:
             defer { hasOverrun = false }
             statusReads += 1
-            if statusReads > 1, !isLoopback { wantsInput = true }
+            wantsInput = statusReads > 1 && !isLoopback
             return LineStatus.transmitterEmpty | (received.isEmpty ? 0 : LineStatus.dataReady)
                 | (hasOverrun ? LineStatus.overrun : 0)
         case Register.modemStatus:

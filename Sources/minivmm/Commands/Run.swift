@@ -38,7 +38,7 @@ struct Run: ParsableCommand {
     var timeout: Seconds?
     @Option(
         help:
-            "What a byte v at port 0xf4 means: minivmm ends with v, at most 123; qemu ends with (v << 1) | 1, as QEMU's isa-debug-exit does. (default: minivmm)"
+            "Exit status for a byte v at port 0xf4: minivmm ends with v, at most 123; qemu ends with (v << 1) | 1, as QEMU's isa-debug-exit does. (default: minivmm)"
     )
     var exitCode = ExitCodeRule.minivmm
     @Option(

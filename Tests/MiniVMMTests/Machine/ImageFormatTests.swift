@@ -189,7 +189,7 @@ struct ImageFormatTests {
             let message = complaint(bytes)
             #expect(message?.contains(words) == true, "\(words): \(message ?? "accepted")")
         }
-        // What is optional, or harmless, is left out.
+        // Optional and harmless tags are left out.
         for tags in [
             [(5, 1, [1024, 768, 32])], [(77, 1, [])], [(1, 1, [14])], [(1, 0, [1, 3, 6])], [(6, 0, [])],
             [(4, 0, [2])],

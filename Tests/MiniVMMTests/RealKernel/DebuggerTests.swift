@@ -279,7 +279,7 @@ struct DebuggerTests {
         guest.client.send([UInt8](repeating: UInt8(ascii: "$"), count: 100))
         guest.client.send(Array("#00".utf8))
         for _ in 0..<99 { #expect(try guest.client.next() == .rejected) }
-        // Its checksum is right: the empty packet is one that nobody knows.
+        // The checksum of the empty packet is right, so the server answers as to any unknown packet.
         #expect(try guest.client.answer() == "")
         guest.client.send("m" + String(repeating: "0", count: 1 << 20))
         #expect(try guest.client.answer() == "E16" && guest.ask("vCont;c") == "W05")

@@ -140,7 +140,7 @@ struct PayloadTests {
             "\(outcome)\n\(console.text)")
     }
 
-    /// What the trace says about the first page of free RAM, which guests use.
+    /// The states in the trace of the first page of free RAM, which guests use.
     @Test(
         arguments: [
             ("first-touch", .snp, [], ["unassigned", "unvalidated", "taken"]),
