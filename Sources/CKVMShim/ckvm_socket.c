@@ -71,12 +71,19 @@ bool ckvm_is_hung_up(int fd) {
 }
 
 long ckvm_accept(int listener) {
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd;
+    do {
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    } while (fd < 0 && errno == EINTR);
     return fd < 0 ? -(long)errno : fd;
 }
 
 long ckvm_receive(int fd, void *bytes, uint64_t size) {
-    ssize_t count = recv(fd, bytes, size, 0);
+    ssize_t count;
+    // A kick that was meant for a vCPU of this thread may arrive late.
+    do {
+        count = recv(fd, bytes, size, 0);
+    } while (count < 0 && errno == EINTR);
     return count < 0 ? -(long)errno : (long)count;
 }
 

@@ -152,6 +152,7 @@ final class DebugClient {
             }
             var buffer = [UInt8](repeating: 0, count: 4096)
             let count = recv(socket, &buffer, buffer.count, 0)
+            if count < 0, errno == EINTR { continue }
             guard count > 0 else { throw Closed() }
             items = reader.take(buffer[..<count])
         }
