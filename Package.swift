@@ -17,6 +17,7 @@ let package = Package(
         .library(name: "Explain", targets: ["Explain"]),
         .library(name: "Export", targets: ["Export"]),
         .library(name: "Report", targets: ["Report"]),
+        .library(name: "LitmusModel", targets: ["LitmusModel"]),
         .library(name: "Litmus", targets: ["Litmus"]),
         .executable(name: "minivmm", targets: ["minivmm"]),
     ],
@@ -29,6 +30,8 @@ let package = Package(
         .target(name: "CKVMShim", cSettings: strictC),
         // The model: the rules of the interface as a value. It imports nothing.
         .target(name: "ConversionModel", swiftSettings: strict),
+        // The language of litmus tests and how the model performs them. It imports only the model, and compiles for WebAssembly.
+        .target(name: "LitmusModel", dependencies: ["ConversionModel"], swiftSettings: strict),
         .target(
             name: "MiniVMM", dependencies: ["ConversionModel", "CKVMShim", system], swiftSettings: strict),
         // SoftKVM, a KVM in user space on the Unicorn engine.
@@ -39,10 +42,12 @@ let package = Package(
             swiftSettings: strict),
         // Chooses a backend on this machine: /dev/kvm, an adapter on it, or SoftKVM.
         .target(name: "Backends", dependencies: ["MiniVMM", "SoftKVM", system], swiftSettings: strict),
-        // Litmus tests: their values, their language and how they are run.
+        // Litmus tests on kernels: runs, sweeps, failing allocations, exploration.
         .target(
             name: "Litmus",
-            dependencies: ["CKVMShim", "ConversionModel", "MiniVMM", "SoftKVM", "GuestPayloads", system],
+            dependencies: [
+                "CKVMShim", "ConversionModel", "LitmusModel", "MiniVMM", "SoftKVM", "GuestPayloads", system,
+            ],
             swiftSettings: strict),
         // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),

@@ -19,7 +19,6 @@
 static inline long result(long value) { return value < 0 ? -(long)errno : value; }
 static inline long mapped(void *address) { return address == MAP_FAILED ? -(long)errno : (long)(intptr_t)address; }
 
-const char *ckvm_errno_name(int number) { return number > 0 ? strerrorname_np(number) : NULL; }
 
 // A direct system call: KVM_RUN is called for every exit, and the kernel's own convention, a negative errno, is
 // the one needed here.

@@ -220,7 +220,8 @@ extension ConversionError {
                 ConversionRow.inUse.advice
                     + " --in-use bisect, --attempts and --deadline control how long minivmm tries."
             )
-        case .backend(let errno, let gpa):
+        case .backend(let error, let gpa):
+            let errno = Errno(error)
             let row = ConversionRow.allCases.first {
                 $0.errno == errno && errno != .invalidArgument && errno != .badAddress
             }
@@ -228,9 +229,9 @@ extension ConversionError {
                 errno.nameAndNumber + (gpa.map { " at \(Words.hex($0))" } ?? ""),
                 row?.means ?? CallErrors.general(errno).means, row?.advice ?? CallErrors.general(errno).advice
             )
-        case .zeroing(let errno, let gpa):
+        case .zeroing(let error, let gpa):
             return (
-                "converted, but zeroing failed with \(errno.nameAndNumber) at \(Words.hex(gpa))",
+                "converted, but zeroing failed with \(Errno(error).nameAndNumber) at \(Words.hex(gpa))",
                 "The pages have their new state, but from that address on they still have their old contents.",
                 "Treat the range as not zeroed: convert it again with zero contents before it is read."
             )

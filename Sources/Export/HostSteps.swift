@@ -106,7 +106,7 @@ extension StepWriter {
             holders[name] = kind
             let call =
                 "hold_by_\(kind.rawValue)(&\(hold(name, kind)), \(view(extent.name)), \(range(extent)))"
-            let isExpected = kind == .vmsplice || Self.missingHolder.contains { step.expects($0) }
+            let isExpected = kind == .vmsplice || Self.missingHolder.contains { step.expects(ErrorNumber($0)) }
             return isExpected ? call : "need_holder(\"\(kind.rawValue)\", \(call))"
         case .create(let new):
             canRestore = false
@@ -156,7 +156,7 @@ extension StepWriter {
     /// A call that some kernels do not support, which skips the test.
     func available(_ step: Step, _ call: String) -> String {
         let missing: [Errno] = [.noFunction, .notPermitted, .notSupportedOnSocket]
-        return missing.contains { step.expects($0) } ? call : "need_call(\(call))"
+        return missing.contains { step.expects(ErrorNumber($0)) } ? call : "need_call(\(call))"
     }
 
     func flags(_ flags: UInt64) -> String {

@@ -11,8 +11,8 @@ struct ImportTests {
     /// The modules of this package, lowest row first. A module may import modules of lower rows.
     private static let rows: [Set<String>] = [
         ["ConversionModel", "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "CReproducer"],
-        ["MiniVMM", "CBaseline"],
-        ["SoftKVM", "Debugger", "GuestPayloads", "Explain", "Report"],
+        ["MiniVMM", "LitmusModel", "CBaseline"],
+        ["SoftKVM", "Debugger", "GuestPayloads", "Explain", "Report", "Playground"],
         ["Backends", "Litmus"],
         ["Export"],
         ["minivmm"],

@@ -19,7 +19,7 @@ struct ConfidentialCPUTests {
         private var written: Set<UInt8> = [0]
 
         init(_ test: LitmusTest, steps: Int, _ faults: Set<PlantedFault> = []) throws {
-            model = try ModelMachine(ModelMachine.Setup(SoftKVM.Configuration(), test))
+            model = try ModelMachine(ModelMachine.Setup(SoftKVM.Configuration().rules, test))
             cpu = try InstructionMachine(test, steps: steps, faults)
         }
 

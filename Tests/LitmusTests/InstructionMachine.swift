@@ -471,7 +471,9 @@ final class InstructionMachine {
             call.ret = given
         } else {
             let asked = GuestCall(number: call.nr, arguments: (call.args.0, call.args.1, call.args.2))
-            guard let request = MapRequest(asked) else { throw Unsupported(what: "a malformed request") }
+            guard let request = MapRequest(asked.arguments) else {
+                throw Unsupported(what: "a malformed request")
+            }
             let failure = try world.mapGPARange(request)
             let isBusy = failure?.errno == .resourceTemporarilyUnavailable
             let errno = isBusy ? Errno.resourceTemporarilyUnavailable : .invalidArgument

@@ -34,6 +34,8 @@ public struct ErrorNumber: Error, Hashable, Sendable {
     public static let fileTooLarge = ErrorNumber(rawValue: 27)
     /// `EOPNOTSUPP`
     public static let notSupportedOnSocket = ErrorNumber(rawValue: 95)
+    /// `ECANCELED`
+    public static let canceled = ErrorNumber(rawValue: 125)
     /// `EHWPOISON`
     public static let hardwarePoisoned = ErrorNumber(rawValue: 133)
 }

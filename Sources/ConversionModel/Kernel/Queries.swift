@@ -16,6 +16,9 @@ public enum VisibleByte: Hashable, Sendable {
 }
 
 extension KernelModel {
+    /// The part of a file from byte 0 that a caller with a finite address space keeps in memory: 1 TiB.
+    public static var backedBytes: UInt64 { 1 << 40 }
+
     /// Bytes.
     public func size(of file: FileID) -> UInt64 { self[file].size }
     /// The flags given to `KVM_CREATE_GUEST_MEMFD`.
@@ -24,6 +27,10 @@ extension KernelModel {
     public func attributes(of file: FileID) -> RunMap<PageState> { self[file].attributes }
     /// Pages that have been allocated.
     public func allocatedPages(of file: FileID) -> PageSet { self[file].allocated }
+    /// References on the page that contains this byte, besides the file's own.
+    public func references(on file: FileID, at offset: UInt64) -> UInt32 {
+        self[file].references.value(at: offset) ?? 0
+    }
     /// Number of pages of a range in the host's page tables, summed over all mappings.
     public func presentPages(of file: FileID, in range: PageRange) -> UInt64 {
         hostMappedPages(file, in: range)

@@ -229,7 +229,7 @@ struct Draft {
 
     mutating func guestExtent(alias isAlias: Bool = true) -> Extent {
         let first = below(max(1, guestPages))
-        let most = min(Agent.mostBytes / pageSize, max(1, guestPages - first))
+        let most = min(GuestReach.mostBytes / pageSize, max(1, guestPages - first))
         return Extent(
             isAlias ? alias() : .ram, offset: first * pageSize, size: (1 + below(most)) * pageSize)
     }

@@ -117,14 +117,3 @@ private struct StepKind: Hashable {
     let isConverting: Bool
     let outcome: String
 }
-
-extension Actor {
-    /// The kind of an outcome, without its number.
-    var word: String {
-        switch self {
-        case .host: "host"
-        case .vcpu: "vcpu"
-        case .child: "child"
-        }
-    }
-}

@@ -375,7 +375,7 @@ struct SmallScope {
     ) throws(Stop) -> Bool {
         let machine = start.machine
         let beginning = try ModelMachine(
-            ModelMachine.Setup(configuration.configured(for: machine), machine))
+            ModelMachine.Setup(configuration.rules.configured(for: machine), machine))
         var known: Set<ModelMachine.Key> = []
         var queue: [(state: ScopeState, left: Int)] = []
         for path in start.beginnings {

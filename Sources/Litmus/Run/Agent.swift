@@ -11,10 +11,6 @@ import SystemPackage
 ///
 /// One vCPU is used by one thread at a time; different vCPUs can run on different threads.
 final class Agent: Sendable {
-    /// Keeps a step short on a kernel that interprets its guests.
-    static let mostBytes = 4 * pageSize
-    /// The monitor's answer to a hypercall: nil, or the errno and the page that it names.
-    typealias Answer = (errno: Errno, page: UInt64?)?
     /// The monitor's answer to a memory fault.
     enum FaultAnswer {
         /// The page is converted, or needs no conversion: the vCPU enters again.
@@ -125,8 +121,8 @@ final class Agent: Sendable {
         _ extent: Extent, _ step: Step, vcpu number: Int, isRacing: Bool, onFault: FaultHandler? = nil
     ) throws(Stop) -> Observation {
         let action = step.action
-        try Self.check(extent)
-        guard extent.size <= Self.mostBytes else {
+        try GuestReach.check(extent)
+        guard extent.size <= GuestReach.mostBytes else {
             throw .guestStepTooLong
         }
         let alias = extent.name == .shared ? AgentMemory.sharedAlias : 0
@@ -184,10 +180,9 @@ final class Agent: Sendable {
     /// - Parameter monitor: carries out the call.
     func hypercall(
         _ extent: Extent, _ attributes: UInt64, vcpu number: Int,
-        _ monitor: @escaping (MapRequest) throws(Stop) -> Answer
+        _ monitor: @escaping (MapRequest) throws(Stop) -> GuestAnswer
     ) throws(Stop) -> Observation {
-        let call = try GuestCall(extent, attributes)
-        let (gpa, pages, word) = call.arguments
+        let (gpa, pages, word) = try GuestReach.hypercall(extent, attributes)
         let order = (
             UInt32(truncatingIfNeeded: gpa), UInt32(truncatingIfNeeded: pages), method.order.rawValue << 8,
             UInt32(truncatingIfNeeded: word)
@@ -195,19 +190,11 @@ final class Agent: Sendable {
         return Observation(try run(order, number, true, monitor: monitor).outcome)
     }
 
-    static func check(_ extent: Extent) throws(Stop) {
-        let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
-        guard !overflow, end <= AgentMemory.start else {
-            throw .broken(
-                "a vCPU can only access guest-physical addresses below \(hex(AgentMemory.start))")
-        }
-    }
-
     /// - Parameter order: nil continues the last one.
     /// - Returns: the outcome, and whether the access was made.
     private func run(
         _ order: LitmusAgent.OrderWords?, _ number: Int, _ isRacing: Bool, onFault: FaultHandler? = nil,
-        monitor: ((MapRequest) throws(Stop) -> Answer)? = nil
+        monitor: ((MapRequest) throws(Stop) -> GuestAnswer)? = nil
     ) throws(Stop) -> (outcome: StepOutcome, isDone: Bool) {
         let cpu = try cpu(number)
         guard !cpu.isStuck.load(ordering: .relaxed) else { throw .vcpuIsStuck(number) }
@@ -256,40 +243,12 @@ final class Agent: Sendable {
     }
 }
 
-extension GuestCall {
-    /// `KVM_HC_MAP_GPA_RANGE`.
-    ///
-    /// - Throws: if the agent cannot make the call.
-    init(_ extent: Extent, _ attributes: UInt64) throws(Stop) {
-        guard extent.offset % pageSize == 0, extent.size % pageSize == 0 else {
-            throw .broken("a hypercall is for whole pages, which \(extent) is not")
-        }
-        let word = Attributes.hypercallWord(attributes)
-        // The operands of an order are 32 bits wide.
-        guard extent.offset <= UInt32.max, extent.size / pageSize <= UInt32.max, word <= UInt32.max else {
-            throw .broken("a hypercall of a test is for pages below 4 GiB, with attributes below 2^32")
-        }
-        self.init(number: CKVM_HC_MAP_GPA_RANGE, arguments: (extent.offset, extent.size / pageSize, word))
-    }
-}
-
 extension HypercallMethod {
     fileprivate var order: LitmusAgent.Order {
         switch self {
         case .vmmcall: .vmmcall
         case .vmcall: .vmcall
         case .port: .callByPort
-        }
-    }
-}
-
-extension Attributes {
-    /// The attributes of `KVM_HC_MAP_GPA_RANGE` for those of a conversion. Any other word is passed unchanged.
-    package static func hypercallWord(_ attributes: UInt64) -> UInt64 {
-        switch state(attributes) {
-        case .private?: CKVM_MAP_GPA_RANGE_ENCRYPTED
-        case .shared?: 0
-        case nil: attributes
         }
     }
 }

@@ -20,7 +20,7 @@ final class AgentMemory: Sendable {
     /// The distance from a guest-virtual address to that of the same byte in the shared alias.
     static let sharedAlias: UInt64 = 1 << 30
     /// Guest-physical. Tests use the addresses below.
-    static let start: UInt64 = (1 << 30) - (1 << 20)
+    static let start = GuestReach.end
     private static let slot: UInt32 = 400
     /// The largest number of its pages in the second-stage tables.
     static let pages = size / pageSize

@@ -23,7 +23,7 @@ struct AgentRun: ExitHandler {
     private let isRacing: Bool
     private let deadline: TestDeadline
     /// Carries out a hypercall.
-    private let monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
+    private let monitor: ((MapRequest) throws(Stop) -> GuestAnswer)?
     /// Handles a memory fault; nil leaves the vCPU stopped.
     private let onFault: Agent.FaultHandler?
     /// How often the vCPU enters again after `ENOMEM`. One failed allocation is the reason for one.
@@ -40,7 +40,7 @@ struct AgentRun: ExitHandler {
     init(
         _ vcpu: any KVMVCPU, _ number: Int, isRacing: Bool,
         entersAgainWithoutMemory: Bool, _ deadline: TestDeadline,
-        onFault: Agent.FaultHandler?, _ monitor: ((MapRequest) throws(Stop) -> Agent.Answer)?
+        onFault: Agent.FaultHandler?, _ monitor: ((MapRequest) throws(Stop) -> GuestAnswer)?
     ) {
         self.vcpu = vcpu
         self.number = number
@@ -66,11 +66,11 @@ struct AgentRun: ExitHandler {
 
     mutating func call(_ call: GuestCall, byInstruction: Bool) -> (answer: GuestCall.Answer, end: End?) {
         guard call.number == CKVM_HC_MAP_GPA_RANGE, let monitor else { return (.failed(.noFunction), nil) }
-        guard let request = MapRequest(call) else { return (.failed(.invalidArgument), nil) }
+        guard let request = MapRequest(call.arguments) else { return (.failed(.invalidArgument), nil) }
         do throws(Stop) {
             guard let (errno, page) = try monitor(request) else { return (.done, nil) }
             named = page
-            return (.failed(errno), nil)
+            return (.failed(Errno(errno)), nil)
         } catch {
             return (.failed(.ioError), .failed(error))
         }

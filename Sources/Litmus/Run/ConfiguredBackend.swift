@@ -30,19 +30,20 @@ extension BackendFacts {
 extension SoftKVM.Configuration {
     /// The configuration with the settings of the test's header.
     func configured(for test: LitmusTest) -> SoftKVM.Configuration {
-        let settings = test.settings
+        let (old, new) = (rules, rules.configured(for: test))
         var configuration = self
-        if settings.isInPlaceOff { configuration.inPlaceConversion = false }
-        if let runs = settings.attributeRuns { configuration.maximumAttributeRuns = runs }
-        // A design that was chosen on the command line has precedence.
-        if let design = settings.design, configuration.contentDesign == nil {
-            configuration.contentDesign = design
-        }
-        if let kept = settings.keptDirection {
-            configuration.contentPromise = ContentPromise(
-                toPrivate: kept == .private ? .preserved : .undefined,
-                toShared: kept == .shared ? .preserved : .undefined)
-        }
+        configuration.inPlaceConversion = new.convertsInPlace
+        configuration.maximumAttributeRuns = new.maximumAttributeRuns
+        configuration.contentDesign = new.contentDesign
+        if new.contentPromise != old.contentPromise { configuration.contentPromise = new.contentPromise }
         return configuration
+    }
+}
+
+extension SoftKVM.Configuration {
+    /// Whether the rules are those of Linux 7.4, with nothing configured otherwise.
+    var isModelOfLinux74: Bool {
+        abi == .linux74 && contentPromise == nil && contentDesign == nil && plantedFaults.isEmpty
+            && inPlaceConversion && maximumAttributeRuns == .max
     }
 }

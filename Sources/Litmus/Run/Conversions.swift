@@ -55,7 +55,7 @@ extension World {
                 do throws(Errno) {
                     mapping = try file.map(offset: 0, length: file.size)
                 } catch {
-                    throw .monitorCannotMap(region.name, error)
+                    throw .monitorCannotMap(region.name, ErrorNumber(error))
                 }
             }
             memory.append(MemoryRegion(gpa: region.gpa, file: file, mapping: mapping))
@@ -82,7 +82,7 @@ extension World {
             let result = try converter.convert(request, by: .monitor)
             return Observation(request, result, nil, nil, in: regions)
         } catch {
-            return Observation(request, error.result, error.reason, error.errno, in: regions)
+            return Observation(request, error.result, error.reason, error.error, in: regions)
         }
     }
 
@@ -151,7 +151,7 @@ extension World {
     /// Carries out `KVM_HC_MAP_GPA_RANGE` with one bare call for each memslot, until one fails.
     ///
     /// - Returns: nil for success; otherwise the errno, and the guest-physical page that the kernel named.
-    func mapGPARange(_ request: MapRequest) throws(Stop) -> Agent.Answer {
+    func mapGPARange(_ request: MapRequest) throws(Stop) -> GuestAnswer {
         guard let places = places(of: request.range) else { return (.invalidArgument, nil) }
         for place in places {
             // The bare call, or the monitor's converter if the guest gives a content policy.
@@ -180,87 +180,6 @@ extension World {
             .moved(from: conversion.extent, to: place.gpa, target: fault.wants)
         guard case .errno(let errno, let page) = seen.outcome else { return (.entersAgain, seen) }
         return (.isFailed(Errno(rawValue: errno), page: page), seen)
-    }
-}
-
-extension World.FilePart {
-    private var extent: Extent { Extent(file, offset: bytes.start, size: bytes.size) }
-
-    func conversion(to target: PageState, contents: ContentPolicy?) -> Conversion {
-        Conversion(extent, to: target, contents: contents)
-    }
-
-    func conversion(to target: PageState, _ onFault: FaultConversion) -> Conversion {
-        var conversion = Conversion(extent, to: target, contents: onFault.contents)
-        conversion.monitor = onFault.monitor
-        return conversion
-    }
-
-    /// The answer for the guest: nil for success, otherwise the errno and the guest-physical page.
-    func answer(_ seen: Observation) -> Agent.Answer {
-        guard case .errno(let number, let offset) = seen.outcome else { return nil }
-        return (Errno(rawValue: number), offset.map { gpa &+ ($0 &- bytes.start) })
-    }
-}
-
-extension MemoryFault {
-    /// The pages to convert; nil if the exit is not understood.
-    var pages: PageRange? {
-        unknownFlags == 0 ? PageRange.covering(start: gpa, size: max(1, size)) : nil
-    }
-}
-
-/// A test's request for the guest's memory.
-struct GuestConversion {
-    let request: ConversionRequest
-    let monitor: MonitorPolicy
-
-    /// - Throws: if the monitor cannot make such a request.
-    init(_ conversion: Conversion) throws(Stop) {
-        let extent = conversion.extent
-        guard let contents = conversion.contents, conversion.isPlain,
-            let target = Attributes.state(conversion.attributes),
-            let range = PageRange(start: extent.offset, size: extent.size)
-        else { throw .noGuestConversion(conversion) }
-        request = ConversionRequest(range: range, to: target, contents: contents)
-        monitor = conversion.monitor
-    }
-}
-
-extension AttributeMap {
-    /// The states of the pages of several files, one file after the other.
-    init(joining files: [AttributeMap]) {
-        guard files.count != 1 else {
-            self = files[0]
-            return
-        }
-        self.init(size: files.reduce(0) { $0 + $1.size }, initial: .shared)
-        var start: UInt64 = 0
-        for file in files {
-            defer { start += file.size }
-            guard let whole = PageRange(start: 0, size: file.size) else { continue }
-            for run in file.runs(in: whole) where run.value == .private {
-                if let range = run.range.advanced(by: start) { set(range, to: .private) }
-            }
-        }
-    }
-}
-
-extension Conversion {
-    /// Whether only the range and the attributes are set, and no other word of the struct.
-    package var isPlain: Bool {
-        flags == 0 && reserved.isEmpty && errorOffset == 0 && structure == .writable
-    }
-}
-
-extension Conversion.Structure {
-    var memory: ArgumentMemory? {
-        switch self {
-        case .writable: nil
-        case .readOnly: .readOnly
-        case .unmapped: .unmapped
-        case .cut: .cut
-        }
     }
 }
 

@@ -2,21 +2,13 @@
 import MiniVMM
 public import SystemPackage
 
-/// The host ran out of a resource that a test needs. It is no verdict on the kernel, and no reason to skip
-/// the test.
-public struct HostFailure: Error, Sendable, Hashable {
-    /// The failed operation: a system call, or a step as written.
-    public let call: String
-    /// The errno of that call, such as `EMFILE` or `ENOMEM`.
-    public let errno: Errno
-    /// The index of the step in ``LitmusTest/steps``; nil if a call failed outside of any step.
-    public let step: Int?
-
-    init(_ call: String, _ errno: Errno, step: Int? = nil) {
-        self.call = call
-        self.errno = errno
-        self.step = step
+extension HostFailure {
+    package init(_ call: String, _ errno: Errno, step: Int? = nil) {
+        self.init(call, error: ErrorNumber(errno), step: step)
     }
+
+    /// The errno of the call, such as `EMFILE` or `ENOMEM`.
+    public var errno: Errno { Errno(error) }
 
     /// How to make more of the resource available.
     public var advice: String {

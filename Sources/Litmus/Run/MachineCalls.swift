@@ -8,7 +8,7 @@ import SystemPackage
 extension World {
     /// Skips the test if the errno means that the kernel does not support the call, or this user may not make it.
     func answerOfMachine(_ step: Step, _ errno: Errno?) throws(Stop) -> Observation {
-        guard let errno, !step.expects(errno) else { return answer(errno) }
+        guard let errno, !step.expects(ErrorNumber(errno)) else { return answer(errno) }
         var isMissing = [.noFunction, .notPermitted, .notSupportedOnSocket].contains(errno)
         // The errno of madvise for unknown advice.
         if case .advise(let extent, _) = step.action, errno == .invalidArgument {
@@ -58,14 +58,5 @@ extension World {
         } catch {
             return try step.answerOfSetAttributes(Observation(.errno(error.rawValue)))
         }
-    }
-}
-
-extension Step {
-    /// The answer of `KVM_SET_MEMORY_ATTRIBUTES` on a VM. A kernel without the call skips the test.
-    func answerOfSetAttributes(_ seen: Observation) throws(Stop) -> Observation {
-        let missing = Errno.inappropriateIOCTLForDevice
-        guard seen.outcome == .errno(missing.rawValue), !expects(missing) else { return seen }
-        throw .skip("this kernel has no KVM_SET_MEMORY_ATTRIBUTES on a VM, or converts in place (ENOTTY)")
     }
 }

@@ -9,9 +9,9 @@ struct ModelRun {
     let options: Runner.Options
 
     func verdict() throws(Stop) -> Verdict {
-        var machine = try ModelMachine(ModelMachine.Setup(soft.configuration, source.test))
+        var machine = try ModelMachine(ModelMachine.Setup(soft.configuration.rules, source.test))
         var outcomes: [StepOutcome] = []
-        var events = options.recorder.map {
+        let events = options.recorder.map {
             Interleavings.EventRecorder($0.begin(backend: soft, vm: source.test.vm), soft)
         }
         var hasFailed = false

@@ -214,7 +214,7 @@ struct NameMap {
     func inFile(_ extent: Extent, _ actor: Actor) -> [Extent] {
         if case .vcpu = actor {
             guard let pages = PageRange.covering(start: extent.offset, size: extent.size) else { return [] }
-            return (World.FilePart.places(of: pages, slots) ?? []).map { place in
+            return (FilePart.places(of: pages, slots) ?? []).map { place in
                 let start = max(extent.offset, place.gpa)
                 let end = min(extent.offset + extent.size, place.gpa + place.bytes.size)
                 return Extent(place.file, offset: place.bytes.start + (start - place.gpa), size: end - start)

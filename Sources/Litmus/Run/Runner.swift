@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+@_exported public import LitmusModel
 public import MiniVMM
 import SoftKVM
 import Synchronization

@@ -79,7 +79,7 @@ extension World {
         case .punch(let extent): return answer(try allocate(extent, punchHole: true))
         case .hold(let extent, let kind, let name):
             let errno = try hold(extent, kind, name)
-            if let errno, Self.missing.contains(errno), !step.expects(errno) {
+            if let errno, Self.missing.contains(errno), !step.expects(ErrorNumber(errno)) {
                 throw .skip("holder \(kind.rawValue) is not available here (\(errno.name))")
             }
             return answer(errno)
@@ -325,68 +325,5 @@ extension World {
             offset += UInt64(count)
         }
         return nil
-    }
-}
-
-extension Action {
-    /// Whether it is an access to memory by an instruction of the host or of a guest.
-    var isAccess: Bool {
-        switch single {
-        case .read, .write, .fill, .check: true
-        default: false
-        }
-    }
-
-    /// Whether it accesses a single byte.
-    var isSingle: Bool {
-        switch self {
-        case .read, .write: true
-        default: false
-        }
-    }
-}
-
-extension Observation {
-    /// A number as a byte, at most 255.
-    init(count: UInt64) { self.init(.value(UInt8(clamping: count))) }
-
-    /// The same outcome without its place, for an access to one byte.
-    var withoutPlace: Observation {
-        if case .sigbus = outcome { Observation(.sigbus()) } else { self }
-    }
-}
-
-extension Advice {
-    /// Whether it needs a privilege or a kernel configuration.
-    var isMemoryFailure: Bool { self == .hwPoison || self == .softOffline }
-}
-
-extension Step {
-    /// The outcome of a conversion, including one for a memory fault. A kernel without the call skips the test, unless
-    /// the test expects exactly that.
-    ///
-    /// - Parameter repetition: the step `again`, if it repeats this one.
-    func answerOfConversion(_ seen: Observation, of repetition: Step? = nil) throws(Stop) -> Observation {
-        let contents: ContentPolicy?
-        switch (action, onFault) {
-        case (.convert(let conversion), _): contents = conversion.contents
-        case (_, let onFault?): contents = onFault.contents
-        default: return seen
-        }
-        guard case .errno(let number, _) = seen.outcome else { return seen }
-        let errno = Errno(rawValue: number)
-        let isExpected = (repetition ?? self).expects(errno)
-        if errno == .inappropriateIOCTLForDevice, !isExpected {
-            throw .skip("this kernel does not support the call (ENOTTY)")
-        }
-        if errno == .notSupportedOnSocket, contents == .preserve, !isExpected {
-            throw .skip("this backend cannot preserve contents")
-        }
-        return seen
-    }
-
-    package func expects(_ errno: Errno) -> Bool {
-        guard case .anyOf(let outcomes) = expectation else { return false }
-        return outcomes.contains { if case .errno(errno.rawValue, _) = $0 { true } else { false } }
     }
 }

@@ -154,13 +154,10 @@ extension World {
         let (end, overflow) = extent.offset.addingReportingOverflow(extent.size)
         guard
             overflow || end > file.size
-                || binding.flags & Binding.guestMemfd != 0 && extent.size <= Self.mostUnmappedSlot
+                || binding.flags & Binding.guestMemfd != 0 && extent.size <= Binding.mostUnmapped
         else { throw .slotNeedsAddress(extent) }
         return (0, nil)
     }
-
-    /// Whether a slot's bytes need no mapping, because nothing is ever mapped below mmap_min_addr.
-    static let mostUnmappedSlot: UInt64 = 1 << 16
 
     func unbind(_ slot: UInt32, on name: VMName?) throws(Stop) -> Errno? {
         var region = ckvm_userspace_memory_region2()

@@ -25,7 +25,7 @@ struct TestMachine: Sendable {
         let memories: [Memory]
         let files: [Name: any KVMGuestMemfd]
         let views: [Name: World.View]
-        let slots: [World.SlotKey: World.Slot]
+        let slots: [SlotKey: World.Slot]
     }
 
     let vm: any KVMVirtualMachine

@@ -27,16 +27,6 @@ final class World: Sendable {
         /// Whether the slot's memory is that view, without a guest_memfd.
         let isPlain: Bool
     }
-    /// A part of a file at guest-physical addresses.
-    struct FilePart: Sendable {
-        let file: Name
-        let bytes: PageRange
-        let gpa: UInt64
-    }
-    struct SlotKey: Hashable, Sendable {
-        let vm: VMName
-        let number: UInt32
-    }
     struct State {
         var vms: [VMName: any KVMVirtualMachine] = [:]
         var files: [Name: any KVMGuestMemfd] = [:]
@@ -285,22 +275,11 @@ final class World: Sendable {
         let name = state.views[extent.name]?.file ?? extent.name
         guard let states = state.states[name] else { return [] }
         let base = state.views[extent.name]?.offset ?? 0
-        return Self.pageOffsets(around: extent, from: base, size: states.size).map { offset in
+        return extent.pageOffsets(from: base, size: states.size).map { offset in
             let word = states.value(at: offset)?.rawValue ?? "unknown"
             let seen = look(name, offset, state.views[name])
             return "page \(offset / pageSize) of \(name): \(word), the host reads \(seen)"
         }
-    }
-
-    /// The pages of a file of `size` bytes: those of an extent that begins at `base` with one neighbour on each side,
-    /// at most eight.
-    static func pageOffsets(around extent: Extent, from base: UInt64, size: UInt64) -> [UInt64] {
-        let count = size / pageSize
-        guard count > 0 else { return [] }
-        let first = min(base.addingReportingOverflow(extent.offset).partialValue / pageSize, count - 1)
-        let lines = max(1, min(extent.size / pageSize, 6)) + 2
-        let start = first == 0 ? 0 : first - 1
-        return (start..<min(count, start + lines)).map { $0 * pageSize }
     }
 
     private func look(_ name: Name, _ offset: UInt64, _ view: View?) -> String {
@@ -325,59 +304,5 @@ extension World.State {
         NameMap(
             views: views.mapValues { (file: $0.file, offset: $0.offset) },
             slots: slots.filter { $0.key.vm == vm }.map { ($0.value.gpa, $0.value.extent) })
-    }
-}
-
-extension World.FilePart {
-    /// The parts of files at guest-physical `range`, in order; nil if a page has no slot.
-    static func places(
-        of range: PageRange, _ slots: some Sequence<(gpa: UInt64, extent: Extent)>
-    ) -> [World.FilePart]? {
-        var places: [World.FilePart] = []
-        var position = range.start
-        for slot in slots.sorted(by: { $0.gpa < $1.gpa }) {
-            guard let gpas = PageRange(start: slot.gpa, size: slot.extent.size),
-                let part = gpas.intersection(range), part.start == position,
-                let bytes = PageRange(
-                    start: slot.extent.offset + (part.start - slot.gpa), size: part.size)
-            else { continue }
-            places.append(World.FilePart(file: slot.extent.name, bytes: bytes, gpa: part.start))
-            position = part.end
-        }
-        return position == range.end ? places : nil
-    }
-}
-
-extension Extent {
-    /// - Throws: if a part of it is outside a view of that length.
-    func isInside(_ length: UInt64) throws(Stop) {
-        let (end, overflow) = offset.addingReportingOverflow(size)
-        guard !overflow, end <= length else {
-            throw .broken("\(self) is not inside the view `\(name)`, which has \(length) bytes")
-        }
-    }
-}
-
-extension Action {
-    /// The bytes of the extent.
-    package var extent: Extent? {
-        switch self {
-        case .every(let pattern, _): pattern.extent
-        case .read(let place), .write(let place, _): Extent(place.name, offset: place.offset, size: 1)
-        case .fill(let extent, _), .check(let extent, _), .map(let extent, _), .advise(let extent, _),
-            .allocate(let extent), .punch(let extent), .hold(let extent, _, _), .hypercall(let extent, _):
-            extent
-        case .convert(let conversion): conversion.extent
-        case .bind(let binding): binding.extent
-        case .protect(let extent, _), .mbind(let extent, _, _), .setAttributes(let extent, _, _, _): extent
-        case .migrate(let place, _), .node(let place): Extent(place.name, offset: place.offset, size: 1)
-        case .present(let extent), .preFault(let extent): extent
-        case .peek(let place), .clock(let place): Extent(place.name, offset: place.offset, size: 1)
-        case .syscall(let file, _): Extent(file, offset: 0, size: pageSize)
-        case .unmap, .release, .create, .close, .unbind, .fork, .again, .zapped, .extension, .remap, .dup,
-            .dirty:
-            nil
-        case .confidential(let action): action.extent
-        }
     }
 }

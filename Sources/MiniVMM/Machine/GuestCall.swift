@@ -80,7 +80,7 @@ package struct GuestCall {
     // MARK: KVM_HC_MAP_GPA_RANGE
 
     private func convert(_ machine: Machine, _ actor: Actor, _ statistics: inout RunStatistics) -> Answer {
-        guard let asked = MapRequest(self), asked.range.end <= machine.memory.size else {
+        guard let asked = MapRequest(arguments), asked.range.end <= machine.memory.size else {
             return .failed(.invalidArgument)
         }
         // A guest could not even speak if the host were hostile to the pages that it needs for that.
@@ -145,34 +145,5 @@ package struct GuestCall {
             .hostAccess(gpa: gpa, number == GuestCallNumber.peek.rawValue ? .read : .write, failure),
             by: actor)
         return answer
-    }
-}
-
-/// The arguments of `KVM_HC_MAP_GPA_RANGE`. All monitors of this package decode them here.
-package struct MapRequest: Hashable, Sendable {
-    /// Guest-physical range, without the shared bit.
-    package let range: PageRange
-    package let target: PageState
-    /// Nil leaves the choice to the monitor.
-    package let contents: ContentPolicy?
-
-    /// - Returns: nil if the arguments are invalid, which is `-EINVAL`.
-    package init?(_ call: GuestCall) {
-        let (gpa, count, attributes) = call.arguments
-        let (size, overflow) = count.multipliedReportingOverflow(by: pageSize)
-        // The page size in bits 0 to 3 is a hint: 4 KiB, 2 MiB or 1 GiB.
-        guard !overflow, let range = PageRange(start: gpa, size: size),
-            attributes & CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK <= 2
-        else { return nil }
-        self.range = range
-        target = attributes & CKVM_MAP_GPA_RANGE_ENCRYPTED != 0 ? .private : .shared
-        // An extension of MiniVMM, in bits that KVM leaves to the monitor.
-        switch attributes & ~(CKVM_MAP_GPA_RANGE_PAGE_SIZE_MASK | CKVM_MAP_GPA_RANGE_ENCRYPTED) {
-        case 0x000: contents = nil
-        case 0x100: contents = .preserve
-        case 0x200: contents = .zero
-        case 0x300: contents = .unspecified
-        default: return nil
-        }
     }
 }

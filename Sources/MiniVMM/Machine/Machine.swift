@@ -3,14 +3,6 @@ import CKVMShim
 import Synchronization
 import SystemPackage
 
-/// The number of aliases of the guest's RAM.
-public enum Aliases: String, Sendable, CaseIterable {
-    /// One plain memslot. The guest converts explicitly, by hypercall.
-    case one
-    /// A private alias and a shared one: an access through the wrong alias is a memory fault.
-    case two
-}
-
 /// The monitor's response to a memory fault.
 public enum FaultPolicy: String, Sendable, CaseIterable {
     /// Converts the page to the state that the access wants.
@@ -35,21 +27,6 @@ public enum HostBehaviour: String, Sendable, CaseIterable {
     case shrinkList = "shrink-list"
     /// Answers each request of the guest for free RAM with `hypercall.ret` = 1, which is no errno that KVM accepts there.
     case wrongRet = "wrong-ret"
-}
-
-extension MemoryFault {
-    /// Whether the access wants its pages converted. If not, it ran into a conversion in progress, and the
-    /// vCPU only has to enter again.
-    ///
-    /// With one alias the kernel takes the kind of an access from the page's attribute, so an access has no preferred
-    /// kind; a conversion would undo the one in progress. With two aliases the pages may be in the wanted state
-    /// by now.
-    ///
-    /// - Parameter known: the state of the pages according to the monitor; nil if it is unknown or not
-    ///   uniform.
-    package func asksForConversion(_ aliases: Aliases, known: @autoclosure () -> PageState?) -> Bool {
-        aliases == .two && known() != wants
-    }
 }
 
 /// The configuration of a machine.

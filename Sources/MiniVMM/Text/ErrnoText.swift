@@ -1,28 +1,34 @@
 // SPDX-License-Identifier: MIT
-import CKVMShim
+import ConversionModel
 public import SystemPackage
 
 // Errno names and texts for the whole package. ``Errno/description`` is the C library's text for an errno; Explain has
 // its meaning for a specific call.
 extension Errno {
     /// The symbol, or the number if there is none.
-    public var name: String { symbol ?? "errno \(rawValue)" }
+    public var name: String { ErrorNumber(self).name }
 
-    /// The C library's symbol; nil for a number without one.
-    public var symbol: String? { unsafe ckvm_errno_name(rawValue).map { unsafe String(cString: $0) } }
+    /// The symbol of errno.h; nil for a number without one.
+    public var symbol: String? { ErrorNumber(self).symbol }
 
     /// All errnos that have a symbol.
-    package static let named: [Errno] = (1...4095).map(Errno.init(rawValue:)).filter { $0.symbol != nil }
-
-    private static let bySymbol: [String: Errno] = named.reduce(into: [:]) { table, errno in
-        if let symbol = errno.symbol { table[symbol] = errno }
-    }
+    package static let named: [Errno] = ErrorNumber.named.map { Errno($0) }
 
     /// - Returns: nil for an unknown symbol. Symbols are in capitals.
     package init?(symbol: String) {
-        guard let errno = Self.bySymbol[symbol] else { return nil }
-        self = errno
+        guard let error = ErrorNumber(symbol: symbol) else { return nil }
+        self.init(error)
     }
+}
+
+extension Errno {
+    /// The same number.
+    package init(_ error: ErrorNumber) { self.init(rawValue: error.rawValue) }
+}
+
+extension ErrorNumber {
+    /// The same number.
+    package init(_ errno: Errno) { self.init(rawValue: errno.rawValue) }
 }
 
 // MARK: exhausted resources of the host

@@ -15,7 +15,7 @@ import SystemPackage
     let size: UInt64
 
     /// Largest size of the backing. A file can be larger than an address space; the rest of it has no memory.
-    static let maximumSize: UInt64 = 1 << 40
+    static let maximumSize = KernelModel.backedBytes
 
     /// - Parameter size: size of the file, bytes.
     init(size: UInt64) throws(Errno) {

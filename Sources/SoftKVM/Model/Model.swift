@@ -179,10 +179,6 @@ final class Model: @unchecked Sendable {
     }
 }
 
-extension Errno {
-    package init(_ error: ErrorNumber) { self.init(rawValue: error.rawValue) }
-}
-
 /// A weak reference.
 struct Weak<Object: AnyObject> {
     private(set) weak var object: Object?

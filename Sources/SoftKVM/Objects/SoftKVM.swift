@@ -133,7 +133,7 @@ public final class SoftKVM: Backend {
     /// - Returns: 0 for a capability that SoftKVM does not have.
     /// - Throws: nothing.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
-        SoftVM.answer(capability, type: .softwareProtected, configuration: model.configuration)
+        model.configuration.rules.checkExtension(capability, on: .softwareProtected)
     }
 
     /// The same table on every host: an AMD CPU with SSE2, pages of 1 GiB and 40 physical address bits.

@@ -54,32 +54,8 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, C
     /// - Returns: 0 for a capability that a VM of this type does not have.
     /// - Throws: nothing.
     public func checkExtension(_ capability: Capability) throws(Errno) -> Int {
-        Self.answer(capability, type: type, configuration: model.configuration)
+        model.configuration.rules.checkExtension(capability, on: type)
     }
-
-    /// `KVM_CHECK_EXTENSION` on a VM of this type.
-    package static func answer(
-        _ capability: Capability, type: VMType, configuration: SoftKVM.Configuration
-    ) -> Int {
-        let converts =
-            type == .softwareProtected && configuration.inPlaceConversion
-            && !configuration.plantedFaults.contains(.capabilityHidden)
-        return switch capability {
-        case .memslots: Int(KernelModel.slotLimit)
-        case .maxVCPUs: maximumVCPUs
-        case .exitHypercall: 1 << CKVM_HC_MAP_GPA_RANGE
-        case .userMemory2, .memoryFaultInfo, .guestMemfd, .preFaultMemory: 1
-        case .vmTypes: 1 << VMType.default.rawValue | 1 << VMType.softwareProtected.rawValue
-        case .guestMemfdFlags: Int(configuration.rules.allowedFlags(type).rawValue)
-        case .memoryAttributes:
-            type == .softwareProtected && !configuration.inPlaceConversion
-                ? Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE) : 0
-        case .guestMemfdMemoryAttributes: converts ? Int(CKVM_MEMORY_ATTRIBUTE_PRIVATE) : 0
-        default: 0
-        }
-    }
-
-    static let maximumVCPUs = 256
 
     /// `KVM_ENABLE_CAP`: sets the hypercall numbers that exit with `KVM_EXIT_HYPERCALL`, one bit each.
     ///
@@ -186,7 +162,7 @@ public final class SoftVM: SecondStageCounting, PerVMAttributes, DirtyLogging, C
     /// - Throws: `EEXIST` for an id that is in use, `EINVAL` for one out of range.
     public func createVCPU(id: Int) throws(Errno) -> any KVMVCPU {
         try model.call { () throws(Errno) in
-            guard (0..<Self.maximumVCPUs).contains(id) else { throw .invalidArgument }
+            guard (0..<KernelModel.vcpuLimit).contains(id) else { throw .invalidArgument }
             guard !vcpus.contains(where: { $0.object?.id == id }) else { throw .fileExists }
             vcpus.removeAll { $0.object == nil }
             let vcpu = SoftVCPU(self, id: id, library: library)

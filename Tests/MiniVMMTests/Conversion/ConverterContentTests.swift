@@ -76,7 +76,7 @@ struct ConverterContentTests {
         let bench = try ConverterBench()
         bench.file.state.withLock { $0.holeFailure = .noSpace }
         let result = bench.convert(2, 3, .zero)
-        #expect(result.error?.reason == .zeroing(.noSpace, gpa: 2 * pageSize))
+        #expect(result.error?.reason == .zeroing(ErrorNumber(Errno.noSpace), gpa: 2 * pageSize))
         #expect(result.converted == [2...4])
         #expect(bench.privatePages == [2, 3, 4])
 

@@ -192,7 +192,7 @@ struct ConverterRetryTests {
             bench.file.trouble(page: 5, times: 1, errno)
             let result = bench.convert(4, 4)
             let page: UInt64? = errno == .noMemory ? 5 * pageSize : nil
-            #expect(result.error?.reason == .backend(errno, gpa: page))
+            #expect(result.error?.reason == .backend(ErrorNumber(errno), gpa: page))
             #expect(result.error?.errno == errno)
             #expect(bench.file.calls.count == 1)
             #expect(bench.privatePages == [])

@@ -60,7 +60,7 @@ extension SoftVCPU {
             let noVE: UInt64 = 1 << 28
             registersNow.rcx = 48
             registersNow.rdx = vm.model.kernel.raisesVE(vm.number) ? 0 : noVE
-            registersNow.r8 = UInt64(SoftVM.maximumVCPUs) << 32 | 1
+            registersNow.r8 = UInt64(KernelModel.vcpuLimit) << 32 | 1
             registersNow.r9 = UInt64(id)
             registersNow.r10 = 0
             registersNow.r11 = 0
