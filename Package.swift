@@ -49,6 +49,10 @@ let package = Package(
                 "CKVMShim", "ConversionModel", "LitmusModel", "MiniVMM", "SoftKVM", "GuestPayloads", system,
             ],
             swiftSettings: strict),
+        // The model for the playground: requests of its page in, JSON out. It compiles for WebAssembly.
+        .target(
+            name: "Playground", dependencies: ["ConversionModel", "LitmusModel"], exclude: ["page"],
+            swiftSettings: strict),
         // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // A server for GDB and LLDB, and the run loop's side of it.
@@ -96,6 +100,7 @@ let package = Package(
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
         .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads", "minivmm"]),
+        .testTarget(name: "PlaygroundTests", dependencies: ["Playground", "Litmus", "SoftKVM"]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(
