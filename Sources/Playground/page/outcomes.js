@@ -1,0 +1,59 @@
+// The answer for a race: every outcome, whether it is permitted, and one order of steps that leads to it.
+const resultText = results => results.map(r => `${r.name} = ${r.outcome}`).join(", ");
+
+function framesOfOrder(outcome, start, isWrong) {
+  const order = outcome.order || [];
+  return [{ label: "Before the race", state: start }, ...order.map((step, index) => ({
+    label: `${step.actor} ${step.text}`, actor: step.actor, text: step.text, line: step.line, outcome: step.outcome,
+    expectation: "", state: step.state, isWrong: isWrong && index === order.length - 1 && false,
+  }))];
+}
+// The state before a block: that after the last step above it.
+function stateBefore(answer, line) {
+  let state = answer.start;
+  for (const step of answer.steps || []) if (step.line < line && step.state) state = step.state;
+  return state;
+}
+function drawBlocks(answer, predictions) {
+  const holder = element("blocks");
+  holder.replaceChildren();
+  for (const [index, block] of (answer.blocks || []).entries()) {
+    const states = `${block.states.toLocaleString("en")} ${block.states === 1 ? "state" : "states"}`;
+    const box = make("section", "block");
+    box.append(make("h3", "", `Race in line ${block.line}`));
+    box.append(make("p", block.complete ? "soft" : "bad", block.complete ? `All interleavings were tried: ${states}, ${block.outcomes.length} ${block.outcomes.length === 1 ? "outcome" : "outcomes"}.` : `Not all interleavings were tried: the limit was reached after ${states}. Other outcomes may exist.`));
+    const list = make("ul", "outcomes"), said = predictions && predictions[index];
+    for (const outcome of block.outcomes) {
+      const text = resultText(outcome.results), row = make("li", outcome.permitted ? "" : "forbidden");
+      row.append(make("code", "results", text), make("span", outcome.permitted ? "badge good" : "badge bad", outcome.permitted ? "permitted" : "forbidden"));
+      if (said) row.append(said.has(canonical(text)) ? make("span", "good said", "✓ you said so") : make("span", "bad said", "✗ you did not name it"));
+      const show = make("button", "", "Show one order");
+      show.type = "button";
+      show.setAttribute("aria-label", `Show one order that leads to ${text}`);
+      show.addEventListener("click", () => {
+        for (const other of holder.querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
+        row.setAttribute("aria-current", "true");
+        play(`One order that leads to ${text}`, framesOfOrder(outcome, stateBefore(answer, block.line)));
+        element("pages").focus({ preventScroll: true });
+        element("player").scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+      });
+      row.append(show);
+      if (outcome.clause) row.append(make("span", "soft clause", outcome.clause));
+      list.append(row);
+    }
+    box.append(list);
+    if (said) {
+      const found = new Set(block.outcomes.map(outcome => canonical(resultText(outcome.results))));
+      const never = [...said.keys()].filter(key => !found.has(key));
+      if (never.length) {
+        box.append(make("p", "", block.complete ? "You named these, and no interleaving leads to them:" : "You named these; the interleavings that were tried do not lead to them:"));
+        box.append(make("ul", "outcomes", null, ...never.map(key => make("li", "", null, make("code", "results", said.get(key)), make("span", block.complete ? "badge bad" : "badge", block.complete ? "✗ impossible" : "not seen")))));
+      }
+    }
+    holder.append(box);
+  }
+}
+// An outcome of a race with its spaces, numbers and order of names made uniform, for comparison.
+function canonical(text) {
+  return text.split(",").map(part => part.trim().replace(/\s+/g, " ").replace(/\s*=\s*/, " = ").replace(/= (0x[0-9a-f]+|\d+)$/i, (_, n) => `= 0x${Number(n).toString(16)}`)).filter(Boolean).sort().join(", ");
+}
