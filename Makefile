@@ -12,7 +12,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example soak fuzz hostile explore scale tables programs glossary clean
+.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example playground playground-table playground-test soak fuzz hostile explore scale tables programs glossary clean
 
 help:
 	@echo "make demo      show six acts: guests convert memory"
@@ -26,6 +26,9 @@ help:
 	@echo "make install   install binary, man pages, completions and litmus tests under DESTDIR/PREFIX (/usr/local)"
 	@echo "make sanitize  run the test suite under the address sanitizer"
 	@echo "make embedded  compile the model for WebAssembly, with Embedded Swift"
+	@echo "make playground  build the playground, one HTML file, in dist/ (docs/playground.md)"
+	@echo "make playground-test  run every litmus test in the playground, in node and in a headless Chromium"
+	@echo "make playground-table  write litmus/PLAYGROUND.md, the playground's verdicts beside the command's"
 	@echo "make reworded  rewrite every message and check that no result depends on the words"
 	@echo "make example   build and run the package of docs/library.md"
 	@echo "make soak      create 10,000 VMs and check that no descriptor leaks"
@@ -170,6 +173,30 @@ embedded:
 	    -enable-experimental-feature Embedded -target wasm32-unknown-none-wasm -module-name ConversionModel \
 	    -c $$(find Sources/ConversionModel -name '*.swift' | sort) -o $(BUILD)/ConversionModel.o
 	@ls -l $(BUILD)/ConversionModel.o
+
+# The model in one HTML file: the modules that it needs, compiled for WebAssembly, and the page. A module may import those before
+# it. wasi-libc has the allocator and the functions on memory that Embedded Swift calls.
+PLAYGROUND_MODULES ?= ConversionModel LitmusModel Playground
+playground: setup
+	@[ -e /usr/lib/wasm32-wasi/libc.a ] || $(MAKE) --no-print-directory setup SWIFT=make PACKAGES=wasi-libc
+	@SWIFT=$(SWIFT) Sources/Playground/build dist/playground.html $(BUILD)/playground $(PLAYGROUND_MODULES)
+
+# Both commands judge the same tests; TABLE_OPTION=--check compares litmus/PLAYGROUND.md instead of writing it.
+playground-table: playground
+	@command -v node >/dev/null || $(MAKE) --no-print-directory setup SWIFT=make PACKAGES=nodejs
+	@$(SWIFT) build --product minivmm
+	@.build/debug/minivmm litmus --backend soft --format json litmus litmus/snp litmus/tdx \
+	    > $(BUILD)/playground/command.json || [ $$? = 1 ]
+	@node Tests/Playground/verdicts.mjs $(BUILD)/playground/playground.wasm $(BUILD)/playground/library.txt \
+	    $(BUILD)/playground/command.json litmus/PLAYGROUND.md $(TABLE_OPTION)
+
+# With keys and clicks, from a file and without a network. Installs Chromium if it is missing.
+playground-test: playground
+	@$(MAKE) --no-print-directory playground-table TABLE_OPTION=--check
+	@command -v chromium >/dev/null || $(MAKE) --no-print-directory setup SWIFT=make PACKAGES=chromium
+	@$(SWIFT) build --build-tests
+	@MINIVMM_BROWSER=$$(command -v chromium) MINIVMM_PLAYGROUND=$(abspath dist/playground.html) \
+	    $(SWIFT) test --skip-build --filter PlaygroundPageTests
 
 # The long version of a test of the suite: 10,000 VMs leave no descriptor behind.
 soak: setup

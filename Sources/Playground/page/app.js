@@ -49,6 +49,7 @@ async function run() {
     if (reply.stopped || reply.error) { showFailureToAsk(reply); return; }
     if (reply.verdict === "skipped") { reveal(); showAnswer(reply); return; }
     beginPrediction(checked.test, reply);
+    bringAnswerIntoView();
     return;
   }
   const reply = await ask("run");
@@ -56,6 +57,12 @@ async function run() {
   showProblem(reply.problem);
   if (reply.problem) { clearAnswer("The test cannot be read. The error is marked in the editor."); return; }
   showAnswer(reply);
+  bringAnswerIntoView();
+}
+// On a phone the answer lies below the editor.
+function bringAnswerIntoView() {
+  if (element("answer").getBoundingClientRect().top < innerHeight * 0.6) return;
+  element("answer").scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
 }
 // The editor, or the text without its expectations.
 function showEditor() {

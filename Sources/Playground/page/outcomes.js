@@ -1,12 +1,8 @@
 // The answer for a race: every outcome, whether it is permitted, and one order of steps that leads to it.
 const resultText = results => results.map(r => `${r.name} = ${r.outcome}`).join(", ");
 
-function framesOfOrder(outcome, start, isWrong) {
-  const order = outcome.order || [];
-  return [{ label: "Before the race", state: start }, ...order.map((step, index) => ({
-    label: `${step.actor} ${step.text}`, actor: step.actor, text: step.text, line: step.line, outcome: step.outcome,
-    expectation: "", state: step.state, isWrong: isWrong && index === order.length - 1 && false,
-  }))];
+function framesOfOrder(outcome, start) {
+  return [{ label: "Before the race", state: start }, ...(outcome.order || []).map(frameOf)];
 }
 // The state before a block: that after the last step above it.
 function stateBefore(answer, line) {
@@ -18,7 +14,7 @@ function drawBlocks(answer, predictions) {
   const holder = element("blocks");
   holder.replaceChildren();
   for (const [index, block] of (answer.blocks || []).entries()) {
-    const states = `${block.states.toLocaleString("en")} ${block.states === 1 ? "state" : "states"}`;
+    const states = `${(block.states || 0).toLocaleString("en")} ${block.states === 1 ? "state" : "states"}`;
     const box = make("section", "block");
     box.append(make("h3", "", `Race in line ${block.line}`));
     box.append(make("p", block.complete ? "soft" : "bad", block.complete ? `All interleavings were tried: ${states}, ${block.outcomes.length} ${block.outcomes.length === 1 ? "outcome" : "outcomes"}.` : `Not all interleavings were tried: the limit was reached after ${states}. Other outcomes may exist.`));
@@ -37,7 +33,7 @@ function drawBlocks(answer, predictions) {
         element("pages").focus({ preventScroll: true });
         element("player").scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
       });
-      row.append(show);
+      if (outcome.order && outcome.order.length) row.append(show);
       if (outcome.clause) row.append(make("span", "soft clause", outcome.clause));
       list.append(row);
     }

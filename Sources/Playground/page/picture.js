@@ -9,7 +9,7 @@ function drawPages(state) {
   if (!state) return;
   for (const file of state.files || []) {
     const box = make("div", "file"), shown = file.shown || [];
-    box.append(make("h4", "", `${file.name}: ${file.pages.toLocaleString("en")} ${file.pages === 1 ? "page" : "pages"}${shown.length < file.pages ? `, the first ${shown.length} are drawn` : ""}`));
+    box.append(make("h4", "", `${file.name}: ${file.pages.toLocaleString("en")} ${file.pages === 1 ? "page" : "pages"}`));
     const grid = make("ul", "grid");
     shown.forEach((page, index) => {
       const cell = make("li", `page ${page.state === "private" ? "private" : "shared"}`);
@@ -82,12 +82,24 @@ function drawHistory() {
   if (x < holder.scrollLeft + left || x + wide > holder.scrollLeft + holder.clientWidth) holder.scrollLeft = Math.max(0, x - holder.clientWidth / 2);
 }
 
+// The words of a step without its actor.
+const wordsOf = step => step.text.startsWith(step.actor + " ") ? step.text.slice(step.actor.length).trim().replace(/\s+/g, " ") : step.text.replace(/\s+/g, " ");
+
+// A frame of a step that has ended, or of a piece of one.
+function frameOf(step) {
+  const text = wordsOf(step) + (step.piece ? `: ${step.piece}` : "");
+  let outcome = step.outcome;
+  if (outcome && step.anyByte) outcome += " (undefined: any byte is right)";
+  if (outcome && step.oddity) outcome += ` (${step.oddity})`;
+  return { label: `${step.actor} ${text}`, actor: step.actor, text, line: step.line, outcome, state: step.state, isWrong: step.accepted === false, prediction: step.prediction };
+}
+
 // One sentence about a frame.
 function drawNow(frame) {
   const now = element("now");
   now.replaceChildren(frame.actor ? make("span", "actor", frame.actor) : "", frame.text || frame.label);
   if (frame.outcome !== undefined && frame.outcome !== null) now.append(" → ", make("b", frame.isWrong ? "bad" : "", frame.outcome));
-  if (frame.isWrong) now.append(make("span", "bad", ` ✗ expected: ${frame.expectation || "ok"}`));
+  if (frame.isWrong) now.append(make("span", "bad", ` ✗ expected: ${frame.expectation}`));
   if (frame.prediction) now.append(make("span", frame.prediction.right ? "good" : "bad", frame.prediction.right ? ` ✓ you said: ${frame.prediction.text}` : ` ✗ you said: ${frame.prediction.text}`));
 }
 function showFrame(at) {
@@ -112,6 +124,7 @@ function play(title, newFrames, at) {
   frames = newFrames;
   element("player").hidden = !frames.length;
   element("sequence").textContent = title;
+  element("steps").classList.toggle("plain", !frames.some(frame => frame.expectation));
   element("stepRows").replaceChildren(...frames.slice(1, 3001).map((frame, index) => {
     const row = make("tr", frame.isWrong ? "differs" : "");
     row.dataset.frame = index + 1;

@@ -34,6 +34,7 @@ function maskedText(text, isInBlockOf) {
     rows.push([index + 1, arrow < 0 || isRace ? code : code.slice(0, arrow).trimEnd()]);
   });
   while (rows.length && !rows[0][1].trim()) rows.shift();
+  while (rows.length && !rows[rows.length - 1][1].trim()) rows.pop();
   return rows.filter((row, n) => row[1].trim() || (rows[n - 1] && rows[n - 1][1].trim()));
 }
 function drawMasked(test) {
@@ -52,7 +53,7 @@ function drawMasked(test) {
 
 // Outcomes to choose from: those that the language has for the kind of step. Nothing here knows the answer.
 function choicesOf(step, text, isRace) {
-  const words = step.text.split(/\s+/), verb = words[words[0] === step.actor ? 1 : 0], isGuest = /^vcpu/.test(step.actor);
+  const verb = wordsOf(step).split(" ")[0], isGuest = /^vcpu/.test(step.actor);
   const range = /(?:^|[\s:])(\d+)(?:\.\.(\d+))?(?=\s|$)/.exec(step.text.replace(/every \d+ of/, "")), from = range ? Number(range[1]) : 0;
   const to = range && range[2] ? Number(range[2]) : from, isConfidential = /^\s*vm\s+(snp|tdx)/m.test(text);
   const bytes = new Set(["0x0"]);
@@ -85,10 +86,7 @@ function beginPrediction(test, answer) {
 }
 function framesOfSteps(answer, upTo) {
   const shown = (answer.steps || []).filter(step => step.line < upTo);
-  return [{ label: "Before the first step", state: answer.start }, ...shown.map(step => ({
-    label: `${step.actor} ${step.text.replace(new RegExp(`^${step.actor}\\s+`), "")}`, actor: step.actor, text: step.text.replace(new RegExp(`^${step.actor}\\s+`), ""),
-    line: step.line, outcome: step.outcome, expectation: step.expectation || "ok", state: step.state, isWrong: step.accepted === false, prediction: step.prediction,
-  }))];
+  return [{ label: "Before the first step", state: answer.start }, ...shown.map(step => ({ ...frameOf(step), expectation: step.expectation || "succeeds" }))];
 }
 function endButtons(form) {
   const all = make("button", "", "Show all answers");
@@ -110,7 +108,7 @@ function askStep() {
   const before = framesOfSteps(answer, step.line).map(frame => ({ ...frame, expectation: "", isWrong: false }));
   play("The pages before this step", before, before.length - 1);
   markLine(step.line);
-  const shown = step.text.startsWith(step.actor) ? step.text : `${step.actor} ${step.text}`;
+  const shown = `${step.actor} ${wordsOf(step)}`;
   form.append(make("p", "soft", `Question ${at + 1} of ${questions.length}, line ${step.line}`), make("p", "step", null, make("code", "", shown)));
   const group = make("fieldset", "", null, make("legend", "", `What is the outcome for ${step.actor}?`));
   for (const [n, choice] of choicesOf(step, textArea.value, false).entries()) {
@@ -136,6 +134,7 @@ function askStep() {
     if (reply.stopped || reply.error || reply.problem) { note.textContent = reply.stopped || reply.error || reply.problem.message; return; }
     const seen = (reply.steps || []).find(other => other.line === step.line);
     if (!seen || !seen.prediction) { note.textContent = "The run ended before this step."; endPrediction(); return; }
+    if (seen.prediction.problem) { note.textContent = `"${said}" is not an outcome of the language: ${seen.prediction.problem}`; return; }
     session.predictions = pairs; session.answer = reply; session.asked++; session.right += seen.prediction.right ? 1 : 0; session.at++;
     addScore(seen.prediction.right ? 1 : 0, 1);
     session.feedback = make("p", seen.prediction.right ? "feedback good" : "feedback bad", null, make("b", "", seen.prediction.right ? "✓ Right. " : "✗ Not so. "),
