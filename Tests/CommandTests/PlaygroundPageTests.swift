@@ -166,7 +166,7 @@ struct PlaygroundPageTests {
         try playground.predict("0x41")
         try playground.wait("element('verdict').dataset.verdict")
         let feedback = try playground.text("document.querySelector('.feedback').textContent")
-        #expect(feedback.contains("You said 0x41.") && feedback.hasSuffix("SIGBUS"))
+        #expect(feedback.contains("you said 0x41") && feedback.hasSuffix("SIGBUS"))
         #expect(try playground.text("element('verdict').textContent").hasSuffix("You were right in 1 of 2."))
         #expect(
             try playground.text("element('score').textContent").hasPrefix("Your predictions: 1 of 2 right"))

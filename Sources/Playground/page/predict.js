@@ -137,8 +137,8 @@ function askStep() {
     if (seen.prediction.problem) { note.textContent = `"${said}" is not an outcome of the language: ${seen.prediction.problem}`; return; }
     session.predictions = pairs; session.answer = reply; session.asked++; session.right += seen.prediction.right ? 1 : 0; session.at++;
     addScore(seen.prediction.right ? 1 : 0, 1);
-    session.feedback = make("p", seen.prediction.right ? "feedback good" : "feedback bad", null, make("b", "", seen.prediction.right ? "✓ Right. " : "✗ Not so. "),
-      seen.prediction.right ? "" : `You said ${said}. `, make("code", "", shown), " → ", make("code", "", seen.outcome));
+    session.feedback = make("p", seen.prediction.right ? "feedback good" : "feedback bad", null, make("b", "", seen.prediction.right ? "✓ Right: " : "✗ Wrong: "),
+      seen.prediction.right ? "" : `you said ${said}; `, make("code", "", shown), " → ", make("code", "", seen.outcome));
     session.feedback.setAttribute("role", "status");
     askStep();
   });
