@@ -170,7 +170,7 @@ embedded:
 	@mkdir -p $(BUILD)
 	@swiftc=$$(dirname "$$(command -v $(SWIFT))")/swiftc; \
 	"$$swiftc" -parse-as-library -swift-version 6 -strict-memory-safety -warnings-as-errors -wmo -Osize \
-	    -enable-experimental-feature Embedded -target wasm32-unknown-none-wasm -module-name ConversionModel \
+	    -package-name minivmm -enable-experimental-feature Embedded -target wasm32-unknown-none-wasm -module-name ConversionModel \
 	    -c $$(find Sources/ConversionModel -name '*.swift' | sort) -o $(BUILD)/ConversionModel.o
 	@ls -l $(BUILD)/ConversionModel.o
 

@@ -51,7 +51,7 @@ let package = Package(
             swiftSettings: strict),
         // The model for the playground: requests of its page in, JSON out. It compiles for WebAssembly.
         .target(
-            name: "Playground", dependencies: ["ConversionModel", "LitmusModel"], exclude: ["page"],
+            name: "Playground", dependencies: ["ConversionModel", "LitmusModel"], exclude: ["build", "page"],
             swiftSettings: strict),
         // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
@@ -64,7 +64,7 @@ let package = Package(
             swiftSettings: strict),
         // Pictures of a trace: an HTML page, an SVG drawing, Chrome's trace format. The page's files are compiled in.
         .target(
-            name: "CReportPage", exclude: ["page"],
+            name: "CReportPage", exclude: ["build", "page"],
             cSettings: strictC),
         .target(name: "Report", dependencies: ["CReportPage", "MiniVMM", system], swiftSettings: strict),
         // The built-in guests: GuestImages assembles them, GuestPayloads lists them.

@@ -120,7 +120,7 @@ struct PlaygroundPageTests {
             )
             // The last steps of the order have the outcomes.
             let seen = try playground.text(
-                "frames.map(f => f.outcome || '').filter(Boolean).sort().join(' ')")
+                "frames.filter(f => f.isInRace).map(f => f.outcome || '').filter(Boolean).sort().join(' ')")
             let named = outcome.components(separatedBy: ", ").compactMap {
                 $0.components(separatedBy: " = ").last
             }

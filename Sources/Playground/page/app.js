@@ -9,25 +9,38 @@ function note(text) {
   row.append(close);
   element("notes").replaceChildren(row);
 }
+// The limits of atomic pieces of a run, one after the other: the first answers come at once, and a run that is stopped at the
+// time limit still has what an earlier one found.
+const PIECES = [20000, 160000, 1000000];
+const told = reply => reply.stopped === undefined ? reply.answer : reply;
 // Asks the model about the text in the editor. Resolves to its answer, or {stopped}.
-async function ask(command, pairs) {
+async function ask(command, pairs = []) {
   const long = tooLong(textArea.value);
   if (long) return { stopped: long };
-  const start = performance.now(), isRun = command === "run";
-  if (isRun) {
-    clearInterval(ticker);
-    ticker = setInterval(() => { element("time").textContent = `running for ${((performance.now() - start) / 1000).toFixed(1)} s, limit ${TIME_LIMIT} s`; }, 100);
-    element("stop").hidden = false;
-    element("run").disabled = true;
-  }
-  const reply = await model.ask(requestText(command, [...optionPairs(), ...(pairs || [])], textArea.value));
-  if (isRun) {
+  const request = more => requestText(command, [...optionPairs(), ...pairs, ...more], textArea.value);
+  if (command !== "run") return told(await model.ask(request([])));
+  const start = performance.now(), seconds = () => (performance.now() - start) / 1000;
+  let tried = 0, partial = null;
+  clearInterval(ticker);
+  ticker = setInterval(() => { element("time").textContent = `running for ${seconds().toFixed(1)} s, limit ${TIME_LIMIT} s${tried ? `; ${tried.toLocaleString("en")} pieces tried` : ""}`; }, 100);
+  element("stop").hidden = false;
+  element("run").disabled = true;
+  try {
+    for (const pieces of PIECES) {
+      const reply = await model.ask(request([["pieces", pieces]]), TIME_LIMIT - seconds());
+      if (reply.stopped !== undefined) return partial ? { ...partial, stopped: undefined, stoppedBy: reply.stopped } : reply;
+      partial = reply.answer;
+      if ((partial.blocks || []).every(block => block.complete)) return partial;
+      tried = pieces;
+    }
+    return partial;
+  } finally {
     clearInterval(ticker);
     element("stop").hidden = true;
     element("run").disabled = false;
-    element("time").textContent = reply.milliseconds === undefined ? "" : reply.milliseconds < 1 ? "under 1 ms" : `${Math.round(reply.milliseconds).toLocaleString("en")} ms`;
+    const spent = seconds() * 1000;
+    element("time").textContent = spent < 1 ? "under 1 ms" : `${Math.round(spent).toLocaleString("en")} ms`;
   }
-  return reply.stopped === undefined ? reply.answer : reply;
 }
 function showFailureToAsk(reply) {
   clearAnswer(reply.stopped || reply.error);
@@ -147,7 +160,7 @@ function listen() {
   on("openLibrary", "click", () => openLibrary(element("library").hidden));
   on("search", "input", drawLibrary);
   on("library", "keydown", event => { if (event.key === "Escape") { openLibrary(false); element("openLibrary").focus(); } });
-  on("text", "input", () => { changed(); drawEditor(); clearTimeout(checkTimer); checkTimer = setTimeout(check, 250); });
+  on("text", "input", () => { changed(); if (!element("testTitle").textContent.endsWith("changed")) element("testTitle").append(", changed"); drawEditor(); clearTimeout(checkTimer); checkTimer = setTimeout(check, 250); });
   on("predict", "change", () => { isRevealed = false; setText(textArea.value); if (!element("library").hidden) drawLibrary(); });
   on("theme", "click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
   on("first", "click", () => showFrame(0));
@@ -166,6 +179,8 @@ async function begin() {
   loadScore();
   listen();
   element("run").disabled = true;
+  element("theme").hidden = element("answered").hidden = false;
+  element("answered").textContent = "Loading the model …";
   try {
     await model.load();
     const reply = await model.ask(requestText("facts", [], ""));
@@ -182,6 +197,7 @@ async function begin() {
   }
   element("answered").textContent = `Answers come from the model of MiniVMM ${VERSION}, in this browser; no kernel ran.`;
   element("run").disabled = false;
+  element("columns").hidden = element("foot").hidden = false;
   if (!await takeLink()) {
     const first = library.find(test => test.name === FIRST_TEST) || library[0];
     element("testTitle").textContent = first.name;

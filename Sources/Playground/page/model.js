@@ -23,9 +23,9 @@ const model = {
     });
   },
   // Resolves to the answer and the time it took, or to a text of why there is none: {stopped}.
-  ask(request) {
+  ask(request, seconds = TIME_LIMIT) {
     return new Promise(resolve => {
-      this.waiting.push({ id: ++this.number, request, resolve });
+      this.waiting.push({ id: ++this.number, request, resolve, seconds });
       this.next();
     });
   },
@@ -33,7 +33,7 @@ const model = {
     if (this.current || !this.waiting.length || !this.worker) return;
     this.current = this.waiting.shift();
     this.worker.postMessage({ id: this.current.id, request: this.current.request });
-    this.timer = setTimeout(() => this.stop(`The run was stopped at the time limit of ${TIME_LIMIT} s.`), TIME_LIMIT * 1000);
+    this.timer = setTimeout(() => this.stop(`The run was stopped at the time limit of ${TIME_LIMIT} s.`), this.current.seconds * 1000);
   },
   receive(data) {
     if (!this.current || data.id !== this.current.id) return;

@@ -1,17 +1,13 @@
 // The answer for a race: every outcome, whether it is permitted, and one order of steps that leads to it.
 const resultText = results => results.map(r => `${r.name} = ${r.outcome}`).join(", ");
 
-function framesOfOrder(outcome, start) {
-  return [{ label: "Before the race", state: start }, ...(outcome.order || []).map(frameOf)];
-}
-// The state before a block: that after the last step above it.
-function stateBefore(answer, line) {
-  let state = answer.start;
-  for (const step of answer.steps || []) if (step.line < line && step.state) state = step.state;
-  return state;
+// The whole run: the steps before the race, then one order of the pieces of its steps.
+function framesOfOrder(answer, block, outcome) {
+  return [...framesOfSteps(answer, block.line), ...outcome.order.map(step => ({ ...frameOf(step), isInRace: true }))];
 }
 function drawBlocks(answer, predictions) {
   const holder = element("blocks");
+  let first = null;
   holder.replaceChildren();
   for (const [index, block] of (answer.blocks || []).entries()) {
     const states = `${(block.states || 0).toLocaleString("en")} ${block.states === 1 ? "state" : "states"}`;
@@ -26,14 +22,22 @@ function drawBlocks(answer, predictions) {
       const show = make("button", "", "Show one order");
       show.type = "button";
       show.setAttribute("aria-label", `Show one order that leads to ${text}`);
-      show.addEventListener("click", () => {
+      const playOrder = () => {
         for (const other of holder.querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
         row.setAttribute("aria-current", "true");
-        play(`One order that leads to ${text}`, framesOfOrder(outcome, stateBefore(answer, block.line)));
+        const all = framesOfOrder(answer, block, outcome);
+        play(`One order that leads to ${text}`, all, all.findIndex(frame => frame.isInRace));
+      };
+      show.addEventListener("click", () => {
+        playOrder();
         element("pages").focus({ preventScroll: true });
         element("player").scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
       });
-      if (outcome.order && outcome.order.length) row.append(show);
+      if (outcome.order && outcome.order.length) {
+        row.append(show);
+        // At first, an order that leads to a forbidden outcome, or else to the first one.
+        if (!first || (first.isPermitted && !outcome.permitted)) first = { isPermitted: outcome.permitted, playOrder };
+      }
       if (outcome.clause) row.append(make("span", "soft clause", outcome.clause));
       list.append(row);
     }
@@ -48,6 +52,8 @@ function drawBlocks(answer, predictions) {
     }
     holder.append(box);
   }
+  if (first) first.playOrder();
+  return first !== null;
 }
 // An outcome of a race with its spaces, numbers and order of names made uniform, for comparison.
 function canonical(text) {

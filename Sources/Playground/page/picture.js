@@ -1,5 +1,5 @@
 // The player: a sequence of frames, each a step and the state of all pages after it. frame: {label, line, outcome, state, …}.
-let frames = [], frameAt = 0, hidesSight = false;
+let frames = [], frameAt = 0, hidesSight = false, rows = [];
 const HISTORY_COLUMNS = 400;
 
 // A cell for each page of a file: its state, what the host and the guest read there, and who holds it.
@@ -43,21 +43,18 @@ function shape(name, attributes, content) {
   if (content !== undefined) made.textContent = content;
   return made;
 }
-function drawHistory() {
-  const holder = element("history");
-  const rows = [];
+// Each page of each file that any of the frames has, in the order of the files.
+function rowsOf(frames) {
+  const most = new Map();
   for (const frame of frames) {
-    for (const file of frame.state ? frame.state.files : []) {
-      for (let page = 0; page < (file.shown || []).length; page++) {
-        const key = `${file.name}:${page}`;
-        if (!rows.some(row => row.key === key)) rows.push({ key, file: file.name, page });
-      }
-    }
+    for (const file of frame.state ? frame.state.files : []) most.set(file.name, Math.max(most.get(file.name) || 0, (file.shown || []).length));
   }
-  const names = new Set(rows.map(row => row.file)), from = Math.max(0, Math.min(frameAt - HISTORY_COLUMNS / 2, frames.length - HISTORY_COLUMNS));
+  return [...most].flatMap(([file, count]) => [...Array(count).keys()].map(page => ({ key: `${file}:${page}`, file, page })));
+}
+function drawHistory() {
+  const holder = element("history"), names = new Set(rows.map(row => row.file)), from = Math.max(0, Math.min(frameAt - HISTORY_COLUMNS / 2, frames.length - HISTORY_COLUMNS));
   const part = frames.slice(from, from + HISTORY_COLUMNS);
   if (!rows.length || part.length < 2) { holder.replaceChildren(); return; }
-  rows.sort((a, b) => a.file === b.file ? a.page - b.page : 0);
   const left = names.size > 1 ? 76 : 34, wide = Math.max(16, Math.min(54, Math.floor((holder.clientWidth - left - 4) / part.length))), high = rows.length > 16 ? 14 : 20;
   const svg = shape("svg", { width: left + wide * part.length + 2, height: rows.length * high + 20, role: "img", "aria-label": "Page timeline: pages down, steps across" });
   rows.forEach((row, r) => svg.append(shape("text", { x: left - 6, y: r * high + high / 2, class: "label", "text-anchor": "end", "dominant-baseline": "central" }, names.size > 1 ? row.key : row.page)));
@@ -122,6 +119,7 @@ function showFrame(at) {
 // Puts frames into the player, with a table of all steps.
 function play(title, newFrames, at) {
   frames = newFrames;
+  rows = rowsOf(frames);
   element("player").hidden = !frames.length;
   element("sequence").textContent = title;
   element("steps").classList.toggle("plain", !frames.some(frame => frame.expectation));

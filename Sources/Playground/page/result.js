@@ -8,16 +8,16 @@ function showAnswer(answer, { predictions, summary } = {}) {
     passed: isRace ? "all interleavings were tried, and every outcome is permitted." : "every step has an expected outcome.",
     failed: answer.failure && answer.failure.line ? `line ${answer.failure.line}.` : "an outcome differs from what the test expects.",
     skipped: answer.reason || "the model cannot judge this test.",
-    cut: `not all interleavings were tried${answer.reason ? `: ${answer.reason}` : "."} This is not a pass.`,
+    cut: `${answer.reason || "not all interleavings were tried"}.${answer.stoppedBy ? ` ${answer.stoppedBy}` : ""} This is not a pass.`,
   };
   verdict.replaceChildren(make("b", { passed: "good", failed: "bad" }[kind] || "", VERDICTS[kind] || kind), ": ", words[kind] || answer.reason || "", summary ? ` ${summary}` : "");
   verdict.dataset.verdict = kind;
   failure.replaceChildren();
   if (answer.failure && answer.failure.text && answer.failure.text.length) failure.append(make("pre", "failure", answer.failure.text.join("\n")));
-  drawBlocks(answer, predictions);
+  if (drawBlocks(answer, predictions)) return;
   const all = framesOfSteps(answer, Infinity), wrong = all.findIndex(frame => frame.isWrong);
   if (isRace && all.length === 1) { element("player").hidden = true; frames = []; }
-  else if (answer.start) play(isRace ? "Steps outside of the race" : "Step by step", all, wrong > 0 ? wrong : Math.min(1, all.length - 1));
+  else if (answer.start) play(isRace ? "Steps before the race" : "Step by step", all, wrong > 0 ? wrong : Math.min(1, all.length - 1));
 }
 function clearAnswer(text) {
   session = null;
