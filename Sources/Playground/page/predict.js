@@ -45,7 +45,7 @@ function drawMasked(test) {
     return inside;
   };
   element("maskedText").replaceChildren(...maskedText(textArea.value, isInBlockOf).map(([line, code]) => {
-    const row = make("span", "line", null, make("span", "number", String(line).padStart(4) + "  "), code, "\n");
+    const row = make("span", "line", null, make("span", "number", String(line).padStart(4) + "  "), code);
     row.dataset.line = line;
     return row;
   }));

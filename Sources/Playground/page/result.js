@@ -10,12 +10,12 @@ function showAnswer(answer, { predictions, summary } = {}) {
     skipped: answer.reason || "the model cannot judge this test.",
     cut: `${answer.reason || "not all interleavings were tried"}.${answer.stoppedBy ? ` ${answer.stoppedBy}` : ""} This is not a pass.`,
   };
-  verdict.replaceChildren(make("b", { passed: "good", failed: "bad" }[kind] || "", VERDICTS[kind] || kind), ": ", words[kind] || answer.reason || "", summary ? ` ${summary}` : "");
+  verdict.replaceChildren(summary ? make("span", "summary", `${summary} `) : "", make("b", { passed: "good", failed: "bad" }[kind] || "", VERDICTS[kind] || kind), ": ", words[kind] || answer.reason || "");
   verdict.dataset.verdict = kind;
   failure.replaceChildren();
   if (answer.failure && answer.failure.text && answer.failure.text.length) failure.append(make("pre", "failure", answer.failure.text.join("\n")));
   if (drawBlocks(answer, predictions)) return;
-  const all = framesOfSteps(answer, Infinity), wrong = all.findIndex(frame => frame.isWrong);
+  const all = framesOfSteps(answer, Infinity), wrong = all.findIndex(frame => frame.isWrong || (frame.prediction && !frame.prediction.right));
   if (isRace && all.length === 1) { element("player").hidden = true; frames = []; }
   else if (answer.start) play(isRace ? "Steps before the race" : "Step by step", all, wrong > 0 ? wrong : Math.min(1, all.length - 1));
 }
