@@ -29,7 +29,10 @@ function ask(request) {
     const bytes = new TextEncoder().encode(request), at = model.playground_buffer(bytes.length) >>> 0;
     new Uint8Array(model.memory.buffer, at, bytes.length).set(bytes);
     const length = model.playground_answer(bytes.length) >>> 0, from = model.playground_output() >>> 0;
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(model.memory.buffer, from, length)));
+    const said = new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(model.memory.buffer, from, length));
+    // Embedded Swift prints this for a value without a description of its own, and compiles it without a warning.
+    if (said.includes("cannot print value")) throw new Error(`the answer has a value that was not printed: ${said}`);
+    return JSON.parse(said);
 }
 // The verdict and the outcomes of one test in the module.
 function answer(text) {
