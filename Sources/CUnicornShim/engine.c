@@ -156,7 +156,7 @@ void engine_run(struct engine *engine, uint64_t limit, bool careful, struct cuc_
     struct cuc_channel *channel = engine->channel;
     channel->live_executed = 0;
     channel->live_rip = read_rip(engine);
-    engine->knows_code = false;
+    engine_learn_code(engine);
     engine->limit = limit;
     engine->careful = careful;
     engine->stop = 0;

@@ -70,7 +70,12 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
         engine->library->uc_emu_stop(uc);
         return;
     }
-    if (!engine->knows_code) engine_learn_code(engine);
+    bool has_changed_ring = false;
+    if (!engine->knows_code) {
+        uint32_t ring = engine->ring;
+        engine_learn_code(engine);
+        has_changed_ring = engine->ring != ring;
+    }
     engine->rip = address - engine->code_base;
     // A fetch is recorded even if the instruction is not executed, because the engine has translated it.
     if (address / PAGE != engine->code_page) {
@@ -78,6 +83,8 @@ static void on_code(uc_engine *uc, uint64_t address, uint32_t size, void *contex
         engine->code_bytes = engine_bytes(engine, address & ~(uint64_t)(PAGE - 1));
         touch(engine, address, CUC_TOUCH_FETCH);
     }
+    // The regions depend on the ring.
+    if (has_changed_ring && !engine->careful) return stop(engine, CUC_STOP_NOTES);
     if (engine->has_breakpoints && has_reached_breakpoint(engine, address)) return stop(engine, CUC_STOP_BREAKPOINT);
     // Finish the pending instruction even if a kick has arrived.
     if (__atomic_load_n(&channel->kick, __ATOMIC_RELAXED) && !engine->careful) return stop(engine, CUC_STOP_KICK);

@@ -117,9 +117,11 @@ void engine_learn_code(struct engine *engine) {
     engine->knows_code = true;
     engine->code_bits = 64;
     engine->code_base = 0;
+    engine->ring = 0;
     if (engine->segments_at == 0) return;
     engine->library->uc_context_save(engine->uc, engine->state);
     uint32_t flags = read_flags(engine);
+    engine->ring = flags & FLAG_CPL;
     if (flags & FLAG_CS64) return;
     struct hidden_segment segments[CUC_SEGMENTS];
     read_hidden(engine, segments);

@@ -75,10 +75,11 @@ struct engine {
     struct code_memory memory;  // memory of the engine's translations
     uint32_t until_measured;    // instructions until it is measured again
 
-    // The size of code and the base of CS. Known until an instruction may load CS.
+    // The size of code, the base of CS and the ring. Known until an instruction may load CS.
     bool knows_code;
     uint32_t code_bits;
     uint64_t code_base;
+    uint32_t ring;
     uint64_t rip;  // of the last instruction that the code hook has seen
 
     uint64_t code_page;         // linear page number of the last instruction
@@ -105,7 +106,7 @@ void engine_find_segments(struct engine *engine);
 void engine_read_segments(struct engine *engine, struct cuc_system_registers *registers);
 // Returns false if the engine has only 64-bit mode and this is another.
 bool engine_write_segments(struct engine *engine, const struct cuc_system_registers *registers);
-// Updates `code_bits` and `code_base`.
+// Updates `code_bits`, `code_base` and `ring`.
 void engine_learn_code(struct engine *engine);
 
 // Registers the hooks. Returns 0 or an error of the engine.

@@ -106,6 +106,10 @@ package enum DebugError: Error, Equatable, Sendable {
     case unwatchable(UInt64, size: UInt64)
     /// This backend's debug registers do not watch data. Writes can still be found by single steps.
     case unwatchedReads(UInt64)
+    /// Nor can writes be found here: the monitor cannot read the bytes.
+    case unwatchedPage(UInt64, gpa: UInt64)
+    /// Neither debug registers nor single steps stop the guest on this backend.
+    case neverStops(UInt64)
     /// This backend cannot stop the vCPU in ring 3, and a step would end the guest.
     case cannotStepRing3(Int)
     case call(String, Errno)
@@ -120,9 +124,9 @@ extension DebugError: CustomStringConvertible {
     /// The errno for a client that does not read texts.
     var number: UInt8 {
         switch self {
-        case .notMapped, .noRAM, .wrongAlias, .isPrivate, .unreadable: 14
+        case .notMapped, .noRAM, .wrongAlias, .isPrivate, .unreadable, .unwatchedPage: 14
         case .noBreakpointLeft: 28
-        case .cannotStepRing3: 95
+        case .cannotStepRing3, .neverStops: 95
         case .noThread, .nothingToRun: 3
         case .call(_, let errno): UInt8(truncatingIfNeeded: errno.rawValue)
         case .noRegister, .wrongLength, .malformed, .unwatchable, .unwatchedReads: 22
@@ -149,7 +153,11 @@ extension DebugError: CustomStringConvertible {
         case .unwatchable(let address, let size):
             "\(size) bytes at \(hex(address)) cannot be watched: 1, 2, 4 or 8 bytes at a multiple of the size can"
         case .unwatchedReads(let address):
-            "reads of \(hex(address)) cannot be watched: this kernel interprets the guest without data breakpoints"
+            "reads of \(hex(address)) cannot be watched: debug registers watch no data on this kernel and CPU"
+        case .unwatchedPage(let address, let gpa):
+            "writes to \(hex(address)) cannot be watched: debug registers watch no data on this kernel and CPU, and the monitor cannot compare the bytes, because the page at guest-physical \(hex(gpa)) is private"
+        case .neverStops(let address):
+            "the guest cannot be stopped at \(hex(address)): in a trial, KVM_SET_GUEST_DEBUG stopped a guest neither by debug registers nor by single steps on this kernel and CPU"
         case .cannotStepRing3(let vcpu):
             "vCPU \(vcpu) is in ring 3, where this kernel reports neither steps nor breakpoints: continue, and stop it with Ctrl-C"
         case .call(let call, let errno): "\(call) failed: \(errno)"

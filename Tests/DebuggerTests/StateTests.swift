@@ -39,16 +39,16 @@ struct BreakpointPlanTests {
         #expect(try BreakpointPlan([]).request(isStep: false).control == 0)
     }
 
-    /// Without registers that stop everywhere, code and single steps do it.
+    /// Without registers that stop the guest, single steps do it, because INT3 may be the guest's then.
     @Test func stepsReplaceRegisters() throws {
         let facts = DebugFacts(stopsAtAddresses: false, watchesData: false)
         let hardware = Breakpoint(kind: .hardware, address: 1, size: 1)
         let write = Breakpoint(kind: .write, address: 8, size: 8)
         let plan = try BreakpointPlan([software(2), hardware, write], facts)
-        #expect(plan.registers == [] && plan.inCode == [software(2)] && plan.compared == [hardware, write])
+        #expect(plan.registers == [] && plan.inCode == [])
+        #expect(plan.compared == [hardware, write, software(2)])
         #expect(
-            plan.request(isStep: false).control
-                == CKVM_GUESTDBG_ENABLE | CKVM_GUESTDBG_SINGLESTEP | CKVM_GUESTDBG_USE_SW_BP)
+            plan.request(isStep: false).control == CKVM_GUESTDBG_ENABLE | CKVM_GUESTDBG_SINGLESTEP)
         for kind in [Breakpoint.Kind.read, .access] {
             #expect(throws: DebugError.unwatchedReads(16)) {
                 try BreakpointPlan([Breakpoint(kind: kind, address: 16, size: 8)], facts)
@@ -60,11 +60,30 @@ struct BreakpointPlanTests {
             ])
     }
 
+    /// The fifth and the sixth breakpoint: one is in memory that the monitor cannot write.
+    @Test func stepsReplaceCodeThatCannotBeWritten() throws {
+        let plan = try BreakpointPlan((1...6).map { software($0) }) { $0 != 5 }
+        #expect(plan.registers == (1...4).map { software($0) })
+        #expect(plan.inCode == [software(6)] && plan.compared == [software(5)])
+        let control = plan.request(isStep: false).control
+        #expect(control & CKVM_GUESTDBG_SINGLESTEP != 0 && control & CKVM_GUESTDBG_USE_SW_BP != 0)
+    }
+
+    @Test func aGuestThatNothingStopsGetsNoBreakpoint() throws {
+        let facts = DebugFacts(hits: 0)
+        for breakpoint in [software(1), Breakpoint(kind: .hardware, address: 1, size: 1)] {
+            #expect(throws: DebugError.neverStops(1)) { try BreakpointPlan([breakpoint], facts) }
+        }
+        #expect(try BreakpointPlan([], facts).compared.isEmpty)
+    }
+
     @Test func factsOfTheTrial() {
         #expect(DebugFacts(hits: 0b1111) == DebugFacts())
         #expect(
             DebugFacts(hits: 0)
-                == DebugFacts(stopsAtAddresses: false, watchesData: false, stopsInRing3: false))
+                == DebugFacts(stopsAtAddresses: false, watchesData: false, steps: false, stopsInRing3: false))
+        // The emulated CPU of the lab.
+        #expect(DebugFacts(hits: 0b11_0000) == DebugFacts(stopsAtAddresses: false, watchesData: false))
         // kvm-pvm; then one that watches data in ring 0 alone.
         #expect(DebugFacts(hits: 0b0001) == DebugFacts(watchesData: false, stopsInRing3: false))
         #expect(DebugFacts(hits: 0b0111) == DebugFacts(watchesData: false))

@@ -123,7 +123,7 @@ import Testing
         #expect(try guest.ram.bytes(at: 0x8000 - 6, 4) == [6, 0, 0x00, 0x10])
     }
 
-    /// INT n beyond the table is #GP, which is a triple fault if the table has no vector 13.
+    /// INT n beyond the table is #GP, which is a triple fault if the table has neither vector 13 nor vector 8.
     @Test func aVectorBeyondTheTableIsAGeneralProtectionFault() throws {
         var special = Self.realMode(codeSegment: 0x1000)
         special.idt.limit = 0x21 * 4 + 2
@@ -132,7 +132,7 @@ import Testing
         try handled.ram.put([0xf4], at: Guest.code + 0x200)  // hlt
         #expect(left(handled) == "halt")
         #expect(try handled.vcpu.registers().rip == 0x201)
-        special.idt.limit = 13 * 4 + 2
+        special.idt.limit = 8 * 4 + 2
         let lost = try guest([0xcd, 0x21], special, rip: 0)
         #expect(left(lost) == "shutdown")
         #expect(lost.vcpu.unhandled?.exception.vector == 13)
@@ -168,6 +168,53 @@ import Testing
         #expect(rsp == 0x8000 - 16)
         let frame = try guest.ram.bytes(at: rsp, 12)
         #expect(frame == [0, 0, 0, 0, 12, 0, 1, 0, 8, 0, 0, 0])
+    }
+
+    /// A 32-bit guest in ring 3 returns from a handler, whose stack is that of the TSS. A TSS with a stack for another ring is #TS.
+    @Test func protectedModeHandlersAreInRingZero() throws {
+        var special = Self.protectedMode
+        (special.idt.base, special.idt.limit) = (0x20000, 0xff)
+        (special.gdt.base, special.gdt.limit) = (0x22000, 0x27)
+        (special.tr.base, special.tr.limit) = (0x23000, 0x67)
+        special.cs.selector = 0x1b
+        special.ss.selector = 0x23
+        (special.cs.dpl, special.ss.dpl) = (3, 3)
+        // ud2; ud2; hlt
+        let code: [UInt8] = [0x0f, 0x0b, 0x0f, 0x0b, 0xf4]
+        func prepared(stackSegment: UInt64) throws -> Guest {
+            let guest = try guest(code, special)
+            let descriptors: [UInt64] = [
+                0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00cf_fb00_0000_ffff, 0x00cf_f300_0000_ffff,
+            ]
+            for (index, word) in descriptors.enumerated() {
+                try guest.ram.put(word: word, at: 0x22008 + UInt64(index) * 8)
+            }
+            try guest.ram.put(word: 0x7000 | stackSegment << 32, at: 0x23004)
+            // add dword [esp], 2; iret
+            try guest.ram.put([0x83, 0x04, 0x24, 2, 0xcf], at: 0x21000 + 6 * 16)
+            for vector in 0..<16 as Range<UInt64> {
+                let handler = 0x21000 + vector * 16
+                if vector != 6 { try guest.ram.put([0xe6, UInt8(vector), 0xcf], at: handler) }
+                try guest.ram.put(
+                    word: handler & 0xffff | 8 << 16 | 0x8e << 40 | (handler >> 16) << 48,
+                    at: 0x20000 + vector * 8)
+            }
+            return guest
+        }
+        let handled = try prepared(stackSegment: 0x10)
+        #expect(left(handled) == "out 0xd 1 0x0")
+        #expect(try handled.vcpu.registers().rsp == 0x7000 - 24)
+        #expect(try handled.ram.word(at: 0x7000 - 24) == UInt64(Guest.code + 4) << 32)
+        #expect(try handled.ram.word(at: 0x7000 - 16) & 0xffff_ffff == 0x1b)
+        #expect(try handled.ram.word(at: 0x7000 - 8) == 0x23 << 32 | 0x8000)
+        let inner = try handled.vcpu.specialRegisters()
+        #expect(inner.cs.selector == 8 && inner.ss.selector == 0x10 && inner.ss.dpl == 0)
+        // Ring 3's own stack segment, and none.
+        for segment in [0x23, 0] as [UInt64] {
+            let guest = try prepared(stackSegment: segment)
+            #expect(left(guest) == "shutdown")
+            #expect(guest.vcpu.unhandled?.exception == CPUException(6))
+        }
     }
 
     /// OUTS and INS with segment bases and 16-bit indices that wrap.

@@ -57,21 +57,17 @@ struct ExceptionTests {
     static let taskState: UInt64 = 0x22000
 
     /// A guest with a gate for each exception. Its handler is one OUT to the port of the same number.
-    private func handled(_ code: [UInt8], stack: UInt64? = nil, privilege: UInt64 = 0) throws -> Guest {
+    private func handled(_ code: [UInt8], stack: UInt64? = nil) throws -> Guest {
         let guest = try Guest(code)
         for vector in 0..<32 as Range<UInt64> {
             let handler = Self.handlers + vector * 8
             try guest.ram.put([0xe6, UInt8(vector)], at: handler)
-            let type: UInt64 = 0x8e | privilege << 5
-            try guest.ram.put(
-                word: handler & 0xffff | 8 << 16 | (stack == nil ? 0 : 1 << 32) | type << 40
-                    | (handler >> 16 & 0xffff) << 48, at: Self.table + vector * 16)
-            try guest.ram.put(word: handler >> 32, at: Self.table + vector * 16 + 8)
+            try guest.ram.putGate(
+                vector, of: Self.table, to: handler, stack: stack == nil ? 0 : 1)
         }
         var special = try guest.vcpu.specialRegisters()
         special.idt.base = Self.table
         special.idt.limit = 511
-        special.cs.selector = 8
         if let stack {
             special.tr.base = Self.taskState
             special.tr.limit = 0x67

@@ -105,6 +105,8 @@ struct Guest {
     static let code: UInt64 = 0x10000
     static let stack: UInt64 = 0x80000
     static let tables: UInt64 = 0x1000
+    /// Code and data of ring 0, with the selectors 8 and 16.
+    static let descriptors: UInt64 = 0x7000
     static let ram: UInt64 = 4 << 20
     static let sharedBit: UInt64 = 1 << 39
 
@@ -127,6 +129,8 @@ struct Guest {
         if hasUserspaceAddress { region.userspace_addr = model.mapping.address }
         try model.vm.setUserMemoryRegion2(region)
         try model.mapping.put(code, at: Self.code)
+        try model.mapping.put(word: 0x00af_9b00_0000_ffff, at: Self.descriptors + 8)
+        try model.mapping.put(word: 0x00cf_9300_0000_ffff, at: Self.descriptors + 16)
         for half in 0..<UInt64(2) {
             let directory = Self.tables + 0x1000 * (half + 1)
             try model.mapping.put(word: directory | 3, at: Self.tables + half * 8)
@@ -166,6 +170,9 @@ struct Guest {
         special.cr3 = tables
         special.cr4 = 0x620
         special.efer = 0x500
+        special.gdt.base = descriptors
+        special.gdt.limit = 0x17
+        special.cs.selector = 8
         special.cs.l = 1
         special.cs.present = 1
         special.cs.type = 11

@@ -29,7 +29,8 @@ enum cuc_stop {
     CUC_STOP_MEMORY,      // no region allows `fault`
     CUC_STOP_EXCEPTION,   // the guest raised exception number `exception`
     CUC_STOP_BREAKPOINT,  // breakpoints were reached; see cuc_breakpoint_hits
-    CUC_STOP_NOTES,       // accessed pages must be processed: the list is full, or code was overwritten
+    CUC_STOP_NOTES,       // accessed pages must be processed: the list is full, or code was overwritten; or the ring
+                          // has changed
     CUC_STOP_ENGINE_FAILED,  // the engine could not execute the instruction at RIP; see `cuc_failure`
     CUC_STOP_PROCESS_DIED,   // the CPU process has ended, in this run or an earlier one; see `cuc_failure`
 };

@@ -4,8 +4,9 @@ import CKVMShim
 /// How breakpoints are realised: by the four debug registers, as INT3 in the code, or by single steps.
 ///
 /// Hardware breakpoints and watchpoints get registers first. Software breakpoints get those that are left, because a
-/// register works in private memory too, and the guest cannot see it. Watchpoints that the registers of a backend do not support are done by stepping
-/// through the guest, which is slow; software breakpoints are all in the code then. A value; changes nothing.
+/// register works in private memory too, and the guest cannot see it. Further ones are INT3, if the monitor can write it. All
+/// others are done by stepping through the guest, which is slow; and all of them, if the registers of a backend stop nothing,
+/// because its INT3 may then be the guest's. A value; changes nothing.
 struct BreakpointPlan {
     static let registerCount = 4
     /// By number of the debug register, DR0 to DR3.
@@ -15,25 +16,34 @@ struct BreakpointPlan {
     /// Breakpoints and write watchpoints to compare with after each instruction.
     let compared: [Breakpoint]
 
-    /// - Throws: ``DebugError/noBreakpointLeft(_:)`` if more than four breakpoints need a register, and
-    ///   ``DebugError/unwatchedReads(_:)`` for watched reads if registers watch no data.
-    init(_ breakpoints: [Breakpoint], _ facts: DebugFacts = DebugFacts()) throws(DebugError) {
+    /// - Parameter canPatch: whether the monitor can write an INT3 at the address.
+    /// - Throws: ``DebugError/noBreakpointLeft(_:)`` if more than four breakpoints need a register,
+    ///   ``DebugError/unwatchedReads(_:)`` for watched reads if registers watch no data, and
+    ///   ``DebugError/neverStops(_:)`` if there is neither a register nor a step.
+    init(
+        _ breakpoints: [Breakpoint], _ facts: DebugFacts = DebugFacts(),
+        canPatch: (UInt64) -> Bool = { _ in true }
+    ) throws(DebugError) {
         let software = breakpoints.filter { $0.kind == .software }
         let others = breakpoints.filter { $0.kind != .software }
         func isCompared(_ breakpoint: Breakpoint) -> Bool {
             !(breakpoint.kind.isWatchpoint ? facts.watchesData : facts.stopsAtAddresses)
         }
-        compared = others.filter(isCompared)
-        if let read = compared.first(where: { $0.kind == .read || $0.kind == .access }) {
+        let left = others.filter(isCompared)
+        if let read = left.first(where: { $0.kind == .read || $0.kind == .access }) {
             throw .unwatchedReads(read.address)
         }
         let hardware = others.filter { !isCompared($0) }
         guard hardware.count <= Self.registerCount else {
             throw .noBreakpointLeft(breakpoints.last?.address ?? 0)
         }
-        let left = facts.stopsAtAddresses ? Self.registerCount - hardware.count : 0
-        registers = hardware + software.prefix(left)
-        inCode = Array(software.dropFirst(left))
+        let free = facts.stopsAtAddresses ? Self.registerCount - hardware.count : 0
+        registers = hardware + software.prefix(free)
+        let further = software.dropFirst(free)
+        let patched = facts.stopsAtAddresses ? further.filter { canPatch($0.address) } : []
+        inCode = patched
+        compared = left + further.filter { !patched.contains($0) }
+        if !facts.steps, let first = compared.first { throw .neverStops(first.address) }
     }
 
     /// The argument of `KVM_SET_GUEST_DEBUG`.

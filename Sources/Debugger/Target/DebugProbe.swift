@@ -10,26 +10,34 @@ struct DebugFacts: Equatable, Sendable {
     var stopsAtAddresses = true
     /// Debug registers stop the guest after a write, wherever they stop it at all.
     var watchesData = true
+    /// Single steps stop the guest in ring 0.
+    var steps = true
     /// Something stops the guest in ring 3. Otherwise even a step ends it there.
     var stopsInRing3 = true
 }
 
 extension DebugFacts {
-    /// - Parameter hits: the breakpoints of ``DebugProbe`` that have stopped the guest, one bit each.
+    /// The bits of hits that tell of single steps.
+    static let (step, stepInRing3): (UInt64, UInt64) = (1 << 4, 1 << 5)
+
+    /// - Parameter hits: the breakpoints of ``DebugProbe`` that have stopped the guest, one bit each, and its steps.
     init(hits: UInt64) {
         func hasHit(_ number: UInt64) -> Bool { hits & 1 << number != 0 }
         stopsAtAddresses = hasHit(0)
-        stopsInRing3 = hasHit(2)
+        // Not tried where registers work: a step is needed to pass a breakpoint, so that KVM has both.
+        steps = hasHit(0) || hits & Self.step != 0
+        stopsInRing3 = hasHit(2) || hits & Self.stepInRing3 != 0
         watchesData = hasHit(1) && (hasHit(3) || !hasHit(2))
     }
 }
 
 /// Finds out by trial what `KVM_SET_GUEST_DEBUG` can do. A KVM that interprets ring 0 watches no data there, and kvm-pvm, which runs
-/// ring 3 without the hardware's virtualization, stops nothing there.
+/// ring 3 without the hardware's virtualization, stops nothing there. On QEMU's emulated AMD CPU VMRUN loads DR7 without
+/// effect, and INT3 is not intercepted as an exception; single steps work.
 final class DebugProbe: ExitObserver {
     /// The registers that have stopped the guest, one bit each.
     private let hits = Mutex<UInt64>(0)
-    /// The last setting of the vCPU; nil before it is entered.
+    /// The last setting of the vCPU; nil before it is entered. KVM must be asked before each step.
     private let request = Mutex<ckvm_guest_debug?>(nil)
 
     private init() {}
@@ -42,27 +50,25 @@ final class DebugProbe: ExitObserver {
     ///     2:  add $8, %rdi; dec %ecx; jnz 1b
     ///         mov %cr3, %rax; mov %rax, %cr3; lgdt gdtr(%rip)
     ///         lea -0x800(%rsp), %rax                        # the other stack
+    ///         out %al, $0x80
     ///         push $0x23; push %rax; push $0x3002; push $0x1b; lea user(%rip), %rax; push %rax; iretq
     ///     user: push %rax; out %al, $0xf4                   # in ring 3, with IOPL 3
     ///     gdtr: .word 39; .quad gdt
     ///     gdt:  code and data of ring 0, code and data of ring 3
     private static let code: [UInt8] = [
-        0x50, 0x58, 0x0f, 0x20, 0xdf, 0xb9, 0x00, 0x10, 0x00, 0x00, 0x48, 0x83, 0x3f, 0x00, 0x74, 0x04, 0x48,
-        0x83,
-        0x0f, 0x04, 0x48, 0x83, 0xc7, 0x08, 0xff, 0xc9, 0x75, 0xee, 0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x0f,
-        0x01,
-        0x15, 0x1f, 0x00, 0x00, 0x00, 0x48, 0x8d, 0x84, 0x24, 0x00, 0xf8, 0xff, 0xff, 0x6a, 0x23, 0x50, 0x68,
-        0x02,
-        0x30, 0x00, 0x00, 0x6a, 0x1b, 0x48, 0x8d, 0x05, 0x03, 0x00, 0x00, 0x00, 0x50, 0x48, 0xcf, 0x50, 0xe6,
-        0xf4,
-        0x27, 0x00, 0x52, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00,
-        0xff, 0xff, 0x00, 0x00, 0x00, 0x9b, 0xaf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x93, 0xcf, 0x00, 0xff,
-        0xff,
-        0x00, 0x00, 0x00, 0xfb, 0xaf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xf3, 0xcf, 0x00,
+        0x50, 0x58, 0x0f, 0x20, 0xdf, 0xb9, 0x00, 0x10, 0x00, 0x00, 0x48, 0x83, 0x3f, 0x00, 0x74, 0x04,
+        0x48, 0x83, 0x0f, 0x04, 0x48, 0x83, 0xc7, 0x08, 0xff, 0xc9, 0x75, 0xee, 0x0f, 0x20, 0xd8, 0x0f,
+        0x22, 0xd8, 0x0f, 0x01, 0x15, 0x21, 0x00, 0x00, 0x00, 0x48, 0x8d, 0x84, 0x24, 0x00, 0xf8, 0xff,
+        0xff, 0xe6, 0x80, 0x6a, 0x23, 0x50, 0x68, 0x02, 0x30, 0x00, 0x00, 0x6a, 0x1b, 0x48, 0x8d, 0x05,
+        0x03, 0x00, 0x00, 0x00, 0x50, 0x48, 0xcf, 0x50, 0xe6, 0xf4, 0x27, 0x00, 0x54, 0x00, 0x10, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00, 0x00,
+        0x00, 0x9b, 0xaf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0x93, 0xcf, 0x00, 0xff, 0xff, 0x00, 0x00,
+        0x00, 0xfb, 0xaf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x00, 0xf3, 0xcf, 0x00,
     ]
     /// Offset of `user`.
-    private static let user: UInt64 = 0x45
+    private static let user: UInt64 = 0x47
+    /// The port by which the guest says that few instructions are left.
+    private static let port: UInt16 = 0x80
     /// Distance of the two stacks, bytes.
     private static let stackDistance: UInt64 = 0x800
 
@@ -72,11 +78,15 @@ final class DebugProbe: ExitObserver {
         var small = MachineConfiguration()
         small.aliases = configuration.aliases
         small.contents = configuration.contents
+        small.hypercallInstruction = configuration.hypercallInstruction
         small.ramSize = 4 << 20
         guard let image = try? BootImage.flat(code),
             let machine = try? Machine(
                 backend: backend, configuration: small, image: image, console: Console(nil), observer: probe)
-        else { return DebugFacts(hits: 0) }
+        else {
+            // Nothing is known. Steps are what every KVM has.
+            return DebugFacts(hits: DebugFacts.step)
+        }
         _ = machine.run(timeout: .seconds(60))
         return DebugFacts(hits: probe.hits.withLock { $0 })
     }
@@ -95,6 +105,9 @@ final class DebugProbe: ExitObserver {
 
     func mayEnter(_ vcpu: any KVMVCPU, _ machine: Machine) -> Bool {
         request.withLock { request in
+            if let request, request.control & CKVM_GUESTDBG_SINGLESTEP != 0 {
+                try? vcpu.setGuestDebug(request)
+            }
             guard request == nil else { return }
             request = (try? BreakpointPlan(breakpoints(vcpu)))?.request(isStep: false)
             if let request { try? vcpu.setGuestDebug(request) }
@@ -103,7 +116,12 @@ final class DebugProbe: ExitObserver {
     }
 
     func left(_ exit: Exit, _ vcpu: any KVMVCPU, _ machine: Machine) {
+        if case .io(let io) = exit, io.port == Self.port { return stepIfNothingStops(vcpu) }
         guard case .debug(let debug) = exit else { return }
+        if request.withLock({ $0?.control ?? 0 }) & CKVM_GUESTDBG_SINGLESTEP != 0 {
+            let isUser = (try? vcpu.specialRegisters())?.cs.dpl == 3
+            return hits.withLock { $0 |= isUser ? DebugFacts.stepInRing3 : DebugFacts.step }
+        }
         hits.withLock { $0 |= debug.dr6 & 15 }
         // An address stops the guest until its breakpoint is gone.
         request.withLock { request in
@@ -113,6 +131,18 @@ final class DebugProbe: ExitObserver {
             }
             try? vcpu.setGuestDebug(changed)
             request = changed
+        }
+    }
+
+    /// Steps through the rest of the guest if the first breakpoint has not stopped it.
+    private func stepIfNothingStops(_ vcpu: any KVMVCPU) {
+        guard hits.withLock({ $0 }) & 1 == 0 else { return }
+        request.withLock { request in
+            var stepping = ckvm_guest_debug()
+            stepping.control = CKVM_GUESTDBG_ENABLE | CKVM_GUESTDBG_SINGLESTEP
+            // The vCPU goes on from this exit without a further question.
+            try? vcpu.setGuestDebug(stepping)
+            request = stepping
         }
     }
 }

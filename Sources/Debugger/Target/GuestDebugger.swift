@@ -138,6 +138,20 @@ package final class GuestDebugger: ExitObserver {
         }
     }
 
+    /// KVM drops the trap flag when RIP is set, so that this is the step, and the next one must be asked for again.
+    package func steppedOver(_ vcpu: any KVMVCPU, _ machine: Machine) {
+        guard let request = breakpoints.withLock({ $0.applied[vcpu.id] }),
+            request.control & CKVM_GUESTDBG_SINGLESTEP != 0, let registers = try? vcpu.registers(),
+            let special = try? vcpu.specialRegisters()
+        else { return }
+        try? vcpu.setGuestDebug(request)
+        let base = special.efer & 1 << 10 != 0 && special.cs.l != 0 ? 0 : special.cs.base
+        let step = ckvm_run_debug(
+            exception: 1, pad: 0, pc: base &+ registers.rip, dr6: 1 << 14, dr7: request.debugreg.7)
+        // The kick takes effect when the monitor enters again.
+        if let stop = reason(step, vcpu, machine) { change { $0.add(stop) } }
+    }
+
     /// The meaning of a `KVM_EXIT_DEBUG`.
     ///
     /// - Returns: nil if the guest goes on.
@@ -167,8 +181,8 @@ package final class GuestDebugger: ExitObserver {
                 return stop(reached.kind == .software ? .softwareBreakpoint : .hardwareBreakpoint)
             }
             guard let compared = breakpoints.plan?.compared, !compared.isEmpty else { return stop(.plain) }
-            if compared.contains(where: { $0.kind == .hardware && $0.address == debug.pc }) {
-                return stop(.hardwareBreakpoint)
+            if let reached = compared.first(where: { !$0.kind.isWatchpoint && $0.address == debug.pc }) {
+                return stop(reached.kind == .software ? .softwareBreakpoint : .hardwareBreakpoint)
             }
             if let changed = breakpoints.noteChange(seenBy: vcpu, machine) {
                 return stop(.watchpoint(.write, changed))

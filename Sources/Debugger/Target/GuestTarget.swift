@@ -132,7 +132,12 @@ extension GuestDebugger: DebugTarget {
 
     private func change(breakpointsTo new: [Breakpoint], by thread: Int) throws(DebugError) {
         let (view, special) = (try view(), try special(try vcpu(thread)))
-        let plan = try BreakpointPlan(new, new.isEmpty ? DebugFacts() : facts())
+        let plan = try BreakpointPlan(new, new.isEmpty ? DebugFacts() : facts()) {
+            view.canPatch($0, special)
+        }
+        for watched in plan.compared where watched.kind.isWatchpoint {
+            try view.checkReadable(watched, special)
+        }
         try breakpoints.withLock { state throws(DebugError) in
             state.bytes = [:]
             try state.patches.set(plan.inCode, view, special)

@@ -135,6 +135,32 @@ package struct GuestView: Sendable {
         }
     }
 
+    /// Whether the monitor can write a byte of code. True if there is no code: writing it fails with the reason.
+    func canPatch(_ address: UInt64, _ special: ckvm_sregs) -> Bool {
+        do throws(DebugError) {
+            let place = try place(translate(address, special))
+            try write(at: place, read(at: place, count: 1))
+            return true
+        } catch .isPrivate {
+            return false
+        } catch {
+            return true
+        }
+    }
+
+    /// - Throws: ``DebugError/unwatchedPage(_:gpa:)`` if the bytes, or the page tables that lead to them, are private memory that
+    ///   the monitor cannot read.
+    func checkReadable(_ watched: Breakpoint, _ special: ckvm_sregs) throws(DebugError) {
+        do throws(DebugError) {
+            let physical = try translate(watched.address, special)
+            _ = try read(physical: physical, count: Int(min(watched.size, 8)))
+        } catch .isPrivate(let gpa) {
+            throw .unwatchedPage(watched.address, gpa: gpa)
+        } catch {
+            // Not there yet: it is compared when it is.
+        }
+    }
+
     private func accessPrivate(
         _ place: Place, _ body: (any PrivateMemoryAccess) throws(Errno) -> Void
     ) throws(DebugError) {

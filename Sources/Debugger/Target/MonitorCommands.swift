@@ -114,9 +114,15 @@ extension GuestDebugger {
         }
         if let ending = explanation.ending { lines.append("the guest ends when it goes on: \(ending.text)") }
         let facts = breakpoints.withLock { $0.facts }
+        if facts?.stopsAtAddresses == false {
+            lines.append(
+                "debug registers stop nothing on this kernel and CPU: with breakpoints, the guest is stepped through"
+            )
+        }
         if facts?.watchesData == false {
             lines.append(
-                "this kernel watches no data: the guest is stepped through, and the bytes are compared")
+                "debug registers watch no data on this kernel and CPU: with watchpoints, the guest is stepped through, and the bytes are compared"
+            )
         }
         if facts?.stopsInRing3 == false {
             lines.append(

@@ -27,6 +27,12 @@ public struct CPUException: Sendable, Hashable {
     public static let invalidOpcode: UInt8 = 6
     /// #DF.
     public static let doubleFault: UInt8 = 8
+    /// #TS.
+    public static let invalidTaskState: UInt8 = 10
+    /// #NP.
+    public static let segmentNotPresent: UInt8 = 11
+    /// #SS.
+    public static let stackFault: UInt8 = 12
     /// #GP.
     public static let generalProtection: UInt8 = 13
     /// #PF.

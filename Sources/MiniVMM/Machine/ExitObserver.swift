@@ -10,6 +10,9 @@ public protocol ExitObserver: AnyObject, Sendable {
     ///
     /// - Returns: false to leave the vCPU out this time.
     func mayEnter(_ vcpu: any KVMVCPU, _ machine: Machine) -> Bool
+    /// The monitor has set RIP to the instruction after a call, because KVM could not. Called on the vCPU's thread, before the
+    /// vCPU is entered again.
+    func steppedOver(_ vcpu: any KVMVCPU, _ machine: Machine)
     /// The vCPU has ended the machine in this way. Called on its thread, before the others know; the machine waits.
     ///
     /// - Returns: false to enter the vCPU again, because the observer itself is the cause.
@@ -23,6 +26,8 @@ public protocol ExitObserver: AnyObject, Sendable {
 extension ExitObserver {
     /// Enters every vCPU.
     public func mayEnter(_ vcpu: any KVMVCPU, _ machine: Machine) -> Bool { true }
+    /// Does nothing.
+    public func steppedOver(_ vcpu: any KVMVCPU, _ machine: Machine) {}
     /// The machine ends.
     public func ends(_ outcome: Outcome, _ vcpu: any KVMVCPU, _ machine: Machine) -> Bool { true }
     /// Does nothing.

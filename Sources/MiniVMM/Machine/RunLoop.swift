@@ -87,7 +87,10 @@ struct GuestExitHandler: ExitHandler {
                 : .noDevice(gpa: gpa, size: size, isWrite: write))
     }
 
-    func steppedOver(rip: UInt64) { trace?.record(.steppedOver(rip: rip), by: actor) }
+    func steppedOver(rip: UInt64) {
+        trace?.record(.steppedOver(rip: rip), by: actor)
+        observer?.steppedOver(vcpu, machine)
+    }
 
     func cannotContinue(_ obstacle: ExitObstacle) -> Pause? {
         switch obstacle {

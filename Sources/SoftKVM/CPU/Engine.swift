@@ -17,6 +17,8 @@ import SystemPackage
         let memory: FileMemory
         /// Byte offset of the start in the file.
         let fileOffset: UInt64
+        /// Whether ring 3 may access it. Otherwise it was mapped for ring 0, which may do more.
+        let isForUser: Bool
 
         /// The guest-physical address of a linear address in the region.
         func gpa(of address: UInt64) -> UInt64 { gpa + linear.offset(of: address) }
@@ -32,6 +34,9 @@ import SystemPackage
     /// Pages from which code was translated: their linear addresses, by guest-physical address.
     private var codePages: [UInt64: Set<UInt64>] = [:]
     private var hasBreakpoints = false
+    private var isUser = false
+    /// Whether ring 3 runs while a region is mapped for ring 0 only.
+    private(set) var lendsPrivilege = false
     private let touches: UnsafeMutablePointer<cuc_touch>
 
     /// Largest region, bytes. Unmapping a region takes about 20 µs plus 0.1 µs for each page (measured with Unicorn
@@ -122,7 +127,21 @@ import SystemPackage
         unsafe cuc_map(
             cpu, region.linear.start, region.linear.size, writable, executable, file, region.fileOffset)
         regions.append(region)
+        lendsPrivilege = lendsPrivilege || isUser && !region.isForUser
         return true
+    }
+
+    /// Drops what ring 3 may not access when it begins to run.
+    func enter(ring: Int) {
+        let wasUser = isUser
+        isUser = ring == 3
+        if isUser, !wasUser { reclaimPrivilege() }
+    }
+
+    /// Drops the regions for ring 0.
+    func reclaimPrivilege() {
+        drop { !$0.isForUser }
+        lendsPrivilege = false
     }
 
     /// The number of a file in the process. The first call for a file opens it there.

@@ -21,7 +21,8 @@ extension SoftVCPU {
     /// Handles an access that no region allows: maps the memory if that is allowed, or exits.
     func serve(_ access: cuc_access, _ engine: Engine) -> Step {
         let kind = AccessKind(
-            isWrite: access.is_write != 0, isFetch: access.is_fetch != 0, isUser: currentRing == 3)
+            isWrite: access.is_write != 0, isFetch: access.is_fetch != 0,
+            isUser: currentRing == 3 && !isOfDescriptor(access))
         var fragments: [MMIOFragment] = []
         var encrypted: [MMIOFragment] = []
         for part in access.parts {
@@ -61,9 +62,10 @@ extension SoftVCPU {
         case .memory(let backing) where backing.isCiphertext:
             return .ciphertext(gpa: vm.withoutSharedBit(address), backing)
         case .memory(let backing):
-            guard let region = region(around: linear, leaf, backing, besides: scratch) else {
-                return .stop(internalError())
-            }
+            guard
+                let region = region(
+                    around: linear, leaf, backing, isForUser: kind.isUser, besides: scratch)
+            else { return .stop(internalError()) }
             let isMapped = engine.map(
                 region, writable: leaf.writable && !backing.isReadOnly, executable: leaf.executable)
             // If mapping failed because the process is gone, the next run reports the reason.
@@ -91,7 +93,7 @@ extension SoftVCPU {
     /// The largest region around an address that can be mapped at once: within one run of the second stage, one
     /// page of the guest's tables and one block of the engine.
     private func region(
-        around linear: UInt64, _ leaf: GuestPage, _ backing: KernelModel.Backing,
+        around linear: UInt64, _ leaf: GuestPage, _ backing: KernelModel.Backing, isForUser: Bool,
         besides scratch: [UInt64]
     ) -> Engine.Region? {
         // An aligned block of at most the size of the shared bit lies in one alias.
@@ -111,7 +113,7 @@ extension SoftVCPU {
         guard low < high, let memory = vm.model.memory(of: backing.file) else { return nil }
         return Engine.Region(
             linear: LinearRange(start: start + low, size: high - low), gpa: gpa + low, memory: memory,
-            fileOffset: backing.fileOffset + (gpa + low - backing.pages.start))
+            fileOffset: backing.fileOffset + (gpa + low - backing.pages.start), isForUser: isForUser)
     }
 
     // MARK: privileged instructions

@@ -22,8 +22,13 @@ extension SoftVCPU {
         guard case .port(let isOut, let size, let port, let isString) = instruction.operation else {
             return invalidOpcode()
         }
-        // Ports need IOPL. The I/O permission bitmap of a TSS is not supported.
-        guard currentRing <= Int(registersNow.rflags >> 12 & 3) else { return generalProtection() }
+        let number = port ?? UInt16(truncatingIfNeeded: registersNow.rdx)
+        do throws(DeliveryFailure) {
+            guard try mayAccess(port: number, size) else { return generalProtection() }
+        } catch {
+            guard case .exception(let exception) = error else { return generalProtection() }
+            return raise(exception)
+        }
         if isString, instruction.isRepeated, registersNow.rcx & instruction.addressMask == 0 {
             stepOver(instruction.length)
             return .proceed
@@ -31,7 +36,7 @@ extension SoftVCPU {
         if isString, let failure = failedFetch() { return failure }
         let access = PortAccess(
             rip: registersNow.rip, instruction: instruction, isOut: isOut, size: size, isString: isString,
-            port: port ?? UInt16(truncatingIfNeeded: registersNow.rdx),
+            port: number,
             linear: isString ? elementAddress(isOut, instruction) : 0)
         guard isString else { return transfer(access, registersNow.rax) }
         if isOut, let step = exitForMMIO(access, writing: nil) { return step }
@@ -39,6 +44,19 @@ extension SoftVCPU {
         case .success(let bytes): return transfer(access, bytes.value)
         case .failure(let stop): return stop.step
         }
+    }
+
+    /// Whether the current ring may access `size` ports: it needs IOPL, or clear bits in the I/O permission bitmap of the TSS.
+    private func mayAccess(port: UInt16, _ size: Int) throws(DeliveryFailure) -> Bool {
+        let isVirtual8086 = registersNow.rflags & 1 << 17 != 0
+        if currentRing <= Int(registersNow.rflags >> 12 & 3), !isVirtual8086 { return true }
+        // The CPU reads two bytes of the bitmap, whose offset in the TSS is at 0x66.
+        let limit = UInt64(special.tr.limit)
+        guard limit >= 0x67 else { return false }
+        let place = try readNumber(special.tr.base &+ 0x66, 2) + UInt64(port) / 8
+        guard place + 1 <= limit else { return false }
+        let bits = try readNumber(special.tr.base &+ place, 2) >> (UInt64(port) % 8)
+        return bits & (1 << UInt64(size) - 1) == 0
     }
 
     /// Exits with `KVM_EXIT_IO`.

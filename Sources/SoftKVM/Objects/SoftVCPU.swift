@@ -190,18 +190,22 @@ public import SystemPackage
         while left > 0 {
             if specialChanged { loadSpecial(into: engine) }
             engine.registers = registersNow
+            engine.enter(ring: currentRing)
+            let lendsPrivilege = engine.lendsPrivilege
             let (stop, executed) = unsafe engine.run(
-                limit: isSingleStepping ? 1 : UInt64(left), immediateExit: immediateExit)
+                limit: isSingleStepping || lendsPrivilege ? 1 : UInt64(left), immediateExit: immediateExit)
             if let failure = engine.failure { return engineFailed(failure) }
             registersNow = engine.registers
             storeSpecial()
             left -= Int(executed)
             vm.model.clock &+= executed
             takeTouches(engine)
+            if lendsPrivilege, stop != CUC_STOP_MEMORY { engine.reclaimPrivilege() }
             if isSingleStepping, executed > 0 { return stepped(engine.breakpointHits(after: stop)) }
             let step: Step
             switch stop {
             case CUC_STOP_BREAKPOINT: return reachedBreakpoints(engine.breakpointHits(after: stop))
+            case CUC_STOP_LIMIT where lendsPrivilege: step = .proceed
             case CUC_STOP_LIMIT, CUC_STOP_KICK: return .fail(.interrupted)
             case CUC_STOP_NOTES: step = .proceed
             case CUC_STOP_MEMORY: step = serve(unsafe cuc_fault(engine.cpu), engine)
@@ -309,7 +313,7 @@ public import SystemPackage
         return .exit
     }
 
-    /// The current ring of the guest: 0 or 3.
+    /// The current ring of the guest.
     var currentRing: Int { special.cr0 & 1 == 0 ? 0 : Int(special.ss.dpl) }
 
     // MARK: the other calls

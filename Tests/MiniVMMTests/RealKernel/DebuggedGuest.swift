@@ -2,6 +2,7 @@
 import Debugger
 import Foundation
 import Synchronization
+import SystemPackage
 import Testing
 
 @testable import MiniVMM
@@ -93,7 +94,18 @@ final class DebuggedGuest {
     }
 
     /// Whether the monitor can read what the guest has in private memory here.
-    var readsPrivate: Bool { machine.vm is any PrivateMemoryAccess }
+    var readsPrivate: Bool {
+        guard let vm = machine.vm as? any PrivateMemoryAccess else { return false }
+        var byte: UInt8 = 0
+        return withUnsafeMutableBytes(of: &byte) { buffer in
+            do throws(Errno) {
+                try vm.readPrivate(gpa: machine.layout.tables.root, into: buffer)
+                return true
+            } catch {
+                return error != .notSupported
+            }
+        }
+    }
 }
 
 /// A client of the protocol, with acknowledgements.
