@@ -64,7 +64,7 @@ let package = Package(
             swiftSettings: strict),
         // Pictures of a trace: an HTML page, an SVG drawing, Chrome's trace format. The page's files are compiled in.
         .target(
-            name: "CReportPage", exclude: ["build", "page"],
+            name: "CReportPage", exclude: ["page"],
             cSettings: strictC),
         .target(name: "Report", dependencies: ["CReportPage", "MiniVMM", system], swiftSettings: strict),
         // The built-in guests: GuestImages assembles them, GuestPayloads lists them.
