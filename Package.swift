@@ -44,6 +44,9 @@ let package = Package(
             name: "Litmus",
             dependencies: ["CKVMShim", "ConversionModel", "MiniVMM", "SoftKVM", "GuestPayloads", system],
             swiftSettings: strict),
+        // The exercises of the course, and their check. Made for a browser, too: no system calls, no Foundation.
+        .target(
+            name: "Exercises", dependencies: ["ConversionModel", "Litmus", "SoftKVM"], swiftSettings: strict),
         // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // A server for GDB and LLDB, and the run loop's side of it.
@@ -71,7 +74,7 @@ let package = Package(
             name: "minivmm",
             dependencies: [
                 "CKVMShim", "CDisassembler", "ConversionModel", "MiniVMM", "SoftKVM", "Backends", "Litmus",
-                "Debugger", "Explain", "Export", "GuestPayloads", "CBaseline", "Report", system,
+                "Debugger", "Exercises", "Explain", "Export", "GuestPayloads", "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -90,6 +93,7 @@ let package = Package(
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
+        .testTarget(name: "ExercisesTests", dependencies: ["Exercises", "ConversionModel", "Litmus", "SoftKVM"]),
         .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads", "minivmm"]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),

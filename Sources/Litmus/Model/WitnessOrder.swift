@@ -170,7 +170,7 @@ extension Position {
     /// Describes the piece from this position to another one, for people.
     ///
     /// - Parameter after: nil if the piece ends the step.
-    fileprivate func text(to after: Position?) -> String {
+    func text(to after: Position?) -> String {
         guard let after else {
             switch phase {
             case .releasing: return "releases the last page"
