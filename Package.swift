@@ -15,6 +15,7 @@ let package = Package(
         .library(name: "Backends", targets: ["Backends"]),
         .library(name: "GuestPayloads", targets: ["GuestPayloads"]),
         .library(name: "Explain", targets: ["Explain"]),
+        .library(name: "Exercises", targets: ["Exercises"]),
         .library(name: "Export", targets: ["Export"]),
         .library(name: "Report", targets: ["Report"]),
         .library(name: "Litmus", targets: ["Litmus"]),
@@ -101,7 +102,7 @@ let package = Package(
             name: "DebuggerTests",
             dependencies: ["Debugger", "CKVMShim"]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
-        .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "GuestPayloads"]),
+        .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "Exercises", "GuestPayloads"]),
         // Tests that the examples in the documents work.
         .testTarget(
             name: "DocumentationTests",

@@ -16,7 +16,8 @@ extension Problem {
         if let first = empty.first {
             return Assessment(
                 .incomplete, 0, of: possible, line: first.line,
-                empty.count == 1 ? "this blank is empty" : "\(empty.count) blanks are empty, the first one here")
+                empty.count == 1
+                    ? "this blank is empty" : "\(empty.count) blanks are empty, the first one here")
         }
         return switch task {
         case .prediction(let task): try task.assess(fillings)
@@ -40,17 +41,24 @@ extension Problem {
         }
     }
 
-    /// Whether the exercise refuses the answer of somebody who believes in a kernel with this fault: the predictions that
-    /// such a kernel would confirm, or steps that run on such a kernel. For ``Exercise/brokenKernel``, whether the fault is
-    /// named although the kernel breaks another rule.
-    package func refuses(_ fault: PlantedFault) -> Bool {
+    /// The faults of a list for which the exercise refuses the answer of somebody who believes in a kernel with that fault: the
+    /// predictions that such a kernel would confirm, or steps that run on such a kernel. For ``Exercise/brokenKernel``, those
+    /// that are named although the kernel breaks another rule.
+    package func refused(among faults: [PlantedFault]) -> [PlantedFault] {
         switch task {
-        case .prediction(let task): task.isRefused(ModelKernel(faults: [fault]))
-        case .contents(let task): task.isRefused([fault])
-        case .possibilities(let task): task.isRefused([fault])
-        case .repair(let task): task.refuses(sample.first ?? [], [fault])
-        case .cases(let task): task.refuses(sample, [fault])
-        case .hiddenFault(let task): task.candidates.contains(fault) && task.hidden != fault
+        case .prediction(let task):
+            let sound = task.outcomes(on: ModelKernel())
+            return faults.filter { task.outcomes(on: ModelKernel(faults: [$0])) != sound }
+        case .contents(let task):
+            let sound = task.rows.map { $0.fate() }
+            return faults.filter { fault in task.rows.map { $0.fate([fault]) } != sound }
+        case .possibilities(let task):
+            let sound = task.answers()
+            return faults.filter { task.answers([$0]) != sound }
+        case .repair(let task): return faults.filter { task.refuses(sample.first ?? [], [$0]) }
+        case .cases(let task): return faults.filter { task.refuses(sample, [$0]) }
+        case .hiddenFault(let task):
+            return task.candidates.filter { faults.contains($0) && $0 != task.hidden }
         }
     }
 }

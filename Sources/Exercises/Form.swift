@@ -121,7 +121,8 @@ extension [FormLine] {
     /// A paragraph as comments, folded at 78 columns.
     mutating func explain(_ text: String) {
         var line = ""
-        for word in text.utf8.split(separator: UInt8(ascii: " ")).map({ String(decoding: $0, as: UTF8.self) }) {
+        for word in text.utf8.split(separator: UInt8(ascii: " ")).map({ String(decoding: $0, as: UTF8.self) })
+        {
             if !line.isEmpty, line.utf8.count + 1 + word.utf8.count > 76 {
                 append(.comment(line))
                 line = ""

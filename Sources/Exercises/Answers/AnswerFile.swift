@@ -54,14 +54,17 @@ package struct AnswerFile: Sendable {
         else {
             throw Problem(
                 line: exercise.line,
-                message: "there is no exercise `\(Self.shown(exercise.value))`: they are 1 to \(Exercise.allCases.count)"
+                message:
+                    "there is no exercise `\(Self.shown(exercise.value))`: they are 1 to \(Exercise.allCases.count)"
             )
         }
         let seed = try Self.value(of: "seed", &rest)
         guard let number = Self.number(seed.value), number < Exercises.Problem.seeds else {
             throw Problem(
                 line: seed.line,
-                message: "`\(Self.shown(seed.value))` is not a seed: seeds are 0 to \(Exercises.Problem.seeds - 1)")
+                message:
+                    "`\(Self.shown(seed.value))` is not a seed: seeds are 0 to \(Exercises.Problem.seeds - 1)"
+            )
         }
         let student = try Self.value(of: "student", &rest)
         guard student.value.utf8.count <= Self.longestStudent else {

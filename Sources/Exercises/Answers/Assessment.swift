@@ -32,7 +32,8 @@ package struct Assessment: Sendable {
     package var run: Run?
 
     init(
-        _ verdict: Verdict, _ points: Int, of possible: Int, line: Int? = nil, _ reason: String, run: Run? = nil
+        _ verdict: Verdict, _ points: Int, of possible: Int, line: Int? = nil, _ reason: String,
+        run: Run? = nil
     ) {
         self.verdict = verdict
         self.points = points

@@ -32,7 +32,9 @@ extension Problem {
             case .blank(let text):
                 let text = AnswerFile.normal(text)
                 let next = try Self.next(&rest, text)
-                guard let answer = next.text.after(text) else { throw Self.changed(next, text + " " + Self.blank) }
+                guard let answer = next.text.after(text) else {
+                    throw Self.changed(next, text + " " + Self.blank)
+                }
                 let isEmpty = answer.isEmpty || answer == Self.blank
                 fillings.append(
                     Filling(
@@ -45,7 +47,8 @@ extension Problem {
         if let line = rest.first {
             throw AnswerFile.Problem(
                 line: line.number,
-                message: "`\(AnswerFile.shown(line.text))` stands behind the last line of the form: remove it")
+                message: "`\(AnswerFile.shown(line.text))` stands behind the last line of the form: remove it"
+            )
         }
         return fillings
     }

@@ -51,7 +51,8 @@ extension Prediction {
             lines.gap()
             lines.explain(
                 "Say for each ? what happens: a byte such as 0x41 for a read, ok for a write, `fault private at N` or "
-                    + "`fault shared at N`, mmio if no memslot has the address, SIGBUS for the host; a number for `zapped`.")
+                    + "`fault shared at N`, mmio if no memslot has the address, SIGBUS for the host; a number for `zapped`."
+            )
         } sketch: { chance in
             let pages = chance.number(2...3)
             var sketch = Sketch(header: [
@@ -97,7 +98,8 @@ extension Prediction {
                 lines.gap()
                 lines.explain(
                     "Say for each ? what happens: ok, a byte, garbage (a byte written with another key), VC, UNCHANGED at N or "
-                        + "INVALID at N for pvalidate, `fault private at N` or `fault shared at N`, SIGBUS for the host.")
+                        + "INVALID at N for pvalidate, `fault private at N` or `fault shared at N`, SIGBUS for the host."
+                )
             } else {
                 lines.explain(
                     "A TDX guest. A private page must be accepted before the guest uses it: the touch of a pending page ends "

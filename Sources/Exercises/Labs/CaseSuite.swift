@@ -47,7 +47,8 @@ struct CaseSuite: Sendable {
             let trace: ModelTrace
             do throws(Oracle.Problem) { trace = try test.trace(on: kernel, ignoring: ignored) } catch {
                 throw AnswerFile.Problem(
-                    line: fillings.first?.line, message: "the model cannot run this answer: \(error.description)")
+                    line: fillings.first?.line,
+                    message: "the model cannot run this answer: \(error.description)")
             }
             guard let failure = trace.failure else {
                 passed += 1
@@ -71,10 +72,16 @@ struct CaseSuite: Sendable {
     func refuses(_ answers: [[String]], _ faults: [PlantedFault]) -> Bool {
         let fillings = answers.map { lines in
             Filling(
-                line: 1, lines: lines.map { AnswerFile.Line(number: 1, text: AnswerFile.normal($0)) }, isEmpty: false)
+                line: 1, lines: lines.map { AnswerFile.Line(number: 1, text: AnswerFile.normal($0)) },
+                isEmpty: false)
         }
-        guard let found = try? assess(fillings, faults: faults) else { return true }
-        return found.verdict != .right
+        return cases.contains { item in
+            guard
+                let found = try? CaseSuite(cases: [item], mostSteps: mostSteps).assess(
+                    fillings, faults: faults)
+            else { return true }
+            return found.verdict != .right
+        }
     }
 
     /// - Returns: the test, and for each of its steps the line of the answer in which it stands.
@@ -100,7 +107,9 @@ struct CaseSuite: Sendable {
             let line = place.line - 1
             let origin = text.origins.indices.contains(line) ? text.origins[line] : nil
             origins.append(origin)
-            guard let origin, fillings.contains(where: { $0.lines.contains { $0.number == origin } }) else { continue }
+            guard let origin, fillings.contains(where: { $0.lines.contains { $0.number == origin } }) else {
+                continue
+            }
             count += 1
             guard Self.permits(step) else {
                 throw AnswerFile.Problem(
@@ -145,7 +154,9 @@ extension CaseSuite {
             "test      \"survive a page in use\"", "memory    \(pages) pages shared",
             line("host", "fill 0..\(split - 1) \(low)"), line("host", "fill \(split)..\(pages - 1) \(high)"),
         ]
-        for (place, page) in held.enumerated() { before.append(line("host", "hold \(page) by \(kind) as dma\(place)")) }
+        for (place, page) in held.enumerated() {
+            before.append(line("host", "hold \(page) by \(kind) as dma\(place)"))
+        }
         if let mixed { before.append(line("host", "convert \(mixed) private")) }
         var between: [String] = []
         for page in 0..<pages {
@@ -166,12 +177,14 @@ extension CaseSuite {
         lines.explain(
             "A guest asks for pages 0 to \(pages - 1) to become private. The host uses "
                 + (held.count == 1 ? "one of them" : "two of them")
-                + " (\(kind)), so the call fails with EAGAIN and converts nothing. Write the steps of a monitor.")
+                + " (\(kind)), so the call fails with EAGAIN and converts nothing. Write the steps of a monitor."
+        )
         lines.gap()
         lines.explain(
             "First answer: while the host still uses \(held.count == 1 ? "that page" : "those pages"), all other pages become "
                 + "private. Second answer: after the release, the rest. No byte may change. Your steps are \(permitted); a step "
-                + "without => may end in any way. At most 8 steps in both answers. The other lines are the check.")
+                + "without => may end in any way. At most 8 steps in both answers. The other lines are the check."
+        )
         lines.gap()
         lines += before.map { .fixed($0) }
         lines.append(.steps([]))

@@ -45,6 +45,15 @@ struct ContentTable: Sendable {
         let target: PageState
         let policy: String
 
+        static var all: [Row] {
+            System.all.flatMap { system in
+                [PageState.private, .shared].flatMap { target in
+                    ["preserve", "unspecified"].map { Row(system: system, target: target, policy: $0) }
+                        + (system.hasZero ? [Row(system: system, target: target, policy: "zero")] : [])
+                }
+            }
+        }
+
         var text: String { "\(system.name) to-\(target.rawValue) \(policy)" }
 
         /// The request, from the write of the byte to its reading.
@@ -83,8 +92,6 @@ struct ContentTable: Sendable {
 
     let rows: [Row]
 
-    func isRefused(_ faults: [PlantedFault]) -> Bool { rows.contains { $0.fate(faults) != $0.fate() } }
-
     // MARK: checking
 
     func assess(_ fillings: [Filling]) throws(AnswerFile.Problem) -> Assessment {
@@ -107,34 +114,27 @@ struct ContentTable: Sendable {
         let row = rows[first]
         var run: Run?
         if let test = row.test, let trace = row.trace() {
-            run = Run("The request on \(row.system.name)", test, trace, remarks: [1: "you: \(said[first].word)"])
+            run = Run(
+                "The request on \(row.system.name)", test, trace, remarks: [1: "you: \(said[first].word)"])
         }
         return Assessment(
             .wrong, points, of: rows.count, line: fillings[first].line,
-            "the contents are not \(said[first].word) after `\(row.text)`".fixedRefusal(said[first]), run: run)
+            "the contents are not \(said[first].word) after `\(row.text)`".fixedRefusal(said[first]), run: run
+        )
     }
 
     // MARK: generating
 
     static func draft(_ seed: UInt64) -> Problem.Draft {
         var chance = Chance(seed: seed &* 0x9e37_79b9 &+ 0x4004)
+        let all = Row.all.map { ($0, $0.fate()) }
         var rows: [Row] = []
-        for _ in 0..<200 {
-            rows = []
-            let systems = chance.shuffled(System.all)
-            for system in systems {
-                for _ in 0..<2 where rows.count < 10 {
-                    let row = Row(
-                        system: system, target: chance.pick(PageState.private, .shared),
-                        policy: system.hasZero && chance.isTrue(35)
-                            ? "zero" : chance.pick("preserve", "preserve", "unspecified"))
-                    if !rows.contains(where: { $0.text == row.text }), row.fate() != nil { rows.append(row) }
-                }
-            }
-            var fates: [Fate] = []
-            for row in rows { if let fate = row.fate(), !fates.contains(fate) { fates.append(fate) } }
-            if rows.count >= 8, fates.count == Fate.allCases.count { break }
+        // Two rows of each fate, so that no answer is right for all of them.
+        for fate in Fate.allCases {
+            rows += chance.shuffled(all.filter { $0.1 == fate }.map(\.0)).prefix(2)
         }
+        let rest = all.filter { row in row.1 != nil && !rows.contains { $0.text == row.0.text } }.map(\.0)
+        rows = chance.shuffled(rows + chance.shuffled(rest).prefix(max(0, 10 - rows.count)))
         var lines: [FormLine] = []
         lines.explain(
             "A page has the byte 0x41. Its owner wrote it: the host while the page was shared, the guest while it was private. "

@@ -20,14 +20,17 @@ struct HiddenFault: Sendable {
     // MARK: checking
 
     func assess(_ fillings: [Filling]) throws(AnswerFile.Problem) -> Assessment {
-        guard fillings.count == 2 else { return Assessment(.noAttempt, 0, of: Self.points, "the form is empty") }
+        guard fillings.count == 2 else {
+            return Assessment(.noAttempt, 0, of: Self.points, "the form is empty")
+        }
         let (answer, probe) = (fillings[0], fillings[1])
         var named: PlantedFault?
         if !answer.isEmpty {
             named = candidates.first { $0.name == answer.text }
             if named == nil {
                 throw AnswerFile.Problem(
-                    line: answer.line, message: "`\(AnswerFile.shown(answer.text))` is none of the names above")
+                    line: answer.line,
+                    message: "`\(AnswerFile.shown(answer.text))` is none of the names above")
             }
         }
         guard !probe.isEmpty, !probe.lines.isEmpty else {
@@ -43,7 +46,8 @@ struct HiddenFault: Sendable {
         let run = Run("What this kernel answers", test, seen, isBroken: true)
         guard let named else {
             return Assessment(
-                .incomplete, differs ? 1 : 0, of: Self.points, line: answer.line, "no rule is named yet", run: run)
+                .incomplete, differs ? 1 : 0, of: Self.points, line: answer.line, "no rule is named yet",
+                run: run)
         }
         guard named == hidden else {
             return Assessment(
@@ -63,7 +67,8 @@ struct HiddenFault: Sendable {
         for line in probe.lines { text.add(line.text, line: line.number) }
         let test = try text.parsed()
         guard test.body.allSatisfy({ if case .step = $0 { true } else { false } }) else {
-            throw AnswerFile.Problem(line: probe.line, message: "a test of this exercise has no parallel block")
+            throw AnswerFile.Problem(
+                line: probe.line, message: "a test of this exercise has no parallel block")
         }
         guard test.steps.count <= Self.mostSteps else {
             throw AnswerFile.Problem(
@@ -76,11 +81,13 @@ struct HiddenFault: Sendable {
     private func refutation(of named: PlantedFault) -> Run? {
         var best: Run?
         for fault in [named, hidden] {
-            guard let test = FaultProbe.test(of: fault), let seen = try? test.trace(on: broken, ignoring: nil),
+            guard let test = FaultProbe.test(of: fault),
+                let seen = try? test.trace(on: broken, ignoring: nil),
                 let claimed = try? test.trace(on: ModelKernel(faults: [named]), ignoring: nil)
             else { continue }
             let (mine, theirs) = (seen.outcomes, claimed.outcomes)
-            guard let place = mine.indices.first(where: { $0 >= theirs.count || mine[$0] != theirs[$0] }) else { continue }
+            guard let place = mine.indices.first(where: { $0 >= theirs.count || mine[$0] != theirs[$0] })
+            else { continue }
             guard best.map({ place + 1 < $0.trace.lines.count }) ?? true else { continue }
             var short = test
             short.body = Array(test.body.prefix(place + 1))

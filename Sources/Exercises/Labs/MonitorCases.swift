@@ -5,7 +5,7 @@ import Litmus
 // Exercise 8: four pieces of a monitor, and the cases in which they must lose nothing.
 extension CaseSuite {
     /// The sizes of a problem.
-    private struct Shape {
+    struct Shape: Sendable {
         /// Pages of the two memories, each in a memslot of its own.
         let first: Int
         let second: Int
@@ -31,14 +31,21 @@ extension CaseSuite {
         func place(_ page: Int) -> String { page < first ? "\(page)" : "other:\(page - first)" }
     }
 
-    static func monitor(_ seed: UInt64) -> Problem.Draft {
+    /// The sizes and the cases of a seed.
+    static func monitorCases(_ seed: UInt64) -> (Shape, CaseSuite) {
         var chance = Chance(seed: seed &* 0x9e37_79b9 &+ 0x8008)
         let shape = Shape(&chance)
+        return (shape, CaseSuite(cases: cases(shape, &chance), mostSteps: 12))
+    }
+
+    static func monitor(_ seed: UInt64) -> Problem.Draft {
+        let (shape, suite) = monitorCases(seed)
         let (last, from, to) = (shape.pages - 1, shape.shared.lowerBound, shape.shared.upperBound)
         var lines: [FormLine] = []
         lines.explain(
             "Write four pieces of a monitor for a guest with two memories: `ram` is guest pages 0 to \(shape.first - 1) and "
-                + "`other` is guest pages \(shape.first) to \(last). The kernel is Linux 7.4, except where a case says otherwise.")
+                + "`other` is guest pages \(shape.first) to \(last). The kernel is Linux 7.4, except where a case says otherwise."
+        )
         lines.gap()
         lines.explain(
             "The pieces run in the order 1 to 4 in a dozen cases that you do not see: nothing in use, one or two pages in use "
@@ -57,13 +64,13 @@ extension CaseSuite {
         lines.append(.steps([]))
         lines.explain("2. The host has ended every use. Convert what is left.")
         lines.append(.steps([]))
-        lines.explain("3. The guest asks for pages \(from) to \(to) to become shared, to pass on what it wrote there.")
+        lines.explain(
+            "3. The guest asks for pages \(from) to \(to) to become shared, to pass on what it wrote there.")
         lines.append(.steps([]))
         lines.explain(
             "4. The guest touches page \(from) through its private alias, and the vCPU exits with a memory fault. Which policy "
                 + "does the monitor convert the page with? The words behind `converting`.")
         lines.append(.blank("vcpu0 write \(from) 0x5a converting"))
-        let suite = CaseSuite(cases: cases(shape, &chance), mostSteps: 12)
         return Problem.Draft(
             lines: lines, task: .cases(suite),
             sample: [
@@ -91,11 +98,14 @@ extension CaseSuite {
                 "page \(mixed) is private already and page \(mixed + 1) is in use", shape, held: [mixed + 1],
                 before: [line("host", "convert \(mixed) private")]),
             item("no page has been touched", shape, isFilled: false),
-            item("no page has been touched and page \(middle) is in use", shape, held: [middle], isFilled: false),
-            item("the kernel has no memory for a second run of attributes", shape, held: [middle], runs: 1),
+            item(
+                "no page has been touched and page \(middle) is in use", shape, held: [middle],
+                isFilled: false),
+            item("the kernel has no memory for another run of attributes", shape, held: [middle], runs: 3),
             item("the design is call-flag", shape, settings: ["kernel    design call-flag"]),
         ]
-        cases.append(item("the version is RFC v5, where each call decides", shape, kernel: ModelKernel(abi: .rfcV5)))
+        cases.append(
+            item("the version is RFC v5, where each call decides", shape, kernel: ModelKernel(abi: .rfcV5)))
         cases.append(item("a hole is punched while page \(middle) is in use", shape, held: [middle], hole: 0))
         return cases
     }
@@ -105,23 +115,33 @@ extension CaseSuite {
         runs: Int? = nil, settings: [String] = [], kernel: ModelKernel = ModelKernel(), hole: Int? = nil
     ) -> Case {
         func byte(_ page: Int) -> String { isFilled && page != hole ? shape.byte(page) : "0x0" }
-        var given = ["test \"a case\"", "aliases two"] + settings
-        if let runs { given.append("kernel runs \(runs)") }
+        var given = ["test \"a case\""] + settings
+        given.append(runs.map { "kernel runs \($0)" } ?? "aliases two")
         given += ["memory \(shape.first) pages shared", "memory other \(shape.second) pages shared"]
         if isFilled {
-            for page in 0..<shape.pages { given.append(line("host", "fill \(shape.place(page)) \(shape.byte(page))")) }
+            for page in 0..<shape.pages {
+                given.append(line("host", "fill \(shape.place(page)) \(shape.byte(page))"))
+            }
         }
         given += before
-        for (place, page) in held.enumerated() { given.append(line("host", "hold \(shape.place(page)) as use\(place)")) }
+        for (place, page) in held.enumerated() {
+            given.append(line("host", "hold \(shape.place(page)) as use\(place)"))
+        }
         if let hole { given.append(line("host", "punch \(shape.place(hole))")) }
         var lines: [Line] = given.map { .given($0) }
         lines.append(.answer(0))
-        // Without memory for attributes the kernel may refuse all of it; nothing is lost.
         if runs == nil { lines += looks(shape, shared: held, byte) }
         for place in held.indices { lines.append(.given(line("host", "release use\(place)"))) }
         lines.append(.answer(1))
+        if runs != nil {
+            // The kernel refuses a part of the request or all of it, and nothing is lost.
+            for page in 0..<shape.pages {
+                lines.append(.given(line("host", "read \(shape.place(page))", "SIGBUS or \(byte(page))")))
+                lines.append(.given(line("vcpu0", "read \(page)", byte(page))))
+            }
+            return Case(name: name, kernel: kernel, lines: lines)
+        }
         lines += looks(shape, shared: [], byte)
-        guard runs == nil else { return Case(name: name, kernel: kernel, lines: lines) }
         lines.append(.answer(2))
         let shared = Array(shape.shared)
         lines += looks(shape, shared: shared, byte)

@@ -13,12 +13,11 @@ struct Possibilities: Sendable {
 
     /// For each row whether it is possible; nil if the exploration is incomplete.
     func answers(_ faults: [PlantedFault] = []) -> [Bool]? {
-        guard let race = try? test.race(on: ModelKernel(faults: faults), pieces: Self.mostPieces), race.isComplete
+        guard let race = try? test.race(on: ModelKernel(faults: faults), pieces: Self.mostPieces),
+            race.isComplete
         else { return nil }
         return rows.map { row in race.outcomes.contains { $0.results == row } }
     }
-
-    func isRefused(_ faults: [PlantedFault]) -> Bool { answers(faults) != answers() }
 
     // MARK: checking
 
@@ -33,7 +32,8 @@ struct Possibilities: Sendable {
             said.append(filling.text == "possible")
         }
         guard let race = try? test.race(on: ModelKernel(), pieces: Self.mostPieces), race.isComplete else {
-            return Assessment(.undecided, 0, of: rows.count, "the model stopped at \(Self.mostPieces) atomic pieces")
+            return Assessment(
+                .undecided, 0, of: rows.count, "the model stopped at \(Self.mostPieces) atomic pieces")
         }
         var points = 0
         var first: Int?
@@ -45,7 +45,8 @@ struct Possibilities: Sendable {
             }
         }
         guard let first else {
-            return .right(rows.count, "all \(rows.count) outcomes, checked in every order (\(race.states) states)")
+            return .right(
+                rows.count, "all \(rows.count) outcomes, checked in every order (\(race.states) states)")
         }
         let row = rows[first]
         let line = fillings[first].line
@@ -111,7 +112,8 @@ struct Possibilities: Sendable {
             switch actor {
             case 1: text.add("host1 read \(page)" + result())
             case 2: text.add("host2 write \(page) \(chance.byte())" + result())
-            case 3: text.add("vcpu0 \(chance.pick("read \(page)", "write \(page) \(chance.byte())"))" + result())
+            case 3:
+                text.add("vcpu0 \(chance.pick("read \(page)", "write \(page) \(chance.byte())"))" + result())
             case 4: text.add("host3 punch \(page)" + result())
             case 5: text.add("host4 hold \(page) as pin" + result())
             default: text.add("host5 convert \(page) \(chance.pick("private", "shared"))" + result())
@@ -131,7 +133,9 @@ struct Possibilities: Sendable {
         var all: [[Clause.Condition]] = [[]]
         for place in first.indices {
             var seen: [Clause.Condition] = []
-            for row in possible where place < row.count && !seen.contains(row[place]) { seen.append(row[place]) }
+            for row in possible where place < row.count && !seen.contains(row[place]) {
+                seen.append(row[place])
+            }
             all = all.flatMap { row in seen.map { row + [$0] } }
             guard all.count <= 64 else { return nil }
         }
@@ -144,7 +148,9 @@ struct Possibilities: Sendable {
 
 extension [Clause.Condition] {
     /// `a = ok, b = 0x41`.
-    var text: String { map { "\($0.result.description) = \($0.outcome.description)" }.joined(separator: ", ") }
+    var text: String {
+        map { "\($0.result.description) = \($0.outcome.description)" }.joined(separator: ", ")
+    }
 }
 
 extension LitmusTest {

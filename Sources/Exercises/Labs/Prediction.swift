@@ -16,16 +16,14 @@ struct Prediction: Sendable {
         return asked.map { index in trace.lines.first { $0.step == index }?.outcome }
     }
 
-    /// Whether an answer of somebody who believes in another kernel differs.
-    func isRefused(_ kernel: ModelKernel) -> Bool { outcomes(on: kernel) != outcomes(on: ModelKernel()) }
-
     // MARK: checking
 
     func assess(_ fillings: [Filling]) throws(AnswerFile.Problem) -> Assessment {
         let predicted = try predictions(fillings)
         let trace: ModelTrace
         do throws(Oracle.Problem) { trace = try test.trace(on: ModelKernel(), ignoring: nil) } catch {
-            return Assessment(.undecided, 0, of: asked.count, "the model cannot run the test: \(error.description)")
+            return Assessment(
+                .undecided, 0, of: asked.count, "the model cannot run the test: \(error.description)")
         }
         var points = 0
         var first: (place: Int, seen: StepOutcome, said: StepOutcome)?
@@ -128,7 +126,9 @@ struct TestText {
             }
             throw AnswerFile.Problem(
                 line: origins[..<place].last { $0 != nil } ?? nil,
-                message: "behind this line the step `\(AnswerFile.shown(lines[place]))` is impossible: \(error.message)")
+                message:
+                    "behind this line the step `\(AnswerFile.shown(lines[place]))` is impossible: \(error.message)"
+            )
         }
     }
 }
@@ -186,7 +186,7 @@ extension Prediction {
             if prediction.asked.contains(index) {
                 lines.append(.blank(shown.padded(to: 46) + "=>"))
                 sample.append([outcome?.description ?? "ok"])
-            } else if let outcome, outcome != .ok, !outcome.isValue {
+            } else if let outcome, outcome != .ok {
                 lines.append(.fixed(shown.padded(to: 46) + "=> " + outcome.description))
             } else {
                 lines.append(.fixed(shown))
@@ -222,8 +222,4 @@ extension Prediction {
         short.body = Array(test.body.prefix((asked.last ?? 0) + 1))
         return ((Prediction(header: sketch.header, test: short, asked: asked), trace), isGood)
     }
-}
-
-extension StepOutcome {
-    fileprivate var isValue: Bool { if case .value = self { true } else { false } }
 }

@@ -21,7 +21,9 @@ struct RaceRepair: Sendable {
     // MARK: checking
 
     func assess(_ fillings: [Filling], faults: [PlantedFault] = []) throws(AnswerFile.Problem) -> Assessment {
-        guard let filling = fillings.first else { return Assessment(.noAttempt, 0, of: 1, "the answer is missing") }
+        guard let filling = fillings.first else {
+            return Assessment(.noAttempt, 0, of: 1, "the answer is missing")
+        }
         var text = TestText(header)
         for line in filling.lines { text.add(line.text, line: line.number) }
         let test = try text.parsed()
@@ -36,9 +38,11 @@ struct RaceRepair: Sendable {
         guard race.isComplete else {
             return Assessment(
                 .undecided, 0, of: 1, line: filling.line,
-                "the race has more orders than the check explores (\(Self.mostPieces) atomic pieces): use fewer steps")
+                "the race has more orders than the check explores (\(Self.mostPieces) atomic pieces): use fewer steps"
+            )
         }
-        if let bad = race.outcomes.first(where: { !forbidden.isEmpty && $0.results.contains(all: forbidden) }) {
+        if let bad = race.outcomes.first(where: { !forbidden.isEmpty && $0.results.contains(all: forbidden) })
+        {
             return Assessment(
                 .wrong, 0, of: 1, line: filling.line, "`\(forbidden.text)` is still possible",
                 run: Run("An order of the steps that leads to it", test, bad.trace))
@@ -69,10 +73,12 @@ struct RaceRepair: Sendable {
     private func checkGiven(_ test: LitmusTest, _ line: Int) throws(AnswerFile.Problem) {
         let (own, mine) = (Parts(given), Parts(test))
         guard mine.blocks == 1 else {
-            throw AnswerFile.Problem(line: line, message: "the answer must have the one parallel block of the problem")
+            throw AnswerFile.Problem(
+                line: line, message: "the answer must have the one parallel block of the problem")
         }
         guard !mine.hasClauses else {
-            throw AnswerFile.Problem(line: line, message: "the answer has no clauses: the problem says what must hold")
+            throw AnswerFile.Problem(
+                line: line, message: "the answer has no clauses: the problem says what must hold")
         }
         for (old, new) in [(own.before, mine.before), (own.behind, mine.behind)] {
             if let step = old.missing(in: new) { throw Self.missing(step, line) }
@@ -85,14 +91,16 @@ struct RaceRepair: Sendable {
         let added = test.steps.count - given.steps.count
         guard added <= Self.mostAdded else {
             throw AnswerFile.Problem(
-                line: line, message: "the answer adds \(added) steps, and at most \(Self.mostAdded) are needed")
+                line: line,
+                message: "the answer adds \(added) steps, and at most \(Self.mostAdded) are needed")
         }
     }
 
     private static func missing(_ step: Step, _ line: Int) -> AnswerFile.Problem {
         AnswerFile.Problem(
             line: line,
-            message: "`\(step.text)` is missing or stands elsewhere: the steps of the problem stay where they are")
+            message:
+                "`\(step.text)` is missing or stands elsewhere: the steps of the problem stay where they are")
     }
 
     private struct Parts {
@@ -141,10 +149,13 @@ struct RaceRepair: Sendable {
         let page = chance.below(pages)
         let range = "0..\(pages - 1)"
         let scenario = scenario(&chance, page, range)
-        let header = ["test      \"repair a race\"", "memory    \(pages) page\(pages == 1 ? "" : "s") shared"]
+        let header = [
+            "test      \"repair a race\"", "memory    \(pages) page\(pages == 1 ? "" : "s") shared",
+        ]
         let givenLines = scenario.lines.filter { $0.utf8.first != UInt8(ascii: "+") }
         let solution = scenario.lines.map { line in
-            line.utf8.first == UInt8(ascii: "+") ? String(decoding: line.utf8.dropFirst(), as: UTF8.self) : line
+            line.utf8.first == UInt8(ascii: "+")
+                ? String(decoding: line.utf8.dropFirst(), as: UTF8.self) : line
         }
         func parsed(_ lines: [String], _ clause: String?) -> LitmusTest? {
             var text = TestText(header)
@@ -187,34 +198,44 @@ struct RaceRepair: Sendable {
         case 0:
             let access = chance.isTrue(50) ? "read \(page)" : "write \(page) \(chance.byte())"
             return Scenario(
-                story: "host1 is a thread of the monitor that uses a page of the guest. Meanwhile another thread converts it, and "
+                story:
+                    "host1 is a thread of the monitor that uses a page of the guest. Meanwhile another thread converts it, and "
                     + "host1 gets SIGBUS.",
-                goal: "Repair it: r = SIGBUS must be impossible in every order, and the conversion must still be able to succeed "
+                goal:
+                    "Repair it: r = SIGBUS must be impossible in every order, and the conversion must still be able to succeed "
                     + "(c = ok).",
                 lines: [
-                    line("host", "fill \(range) \(byte)"), "+" + line("host1", "hold \(page) as guard"), "parallel",
+                    line("host", "fill \(range) \(byte)"), "+" + line("host1", "hold \(page) as guard"),
+                    "parallel",
                     line("host", "convert \(range) private", "c"), line("host1", access, "r"),
                     "+" + line("host1", "release guard"), "end",
                 ], forbidden: "r = SIGBUS", required: "c = ok")
         case 1:
             return Scenario(
-                story: "The guest asks for pages to become private while a thread of the monitor reads one of them. The call can "
+                story:
+                    "The guest asks for pages to become private while a thread of the monitor reads one of them. The call can "
                     + "meet the reader's reference: EAGAIN, and nothing has changed.",
-                goal: "Repair it: behind the block the host must get SIGBUS for page \(page) in every order. c = ok must stay "
+                goal:
+                    "Repair it: behind the block the host must get SIGBUS for page \(page) in every order. c = ok must stay "
                     + "possible.",
                 lines: [
-                    line("host", "fill \(range) \(byte)"), "parallel", line("host", "convert \(range) private", "c"),
-                    line("host1", chance.isTrue(50) ? "read \(page)" : "write \(page) \(chance.byte())", "r"), "end",
+                    line("host", "fill \(range) \(byte)"), "parallel",
+                    line("host", "convert \(range) private", "c"),
+                    line("host1", chance.isTrue(50) ? "read \(page)" : "write \(page) \(chance.byte())", "r"),
+                    "end",
                     "+" + line("host", "convert \(range) private"), line("host", "read \(page)", "SIGBUS"),
                 ], forbidden: "", required: "c = ok")
         case 2:
             return Scenario(
-                story: "Two vCPUs' requests for the same page reach the kernel at the same time, in opposite directions. The later one "
+                story:
+                    "Two vCPUs' requests for the same page reach the kernel at the same time, in opposite directions. The later one "
                     + "wins, and the monitor does not know which one that was.",
-                goal: "Repair it: behind the block page \(page) must be private in every order, with the byte that the guest has "
+                goal:
+                    "Repair it: behind the block page \(page) must be private in every order, with the byte that the guest has "
                     + "written. a = ok, b = ok must stay possible.",
                 lines: [
-                    line("vcpu0", "write \(page) \(byte)"), "parallel", line("host", "convert \(page) private", "a"),
+                    line("vcpu0", "write \(page) \(byte)"), "parallel",
+                    line("host", "convert \(page) private", "a"),
                     line("host1", "convert \(range) shared", "b"), "end",
                     "+" + line("host", "convert \(page) private"), line("host", "read \(page)", "SIGBUS"),
                     line("vcpu0", "read \(page)", byte),
@@ -222,12 +243,15 @@ struct RaceRepair: Sendable {
         default:
             let other = chance.byte()
             return Scenario(
-                story: "A balloon thread (host1) punches a hole while the host writes a message into the page. The hole can swallow "
+                story:
+                    "A balloon thread (host1) punches a hole while the host writes a message into the page. The hole can swallow "
                     + "the message.",
-                goal: "Repair it: behind the block the guest must read \(other) in every order. w = ok, p = ok must stay "
+                goal:
+                    "Repair it: behind the block the guest must read \(other) in every order. w = ok, p = ok must stay "
                     + "possible.",
                 lines: [
-                    line("host", "fill \(range) \(byte)"), "parallel", line("host", "write \(page) \(other)", "w"),
+                    line("host", "fill \(range) \(byte)"), "parallel",
+                    line("host", "write \(page) \(other)", "w"),
                     line("host1", "punch \(page)", "p"), "end", "+" + line("host", "write \(page) \(other)"),
                     line("vcpu0", "read \(page)", other),
                 ], forbidden: "", required: "w = ok, p = ok")

@@ -33,7 +33,9 @@ private struct RequestSketch {
         if isDefault { sketch.header.append("vm        default") }
         if chance.isTrue(20) { sketch.header.append("kernel    runs \(chance.number(1...3))") }
         sketch.header.append("memory    \(pages) pages shared")
-        if !isDefault, !isLarge, chance.isTrue(50) { sketch.header.append("memory    other 2 pages private unbound") }
+        if !isDefault, !isLarge, chance.isTrue(50) {
+            sketch.header.append("memory    other 2 pages private unbound")
+        }
     }
 
     private var hasOther: Bool { sketch.header.contains { $0.utf8.count > 30 } }
@@ -85,7 +87,8 @@ private struct RequestSketch {
             case 8: range = "\(pages)..\(pages + chance.below(2))"
             case 9: range = "\(pages + 3)"
             case 10: if rest.isEmpty { rest = " error_offset \(chance.pick("0x1000", "7"))" }
-            case 11, 12: if rest.isEmpty { rest = " struct \(chance.pick("readonly", "unmapped", "cut", "cut"))" }
+            case 11, 12:
+                if rest.isEmpty { rest = " struct \(chance.pick("readonly", "unmapped", "cut", "cut"))" }
             default: range = isLarge ? "@0+0x100000000" : "0..\(last)"
             }
         }

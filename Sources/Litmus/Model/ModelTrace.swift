@@ -102,7 +102,9 @@ extension LitmusTest {
     ///   - kernel: the kernel that answers.
     ///   - ignored: indices of steps that may end in any way. Nil ignores every outcome, so that all steps are performed.
     /// - Throws: ``Oracle/Problem`` if the machine of the test cannot be created.
-    package func trace(on kernel: ModelKernel, ignoring ignored: Set<Int>?) throws(Oracle.Problem) -> ModelTrace {
+    package func trace(on kernel: ModelKernel, ignoring ignored: Set<Int>?) throws(Oracle.Problem)
+        -> ModelTrace
+    {
         do throws(Stop) {
             var machine = try ModelMachine(ModelMachine.Setup(kernel.configuration(for: self), self))
             var trace = ModelTrace()
@@ -231,7 +233,8 @@ extension ModelTrace {
                 let seen = try machine.perform(step)
                 lines.append(
                     Line(
-                        step: index, part: .whole, pieces: [], outcome: seen.outcome, isAnyByte: seen.isAnyByte)
+                        step: index, part: .whole, pieces: [], outcome: seen.outcome,
+                        isAnyByte: seen.isAnyByte)
                 )
                 let isIgnored = ignored?.contains(index) ?? true
                 if !isIgnored, seen.isAnyByte || !step.accepts(seen) {
@@ -273,5 +276,14 @@ extension ModelMachine {
             }
         }
         return pages
+    }
+}
+
+extension Oracle {
+    /// The machine of a test before its first step, on this kernel.
+    ///
+    /// - Throws: ``Problem`` if a VM, file, view or memslot of the header cannot be created.
+    package init(_ test: LitmusTest, on kernel: ModelKernel) throws(Problem) {
+        try self.init(test, kernel.configuration(for: test))
     }
 }
