@@ -83,8 +83,9 @@ struct AnswerFileTests {
     @Test func aPredictionIsOneOutcome() throws {
         let made = Problem(.hostReads, seed: 3)
         for (answer, message) in [
-            ("0x41 or SIGBUS", "without `or`"), ("ok", "cannot end"), ("maybe", ""), ("0x41 => 0x42", ""),
-            ("\u{e9}", ""),
+            ("0x41 or SIGBUS", "without `or`"), ("ok", "cannot end"), ("maybe", "maybe"),
+            ("0x41 => 0x42", "=>"),
+            ("\u{e9}", "byte"),
         ] {
             var answers = made.sample
             answers[1] = [answer]
@@ -118,10 +119,10 @@ struct AnswerFileTests {
         let block = task.givenLines
         let cases: [([String], String)] = [
             (Array(block.dropFirst()), "is missing or stands elsewhere"),
-            (block.filter { $0 != "parallel" && $0 != "end" }, ""),
+            (block.filter { $0 != "parallel" && $0 != "end" }, "outcome"),
             (block + ["parallel", "host read 0 => z", "end"], "the one parallel block"),
             (block + Array(repeating: "host present 0", count: 5), "adds 5 steps"),
-            (block.flatMap { $0 == "end" ? ["forbidden c = ok", "end"] : [$0] }, ""),
+            (block.flatMap { $0 == "end" ? ["forbidden zz = ok", "end"] : [$0] }, "zz"),
         ]
         for (lines, message) in cases {
             let found = try #require(problem(made.form(answers: [lines])), "\(lines)")

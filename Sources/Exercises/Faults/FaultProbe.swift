@@ -20,6 +20,12 @@ struct FaultProbe: Sendable {
             .map { AnswerFile.normal(String(decoding: $0, as: UTF8.self)) }
     }
 
+    /// The lines of one of the probes of a VM with one alias, counted round and round.
+    static func lines(ofNumber number: UInt64) -> [String] {
+        let plain = all.filter { !$0.text.utf8.starts(with: "aliases".utf8) }
+        return lines(of: plain[Int(number % UInt64(max(1, plain.count)))].fault)
+    }
+
     static func test(of fault: PlantedFault) -> LitmusTest? {
         var text = TestText(["test \"a probe\""])
         for line in lines(of: fault) { text.add(line) }

@@ -12,12 +12,15 @@ extension CaseSuite {
         /// The pages that the guest asks to be shared.
         let shared: ClosedRange<Int>
         let bytes: [String]
+        /// What the guest writes when its access exits with a memory fault.
+        let message: String
         var pages: Int { first + second }
 
         init(_ chance: inout Chance) {
-            first = chance.number(3...5)
-            second = chance.number(2...3)
+            first = chance.number(3...6)
+            second = chance.number(2...4)
             let start = chance.number(1...(first - 1))
+            message = chance.byte()
             // Across the border of the two memories in half of the problems.
             shared = start...(chance.isTrue(50) ? first : min(start + 1, first - 1))
             let low = chance.byte()
@@ -70,7 +73,7 @@ extension CaseSuite {
         lines.explain(
             "4. The guest touches page \(from) through its private alias, and the vCPU exits with a memory fault. Which policy "
                 + "does the monitor convert the page with? The words behind `converting`.")
-        lines.append(.blank("vcpu0 write \(from) 0x5a converting"))
+        lines.append(.blank("vcpu0 write \(from) \(shape.message) converting"))
         return Problem.Draft(
             lines: lines, task: .cases(suite),
             sample: [
@@ -148,13 +151,13 @@ extension CaseSuite {
         let page = shape.shared.lowerBound
         // While the page is in use the access waits. It is repeated after the release.
         lines.append(.given(line("host", "hold \(shape.place(page)) as late")))
-        lines.append(.words("vcpu0 write \(page) 0x5a converting", 3, " => EAGAIN at \(page)"))
+        lines.append(.words("vcpu0 write \(page) \(shape.message) converting", 3, " => EAGAIN at \(page)"))
         lines.append(.given(line("host", "read \(shape.place(page))", byte(page))))
         lines.append(.given(line("host", "release late")))
         lines.append(.given(line("vcpu0", "again", "ok")))
-        lines.append(.given(line("vcpu0", "read \(page)", "0x5a")))
+        lines.append(.given(line("vcpu0", "read \(page)", shape.message)))
         lines.append(.given(line("vcpu0", "read @\(page * 4096 + 1)", byte(page))))
-        lines += looks(shape, shared: Array(shared.dropFirst()), { $0 == page ? "0x5a" : byte($0) })
+        lines += looks(shape, shared: Array(shared.dropFirst()), { $0 == page ? shape.message : byte($0) })
         return Case(name: name, kernel: kernel, lines: lines)
     }
 

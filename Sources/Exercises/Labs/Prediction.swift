@@ -141,6 +141,8 @@ extension Prediction {
         var header: [String]
         /// Each step, and whether its outcome may be asked for.
         var steps: [(text: String, asks: Bool)] = []
+        /// The number of first steps whose outcomes must be asked for, if they may be.
+        var certain = 0
 
         mutating func step(_ text: String) { steps.append((text, false)) }
         mutating func ask(_ text: String) { steps.append((text, true)) }
@@ -207,7 +209,8 @@ extension Prediction {
         var asked: [Int] = []
         for (index, step) in sketch.steps.enumerated() where step.asks { asked.append(index) }
         // The last ones, because more has happened before them.
-        asked = Array(asked.suffix(demand.blanks))
+        let certain = asked.prefix { $0 < sketch.certain }
+        asked = certain + asked.dropFirst(certain.count).suffix(max(0, demand.blanks - certain.count))
         let outcomes = asked.compactMap { trace.lines[$0].outcome }
         var different: [StepOutcome] = []
         var kinds: [Int] = []

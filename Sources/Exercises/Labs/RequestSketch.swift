@@ -7,9 +7,11 @@ extension Prediction {
                 "A monitor makes requests of Linux 7.4, some of them wrong on purpose, some of them wrong in two ways. Say for "
                     + "each ? what the kernel answers: ok, an errno, or an errno with the page that the kernel writes to "
                     + "error_offset: EAGAIN at 2. For a byte of a file, `at @0x1800`. `read` has a byte or SIGBUS, "
-                    + "`extension` and `zapped` a number. Steps with an outcome behind => are facts.")
+                    + "`extension`, `present` and `zapped` a number. Steps with an outcome behind => are facts."
+            )
         } sketch: { chance in
-            var sketch = RequestSketch(&chance)
+            // Each problem begins with the situation of one rule, because random requests seldom meet some of them.
+            var sketch = RequestSketch(&chance, around: FaultProbe.lines(ofNumber: seed))
             sketch.draw(&chance)
             return sketch.sketch
         }
@@ -23,40 +25,41 @@ private struct RequestSketch {
     private let isLarge: Bool
     private let isDefault: Bool
     private var held: Int?
+    /// Whether the situation has holds or memslots of its own, with which others would be confused.
+    private var holdsOwn = false
     private var files = 0
 
-    init(_ chance: inout Chance) {
-        isLarge = chance.isTrue(12)
-        isDefault = !isLarge && chance.isTrue(8)
-        pages = isLarge ? 1_048_640 : chance.isTrue(25) ? 40 : chance.number(4...8)
+    /// - Parameter situation: lines of a header and of steps with which the test begins.
+    init(_ chance: inout Chance, around situation: [String]) {
+        isLarge = situation.contains { $0.after("memory 1048580") != nil }
+        isDefault = situation.contains("vm default")
+        let unaligned =
+            situation.first { $0.after("memory") != nil }.flatMap { $0.after("memory") } ?? "4 pages"
+        let count = unaligned.utf8.split(separator: 0x20).first.map { String(decoding: $0, as: UTF8.self) }
+        pages = Int(clamping: count.flatMap(AnswerFile.number) ?? 4)
         sketch = Prediction.Sketch(header: ["test      \"which request is refused\""])
-        if isDefault { sketch.header.append("vm        default") }
-        if chance.isTrue(20) { sketch.header.append("kernel    runs \(chance.number(1...3))") }
-        sketch.header.append("memory    \(pages) pages shared")
-        if !isDefault, !isLarge, chance.isTrue(50) {
-            sketch.header.append("memory    other 2 pages private unbound")
+        for line in situation {
+            if line.after("host") != nil || line.after("vcpu0") != nil {
+                // A fill is not worth a question.
+                if line.after("host fill") != nil { sketch.step(line) } else { sketch.ask(line) }
+                if line.after("host hold") != nil || line.after("host unbind") != nil { holdsOwn = true }
+            } else {
+                sketch.header.append(line)
+            }
         }
+        sketch.certain = sketch.steps.count
     }
 
-    private var hasOther: Bool { sketch.header.contains { $0.utf8.count > 30 } }
-
     mutating func draw(_ chance: inout Chance) {
-        let filled = isLarge ? 3 : chance.isTrue(80) ? pages - 1 : pages / 2
-        sketch.step("host fill 0..\(filled) \(chance.byte())")
-        if pages == 40, chance.isTrue(60) {
-            // A page far behind the first ones.
-            sketch.step("host hold \(chance.number(33...38)) as pin")
-            held = 0
-            sketch.ask("host convert 0..39 private")
-        }
-        for _ in 0..<chance.number(12...15) { request(&chance) }
+        sketch.step("host write \(min(pages, 4) - 1) \(chance.byte())")
+        for _ in 0..<chance.number(9...12) { request(&chance) }
         for _ in 0..<3 { look(&chance) }
     }
 
     private mutating func request(_ chance: inout Chance) {
         switch chance.below(30) {
         case 0...15: sketch.ask("host convert " + conversion(&chance))
-        case 16...17: hold(&chance)
+        case 16...17: if !holdsOwn { hold(&chance) }
         case 18...22: look(&chance)
         case 23...25: file(&chance)
         case 26: slot(&chance)
@@ -121,7 +124,7 @@ private struct RequestSketch {
     private mutating func file(_ chance: inout Chance) {
         guard files < 2 else { return }
         files += 1
-        let name = files == 1 ? "f" : "g"
+        let name = files == 1 ? "file" : "spare"
         switch chance.below(isDefault ? 2 : 5) {
         case 0: sketch.ask("host create \(name) 2 pages mmap flags \(chance.pick("0x4", "0x100"))")
         case 1:
@@ -144,7 +147,7 @@ private struct RequestSketch {
     }
 
     private mutating func slot(_ chance: inout Chance) {
-        guard !isLarge, !isDefault else { return }
+        guard !isLarge, !isDefault, !holdsOwn, pages >= 4 else { return }
         switch chance.below(3) {
         case 0: sketch.ask("host bind slot 1 to ram:1..2 at 96")
         case 1:

@@ -49,7 +49,7 @@ struct ExerciseCommand: ParsableCommand {
     var roster: String?
     @Option(
         help: ArgumentHelp(
-            "Print which planted faults the exercises refuse, tried with this many seeds of each (up to 1000).",
+            "Print which planted faults the exercises refuse, tried with this many seeds of each (up to 1000), or until ten in a row refuse nothing new.",
             valueName: "seeds"))
     var faults: UInt64?
     @Flag(help: "Print one JSON object. Not for a form.")
