@@ -94,7 +94,8 @@ let package = Package(
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
-        .testTarget(name: "ExercisesTests", dependencies: ["Exercises", "ConversionModel", "Litmus", "SoftKVM"]),
+        .testTarget(
+            name: "ExercisesTests", dependencies: ["Exercises", "ConversionModel", "Litmus", "SoftKVM"]),
         .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads", "minivmm"]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
@@ -102,11 +103,14 @@ let package = Package(
             name: "DebuggerTests",
             dependencies: ["Debugger", "CKVMShim"]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
-        .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "Exercises", "GuestPayloads"]),
+        .testTarget(
+            name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "Exercises", "GuestPayloads"]),
         // Tests that the examples in the documents work.
         .testTarget(
             name: "DocumentationTests",
-            dependencies: ["minivmm", "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CKVMShim", system]),
+            dependencies: [
+                "minivmm", "Exercises", "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CKVMShim", system,
+            ]),
     ],
     // For #embed.
     cLanguageStandard: .gnu2x
