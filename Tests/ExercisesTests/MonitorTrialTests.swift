@@ -113,7 +113,7 @@ struct MonitorTrialTests {
         }
         for fault in [
             .busyCheckMissing, .firstPageUnchecked, .lastPageUnchecked, .mixedRangeUnchecked,
-            .busyNamesHighest,
+
             .busyConvertsAll, .busyLosesContents, .releaseForgotten, .lastPageLeftOut, .contentsLostToPrivate,
             .hostReadsPrivate, .mismatchIgnored,
         ] as [PlantedFault] {

@@ -69,7 +69,12 @@ extension Prediction {
                 case 4...5: sketch.step("host convert \(page)..\(last) shared")
                 case 6: sketch.step("host convert 0..\(pages - 1) \(chance.pick("private", "shared"))")
                 case 7...9: sketch.ask("vcpu0 write \(alias)\(page) \(chance.byte())")
-                case 10: sketch.ask("vcpu0 again")
+                case 10:
+                    // The access faults, and is repeated after the page has got the other state.
+                    sketch.step("host convert \(page) private")
+                    sketch.ask("vcpu0 read shared:\(page)")
+                    sketch.step("host convert \(page) shared")
+                    sketch.ask("vcpu0 again")
                 case 11: sketch.ask("vcpu0 read \(alias)\(page) converting preserve")
                 case 12: sketch.ask("host read \(page)")
                 case 13: sketch.ask("host zapped")

@@ -9,7 +9,7 @@ struct Possibilities: Sendable {
     let rows: [[Clause.Condition]]
 
     /// The number of atomic pieces after which an exploration ends.
-    static let mostPieces = 100_000
+    static let mostPieces = 20_000
 
     /// For each row whether it is possible; nil if the exploration is incomplete.
     func answers(_ faults: [PlantedFault] = []) -> [Bool]? {

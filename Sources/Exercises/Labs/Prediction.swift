@@ -158,18 +158,18 @@ extension Prediction {
     }
 
     /// Draws sketches until one makes a problem that is not trivial: enough outcomes to ask for, of several kinds, and
-    /// none that the interface leaves open. Terminates because the last sketch is accepted as it is; no seed needs it
-    /// (ExercisesTests).
+    /// none that the interface leaves open. If none does, the best one is taken.
     static func draft(
         _ seed: UInt64, salt: UInt64, _ demand: Demand, explain: (inout [FormLine]) -> Void,
         sketch: (inout Chance) -> Sketch
     ) -> Problem.Draft {
         var chance = Chance(seed: seed &* 0x9e37_79b9 &+ salt)
         var best: (prediction: Prediction, trace: ModelTrace)?
+        var score = 0
         for _ in 0..<400 {
             let drawn = sketch(&chance)
-            guard let made = prediction(drawn, demand) else { continue }
-            best = made.found
+            guard let made = prediction(drawn, demand), made.score > score else { continue }
+            (best, score) = (made.found, made.score)
             if made.isGood { break }
         }
         guard let (prediction, trace) = best else {
@@ -199,7 +199,7 @@ extension Prediction {
 
     private static func prediction(
         _ sketch: Sketch, _ demand: Demand
-    ) -> (found: (Prediction, ModelTrace), isGood: Bool)? {
+    ) -> (found: (Prediction, ModelTrace), score: Int, isGood: Bool)? {
         var text = TestText(sketch.header)
         for step in sketch.steps { text.add(step.text) }
         guard let test = try? text.parsed(), let trace = try? test.trace(on: ModelKernel(), ignoring: nil),
@@ -223,6 +223,7 @@ extension Prediction {
         // Steps behind the last blank have no purpose.
         var short = test
         short.body = Array(test.body.prefix((asked.last ?? 0) + 1))
-        return ((Prediction(header: sketch.header, test: short, asked: asked), trace), isGood)
+        let score = 100 * min(asked.count, demand.blanks) + 10 * kinds.count + different.count
+        return ((Prediction(header: sketch.header, test: short, asked: asked), trace), score, isGood)
     }
 }
