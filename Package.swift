@@ -15,6 +15,7 @@ let package = Package(
         .library(name: "Backends", targets: ["Backends"]),
         .library(name: "GuestPayloads", targets: ["GuestPayloads"]),
         .library(name: "Explain", targets: ["Explain"]),
+        .library(name: "Exercises", targets: ["Exercises"]),
         .library(name: "Export", targets: ["Export"]),
         .library(name: "Report", targets: ["Report"]),
         .library(name: "LitmusModel", targets: ["LitmusModel"]),
@@ -53,6 +54,9 @@ let package = Package(
         .target(
             name: "Playground", dependencies: ["ConversionModel", "LitmusModel"], exclude: ["build", "page"],
             swiftSettings: strict),
+        // The exercises of the course, and their check. Made for a browser, too: no system calls, no Foundation.
+        .target(
+            name: "Exercises", dependencies: ["ConversionModel", "LitmusModel"], swiftSettings: strict),
         // Explanations of exits, errors, hazards and trace events.
         .target(name: "Explain", dependencies: ["CKVMShim", "MiniVMM", system], swiftSettings: strict),
         // A server for GDB and LLDB, and the run loop's side of it.
@@ -80,7 +84,7 @@ let package = Package(
             name: "minivmm",
             dependencies: [
                 "CKVMShim", "CDisassembler", "ConversionModel", "MiniVMM", "SoftKVM", "Backends", "Litmus",
-                "Debugger", "Explain", "Export", "GuestPayloads", "CBaseline", "Report", system,
+                "Debugger", "Exercises", "Explain", "Export", "GuestPayloads", "CBaseline", "Report", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -99,6 +103,8 @@ let package = Package(
         .testTarget(name: "BackendsTests", dependencies: ["Backends", "MiniVMM", "SoftKVM", system]),
         .testTarget(name: "GuestPayloadsTests", dependencies: ["GuestPayloads", "GuestImages"]),
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
+        .testTarget(
+            name: "ExercisesTests", dependencies: ["Exercises", "ConversionModel", "Litmus", "SoftKVM"]),
         .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads", "minivmm"]),
         .testTarget(name: "PlaygroundTests", dependencies: ["Playground", "Litmus", "SoftKVM"]),
         .testTarget(
@@ -107,11 +113,14 @@ let package = Package(
             name: "DebuggerTests",
             dependencies: ["Debugger", "CKVMShim"]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
-        .testTarget(name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "GuestPayloads"]),
+        .testTarget(
+            name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "Exercises", "GuestPayloads"]),
         // Tests that the examples in the documents work.
         .testTarget(
             name: "DocumentationTests",
-            dependencies: ["minivmm", "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CKVMShim", system]),
+            dependencies: [
+                "minivmm", "Exercises", "MiniVMM", "SoftKVM", "Litmus", "GuestPayloads", "CKVMShim", system,
+            ]),
     ],
     // For #embed.
     cLanguageStandard: .gnu2x

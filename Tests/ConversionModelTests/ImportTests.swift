@@ -12,7 +12,7 @@ struct ImportTests {
     private static let rows: [Set<String>] = [
         ["ConversionModel", "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "CReproducer"],
         ["MiniVMM", "LitmusModel", "CBaseline"],
-        ["SoftKVM", "Debugger", "GuestPayloads", "Explain", "Report", "Playground"],
+        ["SoftKVM", "Debugger", "GuestPayloads", "Exercises", "Explain", "Report", "Playground"],
         ["Backends", "Litmus"],
         ["Export"],
         ["minivmm"],
@@ -54,7 +54,9 @@ struct ImportTests {
 
     @Test func everyModuleIsInTheList() throws {
         let known = Self.rows.reduce(into: Set()) { $0.formUnion($1) }
-        #expect(try Set(FileManager.default.contentsOfDirectory(atPath: Self.sources.path)) == known)
+        let folders = try Set(FileManager.default.contentsOfDirectory(atPath: Self.sources.path))
+        // The C that the playground's build adds is no module of this package.
+        #expect(folders.subtracting(["CWasmRuntime"]) == known)
     }
 }
 

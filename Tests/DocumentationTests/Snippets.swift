@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
+import Exercises
 import Foundation
 import GuestPayloads
 import MiniVMM
@@ -137,5 +138,30 @@ private final class CountingFile: KVMGuestMemfd {
     }
     func allocate(punchHole: Bool, offset: UInt64, length: UInt64) throws(Errno) {
         try base.allocate(punchHole: punchHole, offset: offset, length: length)
+    }
+}
+
+/// The converter of docs/exercises.md.
+@Suite("Snippets of the exercises")
+struct ExerciseSnippets {
+    @Test func aConverter() {
+        func convert(_ request: MonitorTrial.Request, _ kernel: inout MonitorTrial.Kernel) {
+            for memory in kernel.memories {
+                var next = max(memory.lowerBound, request.pages.lowerBound)
+                let end = min(memory.upperBound, request.pages.upperBound)
+                while next < end {
+                    // Leaves the loop if the call has succeeded, or has failed with another errno.
+                    guard
+                        case .inUse(let page) = kernel.convert(
+                            next..<end, to: request.target, preserving: true)
+                    else { break }
+                    // The pages before that one are not in use.
+                    if page > next { _ = kernel.convert(next..<page, to: request.target, preserving: true) }
+                    next = page + 1
+                }
+            }
+        }
+        let result = MonitorTrial(seed: 42).check(convert)
+        #expect(result.isRight, "\(result.refutation)")
     }
 }

@@ -26,9 +26,11 @@ enum Tool {
 
         init() throws {
             try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
-            try FileManager.default.createSymbolicLink(
-                at: url.appendingPathComponent("litmus"),
-                withDestinationURL: Document.root.appendingPathComponent("litmus"))
+            for name in ["docs", "litmus"] {
+                try FileManager.default.createSymbolicLink(
+                    at: url.appendingPathComponent(name),
+                    withDestinationURL: Document.root.appendingPathComponent(name))
+            }
         }
 
         deinit { try? FileManager.default.removeItem(at: url) }

@@ -96,6 +96,14 @@ enum ManualTexts {
                     "Run random tests for five seconds; a night is 28800:",
                     "explore --backend soft --tests 1000000000 --seed 7 --timeout 5"),
             ]
+        case "exercise":
+            [
+                example(
+                    "Write the form of an exercise for a student:",
+                    "exercise 1 --student ada --out answer.txt"),
+                example("Check it after it was filled in:", "exercise --check answer.txt"),
+                example("Print a table of a class:", "exercise --grade answer.txt"),
+            ]
         case "export":
             [
                 example(
@@ -165,6 +173,20 @@ enum ManualTexts {
                 ("64", "Usage error, or a file that is not a litmus test. Nothing was run."),
                 ("125", "The backend is unavailable, the host failed, or an output cannot be written."),
                 signal,
+            ]
+        case "exercise":
+            [
+                (
+                    "0",
+                    "The form was written; with `--check`, the answer is right; with `--grade`, the table has every file."
+                ),
+                (
+                    "1",
+                    "With `--check`, the answer is wrong or not filled in; with `--grade`, a file needs a look."
+                ),
+                ("3", "With `--check`, the model stopped at a limit, and the answer is undecided."),
+                ("64", "Usage error, or a file that is not an answer or no roster."),
+                ("125", "The form cannot be written."), signal,
             ]
         case "export":
             [
