@@ -176,7 +176,7 @@ embedded:
 
 # The model in one HTML file: the modules that it needs, compiled for WebAssembly, and the page. A module may import those before
 # it. wasi-libc has the allocator and the functions on memory that Embedded Swift calls.
-PLAYGROUND_MODULES ?= ConversionModel LitmusModel Playground
+PLAYGROUND_MODULES ?= ConversionModel LitmusModel Exercises Playground
 playground: setup
 	@[ -e /usr/lib/wasm32-wasi/libc.a ] || $(MAKE) --no-print-directory setup SWIFT=make PACKAGES=wasi-libc
 	@SWIFT=$(SWIFT) Sources/Playground/build dist/playground.html $(BUILD)/playground $(PLAYGROUND_MODULES)

@@ -52,7 +52,8 @@ let package = Package(
             swiftSettings: strict),
         // The model for the playground: requests of its page in, JSON out. It compiles for WebAssembly.
         .target(
-            name: "Playground", dependencies: ["ConversionModel", "LitmusModel"], exclude: ["build", "page"],
+            name: "Playground", dependencies: ["ConversionModel", "Exercises", "LitmusModel"],
+            exclude: ["build", "page"],
             swiftSettings: strict),
         // The exercises of the course, and their check. Made for a browser, too: no system calls, no Foundation.
         .target(

@@ -10,6 +10,13 @@ package enum Student {
         return String(decoding: out, as: UTF8.self)
     }
 
+    /// Whether a form can have this name.
+    package static func isName(_ text: String) -> Bool {
+        let name = normal(text)
+        return !name.isEmpty && name != "?" && text.utf8.count <= AnswerFile.longestStudent
+            && text.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x7f && $0 != UInt8(ascii: "#") }
+    }
+
     /// The seed of a student (FNV-1a and a round of SplitMix64), below ``Problem/seeds``.
     package static func seed(of name: String) -> UInt64 {
         var hash: UInt64 = 0xcbf2_9ce4_8422_2325

@@ -106,7 +106,8 @@ extension StepWriter {
             holders[name] = kind
             let call =
                 "hold_by_\(kind.rawValue)(&\(hold(name, kind)), \(view(extent.name)), \(range(extent)))"
-            let isExpected = kind == .vmsplice || Self.missingHolder.contains { step.expects(ErrorNumber($0)) }
+            let isExpected =
+                kind == .vmsplice || Self.missingHolder.contains { step.expects(ErrorNumber($0)) }
             return isExpected ? call : "need_holder(\"\(kind.rawValue)\", \(call))"
         case .create(let new):
             canRestore = false

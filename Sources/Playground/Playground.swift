@@ -16,6 +16,9 @@ public func answer(_ request: String) -> String {
         case "facts": json.object { $0.facts() }
         case "check": json.object { $0.check(request) }
         case "run": json.object { $0.run(request) }
+        case "exercises": json.object { $0.exercises() }
+        case "exercise": try json.exercise(request)
+        case "assess": json.object { $0.assess(request.text) }
         default: throw PlaygroundRequest.Problem(text: "unknown command \(request.command)")
         }
     } catch {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import ConversionModel
+import Exercises
 import LitmusModel
 
 /// A request of the page: a command, options, an empty line, and the text of a test.
@@ -20,6 +21,12 @@ struct PlaygroundRequest {
     private(set) var mostPieces = 1_000_000
     /// The reader's predictions, by line. The last one for a line counts.
     private(set) var predictions: [Int: String] = [:]
+    /// The exercise, for a form.
+    private(set) var exercise: Exercise?
+    /// The seed of a form; nil if it follows from ``student``.
+    private(set) var seed: UInt64?
+    /// The student's name in a form.
+    private(set) var student: String?
     let text: String
 
     /// The largest number of option lines.
@@ -78,6 +85,20 @@ struct PlaygroundRequest {
             let parts = value.split(separator: " ", maxSplits: 1)
             guard let number = parts.first, let line = Int(number), line >= 1 else { throw unknown }
             predictions[line] = parts.count == 2 ? String(parts[1]) : ""
+        case "number":
+            guard let exercise = Int(value).flatMap({ Exercise(rawValue: $0) }) else { throw unknown }
+            self.exercise = exercise
+        case "seed":
+            guard let seed = UInt64(value), seed < Exercises.Problem.seeds else { throw unknown }
+            self.seed = seed
+        case "student":
+            guard Student.isName(value) else {
+                throw Problem(
+                    text:
+                        "a name has 1 to \(AnswerFile.longestStudent) bytes, without # and control characters"
+                )
+            }
+            student = value
         default: throw unknown
         }
     }

@@ -12,7 +12,8 @@ struct ImportTests {
     private static let rows: [Set<String>] = [
         ["ConversionModel", "CKVMShim", "CDisassembler", "CUnicornShim", "CReportPage", "CReproducer"],
         ["MiniVMM", "LitmusModel", "CBaseline"],
-        ["SoftKVM", "Debugger", "GuestPayloads", "Exercises", "Explain", "Report", "Playground"],
+        ["Exercises"],
+        ["SoftKVM", "Debugger", "GuestPayloads", "Explain", "Report", "Playground"],
         ["Backends", "Litmus"],
         ["Export"],
         ["minivmm"],

@@ -156,3 +156,16 @@ extension Step {
     /// The action, with its answer to memory faults.
     var withoutActor: String { text.after(actor.description) ?? text }
 }
+
+extension Assessment.Verdict {
+    /// The verdict in JSON.
+    package var word: String {
+        switch self {
+        case .right: "right"
+        case .noAttempt: "no attempt"
+        case .incomplete: "incomplete"
+        case .wrong: "wrong"
+        case .undecided: "undecided"
+        }
+    }
+}

@@ -75,10 +75,7 @@ struct ExerciseCommand: ParsableCommand {
             throw ValidationError("--seed \(seed): seeds are 0 to \(Problem.seeds - 1).")
         }
         if let student {
-            let name = Student.normal(student)
-            guard !name.isEmpty, name != "?", student.utf8.count <= AnswerFile.longestStudent,
-                student.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f && $0 != UInt8(ascii: "#") })
-            else {
+            guard Student.isName(student) else {
                 throw ValidationError(
                     "--student: a name has 1 to \(AnswerFile.longestStudent) bytes, without # and control characters."
                 )
@@ -211,18 +208,5 @@ extension Assessment {
             ("line", line.map { .number(UInt64($0)) } ?? .null), ("reason", .string(reason)),
             ("run", .array((run?.text ?? []).filter { !$0.isEmpty }.map { .string($0) })),
         ])
-    }
-}
-
-extension Assessment.Verdict {
-    /// The verdict in JSON.
-    var word: String {
-        switch self {
-        case .right: "right"
-        case .noAttempt: "no attempt"
-        case .incomplete: "incomplete"
-        case .wrong: "wrong"
-        case .undecided: "undecided"
-        }
     }
 }
