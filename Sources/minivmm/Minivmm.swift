@@ -20,7 +20,8 @@ struct Minivmm: ParsableCommand {
             """,
         version: version,
         subcommands: [
-            Probe.self, List.self, Run.self, Demo.self, TourCommand.self, ExerciseCommand.self, ReportCommand.self,
+            Probe.self, List.self, Run.self, Demo.self, TourCommand.self, ExerciseCommand.self,
+            ReportCommand.self,
             LitmusCommand.self, ExploreCommand.self, ExportCommand.self,
             ExplainCommand.self, Bench.self, ManualCommand.self, LabExplore.self, LabReports.self,
         ])

@@ -41,7 +41,7 @@ public final class Converter: Sendable {
     /// Converts a range.
     ///
     /// - Parameter actor: who requested it, for the trace.
-    /// - Throws: ``ConversionError``, whose `result.converted` is exactly what changed nevertheless.
+    /// - Throws: `ConversionError`, whose `result.converted` is exactly what changed nevertheless.
     @discardableResult
     public func convert(_ request: ConversionRequest, by actor: Actor) throws(ConversionError)
         -> ConversionResult

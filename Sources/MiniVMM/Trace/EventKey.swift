@@ -61,7 +61,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case size
     /// The ``PageState`` after a conversion.
     case target
-    /// The ``ContentPolicy`` of a conversion.
+    /// The `ContentPolicy` of a conversion.
     case contents
     /// `convert`: ``FirstBytes`` of the range; absent if it is private.
     case before
@@ -81,7 +81,7 @@ public enum EventKey: UInt8, CaseIterable, Sendable {
     case refused
     /// `wait`: attempts so far, from 1.
     case attempt
-    /// `converted`: a ``ContentMeans``.
+    /// `converted`: a `ContentMeans`.
     case means
     /// Calls of `KVM_SET_MEMORY_ATTRIBUTES2` for the whole request.
     case calls

@@ -13,7 +13,7 @@ public enum LineKey: UInt8, CaseIterable, Sendable {
     case host
     /// In the header: whether the backend is ``BackendIdentity/Kind/simulated``.
     case simulated
-    /// In an event: ``Actor/description``.
+    /// In an event: `Actor`.
     case actor
     /// In an event: ``EventName/spelling``.
     case event

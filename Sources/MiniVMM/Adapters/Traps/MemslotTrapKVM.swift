@@ -73,7 +73,7 @@ public final class MemslotTrapKVM: Backend {
     public func supportedCPUID() throws(Errno) -> CPUIDTable { try base.supportedCPUID() }
 
     /// For capabilities of guest_memfd and memory attributes, the answer of a kernel that converts in place;
-    /// for all others, the base backend's answer. ``Capability/vmTypes`` includes the software-protected VM
+    /// for all others, the base backend's answer. `Capability` includes the software-protected VM
     /// in addition.
     ///
     /// - Throws: the errno of the base backend. An unknown capability is not an error.
