@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+# Writes what docs/lecture/build has collected: slides, notes, documents and an index as HTML.
+package Render;
+use strict;
+use warnings;
+use utf8;
+use MIME::Base64 qw(encode_base64);
+
+sub slurp { my ($path) = @_; local $/; open my $file, '<:encoding(UTF-8)', $path or die "$path: $!\n"; return <$file> }
+sub slurp_bytes { my ($path) = @_; local $/; open my $file, '<:raw', $path or die "$path: $!\n"; return <$file> }
+sub write_text { my ($path, $text) = @_; open my $file, '>:encoding(UTF-8)', $path or die "$path: $!\n"; print $file $text; close $file or die "$path: $!\n" }
+sub escaped { my ($text) = @_; return $text =~ s/&/&amp;/gr =~ s/</&lt;/gr =~ s/>/&gt;/gr =~ s/"/&quot;/gr }
+
+# The documents that become pages, if they exist.
+my %documents = map { ("docs/$_.md" => "$_.html") } qw(lecture lecture-day lecture-confidential exercises playground GLOSSARY);
+
+# MARK: - text
+
+my $scratch;
+sub markdown {
+    my ($text) = @_;
+    $scratch //= File::Temp->new(SUFFIX => '.md');
+    write_text("$scratch", $text);
+    local $/;
+    open my $pipe, '-|:encoding(UTF-8)', 'cmark-gfm', '-e', 'table', '--table-prefer-style-attributes', "$scratch" or die;
+    my $html = <$pipe>;
+    close $pipe or die "cmark-gfm failed\n";
+    return $html =~ s/<!-- raw HTML omitted -->\n?//gr;
+}
+
+# A line with the colours of the terminal as HTML. A private page is blue and a shared one ochre, as in the pictures.
+my %classes = (1 => 'b', 2 => 'dim', 31 => 'bad', 32 => 'good', 33 => 'shared', 34 => 'private', 35 => 'held', 36 => 'info');
+sub coloured {
+    my ($line) = @_;
+    my ($html, @open) = ('');
+    for my $part (split /(\e\[[0-9;]*[A-Za-z])/, $line) {
+        if ($part =~ /^\e\[([0-9;]*)m$/) {
+            @open = $1 eq '' || $1 eq '0' ? () : (@open, grep { defined } map { $classes{$_ + 0} } split /;/, $1);
+        }
+        elsif ($part !~ /^\e/ && $part ne '') {
+            $html .= @open ? '<span class="' . join(' ', @open) . '">' . escaped($part) . '</span>' : escaped($part);
+        }
+    }
+    return $html;
+}
+
+# MARK: - pieces of a slide
+
+# Commands with what they print, in letters as large as fit into `height` rem.
+sub console {
+    my ($piece, $height) = @_;
+    my (@html, @lengths);
+    my $add = sub { my ($html, $text, $class) = @_; push @html, "<div" . ($class ? " class=\"$class\"" : '') . ">" . ($html eq '' ? ' ' : $html) . "</div>"; push @lengths, length $text };
+    for my $typed (@{ $piece->{typed} }) {
+        $add->('<b>$ ' . escaped($typed->{command}) . '</b>', "\$ $typed->{command}", 'typed');
+        for my $line (@{ $typed->{printed} }) {
+            if (defined $line) { $add->(coloured($line), $line =~ s/\e\[[0-9;]*[A-Za-z]//gr) }
+            else { $add->('…', '…', 'dim') }
+        }
+        if ($typed->{asked}) { $add->('<b>$ echo $?</b>', '', 'typed'); $add->($typed->{status}, '') }
+    }
+    my $size = 3.4;
+    $size -= 0.1 while $size > 1.9 && do {
+        my ($per_line, $lines) = (int(116 / ($size * 0.6025)), 0);
+        $lines += 1 + int(($_ - 1) / $per_line) for map { $_ || 1 } @lengths;
+        my $longest = 0;
+        $longest = $_ > $longest ? $_ : $longest for grep { $_ <= 64 } @lengths;
+        $lines * $size * 1.3 > $height || $longest > $per_line;
+    };
+    return sprintf '<div class="console" style="font-size:%.1frem">%s</div>', $size, join '', @html;
+}
+
+# A picture without heading, legend and table, which are too small for a projector, and with larger letters.
+sub picture {
+    my ($piece, $facts) = @_;
+    my $svg = slurp("$facts->{work}/$piece->{file}");
+    my ($width, $height) = $svg =~ /viewBox="0 0 ([\d.]+) ([\d.]+)"/ or die "$piece->{file} has no viewBox\n";
+    my @labels = $svg =~ /<text x="[\d.]+" y="([\d.]+)"[^>]*text-anchor="end"/g;
+    my ($last) = $svg =~ /<text x="[\d.]+" y="([\d.]+)"[^>]*>(?:sim\. )?time</;
+    if (@labels && $last) {
+        my $top = (sort { $a <=> $b } @labels)[0] - 24;
+        my $shown = $last + 12 - $top;
+        $svg =~ s/viewBox="[^"]*" width="[^"]*" height="[^"]*"/viewBox="0 $top $width $shown" width="$width" height="$shown"/;
+        $svg =~ s/font-size="1[0-3](?:\.\d+)?"/font-size="18"/g;
+    }
+    my $bytes = $svg;
+    utf8::encode($bytes);
+    return sprintf '<figure><img alt="%s" src="data:image/svg+xml;base64,%s"><figcaption>%s<code>%s</code></figcaption></figure>',
+        escaped($piece->{text} || $piece->{file}), encode_base64($bytes, ''),
+        $piece->{text} ? '<p>' . escaped($piece->{text}) . '</p>' : '', escaped($facts->{drawn}{ $piece->{file} });
+}
+
+sub parts_table {
+    my ($facts) = @_;
+    my $rows = join '', map { sprintf '<tr><td>%d</td><td>%s</td><td>%s</td></tr>', $_->{minute}, escaped($_->{title}),
+        $_->{exercise} =~ /^(\d+), (\d+) min/ ? "exercise $1" : $_->{exercise} =~ /^(\d+)/ ? "exercise $1, at home" : '' } @{ $facts->{parts} };
+    return "<table class=\"small\"><tr><th>minute</th><th>part</th><th></th></tr>$rows</table>";
+}
+
+sub contents_table {
+    my ($table) = slurp('docs/lecture-confidential.md') =~ /<!-- lab\/contents .*?-->\n(.*?)<!-- end -->/s or die "docs/lecture-confidential.md has no table\n";
+    return markdown($table) =~ s/<table>/<table class="small">/r;
+}
+
+sub slide {
+    my ($slide, $facts) = @_;
+    my @pieces = @{ $slide->{pieces} };
+    my $text_lines = 0;
+    $text_lines += grep { /\S/ } @{ $_->{lines} } for grep { $_->{kind} eq 'text' } @pieces;
+    my $height = 54 - 5.5 * $text_lines;
+    my ($body, $kernel) = ('', '');
+    for my $piece (@pieces) {
+        my $kind = $piece->{kind};
+        $body .= $kind eq 'text' ? markdown(join("\n", @{ $piece->{lines} }) . "\n")
+            : $kind eq 'console' ? console($piece, $height)
+            : $kind eq 'picture' ? picture($piece, $facts)
+            : $kind eq 'parts' ? parts_table($facts) : contents_table();
+        $kernel ||= $_->{kernel} // '' for @{ $piece->{typed} // [] };
+        ($kernel) = slurp("$facts->{work}/$piece->{file}") =~ /(SoftKVM \([^)]*\)(?:: model of (?:SNP|TDX))?)/ if $kind eq 'picture';
+    }
+    my $n = $slide->{number};
+    my $class = $n == 1 ? 'first' : $slide->{level} == 1 ? 'part' : $slide->{title} =~ /^Exercise/ ? 'exercise' : 'plain';
+    my $minute = $class eq 'part' ? "<p class=\"minute\">minute $slide->{minute}</p>" : '';
+    return sprintf "<div class=\"frame\"><section id=\"%d\" class=\"%s\">%s<h1>%s</h1>\n<div class=\"body\">%s</div>\n"
+        . "<footer><span>%s</span><span>%s</span><span>%d / %d</span></footer></section>\n<aside><b>minute %d</b> %s</aside></div>\n",
+        $n, $class, $minute, markdown($slide->{title}) =~ s{^<p>|</p>\s*$}{}gr, $body, escaped($class eq 'part' ? '' : $slide->{part}),
+        $kernel ? 'answered by ' . escaped($kernel) . ', simulated' : '', $n, scalar @{ $facts->{slides} }, $slide->{minute},
+        markdown(join("\n", @{ $slide->{notes} }) . "\n");
+}
+
+# MARK: - pages
+
+my $page_style = <<'CSS';
+body{font:17px/1.5 "DejaVu Sans",Verdana,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#15181e;background:#fff}
+h1,h2{line-height:1.2}code,pre{font-family:"DejaVu Sans Mono",monospace;font-size:.92em}
+pre{background:#f4f2ec;padding:.7rem 1rem;overflow-x:auto}table{border-collapse:collapse}
+td,th{border-bottom:1px solid #c9c5ba;padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top}
+figure{margin:1.5rem 0}img{max-width:100%;border:1px solid #c9c5ba}@media print{body{font-size:11pt}}
+CSS
+
+sub page { my ($title, $body) = @_; return "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>" . escaped($title) . "</title>\n<style>\n$page_style</style>\n$body</html>\n" }
+
+# A document of the repository. Links to other pages of the lecture stay links, others become text.
+sub document {
+    my ($path, $drawn) = @_;
+    my $text = slurp($path);
+    my $html = markdown($text);
+    $html =~ s{<h([1-6])>(.*?)</h\1>}{ my ($level, $title) = ($1, $2); my $id = lc($title =~ s/<[^>]*>//gr); $id =~ s/[^\w\- ]//g; $id =~ tr/ /-/; "<h$level id=\"$id\">$title</h$level>" }ge;
+    $html =~ s{<a href="(?!https?:|#)([^"#]*)(#[^"]*)?">(.*?)</a>}{
+        my ($target, $anchor, $label) = ($1, $2 // '', $3);
+        my $page = $documents{"docs/$target"};
+        $page && -e "docs/$target" ? "<a href=\"$page$anchor\">$label</a>" : $label }gse;
+    $html =~ s{<code>([a-z]+\.(?:html|svg))</code>}{ $drawn->{$1} ? "<a href=\"$1\"><code>$1</code></a>" : "<code>$1</code>" }ge;
+    return page($text =~ /^# (.*)/m ? $1 : $path, $html);
+}
+
+my $slide_style = <<'CSS';
+@page{size:1280px 720px;margin:0}
+:root{color-scheme:light;font-size:min(.78125vw,1.388889vh)}
+html{scroll-snap-type:y mandatory;background:#fff}
+body{margin:0;font-family:"DejaVu Sans",Verdana,sans-serif;color:#15181e}
+.frame{height:100vh;display:grid;place-items:center;scroll-snap-align:start;position:relative;overflow:hidden}
+section{width:128rem;height:72rem;box-sizing:border-box;padding:3.6rem 5.6rem 5.4rem;display:flex;flex-direction:column;position:relative;overflow:hidden}
+h1{font-size:4.2rem;line-height:1.15;margin:0 0 2rem;color:#123e73}
+.body{flex:1;min-height:0;font-size:3.2rem;line-height:1.4}
+.body p{margin:0 0 1.6rem}.body ul{margin:0;padding-left:4rem}.body li{margin-bottom:1.4rem}
+code,.console{font-family:"DejaVu Sans Mono","Liberation Mono",monospace}
+.body code{font-size:.92em}
+.console{line-height:1.3;white-space:pre-wrap;overflow-wrap:anywhere}
+.console div{padding-left:2ch;text-indent:-2ch}.console .typed{color:#123e73}
+.dim{color:#59606c}.bad{color:#b3230c}.good{color:#19692c}.shared{color:#8a5a00}.private{color:#1f5fa8}.held{color:#9c2f83}.info{color:#0b6470}.b{font-weight:bold}
+figure{margin:0;height:100%;display:flex;flex-direction:column}
+figure img{flex:1;min-height:0;width:116.8rem;object-fit:contain;object-position:left top}
+figcaption p{font-size:2.6rem;margin:1rem 0 .6rem}figcaption code{font-size:1.9rem;color:#59606c}
+table{border-collapse:collapse;font-size:2.7rem}td,th{padding:.55rem 2.6rem .55rem 0;text-align:left;border-bottom:1px solid #c9c5ba}
+table.small{font-size:2.5rem}
+footer{position:absolute;left:5.6rem;right:5.6rem;bottom:1.6rem;display:flex;justify-content:space-between;font-size:1.7rem;color:#59606c}
+.first,.part{justify-content:center}.first .body,.part .body{flex:none}
+.first h1,.part h1{font-size:7.2rem;margin-bottom:3rem}.part{background:#eef3f9}.minute{font-size:2.6rem;color:#59606c;margin:0 0 1rem}
+.exercise{background:#fdf6e3}
+aside{display:none}
+.notes aside{display:block;position:absolute;left:0;right:0;bottom:0;max-height:50vh;overflow:auto;background:#15181e;color:#fff;font-size:20px;line-height:1.4;padding:.6em 1.2em}
+aside p{margin:.3em 0}aside b{color:#f6cf6a}
+@media print{:root{font-size:10px}.frame{height:720px;break-after:page}aside{display:none!important}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+CSS
+
+my $script = <<'JS';
+const slides = [...document.querySelectorAll("section")];
+const current = () => slides.findIndex(s => s.getBoundingClientRect().bottom > innerHeight / 2);
+const go = n => { const s = slides[Math.max(0, Math.min(slides.length - 1, n))]; s.parentNode.scrollIntoView(); history.replaceState(null, "", "#" + s.id); };
+addEventListener("keydown", e => {
+    if (e.ctrlKey || e.altKey || e.metaKey) return;
+    const move = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": 1, Enter: 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1, Backspace: -1 }[e.key];
+    if (move) go(current() + move);
+    else if (e.key === "Home") go(0);
+    else if (e.key === "End") go(slides.length - 1);
+    else if (e.key === "n") document.body.classList.toggle("notes");
+    else return;
+    e.preventDefault();
+});
+for (const s of slides) {
+    const inner = s.querySelector(".body"), box = s.getBoundingClientRect(), foot = s.querySelector("footer").getBoundingClientRect();
+    const image = s.querySelector("img");
+    const low = Math.max(...[...inner.children].map(c => c.getBoundingClientRect().bottom), 0);
+    if (low > foot.top || inner.scrollWidth > inner.clientWidth + 1 || s.scrollWidth > s.clientWidth + 1 || image && image.getBoundingClientRect().height < box.height / 5)
+        s.dataset.overflow = "";
+}
+document.body.dataset.ready = "";
+JS
+
+sub write_all {
+    my ($output, %facts) = @_;
+    my @slides = @{ $facts{slides} };
+    my $title = $slides[0]{title};
+    write_text("$output/slides.html", "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>" . escaped($title) . "</title>\n<style>\n$slide_style</style>\n<body>\n"
+        . join('', map { slide($_, \%facts) } @slides) . "<script>\n$script</script>\n</body>\n</html>\n");
+    my $rows = join '', map { sprintf "<tr><td>%d</td><td>%d</td><td><b>%s</b>%s</td></tr>\n", $_->{minute}, $_->{number}, escaped($_->{title}), markdown(join("\n", @{ $_->{notes} }) . "\n") } @slides;
+    write_text("$output/notes.html", page("$title: notes", "<h1>" . escaped($title) . ": notes</h1>\n<table><tr><th>minute</th><th>slide</th><th></th></tr>\n$rows</table>\n"));
+    my @pages = grep { -e } sort keys %documents;
+    write_text("$output/$documents{$_}", document($_, $facts{drawn})) for @pages;
+    my $pictures = join '', map { my $html = s/\.svg$/.html/r; sprintf "<figure><a href=\"%s\"><img src=\"%s\" alt=\"%s\"></a><figcaption><code>%s</code></figcaption></figure>\n",
+        $facts{drawn}{$html} ? $html : $_, $_, $_, escaped($facts{drawn}{$_}) } sort grep { /\.svg$/ } keys %{ $facts{drawn} };
+    my $list = join '', map { "<li><a href=\"$_->[0]\">$_->[1]</a></li>\n" } ['slides.html', 'Slides. Keys: arrows, Home, End; <code>n</code> shows the notes'], ['slides.pdf', 'Slides as PDF'], ['notes.html', 'Notes for the speaker'],
+        map { [$documents{$_}, escaped(slurp($_) =~ /^# (.*)/m ? $1 : $_)] } @pages;
+    write_text("$output/index.html", page($title, "<h1>" . escaped($title) . "</h1>\n<ul>\n$list</ul>\n<h2>Pictures</h2>\n$pictures"));
+}
+
+sub summary {
+    my ($output, %facts) = @_;
+    my $pictures = grep { /\.svg$/ } keys %{ $facts{drawn} };
+    my $slides = @{ $facts{slides} };
+    return <<"TEXT";
+$output/index.html    everything that follows
+$output/slides.html   $slides slides; key n: notes
+$output/slides.pdf    the same, one slide per page
+$output/notes.html    what to say, with minutes
+$output/*.svg         $pictures pictures
+
+Check the day before (docs/lecture-day.md has what to do if one fails):
+  1. Open $output/slides.html on the projector: is the text on the last row of benches readable?
+  2. Copy $output to a USB stick. Open slides.pdf from there, without a network.
+  3. Type in the terminal of the lecture: minivmm run hello --backend soft
+  4. Set the terminal to 80 columns and the light theme: minivmm demo 5 --backend soft
+  5. Open $output/race.html in the browser of the lecture, and press the right arrow key.
+  6. Unplug the power supply, and type: time minivmm demo --backend soft
+TEXT
+}
+
+1;
