@@ -46,60 +46,128 @@ sub coloured {
 
 # MARK: - pieces of a slide
 
+# The lines that a line takes at a width; all but the first are indented by two columns.
+sub wrapped {
+    my ($line, $width) = @_;
+    my ($lines, $used) = (1, 0);
+    for my $word (split /(?<=\s)(?=\S)/, $line) {
+        my $length = length($word =~ s/\s+$//r);
+        ($lines, $used) = ($lines + 1, 2) if $used + $length > $width && $used > 2;
+        $used += length $word;
+    }
+    return $lines;
+}
+
 # Commands with what they print, in letters as large as fit into `height` rem.
 sub console {
     my ($piece, $height) = @_;
-    my (@html, @lengths);
-    my $add = sub { my ($html, $text, $class) = @_; push @html, "<div" . ($class ? " class=\"$class\"" : '') . ">" . ($html eq '' ? ' ' : $html) . "</div>"; push @lengths, length $text };
+    my (@html, @texts);
+    my $add = sub { my ($html, $text, $class) = @_; push @html, "<div" . ($class ? " class=\"$class\"" : '') . ">" . ($html eq '' ? ' ' : $html) . "</div>"; push @texts, $text };
     for my $typed (@{ $piece->{typed} }) {
-        $add->('<b>$ ' . escaped($typed->{command}) . '</b>', "\$ $typed->{command}", 'typed');
+        $add->('<b>$ ' . unbroken($typed->{command}) . '</b>', "\$ $typed->{command}", 'typed');
         for my $line (@{ $typed->{printed} }) {
             if (defined $line) { $add->(coloured($line), $line =~ s/\e\[[0-9;]*[A-Za-z]//gr) }
             else { $add->('…', '…', 'dim') }
         }
         if ($typed->{asked}) { $add->('<b>$ echo $?</b>', '', 'typed'); $add->($typed->{status}, '') }
     }
-    my $size = 3.4;
+    my $size = 4.2;
     $size -= 0.1 while $size > 1.9 && do {
-        my ($per_line, $lines) = (int(116 / ($size * 0.6025)), 0);
-        $lines += 1 + int(($_ - 1) / $per_line) for map { $_ || 1 } @lengths;
-        my $longest = 0;
-        $longest = $_ > $longest ? $_ : $longest for grep { $_ <= 64 } @lengths;
+        my ($per_line, $lines, $longest) = (int(115 / ($size * 0.6025)), 0, 0);
+        for (@texts) {
+            $lines += wrapped($_, $per_line);
+            $longest = length if length > $longest && length() <= 64;
+        }
         $lines * $size * 1.3 > $height || $longest > $per_line;
     };
     return sprintf '<div class="console" style="font-size:%.1frem">%s</div>', $size, join '', @html;
 }
 
-# A picture without heading, legend and table, which are too small for a projector, and with larger letters.
+# A picture for a projector: without heading, legend and table, whose letters are too small; rows as high as the slide permits,
+# and larger letters and marks.
+sub for_projector {
+    my ($svg) = @_;
+    my ($width) = $svg =~ /viewBox="0 0 ([\d.]+) [\d.]+"/ or die "a picture has no viewBox\n";
+    my @labels = $svg =~ /<text x="[\d.]+" y="([\d.]+)"[^>]*text-anchor="end"/g;
+    my ($events) = $svg =~ /<text x="[\d.]+" y="([\d.]+)"[^>]*>event</;
+    my ($times) = $svg =~ /<text x="[\d.]+" y="([\d.]+)"[^>]*>(?:sim\. )?time</;
+    return $svg unless @labels && $events && $times;
+    my $top = (sort { $a <=> $b } @labels)[0] - 16;
+    my $bottom = $events - 16;
+    my $marks = () = $svg =~ /<g>/g;
+    # The slide has room for this height, the axis included.
+    my $room = 400;
+    my $factor = ($room - 58) / ($bottom - $top);
+    $factor = 4 if $factor > 4;
+    my ($letters, $scale) = $marks < 60 ? (20, 1.6) : $marks < 100 ? (17, 1.2) : (15, 1);
+    my $height = ($bottom - $top) * $factor + 58;
+    my $stretched = sub { sprintf '%.1f', ($_[0] - $top) * $factor };
+    # The name of a state is left out if the next one in its row begins before it ends.
+    my (%left_out, %next);
+    my @names;
+    push @names, [$1, $2, length $3] while $svg =~ m{<text x="([\d.]+)" y="([\d.]+)"[^>]*font-weight="bold" text-anchor="start"[^>]*>([^<]*)<}g;
+    for (sort { $b->[0] <=> $a->[0] } @names) {
+        my ($x, $y, $length) = @$_;
+        if (defined $next{$y} && $x + $length * $letters * 0.6 > $next{$y}) { $left_out{"$x $y"} = 1 } else { $next{$y} = $x }
+    }
+    my %last;
+    my $text = sub {
+        my ($all, $x, $y) = @_;
+        return '' if $y > $times || $y < $top || $left_out{"$x $y"} && $all =~ /bold" text-anchor="start"/;
+        # The baseline is a third of a letter below the middle of its row.
+        my $at = $y == $times ? $height - 8 : $y == $events ? $height - 32 : $stretched->($y - 4.5) + $letters * 0.36;
+        # Rows closer together than letters are high have only every other label.
+        return '' if $y < $events && $all =~ /text-anchor="(?:end|start)"/ && defined $last{$x} && abs($at - $last{$x}) < $letters && $at != $last{$x};
+        $last{$x} = $at;
+        my $size = $y >= $events ? 19 : $letters;
+        return $all =~ s/y="[^"]*"/y="$at"/r =~ s/font-size="[^"]*"/font-size="$size"/r;
+    };
+    my ($head, $defs, $body) = $svg =~ m{\A(.*?)(<defs>.*?</defs>)(.*)\z}s or return $svg;
+    $head =~ s/viewBox="[^"]*" width="[^"]*" height="[^"]*"/sprintf 'viewBox="0 0 %s %.0f" width="%s" height="%.0f"', $width, $height, $width, $height/e;
+    $body =~ s{<text x="([\d.]+)" y="([\d.]+)".*?</text>}{$text->($&, $1, $2)}gse;
+    $body =~ s{<rect x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"[^>]*>}{
+        my ($all, $y, $h) = ($&, $1, $2);
+        my ($at, $high) = ($stretched->($y), sprintf '%.1f', $h * $factor);
+        $y > $bottom ? '' : $all =~ s/ y="[^"]*"/ y="$at"/r =~ s/ height="[^"]*"/ height="$high"/r }ge;
+    $body =~ s{<path d="M([\d.]+) ([\d.]+)H}{"<path d=\"M$1 " . $stretched->($2) . 'H'}ge;
+    $body =~ s{<path [^>]*transform="translate\(([\d.]+) ([\d.]+)\)"[^>]*>}{
+        my ($all, $x, $y) = ($&, $1, $2);
+        my $at = $stretched->($y);
+        $y > $bottom ? '' : $all =~ s/translate\([^)]*\)/translate($x $at) scale($scale)/r }ge;
+    # Of many rectangles with a pattern, Chromium makes a PDF of 100 MB.
+    if ($marks >= 60) {
+        my %plain = (none => '#eeece6', shared => '#f6cf6a', held => '#9c2f83" fill-opacity=".8', failed => '#c2280f" fill-opacity=".5',
+            converting => '#10131a" fill-opacity=".4');
+        $body =~ s{fill="url\(#(\w+)\)"}{ $plain{$1} ? "fill=\"$plain{$1}\"" : $& }ge;
+    }
+    return $head . $defs . $body;
+}
+
 sub picture {
     my ($piece, $facts) = @_;
-    my $svg = slurp("$facts->{work}/$piece->{file}");
-    my ($width, $height) = $svg =~ /viewBox="0 0 ([\d.]+) ([\d.]+)"/ or die "$piece->{file} has no viewBox\n";
-    my @labels = $svg =~ /<text x="[\d.]+" y="([\d.]+)"[^>]*text-anchor="end"/g;
-    my ($last) = $svg =~ /<text x="[\d.]+" y="([\d.]+)"[^>]*>(?:sim\. )?time</;
-    if (@labels && $last) {
-        my $top = (sort { $a <=> $b } @labels)[0] - 24;
-        my $shown = $last + 12 - $top;
-        $svg =~ s/viewBox="[^"]*" width="[^"]*" height="[^"]*"/viewBox="0 $top $width $shown" width="$width" height="$shown"/;
-        $svg =~ s/font-size="1[0-3](?:\.\d+)?"/font-size="18"/g;
-    }
-    my $bytes = $svg;
+    my $bytes = for_projector(slurp("$facts->{work}/$piece->{file}"));
     utf8::encode($bytes);
     return sprintf '<figure><img alt="%s" src="data:image/svg+xml;base64,%s"><figcaption>%s<code>%s</code></figcaption></figure>',
         escaped($piece->{text} || $piece->{file}), encode_base64($bytes, ''),
-        $piece->{text} ? '<p>' . escaped($piece->{text}) . '</p>' : '', escaped($facts->{drawn}{ $piece->{file} });
+        $piece->{text} ? '<p>' . escaped($piece->{text}) . '</p>' : '', unbroken($facts->{drawn}{ $piece->{file} });
 }
+
+# A command that wraps between its words only.
+sub unbroken { my ($line) = @_; return join ' ', map { '<span class="word">' . escaped($_) . '</span>' } split / /, $line }
+
+# The kernel that answered, as the footer names it.
+sub kernel { my ($text) = @_; return $text =~ /SoftKVM \(([^)]*)\)(?:: (model of \w+))?/ ? do { my ($in, $model) = ($1, $2); $model //= $1 if $in =~ s/; (model of \w+).*//; "SoftKVM ($in)" . ($model ? ", $model" : '') } : '' }
 
 sub parts_table {
     my ($facts) = @_;
     my $rows = join '', map { sprintf '<tr><td>%d</td><td>%s</td><td>%s</td></tr>', $_->{minute}, escaped($_->{title}),
-        $_->{exercise} =~ /^(\d+), (\d+) min/ ? "exercise $1" : $_->{exercise} =~ /^(\d+)/ ? "exercise $1, at home" : '' } @{ $facts->{parts} };
+        $_->{exercise} =~ /^(\d+), (\d+) min/ ? "exercise $1" : $_->{exercise} =~ /^\d+ to/ ? "exercises $_->{exercise}" : "exercise $_->{exercise}" } @{ $facts->{parts} };
     return "<table class=\"small\"><tr><th>minute</th><th>part</th><th></th></tr>$rows</table>";
 }
 
 sub contents_table {
     my ($table) = slurp('docs/lecture-confidential.md') =~ /<!-- lab\/contents .*?-->\n(.*?)<!-- end -->/s or die "docs/lecture-confidential.md has no table\n";
-    return markdown($table) =~ s/<table>/<table class="small">/r;
+    return markdown($table) =~ s/<table>/<table class="tight">/r;
 }
 
 sub slide {
@@ -115,8 +183,8 @@ sub slide {
             : $kind eq 'console' ? console($piece, $height)
             : $kind eq 'picture' ? picture($piece, $facts)
             : $kind eq 'parts' ? parts_table($facts) : contents_table();
-        $kernel ||= $_->{kernel} // '' for @{ $piece->{typed} // [] };
-        ($kernel) = slurp("$facts->{work}/$piece->{file}") =~ /(SoftKVM \([^)]*\)(?:: model of (?:SNP|TDX))?)/ if $kind eq 'picture';
+        $kernel ||= kernel($_->{kernel} // '') for @{ $piece->{typed} // [] };
+        $kernel = kernel(slurp("$facts->{work}/$piece->{file}")) if $kind eq 'picture';
     }
     my $n = $slide->{number};
     my $class = $n == 1 ? 'first' : $slide->{level} == 1 ? 'part' : $slide->{title} =~ /^Exercise/ ? 'exercise' : 'plain';
@@ -173,11 +241,11 @@ figure{margin:0;height:100%;display:flex;flex-direction:column}
 figure img{flex:1;min-height:0;width:116.8rem;object-fit:contain;object-position:left top}
 figcaption p{font-size:2.6rem;margin:1rem 0 .6rem}figcaption code{font-size:1.9rem;color:#59606c}
 table{border-collapse:collapse;font-size:2.7rem}td,th{padding:.55rem 2.6rem .55rem 0;text-align:left;border-bottom:1px solid #c9c5ba}
-table.small{font-size:2.5rem}
+table.tight{width:100%;font-size:2.2rem}table.tight td{padding-right:1.6rem}table.small{width:100%;font-size:2.7rem}
 footer{position:absolute;left:5.6rem;right:5.6rem;bottom:1.6rem;display:flex;justify-content:space-between;font-size:1.7rem;color:#59606c}
 .first,.part{justify-content:center}.first .body,.part .body{flex:none}
 .first h1,.part h1{font-size:7.2rem;margin-bottom:3rem}.part{background:#eef3f9}.minute{font-size:2.6rem;color:#59606c;margin:0 0 1rem}
-.exercise{background:#fdf6e3}
+.word{white-space:nowrap}.exercise{background:#fdf6e3}
 aside{display:none}
 .notes aside{display:block;position:absolute;left:0;right:0;bottom:0;max-height:50vh;overflow:auto;background:#15181e;color:#fff;font-size:20px;line-height:1.4;padding:.6em 1.2em}
 aside p{margin:.3em 0}aside b{color:#f6cf6a}
@@ -202,7 +270,7 @@ for (const s of slides) {
     const inner = s.querySelector(".body"), box = s.getBoundingClientRect(), foot = s.querySelector("footer").getBoundingClientRect();
     const image = s.querySelector("img");
     const low = Math.max(...[...inner.children].map(c => c.getBoundingClientRect().bottom), 0);
-    if (low > foot.top || inner.scrollWidth > inner.clientWidth + 1 || s.scrollWidth > s.clientWidth + 1 || image && image.getBoundingClientRect().height < box.height / 5)
+    if (low > foot.top - 2 || inner.scrollWidth > inner.clientWidth + 1 || s.scrollWidth > s.clientWidth + 1 || image && image.getBoundingClientRect().height < box.height / 5)
         s.dataset.overflow = "";
 }
 document.body.dataset.ready = "";
