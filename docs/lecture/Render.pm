@@ -12,7 +12,8 @@ sub write_text { my ($path, $text) = @_; open my $file, '>:encoding(UTF-8)', $pa
 sub escaped { my ($text) = @_; return $text =~ s/&/&amp;/gr =~ s/</&lt;/gr =~ s/>/&gt;/gr =~ s/"/&quot;/gr }
 
 # The documents that become pages, if they exist.
-my %documents = map { ("docs/$_.md" => "$_.html") } qw(lecture lecture-day lecture-confidential exercises playground GLOSSARY);
+my @documents = map { "docs/$_.md" } qw(lecture lecture-day exercises playground lecture-confidential GLOSSARY);
+my %documents = map { ($_ => s{^docs/(.*)\.md$}{$1.html}r) } @documents;
 
 # MARK: - text
 
@@ -27,6 +28,9 @@ sub markdown {
     close $pipe or die "cmark-gfm failed\n";
     return $html =~ s/<!-- raw HTML omitted -->\n?//gr;
 }
+
+# A line of text without a paragraph around it.
+sub inline { return markdown($_[0]) =~ s{^<p>|</p>\s*$}{}gr }
 
 # A line with the colours of the terminal as HTML. A private page is blue and a shared one ochre, as in the pictures.
 my %classes = (1 => 'b', 2 => 'dim', 31 => 'bad', 32 => 'good', 33 => 'shared', 34 => 'private', 35 => 'held', 36 => 'info');
@@ -96,7 +100,7 @@ sub for_projector {
     my $bottom = $events - 16;
     my $marks = () = $svg =~ /<g>/g;
     # The slide has room for this height, the axis included.
-    my $room = 400;
+    my $room = 430;
     my $factor = ($room - 58) / ($bottom - $top);
     $factor = 4 if $factor > 4;
     my ($letters, $scale) = $marks < 60 ? (20, 1.6) : $marks < 100 ? (17, 1.2) : (15, 1);
@@ -191,7 +195,7 @@ sub slide {
     my $minute = $class eq 'part' ? "<p class=\"minute\">minute $slide->{minute}</p>" : '';
     return sprintf "<div class=\"frame\"><section id=\"%d\" class=\"%s\">%s<h1>%s</h1>\n<div class=\"body\">%s</div>\n"
         . "<footer><span>%s</span><span>%s</span><span>%d / %d</span></footer></section>\n<aside><b>minute %d</b> %s</aside></div>\n",
-        $n, $class, $minute, markdown($slide->{title}) =~ s{^<p>|</p>\s*$}{}gr, $body, escaped($class eq 'part' ? '' : $slide->{part}),
+        $n, $class, $minute, inline($slide->{title}), $body, escaped($class eq 'part' ? '' : $slide->{part}),
         $kernel ? 'answered by ' . escaped($kernel) . ', simulated' : '', $n, scalar @{ $facts->{slides} }, $slide->{minute},
         markdown(join("\n", @{ $slide->{notes} }) . "\n");
 }
@@ -225,9 +229,9 @@ sub document {
 my $slide_style = <<'CSS';
 @page{size:1280px 720px;margin:0}
 :root{color-scheme:light;font-size:min(.78125vw,1.388889vh)}
-html{scroll-snap-type:y mandatory;background:#fff}
+html{background:#fff}
 body{margin:0;font-family:"DejaVu Sans",Verdana,sans-serif;color:#15181e}
-.frame{height:100vh;display:grid;place-items:center;scroll-snap-align:start;position:relative;overflow:hidden}
+.frame{height:100vh;display:grid;place-items:center;position:relative;overflow:hidden}
 section{width:128rem;height:72rem;box-sizing:border-box;padding:3.6rem 5.6rem 5.4rem;display:flex;flex-direction:column;position:relative;overflow:hidden}
 h1{font-size:4.2rem;line-height:1.15;margin:0 0 2rem;color:#123e73}
 .body{flex:1;min-height:0;font-size:3.2rem;line-height:1.4}
@@ -239,7 +243,7 @@ code,.console{font-family:"DejaVu Sans Mono","Liberation Mono",monospace}
 .dim{color:#59606c}.bad{color:#b3230c}.good{color:#19692c}.shared{color:#8a5a00}.private{color:#1f5fa8}.held{color:#9c2f83}.info{color:#0b6470}.b{font-weight:bold}
 figure{margin:0;height:100%;display:flex;flex-direction:column}
 figure img{flex:1;min-height:0;width:116.8rem;object-fit:contain;object-position:left top}
-figcaption p{font-size:2.6rem;margin:1rem 0 .6rem}figcaption code{font-size:1.9rem;color:#59606c}
+figcaption p{font-size:2.6rem;margin:1rem 0 .6rem}.body figcaption code{font-size:2.2rem;color:#59606c}
 table{border-collapse:collapse;font-size:2.7rem}td,th{padding:.55rem 2.6rem .55rem 0;text-align:left;border-bottom:1px solid #c9c5ba}
 table.tight{width:100%;font-size:2.2rem}table.tight td{padding-right:1.6rem}table.small{width:100%;font-size:2.7rem}
 footer{position:absolute;left:5.6rem;right:5.6rem;bottom:1.6rem;display:flex;justify-content:space-between;font-size:1.7rem;color:#59606c}
@@ -249,17 +253,23 @@ footer{position:absolute;left:5.6rem;right:5.6rem;bottom:1.6rem;display:flex;jus
 aside{display:none}
 .notes aside{display:block;position:absolute;left:0;right:0;bottom:0;max-height:50vh;overflow:auto;background:#15181e;color:#fff;font-size:20px;line-height:1.4;padding:.6em 1.2em}
 aside p{margin:.3em 0}aside b{color:#f6cf6a}
-@media print{:root{font-size:10px}.frame{height:720px;break-after:page}aside{display:none!important}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+.paged .frame:not(.shown){display:none}
+@media print{.paged .frame:not(.shown){display:grid}:root{font-size:10px}.frame{height:720px;break-after:page}aside{display:none!important}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 CSS
 
 my $script = <<'JS';
 const slides = [...document.querySelectorAll("section")];
-const current = () => slides.findIndex(s => s.getBoundingClientRect().bottom > innerHeight / 2);
-const go = n => { const s = slides[Math.max(0, Math.min(slides.length - 1, n))]; s.parentNode.scrollIntoView(); history.replaceState(null, "", "#" + s.id); };
+let current = 0;
+// One slide at a time; without this script, the page scrolls.
+function go(n) {
+    current = Math.max(0, Math.min(slides.length - 1, n));
+    slides.forEach((s, i) => s.parentNode.classList.toggle("shown", i === current));
+    history.replaceState(null, "", "#" + (current + 1));
+}
 addEventListener("keydown", e => {
     if (e.ctrlKey || e.altKey || e.metaKey) return;
     const move = { ArrowRight: 1, ArrowDown: 1, PageDown: 1, " ": 1, Enter: 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1, Backspace: -1 }[e.key];
-    if (move) go(current() + move);
+    if (move) go(current + move);
     else if (e.key === "Home") go(0);
     else if (e.key === "End") go(slides.length - 1);
     else if (e.key === "n") document.body.classList.toggle("notes");
@@ -274,6 +284,11 @@ for (const s of slides) {
         s.dataset.overflow = "";
 }
 document.body.dataset.ready = "";
+document.body.classList.add("paged");
+const open = () => go((parseInt(location.hash.slice(1)) || 1) - 1);
+addEventListener("hashchange", open);
+addEventListener("click", e => { if (!String(getSelection())) go(current + (e.clientX < innerWidth / 3 ? -1 : 1)); });
+open();
 JS
 
 sub write_all {
@@ -282,13 +297,13 @@ sub write_all {
     my $title = $slides[0]{title};
     write_text("$output/slides.html", "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>" . escaped($title) . "</title>\n<style>\n$slide_style</style>\n<body>\n"
         . join('', map { slide($_, \%facts) } @slides) . "<script>\n$script</script>\n</body>\n</html>\n");
-    my $rows = join '', map { sprintf "<tr><td>%d</td><td>%d</td><td><b>%s</b>%s</td></tr>\n", $_->{minute}, $_->{number}, escaped($_->{title}), markdown(join("\n", @{ $_->{notes} }) . "\n") } @slides;
+    my $rows = join '', map { sprintf "<tr><td>%d</td><td>%d</td><td><b>%s</b>%s</td></tr>\n", $_->{minute}, $_->{number}, inline($_->{title}), markdown(join("\n", @{ $_->{notes} }) . "\n") } @slides;
     write_text("$output/notes.html", page("$title: notes", "<h1>" . escaped($title) . ": notes</h1>\n<table><tr><th>minute</th><th>slide</th><th></th></tr>\n$rows</table>\n"));
-    my @pages = grep { -e } sort keys %documents;
+    my @pages = grep { -e } @documents;
     write_text("$output/$documents{$_}", document($_, $facts{drawn})) for @pages;
     my $pictures = join '', map { my $html = s/\.svg$/.html/r; sprintf "<figure><a href=\"%s\"><img src=\"%s\" alt=\"%s\"></a><figcaption><code>%s</code></figcaption></figure>\n",
         $facts{drawn}{$html} ? $html : $_, $_, $_, escaped($facts{drawn}{$_}) } sort grep { /\.svg$/ } keys %{ $facts{drawn} };
-    my $list = join '', map { "<li><a href=\"$_->[0]\">$_->[1]</a></li>\n" } ['slides.html', 'Slides. Keys: arrows, Home, End; <code>n</code> shows the notes'], ['slides.pdf', 'Slides as PDF'], ['notes.html', 'Notes for the speaker'],
+    my $list = join '', map { "<li><a href=\"$_->[0]\">$_->[1]</a></li>\n" } ['slides.html', 'Slides. Keys: arrows, Home, End; n shows the notes'], ['slides.pdf', 'Slides as PDF'], ['notes.html', 'Notes for the speaker'],
         map { [$documents{$_}, escaped(slurp($_) =~ /^# (.*)/m ? $1 : $_)] } @pages;
     write_text("$output/index.html", page($title, "<h1>" . escaped($title) . "</h1>\n<ul>\n$list</ul>\n<h2>Pictures</h2>\n$pictures"));
 }
