@@ -103,7 +103,7 @@ sub for_projector {
     my $room = 430;
     my $factor = ($room - 58) / ($bottom - $top);
     $factor = 4 if $factor > 4;
-    my ($letters, $scale) = $marks < 60 ? (20, 1.6) : $marks < 100 ? (17, 1.2) : (15, 1);
+    my ($letters, $scale) = $marks < 60 ? (20, 1.6) : $marks < 100 ? (16, 1.2) : (15, 1);
     my $height = ($bottom - $top) * $factor + 58;
     my $stretched = sub { sprintf '%.1f', ($_[0] - $top) * $factor };
     # The name of a state is left out if the next one in its row begins before it ends.
@@ -112,7 +112,7 @@ sub for_projector {
     push @names, [$1, $2, length $3] while $svg =~ m{<text x="([\d.]+)" y="([\d.]+)"[^>]*font-weight="bold" text-anchor="start"[^>]*>([^<]*)<}g;
     for (sort { $b->[0] <=> $a->[0] } @names) {
         my ($x, $y, $length) = @$_;
-        if (defined $next{$y} && $x + $length * $letters * 0.6 > $next{$y}) { $left_out{"$x $y"} = 1 } else { $next{$y} = $x }
+        if (defined $next{$y} && $x + $length * $letters * 0.5 > $next{$y}) { $left_out{"$x $y"} = 1 } else { $next{$y} = $x }
     }
     my %last;
     my $text = sub {
