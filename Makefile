@@ -12,7 +12,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example playground playground-table playground-test soak fuzz hostile explore scale tables programs glossary clean
+.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example playground playground-table playground-test soak fuzz hostile explore scale tables programs glossary lecture clean
 
 help:
 	@echo "make demo      show six acts: guests convert memory"
@@ -39,6 +39,7 @@ help:
 	@echo "make tables    run the litmus tests on every backend, for litmus/TABLES.md and docs/litmus.md"
 	@echo "make programs  export the litmus tests as C programs, compile them, and compare their verdicts in the lab"
 	@echo "make glossary  write docs/GLOSSARY.md from the terms of minivmm explain"
+	@echo "make lecture   make the slides, notes and pictures of docs/lecture.md in dist/lecture"
 	@echo "make lab       run the tests that need a real kernel, under QEMU; the first run builds it (docs/lab.md)"
 	@echo "make lab-setup install what lab/boot and lab/kernel/build need"
 
@@ -234,6 +235,14 @@ programs: setup lab-setup
 glossary: setup
 	@MINIVMM_WRITE_GLOSSARY=1 $(SWIFT) test --filter GlossaryTests >/dev/null
 	@echo docs/GLOSSARY.md
+
+# Slides, notes and pictures in dist/lecture; each command is run for them. Installs cmark-gfm and Chromium if they are missing.
+# MINIVMM is a program that is already built. LECTURE_OPTION=--check writes nothing, and needs neither of them.
+lecture: setup
+	@[ "$(LECTURE_OPTION)" = --check ] || for p in cmark-gfm chromium; do \
+	    command -v $$p >/dev/null || $(MAKE) --no-print-directory setup SWIFT=make PACKAGES=$$p || exit 1; done
+	@[ -n "$(MINIVMM)" ] || $(SWIFT) build --product minivmm
+	@MINIVMM="$(or $(MINIVMM),.build/debug/minivmm)" docs/lecture/build $(LECTURE_OPTION)
 
 clean:
 	@rm -rf .build .build-* dist
