@@ -17,6 +17,8 @@ final class InstructionMachine {
     private static let start: UInt64 = 0x3ff0_0000
     private static let tables = start + pageSize
     private static let interrupts = start + 5 * pageSize
+    /// Code and data of ring 0, with the selectors 8 and 16.
+    private static let descriptors = interrupts + 0x800
     private static let stack = start + 7 * pageSize
     private static let report = 7 * pageSize
     private static let ghcb = 8 * pageSize
@@ -98,7 +100,9 @@ final class InstructionMachine {
             try vcpu.setCPUID(world.facts.supportedCPUID())
             var special = try vcpu.specialRegisters().inLongMode(tables: Self.tables)
             special.idt.base = Self.interrupts
-            special.idt.limit = 0xfff
+            special.idt.limit = 0x7ff
+            special.gdt.base = Self.descriptors
+            special.gdt.limit = 0x17
             try vcpu.setSpecialRegisters(special)
             var registers = ckvm_regs()
             registers.rip = Self.start
@@ -214,6 +218,8 @@ final class InstructionMachine {
         let selector: UInt64 = 8  // as in ``ckvm_sregs/inLongMode(tables:)``
         let gate = entry & 0xffff | selector << 16 | 0x8e00 << 32 | (entry >> 16 & 0xffff) << 48
         for vector in [20, 29] as [UInt64] { try put(gate, at: 5 * pageSize + vector * 16) }
+        try put(0x00af_9b00_0000_ffff, at: Self.descriptors - Self.start + 8)
+        try put(0x00cf_9300_0000_ffff, at: Self.descriptors - Self.start + 16)
         for word in 0..<2 as Range<UInt64> { try put(.max, at: Self.ghcb + 0x3f0 + word * 8) }
     }
 

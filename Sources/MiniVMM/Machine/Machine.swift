@@ -375,7 +375,8 @@ public final class Machine: Sendable {
             try converter.convert(request, by: .monitor)
         } catch {
             if case .cancelled = error.reason { throw .cancelled }
-            guard case .backend(.inappropriateIOCTLForDevice, _) = error.reason else {
+            // Not as a pattern: that of Errno, which takes any error, would never match.
+            guard case .backend(let number, _) = error.reason, number == .inappropriateIOCTLForDevice else {
                 throw .conversion(error)
             }
             throw .unsupported(.conversion, backend.identity)
