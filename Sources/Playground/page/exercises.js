@@ -67,6 +67,7 @@ async function getForm() {
 async function openForm(pairs, text) {
   const reply = await model.ask(requestText("exercise", pairs, ""));
   if (reply.stopped || reply.answer.error) return (reply.stopped || reply.answer.error).replace(/^./, c => c.toUpperCase()).replace(/\.?$/, ".");
+  if (exercise.timer) keepAnswer();
   const { form, number, seed, title } = reply.answer, { student } = headerOf(text || form);
   exercise.form = form;
   exercise.key = `${number}/${seed}/${student}`;
@@ -90,6 +91,7 @@ function drawParagraph(lines) {
 }
 function setForm(text) {
   exercise.check++;
+  element("again").hidden = element("copyExercise").hidden = !exercise.form;
   formEditor.set(text);
   clearAssessment("Fill in the form and press Check. Nothing is revealed before.");
   drawForm();
@@ -119,8 +121,14 @@ function formChanged() {
   element("saved").textContent = "";
   if (element("mark").dataset.verdict) element("exerciseAnswer").classList.add("stale");
   clearTimeout(exercise.timer);
-  if (exercise.key && !formTooLong(formArea.value)) exercise.timer = setTimeout(() => keep(ANSWERS_KEY, answers, exercise.key, formArea.value === exercise.form ? undefined : formArea.value), 250);
+  exercise.timer = setTimeout(keepAnswer, 250);
   drawForm();
+}
+// Keeps the text under the name of its form; before another form is opened, too.
+function keepAnswer() {
+  clearTimeout(exercise.timer);
+  exercise.timer = 0;
+  if (exercise.key && !formTooLong(formArea.value)) keep(ANSWERS_KEY, answers, exercise.key, formArea.value === exercise.form ? undefined : formArea.value);
 }
 function startOver() {
   const before = formArea.value, undo = make("button", "link", "Undo");
@@ -222,6 +230,7 @@ async function takeFile(file) {
 async function takeAnswer(text) {
   const { number, seed } = headerOf(text), isKnown = exercise.list.some(one => String(one.number) === number) && /^\d{1,6}$/.test(seed);
   if (isKnown && !formTooLong(text) && !await openForm([["number", number], ["seed", Number(seed)]], text)) { formChanged(); return; }
+  if (exercise.timer) keepAnswer();
   Object.assign(exercise, { form: "", key: "" });
   element("exerciseTitle").textContent = "Exercise";
   element("task").replaceChildren();
@@ -275,6 +284,7 @@ async function beginExercises() {
   on("chooser", "submit", event => { event.preventDefault(); getForm(); });
   for (const id of ["exerciseNumber", "exerciseBy"]) on(id, "change", drawChooser);
   on("form", "input", formChanged);
+  addEventListener("pagehide", () => { if (exercise.timer) keepAnswer(); });
   on("check", "click", checkAnswer);
   on("stopCheck", "click", () => model.stop("The check was stopped."));
   on("save", "click", saveAnswer);
