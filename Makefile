@@ -190,6 +190,7 @@ playground-table: playground
 	    > $(BUILD)/playground/command.json || [ $$? = 1 ]
 	@node Tests/Playground/verdicts.mjs $(BUILD)/playground/playground.wasm $(BUILD)/playground/library.txt \
 	    $(BUILD)/playground/command.json litmus/PLAYGROUND.md $(TABLE_OPTION)
+	@node Tests/Playground/exercises.mjs $(BUILD)/playground/playground.wasm .build/debug/minivmm 10 docs/exercises/*-*.txt
 
 # With keys and clicks, from a file and without a network. Installs Chromium if it is missing.
 playground-test: playground

@@ -131,9 +131,9 @@ struct ContentTable: Sendable {
         var rows: [Row] = []
         // Two rows of each fate, so that no answer is right for all of them.
         for fate in Fate.allCases {
-            rows += chance.shuffled(all.filter { $0.1 == fate }.map(\.0)).prefix(2)
+            rows += chance.shuffled(all.filter { $0.1 == fate }.map { $0.0 }).prefix(2)
         }
-        let rest = all.filter { row in row.1 != nil && !rows.contains { $0.text == row.0.text } }.map(\.0)
+        let rest = all.filter { row in row.1 != nil && !rows.contains { $0.text == row.0.text } }.map { $0.0 }
         rows = chance.shuffled(rows + chance.shuffled(rest).prefix(max(0, 10 - rows.count)))
         var lines: [FormLine] = []
         lines.explain(

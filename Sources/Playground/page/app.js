@@ -102,12 +102,9 @@ function changed() {
 }
 function optionsChanged() { drawOptions(); changed(); if (session) clearAnswer("Press Predict to begin again with these options."); check(); }
 function setText(text) {
-  textArea.value = text;
-  textArea.scrollTop = 0;
+  editor.set(text);
   isRevealed = false;
   checkNumber++;
-  problemAt = null;
-  element("problem").replaceChildren();
   clearAnswer(element("predict").checked ? "Press Predict: you say what happens, then the model answers." : "Press Run to step through the test.");
   if (element("predict").checked) element("maskedText").replaceChildren();
   showEditor();
@@ -137,6 +134,7 @@ async function copyLink() {
 }
 async function takeLink() {
   if (location.hash.length < 2) return false;
+  if (isExerciseLink(location.hash)) { await takeExerciseLink(location.hash); return false; }
   const content = await readLink(location.hash);
   if (content.problem) { note(content.problem); return false; }
   element("notes").replaceChildren();
@@ -144,6 +142,7 @@ async function takeLink() {
   const unknown = takeOptions(content.options);
   if (unknown.length) note(`This link asks for options that this page does not have: ${unknown.join(", ").slice(0, 300)}. They were left out.`);
   if (Object.keys(usedOptions()).length) element("options").open = true;
+  showPlace("tests");
   element("testTitle").textContent = "Test of the link";
   await setText(content.text);
   return true;
@@ -169,7 +168,7 @@ function listen() {
   on("last", "click", () => showFrame(frames.length - 1));
   on("step", "input", () => showFrame(Number(element("step").value)));
   on("answer", "keydown", playerKey);
-  addEventListener("keydown", event => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !element("run").disabled) { event.preventDefault(); run(); } });
+  addEventListener("keydown", event => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !element("run").disabled) { event.preventDefault(); if (element("exercises").hidden) run(); else if (!element("formBox").hidden) checkAnswer(); } });
   addEventListener("hashchange", takeLink);
   let resizing = 0;
   addEventListener("resize", () => { cancelAnimationFrame(resizing); resizing = requestAnimationFrame(() => { if (frames.length) drawHistory(); }); });
@@ -189,6 +188,7 @@ async function begin() {
     fillOptions();
     drawOptions();
     await loadLibrary();
+    await beginExercises();
   } catch (error) {
     element("answered").textContent = "The model does not run in this browser.";
     note(error.message);
@@ -197,7 +197,7 @@ async function begin() {
   }
   element("answered").textContent = `Answers come from the model of MiniVMM ${VERSION}, in this browser; no kernel ran.`;
   element("run").disabled = false;
-  element("columns").hidden = element("foot").hidden = false;
+  element("columns").hidden = element("places").hidden = element("foot").hidden = false;
   if (!await takeLink()) {
     const first = library.find(test => test.name === FIRST_TEST) || library[0];
     element("testTitle").textContent = first.name;
