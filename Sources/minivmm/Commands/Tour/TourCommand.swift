@@ -5,7 +5,7 @@ import MiniVMM
 struct TourCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tour",
-        abstract: "Teaches the interface in eight chapters: each an idea, a running guest and a question.",
+        abstract: "Teaches the interface in ten chapters: each an idea, a running guest and a question.",
         discussion: """
             In a terminal each chapter pauses. Enter or n continues, b goes back, r repeats, s shows the guest's source, \
             a number goes to that chapter, q quits. Elsewhere, and with --no-interactive, everything is printed at once.
