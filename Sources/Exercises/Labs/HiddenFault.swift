@@ -122,7 +122,13 @@ struct HiddenFault: Sendable {
             "When you know the rule, write its name behind `broken`. The answer is right if the name is, and if a sound kernel "
                 + "answers your test otherwise.")
         lines.gap()
-        for fault in candidates { lines.append(.comment(fault.name.padded(to: 30) + fault.description)) }
+        for fault in candidates {
+            // The description stands below the name, because both together are often wider than a terminal.
+            lines.append(.comment(fault.name))
+            var description: [FormLine] = []
+            description.explain(fault.description, width: 72)
+            for case .comment(let text) in description { lines.append(.comment("    " + text)) }
+        }
         lines.gap()
         lines.append(.blank("broken"))
         lines.append(.steps([]))
