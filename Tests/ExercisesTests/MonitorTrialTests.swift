@@ -107,7 +107,9 @@ struct MonitorTrialTests {
     @Test func brokenKernels() {
         for seed in Seeds.first(1, orIfMany: 10) {
             let trial = MonitorTrial(seed: seed)
-            for fault in PlantedFault.allCases where !fault.isConfidential {
+            // The converter is not told what a successful call writes to error_offset.
+            for fault in PlantedFault.allCases
+            where !fault.isConfidential && fault != .errorOffsetWrittenOnSuccess {
                 #expect(!trial.check(planting: [fault], right).isRight, "\(fault), seed \(seed)")
             }
         }
