@@ -104,7 +104,8 @@ struct HiddenFault: Sendable {
     static func draft(_ seed: UInt64) -> Problem.Draft {
         var chance = Chance(seed: seed &* 0x9e37_79b9 &+ 0x9009)
         // Outcomes do not show what a successful call writes to error_offset.
-        let all = chance.shuffled(FaultProbe.all.map { $0.fault }).filter { $0 != .errorOffsetWrittenOnSuccess }
+        let all = chance.shuffled(FaultProbe.all.map { $0.fault })
+            .filter { $0 != .errorOffsetWrittenOnSuccess }
         var candidates = Array(all.prefix(1))
         for fault in all.dropFirst() where candidates.count < 8 {
             // Every two candidates can be told apart.
