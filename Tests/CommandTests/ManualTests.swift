@@ -88,10 +88,12 @@ struct ManualTests {
                 let longLimit =
                     words.contains("explore") && !words.contains("--timeout") ? ["--timeout", "100000"] : []
                 let result = try Command.run(Array(words.dropFirst()) + longLimit, in: directory.url)
-                // A guest on a backend with a planted fault fails, and one test does not catch every fault.
+                // A guest on a backend with a planted fault fails, and one test does not catch every fault. The form of an
+                // exercise has no answer yet.
                 let fails =
                     words.contains("--plant") || words.contains("--faults")
                     || words.contains("explore") && words.contains("--abi")
+                    || words.contains("exercise") && words.contains("--check")
                 let endsEarly = words.contains("explore") && words.contains("--timeout")
                 let status: Int32 = fails ? 1 : endsEarly ? 3 : 0
                 #expect(result.status == status, "\(name): \(command)\n\(result.diagnostics)")
