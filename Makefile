@@ -12,7 +12,7 @@ LAB_PACKAGES = qemu-system-x86 busybox-static cpio make gcc binutils flex bison 
     libssl-dev
 BUILD = .build-release
 
-.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example playground playground-table playground-test soak fuzz hostile explore scale tables programs glossary lecture clean
+.PHONY: help setup lab-setup lab build demo test newcomer browser-test bench dist docs man install sanitize embedded reworded example playground playground-table playground-test soak fuzz hostile explore exercises scale tables programs glossary lecture clean
 
 help:
 	@echo "make demo      show six acts: guests convert memory"
@@ -35,6 +35,7 @@ help:
 	@echo "make fuzz      parse a million mutated litmus tests, and a million mutated images of each format"
 	@echo "make hostile   run 170,000 guests that try to break the software CPU"
 	@echo "make explore   check that random tests find each planted fault"
+	@echo "make exercises check many seeds of the exercises, and their table of faults"
 	@echo "make scale     run the litmus tests of 100,000 and a million runs of attributes on every backend"
 	@echo "make tables    run the litmus tests on every backend, for litmus/TABLES.md and docs/litmus.md"
 	@echo "make programs  export the litmus tests as C programs, compile them, and compare their verdicts in the lab"
@@ -221,6 +222,11 @@ hostile: setup
 explore: setup
 	@$(SWIFT) build --build-tests
 	@MINIVMM_EXPLORE=1 $(SWIFT) test --skip-build --filter ExplorationTests
+
+# The long version of tests of the suite: more seeds, and every row of the table in docs/exercises.md.
+exercises: setup
+	@$(SWIFT) build --build-tests
+	@MINIVMM_EXERCISES=1 $(SWIFT) test --skip-build --filter ExercisesTests
 
 # The tests of litmus/scale. Status 4 means that every test was skipped, as on a kernel without conversion in place.
 scale: build lab-setup

@@ -56,7 +56,7 @@ extension Problem {
             let sound = task.answers()
             return faults.filter { task.answers([$0]) != sound }
         case .repair(let task): return faults.filter { task.refuses(sample.first ?? [], [$0]) }
-        case .cases(let task): return faults.filter { task.refuses(sample, [$0]) }
+        case .cases(let task): return task.refused(sample, among: faults)
         case .hiddenFault(let task):
             return task.candidates.filter { faults.contains($0) && $0 != task.hidden }
         }

@@ -54,7 +54,7 @@ package enum Exercise: Int, Sendable, CaseIterable {
         case .pageInUse: "write the calls that convert all that can be converted, and lose no byte"
         case .raceOutcomes: "say which outcomes are possible in some order of the steps"
         case .raceRepair: "add steps until a bad outcome is impossible in every order"
-        case .monitor: "write four pieces of a monitor, which must hold in a dozen cases"
+        case .monitor: "write four pieces of a monitor, which must hold in more than twenty cases"
         case .brokenKernel: "test a kernel as a black box, and name the rule that it breaks"
         case .confidential: "predict validation, acceptance, page state changes and what the host sees"
         }

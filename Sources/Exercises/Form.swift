@@ -119,11 +119,11 @@ package struct Problem: Sendable {
 
 extension [FormLine] {
     /// A paragraph as comments, folded at 78 columns.
-    mutating func explain(_ text: String) {
+    mutating func explain(_ text: String, width: Int = 76) {
         var line = ""
         for word in text.utf8.split(separator: UInt8(ascii: " ")).map({ String(decoding: $0, as: UTF8.self) })
         {
-            if !line.isEmpty, line.utf8.count + 1 + word.utf8.count > 76 {
+            if !line.isEmpty, line.utf8.count + 1 + word.utf8.count > width {
                 append(.comment(line))
                 line = ""
             }

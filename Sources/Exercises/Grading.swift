@@ -78,6 +78,8 @@ package struct Grade: Sendable {
     package var verdict: Assessment.Verdict?
     /// The reason in one sentence without its period.
     package var reason = ""
+    /// An earlier file of the same student with the same exercise; nil if there is none.
+    package var earlier: String?
 
     /// Whether the lecturer should look at the file: it cannot be read or checked, or it does not belong to the student.
     package var needsAttention: Bool { verdict == nil || verdict == .undecided }

@@ -130,7 +130,7 @@ public struct MonitorTrial: Sendable {
             switch line {
             case .given(let given):
                 text.add(given)
-                if given.after("host") != nil || given.after("vcpu0") != nil { steps += 1 }
+                if given.isStep { steps += 1 }
             case .words(let before, _, let after):
                 text.add(before + " preserve" + after)
                 steps += 1
@@ -191,4 +191,9 @@ extension Step {
             return seen.model == .ok
         }
     }
+}
+
+extension String {
+    /// Whether a line of a test is a step: its first word names an actor.
+    fileprivate var isStep: Bool { utf8.starts(with: "host ".utf8) || utf8.starts(with: "vcpu".utf8) }
 }

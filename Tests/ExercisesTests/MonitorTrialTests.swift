@@ -23,15 +23,15 @@ struct MonitorTrialTests {
     }
 
     @Test func aRightConverter() {
-        for seed in 0..<20 as Range<UInt64> {
+        for seed in Seeds.first(5, orIfMany: 100) {
             let result = MonitorTrial(seed: seed).check(right)
-            #expect(result.isRight && result.cases >= 12, "seed \(seed): \(result.refutation)")
+            #expect(result.isRight && result.cases >= 20, "seed \(seed): \(result.refutation)")
         }
     }
 
     /// Page by page it needs more calls, and is right, too.
     @Test func pageByPage() {
-        for seed in 0..<5 as Range<UInt64> {
+        for seed in Seeds.first(2, orIfMany: 20) {
             let result = MonitorTrial(seed: seed).check { request, kernel in
                 for page in request.pages {
                     _ = kernel.convert(page..<page + 1, to: request.target, preserving: true)
@@ -96,7 +96,7 @@ struct MonitorTrialTests {
             ),
         ]
         for (name, convert) in wrong {
-            for seed in 0..<3 as Range<UInt64> {
+            for seed in Seeds.first(1, orIfMany: 10) {
                 let result = MonitorTrial(seed: seed).check(convert)
                 #expect(!result.isRight && !result.refutation.isEmpty, "\(name), seed \(seed)")
             }
@@ -105,19 +105,13 @@ struct MonitorTrialTests {
 
     /// A right converter on a kernel that breaks a rule of conversions is refused as a wrong one.
     @Test func brokenKernels() {
-        var refused: Set<PlantedFault> = []
-        for seed in 0..<2 as Range<UInt64> {
-            for fault in PlantedFault.allCases where !refused.contains(fault) {
-                if !MonitorTrial(seed: seed).check(planting: [fault], right).isRight { refused.insert(fault) }
+        for seed in Seeds.first(1, orIfMany: 10) {
+            let trial = MonitorTrial(seed: seed)
+            // The converter is not told what a successful call writes to error_offset.
+            for fault in PlantedFault.allCases
+            where !fault.isConfidential && fault != .errorOffsetWrittenOnSuccess {
+                #expect(!trial.check(planting: [fault], right).isRight, "\(fault), seed \(seed)")
             }
-        }
-        for fault in [
-            .busyCheckMissing, .firstPageUnchecked, .lastPageUnchecked, .mixedRangeUnchecked,
-
-            .busyConvertsAll, .busyLosesContents, .releaseForgotten, .lastPageLeftOut, .contentsLostToPrivate,
-            .hostReadsPrivate, .mismatchIgnored,
-        ] as [PlantedFault] {
-            #expect(refused.contains(fault), "\(fault)")
         }
     }
 }

@@ -7,7 +7,7 @@ import Testing
 
 @Suite("Problems and their answers")
 struct ProblemTests {
-    static let seeds: Range<UInt64> = 0..<100
+    static let seeds = Seeds.first(10, orIfMany: 100)
 
     /// An answer to a problem, checked as the text of a file.
     static func check(_ problem: Problem, _ answers: [[String]]) throws -> Assessment {
@@ -62,7 +62,7 @@ struct ProblemTests {
                 }
             }
         }
-        #expect(hash == 0x79e7_defe_6256_52e7, "0x\(String(hash, radix: 16))")
+        #expect(hash == 0xa1c_217b_cd10_06f2, "0x\(String(hash, radix: 16))")
     }
 
     // MARK: the broken kernel
@@ -73,6 +73,12 @@ struct ProblemTests {
             let test = try #require(FaultProbe.test(of: probe.fault), "\(probe.fault)")
             let sound = try test.trace(on: ModelKernel(), ignoring: nil)
             let broken = try test.trace(on: ModelKernel(faults: [probe.fault]), ignoring: nil)
+            if probe.fault == .errorOffsetWrittenOnSuccess {
+                // The outcome is `ok`, and fails as an expectation.
+                let judged = try test.trace(on: ModelKernel(faults: [probe.fault]), ignoring: [])
+                #expect(judged.failure != nil)
+                continue
+            }
             #expect(sound.outcomes != broken.outcomes, "\(probe.fault): \(sound.outcomes)")
         }
     }

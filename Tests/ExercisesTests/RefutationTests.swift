@@ -8,7 +8,7 @@ import Testing
 /// A wrong answer is refused with a run that the oracle confirms.
 @Suite("Wrong answers")
 struct RefutationTests {
-    static let seeds: Range<UInt64> = 0..<10
+    static let seeds = Seeds.first(3, orIfMany: 10)
 
     /// The model, step by step, must give the outcomes of the run. The oracle is another way to them.
     private func confirm(_ run: Run, _ kernel: SoftKernel, _ place: Comment) throws {

@@ -10,9 +10,9 @@ import Testing
         test "a private page keeps its byte"
         memory 2 pages shared
 
-        host write ram:0, 0x41
-        host convert ram 0 private => ok
-        host read ram:0 => SIGBUS
+        host write 0 0x41
+        host convert 0 private
+        host read 0 => SIGBUS
         vcpu0 read 0 => 0x41
         """
     private static let race = """
@@ -20,8 +20,8 @@ import Testing
         memory 1 pages shared
 
         parallel
-        host  convert ram 0 private   => c
-        host1 hold ram 0 by vmsplice as h => h
+        host  convert 0 private => c
+        host1 hold 0 as h => h
         end
         """
 
@@ -39,14 +39,14 @@ import Testing
     }
 
     @Test func aSyntaxErrorHasItsPlace() {
-        let seen = answer("check\n\ntest \"x\"\nmemory 1 pages shared\nhost flurb ram:0\n")
+        let seen = answer("check\n\ntest \"x\"\nmemory 1 pages shared\nhost flurb 0\n")
         #expect(seen.hasPrefix("{\"problem\":{\"line\":3,\"column\":6,"))
     }
 
     @Test func stepsComeWithPages() {
         let seen = answer("run\n\n" + Self.sequential)
         #expect(seen.hasPrefix("{\"verdict\":\"passed\","))
-        #expect(seen.contains("\"text\":\"host read ram:0\",\"outcome\":\"SIGBUS\""))
+        #expect(seen.contains("\"text\":\"host read 0\",\"outcome\":\"SIGBUS\""))
         #expect(seen.contains("{\"state\":\"private\",\"host\":\"SIGBUS\",\"guest\":\"0x41\""))
     }
 

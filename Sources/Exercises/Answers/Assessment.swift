@@ -106,8 +106,11 @@ extension Run {
             } else {
                 text = text.padded(to: 46) + (line.part == .begins ? "begins" : "continues")
             }
-            if let remark = remarks[line.step] { text = text.padded(to: 62) + remark }
+            let remark = remarks[line.step]
+            let fits = remark.map { text.padded(to: 62).utf8.count + $0.utf8.count <= 80 } ?? false
+            if let remark, fits { text = text.padded(to: 62) + remark }
             out.append(text)
+            if let remark, !fits { out.append("            " + remark) }
             if !line.pieces.isEmpty { out += Self.folded(line.pieces.joined(separator: ", ")) }
         }
         if let problem = trace.problem { out.append("     The next step is impossible: \(problem)") }
@@ -122,7 +125,7 @@ extension Run {
 
     private static func folded(_ text: String) -> [String] {
         var lines: [FormLine] = []
-        lines.explain(text)
+        lines.explain(text, width: 68)
         return lines.map { if case .comment(let text) = $0 { "            " + text } else { "" } }
     }
 

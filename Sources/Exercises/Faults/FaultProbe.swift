@@ -162,12 +162,13 @@ struct FaultProbe: Sendable {
         FaultProbe(.untouchedPagesForgotten, "memory 3 pages shared; host convert 1 private; host read 1"),
         FaultProbe(
             .guestMappingsKept,
-            "aliases two; memory 2 pages shared; vcpu0 write shared:0 0x41; host convert 0 private; vcpu0 read shared:0"
+            "aliases two; memory 2 pages private; vcpu0 write 0 0x41; host convert 0 shared; vcpu0 read 0"
         ),
         FaultProbe(
             .laterSlotsKept,
-            "memory 4 pages shared unbound; host bind slot 0 to ram:0..1 at 0; host bind slot 1 to ram:2..3 at 2; "
-                + "vcpu0 write 0 0x41; vcpu0 write 2 0x42; host convert 0..3 private; host zapped"),
+            "memory 1 page shared; host create pair 2 pages mmap init_shared; host map pair:0..1 as pairview; "
+                + "host bind slot 4 to pair:0 at 64; host bind slot 5 to pair:1 at 65; vcpu0 write 64 0x41; "
+                + "vcpu0 write 65 0x42; host convert pair:0..1 private; host zapped"),
         FaultProbe(
             .neighbourZapped,
             "memory 3 pages shared; vcpu0 write 0 0x41; vcpu0 write 2 0x42; host convert 0 private; host zapped"

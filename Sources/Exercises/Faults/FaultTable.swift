@@ -14,18 +14,21 @@ package struct FaultTable: Sendable {
         package let refused: [PlantedFault]
     }
 
-    /// The exercises that refuse answers. ``Exercise/brokenKernel`` hides a fault and is not counted.
+    /// Rows in the order of the exercises. ``Exercise/brokenKernel`` hides a fault and is not counted.
     package let rows: [Row]
     /// The largest number of seeds that were tried, from 0.
     package let seeds: UInt64
     /// After so many seeds in a row that refused nothing new, no more of an exercise are tried.
     package static let patience = 10
 
-    /// Tries the first seeds of every exercise.
-    package init(seeds: UInt64) {
+    /// The exercises that refuse answers.
+    package static let exercises = Exercise.allCases.filter { $0 != .brokenKernel }
+
+    /// Tries the first seeds of exercises.
+    package init(seeds: UInt64, of exercises: [Exercise] = Self.exercises) {
         self.seeds = seeds
         var rows: [Row] = []
-        for exercise in Exercise.allCases where exercise != .brokenKernel {
+        for exercise in exercises {
             var refused: [PlantedFault] = []
             var idle = 0
             for seed in 0..<seeds where idle < Self.patience {
@@ -33,6 +36,7 @@ package struct FaultTable: Sendable {
                 let others = PlantedFault.allCases.filter {
                     !refused.contains($0) && (!$0.isConfidential || exercise == .confidential)
                 }
+                guard !others.isEmpty else { break }
                 let new = Problem(exercise, seed: seed).refused(among: others)
                 idle = new.isEmpty ? idle + 1 : 0
                 refused += new

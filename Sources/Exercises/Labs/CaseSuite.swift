@@ -33,19 +33,14 @@ struct CaseSuite: Sendable {
 
     // MARK: checking
 
-    /// - Parameter faults: planted in the kernel of every case.
-    func assess(_ fillings: [Filling], faults: [PlantedFault] = []) throws(AnswerFile.Problem) -> Assessment {
+    func assess(_ fillings: [Filling]) throws(AnswerFile.Problem) -> Assessment {
         var passed = 0
         var shortest: (Case, LitmusTest, ModelTrace, line: Int?)?
         for item in cases {
             let (test, origins) = try test(item, fillings)
-            var kernel = item.kernel
-            kernel.faults = faults
-            var ignored: Set<Int> = []
-            for (index, step) in test.steps.enumerated()
-            where origins[index] != nil && step.expectation == .unspecified { ignored.insert(index) }
+            let ignored = Self.ignored(test, origins)
             let trace: ModelTrace
-            do throws(Oracle.Problem) { trace = try test.trace(on: kernel, ignoring: ignored) } catch {
+            do throws(Oracle.Problem) { trace = try test.trace(on: item.kernel, ignoring: ignored) } catch {
                 throw AnswerFile.Problem(
                     line: fillings.first?.line,
                     message: "the model cannot run this answer: \(error.description)")
@@ -68,20 +63,33 @@ struct CaseSuite: Sendable {
             run: Run("The shortest run that shows it", test, trace))
     }
 
-    /// Whether the answer is refused on a kernel with these faults.
-    func refuses(_ answers: [[String]], _ faults: [PlantedFault]) -> Bool {
+    /// The faults with which a case does not hold for these answers.
+    func refused(_ answers: [[String]], among faults: [PlantedFault]) -> [PlantedFault] {
         let fillings = answers.map { lines in
             Filling(
                 line: 1, lines: lines.map { AnswerFile.Line(number: 1, text: AnswerFile.normal($0)) },
                 isEmpty: false)
         }
-        return cases.contains { item in
-            guard
-                let found = try? CaseSuite(cases: [item], mostSteps: mostSteps).assess(
-                    fillings, faults: faults)
-            else { return true }
-            return found.verdict != .right
+        var rest = faults
+        for item in cases {
+            guard let (test, origins) = try? test(item, fillings) else { return faults }
+            let ignored = Self.ignored(test, origins)
+            rest = rest.filter { fault in
+                var kernel = item.kernel
+                kernel.faults = [fault]
+                guard let trace = try? test.trace(on: kernel, ignoring: ignored) else { return false }
+                return trace.failure == nil
+            }
         }
+        return faults.filter { !rest.contains($0) }
+    }
+
+    /// The steps of the student that may end in any way.
+    private static func ignored(_ test: LitmusTest, _ origins: [Int?]) -> Set<Int> {
+        var ignored: Set<Int> = []
+        for (index, step) in test.steps.enumerated()
+        where origins[index] != nil && step.expectation == .unspecified { ignored.insert(index) }
+        return ignored
     }
 
     /// - Returns: the test, and for each of its steps the line of the answer in which it stands.

@@ -103,7 +103,9 @@ struct HiddenFault: Sendable {
 
     static func draft(_ seed: UInt64) -> Problem.Draft {
         var chance = Chance(seed: seed &* 0x9e37_79b9 &+ 0x9009)
+        // Outcomes do not show what a successful call writes to error_offset.
         let all = chance.shuffled(FaultProbe.all.map { $0.fault })
+            .filter { $0 != .errorOffsetWrittenOnSuccess }
         var candidates = Array(all.prefix(1))
         for fault in all.dropFirst() where candidates.count < 8 {
             // Every two candidates can be told apart.
@@ -122,7 +124,13 @@ struct HiddenFault: Sendable {
             "When you know the rule, write its name behind `broken`. The answer is right if the name is, and if a sound kernel "
                 + "answers your test otherwise.")
         lines.gap()
-        for fault in candidates { lines.append(.comment(fault.name.padded(to: 30) + fault.description)) }
+        for fault in candidates {
+            // The description stands below the name, because both together are often wider than a terminal.
+            lines.append(.comment(fault.name))
+            var description: [FormLine] = []
+            description.explain(fault.description, width: 72)
+            for case .comment(let text) in description { lines.append(.comment("    " + text)) }
+        }
         lines.gap()
         lines.append(.blank("broken"))
         lines.append(.steps([]))

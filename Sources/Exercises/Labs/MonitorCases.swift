@@ -51,10 +51,11 @@ extension CaseSuite {
         )
         lines.gap()
         lines.explain(
-            "The pieces run in the order 1 to 4 in a dozen cases that you do not see: nothing in use, one or two pages in use "
+            "The pieces run in the order 1 to 4 in more than twenty cases that you do not see: nothing in use, one or two pages in use "
                 + "(at the start, in the middle, at the end), a range that is partly private already, pages that were never "
                 + "touched, a kernel without memory for more attributes (ENOMEM), versions and designs that overwrite contents "
-                + "unless the request says preserve. After each piece the check looks at every page, from both sides. No byte may "
+                + "unless the request says preserve, and calls of other programs before the pieces and between them (wrong requests, "
+                + "holes, memslots, large files). After each piece the check looks at every page, from both sides. No byte may "
                 + "be lost, and no page may wait for another one.")
         lines.gap()
         lines.explain(
@@ -110,12 +111,13 @@ extension CaseSuite {
         cases.append(
             item("the version is RFC v5, where each call decides", shape, kernel: ModelKernel(abi: .rfcV5)))
         cases.append(item("a hole is punched while page \(middle) is in use", shape, held: [middle], hole: 0))
-        return cases
+        return cases + kernelCases(shape)
     }
 
-    private static func item(
+    static func item(
         _ name: String, _ shape: Shape, held: [Int] = [], before: [String] = [], isFilled: Bool = true,
-        runs: Int? = nil, settings: [String] = [], kernel: ModelKernel = ModelKernel(), hole: Int? = nil
+        runs: Int? = nil, settings: [String] = [], kernel: ModelKernel = ModelKernel(), hole: Int? = nil,
+        extras: Extras = Extras()
     ) -> Case {
         func byte(_ page: Int) -> String { isFilled && page != hole ? shape.byte(page) : "0x0" }
         var given = ["test \"a case\""] + settings
@@ -126,7 +128,7 @@ extension CaseSuite {
                 given.append(line("host", "fill \(shape.place(page)) \(shape.byte(page))"))
             }
         }
-        given += before
+        given += extras.start + before
         for (place, page) in held.enumerated() {
             given.append(line("host", "hold \(shape.place(page)) as use\(place)"))
         }
@@ -134,6 +136,7 @@ extension CaseSuite {
         var lines: [Line] = given.map { .given($0) }
         lines.append(.answer(0))
         if runs == nil { lines += looks(shape, shared: held, byte) }
+        lines += extras.afterFirst.map { .given($0) }
         for place in held.indices { lines.append(.given(line("host", "release use\(place)"))) }
         lines.append(.answer(1))
         if runs != nil {
@@ -145,6 +148,7 @@ extension CaseSuite {
             return Case(name: name, kernel: kernel, lines: lines)
         }
         lines += looks(shape, shared: [], byte)
+        lines += extras.afterSecond.map { .given($0) }
         lines.append(.answer(2))
         let shared = Array(shape.shared)
         lines += looks(shape, shared: shared, byte)

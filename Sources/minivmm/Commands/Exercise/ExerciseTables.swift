@@ -41,7 +41,7 @@ extension ExerciseCommand {
             let first = grades[..<index].first {
                 $0.exercise == exercise && $0.student.map(Student.normal) == Student.normal(student)
             }
-            if let first { grades[index].reason += " (\(first.file) is of the same student and exercise)" }
+            grades[index].earlier = first?.file
         }
     }
 
@@ -66,8 +66,8 @@ extension ExerciseCommand {
                 points)
             var result = grade.verdict?.word ?? "not counted"
             if grade.verdict != .right { result += ": " + ByteText.visible(grade.reason) }
-            if grade.verdict == .right, grade.reason.contains("same student") {
-                result += ": " + grade.reason
+            if let earlier = grade.earlier {
+                result += " (\(ByteText.visible(earlier)) is of the same student and exercise)"
             }
             terminal.hanging(start, result, indent: start.count)
         }
@@ -91,7 +91,7 @@ extension ExerciseCommand {
                 ("seed", grade.seed.map { .number($0) } ?? .null),
                 ("verdict", grade.verdict.map { .string($0.word) } ?? .null),
                 ("points", .number(UInt64(grade.points))), ("possible", .number(UInt64(grade.possible))),
-                ("reason", .string(grade.reason)),
+                ("reason", .string(grade.reason)), ("earlier", grade.earlier.map { .string($0) } ?? .null),
             ])
         }
         let missing = absent.map { entry in
