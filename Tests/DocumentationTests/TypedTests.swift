@@ -52,6 +52,8 @@ struct TypedTests {
                 }
                 // Takes minutes, and the numbers differ between machines.
                 if words.first == "bench" { continue }
+                // Takes minutes; FaultTableTests compares its table.
+                if words.starts(with: ["exercise", "--faults"]) { continue }
                 let result = try Tool.minivmm(onSoft(words), in: directory)
                 #expect(result.status == typed.status, "\(place)\n\(result.output)")
                 if !Self.machineSpecific.contains(path) || words.first == "explain" {
