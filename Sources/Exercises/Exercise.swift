@@ -44,7 +44,7 @@ package enum Exercise: Int, Sendable, CaseIterable {
         }
     }
 
-    /// What a student does, for lists.
+    /// The task in one line, for lists.
     package var summary: String {
         switch self {
         case .hostReads: "predict each read of the host, through conversions, holes and pages in use"

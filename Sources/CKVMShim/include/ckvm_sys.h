@@ -77,7 +77,6 @@ long ckvm_fail_begin(unsigned nth);
 /// if fewer allocations were made, with the number that was left of `nth`.
 const char *_Nullable ckvm_fail_end(unsigned *_Nonnull left, long *_Nonnull result);
 
-
 /// memfd_create(2), close-on-exec.
 long ckvm_memfd_create(const char *_Nonnull name);
 

@@ -2,7 +2,7 @@
 
 /// The memory that a ``ConversionLoop`` converts: of a machine on a kernel, or of the model.
 package protocol ConvertibleMemory {
-    /// What the VM's conversions do to contents. That of an SNP or TDX VM changes when its launch ends.
+    /// The effect of the VM's conversions on contents. It changes when the launch of an SNP or TDX VM ends.
     var contentPromise: ContentPromise { get }
     /// The size of the guest's memory, bytes.
     var size: UInt64 { get }

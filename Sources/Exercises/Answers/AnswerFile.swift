@@ -5,7 +5,7 @@ package struct AnswerFile: Sendable {
     package struct Problem: Error, Sendable, Equatable {
         /// The line, from 1; nil if the problem is not in a line.
         package let line: Int?
-        /// What is wrong and what to do.
+        /// The problem, and how to mend it.
         package let message: String
     }
 

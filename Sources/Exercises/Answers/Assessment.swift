@@ -2,7 +2,7 @@
 import ConversionModel
 import LitmusModel
 
-/// What the check of an answer has found.
+/// The result of checking an answer.
 package struct Assessment: Sendable {
     /// The result.
     package enum Verdict: Sendable, Equatable {
@@ -50,7 +50,7 @@ package struct Assessment: Sendable {
 
 /// A run of the model, as evidence.
 package struct Run: Sendable {
-    /// What the run shows, without a period.
+    /// A heading for the run, without a period.
     package let title: String
     /// The test that ran.
     package let test: LitmusTest

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What a student wrote into one blank.
+/// The text in one blank.
 struct Filling: Sendable, Equatable {
     /// The line of the blank, or of `begin answer`.
     let line: Int

@@ -138,7 +138,7 @@ struct FaultProbe: Sendable {
         ),
     ]
 
-    /// What a conversion does to pages and their contents.
+    /// Probes of the effect of a conversion on pages and contents.
     private static let pages = [
         FaultProbe(
             .toPrivateKeepsHostMappings,
