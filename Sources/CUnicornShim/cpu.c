@@ -6,7 +6,9 @@
 #include "messages.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,7 +23,7 @@ static const struct timespec poll_interval = {0, 5000000};
 // Processor time without an executed instruction after which a CPU process counts as hung, seconds. A process that
 // gets no processor uses none.
 #define HANG_SECONDS 5
-// Time for a CPU process to react to a kick: processor time, and wall-clock time in case it gets no processor.
+// Time for a CPU process to react to a kick: processor time, and wall-clock time in case it is stopped or sleeps.
 #define KICK_NANOSECONDS UINT64_C(200000000)
 #define KICK_WALL_NANOSECONDS UINT64_C(2000000000)
 // The largest access of an instruction, bytes.
@@ -47,6 +49,21 @@ static uint64_t clock_now(clockid_t clock) {
 static uint64_t processor_time(pid_t process) {
     clockid_t clock;
     return clock_getcpuclockid(process, &clock) == 0 ? clock_now(clock) : 0;
+}
+
+// Whether a process wants a processor, or waits for a page of a file. On a busy machine it may wait for seconds.
+static bool wants_processor(pid_t process) {
+    char path[32], text[256];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)process);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    ssize_t size = read(file, text, sizeof text - 1);
+    close(file);
+    if (size <= 0) return false;
+    text[size] = 0;
+    // The state follows the name, which is in parentheses and may contain some.
+    const char *name_end = strrchr(text, ')');
+    return name_end != NULL && name_end[1] == ' ' && (name_end[2] == 'R' || name_end[2] == 'D');
 }
 
 struct cuc_cpu *cuc_cpu_create(const char *library, struct cuc_failure *failure) {
@@ -129,7 +146,8 @@ static bool await(struct cuc_cpu *cpu, const uint8_t *immediate_exit) {
         if (kicked_at == 0) {
             kicked_at = now;
             used_at_kick = used;
-        } else if (used - used_at_kick > KICK_NANOSECONDS || now - kicked_at > KICK_WALL_NANOSECONDS) {
+        } else if (used - used_at_kick > KICK_NANOSECONDS
+                   || (now - kicked_at > KICK_WALL_NANOSECONDS && !wants_processor(cpu->process))) {
             end(cpu, CUC_FAILURE_KICK, 0);
             return false;
         }
