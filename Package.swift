@@ -112,7 +112,7 @@ let package = Package(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),
         .testTarget(
             name: "DebuggerTests",
-            dependencies: ["Debugger", "CKVMShim"]),
+            dependencies: ["ConversionModel", "Debugger", "CKVMShim"]),
         .testTarget(name: "ReportTests", dependencies: ["Report", "MiniVMM", "SoftKVM", system]),
         .testTarget(
             name: "CommandTests", dependencies: ["minivmm", "CKVMShim", "Exercises", "GuestPayloads"]),

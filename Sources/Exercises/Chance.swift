@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: MIT
-/// A seeded generator: the same numbers for the same seed, on every platform.
-///
-/// Steele, Lea and Flood's SplitMix64. The choices below use no generator of the standard library, whose algorithms may
-/// change.
+import ConversionModel
+
+/// Choices from a seed: the same ones for the same seed, on every platform. None is made by the standard library, whose
+/// algorithms may change.
 struct Chance: Sendable {
-    private var state: UInt64
+    private var generator: SplitMix64
 
-    init(seed: UInt64) { state = seed }
+    init(seed: UInt64) { generator = SplitMix64(seed: seed) }
 
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
+    mutating func next() -> UInt64 { generator.next() }
 
     /// A number from 0 up to, but not including, `limit`; 0 if `limit` is not positive.
     mutating func below(_ limit: Int) -> Int {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import ConversionModel
 import Testing
 
 @testable import Debugger
@@ -76,17 +77,12 @@ struct PacketTests {
     }
 }
 
-/// A seeded generator (SplitMix64), so that a failure can be repeated.
+/// Packets and bytes from a seed, so that a failure can be repeated.
 struct Random {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
+    private var generator: SplitMix64
+    init(_ seed: UInt64) { generator = SplitMix64(seed: seed) }
 
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = (state ^ state >> 30) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
-        return value ^ value >> 31
-    }
+    mutating func next() -> UInt64 { generator.next() }
     mutating func below(_ bound: UInt64) -> UInt64 { next() % bound }
     mutating func bytes(_ count: Int) -> [UInt8] {
         (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
-import SoftKVM
 
 /// A random test under construction: the names that its steps can use, and the random numbers.
 struct Draft {

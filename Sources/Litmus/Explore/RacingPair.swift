@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
-import SoftKVM
 
 /// Two steps between which a kernel can have a race of conversion: one changes the states or the contents of pages, the other one
 /// changes or uses the same pages, or the ones beside them.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import MiniVMM
-import SoftKVM
 
 /// Generates random tests from the moves that a backend supports. ``Predictor`` adds the expected answers.
 struct TestGenerator {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import Glibc
 import MiniVMM
-import SoftKVM
 import Synchronization
 
 /// Runs a test with parallel blocks many times with one thread for each actor, as litmus7 does. Random delays before

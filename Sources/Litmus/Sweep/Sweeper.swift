@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import CKVMShim
 import MiniVMM
-import SoftKVM
 import Synchronization
 import SystemPackage
 

@@ -207,17 +207,3 @@ struct Weak<Object: AnyObject> {
     @inline(__always) func acquire() { unsafe pthread_mutex_lock(mutex) }
     @inline(__always) func release() { unsafe pthread_mutex_unlock(mutex) }
 }
-
-/// Steele, Lea and Flood's SplitMix64: the same bytes for the same seed, everywhere.
-package struct SplitMix64 {
-    private var state: UInt64
-    package init(seed: UInt64) { state = seed }
-
-    package mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-}

@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: MIT
-/// SplitMix64: the same numbers on every machine and in every run, so that failures can be reproduced.
-struct Generator: RandomNumberGenerator {
-    private var state: UInt64
+import MiniVMM
 
-    init(seed: UInt64) { state = seed }
+typealias Generator = SplitMix64
 
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
-    }
-
+extension SplitMix64 {
     mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
 }
