@@ -63,7 +63,7 @@ struct FailureSearchTests {
         (.wrongErrno, 2, "host convert 0..1 private", "EINVAL"),
         (.keepsReference, 2, "host convert 0..1 private", "EAGAIN at 0"),
         (
-            .keepsDescriptor, 1, "host create f 1 pages mmap init_shared",
+            .keepsDescriptor, 1, "host create f 1 page mmap init_shared",
             "ENOMEM, and it left a descriptor open"
         ),
         (.losesByte, 5, "host read 0", "0x0"),

@@ -72,10 +72,13 @@ extension KernelSettings {
     }
 }
 
+/// `1 page`, `2 pages`.
+private func pageCount(_ pages: UInt64) -> String { "\(pages) page\(pages == 1 ? "" : "s")" }
+
 extension Memory: CustomStringConvertible {
     /// The text after `memory`: `4 pages shared`, with the name before it if it is not ``Name/ram``.
     public var description: String {
-        (name == .ram ? "" : "\(name) ") + "\(pages) pages \(initial.rawValue)"
+        (name == .ram ? "" : "\(name) ") + "\(pageCount(pages)) \(initial.rawValue)"
             + (isUnbound ? " unbound" : "")
     }
 }
@@ -200,7 +203,7 @@ extension Action: CustomStringConvertible {
         case .convert(let conversion): "\(conversion)"
         case .map(let extent, let view): "\(extent) as \(view)"
         case .unmap(let view): "\(view)"
-        case .remap(let view, let pages, let new): "\(view) to \(pages) pages as \(new)"
+        case .remap(let view, let pages, let new): "\(view) to \(pageCount(pages)) as \(new)"
         case .protect(let extent, let protection): "\(extent) \(protection.rawValue)"
         case .mbind(let extent, let policy, let flags): "\(extent) \(policy.words)\(flags.words)"
         case .migrate(let place, let node): "\(place) to \(node)"
@@ -299,7 +302,7 @@ extension NewFile: CustomStringConvertible {
     /// The text after `create`: `f 4 pages mmap init_shared`.
     public var description: String {
         var words = ["\(name)"]
-        words.append(size > 0 && size % pageSize == 0 ? "\(size / pageSize) pages" : "\(size) bytes")
+        words.append(size > 0 && size % pageSize == 0 ? pageCount(size / pageSize) : "\(size) bytes")
         var rest = flags
         for (word, bit) in Self.flagWords where flags & bit != 0 {
             words.append(word)
