@@ -36,6 +36,8 @@ struct Sweeper {
 
     /// One reset of the machine in so many is checked.
     private static let resetsPerCheck = 32
+    /// The team rests before one reset in so many.
+    private static let resetsPerRest = 32
     /// The progress is told after so many runs.
     private static let resetsPerProgress = 64
 
@@ -191,6 +193,7 @@ struct Sweeper {
         resets += 1
         let watcher = resets == 1 ? options.watcher : nil
         if resets == 2 { options.watcher?(.began(.furtherRuns(runs: nil))) }
+        if resets % Self.resetsPerRest == 0 { team.rest() }
         if !isFresh, !world.reset(checks: resets % Self.resetsPerCheck == 0) {
             world.close()
             world = try World(facts, source.test, deadline)
