@@ -29,7 +29,9 @@ long ckvm_current_cpu(void) { return result(sched_getcpu()); }
 long ckvm_set_fifo_priority(int thread, int priority) {
     struct sched_param parameters = {.sched_priority = priority};
     // sched_setscheduler(2) of the C library is for processes on some systems; this one is for threads.
-    return result((int)syscall(SYS_sched_setscheduler, thread, priority > 0 ? SCHED_FIFO : SCHED_OTHER, &parameters));
+    // Clearing the flag again would need CAP_SYS_NICE, which a user with RLIMIT_RTPRIO lacks.
+    int policy = (priority > 0 ? SCHED_FIFO : SCHED_OTHER) | SCHED_RESET_ON_FORK;
+    return result((int)syscall(SYS_sched_setscheduler, thread, policy, &parameters));
 }
 
 long ckvm_thread_id(void) { return syscall(SYS_gettid); }

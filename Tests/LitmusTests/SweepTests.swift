@@ -80,6 +80,10 @@ struct SweepTests {
         return sweep
     }
 
+    private func stack(_ functions: [String]) -> [UInt8] {
+        functions.flatMap { Array("[<0>] \($0)+0x4c/0x170\n".utf8) }
+    }
+
     private func point(_ outcome: StepOutcome, waits: Bool = false) throws -> DelaySweep.Point {
         let names = (try #require(Self.c), try #require(Self.r))
         return .init(results: [names.0: .ok, names.1: outcome], isFine: true, intruderWaits: waits)
@@ -87,15 +91,15 @@ struct SweepTests {
 
     @Test func neighboursWithOneOutcomeAreAnInterval() throws {
         var sweep = try sweep()
-        for delay: UInt64 in [0, 10, 20] { sweep.add(delay, try point(.sigbus(at: nil)), functions: []) }
-        for delay: UInt64 in [30, 40] { sweep.add(delay, try point(.value(0x41)), functions: ["gup"]) }
+        for delay: UInt64 in [0, 10, 20] { sweep.add(delay, try point(.sigbus(at: nil)), stack: []) }
+        for delay: UInt64 in [30, 40] { sweep.add(delay, try point(.value(0x41)), stack: stack(["gup"])) }
         #expect(sweep.kernelDelays == 30...40)
         // The border is bisected until the two outcomes are one nanosecond apart.
         var tried: [UInt64] = []
         while let delay = sweep.unknownBorders.first {
             tried.append(delay)
             let result = try delay < 23 ? point(.sigbus(at: nil)) : point(.value(0x41))
-            sweep.add(delay, result, functions: nil)
+            sweep.add(delay, result, stack: nil)
         }
         #expect(tried == [25, 22, 23])
         let intervals = sweep.intervals
@@ -110,7 +114,7 @@ struct SweepTests {
         var sweep = try sweep()
         for delay: UInt64 in 0...99 {
             let isRead = delay > 50 || [45, 47, 48].contains(delay)
-            sweep.add(delay, try isRead ? point(.value(0x41)) : point(.sigbus(at: nil)), functions: nil)
+            sweep.add(delay, try isRead ? point(.value(0x41)) : point(.sigbus(at: nil)), stack: nil)
         }
         #expect(sweep.intervals.map(\.delays) == [0...44, 45...50, 51...99])
         #expect(sweep.intervals[1].outcomes.map(\.schedules) == [3, 3])
@@ -119,10 +123,10 @@ struct SweepTests {
     @Test func aTickOfTheKernelIsOutvoted() throws {
         var sweep = try sweep()
         for delay: UInt64 in [0, 10, 20] {
-            sweep.add(delay, try delay == 10 ? point(.value(0)) : point(.value(0x41)), functions: nil)
+            sweep.add(delay, try delay == 10 ? point(.value(0)) : point(.value(0x41)), stack: nil)
         }
         #expect(sweep.isolated == [10])
-        for _ in 0..<2 { sweep.add(10, try point(.value(0x41)), functions: nil) }
+        for _ in 0..<2 { sweep.add(10, try point(.value(0x41)), stack: nil) }
         sweep.settle(10)
         #expect(sweep.isolated == [] && sweep.intervals.count == 1)
     }
@@ -131,9 +135,9 @@ struct SweepTests {
     @Test func onlyAVictimInTheKernelHoldsAnIntruderUp() throws {
         for (functions, waits) in [(["kvm_gmem_convert"], [false, true]), ([], [false])] {
             var sweep = try sweep()
-            sweep.add(0, try point(.value(0x41)), functions: [])
+            sweep.add(0, try point(.value(0x41)), stack: [])
             for delay: UInt64 in [50, 60, 90] {
-                sweep.add(delay, try point(.value(0x41), waits: true), functions: functions)
+                sweep.add(delay, try point(.value(0x41), waits: true), stack: stack(functions))
             }
             #expect(sweep.intervals.map(\.intruderWaits) == waits)
         }
@@ -142,7 +146,7 @@ struct SweepTests {
     @Test func aMapThatIsNotExactHasSharesOfOutcomes() throws {
         var sweep = try sweep(isExact: false)
         for delay: UInt64 in 0...9 {
-            sweep.add(delay / 5 * 90, try delay == 0 ? point(.value(0)) : point(.value(0x41)), functions: nil)
+            sweep.add(delay / 5 * 90, try delay == 0 ? point(.value(0)) : point(.value(0x41)), stack: nil)
         }
         #expect(sweep.intervals.map(\.delays) == [0...0, 90...90])
         #expect(sweep.intervals[0].outcomes.map(\.schedules) == [4, 1])

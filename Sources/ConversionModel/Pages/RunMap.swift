@@ -102,6 +102,10 @@ public struct RunMap<Value: Hashable & Sendable>: Sendable {
     public mutating func set(_ range: PageRange, to value: Value) {
         let end = min(range.end, size)
         guard range.start < end else { return }
+        if count == 1, range.start == 0, end == size {
+            pieces[0].values[0] = value
+            return
+        }
         // Replaces the runs that start in [start, end] by at most one at each bound.
         var low = lastRun(startingAtOrBefore: range.start)
         let startsHere = start(of: low) == range.start

@@ -89,7 +89,7 @@ extension World {
             } catch {
                 return .machine
             }
-            state.withLock { $0.states[memory.name] = memory.attributes }
+            state.withLock { $0.setInitialStates(of: memory) }
         }
         guard !checks || mapsNothing() else { return .machine }
         return isWhole ? .undoable : .files
@@ -119,9 +119,10 @@ extension World {
     private func dropNewObjects() -> Bool {
         let (gone, isWhole) = state.withLock { state in
             guard let first = state.first else { return (nil as State?, false) }
+            // A file or view under the name of another one is found by its identity.
             let isWhole =
-                first.files.allSatisfy { name, file in state.files[name] === file }
-                && first.views.allSatisfy { name, view in state.views[name]?.mapping === view.mapping }
+                first.files.isContained(in: state.files) { $0 === $1 }
+                && first.views.isContained(in: state.views) { $0.mapping === $1.mapping }
             if isWhole, state.hasNoNewObjects { return (nil, true) }
             let old = state
             state.files = first.files
@@ -174,11 +175,11 @@ extension World {
     ///
     /// - Returns: whether each read found memory.
     private func forgetMMIO() -> Bool {
+        if state.withLock({ $0.mmioPages.isEmpty }) { return true }
         let (pages, files, agent) = state.withLock { state in
             defer { state.mmioPages = [] }
-            return (state.mmioPages, state.mmioPages.isEmpty ? [] : Array(state.files.values), state.agent)
+            return (state.mmioPages, state.files.values, state.agent)
         }
-        guard !pages.isEmpty else { return true }
         do {
             for file in files { try file.convert(to: .shared) }
             for page in pages.flatMap({ Array($0.chunks(of: pageSize)) }) {
@@ -231,6 +232,19 @@ extension World {
         guard let agent, let counter = vm as? any SecondStageCounting else { return true }
         guard let pages = try? counter.countPages4K() else { return true }
         return withExtendedLifetime(agent) { pages <= AgentMemory.pages }
+    }
+}
+
+extension World.State {
+    fileprivate mutating func setInitialStates(of memory: Memory) {
+        if let whole = PageRange(start: 0, size: memory.pages * pageSize),
+            states[memory.name]?.size == whole.size
+        {
+            // All pages get one state, whatever they had.
+            states.update(memory.name) { $0.set(whole, to: memory.initial) }
+        } else {
+            states[memory.name] = memory.attributes
+        }
     }
 }
 

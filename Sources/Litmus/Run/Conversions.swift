@@ -91,7 +91,7 @@ extension World {
             for conversion in conversions where conversion.failure == nil {
                 let extent = conversion.extent
                 guard let range = PageRange(start: extent.offset, size: extent.size) else { continue }
-                state.states[extent.name]?.set(range, to: conversion.target)
+                state.states.update(extent.name) { $0.set(range, to: conversion.target) }
             }
         }
     }
@@ -145,7 +145,7 @@ extension World {
             let range = PageRange(start: conversion.extent.offset, size: conversion.extent.size),
             range.end <= file.size
         else { return }
-        state.withLock { $0.states[conversion.extent.name]?.set(range, to: target) }
+        state.withLock { state in state.states.update(conversion.extent.name) { $0.set(range, to: target) } }
     }
 
     /// Carries out `KVM_HC_MAP_GPA_RANGE` with one bare call for each memslot, until one fails.

@@ -103,7 +103,8 @@ extension RunEvent.Result {
 /// The outcomes seen so far. It outlives the threads of a hanging run.
 final class Tally: Sendable {
     private struct State {
-        var counts: [Ending: Int] = [:]
+        /// The endings are few, and comparing them takes less time than hashing one.
+        var counts: [(ending: Ending, runs: Int)] = []
         var runs = 0
         var model: Interleavings.Result?
     }
@@ -115,10 +116,17 @@ final class Tally: Sendable {
     /// - Parameter model: the interleavings that judge the outcomes.
     func judge(by model: Interleavings.Result?) { state.withLock { $0.model = model } }
 
-    func add(_ ending: Ending) {
+    /// - Parameter place: where the ending was counted before; nil if that is not known.
+    /// - Returns: where it is counted.
+    @discardableResult func add(_ ending: Ending, at place: Int? = nil) -> Int {
         state.withLock { state in
             state.runs += 1
-            state.counts[ending, default: 0] += 1
+            if let place = place ?? state.counts.firstIndex(where: { $0.ending == ending }) {
+                state.counts[place].runs += 1
+                return place
+            }
+            state.counts.append((ending, 1))
+            return state.counts.count - 1
         }
     }
 
@@ -127,7 +135,7 @@ final class Tally: Sendable {
         let state = state.withLock { $0 }
         let seen = judge.program.blocks.map { block in
             Dictionary(
-                state.counts.map { (block.results(of: $0.key), $0.value) }, uniquingKeysWith: +)
+                state.counts.map { (block.results(of: $0.ending), $0.runs) }, uniquingKeysWith: +)
         }
         return judge.report(
             seen: seen, runs: state.runs + (failure == nil ? 0 : 1), model: state.model,

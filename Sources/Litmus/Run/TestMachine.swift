@@ -23,9 +23,9 @@ struct TestMachine: Sendable {
     /// The initial files of a test, with their views and memslots.
     struct Files: Sendable {
         let memories: [Memory]
-        let files: [Name: any KVMGuestMemfd]
-        let views: [Name: World.View]
-        let slots: [SlotKey: World.Slot]
+        let files: ShortMap<Name, any KVMGuestMemfd>
+        let views: ShortMap<Name, World.View>
+        let slots: ShortMap<SlotKey, World.Slot>
     }
 
     let vm: any KVMVirtualMachine

@@ -28,21 +28,21 @@ final class World: Sendable {
         let isPlain: Bool
     }
     struct State {
-        var vms: [VMName: any KVMVirtualMachine] = [:]
-        var files: [Name: any KVMGuestMemfd] = [:]
-        var views: [Name: View] = [:]
+        var vms: ShortMap<VMName, any KVMVirtualMachine> = [:]
+        var files: ShortMap<Name, any KVMGuestMemfd> = [:]
+        var views: ShortMap<Name, View> = [:]
         /// Views that were unmapped or moved, with their addresses, which are never mapped again.
-        var gone: [Name: View] = [:]
+        var gone: ShortMap<Name, View> = [:]
         /// Files with a page whose memory has failed.
         var poisoned: Set<Name> = []
-        var holds: [Name: any PageHold] = [:]
-        var slots: [SlotKey: Slot] = [:]
-        var children: [Int: any Child] = [:]
+        var holds: ShortMap<Name, any PageHold> = [:]
+        var slots: ShortMap<SlotKey, Slot> = [:]
+        var children: ShortMap<Int, any Child> = [:]
         /// The agent; nil if no vCPU has acted.
         var agent: Agent?
         /// The states of a file's pages according to the answers so far. With racing actors this is the last answer,
         /// which may not be the last conversion.
-        var states: [Name: AttributeMap] = [:]
+        var states: ShortMap<Name, AttributeMap> = [:]
         /// Holds that could not be taken.
         var missed: Set<Name> = []
         /// Pages in the second-stage tables when a vCPU last made an access.

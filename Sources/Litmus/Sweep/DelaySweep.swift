@@ -25,12 +25,15 @@ struct DelaySweep {
     /// The results that were seen. They are few, and are compared by their indices, because a sweep compares neighbours thousands
     /// of times.
     private var kinds: [Point] = []
+    /// The index of the result for each ending that led to it, so that the results themselves need not be compared.
+    private var known: [(ending: Int, waits: Bool, kind: Int)] = []
     /// All runs in their order, with the index of their result.
     private(set) var runs: [(delay: UInt64, kind: Int)] = []
     /// The result of each delay, in ascending order of delays. After several runs of a delay it is that of the last one.
     private var places: [(delay: UInt64, kind: Int)] = []
-    /// The preempted actor's kernel functions by delay, where they were looked at. Innermost first; empty in user space.
-    private(set) var looks: [UInt64: [String]] = [:]
+    /// The preempted actor's kernel stack by delay, where it was looked at, as the kernel writes it. A map needs the functions of
+    /// a few.
+    private var looks: [UInt64: [UInt8]] = [:]
 
     /// Groups of delays narrower than this belong to a border if there are several in a row, in nanoseconds.
     private static let narrow: UInt64 = 16
@@ -52,9 +55,33 @@ struct DelaySweep {
         Schedule(block: block.number, Preemption(of: victim, by: intruder, second, swept: delay))
     }
 
-    mutating func add(_ delay: UInt64, _ point: Point, functions: [String]?) {
-        let kind = kinds.firstIndex(of: point) ?? kinds.count
-        if kind == kinds.count { kinds.append(point) }
+    mutating func add(_ delay: UInt64, _ point: Point, stack: [UInt8]?) {
+        add(delay, kind: kind(of: point), stack: stack)
+    }
+
+    /// The index of a result.
+    private mutating func kind(of point: Point) -> Int {
+        if let kind = kinds.firstIndex(of: point) { return kind }
+        kinds.append(point)
+        return kinds.count - 1
+    }
+
+    /// The index of the result of an ending.
+    ///
+    /// - Parameters:
+    ///   - ending: its number.
+    ///   - point: the result, always the same for the same ending.
+    mutating func kind(ofEnding ending: Int, waits: Bool, _ point: () -> Point) -> Int {
+        if let place = known.firstIndex(where: { $0.ending == ending && $0.waits == waits }) {
+            return known[place].kind
+        }
+        let kind = kind(of: point())
+        known.append((ending, waits, kind))
+        return kind
+    }
+
+    /// - Parameter kind: the index of the result.
+    mutating func add(_ delay: UInt64, kind: Int, stack: [UInt8]?) {
         runs.append((delay, kind))
         let place = index(of: delay)
         if places.indices.contains(place), places[place].delay == delay {
@@ -62,7 +89,7 @@ struct DelaySweep {
         } else {
             places.insert((delay, kind), at: place)
         }
-        if let functions { looks[delay] = functions }
+        if let stack { looks[delay] = stack }
     }
 
     /// The index of the first delay that is not below this one.
@@ -92,12 +119,14 @@ struct DelaySweep {
     var isFine: Bool { points.allSatisfy(\.isFine) }
 
     /// Whether the preempted actor was seen in the kernel at a delay.
-    func isInKernel(_ delay: UInt64) -> Bool { looks[delay]?.isEmpty == false }
+    func isInKernel(_ delay: UInt64) -> Bool { looks[delay].map(KernelStack.isInKernel) == true }
 
     /// The delays at which the preempted actor was seen in the kernel, from the first to the last.
     var kernelDelays: ClosedRange<UInt64>? {
-        let inside = looks.filter { !$0.value.isEmpty && $0.key <= duration }.keys
-        guard let first = inside.min(), let last = inside.max() else { return nil }
+        let all = looks.keys.filter { $0 <= duration }.sorted()
+        guard let first = all.first(where: isInKernel), let last = all.last(where: isInKernel) else {
+            return nil
+        }
         return first...last
     }
 
@@ -160,8 +189,7 @@ struct DelaySweep {
     private var groupsOfKernelWaits: [[(delay: UInt64, point: Point)]] {
         var merged: [[(delay: UInt64, point: Point)]] = []
         for var group in groups {
-            let seen = group.compactMap { looks[$0.delay] }
-            if group.first?.point.intruderWaits == true, seen.allSatisfy(\.isEmpty) {
+            if group.first?.point.intruderWaits == true, !group.contains(where: { isInKernel($0.delay) }) {
                 for index in group.indices { group[index].point.intruderWaits = false }
             }
             if let last = merged.last?.last?.point, last == group.first?.point {
@@ -219,11 +247,15 @@ struct DelaySweep {
             SweepMap.Outcome(
                 results: block.list(point.results), schedules: count, isFine: point.isFine)
         }
-        let seen = runs.filter { looks[$0.delay] != nil }
+        let middle = first.delay + (last.delay - first.delay) / 2
+        // Looks are closer to each other near the borders of the kernel's part.
+        let seen = runs.map(\.delay).filter { looks[$0] != nil }.min { one, other in
+            (max(one, middle) - min(one, middle), one) < (max(other, middle) - min(other, middle), other)
+        }
         return SweepMap.Interval(
             delays: first.delay...last.delay,
             outcomes: outcomes.sorted { ($1.schedules, $0.text) < ($0.schedules, $1.text) },
-            functions: seen.isEmpty ? [] : looks[seen[seen.count / 2].delay] ?? [],
+            functions: seen.flatMap { looks[$0] }.map(KernelStack.functions) ?? [],
             intruderWaits: isExact && runs.count { $0.point.intruderWaits } * 2 > runs.count)
     }
 }

@@ -30,9 +30,12 @@ final class KernelStack: Sendable {
         }
     }
 
+    /// Whether a thread with this stack was in the kernel when it was preempted.
+    static func isInKernel(_ text: [UInt8]) -> Bool { !functions(text).isEmpty }
+
     /// The functions on a stack, innermost first, without those of the interrupt that preempted the thread.
     ///
-    /// It works on bytes, because a sweep reads hundreds of stacks, and strings would take longer than the runs.
+    /// It works on bytes, because strings would take longer.
     static func functions(_ text: [UInt8]) -> [String] {
         // [<0>] kvm_gmem_fault_user_mapping+0x4c/0x170
         let names = text.split(separator: UInt8(ascii: "\n")).compactMap { line -> ArraySlice<UInt8>? in

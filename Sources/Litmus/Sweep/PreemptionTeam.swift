@@ -6,9 +6,10 @@ import Synchronization
 
 /// Threads on one CPU that start at chosen times and preempt each other. A test thread keeps its team for all its sweeps.
 ///
-/// Each seat is a thread that sleeps until its timer expires, does its job once, and sleeps again. The first seat begins at once
-/// instead. A later seat has a higher SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is
-/// disturbed by threads of ordinary priority. The owner's thread must run on the same CPU; it calls everything but ``start(_:after:)`` and
+/// The first seat is the owner's thread, which begins its job at once: to wake another thread takes longer than a short step. Each
+/// other seat is a thread that sleeps until its timer expires, does its job once, and sleeps again. A later seat has a higher
+/// SCHED_FIFO priority, so it preempts an earlier one when its timer expires. No seat is disturbed by threads of ordinary
+/// priority, which run when the owner waits or rests. The owner calls everything but ``start(_:after:)`` and
 /// ``prefer(_:processes:)``, which jobs call.
 ///
 /// A thread may spin until a preempted one goes on: a vCPU enters the guest again and again while a conversion is in progress.
@@ -22,9 +23,16 @@ import Synchronization
     /// Seats from the first to the last, and above them a seat that was given precedence.
     static let priorities: [Int32] = [10, 50, 60, 80, 70]
 
+    /// A function in a lock is converted each time that it is read, which allocates memory.
+    private final class Round: Sendable {
+        let job: Job
+
+        init(_ job: @escaping Job) { self.job = job }
+    }
+
     private final class Seat: Sendable {
         let timer: OwnedDescriptor
-        /// Written once by the seat's thread.
+        /// Written by the seat's thread before a round.
         let thread = Atomic<Int>(0)
         let host = Mutex<HostThread?>(nil)
 
@@ -38,14 +46,13 @@ import Synchronization
     /// The kernel stacks of the first two seats.
     private(set) var stacks = PreemptedRun.Stacks(victim: nil, intruder: nil)
     private let all: [Seat]
-    /// The job of the round; nil ends the threads. Written by the owner between rounds.
-    private let job = Mutex<Job?>(nil)
+    /// The round; nil ends the threads. Written by the owner between rounds.
+    private let round = Mutex<Round?>(nil)
     /// Whether a round is in progress. Seats are given precedence under its lock, so none is after the round.
     private let isRunning = Mutex(false)
     /// Whether a seat was given precedence in the round.
     private let isChanged = Atomic<Bool>(false)
-    /// Counts rounds that have begun, and jobs that have ended.
-    private let begun: UnsafeMutablePointer<sem_t>
+    /// Counts jobs of the threads that have ended.
     private let ended: UnsafeMutablePointer<sem_t>
     /// For ``measureTimer()``: whether the loop has to stop, and how far it has come.
     private let stop: UnsafeMutablePointer<Int32>
@@ -63,16 +70,14 @@ import Synchronization
             seats.append(Seat(Int32(truncatingIfNeeded: timer)))
         }
         all = seats
-        unsafe begun = .allocate(capacity: 1)
         unsafe ended = .allocate(capacity: 1)
-        unsafe sem_init(begun, 0, 0)
         unsafe sem_init(ended, 0, 0)
         unsafe stop = .allocate(capacity: 1)
         unsafe count = .allocate(capacity: 1)
         unsafe stop.initialize(to: 0)
         unsafe count.initialize(to: 0)
         bind()
-        for number in all.indices {
+        for number in all.indices.dropFirst() {
             guard let thread = HostThread({ [self] in work(number) }) else {
                 end()
                 unbind()
@@ -86,16 +91,28 @@ import Synchronization
             victim: KernelStack(thread: thread(of: 0)), intruder: KernelStack(thread: thread(of: 1)))
     }
 
-    /// Binds the owner's thread to the CPU. Until ``unbind()`` it can run rounds.
-    func bind() { _ = ckvm_bind_to_cpu(cpu) }
+    /// Binds the owner's thread to the CPU, with the priority of the first seat. Until ``unbind()`` it can run rounds.
+    func bind() { take(0) }
 
-    /// Lets the owner's thread run on all CPUs.
-    func unbind() { _ = ckvm_bind_to_cpu(-1) }
+    /// Lets the owner's thread run on all CPUs, with ordinary priority.
+    func unbind() {
+        _ = ckvm_set_fifo_priority(0, 0)
+        _ = ckvm_bind_to_cpu(-1)
+    }
+
+    /// Makes the calling thread the thread of a seat.
+    private func take(_ seat: Int) {
+        _ = ckvm_bind_to_cpu(cpu)
+        _ = ckvm_set_fifo_priority(0, Self.priorities[seat])
+        all[seat].thread.store(ckvm_thread_id(), ordering: .releasing)
+    }
+
+    /// Lets threads of ordinary priority run for 200 µs: one that handles Ctrl-C, and those of the kernel. What they leave undone can
+    /// disturb the next thousands of instructions, so the owner does something else before the next round.
+    func rest() { _ = ckvm_sleep_until(monotonicNanoseconds() + 200_000) }
 
     deinit {
-        unsafe sem_destroy(begun)
         unsafe sem_destroy(ended)
-        unsafe begun.deallocate()
         unsafe ended.deallocate()
         unsafe stop.deallocate()
         unsafe count.deallocate()
@@ -104,17 +121,17 @@ import Synchronization
     /// The thread of a seat, as gettid(2) names it.
     func thread(of seat: Int) -> Int { all[seat].thread.load(ordering: .acquiring) }
 
-    /// Runs a round: the first seat starts its job at once, the others when a job starts them. Returns when `count` jobs have
-    /// ended.
+    /// Runs a round: the first seat does its job at once, the others when a job starts them. Returns when `count` jobs have ended.
     ///
     /// - Parameter limit: nanoseconds after which the job of the watching seat is called, which is not counted; nil if no
     ///   thread can spin. To arm a timer takes long on an emulated machine.
     func run(jobs count: Int, limit: UInt64?, _ job: @escaping Job) {
-        self.job.withLock { $0 = job }
+        let round = Round(job)
+        self.round.withLock { $0 = round }
         isRunning.withLock { $0 = true }
         if let limit { start(Self.watcher, after: max(1, limit)) }
-        unsafe sem_post(begun)
-        wait(count)
+        job(0)
+        wait(count - 1)
         isRunning.withLock { $0 = false }
         if limit != nil { start(Self.watcher, after: 0) }
         guard isChanged.exchange(false, ordering: .acquiringAndReleasing) else { return }
@@ -146,11 +163,11 @@ import Synchronization
 
     /// Ends the threads. Nothing can be run afterwards.
     func end() {
-        job.withLock { $0 = nil }
+        round.withLock { $0 = nil }
         for number in all.indices {
             let thread = all[number].host.withLock { $0.take() }
             guard let thread else { continue }
-            if number == 0 { unsafe sem_post(begun) } else { start(number, after: 1) }
+            start(number, after: 1)
             thread.join()
         }
     }
@@ -160,33 +177,31 @@ import Synchronization
     }
 
     private func work(_ number: Int) {
-        _ = ckvm_bind_to_cpu(cpu)
-        _ = ckvm_set_fifo_priority(0, Self.priorities[number])
-        all[number].thread.store(ckvm_thread_id(), ordering: .releasing)
+        take(number)
         unsafe sem_post(ended)
-        while true {
-            if number == 0 {
-                while unsafe sem_wait(begun) != 0 {}
-            } else if ckvm_timer_wait(all[number].timer.rawValue) != 0 {
-                return
-            }
-            guard let job = job.withLock({ $0 }) else { return }
-            job(number)
+        while ckvm_timer_wait(all[number].timer.rawValue) == 0 {
+            guard let round = round.withLock({ $0 }) else { return }
+            round.job(number)
             if number != Self.watcher { unsafe sem_post(ended) }
         }
     }
 
     // MARK: the timer
 
-    /// The first delay that is measured, in nanoseconds, and the number of consecutive ones.
-    private static let measured: (first: UInt64, count: UInt64) = (30_000, 96)
+    /// The first delays of which one is measured, in nanoseconds: the shortest that is longer than the way from the timer to the
+    /// loop. And the number of consecutive ones.
+    private static let measured: (firsts: [UInt64], count: UInt64) = ([8_000, 30_000], 96)
 
     /// Measures at which places of a loop the second seat preempts the first.
     private func measureTimer() -> TimerGrid {
-        let delays = (0..<Self.measured.count).map { Self.measured.first + $0 }
-        // The first attempts take longer paths.
-        for _ in 0..<3 { _ = place(of: Self.measured.first) }
-        return TimerGrid(delays.map { [place(of: $0), place(of: $0)] }, from: Self.measured.first)
+        for first in Self.measured.firsts {
+            // The first attempts take longer paths.
+            for _ in 0..<3 { _ = place(of: first) }
+            guard place(of: first) > 0 else { continue }
+            let delays = (0..<Self.measured.count).map { first + $0 }
+            return TimerGrid(delays.map { [place(of: $0), place(of: $0)] }, from: first)
+        }
+        return TimerGrid([], from: 0)
     }
 
     /// The count that a loop of the first seat has reached `delay` after the second seat's timer was armed.

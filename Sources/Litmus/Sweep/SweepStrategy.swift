@@ -7,6 +7,9 @@ extension Sweeper {
     private static let warmUps = 3
     /// The number of delays of the first grid.
     private static let gridPoints: UInt64 = 256
+    /// The victim's stack is looked at once in so many delays of the grid, because the kernel takes longer to write it than for a
+    /// run's system calls.
+    private static let gridPointsPerLook = 4
     /// The most nanoseconds inside the kernel that are tried one by one.
     private static let fineNanoseconds: UInt64 = 4096
     /// A search finds the part of the steps inside the kernel to this share of their duration, and tries delays there at this
@@ -54,14 +57,31 @@ extension Sweeper {
             return nil
         }
         if case .search = kind { return try search(&sweep) }
-        if let wrong = try run(delays(0...last, step: last / Self.gridPoints), &sweep, looks: true) {
-            return wrong
-        }
+        if let wrong = try sweepGrid(delays(0...last, step: last / Self.gridPoints), &sweep) { return wrong }
         if let kernel = sweep.kernelDelays, kernel.upperBound - kernel.lowerBound <= Self.fineNanoseconds {
             let rest = kernel.filter { sweep.point(at: $0) == nil }
             if let wrong = try run(rest, &sweep) { return wrong }
         }
         return try refine(&sweep)
+    }
+
+    /// Tries the delays of a grid, and finds the first and the last that are inside the kernel.
+    private mutating func sweepGrid(_ grid: [UInt64], _ sweep: inout DelaySweep) throws(Stop) -> Wrong? {
+        for (index, delay) in grid.enumerated() {
+            let looks = index % Self.gridPointsPerLook == 0
+            if let wrong = try run(delay, &sweep, looks: looks) { return wrong }
+            if deadline.stop != nil { return nil }
+        }
+        // The borders of the kernel's part are between two looks. If it was not seen, it may be anywhere.
+        let seen = sweep.kernelDelays
+        let distance = (sweep.duration / Self.gridPoints + 1) * UInt64(Self.gridPointsPerLook)
+        let rest = grid.enumerated().filter { index, delay in
+            guard index % Self.gridPointsPerLook != 0 else { return false }
+            guard let seen else { return true }
+            return delay < seen.lowerBound && seen.lowerBound - delay < distance
+                || delay > seen.upperBound && delay - seen.upperBound < distance
+        }
+        return try run(rest.map(\.element), &sweep, looks: true)
     }
 
     /// Tries delays inside the kernel until an outcome is not allowed, and refines the map then.

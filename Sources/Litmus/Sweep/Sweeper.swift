@@ -26,9 +26,8 @@ struct Sweeper {
     private var world: World
     private var isFresh = true
     private var resets = 0
-    /// The judgement of each ending that was seen. A sweep has few different endings, and looking one up is faster than judging it
-    /// again.
-    private var judged: [Ending: Judgement] = [:]
+    /// The endings that were seen. A sweep has few, and comparing them is faster than judging one again or hashing it.
+    private var judged: [Judgement] = []
     var chance: SplitMix64
     var secondSchedules = 0
     /// The time from which on a thread that has not ended counts as waiting, in nanoseconds.
@@ -36,6 +35,8 @@ struct Sweeper {
 
     /// One reset of the machine in so many is checked.
     private static let resetsPerCheck = 32
+    /// The team rests before one reset in so many.
+    private static let resetsPerRest = 32
     /// The progress is told after so many runs.
     private static let resetsPerProgress = 64
 
@@ -135,23 +136,27 @@ struct Sweeper {
 
     /// The outcomes of an ending.
     private struct Judgement {
+        let ending: Ending
         /// Of each block.
         let results: [[Name: StepOutcome]]
         /// Whether neither the test nor the model forbids the outcome of any block.
         let isFine: Bool
+        /// Where the tally counts the ending; nil before the first time.
+        var place: Int?
     }
 
-    private mutating func judge(_ ending: Ending) -> Judgement {
-        if let judgement = judged[ending] { return judgement }
+    /// - Returns: the index in ``judged``.
+    private mutating func judge(_ ending: Ending) -> Int {
+        if let place = judged.firstIndex(where: { $0.ending == ending }) { return place }
         let judgement = Judgement(
-            results: blocks.map { $0.results(of: ending) },
+            ending: ending, results: blocks.map { $0.results(of: ending) },
             isFine: blocks.allSatisfy { block in
                 let outcome = block.results(of: ending)
                 return block.allows(outcome)
                     && (known?[block.number].contains(outcome) != false || block.names(outcome))
             })
-        judged[ending] = judgement
-        return judgement
+        judged.append(judgement)
+        return judged.count - 1
     }
 
     func map(_ sweep: DelaySweep) -> SweepMap {
@@ -167,6 +172,8 @@ struct Sweeper {
     /// The result of a run of a block under a schedule.
     struct BlockResult {
         let block: Int
+        /// The number of the run's ending among those that were seen: runs with the same number have the same results.
+        let ending: Int
         let results: [Name: StepOutcome]
         let run: PreemptedRun.Result
         let looked: Bool
@@ -185,6 +192,7 @@ struct Sweeper {
         resets += 1
         let watcher = resets == 1 ? options.watcher : nil
         if resets == 2 { options.watcher?(.began(.furtherRuns(runs: nil))) }
+        if resets % Self.resetsPerRest == 0 { team.rest() }
         if !isFresh, !world.reset(checks: resets % Self.resetsPerCheck == 0) {
             world.close()
             world = try World(facts, source.test, deadline)
@@ -216,15 +224,15 @@ struct Sweeper {
                 runs.append((block.number, run))
             }
         }
-        let judgement = judge(ending)
+        let place = judge(ending)
         for (block, run) in runs {
             note(
                 BlockResult(
-                    block: block, results: judgement.results[block], run: run, looked: looks,
-                    isFine: judgement.isFine))
+                    block: block, ending: place, results: judged[place].results[block], run: run,
+                    looked: looks, isFine: judged[place].isFine))
         }
         guard counts else { return nil }
-        tally.add(ending)
+        judged[place].place = tally.add(ending, at: judged[place].place)
         if resets % Self.resetsPerProgress == 0 { options.progress?(tally.runs) }
         return nil
     }
@@ -244,12 +252,11 @@ struct Sweeper {
 extension DelaySweep {
     mutating func add(_ delay: UInt64, _ result: Sweeper.BlockResult) {
         let stack = second == nil ? result.run.stack : result.run.secondStack
-        add(
-            delay,
-            Point(
-                results: result.results, isFine: result.isFine,
-                intruderWaits: result.run.sleeps > sleeps || result.run.rescues > 0),
-            functions: result.looked ? KernelStack.functions(stack) : nil)
+        let waits = result.run.sleeps > sleeps || result.run.rescues > 0
+        let kind = kind(ofEnding: result.ending, waits: waits) {
+            Point(results: result.results, isFine: result.isFine, intruderWaits: waits)
+        }
+        add(delay, kind: kind, stack: result.looked ? stack : nil)
     }
 }
 

@@ -23,7 +23,10 @@ struct TimerGrid: Sendable, Equatable {
     ///   - places: for consecutive delays the place of the interrupt at each attempt, as a count that a loop had reached.
     ///   - first: the first delay, in nanoseconds.
     init(_ places: [[UInt64]], from first: UInt64) {
-        let stable = places.count { attempts in attempts.allSatisfy { $0 == attempts.first } }
+        // A loop that has not begun says nothing about the timer.
+        let stable = places.count { attempts in
+            attempts.allSatisfy { $0 > 0 && $0 == attempts.first }
+        }
         isExact = !places.isEmpty && stable * 100 >= places.count * Self.exactShare
         let heights = places.compactMap(\.first)
         let changes = heights.indices.dropFirst().filter { heights[$0] != heights[$0 - 1] }.map {

@@ -3,10 +3,22 @@ import ConversionModel
 
 /// A test with the places of its steps in the text.
 public struct Source: Sendable {
+    private final class Content: Sendable {
+        let test: LitmusTest
+        let places: [(line: Int, column: Int)]
+
+        init(_ test: LitmusTest, _ places: [(line: Int, column: Int)]) {
+            self.test = test
+            self.places = places
+        }
+    }
+    /// A test has many parts, and each run of it copies its source.
+    private let content: Content
+
     /// The test without its comments.
-    public let test: LitmusTest
+    public var test: LitmusTest { content.test }
     /// Line and column of every step, both from 1, in the order of ``LitmusTest/steps``.
-    public let places: [(line: Int, column: Int)]
+    public var places: [(line: Int, column: Int)] { content.places }
 
     /// The largest text that is accepted, bytes.
     public static let largestText = 1 << 20
@@ -28,8 +40,7 @@ public struct Source: Sendable {
         for line in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false) {
             try file.take(line.last == UInt8(ascii: "\r") ? line.dropLast() : line)
         }
-        test = try file.finish()
-        places = file.places
+        content = Content(try file.finish(), file.places)
     }
 
     /// A test that was not read from a text. The places are those in ``LitmusTest/text``.
@@ -40,14 +51,12 @@ public struct Source: Sendable {
 
     /// A variant of a test with the same steps, at the same places.
     package init(_ test: LitmusTest, placedAs source: Source) {
-        self.test = test
-        places = source.places
+        content = Content(test, source.places)
     }
 
     /// A test that is never written as text. Its places are line 0.
     package init(unwritten test: LitmusTest) {
-        self.test = test
-        places = Array(repeating: (0, 0), count: test.steps.count)
+        content = Content(test, Array(repeating: (0, 0), count: test.steps.count))
     }
 }
 

@@ -52,25 +52,48 @@ public struct Failure: Sendable, Hashable {
         }
     }
 
+    private struct Content: Sendable, Hashable {
+        let deviation: Deviation
+        let step: Int?
+        let line: Int?
+        let pages: [String]
+        var model: ModelComparison?
+        var injected: InjectedFailure?
+    }
+    /// A failure is large and rare, and every step returns an optional one.
+    private indirect enum Box: Sendable, Hashable { case content(Content) }
+    private var box: Box
+    private var content: Content {
+        get {
+            switch box {
+            case .content(let content): content
+            }
+        }
+        set { box = .content(newValue) }
+    }
+
     /// The deviation.
-    public let deviation: Deviation
+    public var deviation: Deviation { content.deviation }
     /// The index in ``LitmusTest/steps`` of the step, or of the first one of the block; nil for a machine, a hang or a
     /// report of the kernel.
-    public let step: Int?
+    public var step: Int? { content.step }
     /// The line of that step in the text; nil if there is none.
-    public let line: Int?
+    public var line: Int? { content.line }
     /// One line for each page around the step: its state, and what the host reads there.
-    public let pages: [String]
+    public var pages: [String] { content.pages }
     /// How the model answers there; nil if it was not asked or cannot judge it.
-    public package(set) var model: ModelComparison?
+    public package(set) var model: ModelComparison? {
+        get { content.model }
+        set { content.model = newValue }
+    }
     /// The allocation that failed in the run; nil if none did.
-    public package(set) var injected: InjectedFailure?
+    public package(set) var injected: InjectedFailure? {
+        get { content.injected }
+        set { content.injected = newValue }
+    }
 
     package init(_ deviation: Deviation, step: Int? = nil, line: Int? = nil, pages: [String] = []) {
-        self.deviation = deviation
-        self.step = step
-        self.line = line
-        self.pages = pages
+        box = .content(Content(deviation: deviation, step: step, line: line, pages: pages))
     }
 
     /// Whether it concerns a parallel block as a whole.
