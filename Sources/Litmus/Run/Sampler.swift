@@ -103,8 +103,9 @@ extension RunEvent.Result {
 /// The outcomes seen so far. It outlives the threads of a hanging run.
 final class Tally: Sendable {
     private struct State {
-        /// The endings are few, and comparing them takes less time than hashing one.
         var counts: [(ending: Ending, runs: Int)] = []
+        /// The index in ``counts`` of each ending.
+        var places: [Ending: Int] = [:]
         var runs = 0
         var model: Interleavings.Result?
     }
@@ -116,15 +117,16 @@ final class Tally: Sendable {
     /// - Parameter model: the interleavings that judge the outcomes.
     func judge(by model: Interleavings.Result?) { state.withLock { $0.model = model } }
 
-    /// - Parameter place: where the ending was counted before; nil if that is not known.
+    /// - Parameter place: where the ending was counted before, which saves hashing it; nil if that is not known.
     /// - Returns: where it is counted.
     @discardableResult func add(_ ending: Ending, at place: Int? = nil) -> Int {
         state.withLock { state in
             state.runs += 1
-            if let place = place ?? state.counts.firstIndex(where: { $0.ending == ending }) {
+            if let place = place ?? state.places[ending] {
                 state.counts[place].runs += 1
                 return place
             }
+            state.places[ending] = state.counts.count
             state.counts.append((ending, 1))
             return state.counts.count - 1
         }
