@@ -184,12 +184,15 @@ struct DelaySweep {
         return groups
     }
 
-    /// The groups, in which an intruder waits only if the victim was in the kernel. In user space, the intruder waits for a lock of
-    /// this program.
+    /// The groups, in which an intruder waits only if the victim was in the kernel at most delays that were looked at. In user
+    /// space, the intruder waits for a lock of this program. A tick of the kernel may have disturbed a single look.
     private var groupsOfKernelWaits: [[(delay: UInt64, point: Point)]] {
         var merged: [[(delay: UInt64, point: Point)]] = []
         for var group in groups {
-            if group.first?.point.intruderWaits == true, !group.contains(where: { isInKernel($0.delay) }) {
+            let looked = group.filter { looks[$0.delay] != nil }
+            if group.first?.point.intruderWaits == true,
+                looked.count(where: { isInKernel($0.delay) }) * 2 <= looked.count
+            {
                 for index in group.indices { group[index].point.intruderWaits = false }
             }
             if let last = merged.last?.last?.point, last == group.first?.point {
