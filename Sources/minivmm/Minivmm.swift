@@ -61,6 +61,9 @@ struct Minivmm: ParsableCommand {
             if !(command is Bench || command is LabExplore) { try? Confinement.enter() }
             try command.run()
             end(.success)
+        } catch let status as ExitCode {
+            // It has no message, and the parser's search for one takes a million instructions.
+            end(status)
         } catch {
             let status = exitCode(for: error)
             let message = fullMessage(for: error)
