@@ -317,9 +317,15 @@ struct ExplorationTests {
         #expect(said.test.steps.count == 6)
     }
 
+    /// One fault in four, which takes half a minute of a debug build. All of them if MINIVMM_EXPLORE is set.
+    private static let foundByRules: [PlantedFault] =
+        ProcessInfo.processInfo.environment["MINIVMM_EXPLORE"] != nil
+        ? PlantedFault.allCases
+        : PlantedFault.allCases.enumerated().filter { $0.offset % 4 == 0 }.map(\.element)
+
     /// The rules alone show every planted fault, including those of a CPU with stale tables, and those in steps that
     /// first create a VM.
-    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: PlantedFault.allCases)
+    @Test(.enabled(if: RunnerTests.hasCPU, RunnerTests.noCPU), arguments: foundByRules)
     func everyPlantedFaultIsFound(_ fault: PlantedFault) throws {
         let faulty = SoftKVM(SoftKVM.Configuration(plantedFaults: [fault]))
         let tests = Self.ofSize.contains(fault) ? 1000 : 0
