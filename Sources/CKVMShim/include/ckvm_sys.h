@@ -49,7 +49,7 @@ long ckvm_confine(void);
 long ckvm_bind_to_cpu(int cpu);
 long ckvm_current_cpu(void);
 /// sched_setscheduler(2) of a thread or process, 0 for the calling thread: SCHED_FIFO with a priority from 1 to 99, or
-/// SCHED_OTHER for 0. What it creates from then on is SCHED_OTHER. -EPERM without CAP_SYS_NICE.
+/// SCHED_OTHER for 0. Its new threads and children are SCHED_OTHER. -EPERM without CAP_SYS_NICE.
 long ckvm_set_fifo_priority(int thread, int priority);
 /// gettid(2).
 long ckvm_thread_id(void);

@@ -107,8 +107,8 @@ import Synchronization
         all[seat].thread.store(ckvm_thread_id(), ordering: .releasing)
     }
 
-    /// Lets threads of ordinary priority run for 200 µs: one that handles Ctrl-C, and those of the kernel. What they leave undone can
-    /// disturb the next thousands of instructions, so the owner does something else before the next round.
+    /// Lets threads of ordinary priority run for 200 µs: the one that handles Ctrl-C, and threads of the kernel. Work that they
+    /// have not finished can disturb the next thousands of instructions, so the caller resets the machine between this and a round.
     func rest() { _ = ckvm_sleep_until(monotonicNanoseconds() + 200_000) }
 
     deinit {
