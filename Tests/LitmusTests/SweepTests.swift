@@ -173,6 +173,8 @@ struct SweepTests {
         #expect(fine.isExact && fine.period == 1 && fine.split(0) == (1, 0))
         #expect(!grid { delay, attempt in (delay * 37 + attempt * 53) % 91 }.isExact)
         #expect(!TimerGrid([], from: 1000).isExact)
+        // A delay that is too short finds the loop where it began.
+        #expect(!grid { _, _ in 1 }.isExact && !grid { _, _ in 0 }.isExact)
     }
 
     /// A thread that spins until a preempted one has done something would spin for ever, and so would that one if it then waited

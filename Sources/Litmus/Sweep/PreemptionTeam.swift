@@ -188,20 +188,15 @@ import Synchronization
 
     // MARK: the timer
 
-    /// The first delays of which one is measured, in nanoseconds: the shortest that is longer than the way from the timer to the
-    /// loop. And the number of consecutive ones.
-    private static let measured: (firsts: [UInt64], count: UInt64) = ([8_000, 30_000], 96)
+    /// The first delay that is measured, in nanoseconds, and the number of consecutive ones.
+    private static let measured: (first: UInt64, count: UInt64) = (30_000, 96)
 
     /// Measures at which places of a loop the second seat preempts the first.
     private func measureTimer() -> TimerGrid {
-        for first in Self.measured.firsts {
-            // The first attempts take longer paths.
-            for _ in 0..<3 { _ = place(of: first) }
-            guard place(of: first) > 0 else { continue }
-            let delays = (0..<Self.measured.count).map { first + $0 }
-            return TimerGrid(delays.map { [place(of: $0), place(of: $0)] }, from: first)
-        }
-        return TimerGrid([], from: 0)
+        let delays = (0..<Self.measured.count).map { Self.measured.first + $0 }
+        // The first attempts take longer paths.
+        for _ in 0..<3 { _ = place(of: Self.measured.first) }
+        return TimerGrid(delays.map { [place(of: $0), place(of: $0)] }, from: Self.measured.first)
     }
 
     /// The count that a loop of the first seat has reached `delay` after the second seat's timer was armed.

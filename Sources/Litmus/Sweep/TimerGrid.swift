@@ -27,11 +27,12 @@ struct TimerGrid: Sendable, Equatable {
         let stable = places.count { attempts in
             attempts.allSatisfy { $0 > 0 && $0 == attempts.first }
         }
-        isExact = !places.isEmpty && stable * 100 >= places.count * Self.exactShare
         let heights = places.compactMap(\.first)
         let changes = heights.indices.dropFirst().filter { heights[$0] != heights[$0 - 1] }.map {
             first + UInt64($0)
         }
+        // Nor does a loop that each delay finds at the same place, because it has just begun.
+        isExact = !changes.isEmpty && stable * 100 >= places.count * Self.exactShare
         let gaps = zip(changes, changes.dropFirst()).map { $1 - $0 }.sorted()
         let gap = gaps.isEmpty ? 1 : gaps[gaps.count / 2]
         guard isExact, gap > Self.finest, let change = changes.first else {
