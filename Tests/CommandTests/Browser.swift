@@ -65,7 +65,15 @@ final class Browser {
             isPage
             ? "document.documentElement?.dataset?.ready ?? ''"
             : "document.readyState === 'complete' ? 'ready' : ''"
-        while try text("location.href.split('#')[0] === '\(address)' ? \(ready) : ''").isEmpty {
+        // A question that reaches the page before this one is answered with an error when that is left.
+        func isReady() throws -> Bool {
+            do {
+                return try !text("location.href.split('#')[0] === '\(address)' ? \(ready) : ''").isEmpty
+            } catch let failure as Failure where failure.description.contains("navigated or closed") {
+                return false
+            }
+        }
+        while try !isReady() {
             guard Date().timeIntervalSince(start) < 30 else {
                 throw Failure(description: "\(path) is not ready after 30 s")
             }
