@@ -325,15 +325,15 @@ struct LitmusCommandTests {
     /// Results of a sweep, of aimed schedules and of random starting times on one backend.
     @Test func tablesOfRaces() throws {
         let scratch = try Scratch()
-        func results(_ sweep: String, _ blocks: String) -> [UInt8] {
+        func results(_ sweep: String, _ blocks: String, of test: String = "race-x") -> [UInt8] {
             let test =
-                #"{"file":"litmus/race-x.litmus","name":"x","hazards":[],"verdict":"passed",\#(sweep)"blocks":[\#(blocks)]}"#
+                #"{"file":"litmus/\#(test).litmus","name":"x","hazards":[],"verdict":"passed",\#(sweep)"blocks":[\#(blocks)]}"#
             return Array(
                 #"{"schema":"minivmm.litmus/1","backend":"LinuxKVM","host":"Linux 7.3","tests":[\#(test)]}"#
                     .utf8)
         }
-        func map(_ exact: Bool, _ intervals: String) -> String {
-            #""sweep":[{"block":1,"line":4,"victim":"host1","intruder":"host","second":null,"schedules":300,"#
+        func map(_ exact: Bool, _ intervals: String, second: String = "null") -> String {
+            #""sweep":[{"block":1,"line":4,"victim":"host1","intruder":"host","second":\#(second),"schedules":300,"#
                 + #""duration_ns":900,"exact":\#(exact),"intervals":[\#(intervals)]}],"#
         }
         func interval(_ from: Int, _ to: Int, _ outcomes: [String], _ functions: String) -> String {
@@ -368,6 +368,27 @@ struct LitmusCommandTests {
             "| race-x | c = EAGAIN | 2 of 2000 | 30 of 1000 | 30.0 |",
         ] {
             #expect(result.output.contains(line), "\(line)\n\(result.output)")
+        }
+        // Parts of a sweep in any order: another test, and a second preemption for the outcome that one does not reach.
+        let other = try scratch.file(
+            "other-part.json",
+            results(map(true, interval(0, 9, ["c = ok"], "")), block(9, [("c = ok", 9)]), of: "race-w"))
+        let second = try scratch.file(
+            "second.json",
+            results(
+                map(true, interval(20, 29, ["c = EBUSY"], ""), second: #"{"first_delay_ns":7}"#),
+                block(9, [("c = EAGAIN", 5), ("c = EBUSY", 4)])))
+        for paths in [[exact, other, second], [second, other, exact]] {
+            let parts = try Command.run(["litmus", "--races"] + paths)
+            #expect(parts.status == 0, "\(parts.diagnostics)")
+            let rows = parts.output.split(separator: "\n").filter { $0.hasPrefix("| race-") }
+            #expect(
+                rows == [
+                    "| race-w | c = ok | `host1@4/host` | 0 to 9 | user space; host waits |",
+                    "| race-x | c = EAGAIN | `host1@149/host` | 100 to 199 | `gup` < `vm`; host waits |",
+                    "| race-x | c = EBUSY | `host1@24/host` | 20 to 29 | user space; host waits |",
+                ], "\(parts.output)")
+            #expect(parts.output.contains("3 of 3 outcomes are reached, in 900 schedules"))
         }
         let huge = try scratch.file(
             "huge.json", results("", block(.max, [("c = ok", .max), ("c = EAGAIN", .max)])))

@@ -4,43 +4,57 @@ import Litmus
 /// Tables about the outcomes of races, printed as Markdown from results in JSON.
 enum RaceTables {
     /// Prints for each outcome of each race the schedules that lead to it, from exact sweeps, and from results of both kinds on one
-    /// backend how much more often aimed schedules show an outcome than random starting times.
+    /// backend how much more often aimed schedules show an outcome than random starting times. Results of one backend and kind
+    /// belong together, in any order.
     static func print(_ paths: [String]) throws {
         let all = try paths.map(LitmusResults.init(path:))
-        // Further exact results of a backend are of sweeps with a second preemption.
-        var shown: Set<String> = []
-        for results in all where results.isExact && shown.insert(results.title).inserted {
-            printPlaces(results, all.filter { $0.isExact && $0.title == results.title }.dropFirst())
+        var titles: [String] = []
+        for results in all where !titles.contains(results.title) { titles.append(results.title) }
+        let kinds = titles.map { title in Kinds(of: all.filter { $0.title == title }, title: title) }
+        for kind in kinds where !kind.exact.isEmpty { printPlaces(kind.exact, on: kind.title) }
+        for kind in kinds where !kind.aimed.isEmpty && !kind.random.isEmpty {
+            printGain(kind.aimed, kind.random, on: kind.title)
         }
-        for aimed in all where aimed.isAimed {
-            guard let random = all.first(where: { !$0.isExact && !$0.isAimed && $0.title == aimed.title })
-            else { continue }
-            printGain(aimed, random)
+    }
+
+    /// The tests of one backend in the order of their names.
+    private struct Kinds {
+        let title: String
+        let exact: [LitmusResults.Test]
+        let aimed: [LitmusResults.Test]
+        let random: [LitmusResults.Test]
+
+        init(of results: [LitmusResults], title: String) {
+            self.title = title
+            func tests(_ belongs: (LitmusResults) -> Bool) -> [LitmusResults.Test] {
+                results.filter(belongs).flatMap(\.tests).sorted { $0.file < $1.file }
+            }
+            exact = tests(\.isExact)
+            aimed = tests(\.isAimed)
+            random = tests { !$0.isExact && !$0.isAimed }
         }
     }
 
     // MARK: where
 
-    private static func printPlaces(_ results: LitmusResults, _ further: some Sequence<LitmusResults>) {
+    /// - Parameter tests: a test may occur more than once, as with one preemption and with two.
+    private static func printPlaces(_ tests: [LitmusResults.Test], on title: String) {
         let out = Terminal.output
-        out.print("Schedules on \(results.title):")
+        out.print("Schedules on \(title):")
         out.print("")
         var reached = 0
         var rows: [[String]] = []
-        for test in results.tests {
-            guard let maps = test.sweep, let blocks = test.blocks else { continue }
-            for (number, block) in blocks.enumerated() {
+        var shown: Set<String> = []
+        for test in tests where test.sweep != nil && shown.insert(test.file).inserted {
+            let maps = tests.filter { $0.file == test.file }.flatMap { $0.sweep ?? [] }
+            for (number, block) in (test.blocks ?? []).enumerated() {
                 let own = maps.filter { $0.block == number + 1 }
                 guard !own.isEmpty else { continue }
-                let second = further.flatMap(\.tests).filter { $0.file == test.file }.flatMap {
-                    $0.sweep ?? []
-                }
-                .filter { $0.block == number + 1 }
-                let preemptions = second.isEmpty ? "one preemption" : "one or two preemptions"
+                let preemptions =
+                    own.allSatisfy { $0.second == nil } ? "one preemption" : "one or two preemptions"
                 for outcome in block.outcomes {
                     let name = LitmusFiles.shortName(test.file)
-                    guard let (map, interval) = best(outcome.results, own) ?? best(outcome.results, second)
-                    else {
+                    guard let (map, interval) = best(outcome.results, own) else {
                         rows.append([name, outcome.results, "not reached with \(preemptions)", "", ""])
                         continue
                     }
@@ -54,8 +68,7 @@ enum RaceTables {
         }
         LitmusTables.printTable(["race", "outcome", "schedule", "delays in ns", "preempted in"], rows)
         out.print("")
-        let maps = ([results] + further).flatMap(\.tests).flatMap { $0.sweep ?? [] }
-        let schedules = maps.reduce(0) { $0 &+ $1.schedules }
+        let schedules = tests.flatMap { $0.sweep ?? [] }.reduce(0) { $0 &+ $1.schedules }
         out.print("\(reached) of \(rows.count) outcomes are reached, in \(schedules) schedules")
         out.print("")
     }
@@ -87,14 +100,15 @@ enum RaceTables {
     /// An outcome is rare if less than this share of runs has it.
     private static let rare = 0.05
 
-    private static func printGain(_ aimed: LitmusResults, _ random: LitmusResults) {
+    private static func printGain(
+        _ aimed: [LitmusResults.Test], _ random: [LitmusResults.Test], on title: String
+    ) {
         let out = Terminal.output
-        out.print(
-            "Aimed schedules against random starting times on \(aimed.title), where an outcome is rare:")
+        out.print("Aimed schedules against random starting times on \(title), where an outcome is rare:")
         out.print("")
         var rows: [[String]] = []
-        for test in random.tests {
-            guard let other = aimed.tests.first(where: { $0.file == test.file }) else { continue }
+        for test in random {
+            guard let other = aimed.first(where: { $0.file == test.file }) else { continue }
             for (block, aim) in zip(test.blocks ?? [], other.blocks ?? []) {
                 guard let runs = block.runs, let schedules = aim.runs, runs > 0, schedules > 0 else {
                     continue
