@@ -89,7 +89,10 @@ struct BaseSlots {
 
         /// The smallest file size that covers every shut alias among the slots; nil if there are none.
         var shutFileSize: UInt64? {
-            (deleted + created).lazy.filter(\.isShut).map { $0.offset + $0.size }.max()
+            var size: UInt64 = 0
+            for slot in deleted where slot.isShut { size = max(size, slot.offset + slot.size) }
+            for slot in created where slot.isShut { size = max(size, slot.offset + slot.size) }
+            return size == 0 ? nil : size
         }
 
         /// Drops slots that would be deleted and created again unchanged.

@@ -92,13 +92,14 @@ import Synchronization
             while isClosed.load(ordering: .relaxed) { unsafe pthread_cond_wait(changed, mutex) }
             isClosed.store(true, ordering: .sequentiallyConsistent)
             generation.add(1, ordering: .sequentiallyConsistent)
-            for reference in vcpus {
-                guard let vcpu = reference.vcpu else { continue }
+            // By index, because a copy of a weak reference costs more than the check.
+            for index in vcpus.indices {
+                guard let vcpu = vcpus[index].vcpu else { continue }
                 if vcpu.isInside.load(ordering: .sequentiallyConsistent) { vcpu.kickForGate() }
             }
             // One by one: a vCPU that has left finds the gate closed and cannot come back.
-            for reference in vcpus {
-                guard let vcpu = reference.vcpu else { continue }
+            for index in vcpus.indices {
+                guard let vcpu = vcpus[index].vcpu else { continue }
                 while vcpu.isInside.load(ordering: .sequentiallyConsistent) {
                     unsafe pthread_cond_wait(changed, mutex)
                 }

@@ -35,6 +35,7 @@ struct GuestExitHandler: ExitHandler {
 
     let machine: Machine
     let vcpu: any KVMVCPU
+    let actor: Actor
     private(set) var statistics = RunStatistics()
     private var progress = ProgressGuard()
     var report = ExceptionReport()
@@ -46,11 +47,10 @@ struct GuestExitHandler: ExitHandler {
     init(machine: Machine, vcpu: any KVMVCPU) {
         self.machine = machine
         self.vcpu = vcpu
+        actor = .vcpu(vcpu.id)
         trace = machine.trace
         observer = machine.observer
     }
-
-    var actor: Actor { .vcpu(vcpu.id) }
 
     mutating func left(_ exit: Exit) -> Pause? {
         statistics.exits += 1
@@ -186,8 +186,10 @@ struct GuestExitHandler: ExitHandler {
     private func traceIO(_ io: ckvm_run_io, _ bytes: UnsafeMutableRawBufferPointer) {
         let size = max(1, Int(io.size))
         for start in stride(from: 0, to: bytes.count, by: size) {
-            let transfer = unsafe bytes[start..<min(start + size, bytes.count)]
-            let value = unsafe transfer.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+            var value: UInt64 = 0
+            for place in (start..<min(start + size, bytes.count)).reversed() {
+                value = unsafe value << 8 | UInt64(bytes[place])
+            }
             trace?.record(
                 io.direction == CKVM_EXIT_IO_IN
                     ? .portIn(port: io.port, size: size, value: value)

@@ -37,8 +37,18 @@ public struct OutputBuffer: Sendable {
 
     /// Appends decimal digits without leading zeros.
     public mutating func append(decimal value: UInt64) {
-        if value >= 10 { append(decimal: value / 10) }
-        bytes.append(UInt8(truncatingIfNeeded: value % 10) + 48)
+        guard value >= 10 else { return bytes.append(UInt8(truncatingIfNeeded: value) + 48) }
+        // UInt64.max has 20 digits.
+        unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
+            var start = 20
+            var rest = value
+            repeat {
+                start -= 1
+                unsafe digits[start] = UInt8(truncatingIfNeeded: rest % 10) + 48
+                rest /= 10
+            } while rest > 0
+            unsafe bytes.append(contentsOf: UnsafeBufferPointer(rebasing: digits[start...]))
+        }
     }
 
     /// Appends lower-case hexadecimal digits without `0x` and without leading zeros.

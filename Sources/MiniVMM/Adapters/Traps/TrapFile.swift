@@ -48,7 +48,8 @@ final class TrapFile: CarvedFile, @unchecked Sendable {
     /// Gives the mappings that were handed out the access that the states of `range` allow.
     func protectMappings(_ range: PageRange) throws(Errno) {
         let attributes = attributes
-        for reference in mappings { try reference.mapping?.protect(range, as: attributes) }
+        // By index, because a copy of a weak reference costs as much as the rest.
+        for index in mappings.indices { try mappings[index].mapping?.protect(range, as: attributes) }
     }
 
     // MARK: holds
