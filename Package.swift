@@ -106,7 +106,7 @@ let package = Package(
         .testTarget(name: "LitmusTests", dependencies: ["Litmus", "MiniVMM", "SoftKVM", "CKVMShim", system]),
         .testTarget(
             name: "ExercisesTests", dependencies: ["Exercises", "ConversionModel", "Litmus", "SoftKVM"]),
-        .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "GuestPayloads", "minivmm"]),
+        .testTarget(name: "ExportTests", dependencies: ["Export", "Litmus", "minivmm"]),
         .testTarget(name: "PlaygroundTests", dependencies: ["Playground", "Litmus", "SoftKVM"]),
         .testTarget(
             name: "ExplainTests", dependencies: ["Explain", "CKVMShim", "MiniVMM", "SoftKVM", system]),

@@ -99,3 +99,29 @@ cache_dir() {
 }
 
 hash_of() { sha256sum | cut -c1-24; }
+
+# start COMMAND…: runs a function or program beside those started before, one for each processor at a time. If one fails,
+# the script ends with its status.
+started=()
+start() {
+    [[ ${#started[@]} -lt $(nproc) ]] || finish_one
+    "$@" &
+    started+=($!)
+}
+
+finish_one() {
+    local ended='' pid
+    local -a others=()
+    wait -n -p ended "${started[@]}" || exit
+    for pid in "${started[@]}"; do [[ $pid == "$ended" ]] || others+=("$pid"); done
+    started=("${others[@]}")
+}
+
+# finish: waits for all that was started.
+finish() { while [[ ${#started[@]} -gt 0 ]]; do finish_one; done; }
+
+# end_started: for the end of the script.
+end_started() {
+    [[ ${#started[@]} -eq 0 ]] || kill "${started[@]}" 2>/dev/null || true
+    wait
+}

@@ -6,14 +6,11 @@ import SystemPackage
 // The outcomes of steps of vCPUs, as C expressions.
 extension StepWriter {
     /// The expression of an access whose memory faults the monitor handles, if the step says so.
-    ///
-    /// - Parameter access: the access, for a number of entries after memory faults.
-    func following(_ step: Step, _ cpu: String, _ access: (String) -> String) -> String {
+    func following(_ step: Step, _ cpu: String, _ access: String) -> String {
         guard let onFault = step.onFault, test.hasTwoAliases else {
-            return access(isRacing || step.onFault != nil ? "FOLLOW" : "0")
+            return isRacing || step.onFault != nil ? "follow(\(cpu), \(access))" : access
         }
-        let policy = Self.policy(onFault.contents, onFault.monitor)
-        return "follow_faults(\(cpu), \(access("0")), \(policy))"
+        return "follow_faults(\(cpu), \(access), \(Self.policy(onFault.contents, onFault.monitor)))"
     }
 
     /// The policy of the monitor's converter.
@@ -30,20 +27,19 @@ extension StepWriter {
         switch step.action {
         case .read(let place):
             pending[number] = step
-            return following(step, cpu) { "guest_read(\(cpu), \(address(place.name, place.offset)), \($0))" }
+            return following(step, cpu, "guest_read(\(cpu), \(address(place.name, place.offset)))")
         case .write(let place, let byte):
             pending[number] = step
             let byte = CText.byte(byte)
-            return following(step, cpu) {
-                "guest_write(\(cpu), \(address(place.name, place.offset)), \(byte), \($0))"
-            }
+            return following(
+                step, cpu, "guest_write(\(cpu), \(address(place.name, place.offset)), \(byte))")
         case .fill(let extent, let byte):
             let range = "\(address(extent.name, extent.offset)), \(CText.bytes(extent.size))"
-            return following(step, cpu) { "guest_fill(\(cpu), \(range), \(CText.byte(byte)), \($0))" }
+            return following(step, cpu, "guest_fill(\(cpu), \(range), \(CText.byte(byte)))")
         case .check(let extent, let byte):
             let range = "\(address(extent.name, extent.offset)), \(CText.bytes(extent.size))"
-            return following(step, cpu) { "guest_check(\(cpu), \(range), \(CText.byte(byte)), \($0))" }
-        case .again: return following(pending[number] ?? step, cpu) { "repeat_access(\(cpu), \($0))" }
+            return following(step, cpu, "guest_check(\(cpu), \(range), \(CText.byte(byte)))")
+        case .again: return following(pending[number] ?? step, cpu, "repeat_access(\(cpu))")
         case .hypercall(let extent, let attributes):
             let word = Attributes.hypercallWord(attributes)
             if word & 0x300 == 0x200 { zeroesForGuest = true }

@@ -193,7 +193,7 @@ struct ProgramBody {
         for hold in writer.holds { lines.append("\t\(StepWriter.release(hold.kind))(&\(hold.name));") }
         if writer.canRestore {
             for cpu in writer.vcpus {
-                lines += ["\tif (\(cpu.name).is_stuck)", "\t\tset_start(&\(cpu.name));"]
+                lines.append("\t\(cpu.name).is_stuck = false;")
             }
             for memory in test.memory {
                 let state = memory.initial == .shared ? "SHARED" : "PRIVATE"

@@ -56,6 +56,40 @@ struct CompiledTests {
             .first { FileManager.default.isExecutableFile(atPath: $0.path) }
     }()
 
+    /// The bytes of the guest's accesses are those of the instructions in the comments above them.
+    @Test func theGuestsBytesAreItsInstructions() throws {
+        let lines = CRuntime.program.pieces.flatMap { $0.text.split(separator: "\n") }
+        #expect(lines.contains("enum { PORT_BYTE = 0xf4, PORT_DONE, PORT_CHECKED };"))
+        let array = "\tstatic const unsigned char code[] = { "
+        var accesses = 0
+        for (comment, line) in zip(lines, lines.dropFirst()) where line.hasPrefix(array) {
+            accesses += 1
+            let instructions = comment.trimmingCharacters(in: CharacterSet(charactersIn: "\t/* "))
+            let bytes = line.dropFirst(array.count).prefix { $0 != "}" }
+            let text = """
+                #define PORT_BYTE 0xf4
+                #define PORT_DONE 0xf5
+                #define PORT_CHECKED 0xf6
+                .code32
+                \(instructions)
+                .byte \(bytes)
+
+                """
+            let scratch = try Directory()
+            try text.write(toFile: scratch.path("x.S"), atomically: true, encoding: .utf8)
+            let (status, output) = try scratch.run(
+                "/usr/bin/env",
+                [
+                    try #require(Compiler.all.first), "-nostdlib", "-static", "-o", scratch.path("x"),
+                    "-Wl,--oformat=binary,--build-id=none,-Ttext=0,-e,0", scratch.path("x.S"),
+                ])
+            try #require(status == 0, "\(output)")
+            let image = try Data(contentsOf: URL(fileURLWithPath: scratch.path("x")))
+            #expect(image.count == 8 && image.prefix(4) == image.suffix(4), "\(instructions)")
+        }
+        #expect(accesses == 4)
+    }
+
     @Test(.enabled(if: (try? LinuxKVM()) != nil, "needs /dev/kvm"))
     func aWrongExpectationFailsAndIsNamed() throws {
         let source = try Source(

@@ -100,7 +100,58 @@ static const char *convert(int file, uint64_t offset, uint64_t size, uint64_t at
 	return seen;
 }
 
-#define GUEST_BIT shared_bit()
+#define TABLES (1 * PAGE)	/* behind the code: three levels; two GiB, each the first of physical memory */
+
+#define GUEST_SIZE (5 * PAGE)
+
+/* In the shared alias, as the host has it. */
+static void load_guest(int vm)
+{
+	uint64_t start = GUEST_START | shared_bit(), *tables;
+
+	guest_memory = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (!is(bind_slot(vm, GUEST_SLOT, 0, 0, 0, GUEST_SIZE, start, guest_memory), "ok"))
+		skip("the guest of the test cannot be loaded (%s)", strerrorname_np(errno));
+	tables = (uint64_t *)(guest_memory + TABLES);
+	tables[0] = (start + TABLES + PAGE) | 3;
+	tables[512] = (start + TABLES + 2 * PAGE) | 3;
+	tables[513] = (start + TABLES + 3 * PAGE) | 3;
+	for (uint64_t i = 0; i < 512; i++) {
+		tables[1024 + i] = i << 21 | (i == GUEST_START >> 21 ? shared_bit() : 0) | 0x83;
+		tables[1536 + i] = i << 21 | shared_bit() | 0x83;
+	}
+}
+
+/* In 64-bit mode. */
+static void create_vcpu(int vm, unsigned long number, struct vcpu *vcpu)
+{
+	struct kvm_segment code = { .limit = ~0U, .selector = 8, .type = 0xb, .present = 1, .s = 1, .l = 1, .g = 1 };
+	struct kvm_segment data = { .limit = ~0U, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + 256 * sizeof(*cpuid->entries));
+	struct kvm_sregs sregs;
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	cpuid->nent = 256;
+	vcpu->fd = ioctl(vm, KVM_CREATE_VCPU, number);
+	if (vcpu->fd < 0 || ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid) < 0 ||
+	    ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
+		skip("vcpu%lu cannot be created (%s)", number, strerrorname_np(errno));
+	vcpu->run = mmap(NULL, sizeof(*vcpu->run), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.tr = (struct kvm_segment){ .limit = 0x67, .type = 0xb, .present = 1 };
+	sregs.ldt = (struct kvm_segment){ .unusable = 1 };
+	sregs.cr0 = 0x80010033;		/* PG, WP, NE, ET, MP, PE */
+	sregs.cr3 = (GUEST_START | shared_bit()) + TABLES;
+	sregs.cr4 = 0x620;		/* OSXMMEXCPT, OSFXSR, PAE */
+	sregs.efer = 0x500;		/* LMA, LME */
+	if (vcpu->run == MAP_FAILED || ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
+		fail("vcpu%lu: %s", number, strerrorname_np(errno));
+	vcpu->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+	vcpu->code = guest_memory + 16 * number;
+	free(cpuid);
+	close(kvm);
+}
 
 /* The distance of an address of the guest to the same byte in the shared alias. */
 #define SHARED_ALIAS (1ULL << 30)
@@ -118,13 +169,14 @@ static int enter(const struct vcpu *vcpu)
 }
 
 /* The alias tells which state the access needs. */
-static const char *end_at_fault(const struct memory_fault *fault, int error)
+static const char *end_at_fault(uint64_t flags, uint64_t gpa, int error)
 {
-	uint64_t gpa = fault->gpa & ~shared_bit();
+	uint64_t place = gpa & ~shared_bit();
 
+	(void)flags;
 	if (error != EFAULT)
-		return outcome("%s at 0x%lx", strerrorname_np(error), gpa);
-	return outcome("fault %s at 0x%lx", gpa == fault->gpa ? "private" : "shared", gpa);
+		return outcome("%s at 0x%lx", strerrorname_np(error), place);
+	return outcome("fault %s at 0x%lx", place == gpa ? "private" : "shared", place);
 }
 
 static const char *convert_gpa(uint64_t gpa, uint64_t to, const struct policy *policy)
@@ -151,7 +203,7 @@ static const char *follow_faults(struct vcpu *vcpu, const char *seen, const stru
 
 		if (!is(converted, "ok"))
 			return converted;
-		seen = repeat_access(vcpu, 0);
+		seen = repeat_access(vcpu);
 	}
 	return seen;
 }

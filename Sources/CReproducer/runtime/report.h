@@ -22,15 +22,11 @@ static void begin(void)
 	alarm(300);
 }
 
-static char *next_text(void)
-{
-	static char texts[256][48];
-	static unsigned int next;
-
-	return texts[__atomic_fetch_add(&next, 1, __ATOMIC_RELAXED) % 256];
-}
+static char texts[256][48];
+static unsigned int text_count;
 
 /* How a step ended: "ok", "0x41", "SIGBUS at 0x0", "EAGAIN at 0x2000". A vCPU has guest-physical addresses. */
+#define next_text() texts[__atomic_fetch_add(&text_count, 1, __ATOMIC_RELAXED) % 256]
 #define outcome(...) ({ char *text = next_text(); snprintf(text, 48, __VA_ARGS__); text; })
 
 static const char *answer(long result)

@@ -59,7 +59,7 @@ static const char *bind_slot(struct kvm_vm *vm, uint32_t slot, uint32_t flags, i
 static void enable_calls(struct kvm_vm *vm, call_handler *handler)
 {
 	vm_enable_cap(vm, KVM_CAP_EXIT_HYPERCALL, BIT(KVM_HC_MAP_GPA_RANGE));
-	call_operation = host_cpu_is_amd ? ORDER_VMMCALL : ORDER_VMCALL;
+	set_call(host_cpu_is_amd ? 0xd9 /* VMMCALL */ : 0xc1 /* VMCALL */);
 	on_call = handler;
 }
 
