@@ -13,12 +13,11 @@ extension StepWriter {
             if contents == .preserve, test.vm == .default {
                 return step.expects(.notSupportedOnSocket) ? "\"EOPNOTSUPP\"" : "need_call(\"EOPNOTSUPP\")"
             }
-            let isSimple =
-                contents != .zero && conversion.monitor == MonitorPolicy()
-                && extent.size <= Converter.defaultChunk
-            let isInside = extent.name == .guest || isInside(extent)
-            if extent.name == .guest || !isSimple && isInside {
-                return try policy(step, conversion, contents)
+            if extent.name == .guest { return try policy(step, conversion, contents) }
+            let isOneCall = extent.size <= conversion.monitor.chunkBytes
+            if contents == .zero || !isOneCall || conversion.monitor.isPatient, isInside(extent) {
+                return conversion.monitor.isPatient || contents == .zero && !isOneCall
+                    ? try policy(step, conversion, contents) : try calls(step, conversion, contents)
             }
         }
         if conversion.isPlain {
@@ -53,6 +52,28 @@ extension StepWriter {
             && extent.offset % pageSize == 0
     }
 
+    /// A request for a file whose calls are made once each: the monitor zeroes the pages, or divides the range.
+    private mutating func calls(
+        _ step: Step, _ conversion: Conversion, _ contents: ContentPolicy
+    ) throws(ExportProblem) -> String {
+        let extent = conversion.extent
+        let (file, range) = (file(extent.name), range(extent))
+        let state = CText.attributes(conversion.attributes)
+        guard contents == .zero else {
+            return
+                "convert_in_pieces(\(file), \(range), \(state), \(CText.bytes(conversion.monitor.chunkBytes)))"
+        }
+        try checkViewOfFile(step, extent.name)
+        return "convert_and_zero(\(file), \(view(extent.name)), \(range), \(state))"
+    }
+
+    /// The monitor reads and zeroes pages in its view of the whole file.
+    private func checkViewOfFile(_ step: Step, _ name: Name) throws(ExportProblem) {
+        guard views[name]?.file == name, views[name]?.offset == 0 else {
+            throw .step(step.text, reason: "the monitor maps the file by itself, which a program does not")
+        }
+    }
+
     /// A request that the monitor carries out with several calls.
     mutating func policy(
         _ step: Step, _ conversion: Conversion, _ contents: ContentPolicy
@@ -73,12 +94,7 @@ extension StepWriter {
                         + "\(CText.bytes(bytes.size)), \(CText.bytes(part.start)) }")
             }
         } else {
-            guard views[extent.name]?.file == extent.name,
-                views[extent.name]?.offset == 0 || contents != .zero
-            else {
-                throw .step(
-                    step.text, reason: "the monitor maps the file by itself, which a program does not")
-            }
+            if contents == .zero { try checkViewOfFile(step, extent.name) }
             parts.append(
                 "{ \(file(extent.name)), \(view(extent.name)), \(self.range(extent)), \(offset(extent.offset)) }"
             )
@@ -89,4 +105,12 @@ extension StepWriter {
             "convert_parts((struct part[]){\n\t\t\t\(list) }, \(parts.count), \(CText.attributes(conversion.attributes)),\n"
             + "\t\t\t\(policy))"
     }
+}
+
+extension MonitorPolicy {
+    /// The largest call, bytes.
+    var chunkBytes: UInt64 { chunk.map { $0 * pageSize } ?? Converter.defaultChunk }
+
+    /// Whether a piece in use is asked for again, or its other pages are converted first.
+    fileprivate var isPatient: Bool { attempts != 1 || bisects }
 }

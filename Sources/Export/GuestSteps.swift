@@ -15,8 +15,7 @@ extension StepWriter {
 
     /// The policy of the monitor's converter.
     static func policy(_ contents: ContentPolicy, _ monitor: MonitorPolicy) -> String {
-        let chunk = monitor.chunk.map { $0 * pageSize } ?? Converter.defaultChunk
-        var fields = [".attempts = \(monitor.attempts)", ".chunk = \(CText.bytes(chunk))"]
+        var fields = [".attempts = \(monitor.attempts)", ".chunk = \(CText.bytes(monitor.chunkBytes))"]
         if contents == .zero { fields.insert(".zeroes = true", at: 0) }
         if monitor.bisects { fields.append(".bisects = true") }
         return "&(struct policy){ \(fields.joined(separator: ", ")) }"

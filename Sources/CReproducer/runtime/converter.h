@@ -1,26 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* How a monitor carries out a request: the fate of the contents, and what it does about pages in use. */
-struct policy {
-	bool zeroes;
-	int attempts;		/* calls for a piece before it gives up */
-	uint64_t chunk;		/* bytes of the largest call */
-	bool bisects;		/* converts around pages in use, and tries them again later */
-};
-
-/* Guest memory: a part of a file. Outcomes have guest-physical addresses. view is of the whole file. */
-struct part {
-	int file;
-	unsigned char *view;
-	uint64_t offset, size, gpa;
-};
-
-static uint64_t place_of(const char *seen)
-{
-	const char *place = strstr(seen, " at ");
-
-	return place ? strtoull(place + 4, NULL, 16) : 0;
-}
-
 /*
  * The pages of a range that are zeroed with a hole: those that become private, and those that are private before, since
  * nothing holds them. The host cannot read a private page.
@@ -50,22 +28,55 @@ static const char *zero_pages(int file, unsigned char *view, uint64_t offset, ui
 	return "ok";
 }
 
-static const char *convert_and_zero(const struct part *part, uint64_t offset, uint64_t size, uint64_t to)
+/* A monitor that promises zeros writes them when the pages have been converted. */
+static const char *convert_and_zero(int file, unsigned char *view, uint64_t offset, uint64_t size, uint64_t to)
 {
-	bool *punched = pages_to_punch(part->view, offset, size, to);
-	const char *seen = convert(part->file, offset, size, to);
+	bool *punched = pages_to_punch(view, offset, size, to);
+	const char *seen = convert(file, offset, size, to);
 
 	if (is(seen, "ok"))
-		seen = zero_pages(part->file, part->view, offset, size, punched);
+		seen = zero_pages(file, view, offset, size, punched);
 	free(punched);
 	return seen;
+}
+
+/* A monitor makes a call for each piece of the range, so that none holds the file's lock for long. */
+static const char *convert_in_pieces(int file, uint64_t offset, uint64_t size, uint64_t to, uint64_t piece)
+{
+	const char *seen = "ok";
+
+	for (uint64_t end = offset + size; offset < end && is(seen, "ok"); offset += piece)
+		seen = convert(file, offset, end - offset < piece ? end - offset : piece, to);
+	return seen;
+}
+
+/* How a monitor carries out a request: the fate of the contents, and what it does about pages in use. */
+struct policy {
+	bool zeroes;
+	int attempts;		/* calls for a piece before it gives up */
+	uint64_t chunk;		/* bytes of the largest call */
+	bool bisects;		/* converts around pages in use, and tries them again later */
+};
+
+/* Guest memory: a part of a file. Outcomes have guest-physical addresses. view is of the whole file. */
+struct part {
+	int file;
+	unsigned char *view;
+	uint64_t offset, size, gpa;
+};
+
+static uint64_t place_of(const char *seen)
+{
+	const char *place = strstr(seen, " at ");
+
+	return place ? strtoull(place + 4, NULL, 16) : 0;
 }
 
 static const char *convert_piece(const struct part *part, uint64_t offset, uint64_t size, uint64_t to,
 				 const struct policy *policy)
 {
 	if (policy->zeroes)
-		return convert_and_zero(part, offset, size, to);
+		return convert_and_zero(part->file, part->view, offset, size, to);
 	return convert(part->file, offset, size, to);
 }
 
