@@ -50,10 +50,10 @@ public struct CProgram: Sendable {
         }
         var last: CRuntime.Piece?
         for piece in runtime.pieces(for: body) {
-            // Includes stand together, and so do constants.
+            // Includes stand together, and so do constants, and what headers may lack.
             let isJoined =
                 piece.isInclude && last != nil || form == .c && piece.isInclude
-                || piece.isConstant && last?.isConstant == true
+                || piece.isConstant && last?.isConstant == true || piece.isGuarded && last?.isGuarded == true
             text += (isJoined ? "\n" : "\n\n") + piece.text
             last = piece
         }

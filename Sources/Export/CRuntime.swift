@@ -13,6 +13,8 @@ struct CRuntime: Sendable {
         let isInclude: Bool
         /// Whether it is a macro of one line.
         let isConstant: Bool
+        /// Whether it is something that a header may lack.
+        let isGuarded: Bool
     }
 
     let pieces: [Piece]
@@ -38,8 +40,7 @@ struct CRuntime: Sendable {
     private static func inKernelTree(_ runtime: CRuntime) -> CRuntime {
         let others = CRuntime(unsafe text(creproducer_selftest)).pieces
         let pieces = runtime.pieces.filter { piece in
-            !piece.text.hasPrefix("#ifndef")
-                || !piece.text.contains("KVM") && !piece.text.contains("GUEST_MEMFD")
+            !piece.isGuarded || !piece.text.contains("KVM") && !piece.text.contains("GUEST_MEMFD")
         }
         return CRuntime(replace(pieces.map(\.withKernelVM), by: others))
     }
@@ -120,6 +121,7 @@ extension CRuntime.Piece {
         let text = lines.joined(separator: "\n")
         isInclude = lines.first?.hasPrefix("#include") == true
         isConstant = lines.count == 1 && text.hasPrefix("#define")
+        isGuarded = text.hasPrefix("#ifndef")
         if isInclude, let comment = text.firstRange(of: " /*") {
             self.text = String(text[..<comment.lowerBound])
             (names, uses) = (Array(CTokens.list(text[comment.upperBound...])), [])

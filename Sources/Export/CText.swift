@@ -45,6 +45,19 @@ enum CText {
         }
     }
 
+    /// Variables of one type, as many on a line as fit.
+    static func declarations(_ type: String, _ variables: [String]) -> [String] {
+        var lines: [String] = []
+        for variable in variables {
+            if let last = lines.last, last.utf8.count + variable.utf8.count < 95 {
+                lines[lines.count - 1] = last.dropLast() + ", \(variable);"
+            } else {
+                lines.append("\(type) \(variable);")
+            }
+        }
+        return lines
+    }
+
     /// The text of an outcome, as a program writes it.
     static func outcome(_ outcome: StepOutcome) -> String {
         func at(_ word: String, _ place: UInt64?) -> String {

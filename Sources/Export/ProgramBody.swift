@@ -87,12 +87,11 @@ struct ProgramBody {
     /// The variables of the test.
     private mutating func objects() -> String {
         var lines: [String] = []
-        for vm in writer.vms {
-            let name = StepWriter.variable(vm, VMName(test.vm))
-            lines.append(form == .c ? "static int \(name) = -1;" : "static struct kvm_vm *\(name);")
-        }
-        for file in writer.files { lines.append("static int \(file) = -1;") }
-        for view in writer.viewNames { lines.append("static unsigned char *\(view);") }
+        let vms = writer.vms.map { StepWriter.variable($0, VMName(test.vm)) }
+        if form == .selftest { lines += vms.map { "static struct kvm_vm *\($0);" } }
+        let descriptors = (form == .c ? vms : []) + writer.files
+        lines += CText.declarations("static int", descriptors.map { "\($0) = -1" })
+        lines += CText.declarations("static unsigned char", writer.viewNames.map { "*\($0)" })
         for hold in writer.holds {
             lines.append("static struct hold \(hold.name) = { .fds = { -1, -1 } };")
         }
