@@ -233,6 +233,23 @@ struct ProgramTests {
         #expect(keeps.contains("enable_calls(vm, map_gpa_range);") && !keeps.contains("zero_pages("))
     }
 
+    /// The agent of minivmm has five pages of its own, and the guest of a program has one. A default VM loses them with any slot.
+    @Test func theGuestsOwnPagesAreCounted() throws {
+        let steps = [
+            "memory 2 pages shared", "host bind slot 1 to ram:1 at 9", "vcpu0 write 0 0x41",
+            "host unbind slot 1", "host zapped => 6", "vcpu0 write 0 0x41", "host zapped => 0",
+        ]
+        func text(_ vm: String) throws -> String {
+            let lines = ["test \"x\"", "vm \(vm)"] + steps
+            return try CProgram(Source(parsing: lines.joined(separator: "\n") + "\n"), name: "x").text
+        }
+        let some = try text("default")
+        #expect(some.contains("/* host zapped => 0x6; here the guest has one page of its own"))
+        #expect(some.contains("expect(zapped_pages(vm, pages), \"0x2\");"))
+        #expect(some.contains("expect(zapped_pages(vm, pages), \"0x0\");"))
+        #expect(try text("protected").contains("expect(zapped_pages(vm, pages), \"0x6\");"))
+    }
+
     @Test func aFileWithTheNameOfAVMGetsAnother() throws {
         let text = try program("memory protected_vm 1 pages shared", "host read protected_vm:0 => 0")
         #expect(text.contains("protected_vm_file"))

@@ -7,6 +7,9 @@ package enum GuestReach {
     package static let mostBytes = 4 * pageSize
     /// The guest-physical address of the agent. Tests use the addresses below.
     package static let end: UInt64 = (1 << 30) - (1 << 20)
+    /// The agent's pages in the second-stage tables after it has run, one bit each: its code, three levels of page tables, and its
+    /// orders. With two aliases the shared one has a page table of its own, and orders are read through it.
+    package static func agentPages(hasTwoAliases: Bool) -> UInt8 { hasTwoAliases ? 0b11_1111 : 0b10_1111 }
 
     /// - Throws: if a part of the extent is out of reach.
     package static func check(_ extent: Extent) throws(Stop) {

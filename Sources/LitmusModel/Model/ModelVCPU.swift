@@ -91,9 +91,7 @@ extension ModelMachine {
         let vm = try vm(nil)
         var vcpu = vcpus[number] ?? VCPU()
         guard !vcpu.isStuck else { throw .vcpuIsStuck(number) }
-        // Its code, three levels of page tables, and its orders. With two aliases the shared one has a page table of its own, and
-        // orders are read through it.
-        guestPages |= setup.sharedBit == nil ? 0b10_1111 : 0b11_1111
+        guestPages |= GuestReach.agentPages(hasTwoAliases: setup.sharedBit != nil)
         if let gpa = vcpu.clock {
             vcpu.clock = nil
             writeClock(at: gpa, vm)
