@@ -39,6 +39,16 @@ static _Noreturn void serve(int socket) {
     }
 }
 
+static bool exchange(int socket, struct message *message) {
+    ssize_t done;
+    do done = send(socket, message, sizeof *message, MSG_NOSIGNAL);
+    while (done < 0 && errno == EINTR);
+    if (done != sizeof *message) return false;
+    do done = recv(socket, message, sizeof *message, 0);
+    while (done < 0 && errno == EINTR);
+    return done == sizeof *message;
+}
+
 long ckvm_child_fork(int *socket) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return -(long)errno;
@@ -63,19 +73,20 @@ long ckvm_child_fork(int *socket) {
         close(ends[0]);
         return -(long)error;
     }
+    // An access of no bytes. So the child has closed its descriptors, and both processes have copied the pages that an access
+    // writes, before its first step: a sweep would find them in that step.
+    struct message nothing = {.address = 0};
+    if (!exchange(ends[0], &nothing)) {
+        ckvm_child_end(ends[0], child);
+        return -EPIPE;
+    }
     *socket = ends[0];
     return child;
 }
 
 static long transfer(int socket, struct message *message) {
-    ssize_t done;
     message->fail_nth = ckvm_fail_state.left;
-    do done = send(socket, message, sizeof *message, MSG_NOSIGNAL);
-    while (done < 0 && errno == EINTR);
-    if (done != sizeof *message) return -EPIPE;
-    do done = recv(socket, message, sizeof *message, 0);
-    while (done < 0 && errno == EINTR);
-    if (done != sizeof *message) return -EPIPE;
+    if (!exchange(socket, message)) return -EPIPE;
     if (ckvm_fail_state.left != 0) {
         const char *call = message->is_write ? "process_vm_writev" : "process_vm_readv";
         ckvm_fail_note(message->fail_nth, call, (long)message->result);

@@ -132,7 +132,8 @@ void ckvm_argument_unmap(int64_t address, uint64_t readable);
 #define CKVM_CHILD_CHUNK 4096u
 
 /// fork(2) of a process that has this one's mappings but none of its descriptors, and that accesses the mappings on
-/// request. Returns its pid; it ends with the socket, or with this process.
+/// request. Returns its pid when it has closed them and waits for requests, -EPIPE if it has ended before; it ends with the
+/// socket, or with this process.
 long ckvm_child_fork(int *_Nonnull socket);
 /// Like ckvm_copy_from and ckvm_copy_to, but done by the child. -EPIPE if it has ended.
 long ckvm_child_read(int socket, uint64_t address, void *_Nonnull to, uint32_t length);
